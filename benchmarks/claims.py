@@ -83,7 +83,7 @@ def _cost(issuer: TokenIssuer, key: SigningKey, template: Template | None) -> fl
 
 
 def _added(costs: Sequence[float], bare: Sequence[float]) -> float:
-    """The median over the rounds, in each of which both took turns."""
+    """Return the median over the rounds, in each of which both took turns."""
     return median(cost - base for cost, base in zip(costs, bare, strict=True))
 
 

@@ -55,7 +55,10 @@ class Contender:
     """Of our own service."""
 
     def load_in(self, kind: Kind) -> Kind:
-        """The request in each situation. A service that does not call WeChat gets logins instead of refreshes."""
+        """Return the request in each situation.
+
+        A service that does not call WeChat gets logins instead of refreshes.
+        """
         return kind if self.calls_wechat else "login"
 
     @property

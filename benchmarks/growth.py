@@ -295,7 +295,7 @@ async def _log_in(place: Place, who: Callable[[], Login]) -> None:
 
 
 async def _repeat(one: Callable[[], Awaitable[object]], times: int) -> list[float]:
-    """The durations in milliseconds."""
+    """Return the durations in milliseconds."""
     numbers, latencies = iter(range(times)), []
 
     async def work() -> None:
@@ -309,7 +309,7 @@ async def _repeat(one: Callable[[], Awaitable[object]], times: int) -> list[floa
 
 
 async def _backends_ns(connection: asyncpg.Connection) -> Mapping[int, int]:
-    """The CPU time of each backend so far, except that of this connection."""
+    """Return the CPU time of each backend so far, except that of this connection."""
     pids = await connection.fetch(
         "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
     )
@@ -425,7 +425,7 @@ async def _time_vacuum(connection: asyncpg.Connection, table: str) -> None:
 
 
 def _watch_memory(folder: Path) -> bool:
-    """Whether a worker uses hardly more memory after many logins than after some."""
+    """Return whether a worker uses hardly more memory after many logins than after some."""
     with ExitStack() as stack:
         postgres = stack.enter_context(EmbeddedPostgres(folder / "small", lasting=False))
         wechat_port = stack.enter_context(stand_in(folder))

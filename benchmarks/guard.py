@@ -104,7 +104,7 @@ async def run(rounds: int) -> dict[str, list[float]]:
 
 
 def contenders() -> list[Contender]:
-    """A guard with its app serves either known or new tokens, so that neither benefits the other."""
+    """Return a guard with its app serves either known or new tokens, so that neither benefits the other."""
     return [
         Contender("key.verify", parts_of, verify_bare),
         Contender("jwt.decode", str, decode),

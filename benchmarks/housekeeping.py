@@ -82,7 +82,7 @@ def a_user_id() -> UUID:
 
 
 def uuid7_of(time: datetime) -> UUID:
-    """A UUIDv7 as it would have been generated at that time."""
+    """Return a UUIDv7 as it would have been generated at that time."""
     random_bits = uuid4().int & ((1 << 80) - 1)
     return UUID(int=(int(time.timestamp() * 1000) << 80 | random_bits) & ~(0xF << 76) | (7 << 76))
 

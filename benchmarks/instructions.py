@@ -67,7 +67,7 @@ def main(requests: int, rounds: int) -> None:
 
 
 def _counted_since(contender: Contender, folder: Path) -> int:
-    """The instructions since it was last called."""
+    """Return the instructions since it was last called."""
     known = set(folder.glob("counts.*"))
     subprocess.run(["callgrind_control", "--dump", str(contender.pid)], check=True, capture_output=True)
     (dump,) = set(folder.glob("counts.*")) - known

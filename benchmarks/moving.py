@@ -25,12 +25,12 @@ LOGINS_A_SECOND = 20
 
 
 def person_of(n: int) -> int:
-    """The person of an identity. One person in four has two identities, with one unionid."""
+    """Return the person of an identity. One person in four has two identities, with one unionid."""
     return n - 1 if n % 5 == 4 else n
 
 
 def app_of(n: int) -> str:
-    """The app of an identity. A person's second identity is in another app."""
+    """Return the app of an identity. A person's second identity is in another app."""
     return APPS[n != person_of(n)]["app_id"]
 
 

@@ -37,7 +37,7 @@ def command_of(name: str, folder: Path) -> Sequence[str]:
 
 
 def versions() -> dict[str, str]:
-    """The versions of the tools of those peers that can run here."""
+    """Return the versions of the tools of those peers that can run here."""
     told = {}
     if missing("go") is None:
         pgx = (_GO_PEER / "go.mod").read_text().partition("pgx/v5 v")[2].split()[0]

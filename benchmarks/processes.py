@@ -33,7 +33,7 @@ class Cpu:
 
 
 def cpu_of_tree(root: int) -> Cpu:
-    """The CPU time of a process and all its descendants so far, including ended ones (proc(5), `stat`)."""
+    """Return the CPU time of a process and all its descendants so far, including ended ones (proc(5), `stat`)."""
     parents: dict[int, int] = {}
     ticks: dict[int, tuple[int, int]] = {}
     for pid in _pids():
@@ -47,7 +47,7 @@ def cpu_of_tree(root: int) -> Cpu:
 
 
 def memory_of_tree(root: int) -> float:
-    """The memory of a process and all its descendants in MB. Shared memory is counted once."""
+    """Return the memory of a process and all its descendants in MB. Shared memory is counted once."""
     parents = {pid: int(fields[1]) for pid in _pids() if (fields := _stat(pid))}
     tree = [pid for pid in parents if _is_below(pid, root, parents)]
     return sum(_proportional_kb(pid) for pid in tree) / 1024
@@ -88,7 +88,7 @@ def stand_in(folder: Path) -> Iterator[int]:
 
 
 def postmaster_of(data: Path) -> int:
-    """The process id of the PostgreSQL that runs in this folder."""
+    """Return the process id of the PostgreSQL that runs in this folder."""
     return int((data / "postmaster.pid").read_text().split()[0])
 
 
@@ -110,7 +110,7 @@ def _pids() -> list[int]:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields after the name in proc(5): state, parent, ...; empty if the process has ended."""
+    """Return the fields after the name in proc(5): state, parent, ...; empty if the process has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

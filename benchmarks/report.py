@@ -86,7 +86,7 @@ class Verdict:
 
 
 def rows_of(samples: Sequence[Sample]) -> list[Row]:
-    """A row for each measured situation and service."""
+    """Return a row for each measured situation and service."""
     rows = []
     for situation in dict.fromkeys(sample.situation for sample in samples):
         of_all = {name: [s for s in samples if s.situation == situation and s.service == name] for name in NAMES}
@@ -120,7 +120,7 @@ def rows_of(samples: Sequence[Sample]) -> list[Row]:
 
 
 def verdicts_of(rows: Iterable[Row]) -> list[Verdict]:
-    """Each target in each situation that it covers."""
+    """Return each target in each situation that it covers."""
     return [
         Verdict(target, row.situation, (row.ratios if target.part == "service" else row.postgres_ratios)[target.of])
         for row in rows
@@ -158,7 +158,7 @@ def as_markdown(rows: Sequence[Row], verdicts: Sequence[Verdict]) -> str:
 
 
 def as_line() -> str:
-    """The versions and options of everything involved."""
+    """Return the versions and options of everything involved."""
     build = python_build()
     options = " ".join(build["options"]) or "no options told"
     told = f"{build['compiler']}, {options}, ip_address() in {build['ip_address_ns']} ns"

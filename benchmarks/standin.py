@@ -24,17 +24,17 @@ _UNIONID = "uBenchmark{:018d}"
 
 
 def code_for(person: int, number: int) -> bytes:
-    """An unused code, as long as WeChat's own."""
+    """Return an unused code, as long as WeChat's own."""
     return b"%012d%020d" % (person, number)
 
 
 def openid_of(person: int) -> bytes:
-    """The openid for a person's codes: 28 characters, like WeChat's own."""
+    """Return the openid for a person's codes: 28 characters, like WeChat's own."""
     return _OPENID.format(person).encode()
 
 
 def code2session(target: bytes) -> bytes:
-    """The body of the answer to a request with this target."""
+    """Return the body of the answer to a request with this target."""
     start = target.index(b"js_code=") + len(b"js_code=")
     person = int(target[start : start + 12])
     unionid = _UNIONID.format(person).encode()
@@ -83,7 +83,7 @@ class Connection(asyncio.Protocol):
                 self._transport.write(answer)
 
     def _next(self) -> bytes | None:
-        """The head of the next whole request."""
+        """Return the head of the next whole request."""
         head, end, rest = self._unread.partition(_END_OF_REQUEST)
         length = _LENGTH.search(head) if head.startswith(b"POST ") else None
         body = int(length[1]) if length else 0

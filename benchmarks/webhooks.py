@@ -150,7 +150,7 @@ async def log_in(database: Database) -> None:
 
 
 async def log_people_in(database: Database, seconds: float) -> list[float]:
-    """The durations of first logins, in milliseconds."""
+    """Return the durations of first logins, in milliseconds."""
     times: list[float] = []
 
     async def one() -> None:
@@ -192,7 +192,7 @@ async def run(name: str, database: Database, postmaster: int, workers: list[int]
 
 
 async def what_came(port: int) -> dict[str, dict[str, list[float]]]:
-    """The delay of each message by webhook and event, since the last request."""
+    """Return the delay of each message by webhook and event, since the last request."""
     async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/told") as answer:
         told: dict[str, dict[str, list[float]]] = await answer.json()
     return told

@@ -79,7 +79,7 @@ def write_source(language: str, folder: Path, *, source: str | None = None) -> N
 
 
 def replay(language: str) -> str:
-    """The recorded login, as a list of its steps."""
+    """Return the recorded login, as a list of its steps."""
     column = tuple(LANGUAGES).index(language)
     items = ""
     for step in json.loads((DOCS / "site/login.json").read_text("utf-8")):
@@ -108,7 +108,7 @@ def _place(name: str) -> str:
 
 
 def page(file: Path, language: str, *, source: str | None = None) -> str:
-    """A guide as a page of the site."""
+    """Return a guide as a page of the site."""
 
     def breakable(found: re.Match[str]) -> str:
         return f"<code>{found[1].replace('_', '&#95;<wbr>')}</code>"
@@ -137,7 +137,7 @@ def page(file: Path, language: str, *, source: str | None = None) -> str:
 
 
 def settings(language: str) -> str:
-    """The settings of a language's site, in TOML."""
+    """Return the settings of a language's site, in TOML."""
     listing = LANGUAGES[language] / "README.md"
     groups: list[tuple[str, list[str]]] = []
     for title, links in _GROUP.findall(listing.read_text("utf-8")):
@@ -188,7 +188,7 @@ slugify = {{object = "pymdownx.slugs.slugify", kwds = {{case = "lower"}}}}
 
 
 def _palettes(language: str) -> Iterator[str]:
-    """The colour schemes: the system's, and what the button in the head leads to."""
+    """Yield the colour schemes: the system's, and what the button in the head leads to."""
     looks = (("", "", "sun-moon"), (": light", "default", "sun"), (": dark", "slate", "moon"))
     for name, (media, scheme, icon) in zip(_SCHEMES[language], looks, strict=True):
         yield f"""\

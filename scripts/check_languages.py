@@ -31,12 +31,12 @@ SIMULATED = ("agent.py", "middleware.py", "run.py", "sites.py", "wechat/connect.
 
 
 def holes(text: str) -> set[str]:
-    """The names of the holes in a template."""
+    """Return the names of the holes in a template."""
     return {name.partition(".")[0] for _, name, *_ in Formatter().parse(text) if name}
 
 
 def wrong_in_catalogue(catalog: Catalog, wanted: Catalog) -> Iterator[str]:
-    """The texts that are missing, marked as fuzzy, with other holes, or not used."""
+    """Yield the texts that are missing, marked as fuzzy, with other holes, or not used."""
     there = {(message.id, message.context): message for message in catalog if message.id}
     for message in wanted:
         found = there.pop((message.id, message.context), None)
@@ -52,7 +52,7 @@ def wrong_in_catalogue(catalog: Catalog, wanted: Catalog) -> Iterator[str]:
 
 
 def wrong_in_pages() -> Iterator[str]:
-    """The names of texts that a page's scripts use, and that it does not have."""
+    """Yield the names of texts that a page's scripts use, and that it does not have."""
     declared = declared_texts(create_api()).keys()
     for path in (path for source in SOURCES for path in source.rglob("page/texts.json")):
         names = json.loads(path.read_text("utf-8")).keys() | declared
@@ -64,7 +64,7 @@ def wrong_in_pages() -> Iterator[str]:
 
 
 def wrong_in_python() -> Iterator[str]:
-    """The files with Chinese that are not listed, and those listed without it."""
+    """Yield the files with Chinese that are not listed, and those listed without it."""
     found = {path for source in SOURCES for path in source.rglob("*.py") if CHINESE.search(path.read_text("utf-8"))}
     listed = {SOURCE / file for files in WITH_CHINESE.values() for file in files} | {DESK / file for file in SIMULATED}
     yield from (
@@ -73,7 +73,7 @@ def wrong_in_python() -> Iterator[str]:
 
 
 def wrong_languages() -> Iterator[str]:
-    """All that is wrong; `scripts/texts` adds what is missing to the catalogues, and removes what is not used."""
+    """Yield all that is wrong; `scripts/texts` adds what is missing to the catalogues, and removes what is not used."""
     for source in SOURCES:
         wanted = template(source)
         for path, catalog in catalogues(source).items():

@@ -32,14 +32,14 @@ _LEFT_OUT: Final = (
 
 
 def running_text(markdown: str) -> str:
-    """The sentences of a page, without what is not read as a sentence."""
+    """Return the sentences of a page, without what is not read as a sentence."""
     for pattern, instead in _LEFT_OUT:
         markdown = re.sub(pattern, instead, markdown)
     return markdown
 
 
 def measured(texts: Iterable[str]) -> tuple[int, dict[str, float]]:
-    """The number of words in these texts, and how often each measure occurs in 1,000 of them."""
+    """Return the number of words in these texts, and how often each measure occurs in 1,000 of them."""
     text = "\n\n".join(texts)
     words = len(re.findall(r"[A-Za-z][A-Za-z'’-]*", text))
     found = {name: len(re.findall(pattern, text, re.IGNORECASE)) for name, (pattern, _) in MEASURES.items()}
@@ -47,7 +47,7 @@ def measured(texts: Iterable[str]) -> tuple[int, dict[str, float]]:
 
 
 def guides() -> list[Path]:
-    """The pages in English."""
+    """Return the pages in English."""
     pages = (page for folder in _FOLDERS for page in ROOT.glob(f"{folder}/*.md"))
     return sorted(page for page in pages if page.parent.name != "zh" and not page.name.endswith(".zh-CN.md"))
 

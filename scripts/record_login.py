@@ -27,7 +27,7 @@ def cut(value: Any) -> Any:
 
 
 def record(wechat_url: str) -> list[dict[str, Any]]:
-    """The steps of a login and of a call of a service: who asks whom, with what, and the answer."""
+    """Return the steps of a login and of a call of a service: who asks whom, with what, and the answer."""
     with httpx.Client(base_url=wechat_url, timeout=10) as desk:
         setup = desk.get("/desk/setup").json()
 

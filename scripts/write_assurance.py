@@ -68,7 +68,7 @@ def suites(language: str) -> str:
 
 
 def sections() -> list[dict[str, Any]]:
-    """The standards, with their rows: ids, English, Chinese, and the reason if there is no test."""
+    """Return the standards, with their rows: ids, English, Chinese, and the reason if there is no test."""
     found: list[dict[str, Any]] = tomllib.loads((ROOT / "tests/requirements.toml").read_text(encoding="utf-8"))[
         "section"
     ]
@@ -76,12 +76,12 @@ def sections() -> list[dict[str, Any]]:
 
 
 def id_of(section: Mapping[str, Any], row: Sequence[str]) -> str:
-    """The id by which tests name a row: `rfc7636-4.6`."""
+    """Return the id by which tests name a row: `rfc7636-4.6`."""
     return f"{section['prefix']}-{re.split(',| to ', row[0])[0]}"
 
 
 def marked() -> dict[str, list[str]]:
-    """The tests of each requirement, by their marks."""
+    """Return the tests of each requirement, by their marks."""
     tests: dict[str, list[str]] = {}
     for file in sorted((ROOT / "tests").glob("*/**/test_*.py")):
         if "node_modules" in file.parts or "requirement(" not in (text := file.read_text(encoding="utf-8")):
@@ -96,7 +96,7 @@ def marked() -> dict[str, list[str]]:
 
 
 def tables(language: str) -> Iterator[str]:
-    """A table for each chapter of ASVS, one for the standards, and one for the contract."""
+    """Yield a table for each chapter of ASVS, one for the standards, and one for the contract."""
     tests, column, heading = marked(), ("en", "zh").index(language), ""
     for section in sections():
         title, prefix = section["title"][column], section["prefix"]
@@ -114,7 +114,7 @@ def tables(language: str) -> Iterator[str]:
 
 
 def written(language: str) -> str:
-    """The guide, with the tables as they must be."""
+    """Return the guide, with the tables as they must be."""
     text = GUIDES[language].read_text(encoding="utf-8")
     before, behind = text.index("\n## "), text.index(BEHIND)
     text = f"{text[:before]}{''.join(tables(language))}{text[behind:]}"

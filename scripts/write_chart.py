@@ -33,7 +33,7 @@ text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 
 
 def chart() -> str:
-    """The bars: each service's own CPU, then PostgreSQL's for it. The tutorial's would not fit beside them."""
+    """Return the bars: each service's own CPU, then PostgreSQL's for it. The tutorial's would not fit beside them."""
     rows = json.loads(SAMPLES.read_text())["rows"]
     drawn, y = [], 0
     for kind, upstream, title in KINDS:

@@ -15,7 +15,7 @@ HEADS: Final = {
 
 
 def written(language: str) -> str:
-    """The page, with its tables as they must be."""
+    """Return the page, with its tables as they must be."""
     facts, column = json.loads(FACTS.read_text(encoding="utf-8")), tuple(PAGES).index(language)
     numbers = {name: number for number, name in enumerate(facts["sources"], 1)}
 

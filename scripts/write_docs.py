@@ -31,7 +31,7 @@ Written by scripts/docs. In one page, for work on a mini-program or a back end: 
 
 
 def index() -> str:
-    """The list of the guides, in the form of llmstxt.org."""
+    """Return the list of the guides, in the form of llmstxt.org."""
     listing = ROOT / "docs/README.md"
     return _HEAD + "".join(
         f"- [{title}]({file}): {first_sentence(listing.parent / file)}\n" for title, file in _guides(listing)
@@ -39,7 +39,7 @@ def index() -> str:
 
 
 def whole(listing: Path) -> str:
-    """The text of all guides that a page lists, one after the other."""
+    """Return the text of all guides that a page lists, one after the other."""
     return "\n\n".join(
         f"<!-- {os.path.relpath(listing.parent / file, ROOT)} -->\n{(listing.parent / file).read_text('utf-8').strip()}"
         for _, file in _guides(listing)

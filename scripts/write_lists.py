@@ -34,7 +34,7 @@ _WITH_LISTS: Final = ("build/events", "start/moving-in", "manage/privacy", "refe
 
 
 def copies() -> Iterator[tuple[Path, Path]]:
-    """Each copy below `examples/`, which WeChat's tools open as a folder of its own, with its original."""
+    """Yield each copy below `examples/`, which WeChat's tools open as a folder of its own, with its original."""
     for file in CLIENT.glob("wxauth*.*s"):
         found = (ROOT / "examples").glob(f"**/{file.name}")
         yield from ((copy, file) for copy in found if BUILT.isdisjoint(copy.relative_to(ROOT).parts))
@@ -43,7 +43,7 @@ def copies() -> Iterator[tuple[Path, Path]]:
 
 
 def guides() -> Iterator[tuple[Path, str]]:
-    """Each guide with such a list, and its text with all of it."""
+    """Yield each guide with such a list, and its text with all of it."""
     for language, folder in PAGES.items():
         page = {name.split("/")[1]: ROOT / folder / f"{name}.md" for name in _WITH_LISTS}
         texts = {name: path.read_text("utf-8") for name, path in page.items()}
@@ -64,7 +64,7 @@ def guides() -> Iterator[tuple[Path, str]]:
 
 
 def _rows_of_events(language: str, comma: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """The cells of each type: for other services, and what the audit trail has besides."""
+    """Return the cells of each type: for other services, and what the audit trail has besides."""
     sent: dict[str, str] = {}
     recorded: dict[str, str] = {}
 
@@ -81,7 +81,7 @@ def _rows_of_events(language: str, comma: str) -> tuple[Mapping[str, str], Mappi
 
 
 def _rows_of_operations(language: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """The cells of each operation: who may use it, and for what; those for administrators apart."""
+    """Return the cells of each operation: who may use it, and for what; those for administrators apart."""
     tables: tuple[dict[str, str], dict[str, str]] = {}, {}
     lines = (line.split() for line in ACCESS.read_text("utf-8").splitlines())
     access = {f"{method} {path}": who for method, path, _, who, *_ in lines}
@@ -94,7 +94,7 @@ def _rows_of_operations(language: str) -> tuple[Mapping[str, str], Mapping[str, 
 
 
 def _commands(command: click.Command, *words: str) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Each command below this one, by its words, and the first paragraph of its help."""
+    """Yield each command below this one, by its words, and the first paragraph of its help."""
     if not isinstance(command, click.Group):
         yield words, cleandoc(command.help or "")
         return
@@ -104,7 +104,7 @@ def _commands(command: click.Command, *words: str) -> Iterator[tuple[tuple[str, 
 
 
 def _completed(text: str, header: str, rows: Mapping[str, str], *, table: int = 0) -> str:
-    """The page with a row for each of these that its table lacks: the n-th whose header begins so."""
+    """Return the page with a row for each of these that its table lacks: the n-th whose header begins so."""
     found = list(re.finditer(rf"^\| (?:{header}) \|.*\n\|[-|]+\|\n(?:\|.*\n)+", text, re.MULTILINE))[table]
     cells = re.findall("`(.*?)`", "".join(row.split("|")[1] for row in found[0].splitlines()))
     named = {*cells, *(f"{method} {words[-1]}" for words in map(str.split, cells) for method in words[:-1])}
@@ -113,7 +113,7 @@ def _completed(text: str, header: str, rows: Mapping[str, str], *, table: int = 
 
 
 def _with_members(text: str, user: Mapping[str, object]) -> str:
-    """The page with all members of the user whom its first JSON shows."""
+    """Return the page with all members of the user whom its first JSON shows."""
     before, _, rest = text.partition("```json\n")
     shown, end, behind = rest.partition("\n  }\n}\n```")
     lacking = {name: value for name, value in user.items() if f'"{name}":' not in shown}

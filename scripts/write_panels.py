@@ -78,7 +78,7 @@ _GIVEN_BY_SEALOS: Final = {
 
 
 def files() -> dict[Path, str]:
-    """The text of each file."""
+    """Return the text of each file."""
     [folder] = [path.parent for path in PANEL.glob("*/docker-compose.yml")]
     form, compose = (yaml.safe_load((folder / name).read_text("utf-8")) for name in ("data.yml", "docker-compose.yml"))
     sealos = list(yaml.safe_load_all(SEALOS.read_text("utf-8")))

@@ -20,7 +20,7 @@ _PIN: Final = re.compile(
 
 
 def sbom() -> dict[str, Any]:
-    """The document. Packages that only some platforms or versions of Python need are optional."""
+    """Return the document. Packages that only some platforms or versions of Python need are optional."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     lock = LOCK.read_text("utf-8")
     return {

@@ -52,12 +52,12 @@ _HEAD: Final = """\
 
 
 def described(language: str) -> dict[str, tuple[str, str]]:
-    """The default and the description of each setting, as the guide has them."""
+    """Return the default and the description of each setting, as the guide has them."""
     return {name.lower(): (default, text) for name, default, text in _ROW.findall(GUIDES[language].read_text("utf-8"))}
 
 
 def example() -> str:
-    """The text of `.env.example`. Exits if a guide describes no setting of this name."""
+    """Return the text of `.env.example`. Exits if a guide describes no setting of this name."""
     texts = {language: described(language) for language in GUIDES}
     if missing := [line for language in GUIDES for line in _missing(language, texts[language])]:
         raise SystemExit("\n".join(missing))
@@ -111,7 +111,7 @@ def _comment(text: str, page: Path) -> list[str]:
 
 
 def _default(name: str, field: FieldInfo) -> str:
-    """The default as the environment would have it."""
+    """Return the default as the environment would have it."""
     value = USUAL.get(name, field.default)
     if field.is_required() or value is None:
         return ""
@@ -123,7 +123,7 @@ def _default(name: str, field: FieldInfo) -> str:
 
 
 def _form(field: FieldInfo, language: str) -> str:
-    """The beginning of a description: the values that there are, or that there may be several."""
+    """Return the beginning of a description: the values that there are, or that there may be several."""
     values = ("true", "false") if field.annotation is bool else get_args(field.annotation)
     if field.annotation is bool or get_origin(field.annotation) is Literal:
         *others, last = (f"`{value}`" for value in values)

@@ -41,7 +41,7 @@ Found = Iterator[tuple[int, str, str | tuple[str, str], list[str]]]
 
 
 def of_python(file: IO[bytes], keywords: Collection[str], *_: object, **__: object) -> Found:
-    """The texts in Python. Babel's own extractor misses those beside an f-string. Raises: ValueError."""
+    """Return the texts in Python. Babel's own extractor misses those beside an f-string. Raises: ValueError."""
     for node in ast.walk(ast.parse(file.read())):
         match node:
             case ast.Call(func=ast.Name(id=name), args=[*arguments]) if name in keywords:
@@ -57,20 +57,20 @@ def of_python(file: IO[bytes], keywords: Collection[str], *_: object, **__: obje
 
 
 def of_table(file: IO[bytes], *_: object, **__: object) -> Found:
-    """The texts in a table: what has a space, in its last two columns."""
+    """Return the texts in a table: what has a space, in its last two columns."""
     for number, row in enumerate(reader((line.decode() for line in file), delimiter="|"), 1):
         yield from ((number, "_", text, []) for text in row[-2:] if number > 1 and " " in text)
 
 
 def of_page(file: IO[bytes], *_: object, **__: object) -> Found:
-    """The texts of a page's scripts, each with the page and its name as the context."""
+    """Return the texts of a page's scripts, each with the page and its name as the context."""
     page = Path(file.name).parents[1].name
     for number, (name, text) in enumerate(json.load(file).items(), 2):
         yield number, "pgettext", (f"{page}.{name}", text), []
 
 
 def of_commands(command: click.Command) -> Iterator[str]:
-    """The help of a command and of those below it, and of their options."""
+    """Yield the help of a command and of those below it, and of their options."""
     if isinstance(command, click.Group):
         with click.Context(command) as context:
             for name in command.list_commands(context):
@@ -80,7 +80,7 @@ def of_commands(command: click.Command) -> Iterator[str]:
 
 
 def template(source: Path) -> Catalog:
-    """All texts of a product, with the places where they are."""
+    """Return all texts of a product, with the places where they are."""
     catalog = Catalog()
     found = extract_from_dir(source, METHODS, keywords={"_": None, "pgettext": ((1, "c"), 2)})
     for file, line, message, comments, context in found:
@@ -105,7 +105,7 @@ def template(source: Path) -> Catalog:
 
 
 def catalogues(source: Path) -> dict[Path, Catalog]:
-    """Each catalogue of a product as it is."""
+    """Return each catalogue of a product as it is."""
     found = {}
     for path in source.glob("locale/*/LC_MESSAGES/*.po"):
         with path.open("rb") as file:

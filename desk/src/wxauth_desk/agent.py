@@ -23,12 +23,12 @@ _IN_CHECKOUT: Final = Path(__file__).parents[3] / "examples" / "mcp" / "server.p
 
 
 def has_mcp() -> bool:
-    """Whether the official SDK is there, in its second version."""
+    """Return whether the official SDK is there, in its second version."""
     return find_spec("mcp") is not None and find_spec("mcp_types") is not None
 
 
 def resource_at(url: str) -> Mapping[str, Any]:
-    """The MCP server as an entry of the setting `RESOURCES`."""
+    """Return the MCP server as an entry of the setting `RESOURCES`."""
     scopes = {"orders:read": "查看您的订单", "orders:write": "替您下单、退单"}
     return {"resource": url, "title": "小店助手", "scopes": scopes}
 
@@ -41,6 +41,6 @@ async def add_agent(database: Database, url: str, *, now: datetime) -> None:
 
 
 def create_mcp_server(issuer: str, url: str, names: Iterable[str]) -> ASGIApp:
-    """The MCP server as an ASGI app, for this URL. It takes seconds to import."""
+    """Return the MCP server as an ASGI app, for this URL. It takes seconds to import."""
     server = run_path(str(_IN_WHEEL if _IN_WHEEL.exists() else _IN_CHECKOUT))
     return OwnNamesOnly(server["create_server"]({"RESOURCE": url, "WXAUTH_ISSUER": issuer}), names)

@@ -22,7 +22,7 @@ _SOMEWHERE_ELSE: Final = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db
 
 
 def service_url(settings: Settings) -> str:
-    """The service's URL for this machine."""
+    """Return the service's URL for this machine."""
     return _url("127.0.0.1" if settings.host in _EVERYWHERE else settings.host, settings.port)
 
 
@@ -36,7 +36,10 @@ def welcome(
     home: Path,
     language: str = "en",
 ) -> str:
-    """The text for these settings. `simulated_url` is None for the real WeChat; `findings` are those of its checks."""
+    """Return the text for these settings.
+
+    `simulated_url` is None for the real WeChat; `findings` are those of its checks.
+    """
     address = _address_in_network(settings.host)
     text = (
         Path(__file__).with_name("banner.zh.txt" if language.startswith("zh") else "banner.en.txt").read_text("utf-8")
@@ -66,7 +69,7 @@ def welcome(
 
 
 def _is_behind_a_proxy() -> bool:
-    """Whether curl would ask a proxy for this machine."""
+    """Return whether curl would ask a proxy for this machine."""
     proxies = getproxies_environment()
     return bool(proxies.get("http") or proxies.get("all")) and not proxy_bypass("127.0.0.1")
 

@@ -20,7 +20,7 @@ class LocalizedGroup(click.Group):
     """A group whose commands have their help in the language of the terminal."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """A command; a copy, unless that is English."""
+        """Return a command; a copy, unless that is English."""
         command = super().get_command(ctx, cmd_name)
         if command is None or terminal_language() == SOURCE:
             return command
@@ -111,7 +111,10 @@ def dev(
 
 
 def _has_service_and_guard() -> bool:
-    """Whether they can be imported. A folder of the name is not enough, such as a clone below the current one."""
+    """Return whether they can be imported.
+
+    A folder of the name is not enough, such as a clone below the current one.
+    """
     try:
         return all(find_spec(name) is not None for name in ("wxauth.cli", "wxauth_guard.verifier"))
     except ModuleNotFoundError:

@@ -37,7 +37,7 @@ class Text(str):
         return Text("{separator}".join(f"{{{name}}}" for name in pieces), separator=self, **pieces)
 
     def translated(self, language: str) -> str:
-        """The same in this language; English where its catalogue has none."""
+        """Return the same in this language; English where its catalogue has none."""
         template = catalogue(language).get(self._template, self._template)
         values = {name: translate(value, language) for name, value in self._values.items()}
         return template.format(**values) if values else template
@@ -48,7 +48,7 @@ lazy_gettext = Text
 
 
 def translate(value: object, language: str) -> object:
-    """A text in this language, one of wxauth's too. What is no text is a value, and stays."""
+    """Return a text in this language, one of wxauth's too. What is no text is a value, and stays."""
     translated = getattr(value, "translated", None)
     return value if translated is None else translated(language)
 
@@ -64,12 +64,12 @@ def pgettext(context: str, message: str, language: str) -> str:
 
 
 def own_name(language: str) -> str:
-    """The language's name in itself."""
+    """Return the language's name in itself."""
     return pgettext("language", "English", language)
 
 
 def find_language(wanted: str) -> str | None:
-    """The language here for this language tag or locale: this one, or else one with the same first subtag."""
+    """Return the language here for this language tag or locale: this one, or else one with the same first subtag."""
     tag = re.split("[.@]", wanted, maxsplit=1)[0].replace("_", "-").lower()
     known = {each.lower(): each for each in languages()}
     beside = (each for other, each in known.items() if other.partition("-")[0] == tag.partition("-")[0])
@@ -77,13 +77,13 @@ def find_language(wanted: str) -> str | None:
 
 
 def languages() -> Sequence[str]:
-    """The tags of all languages in which there are texts (RFC 5646), the code's first."""
+    """Return the tags of all languages in which there are texts (RFC 5646), the code's first."""
     return [SOURCE, *catalogues()]
 
 
 @cache
 def catalogues() -> Mapping[str, Path]:
-    """The file of each language, by its tag (RFC 5646)."""
+    """Return the file of each language, by its tag (RFC 5646)."""
     return {path.parts[-3].replace("_", "-"): path for path in sorted(LOCALES.glob(f"*/{_CATALOGUE}"))}
 
 

@@ -27,7 +27,7 @@ _REFUSED_BY_DEV: Final = (
 
 
 def name_in(host: str) -> str | None:
-    """The name or address in a `Host`, without its port and brackets; None if it is malformed."""
+    """Return the name or address in a `Host`, without its port and brackets; None if it is malformed."""
     match = _HOST.fullmatch(host.lower())
     return None if match is None else match["v6"] or match["name"]
 

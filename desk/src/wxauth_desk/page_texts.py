@@ -11,7 +11,7 @@ from wxauth_desk.i18n import SOURCE, find_language, languages, own_name, pgettex
 
 
 def page_texts(folder: Path, request: Request) -> JSONResponse:
-    """The texts of this page, in the language that `?language=` asks for."""
+    """Return the texts of this page, in the language that `?language=` asks for."""
     language = find_language(request.query_params.get("language", "")[:32]) or SOURCE
     english: dict[str, str] = from_json((folder / "texts.json").read_bytes())
     found: dict[str, Any] = {

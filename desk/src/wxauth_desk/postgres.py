@@ -114,7 +114,7 @@ class EmbeddedPostgres:
         self._stop()
 
     def url(self, database: str = "postgres") -> str:
-        """The URL of a database of this server."""
+        """Return the URL of a database of this server."""
         return f"postgresql://postgres@/{database}?host={quote(str(self._run_folder))}&port={_PORT}"
 
     @property
@@ -160,7 +160,7 @@ class EmbeddedPostgres:
         return folder
 
     def _programs(self) -> Path:
-        """The folder with `initdb` and `postgres`."""
+        """Return the folder with `initdb` and `postgres`."""
         if self.programs is not None:
             return self.programs
         spec = importlib.util.find_spec(_WHEEL)  # not imported: an import creates lock files
@@ -292,7 +292,7 @@ class EmbeddedPostgres:
 
 
 def _unprivileged(data: Path) -> dict[str, Any]:
-    """The user that root becomes: the owner of the data, if that is not root, otherwise nobody."""
+    """Return the user that root becomes: the owner of the data, if that is not root, otherwise nobody."""
     owner = data.stat() if data.exists() else None
     user, group = (owner.st_uid, owner.st_gid) if owner is not None and owner.st_uid != 0 else (_NOBODY, _NOBODY)
     return {"user": user, "group": group, "extra_groups": []}

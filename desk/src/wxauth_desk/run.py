@@ -257,7 +257,7 @@ def _variables_set() -> frozenset[str]:
 def _own_settings(
     simulated_url: str | None, port: int | None, *, app_secret: str | None, push_forward: str
 ) -> dict[str, Any]:
-    """The values set by dev.
+    """Return the values set by dev.
 
     The environment may override those that the simulator does not need; `.env` is not read.
     """
@@ -284,7 +284,7 @@ def _own_settings(
 
 
 def _secret_key() -> str:
-    """The secret key, generated once and stored beside the data that it seals."""
+    """Return the secret key, generated once and stored beside the data that it seals."""
     path = HOME / "secret_key"
     if not path.exists():
         store_privately(path, base64.b64encode(secrets.token_bytes(32)).decode())
@@ -306,7 +306,7 @@ def _listen_beside(
     own: int | None,
     option: str,
 ) -> tuple[socket.socket, str]:
-    """A socket at a part's own port, and its URL. Without one, so far after the service's, or else near it.
+    """Return a socket at a part's own port, and its URL. Without one, so far after the service's, or else near it.
 
     Ports that are given belong to other parts.
     """
@@ -377,7 +377,7 @@ async def _prepare(settings: Settings, site_url: str, *, has_shop: bool, mcp_url
 
 
 def _app(settings: Settings, simulated_url: str | None) -> ASGIApp:
-    """The service, whose `/` redirects to a page for people."""
+    """Return the service, whose `/` redirects to a page for people."""
     if simulated_url is None:
         services, page, example = build_services(settings, timeouts=_TIMEOUTS), f"{service_url(settings)}/docs", None
     else:

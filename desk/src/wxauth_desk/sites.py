@@ -117,7 +117,10 @@ def _create_site(site: Site, issuer: str, *, url: str, cookie_secret: str) -> St
     """The claims and the id_token of open sessions, by `sid`, the session's id in wxauth and in the cookie."""
 
     def shown(request: Request, claims: dict[str, Any] | None, **notice: Any) -> Response:
-        """The home page. `claims` are those of the id_token, `notice` is an `error` or that the site `was_told`."""
+        """Return the home page.
+
+        `claims` are those of the id_token, `notice` is an `error` or that the site `was_told`.
+        """
         language = _language(request)
         html = _PAGE.render(
             site=site,
@@ -246,7 +249,7 @@ async def add_shop(database: Database, *, now: datetime) -> Credentials:
 
 
 def create_shop(issuer: str, credentials: Credentials) -> FastAPI:
-    """The shop as an ASGI app. After `POST /failures`, it fails at the next message of WeChat."""
+    """Return the shop as an ASGI app. After `POST /failures`, it fails at the next message of WeChat."""
     env = {
         "WXAUTH_ISSUER": issuer,
         "CLIENT_ID": credentials.client_id,

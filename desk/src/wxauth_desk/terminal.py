@@ -26,16 +26,16 @@ class TextError(Exception):
 
 
 def terminal_language() -> str:
-    """The language of the terminal's user, from the locale."""
+    """Return the language of the terminal's user, from the locale."""
     variables = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
     return find_language(next(filter(None, variables), "")) or SOURCE
 
 
 def localized(text: object) -> str:
-    """A text in the language of the terminal; the text of a value that is none."""
+    """Return a text in the language of the terminal; the text of a value that is none."""
     return str(translate(text, terminal_language()))
 
 
 def os_reason(exc: OSError) -> Text:
-    """The operating system's reason."""
+    """Return the operating system's reason."""
     return _OF_THE_SYSTEM.get(exc.errno or 0) or Text("{reason}", reason=exc.strerror or type(exc).__name__)

@@ -47,7 +47,7 @@ class Wires:
         self._revision = int(time() * 1000)  # after a restart, higher than those that open pages know
 
     def noting(self, endpoint: Handler) -> Handler:
-        """An endpoint whose calls are recorded, when they begin and when they end."""
+        """Return an endpoint whose calls are recorded, when they begin and when they end."""
 
         async def serve(request: Request) -> Response:
             body = _readable(await request.body())
@@ -84,7 +84,7 @@ class Wires:
         self._change(call)
 
     def since(self, revision: int) -> dict[str, Any]:
-        """The calls that are new or have changed since a revision.
+        """Return the calls that are new or have changed since a revision.
 
         `at` and `ms` are in milliseconds; `ms` is null until the call has ended. `status` is null if no answer was
         sent. Secrets are masked.
@@ -123,7 +123,7 @@ class CallRefused(Exception):
         self.rid = new_rid()
 
     def answer(self, api: Api = "") -> dict[str, Any]:
-        """The answer in WeChat's form at this API; by default, that at a path which is none."""
+        """Return the answer in WeChat's form at this API; by default, that at a path which is none."""
         errmsg = _ERRMSGS.get(str(self.errcode), "error")
         if api in API_PATHS and API_PATHS[api][1].startswith(_BY_PERSON):
             errmsg += ","
@@ -133,7 +133,7 @@ class CallRefused(Exception):
 
 
 def new_rid() -> str:
-    """The id of a call, or of a check, in WeChat's form."""
+    """Return the id of a call, or of a check, in WeChat's form."""
     return "-".join(secrets.token_hex(4) for _ in range(3))
 
 
@@ -162,7 +162,7 @@ class Faults(list[FaultRequest]):
 
 
 def fault_in(code: str, api: Api) -> FaultRequest | None:
-    """The fault that a code such as `errcode-40029` or `slow-2` names; None if it names none."""
+    """Return the fault that a code such as `errcode-40029` or `slow-2` names; None if it names none."""
     found = _IN_A_CODE.fullmatch(code)
     if found is None:
         return None
@@ -176,7 +176,7 @@ NO_FAULT: Final = FaultRequest.model_construct(api="")
 
 
 def as_wechat_does(answer: dict[str, Any], api: Api) -> Response:
-    """An answer in JSON, with the Content-Type that WeChat gives it."""
+    """Return an answer in JSON, with the Content-Type that WeChat gives it."""
     is_of_pictures = api == "getwxacodeunlimit"
     return Response(to_json(answer), media_type=_JSON if is_of_pictures else "text/plain")
 

@@ -34,7 +34,7 @@ _FAULTS: Final = {
 
 
 def connect_routes(wechat: Simulator) -> list[Route]:
-    """The pages of service accounts and of website apps, and the endpoint for a person's answer."""
+    """Return the pages of service accounts and of website apps, and the endpoint for a person's answer."""
 
     def visitor_of(person: str, app_id: str) -> Visitor:
         return wechat.visitors.get((person, app_id)) or Visitor(person=person, app_id=app_id)
@@ -73,7 +73,7 @@ def connect_routes(wechat: Simulator) -> list[Route]:
 
 
 def _fault(wechat: Simulator, path: str, query: str) -> int | None:
-    """The error number that WeChat's page shows for this request; None if the request is accepted."""
+    """Return the error number that WeChat's page shows for this request; None if the request is accepted."""
     pairs = parse_qsl(query, keep_blank_values=True)
     names, asked = [name for name, _ in pairs], dict(pairs)
     app_id, kind = asked.get("appid", ""), _KINDS.get(path)
@@ -138,5 +138,5 @@ def _page(body: str, *, status: int = 200) -> Response:
 
 
 def _with_query(uri: str, parameters: Mapping[str, str]) -> str:
-    """A URI with these parameters behind those that it has."""
+    """Return a URI with these parameters behind those that it has."""
     return f"{uri}{'&' if '?' in uri else '?'}{urlencode(parameters)}"

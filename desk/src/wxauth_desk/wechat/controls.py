@@ -90,32 +90,32 @@ FAULT_KINDS: Final = ("errcode", "slow", "status", "hang", "drop", "garbage", "h
 
 
 def is_person_name(text: str) -> bool:
-    """Whether this can be a person's name."""
+    """Return whether this can be a person's name."""
     return _NAME.fullmatch(text) is not None
 
 
 def openid_of(person: str, app_id: str) -> str:
-    """The person's openid in an app. All openids of an app begin alike."""
+    """Return the person's openid in an app. All openids of an app begin alike."""
     return openid_prefix(app_id) + _digest(app_id, person)[:22]
 
 
 def openid_prefix(app_id: str) -> str:
-    """The beginning of all openids of an app."""
+    """Return the beginning of all openids of an app."""
     return "o" + _digest(app_id)[:5]
 
 
 def unionid_of(person: str) -> str:
-    """The person's unionid, which is the same in every app."""
+    """Return the person's unionid, which is the same in every app."""
     return "o6_bm" + _digest(person)[:23]
 
 
 def phone_number_of(person: str) -> str:
-    """The person's own number, a Chinese one."""
+    """Return the person's own number, a Chinese one."""
     return f"138{int.from_bytes(sha256(person.encode()).digest()[:4]) % 10**8:08}"
 
 
 def risk_of(person: str) -> int:
-    """The person's risk rank, 0 to 4: 4 for `risky-4`, 0 for a name of any other form."""
+    """Return the person's risk rank, 0 to 4: 4 for `risky-4`, 0 for a name of any other form."""
     found = _RISKY.fullmatch(person)
     return int(found[1]) if found else 0
 

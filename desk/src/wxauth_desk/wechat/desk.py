@@ -137,7 +137,7 @@ def trusted_certificates() -> ssl.SSLContext:
 
 
 def phone_network(*urls: str) -> Callable[[Request], Awaitable[Response]]:
-    """An endpoint that forwards a page's requests to these URLs, and nowhere else. Answers are streamed.
+    """Return an endpoint that forwards a page's requests to these URLs, and nowhere else. Answers are streamed.
 
     A browser does not allow a page to set the user agent, or to omit `Accept-Language`, as `wx.request` does. So the
     page sends the URL as `X-Phone-Url`, and the user agent as `X-Phone-User-Agent`.
@@ -265,7 +265,7 @@ def desk_routes(
     is_alone: bool,
     failure_of: FailureOf,
 ) -> list[Route]:
-    """The routes of the page, of the real client library that the page runs, and of the data that it shows."""
+    """Return the routes of the page, of the real client library that the page runs, and of the data that it shows."""
     files = StaticFiles(directory=_PAGE)
     is_wheel = _IN_WHEEL.is_dir()
     shared = {

@@ -54,18 +54,18 @@ class Codes(Generic[AnyCodeRequest]):
         self._codes: dict[str, _Code[AnyCodeRequest]] = {}
 
     def make(self, request: AnyCodeRequest, *, lasts: float = CODE_LIFETIME) -> str:
-        """A new code, valid for so many seconds."""
+        """Return a new code, valid for so many seconds."""
         self._forget_expired()
         code = "0" + secrets.token_hex(16)[:31]
         self._codes[code] = _Code(request, self._clock() + lasts, busy=request.busy)
         return code
 
     def __contains__(self, code: str) -> bool:
-        """Whether this code was made, and has not been forgotten yet."""
+        """Return whether this code was made, and has not been forgotten yet."""
         return code in self._codes
 
     def made_for(self, code: str) -> AnyCodeRequest | None:
-        """The request that a code was made for, until it is forgotten."""
+        """Return the request that a code was made for, until it is forgotten."""
         return self._codes[code].request if code in self._codes else None
 
     def spend(self, text: str, app_id: str, *, errcode_of_expired: int) -> AnyCodeRequest:
@@ -101,7 +101,7 @@ class AccessTokens:
         self._forced_at: list[float] = []
 
     def hand_out(self, *, force: bool) -> dict[str, Any]:
-        """The current token, or a new one. Raises: CallRefused."""
+        """Return the current token, or a new one. Raises: CallRefused."""
         now = self._clock()
         if force:
             self._note_forced(now)
@@ -111,7 +111,7 @@ class AccessTokens:
         return {"access_token": self._current, "expires_in": int(self._ends[self._current] - now)}
 
     def replace_older(self) -> dict[str, Any]:
-        """A new token of the older interface, which leaves the others alone and ends its former one."""
+        """Return a new token of the older interface, which leaves the others alone and ends its former one."""
         if self._older is not None:
             self._ends[self._older] = min(self._ends[self._older], self._clock() + OVERLAP)
         self._older = self._new()
@@ -134,7 +134,7 @@ class AccessTokens:
         require(self._clock() < self._ends[token], 42001)
 
     def __contains__(self, token: str) -> bool:
-        """Whether this has ever been a token of the app."""
+        """Return whether this has ever been a token of the app."""
         return token in self._ends
 
     def _note_forced(self, now: float) -> None:
@@ -145,7 +145,7 @@ class AccessTokens:
 
 
 def day_of(at: float) -> int:
-    """The number of the day in Beijing."""
+    """Return the number of the day in Beijing."""
     return int(at + _BEIJING) // _DAY
 
 
@@ -170,7 +170,7 @@ class Grants:
         self._refresh: dict[str, Grant] = {}
 
     def issue(self, grant: Grant, *, refresh_token: str | None = None) -> dict[str, Any]:
-        """An access token, with this refresh token or a new one."""
+        """Return an access token, with this refresh token or a new one."""
         access, refresh = secrets.token_urlsafe(64), refresh_token or secrets.token_urlsafe(64)
         self._access[access] = replace(grant, expires_at=self._clock() + ACCESS_TOKEN_LIFETIME)
         self._refresh[refresh] = grant
@@ -214,7 +214,7 @@ class IssuedSessionKeys:
         self._secret = secrets.token_bytes(16)
 
     def of_code(self, code: str) -> str:
-        """The key that a code is exchanged for. The phone has it as soon as it has the code."""
+        """Return the key that a code is exchanged for. The phone has it as soon as it has the code."""
         return b64encode(digest(self._secret, code.encode(), "sha256")[:16]).decode()
 
     def replace(self, openid: str, person: str, session_key: str | None = None) -> str:
@@ -224,7 +224,7 @@ class IssuedSessionKeys:
         return self._issued[openid].session_key
 
     def current(self, openid: str) -> str | None:
-        """The current key; None if there is none, or it has expired."""
+        """Return the current key; None if there is none, or it has expired."""
         issued = self._issued.get(openid)
         return issued.session_key if issued is not None and self._clock() < issued.expires_at else None
 
@@ -234,14 +234,14 @@ class IssuedSessionKeys:
         return self._issued[openid].session_key
 
     def active_person(self, openid: str) -> str:
-        """The person, who must have logged in within two hours. Raises: CallRefused."""
+        """Return the person, who must have logged in within two hours. Raises: CallRefused."""
         issued = self._issued.get(openid)
         if issued is None or self._clock() - issued.logged_in_at >= _ACTIVE:
             raise CallRefused(61010)
         return issued.person
 
     def is_signed(self, openid: str, signature: str, data: str = "") -> bool:
-        """Whether the signature is the HMAC-SHA256 of the data, keyed with the current key's base64 text."""
+        """Return whether the signature is the HMAC-SHA256 of the data, keyed with the current key's base64 text."""
         key = self.current(openid)
         return key is not None and is_hmac(signature, key, data)
 
@@ -265,7 +265,7 @@ def seal(key: str, data: dict[str, Any], *, watermark: dict[str, Any]) -> dict[s
 
 
 def is_hmac(signature: str, key: str, data: str) -> bool:
-    """Whether the signature is the HMAC-SHA256, in lower case, of the data."""
+    """Return whether the signature is the HMAC-SHA256, in lower case, of the data."""
     return compare_digest(new(key.encode(), data.encode(), sha256).hexdigest().encode(), signature.encode())
 
 

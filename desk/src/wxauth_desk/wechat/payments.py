@@ -69,7 +69,7 @@ class Payments:
     """By app, person, order and event."""
 
     def pay(self, request: PayRequest) -> tuple[int, Notice | None]:
-        """The errCode of a payment on the phone and, if it succeeds, the notice to push."""
+        """Return the errCode of a payment on the phone and, if it succeeds, the notice to push."""
         openid = openid_of(request.person, request.app_id)
         try:
             order = Order.model_validate_json(request.sign_data)
@@ -85,7 +85,7 @@ class Payments:
         return 0, self._to_push(key)
 
     def notice(self, request: NoticeRequest) -> Notice:
-        """The notice about a paid order to push; of one event always the same. Raises: ValueError."""
+        """Return the notice about a paid order to push; of one event always the same. Raises: ValueError."""
         order = (request.app_id, request.person, request.out_trade_no)
         paid = self._notices.get((*order, DELIVER))
         if paid is None:
@@ -103,12 +103,15 @@ class Payments:
 
 
 def answer_of(errcode: int, *, is_taken: bool) -> dict[str, Any]:
-    """The answer to the phone. `is_taken`, which WeChat does not send: whether the notice was accepted already."""
+    """Return the answer to the phone.
+
+    `is_taken`, which WeChat does not send: whether the notice was accepted already.
+    """
     return {"errCode": errcode, "errMsg": f"requestVirtualPayment:{_FAILURES[errcode]}", "is_taken": is_taken}
 
 
 def _refund_of(paid: Mapping[str, Any], *, now: int) -> dict[str, Any]:
-    """The fields of the notice that an order with this notice has been refunded."""
+    """Return the fields of the notice that an order with this notice has been refunded."""
     transaction = f"5030{secrets.randbelow(10**24):024}"
     return {
         "OpenId": paid["OpenId"],
@@ -127,7 +130,7 @@ def _refund_of(paid: Mapping[str, Any], *, now: int) -> dict[str, Any]:
 
 
 def _delivery_of(order: Order, openid: str, *, now: int) -> dict[str, Any]:
-    """The fields of the notice beside those of every event. `now` is in seconds since the epoch."""
+    """Return the fields of the notice beside those of every event. `now` is in seconds since the epoch."""
     transaction = f"4200{secrets.randbelow(10**24):024}"
     return {
         "OpenId": openid,

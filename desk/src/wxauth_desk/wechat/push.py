@@ -80,7 +80,7 @@ class SignedPush:
 
 
 def make_event(event: str, fields: Mapping[str, Any], *, app_id: str, now: int) -> dict[str, Any]:
-    """A message with the fields that every event has, and these. `now` is in seconds since the epoch."""
+    """Return a message with the fields that every event has, and these. `now` is in seconds since the epoch."""
     return {
         "ToUserName": f"gh_{app_id[-12:]}",
         "FromUserName": f"o{app_id}-push",  # the account's own name
@@ -92,13 +92,13 @@ def make_event(event: str, fields: Mapping[str, Any], *, app_id: str, now: int) 
 
 
 def make_message(openid: str, event: str, revoke_info: object, *, app_id: str, now: int) -> dict[str, Any]:
-    """The message of an event about a person."""
+    """Return the message of an event about a person."""
     about = {"RevokeInfo": revoke_info} if event == REVOKED else {}
     return make_event(event, {"OpenID": openid, "AppID": app_id, **about}, app_id=app_id, now=now)
 
 
 def make_verdict(trace_id: str, suggest: str, label: int, *, app_id: str, now: int) -> dict[str, Any]:
-    """The message of WeChat's verdict on a picture."""
+    """Return the message of WeChat's verdict on a picture."""
     result = {"suggest": suggest, "label": label}
     fields = {
         "appid": app_id,
@@ -115,7 +115,7 @@ def make_verdict(trace_id: str, suggest: str, label: int, *, app_id: str, now: i
 def sign_push(
     app: Mapping[str, str], message: Mapping[str, Any], *, mode: Mode, format: Format, timestamp: str, nonce: str
 ) -> SignedPush:
-    """The signed request for an app. `app` has the fields of those in `APPS`."""
+    """Return the signed request for an app. `app` has the fields of those in `APPS`."""
     body = _write(message, format)
     query = {"timestamp": timestamp, "nonce": nonce, "openid": str(message.get("FromUserName", ""))}
     query["signature"] = push_signature(app["push_token"], timestamp, nonce)
@@ -268,7 +268,7 @@ class Receiver:
         self._messages: deque[dict[str, Any]] = deque(maxlen=MAX_MESSAGES)
 
     def routes(self) -> list[Route]:
-        """The route for wxauth's messages, and those for the desk."""
+        """Return the route for wxauth's messages, and those for the desk."""
         return [
             Route(WEBHOOK_PATH, self._receive, methods=["POST"]),
             Route(WEBHOOK_PATH + "/messages", self._list_messages),

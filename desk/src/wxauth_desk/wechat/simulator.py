@@ -133,7 +133,7 @@ class Call:
 
 
 def read_code_request(values: Mapping[str, Any], account: Account) -> str:
-    """The content of the requested code. Raises: CallRefused."""
+    """Return the content of the requested code. Raises: CallRefused."""
     scene, page, env = values.get("scene"), values.get("page", _HOME), values.get("env_version", "release")
     if not isinstance(scene, str) or not 0 < len(scene) <= _LONGEST_SCENE:
         raise CallRefused(40169)
@@ -148,7 +148,10 @@ def read_code_request(values: Mapping[str, Any], account: Account) -> str:
 
 
 def width_of(values: Mapping[str, Any]) -> int:
-    """The requested width. WeChat does not document what a wrong one does: here it is clamped to the allowed range."""
+    """Return the requested width.
+
+    WeChat does not document what a wrong one does: here it is clamped to the allowed range.
+    """
     width = values.get("width", _WIDTH)
     return min(max(width, _WIDTHS[0]), _WIDTHS[1]) if type(width) is int else _WIDTH
 
@@ -220,12 +223,12 @@ class Simulator:
     # Controls, which the real WeChat does not have.
 
     def make_code(self, request: CodeRequest) -> str:
-        """A code as `wx.login` gives it or, for an app of another kind, WeChat's page or SDK: single-use."""
+        """Return a code as `wx.login` gives it or, for an app of another kind, WeChat's page or SDK: single-use."""
         is_long = APP_KINDS[request.app_id] in ("website", "mobile_app")
         return self._codes.make(request, lasts=LONG_CODE_LIFETIME if is_long else CODE_LIFETIME)
 
     def make_phone_code(self, request: PhoneCodeRequest) -> str:
-        """A code as the phone button gives it: single-use, valid for five minutes."""
+        """Return a code as the phone button gives it: single-use, valid for five minutes."""
         return self._phone_codes.make(request)
 
     def seal(self, request: SealRequest) -> dict[str, Any]:
@@ -249,7 +252,7 @@ class Simulator:
         return {"errMsg": "requestFacialVerify:ok"}
 
     def push_message(self, request: PushRequest) -> dict[str, Any]:
-        """The push message of an event about a person."""
+        """Return the push message of an event about a person."""
         openid = openid_of(request.person, request.app_id)
         revoked = request.revoke_info or _USUALLY_REVOKED[APP_KINDS[request.app_id]]
         return make_message(openid, request.event, revoked, app_id=request.app_id, now=self.now())
@@ -259,11 +262,11 @@ class Simulator:
         self.faults.append(FaultRequest(api=api, **fault))
 
     def account(self, app_id: str) -> Account:
-        """The state of an app's account, which callers may change."""
+        """Return the state of an app's account, which callers may change."""
         return self._accounts[app_id]
 
     def calls_of(self, api: Api) -> list[Call]:
-        """The latest calls of an API."""
+        """Return the latest calls of an API."""
         return [call for call in self.calls if call.api == api]
 
     # Calls, as to the real WeChat.
@@ -285,7 +288,7 @@ class Simulator:
         return next((app_id for app_id, tokens in self.access_tokens.items() if token in tokens), None)
 
     def _account_with_secret(self, call: Call) -> Account:
-        """The account of the app whose id and secret the call has. Raises: CallRefused."""
+        """Return the account of the app whose id and secret the call has. Raises: CallRefused."""
         app_id, secret = call.id_and_secret
         require(app_id, 41002)
         require(secret, 41004)
@@ -298,7 +301,7 @@ class Simulator:
         return account
 
     def _account_with_token(self, call: Call) -> Account:
-        """The account of the app whose access token the call has. Raises: CallRefused."""
+        """Return the account of the app whose access token the call has. Raises: CallRefused."""
         token = call.query.get("access_token", "")
         require(token, 41001)
         if call.app_id is None:
@@ -330,7 +333,7 @@ class Simulator:
         return self._session_keys.active_person(openid)
 
     def answer(self, call: Call) -> Answer:
-        """The right answer, by the method that is named after the API."""
+        """Return the right answer, by the method that is named after the API."""
         try:
             if call.api in _BY_GRANT:
                 whose = []
@@ -632,7 +635,7 @@ def _ok(**values: Any) -> dict[str, Any]:
 
 
 def _parts_of(phone: str, account: Account) -> dict[str, Any]:
-    """A number in WeChat's form. Text that is not a number stays unchanged."""
+    """Return a number in WeChat's form. Text that is not a number stays unchanged."""
     try:
         number = phonenumbers.parse(phone, "CN")
         country, national = number.country_code, phonenumbers.national_significant_number(number)
@@ -646,7 +649,7 @@ def _parts_of(phone: str, account: Account) -> dict[str, Any]:
 
 
 def text_in(values: Mapping[str, Any], name: str) -> str:
-    """A text among the values of a call, empty if it is missing. Raises: CallRefused."""
+    """Return a text among the values of a call, empty if it is missing. Raises: CallRefused."""
     value = values.get(name, "")
     if not isinstance(value, str):
         raise CallRefused(47001)

@@ -67,7 +67,7 @@ def create_simulator(
     is_alone: bool = False,
     failure_of: FailureOf = no_service,
 ) -> Starlette:
-    """The simulated WeChat as an ASGI app.
+    """Return the simulated WeChat as an ASGI app.
 
     Messages are pushed to the service over `push_transport`, if there is one, instead of HTTP. `pause` waits for so
     many seconds, before a notice about a payment is repeated. If it `is_alone`, no wxauth is beside it, and the page
