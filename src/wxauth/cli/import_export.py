@@ -168,7 +168,7 @@ def import_command(
 
 
 class _Report:
-    """What an import prints."""
+    """The output of an import."""
 
     def __init__(self) -> None:
         self._clear = "\r\x1b[K" if sys.stderr.isatty() else ""
