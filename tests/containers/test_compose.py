@@ -25,6 +25,7 @@ pytestmark = pytest.mark.container
 FOLDER = ROOT / "deploy/compose"
 SHOWN = re.findall(r"^#     (docker compose .*?)(?:  +.*)?$", (FOLDER / "compose.yaml").read_text(), re.MULTILINE)
 """The commands in the head of the file."""
+TUTORIAL = "docs/start/tutorial.md"
 REPLICAS = ("wxauth-1", "wxauth-2")
 SERVICES = ("postgres", *REPLICAS, "caddy")
 FOR_TESTS = f"""\
@@ -72,11 +73,11 @@ def site(engine: Engine, checkout: Path, image: str, authority: Path) -> Iterato
     folder = checkout / "deploy/compose"
     (folder / "tests.yaml").write_text(FOR_TESTS.replace("AUTHORITY", str(authority)))
     answers = {"SITE": "localhost", "APP_ID": APPS[0]["app_id"], "APP_SECRET": APPS[0]["app_secret"]}
-    engine.run("./make-secrets", folder=folder, **answers)
+    engine.run("sh", "-euc", block(TUTORIAL, "./make-secrets"), folder=checkout, **answers)
     with (folder / ".env").open("a") as settings:
         settings.write("COMPOSE_FILE=compose.yaml:tests.yaml\n")
     try:
-        engine.run("sh", "-euc", SHOWN[0], folder=folder)
+        engine.run("sh", "-euc", block(TUTORIAL, "compose up"), folder=folder)
         wait_until_healthy(engine)
         root = engine.docker("exec", "wxauth-caddy-1", "cat", "/data/caddy/pki/authorities/local/root.crt")
         yield Site(engine, folder, ssl.create_default_context(cadata=root))
@@ -129,12 +130,13 @@ def test_a_dump_is_restored_as_shown_and_a_check_of_another_shell_finds_the_site
     key = "export WXAUTH_SECRET_KEY=$(cat secrets/wxauth_secret_key)\n"
     assert "ok    sealed_data" in site.run(key + block("docs/run/backups.md", "docker compose run"))
     [check] = re.findall(r"`(docker compose exec [^`]* wxauth check)`", (ROOT / "docs/run/operations.md").read_text())
+    assert check == block(TUTORIAL, "wxauth check").strip()
     assert "BAD" not in site.run(check.replace("exec", "exec -T"))
 
 
 def test_after_down_and_up_all_is_there_again(site: Site) -> None:
     login = site.log_in()
-    site.run("docker compose down")
+    site.run(block(TUTORIAL, "compose down"))
     site.run(f"{SHOWN[0]} --wait")
     with site.phone() as phone:
         again = phone.post("/v1/refresh", json={"refresh_token": login["refresh_token"]}).raise_for_status().json()

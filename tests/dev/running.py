@@ -1,11 +1,24 @@
 """`wxauth-desk dev` as a process."""
 
+import os
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from tests.docs import ROOT
 from tests.processes import WXAUTH_DESK, Running, free_port
+from tests.programs import lacks
+from tests.repository.project import pins
+
+DEV_LOCK = ROOT / "requirements/dev.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +28,17 @@ class Dev:
     url: str
     wechat_url: str
     site_url: str
+
+
+def clone_in(folder: Path) -> str:
+    """Make in this folder what `scripts/dev` needs of a clone. Returns the script, which finds all of it installed."""
+    (folder / "scripts").mkdir(parents=True)
+    shutil.copy(ROOT / "scripts/dev", folder / "scripts")
+    (folder / "scripts/setup").write_text('cd "$(dirname "$(readlink -f "$0")")/.."\n')
+    (folder / ".venv").symlink_to(sys.prefix)
+    for name in ("clients", "examples"):
+        (folder / name).symlink_to(ROOT / name)
+    return str(folder / "scripts/dev")
 
 
 @contextmanager
@@ -27,3 +51,33 @@ def running_dev(
     with Running(*command, cwd=folder, env=env) as running:
         running.wait_for("Ctrl-C ends it all")
         yield Dev(*(f"http://127.0.0.1:{each}" for each in (port, wechat_port, site_port)))
+
+
+def fenced(page: Path) -> list[tuple[str, str]]:
+    """The language and the text of each block of a page, in order."""
+    found = re.findall(r"(?ms)^( *)```(\w+)\n(.*?)^ *```$", page.read_text())
+    return [(language, re.sub(f"(?m)^{indent}", "", text)) for indent, language, text in found]
+
+
+def installed_by(command: str, folder: Path) -> dict[str, str]:
+    """Run a page's command that installs packages, at the versions of the lock. Returns the environment it had.
+
+    If no package index can be reached, the test ends as in `needs`.
+    """
+    (folder / "constraints.txt").write_text("".join(f"{name}=={pin}\n" for name, pin in pins(DEV_LOCK).items()))
+    env = {**os.environ, "LC_ALL": "C.UTF-8", "PIP_CONSTRAINT": str(folder / "constraints.txt")}
+    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+    done = subprocess.run(["sh", "-ec", command], cwd=folder, env=env, capture_output=True, text=True)
+    if done.returncode:
+        downloading = [sys.executable, "-m", "pip", "--timeout=5", "--retries=1", "download", "--no-deps", "httpx"]
+        if subprocess.run(downloading, cwd=folder, capture_output=True).returncode:
+            lacks("needs a package index that pip can reach (需要可访问的软件包索引)")
+        pytest.fail(done.stderr)
+    return env
+
+
+def form(value: Any) -> Any:
+    """The names and the types of what a response has."""
+    if isinstance(value, dict):
+        return {name: form(each) for name, each in value.items()}
+    return [form(each) for each in value] if isinstance(value, list) else type(value)

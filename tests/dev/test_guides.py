@@ -7,7 +7,6 @@ import re
 import runpy
 import secrets
 import shlex
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ import pytest
 from fastapi import Depends, FastAPI
 
 from tests.conftest import NOWHERE, SETTINGS
-from tests.dev.running import Dev, running_dev
+from tests.dev.running import Dev, clone_in, running_dev
 from tests.docs import ROOT, block, guide
 from tests.forked import stand_in
 from tests.processes import Running, environment, free_port, is_served, until
@@ -94,12 +93,7 @@ class Reader:
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     needs("curl")
     folder = tmp_path_factory.mktemp("reader")
-    (folder / "scripts").mkdir()
-    shutil.copy(ROOT / "scripts/dev", folder / "scripts")
-    (folder / "scripts/setup").write_text('cd "$(dirname "$(readlink -f "$0")")/.."\n')
-    (folder / ".venv").symlink_to(sys.prefix)
-    (folder / "examples").symlink_to(ROOT / "examples")
-    with running_dev(folder, program=(str(folder / "scripts/dev"),)) as dev:
+    with running_dev(folder, program=(clone_in(folder),)) as dev:
         forked = re.sub(
             "(?m)^exec .*", f'exec {shlex.quote(str(stand_in(folder)))} "$@"', (folder / ".wxauth/wxauth").read_text()
         )

@@ -1,12 +1,10 @@
-"""desk/README.md, followed by somebody who has neither the service nor the guard."""
+"""The guide to the simulated WeChat and desk/README.md, followed by somebody who has neither service nor guard."""
 
 import json
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -14,31 +12,18 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from tests.dev.running import fenced, form, installed_by
 from tests.docs import ROOT, both_languages, guide
 from tests.processes import Running, free_port, serving
-from tests.programs import lacks, needs, output_of
-from tests.repository.project import pins
+from tests.programs import needs, output_of
 from wxauth_desk.cli import main
 from wxauth_desk.wechat import APPS, OTHER_KINDS
 from wxauth_desk.wechat.controls import API_PATHS
 
 README = ROOT / "desk/README.md"
-DEV_LOCK = ROOT / "requirements/dev.lock"
+SIMULATED = guide("simulated-wechat")
 PUSH_URL = "http://127.0.0.1:3000/wechat/push"
 pytestmark = pytest.mark.no_database
-
-
-def blocks(page: Path = README) -> list[tuple[str, str]]:
-    """The language and the text of each block, in order."""
-    found = re.findall(r"(?ms)^( *)```(\w+)\n(.*?)^ *```$", page.read_text())
-    return [(language, re.sub(f"(?m)^{indent}", "", text)) for indent, language, text in found]
-
-
-def form(value: Any) -> Any:
-    """The names and the types of what a response has."""
-    if isinstance(value, dict):
-        return {name: form(each) for name, each in value.items()}
-    return [form(each) for each in value] if isinstance(value, list) else type(value)
 
 
 async def take_push(request: Request) -> PlainTextResponse:
@@ -52,16 +37,8 @@ def test_its_commands_can_be_typed_where_neither_service_nor_guard_is(tmp_path: 
     needs("curl")
     for name in ("LICENSE", "README.md", "alembic", "clients", "desk", "examples", "pyproject.toml", "src"):
         (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / "constraints.txt").write_text("".join(f"{name}=={pin}\n" for name, pin in pins(DEV_LOCK).items()))
-    env = {**os.environ, "LC_ALL": "C.UTF-8", "PIP_CONSTRAINT": str(tmp_path / "constraints.txt")}
-    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
-    (_, install), (_, begin), (_, printed), *others, (_, install_all) = blocks()
-    done = subprocess.run(["sh", "-ec", install], cwd=tmp_path, env=env, capture_output=True, text=True)
-    if done.returncode:
-        downloading = [sys.executable, "-m", "pip", "--timeout=5", "--retries=1", "download", "--no-deps", "httpx"]
-        if subprocess.run(downloading, cwd=tmp_path, capture_output=True).returncode:
-            lacks("needs a package index that pip can reach (需要可访问的软件包索引)")
-        pytest.fail(done.stderr)
+    (_, install), (_, begin), (_, printed), *others, (_, install_all) = fenced(SIMULATED)
+    env = installed_by(install, tmp_path)
     listing = "from importlib.metadata import distributions as d; print(*(one.name for one in d()))"
     installed = output_of(tmp_path / ".venv/bin/python", "-c", listing, cwd=tmp_path).split()
     assert {name for name in installed if name.startswith("wxauth")} == {"wxauth-desk"}
@@ -75,13 +52,16 @@ def test_its_commands_can_be_typed_where_neither_service_nor_guard_is(tmp_path: 
     ):
         assert running.wait_for("Ctrl-C") == printed.replace(":8001", f":{port}")
         for number, (language, text) in enumerate(others):
-            if language == "sh" and "curl" in text:
+            if language == "sh" and text.endswith(" pytest\n"):
+                in_ci = text.replace("8001", str(free_port())).replace("pytest", "env")
+                assert "WECHAT_BASE_URL=http" in output_of("sh", "-euc", in_ci, cwd=tmp_path, env=env)
+            elif language == "sh" and "curl" in text:
                 command = text.replace(":8001", f":{port}").replace(PUSH_URL, f"{back_end}/wechat/push")
                 answer = output_of("sh", "-euc", command, cwd=tmp_path, env=env)
                 if others[number + 1][0] == "json":
                     answers.append((json.loads(answer), json.loads(others[number + 1][1])))
         assert running.end(2) == 0
-    assert len(answers) == sum(language == "json" for language, _ in others) == 5
+    assert len(answers) == sum(language == "json" for language, _ in others) == 6
     for answer, shown in answers:
         assert form(answer) == form(shown)
     (session, shown), (refused, shown_refusal), *_, (pushed, shown_push) = answers
@@ -117,8 +97,15 @@ def test_without_service_or_guard_dev_says_what_to_install(
 
 
 @both_languages
+def test_its_readme_shows_what_the_guide_shows(language: str) -> None:
+    shown = fenced(README.with_suffix(f"{language}.md"))
+    assert shown
+    assert {*shown} <= {*fenced(guide("simulated-wechat", language))}
+
+
+@both_languages
 def test_it_names_every_api_that_is_simulated_and_every_app(language: str) -> None:
-    page = README.with_suffix(f"{language}.md").read_text()
+    page = guide("simulated-wechat", language).read_text()
     names = {name for name in re.findall(r"`(/[\w/-]+)`", page) if not name.startswith("/connect/")}
     assert names == {path for _, path in API_PATHS.values()}
     for app in (*APPS, *OTHER_KINDS):

@@ -11,6 +11,7 @@ import click
 import pytest
 from dotenv import dotenv_values
 from fastapi import Depends, FastAPI
+from jose.jwt import get_unverified_claims
 
 from scripts.write_docs import INDEX, WHOLE, index, whole
 from scripts.write_lists import copies, guides
@@ -89,7 +90,7 @@ def test_the_guides_as_one_text_have_every_page_once(listing: Path) -> None:
     pages = {f"{page.relative_to(ROOT)}" for page in listing.parent.glob("*/*.md") if page.parent.name != "zh"}
     named = re.findall(r"^<!-- (docs/.*) -->$", whole(listing), re.MULTILINE)
     assert len(named) == len(set(named))
-    assert {page for page in pages if not page.endswith(("development.md", "/home.md"))} <= set(named)
+    assert {page for page in pages if not page.endswith("/home.md")} <= set(named)
 
 
 def test_the_example_shows_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,6 +187,13 @@ async def test_the_answer_shown_has_the_members_of_a_real_answer(page: str, lang
     )
     shown["user"].pop("consents_due", None)  # only with CONSENTS, as scripts/dev has
     assert members(shown) == members(await login("alice"))
+
+
+async def test_the_token_shown_has_the_claims_of_a_real_one(login: LogIn) -> None:
+    shown = json.loads(code_blocks(guide("concepts"), "json")[0])
+    claims = get_unverified_claims((await login("alice"))["access_token"])
+    assert members(shown) == members(claims)
+    assert shown["exp"] - shown["iat"] == claims["exp"] - claims["iat"]
 
 
 def members(value: Any) -> Any:

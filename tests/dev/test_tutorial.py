@@ -1,0 +1,76 @@
+"""docs/start/tutorial.md, followed step by step beside a clone. tests/containers follows its commands for a server."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.dev.running import clone_in, fenced, form, installed_by, running_dev
+from tests.docs import block, guide
+from tests.processes import Running, environment, free_port
+from tests.programs import needs, output_of
+from tests.repository.test_readme import printed_by_dev
+
+TUTORIAL = guide("tutorial")
+
+
+def named_files() -> dict[str, str]:
+    """The text of each file that the page has its readers write, by its path in `shop`."""
+    named = r"(?m)^.*?`((?:[\w-]+/)*[\w-]+\.(?:py|js|mjs|json|wxml))`.*\n\n```\w+\n((?s:.*?))^```$"
+    found = re.findall(named, TUTORIAL.read_text())
+    folder = "miniprogram/"
+    return {name.removeprefix("shop/") if name.startswith("shop/") else folder + name: text for name, text in found}
+
+
+@pytest.mark.wheel
+@pytest.mark.node
+@pytest.mark.process
+def test_the_tutorial_can_be_followed(tmp_path: Path) -> None:
+    needs("curl"), needs("node")
+    shop, clone, port = tmp_path / "shop", tmp_path / "wxauth", str(free_port())
+    shown = [text for language, text in fenced(TUTORIAL) if language in ("text", "json")]
+    banner, me, started, ordered, _, first, users, banned, _ = shown
+    assert {*banner.splitlines()} <= {*printed_by_dev("en").splitlines()}
+    with running_dev(clone, program=(clone_in(clone),)) as dev:
+        ports = {"8000": dev.url, "8001": dev.wechat_url, "8002": f"http://127.0.0.1:{port}"}
+
+        def here(text: str) -> str:
+            return re.sub(r"http://127\.0\.0\.1:(\d+)", lambda at: ports[at[1]], text)
+
+        def types(words: str, folder: Path = shop / "miniprogram", **instead: str) -> str:
+            text = here(block(TUTORIAL, words))
+            for theirs, own in instead.items():
+                text = text.replace(theirs, own)
+            return output_of("sh", "-euc", text, cwd=folder, env=environment())
+
+        alice = json.loads(types("/v1/me", clone))
+        assert form(alice) == form(json.loads(me))
+        assert (alice["openid"], alice["unionid"]) == (json.loads(me)["openid"], json.loads(me)["unionid"])
+
+        installed_by(block(TUTORIAL, "pip install"), tmp_path)
+        types("cp ../../wxauth")
+        files = named_files()
+        assert len(files) == 8
+        for name, text in files.items():
+            (shop / name).write_text(here(text))
+        command = block(TUTORIAL, "uvicorn app:app").replace("8002", port)
+        with Running("sh", "-c", f"exec {command}", cwd=shop / "api") as service:
+            for line in started.replace("8002", port).splitlines():
+                service.wait_for(line)
+            [order, refusal], [shown_order, shown_refusal] = (
+                text.splitlines() for text in (types("/orders -H"), ordered)
+            )
+            assert order == shown_order
+            seen, told = json.loads(refusal), json.loads(shown_refusal)
+            assert {**seen, "request_id": told["request_id"]} == told
+            assert types("node try.mjs") == first
+
+            heading, bob, first_of_all = types("users list", clone).splitlines()
+            assert (heading, first_of_all.split()[0]) == (users.splitlines()[0], alice["id"])
+            whose = {"USER_ID": bob.split()[0]}
+            [told_at_ban] = re.findall("`.* (is disabled, .*?)`", TUTORIAL.read_text())
+            assert types("users ban", clone, **whose) == f"{whose['USER_ID']} {told_at_ban}\n"
+            assert types("node try.mjs") == banned
+            types("users unban", clone, **whose)
+            assert types("node try.mjs").count("oolong tea") == 3
