@@ -1,4 +1,4 @@
-"""The entry point of the command `wxauth`, which names a dependency that is missing."""
+"""The entry point of the command `wxauth`. If a dependency is missing, it names the package."""
 
 import errno
 import gc
@@ -19,8 +19,9 @@ _OF_TERMINALS = ("ascii", "latin-1", "charmap", "gbk", "gb2312", "big5")
 def main() -> None:
     """Run the command, and report failures without secrets."""
     if sys.argv[1:2] == ["serve"] and sys.platform != "win32":
-        # The handler ends the process itself. Python would drop an exception that is raised in a callback, for example
-        # when a weak reference ends, and the first process of a container ignores the signal's default action.
+        # The handler ends the process itself, because neither alternative works. Python drops an exception if the
+        # signal arrives during a callback, for example when a weak reference ends. The first process of a container
+        # ignores the signal's default action.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _end)
         # A SIGHUP would end the process while it starts. The service handles it later.

@@ -187,7 +187,7 @@ class ScanForwarded(WxAuthError, code="scan_forwarded", status=403):
 
 
 class ScanTooFar(WxAuthError, code="scan_too_far", status=403):
-    """The phone and the browser must be in the same network, and it is not certain that they are."""
+    """The phone and the browser must be in the same network, but it is not certain that they are."""
 
     title = _("Connect to the same network as the computer. Scan again.")
 

@@ -50,5 +50,5 @@ def pgettext(context: str, message: str, language: str) -> str:
 
 
 def own_name(language: str) -> str:
-    """Return the language's name in the language itself."""
+    """Return the language's name in that language."""
     return pgettext("language", "English", language)

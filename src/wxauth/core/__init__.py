@@ -1,1 +1,4 @@
-"""The base of every package: settings, time, logs, sealing, database, audit trail. It has no use cases of its own."""
+"""The base of every package: settings, time, logs, encryption of secrets, database and audit trail.
+
+It has no use cases of its own.
+"""

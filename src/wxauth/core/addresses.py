@@ -45,7 +45,10 @@ class PrefixLengths(NamedTuple):
         return f"network(set_masklen({address}, {self.length_in_sql(address)}))"
 
     def length_in_sql(self, address: LiteralString) -> LiteralString:
-        """Return the prefix length for the IP version of an address as an SQL expression, as `address` is."""
+        """Return the prefix length for the IP version of an address as an SQL expression.
+
+        `address` is an SQL expression, too.
+        """
         return f"CASE family({address}) WHEN 4 THEN {fragment(str(self.v4))} ELSE {fragment(str(self.v6))} END"
 
 
@@ -165,7 +168,8 @@ def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
         raise WrongValue(
             _("must be addresses or networks such as 10.0.0.0/8, separated by commas, or only *")
         ) from None
-    # If all proxies were trusted, the first entry of the header would count, which the client itself writes.
+    # If all addresses were trusted as proxies, the first entry of the header would count, which the client itself
+    # writes.
     if any(item.endswith("/0") for item in items):
         raise WrongValue(_("must be the networks of your proxies, not all addresses; * trusts only the last hop"))
     return items

@@ -144,7 +144,7 @@ class App(AppFields):
 
     @property
     def plain_fields(self) -> dict[str, object]:
-        """All other fields that are set, without the id."""
+        """The other fields that are set, without the id."""
         return {name: value for name, value in self if not isinstance(value, SecretStr | None) and name != "app_id"}
 
 

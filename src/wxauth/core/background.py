@@ -17,16 +17,16 @@ from wxauth.core.services import part
 from wxauth.errors import StorageUnavailable
 
 FINISH_SECONDS: Final = 1.0
-"""How long unfinished work may continue when the service ends."""
+"""How long unfinished work may continue when the service ends, in seconds."""
 
 LAST_STORE_SECONDS: Final = 2.0
-"""How long the last store may take when the service ends."""
+"""How long the last store may take when the service ends, in seconds."""
 MAX_RETRIES: Final = 10_000
-"""The number of retries kept in memory. Further ones are lost, and the log names each of them."""
+"""The number of retries that are kept in memory. If there are more, the log names each one that is lost."""
 RETRY_PAUSE_SECONDS: Final = 0.25
-"""The pause between two rounds of retries."""
+"""The pause between two rounds of retries, in seconds."""
 LAST_ROUND_SECONDS: Final = 2.0
-"""How long the last round of retries may take when the service ends."""
+"""How long the last round of retries may take when the service ends, in seconds."""
 PUT_OFF: Final = Gauge(
     "wxauth_put_off",
     "Writes queued for retry while the database is unavailable, by kind.",
@@ -122,7 +122,7 @@ class WriteBuffer(ABC):
         await keep_doing(self.store, pause=self.store_pause, failed=self.failed)
 
     async def aclose(self) -> None:
-        """Store what is left, unless that takes longer than `LAST_STORE_SECONDS`."""
+        """Store the remaining data, unless that takes longer than `LAST_STORE_SECONDS`."""
         try:
             async with asyncio.timeout(LAST_STORE_SECONDS):
                 await self.store()
@@ -255,7 +255,10 @@ async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
 async def once(
     under_way: dict[Key, asyncio.Task[Made]], key: Key, make: Callable[[], Coroutine[Any, Any, Made]]
 ) -> Made:
-    """Return what `make` returns. If several callers ask for the same key at once, it runs only once."""
+    """Return the value that `make` returns.
+
+    If several callers ask for the same key at the same time, it runs only once.
+    """
     # The work continues if this request is cancelled, because others may wait for it.
     return await asyncio.shield(begun(under_way, key, make))
 

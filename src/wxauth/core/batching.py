@@ -1,13 +1,13 @@
-"""Statements that run once for several callers, so that each costs less the busier the service is.
+"""Statements that run once for several callers, so that each caller costs less when the service is busy.
 
 If no statement is running, a caller is served at once by the form for one caller. Otherwise the caller waits for the
 next batch. The batch starts when the running statement returns, or after `Deadlines.batch_wait`, so that a lock, a slow
 disk or a distant PostgreSQL delays other callers no longer than that. See
 docs/contribute/decisions/0018-statements-in-batches.md.
 
-No caller suffers from another one. A task of its own sends the batch, so a caller who is cancelled cancels nobody else.
-A caller without a row in the result runs the statement alone. So do all callers of a batch that is refused, conflicts
-with other changes, or loses its connection.
+One caller's failure never affects another caller. A separate task sends each batch, so that cancelling one caller
+cancels nobody else. A caller without a row in the result runs the statement alone. So do all callers of a batch that is
+refused, conflicts with other changes, or loses its connection.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from wxauth.core.statements import Statement, model_of, with_parameters
 from wxauth.errors import StorageUnavailable
 
 AT_MOST: Final = 16
-"""The highest number of callers in a batch."""
+"""The largest number of callers in a batch."""
 SIZES: Final = Histogram(
     "wxauth_database_batch_size", "How many callers a statement was run for.", "statement", buckets=(1, 2, 4, 8, 16)
 )
@@ -61,8 +61,8 @@ class Batched(Statement[Row]):
     ) -> None:
         super().__init__(one)
         self.name: Final = name
-        # Sub-selects hide from the planner how many callers there are. For an array it supposes ten rows, and with the
-        # limit a tenth of them, so it plans for several callers as it does for one.
+        # Sub-selects hide from the planner how many callers there are. PostgreSQL assumes ten rows for an array, and a
+        # tenth of them for an unknown limit, so it plans for several callers as it does for one.
         arrays = ", ".join(f"(SELECT :{name}::{types[name]}[])" for name in self.names)
         columns = ", ".join([*self.names, "n"])
         asked = f"WITH asked AS (SELECT * FROM unnest({arrays}) WITH ORDINALITY AS asked({columns}) LIMIT (SELECT 99))"
@@ -181,10 +181,10 @@ class Batches:
         except Exception as exc:
             if isinstance(exc, StorageUnavailable) and isinstance(exc.__cause__, OSError):
                 # There is no connection, or no response in time. If each caller tried alone, it would wait for the same
-                # again.
+                # failure again.
                 rows = [exc] * len(batch)
             else:
-                # A caller that is refused again when it runs the statement alone learns the reason then.
+                # If a caller is refused again when it runs the statement alone, it learns the reason then.
                 log.debug("batch_failed", statement=self._statement.name, size=len(batch), reason=reason_of(exc))
         finally:
             if self._newest is asyncio.current_task():

@@ -28,7 +28,7 @@ RESERVED_CLAIMS: Final = frozenset(
         "phone_number_verified",
     }
 )
-"""The claims that have a defined meaning, so that a template must not contain them."""
+"""The claims that have a defined meaning. A template must not contain them."""
 MAX_TEMPLATE: Final = 1024
 """The size limit of a template, in bytes of compact JSON."""
 MAX_ADDED: Final = 3 * 1024
@@ -47,9 +47,9 @@ _FACTS: Final[Mapping[str, Callable[["UserInSession", bool], object]]] = {
     "app_id": lambda user, _: user.app_id,
     "openid": lambda user, _: user.openid,
 }
-"""The functions that return each fact about a user.
+"""The function for each fact, which takes the user, and whether the token may contain roles.
 
-The second argument is whether the token may contain roles. None means that there is no value.
+It returns None if there is no value.
 """
 
 

@@ -1,6 +1,6 @@
 """The service's time, which is the database's, and ids that begin with their time (UUIDv7, RFC 9562).
 
-The time is an argument everywhere, so that tests can set it.
+The time is always passed as an argument, so that tests can set it.
 """
 
 import asyncio
@@ -26,13 +26,16 @@ _SINCE_BOOT: Final = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTO
 """The clock that counts from the start of the machine. None on Windows, where only `time.monotonic` exists."""
 
 CORRECTION_PAUSE_SECONDS: Final = 5.0
-"""The pause between two corrections."""
+"""The pause between two corrections, in seconds."""
 FIRST_PAUSE_SECONDS: Final = 0.1
-"""The pause before the database has responded for the first time, because requests may arrive as soon as it does."""
+"""The pause before the database has responded for the first time, in seconds.
+
+Requests may arrive as soon as it does.
+"""
 TOO_SLOW: Final = 1.0
-"""The number of seconds after which a response is too late to be exact, so it is not used."""
+"""The duration in seconds from which a response is too inexact to be used."""
 REPORTED_FROM: Final = timedelta(seconds=5)
-"""The difference between the clocks from which a warning is logged."""
+"""The smallest difference between the clocks that is logged as a warning."""
 
 _REPORTED_EVERY: Final = timedelta(minutes=10)
 _STEP_BYTES: Final = 4
@@ -51,16 +54,16 @@ def utc_now() -> datetime:
 def since_boot() -> float:
     """Return the seconds since this machine started.
 
-    Nobody sets this clock, and it goes on while the machine sleeps.
+    Nobody can set this clock, and it goes on while the machine sleeps.
     """
     return time.monotonic() if _SINCE_BOOT is None else time.clock_gettime(_SINCE_BOOT)
 
 
 class DatabaseClock:
-    """The database's time: the time when it was last asked, plus what has elapsed since.
+    """A clock that shows the database's time: the last time that it read, plus the time elapsed since then.
 
-    With it, replicas on machines whose clocks differ agree on what has expired, even if NTP sets one of the clocks.
-    Until the database has responded, this machine's `own` time counts.
+    With it, replicas on machines whose clocks differ agree on which sessions and tokens have expired, even if NTP sets
+    one of the clocks. Until the database has responded, this machine's `own` time counts.
     """
 
     def __init__(self, own: Clock = utc_now) -> None:
@@ -135,7 +138,7 @@ def new_id(now: datetime) -> UUID:
 
 
 def first_id_at(time: datetime) -> UUID:
-    """Return the lower bound of all ids of this time (section 5.7)."""
+    """Return the lower bound of all ids of this time (RFC 9562, section 5.7)."""
     return UUID(int=_milliseconds(time) << 80)
 
 

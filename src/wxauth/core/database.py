@@ -40,16 +40,19 @@ if TYPE_CHECKING:
 
 
 MAX_IDLE_SECONDS: Final = 240.0
-"""The age at which an idle connection is closed. Firewalls and proxies forget it, often after five minutes."""
+"""The idle time in seconds after which a connection is closed.
+
+Firewalls and proxies often forget it after five minutes.
+"""
 CLOSE_TIMEOUT_SECONDS: Final = 3.0
 CONNECTIONS: Final = 15
 TRANSACTIONS: Final = 5
-"""The number of connections that transactions may hold at once.
+"""The number of connections that transactions may hold at the same time.
 
 Without this limit, transactions that wait for a lock would take the connections that logins need.
 """
 SNAPSHOTS: Final = 4
-"""The number of snapshots that may be open at once. Each has a connection of its own, outside of the pool."""
+"""The number of snapshots that may be open at the same time. Each has its own connection outside of the pool."""
 _PGBOUNCER: Final = "pgbouncer"
 STATEMENT_CACHE: Final = "statement_cache_size"  # asyncpg's name for the option
 _ENOUGH: Final = 100  # asyncpg's own default
@@ -84,9 +87,9 @@ _PATIENT: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
 
 
 class Connections:
-    """A small pool, which opens a connection if none is idle, and lends at most `size` at once.
+    """A small connection pool. It opens a connection if none is idle, and lends at most `size` at the same time.
 
-    asyncpg's own pool costs a task for each release. Connections are not reset when they are returned, because
+    asyncpg's own pool creates a task for each release. Connections are not reset when they are returned, because
     statements and transactions leave no state. See docs/contribute/decisions/0004-connection-pool.md.
     """
 
@@ -111,7 +114,7 @@ class Connections:
     def release(self, connection: asyncpg.Connection) -> None:
         """Take a connection back, and drop it if it is closed, or was opened before the last `expire`.
 
-        The connection that has been idle for longest is dropped, too, if that is too long. Otherwise the connections
+        The connection that has been idle for longest is also dropped, if that was too long. Otherwise the connections
         that a peak opened would stay open, because they are never lent again.
         """
         is_current = self._lent.pop(connection) == self._generation
@@ -199,7 +202,7 @@ class _Reader(ABC):
     async def _answer(self, text: str, arguments: Sequence[object]) -> Sequence[asyncpg.Record]: ...
 
     async def row(self, statement: Statement[Row], /, **values: object) -> Row | None:
-        """Return the first row, or None."""
+        """Return the first row, or None if there is none."""
         records = await self._answer(statement.text, statement.arguments(values))
         return statement.read(records)[0] if records else None
 
@@ -213,7 +216,7 @@ class _Reader(ABC):
         return statement.read(await self._answer(statement.text, statement.arguments(values)))
 
     async def value(self, statement: Statement[T_co], /, **values: object) -> T_co | None:
-        """Return the first value of the first row, or None."""
+        """Return the first value of the first row, or None if there is no row."""
         records = await self._answer(statement.text, statement.arguments(values))
         value: T_co | None = records[0][0] if records else None
         return value
@@ -291,7 +294,10 @@ class Database(_Reader):
         self._batches: dict[Batched[Any], Batches] = {}
 
     async def row(self, statement: Statement[Row], /, **values: object) -> Row | None:
-        """Return the first row, or None. A batched statement runs together with those of other callers who wait."""
+        """Return the first row, or None if there is none.
+
+        A batched statement runs together with those of other callers who wait.
+        """
         if not isinstance(statement, Batched):
             return await super().row(statement, **values)
         batches = self._batches.get(statement)
@@ -312,7 +318,7 @@ class Database(_Reader):
         return now
 
     def answering(self) -> AbstractAsyncContextManager[object]:
-        """Return a block in which all database access together has one time limit, `Deadlines.whole`.
+        """Return a context manager in which all database access together has one time limit, `Deadlines.whole`.
 
         Raises: StorageUnavailable.
         """
@@ -637,13 +643,13 @@ def _dsn_of_each_host(parts: SplitResult, hosts: list[str], query: dict[str, str
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Deletes the rows of a table in which a column is before a value."""
+    """Deletes the rows of a table in which a column is before a given value."""
 
     statement: Statement[Nothing]
 
     @classmethod
     def of(cls, table: LiteralString, *, key: LiteralString, by: LiteralString) -> Self:
-        """Build the deletion for a table with an indexed column `by`."""
+        """Build the deletion for a table with an indexed column `by`, and the primary key `key`."""
         return cls(
             Statement[Nothing](f"""
 DELETE FROM {table} WHERE {key} = ANY (ARRAY(
@@ -667,7 +673,7 @@ class Reseal:
 
     @classmethod
     def of(cls, table: LiteralString, *columns: LiteralString, key: LiteralString) -> Self:
-        """Build the replacement for columns of a table with this key."""
+        """Build the replacement for some columns of a table with the primary key `key`."""
         resealed = ", ".join(f"{name} = :{name}_resealed" for name in columns)
         same = " AND ".join(f"{name} IS NOT DISTINCT FROM :{name}" for name in columns)
         return cls(

@@ -1,4 +1,4 @@
-"""The search for objects that operators added to our tables and that would stop a migration.
+"""The search for objects that operators have added to our tables and that would make a migration fail.
 
 The search runs before a migration changes anything.
 """
@@ -56,7 +56,7 @@ def sql_of(script: Script, *, is_upgrade: bool) -> str:
     options = {"as_sql": True, "output_buffer": (sql := StringIO())}
     with (
         Operations.context(MigrationContext.configure(dialect_name="postgresql", opts=options)),
-        # A revision that wants to ask the database finds no connection here.
+        # A revision that needs to query the database finds no connection here.
         suppress(AttributeError),
     ):
         (script.module.upgrade if is_upgrade else script.module.downgrade)()
@@ -64,7 +64,7 @@ def sql_of(script: Script, *, is_upgrade: bool) -> str:
 
 
 def changes_in(sql: str) -> Iterator[Change]:
-    """Return the changes in some SQL that PostgreSQL refuses if an object depends on the column or table."""
+    """Yield the changes in some SQL that PostgreSQL refuses if an object depends on the column or table."""
     for altered in _ALTER_TABLE.finditer(sql):
         for change in _CHANGE.finditer(altered["changes"]):
             yield Change(altered["table"], change["altered"] or change["dropped"], change["dropped"] is not None)

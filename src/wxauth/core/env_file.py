@@ -10,7 +10,7 @@ from dotenv.parser import parse_stream
 
 
 class EnvLine(NamedTuple):
-    """A statement of the file. Any part of it may be a secret, even the part where the name should be."""
+    """A statement of the file. Any part of it may contain a secret, even the part where the name belongs."""
 
     number: int
     text: str
@@ -20,7 +20,9 @@ class EnvLine(NamedTuple):
 
 
 def read_env_file(path: Path) -> tuple[Mapping[str, str | None], Sequence[EnvLine]]:
-    """Return the values that the file sets, and all of its statements. Both are empty if the file does not exist.
+    """Return the values that the file sets, and all of its statements.
+
+    Both are empty if the file does not exist.
 
     Raises: OSError, UnicodeDecodeError.
     """

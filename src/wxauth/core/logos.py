@@ -13,7 +13,7 @@ from wxauth.i18n import lazy_gettext as _
 
 _MAX_LOGO_BYTES: Final = 32 * 1024
 _MAX_LOGO_SIDE: Final = 1024
-"""The longest side in pixels, because a phone decodes the whole picture."""
+"""The limit for the longer side in pixels, because a phone decodes the whole picture."""
 
 
 def picture_url(content: bytes) -> str:

@@ -35,8 +35,8 @@ _SECRETS = re.compile(
     r"|(?:(?<=/d/)|(?<=/v1/scans/)|(?<=/v1/authorize/))[\w-]{22}"  # the secrets of scanned QR codes in paths
     r"|(?<=/me/scans/)[\w-]{22}(?![\w-])"  # such a secret in place of an id, which is longer
 )
-# The phrases after which messages of PostgreSQL and asyncpg quote a row or an argument. The quotation may contain
-# anything, so everything after the phrase is removed.
+# PostgreSQL and asyncpg quote a row or an argument after these phrases. The quotation may contain anything, so
+# everything after the phrase is removed.
 _VALUES = re.compile(
     r"(?s)(DETAIL:|Failing row contains|\bKey \([^)]*\)=|invalid input (?:syntax|value|for query argument)[^:]*:).*"
 )
@@ -87,7 +87,7 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
     # These libraries log URLs at INFO, and WeChat's URLs contain the app secret.
     for chatty in ("httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    # The warnings of these libraries quote what a caller sent.
+    # The warnings of these libraries quote input from callers.
     for quoting in ("python_multipart", "opentelemetry"):
         logging.getLogger(quoting).setLevel(logging.ERROR)
 

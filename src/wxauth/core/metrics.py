@@ -21,7 +21,7 @@ REGISTRY: Final = CollectorRegistry()
 DECLARED: "Final[list[_Metric[Any]]]" = []
 OUR_FAULTS: Final = (InternalError, StorageUnavailable)
 
-# These series are disabled because each metric would get a second one, `_created`, which several workers cannot share.
+# The `_created` series are disabled, because several workers cannot share them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 Series = TypeVar("Series", bound=MetricWrapperBase)
@@ -43,7 +43,7 @@ class _Metric(dict[Any, Series]):
         self._declaration = (name, help, labels), options
         self._first = [(one,) if isinstance(one, str) else one for one in first]
         self.made: Series | None = None
-        """The metric of prometheus_client, once something was counted."""
+        """The metric of prometheus_client; None until something is counted."""
         DECLARED.append(self)
 
     def __missing__(self, labels: tuple[object, ...]) -> Series:
@@ -51,7 +51,7 @@ class _Metric(dict[Any, Series]):
         return series
 
     def make_first(self, *more: tuple[object, ...]) -> None:
-        """Create the series that exist from the start, and those given.
+        """Create the series that exist from the start, and the given ones.
 
         This takes 20 ms, so don't call it at startup.
         """
@@ -67,7 +67,7 @@ class _Metric(dict[Any, Series]):
 
 
 class Counter(_Metric[prometheus_client.Counter]):
-    """A number of events, which only increases."""
+    """A counter of events, which only increases."""
 
     kind = prometheus_client.Counter
 
@@ -81,7 +81,7 @@ class Counter(_Metric[prometheus_client.Counter]):
 
 
 class Histogram(_Metric[prometheus_client.Histogram]):
-    """The distribution of durations in seconds. Pass the limits of its intervals as `buckets`."""
+    """The distribution of durations in seconds. The option `buckets` sets the limits of its intervals."""
 
     kind = prometheus_client.Histogram
 
@@ -97,7 +97,7 @@ class Histogram(_Metric[prometheus_client.Histogram]):
 class Gauge(_Metric[prometheus_client.Gauge]):
     """A number that may rise and fall.
 
-    Pass `multiprocess_mode` to say how the numbers of several workers are combined.
+    The option `multiprocess_mode` says how the numbers of several workers are combined.
     """
 
     kind = prometheus_client.Gauge

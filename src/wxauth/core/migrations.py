@@ -53,7 +53,10 @@ _DEADLINES: Final = text("""
 """)
 _TURN_PAUSE_SECONDS: Final = 0.1
 _MOST_LINES: Final = 10
-"""The number of lines of an error's detail that are shown. PostgreSQL lists in it what depends on a column."""
+"""The number of lines of an error's detail that are shown.
+
+PostgreSQL lists the objects that depend on a column there.
+"""
 _OF_ANOTHER: Final = _(
     "the schema is at {revision!r}, which belongs to another version of wxauth: migrate with that version"
 )
@@ -84,7 +87,7 @@ class MigrationBlocked(TextError):
 
 
 class MigrationRefused(TextError):
-    """PostgreSQL refuses a revision, or would refuse it, because of the contents of the database.
+    """PostgreSQL refuses a revision because of the contents of the database, or is known to refuse it.
 
     The message explains what to do.
     """
@@ -103,10 +106,11 @@ async def migrate(
     pause: float = RETRY_PAUSE_SECONDS,
     patience: float = GIVE_UP_SECONDS,
 ) -> str | None:
-    """Upgrade or downgrade to `revision`, one revision after the other. Return the revision reached, or None if empty.
+    """Upgrade or downgrade to `revision`, one revision after the other.
 
-    A schema of a newer version is left as it is, because this version works with it. Afterwards PUBLIC has no rights on
-    our tables and sequences. `scripts` is the folder of Alembic's revisions. The constants above explain the times.
+    Returns the revision reached, or None if the schema is empty. A schema of a newer version is left unchanged, because
+    this version works with it. Afterwards PUBLIC has no rights on our tables and sequences. `scripts` is the folder of
+    Alembic's revisions. The constants above explain the times.
 
     Raises: StorageUnavailable, MigrationForbidden, MigrationRefused, MigrationBlocked, UnknownRevision.
     """
@@ -151,7 +155,7 @@ async def begin_migration(
 ) -> AsyncIterator[AsyncConnection]:
     """Open a SQLAlchemy connection for Alembic, without time limits.
 
-    The connection is in a transaction, or commits each statement if not `is_transactional`.
+    If `is_transactional`, the connection is in a transaction. Otherwise it commits each statement.
 
     Raises: StorageUnavailable, MigrationForbidden.
     """
@@ -188,7 +192,10 @@ async def begin_migration(
 async def _refuse_what_is_in_the_way(
     database: Database, directory: ScriptDirectory, order: Sequence[str], here: str, target: str
 ) -> None:
-    """Raise MigrationRefused if objects of others depend on what any of the revisions up to the target changes."""
+    """Check that no object of other programs depends on anything that a revision up to the target changes.
+
+    Raises: MigrationRefused, StorageUnavailable.
+    """
     first, last = order.index(here), order.index(target)
     scripts = {number: directory.get_revision(number) for number in order[1:]}
     pending = order[min(first, last) + 1 : max(first, last) + 1]
@@ -260,7 +267,7 @@ def _reason_of(exc: asyncpg.PostgresError) -> str:
 
 @asynccontextmanager
 async def _turn(database: Database) -> AsyncIterator[None]:
-    """Open a block that only one process at a time can enter. Others wait without a limit.
+    """Open a block that only one process at a time can enter. Other processes wait without a limit.
 
     The advisory lock belongs to a transaction, because a pooler does not keep a session's locks.
 

@@ -16,8 +16,7 @@ from sqlalchemy import DateTime, MetaData, Text
 from sqlalchemy.dialects.postgresql import INET, JSONB
 from sqlmodel import Field, SQLModel
 
-# Rows are created without validation (`model_of`), so the validators of most models, which take 1.3 MB, would never be
-# used.
+# Rows are created without validation (`model_of`). Building the validators of most models would waste 1.3 MB.
 SQLModel.model_config["defer_build"] = True
 
 TIME = DateTime(timezone=True)
@@ -35,14 +34,14 @@ def all_tables() -> MetaData:
 
 
 def shown_address(ip: object | None) -> str | None:
-    """Return an address that asyncpg has read as text."""
+    """Return an address from asyncpg as text."""
     return None if ip is None else str(ip)
 
 
 Address = Annotated[
     object | None, PlainSerializer(shown_address, return_type=str | None), pydantic.Field(examples=["203.0.113.7"])
 ]
-"""The type of an address column, as asyncpg reads it."""
+"""The type of an address column, as asyncpg returns it."""
 
 
 class SharedEvent(SQLModel):
@@ -74,7 +73,7 @@ class SharedEvent(SQLModel):
 
 
 class EventFields(SharedEvent):
-    """An event of the audit trail. Only an erased person's data and old addresses are removed from it."""
+    """The fields of an event in the audit trail. Only an erased user's data and old addresses are removed from it."""
 
     ip: Address = Field(sa_type=INET, description="From where.")
 

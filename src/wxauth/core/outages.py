@@ -91,7 +91,7 @@ log = get_logger()
 
 
 class OutageLog:
-    """Logs that the database does not respond, once in so many seconds instead of once per request.
+    """Logs that the database does not respond, at most once per interval instead of once per request.
 
     At the end of an outage, it logs how long the outage lasted.
     """
@@ -131,8 +131,7 @@ class OutageLog:
     def end(self, begun: float) -> None:
         """Note that a connection has been opened, and log the end of the outage if there was one.
 
-        `begun` is the monotonic second at which the connection was begun. If that was before the outage, the outage
-        goes on.
+        `begun` is the monotonic second at which the attempt began. If that was before the outage, the outage continues.
         """
         since, is_logged = self._since, self._is_logged
         if since is not None and begun > since:
@@ -164,10 +163,7 @@ class NothingCommitted(StorageUnavailable):
 
 
 CONFLICTS: Final = (asyncpg.UniqueViolationError, asyncpg.ForeignKeyViolationError, ChangesClashed)
-"""The errors that mean that a concurrent transaction wrote first.
-
-On a retry, the statements see what it has written.
-"""
+"""The errors that mean that a concurrent transaction wrote first. A retry sees the changes of that transaction."""
 
 
 class ConnectionLost(Exception):
@@ -211,7 +207,7 @@ def is_refusal(exc: BaseException) -> bool:
 def reason_of(exc: BaseException) -> str:
     """Return why there is no connection, or the database's own message, or otherwise the type of the error.
 
-    Of the URL, the text only contains the host, the port, and the rule that an option breaks.
+    The text contains no part of the URL except the host, the port, and the rule that an option breaks.
     """
     cause: BaseException = exc
     while cause.__cause__ is not None and not isinstance(cause, TimeoutError | NotConnected):

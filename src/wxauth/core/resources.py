@@ -1,4 +1,7 @@
-"""The resources that access tokens can be limited to (RFC 8707): services that accept only tokens of their own."""
+"""The resources that access tokens can be limited to (RFC 8707).
+
+A resource is a service that only accepts its own tokens.
+"""
 
 import re
 from collections.abc import Collection, Iterable
@@ -62,7 +65,7 @@ _Title = Annotated[str, AfterValidator(_check_title)]
 
 
 class Resource(BaseModel):
-    """A service that accepts only tokens of its own, and its scopes with the titles that the phone shows."""
+    """A service that only accepts its own tokens, and its scopes with the titles that the phone shows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 

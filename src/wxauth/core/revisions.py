@@ -1,4 +1,4 @@
-"""The check whether the database's engine and the schema's revision suit this version.
+"""The check of whether the database's engine and the schema's revision suit this version.
 
 This module does not import Alembic, so that the service starts faster.
 """
@@ -19,7 +19,7 @@ _IN_WHEEL: Final = Path(__file__).parents[1] / "_migrations"
 _IN_CHECKOUT: Final = Path(__file__).parents[3] / "alembic"
 SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
 _OF_ANOTHER: Final = ""
-"""The revision that stands for the schema of another program."""
+"""The value of a revision that belongs to another program's schema."""
 _IS_OF_ANOTHER: Final = _(
     "alembic_version in this schema belongs to another program, or to a version before 0.1.0: name a separate "
     "database in WXAUTH_DATABASE_URL"
@@ -29,8 +29,7 @@ _OTHER_ENGINE: Final = re.compile(
     r"|(?<=-)YB(?=-)|^(?!PostgreSQL)\S+",
     re.IGNORECASE,
 )
-"""The engines that speak PostgreSQL's protocol but lack what docs/run/database.md requires, as in version().
-"""
+"""The engines that speak PostgreSQL's protocol but lack features that wxauth needs, as version() names them."""
 _ENGINE: Final = Statement[tuple[str, bool, str]]("""
 SELECT version() AS engine, EXISTS (SELECT FROM pg_language WHERE lanname = 'plpgsql') AS has_plpgsql,
        current_setting('server_encoding') AS encoding
@@ -77,7 +76,10 @@ def is_newer(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bo
 
 
 def refusal_of(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> Text | None:
-    """Return why a schema cannot be migrated, if another program or a version before the first release created it."""
+    """Return why a schema cannot be migrated; None if it can.
+
+    The reason is that another program created it, or a version before the first release.
+    """
     return None if revision is None or revision >= known[-1] else _IS_OF_ANOTHER
 
 

@@ -20,7 +20,7 @@ own (oid) AS (
                                         WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass
                                           AND refobjid IN (SELECT oid FROM tables) AND deptype IN ('a', 'i'))
 )"""
-"""The parts of a `WITH RECURSIVE` that list our tables by name, then these with their partitions and sequences."""
+"""The parts of a `WITH RECURSIVE` that list our tables by name, then with their partitions, then with sequences."""
 RIGHTS_OF_PUBLIC: Final = Statement[str](f"""
 WITH RECURSIVE {OUR_RELATIONS}
 SELECT format('REVOKE ALL ON %s %s FROM PUBLIC', CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, name)
@@ -30,9 +30,9 @@ SELECT format('REVOKE ALL ON %s %s FROM PUBLIC', CASE relkind WHEN 'S' THEN 'SEQ
         OR EXISTS (SELECT FROM pg_attribute a, aclexplode(attacl) WHERE attrelid = relations.oid AND grantee = 0))
  ORDER BY name
 """)
-"""The REVOKE statements for our tables and sequences on which PUBLIC, that is everybody, has a right.
+"""The REVOKE statements for our tables and sequences on which PUBLIC, which means every role, has a right.
 
-Only those that the asking role owns are included.
+Only tables and sequences that the asking role owns are included.
 """
 
 

@@ -26,7 +26,7 @@ WRONG_SECRET_KEY: Final = _(
     "previous one into WXAUTH_SECRET_KEY_PREVIOUS. If that key is permanently lost, 'wxauth secret forget' "
     "erases what cannot be decrypted"
 )
-"""The instruction for operators if stored values cannot be decrypted."""
+"""The instruction for operators in case stored values cannot be decrypted."""
 FORM_POST_CONTEXT: Final = b"form_post"
 """The context of a site's authorization response in the URL of the page that posts it.
 

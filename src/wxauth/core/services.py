@@ -1,7 +1,7 @@
-"""The parts of the service, which are objects such as the key ring that exist once in each process.
+"""The parts of the service. A part is an object that exists once in each process, such as the key ring.
 
-A part is a class whose fields name what it needs by type. `wxauth.service.build` assembles the parts, so this module
-need not import the packages above core.
+Its class has fields that name what it needs by type. `wxauth.service.build` assembles the parts, so this module need
+not import the packages above core.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ class Closable(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """All parts of the service, as `services.database` or `services[KeyRing]`.
+    """All parts of the service, which are read as `services.database` or `services[KeyRing]`.
 
     Routes and use cases take single parts instead.
     """

@@ -1,4 +1,4 @@
-"""The parsing and validation of settings, and the types that belong to no topic. Errors never contain the value."""
+"""The parsing and validation of settings, and the types that many settings share. Errors never contain the value."""
 
 import os
 import re
@@ -39,7 +39,10 @@ def _read_documents(value: object) -> object:
 
 
 def json_like(example: str) -> BeforeValidator:
-    """Parse a list or an object from JSON like the example. An empty text is an empty list or object."""
+    """Return a validator that parses a list or an object from JSON like the example.
+
+    An empty text is an empty list or object.
+    """
     kind = type(from_json(example))
 
     def read(value: object) -> object:
@@ -88,7 +91,7 @@ def _ignore_service_link(value: object) -> object:
 
 
 def checked(check: Callable[[T], object]) -> AfterValidator:
-    """Accept the values that `check` accepts. It raises ValueError for any other."""
+    """Return a validator that accepts a value unless `check` raises ValueError."""
 
     def validate(value: T) -> T:
         check(value)
@@ -98,7 +101,7 @@ def checked(check: Callable[[T], object]) -> AfterValidator:
 
 
 def form(pattern: str, refusal: Text) -> AfterValidator:
-    """Accept a text or a secret that matches the pattern as a whole."""
+    """Return a validator for a text or a secret that matches the pattern as a whole."""
 
     def check(value: str | SecretStr) -> None:
         if not re.fullmatch(pattern, value if isinstance(value, str) else value.get_secret_value()):

@@ -240,10 +240,7 @@ _SETTING: Final = re.compile(
     rf"|(?:{'|'.join(_OF_APPS)})(?=\s*{_SIGN}))(?P<rest>\s*(?P<sign>{_SIGN}?).*)",
     re.IGNORECASE | re.DOTALL,
 )
-"""A text with the name of a setting, of which the longest possible counts.
-
-Before a wrong sign, an app's field also counts.
-"""
+"""A text that contains the name of a setting, if possible a long one, or an app's field before a wrong sign."""
 _WORD: Final = re.compile(r"\w+", re.ASCII)
 _OTHER_QUOTES: Final = tuple("“”‘’„«＂＇「『`")
 
@@ -283,9 +280,9 @@ def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
 
 
 def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | None = ENV_FILE) -> list[Text]:
-    """Return a text about each variable with our prefix that is no setting, and each line that sets nothing.
+    """Return a text about each variable with our prefix that isn't a setting, and each line that sets nothing.
 
-    Of the input, the texts only contain names of settings, because a secret may be where a name should be.
+    The texts repeat only names of settings, because a secret may be where a name should be.
     """
     lines = [EnvLine(0, name, name, value) for name, value in sorted(environ.items())]
     lines += read_env_file(env_file)[1] if env_file else []
@@ -309,7 +306,7 @@ def _fault_of(line: EnvLine) -> Text | None:
 
 
 def _fault_of_name(line: EnvLine, close: list[str], place: Text) -> Text | None:
-    """Return what is wrong with a name that is no setting; None if it is not ours.
+    """Return what is wrong with a name that isn't a setting; None if it isn't ours.
 
     `close` contains similar settings.
     """
@@ -325,10 +322,11 @@ def _fault_of_name(line: EnvLine, close: list[str], place: Text) -> Text | None:
 def _fault_of_setting(found: re.Match[str], close: list[str], place: Text) -> Text | None:
     """Return what is wrong around the name of a setting.
 
-    The result is None if this name is only the beginning of another one, or if `close`, the similar setting, is meant.
+    The result is None if the name is only the beginning of another one, or if the user meant `close`, a similar
+    setting.
     """
     setting, rest, sign = found["setting"].upper(), found["rest"], found["sign"]
-    # A single additional letter means a misspelt name, such as a plural. More of them may be a value typed without its
+    # A single additional letter makes a misspelt name, such as a plural. Several letters may be a value without its
     # `=`.
     if re.fullmatch("[A-Za-z]", rest) or (_WORD.match(rest) and close not in ([], [setting])):
         return None

@@ -41,11 +41,11 @@ def one_and_id(
     after: LiteralString = "'00000000-0000-0000-0000-000000000000'",
     before: LiteralString = "'ffffffff-ffff-ffff-ffff-ffffffffffff'",
 ) -> LiteralString:
-    """Return SQL that is true if a column has a value and the row's id is at least `after` and less than `before`.
+    """Return SQL that is true if a column has a value, and the row's id is at least `after` and less than `before`.
 
     The condition suits an index on both columns, and `ORDER BY` must name both. With `column = value … ORDER BY id
     LIMIT`, a planner whose statistics know few values reads all rows in the order of their ids, because it expects to
-    find enough rows with any value soon. A comparison of pairs can only use the index on both columns.
+    find enough matching rows soon. A comparison of pairs can only use the index on both columns.
     """
     pair = f"({column}, {column.rpartition('.')[0]}.id)"
     return f"{pair} >= ({value}, {after}) AND {pair} < ({value}, {before})"
@@ -84,15 +84,15 @@ class Nothing(TypedDict):
 
 def row_of(model: type[Model], columns: Mapping[str, Any]) -> Model:
     """Return a row as a model, without validation, because PostgreSQL has checked it."""
-    # The driver's row returns all columns at once faster than one by one.
+    # Reading all columns of the driver's row at once is faster than reading them one by one.
     return model_of(model, dict(columns.items()))
 
 
 def model_of(model: type[Model], values: dict[str, Any]) -> Model:
     """Create a model from values for all of its fields, without validation. The dictionary becomes the model's own.
 
-    SQLModel's `__new__` would first set the same attributes, and pydantic's `model_construct` would fill in defaults
-    and aliases. A user takes 1 µs here, 2 µs in the former, and 13 µs in the latter.
+    A user takes 1 µs. SQLModel's `__new__` takes 2 µs, because it first sets the same attributes. Pydantic's
+    `model_construct` takes 13 µs, because it fills in defaults and aliases.
     """
     made = object.__new__(model)
     _set(made, "__dict__", values)

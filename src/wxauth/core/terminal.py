@@ -64,12 +64,12 @@ def terminal_language() -> str:
 
 
 def localized(text: object) -> str:
-    """Return a text in the language of the terminal. Any other value becomes its text."""
+    """Return a text in the language of the terminal. Any other value is returned as its text."""
     return str(translate(text, terminal_language()))
 
 
 def listed(names: Iterable[str], others: int) -> Text:
-    """List names, and how many more there are, if any."""
+    """Return a list of names, and the number of others, if there are any."""
     some = Text(", ").join(names)
     return _("{some} and {n} more", some=some, n=others) if others else some
 
@@ -80,9 +80,9 @@ def os_reason(exc: OSError) -> Text:
 
 
 def rule_of(error: Mapping[str, Any]) -> Text:
-    """Return what a value must be, from pydantic's error.
+    """Return the rule that a value breaks, from pydantic's error.
 
-    The text is a rule of ours, or one of pydantic's in our words.
+    The text is one of our rules, or one of pydantic's in our words.
     """
     found = error.get("ctx", {})
     if isinstance(found.get("error"), WrongValue):

@@ -24,14 +24,14 @@ class Actor:
     """The user, service or program that does something, and its address."""
 
     name: str
-    """The id of a user, the name of a service client, or one of the three names below."""
+    """The id of a user, the name of a service client, or one of the three names defined below."""
     ip: str | None = None
     spares_staff: bool = False
     """Whether the actor may not act on staff."""
 
 
 SYSTEM: Final = Actor("system")
-"""The actor for what wxauth does by itself."""
+"""The actor for changes that wxauth makes by itself."""
 OPERATOR: Final = Actor("operator")
 """The actor for an operator who runs a command."""
 WECHAT: Final = Actor("wechat")
@@ -179,7 +179,7 @@ async def record_events(transaction: Transaction, events: Sequence[Mapping[str, 
 
 
 async def record_daily(database: Database, kind: EventType, *, by: Actor, app_id: str, now: datetime) -> None:
-    """Record that somebody uses an app in this way, at most once per UTC day over all processes."""
+    """Record that a client uses an app in this way, at most once per UTC day over all processes."""
     event_id = _id_of_day(kind, by.name, app_id, now=now)
     await database.run(_RECORD_DAILY, id=event_id, type=kind.value, now=now, actor=by.name, app_id=app_id, ip=by.ip)
 

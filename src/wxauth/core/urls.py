@@ -16,7 +16,7 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth_guard.texts import is_http_url, is_secure
 
 OWN_NAMES: Final = frozenset({"v1", "d", "docs", "openapi.json", "livez", "readyz", "metrics", "admin"})
-"""The first segments of the service's own paths. A test compares them with the routes."""
+"""The first segments of the service's paths. A test compares them with the routes."""
 _HOOK_URL: Final = re.compile(r"[^\x00-\x20\x7f#\\]{1,2048}")
 _USER: Final = r"([^/?#@\[\]\t\r\n]*@)?"
 _HOST: Final = r"(\[[\da-fA-F:.]+\]|[\w.%-]+)"
@@ -33,7 +33,7 @@ _LIKE: Final = _("must be a URL such as {form}, with / : # ? @ [ ] percent-encod
 
 
 def split_hosts(url: str) -> tuple[SplitResult, list[str]]:
-    """Split a URL with several hosts into its parts, with the first host, and the list of all hosts with their ports.
+    """Split a URL with several hosts. Return its parts with the first host, and a list of all hosts with their ports.
 
     A Python with the security fixes of 2025 refuses an IPv6 address in brackets after another host, so the hosts must
     be separated first.
@@ -190,7 +190,7 @@ PagePath = Annotated[
         _("must be a page such as pages/scan/scan, without a leading slash or a query"),
     ),
 ]
-# WeChat's console gives the file its name and content.
+# The name and the content are those of the file that WeChat's console offers.
 DomainFile = Annotated[
     str,
     form(

@@ -21,14 +21,14 @@ MERGEABLE: Final[tuple[LiteralString, ...]] = (*PROFILE_FIELDS, "phone", "extern
 
 
 class UserStatus(StrEnum):
-    """Whether a user is banned."""
+    """The status of a user, who is active or banned."""
 
     ACTIVE = "active"
     DISABLED = "disabled"
 
 
 class UserFields(SQLModel):
-    """A user, with all columns of the table except those that only logins, merges and staff need."""
+    """The fields of a user, with all columns except those that only logins, merges and staff need."""
 
     id: UUID = Field(primary_key=True)
     unionid: str | None = Field(sa_type=Text)
@@ -60,7 +60,7 @@ class UserFields(SQLModel):
 
     @property
     def phone_verified(self) -> bool | None:
-        """Whether the number was verified with the phone button; None without a number."""
+        """Whether the number was verified with the phone button; None if there is no number."""
         return None if self.phone is None else self.phone_verified_at is not None
 
 

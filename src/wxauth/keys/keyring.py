@@ -49,7 +49,7 @@ _EXPONENT: Final = 65537
 REFRESH_PAUSE_SECONDS: Final = 5.0
 """The pause between two reads of the stored keys."""
 LOOK_PAUSE: Final = timedelta(seconds=1)
-"""The shortest time between two reads because of unknown keys."""
+"""The shortest time between two reads of the stored keys because of unknown ids."""
 RETRY_PAUSE_SECONDS: Final = 1.0
 """The pause between two reads while there is no key."""
 log = get_logger()
@@ -210,7 +210,7 @@ class KeyRing:
         await self._read(lambda stored, now: is_due(stored, now, max_age=max_age))
 
     async def refresh_for_first_site(self) -> None:
-        """Refresh if a site exists, but no key for id_tokens. The first site may have been added a moment ago.
+        """Refresh if there is a site but no key for id_tokens, because the first site may just have been added.
 
         A request for the JWK set must get the key then, because the response is cached. Concurrent requests share one
         query, so that at most one of them queries the database at a time.
@@ -234,7 +234,7 @@ class KeyRing:
     async def rotate(self, *, by: Actor | None = None) -> StoredSigningKey:
         """Add keys that sign as soon as every cache has had time to fetch them, unless the next keys already exist.
 
-        Returns the newest key of access tokens. With `by`, its rotation is recorded in the audit trail.
+        Returns the newest key of access tokens. If `by` is given, the rotation is recorded in the audit trail.
 
         Raises: CannotOpen.
         """
@@ -315,9 +315,9 @@ class KeyRing:
 
     @asynccontextmanager
     async def _changing(self, kind: _Kind[Any], now: datetime) -> AsyncIterator[tuple[Transaction, Keys, MakeKey]]:
-        """Open a block that changes the stored keys of an algorithm. They are read again afterwards.
+        """Open a block that changes the stored keys of an algorithm. The keys are read again afterwards.
 
-        Yields the transaction, the locked keys, and a function that makes a new key, which may be called once.
+        Yields the transaction, the locked keys, and a function that makes a new key. The function may be called once.
         """
         key = await asyncio.to_thread(kind.key_type.generate)  # generating an RS256 key takes a tenth of a second
         async with self.database.begin() as transaction:

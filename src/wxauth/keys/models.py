@@ -27,7 +27,7 @@ class StoredSigningKey(SQLModel):
     activates_at: datetime = Field(sa_type=TIME)
     """When the key begins to sign. It is published earlier."""
     retires_at: datetime | None = Field(sa_type=TIME)
-    """When the key is no longer published."""
+    """When the key ceases to be published."""
 
 
 class SigningKeyRow(StoredSigningKey, table=True):
@@ -49,9 +49,9 @@ SIGNS_AFTER: Final = _UNTIL_ALL_KNOW
 RETIRES_AFTER: Final = timedelta(seconds=LONGEST_TOKEN_TTL) + _UNTIL_ALL_KNOW
 """How long a key is published after its successor has begun to sign."""
 _WAITS_AT_MOST: Final = 2 * SIGNS_AFTER
-"""The time in which the next key begins to sign.
+"""The longest time until the next key begins to sign.
 
-A key that signs later was created by a clock ahead of ours, and does not count as the next key.
+A key that begins later was created by a clock ahead of ours, so it does not count as the next key.
 """
 
 Keys = Sequence[StoredSigningKey]
@@ -104,7 +104,7 @@ def is_due(keys: Keys, now: datetime, *, max_age: timedelta) -> bool:
 
 
 def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
-    """Return the keys with a next one.
+    """Return the keys with a next one added.
 
     If a clock ahead of ours created the last key, that key gets new dates instead.
     """
@@ -141,7 +141,10 @@ def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
 
 
 def _with_successor(keys: Keys, successor: StoredSigningKey, *, until_then: StoredSigningKey | None = None) -> Keys:
-    """Return the keys and a successor. The keys retire when all tokens that they have signed have expired."""
+    """Return the keys with a successor added.
+
+    The other keys retire when all tokens that they have signed have expired.
+    """
     retires_at = successor.activates_at + RETIRES_AFTER
 
     def retiring(key: StoredSigningKey) -> StoredSigningKey:

@@ -24,8 +24,8 @@ UPDATE signing_keys SET created_at = :created_at, activates_at = :activates_at, 
 """)
 _DELETE: Final = Statement[Nothing]("DELETE FROM signing_keys WHERE id = :id")
 reseal_key: Final = Reseal.of("signing_keys", "private_key", key="id")
-# A key of id_tokens is kept for the longest session after it retires, because during that time an id_token can end the
-# session of its website.
+# A key of id_tokens is kept for the length of the longest session after it retires, because an id_token can end its
+# website's session until then.
 DELETE_RETIRED: Final = Statement[str]("""
 DELETE FROM signing_keys
  WHERE retires_at <= CASE alg WHEN 'RS256' THEN :last_sessions_began_at::timestamptz ELSE :now::timestamptz END

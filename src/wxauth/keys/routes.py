@@ -102,7 +102,7 @@ async def list_keys(_: AdministratorDep, database: DatabaseDep, clock: ClockDep)
 async def rotate_key(administrator: FreshAdministratorDep, keys: KeyRingDep) -> RotatedKeysAnswer:
     """Publish a new key, which signs six minutes later.
 
-    Other services fetch it automatically. If there is a next key already, no other is created.
+    Other services fetch it automatically. If there is already a next key, no other key is created.
     """
     key = await keys.rotate(by=administrator)
     return {"kid": key.kid, "signs_from": key.activates_at}

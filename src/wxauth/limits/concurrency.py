@@ -63,9 +63,9 @@ AT_ONCE: Final = 2
 """The number of requests in one queue that run at the same time."""
 AT_ONCE_OF_PERSON: Final = AT_ONCE + 1
 _ENDING: Final = 1
-"""The number of requests that end sessions and run at the same time.
+"""The number of requests that end sessions and run at the same time in one queue.
 
-With `AT_ONCE_OF_PERSON`, one user takes at most four of the five transactions.
+Together with `AT_ONCE_OF_PERSON`, one user takes at most four of the five transactions.
 """
 MAX_PRESENT: Final = 64
 """The number of requests in one queue that may run or wait."""
@@ -98,7 +98,7 @@ class Concurrency:
     async def of_session(self, session: Hashable, person: UUID, *, ends_sessions: bool = False) -> AsyncIterator[None]:
         """Hold a place of a session and one of its user during the block. Raises: RateLimited.
 
-        `session` is the id of a session or of a browser's login. For phone numbers, it is the identity.
+        `session` is the id of a session or of a browser's login. For phone numbers, it is an identity.
         """
         if ends_sessions:
             lines = self.line(("ends", session), _ENDING), self.line(("ends", person), _ENDING)

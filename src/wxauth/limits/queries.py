@@ -1,4 +1,4 @@
-"""The limits, over all replicas, for actions of one user that cost something at WeChat or make work for others."""
+"""The limits, over all replicas, for actions of one user that use up WeChat's quota or make work for others."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -27,7 +27,7 @@ Honest users stay below it. Without the limit, one user could use up the app's q
 class AttemptCount(SQLModel, table=True):
     """The number of a user's attempts of one kind within a window of at most an hour.
 
-    Examples are calls that use up WeChat's quota.
+    For example, it counts calls that use up WeChat's quota.
     """
 
     __tablename__ = "attempts"
@@ -35,7 +35,7 @@ class AttemptCount(SQLModel, table=True):
     key: bytes = Field(sa_type=BYTEA, primary_key=True)
     """The SHA-256 of the kind and of the user's identity or unionid.
 
-    An erasure does not delete the row, so that it resets no limit.
+    An erasure keeps the row, so that it resets no limit.
     """
     since: datetime = Field(sa_type=TIME)
     """When the window began."""
@@ -74,7 +74,7 @@ MINUTE: Final = timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """The number of times that something may be done within a window."""
+    """The limit for an action: how often it may be done within a window."""
 
     what: str
     """The kind of action. Each kind has its own count."""
@@ -103,8 +103,8 @@ class Rate:
     async def count_user(self, asked: Database | Transaction, user: UserInSession, *, now: datetime) -> None:
         """Count one more action of this user, as `count` does.
 
-        The action counts for the unionid, or for the identity of a user without one. It does not count for the user's
-        id, because an erasure followed by a login gives a new id, and must not reset the count.
+        The action counts for the unionid, or for the identity if the user has no unionid. It does not count for the
+        user's id, because an erasure followed by a login gives a new id, and must not reset the count.
         """
         await self.count(asked, *_names(user), now=now)
 

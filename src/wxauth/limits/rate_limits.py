@@ -45,7 +45,7 @@ class Limit(NamedTuple):
 
 
 Hit = tuple[Limit, str]
-"""A limit that an action counts towards, and the address, network, client or app that it counts for."""
+"""A limit, and the address, network, client or app that an action counts for."""
 
 
 class RateLimiter:
@@ -148,7 +148,7 @@ class Windows:
 
 
 class _Redis:
-    """The counts of all processes in Redis."""
+    """The counts in Redis, which all processes share."""
 
     def __init__(self, url: str, now: Now, patience: float, what: str) -> None:
         self._url = url

@@ -138,7 +138,7 @@ class LoginLimiter(RateLimiter):
 
 @part
 class Proofs:
-    """Proves that the user is present, by a new code from WeChat."""
+    """Checks that the user is present, with a new code from WeChat."""
 
     apps: Apps
     limiter: LoginLimiter

@@ -36,7 +36,7 @@ from wxauth.web.schemas import Lenient, ShownSessionId, body_like
 from wxauth_guard.errors import WxAuthError
 
 _WITH_CODES_OF_THE_CLIENT = ("mini_program", "mobile_app")
-"""The kinds of apps in which our client on the user's device gets the code. In the others, a browser does."""
+"""The kinds of apps in which our client on the user's device gets the code. In the other kinds, a browser gets it."""
 
 log = get_logger()
 EXAMPLE_JWT: Final = "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9..."
@@ -44,7 +44,10 @@ LoginCode = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class LoginRequest(Lenient):
-    """A `wx.login` code, and profile fields that the user gave. Only `code`, `app_id` and `stay` can make it fail."""
+    """A `wx.login` code, and profile fields that the user gave.
+
+    Only `code`, `app_id` and `stay` can make the login fail.
+    """
 
     optional = frozenset({"nickname", "avatar_url", "phone_code", "consents"})
     cleaned: ClassVar = ("nickname",)
@@ -196,7 +199,7 @@ class Logins:
             session_id=login.session_id,
             generation=0,
             refresh_expires_in=refresh_expires_in,
-            # if the number has linked an existing user, the user is not new
+            # A user is not new if the number has linked an existing user.
             is_new_user=login.is_new and user.id == login.user.id,
             phone_error=phone_error,
             ignored=ignored,
@@ -251,7 +254,7 @@ class Logins:
     async def _with_consents(
         self, user: UserInSession, requested: Mapping[str, str], *, ip: str | None, now: datetime
     ) -> tuple[UserInSession, str | None]:
-        """Record the consents that are in force. Return the user, and an error code if recording fails."""
+        """Record the requested consents that are in force. Return the user, and an error code if recording fails."""
         in_force = self.settings.consents
         requested = {document: version for document, version in requested.items() if in_force.get(document) == version}
         if not missing_from(user.consents, requested):

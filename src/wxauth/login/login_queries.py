@@ -49,7 +49,7 @@ class EnteredUser(UserInSession):
 _OF_LOGINS: Final = "users.banned_until"
 _ENTERED: Final = f"{USER_IN_SESSION}, {_OF_LOGINS}"
 _MAY_ENTER: Final = "status = 'active' AND erase_at IS NULL"
-"""The condition `MAY_LOG_IN` for the columns that a statement returns."""
+"""The condition `MAY_LOG_IN`, for the columns that a statement returns."""
 _OPEN_FRAGMENT: Final = """
     INSERT INTO sessions
            (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
@@ -199,10 +199,10 @@ RETURNING {_ENTERED}
 _OPEN: Final = Statement[Nothing](f"{_OPEN_FRAGMENT} FROM users WHERE id = :user_id ON CONFLICT (id) DO NOTHING")
 
 
-# This is true if an identity belongs to another WeChat account of a person than :unionid, which the same user has.
-# WeChat has one openid for each account and app, so this identity must have another unionid, or none that is known. In
-# the latter case, neither of the two openids may be a snapshot's. Also, :unionid must not be an earlier unionid of the
-# same account: the user was merged from several, or has it in another app.
+# This is true if an identity belongs to another of the user's WeChat accounts than :unionid does. WeChat has one openid
+# for each account and app, so this identity must have another unionid, or none that is known. In the latter case,
+# neither of the two openids may be a snapshot's. Also, :unionid must not be an earlier unionid of the same account: the
+# user was merged from several, or has it in another app.
 _IS_OF_ANOTHER_ACCOUNT: Final = """
        (other.unionid <> :unionid OR other.unionid IS NULL AND NOT :may_be_snapshot)
    AND (EXISTS (SELECT FROM former_users WHERE former_users.user_id = other.user_id)
@@ -238,7 +238,7 @@ class InitialFields:
     nickname: str | None = None
     """The nickname, which counts only if the request has none."""
     is_unasked: bool = False
-    """Whether the user signs up although the operator's service did not respond."""
+    """Whether the user signs up although the operator's service was not asked."""
 
 
 @dataclass(kw_only=True)  # it has no slots because `vars` is used, and frozen it would take 1.3 µs more
@@ -260,7 +260,7 @@ class Login:
     roles: Sequence[str] = ()
     """The roles of a new user."""
     initial: InitialFields = InitialFields()
-    """Other initial fields of a new user."""
+    """The other initial fields of a new user."""
     max_sessions: int | None = None
     """The number of the identity's sessions that stay open, including the new one; None for no limit."""
     stays: bool = False
@@ -331,7 +331,7 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
                 conflict = exc
                 continue
             except _UnionidConflict as exc:
-                # A unionid that is ignored must not help to evade the ban of its user.
+                # An ignored unionid must not help a user to evade a ban.
                 found = await database.row(_BANNED_HOLDER, **_values(_BANNED_HOLDER, login, ids))
                 if found is None and login.may_be_snapshot and isinstance(exc, _OfAnotherOpenid):
                     raise SnapshotUser("another openid of this app has the unionid") from None
@@ -382,7 +382,10 @@ async def rehearse_login(database: Database, *, now: datetime) -> str | None:
 
 
 class _Ids:
-    """The time and the ids of a login's rows, which stay the same if it is tried again. Ids of events may differ."""
+    """The time and the ids of a login's rows, which stay the same if it is tried again.
+
+    The ids of its events may differ.
+    """
 
     def __init__(self, now: datetime) -> None:
         self.now = now

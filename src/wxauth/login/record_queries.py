@@ -27,7 +27,7 @@ The client may choose up to 128, and ours have 32.
 SUMS: Final = UUID(int=0)
 """The process id in the merged row of an old hour."""
 _SEARCHED_BY_NETWORK: Final = {4: 16, 6: 32}
-"""The shortest networks, by version of IP, that are searched with their index.
+"""The shortest prefix lengths, by version of IP, that are searched with the index.
 
 Shorter ones have too many rows to sort.
 """
@@ -91,7 +91,7 @@ class DayRow(SQLModel):
 class TotalsRow(SQLModel):
     """The numbers of users and of open sessions.
 
-    An active user has logged in or refreshed within that time, on however many devices.
+    A user counts as active after a login or a refresh within that time, on however many devices.
     """
 
     users: int = Field(schema_extra={"examples": [52310]})
@@ -250,9 +250,9 @@ _IS: Final[Mapping[LiteralString, LiteralString]] = {
 
 
 def _finding(by: LiteralString | None, *, sorts: bool = False) -> Statement[Refusal]:
-    """Build the search by the index on this column, which also sorts if it contains the id.
+    """Build the search that uses the index on this column.
 
-    Other columns are filtered.
+    If the index contains the id, it also sorts. The other columns are filtered.
     """
     bounds, order = "id >= :lowest AND id < :before", "id DESC"
     if by is not None and sorts:

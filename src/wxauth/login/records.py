@@ -124,7 +124,7 @@ class Dropped(StrEnum):
     TOO_MANY = "too_many"
     """The refusal is included in the count of another row."""
     STORAGE = "storage"
-    """The database is down or too slow."""
+    """The database was down or too slow."""
 
 
 DROPPED: Final = metrics.Counter(

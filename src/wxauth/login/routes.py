@@ -69,7 +69,7 @@ class LogoutRequest(BaseModel):
 
 
 class LeavingAnswer(BaseModel):
-    """The time at which a user who requested it is erased."""
+    """The time at which a user who has asked for it is erased."""
 
     erase_at: datetime = Field(examples=["2026-11-27T08:00:00Z"])
 

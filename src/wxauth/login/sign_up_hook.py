@@ -40,9 +40,10 @@ BODY_SECONDS: Final = 0.1
 It is not used, but read so that the connection can be kept.
 """
 FAILURES_IN_A_ROW: Final = 5
-"""The number of failures after which a process does not call the service for `PAUSE`.
+"""The number of failures after which a process pauses its calls for `PAUSE`.
 
-If failures admit new users, only time-outs count: other failures cost no time, and a pause would admit everybody.
+If a failure admits the new user, only time-outs count, because other failures cost no time, and a pause would admit
+everybody.
 """
 PAUSE: Final = timedelta(seconds=10)
 
@@ -90,7 +91,7 @@ class SignUpHook:
         return self.settings.sign_up_hook_url is not None
 
     async def initial_fields(self, app: App, identity: WeChatIdentity, *, ip: str | None) -> InitialFields:
-        """Ask once about a new user, and return the initial fields. Raises: SignUpRefused, SignUpUnavailable."""
+        """Ask the service about a new user, and return the initial fields. Raises: SignUpRefused, SignUpUnavailable."""
         about = {
             "app_id": app.app_id,
             "kind": app.kind,

@@ -34,7 +34,7 @@ router = Router("websites")
 
 @dataclass(frozen=True, slots=True)
 class LoggingOut:
-    """Ends the sessions that a request to log out names. It is a dependency that consists of others."""
+    """Ends the sessions that a request to log out names. It is a FastAPI dependency made of others."""
 
     request: Request
     pages: PagesDep

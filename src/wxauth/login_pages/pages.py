@@ -46,7 +46,7 @@ Therefore it is put into the forms of the user's page, and never stored.
 """
 _KEPT_AT_LOG_OUT: Final = ("client_id", "post_logout_redirect_uri", "state", "ui_locales")
 VISIT_PAGES: Final = {"snapshot": True, "again": True, "over": True, "done": False}
-"""The pages shown after the browser has been on WeChat's page, each with whether it has a button to try again."""
+"""The pages shown after a visit to WeChat's page, each with whether it has a button to try again."""
 
 
 class Pages(Rendering):
@@ -143,7 +143,7 @@ class Pages(Rendering):
         )
 
     def number(self, again: TryAgain, page_id: str, *, target: str | None) -> Response:
-        """Return the page after a number that is wrong or too early, to type it again, or to open WeChat again."""
+        """Return the page after a wrong or early number, where the user can type it again, or open WeChat again."""
         return self._of_site(
             "number",
             again.page,
@@ -186,7 +186,7 @@ class Pages(Rendering):
         )
 
     def visit(self, name: str, *, page_id: str) -> Response:
-        """Return the page shown after the browser has been on WeChat's page. `name` is one of `VISIT_PAGES`."""
+        """Return the page shown after a visit to WeChat's page. `name` is one of `VISIT_PAGES`."""
         return self.message(f"visit_{name}", again_url=VISIT_PAGES[name] and f"{self._own_url(page_id)}/wechat")
 
     def web_view(self, asked: SiteRequest, parameters: Parameters) -> Response:
@@ -199,7 +199,10 @@ class Pages(Rendering):
         return self._of_site("web-view", asked, script="web-view.js", data=data, code_url=code_url)
 
     def elsewhere(self, asked: SiteRequest, parameters: Parameters) -> Response:
-        """Return the page for a browser whose phone cannot scan the page. It shows the address to open elsewhere."""
+        """Return the page for a phone's own browser, which cannot scan itself.
+
+        It shows the address to open on another device.
+        """
         sent = {name: parameters[name] for name in parameters if name != DOOR}
         address = f"{self.settings.issuer}{_url(sent)}"
         return self._of_site("elsewhere", asked, parameters=sent, script="copy.js", address=address)
@@ -225,7 +228,7 @@ class Pages(Rendering):
         )
 
     def of_log_out(self, name: str, site: Client | None, url: str | None) -> Response:
-        """Return a page that says that nobody was logged out.
+        """Return a page that says that the login is unchanged.
 
         It only links back, because anybody can have made the request.
         """

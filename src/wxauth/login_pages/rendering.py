@@ -171,7 +171,7 @@ class Rendering:
     def _in_other_languages(self, path: str, query: str) -> list[Link]:
         """Return links to this page in other languages, except URLs that would be too long.
 
-        An empty path means the page's own.
+        If `path` is empty, the links lead to the page's own path.
         """
         kept = _UI_LOCALES.sub("", query).lstrip("&")
         url = f"{path}?{kept}{'&' if kept else ''}ui_locales="

@@ -60,7 +60,7 @@ router = Router("websites")
 
 @dataclass(frozen=True, slots=True)
 class LoginPages:
-    """Responds to a site's request with the page that fits its browser. It is a dependency that consists of others."""
+    """Responds to a site's request with the page that fits its browser. It is a FastAPI dependency made of others."""
 
     settings: SettingsDep
     database: DatabaseDep
@@ -232,7 +232,7 @@ async def show_outage(pages: PagesDep) -> Response:
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/wechat/{name}")
 async def show_outcome(pages: PagesDep, request_id: str, name: str) -> Response:
-    """Show the outcome after the browser has been on WeChat's page, and a link to try again.
+    """Show the outcome of a visit to WeChat's page, and a link to try again.
 
     This route does not query the database.
     """
@@ -245,7 +245,7 @@ async def show_outcome(pages: PagesDep, request_id: str, name: str) -> Response:
 async def open_mini_program(pages: PagesDep, links: LinksDep, request_id: str) -> Response:
     """Redirect the browser that shows this page to a link that opens WeChat, at most ten times.
 
-    Each link has a scene of its own for 180 seconds, and ends the link before.
+    Each link has its own scene for 180 seconds, and ends the previous link.
     """
     return await pages.answer(links.after_press(request_id, pages.browser))
 

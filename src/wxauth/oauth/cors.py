@@ -73,9 +73,9 @@ class Cors:
         await app(scope, receive, send_with_vary)
 
     async def _is_clients(self, path: str, origin: str) -> bool:
-        """Return whether a public client's page sends the request, and not one of `CORS_ORIGINS`.
+        """Return whether a public client's page sends the request, rather than a page of `CORS_ORIGINS`.
 
-        During an outage of the database, no such page is allowed.
+        During an outage of the database, no page of a public client is allowed.
         """
         if path in self._for_any_origin:
             return True

@@ -1,4 +1,4 @@
-"""The tokens of a site, which `/v1/token` issues for codes and refresh tokens, and `/v1/revoke` ends."""
+"""The tokens of a site. `/v1/token` issues them for codes and refresh tokens, and `/v1/revoke` ends them."""
 
 import re
 from contextlib import suppress
@@ -105,7 +105,7 @@ _OF_DEVICE: Final = {
     NotGranted.DENIED: ("access_denied", "the person has refused, or may not log in any more"),
     NotGranted.OVER: ("expired_token", "nobody has decided in time"),
 }
-"""The OAuth error and its description for a device."""
+"""The OAuth error that a device gets, with its description."""
 
 
 async def login_of_code(

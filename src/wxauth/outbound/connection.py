@@ -30,13 +30,13 @@ MAX_OVERHEAD: Final = 64 * 1024
 _SURELY_OPEN_SECONDS: Final = 1.0
 """The idle time in seconds after which the kernel is asked whether the peer has closed the connection.
 
-Asking takes some µs.
+The question takes some µs.
 """
 
 HEAD_START_SECONDS: Final = 0.25
-"""The seconds after which the next address is tried in parallel (RFC 8305, section 5)."""
+"""The time in seconds after which the next address is tried in parallel (RFC 8305, section 5)."""
 NAME_SECONDS: Final = 10.0
-"""How long a resolved name is kept, so that connections opened at the same time resolve it only once."""
+"""How long a resolved name is kept, in seconds, so that connections opened at the same time resolve it only once."""
 
 _MAX_REFUSAL: Final = 64 * 1024
 _TIMEOUT: Final = re.compile(rb"(?:^|,)\s*timeout=(\d+)\s*(?:,|$)", re.IGNORECASE)
@@ -206,7 +206,7 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Check the status when the head is complete.
 
-        101 is refused, because we never ask for it. After any other 1xx, the response follows.
+        The status 101 is refused, because we never ask for it. After any other 1xx, the response follows.
         """
         self._status = self._parser.get_status_code()
         if self._status < httpx.codes.CONTINUE or self._status == httpx.codes.SWITCHING_PROTOCOLS:
@@ -282,7 +282,7 @@ class Connection(asyncio.Protocol):
 
 
 def _seconds_in(keep_alive: bytes) -> float:
-    """Return for how many seconds to reuse an idle connection, by the peer's `Keep-Alive: timeout=5`."""
+    """Return how long to reuse an idle connection, in seconds, by the peer's `Keep-Alive: timeout=5`."""
     found = _TIMEOUT.search(keep_alive)
     # The time is a second shorter, because a request takes a while to arrive.
     return float(found[1]) - 1 if found else math.inf
@@ -349,7 +349,7 @@ class Connector:
         self._lookups: dict[Origin | Proxy, tuple[float, asyncio.Task[Sequence[SocketAddress]]]] = {}
         """The lookups in progress or recently done.
 
-        The scheme is part of the key, because fewer addresses may be allowed without TLS.
+        The key contains the scheme, because fewer addresses may be allowed without TLS.
         """
 
     async def connect(self, origin: Origin, *, until: float) -> Connection:

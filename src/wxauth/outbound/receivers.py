@@ -1,4 +1,4 @@
-"""The transport to the servers of others, which connects only to checked addresses."""
+"""The transport to servers of other operators, which only connects to checked addresses."""
 
 import hmac
 import ssl

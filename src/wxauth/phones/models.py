@@ -22,5 +22,5 @@ class PhoneAnswer(SQLModel, table=True):
     """WeChat's `phone_info`, encrypted; null once the number is bound."""
     asked_at: datetime = Field(sa_type=TIME)
     refused_at: datetime | None = Field(sa_type=TIME)
-    """When binding the number failed. After that, only a request with the same code tries again."""
+    """The time at which binding the number failed. After that, only a request with the same code tries again."""
     settled_at: datetime | None = Field(sa_type=TIME)

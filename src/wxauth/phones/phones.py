@@ -149,7 +149,7 @@ class Phones:
             except errors.WeChatBadResponse:
                 pass  # `_bind` has stored and logged the refusal
             except CannotOpen as exc:
-                # The response stays pending for a process that has the secret key.
+                # ^The response stays pending for a process that has the right secret key.
                 if not self._has_logged_unopened:
                     self._has_logged_unopened = True
                     _log_unopened(answer.app_id, exc)

@@ -149,7 +149,10 @@ reseal_answer: Final = Reseal.of("phone_answers", "sealed", key="code_hash")
 DELETE_UNCHANGED: Final = Statement[bytes](
     "DELETE FROM phone_answers WHERE code_hash = :code_hash AND sealed = :sealed RETURNING code_hash"
 )
-"""The deletion of a response, if its sealed value has not changed since it was read; no row if it has."""
+"""The statement that deletes a response, if its sealed value has not changed since it was read.
+
+It returns no row if it has.
+"""
 sweep_answers: Final = Sweep.of("phone_answers", key="code_hash", by="asked_at")
 
 
@@ -277,7 +280,7 @@ async def _lock_user_and_losers(
 async def _take_over(
     transaction: Transaction, phone: str, losers: Sequence[UUID], *, verified_by: UUID, now: datetime
 ) -> None:
-    """Clear the number of these locked users. If a user had verified it, the event has the reason."""
+    """Clear the number of these locked users. If a user had verified it, the event contains the reason."""
     taken = await transaction.rows(_TAKE_OVER, user_ids=losers, phone=phone, verified_by=verified_by)
     for user_id, had_verified in taken:
         data = {"reason": MOVED} if had_verified else None
