@@ -16,7 +16,6 @@ from wxauth.clients.models import SITE_SCOPE_NAMES, ClientWithSecrets, Scope
 from wxauth.clients.queries import FIND_SERVICE, ServiceClient
 from wxauth.core.clock import Clock
 from wxauth.core.logs import get_logger
-from wxauth.core.metrics import Counter
 from wxauth.core.services import part
 from wxauth.errors import ClientLacksScope, InvalidClient, RateLimited, StorageUnavailable
 from wxauth.limits.rate_limits import RateLimiter
@@ -38,14 +37,6 @@ _MAX_FORM_FIELDS: Final = 128
 _SECRET_CHARACTERS: Final = 43
 """The length of a client's secret in base64url."""
 
-REQUESTS: Final = Counter(
-    "wxauth_client_requests",
-    "Requests of clients, by client, operation (introspect, users, token, sign, sign_check, moderate, js_sign) and "
-    "outcome: ok or rate_limited.",
-    "client",
-    "operation",
-    "outcome",
-)
 SERVICE_CLIENT_SCHEME: Final = {
     "service_client": {
         "type": "http",
@@ -71,16 +62,8 @@ Found = TypeVar("Found", ServiceClient, ClientWithSecrets)
 
 
 class ClientOperation(StrEnum):
-    """The kinds of operations that are counted separately."""
+    """The kinds of operations that are limited separately."""
 
-    INTROSPECT = "introspect"
-    USERS = "users"
-    """The client looks users up."""
-    TOKEN = "token"  # noqa: S105 - no password
-    """The client exchanges a code or a refresh token.
-
-    Only confidential clients count, because any caller can name a public one.
-    """
     SIGN = "sign"
     """The client has data signed with a session_key."""
     SIGN_CHECK = "sign_check"
@@ -97,12 +80,12 @@ IN_A_SECOND: Final = {
     ClientOperation.MODERATE: 100,
     ClientOperation.JS_SIGN: 100,
 }
-"""The limits of the operations that have one, for each process."""
+"""The limits of each process."""
 
 
 @part
 class ClientLimits:
-    """Counts each client's requests."""
+    """Limits each client's requests."""
 
     clock: Clock
 
@@ -115,13 +98,10 @@ class ClientLimits:
     async def admit(self, client: str, operation: ClientOperation) -> None:
         """Count a request of a client that has proved its name. Raises: RateLimited."""
         try:
-            if (limiter := self._limiters.get(operation)) is not None:
-                await limiter.admit(client)
+            await self._limiters[operation].admit(client)
         except RateLimited:
             log.info("rate_limited", what=f"client-{operation}", client=client)
-            REQUESTS.count(client, operation, RateLimited.code)
             raise
-        REQUESTS.count(client, operation, "ok")
 
 
 NameResolverDep = Annotated[NameResolver, Depends(provide(NameResolver))]
@@ -131,7 +111,7 @@ ClientLimitsDep = Annotated[ClientLimits, Depends(provide(ClientLimits))]
 def _asking_for(
     scope: Scope, operation: ClientOperation | None = None, *, may_use_form: bool = False
 ) -> tuple[Any, Entails]:
-    """Return a dependency on the calling client, which must have this scope. If there is an operation, it is counted.
+    """Return a dependency on the calling client, which must have this scope. If there is an operation, it is limited.
 
     With `may_use_form`, the client may send its name and secret as `client_id` and `client_secret` in a form.
     """
@@ -150,14 +130,12 @@ def _asking_for(
         check_scope(proved, scope)
         return proved
 
-    return Depends(client), FOR_LIMITED_CLIENT if operation in IN_A_SECOND else FOR_CLIENT
+    return Depends(client), FOR_LIMITED_CLIENT if operation is not None else FOR_CLIENT
 
 
-IntrospectingClientDep = Annotated[
-    ServiceClient, *_asking_for(Scope.INTROSPECT, ClientOperation.INTROSPECT, may_use_form=True)
-]
+IntrospectingClientDep = Annotated[ServiceClient, *_asking_for(Scope.INTROSPECT, may_use_form=True)]
 WeChatTokenClientDep = Annotated[ServiceClient, *_asking_for(Scope.WECHAT_TOKEN)]
-UsersClientDep = Annotated[ServiceClient, *_asking_for(Scope.USERS, ClientOperation.USERS)]
+UsersClientDep = Annotated[ServiceClient, *_asking_for(Scope.USERS)]
 AttributesClientDep = Annotated[ServiceClient, *_asking_for(Scope.ATTRIBUTES)]
 ModeratingClientDep = Annotated[ServiceClient, *_asking_for(Scope.MODERATE, ClientOperation.MODERATE)]
 JsSigningClientDep = Annotated[ServiceClient, *_asking_for(Scope.JS_SIGN, ClientOperation.JS_SIGN)]

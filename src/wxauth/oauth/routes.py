@@ -15,7 +15,6 @@ from wxauth.clients.id_tokens import PROTOCOL_CLAIMS
 from wxauth.clients.models import CLAIMS, OPENID_SCOPE, SITE_SCOPE_NAMES, claims_of
 from wxauth.clients.oauth_errors import OAuthError, answering_clients, invalid_client
 from wxauth.clients.oauth_requests import BROWSER, SiteCredentials, form_of, form_parameters, is_form
-from wxauth.clients.service_clients import ClientLimitsDep, ClientOperation
 from wxauth.core.addresses import plain_address
 from wxauth.core.resources import Resource
 from wxauth.i18n import languages, lazy_gettext as _
@@ -258,16 +257,10 @@ async def authorize_device(
 )
 @answering_clients
 async def exchange(
-    request: Request,
-    site_tokens: SiteTokensDep,
-    credentials: SiteCredentialsDep,
-    device: DeviceDep,
-    limits: ClientLimitsDep,
+    request: Request, site_tokens: SiteTokensDep, credentials: SiteCredentialsDep, device: DeviceDep
 ) -> dict[str, Any]:
     """Get tokens for an authorization code, a device code or a refresh token. Each of these works once."""
     client, form = await credentials.client_of(request, ip=device.ip, endpoints=[TOKEN_PATH])
-    if not client.is_public:
-        await limits.admit(client.name, ClientOperation.TOKEN)
     return await site_tokens.issue(client, form, ip=device.ip)
 
 
