@@ -14,10 +14,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 FOLDERS = (
     ".",
-    "docs",
-    "docs/*",
-    "docs/zh/*",
-    "docs/contribute/decisions",
+    "docs/**",
     "examples/*",
     "clients/*",
     "desk",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
-_FOLDERS: Final = (".", "docs", "docs/*", "deploy", "desk", "examples/*", "clients/*", "skills/*")
+_FOLDERS: Final = (".", "docs/**", "deploy", "desk", "examples/*", "clients/*", "skills/*")
 MEASURES: Final = {
     "colons": (r":(?=\s|$)", "at most 20"),
     "semicolons": (r";(?=\s|$)", "at most 3"),
@@ -49,7 +49,7 @@ def measured(texts: Iterable[str]) -> tuple[int, dict[str, float]]:
 def guides() -> list[Path]:
     """Return the pages in English."""
     pages = (page for folder in _FOLDERS for page in ROOT.glob(f"{folder}/*.md"))
-    return sorted(page for page in pages if page.parent.name != "zh" and not page.name.endswith(".zh-CN.md"))
+    return sorted(page for page in pages if "zh" not in page.parts and not page.name.endswith(".zh-CN.md"))
 
 
 def main() -> None:

@@ -18,8 +18,14 @@ both_languages = pytest.mark.parametrize("language", ["", ".zh-CN"], ids=["Engli
 
 def guide(name: str, language: str = "") -> Path:
     """Return the page of this name, in whichever folder of `docs` or, with a language, of `docs/zh` it is."""
-    [page] = (DOCS / "zh" if language else DOCS).glob(f"*/{name}.md")
+    [page] = (page for page in pages(language) if page.stem == name)
     return page
+
+
+def pages(language: str = "") -> list[Path]:
+    """Return the guides of a language, but for the list of them all."""
+    folder = DOCS / "zh" if language else DOCS
+    return [page for page in sorted(folder.glob("*/**/*.md")) if language or not page.is_relative_to(DOCS / "zh")]
 
 
 def code_blocks(page: Path, language: str) -> list[str]:

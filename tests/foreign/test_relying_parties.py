@@ -130,7 +130,7 @@ def test_a_page_or_a_form_in_a_browser_logs_people_in(world: dict[str, str], fil
 @pytest.mark.parametrize("library", ["auth_js", "better_auth"])
 def test_a_library_that_is_set_up_as_the_example_shows(world: dict[str, str], library: str, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples/nextjs", tmp_path, dirs_exist_ok=True)
-    for shown in code_blocks(GUIDE, "js"):
+    for shown in code_blocks(guide(library.replace("_", "-")), "js"):
         if named := re.match(r"// ([\w.]+\.js)\n", shown):
             file = tmp_path / named[1]
             assert not file.exists() or file.read_text() == shown

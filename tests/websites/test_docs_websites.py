@@ -1,6 +1,7 @@
 """The examples in websites.md are those that run, and the options in clients.md are those of the command."""
 
 import re
+import shlex
 import tomllib
 from configparser import ConfigParser
 from pathlib import Path
@@ -49,14 +50,44 @@ def test_the_configurations_of_products_admit_only_users_with_a_role() -> None:
     assert gitlab["omniauth_block_auto_created_users"] == "true"
 
 
-@pytest.mark.parametrize(
-    ("page", "words"), [(guide("openid-provider"), "Who can sign in"), (guide("openid-provider", "zh"), "谁可以登录")]
-)
-def test_each_provider_says_who_can_sign_in(page: Path, words: str) -> None:
-    before, *sections = re.split(r"^## ", page.read_text(), flags=re.MULTILINE)
-    assert re.search(r"^\*\*", before, re.MULTILINE)
-    products = {"Auth.js", "better-auth", "Logto", "Keycloak", "Supabase"}
-    assert {section.partition("\n")[0] for section in sections if f"- **{words}**" in section} == products
+def products(language: str) -> list[Path]:
+    """The page of each product, but not that of the libraries."""
+    overview = guide("openid-provider", language)
+    return [page for page in sorted((overview.parent / "openid").glob("*.md")) if page.stem != "libraries"]
+
+
+@both_languages
+def test_each_product_has_a_page_of_one_form(language: str) -> None:
+    forms = set()
+    for page in products(language):
+        parts = re.split(r"(?m)^## (.*)\n", page.read_text())
+        headings, sections = parts[1::2], parts[2::2]
+        # "Steps in NAME" and "What NAME stores" have the product's name.
+        [name] = re.findall(r"^(?:Steps in|在) (.*?)(?: 中的步骤)?$", headings[2])
+        forms.add(tuple(heading.replace(name, "...") for heading in headings))
+        assert all(section.strip() for section in sections), page.name
+        for steps in sections[1:3]:
+            assert re.match(r"\n1\. ", steps), f"{page.name}: the steps are numbered"
+    assert len(forms) == 1, forms
+
+
+@both_languages
+def test_the_command_of_each_product_adds_what_the_table_says(language: str) -> None:
+    overview = guide("openid-provider", language)
+    assert re.search(r"^\*\*", overview.read_text().partition("\n## ")[0], re.MULTILINE), "who can sign in by default"
+    rows = table(overview, "product|产品")
+    said = {re.findall(r"\(openid/(.*?)\.md\)", row[0])[0]: " ".join(re.findall("`(.*?)`", row[1])) for row in rows}
+    assert sorted(said) == [page.stem for page in products(language)]
+    for page in products(language):
+        command = code_blocks(page, "sh")[0].replace("\\\n", "")
+        words = shlex.split(command)[3:]
+        with clients.commands["add"].make_context("add", words) as context:
+            given = context.params
+        assert given["client_name"], page.name
+        assert given["redirect_uris"], page.name
+        options = [*given["scopes"], *(["--email-domain"] if given["email_domain"] else [])]
+        options += ["--no-pkce"] if given["pkce"] == "optional" else []
+        assert said[page.stem].split() == options, page.name
 
 
 def test_the_guide_shows_two_places_of_the_site() -> None:

@@ -1,4 +1,4 @@
-// better-auth as docs/build/openid-provider.md sets it up, beside a running `wxauth-desk dev`: see tests/foreign/test_relying_parties.py.
+// better-auth as docs/build/openid/better-auth.md sets it up, beside a running `wxauth-desk dev`: see tests/foreign/test_relying_parties.py.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { betterAuth } from 'better-auth'

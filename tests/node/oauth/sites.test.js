@@ -1,4 +1,4 @@
-// Sites made with other libraries, as their own guides show, beside a running `wxauth-desk dev`: see docs/build/openid-provider.md.
+// Sites made with other libraries, as their own guides show, beside a running `wxauth-desk dev`: see docs/build/openid/libraries.md.
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import express from 'express'
