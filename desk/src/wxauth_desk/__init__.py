@@ -1,3 +1,3 @@
-"""wxauth-desk: WeChat, a phone and example sites on a laptop, simulated. Production uses none of it."""
+"""A simulated WeChat, phone and example sites for a laptop (wxauth-desk). Production uses none of it."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The command `wxauth-desk`. If a package is missing, it says which."""
+"""The command `wxauth-desk`. If a package is missing, it prints the package's name."""
 
 import gc
 import os
@@ -13,11 +13,11 @@ from wxauth_desk.i18n import lazy_gettext as _
 def main() -> None:
     """Run the command."""
     if sys.argv[1:2] == ["dev"] and sys.platform != "win32":
-        # By no exception, which Python drops where it calls back, as when a weak reference ends. Not by the default
-        # action, which the first process of a container ignores.
+        # The handler does not raise an exception, because Python drops exceptions in callbacks, such as the end of a
+        # weak reference. The default action would not do, because the first process of a container ignores it.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _end)
-    gc.set_threshold(50_000)  # imported objects stay: collecting them took an eighth of a command's start
+    gc.set_threshold(50_000)  # imported objects stay anyway, and collecting them took an eighth of a command's start
     try:
         from wxauth_desk import cli
 
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """End at once: there is nothing to clean up yet. What runs then has handlers of its own."""
+    """End immediately, because there is nothing to clean up yet. Commands that run install their own handlers."""
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""The MCP server beside the shop, and the desk's agent, which calls it for whoever approves that on their phone."""
+"""The MCP server next to the shop, and the desk's agent, which calls it for users who approve that on their phone."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -17,13 +17,13 @@ from wxauth_desk.terminal import localized
 from wxauth_desk.wechat import AGENT, AGENT_PATH
 
 MCP_PORT_AFTER: Final = 5
-"""How far the MCP server's port is after the service's: 8005, or a free one."""
+"""The distance of the MCP server's port from the service's. It is 8005 by default, or a free port."""
 _IN_WHEEL: Final = Path(__file__).parent / "_shared" / "mcp_server.py"
 _IN_CHECKOUT: Final = Path(__file__).parents[3] / "examples" / "mcp" / "server.py"
 
 
 def has_mcp() -> bool:
-    """Return whether the official SDK is there, in its second version."""
+    """Return whether the official SDK is installed, in its second version."""
     return find_spec("mcp") is not None and find_spec("mcp_types") is not None
 
 
@@ -34,7 +34,7 @@ def resource_at(url: str) -> Mapping[str, Any]:
 
 
 async def add_agent(database: Database, url: str, *, now: datetime) -> None:
-    """Add the desk's agent, a public client, which may ask for the MCP server at this URL."""
+    """Add the desk's agent, a public client, which can request access to the MCP server at this URL."""
     title, callback = localized(_("Desk agent")), f"http://127.0.0.1{AGENT_PATH}"
     fields = {"title": title, "redirect_uris": [callback], "resources": [url], "scopes": ["openid"]}
     await ensure_own_client(database, AGENT, now=now, **fields)

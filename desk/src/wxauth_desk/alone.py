@@ -1,4 +1,4 @@
-"""`wxauth-desk wechat`: the simulated WeChat alone, for programs that are developed against WeChat without wxauth."""
+"""The command `wxauth-desk wechat`, which runs the simulated WeChat alone, for programs that do not use wxauth."""
 
 import socket
 from contextlib import suppress
@@ -13,10 +13,10 @@ from wxauth_desk.terminal import TextError, localized, os_reason
 from wxauth_desk.wechat import APPS, create_simulator
 
 _WECHATS_NAMES: Final = ("api.weixin.qq.com", "api2.weixin.qq.com", "open.weixin.qq.com")
-"""The names under which a back end asks that cannot be told another, if the hosts file of its machine leads it here."""
+"""The host names of WeChat, for back ends with a fixed host whose machine's hosts file points these names here."""
 
 _BACKLOG: Final = 2048
-"""Connections that may wait to be accepted, as many as in production."""
+"""The number of connections that can wait to be accepted, as in production."""
 
 
 def run(port: int) -> None:
@@ -46,5 +46,5 @@ def run(port: int) -> None:
         click.echo(localized(text))
         app = OwnNamesOnly(create_simulator(is_alone=True), _WECHATS_NAMES, own_pages=True, refusal=REFUSED_ALONE)
         with suppress(KeyboardInterrupt):
-            # By h11, for the same reason as in `wxauth-desk dev`.
+            # It uses h11, for the reason given in `wxauth-desk dev`.
             uvicorn.Server(uvicorn.Config(app, http="h11", log_config=None, access_log=False)).run([listener])

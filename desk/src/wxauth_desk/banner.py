@@ -1,4 +1,4 @@
-"""What `wxauth-desk dev` prints when it is ready: those blocks of `banner.en.txt` that are for these settings."""
+"""The text that `wxauth-desk dev` prints when it is ready, with the blocks of `banner.en.txt` that fit the settings."""
 
 import re
 import shlex
@@ -15,10 +15,10 @@ from wxauth.core.settings import Settings
 from wxauth_desk.wechat import APP_KEYS, DESK_PATH
 
 _PROGRAM: Final = sys.argv[0]
-"""Read at the start: `runpy` replaces it while another thread runs an example."""
+"""The command's path, read at the start, because `runpy` replaces it while another thread runs an example."""
 _EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - asked for
 _SOMEWHERE_ELSE: Final = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
-"""Addresses for documentation (RFC 5737, RFC 3849), which belong to nobody."""
+"""Addresses for documentation (RFC 5737, RFC 3849), which belong to no machine."""
 
 
 def service_url(settings: Settings) -> str:
@@ -38,7 +38,7 @@ def welcome(
 ) -> str:
     """Return the text for these settings.
 
-    `simulated_url` is None for the real WeChat; `findings` are those of its checks.
+    `simulated_url` is None for the real WeChat; `findings` are the results of its checks.
     """
     address = _address_in_network(settings.host)
     text = (
@@ -51,7 +51,8 @@ def welcome(
     left_out |= {name for name, value in found.items() if not value}
     return "".join(block for name, block in blocks.items() if name not in left_out).format(
         url=service_url(settings),
-        phone_url=settings.issuer if settings.issuer.startswith("https:") else service_url(settings),  # by a tunnel
+        # The issuer, if a tunnel leads to this machine.
+        phone_url=settings.issuer if settings.issuer.startswith("https:") else service_url(settings),
         network_url=_url(address, settings.port),
         wechat_url=simulated_url or settings.wechat_base_url,
         desk_url=f"{simulated_url}{DESK_PATH}",
@@ -69,19 +70,19 @@ def welcome(
 
 
 def _is_behind_a_proxy() -> bool:
-    """Return whether curl would ask a proxy for this machine."""
+    """Return whether curl would use a proxy for this machine."""
     proxies = getproxies_environment()
     return bool(proxies.get("http") or proxies.get("all")) and not proxy_bypass("127.0.0.1")
 
 
 def _address_in_network(host: str) -> str:
-    """This machine's address in its network; empty if the service listens on one address only, or if offline."""
+    """Return this machine's address in its network; empty if offline, or if the service listens on only one address."""
     if host not in _EVERYWHERE:
         return ""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect((_SOMEWHERE_ELSE[family], 9))  # sends nothing, only makes the system choose the route
+            probe.connect((_SOMEWHERE_ELSE[family], 9))  # sends nothing, but makes the system choose the route
         except OSError:
             return ""
         address: str = probe.getsockname()[0]

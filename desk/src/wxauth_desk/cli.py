@@ -1,4 +1,4 @@
-"""The command `wxauth-desk`. What a command needs is imported when it is called."""
+"""The command `wxauth-desk`. Each subcommand imports what it needs when it is called."""
 
 import os
 import sys
@@ -17,10 +17,10 @@ from wxauth_desk.terminal import TextError, localized, terminal_language
 
 
 class LocalizedGroup(click.Group):
-    """A group whose commands have their help in the language of the terminal."""
+    """A group whose commands show their help in the language of the terminal."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command; a copy, unless that is English."""
+        """Return a command. It is a copy, unless the language is English."""
         command = super().get_command(ctx, cmd_name)
         if command is None or terminal_language() == SOURCE:
             return command
@@ -34,7 +34,7 @@ class LocalizedGroup(click.Group):
 
 
 class Failed(click.ClickException):
-    """Ends the command with status 1 and this text."""
+    """Ends the command with status 1, and prints this text."""
 
     def show(self, file: object = None) -> None:
         """Print the message to standard error, without click's `Error:` before it."""
@@ -44,7 +44,7 @@ class Failed(click.ClickException):
 
 @contextmanager
 def failures_printed() -> Iterator[None]:
-    """If one of our errors is raised, end the command with a line and status 1. Raises: Failed."""
+    """End the command with a line and status 1 if one of our errors is raised. Raises: Failed."""
     try:
         yield
     except TextError as exc:
@@ -111,9 +111,9 @@ def dev(
 
 
 def _has_service_and_guard() -> bool:
-    """Return whether they can be imported.
+    """Return whether the packages wxauth and wxauth_guard can be imported.
 
-    A folder of the name is not enough, such as a clone below the current one.
+    A folder with that name is not enough, such as a clone below the current folder.
     """
     try:
         return all(find_spec(name) is not None for name in ("wxauth.cli", "wxauth_guard.verifier"))
@@ -128,7 +128,7 @@ def _failures_of_service() -> Any:
 
 
 def _runner() -> Callable[..., None]:
-    from wxauth_desk.run import run  # cannot be imported on Windows
+    from wxauth_desk.run import run  # imported here, because Windows cannot import it
 
     return run
 

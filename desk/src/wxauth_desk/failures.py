@@ -1,4 +1,4 @@
-"""What wxauth answers a phone if its call to WeChat fails, for the page that announces it."""
+"""The errors that wxauth returns to a phone if its call to WeChat fails, for the page that announces them."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -18,13 +18,13 @@ _ON_THE_WAY: Final[Mapping[str, type[WeChatError] | None]] = {
 
 
 def failure_on_the_phone(api: str, fault: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Code, status and titles by language; None if the call succeeds in the end."""
+    """Return code, status and titles by language; None if the call succeeds in the end."""
     errcode = fault.get("errcode")
     if errcode is None:
         [kind] = [_ON_THE_WAY[name] for name in fault]
         failure: WeChatError | type[WeChatError] | None = kind
     elif api == Api.PHONE_NUMBER and errcode in WECHAT_TOKEN_REFUSED:
-        failure = None  # the service renews a refused WeChat token and calls again
+        failure = None  # the service renews a refused WeChat token, and calls again
     else:
         failure = errcode_of(errcode, api=api).failure()
     if failure is None:

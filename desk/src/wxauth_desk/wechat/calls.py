@@ -1,4 +1,4 @@
-"""Calls to and from the simulated WeChat: how they are recorded, refused, and made to fail."""
+"""The calls to and from the simulated WeChat, which are recorded, refused, or made to fail."""
 
 import asyncio
 import re
@@ -30,7 +30,7 @@ _ERRMSGS: Final = dict(
 )
 """WeChat's own texts, by errcode."""
 _BY_PERSON: Final = "/sns/"
-"""The beginning of the paths that WeChat serves from another system, which writes its errmsgs differently."""
+"""The beginning of the paths of another system of WeChat, which writes its errmsgs differently."""
 _RENEW: Final = ", could get access_token by getStableAccessToken, more details at https://mmbizurl.cn/s/JtxxFh33r"
 """The end of the errmsg of 40001 at all other paths."""
 _IN_A_CODE: Final = re.compile(
@@ -40,14 +40,14 @@ _IN_A_CODE: Final = re.compile(
 
 
 class Wires:
-    """The latest calls, with their answers."""
+    """The record of the latest calls, with their responses."""
 
     def __init__(self) -> None:
         self._calls: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
-        self._revision = int(time() * 1000)  # after a restart, higher than those that open pages know
+        self._revision = int(time() * 1000)  # after a restart, higher than the revisions that open pages know
 
     def noting(self, endpoint: Handler) -> Handler:
-        """Return an endpoint whose calls are recorded, when they begin and when they end."""
+        """Return an endpoint whose calls are recorded, at their beginning and at their end."""
 
         async def serve(request: Request) -> Response:
             body = _readable(await request.body())
@@ -62,7 +62,7 @@ class Wires:
 
     @contextmanager
     def noted(self, direction: str, method: str, path: str, query: Any, body: Any) -> Iterator[dict[str, Any]]:
-        """Record a call, during which the block runs. It sets `status` and `answer` of the result."""
+        """Record a call during the block, which sets `status` and `answer` of the result."""
         call = {
             "direction": direction,
             "at": time() * 1000,
@@ -86,8 +86,8 @@ class Wires:
     def since(self, revision: int) -> dict[str, Any]:
         """Return the calls that are new or have changed since a revision.
 
-        `at` and `ms` are in milliseconds; `ms` is null until the call has ended. `status` is null if no answer was
-        sent. Secrets are masked.
+        `at` and `ms` are in milliseconds, and `ms` is null until the call has ended. `status` is null if no response
+        was sent. Secrets are masked.
         """
         return {"revision": self._revision, "calls": [call for call in self._calls if call["revision"] > revision]}
 
@@ -116,14 +116,14 @@ def _masked(value: Any) -> Any:
 
 
 class CallRefused(Exception):
-    """An answer with this errcode."""
+    """The call gets a response with this errcode."""
 
     def __init__(self, errcode: int) -> None:
         self.errcode = errcode
         self.rid = new_rid()
 
     def answer(self, api: Api = "") -> dict[str, Any]:
-        """Return the answer in WeChat's form at this API; by default, that at a path which is none."""
+        """Return the response in WeChat's form for this API or, by default, for an unknown path."""
         errmsg = _ERRMSGS.get(str(self.errcode), "error")
         if api in API_PATHS and API_PATHS[api][1].startswith(_BY_PERSON):
             errmsg += ","
@@ -138,21 +138,21 @@ def new_rid() -> str:
 
 
 def require(condition: object, errcode: int) -> None:
-    """Raises: CallRefused, unless the condition is met."""
+    """Refuse the call unless the condition is met. Raises: CallRefused."""
     if not condition:
         raise CallRefused(errcode)
 
 
 class Faults(list[FaultRequest]):
-    """The requested faults that have not happened yet, in order."""
+    """The requested faults that have not occurred yet, in order."""
 
     @property
     def shown(self) -> list[dict[str, Any]]:
-        """In the form in which they were requested."""
+        """The faults in the form in which they were requested."""
         return [fault.model_dump(mode="json", exclude_none=True) for fault in self]
 
     def take_next(self, api: Api, app_id: str | None) -> FaultRequest | None:
-        """Use up the fault for this call, and return it; None if there is none."""
+        """Use up the fault for this call and return it; None if there is none."""
         fault = next((each for each in self if each.api == api and each.app_id in (None, app_id)), None)
         if fault is not None and fault.times is not None:
             fault.times -= 1
@@ -162,7 +162,7 @@ class Faults(list[FaultRequest]):
 
 
 def fault_in(code: str, api: Api) -> FaultRequest | None:
-    """Return the fault that a code such as `errcode-40029` or `slow-2` names; None if it names none."""
+    """Return the fault that a code such as `errcode-40029` or `slow-2` names; None for any other code."""
     found = _IN_A_CODE.fullmatch(code)
     if found is None:
         return None
@@ -176,13 +176,13 @@ NO_FAULT: Final = FaultRequest.model_construct(api="")
 
 
 def as_wechat_does(answer: dict[str, Any], api: Api) -> Response:
-    """Return an answer in JSON, with the Content-Type that WeChat gives it."""
+    """Return a response in JSON, with the Content-Type that WeChat gives it."""
     is_of_pictures = api == "getwxacodeunlimit"
     return Response(to_json(answer), media_type=_JSON if is_of_pictures else "text/plain")
 
 
 async def answer_wrongly(request: Request, fault: FaultRequest) -> Response | None:
-    """Apply the fault. Returns the answer to give, or None to continue."""
+    """Apply the fault. Return the wrong response, or None to continue."""
     if fault.errcode is not None:
         return as_wechat_does(CallRefused(fault.errcode).answer(fault.api), fault.api)
     if fault.slow is not None:
@@ -191,7 +191,7 @@ async def answer_wrongly(request: Request, fault: FaultRequest) -> Response | No
         return PlainTextResponse("", status_code=fault.status)
     elif fault.hang or fault.drop:
         if fault.drop:
-            # ASGI cannot close a connection without an answer. uvicorn's own object can.
+            # ASGI cannot close a connection without a response, but uvicorn's own object can.
             connection = getattr(request.receive, "__self__", None)
             if connection is None:
                 raise ConnectionResetError("dropped")

@@ -1,4 +1,4 @@
-"""The coins of mini-games at the simulated WeChat: what each player has been given, has paid, and has got back."""
+"""The coins of mini-games in the simulated WeChat, which players receive, pay, and get back."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -13,11 +13,11 @@ from wxauth_desk.wechat.issued import IssuedSessionKeys, is_hmac
 from wxauth_desk.wechat.payments import APP_KEYS
 
 PURSES: Final = 1000
-"""How many purses are kept. Beyond them, the one that was not used for the longest time is forgotten."""
+"""The number of purses (balances) that are stored. Beyond it, the least recently used purse is forgotten."""
 BILLS: Final = 200
-"""How many orders are kept for each purse."""
+"""The number of orders that are stored for each purse."""
 BILL_LASTS: Final = 48 * 3600
-"""Seconds for which WeChat promises to know an order again, and for which it can be given back."""
+"""The number of seconds for which WeChat recognizes a repeated order, and for which it can be refunded."""
 _SIGNATURE, _PAY_SIG, _UNKNOWN, _REPEATED, _TOO_POOR, _WRONG = 90010, 90011, 90000, 90012, 90013, 90018
 
 BillNumber = Annotated[str, Field(pattern=r"^[0-9A-Za-z\-][0-9A-Za-z_\-]{0,62}$")]
@@ -25,7 +25,7 @@ Text = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
 class _Question(BaseModel):
-    """The body of `getbalance`, and the beginning of every other one."""
+    """The body of `getbalance`, and the common fields of the other bodies."""
 
     model_config = ConfigDict(strict=True)
 
@@ -63,7 +63,7 @@ _BODIES: Final[Mapping[Api, type[_Question]]] = {
 
 @dataclass
 class _Bill:
-    """An order: what is left of it to give back, and when it was made."""
+    """An order, with the amount that can still be refunded, and the time at which it was made."""
 
     left: int
     at: int
@@ -77,7 +77,7 @@ class _Purse:
     given: int = 0
     cost: int = 0
     bills: OrderedDict[tuple[Api, str, str], _Bill] = field(default_factory=OrderedDict)
-    """By API, zone and number, the oldest first."""
+    """The orders by API, zone and number, the oldest first."""
 
     def sweep(self, now: int) -> None:
         """Forget the orders that are too old."""
@@ -85,7 +85,7 @@ class _Purse:
             self.bills.popitem(last=False)
 
     def note(self, bill: tuple[Api, str, str], left: int, *, now: int) -> None:
-        """Keep an order."""
+        """Store an order."""
         self.bills[bill] = _Bill(left, now)
         if len(self.bills) > BILLS:
             self.bills.popitem(last=False)
@@ -102,7 +102,7 @@ class Coins:
     def answer(
         self, api: Api, app_id: str, query: Mapping[str, str], values: Mapping[str, Any], body: str
     ) -> dict[str, Any]:
-        """Answer a call with this body, whose values are read already. Raises: CallRefused."""
+        """Return the response to a call with this body, which was parsed to `values`. Raises: CallRefused."""
         asked = self._checked(api, app_id, query, values, body)
         purse = self._purses.setdefault((asked.openid, asked.env), _Purse())
         self._purses.move_to_end((asked.openid, asked.env))

@@ -1,4 +1,4 @@
-"""WeChat's own pages for browsers, `/connect/…`: they ask the person, and redirect the browser back with a code."""
+"""WeChat's own pages for browsers (`/connect/…`), which ask the user, and redirect the browser back with a code."""
 
 import re
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from wxauth_desk.wechat.controls import APP_KINDS, CodeRequest, Visitor, is_pers
 from wxauth_desk.wechat.simulator import Simulator
 
 COMES_TWICE: Final = "X-Comes-Twice"
-"""Response header of a callback redirect: after how many seconds the browsers on the desk repeat the callback."""
+"""The response header of a callback redirect with the number of seconds after which the desk's browsers repeat it."""
 PERSON: Final = "X-Desk-Person"
-"""Request header: the person whose browser it is, percent-encoded."""
+"""The request header with the name of the person whose browser it is, percent-encoded."""
 
 _KINDS: Final = {"oauth2/authorize": "official_account", "qrconnect": "website"}
 _SCOPES: Final = {"official_account": ("snsapi_base", "snsapi_userinfo"), "website": ("snsapi_login",)}
@@ -34,7 +34,7 @@ _FAULTS: Final = {
 
 
 def connect_routes(wechat: Simulator) -> list[Route]:
-    """Return the pages of service accounts and of website apps, and the endpoint for a person's answer."""
+    """Return the pages of service accounts and of website apps, and the endpoint for the user's decision."""
 
     def visitor_of(person: str, app_id: str) -> Visitor:
         return wechat.visitors.get((person, app_id)) or Visitor(person=person, app_id=app_id)
@@ -61,7 +61,7 @@ def connect_routes(wechat: Simulator) -> list[Route]:
         if request.query_params.get("answer") != "allow":
             if is_person_name(person) and visitor_of(person, asked["appid"]).refusal == "returns":
                 return _redirect(asked, {})
-            return _page("<p>已拒绝。微信不会返回网站。</p>")  # nor does the real WeChat
+            return _page("<p>已拒绝。微信不会返回网站。</p>")  # like the real WeChat, which does not return either
         if not is_person_name(person):
             return _page("<p>person: must be a plain name</p>", status=422)
         return _sent_back(wechat, visitor_of(person, asked["appid"]), asked)
@@ -138,5 +138,5 @@ def _page(body: str, *, status: int = 200) -> Response:
 
 
 def _with_query(uri: str, parameters: Mapping[str, str]) -> str:
-    """Return a URI with these parameters behind those that it has."""
+    """Return a URI with these parameters added to its query."""
     return f"{uri}{'&' if '?' in uri else '?'}{urlencode(parameters)}"

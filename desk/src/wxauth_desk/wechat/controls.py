@@ -1,4 +1,4 @@
-"""Who is in the simulated WeChat, and the requests that control it. The real WeChat has nothing like these."""
+"""The people and apps in the simulated WeChat, and the requests that control it, unlike the real one."""
 
 import re
 from base64 import urlsafe_b64encode
@@ -26,7 +26,7 @@ LATER_APP: Final = {
     "app_secret": "dev-secret-of-the-third-app",
     "push_token": "devPushTokenOfTheThirdApp",
 }
-"""An app that WeChat knows, but the service does not until somebody adds it."""
+"""An app that WeChat knows, but the service does not, until an administrator adds it."""
 ACCOUNT: Final = {
     "app_id": "wxdevaccount0000d4",
     "app_secret": "dev-secret-of-the-service-account",
@@ -46,7 +46,10 @@ MOBILE_APP: Final = {
     "push_token": "devPushTokenOfTheMobileApp",
 }
 OTHER_KINDS: Final = (ACCOUNT, WEBSITE, MOBILE_APP)
-"""Apps that are not mini-programs. WeChat knows them, but the service does not until somebody adds them."""
+"""The apps that are not mini-programs.
+
+WeChat knows them, but the service does not, until an administrator adds them.
+"""
 BY_ID: Final = {app["app_id"]: app for app in (*APPS, LATER_APP, *OTHER_KINDS)}
 SECRETS: Final = {app_id: app["app_secret"] for app_id, app in BY_ID.items()}
 APP_KINDS: Final = dict.fromkeys(SECRETS, "mini_program") | {app["app_id"]: app["kind"] for app in OTHER_KINDS}
@@ -95,7 +98,7 @@ def is_person_name(text: str) -> bool:
 
 
 def openid_of(person: str, app_id: str) -> str:
-    """Return the person's openid in an app. All openids of an app begin alike."""
+    """Return the person's openid in an app. All openids of an app begin with the same characters."""
     return openid_prefix(app_id) + _digest(app_id, person)[:22]
 
 
@@ -105,7 +108,7 @@ def openid_prefix(app_id: str) -> str:
 
 
 def unionid_of(person: str) -> str:
-    """Return the person's unionid, which is the same in every app."""
+    """Return the person's unionid, which is equal in every app."""
     return "o6_bm" + _digest(person)[:23]
 
 
@@ -115,7 +118,7 @@ def phone_number_of(person: str) -> str:
 
 
 def risk_of(person: str) -> int:
-    """Return the person's risk rank, 0 to 4: 4 for `risky-4`, 0 for a name of any other form."""
+    """Return the person's risk rank, from 0 to 4. It is 4 for `risky-4`, and 0 for a name of any other form."""
     found = _RISKY.fullmatch(person)
     return int(found[1]) if found else 0
 
@@ -146,7 +149,7 @@ Api = Annotated[str, _one_of(API_PATHS)]
 
 
 class Control(BaseModel):
-    """Body of a request that controls the simulated WeChat."""
+    """The body of a request that controls the simulated WeChat."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -160,90 +163,104 @@ class ControlOfPerson(Control):
 
 class _CodeOfPerson(ControlOfPerson):
     busy: Annotated[int, Field(ge=0, le=100)] = 0
-    """How many times the code is first answered with -1."""
+    """The number of times that the code is first refused with -1."""
     busy_burns: bool = False
-    """Whether -1 spends the code. WeChat does not document this."""
+    """Whether -1 uses up the code, which WeChat does not document."""
 
 
 class CodeRequest(_CodeOfPerson):
-    """Body of `POST /codes`: a code as `wx.login` gives it or, for an app of another kind, WeChat's page or SDK."""
+    """The body of `POST /codes`, which makes a code of `wx.login`, or of WeChat's page or SDK for other kinds of apps."""
 
     has_unionid: bool = True
-    """False: as for an app that is not bound to an Open Platform account."""
+    """Whether there is a unionid. It is False for an app that is not bound to an Open Platform account."""
     scope: Literal["snsapi_base", "snsapi_userinfo", "snsapi_login"] | None = None
-    """What WeChat's page was asked for; `snsapi_base` gives no unionid. By default, as its kind is."""
+    """The scope requested from WeChat's page, by default the usual one of the app's kind.
+
+    `snsapi_base` gives no unionid.
+    """
     snapshot: Literal["shown", "hidden", "false_alarm"] | None = None
-    """shown: a made-up person, marked so; hidden: one not marked; false_alarm: a real person marked as made up."""
+    """The kind of snapshot.
+
+    `shown` is a made-up person who is marked as such, `hidden` one who is not, and `false_alarm` a real person who is.
+    """
 
 
 class Visitor(ControlOfPerson):
-    """Body of `POST /visitors`: the state of a person at WeChat's page of an app."""
+    """The body of `POST /visitors`, the state of a person at WeChat's page of an app."""
 
     app_id: SimulatedAppId
     is_bound: bool = True
-    """False: WeChat gives no unionid, as for an app that is not bound to an Open Platform account."""
+    """Whether WeChat gives a unionid. It is False for an app that is not bound to an Open Platform account."""
     follows: bool = False
-    """Whether the person follows the account: then a page opened in WeChat logs in without a question."""
+    """Whether the person follows the account, so that a page opened in WeChat logs in without a question."""
     snapshot: Literal["on", "hidden_once", "false_alarm"] | None = None
-    """Always a snapshot; a snapshot whose made-up person is not marked the first time; a real person marked as made
-    up."""
+    """The kind of snapshot.
+
+    `on` always shows a snapshot, `hidden_once` does not mark its made-up person the first time, and `false_alarm` marks
+    a real person as made up.
+    """
     refusal: Literal["stays", "returns"] = "stays"
-    """Whether a refusal redirects to the site, with `state` but without a code. Mostly it stays on WeChat's page."""
+    """The effect of a refusal, which mostly stays on WeChat's page.
+
+    Otherwise, it redirects to the site, with `state` but without a code.
+    """
     comes_twice: Annotated[float, Field(ge=0, le=15)] | None = None
-    """Seconds after which the browsers on the desk repeat the callback."""
+    """The number of seconds after which the browsers on the desk repeat the callback."""
 
 
 class PhoneCodeRequest(_CodeOfPerson):
-    """Body of `POST /phone-codes`: a code as the phone button gives it."""
+    """The body of `POST /phone-codes`, which makes a code of the phone button."""
 
     phone: str | None = None
-    """A Chinese number, or one with `+` and the country code. By default, the person's own."""
+    """A Chinese number, or one with `+` and the country code; by default, the person's own."""
     watermark_app_id: str | None = None
-    """The app in the answer's watermark. By default, the app of the code."""
+    """The app in the response's watermark; by default, the app of the code."""
 
 
 class SealRequest(ControlOfPerson):
-    """Body of `POST /encrypted-data`: data to sign and to encrypt with the session_key, as `wx` does."""
+    """The body of `POST /encrypted-data`, with data to sign and encrypt with the session_key, like `wx`."""
 
     code: str | None = None
-    """The code of `POST /codes` whose session_key it is, for a back end that gets both at once. By default, the
-    session_key is that of the last login."""
+    """The code of `POST /codes` whose session_key is used, for a back end that gets both at once.
+
+    By default, it is the session_key of the last login.
+    """
     data: dict[str, Any]
-    """The data. A current watermark is added, unless the data has one."""
+    """The data. A current watermark is added, unless the data contains one."""
 
 
 class FaceRequest(Control):
-    """Body of `POST /faces`: the end of `wx.requestFacialVerify` on the phone."""
+    """The body of `POST /faces`, which ends `wx.requestFacialVerify` on the phone."""
 
     verify_id: str
     verify_ret: int = 10000
-    """Recognised; 90004: cancelled; 10004: another person's face."""
+    """The result. 10000 is a recognized face, 90004 a cancellation, and 10004 another person's face."""
 
 
 class FaultRequest(Control):
-    """Body of `POST /faults`: how the next calls of an API fail."""
+    """The body of `POST /faults`, which makes the next calls of an API fail."""
 
     api: Api
     app_id: SimulatedAppId | None = None
-    """The app whose calls fail. By default, every app's."""
+    """The app whose calls fail; by default, all apps."""
     times: Annotated[int, Field(ge=1)] | None = 1
-    """How many calls fail; null: all, until `DELETE /faults`."""
+    """The number of calls that fail; null for all calls until `DELETE /faults`."""
     work_is_done: bool = False
-    """Whether WeChat does the work, and spends the code, before the answer fails."""
+    """Whether WeChat does its work, and uses up the code, before the response fails."""
     errcode: int | None = None
     slow: Annotated[float, Field(ge=0, le=60)] | None = None
-    """Seconds before the right answer."""
+    """The number of seconds before the right response."""
     status: Annotated[int, Field(ge=200, le=599)] | None = None
     hang: Literal[True] | None = None
-    """No answer, ever."""
+    """Whether no response is ever sent."""
     drop: Literal[True] | None = None
-    """The connection is closed without an answer."""
+    """Whether the connection is closed without a response."""
     garbage: Literal[True] | None = None
     html: Literal[True] | None = None
     cut_off: Literal[True] | None = None
-    """Only the first half of the right answer is sent."""
+    """Whether only the first half of the right response is sent."""
     json_type: Literal[True] | None = None
-    """The right answer, even a picture, with the Content-Type of JSON."""
+    """Whether the right response, even a picture, gets the Content-Type of JSON."""
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
@@ -253,31 +270,34 @@ class FaultRequest(Control):
 
 
 class Account(Control):
-    """Body of `POST /accounts`: the state of an app at WeChat."""
+    """The body of `POST /accounts`, the state of an app in WeChat."""
 
     model_config = ConfigDict(validate_assignment=True)
 
     app_id: SimulatedAppId = APPS[0]["app_id"]
     is_whitelisted: bool = True
-    """False: the caller's address is not on the IP whitelist, 40164. A service account's binds every call: 61004."""
+    """Whether the caller's address is on the IP whitelist; otherwise 40164.
+
+    For a service account, every call fails: 61004.
+    """
     is_frozen: bool = False
-    """Whether the app secret is frozen, 40243."""
+    """Whether the app secret is frozen (40243)."""
     has_unionids: bool = True
     denied: frozenset[Api] = frozenset()
-    """The APIs that the account may not use, 48001."""
+    """The APIs that the account may not use (48001)."""
     openid_check: Literal["on", "ignored", "refused"] = "on"
-    """How getuserphonenumber treats an openid. An account that may not send one gets 47001 (`refused`)."""
+    """The treatment of an openid by getuserphonenumber. An account that may not send one gets 47001 (`refused`)."""
     country_code: Literal["text", "number"] = "text"
     """The type of the country code. WeChat has sent both `"86"` and 86."""
     daily_quota: dict[Api, int] = Field(default_factory=dict)
-    """Calls allowed per day, by API. Further ones get 45009."""
+    """The number of calls allowed per day, by API. Further calls get 45009."""
     callback_domains: frozenset[str] = frozenset({"127.0.0.1", "localhost"})
-    """The hosts to which WeChat's page may redirect browsers. Any other gets 10003."""
+    """The hosts to which WeChat's page may redirect browsers. Others get 10003."""
     pages: frozenset[str] = frozenset({"pages/index/index", "pages/scan/scan"})
     """The pages of the published version."""
     push_url: HttpUrl | None = None
-    """Where messages are pushed to, as set in WeChat's console. By default, to wxauth beside this WeChat."""
+    """The URL to which messages are pushed, as set in WeChat's console; by default, the wxauth next to this WeChat."""
     push_format: Literal["json", "xml"] = "json"
     """The format of the notices about payments."""
     picture_verdict: Literal["pass", "review", "risky"] | None = "pass"
-    """The verdict on each picture, which is pushed to the service; null: none is ever sent."""
+    """The verdict on each picture, which is pushed to the service; null if none is ever sent."""

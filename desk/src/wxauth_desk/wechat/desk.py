@@ -1,6 +1,6 @@
-"""The phone on the desk: a page that simulates a phone and browsers, and shows all requests and answers.
+"""The desk, a page that simulates a phone and browsers, and shows all requests and responses.
 
-The phone's requests are sent as a phone or a browser does, with headers and cookies that a web page could not set.
+The requests are sent like those of a phone or a browser, with headers and cookies that a web page could not set.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from wxauth_desk.wechat.connect import COMES_TWICE, PERSON
 from wxauth_desk.wechat.controls import APPS, LATER_APP, Control, PersonName
 
 MOST_BROWSERS: Final = 50
-"""How many browsers' cookies are kept; the oldest are dropped first."""
+"""The number of browsers whose cookies are stored. Beyond it, the oldest are dropped."""
 MOST_REDIRECTS: Final = 10
 MOST_FIELDS: Final = 20
 LONGEST_FIELD: Final = 8192
@@ -37,7 +37,7 @@ _LEFT_OUT: Final = frozenset(
     {"connection", "content-encoding", "content-length", "date", "server", "transfer-encoding"}
 )
 _TIMEOUT_SECONDS: Final = 60
-"""As in `wx.request`."""
+"""The timeout of a request, as in `wx.request`."""
 _HERE: Final = frozenset({"127.0.0.1", "localhost"})
 _PAGE_TIMEOUT_SECONDS: Final = 10
 _ON_A_COMPUTER: Final = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36"
@@ -49,11 +49,11 @@ _URL_LINK_HOST: Final = "wxaurl.cn"
 Value = Annotated[str, Field(max_length=LONGEST_FIELD)]
 DESK_PATH: Final = "/desk/"
 SHOP_PATH: Final = "/membership"
-"""The back end of the mini-program, on the address of the example sites."""
+"""The path of the mini-program's back end, on the address of the example sites."""
 AGENT: Final = "wxauth-example-agent"
 """The client_id of the desk's agent."""
 AGENT_PATH: Final = f"{DESK_PATH}agent.html"
-"""The page to which the agent's person is redirected."""
+"""The page to which the agent's user is redirected."""
 _PAGE: Final = Path(__file__).parent / "page"
 _SHARED: Final = {
     "base.css": "src/wxauth/console/page",
@@ -62,7 +62,8 @@ _SHARED: Final = {
     "icon.svg": "src/wxauth/login_pages/page",
     **dict.fromkeys(("wxauth.js", "wxauth-scan.js", "wxauth-site.js"), "clients/miniprogram"),
 }
-"""Files of the clone that the page has, too: the design of the service's pages, and the client that phones have."""
+"""The files of the clone that the page uses, too, which are the design of the service's pages, and the phones' client.
+"""
 _IN_WHEEL: Final = Path(__file__).parents[1] / "_shared"
 _CHECKOUT: Final = Path(__file__).parents[4]
 _UNKNOWN: Final = 99999
@@ -110,7 +111,7 @@ _MEANINGS: Final = {
     89506: _("the administrator has refused this server's address twice: not for 24 hours"),
     89507: _("the administrator has refused this server's address: not for an hour"),
 }
-"""What WeChat's documentation says of each."""
+"""The meaning of each errcode, according to WeChat's documentation."""
 _ON_THE_WAY: Final[tuple[tuple[dict[str, Any], Text], ...]] = (
     ({"slow": 3}, _("slow: answers after 3 s")),
     ({"hang": True}, _("hangs: no answer, ever")),
@@ -120,27 +121,31 @@ _ON_THE_WAY: Final[tuple[tuple[dict[str, Any], Text], ...]] = (
     ({"status": 500}, _("answers HTTP 500")),
 )
 FailureOf = Callable[[str, Mapping[str, Any]], dict[str, Any] | None]
-"""What the service answers a phone if a call of this API meets this fault: code, status and titles.
+"""A function that returns what the service answers a phone (code, status and titles) if a call meets a fault.
 
-None if nothing fails, or if no service is known."""
+It returns None if nothing fails, or if no service is known.
+"""
 
 
 def no_service(_api: str, _fault: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Of the simulated WeChat alone, nobody knows what its caller does."""
+    """Return None, because the simulated WeChat alone does not know what its caller does."""
     return None
 
 
 @cache
 def trusted_certificates() -> ssl.SSLContext:
-    """Those that httpx trusts. It would read them for each client, which takes 17 ms."""
+    """Return an SSL context with the certificates that httpx trusts.
+
+    It is cached, because httpx would read them for each client, which takes 17 ms.
+    """
     return httpx.create_ssl_context(trust_env=False)
 
 
 def phone_network(*urls: str) -> Callable[[Request], Awaitable[Response]]:
-    """Return an endpoint that forwards a page's requests to these URLs, and nowhere else. Answers are streamed.
+    """Return an endpoint that forwards a page's requests to these URLs, and nowhere else. Responses are streamed.
 
-    A browser does not allow a page to set the user agent, or to omit `Accept-Language`, as `wx.request` does. So the
-    page sends the URL as `X-Phone-Url`, and the user agent as `X-Phone-User-Agent`.
+    A browser does not allow a page to set the user agent, or to omit `Accept-Language` like `wx.request`. So the page
+    sends the URL as `X-Phone-Url`, and the user agent as `X-Phone-User-Agent`.
     """
 
     async def send(request: Request) -> Response:
@@ -169,7 +174,7 @@ def phone_network(*urls: str) -> Callable[[Request], Awaitable[Response]]:
 
 
 class WebViewRequest(Control):
-    """Body of `POST /desk/web-view`: the page to open, or the form to post, in a person's browser."""
+    """The body of `POST /desk/web-view`, with the page to open, or the form to post, in a person's browser."""
 
     person: PersonName
     url: str
@@ -199,7 +204,7 @@ class WebViews:
             "phone": _ON_A_PHONE,
             "computer": _ON_A_COMPUTER,
         }
-        # The simulated WeChat pages know whose browser it is.
+        # The simulated WeChat pages learn from these whose browser it is.
         headers = {
             "user-agent": user_agents[request.browser],
             "accept": "text/html",
@@ -228,7 +233,7 @@ class WebViews:
 
 
 async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | None) -> httpx.Response:
-    """Follow all redirects, but not into WeChat. Raises: HTTPError."""
+    """Follow all redirects, except to WeChat. Raises: HTTPError."""
 
     async def send_again(url: httpx.URL, seconds: float) -> httpx.Response:
         await asyncio.sleep(seconds)
@@ -296,7 +301,7 @@ def desk_routes(
     servers += [mcp_url.removesuffix("/mcp")] if mcp_url else []
 
     async def page(request: Request) -> Response:
-        if request.url.hostname == "localhost":  # under another name, the page would have other phones
+        if request.url.hostname == "localhost":  # otherwise, the page would have other phones under this name
             return RedirectResponse(request.url.replace(hostname="127.0.0.1", path=DESK_PATH))
         name = request.path_params.get("name", "index.html")
         response = await shared.get(name, files).get_response(name, request.scope)
@@ -328,7 +333,7 @@ def desk_routes(
 
 
 def known_faults(failure_of: FailureOf = no_service) -> dict[str, list[dict[str, Any]]]:
-    """For each API, the faults that can be selected, their meanings, and the resulting `failure` on the phone."""
+    """Return for each API the faults that can be selected, their meanings, and the resulting `failure` on the phone."""
     return {api: [_known(api, *fault, failure_of) for fault in _known_faults(api)] for api in _ERRCODES}
 
 

@@ -1,4 +1,4 @@
-"""What WeChat issues: single-use codes, access tokens, session_keys. Clocks give seconds since the epoch."""
+"""The single-use codes, access tokens and session_keys that WeChat issues. Clocks return seconds since the epoch."""
 
 import secrets
 from base64 import b64decode, b64encode
@@ -16,17 +16,20 @@ from wxauth_desk.wechat.calls import CallRefused, require
 from wxauth_desk.wechat.controls import CodeRequest, PhoneCodeRequest
 
 CODE_LIFETIME: Final = 300.0
-"""Seconds. Also of a code for a service account."""
+"""The number of seconds for which a code is valid, also for a service account."""
 LONG_CODE_LIFETIME: Final = 600.0
-"""Seconds. Of a code for a website app or a mobile app."""
+"""The number of seconds for which a code for a website app or a mobile app is valid."""
 ACCESS_TOKEN_LIFETIME: Final = 7200.0
-"""Seconds."""
+"""The number of seconds for which an access token is valid."""
 OVERLAP: Final = 300.0
-"""Seconds before a token's end at which the next one is issued. Both are valid then."""
+"""The number of seconds before a token's end at which the next one is issued. Both are valid during this time."""
 FORCED_PAUSE_SECONDS: Final = 30.0
 FORCED_A_DAY: Final = 20
 SESSION_KEY_LIFETIME: Final = 3 * 86400.0
-"""Seconds. WeChat documents no lifetime, only that frequent use extends it."""
+"""The number of seconds for which a session_key is valid.
+
+WeChat documents no lifetime, only that frequent use extends it.
+"""
 
 _DAY: Final = 86400
 _REMEMBERED_GRANTS: Final = 1000
@@ -46,7 +49,7 @@ class _Code(Generic[AnyCodeRequest]):
 
 
 class Codes(Generic[AnyCodeRequest]):
-    """Codes of one kind, and what each can be exchanged for."""
+    """The codes of one kind, and the request that each was made for."""
 
     def __init__(self, clock: Callable[[], float], *, errcode_of_another_app: int) -> None:
         self._clock = clock
@@ -54,7 +57,7 @@ class Codes(Generic[AnyCodeRequest]):
         self._codes: dict[str, _Code[AnyCodeRequest]] = {}
 
     def make(self, request: AnyCodeRequest, *, lasts: float = CODE_LIFETIME) -> str:
-        """Return a new code, valid for so many seconds."""
+        """Return a new code, valid for this number of seconds."""
         self._forget_expired()
         code = "0" + secrets.token_hex(16)[:31]
         self._codes[code] = _Code(request, self._clock() + lasts, busy=request.busy)
@@ -77,24 +80,25 @@ class Codes(Generic[AnyCodeRequest]):
             code.busy -= 1
             code.is_used = code.request.busy_burns
             raise CallRefused(-1)
-        code.is_used = True  # a failed exchange spends the code, too
+        code.is_used = True  # a failed exchange uses up the code, too
         require(code.request.app_id == app_id, self._of_another_app)
         return code.request
 
     def _forget_expired(self) -> None:
-        # Not at once, because WeChat tells a code that has expired from one that never was. In the order in which they
-        # were made: one that lasts longer keeps those behind it for some minutes more.
+        # Codes are forgotten later, because WeChat tells a code that has expired from a code that never existed. They
+        # are in the order in which they were made, so a code that lasts longer keeps those after it for some minutes
+        # more.
         while self._codes and next(iter(self._codes.values())).expires_at + LONG_CODE_LIFETIME <= self._clock():
             del self._codes[next(iter(self._codes))]
 
 
 class AccessTokens:
-    """The access tokens of an app, as WeChat keeps them."""
+    """The access tokens of an app, as WeChat stores them."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._ends: dict[str, float] = {}
-        """When each token expires or has expired."""
+        """The time at which each token expires or has expired."""
         self._killed: set[str] = set()
         self._current: str | None = None
         self._older: str | None = None
@@ -111,19 +115,19 @@ class AccessTokens:
         return {"access_token": self._current, "expires_in": int(self._ends[self._current] - now)}
 
     def replace_older(self) -> dict[str, Any]:
-        """Return a new token of the older interface, which leaves the others alone and ends its former one."""
+        """Return a new token of the older interface, which ends its previous token and leaves the others alone."""
         if self._older is not None:
             self._ends[self._older] = min(self._ends[self._older], self._clock() + OVERLAP)
         self._older = self._new()
         return {"access_token": self._older, "expires_in": int(ACCESS_TOKEN_LIFETIME)}
 
     def _new(self) -> str:
-        token = "88_" + secrets.token_urlsafe(384)  # 515 characters, as long as WeChat's may be
+        token = "88_" + secrets.token_urlsafe(384)  # 515 characters, as long as WeChat's tokens can be
         self._ends[token] = self._clock() + ACCESS_TOKEN_LIFETIME
         return token
 
     def kill(self) -> None:
-        """End all tokens, as a `force_refresh` or a new app secret does."""
+        """End all tokens, like a `force_refresh` or a new app secret."""
         self._killed |= self._ends.keys()
         self._current = None
 
@@ -151,18 +155,18 @@ def day_of(at: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a person has granted at WeChat's page, or in a mobile app."""
+    """The permissions that a person has granted on WeChat's page, or in a mobile app."""
 
     app_id: str
     person: str
     ids: dict[str, Any]
     scope: str
     expires_at: float = 0
-    """Of an access token. WeChat's refresh tokens live for 30 days."""
+    """The expiry of an access token. WeChat's refresh tokens live for 30 days."""
 
 
 class Grants:
-    """The access and refresh tokens that codes other than those of `wx.login` are exchanged for."""
+    """The access and refresh tokens for codes that do not come from `wx.login`."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -180,7 +184,7 @@ class Grants:
         return {"access_token": access, "expires_in": int(ACCESS_TOKEN_LIFETIME), "refresh_token": refresh}
 
     def of_access_token(self, token: str, openid: str) -> Grant:
-        """Raises: CallRefused, unless the token is valid and this person's."""
+        """Return the grant of an access token. Raises: CallRefused, unless the token is valid and this person's."""
         require(token, 41001)
         if (grant := self._access.get(token)) is None:
             raise CallRefused(40001)
@@ -189,7 +193,7 @@ class Grants:
         return grant
 
     def of_refresh_token(self, token: str, app_id: str) -> Grant:
-        """Raises: CallRefused, unless the token is one of this app."""
+        """Return the grant of a refresh token. Raises: CallRefused, unless the token is one of this app's."""
         require(token, 41003)
         grant = self._refresh.get(token)
         if grant is None or grant.app_id != app_id:
@@ -206,7 +210,7 @@ class _IssuedKey:
 
 
 class IssuedSessionKeys:
-    """The session_keys by openid, and when each person last logged in."""
+    """The session_keys by openid, and the time of each person's last login."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -214,11 +218,11 @@ class IssuedSessionKeys:
         self._secret = secrets.token_bytes(16)
 
     def of_code(self, code: str) -> str:
-        """Return the key that a code is exchanged for. The phone has it as soon as it has the code."""
+        """Return the key that a code is exchanged for. The phone has the key as soon as it has the code."""
         return b64encode(digest(self._secret, code.encode(), "sha256")[:16]).decode()
 
     def replace(self, openid: str, person: str, session_key: str | None = None) -> str:
-        """Make this key, or a new one, that of a new login. The former key no longer works."""
+        """Store this key, or a new one, as the key of a new login. The previous key no longer works."""
         now = self._clock()
         self._issued[openid] = _IssuedKey(person, session_key or _new_key(), now + SESSION_KEY_LIFETIME, now)
         return self._issued[openid].session_key
@@ -229,12 +233,12 @@ class IssuedSessionKeys:
         return issued.session_key if issued is not None and self._clock() < issued.expires_at else None
 
     def reset(self, openid: str) -> str:
-        """Replace the key. The new one expires when the former one would have."""
+        """Replace the key. The new key expires at the time at which the previous one would have expired."""
         self._issued[openid].session_key = _new_key()
         return self._issued[openid].session_key
 
     def active_person(self, openid: str) -> str:
-        """Return the person, who must have logged in within two hours. Raises: CallRefused."""
+        """Return the person, if they have logged in within two hours. Raises: CallRefused."""
         issued = self._issued.get(openid)
         if issued is None or self._clock() - issued.logged_in_at >= _ACTIVE:
             raise CallRefused(61010)
@@ -247,9 +251,9 @@ class IssuedSessionKeys:
 
 
 def seal(key: str, data: dict[str, Any], *, watermark: dict[str, Any]) -> dict[str, Any]:
-    """Data as `wx` gives it to the page: signed, and once more with the watermark, encrypted with this session_key.
+    """Return data as `wx` gives it to the page, signed, and with the watermark encrypted with this session_key.
 
-    The key is decoded for AES-128-CBC, and the text that it came in is signed.
+    The key is decoded for AES-128-CBC, and the text from WeChat is signed.
     """
     raw, iv = to_json(data), secrets.token_bytes(16)
     padder = PKCS7(128).padder()

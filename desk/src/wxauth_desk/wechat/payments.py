@@ -1,4 +1,4 @@
-"""Virtual payment at the simulated WeChat: how it judges a payment, and its notices to the service."""
+"""Virtual payment in the simulated WeChat, which checks payments, and sends notices about them to the service."""
 
 import secrets
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from wxauth_desk.wechat.issued import IssuedSessionKeys, is_hmac
 from wxauth_desk.wechat.push import DELIVER, REFUNDED, PushRequest, make_event
 
 APP_KEYS: Final = ("devAppKey0000000000000000000wxauth", "devAppKeyOfTheSandbox0000000wxauth")
-"""The AppKeys with which back ends make `paySig`: for `env` 0, and for `env` 1, the sandbox. Every app has these."""
+"""The AppKeys with which back ends make `paySig`, for `env` 0 and for `env` 1, the sandbox. All apps have them."""
 _FAILURES: Final = {
     0: "ok",
     -15005: "fail SIGNATURE_INVALID",
@@ -25,7 +25,7 @@ _ORDER_NUMBER: Final = r"^[0-9A-Za-z\-|*@][0-9A-Za-z_\-|*@]{7,31}$"
 
 
 class PayRequest(ControlOfPerson):
-    """Body of `POST /pay`: what a mini-program gives to `wx.requestVirtualPayment`, and the person who pays."""
+    """The body of `POST /pay`, with the arguments of `wx.requestVirtualPayment`, and the person who pays."""
 
     sign_data: Annotated[str, Field(alias="signData")]
     pay_sig: Annotated[str, Field(alias="paySig")]
@@ -33,14 +33,14 @@ class PayRequest(ControlOfPerson):
 
 
 class NoticeRequest(ControlOfPerson):
-    """Body of `POST /notices`: WeChat reports a paid order once more, or that it has refunded it."""
+    """The body of `POST /notices`, which makes WeChat report a paid order once more, or report its refund."""
 
     out_trade_no: Annotated[str, Field(alias="outTradeNo")]
     event: Literal["xpay_goods_deliver_notify", "xpay_refund_notify"]
 
 
 class Order(BaseModel):
-    """What `signData` must contain."""
+    """The required contents of `signData`."""
 
     model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
 
@@ -50,7 +50,7 @@ class Order(BaseModel):
     currency_type: Literal["CNY"]
     product_id: Annotated[str, Field(min_length=1)]
     goods_price: Annotated[int, Field(ge=1)]
-    """In fen, of one."""
+    """The price of one item, in fen."""
     out_trade_no: Annotated[str, Field(pattern=_ORDER_NUMBER)]
     attach: str = ""
 
@@ -59,14 +59,14 @@ class Order(BaseModel):
 class Payments:
     """The orders that people have paid, and WeChat's notices about them.
 
-    Phones sign with the session_keys; the accounts have the format of the notices.
+    Phones sign with the session_keys, and the accounts say which format the notices have.
     """
 
     session_keys: IssuedSessionKeys
     accounts: Mapping[str, Account]
     clock: Callable[[], int]
     _notices: dict[tuple[str, str, str, str], dict[str, Any]] = field(init=False, default_factory=dict)
-    """By app, person, order and event."""
+    """The notices by app, person, order and event."""
 
     def pay(self, request: PayRequest) -> tuple[int, Notice | None]:
         """Return the errCode of a payment on the phone and, if it succeeds, the notice to push."""
@@ -85,7 +85,7 @@ class Payments:
         return 0, self._to_push(key)
 
     def notice(self, request: NoticeRequest) -> Notice:
-        """Return the notice about a paid order to push; of one event always the same. Raises: ValueError."""
+        """Return the notice about a paid order. It is always equal for one event. Raises: ValueError."""
         order = (request.app_id, request.person, request.out_trade_no)
         paid = self._notices.get((*order, DELIVER))
         if paid is None:
@@ -103,9 +103,9 @@ class Payments:
 
 
 def answer_of(errcode: int, *, is_taken: bool) -> dict[str, Any]:
-    """Return the answer to the phone.
+    """Return the response to the phone.
 
-    `is_taken`, which WeChat does not send: whether the notice was accepted already.
+    `is_taken`, which WeChat does not send, says whether the notice was already accepted.
     """
     return {"errCode": errcode, "errMsg": f"requestVirtualPayment:{_FAILURES[errcode]}", "is_taken": is_taken}
 
@@ -130,7 +130,7 @@ def _refund_of(paid: Mapping[str, Any], *, now: int) -> dict[str, Any]:
 
 
 def _delivery_of(order: Order, openid: str, *, now: int) -> dict[str, Any]:
-    """Return the fields of the notice beside those of every event. `now` is in seconds since the epoch."""
+    """Return the fields of the notice besides the fields of every event. `now` is in seconds since the epoch."""
     transaction = f"4200{secrets.randbelow(10**24):024}"
     return {
         "OpenId": openid,

@@ -1,4 +1,4 @@
-"""Pictures that WeChat answers."""
+"""The pictures in WeChat's responses."""
 
 from dataclasses import dataclass
 from typing import Literal

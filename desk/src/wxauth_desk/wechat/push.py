@@ -1,4 +1,4 @@
-"""Messages on the desk: WeChat's push, signed, encrypted and repeated as WeChat does, and a receiver of webhooks."""
+"""The messages on the desk, which are WeChat's push (signed, encrypted and repeated), and a receiver of webhooks."""
 
 import asyncio
 import hmac
@@ -26,12 +26,12 @@ from wxauth_desk.wechat.calls import Wires
 from wxauth_desk.wechat.controls import BY_ID, ControlOfPerson, HttpUrl
 
 AT_ONCE: Final = (0, 0)
-"""Seconds before each repetition of most messages. WeChat's own are not documented."""
+"""The seconds before each repetition of most messages. WeChat does not document its own."""
 OF_PAYMENTS: Final = (
     *(15, 15, 30, 180, 600, 1200, 1800, 1800, 1800, 3600),
     *(10800, 10800, 10800, 21600, 21600),
 )
-"""Seconds before each repetition of a notice about a payment."""
+"""The seconds before each repetition of a notice about a payment."""
 RECEIVER_TIMEOUT_SECONDS: Final = 5.0
 """The time limit of an attempt."""
 
@@ -50,29 +50,31 @@ Format = Literal["json", "xml"]
 WEBHOOK_PATH: Final = "/webhook"
 MAX_MESSAGES: Final = 50
 TOLERANCE: Final = 300
-"""Seconds by which a message's timestamp may be off (Standard Webhooks 1.0.0)."""
+"""The number of seconds by which a message's timestamp may differ (Standard Webhooks 1.0.0)."""
 _MAX_BODY: Final = 64 * 1024
 _HANG_SECONDS: Final = 3600
 _PREFIX: Final = "whsec_"
 
 
 class PushRequest(ControlOfPerson):
-    """Body of `POST /push`: an event about a person, to be pushed."""
+    """The body of `POST /push`, which pushes an event about a person."""
 
     event: Annotated[str, StringConstraints(pattern="^[A-Za-z_]{1,64}$")] = REVOKED
     revoke_info: Annotated[str, StringConstraints(pattern="^[0-9]{1,4}$")] | None = None
-    """The code for what `user_authorization_revoke` withdraws. By default, name and picture, or all of a website or a
-    mobile app."""
+    """The code of what `user_authorization_revoke` withdraws.
+
+    By default, it is name and picture, or everything of a website or a mobile app.
+    """
     mode: Mode | None = None
-    """By default `aes` for an app with a push_aes_key, `plain` for others."""
+    """The mode; by default `aes` for an app with a push_aes_key, and `plain` for others."""
     format: Format = "json"
     url: HttpUrl | None = None
-    """The URL to send to. By default, the app's `push_url`."""
+    """The URL to send to; by default, the app's `push_url`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignedPush:
-    """A request as WeChat sends it."""
+    """A request in the form in which WeChat sends it."""
 
     query: Mapping[str, str]
     body: bytes
@@ -80,7 +82,7 @@ class SignedPush:
 
 
 def make_event(event: str, fields: Mapping[str, Any], *, app_id: str, now: int) -> dict[str, Any]:
-    """Return a message with the fields that every event has, and these. `now` is in seconds since the epoch."""
+    """Return a message with these fields and the fields of every event. `now` is in seconds since the epoch."""
     return {
         "ToUserName": f"gh_{app_id[-12:]}",
         "FromUserName": f"o{app_id}-push",  # the account's own name
@@ -115,7 +117,7 @@ def make_verdict(trace_id: str, suggest: str, label: int, *, app_id: str, now: i
 def sign_push(
     app: Mapping[str, str], message: Mapping[str, Any], *, mode: Mode, format: Format, timestamp: str, nonce: str
 ) -> SignedPush:
-    """Return the signed request for an app. `app` has the fields of those in `APPS`."""
+    """Return the signed request for an app. `app` has the fields of the apps in `APPS`."""
     body = _write(message, format)
     query = {"timestamp": timestamp, "nonce": nonce, "openid": str(message.get("FromUserName", ""))}
     query["signature"] = push_signature(app["push_token"], timestamp, nonce)
@@ -128,12 +130,12 @@ def sign_push(
 
 
 def push_signature(*parts: str) -> str:
-    """WeChat's signature over these parts, one of which is the token."""
+    """Return WeChat's signature of these parts, one of which is the token."""
     return sha1("".join(sorted(parts)).encode(), usedforsecurity=False).hexdigest()
 
 
 def encrypt(message: bytes, *, key: str, app_id: str, random: bytes) -> str:
-    """Encrypt a message as WeChat does. `key` is the EncodingAESKey, `random` has 16 bytes."""
+    """Encrypt a message like WeChat. `key` is the EncodingAESKey, and `random` has 16 bytes."""
     aes_key = b64decode(key + "=")
     plain = random + len(message).to_bytes(4, "big") + message + app_id.encode()
     padding = _BLOCK_BYTES - len(plain) % _BLOCK_BYTES
@@ -148,16 +150,16 @@ class PushSender:
     clock: Callable[[], float]
     service_url: str
     push_url_of: Callable[[str], str | None]
-    """The URL of an app; None for the service's own."""
+    """A function that returns the URL of an app; None for the service's own."""
     transport: httpx.AsyncBaseTransport | None
     wires: Wires
     pause: Callable[[float], Awaitable[None]]
     _under_way: set[asyncio.Task[None]] = field(init=False, default_factory=set)
 
     async def send(self, request: PushRequest, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Send a message, up to three times at once.
+        """Send a message, up to three times in quick succession.
 
-        The result has `is_taken`, and `attempts` with the `status` and `answer` of each.
+        The result contains `is_taken`, and `attempts` with the `status` and `answer` of each.
 
         Raises: ValueError.
         """
@@ -165,14 +167,14 @@ class PushSender:
         return {"is_taken": _is_taken(message, attempts[-1]), "attempts": attempts}
 
     async def send_once(self, request: PushRequest, message: Mapping[str, Any]) -> bool:
-        """Send a notice about a payment, and repeat it in the background unless the first attempt is taken."""
+        """Send a notice about a payment, and repeat it in the background unless the first attempt is accepted."""
         attempts = self._attempts(request, message, OF_PAYMENTS)
         is_taken = _is_taken(message, await anext(attempts))
         self._exhaust(attempts)
         return is_taken
 
     def send_later(self, request: PushRequest, message: Mapping[str, Any]) -> None:
-        """Send a message in the background: the service has its answer first."""
+        """Send a message in the background, so that the service gets its response first."""
         self._exhaust(self._attempts(request, message, AT_ONCE))
 
     def _exhaust(self, attempts: AsyncIterator[object]) -> None:
@@ -187,7 +189,7 @@ class PushSender:
     async def _attempts(
         self, request: PushRequest, message: Mapping[str, Any], pauses: Sequence[float]
     ) -> AsyncIterator[dict[str, Any]]:
-        """Send a message until it is taken, or the pauses are used up."""
+        """Send a message until it is accepted, or the pauses are used up."""
         for repetition, seconds in enumerate((0, *pauses)):
             if seconds:
                 await self.pause(seconds)
@@ -199,7 +201,7 @@ class PushSender:
                 return
 
     async def _attempt(self, request: PushRequest, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Send a message, signed anew. Raises: ValueError."""
+        """Sign a message and send it. Raises: ValueError."""
         app = BY_ID[request.app_id]
         mode: Mode = request.mode or ("aes" if "push_aes_key" in app else "plain")
         if mode == "aes" and "push_aes_key" not in app:
@@ -254,21 +256,21 @@ def _checked_secret(secret: str) -> str:
 
 
 class Behaviour(BaseModel):
-    """The receiver's secret, and its answer. A request changes only the fields that it contains."""
+    """The receiver's secret, and its response. A request changes only the fields that it contains."""
 
     secret: Annotated[str, Field(max_length=200), AfterValidator(_checked_secret)] | None = None
     answer: Literal["hang"] | Annotated[int, Field(ge=200, le=599)] = 204
 
 
 class Receiver:
-    """Keeps the newest messages, each with the verdict on its signature and the answer."""
+    """Stores the newest messages, each with the verdict on its signature and the response."""
 
     def __init__(self) -> None:
         self._behaviour = Behaviour()
         self._messages: deque[dict[str, Any]] = deque(maxlen=MAX_MESSAGES)
 
     def routes(self) -> list[Route]:
-        """Return the route for wxauth's messages, and those for the desk."""
+        """Return the route for wxauth's messages, and the routes for the desk."""
         return [
             Route(WEBHOOK_PATH, self._receive, methods=["POST"]),
             Route(WEBHOOK_PATH + "/messages", self._list_messages),
@@ -295,7 +297,7 @@ class Receiver:
         return JSONResponse(state, headers={"Cache-Control": "no-store"})
 
     def behave(self, wanted: Behaviour) -> dict[str, Any]:
-        """Change the given fields of its behaviour."""
+        """Change the given fields of the receiver's behaviour."""
         self._behaviour = self._behaviour.model_copy(update=wanted.model_dump(include=wanted.model_fields_set))
         return {"answer": self._behaviour.answer}
 
@@ -305,7 +307,7 @@ class Receiver:
         message_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
         if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > TOLERANCE:
             return "does not hold"
-        signed = b".".join((message_id.encode(), timestamp.encode(), body))  # as Standard Webhooks 1.0.0 has it
+        signed = b".".join((message_id.encode(), timestamp.encode(), body))  # as Standard Webhooks 1.0.0 specifies
         expected = f"v1,{b64encode(hmac.digest(_key(self._behaviour.secret), signed, 'sha256')).decode()}"
         given = headers.get("webhook-signature", "").split(" ")
         is_signed = any(hmac.compare_digest(expected.encode(), each.encode()) for each in given)
@@ -313,7 +315,7 @@ class Receiver:
 
 
 def _key(secret: str) -> bytes:
-    """Raises: ValueError."""
+    """Return the key in a secret. Raises: ValueError."""
     return b64decode(secret.strip().removeprefix(_PREFIX), validate=True)
 
 

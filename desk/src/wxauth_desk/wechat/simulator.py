@@ -1,4 +1,4 @@
-"""The simulated WeChat without HTTP: what it has issued, the state of each app, the calls, and the answers."""
+"""The simulated WeChat without HTTP, with the secrets that it has issued, the state of each app, and the calls."""
 
 import re
 import secrets
@@ -65,7 +65,7 @@ _ENVS: Final = ("release", "trial", "develop")
 _WIDTHS: Final = (280, 1280)
 _WIDTH: Final = 430
 _BORDER: Final = 4
-"""Modules of white border around a code."""
+"""The number of modules of white border around a code."""
 _CERT: Final = ("cert_type", "cert_name", "cert_no")
 _NO_FACE_YET: Final = 90004
 _ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u")
@@ -81,30 +81,30 @@ _USUALLY_REVOKED: Final = {"mini_program": "6", "official_account": "205", "webs
 _USUAL_QUOTA: Final = 1_000_000
 _CLEARED_A_MONTH: Final = 10
 _LONGEST_LINK: Final = 30
-"""Days."""
+"""The maximum number of days for which a link is valid."""
 _DAY_SECONDS: Final = 86400
 _ENCRYPT_KEY_LASTS: Final = 3600
 _TICKET_LASTS: Final = 7200
 _TICKET_RENEWED: Final = 300
-"""Seconds before its end when a ticket is replaced."""
+"""The number of seconds before its end at which a ticket is replaced."""
 _LONGEST_QUERY: Final = 1024
 LOGINS_A_MINUTE: Final = 100
-"""How often a person may log in to an app with codes of `wx.login`."""
+"""The number of times a minute that a person can log in to an app with codes of `wx.login`."""
 _BY_SECRET: Final = frozenset({"code2session", "access_token", "token", "stable_token", "clear_quota"})
 """The APIs that are called with an app's secret."""
 _BY_GRANT: Final = frozenset({"userinfo", "auth", "refresh_token"})
-"""The APIs that are called with what a person has granted. All others are called with an app's access token."""
+"""The APIs that are called with a person's grant. All others are called with an app's access token."""
 _OVER_QUOTA: Final = {"getuserriskrank": 9410009}
-"""The errcodes of APIs over their daily quota that are not 45009."""
+"""The errcodes of exceeded daily quotas, for the APIs whose errcode is not 45009."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call received."""
+    """A call that was received."""
 
     api: Api
     app_id: str | None
-    """The calling app; None if unknown."""
+    """The calling app; None if it is unknown."""
     query: Mapping[str, str]
     body: bytes
 
@@ -120,7 +120,7 @@ class Call:
 
     @property
     def id_and_secret(self) -> tuple[object, object]:
-        """Those of the app, in an API that takes them. Raises: CallRefused."""
+        """The app's id and secret, in an API that takes them. Raises: CallRefused."""
         if self.api == "stable_token":
             return self.json.get("appid"), self.json.get("secret")
         if self.api == "clear_quota":
@@ -140,7 +140,7 @@ def read_code_request(values: Mapping[str, Any], account: Account) -> str:
     require(_SCENE_CHARACTERS.fullmatch(scene), 40129)
     require(env in _ENVS, 40097)
     is_unknown = values.get("check_path", True) is not False and page not in account.pages
-    is_unknown |= env == "release" and not account.pages  # before the first release
+    is_unknown |= env == "release" and not account.pages  # true before the first release
     if not isinstance(page, str) or page.startswith("/") or "?" in page or is_unknown:
         raise CallRefused(41030)
     query = urlencode({"page": page, "scene": scene, "env": env}, safe="/:")
@@ -150,14 +150,14 @@ def read_code_request(values: Mapping[str, Any], account: Account) -> str:
 def width_of(values: Mapping[str, Any]) -> int:
     """Return the requested width.
 
-    WeChat does not document what a wrong one does: here it is clamped to the allowed range.
+    WeChat does not document what a wrong width does. Here, it is limited to the allowed range.
     """
     width = values.get("width", _WIDTH)
     return min(max(width, _WIDTHS[0]), _WIDTHS[1]) if type(width) is int else _WIDTH
 
 
 def draw(code: str, *, has_transparent_ground: bool, width: int = _WIDTH) -> CodePicture:
-    """Draw a code: a PNG if the background is transparent, otherwise a JPEG."""
+    """Draw a code, as a PNG if the background is transparent, otherwise as a JPEG."""
     qr = segno.make_qr(code, error="m")
     drawn = BytesIO()
     qr.save(drawn, kind="png", scale=width // qr.symbol_size(border=_BORDER)[0], border=_BORDER)
@@ -178,9 +178,9 @@ Answer = dict[str, Any] | CodePicture
 
 
 class Simulator:
-    """The simulated WeChat, without HTTP: the state of all apps, and one method for each API.
+    """The simulated WeChat, without HTTP, with the state of all apps, and one method for each API.
 
-    If it `takes_names`, any plain name works as a code. The real WeChat has no such codes.
+    With `takes_names`, any plain name works as a code. The real WeChat has no such codes.
     """
 
     def __init__(self, clock: Callable[[], float] = time, *, takes_names: bool = True) -> None:
@@ -196,43 +196,43 @@ class Simulator:
         self.access_tokens = {app_id: AccessTokens(clock) for app_id in SECRETS}
         self._grants = Grants(clock)
         self._encrypt_keys: dict[str, list[dict[str, Any]]] = {}
-        """By openid, the latest keys, the newest first."""
+        """The latest keys by openid, the newest first."""
         self.js_tickets: dict[str, tuple[str, int]] = {}
-        """The ticket of each app, and when it ends."""
+        """The ticket of each app, and the time at which it ends."""
         self.visitors: dict[tuple[str, str], Visitor] = {}
-        """By person and app, the person's state at WeChat's own pages of the app."""
+        """The state of each person at WeChat's own pages of an app, by person and app."""
         self.faults = Faults()
         self.calls: deque[Call] = deque(maxlen=REMEMBERED_CALLS)
         """The latest calls received."""
         self.verdicts: deque[tuple[PushRequest, dict[str, Any]]] = deque(maxlen=REMEMBERED_CALLS)
-        """The verdicts on pictures that are to be pushed, the oldest first."""
+        """The verdicts on pictures that have not been pushed yet, the oldest first."""
         self._refused: dict[str, tuple[float, Call, dict[str, Any]]] = {}
-        """The latest refused calls by their rid, each with its time and its answer."""
+        """The latest refused calls by their rid, each with its time and its response."""
         self._cleared: Counter[tuple[str, str]] = Counter()
-        """How often each app's quotas were cleared, by month."""
+        """The number of times that each app's quotas were cleared, by month."""
         self._faces: dict[str, list[Any]] = {}
-        """By verify_id, what must be repeated to learn the result, and the result."""
+        """The result of each face verification by verify_id, with the values that must be repeated to learn it."""
         self._minute = 0
         self._this_minute: Counter[tuple[Api, str]] = Counter()
-        """Calls by API and person within `_minute`."""
+        """The number of calls within `_minute`, by API and person."""
 
     def now(self) -> int:
-        """Seconds since the epoch."""
+        """Return the time in seconds since the epoch."""
         return int(self._clock())
 
-    # Controls, which the real WeChat does not have.
+    # The real WeChat does not have these controls.
 
     def make_code(self, request: CodeRequest) -> str:
-        """Return a code as `wx.login` gives it or, for an app of another kind, WeChat's page or SDK: single-use."""
+        """Return a single-use code, as `wx.login` or, for an app of another kind, WeChat's page or SDK returns it."""
         is_long = APP_KINDS[request.app_id] in ("website", "mobile_app")
         return self._codes.make(request, lasts=LONG_CODE_LIFETIME if is_long else CODE_LIFETIME)
 
     def make_phone_code(self, request: PhoneCodeRequest) -> str:
-        """Return a code as the phone button gives it: single-use, valid for five minutes."""
+        """Return a single-use code, as the phone button returns it, valid for five minutes."""
         return self._phone_codes.make(request)
 
     def seal(self, request: SealRequest) -> dict[str, Any]:
-        """Data as `wx` gives them to a page, signed and encrypted. Raises: ValueError."""
+        """Return data as `wx` gives it to a page, signed and encrypted. Raises: ValueError."""
         if request.code is None:
             key = self._session_keys.current(openid_of(request.person, request.app_id))
             if key is None:
@@ -269,10 +269,10 @@ class Simulator:
         """Return the latest calls of an API."""
         return [call for call in self.calls if call.api == api]
 
-    # Calls, as to the real WeChat.
+    # The real WeChat has these calls, too.
 
     def call(self, api: Api, query: Mapping[str, str], body: bytes) -> tuple[Call, FaultRequest]:
-        """Record a call. Returns the call, and its fault."""
+        """Record a call. Return the call, and its fault."""
         call = Call(api, None, query, body)
         call = replace(call, app_id=self._app_of(call))
         self.calls.append(call)
@@ -288,7 +288,7 @@ class Simulator:
         return next((app_id for app_id, tokens in self.access_tokens.items() if token in tokens), None)
 
     def _account_with_secret(self, call: Call) -> Account:
-        """Return the account of the app whose id and secret the call has. Raises: CallRefused."""
+        """Return the account of the app whose id and secret the call contains. Raises: CallRefused."""
         app_id, secret = call.id_and_secret
         require(app_id, 41002)
         require(secret, 41004)
@@ -301,7 +301,7 @@ class Simulator:
         return account
 
     def _account_with_token(self, call: Call) -> Account:
-        """Return the account of the app whose access token the call has. Raises: CallRefused."""
+        """Return the account of the app whose access token the call contains. Raises: CallRefused."""
         token = call.query.get("access_token", "")
         require(token, 41001)
         if call.app_id is None:
@@ -333,7 +333,7 @@ class Simulator:
         return self._session_keys.active_person(openid)
 
     def answer(self, call: Call) -> Answer:
-        """Return the right answer, by the method that is named after the API."""
+        """Return the right response, from the method that is named after the API."""
         try:
             if call.api in _BY_GRANT:
                 whose = []
@@ -381,7 +381,7 @@ class Simulator:
         grant = self._granted(call)
         require(grant.scope != "snsapi_base", 48001)
         picture = f"https://thirdwx.qlogo.cn/mmopen/vi_32/{grant.ids['openid']}/132"
-        empty = dict.fromkeys(("province", "city", "country"), "")  # since 2021
+        empty = dict.fromkeys(("province", "city", "country"), "")  # always empty since 2021
         return {**grant.ids, "nickname": grant.person, "sex": 0, **empty, "headimgurl": picture, "privilege": []}
 
     def _auth(self, call: Call) -> Answer:
@@ -397,7 +397,7 @@ class Simulator:
         return {**self._grants.issue(grant, refresh_token=token), "openid": grant.ids["openid"], "scope": grant.scope}
 
     def _spent(self, call: Call, account: Account, code: str) -> CodeRequest:
-        """Spend a code. Returns what it was made for. Raises: CallRefused."""
+        """Use up a code. Return the request that it was made for. Raises: CallRefused."""
         require(code, 41008)
         require(call.query.get("grant_type") == "authorization_code", 40002)
         self._count(account, call.api)
@@ -421,7 +421,7 @@ class Simulator:
         return self.access_tokens[account.app_id].replace_older()
 
     def _require_token_of_its_own(self, account: Account) -> None:
-        """Raises: CallRefused, for an app of the Open Platform, which has only what its users have granted."""
+        """Refuse an app of the Open Platform, which can do only what its users have granted. Raises: CallRefused."""
         require(APP_KINDS[account.app_id] not in ("website", "mobile_app"), 40013)
 
     def _stable_token(self, call: Call, account: Account) -> Answer:
@@ -538,7 +538,7 @@ class Simulator:
         return _ok(openlink=f"weixin://dl/business/?t={secrets.token_urlsafe(8)}")
 
     def _check_link(self, account: Account, opened: Mapping[str, Any], lasts: Mapping[str, Any]) -> None:
-        """Check the page that a link opens, and how long it lasts. Raises: CallRefused."""
+        """Check the page that a link opens, and for how long it is valid. Raises: CallRefused."""
         require(APP_KINDS[account.app_id] == "mini_program", 48001)
         env, path = opened.get("env_version", "release"), text_in(opened, "path").removeprefix("/")
         require(env in _ENVS, 85402)
@@ -635,7 +635,7 @@ def _ok(**values: Any) -> dict[str, Any]:
 
 
 def _parts_of(phone: str, account: Account) -> dict[str, Any]:
-    """Return a number in WeChat's form. Text that is not a number stays unchanged."""
+    """Return a number in WeChat's form. A text that is not a number stays unchanged."""
     try:
         number = phonenumbers.parse(phone, "CN")
         country, national = number.country_code, phonenumbers.national_significant_number(number)
@@ -649,7 +649,7 @@ def _parts_of(phone: str, account: Account) -> dict[str, Any]:
 
 
 def text_in(values: Mapping[str, Any], name: str) -> str:
-    """Return a text among the values of a call, empty if it is missing. Raises: CallRefused."""
+    """Return a text among the values of a call; empty if it is missing. Raises: CallRefused."""
     value = values.get(name, "")
     if not isinstance(value, str):
         raise CallRefused(47001)

@@ -1,4 +1,4 @@
-"""The simulated WeChat over HTTP, and its front page: how to use it."""
+"""The simulated WeChat over HTTP, and its front page, which explains how to use it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -44,7 +44,7 @@ HINTS: Final = {
         "alice (phone-13800138000 for the phone button), or start 'wxauth-desk dev' with WXAUTH_APP_ID"
     )
 }
-"""Hints for the developer by errcode of the simulated WeChat, appended to `detail`."""
+"""The hints for developers, by errcode of the simulated WeChat, which are appended to `detail`."""
 UNKNOWN_APP_HINT: Final = (
     "this WeChat is simulated: add another of its own apps by 'wxauth apps add', or start 'wxauth-desk dev' with "
     "WXAUTH_APP_ID for your mini-program"
@@ -69,9 +69,9 @@ def create_simulator(
 ) -> Starlette:
     """Return the simulated WeChat as an ASGI app.
 
-    Messages are pushed to the service over `push_transport`, if there is one, instead of HTTP. `pause` waits for so
-    many seconds, before a notice about a payment is repeated. If it `is_alone`, no wxauth is beside it, and the page
-    shows only what is of use without.
+    Messages are pushed to the service over `push_transport`, if there is one, instead of HTTP. `pause` waits for a
+    number of seconds before a notice about a payment is repeated. With `is_alone`, there is no wxauth next to it, and
+    the page shows only what works without wxauth.
     """
     wechat = simulator or Simulator()
     wires, receiver = Wires(), Receiver()
@@ -187,7 +187,10 @@ def _picture(picture: CodePicture) -> Response:
 
 
 async def _refuse_url(request: Request, exc: Exception) -> Response:
-    """As WeChat refuses a path, or a method, that it does not have. The desk and the controls answer by the status."""
+    """Refuse a path, or a method, that does not exist, like WeChat.
+
+    The desk and the controls respond with the status.
+    """
     assert isinstance(exc, HTTPException)
     path = request.url.path
     api, methods = next(((api, methods) for api, (methods, known) in API_PATHS.items() if known == path), ("", None))
@@ -208,7 +211,7 @@ def _control(
         try:
             given = answer(model.model_validate(body))
             return JSONResponse(await given if isawaitable(given) else given)
-        except ValidationError as exc:  # before ValueError, of which it is a subclass
+        except ValidationError as exc:  # before ValueError, because it is a subclass of it
             problem = exc.errors()[0]
             where = "".join(f"{part}: " for part in problem["loc"])
             return JSONResponse({"error": where + problem["msg"].removeprefix("Value error, ")}, status_code=422)
