@@ -169,7 +169,7 @@ class _CodeOfPerson(ControlOfPerson):
 
 
 class CodeRequest(_CodeOfPerson):
-    """The body of `POST /codes`, which makes a code of `wx.login`, or of WeChat's page or SDK for other kinds of apps."""
+    """The body of `POST /codes`, which makes a code of `wx.login` or, for other apps, of WeChat's page or SDK."""
 
     has_unionid: bool = True
     """Whether there is a unionid. It is False for an app that is not bound to an Open Platform account."""
