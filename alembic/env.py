@@ -1,4 +1,4 @@
-"""Runs Alembic on the connection that `wxauth.core.migrations` provides."""
+"""The environment of Alembic, which runs it on the connection that `wxauth.core.migrations` provides."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: all services in one run, in turns, so that slow moments of the machine affect all alike."""
+"""The command `python -m benchmarks`, which measures all services in turns, so that slow moments affect them alike."""
 
 import asyncio
 import json
@@ -24,9 +24,9 @@ from benchmarks.steady import main as steady
 from wxauth_desk.postgres import EmbeddedPostgres
 
 PEOPLE = 1000
-"""How many people have logged in before the first round."""
+"""The number of people who have logged in before the first round."""
 GUARDED_PER_LOGIN = 3
-"""Guarded calls are so cheap that the same precision takes more of them."""
+"""The factor by which there are more guarded calls, which are so cheap that equal precision takes more of them."""
 
 _KINDS = ("login", "guarded", "refresh")
 _SEEDING = Situation("login", 32, 0)
@@ -61,8 +61,8 @@ def main(
     strict: bool,
     faults: bool,
 ) -> None:
-    """Measure the CPU of logins, guarded calls and refreshes, beside Go, Express, a floor and a tutorial's."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended
+    """Measure the CPU of logins, guarded calls and refreshes, next to other services (see `benchmarks/services`)."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the processes it has started end, too
     if context.invoked_subcommand is not None:
         return
     if faults:
@@ -119,7 +119,7 @@ def run(
     apart: float = 0.0,
     syncs: bool = False,
 ) -> list[Sample]:
-    """Start everything, measure, stop everything.
+    """Start everything, measure, and stop everything.
 
     Raises: NotDone.
     """

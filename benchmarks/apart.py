@@ -1,6 +1,6 @@
-"""A long way to PostgreSQL: a proxy that passes everything on, each way after half of a delay.
+"""A proxy that simulates a long distance to PostgreSQL, and passes everything on after half a delay in each direction.
 
-Runs as a process: `python -m benchmarks.apart PORT SOCKET MILLISECONDS`.
+It runs as a process: `python -m benchmarks.apart PORT SOCKET MILLISECONDS`.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from benchmarks.processes import environment, free_port, running
 
 
 class Side(asyncio.Protocol):
-    """One side of a connection. What it gets leaves by the other side, later and in its order."""
+    """One end of a connection. The bytes that it receives leave by the other end, later and in their order."""
 
     def __init__(self, delay: float, target: str | None = None) -> None:
         self._delay, self._target = delay, target
@@ -55,7 +55,7 @@ class Side(asyncio.Protocol):
 
 @contextmanager
 def apart(url: str, milliseconds: float, folder: Path) -> Iterator[str]:
-    """The address of a PostgreSQL with a unix socket, so far away. With 0, its own."""
+    """Yield the address of a PostgreSQL with a unix socket through the proxy. With 0 ms, it is its own address."""
     [directory], [port_of_socket] = map(parse_qs(urlsplit(url).query).__getitem__, ("host", "port"))
     port = free_port()
     if not milliseconds:

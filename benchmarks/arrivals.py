@@ -1,9 +1,10 @@
-"""An open load generator: requests become due at a steady rate, whether or not earlier ones have been answered.
+"""An open load generator, whose requests become due at a steady rate, whether or not earlier ones have been answered.
 
-Runs as a process: `python -m benchmarks.arrivals PLAN`. PLAN and result are JSON. A latency counts from the moment at
-which the request was due, so that a service that stalls does not hide it by delaying the requests behind. With a rate
-of 0, all are due at once: each connection always has one under way. It prints `ready` when all connections are open
-and everybody is logged in, and starts after a line on standard input. A wrong answer is counted.
+It runs as a process: `python -m benchmarks.arrivals PLAN`. PLAN and result are JSON. A latency counts from the moment
+at which the request was due, so that a service that stalls cannot hide it by delaying the requests behind. With a rate
+of 0, all requests are due at once, and each connection always has one in progress. The process prints `ready` when all
+connections are open and all people are logged in, and starts after a line on standard input. Wrong responses are
+counted.
 """
 
 import asyncio
@@ -26,14 +27,16 @@ from benchmarks.load import FIRST_ADDRESS, HEAD, Connection, Holder, WrongAnswer
 from benchmarks.standin import code_for, openid_of
 
 Steady = Literal["first", "returning", "refresh", "me", "verify", "scan"]
-"""`first` and `returning` are logins; `scan` is the login to a site: page, picture, phone's claim and approval, code,
-tokens."""
+"""The kinds of requests.
+
+`first` and `returning` are logins. `scan` is the login to a site, with page, picture, the phone's claim and approval,
+code, and tokens.
+"""
 
 SITE = "shop"
 CALLBACK = "https://shop.example.com/callback"
 HOLDERS = 1000
-"""How many people are logged in before a load of those who have tokens. At most one of a person's requests is under
-way."""
+"""The number of people who are logged in before a load that needs tokens. Each has at most one request in progress."""
 
 _CAMERA = 1011
 _VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
@@ -66,23 +69,23 @@ class Plan:
     port: int
     connections: int
     rate: float
-    """Requests that become due in a second. 0: all at once."""
+    """The number of requests that become due in a second; 0 for all at once."""
     requests: int
     known_people: int
-    """People 0 to `known_people` - 1 have logged in before."""
+    """The number of people who have logged in before, who are numbered from 0."""
     first_number: int
     """The number of the first code, so that no code is used twice."""
     client_secret: str
-    """Of the site `SITE`."""
+    """The secret of the site `SITE`."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a run. Latencies in milliseconds."""
+    """The result of a run, with latencies in milliseconds."""
 
     finished: int
     errors: dict[str, int]
-    """How many answers were wrong, by what was said."""
+    """The number of wrong responses, by their content."""
     seconds: float
     p50_ms: float
     p99_ms: float
@@ -182,7 +185,8 @@ class Arrivals:
         await self._log_in(self._plan.known_people + number, connection)
 
     async def _return(self, number: int, connection: Connection) -> None:
-        # In an order that leaves no person in PostgreSQL's cache: a prime is no divisor of their number.
+        # People log in in an order that leaves none of them in PostgreSQL's cache, because a prime does not divide
+        # their number.
         await self._log_in(number * 7919 % self._plan.known_people, connection)
 
     async def _log_in(self, person: int, connection: Connection) -> None:

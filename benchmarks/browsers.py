@@ -1,7 +1,7 @@
-"""`python -m benchmarks.browsers`: the CPU of the page of a browser with a login, and how soon sites learn of its end.
+"""The command `python -m benchmarks.browsers`, which measures the page and the end of a browser's login.
 
-First, the page that offers to continue and the page with a code take turns, and their CPU is compared. Then somebody
-with sessions of 20 sites is banned while others log in, and each site's logout token is timed, from the ban's own time.
+First, the page that offers to continue and the page with a code take turns, and their CPU is compared. Then a user with
+sessions of 20 sites is banned while others log in, and each site's logout token is timed, from the ban's own time.
 """
 
 import asyncio
@@ -33,10 +33,10 @@ from wxauth_desk.postgres import EmbeddedPostgres
 
 SITES: Final = [f"wxauth-site-{number}" for number in range(20)]
 PAGES: Final = 500
-"""Pages of each kind in a round."""
+"""The number of pages of each kind in a round."""
 SECONDS: Final = 20
 PROMISED: Final = 2.0
-"""Seconds within which every site is told."""
+"""The number of seconds within which every site must receive its logout token."""
 
 _CALLBACK: Final = "http://127.0.0.1/callback"
 _VERIFIER: Final = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
@@ -78,7 +78,7 @@ async def _measure(contender: Contender, folder: Path, rounds: int, rate: int) -
 
 
 async def _receive(port: int, told: dict[str, float]) -> None:
-    """Take logout tokens in this process, and record when each site's comes."""
+    """Receive logout tokens in this process, and record when each site's token arrives."""
 
     async def take(request: web.Request) -> web.Response:
         told[request.path] = datetime.now(UTC).timestamp()
@@ -108,7 +108,7 @@ async def _add_sites(database_url: str, port: int) -> None:
 
 
 async def _log_in_everywhere(browser: httpx.AsyncClient) -> str:
-    """Log in to the first site by a scan, and continue at the others; the person's id."""
+    """Log in to the first site by a scan, and continue at the others. Return the user's id."""
     login = (await browser.post("/v1/login", json={"code": code_for(_PERSON, 1).decode()})).json()
     phone = {"Authorization": f"Bearer {login['access_token']}"}
     for number, site in enumerate(SITES):

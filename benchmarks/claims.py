@@ -1,4 +1,4 @@
-"""`python -m benchmarks.claims`: what claims of the operator's add to the making of an access token."""
+"""The command `python -m benchmarks.claims`, which measures the cost of the operator's own claims in access tokens."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -14,7 +14,7 @@ from wxauth.core.users import UserInSession
 from wxauth.tokens import SigningKey, TokenIssuer
 
 TOKENS: Final = 500
-"""Tokens per template and round."""
+"""The number of tokens per template and round."""
 TEMPLATES: Final[Mapping[str, Mapping[str, Any] | None]] = {
     "none": None,
     "none, again": None,
@@ -83,7 +83,7 @@ def _cost(issuer: TokenIssuer, key: SigningKey, template: Template | None) -> fl
 
 
 def _added(costs: Sequence[float], bare: Sequence[float]) -> float:
-    """Return the median over the rounds, in each of which both took turns."""
+    """Return the median of the differences, over the rounds in which both took turns."""
     return median(cost - base for cost, base in zip(costs, bare, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""The measured services, each a real process with one worker and a database of its own."""
+"""The measured services, each of which is a real process with one worker and a database of its own."""
 
 import base64
 import json
@@ -26,14 +26,14 @@ KINDS_OF: dict[str, tuple[Kind, ...]] = {
     "tutorial": ("login", "guarded"),
     "without_wechat": ("refresh",),
 }
-"""The situations in which a service takes part."""
+"""The kinds of requests that each service can serve."""
 NAMES = tuple(KINDS_OF)
 
 _WHOLE = ("go_whole", "go_tables")
 _OURS = ("wxauth", "earlier")
 _ON_OUR_TABLES = (*_OURS, "go_tables", "without_wechat")
 _ROWS = ("users", "identities", "sessions")
-"""The tables of a service that keeps sessions."""
+"""The tables of a service that stores sessions."""
 _APP = {"APP_ID": "wxbench00000000001", "APP_SECRET": secrets.token_hex(16)}
 _SECRET_KEY = base64.b64encode(secrets.token_bytes(32)).decode()
 
@@ -52,7 +52,7 @@ class Contender:
     """The distance between the numbers of people who log in one after the other."""
     row_counts: tuple[str, ...] = field(default=("users",))
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Of our own service."""
+    """The environment of our own service."""
 
     def load_in(self, kind: Kind) -> Kind:
         """Return the request in each situation.
@@ -71,7 +71,10 @@ class Contender:
 
     @property
     def share_of_requests(self) -> float:
-        """The tutorial's requests are so expensive that a third of them gives the same precision."""
+        """The share of the requests that a service gets.
+
+        The tutorial's are so expensive that a third gives equal precision.
+        """
         return 1 / 3 if self.name == "tutorial" else 1.0
 
 
@@ -88,8 +91,8 @@ def started(
 ) -> Iterator[Contender]:
     """Run one of `NAMES` while the block runs.
 
-    `more` are settings of ours, `served_by` is a command in place of `wxauth serve`, and `checkout` has the version of
-    ours that runs.
+    `more` contains settings of wxauth, `served_by` is a command in place of `wxauth serve`, and `checkout` is the
+    folder with the version of wxauth to run.
     """
     port = free_port()
     own_settings = {

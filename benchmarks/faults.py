@@ -1,4 +1,4 @@
-"""The cost of failures: phones log in and refresh while something breaks, and every loss is counted.
+"""The cost of failures, measured by phones that log in and refresh while something breaks. Every loss is counted.
 
 `python -m benchmarks.faults` runs two replicas behind Caddy, with the Caddyfile of `deploy/compose`, on a primary and
 its standby. It needs caddy, pgbouncer and redis-server.
@@ -32,15 +32,16 @@ from benchmarks.standin import code_for
 
 PHONES = 24
 PAUSE = 0.2
-"""Seconds between two actions of a phone."""
+"""The number of seconds between two actions of a phone."""
 RETRY_PAUSE = 0.5
-"""Seconds after which a phone repeats a request that got no answer, or an answer that asks to try again."""
+"""The number of seconds after which a phone repeats a request that got no response, or was told to try again."""
 LOGIN_EVERY = 4
-"""One action of a phone in four is a new login. The others are refreshes."""
+"""The number of actions of a phone for each new login. The other actions are refreshes."""
 CALM = 4.0
-"""Seconds before the fault, and again after recovery."""
+"""The number of seconds before the fault, and again after recovery."""
 DETECTION = 5.0
-"""Seconds from the primary's death to the standby's promotion. A cluster manager needs them to be sure."""
+"""The number of seconds from the primary's death to the standby's promotion, as with a cluster manager.
+"""
 ANSWER_TIMEOUT = 15.0
 
 _NOBODY = 65534
@@ -51,15 +52,15 @@ _SAY_AGAIN = frozenset({429, 500, 502, 503, 504})
 
 @dataclass
 class Losses:
-    """What phones observed from the fault on."""
+    """The losses that phones observed from the fault on."""
 
     requests: int = 0
     failed: int = 0
-    """Requests without an answer, or with one that asks to try again."""
+    """The number of requests without a response, or with one that says to try again."""
     logins: list[str] = field(default_factory=list)
-    """The sessions of all logins answered with 200, from the beginning."""
+    """The sessions of all logins that returned 200, from the beginning."""
     sessions_ended: int = 0
-    """Refreshes that were refused for good, after which the person must log in again."""
+    """The number of refreshes that finally failed, so that the user must log in again."""
     last_good: dict[str, float] = field(default_factory=dict)
     longest_gap: dict[str, float] = field(default_factory=dict)
 
@@ -78,15 +79,15 @@ class Outcome:
     requests: int
     failed: int
     without_login: float
-    """Seconds, the longest time in which nobody could log in."""
+    """The longest time in which no user could log in, in seconds."""
     without_refresh: float
     logins_lost: int
-    """Logins that were answered with 200, and are not in the database afterwards."""
+    """The number of logins that returned 200, and are not in the database afterwards."""
     sessions_ended: int
 
 
 class Phone:
-    """Logs in and refreshes, as the client for mini-programs does. A request without an answer is sent again."""
+    """Logs in and refreshes, like the client for mini-programs. A request without a response is sent again."""
 
     def __init__(self, number: int, client: httpx.AsyncClient, losses: Losses) -> None:
         self._number = number
@@ -115,7 +116,7 @@ class Phone:
         return {"code": code_for(self._number, self._codes).decode()}
 
     async def _ask(self, kind: str, body: Callable[[], dict[str, str]]) -> dict[str, Any] | None:
-        """Send a request until it is answered. Returns the answer, or None if it is a final refusal."""
+        """Send a request until it is answered. Return the response, or None for a final refusal."""
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
             self._losses.requests += 1
@@ -158,13 +159,13 @@ class Server:
             )
 
     async def end(self, number: int) -> None:
-        """Send a signal, and wait for the end."""
+        """Send a signal, and wait until the process has ended."""
         assert self.process is not None
         self.process.send_signal(number)
         await asyncio.to_thread(self.process.wait, _PATIENCE)
 
     def kill(self) -> None:
-        """Kill the process group at once."""
+        """Kill the process group immediately."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -199,7 +200,7 @@ class Replicated:
 
     @property
     def url(self) -> str:
-        """A URL of both servers, for whichever is the primary."""
+        """The URL of both servers, which connects to the current primary."""
         ports = ",".join(map(str, self.PORTS))
         return f"postgresql://postgres@/wxauth?host={self._folder},{self._folder}&port={ports}"
 
@@ -219,7 +220,7 @@ class Replicated:
             "max_connections": 100,
             "shared_buffers": "64MB",
             "timezone": "UTC",
-            "fsync": "off",  # a process is killed here, not a machine
+            "fsync": "off",  # safe, because only a process is killed here, not a machine
             "synchronous_commit": "on",
             "synchronous_standby_names": "*" if is_synchronous and number == 0 else "",
         }
@@ -250,7 +251,7 @@ class Replicated:
 
 @dataclass
 class Site:
-    """Everything that runs during a fault."""
+    """All processes that run during a fault."""
 
     url: str
     database_url: str
@@ -277,7 +278,7 @@ class Site:
 
 @asynccontextmanager
 async def site(folder: Path, database_url: str, **settings: str) -> AsyncIterator[Site]:
-    """Two replicas behind Caddy, on a migrated database, with a stand-in for WeChat."""
+    """Run two replicas behind Caddy, on a migrated database, with a stand-in for WeChat."""
     with ExitStack() as stack:
         wechat_port = stack.enter_context(stand_in(folder))
         front_port, ports = free_port(), [free_port(), free_port()]
@@ -324,7 +325,7 @@ Fault = Callable[[Site], Awaitable[None]]
 
 
 async def suffer(name: str, place: Site, fault: Fault, *, look_at: str) -> Outcome:
-    """Have phones use the site, break something, and count the losses."""
+    """Let phones use the site, break something, and count the losses."""
     over = asyncio.Event()
     limits = httpx.Limits(max_connections=PHONES * 2)
     async with httpx.AsyncClient(base_url=place.url, timeout=ANSWER_TIMEOUT, limits=limits) as client:
@@ -352,7 +353,7 @@ async def suffer(name: str, place: Site, fault: Fault, *, look_at: str) -> Outco
 
 
 async def failover(folder: Path, *, is_synchronous: bool) -> Outcome:
-    """Return the primary is killed, and its standby promoted."""
+    """Kill the primary, and promote its standby."""
     with Replicated(folder, is_synchronous=is_synchronous) as postgres:
 
         async def fault(_: Site) -> None:
@@ -366,7 +367,7 @@ async def failover(folder: Path, *, is_synchronous: bool) -> Outcome:
 
 
 async def pgbouncer_restart(folder: Path) -> Outcome:
-    """PgBouncer is stopped and restarted."""
+    """Stop PgBouncer, and restart it."""
     port = free_port()
     with Replicated(folder, is_synchronous=False) as postgres:
         (folder / "pgbouncer.ini").write_text(f"""\
@@ -399,7 +400,7 @@ server_login_retry = 1
 
 
 async def redis_death(folder: Path) -> Outcome:
-    """Redis is killed, and restarted after a while."""
+    """Kill Redis, and restart it after a while."""
     port = free_port()
     command = [_program("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     redis = Server(command, folder=folder, env=os.environ, name="redis", drop=False)
@@ -420,14 +421,14 @@ async def redis_death(folder: Path) -> Outcome:
 
 
 async def rolling_restart(folder: Path) -> Outcome:
-    """Return each replica in turn is ended with SIGTERM and restarted."""
+    """End each replica in turn with SIGTERM, and restart it."""
 
     async def fault(place: Site) -> None:
         for number, replica in enumerate(place.replicas):
             await replica.end(signal.SIGTERM)
             replica.start()
             await place.until_ready(number)
-            await asyncio.sleep(1.5)  # until the proxy has noticed
+            await asyncio.sleep(1.5)  # long enough for the proxy to notice
 
     with Replicated(folder, is_synchronous=False) as postgres:
         async with site(folder, postgres.url) as place:
@@ -435,7 +436,7 @@ async def rolling_restart(folder: Path) -> Outcome:
 
 
 async def replica_death(folder: Path) -> Outcome:
-    """Return one replica is killed and restarted."""
+    """Kill one replica, and restart it."""
 
     async def fault(place: Site) -> None:
         place.replicas[0].kill()
@@ -458,7 +459,7 @@ FAULTS: dict[str, Callable[[Path], Awaitable[Outcome]]] = {
 
 
 async def run(names: Sequence[str]) -> list[Outcome]:
-    """Run one fault after the other, each with processes of its own."""
+    """Run the faults one after the other, each with its own processes."""
     outcomes = []
     for name in names:
         with private_folder() as folder:
@@ -484,7 +485,8 @@ def as_markdown(outcomes: Sequence[Outcome]) -> str:
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="wxf-", dir="/tmp") as name:  # a socket's path has at most 107 characters
+    # The path of a socket has at most 107 characters.
+    with tempfile.TemporaryDirectory(prefix="wxf-", dir="/tmp") as name:
         yield Path(name)
 
 
@@ -531,7 +533,7 @@ def main(only: tuple[str, ...], json_path: Path | None, strict: bool) -> None:
     click.echo(as_markdown(outcomes))
     if json_path is not None:
         json_path.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
-    # A primary that acknowledges a commit before the standby has it may lose that commit.
+    # A primary that acknowledges a commit before the standby has received it can lose that commit.
     kept = [outcome for outcome in outcomes if "asynchronous" not in outcome.fault]
     sys.exit(1 if strict and any(outcome.logins_lost or outcome.sessions_ended for outcome in kept) else 0)
 

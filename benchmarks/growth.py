@@ -1,4 +1,4 @@
-"""`python -m benchmarks.growth`: logins, chores and searches among many users, and whether memory grows."""
+"""The command `python -m benchmarks.growth`, for logins and chores among many users, and for memory."""
 
 import asyncio
 import os
@@ -37,16 +37,16 @@ from wxauth_desk.postgres import EmbeddedPostgres
 AT_ONCE = 8
 TURNS = 10
 WARM_UP = 2000
-"""Logins before the first one that counts: they fill the caches, and PostgreSQL settles on plans."""
+"""The number of logins before the first that counts. They fill the caches, and let PostgreSQL choose its plans."""
 SETTLED = 11
-"""Seconds after which an idle backend has reported its statistics."""
+"""The number of seconds after which an idle backend has reported its statistics."""
 QUEUE = 1_000_000
-"""Events that wait for a place in the feed."""
+"""The number of events that wait for a place in the feed."""
 EARLY, LATE = 5_000, 50_000
-"""Logins after which the memory is measured."""
+"""The numbers of logins after which the memory is measured."""
 MOST_GROWTH = 1.15
 UNUSED, KEPT = timedelta(days=30), timedelta(days=30)
-"""How long an unused session lasts, and how long it is kept after that: the defaults of the settings."""
+"""The lifetime of an unused session, and the time for which it is stored after its end, as in the default settings."""
 
 _APP = "wx0123456789abcdef"
 _USER_AGENT = (
@@ -55,18 +55,22 @@ _USER_AGENT = (
 )
 _LOGINS = Situation("login", 32, 0)
 _SPREAD = 600_011
-"""A prime, so that sessions are opened in another order than users were created."""
+"""A prime that orders sessions differently from the users' creation."""
 _BATCH = 500_000
 _TABLES = ("users", "identities", "sessions")
 _OPTIONS = {"shared_buffers": "1GB", "max_wal_size": "4GB", "maintenance_work_mem": "256MB", "track_io_timing": "on"}
 _LOADING = {"autovacuum": "off", "wal_level": "minimal", "max_wal_senders": "0"}
 _LASTING = {"synchronous_commit": "on"}
 
-# As the service would have written them, but without triggers and foreign keys, in batches. The sessions began within
-# the lifetime of an unused session. Their ids are in the order of their beginning, their users are not.
+# The rows are written as the service would have written them, but without triggers and foreign keys, in batches. The
+# sessions began within the lifetime of an unused session. Their ids are in the order of their beginning, but not in the
+# order of their users.
 _USER_ID = "('00000000-0000-7000-8000-' || lpad(to_hex({}), 12, '0'))::uuid"
 _OPENID = "'o' || translate(left(encode(sha256(int8send(({})::bigint)), 'base64'), 27), '+/', '-_')"
-"""As random as WeChat's, so that each adds to another page of its index. As `_openid` does."""
+"""SQL for an openid as random as WeChat's, so that each is on another page of its index.
+
+`_openid` computes it in Python.
+"""
 _USERS = f"""
 INSERT INTO users (id, nickname, created_at, last_login_at)
 SELECT {_USER_ID.format("n")}, CASE WHEN n % 20000 = 0 THEN '王亮' ELSE 'user ' END || n, now(), now()
@@ -103,16 +107,16 @@ SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn AS wal, wal_fpi AS pages_in_w
 
 @dataclass(frozen=True)
 class Cost:
-    """What a login cost in PostgreSQL."""
+    """The cost of a login in PostgreSQL."""
 
     cpu_us: float
-    """Of the backends that did the work."""
+    """The CPU time of the backends that did the work, in microseconds."""
     wal: float
-    """Bytes."""
+    """The number of bytes written to the WAL."""
     pages_in_wal: float
-    """Whole-page images written to the WAL."""
+    """The number of whole-page images written to the WAL."""
     read: float
-    """Pages that were not in PostgreSQL's own cache."""
+    """The number of pages that were not in PostgreSQL's own cache."""
     hit: float
     p50_ms: float
     p99_ms: float
@@ -264,7 +268,10 @@ async def _compressions(place: Place) -> list[str]:
 
 
 async def _costs(places: Sequence[Place], kind: str, logins: int) -> dict[int, Cost]:
-    """The cost per login: for CPU the lowest of the turns, because a busy machine only adds; otherwise the mean."""
+    """Return the cost per login.
+
+    For CPU, it is the lowest of the turns, because a busy machine only adds to it; otherwise the mean.
+    """
     await asyncio.sleep(SETTLED)
     before = {place.number: await place.connection.fetchrow(_WRITTEN) for place in places}
     cpu = defaultdict[int, list[float]](list)
@@ -321,7 +328,7 @@ def _nanoseconds(pid: int) -> int:
 
 
 async def _rest(url: str, number: int) -> None:
-    """The sizes of the tables, searches, the feed's queue, a lap of the sweep, and vacuum."""
+    """Print the sizes of the tables, and time searches, the feed's queue, a full sweep, and vacuum."""
     connection = await asyncpg.connect(url)
     database = Database(url)
     try:
@@ -414,7 +421,7 @@ async def _time_sweep(database: Database) -> None:
 
 
 async def _time_vacuum(connection: asyncpg.Connection, table: str) -> None:
-    """Vacuum as autovacuum would, with its pauses, and with the indexes, which it includes after some days' sweeps."""
+    """Vacuum like autovacuum, with its pauses, and including the indexes, as after some days of deletions."""
     dead = await connection.fetchval("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = $1", table)
     await connection.execute("SET vacuum_cost_delay = 2")
     before, began = await connection.fetchval("SELECT pg_current_wal_insert_lsn()"), perf_counter()
@@ -425,7 +432,7 @@ async def _time_vacuum(connection: asyncpg.Connection, table: str) -> None:
 
 
 def _watch_memory(folder: Path) -> bool:
-    """Return whether a worker uses hardly more memory after many logins than after some."""
+    """Return whether a worker uses hardly more memory after many logins than after a few."""
     with ExitStack() as stack:
         postgres = stack.enter_context(EmbeddedPostgres(folder / "small", lasting=False))
         wechat_port = stack.enter_context(stand_in(folder))

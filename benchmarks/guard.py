@@ -1,4 +1,4 @@
-"""`python -m benchmarks.guard`: the cost of a guarded call over a bare verification, and of importing the guard."""
+"""The command `python -m benchmarks.guard`, which prices a guarded call, and the import of the guard."""
 
 import asyncio
 import resource
@@ -26,16 +26,19 @@ from wxauth_guard.keys import VerificationKey
 
 ISSUER: Final = "https://auth.test"
 CALLS: Final = 500
-"""Calls per contender and round."""
+"""The number of calls per contender and round."""
 KNOWN: Final = 1000
-"""Users whose tokens have been seen before, and are used again in turn."""
+"""The number of users whose tokens have been seen before, and are used again in turn."""
 TARGET: Final = 1.3
 SIGNER: Final = SigningKey.generate()
 KEY: Final = SIGNER.verification_key.key
 DECODE_OPTIONS: Final = {f"require_{name}": True for name in ("exp", "aud", "iss", "sub", "iat")}
 QUIET: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "logs": False}
 IMPORTS: Final = ("fastapi", "fastapi, httpx, jose.jwk", "wxauth_guard", "wxauth_guard.jwks")
-"""The third is for a guard with its own keys, the fourth for one that reads its issuer's keys."""
+"""The modules whose import is timed.
+
+The third is for a guard with its own keys, and the fourth for a guard that reads its issuer's keys.
+"""
 
 
 class OneKey:
@@ -45,7 +48,7 @@ class OneKey:
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to serve a call. Its arguments are prepared before the time is taken."""
+    """A way to serve a call. Its arguments are prepared before the measurement begins."""
 
     name: str
     prepare: Callable[[str], Any]
@@ -60,7 +63,7 @@ class Contender:
 @click.option("--rounds", type=click.IntRange(1), default=15, show_default=True, help="After one that is not counted.")
 @click.option("--strict", is_flag=True, help="Exit with status 1 where the target is missed.")
 def main(rounds: int, strict: bool) -> None:
-    """Measure CPU µs per call in this process, the contenders in turn, every answer looked at."""
+    """Measure CPU µs per call in this process, with the contenders in turn, and check every response."""
     click.echo("| call | CPU µs | adds µs | x `key.verify` | x `jwt.decode` |\n|---|--:|--:|--:|--:|")
     samples = asyncio.run(run(rounds))
     bare, decode = samples["key.verify"], samples["jwt.decode"]
@@ -82,7 +85,7 @@ def main(rounds: int, strict: bool) -> None:
 
 
 async def run(rounds: int) -> dict[str, list[float]]:
-    """CPU µs per call, by contender, one value per round."""
+    """Return CPU µs per call, by contender, with one value per round."""
     entrants = contenders()
     known = list(islice(tokens(), KNOWN))
     again = {contender.name: cycle(known) for contender in entrants}
@@ -104,7 +107,10 @@ async def run(rounds: int) -> dict[str, list[float]]:
 
 
 def contenders() -> list[Contender]:
-    """Return a guard with its app serves either known or new tokens, so that neither benefits the other."""
+    """Return the contenders.
+
+    A guard with its app serves either known or new tokens, so that neither benefits the other.
+    """
     return [
         Contender("key.verify", parts_of, verify_bare),
         Contender("jwt.decode", str, decode),
@@ -210,7 +216,10 @@ def serving(app: ASGIApp) -> Callable[[Scope], Awaitable[None]]:
 
 
 def import_costs() -> dict[str, float]:
-    """CPU ms of a fresh process that imports these, minus that of one that imports nothing; medians, in turns."""
+    """Return the CPU ms of a fresh process that imports these modules, minus an empty process.
+
+    They are medians, in turns.
+    """
     costs: dict[str, list[float]] = {modules: [] for modules in ("sys", *IMPORTS)}
     for _ in range(9):
         for modules, found in costs.items():

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.housekeeping`: sweeping and resealing a million sessions, and the cost of an index."""
+"""The command `python -m benchmarks.housekeeping`, which sweeps and reseals a million sessions, and prices an index."""
 
 import asyncio
 import random
@@ -26,7 +26,7 @@ from wxauth_desk.postgres import EmbeddedPostgres
 SESSIONS = 1_000_000
 USERS = 200_000
 OVER = 20
-"""One session in this many ended so long ago that it is swept."""
+"""The number of sessions for each one that ended so long ago that it is deleted."""
 CALLS = 20_000
 ROUNDS = 3
 KEPT_AFTER_THE_END = timedelta(days=30)
@@ -58,7 +58,7 @@ _STATE = """
 
 
 async def fill(connection: asyncpg.Connection) -> None:
-    """Logins of 120 days, in the order of time, as they would have come."""
+    """Insert logins of 120 days, in the order of time, as they would have come."""
     await connection.execute(_USERS)
     await connection.execute(_IDENTITIES)
     await connection.copy_records_to_table("sessions", records=_sessions(), columns=_COLUMNS)
@@ -117,7 +117,7 @@ async def time_reseal(database: Database) -> None:
 
 
 async def time_calls(url: str, connection: asyncpg.Connection, schema: str) -> None:
-    """Refreshes, each of another session, and logins: how long they take and what they write."""
+    """Time refreshes, each of another session, and logins, and measure what they write."""
     sessions = await connection.fetch("SELECT id, generation FROM sessions WHERE expires_at > $1", NOW)
     for call in (refresh, log_in):
         before, times = await connection.fetchrow(_STATE), []
@@ -185,7 +185,7 @@ async def measure(url: str) -> None:
 
 @click.command()
 def main() -> None:
-    """Time sweep, reseal, refresh and login on a million sessions, without and with an index on expires_at."""
+    """Time the sweep, reseal, refresh and login on a million sessions, without and with an index on expires_at."""
     with (
         tempfile.TemporaryDirectory(prefix="wxauth-benchmarks-") as folder,
         EmbeddedPostgres(Path(folder) / "postgres", lasting=False) as postgres,

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.instructions`: instructions per request, which are the same on a busy machine."""
+"""The command `python -m benchmarks.instructions`, which counts instructions per request, even on a busy machine."""
 
 import asyncio
 import re
@@ -19,7 +19,7 @@ from wxauth.core.settings import Settings, load_settings
 from wxauth_desk.postgres import EmbeddedPostgres
 
 CONNECTIONS = 4
-"""Few, because each person's login before a load of another kind is counted with it."""
+"""The number of connections. It is small, because each one's login before a load of another kind is counted, too."""
 SITUATIONS = (
     Situation("login", CONNECTIONS, 0),
     Situation("guarded", CONNECTIONS, None),
@@ -35,7 +35,7 @@ SECONDS = 600.0
 def main(requests: int, rounds: int) -> None:
     """Count the instructions of logins, guarded calls and refreshes by Valgrind's Callgrind, in four minutes.
 
-    Rounds differ by less than a hundredth. To compare two commits, run it in a clone of each. What the kernel does is
+    Rounds differ by less than 1 %. To compare two commits, run it in a clone of each. Instructions of the kernel are
     not counted.
     """
     with ExitStack() as stack:
@@ -43,7 +43,7 @@ def main(requests: int, rounds: int) -> None:
         postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres", lasting=False))
         asyncio.run(make_databases(postgres.url(), ["wxauth"]))
         port = stack.enter_context(stand_in(folder))
-        # A process that Callgrind has seen fork cannot be asked: so there is one.
+        # There is only one process, because Callgrind cannot be queried after the process has forked.
         served_by = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/counts", sys.executable)
         contender = stack.enter_context(
             started(
@@ -67,7 +67,7 @@ def main(requests: int, rounds: int) -> None:
 
 
 def _counted_since(contender: Contender, folder: Path) -> int:
-    """Return the instructions since it was last called."""
+    """Return the number of instructions since the last call of this function."""
     known = set(folder.glob("counts.*"))
     subprocess.run(["callgrind_control", "--dump", str(contender.pid)], check=True, capture_output=True)
     (dump,) = set(folder.glob("counts.*")) - known

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.keeper`: what signatures and messages handed on cost, beside `/v1/me` and a login."""
+"""The command `python -m benchmarks.keeper`, for the cost of signatures and forwarded messages against a login."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ from wxauth_desk.wechat.push import Mode, sign_push
 
 CONNECTIONS: Final = 32
 CLIENTS: Final = 200
-"""As many as have 100 signatures a second each, more than are made."""
+"""The number of clients, each limited to 100 signatures a second, which together are more than are made."""
 PLAIN: Final = {"app_id": "wxbench00000000001", "app_secret": "0" * 32, "push_token": "PushTokenOfTheFirst"}
 SEALED: Final = {**PLAIN, "app_id": "wxbench00000000002", "push_token": "PushTokenOfAnother", "push_aes_key": "k" * 43}
 PAID: Final = {
@@ -46,19 +46,19 @@ PAID: Final = {
     "GoodsInfo": {"ProductId": "membership", "Quantity": 1, "OrigPrice": 990, "ActualPrice": 990, "Attach": ""},
 }
 TARGETS: Final = {"signature": ("me", 1.2), "sealed message": ("login", 2.0), "plain message": ("login", 2.0)}
-"""What each may cost at most, as a multiple of something else."""
+"""The maximum cost of each kind, as a multiple of the cost of another kind."""
 
 
 @dataclass
 class Load:
-    """The requests of each kind, of people who have logged in and clients who have been added."""
+    """The requests of each kind, from people who have logged in and clients that were added."""
 
     service: Contender
     clients: list[Credentials]
     numbers: "count[int]"
 
     async def run(self, kind: str, requests: int) -> float:
-        """Send so many, over `CONNECTIONS` at once. Returns the service's CPU time for each, in µs.
+        """Send this number of requests, over `CONNECTIONS` at once. Return the service's CPU time for each, in µs.
 
         Raises: WrongAnswer.
         """
@@ -116,7 +116,7 @@ class Load:
 @click.option("--requests", type=click.IntRange(100), default=3000, show_default=True, help="Of each kind and round.")
 @click.option("--strict", is_flag=True, help="Exit with status 1 where a target is missed.")
 def main(rounds: int, requests: int, strict: bool) -> None:
-    """Measure CPU µs per request in the service's one process, the kinds in turn."""
+    """Measure CPU µs per request in the service's one process, with the kinds in turn."""
     samples: dict[str, list[float]] = {
         kind: [] for kind in ("me", "signature", "login", "sealed message", "plain message")
     }

@@ -1,7 +1,7 @@
-"""A cheap load generator: N kept-alive connections, each with one request under way.
+"""A cheap load generator with N kept-alive connections, each of which has one request in progress.
 
-Runs as a process: `python -m benchmarks.load PLAN`. PLAN and result are JSON. It prints `ready` when all connections
-are open, starts after a line on standard input, and checks every answer: a wrong one ends it.
+It runs as a process: `python -m benchmarks.load PLAN`. PLAN and result are JSON. It prints `ready` when all connections
+are open, starts after a line on standard input, and checks every response. A wrong response ends it.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from benchmarks.standin import code_for, openid_of
 Kind = Literal["login", "guarded", "refresh"]
 
 NEW_USER_EVERY = 5
-"""One login in five is a person's first."""
+"""The number of logins for each one that is a person's first."""
 
 _ANSWER_TIMEOUT = 60.0
 FIRST_ADDRESS = int(IPv4Address("10.0.0.0"))
@@ -36,7 +36,7 @@ class Plan:
     requests: int
     seconds: float
     known_people: int
-    """People 0 to `known_people` - 1 have logged in before. With 0, every person is new."""
+    """The number of people who have logged in before, numbered from 0. If it is 0, every person is new."""
     stride: int
     """The distance from one person to the next. A large one leaves no person in PostgreSQL's cache."""
     first_number: int
@@ -70,7 +70,7 @@ class WrongAnswer(Exception):
 
 
 class Load:
-    """The requests of one run, given to whichever connection is free."""
+    """The requests of one run, each sent by the next free connection."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -166,7 +166,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Status line and fields, and body."""
+    """A response, with its status line, fields and body."""
 
     head: bytes
     body: bytes
@@ -185,13 +185,13 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
 
     def send(self, request: bytes) -> "asyncio.Future[Answer]":
-        """Send a request, and return the answer, whatever its status."""
+        """Send a request, and return the response, whatever its status."""
         self._answer = self._loop.create_future()
         self._transport.write(request)
         return self._answer
 
     async def ask(self, request: bytes) -> bytes:
-        """Send a request, and return the body of the answer. Raises: WrongAnswer, unless its status is 200."""
+        """Send a request, and return the body of the response. Raises: WrongAnswer, unless its status is 200."""
         answer = await self.send(request)
         if answer.status != b"200":
             raise WrongAnswer(f"{answer.head[:12].decode()}: {answer.body[:300]!r}")
@@ -217,7 +217,8 @@ class Connection(asyncio.Protocol):
 
 
 def login(person: int, code: bytes) -> bytes:
-    # From the person's own address, forwarded as by a reverse proxy, because logins are limited by address.
+    # The request comes from the person's own address, forwarded as by a reverse proxy, because logins are limited by
+    # address.
     address = IPv4Address(FIRST_ADDRESS + person).compressed.encode()
     return post(b"/v1/login", b'{"code":"%b"}' % code, b"X-Forwarded-For: %b\r\n" % address)
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.moving`: import and export of users by the commands, with logins at the same time."""
+"""The command `python -m benchmarks.moving`, which imports and exports users during logins."""
 
 import asyncio
 import csv
@@ -35,7 +35,7 @@ def app_of(n: int) -> str:
 
 
 def lines(number: int) -> Iterator[dict[str, str]]:
-    """Lines with people of a made-up backend."""
+    """Yield lines with people of a made-up back end."""
     for n in range(number):
         person = person_of(n)
         yield {
@@ -52,7 +52,7 @@ def lines(number: int) -> Iterator[dict[str, str]]:
 
 
 class Run:
-    """A command in a process of its own, with its duration and peak memory."""
+    """A command in its own process, with its duration and peak memory."""
 
     def __init__(self, *arguments: str, url: str) -> None:
         self._arguments = arguments
@@ -78,7 +78,7 @@ class Run:
         self.output = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
         self.seconds, self.peak_mib = perf_counter() - began, usage.ru_maxrss / 1024
-        if os.waitstatus_to_exitcode(status) not in (0, 1):  # 1: lines were refused
+        if os.waitstatus_to_exitcode(status) not in (0, 1):  # 1 means that lines were refused
             raise click.ClickException(f"{' '.join(self._arguments)} ended with status {status}")
 
 
@@ -116,7 +116,7 @@ async def emptied(url: str) -> None:
 async def measure(url: str, folder: Path, number: int) -> float:
     """Print the durations, and return the import's peak of memory."""
     file, as_csv, out = folder / f"{number}.jsonl", folder / f"{number}.csv", folder / "out.jsonl"
-    with file.open("w") as opened:  # not held in memory: a command's peak would include this process's
+    with file.open("w") as opened:  # not held in memory, because a command's peak would include this process's memory
         opened.writelines(f"{json.dumps(line)}\n" for line in lines(number))
     with as_csv.open("w", newline="") as opened:
         writer = csv.writer(opened)
@@ -157,7 +157,7 @@ def say(what: str, number: int, run: Run) -> None:
 @click.command()
 @click.option("--lines", "numbers", type=int, multiple=True, default=(20_000, 200_000), show_default=True)
 def main(numbers: tuple[int, ...]) -> None:
-    """Measure moving in and out; the time of a command's start is part of it."""
+    """Measure import and export. The time of a command's start is included."""
 
     async def run(url: str, folder: Path) -> list[float]:
         database = Database(url)

@@ -1,4 +1,4 @@
-"""The peers in other languages: whether their tools are installed, and how to build them."""
+"""The compared services in other languages, whether their tools are installed, and how to build them."""
 
 import json
 import os
@@ -18,7 +18,7 @@ _GO_PEER = _SOURCES / "go"
 
 
 def missing(name: str) -> str | None:
-    """What this machine lacks for a service, or the command that installs it; None if nothing is missing."""
+    """Return what this machine lacks for a service, or the command that installs it; None if nothing is missing."""
     if name in _GO and not shutil.which("go"):
         return "Go, as new as benchmarks/services/go/go.mod says"
     if name == "express" and not (shutil.which("node") and shutil.which("npm")):
@@ -37,7 +37,7 @@ def command_of(name: str, folder: Path) -> Sequence[str]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the tools of those peers that can run here."""
+    """Return the versions of the tools of the services that can run here."""
     told = {}
     if missing("go") is None:
         pgx = (_GO_PEER / "go.mod").read_text().partition("pgx/v5 v")[2].split()[0]

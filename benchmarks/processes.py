@@ -1,4 +1,4 @@
-"""Processes of a run: starting, stopping, and reading their CPU time."""
+"""The processes of a run, which are started, stopped, and whose CPU time is read."""
 
 import os
 import socket
@@ -100,7 +100,7 @@ def free_port() -> int:
 
 
 def environment(**values: str) -> dict[str, str]:
-    """This process's environment without wxauth's settings, plus these values."""
+    """Return this process's environment without wxauth's settings, plus these values."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WXAUTH_")}
     return {**kept, "PYTHONPATH": str(ROOT), **values}
 
@@ -110,7 +110,7 @@ def _pids() -> list[int]:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields after the name in proc(5): state, parent, ...; empty if the process has ended."""
+    """Return the fields after the name in proc(5), such as state and parent; empty if the process has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""The results, as a table for people and as JSON for programs."""
+"""The results, as a table for readers and as JSON for programs."""
 
 import os
 import platform
@@ -23,13 +23,13 @@ _PACKAGES = ("fastapi", "uvicorn", "uvloop", "asyncpg", "aiohttp", "httpx", "sql
 
 @dataclass(frozen=True)
 class Target:
-    """How much of another service's cost ours may have, as a multiple."""
+    """The maximum of our cost, as a multiple of another service's cost."""
 
     kind: Kind
     of: str
     at_most: float
     part: Literal["service", "PostgreSQL"] = "service"
-    """Whose CPU time is compared."""
+    """The process whose CPU time is compared."""
 
 
 TARGETS = (
@@ -54,7 +54,7 @@ _LABELS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One service in one situation: medians over the rounds."""
+    """One service in one situation, with medians over the rounds."""
 
     service: str
     situation: Situation
@@ -67,14 +67,17 @@ class Row:
     p50_ms: float
     p99_ms: float
     ratios: dict[str, float]
-    """To the other services: the median of each round's ratio, so that a slow minute affects both sides."""
+    """The ratios to the other services.
+
+    Each is the median of each round's ratio, so that a slow minute affects both sides.
+    """
     postgres_ratios: dict[str, float]
-    """The same for PostgreSQL's CPU time."""
+    """The ratios of PostgreSQL's CPU time."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a target is met in one situation."""
+    """The result of comparing a target in one situation."""
 
     target: Target
     situation: Situation
@@ -120,7 +123,7 @@ def rows_of(samples: Sequence[Sample]) -> list[Row]:
 
 
 def verdicts_of(rows: Iterable[Row]) -> list[Verdict]:
-    """Return each target in each situation that it covers."""
+    """Return the result for each target in each situation that it covers."""
     return [
         Verdict(target, row.situation, (row.ratios if target.part == "service" else row.postgres_ratios)[target.of])
         for row in rows
@@ -185,9 +188,9 @@ def as_document(samples: Sequence[Sample], rows: Sequence[Row], verdicts: Sequen
 
 
 def python_build() -> dict[str, Any]:
-    """How this Python was built: another build of the same version may need half as much CPU again.
+    """Return how this Python was built, because another build of a version can need half as much CPU again.
 
-    Debian's build is optimized, but its options do not show that. So the time of a piece of Python is included.
+    Debian's build is optimized, but its options do not show that. So the result includes the time of a piece of Python.
     """
     options = sysconfig.get_config_var("CONFIG_ARGS") or ""
     return {

@@ -1,4 +1,4 @@
-"""One load on one service: its cost, and proof that all of the work was done."""
+"""One load on one service, with its cost, and proof that all of the work was done."""
 
 import asyncio
 import http.client
@@ -37,7 +37,7 @@ SITUATIONS = (
 
 @dataclass(frozen=True)
 class Sample:
-    """One load's cost: CPU µs per request, and the load generator's results."""
+    """The cost of one load, in CPU µs per request, with the load generator's results."""
 
     service: str
     situation: Situation
@@ -45,9 +45,9 @@ class Sample:
     user_us: float
     system_us: float
     postgres_us: float
-    """CPU of the database's processes: work moved there still costs."""
+    """The CPU time of the database's processes, because work moved there still costs."""
     memory_mb: float
-    """The service's memory after the load."""
+    """The service's memory after the load, in MB."""
     result: Result
 
     @property
@@ -67,7 +67,7 @@ class Surroundings:
     postgres_pid: int
 
     def stand_in(self, path: str) -> int:
-        """Request `calls` or `delay/30` from WeChat's stand-in, and return its count of calls."""
+        """Request `calls` or `delay/30` from WeChat's stand-in, and return its number of calls."""
         connection = http.client.HTTPConnection("127.0.0.1", self.wechat_port, timeout=10)
         connection.request("GET", f"/stand-in/{path}")
         count = int(connection.getresponse().read())
@@ -130,7 +130,7 @@ def measure(
 @dataclass(frozen=True)
 class _Stored:
     last_login_at: datetime | None
-    """The newest login, by the service's own clock."""
+    """The time of the newest login, by the service's own clock."""
     rows: dict[str, int]
     rotations: int
 

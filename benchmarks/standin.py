@@ -1,7 +1,7 @@
-"""A cheap stand-in for WeChat: fixed answers, kept-alive connections, a delay, a count of calls.
+"""A cheap stand-in for WeChat, with fixed responses, kept-alive connections, a delay, and a count of calls.
 
-Runs as a process: `python -m benchmarks.standin PORT`. `GET /stand-in/delay/30` sets the delay in ms.
-`GET /stand-in/calls` returns the number of code2Session calls.
+It runs as a process: `python -m benchmarks.standin PORT`. `GET /stand-in/delay/30` sets the delay in ms. `GET
+/stand-in/calls` returns the number of code2Session calls.
 """
 
 import asyncio
@@ -16,7 +16,8 @@ CODE2SESSION = b"GET /sns/jscode2session?"
 _STABLE_TOKEN = b"POST /cgi-bin/stable_token"
 _MINI_PROGRAM_CODE = b"POST /wxa/getwxacodeunlimit"
 _PICTURE = b"\xff\xd8\xff\xe0" + bytes(40_000) + b"\xff\xd9"
-"""As large as WeChat's own, and with an end: the service draws a code of its own in place of half a picture."""
+"""A picture as large as WeChat's, with an end, because the service replaces a truncated picture.
+"""
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: (\d+)")
 _END_OF_REQUEST = b"\r\n\r\n"
 _OPENID = "oBenchmark{:018d}"
@@ -29,12 +30,12 @@ def code_for(person: int, number: int) -> bytes:
 
 
 def openid_of(person: int) -> bytes:
-    """Return the openid for a person's codes: 28 characters, like WeChat's own."""
+    """Return the openid for a person's codes, which has 28 characters, like WeChat's."""
     return _OPENID.format(person).encode()
 
 
 def code2session(target: bytes) -> bytes:
-    """Return the body of the answer to a request with this target."""
+    """Return the body of the response to a request with this target."""
     start = target.index(b"js_code=") + len(b"js_code=")
     person = int(target[start : start + 12])
     unionid = _UNIONID.format(person).encode()

@@ -1,6 +1,6 @@
-"""`python -m benchmarks steady`: one worker at 60 % of what a core of it can do, kind by kind, for half an hour.
+"""The command `python -m benchmarks steady`, which runs one worker at 60 % of a core's rate, for half an hour.
 
-First each kind of request is sent as fast as it goes, which tells its CPU time, and so a core's rate. Then requests
+First, each kind of request is sent as fast as possible, which shows its CPU time, and so a core's rate. Then requests
 become due at 60 % of that rate, whether or not earlier ones have been answered, and latencies count from then.
 PostgreSQL waits for the disk, as in production.
 """
@@ -26,9 +26,9 @@ from benchmarks.report import as_line
 from wxauth_desk.postgres import EmbeddedPostgres
 
 SHARE = 0.6
-"""Of a core's rate. Above some 70 %, queues grow long at each unevenness."""
+"""The share of a core's rate. Above about 70 %, queues grow long at each unevenness."""
 KINDS: tuple[Steady, ...] = get_args(Steady)
-"""First logins come first: those who return have come then."""
+"""The kinds of requests. First logins come first, because the people of returning logins must exist."""
 
 _PROBE_CONNECTIONS = 32
 _CONNECTIONS = 200
@@ -45,14 +45,14 @@ _WORDS: dict[Steady, str] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One kind's load, and what it took."""
+    """The load of one kind, and its results."""
 
     kind: Steady
     core_per_second: float
-    """What one core does, by the CPU time of a request."""
+    """The number of requests that one core serves in a second, from the CPU time of a request."""
     result: Result
     service_cpu: float
-    """Cores that the service used. A part of one."""
+    """The number of cores that the service used, a fraction of one."""
     postgres_cpu: float
     memory_start_mb: float
     memory_end_mb: float
@@ -60,7 +60,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Load:
-    """A load, and the CPU seconds that it took, without those of logging its people in."""
+    """A load, and the CPU seconds that it took, without the logins of its people."""
 
     result: Result
     service_cpu: float
@@ -74,7 +74,7 @@ class Load:
 @click.option("--only", type=click.Choice(KINDS), multiple=True, help="Kinds of request.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), default=Path("benchmarks/steady.json"))
 def main(minutes: float, only: tuple[Steady, ...], json_path: Path) -> None:
-    """Latencies, errors and memory at a steady rate, for each release. `--minutes 3` is the short form."""
+    """Measure latencies, errors and memory at a steady rate, for each release. `--minutes 3` is the short form."""
     kinds = [kind for kind in KINDS if kind in only] or list(KINDS)
     rows = run(kinds, seconds=minutes * 60 / len(kinds))
     machine = f"{_processor()}, {os.cpu_count()} processors shared with the load and PostgreSQL, {platform.system()}"

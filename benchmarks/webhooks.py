@@ -1,7 +1,8 @@
-"""`python -m benchmarks.webhooks`: ten thousand events a minute, three webhooks of which one hangs, two workers.
+"""Ten thousand events a minute to three webhooks, one of which hangs (`python -m benchmarks.webhooks`).
 
-Each event is a first login's. Runs without a webhook, then with three, then with a million undelivered events in
-addition; at last, one of the workers is killed halfway. With the argument `faults`, the database fails halfway instead.
+Each event is a first login's. Two workers deliver. It runs without a webhook, then with three, then with a million
+undelivered events in addition. Finally, one of the workers is killed halfway. With the argument `faults`, the database
+fails halfway instead.
 """
 
 import asyncio
@@ -42,11 +43,12 @@ from wxauth.service.build import build_services
 from wxauth_desk.postgres import EmbeddedPostgres
 
 RATE = 10_000 / 60
-"""Events per second."""
+"""The number of events per second."""
 SECONDS = 30
 UNDELIVERED = 1_000_000
 TAKES = 0.02
-"""Seconds that a receiver takes during a fault, so that deliveries are under way when it comes."""
+"""The number of seconds that a receiver takes, so that deliveries are in progress when a fault comes.
+"""
 GOOD, HANGING = ("orders", "ledger"), "hanging"
 
 _UNDELIVERED = """
@@ -77,11 +79,11 @@ def settings(url: str) -> Settings:
     )
 
 
-# The processes of a run.
+# These functions run the processes of a run.
 
 
 async def work(url: str) -> None:
-    """Assign places and deliver, as each process of the service does."""
+    """Assign places and deliver, like each process of the service."""
     services = build_services(settings(url))
     keeping = asyncio.gather(keep_placing(services), services[Deliveries].keep_delivering())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, keeping.cancel)
@@ -129,7 +131,7 @@ def process(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         started.wait(20)
 
 
-# The load.
+# These functions generate the load.
 
 
 async def log_in(database: Database) -> None:
@@ -211,7 +213,7 @@ async def measure(url: str, postmaster: int) -> None:
     connection = await asyncpg.connect(url)
     services = build_services(settings(url))
     with process("receive", str(port)), process("work", url) as first, process("work", url) as second:
-        await asyncio.sleep(5)  # until all have started
+        await asyncio.sleep(5)  # until all workers have started
         workers = [first.pid, second.pid]
         await run("no webhook", database, postmaster, workers, port)
         for name in (*GOOD, HANGING):
@@ -226,7 +228,7 @@ async def measure(url: str, postmaster: int) -> None:
     await database.aclose()
 
 
-# Faults halfway.
+# These functions break something halfway.
 
 
 async def suffer(
@@ -234,7 +236,7 @@ async def suffer(
 ) -> bool:
     """Log people in and deliver, break something halfway, and compare the stored events with the received messages.
 
-    Returns whether nothing was lost, and nothing came twice within the time that a process owns a delivery.
+    Return whether nothing was lost, and nothing came twice within the time for which a process owns a delivery.
     """
     database, port, services = Database(postgres.url), free_port(), build_services(settings(postgres.url))
     await migrate(database)
@@ -248,7 +250,7 @@ async def suffer(
             failed += 1
 
     with process("receive", str(port)), process("work", postgres.url) as first, process("work", postgres.url) as second:
-        await asyncio.sleep(5)  # until all have started
+        await asyncio.sleep(5)  # until all workers have started
         for webhook in GOOD:
             await services[Webhooks].add(
                 webhook, url=f"http://127.0.0.1:{port}/{webhook}?takes={TAKES}", types=(), by=OPERATOR
@@ -271,14 +273,14 @@ async def suffer(
         lost, soonest = len(stored - came.keys()), min(gaps, default=None)
         again = "" if soonest is None else f", the soonest after {soonest:.1f} s"
         print(f"    {webhook}: {spread_of(came)}; {lost} lost{again}", flush=True)
-        # A second less than the lease, which begins a little before the first message arrives.
+        # The limit is a second less than the lease, which begins a little before the first message arrives.
         is_well &= lost == 0 and (soonest is None or soonest > LEASE.total_seconds() - 1)
         is_well &= all(len(times) < 3 for times in came.values())
     return is_well
 
 
 async def until_delivering(database: Database) -> None:
-    """Wait until both workers have deliveries under way. Every half second many begin at once."""
+    """Wait until both workers have deliveries in progress. Many begin at once every half second."""
     async with asyncio.timeout(60):
         while True:
             if (await database.value(_UNDER_WAY) or 0) > 2 * MAX_CONCURRENT_FOR_ONE:
@@ -287,7 +289,7 @@ async def until_delivering(database: Database) -> None:
 
 
 async def until_delivered(database: Database) -> None:
-    """Wait until nothing waits, through the rest of an outage."""
+    """Wait until no delivery is pending, through the rest of an outage."""
     async with asyncio.timeout(180):
         while True:
             await asyncio.sleep(1)
@@ -305,7 +307,7 @@ async def break_things() -> bool:
 
 
 async def stop_and_start(postgres: Replicated, _: list[subprocess.Popen[bytes]]) -> None:
-    await postgres.servers[0].end(signal.SIGQUIT)  # immediate, like a power failure
+    await postgres.servers[0].end(signal.SIGQUIT)  # an immediate stop, like a power failure
     postgres.servers[0].start()
 
 
@@ -365,7 +367,7 @@ def start_receiver(port: int) -> None:
 @main.command("work", hidden=True)
 @click.argument("url")
 def start_worker(url: str) -> None:
-    """Deliver what this database has, in a process of its own."""
+    """Deliver the events of this database, in a process of its own."""
     asyncio.run(work(url))
 
 

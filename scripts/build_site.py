@@ -1,9 +1,10 @@
-"""Makes a searchable site of the guides in both languages, in `build/site`, or the folder that is given.
+"""Make a searchable site of the guides in both languages, in `build/site` or the given folder.
 
-Zensical builds it, the successor of Material for MkDocs by the same people: MkDocs has had no release since 2024, and
-Material only mends faults. A link to a page or heading that is not there fails the build. Pages load nothing from other
-hosts. `SITE_SOURCE` may have a URL, such as https://github.com/OWNER/NAME/blob/main: links to files that are not
-guides then lead there, otherwise they are text. `SECURITY_CONTACT` may have a URI for `/.well-known/security.txt`.
+The site is built with Zensical, the successor of Material for MkDocs by the same authors, because MkDocs has had no
+release since 2024, and Material only gets fixes. A link to a missing page or heading fails the build. Pages load
+nothing from other hosts. `SITE_SOURCE` can be a URL, such as https://github.com/OWNER/NAME/blob/main, which links to
+files that are not guides then lead to. Otherwise, such links become text. `SECURITY_CONTACT` can be a URI for
+`/.well-known/security.txt`.
 """
 
 import json
@@ -25,16 +26,19 @@ BUILT: Final = ROOT / "build" / "site"
 ZENSICAL: Final = ROOT / ".venv-site" / "bin" / "zensical"
 
 LANGUAGES: Final = {"en": DOCS, "zh": DOCS / "zh"}
-"""The languages of the theme, with the folder of their guides. The site has the second in a folder of its name."""
+"""The languages of the theme, with the folders of their guides. On the site, the second has a folder with its name."""
 
 _TAGS: Final = {"中文": "zh-CN", "English": "en"}
-"""What a link to the other language says, with its language tag."""
+"""The text of a link to the other language, with its language tag."""
 _FENCED: Final = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 _LINK: Final = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)#\s]*)(#[^)\s]*)?\)")
 _GROUP: Final = re.compile(r"^## (.+)$|^\| [^|]+ \| (\[.*\)) \|$", re.MULTILINE)
 _TEST: Final = re.compile(r"`(test_\w+)`")
 _DIAGRAM: Final = re.compile(r"^```mermaid$", re.MULTILINE)
-"""Diagrams stay text: the theme would load the program that draws them from another host."""
+"""The beginning of a diagram.
+
+Diagrams stay text, because the theme would load the program that draws them from another host.
+"""
 
 _REPLAYED: Final = {
     "code": ("the phone asks WeChat for a code", "手机向微信取 code"),
@@ -50,7 +54,7 @@ _SCHEMES: Final = {
     "en": ("Use light colours", "Use dark colours", "Use the system's colours"),
     "zh": ("使用浅色", "使用深色", "跟随系统"),
 }
-"""What the button in the head does: at first, after one press, after two."""
+"""The colour schemes of the button in the head, at first, after one press, and after two."""
 _SEARCH_IN_CHINESE: Final = {
     '`${new Intl.NumberFormat("en-US").format(i)} ${i===1?"result":"results"}`': "`${i} 条结果`",
     '"No results"': '"没有结果"',
@@ -63,7 +67,7 @@ _SEARCH_IN_CHINESE: Final = {
     '"aria-label":"Filters"': '"aria-label":"筛选"',
     '"aria-label":"Close search"': '"aria-label":"关闭搜索"',
 }
-"""What the theme's search says in English alone. A text that a new version words otherwise fails the build."""
+"""The texts of the theme's search that exist only in English. If a new version changes one, the build fails."""
 
 
 def write_source(language: str, folder: Path, *, source: str | None = None) -> None:
@@ -103,7 +107,7 @@ def _name(file: Path) -> str:
 
 
 def _place(name: str) -> str:
-    """Return the file of a guide on the site, whose front page is not the list of all guides."""
+    """Return the file of a guide on the site, where the list of all guides is not the front page."""
     return {"README.md": "guides.md", "site/home.md": "index.md"}.get(name, name)
 
 
@@ -188,7 +192,7 @@ slugify = {{object = "pymdownx.slugs.slugify", kwds = {{case = "lower"}}}}
 
 
 def _palettes(language: str) -> Iterator[str]:
-    """Yield the colour schemes: the system's, and what the button in the head leads to."""
+    """Yield the colour schemes, first the system's, then the schemes that the button in the head selects."""
     looks = (("", "", "sun-moon"), (": light", "default", "sun"), (": dark", "slate", "moon"))
     for name, (media, scheme, icon) in zip(_SCHEMES[language], looks, strict=True):
         yield f"""\

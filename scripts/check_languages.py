@@ -1,4 +1,4 @@
-"""What is wrong with the texts for people: in the catalogues, in Python, and in the pages' scripts."""
+"""Checks of the texts for users, in the catalogues, in Python, and in the pages' scripts."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from wxauth.console.routes import declared_texts
 from wxauth.service.app import create_api
 
 CALL = re.compile(r"""\b(?:text|phrase|actOn|isText)\(([^(),{]*)|data-text=("[^"]*")""")
-"""Where a script or a page uses the text of a name."""
+"""The places where a script or a page uses the text of a name."""
 NAME = re.compile(r"""(?<!=== )['"]([\w.-]+)['"](?! in )""")
 
 CHINESE = re.compile("[\u4e00-\u9fff]")
@@ -25,18 +25,18 @@ WITH_CHINESE = {
     "what is read": ("import_export/lines.py", "wechat/received.py"),
     "both languages at once": ("console/sessions.py", "web/edge.py"),
 }
-"""The Python files of the service that have Chinese, by what it is. Texts for people are in the catalogues."""
+"""The Python files of the service that contain Chinese, by what it is. Texts for users are in the catalogues."""
 SIMULATED = ("agent.py", "middleware.py", "run.py", "sites.py", "wechat/connect.py", "wechat/simulator.py")
-"""Those of the desk."""
+"""The Python files of the desk that contain Chinese."""
 
 
 def holes(text: str) -> set[str]:
-    """Return the names of the holes in a template."""
+    """Return the names of the placeholders in a template."""
     return {name.partition(".")[0] for _, name, *_ in Formatter().parse(text) if name}
 
 
 def wrong_in_catalogue(catalog: Catalog, wanted: Catalog) -> Iterator[str]:
-    """Yield the texts that are missing, marked as fuzzy, with other holes, or not used."""
+    """Yield the texts that are missing, marked as fuzzy, not used, or have other placeholders."""
     there = {(message.id, message.context): message for message in catalog if message.id}
     for message in wanted:
         found = there.pop((message.id, message.context), None)
@@ -52,7 +52,7 @@ def wrong_in_catalogue(catalog: Catalog, wanted: Catalog) -> Iterator[str]:
 
 
 def wrong_in_pages() -> Iterator[str]:
-    """Yield the names of texts that a page's scripts use, and that it does not have."""
+    """Yield the names of texts that a page's scripts use, but that do not exist."""
     declared = declared_texts(create_api()).keys()
     for path in (path for source in SOURCES for path in source.rglob("page/texts.json")):
         names = json.loads(path.read_text("utf-8")).keys() | declared
@@ -64,7 +64,7 @@ def wrong_in_pages() -> Iterator[str]:
 
 
 def wrong_in_python() -> Iterator[str]:
-    """Yield the files with Chinese that are not listed, and those listed without it."""
+    """Yield the files with Chinese that are not listed, and the listed files without it."""
     found = {path for source in SOURCES for path in source.rglob("*.py") if CHINESE.search(path.read_text("utf-8"))}
     listed = {SOURCE / file for files in WITH_CHINESE.values() for file in files} | {DESK / file for file in SIMULATED}
     yield from (
@@ -73,7 +73,7 @@ def wrong_in_python() -> Iterator[str]:
 
 
 def wrong_languages() -> Iterator[str]:
-    """Yield all that is wrong; `scripts/texts` adds what is missing to the catalogues, and removes what is not used."""
+    """Yield all faults. `scripts/texts` adds missing texts to the catalogues, and removes unused ones."""
     for source in SOURCES:
         wanted = template(source)
         for path, catalog in catalogues(source).items():

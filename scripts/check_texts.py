@@ -1,4 +1,4 @@
-"""Check the form of all documents: translations, links, and the files, scripts and tests that they name; and texts."""
+"""Check the form of all documents, their translations and links, and the files, scripts and tests that they name."""
 
 import os
 import re
@@ -23,11 +23,11 @@ FOLDERS = (
     "benchmarks",
 )
 ONE_PAGE = [DOCS / "contribute" / f"{name}.md" for name in ("architecture", "development", "style")]
-"""For those who change the code, whose names and comments are English. The last has the rules of both languages."""
+"""The pages for contributors, which exist only in English. The last one has the rules of both languages."""
 LONGEST_README = 150
-"""Lines that are read in five minutes."""
+"""The maximum number of lines, which can be read in five minutes."""
 SHOWN = r"""(?:(?<=--title )|(?<=--reason )|(?<=reason": ))"[^"]*"|[^<>{}]+(?=</button>)|(?<=\|\| ')[^']+(?='\}\})"""
-"""What people read in code: titles, reasons, and the words on buttons."""
+"""The texts that readers see in code, which are titles, reasons, and the words on buttons."""
 
 
 def shape(page: Path) -> dict[str, list[Any]]:
@@ -46,7 +46,7 @@ def shape(page: Path) -> dict[str, list[Any]]:
 
 
 def _in_english(page: Path, link: str) -> str:
-    """Return where a link leads in English: an address, a path, or nothing for a heading of the page itself."""
+    """Return the target of a link in English, an address or a path; empty for a heading of the page itself."""
     target = link.partition("#")[0]
     if not target or re.match(r"\w+:", target):
         return target
@@ -55,20 +55,20 @@ def _in_english(page: Path, link: str) -> str:
 
 
 def translation_of(page: Path) -> Path:
-    """Return the Chinese page of an English one: in `docs/zh` for guides, beside it for others."""
+    """Return the Chinese page of an English one. For guides, it is in `docs/zh`, otherwise in the same folder."""
     if page.is_relative_to(DOCS):
         return DOCS / "zh" / page.relative_to(DOCS)
     return page.with_suffix(".zh-CN.md")
 
 
 def anchors(page: Path) -> set[str]:
-    """Those that GitHub gives the headings."""
+    """Return the anchors that GitHub gives the headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def wrong_in(page: Path, tests: set[str]) -> Iterator[str]:
-    """What is wrong in this page, given the names of all tests."""
+    """Yield the faults of this page, given the names of all tests."""
     text, folders = page.read_text("utf-8"), (ROOT / "src/wxauth", ROOT / "clients/python/src", ROOT / "desk/src", ROOT)
     for script in re.findall(r"(?:scripts|\.ci)/\w+", text):
         is_there = (ROOT / script).is_file()
@@ -98,7 +98,7 @@ def wrong_in(page: Path, tests: set[str]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Print all that is wrong."""
+    """Print all faults."""
     files = [
         path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py") if "node_modules" not in path.parts
     ]

@@ -1,4 +1,4 @@
-"""Measures what can be counted of `docs/contribute/style.md` in the English guides, per 1,000 words."""
+"""Measure what can be counted of `docs/contribute/style.md` in the English guides, per 1,000 words."""
 
 import argparse
 import re
@@ -18,7 +18,7 @@ MEASURES: Final = {
     "this, these": (r"\bth(?:is|ese)\b", "at least 8"),
     "can, must": (r"\b(?:can|cannot|could|might|must|mustn|need|needs|should)\b", "at least 13"),
 }
-"""What is counted, and how often it stands in documentation that reads well."""
+"""The measures, and how often each occurs in documentation that reads well."""
 _LEFT_OUT: Final = (
     (r"(?s)\A---\n.*?\n---\n", ""),
     (r"(?ms)^( *)```.*?^\1```$", ""),
@@ -28,11 +28,11 @@ _LEFT_OUT: Final = (
     (r"`[^`]*`", "CODE"),
     (r"https?://\S+", "URL"),
 )
-"""Code, tables, headings, pictures and addresses, with what stands in their place."""
+"""The code, tables, headings, pictures and addresses that are left out, with their replacements."""
 
 
 def running_text(markdown: str) -> str:
-    """Return the sentences of a page, without what is not read as a sentence."""
+    """Return the sentences of a page, without the parts that are not sentences."""
     for pattern, instead in _LEFT_OUT:
         markdown = re.sub(pattern, instead, markdown)
     return markdown

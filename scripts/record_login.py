@@ -1,6 +1,6 @@
-"""Records a login of the phone on the desk, which the site's front page replays: `docs/site/login.json`.
+"""Record a login of the phone on the desk, which the site's front page replays (`docs/site/login.json`).
 
-Run while `scripts/dev` runs: .venv/bin/python scripts/record_login.py [URL of the simulated WeChat].
+Run it while `scripts/dev` runs: .venv/bin/python scripts/record_login.py [URL of the simulated WeChat].
 """
 
 import json
@@ -13,12 +13,12 @@ import httpx
 RECORDED: Final = Path(__file__).parents[1] / "docs/site/login.json"
 PHONE: Final = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44(0x18002c2d)"
 CUT: Final = 16
-"""Characters shown of a code or token."""
+"""The number of characters that are shown of a code or token."""
 SECRETS: Final = ("access_token", "refresh_token", "code", "js_code", "signature", "paySig", "signData")
 
 
 def cut(value: Any) -> Any:
-    """Without most of each code and token."""
+    """Return a value in which each code and token is shortened."""
     if not isinstance(value, dict):
         return value
     return {
@@ -27,7 +27,7 @@ def cut(value: Any) -> Any:
 
 
 def record(wechat_url: str) -> list[dict[str, Any]]:
-    """Return the steps of a login and of a call of a service: who asks whom, with what, and the answer."""
+    """Return the steps of a login and of a call of a service, each with sender, receiver, request and response."""
     with httpx.Client(base_url=wechat_url, timeout=10) as desk:
         setup = desk.get("/desk/setup").json()
 

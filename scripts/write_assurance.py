@@ -1,4 +1,4 @@
-"""Writes the tables of `assurance.md`, in both languages.
+"""Write the tables of `assurance.md`, in both languages.
 
 They come from `tests/requirements.toml`, the marks of tests, and `docs/reference/conformance.json`.
 """
@@ -15,9 +15,9 @@ ROOT: Final = Path(__file__).parents[1]
 GUIDES: Final = {"en": ROOT / "docs/reference/assurance.md", "zh": ROOT / "docs/zh/reference/assurance.md"}
 HEAD: Final = {"en": "| requirement | how | test |", "zh": "| 要求 | 做法 | 测试 |"}
 STANDARDS: Final = {"en": "Standards", "zh": "标准"}
-"""The heading of all sections but ASVS's and the contract's."""
+"""The heading of all sections except ASVS's and the contract's."""
 BEHIND: Final = "\n## OpenSSF Scorecard\n"
-"""What follows the tables."""
+"""The text that follows the tables."""
 CONFORMANCE: Final = re.compile(r"(?<=<!-- conformance -->\n).*?(?=<!-- end -->)", re.DOTALL)
 COLUMNS: Final = ("modules", "passed", "review", "skipped", "warning", "failed")
 SUITES: Final = {
@@ -48,7 +48,7 @@ MCP 的 `{mcp[package]}` {mcp[version]}：授权服务器的 {server[scenarios]}
 
 
 def suites(language: str) -> str:
-    """What the conformance suites found."""
+    """Return the results of the conformance suites."""
     found = json.loads((ROOT / "docs/reference/conformance.json").read_text(encoding="utf-8"))
     comma = ", " if language == "en" else "、"
     rows = ""
@@ -68,7 +68,7 @@ def suites(language: str) -> str:
 
 
 def sections() -> list[dict[str, Any]]:
-    """Return the standards, with their rows: ids, English, Chinese, and the reason if there is no test."""
+    """Return the standards, with their rows of ids, English, Chinese, and the reason if there is no test."""
     found: list[dict[str, Any]] = tomllib.loads((ROOT / "tests/requirements.toml").read_text(encoding="utf-8"))[
         "section"
     ]
@@ -76,7 +76,7 @@ def sections() -> list[dict[str, Any]]:
 
 
 def id_of(section: Mapping[str, Any], row: Sequence[str]) -> str:
-    """Return the id by which tests name a row: `rfc7636-4.6`."""
+    """Return the id that tests name a row by, such as `rfc7636-4.6`."""
     return f"{section['prefix']}-{re.split(',| to ', row[0])[0]}"
 
 
@@ -114,7 +114,7 @@ def tables(language: str) -> Iterator[str]:
 
 
 def written(language: str) -> str:
-    """Return the guide, with the tables as they must be."""
+    """Return the guide with its current tables."""
     text = GUIDES[language].read_text(encoding="utf-8")
     before, behind = text.index("\n## "), text.index(BEHIND)
     text = f"{text[:before]}{''.join(tables(language))}{text[behind:]}"

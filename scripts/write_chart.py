@@ -1,4 +1,4 @@
-"""Writes `docs/run/performance.svg` from `docs/run/performance.json`: the CPU of a request, wxauth's beside others'."""
+"""Write `docs/run/performance.svg` from `docs/run/performance.json`, with the CPU per request of wxauth and others."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 
 
 def chart() -> str:
-    """Return the bars: each service's own CPU, then PostgreSQL's for it. The tutorial's would not fit beside them."""
+    """Return the bars, with each service's own CPU, then PostgreSQL's CPU for it. The tutorial's bar would not fit."""
     rows = json.loads(SAMPLES.read_text())["rows"]
     drawn, y = [], 0
     for kind, upstream, title in KINDS:

@@ -1,4 +1,4 @@
-"""Writes the tables of `compare.md`, in both languages, from `docs/start/compare.json`."""
+"""Write the tables of `compare.md`, in both languages, from `docs/start/compare.json`."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ HEADS: Final = {
 
 
 def written(language: str) -> str:
-    """Return the page, with its tables as they must be."""
+    """Return the page with its current tables."""
     facts, column = json.loads(FACTS.read_text(encoding="utf-8")), tuple(PAGES).index(language)
     numbers = {name: number for number, name in enumerate(facts["sources"], 1)}
 

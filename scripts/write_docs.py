@@ -1,4 +1,4 @@
-"""Writes, for assistants that code, `docs/llms.txt`, a list of the guides, and `build/llms-full*.txt`, their text."""
+"""Write `docs/llms.txt`, a list of the guides, and `build/llms-full*.txt`, their text, for coding assistants."""
 
 import os
 import re
@@ -12,7 +12,7 @@ WHOLE: Final = {
     ROOT / "build" / "llms-full.txt": ROOT / "docs" / "README.md",
     ROOT / "build" / "llms-full.zh-CN.txt": ROOT / "docs" / "zh" / "README.md",
 }
-"""Each text, with the list of the guides that it has."""
+"""The combined texts, each with the list of the guides that it contains."""
 
 _ROW: Final = re.compile(r"^\| [^|]+? \| (?P<links>\[.*\)) \|$", re.MULTILINE)
 _LINK: Final = re.compile(r"\[(?P<title>[^]]+)\]\((?P<file>[^)#]+\.md)(?:#[^)]*)?\)")
@@ -47,7 +47,7 @@ def whole(listing: Path) -> str:
 
 
 def first_sentence(page: Path) -> str:
-    """What a page says about itself: the first sentence of its first paragraph, without links."""
+    """Return the description of a page, which is the first sentence of its first paragraph, without links."""
     text = re.sub(r"\A---\n.*?\n---\n", "", page.read_text("utf-8"), flags=re.DOTALL)
     paragraphs = (" ".join(each.split()) for each in text.split("\n\n") if each.strip())
     prose = next(each for each in paragraphs if each[0].isalpha() and " " in each and ". " in f"{each} ")
@@ -55,7 +55,7 @@ def first_sentence(page: Path) -> str:
 
 
 def _guides(listing: Path) -> Iterator[tuple[str, str]]:
-    """Title and file of each guide, each once."""
+    """Yield the title and the file of each guide, each once."""
     seen = set()
     for row in _ROW.finditer(listing.read_text("utf-8")):
         for link in _LINK.finditer(row["links"]):

@@ -1,6 +1,6 @@
-"""Writes what guides and examples have from elsewhere: the rows that tables lack, and copies of the phone's client.
+"""Write the rows that tables of guides lack, and the copies of the phone's client.
 
-A row that somebody has written stays. One that is added has the words of the declaration, in the page's language.
+A row that an author has written stays. A row that is added has the words of the declaration, in the page's language.
 """
 
 import json
@@ -43,7 +43,7 @@ def copies() -> Iterator[tuple[Path, Path]]:
 
 
 def guides() -> Iterator[tuple[Path, str]]:
-    """Yield each guide with such a list, and its text with all of it."""
+    """Yield each guide with such a list, and its text with the complete list."""
     for language, folder in PAGES.items():
         page = {name.split("/")[1]: ROOT / folder / f"{name}.md" for name in _WITH_LISTS}
         texts = {name: path.read_text("utf-8") for name, path in page.items()}
@@ -64,7 +64,7 @@ def guides() -> Iterator[tuple[Path, str]]:
 
 
 def _rows_of_events(language: str, comma: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Return the cells of each type: for other services, and what the audit trail has besides."""
+    """Return the cells of each type, for other services, and for the audit log."""
     sent: dict[str, str] = {}
     recorded: dict[str, str] = {}
 
@@ -81,7 +81,10 @@ def _rows_of_events(language: str, comma: str) -> tuple[Mapping[str, str], Mappi
 
 
 def _rows_of_operations(language: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Return the cells of each operation: who may use it, and for what; those for administrators apart."""
+    """Return the cells of each operation, with its users and its purpose.
+
+    Operations for administrators are separate.
+    """
     tables: tuple[dict[str, str], dict[str, str]] = {}, {}
     lines = (line.split() for line in ACCESS.read_text("utf-8").splitlines())
     access = {f"{method} {path}": who for method, path, _, who, *_ in lines}
@@ -104,7 +107,10 @@ def _commands(command: click.Command, *words: str) -> Iterator[tuple[tuple[str, 
 
 
 def _completed(text: str, header: str, rows: Mapping[str, str], *, table: int = 0) -> str:
-    """Return the page with a row for each of these that its table lacks: the n-th whose header begins so."""
+    """Return the page with a row for each of these that its table lacks.
+
+    `table` is the number of the table, among the tables whose header begins with `header`.
+    """
     found = list(re.finditer(rf"^\| (?:{header}) \|.*\n\|[-|]+\|\n(?:\|.*\n)+", text, re.MULTILINE))[table]
     cells = re.findall("`(.*?)`", "".join(row.split("|")[1] for row in found[0].splitlines()))
     named = {*cells, *(f"{method} {words[-1]}" for words in map(str.split, cells) for method in words[:-1])}
@@ -113,7 +119,7 @@ def _completed(text: str, header: str, rows: Mapping[str, str], *, table: int = 
 
 
 def _with_members(text: str, user: Mapping[str, object]) -> str:
-    """Return the page with all members of the user whom its first JSON shows."""
+    """Return the page with all members of the user in its first JSON."""
     before, _, rest = text.partition("```json\n")
     shown, end, behind = rest.partition("\n  }\n}\n```")
     lacking = {name: value for name, value in user.items() if f'"{name}":' not in shown}
@@ -122,7 +128,7 @@ def _with_members(text: str, user: Mapping[str, object]) -> str:
 
 
 def main() -> None:
-    """Write them. Exits if a text has no translation yet, because its row in the Chinese guide would stay English."""
+    """Write the files. Exit if a text has no translation yet, because its row in the Chinese guide would be English."""
     from check_languages import wrong_languages  # type: ignore[import-not-found]  # beside this script alone
 
     if wrong := [*wrong_languages()]:

@@ -1,6 +1,6 @@
-"""Writes what the forms of panels ask for, and the version, into `deploy/1panel` and `deploy/sealos`.
+"""Write the questions of panels' forms, and the version, into `deploy/1panel` and `deploy/sealos`.
 
-The rest of those files stays as it is: only the nodes that this list makes are replaced.
+The rest of these files is unchanged, because only the nodes that this list makes are replaced.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Asked:
 
     @property
     def is_secret(self) -> bool:
-        """Whether what is typed is hidden."""
+        """Whether the form hides what is typed."""
         return self.name in ("SECRET_KEY", "APP_SECRET")
 
 
@@ -72,7 +72,7 @@ ASKED: Final = (
 
 _GIVEN_BY_SEALOS: Final = {
     "ISSUER": "https://${{ defaults.app_host }}.${{ SEALOS_CLOUD_DOMAIN }}",
-    "SECRET_KEY": "${{ base64(defaults.secret) }}",  # 32 letters and digits, 165 bits
+    "SECRET_KEY": "${{ base64(defaults.secret) }}",  # 32 letters and digits, which are 165 bits
     "TRUSTED_PROXIES": "10.0.0.0/8",
 }
 
@@ -109,14 +109,17 @@ def files() -> dict[Path, str]:
 
 
 class _Plain(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML has no types
-    """Without anchors, which a form's reader would have to resolve."""
+    """A dumper without anchors, which a form's reader would have to resolve."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def _quoted_if_replaced(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    """A text with a variable is quoted: a panel puts the value in before YAML is read, and 180 must stay a text."""
+    """Represent a text, in quotation marks if it has a variable.
+
+    A panel inserts the value before YAML is read, and 180 must stay a text.
+    """
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "${" in text else None)
 
 

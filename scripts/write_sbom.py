@@ -1,6 +1,6 @@
-"""Writes what the image and an installation by the lock contain, as a CycloneDX 1.6 document.
+"""Write the contents of the image, and of an installation by the lock, as a CycloneDX 1.6 document.
 
-Thirty lines, because cyclonedx-bom would bring 33 packages for the same list. The same lock gives the same bytes.
+This script replaces cyclonedx-bom, which would bring 33 packages for one list. Equal locks give equal bytes.
 """
 
 import json
@@ -35,7 +35,7 @@ def sbom() -> dict[str, Any]:
                 "licenses": [{"license": {"id": "Apache-2.0"}}],
             }
         },
-        # The guard is of the same clone, so no lock has it.
+        # The guard is part of this clone, so no lock lists it.
         "components": [
             {"type": "library", **_named("wxauth-guard", version), "scope": "required"},
             *map(_component, _PIN.finditer(lock)),

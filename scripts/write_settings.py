@@ -1,4 +1,4 @@
-"""Writes `.env.example` from the tables of `settings.md`, and compares the tables with the declared settings."""
+"""Write `.env.example` from the tables of `settings.md`, and compare the tables with the declared settings."""
 
 import os
 import re
@@ -34,9 +34,9 @@ HEADINGS: Final = {
 }
 """The headings of the groups in the example, by the first setting of each, in English and Chinese."""
 TO_REPLACE: Final = {"database_url": "postgresql://wxauth@localhost:5432/wxauth", "app_id": "", "app_secret": ""}
-"""Values that the example shows, not commented out, for the operator to replace."""
+"""The values that the example shows without a comment mark, for the operator to replace."""
 USUAL: Final = {"log_format": "json", "wechat_fallback_url": WECHAT_FALLBACK_URL}
-"""The usual defaults of settings whose declared one depends on something else."""
+"""The usual defaults of settings whose declared default depends on another setting."""
 
 _WIDTH: Final = 118
 _ROW: Final = re.compile(r"^\| `(\w+)` \| (.*?) ?\| (.+) \|$", re.MULTILINE)
@@ -52,12 +52,12 @@ _HEAD: Final = """\
 
 
 def described(language: str) -> dict[str, tuple[str, str]]:
-    """Return the default and the description of each setting, as the guide has them."""
+    """Return the default and the description of each setting, as in the guide."""
     return {name.lower(): (default, text) for name, default, text in _ROW.findall(GUIDES[language].read_text("utf-8"))}
 
 
 def example() -> str:
-    """Return the text of `.env.example`. Exits if a guide describes no setting of this name."""
+    """Return the text of `.env.example`. Exit if a guide describes an unknown setting."""
     texts = {language: described(language) for language in GUIDES}
     if missing := [line for language in GUIDES for line in _missing(language, texts[language])]:
         raise SystemExit("\n".join(missing))
@@ -73,7 +73,7 @@ def example() -> str:
 
 
 def differences(language: str) -> Iterator[str]:
-    """What the guide says otherwise than the declarations."""
+    """Yield the differences between the guide and the declarations."""
     texts = described(language)
     if [*texts] != [*Settings.model_fields]:
         yield f"must have these settings in this order: {', '.join(Settings.model_fields).upper()}"
@@ -90,7 +90,7 @@ def differences(language: str) -> Iterator[str]:
 
 
 def _missing(language: str, texts: Mapping[str, object]) -> Iterator[str]:
-    """What to add to the guide for each new setting, and where."""
+    """Yield what to add to the guide for each new setting, and where."""
     before = ""
     for name, field in Settings.model_fields.items():
         if name not in texts:
@@ -111,7 +111,7 @@ def _comment(text: str, page: Path) -> list[str]:
 
 
 def _default(name: str, field: FieldInfo) -> str:
-    """Return the default as the environment would have it."""
+    """Return the default in the form of an environment variable."""
     value = USUAL.get(name, field.default)
     if field.is_required() or value is None:
         return ""
@@ -123,7 +123,7 @@ def _default(name: str, field: FieldInfo) -> str:
 
 
 def _form(field: FieldInfo, language: str) -> str:
-    """Return the beginning of a description: the values that there are, or that there may be several."""
+    """Return the beginning of a description, which lists the values, or says that there can be several."""
     values = ("true", "false") if field.annotation is bool else get_args(field.annotation)
     if field.annotation is bool or get_origin(field.annotation) is Literal:
         *others, last = (f"`{value}`" for value in values)
@@ -134,13 +134,13 @@ def _form(field: FieldInfo, language: str) -> str:
 def _range(field: FieldInfo, language: str) -> str:
     least = max((getattr(each, "ge", 0) for each in field.metadata), default=0)
     most = min((getattr(each, "le", CENTURY_SECONDS) for each in field.metadata), default=CENTURY_SECONDS)
-    if most not in (CENTURY_DAYS, CENTURY_SECONDS):  # which only keep dates within what can be stored
+    if most not in (CENTURY_DAYS, CENTURY_SECONDS):  # these only limit dates to what can be stored
         return _in(language, f"{least} to {most}" if least else f"up to {most}", f"{least} 至 {most}")
     return _in(language, f"{least} or more", f"不小于 {least}") if least else ""
 
 
 def _wrapped(text: str) -> list[str]:
-    """Lines of at most _WIDTH columns, broken at spaces outside of code, and after Chinese punctuation."""
+    """Return lines of at most _WIDTH columns, broken at spaces outside of code, and after Chinese punctuation."""
     lines = [""]
     for piece in re.findall(r"(?:`[^`]*`|\S)+?(?:[。；，：、]|(?=\s)|$)\s*", text):
         if _columns(lines[-1] + piece.rstrip()) > _WIDTH:

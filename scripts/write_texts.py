@@ -1,4 +1,4 @@
-"""Writes the texts of each product into its catalogues: new ones without a translation."""
+"""Write the texts of each product into its catalogues. New texts have no translation yet."""
 
 import ast
 import json
@@ -24,24 +24,24 @@ SOURCE: Final = ROOT / "src/wxauth"
 GUARD: Final = ROOT / "clients/python/src/wxauth_guard"
 DESK: Final = ROOT / "desk/src/wxauth_desk"
 SOURCES: Final = (SOURCE, GUARD, DESK)
-"""The products, each of which has catalogues."""
+"""The products, each of which has its own catalogues."""
 METHODS: Final = [
     ("**.py", f"{__name__}:of_python"),
     ("**/page/texts.json", f"{__name__}:of_page"),
     ("**.csv", f"{__name__}:of_table"),
     ("**.html", "jinja2"),
 ]
-"""How texts are found in the files of a product."""
+"""The functions that find texts in the files of a product."""
 OPTIONAL: Final = "click"
-"""The context of texts that a catalogue may lack: click has some that nobody sees."""
+"""The context of texts that a catalogue may lack, because click has some texts that users never see."""
 UNMARKED: Final = ("[OPTIONS]", "COMMAND [ARGS]...", "TEXT", "text", "integer", "integer range", "required")
-"""Texts of click's that its own source does not mark for gettext."""
+"""The texts of click that its own source does not mark for gettext."""
 Found = Iterator[tuple[int, str, str | tuple[str, str], list[str]]]
-"""The line of each text, the function that has it, the text, after its context if it has one, and no comments."""
+"""The line of each text, the function that marks it, the text (after its context, if any), and no comments."""
 
 
 def of_python(file: IO[bytes], keywords: Collection[str], *_: object, **__: object) -> Found:
-    """Return the texts in Python. Babel's own extractor misses those beside an f-string. Raises: ValueError."""
+    """Return the texts in Python. Babel's own extractor misses texts next to an f-string. Raises: ValueError."""
     for node in ast.walk(ast.parse(file.read())):
         match node:
             case ast.Call(func=ast.Name(id=name), args=[*arguments]) if name in keywords:
@@ -57,7 +57,7 @@ def of_python(file: IO[bytes], keywords: Collection[str], *_: object, **__: obje
 
 
 def of_table(file: IO[bytes], *_: object, **__: object) -> Found:
-    """Return the texts in a table: what has a space, in its last two columns."""
+    """Return the texts in a table, which are the values with a space in its last two columns."""
     for number, row in enumerate(reader((line.decode() for line in file), delimiter="|"), 1):
         yield from ((number, "_", text, []) for text in row[-2:] if number > 1 and " " in text)
 
@@ -70,7 +70,7 @@ def of_page(file: IO[bytes], *_: object, **__: object) -> Found:
 
 
 def of_commands(command: click.Command) -> Iterator[str]:
-    """Yield the help of a command and of those below it, and of their options."""
+    """Yield the help of a command, of its subcommands, and of their options."""
     if isinstance(command, click.Group):
         with click.Context(command) as context:
             for name in command.list_commands(context):
@@ -80,7 +80,7 @@ def of_commands(command: click.Command) -> Iterator[str]:
 
 
 def template(source: Path) -> Catalog:
-    """Return all texts of a product, with the places where they are."""
+    """Return all texts of a product, with the places where they are used."""
     catalog = Catalog()
     found = extract_from_dir(source, METHODS, keywords={"_": None, "pgettext": ((1, "c"), 2)})
     for file, line, message, comments, context in found:
@@ -105,7 +105,7 @@ def template(source: Path) -> Catalog:
 
 
 def catalogues(source: Path) -> dict[Path, Catalog]:
-    """Return each catalogue of a product as it is."""
+    """Return each catalogue of a product in its present state."""
     found = {}
     for path in source.glob("locale/*/LC_MESSAGES/*.po"):
         with path.open("rb") as file:
@@ -114,7 +114,7 @@ def catalogues(source: Path) -> dict[Path, Catalog]:
 
 
 def main() -> None:
-    """Write them. What resembles a text that went gets its translation, marked as `fuzzy`."""
+    """Write the catalogues. A text that resembles a removed one gets its translation, marked as `fuzzy`."""
     for source in SOURCES:
         update(source)
 
@@ -130,7 +130,8 @@ def update(source: Path) -> None:
         write_po(
             written, catalog, width=120, omit_header=True, no_location=True, sort_output=True, ignore_obsolete=True
         )
-        header = path.read_text("utf-8").partition("\n\n")[0]  # as it is: Babel's has the time, so that merges clash
+        # Kept, because Babel's own header has the time, so that merges would conflict.
+        header = path.read_text("utf-8").partition("\n\n")[0]
         path.write_text(f"{header}\n\n{written.getvalue().decode().strip()}\n", "utf-8")
 
 

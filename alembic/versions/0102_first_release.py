@@ -1,7 +1,7 @@
 """The schema of the first release.
 
 Each column of text is ordered by its bytes. An index in the database's own collation misses rows as soon as that order
-changes: with another C library, or another version of ICU. A person who is not found would become a new one.
+changes, for example with another C library, or another version of ICU. A user who is not found would become a new user.
 """
 
 from alembic import op
@@ -9,7 +9,8 @@ from alembic import op
 revision = "0102"
 down_revision = None
 
-# Latin, Greek, Cyrillic, and the wide letters of Chinese keyboards: lower() folds them as the machine's locale does.
+# These are Latin, Greek, Cyrillic, and the wide letters of Chinese keyboards. lower() folds them like the machine's
+# locale.
 CAPITALS = "".join(
     letter
     for first, last in ("Àſ", "ΆΫ", "ЀЯ", "ＡＺ")
@@ -19,7 +20,7 @@ CAPITALS = "".join(
 
 
 def upgrade() -> None:
-    """Make all tables, with their indexes, functions and triggers."""
+    """Create all tables, with their indexes, functions and triggers."""
     op.execute("""
         ALTER TABLE alembic_version ALTER version_num TYPE VARCHAR(32) COLLATE "C",
             ADD COLUMN digest TEXT COLLATE "C"
@@ -41,14 +42,15 @@ def upgrade() -> None:
         )
     """)
     op.execute("CREATE INDEX events_actor_id_idx ON events (actor, id) WHERE ip IS NOT NULL")
-    # What somebody did to others. Most events are of people about themselves, and are found by `user_id`.
+    # This index finds what an actor did to others. Most events are of users about themselves, and are found by
+    # `user_id`.
     op.execute(
         "CREATE INDEX events_actor_type_id_idx ON events (actor, type, id) WHERE (actor = user_id::text) IS NOT TRUE"
     )
     op.execute("CREATE INDEX events_type_id_idx ON events (type, id)")
     op.execute("CREATE INDEX events_user_id_id_idx ON events (user_id, id)")
-    # Refuses changes and deletions of events, except to remove an erased person's data, to truncate old addresses, and
-    # to delete old events.
+    # This trigger refuses changes and deletions of events, except to remove an erased user's data, to truncate old
+    # addresses, and to delete old events.
     op.execute("""
         CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -66,12 +68,12 @@ def upgrade() -> None:
             FOR EACH ROW WHEN (current_setting('wxauth.sweeping', true) IS DISTINCT FROM 'on')
             EXECUTE FUNCTION events_are_append_only()
     """)
-    # Each event about a user sorts after the user's newest one, by id and by time. The transaction that records it has
-    # locked the user, so this is the order of the commits, even if the clocks of two replicas differ or one is set
-    # back. A plan made while the table was small, or analyzed while it held one user, would read all of it for each
-    # event: 30,000 events took over two minutes. Without sequential scans, only the index on these two columns fits a
-    # comparison of rows. With `user_id = …`, any order by the user is dropped, and the planner may read the primary key
-    # backwards.
+    # Each event about a user sorts after the user's newest event, by id and by time. The transaction that records it
+    # has locked the user, so this is the order of the commits, even if the clocks of two replicas differ or one is set
+    # back. A plan made while the table was small, or analyzed while it contained one user, would read the whole table
+    # for each event, so that 30,000 events took over two minutes. Without sequential scans, only the index on these two
+    # columns fits a comparison of rows. With `user_id = …`, the planner drops any order by the user, and might read the
+    # primary key backwards.
     op.execute("""
         CREATE FUNCTION put_after_newest() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
         DECLARE
@@ -95,9 +97,9 @@ def upgrade() -> None:
         CREATE TRIGGER events_put_after_newest BEFORE INSERT ON events
             FOR EACH ROW EXECUTE FUNCTION put_after_newest()
     """)
-    # A trigger, so that no statement that records an event can omit the feed. It takes events by the names of their
-    # types, so that a new type needs no revision: what is about a person and is no read. A WHEN with these types would
-    # be parsed from its stored form for each statement, which cost a first login 4 %.
+    # A trigger ensures that no statement that records an event can omit the feed. It selects events by the names of
+    # their types, so that a new type needs no revision. The feed contains events about a user, except reads. A WHEN
+    # with these types would be parsed from its stored form for each statement, which made a first login 4 % slower.
     op.execute("""
         CREATE FUNCTION mark_unplaced() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -113,7 +115,7 @@ def upgrade() -> None:
         CREATE TRIGGER events_mark_unplaced AFTER INSERT ON events
             FOR EACH ROW EXECUTE FUNCTION mark_unplaced()
     """)
-    # A trigger, so that a sweep of events needs no statement for the feed.
+    # With a trigger, a sweep (deletion by age) of events needs no statement for the feed.
     op.execute("""
         CREATE FUNCTION delete_places() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -145,10 +147,10 @@ def upgrade() -> None:
             CONSTRAINT apps_fields_check CHECK (jsonb_typeof(fields) = 'object')
         )
     """)
-    # With a secret, a public client would be accepted where only confidential ones are. A public client cannot prove
-    # its name: anybody could start a device's scan in its name, and the phone would show the wrong site. Without PKCE
-    # and without a secret, whoever gets a code could redeem it. A service has only scopes of services, a site at least
-    # one other.
+    # A public client with a secret would be accepted where only confidential clients are. A public client cannot prove
+    # its name, so anybody could start a device's scan in its name, and the phone would show the wrong site. Without
+    # PKCE and without a secret, whoever intercepts a code could redeem it. A service has only scopes of services, and a
+    # site has at least one other scope.
     op.execute("""
         CREATE TABLE clients (
             name TEXT COLLATE "C" NOT NULL,
@@ -231,9 +233,9 @@ def upgrade() -> None:
             CONSTRAINT consents_version_check CHECK (version <> '')
         )
     """)
-    # Analyzed while it held one user, a join would read the whole table.
+    # If the table was analyzed while it contained one user, a join would read the whole table.
     op.execute("ALTER TABLE consents ALTER COLUMN user_id SET (n_distinct = -0.2)")
-    # A small index, however many consents have been withdrawn.
+    # The index is small, however many consents have been withdrawn.
     op.execute("CREATE INDEX consents_present_idx ON consents (user_id, document) WHERE withdrawn_at IS NULL")
     op.execute("CREATE INDEX consents_user_id_given_at_id_idx ON consents (user_id, given_at, id)")
     op.execute("""
@@ -385,7 +387,8 @@ def upgrade() -> None:
     op.execute("CREATE INDEX refusals_network_id_idx ON refusals (network, id) WHERE network IS NOT NULL")
     op.execute("CREATE INDEX refusals_request_id_idx ON refusals (request_id)")
     op.execute("CREATE INDEX refusals_user_id_id_idx ON refusals (user_id, id) WHERE user_id IS NOT NULL")
-    # With room on each page, and no index on the columns that a login changes, its update stays in the page (HOT).
+    # Each page has free room, and no index is on the columns that a login changes, so its update stays in the page
+    # (HOT).
     op.execute("""
         CREATE TABLE users (
             id UUID NOT NULL,
@@ -421,8 +424,8 @@ def upgrade() -> None:
     op.execute("CREATE INDEX users_erase_at_idx ON users (erase_at) WHERE erase_at IS NOT NULL AND status = 'active'")
     op.execute("CREATE UNIQUE INDEX users_external_id_idx ON users (external_id) WHERE external_id IS NOT NULL")
     op.execute("CREATE INDEX users_phone_idx ON users (phone) WHERE phone IS NOT NULL")
-    # A trigger instead of CHECKs. PostgreSQL prepares every CHECK anew for each statement that writes a row, a fifth of
-    # a login's cost there. This trigger runs only if one of its columns is written.
+    # A trigger replaces CHECKs. PostgreSQL prepares every CHECK again for each statement that writes a row, which was a
+    # fifth of a login's cost in PostgreSQL. This trigger runs only if one of its columns is written.
     op.execute(r"""
         CREATE FUNCTION check_user() RETURNS trigger LANGUAGE plpgsql AS $$
         DECLARE
@@ -462,8 +465,9 @@ def upgrade() -> None:
                 OF unionid, status, roles, nickname, avatar_url, phone, ban_reason, banned_until ON users
             FOR EACH ROW EXECUTE FUNCTION check_user()
     """)
-    # An index for parts of nicknames from two characters on, because two are a whole Chinese name. Trigrams need three,
-    # and an extension. In plpgsql, because a function in SQL takes fourteen times as long: 170 µs.
+    # This index finds parts of nicknames from two characters on, because two characters are a whole Chinese name.
+    # Trigrams need three, and an extension. The function is in plpgsql, because in SQL it takes fourteen times as long
+    # (170 µs).
     op.execute(f"""
         CREATE FUNCTION nickname_bigrams(nickname text) RETURNS text[]
             LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -516,10 +520,10 @@ def upgrade() -> None:
             CONSTRAINT avatars_content_check CHECK (octet_length(content) BETWEEN 1 AND 2097152)
         )
     """)
-    # Already compressed.
+    # The content is already compressed.
     op.execute("ALTER TABLE avatars ALTER COLUMN content SET STORAGE EXTERNAL")
-    # A trigger, so that the statements that change avatar_url need not delete the picture. Its cost to a login, which
-    # sets the column, is one comparison.
+    # With a trigger, the statements that change avatar_url need not delete the picture. A login sets that column, too,
+    # and pays only one comparison.
     op.execute("""
         CREATE FUNCTION delete_former_avatar() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -534,8 +538,8 @@ def upgrade() -> None:
             FOR EACH ROW WHEN (OLD.avatar_url IS DISTINCT FROM NEW.avatar_url)
             EXECUTE FUNCTION delete_former_avatar()
     """)
-    # A session belongs to its identity's user. A trigger on `identities` ensures that. By default autovacuum waits
-    # until a fifth of the rows are dead: 20 million, if there are 100 million sessions.
+    # A session belongs to its identity's user, which a trigger on `identities` ensures. By default, autovacuum waits
+    # until a fifth of the rows are dead, which would be 20 million of 100 million sessions.
     op.execute("""
         CREATE TABLE sessions (
             id UUID NOT NULL,
@@ -568,8 +572,8 @@ def upgrade() -> None:
          WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02)
     """)
     op.execute("CREATE INDEX sessions_user_id_id_idx ON sessions (user_id, id)")
-    # A trigger in place of a CHECK, as for users: it costs a login a third of what the CHECK did. It runs after the
-    # write, because PostgreSQL locks a row for every trigger that runs before its update.
+    # A trigger replaces a CHECK, as for users. Its cost to a login is a third of the CHECK's. It runs after the write,
+    # because PostgreSQL locks a row for every trigger that runs before its update.
     op.execute("""
         CREATE FUNCTION check_session() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -589,8 +593,8 @@ def upgrade() -> None:
                 OF generation, created_at, expires_at, revoked_at, revoked_reason, session_key ON sessions
             FOR EACH ROW EXECUTE FUNCTION check_session()
     """)
-    # A trigger, so that no statement that ends a session can omit its site. A session that had only expired has ended
-    # by time.
+    # A trigger ensures that no statement that ends a session can omit its site. A session that has already expired
+    # ended at its expiry.
     op.execute("""
         CREATE FUNCTION queue_backchannel_logout() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -611,8 +615,8 @@ def upgrade() -> None:
         CREATE TRIGGER sessions_queue_backchannel_logout AFTER UPDATE OF revoked_at ON sessions
             FOR EACH ROW EXECUTE FUNCTION queue_backchannel_logout()
     """)
-    # In place of a foreign key, for which PostgreSQL would look there for each of millions of phones' sessions that are
-    # deleted. Who adds a row there adds its session in the same statement.
+    # This trigger replaces a foreign key, for which PostgreSQL would search that table for each of millions of phones'
+    # sessions that are deleted. A statement that adds a row there also adds its session.
     op.execute("""
         CREATE FUNCTION delete_website_sessions() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -640,7 +644,7 @@ def upgrade() -> None:
             CONSTRAINT identities_openid_check CHECK (openid <> '')
         )
     """)
-    # WeChat has one openid for each person and app.
+    # WeChat gives each person one openid in each app.
     op.execute("""
         CREATE UNIQUE INDEX identities_app_id_unionid_idx ON identities (app_id, unionid) WHERE unionid IS NOT NULL
     """)
@@ -665,10 +669,10 @@ def upgrade() -> None:
     """)
     op.execute("CREATE INDEX picture_checks_app_id_openid_idx ON picture_checks (app_id, openid)")
     op.execute("CREATE INDEX picture_checks_at_idx ON picture_checks (at)")
-    # Sessions move with their identity to another user, and are deleted with it. A foreign key would do the same, but
-    # each login would lock, and so write, the identity's row. Whoever opens a session has locked the user's row. So
-    # that row is updated first: sessions that were being opened are then visible here, and a login that waits for the
-    # row sees `identity_lost_at`.
+    # Sessions move with their identity to another user, and are deleted with it. A foreign key would do that, too, but
+    # each login would lock, and so write, the identity's row. Every transaction that opens a session has locked the
+    # user's row, so the trigger updates that row first. Sessions that were being opened are then visible here, and a
+    # login that waits for the row sees `identity_lost_at`.
     op.execute("""
         CREATE FUNCTION take_sessions_along() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -687,7 +691,7 @@ def upgrade() -> None:
         CREATE TRIGGER identities_take_sessions_along AFTER DELETE OR UPDATE OF user_id, app_id, openid ON identities
             FOR EACH ROW EXECUTE FUNCTION take_sessions_along()
     """)
-    # A trigger, so that each statement that replaces or clears users.phone ends the proofs of the former number.
+    # With a trigger, each statement that replaces or clears users.phone ends the proofs of the previous number.
     op.execute("""
         CREATE FUNCTION end_phone_proofs() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -713,7 +717,7 @@ def upgrade() -> None:
         )
     """)
     op.execute("CREATE INDEX unionids_user_id_idx ON unionids (user_id)")
-    # A trigger, so that every statement that writes users.unionid also writes this table.
+    # With a trigger, every statement that writes users.unionid also writes this table.
     op.execute("""
         CREATE FUNCTION remember_unionid() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -747,7 +751,7 @@ def upgrade() -> None:
         )
     """)
     op.execute("CREATE INDEX former_external_ids_user_id_idx ON former_external_ids (user_id)")
-    # What is an identity's is deleted with it, and moves with it in a merge.
+    # The rows of an identity are deleted with it, and move with it in a merge.
     op.execute("""
         CREATE TABLE phone_answers (
             code_hash BYTEA NOT NULL,
@@ -783,8 +787,8 @@ def upgrade() -> None:
         CREATE INDEX website_sessions_browser_login_id_idx ON website_sessions (browser_login_id) WHERE
             browser_login_id IS NOT NULL
     """)
-    # At the doors account, website and sso no session of a phone approves; by every other one it does, and the login
-    # ends with it.
+    # At the doors (ways to log in) account, website and sso, no session of a phone approves. At every other door, one
+    # does, and the login ends with that session.
     op.execute("""
         CREATE TABLE site_logins (
             scope TEXT COLLATE "C" NOT NULL,
@@ -868,7 +872,7 @@ def upgrade() -> None:
         CREATE INDEX site_logins_claimed_session_id_idx ON site_logins (claimed_session_id) WHERE openid IS NULL AND
             claimed_session_id IS NOT NULL
     """)
-    # For erasures: what the person has approved is found by the identity.
+    # This index is for erasures, which find what a user has approved by the identity.
     op.execute("""
         CREATE INDEX site_logins_hinted_user_id_idx ON site_logins (hinted_user_id) WHERE hinted_user_id IS NOT NULL
     """)
@@ -901,7 +905,7 @@ def upgrade() -> None:
             CONSTRAINT scan_pictures_content_check CHECK (octet_length(content) BETWEEN 1 AND 2097152)
         )
     """)
-    # Already compressed.
+    # The content is already compressed.
     op.execute("ALTER TABLE scan_pictures ALTER COLUMN content SET STORAGE EXTERNAL")
     op.execute("""
         CREATE TABLE browser_logins (
@@ -939,7 +943,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove them."""
+    """Drop everything that `upgrade` has created."""
     op.execute("ALTER TABLE alembic_version DROP COLUMN digest")
     op.execute("DROP TABLE browser_login_sites")
     op.execute("DROP TABLE browser_logins")

@@ -1,7 +1,7 @@
-"""Keys events that wait for a place by their ids, so that no state of a sequence refuses a login.
+"""A key by id for events that wait for a place, so that no state of a sequence prevents a login.
 
-Their numbers order them. A number that is given twice, because the sequence was set back, was a violated key until now,
-and so was one after the last.
+Their numbers only order them. Until now, a number that was given twice, because the sequence was set back, violated a
+key, and so did a number after the last one.
 """
 
 from alembic import op
@@ -10,12 +10,12 @@ revision, down_revision = "0103", "0102"
 
 
 def upgrade() -> None:
-    """Key them by event, once each, and let numbers begin again after the last."""
+    """Key waiting events by their ids, once each, and let numbers begin again after the last."""
     op.execute("""
         DELETE FROM events_unplaced later USING events_unplaced earlier
          WHERE later.event_id = earlier.event_id AND later.number > earlier.number
     """)
-    # Events wait half a second, so this table has a few rows.
+    # Events wait only half a second, so this table contains few rows.
     op.execute("""
         -- squawk-ignore ban-drop-constraint, constraint-missing-not-valid, adding-serial-primary-key-field
         ALTER TABLE events_unplaced DROP CONSTRAINT events_unplaced_pkey, ADD PRIMARY KEY (event_id)

@@ -1,4 +1,4 @@
-"""Drops what was stored of WeChat's verdicts on users and pictures, because wxauth no longer asks for them."""
+"""The removal of WeChat's verdicts on users and pictures, because wxauth no longer asks for them."""
 
 from alembic import op
 
@@ -12,7 +12,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Create both again, empty: nobody waits for a verdict."""
+    """Create both again, empty, because nothing waits for a verdict."""
     op.execute("ALTER TABLE users ADD COLUMN unjudged_since TIMESTAMP WITH TIME ZONE")
     op.execute("""
         CREATE TABLE picture_checks (

@@ -1,4 +1,4 @@
-"""Marks the identities that an import has made, and that nobody has logged in with yet."""
+"""A mark on the identities that an import has created, and that no user has logged in with yet."""
 
 from alembic import op
 

@@ -1,6 +1,7 @@
-"""Forgets which user brought what in a merge: an identity is taken out of a user without its history.
+"""The removal of columns that recorded which user contributed which data to a merge.
 
-The version before writes these columns, so all of its replicas must be stopped first.
+An identity is now split from a user without that history. The previous version writes these columns, so stop all of its
+replicas first.
 """
 
 from alembic import op
@@ -20,12 +21,12 @@ COLUMNS = {
 
 
 def upgrade() -> None:
-    """Drop them."""
+    """Drop the columns."""
     for table, columns in COLUMNS.items():
         op.execute(f"ALTER TABLE {table} {', '.join(f'DROP COLUMN {name}' for name in columns)}")
 
 
 def downgrade() -> None:
-    """Add them without their values."""
+    """Add the columns without their values."""
     for table, columns in COLUMNS.items():
         op.execute(f"ALTER TABLE {table} {', '.join(f'ADD COLUMN {name} {kind}' for name, kind in columns.items())}")

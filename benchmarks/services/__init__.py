@@ -1,1 +1,1 @@
-"""The services with which wxauth is compared."""
+"""The services that wxauth is compared with."""

@@ -1,7 +1,7 @@
-"""The floor: about the least work with which an ordinary FastAPI service can do a login.
+"""The floor, which is about the least work with which an ordinary FastAPI service can do a login.
 
-aiohttp, a raw asyncpg pool, one simple upsert, an ES256 token signed with a prebuilt key. No sessions, no refresh
-token, nothing sealed, nothing logged.
+It uses aiohttp, a raw asyncpg pool, one simple upsert, and an ES256 token signed with a prebuilt key. It has no
+sessions and no refresh token, and neither seals nor logs anything.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""The tutorial: a WeChat login as a good FastAPI article would write it, run as the article would run it.
+"""The tutorial, which is a WeChat login as a good FastAPI article would write and run it.
 
-One shared httpx client, SQLModel with an async session, select then insert or update, commit and refresh as in
-SQLModel's own tutorial, an HS256 token, uvicorn with its defaults.
+It has one shared httpx client, SQLModel with an async session, select then insert or update, commit and refresh as in
+SQLModel's own tutorial, an HS256 token, and uvicorn with its defaults.
 """
 
 import json
@@ -26,7 +26,10 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 TTL = timedelta(minutes=15)
 SECRET = os.environ["JWT_SECRET"]
 TIMEOUT = 60.0
-"""Seconds. httpx's default of five is too short when 200 requests wait for its pool on a slow machine."""
+"""The timeout of a request, in seconds.
+
+httpx's default of five is too short when 200 requests wait for its pool on a slow machine.
+"""
 
 
 def now() -> datetime:

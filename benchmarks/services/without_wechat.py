@@ -1,4 +1,4 @@
-"""A login without its WeChat call: wxauth itself, run as `wxauth serve` runs one process, except for the network.
+"""A login without its WeChat call, in wxauth itself, run like one process of `wxauth serve`, except for the network.
 
 Refreshes are measured with it, to compare them with a login that does not call WeChat.
 """
@@ -15,14 +15,14 @@ from wxauth.service.server import listen, uvicorn_options
 
 
 class AtOnce(httpx.AsyncBaseTransport):
-    """WeChat's stand-in, called within the process."""
+    """A stand-in for WeChat, called within the process."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, content=code2session(request.extensions["target"]))
 
 
 def serve(settings: Settings, *, wechat_transport: httpx.AsyncBaseTransport | None = None) -> None:
-    """As `wxauth serve` does in one process, in this one."""
+    """Serve like `wxauth serve` with one process, but in this process."""
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     app = create_app(build_services(settings, wechat_transport=wechat_transport))
     uvicorn.Server(uvicorn.Config(app, **uvicorn_options())).run([listen(settings.host, settings.port)])
