@@ -39,7 +39,7 @@ class Console:
     root: Admin
 
     async def link(self, who: Admin | None = None) -> str:
-        """The secret of a link for this administrator."""
+        """Secret of a link for this administrator."""
         user_id = UUID((who or self.root).id)
         return (await make_link(self.stage.services.database, user_id, now=self.stage.services.clock())).secret
 

@@ -60,34 +60,34 @@ class EventType(StrEnum):
         kind.data = frozenset(f"{sent or ''} {further}".split())
         return kind
 
-    USER_CREATED = "user.created", _("Came for the first time"), "roles hook"
+    USER_CREATED = "user.created", _("Logged in for the first time"), "roles hook"
     USER_MERGED = "user.merged", _("Another user was merged into this one"), "former_id by"
-    USER_SPLIT = "user.split", _("Some identities became another user"), "new_user_id app_ids kept_app_ids"
-    IDENTITY_ADDED = "identity.added", _("One more identity in an app"), ""
-    IDENTITY_REMOVED = "identity.removed", _("Not known in an app any more"), ""
+    USER_SPLIT = "user.split", _("Some identities became a separate user"), "new_user_id app_ids kept_app_ids"
+    IDENTITY_ADDED = "identity.added", _("Got another identity in an app"), ""
+    IDENTITY_REMOVED = "identity.removed", _("Lost an identity in an app"), ""
     CONSENT_GIVEN = "consent.given", _("Agreed to"), "document version"
-    CONSENT_WITHDRAWN = "consent.withdrawn", _("Took back the consent to"), "document version"
-    USER_ERASED = "user.erased", _("Erased for good"), "former_ids"
-    USER_EXPORTED = "user.exported", _("All that is stored of the person was exported")
+    CONSENT_WITHDRAWN = "consent.withdrawn", _("Withdrew the consent to"), "document version"
+    USER_ERASED = "user.erased", _("Permanently erased"), "former_ids"
+    USER_EXPORTED = "user.exported", _("All data of the user was exported")
     USER_BANNED = "user.banned", _("Banned"), "", "reason until"
     USER_UNBANNED = "user.unbanned", _("The ban was lifted"), ""
     ROLES_CHANGED = "user.roles_changed", _("Roles were changed"), "before after"
     PHONE_BOUND = "user.phone_bound", _("A phone number was added"), ""
-    PHONE_REMOVED = "user.phone_removed", _("The phone number was taken away"), "reason"
+    PHONE_REMOVED = "user.phone_removed", _("The phone number was removed"), "reason"
     PROFILE_CHANGED = "user.profile_changed", _("The profile was changed"), "fields"
     ATTRIBUTES_CHANGED = "user.attributes_changed", _("Attributes changed"), "names"
-    AUTHORIZATION_REVOKED = "user.authorization_revoked", _("Withdrew in WeChat"), "fields"
+    AUTHORIZATION_REVOKED = "user.authorization_revoked", _("Withdrew data in WeChat"), "fields"
     USER_LEAVING = "user.leaving", _("Asked to be erased"), "erase_at"
-    USER_STAYED = "user.stayed", _("Is not erased after all"), ""
-    SESSION_ENDED = "session.ended", _("Signed out"), "session_ids reason"
+    USER_STAYED = "user.stayed", _("Cancelled the erasure"), ""
+    SESSION_ENDED = "session.ended", _("A session ended"), "session_ids reason"
 
-    STAFF_SEARCHED = "staff.searched", _("Staff searched for people"), None, "term found count"
-    STAFF_READ = "staff.read", _("Staff read a person’s data"), None, "what user_ids"
-    SCAN_APPROVED = "scan.approved", _("Approved a login by scan"), None, "scan_id client_id browser_ip"
+    STAFF_SEARCHED = "staff.searched", _("Staff searched for users"), None, "term found count"
+    STAFF_READ = "staff.read", _("Staff viewed a user’s data"), None, "what user_ids"
+    SCAN_APPROVED = "scan.approved", _("Approved a login with a QR code"), None, "scan_id client_id browser_ip"
     SITE_AUTHORIZED = "site.authorized", _("Logged in to a website"), None, "client_id door resource scope"
     SIGNING_KEY_ROTATED = "signing_key.rotated", _("A new signing key was published"), None, "kid"
     SIGNING_KEY_WITHDRAWN = "signing_key.withdrawn", _("A signing key was withdrawn"), None, "kid"
-    CONSOLE_LINK_MADE = "console.link_made", _("A link that opens the console was made")
+    CONSOLE_LINK_MADE = "console.link_made", _("A link to the console was created")
     CONSOLE_OPENED = "console.opened", _("Opened the console"), None, "session_id by"
     APP_ADDED = "app.added", _("An app was added")
     APP_CHANGED = "app.changed", _("An app was changed"), None, "fields"
@@ -99,10 +99,10 @@ class EventType(StrEnum):
     WEBHOOK_ADDED = "webhook.added", _("A webhook was added"), None, "name url types is_enabled"
     WEBHOOK_CHANGED = "webhook.changed", _("A webhook was changed"), None, "name url types is_enabled"
     WEBHOOK_SECRET_RENEWED = "webhook.secret_renewed", _("A webhook got a new secret"), None, "name"
-    WEBHOOK_DISABLED = "webhook.disabled", _("A webhook was disabled, because it wanted no more"), None, "name"
+    WEBHOOK_DISABLED = "webhook.disabled", _("A webhook was disabled, because it returned 410"), None, "name"
     WEBHOOK_REMOVED = "webhook.removed", _("A webhook was removed"), None, "name"
     WECHAT_TOKEN_READ = "access_token.read", _("A service read WeChat’s access token")
-    CLIENT_SIGNED = "client.signed", _("A service had data signed with session_keys")
+    CLIENT_SIGNED = "client.signed", _("A service signed data with session_keys")
 
     @property
     def logged(self) -> str:

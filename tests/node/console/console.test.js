@@ -154,7 +154,7 @@ test('a session survives a reload, and ends with signing out', async () => {
 testBegunOtherwise('an address that is pasted into the page opens it too', async () => {
   await forgotten()
   await page.goto(`${CONSOLE_URL}?lang=en`)
-  await page.getByText('Without WeChat').click()
+  await page.getByText('Log in without WeChat').click()
   const field = page.getByLabel('Or paste the address here')
   assert.equal(await field.getAttribute('type'), 'password')
   await field.fill('nonsense')
@@ -215,7 +215,7 @@ testBegunOtherwise('a login that somebody else has begun is not taken for one’
     await page.goto(CONSOLE_URL)
     await page.evaluate((it) => it && sessionStorage.setItem('console/login', JSON.stringify({ verifier: 'x'.repeat(43), ...it })), begun)
     await page.goto(`${CONSOLE_URL}?lang=en&code=theirs&state=theirs&iss=${encodeURIComponent(SERVICE_URL)}`)
-    await page.getByRole('alert').getByText('not begun in this window').or(page.getByText('已拒绝')).waitFor()
+    await page.getByRole('alert').getByText('wasn’t started in this window').or(page.getByText('已拒绝')).waitFor()
     assert.ok(!/code=/.test(page.url()))
   }
   assert.deepEqual(asked, [])
@@ -259,8 +259,8 @@ test('somebody is found, and the search stands in the URL', async () => {
 
 test('a search without a result says what else to try', async () => {
   await goTo('users?q=nobody-has-this')
-  await page.getByText('Nothing found for “nobody-has-this”.').waitFor()
-  await page.getByText('Of a nickname, two characters are enough').waitFor()
+  await page.getByText('Nothing was found for “nobody-has-this”.').waitFor()
+  await page.getByText('Two characters of a nickname are enough').waitFor()
   await page.getByRole('link', { name: 'Show all' }).click()
   await eventually(async () => assert.ok((await rows().count()) > 0))
 })
@@ -284,7 +284,7 @@ test('a list that is loaded whole has no search over nothing', async () => {
   assert.equal(await button('Search').count(), 0)
   await button('Add').waitFor()
   await goTo('webhooks?q=crm') // to be taken back
-  await page.getByText('Nothing found for “crm”.').waitFor()
+  await page.getByText('Nothing was found for “crm”.').waitFor()
   await button('Search').waitFor()
 })
 
@@ -378,7 +378,7 @@ test('a list goes on where its page ends, and counts what it shows', async () =>
   await Promise.all(Array.from({ length: 55 }, () => newcomer()))
   await go('Users')
   const first = await rows().count()
-  await page.getByRole('status').getByText(`${first} shown, there are more`).waitFor()
+  await page.getByRole('status').getByText(`${first} shown; there are more`).waitFor()
   await button('More').click()
   await eventually(async () => assert.ok((await rows().count()) > first))
   const last = await newcomer()
@@ -473,7 +473,7 @@ test('a ban says why and until when, and is changed', async () => {
   assert.equal(await dialog().getByLabel('Until').inputValue(), '2099-01-02T18:00')
   await dialog().getByLabel('Until').fill('')
   await button('Save', dialog()).click()
-  await page.getByText('somebody lifts it', { exact: true }).waitFor() // not the dialog's hint
+  await page.getByText('someone lifts it', { exact: true }).waitFor() // not the dialog's hint
   await page.locator('dl', { hasText: 'Banned by' }).getByRole('link', { name: 'root' }).waitFor()
   assert.equal((await shown(person)).until, undefined)
 })
@@ -529,9 +529,9 @@ test('a merge shows both, found by search, before it is done, and a split takes 
   await showPerson(one)
   await button('Merge').click()
   await dialog().getByRole('heading', { name: `Merge ${one.user.nickname} with another user` }).waitFor()
-  await dialog().getByText('Split on the page of the user that remains takes an identity out of it').waitFor()
+  await dialog().getByText('take an identity out with Split on the page of the remaining user').waitFor()
   const go = button('Merge', dialog())
-  await dialog().getByText('Search for the other user, and choose').waitFor()
+  await dialog().getByText('Search for the other user and choose').waitFor()
   await dialog().getByLabel('The other user').fill(other.user.id)
   await page.keyboard.press('Enter')
   await button(`Choose: ${other.user.nickname}`, dialog()).waitFor()
@@ -551,7 +551,7 @@ test('a merge shows both, found by search, before it is done, and a split takes 
   await dialog().getByRole('heading', { name: `Split ${other.user.nickname} into two users` }).waitFor()
   await dialog().getByLabel('Identity').selectOption({ label: `${FIRST_APP} · ${one.user.openid}` })
   await button('Split', dialog()).click()
-  await page.getByRole('status').getByText('The identity is now a user of its own.').waitFor()
+  await page.getByRole('status').getByText('The identity is now a separate user.').waitFor()
   await page.waitForURL((url) => url.hash !== `#/users/${other.user.id}`)
   const taken = { user: { id: page.url().split('/').at(-1) } }
   assert.ok(![one.user.id, other.user.id].includes(taken.user.id))
@@ -573,7 +573,7 @@ test('a person is signed out on one device, and on all', async () => {
   await button('Sign out everywhere').click()
   await button('Sign out everywhere', dialog()).click()
   await isRefused(person)
-  await page.getByText('Not logged in anywhere.').waitFor()
+  await page.getByText('This user is not logged in on any device.').waitFor()
 })
 
 test('erasing wants the name typed', async () => {
@@ -582,9 +582,9 @@ test('erasing wants the name typed', async () => {
   await button('Erase').click()
   const go = button('Erase', dialog())
   assert.ok(await go.isDisabled())
-  await dialog().getByLabel('Type the nickname or the id').fill('somebody else')
+  await dialog().getByLabel('Enter the nickname or the id to confirm').fill('somebody else')
   assert.ok(await go.isDisabled())
-  await dialog().getByLabel('Type the nickname or the id').fill(person.user.nickname)
+  await dialog().getByLabel('Enter the nickname or the id to confirm').fill(person.user.nickname)
   await go.click()
   await heading('Users').waitFor()
   assert.equal((await asks(root, `/v1/admin/users/${person.user.id}`)).status, 404)
@@ -613,7 +613,7 @@ test('an act that is under way is not sent twice, and fails visibly when its dia
   await page.keyboard.press('Escape')
   await dialog().waitFor({ state: 'detached' })
   fail()
-  await page.getByRole('alert').getByText('The service does not answer.').waitFor()
+  await page.getByRole('alert').getByText('The service isn’t responding.').waitFor()
   complaints.bearWith(/^Failed to load resource/)
 })
 
@@ -685,7 +685,7 @@ test('events are found by type, followed, and exported', async () => {
   await change(person, { roles: ['editor'] })
   await go('Events')
   const kinds = (await page.locator('main tbody td:nth-child(2)').allInnerTexts()).filter((kind) => /roles/.test(kind))
-  await page.getByLabel('Id of the person').fill(person.user.id)
+  await page.getByLabel('User id').fill(person.user.id)
   await chip('Types').click()
   await page.getByLabel('Types').fill(kinds[0])
   await page.keyboard.press('Enter')
@@ -722,7 +722,7 @@ test('events are told in a sentence, with the JSON behind it, and their types ch
   assert.equal(await page.getByLabel('Types').inputValue(), 'user.created')
   await button('Apply').and(page.locator(':visible')).click()
   await page.getByRole('status').getByText('1 in all').waitFor()
-  await rows().getByText('Came for the first time').waitFor()
+  await rows().getByText('Logged in for the first time').waitFor()
 })
 
 test('a refused login is found by the request id that the phone shows, and by person', async () => {
@@ -761,18 +761,18 @@ test('logins are listed with who, from which device and address, and whether the
 test('a person’s page leads on to who read it, what they did, and who else logged in from there', async () => {
   const person = await newcomer()
   await showPerson(person)
-  const events = page.getByRole('region', { name: 'Events about this person' })
+  const events = page.getByRole('region', { name: 'Events about this user' })
   await events.getByText('user.created', { exact: true }).waitFor()
   // Each look at the page is a read, which is stored a moment later.
   await eventually(async () => assert.match(await (await asks(root, `/v1/admin/events?user_id=${person.user.id}`)).text(), /staff\.read/))
   await page.reload()
   await events.getByText('user.created', { exact: true }).waitFor()
   assert.equal(await events.getByText('staff.read', { exact: true }).count(), 0)
-  await page.getByRole('link', { name: 'Who has read this person’s data' }).click()
+  await page.getByRole('link', { name: 'Who has viewed this user’s data' }).click()
   await rows().getByText('staff.read', { exact: true }).first().waitFor()
   await rows().getByRole('link', { name: 'root' }).first().waitFor()
   await showPerson(person)
-  await page.getByRole('link', { name: 'What this person did' }).click()
+  await page.getByRole('link', { name: 'What this user did' }).click()
   await chip(`By${person.user.nickname}`).waitFor() // by name, not by id
   await rows().getByText('user.created', { exact: true }).waitFor()
   await showPerson(person)
@@ -822,7 +822,7 @@ test('an app is added, checked, changed and removed', async () => {
   await button('Close', dialog()).click()
   await choose(row, 'Change')
   await dialog().getByLabel('Title').fill('Shop')
-  await dialog().getByLabel('Roles of newcomers').fill('member')
+  await dialog().getByLabel('Roles of new users').fill('member')
   await dialog().getByLabel('Claims').fill('{"sub": "x"}')
   await button('Save', dialog()).click()
   await dialog().getByRole('alert').getByText(/claims: must not have the claim sub/).waitFor()
@@ -881,7 +881,7 @@ test('a service client is added, and its secret shown this once', async () => {
   await eventually(async () => assert.equal(await rows().count(), 1))
   assert.ok(page.url().endsWith('#/services?q=users'))
   await choose(clientRow('billing'), 'New secret')
-  await dialog().getByLabel('Refuse the former secret at once').check()
+  await dialog().getByLabel('Refuse the previous secret at once').check()
   const asked = page.waitForRequest(/secret$/)
   await button('New secret', dialog()).click()
   assert.notEqual(await closeSecret(), secret)
@@ -921,10 +921,10 @@ test('a site is added, shown and changed', async () => {
   await dialog().getByLabel('profile', { exact: true }).uncheck()
   await dialog().getByLabel('phone', { exact: true }).check()
   await dialog().getByLabel('Email domain').fill('')
-  await dialog().getByLabel('id_token signed by').selectOption('ES256')
+  await dialog().getByLabel('Signing algorithm of id_tokens').selectOption('ES256')
   await dialog().getByLabel('Only from the same network').uncheck()
   await dialog().getByLabel('Device grant').check()
-  await dialog().getByLabel('Its id_tokens for mini-programs').check()
+  await dialog().getByLabel('Mini-programs and apps can get its id_tokens').check()
   await dialog().getByLabel('Claims').fill('tier: gold')
   await dialog().getByLabel('Service account').selectOption({ label: `店铺服务号 (${ACCOUNT.app_id})` })
   const websites = await dialog().getByLabel('Website app').locator('option').allInnerTexts()
@@ -978,7 +978,7 @@ test('a webhook is added, tested, told of what happens, told again, disabled and
   const row = rows().filter({ hasText: url })
   assert.equal(await row.getByRole('button', { name: /^New secret/, includeHidden: true }).getAttribute('class'), 'small') // not red
   await choose(row, 'Test')
-  await row.getByText(/The webhook answered 204/).waitFor()
+  await row.getByText(/The webhook returned 204/).waitFor()
   await change(await newcomer(), { status: 'disabled' })
   const delivered = page.getByRole('region', { name: 'Deliveries: orders' }).getByRole('row', { name: /user\.banned delivered/ })
   await delivery('orders', 'delivered')
@@ -1011,8 +1011,8 @@ test('what a disabled webhook keeps is not called the oldest that waits', async 
   await part.getByRole('link', { name: 'asleep' }).waitFor()
   await asks(root, '/v1/admin/webhooks/asleep', { method: 'PATCH', body: JSON.stringify({ is_enabled: false }) })
   await page.reload()
-  await part.getByText('none waits').waitFor()
-  await part.getByText('Disabled, sent nothing').waitFor()
+  await part.getByText('nothing is waiting').waitFor()
+  await part.getByText('Disabled, so nothing is sent').waitFor()
   await asks(root, '/v1/admin/webhooks/asleep', { method: 'DELETE' })
 })
 
@@ -1033,9 +1033,9 @@ testBegunOtherwise('support staff see what they may do, and nothing that adminis
   const wanted = ['Sign out everywhere', 'Clear name', 'Ban', 'Sign out this device']
   assert.deepEqual(wanted.filter((act) => !offered.includes(act)), [])
   assert.deepEqual(offered.filter((act) => ['Export', 'Merge', 'Erase', 'Save', 'Set'].includes(act)), [])
-  await page.getByText('Merging, splitting, exporting, erasing and roles need the role admin.').waitFor()
+  await page.getByText('To merge, split, export, erase or set roles, you need the role admin.').waitFor()
   assert.deepEqual(await acts(root), [])
-  await page.getByText('Only administrators change administrators and other staff.').waitFor()
+  await page.getByText('Only administrators can change administrators and other staff.').waitFor()
 })
 
 test('every section’s list has a search field that says what it is', async () => {
@@ -1057,7 +1057,7 @@ test('a list shows that it is loading, that it failed, and tries again', async (
   await goTo('users?status=active')
   await page.locator('[aria-busy=true]').getByText('Loading').waitFor()
   fail()
-  await page.getByRole('alert').getByText('The service does not answer.').waitFor()
+  await page.getByRole('alert').getByText('The service isn’t responding.').waitFor()
   await button('Try again').click()
   await eventually(async () => assert.ok((await rows().count()) > 0))
   complaints.bearWith(/^Failed to load resource/)
@@ -1082,7 +1082,7 @@ test('the overview draws what happened, with a label', async () => {
   assert.match(await charts.last().getAttribute('aria-label'), /^Logins, .*in all [1-9]/)
   assert.equal(await charts.first().locator('rect').count(), 1) // today: a day without any has no bar
   await page.locator('.tile', { hasText: 'Logins today' }).getByText('0 yesterday').waitFor()
-  const reasons = page.getByRole('region', { name: 'Why logins are refused today' })
+  const reasons = page.getByRole('region', { name: 'Reasons for today’s refused logins' })
   await reasons.getByRole('link', { name: 'Banned' }).click()
   await chip('WhyBanned').waitFor()
   await go('Overview')
@@ -1094,12 +1094,12 @@ test('the overview draws what happened, with a label', async () => {
 test('the first steps of a new deployment are shown until all are done', async () => {
   await go('Overview')
   const steps = page.locator('section', { has: page.getByRole('heading', { name: 'First steps' }) })
-  await steps.getByText('Keep a copy of SECRET_KEY').waitFor()
+  await steps.getByText('Save a copy of SECRET_KEY').waitFor()
   const guarded = { name: `guarded-${(number += 1)}`, scopes: ['users'] }
   await asks(root, '/v1/admin/clients', { method: 'POST', body: JSON.stringify(guarded) })
   await page.reload()
   await eventually(async () => assert.equal(await steps.getByText('done', { exact: true }).count(), 3))
-  await button('I have kept it').click()
+  await button('I have saved it').click()
   await steps.waitFor({ state: 'detached' })
   await page.reload()
   await page.getByRole('img').first().waitFor()
@@ -1118,11 +1118,11 @@ test('a chart has an axis of round numbers, no bar for a day without any, and an
   await page.route('**/v1/admin/numbers*', (route) => route.fulfill({ json: { users: 2, sessions: 0, active_day: 0, active_week: 0, active_month: 0, estimated: [], days } }))
   await page.route('**/v1/admin/webhooks', (route) => route.fulfill({ json: { items: [] } }))
   await go('Overview')
-  await page.getByText('without those erased or merged').waitFor()
+  await page.getByText('without erased or merged users').waitFor()
   const chart = page.getByRole('img', { name: /^Sign-ups/ })
   assert.deepEqual([await chart.locator('rect').count(), (await chart.locator('text').allTextContents()).slice(0, 3)], [1, ['0', '2', '4']])
   await go('Webhooks')
-  await page.getByText('A webhook is sent what happens to users').waitFor()
+  await page.getByText('A webhook receives changes to users').waitFor()
 })
 
 testBegunOtherwise('the days are those of the reader’s zone', async () => {
@@ -1130,7 +1130,7 @@ testBegunOtherwise('the days are those of the reader’s zone', async () => {
   const asked = page.waitForRequest(/numbers/)
   await go('Overview')
   assert.equal(new URL((await asked).url()).searchParams.get('utc_offset'), '480')
-  await page.getByRole('img', { name: 'Logins, of the last 30 days (GMT+8)' }).waitFor()
+  await page.getByRole('img', { name: 'Logins, in the last 30 days (GMT+8)' }).waitFor()
 })
 
 testBegunOtherwise('it speaks Chinese to who reads Chinese, and English where that is asked for', async () => {
