@@ -3,16 +3,16 @@
 import { Auth } from './wxauth.js'
 
 /**
- * Answers the request of a website that this mini-program shows in a web-view. Resolves to the URL to open in a
- * `<web-view>`, with which the site logs the person in, or learns why it cannot. `query` is the object that `onLoad`
- * gets, its values encoded or not. The answer is proved by a new `wx.login`, which this function makes. If the site
- * requires a new login, it logs in again first.
+ * Completes the sign-in request of a website that this mini-program shows in a web-view. Resolves to the URL to open in
+ * a `<web-view>`, with which the site logs the user in, or learns why it cannot. `query` is the object that `onLoad`
+ * gets, with its values encoded or not. A new `wx.login` is the proof, which this function makes. If the site requires
+ * a new login, it logs in again first.
  *
- * Never call it on the page with which the mini-program was opened: a card or a link may contain somebody else's
- * request.
+ * Never call it on the page with which the mini-program was opened, because a card or a link could contain another
+ * person's sign-in request.
  *
- * Rejects with an `AuthError`: `invalid_request` (unknown site, or not its address), `wrong_person` (another person's
- * WeChat), `login_required` (a guest), `rate_limited`, `wx_login_failed`, one of WeChat's failures as at a login, or an
+ * Rejects with an `AuthError`: `invalid_request` (an unknown site, or not its address), `wrong_person` (another user's
+ * WeChat), `login_required` (a guest), `rate_limited`, `wx_login_failed`, one of WeChat's failures as in a login, or an
  * error of `auth.request`.
  */
 export declare function authorize(

@@ -1,5 +1,5 @@
 /* eslint-disable */
-// A mini-program's session, as wxauth.d.ts documents it.
+// This module manages a mini-program's session, as wxauth.d.ts documents it.
 
 const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/
 const SHUT_OUT = /^(account_(disabled|leaving)|session_replaced)$/
@@ -22,8 +22,10 @@ const TITLES = {
 export class AuthError extends Error {
 	constructor(code, more = Object()) {
 		const { title, detail, errors, until } = more
-		super(detail ? `${code}: ${detail}`.replace(/(eyJ|wxr_)[\w.-]+/g, '$1…') : code) // never a token
-		if (!(this instanceof AuthError)) Object.setPrototypeOf(this, AuthError.prototype) // compiled to ES5
+		// The text must never contain a token.
+		super(detail ? `${code}: ${detail}`.replace(/(eyJ|wxr_)[\w.-]+/g, '$1…') : code)
+		// Needed if the class was compiled to ES5.
+		if (!(this instanceof AuthError)) Object.setPrototypeOf(this, AuthError.prototype)
 		this.title = isText(title) ? title : (TITLES[code] || '出错了，请重试|Please try again').split('|')[column()]
 		const end = isText(until) && attempt(() => minuteOf(until))
 		if (end) this.title += ['解封时间：', ' Until '][column()] + end
@@ -47,21 +49,23 @@ export function createAuth(options) {
 	const place = JSON.stringify([baseURL, appId])
 	/** @type {any} */
 	let user = null
-	let tokens // { access, refresh, at, life, until }: ms, by the phone's clock
+	let tokens // { access, refresh, at, life, until }, in ms by the phone's clock
 	let stored
 	let lastTime = 0
-	// Lasts until a logout. The id is random and stored with the session, so that every instance with this storage
-	// knows whether its session goes on; error is why it has ended, owner the last person, and turn their number.
+	// An era lasts until a logout. Its id is random and stored with the session, so that every instance with this storage
+	// knows whether its session continues. `error` says why it has ended, `owner` is the last user, and `turn` is the
+	// number of that user.
 	/** @type {any} */
 	let era = { turn: 0 }
 	let underWay = {}
-	let isReplaced // by a login elsewhere: else both would log each other out for ever
+	let isReplaced // by a login on another device; otherwise, the two devices would log each other out forever
 	let listeners = []
 
-	const endedKey = storageKey + '.ended' // has the id of the last era, because the app may just have cleared the storage
+	// Contains the id of the last era, because the app might just have cleared the storage.
+	const endedKey = storageKey + '.ended'
 	const read = (key = storageKey) => attempt(() => host.getStorageSync(key))
 
-	// Takes over what another instance with this storage has done: a refresh, a login, a logout.
+	// Takes over what another instance with this storage has done, which is a refresh, a login or a logout.
 	function load() {
 		const text = read()
 		if (text === stored) return
@@ -85,7 +89,7 @@ export function createAuth(options) {
 		const text = newUser || isReplaced ? JSON.stringify(known) : ''
 		if (text !== stored) {
 			attempt(() => host.setStorageSync(storageKey, text))
-			// Better no session than a used token.
+			// No session is better than a used token.
 			if (!text || text !== read()) attempt(() => host.removeStorageSync(storageKey))
 			if (text && !stored) attempt(() => host.removeStorageSync(endedKey))
 			stored = read()
@@ -128,7 +132,7 @@ export function createAuth(options) {
 		return (underWay[name] = promise)
 	}
 
-	// After a logout, or another person's login, what was asked for before is of no use.
+	// After a logout, or another user's login, earlier requests are of no use.
 	function isOver({ era: begun, turn }) {
 		load()
 		return begun !== era || (turn !== undefined && turn !== era.turn)
@@ -138,7 +142,7 @@ export function createAuth(options) {
 		if (isOver(asked)) throw (asked.era !== era && asked.era.error) || new AuthError('session_revoked')
 	}
 
-	// A phone's clock may be wrong, so only durations count.
+	// A phone's clock can be wrong, so only durations count.
 	function isFresh({ access, at, life }) {
 		const time = now()
 		if (!access || time < Math.max(at, lastTime)) return false
@@ -147,7 +151,7 @@ export function createAuth(options) {
 	}
 
 	async function call(name, args, observe, isGuest) {
-		// Opened from Moments, where nobody can log in.
+		// The page was opened from Moments, where users cannot log in.
 		if (!isGuest && attempt(() => host.getEnterOptionsSync().scene) === 1154) fail('single_page')
 		if (!attempt(() => host[name].call)) fail('no_platform', name)
 		let timer
@@ -155,7 +159,8 @@ export function createAuth(options) {
 			return await new Promise((resolve, reject) => {
 				const wait = () => {
 					clearTimeout(timer)
-					timer = setTimeout(reject, (args.timeout || 60000) + 5000, { errMsg: 'timeout' }) // some never call back
+					// Some platforms never call back.
+					timer = setTimeout(reject, (args.timeout || 60000) + 5000, { errMsg: 'timeout' })
 				}
 				wait()
 				const success = (answer) => resolve({ ...answer, statusCode: +Object(answer).statusCode || undefined })
@@ -188,7 +193,7 @@ export function createAuth(options) {
 			(e) => /^(wx_login_failed|network_error)$/.test(e.code),
 		)
 
-	// A code works once, so a second try needs another.
+	// A code works once, so a second attempt needs another code.
 	async function withCode(ask, mayRepeat) {
 		const code = await loginCode()
 		return ask(code).catch(async (e) => {
@@ -231,18 +236,18 @@ export function createAuth(options) {
 			load()
 			if (!force && tokens && now() < tokens.until) return user
 		}
-		const asked = { era } // whoever it is for
+		const asked = { era } // for whichever user there is
 		const turn = Promise.resolve(underWay.login).catch(() => {})
 		return begin('login', turn.then(() => logIn(fields, asked)))
 	}
 
-	// Sent again if the answer may be lost: a token has one successor.
+	// It is sent again if the response might be lost, because a token always gets the same successor.
 	const sendRefresh = (refresh_token, isWanted = () => true) =>
 		twice(() => post('/v1/refresh', { refresh_token }, 'refresh_token'), (e) => !e.status && isWanted())
 
 	async function refresh(old) {
 		const at = now()
-		const isWanted = () => (load(), tokens === old) // else it was overtaken, or the session has ended
+		const isWanted = () => (load(), tokens === old) // otherwise, another refresh was faster, or the session has ended
 		try {
 			const answer = await sendRefresh(old.refresh, isWanted)
 			if (isWanted()) take(answer, at)
@@ -272,7 +277,7 @@ export function createAuth(options) {
 		return tokens.access
 	}
 
-	// Sent again after a refusal, unless the page has had a piece.
+	// The request is sent again after a refusal, unless the page has already received a piece of the response.
 	async function send(name, args, tokenFor, watch = Object(), refused) {
 		const token = await tokenFor(refused)
 		const header = { ...args.header }
@@ -287,10 +292,10 @@ export function createAuth(options) {
 
 	function watched(enableChunked, onChunk, onTask) {
 		let stop
-		let abort = () => {} // the latest task's
+		let abort = () => {} // aborts the latest task
 		const watch = Object({ aborted: new Promise((_, reject) => (stop = reject)), begin })
 		function begin(task, wait) {
-			let status // with the head, on most platforms; the body of a 401 is no piece
+			let status // comes with the head, on most platforms; the body of a 401 is not a piece of the response
 			const listen = (real) => {
 				abort = () => attempt(() => real.abort())
 				if (watch.isAborted) abort()
@@ -305,13 +310,14 @@ export function createAuth(options) {
 					}),
 				)
 			}
-			Object(task).then ? task.then(listen, () => {}) : listen(task) // a promise, behind an interceptor
+			Object(task).then ? task.then(listen, () => {}) : listen(task) // the task is a promise if an interceptor wraps it
 			const value = () => {
 				watch.isAborted = true
 				stop(new AuthError('aborted'))
 				abort()
 			}
-			told(onTask, Object.create(Object(task), { abort: { value }, then: {} })) // no promise
+			// `then` is removed, so that the task is not taken for a promise.
+			told(onTask, Object.create(Object(task), { abort: { value }, then: {} }))
 		}
 		return watch
 	}
@@ -324,7 +330,7 @@ export function createAuth(options) {
 		}
 		const watch = watched(args.enableChunked, (piece) => (asked.token && isOver(asked)) || told(onChunk, piece), onTask)
 		if (isOpen) watch.isRefused = isRefused
-		// At the last moment before it is sent.
+		// The check comes at the last moment before the request is sent.
 		watch.check = (token) => {
 			asked.token = token
 			if (token) check(asked)
@@ -332,7 +338,8 @@ export function createAuth(options) {
 		}
 		const tokenFor = (refused) =>
 			current(asked, refused, mayLogIn).catch((e) => {
-				const hasEnded = e === asked.era.error || e.status > 428 || isPassing(e) // or wxauth is away
+				// The session has ended, or wxauth is unavailable.
+				const hasEnded = e === asked.era.error || e.status > 428 || isPassing(e)
 				const isGuest = hasEnded ? /^(get|head|)$/i.test(args.method || '') : e.code === 'login_required' && !refused
 				if (!isOpen || mayLogIn || !isGuest) throw e
 			})
@@ -344,7 +351,7 @@ export function createAuth(options) {
 	const own = async (asked, path, wanted, args, name = 'request') =>
 		bodyOf(await guarded(asked, name, to('/v1/me' + path, args)), wanted)
 
-	// Proved by a new wx.login, which somebody who has stolen the token cannot make.
+	// A new wx.login is the proof, because a thief of the access token cannot make one.
 	const proved = (asked, path, wanted, data) =>
 		withCode(
 			async (login_code) => own(asked, path, wanted, POST({ ...data, login_code })),
@@ -363,7 +370,7 @@ export function createAuth(options) {
 	load()
 	const auth = {
 		get user() {
-			load() // who has logged out in another instance is nobody here
+			load() // a user who has logged out in another instance is logged out here, too
 			return user
 		},
 		isNewUser: false,
@@ -387,7 +394,7 @@ export function createAuth(options) {
 			}
 			await endSession(old.refresh)
 		},
-		// From here on, not for guests.
+		// The functions from here on are not for guests.
 		getToken: async (asked) => (asked.token = await current(asked)),
 		updateProfile: (asked, { avatarUrl: avatar_url, ...fields }) => change(asked, '', POST({ avatar_url, ...fields })),
 		setAvatar(asked, picture) {
@@ -410,11 +417,11 @@ export function createAuth(options) {
 			await proved(asked, '/erasure')
 			check(asked)
 			forget()
-			asked.token = null // its own end is no failure
+			asked.token = null // the end of its own session is not a failure
 		},
 	}
-	// Each call belongs to the session that there is when it begins. What was sent with a token of that session
-	// fails if the session has ended before the page learns of the response.
+	// Each call belongs to the session that exists when the call begins. A request that was sent with a token of that
+	// session fails if the session ends before the page learns of the response.
 	Object.keys(auth).slice(5).forEach((name, i) => {
 		const member = auth[name]
 		auth[name] = (...args) => {
@@ -449,11 +456,11 @@ const twice = (ask, mayRepeat) =>
 		if (!mayRepeat(e)) throw e
 		return ask()
 	})
-// Its errors are its own, and it has then returned nothing.
+// Errors of the page's own callback are only logged, and the callback has then returned nothing.
 const told = (fn, value) => (async () => fn && fn(value))().catch((e) => attempt(() => void console.error(e)))
 const isText = (value) => typeof value === 'string' && value !== ''
 
-// In the phone's time zone: 2027-01-01 08:00.
+// Formats a time in the phone's time zone, such as 2027-01-01 08:00.
 function minuteOf(time) {
 	const at = new Date(time)
 	return new Date(+at - at.getTimezoneOffset() * 60000).toISOString().slice(0, 16).replace('T', ' ')
@@ -467,7 +474,7 @@ function attempt(action, otherwise = (_) => {}) {
 	}
 }
 
-// A text, or this member of an event's detail.
+// Returns a text, or this member of an event's detail.
 function given(value, name) {
 	const detail = value && value.detail
 	const text = detail ? detail[name] : value
@@ -475,7 +482,7 @@ function given(value, name) {
 	return isText(text) ? text : fail(why, name)
 }
 
-// The code of a tap: itself, or its event.
+// Returns the code of a tap, from the tap itself or its event.
 function codeOf(tap) {
 	const detail = tap && tap.detail
 	if (!detail || isText(detail.code)) return given(tap, 'code')
@@ -488,7 +495,7 @@ const BY_THE_PERSON = /\b(user|auth)[ :_-]*(deny|denied|cancel)|privacy permissi
 
 function codeOfTap(errno, errMsg) {
 	if (errno === 103 || errno === 104) return 'phone_refused'
-	// WeChat's 1400001: the account must buy more.
+	// 1400001 of WeChat means that the account must buy more quota.
 	if (errno === 1400001 || /no enough quota/i.test(errMsg)) return 'phone_quota_used_up'
 	return BY_THE_PERSON.test(errMsg) ? 'phone_refused' : 'phone_unavailable'
 }
@@ -516,10 +523,10 @@ function originGiven(name, url) {
 	return originOf(url) || fail('invalid_argument', what)
 }
 
-// Without query, user and password.
+// Returns a URL without query, user and password.
 const shown = (url) => `${url}`.replace(/[?#][^]*/, '').replace(/^[^]*@/, '…@')
 
-// The body of a 2xx that has the required member, or at least is not a page.
+// Returns the body of a 2xx response that contains the required member, or at least is not a web page.
 function bodyOf({ statusCode: status, data, header }, wanted) {
 	const body = isText(data) ? attempt(() => JSON.parse(data)) || data : data
 	const isGood = /^2/.test(status)

@@ -1,5 +1,5 @@
 /* eslint-disable */
-// Logs in to a website whose code this phone has scanned. wxauth-scan.d.ts documents it.
+// This module logs in to a website whose code this phone has scanned. wxauth-scan.d.ts documents it.
 import { AuthError } from './wxauth.js'
 
 const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/
@@ -8,7 +8,8 @@ const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout
 export function scanOf(options) {
   const { q, scene, s, cq, scancode_time } = options || /** @type {any} */ ({})
   for (const [name, value] of [['s', s], ['cq', cq]]) {
-    if (isText(value)) return { scene: decoded(value), ...entryOf(name, value) } // a link in a phone's browser
+    // The page was opened by a link in a phone's browser.
+    if (isText(value)) return { scene: decoded(value), ...entryOf(name, value) }
   }
   if (!isText(q) && !isText(scene)) return null
   const entry = isText(q) ? entryOf('q', q) : entryOf('scene', scene)
@@ -34,7 +35,7 @@ export async function claim(auth, scan) {
     return await say(scan, 'id')
   } catch (error) {
     if (error.code !== 'login_too_old') throw error
-    await auth.login({ force: true }) // invisible: WeChat confirms whose phone this is
+    await auth.login({ force: true }) // invisible to the user: WeChat confirms whose phone this is
     return say(scan, 'id')
   }
 }
@@ -42,7 +43,7 @@ export async function claim(auth, scan) {
 /** @type {typeof import('./wxauth-scan.js').approve} */
 export async function approve(auth, claimed) {
   const send = sayer(auth, urlOf(claimed, 'approve'))
-  // Proved by a new wx.login, which somebody who has stolen the token cannot make.
+  // A new wx.login is the proof, because a thief of the access token cannot make one.
   let code = await auth.loginCode()
   const say = async () => shown(await send({ login_code: code }))
   try {
@@ -51,13 +52,13 @@ export async function approve(auth, claimed) {
     if (!ONCE_MORE.test(error.code)) throw error
     if (claimed.link) {
       try {
-        return await say() // if only the answer was lost, the same code gets the number again, and no other does
+        return await say() // if only the response was lost, the same code gets the number again, and no other code does
       } catch (again) {
         if (!ONCE_MORE.test(again.code)) throw again
       }
     }
     code = await auth.loginCode()
-    return say() // if only the answer was lost, the approval counts already
+    return say() // if only the response was lost, the approval counts already
   }
 }
 
@@ -77,7 +78,7 @@ function urlOf(claimed, verdict) {
   return `/v1/me/scans/${encodeURIComponent(id)}/${verdict}`
 }
 
-// Says it for the person who is logged in now, and for nobody who logs in meanwhile.
+// Sends the request for the user who is logged in now, and for no user who logs in later.
 function sayer(auth, url) {
   const id = Object(auth.user).id
   return (body, wanted) => {
@@ -95,7 +96,7 @@ async function post(auth, url, body, wanted) {
   throw new AuthError(isText(code) ? code : 'http_error', { title, detail, errors, status, requestId, retryAfter: name ? Number(header[name]) || null : null })
 }
 
-// How the page was opened. One opened from another page of the mini-program was not opened by a camera.
+// Describes how the page was opened. A camera cannot have opened a page that another page of the mini-program opened.
 function entryOf(name, value) {
   // @ts-ignore
   const host = typeof wx === 'undefined' ? uni : wx
@@ -105,7 +106,7 @@ function entryOf(name, value) {
   return isOurs && entry.scene ? { entry_scene: entry.scene } : {}
 }
 
-// wx.scanCode gives the page of a mini-program code, or the text of an ordinary one.
+// wx.scanCode returns the page of a mini-program code, or the text of an ordinary QR code.
 function read(text) {
   const found = /[?&]scene=([^&#]*)/.exec(text)
   return found ? { scene: decoded(found[1]) } : { url: text }

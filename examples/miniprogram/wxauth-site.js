@@ -1,25 +1,25 @@
 /* eslint-disable */
-// Logs in to a website that this mini-program shows in a web-view. wxauth-site.d.ts documents the function.
+// This module logs in to a website that this mini-program shows in a web-view. wxauth-site.d.ts documents it.
 import { AuthError } from './wxauth.js'
 
-const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/ // as at a login
+const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/ // as for a login
 
 /** @type {typeof import('./wxauth-site.js').authorize} */
 export async function authorize(auth, query) {
   const asked = read(query)
   if (!isText(asked.redirect_uri)) throw new AuthError('invalid_argument', { detail: 'query' })
-  await auth.getToken() // which a guest has not
+  await auth.getToken() // a guest has none
   const { id } = Object(auth.user)
   const url = await answer(auth, asked, id)
   if (!/[?&]error=login_required(&|$)/.test(url)) return url
-  await auth.login({ force: true }) // invisible: WeChat confirms whose phone this is
+  await auth.login({ force: true }) // invisible to the user: WeChat confirms whose phone this is
   return answer(auth, asked, id)
 }
 
 async function answer(auth, asked, id) {
-  // Proved by a new wx.login, which somebody who has stolen the token cannot make. It tries twice by itself.
+  // A new wx.login is the proof, because a thief of the access token cannot make one. It tries twice by itself.
   const ask = async (login_code) => {
-    if (id !== Object(auth.user).id) throw new AuthError('session_revoked') // never for who has logged in meanwhile
+    if (id !== Object(auth.user).id) throw new AuthError('session_revoked') // never for a user who has logged in since
     return post(auth, { ...asked, login_code })
   }
   const code = await auth.loginCode()
@@ -28,7 +28,7 @@ async function answer(auth, asked, id) {
   } catch (error) {
     if (!ONCE_MORE.test(error.code)) throw error
   }
-  return ask(await auth.loginCode()) // if only the answer was lost, its code is never used
+  return ask(await auth.loginCode()) // if only the response was lost, its code is never used
 }
 
 async function post(auth, body) {
@@ -45,7 +45,8 @@ async function post(auth, body) {
   throw new AuthError(isText(code) ? code : 'http_error', { title, detail, errors, status, requestId, retryAfter: name ? Number(header[name]) || null : null })
 }
 
-// The site's request. Some phones pass its values to `onLoad` as they are in the URL: then all of them are encoded.
+// Reads the site's sign-in request. Some phones pass its values to `onLoad` as they are in the URL, all of them
+// encoded.
 function read(query) {
   const { redirect_uri: uri } = Object(query)
   if (!isText(uri) || uri.includes('://')) return { ...query }

@@ -1,4 +1,4 @@
-// The guard for Fastify, as an `onRequest` hook: before the body is read.
+// The guard for Fastify, as an `onRequest` hook, which runs before the body is read.
 const { rolesOf } = require('./guard.js')
 const { problem } = require('./problems.js')
 const { AuthError } = require('./refusals.js')

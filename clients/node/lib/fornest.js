@@ -1,4 +1,4 @@
-// The guard for Nest, for @UseGuards and useGlobalGuards, on Express and on Fastify, made with the caller's own Nest.
+// The guard for Nest, for @UseGuards and useGlobalGuards, on Express and on Fastify. It uses the caller's own Nest.
 const { rolesOf } = require('./guard.js')
 const { problem } = require('./problems.js')
 const { AuthError } = require('./refusals.js')

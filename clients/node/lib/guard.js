@@ -1,24 +1,27 @@
-// The guard: finds the user behind a bearer token (RFC 6750).
+// The guard, which finds the user behind a bearer token (RFC 6750).
 const { RemoteKeys, isPlain, isSecure } = require('./keys.js')
 const { AuthError, challengeWith, forLog } = require('./refusals.js')
 const { authorizations } = require('./problems.js')
 const { Verifier } = require('./verifier.js')
 
-/** For `TestIssuer`: `guard[trust](other)` makes the guard trust as `other` does. Returns a function that undoes it. */
+/**
+ * For `TestIssuer`: `guard[trust](other)` makes the guard use the verifier and the clock of `other`. Returns a function
+ * that undoes this.
+ */
 const trust = Symbol('trust')
 
-const PAUSE = 60 // seconds between two lines of the log about the same cause
-const METADATA_PATH = '/.well-known/oauth-protected-resource' // between host and path (RFC 9728, section 3.1)
-const SCOPE = /^[!#-[\]-~]+$/ // RFC 6749, section 3.3: what could end a header's quotes is none
+const PAUSE = 60 // seconds between two log lines about the same cause
+const METADATA_PATH = '/.well-known/oauth-protected-resource' // inserted between host and path (RFC 9728, section 3.1)
+const SCOPE = /^[!#-[\]-~]+$/ // a scope by RFC 6749, section 3.3, which cannot end a header's quotes
 
 class BearerGuard {
   #options
   #scopes
   #isOptional = false
-  #metadata // where the resource's is, or null
+  #metadata // the URL of the resource's metadata, or null
   #trusted // verifier and clock, shared with the guards that `requires` makes
   #warn
-  #toldAt = new Map() // by cause: the few fixed messages of the verifier
+  #toldAt = new Map() // by cause, of which the verifier has few fixed messages
 
   constructor(options = {}) {
     const { issuer, audience = 'wxauth', scopes = [], keys, now = () => Date.now(), ...remote } = options
@@ -45,10 +48,12 @@ class BearerGuard {
     return user
   }
 
-  /** Logs what the answer omits: the token's value, and the expected one. Not for malformed tokens. */
+  /**
+   * Logs what the response omits, which is the token's value and the expected one. Malformed tokens are not logged.
+   */
   #tell(refusal, now) {
     const toldAt = this.#toldAt.get(refusal.message) ?? -Infinity
-    if (!refusal[forLog] || Math.abs(now - toldAt) < PAUSE) return // absolute: the clock may be set back
+    if (!refusal[forLog] || Math.abs(now - toldAt) < PAUSE) return // absolute, because the clock might be set back
     this.#toldAt.set(refusal.message, now)
     this.#warn(`A token was refused: ${refusal[forLog]}`)
   }
@@ -80,7 +85,7 @@ class BearerGuard {
     return guard
   }
 
-  /** A guard with these scopes too, which shares everything else with this one. */
+  /** Returns a guard that also requires these scopes, and shares everything else with this guard. */
   #with(scopes) {
     const guard = new BearerGuard({ ...this.#options, scopes: [...this.#scopes, ...scopes] })
     guard.#trusted = this.#trusted
@@ -121,7 +126,7 @@ class BearerGuard {
     }
   }
 
-  /** A 401 and a missing scope name the resource's metadata. */
+  /** Adds the URL of the resource's metadata to a 401, and to the refusal for a missing scope. */
   #challenging(refusal) {
     return challengeWith(refusal, { resource_metadata: this.#metadata?.url })
   }
@@ -135,7 +140,7 @@ class BearerGuard {
 
 const NO_RESOURCE = "a resource's metadata needs an audience that is an https URL, or http on loopback"
 
-/** Where the metadata of this audience is, or null if it is not the URL of a resource. */
+/** Returns the URL of the metadata of this audience, or null if it is not the URL of a resource. */
 function metadataOf(audience) {
   if (!isPlain(audience.replace(/\/$/, '')) || !isSecure(audience) || /"|[^!-~]/.test(audience)) return null
   const [, host, below] = /^(https?:\/\/[^/]+)(.*)$/i.exec(audience)
@@ -143,14 +148,17 @@ function metadataOf(audience) {
   return { url: host + path, path }
 }
 
-/** Throws for anything but scopes, because such a mistake must not admit everybody. */
+/** Throws for anything but scopes, because such a mistake must not admit every user. */
 function checkedScopes(scopes) {
   const names = [scopes].flat()
   if (names.every((scope) => typeof scope === 'string' && SCOPE.test(scope))) return names
   throw new TypeError('a scope must be printable ASCII, without space, quote and backslash, and not empty')
 }
 
-/** The roles given to middleware. Anything but names throws, because such a mistake must not admit everybody. */
+/**
+ * Returns the roles given to middleware. It throws for anything but names, because such a mistake must not admit every
+ * user.
+ */
 function rolesOf(roles) {
   const names = [...new Set(roles.flat())]
   if (!names.every((name) => typeof name === 'string' && name)) throw new TypeError('a role is a string, and not empty')
@@ -169,7 +177,7 @@ function bearerToken(request) {
   return token
 }
 
-/** Unlike `trim`, removes only spaces: other characters would give one token two spellings. */
+/** Removes only spaces, unlike `trim`, because other characters would give one token two spellings. */
 function withoutSpaces(text) {
   let [start, end] = [0, text.length]
   while (text[start] === ' ') start += 1

@@ -1,10 +1,13 @@
 /** The user behind a valid access token. Deeply frozen. */
 export interface Principal {
-  /** The user's id, a UUID, the same in every app: use it as the key of your data. */
+  /** The user's id, a UUID, which is equal in every app. Use it as the key of your data. */
   readonly id: string
   /** The mini-program of the login. */
   readonly appId: string
-  /** The user's openid in that mini-program. Both are empty in the token of a client by its metadata document. */
+  /**
+   * The user's openid in that mini-program. Both are empty in the token of a client that is described by a metadata
+   * document.
+   */
   readonly openid: string
   readonly sessionId: string
   readonly roles: readonly string[]
@@ -31,15 +34,15 @@ export class AuthError extends Error {
   readonly code: RefusalCode
   /** 400, 401, 403 or 503. */
   readonly status: number
-  /** One short sentence for the person. */
+  /** One short sentence for the user. */
   readonly title: { readonly en: string; readonly zh: string }
-  /** For `WWW-Authenticate` (RFC 6750), or null. */
+  /** The value for `WWW-Authenticate` (RFC 6750), or null. */
   readonly challenge: string | null
-  /** Seconds, or null. */
+  /** The number of seconds for `Retry-After`, or null. */
   readonly retryAfter: number | null
 }
 
-/** A request of Node's (Express, Koa's `req`, Fastify's `raw`) or of the Fetch standard. */
+/** A request of Node (Express, Koa's `req`, Fastify's `raw`) or of the Fetch standard. */
 export type AnyRequest =
   | { headers: Record<string, string | string[] | undefined>; rawHeaders?: string[] }
   | { headers: { get(name: string): string | null } }
@@ -62,25 +65,28 @@ export interface GuardOptions {
    * allowed. The metadata there must still name the public issuer.
    */
   internalUrl?: string
-  /** The required `aud`. By default `wxauth`. If it is a resource's URL, a 401 names the resource's metadata. */
+  /** The required `aud`, by default `wxauth`. If it is a resource's URL, a 401 names the resource's metadata. */
   audience?: string
-  /** The token must have been granted every one of these. */
+  /** The scopes that the token must have been granted, all of them. */
   scopes?: string | readonly string[] | undefined
-  /** The source of keys. By default the issuer's metadata. */
+  /** The source of keys, by default the issuer's metadata. */
   keys?: KeySource
-  /** Returns milliseconds since 1970. By default `Date.now`. */
+  /** Returns milliseconds since 1970. The default is `Date.now`. */
   now?: () => number
-  /** Reads from the issuer, for a proxy or a certificate of your own. By default the global `fetch`. */
+  /** Reads from the issuer, for a proxy or a certificate of your own. The default is the global `fetch`. */
   fetch?: typeof globalThis.fetch
-  /** Milliseconds for reading metadata and keys. By default 5000. */
+  /** The milliseconds for reading metadata and keys, by default 5000. */
   timeout?: number
-  /** Returns milliseconds on a monotonic clock. By default `performance.now`. */
+  /** Returns milliseconds on a monotonic clock. The default is `performance.now`. */
   timer?: () => number
-  /** Called when the keys cannot be read, and with why a token is refused, once per cause and minute. By default `console.warn`. */
+  /**
+   * Called when the keys cannot be read, and with the reason why a token is refused, once per cause and minute. The
+   * default is `console.warn`.
+   */
   warn?: (message: string) => void
 }
 
-/** A resource's metadata (RFC 9728): where clients get tokens, and which scopes they can ask for. */
+/** A resource's metadata (RFC 9728), which says where clients get tokens, and which scopes they can request. */
 export interface ResourceMetadata {
   resource: string
   authorization_servers: string[]
@@ -90,28 +96,31 @@ export interface ResourceMetadata {
 }
 
 /**
- * Verifies access tokens offline: only the issuer's public keys are fetched, now and then. One guard serves a whole
+ * Verifies access tokens offline. It only fetches the issuer's public keys, from time to time. One guard serves a whole
  * process.
  */
 export class BearerGuard {
   /** Throws a TypeError for a malformed issuer, audience or scope. */
   constructor(options: GuardOptions)
-  /** The user behind a token. Rejects with an `AuthError`. */
+  /** Returns the user behind a token. Rejects with an `AuthError`. */
   verify(token: string): Promise<Principal>
-  /** The user behind a request, who must have all of these roles. Rejects with an `AuthError`. */
+  /** Returns the user behind a request, who must have all of these roles. Rejects with an `AuthError`. */
   user(request: AnyRequest, ...roles: string[]): Promise<Principal>
-  /** A guard that needs these scopes too. It shares everything else with this one. */
+  /** Returns a guard that also requires these scopes, and shares everything else with this guard. */
   requires(scope: string, ...others: string[]): BearerGuard
   /**
-   * A guard for an app with open pages or logins of its own: the user is null if a request has no Bearer token and no
-   * role is demanded. It shares everything else with this one.
+   * Returns a guard for an app with open pages or other logins. The user is null if a request has no Bearer token and
+   * no role is required. It shares everything else with this guard.
    */
   optional(): OptionalGuard
-  /** Throws an `AuthError` if a scope is missing, for what is no route of its own, such as a tool of MCP. */
+  /**
+   * Throws an `AuthError` if a scope is missing. It is for code that is not a route of its own, such as a tool of an
+   * MCP server.
+   */
   checkScopes(user: Principal, ...scopes: string[]): void
-  /** Throws a TypeError if the audience is no URL. */
+  /** Returns the resource's metadata. Throws a TypeError if the audience is not a URL. */
   resourceMetadata(told?: { scopesSupported?: readonly string[]; resourceName?: string }): ResourceMetadata
-  /** Where the metadata is, on the audience's host. Throws a TypeError if that is no URL. */
+  /** The path of the metadata on the audience's host. Throws a TypeError if the audience is not a URL. */
   readonly resourceMetadataPath: string
 }
 
@@ -121,7 +130,9 @@ export interface OptionalGuard extends Omit<BearerGuard, 'user' | 'requires'> {
   requires(scope: string, ...others: string[]): OptionalGuard
 }
 
-/** The answer to a refused request: application/problem+json, in the language that the request prefers. */
+/**
+ * Returns the response to a refused request, as application/problem+json, in the language that the request prefers.
+ */
 export function problem(
   refusal: AuthError,
   request: AnyRequest,

@@ -1,15 +1,15 @@
-// JSON for a verifier: refuses text that two parsers could read differently.
+// JSON for a verifier, which refuses text that two parsers could read differently.
 const { invalidToken } = require('./refusals.js')
 
-const MAX_CONTAINERS = 64 // objects and lists in one part of a token; ours have two
+const MAX_CONTAINERS = 64 // objects and lists in one part of a token; a token of wxauth has two
 const PIECES = /"[^"\\]*(?:\\.[^"\\]*)*"(\s*:)?|-?\d[\d.eE+-]*|[{}]/g
-// One without an end reaches to the end of the text: else each of its quotes would be tried as a beginning.
+// A string without an end reaches to the end of the text. Otherwise, each of its quotes would be tried as a beginning.
 const STRINGS = /"[^"\\]*(?:\\.[^"\\]*)*"?/gs
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 const opened = (text) => text.split(/[{[]/).length - 1
 
-/** The object in these bytes of a token. Brackets in its strings are no objects and lists. */
+/** Returns the object in these bytes of a token. Brackets in its strings do not count as objects and lists. */
 function jsonObject(bytes) {
   let value
   try {
@@ -29,7 +29,10 @@ function jsonObject(bytes) {
   return value
 }
 
-/** Checks valid JSON: names are unique in their objects, and strings and numbers survive being written again. */
+/**
+ * Checks that names in valid JSON are unique in their objects, and that strings and numbers survive being written
+ * again.
+ */
 function checkPieces(text) {
   const objects = []
   for (const [piece, colon] of text.matchAll(PIECES)) {

@@ -1,15 +1,16 @@
-// The issuer's public keys: found by its metadata, cached, renewed in the background, and kept through an outage.
+// The issuer's public keys, found through its metadata, cached, renewed in the background, and kept through an outage.
 const { createPublicKey } = require('./builtin.js').crypto
 const { AuthError } = require('./refusals.js')
 
 const METADATA_PATH = '/.well-known/oauth-authorization-server'
 const SECOND = 1000
-const UNKNOWN_KEY_PAUSE = 10 * SECOND // between two reads because of an unknown kid
-const MAX_PAUSE = 60 * SECOND // up to which that pause doubles with each read that fails
+const UNKNOWN_KEY_PAUSE = 10 * SECOND // between two fetches that an unknown kid has caused
+const MAX_PAUSE = 60 * SECOND // the upper limit of that pause, which doubles with each failed fetch
 const RETRY_PAUSE = SECOND // between two attempts while there is no key at all
-const MAX_RETRY_PAUSE = 5 * SECOND // up to which that pause doubles, which is the answer's Retry-After
-const KEPT_FOR = 86400 * SECOND // how long keys are used while the issuer cannot be read
-const KEPT_UNASKED = 300 * SECOND // beyond their max-age; older unused keys are read again before they are used
+const MAX_RETRY_PAUSE = 5 * SECOND // the upper limit of that pause, which doubles and is sent as Retry-After
+const KEPT_FOR = 86400 * SECOND // the time for which keys are used while the issuer is unavailable
+// The time beyond max-age after which unused keys are fetched again before they are used.
+const KEPT_UNASKED = 300 * SECOND
 const FETCH_TIMEOUT = 5 * SECOND
 const DEFAULT_MAX_AGE = 300 * SECOND
 const MAX_DOCUMENT = 256 * 1024
@@ -70,9 +71,10 @@ class RemoteKeys {
   }
 
   /**
-   * The issuer's key of this id, or null. Waits for the issuer at first and for an unknown id. For a known id waits only
-   * the call that begins to read, and only after a long pause. Rejects with `keys_unavailable` if there are no keys, or
-   * only keys a day old. */
+   * Returns the issuer's key with this id, or null. It waits for the issuer the first time, and for an unknown id. For
+   * a known id, only the call that starts a fetch waits, and only after a long pause. Rejects with `keys_unavailable`
+   * if there are no keys, or they are more than a day old.
+   */
   async find(kid) {
     const now = this.#timer()
     const keys = this.#usableKeys(now)
@@ -111,7 +113,7 @@ class RemoteKeys {
     return Math.min(first * 2 ** Math.max(this.#failures - 1, 0), most)
   }
 
-  /** One read for all callers that wait. Never rejects: the current keys are kept. */
+  /** Starts one fetch for all callers that wait. It never rejects, because the current keys are kept. */
   #read() {
     this.#reading ??= this.#readOnce().finally(() => {
       this.#reading = null
@@ -125,8 +127,8 @@ class RemoteKeys {
       this.#failures = 0
       this.#nextRefresh = this.#keySet.readAt + this.#keySet.maxAge
     } catch (error) {
-      // No network, no answer in time, not JSON. The message may be shown in an answer, so it contains only our own
-      // text.
+      // There is no network, no response in time, or no JSON. A response might show the message, so it contains only
+      // our own text.
       this.#noteFailure(error instanceof Unreadable ? error.message : causeOf(error, this.#timeout))
     }
   }
@@ -138,7 +140,7 @@ class RemoteKeys {
     this.#failedAt = this.#timer()
     this.#failures += 1
     const nextTry = this.#failedAt + this.#pause(UNKNOWN_KEY_PAUSE, MAX_PAUSE)
-    this.#nextRefresh = Math.max(this.#nextRefresh, nextTry) // keys stay fresh if an unknown id was the reason
+    this.#nextRefresh = Math.max(this.#nextRefresh, nextTry) // keys stay fresh if an unknown id caused the fetch
     this.#nextForUnknown = Math.max(this.#nextForUnknown, nextTry)
   }
 
@@ -150,7 +152,7 @@ class RemoteKeys {
     const [jwks, headers] = await this.#getJson(this.#jwksUrl(metadata.jwks_uri), signal)
     if (!Array.isArray(jwks.keys)) throw new Unreadable('the JWK set has no list of keys')
     const keys = verificationKeys(jwks.keys)
-    // As of a gateway that answers 200 during maintenance: the current keys are kept.
+    // For example, a gateway returns 200 during maintenance. The current keys are kept.
     if (keys.size === 0) throw new Unreadable('the JWK set has no usable key')
     return { keys, readAt: this.#timer(), maxAge: maxAge(headers) }
   }
@@ -189,7 +191,7 @@ class RemoteKeys {
   }
 }
 
-/** The usable keys of a JWK set, by kid. If two usable keys share a kid, neither counts. */
+/** Returns the usable keys of a JWK set, by kid. If two usable keys share a kid, both are left out. */
 function verificationKeys(documents) {
   const found = new Map()
   const ambiguous = new Set()
@@ -214,7 +216,7 @@ function verificationKey({ kid, kty, crv, x, y, use = 'sig', alg = 'ES256' }) {
   }
 }
 
-/** How long an answer stays fresh (RFC 9111, section 4.2), within bounds. */
+/** Returns the time for which a response stays fresh (RFC 9111, section 4.2), within limits. */
 function maxAge(headers) {
   const match = MAX_AGE.exec(headers.get('cache-control') ?? '')
   if (match === null) return DEFAULT_MAX_AGE
@@ -222,9 +224,12 @@ function maxAge(headers) {
   return Math.min(Math.max((Number(match[1]) - Number(age?.[1] ?? 0)) * SECOND, SECOND), KEPT_FOR)
 }
 
-/** Why the keys could not be read: name, connection, TLS or timeout. It names no host, because it may be shown. */
+/**
+ * Returns why the keys could not be read (name, connection, TLS or timeout). It contains no host, because a response
+ * might show it.
+ */
 function causeOf(error, timeout) {
-  const cause = error.cause?.errors?.[0] ?? error.cause // one for each address of a name
+  const cause = error.cause?.errors?.[0] ?? error.cause // the first of several, one for each address of a name
   const code = cause?.code
   if (typeof code === 'string') {
     if (code in NAME_FAILURES) return `the host's name could not be resolved: ${NAME_FAILURES[code]}`
@@ -235,14 +240,14 @@ function causeOf(error, timeout) {
   return error.name === 'TimeoutError' ? `no answer within ${timeout / SECOND} s (TimeoutError)` : error.name
 }
 
-/** Another issuer's name, safe to show: a password may precede an @, a secret may follow a question mark. */
+/** Returns another issuer's name without the parts that might be secret, before an @ and after a question mark. */
 function told(issuer) {
   const [plain] = String(issuer).split('@').at(-1).split(/[?#]/)
   return `'${plain.replace(/[^\x20-\x7e]/g, '?').slice(0, MAX_TOLD)}'`
 }
 
 function checkUrls(issuer, internalUrl) {
-  // The messages repeat no more than the host, because a URL with a user contains a password, too.
+  // The messages contain no more than the host, because a URL with a user contains a password, too.
   if (!isPlain(issuer) || !isSecure(issuer)) {
     throw new TypeError(
       'issuer must be an https URL, or http on loopback, without user, query, fragment or a slash at the end' +
@@ -254,10 +259,10 @@ function checkUrls(issuer, internalUrl) {
   }
 }
 
-/** Scheme and host of a wrong URL; the rest may have a secret. */
+/** Returns the scheme and the host of a wrong URL, because the rest might contain a secret. */
 const hostOf = (url) => /^https?:\/\/[\w.-]+(:\d+)?(?=[/?#]|$)/.exec(url)?.[0] ?? 'this one'
 
-/** What is wrong with an issuer's URL. */
+/** Returns a text that says what is wrong with an issuer's URL. */
 function faultOf(url) {
   if (/[?#]/.test(url)) return 'has a query or a fragment'
   if (/@/.test(url)) return 'has a user'
@@ -266,7 +271,7 @@ function faultOf(url) {
   return url.startsWith('http:') ? 'is plain http to another machine' : 'is no URL'
 }
 
-/** Whether it has only a host and perhaps a path. */
+/** Returns whether a URL has only a host and perhaps a path. */
 function isPlain(url) {
   if (typeof url !== 'string' || !URL.canParse(url) || !/^https?:\/\/[^/]/i.test(url)) return false
   return !/[\s?#@\\]|\/$/.test(url) && new URL(url).port !== '0'
@@ -275,7 +280,7 @@ function isPlain(url) {
 const isHttps = (url) => new URL(url).protocol === 'https:'
 const isOnLoopback = (url) => /^(localhost|\[::1\]|127(\.\d{1,3}){3})$/.test(new URL(url).hostname)
 
-/** Whether it cannot have been altered on the way: https, or loopback. */
+/** Returns whether nobody on the network can alter the responses of a URL, because it is https or on loopback. */
 function isSecure(url) {
   if (typeof url !== 'string' || !URL.canParse(url) || !/^https?:\/\/[^/]/i.test(url)) return false
   return isHttps(url) || isOnLoopback(url)

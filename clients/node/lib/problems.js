@@ -1,11 +1,11 @@
-// Refusals as HTTP answers: application/problem+json (RFC 9457), the same as wxauth's own.
+// Refusals as HTTP responses in application/problem+json (RFC 9457), like wxauth's own.
 const { randomUUID } = require('./builtin.js').crypto
 
 const REQUEST_ID = /^[A-Za-z0-9._-]{1,128}$/
-const ANOTHER_HEADER = /,\s*(?=[A-Za-z][A-Za-z0-9-]* )/ // joined by a server or a proxy (RFC 9110, 5.3)
+const ANOTHER_HEADER = /,\s*(?=[A-Za-z][A-Za-z0-9-]* )/ // two headers, joined by a server or a proxy (RFC 9110, 5.3)
 const LANGUAGE_RANGE = /^\s*([A-Za-z]{1,8}|\*)(?:[-_][A-Za-z0-9_-]*)?\s*(?:;\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*)?$/
 
-/** Status, headers and body of the answer to a refused request. */
+/** Returns status, headers and body of the response to a refused request. */
 function problem(refusal, request) {
   const language = languageOf(request)
   const requestId = acceptedRequestId(header(request, 'x-request-id'))
@@ -30,7 +30,10 @@ function problem(refusal, request) {
   return { status, headers, body: JSON.stringify(document) }
 }
 
-/** Every `Authorization` of a request, Node's or the Fetch standard's. Two that were joined count as two. */
+/**
+ * Returns every `Authorization` of a request, which is Node's or the Fetch standard's. Two that were joined count as
+ * two.
+ */
 function authorizations(request) {
   const { headers, rawHeaders = [] } = request
   const isFetch = typeof headers.get === 'function'
@@ -44,13 +47,15 @@ function header({ headers }, name) {
   return [value].flat()[0] ?? ''
 }
 
-/** The caller's own request id if it is well-formed, otherwise a new one. */
+/** Returns the caller's own request id if it is well-formed, otherwise a new one. */
 function acceptedRequestId(value) {
   return REQUEST_ID.test(value) ? value : randomUUID().replaceAll('-', '')
 }
 
-/** `wx.request` sends no `Accept-Language`, and Node's `fetch` sends `*`. If no language is named, it is the one in
- * WeChat's user agent. If WeChat names none, it is Chinese. */
+/**
+ * Returns the language of a response. `wx.request` sends no `Accept-Language`, and Node's `fetch` sends `*`. If the
+ * header names no language, the language in WeChat's user agent is used, or Chinese if WeChat names none.
+ */
 function languageOf(request) {
   const parts = header(request, 'accept-language').slice(0, 1024).split(',')
   const accepted = parts.filter((part) => !['', '*'].includes(part.split(';')[0].trim()))
@@ -59,13 +64,14 @@ function languageOf(request) {
   return userAgent.includes('MicroMessenger') && !/\bLanguage\/(?!zh)/.test(userAgent) ? 'zh' : 'en'
 }
 
-/** Chinese if the ranges prefer it to English, otherwise English. `zh_CN` counts as `zh-CN`. */
+/** Returns Chinese if the ranges prefer it to English, otherwise English. `zh_CN` counts as `zh-CN`. */
 function preferredLanguage(accepted) {
   const best = { zh: 0, en: 0 }
   for (const [position, part] of accepted.entries()) {
     const [, language, quality = '1'] = LANGUAGE_RANGE.exec(part) ?? []
     const name = language?.toLowerCase()
-    // Of two with the same quality the first counts: no header of this length has a million parts.
+    // If two have the same quality, the first counts, because the position lowers the quality a little. No header of this
+    // length has a million parts.
     if (Object.hasOwn(best, name) && Number(quality) > 0) {
       best[name] = Math.max(best[name], Number(quality) - position / 1e6)
     }

@@ -35,10 +35,10 @@ const REFUSALS = {
   },
 }
 
-/** What the token has and what was expected, for the guard's log only: a symbol, so that no framework sends it. */
+/** The token's value and the expected one, for the guard's log only. It is a symbol, so that no framework sends it. */
 const forLog = Symbol('forLog')
 
-/** A refusal. `message` is for the developer, `title` for the person, in English (`en`) and Chinese (`zh`). */
+/** A refusal. `message` is for the developer, and `title` for the user, in English (`en`) and Chinese (`zh`). */
 class AuthError extends Error {
   constructor(code, message, { status = REFUSALS[code].status } = {}) {
     super(message)
@@ -52,7 +52,7 @@ class AuthError extends Error {
   }
 }
 
-/** Adds these parameters, as far as there are any, to a refusal's challenge, if it has one. */
+/** Adds these parameters, if there are any, to a refusal's challenge, if it has one. */
 function challengeWith(refusal, parameters) {
   for (const [name, value] of Object.entries(parameters)) {
     if (!value || !refusal.challenge) continue

@@ -1,4 +1,4 @@
-// Access tokens for the tests of a service: no wxauth running, no network, no waiting.
+// Access tokens for the tests of a service, which need no running wxauth, no network and no waiting.
 const { createHash, createPrivateKey, generateKeyPairSync, randomUUID, sign } = require('./builtin.js').crypto
 const { BearerGuard, trust } = require('./guard.js')
 const { verificationKeys } = require('./keys.js')
@@ -17,13 +17,13 @@ class TestIssuer {
     this.audience = audience
     this.appId = appId
     this.#now = now
-    // Exported as JWKs at once: some versions of Node deadlock if garbage is collected while a key object that was just
-    // generated is exported as a JWK.
+    // The keys are exported as JWKs immediately, because some versions of Node deadlock if garbage is collected while a
+    // key object that was just generated is exported as a JWK.
     const encoding = { format: 'jwk' }
     const options = { namedCurve: 'P-256', publicKeyEncoding: encoding, privateKeyEncoding: encoding }
     const { privateKey, publicKey } = generateKeyPairSync('ec', options)
     const { crv, kty, x, y } = publicKey
-    // The JWK's own thumbprint (RFC 7638).
+    // The kid is the JWK's own thumbprint (RFC 7638).
     const kid = createHash('sha256').update(JSON.stringify({ crv, kty, x, y })).digest('base64url')
     this.#privateKey = createPrivateKey({ key: privateKey, format: 'jwk' })
     this.#publicJwk = { crv, kty, x, y, alg: 'ES256', use: 'sig', kid }
@@ -92,7 +92,7 @@ function asUuid(value) {
   return value.toLowerCase()
 }
 
-/** The UUID of a name within another UUID (RFC 9562, section 5.5), as in wxauth_guard.testing. */
+/** Returns the UUID of a name within another UUID (RFC 9562, section 5.5), as in wxauth_guard.testing. */
 function uuid5(namespace, name) {
   const bytes = createHash('sha1').update(Buffer.from(asUuid(namespace).replaceAll('-', ''), 'hex')).update(name).digest()
   bytes[6] = (bytes[6] & 0x0f) | 0x50

@@ -1,5 +1,5 @@
-// Checks access tokens by RFC 8725 and RFC 9068. Libraries for tokens accept repeated names, any size and
-// claims of other types, which wxauth's own guard refuses. CommonJS, which Jest loads by default, and every Node.
+// Checks access tokens by RFC 8725 and RFC 9068. Libraries for tokens accept repeated names, any size, and claims of
+// other types, which wxauth's guards refuse. It is CommonJS, which Jest loads by default, and every Node.
 const { crypto, util } = require('./builtin.js')
 const { invalidToken, tokenExpired } = require('./refusals.js')
 const { jsonObject } = require('./json.js')
@@ -13,19 +13,19 @@ const REMEMBERED_TOKENS = 4096
 const MAX_REMEMBERED_LENGTH = 2048
 
 const COMPACT_FORM = /^([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})$/
-// The characters that a part may end with, by its length modulo four, so that no second spelling decodes to the same
-// bytes: the unused bits of the last character must be zero (RFC 4648, section 3.5).
+// The characters that a part may end with, by its length modulo four. The unused bits of the last character must be
+// zero (RFC 4648, section 3.5), so that no second spelling decodes to the same bytes.
 const LAST_CHARACTERS = [/[A-Za-z0-9_-]$/, /$^/, /[AQgw]$/, /[AEIMQUYcgkosw048]$/]
 const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
-// What programs write for a value that they do not have, or that is no text.
+// The texts that programs write for a missing value, or for a value that is not a string.
 const NO_TOKEN = /^(?:undefined|null|None|nil|NaN|true|false|\[object [A-Za-z]{1,32}\])$/
 const TOKEN_TYPES = ['at+jwt', 'application/at+jwt']
 
 /**
  * Verifies access tokens, and returns their users.
  *
- * Good signatures are cached, since checking one is most of the cost, and each call of a user has the same token.
- * The time, and that the very same key is still published, are checked on every call.
+ * Tokens with a valid signature are remembered, because checking it is most of the cost, and a user sends the same
+ * token with each call. The time, and whether the same key is still published, are checked on every call.
  */
 class Verifier {
   #issuer
@@ -42,7 +42,7 @@ class Verifier {
     this.#keys = keys
   }
 
-  /** The user behind a token. `now` is in seconds since 1970. */
+  /** Returns the user behind a token. `now` is in seconds since 1970. */
   async verify(token, now) {
     const known = this.#remembered.get(token)
     const isKnown = known !== undefined && (await this.#keys.find(known.key.kid)) === known.key
@@ -80,13 +80,13 @@ class Verifier {
     this.#remembered.delete(token)
     this.#remembered.set(token, known)
     if (this.#remembered.size > REMEMBERED_TOKENS) {
-      this.#remembered.delete(this.#remembered.keys().next().value) // the oldest expires first
+      this.#remembered.delete(this.#remembered.keys().next().value) // the oldest token expires first
     }
   }
 
   #principal(claims, now) {
     const { iss, aud, client_id: clientId, jti } = claims
-    // A login in a mini-program has no claim app_id. A website's token has one, and a scope.
+    // The token of a login in a mini-program has no claim app_id. A website's token has one, and a scope.
     const { app_id: appId = clientId, openid } = isByDocument(claims) ? { app_id: '', openid: '' } : claims
     const { roles = [], external_id: externalId, scope = Object.hasOwn(claims, 'app_id') ? null : '' } = claims
     if (iss !== this.#issuer) throw invalidToken('iss is another issuer', differing('iss', claims, this.#issuer))
@@ -119,7 +119,7 @@ class Verifier {
   }
 }
 
-/** What is wrong with a text that has not the form of a token. Of the text itself, only known words are shown. */
+/** Describes what is wrong with a text that does not have the form of a token, showing only known words of it. */
 function whatWasSent(token) {
   const quoted = /^["'`]|["'`]$/.test(token)
   const bare = quoted ? token.replace(/^["'`]+/, '').replace(/(?<!["'`])["'`]+$/, '') : token
@@ -128,7 +128,10 @@ function whatWasSent(token) {
   return 'the token is not a JWS in compact form with an ES256 signature'
 }
 
-/** Whether this is the token of a client by its metadata document, which is given no openid in any app. */
+/**
+ * Returns whether this is the token of a client that is described by a metadata document, which gets no openid in any
+ * app.
+ */
 function isByDocument(claims) {
   const isByUrl = isText(claims.client_id) && claims.client_id.startsWith('https://')
   const has = (name) => Object.hasOwn(claims, name)
@@ -166,7 +169,7 @@ function differing(name, claims, expected) {
   return `${name} is ${found}, this guard expects ${shown(expected)}`
 }
 
-/** A value for the log: bounded, and escaped, because a kid is read before the signature is checked. */
+/** Returns a value for the log, shortened, and escaped because a kid is read before the signature is checked. */
 function shown(value) {
   const text = isText(value) ? `'${value}'` : Array.isArray(value) ? `[${value.map(shown).join(', ')}]` : JSON.stringify(value)
   return text.replace(/[^\x20-\x7e]/g, '?').slice(0, MAX_SHOWN)
