@@ -63,8 +63,8 @@ def test_each_product_has_a_page_of_one_form(language: str) -> None:
         parts = re.split(r"(?m)^## (.*)\n", page.read_text())
         headings, sections = parts[1::2], parts[2::2]
         # "Steps in NAME" and "What NAME stores" have the product's name.
-        [name] = re.findall(r"^(?:Steps in|在) (.*?)(?: 中的步骤)?$", headings[2])
-        forms.add(tuple(heading.replace(name, "...") for heading in headings))
+        [name] = re.findall(r"^(?:Steps in |在 ?)(.*?)(?: ?中的步骤)?$", headings[2])
+        forms.add(tuple(heading.replace(name, "...").replace(" ", "") for heading in headings))
         assert all(section.strip() for section in sections), page.name
         for steps in sections[1:3]:
             assert re.match(r"\n1\. ", steps), f"{page.name}: the steps are numbered"
