@@ -1,7 +1,6 @@
 """The known apps, which are in the settings, or which administrators add, change and remove."""
 
 import asyncio
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -12,7 +11,7 @@ from pydantic_core import from_json, to_json
 
 from wxauth import errors
 from wxauth.apps import queries
-from wxauth.core.apps import App, AppFields, AppKind
+from wxauth.core.apps import APP_ID, App, AppFields, AppKind
 from wxauth.core.background import attempt, keep_doing
 from wxauth.core.claims import Template
 from wxauth.core.clock import Clock
@@ -33,7 +32,6 @@ from wxauth_guard.errors import FieldError, InvalidRequest
 REFRESH_PAUSE_SECONDS: Final = 5.0
 """The number of seconds between two reads of the stored apps."""
 
-_APP_ID: Final = re.compile("[A-Za-z0-9_-]{1,64}")
 
 log = get_logger()
 
@@ -220,7 +218,7 @@ class Apps:
             return errors.UnknownApp(f"the app {app_id} is disabled")
         if app_id is None:
             missing = "no app_id was given, and there is no enabled default app"
-        elif _APP_ID.fullmatch(app_id):
+        elif APP_ID.fullmatch(app_id):
             missing = f"there is no app {app_id} here; one that was just added is known within 15 s"
         else:
             missing = "the app_id is not of the form of an AppID, such as wx0123456789abcdef"

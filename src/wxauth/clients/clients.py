@@ -25,7 +25,7 @@ from wxauth.clients.models import (
     IdTokenAlg,
     Scope,
 )
-from wxauth.core.apps import AppKind
+from wxauth.core.apps import APP_ID, AppKind
 from wxauth.core.claims import check_claims
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logos import check_logo
@@ -72,7 +72,6 @@ NAME_RULE: Final = _(
 _NAME: Final = re.compile(CLIENT_NAME)
 _USER_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _APP_ID: Final = re.compile(r"wx[0-9a-z]{16}")
-_ANY_APP_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _APPS: Final[Mapping[str, tuple[AppKind, Text]]] = {
     "app_id": ("mini_program", _("must be the app_id of a mini-program")),
     "account_app_id": ("official_account", _("must be the app_id of a service account")),
@@ -81,7 +80,7 @@ _APPS: Final[Mapping[str, tuple[AppKind, Text]]] = {
 """The fields of a site that name an app, with the kind of that app and the text of the rule."""
 _FORMS: Final = {
     "title": (TITLE, _("must be 1 to 64 characters, not all spaces, without control characters")),
-    **{field: (_ANY_APP_ID, rule) for field, (_, rule) in _APPS.items()},
+    **{field: (APP_ID, rule) for field, (_, rule) in _APPS.items()},
     "email_domain": (re.compile(r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+"), _("must be a domain such as example.com")),
     "id_token_alg": (
         re.compile("|".join(ID_TOKEN_ALGS)),

@@ -1,7 +1,7 @@
 """The fields of a WeChat app, as they occur in `APPS`, in the database and in administrators' requests."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -37,7 +37,8 @@ def _check_sign_up_roles(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
-AppId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+APP_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+AppId = Annotated[str, StringConstraints(pattern=f"^{APP_ID.pattern}$")]
 AppKind = Annotated[Literal["mini_program", "official_account", "website", "mobile_app"], Lower]
 AppTitle = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")

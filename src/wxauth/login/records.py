@@ -10,7 +10,6 @@ that, one row for each code counts the others. The refusals of a user are limite
 that no network can crowd them out.
 """
 
-import re
 from collections import Counter
 from dataclasses import field
 from datetime import UTC, datetime, timedelta
@@ -21,6 +20,7 @@ from uuid import UUID, uuid4
 
 from wxauth.core import metrics
 from wxauth.core.addresses import TRUNCATED
+from wxauth.core.apps import APP_ID
 from wxauth.core.background import WriteBuffer
 from wxauth.core.clock import new_id
 from wxauth.core.services import part
@@ -48,7 +48,6 @@ MAX_NEW_ROWS_OF_USERS: Final = 100
 MAX_IN_MEMORY: Final = 1000
 """The number of rows that may wait in memory while the database is slow. Refusals beyond that are dropped."""
 
-_APP_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_ERRCODE: Final = 2**31 - 1
 """The largest value of the column. WeChat's error codes are far smaller."""
 Group = tuple[UUID | str | None, str]
@@ -170,7 +169,7 @@ class Refusals(WriteBuffer):
                 at=now,
                 code=error.code,
                 wechat_errcode=None if errcode is None or abs(errcode) > _MAX_ERRCODE else errcode,
-                app_id=error.app_id if error.app_id is not None and _APP_ID.fullmatch(error.app_id) else None,
+                app_id=error.app_id if error.app_id is not None and APP_ID.fullmatch(error.app_id) else None,
                 user_id=user_id,
                 network=network,
                 request_id=request_id[: record_queries.MAX_REQUEST_ID],
