@@ -1,4 +1,4 @@
-"""The command `python -m benchmarks`, which measures all services in turns, so that slow moments affect them alike."""
+"""The command `python -m benchmarks`, which measures the services in turns, so that slow moments affect all of them."""
 
 import asyncio
 import json

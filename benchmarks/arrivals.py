@@ -69,7 +69,7 @@ class Plan:
     port: int
     connections: int
     rate: float
-    """The number of requests that become due in a second; 0 for all at once."""
+    """The number of requests that become due in a second. If it is 0, all are due immediately."""
     requests: int
     known_people: int
     """The number of people who have logged in before, who are numbered from 0."""

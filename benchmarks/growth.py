@@ -238,7 +238,7 @@ def _batches(end: int) -> Iterator[tuple[int, int]]:
 
 
 async def _compare(urls: Mapping[int, str], logins: int) -> None:
-    """Measure logins among these numbers of users, in turns, so that slow moments of the machine affect all alike."""
+    """Measure logins among these numbers of users, in turns, so that slow moments of the machine affect all of them."""
     async with AsyncExitStack() as stack:
         places = [await stack.enter_async_context(_place(number, url)) for number, url in urls.items()]
         for place in places:

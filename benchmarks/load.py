@@ -38,7 +38,7 @@ class Plan:
     known_people: int
     """The number of people who have logged in before, numbered from 0. If it is 0, every person is new."""
     stride: int
-    """The distance from one person to the next. A large one leaves no person in PostgreSQL's cache."""
+    """The distance from one person to the next. A large distance leaves no person in PostgreSQL's cache."""
     first_number: int
     """The number of the first code, so that no code is used twice."""
 

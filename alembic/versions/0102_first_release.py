@@ -148,9 +148,9 @@ def upgrade() -> None:
         )
     """)
     # A public client with a secret would be accepted where only confidential clients are. A public client cannot prove
-    # its name, so anybody could start a device's scan in its name, and the phone would show the wrong site. Without
-    # PKCE and without a secret, whoever intercepts a code could redeem it. A service has only scopes of services, and a
-    # site has at least one other scope.
+    # its name, so an attacker could start a device's scan in its name, and the phone would show the wrong site. Without
+    # PKCE and without a secret, an attacker who intercepts a code could redeem it. A service has only scopes of
+    # services, and a site has at least one other scope.
     op.execute("""
         CREATE TABLE clients (
             name TEXT COLLATE "C" NOT NULL,

@@ -38,7 +38,7 @@ def welcome(
 ) -> str:
     """Return the text for these settings.
 
-    `simulated_url` is None for the real WeChat; `findings` are the results of its checks.
+    `simulated_url` is None for the real WeChat, and `findings` are the results of its checks.
     """
     address = _address_in_network(settings.host)
     text = (

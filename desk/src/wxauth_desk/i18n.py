@@ -20,7 +20,7 @@ _LINE: Final = re.compile(r'^(?:(msgctxt|msgid|msgstr) )?"(.*)"$', re.MULTILINE)
 class Text(str):
     """An English text with its placeholders filled.
 
-    Its translations get the same values, which may be texts, too.
+    Its translations get the same values, which can also be texts.
     """
 
     _template: str

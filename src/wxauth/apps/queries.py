@@ -34,7 +34,7 @@ _COLUMNS: Final = ", ".join(columns_of(SealedApp))
 # The order is the order in which the apps were added.
 STORED_APPS: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps ORDER BY created_at, app_id")
 LOCK_APP: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps WHERE app_id = :app_id FOR UPDATE")
-# If several requests add one id at once, one of them wins.
+# If several requests add the same id simultaneously, one of them wins.
 ADD_APP: Final = Statement[str](f"""
 INSERT INTO apps ({_COLUMNS}) VALUES ({", ".join(f":{name}" for name in columns_of(SealedApp))})
 ON CONFLICT DO NOTHING

@@ -89,8 +89,8 @@ class Apps:
     def for_login(self, app_id: str | None) -> App:
         """Return the enabled app with this id; the default app for None.
 
-        The default is the first mini-program in the settings, or else the mini-program that was added first. If it is
-        disabled, it is still the default, so that such logins fail instead of using another app.
+        The default is the first mini-program in the settings or, if there is none, the mini-program that was added
+        first. If it is disabled, it is still the default, so that such logins fail instead of using another app.
 
         Raises: UnknownApp, also if the app is disabled; StorageUnavailable, if the stored apps could not be read yet.
         """

@@ -60,8 +60,8 @@ async def add_app(
 ) -> AppAnswer:
     """Add an app.
 
-    Users can log in to it at once in this process, and within seconds in every other one. With `check`, wxauth first
-    checks id and secret with WeChat. If WeChat rejects them or does not respond, nothing is stored.
+    Users can log in to it immediately in this process, and within seconds in every other process. With `check`, wxauth
+    first checks id and secret with WeChat. If WeChat rejects them or does not respond, nothing is stored.
     """
     known = await managed.add(body.app, is_enabled=body.is_enabled, is_checked=body.check_, by=administrator)
     return answer_about(known)
@@ -89,9 +89,9 @@ async def change_app(
 ) -> AppAnswer:
     """Set the given fields, and leave the others unchanged.
 
-    Changes take effect at once in this process, and within seconds in every other one. A new secret is checked with
-    WeChat first, as when an app is added. Nobody can log in to a disabled app; its open sessions continue, and wxauth
-    still accepts WeChat's message push.
+    Changes take effect immediately in this process, and within seconds in every other process. A new secret is checked
+    with WeChat first, as when an app is added. Users cannot log in to a disabled app, but its open sessions continue,
+    and wxauth still accepts WeChat's message push.
     """
     known = await managed.change(app_id, body.changes, is_checked=body.check_, by=administrator)
     return answer_about(known)
@@ -99,7 +99,7 @@ async def change_app(
 
 @router.delete("/v1/admin/apps/{app_id}", summary=_("Remove an app"), failures=[NO_SUCH_APP, errors.AppInSettings])
 async def remove_app(administrator: FreshAdministratorDep, managed: ManagedAppsDep, app_id: AppId) -> None:
-    """Remove an app and its secrets. Nobody can log in to it any more; its users and their sessions remain."""
+    """Remove an app and its secrets. Users can no longer log in to it, but its users and their sessions remain."""
     await managed.remove(app_id, by=administrator)
 
 

@@ -46,7 +46,7 @@ async def examine(
     deadlines: Deadlines = DEADLINES,
     issuer_patience: float = FETCH_TIMEOUT,
 ) -> list[CheckResult]:
-    """Check the database, then everything else at once, because the other checks need values stored in the database.
+    """Check the database, then everything else in parallel, because the other checks need stored values.
 
     Each of the issuer's documents may take `issuer_patience` seconds, which is how long the guard in other services
     waits.

@@ -16,9 +16,9 @@ class CheckLevel(StrEnum):
 
     OK = "ok"
     NOTE = "note"
-    """It is fine if intended, and otherwise wrong, so an operator should read it."""
+    """A finding that is fine if it is intended, and otherwise wrong, so an operator should read it."""
     BAD = "bad"
-    """Something does not work."""
+    """A finding that something does not work."""
 
 
 MARKS: Final = {CheckLevel.OK: "ok", CheckLevel.NOTE: "note", CheckLevel.BAD: "BAD"}
@@ -45,7 +45,7 @@ def good(name: str, text: Text) -> CheckResult:
 
 
 def note(name: str, text: Text) -> CheckResult:
-    """Return a result that reports something that may be intended."""
+    """Return a result that reports something that might be intended."""
     return CheckResult(name, CheckLevel.NOTE, text)
 
 

@@ -54,7 +54,7 @@ def _statements(steps: Sequence[Revocation]) -> list[str]:
     for step in steps:
         key = (step.group, tuple(step.relations), step.are_sequences, step.grantor, step.has_passed_on)
         alike.setdefault(key, []).append(step)
-    # Rights that a role has passed on come first, because nobody could revoke them after that role has lost the right.
+    # Rights that a role has passed on come first, because no role could revoke them after that role has lost the right.
     order = sorted(alike.values(), key=lambda steps: (steps[0].grantor is None, steps[0].has_passed_on))
     return list(chain.from_iterable(map(_revoke, order)))
 

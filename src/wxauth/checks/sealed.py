@@ -72,9 +72,9 @@ class SealedCounts:
     session_keys: int = 0
     phone_answers: int = 0
     webhook_secrets: int = 0
-    """If a secret is erased, its webhook is disabled until an administrator renews the secret."""
+    """The number of webhook secrets. If one is erased, its webhook is disabled until an administrator renews it."""
     apps: int = 0
-    """If an app's secrets are erased, it must be added again."""
+    """The number of apps. If an app's secrets are erased, an administrator must add the app again."""
 
 
 async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes, bytes]]:

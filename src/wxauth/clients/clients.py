@@ -247,9 +247,9 @@ class ClientChanges:
     async def _check(self, values: Mapping[str, Any]) -> Collection[str]:
         """Check the apps that these fields name, and the URLs to which logout tokens may be sent.
 
-        An unknown mini-program is accepted, because it might be added later; other unknown apps are not. Return the
-        names that no site may have, because its tokens could be mistaken for others. These are the audience and the ids
-        of all apps.
+        An unknown mini-program is accepted, because it might be added later, but other unknown apps are refused. Return
+        the names that no site may have, because its tokens could be mistaken for others. These are the audience and the
+        ids of all apps.
 
         Raises: WrongClient.
         """

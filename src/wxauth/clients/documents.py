@@ -252,7 +252,7 @@ def _methods(document: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _keys_in(document: Mapping[str, Any]) -> tuple[ClientKeys | None, str | None]:
-    """Return the usable keys in a document, or their URL; neither, if it contains both (RFC 7591, section 2)."""
+    """Return the usable keys in a document, or their URL. If it contains both, return neither (RFC 7591, section 2)."""
     jwks, url = document.get("jwks"), document.get("jwks_uri")
     if jwks is not None and url is not None:
         return None, None

@@ -101,9 +101,9 @@ class _Kept(Generic[Read]):
     """The document; None if it has not been valid yet, or no longer is."""
     fresh_until: datetime = _NEVER
     not_before: datetime = _NEVER
-    """The time at which it may be fetched again after a failure."""
+    """The earliest time at which it is fetched again after a failure."""
     not_again_before: datetime = _NEVER
-    """The time at which it may be fetched again although it is fresh."""
+    """The earliest time at which it is fetched again although it is fresh."""
     is_refused: bool = False
     """Whether the last fetch has shown that the document is gone or breaks a rule."""
 

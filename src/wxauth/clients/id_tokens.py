@@ -33,7 +33,7 @@ class IdTokenHint:
     client_id: str
     session_id: UUID
     user_id: UUID
-    """The user's id, which may be the id of a user who has been merged since."""
+    """The user's id. If that user has been merged since, the remaining user has another id."""
 
 
 @part

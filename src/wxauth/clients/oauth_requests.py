@@ -32,7 +32,7 @@ LONGEST_REDIRECT: Final = 8192
 """The maximum number of characters of a form that is redirected as a query. Most proxies refuse longer URLs."""
 
 BROWSER: Final = "browser_user_agent"
-"""The parameter in which a site passes on the browser's user agent, which may be any text."""
+"""The parameter in which a site passes on the browser's user agent, which can be any text."""
 
 # Revocation accepts even foreign tokens (RFC 7009, section 2.2). In a typed number, spaces of any kind are ignored.
 _OF_ANY_FORM: Final = (BROWSER, "token", "number")

@@ -51,7 +51,7 @@ DELETE FROM clients
    AND {" AND ".join(f"NOT EXISTS (SELECT FROM {own} WHERE client_id = :name)" for own in ("website_sessions", *_OWN))}
 RETURNING name
 """)
-# The number of sessions of a removed client that have not ended yet; no row if nothing of the client is left.
+# The number of sessions of a removed client that have not ended yet. There is no row if nothing of the client is left.
 SESSIONS_LEFT: Final = Statement[int]("""
 SELECT (SELECT count(*) FROM website_sessions WHERE client_id = clients.name) AS number
   FROM clients WHERE name = :name AND removed_by IS NOT NULL
@@ -102,7 +102,7 @@ def _all_but_the_name(given: LiteralString) -> LiteralString:
     return ", ".join(f"{column} = {given}.{column}" for column in columns_of(Client) if column != "name")
 
 
-# If several requests add one name at once, one of them wins.
+# If several requests add the same name simultaneously, one of them wins.
 ADD: Final = Statement[str](f"{_ADDED_FRAGMENT} ON CONFLICT DO NOTHING RETURNING name")
 ADD_OR_REPLACE: Final = Statement[Nothing](
     f"{_ADDED_FRAGMENT} ON CONFLICT (name) DO UPDATE SET {_all_but_the_name('excluded')}"
@@ -127,7 +127,7 @@ async def end_removed_page(
 ) -> RemovedPage | None:
     """End up to `size` sessions of a removed client, and delete as many of its other rows.
 
-    It is the client of this name, or else the first removed client after `after` in the order of names.
+    It is the client of this name, or, without a name, the first removed client after `after` in the order of names.
 
     Return None if there is none, or another worker is doing this.
     """

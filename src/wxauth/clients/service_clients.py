@@ -31,7 +31,7 @@ FORM: Final = "application/x-www-form-urlencoded"
 MAX_ESCAPES: Final = 8192
 """The maximum number of percent signs in a form.
 
-Decoding 64 KiB of them takes 35 ms, during which the process responds to nobody else.
+Decoding 64 KiB of them takes 35 ms, during which the process handles no other request.
 """
 _MAX_FORM_FIELDS: Final = 128
 _SECRET_CHARACTERS: Final = 43

@@ -18,7 +18,7 @@ LINK_LIFETIME: Final = timedelta(minutes=10)
 
 
 class NoLink(TextError):
-    """There is no user who may have a link, or more than one."""
+    """No link can be made, because no user may have one, or several users may."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,23 +4,23 @@ A reader who follows the cursor gets every event exactly once, for three reasons
 
 - A trigger adds a row to `events_unplaced` in the transaction that writes the event. So that row exists exactly if the
 event has been committed, and two transactions that write events never wait for each other's row.
-- One transaction at a time assigns places and deletes those rows: it holds an advisory lock until it has committed. A
-commit becomes visible before its locks are released. So the transaction that assigns places 8 and 9 sees that 7 is
-taken, and a reader who sees 9 sees everything before it: no place is filled later. If such a transaction is rolled
-back, the numbers have a gap, and its rows stay in `events_unplaced`.
-- An event that commits late gets its place late: behind the faster ones, never one that readers have passed. Nobody
-waits for it: another open transaction, such as that of a backup or of psql, delays no event.
+- One transaction at a time assigns places and deletes those rows, because it holds an advisory lock until it has
+committed. A commit becomes visible before its locks are released. So the transaction that assigns places 8 and 9 sees
+that 7 is taken. A reader who sees 9 sees everything before it, because no place is filled later. If such a transaction
+is rolled back, the numbers have a gap, and its rows stay in `events_unplaced`.
+- An event that commits late gets a place after the faster events, never one that readers have passed. No other event
+waits for it, so another open transaction, such as a backup or psql, delays no event.
 
 The events about a user have the order of their commits, because a transaction that records an event holds the lock of
 the user's row until the commit, and the row in `events_unplaced` draws its number under this lock. Places are assigned
 in the order of these numbers. A trigger puts id and time of an event after those of the user's newest one, so the audit
-trail, which is read in the order of ids, has the same order. An event never gets its place before one of the same user
+log, which is read in the order of ids, has the same order. An event never gets its place before one of the same user
 with a lower id, so that this holds even if the sequence of the numbers has been set back.
 
 The sequence of places can have any value, for example after a move of the database without it, because each place is
 compared with the last place of the feed. If it is not after that, the transaction is rolled back and the places are
-counted from the last one. The highest place is that of the feed or, if the newest events have been swept, that in
-`feed_swept`.
+counted from the last one. The highest place is the last one in the feed or, if the newest events have been deleted by
+age, the place in `feed_swept`.
 
 A place is stored with the event's type, so that reading one type does not scan all the others.
 """

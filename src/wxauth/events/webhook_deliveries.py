@@ -55,12 +55,12 @@ CHECK_PAUSE_SECONDS: Final = 0.5
 RECEIVER_TIMEOUT_SECONDS: Final = 15.0
 """The number of seconds to wait for a receiver's response."""
 MAX_CONCURRENT: Final = 32
-"""The number of attempts of one priority that a process runs at once.
+"""The number of attempts of one priority that a process runs in parallel.
 
 Beyond it, only receivers without an attempt get one.
 """
 MAX_CONCURRENT_FOR_ONE: Final = 4
-"""The number of attempts of one priority that a receiver has at once.
+"""The number of attempts of one priority that a receiver has in parallel.
 
 It always gets one, even if other receivers hang.
 """

@@ -62,7 +62,7 @@ UPDATE webhooks SET secret = :secret, former_secret = secret, former_secret_unti
 RETURNING {_COLUMNS}
 """)
 _DELETE: Final = Statement[Webhook](f"DELETE FROM webhooks WHERE name = :name RETURNING {_COLUMNS}")
-# If several deliveries get 410 at once, only the first one disables the webhook and records it.
+# If several deliveries get 410 simultaneously, only the first one disables the webhook and records it.
 _DISABLE: Final = Statement[Webhook](f"""
 UPDATE webhooks SET is_enabled = false WHERE id = :id AND is_enabled
 RETURNING {_COLUMNS}
@@ -100,7 +100,7 @@ SELECT new.id, receiver_id, event_id, new.type, events.user_id,
 _RANKED_FRAGMENT: Final = """:now::timestamptz - CASE WHEN count(*) OVER (PARTITION BY receiver_id, actor) <= 10
                    THEN interval '1 day' ELSE interval '0' END"""
 _QUEUE: Final = Statement[Nothing](f"{_queued_fragment(_RANKED_FRAGMENT)} ON CONFLICT DO NOTHING")
-# Events are queued again. A delivery that a process holds right now is left alone, because that process delivers it.
+# Events are queued again. A delivery that a process holds right now is skipped, because that process delivers it.
 _QUEUE_AGAIN: Final = Statement[Nothing](f"""{_queued_fragment(":now")}
 ON CONFLICT (receiver_id, event_id) DO UPDATE
    SET id = excluded.id, state = 'pending', attempts = 0, status = NULL, error = NULL, next_at = excluded.next_at,
@@ -210,7 +210,7 @@ _FORGET: Final = Statement[Nothing](
     "DELETE FROM deliveries WHERE receiver_id = :receiver_id AND event_id = :event_id AND attempts = :attempts"
 )
 # This statement is for deliveries that have failed twice or more. The attempt does not count. Otherwise, an event that
-# its receiver refuses while accepting others would finally fail too soon. Second attempts are left alone, because they
+# its receiver refuses while accepting others would finally fail too soon. Second attempts are skipped, because they
 # follow within seconds, and would become first attempts, which delay others.
 RESUME_DELIVERIES: Final = Statement[Nothing]("""
 UPDATE deliveries SET next_at = :now, attempts = attempts - 1

@@ -1,4 +1,7 @@
-"""Reads the files of imports, JSON Lines or CSV, and writes exports: each line is the JSON of an identity."""
+"""The reading of imported files (JSON Lines or CSV), and the writing of exports.
+
+Each line is the JSON of an identity.
+"""
 
 import csv
 import re
@@ -133,9 +136,9 @@ class WrongFile(Exception):
 
 
 _HALVES: Final = re.compile(rb"(\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf])|\xed[\xa0-\xbf][\x80-\xbf]")
-"""The halves of an emoji as bytes, as some databases write them, together or alone."""
+"""The halves of an emoji as bytes, as some databases write them, both or only one."""
 _ESCAPED: Final = re.compile(rb"\\(?:u[Dd][89ABab]..\\u[Dd][C-Fc-f]..|(u[Dd][89A-Fa-f]..)|.)", re.DOTALL)
-"""The escapes in JSON. The group matches half an emoji that stands alone."""
+"""The escapes in JSON. The group matches half an emoji without its other half."""
 _RARE: Final = ("attributes", "ban_reason", "banned_until", "erase_at", "former_external_ids")
 
 
@@ -286,7 +289,7 @@ class CsvLines(_Lines):
     def _cells(self, text: bytes | Fault | None) -> list[str] | Fault:
         """Return the cells of a line.
 
-        Each line is parsed alone, so that an unclosed quotation mark affects no other line.
+        Each line is parsed separately, so that an unclosed quotation mark affects no other line.
         """
         if not isinstance(text, bytes):
             return text or []
@@ -447,7 +450,7 @@ def _check_kind(beginning: bytes, unfit: Mapping[bytes, Text]) -> None:
 
 
 async def export_users(database: Database, write: Callable[[bytes], object]) -> tuple[int, int]:
-    """Write one consistent snapshot. Returns how many identities, and how many unionids alone."""
+    """Write one consistent snapshot. Return the number of identities, and of unionids without an identity."""
     identities = unionids = 0
     async for rows in all_identities(database):
         write(b"".join(to_json(_line(row)) + b"\n" for row in rows))

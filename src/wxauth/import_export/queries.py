@@ -32,7 +32,7 @@ class UserToImport(UserFields, LockedUser):
 
 
 def nobody_yet(user_id: UUID, created_at: datetime) -> UserToImport:
-    """Return a new user about whom nothing else is known."""
+    """Return a new user, with an id and a time of creation, and no other data."""
     known = {"id": user_id, "created_at": created_at, "roles": [], "status": "active"}
     return model_of(UserToImport, {**dict.fromkeys(UserToImport.model_fields), **known})
 

@@ -43,7 +43,10 @@ SELECT (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :open
 """)
 """The statement that finds the users of an identity and of a unionid, in its only row."""
 HOLD_UNIONID: Final = Statement[Nothing]("INSERT INTO unionids (unionid, user_id) VALUES (:unionid, :user_id)")
-"""The statement that gives an unknown unionid to a locked user. If two transactions do so at once, the second fails."""
+"""The statement that gives an unknown unionid to a locked user.
+
+If two transactions do so simultaneously, the second fails.
+"""
 # The login stores the unionid, by the rules for any other late unionid.
 _CORRECT_OPENID: Final = Statement[Nothing]("""
 UPDATE identities SET openid = :openid, unionid = NULL
@@ -57,7 +60,7 @@ DELETE FROM identities WHERE app_id = :app_id AND openid = :unionid
 KEEP_MISNAMED: Final = Statement[Nothing](
     "UPDATE identities SET awaits_login = false WHERE app_id = :app_id AND openid = :unionid"
 )
-"""The statement that marks an identity with a unionid in place of its openid, so that it is left alone."""
+"""The statement that marks an identity with a unionid in place of its openid, so that it is not corrected again."""
 NAME_IDENTITY: Final = Statement[Nothing]("""
 WITH named AS (UPDATE identities SET unionid = :unionid WHERE app_id = :app_id AND openid = :openid RETURNING user_id)
 UPDATE users SET unionid = :unionid FROM named WHERE users.id = named.user_id

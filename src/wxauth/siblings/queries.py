@@ -27,7 +27,7 @@ class _Signer(ServiceClient):
 
 
 class UserForSiblings(UserWithIdentities):
-    """A user with all identities and former ids, in the order of the merges."""
+    """A user with all identities and, in the order of the merges, all previous ids."""
 
     former_ids: list[UUID]
     former_external_ids: list[str]

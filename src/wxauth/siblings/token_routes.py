@@ -193,8 +193,8 @@ async def verify(roles: RequiredRolesDep, caller: ForwardedCallerDep) -> Respons
     """Authenticate a request for a reverse proxy, such as nginx (`auth_request`), Caddy or Traefik (`forward_auth`).
 
     Every method gets the same response. The user is in its header fields. A revoked session or a banned user is refused
-    at once. The roles are the user's current ones, not those in the token. A body is ignored. Any parameter other than
-    `role` and `resource` is refused, because a misspelled parameter would admit every user.
+    immediately. The roles are the user's current ones, not those in the token. A body is ignored. Any parameter other
+    than `role` and `resource` is refused, because a misspelled parameter would admit every user.
     """
     if not roles <= set(caller.user.roles):
         raise InsufficientRole("the user lacks a role that is demanded here")

@@ -250,7 +250,7 @@ _Moderator = Annotated[Actor, Depends(_moderator)]
 async def ban_user(
     moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: BanRequest | None = None
 ) -> None:
-    """Ban a user, for a service client with the scope `moderate`. Every session ends at once.
+    """Ban a user, for a service client with the scope `moderate`. Every session ends immediately.
 
     The request is idempotent, and another reason or end replaces the previous one. For an id that was merged, the
     remaining user is banned. Staff cannot be banned.

@@ -276,7 +276,7 @@ def new_login(
     now: datetime,
     **more: Any,
 ) -> SiteLoginFields:
-    """Return a login to store, and the time for which it is stored after its end if nobody completes it."""
+    """Return a login to store, and the time for which it is stored after its end if no user completes it."""
     return SiteLoginFields(
         **asked.asked,
         **more,

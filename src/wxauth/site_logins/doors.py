@@ -95,8 +95,8 @@ REPEATED_WITHIN: Final = timedelta(seconds=15)
 OUTCOME_KEPT: Final = timedelta(hours=1)
 """The time for which requests and grants are stored after their end.
 
-Until then, a late poll gets `expired_token`, and reuse of a code is detected. A request on wxauth's own page that
-nobody completes is deleted when it expires, because anybody can open any number of pages.
+Until then, a late poll gets `expired_token`, and reuse of a code is detected. A request on wxauth's own page that no
+user completes is deleted when it expires, because anyone can open any number of pages.
 """
 
 

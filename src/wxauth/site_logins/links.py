@@ -1,7 +1,7 @@
 """The login in a phone's browser outside WeChat. A link opens the mini-program, which shows a number to type there.
 
 A phone cannot scan its own screen, and a mini-program cannot return to such a browser. The link might have been sent to
-another person, because anybody can open it. Only the number shows that browser and phone belong to one person.
+another person, because anyone can open it. Only the number shows that browser and phone belong to one person.
 """
 
 import asyncio

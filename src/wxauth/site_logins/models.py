@@ -81,7 +81,7 @@ class SiteLoginFields(RequestFields):
     """A login to a site.
 
     Once it is approved, it belongs to the user of its identity, so that it follows a merge. Whatever ends all sessions
-    of a user also takes the identity away, if no session has been opened, and nobody can redeem the login then.
+    of a user also takes the identity away, if no session has been opened, and then the login can no longer be redeemed.
 
     A claim names a session instead of a user, because after a merge, the session belongs to the remaining user.
     """

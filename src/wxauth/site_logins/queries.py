@@ -333,8 +333,8 @@ COUNT_CODE: Final = Statement[Nothing]("""
 WITH login AS (UPDATE browser_logins SET codes_at = :codes_at::timestamptz[] WHERE id = :id RETURNING id)
 INSERT INTO browser_login_sites (browser_login_id, client_id) SELECT id, :client_id FROM login ON CONFLICT DO NOTHING
 """)
-# If a browser does not send the login's value, it has not received it yet, because two of its tabs continued at once,
-# or a proof was repeated. It gets that value once more, because a login has only one value.
+# If a browser does not send the login's value, it has not received it yet, because two of its tabs continued
+# simultaneously, or a proof was repeated. It gets that value once more, because a login has only one value.
 _RENEW_BROWSER_LOGIN: Final = Statement[tuple[UUID, UUID]]("""
 UPDATE browser_logins l
    SET browser_hash = :browser_hash, app_id = :app_id, openid = :openid, authenticated_at = :authenticated_at,

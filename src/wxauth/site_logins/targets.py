@@ -90,7 +90,7 @@ class Access:
         return [*self.client.site_scopes, *(() if self.resource is None else self.resource.scopes)]
 
     def requested(self, asked_for: str | None) -> Sequence[str]:
-        """Return the scopes in a request, also of a refresh; none, if it says no more than a request without `scope`.
+        """Return the scopes in a request or a refresh; none, if it says no more than a request without `scope`.
 
         `offline_access` says nothing, because refresh tokens are issued without it, too. For a resource, `openid` and
         `profile` say nothing either, because clients that do not know the resource's scopes request only these. Without

@@ -99,7 +99,7 @@ class WeChatCallback:
 
 
 class VisitRefused(Exception):
-    """This site or this user may not log in in this way."""
+    """The site or the user may not use this way to log in."""
 
 
 def is_open_on_computers(client: Client) -> bool:

@@ -28,7 +28,7 @@ _IS_GUESS: Final = re.compile(r"^#,.*\bfuzzy\b", re.MULTILINE)
 class Text(str):
     """An English text with its placeholders filled.
 
-    Its translations get the same values, which may be texts, too.
+    Its translations get the same values, which can also be texts.
     """
 
     _template: str

@@ -1,4 +1,4 @@
-"""The proxy for a request, according to the environment, whose values nobody has checked."""
+"""The proxy for a request, according to environment variables, whose values can be malformed."""
 
 from __future__ import annotations
 

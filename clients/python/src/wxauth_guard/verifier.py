@@ -266,7 +266,9 @@ def _finite(literal: str) -> float:
 
 
 def _finite_integer(literal: str) -> int:
-    if len(literal) >= _LONGEST_FINITE:  # JavaScript reads such a number as a float, and both guards must decide alike
+    if (
+        len(literal) >= _LONGEST_FINITE
+    ):  # JavaScript reads such a number as a float, and both guards must reach the same decision
         _finite(literal)
     return int(literal)
 
