@@ -13,7 +13,7 @@ _SECRET_BYTES: Final = 32
 _DIACRITICS: Final = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
 _SELECTORS: Final = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
 _JOINERS: Final = "\u180e\u200b-\u200d"
-"""The characters without width that join or separate the characters next to them."""
+"""The zero-width characters that join or separate the characters next to them."""
 _TAGS: Final = "\U000e0000-\U000e007f"
 _UNSEEN: Final = (
     f"{_DIACRITICS}{_SELECTORS}{_JOINERS}"
@@ -30,23 +30,23 @@ _GONE: Final = (
 )
 _TO_CLEAN = re.compile(rf"[{_GONE}{_TAGS}{_UNSEEN}]")
 _GOING = re.compile(rf"(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{{3,6}}\U000e007f)|[{_GONE}{_TAGS}]+")
-"""The flag of a region, which is kept, or characters that are removed everywhere."""
+"""The flag of a region, which stays, or one of the characters that are removed everywhere."""
 _UNWRITTEN = re.compile(
     rf"(?=[{_SELECTORS}{_JOINERS}])(?<=[#*0-9\xa9\xae\u0530-\U0010ffff])(?<![\s{_UNSEEN}])"
     rf"([{_SELECTORS}]?)[{_SELECTORS}]*"
     rf"(?:([{_JOINERS}])[{_SELECTORS}{_JOINERS}]*(?=[\u0530-\U0010ffff])(?![\s{_UNSEEN}]))?[{_SELECTORS}{_JOINERS}]*"
     rf"|[{_SELECTORS}{_JOINERS}]+"
 )
-"""The variation selectors and joiners to remove.
+"""The variation selectors and joiners that are removed.
 
-One of each is kept in emoji and in scripts that use them, which Latin, Greek and Cyrillic do not.
+One of each stays in emoji, and in scripts that use them. Latin, Greek and Cyrillic do not.
 """
 _STACKED = re.compile(rf"([{_DIACRITICS}]{{2}})[{_DIACRITICS}]+")
 _SEEN = re.compile(rf"[^\s{_UNSEEN}]")
 _WHOLE = re.compile(rb"[\xe1-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 """A UTF-8 character whose bytes hardly ever occur in text of another encoding."""
 _MOST_CUT: Final = 100
-"""The number of characters of a text that may be incomplete. A text with more is not UTF-8 that was cut."""
+"""The largest number of incomplete characters in a text. A text with more is not UTF-8 that was cut."""
 _MOST_CONTAINERS: Final = 1000
 _DEEPEST: Final = 100
 # A string without a closing quote extends to the end of the text. Otherwise the search would try each of its quotes as
@@ -57,10 +57,10 @@ _LARGE = re.compile(rf"{_STRING.pattern}|[\[\]{{}}]|[0-9]{{1000,}}", re.DOTALL)
 
 
 def clean_text(text: str) -> str:
-    """Return what a user wrote in one line, without characters that disturb the text around it.
+    """Return a user's text as one line, without characters that disturb the text around it.
 
-    The result is empty if the text shows nothing. Joined emoji, and the marks and joiners that scripts need, are kept.
-    So are characters that this version of Python does not know yet.
+    The result is empty if nothing of the text is visible. Joined emoji, and the marks and joiners that scripts need,
+    stay. So do characters that this version of Python does not know yet.
     """
     if _TO_CLEAN.search(text):
         text = _STACKED.sub(r"\1", _UNWRITTEN.sub(r"\1\2", _GOING.sub(r"\1", text)))
@@ -74,17 +74,17 @@ def new_secret() -> str:
 
 
 def hash_of(secret: str) -> bytes:
-    """Return the hash that is stored in place of a secret, which must have at least 128 random bits."""
+    """Return the hash that is stored instead of a secret. The secret must have at least 128 random bits."""
     # Slow hashes protect passwords that people choose. Nobody can guess a random secret, however fast its hash is, and
     # a slow hash would delay every request.
     return sha256(secret.encode()).digest()
 
 
 def read_loosely(text: bytes, *, strict: bool = True, cut: bool = False) -> Any:
-    """Parse JSON as WeChat writes it, with incomplete characters, which become lone surrogates.
+    """Parse JSON that WeChat has written, and that may contain incomplete characters, which become lone surrogates.
 
-    If not `strict`, strings may also contain control characters. If `cut`, values nested deeper than anybody reads
-    become null, and numbers of 1,000 digits become 0. A byte order mark is skipped.
+    If not `strict`, strings may also contain control characters. If `cut`, values that are nested too deeply become
+    null, and numbers of 1,000 digits become 0. A byte order mark is skipped.
 
     Raises: ValueError.
     """

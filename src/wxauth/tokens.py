@@ -17,7 +17,7 @@ from wxauth_guard.texts import to_json
 
 
 def base64url(data: bytes) -> bytes:
-    """Encode as base64url without padding (RFC 7515, section 2)."""
+    """Encode bytes as base64url without padding (RFC 7515, section 2)."""
     return urlsafe_b64encode(data).rstrip(b"=")
 
 
@@ -27,7 +27,7 @@ class PrivateKey:
     __slots__ = ("_private_key", "kid", "public_jwk", "signer")
     alg: ClassVar[str]
     kind: ClassVar[type[Any]]
-    """The class of the key in the library `cryptography`."""
+    """The class of the key in the `cryptography` library."""
 
     def __init__(self, private_key: Any) -> None:
         self._private_key = private_key
@@ -46,12 +46,12 @@ class PrivateKey:
 
     @classmethod
     def from_der(cls, der: bytes) -> Self:
-        """Load a private key that `to_der` has written. Never use it for other keys.
+        """Load a private key that `to_der` has written. Never use this function for other keys.
 
         The numbers of an RSA key are not checked, because the check would block the event loop for 30 ms. A stored key
-        is sealed, which proves that it is our own.
+        is encrypted, which proves that this service wrote it.
 
-        Raises: InvalidKey, for another type of key.
+        Raises: InvalidKey, if the key has another type.
         """
         private_key = load_der_private_key(der, password=None, unsafe_skip_rsa_key_validation=True)
         if not isinstance(private_key, cls.kind):
@@ -59,7 +59,7 @@ class PrivateKey:
         return cls(private_key)
 
     def to_der(self) -> bytes:
-        """Return the private key as PKCS#8. Seal it before you store it."""
+        """Return the private key as PKCS#8. Encrypt it before you store it."""
         der: bytes = self._private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         return der
 

@@ -187,7 +187,9 @@ class KeyRing:
     async def id_token_verifier(self, alg: str, kid: str) -> Any | None:
         """Return the key object of python-jose that verifies an id_token's signature; None if there is no such key.
 
-        A key of RS256 may have retired. Raises: CannotOpen.
+        A key of RS256 may have retired.
+
+        Raises: CannotOpen.
         """
         if alg == ALGORITHM:
             if not self.is_ready:

@@ -1,1 +1,1 @@
-"""The pictures that users upload."""
+"""The pictures that users upload as their avatars."""

@@ -1,4 +1,8 @@
-"""Users' pictures. Few uploads run at the same time, are decoded one after the other, and get a URL of their own."""
+"""The upload and storage of users' pictures.
+
+A process accepts only a few uploads at the same time, and decodes them one after the other, because decoding takes much
+memory. Each picture has its own URL.
+"""
 
 import asyncio
 import re
@@ -30,12 +34,12 @@ from wxauth_guard.errors import InvalidRequest, InvalidToken
 MAX_FILE: Final = 2 * 1024 * 1024
 """The size limit of an uploaded picture in bytes."""
 UPLOADS: Final = 64
-"""The number of uploads that this process accepts at the same time. Up to 132 MiB wait to be decoded."""
+"""The number of uploads that this process accepts at the same time. In the worst case, 132 MiB wait to be decoded."""
 UPLOADS_OF_ONE_USER: Final = 8
 UPLOADS_OF_ONE_SESSION: Final = 4
-"""The number of uploads of one session.
+"""The number of uploads that one session may send at the same time.
 
-It is lower than that of a user, so that a stolen token leaves places to its owner.
+It is lower than the limit of a user, so that someone with a stolen token cannot take all places of the token's owner.
 """
 
 _ID_BYTES: Final = 16
@@ -74,7 +78,7 @@ class Avatars:
 
     @contextmanager
     def upload(self, user_id: UUID, session_id: UUID) -> Iterator[None]:
-        """Reserve one of the places for uploads while the block runs. Raises: RateLimited."""
+        """Reserve one of the places for uploads while the block runs. Raises: RateLimited, if none is free."""
         with self._of_sessions.place(session_id), self._uploads.place(user_id):
             yield
 
@@ -120,7 +124,7 @@ class Avatars:
         return avatar
 
     async def aclose(self) -> None:
-        """Drop the pictures that are still waiting to be decoded."""
+        """Discard the pictures that are still waiting to be decoded."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 

@@ -12,7 +12,7 @@ class Avatar:
     """A user's picture."""
 
     id: str
-    """The id, which consists of 22 unguessable characters."""
+    """The id of the picture, which consists of 22 unguessable characters."""
     content_type: str
     content: bytes
 
@@ -30,6 +30,9 @@ WITH person AS (
 )
 SELECT * FROM person
 """)
-"""The replacement of a user's picture. It returns the changed user, and no row if the user is banned or erased."""
+"""The statement that replaces a user's picture.
+
+It returns the changed user, or no row if the user is banned or erased.
+"""
 READ_AVATAR: Final = Statement[Avatar]("SELECT id, content_type, content FROM avatars WHERE id = :avatar_id")
-"""The picture with this id; no row if there is none."""
+"""The query for the picture with an id. It returns no row if there is none."""

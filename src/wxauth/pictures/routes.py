@@ -27,12 +27,13 @@ UPLOAD_TIMEOUT_SECONDS: Final = 60.0
 _MULTIPART: Final = "multipart/form-data"
 _MAX_PARTS: Final = 20
 _BOUNDARY: Final = range(8, 71)
-"""The lengths that a boundary may have.
+"""The lengths that the boundary of a multipart form may have.
 
-RFC 2046 allows 70 characters. A very short one slows down the parser, which stops wherever the data begins like it.
+RFC 2046 allows up to 70 characters. A very short boundary slows down the parser, which stops wherever the data contains
+the beginning of it.
 """
 _PIECE: Final = 8 * 1024
-"""The number of bytes that are parsed without a break, which takes 2 ms at most. Other requests run in between."""
+"""The number of bytes that are parsed without a break, which takes 2 ms at most. Between breaks, other requests run."""
 # Parts are kept in memory, because there may be no writable directory. The edge limits the size of the whole body.
 _IN_MEMORY: Final = {"MAX_MEMORY_FILE_SIZE": inf}
 UPLOAD_PATH: Final = "/v1/me/avatar"
@@ -53,7 +54,9 @@ _WRONG_FILE: Final = InvalidRequest.of(_FIELD, "Field required")
 
 
 async def uploaded_file(request: Request, *, patience: float = UPLOAD_TIMEOUT_SECONDS) -> bytes:
-    """Return the uploaded file, whatever its name and Content-Type are. Other fields of the form are ignored.
+    """Return the uploaded file, regardless of its name and Content-Type.
+
+    Other fields of the form are ignored.
 
     Raises: InvalidRequest, PayloadTooLarge.
     """

@@ -1,6 +1,7 @@
-"""The processing of untrusted pictures: decompression bombs are refused, and other pictures are made upright and small.
+"""The processing of untrusted pictures.
 
-All metadata is removed. Pillow is imported with the first picture, because it takes 6 MB, which few processes need.
+Decompression bombs are refused. Other pictures are turned upright and made small, and all their metadata is removed.
+Pillow is imported with the first picture, because it takes 6 MB, which few processes need.
 """
 
 import warnings
@@ -12,41 +13,44 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_BEFORE: Final = 256 * 1024
-"""The number of bytes that may precede the image data. EXIF with a thumbnail has up to 64 KiB."""
+"""The largest number of bytes that may precede the image data. EXIF with a thumbnail has up to 64 KiB."""
 MAX_PARTS: Final = 1000
-"""The number of markers, chunks and fill bytes before the image, and the number after it.
+"""The largest number of markers, chunks and fill bytes before the image, and also after it.
 
-Pillow reads each in Python, so 2 MiB of them would take seconds.
+Pillow reads each of them in Python, so 2 MiB of them would take seconds.
 """
 MAX_SCANS: Final = 100
-"""The number of scans of a progressive JPEG.
+"""The largest number of scans of a progressive JPEG.
 
-Ten are usual. A 33-byte scan takes 6 ms, so 2 MiB of them would take six minutes.
+Ten are usual. A scan of 33 bytes takes 6 ms, so 2 MiB of such scans would take six minutes.
 """
 MAX_PACKED: Final = 100
-"""The number of compressed chunks of a PNG.
+"""The largest number of compressed chunks of a PNG.
 
-A few are usual. Pillow decompresses up to 1 MiB of each, which takes 4 ms, so 2 MiB of them would take eight seconds.
-Pillow's own total limit covers neither profiles nor truncated texts.
+A few are usual. Pillow decompresses up to 1 MiB of each, which takes 4 ms, so 2 MiB of such chunks would take eight
+seconds. Pillow's own limit for the total covers neither profiles nor truncated texts.
 """
 NO_PICTURE: Final = "Must be a JPEG, PNG or WebP picture that is whole"
 MAX_PIXELS: Final = 4096 * 4096
-"""The number of pixels of a picture, which suffices for a phone's 12 megapixels.
+"""The largest number of pixels of a picture, which suffices for a phone's 12 megapixels.
 
 Decoding so many takes up to 260 MiB and a second.
 """
 MAX_WEBP_PIXELS: Final = 2048 * 2048
-"""The number of pixels of a WebP. Its decoder holds the GIL, so `MAX_PIXELS` would block the event loop for 100 ms."""
+"""The largest number of pixels of a WebP.
+
+Its decoder holds the GIL, so a picture of `MAX_PIXELS` would block the event loop for 100 ms.
+"""
 MAX_SIDE: Final = 16384
-"""The number of pixels of the longer side, because Pillow keeps a pointer for each row."""
+"""The largest number of pixels of a side of a picture. It is limited because Pillow keeps a pointer for each row."""
 LONGEST_SIDE: Final = 512
 
 _FORMATS: Final = ("JPEG", "PNG", "WEBP")
 _JPEG_QUALITY: Final = 85
 _MAX_EXIF: Final = 64 * 1024
-"""The number of bytes of EXIF that are read for the orientation.
+"""The largest number of bytes of EXIF that are read for the orientation.
 
-Pillow reads its entries in Python, and 64,000 of them take a second.
+Pillow reads the entries in Python, and 64,000 of them take a second.
 """
 _ORIENTATION: Final = 0x0112
 _TURNS: Final = dict(
@@ -55,7 +59,7 @@ _TURNS: Final = dict(
         start=2,
     )
 )
-"""The transposition that makes a picture upright, by its EXIF orientation."""
+"""The transposition that turns a picture upright, by its EXIF orientation."""
 _DRAFT: Final = 2.0
 """The multiple of its final size to which a picture is first reduced quickly, before a good filter is used."""
 _SCAN: Final = b"\xff\xda"

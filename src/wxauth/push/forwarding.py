@@ -1,4 +1,4 @@
-"""The forwarding of messages to the operator's own handler, as WeChat sent them, and of its response to WeChat."""
+"""The forwarding of WeChat's messages to the operator's own handler, and of the handler's response to WeChat."""
 
 import asyncio
 import re
@@ -18,9 +18,9 @@ from wxauth.outbound.receivers import USER_AGENT
 from wxauth.outbound.transport import ANSWER
 
 AT_ONCE: Final = 64
-"""The number of messages of one app that a process forwards at the same time."""
+"""The largest number of messages of one app that a process forwards at the same time."""
 FORWARDED: Final = "Wxauth-Forwarded"
-"""The header of forwarded messages, which prevents a loop between two services that forward to each other."""
+"""The header that marks forwarded messages. It prevents a loop between two services that forward to each other."""
 FORWARD_SECONDS: Final = Histogram(
     "wxauth_push_forward_seconds",
     "Duration of handing a message on to an app's push_forward.",
@@ -46,15 +46,16 @@ class PushRequest:
     query: bytes
     content_type: bytes | None
     is_forwarded: bool
-    """Whether another wxauth has forwarded it."""
+    """Whether another wxauth service has forwarded the request."""
     body: bytes
 
 
 @part
 class PushForwarding:
-    """Forwards messages through a `transport` that only connects to allowed addresses.
+    """Forwards messages to the operator's handlers.
 
-    The handler of one app delays no other one.
+    The `transport` only connects to allowed addresses. A slow handler of one app does not delay the messages of other
+    apps.
     """
 
     transport: httpx.AsyncBaseTransport
@@ -65,7 +66,9 @@ class PushForwarding:
     async def hand_on(self, app: App, request: PushRequest, *, deadline: float) -> PushAnswer:
         """Return the handler's response to a message.
 
-        `deadline` is a time of the event loop. Raises: PushNotForwarded.
+        `deadline` is a time of the event loop.
+
+        Raises: PushNotForwarded.
         """
         if request.is_forwarded:
             raise PushNotForwarded(f"it was handed on before: it has the header {FORWARDED}")

@@ -14,9 +14,9 @@ from wxauth.wechat.received import PushSignature
 
 
 class PushMessage(SQLModel, table=True):
-    """The table of WeChat's used signatures, and of messages that have been carried out, by their digests.
+    """The table of used signatures, and of messages that have been carried out.
 
-    It stores nothing about the user.
+    Both are stored as digests. The table contains nothing about users.
     """
 
     __tablename__ = "push_messages"
@@ -24,13 +24,12 @@ class PushMessage(SQLModel, table=True):
     digest: bytes = Field(sa_type=BYTEA, primary_key=True)
     """The SHA-256 of app_id, timestamp and nonce, or of app_id and the fields that identify the message."""
     content: bytes | None = Field(sa_type=BYTEA)
-    """The SHA-256 of the first message with this signature; null for the check of the URL, which has none.
-    """
+    """The SHA-256 of the first message with this signature; null for WeChat's check of the push URL."""
     kept_until: datetime = Field(sa_type=TIME)
 
 
 MESSAGES_KEPT: Final = timedelta(days=30)
-"""How long a repeated message from WeChat is recognized. WeChat repeats a message within seconds."""
+"""How long a repeated message from WeChat is recognized. WeChat repeats a message within a few seconds."""
 SIGNATURES_KEPT: Final = timedelta(hours=2)
 """How long a used signature is recognized.
 
@@ -55,7 +54,7 @@ sweep_messages: Final = Sweep.of("push_messages", key="digest", by="kept_until")
 
 
 async def claim_signature(database: Database, signature: PushSignature, *, now: datetime) -> None:
-    """Bind a signature to this message, across all replicas. Raises: InvalidSignature."""
+    """Bind a signature to this message in all replicas. Raises: InvalidSignature, if it belongs to another message."""
     until = now + SIGNATURES_KEPT
     if not await database.value(_CLAIM, digest=signature.digest, content=signature.content, until=until):
         raise InvalidSignature("this timestamp and nonce were used for another message, or for the check of the URL")

@@ -52,7 +52,7 @@ WeChat waits five seconds, and sends a message up to three times.
 """
 
 ANSWER_SECONDS: Final = 4.0
-"""The time limit for everything in seconds, so that WeChat, which waits five seconds, gets a response."""
+"""The time limit for handling a message, in seconds. WeChat waits five seconds for a response."""
 MESSAGES: Final = Counter(
     "wxauth_push_messages",
     "Messages that WeChat pushed, by app, kind (withdrawal, payment, customer_service, other) and outcome: "
@@ -61,7 +61,7 @@ MESSAGES: Final = Counter(
 )
 
 LONG_ONES_AT_ONCE: Final = 64
-"""The number of long messages that a process receives at the same time."""
+"""The largest number of long messages that a process receives at the same time."""
 _ECHOSTR: Final = re.compile("[ -~]{1,256}")
 
 Result = TypeVar("Result")
@@ -69,10 +69,10 @@ Result = TypeVar("Result")
 
 @part
 class PushedMessages:
-    """Receives WeChat's messages.
+    """Receives the messages that WeChat pushes.
 
-    A response waits for the database for `patience` seconds. A withdrawal that failed is retried for `kept_in_memory`
-    seconds.
+    A response waits for the database for up to `patience` seconds. If a withdrawal fails, it is retried for
+    `kept_in_memory` seconds.
     """
 
     apps: Apps
@@ -157,7 +157,7 @@ class PushedMessages:
                 raise InvalidRequest.of("body", "Neither a JSON object nor XML without a DTD")
             withdrawal = withdrawal_in(message)
         except InvalidRequest as exc:
-            # It is raised once nobody can use the signature again.
+            # The failure is raised as soon as nobody can use the signature again.
             failure = exc
         name, is_own = f"message in {app.app_id}", False
         if withdrawal is not None:
@@ -176,8 +176,8 @@ class PushedMessages:
     async def _withdraw(self, message: WeChatMessage, withdrawal: Withdrawal) -> bool:
         """Carry out a withdrawal once, now or later, after binding its signature to the message.
 
-        WeChat stops resending after some seconds, so a withdrawal that fails is kept and retried. Returns whether it
-        names a user.
+        WeChat stops resending after some seconds, so a failed withdrawal is stored in memory and retried. Returns
+        whether the withdrawal names a user.
 
         Raises: InvalidSignature.
         """
@@ -211,7 +211,7 @@ class PushedMessages:
                 withdrawn=withdrawal.fields or withdrawal.what,
             )
             raise
-        # It may wait since an earlier delivery of this message, and is done now.
+        # The withdrawal may have waited in memory since an earlier delivery of this message. It is done now.
         self.retries.note_done(_WITHDRAWAL, key)
         return has_named_a_user
 
@@ -225,8 +225,8 @@ class PushedMessages:
                 return True
             user_id = await lock_user_of(transaction, app_id=app_id, openid=withdrawal.openid)
             event, facts = "withdrawal_of_nobody", dict[str, object](app_id=app_id)
-            # A message that names nobody is remembered, too. Otherwise a repetition could erase the data of a user who
-            # signs up in between.
+            # A message that names nobody is stored, too. Otherwise a repetition of it could erase the data of a user
+            # who signs up in between.
             if user_id is not None:
                 event, more = await self._erase_from(transaction, user_id, app_id, withdrawal, now=now)
                 facts = {"user_id": user_id, **facts, **more}
@@ -236,7 +236,7 @@ class PushedMessages:
     async def _erase_from(
         self, transaction: Transaction, user_id: UUID, app_id: str, withdrawal: Withdrawal, *, now: datetime
     ) -> tuple[str, Mapping[str, object]]:
-        """Erase what WeChat names from a locked user. Return what to log."""
+        """Erase the data that WeChat names from a locked user. Return the fields of the log line."""
         of_wechat = {"actor": WECHAT.name}
         identity = {"app_id": app_id, "openid": withdrawal.openid}
         record = partial(record_event, transaction, by=WECHAT, at=now, user_id=user_id, app_id=app_id)
@@ -279,9 +279,9 @@ class PushedMessages:
         return app
 
     async def _in_time(self, work: Coroutine[Any, Any, Result], *, name: str) -> Result:
-        """Start the work, and wait for it up to `patience`.
+        """Start the work, and wait for it up to `patience` seconds.
 
-        It continues, and may be done when WeChat sends the message again.
+        The work continues after that, and may be done when WeChat sends the message again.
         """
         try:
             async with asyncio.timeout(self.patience):
@@ -292,7 +292,7 @@ class PushedMessages:
 
 @dataclass(slots=True)
 class _Handling:
-    """The state of handling a message."""
+    """The state of a message that is being handled."""
 
     kind: MessageKind = MessageKind.OTHER
     outcome: Literal["forwarded", "not_forwarded", "refused", "done", "ignored"] = "refused"

@@ -1,1 +1,1 @@
-"""Assembly of the parts: the app, the server and its workers, and the background tasks."""
+"""The assembly of the service: the app, the server and its workers, and the background tasks."""

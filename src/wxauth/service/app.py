@@ -98,10 +98,10 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
 
 
 def surround(api: FastAPI, services: Services) -> ASGIApp:
-    """Put the middleware around the routes. A test may set `api.dependency_overrides` before or after."""
+    """Put the middleware around the routes. Tests may set `api.dependency_overrides` before or after this call."""
     settings, readiness = services.settings, services[probes.Readiness]
     services[metrics.PrometheusMetrics].routes = [route for route in api.routes if isinstance(route, Route)]
-    # CORS is the outermost of these layers, so that browsers can read the response to a fault, too.
+    # CORS is the outermost of these layers, so that browsers can also read the responses to failures.
     app: ASGIApp = Cors(Shortcut(api, _DIRECT_ROUTES), settings, services.database)
     app = Edge(
         app,
@@ -121,7 +121,8 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
 def create_api(services: Services | None = None, *, example_code: str | None = None) -> FastAPI:
     """Create the routes and their documentation.
 
-    Without services, it can only be read. `example_code` has the same meaning as in `create_app`.
+    Without services, the documentation can be read, but no route can be called. `example_code` has the same meaning as
+    in `create_app`.
     """
     root_path = "" if services is None else urlsplit(services.settings.issuer).path
     api = FastAPI(

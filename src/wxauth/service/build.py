@@ -1,4 +1,4 @@
-"""The assembly of the service's parts, and their time limits."""
+"""The assembly of the parts of the service, with their time limits."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +57,7 @@ from wxauth_guard.verifier import Verifier
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """The time limits of the parts, in seconds. Tests shorten those that they wait for."""
+    """The time limits of the parts, in seconds. Tests shorten the limits that they wait for."""
 
     database: Deadlines = DEADLINES
     apps_refresh: float = registry.REFRESH_PAUSE_SECONDS
@@ -78,17 +78,17 @@ TIMEOUTS: Final = Timeouts()
 
 _CLOSED: Final = (
     (Avatars,),  # first, because no request is left that waits for its picture
-    # Each part waits some seconds for its unfinished work. They wait at the same time, so that a stop does not take the
-    # sum.
+    # Each part waits some seconds for its unfinished work. All of them wait at the same time, so that a stop takes no
+    # longer than the slowest one.
     (Background, Phones, Deliveries, ClientDocuments),
-    (Retries,),  # after those before, which may have added retries
+    (Retries,),  # after the parts above, which may have added retries
     (WeChatTokens, JsTickets),  # before the connections that its requests use
-    (WeChat, WeChatApi, httpx.AsyncBaseTransport),  # after all parts that use them
-    (Numbers, Refusals, StaffReads),  # at the same time, because each of them waits some seconds, too
+    (WeChat, WeChatApi, httpx.AsyncBaseTransport),  # after all parts that use these connections
+    (Numbers, Refusals, StaffReads),  # at the same time, because each of them also waits some seconds
 )
 """The order in which parts are closed.
 
-They are closed before the database and the traces, because some store data last.
+The database and the traces are closed after them, because some parts store data when they are closed.
 """
 
 
@@ -109,8 +109,9 @@ def build_services(
 ) -> Services:
     """Assemble the parts without opening a connection.
 
-    Parts that are not given are as the settings specify. The clock is then the database's. The hints help developers in
-    addition to the usual ones: `errcode_hints` by WeChat's errcode, and `unknown_app_hint` for an unknown app.
+    Parts that are not given are created from the settings, and the clock then shows the database's time. The hints for
+    developers are added to the usual ones: `errcode_hints` by WeChat's errcode, and `unknown_app_hint` for an unknown
+    app.
 
     Raises: InvalidSettings, if the settings enable traces and the packages for them are not installed.
     """
@@ -175,7 +176,7 @@ def build_services(
 
 
 def make_tracing(settings: Settings) -> Tracing:
-    """Create the tracing of the settings, or none if OpenTelemetry refuses a variable of its own.
+    """Create the tracing that the settings configure, or none if OpenTelemetry refuses one of its own variables.
 
     Raises: InvalidSettings.
     """

@@ -1,6 +1,6 @@
-"""The end of a process, which a proxy must notice before the port is closed.
+"""The end of a process, which a reverse proxy must notice before the port is closed.
 
-Of the server, this module only uses the signal handlers.
+This module uses nothing of the server except its signal handlers.
 """
 
 import asyncio
@@ -21,19 +21,19 @@ log = get_logger()
 
 
 def heed_signals(readiness: Readiness) -> None:
-    """Handle SIGTERM, SIGINT and the end of a parent process before the server's own handlers do.
+    """Handle SIGTERM, SIGINT and the end of the parent process before the server's own handlers do.
 
-    Until the process serves requests, a signal ends it at once. The server restores its previous handlers when it has
-    ended.
+    Until the process serves requests, a signal ends it at once. When the server has ended, it restores its previous
+    handlers.
     """
     former: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     is_main, notice = threading.current_thread() is threading.main_thread(), readiness.notice
-    if notice is None or not is_main or not callable(former[signal.SIGTERM]):  # there is no server with handlers
+    if notice is None or not is_main or not callable(former[signal.SIGTERM]):  # without a server, there are no handlers
         return
     loop, parent, folder = asyncio.get_running_loop(), multiprocessing.parent_process(), own_folder()
 
     def leave(number: int, frame: FrameType | None) -> None:
-        # systemd may send SIGTERM to workers, too, which then get another one from their parent.
+        # systemd may also send SIGTERM to the workers, which then get another one from their parent.
         is_told_again = readiness.is_leaving and (parent is None or number == signal.SIGINT)
         if is_told_again or not readiness.is_serving:
             os._exit(0)

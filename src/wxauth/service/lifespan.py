@@ -1,4 +1,7 @@
-"""The service from its start to its stop: checks of what is stored, and background tasks once the database responds."""
+"""The life of the service from start to stop.
+
+It checks the stored data, and runs the background tasks as soon as the database responds.
+"""
 
 import asyncio
 import multiprocessing
@@ -35,7 +38,7 @@ from wxauth.service.leaving import heed_signals
 from wxauth.users.staff_queries import StaffReads
 
 _CHECK_PAUSE_SECONDS: Final = 1.0
-"""The pause between two checks whether the database responds, in seconds."""
+"""The pause between two checks of whether the database responds, in seconds."""
 
 log = get_logger()
 
@@ -59,15 +62,15 @@ async def lifespan(services: Services, _app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _prepare(services: Services) -> bool:
-    """Check and read what is stored. Return False if the database does not respond yet. Raises: InvalidSettings."""
+    """Check and load the stored data. Return False if the database does not respond yet. Raises: InvalidSettings."""
     try:
         if is_there := await check_stored_state(services):
             await _read_what_is_stored(services)
     except InvalidSettings as exc:
         sys.stderr.write(f"{localized(exc.text)}\n")
         if multiprocessing.parent_process() is not None:
-            # The worker ends at once. Unloading its imports takes so long that uvicorn's supervisor would take it for
-            # hung, and start another one.
+            # The worker ends at once. Unloading its imports would take so long that uvicorn's supervisor would think
+            # that it hangs, and start another one.
             sys.stderr.flush()
             os._exit(STARTUP_FAILURE)
         raise

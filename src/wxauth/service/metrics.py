@@ -42,9 +42,9 @@ if sys.platform != "win32":
     import fcntl
 
 STATISTICS_MAX_AGE: Final = timedelta(seconds=15)
-"""How long values read from the database are reported again, so that scrapes add few queries."""
+"""The age up to which values that were read from the database are reported again, so that scrapes add few queries."""
 STATISTICS_PATIENCE_SECONDS: Final = 2.0
-"""The time limit for reading these values. After that, a scrape omits them."""
+"""The time limit for reading these values, in seconds. If it is exceeded, the scrape omits them."""
 _LABELS: Final = ("worker",)
 _EXAMPLE_METRICS: Final = """\
 # HELP wxauth_logins_total Logins by outcome: ok, new (a new user) or the code of the problem; errcode is WeChat's.
@@ -60,8 +60,8 @@ log = get_logger()
 def share_counts() -> None:
     """Count together with the other workers from now on, if there are any.
 
-    The files of a worker contain a number instead of the process id in their names. A worker that replaces a dead one
-    continues its files. Otherwise files would pile up, and the names of the series would change.
+    The names of a worker's files contain a number instead of the process id, and a worker that replaces a dead one
+    continues its files. Otherwise the files would pile up, and the names of the series would change.
     """
     if COUNTS not in os.environ:
         return
@@ -72,7 +72,7 @@ def share_counts() -> None:
         del os.environ[COUNTS]
         values.ValueClass = values.MutexValue
         return
-    # Retries that waited in the dead worker's memory are lost, so their number is 0.
+    # Retries that waited in the memory of the dead worker are lost, so their number is 0.
     Path(os.environ[COUNTS], f"gauge_livesum_{number}.db").unlink(missing_ok=True)
     values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
 
@@ -113,13 +113,13 @@ def _processes() -> dict[str, int]:
 
 
 class Processes(Collector):
-    """The `process_` metrics of prometheus_client, with a series for each process.
+    """The collector of the `process_` metrics of prometheus_client, with a series for each process.
 
     The counters of a restarted process begin at zero.
     """
 
     def collect(self) -> Iterator[Metric]:
-        """Yield what each process has used so far, or uses now. A process that has just ended is left out."""
+        """Yield the current values of each process. A process that has just ended is left out."""
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
         for name, pid in _processes().items():
             for one in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
@@ -131,10 +131,10 @@ class Processes(Collector):
 
 @part
 class PrometheusMetrics(Collector):
-    """The reported metrics: those of the packages and the processes, and some numbers of the database.
+    """The collector of all metrics: those of the packages and the processes, and some numbers from the database.
 
-    Each app has its series from the start. Each route has series for its successful response and for internal faults
-    from the start, too. `sweeps` are the names of the daily deletions.
+    Each app has its series from the start. Each route, too, has series for its successful response and for internal
+    errors from the start. `sweeps` are the names of the daily deletions.
     """
 
     database: Database

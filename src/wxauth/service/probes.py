@@ -26,9 +26,10 @@ from wxauth.web.dependencies import provide
 from wxauth.web.direct import Router
 
 MAX_AGE: Final = timedelta(seconds=1)
-"""How long the database's last response is reused."""
+"""The time for which a response of the database is reused."""
 PROXY_NOTICE_SECONDS: Final = 2.0
-"""How long after SIGTERM a proxy may still send requests, because it has not noticed the end yet."""
+"""The time after SIGTERM in which a proxy may still send requests, because it has not noticed the end yet, in seconds.
+"""
 OK: Final = "ok"
 _EXAMPLE_READY: dict[str, Any] = {
     "status": "ready",
@@ -43,7 +44,9 @@ log = get_logger()
 
 
 async def is_migrated(database: Database) -> bool:
-    """Return whether the database responds and has a schema. If not, log the reason and what to do, at intervals.
+    """Return whether the database responds and has a schema.
+
+    If not, log the reason and the remedy, at intervals.
 
     Raises: DatabaseUrlRefused.
     """
@@ -79,12 +82,12 @@ class Readiness:
     keys: KeyRing
     clock: Clock
     notice: float | None = PROXY_NOTICE_SECONDS
-    """How long a proxy may take to notice the end.
+    """The time that a proxy may take to notice the end.
 
-    None means that no proxy must, and that the server handles signals itself.
+    None means that there is no need to wait for a proxy, and that the server handles signals itself.
     """
     is_serving: bool = field(init=False, default=False)
-    """Whether the start is over."""
+    """Whether the start has finished."""
     is_leaving: bool = field(init=False, default=False)
     """Whether this process is ending, so that connections are closed."""
     is_replaced: bool = field(init=False, default=False)
@@ -93,7 +96,7 @@ class Readiness:
     _checked_at: datetime | None = field(init=False, default=None)
 
     async def checks(self) -> dict[str, str]:
-        """Return the state of each part by name: `OK`, or what is wrong with it."""
+        """Return the state of each part by its name: `OK`, or a description of the failure."""
         if self.is_leaving and not self.is_replaced:
             return {"process": "is ending"}
         return {**await self._of_database(), "signing_key": OK if self.keys.is_ready else "not read yet"}

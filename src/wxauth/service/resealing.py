@@ -44,16 +44,16 @@ class Resealed(SealedCounts):
 
 
 async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> Resealed:
-    """Encrypt everything again that is not sealed with the current secret key.
+    """Encrypt all stored secrets again that are not encrypted with the current secret key.
 
-    A value is replaced only if it has not changed since it was read, and each page is a transaction of its own.
-    Therefore the command may be stopped and run again at any time. The signing keys come last: until they are replaced,
-    no service starts without the previous secret key, so nobody discards that key while another value still needs it.
+    A value is replaced only if it has not changed since it was read, and each page is a separate transaction. Therefore
+    the command may be stopped and run again at any time. The signing keys come last. Until they are replaced, no
+    service starts without the previous secret key, so nobody discards that key while another value still needs it.
     """
     done = Resealed()
 
     async def reseal_row(kind: SealedKind[Row], row: Row, replace: Reseal) -> bool:
-        """Replace the sealed values of a row, and return whether they were replaced."""
+        """Replace the encrypted values of a row. Return whether they were replaced."""
         if all(sealed is None or sealed.startswith(sealer.prefix) for sealed, _ in kind.values(row)):
             return False
         values = kind.resealed(sealer, row)
@@ -80,11 +80,11 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
 
 
 async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> SealedCounts:
-    """Erase every value that no configured secret key opens.
+    """Erase every value that no configured secret key can decrypt.
 
-    Each page is a transaction of its own, so the command may be stopped and run again at any time. The signing keys
-    come last, because no service starts until they are erased. If the lost key is found in between, only what was
-    erased by then is lost.
+    Each page is a separate transaction, so the command may be stopped and run again at any time. The signing keys come
+    last, because no service starts until they are erased. If the lost key is found in the meantime, only the values
+    that are already erased are lost.
     """
     done = SealedCounts()
 
@@ -118,7 +118,7 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
 
 
 async def _phone_answers(database: Database, sealer: Sealer, page_size: int) -> AsyncIterator[StoredAnswer]:
-    """Yield all phone responses that are not sealed with the current key."""
+    """Yield all stored responses with phone numbers that are not encrypted with the current key."""
     after = b""
     while page := await database.rows(ANSWERS_SEALED_OTHERWISE, prefix=sealer.prefix, after=after, size=page_size):
         for answer in page:
@@ -132,7 +132,7 @@ async def _write_session_keys(
     write: Callable[[Sequence[SealedSessionKey]], Awaitable[tuple[int, int]]],
     page_size: int,
 ) -> int:
-    """Write all session keys that are not sealed with the current key, and return how many were written.
+    """Write all session keys again that are not encrypted with the current key. Return how many were written.
 
     `write` takes a page, and returns how many keys it should have written and how many it has written.
     """

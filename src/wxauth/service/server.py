@@ -25,27 +25,30 @@ from wxauth.core.terminal import os_reason
 from wxauth.i18n import Text, lazy_gettext as _
 
 APP: Final = "wxauth.asgi:create_app"
-"""The app as a name, because the parent of several workers does not import it."""
+"""The import path of the app.
+
+uvicorn gets the path and not the app, because the parent of several workers does not import it.
+"""
 DRAIN_SECONDS: Final = 10
-"""How long running requests may take after the port is closed."""
+"""The time that running requests may take after the port is closed, in seconds."""
 SILENT_SECONDS: Final = 15
-"""How long a worker may give no sign of life before it is replaced."""
+"""The time without a sign of life after which a worker is replaced, in seconds."""
 START_SECONDS: Final = 60
-"""How long a worker may take to start during a reload, on a machine that is busy."""
+"""The time that a worker may take to start during a reload on a busy machine, in seconds."""
 
 _UNREAD_SECONDS: Final = 0.1
-"""The time for reading what has arrived on a connection when the port is closed."""
+"""The time for reading the requests that have arrived on a connection when the port is closed, in seconds."""
 _BACKLOG: Final = 2048
 _SET_AT_START: Final = ("host", "port", "workers")
 """The settings that a reload cannot change."""
 COUNTS: Final = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable of prometheus_client that names the folder in which several workers count."""
 COUNTS_PREFIX: Final = "wxauth-metrics-"
-"""The beginning of the folder's name, if this command creates it."""
+"""The beginning of the folder's name, if this command creates the folder."""
 ENDING: Final = "ending"
-"""The name of a file in that folder, which exists as soon as all workers must end.
+"""The name of a file in that folder that exists as soon as all workers must end.
 
-A worker that ends while it is missing is being replaced, so the service stays ready.
+If a worker ends while the file is missing, the worker is being replaced, so the service stays ready.
 """
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the only writable place in some containers
 
@@ -53,7 +56,7 @@ log = get_logger()
 
 
 class Server(uvicorn.Server):
-    """A server that loses no request that a proxy sends in the moment when the port is closed."""
+    """A server that loses no request that a proxy sends at the moment when the port is closed."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept and serve waiting connections before uvicorn's own shutdown.
@@ -77,7 +80,10 @@ class Server(uvicorn.Server):
 
 
 class Supervisor(Multiprocess):
-    """A supervisor that reads the settings before a reload, and ends even while it waits for a worker."""
+    """A supervisor of workers that checks the settings before a reload.
+
+    It can also be stopped while it waits for a worker.
+    """
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], settings: Settings) -> None:
         super().__init__(config, sockets)
@@ -116,7 +122,7 @@ class Supervisor(Multiprocess):
             log.error("reload_failed", reason="a worker did not start", consequence="the others go on as they are")
 
     def keep_subprocess_alive(self) -> None:
-        """Replace workers that have ended, and log them. Uvicorn calls this function twice a second."""
+        """Replace workers that have ended, and log their ends. Uvicorn calls this function twice a second."""
         before = list(self.processes)
         super().keep_subprocess_alive()
         for process in before:
@@ -146,9 +152,12 @@ class Supervisor(Multiprocess):
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. With several workers, SIGHUP replaces them by workers with new settings.
+    """Serve until SIGTERM or SIGINT.
 
-    Raises: InvalidSettings, if the host and port cannot be listened on, or several workers have no temporary folder.
+    With several workers, SIGHUP replaces them with workers that have new settings.
+
+    Raises: InvalidSettings, if the host and port are not available, or if several workers have no folder for temporary
+    files.
     """
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     try:
@@ -167,7 +176,7 @@ def serve(settings: Settings) -> None:
         config = uvicorn.Config(app, workers=1, **uvicorn_options())
         Server(config).run([listener])
     except SystemExit as exc:
-        # Uvicorn ends like this if the app did not start, which has reported the reason.
+        # Uvicorn exits like this if the app did not start. The app has reported the reason.
         sys.exit(int(bool(exc.code)))
 
 
@@ -211,9 +220,9 @@ def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket to serve on. `::` also accepts IPv4.
+    """Return a listening socket.
 
-    Clients may connect before the service has started, and wait.
+    `::` also accepts IPv4. Clients may connect before the service has started. They then wait.
 
     Raises: OSError.
     """
@@ -233,11 +242,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def uvicorn_options() -> dict[str, Any]:
-    """Return the options of uvicorn for production and development."""
+    """Return the options of uvicorn, which are the same for production and development."""
     return {
         "http": "wxauth.web.http_protocol:HttpProtocol",
         "timeout_keep_alive": 75,  # common proxies close their idle connections earlier
-        # The response before starts a pipelined request, whose log lines would otherwise contain the ids of the
+        # With pipelining, the previous response starts the next request, whose log lines would contain the ids of the
         # previous one.
         "reset_contextvars": True,
         "ws": "none",

@@ -39,10 +39,10 @@ from wxauth_guard.errors import WxAuthError
 from wxauth_guard.problems import REQUEST_ID_KEY
 
 EXPORT_TIMEOUT_SECONDS: Final = 5.0
-"""How long a collector may take to accept spans. It may delay the end of the service for as long."""
+"""The time that a collector may take to accept spans, in seconds. It may delay the end of the service by this time."""
 
 _UNTRACED: Final = frozenset({"/livez", "/readyz", "/metrics"})
-"""The paths that machines request every few seconds. Their spans would hide the others."""
+"""The paths that machines request every few seconds. Their spans would hide all others."""
 _OWN_AUTHORITY: Final = frozenset({"OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"})
 _PASSED_OVER: Final = frozenset({__name__, Batches.__module__, Database.__module__, "contextlib"})
 _PROPAGATOR: Final = TraceContextTextMapPropagator()

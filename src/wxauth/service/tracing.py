@@ -13,7 +13,7 @@ class Tracing:
     """A factory of parts without traces."""
 
     def app(self, app: ASGIApp) -> ASGIApp:
-        """Return the app as it is to be served."""
+        """Return the app that is served."""
         return app
 
     def database(self, url: str, *, deadlines: Deadlines) -> Database:

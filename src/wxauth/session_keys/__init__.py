@@ -1,1 +1,1 @@
-"""WeChat's session_keys, which are stored encrypted, and used to decrypt data and to sign."""
+"""WeChat's session_keys: storing them encrypted, and using them to decrypt data and to sign."""

@@ -1,6 +1,6 @@
-"""The stored session_keys, each sealed, in the session of its login.
+"""The statements about session_keys, each of which is stored encrypted in the session of its login.
 
-For each identity, WeChat only accepts the key that it gave last, which belongs to the newest session.
+For each identity, WeChat only accepts the key that it returned last, which belongs to the newest session.
 """
 
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ from wxauth.sessions.queries import END, LAST_OF_PAGE
 
 @dataclass(frozen=True, slots=True)
 class KeysInSession:
-    """The session_keys with which a session's data may be encrypted. They are sealed."""
+    """The encrypted session_keys with which a session's data may be encrypted."""
 
     app_id: str
     openid: str
     newest: bytes | None
-    """The identity's newest key."""
+    """The newest key of the identity."""
     own: bytes | None
     """The key of the session itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyOfLogin:
-    """The session_key of an identity's newest login, sealed, and the status of its user."""
+    """The encrypted session_key of an identity's newest login, and the status of its user."""
 
     openid: str
     user_id: UUID
@@ -36,12 +36,12 @@ class KeyOfLogin:
     banned_until: datetime | None
     erase_at: datetime | None
     sealed: bytes | None = field(repr=False)
-    """The key; None if that login's session has ended."""
+    """The encrypted key; None if that login's session has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class SealedSessionKey:
-    """The session_key of a session."""
+    """The encrypted session_key of a session."""
 
     app_id: str
     openid: str
@@ -62,9 +62,9 @@ KEY_OF_OPENID: Final = f"{_OF_NEWEST_LOGIN} i.openid = :openid"
 KEYS_OF_USER: Final = f"""{_OF_NEWEST_LOGIN}
        i.user_id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id) LIMIT 2"""
 """SQL for the `KeyOfLogin` of a user's identities in an app, at most two. A former id means the user that remains."""
-# Only an open session gets a key, even if it has none, because its previous one is cleared if the secret key that
-# sealed it is lost. WeChat now accepts only this key, so the identity's newest login gets it, too. A login that began
-# after WeChat was called may have a newer key.
+# Only an open session gets a key. It gets one even if it has none, because a key is cleared if the secret key that
+# encrypted it is lost. WeChat now accepts only the new key, so the identity's newest login gets it, too, unless that
+# login began after WeChat was called: it may have a newer key.
 KEEP_KEY: Final = Statement[Nothing]("""
 UPDATE sessions SET session_key = :sealed
  WHERE revoked_at IS NULL
@@ -73,7 +73,10 @@ UPDATE sessions SET session_key = :sealed
             WHERE own.id = :session_id AND newest.client_id IS NULL AND newest.created_at <= :asked_at
             ORDER BY newest.user_id DESC, newest.id DESC LIMIT 1)])
 """)
-"""The statement that gives the key from a call to WeChat to a session and to the identity's newest login, if open."""
+"""The statement that stores a key that WeChat has returned for the user of an open session.
+
+The key is stored in that session, and in the identity's newest login if that is open.
+"""
 # The prefix is the beginning of values that are sealed with the current secret key.
 _SEALED_OTHERWISE: Final = Statement[SealedSessionKey]("""
 SELECT id AS session_id, app_id, openid, session_key AS sealed FROM sessions
@@ -104,7 +107,10 @@ SELECT s.app_id, s.openid, (
  WHERE s.id = :session_id AND s.user_id = :user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND users.status = 'active'
 """)
-"""The keys for a session's data; no row if the session has ended, or its user is banned, erased or merged."""
+"""The query for the keys of a session's data.
+
+It returns no row if the session has ended, or if its user is banned, erased or merged.
+"""
 
 
 async def session_keys_sealed_otherwise(
@@ -123,7 +129,10 @@ async def session_keys_sealed_otherwise(
 async def replace_session_keys(
     database: Database, former: Sequence[SealedSessionKey], resealed: Sequence[bytes | None]
 ) -> int:
-    """Replace these sealed keys, or clear them, except those that have changed or are locked. Return how many were."""
+    """Replace or clear these encrypted keys, except those that have changed or are locked.
+
+    Return how many were replaced.
+    """
     async with database.begin() as transaction:
         return await transaction.run(
             _REPLACE,

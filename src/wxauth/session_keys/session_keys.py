@@ -1,4 +1,4 @@
-"""The use of session_keys: decrypting data from WeChat, and signing."""
+"""The operations with session_keys: decrypting data from WeChat, and signing."""
 
 from collections.abc import Sequence
 from dataclasses import field
@@ -54,7 +54,7 @@ class SessionKeys:
     wechat_api: WeChatApi
     sealer: Sealer
     _signed_on: dict[tuple[str, str], date] = field(init=False, default_factory=dict)
-    """The last day on which a client had something signed for an app, as the audit trail records it."""
+    """The last day on which a client had something signed for an app, as recorded in the audit trail."""
 
     async def decrypt(self, principal: Principal, *, encrypted_data: bytes, iv: bytes) -> dict[str, Any]:
         """Decrypt data that WeChat has encrypted for the mini-program of this session. It is personal: never log it.
@@ -126,7 +126,7 @@ class SessionKeys:
         return None
 
     def _unsealed(self, app_id: str, openid: str, sealed: bytes | None) -> bytes | None:
-        """Return a stored key; None if none is stored, or if no secret key opens it."""
+        """Return the decrypted key; None if none is stored, or if no configured secret key can decrypt it."""
         if sealed is None:
             return None
         try:

@@ -1,4 +1,4 @@
-"""The device that sent a request: its address, and a description from its User-Agent."""
+"""The device that sent a request, with its address and a description based on its User-Agent."""
 
 import re
 from dataclasses import dataclass
@@ -29,10 +29,10 @@ _BROWSERS: Final = (
     (re.compile(r"(?:Chrome|CriOS)/(\d+)"), "Chrome"),
     (re.compile(r"\A(?>.*?Version/(\d+)).*Safari/"), "Safari"),
 )
-"""The browsers. The first match counts, because nearly all browsers also claim to be Chrome and Safari."""
+"""The patterns of browsers. The first match counts, because nearly all browsers also claim to be Chrome and Safari."""
 _WECHAT: Final = re.compile(r"MicroMessenger/(\d+\.\d+\.\d+)")
 _ON_A_COMPUTER: Final = re.compile(r"(?:Windows|Mac)Wechat")
-"""The mark of WeChat on a computer, which always names the same old version."""
+"""The pattern of WeChat on a computer, which always names the same old version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +63,4 @@ def describe_device(user_agent: str | None) -> str | None:
 DescribedDevice = Annotated[
     str | None, PlainSerializer(describe_device, return_type=str | None), Field(examples=["iOS 17.1, WeChat 8.0.44"])
 ]
-"""A User-Agent, which responses replace by a description."""
+"""The User-Agent of a device, which responses contain as a description."""

@@ -25,7 +25,7 @@ class Session(SQLModel, table=True):
     """The number of times that the refresh token has been rotated."""
     rotated_at: datetime | None = Field(sa_type=TIME)
     ip: str | None = Field(sa_type=INET)
-    """The address of the last use, as `user_agent` is the User-Agent of the last use."""
+    """The address from which the session was last used. `user_agent` is the User-Agent of that use."""
     user_agent: str | None = Field(sa_type=Text)
     opened_ip: str | None = Field(sa_type=INET)
     """The address from which the session was opened, if the last use had another one: see `OPENED`."""
@@ -45,11 +45,11 @@ class Session(SQLModel, table=True):
     authenticated_by: str | None = Field(sa_type=Text)
     """How the user logged in, as a value of `amr` (RFC 8176)."""
     site_knows: bool | None
-    """Whether the site itself has requested the end. In that case, it gets no logout token."""
+    """Whether the website itself has requested the end of the session. In that case, it gets no logout token."""
     resource: str | None = Field(sa_type=Text)
     """The resource that its tokens are for; null if they are for all services of the operator."""
     client_name: str | None = Field(sa_type=Text)
-    """The title of the client, as the user approved it. `resource_title` is the title of the resource."""
+    """The title of the client at the time when the user approved it. `resource_title` is the title of the resource."""
     resource_title: str | None = Field(sa_type=Text)
 
 
@@ -68,7 +68,7 @@ class WebsiteSession(SQLModel, table=True):
 
 
 class AdminLink(SQLModel, table=True):
-    """The table of links that open the console for an administrator once."""
+    """The table of links that open the console for an administrator. Each link works once."""
 
     __tablename__ = "admin_links"
 

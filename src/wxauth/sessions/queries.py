@@ -1,4 +1,4 @@
-"""The stored sessions: the user of a session, a user's sessions, and how sessions end."""
+"""The statements about sessions: finding a session's user, listing a user's sessions, and ending sessions."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -26,26 +26,26 @@ END: Final = UUID(int=2**128 - 1)
 """A session id after the last one."""
 SESSIONS_IN_AN_EVENT: Final = 1000
 CONSOLE: Final = "wxauth-admin"
-"""The client_id of the console, which is a website of our own. No other client can have this name."""
+"""The client_id of the administration console, which is one of our own websites. No other client can have this name."""
 _ATTEMPTS: Final = 5
 _ANY: Final[Mapping[str, object]] = {"app_ids": None, "openids": None}
-"""The parameters for all identities, in place of those that `keys_of` returns."""
+"""The statement parameters that mean "all identities", in place of those that `keys_of` returns."""
 
 
 class EndReason(StrEnum):
     """The reason why a session has ended."""
 
     SIGNED_OUT = "signed_out"
-    """The user has ended it, in this session."""
+    """The user has ended it from this session."""
     SIGNED_OUT_ELSEWHERE = "signed_out_elsewhere"
-    """The user has ended it, in another session."""
+    """The user has ended it from another session."""
     BANNED = "banned"
     REUSED = "reused"
     ERASED = "erased"
     LEAVING = "leaving"
     """The user has asked to be erased, and the grace period has begun."""
     ADMINISTRATOR = "administrator"
-    """An administrator or operator has ended it, directly or by another change."""
+    """An administrator or operator has ended it, either directly or through another change."""
     REPLACED = "replaced"
     MERGED = "merged"
     """It belonged to a website, and its user was merged into another one."""
@@ -131,7 +131,10 @@ SELECT s.app_id, s.openid, {USER}
     user_id="uuid",
     now="timestamptz",
 )
-"""The user with the identity of this session; no row if the session has ended, or the user is banned or erased."""
+"""The query for the user of a session, with the identity of the session.
+
+It returns no row if the session has ended, or if the user is banned or erased.
+"""
 NO_ADDRESS: Final = "'0.0.0.0/0'::inet"
 """The SQL value of `opened_ip` for no address. An empty `opened_user_agent` means none, too."""
 OPENED: Final = f"""
@@ -158,33 +161,33 @@ SELECT {_LISTED} FROM sessions
    AND (:after_at::timestamptz IS NULL OR (last_used_at, id) < (:after_at, :after_id::uuid))
  ORDER BY last_used_at DESC, id DESC LIMIT :limit
 """)
-"""A page of a user's open sessions, the last used first."""
+"""The query for a page of a user's open sessions, the last used first."""
 PAST_SESSIONS: Final = Statement[PastSession](f"""
 SELECT {_LISTED}, COALESCE(revoked_at, expires_at) AS ended_at, COALESCE(revoked_reason, 'expired') AS ended_reason
   FROM sessions WHERE user_id = :user_id AND (revoked_at IS NOT NULL OR expires_at <= :now)
  ORDER BY last_used_at DESC, id DESC LIMIT :limit
 """)
-"""A user's sessions that have ended or expired and are still stored, the last used first."""
+"""The query for a user's stored sessions that have ended or expired, the last used first."""
 ARE_OF_ONE_USER: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM sessions one JOIN sessions other USING (user_id)
                 WHERE one.id = :one_id AND other.id = :other_id)
 """)
-"""Whether these sessions, open or ended, belong to the same user, whoever that is now."""
+"""The query for whether some sessions, open or ended, belong to the same user at present."""
 USER_OF_SESSION: Final = Statement[UUID]("SELECT user_id FROM sessions WHERE id = :session_id")
-"""The user of a session, open or not; no row if it was deleted."""
+"""The query for the user of a session, open or not. It returns no row if the session was deleted."""
 _LOCK_USER: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
 OPENED_AT: Final = Statement[datetime]("SELECT created_at FROM sessions WHERE id = :session_id")
-"""When a session was opened; no row if there is none."""
+"""The query for the time when a session was opened. It returns no row if there is no such session."""
 
 
 HAS_SESSIONS: Final = Statement[bool]("SELECT EXISTS (SELECT FROM website_sessions WHERE client_id = :client_id)")
-"""Whether a website, or a client identified by its document, has sessions, open or ended."""
+"""The query for whether a website, or a client with a metadata document, has sessions, open or ended."""
 
 
-# This statement ends one session. It may be sent twice, because the second one finds an ended session. If the session
-# had only expired, there is no event. The user is locked first, as for each event about a user. If the session was
-# moved to another user during that wait, it is not ended. If the site itself has requested the end, it gets no logout
-# token: see `site_knows`. If the user ends it elsewhere, the browser that logged in must log in again.
+# This statement ends one session. If it is sent twice, the second one finds an ended session. If the session had only
+# expired, there is no event. The user is locked first, as for each event about a user. If the session was moved to
+# another user during that wait, it is not ended. If the website itself has requested the end, it gets no logout token:
+# see `site_knows`. If the user ends the session from another one, the browser that logged in must log in again.
 _END: Final = Statement[tuple[UUID | None]](f"""
 WITH open AS (
     SELECT id, user_id FROM sessions
@@ -237,9 +240,9 @@ def _is_of_these(row: LiteralString) -> LiteralString:
             OR ({row}.app_id, {row}.openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))"""
 
 
-# This statement removes the identity from the logins to sites of users, or of some of their identities, for which no
-# session has been opened, so that nobody can redeem them. The users are locked, as whenever a login is approved or
-# redeemed. The rows are locked in the order of their ids, so that they are locked before single rows of them.
+# This statement removes the user's identity from logins to websites that have not opened a session yet, so that nobody
+# can redeem them. It does so for all identities of the users, or for some of them. The users are locked, as whenever a
+# login is approved or redeemed. The rows are locked in the order of their ids before any of them is changed.
 _END_LOGINS_TO_SITES: Final = Statement[Nothing](f"""
 UPDATE site_logins SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_user_agent = NULL
  WHERE id = ANY (ARRAY(
@@ -248,7 +251,7 @@ UPDATE site_logins SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_
        AND {_is_of_these("i")}
      ORDER BY l.id FOR UPDATE OF l))
 """)
-# A login that a phone has only claimed or denied belongs to no user yet. An erasure clears its browser, too.
+# A login that a phone has scanned or denied does not belong to a user yet. An erasure also clears the browser in it.
 _CLEAR_CLAIMED_LOGINS: Final = Statement[Nothing](f"""
 UPDATE site_logins SET browser_ip = NULL, browser_user_agent = NULL
  WHERE id = ANY (ARRAY(
@@ -264,7 +267,7 @@ DELETE FROM browser_logins USING identities i
 LAST_OF_PAGE: Final = Statement[LastRow](
     "SELECT id, created_at AS since FROM sessions WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
-"""The last row of a page of all sessions; none for the last page, which is not full."""
+"""The query for the last row of a page of all sessions. It returns no row for the last page, which is not full."""
 
 
 def _ending(which: LiteralString) -> Statement[EndedSession]:
@@ -283,7 +286,7 @@ _END_OF_USERS: Final = _ending(f"""
 END_CONSOLES: Final = _ending(
     f"SELECT id FROM sessions WHERE user_id = ANY (:user_ids::uuid[]) AND client_id = '{CONSOLE}'"
 )
-"""The end of users' sessions of the console."""
+"""The statement that ends users' sessions of the console."""
 _END_OF_WEBSITES: Final = _ending(f"""
     SELECT id FROM sessions
      WHERE user_id = ANY (:user_ids::uuid[]) AND client_id IS NOT NULL
@@ -291,25 +294,25 @@ _END_OF_WEBSITES: Final = _ending(f"""
 END_OF_BROWSER_LOGIN: Final = _ending("""
     SELECT s.id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
      WHERE w.browser_login_id = :browser_login_id AND s.user_id = :user_id""")
-"""The end of the websites' sessions that the login of a user's browser has opened."""
+"""The statement that ends the websites' sessions that the login of a user's browser has opened."""
 END_BEYOND: Final = _ending("""
     SELECT s.id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
      WHERE w.browser_login_id = :browser_login_id AND s.revoked_at IS NULL AND s.expires_at > :now
        AND w.client_id = (SELECT client_id FROM website_sessions WHERE session_id = :session_id)
      ORDER BY s.id DESC OFFSET :at_most""")
-"""The end of the sessions of one website, that of `session_id`, apart from the newest ones."""
+"""The statement that ends the sessions of the website of `session_id`, except the newest ones."""
 END_OLDEST: Final = _ending("""
     SELECT id FROM sessions
      WHERE (user_id, app_id, openid) = (:user_id, :app_id, :openid) AND client_id IS NULL AND id <> :opened
        AND revoked_at IS NULL AND expires_at > :now
      ORDER BY user_id DESC, id DESC OFFSET :at_most - 1""")
-"""The end of the oldest open sessions of an identity. `at_most` remain, including the one just opened."""
+"""The statement that ends the oldest open sessions of an identity. `at_most` remain, including the one just opened."""
 _END_THESE: Final = _ending("""
     SELECT id FROM sessions WHERE id = ANY (:session_ids::uuid[]) AND user_id = ANY (:user_ids::uuid[])""")
 
 
-# This query is for each identity that has logged in lately and whose user has many sessions. It returns the sessions
-# apart from the newest ones, up to a page in all. Almost no user has so many, and checking that reads only a few index
+# This query covers each identity that has logged in recently and whose user has many sessions. It returns all sessions
+# except the newest ones, up to a page in total. Almost no user has so many, and checking that reads only a few index
 # entries.
 def _beyond_fragment(which: LiteralString, newest: LiteralString) -> LiteralString:
     return f"""
@@ -334,14 +337,14 @@ DELETE FROM sessions WHERE id = ANY (ARRAY(
        AND revoked_at IS NOT NULL
        FOR UPDATE SKIP LOCKED))
 """)
-"""The deletion of each identity's ended sessions apart from its `at_most` newest sessions.
+"""The statement that deletes each identity's ended sessions, except the `at_most` newest ones.
 
 See `end_replaced_sessions`.
 """
 
 
 async def lock_user_by(transaction: Transaction, owner: Statement[UUID], **what: object) -> UUID | None:
-    """Lock the user that a statement returns as the owner of something; None if there is no owner.
+    """Lock the user whom a statement returns as the owner of a row. Return None if there is no owner.
 
     The lock holds until the transaction ends, and the owner does not change during this time.
     """
@@ -351,7 +354,7 @@ async def lock_user_by(transaction: Transaction, owner: Statement[UUID], **what:
         owner_id = await transaction.value(owner, **what)
         if owner_id == user_id:
             break
-        # During the wait, the thing was moved to another user, or deleted.
+        # During the wait, the row was moved to another user, or deleted.
         user_id = owner_id
     return user_id
 
@@ -387,7 +390,7 @@ async def end_session(
         )
         if row is None:
             return None
-        # Otherwise it was moved or ended in the meantime.
+        # Otherwise the session was moved or ended in the meantime.
         if row[0] is not None:
             return row[0]
     raise StorageUnavailable("too many changes to this session at once")
@@ -402,11 +405,11 @@ async def end_sessions(
     kept: UUID | None = None,
     identities: Collection[tuple[str, str]] | None = None,
 ) -> None:
-    """End all sessions of locked users except `kept`, or those of some identities, and record those that were open.
+    """End all sessions of locked users except `kept`, or those of some identities, and record the open ones.
 
-    The logins that the users have approved for sites end, too, unless a session has been opened for them, whichever
-    session approved them. So do the logins of their browsers. The sessions of an erased user end before they are
-    deleted, so that their sites are informed as of every other end.
+    Logins to websites that the users have approved end, too, unless they have already opened a session. It does not
+    matter which session approved them. The logins of the users' browsers also end. When a user is erased, the sessions
+    end before they are deleted, so that the websites are informed as usual.
     """
     which = {"user_ids": user_ids, **(_ANY if identities is None else keys_of(identities))}
     await transaction.run(_END_LOGINS_TO_SITES, **which)
@@ -462,8 +465,8 @@ async def end_logins_in_browsers(
     """End the browsers' logins and the website sessions of locked users.
 
     A user who is about to be `MERGED` must log in again, because a website must see the same user id as long as a
-    session lasts. If a user becomes staff, approved logins end, too, because browsers in which staff log in must be
-    near the phone. The sessions of the console stay, because this already applied to them.
+    session lasts. If a user becomes staff, approved logins end, too, because a browser in which staff log in must be
+    near the phone. The sessions of the console remain, because that rule has applied to them from the start.
     """
     is_merged = reason is EndReason.MERGED
     if becomes_staff:
@@ -474,7 +477,7 @@ async def end_logins_in_browsers(
 
 
 def keys_of(identities: Collection[tuple[str, str]]) -> Mapping[str, object]:
-    """Return identities as parameters of a statement: two parallel arrays."""
+    """Return identities as two parallel arrays, which are the parameters of a statement."""
     return {"app_ids": [app_id for app_id, _ in identities], "openids": [openid for _, openid in identities]}
 
 
@@ -488,9 +491,10 @@ async def end_by(
     app_id: str | None = None,
     now: datetime,
 ) -> Sequence[EndedSession]:
-    """End sessions of locked users, and record the ends of those that were open, for each user separately. Return all.
+    """End sessions of locked users, and record the ends of those that were open.
 
-    An event has the ids of up to a thousand sessions, the oldest first.
+    Each user gets separate events, with up to a thousand session ids each, the oldest first. Returns all sessions that
+    were ended.
     """
     ended = await transaction.rows(statement, **which, reason=reason, now=now)
     ids: defaultdict[UUID, list[UUID]] = defaultdict(list)

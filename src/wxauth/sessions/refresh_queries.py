@@ -1,4 +1,7 @@
-"""The refresh tokens, and the statement that rotates one, or ends the session if the token is reused."""
+"""The refresh tokens, and the statement that rotates a token.
+
+If a token is reused, the session ends.
+"""
 
 import hmac
 import re
@@ -52,13 +55,13 @@ class RefreshTokens:
         self._form = re.compile(re.escape(self.PREFIX) + _FORM, re.ASCII)
 
     def issue(self, session_id: UUID, generation: int) -> str:
-        """Create the token of this session and generation. It is the same each time."""
+        """Create the token of this session and generation. The result is always the same."""
         signed = session_id.bytes + generation.to_bytes(_GENERATION_BYTES, "big")
         mac = hmac.digest(self._keys[0], signed, "sha256")
         return self.PREFIX + urlsafe_b64encode(signed + mac).rstrip(b"=").decode()
 
     def parse(self, token: str) -> RefreshToken | None:
-        """Verify a token, and return its content; None if it is not ours."""
+        """Verify a token, and return its content. Return None if this service did not create the token."""
         if self._form.fullmatch(token) is None:
             return None
         raw = urlsafe_b64decode(token[len(self.PREFIX) :] + "==")
@@ -75,7 +78,7 @@ class Lifetimes:
     unused: int
     at_most: int
     reuse_grace: int
-    """The time during which a rotated token still gets its successor."""
+    """The time for which a rotated token still gets its successor."""
 
     @property
     def unrefreshed(self) -> int:
@@ -96,18 +99,18 @@ class RefreshRefusal(StrEnum):
     EXPIRED = "expired"
     REUSED = "reused"
     REPLACED = "replaced"
-    """A newer login of the identity took the session's place."""
+    """A newer login of the identity has replaced the session."""
     OUT_OF_SCOPE = "out_of_scope"
-    """The website's session was granted none of the scopes."""
+    """The website's session was granted none of the requested scopes."""
     BEYOND_GRANT = "beyond_grant"
-    """The website's session was not granted all scopes that are demanded."""
+    """The website's session was not granted all of the requested scopes."""
     OTHER_RESOURCE = "other_resource"
-    """The website's session is for another resource than this one, or for none."""
+    """The website's session is for a different resource, or for none."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshRefused:
-    """The result of a refused refresh."""
+    """The result of a refresh that was refused."""
 
     why: str
     """The reason, as a `RefreshRefusal`."""
@@ -274,7 +277,8 @@ async def rotate_refresh_token_of_website(
 ) -> RotatedSessionOfWebsite | RefreshRefused:
     """Rotate the refresh token of a website.
 
-    The session must be for this resource, or for none, and have one of the scopes, and all that are demanded.
+    The session must be for this resource, or for none. It must have at least one of the scopes, and all that are
+    demanded.
     """
     website = {"client_id": client_id, "resource": resource, "scopes": scopes, "demanded": demanded}
     return await _rotate(database, _ROTATE_OF_WEBSITE, token, website, ip=ip, lifetimes=lifetimes, now=now)

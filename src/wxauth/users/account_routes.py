@@ -146,7 +146,7 @@ async def change_me(
     `rate_limited`.
     """
     changes = body.changes()
-    # A form also sends our own URL back.
+    # A form may also send our own URL back.
     if is_own_picture(changes.get("avatar_url"), settings.issuer):
         del changes["avatar_url"]
     user = await store_profile(database, caller.user, changes, now=clock())

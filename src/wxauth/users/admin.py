@@ -30,18 +30,21 @@ from wxauth_guard.errors import FieldError, InsufficientRole, InvalidRequest
 LISTED: Final = 100
 """The number of a user's sessions that are listed, the last used first, and of consents, the newest first.
 
-Sessions that are not listed can be ended, too.
+Sessions that are not listed can also be ended.
 """
 
 _ATTEMPTS: Final = 50
-"""The number of tries. Of fifty concurrent merges and splits of one user, only one succeeds in each round."""
+"""The number of attempts before an operation is refused.
+
+Of fifty concurrent merges and splits of one user, only one succeeds in each round.
+"""
 
 log = get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserChange:
-    """The changes of a user's status and roles. A field that is None changes nothing."""
+    """The changes of a user's status and roles. None means that a field does not change."""
 
     status: UserStatus | None = None
     reason: str | None = None
@@ -62,7 +65,9 @@ class UserChange:
     def applied_to(self, before: StatusAndRoles) -> StatusAndRoles:
         """Return status and roles after the changes.
 
-        A ban replaces an earlier one. Raises: InvalidRequest, TextError.
+        A ban replaces an earlier one.
+
+        Raises: InvalidRequest, TextError.
         """
         requested = [*(before.roles if self.roles is None else self.roles), self.granted]
         roles = tuple(dict.fromkeys(role for role in requested if role and role != self.revoked))
@@ -80,7 +85,7 @@ class UserChange:
 
     @property
     def may_end_an_administrator(self) -> bool:
-        """Whether an active administrator could lose the role or be banned by these changes."""
+        """Whether these changes could remove the role from an active administrator, or ban one."""
         takes_role = self.revoked == ADMIN or (self.roles is not None and ADMIN not in self.roles)
         return takes_role or self.status is UserStatus.DISABLED
 
@@ -210,10 +215,10 @@ async def end_sessions_of(
 async def locked_remaining(
     database: Database, user_id: UUID, *, by: Actor, may_end_an_administrator: bool = False
 ) -> AsyncIterator[tuple[Transaction, UUID, StatusAndRoles]]:
-    """Open a transaction in which the user of a present or former id is locked, with id, status and roles.
+    """Open a transaction in which a user is locked by a present or former id, with the id, status and roles.
 
-    It works like `locked_user`. If a merge has just given the id to another user, that one is locked instead. Users who
-    are staff are refused if the actor must not act on staff.
+    It works like `locked_user`. If a merge has just given the id to another user, that user is locked instead. If the
+    actor must not act on staff, users who are staff are refused.
 
     Raises: NotFound, LastAdmin, InsufficientRole.
     """

@@ -23,7 +23,7 @@ MAX_BYTES: Final = 2048
 """The size limit of a user's attributes, in bytes of compact JSON."""
 MAX_NAMES: Final = 32
 MAX_DEPTH: Final = 4
-"""The limit to which lists and objects may be nested in a value."""
+"""The number of levels to which lists and objects in a value may be nested."""
 
 Attributes = Mapping[str, Any]
 
@@ -51,7 +51,7 @@ def patched(attributes: Attributes, patch: Attributes) -> dict[str, Any]:
 
 
 def typed_attribute(text: str) -> Any:
-    """Return the value of an attribute that was typed: JSON if it is JSON, otherwise the text itself."""
+    """Return the value of an attribute that was typed: the parsed JSON if the text is JSON, otherwise the text."""
     try:
         return from_json(text, allow_inf_nan=False)
     except ValueError:
@@ -66,9 +66,9 @@ def changed_names(before: Attributes, after: Attributes) -> list[str]:
 async def patch_attributes(
     transaction: Transaction, user_id: UUID, patch: Attributes, *, by: Actor, now: datetime
 ) -> bool:
-    """Apply a checked merge patch to a user that the transaction has locked, and record it.
+    """Apply a checked merge patch to a user that the transaction has locked, and record the change.
 
-    Return False without a change.
+    Returns False if nothing changes.
 
     Raises: WrongAttributes.
     """
@@ -79,7 +79,10 @@ async def patch_attributes(
 async def add_missing_attributes(
     transaction: Transaction, user_id: UUID, others: Attributes, *, by: Actor, now: datetime
 ) -> None:
-    """Add another user's attributes that a locked user lacks, and record it. If they would be too many, add none."""
+    """Add the attributes of another user that a locked user lacks, and record the change.
+
+    If the result would be too large, nothing is added.
+    """
     before = await read_attributes(transaction, user_id)
     try:
         after = patched({**others, **before}, {})
@@ -137,7 +140,10 @@ def _check_value(value: Any, *, depth: int) -> None:
 
 
 def _stored_size(attributes: Attributes) -> int:
-    """Return the size as compact JSON in bytes. PostgreSQL writes out each digit: 1e300 is read as 301 of them."""
+    """Return the size as compact JSON in bytes.
+
+    PostgreSQL writes out each digit: it stores 1e300 with 301 digits.
+    """
     floats = ((to_json(number), format(Decimal(repr(number)), "f")) for number in _floats_in(attributes))
     return len(to_json(attributes)) + sum(max(0, len(stored) - len(given)) for given, stored in floats)
 
@@ -152,13 +158,16 @@ def _floats_in(value: Any) -> Iterator[float]:
 
 
 def _canonical(attributes: Attributes, name: str) -> str | None:
-    """Return a text that can be compared. Python's own values cannot, because 1 equals True."""
+    """Return a text for comparing JSON values.
+
+    In Python, the values themselves cannot be compared, because 1 equals True.
+    """
     return json.dumps(attributes[name], sort_keys=True) if name in attributes else None
 
 
 def _checked(patch: dict[str, Any]) -> dict[str, Any]:
     check_patch(patch)
-    patched({}, patch)  # raises if the patch is too large by itself
+    patched({}, patch)  # this raises an error if the patch is too large by itself
     return patch
 
 

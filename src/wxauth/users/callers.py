@@ -1,4 +1,4 @@
-"""The dependencies of routes in every package that identify the sender of a request, and the device."""
+"""The dependencies that identify the sender and the device of a request, for the routes of all packages."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -100,7 +100,10 @@ async def verified(connection: HTTPConnection, verifier: VerifierDep, clock: Clo
 
 
 VerifiedDep = Annotated[Principal, Depends(verified), Entails(failures=GUARDED, security=BEARER)]
-"""The user of the access token, which may be a website's. The session is not checked: the route must do that itself."""
+"""The user of the access token, in an app or on a website.
+
+The session is not checked: the route must do that itself.
+"""
 
 
 async def principal_of(principal: VerifiedDep) -> Principal:
@@ -111,7 +114,7 @@ async def principal_of(principal: VerifiedDep) -> Principal:
 
 
 PrincipalDep = Annotated[Principal, Depends(principal_of), Entails(failures=(InsufficientScope,))]
-"""The user of the access token of an app. The session is not checked, as in `VerifiedDep`."""
+"""The user of an app's access token. The session is not checked, as in `VerifiedDep`."""
 
 
 async def caller_of(principal: PrincipalDep, database: DatabaseDep, clock: ClockDep) -> Caller:
@@ -120,9 +123,9 @@ async def caller_of(principal: PrincipalDep, database: DatabaseDep, clock: Clock
 
 
 CallerDep = Annotated[Caller, Depends(caller_of)]
-"""The user of the access token of an app.
+"""The user of an app's access token.
 
-A user who is banned or erased is refused at once, and so is an ended session.
+A user who is banned or erased is refused at once. So is a user whose session has ended.
 """
 
 
@@ -142,8 +145,7 @@ async def caller_in_turn_of(
 
 
 CallerInTurnDep = Annotated[Caller, Depends(caller_in_turn_of), Entails(failures=(RateLimited,))]
-"""The caller like `CallerDep`, for operations that take a transaction and do not limit requests themselves.
-"""
+"""The caller as in `CallerDep`, for operations that use a transaction and do not limit requests themselves."""
 
 
 async def caller_who_ends_of(
@@ -151,8 +153,8 @@ async def caller_who_ends_of(
 ) -> AsyncIterator[Caller]:
     """Yield the caller in the queues of requests that end sessions, after the whole body has arrived.
 
-    A request that ends the caller's own session has a queue of its own. An attacker who fills that queue with a stolen
-    token ends the session.
+    Requests that end the caller's own session have a separate queue. If an attacker fills that queue with a stolen
+    token, the session ends.
 
     Raises: RateLimited; the errors of `read_caller`.
     """
@@ -163,7 +165,7 @@ async def caller_who_ends_of(
 
 
 CallerWhoEndsDep = Annotated[Caller, Depends(caller_who_ends_of), Entails(failures=(RateLimited,))]
-"""The caller like `CallerInTurnDep`, for operations that end sessions, because no other operation must delay them."""
+"""The caller as in `CallerInTurnDep`, for operations that end sessions. No other operation must delay them."""
 
 
 async def any_caller_of(principal: VerifiedDep, database: DatabaseDep, clock: ClockDep) -> Caller:
@@ -208,7 +210,7 @@ async def staff_of(
 
 
 StaffDep = Annotated[Actor, Depends(staff_of), Entails(failures=(InsufficientRole, InsufficientScope, _UNKNOWN_FILTER))]
-"""The member of staff who sends the request. A user who has just lost the role is refused at once."""
+"""The member of staff who sends the request. Someone who has just lost the role is refused at once."""
 
 
 async def administrator_of(staff: StaffDep) -> Actor:
@@ -219,7 +221,7 @@ async def administrator_of(staff: StaffDep) -> Actor:
 
 
 AdministratorDep = Annotated[Actor, Depends(administrator_of)]
-"""The administrator who sends the request. A user who has just been demoted or banned is refused at once."""
+"""The administrator who sends the request. Someone who has just been demoted or banned is refused at once."""
 
 
 async def fresh_login_of(principal: VerifiedDep, settings: SettingsDep, database: DatabaseDep, clock: ClockDep) -> bool:
@@ -228,7 +230,7 @@ async def fresh_login_of(principal: VerifiedDep, settings: SettingsDep, database
 
 
 FreshLoginDep = Annotated[bool, Depends(fresh_login_of), Entails(failures=(LoginTooOld,))]
-"""Whether the session was opened recently, for operations that require that only in some cases."""
+"""Whether the session was opened recently, for operations that only require this in some cases."""
 
 
 async def is_fresh(asked: Database | Transaction, session_id: UUID, *, longest: int, now: datetime) -> bool:
@@ -250,8 +252,7 @@ async def fresh_administrator_of(administrator: AdministratorDep, is_fresh: Fres
 
 
 FreshAdministratorDep = Annotated[Actor, Depends(fresh_administrator_of), Entails(failures=(LoginTooOld,))]
-"""The administrator like `AdministratorDep`, for changes with lasting effect, which require a fresh login.
-"""
+"""The administrator as in `AdministratorDep`, for changes with a lasting effect, which require a recent login."""
 
 
 @lru_cache(maxsize=4096)

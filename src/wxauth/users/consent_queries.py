@@ -1,6 +1,6 @@
-"""The consents to the documents in force (`CONSENTS`): giving and withdrawing them.
+"""The statements about consents to the documents in force (`CONSENTS`).
 
-The history of consents, and the present ones in the user's row, are written together.
+The history of consents, and the present consents in the user's row, are always written together.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from wxauth.limits.queries import CONSENTS_GIVEN
 from wxauth.sessions.queries import END
 from wxauth_guard.errors import InvalidRequest, InvalidToken
 
-# If two changes run at the same time, the second one waits here, and sees what the first one has written.
+# If two changes run at the same time, the second one waits here, and sees the result of the first one.
 _LOCK: Final = Statement[tuple[dict[str, str] | None]]("SELECT consents FROM users WHERE id = :user_id FOR UPDATE")
 _NOTE_GIVEN: Final = Statement[Nothing](
     "UPDATE users SET consents = COALESCE(consents, '{}') || :given::jsonb WHERE id = :user_id"
@@ -80,7 +80,7 @@ class Consent(ConsentRow, table=True):
     """
 
 
-# Nothing is added if the same consent is still valid, for example after the version in force was set back.
+# Nothing is added if the same consent is still valid, for example after an operator has returned to an earlier version.
 _ADD: Final = Statement[UUID](f"""
 INSERT INTO consents (id, user_id, document, version, given_at, app_id, ip)
 SELECT :id, :user_id, :document, :version, :now, :app_id, :ip::text::inet
@@ -104,7 +104,7 @@ SELECT page.*
         ORDER BY given_at DESC, id DESC LIMIT :limit) page
  ORDER BY given_at DESC, id DESC LIMIT :limit
 """)
-"""A page of a user's consents, the newest first."""
+"""The query for a page of a user's consents, the newest first."""
 _HOLDING: Final = Statement[ConsentRow](f"""
 SELECT DISTINCT ON (document) id, document, version, given_at, withdrawn_at, app_id, ip
   FROM consents JOIN unnest(:documents::text[], :versions::text[]) AS wanted (document, version)

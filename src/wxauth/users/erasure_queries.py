@@ -115,9 +115,10 @@ async def erase_person_data(transaction: Transaction, user_ids: Sequence[UUID]) 
 async def erase_next_page(
     database: Database, *, size: int, user_ids: Sequence[UUID] | None = None
 ) -> tuple[UUID, bool] | None:
-    """Erase the next page that waits. If ids are given, only their pages count.
+    """Erase the next page of rows that wait. If ids are given, only the pages of these ids count.
 
-    Returns the id, and whether nothing is left for it; None if nothing waits, or another worker is erasing a page.
+    Returns the id, and whether nothing is left for it. Returns None if nothing waits, or if another worker is erasing a
+    page.
     """
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK):
@@ -130,7 +131,7 @@ async def erase_next_page(
 
 
 async def erase_rest(database: Database, user_ids: Sequence[UUID] | None = None) -> None:
-    """Erase everything that waits. If ids are given, only their rows count."""
+    """Erase all rows that wait. If ids are given, only their rows count."""
     while await database.value(ARE_WAITING, user_ids=user_ids):
         if await erase_next_page(database, size=MAX_ROWS_ERASED_WITH_USER, user_ids=user_ids) is None:
             await asyncio.sleep(_WAIT_FOR_ANOTHER_SECONDS)
@@ -156,8 +157,8 @@ async def _erase_page(
 async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
     """Erase a locked user.
 
-    Only events with the ids of the user and of the sessions remain. They contain the address of an administrator who
-    erases a user, but not the user's own.
+    Only events with the ids of the user and of the sessions remain. If an administrator erases the user, the events
+    contain the administrator's address, but never the user's.
     """
     if by.name == str(user_id):
         by = Actor(by.name)
@@ -170,7 +171,7 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
 
 
 async def leave_later(transaction: Transaction, user_id: UUID, *, erase_at: datetime, now: datetime) -> None:
-    """Shut out a locked user who has asked to be erased at this time."""
+    """Shut out a locked user who requested erasure at this time."""
     by = Actor(str(user_id))
     await transaction.run(_SET, user_id=user_id, erase_at=erase_at)
     await end_sessions(transaction, user_id, reason=EndReason.LEAVING, by=by, now=now)

@@ -80,7 +80,7 @@ class ListedLogin(BaseModel):
 
     @property
     def id(self) -> UUID:
-        """The session's id, by which logins are sorted."""
+        """The id of the session, by which logins are sorted."""
         return self.session_id
 
 
@@ -97,7 +97,7 @@ class UserSummary(BaseModel):
 
 
 WINDOWS: Final = (1_000, 50_000)
-"""The number of sessions that the first statement of a search examines, and that each further one examines."""
+"""The numbers of sessions that are examined by the first statement of a search, and by each further one."""
 SEARCH_SECONDS: Final = 1.0
 """The time after which a search starts no further statement, in seconds."""
 
@@ -110,7 +110,7 @@ SELECT users.id, nickname, avatar_url, newest.app_id, newest.user_agent AS devic
   ) AS newest ON true
  WHERE users.id = ANY (:ids::uuid[])
 """)
-"""The short descriptions of these users, in no order. Unknown ids are left out."""
+"""The query for the short descriptions of users, in no particular order. Unknown ids are left out."""
 
 
 def _finding(condition: LiteralString, order: LiteralString) -> Statement[ListedLogin]:
@@ -151,7 +151,10 @@ SELECT found.* FROM unnest(:types::text[]) AS kind
  CROSS JOIN LATERAL ({_EVENTS} WHERE events.type = kind AND {_NEWEST}) AS found
  ORDER BY found.id DESC LIMIT :limit
 """)
-"""The newest events of each type, read through the index. Otherwise all events of these types would be sorted."""
+"""The query for the newest events of each type, which reads the index.
+
+Otherwise PostgreSQL would sort all events of these types.
+"""
 _NEWEST_OF_USER: Final = "ORDER BY events.user_id DESC, events.id DESC LIMIT :limit"
 
 
@@ -163,8 +166,8 @@ _EVENTS_OF_USER: Final = Statement[EventFields](f"""
 {_of_user(":user_id")} AND (:actor::text IS NULL OR events.actor = :actor)
    AND (:types::text[] = '{{}}' OR events.type = ANY (:types)) {_NEWEST_OF_USER}
 """)
-# The result consists of the actor's actions on others, read by type, and the actor's actions on themselves. Rows are
-# compared as in `one_and_id`.
+# The result consists of the actor's actions on others, which are read by type, and of the actor's actions on
+# themselves. Rows are compared as in `one_and_id`.
 _EVENTS_OF_ACTOR: Final = Statement[EventFields](f"""
 (SELECT found.* FROM unnest(:types::text[]) AS kind
   CROSS JOIN LATERAL (

@@ -1,4 +1,4 @@
-"""The ids that other systems give to users: their form, and the texts that programs write in place of one."""
+"""The form of ids that other systems give to users, and the texts that other programs write in place of an id."""
 
 import re
 import unicodedata
@@ -13,7 +13,10 @@ from wxauth.wechat.received import is_placeholder
 
 _LONGEST: Final = 128
 LOOKS_LIKE: Final = "looks_like"
-"""The error type of an id that looks like something else. Its text names that, and never contains the value."""
+"""The error type of an id that is probably something else.
+
+The message says what it looks like, and never contains the value.
+"""
 _MISTAKEN: Final = {
     r"=.*": _("a formula of a table program"),
     r"['`\u2018\u2019].*": _("text after the apostrophe of a table program"),
@@ -25,7 +28,7 @@ _MISTAKEN: Final = {
         _("a value as a program writes it, such as ObjectId(...)")
     ),
 }
-"""The texts that are mistaken for ids, by patterns in lower case."""
+"""The descriptions of texts that are mistaken for ids, by patterns. The patterns match the text in lower case."""
 _NO_OPENID: Final = {
     r"\w+://.*": _("a URL"),
     r".*@.*": _("an e-mail address"),
@@ -34,7 +37,7 @@ _NO_OPENID: Final = {
 
 
 def no_placeholder(value: str) -> str:
-    """Refuse a text that WeChat's tools put in place of an id. Raises: ValueError."""
+    """Refuse a text that WeChat's tools write in place of an id. Raises: ValueError."""
     if is_placeholder(value):
         raise ValueError("Must not be a placeholder")
     return value
@@ -48,7 +51,7 @@ def printable(value: str) -> str:
 
 
 def _alone(mistaken: dict[str, Text], value: object) -> object:
-    # Normalizing n marks that are out of order takes n² steps, and longer texts are refused anyway.
+    # Normalizing n combining marks that are out of order takes n² steps, and longer texts are refused anyway.
     text = unicodedata.normalize("NFKC", value[: _LONGEST + 1]).strip().lower() if isinstance(value, str) else ""
     for form, it in mistaken.items():
         if re.fullmatch(form, text, re.DOTALL):

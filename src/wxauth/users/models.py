@@ -11,18 +11,21 @@ from wxauth.core.users import UserFields
 
 
 class User(UserFields, table=True):
-    """The table of users, each known by identities. Until the first login, an import may only have stored a unionid."""
+    """The table of users, each of whom is known by identities.
+
+    A user whom an import has created may only have a unionid until the first login.
+    """
 
     __tablename__ = "users"
 
     ban_reason: str | None = Field(sa_type=Text)
     """The reason for the ban, for staff only."""
     banned_until: datetime | None = Field(sa_type=TIME)
-    """When housekeeping lifts the ban; null for a ban without an end."""
+    """When the ban is lifted automatically; null for a ban without an end."""
     identity_lost_at: datetime | None = Field(sa_type=TIME)
-    """When an identity last left this user, or an import may have given one of this user's identities to another user.
+    """When this user last lost an identity, or an import may have given one of this user's identities to another user.
 
-    It is null again after a login an hour later. Only logins read it: see `_RETURN` in `login/login_queries.py`.
+    A login at least an hour later sets it to null. Only logins read it: see `_RETURN` in `login/login_queries.py`.
     """
 
 
@@ -49,7 +52,7 @@ class Identity(SQLModel, table=True):
 class StoredUnionid(SQLModel, table=True):
     """The table of users' present and former unionids.
 
-    Each Open Platform account has unionids of its own, and apps move between the accounts.
+    Each Open Platform account has its own unionids, and an app may move from one account to another.
     """
 
     __tablename__ = "unionids"
@@ -59,7 +62,7 @@ class StoredUnionid(SQLModel, table=True):
 
 
 class FormerUser(SQLModel, table=True):
-    """The table of the ids of users who were merged into another one.
+    """The table of ids of users who were merged into another user.
 
     Other services may still know the user by such an id.
     """
@@ -68,30 +71,30 @@ class FormerUser(SQLModel, table=True):
 
     id: UUID = Field(primary_key=True)
     user_id: UUID
-    """The user that remains after all later merges."""
+    """The user that remains after all merges."""
     merged_at: datetime = Field(sa_type=TIME)
 
 
 class FormerExternalId(SQLModel, table=True):
     """The table of former external ids.
 
-    A user who was merged into one with another external id had such an id. Other services may still know it.
+    A merged user had such an id if the remaining user has a different one. Other services may still know it.
     """
 
     __tablename__ = "former_external_ids"
 
     external_id: str = Field(max_length=128, primary_key=True)
     user_id: UUID
-    """The user that remains after all later merges."""
+    """The user that remains after all merges."""
 
 
 class Erasure(SQLModel, table=True):
-    """The table of erased users whose events, consents or refused logins are not all erased yet, by id."""
+    """The table of erased users whose events, consents or refused logins have not all been erased yet, by user id."""
 
     __tablename__ = "erasures"
 
     user_id: UUID = Field(primary_key=True)
     about_after: UUID
-    """The last event about the user whose data has been removed."""
+    """The last event about the user from which data has been removed."""
     acted_after: UUID
-    """The last event by the user from which the user's address has been removed."""
+    """The last event caused by the user from which the user's address has been removed."""

@@ -67,12 +67,11 @@ EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
 }
 
 IN_MEMORY: Final = 2**20
-"""The size in bytes up to which a document is read completely before it is sent."""
+"""The size in bytes up to which a document is built completely before it is sent."""
 PIECE_TIMEOUT_SECONDS: Final = 30.0
-"""The time in seconds that the reader of a large document may take for one piece, and the database for one statement.
-"""
+"""The time limit in seconds for the reader to take one piece of a large document, and for each statement."""
 LARGE_WITHIN_SECONDS: Final = 300.0
-"""The time in seconds within which a large document must be downloaded."""
+"""The time limit for the download of a large document, in seconds."""
 MAX_LARGE_DOCUMENTS: Final = 2
 """The number of large documents that a process sends at the same time.
 
@@ -86,7 +85,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A document that is being produced."""
+    """A document that is being created."""
 
     first: bytes
     """The beginning of the document, which is the whole document unless it is large."""

@@ -17,13 +17,13 @@ That takes some milliseconds, during which the event loop serves nobody else.
 """
 
 ExportedRow = Mapping[str, object]
-"""A row as the user sees it, with any columns."""
+"""A row as the user sees it. Its columns depend on the statement."""
 
 
 USER_OF_EXPORT: Final = Statement[UserFields](f"SELECT {USER} FROM users WHERE id = :user_id")
-"""The user; no row if there is none."""
+"""The query for the user. It returns no row if there is none."""
 UNIONIDS: Final = Statement[str]("SELECT unionid FROM unionids WHERE user_id = :user_id ORDER BY unionid")
-"""All unionids that the user has ever had."""
+"""The query for all unionids that the user has ever had."""
 _IDENTITIES: Final = Statement[ExportedRow]("""
 SELECT app_id, openid, unionid, created_at FROM identities WHERE user_id = :user_id ORDER BY created_at, app_id, openid
 """)
@@ -70,13 +70,13 @@ PICTURE: Final = Statement[ExportedRow](r"""
 SELECT content_type, translate(encode(content, 'base64'), E'\n', '') AS content, created_at
   FROM avatars WHERE user_id = :user_id
 """)
-"""The picture of the user, in base64; no row if there is none."""
+"""The query for the user's picture in base64. It returns no row if there is none."""
 
 
 def lists_of(
     state: Snapshot, user_id: UUID, former_ids: Sequence[UUID]
 ) -> Iterator[tuple[str, AsyncGenerator[Sequence[ExportedRow]]]]:
-    """Yield each list with its name, in pages. The rows stored under the user's ids name nobody else."""
+    """Yield each list with its name, in pages. The rows that are stored under the user's ids identify nobody else."""
     for name, statement in (("identities", _IDENTITIES), ("sessions", _SESSIONS), ("browsers", _BROWSERS)):
         yield name, _pages(state, statement, user_id=user_id)
     for name, statement in (("consents", _CONSENTS), ("events", _EVENTS), ("refusals", _REFUSALS)):

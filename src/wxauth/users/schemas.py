@@ -208,7 +208,10 @@ class OperatorsFields(TypedDict):
 
 
 class FormerExternalIds(TypedDict):
-    """A field of responses about a user to staff and other services, except in staff's list of users."""
+    """The field with a user's former external ids.
+
+    All responses about a user to staff and other services have it, except staff's list of users.
+    """
 
     former_external_ids: NotRequired[
         Annotated[
@@ -264,7 +267,7 @@ def _required(form: Any) -> Sequence[str]:
 
 
 def shown_in(form: Any, user: UserFields) -> Any:
-    """Return the user's fields that every response of this form has. Missing attributes become an empty object."""
+    """Return those fields of a user that every response of this form has. Missing attributes become an empty object."""
     answer = {name: getattr(user, name) for name in _required(form)}
     if answer.get("attributes", ...) is None:
         answer["attributes"] = {}

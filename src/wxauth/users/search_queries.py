@@ -50,7 +50,7 @@ class UserWithIdentities(UserFields):
 
 
 class ListedUser(UserWithIdentities):
-    """A user, as staff sees it."""
+    """A user in the list that staff see."""
 
     ban_reason: str | None
     banned_until: datetime | None
@@ -59,7 +59,7 @@ class ListedUser(UserWithIdentities):
 class Term(StrEnum):
     """The kind of a search term.
 
-    Nicknames do not look like the first three kinds, so these are only looked up whole.
+    Nicknames do not look like the first three kinds, so these are only looked up as a whole.
     """
 
     USER_ID = "user_id"
@@ -72,12 +72,12 @@ class Term(StrEnum):
 
 
 WINDOWS: Final = (1_000, 100_000)
-"""The number of users that the first statement of a search examines, and each further one.
+"""The numbers of users that are examined by the first statement of a search, and by each further one.
 
-100,000 take 30 to 100 ms.
+Examining 100,000 takes 30 to 100 ms.
 """
 INDEXED_FROM: Final = 2
-"""The length of the shortest part of a nickname that the index finds, in characters."""
+"""The number of characters from which the index finds a part of a nickname."""
 SEARCH_SECONDS: Final = 1.0
 """The time after which a search starts no further statement, in seconds."""
 _WITH_IDENTITIES: Final = f"""
@@ -89,7 +89,7 @@ SELECT {USER}, ban_reason, banned_until, (
 USER_BY_ID: Final = Statement[ListedUser](f"""
 {_WITH_IDENTITIES} WHERE users.id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id)
 """)
-"""The user of a present or former id, with all identities."""
+"""The query for the user of a present or former id, with all identities."""
 # A search only uses the conditions whose parameter is given. The users with a rare part are read by their ids, not
 # joined, because PostgreSQL expects one in a thousand to have it, and would go through ten million to find fifty.
 # lower() in the columns' own collation, "C", would leave É as it is.
@@ -163,9 +163,9 @@ async def find_users(
         return await database.rows(_search(frozenset(["rare_part"]), is_admin=False), **rare)
 
     before = query.cursor or LAST_ID
-    if "named" in filters or query.role == ADMIN:  # an index finds them
+    if "named" in filters or query.role == ADMIN:  # the index finds these
         return Page.of(await among(before, FIRST_ID, query.limit + 1), query.limit)
-    # Text that has not filled a page among 100,000 users is rare in nicknames, so the index finds the rest.
+    # If a text has not filled a page among 100,000 users, it is rare in nicknames, so the index finds the rest.
     is_indexed = part is not None and len(filters) == 1 and len(part) >= INDEXED_FROM
     return await search_in_windows(
         database,
@@ -218,7 +218,7 @@ def _search(conditions: frozenset[str], *, is_admin: bool) -> Statement[ListedUs
     """Return the statement of a search with these conditions, among users between two ids."""
     fits: list[LiteralString] = [_CONDITIONS[name] for name in sorted(conditions)]
     if is_admin:
-        # It is a literal, so that the partial index is used.
+        # The role is a literal and not a parameter, so that PostgreSQL uses the partial index.
         fits.append("'admin' = ANY (users.roles)")
     between = " AND ".join(("users.id < :before AND users.id >= :floor", *fits))
     return Statement[ListedUser](f"{_WITH_IDENTITIES} WHERE {between} ORDER BY users.id DESC LIMIT :limit")
@@ -236,7 +236,7 @@ def term_of(text: str | None, *, region: str) -> Term:
 
 
 def id_in(text: str) -> UUID | None:
-    """Return the id in this text, if it is written as in responses, in upper or lower case."""
+    """Return the id in this text, if the text is written like an id in responses, in upper or lower case."""
     try:
         user_id = UUID(text)
     except ValueError:

@@ -39,13 +39,13 @@ ON CONFLICT (id) DO NOTHING
 STORE_PAUSE_SECONDS: Final = 1.0
 """The pause between two stores, in seconds."""
 PLACES: Final = 100
-"""The number of searches of one member of staff that may wait for the next store, and the same number of reads."""
+"""The number of searches by one member of staff that may wait for the next store. As many reads may wait."""
 SAME_LIST: Final = timedelta(minutes=1)
-"""The time during which a list counts as read. Paging through a list, or following it, counts as one read."""
+"""The time for which a list counts as read. Turning its pages, or reloading it, counts as one read."""
 
 
 class Read(StrEnum):
-    """The kind of data that was read of a user."""
+    """The kind of data that staff read about a user."""
 
     USER = "user"
     PHONE = "phone"
@@ -82,7 +82,7 @@ class StaffReads(WriteBuffer):
             self._note(EventType.STAFF_SEARCHED, by, None, self._counted[by.name])
 
     def note_read(self, by: Actor, what: Read, *user_ids: UUID) -> None:
-        """Record that something was read of these users. Raises: RateLimited, if it cannot be recorded soon."""
+        """Record that data of these users was read. Raises: RateLimited, if the reads cannot be recorded soon."""
         now, read = self.clock(), (by.name, user_ids[0], what)
         if read in self._lists and now < self._lists[read] + SAME_LIST:
             return
@@ -96,7 +96,7 @@ class StaffReads(WriteBuffer):
             self._note(EventType.STAFF_READ, by, None, {"what": what.value, "user_ids": user_ids})
 
     async def _store(self) -> None:
-        """Store the reads. If that fails, they wait for the next store."""
+        """Store the reads. If that fails, the reads wait for the next store."""
         stored, self._counted = list(self._waiting), {}
         if stored:
             await self.database.run(_STORE, events=stored)

@@ -91,12 +91,12 @@ class Ban:
 
 @dataclass(frozen=True, slots=True)
 class StatusAndRoles:
-    """The roles of a user, and the ban if there is one."""
+    """The roles of a user, and the ban of a banned user."""
 
     roles: tuple[str, ...]
     ban: Ban | None = None
     erase_at: datetime | None = None
-    """When the user is erased, at the user's request. Only `users/erasure_queries.py` changes it."""
+    """When the user is erased at the user's own request. Only `users/erasure_queries.py` changes it."""
 
     @classmethod
     def of(cls, row: LockedUser) -> Self:
@@ -105,7 +105,10 @@ class StatusAndRoles:
         return cls(tuple(row.roles), ban, row.erase_at)
 
     def under(self, bans: Iterable[Ban], *, now: datetime) -> "StatusAndRoles":
-        """Return these roles with the longest of the bans that have not ended, or without a ban."""
+        """Return these roles together with the longest of the bans that have not ended.
+
+        Without such a ban, the user is active.
+        """
         lasting = [ban for ban in bans if ban.until is None or ban.until > now]
         return replace(self, ban=max(lasting, key=lambda ban: (ban.until is None, ban.until), default=None))
 
@@ -207,11 +210,11 @@ async def lock_status_and_roles_of(transaction: Transaction, user_ids: Iterable[
 async def lock_with_administrators(
     transaction: Transaction, *user_ids: UUID
 ) -> tuple[dict[UUID, StatusAndRoles], frozenset[UUID]] | None:
-    """Lock users as `lock_status_and_roles_of` does, and all administrators if one of the users is one.
+    """Lock users as `lock_status_and_roles_of` does, and all administrators if one of the users is an administrator.
 
-    Then no role can change during the transaction. In other cases, the administrators are not locked, so that other
-    decisions do not wait for each other. Returns the users with status and roles, and the ids of administrators; None
-    if one of the users has just become an administrator, in which case the caller must start again.
+    Then no role can change during the transaction. In other cases, the administrators are not locked, so that
+    independent decisions do not wait for each other. Returns the users with their status and roles, and the ids of
+    administrators. Returns None if one of the users has just become an administrator: the caller must then start again.
     """
     are_some = bool(await transaction.value(_SOME_ARE_ADMINISTRATORS, user_ids=user_ids))
     # One statement locks all of them in the order of their ids, as everywhere.
@@ -225,9 +228,9 @@ async def lock_with_administrators(
 async def locked_user(
     database: Database, user_id: UUID, *, may_end_an_administrator: bool = False
 ) -> AsyncIterator[tuple[Transaction, StatusAndRoles]]:
-    """Open a transaction in which a user is locked, with status and roles.
+    """Open a transaction in which a user is locked, with the status and roles.
 
-    If the block may end an administrator, the user must not be the only one.
+    If the block may remove an administrator, the user must not be the only one.
 
     Raises: UserIsGone, if there is no such user; LastAdmin.
     """
@@ -258,9 +261,10 @@ async def change_status_and_roles(
     app_id: str | None = None,
     why: Mapping[str, Any] | None = None,
 ) -> list[StatusChange]:
-    """Change status and roles of locked users, each from one to another, and record it, in a few statements.
+    """Change the status and roles of locked users, each from one value to another, and record the changes.
 
-    `why` is additional data of the event for a ban, or for the end of one.
+    `why` is additional data for the event of a ban, or of the end of a ban. The number of statements does not depend on
+    the number of users.
     """
     made = [StatusChange.between(user_id, before, after, by=by, why=why) for user_id, before, after in changes]
     accounts = [

@@ -1,4 +1,4 @@
-"""The row of a user: finding it by an identity or id, and changing its name, picture, number and attributes."""
+"""The statements about the row of a user: finding it by an identity or id, and changing the user's data."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -27,37 +27,37 @@ class OwnIdentity(BaseModel):
 IDENTITIES_OF: Final = Statement[OwnIdentity]("""
 SELECT app_id, openid, created_at FROM identities WHERE user_id = :user_id ORDER BY created_at, app_id, openid
 """)
-"""A user's identities, the oldest first."""
+"""The SQL expression for a user's identities, the oldest first."""
 CURRENT_USER: Final = Statement[UUID]("""
 SELECT id FROM users WHERE id = :user_id
  UNION ALL
 SELECT user_id FROM former_users WHERE id = :user_id
  LIMIT 1
 """)
-"""The user of a present or former id; no row if there is none."""
+"""The query for the user of a present or former id. It returns no row if there is none."""
 FORMER_EXTERNAL_IDS: Final = Statement[str](
     "SELECT external_id FROM former_external_ids WHERE user_id = :user_id ORDER BY external_id"
 )
-"""The external ids of users who were merged into this one because of WeChat's unionid."""
+"""The query for the external ids of users who were merged into this one because of WeChat's unionid."""
 FORMER_IDS: Final = Statement[UUID]("SELECT id FROM former_users WHERE user_id = :user_id ORDER BY merged_at, id")
-"""The ids that were merged into this user, the first merge first."""
+"""The query for the ids that were merged into this user, the first merge first."""
 USER_OF: Final = Statement[UUID]("SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid")
-"""The user who has this identity now, without a lock; no row if nobody has it."""
+"""The query for the user who has this identity now, without a lock. It returns no row if nobody has it."""
 DELETE_PHONE_ANSWERS: Final = Statement[Nothing]("""
 DELETE FROM phone_answers USING identities i
  WHERE i.user_id = :user_id AND phone_answers.app_id = i.app_id AND phone_answers.openid = i.openid
 """)
-"""The deletion of WeChat's responses to a user's phone codes.
+"""The statement that deletes WeChat's responses to a user's phone codes.
 
-Their numbers are never bound, even if a code is repeated.
+Their numbers are never bound, even if a code is sent again.
 """
 _READ: Final = Statement[dict[str, Any] | None]("SELECT attributes FROM users WHERE id = :user_id")
 # Null means the same as empty. Most users have no attributes, and a null costs a login nothing.
 WRITE_ATTRIBUTES: Final = Statement[Nothing](
     "UPDATE users SET attributes = NULLIF(:attributes::jsonb, '{}') WHERE id = :user_id"
 )
-"""The replacement of a user's attributes."""
-# If the id is a former one of the same user, it becomes the present one.
+"""The statement that replaces a user's attributes."""
+# If the id is a former external id of the same user, it becomes the present one again.
 SET_EXTERNAL_ID: Final = Statement[UUID]("""
 WITH former AS (
     DELETE FROM former_external_ids WHERE external_id = :external_id AND user_id = :user_id
@@ -66,13 +66,16 @@ UPDATE users SET external_id = :external_id
  WHERE id = :user_id AND external_id IS DISTINCT FROM :external_id
 RETURNING id
 """)
-"""The replacement of a locked user's external id; no row if it is the same. Another user's id is a conflict."""
-# This is read after the change. By then, a merge that made the id a former one has committed, or the change conflicts
-# with it.
+"""The statement that replaces a locked user's external id.
+
+It returns no row if the id is the same. If another user has the id, it conflicts.
+"""
+# This runs after the change. If a merge has made the id a former one, the merge has committed by then, or the change
+# conflicts with it.
 IS_FORMER_EXTERNAL_ID: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM former_external_ids WHERE external_id = :external_id)"
 )
-"""Whether a user who was merged into another one had this external id."""
+"""The query for whether a user who was merged into another one had this external id."""
 # The row is read and locked first, so that the event names only the fields that really change.
 _LOCK_PROFILE: Final = Statement[UserInSession](
     f"SELECT {USER_IN_SESSION} FROM users WHERE id = :user_id FOR NO KEY UPDATE"
@@ -95,7 +98,10 @@ RETURNING array_remove(ARRAY[
     {", ".join(f"CASE WHEN before.{name} IS DISTINCT FROM users.{name} THEN '{name}' END" for name in MERGEABLE)}
 ], NULL)
 """)
-"""The removal of those of a locked user's fields in `MERGEABLE` that are named. It returns the fields that were set."""
+"""The statement that clears the named fields of a locked user, all from `MERGEABLE`.
+
+It returns the fields that had a value.
+"""
 
 
 def _changed_fragment(name: LiteralString) -> LiteralString:
@@ -122,7 +128,7 @@ async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) ->
 
 
 async def clear_fields(transaction: Transaction, user_id: UUID, fields: Collection[str]) -> Sequence[str]:
-    """Clear those of a locked user's fields in `MERGEABLE` that are named. Return the fields that were set."""
+    """Clear the named fields of a locked user, all from `MERGEABLE`. Return the fields that had a value."""
     return await transaction.value(CLEAR_FIELDS, user_id=user_id, fields=list(fields)) or ()
 
 
@@ -138,14 +144,14 @@ async def remove_phone(
 
 
 async def read_attributes(transaction: Transaction, user_id: UUID) -> Mapping[str, Any]:
-    """Return the attributes of a user; none if there is no such user."""
+    """Return the attributes of a user. They are empty if there is no such user."""
     return await transaction.value(_READ, user_id=user_id) or {}
 
 
 async def store_profile(
     database: Database, user: UserInSession, changes: Mapping[str, str | None], *, now: datetime
 ) -> UserInSession | None:
-    """Set the given fields among `PROFILE_FIELDS`, and remove the phone number if `phone` is given, which must be None.
+    """Set the given fields among `PROFILE_FIELDS`. If `phone` is given, it must be None, and removes the number.
 
     Returns the changed user; None if the user was erased.
 

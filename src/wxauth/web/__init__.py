@@ -1,1 +1,1 @@
-"""HTTP for every package: how a request is received, and how an answer is sent."""
+"""HTTP for all packages: receiving requests, and sending responses."""

@@ -1,4 +1,4 @@
-"""The documented responses of an operation: an example built from its fields, and every failure."""
+"""The documentation of an operation's responses: an example built from its fields, and every possible failure."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,9 @@ from wxauth_guard.errors import InvalidRequest, InvalidToken, KeysUnavailable, M
 from wxauth_guard.problems import problem_document
 
 Failure = type[WxAuthError] | WxAuthError
-"""A failure that an operation may return: an error, or a class, of which a typical error is shown."""
+"""A failure that an operation may return: an error, or a class of errors, of which a typical one is shown."""
 Security = Sequence[Mapping[str, Sequence[str]]]
-"""The `security` of an operation in OpenAPI: alternatives, of which `{}` means no credentials."""
+"""The `security` of an operation in OpenAPI: a list of alternatives, in which `{}` means no credentials."""
 
 BEARER: Final[Security] = ({BearerGuard.scheme_name: ()},)
 
@@ -25,7 +25,10 @@ PROBLEM_REF: Final = "#/components/schemas/Problem"
 
 @dataclass(frozen=True, slots=True)
 class Entails:
-    """The documentation that a parameter adds to each operation with it. Put it into the parameter's `Annotated`."""
+    """The documentation that a parameter adds to each operation that has it.
+
+    It belongs into the parameter's `Annotated`.
+    """
 
     failures: Sequence[Failure] = ()
     security: Security = ()
@@ -73,7 +76,7 @@ _TYPICAL: Final[Mapping[type[WxAuthError], WxAuthError]] = {
 
 
 class Problem(BaseModel):
-    """The description of a failure (RFC 9457). `docs/reference/errors.md` says what to do about each code."""
+    """The body of a response to a failure (RFC 9457). `docs/reference/errors.md` says what to do about each code."""
 
     type: Annotated[str, Field(description="`urn:wxauth:problem:<code>`.")]
     title: Annotated[str, Field(description="One short sentence for the user, in Chinese or English.")]
@@ -92,7 +95,7 @@ class Problem(BaseModel):
 
 
 def failures_of(*kinds: Failure) -> dict[int | str, dict[str, Any]]:
-    """Return FastAPI's `responses`: each status, with an example for each error code."""
+    """Return the `responses` for FastAPI: each status, with an example for each error code."""
     examples: dict[int, dict[str, Any]] = defaultdict(dict)
     for kind in (*kinds, errors.InternalError):
         error = kind if isinstance(kind, WxAuthError) else _error(kind)
@@ -109,11 +112,11 @@ def failures_of(*kinds: Failure) -> dict[int | str, dict[str, Any]]:
 
 
 def example_of(hint: Any) -> Any:
-    """Build an example of a response from those of its fields: `Field(examples=[...])`.
+    """Build an example of a response from the examples of its fields: `Field(examples=[...])`.
 
-    An optional field is left out unless it has an example. A nullable field is null unless it has one.
+    An optional field is left out unless it has an example. A nullable field without an example is null.
 
-    Raises: TypeError, if a field has no example.
+    Raises: TypeError, if any other field has no example.
     """
     schema = TypeAdapter(hint).json_schema(mode="serialization")
     return _example_in(schema, schema.get("$defs", {}))

@@ -36,11 +36,11 @@ _IGNORED: Final = (
     "background_tasks_param_name",
     "security_scopes_param_name",
 )
-"""The fields of `Dependant` for values that FastAPI would give a dependency, but a plan does not."""
+"""The fields of `Dependant` for values that FastAPI gives to a dependency, but a plan does not."""
 
 Part = TypeVar("Part")
 Overrides = Mapping[Callable[..., Any], Callable[..., Any]]
-"""The `dependency_overrides` of an app."""
+"""The type of an app's `dependency_overrides`."""
 
 
 async def services_of(connection: HTTPConnection) -> Services:
@@ -54,10 +54,13 @@ ServicesDep = Annotated[Services, Depends(services_of)]
 
 @cache
 def provide(kind: type[Part]) -> Callable[[Services], Awaitable[Part]]:
-    """Return the dependency on the part of this type. The same type always gives the same function."""
+    """Return the dependency on the part of the service that has this type.
+
+    The same type always gives the same function.
+    """
 
     async def part(services: ServicesDep) -> Part:
-        # `services[kind]` would cost a call for each dependency of a request.
+        # Using `services[kind]` as the dependency would cost an additional call for each dependency of a request.
         found: Part = services.parts[kind]
         return found
 
@@ -188,7 +191,7 @@ class Plan:
 
 
 def _by_place(call: Callable[..., Any], takes: Mapping[str, int]) -> tuple[Callable[..., Any], tuple[int, ...]]:
-    """Return the call with its values in the order of its parameters. Passing them by name takes twice as long."""
+    """Return the call with its values in the order of its parameters. Passing them by name would take twice as long."""
     parameters = inspect.signature(call).parameters
     if parameters.keys() == takes.keys() and all(it.kind is not it.KEYWORD_ONLY for it in parameters.values()):
         return call, tuple(takes[name] for name in parameters)
@@ -197,7 +200,10 @@ def _by_place(call: Callable[..., Any], takes: Mapping[str, int]) -> tuple[Calla
 
 
 def entailed_by(dependant: Dependant, arguments: Mapping[str, Argument]) -> Iterator[Entails]:
-    """Yield what the parameters of an endpoint add to its documentation, each before the dependencies that it takes."""
+    """Yield the documentation that an endpoint's parameters add to it.
+
+    Each parameter comes before the dependencies that it takes.
+    """
     assert dependant.call is not None
     hints = get_type_hints(_function_of(dependant.call), include_extras=True)
     dependencies = {each.name: each for each in dependant.dependencies}
@@ -215,7 +221,7 @@ def metadata_of(hint: Any) -> tuple[Any, ...]:
 
 
 def _function_of(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function that is called: `__init__` of a class, or `__call__` of an object that has it."""
+    """Return the function that a call runs: `__init__` of a class, or `__call__` of an object that has it."""
     while isinstance(call, partial):
         call = call.func
     if inspect.isclass(call):

@@ -100,7 +100,7 @@ class DirectRoute(APIRoute):
         return answer if answer is None or isinstance(answer, Response) else to_json(answer)
 
     def _document(self, entailed: Sequence[Entails], failures: Sequence[Failure]) -> None:
-        """Add the documentation of the parameters and the response to that of the operation itself."""
+        """Add the documentation of the parameters and the response to that of the operation."""
         of_path = [InvalidRequest(CONTROL_CHARACTERS, status=400)] if self.param_convertors else []
         answers = failures_of(*of_path, *(failure for each in entailed for failure in each.failures), *failures)
         if self.response_model is not None and 200 not in self.responses:
@@ -148,7 +148,7 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
 class Declared(TypedDict, total=False):
-    """The declaration of an operation. The rest of its documentation comes from its parameters and its response."""
+    """The declaration of an operation. The rest of its documentation is taken from its parameters and its response."""
 
     summary: Required[Text]
     failures: Sequence[Failure]
@@ -294,7 +294,7 @@ def check_query_names(connection: HTTPConnection) -> None:
 
 
 async def _send(answer: Response | bytes | None, scope: Scope, receive: Receive, send: Send) -> None:
-    """Send what an endpoint returned: a response, JSON or nothing."""
+    """Send the value that an endpoint returned: a response, JSON or nothing."""
     if isinstance(answer, Response):
         await answer(scope, receive, send)
         return
@@ -341,13 +341,13 @@ def _query(model: type[BaseModel]) -> Argument:
 
 
 def _query_names(hints: Iterable[Any]) -> Sequence[str]:
-    """Return the names of the query parameters of an endpoint with these parameter types."""
+    """Return the names of the query parameters of an endpoint whose parameters have these types."""
     queries = [get_args(hint)[0] for hint in hints if any(isinstance(meta, Query) for meta in metadata_of(hint))]
     return sorted(name for model in queries for name in model.model_fields)
 
 
 def _valid(validate: Callable[[Any], Any], given: Any, *, name: str | None = None) -> Any:
-    """Validate one parameter, or the values of a whole model if `name` is None. Raises: InvalidRequest."""
+    """Validate one parameter, or the values of the whole model if `name` is None. Raises: InvalidRequest."""
     try:
         return validate(given)
     except ValidationError as exc:
@@ -356,7 +356,7 @@ def _valid(validate: Callable[[Any], Any], given: Any, *, name: str | None = Non
 
 
 def _refusals(validate: Callable[[Any], Any], wrong: Iterable[Any], *, name: str | None = None) -> Sequence[Failure]:
-    """Return the error for the first of these values that is refused; empty if all are accepted."""
+    """Return the error for the first of these values that is refused. It is empty if all are accepted."""
     for value in wrong:
         try:
             _valid(validate, value, name=name)

@@ -47,7 +47,7 @@ _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
 def in_language(app: FastAPI, language: str) -> dict[str, Any]:
-    """Copy an app's OpenAPI document with the description, tags and summaries in this language."""
+    """Copy an app's OpenAPI document, with the description, tags and summaries translated into this language."""
     translated = deepcopy(app.openapi())
     translated["info"]["description"] = translate(app.description, language)
     tags = {tag: tag.translated(language) for tag in _TAGS}
@@ -59,9 +59,9 @@ def in_language(app: FastAPI, language: str) -> dict[str, Any]:
 
 
 def openapi_of(app: FastAPI, *, schemes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the OpenAPI document of an app, without FastAPI's errors. It is built once.
+    """Return the OpenAPI document of an app, without the errors that FastAPI makes in it.
 
-    `schemes` are the `securitySchemes` in addition to bearer tokens.
+    It is built once. `schemes` are the `securitySchemes` in addition to bearer tokens.
     """
     if app.openapi_schema is None:
         schema = FastAPI.openapi(app)
@@ -105,9 +105,10 @@ def _restore_example(models: dict[str, Any], model: Any) -> None:
 
 
 def add_docs(app: FastAPI) -> None:
-    """Add the documentation's routes. Add them last, so that no other request is matched against them.
+    """Add the routes of the documentation.
 
-    The summaries are in the language that the request prefers.
+    Call this last, so that no other request is matched against these routes. The summaries are in the language that the
+    request prefers.
     """
     documents: dict[str, bytes] = {}
 
@@ -150,4 +151,4 @@ def add_docs(app: FastAPI) -> None:
     files = StaticFiles(directory=Path(fastapi_offline.__file__).parent / "static")
     app.add_route("/openapi.json", openapi, include_in_schema=False)
     app.add_route("/docs", docs, include_in_schema=False)
-    app.add_route(_ASSETS + "/{name}", asset, include_in_schema=False)  # the 405 of a mount would lack Allow
+    app.add_route(_ASSETS + "/{name}", asset, include_in_schema=False)  # a mount's 405 would lack the header Allow

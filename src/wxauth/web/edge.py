@@ -28,19 +28,22 @@ from wxauth_guard.problems import REQUEST_ID_KEY, accepted_request_id, problem_r
 MAX_HEAD: Final = 64 * 1024
 """The size limit for the target and the header fields of a request, in bytes."""
 MAX_FIELDS: Final = 128
-"""The number of header fields that a request may have."""
+"""The largest number of header fields that a request may have."""
 MAX_TARGET: Final = 8 * 1024
 """The size limit for the target of a request, in bytes."""
 SENDING_SECONDS: Final = 30.0
-"""The time limit for sending a head or a body."""
+"""The time limit for sending a head or a body, in seconds."""
 MAX_BODY: Final = 64 * 1024
 """The size limit for a body in bytes, except for the paths in `larger_bodies`."""
 MAX_CONTENT_TYPE: Final = 256
-"""The length limit for `Content-Type` in characters. Libraries parse its parameters in quadratic time."""
+"""The length limit for `Content-Type`, in characters. Libraries take quadratic time to parse its parameters."""
 MAX_CONTENT_LENGTH: Final = 256
-"""The number of digits that `Content-Length` may have, most of them zeros. Python refuses to parse more than 4,300."""
+"""The largest number of digits of `Content-Length`, including leading zeros.
+
+Python refuses to parse more than 4,300 digits.
+"""
 MAX_PARAMETERS: Final = 128
-"""The number of parameters that a query string may have. Libraries parse all of them, even if no route reads them."""
+"""The largest number of parameters in a query string. Libraries parse all of them, even if no route reads them."""
 PROBLEM_KEY: Final = "wxauth.problem"
 """The key in the ASGI scope for the error that was returned, which the log line describes."""
 CONTROL_CHARACTERS: Final = "a path must be without control characters"
@@ -69,7 +72,10 @@ CLEAR_COOKIES: Final = """<!doctype html><html lang="zh-CN"><meta charset="utf-8
 <div lang="en"><h1>Too many cookies</h1><p>Your browser keeps too many cookies for this site and its domain.
 Clear them, then load this page again.</p></div></html>
 """.encode()
-"""The response with status 431 to a browser. Only its cookies can make the head of its requests so large."""
+"""The response with status 431 to a browser.
+
+A browser's requests only have such a large head if it sends too many cookies.
+"""
 _FIRST_FAILURE = 400
 _LATE: Final = 408
 _TOO_LARGE: Final = 431
@@ -79,8 +85,7 @@ COOKIES_KEY: Final = "wxauth.cookies"
 _SPACE: Final = " \t"
 """The space that browsers may send around a cookie's name.
 
-Any other space belongs to the name: with a no-break space before `__Host-`, it is a name that a neighbouring domain may
-set.
+Any other space belongs to the name. With a no-break space before `__Host-`, a neighbouring domain may set the cookie.
 """
 REQUESTS: Final = Counter(
     "wxauth_requests",
@@ -160,7 +165,7 @@ class Edge:
 
         async def receive_within_limit() -> Message:
             nonlocal received, waits_for_continue, is_whole
-            # All that is left to receive is the client's disconnection.
+            # The only message that can still arrive is the client's disconnection.
             if is_whole:
                 return await receive()
             if declared_size is not None and declared_size > MAX_BODY:
@@ -217,7 +222,7 @@ class Edge:
             if status >= _FIRST_FAILURE and EXPECTED_KEY not in scope:
                 _log_failure(scope, status, seconds)
                 if PROBLEM_KEY in scope:
-                    # This failure is counted where WeChat refuses the app.
+                    # Such a failure is counted where WeChat refuses the app.
                     if not isinstance(scope[PROBLEM_KEY], WeChatMisconfigured):
                         REFUSED.count(scope[PROBLEM_KEY].code)
                     self._refused(scope, scope[PROBLEM_KEY])
@@ -228,7 +233,7 @@ class Edge:
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start and stop the app.
 
-        The reason of a failed start is already logged, so the server gets no stack trace to write.
+        The reason for a failed start is already in the log, so the server must not write a stack trace.
         """
 
         async def send_type(message: Message) -> None:
@@ -264,7 +269,7 @@ def _take_head(scope: Scope) -> tuple[str | None, int | None, str | None, Invali
     given_id = declared_size = trace_given = refusal = None
     waits = has_host = False
     query = scope["query_string"]
-    # The question mark counts, too.
+    # The question mark between path and query counts, too.
     size = target = len(scope.get("raw_path") or scope["path"]) + len(query) + bool(query)
     cookies: list[bytes] = []
     for name, value in scope["headers"]:
@@ -317,7 +322,7 @@ def _count(scope: Scope, status: int, seconds: float) -> None:
 
 
 def _refusal_of(scope: Scope) -> InvalidRequest | None:
-    """Return why this request is refused before it reaches a route, or None."""
+    """Return the reason to refuse this request before it reaches a route, or None."""
     path = scope["path"]
     # A route's pattern ends with `$`, which also matches before a final newline.
     if not path.isprintable() and _CONTROL_CHARACTER.search(path) is not None:
@@ -355,11 +360,10 @@ def _log_failure(scope: Scope, status: int, seconds: float) -> None:
 
 
 def cookie_in(request: Request, name: str) -> str | None:
-    """Return the value of a cookie as it was sent, because our cookies need no unquoting.
+    """Return the value of a cookie exactly as it was sent. Our own cookies need no unquoting.
 
     Raises: InvalidRequest, if there are several cookies of this name. A neighbouring site under the same domain may
-    have
-        set one of them, and nothing shows which.
+    have set one of them, and nothing shows which one.
     """
     # The header may contain the cookies of all sites under the same domain, up to the size of a whole head.
     header: bytes = request.scope.get(COOKIES_KEY, b"")

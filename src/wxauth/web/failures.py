@@ -53,7 +53,7 @@ def _routes_at(request: Request, path: str) -> Iterator[Route]:
 
 
 def _body_meant(routes: Sequence[Route]) -> str:
-    """Return what to send to a path that only takes a body, because the caller has sent the values elsewhere."""
+    """Return a hint for a caller who has sent the values of a body elsewhere, on a path that only takes a body."""
     match routes:
         case [APIRoute(body_field=field)] if field is not None:
             kind = field.field_info.annotation

@@ -1,4 +1,4 @@
-"""Uvicorn's HTTP/1.1 protocol with the limits that uvicorn lacks: on heads, trailers and pipelining.
+"""Uvicorn's HTTP/1.1 protocol with limits on heads, trailers and pipelining.
 
 It can be removed when uvicorn has such limits.
 """
@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from wxauth.web.edge import CLEAR_COOKIES, MAX_FIELDS, MAX_HEAD, SENDING_SECONDS
 
-# The number of requests of one connection that may wait, because uvicorn parses all that arrive at once.
+# This is the largest number of requests of one connection that may wait. uvicorn parses all that arrive at once.
 MAX_WAITING: Final = 32
 _UPGRADE: Final = re.compile(rb"\nupgrade(?=[ \t]*:)", re.IGNORECASE)
 _TOO_LONG: Final = (
@@ -31,7 +31,7 @@ class HttpProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._is_in_head = self._is_in_body = False
-        # The number of bytes since the last byte of a head or body.
+        # This counts the bytes since the last byte of a complete head or body.
         self._unanswered = self._fields = self._beside_body = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -70,10 +70,9 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Pass on a header field.
+        """Handle a header field. Trailers are dropped, because they are not header fields (RFC 9110, section 6.5.1).
 
-        Trailers are dropped, because they are not header fields (RFC 9110, section 6.5.1). The edge refuses one field
-        more than MAX_FIELDS.
+        One field more than `MAX_FIELDS` is stored, so that the edge can refuse the request.
         """
         self._fields += 1
         if self._is_in_head and self._fields <= MAX_FIELDS + 1:

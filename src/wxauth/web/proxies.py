@@ -20,10 +20,10 @@ log = get_logger()
 
 
 ANYBODY: Final = "*"
-"""The value in place of a list of proxies that trusts whoever connects as the only proxy."""
+"""The value that replaces a list of proxies. It means that every peer is trusted, but only as the last proxy."""
 
 _MOST_HOPS: Final = 32
-"""The number of entries that are examined, from the last one backwards."""
+"""The largest number of entries that are examined, starting with the last one."""
 _LONGEST: Final = 64
 """The length limit of an entry in bytes.
 
@@ -31,7 +31,7 @@ An IPv6 address with a zone, brackets and a port is shorter, so longer entries a
 """
 _REMEMBERED: Final = 4096
 _ENTRY: Final = re.compile(r"\[([^]]+)\](?::\d{1,5})?|([^:]+)(?::\d{1,5})?|(.+)")
-"""An IPv6 address in brackets, an IPv4 address, or an IPv6 address. The first two may have a port."""
+"""An entry: an IPv6 address in brackets, an IPv4 address, or an IPv6 address. The first two may have a port."""
 # A zone is meaningful only on the machine that wrote it.
 _ZONE: Final = re.compile(r"%[^/]*")
 _MAPPED: Final = "::ffff:"

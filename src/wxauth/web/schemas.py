@@ -38,12 +38,12 @@ from wxauth.texts import read_loosely
 from wxauth_guard.errors import FieldError, InvalidRequest
 
 _MAX_ERRORS: Final = 20
-"""The number of errors of one request that are reported.
+"""The largest number of errors that are reported for one request.
 
-Some bodies may have any fields, and the log repeats the errors.
+Some bodies may have any fields, and the log contains the errors, too.
 """
 _LONGEST_FIELD: Final = 64
-"""The number of characters of a field's name that are reported."""
+"""The largest number of characters of a field's name that are reported."""
 TEXT: Final = r"^[^\x00-\x1f\x7f]*$"
 """A pattern for text that is stored. It allows no control characters, because PostgreSQL refuses NUL."""
 StoredText = Annotated[str, StringConstraints(pattern=TEXT)]
@@ -97,7 +97,10 @@ Network = Annotated[
 
 
 def only_null(remedy: str = "") -> BeforeValidator:
-    """Return the validator of a field that can only be cleared. `remedy` says how to set it."""
+    """Return the validator of a field that can only be cleared.
+
+    `remedy` is the part of the message that says how to set it.
+    """
 
     def check(value: object) -> None:
         if value is not None:
@@ -128,7 +131,7 @@ class HasId(Protocol):
 
     @property
     def id(self) -> UUID:
-        """The id of the row, which is a UUIDv7."""
+        """The id of the row, which is a UUIDv7, so that it begins with the time when the row was created."""
 
 
 RowWithId = TypeVar("RowWithId", bound=HasId)
@@ -147,13 +150,16 @@ class Page(Generic[Row]):
     def of(cls: "type[Page[RowWithId]]", rows: Sequence[RowWithId], limit: int) -> "Page[RowWithId]":
         """Build a page from rows that were queried with `limit + 1`.
 
-        One row too many means that there is a next page.
+        If there is one row too many, there is a next page.
         """
         return cls.with_cursor(rows, limit, lambda last: cursor_at(last.id))
 
     @classmethod
     def with_cursor(cls, rows: Sequence[Row], limit: int, cursor: Callable[[Row], str]) -> Self:
-        """Build a page of a list that is not sorted by ids. `cursor` returns the cursor for the rows after a row."""
+        """Build a page of a list that is not sorted by ids.
+
+        `cursor` returns the cursor for the rows after a given row.
+        """
         return cls(rows[:limit], cursor(rows[limit - 1]) if len(rows) > limit else None)
 
 
@@ -163,7 +169,7 @@ def cursor_at(row_id: UUID) -> str:
 
 
 def id_in_cursor(cursor: str) -> UUID:
-    """Return the id in a cursor, which belongs to the last row before the page. Raises: ValueError."""
+    """Return the id in a cursor, which is the id of the last row before the page. Raises: ValueError."""
     if not _CURSOR.fullmatch(cursor):
         raise ValueError("Not a next_cursor of this list")
     return UUID(bytes=urlsafe_b64decode(cursor + "=="))
@@ -188,7 +194,7 @@ TimedCursor = Annotated[tuple[datetime, UUID], BeforeValidator(_place_in), WithJ
 
 
 class _OrEmpty:
-    """The mark in the documentation that a parameter may be the empty string, which means the same as absent."""
+    """The mark that documents that a parameter may be the empty string, which means the same as leaving it out."""
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         given = handler(schema)
@@ -253,7 +259,10 @@ class TimedPageQuery(PageQuery):
 
 
 def body_like(example: Mapping[str, Any], **more: Unpack[ConfigDict]) -> ConfigDict:
-    """Return the `model_config` of a body with this example. Its errors never repeat what was sent."""
+    """Return the `model_config` of a body with this example.
+
+    Validation errors of such a body never repeat its values.
+    """
     return ConfigDict(json_schema_extra={"examples": [dict(example)]}, hide_input_in_errors=True, **more)
 
 
@@ -280,7 +289,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_body(model: type[Model], body: bytes) -> Model:
-    """Validate a body of JSON. Raises: InvalidRequest."""
+    """Validate a JSON body. Raises: InvalidRequest."""
     try:
         return model.model_validate_json(body)
     except ValidationError as exc:
@@ -288,10 +297,10 @@ def read_body(model: type[Model], body: bytes) -> Model:
 
 
 def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Mapping[Any, Any] | None = None) -> Model:
-    """Read an invalid body as far as possible, without invalid optional fields. Raises: InvalidRequest.
+    """Read an invalid body without its invalid optional fields, as far as possible. Raises: InvalidRequest.
 
-    Half a character, as from cut text, only affects the field that contains it. If the model lists that field in
-    `cleaned`, it is accepted.
+    An incomplete character, for example at the end of cut text, only affects the field that contains it. If the model
+    lists that field in `cleaned`, the field is accepted.
     """
     validate: Any = model.__pydantic_validator__.validate_python
     is_json = errors[0]["type"] != "json_invalid"
@@ -324,7 +333,7 @@ def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Map
 
 
 def json_form(model: type[BaseModel]) -> str:
-    """Return the form of a body of this model as JSON, with its required fields, or otherwise its first field."""
+    """Return an example of a JSON body of this model. It has the required fields, or otherwise the first field."""
     fields = list(model.model_fields.items())
     shown = [each for each in fields if each[1].is_required()] or fields[:1]
     if issubclass(model, RootModel):
@@ -334,9 +343,11 @@ def json_form(model: type[BaseModel]) -> str:
 
 
 def check_place(model: type[BaseModel], errors: list[Any], elsewhere: Iterable[str]) -> None:
-    """Check that none of the fields that are missing from the body was sent elsewhere. Raises: InvalidRequest.
+    """Check that no field that is missing from the body was sent elsewhere.
 
     `elsewhere` are the names of the query parameters and headers.
+
+    Raises: InvalidRequest.
     """
     fields = _fields_of(model)
     sent = {fields[name] for name in elsewhere if name in fields}
@@ -369,7 +380,7 @@ def _halves_in(given: object, model: type[BaseModel], fields: Mapping[str, str])
 
 
 def errors_of(exc: ValidationError) -> list[Any]:
-    """Return pydantic's errors without the values."""
+    """Return pydantic's errors without the values that were sent."""
     return exc.errors(include_url=False, include_input=False)
 
 

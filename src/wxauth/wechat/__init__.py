@@ -1,1 +1,1 @@
-"""The calls to WeChat, its responses, and the messages that it pushes."""
+"""The calls to WeChat, the responses, and the messages that WeChat pushes."""

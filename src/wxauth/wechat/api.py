@@ -30,9 +30,10 @@ log = get_logger()
 
 @part
 class WeChatApi:
-    """Calls WeChat with the app's token. If WeChat refuses the token, it is renewed, and the call is sent again.
+    """A client for the APIs that require the app's access token.
 
-    This is safe, because WeChat does not execute a call whose token it refuses.
+    If WeChat refuses the token, the token is renewed, and the call is sent again. This is safe, because WeChat does not
+    execute a call whose token it refuses.
     """
 
     wechat: WeChat
@@ -114,7 +115,7 @@ class WeChatApi:
     ) -> T:
         content = (
             None if body is None else to_json(body)
-            # This JSON has no \uXXXX escapes, which msgSecCheck does not decode.
+            # This JSON contains no \uXXXX escapes, because msgSecCheck does not decode them.
         )
         # The time limit covers all requests, including those for a token.
         deadline = self.wechat.deadline(extra_time=extra_time)
@@ -152,7 +153,10 @@ async def _in_time(token: Coroutine[Any, Any, WeChatToken], deadline: float) -> 
 
 
 def _usable(name: str, is_good: Callable[[Any], object]) -> Callable[[dict[str, Any]], Any]:
-    """Return a function that reads a field of a response. It raises WeChatBadResponse if the value is not good."""
+    """Return a function that reads a field of a response.
+
+    It raises WeChatBadResponse if `is_good` rejects the value.
+    """
 
     def read(answer: dict[str, Any]) -> Any:
         if not is_good(value := answer.get(name)):
@@ -175,9 +179,9 @@ def session_key_signature(session_key: bytes, message: bytes = b"") -> str:
 
 
 def _picture(answer: dict[str, Any]) -> CodePicture:
-    """Return a picture with its type, detected by the first bytes. Raises: WeChatBadResponse.
+    """Return a picture with its type, which is detected from the first bytes. Raises: WeChatBadResponse.
 
-    The Content-Type is not used, because WeChat has sent pictures with that of JSON.
+    The Content-Type is not used, because WeChat has sent pictures with the Content-Type of JSON.
     """
     content = answer.get(PICTURE, b"")
     if content.startswith(b"\x89PNG\r\n\x1a\n"):

@@ -25,13 +25,13 @@ from wxauth.wechat.errcodes import FAULTS_OF_WECHAT, SYSTEM_BUSY, Api, errcode_l
 from wxauth.wechat.received import can_name_a_person, is_id, is_placeholder, read_json
 
 BUSY_PAUSE_SECONDS: Final = (0.1, 0.3)
-"""The pauses before the second and the third try after errcode -1, in seconds."""
+"""The pauses before the first and the second retry after errcode -1, in seconds."""
 
 _CONNECT_SHARE: Final = 0.4
-"""The share of an exchange's time that one connection attempt may take, so that time is left for the fallback host."""
+"""The share of an exchange's time limit that one connection attempt may take. The rest is for the fallback host."""
 _MADE_UP_CODE: Final = "000000000000"
 MAX_PICTURE: Final = 1024 * 1024
-"""The size limit of a picture in bytes. A mini-program code has about 100,000."""
+"""The size limit of a picture in bytes. A mini-program code has about 100,000 bytes."""
 PICTURE: Final = "picture"
 """The key under which `read` gets a response that is a picture instead of JSON."""
 
@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 class _Client(httpx.AsyncClient):
     async def send(self, request: httpx.Request, **_: Any) -> httpx.Response:
-        """Only send the request: store no cookie for the next user's request, follow no redirect, and log no URL."""
+        """Send the request, but store no cookie for the next user's request, follow no redirect, and log no URL."""
         # respx replaces this method in tests
         return await self._transport_for_url(request.url).handle_async_request(request)
 
@@ -79,7 +79,7 @@ class WeChatIdentity:
     openid: str
     unionid: str | None
     session_key: bytes | None = field(default=None, repr=False)
-    """The session_key as base64 text. Only a mini-program has one."""
+    """The session_key as base64 text; None for all other kinds of apps."""
     is_snapshot: bool = False
     """Whether the page was shown in WeChat's snapshot mode, in which this identity is invented."""
 
@@ -244,7 +244,7 @@ class WeChat:
     async def _ask(self, asked: _Call) -> dict[str, Any]:
         try:
             response = await self._send(asked)
-            # Our transport has read the body already, and reading it again takes 10 µs.
+            # Our transport has already read the body, and reading it again would take 10 µs.
             answer_read = response.extensions.get(ANSWER)
             body: bytes = await response.aread() if answer_read is None else answer_read.body
         except httpx.ReadTimeout as exc:
@@ -262,7 +262,7 @@ class WeChat:
         if asked.api == Api.MINI_PROGRAM_CODE and body.lstrip()[:1] != b"{":
             return {PICTURE: body}
         try:
-            answer = read_json(body)  # the Content-Type does not count
+            answer = read_json(body)  # the Content-Type does not matter
         except ValueError as exc:
             raise errors.WeChatBadResponse(_("WeChat's answer is not JSON")) from exc
         if not isinstance(answer, dict):
@@ -287,12 +287,12 @@ def report_misconfigured(event: str = "wechat_misconfigured", **fields: object) 
 
 
 def exchange_api(app: App) -> Api:
-    """Return the API that exchanges the codes of this kind of app."""
+    """Return the API that exchanges login codes for this kind of app."""
     return Api.CODE2SESSION if app.is_mini_program else Api.OAUTH_CODE
 
 
 def _login_query(app: App, code: str) -> str:
-    """Return the query of the request that exchanges a code."""
+    """Return the query of the request that exchanges a login code."""
     name = "js_code" if app.is_mini_program else "code"
     secret = quote(app.app_secret.get_secret_value(), safe="")
     query = f"appid={app.app_id}&secret={secret}&{name}={quote(code, safe='')}"

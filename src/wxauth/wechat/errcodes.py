@@ -1,10 +1,8 @@
 """The meaning of WeChat's errcodes, what an operator should do, and the error that each becomes.
 
 The table is `errcodes.csv`. A row without `at` applies to all APIs that have no row of their own. A row without an
-error becomes a WeChatBadResponse. If only the operator can end the failure, the error is WeChatMisconfigured, which is
-the only sign of that.
-
-Source: WeChat server API, the pages of the calls and the table of global return codes.
+error becomes a WeChatBadResponse. If only the operator can end the failure, the error is WeChatMisconfigured. Source:
+WeChat server API, the pages of the calls and the table of global return codes.
 """
 
 from collections.abc import Collection, Iterator
@@ -32,7 +30,7 @@ class Api(StrEnum):
 
     CODE2SESSION = "code2session", "/sns/jscode2session"
     OAUTH_CODE = "access_token", "/sns/oauth2/access_token"
-    """The API that exchanges the codes of apps other than mini-programs."""
+    """The API that exchanges the codes of all kinds of apps except mini-programs."""
     STABLE_TOKEN = "stable_token", "/cgi-bin/stable_token"
     PHONE_NUMBER = "getuserphonenumber", "/wxa/business/getuserphonenumber"
     CHECK_SESSION_KEY = "checksession", "/wxa/checksession"
@@ -63,7 +61,7 @@ _REMEDIES: Final = {
     "key": _("nothing: the next login stores a new session_key"),
     "secret": SECRET_NOT_TAKEN,
 }
-"""The instructions that several errcodes share, by their names in the table."""
+"""The instructions that several errcodes share, by the names that the table uses for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +71,14 @@ class Errcode:
     number: int
     meaning: Text | None = None
     remedy: Text | None = None
-    """The instruction for the operator."""
+    """The instruction for the operator on how to end the failure."""
     error: type[WeChatError] = WeChatBadResponse
     """The error that the errcode becomes.
 
     WeChatMisconfigured means that WeChat refuses all such calls of the app until the operator does something.
     """
     retry_after: int | None = None
-    """The seconds after which a retry may succeed."""
+    """The number of seconds after which a retry may succeed."""
     at: Collection[str] = ()
     """The APIs that the row applies to. If empty, it applies to all others."""
 

@@ -51,7 +51,7 @@ _REPAIRED: Final = str.maketrans({" ": "+", "-": "+", "_": "/", "\r": None, "\n"
 
 _E164: Final = re.compile(r"\+[1-9][0-9]{1,14}")
 _HOME: Final = "CN"
-"""The country of numbers that WeChat gives without a country code."""
+"""The region of numbers that WeChat sends without a country code."""
 _MAX_LENGTH: Final = 128
 _PLACEHOLDER: Final = re.compile(
     r"null|\\n|none|undefined|nan|nil|n/a|n\.a\.|na|0|-|object object|inf|tbd"
@@ -62,10 +62,10 @@ _PLACEHOLDER: Final = re.compile(
 _AROUND: Final = " \t\r\n()<>[]{}\"'"
 """The characters that may surround a placeholder, as in (null) or [object Object]."""
 _NO_ID: Final = re.compile(r"[-\u2212][0-9.,]+|[-+\u2212\xb1]?[0-9]([.,][0-9]+e[+-]?|e[+-])[0-9]+|(\$\{|\{\{).*")
-"""Numbers and variables that are no ids.
+"""The form of numbers and variables that cannot be ids.
 
 These are a negative number, such as -1, a rounded number, such as 1.38E+10, and a variable that was not replaced, such
-as ${id}. 5e13 is not among them, because hexadecimal ids can begin like that.
+as ${id}. The form excludes 5e13, because hexadecimal ids can begin like that.
 """
 _STAND_IN: Final = re.compile(
     r"微信用户|https?://(thirdwx\.qlogo\.cn/mmopen/vi_32/POgEwh4mIHO4|mmbiz\.qpic\.cn/mmbiz/icTdbqWNOwNRna42)"
@@ -102,9 +102,9 @@ WITHDRAWN_BY_CODE: Final[Mapping[str, Mapping[str, Collection[str]]]] = {
 }
 """The effect of each code of `RevokeInfo`, by kind of app: the user's fields that it withdraws, or the identity."""
 SIGNED_WITHIN: Final = timedelta(minutes=5)
-"""The time by which WeChat's timestamp may differ from our time.
+"""The time by which WeChat's timestamp may differ from ours.
 
-WeChat signs when it sends, and retries within seconds.
+WeChat signs a message when sending it, and resends within seconds.
 """
 
 LONGEST_NAME: Final = 64
@@ -135,10 +135,10 @@ def base64_bytes(text: str) -> bytes:
 
 
 def open_encrypted_data(encrypted_data: bytes, *, iv: bytes, session_key: bytes) -> dict[str, Any] | None:
-    """Decrypt to a JSON object; None if that fails. The session_key is base64 text, as WeChat sends it.
+    """Decrypt data to a JSON object. Return None if that fails.
 
-    Valid padding alone proves nothing, because one in 256 wrong keys yields it. But a wrong key never yields a JSON
-    object.
+    The session_key is base64 text, as WeChat sends it. Valid padding alone proves nothing, because one in 256 wrong
+    keys yields it. But a wrong key never yields a JSON object.
     """
     try:
         key = base64_bytes(session_key.decode())
@@ -152,7 +152,7 @@ def open_encrypted_data(encrypted_data: bytes, *, iv: bytes, session_key: bytes)
 
 
 def check_watermark(opened: Mapping[str, Any], *, app_id: str, now: datetime) -> None:
-    """Check that WeChat made the data for this app, and within the last day. Raises: InvalidRequest."""
+    """Check that WeChat created the data for this app within the last day. Raises: InvalidRequest."""
     match opened.get("watermark"):
         case {"appid": str(watermarked), "timestamp": int(timestamp)}:
             pass
@@ -184,8 +184,8 @@ def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
             number = phonenumbers.parse(f"+{country.removeprefix('+')}{pure}")
             is_good = phonenumbers.is_possible_number(number)
         else:
-            # A foreign number without its country code may be possible in China, so the number must even be valid
-            # there.
+            # A foreign number without its country code may be a possible number in China. Therefore the number must
+            # even be valid there.
             number = phonenumbers.parse(whole, _HOME)
             is_good = phonenumbers.is_valid_number(number)
     except phonenumbers.NumberParseException:
@@ -197,7 +197,7 @@ def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
 
 
 def is_stand_in(value: object) -> bool:
-    """Return whether this is the name, or one of the pictures, that WeChat gives for users who have given none."""
+    """Return whether this is the name, or one of the pictures, that WeChat sends for users who have set none."""
     return isinstance(value, str) and _STAND_IN.fullmatch(value) is not None
 
 
@@ -219,12 +219,11 @@ def is_id(value: object) -> TypeGuard[str]:
 
 
 def is_placeholder(text: str) -> bool:
-    """Return whether a program may have written this text for a missing id.
+    """Return whether a program may have written this text in place of a missing id.
 
-    As an id, it would merge many users into one.
-
-    Placeholders include zeros, as in a UUID of zeros, a text without letters and digits, a negative number, and a
-    number that a spreadsheet has rounded. Full-width letters count like others.
+    If it were used as an id, it would merge many users into one. Placeholders include zeros, as in a UUID of zeros, a
+    text without letters and digits, a negative number, and a number that a spreadsheet has rounded. Full-width letters
+    count as normal ones.
     """
     whole = (text if text.isascii() else unicodedata.normalize("NFKC", text)).lower()
     plain = whole.strip(_AROUND)
@@ -239,7 +238,7 @@ def is_placeholder(text: str) -> bool:
 def can_name_a_person(unionid: str) -> bool:
     """Return whether a unionid may join identities.
 
-    The length is not checked. It is 28 or 29, but WeChat may change it.
+    The length is not checked. At present it is 28 or 29, but WeChat may change it.
     """
     return _UNIONID.fullmatch(unionid) is not None and not is_placeholder(unionid)
 
@@ -254,7 +253,7 @@ class CodePicture:
 
 @dataclass(frozen=True, slots=True)
 class PushSignature:
-    """A signature by WeChat, and the message that it belongs to."""
+    """A signature of WeChat, with the message to which it belongs."""
 
     digest: bytes
     """The digest of the app and the signed text. Several pairs of timestamp and nonce may have the same."""
@@ -291,7 +290,7 @@ class WeChatMessage:
 
     @property
     def name(self) -> str:
-        """The Event, or otherwise the MsgType, fit for a log: up to 64 characters without control characters."""
+        """The Event, or otherwise the MsgType, made fit for the log: up to 64 characters, no control characters."""
         return _for_log(_text(self.fields.get("Event")) or _text(self.fields.get("MsgType")))
 
     @property
@@ -306,7 +305,7 @@ class WeChatMessage:
 
     @property
     def unknown_code(self) -> str | None:
-        """The RevokeInfo, fit for a log, if a user withdraws something that is unknown for this kind of app."""
+        """The RevokeInfo in a form for the log, if it has a code that is unknown for this kind of app."""
         if self.event != REVOKED or not self.revoked_codes.isdisjoint(WITHDRAWN_BY_CODE[self.app_kind]):
             return None
         return _for_log(str(self.fields.get("RevokeInfo", "")))
@@ -326,11 +325,11 @@ class Withdrawn(StrEnum):
     DATA = "data"
     """The user no longer shares some fields."""
     RISKY_PROFILE = "risky profile"
-    """WeChat has classified the name or the picture as risky."""
+    """WeChat has classified the user's name or picture as risky."""
     IDENTITY = "identity"
     """The user no longer uses the app."""
     ACCOUNT = "all"
-    """The WeChat account is closed."""
+    """The user's WeChat account is closed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -342,9 +341,9 @@ class Withdrawal:
     fields: tuple[str, ...] = ()
     """The user's fields to clear: `nickname`, `avatar_url`, `phone`."""
     mark: bytes
-    """The mark that identifies the message.
+    """The text that identifies the message.
 
-    It is the same for each delivery of the message, and different for others.
+    It is the same for each delivery of the message, and differs between messages.
     """
 
 
@@ -403,7 +402,7 @@ def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: dateti
 
 
 def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
-    """Return the withdrawal in a message; None if it withdraws nothing that is stored here.
+    """Return the withdrawal in a message, or None if nothing that is stored here is withdrawn.
 
     Raises: InvalidRequest; InvalidSignature, if the message is still encrypted.
     """

@@ -27,15 +27,17 @@ from wxauth.wechat.client import WeChat
 from wxauth.wechat.errcodes import DAILY_QUOTA, Api
 
 RENEWAL_LEAD: Final = timedelta(seconds=290)
-"""The time before a token expires when WeChat gives out the next one: five minutes, less some seconds to be safe."""
+"""The time before a token expires from which WeChat returns the next one: five minutes, less a few seconds to be safe.
+"""
 RENEWAL_SPREAD: Final = timedelta(seconds=60)
-"""The time over which processes spread their renewals, so that they do not all call WeChat at the same time."""
+"""The time over which processes spread their renewals, so that they do not all call WeChat at the same moment."""
 RENEWAL_PAUSE: Final = timedelta(seconds=30)
 """The pause between two requests for an app's token while WeChat still returns the old one."""
 FAILURE_PAUSE: Final = timedelta(seconds=5)
-"""The time during which all callers get a failure without a call to WeChat, unless the failure has a `retry_after`."""
+"""The time for which all callers get the last failure without a call to WeChat, unless the failure has a `retry_after`.
+"""
 LOOK_TIMEOUT_SECONDS: Final = 0.5
-"""How long a caller waits for WeChat's current token while the one in memory is still valid, in seconds."""
+"""The time that a caller waits for WeChat's current token while the token in memory is still valid, in seconds."""
 
 LONGEST_LIFE_SECONDS: Final = 7200
 """The longest lifetime of a token or a ticket, in seconds."""
@@ -53,7 +55,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class WeChatToken:
-    """An app's token, and the seconds until it expires."""
+    """An app's token, and the number of seconds until it expires."""
 
     value: SecretStr
     expires_in: int
@@ -66,28 +68,31 @@ class CachedSecret:
     value: str = field(default="", repr=False)
     ends_at: datetime = NEVER
     looked_at: datetime = NEVER
-    """When it was last requested from WeChat or read from the database, with or without success."""
+    """When the secret was last requested from WeChat or read from the database, with or without success."""
     renews_at: datetime = NEVER
-    """When to fetch the next one, while this one is still valid."""
+    """When the next one is fetched, while this one is still valid."""
     failure: WeChatError | None = None
     paused_until: datetime = NEVER
-    """Until then WeChat is not called again, because of `failure`."""
+    """The time until which WeChat is not called again, because of `failure`."""
 
     def is_good(self, now: datetime) -> bool:
-        """Return whether it is valid now."""
+        """Return whether the secret is valid now."""
         return now < self.ends_at
 
     def ensure_not_paused(self, now: datetime) -> None:
-        """Raise the failure of a moment ago, if WeChat must not be called yet. Raises: WeChatError."""
+        """Raise the most recent failure if WeChat must not be called yet. Raises: WeChatError."""
         if self.failure is not None and now < self.paused_until:
             raise again(self.failure, self.paused_until - now)
 
     def fail(self, failure: WeChatError, *, now: datetime, pause: timedelta) -> None:
-        """Remember that WeChat has just failed to return another one."""
+        """Remember that WeChat has just failed to return a new secret."""
         self.failure, self.looked_at, self.paused_until = failure, now, now + pause
 
     def take(self, value: str, expires_in: int, *, now: datetime) -> None:
-        """Keep what WeChat has given for `expires_in` seconds. The renewals of processes are spread at random."""
+        """Store the secret that WeChat has returned for `expires_in` seconds.
+
+        Each process renews it at a random time.
+        """
         jitter = random.random()  # noqa: S311 - so that not all processes renew at once
         self.value, self.failure, self.paused_until = value, None, NEVER
         self.looked_at, self.ends_at = now, now + timedelta(seconds=expires_in)
@@ -98,7 +103,7 @@ class CachedSecret:
 class _CachedToken(CachedSecret):
     is_refused: bool = False
     accepts_refusals_at: datetime = NEVER
-    """Refusals of the token before this time are ignored, because it was fetched again just now."""
+    """The time before which refusals of the token are ignored, because the token was fetched again just now."""
 
     def is_good(self, now: datetime) -> bool:
         return now < self.ends_at and not self.is_refused
@@ -148,7 +153,9 @@ class WeChatTokens:
         return WeChatToken(SecretStr(cached.value), min(max(0, left), LONGEST_LIFE_SECONDS))
 
     async def renew(self, app: App, *, refused: WeChatToken) -> WeChatToken:
-        """Return the app's token, after WeChat has refused this one. It is the same token if WeChat returns no other.
+        """Return the app's token after WeChat has refused one.
+
+        It is the refused token if WeChat returns no other.
 
         Raises: WeChatError.
         """
@@ -206,7 +213,10 @@ class WeChatTokens:
 
 
 def _key_of(app: App) -> _Key:
-    """Return the key of an app's token. After a change of the secret, the token is fetched again."""
+    """Return the key under which an app's token is cached.
+
+    A change of the app's secret changes the key, so a new token is fetched.
+    """
     return app.app_id, app.app_secret
 
 
@@ -229,7 +239,7 @@ def _pause_after(failure: WeChatError, now: datetime) -> timedelta:
 
 
 def again(failure: WeChatError, pause: timedelta) -> WeChatError:
-    """Copy a failure for another caller. One object that is raised repeatedly would collect all the tracebacks."""
+    """Copy a failure for another caller. An object that is raised repeatedly would collect all the tracebacks."""
     left = round(pause.total_seconds())
     retry_after = None if failure.retry_after is None else min(max(1, left), failure.retry_after)
     return type(failure)(failure.detail, errcode=failure.errcode, retry_after=retry_after)
