@@ -1,8 +1,8 @@
-// The session, and requests to /v1/admin. The access token is kept only in this module's memory.
+// The session, and the requests to /v1/admin. Only this module's memory contains the access token.
 
 const SESSION = 'session'
-const SPARE_MS = 30_000 // a token is renewed this long before its end
-const RENEWED_AFTER_MS = 300_000 // older tokens are renewed at the next use, so that a session in use does not end
+const SPARE_MS = 30_000 // the time before its end at which a token is renewed
+const RENEWED_AFTER_MS = 300_000 // older tokens are renewed at their next use, so that a session in use does not end
 const UNUSED_MS = 3_600_000
 
 let token = null
@@ -14,7 +14,7 @@ let usedAt = Date.now()
 let renewing = null
 let onEnd = () => {}
 
-/** A failure in the service's words, or `offline` if there was no answer. */
+/** A failure in the service's words, or `offline` if there was no response. */
 export class Failure extends Error {
   constructor({ status = 0, code = 'offline', title = '', detail = '', errors = [], wechat_errcode = null } = {}) {
     super(title || code)
@@ -22,25 +22,25 @@ export class Failure extends Error {
   }
 }
 
-/** The administrator or support user, or null. */
+/** Return the administrator or support user, or null. */
 export const administrator = () => user
 
-/** The claims of the access token, such as `iss` and `aud` of this deployment. */
+/** Return the claims of the access token, such as `iss` and `aud` of this deployment. */
 export const claims = () => JSON.parse(atob(token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/')))
 
-/** Whether the user has the role `admin`, not only `support`, which reads, bans and signs out. */
+/** Return whether the user has the role `admin`, not only `support`, which can read, ban and sign out. */
 export const mayAdminister = () => role === 'admin'
 
 /** Call the listener with the reason (`over`, `role`) when the session ends by itself. */
 export const whenItEnds = (listener) => (onEnd = listener)
 
-/** Record that somebody is using the page, so that the session continues. */
+/** Record that the user is active, so that the session continues. */
 export const noteUse = () => (usedAt = Date.now())
 
 /** Open a session with the `secret` of a link, or the `code` of a scan and its `code_verifier`. */
 export const openBy = async (opening) => keep(await ask('POST', SESSION, { body: opening }))
 
-/** Continue the session in the cookie. Returns whether there is one. */
+/** Continue the session in the cookie. Return whether there is one. */
 export async function resume() {
   try {
     const answer = await ask('PUT', SESSION)
@@ -62,7 +62,7 @@ export const post = (path, body) => request('POST', path, { body })
 export const patch = (path, body) => request('PATCH', path, { body })
 export const remove = (path) => request('DELETE', path)
 
-/** Send a request to /v1/admin. Returns its answer as JSON, or null. Raises: Failure. */
+/** Send a request to /v1/admin. Return its response as JSON, or null. Throws: Failure. */
 export async function request(method, path, { query, body } = {}) {
   const url = `../v1/admin${path}${queryOf(query)}`
   try {
@@ -75,7 +75,7 @@ export async function request(method, path, { query, body } = {}) {
   }
 }
 
-/** The items of a list, at most `atMost`. */
+/** Return the items of a list, at most `atMost`. */
 export async function all(path, query, atMost) {
   const items = []
   let cursor = null

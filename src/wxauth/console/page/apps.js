@@ -62,7 +62,7 @@ function showReport(app) {
   load(place, () => post(`${path(app)}/check`), report)
 }
 
-const STAFF = ['admin', 'support'] // roles that new users must not get
+const STAFF = ['admin', 'support'] // the roles that new users must not get
 const KINDS = ['mini_program', 'official_account', 'website', 'mobile_app']
 const SIGN_UPS = { '': 'signUpDefault', open: 'signUpOpen', closed: 'signUpClosed' }
 const UNIONIDS = { required: 'unionidRequired', optional: 'unionidOptional' }
@@ -101,7 +101,7 @@ function ask(app, reload) {
     onsubmit: async (values) => {
       const body = bodyOf(values, { ...known, logo: null })
       body.logo = await logo.picture()
-      if (app?.unionid === body.unionid) delete body.unionid // the unionid in force is shown even if not set
+      if (app?.unionid === body.unionid) delete body.unionid // the unionid in force is shown even if it is not set
       await (app ? patch(path(app), body) : post('/apps', body))
       toast(text('done'))
       reload()

@@ -7,13 +7,13 @@ const WIDTH = 600
 const HEIGHT = 180
 const BELOW = 26
 const ABOVE = 16
-const DIGIT = 14 // on a phone, where the type is larger
+const DIGIT = 14 // the width of a digit on a phone, where the type is larger
 const INTERVALS = 3
 
-/** The caption of these days, with the reader's time zone. */
+/** Return the caption of these days, with the reader's time zone. */
 export const lastDays = (days) => text('lastDays', { n: days.length, zone: zone() })
 
-/** A chart of one number per day. Its label describes it in words. */
+/** Return a chart of one number per day. Its label describes it in words. */
 export function chart(title, days, name) {
   const values = days.map((day) => day[name])
   const ticks = ticksFor(Math.max(...values))
@@ -53,7 +53,7 @@ export function chart(title, days, name) {
   return h('figure', { class: 'card' }, h('figcaption', {}, h('h2', {}, title), h('span', { class: 'quiet' }, lastDays(days))), drawing)
 }
 
-/** Round numbers from 0 to above this one: the axis of a chart. */
+/** Return round numbers from 0 to above this number, for the axis of a chart. */
 function ticksFor(most) {
   const power = 10 ** Math.max(0, Math.floor(Math.log10(most / INTERVALS)))
   const step = [1, 2, 5, 10].map((each) => each * power).find((each) => each * INTERVALS > most)

@@ -1,19 +1,21 @@
-// Events as files. Spreadsheet programs treat a cell that begins with one of these characters as a formula, which a
-// stranger may have put into a name.
+// Events as files. Spreadsheet programs treat a cell that begins with one of these characters as a formula, which an
+// attacker could have put into a name.
 
 const COLUMNS = ['id', 'type', 'at', 'actor', 'user_id', 'app_id', 'ip', 'data']
 const FORMULA = /^[=+\-@\t\r]/
 
-/** Comma-separated values (RFC 4180) with a header line. With the byte order mark, Excel reads the file as UTF-8. */
+/**
+ * Return comma-separated values (RFC 4180) with a header line. With the byte order mark, Excel reads the file as UTF-8.
+ */
 export function csv(events) {
   const rows = events.map((event) => COLUMNS.map((name) => (name === 'data' ? JSON.stringify(event.data) : event[name])))
   return `\uFEFF${[COLUMNS, ...rows].map((row) => row.map(cell).join(',')).join('\r\n')}\r\n`
 }
 
-/** One JSON document per line. */
+/** Return one JSON document per line. */
 export const jsonLines = (events) => events.map((event) => `${JSON.stringify(event)}\n`).join('')
 
-/** A cell that no program executes as a formula. */
+/** Return a cell that no program executes as a formula. */
 export function cell(value) {
   const plain = String(value ?? '')
   const harmless = FORMULA.test(plain) ? `'${plain}` : plain

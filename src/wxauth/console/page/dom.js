@@ -1,8 +1,9 @@
-// Makes elements without markup, so that a person's name can never become markup.
+// Elements that are made without markup, so that a user's name can never become markup.
 
 /**
- * An element with children. A function is a listener: `onclick` of clicks; what it returns cancels nothing, and a form
- * that has one never leaves the page. Names of DOM properties are set as properties; the rest as attributes.
+ * Make an element with children. A function is a listener (`onclick` for clicks). Its result cancels nothing, and a
+ * form with a listener never leaves the page. Names of DOM properties are set as properties, and the others as
+ * attributes.
  */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag)
@@ -18,7 +19,7 @@ export function h(tag, properties = {}, ...children) {
   return element
 }
 
-/** An SVG element with children. All names are attributes. */
+/** Make an SVG element with children. All names are attributes. */
 export function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS('http://www.w3.org/2000/svg', tag)
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value)

@@ -3,16 +3,16 @@
 import { code } from './parts.js'
 import { dateAndTime, isText, namesOf, number, phrase, text } from './texts.js'
 
-/** The types of events in the audit trail, in the order of their texts. */
+/** The types of events in the audit log, in the order of their texts. */
 export const TYPES = namesOf('event_')
 
-/** The types that siblings receive, also by webhook. */
+/** The types that other services receive, also by webhook. */
 export const SENT_TYPES = TYPES.filter((type) => /^(user|identity|consent|session)\./.test(type) && type !== 'user.exported')
 
-/** Types, each with its meaning. */
+/** Return types, each with its meaning. */
 export const withMeaning = (types) => types.map((type) => [type, text(`event_${type}`)])
 
-/** An event's sentence, in pieces; empty for an unknown type. `link` makes the link to a person. */
+/** Return an event's sentence, in pieces; empty for an unknown type. `link` makes the link to a user. */
 export function sentence({ type, data, actor }, link) {
   if (!isText(`event_${type}`)) return []
   return [text(type === 'user.created' && actor === 'operator' ? 'imported' : `event_${type}`), ...(DETAILS[type]?.(data, link) ?? named(data))]
@@ -51,7 +51,7 @@ const DETAILS = {
   'console.opened': ({ by }) => [{ scan: text('openedByScan'), link: text('openedByLink') }[by] ?? ''],
 }
 
-/** The subject of an event: a document, a client, a key, the changed fields. */
+/** Return the subject of an event, which is a document, a client, a key, or the changed fields. */
 function named({ document, version, name, client_id, kid, fields, names, label }) {
   const words = [
     document ? `${document} ${version}` : null,

@@ -1,4 +1,4 @@
-// The audit trail: who did what to whom, when and from where.
+// The audit log, which records who did what to whom, when and from where.
 
 import { all, get } from './api.js'
 import { csv, jsonLines } from './csv.js'
@@ -12,7 +12,7 @@ import { sentence, TYPES, withMeaning } from './event_sentences.js'
 const FOLLOW_MS = 3000
 const EXPORTED_AT_MOST = 100_000
 
-/** The index of the column that is the same for all events about one person. */
+/** The index of the column whose value is equal for all events about one user. */
 export const ABOUT = 3
 
 export const eventColumns = () => ['time', 'type', 'happened', 'about', 'actor', 'address'].map(text)
@@ -26,7 +26,7 @@ export const eventCells = (event) => [
   whole(event.ip),
 ]
 
-/** The event as a sentence, with its JSON. */
+/** Return the event as a sentence, with its JSON. */
 const happened = (event) => [
   h('div', { class: 'sentence' }, sentence(event, personOf)),
   h('details', { class: 'raw' }, h('summary', {}, text('raw')), h('pre', { tabIndex: 0 }, JSON.stringify(event, null, 2))),

@@ -2,7 +2,7 @@
 
 const TYPED_IN = 'input, select, textarea, summary, pre, dialog'
 
-/** Handle the keys of the page, except where somebody types. */
+/** Handle the keys of the page, except while the user types. */
 export function listenToKeys() {
   addEventListener('keydown', (event) => {
     const { key, target } = event
@@ -13,7 +13,7 @@ export function listenToKeys() {
   })
 }
 
-/** The row below or above that with the focus; the first one if no row has it. */
+/** Return the row below or above the row with the focus; the first row if no row has it. */
 function nextRow(target, isDown) {
   const row = target.closest('tr.opens')
   if (!row) return isDown ? document.querySelector('main tr.opens') : null

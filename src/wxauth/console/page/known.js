@@ -7,10 +7,10 @@ import { text } from './texts.js'
 
 const CHANGES_LOOKED_AT = 200
 
-/** The apps, with their roles of newcomers. The role `support` may not read these. */
+/** Return the apps, with the roles of their new users. The role `support` may not read these. */
 const knownApps = async () => (mayAdminister() ? (await get('/apps')).items : [])
 
-/** The roles that apps give, and those granted or revoked recently. */
+/** Return the roles that apps give, and the roles granted or revoked recently. */
 export async function knownRoles() {
   const [apps, changes] = await Promise.all([
     knownApps(),
@@ -21,7 +21,7 @@ export async function knownRoles() {
   return [...new Set(['admin', 'support', ...given, ...changed])]
 }
 
-/** A field for one role, with known roles as suggestions. */
+/** Return a field for one role, with known roles as suggestions. */
 export function roleField({ name, label, value }) {
   const suggested = h('datalist', { id: `known-${name}` })
   const made = field({ name, label, value })
@@ -29,12 +29,15 @@ export function roleField({ name, label, value }) {
   made.element.append(suggested)
   knownRoles().then(
     (roles) => suggested.append(...roles.map((role) => h('option', { value: role }))),
-    () => {}, // can be typed nevertheless
+    () => {}, // the role can still be typed
   )
   return made
 }
 
-/** A field for an app, chosen by its title. `none` is the text for no app. `kinds` limits the choice to these kinds. */
+/**
+ * Return a field for an app, chosen by its title. `none` is the text for no app. `kinds` limits the choice to these
+ * kinds.
+ */
 export function appField({ name, label, value, none, kinds }) {
   const options = [['', none], ...(value ? [[value, value]] : [])]
   const made = field({ name, label, type: 'select', value, options })

@@ -1,5 +1,5 @@
-// The frame: signing in, and the sections. The URL's fragment names the current view, so that it can be sent to a
-// colleague.
+// The frame, with signing in, and the sections. The URL's fragment names the current view, so that a user can send it
+// to a colleague.
 
 import { administrator, mayAdminister, noteUse, openBy, resume, signOut, whenItEnds } from './api.js'
 import { showApps } from './apps.js'
@@ -31,11 +31,11 @@ const SECTIONS = {
 const OF_SUPPORT = ['overview', 'users', 'events', 'signins']
 const COMMAND = 'wxauth admin link'
 
-let leave = () => {} // ends what the current section has running
+let leave = () => {} // ends the activities of the current section
 
 const sections = () => (mayAdminister() ? Object.keys(SECTIONS) : OF_SUPPORT)
 
-/** The section, id and query in the fragment, such as `#/users/ID?status=disabled`. */
+/** Return the section, id and query in the fragment, such as `#/users/ID?status=disabled`. */
 function whereTo() {
   const [path, query] = location.hash.replace(/^#\/?/, '').split('?')
   const [section, id] = path.split('/')
@@ -166,12 +166,13 @@ function showSignIn(message, kind = 'status') {
 
 async function start() {
   const scanned = comeBack()
-  await chooseLanguage() // that of the URL to which the browser has come back
+  await chooseLanguage() // the language of the URL that the browser has returned to
   document.documentElement.lang = language()
   whenItEnds((why) => showSignIn(text(why === 'role' ? 'endedRole' : 'endedOver'), 'alert'))
   for (const kind of ['pointerdown', 'keydown']) addEventListener(kind, noteUse, { passive: true })
   const secret = /^#link=(.+)$/.exec(location.hash)?.[1]
-  if (secret) history.replaceState(null, '', `${location.pathname}${location.search}#/overview`) // not in the history
+  // Removed from the history, too.
+  if (secret) history.replaceState(null, '', `${location.pathname}${location.search}#/overview`)
   addEventListener('hashchange', arrive)
   listenToKeys()
   try {
@@ -187,7 +188,7 @@ async function start() {
   }
 }
 
-/** Handle a new fragment: another section, or a link that was pasted into the address bar. */
+/** Handle a new fragment, which is another section, or a link that was pasted into the address bar. */
 function arrive() {
   if (location.hash.startsWith('#link=')) location.reload()
   else if (administrator()) show()

@@ -1,4 +1,4 @@
-// Merging two users into one, and taking an identity out of one.
+// The dialogs that merge two users, and split an identity from a user.
 
 import { get, post } from './api.js'
 import { h } from './dom.js'
@@ -28,7 +28,10 @@ export function merge(user) {
   })
 }
 
-/** A field for the other user of a merge. Its value names the user who `ends` and the one who `remains`, or is null. */
+/**
+ * Return a field for the other user of a merge. Its value names the user who `ends` and the one who `remains`, or is
+ * null.
+ */
 function otherUser(user) {
   let pair = null
   const searched = field({ name: 'other', label: text('mergeFind'), type: 'search', hint: text('searchUsersHint') })
@@ -60,14 +63,14 @@ function otherUser(user) {
   )
   searched.control.addEventListener('keydown', (event) => {
     if (event.key !== 'Enter' || event.isComposing) return
-    event.preventDefault() // submitting searches, and does not merge
+    event.preventDefault() // submitting the form searches, and does not merge
     go.click()
   })
   const element = h('div', { class: 'stack' }, h('div', { class: 'finder' }, searched.element, go), h('div', {}, trouble, found, compared))
   return { name: 'pair', element, value: () => pair }
 }
 
-/** The two users of a merge, side by side. */
+/** Return the two users of a merge, side by side. */
 function sideBySide({ ends, remains }) {
   const rows = [
     ['name', (user) => [picture(user), ' ', called(user)]],
@@ -86,7 +89,7 @@ function sideBySide({ ends, remains }) {
   return [scroller]
 }
 
-/** What the remaining user gets, and would not expect. */
+/** Return the data that the remaining user gets, and that an administrator might not expect. */
 function handedOver({ ends, remains }) {
   const names = { ends: called(ends), remains: called(remains) }
   const roles = ends.roles.filter((role) => !remains.roles.includes(role))
@@ -98,7 +101,7 @@ function handedOver({ ends, remains }) {
   ].filter(Boolean)
 }
 
-/** Ask which identity of a user becomes a user of its own, and take it out. */
+/** Ask which identity of a user becomes a new user, and split it. */
 export function split(user) {
   const { identities } = user
   const external = [user.external_id, ...(user.former_external_ids ?? [])].filter(Boolean)

@@ -1,4 +1,4 @@
-// Names in place of ids: who somebody is, read for all ids of a view at once.
+// Names in place of ids, which are read for all ids of a view in one request.
 
 import { get } from './api.js'
 import { h } from './dom.js'
@@ -8,23 +8,23 @@ import { text } from './texts.js'
 const UUID = /^[0-9a-f]{8}-[0-9a-f-]{27}$/
 const AT_ONCE = 100
 
-const known = new Map() // ids of people, with what is known of them, or its promise
-let wanted = [] // ids that the next request names
-let titles // of the apps, or its promise
+const known = new Map() // ids of users, with their known data, or its promise
+let wanted = [] // the ids that the next request names
+let titles // the titles of the apps, or their promise
 
-// A name that was stored before names were cleaned may show nothing.
+// A name that was stored before wxauth cleaned names might contain nothing visible.
 export const shown = (nickname) => (/[^\s\p{C}\p{M}\u115f\u1160\u2800\u3164\uffa0]/u.test(nickname ?? '') ? nickname : null)
 
-/** What a person is called everywhere: by the nickname, or as a user without one, with the end of the id. */
+/** Return the name of a user, which is the nickname, or "Unnamed" with the end of the id. */
 export const called = ({ id, nickname }) => shown(nickname) ?? text('namelessAs', { id: id.slice(-SHORT_ID) })
 
-/** Write a person's name on a link that has the end of the id beside it, which completes the name of the nameless. */
+/** Write a user's name on a link with the end of the id next to it, which completes the name of an unnamed user. */
 function write(link, user) {
   link.textContent = shown(user.nickname) ?? text('nameless')
   if (!shown(user.nickname)) link.setAttribute('aria-label', called(user))
 }
 
-/** A person, by name, linked to the page about them; or the name of another actor. */
+/** Return a user's name, linked to the page about them, or the name of another actor. */
 export function personOf(id, given) {
   if (!UUID.test(id)) return code(id)
   const nickname = shown(given)
@@ -33,7 +33,10 @@ export function personOf(id, given) {
   return h('span', { class: 'person' }, link, shortId(id))
 }
 
-/** A person's name, linked to the page about them, above app, device and address of the newest session: most people give no name. */
+/**
+ * Return a user's name, linked to the page about them, above app, device and address of the newest session, because
+ * most users give no name.
+ */
 export function nameAndPlaceOf(user) {
   const { id, identities } = user
   const link = h('a', { href: `#/users/${id}`, class: shown(user.nickname) ? '' : 'nameless' })
@@ -46,10 +49,12 @@ export function nameAndPlaceOf(user) {
   return h('div', { class: 'lines' }, h('span', { class: 'person' }, link, shortId(id)), place)
 }
 
-/** A person's name; null if they have none, nobody has this id, or it is no id. */
+/** Return a user's name; null if the user has none, does not exist, or the id is malformed. */
 export const nameOf = (id) => (UUID.test(id) ? glimpse(id).then((found) => shown(found?.nickname)) : Promise.resolve(null))
 
-/** What is known of a person; null if nobody has this id. Ids that are asked for in the same moment share a request. */
+/**
+ * Return the known data of a user; null if no user has this id. Ids that are requested in one moment share a request.
+ */
 function glimpse(id) {
   if (!known.has(id)) {
     if (!wanted.length) queueMicrotask(ask)
@@ -68,12 +73,12 @@ async function ask() {
     const items = await get('/names', { user_id: some }).then((answer) => answer.items, () => null)
     for (const id of some) {
       known.get(id).resolve(items?.find((each) => each.id === id) ?? null)
-      known.delete(id) // the next view asks again: a name may have changed
+      known.delete(id) // the next view requests it again, because a name might have changed
     }
   }
 }
 
-/** An app by its title, with its id. */
+/** Return an app's title, with its id. */
 export function appOf(id) {
   if (!id) return null
   const title = h('span', {})
@@ -81,7 +86,7 @@ export function appOf(id) {
   return h('span', { class: 'app' }, title, code(id))
 }
 
-/** The titles of the apps that have one, by id. */
+/** Return the titles of the apps that have one, by id. */
 function appTitles() {
   titles ??= get('/app_titles').then(
     ({ items }) => new Map(items.filter(({ title }) => title).map(({ app_id, title }) => [app_id, title])),
@@ -90,5 +95,5 @@ function appTitles() {
   return titles
 }
 
-/** Forget the titles of the apps: they have changed, or somebody else may look now. */
+/** Forget the titles of the apps, because they have changed, or another user has signed in. */
 export const forgetTitles = () => (titles = undefined)

@@ -1,4 +1,4 @@
-// The overview: numbers, the latest events, and problems.
+// The overview, with numbers, the latest events, and problems.
 
 import { claims, get, mayAdminister } from './api.js'
 import { chart, lastDays } from './chart.js'
@@ -11,7 +11,7 @@ import { webhooksAndTheirOldest } from './webhooks.js'
 const RANGES = [7, 30, 90, 365]
 const REFUSALS_LOOKED_AT = 200
 const REASONS_SHOWN = 5
-const KEY_IS_KEPT = 'wxauth.secret-key-is-kept' // nobody but a person knows
+const KEY_IS_KEPT = 'wxauth.secret-key-is-kept' // only the administrator knows this
 
 export function showOverview(main) {
   const first = h('div', {})
@@ -61,7 +61,7 @@ const charted = (days) => [
   asTable(days),
 ]
 
-/** Why logins are refused today, the most frequent reason first. */
+/** Return why logins were refused today, the most frequent reason first. */
 function whyRefused({ items, next_cursor: isMore }) {
   const times = {}
   for (const { code, count } of items) times[code] = (times[code] ?? 0) + count
@@ -76,7 +76,7 @@ function whyRefused({ items, next_cursor: isMore }) {
   )
 }
 
-/** What a new deployment still lacks, step by step, with what to paste. Nothing once all is done. */
+/** Show what a new deployment still lacks, step by step, with texts to paste. It is empty when all is done. */
 async function firstSteps(place, days) {
   const { iss, aud } = claims()
   const answers = await Promise.all([get('/apps'), get('/clients')]).catch(() => null)
@@ -103,7 +103,7 @@ const keptButton = (place, days) =>
     firstSteps(place, days)
   }, { kind: 'small' })
 
-/** A number, and others to compare it with. */
+/** Return a number, with others to compare it with. */
 const tile = (name, value, ...others) =>
   h('p', { class: 'tile', title: [value, ...others].join().includes('≈') ? text('estimated') : null }, h('strong', {}, value), h('span', {}, text(name)), others.map((each) => h('small', {}, each)))
 
@@ -119,7 +119,9 @@ const asTable = (days) =>
     ).elements,
   )
 
-/** The oldest delivery that waits to be sent, if one does. Deliveries of a disabled webhook do not count as waiting. */
+/**
+ * Return the oldest delivery that waits to be sent, if there is one. Deliveries of a disabled webhook do not count.
+ */
 function oldest(found) {
   const linked = ({ name }) => h('a', { href: `#/webhooks/${encodeURIComponent(name)}` }, name)
   const disabled = found.filter(({ is_enabled }) => !is_enabled)
@@ -135,7 +137,7 @@ function oldest(found) {
   return part(text('oldestDelivery'), shown)
 }
 
-/** The report of a check: problems first. Good results are counted, and listed when unfolded. */
+/** Return the report of a check, with problems first. Good results are counted, and listed when unfolded. */
 export function report({ items }) {
   const rows = (results) =>
     results.map(({ name, level, message }) => [tag(text(`level_${level}`), level), [h('strong', {}, name), h('div', {}, message)]])

@@ -1,16 +1,16 @@
-// The parts that sections share: lists, dialogs, forms, and how loading and failures are shown.
+// The parts that sections share, which are lists, dialogs, forms, and the display of loading and failures.
 
 import { h } from './dom.js'
 import { actOn, dateAndTime, number, text } from './texts.js'
 
-/** Show in `place` that `ask` is loading, then the result of `render` for its answer, or the failure. */
+/** Show in `place` that `ask` is loading, then the result of `render` for its response, or the failure. */
 export async function load(place, ask, render) {
   const turn = (place.turn = (place.turn ?? 0) + 1)
   place.setAttribute('aria-busy', 'true')
   place.replaceChildren(skeleton())
   try {
     const answer = await ask()
-    if (place.turn !== turn) return // overtaken by a newer call
+    if (place.turn !== turn) return // a newer call was faster
     place.replaceChildren(...[render(answer)].flat(2).filter(Boolean))
   } catch (failure) {
     if (place.turn !== turn) return
@@ -21,7 +21,7 @@ export async function load(place, ask, render) {
   }
 }
 
-/** What will be there soon, in grey. */
+/** Return a placeholder, in grey, for content that is loading. */
 const skeleton = () =>
   h(
     'div',
@@ -30,10 +30,15 @@ const skeleton = () =>
     Array.from({ length: SKELETON_LINES }, () => h('div', { 'aria-hidden': 'true' })),
   )
 
-/** Whether trying again can help: there was no answer, a fault of the service, or too many requests. */
+/**
+ * Return whether trying again can help, because there was no response, a fault of the service, or too many requests.
+ */
 const isTransient = ({ status }) => !status || status === 429 || status >= 500
 
-/** A failure for the reader: one sentence, what is wrong with each field, and the code to look up if somebody has to act. */
+/**
+ * Return a failure for the reader, with one sentence, the fault of each field, and the code to look up if action is
+ * needed.
+ */
 export function failed(failure) {
   const told =
     failure.code === 'login_too_old'
@@ -53,11 +58,11 @@ export function failed(failure) {
 }
 
 /**
- * A table. Each row is a list of cells, and opens by a press if the list has the member `open`. On a narrow screen a
- * row is a card, and each cell shows its column's name. `nothing` is shown if there is no row.
+ * Return a table. Each row is a list of cells. If the list has the member `open`, a press opens the row. On a narrow
+ * screen, a row is a card, and each cell shows its column's name. `nothing` is shown if there are no rows.
  */
 export function table(caption, columns, rows, nothing = h('p', {}, text('empty'))) {
-  // Roles are explicit, because browsers drop them from a table whose rows are displayed as blocks.
+  // The roles are explicit, because browsers drop them from a table whose rows are displayed as blocks.
   const headers = columns.map((name) => h('th', { scope: 'col', role: 'columnheader' }, name))
   const row = (cells) => opening(h('tr', { role: 'row' }, cells.map((cell, place) => cellOf(cell, columns[place]))), cells.open)
   const body = h('tbody', { role: 'rowgroup' }, rows.map(row))
@@ -79,11 +84,11 @@ export function table(caption, columns, rows, nothing = h('p', {}, text('empty')
   return { elements: [scroller, empty], append: add('append'), prepend: add('prepend'), size: () => body.children.length }
 }
 
-/** Make a row open by a press anywhere but on its links and buttons, and by Enter. */
+/** Make a row open by Enter, and by a press anywhere except on its links and buttons. */
 function opening(row, open) {
   if (!open) return row
   row.className = 'opens'
-  row.tabIndex = -1 // reached by the arrow keys: see `keyboard.js`
+  row.tabIndex = -1 // reached with the arrow keys, see `keyboard.js`
   row.addEventListener('click', ({ target }) => target.closest(PRESSED_ITSELF) || getSelection().toString() || open(row))
   row.addEventListener('keydown', ({ key, target }) => key === 'Enter' && target === row && open(row))
   return row
@@ -97,9 +102,10 @@ function cellOf(cell, column) {
 }
 
 /**
- * A list that is loaded by cursor, with a count of the items shown. `ask(cursor)` returns a page, and `cells` the row
- * of an item. `open(item)` returns what opens the item, called with its row, or null. `nothing()` is shown if there is no item. A page may
- * be incomplete, because a search stops after a second; the next page continues there.
+ * Return a list that is loaded by cursor, with a count of the items shown. `ask(cursor)` returns a page, and `cells`
+ * the row of an item. `open(item)` returns a function that opens the item, called with its row, or null. `nothing()` is
+ * shown if there are no items. A page can be incomplete, because a search stops after a second. The next page continues
+ * there.
  */
 export function list({ place, caption, columns, ask, cells, open = () => null, nothing, onFirst = () => {} }) {
   const row = (item) => Object.assign(cells(item), { open: open(item) })
@@ -139,7 +145,10 @@ export function list({ place, caption, columns, ask, cells, open = () => null, n
   )
 }
 
-/** Run `act` with its button disabled. Shows a failure in `trouble`, or as a message if that was removed. Returns whether it succeeded. */
+/**
+ * Run `act` with its button disabled. Show a failure in `trouble`, or as a message if that was removed. Return whether
+ * it succeeded.
+ */
 export async function busy(button, trouble, act) {
   button.disabled = true
   button.setAttribute('aria-busy', 'true')
@@ -166,21 +175,21 @@ const NOTHING = '–'
 let toastTimer
 const toaster = () => document.getElementById('toast') ?? document.body.appendChild(h('div', { id: 'toast' }))
 
-/** Show a message for a moment, a long one for longer. */
+/** Show a message for a moment, and a long message for longer. */
 export function toast(message) {
   toaster().replaceChildren(h('p', { role: 'status' }, message))
   clearTimeout(toastTimer)
   toastTimer = setTimeout(() => toaster().replaceChildren(), Math.max(5000, 100 * message.length))
 }
 
-/** A button that acts without confirmation. */
+/** Return a button that acts without confirmation. */
 export function act(name, onclick, { kind = '', label } = {}) {
   return h('button', { type: 'button', class: kind, onclick, 'aria-label': label }, text(name))
 }
 
 /**
- * A dialog that explains an action, with fields and a button. The button calls `onsubmit(values)`. If that fails, the
- * dialog stays open and shows the failure.
+ * Show a dialog that explains an action, with fields and a button. The button calls `onsubmit(values)`. If that fails,
+ * the dialog stays open and shows the failure.
  */
 export function dialog({ title, lead, fields = [], name, kind = 'primary', size, onsubmit, allow = () => true }) {
   const trouble = h('div', {})
@@ -211,17 +220,17 @@ export function dialog({ title, lead, fields = [], name, kind = 'primary', size,
   return element
 }
 
-/** Ask for confirmation of something irreversible. */
+/** Ask for confirmation of an action that cannot be undone. */
 export const sure = (title, lead, name, onsubmit, fields = []) => dialog({ title, lead, fields, name, kind: 'danger', onsubmit })
 
-/** A small button about the thing of this name, which its label has. */
+/** Return a small button about the object with this name, which its label contains. */
 export const actAbout = (what, name, onclick) => act(what, onclick, { kind: 'small', label: actOn(what, name) })
 
-/** The same for something irreversible: asks for confirmation first. */
+/** Return a small button for an action that cannot be undone, which asks for confirmation first. */
 export const sureAbout = (what, name, lead, onsubmit, { kind = 'small danger', fields = () => [] } = {}) =>
   act(what, () => sure(actOn(what, name), text(lead), what, onsubmit, fields()), { kind, label: actOn(what, name) })
 
-/** The acts on a thing of this name: one is a button, several are behind one. */
+/** Return the actions on the object with this name. A single action is a button, and several are behind one button. */
 export function menu(name, acts) {
   if (acts.length < 2) return acts
   const list = h('div', { class: 'row-menu', popover: 'auto' }, acts)
@@ -236,10 +245,13 @@ export function menu(name, acts) {
   return [button, list]
 }
 
-/** The options of a field, from the names of their texts by value. */
+/** Return the options of a field, from the names of their texts by value. */
 export const optionsOf = (names) => Object.entries(names).map(([value, name]) => [value, text(name)])
 
-/** A field of a form, with its label. `type` is that of an input, `textarea`, or `select` with `options`. `read` makes a value of the text. */
+/**
+ * Return a field of a form, with its label. `type` is the type of an input, `textarea`, or `select` with `options`.
+ * `read` turns the text into a value.
+ */
 export function field({ name, label, hint, type = 'text', value = '', options = [], required = false, read = (typed) => typed, ...others }) {
   const id = `field-${name}`
   const hinted = hint ? { 'aria-describedby': `${id}-hint` } : {}
@@ -259,7 +271,10 @@ export function field({ name, label, hint, type = 'text', value = '', options = 
 
 const isEmpty = (value) => value === null || value === '' || value === false || (Array.isArray(value) && !value.length)
 
-/** A request's body: a form's values, except empty ones that were empty before. What was not empty is cleared by null. */
+/**
+ * Return a request's body, with a form's values, except empty ones that were empty before. A value that was not empty
+ * is cleared by null.
+ */
 export const bodyOf = (values, known) =>
   Object.fromEntries(
     Object.entries(values)
@@ -267,7 +282,9 @@ export const bodyOf = (values, known) =>
       .map(([name, value]) => [name, value === '' ? null : value]),
   )
 
-/** A field for a small picture. `picture()` is its `data:` URL; undefined, so unchanged, if none is chosen. */
+/**
+ * Return a field for a small picture. `picture()` returns its `data:` URL, or undefined (unchanged) if none is chosen.
+ */
 export function logoField() {
   const made = field({ name: 'logo', label: text('logo'), type: 'file', accept: 'image/png, image/jpeg, image/webp', hint: text('logoHint') })
   made.value = () => ''
@@ -282,11 +299,11 @@ export function logoField() {
   return made
 }
 
-/** A field for a template of claims. */
+/** Return a field for a template of claims. */
 export const claimsField = (claims, hint) =>
   field({ name: 'claims', label: text('claims'), type: 'textarea', value: claims && JSON.stringify(claims), hint: text(hint), read: (typed) => typed && typedJson(typed) })
 
-/** The JSON that somebody has typed; or the text, which the service refuses by its rule. */
+/** Return the JSON that the user has typed, or the text, which the service then refuses. */
 export function typedJson(text) {
   try {
     return JSON.parse(text)
@@ -297,14 +314,15 @@ export function typedJson(text) {
 
 /**
  * Add a button for each known word to a field of several words. It adds or removes the word. `known` is a list of
- * words, each optionally with its meaning, or a promise of one. */
+ * words, each optionally with its meaning, or a promise of such a list.
+ */
 export function withChoices(typed, known, separator = ', ') {
   const { control, element } = typed
   const place = h('div', {})
   element.append(place)
   Promise.resolve(known).then(
     (there) => there.length && place.append(choices(control, there, separator)),
-    () => {}, // can be typed nevertheless
+    () => {}, // the word can still be typed
   )
   return typed
 }
@@ -331,7 +349,10 @@ function choices(control, there, separator) {
   return there.length > SHOWN_CHOICES ? h('details', {}, h('summary', {}, text('choose')), all) : all
 }
 
-/** A field for a time in the reader's zone, with a button for each of these numbers of days from now. Its value has an offset, or is empty. */
+/**
+ * Return a field for a time in the reader's zone, with a button for each of these numbers of days from now. Its value
+ * has an offset, or is empty.
+ */
 export function moment({ value, days = [], ...others }) {
   const made = field({ ...others, type: 'datetime-local', value: local(value) })
   const typed = made.value
@@ -345,20 +366,20 @@ export function moment({ value, days = [], ...others }) {
   return made
 }
 
-/** A time in the form of an input's value, in the reader's zone. */
+/** Return a time in the form of an input's value, in the reader's zone. */
 function local(iso) {
   const at = new Date(iso ?? NaN)
   return Number.isNaN(at.getTime()) ? '' : new Date(at - at.getTimezoneOffset() * 60_000).toISOString().slice(0, 16)
 }
 
-/** A field of words that are ticked, not typed. */
+/** Return a field of words that are ticked, not typed. */
 export function ticks({ name, label, value, known }) {
   const made = known.map((word) => field({ name: `${name}-${word}`, label: h('code', {}, word), type: 'checkbox', value: value.includes(word) }))
   const ticked = () => known.filter((_, place) => made[place].value())
   return { name, value: ticked, element: h('fieldset', { class: 'tiles' }, h('legend', {}, label), made.map(({ element }) => element)) }
 }
 
-/** The words of a typed text, which may have several lines. */
+/** Return the words of a typed text, which can have several lines. */
 export const words = (typed) => typed.split(/[\s,，]+/).filter(Boolean)
 
 /** Show a secret, which cannot be shown again. */
@@ -369,7 +390,7 @@ export function showSecret(name, secret) {
   popUp(text('secretOf', { name }), [h('p', {}, text('secretOnce')), labelled], { acts: [show, copier(secret)] })
 }
 
-/** Show something in a dialog that only closes. */
+/** Show content in a dialog that has no action except closing. */
 export function popUp(title, content, { acts = [], size, kind = 'primary' } = {}) {
   const close = act('close', () => element.close(), { kind })
   const heading = h('h2', { id: 'dialog-title' }, title)
@@ -380,7 +401,7 @@ export function popUp(title, content, { acts = [], size, kind = 'primary' } = {}
   return element
 }
 
-/** A button that copies a value. */
+/** Return a button that copies a value. */
 export function copier(value, label) {
   const button = act(
     'copy',
@@ -394,13 +415,13 @@ export function copier(value, label) {
   return button
 }
 
-/** A time in the reader's zone, with UTC as its tooltip. */
+/** Return a time in the reader's zone, with UTC as its tooltip. */
 export const time = (iso) => (iso ? h('time', { dateTime: iso, title: iso }, dateAndTime(iso)) : NOTHING)
 
-/** Text to be read letter by letter. It stays on one line if it is no longer than an id. */
+/** Return a text to be read letter by letter. It stays on one line if it is no longer than an id. */
 export const code = (value) => (value ? h('code', { class: value.length > LONGEST_LINE ? '' : 'whole' }, value) : NOTHING)
 
-/** The last letters of an id, which distinguish people. A press copies the whole id. */
+/** Return the last letters of an id, which distinguish users. A press copies the whole id. */
 export function shortId(id) {
   const button = h('button', { type: 'button', class: 'id', title: id }, h('span', { class: 'unseen' }, `${text('copy')} `), id.slice(-SHORT_ID))
   button.addEventListener('click', async () => {
@@ -410,19 +431,19 @@ export function shortId(id) {
   return button
 }
 
-/** A number, an address or the like, which is never wrapped. */
+/** Return a number, an address or a similar value, which is never wrapped. */
 export const whole = (value) => (value ? h('span', { class: 'whole' }, value) : NOTHING)
 
 export const tag = (name, kind = '') => h('span', { class: `tag ${kind}` }, name)
 
-/** Terms with their values, in two columns. */
+/** Return terms with their values, in two columns. */
 export const facts = (pairs) =>
   h('dl', { class: 'facts' }, pairs.filter(Boolean).map(([term, value]) => [h('dt', {}, term), h('dd', {}, [value ?? NOTHING].flat())]))
 
-/** A part of a section, with its heading. */
+/** Return a part of a section, with its heading. */
 export const part = (title, ...content) => h('section', { class: 'card' }, h('h2', {}, title), ...content)
 
-/** Go to this fragment; if it is shown already, show it again. */
+/** Go to this fragment, or show it again if it is already shown. */
 export function goTo(target) {
   if (location.hash === target) dispatchEvent(new HashChangeEvent('hashchange'))
   else location.hash = target

@@ -1,4 +1,4 @@
-// The section about one person: their data, and the actions on it.
+// The section about one user, with their data, and the actions on it.
 
 import { get, mayAdminister, patch, queryOf, remove } from './api.js'
 import { h } from './dom.js'
@@ -20,9 +20,10 @@ export function showPerson(main, { id }) {
   const reload = () =>
     load(
       place,
-      () => get(`/users/${encodeURIComponent(id)}`), // may be from a handwritten link
+      () => get(`/users/${encodeURIComponent(id)}`), // the id might come from a handwritten link
       (user) => {
-        if (place.isConnected) document.title = `${(main.querySelector('h1').textContent = called(user))} · wxauth` // distinguishes tabs
+        // The title tells tabs apart.
+        if (place.isConnected) document.title = `${(main.querySelector('h1').textContent = called(user))} · wxauth`
         return person(user, reload)
       },
     )
@@ -115,11 +116,11 @@ function person(user, reload) {
   ]
 }
 
-/** What a person's profile has besides name and picture. */
+/** Return the fields of a user's profile besides name and picture. */
 const profile = (user) =>
   namesOf('profile_').flatMap((name) => (user[name] && !['nickname', 'avatar_url'].includes(name) ? [[text(`profile_${name}`), user[name]]] : []))
 
-/** The newest ban's actor, which the trail has. */
+/** Return the actor of the newest ban, from the audit log. */
 function whoBanned({ id }) {
   const place = h('span', {}, '…')
   get('/events', { user_id: id, type: 'user.banned', limit: 1 }).then(
@@ -132,7 +133,7 @@ function whoBanned({ id }) {
 function rolesForm(user, changed) {
   const typed = field({ name: 'roles', label: text('roles'), value: user.roles.join(', '), hint: text('rolesHint'), read: words })
   const roles = withChoices(typed, knownRoles().then((known) => known.map((role) => [role])))
-  typed.element.querySelector('label').className = 'unseen' // the card's heading says it
+  typed.element.querySelector('label').className = 'unseen' // the card's heading already says it
   const save = h('button', { disabled: true }, text('save'))
   const trouble = h('div', {})
   const oninput = () => (save.disabled = roles.value().join() === user.roles.join())
@@ -140,7 +141,7 @@ function rolesForm(user, changed) {
   return h('form', { oninput, onsubmit }, roles.element, trouble, h('p', { class: 'acts' }, save))
 }
 
-/** The attributes of a person, which an administrator sets one by one. */
+/** Return the attributes of a user, which an administrator sets one by one. */
 function attributesOf(user, changed) {
   const shown = facts(Object.entries(user.attributes).map(([name, value]) => [name, code(JSON.stringify(value))]))
   if (!mayAdminister()) return [shown]
@@ -173,7 +174,7 @@ const cellsOf = (session) => [
   [time(session.last_used_at), below(loginsFrom(session.ip))],
 ]
 
-/** Who may do what at which resource. A client that nobody has registered is known by its host. */
+/** Return which client may do what at which resource. A client that is not registered is known by its host. */
 const usesOf = ({ client, resource, scopes }) => [
   h('strong', {}, client.host ?? client.title),
   ...(client.host ? [below(client.title)] : []),
@@ -181,13 +182,13 @@ const usesOf = ({ client, resource, scopes }) => [
   ...scopes.map((scope) => tag(scope)),
 ]
 
-/** The address from which a session was opened, and the device if that was another one. */
+/** Return the address from which a session was opened, and the device if it was another one. */
 const openedFrom = ({ opened, device }) =>
   [below(loginsFrom(opened.ip)), opened.device !== device ? below(opened.device ?? text('unknownDevice')) : null].filter(Boolean)
 
 const below = (words) => h('small', {}, words)
 
-/** An address, linked to the logins from there. */
+/** Return an address, linked to the logins from there. */
 const loginsFrom = (ip) => (ip ? h('a', { class: 'whole', href: `#/signins${queryOf({ network: ip })}`, title: text('loginsFrom') }, ip) : whole(ip))
 
 const endedDevices = (sessions) =>
@@ -207,7 +208,7 @@ const consents = (given) =>
     given.map((each) => [each.document, each.version, time(each.given_at), time(each.withdrawn_at)]),
   ).elements
 
-/** What happened to a person. Each look at this page is a read by staff; they would hide all else. */
+/** Return the events about a user. Views of this page by staff are left out, because they would hide the rest. */
 function eventsOf(user) {
   const place = h('div', {})
   list({
@@ -221,7 +222,7 @@ function eventsOf(user) {
   return place
 }
 
-/** The rest of the trail about a person: who has read of them, and what they have done. */
+/** Return links to the rest of the audit log about a user, which is who has viewed them, and what they have done. */
 const elsewhere = ({ id }) =>
   h('p', { class: 'acts' }, [
     h('a', { class: 'back', href: `#/events${queryOf({ user_id: id, type: 'staff.read' })}` }, text('whoRead')),

@@ -1,20 +1,21 @@
-// Logging in by scan: the code flow with PKCE (OpenID Connect, RFC 7636, RFC 9207) at the service's own /v1/authorize.
+// The login by scan, which uses the code flow with PKCE (OpenID Connect, RFC 7636, RFC 9207) at the service's own
+// /v1/authorize.
 
 import { Failure } from './api.js'
 import { language, text } from './texts.js'
 
-const ATTEMPT = 'console/login' // per tab: an attempt begun elsewhere cannot end here
+const ATTEMPT = 'console/login' // stored per tab, so that an attempt begun elsewhere cannot end here
 const CLIENT = 'wxauth-admin'
 const SCOPE = 'wxauth:admin'
 const METADATA = '../.well-known/openid-configuration'
 
-/** Open the page with the code. Raises: Failure. */
+/** Open the page with the QR code. Throws: Failure. */
 export async function beginScan() {
   const answer = await fetch(METADATA).catch(() => null)
   if (!answer?.ok) throw new Failure({ status: answer?.status, code: answer ? `http_${answer.status}` : 'offline' })
   const { issuer, authorization_endpoint } = await answer.json()
   const own = `${issuer}/admin/`
-  // The browser returns to that address, where an attempt begun at another one would be unknown.
+  // The browser returns to the issuer's address, where an attempt begun at another address would be unknown.
   if (new URL('.', location.href).href !== own)
     throw new Failure({ code: 'other_address', title: text('scanElsewhere'), detail: own })
   const state = random()
@@ -35,8 +36,9 @@ export async function beginScan() {
 }
 
 /**
- * The result of a scan, when the browser returns: `opening`, to open a session with, or `refused`, the reason. Null
- * if the browser does not return from a scan. Removes it from the address and the history.
+ * Return the result of a scan when the browser returns. It is `opening`, to open a session with, or `refused`, the
+ * reason. It is null if the browser does not return from a scan. The result is removed from the address and the
+ * history.
  */
 export function comeBack() {
   const told = new URLSearchParams(location.search)
@@ -44,7 +46,8 @@ export function comeBack() {
   const attempt = JSON.parse(sessionStorage.getItem(ATTEMPT))
   sessionStorage.removeItem(ATTEMPT)
   history.replaceState(null, '', location.pathname + (attempt?.view ?? ''))
-  // Anybody can make a link with a code of their own, and others would then administer in their name.
+  // An attacker could make a link with a code of their own, and the victim would then administer in the attacker's
+  // name.
   if (!attempt || told.get('state') !== attempt.state || told.get('iss') !== attempt.issuer) return { refused: 'scanNotOurs' }
   if (!told.has('code')) return { refused: told.get('error') === 'access_denied' ? 'scanDenied' : 'scanFailed' }
   return { opening: { code: told.get('code'), code_verifier: attempt.verifier } }

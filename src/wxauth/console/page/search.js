@@ -1,4 +1,4 @@
-// Searching: one row with the search field and a chip for each filter. The search is kept in the URL's fragment.
+// The search, which is one row with the search field and a chip for each filter. The URL's fragment stores the search.
 
 import { queryOf } from './api.js'
 import { h } from './dom.js'
@@ -7,9 +7,9 @@ import { act, field, goTo, list, words } from './parts.js'
 import { text } from './texts.js'
 
 /**
- * A form whose fields become the URL's query. The first is the most common one. Each other field is behind a chip that
- * names it, with its value if it is in use. `kept` are parameters that a search does not change, and `others` further
- * elements of the row.
+ * Return a form whose fields become the URL's query. The first field is the most common one. Each other field is behind
+ * a chip with its name, and with its value if it is in use. `kept` are parameters that a search does not change, and
+ * `others` further elements of the row.
  */
 export function filters(fields, section, { kept = {}, others = [] } = {}) {
   const [first, ...rest] = fields
@@ -34,14 +34,16 @@ export function filters(fields, section, { kept = {}, others = [] } = {}) {
   return form
 }
 
-/** The placeholder of the search field is its example, or else its label. Screen readers read label and hint as before. */
+/**
+ * Show the example of the search field, or its label, as its placeholder. Screen readers read label and hint as before.
+ */
 function asPlaceholder({ control, element }) {
   control.placeholder ||= element.querySelector('label').textContent
   const hint = element.querySelector('small')
   if (hint) hint.className = 'unseen'
 }
 
-/** A chip that opens a filter. */
+/** Return a chip that opens a filter. */
 function filter(made, clear) {
   const label = made.element.querySelector('label').textContent
   const shown = shownValue(made)
@@ -61,7 +63,7 @@ function filter(made, clear) {
   return details
 }
 
-/** Keep an opened filter within the window, and begin to type in it. */
+/** Keep an opened filter within the window, and focus its field. */
 function opened(details, control) {
   const popover = details.querySelector('.popover')
   popover.classList.remove('to-end')
@@ -69,7 +71,7 @@ function opened(details, control) {
   control.focus()
 }
 
-/** The value of a filter as its chip shows it. */
+/** Return the value of a filter as its chip shows it. */
 function shownValue({ control, value }) {
   const given = value()
   if (!given.length) return ''
@@ -79,7 +81,10 @@ function shownValue({ control, value }) {
   return all.length > 1 ? `${all[0]} +${all.length - 1}` : all[0]
 }
 
-/** A press outside a filter or menu closes it, and so does Escape in it. The account stays with the sections of a phone. */
+/**
+ * Close a filter or menu on a press outside it. Escape in it does the same. On a phone, the account is next to the
+ * sections.
+ */
 addEventListener('pointerdown', ({ target }) => {
   for (const open of document.querySelectorAll('details.filter[open]:not(:has(> #sections.open) .who)')) open.open = open.contains(target)
 })
@@ -90,7 +95,7 @@ addEventListener('keydown', ({ key, target }) => {
   open.querySelector('summary').focus()
 })
 
-/** What a list shows if it is empty; or if nothing fits: what was searched for, what else to try, and a way to everything. */
+/** Return the text for an empty list or, if nothing matches, the search, what else to try, and a link to all items. */
 export function nothingFits(section, query, ...tries) {
   const isSearched = [...query].some(([name, value]) => value && name !== 'show')
   const isRefused = query.get('show') === 'refused'
@@ -104,7 +109,7 @@ export function nothingFits(section, query, ...tries) {
 }
 
 /**
- * A list that is loaded completely, below a search field and `others`, which act on it. Returns what loads it again.
+ * Return a list that is loaded completely, below a search field and `others`, which act on it. The result reloads it.
  * `how` is as for `list`, with the names of the columns' texts.
  */
 export function searchedList(main, section, query, others, { columns, ask, ...how }) {

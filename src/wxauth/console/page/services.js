@@ -60,7 +60,7 @@ const FIRST_CALLS = {
   unionids: `/v1/users/lookup --json '{"unionids": ["UNIONID"]}' # with the scope users, too`,
 }
 
-/** What to enter at the client's end, in the forms that most products have. */
+/** Show what to enter in the client's settings, in the forms that most products use. */
 function connect(client) {
   const { name, is_public, scopes } = client
   const { iss } = claims()
@@ -78,7 +78,7 @@ function connect(client) {
   popUp(text('connectTitle', { name }), content, { acts: [copier(written)], size: 'wide' })
 }
 
-/** Ask first what is added: each kind has fields of its own. */
+/** Ask first what to add, because each kind has its own fields. */
 function chooseKind(reload) {
   const choice = (name, ofSite) =>
     h('button', { type: 'button', class: 'chip', onclick: () => (asked.close(), ask(null, reload, ofSite)) }, h('div', { class: 'lines' }, h('strong', {}, text(name)), h('small', {}, text(`${name}Hint`))))
@@ -124,7 +124,8 @@ function ask(client, reload, ofSite) {
     title: client ? actOn('change', client.name) : actOn('add', text(ofSite ? 'aSite' : 'aService')),
     fields,
     name: client ? 'save' : 'add',
-    allow: (values) => !ofSite || Boolean(values.redirect_uris.length || values.device || values.phone_id_token), // what makes it one
+    // The options that make a client a site.
+    allow: (values) => !ofSite || Boolean(values.redirect_uris.length || values.device || values.phone_id_token),
     onsubmit: async ({ service_scopes = [], scopes, ...values }) => {
       const body = bodyOf({ ...values, scopes: [...scopes, ...service_scopes] }, { ...client, logo: null })
       body.logo = await logo.picture()

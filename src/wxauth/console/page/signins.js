@@ -1,4 +1,4 @@
-// Logins, and refused ones, found by the request id that the phone shows.
+// The logins, and the refused logins, found by the request id that the phone shows.
 
 import { get } from './api.js'
 import { h } from './dom.js'
@@ -10,7 +10,7 @@ import { isText, namesOf, number, text } from './texts.js'
 
 const CODES = namesOf('refused_')
 
-/** The index of the column that is the same for all refusals of one person. */
+/** The index of the column whose value is equal for all refusals of one user. */
 const ABOUT = 3
 
 const columns = () => ['time', 'why', 'app', 'person', 'network', 'requestId'].map(text)
@@ -24,7 +24,7 @@ const cells = (refusal) => [
   h('code', { class: 'request' }, refusal.request_id),
 ]
 
-/** Why a login was refused, in few words. */
+/** Return why a login was refused, in a few words. */
 export const whyOf = (refusal) => (isText(`refused_${refusal}`) ? text(`refused_${refusal}`).split(/[.。:：,，]/)[0] : refusal)
 
 const reasonOf = ({ code: refusal, wechat_errcode: errcode, count }) =>
@@ -110,11 +110,11 @@ const fieldsOfBoth = (query) => [
   moment({ name: 'until', label: text('until'), value: query.get('until') }),
 ]
 
-/** The refused logins of one person. */
+/** Return the refused logins of one user. */
 export function refusalsOf({ id }) {
   const place = h('div', {})
   const card = part(text('refusedLogins'), place)
-  card.hidden = true // as long as there is nothing to show
+  card.hidden = true // hidden until there is something to show
   list({
     place,
     caption: text('refusedLogins'),

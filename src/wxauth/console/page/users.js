@@ -1,4 +1,4 @@
-// The section that finds people.
+// The section that finds users.
 
 import { get } from './api.js'
 import { h } from './dom.js'
@@ -50,10 +50,10 @@ export function showUsers(main, { query }) {
   })
 }
 
-/** Whether a search term has the form of a number or id, which the service only looks up whole. */
+/** Return whether a search term has the form of a number or id, for which the service only finds exact matches. */
 const isWhole = (term) => /^(\+?[0-9][0-9 ()-]{6,}|[\w-]{24,36})$/.test(term.trim())
 
-/** A person's picture and name, linked to the page about them. */
+/** Return a user's picture and name, linked to the page about them. */
 export const named = (user) => h('div', { class: 'named' }, picture(user), nameAndPlaceOf(user))
 
 export function standing({ status, erase_at }) {
@@ -68,7 +68,7 @@ export function phone(user) {
   return user.phone_verified === false ? [whole(user.phone), ' ', tag(text('unverified'), 'note')] : whole(user.phone)
 }
 
-/** A masked number with a button that shows it, which is in the audit trail. */
+/** Return a masked number with a button that shows it, which the audit log records. */
 function masked(user) {
   const place = h('span', {}, whole(user.phone), ' ')
   const show = act(
@@ -82,13 +82,16 @@ function masked(user) {
 
 const HOSTS = ['thirdwx.qlogo.cn', 'wx.qlogo.cn']
 
-/** The first letters of a name's first two words; of the nameless, the end of the id, which is beside the picture. */
+/**
+ * Return the first letters of a name's first two words or, without a name, the end of the id, which is next to the
+ * picture.
+ */
 const initials = ({ id, nickname }) =>
   shown(nickname)?.trim().split(/\s+/).slice(0, 2).map((word) => [...word][0]).join('') ?? id.slice(-2)
 
 /**
- * A person's picture, or initials if it cannot be loaded. Only pictures of ours or WeChat's are loaded: any other host
- * would learn who looks.
+ * Return a user's picture, or initials if it cannot be loaded. Only pictures of wxauth or WeChat are loaded, because
+ * any other host would learn who looks.
  */
 export function picture(user, kind = 'small') {
   const url = user.avatar_url

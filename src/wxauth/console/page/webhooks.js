@@ -12,7 +12,7 @@ const RATED = 100
 
 const path = ({ name }) => `/webhooks/${encodeURIComponent(name)}`
 
-/** The webhooks. Each enabled one has the time of its longest waiting delivery, if any. */
+/** Return the webhooks. Each enabled webhook has the time of its longest waiting delivery, if any. */
 export async function webhooksAndTheirOldest() {
   let found
   try {
@@ -47,7 +47,7 @@ export function showWebhooks(main, { id, query }) {
   if (id) main.append(deliveries({ name: decodeURIComponent(id) }))
 }
 
-/** How many of the newest deliveries that were tried have been accepted. */
+/** Return how many of the newest attempted deliveries were accepted. */
 function succeeded(webhook) {
   const place = h('span', {}, '…')
   const show = (tried) => {
@@ -62,7 +62,7 @@ function succeeded(webhook) {
   return place
 }
 
-/** What a delivery's body is, read when it is unfolded. An event's id begins with its time in milliseconds. */
+/** Return the body of a delivery, read when it is unfolded. An event's id begins with its time in milliseconds. */
 function payload({ event_id, type }) {
   const place = h('div', {})
   const at = parseInt(event_id.replace('-', '').slice(0, 12), 16)
@@ -73,7 +73,7 @@ function payload({ event_id, type }) {
     load(place, () => get('/events', asked), ({ items }) => {
       const event = items.find(({ id }) => id === event_id)
       if (!event) return h('p', { class: 'quiet' }, text('gone'))
-      const { ip, ...data } = event // which siblings do not get
+      const { ip, ...data } = event // other services do not get these fields
       return h('pre', { tabIndex: 0 }, JSON.stringify({ type, timestamp: event.at, data }, null, 2))
     })
   })

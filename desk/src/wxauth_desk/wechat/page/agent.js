@@ -1,4 +1,4 @@
-// The agent on the desk, a program of somebody's computer: it calls tools of the MCP server for whoever approves that.
+// The agent on the desk, a simulated program that calls tools of the MCP server for users who approve that.
 
 import { h } from './elements.js'
 import { language, text } from './texts.js'
@@ -15,8 +15,8 @@ const random = () => base64url(crypto.getRandomValues(new Uint8Array(32)))
  */
 export function createAgent({ request, server, client_id, place }) {
   const redirect_uri = new URL('agent.html', location.href).href
-  let endpoints // of the authorization server
-  let asked // what must be remembered while the person is asked
+  let endpoints // the endpoints of the authorization server
+  let asked // the values to remember while the user decides
   let tokens = null
   let scope = ''
   let isOld = false // whether the access token has expired, as far as the agent knows
@@ -44,7 +44,10 @@ export function createAgent({ request, server, client_id, place }) {
     return request({ url: server, method: 'POST', header, data })
   }
 
-  /** From the refusal to the page that asks: the answer names the metadata, which name the authorization server. */
+  /**
+   * Follow the refusal to the page that asks the user. The response names the metadata, and these the authorization
+   * server.
+   */
   async function connect() {
     tokens = null
     showAll()
@@ -61,11 +64,11 @@ export function createAgent({ request, server, client_id, place }) {
       ...{ code_challenge: base64url(new Uint8Array(hash)), code_challenge_method: 'S256', ui_locales: language() },
     })
     const href = `${endpoints.authorization_endpoint}?${query}`
-    show(h('a', { href, target: '_blank' }, text('agentPage'))) // a browser may have blocked the window
+    show(h('a', { href, target: '_blank' }, text('agentPage'))) // a browser might have blocked the window
     window.open(href)
   }
 
-  /** The person has decided: what the browser was redirected with. */
+  /** Continue after the user's decision. `query` is the query of the redirect. */
   async function finish(query) {
     const { code, state, iss, error } = Object.fromEntries(new URLSearchParams(query))
     if (!asked || state !== asked.state || iss !== asked.issuer) return
@@ -75,7 +78,7 @@ export function createAgent({ request, server, client_id, place }) {
     await redeem({ grant_type: 'authorization_code', code, redirect_uri, code_verifier })
   }
 
-  /** The answer of a tool, or why there is none. */
+  /** Return the result of a tool, or the reason why there is none. */
   async function call(name, given = {}) {
     if (isOld) await redeem({ grant_type: 'refresh_token', refresh_token: tokens.refresh_token })
     const { statusCode, data } = await post(name, given)

@@ -1,4 +1,4 @@
-// The page to which a browser is redirected when the person has decided: the agent on the desk gets the query.
+// The page that a browser is redirected to after the user's decision. It passes the query to the agent on the desk.
 
 import { showTexts } from './texts.js'
 

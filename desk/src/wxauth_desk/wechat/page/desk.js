@@ -1,4 +1,4 @@
-// The phone on the desk. It runs the real client on a `wx` for browsers, and shows all requests and answers.
+// The phone on the desk. It runs the real client on a `wx` for browsers, and shows all requests and responses.
 
 import { createAgent } from './agent.js'
 import { createWx } from './browser_wx.js'
@@ -24,21 +24,21 @@ const BY_SCHEME = 1286 // WeChat's numbers for how a mini-program was opened
 const BY_URL_LINK = 1194
 const ENTRIES = [1047, 1011, 1048, 1049, 1012, 1013, BY_SCHEME, BY_URL_LINK, 1167, 1007, 1008]
 const BROWSERS = ['web_view', 'wechat', 'phone', 'computer']
-const HELD = 'stable_token' // requested by the service when it has none, or a refused one
+const HELD = 'stable_token' // requested by the service if it has no token, or a refused one
 
 const $ = (id) => document.getElementById(id)
 const setup = await (await fetch('setup')).json()
 const service = setup.service_url
 const wires = createWires($('taps'), service, setup.shop_url)
 
-globalThis.wx = { getAppBaseInfo: () => ({ language: language() }) } // what a phone reports about itself
+globalThis.wx = { getAppBaseInfo: () => ({ language: language() }) } // the data that a phone reports about itself
 
 const computer = createWx({ userAgent: () => 'agent/1.0', send, observe: (exchange) => wires.notePhone(exchange, 'agent') })
 const agent = createAgent({ request: (options) => asked(computer, 'request', options), ...setup.agent, place: $('agent-state') })
 
-// The phone: a person in an app. Each pair of these has its own storage.
+// These functions are about the phone, which is a person in an app. Each such pair has its own storage.
 
-let shift = Number(localStorage.getItem('desk/shift')) // milliseconds, of the phone's clock
+let shift = Number(localStorage.getItem('desk/shift')) // the difference of the phone's clock, in milliseconds
 let auth, phoneWx, tokens, user
 let oldRefreshTokens = []
 const begun = Date.now()
@@ -53,7 +53,7 @@ const userAgent = () =>
   'Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 ' +
   `MicroMessenger/8.0.44(0x18002c2d) NetType/WIFI Language/${language().replace('-', '_')}`
 
-/** `fetch` through the simulator, because a page may not set the user agent, nor omit `Accept-Language`. */
+/** Call `fetch` through the simulator, because a page cannot set the user agent, or omit `Accept-Language`. */
 async function send(url, { headers: { 'User-Agent': agent, ...headers }, ...options }) {
   const phone = { 'X-Phone-Url': url, 'X-Phone-User-Agent': agent }
   const response = await fetch('request', { ...options, headers: { ...headers, ...phone } })
@@ -61,7 +61,7 @@ async function send(url, { headers: { 'User-Agent': agent, ...headers }, ...opti
   return response
 }
 
-/** Request something from the simulator that WeChat gives to a real phone. */
+/** Request a value from the simulator that WeChat gives to a real phone. */
 async function simulated(path, wanted) {
   const response = await fetch(path, { method: 'POST', body: JSON.stringify(wanted) })
   const answer = await response.json()
@@ -86,7 +86,7 @@ function takePhone() {
   const phone = createAuth({ baseURL: service, origins: [setup.site_url, setup.shop_url], appId: appId(), platform: watched, now: phoneNow })
   auth = phone
   auth.onChange((changed) => {
-    if (auth !== phone) return // another phone has been chosen meanwhile
+    if (auth !== phone) return // the user has chosen another phone since
     if (!changed) keepTokens(null)
     showUser(changed)
   })
@@ -116,7 +116,7 @@ function expire() {
   if (tokens) setShift(shift + Math.max(0, tokens.at + tokens.life - phoneNow()))
 }
 
-// The actions of the buttons. Each has the name of its text, and may return a text for the toast.
+// These are the actions of the buttons. Each has the name of its text, and can return a text for the toast.
 
 const getMe = () => auth.request({ url: '/v1/me' })
 
@@ -134,7 +134,7 @@ const TAPS = {
   save: () => auth.updateProfile({ nickname: $('nickname').value }),
   avatar: () => auth.setAvatar({ detail: { avatarUrl: URL.createObjectURL($('file').files[0]) } }),
   allow: bindPhone,
-  allowNow: bindPhone, // WeChat has checked the number at this tap; its code is a code like the other
+  allowNow: bindPhone, // WeChat has checked the number at this tap, but its code is used like any other
   noQuota: () => auth.bindPhone({ detail: { errMsg: 'getRealtimePhoneNumber:fail', errno: 1400001 } }),
   deny: () => auth.bindPhone({ detail: { errMsg: 'getPhoneNumber:fail user deny' } }),
   async decrypt() {
@@ -248,15 +248,15 @@ const TAPS = {
 }
 
 /**
- * Open a page in a browser, or post a form. If a page in the web-view calls the mini-program, it gets the answer that
- * pages/authorize of the demo would give. A browser redirected to WeChat keeps its page, and the mini-program opens.
+ * Open a page in a browser, or post a form. If a page in the web-view calls the mini-program, it gets the response of
+ * the demo's pages/authorize. If a browser is redirected to WeChat, it keeps its page, and the mini-program opens.
  */
 async function browse(url, form = null) {
   const asker = { person: person(), user_agent: userAgent(), browser: $('browser').value, language: language() }
   const seen = await simulated('web-view', { ...asker, url, form })
   if (seen.opens) return openMiniProgram(seen.opens)
   if (!seen.url.startsWith(`${service}/`)) closeSheet() // the browser has left the login
-  const plain = seen.html.replace(/ style="[^"]*"/g, '') // refused by this page's policy
+  const plain = seen.html.replace(/ style="[^"]*"/g, '') // this page's policy refuses inline styles
   const page = new DOMParser().parseFromString(plain, 'text/html')
   page.querySelectorAll('[hidden], noscript, main[data-page] details:has(.code)').forEach((each) => each.remove())
   const asked = JSON.parse(page.querySelector('main[data-page]')?.dataset.page ?? '{}').url
@@ -266,7 +266,7 @@ async function browse(url, form = null) {
   await browse(await authorize(auth, Object.fromEntries(query.split('&').map((pair) => pair.split('=')))))
 }
 
-/** What a browser shows: the texts and forms of the page, and its links as buttons. */
+/** Show what a browser shows, which is the texts and forms of the page, with its links as buttons. */
 function showPage({ url, status }, page, ...more) {
   const isForm = (each) => each.tagName === 'FORM'
   const parts = [...page.querySelectorAll('h1, p, pre, form[method=post]')].filter(
@@ -285,7 +285,7 @@ function showPage({ url, status }, page, ...more) {
   $('web-page').hidden = false
 }
 
-/** A form of a browser's page. The simulator posts it, with the browser's cookies. */
+/** Return a form of a browser's page. The simulator posts it, with the browser's cookies. */
 function formOf(form, url) {
   const fields = [...form.querySelectorAll('input[name]')].map(({ name, type, value }) => h('input', { name, type, value }))
   const onsubmit = () => {
@@ -299,7 +299,7 @@ function formOf(form, url) {
   return h('form', { class: 'trouble', onsubmit }, labelled, hidden, h('div', { class: 'buttons' }, button))
 }
 
-/** A link in the phone's browser opens the mini-program, which asks beside it whether the person has pressed it. */
+/** Open the mini-program by a link in the phone's browser. It asks whether the user has used the link. */
 async function openMiniProgram(url) {
   const { appid } = partsOf(url)
   if (appid && appid !== appId()) {
@@ -310,15 +310,15 @@ async function openMiniProgram(url) {
 }
 
 let newestScene = ''
-let filledIn = '' // the text that a newer scene may replace: the last scene, or a scanned one
+let filledIn = '' // the text that a newer scene may replace, which is the last scene, or a scanned one
 
-/** Fill in the newest scene, unless somebody has typed something or is about to. */
+/** Fill in the newest scene, unless the user has typed something or is about to. */
 function fillIn() {
   const isFree = ['', filledIn].includes($('code').value) && document.activeElement !== $('code')
   if (isFree) $('code').value = filledIn = newestScene
 }
 
-/** What the phone has scanned: a user code if it looks like one, otherwise a page opened with it. */
+/** Return the result of a scan, which is a user code if it looks like one, otherwise a page opened with it. */
 function scanned(code) {
   if (/^[a-z]{4}-?[a-z]{4}$/i.test(code)) return { user_code: code }
   globalThis.wx = { getEnterOptionsSync: () => ({ scene: Number($('entry').value) }) }
@@ -327,7 +327,7 @@ function scanned(code) {
   return scanOf(link ? { q: encodeURIComponent(code), scancode_time: Date.now() / 1000 } : { scene: code })
 }
 
-/** What the mini-program gets that a link to WeChat has opened, with WeChat's number for the way. */
+/** Return the options of the mini-program that a link to WeChat has opened, with WeChat's number for the way. */
 function opened(url, entry) {
   const { appid, query, cq } = partsOf(url)
   const given = appid ? Object.fromEntries(new URLSearchParams(query)) : { cq }
@@ -350,16 +350,16 @@ async function tap(name, action = TAPS[name]) {
     const said = await action()
     if (typeof said === 'string') toast(said)
   } catch (error) {
-    // The title for the person, the code for the developer.
+    // The title is for the user, and the code for the developer.
     toast(error.title ?? error.message, error.code)
   }
   await poll()
 }
 
-/** A small button for an action. */
+/** Return a small button for an action. */
 const small = (name, act, said = text(name)) => h('button', { type: 'button', class: 'small', onclick: () => tap(name, act) }, said)
 
-// Showing the state.
+// These functions show the state.
 
 let toastTimer
 function toast(message, code) {
@@ -419,7 +419,9 @@ function showDevices(sessions) {
   showSheet(h('ul', { class: 'devices' }, items), ...(items.length > 1 ? [small('signOutOthers')] : []))
 }
 
-/** The question to the person, with "refuse" as easy to reach as "log in", and the number to type, if there is one. */
+/**
+ * Show the question to the user, with "refuse" as easy to reach as "log in", and the number to type, if there is one.
+ */
 function showClaimed(claimed) {
   const { client, browser, resource } = claimed
   const who = client.local ? text('localProgram') : client.host ? text('callsItself') : null
@@ -452,7 +454,7 @@ function showClaimed(claimed) {
     ...(claimed.link ? [h('p', {}, text('didYouPress'))] : []),
     h('div', { class: 'buttons' }, say('denyIt', deny, 'refusedThere', 'plain'), resource ? say('allowIt', approve, 'allowedThere', 'primary') : say('approveIt', approve, 'loggedInThere', 'primary')),
   )
-  $('sheet').lastChild.remove() // the question is answered, not closed
+  $('sheet').lastChild.remove() // the question has been answered, not closed
   document.querySelector('.screen').classList.add('asking')
 }
 
@@ -471,7 +473,7 @@ async function buy() {
   await showOrder(number, JSON.parse(signData))
 }
 
-/** An order, until the shop has the notice of this event, for some seconds. */
+/** Show an order for some seconds, until the shop has received the notice of this event. */
 async function showOrder(number, { goodsPrice }, event = DELIVERED) {
   const isRefund = event === REFUNDED
   const notify = (name, wanted) => {
@@ -485,7 +487,7 @@ async function showOrder(number, { goodsPrice }, event = DELIVERED) {
   for (let i = 0; i < ORDER_TRIES && state.isConnected; i++) {
     const asked = Date.now() - 1
     const { data } = await auth.request({ url: `${setup.shop_url}/orders/${number}` })
-    if (!state.isConnected) return // the next notice has been asked for meanwhile, and is shown by its own turn
+    if (!state.isConnected) return // the next notice has been requested since, and its own call shows it
     const isRefunded = data.is_refunded ?? (isRefund && !data.is_paid)
     const isTold = isRefunded || (data.is_paid && !isRefund)
     state.textContent = text(isRefunded ? 'refunded' : isTold ? 'paid' : isRefund ? 'refundUnknown' : 'paidUnknown')
@@ -537,11 +539,11 @@ function showChoices() {
   showMeaning()
 }
 
-/** The first fault that neither the service nor the client overcomes by retrying. */
+/** Return the first fault that neither the service nor the client overcomes by retrying. */
 const seenByPhone = (known) => known.find(({ failure }) => failure && !TRIED_AGAIN.includes(failure.code))
 
 function showMeaning() {
-  $('what').title = $('what').selectedOptions[0].text // what is too long for it
+  $('what').title = $('what').selectedOptions[0].text // shows a text that is too long for the field
   const { fault, failure } = setup.faults[$('api').value].find((each) => JSON.stringify(each.fault) === $('what').value)
   const told = failure
     ? [
@@ -571,25 +573,25 @@ function showAll() {
 }
 
 let polled = Promise.resolve()
-/** Ask the simulator, again and again, for the service's requests. */
+/** Ask the simulator repeatedly for the service's requests. */
 const poll = () => (polled = polled.then(askSimulator))
 
 async function askSimulator() {
   try {
     const { revision: newest, calls, faults } = await (await fetch(`wires/${revision}`)).json()
-    calls.filter(({ at }) => at >= begun).forEach(wires.noteService) // only those since this page was opened
+    calls.filter(({ at }) => at >= begun).forEach(wires.noteService) // only the calls since this page was opened
     newestScene = calls.findLast(({ path, body }) => path.endsWith(MAKES_CODE) && body?.scene)?.body.scene ?? newestScene
     fillIn()
     revision = newest
     showArmed(faults)
     await askReceiver()
   } catch {
-    // The simulator does not answer, and its terminal shows why. Try again.
+    // The simulator does not respond, and its terminal shows why, so the page tries again.
   }
 }
 
 let received = ''
-/** The messages that the webhook receiver got, newest first. */
+/** Show the messages that the webhook receiver has received, newest first. */
 async function askReceiver() {
   const { messages } = await (await fetch('/webhook/messages')).json()
   const newest = JSON.stringify(messages) + text('webhooks')
@@ -630,9 +632,11 @@ async function greet() {
   }
 }
 
-// Starting the page.
+// These functions start the page.
 
-/** The buttons of an element. Its `data-taps` name their actions, each with its text if that has another name. */
+/**
+ * Show the buttons of an element. Its `data-taps` names their actions, each with its text if that has another name.
+ */
 function showTaps(place) {
   const { about, taps } = place.dataset
   const described = about && `about-${about}`
@@ -643,7 +647,7 @@ function showTaps(place) {
   place.append(...(about ? [h('span', { id: described, 'data-text': about })] : []), ...buttons)
 }
 
-/** Show one of the tabs. Where there is room, what is sent over the wires is always beside it. */
+/** Show one of the tabs. If there is room, the requests and responses are always next to it. */
 function showTab(name) {
   document.querySelector('main').dataset.tab = name
   for (const button of document.querySelectorAll('.tabs button')) button.ariaPressed = button.value === name
@@ -702,7 +706,8 @@ function start() {
     poll()
   })
   $('agent').hidden = !setup.agent
-  document.querySelector('[data-tap=buyFailing]').hidden = !setup.shop_url.startsWith(setup.site_url) // another shop fails by itself
+  // Another shop fails by itself.
+  document.querySelector('[data-tap=buyFailing]').hidden = !setup.shop_url.startsWith(setup.site_url)
   new BroadcastChannel('agent').onmessage = ({ data }) => tap('connected', () => agent.finish(data))
   $('choose').addEventListener('click', () => $('file').click())
   $('file').addEventListener('change', async () => {

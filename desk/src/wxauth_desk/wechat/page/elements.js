@@ -4,20 +4,20 @@ import { text } from './texts.js'
 
 export { h } from './dom.js'
 
-/** JSON for reading, with shortened tokens. Text that is not JSON stays unchanged. */
+/** Return JSON for reading, with shortened tokens. A text that is not JSON stays unchanged. */
 export function pretty(value) {
   if (typeof value === 'string') return shortened(value)
   return JSON.stringify(value, (_, inner) => (typeof inner === 'string' ? shortened(inner) : inner), 2)
 }
 
-/** A text in which the middle of each token is omitted. */
+/** Return a text without the middle of each token. */
 export const shortened = (value) =>
   value.replace(/\b(eyJ|wxr_)[\w.-]{16,}/g, (token) => `${token.slice(0, 10)}…${token.slice(-6)}`)
 
-/** A time on the phone: hours, minutes, seconds. */
+/** Return a time on the phone, with hours, minutes and seconds. */
 export const clockTime = (ms) => new Date(ms).toLocaleTimeString('en-GB')
 
-/** A duration in at most two units: `14:59`, `3 h 20 min`, `29 天 23 小时`. */
+/** Return a duration in at most two units, such as `14:59`, `3 h 20 min` or `29 天 23 小时`. */
 export function duration(ms) {
   const seconds = Math.max(0, Math.ceil(ms / 1000))
   const [days, hours, minutes] = [86400, 3600, 60].map((unit) => Math.floor(seconds / unit))

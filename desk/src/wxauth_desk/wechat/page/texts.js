@@ -7,10 +7,10 @@ export * from './languages.js'
 const OTHER = new Set(['title', 'lead', 'tabUse', 'webViewLead', 'noWires', 'elsewhere', 'told', 'serviceToWeChat', 'weChatToService'])
 let isAlone = false
 
-/** The text of this name. Beside another back end than wxauth, some are other texts. */
+/** Return the text of this name. With a back end other than wxauth, some texts differ. */
 export const text = (name) => find(isAlone && OTHER.has(name) ? `${name}.alone` : name)
 
-/** Show only what is of use beside another back end than wxauth. */
+/** Show only what works with a back end other than wxauth. */
 export function beAlone() {
   isAlone = true
   for (const element of document.querySelectorAll('[data-only]')) element.hidden = element.dataset.only === 'wxauth'

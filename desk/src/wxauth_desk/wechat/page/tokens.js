@@ -1,4 +1,4 @@
-// The phone's tokens: decoded, with their remaining times.
+// The phone's tokens, decoded, with their remaining times.
 
 import { duration, h, pretty } from './elements.js'
 import { text } from './texts.js'
@@ -14,7 +14,7 @@ const TIMES = ['exp', 'iat']
  * @property {number} refreshLife
  */
 
-/** The tokens in an answer of /v1/login or /v1/refresh. */
+/** Return the tokens in a response of /v1/login or /v1/refresh. */
 export const tokensOf = (answer, at) => ({
   access: answer.access_token,
   refresh: answer.refresh_token,

@@ -1,4 +1,4 @@
-// Requests and answers, grouped by the tap that caused them, newest first.
+// The requests and responses ("wires"), grouped by the tap that caused them, newest first.
 
 import { clockTime, h, pretty, shortened } from './elements.js'
 import { text } from './texts.js'
@@ -13,7 +13,7 @@ const SHOWN = ['authorization', 'user-agent', 'content-type', 'www-authenticate'
  */
 export function createWires(place, serviceURL, shopURL) {
   const taps = [] // { name, start, wires, element }, newest first
-  const known = new Map() // from an exchange of the phone, or the id of a call of the service, to its wire
+  const known = new Map() // maps an exchange of the phone, or the id of a call of the service, to its wire
   let current = null // the last tap on this page
 
   function begin(name) {
@@ -54,7 +54,7 @@ export function createWires(place, serviceURL, shopURL) {
     show(wire)
   }
 
-  /** Show a call of the phone, or the agent's; called when it starts and when it ends. */
+  /** Show a call of the phone, or of the agent. This is called when it starts and when it ends. */
   function notePhone(exchange, from = 'phone') {
     const { api, method, url, header, body, at, ms, status, answer, answerHeader, error } = exchange
     const isLogin = api === 'login'
@@ -69,7 +69,9 @@ export function createWires(place, serviceURL, shopURL) {
     })
   }
 
-  /** Show a call between the service and WeChat, as reported by the simulator. A message of WeChat follows from a tap. */
+  /**
+   * Show a call between the service and WeChat, as reported by the simulator. A message from WeChat belongs to a tap.
+   */
   function noteService({ id, direction, at, method, path, query, body, status, answer, ms }) {
     const parameters = Object.entries(query).map(([name, value]) => `${name}=${value}`)
     note(id, {
@@ -81,7 +83,7 @@ export function createWires(place, serviceURL, shopURL) {
     })
   }
 
-  /** Show a call between service and shop, which passes neither phone nor WeChat: its effect proves it. */
+  /** Show a call between service and shop. Neither phone nor WeChat sees it, but its effect proves it. */
   function noteInferred(direction, what, body, at) {
     note({}, { direction, what, body, at, status: 0, tap: current })
   }
