@@ -112,7 +112,9 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
         yield reader
 
 
-CONSOLE, EVENTS, WECHAT, OTHERS = (str(guide(name)) for name in ("console", "events", "wechat", "other-back-ends"))
+CONSOLE, EVENTS, WECHAT, OTHERS = (
+    str(guide(name).relative_to(ROOT)) for name in ("console", "events", "wechat", "other-back-ends")
+)
 SHOP = {
     '{"tier": "gold", "trial": null}': block("docs/manage/attributes.md", '"city"').strip(),
     "add crm": "add map",
@@ -122,12 +124,7 @@ UNCHECKED = {"wxauth apps add": "echo secret | wxauth apps add --no-check", "add
 OLD_LOGIN = {"'http://127.0.0.1:8001": '"$WECHAT_URL"\''}
 COPIED = {"~/my": "my", "cp cl": f"mkdir $MINIPROGRAM; cp {ROOT}/cl", " clients/": f" {ROOT}/clients/"}
 UNKNOWN = {"curl": "wxauth clients add radio --device; ! curl", "$DEVICE_CODE": "of-nobody"}
-REFUSED = {
-    "0f8fad5bd9cb469fa16570867728950e": "$REQUEST",
-    "203.0.113.0/24": "127.0.0.0/24",
-    "2026-11-27T10:00": "2020-01-01T00:00",
-    "2026-11-27T10:05": "2099-01-01T00:00",
-}
+REFUSED = {"0f8fad5bd9cb469fa16570867728950e": "$REQUEST"}
 WHERE = {
     f"https://{name}.example.com/webhooks/wxauth": "$WECHAT_URL/webhook" for name in ("orders", "members", "linker")
 }
@@ -161,7 +158,7 @@ WHERE = {
         ("docs/build/siblings.md", "clients add gateway", {}, "gateway"),
         ("docs/build/siblings.md", "/v1/introspect", {"CLIENT_SECRET=what-was-shown": ""}, '"active":true'),
         ("docs/manage/doors.md", "--kind official_account", UNCHECKED, "bookshop"),
-        (CONSOLE, "v1/admin/refusals", REFUSED, "(?s)invalid_code.*invalid_code.*invalid_code"),
+        (CONSOLE, "v1/admin/refusals", REFUSED, "invalid_code"),
         ("docs/manage/keys.md", "secret new", {"forget": "forget --yes"}, ""),
     ],
 )
