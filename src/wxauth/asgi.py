@@ -30,7 +30,7 @@ def create_app() -> "ASGIApp":
 def _made(settings: Settings) -> "ASGIApp":
     """Create the app. Raises: InvalidSettings, even if the fault only shows when the service is assembled."""
     # These modules are imported only now, so that a worker that refuses its settings ends quickly. With these modules
-    # loaded, its exit takes up to 8 s on a busy machine. Uvicorn's supervisor would take it for hung, kill it, and
+    # loaded, its exit takes up to 8 s on a busy machine. Uvicorn's supervisor would think that it hangs, kill it, and
     # start another one.
     from wxauth.service import app, metrics
     from wxauth.service.build import build_services

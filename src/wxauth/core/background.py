@@ -22,7 +22,10 @@ FINISH_SECONDS: Final = 1.0
 LAST_STORE_SECONDS: Final = 2.0
 """How long the last store may take when the service ends, in seconds."""
 MAX_RETRIES: Final = 10_000
-"""The number of retries that are kept in memory. If there are more, the log names each one that is lost."""
+"""The largest number of retries that are kept in memory.
+
+If there are more, the log names each one that is lost.
+"""
 RETRY_PAUSE_SECONDS: Final = 0.25
 """The pause between two rounds of retries, in seconds."""
 LAST_ROUND_SECONDS: Final = 2.0

@@ -32,9 +32,15 @@ RESERVED_CLAIMS: Final = frozenset(
 MAX_TEMPLATE: Final = 1024
 """The size limit of a template, in bytes of compact JSON."""
 MAX_ADDED: Final = 3 * 1024
-"""The number of bytes of compact JSON that a template may add to one token. Guards accept tokens of 8,192 bytes."""
+"""The largest number of bytes of compact JSON that a template may add to one token.
+
+Guards accept tokens of 8,192 bytes.
+"""
 MAX_CONTAINERS: Final = 56
-"""The number of objects and lists in these claims. Guards accept 64 in a token, and some of them are its own."""
+"""The largest number of objects and lists in these claims.
+
+Guards accept 64 in a token, and some of them are its own.
+"""
 
 _ATTRIBUTE: Final = "attributes."
 

@@ -47,12 +47,15 @@ Firewalls and proxies often forget it after five minutes.
 CLOSE_TIMEOUT_SECONDS: Final = 3.0
 CONNECTIONS: Final = 15
 TRANSACTIONS: Final = 5
-"""The number of connections that transactions may hold at the same time.
+"""The largest number of connections that transactions may hold at the same time.
 
 Without this limit, transactions that wait for a lock would take the connections that logins need.
 """
 SNAPSHOTS: Final = 4
-"""The number of snapshots that may be open at the same time. Each has its own connection outside of the pool."""
+"""The largest number of snapshots that may be open at the same time.
+
+Each has its own connection outside of the pool.
+"""
 _PGBOUNCER: Final = "pgbouncer"
 STATEMENT_CACHE: Final = "statement_cache_size"  # asyncpg's name for the option
 _ENOUGH: Final = 100  # asyncpg's own default
@@ -153,11 +156,11 @@ class Deadlines:
     """The time limits of database access, in seconds."""
 
     whole: float = 8.0
-    """The limit for one statement or transaction, including the wait for a connection."""
+    """The time limit for a whole statement or transaction, including the wait for a connection."""
     statement: float = 4.0
-    """The limit after which the server cancels a statement and releases its locks."""
+    """The time limit after which the server cancels a statement and releases its locks."""
     silence: float = 4.5
-    """The limit after which a connection is dropped if its server does not respond."""
+    """The time limit for a sign of life from the server. After that, the connection is dropped."""
     lock: float = 2.0
     """The limit for waiting for a lock.
 

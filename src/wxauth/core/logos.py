@@ -13,7 +13,7 @@ from wxauth.i18n import lazy_gettext as _
 
 _MAX_LOGO_BYTES: Final = 32 * 1024
 _MAX_LOGO_SIDE: Final = 1024
-"""The limit for the longer side in pixels, because a phone decodes the whole picture."""
+"""The size limit of the longer side in pixels. It exists because a phone decodes the whole picture."""
 
 
 def picture_url(content: bytes) -> str:

@@ -42,7 +42,7 @@ _VALUES = re.compile(
 )
 _MOST_NAMES: Final = 1000
 _LONGEST: Final = 8192
-"""The number of characters of a text that are searched for secrets. The rest is cut off."""
+"""The largest number of characters of a text that are searched for secrets. The rest is cut off."""
 _DATA_EXCEPTION: Final = "22"
 """The class of SQLSTATE codes whose messages quote values, in the server's language."""
 

@@ -37,7 +37,10 @@ HEAD: Final = "head"
 BASE: Final = "base"
 """The name of the empty schema before the first revision."""
 LOCK_TIMEOUT_SECONDS: Final = 1.0
-"""How long a revision waits for a lock on a table. Every other client that needs the table waits behind it."""
+"""The time that a revision waits for a lock on a table, in seconds.
+
+Every other client that needs the table waits behind it.
+"""
 RETRY_PAUSE_SECONDS: Final = 2.0
 """The average pause between two tries, in which other clients can use the table."""
 GIVE_UP_SECONDS: Final = 900.0
@@ -53,7 +56,7 @@ _DEADLINES: Final = text("""
 """)
 _TURN_PAUSE_SECONDS: Final = 0.1
 _MOST_LINES: Final = 10
-"""The number of lines of an error's detail that are shown.
+"""The largest number of lines of an error's detail that are shown.
 
 PostgreSQL lists the objects that depend on a column there.
 """

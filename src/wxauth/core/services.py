@@ -32,7 +32,10 @@ def part(kind: type[Part]) -> type[Part]:
 
 
 class Parts(dict[Any, Any]):
-    """The parts by their types. A part that needs only other parts is created when it is first requested."""
+    """The parts of the service by their types.
+
+    A part that only needs other parts is created when it is first requested.
+    """
 
     def make(self, kind: type[Part], **given: Any) -> Part:
         """Create a part from the given arguments and from other parts, by their types.

@@ -106,7 +106,7 @@ class EventType(StrEnum):
 
     @property
     def logged(self) -> str:
-        """The name of the event's log line."""
+        """The name of the log line that is written for the event."""
         return self.value.replace(".", "_")
 
 

@@ -47,11 +47,11 @@ RSA_ALGORITHM: Final = "RS256"
 _BITS: Final = 2048
 _EXPONENT: Final = 65537
 REFRESH_PAUSE_SECONDS: Final = 5.0
-"""The pause between two reads of the stored keys."""
+"""The pause between two reads of the stored keys, in seconds."""
 LOOK_PAUSE: Final = timedelta(seconds=1)
 """The shortest time between two reads of the stored keys because of unknown ids."""
 RETRY_PAUSE_SECONDS: Final = 1.0
-"""The pause between two reads while there is no key."""
+"""The pause between two reads while there is no key, in seconds."""
 log = get_logger()
 Key = TypeVar("Key", bound=PrivateKey)
 

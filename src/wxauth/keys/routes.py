@@ -41,7 +41,7 @@ class KeysAnswer(TypedDict):
 
 
 class RotatedKeysAnswer(TypedDict):
-    """The key that signs next."""
+    """The key that will sign next."""
 
     kid: Annotated[str, Field(examples=["…"])]
     signs_from: Annotated[

@@ -1,16 +1,16 @@
-"""Rate limits: by address, by client, and for each person.
+"""Limits on the rate of requests, and on the number that run at the same time.
 
-| What is bounded | by | kept | set by |
+| What is limited | Class | Where it is counted | Setting |
 | --- | --- | --- | --- |
-| logins | `LoginLimiter` | in Redis, or a process | `LOGIN_RATE_LIMIT` |
-| scans of an address or client; pictures from WeChat | `RateLimiter` | in Redis, or a process | `SCAN_…_LIMIT` |
-| a client's signatures and moderation | `RateLimiter` | in a process | - |
-| new client documents of one address | `RateLimiter` | in Redis, or a process | - |
-| new client documents of all addresses | `RateLimiter` | in a process | - |
-| assertions of a client by document | `RateLimiter` | in a process | - |
-| how often one assertion is used: once | `Rate` | in PostgreSQL | - |
-| what costs a person's quota or money at WeChat, or makes work for others | `Rate` | in PostgreSQL | - |
-| requests of one session and one person at once: they wait | `Concurrency` | in a process | - |
-| phone codes, uploads, large exports at once: refused | `Places`, `Phones`, `own_data` | in a process | - |
-| rows that refusals or reading staff may add | `Refusals`, `StaffReads` | in a process | - |
+| logins | `LoginLimiter` | Redis, or each process | `LOGIN_RATE_LIMIT` |
+| scans of an address or client; pictures from WeChat | `RateLimiter` | Redis, or each process | `SCAN_…_LIMIT` |
+| signatures and text checks of a client | `RateLimiter` | each process | - |
+| new client documents from one address | `RateLimiter` | Redis, or each process | - |
+| new client documents from all addresses | `RateLimiter` | each process | - |
+| assertions of a client with a metadata document | `RateLimiter` | each process | - |
+| uses of one assertion (one) | `Rate` | PostgreSQL | - |
+| requests of a user that use quota or money at WeChat, or make work for others | `Rate` | PostgreSQL | - |
+| requests of one session or user at the same time (more wait) | `Concurrency` | each process | - |
+| phone codes, uploads and large exports at the same time (more are refused) | `Places` | each process | - |
+| rows that refusals or reads by staff may add | `Refusals`, `StaffReads` | each process | - |
 """

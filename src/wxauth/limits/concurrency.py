@@ -31,9 +31,9 @@ class Places(Generic[Who]):
     """A counter of work in progress, with limits."""
 
     of_one: int
-    """The limit for one user."""
+    """The number of places for one user."""
     in_all: int | None = None
-    """The limit in total; None for no limit."""
+    """The number of places for all users together; None for no limit."""
     detail: str
     """The `detail` of a refusal, for the developer."""
     _taken: Counter[Who] = field(init=False, default_factory=Counter)
@@ -60,15 +60,15 @@ class Places(Generic[Who]):
 
 
 AT_ONCE: Final = 2
-"""The number of requests in one queue that run at the same time."""
+"""The largest number of requests in one queue that run at the same time."""
 AT_ONCE_OF_PERSON: Final = AT_ONCE + 1
 _ENDING: Final = 1
-"""The number of requests that end sessions and run at the same time in one queue.
+"""The largest number of requests that end sessions and run at the same time in one queue.
 
 Together with `AT_ONCE_OF_PERSON`, one user takes at most four of the five transactions.
 """
 MAX_PRESENT: Final = 64
-"""The number of requests in one queue that may run or wait."""
+"""The largest number of requests in one queue that may run or wait."""
 PATIENCE_SECONDS: Final = 5.0
 """How long a request waits for its place, in seconds."""
 

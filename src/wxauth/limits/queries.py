@@ -18,7 +18,7 @@ from wxauth.core.users import UserInSession
 from wxauth.errors import RateLimited, StorageUnavailable
 
 MAX_ATTEMPTS: Final = 20
-"""The number of calls to WeChat that one user may cause per hour and app.
+"""The largest number of calls to WeChat that one user may cause per hour and app.
 
 Honest users stay below it. Without the limit, one user could use up the app's quota and money.
 """
@@ -121,14 +121,17 @@ def _names(user: UserInSession) -> Sequence[str]:
 
 
 PHONE_CODES: Final = Rate("phone_code", MAX_ATTEMPTS, "this person has sent too many phone codes")
-"""The limit for phone codes. Successful ones count, too, because each number costs money."""
+"""The rate limit of phone codes. Successful codes count, too, because each number costs money."""
 EXPORTS: Final = Rate("export", 1, "your own data can be exported once a minute", window=MINUTE)
-"""The limit for exports of one's own data, because no other request reads as much."""
+"""The rate limit of exports of one's own data, because no other request reads as much."""
 PROFILE_CHANGES: Final = Rate("profile", 60, "this user has changed name or picture URL too often")
 CONSENTS_GIVEN: Final = Rate("consent", 20, "this user has given consents too often")
 SITES: Final = Rate("site", 60, "this user has logged in to sites too often", window=MINUTE)
 PICTURES: Final = Rate("picture", 20, "this user has uploaded pictures too often")
 USER_CODES: Final = Rate("user_code", 5, "too many wrong codes of this user", window=MINUTE)
-"""The limit for codes that one user types wrongly during a login to a site."""
+"""The rate limit of codes that one user mistypes when logging in to a website."""
 ASSERTIONS: Final = Rate("assertion", 1, "this assertion has been used before")
-"""The limit for using a client's assertion: once for each `jti`. No assertion is valid for longer than the window."""
+"""The rate limit of a client's assertions, each of which can be used once, by its `jti`.
+
+No assertion is valid for longer than the window.
+"""

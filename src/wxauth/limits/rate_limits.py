@@ -19,7 +19,7 @@ REDIS_TIMEOUT_SECONDS: Final = 0.2
 REDIS_RETRY_SECONDS: Final = 5.0
 """How long Redis is not used after a failure, in seconds."""
 MAX_COUNTERS: Final = 100_000
-"""The number of counters that this process keeps. Beyond that, the oldest is dropped."""
+"""The largest number of counters that this process keeps. Beyond that, the oldest is dropped."""
 
 _CONNECTIONS: Final = 16
 _SUBSCRIBER_BITS: Final = 64
@@ -70,7 +70,10 @@ class RateLimiter:
         self._what = what
         self._exempt = [ip_network(network) for network in exempt]
         self._limits: Sequence[Limit] = ()
-        """The limit of an address, a client or an app, and the limit of a /48; empty for no limit."""
+        """The limits of an address, a client or an app, and then of a /48 network.
+
+        The list is empty if there is no limit.
+        """
         self._redis: _Redis | None = None
         if not rate:
             return
@@ -124,7 +127,7 @@ class Windows:
 
     def __init__(self, now: Now, *, at_most: int = MAX_COUNTERS) -> None:
         self._windows = OrderedDict[str, tuple[int, float]]()
-        """The number and the end of each window."""
+        """The number of attempts in each window, and the time when the window ends."""
         self._now = now
         self._at_most = at_most
 

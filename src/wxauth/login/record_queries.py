@@ -20,7 +20,7 @@ from wxauth.web.schemas import Network, OrEmpty, Page, StoredText
 
 Day = date  # whose name is a field's
 MAX_REQUEST_ID: Final = 64
-"""The number of characters of a request id that are stored and compared.
+"""The largest number of characters of a request id that are stored and compared.
 
 The client may choose up to 128, and ours have 32.
 """
@@ -81,7 +81,7 @@ class HourlyNumbers(SQLModel, table=True):
 
 
 class DayRow(SQLModel):
-    """The counts of a day."""
+    """The numbers of new users and of logins of a day."""
 
     date: Day = Field(schema_extra={"examples": ["2026-11-20"]})
     new_users: int = Field(schema_extra={"examples": [12]})
@@ -246,7 +246,7 @@ _IS: Final[Mapping[LiteralString, LiteralString]] = {
     "code": "refusals.code = :code::text",
     "app_id": "refusals.app_id = :app_id::text",
 }
-"""The SQL condition of each filter."""
+"""The SQL condition for each filter."""
 
 
 def _finding(by: LiteralString | None, *, sorts: bool = False) -> Statement[Refusal]:

@@ -26,7 +26,7 @@ MOST_DAYS: Final = 366
 
 
 class NumbersQuery(BaseModel):
-    """The days to read."""
+    """The query parameters that select the days."""
 
     days: Annotated[int, Field(ge=1, le=MOST_DAYS)] = 30
     utc_offset: Annotated[int, Field(ge=-12 * 60, le=14 * 60)] = Field(

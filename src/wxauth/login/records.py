@@ -37,16 +37,22 @@ No process still counts it then, even after days without a database.
 REFUSALS_STORE_SECONDS: Final = 1.0
 """The pause between two stores of refusals, in seconds."""
 MAX_OWN_ROWS: Final = 10
-"""The number of refusals of one network, or of one user, that have a row of their own in a minute.
+"""The largest number of refusals of one network, or of one user, that have a row of their own in a minute.
 
 The others are counted.
 """
 MAX_NEW_ROWS: Final = 30
-"""The number of rows begun per second for refusals without a user. Beyond that, one row for each code counts them."""
+"""The largest number of rows begun per second for refusals without a user.
+
+Beyond that, one row for each code counts them.
+"""
 MAX_NEW_ROWS_OF_USERS: Final = 100
-"""The number of rows begun per second for refusals of users."""
+"""The largest number of rows begun per second for refusals of users."""
 MAX_IN_MEMORY: Final = 1000
-"""The number of rows that may wait in memory while the database is slow. Refusals beyond that are dropped."""
+"""The largest number of rows that may wait in memory while the database is slow.
+
+Refusals beyond that are dropped.
+"""
 
 _MAX_ERRCODE: Final = 2**31 - 1
 """The largest value of the column. WeChat's error codes are far smaller."""

@@ -33,7 +33,7 @@ from wxauth.users.schemas import TITLE, Nickname
 from wxauth.wechat.client import WeChatIdentity
 
 MAX_ANSWER: Final = 16 * 1024
-"""The number of bytes of a response that are read."""
+"""The largest number of bytes of a response that are read."""
 BODY_SECONDS: Final = 0.1
 """How long to wait for the body of a refusal in seconds.
 

@@ -52,7 +52,7 @@ TWICE_AT_ONCE: Final = timedelta(seconds=2)
 TOO_FAST: Final = 5
 """The number of seconds by which a poll that is too early lengthens the interval."""
 SESSIONS_OF_BROWSER_LOGIN: Final = 20
-"""The number of open sessions of one site that are kept for each browser's login."""
+"""The largest number of open sessions of one site that are kept for each browser's login."""
 DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 AUTHORIZATION_CODE: Final = "authorization_code"
 REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105 - the name of a grant

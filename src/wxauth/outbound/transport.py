@@ -20,7 +20,7 @@ MAX_ANSWER: Final = 64 * 1024
 """The size limit of a response's body in bytes, unless the request has the extension `max_body`."""
 MAX_CONNECTIONS: Final = 256
 MAX_IDLE: Final = 128
-"""The number of idle connections to one host that are kept."""
+"""The largest number of idle connections to one host that are kept."""
 IDLE_SECONDS: Final = 30.0
 ANSWER: Final = "wxauth.answer"
 """The extension of a response with the `HttpAnswer`."""

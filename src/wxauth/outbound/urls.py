@@ -18,7 +18,10 @@ from wxauth_guard.texts import is_http_url
 RESOLVE_TIMEOUT_SECONDS: Final = 5.0
 """How long a caller waits for a name, in seconds."""
 MAX_CONCURRENT_NAMES: Final = 32
-"""The number of names resolved at the same time. Others wait until the system has resolved or given up one of these."""
+"""The largest number of names resolved at the same time.
+
+Others wait until the system has resolved or given up one of these.
+"""
 MAX_URL: Final = 2048
 _LAST_PORT: Final = 65535
 

@@ -47,9 +47,9 @@ UNTOUCHED_FOR: Final = timedelta(minutes=1)
 """The age at which housekeeping binds a response, because the request that fetched it will no longer do so."""
 
 UNDER_WAY: Final = 200
-"""The number of phone numbers that this process fetches from WeChat at the same time."""
+"""The largest number of phone numbers that this process fetches from WeChat at the same time."""
 UNDER_WAY_OF_ONE: Final = 20
-"""The number of requests and calls to WeChat that one user may have at the same time.
+"""The largest number of requests and calls to WeChat that one user may have at the same time.
 
 Taps and retries stay below it.
 """

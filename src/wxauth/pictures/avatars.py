@@ -34,10 +34,13 @@ from wxauth_guard.errors import InvalidRequest, InvalidToken
 MAX_FILE: Final = 2 * 1024 * 1024
 """The size limit of an uploaded picture in bytes."""
 UPLOADS: Final = 64
-"""The number of uploads that this process accepts at the same time. In the worst case, 132 MiB wait to be decoded."""
+"""The largest number of uploads that this process accepts at the same time.
+
+In the worst case, 132 MiB wait to be decoded.
+"""
 UPLOADS_OF_ONE_USER: Final = 8
 UPLOADS_OF_ONE_SESSION: Final = 4
-"""The number of uploads that one session may send at the same time.
+"""The largest number of uploads that one session may send at the same time.
 
 It is lower than the limit of a user, so that someone with a stolen token cannot take all places of the token's owner.
 """

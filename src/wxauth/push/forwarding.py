@@ -33,7 +33,7 @@ _FIELD_VALUE: Final = re.compile(rb"[\t -~\x80-\xff]*")
 
 @dataclass(frozen=True, slots=True)
 class PushAnswer:
-    """The response to WeChat."""
+    """The response that WeChat gets."""
 
     content: bytes = b"success"
     content_type: str | None = "text/plain; charset=utf-8"

@@ -369,11 +369,11 @@ async def end_session(
     site_knows: bool = False,
     now: datetime,
 ) -> UUID | None:
-    """End a session, and return its user's id; None if the session had ended or never existed.
+    """End a session, and return its user's id. Return None if the session had ended or never existed.
 
-    Without `by`, its user ends it. If the user does so from another session, the browser's login that opened this one
-    ends, too. With `client_id`, the session must belong to that website. With `site_knows`, its site gets no logout
-    token.
+    Without `by`, its user ends it. If the user ends it from another session, the browser's login that opened this
+    session ends, too. With `client_id`, the session must belong to that website. With `site_knows`, its website gets no
+    logout token.
     """
     actor, ip = (None, None) if by is None else (by.name, by.ip)
     for _ in range(_ATTEMPTS):

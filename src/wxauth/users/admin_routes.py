@@ -33,7 +33,7 @@ NO_SUCH_SESSION: Final = NotFound("this user has no such session")
 
 router = Router("admin")
 MAX_NAMES: Final = 100
-"""The number of ids that one request may name. More would not fit into a URL."""
+"""The largest number of ids that one request may name. More would not fit into a URL."""
 
 
 @router.get("/v1/admin/users", summary=_("Search users"))
@@ -164,7 +164,7 @@ def _hide_from(staff: Actor, user: ListedUserAnswer) -> None:
 
 
 class NamesQuery(BaseModel):
-    """The users whose names to read."""
+    """The query parameters that name the users."""
 
     user_id: Annotated[list[UUID], Field(min_length=1, max_length=MAX_NAMES)] = Field(
         description=f"Repeated for several, at most {MAX_NAMES}."

@@ -23,7 +23,7 @@ MAX_BYTES: Final = 2048
 """The size limit of a user's attributes, in bytes of compact JSON."""
 MAX_NAMES: Final = 32
 MAX_DEPTH: Final = 4
-"""The number of levels to which lists and objects in a value may be nested."""
+"""The largest number of levels to which lists and objects in a value may be nested."""
 
 Attributes = Mapping[str, Any]
 

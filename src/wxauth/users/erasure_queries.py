@@ -23,11 +23,11 @@ from wxauth.users.status_queries import StatusAndRoles, lock_status_and_roles
 from wxauth.users.user_queries import FORMER_IDS
 
 MAX_ROWS_ERASED_WITH_USER: Final = 1000
-"""The number of rows that are erased in the transaction that deletes the user."""
+"""The largest number of rows that are erased in the transaction that deletes the user."""
 _WAIT_FOR_ANOTHER_SECONDS: Final = 0.1
 """The pause while another worker erases a page, in seconds."""
 _MAX_IDS_ERASED_WITH_USER: Final = 10
-"""The number of a user's ids whose rows are erased in the transaction that deletes the user."""
+"""The largest number of a user's ids whose rows are erased in the transaction that deletes the user."""
 
 
 # Only one worker erases at a time, so that the load on the database does not depend on how many erasures wait.

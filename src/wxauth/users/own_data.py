@@ -73,7 +73,7 @@ PIECE_TIMEOUT_SECONDS: Final = 30.0
 LARGE_WITHIN_SECONDS: Final = 300.0
 """The time limit for the download of a large document, in seconds."""
 MAX_LARGE_DOCUMENTS: Final = 2
-"""The number of large documents that a process sends at the same time.
+"""The largest number of large documents that a process sends at the same time.
 
 Each holds a connection, and the pool must keep some free.
 """

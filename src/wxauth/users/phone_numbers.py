@@ -20,7 +20,10 @@ _SHORTEST: Final = 9
 
 
 def is_number(text: str, *, region: str) -> bool:
-    """Return whether this text can only be a phone number. A number without a country code belongs to the region."""
+    """Return whether this text can only be a phone number.
+
+    A number without a country code is read as a number of the region.
+    """
     if not _TYPED_NUMBER.fullmatch(text):
         return False
     import phonenumbers
@@ -32,9 +35,10 @@ def is_number(text: str, *, region: str) -> bool:
 
 
 def possible_numbers(text: str, *, region: str) -> Sequence[str]:
-    """Return the numbers in E.164 that this text may mean. A number without a country code belongs to the region.
+    """Return the numbers in E.164 form that this text may mean.
 
-    A number without a plus may still have a country code: `8613800138001`.
+    A number without a country code is read as a number of the region. A number without a plus may still have a country
+    code: `8613800138001`.
     """
     number = _parsed(text, region)
     return [text, f"+{text}", *([] if number is None else [_in_e164(number)])]

@@ -225,7 +225,10 @@ def _search(conditions: frozenset[str], *, is_admin: bool) -> Statement[ListedUs
 
 
 def term_of(text: str | None, *, region: str) -> Term:
-    """Return the kind of a search term. A phone number without a country code belongs to the region."""
+    """Return the kind of a search term.
+
+    A phone number without a country code is read as a number of the region.
+    """
     if not text:
         return Term.NONE
     if id_in(text) is not None:

@@ -39,7 +39,10 @@ ON CONFLICT (id) DO NOTHING
 STORE_PAUSE_SECONDS: Final = 1.0
 """The pause between two stores, in seconds."""
 PLACES: Final = 100
-"""The number of searches by one member of staff that may wait for the next store. As many reads may wait."""
+"""The largest number of searches by one member of staff that may wait for the next store.
+
+As many reads may wait.
+"""
 SAME_LIST: Final = timedelta(minutes=1)
 """The time for which a list counts as read. Turning its pages, or reloading it, counts as one read."""
 

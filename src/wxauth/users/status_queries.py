@@ -85,7 +85,7 @@ class Ban:
 
     @property
     def data(self) -> dict[str, Any]:
-        """The data of the ban's event."""
+        """The data that the audit trail stores in the event of the ban."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -194,7 +194,7 @@ class StatusChange:
 
 
 async def lock_status_and_roles(transaction: Transaction, user_id: UUID) -> StatusAndRoles | None:
-    """Lock and read a user's status and roles until the transaction ends; None if there is no such user."""
+    """Lock and read a user's status and roles until the transaction ends. Return None if there is no such user."""
     return (await lock_status_and_roles_of(transaction, [user_id])).get(user_id)
 
 

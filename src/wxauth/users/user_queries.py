@@ -123,7 +123,7 @@ async def current_user(asked: Database | Transaction, user_id: UUID) -> UUID:
 
 
 async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:
-    """Lock the user who has this identity, until the transaction ends; None if nobody has it."""
+    """Lock the user who has this identity until the transaction ends. Return None if nobody has it."""
     return await lock_user_by(transaction, USER_OF, app_id=app_id, openid=openid)
 
 

@@ -230,7 +230,7 @@ class Shortcut:
         self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serve a request through its direct route if it has one, and otherwise through FastAPI."""
         route = None
         if scope["type"] == "http" and not scope.get("root_path") and not self._app.dependency_overrides:
             route = self._routes.find(scope)

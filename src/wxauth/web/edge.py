@@ -148,7 +148,7 @@ class Edge:
         self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Check a request, pass it on to the app, and log the failure if there is one."""
         if scope["type"] == "lifespan":
             await self._live(scope, receive, send)
             return

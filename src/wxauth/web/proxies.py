@@ -60,7 +60,7 @@ class BehindProxies:
         self._has_warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Correct the scope of a request, and pass the request on to the app."""
         if scope["type"] == "http":
             scope["root_path"] = self._root_path or scope.get("root_path", "")
             if (peer := scope.get("client")) is not None and peer[0].startswith(_MAPPED):

@@ -113,9 +113,9 @@ LONGEST_NAME: Final = 64
 _FIELDS: Final = ("nickname", "avatar_url", "phone")
 _MAX_XML_DEPTH: Final = 16
 _MAX_XML_PARTS: Final = 1000
-"""The number of `<`, and of `=`, that a message may have.
+"""The largest number of `<` characters, and of `=` characters, in a message.
 
-Anybody can send a message, and the envelope of an encrypted message is parsed before its signature is checked. A real
+Anyone can send a message, and the envelope of an encrypted message is parsed before its signature is checked. A real
 message has ten elements, and perhaps some `<` and `=` in its texts.
 """
 _CUSTOMER_ENTERS: Final = "user_enter_tempsession"
@@ -125,7 +125,7 @@ _LENGTH_BYTES: Final = 4
 _BLOCK_BITS: Final = 32 * 8  # WeChat pads to blocks of 32 bytes, though AES has blocks of 16
 _TIMESTAMP: Final = re.compile("[1-9][0-9]{9}")  # WeChat writes ten digits, which suffice from 2001 to 2286
 _TOKEN: Final = re.compile(r"[!-~]{1,128}")
-"""An openid or a nonce."""
+"""The form of an openid or a nonce."""
 
 
 def base64_bytes(text: str) -> bytes:
