@@ -191,7 +191,7 @@ async def test_a_database_that_falls_silent_holds_nobody_up(doctor: Doctor) -> N
         results = await doctor(database_url=f"{proxy.url}?sslmode=disable", clock=clock, timeouts=waits)
         assert loop.time() - began < HURRIED.whole + 2.0
     assert_reported(results, "database", OK)
-    assert_reported(results, "stored", BAD, "does not answer", "TimeoutError")
+    assert_reported(results, "stored", BAD, "does not respond", "TimeoutError")
     assert_reported(results, of_app(), OK)
 
 
@@ -568,7 +568,7 @@ async def test_an_issuer_that_hangs_up_or_says_nothing_is_reported(doctor: Docto
         await doctor.says("issuer", BAD, "without an answer", issuer=upstream.url)
     async with Upstream(hang) as upstream:
         results = await doctor(issuer=upstream.url, timeouts={"issuer_patience": 0.2})
-        assert_reported(results, "issuer", BAD, "takes the connection and does not answer")
+        assert_reported(results, "issuer", BAD, "accepts the connection but does not respond")
 
 
 # The clocks.

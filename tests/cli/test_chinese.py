@@ -24,7 +24,7 @@ VALUES = {
     "colons": ": " * 1500 + ".",
     "templates in one another": "x: y; " * 400 + ".",
     "words of a template": "lines: {lines}, created: " * 250 + ".",
-    "a template's own words": "no answer from WeChat: x " * 250 + ".",
+    "a template's own words": "no response from WeChat: x " * 250 + ".",
 }
 """Values that a template might be found in."""
 

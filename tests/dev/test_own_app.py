@@ -90,7 +90,7 @@ def test_the_banner_has_the_address_for_a_phone_in_the_same_network(dev: Running
 @pytest.mark.parametrize(
     ("locale", "words", "end"),
     [
-        ("C.UTF-8", "the app secret is wrong", "Ctrl-C ends it all"),
+        ("C.UTF-8", "the AppSecret is wrong", "Ctrl-C ends it all"),
         ("zh_CN.UTF-8", "AppSecret 不正确", "按 Ctrl-C 停止"),
     ],
 )

@@ -42,7 +42,7 @@ LOOKS = [
     ("a formula", (f'="{OPENID}"', "=T(A1)", "＝1")),
     ("text after the apostrophe", (f"'{OPENID}", "'-10023", "’10023", "`10023")),
     (
-        "a number that a table program",
+        "a number that a spreadsheet program",
         ("10023.0", "10023.", "1.38E+10", "1e+21", "10,023", "1,38E+10", "１００２３．０"),
     ),
     ("a value as a program", ('ObjectId("65f0c1")', "ObjectId(65f0c1)", "NumberLong(10023)", "UUID('65')", "b'10023'")),
@@ -59,7 +59,7 @@ async def test_an_id_that_is_something_else_is_refused_and_named(mover: Mover, n
     wrong = [(value, it) for it, values in looks for value in values]
     assert await mover.import_lines(*({**ALICE, name: value} for value, _ in wrong)) == (0, 0, 0, len(wrong))
     for (value, it), message in zip(wrong, mover.messages, strict=True):
-        assert message.startswith(f"must be the id alone: this looks like {it}"), value
+        assert message.startswith(f"must be only the id, but this looks like {it}"), value
         assert OPENID not in message
         assert "这里像是" in message.translated("zh-CN"), value
 
@@ -182,11 +182,11 @@ def zipped(name: str, text: str) -> bytes:
 
 KINDS: list[tuple[str, bytes, str]] = [
     *(
-        (f"UTF-16, {encoding}", CSV.encode(encoding), "UTF-16: iconv")
+        (f"UTF-16, {encoding}", CSV.encode(encoding), "UTF-16: convert it with iconv")
         for encoding in ("utf-16", "utf-16-be", "utf-16-le")
     ),
-    ("UTF-16 with its mark, big end first", b"\xfe\xff" + CSV.encode("utf-16-be"), "UTF-16: iconv"),
-    ("UTF-32", CSV.encode("utf-32"), "UTF-32: iconv"),
+    ("UTF-16 with its mark, big end first", b"\xfe\xff" + CSV.encode("utf-16-be"), "UTF-16: convert it with iconv"),
+    ("UTF-32", CSV.encode("utf-32"), "UTF-32: convert it with iconv"),
     ("xlsx", zipped("[Content_Types].xml", "<Types/>"), "an Excel workbook"),
     ("zip", zipped("users.csv", CSV), "unzip"),
     ("xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Excel workbook"),
@@ -201,16 +201,16 @@ KINDS: list[tuple[str, bytes, str]] = [
     ("array, an item a line", f"\n [{json.dumps(ALICE)},\n{json.dumps(ALICE)}]".encode(), "jq -c '.[]'"),
 ]
 OF_JSON = [
-    ("CR alone", JSONL.replace("\n", "\r").encode(), "CR alone"),
+    ("CR alone", JSONL.replace("\n", "\r").encode(), "only CR"),
     ("objects of several lines", json.dumps(ALICE, indent=2).encode(), "jq -c ."),
     ("CSV", CSV.encode(), "--csv"),
     ("SQL", b"-- MySQL dump 10.13\n", "is SQL"),
 ]
 OF_CSV = [
-    ("CR alone", CSV.replace("\n", "\r").encode(), "CR alone"),
-    ("semicolons", CSV.replace(",", ";").encode(), "has ; between"),
-    ("semicolons and quotation marks", b'"app_id";"openid"\n', "has ; between"),
-    ("bars", CSV.replace(",", "|").encode(), "has | between"),
+    ("CR alone", CSV.replace("\n", "\r").encode(), "only CR"),
+    ("semicolons", CSV.replace(",", ";").encode(), "uses ; instead"),
+    ("semicolons and quotation marks", b'"app_id";"openid"\n', "uses ; instead"),
+    ("bars", CSV.replace(",", "|").encode(), "uses | instead"),
     ("tabs", CSV.replace(",", "\t").encode(), "--tsv"),
     ("Excel's first line", f"sep=;\r\n{CSV}".encode(), "sep="),
     ("JSON Lines", JSONL.encode(), "leave out --csv"),

@@ -20,7 +20,7 @@ from wxauth.wechat.client import BUSY_PAUSE_SECONDS
 from wxauth.wechat.errcodes import KNOWN_ERRCODES, Api, errcode_of
 
 CLASS_C = {
-    40001: "app secret is wrong",
+    40001: "AppSecret is wrong",
     40013: "WXAUTH_APP_ID",
     40125: "WXAUTH_APP_SECRET",
     40164: "IP whitelist",
@@ -33,7 +33,7 @@ CLASS_C = {
     41008: "proxy",
     48001: "permissions",
     50002: "notices",
-    89501: "confirm this server's address",
+    89501: "confirm this server's IP address",
     89503: "confirm it",
     89506: "IP whitelist",
     89507: "IP whitelist",
@@ -76,7 +76,7 @@ async def test_every_errcode_of_wechats_pages_is_explained(stage: Stage, errcode
     answer = await stage.login.ask()
     meaning = errcode_of(errcode, api=Api.CODE2SESSION).meaning
     assert meaning is not None
-    assert answer.json()["detail"] == f"WeChat answered errcode {errcode}: {meaning}"
+    assert answer.json()["detail"] == f"WeChat returned errcode {errcode}: {meaning}"
     (line,) = (
         line for line in stage.log_lines()[before:] if line["event"] in ("wechat_misconfigured", "wechat_refused")
     )

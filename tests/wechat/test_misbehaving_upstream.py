@@ -94,7 +94,7 @@ async def test_a_login_for_which_no_connection_gets_free_keeps_its_code(service_
         await until(lambda: len(upstream.requests) == MAX_CONNECTIONS)
         answered = await log_in(client)
         problem = problem_of(answered, "wechat_unavailable", 503)
-        assert problem["detail"] == "WeChat was not asked: no connection was free in time"
+        assert problem["detail"] == "WeChat was not asked, because no connection was free in time"
         assert int(answered.headers["retry-after"]) > 0
         assert set(upstream.codes) == {"another"}
         gate.set()

@@ -340,7 +340,7 @@ async def test_a_spent_quota_comes_back_at_midnight_in_beijing(tokens: Tokens) -
     assert (await tokens.ask()).status_code == 200
 
 
-@pytest.mark.parametrize(("errcode", "words"), [(40164, "IP whitelist"), (40001, "secret is wrong")])
+@pytest.mark.parametrize(("errcode", "words"), [(40164, "IP whitelist"), (40001, "AppSecret is wrong")])
 async def test_a_refused_token_is_logged_with_the_remedy(tokens: Tokens, errcode: int, words: str) -> None:
     tokens.stage.simulator.fail("stable_token", errcode=errcode)
     await tokens.ask()

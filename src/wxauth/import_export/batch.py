@@ -31,54 +31,57 @@ _SINGLE_VALUED: Final = [
 ]
 """The fields with one value per user. If two lines of one identity contained them, one value would be lost."""
 
-ADMINISTRATOR: Final = Fault("roles", _("must be without admin and support, unless --allow-admin is given"))
+ADMINISTRATOR: Final = Fault("roles", _("must not contain admin or support unless you give --allow-admin"))
 UNBANNED_ADMIN: Final = Fault(
-    "status", _("must leave banned administrators and support staff banned, unless --allow-admin is given")
+    "status", _("must not unban administrators or support staff unless you give --allow-admin")
 )
-LAST_ADMIN: Final = _("must leave an administrator: make another one first")
-MERGED_AWAY: Final = Fault("user_id", _("must not have been merged into another user"))
-ERASED: Final = Fault("user_id", _("must not have been erased, except with --restore"))
-LEAVING: Final = Fault("user_id", _("must not be of a user who has asked to be erased"))
-ANOTHER_USER: Final = Fault("user_id", _("must be the user whom the identity, the unionid or the external_id names"))
+LAST_ADMIN: Final = _("must leave at least one administrator: appoint another one first")
+MERGED_AWAY: Final = Fault("user_id", _("must not belong to a user who was merged into another one"))
+ERASED: Final = Fault("user_id", _("must not belong to an erased user; --restore restores the user"))
+LEAVING: Final = Fault("user_id", _("must not belong to a user who has asked to be erased"))
+ANOTHER_USER: Final = Fault("user_id", _("must be the user with this identity, unionid or external_id"))
 UNIONID_AS_OPENID: Final = Fault(
-    "openid", _("must not be a unionid: this is the unionid of this line, or of another one in the file")
+    "openid", _("must not be a unionid, but is the unionid of this line or of another line in the file")
 )
 SECOND_OPENID: Final = Fault(
-    "unionid", _("must be of one openid in this app: WeChat gives each person one, and another one has it")
+    "unionid",
+    _("must belong to one openid in this app, because WeChat gives each person one. Another openid already has it"),
 )
 SECOND_OPENID_OF_EXTERNAL_ID: Final = Fault(
     "external_id",
     _(
-        "must be of one openid in this app: WeChat gives each person one, and the user has another one;"
-        " only if they are one person, --join accepts both"
+        "must belong to one openid in this app, because WeChat gives each person one. The user already has "
+        "another openid. If they are one person, --join accepts both"
     ),
 )
-ANOTHER_UNIONID: Final = Fault("unionid", _("must be the one that the identity has already"))
+ANOTHER_UNIONID: Final = Fault("unionid", _("must be the one that the identity already has"))
 UNIONID_OF_EXTERNAL_ID: Final = Fault(
     "unionid",
     _(
-        "must be the one of the user whom the external_id names: these may be two people; only if they are one person,"
-        " --join makes them one user"
+        "must be the unionid of the user with this external_id, because these may be two people. If they are one "
+        "person, --join makes them one user"
     ),
 )
 PHONE_OF_EXTERNAL_ID: Final = Fault(
     "phone",
     _(
-        "must not contradict a verified number: the user whom the external_id names has verified another one, or"
-        " another user this one; only if they are one person, --join makes them one user"
+        "must not contradict a verified number: the user with this external_id has verified another number, or "
+        "another user has verified this one. If they are one person, --join makes them one user"
     ),
 )
-UNIONID_TAKEN: Final = Fault("unionid", _("must not be another user's"))
-EXTERNAL_ID_TAKEN: Final = Fault("external_id", _("must not be another user's"))
-ANOTHER_EXTERNAL_ID: Final = Fault("external_id", _("must be the one that the user has already"))
+UNIONID_TAKEN: Final = Fault("unionid", _("must not belong to another user"))
+EXTERNAL_ID_TAKEN: Final = Fault("external_id", _("must not belong to another user"))
+ANOTHER_EXTERNAL_ID: Final = Fault("external_id", _("must be the one that the user already has"))
 GIVEN_BEFORE: Final = _(
-    "must be as in the earlier line with this openid, or with this unionid alone: remove one of the two lines"
+    "must be as in the earlier line with the same openid, or with only the same unionid: remove one of the two lines"
 )
-FORMER_ID_OF_A_USER: Final = Fault("former_ids", _("must not be the id of a user"))
-FORMER_ID_ERASED: Final = Fault("former_ids", _("must not have been erased, except with --restore"))
-FORMER_ID_TAKEN: Final = Fault("former_ids", _("must not have been merged into another user"))
-NO_EXTERNAL_ID: Final = Fault("former_external_ids", _("must be given with the external_id that replaced them"))
-FORMER_EXTERNAL_ID_TAKEN: Final = Fault("former_external_ids", _("must not be another user's"))
+FORMER_ID_OF_A_USER: Final = Fault("former_ids", _("must not be a user's id"))
+FORMER_ID_ERASED: Final = Fault("former_ids", _("must not belong to an erased user; --restore restores the user"))
+FORMER_ID_TAKEN: Final = Fault("former_ids", _("must not belong to a user who was merged into another one"))
+NO_EXTERNAL_ID: Final = Fault(
+    "former_external_ids", _("must be given together with the external_id that replaced them")
+)
+FORMER_EXTERNAL_ID_TAKEN: Final = Fault("former_external_ids", _("must not belong to another user"))
 Signs = Iterator[tuple[Fault, bool]]
 """Possible faults, in the order in which they are reported, each with whether the line has it."""
 

@@ -28,63 +28,75 @@ _PIECE: Final = 64 * 1024
 _LONGEST_NAME: Final = 64
 TOO_LONG: Final = Fault("line", _("must be up to {n} bytes", n=MAX_LINE))
 NOT_CSV: Final = Fault(
-    "line", _("must be one line of CSV: each quotation mark closed, and doubled within a cell; no line break in a cell")
+    "line",
+    _(
+        "must be one line of CSV. Close each quotation mark, double it inside a cell, and don't use line breaks in a "
+        "cell"
+    ),
 )
 WRONG_CELLS: Final = Fault("line", _("must have as many cells as the header"))
 WRONG_ATTRIBUTE: Final = Fault(
-    "line", _("must name an attribute by 1 to 32 of a-z, 0-9 and _, beginning with a letter: attributes.NAME")
+    "line",
+    _(
+        "must name an attribute as attributes.NAME, where NAME is 1 to 32 characters of a-z, 0-9 and _, beginning "
+        "with a letter"
+    ),
 )
-_PACKED: Final = _("must be text, and is {kind}: {program}")
+_PACKED: Final = _("must be text, but is {kind}: unpack it with {program}")
 _NOT_TEXT: Final = {
-    rb"\xff\xfe\0\0|\0\0\xfe\xff": _("must be UTF-8, and is UTF-32: iconv -f UTF-32 -t UTF-8"),
-    rb"\xff\xfe|\xfe\xff|([^\0]\0){2}|(\0[^\0]){2}": _("must be UTF-8, and is UTF-16: iconv -f UTF-16 -t UTF-8"),
+    rb"\xff\xfe\0\0|\0\0\xfe\xff": _("must be UTF-8, but is UTF-32: convert it with iconv -f UTF-32 -t UTF-8"),
+    rb"\xff\xfe|\xfe\xff|([^\0]\0){2}|(\0[^\0]){2}": _(
+        "must be UTF-8, but is UTF-16: convert it with iconv -f UTF-16 -t UTF-8"
+    ),
     rb"PK[\3\5\7]|\xd0\xcf\x11\xe0": _(
-        "must be text, and is an Excel workbook or zip: save it as CSV UTF-8, or unzip it"
+        "must be text, but is an Excel workbook or a zip file: save it as CSV UTF-8, or unzip it"
     ),
     rb"\x1f\x8b": Text(_PACKED, kind="gzip", program="gunzip"),
     rb"BZh": Text(_PACKED, kind="bzip2", program="bunzip2"),
     rb"\xfd7zXZ": Text(_PACKED, kind="xz", program="unxz"),
     rb"\x28\xb5\x2f\xfd": Text(_PACKED, kind="zstd", program="unzstd"),
-    rb"%PDF|Rar!|7z\xbc|PAR1|[^\r\n]*\0": _("must be text, and is another kind of file: export it as CSV UTF-8"),
-    rb"[^\r\n]*\r+[^\r\n]": _(r"must have lines that end with LF, and has CR alone: tr '\015' '\012'"),
-    rb"<": _("must be CSV or JSON Lines, and is HTML or XML: save it as CSV UTF-8 in a table program"),
-    rb"\[": _("must be JSON Lines, and is a JSON array: jq -c '.[]'"),
+    rb"%PDF|Rar!|7z\xbc|PAR1|[^\r\n]*\0": _("must be text, but is another kind of file: export it as CSV UTF-8"),
+    rb"[^\r\n]*\r+[^\r\n]": _(
+        "must have lines that end with LF, but has only CR: convert it with tr '\\\\015' '\\\\012'"
+    ),
+    rb"<": _("must be CSV or JSON Lines, but is HTML or XML: save it as CSV UTF-8 in a spreadsheet program"),
+    rb"\[": _("must be JSON Lines with one object per line, but is a JSON array: jq -c '.[]'"),
 }
 """The beginnings of files that are not lines of text, each with advice."""
-_WRAPPED: Final = _("must be JSON Lines, and is one JSON document: jq -c '{query}'")
+_WRAPPED: Final = _("must be JSON Lines, but is one JSON document: jq -c '{query}'")
 _TABLES: Final = '.[] | select(.type == "table") | .data[]'
 """The query for the rows in phpMyAdmin's export."""
 _DEEPEST: Final = 4
 """The depth to which the records of a document are searched."""
 _NO_JSON_LINES: Final = {
     rb"#filetype": _(
-        "must be JSON Lines, and begins with a line of LeanCloud's: "
+        "must be JSON Lines, but begins with LeanCloud's #filetype line: "
         "docs/start/moving-in.md has the command that reads it"
     ),
-    rb"\{\s*$": _("must be JSON Lines, and has objects of several lines: jq -c ."),
-    rb"(?i)[^{]*openid": _("must be JSON Lines, and is CSV: --csv, or with tabs --tsv"),
+    rb"\{\s*$": _("must be JSON Lines with one object per line, but an object spans several lines: jq -c ."),
+    rb"(?i)[^{]*openid": _("must be JSON Lines, but is CSV: add --csv, or --tsv for tabs"),
     rb"(?i)--|/\*|(insert|create|set) ": _(
-        "must be JSON Lines, and is SQL: docs/start/moving-in.md has queries that write it"
+        "must be JSON Lines or CSV, but is SQL: docs/start/moving-in.md has the queries for an export"
     ),
 }
 _NO_CSV: Final = {
-    rb"\{": _("must be CSV, and is JSON Lines: leave out --csv and --tsv"),
+    rb"\{": _("must be CSV, but is JSON Lines: leave out --csv and --tsv"),
     rb"(?i)\"?sep=": _("must begin with the names of the columns: remove Excel's line sep="),
 }
 _DIVIDED: Final = {
-    ",": _("must have columns that are divided by tabs, and has commas: --csv"),
-    "\t": _("must have columns that are divided by commas, and has tabs: --tsv"),
-    ";": _("must have columns that are divided by commas, and has ; between them: save it as CSV UTF-8 with commas"),
-    "|": _("must have columns that are divided by commas, and has | between them: save it as CSV UTF-8 with commas"),
+    ",": _("must have columns separated by tabs, but uses commas: add --csv"),
+    "\t": _("must have columns separated by commas, but uses tabs: add --tsv"),
+    ";": _("must have columns separated by commas, but uses ; instead: save it as CSV UTF-8 with commas"),
+    "|": _("must have columns separated by commas, but uses | instead: save it as CSV UTF-8 with commas"),
 }
 NO_HEADER: Final = Fault(
     "line",
     _(
-        "must be a header: names of fields, each once, app_id and openid among them, or unionid"
-        " (--app-id gives the app, --map openid=COLUMN another name)"
+        "must be a header with the names of fields, each once. It must contain app_id and openid, or unionid. "
+        "--app-id gives the app, and --map openid=COLUMN gives another name"
     ),
 )
-UNREAD_NAMES: Final = _("must have the names that --map reads: none of the lines has {names}")
+UNREAD_NAMES: Final = _("must contain the names that --map reads: no line has {names}")
 MOST_NAMES: Final = 100
 """The number of ignored names that are remembered."""
 

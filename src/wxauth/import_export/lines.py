@@ -55,7 +55,10 @@ NOT_JSON: Final = Fault("line", _("must be a JSON object"))
 NOT_UTF8: Final = Fault("line", _("must be UTF-8; if it is GBK: iconv -f GB18030 -t UTF-8"))
 ATTRIBUTES: Final = Fault(
     "attributes",
-    _("must be an object of at most 32 names of a-z, 0-9 and _, nested at most 4 deep, at most 2048 bytes in all"),
+    _(
+        "must be an object with up to 32 names of a-z, 0-9 and _, nested at most 4 levels deep, and up to 2048 bytes "
+        "in all"
+    ),
 )
 _ZERO_DATE: Final = "0000-00-00"
 _UUID_VERSION: Final = 7
@@ -68,8 +71,8 @@ _MILLISECONDS: Final = re.compile(r"-?\d{1,15}", re.ASCII)
 _EPOCH_BEGAN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH: Final = re.compile(r"(\d{10})(\d{3})?", re.ASCII)
 _TIME: Final = _(
-    "must be a time with its offset, like 2026-11-20T08:00:00+08:00, or seconds or milliseconds since 1970, or empty;"
-    " --time-zone reads 2026-11-20, 2026/11/20 8:00 and 2026年11月20日"
+    "must be a time with a time zone, such as 2026-11-20T08:00:00+08:00, or seconds or milliseconds since 1970, "
+    "or empty. With --time-zone, it can be 2026-11-20, 2026/11/20 8:00 or 2026年11月20日"
 )
 _SHORT: Final = _("must be 1 to 64 printable characters")
 
@@ -198,34 +201,41 @@ class Line(_Strict):
         Annotated[str, AfterValidator(_known_app)] | None, _("must be the app_id of a configured app")
     ] = None
     openid: Annotated[
-        Openid | None, _("must be as WeChat gives it, 6 to 128 of A-Z, a-z, 0-9, _ and -, and no placeholder")
+        Openid | None,
+        _("must be as WeChat gives it (6 to 128 characters of A-Z, a-z, 0-9, _ and -), and not a placeholder"),
     ] = None
     """The openid; None only if there is a unionid."""
     unionid: Annotated[
         Unionid | None,
-        _("must be as WeChat gives it, 24 to 36 of A-Z, a-z, 0-9, _ and -; or empty, without a placeholder"),
+        _(
+            "must be as WeChat gives it (24 to 36 characters of A-Z, a-z, 0-9, _ and -), or empty instead of a "
+            "placeholder"
+        ),
     ] = None
     user_id: Annotated[UserId | None, _("must be a UUIDv7")] = None
     external_id: Annotated[
         ExternalId | None,
         _(
-            "must be text of 1 to 128 printable characters, not a number, and no placeholder such as 0 or a UUID of "
-            "zeros"
+            "must be text of 1 to 128 printable characters. It must not be a number, or a placeholder such as 0 "
+            "or a UUID of zeros"
         ),
     ] = None
     nickname: Annotated[Nickname | None, NoneIfBlank, _("must be up to {n} characters", n=MAX_NICKNAME)] = None
     avatar_url: Annotated[
-        AvatarUrl | None, NoneIfBlank, _("must be an https URL of at most {n} characters", n=MAX_AVATAR_URL)
+        AvatarUrl | None, NoneIfBlank, _("must be an https URL of up to {n} characters", n=MAX_AVATAR_URL)
     ] = None
     phone: Annotated[
         Annotated[str, StringConstraints(pattern=_E164)] | None,
         BeforeValidator(_e164),
-        _("must be a phone number, like +8613800138000, or as it is dialled in WXAUTH_PHONE_REGION"),
+        _("must be a phone number, such as +8613800138000, or as it is dialed in WXAUTH_PHONE_REGION"),
     ] = None
     roles: Annotated[
-        Roles | None, _("must be at most 32 names of 1 to 32 of a-z, 0-9, _ and -, each beginning with a letter")
+        Roles | None,
+        _("must be up to 32 names, each with 1 to 32 characters of a-z, 0-9, _ and -, beginning with a letter"),
     ] = None
-    status: Annotated[UserStatus | None, _("must be active or disabled; --map status:X=disabled reads X")] = None
+    status: Annotated[
+        UserStatus | None, _("must be active or disabled. To read another value X, add --map status:X=disabled")
+    ] = None
     ban_reason: Annotated[Reason | None, _("must be up to 500 characters, without control characters")] = None
     banned_until: TimeOrNone = None
     attributes: Annotated[AttributesPatch | None, ATTRIBUTES.wanted] = None
@@ -240,7 +250,9 @@ class Line(_Strict):
         list[LineOfConsent], _("must be a JSON list of objects with document, version and given_at")
     ] = []
     former_ids: Annotated[list[Annotated[UUID, Field(strict=False)]], _("must be a list of UUIDs")] = []
-    former_external_ids: Annotated[list[ExternalId], _("must be a list of texts of 1 to 128 printable characters")] = []
+    former_external_ids: Annotated[
+        list[ExternalId], _("must be a list of texts, each with 1 to 128 printable characters")
+    ] = []
 
     @classmethod
     def read(cls, text: bytes, parts: Mapping[type, Any]) -> Self | list[Fault]:
@@ -277,9 +289,9 @@ def _lacking(given: Mapping[str, object]) -> list[Fault]:
 def _fault(error: ErrorDetails) -> Fault:
     field = ".".join(part for part in error["loc"] if isinstance(part, str))
     if error["type"] == LOOKS_LIKE:
-        return Fault(field, _("must be the id alone: this looks like {it}", it=error["ctx"]["it"]))
+        return Fault(field, _("must be only the id, but this looks like {it}", it=error["ctx"]["it"]))
     is_half = error["type"] != "missing" and b"\\u0000" in to_json(error["input"])
-    return Fault(field, _("must be without NUL and halves of emoji, such as \\ud83d") if is_half else EXPECTED[field])
+    return Fault(field, _("must not contain NUL or halves of emoji, such as \\\\ud83d") if is_half else EXPECTED[field])
 
 
 def without(text: bytes, fields: Iterable[str]) -> bytes:

@@ -70,7 +70,7 @@ async def read_user(
 
 @router.patch(
     "/v1/admin/users/{user_id}",
-    summary=_("Ban, unban, set roles and attributes, clear name and picture"),
+    summary=_("Ban, unban, set roles and attributes, clear nickname and picture"),
     failures=[NO_SUCH_USER, LastAdmin],
 )
 async def change_user(
@@ -201,7 +201,7 @@ async def list_logins(
     )
 
 
-@router.get("/v1/admin/names", summary=_("Read names of users"))
+@router.get("/v1/admin/names", summary=_("Read the names of users"))
 async def read_names(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, query: Annotated[NamesQuery, Query()]
 ) -> NamesAnswer:

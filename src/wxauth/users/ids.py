@@ -18,14 +18,14 @@ LOOKS_LIKE: Final = "looks_like"
 The message says what it looks like, and never contains the value.
 """
 _MISTAKEN: Final = {
-    r"=.*": _("a formula of a table program"),
-    r"['`\u2018\u2019].*": _("text after the apostrophe of a table program"),
+    r"=.*": _("a formula of a spreadsheet"),
+    r"['`\u2018\u2019].*": _("text after the apostrophe of a spreadsheet program"),
     r"\{.*|\[.*\]|\[[\"{].*|\".*": _("JSON"),
     r"[0-9]+[.,]0*|[0-9]{1,3}(,[0-9]{3})+(\.0*)?|[-+]?[0-9]+([.,][0-9]+e[-+]?|e[-+])[0-9]+": (
-        _("a number that a table program has rewritten")
+        _("a number that a spreadsheet program has changed")
     ),
     r"(new )?(\w+\([\"'].*|(object_?id|uuid|guid|bindata|number\w*|long|int32|int64|decimal\w*)\(.*)|b['\"].*": (
-        _("a value as a program writes it, such as ObjectId(...)")
+        _("a value as a program prints it, such as ObjectId(...)")
     ),
 }
 """The descriptions of texts that are mistaken for ids, by patterns. The patterns match the text in lower case."""

@@ -248,25 +248,25 @@ class WeChat:
             answer_read = response.extensions.get(ANSWER)
             body: bytes = await response.aread() if answer_read is None else answer_read.body
         except httpx.ReadTimeout as exc:
-            raise errors.WeChatTimeout(_("{api} gave no answer in {n:g} s", api=asked.api, n=self.timeout)) from exc
+            raise errors.WeChatTimeout(_("{api} did not respond in {n:g} s", api=asked.api, n=self.timeout)) from exc
         except httpx.DecodingError as exc:
-            raise errors.WeChatBadResponse(_("WeChat's answer is not HTTP, or too large")) from exc
+            raise errors.WeChatBadResponse(_("WeChat's response is not HTTP, or is too large")) from exc
         except httpx.PoolTimeout as exc:
-            raise errors.WeChatUnavailable(_("WeChat was not asked: no connection was free in time")) from exc
+            raise errors.WeChatUnavailable(_("WeChat was not asked, because no connection was free in time")) from exc
         except httpx.TransportError as exc:
-            raise errors.WeChatUnavailable(_("no answer from WeChat: {error}", error=type(exc).__name__)) from exc
+            raise errors.WeChatUnavailable(_("no response from WeChat: {error}", error=type(exc).__name__)) from exc
         if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
-            raise errors.WeChatUnavailable(_("WeChat answered with status {n}", n=response.status_code))
+            raise errors.WeChatUnavailable(_("WeChat returned status {n}", n=response.status_code))
         if response.status_code != httpx.codes.OK:
-            raise errors.WeChatBadResponse(_("WeChat answered with status {n}", n=response.status_code))
+            raise errors.WeChatBadResponse(_("WeChat returned status {n}", n=response.status_code))
         if asked.api == Api.MINI_PROGRAM_CODE and body.lstrip()[:1] != b"{":
             return {PICTURE: body}
         try:
             answer = read_json(body)  # the Content-Type does not matter
         except ValueError as exc:
-            raise errors.WeChatBadResponse(_("WeChat's answer is not JSON")) from exc
+            raise errors.WeChatBadResponse(_("WeChat's response is not JSON")) from exc
         if not isinstance(answer, dict):
-            raise errors.WeChatBadResponse(_("WeChat's answer is not a JSON object"))
+            raise errors.WeChatBadResponse(_("WeChat's response is not a JSON object"))
         return answer
 
     async def _send(self, asked: _Call) -> httpx.Response:

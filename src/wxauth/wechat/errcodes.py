@@ -51,14 +51,18 @@ OF_ANOTHER_PERSON: Final = frozenset({40003, 43104})
 """The errcodes for a phone code of another user, or an openid of another app."""
 
 SECRET_NOT_TAKEN: Final = _(
-    "the app secret is wrong: copy it anew from WeChat (WXAUTH_APP_SECRET, WXAUTH_APPS, 'wxauth apps set')"
+    "the AppSecret is wrong: copy it from WeChat again (WXAUTH_APP_SECRET, WXAUTH_APPS, 'wxauth apps set')"
 )
 _REMEDIES: Final = {
-    "request": _("the request did not arrive as it was sent: see which proxy between here and WeChat changes it"),
-    "person": _("nothing: it is about this person, not the service"),
-    "code": _("nothing, if now and then; if always, the phone's app is not the app of the request"),
-    "token": _("nothing: wxauth renews the access token; if it repeats, something else renews tokens of this app"),
-    "key": _("nothing: the next login stores a new session_key"),
+    "request": _("the request was changed on its way: check the proxies between here and WeChat"),
+    "person": _("nothing to do: it is about this person, not the service"),
+    "code": _(
+        "nothing to do if it happens now and then. If it always happens, the phone's app is not the app in the request"
+    ),
+    "token": _(
+        "nothing to do: wxauth renews the access token. If this repeats, something else renews this app's tokens"
+    ),
+    "key": _("nothing to do: the next login stores a new session_key"),
     "secret": SECRET_NOT_TAKEN,
 }
 """The instructions that several errcodes share, by the names that the table uses for them."""
@@ -89,7 +93,7 @@ class Errcode:
 
     def failure(self, hint: str = "") -> WeChatError:
         """Return the error that the errcode becomes. Its detail is the meaning, followed by the hint."""
-        detail = ": ".join(filter(None, [f"WeChat answered errcode {self.number}", self.meaning, hint]))
+        detail = ": ".join(filter(None, [f"WeChat returned errcode {self.number}", self.meaning, hint]))
         return self.error(detail, errcode=self.number, retry_after=self.retry_after)
 
 

@@ -193,7 +193,7 @@ testBegunOtherwise('who is no administrator, or refuses on the phone, is told so
   const phone = await phoneOf(pages.browser, `person-${(number += 1)}`)
   await forgotten()
   for (const [answer, lang, begin, told] of [
-    ['last-child', 'en', 'Log in with WeChat', 'you are no administrator'],
+    ['last-child', 'en', 'Log in with WeChat', 'you aren’t an administrator'],
     ['first-child', 'zh-CN', '微信扫码登录', '手机上已拒绝登录'],
   ]) {
     await page.goto(`${CONSOLE_URL}?lang=${lang}`)
@@ -280,7 +280,7 @@ test('a list that is loaded whole has no search over nothing', async () => {
   const none = (route) => route.fulfill({ json: { items: [], next_cursor: null } })
   await page.route(/\/v1\/admin\/webhooks/, none, { times: 2 })
   await goTo('webhooks')
-  await page.getByText(/^No webhook yet\. A webhook is sent/).waitFor()
+  await page.getByText(/^There is no webhook yet\. A webhook receives/).waitFor()
   assert.equal(await button('Search').count(), 0)
   await button('Add').waitFor()
   await goTo('webhooks?q=crm') // to be taken back
@@ -395,7 +395,7 @@ test('a search that has stopped says so, and goes on', async () => {
   })
   await goTo('users?q=rare')
   await page.getByRole('status').getByText('0 found so far. The search stopped after a second').waitFor()
-  await button('Search on').click()
+  await button('Continue searching').click()
   await page.getByRole('link', { name: person.user.nickname }).waitFor()
   await page.getByRole('status').getByText('1 in all').waitFor()
 })
@@ -740,7 +740,7 @@ test('a refused login is found by the request id that the phone shows, and by pe
   await page.getByLabel('Request id').fill(request_id)
   await button('Search').click()
   await page.getByRole('status').getByText('1 in all').waitFor()
-  for (const told of ['account_disabled', 'Banned. The person’s page says why', shortened(person), '127.0.0.0/24', request_id])
+  for (const told of ['account_disabled', 'Banned. The user’s page shows the reason', shortened(person), '127.0.0.0/24', request_id])
     await rows().getByText(told).waitFor()
   await rows().getByRole('link', { name: person.user.nickname }).click()
   await page.getByRole('region', { name: 'Refused logins' }).getByText(request_id).waitFor()
@@ -842,7 +842,7 @@ test('keys are rotated, and that asks', async () => {
   await button('Rotate').click()
   await button('Rotate', dialog()).click()
   for (const kind of ['access tokens', 'id_tokens'])
-    for (const state of ['signs now', 'signs next']) await rows().filter({ hasText: kind }).filter({ hasText: state }).waitFor()
+    for (const state of ['current', 'next']) await rows().filter({ hasText: kind }).filter({ hasText: state }).waitFor()
 })
 
 // Services.
@@ -1006,7 +1006,7 @@ test('what a disabled webhook keeps is not called the oldest that waits', async 
   await change(await newcomer(), { status: 'disabled' })
   await delivery('asleep', 'pending')
   await go('Overview')
-  const part = page.locator('section', { hasText: 'Oldest webhook delivery' })
+  const part = page.locator('section', { hasText: 'Oldest waiting webhook delivery' })
   await part.getByText('From').waitFor()
   await part.getByRole('link', { name: 'asleep' }).waitFor()
   await asks(root, '/v1/admin/webhooks/asleep', { method: 'PATCH', body: JSON.stringify({ is_enabled: false }) })
@@ -1066,7 +1066,7 @@ test('a list shows that it is loading, that it failed, and tries again', async (
 test('whatever stands in the fragment, the console asks for no other thing and goes on', async () => {
   const asked = []
   page.on('request', (request) => asked.push(new URL(request.url()).pathname))
-  for (const [fragment, title] of [['constructor', 'Overview'], ['users/..\\keys', 'Person'], ['__proto__/x', 'Overview']]) {
+  for (const [fragment, title] of [['constructor', 'Overview'], ['users/..\\keys', 'User'], ['__proto__/x', 'Overview']]) {
     await goTo(fragment)
     await heading(title).waitFor()
   }
