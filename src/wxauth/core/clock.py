@@ -33,7 +33,7 @@ FIRST_PAUSE_SECONDS: Final = 0.1
 Requests may arrive as soon as it does.
 """
 TOO_SLOW: Final = 1.0
-"""The duration in seconds from which a response is too inexact to be used."""
+"""The response time, in seconds, from which the database's response is too inexact to be used."""
 REPORTED_FROM: Final = timedelta(seconds=5)
 """The smallest difference between the clocks that is logged as a warning."""
 

@@ -46,7 +46,7 @@ class UserFields(SQLModel):
     phone_verified_at: datetime | None = Field(sa_type=TIME)
     """When the number was last verified with the phone button; null if it was only imported."""
     consents: dict[str, str] | None = Field(sa_type=JSONB)
-    """The present consents, document → version; null means the same as empty.
+    """The present consents: the version by document. Null means the same as empty.
 
     They are stored here so that a login reads no other table.
     """

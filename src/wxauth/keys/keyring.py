@@ -69,21 +69,21 @@ class RsaKey(PrivateKey):
 
     @classmethod
     def generate(cls) -> Self:
-        """Generate a new key."""
+        """Generate a new RS256 key."""
         return cls(rsa.generate_private_key(_EXPONENT, _BITS))
 
 
 class _Kind(Generic[Key]):
-    """The keys of one algorithm, as last read from the database."""
+    """The keys of one algorithm, as they were last read from the database."""
 
     def __init__(self, key_type: type[Key]) -> None:
         self.alg = key_type.alg
         self.key_type = key_type
         self.stored: Keys = []
-        """The stored keys that can be decrypted."""
+        """The stored keys that our secret keys can decrypt."""
         self.keys: dict[str, Key] = {}
         self.unopened: list[str] = []
-        """The kids of the stored keys that cannot be decrypted."""
+        """The kids of the stored keys that our secret keys cannot decrypt."""
 
     def signing_key(self, now: datetime) -> Key:
         """Return the newest active key. Raises: StorageUnavailable, if none has been read yet."""
@@ -92,7 +92,7 @@ class _Kind(Generic[Key]):
         return self.keys[signing_key_of(self.stored, now).kid]
 
     def take(self, stored: Keys, sealer: Sealer, now: datetime) -> None:
-        """Replace the keys that were read before. Raises: CannotOpen, if none can be decrypted."""
+        """Replace the keys that were read before. Raises: CannotOpen, if none of the new ones can be decrypted."""
         keys: dict[str, Key] = {}
         for row in stored:
             try:
@@ -135,12 +135,12 @@ class KeyRing:
 
     @property
     def unopened(self) -> list[str]:
-        """The kids of stored keys that cannot be decrypted with our secret keys. The others are in use."""
+        """The kids of the stored keys that our secret keys cannot decrypt. The other keys are in use."""
         return [kid for kind in self._kinds for kid in kind.unopened]
 
     @property
     def jwks(self) -> bytes:
-        """The JWK set (RFC 7517, section 5)."""
+        """The published keys as a JWK set (RFC 7517, section 5)."""
         return to_json({"keys": [key.public_jwk for kind in self._kinds for key in kind.keys.values()]})
 
     @property
@@ -265,7 +265,7 @@ class KeyRing:
         return signing_key_of(kind.stored, now)
 
     async def keep_fresh(self) -> None:
-        """Refresh forever, despite outages."""
+        """Refresh the keys periodically, forever, even through outages."""
         while True:
             await asyncio.sleep(REFRESH_PAUSE_SECONDS if self.is_ready else RETRY_PAUSE_SECONDS)
             await self.try_refresh()
@@ -353,7 +353,10 @@ class KeyAnswer(TypedDict):
 
 
 async def list_published(database: Database, *, now: datetime) -> tuple[list[KeyAnswer], list[KeyAnswer]]:
-    """Return the keys of access tokens and those of id_tokens, each from the former keys to the next one."""
+    """Return the keys of access tokens, and then those of id_tokens.
+
+    Each list begins with former keys, and ends with the next one.
+    """
     published = await database.rows(PUBLISHED, now=now)
     of_access_tokens, of_id_tokens = (keys_for(alg, published) for alg in (ALGORITHM, RSA_ALGORITHM))
     return _key_answers(of_access_tokens, now), _key_answers(of_id_tokens, now)

@@ -45,9 +45,9 @@ LONGEST_TOKEN_TTL: Final = 86400
 # services may differ by 30 s. The rest is a reserve.
 _UNTIL_ALL_KNOW: Final = timedelta(seconds=JWKS_MAX_AGE + 60)
 SIGNS_AFTER: Final = _UNTIL_ALL_KNOW
-"""How long a new key is published before it signs."""
+"""The time for which a new key is published before it signs."""
 RETIRES_AFTER: Final = timedelta(seconds=LONGEST_TOKEN_TTL) + _UNTIL_ALL_KNOW
-"""How long a key is published after its successor has begun to sign."""
+"""The time for which a key is published after its successor has begun to sign."""
 _WAITS_AT_MOST: Final = 2 * SIGNS_AFTER
 """The longest time until the next key begins to sign.
 
@@ -104,7 +104,7 @@ def is_due(keys: Keys, now: datetime, *, max_age: timedelta) -> bool:
 
 
 def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
-    """Return the keys with a next one added.
+    """Return the keys with a next key added.
 
     If a clock ahead of ours created the last key, that key gets new dates instead.
     """
@@ -141,7 +141,7 @@ def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
 
 
 def _with_successor(keys: Keys, successor: StoredSigningKey, *, until_then: StoredSigningKey | None = None) -> Keys:
-    """Return the keys with a successor added.
+    """Return the keys with a successor of the signing key.
 
     The other keys retire when all tokens that they have signed have expired.
     """

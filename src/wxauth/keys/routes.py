@@ -30,7 +30,7 @@ log = get_logger()
 
 
 class KeysAnswer(TypedDict):
-    """The published keys."""
+    """The response with the published keys."""
 
     items: Annotated[list[KeyAnswer], Field(description="The keys of access tokens, the oldest first.")]
     id_token_keys: Annotated[

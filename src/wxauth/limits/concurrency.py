@@ -1,12 +1,12 @@
 """The limit on the requests of one user that run at the same time in this process.
 
-Requests of one user wait for one another, and delay nobody else's. Transactions are few (`TRANSACTIONS` in
-`core/database.py`), and those of one user wait for the same lock. Without the limit, forty connections of one phone
-held all of them, and the logins and changes of all users waited.
+Requests of one user wait for one another, and delay no requests of other users. There are few transactions
+(`TRANSACTIONS` in `core/database.py`), and those of one user wait for the same lock. Without the limit, forty
+connections of one phone held all of them, and the logins and changes of all users waited.
 
-A stolen token must not keep its owner waiting. Therefore each session has a queue of its own before the queue of its
-user, which one session cannot fill. Requests that end sessions have queues of their own, in which nobody waits for
-WeChat. No place in a queue is held while a client sends or reads.
+A stolen token must not keep its owner waiting. Therefore each session has its own queue before the queue of its user,
+which one session cannot fill. Requests that end sessions have separate queues, in which no request waits for WeChat. No
+place in a queue is held while a client sends or reads.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ Who = TypeVar("Who", bound=Hashable)
 
 @dataclass(eq=False, kw_only=True)
 class Places(Generic[Who]):
-    """A counter of work in progress, with limits."""
+    """The places for work in progress, of which there is a limited number."""
 
     of_one: int
     """The number of places for one user."""
@@ -55,7 +55,7 @@ class Places(Generic[Who]):
         self._taken[who] += 1
 
     def give_back(self, who: Who) -> None:
-        """Give a place back."""
+        """Give back a place."""
         self._taken -= Counter([who])  # `-=` drops zero counts, which would pile up
 
 
@@ -70,7 +70,7 @@ Together with `AT_ONCE_OF_PERSON`, one user takes at most four of the five trans
 MAX_PRESENT: Final = 64
 """The largest number of requests in one queue that may run or wait."""
 PATIENCE_SECONDS: Final = 5.0
-"""How long a request waits for its place, in seconds."""
+"""The time that a request waits for its place, in seconds."""
 
 _DETAIL: Final = "this person has too many requests under way"
 
@@ -109,7 +109,7 @@ class Concurrency:
 
     @asynccontextmanager
     async def line(self, name: Hashable, at_once: int = AT_ONCE) -> AsyncIterator[None]:
-        """Hold a place in the queue with this name during the block. Raises: RateLimited."""
+        """Hold a place in the queue of this name during the block. Raises: RateLimited."""
         line = self._lines.setdefault(name, _Line(asyncio.Semaphore(at_once)))
         if line.present >= MAX_PRESENT:
             raise RateLimited(_DETAIL, retry_after=RETRY_AFTER)

@@ -1,4 +1,7 @@
-"""The limits, over all replicas, for actions of one user that use up WeChat's quota or make work for others."""
+"""The limits for actions of one user that use up WeChat's quota or make work for others.
+
+They apply across all replicas.
+"""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -38,7 +41,7 @@ class AttemptCount(SQLModel, table=True):
     An erasure keeps the row, so that it resets no limit.
     """
     since: datetime = Field(sa_type=TIME)
-    """When the window began."""
+    """When the present window began."""
     number: int
 
 
@@ -96,7 +99,7 @@ class Rate:
             raise RateLimited(self.detail, retry_after=max(1, ceil((since + self.window - now).total_seconds())))
 
     async def uncount(self, database: Database, *who: str) -> None:
-        """Undo a `count`. During a database outage, the action stays counted."""
+        """Undo a `count`. During a database outage, the action remains counted."""
         with suppress(StorageUnavailable):
             await database.run(_GIVE_BACK, key=self._key(who))
 
@@ -109,7 +112,7 @@ class Rate:
         await self.count(asked, *_names(user), now=now)
 
     async def uncount_user(self, database: Database, user: UserInSession) -> None:
-        """Undo a `count_user`."""
+        """Undo a `count_user`, as `uncount` does for a `count`."""
         await self.uncount(database, *_names(user))
 
     def _key(self, who: Sequence[str]) -> bytes:

@@ -15,9 +15,9 @@ from wxauth.errors import RateLimited
 from wxauth.limits.redis import RedisCounts, redis_reason
 
 REDIS_TIMEOUT_SECONDS: Final = 0.2
-"""How long a request waits for Redis by default, in seconds."""
+"""The time that a request waits for Redis by default, in seconds."""
 REDIS_RETRY_SECONDS: Final = 5.0
-"""How long Redis is not used after a failure, in seconds."""
+"""The time for which Redis is not used after a failure, in seconds."""
 MAX_COUNTERS: Final = 100_000
 """The largest number of counters that this process keeps. Beyond that, the oldest is dropped."""
 
@@ -32,7 +32,7 @@ log = get_logger()
 
 
 class Limit(NamedTuple):
-    """A number of actions in a window of some seconds."""
+    """A limit: the number of actions that are allowed in a window of some seconds."""
 
     at_most: int
     seconds: int
@@ -45,7 +45,7 @@ class Limit(NamedTuple):
 
 
 Hit = tuple[Limit, str]
-"""A limit, and the address, network, client or app that an action counts for."""
+"""A limit, and the address, network, client or app for which an action counts."""
 
 
 class RateLimiter:

@@ -236,7 +236,7 @@ class InitialFields:
     roles: Sequence[str] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
     nickname: str | None = None
-    """The nickname, which counts only if the request has none."""
+    """The nickname, which is only used if the request has none."""
     is_unasked: bool = False
     """Whether the user signs up although the operator's service was not asked."""
 
@@ -295,7 +295,7 @@ class LoggedIn:
     """The profile fields that were not stored, because the user has changed the profile too often.
     """
     milliseconds: float
-    """How long storing the login took."""
+    """The time that storing the login took, in milliseconds."""
 
 
 async def record_login(database: Database, login: Login, *, now: datetime) -> LoggedIn:
@@ -382,7 +382,7 @@ async def rehearse_login(database: Database, *, now: datetime) -> str | None:
 
 
 class _Ids:
-    """The time and the ids of a login's rows, which stay the same if it is tried again.
+    """The time and the ids of a login's rows, which stay the same if the login is tried again.
 
     The ids of its events may differ.
     """
@@ -399,11 +399,11 @@ class _UnionidConflict(Exception):
 
 
 class _OfAnotherOpenid(_UnionidConflict):
-    """Another openid of the app has the unionid, or one of the two openids is a snapshot's."""
+    """Another openid of the app has the unionid, or one of the two openids belongs to a snapshot."""
 
 
 async def _log_in_under_lock(database: Database, login: Login, ids: _Ids) -> EnteredUser | None:
-    """Log in by small statements under the user's lock. Return None if the login must be tried again.
+    """Log in with small statements under the user's lock. Return None if the login must be tried again.
 
     Raises: SignUpClosed, AccountDisabled, AccountLeaving, _UnionidConflict.
     """

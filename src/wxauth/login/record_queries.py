@@ -1,4 +1,4 @@
-"""The records of logins in the database: hourly counts, and refused logins."""
+"""The statements about the records of logins: the hourly counts, and the refused logins."""
 
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
@@ -70,7 +70,10 @@ class RefusedLogin(Refusal, table=True):
 
 
 class HourlyNumbers(SQLModel, table=True):
-    """The counts of one process in one hour. An old hour has one row, with the process id `SUMS`."""
+    """The table of the counts of one process in one hour.
+
+    An old hour has only one row, with the process id `SUMS`.
+    """
 
     __tablename__ = "hourly_numbers"
 
@@ -109,7 +112,7 @@ class TotalsRow(SQLModel):
 
 
 class Overview(TotalsRow):
-    """The totals, and the counts of each day."""
+    """The response with the totals, and with the counts of each day."""
 
     days: list[DayRow] = Field(description="Every day, today being the last one.")
 
@@ -271,7 +274,7 @@ SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, 
 
 
 _NETWORKS: Final = "networks"
-"""The name of the search for a network that contains several stored ones."""
+"""The name of the search for a network that contains several stored networks."""
 _BY: Final[Mapping[str | None, Statement[Refusal]]] = {
     "request_id": _finding("request_id"),
     **{name: _finding(name, sorts=True) for name in ("user_id", "network", "code", "app_id")},

@@ -30,9 +30,9 @@ from wxauth_guard.errors import WxAuthError
 NUMBERS_STORE_SECONDS: Final = 5.0
 """The pause between two stores of counts, in seconds."""
 SUMMED_UP_AFTER: Final = timedelta(days=7)
-"""The age at which an hour's rows are merged into one.
+"""The age at which the rows of an hour are merged into one.
 
-No process still counts it then, even after days without a database.
+By then, no process still counts that hour, even after days without a database.
 """
 REFUSALS_STORE_SECONDS: Final = 1.0
 """The pause between two stores of refusals, in seconds."""
@@ -62,7 +62,7 @@ Group = tuple[UUID | str | None, str]
 
 @part
 class Numbers(WriteBuffer):
-    """The counts of one process."""
+    """The counts of logins of one process."""
 
     failed = "numbers_not_stored"
     store_pause = NUMBERS_STORE_SECONDS
@@ -157,7 +157,7 @@ class Refusals(WriteBuffer):
     """The number of rows begun in this second, by whether they name a user."""
 
     def note(self, error: WxAuthError, *, ip: str | None, request_id: str) -> None:
-        """Record a login refused with this error. Its app_id may be any text."""
+        """Record a login that was refused with this error. Its app_id may be any text."""
         now = self.clock()
         self._turn(int(now.timestamp()))
         network, user_id = _truncated(ip), error.user_id

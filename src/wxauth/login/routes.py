@@ -49,7 +49,7 @@ _REFRESH_TOKENS: Final = AliasChoices("refresh_token", "refreshToken")
 
 
 class RefreshRequest(BaseModel):
-    """The refresh token of the last login or refresh."""
+    """The refresh token that the last login or refresh returned."""
 
     model_config = body_like({"refresh_token": "wxr_..."})
 
@@ -69,7 +69,7 @@ class LogoutRequest(BaseModel):
 
 
 class LeavingAnswer(BaseModel):
-    """The time at which a user who has asked for it is erased."""
+    """The time at which a user is erased who has asked for it."""
 
     erase_at: datetime = Field(examples=["2026-11-27T08:00:00Z"])
 
@@ -91,7 +91,7 @@ LOGINS: Final = Counter(
     "errcode",
 )
 OUTCOMES: Final = ("ok", "new", *(fault.code for fault in (*OUR_FAULTS, *FAULTS_OF_WECHAT)))
-"""The outcomes that exist from the start, for each app."""
+"""The outcomes that the metric has from the start, for each app."""
 REFRESHES: Final = Counter(
     "wxauth_refreshes",
     "Token refreshes, by outcome: ok or the code of the error.",

@@ -35,9 +35,9 @@ from wxauth.wechat.client import WeChatIdentity
 MAX_ANSWER: Final = 16 * 1024
 """The largest number of bytes of a response that are read."""
 BODY_SECONDS: Final = 0.1
-"""How long to wait for the body of a refusal in seconds.
+"""The time to wait for the body of a refusal, in seconds.
 
-It is not used, but read so that the connection can be kept.
+The body is not used. It is only read so that the connection can be reused.
 """
 FAILURES_IN_A_ROW: Final = 5
 """The number of failures after which a process pauses its calls for `PAUSE`.
@@ -87,7 +87,7 @@ class SignUpHook:
 
     @property
     def is_on(self) -> bool:
-        """Whether the operator has such a service."""
+        """Whether the operator has configured such a service."""
         return self.settings.sign_up_hook_url is not None
 
     async def initial_fields(self, app: App, identity: WeChatIdentity, *, ip: str | None) -> InitialFields:

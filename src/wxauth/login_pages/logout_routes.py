@@ -34,7 +34,10 @@ router = Router("websites")
 
 @dataclass(frozen=True, slots=True)
 class LoggingOut:
-    """Ends the sessions that a request to log out names. It is a FastAPI dependency made of others."""
+    """The operation that ends the sessions which a request to log out names.
+
+    It is a FastAPI dependency that consists of other dependencies.
+    """
 
     request: Request
     pages: PagesDep
@@ -87,7 +90,7 @@ class LoggingOut:
         return pages.message("logged_out_of_all")
 
     def _logged_out(self, client: Client, parameters: Parameters) -> Response:
-        """Redirect to the site, if it was registered with this address."""
+        """Redirect the browser to the site if the site has registered this address. Otherwise show a page."""
         if "post_logout_redirect_uri" not in parameters:
             return self.pages.message("logged_out")
         url = _way_back(client, parameters)
@@ -95,7 +98,7 @@ class LoggingOut:
 
 
 def _way_back(client: Client, parameters: Parameters) -> str | None:
-    """Return the URL to which the site has asked to redirect, if it is registered for the site."""
+    """Return the URL to which the site wants to redirect the browser, if that URL is registered for the site."""
     url = parameters.get("post_logout_redirect_uri")
     if url is None or not is_registered(url, client.logout_uris):
         return None

@@ -33,7 +33,7 @@ from wxauth.web.edge import PROBLEM_KEY
 from wxauth_guard.problems import REQUEST_ID_KEY
 
 DOOR: Final = "door"
-"""A parameter of ours at `/v1/authorize`.
+"""A query parameter of our own for `/v1/authorize`.
 
 The value `scan` forces the page with the QR code, in case WeChat's JavaScript bridge did not respond.
 """
@@ -46,7 +46,10 @@ Therefore it is put into the forms of the user's page, and never stored.
 """
 _KEPT_AT_LOG_OUT: Final = ("client_id", "post_logout_redirect_uri", "state", "ui_locales")
 VISIT_PAGES: Final = {"snapshot": True, "again": True, "over": True, "done": False}
-"""The pages shown after a visit to WeChat's page, each with whether it has a button to try again."""
+"""The pages that are shown after a visit to WeChat's page.
+
+The value says whether the page has a button to try again.
+"""
 
 
 class Pages(Rendering):
@@ -154,11 +157,14 @@ class Pages(Rendering):
         )
 
     def account(self, asked: SiteRequest, page_id: str, parameters: Parameters) -> Response:
-        """Return the page with one button, which opens WeChat's page."""
+        """Return the page with a single button, which opens WeChat's page."""
         return self._of_site("account", asked, page_id, parameters)
 
     def person(self, asked: SiteRequest, person: UserFields, page_id: str, parameters: Parameters) -> Response:
-        """Return the page for a browser with a login, with a button to continue to the site as the user it shows."""
+        """Return the page for a browser with a login.
+
+        It has a button to continue to the site as the user that it shows.
+        """
         picture, issuer = person.avatar_url, self.settings.issuer
         return self._of_site(
             "person",
@@ -230,7 +236,7 @@ class Pages(Rendering):
     def of_log_out(self, name: str, site: Client | None, url: str | None) -> Response:
         """Return a page that says that the login is unchanged.
 
-        It only links back, because anybody can have made the request.
+        It contains no link except back to the site, because anyone can have created the request.
         """
         back = site and self._say(_("Back to {title}"), title=site.title or site.name)
         return self.message(name, way_back=url and back and Link(url, back))

@@ -89,7 +89,7 @@ class Rendering:
     """The language of the request's `ui_locales`, which are in its query or form, or the one that the browser prefers.
     """
     root: str = field(init=False)
-    """The path under which the service is reached."""
+    """The path prefix under which the service is reached."""
     is_in_wechat: bool = field(init=False)
     """Whether WeChat's own browser shows the page, on a phone or a computer.
 
@@ -161,7 +161,7 @@ class Rendering:
         return Response(html, status_code=status, headers=headers, media_type="text/html")
 
     def _say(self, text: str, /, **values: object) -> str:
-        """Translate a text with these values in it. Chinese gets no spaces around a name or title."""
+        """Translate a text, and insert these values. Chinese gets no spaces around a name or title."""
         said = Text(text, **values).translated(self.language)
         return _GAP_IN_CHINESE.sub("", said) if values.keys() & {"name", "title"} else said
 
@@ -169,7 +169,7 @@ class Rendering:
         return f"{self.root}{AUTHORIZE_PATH}/{page_id}"
 
     def _in_other_languages(self, path: str, query: str) -> list[Link]:
-        """Return links to this page in other languages, except URLs that would be too long.
+        """Return links to this page in other languages, but omit URLs that would be too long.
 
         If `path` is empty, the links lead to the page's own path.
         """
@@ -185,7 +185,7 @@ def redirect_to(url: str) -> Response:
 
 
 def redirect_source(redirect_uri: str) -> str:
-    """Return what `form-action` must allow for a redirect to the site after a form was sent.
+    """Return the sources that `form-action` must allow for a redirect to the site after a form was sent.
 
     A browser checks all redirects that follow. The site may redirect to another of its own hosts. On the user's own
     machine, it may redirect to another port or to its other name, as Next.js does.

@@ -44,7 +44,7 @@ PAGES: Final[dict[int | str, dict[str, Any]]] = {
         for status in (400, RateLimited.status, StorageUnavailable.status)
     },
 }
-"""The responses of an operation for browsers."""
+"""The documented responses of an operation for browsers."""
 ContinuingDep = Annotated[Continuing, Depends(provide(Continuing))]
 GrantingDep = Annotated[Granting, Depends(provide(Granting))]
 LinksDep = Annotated[Links, Depends(provide(Links))]
@@ -60,7 +60,10 @@ router = Router("websites")
 
 @dataclass(frozen=True, slots=True)
 class LoginPages:
-    """Responds to a site's request with the page that fits its browser. It is a FastAPI dependency made of others."""
+    """The operation that responds to a site's request with the page that fits the browser.
+
+    It is a FastAPI dependency that consists of other dependencies.
+    """
 
     settings: SettingsDep
     database: DatabaseDep

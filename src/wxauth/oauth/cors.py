@@ -1,4 +1,4 @@
-"""CORS for the pages of `CORS_ORIGINS`, and for the pages of public clients."""
+"""CORS for the web pages of `CORS_ORIGINS`, and for those of public clients."""
 
 from contextlib import suppress
 from typing import Final
@@ -25,18 +25,18 @@ CORS_PATHS: Final = frozenset(
         "/.well-known/jwks.json",
     }
 )
-"""The endpoints that a public client calls from its own page."""
+"""The paths of the endpoints that a public client calls from its own web page."""
 _FOR_ANY_ORIGIN: Final = CORS_PATHS - {"/v1/userinfo", "/.well-known/jwks.json"}
-"""The endpoints for clients without registration, whose origin is therefore unknown."""
+"""The endpoints for clients without registration. The origin of such a client is unknown, so any origin is allowed."""
 _HEADERS: Final = ["Authorization", "Content-Type", "X-Request-ID"]
 _EXPOSED: Final = ("X-Request-ID", "Retry-After", "WWW-Authenticate")
 
 
 class Cors:
-    """Middleware that allows pages of `CORS_ORIGINS` everything, and pages of public clients the endpoints they need.
+    """Middleware that allows web pages of other origins to call the service.
 
-    A change of the clients takes effect at once, because every origin outside `CORS_ORIGINS` is looked up in the
-    database.
+    Pages of `CORS_ORIGINS` may call everything, and pages of public clients only the endpoints they need. A change of
+    the clients takes effect at once, because every origin outside `CORS_ORIGINS` is looked up in the database.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, database: Database) -> None:

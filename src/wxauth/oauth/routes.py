@@ -77,7 +77,7 @@ class WebTokensAnswer(TypedDict):
 
 
 class UserinfoAnswer(TypedDict):
-    """The claims about a user that the site's scopes allow (OpenID Connect Core, section 5.1)."""
+    """The claims about a user that the scopes of the site allow (OpenID Connect Core, section 5.1)."""
 
     sub: Annotated[str, Field(examples=[EXAMPLE_USER_ID])]
     name: NotRequired[Annotated[str, Field(examples=["小明"])]]

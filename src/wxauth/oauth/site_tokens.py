@@ -48,9 +48,9 @@ from wxauth_guard.verifier import Verifier
 
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}", re.ASCII)
 TWICE_AT_ONCE: Final = timedelta(seconds=2)
-"""How long after its use a public client may repeat a code with its verifier, as React's StrictMode does."""
+"""The time for which a public client may use a code again with its verifier, as React's StrictMode does."""
 TOO_FAST: Final = 5
-"""The number of seconds by which a poll that is too early lengthens the interval."""
+"""The number of seconds by which a poll that comes too early lengthens the polling interval."""
 SESSIONS_OF_BROWSER_LOGIN: Final = 20
 """The largest number of open sessions of one site that are kept for each browser's login."""
 DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
@@ -80,7 +80,7 @@ def challenge_of(verifier: str) -> str | None:
 
 
 class Granted(NamedTuple):
-    """The login that a site gets a session for, and its user."""
+    """The login for which a site gets a session, and its user."""
 
     login: LockedLogin
     user: UserInSession

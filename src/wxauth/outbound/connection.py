@@ -374,7 +374,7 @@ class Connector:
             except (OSError, ValueError, httpx.RequestError) as exc:
                 # A ValueError means that the host name is invalid.
                 failure = _failure(exc, is_at_proxy=is_at_proxy)
-        # It is raised outside of the `except`, because the peer's text must not even be the context of this error.
+        # The failure is raised outside of the `except`, because the peer's text must not even be its context.
         raise failure
 
     async def _open(self, end: Origin | Proxy) -> Connection:

@@ -66,7 +66,7 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
             failure: httpx.RequestError = httpx.RemoteProtocolError(str(exc).removeprefix("the "))
         except httpx.TransportError as exc:
             failure = _named(exc)
-        # It is raised outside of the `except`, so that it has no context.
+        # The failure is raised outside of the `except`, so that it has no context.
         raise failure
 
     async def aclose(self) -> None:

@@ -25,7 +25,7 @@ IDLE_SECONDS: Final = 30.0
 ANSWER: Final = "wxauth.answer"
 """The extension of a response with the `HttpAnswer`."""
 SHORTEST_SECONDS: Final = 0.05
-"""The shortest remaining time in seconds for which a request is sent.
+"""The shortest remaining time in seconds with which a request is still sent.
 
 With less, WeChat's response would be too late.
 """
@@ -88,7 +88,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         self._next_check: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._usual_seconds = 0.0
-        """The moving average of how long recent responses took."""
+        """The moving average of the response time, in seconds."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request, and read the whole response."""

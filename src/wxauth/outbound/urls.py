@@ -16,7 +16,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth_guard.texts import is_http_url
 
 RESOLVE_TIMEOUT_SECONDS: Final = 5.0
-"""How long a caller waits for a name, in seconds."""
+"""The time that a caller waits for a name by default, in seconds."""
 MAX_CONCURRENT_NAMES: Final = 32
 """The largest number of names resolved at the same time.
 
@@ -27,7 +27,7 @@ _LAST_PORT: Final = 65535
 
 
 LookUp = Callable[[str], Sequence[str]]
-"""A function that returns the addresses of a name, and may block its thread. Raises: OSError, UnicodeError."""
+"""A function that returns the addresses of a name. It may block its thread. Raises: OSError, UnicodeError."""
 
 
 def addresses_of(host: str) -> Sequence[str]:
@@ -46,7 +46,7 @@ class NameResolver:
 
     look_up: LookUp = addresses_of
     patience: float = field(default=RESOLVE_TIMEOUT_SECONDS, kw_only=True)
-    """How long a caller waits for a name, in seconds."""
+    """The time that a caller waits for a name, in seconds."""
     _slots: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(MAX_CONCURRENT_NAMES))
     _under_way: dict[str, asyncio.Task[Sequence[str]]] = field(init=False, default_factory=dict)
 

@@ -39,12 +39,14 @@ from wxauth.wechat.received import e164_of
 from wxauth_guard.errors import InvalidToken
 
 LATE_ANSWER_SECONDS: Final = 30.0
-"""How long to wait for WeChat after the request has given up, in seconds. The number has been paid for.
+"""The time to wait for WeChat's response after the request has given up, in seconds.
+
+The number has been paid for by then.
 """
 KEPT_IN_MEMORY_SECONDS: Final = 600.0
-"""The time that a response waits in memory for the database to recover, in seconds."""
+"""The time for which a response waits in memory for the database to recover, in seconds."""
 UNTOUCHED_FOR: Final = timedelta(minutes=1)
-"""The age at which housekeeping binds a response, because the request that fetched it will no longer do so."""
+"""The age from which housekeeping binds a response, because the request that fetched it will no longer do so."""
 
 UNDER_WAY: Final = 200
 """The largest number of phone numbers that this process fetches from WeChat at the same time."""
@@ -54,7 +56,7 @@ UNDER_WAY_OF_ONE: Final = 20
 Taps and retries stay below it.
 """
 WECHAT_SHUTDOWN_SECONDS: Final = 6.0
-"""The time to wait for WeChat's responses at shutdown, in seconds. The requests have been drained before."""
+"""The time to wait for WeChat's responses at shutdown, in seconds. By then, no request is being served any more."""
 
 PAUSE_FOR_OTHERS_SECONDS: Final = (0.0, 0.1, 0.4, 1.0)
 """The pauses between checks for the response that another process got for the same code, in seconds."""

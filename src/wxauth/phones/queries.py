@@ -52,7 +52,7 @@ class StoredAnswer:
 
     @property
     def identity(self) -> dict[str, str]:
-        """The identity that the response belongs to, as parameters of a statement."""
+        """The identity to which the response belongs, as parameters of a statement."""
         return {"app_id": self.app_id, "openid": self.openid}
 
 
@@ -76,7 +76,7 @@ SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
  WHERE sealed IS NOT NULL AND refused_at IS NULL AND asked_at < :asked_before
  ORDER BY asked_at LIMIT :size
 """)
-"""The oldest responses whose number is neither bound nor refused."""
+"""The query for the oldest responses whose number is neither bound nor refused."""
 
 # If two users get one number at the same time, the second one waits here, and then sees the first one.
 _LOCK_NUMBER: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.phone'), hashtext(:phone))")
@@ -111,7 +111,7 @@ _MARK_DONE: Final = Statement[bytes]("""
 UPDATE phone_answers SET sealed = NULL, settled_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL
 RETURNING code_hash
 """)
-# The number counts as verified at the time when WeChat was called.
+# The number counts as verified since WeChat was called.
 _BIND: Final = Statement[Nothing](
     "UPDATE users SET phone = :phone, phone_verified_at = :verified_at WHERE id = :user_id"
 )
@@ -144,14 +144,14 @@ SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
  WHERE code_hash > :after AND sealed IS NOT NULL AND substring(sealed FOR octet_length(:prefix::bytea)) <> :prefix
  ORDER BY code_hash LIMIT :size
 """)
-"""The next responses whose sealed value does not begin with the prefix."""
+"""The query for the next responses whose encrypted value does not begin with the prefix."""
 reseal_answer: Final = Reseal.of("phone_answers", "sealed", key="code_hash")
 DELETE_UNCHANGED: Final = Statement[bytes](
     "DELETE FROM phone_answers WHERE code_hash = :code_hash AND sealed = :sealed RETURNING code_hash"
 )
-"""The statement that deletes a response, if its sealed value has not changed since it was read.
+"""The statement that deletes a response if its encrypted value has not changed since it was read.
 
-It returns no row if it has.
+It returns no row if the value has changed.
 """
 sweep_answers: Final = Sweep.of("phone_answers", key="code_hash", by="asked_at")
 
@@ -314,9 +314,9 @@ async def _refusal(
 
 
 async def _mark_done(transaction: Transaction, answer: StoredAnswer, *, now: datetime) -> bool:
-    """Mark a response as done, and record the proof of the number. Return False if that was done before.
+    """Mark a response as done, and record that the user has proved the number.
 
-    The response's user must be locked.
+    Returns False if that was done before. The response's user must be locked.
     """
     is_first = await transaction.value(_MARK_DONE, code_hash=answer.code_hash, now=now) is not None
     if is_first:

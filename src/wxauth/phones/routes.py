@@ -26,7 +26,7 @@ PhonesDep = Annotated[Phones, Depends(provide(Phones))]
 
 
 class PhoneRequest(BaseModel):
-    """The phone button's code."""
+    """The code that the phone button returned."""
 
     model_config = body_like({"code": "e31968a7f94cc5ee25fafc2aef2773f0bb8c3937b22520eb8ee345274d00c144"})
 

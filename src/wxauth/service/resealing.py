@@ -1,7 +1,7 @@
 """The commands `wxauth secret reseal` and `wxauth secret forget`, for use after a change of the secret key.
 
-The first encrypts everything stored with the current key, while the service runs. The second erases the values that
-only a lost key could decrypt, so that the service can start again.
+The first one encrypts all stored secrets again with the current key, while the service runs. The second one erases the
+values that only a lost key could decrypt, so that the service can start again.
 """
 
 import asyncio

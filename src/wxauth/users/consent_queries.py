@@ -115,7 +115,7 @@ SELECT DISTINCT ON (document) id, document, version, given_at, withdrawn_at, app
 
 
 async def holding_consents(database: Database, user_id: UUID, documents: Mapping[str, str]) -> Sequence[ConsentRow]:
-    """Return the user's consents to these documents (document → version) that are not withdrawn, the newest first."""
+    """Return the user's consents to these documents in these versions, except withdrawn ones, the newest first."""
     rows = await database.rows(_HOLDING, user_id=user_id, documents=list(documents), versions=list(documents.values()))
     return sorted(rows, key=lambda row: (row.given_at, row.id), reverse=True)
 
@@ -138,7 +138,7 @@ def check_in_force(requested: Mapping[str, str], in_force: Mapping[str, str]) ->
 async def give_consents(
     database: Database, user: UserInSession, requested: Mapping[str, str], *, ip: str | None, now: datetime
 ) -> Mapping[str, str]:
-    """Record that a user agrees to these documents. Return all present consents, document → version.
+    """Record that a user agrees to these documents. Return all present consents: the version by document.
 
     Consents that the user has given before are not recorded again.
 
@@ -182,7 +182,7 @@ async def withdraw(
 
 
 async def _locked(transaction: Transaction, user_id: UUID) -> Mapping[str, str]:
-    """Lock a user, and read the present consents, document → version. Raises: InvalidToken, if the user was erased."""
+    """Lock a user, and read the version of each present consent. Raises: InvalidToken, if the user was erased."""
     row = await transaction.row(_LOCK, user_id=user_id)
     if row is None:
         raise InvalidToken("the user has just been erased")

@@ -277,7 +277,7 @@ def shown_in(form: Any, user: UserFields) -> Any:
 def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:
     """Return the response about a user in a session.
 
-    `in_force` contains the documents of `CONSENTS`, document → version.
+    `in_force` contains the version of each document of `CONSENTS`.
     """
     answer: UserAnswer = shown_in(UserAnswer, user)
     if in_force:
