@@ -304,6 +304,47 @@ test('with fields it logs in after a login under way that fails', async () => {
   assert.equal((await second).nickname, '小刚')
 })
 
+test('logins with the same fields at the same time share one, as the taps on one button do', async () => {
+  const { auth, phone, person } = start()
+  const { code } = await wechat('/phone-codes', { person })
+  let taps = 0
+  const tap = () => ({ type: 'getphonenumber', timeStamp: (taps += 1), detail: { code, errMsg: 'getPhoneNumber:ok' } })
+  const consents = { privacy: '2026-05' }
+  const users = await times(5, () => auth.login({ phone: tap(), consents }))
+  assert.deepEqual([phone.count('login'), phone.count(LOGIN), auth.phoneError], [1, 1, null])
+  assert.ok(users.every((user) => user.phone === users[0].phone))
+  for (const fields of [{ phoneCode: 'errcode-40029' }, { nickname: '小明' }, { phone: null }, { nickname: '小明', force: true }]) {
+    phone.calls.length = 0
+    await times(3, () => auth.login(fields))
+    assert.equal(phone.count(LOGIN), 1, JSON.stringify(fields))
+    await auth.login(fields)
+    assert.equal(phone.count(LOGIN), 2, 'and the next one is a login of its own')
+  }
+})
+
+test('logins with other fields, or for another tap, do not share one', async () => {
+  const { auth, phone, person } = start()
+  const { code } = await wechat('/phone-codes', { person })
+  const tap = { detail: { code } }
+  await Promise.all([auth.login({ nickname: '小明' }), auth.login({ nickname: '小红' }), auth.login({ nickname: '小明' })])
+  assert.deepEqual([phone.count(LOGIN), auth.user.nickname], [3, '小明'])
+  await Promise.all([auth.login({ phone: { detail: {} } }), auth.login({ phone: tap }), auth.login({ phone: tap, nickname: '小刚' })])
+  assert.deepEqual([phone.count(LOGIN), auth.user.nickname], [6, '小刚'])
+})
+
+test('after a logout, a login with the same fields is another one', async () => {
+  const { auth, phone } = start()
+  const gate = phone.hold(LOGIN)
+  const first = rejection(auth.login({ nickname: '小明' }), 'session_revoked')
+  await gate.arrived
+  await auth.logout()
+  const second = auth.login({ nickname: '小明' })
+  gate.open()
+  await first
+  assert.equal((await second).nickname, '小明')
+  assert.equal(phone.count(LOGIN), 2)
+})
+
 test('a login without fields shares one with fields that is under way', async () => {
   const { auth, phone } = start()
   const users = await Promise.all([auth.login({ nickname: '小明' }), auth.login(), auth.login({})])
