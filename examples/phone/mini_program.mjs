@@ -8,13 +8,41 @@ import vm from 'node:vm'
 const IDLE =
   'showToast hideToast showModal showLoading hideLoading showActionSheet setNavigationBarTitle setNavigationBarColor ' +
   'startPullDownRefresh stopPullDownRefresh pageScrollTo setTabBarItem setTabBarBadge removeTabBarBadge showTabBar ' +
-  'hideTabBar showShareMenu hideShareMenu vibrateShort vibrateLong requestSubscribeMessage onShow onHide onError'
+  'hideTabBar showShareMenu hideShareMenu vibrateShort vibrateLong requestSubscribeMessage previewImage hideHomeButton ' +
+  'setClipboardData setKeepScreenOn onShow offShow onHide offHide onError offError onAppShow offAppShow onAppHide ' +
+  'offAppHide onPageNotFound onUnhandledRejection onThemeChange onMemoryWarning onWindowResize offWindowResize ' +
+  'onNetworkStatusChange offNetworkStatusChange'
+
+/** Where WeChat looks for a tab bar of the project's own. */
+const TAB_BAR = 'custom-tab-bar/index'
+
+/** What `wx` says of the phone. */
+const SCREEN = { windowWidth: 375, windowHeight: 667, screenWidth: 375, screenHeight: 667, pixelRatio: 2, statusBarHeight: 20 }
+const ABOUT = { platform: 'devtools', language: 'zh_CN', version: '8.0.44', SDKVersion: '3.9.0', ...SCREEN }
 
 function idle(options) {
   const answer = { errMsg: 'ok', confirm: true, cancel: false }
   for (const name of ['success', 'complete']) if (options && options[name]) options[name](answer)
   return Promise.resolve(answer)
 }
+
+/** A function of `wx` that answers at once, by callback and by promise. It fails if `make` throws. */
+function answering(make) {
+  return (options = {}) => {
+    let outcome, result
+    try {
+      ;[outcome, result] = ['success', { errMsg: 'ok', ...make(options) }]
+    } catch ({ message }) {
+      ;[outcome, result] = ['fail', { errMsg: message }]
+    }
+    const given = [outcome, 'complete'].filter((name) => options[name])
+    for (const name of given) options[name](result)
+    return outcome === 'success' || given.length ? Promise.resolve(result) : Promise.reject(result)
+  }
+}
+
+const ofEveryName = (names, make) => Object.fromEntries(names.split(' ').map((name) => [name, make]))
+const keysOf = ({ storage }) => ({ keys: [...storage.keys()], currentSize: 1, limitSize: 10240 })
 
 /** One run of the code in a folder. For another run, as after a restart, start another process. */
 export class MiniProgram {
@@ -47,7 +75,7 @@ export class MiniProgram {
       getApp: () => this.app,
       getCurrentPages: () => [...this.pages],
       wx: {
-        ...Object.fromEntries(IDLE.split(' ').map((name) => [name, idle])),
+        ...ofEveryName(IDLE, idle),
         ...{ navigateTo: go(0), redirectTo: go(1), switchTab: go(99), reLaunch: go(99) },
         navigateBack: ({ delta = 1, ...options } = {}) => {
           this.pages.splice(Math.max(1, this.pages.length - delta))
@@ -56,8 +84,23 @@ export class MiniProgram {
         getAccountInfoSync: () => ({ miniProgram: { appId: phone.appId, envVersion: 'develop' } }),
         getEnterOptionsSync: () => ({ scene: 1001, query: {} }),
         getLaunchOptionsSync: () => ({ scene: 1001, query: {} }),
-        getSystemInfoSync: () => ({ platform: 'devtools', language: 'zh_CN' }),
+        ...ofEveryName('getSystemInfoSync getAppBaseInfo getDeviceInfo getWindowInfo', () => ({ ...ABOUT })),
+        getSystemInfo: answering(() => ABOUT),
+        getNetworkType: answering(() => ({ networkType: phone.isOnline ? 'wifi' : 'none' })),
+        getMenuButtonBoundingClientRect: () => ({ top: 24, right: 365, bottom: 56, left: 278, width: 87, height: 32 }),
+        getUpdateManager: () => ofEveryName('onCheckForUpdate onUpdateReady onUpdateFailed applyUpdate', () => {}),
+        canIUse: () => true,
+        nextTick: (work) => void setImmediate(work),
         clearStorageSync: () => phone.storage.clear(),
+        getStorageInfoSync: () => keysOf(phone),
+        clearStorage: answering(() => phone.storage.clear()),
+        getStorageInfo: answering(() => keysOf(phone)),
+        setStorage: answering(({ key, data }) => phone.wx.setStorageSync(key, data)),
+        removeStorage: answering(({ key }) => phone.wx.removeStorageSync(key)),
+        getStorage: answering(({ key }) => {
+          if (!phone.storage.has(key)) throw new Error('getStorage:fail data not found')
+          return { data: phone.wx.getStorageSync(key) }
+        }),
         ...phone.wx,
         ...wx,
       },
@@ -107,9 +150,65 @@ export class MiniProgram {
     const triggered = []
     const triggerEvent = (name, detail) => triggered.push({ name, detail })
     const made = { ...definition, data, properties: data, route, options: properties, setData, triggerEvent, triggered }
+    const selected = {}
+    const selectComponent = (selector) => (selected[selector] ||= this.#selected(route, selector))
+    const getTabBar = () => this.#has(TAB_BAR) && (selected.tabBar ||= this.component(TAB_BAR))
+    Object.assign(made, { selectComponent, getTabBar })
     for (const name of ['created', 'attached']) if (made[name]) made[name]()
     return made
   }
+
+  #has(name) {
+    return existsSync(join(this.root, `${name}.js`))
+  }
+
+  #read(name) {
+    return existsSync(join(this.root, name)) ? readFileSync(join(this.root, name), 'utf8') : ''
+  }
+
+  /** The component that the markup has with this id (`#price`) or class (`.price`), and null for any other tag. */
+  #selected(route, selector) {
+    const by = selector.startsWith('#') ? 'id' : 'class'
+    const tags = this.#read(`${route}.wxml`).match(/<[\w-]+(?:"[^"]*"|'[^']*'|[^>"'])*/g) || []
+    const tag = tags.find((one) => attributeOf(one, by).split(/\s+/).includes(selector.slice(1)))
+    const used = ['app', route].map((name) => JSON.parse(this.#read(`${name}.json`) || '{}').usingComponents)
+    const path = tag && Object.assign({}, ...used)[/[\w-]+/.exec(tag)[0]]
+    if (!path) return null
+    const places = [path.startsWith('/') ? path.slice(1) : join(dirname(route), path), join('miniprogram_npm', path)]
+    return this.component(places.find((place) => this.#has(place)) || places[0])
+  }
+}
+
+const attributeOf = (tag, name) => (new RegExp(`\\s${name}=(["'])(.*?)\\1`).exec(tag) || [])[2] || ''
+
+/** A page of Taro. It shows the tree in `data.root`, and gives all events to `eh`. */
+export const taro = {
+  /** The texts that it shows, in their order. */
+  texts: ({ data }) => textsOf(data.root),
+
+  /**
+   * An event at the first element that has this class, or this text: `taro.fire(page, 'pay')` taps it. Others have a type
+   * and a detail: `taro.fire(page, 'name', 'input', { value: 'Tom' })`.
+   */
+  fire(page, name, type = 'tap', detail = {}) {
+    const has = ({ cl = '', cn = [] }) => cl.split(' ').includes(name) || cn.some(({ v }) => v === name)
+    const path = pathTo(page.data.root, has)
+    if (!path) throw new Error(`no element has the class or the text ${name}`)
+    const [target, ...above] = path.filter(({ sid }) => sid).map(({ sid, uid }) => ({ id: uid || sid, dataset: { sid } }))
+    const bubbles = /^(tap|long(press|tap)|touch\w+)$/.test(type)
+    for (const currentTarget of bubbles ? [target, ...above] : [target]) page.eh({ type, detail, target, currentTarget })
+  },
+}
+
+const textsOf = ({ v, cn = [] }) => [...(v ? [v] : []), ...cn.flatMap(textsOf)]
+
+/** The innermost such node below this one, and all those above it. */
+function pathTo(node, isIt) {
+  for (const child of node.cn || []) {
+    const path = pathTo(child, isIt)
+    if (path) return [...path, node]
+  }
+  return isIt(node) ? [node] : undefined
 }
 
 /** Lists and objects anew, for each page its own; functions and instances of classes, such as dates, as they are. */

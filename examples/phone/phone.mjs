@@ -250,6 +250,18 @@ function makeWx(phone) {
       return { abort() {} }
     },
 
+    downloadFile(options) {
+      const { url, filePath } = options
+      start('downloadFile', options, `DOWNLOAD ${pathOf(url)}`, async () => {
+        const header = { ...lowerCased(options.header || {}), 'user-agent': USER_AGENT }
+        const { statusCode, body } = await overNetwork(() => exchange(url, 'GET', header, undefined, 'follow'))
+        const place = filePath || `http://tmp/${phone.files.size + 1}`
+        phone.files.set(place, body)
+        return { statusCode, [filePath ? 'filePath' : 'tempFilePath']: place }
+      })
+      return { abort() {} }
+    },
+
     getStorageSync(key) {
       const text = phone.storage.get(key)
       return text === undefined ? '' : JSON.parse(text)

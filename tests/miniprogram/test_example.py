@@ -49,7 +49,7 @@ def test_a_project_runs_in_node(world: dict[str, str], part: str) -> None:
 @pytest.mark.process
 def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Path) -> None:
     guide = ROOT / "docs/build/mini-program.md"
-    auth, app, orders, in_node, page, steps, site, connect = code_blocks(guide, "js")
+    auth, app, orders, in_node, page, steps, site, request, connect, download = code_blocks(guide, "js")
     [markup], [web_view] = code_blocks(guide, "html"), code_blocks(guide, "xml")
     uni_app = block("docs/build/mini-program-frameworks.md", "claim(auth, scan)")
     consents = "".join(
@@ -60,7 +60,9 @@ def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Pa
         "app.js": app,
         "orders.js": orders,
         "steps.js": steps,
+        "request.js": request,
         "connect.js": connect,
+        "download.js": download,
         "scan.js": uni_app.partition("<script>")[2].partition("</script>")[0].replace("'@/", "'./"),
         "guarded.js": block("docs/build/mini-program-frameworks.md", "onShow()").replace("../../", "./"),
         "login.js": block("docs/build/mini-program-frameworks.md", "navigateBack").replace("../../", "./"),

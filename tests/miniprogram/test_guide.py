@@ -2,11 +2,13 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.docs import code_blocks, failures, guide
+from tests.docs import block, code_blocks, failures, guide
+from tests.programs import output_of
 from tests.world import Client, body_of
 
 PAGES = [guide("mini-program"), guide("mini-program", "zh")]
@@ -55,3 +57,20 @@ def test_every_code_of_the_client_is_shown(page: Path) -> None:
     codes = {code for cell in shown for code in re.findall(r"`(\w+)`", cell)}
     of_the_service = {kind.code for kind in failures()}
     assert codes - of_the_service == OF_THE_CLIENT
+
+
+MIDDLEWARE = """
+import django.conf, sys
+from django.test import RequestFactory
+django.conf.settings.configure()
+for method, *wanted in ("POST", "PATCH"), ("POST",), ("POST", "DELETE"), ("GET", "PATCH"):
+    headers = {"X-HTTP-Method-Override": wanted[0]} if wanted else {}
+    request = RequestFactory().generic(method, "/cart", headers=headers)
+    print(patched(lambda request: request.method)(request))
+"""
+
+
+@pytest.mark.process
+def test_the_middleware_for_patch_changes_only_a_post_that_asks_for_it() -> None:
+    shown = block("docs/build/mini-program.md", "def patched")
+    assert output_of(sys.executable, "-c", shown + MIDDLEWARE).split() == ["PATCH", "POST", "POST", "GET"]

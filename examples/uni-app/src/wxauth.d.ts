@@ -402,9 +402,10 @@ export interface Auth {
    */
   onChange(listener: (user: User | null) => void): () => void
   /**
-   * Resolves to the user of the stored session, otherwise logs in with `wx.login`. Simultaneous calls share one login.
-   * With `force` or a field, it always logs in again.
-   * 返回本地会话的用户，没有会话则用 `wx.login` 登录。并发调用只登录一次；带 `force` 或任何字段时必定重新登录。
+   * Resolves to the user of the stored session, otherwise logs in with `wx.login`. With `force` or a field, it always
+   * logs in again. Simultaneous calls share one login, if they have the same fields or none: one tap makes one login.
+   * 返回本地会话的用户，没有会话则用 `wx.login` 登录；带 `force` 或任何字段时必定重新登录。并发调用若不带字段或字段相同，
+   * 只登录一次，因此同一次点击只产生一次登录。
    */
   login(fields?: LoginFields): Promise<User>
   /**

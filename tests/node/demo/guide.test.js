@@ -69,6 +69,40 @@ test('a socket is opened with a good token', async () => {
   assert.ok(await isGood(opened.header.Authorization.replace('Bearer ', '')))
 })
 
+test('who has logged out sees nothing of what was under way, and no page gets its failure', async () => {
+  const { request } = guide.launch().module('request.js')
+  const { auth } = guide.module('auth.js')
+  const url = `${ORDERS_URL}/orders`
+  assert.equal((await request({ url })).data[0].item, 'oolong tea')
+  const gate = guide.phone.hold('GET /orders')
+  const outcomes = []
+  request({ url }).then(({ data }) => outcomes.push(data), (error) => outcomes.push(error.code))
+  await gate.arrived
+  await auth.logout()
+  gate.open()
+  await auth.login()
+  assert.equal((await request({ url })).statusCode, 200)
+  assert.deepEqual(outcomes, [])
+  guide.phone.isOnline = false
+  await assert.rejects(request({ url }), { code: 'network_error' })
+})
+
+test('a download carries a good token, and is dropped if its user has left', async () => {
+  const { download } = guide.launch().module('download.js')
+  const { auth } = guide.module('auth.js')
+  const { statusCode, tempFilePath } = await download(`${ORDERS_URL}/orders`)
+  assert.match(`${statusCode} ${guide.phone.files.get(tempFilePath)}`, /^200 .*oolong tea/)
+  for (const next of [() => auth.logout(), () => (guide.phone.person = newPerson()) && auth.logout().then(() => auth.login())]) {
+    await auth.login()
+    const gate = guide.phone.hold('DOWNLOAD /orders')
+    const under = assert.rejects(download(`${ORDERS_URL}/orders`), { code: 'session_revoked', status: null })
+    await gate.arrived
+    await next()
+    gate.open()
+    await under
+  }
+})
+
 test("uni-app's page shows who asks for a login, and nothing for a code that is over", async () => {
   async function opened(scene) {
     guide.wx = { getEnterOptionsSync: () => ({ scene: 1047, query: { scene } }) }

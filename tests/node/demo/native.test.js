@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { after, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import { MiniProgram } from '../../../examples/phone/mini_program.mjs'
+import { MiniProgram, taro } from '../../../examples/phone/mini_program.mjs'
 import { fates, Phone } from '../../../examples/phone/phone.mjs'
 
 const { SERVICE_URL, WECHAT_URL, ORDERS_URL, APP_ID } = process.env
@@ -53,6 +53,23 @@ Page({
   'utils/price.js': `const money = require('money')
 exports.price = (fen) => money(fen)`,
   'miniprogram_npm/money/index.js': `module.exports = (fen) => '¥' + fen / 100`,
+  'miniprogram_npm/ui/button/index.js': `Component({ data: { of: 'ui' } })`,
+  'custom-tab-bar/index.js': `Component({ data: { selected: 0 }, methods: { select(n) { this.setData({ selected: n }) } } })`,
+  'pages/tabs/tabs.js': `Page({
+  onShow() { this.getTabBar().select(2); this.total = this.selectComponent('#total') },
+})`,
+  'pages/tabs/tabs.json': '{ "usingComponents": { "my-total": "../../components/total/total", "ui-button": "ui/button/index" } }',
+  'pages/tabs/tabs.wxml': `<view id="top" class="total"><my-total wx:if="{{a > 1}}" class="big  sum" id="total" /></view>
+<ui-button class="pay" /><my-total class='sum' />`,
+  // What Taro makes: a tree, and one function for all events.
+  'pages/taro/taro.js': `Page({
+  data: { root: { cn: [{ sid: '_A', cl: 'page', cn: [
+    { sid: '_B', uid: 'own', cl: 'big pay', cn: [{ sid: '_C', v: 'Pay' }, { sid: '_D', v: '7' }] },
+    { sid: '_E', cl: 'name', cn: [] },
+  ] }] } },
+  onLoad() { this.seen = [] },
+  eh({ type, detail, target, currentTarget }) { this.seen.push([type, detail, target.dataset.sid, currentTarget.id]) },
+})`,
   'libs/engine.js': 'var engine = { name: "laya" }; class Sprite {}',
 }
 
@@ -123,6 +140,62 @@ test('what does nothing succeeds, by callback and by promise', async () => {
   assert.equal(wx.getAccountInfoSync().miniProgram.appId, APP_ID)
   wx.clearStorageSync()
   assert.equal(phone.storage.size, 0)
+})
+
+test('what a start often asks of the phone is there', async () => {
+  const { wx } = globalThis
+  const answer = (name, options) => new Promise((success, fail) => wx[name]({ ...options, success, fail }))
+  await answer('setStorage', { key: 'k', data: { n: 1 } })
+  assert.deepEqual((await answer('getStorage', { key: 'k' })).data, { n: 1 })
+  assert.deepEqual([wx.getStorageInfoSync().keys, (await wx.getStorageInfo()).keys], [['k'], ['k']])
+  await answer('removeStorage', { key: 'k' })
+  await assert.rejects(wx.getStorage({ key: 'k' }), { errMsg: 'getStorage:fail data not found' })
+  await assert.rejects(answer('getStorage', { key: 'k' }), { errMsg: 'getStorage:fail data not found' })
+  await wx.clearStorage()
+  for (const name of ['onAppShow', 'onAppHide', 'offAppShow', 'onNetworkStatusChange']) wx[name](() => assert.fail('called'))
+  for (const name of ['getWindowInfo', 'getSystemInfoSync']) assert.equal(wx[name]().windowWidth, 375, name)
+  assert.equal((await wx.getSystemInfo()).language, wx.getAppBaseInfo().language)
+  assert.equal((await answer('getNetworkType')).networkType, 'wifi')
+  assert.equal(wx.canIUse('getUserProfile'), true)
+  wx.getUpdateManager().onUpdateReady(() => {})
+  await new Promise((resolve) => wx.nextTick(resolve))
+})
+
+test('a page finds its components by id and class, and the tab bar of the project', () => {
+  const tabs = shop.open('pages/tabs/tabs')
+  assert.equal(tabs.getTabBar().data.selected, 2)
+  assert.equal(tabs.total.route, 'components/total/total')
+  assert.equal(tabs.selectComponent('#total'), tabs.total)
+  assert.equal(tabs.selectComponent('.sum').route, 'components/total/total')
+  assert.equal(tabs.selectComponent('.pay').data.of, 'ui')
+  for (const none of ['#nothing', '.nothing', '#top', '.total']) assert.equal(tabs.selectComponent(none), null, none)
+})
+
+test('a page of Taro is read, and touched by class or text', () => {
+  const page = shop.open('pages/taro/taro')
+  assert.deepEqual(taro.texts(page), ['Pay', '7'])
+  taro.fire(page, 'pay')
+  taro.fire(page, 'Pay', 'longpress')
+  taro.fire(page, 'name', 'input', { value: 'Tom' })
+  assert.deepEqual(page.seen, [
+    ['tap', {}, '_B', 'own'],
+    ['tap', {}, '_B', '_A'],
+    ['longpress', {}, '_B', 'own'],
+    ['longpress', {}, '_B', '_A'],
+    ['input', { value: 'Tom' }, '_E', '_E'],
+  ])
+  assert.throws(() => taro.fire(page, 'gone'), /gone/)
+})
+
+test('a file is downloaded with the header that is given, to the place that is given', async () => {
+  const download = (options) => new Promise((success, fail) => globalThis.wx.downloadFile({ ...options, success, fail }))
+  const header = { Authorization: `Bearer ${await shop.require('auth.js').auth.getToken()}` }
+  const { statusCode, tempFilePath } = await download({ url: `${ORDERS_URL}/orders`, header })
+  assert.match(`${statusCode} ${phone.files.get(tempFilePath)}`, /^200 .*oolong tea/)
+  const refused = await download({ url: `${ORDERS_URL}/orders`, filePath: 'wxfile://usr/1' })
+  assert.deepEqual([refused.statusCode, refused.filePath, phone.count('DOWNLOAD /orders')], [401, 'wxfile://usr/1', 2])
+  phone.next('DOWNLOAD /orders', fates.notSent)
+  await assert.rejects(download({ url: `${ORDERS_URL}/orders` }), ({ errMsg }) => /^downloadFile:fail errcode:-106/.test(errMsg))
 })
 
 test('a script that is no module declares what is global', () => {

@@ -231,13 +231,15 @@ export function createAuth(options) {
 	}
 
 	async function login({ force, ...fields } = Object()) {
-		if (!Object.keys(fields).length) {
-			if (underWay.login) return underWay.login
-			load()
-			if (!force && tokens && now() < tokens.until) return user
-		}
+		const isPlain = !Object.keys(fields).length
+		// Of an event, what was tapped: two calls for one tap share a login, because a phone code works once.
+		const wanted = JSON.stringify(fields, (name, value) => (/^phone/.test(name) && value && value.detail) || value)
+		if (underWay.login && (isPlain || wanted === underWay.wanted)) return underWay.login
+		load()
+		if (isPlain && !force && tokens && now() < tokens.until) return user
 		const asked = { era } // for whichever user there is
 		const turn = Promise.resolve(underWay.login).catch(() => {})
+		underWay.wanted = wanted
 		return begin('login', turn.then(() => logIn(fields, asked)))
 	}
 
