@@ -37,7 +37,7 @@ MAX_ADDED: Final = 3 * 1024
 Guards accept tokens of 8,192 bytes.
 """
 MAX_CONTAINERS: Final = 56
-"""The largest number of objects and lists in these claims.
+"""The largest number of objects and lists that a template may add to one token.
 
 Guards accept 64 in a token, and some of them are its own.
 """

@@ -69,7 +69,7 @@ class DatabaseClock:
     def __init__(self, own: Clock = utc_now) -> None:
         self.own = own
         self.ahead = timedelta()
-        """How far this machine's clock was ahead of the database when it was last asked."""
+        """The time by which this machine's clock was ahead of the database's at the last correction."""
         self._read: tuple[datetime, float] | None = None
         """The database's time, and the reading of `since_boot` at that moment."""
 
@@ -95,7 +95,7 @@ class DatabaseClock:
 
 
 async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = CORRECTION_PAUSE_SECONDS) -> None:
-    """Correct the clock forever, despite outages."""
+    """Correct the clock periodically, forever, even through outages."""
     reported_at: datetime | None = None
     while True:
         await correct_clock(clock, database)
@@ -112,7 +112,7 @@ async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = 
 
 
 async def correct_clock(clock: DatabaseClock, database: Database) -> None:
-    """Correct the clock once. If the database does not respond, the previous correction stays."""
+    """Correct the clock once. If the database does not respond, the previous correction remains in force."""
     asked_at = since_boot()
     try:
         theirs = await database.time()

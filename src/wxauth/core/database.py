@@ -115,7 +115,7 @@ class Connections:
         return connection
 
     def release(self, connection: asyncpg.Connection) -> None:
-        """Take a connection back, and drop it if it is closed, or was opened before the last `expire`.
+        """Take a connection back. If it is closed, or was opened before the last `expire`, drop it.
 
         The connection that has been idle for longest is also dropped, if that was too long. Otherwise the connections
         that a peak opened would stay open, because they are never lent again.
@@ -162,7 +162,7 @@ class Deadlines:
     silence: float = 4.5
     """The time limit for a sign of life from the server. After that, the connection is dropped."""
     lock: float = 2.0
-    """The limit for waiting for a lock.
+    """The time limit for waiting for a lock.
 
     Our own locks last milliseconds. A longer wait for another program's lock would hold connections that other requests
     need.
@@ -215,7 +215,7 @@ class _Reader(ABC):
         return row
 
     async def rows(self, statement: Statement[Row], /, **values: object) -> Sequence[Row]:
-        """Return all rows."""
+        """Return all rows of the result."""
         return statement.read(await self._answer(statement.text, statement.arguments(values)))
 
     async def value(self, statement: Statement[T_co], /, **values: object) -> T_co | None:

@@ -42,9 +42,9 @@ LOCK_TIMEOUT_SECONDS: Final = 1.0
 Every other client that needs the table waits behind it.
 """
 RETRY_PAUSE_SECONDS: Final = 2.0
-"""The average pause between two tries, in which other clients can use the table."""
+"""The average pause between two tries, in seconds. In the meantime, other clients can use the table."""
 GIVE_UP_SECONDS: Final = 900.0
-"""The time after which a migration gives up on a table that is never free."""
+"""The time after which a migration gives up on a table that is never free, in seconds."""
 
 # Replicas that migrate at the same time take turns, and later ones find nothing to do. They poll for the lock instead
 # of waiting in the database, because CREATE INDEX CONCURRENTLY would wait for their transactions.

@@ -28,9 +28,9 @@ Honest users stay below it. Without the limit, one user could use up the app's q
 
 
 class AttemptCount(SQLModel, table=True):
-    """The number of a user's attempts of one kind within a window of at most an hour.
+    """The table of the numbers of users' attempts, such as calls that use up WeChat's quota.
 
-    For example, it counts calls that use up WeChat's quota.
+    A row counts the attempts of one user and one kind within a window of at most an hour.
     """
 
     __tablename__ = "attempts"

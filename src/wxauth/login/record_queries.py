@@ -94,7 +94,7 @@ class DayRow(SQLModel):
 class TotalsRow(SQLModel):
     """The numbers of users and of open sessions.
 
-    A user counts as active after a login or a refresh within that time, on however many devices.
+    A user counts as active in a period if there was a login or a refresh in it. The number of devices does not matter.
     """
 
     users: int = Field(schema_extra={"examples": [52310]})

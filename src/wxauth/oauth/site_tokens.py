@@ -241,7 +241,7 @@ class SiteTokens:
             raise OAuthError("unauthorized_client", "the client was added without --redirect-uri")
         code, verifier = form.required("code"), form.get("code_verifier")
         challenge = None if verifier is None else challenge_of(verifier)
-        # It may no longer be registered, unless it comes from a metadata document.
+        # The redirect URI may no longer be registered, unless it comes from a metadata document.
         redirect_uri = form.get("redirect_uri", "")
         if challenge is None and (verifier is not None or client.pkce != "optional"):
             wrong = "must be 43 to 128 characters of A-Z a-z 0-9 - . _ ~" if verifier else "must be sent"
@@ -265,7 +265,7 @@ class SiteTokens:
         return outcome
 
     async def _redeem(self, client: Client, found: SiteLogin | None, form: Parameters) -> dict[str, Any] | NotGranted:
-        """Return the tokens for the login of a code, or why there are none."""
+        """Return the tokens for the login of a code, or the reason why there are none."""
         now = self.clock()
         await _ensure_keys(self.keys, self.issuer, now)
         if found is None:
@@ -449,7 +449,7 @@ async def _ensure_keys(keys: KeyRing, issuer: Issuer, now: datetime) -> None:
 async def end_web_session(
     database: Database, clock: Clock, client_id: str, session_id: UUID, *, site_knows: bool = False
 ) -> None:
-    """End a session, if it belongs to this client. With `site_knows`, the client gets no logout token."""
+    """End a session if it belongs to this client. With `site_knows`, the client gets no logout token."""
     user_id = await end_session(
         database,
         session_id=session_id,

@@ -41,7 +41,7 @@ NAME_SECONDS: Final = 10.0
 _MAX_REFUSAL: Final = 64 * 1024
 _TIMEOUT: Final = re.compile(rb"(?:^|,)\s*timeout=(\d+)\s*(?:,|$)", re.IGNORECASE)
 _TEXTS: Final = (b"date", b"content-type", b"retry-after", b"cache-control", b"location")
-"""The header fields of a response that are kept."""
+"""The header fields of a response that are stored."""
 _OF_NO_KNOWN_AUTHORITY: Final = range(18, 22)
 """OpenSSL's error codes for a self-signed certificate, or one from an authority that is not trusted here."""
 _NOT_OF_THE_FORM: Final = range(80, 94)
@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
         self.stale_at = self._kept_at + min(seconds, self._patience)
 
     def is_usable(self) -> bool:
-        """Return whether an idle connection is still open, as far as our side can know."""
+        """Return whether an idle connection is still open, as far as this machine can know."""
         now = self._loop.time()
         if self.transport.is_closing() or now >= self.stale_at:
             return False

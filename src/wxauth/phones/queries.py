@@ -78,7 +78,7 @@ SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
 """)
 """The query for the oldest responses whose number is neither bound nor refused."""
 
-# If two users get one number at the same time, the second one waits here, and then sees the first one.
+# If two users get the same number at the same time, the second one waits here, and then sees that the first one has it.
 _LOCK_NUMBER: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.phone'), hashtext(:phone))")
 # This is the reason why a locked user must not get the number of a response; null if there is no reason. There is no
 # row if the identity no longer belongs to the user. An identity that was created after the present time says nothing,

@@ -36,8 +36,8 @@ SIGNATURES_KEPT: Final = timedelta(hours=2)
 It is longer than a signature is valid, and longer than a message waits in memory during a database outage.
 """
 
-# If two messages have one signature, the second one waits until the first has committed, and its content is compared
-# with the first one's. The row does not change. DO UPDATE is used because DO NOTHING returns no row.
+# If two messages have the same signature, the second one waits until the first one has committed. Then their contents
+# are compared. The row does not change. DO UPDATE is used because DO NOTHING returns no row.
 _CLAIM: Final = Statement[bool]("""
 INSERT INTO push_messages (digest, content, kept_until) VALUES (:digest, :content, :until)
 ON CONFLICT (digest) DO UPDATE SET kept_until = push_messages.kept_until

@@ -36,19 +36,19 @@ class EndReason(StrEnum):
     """The reason why a session has ended."""
 
     SIGNED_OUT = "signed_out"
-    """The user has ended it from this session."""
+    """The user has ended the session from the session itself."""
     SIGNED_OUT_ELSEWHERE = "signed_out_elsewhere"
-    """The user has ended it from another session."""
+    """The user has ended the session from another session."""
     BANNED = "banned"
     REUSED = "reused"
     ERASED = "erased"
     LEAVING = "leaving"
     """The user has asked to be erased, and the grace period has begun."""
     ADMINISTRATOR = "administrator"
-    """An administrator or operator has ended it, either directly or through another change."""
+    """An administrator or operator has ended the session, either directly or through another change."""
     REPLACED = "replaced"
     MERGED = "merged"
-    """It belonged to a website, and its user was merged into another one."""
+    """The session belonged to a website, and its user was merged into another user."""
 
 
 class OpenedFrom(TypedDict):

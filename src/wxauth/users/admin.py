@@ -63,7 +63,7 @@ class UserChange:
     """Whether to cancel the erasure of a user who has asked for it."""
 
     def applied_to(self, before: StatusAndRoles) -> StatusAndRoles:
-        """Return status and roles after the changes.
+        """Return the status and the roles after the changes.
 
         A ban replaces an earlier one.
 

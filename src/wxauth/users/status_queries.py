@@ -199,7 +199,7 @@ async def lock_status_and_roles(transaction: Transaction, user_id: UUID) -> Stat
 
 
 async def lock_status_and_roles_of(transaction: Transaction, user_ids: Iterable[UUID]) -> dict[UUID, StatusAndRoles]:
-    """Lock and read status and roles of several users, in the order of their ids, as everywhere.
+    """Lock and read the status and roles of several users, in the order of their ids, as everywhere.
 
     Unknown ids are left out.
     """

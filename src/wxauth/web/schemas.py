@@ -385,7 +385,7 @@ def errors_of(exc: ValidationError) -> list[Any]:
 
 
 def invalid_request(errors: Iterable[Mapping[str, Any]], model: type[BaseModel] | None = None) -> InvalidRequest:
-    """Build our own error from pydantic's errors. It names the fields, never their values.
+    """Build our own error from pydantic's errors. The error names the fields, but never contains their values.
 
     Its title belongs to the first wrong field for which the model defines a title.
     """

@@ -89,8 +89,8 @@ class WeChatApi:
     async def url_link(self, app: App, *, page: str, env: Literal["release", "trial", "develop"]) -> str:
         """Return a URL Link that opens this page, in the mini-program's version `env`, for thirty days.
 
-        Raises: WeChatMisconfigured (40002: no personal account may have one, 85079: not released, among others), other
-            WeChatError.
+        Raises: WeChatMisconfigured (40002: the account is personal, 85079: the mini-program is not released, and
+            others), other WeChatError.
         """
         body = {"path": page, "expire_type": 1, "expire_interval": 30, "env_version": env}
         return await self._call(Api.URL_LINK, app, body, read=_url_link)
