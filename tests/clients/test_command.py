@@ -229,7 +229,7 @@ async def test_a_sites_logo_is_a_picture_in_a_file(clients: Clients, tmp_path: P
 
 
 async def test_a_client_names_resources_of_the_settings(clients: Clients) -> None:
-    entry = {"resource": "https://mcp.test/mcp", "title": "小店助手", "scopes": {"orders:read": "查看您的订单"}}
+    entry = {"resource": "https://mcp.test/mcp", "title": "小店助手", "scopes": {"orders:read": "查看你的订单"}}
     known = {"WXAUTH_RESOURCES": json.dumps([entry])}
     for words in (SHOP, ("set", "shop")):
         refused = await clients.refuse("--resource", *words, "--resource", "https://mcp.test/mcp/", **known)

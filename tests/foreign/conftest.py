@@ -61,7 +61,7 @@ async def database_of_issuer(postgres: EmbeddedPostgres, admin: asyncpg.Connecti
 @pytest.fixture(scope="package")
 def resources() -> list[dict[str, Any]]:
     """The one resource of the service, at which nobody listens yet."""
-    scopes = {"orders:read": "查看您的订单", "orders:write": "替您下单、退单"}
+    scopes = {"orders:read": "查看你的订单", "orders:write": "替你下单、退单"}
     return [{"resource": f"http://127.0.0.1:{free_port()}/mcp", "title": "小店助手", "scopes": scopes}]
 
 

@@ -126,7 +126,7 @@ async def wxauth(
     await admin.execute(f"CREATE DATABASE languages TEMPLATE {TEMPLATE}")
     database, folder, port = postgres.url("languages"), tmp_path_factory.mktemp("wxauth"), free_port()
     with serving(create_simulator()) as wechat_url, Front(f"http://127.0.0.1:{port}") as front:
-        resources = json.dumps([{"resource": RESOURCE, "title": "小店助手", "scopes": {"orders:read": "查看您的订单"}}])
+        resources = json.dumps([{"resource": RESOURCE, "title": "小店助手", "scopes": {"orders:read": "查看你的订单"}}])
         settings = {"wechat_base_url": wechat_url, "issuer": front.url, "port": port, "resources": resources}
         env = service_env(database, apps=[APPS[0]], **settings)
 

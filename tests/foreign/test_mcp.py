@@ -234,7 +234,7 @@ def test_an_agent_is_approved_on_the_phone(
     call = ("place_order", '{"item": "tea"}')
     said = said_by(agent, *call, cwd=tmp_path, approve=lambda url: follow(phone.approve(url)), **registered)
     assert said == "ordered: tea"
-    assert [scope["title"] for scope in phone.shown["resource"]["scopes"]] == ["查看您的订单", "替您下单、退单"]
+    assert [scope["title"] for scope in phone.shown["resource"]["scopes"]] == ["查看你的订单", "替你下单、退单"]
     assert phone.shown["client"]["local"] is True
 
 

@@ -11,7 +11,7 @@ from tests.websites.test_links import IN_WECHAT, SAFARI, approved, browser_of
 from tests.websites.test_resources import FILES, MCP, RESOURCES
 from tests.world import EDGE, bearer, body_of, make_admin
 
-ORDERS = [{"name": "orders:read", "title": "查看您的订单"}, {"name": "orders:write", "title": "替您下单、退单"}]
+ORDERS = [{"name": "orders:read", "title": "查看你的订单"}, {"name": "orders:write", "title": "替你下单、退单"}]
 
 
 ACCOUNTS = {"account_app_id": "wxaccount", "website_app_id": "wxwebsite"}
@@ -39,7 +39,7 @@ async def test_the_phone_shows_what_is_asked_for(house: House) -> None:
         "Allow Example Shop?",
         "小店助手",
         "mcp.test",
-        "<li>查看您的订单</li>",
+        "<li>查看你的订单</li>",
         "<li>your name and picture</li>",
     ):
         assert shown in tab.html, shown
@@ -141,7 +141,7 @@ async def test_the_trail_says_what_was_granted_and_the_browser_has_no_login_by_i
 async def test_a_resource_that_is_gone_is_not_asked_about(house: House) -> None:
     await house.change(resources=[MCP, FILES])
     tab = await house.browser.show(resource=MCP, scope="orders:read orders:write")
-    less = {"resource": MCP, "title": "小店助手", "scopes": {"orders:read": "查看您的订单"}}
+    less = {"resource": MCP, "title": "小店助手", "scopes": {"orders:read": "查看你的订单"}}
     for resources, status in (([less], 200), (RESOURCES[1:], 404)):
         client = await house.stage.make(resources=resources)
         body = {"scene": tab.scene, "entry_scene": 1047}

@@ -53,7 +53,7 @@ async def asked(house: House, agent: Site, **parameters: Any) -> Body:
 async def test_the_person_sees_the_host_and_the_agent_gets_a_token_that_names_nobody(house: House, agent: Site) -> None:
     await house.stage.rows.execute("UPDATE users SET external_id = '10023', roles = '{editor}'")
     tab = await house.browser.show(**{**ASKING, "scope": "openid profile phone roles offline_access orders:read"})
-    for shown in ("Allow claude.test?", "It calls itself “Claude”.", "<li>查看您的订单</li>", "your name and picture"):
+    for shown in ("Allow claude.test?", "It calls itself “Claude”.", "<li>查看你的订单</li>", "your name and picture"):
         assert shown in tab.html, shown
     claimed = await tab.decided_by(house.phone)
     origin = f"https://{HOST}"

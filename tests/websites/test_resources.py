@@ -17,7 +17,7 @@ from wxauth.users.callers import ADMIN_SCOPE
 
 MCP, FILES = "https://mcp.test/mcp", "https://files.test"
 RESOURCES = [
-    {"resource": MCP, "title": "小店助手", "scopes": {"orders:read": "查看您的订单", "orders:write": "替您下单、退单"}},
+    {"resource": MCP, "title": "小店助手", "scopes": {"orders:read": "查看你的订单", "orders:write": "替你下单、退单"}},
     {"resource": FILES, "title": "文件", "scopes": {"orders:read": "读取文件", "files": "管理文件"}},
 ]
 ENTRY: dict[str, Any] = RESOURCES[0]
@@ -208,7 +208,7 @@ async def test_scopes_are_not_widened_at_a_refresh_and_end_with_the_setting(hous
     narrow = body_of(await house.shop.refresh(both, scope="orders:write"))
     assert narrow["scope"] == "orders:write"
     assert body_of(await house.shop.refresh(narrow))["scope"] == "orders:read orders:write"
-    writing = {**ENTRY, "scopes": {"orders:write": "替您下单、退单"}}
+    writing = {**ENTRY, "scopes": {"orders:write": "替你下单、退单"}}
     for resources, left in (([writing, RESOURCES[1]], "orders:write"), (RESOURCES[1:], None), ([], None)):
         at = Site(await house.stage.make(resources=resources), "shop", house.shop.secret)
         answer = await at.refresh(narrow)

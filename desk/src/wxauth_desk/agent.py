@@ -29,7 +29,7 @@ def has_mcp() -> bool:
 
 def resource_at(url: str) -> Mapping[str, Any]:
     """Return the MCP server as an entry of the setting `RESOURCES`."""
-    scopes = {"orders:read": "查看您的订单", "orders:write": "替您下单、退单"}
+    scopes = {"orders:read": "查看你的订单", "orders:write": "替你下单、退单"}
     return {"resource": url, "title": "小店助手", "scopes": scopes}
 
 

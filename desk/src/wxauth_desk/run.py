@@ -75,10 +75,10 @@ _WECHAT_PORT_AFTER: Final = 1
 """The distance of the simulated WeChat's port from the service's. It is 8001 by default, or a free port."""
 _SITE_PORT_AFTER: Final = 4
 _OF_BEFORE: Final = _(
-    "the database in {home}/ is of another version of wxauth: delete the folder {home}/, which has the data of this "
-    "laptop alone, and start again ({reason})"
+    "the database in {home}/ belongs to another version of wxauth: delete the folder {home}/, which contains "
+    "only data of this laptop, and start again ({reason})"
 )
-_NOT_OURS: Final = _("the schema is not one that this version made: {reason}")
+_NOT_OURS: Final = _("the schema was not created by this version: {reason}")
 
 
 class NotOurs(TextError):
@@ -101,7 +101,7 @@ class OwnSecret:
             self.value = self._path.read_text("utf-8")
         elif sys.stdin.isatty():
             with _handled_by(_raise_exit):  # so that the terminal echoes again after an interrupted prompt
-                question = localized(_("App secret of {app_id} (not shown)", app_id=app_id))
+                question = localized(_("AppSecret of {app_id} (not shown)", app_id=app_id))
                 self.value = click.prompt(question, hide_input=True, err=True).strip()
             self._is_new = True
 
@@ -111,10 +111,10 @@ class OwnSecret:
             return
         if any(SECRET_NOT_TAKEN in finding.text for finding in findings):
             self._path.unlink(missing_ok=True)
-            click.echo(localized(_("The app secret is not kept; the next start asks again.")), err=True)
+            click.echo(localized(_("The AppSecret is not stored. The next start asks for it again.")), err=True)
         elif self._is_new:
             store_privately(self._path, self.value)
-            click.echo(localized(_("Kept in {path}, for you alone.", path=self._path)), err=True)
+            click.echo(localized(_("Stored in {path}, where only you can read it.", path=self._path)), err=True)
 
 
 def store_privately(path: Path, secret: str) -> None:
@@ -328,7 +328,8 @@ def _listen(host: str, port: int, option: str, taken: list[Text]) -> socket.sock
         return listen(host, port)
     except OSError as exc:
         text = _(
-            "cannot listen on {address}: {reason} (another 'wxauth-desk dev'? Choose another port with {option})",
+            "cannot listen on {address}: {reason} (is another 'wxauth-desk dev' running? Choose another port "
+            "with {option})",
             address=f"{host}:{port}",
             reason=os_reason(exc),
             option=option,

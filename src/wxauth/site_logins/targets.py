@@ -26,7 +26,7 @@ class ScopeAnswer(BaseModel):
     """A permission of a client, in words."""
 
     name: str = Field(examples=["orders:read"])
-    title: str = Field(examples=["查看您的订单"])
+    title: str = Field(examples=["查看你的订单"])
 
 
 class ResourceAnswer(BaseModel):

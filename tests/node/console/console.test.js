@@ -194,7 +194,7 @@ testBegunOtherwise('who is no administrator, or refuses on the phone, is told so
   await forgotten()
   for (const [answer, lang, begin, told] of [
     ['last-child', 'en', 'Log in with WeChat', 'you aren’t an administrator'],
-    ['first-child', 'zh-CN', '微信扫码登录', '手机上已拒绝登录'],
+    ['first-child', 'zh-CN', '微信扫码登录', '你已在手机上拒绝登录'],
   ]) {
     await page.goto(`${CONSOLE_URL}?lang=${lang}`)
     await button(begin).click()
@@ -318,7 +318,7 @@ test('a list is used by the keyboard, and a press on a row opens it', async () =
   await page.keyboard.press('/')
   await page.keyboard.type(person.user.id)
   await page.keyboard.press('Enter')
-  await page.getByRole('status').getByText('1 in all').waitFor()
+  await page.getByRole('status').getByText('1 in total').waitFor()
   await page.keyboard.press('ArrowDown')
   await page.keyboard.press('Enter')
   await isShown(person)
@@ -384,7 +384,7 @@ test('a list goes on where its page ends, and counts what it shows', async () =>
   const last = await newcomer()
   await page.getByRole('searchbox').fill(last.user.id)
   await button('Search').click()
-  await page.getByRole('status').getByText('1 in all').waitFor()
+  await page.getByRole('status').getByText('1 in total').waitFor()
 })
 
 test('a search that has stopped says so, and goes on', async () => {
@@ -397,7 +397,7 @@ test('a search that has stopped says so, and goes on', async () => {
   await page.getByRole('status').getByText('0 found so far. The search stopped after a second').waitFor()
   await button('Continue searching').click()
   await page.getByRole('link', { name: person.user.nickname }).waitFor()
-  await page.getByRole('status').getByText('1 in all').waitFor()
+  await page.getByRole('status').getByText('1 in total').waitFor()
 })
 
 test('apps and roles are chosen from what there is', async () => {
@@ -411,7 +411,7 @@ test('apps and roles are chosen from what there is', async () => {
   await chip('Role').click()
   await page.getByLabel('Role', { exact: true }).fill('gardener')
   await page.keyboard.press('Enter')
-  await page.getByRole('status').getByText('1 in all').waitFor()
+  await page.getByRole('status').getByText('1 in total').waitFor()
   assert.ok(page.url().endsWith(`#/users?role=gardener&app_id=${FIRST_APP}`))
   assert.equal(await page.getByLabel('App', { exact: true }).inputValue(), FIRST_APP)
   await chip('Role').click()
@@ -721,7 +721,7 @@ test('events are told in a sentence, with the JSON behind it, and their types ch
   await page.getByRole('button', { name: 'user.created' }).click()
   assert.equal(await page.getByLabel('Types').inputValue(), 'user.created')
   await button('Apply').and(page.locator(':visible')).click()
-  await page.getByRole('status').getByText('1 in all').waitFor()
+  await page.getByRole('status').getByText('1 in total').waitFor()
   await rows().getByText('Logged in for the first time').waitFor()
 })
 
@@ -739,7 +739,7 @@ test('a refused login is found by the request id that the phone shows, and by pe
   await page.getByRole('link', { name: 'Refused logins' }).click()
   await page.getByLabel('Request id').fill(request_id)
   await button('Search').click()
-  await page.getByRole('status').getByText('1 in all').waitFor()
+  await page.getByRole('status').getByText('1 in total').waitFor()
   for (const told of ['account_disabled', 'Banned. The user’s page shows the reason', shortened(person), '127.0.0.0/24', request_id])
     await rows().getByText(told).waitFor()
   await rows().getByRole('link', { name: person.user.nickname }).click()
@@ -751,7 +751,7 @@ test('logins are listed with who, from which device and address, and whether the
   await asks(person, '/v1/logout', { method: 'POST' })
   await logIn(person.user.nickname)
   await goTo(`signins?user_id=${person.user.id}`)
-  await page.getByRole('status').getByText('2 in all').waitFor()
+  await page.getByRole('status').getByText('2 in total').waitFor()
   for (const state of ['open', 'ended'])
     await rows().filter({ hasText: person.user.nickname }).filter({ hasText: '127.0.0.1' }).getByText(state, { exact: true }).waitFor()
   await rows().first().getByText('127.0.0.1').click()
@@ -1199,7 +1199,7 @@ testBegunOtherwise('on a phone a list is cards, its filters are chips, and numbe
   await chip('Statusactive').waitFor() // it is in use
   await page.getByRole('searchbox').fill(person.user.id)
   await button('Search').click()
-  await page.getByRole('status').getByText('1 in all').waitFor()
+  await page.getByRole('status').getByText('1 in total').waitFor()
   const card = rows().filter({ hasText: shortened(person) })
   const { width } = await card.boundingBox()
   assert.ok(width > 300 && width < 375)

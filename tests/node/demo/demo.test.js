@@ -259,10 +259,10 @@ test('a code that the camera saw is asked about, and approved', async () => {
 
 test('what a program on a computer may do is asked in words', async () => {
   const page = await opened('scan')
-  const resource = { title: '小店助手', host: 'mcp.test', scopes: [{ name: 'a', title: '查看您的订单' }, { name: 'b', title: '替您下单' }] }
+  const resource = { title: '小店助手', host: 'mcp.test', scopes: [{ name: 'a', title: '查看你的订单' }, { name: 'b', title: '替你下单' }] }
   for (const local of [true, false]) {
     page.call('setData', { claimed: { id: '1', client: { title: 'Claude', host: 'claude.ai', local }, resource } })
-    for (const shown of ['小店助手', 'mcp.test', '查看您的订单', '替您下单', '自称“Claude”', 'claude.ai']) await page.shows(shown)
+    for (const shown of ['小店助手', 'mcp.test', '查看你的订单', '替你下单', '自称“Claude”', 'claude.ai']) await page.shows(shown)
     await page.shows(local ? '这台电脑上的一个程序' : '允许 claude.ai？')
   }
 })

@@ -557,7 +557,7 @@ for (const locale of ['zh-CN', 'en-GB'])
     assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 375)
   })
 
-test('what a webhook brings is shown, with whether its signature holds, and may be refused', async () => {
+test('what a webhook brings is shown, with whether its valid signature, and may be refused', async () => {
   const receiver = `${new URL(DESK_URL).origin}/webhook`
   assert.match(await shown('#webhook-command'), /^\.wxauth\/wxauth webhooks add desk http.*\/webhook$/)
   const brought = async (status) => {

@@ -273,7 +273,7 @@ async function linkOpened() {
   await shown.getByRole('button', { name: '微信扫码登录' }).click()
   await shown.getByRole('button', { name: '微信登录', exact: true }).click()
   const opened = phone.locator('#sheet')
-  await opened.getByText('刚才是您在浏览器中点击了按钮吗').waitFor()
+  await opened.getByText('刚才是你在浏览器中点击了按钮吗').waitFor()
   return { phone, shown, opened }
 }
 
@@ -325,7 +325,7 @@ test("the desk's agent is approved on its phone, calls a tool, and is refused on
   await page.waitForFunction(() => document.querySelector('.code img').naturalWidth > 200)
   await scan(phone, (await page.getAttribute('.code img', 'src')).split('/')[3])
   const asked = phone.locator('#sheet')
-  for (const text of ['Desk agent', '小店助手', '查看您的订单', '替您下单、退单']) await asked.getByText(text).first().waitFor()
+  for (const text of ['Desk agent', '小店助手', '查看你的订单', '替你下单、退单']) await asked.getByText(text).first().waitFor()
   await picture(phone, 'desk-agent-asks')
   await asked.getByRole('button', { name: '允许' }).click()
   await page.getByText('可以关闭此页面').waitFor()
