@@ -50,7 +50,7 @@ def issuer() -> TestIssuer:
 @pytest.fixture(scope="module")
 def tokens(issuer: TestIssuer) -> dict[str, str]:
     """The corpus, by name."""
-    token = issuer.token(roles=["clerk"])
+    token = issuer.token(user_id=UUID("0192f0c1-2b3c-7d4e-8f50-123456789abc"), roles=["clerk"])
     forgeries = HOSTILE | EXPIRED | GOOD | FOR_GUARDS
     return {name: forge(Forger(token, key_of(issuer))) for name, forge in forgeries.items()}
 

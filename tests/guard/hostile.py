@@ -267,6 +267,7 @@ NOT_BY_DOCUMENT: dict[str, dict[str, Any]] = {
     "with an openid of null": {"openid": None},
     "by plain http": {"client_id": "http://agent.test/client.json"},
     "by a URL in capitals": {"client_id": "HTTPS://agent.test/client.json"},
+    "by a URL after a space": {"client_id": " https://agent.test/client.json"},
     "by a name": {"client_id": "shop"},
     "by a list": {"client_id": ["https://agent.test/client.json"]},
     "without client_id": {"client_id": ABSENT},
@@ -275,6 +276,7 @@ NOT_UUIDS: dict[str, object] = {
     "a number": 7,
     "null": None,
     "a list": [],
+    "a list of a UUID": ["0192f0c1-2b3c-7d4e-8f50-123456789abc"],
     "empty": "",
     "a word": "alice",
     "a UUID in braces": "{0192f0c1-2b3c-7d4e-8f50-123456789abc}",
@@ -402,6 +404,10 @@ HOSTILE: dict[str, Forgery] = {
     **{
         f"a document's client, {kind}": methodcaller("by_document", **claims)
         for kind, claims in NOT_BY_DOCUMENT.items()
+    },
+    **{
+        f"a website's, app_id {kind}": methodcaller("with_claims", client_id="shop", scope="openid", app_id=value)
+        for kind, value in {"null": None, "a number": 1, "a list": ["wxother"], "false": False}.items()
     },
     "app_id without scope": lambda forger: forger.with_claims(app_id="wxother"),
     "iat 31 seconds ahead": lambda forger: forger.with_claims(iat=forger.claims["iat"] + 31),
@@ -553,7 +559,9 @@ GOOD: dict[str, Forgery] = {
     "exp a float, 29.5 seconds ago": lambda forger: forger.with_claims(exp=forger.claims["iat"] - 29.5),
     "iat 30 seconds ahead": lambda forger: forger.with_claims(iat=forger.claims["iat"] + 30),
     "nbf 30 seconds ahead": lambda forger: forger.with_claims(nbf=forger.claims["iat"] + 30),
-    "UUIDs in capitals": lambda forger: forger.with_claims(sub=forger.claims["sub"].upper()),
+    "UUIDs in capitals": lambda forger: forger.with_claims(
+        sub=forger.claims["sub"].upper(), sid=forger.claims["sid"].upper()
+    ),
     "8,192 bytes": of_length(8192),
     "an external_id of brackets": lambda forger: forger.with_claims(external_id='"\\[{' * 32),
     "an openid in Chinese": lambda forger: forger.with_claims(openid="小明"),

@@ -470,4 +470,26 @@ describe('a guard', () => {
     await assert.rejects(guard.verify(token), { code: 'invalid_token', message: 'the signature does not fit' })
     assert.deepEqual(issuer.fetches, [2, 2])
   })
+
+  test('remembers what it has checked of the latest 4,096 tokens, and of no long one', async () => {
+    const signer = new TestIssuer()
+    const guard = signer.guard()
+    // What it remembers is the same object; of a token that it checks again, it is an equal one.
+    const isRemembered = async (token, { claims }) => (await guard.verify(token)).claims === claims
+    const [first, second] = [signer.token(), signer.token()]
+    const [ofFirst, ofSecond] = [await guard.verify(first), await guard.verify(second)]
+    const long = signer.token({ claims: { shop: 'x'.repeat(2048) } })
+    assert.equal(await isRemembered(long, await guard.verify(long)), false)
+    await times(4095, () => guard.verify(signer.token()))
+    assert.equal(await isRemembered(second, ofSecond), true)
+    assert.equal(await isRemembered(first, ofFirst), false)
+  })
+
+  test('takes nothing but a text for a token, a list with a good one included', async () => {
+    const signer = new TestIssuer()
+    const good = signer.token()
+    for (const mistake of [undefined, null, 7, true, {}, [], [good], new String(good), { toString: () => good }]) {
+      await assert.rejects(signer.guard().verify(mistake), TypeError, String(mistake?.constructor?.name))
+    }
+  })
 })
