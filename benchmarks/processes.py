@@ -1,4 +1,4 @@
-"""The processes of a run, which are started, stopped, and whose CPU time is read."""
+"""Functions that start and stop the processes of a run, and read their CPU time."""
 
 import os
 import socket

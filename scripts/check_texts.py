@@ -25,9 +25,9 @@ FOLDERS = (
 ONE_PAGE = [DOCS / "contribute" / f"{name}.md" for name in ("architecture", "development", "style")]
 """The pages for contributors, which exist only in English. The last one has the rules of both languages."""
 LONGEST_README = 150
-"""The maximum number of lines, which can be read in five minutes."""
+"""The maximum number of lines of the README, so that it can be read in five minutes."""
 SHOWN = r"""(?:(?<=--title )|(?<=--reason )|(?<=reason": ))"[^"]*"|[^<>{}]+(?=</button>)|(?<=\|\| ')[^']+(?='\}\})"""
-"""The texts that readers see in code, which are titles, reasons, and the words on buttons."""
+"""The texts in code that readers see: titles, reasons, and the words on buttons."""
 
 
 def shape(page: Path) -> dict[str, list[Any]]:

@@ -47,7 +47,7 @@ def whole(listing: Path) -> str:
 
 
 def first_sentence(page: Path) -> str:
-    """Return the description of a page, which is the first sentence of its first paragraph, without links."""
+    """Return the first sentence of a page's first paragraph, without links, as its description."""
     text = re.sub(r"\A---\n.*?\n---\n", "", page.read_text("utf-8"), flags=re.DOTALL)
     paragraphs = (" ".join(each.split()) for each in text.split("\n\n") if each.strip())
     prose = next(each for each in paragraphs if each[0].isalpha() and " " in each and ". " in f"{each} ")

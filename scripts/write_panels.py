@@ -72,7 +72,7 @@ ASKED: Final = (
 
 _GIVEN_BY_SEALOS: Final = {
     "ISSUER": "https://${{ defaults.app_host }}.${{ SEALOS_CLOUD_DOMAIN }}",
-    "SECRET_KEY": "${{ base64(defaults.secret) }}",  # 32 letters and digits, which are 165 bits
+    "SECRET_KEY": "${{ base64(defaults.secret) }}",  # 32 letters and digits, with 165 random bits
     "TRUSTED_PROXIES": "10.0.0.0/8",
 }
 

@@ -57,7 +57,7 @@ def of_python(file: IO[bytes], keywords: Collection[str], *_: object, **__: obje
 
 
 def of_table(file: IO[bytes], *_: object, **__: object) -> Found:
-    """Return the texts in a table, which are the values with a space in its last two columns."""
+    """Return the texts in a table. They are the values in its last two columns that contain a space."""
     for number, row in enumerate(reader((line.decode() for line in file), delimiter="|"), 1):
         yield from ((number, "_", text, []) for text in row[-2:] if number > 1 and " " in text)
 

@@ -1,4 +1,4 @@
-"""The floor, which is about the least work with which an ordinary FastAPI service can do a login.
+"""The floor, a service that does about the least work with which FastAPI can handle a login.
 
 It uses aiohttp, a raw asyncpg pool, one simple upsert, and an ES256 token signed with a prebuilt key. It has no
 sessions and no refresh token, and neither seals nor logs anything.

@@ -1,4 +1,4 @@
-"""The tutorial, which is a WeChat login as a good FastAPI article would write and run it.
+"""The tutorial, a WeChat login as a good FastAPI article would write and run it.
 
 It has one shared httpx client, SQLModel with an async session, select then insert or update, commit and refresh as in
 SQLModel's own tutorial, an HS256 token, and uvicorn with its defaults.

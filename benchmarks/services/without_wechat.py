@@ -22,7 +22,7 @@ class AtOnce(httpx.AsyncBaseTransport):
 
 
 def serve(settings: Settings, *, wechat_transport: httpx.AsyncBaseTransport | None = None) -> None:
-    """Serve like `wxauth serve` with one process, but in this process."""
+    """Serve in this process, like `wxauth serve` in its only process."""
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     app = create_app(build_services(settings, wechat_transport=wechat_transport))
     uvicorn.Server(uvicorn.Config(app, **uvicorn_options())).run([listen(settings.host, settings.port)])

@@ -2,7 +2,7 @@
 // Types of wxauth-scan.js, for TypeScript 2.8 and newer.
 import { Auth } from './wxauth.js'
 
-/** What the phone has scanned, or the user has typed, for `claim`. */
+/** The input of `claim`, which the phone has scanned, or the user has typed. */
 export interface Scan {
   /** The scene in a mini-program code. */
   scene?: string
@@ -31,7 +31,7 @@ export interface Claimed {
    */
   client: { id: string; title: string; logo?: string; origin: string | null; host: string | null; local: boolean }
   /**
-   * What the client asks to do for the user, and where, instead of a login. Show the title, the host, and the title of
+   * The permissions that the client requests instead of a login, and where they apply. Show the title, the host, and the title of
    * each scope on a line of its own. It is null if the client only asks to log in.
    */
   resource: { title: string; host: string; scopes: { name: string; title: string }[] } | null

@@ -49,7 +49,7 @@ class BearerGuard {
   }
 
   /**
-   * Logs what the response omits, which is the token's value and the expected one. Malformed tokens are not logged.
+   * Logs the token's value and the expected one, because the response omits them. Malformed tokens are not logged.
    */
   #tell(refusal, now) {
     const toldAt = this.#toldAt.get(refusal.message) ?? -Infinity

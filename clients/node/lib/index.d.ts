@@ -1,6 +1,6 @@
 /** The user behind a valid access token. Deeply frozen. */
 export interface Principal {
-  /** The user's id, a UUID, which is equal in every app. Use it as the key of your data. */
+  /** The user's id, a UUID that is the same in every app. Use it as the key of your data. */
   readonly id: string
   /** The mini-program of the login. */
   readonly appId: string

@@ -31,8 +31,7 @@ function problem(refusal, request) {
 }
 
 /**
- * Returns every `Authorization` of a request, which is Node's or the Fetch standard's. Two that were joined count as
- * two.
+ * Returns every `Authorization` header of a Node or Fetch request. Two joined headers count as two.
  */
 function authorizations(request) {
   const { headers, rawHeaders = [] } = request

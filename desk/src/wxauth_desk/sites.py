@@ -67,7 +67,7 @@ class Site:
     """One of the two websites."""
 
     name: str
-    """The client_id of the site, which is a public client that `wxauth-desk dev` adds."""
+    """The client_id of the site. `wxauth-desk dev` adds it as a public client."""
     title: Text
     path: str
     """The path of the site on the address of both sites, without the slash at the end."""

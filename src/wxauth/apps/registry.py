@@ -1,4 +1,4 @@
-"""The known apps, which are in the settings, or which administrators add, change and remove."""
+"""The known apps. Some are in the settings, and administrators add, change and remove others."""
 
 import asyncio
 from collections.abc import Mapping, Sequence

@@ -68,7 +68,7 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
 
 
 async def check_sign_up_hook(settings: Settings, *, clock: Clock) -> AsyncGenerator[CheckResult, None]:
-    """Send a message of type `test`, which is about no user, to the sign-up hook, if there is one."""
+    """Send a message of type `test`, without a user, to the sign-up hook, if there is one."""
     async with aclosing(ReceiverTransport()) as transport:
         hook = SignUpHook(settings=settings, transport=transport, clock=clock)
         if not hook.is_on:

@@ -42,7 +42,7 @@ _NOUNS: Final = {
     "user_id": _("user"),
     "app_id": _("app"),
 }
-"""The noun for each command's argument, by the name of the argument."""
+"""The noun that error messages use for each argument of a command."""
 
 
 @contextmanager

@@ -258,7 +258,7 @@ def name_of(user_id: UUID) -> str:
 
 
 def _called(user_id: UUID, nickname: str | None) -> str:
-    """Return the console's name of a user, which is the nickname, or "Unnamed" with the end of the id."""
+    """Return the name of a user as in the console (the nickname, or "Unnamed" with the end of the id)."""
     return nickname or _("Unnamed …{end}", end=str(user_id)[-8:])
 
 

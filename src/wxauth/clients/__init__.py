@@ -1,1 +1,1 @@
-"""Clients, which are services and sites with a name and a secret."""
+"""Clients, the services and sites that have a name and a secret."""

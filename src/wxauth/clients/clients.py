@@ -1,4 +1,4 @@
-"""The clients, which are services that query wxauth, and sites that log users in. All have a name, most have a secret.
+"""Clients, the services that query wxauth, and the sites that log users in. All have a name, most have a secret.
 
 Sites must be the operator's own. All of them share one audience, so every service behind a guard accepts the tokens of
 every site. Never add a site of a third party.

@@ -123,7 +123,7 @@ async def list_clients(_: AdministratorDep, database: DatabaseDep, clock: ClockD
 async def add_client(
     administrator: FreshAdministratorDep, changes: ClientChangesDep, clock: ClockDep, body: ClientRequest
 ) -> NewClientAnswer:
-    """Add a client, which is a service that authenticates with HTTP Basic.
+    """Add a service, a client that authenticates with HTTP Basic.
 
     With `redirect_uris` or `device`, the client is a site that logs users in. Only this response contains the secret,
     because wxauth stores its hash. A public client has no secret.

@@ -1,4 +1,4 @@
-"""The sessions of the console, which are opened, continued and ended here.
+"""The sessions of the console. This module opens, continues and ends them.
 
 They are sessions of wxauth's own website `wxauth-admin`, with three differences. Their token is in a cookie, and only
 the console accepts it. Their lifetimes are shorter. They also end when their user loses the role.
@@ -46,7 +46,7 @@ log = get_logger()
 
 
 class ConsoleTokens(RefreshTokens):
-    """Makes and checks the value of the console's cookie, which is a refresh token under a key of its own.
+    """Makes and checks the value of the console's cookie, a refresh token under a key of its own.
 
     The other routes refuse it as a refresh token.
     """

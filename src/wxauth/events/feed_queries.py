@@ -44,7 +44,7 @@ LAST_POSITION: Final = 2**63 - 1
 LAST_SENSIBLE: Final = 2**62
 """The highest sensible value of a sequence.
 
-A higher one was set by mistake, because the feed would soon have no place left.
+A higher value must be a mistake. With it, the feed would soon run out of places.
 """
 
 

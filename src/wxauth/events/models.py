@@ -46,7 +46,7 @@ class SweptPlace(SQLModel, table=True):
 
 
 class WebhookAnswer(SQLModel):
-    """A webhook, which is the URL that a service receives events at, with the fields that administrators see."""
+    """A webhook (a URL at which a service receives events), with the fields that administrators see."""
 
     name: str = Field(sa_type=Text, schema_extra={"examples": ["orders"]})
     url: str = Field(sa_type=Text, schema_extra={"examples": ["https://orders.example.com/webhooks/wxauth"]})

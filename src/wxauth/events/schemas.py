@@ -55,7 +55,7 @@ class WebhookChange(Changes):
 
 
 class ReplayRequest(BaseModel):
-    """The events to deliver again, which are one event, or all events since a time."""
+    """The events to deliver again, either one event, or all events since a time."""
 
     model_config = body_like({"since": "2026-11-20T08:00:00Z"})
 
@@ -92,7 +92,7 @@ class ReplayedAnswer(BaseModel):
 
 
 def trial_answer(answer: Answer) -> TrialAnswer:
-    """Return the outcome of a test, which is a status, or the reason why there is none."""
+    """Return the outcome of a test, either a status, or the reason why there is none."""
     if answer.status is None:
         return {"status": None, "error": answer.error or "no answer"}
     return {"status": answer.status, "milliseconds": answer.milliseconds}

@@ -23,7 +23,7 @@ Only the status of the response matters.
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The outcome of a message, which is a status, or a few words about why there is none."""
+    """The outcome of a message, either a status, or a few words about why there is none."""
 
     status: int | None
     milliseconds: int

@@ -1,4 +1,4 @@
-"""The delivery of events, which get their places in the feed, are queued for the webhooks in that order, and sent.
+"""The delivery of events. They get their places in the feed, are queued for the webhooks in that order, and are sent.
 
 Events are sent to webhooks, and logout tokens to sites. A process leases some of the due deliveries for half a minute,
 which is longer than an attempt, and retries each until it succeeds or finally fails. If the process is killed, another
@@ -280,7 +280,7 @@ class Deliveries:
 
 
 def _pause_in(retry_after: str | None, *, now: datetime) -> timedelta | None:
-    """Return the pause in a Retry-After header, which is in seconds or a date (RFC 9110, section 10.2.3).
+    """Return the pause in a Retry-After header, which is either seconds or a date (RFC 9110, section 10.2.3).
 
     Return None if it cannot be read.
     """

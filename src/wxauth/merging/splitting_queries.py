@@ -1,7 +1,7 @@
 """The statements that separate identities from a user, to become a new user, or to be erased.
 
-wxauth does not know which of the user's data came with which identity. So all of it stays, except what belongs to an
-identity for certain, which is its unionid, and a number that only it has verified.
+wxauth does not know which of the user's data came with which identity. So all of it stays, except the unionid of an
+identity, and a number that only this identity has verified.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The sign-in requests of sites to `/v1/authorize`, which are checked, stored with their limits, and answered.
+"""The sign-in requests of sites to `/v1/authorize`. This module checks them, stores them, and limits them.
 
 They follow OpenID Connect Core 3.1.2, RFC 7636 and RFC 9207. A device's request (RFC 8628) is stored here, too.
 """

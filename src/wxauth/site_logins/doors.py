@@ -1,4 +1,4 @@
-"""The ways to log in to a site, which are called doors, their outcomes, and the durations of a login's steps."""
+"""The ways to log in to a site (called doors), their outcomes, and the durations of a login's steps."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta

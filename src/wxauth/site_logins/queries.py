@@ -433,7 +433,7 @@ RETURNING content_type, content
 
 
 async def keep_picture(database: Database, login_id: UUID, picture: CodePicture) -> CodePicture:
-    """Store a code's picture. Return the stored one, which is this picture unless another was stored first."""
+    """Store a code's picture, and return it. If another was stored first, return that one."""
     try:
         stored = await database.row(
             _KEEP_PICTURE, id=login_id, content_type=picture.content_type, content=picture.content

@@ -75,7 +75,7 @@ def _seconds_in(given: object) -> object:
 
 
 class ClaimRequest(BaseModel):
-    """The input of the phone, which is a scene, a link, or a code that the user typed."""
+    """The input of the phone, either a scene, a link, or a code that the user typed."""
 
     model_config = body_like({"scene": "kq0Vf5Zc3n8xYt1bW7uR2A", "entry_scene": 1047})
 

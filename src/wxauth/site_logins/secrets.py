@@ -1,4 +1,4 @@
-"""The secrets that are stored as hashes, which are scenes, codes and cookies.
+"""The secrets that are stored as hashes: scenes, codes and cookies.
 
 A user code has only 34 random bits, so its hash is keyed. Otherwise, an attacker with the database could find the code
 by trying all of them.

@@ -47,7 +47,7 @@ class ResourceAnswer(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The target of a client's token, which is a resource or, without one, all services of the operator."""
+    """The target of a client's token, either a resource, or all services of the operator."""
 
     client: Client
     resource: Resource | None = None

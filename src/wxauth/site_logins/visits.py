@@ -304,7 +304,7 @@ def _wechats_page(settings: Settings, app: App, door: Door, state: str) -> str:
 
 
 def _outcome_of(error: VisitRefused | WxAuthError, **fields: str | None) -> VisitOutcome:
-    """Return the outcome after an error, which is logged with these fields."""
+    """Log an error with these fields, and return its outcome."""
     if isinstance(error, VisitRefused):
         log.info("visit_refused", **fields, reason=str(error))
         return VisitOutcome.ACCESS_DENIED

@@ -136,7 +136,7 @@ class Guard:
         return None if token is None else await self.verify(token)
 
     def find_user_sync(self, *authorizations: str | None) -> Principal | None:
-        """Return the user like `find_user`, for threads and WSGI."""
+        """Return the user, or None, like `find_user`, but for threads and WSGI."""
         token = self._token_or_none(authorizations)
         return None if token is None else self.verify_sync(token)
 

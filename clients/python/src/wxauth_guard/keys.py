@@ -1,4 +1,4 @@
-"""Public keys for ES256 (RFC 7517), which are built once, and the interfaces for looking them up."""
+"""Public keys for ES256 (RFC 7517), and the interfaces for looking them up."""
 
 from __future__ import annotations
 

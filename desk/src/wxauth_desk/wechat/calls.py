@@ -1,4 +1,4 @@
-"""The calls to and from the simulated WeChat, which are recorded, refused, or made to fail."""
+"""Functions that record the calls to and from the simulated WeChat, refuse them, or make them fail."""
 
 import asyncio
 import re

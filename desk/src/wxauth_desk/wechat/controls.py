@@ -108,7 +108,7 @@ def openid_prefix(app_id: str) -> str:
 
 
 def unionid_of(person: str) -> str:
-    """Return the person's unionid, which is equal in every app."""
+    """Return the person's unionid. It is the same in every app."""
     return "o6_bm" + _digest(person)[:23]
 
 

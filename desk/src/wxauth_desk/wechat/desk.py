@@ -62,7 +62,7 @@ _SHARED: Final = {
     "icon.svg": "src/wxauth/login_pages/page",
     **dict.fromkeys(("wxauth.js", "wxauth-scan.js", "wxauth-site.js"), "clients/miniprogram"),
 }
-"""The files of the clone that the page uses, too, which are the design of the service's pages, and the phones' client.
+"""The files of the clone that the page uses, too: the design of the service's pages, and the phones' client.
 """
 _IN_WHEEL: Final = Path(__file__).parents[1] / "_shared"
 _CHECKOUT: Final = Path(__file__).parents[4]

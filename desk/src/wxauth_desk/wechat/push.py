@@ -1,4 +1,4 @@
-"""The messages on the desk, which are WeChat's push (signed, encrypted and repeated), and a receiver of webhooks."""
+"""WeChat's message push on the desk (signed, encrypted and repeated), and a receiver of webhooks."""
 
 import asyncio
 import hmac

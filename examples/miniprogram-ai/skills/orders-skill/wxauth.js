@@ -65,7 +65,7 @@ export function createAuth(options) {
 	const endedKey = storageKey + '.ended'
 	const read = (key = storageKey) => attempt(() => host.getStorageSync(key))
 
-	// Takes over what another instance with this storage has done, which is a refresh, a login or a logout.
+	// Takes over a refresh, a login or a logout of another instance with this storage.
 	function load() {
 		const text = read()
 		if (text === stored) return

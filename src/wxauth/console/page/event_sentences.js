@@ -51,7 +51,7 @@ const DETAILS = {
   'console.opened': ({ by }) => [{ scan: text('openedByScan'), link: text('openedByLink') }[by] ?? ''],
 }
 
-/** Return the subject of an event, which is a document, a client, a key, or the changed fields. */
+/** Return the subject of an event (a document, a client, a key, or the changed fields). */
 function named({ document, version, name, client_id, kid, fields, names, label }) {
   const words = [
     document ? `${document} ${version}` : null,

@@ -188,7 +188,7 @@ async function start() {
   }
 }
 
-/** Handle a new fragment, which is another section, or a link that was pasted into the address bar. */
+/** Handle a new fragment, after a change of section, or from a link that was pasted into the address bar. */
 function arrive() {
   if (location.hash.startsWith('#link=')) location.reload()
   else if (administrator()) show()

@@ -1,4 +1,4 @@
-// Names in place of ids, which are read for all ids of a view in one request.
+// Names in place of ids. One request reads the names for all ids of a view.
 
 import { get } from './api.js'
 import { h } from './dom.js'
@@ -15,7 +15,7 @@ let titles // the titles of the apps, or their promise
 // A name that was stored before wxauth cleaned names might contain nothing visible.
 export const shown = (nickname) => (/[^\s\p{C}\p{M}\u115f\u1160\u2800\u3164\uffa0]/u.test(nickname ?? '') ? nickname : null)
 
-/** Return the name of a user, which is the nickname, or "Unnamed" with the end of the id. */
+/** Return the name of a user (the nickname, or "Unnamed" with the end of the id). */
 export const called = ({ id, nickname }) => shown(nickname) ?? text('namelessAs', { id: id.slice(-SHORT_ID) })
 
 /** Write a user's name on a link with the end of the id next to it, which completes the name of an unnamed user. */

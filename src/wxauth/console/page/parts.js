@@ -1,4 +1,4 @@
-// The parts that sections share, which are lists, dialogs, forms, and the display of loading and failures.
+// The parts that sections share: lists, dialogs, forms, and the display of loading and failures.
 
 import { h } from './dom.js'
 import { actOn, dateAndTime, number, text } from './texts.js'

@@ -222,7 +222,7 @@ function eventsOf(user) {
   return place
 }
 
-/** Return links to the rest of the audit log about a user, which is who has viewed them, and what they have done. */
+/** Return links to the rest of the audit log about a user: who has viewed them, and what they have done. */
 const elsewhere = ({ id }) =>
   h('p', { class: 'acts' }, [
     h('a', { class: 'back', href: `#/events${queryOf({ user_id: id, type: 'staff.read' })}` }, text('whoRead')),

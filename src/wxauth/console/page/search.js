@@ -1,4 +1,4 @@
-// The search, which is one row with the search field and a chip for each filter. The URL's fragment stores the search.
+// The search, in one row with the search field and a chip for each filter. The URL's fragment stores the search.
 
 import { queryOf } from './api.js'
 import { h } from './dom.js'

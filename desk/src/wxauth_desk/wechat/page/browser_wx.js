@@ -124,7 +124,7 @@ export function createWx({ login, storage = localStorage, prefix = '', userAgent
   }
 }
 
-/** Return the body as `wx.request` writes it, which is JSON unless the header names a form. */
+/** Return the body as `wx.request` writes it, in JSON unless the header names a form. */
 function bodyOf(data, headers) {
   const name = Object.keys(headers).find((name) => /^content-type$/i.test(name)) ?? 'content-type'
   headers[name] ??= 'application/json'
@@ -132,7 +132,7 @@ function bodyOf(data, headers) {
   return headers[name].includes('urlencoded') ? new URLSearchParams(data) : JSON.stringify(data)
 }
 
-/** Return a response as `wx.request` reads it, which is JSON if it is valid, otherwise text. */
+/** Return a response as `wx.request` reads it, as JSON if that is valid, otherwise as text. */
 function parsed(text) {
   try {
     return JSON.parse(text)

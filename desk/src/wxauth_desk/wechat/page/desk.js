@@ -36,7 +36,7 @@ globalThis.wx = { getAppBaseInfo: () => ({ language: language() }) } // the data
 const computer = createWx({ userAgent: () => 'agent/1.0', send, observe: (exchange) => wires.notePhone(exchange, 'agent') })
 const agent = createAgent({ request: (options) => asked(computer, 'request', options), ...setup.agent, place: $('agent-state') })
 
-// These functions are about the phone, which is a person in an app. Each such pair has its own storage.
+// These functions are about the phone. Each pair of a person and an app is a phone, with its own storage.
 
 let shift = Number(localStorage.getItem('desk/shift')) // the difference of the phone's clock, in milliseconds
 let auth, phoneWx, tokens, user
@@ -266,7 +266,7 @@ async function browse(url, form = null) {
   await browse(await authorize(auth, Object.fromEntries(query.split('&').map((pair) => pair.split('=')))))
 }
 
-/** Show what a browser shows, which is the texts and forms of the page, with its links as buttons. */
+/** Show the texts and the forms of a page as a browser would, with its links as buttons. */
 function showPage({ url, status }, page, ...more) {
   const isForm = (each) => each.tagName === 'FORM'
   const parts = [...page.querySelectorAll('h1, p, pre, form[method=post]')].filter(
@@ -310,7 +310,7 @@ async function openMiniProgram(url) {
 }
 
 let newestScene = ''
-let filledIn = '' // the text that a newer scene may replace, which is the last scene, or a scanned one
+let filledIn = '' // the last scene, or a scanned one, which a newer scene may replace
 
 /** Fill in the newest scene, unless the user has typed something or is about to. */
 function fillIn() {
@@ -318,7 +318,7 @@ function fillIn() {
   if (isFree) $('code').value = filledIn = newestScene
 }
 
-/** Return the result of a scan, which is a user code if it looks like one, otherwise a page opened with it. */
+/** Return the result of a scan. It is a user code if it looks like one, otherwise a page opened with it. */
 function scanned(code) {
   if (/^[a-z]{4}-?[a-z]{4}$/i.test(code)) return { user_code: code }
   globalThis.wx = { getEnterOptionsSync: () => ({ scene: Number($('entry').value) }) }
