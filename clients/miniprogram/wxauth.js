@@ -5,18 +5,18 @@ const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout
 const SHUT_OUT = /^(account_(disabled|leaving)|session_replaced)$/
 const TITLES = {
 	__proto__: null,
-	network_error: '网络不可用|No network',
+	network_error: '网络不可用|No network connection',
 	timeout: '网络超时|Timed out',
 	aborted: '已取消|Cancelled',
 	wx_login_failed: '微信登录失败|WeChat login failed',
 	login_required: '请先登录。|Please log in.',
-	domain_not_allowed: '暂时无法访问。|Not available now.',
+	domain_not_allowed: '暂时无法访问。|Not available right now.',
 	single_page: '请点击底部“前往小程序”|Open the mini-program below',
-	phone_refused: '未授权手机号|No phone number',
-	phone_unavailable: '暂时无法获取手机号|No phone number now',
-	phone_quota_used_up: '暂时无法获取手机号|No phone number now',
-	session_revoked: '登录已失效|Logged out',
-	session_replaced: '账号已在其他设备登录|Logged in elsewhere',
+	phone_refused: '未授权手机号|Phone number not shared',
+	phone_unavailable: "暂时无法获取手机号|Can't get your phone number",
+	phone_quota_used_up: "暂时无法获取手机号|Can't get your phone number",
+	session_revoked: '登录已失效|Your login has ended',
+	session_replaced: '账号已在其他设备登录|Logged in on another device',
 }
 
 export class AuthError extends Error {

@@ -1079,7 +1079,7 @@ test('the overview draws what happened, with a label', async () => {
   const charts = page.getByRole('img', { name: /last 30 days/ })
   await charts.first().waitFor()
   assert.equal(await charts.count(), 2)
-  assert.match(await charts.last().getAttribute('aria-label'), /^Logins, .*in all [1-9]/)
+  assert.match(await charts.last().getAttribute('aria-label'), /^Logins, .*in total [1-9]/)
   assert.equal(await charts.first().locator('rect').count(), 1) // today: a day without any has no bar
   await page.locator('.tile', { hasText: 'Logins today' }).getByText('0 yesterday').waitFor()
   const reasons = page.getByRole('region', { name: 'Reasons for today’s refused logins' })

@@ -232,7 +232,7 @@ test('what the client itself says is in the language of the page', async () => {
   await toasted(/^未授权手机号\s+phone_refused$/)
   await switchLanguage()
   await tap('deny')
-  await toasted(/^No phone number\s+phone_refused$/)
+  await toasted(/^Phone number not shared\s+phone_refused$/)
 })
 
 test('a code used twice is refused in Chinese', async () => {
