@@ -1,4 +1,4 @@
-"""The receivers of logout tokens in examples and docs/build/websites.md, with tokens as a service signs them."""
+"""The receivers of logout tokens in examples and in website-sessions.md, with tokens as a service signs them."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -63,7 +63,7 @@ async def in_python(issuer: Issuer, _folder: Path) -> AsyncIterator[httpx.AsyncC
 async def in_node(issuer: Issuer, folder: Path) -> AsyncIterator[httpx.AsyncClient]:
     port = free_port()
     program = folder / "receiver.mjs"
-    [shown] = [block for block in code_blocks(guide("websites"), "js") if "logout+jwt" in block]
+    [shown] = [block for block in code_blocks(guide("website-sessions"), "js") if "logout+jwt" in block]
     imports, _, rest = adapted(shown, issuer).partition("\n\n")
     program.write_text(
         f"{imports}\nconst app = express()\n{rest}\nsessions.set('s1', 'alice').set('s2', 'bob')\n"

@@ -1,4 +1,4 @@
-"""The examples in websites.md are those that run, and the options in clients.md are those of the command."""
+"""The examples in the guides of websites are those that run, and the options in clients.md are those of the command."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ import pytest
 from tests.docs import ROOT, both_languages, code_blocks, guide, openapi, table, uncommented
 from wxauth.cli.clients import clients
 
-GUIDE = ROOT / "docs/build/websites.md"
+GUIDES = [guide(name) for name in ("websites", "website-sessions", "website-codes")]
 PRODUCTS = ROOT / "examples/products"
 
 
@@ -25,7 +25,7 @@ def test_the_options_are_those_of_the_command() -> None:
 @pytest.mark.slow
 def test_every_endpoint_named_in_the_docs_exists() -> None:
     paths = openapi()["paths"].keys()
-    named = set(re.findall(r"https://auth\.example\.com(/v1/\w+)", GUIDE.read_text()))
+    named = {path for page in GUIDES for path in re.findall(r"https://auth\.example\.com(/v1/\w+)", page.read_text())}
     assert named
     assert named <= paths
 
@@ -90,9 +90,9 @@ def test_the_command_of_each_product_adds_what_the_table_says(language: str) -> 
         assert said[page.stem].split() == options, page.name
 
 
-def test_the_guide_shows_two_places_of_the_site() -> None:
+def test_the_guides_show_two_places_of_the_site() -> None:
     site = uncommented((ROOT / "examples/site/app.py").read_text())
-    shown = code_blocks(GUIDE, "python")
+    shown = [block for page in GUIDES for block in code_blocks(page, "python")]
     assert len(shown) == 2
     assert [block for block in shown if uncommented(block) not in site] == []
 
