@@ -47,7 +47,7 @@ _SECOND: Final = timedelta(seconds=1)
 _NEXT_TO_AN_ADDRESS: Final = re.compile(r"[^0-9A-Fa-f:.]+")
 
 
-class _Witness(httpx.AsyncBaseTransport):
+class _Recorder(httpx.AsyncBaseTransport):
     """Passes on requests and responses, and records what the WeChat client does not return."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport, clock: Clock, readings: list[ClockReading]) -> None:
@@ -84,7 +84,7 @@ async def check_app(
     app: App, settings: Settings, found: Findings, *, transport: httpx.AsyncBaseTransport, clock: Clock
 ) -> AsyncGenerator[CheckResult, None]:
     """Check whether WeChat accepts the app and this server, and how the app is set up in WeChat's console."""
-    observed = _Witness(transport, clock, found.wechat_readings)
+    observed = _Recorder(transport, clock, found.wechat_readings)
     wechat = WeChat(client_over(observed), settings, at_most=CHECK_TIMEOUT_SECONDS, reports_refusals=False)
     async with aclosing(WeChatTokens(wechat=wechat, clock=clock)) as wechat_tokens:
         login, token = await asyncio.gather(
@@ -107,7 +107,7 @@ async def _failure(question: Awaitable[object]) -> WeChatError | None:
     return None
 
 
-def _judge_login(app: App, failure: WeChatError | None, settings: Settings, observed: _Witness) -> CheckResult:
+def _judge_login(app: App, failure: WeChatError | None, settings: Settings, observed: _Recorder) -> CheckResult:
     name = f"wechat {app.app_id}"
     if failure is None:
         return bad(name, _("accepted a made-up wx.login code: is WXAUTH_WECHAT_BASE_URL really WeChat?"))
@@ -126,7 +126,7 @@ def _judge_login(app: App, failure: WeChatError | None, settings: Settings, obse
 
 
 def _judge_token(
-    app: App, failure: WeChatError | None, login: WeChatError | None, settings: Settings, observed: _Witness
+    app: App, failure: WeChatError | None, login: WeChatError | None, settings: Settings, observed: _Recorder
 ) -> CheckResult:
     name = f"wechat {app.app_id} access_token"
     if failure is None:
@@ -138,7 +138,7 @@ def _judge_token(
     return result
 
 
-def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings, observed: _Witness) -> CheckResult:
+def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings, observed: _Recorder) -> CheckResult:
     """Return the result for a failure caused by the app, this server or WeChat, not by the made-up request."""
     errcode, base = failure.errcode, settings.wechat_base_url
     match failure:

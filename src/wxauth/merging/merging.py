@@ -35,7 +35,7 @@ from wxauth.users.status_queries import (
 )
 from wxauth.users.user_queries import current_user, read_attributes
 
-NEWCOMER_FOR: Final = timedelta(days=1)
+NEW_USER_FOR: Final = timedelta(days=1)
 """The time after its creation during which a user can be merged into another one because of a phone number."""
 
 _ATTEMPTS: Final = 5
@@ -266,10 +266,10 @@ async def link_by_phone(
         return None
     may = await transaction.value(
         queries.MAY_LINK_BY_PHONE,
-        newcomer_id=user_id,
+        new_user_id=user_id,
         holder_id=holder_id,
         phone=phone,
-        created_since=now - NEWCOMER_FOR,
+        created_since=now - NEW_USER_FOR,
         verified_since=verified_since,
         harmless_roles=list(harmless_roles),
     )

@@ -72,20 +72,20 @@ HAVE_BOTH_EXTERNAL_IDS: Final = Statement[bool](
 # The caller holds the locks of both users and of the number.
 MAY_LINK_BY_PHONE: Final = Statement[bool]("""
 SELECT EXISTS (
-    SELECT FROM users newcomer, users holder
-     WHERE newcomer.id = :newcomer_id AND holder.id = :holder_id
-       AND newcomer.created_at >= :created_since
-       AND (SELECT count(*) FROM identities WHERE user_id = :newcomer_id) = 1
+    SELECT FROM users new_user, users holder
+     WHERE new_user.id = :new_user_id AND holder.id = :holder_id
+       AND new_user.created_at >= :created_since
+       AND (SELECT count(*) FROM identities WHERE user_id = :new_user_id) = 1
        AND NOT EXISTS (SELECT FROM identities one JOIN identities other USING (app_id)
-                        WHERE one.user_id = :newcomer_id AND other.user_id = :holder_id)
-       AND NOT (EXISTS (SELECT FROM unionids WHERE user_id = :newcomer_id)
+                        WHERE one.user_id = :new_user_id AND other.user_id = :holder_id)
+       AND NOT (EXISTS (SELECT FROM unionids WHERE user_id = :new_user_id)
                 AND EXISTS (SELECT FROM unionids WHERE user_id = :holder_id))
-       AND (newcomer.external_id IS NULL OR holder.external_id IS NULL)
+       AND (new_user.external_id IS NULL OR holder.external_id IS NULL)
        AND holder.roles <@ :harmless_roles::text[] AND holder.status = 'active'
        AND holder.phone = :phone AND holder.phone_verified_at >= :verified_since
        AND NOT EXISTS (SELECT FROM users other
                         WHERE other.phone = :phone AND other.phone_verified_at IS NOT NULL
-                          AND other.id NOT IN (:newcomer_id, :holder_id)))
+                          AND other.id NOT IN (:new_user_id, :holder_id)))
 """)
 """The statement that finds whether a new user can be merged into the holder of a number without a risk of theft."""
 ARE_SPLIT: Final = Statement[bool](f"""

@@ -168,7 +168,7 @@ class Visits:
         if visit is not None:
             # The task continues even if the browser closes the connection, because the browser might repeat the
             # callback.
-            work = self.background.start(self._settle(visit, callback), name="wechat_visit")
+            work = self.background.start(self._complete(visit, callback), name="wechat_visit")
             outcome = await asyncio.shield(work)
             if outcome is not VisitOutcome.LOGGED_IN:
                 return self._destination(visit, outcome, callback)
@@ -192,7 +192,7 @@ class Visits:
             await queries.save(transaction, visit)
         return visit
 
-    async def _settle(self, visit: SiteLogin, callback: WeChatCallback) -> VisitOutcome:
+    async def _complete(self, visit: SiteLogin, callback: WeChatCallback) -> VisitOutcome:
         """Identify the visitor, and store the outcome for callbacks that wait for it."""
         door, fields = visit.taken_door, {"client_id": visit.client_id, "app_id": visit.app_id}
         try:
@@ -217,7 +217,7 @@ class Visits:
                     locked.stage, locked.outcome = Stage.REFUSED, outcome
                     await queries.save(transaction, locked)
         except StorageUnavailable:
-            log.warning("visit_not_settled", door=door, **fields)  # a repeated callback waits for nothing
+            log.warning("visit_outcome_not_stored", door=door, **fields)  # a repeated callback waits for nothing
         return outcome
 
     async def _enter(self, visit: SiteLogin, callback: WeChatCallback, door: Door) -> None:

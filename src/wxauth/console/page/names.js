@@ -29,7 +29,7 @@ export function personOf(id, given) {
   if (!UUID.test(id)) return code(id)
   const nickname = shown(given)
   const link = h('a', { href: `#/users/${id}` }, nickname ?? '…')
-  if (!nickname) glimpse(id).then((found) => (found ? write(link, found) : (link.textContent = text('gone'))))
+  if (!nickname) lookUp(id).then((found) => (found ? write(link, found) : (link.textContent = text('gone'))))
   return h('span', { class: 'person' }, link, shortId(id))
 }
 
@@ -42,7 +42,7 @@ export function nameAndPlaceOf(user) {
   const link = h('a', { href: `#/users/${id}`, class: shown(user.nickname) ? '' : 'nameless' })
   write(link, user)
   const place = h('small', {})
-  Promise.all([glimpse(id), appTitles()]).then(([found, apps]) => {
+  Promise.all([lookUp(id), appTitles()]).then(([found, apps]) => {
     const app = found?.app_id ?? identities.at(-1)?.app_id
     place.textContent = [app && (apps.get(app) ?? app), found?.device, found?.ip].filter(Boolean).join(' · ')
   })
@@ -50,12 +50,12 @@ export function nameAndPlaceOf(user) {
 }
 
 /** Return a user's name; null if the user has none, does not exist, or the id is malformed. */
-export const nameOf = (id) => (UUID.test(id) ? glimpse(id).then((found) => shown(found?.nickname)) : Promise.resolve(null))
+export const nameOf = (id) => (UUID.test(id) ? lookUp(id).then((found) => shown(found?.nickname)) : Promise.resolve(null))
 
 /**
  * Return the known data of a user; null if no user has this id. Ids that are requested in one moment share a request.
  */
-function glimpse(id) {
+function lookUp(id) {
   if (!known.has(id)) {
     if (!wanted.length) queueMicrotask(ask)
     wanted.push(id)
