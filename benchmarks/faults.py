@@ -52,7 +52,7 @@ _SAY_AGAIN = frozenset({429, 500, 502, 503, 504})
 
 @dataclass
 class Losses:
-    """The losses that phones observed from the fault on."""
+    """The losses that phones have observed since the fault."""
 
     requests: int = 0
     failed: int = 0

@@ -69,7 +69,7 @@ class Unanswerable(Exception):
 
 
 class SiteLogin(SiteLoginFields):
-    """A stored login, with the options of its site, and what the site may use for this request."""
+    """A stored login, with the options and the apps of its site."""
 
     title: str
     redirect_uris: list[str]

@@ -184,7 +184,7 @@ class Grants:
         return {"access_token": access, "expires_in": int(ACCESS_TOKEN_LIFETIME), "refresh_token": refresh}
 
     def of_access_token(self, token: str, openid: str) -> Grant:
-        """Return the grant of an access token. Raises: CallRefused, unless the token is valid and this person's."""
+        """Return the grant of a person's access token. Raises: CallRefused, if it is invalid, or another person's."""
         require(token, 41001)
         if (grant := self._access.get(token)) is None:
             raise CallRefused(40001)
