@@ -394,7 +394,7 @@ test('a search that has stopped says so, and goes on', async () => {
     await route.fulfill({ json: { items: [], next_cursor: 'there', incomplete_results: true } })
   })
   await goTo('users?q=rare')
-  await page.getByRole('status').getByText('0 found so far. The search stopped after a second').waitFor()
+  await page.getByRole('status').getByText('0 found so far. The search stopped after one second').waitFor()
   await button('Continue searching').click()
   await page.getByRole('link', { name: person.user.nickname }).waitFor()
   await page.getByRole('status').getByText('1 in total').waitFor()
@@ -484,7 +484,7 @@ test('roles are set', async () => {
   assert.ok(await button('Save').isDisabled()) // nothing is changed yet
   await page.getByLabel('Roles', { exact: true }).fill('editor, auditor')
   await button('Save').click()
-  await page.getByText('Roles were changed, given: editor, auditor', { exact: true }).waitFor() // drawn anew, with its form
+  await page.getByText('Roles were changed, granted: editor, auditor', { exact: true }).waitFor() // drawn anew, with its form
   assert.deepEqual((await shown(person)).roles, ['editor', 'auditor'])
   assert.equal(await page.getByLabel('Roles', { exact: true }).inputValue(), 'editor, auditor')
   await page.getByLabel('Roles', { exact: true }).fill('NO GOOD')
@@ -515,7 +515,7 @@ test('what a merge and a split hand over is told before they are done', async ()
   await button(`Choose: ${other.user.nickname}`, dialog()).click()
   await dialog().getByText(`${other.user.nickname} will be banned`).waitFor()
   await dialog().getByText(`${other.user.nickname} also gets the roles of ${banned.user.nickname}: editor.`).waitFor()
-  await dialog().getByText(`gets those of ${banned.user.nickname}: Phone number +8613900000502.`).waitFor()
+  await dialog().getByText(`gets these fields from ${banned.user.nickname}: Phone number +8613900000502.`).waitFor()
   await button('Swap', dialog()).click()
   assert.equal(await dialog().getByText('will be banned').count(), 0)
   await button('Merge', dialog()).click() // the banned one remains
@@ -690,10 +690,10 @@ test('events are found by type, followed, and exported', async () => {
   await page.getByLabel('Types').fill(kinds[0])
   await page.keyboard.press('Enter')
   await eventually(async () => assert.equal(await rows().count(), 1))
-  await button('Follow').click()
+  await button('Live updates').click()
   await change(person, { roles: [] })
   await eventually(async () => assert.equal(await rows().count(), 2))
-  await button('Follow').click()
+  await button('Live updates').click()
   for (const [format, check] of [
     ['jsonl', (text) => assert.deepEqual(text.trim().split('\n').map((line) => JSON.parse(line).type), [kinds[0], kinds[0]])],
     ['csv', (text) => assert.equal(text.trim().split('\r\n').length, 3)],
@@ -711,7 +711,7 @@ test('events are told in a sentence, with the JSON behind it, and their types ch
   await change(person, { roles: ['auditor'] })
   await goTo(`events?user_id=${person.user.id}`)
   const row = rows().first()
-  await row.getByText('Roles were changed, given: auditor, taken away: editor').waitFor()
+  await row.getByText('Roles were changed, granted: auditor, revoked: editor').waitFor()
   const raw = row.locator('details')
   assert.ok(!(await raw.getAttribute('open')))
   await raw.locator('summary').click()
