@@ -464,6 +464,39 @@ def test_rest_framework_starts_with_the_example_in_its_settings_as_shown(tmp_pat
     )
 
 
+ENVELOPE = """
+import django.conf
+django.conf.settings.configure(INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "rest_framework"])
+django.setup()
+{shown}
+import rest_framework.exceptions, rest_framework.test, rest_framework.views
+from wxauth_guard.errors import TokenExpired
+
+class View(rest_framework.views.APIView):
+    def get_exception_handler(self):
+        return refuse
+    def get(self, request):
+        raise rest_framework.exceptions.NotFound() if "gone" in request.GET else TokenExpired()
+
+for url in "/", "/?gone":
+    request = rest_framework.test.APIRequestFactory().get(url, headers={{"Accept-Language": "zh-CN"}})
+    answer = View.as_view()(request)
+    shown = [answer.data.get("code"), answer.data.get("message"), answer.headers.get("WWW-Authenticate")]
+    print(answer.status_code, *shown)
+"""
+
+
+@pytest.mark.process
+def test_rest_framework_refuses_in_the_projects_own_envelope() -> None:
+    page = (EXAMPLES.parents[1] / "docs/build/siblings.md").read_text()
+    [shown] = re.findall(r"```python\n(from rest_framework.*?)```", page, re.DOTALL)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    printed = subprocess.check_output([sys.executable, "-c", ENVELOPE.format(shown=shown)], env=env, text=True)
+    refused, gone = printed.splitlines()
+    assert re.fullmatch(r'401 401 登录已过期.* Bearer error="invalid_token"', refused)
+    assert gone == "404 None None None"
+
+
 def test_an_example_fits_on_a_screen() -> None:
     examples = sorted(EXAMPLES.glob("*.py"))
     assert len(examples) == len(FRAMEWORKS)

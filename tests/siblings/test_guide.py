@@ -7,9 +7,11 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import Depends
 from jose.jwt import get_unverified_claims
 
 from tests.docs import code_blocks, guide, table
+from wxauth_guard import BearerGuard
 from wxauth_guard.testing import TestIssuer
 
 PAGES = [guide("siblings"), guide("siblings", "zh")]
@@ -54,3 +56,16 @@ async def test_the_middleware_shown_guards_all_but_the_public_path(blocks: list[
             assert (await client.get("/orders")).status_code == 401
             assert (await client.get("/healthz")).text == "ok\n"
             assert (await client.get("/orders", headers=issuer.headers(openid="o1"))).text == "o1\n"
+
+
+async def test_a_refusal_in_fastapi_has_the_projects_own_envelope(blocks: list[str]) -> None:
+    [text] = [each for each in blocks if "exception_handler(WxAuthError)" in each]
+    shown, guard = run(text), BearerGuard(issuer="https://auth.test")
+    shown["app"].get("/orders", dependencies=[Depends(guard)])(lambda: {})
+    transport = httpx.ASGITransport(shown["app"])
+    async with httpx.AsyncClient(transport=transport, base_url="http://sibling.test") as client:
+        for language, message in (("zh-CN", "请先登录"), ("en", "Please log in.")):
+            answer = await client.get("/orders", headers={"Accept-Language": language})
+            assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+            assert answer.json()["code"] == 401
+            assert answer.json()["message"].startswith(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -41,6 +42,12 @@ class ProblemAnswer(NamedTuple):
     body: bytes
     status: int
     headers: dict[str, str]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The body's members, for an envelope of your own: `title` is in the caller's language."""
+        document: dict[str, Any] = json.loads(self.body)
+        return document
 
 
 def accepted_request_id(value: str | None) -> str:
