@@ -1289,26 +1289,15 @@ async def test_the_people_of_a_published_shop_go_in_by_its_query(
 @pytest.mark.own_database
 async def test_a_table_with_its_own_keys_has_one_row_for_each_user(database_url: str) -> None:
     """As `claim.sql` says, also for many requests at once."""
-    once, *each = re.split(r";\s*", re.sub(r"--.*", "", query_in("claim.sql")).strip().rstrip(";"))
+    once, each = statements_of_claim("the openid is unique")
     async with asyncpg.create_pool(database_url, min_size=8, max_size=8) as pool:
-        await pool.execute("CREATE TABLE customers (id serial PRIMARY KEY, openid text NOT NULL)")
+        await pool.execute("CREATE TABLE customers (id serial PRIMARY KEY, openid text NOT NULL, phone text)")
         await pool.execute("INSERT INTO customers (openid) VALUES ('o-1'), ('o-2'), (''), ('o-2')")
         await pool.execute(once)
 
-        async def row_of(user: UUID, external_id: int | None = None, openid: str | None = None) -> int:
-            values = {"id": user, "external_id": external_id, "openid": openid}
-            for statement in each:
-                names, sql = list(dict.fromkeys(re.findall(r":(\w+)", statement))), statement
-                for place, name in enumerate(names, 1):
-                    sql = sql.replace(f":{name}", f"${place}::{TYPES[name]}")
-                found = await pool.fetch(sql, *(values[name] for name in names))
-                if found:
-                    return found[0]["id"]
-            raise AssertionError
-
         async def at_once(*what: Any) -> set[int]:
             user = uuid4()
-            return set(await asyncio.gather(*(row_of(user, *what) for _ in range(8))))
+            return set(await asyncio.gather(*(row_of(pool, each, user, *what) for _ in range(8))))
 
         assert await at_once(1, None) == {1}
         assert await at_once(None, "o-2") == {2}, "the first of two"
@@ -1319,7 +1308,66 @@ async def test_a_table_with_its_own_keys_has_one_row_for_each_user(database_url:
         assert await pool.fetchval("SELECT count(*) FROM customers") == 6
 
 
-TYPES = {"id": "uuid", "external_id": "int", "openid": "text"}
+@pytest.mark.own_database
+async def test_a_row_of_a_number_alone_is_claimed_once_and_only_if_the_number_is_one_persons(database_url: str) -> None:
+    once, each = statements_of_claim("the openid is unique")
+    async with asyncpg.create_pool(database_url, min_size=8, max_size=8) as pool:
+        await pool.execute("CREATE TABLE customers (id serial PRIMARY KEY, openid text NOT NULL, phone text)")
+        values = "('', '13900000001'), ('', '13900000002'), ('', '13900000002'), ('', NULL)"
+        await pool.execute(f"INSERT INTO customers (openid, phone) VALUES {values}")
+        await pool.execute(once)
+        first, second, third, fourth = uuid4(), uuid4(), uuid4(), uuid4()
+        at_once = [row_of(pool, each, first, phone="13900000001") for _ in range(8)]
+        assert set(await asyncio.gather(*at_once)) == {1}
+        assert await row_of(pool, each, second, phone="13900000001") > 4, "somebody's row does not move with the number"
+        assert await row_of(pool, each, third, phone="13900000002") > 4, "whose of the two would it be?"
+        assert await row_of(pool, each, fourth) > 4, "no number claims nothing"
+        assert await row_of(pool, each, first) == 1
+
+
+@pytest.mark.own_database
+async def test_who_comes_back_after_an_erasure_has_a_row_even_if_openids_are_unique(database_url: str) -> None:
+    once, each = statements_of_claim()
+    each = [statement.replace("COALESCE(:openid, '')", ":openid") for statement in each]
+    async with asyncpg.create_pool(database_url, min_size=8, max_size=8) as pool:
+        await pool.execute("CREATE TABLE customers (id serial PRIMARY KEY, openid text UNIQUE, phone text)")
+        await pool.execute(once)
+        erased, again = uuid4(), uuid4()
+        before = await row_of(pool, each, erased, openid="o-1")
+        rows = set(await asyncio.gather(*(row_of(pool, each, again, openid="o-1") for _ in range(8))))
+        assert len(rows) == 1
+        assert before not in rows, "what the user has erased stays with the row from before"
+        assert await pool.fetchval("SELECT wxauth_id FROM customers WHERE openid = 'o-1'") == again
+
+
+def statements_of_claim(without: str = "-") -> tuple[str, list[str]]:
+    """The statements of `claim.sql`: what is run once, and each for a token, but for the one under this comment."""
+    once, *each = query_in("claim.sql").strip().rstrip(";").split(";\n")
+    kept = [statement for statement in each if f"-- only if {without}" not in statement]
+    return re.sub(r"--.*", "", once), [re.sub(r"--.*", "", statement) for statement in kept]
+
+
+async def row_of(
+    pool: asyncpg.Pool,
+    each: list[str],
+    user: UUID,
+    external_id: int | None = None,
+    openid: str | None = None,
+    phone: str | None = None,
+) -> int:
+    values = {"id": user, "external_id": external_id, "openid": openid, "phone": phone}
+    for statement in each:
+        names, sql = list(dict.fromkeys(re.findall(r":(\w+)", statement))), statement
+        for place, name in enumerate(names, 1):
+            sql = sql.replace(f":{name}", f"${place}::{TYPES[name]}")
+        found = await pool.fetch(sql, *(values[name] for name in names))
+        if found:
+            row: int = found[0]["id"]
+            return row
+    raise AssertionError
+
+
+TYPES = {"id": "uuid", "external_id": "int", "openid": "text", "phone": "text"}
 
 # The commands.
 

@@ -5,6 +5,7 @@ import jakarta.servlet.ServletException;
 import jakarta.servlet.http.HttpServletRequest;
 import jakarta.servlet.http.HttpServletResponse;
 import java.io.IOException;
+import java.util.Set;
 import java.util.function.Function;
 import org.springframework.security.core.Authentication;
 import org.springframework.security.core.context.SecurityContextHolder;
@@ -18,10 +19,18 @@ import org.springframework.web.filter.OncePerRequestFilter;
 public class BesideLogin extends OncePerRequestFilter {
     private final JwtDecoder wxauth;
     private final Function<Jwt, Authentication> user; // theirs, with the id in "external_id"
+    private final Set<String> leftAlone;
 
-    public BesideLogin(JwtDecoder wxauth, Function<Jwt, Authentication> user) {
+    /** The paths left alone, such as that of a route that binds an account, verify the token themselves. */
+    public BesideLogin(JwtDecoder wxauth, Function<Jwt, Authentication> user, String... leftAlone) {
         this.wxauth = wxauth;
         this.user = user;
+        this.leftAlone = Set.of(leftAlone);
+    }
+
+    @Override
+    protected boolean shouldNotFilter(HttpServletRequest request) {
+        return leftAlone.contains(request.getServletPath());
     }
 
     @Override

@@ -44,7 +44,17 @@ class BesideLoginTest {
         assertThat(chain.getRequest()).isNull();
     }
 
+    @Test
+    void aPathThatIsLeftAloneMakesNoUser() throws Exception {
+        assertThat(nameWith("Bearer ours", "/bind")).isNull();
+        assertThat(nameWith("Bearer ours", "/bind/other")).isEqualTo("10023");
+    }
+
     private static String nameWith(String authorization) throws Exception {
+        return nameWith(authorization, "/orders");
+    }
+
+    private static String nameWith(String authorization, String path) throws Exception {
         var filter = new BesideLogin(
                 token -> {
                     if (!token.startsWith("ours")) throw new BadJwtException("another issuer");
@@ -52,8 +62,10 @@ class BesideLoginTest {
                     return (token.equals("ours") ? ours : ours.claim("scope", "openid")).build();
                 },
                 token -> UsernamePasswordAuthenticationToken.authenticated(
-                        token.getClaimAsString("external_id"), null, List.of()));
+                        token.getClaimAsString("external_id"), null, List.of()),
+                "/bind");
         var request = new MockHttpServletRequest();
+        request.setServletPath(path);
         if (authorization != null) request.addHeader("Authorization", authorization);
         var chain = new MockFilterChain();
         filter.doFilter(request, new MockHttpServletResponse(), chain);
