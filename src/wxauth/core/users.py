@@ -40,7 +40,7 @@ class UserFields(SQLModel):
     created_at: datetime = Field(sa_type=TIME)
     last_login_at: datetime | None = Field(sa_type=TIME)
     """The time of the last login; null until an imported user first logs in."""
-    # Unlike a CHECK, this costs nothing if the column is not written.
+    # Unlike a CHECK constraint, a length limit costs nothing if the column is not written.
     external_id: str | None = Field(max_length=128)
     """The user's id in the operator's other services, from before wxauth."""
     phone_verified_at: datetime | None = Field(sa_type=TIME)

@@ -22,7 +22,7 @@ CONNECT_TIMEOUT_SECONDS: Final = 8.0
 KEEPALIVE_SECONDS: Final = 4.0
 """How long an idle connection is kept, in seconds.
 
-Many servers close it after five, and a request on a closed connection would count as failed.
+Many servers close it after five seconds, and a request on a closed connection would count as failed.
 """
 USER_AGENT: Final = f"wxauth/{__version__}"
 

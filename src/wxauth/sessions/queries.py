@@ -251,7 +251,8 @@ UPDATE site_logins SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_
        AND {_is_of_these("i")}
      ORDER BY l.id FOR UPDATE OF l))
 """)
-# A login that a phone has scanned or denied does not belong to a user yet. An erasure also clears the browser in it.
+# A login that a phone has scanned or denied does not belong to a user yet. An erasure also clears the browser's address
+# and description in it.
 _CLEAR_CLAIMED_LOGINS: Final = Statement[Nothing](f"""
 UPDATE site_logins SET browser_ip = NULL, browser_user_agent = NULL
  WHERE id = ANY (ARRAY(
