@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from scripts.write_assurance import GUIDES, id_of, marked, sections, written
+from scripts.write_security import GUIDES, id_of, marked, sections, written
 
 pytestmark = pytest.mark.no_database
 

@@ -108,4 +108,4 @@ def test_a_link_leads_to_the_page_of_its_language_and_a_file_of_the_code_to_its_
 
 @pytest.mark.slow
 def test_a_tests_name_is_broken_between_its_words() -> None:
-    assert "<code>test&#95;<wbr>a&#95;<wbr>bearer&#95;<wbr>alone" in page(guide("assurance"), "en")
+    assert "<code>test&#95;<wbr>a&#95;<wbr>bearer&#95;<wbr>alone" in page(guide("security"), "en")

@@ -1,4 +1,4 @@
-"""Write the tables of `assurance.md`, in both languages.
+"""Write the tables of `security.md`, in both languages.
 
 They come from `tests/requirements.toml`, the marks of tests, and `docs/reference/conformance.json`.
 """
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[1]
-GUIDES: Final = {"en": ROOT / "docs/reference/assurance.md", "zh": ROOT / "docs/zh/reference/assurance.md"}
+GUIDES: Final = {"en": ROOT / "docs/reference/security.md", "zh": ROOT / "docs/zh/reference/security.md"}
 HEAD: Final = {"en": "| requirement | how | test |", "zh": "| 要求 | 做法 | 测试 |"}
 STANDARDS: Final = {"en": "Standards", "zh": "标准"}
 """The heading of all sections except ASVS's and the contract's."""
-BEHIND: Final = "\n## OpenSSF Scorecard\n"
+BEHIND: Final = "\n### OpenSSF Scorecard\n"
 """The text that follows the tables."""
 CONFORMANCE: Final = re.compile(r"(?<=<!-- conformance -->\n).*?(?=<!-- end -->)", re.DOTALL)
 COLUMNS: Final = ("modules", "passed", "review", "skipped", "warning", "failed")
@@ -102,7 +102,7 @@ def tables(language: str) -> Iterator[str]:
         title, prefix = section["title"][column], section["prefix"]
         of_standard = prefix not in ("asvs", "wxauth")
         if heading != (heading := STANDARDS[language] if of_standard else title):
-            yield f"\n## {heading}\n\n{HEAD[language]}\n|---|---|---|\n"
+            yield f"\n### {heading}\n\n{HEAD[language]}\n|---|---|---|\n"
         for row in section["rows"]:
             ids = row[0] if language == "en" else row[0].replace(", ", "、").replace(" to ", " 至 ")
             if prefix.startswith("rfc"):
@@ -116,7 +116,9 @@ def tables(language: str) -> Iterator[str]:
 def written(language: str) -> str:
     """Return the guide with its current tables."""
     text = GUIDES[language].read_text(encoding="utf-8")
-    before, behind = text.index("\n## "), text.index(BEHIND)
+    [first, *_] = sections()
+    before = text.index(f"\n### {first['title'][('en', 'zh').index(language)]}\n")
+    behind = text.index(BEHIND)
     text = f"{text[:before]}{''.join(tables(language))}{text[behind:]}"
     return CONFORMANCE.sub(lambda _: suites(language), text)
 
