@@ -402,6 +402,21 @@ async def test_a_late_unionid_merges_nobody_again_unless_an_operator_does(crowd:
     assert (id_of(again), again["user"]["unionid"]) == (id_of(carol), "union-1")
 
 
+@pytest.mark.parametrize("is_new", [True, False], ids=["taken out", "left behind"])
+@pytest.mark.parametrize("is_holder", [True, False], ids=["the holder", "the other"])
+async def test_a_late_unionid_merges_who_was_split_from_somebody_else(
+    crowd: Crowd, is_holder: bool, is_new: bool
+) -> None:
+    holder, other = await crowd.log_in("alice", unionid="union-1"), await crowd.log_in("al", OTHER_APP)
+    carol = await crowd.log_in("carol", THIRD_APP)
+    one = holder if is_holder else other
+    leaving, staying = (one, carol) if is_new else (carol, one)
+    await crowd.merge(leaving, staying)
+    await crowd.split(staying, leaving)
+    joined = await crowd.read(await crowd.log_in("al", OTHER_APP, unionid="union-1"))
+    assert openids(joined) == sorted([holder["user"]["openid"], other["user"]["openid"]])
+
+
 async def test_a_split_user_is_no_snapshots_where_these_are_known(crowd: Crowd) -> None:
     alice, bob = await crowd.merged(unionid="union-1")
     new_id = (await crowd.split(alice, bob))["new_user"]["id"]
