@@ -130,7 +130,7 @@ async def test_a_number_is_bound_in_the_app_of_the_session(stage: Stage) -> None
     assert answer.json() == {**alice["user"], "phone": NUMBER, "phone_verified": True}
     problem_of(await stage.bind(alice, stage.phone_code()), "wechat_misconfigured", 502)  # the other app's
     [line] = [line for line in stage.log_lines() if line["level"] == "error"]
-    assert (line["errcode"], "phone code" in line["what_to_change"]) == (40013, True)
+    assert (line["errcode"], "phone number code" in line["what_to_change"]) == (40013, True)
     without = await stage.replica(apps=APPS[:1])
     problem_of(await without.bind(alice, stage.phone_code()), "unknown_app", 400)
 
