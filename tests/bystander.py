@@ -76,6 +76,7 @@ def _rows() -> list[tuple[str, Body]]:
             {"id": USER, "at": _NEW, "code": "phone_taken", "user_id": USER, "request_id": "of-the-bystander"},
         ),
         ("events", {"id": USER, **told, "type": "user.merged", "data": {"former_id": FORMER, "by": "operator"}}),
+        ("events", {"id": FORMER, **told, "user_id": FORMER, "type": "user.merged", "data": {"by": "operator"}}),
         ("events", {"id": NAMESAKE, **told, "type": "user.split", "data": {"new_user_id": NAMESAKE}}),
     ]
 

@@ -282,14 +282,19 @@ async def test_only_a_unionid_that_leaves_is_replaced(crowd: Crowd, how: str, is
     assert id_of(await crowd.log_in("carol", OTHER_APP, unionid="union-carol")) != id_of(user)
 
 
-async def test_a_withdrawn_identity_leaves_the_unionid_that_another_one_has(crowd: Crowd) -> None:
+@pytest.mark.parametrize("is_present", [True, False])
+async def test_a_withdrawn_identity_leaves_the_unionid_that_another_one_has(crowd: Crowd, is_present: bool) -> None:
+    """Alice has one unionid in two apps. It is the user's present one, or Bob's is."""
     alice, there = [await crowd.log_in("alice", app, unionid="union-alice") for app in (APP, OTHER_APP)]
+    bob = await crowd.log_in("bob", THIRD_APP, unionid="union-bob")
+    former, user = (bob, alice) if is_present else (alice, bob)
+    await crowd.merge(former, user)
     identity = {name: there["user"][name] for name in ("app_id", "openid")}
     async with crowd.stage.services.database.begin() as transaction:
-        await lock_status_and_roles(transaction, UUID(id_of(alice)))
-        assert await erase_identity(transaction, UUID(id_of(alice)), **identity, by=WECHAT, now=crowd.stage.clock())
-    assert (await crowd.read(alice))["unionid"] == "union-alice"
-    assert id_of(await crowd.log_in("alice", THIRD_APP, unionid="union-alice")) == id_of(alice)
+        await lock_status_and_roles(transaction, UUID(id_of(user)))
+        assert await erase_identity(transaction, UUID(id_of(user)), **identity, by=WECHAT, now=crowd.stage.clock())
+    assert (await crowd.read(user))["unionid"] == ("union-alice" if is_present else "union-bob")
+    assert id_of(await crowd.log_in("alice", OTHER_APP, unionid="union-alice")) == id_of(user)
 
 
 # External ids.
