@@ -12,11 +12,14 @@ from tests.fakes import APP, OTHER_APP
 from tests.world import Body, Rows
 from wxauth.core.models import all_tables
 from wxauth_desk.wechat import APPS
-from wxauth_desk.wechat.controls import openid_of
+from wxauth_desk.wechat.controls import openid_of, unionid_of
 
 USER: Final = "0fffffff-0000-7000-8000-000000000001"
 NAMESAKE: Final = "0fffffff-0000-7000-8000-000000000002"
-"""Somebody without a name, a picture and a number, who has the openids of the tests' people in an app of their own."""
+"""Somebody without a name, a picture and a number, who has the openids of the tests' people in an app of their own.
+
+An import has given them the people's unionids there, too, in place of openids.
+"""
 FORMER: Final = "0fffffff-0000-7000-8000-000000000003"
 _SESSION, _SITES, _LOGIN = (f"0fffffff-0000-7000-8000-0000000000{n}" for n in ("10", "11", "12"))
 _NEW, _OLD = "2097-05-06T07:08:09Z", "2001-02-03T04:05:06Z"
@@ -26,13 +29,14 @@ _PICTURE = "bystander-picture-0000"
 _OF_TESTS: Final = [app["app_id"] for app in (APP, OTHER_APP, *APPS)]
 _AT_HOME = {"app_id": _OF_TESTS[0], "openid": "openid-of-the-bystander"}
 
+_PEOPLE: Final = ("alice", "bob", "carol", "al", "root")
+
 
 def _openids_of_tests() -> set[str]:
     """The openids that the tests' people have in their apps: at the WeChat of the tests, and at the simulator."""
     apps = [*_OF_TESTS, "wxthird00000000a3"]
-    people = ("alice", "bob", "carol", "al", "root")
-    return {f"openid-{app_id[-2:]}-{person}" for app_id in apps for person in people} | {
-        openid_of(person, app_id) for app_id in apps for person in people
+    return {f"openid-{app_id[-2:]}-{person}" for app_id in apps for person in _PEOPLE} | {
+        openid_of(person, app_id) for app_id in apps for person in _PEOPLE
     }
 
 
@@ -45,16 +49,15 @@ def _rows() -> list[tuple[str, Body]]:
     proof = {"authenticated_at": _NEW, "authenticated_by": "wechat_mini_program"}
     site = {"client_id": "bystanders-shop", "scope": "openid", **proof}
     identity = {"user_id": USER, "created_at": _NEW, "unionid": _UNIONID, "phone_proved_at": _NEW}
+    namesake = {"app_id": "wxbystander00009", "user_id": NAMESAKE, "created_at": _OLD}
     told = {"at": _NEW, "user_id": USER, "actor": USER, "ip": "::1"}
     consent = {"document": "privacy", "version": "1", "given_at": _NEW, "app_id": _OF_TESTS[0]}
     return [
         ("users", {"id": USER, **person, **profile, **number, **given}),
         ("users", {"id": NAMESAKE, "roles": [], "status": "active", "created_at": _OLD}),
         *(("identities", {**_AT_HOME, "app_id": app_id, **identity}) for app_id in _OF_TESTS),
-        *(
-            ("identities", {"app_id": "wxbystander00009", "openid": openid, "user_id": NAMESAKE, "created_at": _OLD})
-            for openid in sorted(_openids_of_tests())
-        ),
+        *(("identities", {**namesake, "openid": openid}) for openid in sorted(_openids_of_tests())),
+        *(("identities", {**namesake, "openid": unionid_of(person), "awaits_login": True}) for person in _PEOPLE),
         *(("unionids", {"unionid": unionid, "user_id": USER}) for unionid in (_UNIONID, _EARLIER)),
         ("former_users", {"id": FORMER, "user_id": USER, "merged_at": _OLD}),
         ("former_external_ids", {"external_id": "formerly-of-the-bystander", "user_id": USER}),

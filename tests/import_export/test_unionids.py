@@ -160,6 +160,21 @@ async def test_whom_a_login_finds_by_the_right_ids_is_merged_with_the_imported_o
 
 
 @pytest.mark.usefixtures("bystander")
+async def test_an_imported_unionid_that_an_operator_has_split_off_is_left_alone(
+    mover: Mover, login: LogIn, root: Admin
+) -> None:
+    alice = (await login("alice", unionid=UNION, app=OTHER_APP))["user"]
+    await mover.import_lines({**WRONG, "external_id": "7"})
+    imported = str(await mover.stage.rows.fetchval("SELECT id FROM users WHERE external_id = '7'"))
+    assert (await root.merge(imported, into=alice["id"])).status_code == 200
+    split = body_of(await root.ask("POST", f"/users/{alice['id']}/split", json=WRONG))
+    for _ in range(2):
+        assert (await login("alice", unionid=UNION))["user"]["id"] == alice["id"]
+    assert [each["openid"] for each in (await root.read(f"/users/{split['new_user']['id']}"))["identities"]] == [UNION]
+    assert len((await root.read(f"/users/{alice['id']}"))["identities"]) == 2
+
+
+@pytest.mark.usefixtures("bystander")
 async def test_an_imported_ban_holds_though_the_openid_was_a_unionid(mover: Mover, login: LogIn) -> None:
     await mover.import_lines({**WRONG, "external_id": "7", "status": "disabled"})
     for _ in range(2):
