@@ -1,4 +1,4 @@
-"""`examples/miniprogram`, and the mini-program of mini-program.md, with `wxauth-desk dev` and the sibling."""
+"""`examples/miniprogram`, and the mini-program of the guides, with `wxauth-desk dev` and the sibling."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs import ROOT, block, code_blocks
+from tests.docs import ROOT, block, code_blocks, guide
 from tests.processes import dev_with_sibling
 from tests.programs import needs, output_of, run_node_tests
 
@@ -48,9 +48,10 @@ def test_a_project_runs_in_node(world: dict[str, str], part: str) -> None:
 @pytest.mark.node
 @pytest.mark.process
 def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Path) -> None:
-    guide = ROOT / "docs/build/mini-program.md"
-    auth, app, orders, in_node, page, steps, site, request, connect, download = code_blocks(guide, "js")
-    [markup], [web_view] = code_blocks(guide, "html"), code_blocks(guide, "xml")
+    auth, app, orders, request = code_blocks(guide("mini-program"), "js")
+    recipes = guide("mini-program-recipes")
+    page, steps, site, in_node, connect, download = code_blocks(recipes, "js")
+    [markup], [web_view] = code_blocks(recipes, "html"), code_blocks(recipes, "xml")
     uni_app = block("docs/build/mini-program-frameworks.md", "claim(auth, scan)")
     consents = "".join(
         block("docs/manage/privacy.md", words) for words in ("consents_due.length", "requirePrivacyAuthorize({")

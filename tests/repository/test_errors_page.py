@@ -7,12 +7,28 @@ from pathlib import Path
 import pytest
 
 from tests.docs import ROOT, both_languages, code_blocks, failures, guide, openapi, table
-from tests.miniprogram.test_guide import OF_THE_CLIENT
 from wxauth.errors import InvalidCode
 from wxauth_guard.problems import problem_document
 
 pytestmark = pytest.mark.no_database
 
+OF_THE_CLIENT = {
+    "network_error",
+    "timeout",
+    "aborted",
+    "wx_login_failed",
+    "login_required",
+    "single_page",
+    "phone_refused",
+    "phone_unavailable",
+    "phone_quota_used_up",
+    "domain_not_allowed",
+    "no_platform",
+    "invalid_argument",
+    "origin_not_allowed",
+    "http_error",
+}
+"""The client's own error codes."""
 STATUSES = {kind.code: kind.status for kind in failures()} | dict.fromkeys(OF_THE_CLIENT)
 """Each code with its HTTP status; those of the mini-program's client have none."""
 STATUS = {"": r"\*\*(?:Status (\d{3})|No status)\.\*\* \S", ".zh-CN": r"\*\*(?:状态码 (\d{3})|没有状态码)。\*\* \S"}

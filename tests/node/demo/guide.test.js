@@ -1,4 +1,4 @@
-// What docs/build/mini-program.md shows, as the mini-program that it makes: see tests/miniprogram/test_guide.py.
+// What docs/build/mini-program.md and mini-program-recipes.md show, as the mini-program that they make: see tests/miniprogram/test_guide.py.
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, test } from 'node:test'
 import { ask, isGood, logInElsewhere, newPerson, wechat } from '../miniprogram/world.js'

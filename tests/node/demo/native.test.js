@@ -1,4 +1,4 @@
-// A native shop, as mini_program.mjs of examples/phone runs it: see docs/build/mini-program.md, "In Node or CI".
+// A native shop, as mini_program.mjs of examples/phone runs it: see docs/build/mini-program-recipes.md, "In Node or CI".
 import assert from 'node:assert/strict'
 import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -86,7 +86,7 @@ test('what the client uses of WeChat is as old as the guides say', () => {
   used.delete(null)
   assert.ok(used.size > 2)
   assert.match(SOURCE, /attempt\(\(\) => [^\n]*wx\.getAppBaseInfo\(\)/)
-  for (const guide of ['build/mini-program.md', 'zh/build/mini-program.md']) {
+  for (const guide of ['build/mini-program-recipes.md', 'zh/build/mini-program-recipes.md']) {
     const [, rows] = /^\| (?:base library|基础库) \|.*\n.*\n((?:\|.*\n)+)/m.exec(readFileSync(here(DOCS + guide), 'utf8'))
     assert.deepEqual(new Set([...rows.matchAll(/^\| `([\d.]+)`/gm)].map((row) => row[1])), used)
   }
