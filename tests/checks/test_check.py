@@ -203,7 +203,7 @@ async def test_a_default_that_allows_no_writes_or_isolates_more_is_reported(doct
     words = ("serializable", "default_transaction_isolation", "read committed")
     await doctor.says("database", BAD, *words, database_url=f"{doctor.database_url}&pgbouncer=true")
     await rows.execute(f"{change} default_transaction_read_only = on")
-    await doctor.says("database", BAD, "takes no writes", "default_transaction_read_only")
+    await doctor.says("database", BAD, "accepts no writes", "default_transaction_read_only")
 
 
 @pytest.mark.own_database
@@ -222,7 +222,7 @@ def test_a_standby_an_old_version_and_another_encoding_are_reported() -> None:
     for judged, words in (
         (replace(server, is_standby=True), ("standby", "WXAUTH_DATABASE_URL")),
         (server, ("PostgreSQL 10.23", "11 or newer")),
-        (replace(server, version_number=180001, encoding="SQL_ASCII"), ("SQL_ASCII", "must be UTF8")),
+        (replace(server, version_number=180001, encoding="SQL_ASCII"), ("SQL_ASCII", "instead of UTF8")),
     ):
         assert_reported({"database": judge_server(judged)}, "database", BAD, *words)
 
@@ -249,7 +249,7 @@ def test_a_schema_that_is_behind_is_reported() -> None:
         may_use_elsewhere=False,
     )
     result = judge_schema("0100", rights, known=("0101", "0100"))
-    assert_reported({"schema": result}, "schema", BAD, "is at 0100, behind 0101", "wxauth migrate")
+    assert_reported({"schema": result}, "schema", BAD, "is at 0100, but this version needs 0101", "wxauth migrate")
 
 
 @pytest.mark.own_database
@@ -272,13 +272,13 @@ async def test_the_key_that_signs_and_the_next_rotation_are_shown(doctor: Doctor
     [first] = [key["kid"] for key in json.loads(services[KeyRing].jwks)["keys"]]
     due = (now + timedelta(hours=2)).isoformat(timespec="minutes")
     results = await doctor(signing_key_max_age=7200, clock=services.clock)
-    assert_reported(results, "signing_keys", OK, f"1 published; {first} signs now", f"the next is made {due}")
+    assert_reported(results, "signing_keys", OK, f"1 published; {first} signs now", f"the next key is created at {due}")
 
     await services[KeyRing].rotate()
     second = next(key["kid"] for key in json.loads(services[KeyRing].jwks)["keys"] if key["kid"] != first)
     starts = (now + timedelta(minutes=6)).isoformat(timespec="minutes")
     results = await doctor(signing_key_max_age=7200, clock=services.clock)
-    assert_reported(results, "signing_keys", OK, f"2 published; {first} signs now", f"{second} from {starts}")
+    assert_reported(results, "signing_keys", OK, f"2 published; {first} signs now", f"{second} signs from {starts}")
 
 
 async def test_sealed_values_that_do_not_open_are_counted(doctor: Doctor, stage: Stage) -> None:
@@ -288,7 +288,7 @@ async def test_sealed_values_that_do_not_open_are_counted(doctor: Doctor, stage:
     results = await doctor(secret_key=OTHER_SECRET_KEY)
     for name, number in (("signing_keys", "WXAUTH_SECRET_KEY"), ("sealed_data", "3 of 3 values")):
         assert_reported(results, name, BAD, number, "WXAUTH_SECRET_KEY_PREVIOUS", "wxauth secret forget")
-    await doctor.says("sealed_data", OK, "can be decrypted; 3 values")
+    await doctor.says("sealed_data", OK, "can be decrypted (3 values checked)")
     await stage.rows.execute(
         "INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at) SELECT decode(repeat('00', 32), "
         "'hex'), app_id, openid, 'sealed by nobody', now() - interval '1 hour' FROM identities LIMIT 1"
@@ -315,7 +315,7 @@ async def test_values_that_need_the_former_key_are_reported(doctor: Doctor, stag
     assert_reported(results, "sealed_data", NOTE, "2 of 2", "wxauth secret reseal")
     changed = {name.upper(): value for name, value in rotated.items()}
     assert (await asyncio.to_thread(check.run, "secret", "reseal", **changed)).returncode == 0
-    await doctor.says("sealed_data", OK, "none needs WXAUTH_SECRET_KEY_PREVIOUS", **rotated)
+    await doctor.says("sealed_data", OK, "none of the 2 values checked needs WXAUTH_SECRET_KEY_PREVIOUS", **rotated)
 
 
 @pytest.mark.no_signing_key
@@ -401,10 +401,10 @@ async def test_the_metadata_of_each_resource_is_read(doctor: Doctor) -> None:
         entry: dict[str, Any] = {"resource": resource, "title": "小店助手", "scopes": {"orders:read": "查看订单"}}
         for document, level, said in (
             ({"resource": resource, "authorization_servers": ["https://a.test", ours]}, OK, "this issuer"),
-            ({"resource": f"{resource}/", "authorization_servers": [ours]}, BAD, "another resource"),
+            ({"resource": f"{resource}/", "authorization_servers": [ours]}, BAD, "a different resource"),
             ({"resource": resource, "authorization_servers": [f"{ours}/"]}, BAD, ours),
             ({"resource": resource}, BAD, ours),
-            (None, BAD, "is missing"),
+            (None, BAD, "cannot be read"),
         ):
             page = PlainTextResponse(status_code=404) if document is None else JSONResponse(document)
             well_known = Route("/.well-known/oauth-protected-resource/mcp", lambda _, page=page: page)
@@ -416,13 +416,13 @@ async def test_the_metadata_of_each_resource_is_read(doctor: Doctor) -> None:
     ("header", "said"),
     [
         ((b"x-request-id", "1"), "has the same X-Request-ID twice"),
-        ((b"age", "7"), "with an Age"),
+        ((b"age", "7"), "has the header Age"),
         ((b"cache-control", "max-age=600"), "has no Cache-Control: no-store"),
     ],
 )
 async def test_a_caching_proxy_is_reported(doctor: Doctor, serve: Serve, header: tuple[bytes, str], said: str) -> None:
     url = await serve(*header)
-    await doctor.says("issuer", BAD, f"{url}/livez answers {said}", "one person's data", issuer=url)
+    await doctor.says("issuer", BAD, f"{url}/livez {said}", "one user's data", issuer=url)
 
 
 async def test_an_issuer_with_another_name_or_keys_of_another_database_is_reported(
@@ -432,7 +432,7 @@ async def test_an_issuer_with_another_name_or_keys_of_another_database_is_report
     other = url.replace("127.0.0.1", "localhost")
     await doctor.says("issuer", BAD, repr(url), other, "WXAUTH_ISSUER", issuer=other)
     nowhere = "postgresql:///x?host=/nowhere"
-    await doctor.says("issuer", NOTE, "cannot be told without the database", issuer=url, database_url=nowhere)
+    await doctor.says("issuer", NOTE, "without the database nobody can tell", issuer=url, database_url=nowhere)
     await rows.execute("UPDATE signing_keys SET kid = 'another'")
     await doctor.says("issuer", BAD, "none of the stored keys", "WXAUTH_DATABASE_URL", issuer=url)
 
@@ -455,7 +455,7 @@ async def test_a_service_that_makes_its_first_key_during_the_check_has_the_store
     with answering(Starlette(routes=routes)) as (url, _front):
         results = await doctor(issuer=url)
     assert_reported(results, "signing_keys", OK, "none yet")
-    assert_reported(results, "issuer", NOTE, "answers with the stored keys")
+    assert_reported(results, "issuer", NOTE, "returns the stored keys")
 
 
 @pytest.mark.no_signing_key
@@ -476,7 +476,7 @@ async def test_an_issuer_without_a_listener_or_a_known_name_is_a_note(
     await doctor.says("issuer", NOTE, "nothing listens on http://127.0.0.1:", "wxauth serve")
     monkeypatch.setattr(socket, "getaddrinfo", know_no_name)
     unknown = "https://wxauth.invalid"
-    await doctor.says("issuer", NOTE, unknown, "not known here", issuer=unknown)
+    await doctor.says("issuer", NOTE, unknown, "cannot be resolved here", issuer=unknown)
 
 
 def with_metadata(url: str, **more: str) -> Response:
@@ -489,8 +489,8 @@ def with_metadata(url: str, **more: str) -> Response:
         (PlainTextResponse("", 502), (NOTE, "502", "no service behind it")),
         (PlainTextResponse("", 404), (BAD, "404", "/.well-known/")),
         (RedirectResponse("https://www.example.com/?x=hunter2"), (BAD, "redirects to https://www.example.com/,")),
-        (PlainTextResponse("<html>"), (BAD, "no JSON object", "another service")),
-        (JSONResponse([]), (BAD, "no JSON object")),
+        (PlainTextResponse("<html>"), (BAD, "not a JSON object", "a different service")),
+        (JSONResponse([]), (BAD, "not a JSON object")),
         (JSONResponse({}), (BAD, "'none'")),
         (PlainTextResponse(" " * 300_000), (BAD, "too large")),
         (partial(with_metadata, jwks_uri="http://keys.example.com/"), (BAD, "no jwks_uri with https")),
@@ -513,7 +513,7 @@ async def test_variables_of_a_proxy_that_cannot_be_used_are_left_out(
 ) -> None:
     monkeypatch.setenv(name, value)
     monkeypatch.setattr(socket, "getaddrinfo", know_no_name)
-    await doctor.says("issuer", NOTE, "is a name that is not known here", issuer="https://auth.example.com")
+    await doctor.says("issuer", NOTE, "cannot be resolved here", issuer="https://auth.example.com")
     monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{free_port()}")
     said = "nothing listens on https://auth.example.com (through the proxy in https_proxy)"
     await doctor.says("issuer", NOTE, said, issuer="https://auth.example.com")
@@ -529,7 +529,7 @@ async def test_a_certificate_of_an_authority_that_is_not_known_here_is_reported_
     async with Upstream(answer({}), tls=Authority(tmp_path / "another").server("127.0.0.1")) as upstream:
         by_authority = await doctor(wechat_base_url=upstream.url)
     for results in (self_signed, by_authority):
-        assert_reported(results, of_app(), BAD, "no answer from WeChat", "SSL_CERT_FILE")
+        assert_reported(results, of_app(), BAD, "no response from WeChat", "SSL_CERT_FILE")
         assert "请在 SSL_CERT_FILE 中指定其 CA 证书文件" in results[of_app()].text.translated("zh-CN")
 
 
@@ -556,16 +556,16 @@ async def test_http_in_place_of_https_the_reverse_and_an_invalid_certificate_are
     doctor: Doctor, certificate: dict[str, str]
 ) -> None:
     with answering(PlainTextResponse()) as (url, _):
-        await doctor.says("issuer", BAD, "does not speak TLS", "plain http", issuer=url.replace("http:", "https:"))
+        await doctor.says("issuer", BAD, "does not use TLS", "plain http", issuer=url.replace("http:", "https:"))
     with answering(PlainTextResponse(), **certificate) as (url, _):
-        await doctor.says("issuer", BAD, "without an answer", "WXAUTH_ISSUER must begin with https", issuer=url)
-        words = ("certificate that does not hold: self-signed certificate", "whole chain")
+        await doctor.says("issuer", BAD, "without a response", "WXAUTH_ISSUER must begin with https", issuer=url)
+        words = ("invalid certificate: self-signed certificate", "complete chain")
         await doctor.says("issuer", BAD, *words, issuer=url.replace("http:", "https:"))
 
 
 async def test_an_issuer_that_hangs_up_or_says_nothing_is_reported(doctor: Doctor) -> None:
     async with Upstream(abort) as upstream:
-        await doctor.says("issuer", BAD, "without an answer", issuer=upstream.url)
+        await doctor.says("issuer", BAD, "without a response", issuer=upstream.url)
     async with Upstream(hang) as upstream:
         results = await doctor(issuer=upstream.url, timeouts={"issuer_patience": 0.2})
         assert_reported(results, "issuer", BAD, "accepts the connection but does not respond")
@@ -577,8 +577,8 @@ async def test_an_issuer_that_hangs_up_or_says_nothing_is_reported(doctor: Docto
 @pytest.mark.parametrize(
     ("seconds", "of_database", "text", "of_wechat"),
     [
-        (95, BAD, "95 s ahead of the database's, and the database's time counts: have NTP", BAD),
-        (-95, BAD, "95 s behind the database's, and the database's time counts: have NTP", BAD),
+        (95, BAD, "95 s ahead of the database's, and the database's time counts: synchronize", BAD),
+        (-95, BAD, "95 s behind the database's, and the database's time counts: synchronize", BAD),
         (20, BAD, "20 s ahead of the database's", OK),  # which siblings tolerate
         (-4, OK, "within 4 s", OK),
     ],
@@ -618,7 +618,7 @@ async def test_an_address_that_is_not_whitelisted_is_reported_as_wechat_saw_it(d
     results = await doctor()
     assert_reported(results, of_app(), OK)
     message = results[of_app("access_token")].text
-    assert message.startswith("WeChat saw this server as 127.0.0.1: add that to the app's IP whitelist 白名单")
+    assert message.startswith("WeChat saw this server as 127.0.0.1: add it to the app's IP whitelist 白名单")
     assert "rid" not in message
 
 
@@ -654,13 +654,13 @@ async def test_every_address_that_wechat_names_is_reported_once(doctor: Doctor) 
         ({"errcode": 45011}, (NOTE, "again in a minute")),
         ({"errcode": -1}, (BAD, "busy")),
         ({"errcode": 99999}, (BAD, "table of return codes")),
-        ({"errcode": 89501}, (BAD, "administrator of the app has to confirm")),
+        ({"errcode": 89501}, (BAD, "administrator must confirm")),
         ({"errcode": 89506}, (BAD, "IP whitelist", "24 hours")),
         ({"errcode": 89507}, (BAD, "IP whitelist", "an hour")),
         ({"errcode": 40234}, (BAD, "API security")),
-        ({"status": 503}, (BAD, "status 503", "reaches http://127.0.0.1:")),
+        ({"status": 503}, (BAD, "status 503", "can reach http://127.0.0.1:")),
         ({"html": True}, (BAD, "not JSON", "WXAUTH_WECHAT_BASE_URL")),
-        ({"drop": True}, (BAD, "no answer from WeChat")),
+        ({"drop": True}, (BAD, "no response from WeChat")),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
@@ -691,9 +691,9 @@ async def test_a_server_that_accepts_any_code_is_not_taken_for_wechat(doctor: Do
 
 async def test_a_wechat_that_is_unreachable_or_reached_by_its_fallback_alone_is_reported(doctor: Doctor) -> None:
     nobody = f"http://localhost:{free_port()}"
-    await doctor.says(of_app(), BAD, "no answer from WeChat", nobody, wechat_base_url=nobody)
+    await doctor.says(of_app(), BAD, "no response from WeChat", nobody, wechat_base_url=nobody)
     results = await doctor(wechat_base_url=nobody, wechat_fallback_url=doctor.wechat_url)
-    assert_reported(results, of_app(), NOTE, "answers at 127.0.0.1 alone: localhost cannot be connected to")
+    assert_reported(results, of_app(), NOTE, "only 127.0.0.1 responds: wxauth cannot connect to localhost")
     assert_reported(results, of_app("access_token"), OK)
 
 
@@ -706,7 +706,7 @@ async def test_a_proxy_that_lets_nobody_through_is_reported(doctor: Doctor, secr
     async with ForwardProxy() as proxy:
         await doctor.says(of_app(), OK, wechat_proxy=proxy.url)
         strange = proxy.url.replace(CREDENTIALS, "somebody:else")
-        await doctor.says(of_app(), BAD, "it returns status 407: see WXAUTH_WECHAT_PROXY", wechat_proxy=strange)
+        await doctor.says(of_app(), BAD, "it returns status 407: check WXAUTH_WECHAT_PROXY", wechat_proxy=strange)
 
 
 async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(doctor: Doctor) -> None:
@@ -716,7 +716,7 @@ async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(doctor: D
     results = await doctor(wechat_timeout=1.5)
     assert asyncio.get_running_loop().time() - began < 5  # all of them one after the other would be 6 s
     for app in APPS:
-        assert_reported(results, of_app(app_id=app["app_id"]), BAD, "code2session gave no response in 1.5 s")
+        assert_reported(results, of_app(app_id=app["app_id"]), BAD, "code2session did not respond in 1.5 s")
         assert_reported(results, of_app("access_token", app["app_id"]), BAD, "for the same reason")
 
 
@@ -728,7 +728,13 @@ async def test_the_push_url_is_shown(doctor: Doctor) -> None:
     results = await doctor(apps=apps, issuer="https://wxauth.invalid/auth")
     url = "https://wxauth.invalid/auth/v1/wechat/push"
     assert_reported(
-        results, of_app("push"), NOTE, f"{url}/{APP_ID}", "明文模式", "does not sign the message itself", "push_aes_key"
+        results,
+        of_app("push"),
+        NOTE,
+        f"{url}/{APP_ID}",
+        "明文模式",
+        "does not sign the content of messages",
+        "push_aes_key",
     )
     assert_reported(results, of_app("push", OTHER_APP_ID), OK, f"{url}/{OTHER_APP_ID}", "安全模式", "push_forward")
     assert_reported(results, of_app("push", "wx0"), NOTE, "push_token", "WXAUTH_APPS", f"{url}/wx0")
@@ -737,7 +743,7 @@ async def test_the_push_url_is_shown(doctor: Doctor) -> None:
 async def test_a_token_that_another_app_has_is_reported_where_no_message_is_encrypted(doctor: Doctor) -> None:
     apps = [APPS[0], {**APPS[1], "push_token": APPS[0]["push_token"]}]
     results = await doctor(apps=apps, issuer="https://wxauth.invalid")
-    assert_reported(results, of_app("push"), BAD, OTHER_APP_ID, "give each its own")
+    assert_reported(results, of_app("push"), BAD, OTHER_APP_ID, "give each app its own")
     assert_reported(results, of_app("push", OTHER_APP_ID), OK, "安全模式")
 
 
@@ -762,7 +768,7 @@ async def test_a_handler_is_asked_by_a_used_up_signature(doctor: Doctor, stage: 
 
     receiver.usual = answer
     results = await doctor(**handed_on(f"{receiver.url}?own=1"))
-    assert_reported(results, of_app("push_forward"), OK, "answers WeChat's check")
+    assert_reported(results, of_app("push_forward"), OK, "passes WeChat's check")
     assert "ignored" not in results[of_app("push")].text
     assert (stored, queries[0]["own"]) == ([1], "1")
     caught = {name: queries[0][name] for name in ("signature", "timestamp", "nonce")}
@@ -774,9 +780,9 @@ async def test_a_handler_is_asked_by_a_used_up_signature(doctor: Doctor, stage: 
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (200, ["no echostr", "push_token"]),
-        (403, ["its status was 403", "not handed on"]),
-        (None, ["could not connect", "not handed on"]),
+        (200, ["did not return the echostr", "push_token"]),
+        (403, ["its status was 403", "not forwarded"]),
+        (None, ["could not connect", "not forwarded"]),
     ],
 )
 async def test_a_handler_that_does_not_give_echostr_back_is_reported(
@@ -789,7 +795,7 @@ async def test_a_handler_that_does_not_give_echostr_back_is_reported(
 
 async def test_without_the_database_no_signature_leaves_the_house(doctor: Doctor, receiver: Receiver) -> None:
     nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
-    await doctor.says(of_app("push_forward"), BAD, "not asked", **handed_on(receiver.url), database_url=nowhere)
+    await doctor.says(of_app("push_forward"), BAD, "not checked", **handed_on(receiver.url), database_url=nowhere)
     assert not receiver.got
 
 
@@ -819,8 +825,8 @@ async def test_an_app_of_each_kind_is_checked_by_what_wechat_lets_be_checked(doc
     [
         ("https://auth.invalid", OK, "auth.invalid"),
         ("https://auth.invalid/path", OK, "WXAUTH_CHECK_FILES"),
-        ("https://auth.invalid:8443", BAD, "without a port"),
-        ("https://192.0.2.7", BAD, "with a name"),
+        ("https://auth.invalid:8443", BAD, "no port"),
+        ("https://192.0.2.7", BAD, "a domain name"),
         ("http://127.0.0.1:8000", OK, "WXAUTH_ISSUER"),
     ],
 )

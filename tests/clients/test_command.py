@@ -91,7 +91,7 @@ async def test_for_people_the_secret_is_in_a_table_with_a_warning(clients: Clien
     added = await clients.do("add", "billing")
     shown = dict(line.split() for line in added.stdout.splitlines())
     assert shown.keys() == {"client_id", "client_secret", "scopes"}
-    assert "not shown again" in added.stderr
+    assert "shown only once" in added.stderr
     assert shown["client_secret"] not in added.stderr + repr(await rows.fetch("SELECT * FROM clients"))
 
 
@@ -126,7 +126,7 @@ async def test_the_former_secret_still_works_unless_the_new_secret_replaces_it_n
 
 @swept("words", [("set", "billing", "--scope", "users"), ("secret", "billing"), ("remove", "billing")])
 async def test_changing_or_removing_an_unknown_client_fails(clients: Clients, words: tuple[str, ...]) -> None:
-    assert "no service client billing" in await clients.fail(*words)
+    assert "service client billing does not exist" in await clients.fail(*words)
 
 
 NOT_OURS = ["wxauth", "wxauth-admin", "wxauthorize", "wx1a2b3c4d5e6f7a8b", APP["app_id"]]

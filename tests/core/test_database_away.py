@@ -44,7 +44,7 @@ async def refuse_the_password(reader: StreamReader, writer: StreamWriter) -> Non
 
 
 TROUBLES = {
-    "TLS": "refuses TLS",
+    "TLS": "does not support TLS",
     "database": 'has no such database: database "nowhere" does not exist',
     "role": 'refuses the role: role "nobody" does not exist',
     "name": "nowhere.invalid:5432: the host name does not resolve",
@@ -176,7 +176,7 @@ async def test_a_database_without_writes_is_called_that(database_url: str, rows:
     database = await rows.fetchval("SELECT current_database()")
     await rows.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
     async with aclosing(Database(database_url)) as asked:
-        with pytest.raises(StorageUnavailable, match="takes no writes") as refused:
+        with pytest.raises(StorageUnavailable, match="accepts no writes") as refused:
             await asked.run(Statement[Nothing]("DELETE FROM users"))
     outage_log.note(refused.value)
     [line] = log_lines()

@@ -337,6 +337,6 @@ async def test_the_command_fails_for_an_unpublished_key_and_another_secret_key(w
         kid = (await answered(wxauth("keys", "rotate", "--json")))["kid"]
     status, output, errors = await wxauth("keys", "withdraw", kid, WXAUTH_SECRET_KEY=OTHER_SECRET_KEY)
     assert (status, output) == (1, "")
-    assert errors.startswith("WXAUTH_SECRET_KEY: must be the key that encrypted what is stored")
+    assert errors.startswith("WXAUTH_SECRET_KEY: must be the key that encrypted the stored values")
     assert "'wxauth secret forget'" in errors, "what to do if it is lost"
     assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 2

@@ -119,7 +119,7 @@ async def test_no_command_removes_the_last_administrator(stage: Stage, users: Co
 async def test_an_unknown_user_is_a_failure_a_wrong_id_a_usage_error(users: Command, action: tuple[str, ...]) -> None:
     failed = await users(*on(NOBODY, action))
     assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
-    assert f"no user {NOBODY}" in failed.stderr
+    assert f"user {NOBODY} does not exist" in failed.stderr
     wrong = await users(*on("alice", action))
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "USER_ID" in wrong.stderr
@@ -133,7 +133,7 @@ async def test_the_list_is_a_table_for_people_and_an_answer_for_programs(stage: 
     called = f"…{bob['user']['id'][-8:]}"
     assert [line.split() for line in listed.stdout.splitlines()] == [
         ["ID", "STATUS", "ROLES", "LAST_LOGIN_AT", "NICKNAME"],
-        [bob["user"]["id"], "active", "-", "2026-11-20T08:00+00:00", "Nameless", called],
+        [bob["user"]["id"], "active", "-", "2026-11-20T08:00+00:00", "Unnamed", called],
         [alice["user"]["id"], "active", "admin,editor", "2026-11-20T08:00+00:00", "小明👨‍👩‍👧"],
     ]
     assert f"未命名 {called}" in (await users("list", LC_ALL="zh_CN.UTF-8")).stdout

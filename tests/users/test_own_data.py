@@ -274,7 +274,7 @@ async def test_an_operator_has_the_same_by_a_command(stage: Stage, users: Comman
     exported = await recorded(stage.rows, "actor", "type = 'user.exported'")
     assert {*exported} == {("operator",), (alice["user"]["id"],)}
     unknown = await users("show", ROOT_ID, "--export")
-    assert (unknown.returncode, "there is no user" in unknown.stderr) == (1, True)
+    assert (unknown.returncode, f"user {ROOT_ID} does not exist" in unknown.stderr) == (1, True)
 
 
 # Keeping.

@@ -88,7 +88,7 @@ FAULTS = {
     "no permission": ({"errcode": 48001}, "may not use this API"),
     "a character that may not be there": ({"errcode": 40129}, "errcode 40129"),
     "too long": ({"errcode": 40169}, "errcode 40169"),
-    "no connection": ({"drop": True}, "no answer from WeChat"),
+    "no connection": ({"drop": True}, "no response from WeChat"),
     "half a picture": ({"cut_off": True}, "no picture"),
     "a page of a proxy": ({"html": True}, "no picture"),
     "half an answer": ({"garbage": True}, "not JSON"),
