@@ -55,7 +55,7 @@ async def test_a_webhook_is_added_tried_changed_and_removed(webhooks: Command, r
     assert (await webhooks("remove", "orders")).stdout == "removed orders\n"
     failed = await webhooks("set", "orders", "--enable")
     assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
-    assert "no webhook orders" in failed.stderr
+    assert "webhook orders does not exist" in failed.stderr
     refused = await webhooks("add", "orders", "https://169.254.169.254/")
     assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
     assert refused.stderr.startswith("url: ")

@@ -171,7 +171,7 @@ def judge_schema(revision: str | None, its_rights: RoleRights, known: Sequence[s
     to_do = _("run 'wxauth migrate'")
     if its_rights.missing_to_migrate is not None:
         to_do = _(
-            "run {grant} as the owner of the database, and then 'wxauth migrate'", grant=its_rights.missing_to_migrate
+            "as the owner of the database, run {grant}; then run 'wxauth migrate'", grant=its_rights.missing_to_migrate
         )
     if revision is None:
         return bad("schema", _("is not there yet: {to_do}", to_do=to_do))
