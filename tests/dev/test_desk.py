@@ -128,7 +128,7 @@ async def test_one_may_have_a_shop_names_and_origins_of_ones_own(tmp_path: Path,
 @pytest.mark.process
 def test_a_host_that_can_be_no_name_is_refused_at_the_start(tmp_path: Path) -> None:
     done = run("dev", "--allow-host", "http://laptop.test/", cwd=tmp_path)
-    assert (done.returncode, "--allow-host must be a name" in done.stderr) == (2, True)
+    assert (done.returncode, "--allow-host must be a host name" in done.stderr) == (2, True)
 
 
 @pytest.mark.process

@@ -69,7 +69,7 @@ def test_beside_ones_own_app_nothing_knows_of_a_simulation(dev: Running, client:
     assert client.get("/").headers["location"] == f"{client.base_url}/docs"
     app_id = OWN["WXAUTH_APP_ID"]
     real = "wxauth is ready, with the real WeChat.\n", f"  WeChat      {wechat_url}\n"
-    for text in (*real, f"ok    wechat {app_id}: ", f"ok    wechat {app_id} phone: "):
+    for text in (*real, f"ok    wechat {app_id}: ", f"ok    wechat {app_id} access_token: "):
         assert text in dev.output
     for text in ("BAD", OWN["WXAUTH_APP_SECRET"], "/desk/", "alice"):
         assert text not in dev.output
@@ -115,7 +115,7 @@ def starts(wechat_url: str, database_url: str, tmp_path: Path, terminal: tuple[i
     def start(typed: str | None = None) -> str:
         with Running(WXAUTH_DESK, "dev", cwd=tmp_path, env=env, stdin=terminal[1]) as command:
             if typed is not None:
-                command.wait_for("App secret of")
+                command.wait_for("AppSecret of")
                 os.write(terminal[0], f"{typed}\n".encode())
             output = command.wait_for("Ctrl-C ends it all")
             assert command.end(signal.SIGTERM) == 0
@@ -145,7 +145,7 @@ def test_a_terminal_asks_for_the_secret_unseen_once(starts: Starts, tmp_path: Pa
     with suppress(BlockingIOError):
         said += os.read(terminal[0], 4096).decode()
     assert secret not in said
-    assert "App secret of" not in starts()
+    assert "AppSecret of" not in starts()
 
 
 @pytest.mark.parametrize("given", OWN)
