@@ -237,7 +237,7 @@ async def test_dev_says_what_to_do_about_a_database_of_before(tmp_path: Path, re
             await connection.execute("INSERT INTO alembic_version VALUES ($1)", revision)
         await connection.close()
     failed = await asyncio.to_thread(refusal, "dev", *free_ports(), cwd=tmp_path)
-    assert "delete the folder .wxauth/, which has the data of this laptop alone" in failed
+    assert "delete the folder .wxauth/, which contains only data of" in failed
 
 
 def test_dev_names_the_option_that_chooses_another_port(dev: Server, tmp_path: Path) -> None:
@@ -564,7 +564,7 @@ async def test_a_command_with_another_secret_key_seals_nothing(
         with secret.open("rb") as stdin:
             done = await asyncio.to_thread(run, *command, cwd=folder, env=settings, stdin=stdin.fileno())
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith("WXAUTH_SECRET_KEY: must be the key that encrypted what is stored")
+        assert done.stderr.startswith("WXAUTH_SECRET_KEY: must be the key that encrypted the stored values")
     assert await rows.fetch(stored_ids) == before
     await rows.close()
 

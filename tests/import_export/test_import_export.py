@@ -1414,7 +1414,7 @@ async def test_the_command_reports_first_whom_an_external_id_alone_has_joined(us
     file.write_text("\n".join(json.dumps({**person, **ONE}) for person in (ALICE, ALICE_THERE, BOB)))
     tried = await users("import", str(file), "--dry-run")
     assert tried.stdout == "lines: 3, created: 1, updated: 1, unchanged: 0, refused: 1\n"
-    assert tried.stderr.splitlines()[1].startswith("lines joined to a user by external_id alone: 1. ")
+    assert tried.stderr.splitlines()[1].startswith("lines joined to a user only by their external_id: 1. ")
     assert [line[:6] for line in tried.stderr.splitlines()] == [
         "line 3",
         "lines ",
@@ -1463,7 +1463,7 @@ async def test_the_command_reports_what_csv_has_cost(
         ("app_id,weixin_openid\no", NO_HEADER, "app_id, weixin_openid"),
         ("app_id,openid,attributes.Tier", WRONG_ATTRIBUTE, "attributes.Tier"),
     ):
-        assert await imported(f"{header}\n") == (1, "", [f"line 1: line: {wrong.wanted}; it is: {seen}"])
+        assert await imported(f"{header}\n") == (1, "", [f"line 1: line: {wrong.wanted}; this was read: {seen}"])
     status, said, errors = await imported(f"app_id,openid,nickname\n\n{START}a,a\n{START}a,b\n", "--dry-run")
     assert (status, said) == (1, counts(1, 1).replace("\n", ", blank: 1\n"))
     assert errors[0] == f"line 4: nickname: {GIVEN_BEFORE} (line 3)"
@@ -1495,7 +1495,7 @@ async def test_refused_lines_are_imported_once_mended(users: Command, tmp_path: 
     for wrong in ("status", "status=", "status:=x", "status:a", "nobody=x", "nobody:x=y"):
         assert (await users("import", "users.csv", "--map", wrong)).returncode == 2, wrong
     twice = await users("import", "users.csv", "--map", "status:a=active", "--map", "status:a=disabled")
-    assert "each COLUMN or VALUE once" in twice.stderr
+    assert "each COLUMN or VALUE only once" in twice.stderr
 
 
 @pytest.mark.process
@@ -1545,7 +1545,7 @@ async def test_an_import_that_is_killed_again_and_again_ends_where_it_would_have
         assert 0 < await mover.stage.number("identities") < len(people)
     done = await users("import", str(file))
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("lines joined to a user by external_id alone: 500. ")
+    assert done.stderr.startswith("lines joined to a user only by their external_id: 500. ")
     assert await ended() == at_once
 
 
