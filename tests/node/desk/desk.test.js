@@ -261,7 +261,7 @@ test('an errcode is explained, comes once, and its title is shown in the languag
   await switchLanguage()
   await makeFail({ errcode: 40226 })
   await tap('login')
-  await toasted(/^WeChat does not allow this account to log in\./)
+  await toasted(/^WeChat doesn't allow this account to log in\./)
   await sent(refused)
   await logIn()
 })
