@@ -825,7 +825,7 @@ test('an app is added, checked, changed and removed', async () => {
   await dialog().getByLabel('Roles of new users').fill('member')
   await dialog().getByLabel('Claims').fill('{"sub": "x"}')
   await button('Save', dialog()).click()
-  await dialog().getByRole('alert').getByText(/claims: must not have the claim sub/).waitFor()
+  await dialog().getByRole('alert').getByText(/claims: must not contain the claim sub/).waitFor()
   await dialog().getByLabel('Claims').fill('{"role": "authenticated"}')
   await dialog().getByLabel('enabled').uncheck()
   await button('Save', dialog()).click()
@@ -905,7 +905,7 @@ test('a site is added, shown and changed', async () => {
   await asks(root, '/v1/admin/apps', { method: 'POST', body: JSON.stringify({ ...ACCOUNT, check: false }) })
   const shop = { Name: 'shop', Title: '小店', 'Redirect URIs': 'https://shop.example.com/callback\nhttp://shop.example.com/' }
   await addClient('Website', { ...shop, 'Email domain': 'example.com' }, ['Only from the same network'])
-  await dialog().getByRole('alert').getByText(/redirect_uris: must have the scheme https/).waitFor()
+  await dialog().getByRole('alert').getByText(/redirect_uris: must use https/).waitFor()
   assert.equal(await stored('shop'), undefined)
   await dialog().getByLabel('Redirect URIs').fill('https://shop.example.com/callback')
   await button('Add', dialog()).click()
@@ -1087,7 +1087,7 @@ test('the overview draws what happened, with a label', async () => {
   await chip('WhyBanned').waitFor()
   await go('Overview')
   await page.getByLabel('Time range').selectOption('7 days')
-  await page.getByRole('img', { name: /^Logins, of the last 7 days/ }).waitFor()
+  await page.getByRole('img', { name: /^Logins, in the last 7 days/ }).waitFor()
   assert.equal(await charts.count(), 0)
 })
 
