@@ -43,7 +43,7 @@ def test_a_service_that_lives_but_cannot_serve_is_not_ready(port: str, tmp_path:
 def test_a_service_that_does_not_answer_is_not_alive(tmp_path: Path) -> None:
     for host in ("127.0.0.1", "no host"):
         done = run("alive", cwd=tmp_path, env={"WXAUTH_HOST": host, "WXAUTH_PORT": str(free_port())})
-        assert (done.returncode, done.stderr.startswith(f"nothing answers at {host}")) == (1, True)
+        assert (done.returncode, done.stderr.startswith(f"nothing responds on {host}")) == (1, True)
 
 
 def test_kubernetes_variable_for_a_service_is_not_taken_as_a_port(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_what_a_terminal_prints_is_chinese(tmp_path: Path) -> None:
     assert "WXAUTH_PHONE_POLICY：必须是 'move'、'refuse'、'share' 或 'link'" in refused.stderr
     assert 'WXAUTH_RESOURCES：必须是这样的 JSON：[{"resource": "https://mcp.example.com/mcp", "' in refused.stderr
     assert "WXAUTH_ACCESS_TOKEN_TTL：单位是秒，只写数字，如 900" in refused.stderr
-    assert "WXAUTH_ISSUR：没有这一项，是否想写 WXAUTH_ISSUER？" in refused.stderr
+    assert "WXAUTH_ISSUR：没有这一项。是否想写 WXAUTH_ISSUER？" in refused.stderr
     assert not re.search("[a-z]{2,} [a-z]{2,} ", refused.stderr)
     assert "  ban     封禁用户，并结束其所有会话。" in run("users", "--help", cwd=tmp_path, env=env).stdout
     assert "错误：'USER_ID' 的值无效：'x' 不是有效的 UUID。" in run("users", "ban", "x", cwd=tmp_path, env=env).stderr

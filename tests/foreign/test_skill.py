@@ -104,7 +104,7 @@ def test_a_mini_program_logs_in(issuer: Issuer, tmp_path: Path, page: str) -> No
 
 def shell(line: str, folder: Path) -> None:
     """Runs a line of a page in this folder, with the checkout where the page says that it is."""
-    line = line.replace("/path/to/wxauth", str(ROOT)).replace("../wxauth", str(ROOT))
+    line = re.sub(r"(?:\.\./)+wxauth|/path/to/wxauth", str(ROOT), line)
     path = f"{folder}/.venv/bin:{os.environ['PATH']}"
     env = environment(PATH=path, npm_config_cache=str(folder.parent / "npm"), npm_config_fund="false")
     done = subprocess.run(
@@ -138,7 +138,7 @@ def test_the_lines_that_install_the_guard_of_node_work_in_an_empty_folder(tmp_pa
     assert output_of(node, "-e", used, cwd=folder) == "function\n"
 
 
-PIP = re.compile(r"(?:`|^|# )((?:\.venv/bin/)?pip install (?!--no-cache)[^`\n]+)", re.MULTILINE)
+PIP = re.compile(r"(?:`|^|# )((?:\.venv/bin/)?pip install (?!--no-cache|\./)[^`\n]+)", re.MULTILINE)
 PAGES = [ROOT / "README.md", SKILL, *(ROOT / "docs").glob("*/*.md"), *ROOT.glob("examples/*/README.md")]
 WITH_PIP = sorted(
     str(page.relative_to(ROOT)) for page in PAGES if ".zh-CN" not in page.name and PIP.search(page.read_text())

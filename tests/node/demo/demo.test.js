@@ -278,7 +278,7 @@ test('a code that was sent by chat is refused, and one that the page reads itsel
   }
   const page = await opened('scan')
   page.call('onLoad', { scene })
-  await page.shows('请用相机直接扫码')
+  await page.shows('请用相机扫描屏幕上的二维码')
   await page.does('scan')
   await page.shows('Example Shop')
   await page.does('deny')
@@ -290,7 +290,7 @@ test('a typed code comes with a warning', async () => {
   const { typed } = await browserAtSite()
   const page = await opened('scan')
   page.call('type', { detail: { value: { code: typed.toLowerCase() } } })
-  await page.shows('代码是手动输入的')
+  await page.shows('登录码是手动输入的')
 })
 
 test('a site in a web-view is logged in to by the page that it leads to', async () => {
