@@ -74,11 +74,12 @@ def write_source(language: str, folder: Path, *, source: str | None = None) -> N
     """Write the pages of a language, and the settings of its site, into a folder."""
     pages = folder / "docs"
     shutil.copytree(DOCS, pages, ignore=shutil.ignore_patterns("*.md", "*.json", "*.txt", "zh"))
+    login = replay(language)
     for name in sorted({_name(file) for file in DOCS.rglob("*.md")}):
-        own = LANGUAGES[language] / name
+        own, place = LANGUAGES[language] / name, pages / _place(name)
         text = page(own if own.exists() else DOCS / name, language, source=source)
-        (pages / _place(name)).parent.mkdir(parents=True, exist_ok=True)
-        (pages / _place(name)).write_text(text.replace("<!-- login -->", replay(language)), "utf-8")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text.replace("<!-- login -->", login), "utf-8")
     (folder / "zensical.toml").write_text(settings(language), "utf-8")
 
 
