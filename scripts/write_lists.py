@@ -30,7 +30,7 @@ AI_DEMO: Final = ROOT / "examples/miniprogram-ai"
 BUILT: Final = frozenset({"dist", "node_modules"})
 PAGES: Final = {"en": "docs", "zh-CN": "docs/zh"}
 """The folders of the guides in each language."""
-_WITH_LISTS: Final = ("build/events", "start/moving-in", "manage/privacy", "reference/http", "reference/commands")
+_WITH_LISTS: Final = ("build/events", "start/import-file", "manage/privacy", "reference/http", "reference/commands")
 
 
 def copies() -> Iterator[tuple[Path, Path]]:
@@ -51,7 +51,7 @@ def guides() -> Iterator[tuple[Path, str]]:
         for place, rows in enumerate(_rows_of_events(language, comma)):
             texts["events"] = _completed(texts["events"], "type", rows, table=place)
         rules = {name: EXPECTED[name].translated(language) for name in Line.model_fields}
-        texts["moving-in"] = _completed(texts["moving-in"], "field|字段", rules)
+        texts["import-file"] = _completed(texts["import-file"], "field|字段", rules)
         profile = comma.join(f"`{name}`" for name in PROFILE_FIELDS)
         texts["privacy"] = re.sub(rf"(?m)^\| `nickname`({comma}`\w+`)*", f"| {profile}", texts["privacy"])
         texts["http"] = _with_members(texts["http"], example_of(UserAnswer))

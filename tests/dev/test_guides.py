@@ -147,7 +147,7 @@ WHERE = {
         (EVENTS, "webhooks add", WHERE, "204"),
         ("docs/start/moving-in.md", "clients add members", WHERE, "client_id +members"),
         ("docs/start/moving-in.md", "sns/jscode2session", OLD_LOGIN, openid_of("alice", APP)),
-        ("docs/start/moving-in.md", "clients add linker", WHERE, "client_id +linker"),
+        ("docs/start/moving-from.md", "clients add linker", WHERE, "client_id +linker"),
         (WECHAT, "a1/access-token", {"curl": "wxauth clients add calls --scope access_token; curl"}, '"access_token"'),
         ("docs/build/websites.md", "--scope phone", {"add shop": "add store"}, "client_id +store"),
         ("docs/build/website-sessions.md", "shop --backchannel-logout-uri", {"set shop": "set store"}, "store"),
@@ -196,7 +196,7 @@ def test_an_identity_is_taken_out_of_a_user_and_a_stolen_key_withdrawn(reader: R
 def test_people_move_in_from_a_file_and_to_another_company(reader: Reader) -> None:
     needs("jq")
     page = "docs/start/moving-in.md"
-    line = json.loads(block(page, '"app_id": "wx1a2b3c4d5e6f7a8b"'))
+    line = json.loads(block("docs/start/import-file.md", '"app_id": "wx1a2b3c4d5e6f7a8b"'))
     openid, new = openid_of("frank", APP), openid_of("frank", APPS[1]["app_id"])
     (reader.folder / "users.jsonl").write_text(json.dumps({**line, "app_id": APP, "openid": openid}))
     assert "created: 1" in reader.types(page, "import users.jsonl --dry-run").splitlines()[1]

@@ -96,7 +96,7 @@ ODD = (
     "openids that don't have 28 characters, as WeChat's have: {}. Is it the right column, and are the openids complete?"
 )
 STORED_NOTHING = "nothing was stored: run the command without --dry-run"
-GUIDE = guide("moving-in")
+GUIDE = guide("import-file")
 
 
 pytestmark = pytest.mark.settings(apps=[APP, OTHER_APP, THIRD_APP])
@@ -112,14 +112,13 @@ def mover(stage: Stage) -> Mover:
 
 async def test_the_line_and_the_csv_that_the_guide_shows_are_taken(mover: Mover) -> None:
     mover = await mover.with_settings(apps=[{**APP, "app_id": "wx1a2b3c4d5e6f7a8b"}])
-    lines = re.findall(r"^```json\n(.*?)\n```$", GUIDE.read_text(), re.MULTILINE)
-    for line in lines:
+    for page in (GUIDE, guide("moving-from")):
+        [line] = re.findall(r"^```json\n(.*?)\n```$", page.read_text(), re.MULTILINE)
         as_windows_begins_a_file = b"\xef\xbb\xbf" + line.encode() + b"\r\n"
         assert (await mover.import_text(as_windows_begins_a_file)).created == 1
         await mover.begin_anew()
-    assert len(lines) == 2
     [text] = re.findall(r"^```csv\n(.*?)```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
-    assert f"```csv\n{text}```" in guide("moving-in", "zh").read_text()
+    assert f"```csv\n{text}```" in guide("import-file", "zh").read_text()
     assert (await mover.import_text(text.encode(), is_csv=True)).created == 1
     user = await mover.user()
     assert (user["nickname"], user["roles"]) == ('小明, "the first"', ["editor", "reader"])
@@ -1573,7 +1572,7 @@ TABLES = {
 async def test_the_tables_of_frameworks_go_in_by_the_guide(database_url: str, tmp_path: Path, rows: Rows) -> None:
     apps = [{**APP, "app_id": app_id} for app_id in ("wx1a2b3c4d5e6f7a8b", "wx5d6e7f8a9b0c1d2e")]
     users = make_command("users", cwd=tmp_path, env=service_env(database_url, apps=apps))
-    commands = block("docs/start/moving-in.md", "yudao.csv").replace("\\\n", "")
+    commands = block("docs/start/moving-from.md", "yudao.csv").replace("\\\n", "")
     for name, table in TABLES.items():
         header, line = table.splitlines(keepends=True)
         people = [line.format(n=n, openid=f"{name.replace('-', '_'):o>20}{n:08}") for n in range(1, 101)]
@@ -1618,7 +1617,7 @@ async def test_the_users_of_leancloud_go_in_by_the_guide(mover: Mover, tmp_path:
         (tmp_path / f"_User.{number}.jsonl").write_text(text if number else text.partition("\n")[0] + "\n")
     with pytest.raises(WrongFile, match="LeanCloud"):
         JsonLines(io.BytesIO(text.encode()))
-    command, _, rest = block("docs/start/moving-in.md", "_User.*.jsonl").partition("wxauth users import")
+    command, _, rest = block("docs/start/moving-from.md", "_User.*.jsonl").partition("wxauth users import")
     output_of("sh", "-c", command, cwd=tmp_path)
     counts = await mover.import_text((tmp_path / "users.jsonl").read_bytes(), skips_bad_fields="--skip-bad-" in rest)
     assert (counts.created, counts.refused, counts.incomplete) == (5, 0, 0), mover.messages
@@ -1666,7 +1665,7 @@ async def test_people_go_in_from_postgresql_by_the_examples_of_the_guide(
     identities = {"a": {"wechat": {"userId": UNION_ALICE}}, "b": {"github": {"userId": "1"}}, "c": {}}
     for own, each in identities.items():
         await rows.execute("INSERT INTO old.users VALUES ($1, $2, 'N', NULL, now())", own, json.dumps(each))
-    command, _, _ = block("docs/start/moving-in.md", "logto.csv").partition("wxauth users import")
+    command, _, _ = block("docs/start/moving-from.md", "logto.csv").partition("wxauth users import")
     by_psql(command.replace("psql logto", f"psql '{database_url}'"))
     assert (await mover.import_text((tmp_path / "logto.csv").read_bytes(), is_csv=True)).created == 1
     user = await rows.fetchrow("SELECT external_id, unionid, nickname FROM users")

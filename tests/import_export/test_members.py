@@ -32,7 +32,7 @@ async def members(
     for words in ("members.py", "owners_of"):
         exec(block(GUIDE, words), around)
     linker = dict[str, Any]()
-    exec(block(GUIDE, "linker.py"), linker)
+    exec(block("docs/start/moving-from.md", "linker.py"), linker)
     client.auth, around["client"] = around["client"].auth, client
     return {**around, "linker": {**linker, "client": client}}
 

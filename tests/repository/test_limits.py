@@ -32,7 +32,8 @@ LIMITS = {
         {
             **dict.fromkeys(HTTP, r"\| `nickname` [^|]*\|[^|]*?(\d+)"),
             **dict.fromkeys(
-                ("docs/start/moving-in.md", "docs/zh/start/moving-in.md"), r"\| `nickname`, `avatar_url` \|[^|]*?(\d+)"
+                ("docs/start/import-file.md", "docs/zh/start/import-file.md"),
+                r"\| `nickname`, `avatar_url` \|[^|]*?(\d+)",
             ),
             "examples/miniprogram/pages/profile/profile.wxml": r'type="nickname".* maxlength="(\d+)"',
             "examples/moving-in/mongodb.js": r"nickName\.trim\(\)\]\.slice\(0, (\d+)\)",

@@ -69,7 +69,7 @@ def _mapped(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str,
         left, equals, right = option.partition("=")
         name, colon, value = (part.strip() for part in left.partition(":"))
         if not (is_field(name) and equals and (value if colon else right)):
-            raise WrongValue(_("must be FIELD=COLUMN or FIELD:VALUE=OURS, with a FIELD of docs/start/moving-in.md"))
+            raise WrongValue(_("must be FIELD=COLUMN or FIELD:VALUE=OURS, with a FIELD of docs/start/import-file.md"))
         if value in values.get(name, ()) if colon else right in fields or name in fields.values():
             raise WrongValue(_("must name each FIELD and each COLUMN or VALUE only once"))
         if colon:

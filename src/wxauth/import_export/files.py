@@ -71,12 +71,12 @@ _DEEPEST: Final = 4
 _NO_JSON_LINES: Final = {
     rb"#filetype": _(
         "must be JSON Lines, but begins with LeanCloud's #filetype line: "
-        "docs/start/moving-in.md has the command that reads it"
+        "docs/start/moving-from.md has the command that reads it"
     ),
     rb"\{\s*$": _("must be JSON Lines with one object per line, but an object spans several lines: jq -c ."),
     rb"(?i)[^{]*openid": _("must be JSON Lines, but is CSV: add --csv, or --tsv for tabs"),
     rb"(?i)--|/\*|(insert|create|set) ": _(
-        "must be JSON Lines or CSV, but is SQL: docs/start/moving-in.md has the queries for an export"
+        "must be JSON Lines or CSV, but is SQL: docs/start/moving-from.md has the queries for an export"
     ),
 }
 _NO_CSV: Final = {
