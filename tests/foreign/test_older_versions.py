@@ -57,11 +57,11 @@ Ask = Callable[..., list[Any]]
 def ask(request: pytest.FixtureRequest, tmp_path: Path) -> Ask:
     """What the code answers each of these headers and roles: the claims, or a status."""
     if request.param == "Python":
-        (tmp_path / "wxauth_user.py").write_text(block("docs/build/siblings.md", "wxauth_user.py"))
+        (tmp_path / "wxauth_user.py").write_text(block("docs/build/siblings-frameworks.md", "wxauth_user.py"))
         (tmp_path / "ask.py").write_text(PYTHON)
         command = [oldest_python(), str(tmp_path / "ask.py")]
     else:
-        (tmp_path / "wxauth-user.cjs").write_text(block("docs/build/siblings.md", "wxauth-user.cjs"))
+        (tmp_path / "wxauth-user.cjs").write_text(block("docs/build/siblings-frameworks.md", "wxauth-user.cjs"))
         (tmp_path / "ask.cjs").write_text(NODE)
         command = [needs("node"), str(tmp_path / "ask.cjs")]
 

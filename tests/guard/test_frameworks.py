@@ -447,7 +447,9 @@ print(rest_framework.views.APIView().get_exception_handler().__name__)
 def settings_shown() -> str:
     """The block of the guide. Not by tests.docs, which needs the service: here the guard is tested alone, too."""
     found = re.search(
-        r"```python\n(REST_FRAMEWORK = .*?)```", (EXAMPLES.parents[1] / "docs/build/siblings.md").read_text(), re.DOTALL
+        r"```python\n(REST_FRAMEWORK = .*?)```",
+        (EXAMPLES.parents[1] / "docs/build/siblings-frameworks.md").read_text(),
+        re.DOTALL,
     )
     assert found
     return found[1]
@@ -488,7 +490,7 @@ for url in "/", "/?gone":
 
 @pytest.mark.process
 def test_rest_framework_refuses_in_the_projects_own_envelope() -> None:
-    page = (EXAMPLES.parents[1] / "docs/build/siblings.md").read_text()
+    page = (EXAMPLES.parents[1] / "docs/build/siblings-frameworks.md").read_text()
     [shown] = re.findall(r"```python\n(from rest_framework.*?)```", page, re.DOTALL)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     printed = subprocess.check_output([sys.executable, "-c", ENVELOPE.format(shown=shown)], env=env, text=True)

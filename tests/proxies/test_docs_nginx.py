@@ -1,4 +1,4 @@
-"""The nginx configuration of docs/build/siblings.md: what of `deploy/proxies` it shows, and what its pieces are for."""
+"""The nginx configuration of the guide to proxies: what of `deploy/proxies` it shows, and what its pieces are for."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ PIECES_TO_START = {
 
 def shown() -> str:
     """What both languages show: `scripts/check` compares them."""
-    [text] = code_blocks(ROOT / "docs/build/siblings.md", "nginx")
+    [text] = code_blocks(ROOT / "docs/build/siblings-proxies.md", "nginx")
     return text
 
 

@@ -1,7 +1,6 @@
-"""The examples of docs/build/siblings.md work as shown."""
+"""The examples of the guides to verifying tokens work as shown."""
 
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,18 +9,11 @@ import pytest
 from fastapi import Depends
 from jose.jwt import get_unverified_claims
 
-from tests.docs import code_blocks, guide, table
+from tests.docs import block, code_blocks, guide, table
 from wxauth_guard import BearerGuard
 from wxauth_guard.testing import TestIssuer
 
-PAGES = [guide("siblings"), guide("siblings", "zh")]
-
-pytestmark = pytest.mark.parametrize("page", PAGES, ids=["English", "Chinese"])
-
-
-@pytest.fixture
-def blocks(page: Path) -> list[str]:
-    return code_blocks(page, "python")
+pytestmark = pytest.mark.parametrize("language", ["", "zh"], ids=["English", "Chinese"])
 
 
 def run(block: str) -> dict[str, Any]:
@@ -30,25 +22,26 @@ def run(block: str) -> dict[str, Any]:
     return namespace
 
 
-def test_the_table_of_claims_has_every_claim(page: Path) -> None:
-    rows = {name.strip("`"): there for name, there, _ in table(page, "claim|声明")}
+def test_the_table_of_claims_has_every_claim(language: str) -> None:
+    rows = {name.strip("`"): there for name, there, _ in table(guide("access-token", language), "claim|声明")}
     always = [name for name, there in rows.items() if there.startswith(("always", "总有"))]
     assert always == list(get_unverified_claims(TestIssuer().token()))
     assert rows.keys() - set(always) == {"roles", "app_id", "scope", "external_id"}
 
 
 @pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")
-def test_the_test_shown_passes_with_the_service_shown(blocks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    service, issuer = SimpleNamespace(**run(blocks[0])), TestIssuer()
+def test_the_test_shown_passes_with_the_service_shown(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    app, test = code_blocks(guide("siblings", language), "python")
+    service, issuer = SimpleNamespace(**run(app)), TestIssuer()
     monkeypatch.setitem(sys.modules, "app", service)
-    shown = run(blocks[1])
+    shown = run(test)
     shown["test_orders_are_the_callers_own"](issuer)
     with issuer.trusted_by(service.guard):
         assert shown["TestClient"](service.app).get("/orders", headers=issuer.headers(scope="a")).status_code == 403
 
 
-async def test_the_middleware_shown_guards_all_but_the_public_path(blocks: list[str]) -> None:
-    shown = run(blocks[2])
+async def test_the_middleware_shown_guards_all_but_the_public_path(language: str) -> None:
+    shown = run(block(guide("siblings-frameworks", language), "BearerMiddleware"))
     issuer = TestIssuer(issuer="http://127.0.0.1:8000")
     transport = httpx.ASGITransport(shown["app"])
     with issuer.trusted_by(shown["guard"]):
@@ -58,8 +51,8 @@ async def test_the_middleware_shown_guards_all_but_the_public_path(blocks: list[
             assert (await client.get("/orders", headers=issuer.headers(openid="o1"))).text == "o1\n"
 
 
-async def test_a_refusal_in_fastapi_has_the_projects_own_envelope(blocks: list[str]) -> None:
-    [text] = [each for each in blocks if "exception_handler(WxAuthError)" in each]
+async def test_a_refusal_in_fastapi_has_the_projects_own_envelope(language: str) -> None:
+    text = block(guide("siblings-frameworks", language), "exception_handler(WxAuthError)")
     shown, guard = run(text), BearerGuard(issuer="https://auth.test")
     shown["app"].get("/orders", dependencies=[Depends(guard)])(lambda: {})
     transport = httpx.ASGITransport(shown["app"])
