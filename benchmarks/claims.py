@@ -8,8 +8,9 @@ from uuid import uuid4
 
 import click
 
-from wxauth.core.claims import Template, filled_claims
+from wxauth.core.claims import Template
 from wxauth.core.statements import model_of
+from wxauth.core.token_claims import filled_claims
 from wxauth.core.users import UserInSession
 from wxauth.tokens import SigningKey, TokenIssuer
 

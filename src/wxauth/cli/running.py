@@ -15,12 +15,13 @@ from wxauth.i18n import lazy_gettext as _
 def serve() -> None:
     """Run the service in production. Settings are read from WXAUTH_* (docs/reference/settings.md)."""
     _refuse_windows("serve")
-    from wxauth.cli.resources import failures_printed
-    from wxauth.core.settings import Settings, load_settings
+    from wxauth.core.settings import InvalidSettings, Settings, load_settings
     from wxauth.service import server
 
-    with failures_printed():
+    try:
         server.serve(load_settings(Settings))
+    except InvalidSettings as exc:
+        sys.exit(localized(exc.text))
 
 
 @click.command()

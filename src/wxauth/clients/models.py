@@ -10,8 +10,8 @@ from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 from sqlmodel import Field, SQLModel
 
-from wxauth.core.claims import filled_claims
 from wxauth.core.models import TIME
+from wxauth.core.token_claims import filled_claims
 from wxauth.core.users import ROLES_SCOPE, UserInSession
 
 CLIENT_NAME = "[a-z0-9][a-z0-9_-]{0,63}"

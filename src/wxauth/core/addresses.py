@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from socket import AI_NUMERICHOST, SOCK_STREAM, getaddrinfo
-from typing import Annotated, Final, Literal, LiteralString, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import AfterValidator
 
 from wxauth.core.setting_types import CommaList
-from wxauth.core.statements import fragment
 from wxauth.core.terminal import WrongValue
 from wxauth.i18n import lazy_gettext as _
 
@@ -39,17 +38,6 @@ class PrefixLengths(NamedTuple):
     def widened(self, network: IpNetwork) -> IpNetwork:
         """Return the network of this length that contains a longer one. Return any other network unchanged."""
         return network.supernet(new_prefix=min(network.prefixlen, self.length_of(network)))
-
-    def network_in_sql(self, address: LiteralString) -> LiteralString:
-        """Return `network_of` as an SQL expression. `address` is an SQL expression, too."""
-        return f"network(set_masklen({address}, {self.length_in_sql(address)}))"
-
-    def length_in_sql(self, address: LiteralString) -> LiteralString:
-        """Return the prefix length for the IP version of an address as an SQL expression.
-
-        `address` is an SQL expression, too.
-        """
-        return f"CASE family({address}) WHEN 4 THEN {fragment(str(self.v4))} ELSE {fragment(str(self.v6))} END"
 
 
 TRUNCATED: Final = PrefixLengths(24, 48)

@@ -1,24 +1,16 @@
-"""The operator's own claims in access tokens: a template that is filled with facts about the user of each token."""
+"""The rules for the operator's own claims in access tokens: a template that refers to facts about the user."""
 
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final, cast
+from typing import Annotated, Any, Final
 
 from pydantic_core import to_json
 
-from wxauth.core.logs import get_logger
 from wxauth.core.roles import ATTRIBUTE_NAME
 from wxauth.core.setting_types import checked, json_like
 from wxauth.core.terminal import WrongValue
 from wxauth.i18n import lazy_gettext as _
 from wxauth_guard.texts import has_too_many_containers
-
-# Importing this class loads SQLAlchemy. Without it, the settings take 30 MB less.
-if TYPE_CHECKING:
-    from wxauth.core.users import UserInSession
-
-log = get_logger()
 
 RESERVED_CLAIMS: Final = frozenset(
     {
@@ -31,32 +23,17 @@ RESERVED_CLAIMS: Final = frozenset(
 """The claims that have a defined meaning. A template must not contain them."""
 MAX_TEMPLATE: Final = 1024
 """The size limit of a template, in bytes of compact JSON."""
-MAX_ADDED: Final = 3 * 1024
-"""The largest number of bytes of compact JSON that a template may add to one token.
-
-Guards accept tokens of 8,192 bytes.
-"""
 MAX_CONTAINERS: Final = 56
 """The largest number of objects and lists that a template may add to one token.
 
 Guards accept 64 in a token, and some of them are its own.
 """
-
-_ATTRIBUTE: Final = "attributes."
+FACTS: Final = ("user.id", "user.roles", "user.external_id", "user.unionid", "app_id", "openid")
+"""The facts about a user that a template may refer to, besides the user's attributes."""
+ATTRIBUTE: Final = "attributes."
+"""The beginning of a reference to one of the user's attributes."""
 
 Template = Mapping[str, Any]
-_FACTS: Final[Mapping[str, Callable[["UserInSession", bool], object]]] = {
-    "user.id": lambda user, _: str(user.id),
-    "user.roles": lambda user, sees_roles: (user.roles if sees_roles else None) or None,
-    "user.external_id": lambda user, _: user.external_id,
-    "user.unionid": lambda user, _: user.unionid,
-    "app_id": lambda user, _: user.app_id,
-    "openid": lambda user, _: user.openid,
-}
-"""The function for each fact, which takes the user, and whether the token may contain roles.
-
-It returns None if there is no value.
-"""
 
 
 def check_claims(template: Template) -> None:
@@ -76,26 +53,11 @@ def check_claims(template: Template) -> None:
         raise WrongValue(_("must be up to {n} bytes", n=MAX_TEMPLATE))
     if has_too_many_containers(text.decode(), MAX_CONTAINERS):
         raise WrongValue(_("must contain at most {n} lists and objects", n=MAX_CONTAINERS))
-    _filled(template, _check_fact)
+    replace_facts(template, _check_fact)
 
 
-def filled_claims(template: Template | None, user: "UserInSession", *, sees_roles: bool) -> dict[str, object]:
-    """Return the claims for a user's token.
-
-    The result is empty if the claims are too large for a token, because guards would refuse the token.
-    """
-    if not template:
-        return {}
-    claims = cast(dict[str, object], _filled(template, partial(_value, user, sees_roles)))
-    text = to_json(claims)
-    if len(text) > MAX_ADDED or has_too_many_containers(text.decode(), MAX_CONTAINERS):
-        log.error("claims_left_out", user_id=user.id, app_id=user.app_id, reason="too much for one token")
-        return {}
-    return claims
-
-
-def _filled(value: object, take: Callable[[str], object]) -> object:
-    """Replace the facts in a part of a template by their values.
+def replace_facts(value: object, take: Callable[[str], object]) -> object:
+    """Replace the facts in a part of a template by what `take` returns for them.
 
     The value None removes its entry, and so does an empty list.
 
@@ -106,24 +68,17 @@ def _filled(value: object, take: Callable[[str], object]) -> object:
             return value
         return value[1:] if value.startswith("$$") else take(value[1:])
     if isinstance(value, dict):
-        return {name: found for name, part in value.items() if (found := _filled(part, take)) is not None}
+        return {name: found for name, part in value.items() if (found := replace_facts(part, take)) is not None}
     if isinstance(value, list):
-        return [found for part in value if (found := _filled(part, take)) is not None] or None
+        return [found for part in value if (found := replace_facts(part, take)) is not None] or None
     if isinstance(value, int | float) and (abs(value) > sys.float_info.max or value != value):
         raise WrongValue(_("must not contain a number beyond the range of a double"))
     return value
 
 
-def _value(user: "UserInSession", sees_roles: bool, fact: str) -> object:
-    if fact in _FACTS:
-        return _FACTS[fact](user, sees_roles)
-    value = (user.attributes or {}).get(fact.removeprefix(_ATTRIBUTE))
-    return None if value == [] else value
-
-
 def _check_fact(fact: str) -> None:
-    if fact not in _FACTS and not (fact.startswith(_ATTRIBUTE) and ATTRIBUTE_NAME.fullmatch(fact, len(_ATTRIBUTE))):
-        facts = ", ".join(f"${known}" for known in _FACTS)
+    if fact not in FACTS and not (fact.startswith(ATTRIBUTE) and ATTRIBUTE_NAME.fullmatch(fact, len(ATTRIBUTE))):
+        facts = ", ".join(f"${known}" for known in FACTS)
         raise WrongValue(_("must refer only to {facts} and $attributes.NAME", facts=facts))
 
 

@@ -1,8 +1,4 @@
-"""The rules for roles, and for names of attributes.
-
-This module does not import SQLAlchemy, because settings use it. Without SQLAlchemy, the parent process of several
-workers, which only reads the settings, takes 30 MB less.
-"""
+"""The rules for roles, and for names of attributes."""
 
 import re
 from typing import Annotated, Final

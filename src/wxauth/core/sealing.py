@@ -13,8 +13,6 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from wxauth.i18n import lazy_gettext as _
 
-SECRET_KEY_BYTES: Final = 32
-
 _VERSION = b"\x01"
 _KEY_ID_BYTES = 4
 _NONCE_BYTES = 12

@@ -2,21 +2,22 @@
 
 import base64
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field, SecretStr
 
-from wxauth.core.sealing import SECRET_KEY_BYTES
 from wxauth.core.setting_types import checked, form
 from wxauth.core.terminal import WrongValue
 from wxauth.i18n import lazy_gettext as _
+
+_SECRET_KEY_BYTES: Final = 32
 
 
 def secret_key_bytes(value: SecretStr) -> bytes:
     """Return the bytes of a secret key. Raises: ValueError, unless there are 32."""
     text = value.get_secret_value().translate({ord("-"): "+", ord("_"): "/"})
     with suppress(ValueError):
-        if len(key := base64.b64decode(text, validate=True)) == SECRET_KEY_BYTES:
+        if len(key := base64.b64decode(text, validate=True)) == _SECRET_KEY_BYTES:
             return key
     raise WrongValue(_("must be 32 bytes in base64: create them with 'wxauth secret new'"))
 

@@ -7,7 +7,7 @@ out heap-only updates for refreshes.
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, LiteralString
 from uuid import UUID
 
 from sqlalchemy import Text
@@ -17,7 +17,7 @@ from wxauth.core.addresses import TRUNCATED
 from wxauth.core.clock import first_id_at
 from wxauth.core.database import Database
 from wxauth.core.models import TIME
-from wxauth.core.statements import Nothing, Statement
+from wxauth.core.statements import Nothing, Statement, fragment
 from wxauth.login.record_queries import OPEN_SESSIONS_FRAGMENT
 from wxauth.sessions.queries import DELETE_ENDED_SESSIONS, END, LAST_OF_PAGE, START, LastRow, end_replaced_sessions
 
@@ -103,18 +103,30 @@ _DELETE_EVENTS: Final = Statement[Nothing]("""
 DELETE FROM events
  WHERE id > :after AND id <= :until AND at < :older_than AND type NOT IN ('user.erased', 'user.merged', 'user.split')
 """)
-_TRUNCATED: Final = f"{TRUNCATED.network_in_sql('ip')}::inet"
-_IS_NOT_TRUNCATED: Final = f"masklen(ip) > {TRUNCATED.length_in_sql('ip')}"
-_OPENED_TRUNCATED: Final = f"{TRUNCATED.network_in_sql('opened_ip')}::inet"
-_IS_OPENED_NOT_TRUNCATED: Final = f"masklen(opened_ip) > {TRUNCATED.length_in_sql('opened_ip')}"
+
+
+def _prefix_length(address: LiteralString) -> LiteralString:
+    """Return an SQL expression for the prefix length of the network that is kept of an address."""
+    return f"CASE family({address}) WHEN 4 THEN {fragment(str(TRUNCATED.v4))} ELSE {fragment(str(TRUNCATED.v6))} END"
+
+
+def _network(address: LiteralString) -> LiteralString:
+    """Return an SQL expression for the network that is kept of an address."""
+    return f"network(set_masklen({address}, {_prefix_length(address)}))"
+
+
+_TRUNCATED: Final = f"{_network('ip')}::inet"
+_IS_NOT_TRUNCATED: Final = f"masklen(ip) > {_prefix_length('ip')}"
+_OPENED_TRUNCATED: Final = f"{_network('opened_ip')}::inet"
+_IS_OPENED_NOT_TRUNCATED: Final = f"masklen(opened_ip) > {_prefix_length('opened_ip')}"
 # `scan.approved` contains the address of the browser, too. For other events, the expression is null.
 _BROWSER_IP: Final = "(CASE type WHEN 'scan.approved' THEN data->>'browser_ip' END)::inet"
-_IS_BROWSER_NOT_TRUNCATED: Final = f"masklen({_BROWSER_IP}) > {TRUNCATED.length_in_sql(_BROWSER_IP)}"
+_IS_BROWSER_NOT_TRUNCATED: Final = f"masklen({_BROWSER_IP}) > {_prefix_length(_BROWSER_IP)}"
 _TRUNCATE_IN_EVENTS: Final = Statement[Nothing](f"""
 UPDATE events
    SET ip = CASE WHEN {_IS_NOT_TRUNCATED} THEN {_TRUNCATED} ELSE ip END,
        data = CASE WHEN {_IS_BROWSER_NOT_TRUNCATED}
-                   THEN data || jsonb_build_object('browser_ip', {TRUNCATED.network_in_sql(_BROWSER_IP)}::text)
+                   THEN data || jsonb_build_object('browser_ip', {_network(_BROWSER_IP)}::text)
                    ELSE data END
  WHERE id > :after AND id <= :until AND at < :older_than AND ({_IS_NOT_TRUNCATED} OR {_IS_BROWSER_NOT_TRUNCATED})
 """)

@@ -1,0 +1,47 @@
+"""The operator's own claims in an access token, made from a template and facts about the token's user."""
+
+from functools import partial
+from typing import Final, cast
+
+from pydantic_core import to_json
+
+from wxauth.core.claims import ATTRIBUTE, FACTS, MAX_CONTAINERS, Template, replace_facts
+from wxauth.core.logs import get_logger
+from wxauth.core.users import UserInSession
+from wxauth_guard.texts import has_too_many_containers
+
+MAX_ADDED: Final = 3 * 1024
+"""The largest number of bytes of compact JSON that a template may add to one token.
+
+Guards accept tokens of 8,192 bytes.
+"""
+
+log = get_logger()
+
+
+def filled_claims(template: Template | None, user: UserInSession, *, sees_roles: bool) -> dict[str, object]:
+    """Return the claims for a user's token.
+
+    The result is empty if the claims are too large for a token, because guards would refuse the token.
+    """
+    if not template:
+        return {}
+    claims = cast(dict[str, object], replace_facts(template, partial(_value, user, sees_roles)))
+    text = to_json(claims)
+    if len(text) > MAX_ADDED or has_too_many_containers(text.decode(), MAX_CONTAINERS):
+        log.error("claims_left_out", user_id=user.id, app_id=user.app_id, reason="too much for one token")
+        return {}
+    return claims
+
+
+def _value(user: UserInSession, sees_roles: bool, fact: str) -> object:
+    """Return the value of a fact, or None if there is none, or if the token may not contain it."""
+    if fact == "user.id":
+        return str(user.id)
+    if fact == "user.roles" and not sees_roles:
+        return None
+    if fact in FACTS:
+        value = getattr(user, fact.removeprefix("user."))
+    else:
+        value = (user.attributes or {}).get(fact.removeprefix(ATTRIBUTE))
+    return None if value == [] else value
