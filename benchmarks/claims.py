@@ -8,10 +8,10 @@ from uuid import uuid4
 
 import click
 
-from wxauth.core.claims import Template
 from wxauth.core.statements import model_of
 from wxauth.core.token_claims import filled_claims
 from wxauth.core.users import UserInSession
+from wxauth.settings.claims import Template
 from wxauth.tokens import SigningKey, TokenIssuer
 
 TOKENS: Final = 500

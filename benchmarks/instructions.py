@@ -15,7 +15,7 @@ from benchmarks.contenders import Contender, started
 from benchmarks.processes import postmaster_of, stand_in
 from benchmarks.rounds import Situation, Surroundings, measure
 from benchmarks.services.without_wechat import serve
-from wxauth.core.settings import Settings, load_settings
+from wxauth.settings.settings import Settings, load_settings
 from wxauth_desk.postgres import EmbeddedPostgres
 
 CONNECTIONS = 4

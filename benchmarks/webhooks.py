@@ -32,7 +32,6 @@ from benchmarks.processes import cpu_of_tree, environment, free_port, postmaster
 from wxauth.core.database import Database
 from wxauth.core.logs import configure_logging
 from wxauth.core.migrations import migrate
-from wxauth.core.settings import Settings, settings_from
 from wxauth.core.statements import Statement
 from wxauth.core.trail import OPERATOR
 from wxauth.errors import StorageUnavailable
@@ -40,6 +39,7 @@ from wxauth.events.webhook_deliveries import LEASE, MAX_CONCURRENT_FOR_ONE, Deli
 from wxauth.events.webhooks import Webhooks
 from wxauth.login.login_queries import Login, record_login
 from wxauth.service.build import build_services
+from wxauth.settings.settings import Settings, settings_from
 from wxauth_desk.postgres import EmbeddedPostgres
 
 RATE = 10_000 / 60

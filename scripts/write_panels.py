@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import yaml
 
 from wxauth import __version__
-from wxauth.core.settings import PREFIX
+from wxauth.settings.settings import PREFIX
 
 ROOT: Final = Path(__file__).parents[1]
 IMAGE: Final = f"ghcr.io/wxauth/wxauth:{__version__}"

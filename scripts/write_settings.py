@@ -9,8 +9,8 @@ from typing import Final, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from wxauth.core.setting_types import CENTURY_DAYS, CENTURY_SECONDS, CommaList
-from wxauth.core.settings import PREFIX, WECHAT_FALLBACK_URL, Settings
+from wxauth.settings.settings import PREFIX, WECHAT_FALLBACK_URL, Settings
+from wxauth.settings.types import CENTURY_DAYS, CENTURY_SECONDS, CommaList
 
 ROOT: Final = Path(__file__).parents[1]
 EXAMPLE: Final = ROOT / ".env.example"

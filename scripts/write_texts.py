@@ -15,8 +15,8 @@ from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po, write_po
 
 from wxauth.cli import main as main_command
-from wxauth.core.terminal import WORDS
 from wxauth.core.users import PROFILE_FIELDS
+from wxauth.terminal import WORDS
 from wxauth_desk.cli import main as desk_command
 
 ROOT: Final = Path(__file__).parents[1]
@@ -92,7 +92,7 @@ def template(source: Path) -> Catalog:
     if source != SOURCE:
         return catalog
     for name in (*WORDS, *PROFILE_FIELDS):
-        catalog.add(name, locations=[("core/terminal.py", 0)], context="word")
+        catalog.add(name, locations=[("terminal.py", 0)], context="word")
     for text in UNMARKED:
         catalog.add(text, context=OPTIONAL)
     for path in Path(str(click.__file__)).parent.glob("*.py"):

@@ -38,10 +38,10 @@ from wxauth.core.logs import configure_logging
 from wxauth.core.metrics import DECLARED, REGISTRY
 from wxauth.core.outages import OutageLog, outage_log
 from wxauth.core.services import Services
-from wxauth.core.settings import Settings, settings_from
 from wxauth.keys.keyring import KeyRing
 from wxauth.service.app import create_app
 from wxauth.service.build import Timeouts, build_services
+from wxauth.settings.settings import Settings, settings_from
 from wxauth_desk.postgres import EmbeddedPostgres
 from wxauth_desk.wechat import APPS, Simulator
 

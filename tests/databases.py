@@ -12,9 +12,9 @@ from wxauth.core.database import Database
 from wxauth.core.migrations import migrate
 from wxauth.core.revisions import KNOWN_REVISIONS, SCRIPTS
 from wxauth.core.sealing import Sealer
-from wxauth.core.settings import Settings, settings_from
 from wxauth.core.trail import EventType
 from wxauth.keys.keyring import KeyRing
+from wxauth.settings.settings import Settings, settings_from
 from wxauth_desk.postgres import EmbeddedPostgres
 
 TEMPLATE = "template_wxauth"

@@ -8,10 +8,10 @@ import uvicorn
 
 from benchmarks.standin import code2session
 from wxauth.core.logs import configure_logging
-from wxauth.core.settings import Settings, load_settings
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
 from wxauth.service.server import listen, uvicorn_options
+from wxauth.settings.settings import Settings, load_settings
 
 
 class AtOnce(httpx.AsyncBaseTransport):

@@ -39,12 +39,12 @@ def main() -> None:
         package = (exc.name or "wxauth").partition(".")[0]
         if package == "wxauth":
             raise
-        from wxauth.core.terminal import localized
+        from wxauth.terminal import localized
 
         sys.exit(localized(_("{package} is not installed: install wxauth again", package=package)))
     except Exception as exc:
         from wxauth.core.logs import lines_of
-        from wxauth.core.terminal import localized, os_reason
+        from wxauth.terminal import localized, os_reason
 
         if isinstance(exc, OSError) and exc.errno in _FULL and exc.filename is None:
             # Python writes the rest of its buffer at exit, which would fail again.

@@ -24,9 +24,9 @@ from tests.sweeps import swept
 from tests.world import Admin, Body, Rows, Stage, body_of, recorded, set_roles, until
 from wxauth.apps.registry import Apps
 from wxauth.core.sealing import CannotOpen, Sealer
-from wxauth.core.secrets import secret_key_bytes
 from wxauth.service.build import Timeouts
 from wxauth.service.resealing import reseal
+from wxauth.settings.secrets import secret_key_bytes
 from wxauth.wechat.wechat_tokens import WeChatTokens
 from wxauth_desk.wechat import APPS, LATER_APP, MOBILE_APP, create_simulator
 

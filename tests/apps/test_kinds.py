@@ -6,9 +6,9 @@ import pytest
 
 from tests.problems import problem_of
 from tests.world import Admin, LogIn, Stage, bearer, make_admin
-from wxauth.core.urls import OWN_NAMES
 from wxauth.service.app import create_api
 from wxauth.service.build import Timeouts
+from wxauth.settings.urls import OWN_NAMES
 from wxauth_desk.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE
 
 MINI = APPS[0]["app_id"]

@@ -16,7 +16,7 @@ from tests.processes import free_port, serving
 from wxauth.checks.doctor import examine
 from wxauth.checks.result import CheckLevel, CheckResult
 from wxauth.core.clock import utc_now
-from wxauth.core.settings import Settings
+from wxauth.settings.settings import Settings
 from wxauth_desk.wechat import APPS, Simulator, create_simulator
 
 OK, NOTE, BAD = CheckLevel.OK, CheckLevel.NOTE, CheckLevel.BAD

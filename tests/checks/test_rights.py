@@ -17,7 +17,7 @@ from wxauth.checks.doctor import examine
 from wxauth.checks.result import CheckResult
 from wxauth.core.database import Database
 from wxauth.core.migrations import migrate
-from wxauth.core.settings import Settings
+from wxauth.settings.settings import Settings
 
 pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]
 numbers = count(1)

@@ -23,7 +23,7 @@ from wxauth.checks.database import check_database
 from wxauth.checks.result import CheckLevel, CheckResult, Findings
 from wxauth.core.clock import utc_now
 from wxauth.core.database import DEADLINES
-from wxauth.core.settings import Settings
+from wxauth.settings.settings import Settings
 from wxauth_desk.postgres import EmbeddedPostgres
 
 pytestmark = pytest.mark.pgbouncer

@@ -20,7 +20,7 @@ from wxauth.checks.rights_queries import read_rights
 from wxauth.core.database import Database
 from wxauth.core.migrations import MigrationForbidden, migrate
 from wxauth.core.revisions import KNOWN_REVISIONS, revisions_in
-from wxauth.core.settings import Settings
+from wxauth.settings.settings import Settings
 
 numbers = count(1)
 

@@ -33,9 +33,9 @@ from tests.proxies.longest import add_site, check_longest
 from tests.sweeps import swept
 from tests.world import add_client, bearer
 from wxauth.core.services import Services
-from wxauth.core.settings import Settings, settings_from
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
+from wxauth.settings.settings import Settings, settings_from
 from wxauth_desk.postgres import EmbeddedPostgres
 from wxauth_desk.wechat import ACCOUNT, APPS, WEBSITE, create_simulator
 

@@ -12,7 +12,7 @@ import yaml
 from kubernetes_validate.utils import validate
 
 from tests.programs import needs, output_of
-from wxauth.core.settings import PREFIX
+from wxauth.settings.settings import PREFIX
 
 pytestmark = pytest.mark.operations
 

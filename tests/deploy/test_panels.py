@@ -11,7 +11,7 @@ import yaml
 from kubernetes_validate.utils import validate
 
 from scripts.write_panels import ASKED, SEALOS, files
-from wxauth.core.settings import Settings, load_settings, unknown_names
+from wxauth.settings.settings import Settings, load_settings, unknown_names
 
 ANSWERS = {
     "ISSUER": "https://auth.example.com",

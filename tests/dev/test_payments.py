@@ -11,7 +11,7 @@ import pytest
 from tests.fakes import Clock
 from tests.sweeps import swept
 from tests.world import Body, body_of
-from wxauth.core.apps import App
+from wxauth.settings.apps import App
 from wxauth.wechat.received import read_message
 from wxauth_desk.wechat import APP_KEYS, APPS, CodeRequest, Simulator, create_simulator
 from wxauth_desk.wechat.push import OF_PAYMENTS

@@ -22,8 +22,8 @@ from tests import world
 from tests.limits.conftest import Limiters, seconds_refused
 from tests.processes import free_port, until
 from tests.programs import needs
-from wxauth.core.settings import Settings
 from wxauth.limits.rate_limits import REDIS_RETRY_SECONDS, REDIS_TIMEOUT_SECONDS, RateLimiter
+from wxauth.settings.settings import Settings
 
 LOST = (
     "ignore:unclosed (transport|Connection|ClusterNode|<Stream):ResourceWarning"  # one that redis-py lost, or its node

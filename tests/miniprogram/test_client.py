@@ -16,11 +16,11 @@ from tests.programs import NODE_TESTS, run_node_tests
 from wxauth.clients.clients import add_client
 from wxauth.clients.models import Client
 from wxauth.core.services import Services
-from wxauth.core.settings import Settings
 from wxauth.core.trail import OPERATOR
 from wxauth.core.users import UserStatus
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
+from wxauth.settings.settings import Settings
 from wxauth.users.admin import UserChange, change_user
 from wxauth.users.status_queries import ADMIN
 from wxauth_desk.wechat import APPS, Simulator, create_simulator

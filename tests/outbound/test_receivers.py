@@ -15,10 +15,10 @@ from tests.receiver import receiving
 from tests.sweeps import swept
 from tests.upstream import Upstream, hang, in_pieces
 from tests.world import until
-from wxauth.core.addresses import is_refused
 from wxauth.events.sending import BODY_SECONDS, send
 from wxauth.outbound.receivers import ReceiverTransport, Resolve
 from wxauth.outbound.urls import MAX_CONCURRENT_NAMES, NameResolver
+from wxauth.settings.addresses import is_refused
 
 pytestmark = pytest.mark.no_database
 

@@ -15,9 +15,9 @@ from tests.processes import free_port, is_served, serving, until
 from tests.proxies.running import nginx_with
 from wxauth.checks.issuer import check_issuer
 from wxauth.checks.result import CheckLevel, Findings
-from wxauth.core.settings import Settings
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
+from wxauth.settings.settings import Settings
 from wxauth_desk.wechat import APPS, create_simulator
 
 pytestmark = pytest.mark.proxy

@@ -31,11 +31,11 @@ from tests.proxies.running import Recorder, Switching, echo, haproxy_with, heade
 from tests.sweeps import Sweep
 from tests.world import bearer, body_of, set_roles, until
 from wxauth.core.services import Services
-from wxauth.core.settings import Settings, settings_from
 from wxauth.keys.keyring import KeyRing
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
 from wxauth.service.server import uvicorn_options
+from wxauth.settings.settings import Settings, settings_from
 from wxauth_desk.postgres import EmbeddedPostgres
 from wxauth_desk.wechat import APPS, create_simulator
 

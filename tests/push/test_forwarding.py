@@ -19,16 +19,16 @@ from tests.push.messages import LEFT, NOW, PLAIN, REVOKED, SEALED, Inbox, Way, a
 from tests.receiver import Receiver
 from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, Body, MakeServices, Stage, unread, until
-from wxauth.core.apps import App
 from wxauth.core.background import Retries
 from wxauth.core.services import Services
-from wxauth.core.settings import InvalidSettings, Settings
 from wxauth.errors import PushNotForwarded
 from wxauth.outbound.connection import NAME_SECONDS
 from wxauth.outbound.receivers import ReceiverTransport
 from wxauth.outbound.urls import NameResolver
 from wxauth.push.forwarding import AT_ONCE, PushForwarding, PushRequest
 from wxauth.push.receiving import ANSWER_SECONDS
+from wxauth.settings.apps import App
+from wxauth.settings.settings import InvalidSettings, Settings
 from wxauth_desk.wechat.push import Mode, SignedPush, make_verdict
 
 OTHER = {

@@ -21,8 +21,8 @@ from tests.conftest import NOWHERE, SETTINGS
 from tests.docs import ROOT, both_languages, code_blocks, guide, openapi, pages, table
 from tests.fakes import SECRET_KEY
 from tests.world import LogIn
-from wxauth.core.settings import PREFIX, Settings, settings_from
 from wxauth.errors import WeChatBadResponse, WeChatRateLimited
+from wxauth.settings.settings import PREFIX, Settings, settings_from
 from wxauth.wechat.errcodes import KNOWN_ERRCODES, Api, errcode_of
 from wxauth_desk.banner import welcome
 from wxauth_desk.run import HOME

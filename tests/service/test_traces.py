@@ -23,10 +23,10 @@ from tests.processes import PATIENCE, WXAUTH, Running, free_port, serving, until
 from tests.sweeps import swept
 from tests.world import Client, LogLines, Stage, bearer, leave
 from wxauth import __version__
-from wxauth.core.settings import InvalidSettings, Settings
 from wxauth.keys.keyring import KeyRing
 from wxauth.service.build import build_services
 from wxauth.service.spans import Spans
+from wxauth.settings.settings import InvalidSettings, Settings
 from wxauth_desk.wechat import create_simulator
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

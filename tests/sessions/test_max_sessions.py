@@ -7,7 +7,7 @@ import pytest
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.world import Body, MakeServices, Stage, bearer, recorded
-from wxauth.core.settings import InvalidSettings
+from wxauth.settings.settings import InvalidSettings
 
 UNION = "union-alice"
 

@@ -11,9 +11,9 @@ from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import Admin, Body, LogIn, Stage, bearer, set_roles
-from wxauth.core.apps import App
-from wxauth.core.claims import RESERVED_CLAIMS
 from wxauth.keys.keyring import KeyRing
+from wxauth.settings.apps import App
+from wxauth.settings.claims import RESERVED_CLAIMS
 from wxauth_guard import BearerGuard
 
 HASURA = {

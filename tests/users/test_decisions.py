@@ -6,10 +6,10 @@ from uuid import UUID
 
 import pytest
 
-from wxauth.core.terminal import TextError
 from wxauth.core.trail import OPERATOR, EventType
 from wxauth.core.users import UserStatus
 from wxauth.merging.merging import MergePair, MergeSource, status_and_roles_of_both
+from wxauth.terminal import TextError
 from wxauth.users.admin import UserChange
 from wxauth.users.status_queries import Ban, Ending, StatusAndRoles, StatusChange
 from wxauth_guard.errors import InvalidRequest

@@ -24,9 +24,9 @@ from wxauth.console.sessions import ConsoleSessions
 from wxauth.core.background import Retries
 from wxauth.core.migrations import migrate
 from wxauth.core.services import Services
-from wxauth.core.settings import Settings
 from wxauth.keys.keyring import KeyRing
 from wxauth.service.build import Timeouts, build_services
+from wxauth.settings.settings import Settings
 
 PAGE = CONSOLE["redirect_uri"]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from wxauth.core.addresses import NEARBY
+from wxauth.settings.addresses import NEARBY
 from wxauth.site_logins.doors import Door
 from wxauth.site_logins.queries import SiteLogin
 from wxauth.site_logins.scans import ClaimRequest, forwarded

@@ -19,8 +19,8 @@ from tests.websites.street import IN_WECHAT
 from tests.websites.test_browser_logins import TO_ADMIN
 from tests.websites.test_form_post import BY_FORM, posted
 from wxauth.apps.registry import Apps, ManagedApps
-from wxauth.core.apps import App
 from wxauth.core.trail import OPERATOR
+from wxauth.settings.apps import App
 
 BACK = {"en": "Back to Example Shop", "zh": "返回 Example Shop"}
 

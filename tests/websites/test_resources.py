@@ -11,8 +11,8 @@ from tests.sweeps import swept
 from tests.websites.browsers import House, refused, sent
 from tests.world import Body, Site, add_client, bearer, body_of, make_admin, set_roles
 from wxauth.clients.models import SITE_SCOPE_NAMES, Scope
-from wxauth.core.resources import OWN_SCOPES
-from wxauth.core.settings import InvalidSettings
+from wxauth.settings.resources import OWN_SCOPES
+from wxauth.settings.settings import InvalidSettings
 from wxauth.users.callers import ADMIN_SCOPE
 
 MCP, FILES = "https://mcp.test/mcp", "https://files.test"

@@ -11,9 +11,9 @@ from tests.fakes import APP, Secrets
 from tests.sweeps import swept
 from tests.world import LogLines, Stage
 from wxauth.apps.registry import Apps
-from wxauth.core.apps import App
 from wxauth.errors import WeChatError
 from wxauth.service.build import build_services
+from wxauth.settings.apps import App
 from wxauth.wechat.api import WeChatApi, session_key_signature
 from wxauth.wechat.client import WeChat
 from wxauth_desk.wechat import APPS

@@ -18,9 +18,9 @@ from wxauth.apps.registry import Apps
 from wxauth.clients.clients import Credentials
 from wxauth.clients.models import Scope
 from wxauth.core.services import Services
-from wxauth.core.settings import Settings
 from wxauth.errors import WeChatError, WeChatTimeout
 from wxauth.service.build import build_services
+from wxauth.settings.settings import Settings
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat
 from wxauth.wechat.wechat_tokens import LOOK_TIMEOUT_SECONDS, RENEWAL_LEAD, RENEWAL_SPREAD, WeChatToken, WeChatTokens

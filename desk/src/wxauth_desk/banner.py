@@ -11,7 +11,7 @@ from urllib.request import getproxies_environment, proxy_bypass
 
 from wxauth.checks.result import MARKS, CheckResult
 from wxauth.console.links import CONSOLE_PATH
-from wxauth.core.settings import Settings
+from wxauth.settings.settings import Settings
 from wxauth_desk.wechat import APP_KEYS, DESK_PATH
 
 _PROGRAM: Final = sys.argv[0]

@@ -34,13 +34,13 @@ from wxauth.core.database import Database
 from wxauth.core.logs import configure_logging
 from wxauth.core.migrations import UnknownRevision, migrate
 from wxauth.core.outages import is_refusal, reason_of
-from wxauth.core.resources import Resource
-from wxauth.core.settings import Settings, settings_from, unknown_names
 from wxauth.login.login_queries import rehearse_login
 from wxauth.service.app import create_api, surround
 from wxauth.service.build import Timeouts, build_services
 from wxauth.service.lifespan import check_stored_state
 from wxauth.service.server import listen, uvicorn_options
+from wxauth.settings.resources import Resource
+from wxauth.settings.settings import Settings, settings_from, unknown_names
 from wxauth.wechat.errcodes import SECRET_NOT_TAKEN
 from wxauth_desk.agent import MCP_PORT_AFTER, add_agent, create_mcp_server, has_mcp, resource_at
 from wxauth_desk.banner import service_url, welcome

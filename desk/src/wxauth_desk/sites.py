@@ -30,10 +30,10 @@ from starlette.routing import BaseRoute, Mount, Route
 from wxauth.clients.clients import Credentials, add_client, build_client, ensure_own_client, renew_secret
 from wxauth.clients.models import Scope
 from wxauth.core.database import Database
-from wxauth.core.logos import picture_url
-from wxauth.core.settings import Settings
 from wxauth.errors import NameTaken
 from wxauth.login_pages.rendering import language_of
+from wxauth.settings.logos import picture_url
+from wxauth.settings.settings import Settings
 from wxauth_desk.i18n import Text, gettext, languages, lazy_gettext as _, own_name
 from wxauth_desk.terminal import localized
 from wxauth_desk.wechat import ACCOUNT, APP_KEYS, APPS, WEBSITE

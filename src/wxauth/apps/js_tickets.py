@@ -15,15 +15,15 @@ from hashlib import sha1
 from typing import Final
 
 from wxauth.apps.queries import FIND_TICKET, LEASE_TICKET, RELEASE_TICKET, STORE_TICKET, SealedTicket
-from wxauth.core.apps import App
 from wxauth.core.background import begun, cancel, once
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.sealing import CannotOpen, Sealer, js_ticket_context
 from wxauth.core.services import part
-from wxauth.core.settings import Settings
 from wxauth.errors import WeChatError, WeChatTimeout
+from wxauth.settings.apps import App
+from wxauth.settings.settings import Settings
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.wechat_tokens import FAILURE_PAUSE, LONGEST_LIFE_SECONDS, NEVER, CachedSecret
 

@@ -11,19 +11,19 @@ from pydantic_core import from_json, to_json
 
 from wxauth import errors
 from wxauth.apps import queries
-from wxauth.core.apps import APP_ID, App, AppFields, AppKind
 from wxauth.core.background import attempt, keep_doing
-from wxauth.core.claims import Template
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, app_context
 from wxauth.core.services import part
-from wxauth.core.settings import Settings
-from wxauth.core.terminal import WrongValue
 from wxauth.core.trail import Actor, EventType, record_event
-from wxauth.core.urls import is_below
 from wxauth.outbound.urls import NameResolver, check_url
+from wxauth.settings.apps import APP_ID, App, AppFields, AppKind
+from wxauth.settings.claims import Template
+from wxauth.settings.settings import Settings
+from wxauth.settings.urls import is_below
+from wxauth.terminal import WrongValue
 from wxauth.web.schemas import errors_of, invalid_request
 from wxauth.wechat.client import WeChat, exchange_api
 from wxauth.wechat.errcodes import errcode_of

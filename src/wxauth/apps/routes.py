@@ -9,8 +9,8 @@ from fastapi import Depends
 from wxauth import errors
 from wxauth.apps.registry import NO_SUCH_APP, Apps, KnownApp, ManagedApps
 from wxauth.apps.schemas import AppAnswer, AppChangeRequest, AppRequest, AppTitleAnswer, app_answer
-from wxauth.core.apps import AppId
 from wxauth.i18n import lazy_gettext as _
+from wxauth.settings.apps import AppId
 from wxauth.users.callers import AdministratorDep, CallerDep, FreshAdministratorDep, StaffDep
 from wxauth.users.schemas import OwnIdentitiesAnswer, OwnIdentityAnswer
 from wxauth.users.user_queries import IDENTITIES_OF

@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import BaseModel, Field, StrictBool
 
 from wxauth.apps.registry import Apps, AppSource, KnownApp
-from wxauth.core.apps import App, AppFields, AppKind, SignUp, UnionidPolicy
-from wxauth.core.settings import Settings
+from wxauth.settings.apps import App, AppFields, AppKind, SignUp, UnionidPolicy
+from wxauth.settings.settings import Settings
 from wxauth.web.schemas import EXAMPLE_APP_ID, Changes, ShownAppId, body_like
 from wxauth.wechat.wechat_tokens import WeChatTokens
 

@@ -17,13 +17,13 @@ from wxauth.core.outages import outage_text
 from wxauth.core.revisions import KNOWN_REVISIONS, current_revision, is_usable, refusal_of, why_unfit
 from wxauth.core.rights_queries import our_tables
 from wxauth.core.sealing import WRONG_SECRET_KEY, Sealer
-from wxauth.core.settings import Settings
 from wxauth.errors import StorageUnavailable
 from wxauth.events.sequence_queries import SequenceState, read_sequences
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.keys.models import StoredSigningKey, keys_for
 from wxauth.keys.queries import PUBLISHED
 from wxauth.login.login_queries import rehearse_login
+from wxauth.settings.settings import Settings
 from wxauth_guard.claims import ALGORITHM
 
 STUCK_AFTER: Final = timedelta(hours=1)

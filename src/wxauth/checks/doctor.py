@@ -12,13 +12,13 @@ from wxauth.checks.issuer import check_issuer, check_resource
 from wxauth.checks.result import CheckResult, Findings, bad, compare, good
 from wxauth.checks.surroundings import check_push_forward, check_sign_up_hook
 from wxauth.checks.wechat import CHECK_TIMEOUT_SECONDS, check_app
-from wxauth.core.apps import App
 from wxauth.core.clock import Clock, utc_now
 from wxauth.core.database import DEADLINES, Deadlines
 from wxauth.core.logs import message_of
-from wxauth.core.settings import InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.i18n import lazy_gettext as _
 from wxauth.outbound.transport import HttpTransport
+from wxauth.settings.apps import App
+from wxauth.settings.settings import InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.wechat.client import transport_for
 from wxauth_guard.jwks import FETCH_TIMEOUT
 from wxauth_guard.verifier import CLOCK_SKEW

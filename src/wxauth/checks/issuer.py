@@ -13,10 +13,10 @@ import httpx
 from pydantic_core import from_json
 
 from wxauth.checks.result import CheckResult, Findings, bad, good, note
-from wxauth.core.terminal import TextError
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.keys.models import StoredSigningKey
 from wxauth.outbound.connection import refusal_of
+from wxauth.terminal import TextError
 from wxauth_guard.jwks import MAX_DOCUMENT, METADATA_PATH
 from wxauth_guard.keys import verification_keys
 from wxauth_guard.proxies import proxy_for

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Self
 
-from wxauth.core.apps import App
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.keys.models import StoredSigningKey
+from wxauth.settings.apps import App
 
 
 class CheckLevel(StrEnum):

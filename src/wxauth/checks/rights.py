@@ -7,8 +7,8 @@ from typing import Final
 
 from wxauth.checks.result import CheckResult, bad, note
 from wxauth.checks.rights_queries import Revocation
-from wxauth.core.terminal import listed
 from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.terminal import listed
 
 _QUOTED: Final = re.compile(r'"(?:[^"]|"")*"')
 

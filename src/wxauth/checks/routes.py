@@ -9,8 +9,8 @@ from typing_extensions import TypedDict
 from wxauth.apps.registry import NO_SUCH_APP
 from wxauth.apps.routes import AppsDep, ManagedAppsDep
 from wxauth.checks.result import CheckLevel, CheckResult
-from wxauth.core.apps import AppId
 from wxauth.i18n import lazy_gettext as _
+from wxauth.settings.apps import AppId
 from wxauth.users.callers import AdministratorDep
 from wxauth.web.dependencies import SettingsDep
 from wxauth.web.direct import Router

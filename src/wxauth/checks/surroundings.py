@@ -7,10 +7,8 @@ from contextlib import aclosing
 from urllib.parse import urlencode
 
 from wxauth.checks.result import CheckResult, bad, good
-from wxauth.core.apps import App
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
-from wxauth.core.settings import Settings
 from wxauth.errors import InvalidSignature, PushNotForwarded, StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.login.sign_up_hook import HookFailed, SignUpHook
@@ -18,6 +16,8 @@ from wxauth.outbound.receivers import ReceiverTransport
 from wxauth.push.forwarding import PushRequest, send_on
 from wxauth.push.queries import claim_signature
 from wxauth.push.receiving import ANSWER_SECONDS
+from wxauth.settings.apps import App
+from wxauth.settings.settings import Settings
 from wxauth.wechat.received import make_handshake
 
 

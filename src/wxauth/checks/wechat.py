@@ -16,10 +16,7 @@ import httpx
 from pydantic_core import from_json
 
 from wxauth.checks.result import CheckResult, ClockReading, Findings, bad, good, note
-from wxauth.core.addresses import numeric_addresses_of, plain_address
-from wxauth.core.apps import App
 from wxauth.core.clock import Clock
-from wxauth.core.settings import Settings
 from wxauth.errors import (
     CodeUsed,
     InvalidCode,
@@ -32,6 +29,9 @@ from wxauth.errors import (
 )
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.outbound.connection import ProxyFailed
+from wxauth.settings.addresses import numeric_addresses_of, plain_address
+from wxauth.settings.apps import App
+from wxauth.settings.settings import Settings
 from wxauth.wechat.client import WeChat, client_over, exchange_api
 from wxauth.wechat.errcodes import SYSTEM_BUSY, Api, errcode_of
 from wxauth.wechat.wechat_tokens import WeChatTokens

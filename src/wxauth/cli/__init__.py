@@ -12,8 +12,8 @@ import click
 from click import _textwrap as click_wrapping
 
 from wxauth import __version__
-from wxauth.core.terminal import localized, terminal_language, width
 from wxauth.i18n import SOURCE, Text, lazy_gettext as _, pgettext
+from wxauth.terminal import localized, terminal_language, width
 
 
 def _of_click(message: str) -> str:

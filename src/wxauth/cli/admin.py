@@ -8,8 +8,8 @@ import click
 from wxauth.cli.printing import json_option, show
 from wxauth.cli.resources import read_settings, with_database
 from wxauth.console.links import CONSOLE_PATH, LINK_LIFETIME, make_link
-from wxauth.core.settings import ConsoleSettings
 from wxauth.i18n import lazy_gettext as _
+from wxauth.settings.settings import ConsoleSettings
 
 
 @click.group()

@@ -23,12 +23,12 @@ from wxauth.cli.printing import (
     takes,
 )
 from wxauth.cli.resources import with_parts
-from wxauth.core.apps import AppFields
 from wxauth.core.services import Parts
-from wxauth.core.settings import Settings
-from wxauth.core.terminal import localized, rule_of
 from wxauth.core.trail import OPERATOR
 from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.settings.apps import AppFields
+from wxauth.settings.settings import Settings
+from wxauth.terminal import localized, rule_of
 from wxauth.wechat.wechat_tokens import WeChatTokens
 
 Body = TypeVar("Body", bound=BaseModel)

@@ -36,10 +36,10 @@ from wxauth.clients.clients import (
 from wxauth.clients.models import DEFAULT_SITE_SCOPES, SITE_SCOPE_NAMES, Client, Scope
 from wxauth.clients.queries import ALL_CLIENTS
 from wxauth.core.database import Database
-from wxauth.core.settings import ClientCommandSettings
-from wxauth.core.terminal import WrongValue, word
 from wxauth.i18n import lazy_gettext as _
 from wxauth.outbound.urls import NameResolver
+from wxauth.settings.settings import ClientCommandSettings
+from wxauth.terminal import WrongValue, word
 from wxauth.users.attributes import typed_attribute
 from wxauth_guard.errors import InvalidRequest
 

@@ -13,12 +13,12 @@ from wxauth.cli.printing import Failed, confirm, json_option, show, show_items, 
 from wxauth.cli.resources import T, read_settings, with_database, with_parts
 from wxauth.core.database import Database
 from wxauth.core.sealing import Sealer
-from wxauth.core.settings import Settings
 from wxauth.core.trail import OPERATOR
 from wxauth.errors import NotFound
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.keys.keyring import KeyAnswer, KeyRing, list_published
 from wxauth.keys.models import StoredSigningKey
+from wxauth.settings.settings import Settings
 from wxauth.web.schemas import all_of
 
 if TYPE_CHECKING:

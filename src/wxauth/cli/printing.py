@@ -12,9 +12,9 @@ import click
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import from_json, to_json
 
-from wxauth.core.logos import picture_url
-from wxauth.core.terminal import TextError, WrongValue, localized, os_reason, terminal_language, width, word
 from wxauth.i18n import SOURCE, Text, lazy_gettext as _
+from wxauth.settings.logos import picture_url
+from wxauth.terminal import TextError, WrongValue, localized, os_reason, terminal_language, width, word
 from wxauth.texts import clean_text
 from wxauth.web.schemas import Page, PageQuery, Time, id_in_cursor, items_of
 

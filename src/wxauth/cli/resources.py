@@ -15,8 +15,6 @@ from wxauth.core.database import Database
 from wxauth.core.logs import configure_logging
 from wxauth.core.outages import outage_text
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
-from wxauth.core.settings import AnySettings, DatabaseSettings, Settings, load_settings
-from wxauth.core.terminal import TextError
 from wxauth.errors import (
     AppInSettings,
     AppRefused,
@@ -29,6 +27,8 @@ from wxauth.errors import (
 )
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.outbound.urls import NameResolver
+from wxauth.settings.settings import AnySettings, DatabaseSettings, Settings, load_settings
+from wxauth.terminal import TextError
 from wxauth_guard.errors import InvalidRequest, WxAuthError
 
 if TYPE_CHECKING:

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import click
 
-from wxauth.core.terminal import localized
 from wxauth.i18n import lazy_gettext as _
+from wxauth.terminal import localized
 
 
 @click.command()
 def serve() -> None:
     """Run the service in production. Settings are read from WXAUTH_* (docs/reference/settings.md)."""
     _refuse_windows("serve")
-    from wxauth.core.settings import InvalidSettings, Settings, load_settings
     from wxauth.service import server
+    from wxauth.settings.settings import InvalidSettings, Settings, load_settings
 
     try:
         server.serve(load_settings(Settings))
@@ -60,7 +60,7 @@ def _refuse_windows(command: str) -> None:
 def _address() -> tuple[str, int]:
     # The file is read without the settings, which take half a second of CPU to load, because a health check runs every
     # few seconds.
-    from wxauth.core.env_file import read_env_file
+    from wxauth.settings.env_file import read_env_file
 
     try:
         given, _lines = read_env_file(Path(".env"))

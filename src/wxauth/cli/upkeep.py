@@ -10,8 +10,8 @@ from wxauth.cli.printing import Failed, confirm, echo, json_option, show, yes_op
 from wxauth.cli.resources import failures_printed, read_settings, with_services
 from wxauth.core.database import Database
 from wxauth.core.logs import configure_logging
-from wxauth.core.settings import DatabaseSettings
 from wxauth.i18n import lazy_gettext as _
+from wxauth.settings.settings import DatabaseSettings
 
 
 @click.command()

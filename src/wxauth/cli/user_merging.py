@@ -23,12 +23,12 @@ from wxauth.cli.printing import (
 from wxauth.cli.resources import with_database
 from wxauth.cli.users import banned_until, name_of, names_of, user_argument
 from wxauth.core.database import Database
-from wxauth.core.terminal import word
 from wxauth.core.trail import OPERATOR
 from wxauth.errors import NotFound
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.merging.merging import Merged, merge_by_operator
 from wxauth.merging.splitting import split
+from wxauth.terminal import word
 from wxauth.users.admin import read_user
 from wxauth.users.schemas import UserDetailAnswer
 from wxauth.users.status_queries import Ban

@@ -28,14 +28,14 @@ from wxauth.cli.printing import (
 )
 from wxauth.cli.resources import read_settings, with_database
 from wxauth.core.database import Database
-from wxauth.core.roles import Role
-from wxauth.core.settings import PhoneSettings
-from wxauth.core.terminal import WrongValue, localized, word
 from wxauth.core.trail import OPERATOR
 from wxauth.core.users import PROFILE_FIELDS, UserStatus
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.sessions.devices import describe_device
 from wxauth.sessions.queries import OpenSession
+from wxauth.settings.roles import Role
+from wxauth.settings.settings import PhoneSettings
+from wxauth.terminal import WrongValue, localized, word
 from wxauth.users.admin import UserChange, change_user, erase_user, read_user
 from wxauth.users.attributes import check_patch, typed_attribute
 from wxauth.users.consent_queries import ConsentRow

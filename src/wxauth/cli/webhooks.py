@@ -24,13 +24,13 @@ from wxauth.cli.printing import (
 from wxauth.cli.resources import T, with_parts
 from wxauth.clients.models import CLIENT_NAME
 from wxauth.core.services import Parts
-from wxauth.core.terminal import word
 from wxauth.core.trail import OPERATOR
 from wxauth.events.schemas import DeliveriesQuery, NewWebhook, ReplayRequest, WebhookChange, trial_answer
 from wxauth.events.webhooks import NewWebhookAnswer, Webhooks
 from wxauth.i18n import lazy_gettext as _
 from wxauth.outbound.receivers import ReceiverTransport
 from wxauth.outbound.urls import NameResolver
+from wxauth.terminal import word
 
 _RULE: Final = _("must be up to 64 characters of a-z, 0-9, _ and -, beginning with a letter or digit")
 _check_name = checked(TypeAdapter(Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME}$")]).validate_python, _RULE)

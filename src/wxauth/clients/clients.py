@@ -25,17 +25,17 @@ from wxauth.clients.models import (
     IdTokenAlg,
     Scope,
 )
-from wxauth.core.apps import APP_ID, AppKind
-from wxauth.core.claims import check_claims
 from wxauth.core.database import Database, Transaction
-from wxauth.core.logos import check_logo
-from wxauth.core.resources import Resource, as_compared, find_resource
-from wxauth.core.settings import ClientCommandSettings, Settings
-from wxauth.core.terminal import WrongValue
 from wxauth.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
 from wxauth.errors import NameTaken, NotFound, StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.outbound.urls import NameResolver, check_url
+from wxauth.settings.apps import APP_ID, AppKind
+from wxauth.settings.claims import check_claims
+from wxauth.settings.logos import check_logo
+from wxauth.settings.resources import Resource, as_compared, find_resource
+from wxauth.settings.settings import ClientCommandSettings, Settings
+from wxauth.terminal import WrongValue
 from wxauth.texts import hash_of, new_secret
 from wxauth.users.schemas import TITLE
 from wxauth_guard.errors import FieldError, InvalidRequest

@@ -29,13 +29,13 @@ from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Counter
-from wxauth.core.resources import BESIDE_RESOURCE, host_of
 from wxauth.core.services import part
-from wxauth.core.settings import Settings
 from wxauth.errors import RateLimited
 from wxauth.limits.queries import ASSERTIONS
 from wxauth.limits.rate_limits import RateLimiter
 from wxauth.sessions.queries import HAS_SESSIONS
+from wxauth.settings.resources import BESIDE_RESOURCE, host_of
+from wxauth.settings.settings import Settings
 from wxauth.texts import clean_text, read_loosely
 from wxauth_guard.keys import InvalidKey
 

@@ -17,10 +17,10 @@ import httpx
 from wxauth.core.background import cancel, once
 from wxauth.core.clock import Clock
 from wxauth.core.logs import get_logger
-from wxauth.core.resources import host_of
 from wxauth.outbound.connection import HttpAnswer
 from wxauth.outbound.receivers import NOT_ALLOWED, USER_AGENT
 from wxauth.outbound.transport import ANSWER
+from wxauth.settings.resources import host_of
 
 FETCH_SECONDS: Final = 4.0
 MAX_DOCUMENT: Final = 10 * 1024

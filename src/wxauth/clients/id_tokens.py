@@ -15,9 +15,9 @@ from wxauth.clients.models import Client, claims_of
 from wxauth.clients.oauth_requests import MAX_TOKEN_LENGTH
 from wxauth.core.database import Database
 from wxauth.core.services import part
-from wxauth.core.settings import Settings
 from wxauth.core.users import UserInSession
 from wxauth.keys.keyring import KeyRing
+from wxauth.settings.settings import Settings
 from wxauth.tokens import base64url, sign
 from wxauth.users.user_queries import CURRENT_USER
 

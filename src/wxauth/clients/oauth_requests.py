@@ -18,7 +18,7 @@ from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
-from wxauth.core.settings import Settings
+from wxauth.settings.settings import Settings
 
 MAX_PARAMETER_LENGTH: Final = 4096
 """The maximum number of characters of most parameters."""

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from wxauth.console import queries
 from wxauth.core.database import Database
-from wxauth.core.terminal import TextError
 from wxauth.core.trail import OPERATOR, EventType, record_event
 from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.terminal import TextError
 from wxauth.texts import hash_of, new_secret
 from wxauth.users.status_queries import lock_status_and_roles
 

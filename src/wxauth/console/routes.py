@@ -18,12 +18,12 @@ from starlette.staticfiles import StaticFiles
 from wxauth.console.links import CONSOLE_PATH
 from wxauth.console.sessions import ConsoleSessions, OpenedConsole
 from wxauth.core.services import Services
-from wxauth.core.settings import Settings
 from wxauth.core.trail import EventType
 from wxauth.core.users import PROFILE_FIELDS
 from wxauth.errors import NotFound, SessionRevoked
 from wxauth.i18n import Text, pgettext
 from wxauth.login_pages.rendering import host_cookie, is_https
+from wxauth.settings.settings import Settings
 from wxauth.users.callers import device_of
 from wxauth.users.status_queries import ADMIN, SUPPORT
 from wxauth.web.dependencies import services_of

@@ -17,9 +17,7 @@ from wxauth.core.background import Retries
 from wxauth.core.clock import Clock, new_id
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
-from wxauth.core.roles import STAFF_ROLES
 from wxauth.core.services import part
-from wxauth.core.settings import Settings
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import UserInSession
 from wxauth.errors import SessionRevoked, StorageUnavailable
@@ -29,6 +27,8 @@ from wxauth.oauth.site_tokens import Granted, NotGranted, challenge_of, login_of
 from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import CONSOLE, EndReason, end_session
 from wxauth.sessions.refresh_queries import Lifetimes, RefreshRefused, RefreshTokens, rotate_refresh_token_of_website
+from wxauth.settings.roles import STAFF_ROLES
+from wxauth.settings.settings import Settings
 from wxauth.site_logins.doors import count_redeemed
 from wxauth.site_logins.granting import Granting
 from wxauth.texts import hash_of

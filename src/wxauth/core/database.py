@@ -27,13 +27,13 @@ from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
 from wxauth.core import outages
-from wxauth.core.addresses import addresses_of
 from wxauth.core.batching import Batched, Batches
 from wxauth.core.logs import get_logger
 from wxauth.core.statements import Nothing, Statement, T_co
-from wxauth.core.urls import split_hosts
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
+from wxauth.settings.addresses import addresses_of
+from wxauth.settings.urls import split_hosts
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

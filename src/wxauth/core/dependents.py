@@ -16,8 +16,8 @@ from alembic.script import Script
 
 from wxauth.core.database import Database
 from wxauth.core.dependent_queries import DEPENDENTS
-from wxauth.core.terminal import listed
 from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.terminal import listed
 
 _MOST_NAMED: Final = 20
 _IN_THE_WAY: Final = _(

@@ -30,8 +30,8 @@ from wxauth.core.dependents import sql_of, what_is_in_the_way
 from wxauth.core.logs import get_logger, message_of
 from wxauth.core.outages import raise_if_unavailable
 from wxauth.core.rights_queries import RIGHTS_OF_PUBLIC, our_tables
-from wxauth.core.terminal import TextError
 from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.terminal import TextError
 
 HEAD: Final = "head"
 BASE: Final = "base"

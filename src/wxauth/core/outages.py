@@ -10,10 +10,10 @@ from urllib.parse import parse_qsl, urlsplit
 import asyncpg
 
 from wxauth.core.logs import get_logger, message_of
-from wxauth.core.terminal import TextError
 from wxauth.core.tls_files import unreadable_file
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.terminal import TextError
 
 WHERE_NOTHING_IS_KEPT: Final = _(
     "add ?pgbouncer=true to WXAUTH_DATABASE_URL. From version 1.21, PgBouncer keeps prepared statements with "

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, TypeVar, dataclass_transform
 
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
-from wxauth.core.settings import Settings
+from wxauth.settings.settings import Settings
 
 Part = TypeVar("Part")
 

@@ -5,9 +5,9 @@ from typing import Final, cast
 
 from pydantic_core import to_json
 
-from wxauth.core.claims import ATTRIBUTE, FACTS, MAX_CONTAINERS, Template, replace_facts
 from wxauth.core.logs import get_logger
 from wxauth.core.users import UserInSession
+from wxauth.settings.claims import ATTRIBUTE, FACTS, MAX_CONTAINERS, Template, replace_facts
 from wxauth_guard.texts import has_too_many_containers
 
 MAX_ADDED: Final = 3 * 1024

@@ -15,11 +15,11 @@ from wxauth.core import metrics
 from wxauth.core.clock import Clock
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
-from wxauth.core.settings import Settings
 from wxauth.events.models import DeliveryState
 from wxauth.events.sending import send
 from wxauth.events.webhook_queries import DeliveryOutcome, LeasedDelivery
 from wxauth.keys.keyring import KeyRing
+from wxauth.settings.settings import Settings
 from wxauth.tokens import PrivateKey, base64url, sign
 
 LOGOUT_TOKEN_TYPE: Final = "logout+jwt"  # noqa: S105 - a media type

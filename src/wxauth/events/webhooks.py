@@ -12,7 +12,6 @@ from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.sealing import Sealer, webhook_secret_context
 from wxauth.core.services import part
-from wxauth.core.terminal import WrongValue
 from wxauth.core.trail import Actor, EventType
 from wxauth.errors import NameTaken, NotFound
 from wxauth.events import webhook_queries
@@ -23,6 +22,7 @@ from wxauth.events.sending import Answer
 from wxauth.events.webhook_deliveries import Deliveries
 from wxauth.events.webhook_queries import new_webhook_secret, shown_secret
 from wxauth.outbound.urls import NameResolver, check_url
+from wxauth.terminal import WrongValue
 from wxauth.web.schemas import Page
 from wxauth_guard.errors import InvalidRequest
 

@@ -14,7 +14,6 @@ from wxauth.core.background import keep_doing
 from wxauth.core.clock import DatabaseClock, first_id_at
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
-from wxauth.core.settings import Settings
 from wxauth.events.webhook_queries import sweep_deliveries
 from wxauth.housekeeping import queries
 from wxauth.keys.queries import DELETE_RETIRED
@@ -24,6 +23,7 @@ from wxauth.login.records import Numbers
 from wxauth.phones.phones import Phones
 from wxauth.phones.queries import sweep_answers
 from wxauth.push.queries import sweep_messages
+from wxauth.settings.settings import Settings
 from wxauth.site_logins.doors import AUTHORIZATION_CODE_LASTS
 from wxauth.site_logins.granting import proved_after
 from wxauth.site_logins.queries import sweep_browser_logins, sweep_site_logins

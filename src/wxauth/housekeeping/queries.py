@@ -13,13 +13,13 @@ from uuid import UUID
 from sqlalchemy import Text
 from sqlmodel import Field, SQLModel
 
-from wxauth.core.addresses import TRUNCATED
 from wxauth.core.clock import first_id_at
 from wxauth.core.database import Database
 from wxauth.core.models import TIME
 from wxauth.core.statements import Nothing, Statement, fragment
 from wxauth.login.record_queries import OPEN_SESSIONS_FRAGMENT
 from wxauth.sessions.queries import DELETE_ENDED_SESSIONS, END, LAST_OF_PAGE, START, LastRow, end_replaced_sessions
+from wxauth.settings.addresses import TRUNCATED
 
 _REPLACING: Final = "replaced_sessions"
 _OVERLAP: Final = timedelta(seconds=60)

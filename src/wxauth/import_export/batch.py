@@ -13,13 +13,13 @@ from zoneinfo import ZoneInfo
 
 from wxauth.core.clock import new_id
 from wxauth.core.database import Transaction
-from wxauth.core.roles import STAFF_ROLES
 from wxauth.core.trail import OPERATOR, EventType, event, record_events
 from wxauth.core.users import PROFILE_FIELDS, UserStatus
 from wxauth.i18n import lazy_gettext as _
 from wxauth.import_export import queries
 from wxauth.import_export.lines import ATTRIBUTES, Fault, Line
 from wxauth.import_export.queries import ConsentsNoted, Found, GivenFields, HeldIdentity, Made, UserToImport
+from wxauth.settings.roles import STAFF_ROLES
 from wxauth.users.attributes import WrongAttributes, changed_names, patched
 from wxauth.users.status_queries import ADMIN, StatusAndRoles, StatusChange, change_status_and_roles
 

@@ -16,10 +16,10 @@ from typing import IO, Any, ClassVar, Final, NamedTuple
 from pydantic_core import from_json, to_json
 
 from wxauth.core.database import Database
-from wxauth.core.roles import ATTRIBUTE_NAME
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.import_export.lines import NOT_UTF8, Fault, Line, unwrapped
 from wxauth.import_export.queries import all_identities
+from wxauth.settings.roles import ATTRIBUTE_NAME
 from wxauth.users.attributes import typed_attribute
 
 MAX_LINE: Final = 8 * 1024

@@ -27,10 +27,10 @@ from pydantic import (
 from pydantic_core import ErrorDetails, from_json, to_json
 
 from wxauth.apps.registry import Apps
-from wxauth.core.settings import Settings
 from wxauth.core.users import PROFILE_FIELDS, UserStatus
 from wxauth.errors import UnknownApp
 from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.settings.settings import Settings
 from wxauth.users.attributes import AttributesPatch
 from wxauth.users.ids import LOOKS_LIKE, ExternalId, Openid, Unionid, printable
 from wxauth.users.phone_numbers import number_in

@@ -6,11 +6,11 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from wxauth.core.claims import Template
-from wxauth.core.settings import Settings
 from wxauth.core.token_claims import filled_claims
 from wxauth.core.users import ROLES_SCOPE, UserInSession
 from wxauth.keys.keyring import KeyRing
+from wxauth.settings.claims import Template
+from wxauth.settings.settings import Settings
 from wxauth.tokens import TokenIssuer
 from wxauth_guard.verifier import Verifier
 

@@ -19,7 +19,6 @@ from wxauth.core.logs import get_logger
 from wxauth.core.outages import outage_log
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, signing_key_context
 from wxauth.core.services import part
-from wxauth.core.settings import Settings
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.errors import NotFound, StorageUnavailable
 from wxauth.keys.models import (
@@ -37,6 +36,7 @@ from wxauth.keys.models import (
     without_key,
 )
 from wxauth.keys.queries import HAS_SITES, PUBLIC_HALF, PUBLISHED, lock_keys, store_keys
+from wxauth.settings.settings import Settings
 from wxauth.tokens import PrivateKey, SigningKey
 from wxauth_guard.claims import ALGORITHM
 from wxauth_guard.errors import KeysUnavailable

@@ -8,11 +8,11 @@ from ipaddress import IPv4Address, IPv6Network, ip_network
 from math import ceil
 from typing import Final, NamedTuple
 
-from wxauth.core.addresses import TRUNCATED, plain_address
 from wxauth.core.clock import Clock
 from wxauth.core.logs import get_logger
 from wxauth.errors import RateLimited
 from wxauth.limits.redis import RedisCounts, redis_reason
+from wxauth.settings.addresses import TRUNCATED, plain_address
 
 REDIS_TIMEOUT_SECONDS: Final = 0.2
 """The time that a request waits for Redis by default, in seconds."""

@@ -6,9 +6,9 @@ from contextlib import AsyncExitStack
 from typing import Any, Final
 from urllib.parse import unquote
 
-from wxauth.core.addresses import addresses_of
 from wxauth.core.logs import redact
-from wxauth.core.urls import split_hosts
+from wxauth.settings.addresses import addresses_of
+from wxauth.settings.urls import split_hosts
 
 _LONGEST_REASON: Final = 300
 _COUNT: Final = """

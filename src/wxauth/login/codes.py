@@ -6,21 +6,21 @@ from datetime import datetime
 from typing import Final
 
 from wxauth.apps.registry import Apps
-from wxauth.core.apps import App
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Histogram
-from wxauth.core.roles import MAX_ROLES
 from wxauth.core.sealing import Sealer, session_key_context
 from wxauth.core.services import part
-from wxauth.core.settings import Settings
 from wxauth.errors import AccountDisabled, AccountLeaving, SignUpClosed, SnapshotUser, WeChatMisconfigured, WrongPerson
 from wxauth.limits.rate_limits import RateLimiter
 from wxauth.login.login_queries import InitialFields, LoggedIn, Login, record_login
 from wxauth.login.sign_up_hook import SignUpHook
 from wxauth.session_keys.queries import KEEP_KEY
 from wxauth.sessions.devices import Device
+from wxauth.settings.apps import App
+from wxauth.settings.roles import MAX_ROLES
+from wxauth.settings.settings import Settings
 from wxauth.users.callers import Caller
 from wxauth.web.answers import CODE_FAILURES, Failure
 from wxauth.wechat.client import WeChat, WeChatIdentity, report_misconfigured

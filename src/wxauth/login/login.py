@@ -10,12 +10,10 @@ from typing_extensions import TypedDict
 
 from wxauth import errors
 from wxauth.apps.registry import Apps
-from wxauth.core.apps import App
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
-from wxauth.core.settings import Settings
 from wxauth.core.users import UserInSession
 from wxauth.keys.issuer import Issuer, TokenSession
 from wxauth.login.codes import CodeLogins
@@ -30,6 +28,8 @@ from wxauth.sessions.refresh_queries import (
     rotate_refresh_token,
     session_lifetimes,
 )
+from wxauth.settings.apps import App
+from wxauth.settings.settings import Settings
 from wxauth.users.consent_queries import give_consents, missing_from
 from wxauth.users.schemas import AVATAR_URLS, NICKNAMES, AvatarUrl, Nickname, UserAnswer, is_own_picture, user_answer
 from wxauth.web.schemas import Lenient, ShownSessionId, body_like

@@ -19,12 +19,12 @@ from typing import Final
 from uuid import UUID, uuid4
 
 from wxauth.core import metrics
-from wxauth.core.addresses import TRUNCATED
-from wxauth.core.apps import APP_ID
 from wxauth.core.background import WriteBuffer
 from wxauth.core.clock import new_id
 from wxauth.core.services import part
 from wxauth.login import record_queries
+from wxauth.settings.addresses import TRUNCATED
+from wxauth.settings.apps import APP_ID
 from wxauth_guard.errors import WxAuthError
 
 NUMBERS_STORE_SECONDS: Final = 5.0

@@ -11,21 +11,21 @@ import httpx
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from wxauth.core.addresses import TRUNCATED
-from wxauth.core.apps import App
 from wxauth.core.clock import Clock, new_id
 from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Histogram
-from wxauth.core.roles import STAFF_ROLES, Role
-from wxauth.core.secrets import webhook_secret_bytes
 from wxauth.core.services import part
-from wxauth.core.settings import Settings
-from wxauth.core.terminal import TextError
 from wxauth.errors import SignUpRefused, SignUpUnavailable
 from wxauth.i18n import lazy_gettext as _
 from wxauth.login.login_queries import InitialFields
 from wxauth.outbound.receivers import USER_AGENT, signed_headers
 from wxauth.outbound.transport import ANSWER
+from wxauth.settings.addresses import TRUNCATED
+from wxauth.settings.apps import App
+from wxauth.settings.roles import STAFF_ROLES, Role
+from wxauth.settings.secrets import webhook_secret_bytes
+from wxauth.settings.settings import Settings
+from wxauth.terminal import TextError
 from wxauth.texts import read_loosely
 from wxauth.users.attributes import AttributesPatch, patched
 from wxauth.users.ids import ExternalId

@@ -12,13 +12,13 @@ from wxauth.clients.clients import is_local, is_registered, origin_of, origin_sh
 from wxauth.clients.models import Client
 from wxauth.clients.oauth_errors import OAuthError
 from wxauth.clients.oauth_requests import Parameters
-from wxauth.core.apps import App
-from wxauth.core.resources import host_of
 from wxauth.core.users import UserFields
 from wxauth.errors import NotFound, RateLimited, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
 from wxauth.login_pages.rendering import LOGIN, Link, Rendering, redirect_source, redirect_to, site_source
 from wxauth.login_pages.texts import TEXTS
+from wxauth.settings.apps import App
+from wxauth.settings.resources import host_of
 from wxauth.site_logins.authorize import AUTHORIZE_PATH, Onward, PressesUsedUp, SentBack, SiteRequest, StartedScan
 from wxauth.site_logins.doors import SCAN_LASTS, Door
 from wxauth.site_logins.granting import PageState

@@ -17,13 +17,13 @@ from uuid import UUID
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Counter
-from wxauth.core.roles import MAX_ROLES, STAFF_ROLES
 from wxauth.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.errors import LastAdmin, MergeRefused, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
 from wxauth.merging import merging_queries as queries
 from wxauth.merging.merging_queries import Facts
 from wxauth.sessions.queries import EndReason, end_logins_in_browsers
+from wxauth.settings.roles import MAX_ROLES, STAFF_ROLES
 from wxauth.users.attributes import add_missing_attributes
 from wxauth.users.erasure_queries import cancel_leaving, check_may_enter
 from wxauth.users.status_queries import (

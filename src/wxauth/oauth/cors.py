@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from wxauth.clients.clients import is_registered, origin_of
 from wxauth.clients.queries import PUBLIC_REDIRECT_URIS
 from wxauth.core.database import Database
-from wxauth.core.settings import Settings
 from wxauth.errors import StorageUnavailable
+from wxauth.settings.settings import Settings
 from wxauth_guard.jwks import METADATA_PATH
 
 CORS_PATHS: Final = frozenset(

@@ -15,12 +15,12 @@ from wxauth.clients.id_tokens import PROTOCOL_CLAIMS
 from wxauth.clients.models import CLAIMS, OPENID_SCOPE, SITE_SCOPE_NAMES, claims_of
 from wxauth.clients.oauth_errors import OAuthError, answering_clients, invalid_client
 from wxauth.clients.oauth_requests import BROWSER, SiteCredentials, form_of, form_parameters, is_form
-from wxauth.core.addresses import plain_address
-from wxauth.core.resources import Resource
 from wxauth.i18n import languages, lazy_gettext as _
 from wxauth.keys.models import JWKS_MAX_AGE
 from wxauth.login.login import EXAMPLE_JWT
 from wxauth.oauth.site_tokens import DEVICE_CODE, GRANT_TYPES, SiteTokens
+from wxauth.settings.addresses import plain_address
+from wxauth.settings.resources import Resource
 from wxauth.site_logins import authorize
 from wxauth.site_logins.doors import SCAN_LASTS
 from wxauth.site_logins.models import RequestFields

@@ -17,7 +17,6 @@ from wxauth.core.clock import Clock, new_id
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
-from wxauth.core.settings import Settings
 from wxauth.core.trail import SYSTEM
 from wxauth.core.users import UserInSession
 from wxauth.keys.issuer import Issuer, ResourceVerifier, TokenSession
@@ -33,6 +32,7 @@ from wxauth.sessions.refresh_queries import (
     rotate_refresh_token_of_website,
     session_lifetimes,
 )
+from wxauth.settings.settings import Settings
 from wxauth.site_logins import queries
 from wxauth.site_logins.doors import BY_WECHATS_PAGE, REPEATED_WITHIN, count_redeemed
 from wxauth.site_logins.granting import Granting, is_good, lock_with_person

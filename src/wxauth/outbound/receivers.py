@@ -12,11 +12,11 @@ from typing import Final
 import httpx
 
 from wxauth import __version__
-from wxauth.core.addresses import Scheme, is_refused
 from wxauth.i18n import lazy_gettext as _
 from wxauth.outbound.connection import Origin, Proxy, Refused, SocketAddress
 from wxauth.outbound.transport import HttpTransport
 from wxauth.outbound.urls import NameResolver
+from wxauth.settings.addresses import Scheme, is_refused
 
 CONNECT_TIMEOUT_SECONDS: Final = 8.0
 KEEPALIVE_SECONDS: Final = 4.0

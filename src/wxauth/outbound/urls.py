@@ -9,10 +9,10 @@ from threading import Thread
 from typing import Final
 from urllib.parse import urlsplit
 
-from wxauth.core.addresses import Scheme, is_refused, numeric_addresses_of
 from wxauth.core.background import once
-from wxauth.core.terminal import WrongValue
 from wxauth.i18n import lazy_gettext as _
+from wxauth.settings.addresses import Scheme, is_refused, numeric_addresses_of
+from wxauth.terminal import WrongValue
 from wxauth_guard.texts import is_http_url
 
 RESOLVE_TIMEOUT_SECONDS: Final = 5.0

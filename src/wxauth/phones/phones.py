@@ -17,19 +17,19 @@ from pydantic_core import from_json, to_json
 
 from wxauth import errors
 from wxauth.apps.registry import Apps
-from wxauth.core.apps import App
 from wxauth.core.background import Retries, cancel
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, phone_answer_context
 from wxauth.core.services import part
-from wxauth.core.settings import Settings
 from wxauth.core.trail import Actor
 from wxauth.core.users import UserInSession
 from wxauth.limits.concurrency import RETRY_AFTER, Concurrency, Places
 from wxauth.limits.queries import PHONE_CODES
 from wxauth.phones import queries
+from wxauth.settings.apps import App
+from wxauth.settings.settings import Settings
 from wxauth.users.admin import locked_remaining
 from wxauth.users.callers import Caller, locked_caller
 from wxauth.users.user_queries import remove_phone

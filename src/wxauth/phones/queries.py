@@ -10,12 +10,12 @@ from uuid import UUID
 import asyncpg
 
 from wxauth.core.database import Database, Reseal, Sweep, Transaction
-from wxauth.core.setting_types import PhonePolicy
 from wxauth.core.statements import Nothing, Statement
 from wxauth.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
 from wxauth.errors import StorageUnavailable
 from wxauth.merging.merging import Merged, link_by_phone
+from wxauth.settings.types import PhonePolicy
 from wxauth.users.status_queries import lock_status_and_roles_of
 from wxauth.users.user_queries import USER_OF, lock_user_of
 

@@ -21,13 +21,13 @@ from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
-from wxauth.core.settings import Settings
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import UserInSession
 from wxauth.limits.concurrency import Places
 from wxauth.limits.queries import PICTURES
 from wxauth.pictures import queries
 from wxauth.pictures.thumbnails import NO_PICTURE, UnusablePicture, check_file, thumbnail_of
+from wxauth.settings.settings import Settings
 from wxauth.users.schemas import AVATARS_PATH
 from wxauth_guard.errors import InvalidRequest, InvalidToken
 

@@ -8,7 +8,6 @@ from typing import Final
 
 import httpx
 
-from wxauth.core.apps import App
 from wxauth.core.metrics import Histogram
 from wxauth.core.services import part
 from wxauth.errors import PushNotForwarded
@@ -16,6 +15,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.outbound.connection import HttpAnswer
 from wxauth.outbound.receivers import USER_AGENT
 from wxauth.outbound.transport import ANSWER
+from wxauth.settings.apps import App
 
 AT_ONCE: Final = 64
 """The largest number of messages of one app that a process forwards at the same time."""

@@ -10,7 +10,6 @@ from typing import Any, Final, Literal, TypeVar
 from uuid import UUID
 
 from wxauth.apps.registry import Apps
-from wxauth.core.apps import App
 from wxauth.core.background import Background, Retries
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database, Transaction
@@ -23,6 +22,7 @@ from wxauth.merging.merging_queries import IS_JOINED
 from wxauth.merging.splitting_queries import erase_identities, erase_identity
 from wxauth.push.forwarding import PushAnswer, PushForwarding, PushRequest
 from wxauth.push.queries import MESSAGES_KEPT, REMEMBER_MESSAGE, claim_signature
+from wxauth.settings.apps import App
 from wxauth.users.erasure_queries import erase_user, leave_later
 from wxauth.users.status_queries import lock_status_and_roles
 from wxauth.users.user_queries import DELETE_PHONE_ANSWERS, clear_fields, lock_user_of

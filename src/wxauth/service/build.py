@@ -21,7 +21,6 @@ from wxauth.core.database import DEADLINES, Database, Deadlines
 from wxauth.core.logs import get_logger, message_of
 from wxauth.core.sealing import Sealer
 from wxauth.core.services import Parts, Services
-from wxauth.core.settings import InvalidSettings, Settings
 from wxauth.events import logout_tokens, webhook_deliveries
 from wxauth.events.logout_tokens import BackchannelLogouts
 from wxauth.events.webhook_deliveries import Deliveries
@@ -45,6 +44,7 @@ from wxauth.service.metrics import PrometheusMetrics
 from wxauth.service.probes import PROXY_NOTICE_SECONDS, Readiness
 from wxauth.service.tracing import Tracing
 from wxauth.sessions.refresh_queries import RefreshTokens
+from wxauth.settings.settings import InvalidSettings, Settings
 from wxauth.site_logins.authorize import ScanLimits
 from wxauth.site_logins.secrets import UserCodes
 from wxauth.users.staff_queries import StaffReads

@@ -25,8 +25,6 @@ from wxauth.core.logs import get_logger
 from wxauth.core.outages import DatabaseUrlRefused, outage_log, reason_of
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.core.services import Services
-from wxauth.core.settings import InvalidSettings
-from wxauth.core.terminal import localized
 from wxauth.errors import StorageUnavailable
 from wxauth.events.webhook_deliveries import Deliveries, keep_placing
 from wxauth.housekeeping.housekeeping import keep_house
@@ -35,6 +33,8 @@ from wxauth.keys.keyring import KeyRing
 from wxauth.login.records import Numbers, Refusals
 from wxauth.service import probes
 from wxauth.service.leaving import heed_signals
+from wxauth.settings.settings import InvalidSettings
+from wxauth.terminal import localized
 from wxauth.users.staff_queries import StaffReads
 
 _CHECK_PAUSE_SECONDS: Final = 1.0

@@ -27,12 +27,12 @@ from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.metrics import DECLARED, OUR_FAULTS, REGISTRY
 from wxauth.core.services import part
-from wxauth.core.terminal import os_reason
 from wxauth.errors import StorageUnavailable
 from wxauth.housekeeping.queries import STATISTICS, Statistics
 from wxauth.i18n import lazy_gettext as _
 from wxauth.login.routes import LOGINS, OUTCOMES
 from wxauth.service.server import COUNTS, COUNTS_PREFIX
+from wxauth.terminal import os_reason
 from wxauth.web.dependencies import provide
 from wxauth.web.direct import Router
 from wxauth.web.edge import REQUESTS

@@ -20,9 +20,9 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from wxauth.core.logs import configure_logging, get_logger
-from wxauth.core.settings import PREFIX, InvalidSettings, Settings, load_settings, unknown_names
-from wxauth.core.terminal import os_reason
 from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.settings.settings import PREFIX, InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.terminal import os_reason
 
 APP: Final = "wxauth.asgi:create_app"
 """The import path of the app.

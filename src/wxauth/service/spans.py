@@ -27,11 +27,11 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wxauth import __version__
-from wxauth.core.apps import App
 from wxauth.core.batching import Batches
 from wxauth.core.database import Database, Deadlines, Transaction
 from wxauth.core.logs import trace_id
 from wxauth.service.tracing import Tracing
+from wxauth.settings.apps import App
 from wxauth.web.edge import FIRST_FAULT, PROBLEM_KEY, STATUS_KEY
 from wxauth.wechat.client import WeChat
 from wxauth.wechat.errcodes import Api

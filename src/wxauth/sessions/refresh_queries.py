@@ -16,12 +16,12 @@ from uuid import UUID
 from wxauth.core.batching import Batched
 from wxauth.core.database import Database
 from wxauth.core.sealing import derive_key
-from wxauth.core.settings import Settings
 from wxauth.core.statements import Statement
 from wxauth.core.trail import SYSTEM, Actor
 from wxauth.core.users import USER, UserInSession
 from wxauth.errors import StorageUnavailable
 from wxauth.sessions.queries import NO_ADDRESS, EndReason, end_session
+from wxauth.settings.settings import Settings
 
 _ID_BYTES = 16
 _GENERATION_BYTES = 4

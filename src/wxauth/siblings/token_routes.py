@@ -15,13 +15,13 @@ from typing_extensions import TypedDict
 
 from wxauth.clients.oauth_requests import form_parameters
 from wxauth.clients.service_clients import IntrospectingClientDep, form_values
-from wxauth.core.claims import RESERVED_CLAIMS
 from wxauth.core.database import Database
-from wxauth.core.resources import find_resource
 from wxauth.errors import PayloadTooLarge
 from wxauth.i18n import lazy_gettext as _
 from wxauth.keys.issuer import ResourceVerifier
 from wxauth.sessions.queries import READ_USER_IN_SESSION
+from wxauth.settings.claims import RESERVED_CLAIMS
+from wxauth.settings.resources import find_resource
 from wxauth.siblings.any_request import RESOURCE, ROLE, VERIFY_PATH
 from wxauth.users.callers import Caller, any_caller_of, sees_roles, verified
 from wxauth.web import schemas

@@ -18,13 +18,11 @@ from wxauth.clients.clients import find_site
 from wxauth.clients.id_tokens import IdTokens
 from wxauth.clients.models import Client
 from wxauth.clients.oauth_requests import Parameters
-from wxauth.core.apps import AppKind
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.sealing import FORM_POST_CONTEXT, CannotOpen, Sealer
 from wxauth.core.services import part
-from wxauth.core.settings import Settings
 from wxauth.core.users import UserInSession
 from wxauth.errors import NotFound, WrongAppKind
 from wxauth.keys.keyring import KeyRing
@@ -33,6 +31,8 @@ from wxauth.login.codes import Proofs
 from wxauth.login.records import Numbers
 from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import OPENED_AT
+from wxauth.settings.apps import AppKind
+from wxauth.settings.settings import Settings
 from wxauth.site_logins.authorize import (
     AUTHORIZE_PATH,
     CONSENT_REQUIRED,

@@ -22,12 +22,12 @@ from wxauth.clients.oauth_requests import Parameters, refuse_repeated
 from wxauth.core.clock import Clock, new_id
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
-from wxauth.core.resources import host_of
 from wxauth.core.services import part
-from wxauth.core.settings import Settings
 from wxauth.errors import RateLimited, StorageUnavailable
 from wxauth.limits.rate_limits import RateLimiter
 from wxauth.sessions.devices import Device
+from wxauth.settings.resources import host_of
+from wxauth.settings.settings import Settings
 from wxauth.site_logins import doors, queries
 from wxauth.site_logins.doors import Door
 from wxauth.site_logins.models import RequestFields, SiteLoginFields

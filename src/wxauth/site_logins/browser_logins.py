@@ -13,9 +13,9 @@ from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
-from wxauth.core.settings import Settings
 from wxauth.errors import NotFound, RateLimited
 from wxauth.limits.concurrency import Concurrency
+from wxauth.settings.settings import Settings
 from wxauth.site_logins import queries
 from wxauth.site_logins.authorize import (
     AUTHORIZE_PATH,

@@ -14,16 +14,16 @@ from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from wxauth.apps.registry import Apps
-from wxauth.core.apps import App
 from wxauth.core.background import once
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.sealing import Sealer, link_number_context
 from wxauth.core.services import part
-from wxauth.core.settings import Settings
 from wxauth.errors import NotFound, WeChatError
 from wxauth.sessions.devices import Device
+from wxauth.settings.apps import App
+from wxauth.settings.settings import Settings
 from wxauth.site_logins import queries
 from wxauth.site_logins.authorize import Browser, Onward, ScanLimits, SentBack, new_press
 from wxauth.site_logins.doors import (

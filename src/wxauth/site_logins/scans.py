@@ -17,23 +17,23 @@ from wxauth import errors
 from wxauth.apps.registry import Apps
 from wxauth.clients.clients import is_local, origin_shown
 from wxauth.clients.queries import LOGO
-from wxauth.core.addresses import NEARBY
-from wxauth.core.apps import App
 from wxauth.core.background import once
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
-from wxauth.core.resources import Resource, host_of
-from wxauth.core.roles import STAFF_ROLES
 from wxauth.core.sealing import Sealer, link_number_context
 from wxauth.core.services import part
-from wxauth.core.settings import Settings
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import UserInSession
 from wxauth.limits.queries import USER_CODES
 from wxauth.login.codes import Proofs
 from wxauth.sessions.devices import describe_device
 from wxauth.sessions.queries import USER_OF_SESSION
+from wxauth.settings.addresses import NEARBY
+from wxauth.settings.apps import App
+from wxauth.settings.resources import Resource, host_of
+from wxauth.settings.roles import STAFF_ROLES
+from wxauth.settings.settings import Settings
 from wxauth.site_logins import doors, queries
 from wxauth.site_logins.authorize import ScanLimits, is_web_view
 from wxauth.site_logins.doors import Door, DoorOutcome

@@ -15,18 +15,18 @@ from urllib.parse import urlencode
 
 from wxauth.apps.registry import Apps
 from wxauth.clients.models import Client
-from wxauth.core.apps import App
 from wxauth.core.background import Background
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
-from wxauth.core.roles import STAFF_ROLES
 from wxauth.core.services import part
-from wxauth.core.settings import Settings
 from wxauth.errors import CodeUsed, InvalidCode, NotFound, SnapshotUser, StorageUnavailable, UnknownApp
 from wxauth.login.codes import CodeLogins, LacksUnionid
 from wxauth.login.records import Numbers
 from wxauth.sessions.devices import Device
+from wxauth.settings.apps import App
+from wxauth.settings.roles import STAFF_ROLES
+from wxauth.settings.settings import Settings
 from wxauth.site_logins import queries
 from wxauth.site_logins.authorize import AUTHORIZE_PATH, Browser, Onward, ScanLimits, SentBack, new_press, sent_back
 from wxauth.site_logins.doors import AMR, DOORS, OUTCOME_KEPT, VISIT_LASTS, Door, DoorOutcome

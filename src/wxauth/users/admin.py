@@ -10,13 +10,13 @@ from uuid import UUID
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.outages import CONFLICTS
-from wxauth.core.roles import MAX_ROLES
-from wxauth.core.terminal import TextError
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import UserStatus
 from wxauth.errors import ExternalIdTaken, LoginTooOld, NotFound, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
 from wxauth.sessions.queries import OPEN_SESSIONS, PAST_SESSIONS, EndReason, end_session_of, end_sessions
+from wxauth.settings.roles import MAX_ROLES
+from wxauth.terminal import TextError
 from wxauth.users import erasure_queries, user_queries
 from wxauth.users.attributes import Attributes, WrongAttributes, patch_attributes
 from wxauth.users.consent_queries import NEWEST_CONSENTS

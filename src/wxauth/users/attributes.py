@@ -13,10 +13,10 @@ from pydantic import AfterValidator, ConfigDict, Field, RootModel
 from pydantic_core import from_json, to_json
 
 from wxauth.core.database import Transaction
-from wxauth.core.roles import ATTRIBUTE_NAME
-from wxauth.core.terminal import WrongValue
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.i18n import lazy_gettext as _
+from wxauth.settings.roles import ATTRIBUTE_NAME
+from wxauth.terminal import WrongValue
 from wxauth.users.user_queries import WRITE_ATTRIBUTES, read_attributes
 
 MAX_BYTES: Final = 2048

@@ -11,15 +11,15 @@ from uuid import UUID
 from fastapi import Depends
 from starlette.requests import HTTPConnection, Request
 
-from wxauth.core.addresses import plain_address
 from wxauth.core.database import Database, Transaction
-from wxauth.core.roles import STAFF_ROLES
 from wxauth.core.trail import Actor
 from wxauth.core.users import ROLES_SCOPE, UserInSession
 from wxauth.errors import LoginTooOld, RateLimited
 from wxauth.limits.concurrency import Concurrency
 from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import OPENED_AT, READ_USER_IN_SESSION
+from wxauth.settings.addresses import plain_address
+from wxauth.settings.roles import STAFF_ROLES
 from wxauth.users.status_queries import ADMIN, UserIsGone, locked_user
 from wxauth.web.answers import BEARER, GUARDED, Entails
 from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide

@@ -19,12 +19,12 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from wxauth.core.apps import AppKind
-from wxauth.core.roles import MAX_ROLES, Role
-from wxauth.core.settings import Settings
 from wxauth.core.users import UserFields, UserInSession, UserStatus
 from wxauth.errors import NICKNAME_REFUSED
 from wxauth.sessions.queries import OpenSession, PastSession
+from wxauth.settings.apps import AppKind
+from wxauth.settings.roles import MAX_ROLES, Role
+from wxauth.settings.settings import Settings
 from wxauth.texts import clean_text
 from wxauth.users.attributes import AttributesPatch, ShownAttributes
 from wxauth.users.consent_queries import ConsentRow, missing_from

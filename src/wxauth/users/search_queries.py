@@ -15,9 +15,9 @@ from typing_extensions import TypedDict
 
 from wxauth.core.clock import LAST_ID
 from wxauth.core.database import Database
-from wxauth.core.roles import Role
 from wxauth.core.statements import Statement
 from wxauth.core.users import USER, UserFields, UserStatus
+from wxauth.settings.roles import Role
 from wxauth.users.phone_numbers import is_number, possible_numbers
 from wxauth.users.status_queries import ADMIN
 from wxauth.web.schemas import TEXT, OrEmpty, Page, PageQuery, RowWithId, StoredText, cursor_at

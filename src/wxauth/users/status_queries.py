@@ -16,13 +16,13 @@ from sqlmodel import SQLModel
 
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
-from wxauth.core.roles import STAFF_ROLES
 from wxauth.core.statements import Nothing, Statement, columns_of
 from wxauth.core.trail import SYSTEM, Actor, EventType, event, record_events
 from wxauth.core.users import IS_ADMINISTRATOR
 from wxauth.errors import LastAdmin, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
 from wxauth.sessions.queries import END_CONSOLES, EndReason, end_by, end_logins_in_browsers, end_sessions
+from wxauth.settings.roles import STAFF_ROLES
 
 
 class LockedUser(SQLModel):

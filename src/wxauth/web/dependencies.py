@@ -19,7 +19,7 @@ from starlette.requests import HTTPConnection, Request
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.services import Services
-from wxauth.core.settings import Settings
+from wxauth.settings.settings import Settings
 from wxauth.web.answers import Entails
 from wxauth_guard.verifier import Verifier
 

@@ -22,9 +22,9 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
-from wxauth.core.settings import Settings
 from wxauth.errors import PayloadTooLarge
 from wxauth.i18n import Text
+from wxauth.settings.settings import Settings
 from wxauth.web.answers import Entails, Failure, example_of, failures_of
 from wxauth.web.dependencies import Argument, Plan, entailed_by, metadata_of, services_of
 from wxauth.web.edge import CONTROL_CHARACTERS

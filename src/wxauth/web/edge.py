@@ -20,8 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wxauth.core.logs import get_logger, message_of, redact, request_id, trace_id
 from wxauth.core.metrics import Counter, Histogram
-from wxauth.core.settings import InvalidSettings
 from wxauth.errors import InternalError, PayloadTooLarge, WeChatMisconfigured
+from wxauth.settings.settings import InvalidSettings
 from wxauth_guard.errors import InvalidRequest, WxAuthError
 from wxauth_guard.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
 

@@ -13,8 +13,8 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from wxauth.core.addresses import plain_address
 from wxauth.core.logs import get_logger
+from wxauth.settings.addresses import plain_address
 
 log = get_logger()
 

@@ -32,8 +32,8 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticUseDefault, from_json
 
-from wxauth.core.terminal import WrongValue
 from wxauth.i18n import Text
+from wxauth.terminal import WrongValue
 from wxauth.texts import read_loosely
 from wxauth_guard.errors import FieldError, InvalidRequest
 

@@ -10,10 +10,10 @@ from urllib.parse import quote, urlencode
 
 from pydantic_core import to_json
 
-from wxauth.core.apps import App
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
 from wxauth.errors import SessionKeyExpired, WeChatBadResponse, WeChatError, WeChatTimeout
+from wxauth.settings.apps import App
 from wxauth.wechat.client import PICTURE, WeChat
 from wxauth.wechat.errcodes import SESSION_KEY_GONE, WECHAT_TOKEN_REFUSED, Api
 from wxauth.wechat.received import CodePicture

@@ -14,12 +14,12 @@ from urllib.parse import quote
 import httpx
 
 from wxauth import errors
-from wxauth.core.apps import App
 from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Counter
-from wxauth.core.settings import Settings
 from wxauth.i18n import lazy_gettext as _
 from wxauth.outbound.transport import ANSWER, HttpTransport
+from wxauth.settings.apps import App
+from wxauth.settings.settings import Settings
 from wxauth.web.edge import REFUSED
 from wxauth.wechat.errcodes import FAULTS_OF_WECHAT, SYSTEM_BUSY, Api, errcode_label, errcode_of
 from wxauth.wechat.received import can_name_a_person, is_id, is_placeholder, read_json

@@ -35,8 +35,8 @@ from defusedxml.ElementTree import iterparse
 from pydantic import SecretStr
 from pydantic_core import from_json, to_json
 
-from wxauth.core.apps import App, AppKind
 from wxauth.errors import InvalidSignature, WeChatBadResponse
+from wxauth.settings.apps import App, AppKind
 from wxauth.texts import read_loosely
 from wxauth_guard.errors import FieldError, InvalidRequest
 

@@ -17,12 +17,12 @@ from typing import Any, Final
 from pydantic import SecretStr
 from pydantic_core import to_json
 
-from wxauth.core.apps import App
 from wxauth.core.background import begun, cancel, once
 from wxauth.core.clock import Clock
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
 from wxauth.errors import WeChatBadResponse, WeChatError
+from wxauth.settings.apps import App
 from wxauth.wechat.client import WeChat
 from wxauth.wechat.errcodes import DAILY_QUOTA, Api
 

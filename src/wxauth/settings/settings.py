@@ -14,13 +14,13 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from wxauth.core import addresses, secrets, setting_types as types, urls
-from wxauth.core.apps import App, AppId, AppList, SignUp, SignUpRoles
-from wxauth.core.claims import Claims, JsonClaims
-from wxauth.core.env_file import EnvLine, read_env_file
-from wxauth.core.resources import Resource, Resources, check_distinct
-from wxauth.core.terminal import TextError, WrongValue, os_reason, rule_of
 from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.settings import addresses, secrets, types, urls
+from wxauth.settings.apps import App, AppId, AppList, SignUp, SignUpRoles
+from wxauth.settings.claims import Claims, JsonClaims
+from wxauth.settings.env_file import EnvLine, read_env_file
+from wxauth.settings.resources import Resource, Resources, check_distinct
+from wxauth.terminal import TextError, WrongValue, os_reason, rule_of
 
 PREFIX: Final = "WXAUTH_"
 ENV_FILE: Final = Path(".env")

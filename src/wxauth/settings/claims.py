@@ -6,10 +6,10 @@ from typing import Annotated, Any, Final
 
 from pydantic_core import to_json
 
-from wxauth.core.roles import ATTRIBUTE_NAME
-from wxauth.core.setting_types import checked, json_like
-from wxauth.core.terminal import WrongValue
 from wxauth.i18n import lazy_gettext as _
+from wxauth.settings.roles import ATTRIBUTE_NAME
+from wxauth.settings.types import checked, json_like
+from wxauth.terminal import WrongValue
 from wxauth_guard.texts import has_too_many_containers
 
 RESERVED_CLAIMS: Final = frozenset(

@@ -12,9 +12,9 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import AfterValidator
 
-from wxauth.core.setting_types import CommaList
-from wxauth.core.terminal import WrongValue
 from wxauth.i18n import lazy_gettext as _
+from wxauth.settings.types import CommaList
+from wxauth.terminal import WrongValue
 
 IpAddress = IPv4Address | IPv6Address
 IpNetwork = IPv4Network | IPv6Network

@@ -9,8 +9,8 @@ from typing import Annotated, Final, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_core import PydanticUseDefault, from_json
 
-from wxauth.core.terminal import WrongValue
 from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.terminal import WrongValue
 
 T = TypeVar("T")
 

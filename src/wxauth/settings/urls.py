@@ -9,10 +9,10 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from pydantic import AfterValidator, SecretStr
 
-from wxauth.core.addresses import is_refused, numeric_addresses_of
-from wxauth.core.setting_types import CommaList, checked, form
-from wxauth.core.terminal import WrongValue
 from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.settings.addresses import is_refused, numeric_addresses_of
+from wxauth.settings.types import CommaList, checked, form
+from wxauth.terminal import WrongValue
 from wxauth_guard.texts import is_http_url, is_secure
 
 OWN_NAMES: Final = frozenset({"v1", "d", "docs", "openapi.json", "livez", "readyz", "metrics", "admin"})

@@ -8,8 +8,8 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator
 
-from wxauth.core.terminal import WrongValue
 from wxauth.i18n import lazy_gettext as _
+from wxauth.terminal import WrongValue
 
 _MAX_LOGO_BYTES: Final = 32 * 1024
 _MAX_LOGO_SIDE: Final = 1024

@@ -9,9 +9,9 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from wxauth.core.setting_types import json_like
-from wxauth.core.terminal import WrongValue
 from wxauth.i18n import lazy_gettext as _
+from wxauth.settings.types import json_like
+from wxauth.terminal import WrongValue
 from wxauth.texts import clean_text
 from wxauth_guard.texts import is_http_url, is_secure
 

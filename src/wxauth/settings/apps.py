@@ -14,14 +14,14 @@ from pydantic import (
     field_validator,
 )
 
-from wxauth.core.claims import Claims
-from wxauth.core.logos import Logo
-from wxauth.core.roles import MAX_ROLES, ROLE, STAFF_ROLES
-from wxauth.core.secrets import AppSecret, PushAesKey, PushToken
-from wxauth.core.setting_types import Lower, OrNone, json_like
-from wxauth.core.terminal import WrongValue
-from wxauth.core.urls import HookUrl, HostName
 from wxauth.i18n import lazy_gettext as _
+from wxauth.settings.claims import Claims
+from wxauth.settings.logos import Logo
+from wxauth.settings.roles import MAX_ROLES, ROLE, STAFF_ROLES
+from wxauth.settings.secrets import AppSecret, PushAesKey, PushToken
+from wxauth.settings.types import Lower, OrNone, json_like
+from wxauth.settings.urls import HookUrl, HostName
+from wxauth.terminal import WrongValue
 
 
 def _check_sign_up_roles(value: tuple[str, ...]) -> tuple[str, ...]:

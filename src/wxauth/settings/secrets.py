@@ -6,9 +6,9 @@ from typing import Annotated, Final
 
 from pydantic import Field, SecretStr
 
-from wxauth.core.setting_types import checked, form
-from wxauth.core.terminal import WrongValue
 from wxauth.i18n import lazy_gettext as _
+from wxauth.settings.types import checked, form
+from wxauth.terminal import WrongValue
 
 _SECRET_KEY_BYTES: Final = 32
 
