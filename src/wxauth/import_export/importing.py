@@ -22,6 +22,7 @@ from pydantic_core import from_json, to_json
 from wxauth.apps.registry import Apps
 from wxauth.core.database import Transaction
 from wxauth.core.outages import CONFLICTS, is_refusal
+from wxauth.core.retrying import ChangedMeanwhile, TooManyChanges, retrying
 from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
 from wxauth.import_export.batch import AdministratorEnds, Batch, LineOutcome, LineRefused, Options
@@ -35,7 +36,6 @@ BATCH: Final = 1000
 
 USUAL_OPENID: Final = 28
 """The number of characters of WeChat's openids today, which WeChat does not guarantee."""
-_ATTEMPTS: Final = 3
 _PAUSES: Final = (1, 2, 4, 8, 15, *[30] * 19)
 """The seconds before each retry of a batch. They are ten minutes in all, longer than a failover or a restart."""
 
@@ -212,39 +212,49 @@ def _read(given: NumberedLine, parts: Mapping[type, Any], options: Options) -> t
 async def _import_batch(
     services: Services, lines: Sequence[tuple[int, Line]], kept: MadeOnDisk, options: Options
 ) -> list[LineOutcome | LineRefused]:
-    """Import a batch, and return the result of each line. It is retried if logins of the same users write first."""
+    """Import a batch, and return the result of each line. It is halved if logins of the same users write first."""
+    try:
+        return await _import_whole(services, lines, kept, options)
+    except TooManyChanges:
+        if len(lines) == 1:
+            raise
+    # A smaller batch takes less time, in which fewer logins can write first.
+    middle = len(lines) // 2
+    first = await _import_batch(services, lines[:middle], kept, options)
+    return [*first, *await _import_batch(services, lines[middle:], kept, options)]
+
+
+@retrying(3, failure="too many changes to these users at once", conflicts=CONFLICTS)
+async def _import_whole(
+    services: Services,
+    lines: Sequence[tuple[int, Line]],
+    kept: MadeOnDisk,
+    options: Options,
+    *,
+    with_administrators: bool = False,
+) -> list[LineOutcome | LineRefused]:
+    """Import a batch in one transaction. If a line would remove an administrator, begin again with all of them locked.
+
+    Raises: TooManyChanges.
+    """
     wanted = _wanted([line for _, line in lines])
-    conflict: BaseException | None = None
-    with_administrators = False
-    for _ in range(_ATTEMPTS):
-        if not options.dry_run:  # what remains of erased ids must not become part of a new user
-            await erase_rest(services.database, wanted.ids)
-        try:
-            async with services.database.begin(replan=True) as transaction:
-                batch = await _find(
-                    transaction, wanted, kept, options, with_administrators=with_administrators, now=services.clock()
-                )
-                if batch is None:
-                    continue
-                outcomes = [_outcome(batch, number, line) for number, line in lines]
-                settled = [] if options.dry_run else await batch.store(transaction)
-        except AdministratorEnds:
-            with_administrators = True
-            continue
-        except CONFLICTS as exc:
-            conflict = exc
-            continue
-        # This is done after the last attempt, so that the changes are stored once.
-        made = batch.made
-        kept.keep(made if options.dry_run else Made(given=made.given, first_lines=made.first_lines))
-        for one in settled:
-            one.report()
-        return outcomes
-    if len(lines) > 1:  # a smaller batch takes less time, in which fewer logins can write first
-        middle = len(lines) // 2
-        first = await _import_batch(services, lines[:middle], kept, options)
-        return [*first, *await _import_batch(services, lines[middle:], kept, options)]
-    raise StorageUnavailable("too many changes to these users at once") from conflict
+    if not options.dry_run:  # what remains of erased ids must not become part of a new user
+        await erase_rest(services.database, wanted.ids)
+    try:
+        async with services.database.begin(replan=True) as transaction:
+            batch = await _find(
+                transaction, wanted, kept, options, with_administrators=with_administrators, now=services.clock()
+            )
+            outcomes = [_outcome(batch, number, line) for number, line in lines]
+            settled = [] if options.dry_run else await batch.store(transaction)
+    except AdministratorEnds:
+        return await _import_whole(services, lines, kept, options, with_administrators=True)
+    # This is done after the commit, so that the changes are stored once.
+    made = batch.made
+    kept.keep(made if options.dry_run else Made(given=made.given, first_lines=made.first_lines))
+    for one in settled:
+        one.report()
+    return outcomes
 
 
 async def _find(
@@ -255,11 +265,8 @@ async def _find(
     *,
     with_administrators: bool,
     now: datetime,
-) -> Batch | None:
-    """Find and lock the users of the lines.
-
-    Return None if they have changed in between, so that the caller tries again.
-    """
+) -> Batch:
+    """Find and lock the users of the lines. Raises: ChangedMeanwhile."""
     # All code locks users in the order of their ids, including administrators.
     found = await find(transaction, wanted)
     users: Sequence[UserToImport] = []
@@ -268,9 +275,9 @@ async def _find(
         users = await transaction.rows(statement, user_ids=list(found.user_ids))
         found = await find(transaction, wanted, users)
         if not found.user_ids <= {user.id for user in users}:
-            return None
+            raise ChangedMeanwhile
     if not options.dry_run and await transaction.value(ARE_WAITING, user_ids=wanted.ids):
-        return None  # a user has just been erased
+        raise ChangedMeanwhile  # a user has just been erased
     made = kept.made(wanted, users)
     return Batch(found, has_administrators=with_administrators, made=made, options=options, now=now)
 

@@ -20,10 +20,11 @@ from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Histogram
 from wxauth.core.outages import CONFLICTS, NothingCommitted, is_refusal, reason_of
+from wxauth.core.retrying import ChangedMeanwhile, retrying
 from wxauth.core.statements import Nothing, Statement, fragment
 from wxauth.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
-from wxauth.errors import RateLimited, SignUpClosed, SnapshotUser, StorageUnavailable
+from wxauth.errors import RateLimited, SignUpClosed, SnapshotUser
 from wxauth.merging.merging import correct_imported, link_unionid
 from wxauth.merging.merging_queries import ARE_SPLIT, HOLD_UNIONID, PEOPLE, People
 from wxauth.sessions.queries import END_OLDEST, EndReason, end_by
@@ -35,7 +36,6 @@ DATABASE_SECONDS: Final = Histogram(
     "Duration of storing a login in the database.",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )
-_ATTEMPTS: Final = 5
 
 log = get_logger()
 
@@ -316,41 +316,16 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
     Raises: SignUpClosed, SnapshotUser, AccountDisabled, AccountLeaving.
     """
     ids = _Ids(now)
-    conflict: BaseException | None = None
     with DATABASE_SECONDS.time() as storing:
-        for _ in range(_ATTEMPTS):
-            found: EnteredUser | None = None
-            try:
-                if login.max_sessions is None:
-                    found = await database.row(_RETURN, **_values(_RETURN, login, ids))
-                if found is None and login.may_sign_up:
-                    found = await database.row(_SIGN_UP, **_values(_SIGN_UP, login, ids))
-                if found is None:
-                    found = await _log_in_under_lock(database, login, ids)
-            except (*CONFLICTS, NothingCommitted) as exc:
-                conflict = exc
-                continue
-            except _UnionidConflict as exc:
-                # An ignored unionid must not help a user to evade a ban.
-                found = await database.row(_BANNED_HOLDER, **_values(_BANNED_HOLDER, login, ids))
-                if found is None and login.may_be_snapshot and isinstance(exc, _OfAnotherOpenid):
-                    raise SnapshotUser("another openid of this app has the unionid") from None
-                if found is None:
-                    log.error("unionid_ignored", app_id=login.app_id, reason=str(exc))
-                    login = replace(login, unionid=None)
-                    continue
-            if found is None:
-                continue
-            if found.erase_at is None or found.status != "active" or not login.stays:
-                break
-            await stay(database, found.id, now=now)
-        else:
-            raise StorageUnavailable("too many changes to this user at once") from conflict
+        try:
+            user = await _log_in(database, login, ids)
+        except _UnionidConflict as exc:
+            user = await _log_in_without_unionid(database, login, ids, exc)
     return LoggedIn(
         session_id=ids.session,
-        is_new=found.id == ids.new_user,
-        user=found,
-        ignored_fields=[name for name, value in login.profile.items() if value != getattr(found, name)],
+        is_new=user.id == ids.new_user,
+        user=user,
+        ignored_fields=[name for name, value in login.profile.items() if value != getattr(user, name)],
         milliseconds=storing.milliseconds,
     )
 
@@ -402,40 +377,77 @@ class _OfAnotherOpenid(_UnionidConflict):
     """Another openid of the app has the unionid, or one of the two openids belongs to a snapshot."""
 
 
-async def _log_in_under_lock(database: Database, login: Login, ids: _Ids) -> EnteredUser | None:
-    """Log in with small statements under the user's lock. Return None if the login must be tried again.
+@retrying(conflicts=(*CONFLICTS, NothingCommitted))
+async def _log_in(database: Database, login: Login, ids: _Ids) -> EnteredUser:
+    """Log in with the first statement that fits, and otherwise under the user's lock.
 
     Raises: SignUpClosed, AccountDisabled, AccountLeaving, _UnionidConflict.
+    """
+    user: EnteredUser | None = None
+    if login.max_sessions is None:
+        user = await database.row(_RETURN, **_values(_RETURN, login, ids))
+    if user is None and login.may_sign_up:
+        user = await database.row(_SIGN_UP, **_values(_SIGN_UP, login, ids))
+    if user is None:
+        user = await _log_in_under_lock(database, login, ids)
+    if login.stays and user.status == "active" and user.erase_at is not None:
+        await stay(database, user.id, now=ids.now)
+        raise ChangedMeanwhile
+    return user
+
+
+async def _log_in_without_unionid(
+    database: Database, login: Login, ids: _Ids, conflict: _UnionidConflict
+) -> EnteredUser:
+    """Log in to the identity alone, because its unionid cannot be right, unless the unionid's user is banned.
+
+    Raises: SnapshotUser, SignUpClosed.
+    """
+    # An ignored unionid must not help a user to evade a ban.
+    banned = await database.row(_BANNED_HOLDER, **_values(_BANNED_HOLDER, login, ids))
+    if banned is not None:
+        return banned
+    if login.may_be_snapshot and isinstance(conflict, _OfAnotherOpenid):
+        raise SnapshotUser("another openid of this app has the unionid") from None
+    log.error("unionid_ignored", app_id=login.app_id, reason=str(conflict))
+    return await _log_in(database, replace(login, unionid=None), ids)
+
+
+async def _log_in_under_lock(database: Database, login: Login, ids: _Ids) -> EnteredUser:
+    """Log in with small statements under the user's lock.
+
+    Raises: SignUpClosed, AccountDisabled, AccountLeaving, _UnionidConflict; ChangedMeanwhile, also if it has merged two
+    users or corrected the identity, so that another statement fits now.
     """
     people = await database.one(PEOPLE, **login.identity)
     if people.misnamed_id is not None:
         await correct_imported(database, **login.identity, stays=login.stays, now=ids.now)
-        return None
+        raise ChangedMeanwhile
     if people == People(None, None):
         if not login.may_sign_up:
             raise SignUpClosed("sign-up is closed for this app")
         # Another request has created or erased the user in the meantime.
-        return None
+        raise ChangedMeanwhile
     if people.two is not None:
         await _check_unionid(database, login, people)
         await link_unionid(database, **login.identity, stays=login.stays, now=ids.now)
-        return None
+        raise ChangedMeanwhile
     async with database.begin() as transaction:
         return await _enter(transaction, login, ids, people)
 
 
-async def _enter(transaction: Transaction, login: Login, ids: _Ids, people: People) -> EnteredUser | None:
+async def _enter(transaction: Transaction, login: Login, ids: _Ids, people: People) -> EnteredUser:
     """Log in to the user of a known identity, or of a known unionid, under the user's lock.
 
-    An unknown identity is added to the unionid's user, unless that user is about to be erased. Returns None if the
-    identity or the unionid has another user in the meantime.
+    An unknown identity is added to the unionid's user, unless that user is about to be erased.
 
-    Raises: _UnionidConflict, before anything is written.
+    Raises: ChangedMeanwhile, if the identity or the unionid has another user now; _UnionidConflict. Nothing is written
+    before.
     """
     now = ids.now
     user = await transaction.row(_LOCK, **_values(_LOCK, login, ids, people.user_id or people.holder_id))
     if user is None or await transaction.one(PEOPLE, **login.identity) != people:
-        return None
+        raise ChangedMeanwhile
     if login.unionid is not None:
         await _check_unionid(transaction, login, people)
         if people.holder_id is None:
@@ -451,7 +463,7 @@ async def _enter(transaction: Transaction, login: Login, ids: _Ids, people: Peop
         # A user who changes the profile too often logs in without the change.
         with suppress(RateLimited):
             await change_profile_of(transaction, user, login.profile, ip=login.ip, now=now)
-    entered = await transaction.row(_RECORD, **_values(_RECORD, login, ids, user.id))
+    entered = await transaction.one(_RECORD, **_values(_RECORD, login, ids, user.id))
     if may_enter and login.expires_in is not None:
         await transaction.row(_OPEN, **_values(_OPEN, login, ids, user.id))
         if login.max_sessions is not None:

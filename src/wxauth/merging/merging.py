@@ -17,8 +17,9 @@ from uuid import UUID
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Counter
+from wxauth.core.retrying import ATTEMPTS_OF_OPERATORS, ChangedMeanwhile, retrying
 from wxauth.core.trail import SYSTEM, Actor, EventType, record_event
-from wxauth.errors import LastAdmin, MergeRefused, StorageUnavailable
+from wxauth.errors import LastAdmin, MergeRefused
 from wxauth.i18n import lazy_gettext as _
 from wxauth.merging import merging_queries as queries
 from wxauth.merging.merging_queries import Facts
@@ -37,13 +38,6 @@ from wxauth.users.user_queries import current_user, read_attributes
 
 NEW_USER_FOR: Final = timedelta(days=1)
 """The time after its creation during which a user can be merged into another one because of a phone number."""
-
-_ATTEMPTS: Final = 5
-_ATTEMPTS_OF_OPERATORS: Final = 50
-"""The number of attempts of an operator's merge.
-
-Of fifty simultaneous merges of the same users, only one succeeds in each round.
-"""
 
 log = get_logger()
 
@@ -158,6 +152,7 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     return Merged((formers, remaining), source, settled)
 
 
+@retrying()
 async def link_unionid(
     database: Database,
     *,
@@ -175,26 +170,24 @@ async def link_unionid(
     Raises: AccountDisabled, AccountLeaving.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
-    for _attempt in range(_ATTEMPTS):
-        people = await database.one(queries.PEOPLE, **identity)
-        if people.two is None:
-            return
-        user_id, holder_id = people.two
-        async with database.begin() as transaction:
-            pair = await _lock_pair(transaction, user_id, holder_id)
-            if pair is None or await transaction.one(queries.PEOPLE, **identity) != people:
-                continue  # merged, erased or split since
-            if await transaction.value(queries.ARE_SPLIT, one_id=user_id, other_id=holder_id):
-                return
-            if pair.is_anybody_leaving:
-                pair = await _kept(transaction, pair, stays=stays, now=now)
-            merged = await merge(transaction, pair, source=MergeSource.UNIONID, by=SYSTEM, now=now)
-            await transaction.run(queries.NAME_IDENTITY, **identity)
-        merged.report()
+    people = await database.one(queries.PEOPLE, **identity)
+    if people.two is None:
         return
-    raise StorageUnavailable("too many changes to this user at once")
+    user_id, holder_id = people.two
+    async with database.begin() as transaction:
+        pair = await _lock_pair(transaction, user_id, holder_id)
+        if await transaction.one(queries.PEOPLE, **identity) != people:
+            raise ChangedMeanwhile
+        if await transaction.value(queries.ARE_SPLIT, one_id=user_id, other_id=holder_id):
+            return
+        if pair.is_anybody_leaving:
+            pair = await _kept(transaction, pair, stays=stays, now=now)
+        merged = await merge(transaction, pair, source=MergeSource.UNIONID, by=SYSTEM, now=now)
+        await transaction.run(queries.NAME_IDENTITY, **identity)
+    merged.report()
 
 
+@retrying()
 async def correct_imported(
     database: Database, *, app_id: str, openid: str, unionid: str, stays: bool = False, now: datetime
 ) -> None:
@@ -208,31 +201,28 @@ async def correct_imported(
     Raises: AccountDisabled, AccountLeaving.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
-    for _attempt in range(_ATTEMPTS):
-        people = await database.one(queries.PEOPLE, **identity)
-        user_id, merged = people.misnamed_id, None
-        if user_id is None:
-            return
-        remaining_id = people.holder_id or user_id
-        async with database.begin() as transaction:
-            pair = await _lock_pair(transaction, user_id, remaining_id)
-            if pair is None or await transaction.one(queries.PEOPLE, **identity) != people:
-                continue  # corrected, merged or erased since
-            if people.holder_id is None:
-                await transaction.run(queries.HOLD_UNIONID, unionid=unionid, user_id=user_id)
-            elif remaining_id != user_id:
-                if await transaction.value(queries.ARE_SPLIT, one_id=user_id, other_id=remaining_id):
-                    await transaction.run(queries.KEEP_MISNAMED, app_id=app_id, unionid=unionid)
-                    return
-                if pair.is_anybody_leaving:
-                    pair = await _kept(transaction, pair, stays=stays, now=now)
-                merged = await merge(transaction, pair, source=MergeSource.UNIONID, by=SYSTEM, now=now)
-            await queries.correct_openid(transaction, **identity)
-        log.warning("imported_unionid_as_openid", app_id=app_id, user_id=remaining_id)
-        if merged is not None:
-            merged.report()
+    people = await database.one(queries.PEOPLE, **identity)
+    user_id, merged = people.misnamed_id, None
+    if user_id is None:
         return
-    raise StorageUnavailable("too many changes to this user at once")
+    remaining_id = people.holder_id or user_id
+    async with database.begin() as transaction:
+        pair = await _lock_pair(transaction, user_id, remaining_id)
+        if await transaction.one(queries.PEOPLE, **identity) != people:
+            raise ChangedMeanwhile
+        if people.holder_id is None:
+            await transaction.run(queries.HOLD_UNIONID, unionid=unionid, user_id=user_id)
+        elif remaining_id != user_id:
+            if await transaction.value(queries.ARE_SPLIT, one_id=user_id, other_id=remaining_id):
+                await transaction.run(queries.KEEP_MISNAMED, app_id=app_id, unionid=unionid)
+                return
+            if pair.is_anybody_leaving:
+                pair = await _kept(transaction, pair, stays=stays, now=now)
+            merged = await merge(transaction, pair, source=MergeSource.UNIONID, by=SYSTEM, now=now)
+        await queries.correct_openid(transaction, **identity)
+    log.warning("imported_unionid_as_openid", app_id=app_id, user_id=remaining_id)
+    if merged is not None:
+        merged.report()
 
 
 async def link_by_phone(
@@ -258,9 +248,11 @@ async def link_by_phone(
 
     The caller must have locked the number, so that no other user verifies it at the same time. "Recently" is
     `verified_since` or later, and `harmless_roles` are the roles that every new user gets.
+
+    Raises: ChangedMeanwhile.
     """
     pair = await _lock_pair(transaction, user_id, holder_id)
-    if pair is None or pair.administrators or pair.former.is_banned or pair.is_anybody_leaving:
+    if pair.administrators or pair.former.is_banned or pair.is_anybody_leaving:
         return None
     if await transaction.value(queries.ARE_SPLIT, one_id=user_id, other_id=holder_id):
         return None
@@ -278,6 +270,7 @@ async def link_by_phone(
     return await merge(transaction, pair, source=MergeSource.PHONE, by=Actor(str(holder_id)), now=now)
 
 
+@retrying(ATTEMPTS_OF_OPERATORS)
 async def merge_by_operator(
     database: Database,
     former_id: UUID,
@@ -292,39 +285,31 @@ async def merge_by_operator(
 
     Raises: NotFound, MergeRefused, LastAdmin.
     """
-    for _attempt in range(_ATTEMPTS_OF_OPERATORS):
-        user_id = await current_user(database, former_id)
-        remaining_id = await current_user(database, into)
-        if user_id == remaining_id:
-            raise MergeRefused(_("they are already one user"))
-        async with database.begin() as transaction:
-            pair = await _lock_pair(transaction, user_id, remaining_id)
-            if pair is None:
-                continue
-            if pair.is_anybody_leaving:
-                raise MergeRefused(_("one of the users is leaving: cancel that first"))
-            if await transaction.value(queries.HAVE_BOTH_EXTERNAL_IDS, one_id=user_id, other_id=remaining_id):
-                raise MergeRefused(_("both users have an external_id, and one of them would be lost"))
-            if pair.has_the_last_administrators and (pair.former.is_banned or pair.remaining.is_banned):
-                raise LastAdmin(_("the ban would move to the only administrator: lift it first"))
-            merged = await merge(transaction, pair, source=MergeSource.OPERATOR, by=by, now=now)
-        merged.report()
-        return merged
-    raise StorageUnavailable("too many changes to this user at once")
+    user_id = await current_user(database, former_id)
+    remaining_id = await current_user(database, into)
+    if user_id == remaining_id:
+        raise MergeRefused(_("they are already one user"))
+    async with database.begin() as transaction:
+        pair = await _lock_pair(transaction, user_id, remaining_id)
+        if pair.is_anybody_leaving:
+            raise MergeRefused(_("one of the users is leaving: cancel that first"))
+        if await transaction.value(queries.HAVE_BOTH_EXTERNAL_IDS, one_id=user_id, other_id=remaining_id):
+            raise MergeRefused(_("both users have an external_id, and one of them would be lost"))
+        if pair.has_the_last_administrators and (pair.former.is_banned or pair.remaining.is_banned):
+            raise LastAdmin(_("the ban would move to the only administrator: lift it first"))
+        merged = await merge(transaction, pair, source=MergeSource.OPERATOR, by=by, now=now)
+    merged.report()
+    return merged
 
 
-async def _lock_pair(transaction: Transaction, former_id: UUID, into: UUID) -> MergePair | None:
+async def _lock_pair(transaction: Transaction, former_id: UUID, into: UUID) -> MergePair:
     """Lock both users, and all administrators if one of the two is an administrator, in the order of ids.
 
-    Return None if another request has just merged or erased one of the two, or made one an administrator. Then try
-    again.
+    Raises: ChangedMeanwhile, if another request has just merged or erased one of the two, or made one an administrator.
     """
-    locked = await lock_with_administrators(transaction, former_id, into)
-    if locked is None:
-        return None
-    accounts, administrators = locked
+    accounts, administrators = await lock_with_administrators(transaction, former_id, into)
     if not accounts.keys() >= {former_id, into}:
-        return None
+        raise ChangedMeanwhile
     return MergePair(former_id, into, accounts[former_id], accounts[into], administrators)
 
 

@@ -10,10 +10,10 @@ from uuid import UUID
 import asyncpg
 
 from wxauth.core.database import Database, Reseal, Sweep, Transaction
+from wxauth.core.retrying import ChangedMeanwhile, retrying
 from wxauth.core.statements import Nothing, Statement
 from wxauth.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
-from wxauth.errors import StorageUnavailable
 from wxauth.merging.merging import Merged, link_by_phone
 from wxauth.settings.types import PhonePolicy
 from wxauth.users.status_queries import lock_status_and_roles_of
@@ -21,7 +21,6 @@ from wxauth.users.user_queries import USER_OF, lock_user_of
 
 MOVED: Final = "moved"
 """The reason in the event of a user whose number another user has verified."""
-_ATTEMPTS: Final = 5
 
 
 class PhoneRefusal(StrEnum):
@@ -179,6 +178,7 @@ async def add_phone_answer(database: Database, answer: StoredAnswer) -> bool:
     return True
 
 
+@retrying(failure="too many changes of this number at once")
 async def bind_phone(
     database: Database, answer: StoredAnswer, phone: str, *, policy: PhonePolicy, yields_to_newer: bool, now: datetime
 ) -> UserInSession | PhoneRefusal:
@@ -193,36 +193,33 @@ async def bind_phone(
     `link` here: see `link_phone`.
     """
     verified_until = answer.asked_at if policy == "move" else None
-    for _ in range(_ATTEMPTS):
-        async with database.begin() as transaction:
-            user_id, losers = await _lock_user_and_losers(transaction, answer, phone, verified_until=verified_until)
-            if user_id is None:
-                return PhoneRefusal.CANNOT_LOG_IN
-            refusal = await _refusal(
-                transaction, answer, user_id, phone, policy=policy, yields_to_newer=yields_to_newer, now=now
-            )
-            if refusal is not None:
-                if refusal in (PhoneRefusal.ERASED, PhoneRefusal.WITHDRAWN):
-                    await transaction.run(_DELETE_ONE, code_hash=answer.code_hash)
-                else:
-                    await transaction.run(REFUSE_ANSWER, code_hash=answer.code_hash, now=now)
-                return refusal
-            now_losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
-            if not {user_id, *losers}.issuperset(now_losers):
-                # A merge or a split has just given the number to a user who is not locked here.
-                continue
-            if await _mark_done(transaction, answer, now=now):
-                by = Actor(str(user_id))
-                await transaction.run(_BIND, user_id=user_id, phone=phone, verified_at=answer.asked_at)
-                await record_event(
-                    transaction, EventType.PHONE_BOUND, by=by, at=now, user_id=user_id, app_id=answer.app_id
-                )
-                if losers:
-                    await _take_over(transaction, phone, losers, verified_by=user_id, now=now)
-            return await transaction.one(_USER, user_id=user_id, **answer.identity)
-    raise StorageUnavailable("too many changes of this number at once")
+    async with database.begin() as transaction:
+        user_id, losers = await _lock_user_and_losers(transaction, answer, phone, verified_until=verified_until)
+        if user_id is None:
+            return PhoneRefusal.CANNOT_LOG_IN
+        refusal = await _refusal(
+            transaction, answer, user_id, phone, policy=policy, yields_to_newer=yields_to_newer, now=now
+        )
+        if refusal is not None:
+            if refusal in (PhoneRefusal.ERASED, PhoneRefusal.WITHDRAWN):
+                await transaction.run(_DELETE_ONE, code_hash=answer.code_hash)
+            else:
+                await transaction.run(REFUSE_ANSWER, code_hash=answer.code_hash, now=now)
+            return refusal
+        now_losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
+        if not {user_id, *losers}.issuperset(now_losers):
+            # A merge or a split has just given the number to a user who is not locked here.
+            raise ChangedMeanwhile
+        if await _mark_done(transaction, answer, now=now):
+            by = Actor(str(user_id))
+            await transaction.run(_BIND, user_id=user_id, phone=phone, verified_at=answer.asked_at)
+            await record_event(transaction, EventType.PHONE_BOUND, by=by, at=now, user_id=user_id, app_id=answer.app_id)
+            if losers:
+                await _take_over(transaction, phone, losers, verified_by=user_id, now=now)
+        return await transaction.one(_USER, user_id=user_id, **answer.identity)
 
 
+@retrying()
 async def link_phone(
     database: Database,
     answer: StoredAnswer,
@@ -255,11 +252,10 @@ async def link_phone(
         )
         if merged is None:
             return None
-        # While we waited for the locks, the identity may have moved to another user. In that case, everything is rolled
-        # back.
+        # While we waited for the locks, the identity may have moved to another user.
         refusal = await _refusal(transaction, answer, holder_id, phone, policy="link", yields_to_newer=False, now=now)
         if refusal is not None or await transaction.value(USER_OF, **answer.identity) != holder_id:
-            raise StorageUnavailable("too many changes to this user at once")
+            raise ChangedMeanwhile
         await _mark_done(transaction, answer, now=now)
         return await transaction.one(_USER, user_id=holder_id, **answer.identity), merged
 

@@ -30,6 +30,7 @@ from wxauth import __version__
 from wxauth.core.batching import Batches
 from wxauth.core.database import Database, Deadlines, Transaction
 from wxauth.core.logs import trace_id
+from wxauth.core.retrying import retrying
 from wxauth.service.tracing import Tracing
 from wxauth.settings.apps import App
 from wxauth.web.edge import FIRST_FAULT, PROBLEM_KEY, STATUS_KEY
@@ -44,7 +45,7 @@ EXPORT_TIMEOUT_SECONDS: Final = 5.0
 _UNTRACED: Final = frozenset({"/livez", "/readyz", "/metrics"})
 """The paths that machines request every few seconds. Their spans would hide all others."""
 _OWN_AUTHORITY: Final = frozenset({"OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"})
-_PASSED_OVER: Final = frozenset({__name__, Batches.__module__, Database.__module__, "contextlib"})
+_PASSED_OVER: Final = frozenset({__name__, Batches.__module__, Database.__module__, retrying.__module__, "contextlib"})
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 _CARRIED: Final = frozenset({b"traceparent", b"tracestate"})
 

@@ -14,10 +14,10 @@ from wxauth.core.batching import Batched
 from wxauth.core.clock import new_id
 from wxauth.core.database import Database, Transaction
 from wxauth.core.models import Address
+from wxauth.core.retrying import ChangedMeanwhile, retrying
 from wxauth.core.statements import Nothing, Statement, fragment, one_and_id
 from wxauth.core.trail import SYSTEM, Actor, EventType, event, record_events
 from wxauth.core.users import USER, UserInSession
-from wxauth.errors import StorageUnavailable
 from wxauth.sessions.devices import DescribedDevice
 
 START: Final = UUID(int=0)
@@ -27,7 +27,7 @@ END: Final = UUID(int=2**128 - 1)
 SESSIONS_IN_AN_EVENT: Final = 1000
 CONSOLE: Final = "wxauth-admin"
 """The client_id of the administration console, which is one of our own websites. No other client can have this name."""
-_ATTEMPTS: Final = 5
+TOO_MANY_CHANGES: Final = "too many changes to this session at once"
 _ANY: Final[Mapping[str, object]] = {"app_ids": None, "openids": None}
 """The statement parameters that mean "all identities", in place of those that `keys_of` returns."""
 
@@ -360,6 +360,7 @@ async def lock_user_by(transaction: Transaction, owner: Statement[UUID], **what:
     return user_id
 
 
+@retrying(failure=TOO_MANY_CHANGES)
 async def end_session(
     database: Database,
     *,
@@ -377,24 +378,22 @@ async def end_session(
     logout token.
     """
     actor, ip = (None, None) if by is None else (by.name, by.ip)
-    for _ in range(_ATTEMPTS):
-        row = await database.row(
-            _END,
-            session_id=session_id,
-            client_id=client_id,
-            reason=reason,
-            actor=actor,
-            ip=ip,
-            site_knows=site_knows,
-            event_id=new_id(now),
-            now=now,
-        )
-        if row is None:
-            return None
-        # Otherwise the session was moved or ended in the meantime.
-        if row[0] is not None:
-            return row[0]
-    raise StorageUnavailable("too many changes to this session at once")
+    row = await database.row(
+        _END,
+        session_id=session_id,
+        client_id=client_id,
+        reason=reason,
+        actor=actor,
+        ip=ip,
+        site_knows=site_knows,
+        event_id=new_id(now),
+        now=now,
+    )
+    if row is None:
+        return None
+    if row[0] is None:  # the session was moved or ended in the meantime
+        raise ChangedMeanwhile
+    return row[0]
 
 
 async def end_sessions(

@@ -15,12 +15,12 @@ from uuid import UUID
 
 from wxauth.core.batching import Batched
 from wxauth.core.database import Database
+from wxauth.core.retrying import ChangedMeanwhile, retrying
 from wxauth.core.sealing import derive_key
 from wxauth.core.statements import Statement
 from wxauth.core.trail import SYSTEM, Actor
 from wxauth.core.users import USER, UserInSession
-from wxauth.errors import StorageUnavailable
-from wxauth.sessions.queries import NO_ADDRESS, EndReason, end_session
+from wxauth.sessions.queries import NO_ADDRESS, TOO_MANY_CHANGES, EndReason, end_session
 from wxauth.settings.settings import Settings
 
 _ID_BYTES = 16
@@ -29,7 +29,6 @@ _SIGNED_BYTES = _ID_BYTES + _GENERATION_BYTES
 # 52 bytes make 70 characters. The last one carries two bits, and has only four spellings, so that each token has only
 # one.
 _FORM = r"[A-Za-z0-9_-]{69}[AQgw]"
-_ATTEMPTS: Final = 3
 
 
 class RefreshToken(NamedTuple):
@@ -284,6 +283,7 @@ async def rotate_refresh_token_of_website(
     return await _rotate(database, _ROTATE_OF_WEBSITE, token, website, ip=ip, lifetimes=lifetimes, now=now)
 
 
+@retrying(3, failure=TOO_MANY_CHANGES)
 async def _rotate(
     database: Database,
     statement: Statement[Rotated],
@@ -294,34 +294,33 @@ async def _rotate(
     lifetimes: Lifetimes,
     now: datetime,
 ) -> Rotated | RefreshRefused:
-    for _ in range(_ATTEMPTS):
-        row = await database.row(
-            statement,
-            session_id=token.session_id,
-            generation=token.generation,
-            now=now,
-            grace_began_at=now - timedelta(seconds=lifetimes.reuse_grace),
-            unused_at_most=lifetimes.unused,
-            lasts_at_most=lifetimes.at_most,
-            **own_values,
+    row = await database.row(
+        statement,
+        session_id=token.session_id,
+        generation=token.generation,
+        now=now,
+        grace_began_at=now - timedelta(seconds=lifetimes.reuse_grace),
+        unused_at_most=lifetimes.unused,
+        lasts_at_most=lifetimes.at_most,
+        **own_values,
+    )
+    if row is not None and row.is_reused:
+        await end_session(
+            database, session_id=token.session_id, reason=EndReason.REUSED, by=Actor(SYSTEM.name, ip), now=now
         )
-        if row is not None and row.is_reused:
-            await end_session(
-                database, session_id=token.session_id, reason=EndReason.REUSED, by=Actor(SYSTEM.name, ip), now=now
-            )
-            return RefreshRefused(RefreshRefusal.REUSED, row.id)
-        if row is not None:
-            return row
-        refusal = await database.row(
-            _WHY_NOT,
-            session_id=token.session_id,
-            client_id=own_values.get("client_id"),
-            resource=own_values.get("resource"),
-            scopes=own_values.get("scopes", ()),
-            demanded=own_values.get("demanded", ()),
-            lasts_at_most=lifetimes.at_most,
-            now=now,
-        )
-        if refusal is not None:
-            return refusal
-    raise StorageUnavailable("too many changes to this session at once")
+        return RefreshRefused(RefreshRefusal.REUSED, row.id)
+    if row is not None:
+        return row
+    refusal = await database.row(
+        _WHY_NOT,
+        session_id=token.session_id,
+        client_id=own_values.get("client_id"),
+        resource=own_values.get("resource"),
+        scopes=own_values.get("scopes", ()),
+        demanded=own_values.get("demanded", ()),
+        lasts_at_most=lifetimes.at_most,
+        now=now,
+    )
+    if refusal is None:  # the reason has just gone away
+        raise ChangedMeanwhile
+    return refusal

@@ -4,15 +4,17 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Final
 from uuid import UUID
 
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.outages import CONFLICTS
+from wxauth.core.retrying import ATTEMPTS_OF_OPERATORS, ChangedMeanwhile, begin_locked
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import UserStatus
-from wxauth.errors import ExternalIdTaken, LoginTooOld, NotFound, StorageUnavailable
+from wxauth.errors import ExternalIdTaken, LoginTooOld, NotFound
 from wxauth.i18n import lazy_gettext as _
 from wxauth.sessions.queries import OPEN_SESSIONS, PAST_SESSIONS, EndReason, end_session_of, end_sessions
 from wxauth.settings.roles import MAX_ROLES
@@ -23,7 +25,7 @@ from wxauth.users.consent_queries import NEWEST_CONSENTS
 from wxauth.users.erasure_queries import cancel_leaving
 from wxauth.users.schemas import UserDetailAnswer, listed_user_answer
 from wxauth.users.search_queries import USER_BY_ID, ListedUser
-from wxauth.users.status_queries import ADMIN, Ban, StatusAndRoles, UserIsGone, change_status_and_roles, locked_user
+from wxauth.users.status_queries import ADMIN, Ban, StatusAndRoles, UserIsGone, change_status_and_roles, lock_user
 from wxauth.web.schemas import FIRST_PAGE
 from wxauth_guard.errors import FieldError, InsufficientRole, InvalidRequest
 
@@ -31,12 +33,6 @@ LISTED: Final = 100
 """The number of a user's sessions that are listed, the last used first, and of consents, the newest first.
 
 Sessions that are not listed can also be ended.
-"""
-
-_ATTEMPTS: Final = 50
-"""The number of attempts before an operation is refused.
-
-Of fifty concurrent merges and splits of one user, only one succeeds in each round.
 """
 
 log = get_logger()
@@ -222,18 +218,23 @@ async def locked_remaining(
 
     Raises: NotFound, LastAdmin, InsufficientRole.
     """
-    for _attempt in range(_ATTEMPTS):
-        remaining_id = await user_queries.current_user(database, user_id)
-        locked = locked_user(database, remaining_id, may_end_an_administrator=may_end_an_administrator)
-        try:
-            async with locked as (transaction, account):
-                if await transaction.value(user_queries.CURRENT_USER, user_id=user_id) == remaining_id:
-                    if by.spares_staff and account.is_staff:
-                        raise InsufficientRole(
-                            "this user is an administrator or other staff: this needs the role admin"
-                        )
-                    yield transaction, remaining_id, account
-                    return
-        except UserIsGone:
-            continue
-    raise StorageUnavailable("too many changes to this user at once")
+    lock = partial(_lock_remaining, user_id=user_id, by=by, may_end_an_administrator=may_end_an_administrator)
+    locked = begin_locked(database, lock, attempts=ATTEMPTS_OF_OPERATORS)
+    async with locked as (transaction, (remaining_id, account)):
+        yield transaction, remaining_id, account
+
+
+async def _lock_remaining(
+    transaction: Transaction, *, user_id: UUID, by: Actor, may_end_an_administrator: bool
+) -> tuple[UUID, StatusAndRoles]:
+    """Lock the user of a present or former id. Raises: NotFound, LastAdmin, InsufficientRole, ChangedMeanwhile."""
+    remaining_id = await user_queries.current_user(transaction, user_id)
+    try:
+        account = await lock_user(transaction, user_id=remaining_id, may_end_an_administrator=may_end_an_administrator)
+    except UserIsGone:
+        raise ChangedMeanwhile from None
+    if await transaction.value(user_queries.CURRENT_USER, user_id=user_id) != remaining_id:
+        raise ChangedMeanwhile
+    if by.spares_staff and account.is_staff:
+        raise InsufficientRole("this user is an administrator or other staff: this needs the role admin")
+    return remaining_id, account

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import Enum, auto
+from functools import partial
 from typing import Any, Final, Literal, Self
 from uuid import UUID
 
@@ -16,10 +17,11 @@ from sqlmodel import SQLModel
 
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
+from wxauth.core.retrying import ChangedMeanwhile, begin_locked
 from wxauth.core.statements import Nothing, Statement, columns_of
 from wxauth.core.trail import SYSTEM, Actor, EventType, event, record_events
 from wxauth.core.users import IS_ADMINISTRATOR
-from wxauth.errors import LastAdmin, StorageUnavailable
+from wxauth.errors import LastAdmin
 from wxauth.i18n import lazy_gettext as _
 from wxauth.sessions.queries import END_CONSOLES, EndReason, end_by, end_logins_in_browsers, end_sessions
 from wxauth.settings.roles import STAFF_ROLES
@@ -66,7 +68,6 @@ UPDATE users SET status = CASE WHEN ban IS NULL THEN 'active' ELSE 'disabled' EN
 ADMIN: Final = "admin"
 SUPPORT: Final = "support"
 """The role of customer support, which may read users, and ban and sign out those who are not staff."""
-_ATTEMPTS: Final = 5
 log = get_logger()
 
 
@@ -209,19 +210,23 @@ async def lock_status_and_roles_of(transaction: Transaction, user_ids: Iterable[
 
 async def lock_with_administrators(
     transaction: Transaction, *user_ids: UUID
-) -> tuple[dict[UUID, StatusAndRoles], frozenset[UUID]] | None:
+) -> tuple[dict[UUID, StatusAndRoles], frozenset[UUID]]:
     """Lock users as `lock_status_and_roles_of` does, and all administrators if one of the users is an administrator.
 
     Then no role can change during the transaction. In other cases, the administrators are not locked, so that
     independent decisions do not wait for each other. Returns the users with their status and roles, and the ids of
-    administrators. Returns None if one of the users has just become an administrator: the caller must then start again.
+    administrators.
+
+    Raises: ChangedMeanwhile, if one of the users has just become an administrator.
     """
     are_some = bool(await transaction.value(_SOME_ARE_ADMINISTRATORS, user_ids=user_ids))
     # One statement locks all of them in the order of their ids, as everywhere.
     rows = await transaction.rows(_LOCK_WITH_ADMINISTRATORS if are_some else _LOCK, user_ids=user_ids)
     accounts = {row.id: StatusAndRoles.of(row) for row in rows}
     administrators = frozenset(user_id for user_id, account in accounts.items() if account.is_administrator)
-    return (accounts, administrators) if are_some or not administrators else None
+    if administrators and not are_some:
+        raise ChangedMeanwhile
+    return accounts, administrators
 
 
 @asynccontextmanager
@@ -234,22 +239,24 @@ async def locked_user(
 
     Raises: UserIsGone, if there is no such user; LastAdmin.
     """
-    for _attempt in range(_ATTEMPTS):
-        async with database.begin() as transaction:
-            if may_end_an_administrator:
-                locked = await lock_with_administrators(transaction, user_id)
-                if locked is None:
-                    continue
-                accounts, administrators = locked
-                if administrators == {user_id}:
-                    raise LastAdmin(_("this is the only administrator: appoint another one first"))
-            else:
-                accounts = await lock_status_and_roles_of(transaction, [user_id])
-            if user_id not in accounts:
-                raise UserIsGone
-            yield transaction, accounts[user_id]
-            return
-    raise StorageUnavailable("too many changes to this user at once")
+    lock = partial(lock_user, user_id=user_id, may_end_an_administrator=may_end_an_administrator)
+    async with begin_locked(database, lock) as (transaction, account):
+        yield transaction, account
+
+
+async def lock_user(
+    transaction: Transaction, *, user_id: UUID, may_end_an_administrator: bool = False
+) -> StatusAndRoles:
+    """Lock a user as `locked_user` does. Raises: UserIsGone, LastAdmin, ChangedMeanwhile."""
+    if may_end_an_administrator:
+        accounts, administrators = await lock_with_administrators(transaction, user_id)
+        if administrators == {user_id}:
+            raise LastAdmin(_("this is the only administrator: appoint another one first"))
+    else:
+        accounts = await lock_status_and_roles_of(transaction, [user_id])
+    if user_id not in accounts:
+        raise UserIsGone
+    return accounts[user_id]
 
 
 async def change_status_and_roles(
