@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class ChangedMeanwhile(Exception):
-    """Another request has changed what this attempt has read, so that it must begin again."""
+    """What an attempt has read has changed, so that it must begin again."""
 
 
 class TooManyChanges(StorageUnavailable):

@@ -9,24 +9,25 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final, LiteralString
+from typing import Any, Final
 from uuid import UUID
 
 from pydantic_core import to_json
 
-from wxauth.core.batching import Batched
 from wxauth.core.clock import new_id
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Histogram
 from wxauth.core.outages import CONFLICTS, NothingCommitted, is_refusal, reason_of
 from wxauth.core.retrying import ChangedMeanwhile, retrying
-from wxauth.core.statements import Nothing, Statement, fragment
+from wxauth.core.statements import Nothing, Statement
 from wxauth.core.trail import SYSTEM, Actor, EventType, record_event
-from wxauth.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
+from wxauth.core.users import MAY_LOG_IN
 from wxauth.errors import RateLimited, SignUpClosed, SnapshotUser
+from wxauth.login import batched_queries
+from wxauth.login.batched_queries import ENTERED_USER, OPEN_FRAGMENT, EnteredUser
 from wxauth.merging.merging import correct_imported, link_unionid
-from wxauth.merging.merging_queries import ARE_SPLIT, HOLD_UNIONID, PEOPLE, People
+from wxauth.merging.unionid_queries import HOLD_UNIONID, PEOPLE, OfAnotherOpenid, People, UnionidConflict, check_unionid
 from wxauth.sessions.queries import END_OLDEST, EndReason, end_by
 from wxauth.users.erasure_queries import stay
 from wxauth.users.user_queries import change_profile_of
@@ -39,147 +40,8 @@ DATABASE_SECONDS: Final = Histogram(
 
 log = get_logger()
 
-
-class EnteredUser(UserInSession):
-    """A user who has logged in, or whose login was refused."""
-
-    banned_until: datetime | None
-
-
-_OF_LOGINS: Final = "users.banned_until"
-_ENTERED: Final = f"{USER_IN_SESSION}, {_OF_LOGINS}"
-_MAY_ENTER: Final = "status = 'active' AND erase_at IS NULL"
-"""The condition `MAY_LOG_IN`, for the columns that a statement returns."""
-_OPEN_FRAGMENT: Final = """
-    INSERT INTO sessions
-           (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
-    SELECT :session_id, id, :app_id, :openid, :session_key, :ip::text::inet, :user_agent,
-           :now::timestamptz, :now, :now + make_interval(secs => :expires_in)"""
-_TYPES: Final[Mapping[str, LiteralString]] = {
-    "app_id": "text",
-    "openid": "text",
-    "unionid": "text",
-    "nickname": "text",
-    "avatar_url": "text",
-    "ip": "text",
-    "user_agent": "text",
-    "session_id": "uuid",
-    "session_key": "bytea",
-    "expires_in": "int",
-    "now": "timestamptz",
-}
-# This is true if an imported identity of the app has the person's unionid in place of an openid.
-_IS_MISNAMED: Final = """EXISTS (SELECT FROM identities misnamed
-                      WHERE misnamed.app_id = :app_id AND misnamed.openid = :unionid AND misnamed.awaits_login)"""
-_IS_KNOWN: Final = "EXISTS (SELECT FROM identities i WHERE i.app_id = :app_id AND i.openid = :openid)"
-_IS_RETURNING: Final = """i.app_id = :app_id AND i.openid = :openid AND users.id = i.user_id AND NOT i.awaits_login
-       AND (:unionid::text IS NULL OR i.unionid = :unionid OR (i.unionid IS NULL AND users.unionid = :unionid))
-       AND (users.status <> 'active' OR users.erase_at IS NOT NULL
-            OR (:nickname::text IS NULL OR users.nickname = :nickname)
-               AND (:avatar_url::text IS NULL OR users.avatar_url = :avatar_url))
-       AND users.identity_lost_at IS NULL"""
-
-
-def _returning_fragment(source: LiteralString, number: LiteralString = "", asked: LiteralString = "") -> LiteralString:
-    return f"""person AS (
-    UPDATE users
-       SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE users.last_login_at END
-      FROM {source}
-    RETURNING {number}{_ENTERED}
-), opened AS ({_OPEN_FRAGMENT}
-      FROM person{asked} WHERE {_MAY_ENTER} AND :session_id::uuid IS NOT NULL
-    ON CONFLICT (id) DO NOTHING
-)"""
-
-
-# This statement is for a known identity whose unionid, nickname and picture are those already stored. Most
-# mini-programs send name and picture with each login. It records the login in the user's row, and opens a session. It
-# does not find an imported identity that has never logged in. It returns a user who is banned or about to be erased
-# unchanged, and opens no session.
-#
-# The caller creates the session's id, so that a statement that is sent twice opens one session. Only the user's row is
-# locked, because a lock on the identity's row would write another page. After waiting for that lock, the statement
-# still sees the identity's row as it was before the wait. `identity_lost_at` is in the locked row and cannot be stale.
-# If it is set, the statement finds nothing, so the user is locked first. No statement runs for an hour, so a login
-# after that clears the column.
-#
-# Several logins in a batch wait for nobody's lock. Of several logins of one user, UPDATE takes one. The others are left
-# out, and so are users whom another transaction has locked. A login with an unknown identity gets a row of nulls.
-_RETURN: Final = Batched[EnteredUser](
-    "returning_login",
-    f"WITH {_returning_fragment(f'identities i WHERE {_IS_RETURNING}')} SELECT * FROM person",
-    f""", locked AS (
-    SELECT asked.*, users.id AS user_id FROM asked, identities i, users
-     WHERE {_IS_RETURNING} FOR NO KEY UPDATE OF users SKIP LOCKED
-), {_returning_fragment("locked AS asked WHERE users.id = asked.user_id", "asked.n, ", " JOIN asked USING (n)")}
-SELECT * FROM person RIGHT JOIN (
-    SELECT n FROM asked WHERE n IN (SELECT n FROM person)
-        OR NOT {_IS_KNOWN}) AS answered USING (n)
-""",
-    **_TYPES,
-)
-
-
-def _signing_up_fragment(source: LiteralString = "", asked: LiteralString = "") -> LiteralString:
-    return f"""holder AS (
-    INSERT INTO unionids (unionid, user_id)
-    SELECT :unionid, :new_user_id{source}
-     WHERE :unionid::text IS NOT NULL AND NOT {_IS_KNOWN} AND NOT {_IS_MISNAMED}
-    ON CONFLICT DO NOTHING
-    RETURNING user_id
-), person AS (
-    INSERT INTO users (id, unionid, nickname, avatar_url, roles, created_at, last_login_at, external_id, attributes)
-    SELECT :new_user_id::uuid, :unionid::text, :nickname::text, :avatar_url::text,
-           string_to_array(:roles::text, ' '), :now::timestamptz, :now,
-           CASE WHEN NOT EXISTS (SELECT FROM users WHERE external_id = :external_id)
-                     AND NOT EXISTS (SELECT FROM former_external_ids WHERE external_id = :external_id)
-                THEN :external_id::text END,
-           :attributes::text::jsonb{source}
-     WHERE CASE WHEN :unionid::text IS NULL THEN NOT {_IS_KNOWN}
-                ELSE EXISTS (SELECT FROM holder WHERE user_id = :new_user_id) END
-    RETURNING {USER}, {_OF_LOGINS}
-), identity AS (
-    INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
-    SELECT :app_id, :openid, id, :now, :unionid FROM person{asked}
-), event AS (
-    INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
-    SELECT :event_id, '{fragment(EventType.USER_CREATED.value)}', :now, id::text, id, :app_id, :ip::text::inet,
-           :created_data::text::jsonb
-      FROM person{asked}
-), opened AS ({_OPEN_FRAGMENT}
-      FROM person{asked} WHERE :session_id::uuid IS NOT NULL
-)"""
-
-
-_SIGNED_UP: Final = "person.*, :app_id::text AS app_id, :openid::text AS openid"
-# This statement is for an unknown identity with an unknown unionid, or none. It creates a user. The row of the unionid
-# is written first, and decides the race of two such logins: the second one waits for the first one's row, and creates
-# no user. Without a unionid, the second one violates the identity's primary key. An external id that another user has,
-# or had, is left out. If two new users get the same one at once, the unique index lets one succeed.
-#
-# Several logins in a batch wait for such a row for 20 ms, and are then all run alone. Of several logins of one
-# identity, the first one counts. A login with a unionid that another user has gets a row of nulls.
-_SIGN_UP: Final = Batched[EnteredUser](
-    "sign_up",
-    f"WITH {_signing_up_fragment()} SELECT {_SIGNED_UP} FROM person",
-    f""", fresh AS (
-    SELECT DISTINCT ON (app_id, openid) asked.*
-      FROM asked, (SELECT set_config('lock_timeout', '20ms', true)) AS impatient ORDER BY app_id, openid, n
-), {_signing_up_fragment(" FROM fresh AS asked", " JOIN asked ON :new_user_id = id")}
-SELECT asked.n, {_SIGNED_UP} FROM asked LEFT JOIN person ON :new_user_id = id
- WHERE id IS NOT NULL OR EXISTS (SELECT FROM unionids WHERE unionids.unionid = :unionid)
-""",
-    **_TYPES,
-    new_user_id="uuid",
-    roles="text",
-    external_id="text",
-    attributes="text",
-    event_id="uuid",
-    created_data="text",
-)
-
 # The user is locked before the unionid and the identity, as in a merge and an erasure, to avoid deadlocks.
-_LOCK: Final = Statement[EnteredUser](f"SELECT {_ENTERED} FROM users WHERE id = :user_id FOR NO KEY UPDATE")
+_LOCK: Final = Statement[EnteredUser](f"SELECT {ENTERED_USER} FROM users WHERE id = :user_id FOR NO KEY UPDATE")
 _ADD_IDENTITY: Final = Statement[Nothing]("""
 INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
 VALUES (:app_id, :openid, :user_id, :now, :unionid)
@@ -194,34 +56,11 @@ UPDATE users
    SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE last_login_at END, unionid = COALESCE(:unionid, unionid),
        identity_lost_at = CASE WHEN identity_lost_at > now() - interval '1 hour' THEN identity_lost_at END
  WHERE id = :user_id
-RETURNING {_ENTERED}
+RETURNING {ENTERED_USER}
 """)
-_OPEN: Final = Statement[Nothing](f"{_OPEN_FRAGMENT} FROM users WHERE id = :user_id ON CONFLICT (id) DO NOTHING")
-
-
-# This is true if an identity belongs to another of the user's WeChat accounts than :unionid does. WeChat has one openid
-# for each account and app, so this identity must have another unionid, or none that is known. In the latter case,
-# neither of the two openids may be a snapshot's. Also, :unionid must not be an earlier unionid of the same account: the
-# user was merged from several, or has it in another app.
-_IS_OF_ANOTHER_ACCOUNT: Final = """
-       (other.unionid <> :unionid OR other.unionid IS NULL AND NOT :may_be_snapshot)
-   AND (EXISTS (SELECT FROM former_users WHERE former_users.user_id = other.user_id)
-        OR other.unionid IS NOT NULL
-           AND EXISTS (SELECT FROM identities it WHERE it.user_id = other.user_id AND it.unionid = :unionid))"""
-# This finds a row if another openid of the app has the unionid, which a unique index forbids, or if the unionid belongs
-# to another user who has another openid of the app, unless that openid belongs to another account.
-_IS_ANOTHERS: Final = Statement[int](f"""
-SELECT 1 FROM identities WHERE app_id = :app_id AND openid <> :openid AND unionid = :unionid
- UNION ALL
-SELECT 1 FROM unionids JOIN identities other USING (user_id)
- WHERE unionids.unionid = :unionid AND other.app_id = :app_id AND other.openid <> :openid
-   AND ({_IS_OF_ANOTHER_ACCOUNT}) IS NOT TRUE
-   AND NOT EXISTS (SELECT FROM identities own
-                    WHERE own.app_id = :app_id AND own.openid = :openid AND own.user_id = other.user_id)
- LIMIT 1
-""")
+_OPEN: Final = Statement[Nothing](f"{OPEN_FRAGMENT} FROM users WHERE id = :user_id ON CONFLICT (id) DO NOTHING")
 _BANNED_HOLDER: Final = Statement[EnteredUser](f"""
-SELECT {_ENTERED}
+SELECT {ENTERED_USER}
   FROM unionids JOIN users ON users.id = unionids.user_id
  WHERE unionids.unionid = :unionid AND users.status = 'disabled'
 """)
@@ -319,7 +158,7 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
     with DATABASE_SECONDS.time() as storing:
         try:
             user = await _log_in(database, login, ids)
-        except _UnionidConflict as exc:
+        except UnionidConflict as exc:
             user = await _log_in_without_unionid(database, login, ids, exc)
     return LoggedIn(
         session_id=ids.session,
@@ -345,8 +184,8 @@ async def rehearse_login(database: Database, *, now: datetime) -> str | None:
     login = Login(app_id="rehearsal", openid=nobody, unionid=nobody, expires_in=1, may_sign_up=True)
     try:
         async with database.begin() as transaction:
-            await transaction.row(_SIGN_UP, **_values(_SIGN_UP, login, _Ids(now)))
-            await transaction.row(_RETURN, **_values(_RETURN, login, _Ids(now)))
+            await transaction.row(batched_queries.SIGN_UP, **_values(batched_queries.SIGN_UP, login, _Ids(now)))
+            await transaction.row(batched_queries.RETURN, **_values(batched_queries.RETURN, login, _Ids(now)))
             raise _Undone
     except _Undone:
         return None
@@ -369,25 +208,17 @@ class _Ids:
         """The id of the new user; None until a user is to be created."""
 
 
-class _UnionidConflict(Exception):
-    """The unionid cannot belong to this identity. The text is the reason."""
-
-
-class _OfAnotherOpenid(_UnionidConflict):
-    """Another openid of the app has the unionid, or one of the two openids belongs to a snapshot."""
-
-
 @retrying(conflicts=(*CONFLICTS, NothingCommitted))
 async def _log_in(database: Database, login: Login, ids: _Ids) -> EnteredUser:
     """Log in with the first statement that fits, and otherwise under the user's lock.
 
-    Raises: SignUpClosed, AccountDisabled, AccountLeaving, _UnionidConflict.
+    Raises: SignUpClosed, AccountDisabled, AccountLeaving, UnionidConflict.
     """
     user: EnteredUser | None = None
     if login.max_sessions is None:
-        user = await database.row(_RETURN, **_values(_RETURN, login, ids))
+        user = await database.row(batched_queries.RETURN, **_values(batched_queries.RETURN, login, ids))
     if user is None and login.may_sign_up:
-        user = await database.row(_SIGN_UP, **_values(_SIGN_UP, login, ids))
+        user = await database.row(batched_queries.SIGN_UP, **_values(batched_queries.SIGN_UP, login, ids))
     if user is None:
         user = await _log_in_under_lock(database, login, ids)
     if login.stays and user.status == "active" and user.erase_at is not None:
@@ -397,7 +228,7 @@ async def _log_in(database: Database, login: Login, ids: _Ids) -> EnteredUser:
 
 
 async def _log_in_without_unionid(
-    database: Database, login: Login, ids: _Ids, conflict: _UnionidConflict
+    database: Database, login: Login, ids: _Ids, conflict: UnionidConflict
 ) -> EnteredUser:
     """Log in to the identity alone, because its unionid cannot be right, unless the unionid's user is banned.
 
@@ -407,7 +238,7 @@ async def _log_in_without_unionid(
     banned = await database.row(_BANNED_HOLDER, **_values(_BANNED_HOLDER, login, ids))
     if banned is not None:
         return banned
-    if login.may_be_snapshot and isinstance(conflict, _OfAnotherOpenid):
+    if login.may_be_snapshot and isinstance(conflict, OfAnotherOpenid):
         raise SnapshotUser("another openid of this app has the unionid") from None
     log.error("unionid_ignored", app_id=login.app_id, reason=str(conflict))
     return await _log_in(database, replace(login, unionid=None), ids)
@@ -416,7 +247,7 @@ async def _log_in_without_unionid(
 async def _log_in_under_lock(database: Database, login: Login, ids: _Ids) -> EnteredUser:
     """Log in with small statements under the user's lock.
 
-    Raises: SignUpClosed, AccountDisabled, AccountLeaving, _UnionidConflict; ChangedMeanwhile, also if it has merged two
+    Raises: SignUpClosed, AccountDisabled, AccountLeaving, UnionidConflict; ChangedMeanwhile, also if it has merged two
     users or corrected the identity, so that another statement fits now.
     """
     people = await database.one(PEOPLE, **login.identity)
@@ -429,7 +260,7 @@ async def _log_in_under_lock(database: Database, login: Login, ids: _Ids) -> Ent
         # Another request has created or erased the user in the meantime.
         raise ChangedMeanwhile
     if people.two is not None:
-        await _check_unionid(database, login, people)
+        await check_unionid(database, people, **login.identity, may_be_snapshot=login.may_be_snapshot)
         await link_unionid(database, **login.identity, stays=login.stays, now=ids.now)
         raise ChangedMeanwhile
     async with database.begin() as transaction:
@@ -441,7 +272,7 @@ async def _enter(transaction: Transaction, login: Login, ids: _Ids, people: Peop
 
     An unknown identity is added to the unionid's user, unless that user is about to be erased.
 
-    Raises: ChangedMeanwhile, if the identity or the unionid has another user now; _UnionidConflict. Nothing is written
+    Raises: ChangedMeanwhile, if the identity or the unionid has another user now; UnionidConflict. Nothing is written
     before.
     """
     now = ids.now
@@ -449,7 +280,7 @@ async def _enter(transaction: Transaction, login: Login, ids: _Ids, people: Peop
     if user is None or await transaction.one(PEOPLE, **login.identity) != people:
         raise ChangedMeanwhile
     if login.unionid is not None:
-        await _check_unionid(transaction, login, people)
+        await check_unionid(transaction, people, **login.identity, may_be_snapshot=login.may_be_snapshot)
         if people.holder_id is None:
             await transaction.run(HOLD_UNIONID, unionid=login.unionid, user_id=user.id)
     by = Actor(str(user.id), login.ip)
@@ -473,21 +304,11 @@ async def _enter(transaction: Transaction, login: Login, ids: _Ids, people: Peop
     return entered
 
 
-async def _check_unionid(asked: Database | Transaction, login: Login, people: People) -> None:
-    """Check that the unionid may belong to the identity. Raises: _UnionidConflict."""
-    if await asked.value(_IS_ANOTHERS, **login.identity, may_be_snapshot=login.may_be_snapshot) is not None:
-        raise _OfAnotherOpenid("another openid of this app has it")
-    if people.two is not None:
-        one_id, other_id = people.two
-        if await asked.value(ARE_SPLIT, one_id=one_id, other_id=other_id):
-            raise _UnionidConflict("an administrator has split its user and this one")
-
-
 def _values(statement: Statement[Any], login: Login, ids: _Ids, user_id: UUID | None = None) -> dict[str, Any]:
     """Return the values that a statement needs for a login."""
     session_id = None if login.expires_in is None else ids.session
     values = {**vars(login), "user_id": user_id, "session_id": session_id, "now": ids.now}
-    if statement is _SIGN_UP:
+    if statement is batched_queries.SIGN_UP:
         initial = login.initial
         ids.new_user = ids.new_user or new_id(ids.now)
         data = {"roles": login.roles} if login.roles else {}

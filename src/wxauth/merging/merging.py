@@ -21,7 +21,7 @@ from wxauth.core.retrying import ATTEMPTS_OF_OPERATORS, ChangedMeanwhile, retryi
 from wxauth.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.errors import LastAdmin, MergeRefused
 from wxauth.i18n import lazy_gettext as _
-from wxauth.merging import merging_queries as queries
+from wxauth.merging import merging_queries as queries, unionid_queries
 from wxauth.merging.merging_queries import Facts
 from wxauth.sessions.queries import EndReason, end_logins_in_browsers
 from wxauth.settings.roles import MAX_ROLES, STAFF_ROLES
@@ -170,20 +170,20 @@ async def link_unionid(
     Raises: AccountDisabled, AccountLeaving.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
-    people = await database.one(queries.PEOPLE, **identity)
+    people = await database.one(unionid_queries.PEOPLE, **identity)
     if people.two is None:
         return
     user_id, holder_id = people.two
     async with database.begin() as transaction:
         pair = await _lock_pair(transaction, user_id, holder_id)
-        if await transaction.one(queries.PEOPLE, **identity) != people:
+        if await transaction.one(unionid_queries.PEOPLE, **identity) != people:
             raise ChangedMeanwhile
         if await transaction.value(queries.ARE_SPLIT, one_id=user_id, other_id=holder_id):
             return
         if pair.is_anybody_leaving:
-            pair = await _kept(transaction, pair, stays=stays, now=now)
+            pair = await _cancel_leaving_of_both(transaction, pair, stays=stays, now=now)
         merged = await merge(transaction, pair, source=MergeSource.UNIONID, by=SYSTEM, now=now)
-        await transaction.run(queries.NAME_IDENTITY, **identity)
+        await transaction.run(unionid_queries.NAME_IDENTITY, **identity)
     merged.report()
 
 
@@ -201,25 +201,25 @@ async def correct_imported(
     Raises: AccountDisabled, AccountLeaving.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
-    people = await database.one(queries.PEOPLE, **identity)
+    people = await database.one(unionid_queries.PEOPLE, **identity)
     user_id, merged = people.misnamed_id, None
     if user_id is None:
         return
     remaining_id = people.holder_id or user_id
     async with database.begin() as transaction:
         pair = await _lock_pair(transaction, user_id, remaining_id)
-        if await transaction.one(queries.PEOPLE, **identity) != people:
+        if await transaction.one(unionid_queries.PEOPLE, **identity) != people:
             raise ChangedMeanwhile
         if people.holder_id is None:
-            await transaction.run(queries.HOLD_UNIONID, unionid=unionid, user_id=user_id)
+            await transaction.run(unionid_queries.HOLD_UNIONID, unionid=unionid, user_id=user_id)
         elif remaining_id != user_id:
             if await transaction.value(queries.ARE_SPLIT, one_id=user_id, other_id=remaining_id):
-                await transaction.run(queries.KEEP_MISNAMED, app_id=app_id, unionid=unionid)
+                await transaction.run(unionid_queries.KEEP_MISNAMED, app_id=app_id, unionid=unionid)
                 return
             if pair.is_anybody_leaving:
-                pair = await _kept(transaction, pair, stays=stays, now=now)
+                pair = await _cancel_leaving_of_both(transaction, pair, stays=stays, now=now)
             merged = await merge(transaction, pair, source=MergeSource.UNIONID, by=SYSTEM, now=now)
-        await queries.correct_openid(transaction, **identity)
+        await unionid_queries.correct_openid(transaction, **identity)
     log.warning("imported_unionid_as_openid", app_id=app_id, user_id=remaining_id)
     if merged is not None:
         merged.report()
@@ -313,7 +313,9 @@ async def _lock_pair(transaction: Transaction, former_id: UUID, into: UUID) -> M
     return MergePair(former_id, into, accounts[former_id], accounts[into], administrators)
 
 
-async def _kept(transaction: Transaction, pair: MergePair, *, stays: bool, now: datetime) -> MergePair:
+async def _cancel_leaving_of_both(
+    transaction: Transaction, pair: MergePair, *, stays: bool, now: datetime
+) -> MergePair:
     """Return the two users of one person, with pending erasures cancelled. Raises: AccountDisabled, AccountLeaving."""
     both = ((pair.former_id, pair.former), (pair.into, pair.remaining))
     for user_id, account in sorted(both, key=lambda one: not one[1].is_banned):

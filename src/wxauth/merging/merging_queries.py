@@ -1,7 +1,6 @@
 """The statements that merge two users who are one person, and the statements that decide whether they may be merged."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -13,59 +12,8 @@ from wxauth.core.users import MERGEABLE, PROFILE_FIELDS, UserFields
 from wxauth.users.consent_queries import PRESENT_CONSENTS, ids_of
 from wxauth.users.status_queries import LockedUser, StatusAndRoles
 
-
-@dataclass(frozen=True, slots=True)
-class People:
-    """The users of an identity and of a unionid that is new to it."""
-
-    user_id: UUID | None
-    """The user of the identity."""
-    holder_id: UUID | None
-    """The user of the unionid."""
-    misnamed_id: UUID | None = None
-    """The user of an imported identity of this app that has this unionid in place of its openid."""
-
-    @property
-    def two(self) -> tuple[UUID, UUID] | None:
-        """The two users; None if they are one user."""
-        if self.user_id is None or self.holder_id is None or self.user_id == self.holder_id:
-            return None
-        return self.user_id, self.holder_id
-
-
 _ONE_FRAGMENT: Final = ids_of(":one_id::uuid")
 _OTHER_FRAGMENT: Final = ids_of(":other_id::uuid")
-PEOPLE: Final = Statement[People]("""
-SELECT (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid) AS user_id,
-       (SELECT user_id FROM unionids WHERE unionid = :unionid) AS holder_id,
-       (SELECT user_id FROM identities
-         WHERE app_id = :app_id AND openid = :unionid AND openid <> :openid AND awaits_login) AS misnamed_id
-""")
-"""The statement that finds the users of an identity and of a unionid, in its only row."""
-HOLD_UNIONID: Final = Statement[Nothing]("INSERT INTO unionids (unionid, user_id) VALUES (:unionid, :user_id)")
-"""The statement that gives an unknown unionid to a locked user.
-
-If two transactions do so simultaneously, the second fails.
-"""
-# The login stores the unionid, by the rules for any other late unionid.
-_CORRECT_OPENID: Final = Statement[Nothing]("""
-UPDATE identities SET openid = :openid, unionid = NULL
- WHERE app_id = :app_id AND openid = :unionid
-   AND NOT EXISTS (SELECT FROM identities it WHERE it.app_id = :app_id AND it.openid = :openid)
-""")
-_DELETE_MISNAMED: Final = Statement[Nothing]("""
-DELETE FROM identities WHERE app_id = :app_id AND openid = :unionid
-   AND EXISTS (SELECT FROM identities it WHERE it.app_id = :app_id AND it.openid = :openid)
-""")
-KEEP_MISNAMED: Final = Statement[Nothing](
-    "UPDATE identities SET awaits_login = false WHERE app_id = :app_id AND openid = :unionid"
-)
-"""The statement that marks an identity with a unionid in place of its openid, so that it is not corrected again."""
-NAME_IDENTITY: Final = Statement[Nothing]("""
-WITH named AS (UPDATE identities SET unionid = :unionid WHERE app_id = :app_id AND openid = :openid RETURNING user_id)
-UPDATE users SET unionid = :unionid FROM named WHERE users.id = named.user_id
-""")
-"""The statement that stores WeChat's latest unionid of an identity, in the rows of the identity and its user."""
 HAVE_BOTH_EXTERNAL_IDS: Final = Statement[bool](
     "SELECT count(external_id) = 2 AS have_both FROM users WHERE id IN (:one_id, :other_id)"
 )
@@ -136,9 +84,6 @@ _MOVE_FORMER_IDS: Final = Statement[Nothing]("UPDATE former_users SET user_id = 
 _MOVE_FORMER_EXTERNAL_IDS: Final = Statement[Nothing](
     "UPDATE former_external_ids SET user_id = :into WHERE user_id = :former_id"
 )
-_REMEMBER_ID: Final = Statement[Nothing](
-    "INSERT INTO former_users (id, user_id, merged_at) VALUES (:former_id, :into, :now)"
-)
 _REMEMBER_EXTERNAL_ID: Final = Statement[Nothing]("""
 INSERT INTO former_external_ids (external_id, user_id)
 SELECT former.external_id, remaining.id
@@ -151,6 +96,9 @@ UPDATE avatars SET user_id = remaining.id
   FROM users remaining
  WHERE avatars.user_id = :former_id AND remaining.id = :into AND remaining.avatar_url IS NULL
 """)
+_REMEMBER_ID: Final = Statement[Nothing](
+    "INSERT INTO former_users (id, user_id, merged_at) VALUES (:former_id, :into, :now)"
+)
 # One statement deletes the removed user and updates the remaining one, because otherwise unique values would exist
 # twice for a moment. The caller has locked both.
 _MERGE: Final = Statement[Nothing](f"""
@@ -196,15 +144,6 @@ async def merge_users(
     await transaction.run(_REMEMBER_ID, **both, now=now)
     await transaction.run(_MERGE, **both, is_by_phone=is_by_phone)
     return app_ids
-
-
-async def correct_openid(transaction: Transaction, *, app_id: str, openid: str, unionid: str) -> None:
-    """Correct an identity that has a unionid as its openid; delete it, if the right openid exists already.
-
-    The user of the unionid, who is also this identity's user, is locked.
-    """
-    for statement in (_CORRECT_OPENID, _DELETE_MISNAMED):
-        await transaction.run(statement, app_id=app_id, openid=openid, unionid=unionid)
 
 
 async def record_gained(transaction: Transaction, user_id: UUID, before: Facts, *, by: Actor, now: datetime) -> None:

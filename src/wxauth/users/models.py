@@ -25,7 +25,7 @@ class User(UserFields, table=True):
     identity_lost_at: datetime | None = Field(sa_type=TIME)
     """When this user last lost an identity, or an import may have given one of this user's identities to another user.
 
-    A login at least an hour later sets it to null. Only logins read it: see `_RETURN` in `login/login_queries.py`.
+    A login at least an hour later sets it to null. Only logins read it: see `RETURN` in `login/batched_queries.py`.
     """
 
 

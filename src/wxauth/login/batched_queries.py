@@ -1,0 +1,152 @@
+"""The two statements that most logins take, each with a form for one login and a form for several at once.
+
+Both forms are made of the same fragments. See `Batched`.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final, LiteralString
+
+from wxauth.core.batching import Batched
+from wxauth.core.statements import fragment
+from wxauth.core.trail import EventType
+from wxauth.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
+
+
+class EnteredUser(UserInSession):
+    """A user who has logged in, or whose login was refused."""
+
+    banned_until: datetime | None
+
+
+_OF_LOGINS: Final = "users.banned_until"
+ENTERED_USER: Final = f"{USER_IN_SESSION}, {_OF_LOGINS}"
+_MAY_ENTER: Final = "status = 'active' AND erase_at IS NULL"
+"""The condition `MAY_LOG_IN`, for the columns that a statement returns."""
+OPEN_FRAGMENT: Final = """
+    INSERT INTO sessions
+           (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
+    SELECT :session_id, id, :app_id, :openid, :session_key, :ip::text::inet, :user_agent,
+           :now::timestamptz, :now, :now + make_interval(secs => :expires_in)"""
+_TYPES: Final[Mapping[str, LiteralString]] = {
+    "app_id": "text",
+    "openid": "text",
+    "unionid": "text",
+    "nickname": "text",
+    "avatar_url": "text",
+    "ip": "text",
+    "user_agent": "text",
+    "session_id": "uuid",
+    "session_key": "bytea",
+    "expires_in": "int",
+    "now": "timestamptz",
+}
+# This is true if an imported identity of the app has the person's unionid in place of an openid.
+_IS_MISNAMED: Final = """EXISTS (SELECT FROM identities misnamed
+                      WHERE misnamed.app_id = :app_id AND misnamed.openid = :unionid AND misnamed.awaits_login)"""
+_IS_KNOWN: Final = "EXISTS (SELECT FROM identities i WHERE i.app_id = :app_id AND i.openid = :openid)"
+_IS_RETURNING: Final = """i.app_id = :app_id AND i.openid = :openid AND users.id = i.user_id AND NOT i.awaits_login
+       AND (:unionid::text IS NULL OR i.unionid = :unionid OR (i.unionid IS NULL AND users.unionid = :unionid))
+       AND (users.status <> 'active' OR users.erase_at IS NOT NULL
+            OR (:nickname::text IS NULL OR users.nickname = :nickname)
+               AND (:avatar_url::text IS NULL OR users.avatar_url = :avatar_url))
+       AND users.identity_lost_at IS NULL"""
+
+
+def _returning_fragment(source: LiteralString, number: LiteralString = "", asked: LiteralString = "") -> LiteralString:
+    return f"""person AS (
+    UPDATE users
+       SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE users.last_login_at END
+      FROM {source}
+    RETURNING {number}{ENTERED_USER}
+), opened AS ({OPEN_FRAGMENT}
+      FROM person{asked} WHERE {_MAY_ENTER} AND :session_id::uuid IS NOT NULL
+    ON CONFLICT (id) DO NOTHING
+)"""
+
+
+# This statement is for a known identity whose unionid, nickname and picture are those already stored. Most
+# mini-programs send name and picture with each login. It records the login in the user's row, and opens a session. It
+# does not find an imported identity that has never logged in. It returns a user who is banned or about to be erased
+# unchanged, and opens no session.
+#
+# The caller creates the session's id, so that a statement that is sent twice opens one session. Only the user's row is
+# locked, because a lock on the identity's row would write another page. After waiting for that lock, the statement
+# still sees the identity's row as it was before the wait. `identity_lost_at` is in the locked row and cannot be stale.
+# If it is set, the statement finds nothing, so the user is locked first. No statement runs for an hour, so a login
+# after that clears the column.
+#
+# Several logins in a batch wait for nobody's lock. Of several logins of one user, UPDATE takes one. The others are left
+# out, and so are users whom another transaction has locked. A login with an unknown identity gets a row of nulls.
+RETURN: Final = Batched[EnteredUser](
+    "returning_login",
+    f"WITH {_returning_fragment(f'identities i WHERE {_IS_RETURNING}')} SELECT * FROM person",
+    f""", locked AS (
+    SELECT asked.*, users.id AS user_id FROM asked, identities i, users
+     WHERE {_IS_RETURNING} FOR NO KEY UPDATE OF users SKIP LOCKED
+), {_returning_fragment("locked AS asked WHERE users.id = asked.user_id", "asked.n, ", " JOIN asked USING (n)")}
+SELECT * FROM person RIGHT JOIN (
+    SELECT n FROM asked WHERE n IN (SELECT n FROM person)
+        OR NOT {_IS_KNOWN}) AS answered USING (n)
+""",
+    **_TYPES,
+)
+
+
+def _signing_up_fragment(source: LiteralString = "", asked: LiteralString = "") -> LiteralString:
+    return f"""holder AS (
+    INSERT INTO unionids (unionid, user_id)
+    SELECT :unionid, :new_user_id{source}
+     WHERE :unionid::text IS NOT NULL AND NOT {_IS_KNOWN} AND NOT {_IS_MISNAMED}
+    ON CONFLICT DO NOTHING
+    RETURNING user_id
+), person AS (
+    INSERT INTO users (id, unionid, nickname, avatar_url, roles, created_at, last_login_at, external_id, attributes)
+    SELECT :new_user_id::uuid, :unionid::text, :nickname::text, :avatar_url::text,
+           string_to_array(:roles::text, ' '), :now::timestamptz, :now,
+           CASE WHEN NOT EXISTS (SELECT FROM users WHERE external_id = :external_id)
+                     AND NOT EXISTS (SELECT FROM former_external_ids WHERE external_id = :external_id)
+                THEN :external_id::text END,
+           :attributes::text::jsonb{source}
+     WHERE CASE WHEN :unionid::text IS NULL THEN NOT {_IS_KNOWN}
+                ELSE EXISTS (SELECT FROM holder WHERE user_id = :new_user_id) END
+    RETURNING {USER}, {_OF_LOGINS}
+), identity AS (
+    INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
+    SELECT :app_id, :openid, id, :now, :unionid FROM person{asked}
+), event AS (
+    INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
+    SELECT :event_id, '{fragment(EventType.USER_CREATED.value)}', :now, id::text, id, :app_id, :ip::text::inet,
+           :created_data::text::jsonb
+      FROM person{asked}
+), opened AS ({OPEN_FRAGMENT}
+      FROM person{asked} WHERE :session_id::uuid IS NOT NULL
+)"""
+
+
+_SIGNED_UP: Final = "person.*, :app_id::text AS app_id, :openid::text AS openid"
+# This statement is for an unknown identity with an unknown unionid, or none. It creates a user. The row of the unionid
+# is written first, and decides the race of two such logins: the second one waits for the first one's row, and creates
+# no user. Without a unionid, the second one violates the identity's primary key. An external id that another user has,
+# or had, is left out. If two new users get the same one at once, the unique index lets one succeed.
+#
+# Several logins in a batch wait for such a row for 20 ms, and are then all run alone. Of several logins of one
+# identity, the first one counts. A login with a unionid that another user has gets a row of nulls.
+SIGN_UP: Final = Batched[EnteredUser](
+    "sign_up",
+    f"WITH {_signing_up_fragment()} SELECT {_SIGNED_UP} FROM person",
+    f""", fresh AS (
+    SELECT DISTINCT ON (app_id, openid) asked.*
+      FROM asked, (SELECT set_config('lock_timeout', '20ms', true)) AS impatient ORDER BY app_id, openid, n
+), {_signing_up_fragment(" FROM fresh AS asked", " JOIN asked ON :new_user_id = id")}
+SELECT asked.n, {_SIGNED_UP} FROM asked LEFT JOIN person ON :new_user_id = id
+ WHERE id IS NOT NULL OR EXISTS (SELECT FROM unionids WHERE unionids.unionid = :unionid)
+""",
+    **_TYPES,
+    new_user_id="uuid",
+    roles="text",
+    external_id="text",
+    attributes="text",
+    event_id="uuid",
+    created_data="text",
+)
