@@ -22,26 +22,27 @@ CONFORMANCE: Final = re.compile(r"(?<=<!-- conformance -->\n).*?(?=<!-- end -->)
 COLUMNS: Final = ("modules", "passed", "review", "skipped", "warning", "failed")
 SUITES: Final = {
     "en": """
-On {date}, we ran the OpenID Foundation's suite {version} (commit {commit}, unchanged). We had added its clients
-with the options `{clients}`. All {modules} modules ended as they must:
+On {date}, we ran version {version} of the OpenID Foundation's conformance suite (commit {commit}, unmodified). We
+registered the suite's clients with these options: `{clients}`.
+All {modules} modules had the expected result:
 
 | plan | modules | passed | reviewer decides | skipped | warning | failed |
 |---|--:|--:|--:|--:|--:|--:|
 {rows}
-We also ran MCP's `{mcp[package]}` {mcp[version]}. wxauth passes {server[passed]} of
+We also ran `{mcp[package]}` {mcp[version]}, the conformance suite of MCP. wxauth passes {server[passed]} of
 {server[scenarios]} scenarios for authorization servers. The {examples[count]} servers in
-[{examples[folder]}](../build/agents.md) pass the scenarios {passed}.
+[{examples[folder]}](../build/agents.md) pass these scenarios: {passed}.
 
 """,
     "zh": """
-我们于 {date} 运行了 OpenID 基金会的测试套件 {version}（提交 {commit}，未作改动），客户端以 `{clients}` 添加。
-全部 {modules} 个项目的结果都符合要求：
+{date}，我们运行了 OpenID 基金会的一致性测试套件 {version}（提交 {commit}，未作修改），\
+并使用 `{clients}` 添加测试客户端。全部 {modules} 个项目的结果都符合预期：
 
 | 计划 | 项目 | 通过 | 审核者判断 | 跳过 | 警告 | 失败 |
 |---|--:|--:|--:|--:|--:|--:|
 {rows}
-MCP 的 `{mcp[package]}` {mcp[version]}：授权服务器的 {server[scenarios]} 个场景中，wxauth 通过 {server[passed]} 个；
-[{examples[folder]}](../build/agents.md) 的 {examples[count]} 个服务器通过 {passed}。
+我们还运行了 MCP 的一致性测试套件 `{mcp[package]}` {mcp[version]}。授权服务器的 {server[scenarios]} 个场景中，wxauth 通过 {server[passed]} 个。\
+[{examples[folder]}](../build/agents.md) 中的 {examples[count]} 个服务器通过以下场景：{passed}。
 
 """,
 }

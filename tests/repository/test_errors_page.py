@@ -55,7 +55,7 @@ def test_each_code_has_one_entry_with_its_status_and_a_next_step(language: str) 
 
 @both_languages
 def test_the_rules_for_all_errors_name_codes_of_the_service_once(language: str) -> None:
-    rules = table(guide("errors", language), "what your program does|程序怎么做")
+    rules = table(guide("errors", language), "what to do|处理方法")
     named = [code for *_, codes in rules for code in re.findall("`([a-z_]+)`", codes)]
     assert len(named) == len(set(named)) > 10
     assert set(named) <= {kind.code for kind in failures()}
