@@ -41,7 +41,8 @@ We also ran `{mcp[package]}` {mcp[version]}, the conformance suite of MCP. wxaut
 | 计划 | 项目 | 通过 | 审核者判断 | 跳过 | 警告 | 失败 |
 |---|--:|--:|--:|--:|--:|--:|
 {rows}
-我们还运行了 MCP 的一致性测试套件 `{mcp[package]}` {mcp[version]}。授权服务器的 {server[scenarios]} 个场景中，wxauth 通过 {server[passed]} 个。\
+我们还运行了 MCP 的一致性测试套件 `{mcp[package]}` {mcp[version]}。\
+授权服务器的 {server[scenarios]} 个场景中，wxauth 通过 {server[passed]} 个。\
 [{examples[folder]}](../build/agents.md) 中的 {examples[count]} 个服务器通过以下场景：{passed}。
 
 """,
