@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tests.cli.test_help import every_command
+from tests.cli.tree import every_command
 from tests.processes import run
 from tests.sweeps import Sweep
 from wxauth.cli import main

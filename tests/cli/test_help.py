@@ -1,12 +1,11 @@
 """What the commands say of themselves."""
 
-from collections.abc import Iterator
-
 import click
 import pytest
 from click.testing import CliRunner
 from pydantic import BaseModel
 
+from tests.cli.tree import every_command
 from tests.sweeps import Sweep
 from wxauth.apps.schemas import AppChangeRequest, AppRequest
 from wxauth.cli import main
@@ -16,17 +15,6 @@ from wxauth.events.schemas import DeliveriesQuery, NewWebhook, ReplayRequest, We
 from wxauth.users.search_queries import UsersQuery
 
 pytestmark = pytest.mark.no_database
-
-
-def every_command(command: click.Command = main, *names: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """A command and all its subcommands, with their names."""
-    yield names, command
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        for name in command.list_commands(context):
-            _, subcommand, _ = command.resolve_command(context, [name])
-            assert subcommand is not None
-            yield from every_command(subcommand, *names, name)
 
 
 def test_help_explains_each_command() -> None:

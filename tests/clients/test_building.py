@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.test_admin import SITE
+from tests.clients.samples import SITE
 from tests.fakes import LOGO, logo_of
 from wxauth.clients.clients import WrongClient, build_client
 

@@ -8,7 +8,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from tests.clients.test_admin import NO_SITE, SITE
+from tests.clients.samples import NO_SITE, SITE
 from tests.fakes import APP, LOGO, Secrets, content_of, service_env
 from tests.processes import Command, free_port, make_command, run
 from tests.sweeps import swept

@@ -14,7 +14,7 @@ import yaml
 from scripts.write_panels import IMAGE, PANEL
 from tests.containers.conftest import SERVER
 from tests.containers.engine import Engine
-from tests.deploy import test_kubernetes as kubernetes, test_panels as panels
+from tests.deploy import manifests
 from tests.processes import until
 
 pytestmark = [pytest.mark.container, pytest.mark.operations]
@@ -76,14 +76,14 @@ def passes(kubelet: httpx.Client, probe: Manifest) -> bool:
 def test_kubernetes_replica_is_ready_when_the_job_has_migrated(engine: Engine, image: str, network: str) -> None:
     engine.docker("exec", "database", "createdb", "--username=postgres", "kubernetes")
     ways = {}
-    for name, template in kubernetes.pods().items():
+    for name, template in manifests.pods().items():
         pod = template["spec"]
         (container,), (volume,) = pod["containers"], pod["volumes"]
-        values = {**kubernetes.SECRETS, "wxauth_database_url": f"{SERVER}/kubernetes"}
+        values = {**manifests.SECRETS, "wxauth_database_url": f"{SERVER}/kubernetes"}
         folder = engine.shared / "secrets" / name
         files = files_of(volume["secret"], values, pod["securityContext"]["fsGroup"], folder)
         mounted = f"--volume={files}:{container['volumeMounts'][0]['mountPath']}:ro"
-        ways[name] = (pod, container, *options_of(pod, container, kubernetes.config()), mounted, f"--network={network}")
+        ways[name] = (pod, container, *options_of(pod, container, manifests.config()), mounted, f"--network={network}")
     _, job, *options = ways["migrate"]
     with serving(engine, *ways["serve"]) as kubelet:
         _, container, *_ = ways["serve"]
@@ -94,9 +94,9 @@ def test_kubernetes_replica_is_ready_when_the_job_has_migrated(engine: Engine, i
 
 
 def test_sealos_pod_migrates_and_serves(engine: Engine, image: str, network: str) -> None:
-    manifests = panels.resolved_for_sealos()
-    [secret] = [it["stringData"] for it in manifests if it["kind"] == "Secret"]
-    [pod] = [it["spec"]["template"]["spec"] for it in manifests if it["kind"] == "Deployment"]
+    resolved = manifests.resolved_for_sealos()
+    [secret] = [it["stringData"] for it in resolved if it["kind"] == "Secret"]
+    [pod] = [it["spec"]["template"]["spec"] for it in resolved if it["kind"] == "Deployment"]
     of_postgres = {"username": "postgres", "password": "secret", "host": "database", "port": "5432"}
 
     def options(container: Manifest) -> list[str]:
@@ -116,8 +116,8 @@ def test_sealos_pod_migrates_and_serves(engine: Engine, image: str, network: str
 def test_1panel_starts_what_its_form_fills_in(engine: Engine, image: str, network: str) -> None:
     [file] = PANEL.glob("*/docker-compose.yml")
     fields = yaml.safe_load((file.parent / "data.yml").read_text())["additionalProperties"]["formFields"]
-    assert {field["envKey"] for field in fields if field["required"] and not field["default"]} == set(panels.ANSWERS)
-    given = {field["envKey"]: str(field["default"]) for field in fields} | panels.OF_PANEL | panels.ANSWERS
+    assert {field["envKey"] for field in fields if field["required"] and not field["default"]} == set(manifests.ANSWERS)
+    given = {field["envKey"]: str(field["default"]) for field in fields} | manifests.OF_PANEL | manifests.ANSWERS
     folder = engine.shared / "1panel"
     folder.mkdir()
     (folder / file.name).write_text(file.read_text())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.core.test_migrations import schema_of
+from tests.core.schemas import schema_of
 from tests.databases import scripts_of_next_version
 from tests.processes import run
 from tests.world import Rows

@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from tests.core.test_queries import STATEMENTS
+from tests.core.statements import STATEMENTS
 from tests.world import Rows
 
 pytestmark = pytest.mark.own_database

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.core.test_queries import STATEMENTS, generic_plans
+from tests.core.statements import STATEMENTS, generic_plans
 from tests.world import Rows
 
 pytestmark = [pytest.mark.own_database, pytest.mark.slow]

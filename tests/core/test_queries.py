@@ -1,12 +1,9 @@
 """Each statement and its row type fit the migrated schema; the columns of a user that are shown or merged."""
 
-import json
-import pkgutil
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime
-from importlib import import_module
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -18,9 +15,8 @@ from pydantic import BaseModel
 from typing_extensions import get_type_hints, is_typeddict
 
 import wxauth
+from tests.core.statements import STATEMENTS, generic_plans
 from tests.world import Rows
-from wxauth.core.batching import Batched
-from wxauth.core.statements import Statement
 from wxauth.core.users import USER, UserFields
 from wxauth.users.models import User
 from wxauth.users.schemas import ProfileStatusAndRoles
@@ -42,29 +38,6 @@ PYTHON = {
     "varchar": str,
     "void": object,
 }
-BESIDE_QUERIES = ("wxauth.core.database", "wxauth.core.trail", "wxauth.core.revisions")
-
-
-def statements() -> Iterator[tuple[str, Statement[Any]]]:
-    for module in pkgutil.walk_packages(wxauth.__path__, "wxauth."):
-        package, _, name = module.name.rpartition(".")
-        if name == "queries" or name.endswith("_queries") or module.name in BESIDE_QUERIES:
-            for constant, value in vars(import_module(module.name)).items():
-                if isinstance(value, Statement):
-                    yield f"{package.rpartition('.')[2]}.{name}.{constant}", value
-                if isinstance(value, Batched):
-                    yield f"{package.rpartition('.')[2]}.{name}.{constant}.many", value.many
-                elif isinstance(value, Mapping):
-                    for key, part in value.items():
-                        if isinstance(part, Statement):
-                            yield f"{package.rpartition('.')[2]}.{name}.{constant}.{key}", part
-                elif is_dataclass(value) and not isinstance(value, type):
-                    for part in fields(value):
-                        if isinstance(statement := getattr(value, part.name), Statement):
-                            yield f"{package.rpartition('.')[2]}.{name}.{constant}.{part.name}", statement
-
-
-STATEMENTS = dict(statements())
 
 
 def test_all_packages_with_statements_are_checked() -> None:
@@ -99,19 +72,6 @@ async def test_no_plan_locks_the_rows_of_a_page_more_than_once(rows: Rows) -> No
         if part["Node Type"] == "LockRows"
     ]
     assert repeated == []
-
-
-async def generic_plans(rows: Rows) -> dict[str, dict[str, Any]]:
-    """The plan of each statement, for any values."""
-    found = {}
-    await rows.execute("SET plan_cache_mode = force_generic_plan; SET jit = off")
-    for name, statement in STATEMENTS.items():
-        await rows.execute(f"PREPARE one AS {statement.text}")
-        nulls = f"({', '.join('NULL' for _ in statement.names)})" if statement.names else ""
-        (plan,) = json.loads(await rows.fetchval(f"EXPLAIN (FORMAT JSON, COSTS OFF) EXECUTE one{nulls}"))
-        await rows.execute("DEALLOCATE one")
-        found[name] = plan["Plan"]
-    return found
 
 
 def repeated_parts(plan: Mapping[str, Any], *, is_repeated: bool = False) -> Iterator[Mapping[str, Any]]:

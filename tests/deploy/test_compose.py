@@ -26,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 
 from tests.deploy.conftest import Replicas, restart_in_turn
 from tests.fakes import SECRET_KEY
-from tests.foreign import test_relying_parties as foreign
+from tests.foreign import sign_ins
 from tests.processes import PATIENCE, Running, free_port, run, serving, until
 from tests.programs import ROOT, needs, needs_node, output_of, postgres_program
 from tests.proxies.longest import add_site, check_longest
@@ -46,7 +46,7 @@ REPLICAS = ("wxauth-1", "wxauth-2")
 POLICY = "lb_policy random"
 SITE = {
     "title": "Shop",
-    "redirect_uris": [foreign.CALLBACK],
+    "redirect_uris": [sign_ins.CALLBACK],
     "account_app_id": ACCOUNT["app_id"],
     "website_app_id": WEBSITE["app_id"],
 }
@@ -256,9 +256,9 @@ def test_paths_for_operators_are_closed_to_the_public(front: Front) -> None:
 
 @pytest.mark.proxy
 @pytest.mark.parametrize("front", ["lb_policy round_robin\nheader_down Replica {upstream_hostport}"], indirect=True)
-@pytest.mark.parametrize("way", [foreign.in_wechat, foreign.in_web_view, foreign.on_a_computer])
+@pytest.mark.parametrize("way", [sign_ins.in_wechat, sign_ins.in_web_view, sign_ins.on_a_computer])
 async def test_a_login_with_authlib_succeeds_with_each_step_at_another_replica(
-    front: Front, services: Services, way: foreign.Way
+    front: Front, services: Services, way: sign_ins.Way
 ) -> None:
     credentials = await add_client(services.database, "shop", **SITE, now=services.clock())
     served: list[str] = []
@@ -269,7 +269,7 @@ async def test_a_login_with_authlib_succeeds_with_each_step_at_another_replica(
     async with httpx.AsyncClient(
         base_url=front.url, timeout=PATIENCE, verify=False, trust_env=False, event_hooks={"response": [note]}
     ) as browser:
-        await foreign.come_and_go_with_authlib(browser, credentials.client_id, credentials.client_secret, way)
+        await sign_ins.come_and_go_with_authlib(browser, credentials.client_id, credentials.client_secret, way)
     assert len(set(served)) == len(REPLICAS)
     assert all(one != next_one for one, next_one in pairwise(served)), served
 

@@ -1,54 +1,16 @@
 """The output of kustomize for `deploy/kubernetes` fits the schemas of Kubernetes and the needs of the service."""
 
 from collections.abc import Mapping
-from functools import cache
 from ipaddress import ip_address, ip_network
-from pathlib import Path
-from typing import Any
 
 import kubernetes_validate
 import pytest
-import yaml
 from kubernetes_validate.utils import validate
 
-from tests.programs import needs, output_of
+from tests.deploy.manifests import built, config, one, pods
 from wxauth.settings.settings import PREFIX
 
 pytestmark = pytest.mark.operations
-
-FOLDER = Path(__file__).parents[2] / "deploy/kubernetes"
-SECRETS = {
-    "wxauth_database_url": "postgresql://wxauth@db:5432/wxauth",
-    "wxauth_secret_key": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
-    "wxauth_app_id": "wx1a2b3c4d5e6f7a8b",
-    "wxauth_app_secret": "0123456789abcdef0123456789abcdef",
-}
-"""The files that the README has the operator make."""
-
-Manifest = dict[str, Any]
-
-
-@cache
-def built() -> list[Manifest]:
-    """The manifests that `kubectl apply -k` would send."""
-    return list(yaml.safe_load_all(output_of(needs("kubectl"), "kustomize", FOLDER)))
-
-
-def one(kind: str, name: str = "wxauth") -> Manifest:
-    """The manifest of this kind, and of this name where there are several."""
-    (manifest,) = (m for m in built() if m["kind"] == kind and m["metadata"]["name"] == name)
-    return manifest
-
-
-def pods() -> dict[str, Manifest]:
-    """The templates of the pods that serve, and of the one that migrates."""
-    templates = {"serve": one("Deployment"), "migrate": one("Job", "wxauth-migrate")}
-    return {name: manifest["spec"]["template"] for name, manifest in templates.items()}
-
-
-def config() -> dict[str, str]:
-    (found,) = (m for m in built() if m["kind"] == "ConfigMap")
-    return found["data"]
 
 
 @pytest.mark.parametrize("version", ["1.25", "1.31", kubernetes_validate.latest_version()])

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.dev.banner import printed_by_dev
 from tests.dev.running import clone_in, fenced, form, installed_by, running_dev
 from tests.docs import block, guide
 from tests.processes import Running, environment, free_port
 from tests.programs import needs, output_of
-from tests.repository.test_readme import printed_by_dev
 
 TUTORIAL = guide("tutorial")
 

@@ -13,7 +13,7 @@ from tests.fakes import SECRET_KEY, Secrets
 from tests.foreign.conftest import Issuer
 from tests.processes import Running, free_port, run
 from tests.programs import EXPRESS, needs, needs_node
-from tests.siblings.test_example_events import event
+from tests.siblings.sample_events import event
 from tests.world import Body, add_client, leave, until
 from wxauth.clients.models import Scope
 from wxauth.core.clock import utc_now

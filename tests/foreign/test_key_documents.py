@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.docs import ROOT
+from tests.foreign.jdks import UNREACHED, jdks
 from tests.foreign.key_documents import BESIDE, DOCUMENTS, READ, UNREAD, Line, Publisher, publishing
-from tests.foreign.test_languages import UNREACHED, jdks
 from tests.programs import NODE_PATIENCE, lacks, needs, needs_node
 from tests.sweeps import Sweep
 from wxauth_guard import BearerGuard, WxAuthError

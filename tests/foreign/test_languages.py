@@ -22,6 +22,7 @@ from tests.docs import ROOT, block
 from tests.fakes import service_env
 from tests.foreign.conftest import Front, Issuer, issuer_at
 from tests.foreign.corpus import ACCEPTED, REFUSED
+from tests.foreign.jdks import UNREACHED, jdks
 from tests.guard.hostile import CLAIMS, HOSTILE, Forgery, decode
 from tests.processes import WXAUTH, Running, environment, free_port, run, until
 from tests.programs import EXPRESS, NODE_PATIENCE, lacks, needs, needs_node, output_of
@@ -37,16 +38,6 @@ PAGE = "docs/build/languages.md"
 RESOURCE = "https://mcp.example.com/mcp"
 OTHERWISE = ("signature padded", "signature spelt another way", "padded header, signed so", "plain base64")
 TAKEN_BY_SPRING = ("signature padded", "signature spelt another way")
-UNREACHED = re.compile(r"Could not (resolve|transfer)|dial tcp|requires go >=|No such file or directory: mvn|EAI_AGAIN")
-
-
-def jdks() -> list[str]:
-    """Where they are, the oldest first."""
-    found = {}
-    for release in Path("/usr/lib/jvm").glob("*/release"):
-        if version := (release.parent / "bin/javac").exists() and re.search(r'VERSION="(\d+)', release.read_text()):
-            found[int(version[1])] = str(release.parent)
-    return [home for _, home in sorted(found.items())]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,15 @@
 """The guard in FastAPI, Starlette, Litestar and without a framework, as each of them runs it."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Optional, Union
+from typing import Any, Optional
 from urllib.parse import unquote
 
 import httpx
 import pytest
 import websockets
-from fastapi import Depends, FastAPI
 from litestar import (
     Litestar,
     Request as LitestarRequest,
@@ -31,11 +30,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from tests.guard.fakes import USER_ID, FakeIssuer, client_of, messages_sent, opening
+from tests.guard.guarded_apps import fastapi_app, plain_app
 from tests.headers import bearer
 from tests.problems import problem_of
 from tests.serving import serving
 from tests.sweeps import swept
-from wxauth_guard import BearerGuard, BearerMiddleware, BearerWSGIMiddleware, Principal, WxAuthError, require_roles
+from wxauth_guard import BearerGuard, BearerMiddleware, BearerWSGIMiddleware, WxAuthError, require_roles
 from wxauth_guard.errors import InvalidToken
 from wxauth_guard.problems import answer_problem
 
@@ -78,22 +78,6 @@ def litestar_app(guard: BearerGuard, **options: Any) -> ASGIApp:
     return guarded_litestar([orders, healthz, ws], guard, **options)
 
 
-def fastapi_app(guard: BearerGuard, *, roles: Union[str, Sequence[str]] = ()) -> ASGIApp:
-    app, needed = FastAPI(), [roles] if isinstance(roles, str) else roles
-    user_of = guard.require_role(*needed) if needed else guard
-
-    @app.get("/orders")
-    async def orders(user: Annotated[Principal, Depends(user_of)]) -> dict[str, str]:
-        return {"of": str(user.id)}
-
-    @app.websocket("/ws")
-    async def ws(websocket: WebSocket, user: Annotated[Principal, Depends(user_of)]) -> None:
-        await websocket.accept()
-        await websocket.send_text(user.openid)
-
-    return app
-
-
 def guarded_litestar(
     handlers: list[Any], guard: BearerGuard, *, cors_config: Optional[CORSConfig] = None, **options: Any
 ) -> ASGIApp:
@@ -106,23 +90,6 @@ def guarded_litestar(
         logging_config=None,  # by default it takes over the logging of the process, which the tests share
     )
     return app
-
-
-def plain_app(guard: BearerGuard, **options: Any) -> ASGIApp:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        user: Any = scope.get("user")
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.accept"})
-            await send({"type": "websocket.send", "text": user.openid})
-            await send({"type": "websocket.close"})
-            return
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        answer = {"of": str(user.id)} if path == "/orders" else "user" if user else "nobody"
-        body = answer if isinstance(answer, str) else json.dumps(answer)
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": body.encode()})
-
-    return BearerMiddleware(app, guard, **options)
 
 
 MIDDLEWARE = {"Starlette": starlette_app, "Litestar": litestar_app, "plain ASGI": plain_app}

@@ -19,6 +19,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import PlainTextResponse
 
 from tests.guard.fakes import ISSUER, SESSION_ID, USER_ID, FakeIssuer, Timer, client_of, opening
+from tests.guard.guarded_apps import orders_app
 from tests.guard.hostile import EXPIRED, FOR_GUARDS, GOOD, HOSTILE, Forger
 from tests.headers import bearer
 from tests.problems import problem_of
@@ -29,25 +30,6 @@ from wxauth_guard.errors import WxAuthError
 from wxauth_guard.jwks import RemoteKeys
 from wxauth_guard.problems import answer_problem
 from wxauth_guard.testing import TestKey
-
-
-def orders_app(guard: BearerGuard) -> FastAPI:
-    """A sibling's app: the user's own orders, and what takes one role or two."""
-    app = FastAPI()
-
-    @app.get("/orders")
-    async def orders(user: Annotated[Principal, Depends(guard)]) -> Principal:
-        return user
-
-    @app.delete("/orders/{n}")
-    async def erase(n: int, user: Annotated[Principal, Depends(guard.require_role("admin"))]) -> str:
-        return f"{n} by {user.openid}"
-
-    @app.get("/audit")
-    async def audit(user: Annotated[Principal, Depends(guard.require_role("admin", "auditor"))]) -> dict[str, Any]:
-        return {"by": user.openid}
-
-    return app
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from starlette.routing import Route
 
 from tests.clock import PATIENCE
 from tests.guard.fakes import client_of
-from tests.guard.test_asgi import fastapi_app, plain_app
-from tests.guard.test_wsgi import who
+from tests.guard.guarded_apps import fastapi_app, plain_app, who
 from tests.headers import bearer
 from tests.problems import problem_of
 from tests.serving import serving

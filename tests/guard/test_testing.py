@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from tests.clock import Clock
 from tests.guard.fakes import client_of
-from tests.guard.test_fastapi import orders_app
+from tests.guard.guarded_apps import orders_app
 from tests.problems import problem_of
 from tests.sweeps import swept
 from wxauth_guard import BearerGuard, BearerMiddleware, Principal

@@ -12,21 +12,15 @@ import httpx
 import pytest
 
 from tests.guard.fakes import FakeIssuer, client_of
+from tests.guard.guarded_apps import who
 from tests.headers import bearer
 from tests.sweeps import Sweep
-from wxauth_guard import BearerGuard, BearerMiddleware, BearerWSGIMiddleware, Principal
+from wxauth_guard import BearerGuard, BearerMiddleware, BearerWSGIMiddleware
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
+    from wsgiref.types import WSGIEnvironment
 
     from starlette.types import Receive, Scope, Send
-
-
-def who(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Answers with the user's openid, or with "nobody"."""
-    user: Principal | None = environ.get("wxauth.user")
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return [(user.openid if user else "nobody").encode()]
 
 
 async def who_by_asgi(scope: Scope, receive: Receive, send: Send) -> None:

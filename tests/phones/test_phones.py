@@ -14,7 +14,7 @@ import pytest
 from tests.database_proxy import Proxy
 from tests.fakes import OTHER_SECRET_KEY, SECRET_KEY, service_env
 from tests.metrics import misconfigured
-from tests.pictures.test_thumbnails import encoded, plain
+from tests.pictures.samples import encoded, plain
 from tests.problems import problem_of
 from tests.processes import PATIENCE, make_command, run
 from tests.sweeps import swept

@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from starlette.requests import Request
 
 from tests.fakes import OTHER_APP
-from tests.pictures.test_thumbnails import MAKER, RED, encoded, every_format, is_close, plain
+from tests.pictures.samples import MAKER, RED, encoded, every_format, is_close, plain
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import Body, Stage, bearer, behind, body_of, leave, unread

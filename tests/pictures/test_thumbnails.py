@@ -10,25 +10,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.pictures.samples import BLUE, GREEN, MAKER, ORIENTATION, RED, encoded, every_format, is_close, plain
 from tests.sweeps import swept
 from wxauth.pictures.thumbnails import MAX_PIXELS, MAX_SIDE, NO_PICTURE, UnusablePicture, check_file, thumbnail_of
 
 pytestmark = pytest.mark.no_database
-
-RED, BLUE, GREEN = (200, 20, 30), (20, 40, 220), (30, 160, 60)
-ORIENTATION, MAKER = 0x0112, 0x010F
-
-every_format = pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-
-
-def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
-    out = BytesIO()
-    image.save(out, kind, **options)
-    return out.getvalue()
-
-
-def plain(mode: str = "RGB", size: tuple[int, int] = (60, 40), colour: Any = RED) -> Image.Image:
-    return Image.new(mode, size, colour)
 
 
 def two_halves() -> Image.Image:
@@ -36,10 +22,6 @@ def two_halves() -> Image.Image:
     image = plain(size=(80, 40))
     image.paste(BLUE, (40, 0, 80, 40))
     return image
-
-
-def is_close(pixel: Any, colour: tuple[int, ...]) -> bool:
-    return all(abs(one - other) <= 8 for one, other in zip(pixel, colour, strict=True))
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

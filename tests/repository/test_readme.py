@@ -16,16 +16,14 @@ from jose.jwt import get_unverified_claims
 from scripts.write_docs import INDEX, WHOLE, index, whole
 from scripts.write_lists import copies, guides
 from scripts.write_settings import EXAMPLE, GUIDES, differences, example
-from tests.cli.test_help import every_command
-from tests.conftest import NOWHERE, SETTINGS
+from tests.cli.tree import every_command
+from tests.dev.banner import printed_by_dev
 from tests.docs import ROOT, both_languages, code_blocks, guide, openapi, pages, table
 from tests.fakes import SECRET_KEY
 from tests.world import LogIn
 from wxauth.errors import WeChatBadResponse, WeChatRateLimited
 from wxauth.settings.settings import PREFIX, Settings, settings_from
 from wxauth.wechat.errcodes import KNOWN_ERRCODES, Api, errcode_of
-from wxauth_desk.banner import welcome
-from wxauth_desk.run import HOME
 from wxauth_guard import BearerGuard, Principal
 
 FOLDERS = (".", "docs/**", "examples/*", "clients/*", "deploy", "deploy/*", "benchmarks")
@@ -244,13 +242,6 @@ def test_the_texts_beside_addresses_are_in_one_column_at_any_port(simulated_url:
 def test_by_a_tunnel_the_mini_program_gets_the_tunnels_address() -> None:
     reported = printed_by_dev("en", simulated_url=None, issuer="https://tunnel.example.com")
     assert "createAuth({ baseURL: 'https://tunnel.example.com' })" in reported
-
-
-def printed_by_dev(language: str, *, issuer: str = "http://127.0.0.1:8000", **urls: str | None) -> str:
-    settings = settings_from(Settings, **{**SETTINGS, "issuer": issuer}, database_url=NOWHERE)
-    shown: Any = {"simulated_url": "http://127.0.0.1:8001", "site_url": "http://127.0.0.1:8004", **urls}
-    mcp_url = shown["simulated_url"] and "http://127.0.0.1:8005/mcp"
-    return welcome(settings, **shown, mcp_url=mcp_url, findings=[], home=HOME, language=language)
 
 
 def test_what_dev_prints_names_its_own_program(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,8 @@ from examples.sibling import feed
 from examples.sibling.orders import Orders
 from tests.fakes import OTHER_APP, Secrets
 from tests.serving import serving
-from tests.world import AddSibling, Body, Stage, leave
+from tests.siblings.sample_events import event
+from tests.world import AddSibling, Stage, leave
 from wxauth.clients.models import Scope
 from wxauth.core.trail import OPERATOR
 from wxauth.events.webhook_deliveries import Deliveries, place_events
@@ -36,10 +37,6 @@ def receiver(orders: Orders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     app.state.orders = orders
     with serving(app) as url:
         yield f"{url}/webhooks/wxauth"
-
-
-def event(number: int, kind: str, user_id: str, **data: Any) -> Body:
-    return {"id": f"event-{number}", "type": kind, "user_id": user_id, "data": data}
 
 
 def test_an_event_that_comes_twice_changes_nothing_twice(orders: Orders) -> None:

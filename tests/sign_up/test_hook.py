@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,27 +19,15 @@ from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port
 from tests.programs import needs
 from tests.receiver import Receiver, receiving
+from tests.sign_up.hooks import SECRET, saying, text
 from tests.world import Body, Stage, recorded, until
 from wxauth.checks.doctor import examine
 from wxauth.checks.result import CheckResult
 from wxauth.login.records import Refusals
 
 pytestmark = pytest.mark.usefixtures("bystander")
-
-SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 ALICE = "openid-a1-alice"
 EXAMPLES = Path(__file__).parents[2] / "examples/sign-up-hook"
-
-
-def text(body: bytes, status: int = 200) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def respond(_: web.Request) -> web.Response:
-        return web.Response(body=body, status=status, content_type="application/json")
-
-    return respond
-
-
-def saying(status: int = 200, **answer: Any) -> Callable[[web.Request], Awaitable[web.Response]]:
-    return text(json.dumps(answer).encode(), status)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.metrics import scrape
-from tests.pictures.test_thumbnails import encoded, plain
+from tests.pictures.samples import encoded, plain
 from tests.problems import problem_of
 from tests.processes import Command
 from tests.world import (

@@ -16,7 +16,7 @@ from uuid_utils.compat import uuid7
 
 from tests.database_proxy import Proxy
 from tests.fakes import APP, OTHER_APP, service_env
-from tests.pictures.test_thumbnails import encoded, plain
+from tests.pictures.samples import encoded, plain
 from tests.problems import problem_of
 from tests.processes import Command, run
 from tests.world import Client, Rows, Stage, bearer, body_of, leave, recorded

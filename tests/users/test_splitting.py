@@ -12,7 +12,7 @@ import pytest
 from jose import jwt
 
 from tests.fakes import APP, OTHER_APP, service_env
-from tests.pictures.test_thumbnails import encoded, plain
+from tests.pictures.samples import encoded, plain
 from tests.problems import problem_of
 from tests.processes import make_command
 from tests.world import NUMBER, Admin, Body, Client, Rows, Stage, bearer, body_of, make_admin, recorded, until_locked

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from starlette.requests import Request
 
 import wxauth_desk
-from tests.cli.test_help import every_command
+from tests.cli.tree import every_command
 from tests.problems import OF_PERSONS, TITLES
 from tests.sweeps import swept
 from tests.world import Stage

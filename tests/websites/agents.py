@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from tests.websites.test_resources import MCP
+from tests.websites.protected import MCP
 from tests.world import Body
 from wxauth.outbound.connection import HttpAnswer
 from wxauth.outbound.transport import ANSWER

@@ -7,12 +7,9 @@ import pytest
 
 from tests.sweeps import swept
 from tests.websites.browsers import Browser, House, sent
-from tests.websites.test_links import IN_WECHAT, SAFARI, approved, browser_of
-from tests.websites.test_resources import FILES, MCP, RESOURCES
+from tests.websites.links import IN_WECHAT, SAFARI, approved, browser_of
+from tests.websites.protected import FILES, MCP, ORDERS, RESOURCES
 from tests.world import EDGE, bearer, body_of, make_admin
-
-ORDERS = [{"name": "orders:read", "title": "查看你的订单"}, {"name": "orders:write", "title": "替你下单、退单"}]
-
 
 ACCOUNTS = {"account_app_id": "wxaccount", "website_app_id": "wxwebsite"}
 pytestmark = [

@@ -14,35 +14,12 @@ import pytest
 from jose import jwt
 
 from tests.conftest import made_of_fixtures
-from tests.websites.browsers import ASKED, BYE, FORM, Browser, House, Tab, found_in, hidden_fields, refused, sent
+from tests.websites.browsers import ASKED, BYE, FORM, House, Tab, hidden_fields, refused, sent
+from tests.websites.persons import ADMIN_CALLBACK, TO_ADMIN, PersonPage, code_in, person_page
 from tests.world import AddSite, Admin, Body, GetPhone, Phone, Site, bearer, body_of, leave, recorded
 
-ADMIN_CALLBACK = "https://admin.example.com/callback"
-TO_ADMIN: dict[str, Any] = {"client_id": "admin", "redirect_uri": ADMIN_CALLBACK}
 COOKIE = "__Host-wxauth-login"
 IN_WEB_VIEW = {"User-Agent": "MicroMessenger miniProgram"}
-
-
-@dataclass(frozen=True, slots=True)
-class PersonPage:
-    """A page that shows a person, and its two buttons."""
-
-    browser: Browser
-    html: str
-
-    @property
-    def request_id(self) -> str:
-        return found_in(self.html, r'action="/v1/authorize/([\w-]{22})/continue"')
-
-    async def press(self, button: str = "continue", browser: Browser | None = None) -> httpx.Response:
-        path, fields = f"/v1/authorize/{self.request_id}/{button}", hidden_fields(self.html)
-        return await (browser or self.browser).client.post(path, data=fields)
-
-
-async def person_page(browser: Browser, **parameters: str | None) -> PersonPage:
-    answer = await browser.open(**{**TO_ADMIN, **parameters})
-    assert answer.status_code == 200, answer.headers.get("location", answer.text)
-    return PersonPage(browser, answer.text)
 
 
 def shows(answer: httpx.Response, name: str | None = None) -> bool:
@@ -53,10 +30,6 @@ def shows(answer: httpx.Response, name: str | None = None) -> bool:
 def is_asked_anew(answer: httpx.Response) -> bool:
     """Whether a press has led to the request's page again."""
     return answer.status_code == 303 and answer.headers["location"].startswith("/v1/authorize?")
-
-
-def code_in(answer: httpx.Response) -> str:
-    return sent(answer, ADMIN_CALLBACK)["code"]
 
 
 @dataclass(slots=True, kw_only=True)

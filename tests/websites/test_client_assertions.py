@@ -22,7 +22,7 @@ from tests.sweeps import Sweep, swept
 from tests.upstream import Upstream, answer
 from tests.websites.agents import AGENT, ASKING, BACK, DOCUMENT, HOST, Host
 from tests.websites.browsers import VERIFIER, House, refused
-from tests.websites.test_resources import RESOURCES
+from tests.websites.protected import RESOURCES
 from tests.world import Body, Client, body_of
 from wxauth.clients.documents import ClientDocuments
 from wxauth.core.services import Services

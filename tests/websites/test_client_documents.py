@@ -17,8 +17,7 @@ from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, answer, endless, hang, raw
 from tests.websites.agents import AGENT, ASKING, BACK, DOCUMENT, HOST, Host
 from tests.websites.browsers import House, Tab, refused, sent
-from tests.websites.test_asking import ORDERS
-from tests.websites.test_resources import MCP, RESOURCES
+from tests.websites.protected import MCP, ORDERS, RESOURCES
 from tests.world import Body, MakeServices, Site, add_client, bearer, body_of, until
 from wxauth.clients.documents import ClientDocuments
 from wxauth.core.services import Services

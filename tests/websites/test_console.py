@@ -17,7 +17,7 @@ from tests.fakes import Clock
 from tests.guard.hostile import Forger
 from tests.problems import problem_of
 from tests.websites.browsers import SHOP, VERIFIER, Browser, House, refused, sent
-from tests.websites.test_web_view import CONSOLE
+from tests.websites.persons import CONSOLE
 from tests.world import FAR, Admin, Body, MakeClient, MakeServices, Phone, Rows, bearer, later, make_admin, set_roles
 from wxauth.clients.clients import find_site
 from wxauth.console.sessions import ConsoleSessions

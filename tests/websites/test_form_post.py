@@ -1,36 +1,16 @@
 """`response_mode=form_post`: the browser posts the answer to the site, as a form (ASP.NET Core's default)."""
 
-import re
-from collections.abc import Mapping
-from html import unescape
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
 import pytest
 
 from tests.sweeps import swept
-from tests.websites.browsers import House, hidden_fields, sent
-from tests.websites.certification.test_basic_op import request_object
-from tests.websites.test_browser_logins import TO_ADMIN, person_page
-from tests.world import CALLBACK, Client, body_of
-
-BY_FORM: dict[str, Any] = {"response_mode": "form_post"}
-
-
-def posted(page: httpx.Response, to: str = CALLBACK) -> Mapping[str, str]:
-    """The fields that a page posts to the site."""
-    assert page.status_code == 200, page.headers.get("location", page.text)
-    assert page.headers["cache-control"] == "no-store"
-    assert page.headers["referrer-policy"] == "no-referrer"
-    origin = f"{urlsplit(to).scheme}://{urlsplit(to).netloc}"
-    assert f"form-action {origin} " in page.headers["content-security-policy"]
-    assert '/v1/pages/post.js"' in page.text
-    form = re.search(r'<form method="post" action="([^"]+)">(.*?)</form>', page.text, re.DOTALL)
-    assert form, page.text
-    assert unescape(form[1]) == to
-    assert '<button class="button">' in form[2]
-    return hidden_fields(page)
+from tests.websites.browsers import House, sent
+from tests.websites.certification.requests import request_object
+from tests.websites.form_post import BY_FORM, posted
+from tests.websites.persons import TO_ADMIN, person_page
+from tests.world import Client, body_of
 
 
 async def test_the_answer_to_a_scan_is_posted(house: House) -> None:

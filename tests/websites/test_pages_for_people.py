@@ -13,11 +13,11 @@ from tests.fakes import LOGO, OTHER_APP
 from tests.forked import stand_in
 from tests.programs import needs, run_node_tests
 from tests.sweeps import swept
-from tests.websites import test_links
 from tests.websites.browsers import House, Tab, found_in, hidden_fields, sent
+from tests.websites.form_post import BY_FORM, posted
+from tests.websites.links import SAFARI, browser_of, type_in
+from tests.websites.persons import TO_ADMIN
 from tests.websites.street import IN_WECHAT
-from tests.websites.test_browser_logins import TO_ADMIN
-from tests.websites.test_form_post import BY_FORM, posted
 from wxauth.apps.registry import Apps, ManagedApps
 from wxauth.core.trail import OPERATOR
 from wxauth.settings.apps import App
@@ -59,7 +59,7 @@ async def test_page_and_phone_name_the_sites_origin_with_the_port_of_a_laptop(ho
         assert (await tab.claimed_by(house.phone))["client"]["origin"] == origin
 
 
-@swept("user_agent", [None, test_links.SAFARI, IN_WECHAT])
+@swept("user_agent", [None, SAFARI, IN_WECHAT])
 @swept("locale", BACK)
 @swept("method", ["GET", "POST"])
 async def test_a_person_goes_back_to_the_site(house: House, user_agent: str | None, locale: str, method: str) -> None:
@@ -76,8 +76,8 @@ async def test_every_other_page_leads_back_too(house: House) -> None:
     client = house.browser.client
     by_form = await client.get(link(await house.browser.open(**BY_FORM), BACK["en"]))
     assert posted(by_form)["error"] == "access_denied"
-    safari = test_links.browser_of((await house.replicas_browser(scan_link="scheme")).client)
-    number = await test_links.type_in(await safari.show(), "123456")
+    safari = browser_of((await house.replicas_browser(scan_link="scheme")).client)
+    number = await type_in(await safari.show(), "123456")
     assert sent(await safari.client.get(link(number, BACK["en"])))["error"] == "access_denied"
     del client.headers["User-Agent"]
     await house.change(sso=True)

@@ -9,17 +9,13 @@ from jose.jwt import get_unverified_claims
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.websites.browsers import House, refused, sent
+from tests.websites.protected import FILES, MCP, RESOURCES
 from tests.world import Body, Site, add_client, bearer, body_of, make_admin, set_roles
 from wxauth.clients.models import SITE_SCOPE_NAMES, Scope
 from wxauth.settings.resources import OWN_SCOPES
 from wxauth.settings.settings import InvalidSettings
 from wxauth.users.callers import ADMIN_SCOPE
 
-MCP, FILES = "https://mcp.test/mcp", "https://files.test"
-RESOURCES = [
-    {"resource": MCP, "title": "小店助手", "scopes": {"orders:read": "查看你的订单", "orders:write": "替你下单、退单"}},
-    {"resource": FILES, "title": "文件", "scopes": {"orders:read": "读取文件", "files": "管理文件"}},
-]
 ENTRY: dict[str, Any] = RESOURCES[0]
 
 

@@ -7,9 +7,9 @@ from itertools import cycle
 
 import pytest
 
-from tests.websites import test_links
 from tests.websites.browsers import BYE, Ask, House, hidden_fields
-from tests.websites.test_browser_logins import TO_ADMIN, person_page
+from tests.websites.links import approved, browser_of, type_in
+from tests.websites.persons import TO_ADMIN, person_page
 from tests.world import AddSite, Site, locked, until_locked
 from wxauth.limits.concurrency import AT_ONCE, AT_ONCE_OF_PERSON, MAX_PRESENT
 
@@ -32,9 +32,9 @@ async def the_page_after_an_approval(house: House) -> Ask:
 
 
 async def the_number_of_a_link(house: House) -> Ask:
-    tab = await test_links.browser_of(house.browser.client).show()
-    number = await test_links.approved(tab, house.phone)
-    return lambda: test_links.type_in(tab, number)
+    tab = await browser_of(house.browser.client).show()
+    number = await approved(tab, house.phone)
+    return lambda: type_in(tab, number)
 
 
 async def the_button_of_a_page_with_a_person(house: House) -> Ask:

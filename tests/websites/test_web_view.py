@@ -15,6 +15,7 @@ import pytest
 from tests.problems import problem_of
 from tests.sweeps import Sweep, swept
 from tests.websites.browsers import ASKED, Browser, House, found_in, refused, sent
+from tests.websites.persons import CONSOLE
 from tests.websites.street import IN_WECHAT
 from tests.world import CALLBACK, recorded
 from wxauth.console.sessions import ConsoleSessions
@@ -22,7 +23,6 @@ from wxauth.core.trail import SENT_TO_SIBLINGS, EventType
 
 IN_WEB_VIEW = {"User-Agent": f"{IN_WECHAT} miniProgram/wx1234567890abcdef"}
 Ask = Callable[..., Awaitable[httpx.Response]]
-CONSOLE = {"client_id": "wxauth-admin", "redirect_uri": "https://auth.test/admin/", "scope": "wxauth:admin"}
 
 
 def opened_by(page: httpx.Response) -> tuple[str, dict[str, str]]:

@@ -6,10 +6,10 @@ from urllib.parse import urlencode
 
 import httpx
 import pytest
-from jose import jwt
 
 from tests.sweeps import swept
 from tests.websites.browsers import ASKED, WITHOUT_PKCE, House, Tab, refused, sent
+from tests.websites.certification.requests import request_object
 from tests.world import CALLBACK, NUMBER, Body
 
 EMAIL = {"email": "{id}@wx.invalid", "email_verified": False}
@@ -128,10 +128,6 @@ async def test_oidcc_ensure_post_request_succeeds(house: House) -> None:
     assert (cross_site.status_code, cross_site.headers["location"]) == (303, f"/v1/authorize?{urlencode(asked)}")
     too_long = await house.browser.open("POST", headers={"Sec-Fetch-Site": "cross-site"}, state="s" * 9000)
     assert (too_long.status_code, "location" in too_long.headers) == (400, False)
-
-
-def request_object(**claims: str) -> str:
-    return jwt.encode(claims, "", algorithm="HS256").rpartition(".")[0] + "."
 
 
 GO_BACK: dict[str, tuple[dict[str, Any], str]] = {

@@ -9,9 +9,9 @@ import pytest
 
 from tests.console.asking import ASKED_BY_THE_PAGE, SESSION, extend_session
 from tests.websites.browsers import BYE, sent
+from tests.websites.links import BY_SCHEME, press, type_in
+from tests.websites.persons import ADMIN_CALLBACK, code_in, person_page
 from tests.websites.street import COMPUTER, PAGE, Street
-from tests.websites.test_browser_logins import ADMIN_CALLBACK, code_in, person_page
-from tests.websites.test_links import BY_SCHEME, press, type_in
 from tests.world import AddSite, Phone, Site, bearer, body_of, leave, set_roles
 from wxauth.console.links import make_link
 from wxauth.housekeeping.housekeeping import sweep

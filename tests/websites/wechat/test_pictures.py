@@ -14,8 +14,8 @@ from PIL import Image
 from tests.metrics import misconfigured
 from tests.problems import problem_of
 from tests.sweeps import swept
+from tests.websites.links import browser_of, press
 from tests.websites.street import Street
-from tests.websites.test_links import browser_of, press
 from tests.world import Body, Client, scene_of
 from wxauth_desk.wechat import APPS, Simulator, create_simulator
 from wxauth_desk.wechat.controls import FaultRequest

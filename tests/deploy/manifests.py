@@ -1,0 +1,71 @@
+"""What Kubernetes and the panels get from us, as they resolve it."""
+
+import base64
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scripts.write_panels import SEALOS
+from tests.programs import needs, output_of
+
+FOLDER = Path(__file__).parents[2] / "deploy/kubernetes"
+SECRETS = {
+    "wxauth_database_url": "postgresql://wxauth@db:5432/wxauth",
+    "wxauth_secret_key": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+    "wxauth_app_id": "wx1a2b3c4d5e6f7a8b",
+    "wxauth_app_secret": "0123456789abcdef0123456789abcdef",
+}
+"""The files that the README has the operator make."""
+Manifest = dict[str, Any]
+
+
+@cache
+def built() -> list[Manifest]:
+    """The manifests that `kubectl apply -k` would send."""
+    return list(yaml.safe_load_all(output_of(needs("kubectl"), "kustomize", FOLDER)))
+
+
+def one(kind: str, name: str = "wxauth") -> Manifest:
+    """The manifest of this kind, and of this name where there are several."""
+    (manifest,) = (m for m in built() if m["kind"] == kind and m["metadata"]["name"] == name)
+    return manifest
+
+
+def pods() -> dict[str, Manifest]:
+    """The templates of the pods that serve, and of the one that migrates."""
+    templates = {"serve": one("Deployment"), "migrate": one("Job", "wxauth-migrate")}
+    return {name: manifest["spec"]["template"] for name, manifest in templates.items()}
+
+
+def config() -> dict[str, str]:
+    (found,) = (m for m in built() if m["kind"] == "ConfigMap")
+    return found["data"]
+
+
+ANSWERS = {
+    "ISSUER": "https://auth.example.com",
+    "SECRET_KEY": base64.b64encode(bytes(32)).decode(),
+    "APP_ID": "wx1a2b3c4d5e6f7a8b",
+    "APP_SECRET": "0123456789abcdef0123456789abcdef",
+}
+OF_PANEL = {"CONTAINER_NAME": "wxauth", "PANEL_DB_HOST": "postgresql", "PANEL_DB_PORT": "5432"}
+OF_SEALOS = {"SEALOS_CLOUD_DOMAIN": "example.com", "SEALOS_CERT_SECRET_NAME": "wildcard"}
+
+
+def resolved_for_sealos() -> list[dict[str, Any]]:
+    """The manifests, with the template's functions and variables as Sealos resolves them."""
+    text = SEALOS.read_text()
+    template = next(yaml.safe_load_all(text))["spec"]
+    values = {f"inputs.{name}": ANSWERS.get(name) or it["default"] for name, it in template["inputs"].items()}
+    made = re.compile(r"\$\{\{ random\((\d+)\) \}\}")
+    values |= {
+        f"defaults.{name}": made.sub(lambda found: "a" * int(found[1]), it["value"])
+        for name, it in template["defaults"].items()
+    }
+    values |= OF_SEALOS
+    values |= {f"base64({name})": base64.b64encode(value.encode()).decode() for name, value in values.items()}
+    resolved = re.sub(r"\$\{\{ (?!random)(.*?) \}\}", lambda found: values[found[1]], text)
+    return list(yaml.safe_load_all(resolved))[1:]

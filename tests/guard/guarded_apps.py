@@ -1,0 +1,72 @@
+"""Small apps behind the guard, which several tests ask."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Union
+
+from fastapi import Depends, FastAPI, WebSocket
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from wxauth_guard import BearerGuard, BearerMiddleware, Principal
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+
+def fastapi_app(guard: BearerGuard, *, roles: Union[str, Sequence[str]] = ()) -> ASGIApp:
+    app, needed = FastAPI(), [roles] if isinstance(roles, str) else roles
+    user_of = guard.require_role(*needed) if needed else guard
+
+    @app.get("/orders")
+    async def orders(user: Annotated[Principal, Depends(user_of)]) -> dict[str, str]:
+        return {"of": str(user.id)}
+
+    @app.websocket("/ws")
+    async def ws(websocket: WebSocket, user: Annotated[Principal, Depends(user_of)]) -> None:
+        await websocket.accept()
+        await websocket.send_text(user.openid)
+
+    return app
+
+
+def plain_app(guard: BearerGuard, **options: Any) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        user: Any = scope.get("user")
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "text": user.openid})
+            await send({"type": "websocket.close"})
+            return
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        answer = {"of": str(user.id)} if path == "/orders" else "user" if user else "nobody"
+        body = answer if isinstance(answer, str) else json.dumps(answer)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body.encode()})
+
+    return BearerMiddleware(app, guard, **options)
+
+
+def who(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+    """Answer with the user's openid, or with "nobody"."""
+    user: Principal | None = environ.get("wxauth.user")
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [(user.openid if user else "nobody").encode()]
+
+
+def orders_app(guard: BearerGuard) -> FastAPI:
+    """A sibling's app: the user's own orders, and what takes one role or two."""
+    app = FastAPI()
+
+    @app.get("/orders")
+    async def orders(user: Annotated[Principal, Depends(guard)]) -> Principal:
+        return user
+
+    @app.delete("/orders/{n}")
+    async def erase(n: int, user: Annotated[Principal, Depends(guard.require_role("admin"))]) -> str:
+        return f"{n} by {user.openid}"
+
+    @app.get("/audit")
+    async def audit(user: Annotated[Principal, Depends(guard.require_role("admin", "auditor"))]) -> dict[str, Any]:
+        return {"by": user.openid}
+
+    return app
