@@ -41,13 +41,13 @@ USUAL: Final = {"log_format": "json", "wechat_fallback_url": WECHAT_FALLBACK_URL
 _WIDTH: Final = 118
 _ROW: Final = re.compile(r"^\| `(\w+)` \| (.*?) ?\| (.+) \|$", re.MULTILINE)
 _HEAD: Final = """\
-# wxauth's settings. Copy to .env and fill in; `wxauth check` reports what is still wrong.
-# wxauth 的全部设置。复制为 .env 后填写；`wxauth check` 会指出仍有问题之处。
-# Values are not quoted, so that `docker run --env-file .env` also works.
-# 值不加引号，因此也可直接用于 `docker run --env-file .env`。
-# Commented lines show the defaults. The environment takes precedence over this file, and this file over files in
-# /run/secrets. Written by scripts/settings.
-# 注释掉的行即默认值。优先级：环境变量 > 本文件 > /run/secrets。本文件由 scripts/settings 生成。
+# wxauth's settings. Copy this file to .env, and enter your values. `wxauth check` reports what is still wrong.
+# wxauth 的全部配置项。请复制为 .env 后填写，`wxauth check` 会指出仍然有误的配置。
+# Don't quote the values, because `docker run --env-file .env` doesn't remove quotes.
+# 值不要加引号，因为 `docker run --env-file .env` 不会去掉引号。
+# Commented-out lines show the defaults. Environment variables take precedence over this file, and this file takes
+# precedence over files in /run/secrets. Written by scripts/settings.
+# 注释掉的行是默认值。优先级：环境变量 > 本文件 > /run/secrets 中的文件。本文件由 scripts/settings 生成。
 """
 
 
