@@ -6,34 +6,27 @@ docs/contribute/decisions/0001-statements-are-text.md.
 """
 
 import asyncio
-import os
-import re
-import stat
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from getpass import getuser
-from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple, Self, TypeVar
-from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 from zlib import crc32
 
 import asyncpg
 from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
-from wxauth.core import outages
+from wxauth.core import libpq, outages
 from wxauth.core.batching import Batched, Batches
 from wxauth.core.logs import get_logger
 from wxauth.core.statements import Nothing, Statement, T_co
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
 from wxauth.settings.addresses import addresses_of
-from wxauth.settings.urls import split_hosts
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -56,7 +49,6 @@ SNAPSHOTS: Final = 4
 
 Each has its own connection outside of the pool.
 """
-_PGBOUNCER: Final = "pgbouncer"
 STATEMENT_CACHE: Final = "statement_cache_size"  # asyncpg's name for the option
 _ENOUGH: Final = 100  # asyncpg's own default
 ISOLATION: Final = "READ COMMITTED"
@@ -64,28 +56,6 @@ ISOLATION: Final = "READ COMMITTED"
 
 A statement that has waited for a lock must see what the lock's holder committed.
 """
-# asyncpg would send these parameters of libpq to the server as settings of the session.
-_OF_LIBPQ: Final = frozenset(
-    [
-        "client_encoding",
-        "connect_timeout",
-        "fallback_application_name",
-        "gssdelegation",
-        "keepalives",
-        "keepalives_count",
-        "keepalives_idle",
-        "keepalives_interval",
-        "load_balance_hosts",
-        "max_protocol_version",
-        "min_protocol_version",
-        "sslcompression",
-        "sslsni",
-        "tcp_user_timeout",
-    ]
-)
-_OPTIONAL: Final = frozenset(
-    (name, value) for name in ("channel_binding", "gssencmode") for value in ("prefer", "disable")
-)
 _PATIENT: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
 
 
@@ -187,7 +157,6 @@ DEADLINES: Final = Deadlines()
 # Each transaction sets the level, because a pooler keeps no settings.
 _BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"
 _REPLAN: Final = "; SET LOCAL plan_cache_mode = force_custom_plan"
-_FILES_OF_LIBPQ: Final = ("postgresql.crt", "postgresql.key", "root.crt", "root.crl")
 _BEGIN_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _TIME: Final = Statement[datetime]("SELECT clock_timestamp() AS now")
 
@@ -287,7 +256,9 @@ class Database(_Reader):
 
     def __init__(self, url: str, *, deadlines: Deadlines = DEADLINES) -> None:
         self.deadlines = deadlines
-        self._dsns, self._options, self.is_pooled = _connect_options(url, deadlines)
+        read = libpq.read_url(url)
+        self._dsns, self.is_pooled = read.dsns, read.pooler in ("1", "true", "prepared")
+        self._options = _options_for(read, is_pooled=self.is_pooled, deadlines=deadlines)
         self._last = _Place(self._dsns[0], None)
         limits = [f"SET LOCAL {name} = {value}" for name, value in deadlines.limits.items()] if self.is_pooled else []
         self._begin = "; ".join([_BEGIN, *limits])
@@ -492,7 +463,7 @@ class Database(_Reader):
         if place.address is not None:
             wanted["loop"] = _LoopTo(place.address)
         try:
-            connection = await asyncpg.connect(place.dsn, password=_password_in_file(place.dsn), **wanted)
+            connection = await asyncpg.connect(place.dsn, password=libpq.password_in_file(place.dsn), **wanted)
         except Exception as exc:
             outages.raise_if_not_connected(exc, place.dsn, place.address)
             raise
@@ -529,8 +500,7 @@ class _LoopTo:
 
 
 async def _places_of(dsn: str, deadlines: Deadlines) -> list[_Place]:
-    parts = urlsplit(dsn)
-    host = parts.hostname or dict(parse_qsl(parts.query)).get("host") or os.environ.get("PGHOST", "")
+    host, _port = libpq.host_and_port(dsn)
     addresses = await addresses_of(host, seconds=deadlines.connect)
     return [_Place(dsn, address) for address in addresses] if len(addresses) > 1 else [_Place(dsn, None)]
 
@@ -558,90 +528,18 @@ class _Answering:
             outages.raise_if_unavailable(exc)
 
 
-def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[str, object], bool]:
-    """Return a DSN for each host, further options for asyncpg, and whether a pooler is used."""
-    parts, hosts = split_hosts(url)
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    settings = {
-        "application_name": "wxauth",
-        "default_transaction_isolation": ISOLATION,
-        # The JIT compiler takes 16 ms for a statement of 0.3 ms, because the cost of many plans is overestimated.
-        "jit": "off",
-        **{name: str(value) for name, value in deadlines.limits.items()},
-    }
-    options: dict[str, object] = {"command_timeout": deadlines.silence}
-    query = {name: value for name, value in query.items() if name not in _OF_LIBPQ and (name, value) not in _OPTIONAL}
-    pooler = query.pop(_PGBOUNCER, "")
-    is_pooled = pooler in ("1", "true", "prepared")
+def _options_for(url: libpq.DatabaseUrl, *, is_pooled: bool, deadlines: Deadlines) -> dict[str, object]:
+    """Return asyncpg's options for a connection. A setting of the session in the URL replaces ours."""
+    settings, options = {"application_name": "wxauth"}, dict[str, object](command_timeout=deadlines.silence)
     if is_pooled:
-        options[STATEMENT_CACHE] = _ENOUGH if pooler == "prepared" else 0
-        settings = {"application_name": settings["application_name"]}
-    options["server_settings"] = {name: value for name, value in settings.items() if name not in query}
-    _leave_home_of_another_user()
-    authority = os.environ.get("SSL_CERT_FILE")
-    if authority and "PGSSLROOTCERT" not in os.environ and query.get("sslmode") in ("verify-ca", "verify-full"):
-        query.setdefault("sslrootcert", authority)
-    dsns = _dsn_of_each_host(parts, hosts, query)
-    return dsns, options, is_pooled
-
-
-def _leave_home_of_another_user() -> None:
-    """Unset the home directory if this process may not read it, for example under `sudo -E`.
-
-    libpq ignores such a directory, but asyncpg fails.
-    """
-    try:
-        files = [Path.home() / ".postgresql" / name for name in _FILES_OF_LIBPQ]
-        may_look = all(os.access(file, os.R_OK) for file in files if file.exists())
-    except PermissionError:
-        may_look = False
-    except RuntimeError:  # there is no home directory
-        return
-    if not may_look:
-        os.environ["HOME"] = os.devnull
-
-
-def _password_in_file(dsn: str) -> str | None:
-    r"""Return the password that the password file has for a DSN without one, read as libpq reads it.
-
-    asyncpg would leave the backslashes of `\:` and `\\` in the password.
-    """
-    parts, known = urlsplit(dsn), ("host", "port", "user", "database", "password", "passfile", "service")
-    given = {name: os.environ.get(f"PG{name.upper()}") for name in known} | dict(parse_qsl(parts.query))
-    if parts.password or given["password"] or given["service"]:
-        return None
-    host = parts.netloc.rpartition("@")[2].removesuffix(f":{parts.port}").strip("[]") or given["host"] or "localhost"
-    hosts = [host, "localhost"] if host.startswith("/") else host.split(",")
-    user = unquote(parts.username or "") or given["user"] or getuser()
-    database = unquote(parts.path[1:]) or given.get("dbname") or given["database"] or user
-    wanted = (hosts, [str(parts.port or given["port"] or 5432)], [database], [user])
-    file = Path(given["passfile"] or os.path.expanduser("~/.pgpass"))
-    try:
-        mode = file.stat().st_mode
-        # libpq ignores any other file with a warning, and so does asyncpg.
-        is_heeded = stat.S_ISREG(mode) and not mode & 0o077
-        lines = file.read_text(encoding="utf-8", errors="replace").split("\n") if is_heeded else []
-    except OSError:
-        return None
-    fields = ("|".join([r"\*", *("".join(rf"\\?{re.escape(c)}" for c in name) for name in names)]) for names in wanted)
-    line = re.compile("".join(f"(?:{field}):" for field in fields) + r"((?:\\.|[^\\:])*\\?)")
-    found = next(filter(None, map(line.match, lines)), None)
-    return found and re.sub(r"\\(.)", r"\1", found[1])
-
-
-def _dsn_of_each_host(parts: SplitResult, hosts: list[str], query: dict[str, str]) -> list[str]:
-    user, at, netloc = parts.netloc.rpartition("@")
-    hosts = hosts if netloc else query.get("host", "").split(",")
-    if len(hosts) > 1:
-        query.setdefault("target_session_attrs", "read-write")
-    if netloc:
-        return [urlunsplit(parts._replace(netloc=user + at + host, query=urlencode(query))) for host in hosts]
-    ports = query.get("port", "").split(",")
-    ports = ports * len(hosts) if len(ports) == 1 else ports
-    return [
-        urlunsplit(parts._replace(query=urlencode({**query, "host": host, "port": port})))
-        for host, port in zip(hosts, ports, strict=True)
-    ]
+        options[STATEMENT_CACHE] = _ENOUGH if url.pooler == "prepared" else 0
+    else:
+        settings["default_transaction_isolation"] = ISOLATION
+        # The JIT compiler takes 16 ms for a statement of 0.3 ms, because the cost of many plans is overestimated.
+        settings["jit"] = "off"
+        settings |= {name: str(value) for name, value in deadlines.limits.items()}
+    options["server_settings"] = {name: value for name, value in settings.items() if name not in url.parameters}
+    return options
 
 
 @dataclass(frozen=True, slots=True)

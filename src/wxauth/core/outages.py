@@ -1,16 +1,14 @@
 """The meaning of database failures: which of them are outages, and how they are explained to an operator."""
 
-import os
 import socket
 import ssl
 from time import monotonic
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
 
 import asyncpg
 
+from wxauth.core import libpq
 from wxauth.core.logs import get_logger, message_of
-from wxauth.core.tls_files import unreadable_file
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.terminal import TextError
@@ -246,11 +244,8 @@ def raise_if_not_connected(exc: Exception, dsn: str, address: str | None = None)
 
 def _why_not(exc: BaseException, dsn: str, address: str | None) -> Text:
     """Return a text with the host and port, and why there is no connection."""
-    parts = urlsplit(dsn)
-    query = dict(parse_qsl(parts.query))
-    host = parts.hostname or query.get("host") or os.environ.get("PGHOST", "the default socket")
-    port = parts.port or query.get("port") or os.environ.get("PGPORT", "5432")
-    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    host, port = libpq.host_and_port(dsn)
+    place = f"[{host}]:{port}" if ":" in host else f"{host or 'the default socket'}:{port}"
     if address is not None:
         place += f" ({address})"
     if isinstance(exc, asyncpg.PostgresError):
@@ -265,8 +260,7 @@ def _why_not(exc: BaseException, dsn: str, address: str | None) -> Text:
         why = _("does not support TLS, which sslmode requires")
     file = getattr(exc, "filename", None) if isinstance(exc, PermissionError) else None
     if isinstance(exc, _OF_A_FILE):
-        has_password = bool(parts.password or query.get("password") or os.environ.get("PGPASSWORD"))
-        file, reason = unreadable_file(query, has_password=has_password) or (file, reason)
+        file, reason = libpq.unreadable_file(dsn) or (file, reason)
     if file:
         why = _("cannot read {file}: {reason}")
     values = {"reason": reason, "file": file, "remedy": WHERE_NOTHING_IS_KEPT}
