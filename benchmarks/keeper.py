@@ -23,8 +23,9 @@ from benchmarks.contenders import Contender, started
 from benchmarks.load import HEAD, Connection, login, post
 from benchmarks.processes import cpu_of_tree, stand_in
 from benchmarks.standin import code_for, openid_of
-from wxauth.clients.clients import Credentials, add_client, build_client
+from wxauth.clients.clients import Credentials, add_client
 from wxauth.clients.models import Scope
+from wxauth.clients.rules import build_client
 from wxauth.core.clock import utc_now
 from wxauth.core.database import Database
 from wxauth_desk.postgres import EmbeddedPostgres

@@ -22,6 +22,7 @@ from tests.headers import bearer as bearer
 from tests.processes import PATIENCE, Running, children_of
 from wxauth.clients import clients
 from wxauth.clients.clients import Credentials
+from wxauth.clients.rules import build_client
 from wxauth.core.database import Database
 from wxauth.core.services import Parts, Services
 from wxauth_desk.wechat import APPS, Api, CodeRequest, PhoneCodeRequest, Simulator
@@ -361,7 +362,7 @@ def scene_of(started: Body) -> str:
 
 async def add_client(database: Database, name: str, *, now: datetime, **options: Any) -> Credentials:
     """Add a client with a secret: `await add_client(database, "ledger", scopes=["events"], now=now)`."""
-    credentials = await clients.add_client(database, clients.build_client(name, options), now=now)
+    credentials = await clients.add_client(database, build_client(name, options), now=now)
     assert credentials is not None
     return credentials
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.clients.samples import SITE
 from tests.fakes import LOGO, logo_of
-from wxauth.clients.clients import WrongClient, build_client
+from wxauth.clients.rules import WrongClient, build_client
 
 pytestmark = pytest.mark.no_database
 

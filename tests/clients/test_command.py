@@ -13,8 +13,8 @@ from tests.fakes import APP, LOGO, Secrets, content_of, service_env
 from tests.processes import Command, free_port, make_command, run
 from tests.sweeps import swept
 from tests.world import CALLBACK, Body, Client, Rows, recorded
-from wxauth.clients.clients import NAME_RULE
 from wxauth.clients.models import SITE_SCOPE_NAMES, Scope
+from wxauth.clients.rules import NAME_RULE
 from wxauth_desk.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE
 
 pytestmark = pytest.mark.process

@@ -6,7 +6,7 @@ from urllib.parse import quote_plus, urlencode
 import httpx
 
 from tests.world import add_client
-from wxauth.clients.clients import MAX_URI_LENGTH
+from wxauth.clients.redirect_uris import MAX_URI_LENGTH
 from wxauth.core.services import Services
 from wxauth.site_logins.authorize import MAX_ECHOED
 

@@ -8,7 +8,8 @@ import pytest
 from tests.conftest import made_of_fixtures, marked
 from tests.websites.browsers import BYE, Browser, House
 from tests.world import CALLBACK, AddSite, GetPhone, Phone, Site, Stage
-from wxauth.clients.clients import add_client, build_client
+from wxauth.clients.clients import add_client
+from wxauth.clients.rules import build_client
 from wxauth.keys.keyring import KeyRing, RsaKey
 from wxauth.keys.queries import store_keys
 

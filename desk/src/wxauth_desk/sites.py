@@ -27,8 +27,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 
-from wxauth.clients.clients import Credentials, add_client, build_client, ensure_own_client, renew_secret
+from wxauth.clients.clients import Credentials, add_client, ensure_own_client, renew_secret
 from wxauth.clients.models import Scope
+from wxauth.clients.rules import build_client
 from wxauth.core.database import Database
 from wxauth.errors import NameTaken
 from wxauth.login_pages.rendering import language_of

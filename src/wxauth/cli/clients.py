@@ -23,18 +23,10 @@ from wxauth.cli.printing import (
     to_the_second,
 )
 from wxauth.cli.resources import T, read_settings, with_database
-from wxauth.clients.clients import (
-    ClientChanges,
-    Credentials,
-    WrongClient,
-    build_client,
-    check_name,
-    end_sessions_left,
-    remove_client,
-    renew_secret,
-)
+from wxauth.clients.clients import ClientChanges, Credentials, end_sessions_left, remove_client, renew_secret
 from wxauth.clients.models import DEFAULT_SITE_SCOPES, SITE_SCOPE_NAMES, Client, Scope
 from wxauth.clients.queries import ALL_CLIENTS
+from wxauth.clients.rules import WrongClient, build_client, check_name
 from wxauth.core.database import Database
 from wxauth.i18n import lazy_gettext as _
 from wxauth.outbound.urls import NameResolver

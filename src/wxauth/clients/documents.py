@@ -22,9 +22,9 @@ from wxauth.clients.assertions import (
     InvalidAssertion,
     has_private_keys,
 )
-from wxauth.clients.clients import ID_TOKEN_ALG, check_uri, scheme_of_app
 from wxauth.clients.fetched import FETCH_SECONDS, DocumentOutcome, Fetched, NotFetched, fetch
-from wxauth.clients.models import Client
+from wxauth.clients.models import ID_TOKEN_ALG, Client
+from wxauth.clients.redirect_uris import check_uri, scheme_of_app
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger

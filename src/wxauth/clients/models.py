@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
 from sqlalchemy import Text
@@ -17,6 +17,9 @@ from wxauth.core.users import ROLES_SCOPE, UserInSession
 CLIENT_NAME = "[a-z0-9][a-z0-9_-]{0,63}"
 IdTokenAlg = Literal["RS256", "ES256"]
 """The algorithm of a site's id_tokens. RS256 has its own keys, and ES256 uses the keys of access tokens."""
+ID_TOKEN_ALGS: Final[tuple[str, ...]] = get_args(IdTokenAlg)
+ID_TOKEN_ALG: Final[IdTokenAlg] = "RS256"  # noqa: S105 - an algorithm
+"""The algorithm of a site, by default."""
 Pkce = Literal["required", "optional"]
 """Whether a site must use PKCE. A site for which it is optional must check the `nonce` instead (RFC 9700, 2.1.1)."""
 OFFLINE_ACCESS: Final = "offline_access"
@@ -193,6 +196,8 @@ SITE_SCOPES: Final[Mapping[str, Mapping[str, Callable[[UserInSession, Client], o
 }
 """The scopes of a site, and the function for each claim that they grant. A claim whose value is None is left out."""
 SITE_SCOPE_NAMES: Final = tuple(SITE_SCOPES)
+DEFAULT_SCOPES: Final = (Scope.INTROSPECT,)
+"""The scopes of a service, by default."""
 DEFAULT_SITE_SCOPES: Final = (OPENID_SCOPE, "profile")
 CLAIMS: Final = tuple(claim for claims in SITE_SCOPES.values() for claim in claims)
 

@@ -7,12 +7,13 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 
 from wxauth.clients.assertions import ASSERTION_TYPE, PRIVATE_KEY_JWT, Assertion, InvalidAssertion
-from wxauth.clients.clients import Credentials, find_site, is_client_name
+from wxauth.clients.clients import Credentials, find_site
 from wxauth.clients.documents import ClientDocument, ClientDocuments, client_at, is_allowed
 from wxauth.clients.fetched import PAUSE
 from wxauth.clients.models import Client
 from wxauth.clients.oauth_errors import OAuthError, invalid_client
 from wxauth.clients.queries import FIND_WITH_SECRETS
+from wxauth.clients.rules import is_client_name
 from wxauth.clients.service_clients import FORM, MAX_ESCAPES, basic_credentials, check_secret
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database

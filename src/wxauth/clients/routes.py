@@ -9,8 +9,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, c
 from pydantic.fields import FieldInfo
 
 from wxauth.clients import clients, queries
-from wxauth.clients.clients import HOST_RULE, check_name
 from wxauth.clients.models import CLIENT_NAME, OPTIONS, SITE_SCOPE_NAMES, AddedClient, Scope
+from wxauth.clients.redirect_uris import HOST_RULE
+from wxauth.clients.rules import WrongClient, check_name
 from wxauth.clients.service_clients import NameResolverDep
 from wxauth.errors import NameTaken, NotFound
 from wxauth.i18n import lazy_gettext as _
@@ -24,7 +25,7 @@ ClientName = Annotated[str, AfterValidator(check_name), Field(json_schema_extra=
 _AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SITE_SCOPE_NAMES]})]
 router = Router("admin")
 _NO_SUCH_CLIENT: Final = NotFound(clients.NO_SUCH_CLIENT)
-_WRONG_URI: Final = clients.WrongClient("redirect_uris", HOST_RULE)
+_WRONG_URI: Final = WrongClient("redirect_uris", HOST_RULE)
 _PUBLIC: Final = InvalidRequest.of(*clients.HAS_NO_SECRET)
 
 

@@ -11,9 +11,10 @@ from urllib.parse import parse_qsl, unquote
 from fastapi import Depends
 from starlette.requests import Request
 
-from wxauth.clients.clients import Credentials, is_client_name, scopes_in_order
+from wxauth.clients.clients import Credentials
 from wxauth.clients.models import SITE_SCOPE_NAMES, ClientWithSecrets, Scope
 from wxauth.clients.queries import FIND_SERVICE, ServiceClient
+from wxauth.clients.rules import is_client_name, scopes_in_order
 from wxauth.core.clock import Clock
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part

@@ -8,11 +8,12 @@ from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from wxauth.clients.clients import find_site, is_registered, with_query
+from wxauth.clients.clients import find_site
 from wxauth.clients.id_tokens import IdTokens
 from wxauth.clients.models import Client
 from wxauth.clients.oauth_errors import OAuthError
 from wxauth.clients.oauth_requests import Parameters, form_parameters, parse_parameters, text_parameters
+from wxauth.clients.redirect_uris import is_registered, with_query
 from wxauth.errors import PayloadTooLarge
 from wxauth.i18n import lazy_gettext as _
 from wxauth.login_pages.pages import CONFIRMED, PagesDep

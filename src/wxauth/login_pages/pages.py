@@ -8,10 +8,10 @@ from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from wxauth.clients.clients import is_local, is_registered, origin_of, origin_shown
 from wxauth.clients.models import Client
 from wxauth.clients.oauth_errors import OAuthError
 from wxauth.clients.oauth_requests import Parameters
+from wxauth.clients.redirect_uris import is_local, is_registered, origin_of, origin_shown
 from wxauth.core.users import UserFields
 from wxauth.errors import NotFound, RateLimited, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _

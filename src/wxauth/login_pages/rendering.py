@@ -13,8 +13,8 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from wxauth.clients.clients import scheme_of_app
 from wxauth.clients.oauth_requests import LONGEST_REDIRECT
+from wxauth.clients.redirect_uris import scheme_of_app
 from wxauth.i18n import Text, find_language, languages, own_name
 from wxauth.sessions.devices import Device
 from wxauth.settings.settings import Settings

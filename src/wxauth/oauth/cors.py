@@ -8,8 +8,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wxauth.clients.clients import is_registered, origin_of
 from wxauth.clients.queries import PUBLIC_REDIRECT_URIS
+from wxauth.clients.redirect_uris import is_registered, origin_of
 from wxauth.core.database import Database
 from wxauth.errors import StorageUnavailable
 from wxauth.settings.settings import Settings

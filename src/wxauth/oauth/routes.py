@@ -10,9 +10,9 @@ from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
 from wxauth.clients.assertions import PRIVATE_KEY_JWT, SIGNING_ALGS
-from wxauth.clients.clients import ID_TOKEN_ALGS, find_site
+from wxauth.clients.clients import find_site
 from wxauth.clients.id_tokens import PROTOCOL_CLAIMS
-from wxauth.clients.models import CLAIMS, OPENID_SCOPE, SITE_SCOPE_NAMES, claims_of
+from wxauth.clients.models import CLAIMS, ID_TOKEN_ALGS, OPENID_SCOPE, SITE_SCOPE_NAMES, claims_of
 from wxauth.clients.oauth_errors import OAuthError, answering_clients, invalid_client
 from wxauth.clients.oauth_requests import BROWSER, SiteCredentials, form_of, form_parameters, is_form
 from wxauth.i18n import languages, lazy_gettext as _

@@ -8,11 +8,11 @@ from hashlib import sha256
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from wxauth.clients.clients import ID_TOKEN_ALG, is_registered, loggable_uri
 from wxauth.clients.id_tokens import IdTokens
-from wxauth.clients.models import OFFLINE_ACCESS, OPENID_SCOPE, Client
+from wxauth.clients.models import ID_TOKEN_ALG, OFFLINE_ACCESS, OPENID_SCOPE, Client
 from wxauth.clients.oauth_errors import AUTHORIZATION_PENDING, SLOW_DOWN, OAuthError
 from wxauth.clients.oauth_requests import Parameters
+from wxauth.clients.redirect_uris import is_registered, loggable_uri
 from wxauth.core.clock import Clock, new_id
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger

@@ -13,9 +13,9 @@ from typing_extensions import TypedDict
 
 from wxauth.apps.js_tickets import JsTickets
 from wxauth.apps.routes import AppsDep
-from wxauth.clients.clients import is_client_name
 from wxauth.clients.models import Scope
 from wxauth.clients.queries import ServiceClient
+from wxauth.clients.rules import is_client_name
 from wxauth.clients.service_clients import (
     FOR_LIMITED_CLIENT,
     ClientLimitsDep,

@@ -13,12 +13,14 @@ from uuid import UUID
 
 from pydantic_core import from_json
 
-from wxauth.clients import clients
+from wxauth.clients.clients import find_site
 from wxauth.clients.documents import ClientDocuments
 from wxauth.clients.id_tokens import IdTokens
 from wxauth.clients.models import Client
 from wxauth.clients.oauth_errors import OAuthError
 from wxauth.clients.oauth_requests import Parameters, refuse_repeated
+from wxauth.clients.redirect_uris import is_registered, loggable_uri, scheme_of_app, with_query
+from wxauth.clients.rules import is_client_name
 from wxauth.core.clock import Clock, new_id
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
@@ -181,17 +183,17 @@ class SiteRequests:
         elif by_document:
             client = await self.documents.client(name, ip=ip)
             if client is None:
-                raise Unanswerable(Mistake.DOCUMENT, received=clients.loggable_uri(f"https://{host_of(name)}"))
+                raise Unanswerable(Mistake.DOCUMENT, received=loggable_uri(f"https://{host_of(name)}"))
         else:
-            client = await clients.find_site(self.database, name)
+            client = await find_site(self.database, name)
         if client is None:
-            known_form = name if clients.is_client_name(name) else None
+            known_form = name if is_client_name(name) else None
             change = "see 'wxauth clients list'; if it is a URL, add its host to WXAUTH_CLIENT_DOCUMENTS"
             log.warning("client_unknown", client_id=known_form, what_to_change=change)
             raise Unanswerable(Mistake.CLIENT)
-        is_known = clients.is_registered(redirect_uri, client.redirect_uris, allows_localhost=by_document)
+        is_known = is_registered(redirect_uri, client.redirect_uris, allows_localhost=by_document)
         if "redirect_uri" in parameters.repeated or not is_known:
-            received = clients.loggable_uri(redirect_uri)
+            received = loggable_uri(redirect_uri)
             log.warning(
                 "redirect_uri_not_registered",
                 client_id=client.name,
@@ -358,7 +360,7 @@ def _in_request_object(parameters: Parameters) -> Mapping[str, Any]:
 
 
 def _response_modes(client: Client, redirect_uri: str) -> Sequence[str]:
-    return RESPONSE_MODES[:1] if is_document(client.name) or clients.scheme_of_app(redirect_uri) else RESPONSE_MODES
+    return RESPONSE_MODES[:1] if is_document(client.name) or scheme_of_app(redirect_uri) else RESPONSE_MODES
 
 
 def _check(settings: Settings, client: Client, parameters: Parameters, **way_back: Any) -> SiteRequest:
@@ -401,7 +403,7 @@ def _challenge(client: Client, parameters: Parameters, redirect_uri: str) -> str
     challenge, method = parameters.get("code_challenge"), parameters.get("code_challenge_method")
     if challenge is None and method is None:
         # Another app on the device might have registered this scheme, and would receive the code.
-        if client.pkce == "optional" and clients.scheme_of_app(redirect_uri) is None:
+        if client.pkce == "optional" and scheme_of_app(redirect_uri) is None:
             return None
         raise OAuthError("invalid_request", "PKCE is required: code_challenge, and code_challenge_method=S256")
     if method != CHALLENGE_METHOD:
@@ -426,4 +428,4 @@ def sent_back(settings: Settings, asking: RequestFields, **parameters: str) -> O
     answer = {**parameters, **state, "iss": settings.issuer}
     if asking.response_mode == "form_post":
         return Onward(uri, answer)
-    return Onward(clients.with_query(uri, answer))
+    return Onward(with_query(uri, answer))

@@ -15,8 +15,8 @@ from pydantic import BaseModel, BeforeValidator, Field, StrictFloat, StrictInt, 
 
 from wxauth import errors
 from wxauth.apps.registry import Apps
-from wxauth.clients.clients import is_local, origin_shown
 from wxauth.clients.queries import LOGO
+from wxauth.clients.redirect_uris import is_local, origin_shown
 from wxauth.core.background import once
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database, Transaction

@@ -1,0 +1,128 @@
+"""The URIs that browsers return to after a login or a logout: their grammar, and how they are compared and shown."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+from urllib.parse import urlencode, urlsplit
+
+from wxauth.i18n import lazy_gettext as _
+from wxauth.settings.resources import as_compared
+from wxauth.terminal import WrongValue
+from wxauth_guard.texts import is_http_url, is_loopback, is_secure
+
+MAX_URI_LENGTH: Final = 2048
+MAX_URIS: Final = 100
+"""The maximum number of URIs of each kind, because each login and each CORS request compares them."""
+_LONGEST_SHOWN: Final = 200
+_TAIL: Final = r"[A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*"
+_OF_APP: Final = r"(?P<scheme>[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)+):/"
+_PRIVATE_USE: Final = re.compile(rf"{_OF_APP}{_TAIL}", re.ASCII)
+"""The form of a URI of a program on a device, whose scheme is a domain in reverse order (RFC 8252, section 7.1)."""
+HOST_RULE: Final = _("must have a host of letters, digits, - and . (xn--… for other characters), and no user")
+_URI_RULES: Final = (
+    (
+        re.compile(rf"(?:https?://|{_OF_APP}).*", re.ASCII | re.DOTALL),
+        _("must use https, http for a loopback address, or an app's own scheme such as com.example.app"),
+    ),
+    (re.compile(r"[^#]*"), _("must not contain a fragment (#)")),
+    (re.compile(r"(?!https?:).*|https?://[A-Za-z0-9.:\[\]-]+(?![^/?]).*", re.ASCII | re.DOTALL), HOST_RULE),
+    (
+        re.compile(rf"[a-z0-9+.-]+:/{_TAIL}", re.ASCII),
+        _("must contain only characters allowed in a URI: percent-encode others; * is not a wildcard"),
+    ),
+)
+"""The rules for the form of a URI (RFC 3986)."""
+# A program on the user's own machine may use a different port each time (RFC 8252, section 7.3).
+_ON_LOOPBACK: Final = re.compile(
+    r"(https?://(?:127(?:\.[0-9]{1,3}){3}|\[::1\]|(?P<name>localhost)))(?::[0-9]{1,5})?((?:[/?].*)?)"
+)
+
+
+def check_uris(uris: Sequence[str]) -> None:
+    """Check the URIs of one kind that are to be registered. Raises: ValueError."""
+    if len(uris) > MAX_URIS:
+        raise WrongValue(_("must be up to {n} URIs", n=MAX_URIS))
+    for uri in uris:
+        check_uri(uri)
+
+
+def check_uri(uri: str) -> str:
+    """Check a URI that is to be registered. Raises: ValueError."""
+    if len(uri) > MAX_URI_LENGTH:
+        raise WrongValue(_("must be up to {n} characters", n=MAX_URI_LENGTH))
+    for form, rule in _URI_RULES:
+        if not form.fullmatch(uri):
+            raise WrongValue(rule)
+    if scheme_of_app(uri) is None:
+        if not is_http_url(uri):
+            raise WrongValue(HOST_RULE)
+        if not is_secure(uri):
+            raise WrongValue(_("must use https: http is only for a loopback address"))
+    return uri
+
+
+def scheme_of_app(uri: str) -> str | None:
+    """Return the private-use scheme of a URI that opens a program on a device; None for any other URI."""
+    found = _PRIVATE_USE.fullmatch(uri)
+    return found and found["scheme"]
+
+
+def is_local(uri: str) -> bool:
+    """Return whether a redirect URI leads to this machine."""
+    return scheme_of_app(uri) is None and is_loopback(urlsplit(uri).hostname)
+
+
+def is_registered(uri: str, registered: Iterable[str], *, allows_localhost: bool = False) -> bool:
+    """Return whether this URI is registered. It must be identical, except for the port of a loopback address.
+
+    With `allows_localhost`, the name `localhost` counts as a loopback address.
+    """
+    without_port = _without_port(uri, allows_localhost=allows_localhost)
+    return any(
+        uri == other
+        or (without_port is not None and without_port == _without_port(other, allows_localhost=allows_localhost))
+        for other in registered
+    )
+
+
+def _without_port(uri: str, *, allows_localhost: bool) -> tuple[str, str] | None:
+    """Return the parts before and after the port; None if the host is not a loopback address."""
+    found = _ON_LOOPBACK.fullmatch(uri)
+    if found is None or (found["name"] and not allows_localhost):
+        return None
+    try:
+        if urlsplit(uri).port == 0:
+            return None
+    except ValueError:  # the port is above 65535
+        return None
+    return found[1], found[3]
+
+
+def origin_of(uri: str) -> str:
+    """Return scheme, host and port as browsers send them, in lower case and without the default port (RFC 6454).
+
+    For an app's own URI, return its scheme.
+    """
+    return scheme_of_app(uri) or "/".join(as_compared(uri).split("/")[:3])
+
+
+def origin_shown(redirect_uris: Sequence[str], asked: str = "") -> str | None:
+    """Return the origin of a site with these URIs, as the user who logs in sees it; None if it has none.
+
+    For an app, it is the scheme of the requested URI (`asked`). On a loopback address, it has the requested port.
+    """
+    if is_local(asked):
+        return origin_of(asked)
+    return scheme_of_app(asked) or (origin_of(redirect_uris[0]) if redirect_uris else None)
+
+
+def loggable_uri(uri: str) -> str:
+    """Return a URI for the log, without user, query and fragment, because these parts might contain secrets."""
+    head = re.split(r"[?#]", uri, maxsplit=1)[0]
+    cut = re.sub(r"//[^/]*@", "//…@", head)[:_LONGEST_SHOWN]
+    return cut if head == uri else f"{cut}?…"
+
+
+def with_query(uri: str, parameters: Mapping[str, str]) -> str:
+    """Return a URI with these parameters added to its query."""
+    return f"{uri}{'&' if '?' in uri else '?'}{urlencode(parameters)}"

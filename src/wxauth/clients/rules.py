@@ -1,0 +1,172 @@
+"""The rules for a client: which name it can have, and which options belong together."""
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final
+
+from wxauth.clients.models import (
+    CLIENT_NAME,
+    DEFAULT_SCOPES,
+    DEFAULT_SITE_SCOPES,
+    ID_TOKEN_ALG,
+    ID_TOKEN_ALGS,
+    OPENID_SCOPE,
+    SITE_SCOPE_NAMES,
+    Client,
+    Scope,
+)
+from wxauth.clients.redirect_uris import check_uris
+from wxauth.core.trail import OPERATOR, SYSTEM, WECHAT
+from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.settings.apps import APP_ID, AppKind
+from wxauth.settings.claims import check_claims
+from wxauth.settings.logos import check_logo
+from wxauth.terminal import WrongValue
+from wxauth.users.schemas import TITLE
+from wxauth_guard.errors import FieldError, InvalidRequest
+
+# A client is an actor in the audit log, so its name must not look like a user's id or one of these actors.
+_ACTORS: Final = (SYSTEM.name, OPERATOR.name, WECHAT.name)
+NAME_RULE: Final = _(
+    "must be 1 to 64 characters of a-z, 0-9, _ and -, beginning with a letter or digit. It must not be a UUID or "
+    "one of {names}, or begin with wxauth",
+    names=", ".join(_ACTORS),
+)
+
+_NAME: Final = re.compile(CLIENT_NAME)
+_USER_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_APP_ID: Final = re.compile(r"wx[0-9a-z]{16}")
+APPS_OF_SITE: Final[Mapping[str, tuple[AppKind, Text]]] = {
+    "app_id": ("mini_program", _("must be the app_id of a mini-program")),
+    "account_app_id": ("official_account", _("must be the app_id of a service account")),
+    "website_app_id": ("website", _("must be the app_id of a website app")),
+}
+"""The fields of a site that name an app, with the kind of that app and the text of the rule."""
+_FORMS: Final = {
+    "title": (TITLE, _("must be 1 to 64 characters, not all spaces, without control characters")),
+    **{field: (APP_ID, rule) for field, (_, rule) in APPS_OF_SITE.items()},
+    "email_domain": (re.compile(r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+"), _("must be a domain such as example.com")),
+    "id_token_alg": (
+        re.compile("|".join(ID_TOKEN_ALGS)),
+        _("must be one of {choices}", choices=", ".join(ID_TOKEN_ALGS)),
+    ),
+}
+_URIS: Final = ("redirect_uris", "logout_uris")
+_OF_SITES: Final = tuple(Client.model_fields.keys() - {"name", "scopes", "redirect_uris", "device", "resources"})
+
+
+class WrongClient(InvalidRequest):
+    """The client cannot have these options. The error names the wrong field and its rule."""
+
+    def __init__(self, field: str, rule: Text) -> None:
+        super().__init__(_("{name}: {rule}", name=field, rule=rule), errors=[FieldError(field, rule)])
+
+
+def check_name(name: str) -> str:
+    """Check a name that an administrator gives to a client. Raises: ValueError."""
+    if not is_client_name(name) or is_own_name(name):
+        raise WrongValue(NAME_RULE)
+    return name
+
+
+def is_client_name(text: str) -> bool:
+    """Return whether a client can have this name, including the names of wxauth's own pages."""
+    return _NAME.fullmatch(text) is not None and text not in _ACTORS and _USER_ID.fullmatch(text) is None
+
+
+def is_own_name(text: str) -> bool:
+    """Return whether this name is reserved for wxauth's own pages, which administrators cannot add or change."""
+    return text.startswith("wxauth")
+
+
+def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None = None) -> Client:
+    """Build a client from its options, which are some of `Client`'s fields.
+
+    An absent field means the same as null, false or an empty list. Stored options may break a rule that was added
+    later.
+
+    Raises: WrongClient.
+    """
+    for field, (form, rule) in _FORMS.items():
+        if options.get(field) is not None and not form.fullmatch(options[field]):
+            raise WrongClient(field, rule)
+    given = {field: value for field, value in options.items() if value}
+    checks: dict[str, Callable[[Any], object]] = {"claims": check_claims, "logo": check_logo}
+    for field, check in (checks | dict.fromkeys(_URIS, check_uris)).items():
+        if field in given and given[field] != getattr(stored, field, None):
+            try:
+                check(given[field])
+            except WrongValue as exc:
+                raise WrongClient(field, exc.text) from None
+    given |= {field: list(dict.fromkeys(given[field])) for field in _URIS if field in given}
+    client = Client(**{"scopes": [], **given, "name": name})
+    is_site = bool(client.redirect_uris) or client.device or client.phone_id_token
+    known = (*Scope, *SITE_SCOPE_NAMES) if is_site else tuple(Scope)
+    if unknown := [scope for scope in client.scopes if scope not in known]:
+        rule = _("{scope} is only for a site") if unknown[0] in SITE_SCOPE_NAMES else _("must be chosen from {scopes}")
+        raise WrongClient("scopes", Text(rule, scope=unknown[0], scopes=", ".join(known)))
+    scopes: list[str] = [*scopes_in_order(client.scopes)]
+    if is_site:
+        site_scopes = [scope for scope in SITE_SCOPE_NAMES if scope in client.scopes] or DEFAULT_SITE_SCOPES
+        _check_site(client, site_scopes)
+        defaults = {"title": client.title or name, "id_token_alg": client.id_token_alg or ID_TOKEN_ALG}
+        return client.model_copy(update={**defaults, "scopes": [*scopes, *site_scopes]})
+    for field in _OF_SITES:
+        if getattr(client, field) != Client.model_fields[field].default:
+            raise WrongClient(
+                field, _("is only for a site, which has a redirect URI, the device grant, or phones' id_tokens")
+            )
+    return client.model_copy(update={"scopes": scopes or list(DEFAULT_SCOPES)})
+
+
+def _check_site(client: Client, site_scopes: Collection[str]) -> None:
+    """Refuse options that a site cannot have. Raises: WrongClient."""
+    if client.is_public and client.device:
+        raise WrongClient(
+            "is_public",
+            _("cannot be used together with the device grant: anyone could show a QR code in the client's name"),
+        )
+    if client.is_public and (scopes := scopes_in_order(client.scopes)):
+        raise WrongClient("scopes", _("{scope} is only for services with a secret", scope=scopes[0]))
+    if client.is_public and client.pkce == "optional":
+        raise WrongClient("pkce", _("must stay required: a public client has no secret"))
+    if client.logout_uris and not client.redirect_uris:
+        raise WrongClient("logout_uris", _("must be empty without a redirect URI"))
+    if client.sso and not client.redirect_uris:
+        raise WrongClient("sso", _("needs a redirect URI: a device has no browser whose login it could share"))
+    if client.sso and client.near:
+        raise WrongClient(
+            "sso", _("cannot be used together with near, which asks for a phone at each login: choose one of the two")
+        )
+    if client.link and not client.redirect_uris:
+        raise WrongClient("link", _("needs a redirect URI: a device has no phone's browser"))
+    if client.link and client.near:
+        raise WrongClient(
+            "link", _("cannot be used together with near: a browser and WeChat on one phone may use different networks")
+        )
+    if client.phone_id_token and OPENID_SCOPE not in site_scopes:
+        raise WrongClient("phone_id_token", _("needs the scope openid, because an id_token requires it"))
+    if client.phone_id_token and client.near:
+        raise WrongClient(
+            "phone_id_token",
+            _("cannot be used together with near: there is no browser whose network could be compared"),
+        )
+    if _APP_ID.fullmatch(client.name):
+        raise WrongClient("name", _("must not be the name of a site: it looks like the app_id of a mini-program"))
+
+
+def change_client(client: Client, changes: Mapping[str, Any]) -> Client:
+    """Return a client with some of its fields changed. Raises: WrongClient."""
+    after: dict[str, Any] = {**client.model_dump(), **changes}
+    # A public client has no secret for its next requests. If a confidential client became public, an attacker who knows
+    # its name could use the sessions that were opened with its secret.
+    if bool(after["is_public"]) != client.is_public:
+        raise WrongClient("is_public", _("cannot be changed: remove the client and add it again"))
+    if client.is_site and not (after["redirect_uris"] or after["device"] or after["phone_id_token"]):
+        raise WrongClient("redirect_uris", _("must not be empty without the device grant: a site must remain a site"))
+    return build_client(client.name, after, stored=client)
+
+
+def scopes_in_order(scopes: Collection[str]) -> list[Scope]:
+    """Return those of these scopes that a service can have, each once, in the order of `Scope`."""
+    return [scope for scope in Scope if scope in scopes]
