@@ -68,6 +68,12 @@ def clean_text(text: str) -> str:
     return " ".join(text.split())
 
 
+def is_title(text: str) -> bool:
+    """Return whether a text can be a title: a visible line of 1 to 64 characters, all of which `clean_text` keeps."""
+    is_one_line = text.splitlines() == [text] and "\t" not in text
+    return len(text) <= 64 and is_one_line and clean_text(text) == " ".join(text.split()) != ""
+
+
 def new_secret() -> str:
     """Return 256 random bits in base64url."""
     return secrets.token_urlsafe(_SECRET_BYTES)

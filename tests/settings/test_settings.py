@@ -59,6 +59,10 @@ OWN_RULES = {
         f'[{{"app_id": "wx1", "app_secret": "hunter2", "push_aes_key": "{"hunter2" * 6}h"}}]',
         '[{"app_id": "wx1", "app_secret": "hunter2", "sign_up": "hunter3"}]',
         '[{"app_id": "wx1", "app_secret": "hunter2", "sign_up_roles": ["admin"]}]',
+        *(
+            json.dumps([{"app_id": "wx1", "app_secret": "hunter2", "title": title}])
+            for title in ("a\nb", "a\tb", "a\u202eb", "a\u200b\u200bb", "\ue000", "\u2800", "a" * 65)
+        ),
     ],
     "LINK_PHONE_DAYS": ["0"],
     "CONSENTS": ["hunter2", "hunter2:", "Hunter2:1", "privacy:1,privacy:2"],

@@ -36,7 +36,7 @@ from wxauth.limits.rate_limits import RateLimiter
 from wxauth.sessions.queries import HAS_SESSIONS
 from wxauth.settings.resources import BESIDE_RESOURCE, host_of
 from wxauth.settings.settings import Settings
-from wxauth.texts import clean_text, read_loosely
+from wxauth.texts import clean_text, is_title, read_loosely
 from wxauth_guard.keys import InvalidKey
 
 NEW_OF_AN_ADDRESS: Final = "10/minute"
@@ -219,7 +219,7 @@ def document_in(client_id: str, body: bytes) -> ClientDocument:
     has_keys = keys is not None or keys_url is not None
     rules = {
         "client_id must be the URL itself": document.get("client_id") == client_id,
-        "client_name must be 1 to 64 characters": 1 <= len(name) <= 64,
+        "client_name must be 1 to 64 characters": is_title(name),
         "redirect_uris must be 1 to 20, https or on loopback": 1 <= len(uris) <= MAX_REDIRECT_URIS,
         "token_endpoint_auth_method must be none, or private_key_jwt with a jwks_uri or jwks": (
             "none" in methods or (PRIVATE_KEY_JWT in methods and has_keys)

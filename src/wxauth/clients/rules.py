@@ -21,8 +21,8 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.settings.apps import APP_ID, AppKind
 from wxauth.settings.claims import check_claims
 from wxauth.settings.logos import check_logo
+from wxauth.settings.types import check_title, matching
 from wxauth.terminal import WrongValue
-from wxauth.users.schemas import TITLE
 from wxauth_guard.errors import FieldError, InvalidRequest
 
 # A client is an actor in the audit log, so its name must not look like a user's id or one of these actors.
@@ -42,16 +42,17 @@ APPS_OF_SITE: Final[Mapping[str, tuple[AppKind, Text]]] = {
     "website_app_id": ("website", _("must be the app_id of a website app")),
 }
 """The fields of a site that name an app, with the kind of that app and the text of the rule."""
-_FORMS: Final = {
-    "title": (TITLE, _("must be 1 to 64 characters, not all spaces, without control characters")),
-    **{field: (APP_ID, rule) for field, (_, rule) in APPS_OF_SITE.items()},
-    "email_domain": (re.compile(r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+"), _("must be a domain such as example.com")),
-    "id_token_alg": (
-        re.compile("|".join(ID_TOKEN_ALGS)),
-        _("must be one of {choices}", choices=", ".join(ID_TOKEN_ALGS)),
-    ),
-}
 _URIS: Final = ("redirect_uris", "logout_uris")
+_CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {
+    "title": check_title,
+    **{field: matching(APP_ID.pattern, rule) for field, (_, rule) in APPS_OF_SITE.items()},
+    "email_domain": matching(r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+", _("must be a domain such as example.com")),
+    "id_token_alg": matching("|".join(ID_TOKEN_ALGS), _("must be one of {choices}", choices=", ".join(ID_TOKEN_ALGS))),
+    "claims": check_claims,
+    "logo": lambda logo: logo and check_logo(logo),  # an empty text removes the logo
+    **dict.fromkeys(_URIS, check_uris),
+}
+"""The rule for each field alone."""
 _OF_SITES: Final = tuple(Client.model_fields.keys() - {"name", "scopes", "redirect_uris", "device", "resources"})
 
 
@@ -87,36 +88,50 @@ def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None
 
     Raises: WrongClient.
     """
-    for field, (form, rule) in _FORMS.items():
-        if options.get(field) is not None and not form.fullmatch(options[field]):
-            raise WrongClient(field, rule)
-    given = {field: value for field, value in options.items() if value}
-    checks: dict[str, Callable[[Any], object]] = {"claims": check_claims, "logo": check_logo}
-    for field, check in (checks | dict.fromkeys(_URIS, check_uris)).items():
-        if field in given and given[field] != getattr(stored, field, None):
+    for field, check in _CHECKS.items():
+        value = options.get(field)
+        if value is not None and value != getattr(stored, field, None):
             try:
-                check(given[field])
+                check(value)
             except WrongValue as exc:
                 raise WrongClient(field, exc.text) from None
+    given = {field: value for field, value in options.items() if value}
     given |= {field: list(dict.fromkeys(given[field])) for field in _URIS if field in given}
     client = Client(**{"scopes": [], **given, "name": name})
-    is_site = bool(client.redirect_uris) or client.device or client.phone_id_token
-    known = (*Scope, *SITE_SCOPE_NAMES) if is_site else tuple(Scope)
-    if unknown := [scope for scope in client.scopes if scope not in known]:
-        rule = _("{scope} is only for a site") if unknown[0] in SITE_SCOPE_NAMES else _("must be chosen from {scopes}")
-        raise WrongClient("scopes", Text(rule, scope=unknown[0], scopes=", ".join(known)))
-    scopes: list[str] = [*scopes_in_order(client.scopes)]
-    if is_site:
-        site_scopes = [scope for scope in SITE_SCOPE_NAMES if scope in client.scopes] or DEFAULT_SITE_SCOPES
-        _check_site(client, site_scopes)
-        defaults = {"title": client.title or name, "id_token_alg": client.id_token_alg or ID_TOKEN_ALG}
-        return client.model_copy(update={**defaults, "scopes": [*scopes, *site_scopes]})
+    is_site = client.redirect_uris or client.device or client.phone_id_token
+    return _as_site(client) if is_site else _as_service(client)
+
+
+def _as_site(client: Client) -> Client:
+    """Return a site with its defaults. Raises: WrongClient."""
+    _check_scopes(client, (*Scope, *SITE_SCOPE_NAMES))
+    site_scopes = [scope for scope in SITE_SCOPE_NAMES if scope in client.scopes] or DEFAULT_SITE_SCOPES
+    _check_site(client, site_scopes)
+    return client.model_copy(
+        update={
+            "title": client.title or client.name,
+            "id_token_alg": client.id_token_alg or ID_TOKEN_ALG,
+            "scopes": [*scopes_in_order(client.scopes), *site_scopes],
+        }
+    )
+
+
+def _as_service(client: Client) -> Client:
+    """Return a service with its defaults. Raises: WrongClient."""
+    _check_scopes(client, tuple(Scope))
     for field in _OF_SITES:
         if getattr(client, field) != Client.model_fields[field].default:
             raise WrongClient(
                 field, _("is only for a site, which has a redirect URI, the device grant, or phones' id_tokens")
             )
-    return client.model_copy(update={"scopes": scopes or list(DEFAULT_SCOPES)})
+    return client.model_copy(update={"scopes": scopes_in_order(client.scopes) or list(DEFAULT_SCOPES)})
+
+
+def _check_scopes(client: Client, known: Collection[str]) -> None:
+    """Refuse a scope that this kind of client cannot have. Raises: WrongClient."""
+    if unknown := next((scope for scope in client.scopes if scope not in known), None):
+        rule = _("{scope} is only for a site") if unknown in SITE_SCOPE_NAMES else _("must be chosen from {scopes}")
+        raise WrongClient("scopes", Text(rule, scope=unknown, scopes=", ".join(known)))
 
 
 def _check_site(client: Client, site_scopes: Collection[str]) -> None:

@@ -26,10 +26,10 @@ from wxauth.settings.roles import STAFF_ROLES, Role
 from wxauth.settings.secrets import webhook_secret_bytes
 from wxauth.settings.settings import Settings
 from wxauth.terminal import TextError
-from wxauth.texts import read_loosely
+from wxauth.texts import is_title, read_loosely
 from wxauth.users.attributes import AttributesPatch, patched
 from wxauth.users.ids import ExternalId
-from wxauth.users.schemas import TITLE, Nickname
+from wxauth.users.schemas import Nickname
 from wxauth.wechat.client import WeChatIdentity
 
 MAX_ANSWER: Final = 16 * 1024
@@ -123,7 +123,7 @@ class SignUpHook:
         if outcome == "refused":
             title = answer.get("title")
             log.info("sign_up_refused", app_id=app.app_id)
-            raise SignUpRefused(title=title if isinstance(title, str) and TITLE.fullmatch(title) else None)
+            raise SignUpRefused(title=title if isinstance(title, str) and is_title(title) else None)
         return _initial_fields_in(answer, app_id=app.app_id)
 
     async def ask(self, message: Mapping[str, Any], *, now: datetime) -> Mapping[str, Any]:

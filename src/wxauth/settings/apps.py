@@ -19,7 +19,7 @@ from wxauth.settings.claims import Claims
 from wxauth.settings.logos import Logo
 from wxauth.settings.roles import MAX_ROLES, ROLE, STAFF_ROLES
 from wxauth.settings.secrets import AppSecret, PushAesKey, PushToken
-from wxauth.settings.types import Lower, OrNone, json_like
+from wxauth.settings.types import Lower, OrNone, check_title, checked, json_like
 from wxauth.settings.urls import HookUrl, HostName
 from wxauth.terminal import WrongValue
 
@@ -40,9 +40,7 @@ def _check_sign_up_roles(value: tuple[str, ...]) -> tuple[str, ...]:
 APP_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 AppId = Annotated[str, StringConstraints(pattern=f"^{APP_ID.pattern}$")]
 AppKind = Annotated[Literal["mini_program", "official_account", "website", "mobile_app"], Lower]
-AppTitle = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")
-]
+AppTitle = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), checked(check_title)]
 UnionidPolicy = Annotated[Literal["required", "optional"], Lower]
 SignUp = Annotated[Literal["open", "closed"], Lower]
 MaxSessions = Annotated[int, Field(ge=1, le=100, strict=True)]

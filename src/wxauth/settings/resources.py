@@ -10,9 +10,8 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from wxauth.i18n import lazy_gettext as _
-from wxauth.settings.types import json_like
+from wxauth.settings.types import Title, json_like
 from wxauth.terminal import WrongValue
-from wxauth.texts import clean_text
 from wxauth_guard.texts import is_http_url, is_secure
 
 OWN_SCOPES: Final = frozenset(
@@ -54,16 +53,6 @@ def _check_scope(name: str) -> str:
     return name
 
 
-def _check_title(title: str) -> str:
-    words, is_one_line = " ".join(title.split()), title.splitlines() == [title] and "\t" not in title
-    if not 1 <= len(title) <= 64 or not is_one_line or not words or clean_text(title) != words:
-        raise WrongValue(_("must be 1 to 64 characters, not all spaces, without control characters"))
-    return title
-
-
-_Title = Annotated[str, AfterValidator(_check_title)]
-
-
 class Resource(BaseModel):
     """A service that only accepts its own tokens, and its scopes with the titles that the phone shows."""
 
@@ -71,8 +60,8 @@ class Resource(BaseModel):
 
     resource: Annotated[str, AfterValidator(_check_url)]
     """The URL of the service, which is the audience of its tokens."""
-    title: _Title
-    scopes: Annotated[dict[Annotated[str, AfterValidator(_check_scope)], _Title], Field(min_length=1, max_length=50)]
+    title: Title
+    scopes: Annotated[dict[Annotated[str, AfterValidator(_check_scope)], Title], Field(min_length=1, max_length=50)]
     """The title of each scope."""
 
 

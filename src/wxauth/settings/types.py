@@ -11,6 +11,7 @@ from pydantic_core import PydanticUseDefault, from_json
 
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.terminal import WrongValue
+from wxauth.texts import is_title
 
 T = TypeVar("T")
 
@@ -84,6 +85,12 @@ def _check_secrets_folder(value: Path) -> None:
         raise WrongValue(_("must be a readable folder"))
 
 
+def check_title(value: str) -> None:
+    """Check the title of an app, a site, a resource or a scope. Raises: ValueError."""
+    if not is_title(value):
+        raise WrongValue(_("must be 1 to 64 characters, not all spaces, without control characters"))
+
+
 def _ignore_service_link(value: object) -> object:
     if isinstance(value, str) and SERVICE_LINK.match(value):
         raise PydanticUseDefault
@@ -102,12 +109,17 @@ def checked(check: Callable[[T], object]) -> AfterValidator:
 
 def form(pattern: str, refusal: Text) -> AfterValidator:
     """Return a validator for a text or a secret that matches the pattern as a whole."""
+    return checked(matching(pattern, refusal))
+
+
+def matching(pattern: str, refusal: Text) -> Callable[[str | SecretStr], None]:
+    """Return a check of whether a text or a secret matches the pattern as a whole. The check raises ValueError."""
 
     def check(value: str | SecretStr) -> None:
         if not re.fullmatch(pattern, value if isinstance(value, str) else value.get_secret_value()):
             raise WrongValue(refusal)
 
-    return checked(check)
+    return check
 
 
 CommaList = BeforeValidator(_split_at_commas)
@@ -122,6 +134,7 @@ Days = Annotated[int, Field(ge=0, le=CENTURY_DAYS)]
 TrailDays = Annotated[Days, checked(_check_events_kept)]
 
 Audience = Annotated[str, Field(min_length=1)]
+Title = Annotated[str, checked(check_title)]
 
 PhonePolicy = Annotated[Literal["move", "refuse", "share", "link"], Lower]
 Region = Annotated[str, AfterValidator(_check_region)]

@@ -50,11 +50,6 @@ from wxauth.web.schemas import (
 )
 from wxauth.wechat.received import is_stand_in
 
-# The phone shows the title, so it must not contain control characters, lone surrogates, or characters that reorder the
-# surrounding text (Unicode, UAX 9).
-TITLE: Final = re.compile(
-    r"(?=.*\S)[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]{1,64}"
-)
 # An avatar URL is an absolute https URL without user information, or the empty string. The hosts tmp, usr and store are
 # refused, because WeChat's tools put local files under http://tmp/, and old tutorials change that to https.
 _HTTPS_URL: Final = re.compile(
