@@ -21,8 +21,8 @@ from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.outbound.urls import NameResolver, check_url
 from wxauth.settings.apps import APP_ID, App, AppFields, AppKind
 from wxauth.settings.claims import Template
+from wxauth.settings.http_urls import is_below
 from wxauth.settings.settings import Settings
-from wxauth.settings.urls import is_below
 from wxauth.terminal import WrongValue
 from wxauth.web.schemas import errors_of, invalid_request
 from wxauth.wechat.client import WeChat, exchange_api

@@ -34,7 +34,8 @@ from wxauth.errors import RateLimited
 from wxauth.limits.queries import ASSERTIONS
 from wxauth.limits.rate_limits import RateLimiter
 from wxauth.sessions.queries import HAS_SESSIONS
-from wxauth.settings.resources import BESIDE_RESOURCE, host_of
+from wxauth.settings.http_urls import host_of, plain_url
+from wxauth.settings.resources import BESIDE_RESOURCE
 from wxauth.settings.settings import Settings
 from wxauth.texts import clean_text, is_title, read_loosely
 from wxauth_guard.keys import InvalidKey
@@ -53,8 +54,6 @@ ASSERTIONS_OF_A_CLIENT: Final = "50/second"
 """The number of valid assertions that one client may use in one process. Each is remembered for an hour."""
 MAX_CLIENT_ID: Final = 512
 MAX_REDIRECT_URIS: Final = 20
-_CLIENT_ID: Final = re.compile(r"https://([a-z0-9.:\[\]-]+)(/[A-Za-z0-9._~:/!$&'()*+,;=@%-]+)", re.ASCII)
-_KEYS_URL: Final = re.compile(r"https://[a-z0-9.:\[\]-]+(/[A-Za-z0-9._~:/!$&'()*+,;=@%?-]*)?", re.ASCII)
 
 log = get_logger()
 
@@ -82,10 +81,16 @@ class ClientDocument:
 
 def is_allowed(settings: Settings, client_id: str) -> bool:
     """Return whether this is the URL of a document at a host that the settings allow."""
-    found = _CLIENT_ID.fullmatch(client_id) if len(client_id) <= MAX_CLIENT_ID else None
-    if found is None or found[1] not in settings.client_documents:
+    parts = _https_url(client_id)
+    if parts is None or parts["host"] not in settings.client_documents or parts["path"] in ("", "/") or parts["query"]:
         return False
-    return not {".", ".."} & set(found[2].lower().replace("%2e", ".").split("/"))
+    return not {".", ".."} & set(parts["path"].lower().replace("%2e", ".").split("/"))
+
+
+def _https_url(url: str) -> re.Match[str] | None:
+    """Return the parts of a URL that wxauth may fetch for a client; None for any other text."""
+    parts = plain_url(url) if len(url) <= MAX_CLIENT_ID else None
+    return parts if parts is not None and parts["scheme"] == "https" else None
 
 
 @part
@@ -256,7 +261,7 @@ def _keys_in(document: Mapping[str, Any]) -> tuple[ClientKeys | None, str | None
     jwks, url = document.get("jwks"), document.get("jwks_uri")
     if jwks is not None and url is not None:
         return None, None
-    if isinstance(url, str) and len(url) <= MAX_CLIENT_ID and _KEYS_URL.fullmatch(url):
+    if isinstance(url, str) and _https_url(url):
         return None, url
     try:
         keys = ClientKeys.read(jwks)

@@ -20,7 +20,7 @@ from wxauth.core.logs import get_logger
 from wxauth.outbound.connection import HttpAnswer
 from wxauth.outbound.receivers import NOT_ALLOWED, USER_AGENT
 from wxauth.outbound.transport import ANSWER
-from wxauth.settings.resources import host_of
+from wxauth.settings.http_urls import host_of
 
 FETCH_SECONDS: Final = 4.0
 MAX_DOCUMENT: Final = 10 * 1024

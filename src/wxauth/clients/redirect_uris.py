@@ -6,7 +6,7 @@ from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 from wxauth.i18n import lazy_gettext as _
-from wxauth.settings.resources import as_compared
+from wxauth.settings.http_urls import as_compared
 from wxauth.terminal import WrongValue
 from wxauth_guard.texts import is_http_url, is_loopback, is_secure
 

@@ -18,7 +18,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.login_pages.rendering import LOGIN, Link, Rendering, redirect_source, redirect_to, site_source
 from wxauth.login_pages.texts import TEXTS
 from wxauth.settings.apps import App
-from wxauth.settings.resources import host_of
+from wxauth.settings.http_urls import host_of
 from wxauth.site_logins.authorize import AUTHORIZE_PATH, Onward, PressesUsedUp, SentBack, SiteRequest, StartedScan
 from wxauth.site_logins.doors import SCAN_LASTS, Door
 from wxauth.site_logins.granting import PageState

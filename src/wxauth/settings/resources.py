@@ -10,9 +10,10 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from wxauth.i18n import lazy_gettext as _
+from wxauth.settings.http_urls import as_compared, plain_url
 from wxauth.settings.types import Title, json_like
 from wxauth.terminal import WrongValue
-from wxauth_guard.texts import is_http_url, is_secure
+from wxauth_guard.texts import is_secure
 
 OWN_SCOPES: Final = frozenset(
     {
@@ -25,16 +26,12 @@ OWN_SCOPES: Final = frozenset(
 BESIDE_RESOURCE: Final = ("openid", "profile", "offline_access")
 """The scopes of wxauth that a client without registration may request together with those of a resource."""
 MAX_RESOURCE: Final = 512
-_URL: Final = re.compile(
-    r"https?://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~:/!$&'()*+,;=@%-]*)?", re.ASCII
-)
 _SCOPE: Final = re.compile(r"[!#-\[\]-~]{1,64}")
-_PARTS: Final = re.compile(r"(https?)://([^/?#]*)(.*)", re.ASCII | re.IGNORECASE)
-_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
 def _check_url(value: str) -> str:
-    if len(value) > MAX_RESOURCE or not _URL.fullmatch(value) or not is_http_url(value) or not is_secure(value):
+    parts = plain_url(value)
+    if len(value) > MAX_RESOURCE or parts is None or parts["query"] or not is_secure(value):
         raise WrongValue(
             _(
                 "must be a URL such as https://host/path of up to {n} characters, with the host in lower case, "
@@ -63,24 +60,6 @@ class Resource(BaseModel):
     title: Title
     scopes: Annotated[dict[Annotated[str, AfterValidator(_check_scope)], Title], Field(min_length=1, max_length=50)]
     """The title of each scope."""
-
-
-def host_of(url: str) -> str:
-    """Return the host in a URL with its port, to be shown to users."""
-    return url.split("/")[2]
-
-
-def as_compared(url: str) -> str:
-    """Return the form in which URLs of resources are compared, because clients may spell them differently.
-
-    The scheme and host are in lower case, without a default port, and an empty path is `/`. Everything else must match
-    exactly.
-    """
-    parts = _PARTS.fullmatch(url)
-    if parts is None:
-        return url
-    scheme, host, rest = parts[1].lower(), parts[2].lower(), parts[3]
-    return f"{scheme}://{host.removesuffix(_DEFAULT_PORTS[scheme])}{rest or '/'}"
 
 
 def find_resource(resources: Iterable[Resource], url: str) -> Resource | None:

@@ -19,6 +19,7 @@ from wxauth.settings import addresses, secrets, types, urls
 from wxauth.settings.apps import App, AppId, AppList, SignUp, SignUpRoles
 from wxauth.settings.claims import Claims, JsonClaims
 from wxauth.settings.env_file import EnvLine, read_env_file
+from wxauth.settings.http_urls import is_below
 from wxauth.settings.resources import Resource, Resources, check_distinct
 from wxauth.terminal import TextError, WrongValue, os_reason, rule_of
 
@@ -183,7 +184,7 @@ class Settings(DatabaseSettings):
     @classmethod
     def _no_forward_to_ourselves(cls, issuer: str, info: ValidationInfo) -> str:
         for app in info.data.get("apps", ()):
-            if app.push_forward is not None and urls.is_below(app.push_forward, issuer):
+            if app.push_forward is not None and is_below(app.push_forward, issuer):
                 text = _(
                     "push_forward of {app_id} in WXAUTH_APPS must not be a URL of wxauth itself", app_id=app.app_id
                 )

@@ -3,21 +3,20 @@
 import re
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
-from posixpath import normpath
 from typing import Annotated, Final
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from pydantic import AfterValidator, SecretStr
 
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.settings.addresses import is_refused, numeric_addresses_of
+from wxauth.settings.http_urls import has_no_user
 from wxauth.settings.types import CommaList, checked, form
 from wxauth.terminal import WrongValue
 from wxauth_guard.texts import is_http_url, is_secure
 
 OWN_NAMES: Final = frozenset({"v1", "d", "docs", "openapi.json", "livez", "readyz", "metrics", "admin"})
 """The first segments of the service's paths. A test compares them with the routes."""
-_HOOK_URL: Final = re.compile(r"[^\x00-\x20\x7f#\\]{1,2048}")
 _USER: Final = r"([^/?#@\[\]\t\r\n]*@)?"
 _HOST: Final = r"(\[[\da-fA-F:.]+\]|[\w.%-]+)"
 _PORT: Final = ":[0-9]{1,5}"
@@ -122,7 +121,7 @@ def _check_redis_url(value: SecretStr) -> None:
 
 
 def _check_hook_url(value: str) -> None:
-    if not is_http_url(value) or not _HOOK_URL.fullmatch(value) or not {"@", "%"}.isdisjoint(urlsplit(value).netloc):
+    if not has_no_user(value) or "#" in value or "%" in urlsplit(value).netloc:
         raise WrongValue(
             _(
                 "must be a URL such as https://host/path, without user and fragment. In a private network, http is "
@@ -134,19 +133,6 @@ def _check_hook_url(value: str) -> None:
     addresses = numeric_addresses_of((parts.hostname or "").removesuffix("."))
     if any(is_refused(address, "https" if parts.scheme == "https" else "http") for address in addresses):
         raise WrongValue(_("must have a public or private address, and with http a private one"))
-
-
-def is_below(url: str, issuer: str) -> bool:
-    """Return whether a URL belongs to the issuer: it has the same host and port, and the same path or one below it."""
-    one, other = _place(url), _place(issuer)
-    return one[:2] == other[:2] and f"{one[2]}/".startswith(f"{other[2]}/")
-
-
-def _place(url: str) -> tuple[str, int | None, str]:
-    parts = urlsplit(url)
-    path = normpath(f"/{unquote(parts.path)}").strip("/")
-    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    return (parts.hostname or "").rstrip("."), port, f"/{path}" if path else ""
 
 
 def _check_origin(value: str) -> None:

@@ -1,6 +1,5 @@
 """The routes for services that call WeChat themselves."""
 
-import re
 from collections.abc import Sequence
 from typing import Annotated, Final, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -33,6 +32,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.session_keys.queries import KeyOfLogin
 from wxauth.session_keys.routes import SessionKeysDep
 from wxauth.session_keys.session_keys import SignatureAnswer
+from wxauth.settings.http_urls import has_no_user
 from wxauth.siblings.queries import client_and_keys
 from wxauth.siblings.shared_tokens import SharedWeChatTokens
 from wxauth.siblings.user_routes import ShortText
@@ -43,7 +43,6 @@ from wxauth.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.web.direct import Router
 from wxauth.web.schemas import EXAMPLE_OPENID, body_like, read_body
 from wxauth_guard.errors import InvalidRequest, WxAuthError
-from wxauth_guard.texts import is_http_url
 
 SIGNATURES_PATH: Final = "/v1/apps/{app_id}/signatures"
 MAX_SIGNATURE_BODY: Final = 128 * 1024
@@ -60,7 +59,6 @@ SIGNATURES: Final = Counter(
 router = Router("siblings")
 SharedWeChatTokensDep = Annotated[SharedWeChatTokens, Depends(provide(SharedWeChatTokens))]
 _NO_KEY: Final = SessionKeyExpired("log in again (wx.login, POST /v1/login), then try once more")
-_URL: Final = re.compile(r"[^\x00-\x20\x7f\\]{1,2048}")
 _NOT_A_URL: Final = InvalidRequest.of("url", "Must be an http or https URL of at most 2048 characters, without a user")
 _ESCAPED: Final = InvalidRequest.of("url", "Must be `location.href`, with & in place of &amp;")
 _OTHER_HOST: Final = InvalidRequest.of("url", "Must have a host that is one of the app's js_hosts")
@@ -230,7 +228,7 @@ async def sign_page(
     app = apps.find(app_id)
     if app.kind != "official_account":
         raise WrongAppKind(f"WeChat gives a {app.kind} no ticket of the JS-SDK")
-    if not _URL.fullmatch(body.url) or not is_http_url(body.url) or "@" in urlsplit(body.url).netloc:
+    if not has_no_user(body.url):
         raise InvalidRequest.of(*_NOT_A_URL.errors[0])
     parts = urlsplit(body.url)
     if not {parts.hostname, parts.netloc.lower()} & set(app.js_hosts or ()):

@@ -28,7 +28,7 @@ from wxauth.core.services import part
 from wxauth.errors import RateLimited, StorageUnavailable
 from wxauth.limits.rate_limits import RateLimiter
 from wxauth.sessions.devices import Device
-from wxauth.settings.resources import host_of
+from wxauth.settings.http_urls import host_of
 from wxauth.settings.settings import Settings
 from wxauth.site_logins import doors, queries
 from wxauth.site_logins.doors import Door

@@ -31,7 +31,8 @@ from wxauth.sessions.devices import describe_device
 from wxauth.sessions.queries import USER_OF_SESSION
 from wxauth.settings.addresses import NEARBY
 from wxauth.settings.apps import App
-from wxauth.settings.resources import Resource, host_of
+from wxauth.settings.http_urls import host_of
+from wxauth.settings.resources import Resource
 from wxauth.settings.roles import STAFF_ROLES
 from wxauth.settings.settings import Settings
 from wxauth.site_logins import doors, queries

@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field
 from wxauth.clients.models import OFFLINE_ACCESS, Client
 from wxauth.clients.oauth_errors import OAuthError
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.settings.resources import BESIDE_RESOURCE, Resource, as_compared, find_resource, host_of
+from wxauth.settings.http_urls import as_compared, host_of
+from wxauth.settings.resources import BESIDE_RESOURCE, Resource, find_resource
 from wxauth.settings.settings import Settings
 from wxauth_guard.claims import is_document
 

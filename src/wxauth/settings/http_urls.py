@@ -1,0 +1,66 @@
+"""The grammar of http and https URLs that operators and clients name, and the comparison of such URLs."""
+
+import re
+from posixpath import normpath
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from wxauth_guard.texts import is_http_url
+
+MAX_URL: Final = 2048
+_PLAIN: Final = re.compile(
+    r"(?P<scheme>https?)://(?P<host>(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?)"
+    r"(?P<path>(?:/[A-Za-z0-9._~:/!$&'()*+,;=@%-]*)?)(?P<query>(?:\?[A-Za-z0-9._~:/!$&'()*+,;=@%?-]*)?)",
+    re.ASCII,
+)
+_PARTS: Final = re.compile(r"(https?)://([^/?#]*)(.*)", re.ASCII | re.IGNORECASE)
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+def plain_url(url: str) -> re.Match[str] | None:
+    """Return the parts of a URL in its plain form, or None for any other text.
+
+    The parts are `scheme`, `host` (with its port), `path` and `query`. In this form, the host is in lower case, all
+    characters are those of RFC 3986, and there is neither a user nor a fragment.
+    """
+    return _PLAIN.fullmatch(url) if is_http_url(url) else None
+
+
+def has_no_user(url: str) -> bool:
+    """Return whether this is an http or https URL of up to `MAX_URL` characters that names no user.
+
+    Its host and path may contain characters of any language.
+    """
+    is_visible = re.fullmatch(rf"[^\x00-\x20\x7f\\]{{1,{MAX_URL}}}", url) is not None
+    return is_visible and is_http_url(url) and "@" not in urlsplit(url).netloc
+
+
+def host_of(url: str) -> str:
+    """Return the host in a URL with its port, to be shown to users."""
+    return url.split("/")[2]
+
+
+def as_compared(url: str) -> str:
+    """Return the form in which URLs are compared, because clients may spell them differently.
+
+    The scheme and host are in lower case, without a default port, and an empty path is `/`. Everything else must match
+    exactly.
+    """
+    parts = _PARTS.fullmatch(url)
+    if parts is None:
+        return url
+    scheme, host, rest = parts[1].lower(), parts[2].lower(), parts[3]
+    return f"{scheme}://{host.removesuffix(f':{_DEFAULT_PORTS[scheme]}')}{rest or '/'}"
+
+
+def is_below(url: str, issuer: str) -> bool:
+    """Return whether a URL belongs to the issuer: it has the same host and port, and the same path or one below it."""
+    one, other = _place(url), _place(issuer)
+    return one[:2] == other[:2] and f"{one[2]}/".startswith(f"{other[2]}/")
+
+
+def _place(url: str) -> tuple[str, int | None, str]:
+    parts = urlsplit(url)
+    path = normpath(f"/{unquote(parts.path)}").strip("/")
+    port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    return (parts.hostname or "").rstrip("."), port, f"/{path}" if path else ""
