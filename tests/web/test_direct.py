@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 
 from wxauth.errors import AccountDisabled, NotFound
 from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.settings.settings import Settings
 from wxauth.web.answers import Entails
 from wxauth.web.direct import DirectRequest, DirectRoute, DirectRoutes, Router, Shortcut
 from wxauth_guard.errors import WxAuthError
@@ -220,7 +221,7 @@ async def answer_of(served: Any, path: str, body: Any = None) -> Any:
 
 def api_with(path: str, endpoint: Callable[..., Any]) -> FastAPI:
     api = FastAPI()
-    api.state.services = SimpleNamespace(settings=None)
+    api.state.services = SimpleNamespace(parts={Settings: None})
     api.router.routes.append(DirectRoute(path, endpoint, methods=["POST"], include_in_schema=False))
     return api
 

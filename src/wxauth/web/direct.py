@@ -5,16 +5,13 @@ turn, 32 clients). This module can be removed when FastAPI solves the dependenci
 request. See docs/contribute/decisions/0006-flattened-dependencies.md.
 """
 
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import NoneType
-from typing import Any, Final, Required, TypeVar, Unpack, get_args, get_origin, get_type_hints
+from typing import Any, Final, Required, TypeVar, Unpack, get_type_hints
 
 from fastapi import FastAPI
-from fastapi.params import Query
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_json
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
@@ -22,22 +19,18 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
-from wxauth.errors import PayloadTooLarge
 from wxauth.i18n import Text
-from wxauth.settings.settings import Settings
 from wxauth.web.answers import Entails, Failure, example_of, failures_of
-from wxauth.web.dependencies import Argument, Plan, entailed_by, metadata_of, services_of
 from wxauth.web.edge import CONTROL_CHARACTERS
-from wxauth.web.schemas import check_place, errors_of, invalid_request, json_form, read_anyway
-from wxauth_guard.errors import InvalidRequest, WxAuthError
+from wxauth.web.schemas import invalid_request
+from wxauth.web.solver import Plan, arguments_of, entailed_by
+from wxauth_guard.errors import InvalidRequest
 
 _NO_STORE = (b"cache-control", b"no-store")
 _JSON = (b"content-type", b"application/json")
 # This header is for caches that ignore Cache-Control, as control panels configure nginx. It keeps the responses to
 # different callers apart.
 _VARY = (b"vary", b"Authorization")
-
-_FORM: Final = re.compile(r"application/x-www-form-urlencoded|multipart/form-data", re.IGNORECASE)
 
 _FAILURE_KEY: Final = "wxauth.failure"
 
@@ -76,14 +69,9 @@ class DirectRoute(APIRoute):
         super().__init__(path, endpoint, summary=summary, **declared)
         if self.dependencies or self.status_code not in (None, 200, 204):
             raise TypeError(f"{self.path}: a direct route takes its dependencies as parameters, and no other status")
-        dependencies = {each.name for each in self.dependant.dependencies}
-        self._arguments = {
-            name: _path_argument(name, hint) if name in self.param_convertors else _argument(hint)
-            for name, hint in hints.items()
-            if name not in dependencies
-        }
+        self._arguments = arguments_of(self.dependant, hints, self.param_convertors)
         self.plan = Plan(self.dependant, self._arguments)
-        self.query_names = _query_names(hints.values())
+        self.query_names = sorted(name for each in self._arguments.values() for name in each.query_names)
         """The names of the query parameters of the operation."""
         if self.include_in_schema:
             self._document(list(entailed_by(self.dependant, self._arguments)), failures)
@@ -305,89 +293,3 @@ async def _send(answer: Response | bytes | None, scope: Scope, receive: Receive,
     headers = [_NO_STORE, _VARY, _JSON, (b"content-length", b"%d" % len(answer))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": answer})
-
-
-def _argument(hint: Any) -> Argument:
-    if hint is Request:
-        return Argument(_itself, Entails())
-    kinds, metadata = get_args(hint) or (hint,), metadata_of(hint)
-    if isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel):
-        if any(isinstance(meta, Query) for meta in metadata):
-            return _query(kinds[0])
-        return _body(kinds[0], may_be_empty=NoneType in kinds)
-    raise TypeError(f"a direct route cannot take {hint}")
-
-
-def _path_argument(name: str, hint: Any) -> Argument:
-    validate = TypeAdapter(hint).validate_strings
-
-    async def read(request: Request) -> Any:
-        return _valid(validate, request.path_params[name], name=name)
-
-    return Argument(read, Entails(failures=_refusals(validate, ["?"], name=name)))
-
-
-def _query(model: type[BaseModel]) -> Argument:
-    validate = model.__pydantic_validator__.validate_python
-    lists = {name for name, field in model.model_fields.items() if get_origin(field.annotation) is list}
-
-    async def read(request: Request) -> Any:
-        given = request.query_params
-        names = model.model_fields.keys() & given.keys()
-        return _valid(validate, {name: given.getlist(name) if name in lists else given[name] for name in names})
-
-    wrong = ({name: ["?"] if name in lists else "?"} for name in model.model_fields)
-    return Argument(read, Entails(failures=_refusals(validate, wrong)))
-
-
-def _query_names(hints: Iterable[Any]) -> Sequence[str]:
-    """Return the names of the query parameters of an endpoint whose parameters have these types."""
-    queries = [get_args(hint)[0] for hint in hints if any(isinstance(meta, Query) for meta in metadata_of(hint))]
-    return sorted(name for model in queries for name in model.model_fields)
-
-
-def _valid(validate: Callable[[Any], Any], given: Any, *, name: str | None = None) -> Any:
-    """Validate one parameter, or the values of the whole model if `name` is None. Raises: InvalidRequest."""
-    try:
-        return validate(given)
-    except ValidationError as exc:
-        errors = errors_of(exc)
-    raise invalid_request(errors if name is None else [{**error, "loc": (name,)} for error in errors])
-
-
-def _refusals(validate: Callable[[Any], Any], wrong: Iterable[Any], *, name: str | None = None) -> Sequence[Failure]:
-    """Return the error for the first of these values that is refused. It is empty if all are accepted."""
-    for value in wrong:
-        try:
-            _valid(validate, value, name=name)
-        except WxAuthError as exc:
-            return (exc.with_traceback(None),)
-    return ()
-
-
-async def _itself(request: Request) -> Request:
-    return request
-
-
-def _body(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
-    validate = model.__pydantic_validator__.validate_json
-
-    async def read(request: Request) -> BaseModel | None:
-        body = await request.body()
-        if may_be_empty and not body:
-            return None
-        settings = (await services_of(request)).settings
-        context = {Settings: settings}
-        try:
-            checked: BaseModel = validate(body, context=context)
-            return checked
-        except ValidationError as exc:
-            errors = errors_of(exc)
-        if errors[0]["type"] == "json_invalid" and _FORM.match(request.headers.get("content-type", "")):
-            form = json_form(model)
-            raise InvalidRequest.of("body", f"This is a form: send {form} as JSON, with Content-Type: application/json")
-        headers = (name.removeprefix("x-").removeprefix("wx-").replace("-", "_") for name in request.headers)
-        check_place(model, errors, {*request.query_params, *headers})
-        return read_anyway(model, body, errors, context)
-
-    return Argument(read, Entails(failures=(*_refusals(validate, [b"{}", b"0"]), PayloadTooLarge)))

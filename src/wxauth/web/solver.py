@@ -1,0 +1,322 @@
+"""The solver, which turns the parameters of an endpoint into a list of calls once, and runs the list for each request.
+
+FastAPI solves the graph of an endpoint's dependencies anew for each request.
+"""
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from operator import itemgetter
+from types import NoneType
+from typing import Annotated, Any, Final, NamedTuple, get_args, get_origin, get_type_hints
+
+from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_dependant
+from fastapi.params import Query
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.requests import Request
+
+from wxauth.errors import PayloadTooLarge
+from wxauth.settings.settings import Settings
+from wxauth.web.answers import Entails, Failure
+from wxauth.web.dependencies import Provided
+from wxauth.web.schemas import check_place, errors_of, invalid_request, json_form, read_anyway
+from wxauth_guard.errors import InvalidRequest, WxAuthError
+
+_PART: Final = -1
+"""The mark of a step that reads a part of the service."""
+_REQUEST: Final = 0
+_STACK: Final = 1
+"""The positions of the values that exist before the first step."""
+_IGNORED: Final = (
+    "path_params",
+    "query_params",
+    "header_params",
+    "cookie_params",
+    "body_params",
+    "websocket_param_name",
+    "response_param_name",
+    "background_tasks_param_name",
+    "security_scopes_param_name",
+)
+"""The fields of `Dependant` for values that FastAPI gives to a dependency, but a plan does not."""
+
+_FORM: Final = re.compile(r"application/x-www-form-urlencoded|multipart/form-data", re.IGNORECASE)
+
+Overrides = Mapping[Callable[..., Any], Callable[..., Any]]
+"""The type of an app's `dependency_overrides`."""
+
+
+class Argument(NamedTuple):
+    """A parameter of an endpoint that is not a dependency.
+
+    Attributes:
+        read: Reads the value from the request, and from the parts that it takes.
+        entails: The documentation that it adds to the operation.
+        parts: The types of the parts that `read` takes after the request.
+        query_names: The names of the query parameters that it reads.
+    """
+
+    read: Callable[..., Awaitable[Any]]
+    entails: Entails
+    parts: Sequence[type] = ()
+    query_names: Sequence[str] = ()
+
+
+def arguments_of(dependant: Dependant, hints: Mapping[str, Any], path_names: Container[str]) -> Mapping[str, Argument]:
+    """Return the parameters of an endpoint that are neither dependencies nor the request, by their names.
+
+    Args:
+        dependant: FastAPI's graph of the endpoint.
+        hints: The types of all parameters.
+        path_names: The names of the parameters of the path.
+
+    Raises: TypeError, for a type that cannot be read from a request.
+    """
+    dependencies = {each.name for each in dependant.dependencies}
+    return {
+        name: _path_argument(name, hint) if name in path_names else _argument(hint)
+        for name, hint in hints.items()
+        if name not in dependencies and hint is not Request
+    }
+
+
+def _argument(hint: Any) -> Argument:
+    kinds, metadata = get_args(hint) or (hint,), _metadata_of(hint)
+    if isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel):
+        if any(isinstance(meta, Query) for meta in metadata):
+            return _query(kinds[0])
+        return _body(kinds[0], may_be_empty=NoneType in kinds)
+    raise TypeError(f"a direct route cannot take {hint}")
+
+
+def _path_argument(name: str, hint: Any) -> Argument:
+    validate = TypeAdapter(hint).validate_strings
+
+    async def read(request: Request) -> Any:
+        return _valid(validate, request.path_params[name], name=name)
+
+    return Argument(read, Entails(failures=_refusals(validate, ["?"], name=name)))
+
+
+def _query(model: type[BaseModel]) -> Argument:
+    validate = model.__pydantic_validator__.validate_python
+    lists = {name for name, field in model.model_fields.items() if get_origin(field.annotation) is list}
+
+    async def read(request: Request) -> Any:
+        given = request.query_params
+        names = model.model_fields.keys() & given.keys()
+        return _valid(validate, {name: given.getlist(name) if name in lists else given[name] for name in names})
+
+    wrong = ({name: ["?"] if name in lists else "?"} for name in model.model_fields)
+    return Argument(read, Entails(failures=_refusals(validate, wrong)), query_names=tuple(model.model_fields))
+
+
+def _valid(validate: Callable[[Any], Any], given: Any, *, name: str | None = None) -> Any:
+    """Validate one parameter, or the values of the whole model if `name` is None. Raises: InvalidRequest."""
+    try:
+        return validate(given)
+    except ValidationError as exc:
+        errors = errors_of(exc)
+    raise invalid_request(errors if name is None else [{**error, "loc": (name,)} for error in errors])
+
+
+def _refusals(validate: Callable[[Any], Any], wrong: Iterable[Any], *, name: str | None = None) -> Sequence[Failure]:
+    """Return the error for the first of these values that is refused. It is empty if all are accepted."""
+    for value in wrong:
+        try:
+            _valid(validate, value, name=name)
+        except WxAuthError as exc:
+            return (exc.with_traceback(None),)
+    return ()
+
+
+def _body(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
+    validate = model.__pydantic_validator__.validate_json
+
+    async def read(request: Request, settings: Settings) -> BaseModel | None:
+        body = await request.body()
+        if may_be_empty and not body:
+            return None
+        context = {Settings: settings}
+        try:
+            checked: BaseModel = validate(body, context=context)
+            return checked
+        except ValidationError as exc:
+            errors = errors_of(exc)
+        if errors[0]["type"] == "json_invalid" and _FORM.match(request.headers.get("content-type", "")):
+            form = json_form(model)
+            raise InvalidRequest.of("body", f"This is a form: send {form} as JSON, with Content-Type: application/json")
+        headers = (name.removeprefix("x-").removeprefix("wx-").replace("-", "_") for name in request.headers)
+        check_place(model, errors, {*request.query_params, *headers})
+        return read_anyway(model, body, errors, context)
+
+    entails = Entails(failures=(*_refusals(validate, [b"{}", b"0"]), PayloadTooLarge))
+    return Argument(read, entails, parts=(Settings,))
+
+
+class _Step(NamedTuple):
+    """One step of a plan: a call, which takes values of earlier steps, or a part of the service.
+
+    Most calls take one value. Passing it directly, and not in a tuple, halves the overhead of a plan.
+
+    Attributes:
+        call: The function to call, or the type of a part.
+        place: The position of the value that the call takes, if it takes one. `_PART` for a part.
+        pick: A function that picks the values that the call takes, if it does not take exactly one.
+    """
+
+    call: Callable[..., Any]
+    place: int
+    pick: Callable[[Sequence[Any]], tuple[Any, ...]] | None
+
+
+class Plan:
+    """The steps of an endpoint in order: its parameters from left to right, each after those that it takes.
+
+    A dependency is called once for each request, unless it is declared with `use_cache=False`. It takes the request and
+    other dependencies. If it is not a coroutine function, it is called directly, without a thread, so it must not
+    block. The code after a `yield` runs before the response is sent, as with FastAPI's `scope="function"`, so a client
+    that reads slowly holds no resources.
+
+    Args:
+        dependant: FastAPI's graph of the endpoint.
+        arguments: The endpoint's other parameters, except for the request.
+        overrides: Dependencies to call in place of others.
+
+    Raises: TypeError, for a dependency that takes anything else.
+    """
+
+    def __init__(
+        self, dependant: Dependant, arguments: Mapping[str, Argument], overrides: Overrides | None = None
+    ) -> None:
+        assert dependant.call is not None
+        self.yields = False
+        """Whether code follows the calls. In that case `run` needs a stack, which its caller closes."""
+        self._path = dependant.path or ""
+        self._overrides = overrides or {}
+        self._steps: list[_Step] = []
+        self._places: dict[Callable[..., Any], int] = {}
+        """The positions of the values of dependencies and parts."""
+        dependencies = {each.name: each for each in dependant.dependencies}
+        takes = {}
+        for name in inspect.signature(dependant.call).parameters:
+            if name in dependencies:
+                takes[name] = self._add_dependency(dependencies[name])
+            elif name in arguments:
+                argument = arguments[name]
+                takes[name] = self._add(argument.read, (_REQUEST, *map(self._add_part, argument.parts)))
+            else:
+                takes[name] = _REQUEST
+        self._add(*_by_place(dependant.call, takes))
+        self._has_parts = any(step.place == _PART for step in self._steps)
+
+    async def run(self, request: Request, stack: AsyncExitStack | None = None) -> Any:
+        """Take every step in order, and return what the endpoint returns."""
+        values: list[Any] = [request, stack]
+        parts = request.app.state.services.parts if self._has_parts else {}
+        for call, place, pick in self._steps:
+            if pick is not None:
+                values.append(await call(*pick(values)))
+            elif place == _PART:
+                values.append(parts[call])
+            else:
+                values.append(await call(values[place]))
+        return values[-1]
+
+    def _add_dependency(self, dependant: Dependant) -> int:
+        assert dependant.call is not None
+        if dependant.use_cache and dependant.call in self._places:
+            return self._places[dependant.call]
+        if isinstance(dependant.call, Provided) and not self._overrides:
+            return self._add_part(dependant.call.kind)
+        used = dependant
+        if dependant.call in self._overrides:
+            used = get_dependant(path=self._path, call=self._overrides[dependant.call])
+        assert used.call is not None
+        for what in _IGNORED:
+            if getattr(used, what):
+                raise TypeError(f"{used.call} takes {what}: on a direct route it takes the request and dependencies")
+        takes = {each.name or "": self._add_dependency(each) for each in used.dependencies}
+        requests = (used.request_param_name, used.http_connection_param_name)
+        takes |= {name: _REQUEST for name in requests if name is not None}
+        place = self._add_called(used.call, takes)
+        self._places.setdefault(dependant.call, place)
+        return place
+
+    def _add_part(self, kind: type) -> int:
+        if kind not in self._places:
+            self._places[kind] = self._append(_Step(kind, _PART, None))
+        return self._places[kind]
+
+    def _add_called(self, call: Callable[..., Any], takes: dict[str, int]) -> int:
+        function = _function_of(call)
+        make, places = _by_place(call, takes)
+        if inspect.iscoroutinefunction(function):
+            return self._add(make, places)
+        if inspect.isgeneratorfunction(function):
+            raise TypeError(f"{call} yields: on a direct route it must be asynchronous")
+        if not inspect.isasyncgenfunction(function):
+
+            async def made(*values: Any) -> Any:
+                return make(*values)
+
+            return self._add(made, places)
+        open_it = asynccontextmanager(make)
+
+        async def enter(stack: AsyncExitStack, *values: Any) -> Any:
+            return await stack.enter_async_context(open_it(*values))
+
+        self.yields = True
+        return self._add(enter, (_STACK, *places))
+
+    def _add(self, call: Callable[..., Awaitable[Any]], places: tuple[int, ...]) -> int:
+        if len(places) == 1:
+            return self._append(_Step(call, places[0], None))
+        return self._append(_Step(call, 0, itemgetter(*places) if places else lambda _: ()))
+
+    def _append(self, step: _Step) -> int:
+        """Append a step, and return the position of its value."""
+        self._steps.append(step)
+        return _STACK + len(self._steps)
+
+
+def _by_place(call: Callable[..., Any], takes: Mapping[str, int]) -> tuple[Callable[..., Any], tuple[int, ...]]:
+    """Return the call with its values in the order of its parameters. Passing them by name would take twice as long."""
+    parameters = inspect.signature(call).parameters
+    if parameters.keys() == takes.keys() and all(it.kind is not it.KEYWORD_ONLY for it in parameters.values()):
+        return call, tuple(takes[name] for name in parameters)
+    names = tuple(takes)
+    return lambda *values: call(**dict(zip(names, values, strict=True))), tuple(takes.values())
+
+
+def entailed_by(dependant: Dependant, arguments: Mapping[str, Argument]) -> Iterator[Entails]:
+    """Yield the documentation that an endpoint's parameters add to it.
+
+    Each parameter comes before the dependencies that it takes.
+    """
+    assert dependant.call is not None
+    hints = get_type_hints(_function_of(dependant.call), include_extras=True)
+    dependencies = {each.name: each for each in dependant.dependencies}
+    for name in inspect.signature(dependant.call).parameters:
+        if name in arguments:
+            yield arguments[name].entails
+        elif name in dependencies:
+            yield from (each for each in _metadata_of(hints.get(name)) if isinstance(each, Entails))
+            yield from entailed_by(dependencies[name], {})
+
+
+def _metadata_of(hint: Any) -> tuple[Any, ...]:
+    """Return the metadata in `Annotated`, after the type."""
+    return get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+
+
+def _function_of(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function that a call runs: `__init__` of a class, or `__call__` of an object that has it."""
+    while isinstance(call, partial):
+        call = call.func
+    if inspect.isclass(call):
+        return call.__init__
+    return call if inspect.isroutine(call) else type(call).__call__
