@@ -43,7 +43,7 @@ def derive_key(secret_key: bytes, purpose: str, *, length: int = 32) -> bytes:
 
 def _context(place: bytes, *key: str | bytes | UUID) -> bytes:
     """Return the context of a value: the place where it is stored. The value cannot be opened in another place."""
-    parts = (it.bytes if isinstance(it, UUID) else it.encode() if isinstance(it, str) else it for it in key)
+    parts = [it.bytes if isinstance(it, UUID) else it.encode() if isinstance(it, str) else it for it in key]
     return b"\0".join((place, *parts))
 
 

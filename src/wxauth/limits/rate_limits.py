@@ -103,7 +103,9 @@ class RateLimiter:
         hits = list(zip(self._limits, names, strict=False))
         seconds = None if self._redis is None else await self._redis.seconds_to_wait(hits)
         if seconds is None:
-            seconds = next((left for limit, name in hits if (left := self._windows.seconds_to_wait(limit, name))), 0)
+            seconds = 0
+            for limit, name in hits:
+                seconds = seconds or self._windows.seconds_to_wait(limit, name)
         if seconds > 0:
             if ip is not None:
                 log.info("rate_limited", what=self._what, network=TRUNCATED.network_of(ip))

@@ -112,7 +112,7 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
         },
         longer_bodies={picture_routes.UPLOAD_PATH: picture_routes.UPLOAD_TIMEOUT_SECONDS},
         refused=partial(_note_refusal, services),
-        is_leaving=lambda: readiness.is_leaving,
+        leaving=readiness,
     )
     app = AnyRequest(services[Tracing].app(app))
     return BehindProxies(app, settings.trusted_proxies, root_path=urlsplit(settings.issuer).path)

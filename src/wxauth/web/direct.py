@@ -77,16 +77,6 @@ class DirectRoute(APIRoute):
             self._document(list(entailed_by(self.dependant, self._arguments)), failures)
         self.app = self._serve
 
-    async def answer_to(
-        self, request: Request, plan: Plan, stack: AsyncExitStack | None = None
-    ) -> Response | bytes | None:
-        """Run the plan, and return a response, JSON or nothing.
-
-        `stack` is for the code after a `yield`, which runs after the calls of the plan.
-        """
-        answer = await plan.run(request, stack)
-        return answer if answer is None or isinstance(answer, Response) else to_json(answer)
-
     def _document(self, entailed: Sequence[Entails], failures: Sequence[Failure]) -> None:
         """Add the documentation of the parameters and the response to that of the operation."""
         of_path = [InvalidRequest(CONTROL_CHARACTERS, status=400)] if self.param_convertors else []
@@ -109,7 +99,7 @@ class DirectRoute(APIRoute):
         if overrides:
             plan = Plan(self.dependant, self._arguments, overrides)
         async with AsyncExitStack() as stack:
-            answer = await self.answer_to(request, plan, stack)
+            answer = await plan.run(request, stack)
         await _send(answer, scope, receive, send)
 
 
@@ -225,7 +215,7 @@ class Shortcut:
         if route is not None:
             scope["app"], scope["route"] = self._app, route
             try:
-                answer = await route.answer_to(DirectRequest(scope, receive), route.plan)
+                answer = await route.plan.run(DirectRequest(scope, receive))
             except Exception as exc:
                 scope[_FAILURE_KEY] = exc
             else:
@@ -281,8 +271,8 @@ def check_query_names(connection: HTTPConnection) -> None:
         raise invalid_request({"loc": (name,), "msg": message, "type": "unknown"} for name in unknown)
 
 
-async def _send(answer: Response | bytes | None, scope: Scope, receive: Receive, send: Send) -> None:
-    """Send the value that an endpoint returned: a response, JSON or nothing."""
+async def _send(answer: Any, scope: Scope, receive: Receive, send: Send) -> None:
+    """Send the value that an endpoint returned: a response, nothing, or a value that becomes JSON."""
     if isinstance(answer, Response):
         await answer(scope, receive, send)
         return
@@ -290,6 +280,7 @@ async def _send(answer: Response | bytes | None, scope: Scope, receive: Receive,
         await send({"type": "http.response.start", "status": 204, "headers": [_NO_STORE]})
         await send({"type": "http.response.body"})
         return
-    headers = [_NO_STORE, _VARY, _JSON, (b"content-length", b"%d" % len(answer))]
+    body = to_json(answer)
+    headers = [_NO_STORE, _VARY, _JSON, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": answer})
+    await send({"type": "http.response.body", "body": body})

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from time import perf_counter
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -119,6 +119,12 @@ REFUSED: Final = Counter(
 )
 
 
+class Leaving(Protocol):
+    """The part that knows whether this process is ending."""
+
+    is_leaving: bool
+
+
 class Edge:
     """The outermost layer around the app.
 
@@ -126,7 +132,7 @@ class Edge:
         larger_bodies: The size limits, in bytes, of routes whose bodies may be larger than `MAX_BODY`, by their paths.
         longer_bodies: The time limits, in seconds, of routes for whose bodies `body_seconds` is too short.
         refused: A function that is called with each request that got a problem document, and its error.
-        is_leaving: Whether to close each connection after its next response.
+        leaving: The part that knows whether to close each connection after its next response.
         body_seconds: The time limit for sending a body.
     """
 
@@ -137,14 +143,14 @@ class Edge:
         larger_bodies: Mapping[str, int],
         longer_bodies: Mapping[str, float] = MappingProxyType({}),
         refused: Callable[[Scope, WxAuthError], None],
-        is_leaving: Callable[[], bool] = lambda: False,
+        leaving: Leaving | None = None,
         body_seconds: float = SENDING_SECONDS,
     ) -> None:
         self._app = app
         self._larger_bodies = [(compile_path(path)[0], limit) for path, limit in larger_bodies.items()]
         self._longer_bodies = [(compile_path(path)[0], seconds) for path, seconds in longer_bodies.items()]
         self._refused = refused
-        self._is_leaving = is_leaving
+        self._leaving = leaving
         self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -189,7 +195,8 @@ class Edge:
                 ]
                 # Without `100 Continue`, the client may send the body or another request next, so the connection cannot
                 # be reused.
-                if self._is_leaving() or waits_for_continue or status == _LATE:
+                is_leaving = self._leaving is not None and self._leaving.is_leaving
+                if is_leaving or waits_for_continue or status == _LATE:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
@@ -245,7 +252,11 @@ class Edge:
     async def _receive_in_time(self, receive: Receive, scope: Scope, started: float) -> Message:
         """Return the next part of a body. Raises: InvalidRequest, if it is late."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        limit = next((seconds for pattern, seconds in self._longer_bodies if pattern.match(path)), self._body_seconds)
+        limit = self._body_seconds
+        for pattern, seconds in self._longer_bodies:
+            if pattern.match(path):
+                limit = seconds
+                break
         try:
             async with asyncio.timeout(started + limit - perf_counter()):
                 return await receive()

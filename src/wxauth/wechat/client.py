@@ -316,9 +316,9 @@ def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequ
 
 def _identity(app: App, answer: dict[str, Any]) -> WeChatIdentity:
     openid, unionid = answer.get("openid"), answer.get("unionid") or None
-    session_key = answer.get("session_key") if app.is_mini_program else None
-    has_key = is_id(session_key) or not app.is_mini_program
-    if not is_id(openid) or not has_key or not (unionid is None or is_id(unionid)):
+    has_key = app.is_mini_program
+    session_key = answer.get("session_key") if has_key else None
+    if not is_id(openid) or (has_key and not is_id(session_key)) or not (unionid is None or is_id(unionid)):
         raise errors.WeChatBadResponse("WeChat's answer has no usable openid or session_key")
     if is_placeholder(openid):
         raise errors.WeChatBadResponse("WeChat's answer has a placeholder in place of an openid")

@@ -55,8 +55,7 @@ def refuse_constant(name: str) -> NoReturn:
 
 def has_too_many_containers(text: str, most: int) -> bool:
     """Return whether JSON has more than this number of objects and lists. Brackets in its strings do not count."""
-    return _opened(text) > most and _opened(_STRING.sub("", text)) > most
-
-
-def _opened(text: str) -> int:
-    return text.count("{") + text.count("[")
+    if text.count("{") + text.count("[") <= most:
+        return False
+    bare = _STRING.sub("", text)
+    return bare.count("{") + bare.count("[") > most
