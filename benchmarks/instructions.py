@@ -15,7 +15,8 @@ from benchmarks.contenders import Contender, started
 from benchmarks.processes import postmaster_of, stand_in
 from benchmarks.rounds import Situation, Surroundings, measure
 from benchmarks.services.without_wechat import serve
-from wxauth.settings.settings import Settings, load_settings
+from wxauth.settings.loading import load_settings
+from wxauth.settings.settings import Settings
 from wxauth_desk.postgres import EmbeddedPostgres
 
 CONNECTIONS = 4

@@ -39,7 +39,8 @@ from wxauth.events.webhook_deliveries import LEASE, MAX_CONCURRENT_FOR_ONE, Deli
 from wxauth.events.webhooks import Webhooks
 from wxauth.login.login_queries import Login, record_login
 from wxauth.service.build import build_services
-from wxauth.settings.settings import Settings, settings_from
+from wxauth.settings.loading import settings_from
+from wxauth.settings.settings import Settings
 from wxauth_desk.postgres import EmbeddedPostgres
 
 RATE = 10_000 / 60

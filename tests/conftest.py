@@ -41,7 +41,8 @@ from wxauth.core.services import Services
 from wxauth.keys.keyring import KeyRing
 from wxauth.service.app import create_app
 from wxauth.service.build import Timeouts, build_services
-from wxauth.settings.settings import Settings, settings_from
+from wxauth.settings.loading import settings_from
+from wxauth.settings.settings import Settings
 from wxauth_desk.postgres import EmbeddedPostgres
 from wxauth_desk.wechat import APPS, Simulator
 

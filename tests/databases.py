@@ -14,7 +14,8 @@ from wxauth.core.revisions import KNOWN_REVISIONS, SCRIPTS
 from wxauth.core.sealing import Sealer
 from wxauth.core.trail import EventType
 from wxauth.keys.keyring import KeyRing
-from wxauth.settings.settings import Settings, settings_from
+from wxauth.settings.loading import settings_from
+from wxauth.settings.settings import Settings
 from wxauth_desk.postgres import EmbeddedPostgres
 
 TEMPLATE = "template_wxauth"

@@ -11,7 +11,8 @@ from wxauth.core.logs import configure_logging
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
 from wxauth.service.server import listen, uvicorn_options
-from wxauth.settings.settings import Settings, load_settings
+from wxauth.settings.loading import load_settings
+from wxauth.settings.settings import Settings
 
 
 class AtOnce(httpx.AsyncBaseTransport):

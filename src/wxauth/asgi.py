@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from uvicorn.config import STARTUP_FAILURE
 
 from wxauth.core.logs import configure_logging, get_logger
-from wxauth.settings.settings import InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.settings.loading import load_settings, unknown_names
+from wxauth.settings.settings import InvalidSettings, Settings
 from wxauth.terminal import localized
 
 if TYPE_CHECKING:

@@ -35,7 +35,8 @@ from tests.world import add_client, bearer
 from wxauth.core.services import Services
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
-from wxauth.settings.settings import Settings, settings_from
+from wxauth.settings.loading import settings_from
+from wxauth.settings.settings import Settings
 from wxauth_desk.postgres import EmbeddedPostgres
 from wxauth_desk.wechat import ACCOUNT, APPS, WEBSITE, create_simulator
 

@@ -8,7 +8,8 @@ from kubernetes_validate.utils import validate
 
 from scripts.write_panels import ASKED, files
 from tests.deploy.manifests import ANSWERS, resolved_for_sealos
-from wxauth.settings.settings import Settings, load_settings, unknown_names
+from wxauth.settings.loading import load_settings, unknown_names
+from wxauth.settings.settings import Settings
 
 
 def test_the_files_are_those_that_the_script_writes() -> None:

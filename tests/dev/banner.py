@@ -3,7 +3,8 @@
 from typing import Any
 
 from tests.conftest import NOWHERE, SETTINGS
-from wxauth.settings.settings import Settings, settings_from
+from wxauth.settings.loading import settings_from
+from wxauth.settings.settings import Settings
 from wxauth_desk.banner import welcome
 from wxauth_desk.run import HOME
 

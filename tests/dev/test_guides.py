@@ -27,7 +27,8 @@ from tests.forked import stand_in
 from tests.processes import Running, environment, free_port, is_served, until
 from tests.programs import needs, needs_node, output_of
 from tests.world import bearer
-from wxauth.settings.settings import Settings, settings_from
+from wxauth.settings.loading import settings_from
+from wxauth.settings.settings import Settings
 from wxauth_desk.wechat import APP_KEYS, APPS
 from wxauth_desk.wechat.controls import LATER_APP, MOBILE_APP, openid_of
 from wxauth_guard import Principal

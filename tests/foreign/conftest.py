@@ -22,7 +22,8 @@ from wxauth.core.clock import utc_now
 from wxauth.core.database import Database
 from wxauth.core.sealing import Sealer
 from wxauth.keys.keyring import KeyRing, unsealed_key
-from wxauth.settings.settings import Settings, settings_from
+from wxauth.settings.loading import settings_from
+from wxauth.settings.settings import Settings
 from wxauth.tokens import SigningKey
 from wxauth_desk.postgres import EmbeddedPostgres
 from wxauth_desk.wechat import APPS, create_simulator

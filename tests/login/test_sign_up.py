@@ -7,7 +7,8 @@ from tests.fakes import APP, OTHER_APP, Secrets
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import Body, Client, Rows, Stage, recorded, set_roles
-from wxauth.settings.settings import InvalidSettings, Settings, settings_from
+from wxauth.settings.loading import settings_from
+from wxauth.settings.settings import InvalidSettings, Settings
 from wxauth_desk.wechat import APPS, LATER_APP, CodeRequest
 
 

@@ -35,7 +35,8 @@ from wxauth.keys.keyring import KeyRing
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
 from wxauth.service.server import uvicorn_options
-from wxauth.settings.settings import Settings, settings_from
+from wxauth.settings.loading import settings_from
+from wxauth.settings.settings import Settings
 from wxauth_desk.postgres import EmbeddedPostgres
 from wxauth_desk.wechat import APPS, create_simulator
 

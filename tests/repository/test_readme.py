@@ -22,7 +22,8 @@ from tests.docs import ROOT, both_languages, code_blocks, guide, openapi, pages,
 from tests.fakes import SECRET_KEY
 from tests.world import LogIn
 from wxauth.errors import WeChatBadResponse, WeChatRateLimited
-from wxauth.settings.settings import PREFIX, Settings, settings_from
+from wxauth.settings.loading import settings_from
+from wxauth.settings.settings import PREFIX, Settings
 from wxauth.wechat.errcodes import KNOWN_ERRCODES, Api, errcode_of
 from wxauth_guard import BearerGuard, Principal
 

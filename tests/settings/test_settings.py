@@ -16,7 +16,8 @@ from pydantic import SecretStr
 from tests.fakes import APP, OTHER_APP, SECRET_KEY
 from tests.processes import environment, free_port, run
 from tests.sweeps import swept
-from wxauth.settings.settings import InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.settings.loading import load_settings, unknown_names
+from wxauth.settings.settings import InvalidSettings, Settings
 
 DATABASE_URL = "postgresql://wxauth:hunter2@db.internal/wxauth"
 UNENCODED = ["hunter2[", "hunter2]", "[1]", "hunter2＠x", "hunter2：x", "hunter2／x", "hunter2℀", "hunter2\t"]
@@ -362,7 +363,12 @@ def test_apps_are_a_list_in_its_order_or_a_single_one(load: Load) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal")
 def test_on_a_terminal_the_log_is_for_people() -> None:
     terminal, end = os.openpty()
-    program = "from wxauth.settings.settings import *; os.write(2, load_settings(DatabaseSettings).log_format.encode())"
+    program = """
+import os
+from wxauth.settings.loading import load_settings
+from wxauth.settings.settings import DatabaseSettings
+os.write(2, load_settings(DatabaseSettings).log_format.encode())
+"""
     done = subprocess.run(
         [sys.executable, "-c", program],
         env=environment(WXAUTH_DATABASE_URL=DATABASE_URL),

@@ -39,8 +39,9 @@ from wxauth.service.app import create_api, surround
 from wxauth.service.build import Timeouts, build_services
 from wxauth.service.lifespan import check_stored_state
 from wxauth.service.server import listen, uvicorn_options
+from wxauth.settings.loading import settings_from, unknown_names
 from wxauth.settings.resources import Resource
-from wxauth.settings.settings import Settings, settings_from, unknown_names
+from wxauth.settings.settings import Settings
 from wxauth.wechat.errcodes import SECRET_NOT_TAKEN
 from wxauth_desk.agent import MCP_PORT_AFTER, add_agent, create_mcp_server, has_mcp, resource_at
 from wxauth_desk.banner import service_url, welcome

@@ -18,7 +18,8 @@ from wxauth.core.logs import message_of
 from wxauth.i18n import lazy_gettext as _
 from wxauth.outbound.transport import HttpTransport
 from wxauth.settings.apps import App
-from wxauth.settings.settings import InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.settings.loading import load_settings, unknown_names
+from wxauth.settings.settings import InvalidSettings, Settings
 from wxauth.wechat.client import transport_for
 from wxauth_guard.jwks import FETCH_TIMEOUT
 from wxauth_guard.verifier import CLOCK_SKEW

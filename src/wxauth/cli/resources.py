@@ -27,7 +27,8 @@ from wxauth.errors import (
 )
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.outbound.urls import NameResolver
-from wxauth.settings.settings import AnySettings, DatabaseSettings, Settings, load_settings
+from wxauth.settings.loading import load_settings
+from wxauth.settings.settings import AnySettings, DatabaseSettings, Settings
 from wxauth.terminal import TextError
 from wxauth_guard.errors import InvalidRequest, WxAuthError
 

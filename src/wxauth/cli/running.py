@@ -16,7 +16,8 @@ def serve() -> None:
     """Run the service in production. Settings are read from WXAUTH_* (docs/reference/settings.md)."""
     _refuse_windows("serve")
     from wxauth.service import server
-    from wxauth.settings.settings import InvalidSettings, Settings, load_settings
+    from wxauth.settings.loading import load_settings
+    from wxauth.settings.settings import InvalidSettings, Settings
 
     try:
         server.serve(load_settings(Settings))

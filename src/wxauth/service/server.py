@@ -21,7 +21,8 @@ from uvicorn.supervisors import Multiprocess
 
 from wxauth.core.logs import configure_logging, get_logger
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.settings.settings import PREFIX, InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.settings.loading import load_settings, unknown_names
+from wxauth.settings.settings import PREFIX, InvalidSettings, Settings
 from wxauth.terminal import os_reason
 
 APP: Final = "wxauth.asgi:create_app"

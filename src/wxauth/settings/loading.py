@@ -1,0 +1,166 @@
+"""The reading of the settings: from the environment, a `.env` file, and files named after them.
+
+It also finds misspelt names and lines that set nothing, because wxauth would otherwise ignore them silently.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.settings import types
+from wxauth.settings.apps import App
+from wxauth.settings.env_file import EnvLine, read_env_file
+from wxauth.settings.resources import Resource
+from wxauth.settings.settings import PREFIX, AnySettings, InvalidSettings, Settings
+from wxauth.terminal import os_reason, rule_of
+
+ENV_FILE: Final = Path(".env")
+
+# Kubernetes sets these variables for a Service named "wxauth" or "wxauth-…". WXAUTH_PORT is one of them.
+_SERVICE_LINK_NAME = re.compile(r"WXAUTH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
+_NAMES: Final = [name.upper() for name in Settings.model_fields]
+_OF_APPS: Final = [name for name in map(str.upper, App.model_fields) if name not in _NAMES]
+_SIGN: Final = "[:：＝﹦⁼]"
+_SETTING: Final = re.compile(
+    rf"(?:export\s)?\s*(?P<before>.*?)\b{PREFIX}(?P<setting>{'|'.join(sorted(_NAMES, key=len, reverse=True))}"
+    rf"|(?:{'|'.join(_OF_APPS)})(?=\s*{_SIGN}))(?P<rest>\s*(?P<sign>{_SIGN}?).*)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A text that contains the name of a setting, if possible a long one, or an app's field before a wrong sign."""
+_WORD: Final = re.compile(r"\w+", re.ASCII)
+_OTHER_QUOTES: Final = tuple("“”‘’„«＂＇「『`")
+
+
+def load_settings(
+    kind: type[AnySettings], *, env_file: Path = ENV_FILE, secrets_dir: Path = types.SECRETS_DIR
+) -> AnySettings:
+    """Read settings from the environment, a `.env` file, and files named after them. The first that sets a value wins.
+
+    The files named after settings are in the folder WXAUTH_SECRETS_DIR, by default in `secrets_dir`.
+
+    Raises: InvalidSettings.
+    """
+    try:
+        unknown = unknown_names(env_file=env_file)
+        given = {name.upper(): value for name, value in {**read_env_file(env_file)[0], **os.environ}.items()}
+        secrets_dir = Path(given.get(f"{PREFIX}SECRETS_DIR") or secrets_dir)
+        names = {f"{PREFIX}{field.upper()}": field for field in kind.model_fields}
+        given = {**(_read_files(secrets_dir, names.keys() - given) if secrets_dir.is_dir() else {}), **given}
+        values = {field: given[name] for name, field in names.items() if given.get(name) is not None}
+        return settings_from(kind, **values)
+    except InvalidSettings as exc:
+        raise InvalidSettings([*exc.problems, *unknown]) from None
+    except OSError as exc:
+        problem = _("cannot read {file}: {reason}", file=env_file, reason=os_reason(exc))
+        raise InvalidSettings([problem]) from None
+    except UnicodeDecodeError:
+        raise InvalidSettings([_("{name}: must be UTF-8 text", name=env_file)]) from None
+
+
+def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
+    """Construct settings. `values` take precedence over the environment. Raises: InvalidSettings."""
+    try:
+        return kind(**values)
+    except ValidationError as exc:
+        raise InvalidSettings(_problem(error) for error in exc.errors(include_input=False)) from None
+
+
+def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | None = ENV_FILE) -> list[Text]:
+    """Return a text about each variable with our prefix that isn't a setting, and each line that sets nothing.
+
+    The texts repeat only names of settings, because a secret may be where a name should be.
+    """
+    lines = [EnvLine(0, name, name, value) for name, value in sorted(environ.items())]
+    lines += read_env_file(env_file)[1] if env_file else []
+    return [fault for line in lines if (fault := _fault_of(line))]
+
+
+def _fault_of(line: EnvLine) -> Text | None:
+    name, value = (line.name or "").upper(), line.value or ""
+    place = _(".env, line {n}", n=line.number) if line.number else _("the environment")
+    is_setting = name.startswith(PREFIX) and name.removeprefix(PREFIX) in _NAMES
+    if is_setting and line.value is not None:
+        text = _("{name}: must use straight quotes or none ({place})", name=name, place=place)
+        return text if value.startswith(_OTHER_QUOTES) else None
+    if _SERVICE_LINK_NAME.fullmatch(name) or (name.endswith("_PORT") and types.SERVICE_LINK.match(value)):
+        return None
+    typed = _WORD.match(name.removeprefix(PREFIX))
+    word = typed[0] if typed else ""
+    close = ["APPS"] if word in _OF_APPS else difflib.get_close_matches(word, _NAMES, n=1)
+    found = _SETTING.match(line.text if line.name is None or is_setting else line.name)
+    return (found and _fault_of_setting(found, close, place)) or _fault_of_name(line, close, place)
+
+
+def _fault_of_name(line: EnvLine, close: list[str], place: Text) -> Text | None:
+    """Return what is wrong with a name that isn't a setting; None if it isn't ours.
+
+    `close` contains similar settings.
+    """
+    if line.name is None:
+        return _("{name}: {rule}", name=place, rule=_("must be NAME=value"))
+    if not line.name.upper().startswith(PREFIX):
+        return None
+    is_word = line.number == 0 and re.fullmatch("[A-Z_]+", line.text)
+    text = _("{name}: no such setting. Did you mean {meant}?") if close else _("{name}: no such setting")
+    return Text(text, name=line.text if is_word else place, meant=f"{PREFIX}{close[0]}" if close else "")
+
+
+def _fault_of_setting(found: re.Match[str], close: list[str], place: Text) -> Text | None:
+    """Return what is wrong around the name of a setting.
+
+    The result is None if the name is only the beginning of another one, or if the user meant `close`, a similar
+    setting.
+    """
+    setting, rest, sign = found["setting"].upper(), found["rest"], found["sign"]
+    # A single additional letter makes a misspelt name, such as a plural. Several letters may be a value without its
+    # `=`.
+    if re.fullmatch("[A-Za-z]", rest) or (_WORD.match(rest) and close not in ([], [setting])):
+        return None
+    if found["before"]:
+        text = _("{name}: must be at the beginning of its line ({place})")
+    elif rest.startswith("="):
+        text = _("{name}: must have closed quotes, and nothing after them ({place})")
+    elif sign:
+        text = _("{name}: must be followed by '=', not by '{sign}' ({place})")
+    else:
+        text = _("{name}: must be followed by '=' ({place})")
+    return Text(text, name=f"{PREFIX}{setting}", sign=sign, place=place)
+
+
+def _read_files(folder: Path, names: Collection[str]) -> dict[str, str | None]:
+    """Return the texts of the files with these names. Raises: InvalidSettings, OSError."""
+    texts: dict[str, str | None] = {}
+    for path in folder.iterdir():
+        name = path.name.upper()
+        if name not in names:
+            continue
+        # Docker creates a folder if the file to mount does not exist.
+        if path.is_dir():
+            raise InvalidSettings([_("{name}: must be a file, but is a folder", name=name)])
+        try:
+            texts[name] = path.read_text(encoding="utf-8-sig").strip()
+        except (OSError, UnicodeDecodeError):
+            raise InvalidSettings([_("{name}: must be a readable file of UTF-8 text", name=name)]) from None
+    return texts
+
+
+def _problem(error: Mapping[str, Any]) -> Text:
+    location: tuple[str | int, ...] = error["loc"]
+    rule = rule_of(error)
+    if rule.startswith(PREFIX):
+        return rule
+    if error["type"] == "extra_forbidden":
+        kind = Resource if location[0] == "resources" else App
+        location, rule = location[:-1], _("must contain only {names}", names=", ".join(kind.model_fields))
+    elif error["type"] == "missing":
+        rule = _("is required")
+    elif error["type"] == "string_pattern_mismatch" and location[-1] == "app_id":
+        rule = _("must be an AppID, such as wx0123456789abcdef")
+    inside = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location[1:])
+    return _("{name}: {rule}", name=f"{PREFIX}{str(location[0]).upper()}{inside}", rule=rule)
