@@ -292,6 +292,17 @@ class ProxyFailed(httpx.ConnectError):
     """The proxy is unreachable, or refuses to connect us. No request has been sent."""
 
 
+class NotConnected(httpx.ConnectError):
+    """No connection could be opened. No request has been sent.
+
+    `cause` is the type of the failure. The failure itself is left out, because it may contain the peer's text.
+    """
+
+    def __init__(self, reason: str, cause: type[Exception]) -> None:
+        super().__init__(reason)
+        self.cause = cause
+
+
 class Refused(OSError):
     """The proxy refuses a tunnel, or the host has no allowed address. The text is ours."""
 
@@ -442,7 +453,7 @@ def _failure(exc: Exception, *, is_at_proxy: bool) -> httpx.TransportError:
             reason = type(exc).__name__
     if is_at_proxy:
         return ProxyFailed(_("cannot connect through the proxy: {reason}", reason=reason))
-    return httpx.ConnectTimeout(reason) if isinstance(exc, TimeoutError) else httpx.ConnectError(reason)
+    return httpx.ConnectTimeout(reason) if isinstance(exc, TimeoutError) else NotConnected(reason, type(exc))
 
 
 async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) -> None:
