@@ -8,7 +8,7 @@ import httpx
 from tests.world import add_client
 from wxauth.clients.redirect_uris import MAX_URI_LENGTH
 from wxauth.core.services import Services
-from wxauth.site_logins.authorize import MAX_ECHOED
+from wxauth.site_logins.requests import MAX_ECHOED
 
 REDIRECT_URI = "https://shop.test/".ljust(MAX_URI_LENGTH, "a")
 PLAIN = "s" * MAX_ECHOED["state"]

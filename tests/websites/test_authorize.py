@@ -35,7 +35,7 @@ from tests.world import CALLBACK, AddSite, Admin, Stage, bearer, body_of, with_p
 from wxauth.clients.clients import renew_secret
 from wxauth.core.database import Database
 from wxauth.keys.keyring import KeyRing
-from wxauth.site_logins.authorize import SiteRequests
+from wxauth.site_logins.requests import SiteRequests
 
 UNASKED_VERIFIERS = [{"code_verifier": VERIFIER}, {"code_verifier": "short"}]
 

@@ -8,7 +8,8 @@ import pytest
 from wxauth.settings.addresses import NEARBY
 from wxauth.site_logins.doors import Door
 from wxauth.site_logins.queries import SiteLogin
-from wxauth.site_logins.scans import ClaimRequest, forwarded
+from wxauth.site_logins.scan_schemas import ClaimRequest
+from wxauth.site_logins.scans import forwarded
 
 pytestmark = pytest.mark.no_database
 

@@ -29,8 +29,8 @@ from wxauth.sessions.queries import CONSOLE, EndReason, end_session
 from wxauth.sessions.refresh_queries import Lifetimes, RefreshRefused, RefreshTokens, rotate_refresh_token_of_website
 from wxauth.settings.roles import STAFF_ROLES
 from wxauth.settings.settings import Settings
+from wxauth.site_logins.authorization_codes import Granting
 from wxauth.site_logins.doors import count_redeemed
-from wxauth.site_logins.granting import Granting
 from wxauth.texts import hash_of
 from wxauth.users.callers import ADMIN_SCOPE
 from wxauth_guard.errors import InsufficientRole

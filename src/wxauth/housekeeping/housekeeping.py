@@ -24,9 +24,10 @@ from wxauth.phones.phones import Phones
 from wxauth.phones.queries import sweep_answers
 from wxauth.push.queries import sweep_messages
 from wxauth.settings.settings import Settings
+from wxauth.site_logins.authorization_codes import proved_after
+from wxauth.site_logins.browser_login_queries import sweep_browser_logins
 from wxauth.site_logins.doors import AUTHORIZATION_CODE_LASTS
-from wxauth.site_logins.granting import proved_after
-from wxauth.site_logins.queries import sweep_browser_logins, sweep_site_logins
+from wxauth.site_logins.queries import sweep_site_logins
 from wxauth.users.erasure_queries import ARE_WAITING, erase_next_due, erase_next_page, erase_rest
 from wxauth.users.status_queries import lift_bans
 

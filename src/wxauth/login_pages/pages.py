@@ -19,11 +19,13 @@ from wxauth.login_pages.rendering import LOGIN, Link, Rendering, redirect_source
 from wxauth.login_pages.texts import TEXTS
 from wxauth.settings.apps import App
 from wxauth.settings.http_urls import host_of
-from wxauth.site_logins.authorize import AUTHORIZE_PATH, Onward, PressesUsedUp, SentBack, SiteRequest, StartedScan
+from wxauth.site_logins.asking import PressesUsedUp, StartedScan
 from wxauth.site_logins.doors import SCAN_LASTS, Door
-from wxauth.site_logins.granting import PageState
 from wxauth.site_logins.links import TryAgain
-from wxauth.site_logins.queries import Mistake, SiteLogin, Unanswerable
+from wxauth.site_logins.pages import PageState
+from wxauth.site_logins.queries import SiteLogin
+from wxauth.site_logins.requests import SiteRequest
+from wxauth.site_logins.responses import AUTHORIZE_PATH, Mistake, Onward, SentBack, Unanswerable
 from wxauth.site_logins.targets import ResourceAnswer, resource_at
 from wxauth.site_logins.visits import is_open_on_computers
 from wxauth.users.callers import DeviceDep

@@ -18,7 +18,7 @@ from wxauth.clients.redirect_uris import scheme_of_app
 from wxauth.i18n import Text, find_language, languages, own_name
 from wxauth.sessions.devices import Device
 from wxauth.settings.settings import Settings
-from wxauth.site_logins.authorize import AUTHORIZE_PATH, Browser, is_web_view
+from wxauth.site_logins.responses import AUTHORIZE_PATH, Browser, is_web_view
 from wxauth.web.edge import cookie_in
 from wxauth_guard.problems import preferred_language
 

@@ -17,16 +17,16 @@ from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavail
 from wxauth.i18n import lazy_gettext as _
 from wxauth.login_pages.pages import DOOR, HINT, VISIT_PAGES, PagesDep
 from wxauth.login_pages.rendering import PAGES_FOLDER
-from wxauth.oauth.routes import SiteRequestsDep
-from wxauth.site_logins.authorizations import FORM_POST_PATH, may_answer
-from wxauth.site_logins.authorize import AUTHORIZE_PATH, Onward
-from wxauth.site_logins.browser_logins import Continuing
+from wxauth.oauth.routes import SiteLoginsDep, SiteRequestsDep
+from wxauth.site_logins.authorization_codes import Granting
 from wxauth.site_logins.doors import Door
-from wxauth.site_logins.granting import Granting
 from wxauth.site_logins.links import Links
+from wxauth.site_logins.mini_program_logins import FORM_POST_PATH, may_answer
+from wxauth.site_logins.responses import AUTHORIZE_PATH, Onward
+from wxauth.site_logins.scan_pictures import ScanPictures
 from wxauth.site_logins.scan_routes import AuthorizationsDep
-from wxauth.site_logins.scans import ScanPictures
 from wxauth.site_logins.secrets import SCENE
+from wxauth.site_logins.single_sign_on import Continuing
 from wxauth.site_logins.visits import CALLBACK, Visits, WeChatCallback
 from wxauth.texts import new_secret
 from wxauth.web.dependencies import DatabaseDep, SettingsDep, provide
@@ -69,6 +69,7 @@ class LoginPages:
     database: DatabaseDep
     apps: AppsDep
     site_requests: SiteRequestsDep
+    site_logins: SiteLoginsDep
     continuing: ContinuingDep
     links: LinksDep
     pages: PagesDep
@@ -94,18 +95,18 @@ class LoginPages:
             # Parameters that nobody reads are dropped, because anybody may add 64 KiB of them to a link.
             kept = (name for name in (*_PARAMETERS, DOOR) if name in parameters and name != HINT)
             query = urlencode({name: parameters[name] for name in kept})
-            page_id = await self.site_requests.start_page_with_button(
+            page_id = await self.site_logins.start_page_with_button(
                 asked, known, browser_login_id=person.login_id, query=query
             )
             page = pages.person(asked, person, page_id, parameters)
         elif pages.is_in_wechat and asked.client.account_app_id is not None:
-            page_id = await self.site_requests.start_page_with_button(asked, known)
+            page_id = await self.site_logins.start_page_with_button(asked, known)
             page = pages.account(asked, page_id, parameters)
         else:
             app_id, target = asked.client.app_id, None
             if pages.is_in_phones_browser:
                 target = await self.links.target(app_id, link=asked.client.link)
-            started = await self.site_requests.start_for_page(asked, known, has_link=target is not None)
+            started = await self.site_logins.start_for_page(asked, known, has_link=target is not None)
             page = pages.code(asked, started, parameters, app=self.apps.shown(app_id), link_target=target)
         if known.cookie != browser.cookie:
             pages.set_cookie(page, known.cookie)

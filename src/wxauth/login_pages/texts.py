@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.site_logins.granting import PageState
-from wxauth.site_logins.queries import Mistake
+from wxauth.site_logins.pages import PageState
+from wxauth.site_logins.responses import Mistake
 
 TEXTS: Final[Mapping[str, Text]] = {
     "waiting_on_a_phone": _("Confirm in the mini-program, then come back"),

@@ -21,10 +21,10 @@ from wxauth.login.login import EXAMPLE_JWT
 from wxauth.oauth.site_tokens import DEVICE_CODE, GRANT_TYPES, SiteTokens
 from wxauth.settings.addresses import plain_address
 from wxauth.settings.resources import Resource
-from wxauth.site_logins import authorize
+from wxauth.site_logins import asking, requests, responses
 from wxauth.site_logins.doors import SCAN_LASTS
 from wxauth.site_logins.models import RequestFields
-from wxauth.site_logins.queries import Unanswerable
+from wxauth.site_logins.responses import Unanswerable
 from wxauth.site_logins.targets import Access
 from wxauth.users.callers import DeviceDep, read_caller, verified
 from wxauth.web.answers import BEARER, GUARDED, Entails
@@ -35,7 +35,8 @@ from wxauth_guard.claims import Principal
 from wxauth_guard.errors import InsufficientScope, InvalidRequest, InvalidToken
 from wxauth_guard.jwks import METADATA_PATH
 
-SiteRequestsDep = Annotated[authorize.SiteRequests, Depends(provide(authorize.SiteRequests))]
+SiteLoginsDep = Annotated[asking.SiteLogins, Depends(provide(asking.SiteLogins))]
+SiteRequestsDep = Annotated[requests.SiteRequests, Depends(provide(requests.SiteRequests))]
 SiteCredentialsDep = Annotated[SiteCredentials, Depends(provide(SiteCredentials))]
 SiteTokensDep = Annotated[SiteTokens, Depends(provide(SiteTokens))]
 TOKEN_PATH: Final = "/v1/token"  # noqa: S105 - no password
@@ -101,7 +102,7 @@ def _document(issuer: str, resources: Iterable[Resource] = (), *, has_documents:
     return {
         "issuer": issuer,
         "jwks_uri": f"{issuer}/.well-known/jwks.json",
-        "authorization_endpoint": f"{issuer}{authorize.AUTHORIZE_PATH}",
+        "authorization_endpoint": f"{issuer}{responses.AUTHORIZE_PATH}",
         "token_endpoint": f"{issuer}{TOKEN_PATH}",
         "token_endpoint_auth_methods_supported": methods,
         "device_authorization_endpoint": f"{issuer}/v1/device_authorization",
@@ -113,10 +114,10 @@ def _document(issuer: str, resources: Iterable[Resource] = (), *, has_documents:
         "end_session_endpoint": f"{issuer}/v1/end_session",
         "backchannel_logout_supported": True,
         "backchannel_logout_session_supported": True,
-        "response_types_supported": [authorize.RESPONSE_TYPE],
-        "response_modes_supported": list(authorize.RESPONSE_MODES),
+        "response_types_supported": [requests.RESPONSE_TYPE],
+        "response_modes_supported": list(requests.RESPONSE_MODES),
         "grant_types_supported": list(GRANT_TYPES),
-        "code_challenge_methods_supported": [authorize.CHALLENGE_METHOD],
+        "code_challenge_methods_supported": [requests.CHALLENGE_METHOD],
         "scopes_supported": list(scopes),
         "claims_supported": [*PROTOCOL_CLAIMS, *CLAIMS],
         "claim_types_supported": ["normal"],
@@ -203,7 +204,7 @@ def _form(example: dict[str, str], *others: str) -> dict[str, Any]:
 async def authorize_device(
     request: Request,
     settings: SettingsDep,
-    site_requests: SiteRequestsDep,
+    site_logins: SiteLoginsDep,
     credentials: SiteCredentialsDep,
     device: DeviceDep,
 ) -> dict[str, Any]:
@@ -219,7 +220,7 @@ async def authorize_device(
     access = Access.asked(settings, client, form)
     asked = RequestFields(scope=access.scope(form.get("scope")), resource=access.url)
     try:
-        started = await site_requests.start_for_device(client, asked, ip=ip, user_agent=user_agent)
+        started = await site_logins.start_for_device(client, asked, ip=ip, user_agent=user_agent)
     except Unanswerable:
         raise invalid_client("the client has just been removed") from None
     issuer = settings.issuer
@@ -229,7 +230,7 @@ async def authorize_device(
         "verification_uri": f"{issuer}/d",
         "verification_uri_complete": f"{issuer}/d/{started.scene}",
         "expires_in": int(SCAN_LASTS.total_seconds()),
-        "interval": authorize.INTERVAL,
+        "interval": asking.INTERVAL,
         "code_image": f"{issuer}/v1/scans/{started.scene}/code",
     }
 

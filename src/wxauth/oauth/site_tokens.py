@@ -34,8 +34,8 @@ from wxauth.sessions.refresh_queries import (
 )
 from wxauth.settings.settings import Settings
 from wxauth.site_logins import queries
+from wxauth.site_logins.authorization_codes import Granting, is_good, lock_with_person
 from wxauth.site_logins.doors import BY_WECHATS_PAGE, REPEATED_WITHIN, count_redeemed
-from wxauth.site_logins.granting import Granting, is_good, lock_with_person
 from wxauth.site_logins.models import Stage
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.targets import Access

@@ -45,7 +45,7 @@ from wxauth.service.probes import PROXY_NOTICE_SECONDS, Readiness
 from wxauth.service.tracing import Tracing
 from wxauth.sessions.refresh_queries import RefreshTokens
 from wxauth.settings.settings import InvalidSettings, Settings
-from wxauth.site_logins.authorize import ScanLimits
+from wxauth.site_logins.asking import ScanLimits
 from wxauth.site_logins.secrets import UserCodes
 from wxauth.users.staff_queries import StaffReads
 from wxauth.wechat import client

@@ -24,8 +24,9 @@ from wxauth.errors import NotFound, WeChatError
 from wxauth.sessions.devices import Device
 from wxauth.settings.apps import App
 from wxauth.settings.settings import Settings
-from wxauth.site_logins import queries
-from wxauth.site_logins.authorize import Browser, Onward, ScanLimits, SentBack, new_press
+from wxauth.site_logins import person_queries, queries
+from wxauth.site_logins.asking import ScanLimits, new_press
+from wxauth.site_logins.authorization_codes import Granting, is_good
 from wxauth.site_logins.doors import (
     DOORS,
     MAX_WRONG_NUMBERS,
@@ -35,10 +36,12 @@ from wxauth.site_logins.doors import (
     Door,
     DoorOutcome,
 )
-from wxauth.site_logins.granting import MAY_NOT_LOG_IN, REFUSED, Granting, is_good, lock_open_page, next_press
 from wxauth.site_logins.models import OPEN, Stage
+from wxauth.site_logins.pages import lock_open_page, next_press
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
-from wxauth.site_logins.scans import DIGITS, note_not_made
+from wxauth.site_logins.responses import MAY_NOT_LOG_IN, REFUSED, Browser, Onward, SentBack
+from wxauth.site_logins.scan_pictures import note_not_made
+from wxauth.site_logins.scans import DIGITS
 from wxauth.site_logins.secrets import NO_SUCH_PAGE, new_scene
 from wxauth.texts import hash_of, new_secret
 from wxauth.wechat.api import WeChatApi
@@ -155,7 +158,7 @@ class Links:
         if before is None:
             return TryAgain(seen, is_wrong=False)
         async with self.granting.line(before), self.database.begin() as transaction:
-            person = await queries.lock_person(transaction, app_id=before.app_id, openid=before.openid)
+            person = await person_queries.lock_person(transaction, app_id=before.app_id, openid=before.openid)
             page = await transaction.row(queries.LOCK, id=seen.id, now=now)
             link = await transaction.row(queries.LOCK, id=before.id, now=now)
             if page is None or not page.is_page_open(now):

@@ -16,9 +16,11 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.login.codes import PROOF_FAILURES
 from wxauth.login.login import EXAMPLE_JWT, LoginCode
 from wxauth.login.routes import ProofRequest
-from wxauth.site_logins.authorizations import LASTS_SECONDS, Authorizations, PhoneIdTokens
-from wxauth.site_logins.queries import Unanswerable
-from wxauth.site_logins.scans import ClaimedAnswer, ClaimRequest, NumberAnswer, Scans
+from wxauth.site_logins.mini_program_logins import Authorizations
+from wxauth.site_logins.phone_id_tokens import LASTS_SECONDS, PhoneIdTokens
+from wxauth.site_logins.responses import Unanswerable
+from wxauth.site_logins.scan_schemas import ClaimedAnswer, ClaimRequest, NumberAnswer
+from wxauth.site_logins.scans import Scans
 from wxauth.users.callers import Caller, CallerInTurnDep, DeviceDep, PrincipalDep
 from wxauth.web.dependencies import provide
 from wxauth.web.direct import Router

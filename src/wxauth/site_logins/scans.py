@@ -1,23 +1,15 @@
-"""The code that a site shows, and its picture. A phone claims it, or the link of its own browser, and decides."""
+"""The phone's steps: it claims a code that a site shows, or the link of its own browser, and approves or denies."""
 
-import asyncio
 import re
 import secrets
-from dataclasses import field
 from datetime import datetime
-from functools import lru_cache
-from io import BytesIO
 from math import ceil
-from typing import Annotated, Final, Self
+from typing import Final
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, Field, StrictFloat, StrictInt, model_validator
-
 from wxauth import errors
-from wxauth.apps.registry import Apps
 from wxauth.clients.queries import LOGO
 from wxauth.clients.redirect_uris import is_local, origin_shown
-from wxauth.core.background import once
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
@@ -30,26 +22,21 @@ from wxauth.login.codes import Proofs
 from wxauth.sessions.devices import describe_device
 from wxauth.sessions.queries import USER_OF_SESSION
 from wxauth.settings.addresses import NEARBY
-from wxauth.settings.apps import App
 from wxauth.settings.http_urls import host_of
 from wxauth.settings.resources import Resource
 from wxauth.settings.roles import STAFF_ROLES
 from wxauth.settings.settings import Settings
-from wxauth.site_logins import doors, queries
-from wxauth.site_logins.authorize import ScanLimits, is_web_view
+from wxauth.site_logins import doors, person_queries, queries
+from wxauth.site_logins.authorization_codes import approve
 from wxauth.site_logins.doors import Door, DoorOutcome
-from wxauth.site_logins.granting import approve
 from wxauth.site_logins.models import OPEN, Stage
-from wxauth.site_logins.queries import ShownCode, SiteLogin
+from wxauth.site_logins.queries import SiteLogin
+from wxauth.site_logins.responses import is_web_view
+from wxauth.site_logins.scan_schemas import BrowserAnswer, ClaimedAnswer, ClaimRequest, NumberAnswer, SiteAnswer
 from wxauth.site_logins.secrets import SCENE, UserCodes
 from wxauth.site_logins.targets import ResourceAnswer, resource_at
 from wxauth.texts import hash_of
 from wxauth.users.callers import ADMIN_SCOPE, Caller, is_fresh
-from wxauth.web.schemas import ShownIp, body_like
-from wxauth.wechat.api import WeChatApi
-from wxauth.wechat.client import report_misconfigured
-from wxauth.wechat.errcodes import Api, errcode_of
-from wxauth.wechat.received import CodePicture
 from wxauth_guard.errors import WxAuthError
 
 DIGITS: Final = 6
@@ -66,114 +53,6 @@ _BY_PHONE: Final = (Door.SCAN, Door.TYPED, Door.LINK)
 _NOT_HELD: Final = "this session has no such scan to decide upon"
 
 log = get_logger()
-_SCALE: Final = 8
-"""The number of pixels per module of the code. 37 modules and a border of 4 on each side make 360 pixels."""
-
-
-def _seconds_in(given: object) -> object:
-    """Return the number in a query's text, in the form that `onLoad` gives it; any other value unchanged."""
-    return float(given) if isinstance(given, str) and given.isascii() and given.isdigit() else given
-
-
-class ClaimRequest(BaseModel):
-    """The input of the phone, either a scene, a link, or a code that the user typed."""
-
-    model_config = body_like({"scene": "kq0Vf5Zc3n8xYt1bW7uR2A", "entry_scene": 1047})
-
-    scene: str | None = Field(
-        default=None, description="`scene`, `s` or `cq` in the query of `onLoad`, decoded.", repr=False
-    )
-    url: str | None = Field(default=None, description="`q` in the query of `onLoad`, decoded.", repr=False)
-    user_code: str | None = Field(default=None, description="As typed; case and hyphen do not matter.", repr=False)
-    scancode_time: Annotated[StrictFloat | None, BeforeValidator(_seconds_in)] = Field(
-        default=None, description="`scancode_time` in the query of `onLoad`: when the code was scanned, in seconds."
-    )
-    entry_scene: StrictInt | None = Field(
-        default=None, description="How the page was opened: WeChat's number in `wx.getEnterOptionsSync().scene`."
-    )
-    scanned: str | None = Field(
-        default=None, description="`camera` if the page has read the code with `wx.scanCode({onlyFromCamera: true})`."
-    )
-
-    @model_validator(mode="after")
-    def _one_of_three(self) -> Self:
-        if sum(value is not None for value in (self.scene, self.url, self.user_code)) != 1:
-            raise ValueError("Must have one of scene, url and user_code")
-        return self
-
-    @property
-    def by_camera(self) -> bool:
-        """Whether the mini-program itself has read the code with the camera, without access to the album."""
-        return self.scanned == "camera"
-
-
-class SiteAnswer(BaseModel):
-    """The site that the user is about to log in to."""
-
-    id: str = Field(examples=["shop"])
-    title: str = Field(examples=["Example Shop"])
-    logo: str | None = Field(
-        default=None,
-        exclude_if=lambda logo: logo is None,
-        description="Its picture, as a `data:` URL; absent if it has none.",
-    )
-    origin: str | None = Field(description="As the login page shows it.", examples=["https://shop.example.com"])
-    host: str | None = Field(
-        description="Of a client that nobody has registered: show it larger than the title, which the client has given "
-        "itself. Null for a registered site."
-    )
-    local: bool = Field(
-        description="Whether a program on this computer gets the code. If so, say that it only calls itself by the "
-        "title.",
-        examples=[False],
-    )
-
-
-class BrowserAnswer(BaseModel):
-    """The browser that shows the code."""
-
-    device: str | None = Field(
-        description="Operating system and browser, from the User-Agent.", examples=["Windows, Edge 141"]
-    )
-    ip: ShownIp | None
-
-
-class ClaimedAnswer(BaseModel):
-    """A claimed scan, for the user to approve or deny. Unknown values are null."""
-
-    id: UUID = Field(examples=["01933c5e-8f1c-7a55-8c3d-6b0e9f2d4a71"])
-    client: SiteAnswer
-    resource: ResourceAnswer | None = Field(
-        description="What the client may do after the approval, and where: show all of it, each scope on a line. Null: "
-        "log in."
-    )
-    browser: BrowserAnswer | None
-    same_network: bool | None = Field(
-        description="Whether phone and browser are in the same /24 or /56.", examples=[True]
-    )
-    typed: bool = Field(
-        description="Whether a code was typed. If so, warn the person: somebody else may have dictated it.",
-        examples=[False],
-    )
-    sso_ttl: int | None = Field(
-        description="How many seconds after the approval this browser may log in to other sites, too. Null: it may "
-        "not.",
-        examples=[28800],
-    )
-    link: bool = Field(
-        description="Whether a link in this phone's browser opened the page. If so, ask whether the person has "
-        "just pressed the button there, and show the number of the approval.",
-        examples=[False],
-    )
-    created_at: datetime
-    expires_at: datetime = Field(examples=["2026-11-20T08:03:00Z"])
-
-
-class NumberAnswer(BaseModel):
-    """The number to show to the user, who types it in the browser."""
-
-    number: str = Field(examples=["482913"], repr=False)
-    expires_in: int = Field(description="Seconds.", examples=[120])
 
 
 @part
@@ -335,7 +214,7 @@ class Scans:
         """
         now = self.clock()
         async with self.database.begin() as transaction:
-            person = await queries.lock_caller(transaction, caller, now=now)
+            person = await person_queries.lock_caller(transaction, caller, now=now)
             login = await transaction.row(queries.LOCK, id=login_id, now=now)
             if person is None or login is None or not _is_held(login, caller, now=now):
                 raise errors.ScanOver(_NOT_HELD)
@@ -425,76 +304,3 @@ def _is_from_camera(opening: ClaimRequest, now: datetime) -> bool:
     """
     age = 0 if opening.scancode_time is None else now.timestamp() - opening.scancode_time
     return age <= doors.SCAN_LASTS.total_seconds() and (opening.by_camera or opening.entry_scene in FROM_CAMERA)
-
-
-def note_not_made(event: str, app: App, failure: errors.WeChatError, *, api: str) -> None:
-    """Log that WeChat has made no picture or link, and why."""
-    fields = {"app_id": app.app_id, "errcode": failure.errcode}
-    if isinstance(failure, errors.WeChatMisconfigured):
-        report_misconfigured(event, **fields, what_to_change=errcode_of(failure.errcode or 0, api=api).remedy)
-    else:
-        log.warning(event, **fields, reason=failure.detail)
-
-
-@part
-class ScanPictures:
-    """Makes a scan's picture on first request, and stores it as long as the scan."""
-
-    settings: Settings
-    database: Database
-    clock: Clock
-    apps: Apps
-    wechat_api: WeChatApi
-    scan_limits: ScanLimits
-    _being_made: dict[UUID, asyncio.Task[CodePicture]] = field(default_factory=dict, init=False)
-
-    async def of(self, scene: str) -> CodePicture:
-        """Return the picture of an open scan. Raises: NotFound."""
-        scan = None
-        if SCENE.fullmatch(scene):
-            now = self.clock()
-            since = now - doors.SCAN_LASTS
-            scan = await self.database.row(queries.SHOWN_CODE, scene_hash=hash_of(scene), scanned_since=since, now=now)
-        if scan is None:
-            raise errors.NotFound("there is no open scan of this scene")
-        if self.settings.scan_code == "link":
-            return await self._link(scene)
-        if scan.content is not None and scan.content_type is not None:
-            return CodePicture(scan.content, scan.content_type)
-        return await once(self._being_made, scan.id, lambda: self._make(scan, scene))
-
-    async def _make(self, scan: ShownCode, scene: str) -> CodePicture:
-        picture = await self._mini_program_code(scan, scene) or await self._link(scene)
-        return await queries.keep_picture(self.database, scan.id, picture)
-
-    async def _mini_program_code(self, scan: ShownCode, scene: str) -> CodePicture | None:
-        """Return WeChat's mini-program code; None if WeChat makes none, in which case the reason is logged."""
-        settings = self.settings
-        try:
-            app = self.apps.for_login(scan.app_id)
-            if not app.is_mini_program:
-                raise errors.UnknownApp("only a mini-program has codes")
-            await self.scan_limits.pictures.admit(app.app_id)
-            return await self.wechat_api.mini_program_code(app, scene, page=settings.scan_page, env=settings.scan_env)
-        except errors.UnknownApp:
-            change = "the site was added with an --app that is no configured mini-program"
-            log.error("mini_program_code_not_made", app_id=scan.app_id, what_to_change=change)
-        except errors.RateLimited:
-            log.warning("mini_program_code_not_made", app_id=app.app_id, reason="WXAUTH_SCAN_PICTURE_LIMIT")
-        except errors.WeChatError as exc:
-            note_not_made("mini_program_code_not_made", app, exc, api=Api.MINI_PROGRAM_CODE)
-        return None
-
-    async def _link(self, scene: str) -> CodePicture:
-        """Return an ordinary QR code of `verification_uri_complete`."""
-        content = await asyncio.to_thread(_drawn, f"{self.settings.issuer}/d/{scene}")
-        return CodePicture(content, "image/png")
-
-
-@lru_cache(maxsize=256)  # cached, because drawing takes milliseconds, and requests for a picture are not limited
-def _drawn(text: str) -> bytes:
-    import segno  # takes 2 MB with its XML writers, which a process without such pictures does not need
-
-    output = BytesIO()
-    segno.make_qr(text, error="m").save(output, kind="png", scale=_SCALE)
-    return output.getvalue()

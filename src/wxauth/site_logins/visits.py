@@ -27,12 +27,14 @@ from wxauth.sessions.devices import Device
 from wxauth.settings.apps import App
 from wxauth.settings.roles import STAFF_ROLES
 from wxauth.settings.settings import Settings
-from wxauth.site_logins import queries
-from wxauth.site_logins.authorize import AUTHORIZE_PATH, Browser, Onward, ScanLimits, SentBack, new_press, sent_back
+from wxauth.site_logins import person_queries, queries
+from wxauth.site_logins.asking import ScanLimits, new_press
+from wxauth.site_logins.authorization_codes import Granting, approve
 from wxauth.site_logins.doors import AMR, DOORS, OUTCOME_KEPT, VISIT_LASTS, Door, DoorOutcome
-from wxauth.site_logins.granting import ANOTHER_PERSON, Granting, approve, lock_open_page, next_press
 from wxauth.site_logins.models import Stage
+from wxauth.site_logins.pages import lock_open_page, next_press
 from wxauth.site_logins.queries import SiteLogin
+from wxauth.site_logins.responses import ANOTHER_PERSON, AUTHORIZE_PATH, Browser, Onward, SentBack, sent_back
 from wxauth.site_logins.secrets import code_of, page_id_of
 from wxauth.texts import hash_of
 from wxauth_guard.errors import WxAuthError
@@ -230,13 +232,13 @@ class Visits:
         ids = {"app_id": app.app_id, "openid": identity.openid}
         is_closed_to_staff = door is Door.WEBSITE and not self.settings.scan_admin_anywhere
         whose = {**ids, "unionid": identity.unionid, "roles": list(STAFF_ROLES)}
-        if is_closed_to_staff and await self.database.value(queries.HAS_ANY_ROLE, **whose):
+        if is_closed_to_staff and await self.database.value(person_queries.HAS_ANY_ROLE, **whose):
             raise VisitRefused(_CLOSED_TO_STAFF)
         now = self.clock()
         login = await self.code_logins.record_identity(app, identity, browser, expires_in=None, now=now)
         self.numbers.count_login(is_new=login.is_new, at=now)
         async with self.database.begin() as transaction:
-            person = await queries.lock_person(transaction, **ids)
+            person = await person_queries.lock_person(transaction, **ids)
             pending = None if person is None else await transaction.row(queries.LOCK, id=visit.id, now=now)
             if person is None or pending is None or pending.outcome is not None:
                 raise VisitRefused("the person may not log in any more, or the site has been removed")

@@ -1,11 +1,6 @@
-"""The results for a user who is logged in on the phone, a response to a sign-in request, or an id_token.
-
-The mini-program answers the sign-in request of a page in its web-view. A mini-program or mobile app gets an id_token
-for another back end.
-"""
+"""The login to a site in a mini-program, which answers the sign-in request of a page in its web-view."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlencode
@@ -13,9 +8,6 @@ from uuid import UUID
 
 from pydantic_core import from_json, to_json
 
-from wxauth.apps.registry import Apps
-from wxauth.clients.clients import find_site
-from wxauth.clients.id_tokens import IdTokens
 from wxauth.clients.models import Client
 from wxauth.clients.oauth_requests import Parameters
 from wxauth.core.clock import Clock
@@ -24,40 +16,26 @@ from wxauth.core.logs import get_logger
 from wxauth.core.sealing import FORM_POST_CONTEXT, CannotOpen, Sealer
 from wxauth.core.services import part
 from wxauth.core.users import UserInSession
-from wxauth.errors import NotFound, WrongAppKind
-from wxauth.keys.keyring import KeyRing
+from wxauth.errors import NotFound
 from wxauth.limits.queries import SITES
 from wxauth.login.codes import Proofs
-from wxauth.login.records import Numbers
 from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import OPENED_AT
-from wxauth.settings.apps import AppKind
 from wxauth.settings.settings import Settings
-from wxauth.site_logins.authorize import (
-    AUTHORIZE_PATH,
-    CONSENT_REQUIRED,
-    Onward,
-    SentBack,
-    SiteRequest,
-    SiteRequests,
-    refusal,
-    sent_back,
-)
-from wxauth.site_logins.doors import AMR, AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome, count_redeemed
-from wxauth.site_logins.granting import add_with_code, record_authorized
-from wxauth.site_logins.queries import lock_caller
+from wxauth.site_logins.authorization_codes import add_with_code
+from wxauth.site_logins.doors import AMR, AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
+from wxauth.site_logins.person_queries import lock_caller
+from wxauth.site_logins.requests import CONSENT_REQUIRED, SiteRequest, SiteRequests, refusal
+from wxauth.site_logins.responses import AUTHORIZE_PATH, Onward, SentBack, sent_back
 from wxauth.texts import new_secret
 from wxauth.users.callers import ADMIN_SCOPE, Caller
-from wxauth_guard.errors import InvalidRequest, InvalidToken, WxAuthError
+from wxauth_guard.errors import InvalidToken, WxAuthError
 
 FORM_POST_PATH: Final = f"{AUTHORIZE_PATH}/form_post"
 NEW_FOR: Final = timedelta(seconds=30)
 """The time for which a login counts as new, even if the site requires a newer one."""
 
 log = get_logger()
-LASTS_SECONDS: Final = 300
-"""The number of seconds for which the id_token can be exchanged for a session of the other back end."""
-_AMR: Final[Mapping[AppKind, str]] = {"mini_program": AMR[Door.MINI_PROGRAM], "mobile_app": "wechat_mobile_app"}
 
 
 def may_answer(client: Client) -> bool:
@@ -165,64 +143,6 @@ class Authorizations:
             )
         log.info("site_authorized", client_id=asked.client.name, user_id=person.id, app_id=person.app_id)
         return code
-
-
-@part
-class PhoneIdTokens:
-    """Makes id_tokens for the back ends of mini-programs and mobile apps."""
-
-    database: Database
-    clock: Clock
-    apps: Apps
-    proofs: Proofs
-    keys: KeyRing
-    id_tokens: IdTokens
-    numbers: Numbers
-
-    async def issue(self, caller: Caller, client_id: str, login_code: str, nonce: str | None, *, ip: str | None) -> str:
-        """Return an id_token of the client for the caller, after a new login with WeChat as proof.
-
-        It opens no session here.
-
-        Raises: InvalidRequest, WrongAppKind, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson.
-        """
-        client = await _client(self.database, client_id)
-        kind = self.apps.find(caller.user.app_id).kind
-        if kind not in _AMR:
-            raise WrongAppKind(f"a session of the kind {kind} is no phone's")
-        try:
-            # This comes before the code is used up, because it might fail.
-            await self.keys.id_token_key(client.id_token_alg, self.clock())
-            await self.proofs.prove(caller, login_code, ip=ip)
-            now = self.clock()
-            async with self.database.begin() as transaction:
-                person = await _locked_and_counted(transaction, caller, now=now)
-                client = await _client(transaction, client_id)  # read again, because the client might have changed
-                await record_authorized(transaction, person, client.name, door=Door.PHONE, ip=ip, now=now)
-            id_token = await self.id_tokens.issue(
-                client,
-                person,
-                client.site_scopes,
-                nonce=nonce,
-                authenticated_at=now,
-                authenticated_by=_AMR[kind],
-                now=now,
-                expires_in=LASTS_SECONDS,
-            )
-        except WxAuthError as exc:
-            DOORS.count(Door.PHONE, DoorOutcome.FAILED if exc.status >= 500 else DoorOutcome.REFUSED)
-            raise
-        count_redeemed(self.numbers, Door.PHONE, now=now)
-        log.info("site_authorized", client_id=client.name, user_id=person.id, app_id=person.app_id, door=Door.PHONE)
-        return id_token
-
-
-async def _client(asked: Database | Transaction, client_id: str) -> Client:
-    """Return the client of this name, if a phone may get its id_tokens. Raises: InvalidRequest."""
-    client = await find_site(asked, client_id)
-    if client is None or not client.phone_id_token:
-        raise InvalidRequest.of("client_id", "must be a client that was added with --phone-id-token")
-    return client
 
 
 async def _locked_and_counted(transaction: Transaction, caller: Caller, *, now: datetime) -> UserInSession:

@@ -16,20 +16,13 @@ from wxauth.core.services import part
 from wxauth.errors import NotFound, RateLimited
 from wxauth.limits.concurrency import Concurrency
 from wxauth.settings.settings import Settings
-from wxauth.site_logins import queries
-from wxauth.site_logins.authorize import (
-    AUTHORIZE_PATH,
-    Browser,
-    Onward,
-    SentBack,
-    SiteRequest,
-    SiteRequests,
-    refusal,
-    sent_back,
-)
+from wxauth.site_logins import browser_login_queries
+from wxauth.site_logins.authorization_codes import Granting, add_with_code, proved_after
+from wxauth.site_logins.browser_login_queries import BrowserPerson, lock_browser_person
 from wxauth.site_logins.doors import AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
-from wxauth.site_logins.granting import Granting, add_with_code, proved_after
-from wxauth.site_logins.queries import BrowserPerson, SiteLogin, lock_browser_person
+from wxauth.site_logins.queries import SiteLogin
+from wxauth.site_logins.requests import SiteRequest, SiteRequests, refusal
+from wxauth.site_logins.responses import AUTHORIZE_PATH, Browser, Onward, SentBack, sent_back
 from wxauth.site_logins.secrets import NO_SUCH_PAGE
 from wxauth.texts import hash_of, new_secret
 
@@ -57,7 +50,7 @@ class Continuing:
         after = proved_after(self.settings, self.clock())
         cookie_hash = hash_of(browser.login)
         return await self.database.row(
-            queries.BROWSER_PERSON, cookie_hash=cookie_hash, client_id=client_id, proved_after=after
+            browser_login_queries.BROWSER_PERSON, cookie_hash=cookie_hash, client_id=client_id, proved_after=after
         )
 
     async def person_for(self, asked: SiteRequest, browser: Browser) -> BrowserPerson | None:
@@ -147,7 +140,9 @@ class Continuing:
                     browser_login_id=person.login_id,
                     now=now,
                 )
-                await transaction.run(queries.COUNT_CODE, id=person.login_id, codes_at=[*recent, now], client_id=name)
+                await transaction.run(
+                    browser_login_queries.COUNT_CODE, id=person.login_id, codes_at=[*recent, now], client_id=name
+                )
         except RateLimited:
             raise self._too_many(asked, "this person has too many requests under way") from None
         log.info("site_authorized", client_id=name, user_id=person.id, app_id=person.app_id, door=Door.SSO)

@@ -1,6 +1,6 @@
-"""The grants of users to sites, through any door.
+"""The authorization codes of sites, through any door.
 
-They record who the user is, whether the grant is valid, and its code.
+A login has recorded who approved it and until when. If it is still valid, the browser gets a code for the site.
 
 A proof of who uses a browser creates or renews the browser's login, which sites added with `--sso` share. Another
 user's proof in that browser ends the login, and so does logging out there.
@@ -8,8 +8,6 @@ user's proof in that browser ends the login, and so does logging out there.
 
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import Final
 from uuid import UUID
 
 from wxauth.core.clock import Clock, new_id
@@ -23,30 +21,19 @@ from wxauth.limits.concurrency import Concurrency
 from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import END_OF_BROWSER_LOGIN, EndReason, end_by
 from wxauth.settings.settings import Settings
-from wxauth.site_logins import queries
-from wxauth.site_logins.authorize import Browser, Onward, PressesUsedUp, SentBack, SiteRequest, new_login, sent_back
-from wxauth.site_logins.doors import AUTHORIZATION_CODE_LASTS, MAKES_BROWSER_LOGIN, MAX_PRESSES, OUTCOME_KEPT, Door
+from wxauth.site_logins import browser_login_queries, person_queries, queries
+from wxauth.site_logins.asking import new_login
+from wxauth.site_logins.doors import AUTHORIZATION_CODE_LASTS, MAKES_BROWSER_LOGIN, OUTCOME_KEPT, Door
 from wxauth.site_logins.models import RequestFields, SiteLoginFields, Stage
+from wxauth.site_logins.pages import PageState, _state
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
+from wxauth.site_logins.requests import SiteRequest
+from wxauth.site_logins.responses import ANOTHER_PERSON, MAY_NOT_LOG_IN, REFUSED, Browser, Onward, SentBack, sent_back
 from wxauth.site_logins.secrets import NO_SUCH_PAGE, login_of, page_hashes
 from wxauth.texts import hash_of, new_secret
 from wxauth.users.user_queries import CURRENT_USER
 
 log = get_logger()
-ANOTHER_PERSON: Final = "another person than the hint's has logged in"
-"""The error for a site whose `id_token_hint` named another user."""
-REFUSED: Final = "the person has refused"
-MAY_NOT_LOG_IN: Final = "the person may not log in any more"
-
-
-class PageState(StrEnum):
-    """The state of a scan, as its page shows it."""
-
-    WAITING = "waiting"
-    CLAIMED = "claimed"
-    APPROVED = "approved"
-    DENIED = "denied"
-    OVER = "over"
 
 
 @part
@@ -130,7 +117,7 @@ class Granting:
         await _check_hint(transaction, login, person)
         is_shared = login.sso and self.settings.sso_ttl > 0 and not browser.is_web_view
         if is_shared and door in MAKES_BROWSER_LOGIN and browser.cookie:
-            stored = await queries.store_proof(
+            stored = await browser_login_queries.store_proof(
                 transaction,
                 login,
                 person,
@@ -167,12 +154,12 @@ class Granting:
             return
         after = proved_after(self.settings, now)
         async with self.database.begin() as transaction:
-            person = await queries.lock_browser_person(
+            person = await browser_login_queries.lock_browser_person(
                 transaction, hash_of(browser.login), client_id="", proved_after=after
             )
             if person is None or person.id == other_than or of not in (None, person.id):
                 return
-            await transaction.run(queries.DELETE_BROWSER_LOGIN, id=person.login_id)
+            await transaction.run(browser_login_queries.DELETE_BROWSER_LOGIN, id=person.login_id)
             which, by = {"browser_login_id": person.login_id, "user_id": person.id}, Actor(str(person.id))
             await end_by(transaction, END_OF_BROWSER_LOGIN, which, reason=EndReason.SIGNED_OUT, by=by, now=now)
         log.info("browser_login_ended", user_id=person.id)
@@ -195,24 +182,9 @@ async def lock_with_person(
 
     The login is None if it was deleted. The user is None if the user cannot log in, or has lost the login.
     """
-    person = await queries.lock_person(transaction, app_id=login.app_id, openid=login.openid)
+    person = await person_queries.lock_person(transaction, app_id=login.app_id, openid=login.openid)
     locked = await transaction.row(queries.LOCK, id=login.id, now=now)
     return locked, person if locked is not None and locked.openid is not None else None
-
-
-async def lock_open_page(transaction: Transaction, page: SiteLogin, *, now: datetime) -> LockedLogin:
-    """Lock a page, in order to record that its button to WeChat was used. Raises: NotFound."""
-    locked = await transaction.row(queries.LOCK, id=page.id, now=now)
-    if locked is None or not locked.is_page_open(now):
-        raise NotFound(NO_SUCH_PAGE)
-    return locked
-
-
-def next_press(presses: int) -> int:
-    """Return the number of the next use of a button. Raises: PressesUsedUp."""
-    if presses >= MAX_PRESSES:
-        raise PressesUsedUp("the button of one page was pressed too often")
-    return presses + 1
 
 
 def is_good(login: LockedLogin, until: datetime | None, *, now: datetime) -> bool:
@@ -300,13 +272,3 @@ async def _check_hint(transaction: Transaction, asked: RequestFields, person: Us
 def proved_after(settings: Settings, now: datetime) -> datetime:
     """Return the time before which proofs are too old, so that their logins have ended."""
     return now - timedelta(seconds=settings.sso_ttl)
-
-
-def _state(page: SiteLogin, *, now: datetime) -> PageState:
-    if page.stage == Stage.REFUSED:
-        return PageState.DENIED
-    if page.stage == Stage.REDEEMED or page.scan_ends_at <= now:
-        return PageState.OVER
-    if page.stage in (Stage.APPROVED, Stage.CODED):
-        return PageState.APPROVED
-    return PageState.CLAIMED if page.stage == Stage.CLAIMED else PageState.WAITING

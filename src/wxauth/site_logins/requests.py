@@ -1,15 +1,12 @@
-"""The sign-in requests of sites to `/v1/authorize`. This module checks them, stores them, and limits them.
+"""The sign-in requests of sites to `/v1/authorize`, and their checks.
 
-They follow OpenID Connect Core 3.1.2, RFC 7636 and RFC 9207. A device's request (RFC 8628) is stored here, too.
+They follow OpenID Connect Core 3.1.2, RFC 7636 and RFC 9207.
 """
 
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from typing import Any, Final, Self
-from uuid import UUID
+from typing import Any, Final
 
 from pydantic_core import from_json
 
@@ -19,30 +16,18 @@ from wxauth.clients.id_tokens import IdTokens
 from wxauth.clients.models import Client
 from wxauth.clients.oauth_errors import OAuthError
 from wxauth.clients.oauth_requests import Parameters, refuse_repeated
-from wxauth.clients.redirect_uris import is_registered, loggable_uri, scheme_of_app, with_query
+from wxauth.clients.redirect_uris import is_registered, loggable_uri, scheme_of_app
 from wxauth.clients.rules import is_client_name
-from wxauth.core.clock import Clock, new_id
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
-from wxauth.errors import RateLimited, StorageUnavailable
-from wxauth.limits.rate_limits import RateLimiter
-from wxauth.sessions.devices import Device
 from wxauth.settings.http_urls import host_of
 from wxauth.settings.settings import Settings
-from wxauth.site_logins import doors, queries
-from wxauth.site_logins.doors import Door
-from wxauth.site_logins.models import RequestFields, SiteLoginFields
-from wxauth.site_logins.queries import Mistake, Unanswerable
-from wxauth.site_logins.secrets import UserCodes, login_of, new_scene, page_id_of
+from wxauth.site_logins.models import RequestFields
+from wxauth.site_logins.responses import Mistake, SentBack, Unanswerable
 from wxauth.site_logins.targets import Access, for_resource
-from wxauth.texts import hash_of, new_secret
 from wxauth_guard.claims import is_document
 
-INTERVAL: Final = 2
-"""The number of seconds between two polls."""
-_ATTEMPTS: Final = 5
-AUTHORIZE_PATH: Final = "/v1/authorize"
 RESPONSE_TYPE: Final = "code"
 RESPONSE_MODES: Final = ("query", "form_post")
 """The response modes, the default first (OAuth 2.0 Multiple Response Types, Form Post Response Mode)."""
@@ -64,59 +49,6 @@ _NOT_SUPPORTED: Final = {
 log = get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Browser(Device):
-    """The browser that sent a request. A cookie is empty if it was not sent."""
-
-    cookie: str = field(repr=False)
-    """The cookie that identifies the browser."""
-    login: str = field(repr=False)
-    """The cookie of the browser's login, which a web-view of a mini-program does not have."""
-    is_web_view: bool
-
-
-def is_web_view(user_agent: str) -> bool:
-    """Return whether the browser is a mini-program's web-view."""
-    return "miniProgram" in user_agent
-
-
-@dataclass(frozen=True, slots=True)
-class Onward:
-    """The redirect of a browser to its next URL."""
-
-    url: str = field(repr=False)
-    form: dict[str, str] | None = field(default=None, repr=False)
-    """The fields that the browser posts there; None for a redirect."""
-    login: str | None = field(default=None, repr=False)
-    """The value of the login's cookie, if a proof has created or renewed the login."""
-
-    def with_login(self, cookie: str, proof_id: UUID | None) -> Self:
-        """Return this redirect with the cookie that a proof has made for the browser with this cookie.
-
-        Without a proof, the redirect is unchanged.
-        """
-        return self if proof_id is None else replace(self, login=login_of(cookie, proof_id))
-
-
-class PressesUsedUp(RateLimited):
-    """The button of a page was used as often as it may be, so waiting does not help."""
-
-
-class ScanLimits:
-    """Counts new scans, and the pictures requested from WeChat. `make` returns a limiter for a rate and a name."""
-
-    def __init__(self, settings: Settings, make: Callable[[str, str], RateLimiter]) -> None:
-        self.browsers = make(settings.scan_rate_limit, "scan")
-        """The limit of scans and of visits to WeChat's page, per browser address."""
-        self.pages = make(settings.scan_rate_limit, "scan-page")
-        """The limit of pages with a button, per address in WeChat's browser, otherwise per login of the browser.
-        """
-        self.clients = make(settings.scan_client_limit, "scan-client")
-        """The limit of scans that one confidential client starts."""
-        self.pictures = make(settings.scan_picture_limit, "scan-picture")
-        """The limit of pictures per app."""
-
-
 class SiteRequest(RequestFields):
     """A site's sign-in request, after its checks."""
 
@@ -136,25 +68,12 @@ class SiteRequest(RequestFields):
         return "none" in self.prompts
 
 
-@dataclass(frozen=True, slots=True)
-class StartedScan:
-    """The secrets of a new scan."""
-
-    scene: str = field(repr=False)
-    user_code: str = field(repr=False)
-    secret: str = field(repr=False)
-    """The device code or, for a page, the id in its URLs."""
-
-
 @part
 class SiteRequests:
-    """Starts the logins that sites request."""
+    """Checks the sign-in requests of sites."""
 
     settings: Settings
-    user_codes: UserCodes
-    clock: Clock
     database: Database
-    scan_limits: ScanLimits
     id_tokens: IdTokens
     documents: ClientDocuments
 
@@ -203,130 +122,6 @@ class SiteRequests:
             )
             raise Unanswerable(Mistake.REDIRECT_URI, site=client, received=received)
         return client, redirect_uri
-
-    async def start_for_device(
-        self, client: Client, asked: RequestFields, *, ip: str | None, user_agent: str | None
-    ) -> StartedScan:
-        """Start a scan that a device shows and polls. `ip` and `user_agent` belong to the user's browser.
-
-        Raises: OAuthError, RateLimited, Unanswerable.
-        """
-        if ip is None and client.near:
-            raise OAuthError("invalid_request", "this client was added with --near: browser_ip is required")
-        # This limit is checked first, so that a single browser cannot use up the client's limit.
-        await self.scan_limits.browsers.admit_address(ip)
-        await self.scan_limits.clients.admit(client.name)
-        browser, now, device_code = Device(ip, None if ip is None else user_agent), self.clock(), new_secret()
-        login = new_login(
-            asked,
-            client.name,
-            browser,
-            lasts=doors.SCAN_LASTS,
-            kept=doors.OUTCOME_KEPT,
-            now=now,
-            device_code_hash=hash_of(device_code),
-        )
-        return await self._add_with_code(login, device_code)
-
-    async def start_for_page(self, asked: SiteRequest, browser: Browser, *, has_link: bool) -> StartedScan:
-        """Start a scan that wxauth's own page shows in a browser. With `has_link`, the page also has a link to WeChat.
-
-        Raises: RateLimited, Unanswerable.
-        """
-        lasts = doors.LINK_REQUEST_LASTS if has_link else doors.SCAN_LASTS
-        await self.scan_limits.browsers.admit_address(browser.ip)
-        login, page_id = _page(asked, browser, lasts=lasts, now=self.clock())
-        return await self._add_with_code(login, page_id)
-
-    async def start_page_with_button(
-        self, asked: SiteRequest, browser: Browser, *, browser_login_id: UUID | None = None, query: str | None = None
-    ) -> str:
-        """Store a sign-in request whose page has a button. Return the id in the page's URLs.
-
-        The button opens WeChat's page. On a page with `browser_login_id`, it redirects to the site, whose request had
-        the parameters `query`.
-
-        Raises: RateLimited, Unanswerable.
-        """
-        if browser_login_id is None:
-            await self.scan_limits.pages.admit_address(browser.ip)
-        else:  # browsers behind the same address must not use up the pages of a browser with a login
-            await self.scan_limits.pages.admit(str(browser_login_id))
-        login, page_id = _page(asked, browser, lasts=doors.VISIT_LASTS, now=self.clock())
-        login.browser_login_id, login.query = browser_login_id, query
-        await queries.add(self.database, login)
-        return page_id
-
-    async def _add_with_code(self, login: SiteLoginFields, secret: str) -> StartedScan:
-        """Store a login with a code to scan. Raises: Unanswerable."""
-        for _ in range(_ATTEMPTS):
-            scene = new_scene()
-            user_code, login.user_code_hash = self.user_codes.new()
-            login.scene_hash = hash_of(scene)
-            if await queries.add(self.database, login):
-                return StartedScan(scene, user_code, secret)
-        raise StorageUnavailable("no user code is free")
-
-
-def new_login(
-    asked: RequestFields,
-    client_id: str,
-    browser: Device,
-    *,
-    lasts: timedelta,
-    kept: timedelta = timedelta(0),
-    now: datetime,
-    **more: Any,
-) -> SiteLoginFields:
-    """Return a login to store, and the time for which it is stored after its end if no user completes it."""
-    return SiteLoginFields(
-        **asked.asked,
-        **more,
-        id=new_id(now),
-        client_id=client_id,
-        browser_ip=browser.ip,
-        browser_user_agent=browser.user_agent,
-        created_at=now,
-        expires_at=now + lasts,
-        kept_until=now + lasts + kept,
-    )
-
-
-def new_press(
-    page: SiteLoginFields, browser: Device, *, lasts: timedelta, now: datetime, door: Door
-) -> SiteLoginFields:
-    """Return the login for one use of a page's button, which opens this door."""
-    return new_login(
-        page,
-        page.client_id,
-        browser,
-        lasts=lasts,
-        now=now,
-        door=door,
-        browser_hash=page.browser_hash,
-        pressed_on=page.id,
-    )
-
-
-def _page(asked: SiteRequest, browser: Browser, *, lasts: timedelta, now: datetime) -> tuple[SiteLoginFields, str]:
-    """Return a login that a page shows, and the id in the page's URLs."""
-    login = new_login(asked, asked.client.name, browser, lasts=lasts, now=now, browser_hash=hash_of(browser.cookie))
-    page_id = page_id_of(browser.cookie, login.id)
-    login.page_hash = hash_of(page_id)
-    return login, page_id
-
-
-class SentBack(Exception):
-    """The browser is sent back to the site with an error, by default because the user does not log in."""
-
-    def __init__(self, asking: RequestFields, description: str, error: str = "access_denied") -> None:
-        super().__init__(error, description)
-        self._asking = asking
-        self._answer = {"error": error, "error_description": description}
-
-    def onward(self, settings: Settings) -> Onward:
-        """Return the redirect to the site."""
-        return sent_back(settings, self._asking, **self._answer)
 
 
 def _checked(settings: Settings, client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:
@@ -420,12 +215,3 @@ def refusal(asked: SiteRequest, error: str, description: str) -> SentBack:
     """Return the exception that reports an error to the site."""
     log.info("authorization_refused", client_id=asked.client.name, error=error, detail=description)
     return SentBack(asked, description, error)
-
-
-def sent_back(settings: Settings, asking: RequestFields, **parameters: str) -> Onward:
-    """Return the redirect to the site, with these parameters, the site's `state`, and the issuer (RFC 9207)."""
-    uri, state = asking.redirect_uri, {} if asking.state is None else {"state": asking.state}
-    answer = {**parameters, **state, "iss": settings.issuer}
-    if asking.response_mode == "form_post":
-        return Onward(uri, answer)
-    return Onward(with_query(uri, answer))

@@ -1,0 +1,181 @@
+"""The stored logins that ask a user: a page of wxauth or a device shows each, until the user decides.
+
+A device's request (RFC 8628) is stored here, too.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from wxauth.clients.models import Client
+from wxauth.clients.oauth_errors import OAuthError
+from wxauth.core.clock import Clock, new_id
+from wxauth.core.database import Database
+from wxauth.core.services import part
+from wxauth.errors import RateLimited, StorageUnavailable
+from wxauth.limits.rate_limits import RateLimiter
+from wxauth.sessions.devices import Device
+from wxauth.settings.settings import Settings
+from wxauth.site_logins import doors, queries
+from wxauth.site_logins.doors import Door
+from wxauth.site_logins.models import RequestFields, SiteLoginFields
+from wxauth.site_logins.requests import SiteRequest
+from wxauth.site_logins.responses import Browser
+from wxauth.site_logins.secrets import UserCodes, new_scene, page_id_of
+from wxauth.texts import hash_of, new_secret
+
+INTERVAL: Final = 2
+"""The number of seconds between two polls."""
+_ATTEMPTS: Final = 5
+
+
+class PressesUsedUp(RateLimited):
+    """The button of a page was used as often as it may be, so waiting does not help."""
+
+
+class ScanLimits:
+    """Counts new scans, and the pictures requested from WeChat. `make` returns a limiter for a rate and a name."""
+
+    def __init__(self, settings: Settings, make: Callable[[str, str], RateLimiter]) -> None:
+        self.browsers = make(settings.scan_rate_limit, "scan")
+        """The limit of scans and of visits to WeChat's page, per browser address."""
+        self.pages = make(settings.scan_rate_limit, "scan-page")
+        """The limit of pages with a button, per address in WeChat's browser, otherwise per login of the browser.
+        """
+        self.clients = make(settings.scan_client_limit, "scan-client")
+        """The limit of scans that one confidential client starts."""
+        self.pictures = make(settings.scan_picture_limit, "scan-picture")
+        """The limit of pictures per app."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartedScan:
+    """The secrets of a new scan."""
+
+    scene: str = field(repr=False)
+    user_code: str = field(repr=False)
+    secret: str = field(repr=False)
+    """The device code or, for a page, the id in its URLs."""
+
+
+@part
+class SiteLogins:
+    """Starts the logins that sites request."""
+
+    user_codes: UserCodes
+    clock: Clock
+    database: Database
+    scan_limits: ScanLimits
+
+    async def start_for_device(
+        self, client: Client, asked: RequestFields, *, ip: str | None, user_agent: str | None
+    ) -> StartedScan:
+        """Start a scan that a device shows and polls. `ip` and `user_agent` belong to the user's browser.
+
+        Raises: OAuthError, RateLimited, Unanswerable.
+        """
+        if ip is None and client.near:
+            raise OAuthError("invalid_request", "this client was added with --near: browser_ip is required")
+        # This limit is checked first, so that a single browser cannot use up the client's limit.
+        await self.scan_limits.browsers.admit_address(ip)
+        await self.scan_limits.clients.admit(client.name)
+        browser, now, device_code = Device(ip, None if ip is None else user_agent), self.clock(), new_secret()
+        login = new_login(
+            asked,
+            client.name,
+            browser,
+            lasts=doors.SCAN_LASTS,
+            kept=doors.OUTCOME_KEPT,
+            now=now,
+            device_code_hash=hash_of(device_code),
+        )
+        return await self._add_with_code(login, device_code)
+
+    async def start_for_page(self, asked: SiteRequest, browser: Browser, *, has_link: bool) -> StartedScan:
+        """Start a scan that wxauth's own page shows in a browser. With `has_link`, the page also has a link to WeChat.
+
+        Raises: RateLimited, Unanswerable.
+        """
+        lasts = doors.LINK_REQUEST_LASTS if has_link else doors.SCAN_LASTS
+        await self.scan_limits.browsers.admit_address(browser.ip)
+        login, page_id = _page(asked, browser, lasts=lasts, now=self.clock())
+        return await self._add_with_code(login, page_id)
+
+    async def start_page_with_button(
+        self, asked: SiteRequest, browser: Browser, *, browser_login_id: UUID | None = None, query: str | None = None
+    ) -> str:
+        """Store a sign-in request whose page has a button. Return the id in the page's URLs.
+
+        The button opens WeChat's page. On a page with `browser_login_id`, it redirects to the site, whose request had
+        the parameters `query`.
+
+        Raises: RateLimited, Unanswerable.
+        """
+        if browser_login_id is None:
+            await self.scan_limits.pages.admit_address(browser.ip)
+        else:  # browsers behind the same address must not use up the pages of a browser with a login
+            await self.scan_limits.pages.admit(str(browser_login_id))
+        login, page_id = _page(asked, browser, lasts=doors.VISIT_LASTS, now=self.clock())
+        login.browser_login_id, login.query = browser_login_id, query
+        await queries.add(self.database, login)
+        return page_id
+
+    async def _add_with_code(self, login: SiteLoginFields, secret: str) -> StartedScan:
+        """Store a login with a code to scan. Raises: Unanswerable."""
+        for _ in range(_ATTEMPTS):
+            scene = new_scene()
+            user_code, login.user_code_hash = self.user_codes.new()
+            login.scene_hash = hash_of(scene)
+            if await queries.add(self.database, login):
+                return StartedScan(scene, user_code, secret)
+        raise StorageUnavailable("no user code is free")
+
+
+def new_login(
+    asked: RequestFields,
+    client_id: str,
+    browser: Device,
+    *,
+    lasts: timedelta,
+    kept: timedelta = timedelta(0),
+    now: datetime,
+    **more: Any,
+) -> SiteLoginFields:
+    """Return a login to store, and the time for which it is stored after its end if no user completes it."""
+    return SiteLoginFields(
+        **asked.asked,
+        **more,
+        id=new_id(now),
+        client_id=client_id,
+        browser_ip=browser.ip,
+        browser_user_agent=browser.user_agent,
+        created_at=now,
+        expires_at=now + lasts,
+        kept_until=now + lasts + kept,
+    )
+
+
+def new_press(
+    page: SiteLoginFields, browser: Device, *, lasts: timedelta, now: datetime, door: Door
+) -> SiteLoginFields:
+    """Return the login for one use of a page's button, which opens this door."""
+    return new_login(
+        page,
+        page.client_id,
+        browser,
+        lasts=lasts,
+        now=now,
+        door=door,
+        browser_hash=page.browser_hash,
+        pressed_on=page.id,
+    )
+
+
+def _page(asked: SiteRequest, browser: Browser, *, lasts: timedelta, now: datetime) -> tuple[SiteLoginFields, str]:
+    """Return a login that a page shows, and the id in the page's URLs."""
+    login = new_login(asked, asked.client.name, browser, lasts=lasts, now=now, browser_hash=hash_of(browser.cookie))
+    page_id = page_id_of(browser.cookie, login.id)
+    login.page_hash = hash_of(page_id)
+    return login, page_id

@@ -1,0 +1,112 @@
+"""The statements for the logins of browsers, which sites share."""
+
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from wxauth.core.database import Sweep, Transaction
+from wxauth.core.statements import Nothing, Statement
+from wxauth.core.users import MAY_LOG_IN, USER, UserInSession
+from wxauth.site_logins.person_queries import lock_with_user
+from wxauth.site_logins.queries import LockedLogin
+
+
+class BrowserPerson(UserInSession):
+    """The user whose login a browser has."""
+
+    login_id: UUID
+    authenticated_at: datetime
+    authenticated_by: str
+    codes_at: list[datetime]
+    knows_site: bool
+    """Whether the login has given a code to the site in question."""
+
+
+_WHOSE_BROWSER: Final = """
+  FROM browser_logins l JOIN identities i ON (i.app_id, i.openid) = (l.app_id, l.openid)
+  JOIN users ON users.id = i.user_id"""
+_PRESENT: Final = "l.cookie_hash = :cookie_hash AND l.authenticated_at > :proved_after"
+_BROWSER_PERSON_FRAGMENT: Final = f"""
+SELECT {USER}, l.app_id, l.openid, l.id AS login_id, l.authenticated_at, l.authenticated_by, l.codes_at,
+       EXISTS (SELECT FROM browser_login_sites b
+                WHERE b.browser_login_id = l.id AND b.client_id = :client_id) AS knows_site{_WHOSE_BROWSER}
+ WHERE {_PRESENT} AND {MAY_LOG_IN}"""
+BROWSER_PERSON: Final = Statement[BrowserPerson](_BROWSER_PERSON_FRAGMENT)
+_LOCK_BROWSERS_USER: Final = Statement[UUID](f"""
+SELECT users.id{_WHOSE_BROWSER} WHERE {_PRESENT} FOR NO KEY UPDATE OF users
+""")
+# The row is locked for the sweep (the deletion of expired rows), which skips it.
+_LOCKED_BROWSER_PERSON: Final = Statement[BrowserPerson](f"{_BROWSER_PERSON_FRAGMENT} FOR NO KEY UPDATE OF l")
+# The statement stores when a locked login has made codes, the last of them for this existing site.
+COUNT_CODE: Final = Statement[Nothing]("""
+WITH login AS (UPDATE browser_logins SET codes_at = :codes_at::timestamptz[] WHERE id = :id RETURNING id)
+INSERT INTO browser_login_sites (browser_login_id, client_id) SELECT id, :client_id FROM login ON CONFLICT DO NOTHING
+""")
+# If a browser does not send the login's value, it has not received it yet, because two of its tabs continued
+# simultaneously, or a proof was repeated. It gets that value once more, because a login has only one value.
+_RENEW_BROWSER_LOGIN: Final = Statement[tuple[UUID, UUID]]("""
+UPDATE browser_logins l
+   SET browser_hash = :browser_hash, app_id = :app_id, openid = :openid, authenticated_at = :authenticated_at,
+       authenticated_by = :authenticated_by,
+       cookie_hash = CASE WHEN l.cookie_hash = :cookie_hash THEN :new_hash ELSE l.cookie_hash END,
+       proof_id = CASE WHEN l.cookie_hash = :cookie_hash THEN :proof_id ELSE l.proof_id END
+  FROM identities i
+ WHERE (l.cookie_hash = :cookie_hash OR l.browser_hash = :browser_hash) AND l.authenticated_at > :proved_after
+   AND (i.app_id, i.openid) = (l.app_id, l.openid) AND i.user_id = :user_id
+RETURNING l.id, l.proof_id
+""")
+_ADD_BROWSER_LOGIN: Final = Statement[tuple[UUID, UUID]]("""
+INSERT INTO browser_logins (id, browser_hash, cookie_hash, proof_id, app_id, openid, authenticated_at, authenticated_by)
+VALUES (:id, :browser_hash, :new_hash, :proof_id, :app_id, :openid, :authenticated_at, :authenticated_by)
+ON CONFLICT (cookie_hash) DO NOTHING
+RETURNING id, proof_id
+""")
+_ADD_SITE: Final = Statement[Nothing]("""
+INSERT INTO browser_login_sites (browser_login_id, client_id) VALUES (:id, :client_id) ON CONFLICT DO NOTHING
+""")
+DELETE_BROWSER_LOGIN: Final = Statement[Nothing]("DELETE FROM browser_logins WHERE id = :id")
+sweep_browser_logins: Final = Sweep.of("browser_logins", key="id", by="authenticated_at")
+
+
+async def lock_browser_person(
+    transaction: Transaction, cookie_hash: bytes, *, client_id: str, proved_after: datetime
+) -> BrowserPerson | None:
+    """Lock the user of a browser's login, even during a merge; None if there is no usable login."""
+    present = {"cookie_hash": cookie_hash, "proved_after": proved_after}
+    return await lock_with_user(
+        transaction, _LOCK_BROWSERS_USER, present, _LOCKED_BROWSER_PERSON, {**present, "client_id": client_id}
+    )
+
+
+async def store_proof(
+    transaction: Transaction,
+    proof: LockedLogin,
+    person: UserInSession,
+    *,
+    login_id: UUID,
+    browser_hash: bytes,
+    cookie_hash: bytes,
+    new_hash: bytes,
+    proved_after: datetime,
+) -> tuple[UUID, UUID] | None:
+    """Renew the login of this user, who is locked, in this browser, or create one with the id `login_id`.
+
+    `cookie_hash` is the hash of the value that the browser has sent, and the proof is locked. Return the login's id,
+    and the proof from which its cookie's value is derived. The proof is None if the value was made earlier, for a login
+    that has ended.
+    """
+    values = {
+        "browser_hash": browser_hash,
+        "new_hash": new_hash,
+        "proof_id": proof.id,
+        "app_id": person.app_id,
+        "openid": person.openid,
+        "authenticated_at": proof.authenticated_at,
+        "authenticated_by": proof.authenticated_by,
+    }
+    stored = await transaction.row(
+        _RENEW_BROWSER_LOGIN, **values, cookie_hash=cookie_hash, proved_after=proved_after, user_id=person.id
+    ) or await transaction.row(_ADD_BROWSER_LOGIN, **values, id=login_id)
+    if stored is not None:
+        await transaction.run(_ADD_SITE, id=stored[0], client_id=proof.client_id)
+    return stored

@@ -1,0 +1,77 @@
+"""The statements that lock the user who logs in to a site, even during a merge."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, TypeVar
+from uuid import UUID
+
+from wxauth.core.database import Transaction
+from wxauth.core.statements import Statement
+from wxauth.core.users import MAY_LOG_IN, USER, UserInSession
+
+if TYPE_CHECKING:  # imports FastAPI, which commands do not need
+    from wxauth.users.callers import Caller
+
+_ATTEMPTS: Final = 3
+
+Person = TypeVar("Person", bound=UserInSession)
+
+_LOCK_USER: Final = Statement[UUID]("""
+SELECT users.id FROM identities i JOIN users ON users.id = i.user_id WHERE i.app_id = :app_id AND i.openid = :openid
+   FOR NO KEY UPDATE OF users
+""")
+_PERSON: Final = Statement[UserInSession](f"""
+SELECT {USER}, i.app_id, i.openid
+  FROM identities i JOIN users ON users.id = i.user_id
+ WHERE i.app_id = :app_id AND i.openid = :openid
+   AND {MAY_LOG_IN}
+""")
+_PERSON_IN_SESSION: Final = Statement[UserInSession](f"""
+SELECT {USER}, s.app_id, s.openid
+  FROM sessions s JOIN users ON users.id = s.user_id
+ WHERE s.id = :session_id AND s.revoked_at IS NULL AND s.expires_at > :now AND {MAY_LOG_IN}
+""")
+# The statement finds whether the user of this identity, or of this unionid, has one of these roles. An import might
+# have stored the unionid in place of the openid.
+HAS_ANY_ROLE: Final = Statement[bool]("""
+SELECT EXISTS (
+    SELECT FROM users
+     WHERE roles && :roles::text[]
+       AND id IN (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid
+                   UNION ALL SELECT user_id FROM unionids WHERE unionid = :unionid
+                   UNION ALL SELECT user_id FROM identities
+                              WHERE app_id = :app_id AND openid = :unionid AND awaits_login))
+""")
+
+
+async def lock_person(transaction: Transaction, *, app_id: str | None, openid: str | None) -> UserInSession | None:
+    """Lock the user of an identity, even during a merge; None without one, or if the user cannot log in."""
+    identity = {"app_id": app_id, "openid": openid}
+    return await lock_with_user(transaction, _LOCK_USER, identity, _PERSON, identity)
+
+
+async def lock_caller(transaction: Transaction, caller: "Caller", *, now: datetime) -> UserInSession | None:
+    """Lock the user of a caller's session, even during a merge; None if user or session can no longer log in."""
+    identity = {"app_id": caller.user.app_id, "openid": caller.user.openid}
+    session = {"session_id": caller.session_id, "now": now}
+    return await lock_with_user(transaction, _LOCK_USER, identity, _PERSON_IN_SESSION, session)
+
+
+async def lock_with_user(
+    transaction: Transaction,
+    lock: Statement[UUID],
+    whose: Mapping[str, object],
+    read: Statement[Person],
+    what: Mapping[str, object],
+) -> Person | None:
+    """Lock a user with `lock`, and read the same user with `read`; None if `read` finds no user.
+
+    `whose` contains the parameters of `lock`, and `what` those of `read`.
+    """
+    for _ in range(_ATTEMPTS):
+        # None if a merge was in progress, after which the identity belongs to the remaining user.
+        locked_id = await transaction.value(lock, **whose)
+        person = await transaction.row(read, **what)
+        if person is None or person.id == locked_id:  # otherwise it has moved to another user since
+            return person
+    return None

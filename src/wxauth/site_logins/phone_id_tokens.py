@@ -1,0 +1,87 @@
+"""The id_tokens that a mini-program or a mobile app gets for another back end."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from wxauth.apps.registry import Apps
+from wxauth.clients.clients import find_site
+from wxauth.clients.id_tokens import IdTokens
+from wxauth.clients.models import Client
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database, Transaction
+from wxauth.core.logs import get_logger
+from wxauth.core.services import part
+from wxauth.errors import WrongAppKind
+from wxauth.keys.keyring import KeyRing
+from wxauth.login.codes import Proofs
+from wxauth.login.records import Numbers
+from wxauth.settings.apps import AppKind
+from wxauth.site_logins.authorization_codes import record_authorized
+from wxauth.site_logins.doors import AMR, DOORS, Door, DoorOutcome, count_redeemed
+from wxauth.site_logins.mini_program_logins import _locked_and_counted
+from wxauth.users.callers import Caller
+from wxauth_guard.errors import InvalidRequest, WxAuthError
+
+LASTS_SECONDS: Final = 300
+"""The number of seconds for which the id_token can be exchanged for a session of the other back end."""
+_AMR: Final[Mapping[AppKind, str]] = {"mini_program": AMR[Door.MINI_PROGRAM], "mobile_app": "wechat_mobile_app"}
+
+log = get_logger()
+
+
+@part
+class PhoneIdTokens:
+    """Makes id_tokens for the back ends of mini-programs and mobile apps."""
+
+    database: Database
+    clock: Clock
+    apps: Apps
+    proofs: Proofs
+    keys: KeyRing
+    id_tokens: IdTokens
+    numbers: Numbers
+
+    async def issue(self, caller: Caller, client_id: str, login_code: str, nonce: str | None, *, ip: str | None) -> str:
+        """Return an id_token of the client for the caller, after a new login with WeChat as proof.
+
+        It opens no session here.
+
+        Raises: InvalidRequest, WrongAppKind, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson.
+        """
+        client = await _client(self.database, client_id)
+        kind = self.apps.find(caller.user.app_id).kind
+        if kind not in _AMR:
+            raise WrongAppKind(f"a session of the kind {kind} is no phone's")
+        try:
+            # This comes before the code is used up, because it might fail.
+            await self.keys.id_token_key(client.id_token_alg, self.clock())
+            await self.proofs.prove(caller, login_code, ip=ip)
+            now = self.clock()
+            async with self.database.begin() as transaction:
+                person = await _locked_and_counted(transaction, caller, now=now)
+                client = await _client(transaction, client_id)  # read again, because the client might have changed
+                await record_authorized(transaction, person, client.name, door=Door.PHONE, ip=ip, now=now)
+            id_token = await self.id_tokens.issue(
+                client,
+                person,
+                client.site_scopes,
+                nonce=nonce,
+                authenticated_at=now,
+                authenticated_by=_AMR[kind],
+                now=now,
+                expires_in=LASTS_SECONDS,
+            )
+        except WxAuthError as exc:
+            DOORS.count(Door.PHONE, DoorOutcome.FAILED if exc.status >= 500 else DoorOutcome.REFUSED)
+            raise
+        count_redeemed(self.numbers, Door.PHONE, now=now)
+        log.info("site_authorized", client_id=client.name, user_id=person.id, app_id=person.app_id, door=Door.PHONE)
+        return id_token
+
+
+async def _client(asked: Database | Transaction, client_id: str) -> Client:
+    """Return the client of this name, if a phone may get its id_tokens. Raises: InvalidRequest."""
+    client = await find_site(asked, client_id)
+    if client is None or not client.phone_id_token:
+        raise InvalidRequest.of("client_id", "must be a client that was added with --phone-id-token")
+    return client

@@ -1,0 +1,106 @@
+"""The responses to a browser with a site's sign-in request: it goes on, back to the site, or learns the mistake."""
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Final, Self
+from uuid import UUID
+
+from wxauth.clients.models import Client
+from wxauth.clients.redirect_uris import with_query
+from wxauth.sessions.devices import Device
+from wxauth.settings.settings import Settings
+from wxauth.site_logins.models import RequestFields
+from wxauth.site_logins.secrets import login_of
+
+AUTHORIZE_PATH: Final = "/v1/authorize"
+ANOTHER_PERSON: Final = "another person than the hint's has logged in"
+"""The error for a site whose `id_token_hint` named another user."""
+REFUSED: Final = "the person has refused"
+MAY_NOT_LOG_IN: Final = "the person may not log in any more"
+
+
+@dataclass(frozen=True, slots=True)
+class Browser(Device):
+    """The browser that sent a request. A cookie is empty if it was not sent."""
+
+    cookie: str = field(repr=False)
+    """The cookie that identifies the browser."""
+    login: str = field(repr=False)
+    """The cookie of the browser's login, which a web-view of a mini-program does not have."""
+    is_web_view: bool
+
+
+def is_web_view(user_agent: str) -> bool:
+    """Return whether the browser is a mini-program's web-view."""
+    return "miniProgram" in user_agent
+
+
+@dataclass(frozen=True, slots=True)
+class Onward:
+    """The redirect of a browser to its next URL."""
+
+    url: str = field(repr=False)
+    form: dict[str, str] | None = field(default=None, repr=False)
+    """The fields that the browser posts there; None for a redirect."""
+    login: str | None = field(default=None, repr=False)
+    """The value of the login's cookie, if a proof has created or renewed the login."""
+
+    def with_login(self, cookie: str, proof_id: UUID | None) -> Self:
+        """Return this redirect with the cookie that a proof has made for the browser with this cookie.
+
+        Without a proof, the redirect is unchanged.
+        """
+        return self if proof_id is None else replace(self, login=login_of(cookie, proof_id))
+
+
+class SentBack(Exception):
+    """The browser is sent back to the site with an error, by default because the user does not log in."""
+
+    def __init__(self, asking: RequestFields, description: str, error: str = "access_denied") -> None:
+        super().__init__(error, description)
+        self._asking = asking
+        self._answer = {"error": error, "error_description": description}
+
+    def onward(self, settings: Settings) -> Onward:
+        """Return the redirect to the site."""
+        return sent_back(settings, self._asking, **self._answer)
+
+
+def sent_back(settings: Settings, asking: RequestFields, **parameters: str) -> Onward:
+    """Return the redirect to the site, with these parameters, the site's `state`, and the issuer (RFC 9207)."""
+    uri, state = asking.redirect_uri, {} if asking.state is None else {"state": asking.state}
+    answer = {**parameters, **state, "iss": settings.issuer}
+    if asking.response_mode == "form_post":
+        return Onward(uri, answer)
+    return Onward(with_query(uri, answer))
+
+
+class Mistake(StrEnum):
+    """The mistakes after which the browser is not redirected, because the target cannot be trusted."""
+
+    REQUEST = "request"
+    CLIENT = "client_id"
+    REDIRECT_URI = "redirect_uri"
+    DOCUMENT = "client_document"
+
+
+class Unanswerable(Exception):
+    """The browser is not redirected to the site, but gets a page that explains the mistake.
+
+    `received` is the redirect URI of the request, or the host of a client's document, in a form that can be shown.
+    `parameter` is the name of the parameter that cannot be read, if it is known.
+    """
+
+    def __init__(
+        self,
+        mistake: Mistake,
+        *,
+        site: Client | None = None,
+        received: str | None = None,
+        parameter: str | None = None,
+    ) -> None:
+        super().__init__(mistake)
+        self.mistake = mistake
+        self.site = site
+        self.received = received
+        self.parameter = parameter

@@ -1,0 +1,52 @@
+"""The statements for the pictures that WeChat makes of codes to scan."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+from uuid import UUID
+
+import asyncpg
+
+from wxauth.core.database import Database
+from wxauth.core.statements import Statement
+from wxauth.site_logins.queries import OPEN_STAGES
+from wxauth.wechat.received import CodePicture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownCode:
+    """A code to scan whose picture is requested."""
+
+    id: UUID
+    app_id: str | None
+    """The app of the site."""
+    content: bytes | None
+    """The picture; None if it has not been made yet."""
+    content_type: Literal["image/jpeg", "image/png"] | None
+
+
+# The code is shown until the user has decided.
+SHOWN_CODE: Final = Statement[ShownCode](f"""
+SELECT l.id, c.app_id, p.content, p.content_type
+  FROM site_logins l LEFT JOIN clients c ON c.name = l.site LEFT JOIN scan_pictures p ON p.login_id = l.id
+ WHERE c.removed_by IS NULL
+   AND l.scene_hash = :scene_hash AND l.user_code_hash IS NOT NULL AND l.stage IN ({OPEN_STAGES})
+   AND l.created_at > :scanned_since AND l.expires_at > :now
+""")
+# If two processes make one picture, both get the picture that was stored first.
+_KEEP_PICTURE: Final = Statement[CodePicture]("""
+INSERT INTO scan_pictures (login_id, content_type, content)
+SELECT id, :content_type, :content FROM site_logins WHERE id = :id
+ON CONFLICT (login_id) DO UPDATE SET login_id = excluded.login_id
+RETURNING content_type, content
+""")
+
+
+async def keep_picture(database: Database, login_id: UUID, picture: CodePicture) -> CodePicture:
+    """Store a code's picture, and return it. If another was stored first, return that one."""
+    try:
+        stored = await database.row(
+            _KEEP_PICTURE, id=login_id, content_type=picture.content_type, content=picture.content
+        )
+    except asyncpg.ForeignKeyViolationError:  # the login has just been deleted
+        return picture
+    return stored or picture

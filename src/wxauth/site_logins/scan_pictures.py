@@ -1,0 +1,107 @@
+"""The pictures of codes to scan, which WeChat makes. If WeChat makes none, the picture is an ordinary QR code."""
+
+import asyncio
+from dataclasses import field
+from functools import lru_cache
+from io import BytesIO
+from typing import Final
+from uuid import UUID
+
+from wxauth import errors
+from wxauth.apps.registry import Apps
+from wxauth.core.background import once
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.services import part
+from wxauth.settings.apps import App
+from wxauth.settings.settings import Settings
+from wxauth.site_logins import doors, scan_picture_queries
+from wxauth.site_logins.asking import ScanLimits
+from wxauth.site_logins.scan_picture_queries import ShownCode
+from wxauth.site_logins.secrets import SCENE
+from wxauth.texts import hash_of
+from wxauth.wechat.api import WeChatApi
+from wxauth.wechat.client import report_misconfigured
+from wxauth.wechat.errcodes import Api, errcode_of
+from wxauth.wechat.received import CodePicture
+
+_SCALE: Final = 8
+"""The number of pixels per module of the code. 37 modules and a border of 4 on each side make 360 pixels."""
+
+log = get_logger()
+
+
+def note_not_made(event: str, app: App, failure: errors.WeChatError, *, api: str) -> None:
+    """Log that WeChat has made no picture or link, and why."""
+    fields = {"app_id": app.app_id, "errcode": failure.errcode}
+    if isinstance(failure, errors.WeChatMisconfigured):
+        report_misconfigured(event, **fields, what_to_change=errcode_of(failure.errcode or 0, api=api).remedy)
+    else:
+        log.warning(event, **fields, reason=failure.detail)
+
+
+@part
+class ScanPictures:
+    """Makes a scan's picture on first request, and stores it as long as the scan."""
+
+    settings: Settings
+    database: Database
+    clock: Clock
+    apps: Apps
+    wechat_api: WeChatApi
+    scan_limits: ScanLimits
+    _being_made: dict[UUID, asyncio.Task[CodePicture]] = field(default_factory=dict, init=False)
+
+    async def of(self, scene: str) -> CodePicture:
+        """Return the picture of an open scan. Raises: NotFound."""
+        scan = None
+        if SCENE.fullmatch(scene):
+            now = self.clock()
+            since = now - doors.SCAN_LASTS
+            scan = await self.database.row(
+                scan_picture_queries.SHOWN_CODE, scene_hash=hash_of(scene), scanned_since=since, now=now
+            )
+        if scan is None:
+            raise errors.NotFound("there is no open scan of this scene")
+        if self.settings.scan_code == "link":
+            return await self._link(scene)
+        if scan.content is not None and scan.content_type is not None:
+            return CodePicture(scan.content, scan.content_type)
+        return await once(self._being_made, scan.id, lambda: self._make(scan, scene))
+
+    async def _make(self, scan: ShownCode, scene: str) -> CodePicture:
+        picture = await self._mini_program_code(scan, scene) or await self._link(scene)
+        return await scan_picture_queries.keep_picture(self.database, scan.id, picture)
+
+    async def _mini_program_code(self, scan: ShownCode, scene: str) -> CodePicture | None:
+        """Return WeChat's mini-program code; None if WeChat makes none, in which case the reason is logged."""
+        settings = self.settings
+        try:
+            app = self.apps.for_login(scan.app_id)
+            if not app.is_mini_program:
+                raise errors.UnknownApp("only a mini-program has codes")
+            await self.scan_limits.pictures.admit(app.app_id)
+            return await self.wechat_api.mini_program_code(app, scene, page=settings.scan_page, env=settings.scan_env)
+        except errors.UnknownApp:
+            change = "the site was added with an --app that is no configured mini-program"
+            log.error("mini_program_code_not_made", app_id=scan.app_id, what_to_change=change)
+        except errors.RateLimited:
+            log.warning("mini_program_code_not_made", app_id=app.app_id, reason="WXAUTH_SCAN_PICTURE_LIMIT")
+        except errors.WeChatError as exc:
+            note_not_made("mini_program_code_not_made", app, exc, api=Api.MINI_PROGRAM_CODE)
+        return None
+
+    async def _link(self, scene: str) -> CodePicture:
+        """Return an ordinary QR code of `verification_uri_complete`."""
+        content = await asyncio.to_thread(_drawn, f"{self.settings.issuer}/d/{scene}")
+        return CodePicture(content, "image/png")
+
+
+@lru_cache(maxsize=256)  # cached, because drawing takes milliseconds, and requests for a picture are not limited
+def _drawn(text: str) -> bytes:
+    import segno  # takes 2 MB with its XML writers, which a process without such pictures does not need
+
+    output = BytesIO()
+    segno.make_qr(text, error="m").save(output, kind="png", scale=_SCALE)
+    return output.getvalue()
