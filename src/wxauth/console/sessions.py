@@ -23,7 +23,6 @@ from wxauth.core.users import UserInSession
 from wxauth.errors import SessionRevoked, StorageUnavailable
 from wxauth.keys.issuer import Issuer, TokenSession
 from wxauth.login.records import Numbers
-from wxauth.oauth.site_tokens import Granted, NotGranted, challenge_of, login_of_code, redeem
 from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import CONSOLE, EndReason, end_session
 from wxauth.sessions.refresh_queries import Lifetimes, RefreshRefused, RefreshTokens, rotate_refresh_token_of_website
@@ -31,6 +30,7 @@ from wxauth.settings.roles import STAFF_ROLES
 from wxauth.settings.settings import Settings
 from wxauth.site_logins.authorization_codes import Granting
 from wxauth.site_logins.doors import count_redeemed
+from wxauth.site_logins.redeeming import Granted, NotGranted, challenge_of, login_of_code, redeem
 from wxauth.texts import hash_of
 from wxauth.users.callers import ADMIN_SCOPE
 from wxauth_guard.errors import InsufficientRole

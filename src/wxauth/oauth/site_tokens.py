@@ -1,11 +1,8 @@
 """The tokens of a site. `/v1/token` issues them for codes and refresh tokens, and `/v1/revoke` ends them."""
 
-import re
 from contextlib import suppress
 from datetime import datetime, timedelta
-from enum import StrEnum
-from hashlib import sha256
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
 from wxauth.clients.id_tokens import IdTokens
@@ -14,15 +11,14 @@ from wxauth.clients.oauth_errors import AUTHORIZATION_PENDING, SLOW_DOWN, OAuthE
 from wxauth.clients.oauth_requests import Parameters
 from wxauth.clients.redirect_uris import is_registered, loggable_uri
 from wxauth.core.clock import Clock, new_id
-from wxauth.core.database import Database, Transaction
+from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
-from wxauth.core.trail import SYSTEM
 from wxauth.core.users import UserInSession
 from wxauth.keys.issuer import Issuer, ResourceVerifier, TokenSession
 from wxauth.keys.keyring import KeyRing
 from wxauth.login.records import Numbers
-from wxauth.sessions.queries import END_BEYOND, OPENED_AT, EndReason, end_by, end_session, end_session_of
+from wxauth.sessions.queries import EndReason, end_session
 from wxauth.sessions.refresh_queries import (
     RefreshRefusal,
     RefreshRefused,
@@ -34,25 +30,17 @@ from wxauth.sessions.refresh_queries import (
 )
 from wxauth.settings.settings import Settings
 from wxauth.site_logins import queries
-from wxauth.site_logins.authorization_codes import Granting, is_good, lock_with_person
-from wxauth.site_logins.doors import BY_WECHATS_PAGE, REPEATED_WITHIN, count_redeemed
-from wxauth.site_logins.models import Stage
-from wxauth.site_logins.queries import LockedLogin, SiteLogin
+from wxauth.site_logins.authorization_codes import Granting
+from wxauth.site_logins.doors import count_redeemed
+from wxauth.site_logins.queries import SiteLogin
+from wxauth.site_logins.redeeming import TOO_FAST, NotGranted, challenge_of, login_of_code, redeem
 from wxauth.site_logins.targets import Access
 from wxauth.texts import hash_of
-from wxauth.tokens import base64url
 from wxauth.users.callers import ADMIN_SCOPE
 from wxauth_guard.claims import is_document
 from wxauth_guard.errors import InvalidToken
 from wxauth_guard.verifier import Verifier
 
-_VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}", re.ASCII)
-TWICE_AT_ONCE: Final = timedelta(seconds=2)
-"""The time for which a public client may use a code again with its verifier, as React's StrictMode does."""
-TOO_FAST: Final = 5
-"""The number of seconds by which a poll that comes too early lengthens the polling interval."""
-SESSIONS_OF_BROWSER_LOGIN: Final = 20
-"""The largest number of open sessions of one site that are kept for each browser's login."""
 DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 AUTHORIZATION_CODE: Final = "authorization_code"
 REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105 - the name of a grant
@@ -71,32 +59,6 @@ _WHY: Final[dict[str, str]] = {
 }
 _NO_DEVICE: Final = ("invalid_grant", "there is no such device code of this client, or it has been used")
 
-
-def challenge_of(verifier: str) -> str | None:
-    """Return the challenge of a PKCE verifier (RFC 7636, section 4.2); None if the text cannot be a verifier."""
-    if not _VERIFIER.fullmatch(verifier):
-        return None
-    return base64url(sha256(verifier.encode()).digest()).decode()
-
-
-class Granted(NamedTuple):
-    """The login for which a site gets a session, and its user."""
-
-    login: LockedLogin
-    user: UserInSession
-
-
-class NotGranted(StrEnum):
-    """The reason why a site gets no session."""
-
-    UNKNOWN = "unknown"
-    SPENT = "spent"
-    PENDING = "pending"
-    TOO_FAST = "too_fast"
-    DENIED = "denied"
-    OVER = "over"
-
-
 _OF_DEVICE: Final = {
     NotGranted.UNKNOWN: _NO_DEVICE,
     NotGranted.SPENT: _NO_DEVICE,
@@ -106,89 +68,6 @@ _OF_DEVICE: Final = {
     NotGranted.OVER: ("expired_token", "nobody has decided in time"),
 }
 """The OAuth error that a device gets, with its description."""
-
-
-async def login_of_code(
-    database: Database, code: str, *, client_id: str, redirect_uri: str, code_challenge: str | None
-) -> SiteLogin | None:
-    """Return the login of an authorization code, if the client, redirect URI and challenge are those of its request."""
-    found = await queries.find(database, code_hash=hash_of(code))
-    asked = (client_id, redirect_uri, code_challenge)
-    return None if found is None or asked != (found.client_id, found.redirect_uri, found.code_challenge) else found
-
-
-async def redeem(
-    transaction: Transaction,
-    found: SiteLogin,
-    *,
-    session_id: UUID,
-    resource_title: str | None = None,
-    is_public: bool = False,
-    expires_at: datetime,
-    now: datetime,
-) -> Granted | NotGranted:
-    """Open the session of a login that was found by its authorization code, or by the device code that polls.
-
-    If an authorization code has been used before, its session ends, because somebody else has the code and the
-    verifier.
-    """
-    if found.code_hash is None and found.stage != Stage.APPROVED:
-        return await _not_approved(transaction, found, now=now)
-    login, person = await lock_with_person(transaction, found, now=now)
-    # A newer authorization code has just replaced this one.
-    if login is None or login.code_hash != found.code_hash:
-        return NotGranted.UNKNOWN
-    if login.stage == Stage.REDEEMED:
-        return await _spent(transaction, login, is_public=is_public, now=now)
-    until = login.granted_until if login.code_hash is None else login.code_expires_at
-    if person is None or not is_good(login, until, now=now):
-        return NotGranted.DENIED
-    login.stage, login.session_id = Stage.REDEEMED, session_id
-    await queries.save(transaction, login)
-    await transaction.run(
-        queries.OPEN_SESSION,
-        id=login.id,
-        session_id=session_id,
-        user_id=person.id,
-        client_name=login.title,
-        resource_title=resource_title,
-        expires_at=expires_at,
-        now=now,
-    )
-    if login.browser_login_id is not None:
-        of_browser = {"browser_login_id": login.browser_login_id, "at_most": SESSIONS_OF_BROWSER_LOGIN}
-        which = {"session_id": session_id, **of_browser}
-        await end_by(transaction, END_BEYOND, which, reason=EndReason.REPLACED, by=SYSTEM, now=now)
-    return Granted(login, person)
-
-
-async def _not_approved(transaction: Transaction, device: SiteLogin, *, now: datetime) -> NotGranted:
-    """Return why a device that polls gets no session, and store the time of its poll."""
-    if device.stage == Stage.REDEEMED:
-        return NotGranted.SPENT
-    if device.stage == Stage.REFUSED:
-        return NotGranted.DENIED
-    if device.scan_ends_at <= now:
-        return NotGranted.OVER
-    is_too_early = await transaction.value(queries.POLL, id=device.id, more=TOO_FAST, now=now)
-    return NotGranted.TOO_FAST if is_too_early else NotGranted.PENDING
-
-
-async def _spent(transaction: Transaction, login: LockedLogin, *, is_public: bool, now: datetime) -> NotGranted:
-    """End the session of a reused authorization code, unless WeChat or a public client has sent it twice."""
-    if login.code_hash is None or login.user_id is None or login.session_id is None:
-        return NotGranted.SPENT
-    # WeChat's browsers repeat some callbacks.
-    repeated = REPEATED_WITHIN if login.door in BY_WECHATS_PAGE else timedelta(0)
-    if is_public and login.code_challenge is not None:
-        repeated = max(repeated, TWICE_AT_ONCE)
-    if repeated:
-        opened_at = await transaction.value(OPENED_AT, session_id=login.session_id)
-        if opened_at is not None and now < opened_at + repeated:
-            return NotGranted.UNKNOWN
-    # The session belongs to the login's identity, so its user is locked.
-    await end_session_of(transaction, login.user_id, login.session_id, reason=EndReason.REUSED, by=SYSTEM, now=now)
-    return NotGranted.SPENT
 
 
 @part
