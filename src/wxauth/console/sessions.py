@@ -28,9 +28,9 @@ from wxauth.sessions.queries import CONSOLE, EndReason, end_session
 from wxauth.sessions.refresh_queries import Lifetimes, RefreshRefused, RefreshTokens, rotate_refresh_token_of_website
 from wxauth.settings.roles import STAFF_ROLES
 from wxauth.settings.settings import Settings
-from wxauth.site_logins.authorization_codes import Granting
+from wxauth.site_logins.authorization_codes import AuthorizationCodes
 from wxauth.site_logins.doors import count_redeemed
-from wxauth.site_logins.redeeming import Granted, NotGranted, challenge_of, login_of_code, redeem
+from wxauth.site_logins.redeeming import NotRedeemed, Redeemed, challenge_of, login_of_code, redeem
 from wxauth.texts import hash_of
 from wxauth.users.callers import ADMIN_SCOPE
 from wxauth_guard.errors import InsufficientRole
@@ -80,7 +80,7 @@ class ConsoleSessions:
     numbers: Numbers
     console_tokens: ConsoleTokens
     issuer: Issuer
-    granting: Granting
+    codes: AuthorizationCodes
 
     async def add_as_site(self) -> None:
         """Register the console as a site, if it is enabled, so that users can log in by scan.
@@ -139,7 +139,7 @@ class ConsoleSessions:
 
         Raises: SessionRevoked, if the code is unknown, used or expired; InsufficientRole; RateLimited.
         """
-        now, granted = self.clock(), None
+        now, redeemed = self.clock(), None
         session_id = new_id(now)
         expires_at, challenge, found = now + timedelta(seconds=MAX_UNUSED), challenge_of(verifier), None
         if challenge is not None:
@@ -148,23 +148,23 @@ class ConsoleSessions:
                 self.database, code, client_id=CONSOLE, redirect_uri=uri, code_challenge=challenge
             )
         if found is not None:
-            async with self.granting.line(found), self.database.begin() as transaction:
-                granted = await redeem(transaction, found, session_id=session_id, expires_at=expires_at, now=now)
-                if isinstance(granted, Granted):
-                    if STAFF_ROLES.isdisjoint(granted.user.roles):
-                        log.warning("console_refused", user_id=granted.user.id, reason="no staff")
+            async with self.codes.line(found), self.database.begin() as transaction:
+                redeemed = await redeem(transaction, found, session_id=session_id, expires_at=expires_at, now=now)
+                if isinstance(redeemed, Redeemed):
+                    if STAFF_ROLES.isdisjoint(redeemed.user.roles):
+                        log.warning("console_refused", user_id=redeemed.user.id, reason="no staff")
                         # The exception rolls back the new session.
                         raise InsufficientRole("this needs the role admin or support")
-                    await _note_opened(transaction, granted.user.id, session_id, by="scan", device=device, now=now)
-        if not isinstance(granted, Granted):
-            if granted is NotGranted.SPENT:
+                    await _note_opened(transaction, redeemed.user.id, session_id, by="scan", device=device, now=now)
+        if not isinstance(redeemed, Redeemed):
+            if redeemed is NotRedeemed.SPENT:
                 log.warning("code_reused", client_id=CONSOLE, consequence="the session has been ended")
             raise SessionRevoked(
                 "there is no such code of this page, or it has been used, or is over: log in once more"
             )
-        count_redeemed(self.numbers, granted.login.taken_door, now=now)
-        log.info("console_opened", user_id=granted.user.id, session_id=session_id, by="scan")
-        return self._opened(granted.user, session_id, generation=0, left=MAX_UNUSED, now=now)
+        count_redeemed(self.numbers, redeemed.login.taken_door, now=now)
+        log.info("console_opened", user_id=redeemed.user.id, session_id=session_id, by="scan")
+        return self._opened(redeemed.user, session_id, generation=0, left=MAX_UNUSED, now=now)
 
     async def resume(self, kept_by: str, *, device: Device) -> OpenedConsole:
         """Continue the session in a cookie, with a new token for the cookie.

@@ -18,7 +18,7 @@ from wxauth.errors import PayloadTooLarge
 from wxauth.i18n import lazy_gettext as _
 from wxauth.login_pages.pages import CONFIRMED, PagesDep
 from wxauth.login_pages.rendering import redirect_to
-from wxauth.login_pages.routes import PAGES, ContinuingDep, GrantingDep
+from wxauth.login_pages.routes import PAGES, CodesDep, SingleSignOnDep
 from wxauth.oauth.site_tokens import end_web_session
 from wxauth.site_logins.secrets import log_out_field
 from wxauth.users.callers import ConcurrencyDep
@@ -43,8 +43,8 @@ class LoggingOut:
     request: Request
     pages: PagesDep
     id_tokens: Annotated[IdTokens, Depends(provide(IdTokens))]
-    continuing: ContinuingDep
-    granting: GrantingDep
+    single_sign_on: SingleSignOnDep
+    codes: CodesDep
     database: DatabaseDep
     clock: ClockDep
     concurrency: ConcurrencyDep
@@ -67,7 +67,7 @@ class LoggingOut:
             of = await self.database.value(CURRENT_USER, user_id=hint.user_id) if pages.browser.login else None
             # The login of this browser ends if it belongs to the same user, whatever the user's id is now.
             if of is not None:
-                await self.granting.end_login(pages.browser, of=of, now=self.clock())
+                await self.codes.end_login(pages.browser, of=of, now=self.clock())
         return self._logged_out(client, parameters)
 
     async def _without_hint(self, parameters: Parameters) -> Response:
@@ -77,7 +77,7 @@ class LoggingOut:
         """
         pages, browser, name = self.pages, self.pages.browser, parameters.get("client_id", "")
         client = await find_site(self.database, name)
-        person = await self.continuing.person_in(browser)
+        person = await self.single_sign_on.person_in(browser)
         if person is None or "stay" in parameters:
             back = None if client is None else _way_back(client, parameters)
             return pages.of_log_out("nobody" if person is None else "stayed", client, back)
@@ -85,7 +85,7 @@ class LoggingOut:
         if self.request.method != "POST" or not compare_digest(parameters.get(CONFIRMED, "").encode(), field.encode()):
             return pages.log_out(person, client, parameters, field)
         async with self.concurrency.of_session(person.login_id, person.id, ends_sessions=True):
-            await self.granting.end_login(browser, of=person.id, now=self.clock())
+            await self.codes.end_login(browser, of=person.id, now=self.clock())
         if client is not None and "post_logout_redirect_uri" in parameters:
             return self._logged_out(client, parameters)
         return pages.message("logged_out_of_all")

@@ -18,15 +18,16 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.login_pages.pages import DOOR, HINT, VISIT_PAGES, PagesDep
 from wxauth.login_pages.rendering import PAGES_FOLDER
 from wxauth.oauth.routes import SiteLoginsDep, SiteRequestsDep
-from wxauth.site_logins.authorization_codes import Granting
+from wxauth.site_logins.authorization_codes import AuthorizationCodes
 from wxauth.site_logins.doors import Door
 from wxauth.site_logins.links import Links
 from wxauth.site_logins.mini_program_logins import FORM_POST_PATH, may_answer
+from wxauth.site_logins.pages import ScanPages
 from wxauth.site_logins.responses import AUTHORIZE_PATH, Onward
 from wxauth.site_logins.scan_pictures import ScanPictures
-from wxauth.site_logins.scan_routes import AuthorizationsDep
+from wxauth.site_logins.scan_routes import MiniProgramLoginsDep
 from wxauth.site_logins.secrets import SCENE
-from wxauth.site_logins.single_sign_on import Continuing
+from wxauth.site_logins.single_sign_on import SingleSignOn
 from wxauth.site_logins.visits import CALLBACK, Visits, WeChatCallback
 from wxauth.texts import new_secret
 from wxauth.web.dependencies import DatabaseDep, SettingsDep, provide
@@ -45,8 +46,9 @@ PAGES: Final[dict[int | str, dict[str, Any]]] = {
     },
 }
 """The documented responses of an operation for browsers."""
-ContinuingDep = Annotated[Continuing, Depends(provide(Continuing))]
-GrantingDep = Annotated[Granting, Depends(provide(Granting))]
+CodesDep = Annotated[AuthorizationCodes, Depends(provide(AuthorizationCodes))]
+ScanPagesDep = Annotated[ScanPages, Depends(provide(ScanPages))]
+SingleSignOnDep = Annotated[SingleSignOn, Depends(provide(SingleSignOn))]
 LinksDep = Annotated[Links, Depends(provide(Links))]
 ScanPicturesDep = Annotated[ScanPictures, Depends(provide(ScanPictures))]
 VisitsDep = Annotated[Visits, Depends(provide(Visits))]
@@ -70,7 +72,7 @@ class LoginPages:
     apps: AppsDep
     site_requests: SiteRequestsDep
     site_logins: SiteLoginsDep
-    continuing: ContinuingDep
+    single_sign_on: SingleSignOnDep
     links: LinksDep
     pages: PagesDep
 
@@ -83,13 +85,13 @@ class LoginPages:
         parameters = parse_parameters(text)
         asked = await self.site_requests.check(parameters, ip=browser.ip)
         if asked.is_silent:
-            return await self.continuing.answer_silently(asked, browser)
+            return await self.single_sign_on.answer_silently(asked, browser)
         if asked.resource is not None and (browser.is_web_view or (pages.is_in_wechat and pages.is_on_a_phone)):
             return pages.elsewhere(asked, parameters)
         if browser.is_web_view and may_answer(asked.client) and parameters.get(DOOR) != Door.SCAN:
             return pages.web_view(asked, parameters)
         asked.client.logo = await self.database.value(LOGO, name=asked.client.name)
-        person = await self.continuing.person_for(asked, browser)
+        person = await self.single_sign_on.person_for(asked, browser)
         known = replace(browser, cookie=browser.cookie or new_secret())
         if person is not None:
             # Parameters that nobody reads are dropped, because anybody may add 64 KiB of them to a link.
@@ -154,43 +156,43 @@ async def show_code(request: Request, pages: PagesDep, login_pages: LoginPagesDe
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/state")
-async def read_state(pages: PagesDep, granting: GrantingDep, request_id: str) -> Response:
+async def read_state(pages: PagesDep, scan_pages: ScanPagesDep, request_id: str) -> Response:
     """Return the page's state to its own browser: `waiting`, `claimed`, `approved`, `denied` or `over`."""
-    state = await granting.state(request_id, pages.browser)
+    state = await scan_pages.state(request_id, pages.browser)
     return JSONResponse({"state": state}, headers={"Cache-Control": "no-store"})
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/next")
-async def redirect_after_decision(pages: PagesDep, granting: GrantingDep, request_id: str) -> Response:
+async def redirect_after_decision(pages: PagesDep, scan_pages: ScanPagesDep, request_id: str) -> Response:
     """Redirect the page's own browser to the site, once the user has decided."""
-    return await pages.answer(granting.go_on(request_id, pages.browser), gone="gone")
+    return await pages.answer(scan_pages.go_on(request_id, pages.browser), gone="gone")
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/cancel")
-async def go_back_to_site(pages: PagesDep, granting: GrantingDep, request_id: str) -> Response:
+async def go_back_to_site(pages: PagesDep, scan_pages: ScanPagesDep, request_id: str) -> Response:
     """Redirect the page's own browser to the site, with the error that nobody has logged in."""
-    return await pages.answer(granting.cancel(request_id, pages.browser))
+    return await pages.answer(scan_pages.cancel(request_id, pages.browser))
 
 
 @router.hidden(FORM_POST_PATH)
-async def post_answer(request: Request, pages: PagesDep, authorizations: AuthorizationsDep) -> Response:
+async def post_answer(request: Request, pages: PagesDep, mini_program_logins: MiniProgramLoginsDep) -> Response:
     """Return a page that posts the response in its URL to the site, for a mini-program, which only opens URLs."""
-    return await pages.answer(authorizations.posted(request.query_params.get("answer", "")), gone="gone")
+    return await pages.answer(mini_program_logins.posted(request.query_params.get("answer", "")), gone="gone")
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/continue", method="POST")
-async def continue_with_login(pages: PagesDep, continuing: ContinuingDep, request_id: str) -> Response:
+async def continue_with_login(pages: PagesDep, single_sign_on: SingleSignOnDep, request_id: str) -> Response:
     """Redirect the browser to the site with an authorization code for the user whom its page shows.
 
     If the browser's login now belongs to another user, or has ended, the page of the request is shown again.
     """
-    return await pages.answer(continuing.go_on(request_id, pages.browser, pages.form))
+    return await pages.answer(single_sign_on.go_on(request_id, pages.browser, pages.form))
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/another", method="POST")
-async def use_another_account(pages: PagesDep, continuing: ContinuingDep, request_id: str) -> Response:
+async def use_another_account(pages: PagesDep, single_sign_on: SingleSignOnDep, request_id: str) -> Response:
     """Redirect the browser to the request's ordinary page, where another user can log in."""
-    return await pages.answer(continuing.use_another(request_id, pages.browser, pages.form))
+    return await pages.answer(single_sign_on.use_another(request_id, pages.browser, pages.form))
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/wechat")

@@ -30,10 +30,10 @@ from wxauth.sessions.refresh_queries import (
 )
 from wxauth.settings.settings import Settings
 from wxauth.site_logins import queries
-from wxauth.site_logins.authorization_codes import Granting
+from wxauth.site_logins.authorization_codes import AuthorizationCodes
 from wxauth.site_logins.doors import count_redeemed
 from wxauth.site_logins.queries import SiteLogin
-from wxauth.site_logins.redeeming import TOO_FAST, NotGranted, challenge_of, login_of_code, redeem
+from wxauth.site_logins.redeeming import TOO_FAST, NotRedeemed, challenge_of, login_of_code, redeem
 from wxauth.site_logins.targets import Access
 from wxauth.texts import hash_of
 from wxauth.users.callers import ADMIN_SCOPE
@@ -60,12 +60,12 @@ _WHY: Final[dict[str, str]] = {
 _NO_DEVICE: Final = ("invalid_grant", "there is no such device code of this client, or it has been used")
 
 _OF_DEVICE: Final = {
-    NotGranted.UNKNOWN: _NO_DEVICE,
-    NotGranted.SPENT: _NO_DEVICE,
-    NotGranted.PENDING: (AUTHORIZATION_PENDING, "the person has not decided yet"),
-    NotGranted.TOO_FAST: (SLOW_DOWN, f"the interval is {TOO_FAST} seconds longer from now on"),
-    NotGranted.DENIED: ("access_denied", "the person has refused, or may not log in any more"),
-    NotGranted.OVER: ("expired_token", "nobody has decided in time"),
+    NotRedeemed.UNKNOWN: _NO_DEVICE,
+    NotRedeemed.SPENT: _NO_DEVICE,
+    NotRedeemed.PENDING: (AUTHORIZATION_PENDING, "the person has not decided yet"),
+    NotRedeemed.TOO_FAST: (SLOW_DOWN, f"the interval is {TOO_FAST} seconds longer from now on"),
+    NotRedeemed.DENIED: ("access_denied", "the person has refused, or may not log in any more"),
+    NotRedeemed.OVER: ("expired_token", "nobody has decided in time"),
 }
 """The OAuth error that a device gets, with its description."""
 
@@ -83,7 +83,7 @@ class SiteTokens:
     keys: KeyRing
     verifier: Verifier
     resource_verifier: ResourceVerifier
-    granting: Granting
+    codes: AuthorizationCodes
     id_tokens: IdTokens
 
     async def issue(self, client: Client, form: Parameters, *, ip: str | None) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class SiteTokens:
         device = await queries.find(self.database, device_code_hash=hash_of(form.required("device_code")))
         is_clients = device is not None and device.client_id == client.name
         outcome = await self._redeem(client, device if is_clients else None, form)
-        if isinstance(outcome, NotGranted):
+        if isinstance(outcome, NotRedeemed):
             raise OAuthError(*_OF_DEVICE[outcome])
         return outcome
 
@@ -136,25 +136,25 @@ class SiteTokens:
             code_challenge=challenge,
         )
         outcome = await self._redeem(client, found, form)
-        if isinstance(outcome, NotGranted):
-            if outcome is NotGranted.SPENT:
+        if isinstance(outcome, NotRedeemed):
+            if outcome is NotRedeemed.SPENT:
                 log.warning("code_reused", client_id=client.name, consequence="the session has been ended")
             why = "there is no such code of this client, redirect_uri and code_verifier, or it is over"
             raise _refused(client, why, redirect_uri)
         return outcome
 
-    async def _redeem(self, client: Client, found: SiteLogin | None, form: Parameters) -> dict[str, Any] | NotGranted:
+    async def _redeem(self, client: Client, found: SiteLogin | None, form: Parameters) -> dict[str, Any] | NotRedeemed:
         """Return the tokens for the login of a code, or the reason why there are none."""
         now = self.clock()
         await _ensure_keys(self.keys, self.issuer, now)
         if found is None:
-            return NotGranted.UNKNOWN
+            return NotRedeemed.UNKNOWN
         access, session_id = Access.granted(self.settings, client, found.resource, form), new_id(now)
         title = None if access.resource is None else access.resource.title
         lifetimes = session_lifetimes(self.settings, is_of_website=access.resource is None)
         ends_at = now + timedelta(seconds=lifetimes.unrefreshed)
-        async with self.granting.line(found), self.database.begin() as transaction:
-            granted = await redeem(
+        async with self.codes.line(found), self.database.begin() as transaction:
+            redeemed = await redeem(
                 transaction,
                 found,
                 session_id=session_id,
@@ -163,9 +163,9 @@ class SiteTokens:
                 expires_at=ends_at,
                 now=now,
             )
-        if isinstance(granted, NotGranted):
-            return granted
-        login, user = granted
+        if isinstance(redeemed, NotRedeemed):
+            return redeemed
+        login, user = redeemed
         count_redeemed(self.numbers, login.taken_door, now=now)
         fields = {"user_id": user.id, "app_id": user.app_id, "session_id": session_id}
         log.info("logged_in_to_website", client_id=client.name, by=login.authenticated_by, **fields)

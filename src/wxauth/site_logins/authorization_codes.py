@@ -10,13 +10,12 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from wxauth.core.clock import Clock, new_id
+from wxauth.core.clock import new_id
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import UserInSession
-from wxauth.errors import NotFound
 from wxauth.limits.concurrency import Concurrency
 from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import END_OF_BROWSER_LOGIN, EndReason, end_by
@@ -24,25 +23,23 @@ from wxauth.settings.settings import Settings
 from wxauth.site_logins import browser_login_queries, person_queries, queries
 from wxauth.site_logins.asking import new_login
 from wxauth.site_logins.doors import AUTHORIZATION_CODE_LASTS, MAKES_BROWSER_LOGIN, OUTCOME_KEPT, Door
-from wxauth.site_logins.models import RequestFields, SiteLoginFields, Stage
-from wxauth.site_logins.pages import PageState, _state
+from wxauth.site_logins.models import RequestFields, Stage
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.requests import SiteRequest
-from wxauth.site_logins.responses import ANOTHER_PERSON, MAY_NOT_LOG_IN, REFUSED, Browser, Onward, SentBack, sent_back
-from wxauth.site_logins.secrets import NO_SUCH_PAGE, login_of, page_hashes
-from wxauth.texts import hash_of, new_secret
+from wxauth.site_logins.responses import ANOTHER_PERSON, Browser, Onward, SentBack, sent_back
+from wxauth.site_logins.secrets import login_of
+from wxauth.texts import hash_of
 from wxauth.users.user_queries import CURRENT_USER
 
 log = get_logger()
 
 
 @part
-class Granting:
-    """Issues codes to sites, and redirects browsers from the pages that show a login."""
+class AuthorizationCodes:
+    """Gives codes to sites for the logins that a user has approved."""
 
     settings: Settings
     database: Database
-    clock: Clock
     concurrency: Concurrency
 
     def line(self, login: SiteLogin) -> AbstractAsyncContextManager[None]:
@@ -56,50 +53,7 @@ class Granting:
             else self.concurrency.of_session(login.id, login.user_id)
         )
 
-    async def open_page(self, page_id: str, browser: Browser) -> SiteLogin:
-        """Return the login that this browser shows, until it has ended. Raises: NotFound."""
-        page = await queries.find(self.database, **page_hashes(page_id, browser.cookie))
-        if page is None or not page.is_page_open(self.clock()):
-            raise NotFound(NO_SUCH_PAGE)
-        return page
-
-    async def cancel(self, page_id: str, browser: Browser) -> Onward:
-        """Take the browser back to the site from a page on which the user does not log in.
-
-        Raises: NotFound, if this browser has no such page; otherwise SentBack.
-        """
-        raise SentBack(await self.open_page(page_id, browser), "the person has returned to the site")
-
-    async def state(self, page_id: str, browser: Browser) -> PageState:
-        """Return the state of the scan that this browser shows. Raises: NotFound."""
-        return _state(await self._scan(page_id, browser), now=self.clock())
-
-    async def go_on(self, page_id: str, browser: Browser) -> Onward:
-        """Take the browser back to the site with a code, after the user has approved the scan.
-
-        Raises: NotFound, before a decision and after the scan has ended; SentBack, RateLimited.
-        """
-        page, now = await self._scan(page_id, browser), self.clock()
-        match _state(page, now=now):
-            case PageState.DENIED:
-                raise SentBack(page, REFUSED)
-            case PageState.APPROVED:
-                code = new_secret()
-                async with self.line(page), self.database.begin() as transaction:
-                    login, person = await lock_with_person(transaction, page, now=now)
-                    if login is None or person is None or not is_good(login, login.granted_until, now=now):
-                        raise SentBack(page, MAY_NOT_LOG_IN)
-                    await self.give_code(transaction, login, person, code, browser, now=now)
-                return await self.gone_on(login, person, code, browser, now=now)
-        raise NotFound("there is no decision to continue with")
-
-    async def _scan(self, page_id: str, browser: Browser) -> SiteLogin:
-        page = await queries.find(self.database, **page_hashes(page_id, browser.cookie))
-        if page is None or page.scene_hash is None:
-            raise NotFound("this browser shows no such code")
-        return page
-
-    async def give_code(
+    async def give(
         self,
         transaction: Transaction,
         login: LockedLogin,
@@ -135,13 +89,19 @@ class Granting:
         if is_first:
             await record_authorized(transaction, person, login.client_id, login, door=door, ip=browser.ip, now=now)
 
-    async def gone_on(
+    async def redirect(
         self, login: LockedLogin, person: UserInSession, code: str, browser: Browser, *, now: datetime
     ) -> Onward:
-        """Take the browser back to the site with a code that it has received, and end another user's login."""
+        """Take the browser back to the site with the code that it was given, and end another user's login in it."""
+        await self.end_login_of_another(login, person, browser, now=now)
+        return sent_back(self.settings, login, code=code).with_login(browser.cookie, login.proof_id)
+
+    async def end_login_of_another(
+        self, login: SiteLogin, person: UserInSession, browser: Browser, *, now: datetime
+    ) -> None:
+        """End the login of this browser, if it belongs to another user than the one who has just used it."""
         if login.sso:
             await self.end_login(browser, other_than=person.id, now=now)
-        return sent_back(self.settings, login, code=code).with_login(browser.cookie, login.proof_id)
 
     async def end_login(
         self, browser: Browser, *, of: UUID | None = None, other_than: UUID | None = None, now: datetime
@@ -163,16 +123,6 @@ class Granting:
             which, by = {"browser_login_id": person.login_id, "user_id": person.id}, Actor(str(person.id))
             await end_by(transaction, END_OF_BROWSER_LOGIN, which, reason=EndReason.SIGNED_OUT, by=by, now=now)
         log.info("browser_login_ended", user_id=person.id)
-
-
-def approve(
-    login: SiteLoginFields, person: UserInSession, *, authenticated_at: datetime, authenticated_by: str, until: datetime
-) -> None:
-    """Record in a locked login who approved it, and the time until which it can be redeemed."""
-    login.stage = Stage.APPROVED
-    login.app_id, login.openid = person.app_id, person.openid
-    login.authenticated_at, login.authenticated_by = authenticated_at, authenticated_by
-    login.granted_until = until
 
 
 async def lock_with_person(
@@ -231,7 +181,7 @@ async def add_with_code(
         code_hash=hash_of(code),
         code_expires_at=now + lasts,
     )
-    approve(login, person, authenticated_at=authenticated_at, authenticated_by=authenticated_by, until=now + lasts)
+    login.approve(person, authenticated_at=authenticated_at, authenticated_by=authenticated_by, until=now + lasts)
     login.stage = Stage.CODED
     await queries.add(transaction, login)
     await record_authorized(transaction, person, login.client_id, login, door=door, ip=device.ip, now=now)

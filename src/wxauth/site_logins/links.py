@@ -26,7 +26,7 @@ from wxauth.settings.apps import App
 from wxauth.settings.settings import Settings
 from wxauth.site_logins import person_queries, queries
 from wxauth.site_logins.asking import ScanLimits, new_press
-from wxauth.site_logins.authorization_codes import Granting, is_good
+from wxauth.site_logins.authorization_codes import AuthorizationCodes, is_good
 from wxauth.site_logins.doors import (
     DOORS,
     MAX_WRONG_NUMBERS,
@@ -37,7 +37,7 @@ from wxauth.site_logins.doors import (
     DoorOutcome,
 )
 from wxauth.site_logins.models import OPEN, Stage
-from wxauth.site_logins.pages import lock_open_page, next_press
+from wxauth.site_logins.pages import find_open_page, lock_open_page, next_press
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.responses import MAY_NOT_LOG_IN, REFUSED, Browser, Onward, SentBack
 from wxauth.site_logins.scan_pictures import note_not_made
@@ -107,7 +107,7 @@ class Links:
     apps: Apps
     sealer: Sealer
     scan_limits: ScanLimits
-    granting: Granting
+    codes: AuthorizationCodes
     url_links: UrlLinks
 
     async def target(self, app_id: str | None, *, link: bool) -> str | None:
@@ -126,7 +126,7 @@ class Links:
 
         Raises: NotFound, PressesUsedUp, RateLimited.
         """
-        page = await self.granting.open_page(page_id, browser)
+        page = await find_open_page(self.database, page_id, browser, now=self.clock())
         base = await self._base(page.site_app_id) if page.link else None
         if base is None:
             raise NotFound("this site has no such link")
@@ -152,12 +152,13 @@ class Links:
 
         Raises: NotFound, SentBack, RateLimited.
         """
-        seen, now, number = await self.granting.open_page(page_id, browser), self.clock(), "".join(typed.split())
+        now, number = self.clock(), "".join(typed.split())
+        seen = await find_open_page(self.database, page_id, browser, now=now)
         is_number = len(number) == DIGITS and number.isascii() and number.isdigit()
         before = await self.database.row(queries.LINK, page_id=seen.id)
         if before is None:
             return TryAgain(seen, is_wrong=False)
-        async with self.granting.line(before), self.database.begin() as transaction:
+        async with self.codes.line(before), self.database.begin() as transaction:
             person = await person_queries.lock_person(transaction, app_id=before.app_id, openid=before.openid)
             page = await transaction.row(queries.LOCK, id=seen.id, now=now)
             link = await transaction.row(queries.LOCK, id=before.id, now=now)
@@ -179,8 +180,8 @@ class Links:
             if person is None or not is_good(link, link.granted_until, now=now):
                 raise SentBack(page, MAY_NOT_LOG_IN)
             code = new_secret()
-            await self.granting.give_code(transaction, link, person, code, browser, now=now)
-        return await self.granting.gone_on(link, person, code, browser, now=now)
+            await self.codes.give(transaction, link, person, code, browser, now=now)
+        return await self.codes.redirect(link, person, code, browser, now=now)
 
     async def _base(self, app_id: str | None) -> str | None:
         """Return the URL that opens the app, without the scene; None if there is none."""

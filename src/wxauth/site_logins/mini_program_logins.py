@@ -11,11 +11,10 @@ from pydantic_core import from_json, to_json
 from wxauth.clients.models import Client
 from wxauth.clients.oauth_requests import Parameters
 from wxauth.core.clock import Clock
-from wxauth.core.database import Database, Transaction
+from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.sealing import FORM_POST_CONTEXT, CannotOpen, Sealer
 from wxauth.core.services import part
-from wxauth.core.users import UserInSession
 from wxauth.errors import NotFound
 from wxauth.limits.queries import SITES
 from wxauth.login.codes import Proofs
@@ -24,7 +23,7 @@ from wxauth.sessions.queries import OPENED_AT
 from wxauth.settings.settings import Settings
 from wxauth.site_logins.authorization_codes import add_with_code
 from wxauth.site_logins.doors import AMR, AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
-from wxauth.site_logins.person_queries import lock_caller
+from wxauth.site_logins.person_queries import lock_counted_caller
 from wxauth.site_logins.requests import CONSENT_REQUIRED, SiteRequest, SiteRequests, refusal
 from wxauth.site_logins.responses import AUTHORIZE_PATH, Onward, SentBack, sent_back
 from wxauth.texts import new_secret
@@ -47,8 +46,8 @@ def may_answer(client: Client) -> bool:
 
 
 @part
-class Authorizations:
-    """Completes sign-in requests that a user approves in the browser of an app."""
+class MiniProgramLogins:
+    """Answers the sign-in requests of sites in the web-view of a mini-program, whose user is logged in already."""
 
     settings: Settings
     database: Database
@@ -128,7 +127,7 @@ class Authorizations:
         """Return an authorization code for the user who owns the phone's session now."""
         now, code = self.clock(), new_secret()
         async with self.database.begin() as transaction:
-            person = await _locked_and_counted(transaction, caller, now=now)
+            person = await lock_counted_caller(transaction, caller, now=now)
             await add_with_code(
                 transaction,
                 asked,
@@ -143,15 +142,3 @@ class Authorizations:
             )
         log.info("site_authorized", client_id=asked.client.name, user_id=person.id, app_id=person.app_id)
         return code
-
-
-async def _locked_and_counted(transaction: Transaction, caller: Caller, *, now: datetime) -> UserInSession:
-    """Return the user who owns the session now, and count the login to a site.
-
-    Raises: InvalidToken, RateLimited.
-    """
-    person = await lock_caller(transaction, caller, now=now)
-    if person is None:
-        raise InvalidToken("the session has ended")
-    await SITES.count_user(transaction, person, now=now)
-    return person

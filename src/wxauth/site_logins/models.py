@@ -24,15 +24,16 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, INET
 from sqlmodel import Field, SQLModel
 
 from wxauth.core.models import TIME
+from wxauth.core.users import UserInSession
 from wxauth.site_logins.doors import MAX_WRONG_NUMBERS, SCAN_LASTS, Door
 
 
 class Stage(StrEnum):
     """The stage of a login to a site.
 
-    A phone claims and decides in `scans`, `visits` handles the browser's way through WeChat. If a page's button is used
-    again, `links` refuses the previous link. `granting` approves and gives the code, for all doors, and `site_tokens`
-    redeems it.
+    `requests` checks a site's request, and `asking` stores it. The user approves it through a door: on a phone
+    (`scans`, `links`, `mini_program_logins`), by WeChat's page (`visits`), or in a browser with a login
+    (`single_sign_on`). `authorization_codes` gives the browser a code, and `redeeming` opens the site's session.
     """
 
     ASKED = "asked"
@@ -77,14 +78,8 @@ class RequestFields(SQLModel):
         return {name: getattr(self, name) for name in RequestFields.model_fields}
 
 
-class SiteLoginFields(RequestFields):
-    """A login to a site.
-
-    Once it is approved, it belongs to the user of its identity, so that it follows a merge. Whatever ends all sessions
-    of a user also takes the identity away, if no session has been opened, and then the login can no longer be redeemed.
-
-    A claim names a session instead of a user, because after a merge, the session belongs to the remaining user.
-    """
+class LoginFields(SQLModel):
+    """The columns of every login."""
 
     id: UUID = Field(primary_key=True)
     client_id: str = Field(sa_type=Text)
@@ -99,7 +94,10 @@ class SiteLoginFields(RequestFields):
     kept_until: datetime = Field(sa_type=TIME)
     """The time at which it is deleted. A press is not deleted before its page."""
 
-    # These columns are about the page of a browser.
+
+class PageFields(SQLModel):
+    """The columns about the page of a browser."""
+
     page_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     """The hash of the id in the page's URLs, which work only with the cookie of its browser."""
     browser_hash: bytes | None = Field(default=None, sa_type=BYTEA)
@@ -116,14 +114,23 @@ class SiteLoginFields(RequestFields):
     pressed_on: UUID | None = Field(default=None)
     """The row of the page whose button was pressed; null if this is not a press."""
 
-    # These columns are about a device (RFC 8628).
+
+class DeviceFields(SQLModel):
+    """The columns about a device (RFC 8628)."""
+
     device_code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     poll_interval: int = 2
     """The number of seconds between two polls."""
     polled_at: datetime | None = Field(default=None, sa_type=TIME)
     """The time of the last poll; null before the first one."""
 
-    # These columns are about the phone, which scans or types the code, or follows a link.
+
+class PhoneFields(SQLModel):
+    """The columns about the phone, which scans or types the code, or follows a link.
+
+    A claim names a session instead of a user, because after a merge, the session belongs to the remaining user.
+    """
+
     scene_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     """The hash of the scene, which the picture or the link contains."""
     user_code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
@@ -138,7 +145,10 @@ class SiteLoginFields(RequestFields):
     number: bytes | None = Field(default=None, sa_type=BYTEA)
     """The number that the phone then shows and the user types in the browser, sealed."""
 
-    # These columns are about a visit to WeChat's own page.
+
+class VisitFields(SQLModel):
+    """The columns about a visit to WeChat's own page."""
+
     state_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     """The hash of the `state` with which WeChat's page redirects the browser back."""
     wechat_code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
@@ -146,7 +156,14 @@ class SiteLoginFields(RequestFields):
     outcome: str | None = Field(default=None, sa_type=Text)
     """The `VisitOutcome`; null until WeChat has responded."""
 
-    # These columns are about the user who has logged in.
+
+class PersonFields(SQLModel):
+    """The columns about the user who has logged in.
+
+    An approved login belongs to the user of its identity, so that it follows a merge. Whatever ends all sessions of a
+    user also takes the identity away, if no session has been opened, and then the login can no longer be redeemed.
+    """
+
     app_id: str | None = Field(default=None, sa_type=Text)
     """The app of the identity or, for a visit, the app whose page is visited."""
     openid: str | None = Field(default=None, sa_type=Text)
@@ -162,10 +179,29 @@ class SiteLoginFields(RequestFields):
     For a page with a `query`, it is the login whose user the page shows.
     """
 
-    # These columns are about what the site has received.
+
+class CodeFields(SQLModel):
+    """The columns about what the site has received."""
+
     code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     code_expires_at: datetime | None = Field(default=None, sa_type=TIME)
     session_id: UUID | None = Field(default=None)
+
+
+# Python takes the columns of the last class first.
+class SiteLoginFields(
+    CodeFields, PersonFields, VisitFields, PhoneFields, DeviceFields, PageFields, LoginFields, RequestFields
+):
+    """A login to a site, with all its columns."""
+
+    def approve(
+        self, person: UserInSession, *, authenticated_at: datetime, authenticated_by: str, until: datetime
+    ) -> None:
+        """Record who has approved it, and the time until which it can be redeemed. Its row is locked."""
+        self.stage = Stage.APPROVED
+        self.app_id, self.openid = person.app_id, person.openid
+        self.authenticated_at, self.authenticated_by = authenticated_at, authenticated_by
+        self.granted_until = until
 
     @property
     def scan_ends_at(self) -> datetime:

@@ -3,14 +3,19 @@
 from datetime import datetime
 from enum import StrEnum
 
-from wxauth.core.database import Transaction
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database, Transaction
+from wxauth.core.services import part
 from wxauth.errors import NotFound
 from wxauth.site_logins import queries
 from wxauth.site_logins.asking import PressesUsedUp
+from wxauth.site_logins.authorization_codes import AuthorizationCodes, is_good, lock_with_person
 from wxauth.site_logins.doors import MAX_PRESSES
 from wxauth.site_logins.models import Stage
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
-from wxauth.site_logins.secrets import NO_SUCH_PAGE
+from wxauth.site_logins.responses import MAY_NOT_LOG_IN, REFUSED, Browser, Onward, SentBack
+from wxauth.site_logins.secrets import NO_SUCH_PAGE, page_hashes
+from wxauth.texts import new_secret
 
 
 class PageState(StrEnum):
@@ -21,6 +26,14 @@ class PageState(StrEnum):
     APPROVED = "approved"
     DENIED = "denied"
     OVER = "over"
+
+
+async def find_open_page(database: Database, page_id: str, browser: Browser, *, now: datetime) -> SiteLogin:
+    """Return the login that this browser shows, until it has ended. Raises: NotFound."""
+    page = await queries.find(database, **page_hashes(page_id, browser.cookie))
+    if page is None or not page.is_page_open(now):
+        raise NotFound(NO_SUCH_PAGE)
+    return page
 
 
 async def lock_open_page(transaction: Transaction, page: SiteLogin, *, now: datetime) -> LockedLogin:
@@ -36,6 +49,55 @@ def next_press(presses: int) -> int:
     if presses >= MAX_PRESSES:
         raise PressesUsedUp("the button of one page was pressed too often")
     return presses + 1
+
+
+@part
+class ScanPages:
+    """Responds to the page that shows a code to scan."""
+
+    database: Database
+    clock: Clock
+    codes: AuthorizationCodes
+
+    async def state(self, page_id: str, browser: Browser) -> PageState:
+        """Return the state of the scan that this browser shows. Raises: NotFound."""
+        return _state(await self._scan(page_id, browser), now=self.clock())
+
+    async def go_on(self, page_id: str, browser: Browser) -> Onward:
+        """Take the browser back to the site with a code, after the user has approved the scan.
+
+        Raises: NotFound, before a decision and after the scan has ended; SentBack, RateLimited.
+        """
+        page, now = await self._scan(page_id, browser), self.clock()
+        match _state(page, now=now):
+            case PageState.DENIED:
+                raise SentBack(page, REFUSED)
+            case PageState.APPROVED:
+                return await self._redirect_with_code(page, browser, now=now)
+        raise NotFound("there is no decision to continue with")
+
+    async def cancel(self, page_id: str, browser: Browser) -> Onward:
+        """Take the browser back to the site from a page on which the user does not log in.
+
+        Raises: NotFound, if this browser has no such page; otherwise SentBack.
+        """
+        page = await find_open_page(self.database, page_id, browser, now=self.clock())
+        raise SentBack(page, "the person has returned to the site")
+
+    async def _scan(self, page_id: str, browser: Browser) -> SiteLogin:
+        page = await queries.find(self.database, **page_hashes(page_id, browser.cookie))
+        if page is None or page.scene_hash is None:
+            raise NotFound("this browser shows no such code")
+        return page
+
+    async def _redirect_with_code(self, page: SiteLogin, browser: Browser, *, now: datetime) -> Onward:
+        code = new_secret()
+        async with self.codes.line(page), self.database.begin() as transaction:
+            login, person = await lock_with_person(transaction, page, now=now)
+            if login is None or person is None or not is_good(login, login.granted_until, now=now):
+                raise SentBack(page, MAY_NOT_LOG_IN)
+            await self.codes.give(transaction, login, person, code, browser, now=now)
+        return await self.codes.redirect(login, person, code, browser, now=now)
 
 
 def _state(page: SiteLogin, *, now: datetime) -> PageState:

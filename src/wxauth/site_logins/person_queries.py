@@ -8,6 +8,8 @@ from uuid import UUID
 from wxauth.core.database import Transaction
 from wxauth.core.statements import Statement
 from wxauth.core.users import MAY_LOG_IN, USER, UserInSession
+from wxauth.limits.queries import SITES
+from wxauth_guard.errors import InvalidToken
 
 if TYPE_CHECKING:  # imports FastAPI, which commands do not need
     from wxauth.users.callers import Caller
@@ -55,6 +57,18 @@ async def lock_caller(transaction: Transaction, caller: "Caller", *, now: dateti
     identity = {"app_id": caller.user.app_id, "openid": caller.user.openid}
     session = {"session_id": caller.session_id, "now": now}
     return await lock_with_user(transaction, _LOCK_USER, identity, _PERSON_IN_SESSION, session)
+
+
+async def lock_counted_caller(transaction: Transaction, caller: "Caller", *, now: datetime) -> UserInSession:
+    """Return the user who owns the phone's session now, locked, and count the login to a site.
+
+    Raises: InvalidToken, RateLimited.
+    """
+    person = await lock_caller(transaction, caller, now=now)
+    if person is None:
+        raise InvalidToken("the session has ended")
+    await SITES.count_user(transaction, person, now=now)
+    return person
 
 
 async def lock_with_user(

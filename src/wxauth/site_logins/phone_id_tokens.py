@@ -18,7 +18,7 @@ from wxauth.login.records import Numbers
 from wxauth.settings.apps import AppKind
 from wxauth.site_logins.authorization_codes import record_authorized
 from wxauth.site_logins.doors import AMR, DOORS, Door, DoorOutcome, count_redeemed
-from wxauth.site_logins.mini_program_logins import _locked_and_counted
+from wxauth.site_logins.person_queries import lock_counted_caller
 from wxauth.users.callers import Caller
 from wxauth_guard.errors import InvalidRequest, WxAuthError
 
@@ -58,7 +58,7 @@ class PhoneIdTokens:
             await self.proofs.prove(caller, login_code, ip=ip)
             now = self.clock()
             async with self.database.begin() as transaction:
-                person = await _locked_and_counted(transaction, caller, now=now)
+                person = await lock_counted_caller(transaction, caller, now=now)
                 client = await _client(transaction, client_id)  # read again, because the client might have changed
                 await record_authorized(transaction, person, client.name, door=Door.PHONE, ip=ip, now=now)
             id_token = await self.id_tokens.issue(

@@ -17,6 +17,8 @@ from datetime import datetime
 from typing import Final, LiteralString
 from uuid import UUID
 
+from sqlmodel import SQLModel
+
 from wxauth.core.database import Database, Transaction
 from wxauth.core.statements import Nothing, Statement, columns_of, fragment
 from wxauth.site_logins.doors import Door
@@ -24,8 +26,8 @@ from wxauth.site_logins.models import OPEN, RequestFields, SiteLoginFields
 from wxauth.site_logins.responses import Mistake, Unanswerable
 
 
-class SiteLogin(SiteLoginFields):
-    """A stored login, with the options and the apps of its site."""
+class SiteOptions(SQLModel):
+    """The options and the apps of a login's site. A client that is described by a document has only a few."""
 
     title: str
     redirect_uris: list[str]
@@ -37,6 +39,11 @@ class SiteLogin(SiteLoginFields):
     site_app_id: str | None
     account_app_id: str | None
     website_app_id: str | None
+
+
+class SiteLogin(SiteLoginFields, SiteOptions):
+    """A stored login, with what belongs to its site, its browser and its user."""
+
     proof_id: UUID | None
     """The proof of its browser's login; None without such a login, or if it has ended."""
     user_id: UUID | None

@@ -38,14 +38,14 @@ def challenge_of(verifier: str) -> str | None:
     return base64url(sha256(verifier.encode()).digest()).decode()
 
 
-class Granted(NamedTuple):
+class Redeemed(NamedTuple):
     """The login for which a site gets a session, and its user."""
 
     login: LockedLogin
     user: UserInSession
 
 
-class NotGranted(StrEnum):
+class NotRedeemed(StrEnum):
     """The reason why a site gets no session."""
 
     UNKNOWN = "unknown"
@@ -74,7 +74,7 @@ async def redeem(
     is_public: bool = False,
     expires_at: datetime,
     now: datetime,
-) -> Granted | NotGranted:
+) -> Redeemed | NotRedeemed:
     """Open the session of a login that was found by its authorization code, or by the device code that polls.
 
     If an authorization code has been used before, its session ends, because somebody else has the code and the
@@ -85,12 +85,12 @@ async def redeem(
     login, person = await lock_with_person(transaction, found, now=now)
     # A newer authorization code has just replaced this one.
     if login is None or login.code_hash != found.code_hash:
-        return NotGranted.UNKNOWN
+        return NotRedeemed.UNKNOWN
     if login.stage == Stage.REDEEMED:
         return await _spent(transaction, login, is_public=is_public, now=now)
     until = login.granted_until if login.code_hash is None else login.code_expires_at
     if person is None or not is_good(login, until, now=now):
-        return NotGranted.DENIED
+        return NotRedeemed.DENIED
     login.stage, login.session_id = Stage.REDEEMED, session_id
     await queries.save(transaction, login)
     await transaction.run(
@@ -107,25 +107,25 @@ async def redeem(
         of_browser = {"browser_login_id": login.browser_login_id, "at_most": SESSIONS_OF_BROWSER_LOGIN}
         which = {"session_id": session_id, **of_browser}
         await end_by(transaction, END_BEYOND, which, reason=EndReason.REPLACED, by=SYSTEM, now=now)
-    return Granted(login, person)
+    return Redeemed(login, person)
 
 
-async def _not_approved(transaction: Transaction, device: SiteLogin, *, now: datetime) -> NotGranted:
+async def _not_approved(transaction: Transaction, device: SiteLogin, *, now: datetime) -> NotRedeemed:
     """Return why a device that polls gets no session, and store the time of its poll."""
     if device.stage == Stage.REDEEMED:
-        return NotGranted.SPENT
+        return NotRedeemed.SPENT
     if device.stage == Stage.REFUSED:
-        return NotGranted.DENIED
+        return NotRedeemed.DENIED
     if device.scan_ends_at <= now:
-        return NotGranted.OVER
+        return NotRedeemed.OVER
     is_too_early = await transaction.value(queries.POLL, id=device.id, more=TOO_FAST, now=now)
-    return NotGranted.TOO_FAST if is_too_early else NotGranted.PENDING
+    return NotRedeemed.TOO_FAST if is_too_early else NotRedeemed.PENDING
 
 
-async def _spent(transaction: Transaction, login: LockedLogin, *, is_public: bool, now: datetime) -> NotGranted:
+async def _spent(transaction: Transaction, login: LockedLogin, *, is_public: bool, now: datetime) -> NotRedeemed:
     """End the session of a reused authorization code, unless WeChat or a public client has sent it twice."""
     if login.code_hash is None or login.user_id is None or login.session_id is None:
-        return NotGranted.SPENT
+        return NotRedeemed.SPENT
     # WeChat's browsers repeat some callbacks.
     repeated = REPEATED_WITHIN if login.door in BY_WECHATS_PAGE else timedelta(0)
     if is_public and login.code_challenge is not None:
@@ -133,7 +133,7 @@ async def _spent(transaction: Transaction, login: LockedLogin, *, is_public: boo
     if repeated:
         opened_at = await transaction.value(OPENED_AT, session_id=login.session_id)
         if opened_at is not None and now < opened_at + repeated:
-            return NotGranted.UNKNOWN
+            return NotRedeemed.UNKNOWN
     # The session belongs to the login's identity, so its user is locked.
     await end_session_of(transaction, login.user_id, login.session_id, reason=EndReason.REUSED, by=SYSTEM, now=now)
-    return NotGranted.SPENT
+    return NotRedeemed.SPENT

@@ -16,7 +16,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.login.codes import PROOF_FAILURES
 from wxauth.login.login import EXAMPLE_JWT, LoginCode
 from wxauth.login.routes import ProofRequest
-from wxauth.site_logins.mini_program_logins import Authorizations
+from wxauth.site_logins.mini_program_logins import MiniProgramLogins
 from wxauth.site_logins.phone_id_tokens import LASTS_SECONDS, PhoneIdTokens
 from wxauth.site_logins.responses import Unanswerable
 from wxauth.site_logins.scan_schemas import ClaimedAnswer, ClaimRequest, NumberAnswer
@@ -28,7 +28,7 @@ from wxauth.web.schemas import body_like
 from wxauth_guard.errors import InsufficientScope, InvalidRequest
 from wxauth_guard.problems import preferred_language
 
-AuthorizationsDep = Annotated[Authorizations, Depends(provide(Authorizations))]
+MiniProgramLoginsDep = Annotated[MiniProgramLogins, Depends(provide(MiniProgramLogins))]
 PhoneIdTokensDep = Annotated[PhoneIdTokens, Depends(provide(PhoneIdTokens))]
 ScansDep = Annotated[Scans, Depends(provide(Scans))]
 router = Router("scans")
@@ -156,7 +156,7 @@ async def deny_scan(caller: PhoneDep, scan_id: UUID, scans: ScansDep, device: De
     failures=PROOF_FAILURES,
 )
 async def authorize_site(
-    caller: PhoneDep, body: AuthorizationRequest, authorizations: AuthorizationsDep, device: DeviceDep
+    caller: PhoneDep, body: AuthorizationRequest, mini_program_logins: MiniProgramLoginsDep, device: DeviceDep
 ) -> AuthorizationAnswer:
     """Complete the sign-in request that a site in a web-view has sent to `/v1/authorize`.
 
@@ -168,7 +168,7 @@ async def authorize_site(
     """
     try:
         parameters = check_parameters(list(body.parameters.items()))
-        url = await authorizations.answer(caller, body.login_code, parameters, device=device)
+        url = await mini_program_logins.answer(caller, body.login_code, parameters, device=device)
     except OAuthError as exc:
         raise InvalidRequest.of("body", exc.description) from None
     except Unanswerable as exc:

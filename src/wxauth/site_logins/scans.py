@@ -27,7 +27,6 @@ from wxauth.settings.resources import Resource
 from wxauth.settings.roles import STAFF_ROLES
 from wxauth.settings.settings import Settings
 from wxauth.site_logins import doors, person_queries, queries
-from wxauth.site_logins.authorization_codes import approve
 from wxauth.site_logins.doors import Door, DoorOutcome
 from wxauth.site_logins.models import OPEN, Stage
 from wxauth.site_logins.queries import SiteLogin
@@ -232,7 +231,7 @@ class Scans:
                     until, number = now + doors.NUMBER_LASTS, f"{secrets.randbelow(10**DIGITS):0{DIGITS}}"
                     login.number = self.sealer.seal(number.encode(), context=link_number_context(login_id))
                     login.login_code_hash = hash_of(login_code)
-                approve(login, person, authenticated_at=now, authenticated_by=doors.AMR[door], until=until)
+                login.approve(person, authenticated_at=now, authenticated_by=doors.AMR[door], until=until)
                 await record_event(
                     transaction,
                     EventType.SCAN_APPROVED,

@@ -17,9 +17,10 @@ from wxauth.errors import NotFound, RateLimited
 from wxauth.limits.concurrency import Concurrency
 from wxauth.settings.settings import Settings
 from wxauth.site_logins import browser_login_queries
-from wxauth.site_logins.authorization_codes import Granting, add_with_code, proved_after
+from wxauth.site_logins.authorization_codes import add_with_code, proved_after
 from wxauth.site_logins.browser_login_queries import BrowserPerson, lock_browser_person
 from wxauth.site_logins.doors import AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
+from wxauth.site_logins.pages import find_open_page
 from wxauth.site_logins.queries import SiteLogin
 from wxauth.site_logins.requests import SiteRequest, SiteRequests, refusal
 from wxauth.site_logins.responses import AUTHORIZE_PATH, Browser, Onward, SentBack, sent_back
@@ -33,7 +34,7 @@ _MINUTE: Final = timedelta(minutes=1)
 
 
 @part
-class Continuing:
+class SingleSignOn:
     """Completes the sign-in requests of sites from browsers that have a login."""
 
     settings: Settings
@@ -41,7 +42,6 @@ class Continuing:
     clock: Clock
     concurrency: Concurrency
     site_requests: SiteRequests
-    granting: Granting
 
     async def person_in(self, browser: Browser, *, client_id: str = "") -> BrowserPerson | None:
         """Return the user whose login this browser has; None without one."""
@@ -101,7 +101,7 @@ class Continuing:
         Raises: NotFound, OAuthError.
         """
         sent = parse_parameters(form)
-        page = await self.granting.open_page(page_id, browser)
+        page = await find_open_page(self.database, page_id, browser, now=self.clock())
         if page.query is None:
             raise NotFound(NO_SUCH_PAGE)
         parameters = parse_parameters(page.query)

@@ -29,10 +29,10 @@ from wxauth.settings.roles import STAFF_ROLES
 from wxauth.settings.settings import Settings
 from wxauth.site_logins import person_queries, queries
 from wxauth.site_logins.asking import ScanLimits, new_press
-from wxauth.site_logins.authorization_codes import Granting, approve
+from wxauth.site_logins.authorization_codes import AuthorizationCodes
 from wxauth.site_logins.doors import AMR, DOORS, OUTCOME_KEPT, VISIT_LASTS, Door, DoorOutcome
 from wxauth.site_logins.models import Stage
-from wxauth.site_logins.pages import lock_open_page, next_press
+from wxauth.site_logins.pages import find_open_page, lock_open_page, next_press
 from wxauth.site_logins.queries import SiteLogin
 from wxauth.site_logins.responses import ANOTHER_PERSON, AUTHORIZE_PATH, Browser, Onward, SentBack, sent_back
 from wxauth.site_logins.secrets import code_of, page_id_of
@@ -125,14 +125,14 @@ class Visits:
     background: Background
     numbers: Numbers
     code_logins: CodeLogins
-    granting: Granting
+    codes: AuthorizationCodes
 
     async def after_press(self, page_id: str, browser: Browser) -> Onward:
         """Return the redirect after a press of the button, to WeChat's page, or to the site with an error.
 
         Raises: NotFound, PressesUsedUp, RateLimited.
         """
-        page = await self.granting.open_page(page_id, browser)
+        page = await find_open_page(self.database, page_id, browser, now=self.clock())
         door, app_id = (Door.WEBSITE, page.website_app_id) if page.scene_hash else (Door.ACCOUNT, page.account_app_id)
         if app_id is None:
             raise NotFound("this site has no such app")
@@ -246,12 +246,12 @@ class Visits:
                 raise VisitRefused(_CLOSED_TO_STAFF)
             # The time of the press counts as the time of the login.
             pressed_at, until = pending.created_at, pending.expires_at
-            approve(pending, person, authenticated_at=pressed_at, authenticated_by=AMR[door], until=until)
+            pending.approve(person, authenticated_at=pressed_at, authenticated_by=AMR[door], until=until)
             pending.outcome = VisitOutcome.LOGGED_IN
             pending.browser_ip, pending.browser_user_agent = browser.ip, browser.user_agent
             pending.kept_until = max(pending.kept_until, until + OUTCOME_KEPT)
-            await self.granting.give_code(transaction, pending, person, callback.sites_code, browser, now=now)
-        await self.granting.gone_on(pending, person, callback.sites_code, browser, now=now)
+            await self.codes.give(transaction, pending, person, callback.sites_code, browser, now=now)
+        await self.codes.end_login_of_another(pending, person, browser, now=now)
         fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": login.milliseconds}
         log.info("site_authorized", client_id=visit.client_id, user_id=login.user.id, app_id=app.app_id, **fields)
 
