@@ -145,9 +145,9 @@ async def approve_scan(
 
 
 @router.post("/v1/me/scans/{scan_id}/deny", summary=_("Deny a sign-in request"), failures=[ScanOver])
-async def deny_scan(caller: PhoneDep, scan_id: UUID, scans: ScansDep, device: DeviceDep) -> None:
+async def deny_scan(caller: PhoneDep, scan_id: UUID, scans: ScansDep) -> None:
     """Deny a scan, so that the site gets nothing."""
-    await scans.deny(caller, scan_id, ip=device.ip)
+    await scans.deny(caller, scan_id)
 
 
 @router.post(

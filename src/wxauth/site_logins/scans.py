@@ -4,7 +4,7 @@ import re
 import secrets
 from datetime import datetime
 from math import ceil
-from typing import Final
+from typing import Final, Literal
 from uuid import UUID
 
 from wxauth import errors
@@ -29,7 +29,7 @@ from wxauth.settings.settings import Settings
 from wxauth.site_logins import doors, person_queries, queries
 from wxauth.site_logins.doors import Door, DoorOutcome
 from wxauth.site_logins.models import OPEN, Stage
-from wxauth.site_logins.queries import SiteLogin
+from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.responses import is_web_view
 from wxauth.site_logins.scan_schemas import BrowserAnswer, ClaimedAnswer, ClaimRequest, NumberAnswer, SiteAnswer
 from wxauth.site_logins.secrets import SCENE, UserCodes
@@ -184,7 +184,7 @@ class Scans:
                 if login.stage == Stage.CLAIMED:
                     raise
             else:
-                login = await self._decide(caller, login_id, Stage.APPROVED, login_code, ip=ip)
+                login = await self._store_approval(caller, login_id, login_code, ip=ip)
         if login.door != Door.LINK:
             return None
         left = 0.0 if login.granted_until is None else (login.granted_until - self.clock()).total_seconds()
@@ -193,9 +193,19 @@ class Scans:
         number = self.sealer.open(login.number, context=link_number_context(login.id)).decode()
         return NumberAnswer(number=number, expires_in=ceil(left))
 
-    async def deny(self, caller: Caller, login_id: UUID, *, ip: str | None) -> None:
+    async def deny(self, caller: Caller, login_id: UUID) -> None:
         """Deny a scan that this session has claimed. The call is idempotent. Raises: ScanOver."""
-        await self._decide(caller, login_id, Stage.REFUSED, ip=ip)
+        now = self.clock()
+        async with self.database.begin() as transaction:
+            login, person = await _lock_held(transaction, caller, login_id, now=now)
+            if login.stage == Stage.REFUSED:
+                return
+            if login.stage != Stage.CLAIMED:
+                raise errors.ScanOver(_NOT_HELD)
+            login.stage = Stage.REFUSED
+            await queries.save(transaction, login)
+        doors.DOORS.count(login.taken_door, DoorOutcome.REFUSED)
+        _log_decision(login, person, "denied")
 
     async def _held(self, caller: Caller, login_id: UUID) -> SiteLogin:
         """Return the login, if this session has claimed it and has not denied it. Raises: ScanOver."""
@@ -204,50 +214,59 @@ class Scans:
             raise errors.ScanOver(_NOT_HELD)
         return login
 
-    async def _decide(
-        self, caller: Caller, login_id: UUID, verdict: Stage, login_code: str = "", *, ip: str | None
-    ) -> SiteLogin:
-        """Store the decision about a login that this session has claimed. The call is idempotent.
+    async def _store_approval(self, caller: Caller, login_id: UUID, login_code: str, *, ip: str | None) -> SiteLogin:
+        """Store the approval of a login that this session has claimed. The call is idempotent.
 
-        Raises: ScanOver; for an approval, also ScanTooFar, LoginTooOld.
+        Raises: ScanOver, ScanTooFar, LoginTooOld.
         """
         now = self.clock()
         async with self.database.begin() as transaction:
-            person = await person_queries.lock_caller(transaction, caller, now=now)
-            login = await transaction.row(queries.LOCK, id=login_id, now=now)
-            if person is None or login is None or not _is_held(login, caller, now=now):
+            login, person = await _lock_held(transaction, caller, login_id, now=now)
+            if login.stage == Stage.REFUSED:
                 raise errors.ScanOver(_NOT_HELD)
-            if login.stage != Stage.CLAIMED:  # the same decision was stored before
-                if (login.stage == Stage.REFUSED) != (verdict is Stage.REFUSED):
-                    raise errors.ScanOver(_NOT_HELD)
+            if login.stage != Stage.CLAIMED:  # approved before
                 return login
-            door = login.taken_door
-            login.stage = verdict
-            if verdict is Stage.APPROVED:
-                if refusal := await self._unfit(transaction, login, caller.session_id, person, ip=ip, now=now):
-                    raise refusal
-                until = login.scan_ends_at
-                if door is Door.LINK:
-                    until, number = now + doors.NUMBER_LASTS, f"{secrets.randbelow(10**DIGITS):0{DIGITS}}"
-                    login.number = self.sealer.seal(number.encode(), context=link_number_context(login_id))
-                    login.login_code_hash = hash_of(login_code)
-                login.approve(person, authenticated_at=now, authenticated_by=doors.AMR[door], until=until)
-                await record_event(
-                    transaction,
-                    EventType.SCAN_APPROVED,
-                    by=Actor(str(person.id), ip),
-                    at=now,
-                    user_id=person.id,
-                    app_id=person.app_id,
-                    data={"scan_id": login.id, "client_id": login.client_id, "browser_ip": login.browser_ip},
-                )
+            if refusal := await self._unfit(transaction, login, caller.session_id, person, ip=ip, now=now):
+                raise refusal
+            door, until = login.taken_door, login.scan_ends_at
+            if door is Door.LINK:
+                until = now + doors.NUMBER_LASTS
+                self._make_number(login, login_code)
+            login.approve(person, authenticated_at=now, authenticated_by=doors.AMR[door], until=until)
+            await record_event(
+                transaction,
+                EventType.SCAN_APPROVED,
+                by=Actor(str(person.id), ip),
+                at=now,
+                user_id=person.id,
+                app_id=person.app_id,
+                data={"scan_id": login.id, "client_id": login.client_id, "browser_ip": login.browser_ip},
+            )
             await queries.save(transaction, login)
-        is_approved = verdict is Stage.APPROVED
-        if not is_approved:
-            doors.DOORS.count(door, DoorOutcome.REFUSED)
-        what = f"{'link' if door is Door.LINK else 'scan'}_{'approved' if is_approved else 'denied'}"
-        log.info(what, scan_id=login_id, client_id=login.client_id, user_id=person.id)
+        _log_decision(login, person, "approved")
         return login
+
+    def _make_number(self, login: SiteLogin, login_code: str) -> None:
+        """Make the number that the user types in the browser, and that only this `wx.login` code may read."""
+        number = f"{secrets.randbelow(10**DIGITS):0{DIGITS}}"
+        login.number = self.sealer.seal(number.encode(), context=link_number_context(login.id))
+        login.login_code_hash = hash_of(login_code)
+
+
+async def _lock_held(
+    transaction: Transaction, caller: Caller, login_id: UUID, *, now: datetime
+) -> tuple[LockedLogin, UserInSession]:
+    """Lock the user of this session and the login that it has claimed. Raises: ScanOver."""
+    person = await person_queries.lock_caller(transaction, caller, now=now)
+    login = await transaction.row(queries.LOCK, id=login_id, now=now)
+    if person is None or login is None or not _is_held(login, caller, now=now):
+        raise errors.ScanOver(_NOT_HELD)
+    return login, person
+
+
+def _log_decision(login: SiteLogin, person: UserInSession, decision: Literal["approved", "denied"]) -> None:
+    what = "link" if login.door == Door.LINK else "scan"
+    log.info(f"{what}_{decision}", scan_id=login.id, client_id=login.client_id, user_id=person.id)
 
 
 def _is_held(login: SiteLogin, caller: Caller, *, now: datetime) -> bool:
