@@ -56,11 +56,11 @@ from wxauth.core.database import DEADLINES
 from wxauth.core.users import PROFILE_FIELDS
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text
-from wxauth.import_export.batch import GIVEN_BEFORE
 from wxauth.import_export.files import MAX_LINE, NO_HEADER, WRONG_ATTRIBUTE, CsvLines, Form, JsonLines, WrongFile
 from wxauth.import_export.importing import Counts
 from wxauth.import_export.lines import EXPECTED, Line
 from wxauth.import_export.queries import all_identities
+from wxauth.import_export.rules import GIVEN_BEFORE
 from wxauth.service.build import Timeouts
 from wxauth.users.schemas import UserAnswer
 from wxauth.web.answers import example_of

@@ -16,7 +16,7 @@ from tests.problems import problem_of
 from tests.processes import run
 from tests.world import Admin, Body, LogIn, Stage, add_client, body_of, recorded
 from wxauth.clients.models import Scope
-from wxauth.import_export.batch import GIVEN_BEFORE, UNIONID_AS_OPENID
+from wxauth.import_export.rules import GIVEN_BEFORE, UNIONID_AS_OPENID
 from wxauth_desk.wechat.controls import unionid_of
 
 APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]

@@ -25,9 +25,10 @@ from wxauth.core.outages import CONFLICTS, is_refusal
 from wxauth.core.retrying import ChangedMeanwhile, TooManyChanges, retrying
 from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
-from wxauth.import_export.batch import AdministratorEnds, Batch, LineOutcome, LineRefused, Options
+from wxauth.import_export.batch import AdministratorEnds, Batch, LineOutcome, LineRefused
 from wxauth.import_export.files import NumberedLine
 from wxauth.import_export.lines import SKIPPABLE, Fault, Line, unwrapped, without
+from wxauth.import_export.options import Options
 from wxauth.import_export.queries import LOCK, LOCK_WITH_ADMINISTRATORS, Made, UserToImport, Wanted, find
 from wxauth.users.erasure_queries import ARE_WAITING, erase_rest
 

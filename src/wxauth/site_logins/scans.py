@@ -265,8 +265,8 @@ async def _lock_held(
 
 
 def _log_decision(login: SiteLogin, person: UserInSession, decision: Literal["approved", "denied"]) -> None:
-    what = "link" if login.door == Door.LINK else "scan"
-    log.info(f"{what}_{decision}", scan_id=login.id, client_id=login.client_id, user_id=person.id)
+    event = f"{'link' if login.door == Door.LINK else 'scan'}_{decision}"
+    log.info(event, scan_id=login.id, client_id=login.client_id, user_id=person.id)
 
 
 def _is_held(login: SiteLogin, caller: Caller, *, now: datetime) -> bool:

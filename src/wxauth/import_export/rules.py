@@ -1,0 +1,313 @@
+"""The rules that each line of an import must keep, in three tables. Broken rules are reported in this order."""
+
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Generic, NamedTuple, TypeVar
+from uuid import UUID
+
+from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.import_export.lines import Fault, Line
+from wxauth.import_export.options import Options
+from wxauth.import_export.queries import Found, Made, UserToImport
+from wxauth.settings.roles import STAFF_ROLES
+from wxauth.users.status_queries import StatusAndRoles
+
+Name = TypeVar("Name")
+Checked = TypeVar("Checked")
+
+
+class Owners(NamedTuple):
+    """The users that are found by the ids in a line."""
+
+    by_identity: UUID | None
+    by_unionid: UUID | None
+    by_external_id: UUID | None
+    by_user_id: UUID | None
+
+    @property
+    def owner_id(self) -> UUID | None:
+        """The user that the line belongs to; None if the line creates one."""
+        return next(filter(None, self), None)
+
+
+class Known:
+    """What is stored under the ids of a batch, together with what earlier lines have made.
+
+    Lookups see both, and writes change only what the lines have made.
+    """
+
+    def __init__(self, found: Found, made: Made) -> None:
+        self.found, self.made = found, made
+        self.users = ChainMap(made.users, {user.id: user for user in found.users})
+        self.identities = ChainMap(made.identities, found.identities)
+        self.unionids = ChainMap(made.unionids, found.unionids)
+        self.openids = ChainMap(made.openids, found.openids)
+        self.external_ids = ChainMap(made.external_ids, found.external_ids)
+        self.former_ids = ChainMap(made.former_ids, found.former_ids)
+
+    def owners_of(self, line: Line) -> Owners:
+        """Return the users that are found by the ids in a line."""
+        identity = self.identities.get(line.key)
+        return Owners(
+            by_identity=None if identity is None else identity.user_id,
+            by_unionid=self.unionids.get(line.unionid) if line.unionid else None,
+            by_external_id=self.external_ids.get(line.external_id) if line.external_id else None,
+            by_user_id=line.user_id if line.user_id in self.users else None,
+        )
+
+    def is_in_app(self, user_id: UUID, app_id: str) -> bool:
+        """Return whether a user has an openid in an app."""
+        return (user_id, app_id) in self.found.apps_of_users or app_id in self.made.apps_of_users.get(user_id, ())
+
+    def is_verified_by_another(self, phone: str, user_id: UUID) -> bool:
+        """Return whether another user has verified a phone number."""
+        return any(holder_id != user_id for holder_id in self.found.verified.get(phone, ()))
+
+
+@dataclass(slots=True)
+class Case:
+    """A line, and the users that are found by its ids."""
+
+    line: Line
+    known: Known
+    options: Options
+    owners: Owners = field(init=False)
+    owner: UserToImport | None = field(init=False)
+    """The user that the line belongs to; None if the line creates one."""
+
+    def __post_init__(self) -> None:
+        self.owners = self.known.owners_of(self.line)
+        owner_id = self.owners.owner_id
+        self.owner = None if owner_id is None else self.known.users[owner_id]
+
+    @property
+    def is_joined_by_external_id(self) -> bool:
+        """Whether the line finds its owner by external_id alone, and not by openid, unionid or user id."""
+        owners = self.owners
+        return owners.by_external_id is not None and {owners.by_identity, owners.by_unionid, self.line.user_id} == {
+            None
+        }
+
+    @property
+    def relies_on_external_id(self) -> bool:
+        """Whether the line finds its owner by external_id, without the operator's word that they are one person.
+
+        They might be two people, for example because two tables both count their rows from 1.
+        """
+        return self.owners.by_external_id == self.owners.owner_id and not self.options.joins
+
+    @property
+    def adds_second_openid(self) -> bool:
+        """Whether the line adds an openid to a user who has another one in its app.
+
+        WeChat gives each person one openid in each app. Only an export, which contains the user's id, or the operator
+        can know that two accounts belong to one person.
+        """
+        is_new = self.owners.by_identity is None and self.line.user_id is None
+        return self.owner is not None and is_new and self.known.is_in_app(self.owner.id, self.line.key[0])
+
+    @property
+    def unionid_has_another_openid(self) -> bool:
+        """Whether the unionid of the line has a different openid in its app."""
+        line = self.line
+        return bool(line.unionid and self.known.openids.get((line.key[0], line.unionid), line.openid) != line.openid)
+
+
+@dataclass(slots=True)
+class Change:
+    """What a line makes of its user."""
+
+    line: Line
+    known: Known
+    options: Options
+    before: UserToImport
+    after: UserToImport
+
+    @property
+    def ends_administrator(self) -> bool:
+        """Whether an administrator is none any more."""
+        was, is_one = (StatusAndRoles.of(user).is_administrator for user in (self.before, self.after))
+        return was and not is_one
+
+    def belong_to_another(self, names: Sequence[Name], owners: Mapping[Name, UUID]) -> bool:
+        """Return whether one of these names has another user among these owners."""
+        return any(owners.get(name, self.after.id) != self.after.id for name in names)
+
+
+class Rule(NamedTuple, Generic[Checked]):
+    """A rule of an import."""
+
+    field: str
+    """The field that breaks it."""
+    wanted: Text
+    is_broken: Callable[[Checked], bool]
+
+    @property
+    def fault(self) -> Fault:
+        """The fault of a line that breaks the rule."""
+        return Fault(self.field, self.wanted)
+
+
+def _has_unionid_as_openid(case: Case) -> bool:
+    """Return whether the openid is one of the file's unionids, as if it came from the wrong column.
+
+    Exports are always right.
+    """
+    line = case.line
+    is_unionid = line.openid == line.unionid or line.openid in case.known.made.unionid_lines
+    return line.openid is not None and line.user_id is None and is_unionid
+
+
+def _is_erased(case: Case) -> bool:
+    is_gone = case.line.user_id in case.known.found.erased_ids and case.owners.by_user_id is None
+    return is_gone and not case.options.restore
+
+
+def _has_second_openid(case: Case) -> bool:
+    is_by_unionid = case.adds_second_openid and case.owners.by_unionid is not None
+    return case.unionid_has_another_openid or is_by_unionid
+
+
+def _contradicts_unionid(case: Case) -> bool:
+    is_by_external_id = case.relies_on_external_id and case.is_joined_by_external_id
+    return case.owner is not None and is_by_external_id and None not in (case.line.unionid, case.owner.unionid)
+
+
+def _contradicts_phone(case: Case) -> bool:
+    phone, owner = case.line.phone, case.owner
+    if phone is None or owner is None or not (case.relies_on_external_id and case.is_joined_by_external_id):
+        return False
+    has_another = owner.phone_verified_at is not None and owner.phone != phone
+    return has_another or case.known.is_verified_by_another(phone, owner.id)
+
+
+def _has_another_unionid(case: Case) -> bool:
+    held = case.known.identities.get(case.line.key)
+    return bool(case.line.unionid and held and held.unionid not in (None, case.line.unionid))
+
+
+def _has_another_external_id(case: Case) -> bool:
+    is_new = bool(case.line.external_id) and case.owners.by_external_id is None
+    return is_new and case.owner is not None and case.owner.external_id is not None
+
+
+def _has_erased_former_id(change: Change) -> bool:
+    new = set(change.line.former_ids) - change.known.former_ids.keys()
+    return not change.options.restore and bool(change.known.found.erased_ids & new)
+
+
+def _unbans_staff(change: Change) -> bool:
+    former, account = StatusAndRoles.of(change.before), StatusAndRoles.of(change.after)
+    return not change.options.allow_admin and former.is_banned and account.is_staff and not account.is_banned
+
+
+UNIONID_AS_OPENID: Final = Rule(
+    "openid",
+    _("must not be a unionid, but is the unionid of this line or of another line in the file"),
+    _has_unionid_as_openid,
+)
+RULES_OF_LINES: Final[tuple[Rule[Case], ...]] = (
+    Rule(
+        "roles",
+        _("must not contain admin or support unless you give --allow-admin"),
+        lambda case: not STAFF_ROLES.isdisjoint(case.line.roles or ()) and not case.options.allow_admin,
+    ),
+    UNIONID_AS_OPENID,
+    Rule(
+        "user_id",
+        _("must not belong to a user who was merged into another one"),
+        lambda case: case.line.user_id in case.known.former_ids,
+    ),
+    Rule(
+        "user_id",
+        _("must not belong to a user who has asked to be erased"),
+        # Only a newer export, which has the same time of erasure, may change such a user.
+        lambda case: case.owner is not None and case.owner.erase_at not in (None, case.line.erase_at),
+    ),
+    Rule("user_id", _("must not belong to an erased user; --restore restores the user"), _is_erased),
+)
+"""The rules that concern no other line."""
+RULES_OF_OWNERS: Final[tuple[Rule[Case], ...]] = (
+    Rule(
+        "unionid",
+        _("must belong to one openid in this app, because WeChat gives each person one. Another openid already has it"),
+        _has_second_openid,
+    ),
+    Rule(
+        "external_id",
+        _(
+            "must belong to one openid in this app, because WeChat gives each person one. The user already has "
+            "another openid. If they are one person, --join accepts both"
+        ),
+        lambda case: case.adds_second_openid and case.relies_on_external_id,
+    ),
+    Rule(
+        "unionid",
+        _(
+            "must be the unionid of the user with this external_id, because these may be two people. If they are one "
+            "person, --join makes them one user"
+        ),
+        _contradicts_unionid,
+    ),
+    Rule(
+        "phone",
+        _(
+            "must not contradict a verified number: the user with this external_id has verified another number, or "
+            "another user has verified this one. If they are one person, --join makes them one user"
+        ),
+        _contradicts_phone,
+    ),
+    Rule("unionid", _("must be the one that the identity already has"), _has_another_unionid),
+    Rule(
+        "unionid",
+        _("must not belong to another user"),
+        lambda case: case.owners.by_unionid not in (None, case.owners.owner_id) and not case.unionid_has_another_openid,
+    ),
+    Rule(
+        "external_id",
+        _("must not belong to another user"),
+        lambda case: case.owners.by_external_id not in (None, case.owners.owner_id),
+    ),
+    Rule("external_id", _("must be the one that the user already has"), _has_another_external_id),
+    Rule(
+        "user_id",
+        _("must be the user with this identity, unionid or external_id"),
+        lambda case: case.owner is not None and case.line.user_id not in (None, case.owner.id),
+    ),
+)
+"""The rules by which all ids of a line belong to one user. An earlier line may have made what contradicts this one."""
+RULES_OF_CHANGES: Final[tuple[Rule[Change], ...]] = (
+    Rule(
+        "former_ids",
+        _("must not be a user's id"),
+        lambda change: any(
+            former_id == change.after.id or former_id in change.known.users for former_id in change.line.former_ids
+        ),
+    ),
+    Rule(
+        "former_ids",
+        _("must not belong to a user who was merged into another one"),
+        lambda change: change.belong_to_another(change.line.former_ids, change.known.former_ids),
+    ),
+    Rule("former_ids", _("must not belong to an erased user; --restore restores the user"), _has_erased_former_id),
+    Rule(
+        "former_external_ids",
+        _("must be given together with the external_id that replaced them"),
+        # Only an export, which contains the user's id, knows which external id is the present one.
+        lambda change: (
+            bool(change.line.former_external_ids) and change.after.external_id is None and change.line.user_id is None
+        ),
+    ),
+    Rule(
+        "former_external_ids",
+        _("must not belong to another user"),
+        lambda change: change.belong_to_another(change.line.former_external_ids, change.known.external_ids),
+    ),
+    Rule("status", _("must not unban administrators or support staff unless you give --allow-admin"), _unbans_staff),
+)
+"""The rules for what a line makes of its user."""
+LAST_ADMIN: Final = _("must leave at least one administrator: appoint another one first")
+GIVEN_BEFORE: Final = _(
+    "must be as in the earlier line with the same openid, or with only the same unionid: remove one of the two lines"
+)
