@@ -22,7 +22,8 @@ from tests.import_export.mover import Mover
 from tests.processes import WXAUTH, environment
 from tests.sweeps import swept
 from tests.world import Body, Stage
-from wxauth.import_export.files import CsvLines, Form, JsonLines, WrongFile
+from wxauth.import_export.files import CsvLines, Form, JsonLines
+from wxauth.import_export.other_files import WrongFile
 
 OPENID = "oGZUI0egBJY1zhBYw2KhdUfwVJJE"
 ALICE: Body = {"app_id": APP["app_id"], "openid": OPENID}

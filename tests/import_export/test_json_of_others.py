@@ -15,8 +15,9 @@ from tests.programs import needs, output_of
 from tests.sweeps import swept
 from tests.world import Body, Stage
 from wxauth.i18n import lazy_gettext as _
-from wxauth.import_export.files import MOST_NAMES, CsvLines, Form, JsonLines, WrongFile
+from wxauth.import_export.files import MOST_NAMES, CsvLines, Form, JsonLines
 from wxauth.import_export.lines import Line
+from wxauth.import_export.other_files import WrongFile
 from wxauth_desk.wechat.controls import unionid_of
 
 APP_ID = APP["app_id"]

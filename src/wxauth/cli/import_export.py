@@ -36,10 +36,12 @@ from wxauth.core.outages import outage_text
 from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.import_export.files import CsvLines, Form, JsonLines, WrongFile, export_users, is_field
+from wxauth.import_export.exporting import export_users
+from wxauth.import_export.files import CsvLines, Form, JsonLines, is_field
 from wxauth.import_export.importing import USUAL_OPENID, Counts, ImportRefusal, import_users
 from wxauth.import_export.lines import Line
 from wxauth.import_export.options import Options
+from wxauth.import_export.other_files import WrongFile
 from wxauth.terminal import WrongValue, localized
 
 _COUNTS: Final = _("lines: {lines}, created: {created}, updated: {updated}, unchanged: {unchanged}, refused: {refused}")

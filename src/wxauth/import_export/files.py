@@ -1,12 +1,9 @@
-"""The reading of imported files (JSON Lines or CSV), and the writing of exports.
-
-Each line is the JSON of an identity.
-"""
+"""The reading of imported files (JSON Lines or CSV). Each line is read as the JSON of an identity."""
 
 import csv
 import re
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set as AbstractSet
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,17 +12,23 @@ from typing import IO, Any, ClassVar, Final, NamedTuple
 
 from pydantic_core import from_json, to_json
 
-from wxauth.core.database import Database
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.import_export.lines import NOT_UTF8, Fault, Line, unwrapped
-from wxauth.import_export.queries import all_identities
+from wxauth.import_export.other_files import (
+    DIVIDED,
+    NO_CSV,
+    NO_JSON_LINES,
+    WRAPPED,
+    WrongFile,
+    check_kind,
+    query_for_records,
+)
 from wxauth.settings.roles import ATTRIBUTE_NAME
 from wxauth.users.attributes import typed_attribute
 
 MAX_LINE: Final = 8 * 1024
 """The maximum number of bytes of a line without its line break."""
 _PIECE: Final = 64 * 1024
-_LONGEST_NAME: Final = 64
 TOO_LONG: Final = Fault("line", _("must be up to {n} bytes", n=MAX_LINE))
 NOT_CSV: Final = Fault(
     "line",
@@ -42,53 +45,6 @@ WRONG_ATTRIBUTE: Final = Fault(
         "with a letter"
     ),
 )
-_PACKED: Final = _("must be text, but is {kind}: unpack it with {program}")
-_NOT_TEXT: Final = {
-    rb"\xff\xfe\0\0|\0\0\xfe\xff": _("must be UTF-8, but is UTF-32: convert it with iconv -f UTF-32 -t UTF-8"),
-    rb"\xff\xfe|\xfe\xff|([^\0]\0){2}|(\0[^\0]){2}": _(
-        "must be UTF-8, but is UTF-16: convert it with iconv -f UTF-16 -t UTF-8"
-    ),
-    rb"PK[\3\5\7]|\xd0\xcf\x11\xe0": _(
-        "must be text, but is an Excel workbook or a zip file: save it as CSV UTF-8, or unzip it"
-    ),
-    rb"\x1f\x8b": Text(_PACKED, kind="gzip", program="gunzip"),
-    rb"BZh": Text(_PACKED, kind="bzip2", program="bunzip2"),
-    rb"\xfd7zXZ": Text(_PACKED, kind="xz", program="unxz"),
-    rb"\x28\xb5\x2f\xfd": Text(_PACKED, kind="zstd", program="unzstd"),
-    rb"%PDF|Rar!|7z\xbc|PAR1|[^\r\n]*\0": _("must be text, but is another kind of file: export it as CSV UTF-8"),
-    rb"[^\r\n]*\r+[^\r\n]": _(
-        "must have lines that end with LF, but has only CR: convert it with tr '\\\\015' '\\\\012'"
-    ),
-    rb"<": _("must be CSV or JSON Lines, but is HTML or XML: save it as CSV UTF-8 in a spreadsheet program"),
-    rb"\[": _("must be JSON Lines with one object per line, but is a JSON array: jq -c '.[]'"),
-}
-"""The beginnings of files that are not lines of text, each with advice."""
-_WRAPPED: Final = _("must be JSON Lines, but is one JSON document: jq -c '{query}'")
-_TABLES: Final = '.[] | select(.type == "table") | .data[]'
-"""The query for the rows in phpMyAdmin's export."""
-_DEEPEST: Final = 4
-"""The depth to which the records of a document are searched."""
-_NO_JSON_LINES: Final = {
-    rb"#filetype": _(
-        "must be JSON Lines, but begins with LeanCloud's #filetype line: "
-        "docs/start/moving-from.md has the command that reads it"
-    ),
-    rb"\{\s*$": _("must be JSON Lines with one object per line, but an object spans several lines: jq -c ."),
-    rb"(?i)[^{]*openid": _("must be JSON Lines, but is CSV: add --csv, or --tsv for tabs"),
-    rb"(?i)--|/\*|(insert|create|set) ": _(
-        "must be JSON Lines or CSV, but is SQL: docs/start/moving-from.md has the queries for an export"
-    ),
-}
-_NO_CSV: Final = {
-    rb"\{": _("must be CSV, but is JSON Lines: leave out --csv and --tsv"),
-    rb"(?i)\"?sep=": _("must begin with the names of the columns: remove Excel's line sep="),
-}
-_DIVIDED: Final = {
-    ",": _("must have columns separated by tabs, but uses commas: add --csv"),
-    "\t": _("must have columns separated by commas, but uses tabs: add --tsv"),
-    ";": _("must have columns separated by commas, but uses ; instead: save it as CSV UTF-8 with commas"),
-    "|": _("must have columns separated by commas, but uses | instead: save it as CSV UTF-8 with commas"),
-}
 NO_HEADER: Final = Fault(
     "line",
     _(
@@ -133,25 +89,10 @@ class Form:
 
 DEFAULT_FORM: Final = Form()
 
-
-class WrongFile(Exception):
-    """The file is of another kind, or its header is not valid, so nothing is read.
-
-    The message is the fault in English.
-    """
-
-    def __init__(self, fault: Fault, seen: Sequence[str] = ()) -> None:
-        super().__init__(fault.wanted)
-        self.fault = fault
-        self.seen = seen
-        """The cells of the first line."""
-
-
 _HALVES: Final = re.compile(rb"(\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf])|\xed[\xa0-\xbf][\x80-\xbf]")
 """The halves of an emoji as bytes, as some databases write them, both or only one."""
 _ESCAPED: Final = re.compile(rb"\\(?:u[Dd][89ABab]..\\u[Dd][C-Fc-f]..|(u[Dd][89A-Fa-f]..)|.)", re.DOTALL)
 """The escapes in JSON. The group matches half an emoji without its other half."""
-_RARE: Final = ("attributes", "ban_reason", "banned_until", "erase_at", "former_external_ids")
 
 
 class _Lines:
@@ -176,13 +117,13 @@ class _Lines:
 class JsonLines(_Lines):
     """The lines of a JSON file with their numbers, and with our names and values. Raises: WrongFile."""
 
-    unfit = _NO_JSON_LINES
+    unfit = NO_JSON_LINES
 
     def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM) -> None:
         super().__init__(file, form)
         beginning = file.read(_PIECE).decode("utf-8-sig", errors="ignore")
-        if (query := _query_for(beginning, form.roots | {"openid", "unionid"})) is not None:
-            raise WrongFile(Fault("file", Text(_WRAPPED, query=query)))
+        if (query := query_for_records(beginning, form.roots | {"openid", "unionid"})) is not None:
+            raise WrongFile(Fault("file", Text(WRAPPED, query=query)))
         _first_of(self._numbered())
 
     def __iter__(self) -> Iterator[NumberedLine]:
@@ -240,7 +181,7 @@ class JsonLines(_Lines):
 class CsvLines(_Lines):
     """The lines of a CSV file as JSON, with their numbers. No cell contains a line break. Raises: WrongFile."""
 
-    unfit = _NO_CSV
+    unfit = NO_CSV
     header: NumberedLine
 
     def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM) -> None:
@@ -248,9 +189,9 @@ class CsvLines(_Lines):
         self.header = _first_of(self._numbered())
         text = self.header.text if isinstance(self.header.text, bytes) else b""
         unquoted = re.sub(rb'"[^"]*"', b"", text)
-        divider = max(_DIVIDED, key=lambda each: unquoted.count(each.encode()))
+        divider = max(DIVIDED, key=lambda each: unquoted.count(each.encode()))
         if unquoted.count(divider.encode()) > unquoted.count(form.delimiter.encode()):
-            raise WrongFile(Fault("file", _DIVIDED[divider]))
+            raise WrongFile(Fault("file", DIVIDED[divider]))
         header = self._cells(self.header.text)
         if isinstance(header, Fault):
             raise WrongFile(header)
@@ -343,36 +284,6 @@ def _at(given: Mapping[str, object], theirs: str) -> object:
     return inner
 
 
-def _query_for(beginning: str, names: AbstractSet[str]) -> str | None:
-    """Return the jq query for the records of a file that is one JSON document with this beginning.
-
-    Return None if the file is no such document, or the beginning is a line with one of the names.
-    """
-    try:
-        document = from_json(beginning)
-    except ValueError as exc:
-        if not beginning.strip() or not str(exc).startswith("EOF"):  # the text is not JSON, or several documents
-            return None
-        document = from_json(beginning, allow_partial=True)
-    if isinstance(document, list):
-        types = [item.get("type") for item in document if isinstance(item, dict)]
-        return _TABLES if types[:1] in (["header"], ["table"]) else ".[]"
-    is_line = not isinstance(document, dict) or not names.isdisjoint(document)
-    return None if is_line else _path_to_records(document, _DEEPEST)
-
-
-def _path_to_records(document: Mapping[str, object], depth: int) -> str | None:
-    for name, value in document.items():
-        step = f".{name}" if re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) else f".[{to_json(name).decode()}]"
-        if "'" in name or len(name) > _LONGEST_NAME:
-            continue
-        if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-            return f"{step}[]"
-        if isinstance(value, dict) and depth and (inner := _path_to_records(value, depth - 1)) is not None:
-            return step + inner
-    return None
-
-
 @cache
 def _no_texts(model: type[Line]) -> tuple[frozenset[str], frozenset[str]]:
     """Return the fields of lines whose values are not text, and those of them that are lists of texts."""
@@ -443,7 +354,7 @@ def _numbered(file: IO[bytes], unfit: Mapping[bytes, Text]) -> Iterator[Numbered
             text = text.removeprefix(BOM_UTF8)  # some programs on Windows write it at the beginning of a file
         if not is_begun and text.strip():
             is_begun = True
-            _check_kind(text, unfit)
+            check_kind(text, unfit)
         if not piece.endswith(b"\n") and len(piece) > MAX_LINE:
             while not piece.endswith(b"\n"):
                 piece = file.readline(_PIECE) or b"\n"
@@ -453,24 +364,3 @@ def _numbered(file: IO[bytes], unfit: Mapping[bytes, Text]) -> Iterator[Numbered
             yield NumberedLine(number, _HALVES.sub(_whole, text))
         else:
             yield NumberedLine(number, None)
-
-
-def _check_kind(beginning: bytes, unfit: Mapping[bytes, Text]) -> None:
-    for form, wanted in (*_NOT_TEXT.items(), *unfit.items()):
-        if re.match(form, beginning.lstrip()):
-            raise WrongFile(Fault("file", wanted))
-
-
-async def export_users(database: Database, write: Callable[[bytes], object]) -> tuple[int, int]:
-    """Write one consistent snapshot. Return the number of identities, and of unionids without an identity."""
-    identities = unionids = 0
-    async for rows in all_identities(database):
-        write(b"".join(to_json(_line(row)) + b"\n" for row in rows))
-        identities += (named := sum(row["openid"] is not None for row in rows))
-        unionids += len(rows) - named
-    return identities, unionids
-
-
-def _line(row: Mapping[str, object]) -> dict[str, object]:
-    """Return the line for a row. Rare fields are omitted if they are null."""
-    return {name: value for name, value in row.items() if value is not None or name not in _RARE}

@@ -1,0 +1,26 @@
+"""The export of users, whose lines are those that an import reads."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from pydantic_core import to_json
+
+from wxauth.core.database import Database
+from wxauth.import_export.queries import all_identities
+
+_RARE: Final = ("attributes", "ban_reason", "banned_until", "erase_at", "former_external_ids")
+
+
+async def export_users(database: Database, write: Callable[[bytes], object]) -> tuple[int, int]:
+    """Write one consistent snapshot. Return the number of identities, and of unionids without an identity."""
+    identities = unionids = 0
+    async for rows in all_identities(database):
+        write(b"".join(to_json(_line(row)) + b"\n" for row in rows))
+        identities += (named := sum(row["openid"] is not None for row in rows))
+        unionids += len(rows) - named
+    return identities, unionids
+
+
+def _line(row: Mapping[str, object]) -> dict[str, object]:
+    """Return the line for a row. Rare fields are omitted if they are null."""
+    return {name: value for name, value in row.items() if value is not None or name not in _RARE}

@@ -1,0 +1,108 @@
+"""The files that an import cannot read: how they begin, and what to do with them."""
+
+import re
+from collections.abc import Mapping, Sequence, Set as AbstractSet
+from typing import Final
+
+from pydantic_core import from_json, to_json
+
+from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.import_export.lines import Fault
+
+_LONGEST_NAME: Final = 64
+_PACKED: Final = _("must be text, but is {kind}: unpack it with {program}")
+_NOT_TEXT: Final = {
+    rb"\xff\xfe\0\0|\0\0\xfe\xff": _("must be UTF-8, but is UTF-32: convert it with iconv -f UTF-32 -t UTF-8"),
+    rb"\xff\xfe|\xfe\xff|([^\0]\0){2}|(\0[^\0]){2}": _(
+        "must be UTF-8, but is UTF-16: convert it with iconv -f UTF-16 -t UTF-8"
+    ),
+    rb"PK[\3\5\7]|\xd0\xcf\x11\xe0": _(
+        "must be text, but is an Excel workbook or a zip file: save it as CSV UTF-8, or unzip it"
+    ),
+    rb"\x1f\x8b": Text(_PACKED, kind="gzip", program="gunzip"),
+    rb"BZh": Text(_PACKED, kind="bzip2", program="bunzip2"),
+    rb"\xfd7zXZ": Text(_PACKED, kind="xz", program="unxz"),
+    rb"\x28\xb5\x2f\xfd": Text(_PACKED, kind="zstd", program="unzstd"),
+    rb"%PDF|Rar!|7z\xbc|PAR1|[^\r\n]*\0": _("must be text, but is another kind of file: export it as CSV UTF-8"),
+    rb"[^\r\n]*\r+[^\r\n]": _(
+        "must have lines that end with LF, but has only CR: convert it with tr '\\\\015' '\\\\012'"
+    ),
+    rb"<": _("must be CSV or JSON Lines, but is HTML or XML: save it as CSV UTF-8 in a spreadsheet program"),
+    rb"\[": _("must be JSON Lines with one object per line, but is a JSON array: jq -c '.[]'"),
+}
+"""The beginnings of files that are not lines of text, each with advice."""
+WRAPPED: Final = _("must be JSON Lines, but is one JSON document: jq -c '{query}'")
+_TABLES: Final = '.[] | select(.type == "table") | .data[]'
+"""The query for the rows in phpMyAdmin's export."""
+_DEEPEST: Final = 4
+"""The depth to which the records of a document are searched."""
+NO_JSON_LINES: Final = {
+    rb"#filetype": _(
+        "must be JSON Lines, but begins with LeanCloud's #filetype line: "
+        "docs/start/moving-from.md has the command that reads it"
+    ),
+    rb"\{\s*$": _("must be JSON Lines with one object per line, but an object spans several lines: jq -c ."),
+    rb"(?i)[^{]*openid": _("must be JSON Lines, but is CSV: add --csv, or --tsv for tabs"),
+    rb"(?i)--|/\*|(insert|create|set) ": _(
+        "must be JSON Lines or CSV, but is SQL: docs/start/moving-from.md has the queries for an export"
+    ),
+}
+NO_CSV: Final = {
+    rb"\{": _("must be CSV, but is JSON Lines: leave out --csv and --tsv"),
+    rb"(?i)\"?sep=": _("must begin with the names of the columns: remove Excel's line sep="),
+}
+DIVIDED: Final = {
+    ",": _("must have columns separated by tabs, but uses commas: add --csv"),
+    "\t": _("must have columns separated by commas, but uses tabs: add --tsv"),
+    ";": _("must have columns separated by commas, but uses ; instead: save it as CSV UTF-8 with commas"),
+    "|": _("must have columns separated by commas, but uses | instead: save it as CSV UTF-8 with commas"),
+}
+
+
+class WrongFile(Exception):
+    """The file is of another kind, or its header is not valid, so nothing is read.
+
+    The message is the fault in English.
+    """
+
+    def __init__(self, fault: Fault, seen: Sequence[str] = ()) -> None:
+        super().__init__(fault.wanted)
+        self.fault = fault
+        self.seen = seen
+        """The cells of the first line."""
+
+
+def query_for_records(beginning: str, names: AbstractSet[str]) -> str | None:
+    """Return the jq query for the records of a file that is one JSON document with this beginning.
+
+    Return None if the file is no such document, or the beginning is a line with one of the names.
+    """
+    try:
+        document = from_json(beginning)
+    except ValueError as exc:
+        if not beginning.strip() or not str(exc).startswith("EOF"):  # the text is not JSON, or several documents
+            return None
+        document = from_json(beginning, allow_partial=True)
+    if isinstance(document, list):
+        types = [item.get("type") for item in document if isinstance(item, dict)]
+        return _TABLES if types[:1] in (["header"], ["table"]) else ".[]"
+    is_line = not isinstance(document, dict) or not names.isdisjoint(document)
+    return None if is_line else _path_to_records(document, _DEEPEST)
+
+
+def _path_to_records(document: Mapping[str, object], depth: int) -> str | None:
+    for name, value in document.items():
+        step = f".{name}" if re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) else f".[{to_json(name).decode()}]"
+        if "'" in name or len(name) > _LONGEST_NAME:
+            continue
+        if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            return f"{step}[]"
+        if isinstance(value, dict) and depth and (inner := _path_to_records(value, depth - 1)) is not None:
+            return step + inner
+    return None
+
+
+def check_kind(beginning: bytes, unfit: Mapping[bytes, Text]) -> None:
+    for form, wanted in (*_NOT_TEXT.items(), *unfit.items()):
+        if re.match(form, beginning.lstrip()):
+            raise WrongFile(Fault("file", wanted))
