@@ -3,7 +3,7 @@
 import csv
 import re
 from codecs import BOM_UTF8
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,13 +15,12 @@ from pydantic_core import from_json, to_json
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.import_export.lines import NOT_UTF8, Fault, Line, unwrapped
 from wxauth.import_export.other_files import (
-    DIVIDED,
     NO_CSV,
     NO_JSON_LINES,
-    WRAPPED,
     WrongFile,
+    check_delimiter,
+    check_document,
     check_kind,
-    query_for_records,
 )
 from wxauth.settings.roles import ATTRIBUTE_NAME
 from wxauth.users.attributes import typed_attribute
@@ -122,8 +121,7 @@ class JsonLines(_Lines):
     def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM) -> None:
         super().__init__(file, form)
         beginning = file.read(_PIECE).decode("utf-8-sig", errors="ignore")
-        if (query := query_for_records(beginning, form.roots | {"openid", "unionid"})) is not None:
-            raise WrongFile(Fault("file", Text(WRAPPED, query=query)))
+        check_document(beginning, form.roots | {"openid", "unionid"})
         _first_of(self._numbered())
 
     def __iter__(self) -> Iterator[NumberedLine]:
@@ -131,24 +129,24 @@ class JsonLines(_Lines):
 
         Raises: WrongFile, if no name is one of the form's.
         """
-        form, is_first = self._form, not self._is_read
+        form, examines = self._form, not self._is_read
         is_plain = form.app_id is None and not form.fields and not form.values
         unread, is_empty = {*form.fields, *form.values}, True
         for line in self._numbered():
-            text = line.text
-            if isinstance(text, bytes):
-                text = _ESCAPED.sub(_no_half, text).replace(b"\0", rb"\u0000")
-                given = _object_in(text) if is_first or not is_plain else None
-                if given is not None:
-                    ours = self._with_fields(given)
-                    text = text if is_plain else to_json(self._with_values(ours))
-                if given is not None and is_first:
+            if not isinstance(line.text, bytes):
+                yield line
+                continue
+            text = _ESCAPED.sub(_no_half, line.text).replace(b"\0", rb"\u0000")
+            given = _object_in(text) if examines or not is_plain else None
+            if given is not None:
+                ours = self._with_fields(given)
+                text = text if is_plain else to_json(self._with_values(ours))
+                if examines:
                     self._note_unknown(given)
-                    is_empty = False
                     unread -= {name for name in unread if name in given or form.fields.get(name, name) in ours}
-                line = line._replace(text=text)
-            yield line
-        if is_first and unread and not is_empty:
+                    is_empty = False
+            yield line._replace(text=text)
+        if examines and unread and not is_empty:
             names = ", ".join(sorted(unread))
             raise WrongFile(Fault("file", Text(UNREAD_NAMES, names=names)), self.unknown)
 
@@ -187,28 +185,31 @@ class CsvLines(_Lines):
     def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM) -> None:
         super().__init__(file, form)
         self.header = _first_of(self._numbered())
-        text = self.header.text if isinstance(self.header.text, bytes) else b""
-        unquoted = re.sub(rb'"[^"]*"', b"", text)
-        divider = max(DIVIDED, key=lambda each: unquoted.count(each.encode()))
-        if unquoted.count(divider.encode()) > unquoted.count(form.delimiter.encode()):
-            raise WrongFile(Fault("file", DIVIDED[divider]))
+        check_delimiter(self.header.text if isinstance(self.header.text, bytes) else b"", form.delimiter)
         header = self._cells(self.header.text)
         if isinstance(header, Fault):
             raise WrongFile(header)
         seen = [name.strip() for name in header]
         mapped = frozenset(form.fields.values())
         self._names = [form.fields.get(name) or ("" if name in mapped else name) for name in seen]
-        if wrong := [name for name in self._names if name.startswith(_ATTRIBUTE) and not is_field(name)]:
-            raise WrongFile(WRONG_ATTRIBUTE, wrong)
-        known = [name for name in self._names if is_field(name)]
-        self._known = frozenset(known)
-        needed = {*form.fields.values(), *form.values}
-        if "openid" in known or "unionid" not in known:  # a line with only a unionid needs no app
-            needed.update(["openid"] if form.app_id else ["openid", "app_id"])
-        are_twice = "attributes" in known and any(name.startswith(_ATTRIBUTE) for name in known)
-        if not needed <= self._known or len(self._known) < len(known) or are_twice:
-            raise WrongFile(NO_HEADER, seen)
+        self._known = frozenset(filter(is_field, self._names))
+        self._check_names(seen)
         self.unknown = [each for each, name in zip(seen, self._names, strict=True) if each and name not in self._known]
+
+    def _check_names(self, seen: Sequence[str]) -> None:
+        """Check that the header has the fields that are needed, each once. Raises: WrongFile."""
+        attributes = [name for name in self._names if name.startswith(_ATTRIBUTE)]
+        if wrong := [name for name in attributes if not is_field(name)]:
+            raise WrongFile(WRONG_ATTRIBUTE, wrong)
+        are_twice = sum(map(is_field, self._names)) > len(self._known) or ("attributes" in self._known and attributes)
+        if are_twice or not self._needed_names() <= self._known:
+            raise WrongFile(NO_HEADER, seen)
+
+    def _needed_names(self) -> AbstractSet[str]:
+        needed = {*self._form.fields.values(), *self._form.values}
+        if "openid" in self._known or "unionid" not in self._known:  # a line with only a unionid needs no app
+            needed.update(["openid"] if self._form.app_id else ["openid", "app_id"])
+        return needed
 
     def __iter__(self) -> Iterator[NumberedLine]:
         """Yield each line except the header."""

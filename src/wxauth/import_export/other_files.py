@@ -31,7 +31,7 @@ _NOT_TEXT: Final = {
     rb"\[": _("must be JSON Lines with one object per line, but is a JSON array: jq -c '.[]'"),
 }
 """The beginnings of files that are not lines of text, each with advice."""
-WRAPPED: Final = _("must be JSON Lines, but is one JSON document: jq -c '{query}'")
+_WRAPPED: Final = _("must be JSON Lines, but is one JSON document: jq -c '{query}'")
 _TABLES: Final = '.[] | select(.type == "table") | .data[]'
 """The query for the rows in phpMyAdmin's export."""
 _DEEPEST: Final = 4
@@ -51,7 +51,7 @@ NO_CSV: Final = {
     rb"\{": _("must be CSV, but is JSON Lines: leave out --csv and --tsv"),
     rb"(?i)\"?sep=": _("must begin with the names of the columns: remove Excel's line sep="),
 }
-DIVIDED: Final = {
+_DIVIDED: Final = {
     ",": _("must have columns separated by tabs, but uses commas: add --csv"),
     "\t": _("must have columns separated by commas, but uses tabs: add --tsv"),
     ";": _("must have columns separated by commas, but uses ; instead: save it as CSV UTF-8 with commas"),
@@ -72,7 +72,24 @@ class WrongFile(Exception):
         """The cells of the first line."""
 
 
-def query_for_records(beginning: str, names: AbstractSet[str]) -> str | None:
+def check_document(beginning: str, names: AbstractSet[str]) -> None:
+    """Check that a file with this beginning is not one JSON document, but lines with one of these names.
+
+    Raises: WrongFile.
+    """
+    if (query := _query_for_records(beginning, names)) is not None:
+        raise WrongFile(Fault("file", Text(_WRAPPED, query=query)))
+
+
+def check_delimiter(header: bytes, delimiter: str) -> None:
+    """Check that the columns of a CSV file are divided by this character and no other. Raises: WrongFile."""
+    unquoted = re.sub(rb'"[^"]*"', b"", header)
+    divider = max(_DIVIDED, key=lambda each: unquoted.count(each.encode()))
+    if unquoted.count(divider.encode()) > unquoted.count(delimiter.encode()):
+        raise WrongFile(Fault("file", _DIVIDED[divider]))
+
+
+def _query_for_records(beginning: str, names: AbstractSet[str]) -> str | None:
     """Return the jq query for the records of a file that is one JSON document with this beginning.
 
     Return None if the file is no such document, or the beginning is a line with one of the names.
@@ -103,6 +120,7 @@ def _path_to_records(document: Mapping[str, object], depth: int) -> str | None:
 
 
 def check_kind(beginning: bytes, unfit: Mapping[bytes, Text]) -> None:
+    """Check that a file with this first line is none of these kinds, nor any other than text. Raises: WrongFile."""
     for form, wanted in (*_NOT_TEXT.items(), *unfit.items()):
         if re.match(form, beginning.lstrip()):
             raise WrongFile(Fault("file", wanted))
