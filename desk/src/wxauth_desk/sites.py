@@ -87,7 +87,7 @@ def create_site(issuer: str, *, url: str, cookie_secret: str, back_end: Sequence
 
     Raises: ModuleNotFoundError (Authlib).
     """
-    shop, admin = (_create_site(each, issuer, url=url + each.path, cookie_secret=cookie_secret) for each in SITES)
+    shop, admin = (Website(each, issuer, url + each.path).app(cookie_secret) for each in SITES)
 
     async def with_slash(_: Request) -> Response:
         return RedirectResponse(f"{url}{ADMIN.path}/")
@@ -100,28 +100,107 @@ def create_site(issuer: str, *, url: str, cookie_secret: str, back_end: Sequence
     return Starlette(routes=[*own, *back_end, *sites])
 
 
-def _create_site(site: Site, issuer: str, *, url: str, cookie_secret: str) -> Starlette:
-    with warnings.catch_warnings(record=True):  # Authlib warns about changes in its next version
-        from authlib.integrations.starlette_client import OAuth, OAuthError
-        from authlib.oidc.core import CodeIDToken
+class Website:
+    """One of the two websites, at this URL. Its users log in at the issuer. Raises: ModuleNotFoundError (Authlib)."""
 
-    oauth = OAuth()
-    oauth.register(
-        "wxauth",
-        client_id=site.name,
-        server_metadata_url=f"{issuer}/.well-known/openid-configuration",
-        client_kwargs={
-            "scope": " ".join(site.scopes),
-            "code_challenge_method": "S256",
-            "token_endpoint_auth_method": "none",
-            "trust_env": False,
-        },
-    )
-    sessions: dict[str, dict[str, Any]] = {}
-    """The claims and the id_token of each open session, by `sid`, the session's id in wxauth and in the cookie.
-    """
+    def __init__(self, site: Site, issuer: str, url: str) -> None:
+        self._site, self._issuer, self._url = site, issuer, url
+        with warnings.catch_warnings(record=True):  # Authlib warns about changes in its next version
+            from authlib.integrations.starlette_client import OAuth, OAuthError
+            from authlib.oidc.core import CodeIDToken
 
-    def shown(request: Request, claims: dict[str, Any] | None, **notice: Any) -> Response:
+        self._failure: Any = OAuthError
+        self._checked_claims = CodeIDToken
+        self._client = OAuth().register(
+            "wxauth",
+            client_id=site.name,
+            server_metadata_url=f"{issuer}/.well-known/openid-configuration",
+            client_kwargs={
+                "scope": " ".join(site.scopes),
+                "code_challenge_method": "S256",
+                "token_endpoint_auth_method": "none",
+                "trust_env": False,
+            },
+        )
+        self._sessions: dict[str, dict[str, Any]] = {}
+        """The claims and the id_token of each open session, by `sid`, the session's id in wxauth and in the cookie."""
+
+    def app(self, cookie_secret: str) -> Starlette:
+        """Return the website as an ASGI app, with a secret for the cookies of its sessions."""
+        site = self._site
+        cookies: dict[str, Any] = {"session_cookie": site.name, "path": site.path or "/", "max_age": None}
+        return Starlette(
+            routes=[
+                Route("/", self._home),
+                Route("/login", self._log_in),
+                Route("/callback", self._come_back),
+                Route("/logout", self._log_out),
+                Route("/state", self._state),
+                Route("/backchannel-logout", self._hear_of_logout, methods=["POST"]),
+            ],
+            middleware=[Middleware(SessionMiddleware, secret_key=cookie_secret, **cookies)],
+        )
+
+    async def _home(self, request: Request) -> Response:
+        if "lang" in request.query_params:
+            request.session["lang"] = request.query_params["lang"]
+            return RedirectResponse(f"{self._url}/")
+        sid = request.session.get("sid")
+        if sid in self._sessions:
+            return self._page(request, self._sessions[sid]["claims"])
+        return self._page(request, None, was_told=request.session.pop("sid", None) is not None)
+
+    async def _log_in(self, request: Request) -> Any:
+        tag = _language(request)
+        return await self._client.authorize_redirect(request, f"{self._url}/callback", ui_locales=tag)
+
+    async def _come_back(self, request: Request) -> Response:
+        try:
+            token = await self._client.authorize_access_token(request)
+        except self._failure as exc:
+            return self._page(request, None, error=exc.error)
+        claims = {name: value for name, value in token["userinfo"].items() if name != "nonce"}
+        request.session["sid"] = claims["sid"]
+        self._sessions[claims["sid"]] = {"claims": claims, "id_token": token["id_token"]}
+        if len(self._sessions) > _MOST_SESSIONS:
+            del self._sessions[next(iter(self._sessions))]
+        return RedirectResponse(f"{self._url}/")
+
+    async def _log_out(self, request: Request) -> Response:
+        session = self._sessions.pop(request.session.pop("sid", ""), None)
+        asked = {"post_logout_redirect_uri": f"{self._url}/", "ui_locales": _language(request)}
+        asked |= {"id_token_hint": session["id_token"]} if session else {"client_id": self._site.name}
+        return RedirectResponse(f"{self._issuer}/v1/end_session?{urlencode(asked)}")
+
+    async def _state(self, request: Request) -> Response:
+        return JSONResponse(request.session.get("sid") in self._sessions, headers={"Cache-Control": "no-store"})
+
+    async def _hear_of_logout(self, request: Request) -> Response:
+        """Receive a logout token (Back-Channel Logout 1.0)."""
+        form = parse_qs((await request.body()).decode())
+        try:
+            told = await self._claims_of_logout(form["logout_token"][0])
+        except Exception:  # the request can contain anything
+            return Response(status_code=400)
+        self._sessions.pop(told["sid"], None)
+        return Response(status_code=204)
+
+    async def _claims_of_logout(self, token: str) -> dict[str, Any]:
+        """Return the claims of a logout token, after the checks of an id_token. Raises: any exception."""
+        told: dict[str, Any] = await self._client.parse_id_token(
+            {"id_token": token},
+            nonce=None,
+            claims_cls=self._checked_claims,
+            claims_options={
+                "iss": {"essential": True, "value": self._issuer},
+                "aud": {"essential": True, "value": self._site.name},
+            },
+        )
+        if "http://schemas.openid.net/event/backchannel-logout" not in told["events"] or "nonce" in told:
+            raise ValueError("not a logout token")
+        return told
+
+    def _page(self, request: Request, claims: dict[str, Any] | None, **notice: Any) -> Response:
         """Return the home page.
 
         `claims` are the claims of the id_token, and `notice` is an `error`, or says that the site `was_told` of a
@@ -129,9 +208,9 @@ def _create_site(site: Site, issuer: str, *, url: str, cookie_secret: str) -> St
         """
         language = _language(request)
         html = _PAGE.render(
-            site=site,
-            other=ADMIN if site is SHOP else SHOP,
-            kind="shop" if site is SHOP else "admin",
+            site=self._site,
+            other=ADMIN if self._site is SHOP else SHOP,
+            kind="shop" if self._site is SHOP else "admin",
             language=language,
             others=[(tag, own_name(tag)) for tag in languages() if tag != language],
             _=partial(gettext, language),
@@ -142,80 +221,6 @@ def _create_site(site: Site, issuer: str, *, url: str, cookie_secret: str) -> St
             **notice,
         )
         return HTMLResponse(html, headers={"Cache-Control": "no-store", "Vary": "Accept-Language, Cookie"})
-
-    async def home(request: Request) -> Response:
-        if "lang" in request.query_params:
-            request.session["lang"] = request.query_params["lang"]
-            return RedirectResponse(f"{url}/")
-        sid = request.session.get("sid")
-        if sid in sessions:
-            return shown(request, sessions[sid]["claims"])
-        return shown(request, None, was_told=request.session.pop("sid", None) is not None)
-
-    async def log_in(request: Request) -> Any:
-        tag = _language(request)
-        return await oauth.wxauth.authorize_redirect(request, f"{url}/callback", ui_locales=tag)
-
-    async def come_back(request: Request) -> Response:
-        try:
-            token = await oauth.wxauth.authorize_access_token(request)
-        except OAuthError as exc:
-            return shown(request, None, error=exc.error)
-        claims = {name: value for name, value in token["userinfo"].items() if name != "nonce"}
-        request.session["sid"] = claims["sid"]
-        sessions[claims["sid"]] = {"claims": claims, "id_token": token["id_token"]}
-        if len(sessions) > _MOST_SESSIONS:
-            del sessions[next(iter(sessions))]
-        return RedirectResponse(f"{url}/")
-
-    async def log_out(request: Request) -> Response:
-        session = sessions.pop(request.session.pop("sid", ""), None)
-        asked = {"post_logout_redirect_uri": f"{url}/", "ui_locales": _language(request)}
-        asked |= {"id_token_hint": session["id_token"]} if session else {"client_id": site.name}
-        return RedirectResponse(f"{issuer}/v1/end_session?{urlencode(asked)}")
-
-    async def state(request: Request) -> Response:
-        return JSONResponse(request.session.get("sid") in sessions, headers={"Cache-Control": "no-store"})
-
-    async def hear_of_logout(request: Request) -> Response:
-        """Receive a logout token (Back-Channel Logout 1.0). Its checks are the checks of an id_token."""
-        form = parse_qs((await request.body()).decode())
-        try:
-            told = await oauth.wxauth.parse_id_token(
-                {"id_token": form["logout_token"][0]},
-                nonce=None,
-                claims_cls=CodeIDToken,
-                claims_options={
-                    "iss": {"essential": True, "value": issuer},
-                    "aud": {"essential": True, "value": site.name},
-                },
-            )
-            if "http://schemas.openid.net/event/backchannel-logout" not in told["events"] or "nonce" in told:
-                return Response(status_code=400)
-        except Exception:  # the request can contain anything
-            return Response(status_code=400)
-        sessions.pop(told["sid"], None)
-        return Response(status_code=204)
-
-    return Starlette(
-        routes=[
-            Route("/", home),
-            Route("/login", log_in),
-            Route("/callback", come_back),
-            Route("/logout", log_out),
-            Route("/state", state),
-            Route("/backchannel-logout", hear_of_logout, methods=["POST"]),
-        ],
-        middleware=[
-            Middleware(
-                SessionMiddleware,
-                secret_key=cookie_secret,
-                session_cookie=site.name,
-                path=site.path or "/",
-                max_age=None,
-            )
-        ],
-    )
 
 
 def _language(request: Request) -> str:
