@@ -41,7 +41,7 @@ def main() -> None:
             raise
         from wxauth.terminal import localized
 
-        sys.exit(localized(_("{package} is not installed: install wxauth again", package=package)))
+        sys.exit(localized(_("{package} isn't installed. Install wxauth again", package=package)))
     except Exception as exc:
         from wxauth.core.logs import lines_of
         from wxauth.terminal import localized, os_reason
@@ -49,9 +49,9 @@ def main() -> None:
         if isinstance(exc, OSError) and exc.errno in _FULL and exc.filename is None:
             # Python writes the rest of its buffer at exit, which would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            sys.exit(localized(_("cannot write the output: {error}", error=os_reason(exc))))
+            sys.exit(localized(_("can't write the output: {error}", error=os_reason(exc))))
         if isinstance(exc, UnicodeEncodeError) and exc.encoding in _OF_TERMINALS:
-            text = _("cannot write the output in {encoding}: set PYTHONIOENCODING=utf-8", encoding=exc.encoding)
+            text = _("can't write the output in {encoding}. Set PYTHONIOENCODING=utf-8", encoding=exc.encoding)
             sys.exit(localized(text))
         # Python's own traceback would contain values from PostgreSQL's message.
         sys.exit("\n".join(lines_of(exc)))

@@ -8,7 +8,7 @@ from uuid import UUID
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth_guard.errors import FieldError, InsufficientScope, InvalidRequest, RequestRefused, WxAuthError
 
-NICKNAME_REFUSED: Final = _("This name can't be used. Please choose another.")
+NICKNAME_REFUSED: Final = _("This nickname can't be used. Please choose another.")
 PICTURE_OF_ANOTHER_KIND: Final = _("Pictures must be JPEG, PNG or WebP files.")
 PICTURE_TOO_LARGE: Final = _("Pictures can be up to 2 MB.")
 """The titles of `invalid_request` and `payload_too_large` for faults that the user can correct."""
@@ -41,7 +41,7 @@ class NotFound(RequestRefused, code="not_found", status=404):
 class MethodNotAllowed(RequestRefused, code="method_not_allowed", status=405):
     """The path exists, but not with this method."""
 
-    title = _("This request method isn't allowed here.")
+    title = _("This request method isn't supported.")
 
     def __init__(self, detail: str, *, allow: Sequence[str]) -> None:
         super().__init__(detail)
@@ -55,13 +55,13 @@ class MethodNotAllowed(RequestRefused, code="method_not_allowed", status=405):
 class UnknownApp(RequestRefused, code="unknown_app", status=400):
     """The request names an app that is not configured."""
 
-    title = _("Unknown app.")
+    title = _("This app doesn't exist.")
 
 
 class WrongAppKind(RequestRefused, code="wrong_app_kind", status=422):
     """This kind of app does not have this feature."""
 
-    title = _("This kind of app doesn't support that.")
+    title = _("This kind of app doesn't support this feature.")
 
 
 # Failures of requests to WeChat.
@@ -82,13 +82,13 @@ class WeChatError(WxAuthError):
 class InvalidCode(WeChatError, code="invalid_code", status=400):
     """The `wx.login` code is invalid, has expired, or belongs to another app."""
 
-    title = _("That didn't work. Please try again.")
+    title = _("WeChat couldn't verify this request. Please try again.")
 
 
 class CodeUsed(WeChatError, code="code_used", status=400):
     """The `wx.login` code has been exchanged before."""
 
-    title = _("This has already been used. Please try again.")
+    title = _("This WeChat code has already been used. Please try again.")
 
 
 class WeChatUserBlocked(WeChatError, code="wechat_user_blocked", status=403):
@@ -100,7 +100,7 @@ class WeChatUserBlocked(WeChatError, code="wechat_user_blocked", status=403):
 class SessionKeyExpired(WeChatError, code="session_key_expired", status=409):
     """The session_key is not the one that WeChat now uses for this user."""
 
-    title = _("Please log in again. Then tap once more.")
+    title = _("Your WeChat session has expired. Log in and tap again.")
 
 
 class WeChatRateLimited(WeChatError, code="wechat_rate_limited", status=429):
@@ -132,7 +132,7 @@ class WeChatBadResponse(WeChatError, code="wechat_bad_response", status=502):
 class WeChatMisconfigured(WeChatError, code="wechat_misconfigured", status=502):
     """WeChat rejects the app itself: its id, secret, IP address or permission."""
 
-    title = _("This isn't available right now.")
+    title = _("This feature isn't available right now.")
 
 
 # Failures of refresh tokens, after which the user must log in again.
@@ -156,7 +156,7 @@ class RefreshTokenReused(WxAuthError, code="refresh_token_reused", status=400):
     Therefore the session has been ended.
     """
 
-    title = _("You were logged out to protect your account.")
+    title = _("You were logged out to protect your account. Log in again.")
 
 
 class SessionRevoked(WxAuthError, code="session_revoked", status=400):
@@ -168,7 +168,7 @@ class SessionRevoked(WxAuthError, code="session_revoked", status=400):
 class SessionReplaced(WxAuthError, code="session_replaced", status=400):
     """A newer login replaced the session, because the app limits the sessions of a user."""
 
-    title = _("You have logged in on another device.")
+    title = _("Your account is now logged in on another device.")
 
 
 # Failures of scanned QR codes with which this user cannot log in.
@@ -177,19 +177,19 @@ class SessionReplaced(WxAuthError, code="session_replaced", status=400):
 class ScanOver(WxAuthError, code="scan_over", status=404):
     """The QR code is unknown, expired or already decided, or another scan has taken it over."""
 
-    title = _("This QR code has expired. Refresh it on the page.")
+    title = _("This QR code has expired. Refresh it on the web page.")
 
 
 class ScanForwarded(WxAuthError, code="scan_forwarded", status=403):
     """The QR code was not scanned with the camera, but read from a picture or a chat, or typed."""
 
-    title = _("Use the camera. Don't scan QR codes sent to you.")
+    title = _("Scan with the camera. Never scan QR codes that others send.")
 
 
 class ScanTooFar(WxAuthError, code="scan_too_far", status=403):
     """The phone and the browser must be in the same network, but it is not certain that they are."""
 
-    title = _("Connect to the same network as the computer. Scan again.")
+    title = _("Connect to the computer's network. Then scan again.")
 
 
 class ScanTaken(WxAuthError, code="scan_taken", status=409):
@@ -204,7 +204,7 @@ class ScanTaken(WxAuthError, code="scan_taken", status=409):
 class InvalidClient(WxAuthError, code="invalid_client", status=401):
     """The client's name or secret is missing or wrong."""
 
-    title = _("The service's credentials are not valid.")
+    title = _("The client credentials are invalid.")
 
     def headers(self) -> dict[str, str]:
         """Return `WWW-Authenticate` (RFC 6749, section 5.2)."""
@@ -231,7 +231,7 @@ class NameTaken(WxAuthError, code="name_taken", status=409):
 class CursorExpired(WxAuthError, code="cursor_expired", status=410):
     """Events after the cursor have been deleted, or the database was restored from before the cursor."""
 
-    title = _("The service missed events. It must start over.")
+    title = _("This cursor has expired. Read the data from the beginning.")
 
 
 class InvalidSignature(WxAuthError, code="invalid_signature", status=403):
@@ -280,7 +280,7 @@ class AccountDisabled(WxAuthError, code="account_disabled", status=403):
 class AccountLeaving(WxAuthError, code="account_leaving", status=403):
     """The user has asked to be erased, and may still change their mind."""
 
-    title = _("This account is about to be deleted.")
+    title = _("This account is scheduled for deletion.")
 
     def __init__(self, erase_at: datetime, *, user_id: UUID | None = None) -> None:
         super().__init__("the person has asked to be erased: a login with stay cancels that")
@@ -295,7 +295,7 @@ class AccountLeaving(WxAuthError, code="account_leaving", status=403):
 class LoginTooOld(WxAuthError, code="login_too_old", status=403):
     """The change has lasting effect and requires a session that was opened recently."""
 
-    title = _("Please log in again to do this.")
+    title = _("Please log in again to continue.")
     detail = "the session must have been opened within the last ADMIN_FRESH_LOGIN seconds: log in again"
 
 
@@ -314,7 +314,7 @@ class SnapshotUser(WxAuthError, code="snapshot_user", status=403):
 class SignUpClosed(WxAuthError, code="sign_up_closed", status=403):
     """The app is closed to new users."""
 
-    title = _("This app doesn't accept new users.")
+    title = _("This app isn't accepting new users.")
 
 
 class SignUpRefused(WxAuthError, code="sign_up_refused", status=403):
@@ -329,14 +329,14 @@ class SignUpRefused(WxAuthError, code="sign_up_refused", status=403):
 class SignUpUnavailable(WxAuthError, code="sign_up_unavailable", status=503):
     """The operator's own service returned no decision about a new user."""
 
-    title = _("You can't register right now. Please try again.")
+    title = _("You can't register right now. Please try again later.")
     retry_after = 3
 
 
 class LastAdmin(WxAuthError, code="last_admin", status=409):
     """The last administrator must remain."""
 
-    title = _("The last administrator cannot be removed.")
+    title = _("The last administrator can't be removed.")
 
 
 class AppTaken(WxAuthError, code="app_taken", status=409):
@@ -348,7 +348,7 @@ class AppTaken(WxAuthError, code="app_taken", status=409):
 class AppInSettings(WxAuthError, code="app_in_settings", status=409):
     """The app is defined in the settings and must be changed there."""
 
-    title = _("This app is in the settings. Change it there.")
+    title = _("This app is defined in the settings. Change it there.")
 
 
 class PhoneTaken(WxAuthError, code="phone_taken", status=409):
@@ -360,19 +360,19 @@ class PhoneTaken(WxAuthError, code="phone_taken", status=409):
 class ExternalIdTaken(WxAuthError, code="external_id_taken", status=409):
     """Another user has this external id, or a user who was merged into another one had it."""
 
-    title = _("This ID belongs to another account.")
+    title = _("This ID is already assigned to another account.")
 
 
 class MergeRefused(WxAuthError, code="merge_refused", status=409):
     """These two users cannot be merged."""
 
-    title = _("These two accounts cannot be merged.")
+    title = _("These two accounts can't be merged.")
 
 
 class SplitRefused(WxAuthError, code="split_refused", status=409):
     """This identity cannot be taken out of the user."""
 
-    title = _("This identity can't be taken out of the account.")
+    title = _("This identity can't be split off from the account.")
 
 
 class StorageUnavailable(WxAuthError, code="storage_unavailable", status=503):

@@ -119,7 +119,7 @@ def test_for_people_the_report_is_a_line_per_check_with_aligned_columns(check: C
     lines = done.stdout.splitlines()
     assert {line.split()[0] for line in lines} == {"ok", "note", "BAD"}
     [line] = [line for line in lines if line.startswith("BAD") and "wx0 " in line and "access_token" not in line]
-    column = line.index("the app id is wrong")
+    column = line.index("the AppID is wrong")
     assert all(line[column - 2 : column].isspace() and not line[column].isspace() for line in lines)
 
 
@@ -139,7 +139,7 @@ async def test_the_check_changes_nothing_and_each_app_costs_two_calls(doctor: Do
 def test_the_check_creates_nothing_in_an_empty_database(check: Command, empty_database_url: str) -> None:
     status, results = check(DATABASE_URL=empty_database_url)
     assert status == 1
-    assert results["schema"]["message"] == "is not there yet: run 'wxauth migrate'"
+    assert results["schema"]["message"] == "hasn't been created yet: run 'wxauth migrate'"
     assert check(DATABASE_URL=empty_database_url)[1]["schema"] == results["schema"]
 
 
@@ -191,7 +191,7 @@ async def test_a_database_that_falls_silent_holds_nobody_up(doctor: Doctor) -> N
         results = await doctor(database_url=f"{proxy.url}?sslmode=disable", clock=clock, timeouts=waits)
         assert loop.time() - began < HURRIED.whole + 2.0
     assert_reported(results, "database", OK)
-    assert_reported(results, "stored", BAD, "does not respond", "TimeoutError")
+    assert_reported(results, "stored", BAD, "doesn't respond", "TimeoutError")
     assert_reported(results, of_app(), OK)
 
 
@@ -203,7 +203,7 @@ async def test_a_default_that_allows_no_writes_or_isolates_more_is_reported(doct
     words = ("serializable", "default_transaction_isolation", "read committed")
     await doctor.says("database", BAD, *words, database_url=f"{doctor.database_url}&pgbouncer=true")
     await rows.execute(f"{change} default_transaction_read_only = on")
-    await doctor.says("database", BAD, "accepts no writes", "default_transaction_read_only")
+    await doctor.says("database", BAD, "doesn't accept writes", "default_transaction_read_only")
 
 
 @pytest.mark.own_database
@@ -221,7 +221,7 @@ def test_a_standby_an_old_version_and_another_encoding_are_reported() -> None:
     server = PostgresServer("10.23", 100023, is_standby=False, is_read_only=False, isolation="read committed")
     for judged, words in (
         (replace(server, is_standby=True), ("standby", "WXAUTH_DATABASE_URL")),
-        (server, ("PostgreSQL 10.23", "11 or newer")),
+        (server, ("PostgreSQL 10.23", "11 or later")),
         (replace(server, version_number=180001, encoding="SQL_ASCII"), ("SQL_ASCII", "instead of UTF8")),
     ):
         assert_reported({"database": judge_server(judged)}, "database", BAD, *words)
@@ -249,7 +249,9 @@ def test_a_schema_that_is_behind_is_reported() -> None:
         may_use_elsewhere=False,
     )
     result = judge_schema("0100", rights, known=("0101", "0100"))
-    assert_reported({"schema": result}, "schema", BAD, "is at 0100, but this version needs 0101", "wxauth migrate")
+    assert_reported(
+        {"schema": result}, "schema", BAD, "is at 0100, but this version of wxauth requires 0101", "wxauth migrate"
+    )
 
 
 @pytest.mark.own_database
@@ -272,13 +274,13 @@ async def test_the_key_that_signs_and_the_next_rotation_are_shown(doctor: Doctor
     [first] = [key["kid"] for key in json.loads(services[KeyRing].jwks)["keys"]]
     due = (now + timedelta(hours=2)).isoformat(timespec="minutes")
     results = await doctor(signing_key_max_age=7200, clock=services.clock)
-    assert_reported(results, "signing_keys", OK, f"1 published; {first} signs now", f"the next key is created at {due}")
+    assert_reported(results, "signing_keys", OK, f"1 published. {first} signs now", f"the next key is created at {due}")
 
     await services[KeyRing].rotate()
     second = next(key["kid"] for key in json.loads(services[KeyRing].jwks)["keys"] if key["kid"] != first)
     starts = (now + timedelta(minutes=6)).isoformat(timespec="minutes")
     results = await doctor(signing_key_max_age=7200, clock=services.clock)
-    assert_reported(results, "signing_keys", OK, f"2 published; {first} signs now", f"{second} signs from {starts}")
+    assert_reported(results, "signing_keys", OK, f"2 published. {first} signs now", f"{second} signs from {starts}")
 
 
 async def test_sealed_values_that_do_not_open_are_counted(doctor: Doctor, stage: Stage) -> None:
@@ -288,7 +290,7 @@ async def test_sealed_values_that_do_not_open_are_counted(doctor: Doctor, stage:
     results = await doctor(secret_key=OTHER_SECRET_KEY)
     for name, number in (("signing_keys", "WXAUTH_SECRET_KEY"), ("sealed_data", "3 of 3 values")):
         assert_reported(results, name, BAD, number, "WXAUTH_SECRET_KEY_PREVIOUS", "wxauth secret forget")
-    await doctor.says("sealed_data", OK, "can be decrypted (3 values checked)")
+    await doctor.says("sealed_data", OK, "all 3 values checked can be decrypted")
     await stage.rows.execute(
         "INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at) SELECT decode(repeat('00', 32), "
         "'hex'), app_id, openid, 'sealed by nobody', now() - interval '1 hour' FROM identities LIMIT 1"
@@ -315,14 +317,16 @@ async def test_values_that_need_the_former_key_are_reported(doctor: Doctor, stag
     assert_reported(results, "sealed_data", NOTE, "2 of 2", "wxauth secret reseal")
     changed = {name.upper(): value for name, value in rotated.items()}
     assert (await asyncio.to_thread(check.run, "secret", "reseal", **changed)).returncode == 0
-    await doctor.says("sealed_data", OK, "none of the 2 values checked needs WXAUTH_SECRET_KEY_PREVIOUS", **rotated)
+    await doctor.says(
+        "sealed_data", OK, "all 2 values checked can be decrypted without WXAUTH_SECRET_KEY_PREVIOUS", **rotated
+    )
 
 
 @pytest.mark.no_signing_key
 async def test_one_signing_key_of_several_that_does_not_open_is_named(doctor: Doctor, stage: Stage) -> None:
     key = await stage.services[KeyRing].rotate()
     await stage.rows.execute("UPDATE signing_keys SET private_key = 'nonsense' WHERE kid = $1", key.kid)
-    await doctor.says("signing_keys", BAD, f"1 of 2 cannot be decrypted ({key.kid})", clock=stage.services.clock)
+    await doctor.says("signing_keys", BAD, f"1 of 2 keys can't be decrypted ({key.kid})", clock=stage.services.clock)
 
 
 # The issuer.
@@ -404,7 +408,7 @@ async def test_the_metadata_of_each_resource_is_read(doctor: Doctor) -> None:
             ({"resource": f"{resource}/", "authorization_servers": [ours]}, BAD, "a different resource"),
             ({"resource": resource, "authorization_servers": [f"{ours}/"]}, BAD, ours),
             ({"resource": resource}, BAD, ours),
-            (None, BAD, "cannot be read"),
+            (None, BAD, "can't be read"),
         ):
             page = PlainTextResponse(status_code=404) if document is None else JSONResponse(document)
             well_known = Route("/.well-known/oauth-protected-resource/mcp", lambda _, page=page: page)
@@ -415,9 +419,9 @@ async def test_the_metadata_of_each_resource_is_read(doctor: Doctor) -> None:
 @swept(
     ("header", "said"),
     [
-        ((b"x-request-id", "1"), "has the same X-Request-ID twice"),
-        ((b"age", "7"), "has the header Age"),
-        ((b"cache-control", "max-age=600"), "has no Cache-Control: no-store"),
+        ((b"x-request-id", "1"), "repeats an X-Request-ID"),
+        ((b"age", "7"), "has an Age header"),
+        ((b"cache-control", "max-age=600"), "lacks Cache-Control: no-store"),
     ],
 )
 async def test_a_caching_proxy_is_reported(doctor: Doctor, serve: Serve, header: tuple[bytes, str], said: str) -> None:
@@ -432,7 +436,7 @@ async def test_an_issuer_with_another_name_or_keys_of_another_database_is_report
     other = url.replace("127.0.0.1", "localhost")
     await doctor.says("issuer", BAD, repr(url), other, "WXAUTH_ISSUER", issuer=other)
     nowhere = "postgresql:///x?host=/nowhere"
-    await doctor.says("issuer", NOTE, "without the database nobody can tell", issuer=url, database_url=nowhere)
+    await doctor.says("issuer", NOTE, "can't be checked without the database", issuer=url, database_url=nowhere)
     await rows.execute("UPDATE signing_keys SET kid = 'another'")
     await doctor.says("issuer", BAD, "none of the stored keys", "WXAUTH_DATABASE_URL", issuer=url)
 
@@ -454,7 +458,7 @@ async def test_a_service_that_makes_its_first_key_during_the_check_has_the_store
     routes = [Route(METADATA_PATH, metadata), Route("/jwks.json", key_set)]
     with answering(Starlette(routes=routes)) as (url, _front):
         results = await doctor(issuer=url)
-    assert_reported(results, "signing_keys", OK, "none yet")
+    assert_reported(results, "signing_keys", OK, "there are no keys yet")
     assert_reported(results, "issuer", NOTE, "returns the stored keys")
 
 
@@ -476,7 +480,7 @@ async def test_an_issuer_without_a_listener_or_a_known_name_is_a_note(
     await doctor.says("issuer", NOTE, "nothing listens on http://127.0.0.1:", "wxauth serve")
     monkeypatch.setattr(socket, "getaddrinfo", know_no_name)
     unknown = "https://wxauth.invalid"
-    await doctor.says("issuer", NOTE, unknown, "cannot be resolved here", issuer=unknown)
+    await doctor.says("issuer", NOTE, unknown, "resolve on this machine", issuer=unknown)
 
 
 def with_metadata(url: str, **more: str) -> Response:
@@ -486,11 +490,11 @@ def with_metadata(url: str, **more: str) -> Response:
 @swept(
     ("answer", "said"),
     [
-        (PlainTextResponse("", 502), (NOTE, "502", "no service behind it")),
+        (PlainTextResponse("", 502), (NOTE, "502", "can't reach the service behind it")),
         (PlainTextResponse("", 404), (BAD, "404", "/.well-known/")),
         (RedirectResponse("https://www.example.com/?x=hunter2"), (BAD, "redirects to https://www.example.com/,")),
-        (PlainTextResponse("<html>"), (BAD, "not a JSON object", "a different service")),
-        (JSONResponse([]), (BAD, "not a JSON object")),
+        (PlainTextResponse("<html>"), (BAD, "isn't a JSON object", "Another service")),
+        (JSONResponse([]), (BAD, "isn't a JSON object")),
         (JSONResponse({}), (BAD, "'none'")),
         (PlainTextResponse(" " * 300_000), (BAD, "too large")),
         (partial(with_metadata, jwks_uri="http://keys.example.com/"), (BAD, "no jwks_uri with https")),
@@ -513,7 +517,7 @@ async def test_variables_of_a_proxy_that_cannot_be_used_are_left_out(
 ) -> None:
     monkeypatch.setenv(name, value)
     monkeypatch.setattr(socket, "getaddrinfo", know_no_name)
-    await doctor.says("issuer", NOTE, "cannot be resolved here", issuer="https://auth.example.com")
+    await doctor.says("issuer", NOTE, "resolve on this machine", issuer="https://auth.example.com")
     monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{free_port()}")
     said = "nothing listens on https://auth.example.com (through the proxy in https_proxy)"
     await doctor.says("issuer", NOTE, said, issuer="https://auth.example.com")
@@ -529,7 +533,7 @@ async def test_a_certificate_of_an_authority_that_is_not_known_here_is_reported_
     async with Upstream(answer({}), tls=Authority(tmp_path / "another").server("127.0.0.1")) as upstream:
         by_authority = await doctor(wechat_base_url=upstream.url)
     for results in (self_signed, by_authority):
-        assert_reported(results, of_app(), BAD, "no response from WeChat", "SSL_CERT_FILE")
+        assert_reported(results, of_app(), BAD, "WeChat couldn't be reached", "SSL_CERT_FILE")
         assert "请在 SSL_CERT_FILE 中指定其 CA 证书文件" in results[of_app()].text.translated("zh-CN")
 
 
@@ -548,7 +552,7 @@ async def test_a_certificate_not_of_the_form_that_newer_pythons_require_is_repor
     async with Upstream(answer({}), tls=tls) as upstream:
         results = await doctor(issuer=upstream.url, wechat_base_url=upstream.url)
     for name in ("issuer", of_app()):
-        assert_reported(results, name, BAD, "Missing Authority Key Identifier", "3.13", "form of RFC 5280")
+        assert_reported(results, name, BAD, "Missing Authority Key Identifier", "3.13", "conform to RFC 5280")
     assert upstream.requests == []
 
 
@@ -556,7 +560,7 @@ async def test_http_in_place_of_https_the_reverse_and_an_invalid_certificate_are
     doctor: Doctor, certificate: dict[str, str]
 ) -> None:
     with answering(PlainTextResponse()) as (url, _):
-        await doctor.says("issuer", BAD, "does not use TLS", "plain http", issuer=url.replace("http:", "https:"))
+        await doctor.says("issuer", BAD, "doesn't use TLS", "plain http", issuer=url.replace("http:", "https:"))
     with answering(PlainTextResponse(), **certificate) as (url, _):
         await doctor.says("issuer", BAD, "without a response", "WXAUTH_ISSUER must begin with https", issuer=url)
         words = ("invalid certificate: self-signed certificate", "complete chain")
@@ -568,7 +572,7 @@ async def test_an_issuer_that_hangs_up_or_says_nothing_is_reported(doctor: Docto
         await doctor.says("issuer", BAD, "without a response", issuer=upstream.url)
     async with Upstream(hang) as upstream:
         results = await doctor(issuer=upstream.url, timeouts={"issuer_patience": 0.2})
-        assert_reported(results, "issuer", BAD, "accepts the connection but does not respond")
+        assert_reported(results, "issuer", BAD, "accepts the connection but doesn't respond")
 
 
 # The clocks.
@@ -577,8 +581,8 @@ async def test_an_issuer_that_hangs_up_or_says_nothing_is_reported(doctor: Docto
 @pytest.mark.parametrize(
     ("seconds", "of_database", "text", "of_wechat"),
     [
-        (95, BAD, "95 s ahead of the database's, and the database's time counts: synchronize", BAD),
-        (-95, BAD, "95 s behind the database's, and the database's time counts: synchronize", BAD),
+        (95, BAD, "95 s ahead of the database's, and the database's clock counts: synchronize", BAD),
+        (-95, BAD, "95 s behind the database's, and the database's clock counts: synchronize", BAD),
         (20, BAD, "20 s ahead of the database's", OK),  # which siblings tolerate
         (-4, OK, "within 4 s", OK),
     ],
@@ -618,7 +622,7 @@ async def test_an_address_that_is_not_whitelisted_is_reported_as_wechat_saw_it(d
     results = await doctor()
     assert_reported(results, of_app(), OK)
     message = results[of_app("access_token")].text
-    assert message.startswith("WeChat saw this server as 127.0.0.1: add it to the app's IP whitelist 白名单")
+    assert message.startswith("WeChat sees this server as 127.0.0.1. Add this address to the app's IP whitelist 白名单")
     assert "rid" not in message
 
 
@@ -641,7 +645,7 @@ async def test_every_address_that_wechat_names_is_reported_once(doctor: Doctor) 
     errmsg = "invalid ip 203.0.113.7 ipv6 2001:db8::7, not in whitelist rid: 6543ab-12 hunter2"
     with serving(JSONResponse({"errcode": 40164, "errmsg": errmsg}), lifespan="off") as url:
         results = await doctor(wechat_base_url=url)
-    assert_reported(results, of_app(), BAD, "as 203.0.113.7 and 2001:db8::7: ")
+    assert_reported(results, of_app(), BAD, "as 203.0.113.7 and 2001:db8::7. ")
 
 
 @pytest.mark.parametrize(
@@ -649,7 +653,7 @@ async def test_every_address_that_wechat_names_is_reported_once(doctor: Doctor) 
     [
         ({"errcode": 40243}, (BAD, "frozen")),
         ({"errcode": 89503}, (BAD, "administrator's confirmation")),
-        ({"errcode": 40164}, (BAD, "WeChat saw this server as 127.0.0.1")),
+        ({"errcode": 40164}, (BAD, "WeChat sees this server as 127.0.0.1")),
         ({"errcode": 45009}, (BAD, "quota", "midnight in Beijing")),
         ({"errcode": 45011}, (NOTE, "again in a minute")),
         ({"errcode": -1}, (BAD, "busy")),
@@ -660,7 +664,7 @@ async def test_every_address_that_wechat_names_is_reported_once(doctor: Doctor) 
         ({"errcode": 40234}, (BAD, "API security")),
         ({"status": 503}, (BAD, "status 503", "can reach http://127.0.0.1:")),
         ({"html": True}, (BAD, "not JSON", "WXAUTH_WECHAT_BASE_URL")),
-        ({"drop": True}, (BAD, "no response from WeChat")),
+        ({"drop": True}, (BAD, "WeChat couldn't be reached")),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
@@ -691,9 +695,9 @@ async def test_a_server_that_accepts_any_code_is_not_taken_for_wechat(doctor: Do
 
 async def test_a_wechat_that_is_unreachable_or_reached_by_its_fallback_alone_is_reported(doctor: Doctor) -> None:
     nobody = f"http://localhost:{free_port()}"
-    await doctor.says(of_app(), BAD, "no response from WeChat", nobody, wechat_base_url=nobody)
+    await doctor.says(of_app(), BAD, "WeChat couldn't be reached", nobody, wechat_base_url=nobody)
     results = await doctor(wechat_base_url=nobody, wechat_fallback_url=doctor.wechat_url)
-    assert_reported(results, of_app(), NOTE, "only 127.0.0.1 responds: wxauth cannot connect to localhost")
+    assert_reported(results, of_app(), NOTE, "only 127.0.0.1 responds. wxauth can't connect to localhost")
     assert_reported(results, of_app("access_token"), OK)
 
 
@@ -701,12 +705,14 @@ async def test_a_proxy_that_lets_nobody_through_is_reported(doctor: Doctor, secr
     secrets.add(PASSWORD)
     secrets.add(CREDENTIALS)
     nobody = f"http://{CREDENTIALS}@127.0.0.1:{free_port()}"
-    refused = "cannot connect through the proxy: ConnectionRefusedError: "
+    refused = "can't connect through the proxy: ConnectionRefusedError: "
     await doctor.says(of_app(), BAD, refused, "WXAUTH_WECHAT_PROXY", doctor.wechat_url, wechat_proxy=nobody)
     async with ForwardProxy() as proxy:
         await doctor.says(of_app(), OK, wechat_proxy=proxy.url)
         strange = proxy.url.replace(CREDENTIALS, "somebody:else")
-        await doctor.says(of_app(), BAD, "it returns status 407: check WXAUTH_WECHAT_PROXY", wechat_proxy=strange)
+        await doctor.says(
+            of_app(), BAD, "the proxy returned status 407: check WXAUTH_WECHAT_PROXY", wechat_proxy=strange
+        )
 
 
 async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(doctor: Doctor) -> None:
@@ -733,7 +739,7 @@ async def test_the_push_url_is_shown(doctor: Doctor) -> None:
         NOTE,
         f"{url}/{APP_ID}",
         "明文模式",
-        "does not sign the content of messages",
+        "doesn't sign the content of messages",
         "push_aes_key",
     )
     assert_reported(results, of_app("push", OTHER_APP_ID), OK, f"{url}/{OTHER_APP_ID}", "安全模式", "push_forward")
@@ -743,7 +749,7 @@ async def test_the_push_url_is_shown(doctor: Doctor) -> None:
 async def test_a_token_that_another_app_has_is_reported_where_no_message_is_encrypted(doctor: Doctor) -> None:
     apps = [APPS[0], {**APPS[1], "push_token": APPS[0]["push_token"]}]
     results = await doctor(apps=apps, issuer="https://wxauth.invalid")
-    assert_reported(results, of_app("push"), BAD, OTHER_APP_ID, "give each app its own")
+    assert_reported(results, of_app("push"), BAD, OTHER_APP_ID, "Give each app its own")
     assert_reported(results, of_app("push", OTHER_APP_ID), OK, "安全模式")
 
 
@@ -768,7 +774,7 @@ async def test_a_handler_is_asked_by_a_used_up_signature(doctor: Doctor, stage: 
 
     receiver.usual = answer
     results = await doctor(**handed_on(f"{receiver.url}?own=1"))
-    assert_reported(results, of_app("push_forward"), OK, "passes WeChat's check")
+    assert_reported(results, of_app("push_forward"), OK, "passes WeChat's verification")
     assert "ignored" not in results[of_app("push")].text
     assert (stored, queries[0]["own"]) == ([1], "1")
     caught = {name: queries[0][name] for name in ("signature", "timestamp", "nonce")}
@@ -781,8 +787,8 @@ async def test_a_handler_is_asked_by_a_used_up_signature(doctor: Doctor, stage: 
     ("answer", "words"),
     [
         (200, ["did not return the echostr", "push_token"]),
-        (403, ["its status was 403", "not forwarded"]),
-        (None, ["could not connect", "not forwarded"]),
+        (403, ["its status was 403", "aren't forwarded"]),
+        (None, ["could not connect", "aren't forwarded"]),
     ],
 )
 async def test_a_handler_that_does_not_give_echostr_back_is_reported(
@@ -825,7 +831,7 @@ async def test_an_app_of_each_kind_is_checked_by_what_wechat_lets_be_checked(doc
     [
         ("https://auth.invalid", OK, "auth.invalid"),
         ("https://auth.invalid/path", OK, "WXAUTH_CHECK_FILES"),
-        ("https://auth.invalid:8443", BAD, "no port"),
+        ("https://auth.invalid:8443", BAD, "without a port"),
         ("https://192.0.2.7", BAD, "a domain name"),
         ("http://127.0.0.1:8000", OK, "WXAUTH_ISSUER"),
     ],

@@ -359,7 +359,7 @@ async def test_a_service_role_is_told_what_it_lacks_and_never_that_the_schema_is
         said = await house.said("service")
         assert [*said] == ["schema"], lack
         assert words in said["schema"].text
-        assert "not there" not in said["schema"].text
+        assert "created" not in said["schema"].text
         await house.is_mended(said["schema"])
         assert await house.said("service") == {}, lack
         await house.run(
@@ -428,4 +428,4 @@ async def test_a_schema_that_is_not_there_is_said_to_be_not_there(house: House) 
         "CREATE SCHEMA apart AUTHORIZATION @fresh; ALTER ROLE @fresh SET search_path = apart;"
         "REVOKE USAGE ON SCHEMA public FROM PUBLIC"
     )
-    assert "is not there yet" in (await house.said("fresh"))["schema"].text
+    assert "hasn't been created yet" in (await house.said("fresh"))["schema"].text

@@ -24,7 +24,7 @@ VALUES = {
     "colons": ": " * 1500 + ".",
     "templates in one another": "x: y; " * 400 + ".",
     "words of a template": "lines: {lines}, created: " * 250 + ".",
-    "a template's own words": "no response from WeChat: x " * 250 + ".",
+    "a template's own words": "WeChat couldn't be reached: x " * 250 + ".",
 }
 """Values that a template might be found in."""
 
@@ -65,16 +65,16 @@ def test_what_a_terminal_prints_is_chinese(tmp_path: Path) -> None:
     refused = run("serve", cwd=tmp_path, env=env | wrong)
     assert "/database 这样的地址，用户名和密码中的 / : # ? @ [ ] 须作百分号编码" in refused.stderr
     assert "WXAUTH_PHONE_POLICY：必须是 'move'、'refuse'、'share' 或 'link'" in refused.stderr
-    assert 'WXAUTH_RESOURCES：必须是这样的 JSON：[{"resource": "https://mcp.example.com/mcp", "' in refused.stderr
-    assert "WXAUTH_ACCESS_TOKEN_TTL：单位是秒，只写数字，如 900" in refused.stderr
-    assert "WXAUTH_ISSUR：没有这一项。是否想写 WXAUTH_ISSUER？" in refused.stderr
+    assert 'WXAUTH_RESOURCES：必须是 JSON，如 [{"resource": "https://mcp.example.com/mcp", "' in refused.stderr
+    assert "WXAUTH_ACCESS_TOKEN_TTL：必须是秒数，如 900" in refused.stderr
+    assert "WXAUTH_ISSUR：没有这个配置项。你是不是想写 WXAUTH_ISSUER？" in refused.stderr
     assert not re.search("[a-z]{2,} [a-z]{2,} ", refused.stderr)
     assert "  ban     封禁用户，并结束其所有会话。" in run("users", "--help", cwd=tmp_path, env=env).stdout
     assert "错误：'USER_ID' 的值无效：'x' 不是有效的 UUID。" in run("users", "ban", "x", cwd=tmp_path, env=env).stderr
     assert "用法： wxauth [选项] 命令 [参数]…" in run("usres", cwd=tmp_path, env=env).stderr
     help_of_list = run("users", "list", "--help", cwd=tmp_path, env=env).stdout
-    assert "  --limit 整数                最多列出多少条。  [默认：50; 1<=x<=200]\n  --cursor 文本  " in help_of_list
-    line = "  ENDED_SESSIONS_KEPT_DAYS 的会话，并截短早于 ADDRESSES_KEPT_DAYS 的地址。运行\n"
+    assert "  --limit 整数                最多返回的条数。  [默认：50; 1<=x<=200]\n  --cursor 文本  " in help_of_list
+    line = "  ENDED_SESSIONS_KEPT_DAYS 的会话，并截短早于 ADDRESSES_KEPT_DAYS 的 IP 地址。\n"
     assert line in run("sweep", "--help", cwd=tmp_path, env=env).stdout
 
 
@@ -85,6 +85,6 @@ def test_dev_names_all_ports_that_are_taken(tmp_path: Path) -> None:
         options = ["--port", ports[0], "--wechat-port", ports[1], "--site-port", ports[1]]
         refused = run("dev", *options, cwd=tmp_path, env={"LC_ALL": "zh_CN.UTF-8"}).stderr.splitlines()
     assert refused == [
-        f"无法监听 127.0.0.1:{port}：地址已被占用（是否已有另一个 wxauth-desk dev？可用 {option} 换一个端口）"
+        f"无法监听 127.0.0.1:{port}：地址已被占用（是否已有另一个 wxauth-desk dev 在运行？可用 {option} 更换端口）"
         for port, option in ((ports[1], "--wechat-port"), (ports[1], "--site-port"), (ports[0], "--port"))
     ]

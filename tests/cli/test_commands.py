@@ -140,7 +140,7 @@ def running_dev(folder: Path, *, is_installed: bool = False, **env: str) -> Iter
     command = (WXAUTH_DESK, "dev", "--port", str(port), "--wechat-port", str(wechat_port))
     service = Server(Running(*command, cwd=folder, env=env, is_installed=is_installed), port)
     with service.command, service.client:
-        service.command.wait_for("Ctrl-C ends it all")
+        service.command.wait_for("Press Ctrl-C to stop")
         yield service
 
 
@@ -176,7 +176,7 @@ def test_the_lines_that_dev_prints_make_an_administrator_and_open_the_console(de
 def test_every_command_can_be_run_next_to_dev_but_only_by_its_owner(dev: Server, dev_folder: Path) -> None:
     command = dev_folder / ".wxauth" / "wxauth"
     assert stat.S_IMODE(command.stat().st_mode) == 0o700
-    assert f"{command} --help" in printed(dev, "Every other command")
+    assert f"{command} --help" in printed(dev, "Run other commands in another terminal")
     assert output_of(command, "--help").startswith("Usage: wxauth ")
     done = subprocess.run([command, "check"], capture_output=True, text=True, check=False)
     assert (done.returncode, "BAD" in done.stdout) == (0, False), done.stdout
@@ -237,7 +237,7 @@ async def test_dev_says_what_to_do_about_a_database_of_before(tmp_path: Path, re
             await connection.execute("INSERT INTO alembic_version VALUES ($1)", revision)
         await connection.close()
     failed = await asyncio.to_thread(refusal, "dev", *free_ports(), cwd=tmp_path)
-    assert "delete the folder .wxauth/, which contains only data of" in failed
+    assert "Delete the folder .wxauth/, which contains only data of" in failed
 
 
 def test_dev_names_the_option_that_chooses_another_port(dev: Server, tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_all_ports_of_dev_follow_that_of_the_service_where_they_are_free(tmp_pat
         options = ["--port", str(port)] if given_by == "--port" else []
         env = {} if options else {"WXAUTH_PORT": str(port)}
         command = stack.enter_context(Running(WXAUTH_DESK, "dev", *options, cwd=tmp_path, env=env))
-        output = command.wait_for("Ctrl-C ends it all")
+        output = command.wait_for("Press Ctrl-C to stop")
     found = {int(number) for number in re.findall(r"127\.0\.0\.1:(\d+)", output)}
     assert found <= {port, *range(port + 2, port + 10)}
     assert len(found) == (4 if has_mcp() else 3)
@@ -310,7 +310,7 @@ def test_dev_listens_on_WXAUTH_PORT_and_reports_unknown_settings(  # noqa: N802
     port, wechat_port = free_port(), free_port()
     env = {"WXAUTH_PORT": str(port), "WXAUTH_AUDIENCES": "x", "WXAUTH_DATABASE_URL": database_url}
     with Running(WXAUTH_DESK, "dev", "--wechat-port", str(wechat_port), cwd=tmp_path, env=env) as command:
-        output = command.wait_for("Ctrl-C ends it all")
+        output = command.wait_for("Press Ctrl-C to stop")
         assert f"http://127.0.0.1:{port}/docs" in output
         assert "WXAUTH_AUDIENCES: no such setting. Did you mean WXAUTH_AUDIENCE?" in output
         metadata = httpx.get(f"http://127.0.0.1:{port}/.well-known/oauth-authorization-server", verify=False).json()
@@ -626,13 +626,13 @@ def test_serve_reports_that_its_port_is_taken(serve: Serve) -> None:
     for workers in ("1", "2"):
         env = serve.settings | {"WXAUTH_PORT": str(service.port), "WXAUTH_WORKERS": workers}
         failed = refusal("serve", cwd=serve.folder, env=env)
-        assert failed == f"127.0.0.1:{service.port} is already in use: set another WXAUTH_PORT\n"
+        assert failed == f"127.0.0.1:{service.port} is already in use. Choose another WXAUTH_PORT\n"
 
 
 @on_linux
 @pytest.mark.parametrize(
     ("command", "missing", "mend"),
-    [("dev", "authlib", "run scripts/dev in a clone"), ("serve", "uvicorn", "install wxauth again")],
+    [("dev", "authlib", "Run scripts/dev in a clone of wxauth"), ("serve", "uvicorn", "Install wxauth again")],
 )
 def test_what_to_do_about_a_missing_package_is_printed(folder: Path, command: str, missing: str, mend: str) -> None:
     arguments = [command, *(free_ports() if command == "dev" else ())]
@@ -644,7 +644,7 @@ def test_what_to_do_about_a_missing_package_is_printed(folder: Path, command: st
         f"from {package}.__main__ import main; main()"
     )
     failed = run("-c", program, cwd=folder)
-    assert (failed.returncode, failed.stderr) == (1, f"{missing} is not installed: {mend}\n")
+    assert (failed.returncode, failed.stderr) == (1, f"{missing} isn't installed. {mend}\n")
 
 
 def test_serving_loads_nothing_of_migrating_and_tracing_and_production_nothing_of_dev() -> None:
@@ -685,7 +685,7 @@ async def test_migrate_leaves_a_newer_schema_unchanged(database_url: str, rows: 
     env = {"WXAUTH_DATABASE_URL": database_url}
     done = await asyncio.to_thread(run, "migrate", cwd=tmp_path, env=env)
     assert (done.returncode, done.stderr) == (0, ""), "the init container of a version that was rolled back"
-    assert done.stdout == "schema at 0999, which belongs to a newer version: this version can still serve\n"
+    assert done.stdout == "schema at 0999, which belongs to a newer version of wxauth. This version can still serve\n"
     assert "0999" in await asyncio.to_thread(refusal, "migrate", "--to", "0001", cwd=tmp_path, env=env)
 
 
@@ -711,7 +711,7 @@ def test_an_encoding_that_lacks_characters_is_one_line() -> None:
     env = environment(PYTHONIOENCODING="latin-1", LC_ALL="C")
     done = subprocess.run([sys.executable, "-m", "wxauth", "openapi"], env=env, capture_output=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == b"cannot write the output in latin-1: set PYTHONIOENCODING=utf-8\n"
+    assert done.stderr == b"can't write the output in latin-1. Set PYTHONIOENCODING=utf-8\n"
 
 
 @pytest.mark.requirement("asvs-6.5.3")

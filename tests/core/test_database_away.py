@@ -44,16 +44,16 @@ async def refuse_the_password(reader: StreamReader, writer: StreamWriter) -> Non
 
 
 TROUBLES = {
-    "TLS": "does not support TLS",
-    "database": 'has no such database: database "nowhere" does not exist',
-    "role": 'refuses the role: role "nobody" does not exist',
-    "name": "nowhere.invalid:5432: the host name does not resolve",
-    "password": "refuses the password",
+    "TLS": "doesn't support TLS",
+    "database": 'doesn\'t have this database: database "nowhere" does not exist',
+    "role": 'rejects the role: role "nobody" does not exist',
+    "name": "nowhere.invalid:5432: can't be reached, because its host name doesn't resolve",
+    "password": "rejects the password",
     "connection": "refuses connections",
-    "certificate": "its certificate is not trusted",
+    "certificate": "has a certificate that isn't trusted",
     "authority": "SSL_CERT_FILE",
     "option": "`sslmode` parameter must be one of: disable, allow, prefer, require, verify-ca, verify-full",
-    "file": "cannot read /nowhere: No such file or directory",
+    "file": "can't read /nowhere: No such file or directory",
 }
 """The line for each problem."""
 
@@ -129,7 +129,7 @@ async def test_a_file_of_libpqs_that_cannot_be_read_is_named(
                         await database.time()
             finally:
                 os.seteuid(user)
-            assert f"{strict.address}: cannot read {file}: {reason}" in outage_text(refusal.value), by
+            assert f"{strict.address}: can't read {file}: {reason}" in outage_text(refusal.value), by
             monkeypatch.delenv(f"PG{parameter.upper()}", raising=False)
 
 
@@ -176,13 +176,13 @@ async def test_a_database_without_writes_is_called_that(database_url: str, rows:
     database = await rows.fetchval("SELECT current_database()")
     await rows.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
     async with aclosing(Database(database_url)) as asked:
-        with pytest.raises(StorageUnavailable, match="accepts no writes") as refused:
+        with pytest.raises(StorageUnavailable, match="doesn't accept writes") as refused:
             await asked.run(Statement[Nothing]("DELETE FROM users"))
     outage_log.note(refused.value)
     [line] = log_lines()
     assert line["event"] == "database_takes_no_writes"
     assert "default_transaction_read_only" in line["reason"]
-    assert outage_text(refused.value).translated("zh-CN").startswith("不能写入")
+    assert outage_text(refused.value).translated("zh-CN").startswith("不接受写入")
 
 
 async def test_a_connection_begun_before_an_outage_does_not_end_it(database_url: str, log_lines: LogLines) -> None:

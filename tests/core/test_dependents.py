@@ -94,7 +94,7 @@ async def test_an_object_that_uses_a_changed_column_is_named_before_anything_is_
         with pytest.raises(MigrationRefused) as refusal:
             await migrated.migrate()
         assert f"{name} (webhooks.url)" in refusal.value.text
-        assert "Drop them, run this again, and then create them again." in refusal.value.text
+        assert "Drop these objects, run the command again, and then recreate them." in refusal.value.text
         assert "\n" not in refusal.value.text
         assert await schema_of(migrated.rows) == before
         kind, _, rest = name.partition(" ")
@@ -186,7 +186,7 @@ async def test_a_refusal_that_nobody_foresaw_is_one_line(
     with pytest.raises(MigrationRefused) as refusal:
         await migrated.migrate()
     assert words in refusal.value.text
-    assert "the database refuses revision 9003" in refusal.value.text
+    assert "the database rejected revision 9003" in refusal.value.text
     assert "\n" not in refusal.value.text
     assert await migrated.rows.fetchval("SELECT version_num FROM alembic_version") == "9002"
     await migrated.rows.execute("DROP EVENT TRIGGER IF EXISTS calm")

@@ -140,7 +140,7 @@ async def test_check_explains_what_to_do_if_pgbouncer_is_not_named(
     with pgbouncer(database_url, pool_size=3) as url:
         advice = (await checked(make_settings(database_url=url)))["database"]
     assert advice.level is CheckLevel.BAD
-    assert "is a pooler" in advice.text
+    assert "is a connection pooler" in advice.text
     assert "add ?pgbouncer=true to" in advice.text
     assert "?pgbouncer=prepared" in advice.text
     assert "请在 WXAUTH_DATABASE_URL 中加上 ?pgbouncer=true" in advice.text.translated("zh-CN")

@@ -49,7 +49,7 @@ def running_dev(
     ports = ("--port", str(port), "--wechat-port", str(wechat_port), "--site-port", str(site_port))
     command = (*program, *ports, *options)
     with Running(*command, cwd=folder, env=env) as running:
-        running.wait_for("Ctrl-C ends it all")
+        running.wait_for("Press Ctrl-C to stop")
         yield Dev(*(f"http://127.0.0.1:{each}" for each in (port, wechat_port, site_port)))
 
 

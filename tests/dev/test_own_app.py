@@ -38,7 +38,7 @@ def dev(wechat_url: str, port: int, tmp_path_factory: pytest.TempPathFactory) ->
     """A `wxauth-desk dev` in its own folder, reachable from the network."""
     env = {**OWN, "WXAUTH_WECHAT_BASE_URL": wechat_url, "WXAUTH_HOST": "0.0.0.0", "WXAUTH_PORT": str(port)}
     with Running(WXAUTH_DESK, "dev", cwd=tmp_path_factory.mktemp("own"), env=env) as command:
-        command.wait_for("Ctrl-C ends it all")
+        command.wait_for("Press Ctrl-C to stop")
         yield command
 
 
@@ -90,7 +90,7 @@ def test_the_banner_has_the_address_for_a_phone_in_the_same_network(dev: Running
 @pytest.mark.parametrize(
     ("locale", "words", "end"),
     [
-        ("C.UTF-8", "the AppSecret is wrong", "Ctrl-C ends it all"),
+        ("C.UTF-8", "the AppSecret is wrong", "Press Ctrl-C to stop"),
         ("zh_CN.UTF-8", "AppSecret 不正确", "按 Ctrl-C 停止"),
     ],
 )
@@ -117,7 +117,7 @@ def starts(wechat_url: str, database_url: str, tmp_path: Path, terminal: tuple[i
             if typed is not None:
                 command.wait_for("AppSecret of")
                 os.write(terminal[0], f"{typed}\n".encode())
-            output = command.wait_for("Ctrl-C ends it all")
+            output = command.wait_for("Press Ctrl-C to stop")
             assert command.end(signal.SIGTERM) == 0
         return output
 
@@ -152,4 +152,4 @@ def test_a_terminal_asks_for_the_secret_unseen_once(starts: Starts, tmp_path: Pa
 def test_an_app_id_and_its_secret_are_required_together(given: str, tmp_path: Path) -> None:
     failed = run("dev", cwd=tmp_path, env={given: OWN[given]})
     assert failed.returncode == 1
-    assert failed.stderr == "WXAUTH_APP_ID and WXAUTH_APP_SECRET: set both, or use WXAUTH_APPS\n"
+    assert failed.stderr == "WXAUTH_APP_ID and WXAUTH_APP_SECRET: must both be set, unless you use WXAUTH_APPS\n"

@@ -218,7 +218,7 @@ def test_a_folder_that_cannot_be_made_is_named(folder: Path) -> None:
 
 def test_a_full_disk_is_named_with_its_folder_and_what_is_needed(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=40 * 2**20))
-    words = re.escape(f"{data.parent} needs 60 MB of disk space, but only 40 MB are free")
+    words = re.escape(f"{data.parent} requires 60 MB of disk space, but only 40 MB are free")
     with pytest.raises(PostgresUnavailable, match=words), EmbeddedPostgres(data):
         pass
 

@@ -77,7 +77,7 @@ def test_its_commands_can_be_typed_where_neither_service_nor_guard_is(tmp_path: 
 @pytest.mark.process
 @pytest.mark.parametrize("beside", [[], ["wxauth"], ["wxauth_guard"], ["wxauth", "wxauth_guard"]], ids=str)
 @pytest.mark.parametrize(
-    ("language", "words"), [("en_US", "needs the service and the guard"), ("zh_CN", "需要服务与 guard")]
+    ("language", "words"), [("en_US", "requires the service and the guard"), ("zh_CN", "需要服务与 guard")]
 )
 def test_without_service_or_guard_dev_says_what_to_install(
     tmp_path: Path, beside: list[str], language: str, words: str

@@ -76,7 +76,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     ]
     env = {"WXAUTH_SCAN_RATE_LIMIT": "600/minute"}  # all tests come from one address
     with Running(WXAUTH_DESK, "dev", *options, cwd=folder, env=env) as running:
-        running.wait_for("Ctrl-C ends it all")
+        running.wait_for("Press Ctrl-C to stop")
         command = str(folder / ".wxauth/wxauth")
         apps = ("--account", ACCOUNT["app_id"], "--website", WEBSITE["app_id"])
         uris = ("--redirect-uri", CALLBACK, "--logout-uri", "http://127.0.0.1/bye", *apps)

@@ -40,18 +40,21 @@ def mover(stage: Stage) -> Mover:
 
 LOOKS = [
     ("JSON", ('{"mp":"oABCDEFGH"}', f'"{OPENID}"', '{"mp":"o', '["oABCDEFGH"]', ' {"$oid": "65f0"} ')),
-    ("a formula", (f'="{OPENID}"', "=T(A1)", "＝1")),
-    ("text after the apostrophe", (f"'{OPENID}", "'-10023", "’10023", "`10023")),
+    ("a spreadsheet formula", (f'="{OPENID}"', "=T(A1)", "＝1")),
+    ("text that a spreadsheet program", (f"'{OPENID}", "'-10023", "’10023", "`10023")),
     (
         "a number that a spreadsheet program",
         ("10023.0", "10023.", "1.38E+10", "1e+21", "10,023", "1,38E+10", "１００２３．０"),
     ),
-    ("a value as a program", ('ObjectId("65f0c1")', "ObjectId(65f0c1)", "NumberLong(10023)", "UUID('65')", "b'10023'")),
+    (
+        "a value in a program's notation",
+        ('ObjectId("65f0c1")', "ObjectId(65f0c1)", "NumberLong(10023)", "UUID('65')", "b'10023'"),
+    ),
 ]
 OF_OPENIDS = [
     ("a URL", ("https://example.com/oABCDEFGH", "wxfile://oABCDEFGH")),
     ("an e-mail address", ("alice@example.com", "o@b.cn")),
-    ("the id of an app", (APP["app_id"], "WX1a2b3c4d5e6f7a8b", "ww1a2b3c4d5e6f7a8b", "gh_1a2b3c4d5e6f")),
+    ("an AppID", (APP["app_id"], "WX1a2b3c4d5e6f7a8b", "ww1a2b3c4d5e6f7a8b", "gh_1a2b3c4d5e6f")),
 ]
 
 
@@ -60,7 +63,7 @@ async def test_an_id_that_is_something_else_is_refused_and_named(mover: Mover, n
     wrong = [(value, it) for it, values in looks for value in values]
     assert await mover.import_lines(*({**ALICE, name: value} for value, _ in wrong)) == (0, 0, 0, len(wrong))
     for (value, it), message in zip(wrong, mover.messages, strict=True):
-        assert message.startswith(f"must be only the id, but this looks like {it}"), value
+        assert message.startswith(f"must be only the ID, but this looks like {it}"), value
         assert OPENID not in message
         assert "这里像是" in message.translated("zh-CN"), value
 
@@ -183,11 +186,15 @@ def zipped(name: str, text: str) -> bytes:
 
 KINDS: list[tuple[str, bytes, str]] = [
     *(
-        (f"UTF-16, {encoding}", CSV.encode(encoding), "UTF-16: convert it with iconv")
+        (f"UTF-16, {encoding}", CSV.encode(encoding), "UTF-16. Convert the file with iconv")
         for encoding in ("utf-16", "utf-16-be", "utf-16-le")
     ),
-    ("UTF-16 with its mark, big end first", b"\xfe\xff" + CSV.encode("utf-16-be"), "UTF-16: convert it with iconv"),
-    ("UTF-32", CSV.encode("utf-32"), "UTF-32: convert it with iconv"),
+    (
+        "UTF-16 with its mark, big end first",
+        b"\xfe\xff" + CSV.encode("utf-16-be"),
+        "UTF-16. Convert the file with iconv",
+    ),
+    ("UTF-32", CSV.encode("utf-32"), "UTF-32. Convert the file with iconv"),
     ("xlsx", zipped("[Content_Types].xml", "<Types/>"), "an Excel workbook"),
     ("zip", zipped("users.csv", CSV), "unzip"),
     ("xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Excel workbook"),
@@ -209,12 +216,12 @@ OF_JSON = [
 ]
 OF_CSV = [
     ("CR alone", CSV.replace("\n", "\r").encode(), "only CR"),
-    ("semicolons", CSV.replace(",", ";").encode(), "uses ; instead"),
-    ("semicolons and quotation marks", b'"app_id";"openid"\n', "uses ; instead"),
-    ("bars", CSV.replace(",", "|").encode(), "uses | instead"),
+    ("semicolons", CSV.replace(",", ";").encode(), "uses semicolons (;)"),
+    ("semicolons and quotation marks", b'"app_id";"openid"\n', "uses semicolons (;)"),
+    ("bars", CSV.replace(",", "|").encode(), "uses vertical bars (|)"),
     ("tabs", CSV.replace(",", "\t").encode(), "--tsv"),
     ("Excel's first line", f"sep=;\r\n{CSV}".encode(), "sep="),
-    ("JSON Lines", JSONL.encode(), "leave out --csv"),
+    ("JSON Lines", JSONL.encode(), "Leave out --csv"),
 ]
 
 
@@ -254,7 +261,7 @@ async def test_half_an_emoji_is_named_with_its_field(mover: Mover, half: bytes) 
     for name, value in WITH_HALF.items():
         text = NAMED.format(APP["app_id"], OPENID, name, value).encode().replace(b"?", half)
         counts = await mover.import_text(text, dry_run=True)
-        assert (counts.refused, mover.refusals, "halves" in str(mover.messages)) == (1, [(1, name)], True)
+        assert (counts.refused, mover.refusals, "lone surrogates" in str(mover.messages)) == (1, [(1, name)], True)
         counts = await mover.import_text(text, skips_bad_fields=True, dry_run=True)
         assert counts.incomplete == (name in SKIPPED), name
     for name in ("note", "nickname"):
@@ -287,4 +294,4 @@ async def test_a_command_on_a_full_disk_ends_with_one_sentence(mover: Mover, dat
     env = environment(**service_env(database_url))
     for command in (["users", "list"], ["users", "export", "-"], ["--help"]):
         ended = await asyncio.to_thread(on_a_full_disk, *command, folder=tmp_path, env=env)
-        assert ended == (1, b"cannot write the output: No space left on device\n"), command
+        assert ended == (1, b"can't write the output: No space left on device\n"), command

@@ -90,13 +90,14 @@ FULL: Body = {
 }
 FULL |= {name: example_of(UserAnswer)[name] for name in PROFILE_FIELDS if name not in FULL}
 RUN_AGAIN = (
-    "correct the refused lines, and run the command again with the complete file: "
-    "lines that are already imported do not change"
+    "correct the rejected lines, and run the command again with the complete file. "
+    "Lines that are already imported don't change"
 )
 ODD = (
-    "openids that don't have 28 characters, as WeChat's have: {}. Is it the right column, and are the openids complete?"
+    "openids whose length isn't 28 characters, as is usual: {}. Check that you chose the right column, and that the "
+    "openids are complete"
 )
-STORED_NOTHING = "nothing was stored: run the command without --dry-run"
+STORED_NOTHING = "nothing was stored. To import the file, run the command without --dry-run"
 GUIDE = guide("import-file")
 
 
@@ -1448,22 +1449,22 @@ async def test_the_command_reports_what_csv_has_cost(
     assert await imported(text, "--dry-run") == (1, counts(1, 2), [first, f"line 3: {phone}", *sums])
     skipping = await imported(text, "--dry-run", "--skip-bad-fields")
     lines = [first, f"line 3: skipped: {phone}", f"1 line: {unionid}", f"1 line: {phone}", f"1 line: skipped: {phone}"]
-    assert skipping == (1, counts(2, "1, imported without invalid fields: 1"), [*lines, *sums[2:]])
+    assert skipping == (1, counts(2, "1, imported without their invalid fields: 1"), [*lines, *sums[2:]])
     unionid, phone = (f"{name}：{Text(EXPECTED[name]).translated('zh-CN')}" for name in ("unionid", "phone"))
     with file.open("rb") as opened:
         chinese = {**env, "LC_ALL": "zh_CN.UTF-8"}
         done = run("users", "import", "-", "--csv", cwd=tmp_path, env=chinese, stdin=opened.fileno())
-    assert (done.returncode, done.stdout) == (1, "行数：3，新建：1，更新：0，不变：0，拒绝：2\n")
+    assert (done.returncode, done.stdout) == (1, "总行数：3，新建：1，更新：0，未变：0，拒绝：2\n")
     assert done.stderr.splitlines() == [
         *(f"第 2 行：{unionid}；{phone}", f"第 3 行：{phone}", f"2 行：{phone}", f"1 行：{unionid}"),
-        *("忽略的列：union_id", "请修正被拒绝的行，再用完整的文件运行一次：已导入的行不会改变"),
+        *("忽略的列：union_id", "请修正被拒绝的行，再用完整的文件重新运行命令。已导入的行不会改变"),
     ]
     assert await rows.fetchval("SELECT count(*) FROM users") == 1
     for header, wrong, seen in (
         ("app_id,weixin_openid\no", NO_HEADER, "app_id, weixin_openid"),
         ("app_id,openid,attributes.Tier", WRONG_ATTRIBUTE, "attributes.Tier"),
     ):
-        assert await imported(f"{header}\n") == (1, "", [f"line 1: line: {wrong.wanted}; this was read: {seen}"])
+        assert await imported(f"{header}\n") == (1, "", [f"line 1: line: {wrong.wanted}; read: {seen}"])
     status, said, errors = await imported(f"app_id,openid,nickname\n\n{START}a,a\n{START}a,b\n", "--dry-run")
     assert (status, said) == (1, counts(1, 1).replace("\n", ", blank: 1\n"))
     assert errors[0] == f"line 4: nickname: {GIVEN_BEFORE} (line 3)"

@@ -95,7 +95,7 @@ async def test_a_map_of_a_name_that_no_line_has_refuses_the_file(
     mover: Mover, form: Form, lines: list[object], names: str
 ) -> None:
     for dry_run in (True, False):
-        with pytest.raises(WrongFile, match=f"no line has {names}$"):
+        with pytest.raises(WrongFile, match=f"no line contains {names}$"):
             await mover.import_numbered(lines_of(form, *lines), dry_run=dry_run)
     assert await mover.users() == []
 
@@ -252,7 +252,7 @@ def test_a_file_of_one_line_is_no_document(line: object) -> None:
 def test_lines_with_lists_of_objects_are_no_document() -> None:
     rows = [{"_id": 1, "orders": [{}]}] * 2
     assert len(list(JsonLines(io.BytesIO(jsonl(*rows))))) == 2
-    with pytest.raises(WrongFile, match=r"spans several lines: jq -c \.$"):
+    with pytest.raises(WrongFile, match=r"spans several lines\. Convert the file with jq -c \.$"):
         JsonLines(io.BytesIO("\n".join(json.dumps(row, indent=2) for row in rows).encode()))
 
 

@@ -323,7 +323,7 @@ async def test_the_command_says_which_key_signs_now(wxauth: WxAuth, rows: Rows) 
     assert await answered(wxauth("keys", "withdraw", first, "--json")) == {"kid": first, "signing": second}
     status, output, _ = await wxauth("keys", "withdraw", second)
     [left] = [key["kid"] for key in (await answered(wxauth("keys", "list", "--json")))["items"]]
-    assert (status, output) == (0, f"withdrew {second}; {left} signs now\n")
+    assert (status, output) == (0, f"withdrew {second}. {left} signs now\n")
     withdrawn = [("operator", {"kid": kid}) for kid in (first, second)]
     assert await recorded(rows, "actor, data", "type = 'signing_key.withdrawn'") == withdrawn
 

@@ -147,7 +147,7 @@ async def test_after_a_reseal_the_former_secret_key_can_go(stage: Stage, wxauth:
     rotated = {"WXAUTH_SECRET_KEY": OTHER_SECRET_KEY, "WXAUTH_SECRET_KEY_PREVIOUS": SECRET_KEY}
     assert await wxauth("secret", "reseal", **rotated) == (
         0,
-        "encrypted again: 1 signing keys, 3 session keys, 0 phone answers, 0 webhook secrets, 0 apps\n",
+        "encrypted again: 1 signing keys, 3 session keys, 0 phone number responses, 0 webhook secrets, 0 apps\n",
         "",
     )
     services = await stage.make_services(secret_key=OTHER_SECRET_KEY)

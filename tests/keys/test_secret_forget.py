@@ -37,7 +37,7 @@ async def test_a_service_starts_again_and_everybody_is_who_they_were(stage: Stag
     with pytest.raises(CannotOpen):
         await stage.make_services(secret_key=OTHER_SECRET_KEY)
 
-    given_up = "given up: 1 signing keys, 2 session keys, 1 phone answers, 1 webhook secrets, 1 apps\n"
+    given_up = "erased: 1 signing keys, 2 session keys, 1 phone number responses, 1 webhook secrets, 1 apps\n"
     status, output, errors = await wxauth("secret", "forget", "--yes", WXAUTH_SECRET_KEY=OTHER_SECRET_KEY)
     assert (status, output.startswith(given_up), errors) == (0, True, "")
     assert await stage.rows.fetchval("SELECT is_enabled FROM webhooks") is False

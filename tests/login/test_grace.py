@@ -174,7 +174,7 @@ async def test_nobody_who_is_leaving_is_merged_or_split(stage: Stage, root: Admi
         problem_of(refused, "merge_refused", 409)
     identity = {"app_id": APP["app_id"], "openid": alice["user"]["openid"]}
     refused = await root.ask("POST", f"/users/{alice['user']['id']}/split", json=identity)
-    assert "leaving" in problem_of(refused, "split_refused", 409)["detail"]
+    assert "requested erasure" in problem_of(refused, "split_refused", 409)["detail"]
     assert await stage.number("users") == 3
     assert (await root.ask("DELETE", f"/users/{alice['user']['id']}")).status_code == 204, "and at once"
     assert await stage.number("users") == 2

@@ -69,5 +69,5 @@ async def test_nobody_gets_anothers_answer_even_then_and_the_check_reports_it(is
 
     [result] = [each async for each in check_issuer(issuer, Findings(), now=datetime.now(UTC), patience=3)]
     assert result.level is CheckLevel.BAD
-    assert "has the same X-Request-ID twice" in result.text
+    assert "repeats an X-Request-ID" in result.text
     assert "proxy_cache" in result.text.translated("zh-CN")

@@ -412,7 +412,7 @@ asyncio.run(main())
     printed = run(desk_alone / "python", "-c", serving, cwd=tmp_path)
     assert printed == (ROOT / "clients/miniprogram/wxauth.js").read_text()
     done = subprocess.run([desk_alone / "wxauth-desk", "dev"], cwd=tmp_path, env={}, capture_output=True, text=True)
-    assert (done.returncode, done.stderr.startswith("wxauth-desk dev needs the service and the guard")) == (1, True)
+    assert (done.returncode, done.stderr.startswith("wxauth-desk dev requires the service and the guard")) == (1, True)
 
 
 def checksums(wheel: Path) -> dict[str, int]:

@@ -89,7 +89,7 @@ def test_traces_without_their_packages_end_any_server_with_a_sentence_and_no_sta
     command = OTHERS.get(name, "wxauth serve")
     with running(command, tmp_path, env, port, is_installed=True) as server:
         status = server.process.wait(3 * PATIENCE)
-        assert "run pip install ./clients/python '.[otel]'" in server.output
+        assert "Run pip install ./clients/python '.[otel]'" in server.output
         assert "Traceback" not in server.output
         assert name in OTHERS or status == 1
 

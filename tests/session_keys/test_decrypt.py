@@ -123,7 +123,7 @@ async def test_a_replaced_key_is_answered_with_the_remedy_which_works(phone: Dat
     phone.stage.simulator.answer(call)  # WeChat alone knows the new key, as when our answer was lost
     refused = await phone.decrypt(phone.tap(), **{"Accept-Language": "zh_CN"})
     problem = problem_of(refused, "session_key_expired", 409)
-    assert problem["title"] == "请重新登录后再点一次。"
+    assert problem["title"] == "微信会话已过期，请重新登录后再点一次。"
     assert "log in again" in problem["detail"]
     assert "tap again" in problem["detail"]
     await phone.log_in()

@@ -227,7 +227,7 @@ def test_a_wrong_value_of_each_setting_is_tried() -> None:
 
 
 AN_APP_ID = "must be an AppID, such as wx0123456789abcdef"
-BOTH = "WXAUTH_APP_ID and WXAUTH_APP_SECRET: set both, or use WXAUTH_APPS"
+BOTH = "WXAUTH_APP_ID and WXAUTH_APP_SECRET: must both be set, unless you use WXAUTH_APPS"
 
 
 @swept(
@@ -401,7 +401,7 @@ def test_a_file_may_be_a_link_out_of_the_folder(load: Load, place: Path) -> None
     (place / "secrets" / "wxauth_audience").symlink_to(place / "vault")
     assert load(**REQUIRED).audience == "shop"
     (place / "vault").unlink()
-    with pytest.raises(InvalidSettings, match=r"^WXAUTH_AUDIENCE: must be a readable file of UTF-8 text$"):
+    with pytest.raises(InvalidSettings, match=r"^WXAUTH_AUDIENCE: must be a readable UTF-8 text file$"):
         load(**REQUIRED)
 
 
@@ -438,7 +438,7 @@ def test_a_file_that_is_not_utf_8_is_reported(load: Load, place: Path, name: str
 
 def test_a_folder_in_the_place_of_a_file_is_reported(load: Load, place: Path) -> None:
     (place / "secrets" / "wxauth_audience").mkdir()
-    with pytest.raises(InvalidSettings, match=r"^WXAUTH_AUDIENCE: must be a file, but is a folder"):
+    with pytest.raises(InvalidSettings, match=r"^WXAUTH_AUDIENCE: must be a file, not a folder"):
         load(**REQUIRED)
 
 
@@ -462,16 +462,16 @@ SET_NOTHING = [
     ('"WXAUTH_APP_SECRET": "hunter2",', "WXAUTH_APP_SECRET: must be at the beginning of its line"),
     ('$env:WXAUTH_APP_SECRET = "hunter2"', "WXAUTH_APP_SECRET: must be at the beginning of its line"),
     ("hunter2 WXAUTH_APP_SECRET", "WXAUTH_APP_SECRET: must be at the beginning of its line"),
-    ("WXAUTH_APP_SECRET=“hunter2”", "WXAUTH_APP_SECRET: must use straight quotes or none"),
-    ("WXAUTH_APP_SECRET='hunter2", "WXAUTH_APP_SECRET: must have closed quotes, and nothing after them"),
-    ('WXAUTH_APP_SECRET="hunter2" hunter3', "WXAUTH_APP_SECRET: must have closed quotes, and nothing after them"),
+    ("WXAUTH_APP_SECRET=“hunter2”", "WXAUTH_APP_SECRET: must use straight quotes or no quotes"),
+    ("WXAUTH_APP_SECRET='hunter2", "WXAUTH_APP_SECRET: must have closed quotes and nothing after them"),
+    ('WXAUTH_APP_SECRET="hunter2" hunter3', "WXAUTH_APP_SECRET: must have closed quotes and nothing after them"),
     ('WXAUTH_APPS:[{"app_secret":"hunter2"}]=', "WXAUTH_APPS: must be followed by '=', not by ':'"),
     ("WXAUTH_ACCES_TOKEN_TTL=900", "no such setting. Did you mean WXAUTH_ACCESS_TOKEN_TTL?"),
     ("wxauth_workes=2", "no such setting. Did you mean WXAUTH_WORKERS?"),
     ("WXAUTH_AUDIENCES=hunter2", "no such setting. Did you mean WXAUTH_AUDIENCE?"),
     ("WXAUTH_APPSECRET:hunter2=", "no such setting. Did you mean WXAUTH_APP_SECRET?"),
     ("WXAUTH_XYZZY=hunter2", "no such setting"),
-    ('"app_secret": "hunter2"}]', "must be NAME=value"),
+    ('"app_secret": "hunter2"}]', "must have the form NAME=value"),
     ("export WXAUTH_APP_SECRET = 'hunter2' # 注释", ""),
     ("# WXAUTH_APP_SECRET: hunter2", ""),
     ("OTHER=WXAUTH_APP_SECRET:hunter2", ""),

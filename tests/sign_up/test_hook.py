@@ -142,10 +142,10 @@ async def test_newcomers_who_get_one_external_id_at_once_do_not_share_it(door: D
     ("title", "shown"),
     [
         ("请先到门店办卡", "请先到门店办卡"),
-        (None, "该服务未接受你的注册。"),
-        ("x\n", "该服务未接受你的注册。"),
-        ("x" * 65, "该服务未接受你的注册。"),
-        (7, "该服务未接受你的注册。"),
+        (None, "你的注册未获通过。"),
+        ("x\n", "你的注册未获通过。"),
+        ("x" * 65, "你的注册未获通过。"),
+        (7, "你的注册未获通过。"),
     ],
 )
 async def test_who_is_refused_is_not_stored_but_for_support(door: Door, title: object, shown: str) -> None:

@@ -172,6 +172,6 @@ async def test_a_command_sets_and_removes_them(stage: Stage, users: Command) -> 
     for wrong in (("--attribute", "Tier=1"), ("--attribute", "tier"), ("--attribute", "x=1e999"), ()):
         assert (await users("set", user_id, *wrong)).returncode == 2
     too_large = await users("set", user_id, "--attribute", f"x={'y' * 2048}", LC_ALL="zh_CN.UTF-8")
-    assert (too_large.returncode, too_large.stderr) == (1, "attributes：合计不能超过 2048 字节（紧凑 JSON）\n")
+    assert (too_large.returncode, too_large.stderr) == (1, "attributes：以紧凑 JSON 计，总长不能超过 2048 字节\n")
     stored = json.loads(await stage.rows.fetchval("SELECT attributes::text FROM users"))
     assert stored == {"tier": "gold", "level": 3, "vip": True}

@@ -111,7 +111,7 @@ async def test_no_command_removes_the_last_administrator(stage: Stage, users: Co
     user_id = (await stage.login("alice"))["user"]["id"]
     await set_roles(stage.rows, "admin")
     failed = await users(*on(user_id, action), LC_ALL="zh_CN.UTF-8")
-    assert (failed.returncode, failed.stdout, failed.stderr) == (1, "", "这是唯一的管理员，请先指定另一位\n")
+    assert (failed.returncode, failed.stdout, failed.stderr) == (1, "", "该用户是唯一的管理员，请先指定另一位管理员\n")
     assert tuple(await stage.rows.fetchrow("SELECT roles, status FROM users")) == (["admin"], "active")
 
 

@@ -515,7 +515,7 @@ async def test_an_operator_splits_and_moves_out_and_in(crowd: Crowd, database_ur
     identity = f"--identity={OTHER_APP['app_id']}:{bob['user']['openid']}"
     assert (await users("split", id_of(alice), identity)).returncode == 2
     done = await users("split", id_of(alice), identity, "--external-id=10024", "--yes")
-    assert (done.returncode, "the external_id does not belong to the user" in done.stderr) == (1, True)
+    assert (done.returncode, "this external_id doesn't belong to the user" in done.stderr) == (1, True)
     done = await users("split", id_of(alice), identity, "--external-id=10023", "--yes")
     [(_, _, _, told)] = await crowd.recorded("user.split")
     new_id = told["new_user_id"]

@@ -140,5 +140,5 @@ async def test_the_console_closes_with_each_loss_of_a_role(stage: Stage, root: A
         await root.change(other, roles=roles)
         problem_of(await stage.client.get("/v1/admin/users", headers=bearer(session)), "invalid_token", 401)
         problem_of(await stage.client.put("/admin/session", headers={"X-Wxauth-Console": "1"}), "session_revoked", 400)
-    with pytest.raises(NoLink, match="neither admin nor support"):
+    with pytest.raises(NoLink, match="neither the admin nor the support role"):
         await make_link(stage.services.database, UUID(other), now=stage.clock())

@@ -52,7 +52,12 @@ async def asked(house: House, agent: Site, **parameters: Any) -> Body:
 async def test_the_person_sees_the_host_and_the_agent_gets_a_token_that_names_nobody(house: House, agent: Site) -> None:
     await house.stage.rows.execute("UPDATE users SET external_id = '10023', roles = '{editor}'")
     tab = await house.browser.show(**{**ASKING, "scope": "openid profile phone roles offline_access orders:read"})
-    for shown in ("Allow claude.test?", "It calls itself “Claude”.", "<li>查看你的订单</li>", "your name and picture"):
+    for shown in (
+        "Allow claude.test?",
+        "This program calls itself “Claude”.",
+        "<li>查看你的订单</li>",
+        "your name and picture",
+    ):
         assert shown in tab.html, shown
     claimed = await tab.decided_by(house.phone)
     origin = f"https://{HOST}"
@@ -203,7 +208,7 @@ async def test_a_document_that_breaks_a_rule_is_refused_in_words(house: House, c
     assert len(host.asked) == 1
     house.stage.clock.advance(minutes=2)
     host.documents[AGENT] = GOOD
-    assert "It calls itself “Claude”." in (await house.browser.show(**ASKING)).html
+    assert "This program calls itself “Claude”." in (await house.browser.show(**ASKING)).html
 
 
 async def test_a_page_of_refusal_is_in_chinese_too(house: House, host: Host) -> None:

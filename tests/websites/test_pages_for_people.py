@@ -42,7 +42,7 @@ async def test_the_page_names_the_mini_program_to_open(house: House) -> None:
     tab = await house.browser.show()
     assert "“小店 &lt;b&gt;&amp;”" in tab.html
     assert f'<img class="app" src="{LOGO}"' in tab.html
-    assert "将打开小程序“小店 &lt;b&gt;&amp;”" in (await house.browser.show(ui_locales="zh")).html
+    assert "打开小程序“小店 &lt;b&gt;&amp;”" in (await house.browser.show(ui_locales="zh")).html
     await house.change(account_app_id=None)
     in_wechat = await house.browser.open(headers={"User-Agent": IN_WECHAT}, ui_locales="en")
     assert "You are already in WeChat. Open the mini-program “小店" in in_wechat.text

@@ -252,10 +252,10 @@ def refusal(status: str) -> Behaviour:
 @swept(
     ("instead", "reason"),
     [
-        pytest.param(refusal("403 No"), "it returns status 403", id="403"),
-        pytest.param(refusal("407 Who are you"), "it returns status 407", id="407"),
-        pytest.param(refusal("502 Gone"), "it returns status 502", id="502"),
-        pytest.param(refusal("302 Go away"), "it returns status 302", id="302"),
+        pytest.param(refusal("403 No"), "the proxy returned status 403", id="403"),
+        pytest.param(refusal("407 Who are you"), "the proxy returned status 407", id="407"),
+        pytest.param(refusal("502 Gone"), "the proxy returned status 502", id="502"),
+        pytest.param(refusal("302 Go away"), "the proxy returned status 302", id="302"),
         pytest.param(abort, "the connection was closed without an answer", id="closed"),
         pytest.param(raw(b"HTTP/1.1 200 Conn"), "the answer was cut off", id="closed-within-the-head"),
         pytest.param(reset, "ConnectionResetError", id="reset"),
@@ -263,7 +263,9 @@ def refusal(status: str) -> Behaviour:
         pytest.param(in_pieces(b"HTTP/1.1 200 Conn", then=hang), "no response in time", id="hangs-within-the-head"),
         pytest.param(in_pieces(b"220 mail ESMTP\r\n\r\n"), "the answer is not HTTP", id="garbage"),
         pytest.param(
-            in_pieces(b"HTTP/1.1 200 OK\r\n\r\nmore"), "it returns more than it was asked for", id="more-than-a-head"
+            in_pieces(b"HTTP/1.1 200 OK\r\n\r\nmore"),
+            "the proxy returned more data than requested",
+            id="more-than-a-head",
         ),
         pytest.param(endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 999), "the answer is too large", id="no-end"),
     ],
@@ -274,7 +276,7 @@ async def test_a_proxy_that_makes_no_tunnel_is_no_connection(instead: Behaviour,
     async with Upstream(OK) as upstream, by_proxy(proxy, connect_timeout=1) as way:
         failure = await ask_and_fail(way, f"https://127.0.0.1:{upstream.port}", ProxyFailed)
         assert isinstance(failure, httpx.ConnectError)  # so that the fallback host has its turn
-        assert str(failure) == f"cannot connect through the proxy: {reason}"
+        assert str(failure) == f"can't connect through the proxy: {reason}"
         assert len(proxy.heads) == 1
         assert upstream.connections == 0
         await until(lambda: proxy.open_connections == 0)
@@ -287,7 +289,7 @@ async def test_a_proxy_that_cannot_be_connected_to_is_no_connection(black_hole: 
         for wechat in ("https://wechat.test", "http://127.0.0.1:1"):
             async with transport(proxy=SecretStr(url), connect_timeout=0.1) as way:
                 failure = await ask_and_fail(way, wechat, ProxyFailed)
-                assert str(failure).startswith("cannot connect through the proxy: ")
+                assert str(failure).startswith("can't connect through the proxy: ")
 
 
 @on_both_loops
@@ -297,7 +299,7 @@ async def test_a_wrong_password_is_the_proxys_refusal_also_without_a_tunnel() ->
         async with transport(proxy=SecretStr(url)) as way:
             for wechat in (upstream.url, f"https://127.0.0.1:{upstream.port}"):
                 failure = await ask_and_fail(way, wechat, ProxyFailed)
-                assert str(failure) == "cannot connect through the proxy: it returns status 407"
+                assert str(failure) == "can't connect through the proxy: the proxy returned status 407"
         assert upstream.connections == 0
 
 

@@ -26,7 +26,7 @@ CLASS_C = {
     40164: "IP whitelist",
     61004: "IP whitelist",
     **dict.fromkeys(range(40230, 40241), "API security"),
-    40243: "unfreeze it",
+    40243: "Unfreeze it",
     41001: "proxy",
     41002: "WXAUTH_APP_ID",
     41004: "WXAUTH_APP_SECRET",
@@ -34,7 +34,7 @@ CLASS_C = {
     48001: "permissions",
     50002: "notices",
     89501: "confirm this server's IP address",
-    89503: "confirm it",
+    89503: "Confirm it",
     89506: "IP whitelist",
     89507: "IP whitelist",
 }

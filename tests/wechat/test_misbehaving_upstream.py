@@ -94,7 +94,9 @@ async def test_a_login_for_which_no_connection_gets_free_keeps_its_code(service_
         await until(lambda: len(upstream.requests) == MAX_CONNECTIONS)
         answered = await log_in(client)
         problem = problem_of(answered, "wechat_unavailable", 503)
-        assert problem["detail"] == "WeChat was not asked, because no connection was free in time"
+        assert (
+            problem["detail"] == "wxauth didn't send the request to WeChat, because no connection became free in time"
+        )
         assert int(answered.headers["retry-after"]) > 0
         assert set(upstream.codes) == {"another"}
         gate.set()
@@ -130,6 +132,6 @@ async def test_a_proxy_that_refuses_is_asked_for_the_fallback_host_too(service_a
         assert [head.split()[1] for head in proxy.heads] == [f"127.0.0.1:{upstream.port}", "localhost:1"]
         assert upstream.connections == 0
     (line,) = service_asking.stage.logged("wechat_not_connected")
-    assert line["reason"] == "cannot connect through the proxy: the connection was closed without an answer"
+    assert line["reason"] == "can't connect through the proxy: the connection was closed without an answer"
     assert (line["host"], line["next_host"]) == (f"127.0.0.1:{upstream.port}", "localhost:1")
     assert "wxauth check" in line["what_to_change"]

@@ -17,13 +17,13 @@ const REFUSALS = {
   },
   insufficient_role: {
     status: 403,
-    en: 'You are not allowed to do this.',
-    zh: '没有权限进行此操作。',
+    en: "You don't have permission to do this.",
+    zh: '你没有权限进行此操作。',
     challenge: 'Bearer error="insufficient_scope"',
   },
   insufficient_scope: {
     status: 403,
-    en: "These credentials don't allow this.",
+    en: "Your credentials don't have permission to do this.",
     zh: '当前凭据无权进行此操作。',
     challenge: 'Bearer error="insufficient_scope"',
   },

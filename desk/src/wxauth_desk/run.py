@@ -76,8 +76,8 @@ _WECHAT_PORT_AFTER: Final = 1
 """The distance of the simulated WeChat's port from the service's. It is 8001 by default, or a free port."""
 _SITE_PORT_AFTER: Final = 4
 _OF_BEFORE: Final = _(
-    "the database in {home}/ belongs to another version of wxauth: delete the folder {home}/, which contains "
-    "only data of this laptop, and start again ({reason})"
+    "the database in {home}/ belongs to another version of wxauth. Delete the folder {home}/, which "
+    "contains only data of this machine, and start again ({reason})"
 )
 _NOT_OURS: Final = _("the schema was not created by this version: {reason}")
 
@@ -112,10 +112,12 @@ class OwnSecret:
             return
         if any(SECRET_NOT_TAKEN in finding.text for finding in findings):
             self._path.unlink(missing_ok=True)
-            click.echo(localized(_("The AppSecret is not stored. The next start asks for it again.")), err=True)
+            click.echo(localized(_("The AppSecret is not stored. The next start prompts for it again.")), err=True)
         elif self._is_new:
             store_privately(self._path, self.value)
-            click.echo(localized(_("Stored in {path}, where only you can read it.", path=self._path)), err=True)
+            click.echo(
+                localized(_("The AppSecret is stored in {path}, which only you can read.", path=self._path)), err=True
+            )
 
 
 def store_privately(path: Path, secret: str) -> None:
@@ -329,7 +331,7 @@ def _listen(host: str, port: int, option: str, taken: list[Text]) -> socket.sock
         return listen(host, port)
     except OSError as exc:
         text = _(
-            "cannot listen on {address}: {reason} (is another 'wxauth-desk dev' running? Choose another port "
+            "can't listen on {address}: {reason} (is another 'wxauth-desk dev' running? Choose another port "
             "with {option})",
             address=f"{host}:{port}",
             reason=os_reason(exc),

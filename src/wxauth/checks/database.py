@@ -53,7 +53,9 @@ async def check_database(
             async for result in _check_stored(database, settings, found, clock):
                 yield result
     except StorageUnavailable as exc:
-        text = _("{trouble}; make sure that the database runs, and check WXAUTH_DATABASE_URL", trouble=outage_text(exc))
+        text = _(
+            "{trouble}. Make sure that the database is running, and check WXAUTH_DATABASE_URL", trouble=outage_text(exc)
+        )
         yield bad(name, text)
     finally:
         await database.aclose()
@@ -75,7 +77,7 @@ async def _check_stored(
     asked_at = clock()
     theirs = await database.time()
     reading = ClockReading.of(theirs, asked_at=asked_at, answered_at=clock())
-    whose, bound = _("the database's"), _("and the database's time counts")
+    whose, bound = _("the database's"), _("and the database's clock counts")
     yield compare(reading, name="clock database", whose=whose, allowed=CLOCK_DIFFERENCE, bound=bound)
 
     its_rights = await read_rights(database)
@@ -86,15 +88,15 @@ async def _check_stored(
         yield result
     if its_rights.missing_to_serve is not None:
         text = _(
-            "cannot be used by the role of WXAUTH_DATABASE_URL: run as the schema's owner: {grant};",
+            "can't be used by the role of WXAUTH_DATABASE_URL. As the schema's owner, run {grant};",
             grant=its_rights.missing_to_serve,
         )
         yield bad("schema", text)
         return
     if its_rights.elsewhere is not None:
         text = _(
-            "is in {schema}, which is not in the search_path of the role of WXAUTH_DATABASE_URL: run as a "
-            "superuser: ALTER ROLE {role} SET search_path = {schema};",
+            "is in {schema}, which isn't in the search_path of the role of WXAUTH_DATABASE_URL. As a "
+            "superuser, run ALTER ROLE {role} SET search_path = {schema};",
             schema=its_rights.elsewhere,
             role=its_rights.role,
         )
@@ -102,8 +104,8 @@ async def _check_stored(
         return
     if its_rights.hidden_in:
         text = _(
-            "can hide rows of {tables} from the role of WXAUTH_DATABASE_URL by row level security: run as a "
-            "superuser or the owner of the tables: {to_run};",
+            "has row-level security, which can hide rows of {tables} from the role of WXAUTH_DATABASE_URL. "
+            "As a superuser or the owner of the tables, run {to_run};",
             tables=", ".join(its_rights.hidden_in),
             to_run=its_rights.to_see_all_rows,
         )
@@ -117,7 +119,8 @@ async def _check_stored(
     now = clock()
     if (reason := await rehearse_login(database, now=now)) is not None:
         text = _(
-            "is refused by the database: {reason}. Check the privileges and triggers of its tables.", reason=reason
+            "is rejected by the database: {reason}. Check the privileges and triggers of wxauth's tables.",
+            reason=reason,
         )
         yield bad("login", text)
     sealer = Sealer(settings.secret_keys)
@@ -131,7 +134,7 @@ async def _check_stored(
     apps = Apps(database=database, sealer=sealer, settings=settings)
     await apps.refresh()
     if apps.unopened:
-        text = _("{some}: nobody can log in, because the app's secrets cannot be decrypted; {why}")
+        text = _("{some}: users can't log in, because the app's secrets can't be decrypted. {why}")
         yield bad("apps", Text(text, some=", ".join(apps.unopened), why=WRONG_SECRET_KEY))
     found.apps = [known.app for known in apps.all() if known.is_enabled]
 
@@ -147,19 +150,21 @@ def judge_server(server: queries.PostgresServer) -> CheckResult:
     if unfit is not None:
         return bad(name, unfit)
     if server.is_standby:
-        return bad(name, _("is a standby, which accepts no writes: name the primary server in WXAUTH_DATABASE_URL"))
+        return bad(name, _("is a standby, which doesn't accept writes. Set WXAUTH_DATABASE_URL to the primary server"))
     if server.is_read_only:
-        return bad(name, _("accepts no writes: check default_transaction_read_only of the database and its role"))
+        return bad(
+            name, _("doesn't accept writes. Check default_transaction_read_only of the database and of the role")
+        )
     if server.version_number // 10000 < OLDEST_SERVER:
         text = _(
-            "is PostgreSQL {version}, but wxauth needs version {oldest} or newer",
+            "is PostgreSQL {version}, but wxauth requires version {oldest} or later",
             version=server.version,
             oldest=OLDEST_SERVER,
         )
         return bad(name, text)
     if server.isolation != "read committed":  # the pooler, the role or the URL sets another default
         text = _(
-            "uses the isolation level {isolation}: set default_transaction_isolation of the role to 'read committed'",
+            "uses the isolation level {isolation}. Set default_transaction_isolation of the role to 'read committed'",
             isolation=server.isolation,
         )
         return bad(name, text)
@@ -174,19 +179,25 @@ def judge_schema(revision: str | None, its_rights: RoleRights, known: Sequence[s
             "as the owner of the database, run {grant}; then run 'wxauth migrate'", grant=its_rights.missing_to_migrate
         )
     if revision is None:
-        return bad("schema", _("is not there yet: {to_do}", to_do=to_do))
+        return bad("schema", _("hasn't been created yet: {to_do}", to_do=to_do))
     newest = known[0]
     if (refusal := refusal_of(revision, known)) is not None:
         return bad("schema", refusal)
     if not is_usable(revision, known):
         text = _(
-            "is at {revision}, but this version needs {newest}: {to_do}", revision=revision, newest=newest, to_do=to_do
+            "is at {revision}, but this version of wxauth requires {newest}: {to_do}",
+            revision=revision,
+            newest=newest,
+            to_do=to_do,
         )
         return bad("schema", text)
     if revision != newest:
-        text = _("is at {revision}, which belongs to a newer version: this version can still serve", revision=revision)
+        text = _(
+            "is at {revision}, which belongs to a newer version of wxauth. This version can still serve",
+            revision=revision,
+        )
         return note("schema", text)
-    return good("schema", _("is at {revision}, as this version requires", revision=revision))
+    return good("schema", _("is at {revision}, as this version of wxauth requires", revision=revision))
 
 
 def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
@@ -201,22 +212,24 @@ def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
     grant = f"GRANT SELECT, UPDATE ON SEQUENCE {names} TO {not_set[0].role}" if not_set else ""
     if wrong and not_set:
         text = _(
-            "do not match the last numbers of their tables (sequence, table): {told}. The service still places "
-            "events correctly, but it may not set the sequence: run as the sequence's owner: {grant};",
+            "don't match the last numbers of their tables (sequence, table): {told}. The service still "
+            "orders events correctly, but the role can't set the sequence. As the sequence's owner, run "
+            "{grant};",
             told=told,
             grant=grant,
         )
         return bad("sequences", text)
     if wrong:
         text = _(
-            "do not match the last numbers of their tables (sequence, table): {told}. 'wxauth serve' corrects "
-            "this when it begins to place events, but find out what else was not copied with the database.",
+            "don't match the last numbers of their tables (sequence, table): {told}. 'wxauth serve' corrects "
+            "the sequences when it next orders events. Check what else was left out when the database was "
+            "copied.",
             told=told,
         )
         return bad("sequences", text)
     if not_set:
         text = _(
-            "may not be set by the service if they fall behind their tables: run as the sequences' owner: {grant};",
+            "can't be corrected by the service if they fall behind their tables. As the sequences' owner, run {grant};",
             grant=grant,
         )
         return note("sequences", text)
@@ -229,17 +242,17 @@ def _judge_webhooks(webhooks: Sequence[queries.WebhookState]) -> CheckResult:
     stuck = [webhook.name for webhook in webhooks if webhook.is_enabled and webhook.is_stuck]
     if stuck:
         text = _(
-            "{some}: events are waiting, but none has been delivered for an hour: run 'wxauth webhooks test {first}'",
+            "{some}: events are waiting, but none has been delivered for an hour. Run 'wxauth webhooks test {first}'",
             some=", ".join(stuck),
             first=stuck[0],
         )
         return bad(name, text)
     if disabled:
         text = _(
-            "{some}: disabled, either by you or by a response with status 410. To enable it, run 'wxauth "
-            "webhooks set {first} --enable'.",
+            "{some}: disabled, either by you or by a response with status 410. To enable the webhook, run "
+            "'wxauth webhooks set {first} --enable'.",
             some=", ".join(disabled),
             first=disabled[0],
         )
         return note(name, text)
-    return good(name, _("{n} webhooks, none of which has failed for an hour", n=len(webhooks)))
+    return good(name, _("{n} webhooks, none of which has failed for an hour or more", n=len(webhooks)))

@@ -35,7 +35,7 @@ async def check_all() -> list[CheckResult]:
         settings = load_settings(Settings)
     except InvalidSettings as exc:
         return [bad("settings", problem) for problem in exc.problems]
-    results = [good("settings", _("each one has the right form"))]
+    results = [good("settings", _("all settings have a valid form"))]
     results += [bad("settings", line) for line in unknown_names()]
     return results + await examine(settings)
 
@@ -77,10 +77,10 @@ async def examine(
     # A delayed response exaggerates the difference, so the smallest difference is the most accurate.
     if found.wechat_readings:
         nearest = min(found.wechat_readings, key=lambda reading: abs(reading.ahead))
-        bound = _("but tokens allow only {seconds} s", seconds=CLOCK_SKEW)
+        bound = _("but tokens tolerate only {seconds} s", seconds=CLOCK_SKEW)
         results.append(compare(nearest, name="clock wechat", whose=_("WeChat's"), allowed=CLOCK_SKEW, bound=bound))
     if not found.apps:
-        text = _("there is none, so nobody can log in: run 'wxauth apps add APP_ID', or set WXAUTH_APPS")
+        text = _("no apps are configured, so users can't log in. Run 'wxauth apps add APP_ID', or set WXAUTH_APPS")
         results.append(bad("apps", text))
     return [*results, *chain.from_iterable(others)]
 
@@ -129,10 +129,10 @@ async def _results_of(name: str, check: AsyncGenerator[CheckResult | None, None]
                 if result is not None:
                     results.append(result)  # noqa: PERF401 - the results before a failure are kept
     except TimeoutError:
-        text = _("did not finish within {seconds:g} s", seconds=LONGEST_CHECK_SECONDS)
+        text = _("the check didn't finish within {seconds:g} s", seconds=LONGEST_CHECK_SECONDS)
         results.append(bad(name, text))
     except Exception as exc:
         reason = f"{type(exc).__name__}: {message_of(exc)}"[:_LONGEST_REASON]
-        text = _("did not finish because of a fault of wxauth's own: {reason}", reason=reason)
+        text = _("the check failed because of an internal error: {reason}", reason=reason)
         results.append(bad(name, text))
     return results

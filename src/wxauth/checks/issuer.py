@@ -62,16 +62,18 @@ async def _judge_issuer(
         async with asyncio.timeout(patience + _CONNECT_TIMEOUT_SECONDS):
             kids = await _published_kids(issuer, httpx.Timeout(patience, connect=_CONNECT_TIMEOUT_SECONDS))
     except _NotThere as exc:
-        text = _("{fault}; that is normal before 'wxauth serve' has started, but not afterwards", fault=exc.text)
+        text = _("{fault}. This is normal before 'wxauth serve' has started, but not afterwards", fault=exc.text)
         return note(_NAME, text)
     except _Wrong as exc:
         return bad(_NAME, exc.text)
     except TimeoutError:
-        text = _("{issuer} responds too slowly: check the service's log and the proxy in front of it", issuer=issuer)
+        text = _(
+            "{issuer} responds too slowly. Check the log of the service and the proxy in front of it", issuer=issuer
+        )
         return bad(_NAME, text)
     if keys is None:
         text = _(
-            "{issuer} responds, but without the database nobody can tell if it returns the stored keys", issuer=issuer
+            "{issuer} responds. Whether it returns the stored keys can't be checked without the database", issuer=issuer
         )
         return note(_NAME, text)
     # Keys that do not sign yet are left out, because a cache between client and server might hold an older document.
@@ -84,8 +86,8 @@ async def _judge_issuer(
         return bad(
             _NAME,
             _(
-                "{issuer} returns none of the stored keys: the service there uses another database, so compare "
-                "its WXAUTH_DATABASE_URL with this one",
+                "{issuer} returns none of the stored keys, because the service there uses another database. "
+                "Compare its WXAUTH_DATABASE_URL with the one here",
                 issuer=issuer,
             ),
         )
@@ -93,9 +95,9 @@ async def _judge_issuer(
         return bad(
             _NAME,
             _(
-                "{issuer} lacks {n} of {total} stored keys, so your services refuse tokens signed with them. "
-                "Does the service there log signing_keys_not_opened, or does a cache keep its jwks_uri for more "
-                "than five minutes?",
+                "{issuer} lacks {n} of {total} stored keys, so your services reject tokens that these keys "
+                "signed. Check whether the service there logs signing_keys_not_opened, and whether a cache keeps "
+                "its jwks_uri for more than five minutes",
                 issuer=issuer,
                 n=len(missing),
                 total=len(signing),
@@ -103,8 +105,8 @@ async def _judge_issuer(
         )
     if is_loopback(urlsplit(issuer).hostname):
         text = _(
-            "{issuer} returns the stored keys, but only this machine can reach it: set WXAUTH_ISSUER for phones "
-            "and WeChat",
+            "{issuer} returns the stored keys, but only this machine can reach this address. Set "
+            "WXAUTH_ISSUER to an address that phones and WeChat can reach",
             issuer=issuer,
         )
         return note(_NAME, text)
@@ -121,19 +123,19 @@ async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
             other = named.rpartition("@")[2][:_LONGEST_NAME] if isinstance(named, str) else "none"
             raise _Wrong(
                 _(
-                    "{issuer} says that its issuer is {other!r}: WXAUTH_ISSUER must be the same there and here",
+                    "{issuer} reports the issuer {other!r}. WXAUTH_ISSUER must be the same there and here",
                     issuer=issuer,
                     other=other,
                 )
             )
         jwks_uri = metadata.get("jwks_uri")
         if not isinstance(jwks_uri, str) or not is_secure(jwks_uri) or not (on_loopback or jwks_uri[:6] == "https:"):
-            text = _("{issuer} has no jwks_uri with https: a different service responds there")
+            text = _("{issuer} has no jwks_uri with https. Another service responds at this address")
             raise _Wrong(Text(text, issuer=issuer))
         async with _client(jwks_uri, limits) as jwks_client:
             documents = (await _get(jwks_client, jwks_uri)).get("keys")
         if not isinstance(documents, list):
-            raise _Wrong(_("{url} has no list of keys: a different service responds there", url=jwks_uri))
+            raise _Wrong(_("{url} has no list of keys. Another service responds at this address", url=jwks_uri))
         await _find_cache(client, issuer)
     return set(verification_keys(documents))
 
@@ -147,7 +149,7 @@ def _client(url: str, limits: httpx.Timeout) -> httpx.AsyncClient:
     try:
         tls = httpx.create_ssl_context()
     except OSError as exc:
-        raise _Wrong(_("SSL_CERT_FILE does not name a file of certificates: {reason}", reason=exc.strerror)) from exc
+        raise _Wrong(_("SSL_CERT_FILE isn't a certificate file: {reason}", reason=exc.strerror)) from exc
     return httpx.AsyncClient(verify=tls, timeout=limits, trust_env=False, proxy=proxy)
 
 
@@ -168,18 +170,18 @@ async def _find_cache(client: httpx.AsyncClient, issuer: str) -> None:
             return
         request_id = headers.get("X-Request-ID", "")
         if request_id in ids:
-            sign = _("has the same X-Request-ID twice")
+            sign = _("repeats an X-Request-ID")
         elif "Age" in headers:
-            sign = _("has the header Age")
+            sign = _("has an Age header")
         elif "no-store" not in headers.get("Cache-Control", "").lower():
-            sign = _("has no Cache-Control: no-store")
+            sign = _("lacks Cache-Control: no-store")
         else:
             ids |= {request_id} - {""}
             continue
         raise _Wrong(
             _(
-                "the response of {url} {sign}: a proxy in front of wxauth caches responses, and could return one "
-                "user's data to another user. Switch off its cache (proxy_cache in nginx, 缓存 in a panel or CDN).",
+                "the response of {url} {sign}. A proxy in front of wxauth caches responses, and could return one "
+                "user's data to another user. Disable this cache (proxy_cache in nginx, 缓存 in a panel or CDN).",
                 url=url,
                 sign=sign,
             )
@@ -199,20 +201,21 @@ async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGene
             metadata = await _get(client, metadata_url)
     except (_Found, TimeoutError) as exc:
         reason = exc.text if isinstance(exc, _Found) else _("no response in time")
-        text = _("{url} cannot be read, so clients cannot find wxauth: {reason}", url=metadata_url, reason=reason)
+        text = _("{url} can't be read, so clients can't discover wxauth: {reason}", url=metadata_url, reason=reason)
         yield bad(name, text)
         return
     servers = metadata.get("authorization_servers")
     if metadata.get("resource") != url:
         text = _(
-            "{url} names a different resource: it must match the spelling in WXAUTH_RESOURCES exactly", url=metadata_url
+            "{url} specifies a different resource. It must match the spelling in WXAUTH_RESOURCES exactly",
+            url=metadata_url,
         )
         yield bad(name, text)
     elif not isinstance(servers, list) or issuer not in servers:
-        text = _("{url} does not list {issuer} in authorization_servers", url=metadata_url, issuer=issuer)
+        text = _("{url} doesn't list {issuer} in authorization_servers", url=metadata_url, issuer=issuer)
         yield bad(name, text)
     else:
-        yield good(name, _("names its own URL and this issuer"))
+        yield good(name, _("specifies its own URL and this issuer"))
 
 
 async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
@@ -223,7 +226,7 @@ async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > MAX_DOCUMENT:
-                    raise _Wrong(_("{url} is too large: a different service responds there", url=url))
+                    raise _Wrong(_("{url} is too large. Another service responds at this address", url=url))
     except httpx.TransportError as exc:
         raise _named(exc, url) from exc
     try:
@@ -232,7 +235,8 @@ async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
         document = None
     if not isinstance(document, dict):
         text = _(
-            "{url} is not a JSON object: a different service responds there, or a proxy does not forward the request",
+            "{url} isn't a JSON object. Another service responds at this address, or a proxy doesn't forward "
+            "the request",
             url=url,
         )
         raise _Wrong(text)
@@ -244,23 +248,27 @@ def _judge_status(response: httpx.Response) -> None:
     if status == HTTPStatus.OK:
         return
     if status in _NOBODY_BEHIND:
-        text = _("{url} returns status {status}, so the proxy there finds no service behind it", url=url, status=status)
+        text = _(
+            "{url} returns status {status}, because the proxy there can't reach the service behind it",
+            url=url,
+            status=status,
+        )
         raise _NotThere(text)
     if response.is_redirect:
         to = urlsplit(response.headers["Location"])
         where = f"{to.scheme}://{to.hostname}{to.path}" if to.hostname else to.path
         raise _Wrong(
             _(
-                "{url} redirects to {where}, but services do not follow redirects: serve it at the first "
-                "address, or set WXAUTH_ISSUER to the second",
+                "{url} redirects to {where}, but services don't follow redirects. Serve the document at the "
+                "first address, or set WXAUTH_ISSUER to the second address",
                 url=url,
                 where=where[:_LONGEST_NAME],
             )
         )
     raise _Wrong(
         _(
-            "{url} returns status {status}: a different service responds there, or the proxy in front of it does "
-            "not forward /.well-known/",
+            "{url} returns status {status}. Another service responds at this address, or the proxy in front "
+            "of wxauth doesn't forward /.well-known/",
             url=url,
             status=status,
         )
@@ -280,35 +288,36 @@ def _named(exc: httpx.TransportError, url: str) -> _NotThere | _Wrong:
                 why = refusal_of(cause)
                 if "RFC 5280" not in why:
                     why = _(
-                        "{why}; let the proxy there send a certificate for this name with its complete chain", why=why
+                        "{why}. Let the proxy there send a certificate for this name with its complete chain", why=why
                     )
                 text = _("{where} has an invalid certificate: {why}", where=where, why=why)
                 return _Wrong(text)
             case ssl.SSLError() if not isinstance(cause, ssl.SSLWantReadError):
                 text = _(
-                    "{where} does not use TLS ({why}). Is it plain http? Your services require https.",
+                    "{where} doesn't use TLS ({why}). If the address uses plain http, change that, because your "
+                    "services require https.",
                     where=where,
                     why=cause.reason,
                 )
                 return _Wrong(text)
             case socket.gaierror():
-                return _NotThere(_("the host name of {where} cannot be resolved here", where=where))
+                return _NotThere(_("the host name of {where} doesn't resolve on this machine", where=where))
             case ConnectionRefusedError():
                 return _NotThere(_("nothing listens on {where}", where=where))
         cause = cause.__cause__ or cause.__context__
     kind = type(exc).__name__
     if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
-        return _NotThere(_("this machine cannot connect to {where} ({kind})", where=where, kind=kind))
+        return _NotThere(_("this machine can't connect to {where} ({kind})", where=where, kind=kind))
     if isinstance(exc, httpx.TimeoutException):
         text = _(
-            "{where} accepts the connection but does not respond: check the logs of the service and the proxy",
+            "{where} accepts the connection but doesn't respond. Check the logs of the service and of the proxy",
             where=where,
         )
         return _Wrong(text)
     text = _("{where} closes the connection without a response ({kind})")
     if parts.scheme == "http":
         text = _(
-            "{where} closes the connection without a response ({kind}). If it uses TLS, WXAUTH_ISSUER must begin "
-            "with https."
+            "{where} closes the connection without a response ({kind}). If the address uses TLS, "
+            "WXAUTH_ISSUER must begin with https."
         )
     return _Wrong(Text(text, where=where, kind=kind))

@@ -82,7 +82,8 @@ def compare(reading: ClockReading, *, name: str, whose: Text, allowed: float, bo
     return bad(
         name,
         _(
-            "this machine's clock is {seconds:.0f} s {where} {whose}, {bound}: synchronize the wrong clock with NTP",
+            "this machine's clock is {seconds:.0f} s {where} {whose} clock, {bound}. Synchronize the wrong "
+            "clock with NTP",
             seconds=distance,
             where=where,
             whose=whose,

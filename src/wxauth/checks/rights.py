@@ -17,18 +17,18 @@ def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
     """Yield a result for roles that may change wxauth's tables, and one for roles that may only read them."""
     if writing := [step for step in revocations if step.may_write]:
         text = _(
-            "roles other than the owner can change wxauth's tables, and so become administrators: {roles}. Run "
-            "as the tables' owner or a superuser: {to_run} If one of these roles is the service's own, run this "
-            "check as that role.",
+            "roles other than the owner can change wxauth's tables, and could therefore become "
+            "administrators: {roles}. As the tables' owner or a superuser, run {to_run} If one of these "
+            "roles belongs to the service, run this check as that role.",
             roles=_named(writing),
             to_run=" ".join(_statements(writing)),
         )
         yield bad("rights", text)
     if reading := [step for step in revocations if not step.may_write]:
         text = _(
-            "roles other than the owner can read or lock wxauth's tables: {roles}. If you don't need this, run "
-            "as the tables' owner or a superuser: {to_run} If one of these roles is the service's own, run this "
-            "check as that role.",
+            "roles other than the owner can read or lock wxauth's tables: {roles}. If these roles don't need "
+            "this access, run as the tables' owner or a superuser: {to_run} If one of these roles belongs to "
+            "the service, run this check as that role.",
             roles=_named(reading),
             to_run=" ".join(_statements(reading)),
         )

@@ -106,10 +106,12 @@ def judge_signing_keys(
     """Return whether each key can be unsealed, which key signs, and when the next one does."""
     name = "signing_keys"
     if not keys:
-        return good(name, _("none yet: the service creates the first key when it starts for the first time"))
+        return good(
+            name, _("there are no keys yet. The service creates the first key when it starts for the first time")
+        )
     if unopened := [key.kid for key in keys if not SEALED_SIGNING_KEYS.opens(sealer, key)]:
         text = _(
-            "{n} of {total} cannot be decrypted ({which}); {why}",
+            "{n} of {total} keys can't be decrypted ({which}). {why}",
             n=len(unopened),
             total=len(keys),
             which=", ".join(unopened),
@@ -117,11 +119,11 @@ def judge_signing_keys(
         )
         return bad(name, text)
     current, newest = signing_key_of(keys, now), keys[-1]
-    time, text = newest.activates_at, _("{n} published; {kid} signs now, and {newest} signs from {time}")
+    time, text = newest.activates_at, _("{n} published. {kid} signs now, and {newest} signs from {time}")
     if time <= now:
         time, text = (
             max(now, newest.created_at + max_age),
-            _("{n} published; {kid} signs now, and the next key is created at {time}"),
+            _("{n} published. {kid} signs now, and the next key is created at {time}"),
         )
     return good(name, Text(text, n=len(keys), kid=current.kid, newest=newest.kid, time=_minute(time)))
 
@@ -135,26 +137,26 @@ def judge_sealed(
     total, unopened = len(every), sum(not sealer.opens(sealed, context=context) for sealed, context in every)
     if unopened:
         text = _(
-            "{n} of {total} values checked cannot be decrypted; {why}", n=unopened, total=total, why=WRONG_SECRET_KEY
+            "{n} of {total} values checked can't be decrypted. {why}", n=unopened, total=total, why=WRONG_SECRET_KEY
         )
         return bad(name, text)
     if not every:
-        return good(name, _("nothing is stored yet"))
+        return good(name, _("no values are stored yet"))
     stale = sum(not sealed.startswith(sealer.prefix) for sealed, _context in every)
     if stale:
         return note(
             name,
             _(
-                "{n} of {total} values checked need WXAUTH_SECRET_KEY_PREVIOUS: run 'wxauth secret reseal' "
+                "{n} of {total} values checked need WXAUTH_SECRET_KEY_PREVIOUS. Run 'wxauth secret reseal' "
                 "before you remove it",
                 n=stale,
                 total=total,
             ),
         )
     if has_previous:
-        text = _("can be decrypted; none of the {total} values checked needs WXAUTH_SECRET_KEY_PREVIOUS", total=total)
+        text = _("all {total} values checked can be decrypted without WXAUTH_SECRET_KEY_PREVIOUS", total=total)
         return good(name, text)
-    return good(name, _("can be decrypted ({total} values checked)", total=total))
+    return good(name, _("all {total} values checked can be decrypted", total=total))
 
 
 def _minute(time: datetime) -> str:

@@ -40,7 +40,7 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
         try:
             await claim_signature(database, signature, now=now)
         except (StorageUnavailable, InvalidSignature):
-            yield bad(name, _("not checked, because the database does not respond"))
+            yield bad(name, _("not checked, because the database doesn't respond"))
             return
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -50,19 +50,19 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
             yield bad(
                 name,
                 _(
-                    "{reason}, so messages are not forwarded: correct the URL, or make it pass WeChat's check",
+                    "{reason}, so messages aren't forwarded. Correct the URL, or let it pass WeChat's verification",
                     reason=reason,
                 ),
             )
             return
     if answer.content == echostr.encode():
-        yield good(name, _("passes WeChat's check of its URL"))
+        yield good(name, _("passes WeChat's verification of the URL"))
     else:
         yield bad(
             name,
             _(
-                "did not return the echostr: its Token must be this app's push_token, and it must respond to a "
-                "GET with the echostr only"
+                "did not return the echostr. Its Token must be this app's push_token, and a GET request must "
+                "return only the echostr"
             ),
         )
 
@@ -78,6 +78,6 @@ async def check_sign_up_hook(settings: Settings, *, clock: Clock) -> AsyncGenera
             yield good("sign_up_hook", _("responds"))
         except HookFailed as exc:
             refuses = settings.sign_up_hook_failure == "refuse"
-            text = _("fails ({reason}), so {consequence}: check WXAUTH_SIGN_UP_HOOK_URL")
-            consequence = _("new users are refused") if refuses else _("everyone may sign up")
+            text = _("fails ({reason}), so {consequence}. Check WXAUTH_SIGN_UP_HOOK_URL")
+            consequence = _("new users can't sign up") if refuses else _("all new users can sign up")
             yield bad("sign_up_hook", Text(text, reason=exc.text, consequence=consequence))

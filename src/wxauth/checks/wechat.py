@@ -110,14 +110,16 @@ async def _failure(question: Awaitable[object]) -> WeChatError | None:
 def _judge_login(app: App, failure: WeChatError | None, settings: Settings, observed: _Recorder) -> CheckResult:
     name = f"wechat {app.app_id}"
     if failure is None:
-        return bad(name, _("accepted a made-up wx.login code: is WXAUTH_WECHAT_BASE_URL really WeChat?"))
+        return bad(
+            name, _("accepted a made-up wx.login code. Check that WXAUTH_WECHAT_BASE_URL is really WeChat's address")
+        )
     if not isinstance(failure, InvalidCode | CodeUsed):
         return _judge_failure(name, exchange_api(app), failure, settings, observed)
     base = urlsplit(settings.wechat_base_url).hostname
     if base in observed.unreachable:
         fallback = urlsplit(settings.wechat_fallback_url or "").hostname
         text = _(
-            "only {fallback} responds: wxauth cannot connect to {base}, and each login waits for it first",
+            "only {fallback} responds. wxauth can't connect to {base}, and each login first waits for this address",
             fallback=fallback,
             base=base,
         )
@@ -130,11 +132,11 @@ def _judge_token(
 ) -> CheckResult:
     name = f"wechat {app.app_id} access_token"
     if failure is None:
-        return good(name, _("can be obtained from this address"))
+        return good(name, _("can be obtained from this machine"))
     result = _judge_failure(name, Api.STABLE_TOKEN, failure, settings, observed)
     is_the_same = login is not None and (type(failure), failure.errcode) == (type(login), login.errcode)
     if is_the_same:
-        return bad(name, _("cannot be obtained for the same reason"))
+        return bad(name, _("can't be obtained for the same reason"))
     return result
 
 
@@ -147,23 +149,24 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
             return bad(
                 name,
                 _(
-                    "WeChat saw this server as {addresses}: add it to the app's IP whitelist 白名单 (errcode "
-                    "{errcode})",
+                    "WeChat sees this server as {addresses}. Add this address to the app's IP whitelist 白名单 "
+                    "(errcode {errcode})",
                     addresses=_(" and ").join(seen),
                     errcode=errcode,
                 ),
             )
         case WeChatRateLimited() if errcode == _MINUTE_QUOTA:
-            text = _("asked too often just now: run this again in a minute (errcode {errcode})", errcode=errcode)
+            text = _("too many calls. Run this check again in a minute (errcode {errcode})", errcode=errcode)
             return note(name, text)
         case WeChatUnavailable() if errcode == SYSTEM_BUSY:
             text = _(
-                "WeChat is busy, even after retries: run this again in a minute (errcode {errcode})", errcode=errcode
+                "WeChat is busy, even after retries. Run this check again in a minute (errcode {errcode})",
+                errcode=errcode,
             )
             return bad(name, text)
         case WeChatUnavailable() if observed.at_proxy:
             text = _(
-                "{why}: check WXAUTH_WECHAT_PROXY, and that the proxy may connect to {base}",
+                "{why}: check WXAUTH_WECHAT_PROXY, and whether the proxy can connect to {base}",
                 why=observed.at_proxy,
                 base=base,
             )
@@ -172,15 +175,21 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
             why = failure.detail
             if observed.reason:
                 why = _("{failure} ({reason})", failure=why, reason=observed.reason)
-            text = _("{why}: check that this machine can reach {base} (name, firewall, TLS)", why=why, base=base)
+            text = _("{why}: check that this machine can reach {base} (DNS, firewall, TLS)", why=why, base=base)
             return bad(name, text)
         case WeChatBadResponse() if errcode is None:
-            text = _("{why}: is WXAUTH_WECHAT_BASE_URL really WeChat, or a proxy in between?", why=failure.detail)
+            text = _(
+                "{why}: check whether WXAUTH_WECHAT_BASE_URL is WeChat's address, or a proxy on the way",
+                why=failure.detail,
+            )
             return bad(name, text)
     assert errcode is not None
     if (remedy := errcode_of(errcode, api=api).remedy) is not None:
         return bad(name, _("{remedy} (errcode {errcode})", remedy=remedy, errcode=errcode))
-    text = _("refused: look up the errcode in WeChat's table of return codes (errcode {errcode})", errcode=errcode)
+    text = _(
+        "WeChat rejected the call. Look up the errcode in WeChat's table of return codes (errcode {errcode})",
+        errcode=errcode,
+    )
     return bad(name, text)
 
 
@@ -190,15 +199,18 @@ def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
     issuer = urlsplit(settings.issuer)
     host = issuer.hostname or ""
     if is_loopback(host):  # the check of the issuer notes this once for all apps
-        text = _("WeChat accepts no callback to {issuer}: set WXAUTH_ISSUER", issuer=settings.issuer)
+        text = _("WeChat doesn't accept a callback to {issuer}. Set WXAUTH_ISSUER", issuer=settings.issuer)
         return good(name, text)
     if issuer.scheme != "https" or issuer.port is not None or numeric_addresses_of(host):
         text = _(
-            "WXAUTH_ISSUER {issuer} cannot be a callback domain: it must use https, a domain name and no port",
+            "WXAUTH_ISSUER {issuer} can't be a callback domain. It must use https and a domain name, without a port",
             issuer=settings.issuer,
         )
         return bad(name, text)
-    text = _("enter {host} in WeChat's console, and set WXAUTH_CHECK_FILES for the file that it asks for", host=host)
+    text = _(
+        "enter {host} in WeChat's console, and set WXAUTH_CHECK_FILES to the verification file that WeChat requires",
+        host=host,
+    )
     return good(name, text)
 
 
@@ -207,33 +219,34 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
     url = f"{settings.issuer}/v1/wechat/push/{app.app_id}"
     if app.push_token is None:
         text = _(
-            "has no push_token, so wxauth does not learn of withdrawals: set one (WXAUTH_APPS, 'wxauth apps set') "
-            "for {url}"
+            "has no push_token, so wxauth isn't notified when users withdraw authorization. Set a push_token "
+            "(WXAUTH_APPS, 'wxauth apps set') for {url}"
         )
         return note(name, Text(text, url=url))
     others = ", ".join(it.app_id for it in apps if it.app_id != app.app_id and it.push_token == app.push_token)
     if others and app.push_aes_key is None:
         text = _(
-            "has the same push_token as {others}, so whoever sees a query of that app can sign messages of this "
-            "one: give each app its own token",
+            "has the same push_token as {others}, so anyone who sees a query string of that app can sign "
+            "messages for this app. Give each app its own token",
             others=others,
         )
         return bad(name, text)
     mode = _("security mode (安全模式)") if app.push_aes_key else _("plain mode (明文模式)")
     if is_loopback(urlsplit(url).hostname):
-        text = _("configured ({mode}), but WeChat cannot reach {url}: set WXAUTH_ISSUER", mode=mode, url=url)
+        text = _("configured ({mode}), but WeChat can't reach {url}. Set WXAUTH_ISSUER", mode=mode, url=url)
         return good(name, text)
-    said = _("enter in WeChat's console (消息推送): {url}, {mode}", url=url, mode=mode)
+    said = _("in WeChat's console, enter under 消息推送: {url}, {mode}", url=url, mode=mode)
     if app.push_forward is None:
         said = _(
-            "{said}; without push_forward, wxauth ignores payments, customer service and other messages that are "
-            "not its own",
+            "{said}. Without push_forward, wxauth ignores messages about payments, customer service and "
+            "other topics that don't concern it",
             said=said,
         )
     if app.push_aes_key is None:
         text = _(
-            "{said}; WeChat does not sign the content of messages, so anyone between WeChat and this server can "
-            "change it: set push_aes_key where push_token is set, and select 安全模式 in WeChat's console",
+            "{said}. WeChat doesn't sign the content of messages in this mode, so anyone between WeChat and "
+            "this server can change it. Set push_aes_key next to push_token, and select 安全模式 in WeChat's "
+            "console",
             said=said,
         )
         return note(name, text)

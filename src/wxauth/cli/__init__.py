@@ -44,7 +44,7 @@ MODULES: Final = {
         "keys": _("Manage the keys that sign access tokens and id_tokens."),
         "secret": _("Manage the secret key that encrypts stored values."),
     },
-    "admin": {"admin": _("Log in to the admin console.")},
+    "admin": {"admin": _("Open the admin console.")},
     "apps": {"apps": _("Manage mini-programs and other apps.")},
     "clients": {"clients": _("Manage services and sites that use wxauth.")},
     "users": {"users": _("Manage users, their roles and bans.")},
@@ -115,4 +115,4 @@ def in_language(command: click.Command) -> click.Command:
 @click.group(cls=LazyGroup, modules=MODULES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="wxauth")
 def main() -> None:
-    """WeChat mini-program login as a service."""
+    """A login service for WeChat mini-programs."""

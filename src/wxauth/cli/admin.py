@@ -14,7 +14,7 @@ from wxauth.settings.settings import ConsoleSettings
 
 @click.group()
 def admin() -> None:
-    """Log in to the admin console."""
+    """Open the admin console."""
 
 
 @admin.command()
@@ -23,7 +23,7 @@ def admin() -> None:
 def link_command(user_id: UUID | None) -> None:
     """Print a URL that logs an administrator or support staff in to the console.
 
-    The URL works once, within ten minutes. Use it before anyone can scan a QR code, or while WeChat is unavailable.
+    The URL works once, within ten minutes. Use it if nobody can scan a QR code yet, or while WeChat is unavailable.
     Without USER_ID, the URL is for the only administrator. Keep it secret, because whoever opens it is logged in as
     that user.
     """
@@ -32,7 +32,7 @@ def link_command(user_id: UUID | None) -> None:
     link = with_database(lambda database, now: make_link(database, user_id, now=now))
     url = f"{settings.issuer}{CONSOLE_PATH}#link={link.secret}"
     minutes = LINK_LIFETIME // timedelta(minutes=1)
-    notes = [_("It works once, within {minutes} minutes.", minutes=minutes)]
+    notes = [_("The URL works once, within {minutes} minutes.", minutes=minutes)]
     if not settings.admin_page:
         notes.append(_("The console must be enabled with WXAUTH_ADMIN_PAGE=true."))
     expires_at = link.expires_at.isoformat(timespec="seconds")

@@ -41,10 +41,11 @@ _FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "logo": {
         "metavar": "FILE",
         "callback": checked(read_picture),
-        "help": f"{AppFields.model_fields['logo'].description} default: none.",
+        "help": "The app's picture on the login pages: a PNG, JPEG or WebP file of up to 32 KiB and 1024 × 1024 "
+        "pixels. default: none.",
     },
-    "push_token": {**_ASKED, "help": "Also ask for the Token in WeChat's message push settings."},
-    "push_aes_key": {**_ASKED, "help": "Also ask for the EncodingAESKey."},
+    "push_token": {**_ASKED, "help": "Also prompt for the Token in WeChat's message push settings."},
+    "push_aes_key": {**_ASKED, "help": "Also prompt for the EncodingAESKey."},
     "js_hosts": {
         "option": "--js-host",
         "multiple": True,
@@ -57,7 +58,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 """The differences between the options of these fields and the options that their types produce."""
 _app_argument = click.argument("app_id")
-_no_check_option = click.option("--no-check", is_flag=True, help="Don't ask WeChat whether the AppSecret is valid.")
+_no_check_option = click.option("--no-check", is_flag=True, help="Don't verify the AppSecret with WeChat.")
 
 
 _with_parts = partial(with_parts, calls_wechat=True)
@@ -65,7 +66,7 @@ _with_parts = partial(with_parts, calls_wechat=True)
 
 @click.group()
 def apps() -> None:
-    """Manage mini-programs and other apps. Apps from the settings are listed, but you can't change them here."""
+    """Manage mini-programs and other apps. Apps from the settings are listed, but can't be changed here."""
 
 
 @apps.command()
@@ -91,8 +92,8 @@ def list_command() -> None:
 def add_command(app_id: str, disabled: bool, no_check: bool, given: dict[str, Any]) -> None:
     """Add an app. Running services pick up the change within 15 seconds.
 
-    You are asked for the secrets. You can also send them on standard input, one per line: the AppSecret, and then the
-    Token and the EncodingAESKey if you give their options.
+    The command prompts you for the secrets. You can also send them on standard input, one per line: the AppSecret, and
+    then the Token and the EncodingAESKey if you give their options.
     """
     secrets = _asked({"app_secret": True, **given})
     request = _valid(AppRequest, {"app_id": app_id, "is_enabled": not disabled, **given, **secrets})
@@ -111,34 +112,32 @@ def add_command(app_id: str, disabled: bool, no_check: bool, given: dict[str, An
     AppFields,
     clear="default",
     kind=None,
-    app_secret={**_ASKED, "option": "--secret", "help": "Ask for a new AppSecret."},
+    app_secret={**_ASKED, "option": "--secret", "help": "Prompt for a new AppSecret."},
     **_FIELDS,
 )
 @_no_check_option
 @json_option
-@click.option(
-    "--no-push", is_flag=True, help="Remove the Token, the EncodingAESKey and the URL that messages are forwarded to."
-)
+@click.option("--no-push", is_flag=True, help="Remove the Token, the EncodingAESKey and the forwarding URL.")
 @click.option("--no-push-forward", is_flag=True, help="Stop forwarding messages.")
 @click.option(
-    "--enable/--disable", "is_enabled", default=None, help="Whether users may log in. Open sessions continue."
+    "--enable/--disable", "is_enabled", default=None, help="Whether users can log in. Existing sessions continue."
 )
 def set_command(
     app_id: str, no_push: bool, no_push_forward: bool, is_enabled: bool | None, no_check: bool, given: dict[str, Any]
 ) -> None:
     """Change the given fields of an app. Running services pick up the change within 15 seconds.
 
-    You are asked for the secrets. You can also send them on standard input, one per line in this order: AppSecret,
-    Token, EncodingAESKey.
+    The command prompts you for the secrets. You can also send them on standard input, one per line in this order:
+    AppSecret, Token, EncodingAESKey.
     """
     if no_push and not given.keys().isdisjoint(_OF_PUSH):
-        raise WrongCall(_("--no-push cannot be used together with --push-token, --push-aes-key or --push-forward"))
+        raise WrongCall(_("--no-push can't be used together with --push-token, --push-aes-key or --push-forward"))
     if no_push_forward and "push_forward" in given:
-        raise WrongCall(_("--no-push-forward cannot be used together with --push-forward"))
+        raise WrongCall(_("--no-push-forward can't be used together with --push-forward"))
     cleared = _OF_PUSH if no_push else ("push_forward",) if no_push_forward else ()
     given |= dict.fromkeys(cleared) | ({} if is_enabled is None else {"is_enabled": is_enabled})
     if not given:
-        raise WrongCall(_("give at least one option"))
+        raise WrongCall(_("specify at least one option"))
     changes = _valid(AppChangeRequest, given | _asked(given)).changes
     _show_app(
         lambda parts: parts[ManagedApps].change(app_id, changes, is_checked=not no_check, by=OPERATOR),
@@ -149,7 +148,7 @@ def set_command(
 @apps.command()
 @_app_argument
 def remove_command(app_id: str) -> None:
-    """Remove an app and its secrets. Nobody can log in to it any more. Its users and their sessions stay."""
+    """Remove an app and its secrets. Users can no longer log in to it. Its users and their sessions are kept."""
     _with_parts(lambda parts: parts[ManagedApps].remove(app_id, by=OPERATOR))
     echo(_("removed {name}", name=app_id))
 

@@ -36,12 +36,16 @@ from wxauth.users.attributes import typed_attribute
 from wxauth_guard.errors import InvalidRequest
 
 _CLAIM: Final = (
-    "A claim in its tokens, such as tier=$attributes.tier. If VALUE is JSON, it is stored as JSON. Repeatable."
+    "A claim in the site's tokens, such as tier=$attributes.tier. If VALUE is JSON, it is stored as JSON. Repeatable."
 )
-_NO_PKCE: Final = "Make PKCE optional. The site then needs a secret, and you confirm that it checks the nonce."
+_NO_PKCE: Final = "Make PKCE optional. The site must then have a secret, and you confirm that it checks the nonce."
+_LOGO: Final = (
+    "The site's picture on the login pages and the phone: a PNG, JPEG or WebP file of up to 32 KiB and 1024 × 1024 "
+    "pixels. Default: none."
+)
 _SCOPE: Final = (
-    f"A service's scopes: {', '.join(Scope)}. Default: introspect. A site's scopes: {', '.join(SITE_SCOPE_NAMES)}. "
-    f"Default: {' and '.join(DEFAULT_SITE_SCOPES)}. Repeatable."
+    f"The client's scopes. For a service: {', '.join(Scope)} (default: introspect). For a site: "
+    f"{', '.join(SITE_SCOPE_NAMES)} (default: {' and '.join(DEFAULT_SITE_SCOPES)}). Repeatable."
 )
 
 
@@ -51,7 +55,7 @@ def _claims(values: tuple[str, ...]) -> dict[str, Any] | None:
     for given in filter(None, values):
         name, equals, value = given.partition("=")
         if not equals:
-            raise WrongValue(_("must be NAME=VALUE"))
+            raise WrongValue(_("must have the form NAME=VALUE"))
         template[name] = typed_attribute(value)
     return template if values else None
 
@@ -75,7 +79,7 @@ _OF_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "logout_uris": {"multiple": True},
     "resources": {"multiple": True, "metavar": "URL"},
     "pkce": {"type": None, "flag_value": "optional", "help": _NO_PKCE},
-    "logo": {"callback": checked(read_picture), "metavar": "FILE"},
+    "logo": {"callback": checked(read_picture), "metavar": "FILE", "help": _LOGO},
     "claims": {"multiple": True, "callback": checked(_claims), "metavar": "NAME=VALUE", "help": _CLAIM},
 }
 _OPTIONS: Final[Mapping[str, Any]] = {
@@ -126,8 +130,8 @@ def clients() -> None:
 def add_command(client_name: str, given: dict[str, Any]) -> None:
     """Add a service or a site, and print its secret.
 
-    The secret is shown only once. A service authenticates by HTTP Basic as NAME. With --redirect-uri or --device, NAME
-    is the client_id of a site where users log in with a QR code.
+    The secret is shown only once. A service authenticates with HTTP Basic as NAME. With --redirect-uri or --device,
+    NAME is the client_id of a site where users log in with a QR code.
     """
     with _refused_as_wrong_call():
         build_client(client_name, given)  # a wrong call is refused before the database is used
@@ -150,10 +154,10 @@ def set_command(client_name: str, given: dict[str, Any]) -> None:
     """Change the given fields of a service or a site.
 
     A repeatable option replaces the whole list, and an empty text clears a field. The change takes effect at once. If
-    you remove scopes, a site's sessions continue without them.
+    you remove scopes, a site's sessions continue without these scopes.
     """
     if not given:
-        raise WrongCall(_("give --scope or another option"))
+        raise WrongCall(_("specify --scope or another option"))
     changes = {
         name: [each for each in value if each] if isinstance(value, list) else None if value == "" else value
         for name, value in given.items()
@@ -168,12 +172,17 @@ def set_command(client_name: str, given: dict[str, Any]) -> None:
 
 @clients.command()
 @_name_argument
-@click.option("--now", "at_once", is_flag=True, help="Refuse the previous secret at once. Use this if it was stolen.")
+@click.option(
+    "--now",
+    "at_once",
+    is_flag=True,
+    help="Reject the previous secret at once. Use this option if the previous secret was stolen.",
+)
 @json_option
 def secret_command(client_name: str, at_once: bool) -> None:
-    """Renew the secret of a service or a site, and print it.
+    """Rotate the secret of a service or a site, and print the new secret.
 
-    The secret is shown only once. The previous one works for another 24 hours.
+    The secret is shown only once. The previous secret works for another 24 hours.
     """
 
     async def renew(database: Database, now: datetime) -> tuple[Credentials, Sequence[str]]:
@@ -206,9 +215,10 @@ def list_command() -> None:
 @clients.command()
 @_name_argument
 def remove_command(client_name: str) -> None:
-    """Remove a service or a site. From now on, wxauth refuses its requests.
+    """Remove a service or a site. From now on, wxauth rejects its requests.
 
-    Then end the site's sessions, and print how many are left. If you interrupt this, the service ends the rest.
+    The command then ends the site's sessions, and prints how many are left. If you interrupt the command, the service
+    ends the remaining sessions.
     """
 
     async def remove(database: Database, now: datetime) -> None:

@@ -46,16 +46,17 @@ from wxauth.terminal import WrongValue, localized
 
 _COUNTS: Final = _("lines: {lines}, created: {created}, updated: {updated}, unchanged: {unchanged}, refused: {refused}")
 _JOINED: Final = _(
-    "lines joined to a user only by their external_id: {n:,}. Is each of them the same person? If two tables "
-    "number their rows independently, add a prefix to their ids"
+    "lines joined to a user only by their external_id: {n:,}. Check that each line belongs to the "
+    "same person as that user. If two tables number their rows independently, add a prefix to their "
+    "IDs"
 )
 _ODD_OPENIDS: Final = _(
-    "openids that don't have {length} characters, as WeChat's have: {n:,}. Is it the right column, and are the "
-    "openids complete?"
+    "openids whose length isn't {length} characters, as is usual: {n:,}. Check that you chose the "
+    "right column, and that the openids are complete"
 )
 _RUN_AGAIN: Final = _(
-    "correct the refused lines, and run the command again with the complete file: lines that are already "
-    "imported do not change"
+    "correct the rejected lines, and run the command again with the complete file. Lines that are "
+    "already imported don't change"
 )
 _NO_ROOM: Final = _("the temporary folder (TMPDIR) is full: {error}")
 
@@ -71,9 +72,14 @@ def _mapped(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str,
         left, equals, right = option.partition("=")
         name, colon, value = (part.strip() for part in left.partition(":"))
         if not (is_field(name) and equals and (value if colon else right)):
-            raise WrongValue(_("must be FIELD=COLUMN or FIELD:VALUE=OURS, with a FIELD of docs/start/import-file.md"))
+            raise WrongValue(
+                _(
+                    "must have the form FIELD=COLUMN or FIELD:VALUE=OURS, where FIELD is listed in "
+                    "docs/start/import-file.md"
+                )
+            )
         if value in values.get(name, ()) if colon else right in fields or name in fields.values():
-            raise WrongValue(_("must name each FIELD and each COLUMN or VALUE only once"))
+            raise WrongValue(_("must contain each FIELD and each COLUMN or VALUE only once"))
         if colon:
             values.setdefault(name, {})[value] = right
         else:
@@ -81,7 +87,7 @@ def _mapped(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str,
     return fields, values
 
 
-_time_zone = checked(ZoneInfo, _("must be the name of a time zone, such as Asia/Shanghai"))
+_time_zone = checked(ZoneInfo, _("must be the name of a time zone such as Asia/Shanghai"))
 
 
 def _opened(path: str) -> IO[bytes]:
@@ -114,23 +120,21 @@ def _switches(command: Command) -> Command:
 
 @click.command()
 @click.argument("file", callback=checked(_opened))
-@click.option("--csv", "is_csv", is_flag=True, help="FILE is CSV. You can leave this out if its name ends in .csv.")
+@click.option("--csv", "is_csv", is_flag=True, help="FILE is CSV. Not needed if the name of FILE ends in .csv.")
 @click.option(
-    "--tsv", "is_tsv", is_flag=True, help="FILE is CSV with tabs. You can leave this out if its name ends in .tsv."
+    "--tsv", "is_tsv", is_flag=True, help="FILE is CSV with tabs. Not needed if the name of FILE ends in .tsv."
 )
-@click.option("--app-id", callback=text_option, help="The app of lines that don't name one.")
+@click.option("--app-id", callback=text_option, help="The app of lines that don't specify an app.")
 @click.option(
     "--map",
     "mapped",
     metavar="FIELD=COLUMN",
     multiple=True,
     callback=checked(_mapped),
-    help="What FILE calls a field, such as openid=weixin_openid, or a value, such as status:banned=disabled. "
-    "Repeatable.",
+    help="The name in FILE of a field, such as openid=weixin_openid, or of a value, such as "
+    "status:banned=disabled. Repeatable.",
 )
-@click.option(
-    "--time-zone", callback=_time_zone, help="The time zone of times that don't have one, such as Asia/Shanghai."
-)
+@click.option("--time-zone", callback=_time_zone, help="The time zone for times without one, such as Asia/Shanghai.")
 @_switches
 @json_option
 def import_command(
@@ -143,10 +147,10 @@ def import_command(
 ) -> None:
     """Import users from FILE, with one identity per line, as JSON or CSV.
 
-    A FILE of - is standard input. Each line needs app_id and openid, or only a unionid. The first line of CSV contains
-    the names of the fields. You can run an import again safely. If the connection to the database is lost, wxauth tries
-    again for ten minutes. Refusals are printed in Chinese if your locale is Chinese. The exit status is 1 if a line was
-    refused.
+    If FILE is -, the command reads standard input. Each line must have app_id and openid, or only a unionid. The first
+    line of CSV contains the names of the fields. You can safely run an import again. If the connection to the database
+    is lost, wxauth retries for ten minutes. Rejected lines are reported in Chinese if your locale is Chinese. The exit
+    status is 1 if a line was rejected.
     """
     options = Options(**switches)
     name = str(file.name).lower()
@@ -211,13 +215,13 @@ class _Report:
         if counts.odd_openids:
             self.print(Text(_ODD_OPENIDS, n=counts.odd_openids, length=USUAL_OPENID))
         numbers = asdict(counts)
-        incomplete = _(", imported without invalid fields: {n}", n=counts.incomplete) if counts.incomplete else ""
+        incomplete = _(", imported without their invalid fields: {n}", n=counts.incomplete) if counts.incomplete else ""
         blank = _(", blank: {n}", n=counts.blank) if counts.blank else ""
         show(numbers, Text(_COUNTS, **numbers) + incomplete + blank)
         if counts.refused:
             self.print(_RUN_AGAIN)
         if is_dry_run:
-            self.print(_("nothing was stored: run the command without --dry-run"))
+            self.print(_("nothing was stored. To import the file, run the command without --dry-run"))
 
     def print(self, text: Text) -> None:
         click.echo(self._clear + localized(text), err=True)
@@ -225,7 +229,7 @@ class _Report:
 
 def _failure_of(exc: WrongFile) -> Failed:
     seen = ", ".join(printable(cell[:_LONGEST_CELL]) for cell in exc.seen[:_MOST_CELLS])
-    found = _("; this was read: {seen}", seen=seen) if seen else ""
+    found = _("; read: {seen}", seen=seen) if seen else ""
     text = _("{name}: {rule}", name=exc.fault.field, rule=exc.fault.wanted)
     if exc.fault.field == "line":
         text = _("line {number}: {faults}", number=1, faults=text)
@@ -246,7 +250,7 @@ async def _import(
         raise _failure_of(exc) from None
     except StorageUnavailable:
         given_up = _(
-            "{n:,} lines are done: run the same command again, because imported lines do not change",
+            "{n:,} lines are done. Run the same command again. Lines that are already imported don't change",
             n=report.done.lines,
         )
         report.print(given_up)
@@ -260,9 +264,9 @@ async def _import(
 def export_command(file: Path) -> None:
     """Export all users to FILE, with one identity per line, as JSON.
 
-    Without FILE, or with -, the users are written to standard output. If none of a user's identities has one of their
-    unionids, that unionid is on a line without app_id and openid. The file is a consistent snapshot. Only its owner can
-    read it, because it contains names and phone numbers.
+    Without FILE, or if FILE is -, the users are written to standard output. A unionid that none of the user's
+    identities has is on a line without app_id and openid. The file is a consistent snapshot. Only its owner can read
+    it, because it contains names and phone numbers.
     """
     if str(file) == "-":
         with_database(lambda database, _: export_users(database, sys.stdout.buffer.write))

@@ -33,7 +33,7 @@ def keys() -> None:
 @keys.command()
 @json_option
 def list_command() -> None:
-    """List all published keys: previous, current and next ones.
+    """List all published keys: the previous keys, the current key and the next key.
 
     ES256 keys sign access tokens, and RS256 keys sign id_tokens.
     """
@@ -59,9 +59,9 @@ def list_command() -> None:
 @keys.command()
 @json_option
 def rotate_command() -> None:
-    """Publish a new key, which begins to sign once every cache has had time to fetch it.
+    """Publish a new key, which begins to sign after every cache has had time to fetch it.
 
-    If a key is already waiting, no new one is created. If you have sites, the keys of id_tokens are rotated too.
+    If a key is already waiting, no new key is created. If you have sites, the keys of id_tokens are rotated too.
     """
     key = _with_key_ring(lambda keys: keys.rotate(by=OPERATOR))
     row = {"kid": key.kid, "signs_from": key.activates_at.isoformat(timespec="seconds")}
@@ -73,21 +73,21 @@ def rotate_command() -> None:
 @click.argument("kid")
 @json_option
 def withdraw_command(kid: str) -> None:
-    """Withdraw a stolen key at once. All tokens that it signed are refused.
+    """Withdraw a stolen key at once. All tokens that the key signed are rejected.
 
-    wxauth refuses them within seconds, and guards do within five minutes. Sessions stay open, because the next refresh
-    returns a token signed with another key. If KID signs now, the waiting key replaces it at once. If no key is
-    waiting, a new one does.
+    wxauth rejects these tokens within seconds, and guards reject them within five minutes. Sessions remain valid,
+    because the next refresh returns a token that another key signed. If KID signs now, the waiting key replaces it at
+    once. If no key is waiting, a new key does.
     """
 
     async def withdraw(keys: KeyRing) -> StoredSigningKey:
         try:
             return await keys.withdraw(kid, by=OPERATOR)
         except NotFound:
-            raise Failed(_("there is no published key with this id: run 'wxauth keys list'")) from None
+            raise Failed(_("there is no published key with this ID. Run 'wxauth keys list'")) from None
 
     signs = _with_key_ring(withdraw)
-    text = _("withdrew {kid}; {other} signs now", kid=kid, other=signs.kid)
+    text = _("withdrew {kid}. {other} signs now", kid=kid, other=signs.kid)
     show({"kid": kid, "signing": signs.kid}, text)
 
 
@@ -112,7 +112,7 @@ def new_command() -> None:
 def reseal_command() -> None:
     """Encrypt all stored secrets again with WXAUTH_SECRET_KEY.
 
-    The previous key must be in WXAUTH_SECRET_KEY_PREVIOUS. Run this command when every replica has the new key. The
+    WXAUTH_SECRET_KEY_PREVIOUS must contain the previous key. Run this command when every replica has the new key. The
     service can keep running. You can interrupt the command and run it again.
     """
     from wxauth.service.resealing import reseal
@@ -132,20 +132,25 @@ def reseal_command() -> None:
 @yes_option
 @json_option
 def forget_command() -> None:
-    """Erase everything that no configured secret key can decrypt, because the key is lost.
+    """Erase all values that can't be decrypted because their secret key is lost.
 
-    Back up the database first. Everyone must log in again, which phones do by themselves, but no user, identity or
-    phone number is lost. Look for the key before you run this: a service that is still running has it in its
+    Back up the database first. All users must log in again, which phones do automatically. No user, identity or phone
+    number is lost. Look for the key before you run this command. A service that is still running has the key in its
     environment.
     """
     from wxauth.service.resealing import forget
 
     sealer = Sealer(read_settings(Settings).secret_keys)
-    confirm(lambda: _("Permanently erase everything that this WXAUTH_SECRET_KEY cannot decrypt?"))
+    confirm(lambda: _("Permanently erase all values that this WXAUTH_SECRET_KEY can't decrypt?"))
     done = with_database(lambda database, now: forget(database, sealer, now=now))
-    lines = [_("given up: {counts}", counts=_counts(done))]
+    lines = [_("erased: {counts}", counts=_counts(done))]
     if done.webhook_secrets:
-        lines.append(_("webhooks are disabled: wxauth webhooks secret NAME, then wxauth webhooks set NAME --enable"))
+        lines.append(
+            _(
+                "webhooks are disabled. For each webhook, run wxauth webhooks secret NAME and then wxauth "
+                "webhooks set NAME --enable"
+            )
+        )
     if done.apps:
         lines.append(_("add these apps again: wxauth apps add APP_ID"))
     show(asdict(done), Text("\n").join(lines))
@@ -153,7 +158,7 @@ def forget_command() -> None:
 
 def _counts(done: "SealedCounts") -> Text:
     return _(
-        "{signing_keys} signing keys, {session_keys} session keys, {phone_answers} phone answers, "
-        "{webhook_secrets} webhook secrets, {apps} apps",
+        "{signing_keys} signing keys, {session_keys} session keys, {phone_answers} phone number "
+        "responses, {webhook_secrets} webhook secrets, {apps} apps",
         **asdict(done),
     )

@@ -68,7 +68,7 @@ class WrongCall(click.UsageError):
 _CONTROLS: Final = re.compile("[\0-\x1f\x7f-\x9f\xad\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
 _OF_FEW_VALUES: Final = ("status", "state", "source", "kind", "sign_up")
 """The columns whose values are words of wxauth."""
-SHOWN_ONCE: Final = _("Keep the secret. It is shown only once.")
+SHOWN_ONCE: Final = _("Keep the secret in a safe place. It is shown only once.")
 
 
 def echo(text: str, *, err: bool = False) -> None:
@@ -103,7 +103,11 @@ def show_items(
     `as_json` is its JSON, if it differs from the JSON of its items.
     """
     page = found if isinstance(found, Page) else Page(list(found), None)
-    notes = [_("There are more. Add --cursor {cursor}", cursor=page.next_cursor)] if page.next_cursor else []
+    notes = (
+        [_("There are more results. To list them, add --cursor {cursor}", cursor=page.next_cursor)]
+        if page.next_cursor
+        else []
+    )
     show(as_json or items_of(page), table(page.items, names, **shown), *notes)
 
 
@@ -179,7 +183,7 @@ def confirm(question: Callable[[], Text]) -> None:
     if _is_given("--yes"):
         return
     if not sys.stdin.isatty():
-        raise WrongCall(_("give --yes, because there is no terminal to confirm in"))
+        raise WrongCall(_("there is no terminal to confirm in. Add --yes"))
     click.confirm(localized(question()), abort=True, err=True)
 
 
@@ -213,7 +217,7 @@ time_option = checked(
     TypeAdapter(Time).validate_python, _("must be a time with a time zone, such as 2026-11-27T18:00:00+08:00")
 )
 _once = checked(lambda values: [*dict.fromkeys(values)] or None)
-_cursor = checked(id_in_cursor, _("must be the next_cursor of a page"))
+_cursor = checked(id_in_cursor, _("must be the next_cursor of the previous page"))
 
 
 def why_not(file: object, exc: OSError) -> Text:

@@ -70,13 +70,13 @@ def _line_of(exc: WxAuthError | CannotOpen | TextError) -> str:
         case NameTaken() | AppTaken():
             return _("{noun} {name} already exists", noun=noun, name=name)
         case AppInSettings():
-            return _("{name} is in the settings: change it there", name=name)
+            return _("{name} is defined in the settings. Change it there", name=name)
         case UnknownApp() if noun is _NOUNS["app_id"]:
-            return _("{name} is not one of the configured apps", name=name)
+            return _("{name} isn't one of the configured apps", name=name)
         case AppRefused():
             return _("{detail} (errcode {errcode}); nothing is stored", detail=exc.detail, errcode=exc.errcode)
         case WeChatError():
-            skipped = _("; --no-check skips this check") if "no_check" in options else ""
+            skipped = _(". To skip this check, add --no-check") if "no_check" in options else ""
             return _("WeChat: {detail} ({code})", detail=exc.detail, code=exc.code) + skipped
         case InvalidRequest() if exc.errors:
             return Text("\n").join(_("{name}: {rule}", name=field, rule=rule) for field, rule in exc.errors)

@@ -13,7 +13,7 @@ from wxauth.terminal import localized
 
 @click.command()
 def serve() -> None:
-    """Run the service in production. Settings are read from WXAUTH_* (docs/reference/settings.md)."""
+    """Run the service in production. The settings are read from WXAUTH_* (docs/reference/settings.md)."""
     _refuse_windows("serve")
     from wxauth.service import server
     from wxauth.settings.loading import load_settings
@@ -36,9 +36,12 @@ def openapi() -> None:
 
 
 @click.command()
-@click.option("--ready", is_flag=True, help="Check that it is ready to serve, as /readyz does.")
+@click.option("--ready", is_flag=True, help="Check that the service is ready to serve, as /readyz does.")
 def alive(*, ready: bool) -> None:
-    """Check that the service on this machine responds. This asks WXAUTH_HOST at WXAUTH_PORT, for health checks."""
+    """Check that the service on this machine responds.
+
+    The command sends a request to WXAUTH_HOST and WXAUTH_PORT, and is meant for health checks.
+    """
     host, port = _address()
     try:
         connection = HTTPConnection(host, port, timeout=2)
@@ -55,7 +58,7 @@ def alive(*, ready: bool) -> None:
 def _refuse_windows(command: str) -> None:
     """Refuse to run where processes cannot fork, and the bundled PostgreSQL cannot end together with its owner."""
     if os.name != "posix":
-        sys.exit(localized(_("wxauth {command} needs Linux or macOS. On Windows, use WSL.", command=command)))
+        sys.exit(localized(_("wxauth {command} requires Linux or macOS. On Windows, use WSL.", command=command)))
 
 
 def _address() -> tuple[str, int]:

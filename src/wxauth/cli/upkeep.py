@@ -20,14 +20,15 @@ from wxauth.settings.settings import DatabaseSettings
     "revision",
     default="head",
     show_default=True,
-    help="The revision to migrate to. An older revision reverts the later ones.",
+    help="The revision to migrate to. If you specify an older revision, later revisions are reverted.",
 )
 @yes_option
 def migrate(revision: str) -> None:
     """Migrate the database schema to this version.
 
-    Replicas can keep serving, and several of them may run this command at once. You can interrupt it and run it again:
-    each revision is applied completely or not at all. `--to base` erases everything, and asks for confirmation first.
+    Replicas can keep serving, and several replicas may run this command at once. You can interrupt the command and run
+    it again, because each revision is applied completely or not at all. `--to base` erases all data, and asks for
+    confirmation first.
     """
     from wxauth.core.revisions import is_newer
 
@@ -38,7 +39,7 @@ def migrate(revision: str) -> None:
         configure_logging(level="warning", log_format="console", stream=sys.stderr.buffer)
         url = read_settings(DatabaseSettings).database_url.get_secret_value()
         schema = asyncio.run(_migrate(url, revision))
-    note = _(", which belongs to a newer version: this version can still serve") if is_newer(schema) else ""
+    note = _(", which belongs to a newer version of wxauth. This version can still serve") if is_newer(schema) else ""
     echo(_("schema at {revision}", revision=schema or "base") + note)
 
 
@@ -52,8 +53,8 @@ async def _migrate(url: str, revision: str) -> str | None:
             from wxauth.checks.rights_queries import read_rights
 
             missing = (await read_rights(database)).missing_to_migrate
-            to_do = _(": run as the owner of the database: {grant};", grant=missing) if missing else ""
-            text = _("WXAUTH_DATABASE_URL: the role may not migrate: {why}{to_do}", why=exc, to_do=to_do)
+            to_do = _(". As the owner of the database, run {grant};", grant=missing) if missing else ""
+            text = _("WXAUTH_DATABASE_URL: the role isn't allowed to migrate: {why}{to_do}", why=exc, to_do=to_do)
             raise Failed(text) from None
 
 
@@ -62,10 +63,10 @@ async def _migrate(url: str, revision: str) -> str | None:
 def check() -> None:
     """Run the health checks.
 
-    They cover the settings, the database, the keys, the issuer, the clocks, and each app at WeChat. This command
-    changes nothing, and you can run it before the service starts or while it runs. Each line is ok, BAD or a note.
-    BAD means that something doesn't work. A note reports something that might not be intended. Lines are in Chinese if
-    your locale is Chinese, but always in English with --json. The exit status is 1 if a line is BAD.
+    The checks cover the settings, the database, the keys, the issuer, the clocks, and each app's setup in WeChat. This
+    command changes nothing, and you can run it before the service starts or while it runs. Each line is ok, BAD or a
+    note. BAD means that something doesn't work. A note reports something that might not be intended. Lines are in
+    Chinese if your locale is Chinese, but always in English with --json. The exit status is 1 if a line is BAD.
     """
     from wxauth.checks.doctor import check_all
     from wxauth.checks.result import MARKS
@@ -85,8 +86,8 @@ def check() -> None:
 def sweep() -> None:
     """Delete expired data now.
 
-    This deletes events older than EVENTS_KEPT_DAYS and sessions that ended more than ENDED_SESSIONS_KEPT_DAYS ago, and
-    truncates addresses older than ADDRESSES_KEPT_DAYS. The running service does the same once a day.
+    This command deletes events older than EVENTS_KEPT_DAYS and sessions that ended more than ENDED_SESSIONS_KEPT_DAYS
+    ago. It truncates IP addresses older than ADDRESSES_KEPT_DAYS. The running service does the same once a day.
     """
     from wxauth.housekeeping.housekeeping import sweep_now
 

@@ -46,7 +46,7 @@ def _identity(value: str) -> tuple[str, str]:
 @click.argument("into_id", metavar="INTO", type=click.UUID)
 @yes_option
 def merge_command(from_id: UUID, into_id: UUID) -> None:
-    """Merge user FROM into INTO, which keeps its id, nickname, number and external_id."""
+    """Merge the user FROM into the user INTO, who keeps the ID, nickname, number and external_id."""
 
     def question() -> Text:
         one, other = name_of(from_id), name_of(into_id)
@@ -57,7 +57,7 @@ def merge_command(from_id: UUID, into_id: UUID) -> None:
             merged = await merge_by_operator(database, from_id, into=into_id, by=OPERATOR, now=now)
             return merged, await read_user(database, merged.before[1].id, now=now)
         except NotFound:
-            raise Failed(_("one of these users does not exist")) from None
+            raise Failed(_("one of these users doesn't exist")) from None
 
     confirm(question)
     merged, user = with_database(merge)
@@ -74,17 +74,18 @@ def merge_command(from_id: UUID, into_id: UUID) -> None:
     "key",
     metavar="APP_ID:OPENID",
     required=True,
-    callback=checked(_identity, _("must be APP_ID:OPENID")),
-    help="The identity that is taken out. The user's other identities with the same unionid leave too.",
+    callback=checked(_identity, _("must have the form APP_ID:OPENID")),
+    help="The identity that is split off. The user's other identities with the same unionid are split off too.",
 )
-@click.option("--external-id", callback=text_option, help="The user's external id that moves too.")
+@click.option("--external-id", callback=text_option, help="The user's external_id that moves to the new user.")
 @yes_option
 @json_option
 def split_command(user_id: UUID, key: tuple[str, str], external_id: str | None) -> None:
-    """Take an identity out of USER_ID, so that it becomes a user of its own.
+    """Split an identity off from USER_ID. The identity becomes a separate user.
 
-    The new user has a new id. Everything else stays with USER_ID, except a phone number that only this identity has
-    proved. If USER_ID is banned, the new user is banned too. The JSON is that of POST /v1/admin/users/{id}/split.
+    The new user has a new ID. All other data stays with USER_ID, except for a phone number that only this identity has
+    verified, which is removed. If USER_ID is banned, the new user is banned too. The JSON is the response of
+    POST /v1/admin/users/{id}/split.
     """
     app_id, openid = key
 
@@ -94,7 +95,7 @@ def split_command(user_id: UUID, key: tuple[str, str], external_id: str | None) 
         return [await read_user(database, each, now=now) for each in ids]
 
     name = printable(f"{app_id}:{openid}")
-    confirm(lambda: _("Take {name} out of {user_id}?", name=name, user_id=user_id))
+    confirm(lambda: _("Split {name} off from {user_id}?", name=name, user_id=user_id))
     user, new_user = with_database(split_it)
     rows = [
         (who, each["id"], each["external_id"], " ".join(f"{it['app_id']}:{it['openid']}" for it in each["identities"]))

@@ -44,8 +44,8 @@ from wxauth.users.search_queries import UsersQuery, find_users
 
 _MODULES: Final = {
     "user_merging": {
-        "merge": _("Merge user FROM into INTO, which keeps its id, nickname, number and external_id."),
-        "split": _("Take an identity out of USER_ID, so that it becomes a user of its own."),
+        "merge": _("Merge the user FROM into the user INTO, who keeps the ID, nickname, number and external_id."),
+        "split": _("Split an identity off from USER_ID. The identity becomes a separate user."),
     },
     "import_export": {
         "export": _("Export all users to FILE, with one identity per line, as JSON."),
@@ -54,7 +54,7 @@ _MODULES: Final = {
 }
 """The commands that are imported when they are called. A test compares these lines with their help."""
 _role = checked(
-    TypeAdapter(Role).validate_python, _("must be up to 32 characters of a-z, 0-9, _ and -, beginning with a letter")
+    TypeAdapter(Role).validate_python, _("must be up to 32 characters (a-z, 0-9, _ and -) that begin with a letter")
 )
 _reason = checked(
     lambda text: TypeAdapter(Reason).validate_python(stripped(text)),
@@ -68,7 +68,7 @@ def _attributes(values: Sequence[str]) -> dict[str, object]:
     for given in values:
         name, equals, value = given.partition("=")
         if not equals:
-            raise WrongValue(_("must be NAME=VALUE. NAME= removes the attribute"))
+            raise WrongValue(_("must have the form NAME=VALUE. NAME= removes the attribute"))
         patch[name] = typed_attribute(value) if value else None
     check_patch(patch)
     return patch
@@ -80,14 +80,14 @@ _role_argument = click.argument("role", callback=_role)
 
 @click.group(cls=LazyGroup, modules=_MODULES)
 def users() -> None:
-    """Manage users, their roles and bans. This is where you appoint the first administrator."""
+    """Manage users, their roles and bans. Use these commands to appoint the first administrator."""
 
 
 @users.command()
 @takes(UsersQuery, role={"callback": _role})
 @json_option
 def list_command(given: dict[str, Any]) -> None:
-    """List users, the newest first. The JSON is that of GET /v1/admin/users."""
+    """List users, the newest first. The JSON is the response of GET /v1/admin/users."""
     query = UsersQuery.model_construct(**given)
     region = read_settings(PhoneSettings).phone_region
     page = with_database(lambda database, _: find_users(database, query, region=region))
@@ -97,10 +97,12 @@ def list_command(given: dict[str, Any]) -> None:
 
 @users.command()
 @user_argument
-@click.option("--export", is_flag=True, help="Print all data stored about a user, as GET /v1/me/export does.")
+@click.option(
+    "--export", is_flag=True, help="Print all data stored about a user, in the same form as GET /v1/me/export."
+)
 @json_option
 def show_command(user_id: UUID, export: bool) -> None:
-    """Print a user with all identities and open sessions. The JSON is that of GET /v1/admin/users/{id}."""
+    """Print a user with all identities and active sessions. The JSON is the response of GET /v1/admin/users/{id}."""
     if export:
         _export(user_id)
     else:
@@ -164,15 +166,16 @@ def _line_of(session: OpenSession, *, ended: str = "", device: str = "") -> str:
 
 @users.command()
 @user_argument
-@click.option("--reason", callback=_reason, help="The reason, for staff only. At most 500 characters.")
+@click.option("--reason", callback=_reason, help="The reason, which only staff can see. At most 500 characters.")
 @click.option(
     "--until",
     callback=time_option,
     metavar="TIME",
-    help="When the ban ends by itself, with a time zone: 2026-11-27T18:00:00+08:00. Without this, the ban has no end.",
+    help="When the ban ends automatically, with a time zone, such as 2026-11-27T18:00:00+08:00. Without "
+    "this option, the ban is permanent.",
 )
 def ban_command(user_id: UUID, reason: str | None, until: datetime | None) -> None:
-    """Ban a user and end all their sessions. This replaces the reason and the end of a previous ban."""
+    """Ban a user and end all their sessions. The new reason and end replace those of a previous ban."""
     _change(user_id, UserChange(status=UserStatus.DISABLED, reason=reason, until=until))
 
 
@@ -207,14 +210,14 @@ def revoke_command(user_id: UUID, role: str) -> None:
     metavar="NAME=VALUE",
     multiple=True,
     callback=checked(_attributes),
-    help="An attribute of the user. If VALUE is JSON, it is stored as JSON, otherwise as text. NAME= removes the "
-    "attribute. Repeatable.",
+    help="An attribute of the user. If VALUE is JSON, it is stored as JSON. Otherwise, it is stored as "
+    "text. NAME= removes the attribute. Repeatable.",
 )
 @click.option("--no-phone", is_flag=True, help="Remove the phone number.")
 def set_command(user_id: UUID, attributes: dict[str, object], no_phone: bool) -> None:
     """Change a user's attributes, or remove the phone number."""
     if not attributes and not no_phone:
-        raise WrongCall(_("give --attribute or --no-phone"))
+        raise WrongCall(_("specify --attribute or --no-phone"))
     _change(user_id, UserChange(attributes=attributes or None))
     if no_phone:
         from wxauth.phones.phones import remove_phone_of
@@ -228,7 +231,7 @@ def set_command(user_id: UUID, attributes: dict[str, object], no_phone: bool) ->
 def erase_command(user_id: UUID) -> None:
     """Erase a user and all their data.
 
-    If they log in again, they become a new user. To keep someone out, ban them instead.
+    If the person logs in again, they become a new user. To keep a user out, ban the user instead.
     """
     confirm(lambda: _("Permanently erase {user_id} ({name})?", user_id=user_id, name=name_of(user_id)))
     with_database(lambda database, now: erase_user(database, user_id, by=OPERATOR, now=now))

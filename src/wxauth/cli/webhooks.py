@@ -32,7 +32,7 @@ from wxauth.outbound.receivers import ReceiverTransport
 from wxauth.outbound.urls import NameResolver
 from wxauth.terminal import word
 
-_RULE: Final = _("must be up to 64 characters of a-z, 0-9, _ and -, beginning with a letter or digit")
+_RULE: Final = _("must be up to 64 characters (a-z, 0-9, _ and -) that begin with a letter or digit")
 _check_name = checked(TypeAdapter(Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME}$")]).validate_python, _RULE)
 _name_argument = click.argument("webhook_name", metavar="NAME", callback=_check_name)
 _TYPES: Final = {"option": "--type", "multiple": True, "metavar": "TYPE"}
@@ -40,7 +40,7 @@ _TYPES: Final = {"option": "--type", "multiple": True, "metavar": "TYPE"}
 
 @click.group()
 def webhooks() -> None:
-    """Manage webhooks, which send events to other services. Messages are signed as specified by Standard Webhooks."""
+    """Manage webhooks, which send events to other services. Messages are signed according to Standard Webhooks."""
 
 
 @webhooks.command()
@@ -69,10 +69,10 @@ def add_command(webhook_name: str, url: str, given: dict[str, Any]) -> None:
 def set_command(webhook_name: str, all_types: bool, given: dict[str, Any]) -> None:
     """Change the given fields of a webhook."""
     if all_types and "types" in given:
-        raise WrongCall(_("--type and --all-types cannot be used together"))
+        raise WrongCall(_("--type and --all-types can't be used together"))
     changes = given | ({"types": ()} if all_types else {})
     if not changes:
-        raise WrongCall(_("give --url, --type, --all-types, --enable or --disable"))
+        raise WrongCall(_("specify --url, --type, --all-types, --enable or --disable"))
     changed = _with_webhooks(lambda webhooks: webhooks.change(webhook_name, **changes, by=OPERATOR))
     holes = {"name": webhook_name, "state": state_of(changed), "url": changed.url, "types": _types_of(changed)}
     echo(_("{name} is {state}, {url}, types: {types}", **holes))
@@ -81,7 +81,7 @@ def set_command(webhook_name: str, all_types: bool, given: dict[str, Any]) -> No
 @webhooks.command()
 @_name_argument
 def remove_command(webhook_name: str) -> None:
-    """Remove a webhook. Events that are waiting for it are dropped."""
+    """Remove a webhook. Events that are waiting for this webhook are dropped."""
     _with_webhooks(lambda webhooks: webhooks.remove(webhook_name, by=OPERATOR))
     echo(_("removed {name}", name=webhook_name))
 
@@ -90,15 +90,18 @@ def remove_command(webhook_name: str) -> None:
 @_name_argument
 @json_option
 def test_command(webhook_name: str) -> None:
-    """Send a test message now, and print the result. The exit status is 1 if the receiver doesn't accept it."""
+    """Send a test message now, and print the result.
+
+    The exit status is 1 if the receiver doesn't accept the message.
+    """
     answer = _with_webhooks(lambda webhooks: webhooks.send_test(webhook_name, by=OPERATOR))
     if prints_json() or answer.status is not None:
         show(trial_answer(answer), _("{status} in {ms} ms", status=answer.status, ms=answer.milliseconds))
     if answer.location:
         raise Failed(
             _(
-                "{name} returned {status} to {location}. Redirects are not followed, so enter the URL that it "
-                "leads to.",
+                "{name} returned {status} to {location}. wxauth doesn't follow redirects. Specify the target URL "
+                "instead.",
                 name=webhook_name,
                 status=answer.status,
                 location=answer.location[:300],
@@ -106,16 +109,16 @@ def test_command(webhook_name: str) -> None:
         )
     if not answer.is_accepted:
         reason = answer.error or _("{name} returned {status}", name=webhook_name, status=answer.status)
-        raise Failed(_("{reason}: the receiver did not accept the message", reason=reason))
+        raise Failed(_("{reason}: the receiver didn't accept the message", reason=reason))
 
 
 @webhooks.command()
 @_name_argument
 @json_option
 def secret_command(webhook_name: str) -> None:
-    """Renew a webhook's secret, and print it.
+    """Rotate a webhook's secret, and print the new secret.
 
-    The secret is shown only once. For 24 hours, messages are also signed with the previous one.
+    The secret is shown only once. For 24 hours, messages are also signed with the previous secret.
     """
     _show_secret(_with_webhooks(lambda it: it.renew_secret(webhook_name, by=OPERATOR), seals=True))
 
@@ -125,7 +128,7 @@ def secret_command(webhook_name: str) -> None:
 @takes(DeliveriesQuery)
 @json_option
 def deliveries_command(webhook_name: str, given: dict[str, Any]) -> None:
-    """List the deliveries of a webhook, sent and pending, the newest first."""
+    """List the deliveries of a webhook, both sent and pending, the newest first."""
     query = DeliveriesQuery.model_construct(**given)
     page = _with_webhooks(lambda webhooks: webhooks.deliveries_of(webhook_name, query))
     columns = "event_id type state attempts answer next_at"
@@ -137,9 +140,9 @@ def deliveries_command(webhook_name: str, given: dict[str, Any]) -> None:
 @takes(ReplayRequest, event_id={"option": "--event"})
 @json_option
 def replay_command(webhook_name: str, given: dict[str, Any]) -> None:
-    """Send an event again, or all events since a time. Only events of the webhook's types are sent."""
+    """Send an event again, or all events since a time. Only event types of the webhook are sent."""
     if len(given) != 1:
-        raise WrongCall(_("give either --event or --since"))
+        raise WrongCall(_("specify either --event or --since"))
     replayed = _with_webhooks(lambda webhooks: webhooks.replay(webhook_name, **given))
     show({"replayed": replayed}, _("events to be sent again: {n}", n=replayed))
 

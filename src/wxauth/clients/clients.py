@@ -212,7 +212,11 @@ def _refuse_reserved(client: Client, reserved: Collection[str]) -> None:
     """Refuse a site with one of these names. Raises: WrongClient."""
     if client.is_site and client.name in reserved:
         raise WrongClient(
-            "name", _("must not be the name of a site: it is the audience or an app, and tokens would be confused")
+            "name",
+            _(
+                "must not be the name of a site, because it is already the audience or an app. Their tokens "
+                "couldn't be told apart"
+            ),
         )
 
 
@@ -226,7 +230,8 @@ def _with_known_resources(values: Mapping[str, Any], known: Iterable[Resource]) 
     found = [find_resource(known, url) for url in values["resources"]]
     if None in found:
         raise WrongClient(
-            "resources", _("must be resources of WXAUTH_RESOURCES, spelled exactly as there: a slash at the end counts")
+            "resources",
+            _("must be resources of WXAUTH_RESOURCES, spelled exactly as they are there, including a slash at the end"),
         )
     return {**values, "resources": list(dict.fromkeys(each.resource for each in found if each is not None))}
 

@@ -80,8 +80,8 @@ class Client(SQLModel):
         schema_extra={"examples": ["小店"]},
     )
     logo: str | None = _text(
-        "The site's picture on the login pages and the phone: a `data:` URL of a PNG, JPEG or WebP of up to 32 KiB and "
-        "1024 × 1024 pixels. Null: none."
+        "The site's picture on the login pages and the phone, as a `data:` URL of a PNG, JPEG or WebP of up to 32 KiB "
+        "and 1024 × 1024 pixels. Null: none."
     )
     scopes: list[str] = Field(sa_type=ARRAY(Text), schema_extra={"examples": [["openid", "profile"]]})
     """The scopes of the service, then the scopes that the site may request."""
@@ -91,22 +91,24 @@ class Client(SQLModel):
         "URIs that browsers return to with an authorization code.", "https://shop.example.com/callback"
     )
     logout_uris: list[str] = _uris("URIs that browsers may return to after logging out.", "https://shop.example.com/")
-    app_id: str | None = _text("The mini-program whose QR code is shown. Null: the default app.")
+    app_id: str | None = _text("The mini-program that shows the QR code. Null: the default app.")
     account_app_id: str | None = _text("The service account for logins on pages in WeChat's browser. Null: none.")
     website_app_id: str | None = _text("The website app for logins with WeChat on a computer. Null: none.")
     backchannel_logout_uri: str | None = _text(
         "The URL that receives a logout token when one of the site's sessions ends. Null: none."
     )
-    near: bool = _flag("Require that phone and browser are in the same network.")
-    user_code: bool = _flag("Let users enter this site's login codes.")
-    email_domain: str | None = _text("Give users a made-up e-mail address in this domain.")
-    link: bool = _flag("Let a phone's browser outside WeChat log in with a link to WeChat and a number.")
+    near: bool = _flag("Require the phone and the browser to be in the same network.")
+    user_code: bool = _flag("Let users enter this site's login codes by hand.")
+    email_domain: str | None = _text("Give each user a made-up e-mail address in this domain.")
+    link: bool = _flag(
+        "Let a phone's browser outside WeChat log in. The user opens WeChat with a link and compares a number."
+    )
     sso: bool = _flag("Share the browser's login with other sites that have this option.")
-    phone_id_token: bool = _flag("Let mini-programs and mobile apps get the site's id_tokens, for another back end.")
+    phone_id_token: bool = _flag("Let mini-programs and mobile apps get the site's id_tokens for another back end.")
     pkce: Pkce = Field(
         default="required",
         sa_type=Text,
-        description="If `optional`, a site with a secret may leave out PKCE. Null: `required`.",
+        description="If `optional`, a site with a secret can omit PKCE. Null: `required`.",
     )
     """The value for a service is `required`, too."""
     id_token_alg: IdTokenAlg | None = Field(
@@ -116,7 +118,8 @@ class Client(SQLModel):
         schema_extra={"examples": ["RS256"]},
     )
     resources: list[str] = _uris(
-        "Resources of `WXAUTH_RESOURCES`. A site may ask for tokens for them. A service sees only tokens for them.",
+        "Resources of `WXAUTH_RESOURCES`. A site may request tokens for these resources. A service can only introspect "
+        "tokens for these resources.",
         "https://mcp.example.com/mcp",
     )
     claims: dict[str, Any] | None = Field(
@@ -148,7 +151,7 @@ class AddedClient(Client):
 
     created_at: datetime = Field(sa_type=TIME)
     former_secret_until: datetime | None = Field(
-        default=None, sa_type=TIME, description="Until when the former secret works."
+        default=None, sa_type=TIME, description="When the previous secret expires."
     )
 
 

@@ -18,17 +18,19 @@ _TAIL: Final = r"[A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*"
 _OF_APP: Final = r"(?P<scheme>[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)+):/"
 _PRIVATE_USE: Final = re.compile(rf"{_OF_APP}{_TAIL}", re.ASCII)
 """The form of a URI of a program on a device, whose scheme is a domain in reverse order (RFC 8252, section 7.1)."""
-HOST_RULE: Final = _("must have a host of letters, digits, - and . (xn--… for other characters), and no user")
+HOST_RULE: Final = _(
+    "must have a host of letters, digits, - and . only (write other characters as xn--…), and no user name"
+)
 _URI_RULES: Final = (
     (
         re.compile(rf"(?:https?://|{_OF_APP}).*", re.ASCII | re.DOTALL),
-        _("must use https, http for a loopback address, or an app's own scheme such as com.example.app"),
+        _("must use https, http for a loopback address, or an app's own URL scheme such as com.example.app"),
     ),
     (re.compile(r"[^#]*"), _("must not contain a fragment (#)")),
     (re.compile(r"(?!https?:).*|https?://[A-Za-z0-9.:\[\]-]+(?![^/?]).*", re.ASCII | re.DOTALL), HOST_RULE),
     (
         re.compile(rf"[a-z0-9+.-]+:/{_TAIL}", re.ASCII),
-        _("must contain only characters allowed in a URI: percent-encode others; * is not a wildcard"),
+        _("must contain only characters that a URI allows. Percent-encode all other characters. * isn't a wildcard"),
     ),
 )
 """The rules for the form of a URI (RFC 3986)."""
@@ -41,7 +43,7 @@ _ON_LOOPBACK: Final = re.compile(
 def check_uris(uris: Sequence[str]) -> None:
     """Check the URIs of one kind that are to be registered. Raises: ValueError."""
     if len(uris) > MAX_URIS:
-        raise WrongValue(_("must be up to {n} URIs", n=MAX_URIS))
+        raise WrongValue(_("must have up to {n} URIs", n=MAX_URIS))
     for uri in uris:
         check_uri(uri)
 
@@ -57,7 +59,7 @@ def check_uri(uri: str) -> str:
         if not is_http_url(uri):
             raise WrongValue(HOST_RULE)
         if not is_secure(uri):
-            raise WrongValue(_("must use https: http is only for a loopback address"))
+            raise WrongValue(_("must use https, except for a loopback address"))
     return uri
 
 

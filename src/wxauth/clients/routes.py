@@ -46,7 +46,7 @@ class ClientRequest(_ClientOptions):
 
     name: ClientName
     scopes: list[_AnyScope] | None = Field(
-        default=None, description="What the client may do. Absent: `introspect`; for a site `openid`, `profile`."
+        default=None, description="The client's scopes. Absent: `introspect`, or for a site `openid` and `profile`."
     )
 
 
@@ -85,7 +85,7 @@ class ClientSecretRequest(BaseModel):
 
     model_config = body_like({"at_once": True})
 
-    at_once: StrictBool = Field(default=False, description="Refuse the former secret from now on.")
+    at_once: StrictBool = Field(default=False, description="Reject the previous secret from now on.")
 
 
 class ClientSecretAnswer(BaseModel):

@@ -28,8 +28,8 @@ from wxauth_guard.errors import FieldError, InvalidRequest
 # A client is an actor in the audit log, so its name must not look like a user's id or one of these actors.
 _ACTORS: Final = (SYSTEM.name, OPERATOR.name, WECHAT.name)
 NAME_RULE: Final = _(
-    "must be 1 to 64 characters of a-z, 0-9, _ and -, beginning with a letter or digit. It must not be a UUID or "
-    "one of {names}, or begin with wxauth",
+    "must be 1 to 64 characters (a-z, 0-9, _ and -) that begin with a letter or digit. It must not "
+    "be a UUID or one of {names}, or begin with wxauth",
     names=", ".join(_ACTORS),
 )
 
@@ -122,7 +122,7 @@ def _as_service(client: Client) -> Client:
     for field in _OF_SITES:
         if getattr(client, field) != Client.model_fields[field].default:
             raise WrongClient(
-                field, _("is only for a site, which has a redirect URI, the device grant, or phones' id_tokens")
+                field, _("is only for sites, which have a redirect URI, the device grant or id_tokens for phones")
             )
     return client.model_copy(update={"scopes": scopes_in_order(client.scopes) or list(DEFAULT_SCOPES)})
 
@@ -130,7 +130,7 @@ def _as_service(client: Client) -> Client:
 def _check_scopes(client: Client, known: Collection[str]) -> None:
     """Refuse a scope that this kind of client cannot have. Raises: WrongClient."""
     if unknown := next((scope for scope in client.scopes if scope not in known), None):
-        rule = _("{scope} is only for a site") if unknown in SITE_SCOPE_NAMES else _("must be chosen from {scopes}")
+        rule = _("{scope} is only for sites") if unknown in SITE_SCOPE_NAMES else _("must be chosen from {scopes}")
         raise WrongClient("scopes", Text(rule, scope=unknown, scopes=", ".join(known)))
 
 
@@ -139,35 +139,43 @@ def _check_site(client: Client, site_scopes: Collection[str]) -> None:
     if client.is_public and client.device:
         raise WrongClient(
             "is_public",
-            _("cannot be used together with the device grant: anyone could show a QR code in the client's name"),
+            _(
+                "can't be used together with the device grant, because any program could show a QR code in the "
+                "client's name"
+            ),
         )
     if client.is_public and (scopes := scopes_in_order(client.scopes)):
         raise WrongClient("scopes", _("{scope} is only for services with a secret", scope=scopes[0]))
     if client.is_public and client.pkce == "optional":
-        raise WrongClient("pkce", _("must stay required: a public client has no secret"))
+        raise WrongClient("pkce", _("must stay required, because a public client has no secret"))
     if client.logout_uris and not client.redirect_uris:
         raise WrongClient("logout_uris", _("must be empty without a redirect URI"))
     if client.sso and not client.redirect_uris:
-        raise WrongClient("sso", _("needs a redirect URI: a device has no browser whose login it could share"))
+        raise WrongClient(
+            "sso", _("requires a redirect URI, because a device has no browser whose login it could share")
+        )
     if client.sso and client.near:
         raise WrongClient(
-            "sso", _("cannot be used together with near, which asks for a phone at each login: choose one of the two")
+            "sso", _("can't be used together with near, which requires a phone at each login. Choose one of them")
         )
     if client.link and not client.redirect_uris:
-        raise WrongClient("link", _("needs a redirect URI: a device has no phone's browser"))
+        raise WrongClient("link", _("requires a redirect URI, because a device isn't a phone's browser"))
     if client.link and client.near:
         raise WrongClient(
-            "link", _("cannot be used together with near: a browser and WeChat on one phone may use different networks")
+            "link",
+            _("can't be used together with near, because the browser and WeChat on a phone may use different networks"),
         )
     if client.phone_id_token and OPENID_SCOPE not in site_scopes:
-        raise WrongClient("phone_id_token", _("needs the scope openid, because an id_token requires it"))
+        raise WrongClient("phone_id_token", _("requires the scope openid, because id_tokens need it"))
     if client.phone_id_token and client.near:
         raise WrongClient(
             "phone_id_token",
-            _("cannot be used together with near: there is no browser whose network could be compared"),
+            _("can't be used together with near, because there is no browser whose network can be compared"),
         )
     if _APP_ID.fullmatch(client.name):
-        raise WrongClient("name", _("must not be the name of a site: it looks like the app_id of a mini-program"))
+        raise WrongClient(
+            "name", _("must not be the name of a site, because it has the form of a mini-program's app_id")
+        )
 
 
 def change_client(client: Client, changes: Mapping[str, Any]) -> Client:
@@ -176,9 +184,12 @@ def change_client(client: Client, changes: Mapping[str, Any]) -> Client:
     # A public client has no secret for its next requests. If a confidential client became public, an attacker who knows
     # its name could use the sessions that were opened with its secret.
     if bool(after["is_public"]) != client.is_public:
-        raise WrongClient("is_public", _("cannot be changed: remove the client and add it again"))
+        raise WrongClient("is_public", _("can't be changed. Remove the client and add it again"))
     if client.is_site and not (after["redirect_uris"] or after["device"] or after["phone_id_token"]):
-        raise WrongClient("redirect_uris", _("must not be empty without the device grant: a site must remain a site"))
+        raise WrongClient(
+            "redirect_uris",
+            _("must not be empty without the device grant, because the client would no longer be a site"),
+        )
     return build_client(client.name, after, stored=client)
 
 

@@ -36,16 +36,17 @@ async def make_link(database: Database, user_id: UUID | None, *, now: datetime) 
     Raises: NoLink.
     """
     text = _(
-        "{user_id} is unknown, banned, leaving, or neither admin nor support: run 'wxauth users grant {user_id} admin'"
+        "{user_id} doesn't exist, is banned, has requested erasure, or has neither the admin nor the "
+        "support role. Run 'wxauth users grant {user_id} admin'"
     )
     if user_id is None:
         administrators = await database.values(queries.ADMINISTRATORS)
-        text = _("there is no administrator yet: run 'wxauth users list', and then 'wxauth users grant USER_ID admin'")
+        text = _("there is no administrator yet. Run 'wxauth users list', and then 'wxauth users grant USER_ID admin'")
         if not administrators:
             raise NoLink(text)
         user_id, *others = administrators
         if others:
-            raise NoLink(_("there are several administrators: choose one with 'wxauth users list --role admin'"))
+            raise NoLink(_("there are several administrators. Choose one from 'wxauth users list --role admin'"))
     link = ConsoleLink(user_id, new_secret(), now + LINK_LIFETIME)
     async with database.begin() as transaction:
         account = await lock_status_and_roles(transaction, user_id)

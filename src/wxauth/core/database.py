@@ -320,7 +320,7 @@ class Database(_Reader):
                 may_be_retried = self._drop_if_lost(connection, exc) and not is_committing
                 # A failure of the block's own code is not a lost connection.
                 if may_be_retried and isinstance(exc, (*outages.LOST, asyncpg.InterfaceError)):
-                    raise outages.NothingCommitted(_("the database does not respond")) from exc
+                    raise outages.NothingCommitted(_("the database doesn't respond")) from exc
                 if not connection.is_closed():
                     with suppress(Exception):  # so that the original failure is raised
                         await connection.execute("ROLLBACK")
@@ -523,7 +523,7 @@ class _Answering:
         try:
             await self._timeout.__aexit__(kind, exc, traceback)
         except TimeoutError as late:
-            raise StorageUnavailable(_("the database does not respond")) from late
+            raise StorageUnavailable(_("the database doesn't respond")) from late
         if exc is not None:
             outages.raise_if_unavailable(exc)
 

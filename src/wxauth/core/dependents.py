@@ -21,8 +21,8 @@ from wxauth.terminal import listed
 
 _MOST_NAMED: Final = 20
 _IN_THE_WAY: Final = _(
-    "objects that wxauth did not create use columns that this migration changes: {objects}. Drop them, run this again, "
-    "and then create them again. Nothing has been migrated."
+    "objects that wxauth didn't create use columns that this migration changes: {objects}. Drop "
+    "these objects, run the command again, and then recreate them. Nothing has been migrated."
 )
 _COMMENT: Final = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _NAME: Final = r'(?:"?\w+"?\.)?"?(?P<{}>\w+)"?'

@@ -61,19 +61,20 @@ _MOST_LINES: Final = 10
 PostgreSQL lists the objects that depend on a column there.
 """
 _OF_ANOTHER: Final = _(
-    "the schema is at {revision!r}, which belongs to another version of wxauth: migrate with that version"
+    "the schema is at {revision!r}, which belongs to another version of wxauth. Use that version to migrate"
 )
 _TAKEN: Final = _(
-    "a table in this schema belongs to another program ({reason}): name a separate database in WXAUTH_DATABASE_URL"
+    "a table in this schema belongs to another program ({reason}). Set WXAUTH_DATABASE_URL to a separate database"
 )
 _REFUSED: Final = _(
-    "the database refuses revision {revision}: {reason}. If an object that wxauth did not create is the cause, "
-    "drop it, run this again, and then create it again"
+    "the database rejected revision {revision}: {reason}. If an object that wxauth didn't create is "
+    "the cause, drop it, run the command again, and then recreate it"
 )
-_NO_REVISION: Final = _("there is no revision {revision!r}: choose one of {revisions}")
+_NO_REVISION: Final = _("revision {revision!r} doesn't exist. Choose one of {revisions}")
 _BLOCKED: Final = _(
-    "revision {revision} could not lock a table within {seconds:g} s, because a transaction holds it all the "
-    "time: find old transactions in pg_stat_activity, end them, and run this again"
+    "revision {revision} couldn't lock a table within {seconds:g} s, because another transaction "
+    "holds a lock on it. Find old transactions in pg_stat_activity, terminate them, and run the "
+    "command again"
 )
 # PostgreSQL raises InvalidSchemaNameError if there is no schema that the role may use.
 _NOT_ALLOWED: Final = (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError)

@@ -14,8 +14,8 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.terminal import TextError
 
 WHERE_NOTHING_IS_KEPT: Final = _(
-    "add ?pgbouncer=true to WXAUTH_DATABASE_URL. From version 1.21, PgBouncer keeps prepared statements with "
-    "max_prepared_statements = 100. Then use ?pgbouncer=prepared"
+    "add ?pgbouncer=true to WXAUTH_DATABASE_URL. From version 1.21, PgBouncer supports prepared "
+    "statements if max_prepared_statements is 100. In this case, use ?pgbouncer=prepared"
 )
 
 # The database is unreachable, starting, stopping, full, closed or now a standby, or a lock was not released in time.
@@ -58,18 +58,21 @@ _NO_ROOT_CERTIFICATE: Final = ("root certificate file", "cannot determine locati
 _REFUSED_TLS: Final = "rejected SSL upgrade"  # asyncpg's own words
 _POOLER_REFUSES: Final = "unsupported startup parameter"  # the words of PgBouncer, which PostgreSQL never uses
 _CAUSES: Final = (
-    (asyncpg.InvalidPasswordError, _("refuses the password: {reason}")),
-    (asyncpg.InvalidAuthorizationSpecificationError, _("refuses the role: {reason}")),
-    (asyncpg.InvalidCatalogNameError, _("has no such database: {reason}")),
-    (asyncpg.PostgresError, _("accepts no connections: {reason}")),
-    (socket.gaierror, _("the host name does not resolve: {reason}")),
-    (ssl.SSLCertVerificationError, _("its certificate is not trusted: {reason} (check sslrootcert, SSL_CERT_FILE)")),
-    (ssl.SSLError, _("the TLS handshake fails: {reason}")),
-    (ConnectionRefusedError, _("refuses connections: does PostgreSQL listen there?")),
-    (TimeoutError, _("does not respond in time")),
-    (asyncpg.TargetServerAttributeNotMatched, _("is a standby, or accepts no writes")),
-    (FileNotFoundError, _("has no socket: {reason}")),
-    (BaseException, _("cannot be reached: {reason}")),
+    (asyncpg.InvalidPasswordError, _("rejects the password: {reason}")),
+    (asyncpg.InvalidAuthorizationSpecificationError, _("rejects the role: {reason}")),
+    (asyncpg.InvalidCatalogNameError, _("doesn't have this database: {reason}")),
+    (asyncpg.PostgresError, _("doesn't accept connections: {reason}")),
+    (socket.gaierror, _("can't be reached, because its host name doesn't resolve: {reason}")),
+    (
+        ssl.SSLCertVerificationError,
+        _("has a certificate that isn't trusted: {reason} (check sslrootcert and SSL_CERT_FILE)"),
+    ),
+    (ssl.SSLError, _("fails the TLS handshake: {reason}")),
+    (ConnectionRefusedError, _("refuses connections. Make sure that PostgreSQL listens on this address")),
+    (TimeoutError, _("doesn't respond in time")),
+    (asyncpg.TargetServerAttributeNotMatched, _("is a standby, or doesn't accept writes")),
+    (FileNotFoundError, _("has no such socket: {reason}")),
+    (BaseException, _("can't be reached: {reason}")),
 )
 """The texts that explain why there is no connection, by the error. The first that fits counts."""
 _OF_A_FILE: Final = (
@@ -177,11 +180,11 @@ def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None
     Raises: StorageUnavailable.
     """
     if is_closed and isinstance(exc, asyncpg.InterfaceError):
-        raise StorageUnavailable(_("the database does not respond")) from exc
+        raise StorageUnavailable(_("the database doesn't respond")) from exc
     if isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
-        raise StorageUnavailable(_("the database accepts no writes")) from exc
+        raise StorageUnavailable(_("the database doesn't accept writes")) from exc
     if isinstance(exc, (*_AWAY, ConnectionLost)):
-        raise StorageUnavailable(_("the database does not respond")) from exc
+        raise StorageUnavailable(_("the database doesn't respond")) from exc
     if isinstance(exc, CLASHED):
         raise ChangesClashed("others changed the same at this moment") from exc
     if isinstance(exc, _UNFIT):
@@ -224,7 +227,7 @@ def outage_text(exc: StorageUnavailable) -> Text:
         return cause.text
     reason = reason_of(exc)
     if isinstance(exc.__cause__, asyncpg.ReadOnlySQLTransactionError):
-        return _("accepts no writes: check default_transaction_read_only of the database and its role")
+        return _("doesn't accept writes. Check default_transaction_read_only of the database and of the role")
     return _("{name}: {rule}", name=exc.detail, rule=reason)
 
 
@@ -255,13 +258,13 @@ def _why_not(exc: BaseException, dsn: str, address: str | None) -> Text:
         reason = next(filter(None, found), type(exc).__name__)
     why = next(text for kind, text in _CAUSES if isinstance(exc, kind))
     if reason.startswith(_POOLER_REFUSES):
-        why = _("is a pooler ({reason}): {remedy}")
+        why = _("is a connection pooler ({reason}): {remedy}")
     elif isinstance(exc, ConnectionError) and _REFUSED_TLS in str(exc):
-        why = _("does not support TLS, which sslmode requires")
+        why = _("doesn't support TLS, although sslmode requires it")
     file = getattr(exc, "filename", None) if isinstance(exc, PermissionError) else None
     if isinstance(exc, _OF_A_FILE):
         file, reason = libpq.unreadable_file(dsn) or (file, reason)
     if file:
-        why = _("cannot read {file}: {reason}")
+        why = _("can't read {file}: {reason}")
     values = {"reason": reason, "file": file, "remedy": WHERE_NOTHING_IS_KEPT}
     return _("{name}: {rule}", name=place, rule=Text(why, **values))

@@ -21,8 +21,8 @@ SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
 _OF_ANOTHER: Final = ""
 """The value of a revision that belongs to another program's schema."""
 _IS_OF_ANOTHER: Final = _(
-    "alembic_version in this schema belongs to another program, or to a version before 0.1.0: name a separate "
-    "database in WXAUTH_DATABASE_URL"
+    "alembic_version in this schema belongs to another program or to a version before 0.1.0. Set "
+    "WXAUTH_DATABASE_URL to a separate database"
 )
 _OTHER_ENGINE: Final = re.compile(
     r"openGauss|GaussDB|OpenTenBase|TBase|Greenplum|Redshift|CockroachDB|Yugabyte|Materialize|QuestDB|CrateDB|RisingWave"
@@ -88,7 +88,10 @@ async def refusal_of_engine(database: Database) -> Text | None:
     try:
         found = await database.one(_ENGINE)
     except asyncpg.PostgresError as exc:
-        return _("is not PostgreSQL ({reason}): docs/run/database.md names databases that do", reason=reason_of(exc))
+        return _(
+            "isn't PostgreSQL ({reason}). docs/run/database.md lists the databases that you can use",
+            reason=reason_of(exc),
+        )
     return why_unfit(*found)
 
 
@@ -99,11 +102,14 @@ def why_unfit(engine: str, has_plpgsql: bool, encoding: str) -> Text | None:
     """
     if (other := _OTHER_ENGINE.search(engine)) or not has_plpgsql:
         name = other[0].replace("YB", "YugabyteDB") if other else _("an engine without PL/pgSQL")
-        return _("is {engine}, which cannot run the schema: docs/run/database.md names databases that do", engine=name)
+        return _(
+            "is {engine}, which can't run wxauth's schema. docs/run/database.md lists the databases that you can use",
+            engine=name,
+        )
     if encoding != "UTF8":
         return _(
-            "has the encoding {encoding} instead of UTF8: dump it, and restore it into a new database: createdb "
-            "--encoding=UTF8 --template=template0",
+            "has the encoding {encoding} instead of UTF8. Dump it, and restore it into a new database: "
+            "createdb --encoding=UTF8 --template=template0",
             encoding=encoding,
         )
     return None

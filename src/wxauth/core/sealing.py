@@ -20,9 +20,9 @@ _PREFIX_BYTES = len(_VERSION) + _KEY_ID_BYTES
 
 
 WRONG_SECRET_KEY: Final = _(
-    "WXAUTH_SECRET_KEY: must be the key that encrypted the stored values. After you change the key, put the "
-    "previous one into WXAUTH_SECRET_KEY_PREVIOUS. If that key is permanently lost, 'wxauth secret forget' "
-    "erases what cannot be decrypted"
+    "WXAUTH_SECRET_KEY: must be the key that encrypted the stored values. After you change this key, "
+    "set WXAUTH_SECRET_KEY_PREVIOUS to the previous key. If the previous key is permanently lost, "
+    "'wxauth secret forget' erases the values that can't be decrypted"
 )
 """The instruction for operators in case stored values cannot be decrypted."""
 FORM_POST_CONTEXT: Final = b"form_post"

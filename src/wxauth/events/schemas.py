@@ -45,12 +45,12 @@ class WebhookChange(Changes):
 
     url: _Url | None = Field(default=None, description="The new URL.")
     types: list[KnownType] | None = Field(
-        default=None, description="The types of events to send from now on. Empty: all types."
+        default=None, description="The types of events to send from now on. An empty list: all types."
     )
     is_enabled: StrictBool | None = Field(
         default=None,
-        description="Whether events are sent. When you enable a webhook, it gets the events that have waited. A "
-        "response with status 410 disables it.",
+        description="Whether events are sent. A webhook that you enable receives the events that were waiting. A "
+        "response with status 410 disables the webhook.",
     )
 
 

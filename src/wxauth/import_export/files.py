@@ -32,26 +32,26 @@ TOO_LONG: Final = Fault("line", _("must be up to {n} bytes", n=MAX_LINE))
 NOT_CSV: Final = Fault(
     "line",
     _(
-        "must be one line of CSV. Close each quotation mark, double it inside a cell, and don't use line breaks in a "
-        "cell"
+        "must be one line of CSV. Close each quotation mark, double quotation marks inside a cell, and "
+        "don't use line breaks in a cell"
     ),
 )
 WRONG_CELLS: Final = Fault("line", _("must have as many cells as the header"))
 WRONG_ATTRIBUTE: Final = Fault(
     "line",
     _(
-        "must name an attribute as attributes.NAME, where NAME is 1 to 32 characters of a-z, 0-9 and _, beginning "
-        "with a letter"
+        "must name an attribute as attributes.NAME, where NAME is 1 to 32 characters (a-z, 0-9 and _) "
+        "that begin with a letter"
     ),
 )
 NO_HEADER: Final = Fault(
     "line",
     _(
-        "must be a header with the names of fields, each once. It must contain app_id and openid, or unionid. "
-        "--app-id gives the app, and --map openid=COLUMN gives another name"
+        "must be a header that contains each field name only once, and contains app_id and openid, or "
+        "unionid. --app-id specifies the app, and --map openid=COLUMN specifies another column name"
     ),
 )
-UNREAD_NAMES: Final = _("must contain the names that --map reads: no line has {names}")
+UNREAD_NAMES: Final = _("must contain the names that --map reads, but no line contains {names}")
 MOST_NAMES: Final = 100
 """The number of ignored names that are remembered."""
 
@@ -74,7 +74,7 @@ class Form:
     delimiter: str = ","
     """The delimiter of CSV."""
     app_id: str | None = None
-    "The app of lines that don't name one."
+    "The app of lines that don't specify an app."
     fields: Mapping[str, str] = field(default_factory=dict)
     """The fields with other names in the file, by the file's names."""
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

@@ -52,13 +52,10 @@ class Fault(NamedTuple):
 
 
 NOT_JSON: Final = Fault("line", _("must be a JSON object"))
-NOT_UTF8: Final = Fault("line", _("must be UTF-8; if it is GBK: iconv -f GB18030 -t UTF-8"))
+NOT_UTF8: Final = Fault("line", _("must be UTF-8. If the file is GBK, convert it with iconv -f GB18030 -t UTF-8"))
 ATTRIBUTES: Final = Fault(
     "attributes",
-    _(
-        "must be an object with up to 32 names of a-z, 0-9 and _, nested at most 4 levels deep, and up to 2048 bytes "
-        "in all"
-    ),
+    _("must be an object of up to 2048 bytes with up to 32 names (a-z, 0-9 and _), nested at most 4 levels deep"),
 )
 _ZERO_DATE: Final = "0000-00-00"
 _UUID_VERSION: Final = 7
@@ -71,8 +68,9 @@ _MILLISECONDS: Final = re.compile(r"-?\d{1,15}", re.ASCII)
 _EPOCH_BEGAN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH: Final = re.compile(r"(\d{10})(\d{3})?", re.ASCII)
 _TIME: Final = _(
-    "must be a time with a time zone, such as 2026-11-20T08:00:00+08:00, or seconds or milliseconds since 1970, "
-    "or empty. With --time-zone, it can be 2026-11-20, 2026/11/20 8:00 or 2026年11月20日"
+    "must be a time with a time zone such as 2026-11-20T08:00:00+08:00, seconds or milliseconds "
+    "since 1970, or empty. With --time-zone, 2026-11-20, 2026/11/20 8:00 and 2026年11月20日 are also "
+    "accepted"
 )
 _SHORT: Final = _("must be 1 to 64 printable characters")
 
@@ -191,7 +189,7 @@ class LineOfConsent(_Strict):
     given_at: Annotated[Time, BeforeValidator(_time_or_none), _TIME]
     withdrawn_at: TimeOrNone = None
     app_id: Annotated[ShortText | None, _SHORT] = None
-    ip: Annotated[Annotated[str, AfterValidator(_address)] | None, _("must be an IP address or network")] = None
+    ip: Annotated[Annotated[str, AfterValidator(_address)] | None, _("must be an IP address or a network")] = None
 
 
 class Line(_Strict):
@@ -202,23 +200,20 @@ class Line(_Strict):
     ] = None
     openid: Annotated[
         Openid | None,
-        _("must be as WeChat gives it (6 to 128 characters of A-Z, a-z, 0-9, _ and -), and not a placeholder"),
+        _("must be an openid from WeChat (6 to 128 characters of A-Z, a-z, 0-9, _ and -), not a placeholder"),
     ] = None
     """The openid; None only if there is a unionid."""
     unionid: Annotated[
         Unionid | None,
         _(
-            "must be as WeChat gives it (24 to 36 characters of A-Z, a-z, 0-9, _ and -), or empty instead of a "
-            "placeholder"
+            "must be a unionid from WeChat (24 to 36 characters of A-Z, a-z, 0-9, _ and -), or empty instead "
+            "of a placeholder"
         ),
     ] = None
     user_id: Annotated[UserId | None, _("must be a UUIDv7")] = None
     external_id: Annotated[
         ExternalId | None,
-        _(
-            "must be text of 1 to 128 printable characters. It must not be a number, or a placeholder such as 0 "
-            "or a UUID of zeros"
-        ),
+        _("must be text of 1 to 128 printable characters, not a number or a placeholder such as 0 or a UUID of zeros"),
     ] = None
     nickname: Annotated[Nickname | None, NoneIfBlank, _("must be up to {n} characters", n=MAX_NICKNAME)] = None
     avatar_url: Annotated[
@@ -227,14 +222,14 @@ class Line(_Strict):
     phone: Annotated[
         Annotated[str, StringConstraints(pattern=_E164)] | None,
         BeforeValidator(_e164),
-        _("must be a phone number, such as +8613800138000, or as it is dialed in WXAUTH_PHONE_REGION"),
+        _("must be a phone number such as +8613800138000, or a number as dialed in WXAUTH_PHONE_REGION"),
     ] = None
     roles: Annotated[
         Roles | None,
-        _("must be up to 32 names, each with 1 to 32 characters of a-z, 0-9, _ and -, beginning with a letter"),
+        _("must be up to 32 role names, each of 1 to 32 characters (a-z, 0-9, _ and -) that begin with a letter"),
     ] = None
     status: Annotated[
-        UserStatus | None, _("must be active or disabled. To read another value X, add --map status:X=disabled")
+        UserStatus | None, _("must be active or disabled. To convert another value X, add --map status:X=disabled")
     ] = None
     ban_reason: Annotated[Reason | None, _("must be up to 500 characters, without control characters")] = None
     banned_until: TimeOrNone = None
@@ -289,9 +284,9 @@ def _lacking(given: Mapping[str, object]) -> list[Fault]:
 def _fault(error: ErrorDetails) -> Fault:
     field = ".".join(part for part in error["loc"] if isinstance(part, str))
     if error["type"] == LOOKS_LIKE:
-        return Fault(field, _("must be only the id, but this looks like {it}", it=error["ctx"]["it"]))
+        return Fault(field, _("must be only the ID, but this looks like {it}", it=error["ctx"]["it"]))
     is_half = error["type"] != "missing" and b"\\u0000" in to_json(error["input"])
-    return Fault(field, _("must not contain NUL or halves of emoji, such as \\\\ud83d") if is_half else EXPECTED[field])
+    return Fault(field, _("must not contain NUL or lone surrogates such as \\\\ud83d") if is_half else EXPECTED[field])
 
 
 def without(text: bytes, fields: Iterable[str]) -> bytes:

@@ -13,23 +13,24 @@ def _switch(option: str, text: str) -> Any:
 class Options:
     """The options of an import. Each switch has the name and the help that the command shows."""
 
-    dry_run: bool = _switch("--dry-run", "Check each line and report the result, but don't store anything.")
+    dry_run: bool = _switch("--dry-run", "Check each line and report the result without storing anything.")
     overwrite: bool = _switch("--overwrite", "Replace stored nicknames, pictures and numbers with those in the file.")
     takes_roles: bool = _switch("--roles", "Change the roles of existing users.")
     takes_status: bool = _switch("--status", "Ban and unban existing users.")
-    takes_attributes: bool = _switch("--attributes", "Change the attributes of existing users with a JSON Merge Patch.")
+    takes_attributes: bool = _switch("--attributes", "Change the attributes of existing users with JSON Merge Patch.")
     allow_admin: bool = _switch("--allow-admin", "Accept lines that have the role admin or unban an administrator.")
     restore: bool = _switch("--restore", "Accept lines whose user_id belongs to an erased user.")
     joins: bool = _switch(
         "--join",
-        "Accept lines whose unionid or phone number differs from that of the user with the same external_id. Use "
-        "this only if they are the same person.",
+        "Accept lines whose unionid or phone number differs from that of the user with the same "
+        "external_id. Use this option only if both belong to the same person.",
     )
     skips_bad_fields: bool = _switch(
         "--skip-bad-fields",
-        "Import a line without its nickname, picture, number, time, attribute or ban reason if that field is invalid.",
+        "If a line's nickname, picture, number, time, attribute or ban reason is invalid, import the "
+        "line without this field.",
     )
-    quiet_events: bool = _switch("--quiet-events", "Don't record events for what the file adds.")
+    quiet_events: bool = _switch("--quiet-events", "Don't record events for imported data.")
     """Changes of stored users' status and roles are recorded even with this option."""
     time_zone: ZoneInfo | None = None
     """The time zone of times without an offset; None means that such times are refused."""

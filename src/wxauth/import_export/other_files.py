@@ -10,52 +10,54 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.import_export.lines import Fault
 
 _LONGEST_NAME: Final = 64
-_PACKED: Final = _("must be text, but is {kind}: unpack it with {program}")
+_PACKED: Final = _("must be text, but is {kind}. Unpack the file with {program}")
 _NOT_TEXT: Final = {
-    rb"\xff\xfe\0\0|\0\0\xfe\xff": _("must be UTF-8, but is UTF-32: convert it with iconv -f UTF-32 -t UTF-8"),
+    rb"\xff\xfe\0\0|\0\0\xfe\xff": _("must be UTF-8, but is UTF-32. Convert the file with iconv -f UTF-32 -t UTF-8"),
     rb"\xff\xfe|\xfe\xff|([^\0]\0){2}|(\0[^\0]){2}": _(
-        "must be UTF-8, but is UTF-16: convert it with iconv -f UTF-16 -t UTF-8"
+        "must be UTF-8, but is UTF-16. Convert the file with iconv -f UTF-16 -t UTF-8"
     ),
     rb"PK[\3\5\7]|\xd0\xcf\x11\xe0": _(
-        "must be text, but is an Excel workbook or a zip file: save it as CSV UTF-8, or unzip it"
+        "must be text, but is an Excel workbook or a zip file. Save the workbook as CSV UTF-8, or unzip the file"
     ),
     rb"\x1f\x8b": Text(_PACKED, kind="gzip", program="gunzip"),
     rb"BZh": Text(_PACKED, kind="bzip2", program="bunzip2"),
     rb"\xfd7zXZ": Text(_PACKED, kind="xz", program="unxz"),
     rb"\x28\xb5\x2f\xfd": Text(_PACKED, kind="zstd", program="unzstd"),
-    rb"%PDF|Rar!|7z\xbc|PAR1|[^\r\n]*\0": _("must be text, but is another kind of file: export it as CSV UTF-8"),
+    rb"%PDF|Rar!|7z\xbc|PAR1|[^\r\n]*\0": _("must be text, but is another kind of file. Export the data as CSV UTF-8"),
     rb"[^\r\n]*\r+[^\r\n]": _(
-        "must have lines that end with LF, but has only CR: convert it with tr '\\\\015' '\\\\012'"
+        "must have lines that end with LF, but has only CR. Convert the file with tr '\\\\015' '\\\\012'"
     ),
-    rb"<": _("must be CSV or JSON Lines, but is HTML or XML: save it as CSV UTF-8 in a spreadsheet program"),
-    rb"\[": _("must be JSON Lines with one object per line, but is a JSON array: jq -c '.[]'"),
+    rb"<": _("must be CSV or JSON Lines, but is HTML or XML. Save the file as CSV UTF-8 in a spreadsheet program"),
+    rb"\[": _("must be JSON Lines with one object per line, but is a JSON array. Convert the file with jq -c '.[]'"),
 }
 """The beginnings of files that are not lines of text, each with advice."""
-_WRAPPED: Final = _("must be JSON Lines, but is one JSON document: jq -c '{query}'")
+_WRAPPED: Final = _("must be JSON Lines, but is one JSON document. Convert the file with jq -c '{query}'")
 _TABLES: Final = '.[] | select(.type == "table") | .data[]'
 """The query for the rows in phpMyAdmin's export."""
 _DEEPEST: Final = 4
 """The depth to which the records of a document are searched."""
 NO_JSON_LINES: Final = {
     rb"#filetype": _(
-        "must be JSON Lines, but begins with LeanCloud's #filetype line: "
-        "docs/start/moving-from.md has the command that reads it"
+        "must be JSON Lines, but begins with LeanCloud's #filetype line. docs/start/moving-from.md has "
+        "the command that reads this format"
     ),
-    rb"\{\s*$": _("must be JSON Lines with one object per line, but an object spans several lines: jq -c ."),
-    rb"(?i)[^{]*openid": _("must be JSON Lines, but is CSV: add --csv, or --tsv for tabs"),
+    rb"\{\s*$": _(
+        "must be JSON Lines with one object per line, but an object spans several lines. Convert the file with jq -c ."
+    ),
+    rb"(?i)[^{]*openid": _("must be JSON Lines, but is CSV. Add --csv, or --tsv for tabs"),
     rb"(?i)--|/\*|(insert|create|set) ": _(
-        "must be JSON Lines or CSV, but is SQL: docs/start/moving-from.md has the queries for an export"
+        "must be JSON Lines or CSV, but is SQL. docs/start/moving-from.md has the queries for an export"
     ),
 }
 NO_CSV: Final = {
-    rb"\{": _("must be CSV, but is JSON Lines: leave out --csv and --tsv"),
-    rb"(?i)\"?sep=": _("must begin with the names of the columns: remove Excel's line sep="),
+    rb"\{": _("must be CSV, but is JSON Lines. Leave out --csv and --tsv"),
+    rb"(?i)\"?sep=": _("must begin with the column names. Remove Excel's line sep="),
 }
 _DIVIDED: Final = {
-    ",": _("must have columns separated by tabs, but uses commas: add --csv"),
-    "\t": _("must have columns separated by commas, but uses tabs: add --tsv"),
-    ";": _("must have columns separated by commas, but uses ; instead: save it as CSV UTF-8 with commas"),
-    "|": _("must have columns separated by commas, but uses | instead: save it as CSV UTF-8 with commas"),
+    ",": _("must have columns separated by tabs, but uses commas. Add --csv"),
+    "\t": _("must have columns separated by commas, but uses tabs. Add --tsv"),
+    ";": _("must have columns separated by commas, but uses semicolons (;). Save the file as CSV UTF-8 with commas"),
+    "|": _("must have columns separated by commas, but uses vertical bars (|). Save the file as CSV UTF-8 with commas"),
 }
 
 

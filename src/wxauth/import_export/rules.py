@@ -204,13 +204,13 @@ def _unbans_staff(change: Change) -> bool:
 
 UNIONID_AS_OPENID: Final = Rule(
     "openid",
-    _("must not be a unionid, but is the unionid of this line or of another line in the file"),
+    _("must not be a unionid, but equals the unionid of this line or of another line in the file"),
     _has_unionid_as_openid,
 )
 RULES_OF_LINES: Final[tuple[Rule[Case], ...]] = (
     Rule(
         "roles",
-        _("must not contain admin or support unless you give --allow-admin"),
+        _("must not contain admin or support. To import these roles, add --allow-admin"),
         lambda case: not STAFF_ROLES.isdisjoint(case.line.roles or ()) and not case.options.allow_admin,
     ),
     UNIONID_AS_OPENID,
@@ -221,44 +221,49 @@ RULES_OF_LINES: Final[tuple[Rule[Case], ...]] = (
     ),
     Rule(
         "user_id",
-        _("must not belong to a user who has asked to be erased"),
+        _("must not belong to a user who has requested erasure"),
         # Only a newer export, which has the same time of erasure, may change such a user.
         lambda case: case.owner is not None and case.owner.erase_at not in (None, case.line.erase_at),
     ),
-    Rule("user_id", _("must not belong to an erased user; --restore restores the user"), _is_erased),
+    Rule("user_id", _("must not belong to an erased user. To restore the user, add --restore"), _is_erased),
 )
 """The rules that concern no other line."""
 RULES_OF_OWNERS: Final[tuple[Rule[Case], ...]] = (
     Rule(
         "unionid",
-        _("must belong to one openid in this app, because WeChat gives each person one. Another openid already has it"),
+        _(
+            "must belong to only one openid in this app, because WeChat gives each user only one openid per "
+            "app. It already belongs to another openid"
+        ),
         _has_second_openid,
     ),
     Rule(
         "external_id",
         _(
-            "must belong to one openid in this app, because WeChat gives each person one. The user already has "
-            "another openid. If they are one person, --join accepts both"
+            "must belong to only one openid in this app, because WeChat gives each user only one openid per "
+            "app. The user already has another openid. If both openids belong to one person, add --join to "
+            "accept both"
         ),
         lambda case: case.adds_second_openid and case.relies_on_external_id,
     ),
     Rule(
         "unionid",
         _(
-            "must be the unionid of the user with this external_id, because these may be two people. If they are one "
-            "person, --join makes them one user"
+            "must be the unionid of the user with this external_id. Otherwise, the line might belong to "
+            "another person. If it is the same person, add --join to make them one user"
         ),
         _contradicts_unionid,
     ),
     Rule(
         "phone",
         _(
-            "must not contradict a verified number: the user with this external_id has verified another number, or "
-            "another user has verified this one. If they are one person, --join makes them one user"
+            "must not contradict a verified number. Either the user with this external_id has verified "
+            "another number, or another user has verified this number. If it is the same person, add --join "
+            "to make them one user"
         ),
         _contradicts_phone,
     ),
-    Rule("unionid", _("must be the one that the identity already has"), _has_another_unionid),
+    Rule("unionid", _("must be the unionid that the identity already has"), _has_another_unionid),
     Rule(
         "unionid",
         _("must not belong to another user"),
@@ -269,10 +274,10 @@ RULES_OF_OWNERS: Final[tuple[Rule[Case], ...]] = (
         _("must not belong to another user"),
         lambda case: case.owners.by_external_id not in (None, case.owners.owner_id),
     ),
-    Rule("external_id", _("must be the one that the user already has"), _has_another_external_id),
+    Rule("external_id", _("must be the external_id that the user already has"), _has_another_external_id),
     Rule(
         "user_id",
-        _("must be the user with this identity, unionid or external_id"),
+        _("must be the ID of the user with this identity, unionid or external_id"),
         lambda case: case.owner is not None and case.line.user_id not in (None, case.owner.id),
     ),
 )
@@ -280,7 +285,7 @@ RULES_OF_OWNERS: Final[tuple[Rule[Case], ...]] = (
 RULES_OF_CHANGES: Final[tuple[Rule[Change], ...]] = (
     Rule(
         "former_ids",
-        _("must not be a user's id"),
+        _("must not be the ID of an existing user"),
         lambda change: any(
             former_id == change.after.id or former_id in change.known.users for former_id in change.line.former_ids
         ),
@@ -290,10 +295,12 @@ RULES_OF_CHANGES: Final[tuple[Rule[Change], ...]] = (
         _("must not belong to a user who was merged into another one"),
         lambda change: change.belong_to_another(change.line.former_ids, change.known.former_ids),
     ),
-    Rule("former_ids", _("must not belong to an erased user; --restore restores the user"), _has_erased_former_id),
+    Rule(
+        "former_ids", _("must not belong to an erased user. To restore the user, add --restore"), _has_erased_former_id
+    ),
     Rule(
         "former_external_ids",
-        _("must be given together with the external_id that replaced them"),
+        _("must be given together with the external_id that replaced these IDs"),
         # Only an export, which contains the user's id, knows which external id is the present one.
         lambda change: (
             bool(change.line.former_external_ids) and change.after.external_id is None and change.line.user_id is None
@@ -304,10 +311,13 @@ RULES_OF_CHANGES: Final[tuple[Rule[Change], ...]] = (
         _("must not belong to another user"),
         lambda change: change.belong_to_another(change.line.former_external_ids, change.known.external_ids),
     ),
-    Rule("status", _("must not unban administrators or support staff unless you give --allow-admin"), _unbans_staff),
+    Rule(
+        "status", _("must not unban administrators or support staff. To unban them, add --allow-admin"), _unbans_staff
+    ),
 )
 """The rules for what a line makes of its user."""
-LAST_ADMIN: Final = _("must leave at least one administrator: appoint another one first")
+LAST_ADMIN: Final = _("must leave at least one administrator. Appoint another administrator first")
 GIVEN_BEFORE: Final = _(
-    "must be as in the earlier line with the same openid, or with only the same unionid: remove one of the two lines"
+    "must be the same as in the earlier line with this openid or, if there is no openid, with this "
+    "unionid. Remove one of the two lines"
 )

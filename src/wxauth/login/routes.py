@@ -216,7 +216,7 @@ _LEAVING: Final[dict[int | str, dict[str, Any]]] = {
 
 @router.post(
     "/v1/me/erasure",
-    summary=_("Erase my account (for clients whose DELETE has no body)"),
+    summary=_("Erase my account (for clients whose DELETE requests have no body)"),
     tag="me",
     operation_id="erase_me_by_post",
     failures=_FAILURES,

@@ -22,15 +22,15 @@ TEXTS: Final[Mapping[str, Text]] = {
         "try again."
     ),
     "visit_again_title": _("WeChat hasn't confirmed this login"),
-    "visit_again": _("It took too long or was opened twice. Please try again."),
+    "visit_again": _("This login took too long or was opened twice. Please try again."),
     "visit_over_title": _("This login has expired"),
-    "visit_over": _("It has already been used, or it took too long. Please start again."),
+    "visit_over": _("This login has already been used or took too long. Please start again."),
     "visit_done_title": _("You are already logged in"),
     "visit_done": _("Go back to the site."),
     "visit_gone_title": _("This login wasn't started here"),
     "visit_gone": _(
-        "It was started in another browser or has expired, so nothing has changed. To log in, go back to the "
-        "site and start again. If someone sent you this page, close it."
+        "This login was started in another browser or has expired. Nothing has changed in this browser. "
+        "To log in, go back to the site and start again. If someone sent you this page, close it."
     ),
     "visit_away_title": _("Just a moment"),
     "visit_away": _("The service is busy. Wait a few seconds, then go back to the site and log in again."),
@@ -47,13 +47,14 @@ TEXTS: Final[Mapping[str, Text]] = {
         "mini-program and enter the login code there."
     ),
     Mistake.REQUEST: _("The request is too long or contains a character that isn't allowed."),
-    Mistake.CLIENT: _("No site has this client_id."),
+    Mistake.CLIENT: _("No site is registered with this client_id."),
     Mistake.REDIRECT_URI: _("The redirect_uri isn't registered for this site."),
-    Mistake.DOCUMENT: _(
-        "The description of this program can't be read or isn't valid, or its host isn't allowed here."
-    ),
+    Mistake.DOCUMENT: _("The program's metadata document can't be read or is invalid, or its host isn't allowed."),
     "mistake_title": _("This login can't continue"),
-    "mistake": _("The site made a mistake, and nothing was sent to it. Please tell its operator:"),
+    "mistake": _(
+        "The site sent an invalid request, so wxauth didn't return anything to it. Please report this to "
+        "the site's operator:"
+    ),
     "limited_title": _("Too many attempts"),
     "limited": _("Wait a minute, then reload this page."),
     "used_up_title": _("You have tried too often"),
@@ -67,19 +68,19 @@ TEXTS: Final[Mapping[str, Text]] = {
     ),
     "logged_out_title": _("You are logged out"),
     "logged_out": _("Your session on this site has ended."),
-    "logged_out_nowhere_title": _("The site's address isn't registered"),
+    "logged_out_nowhere_title": _("The site's return address isn't registered"),
     "logged_out_nowhere": _(
-        "The site asked to send you to an address that isn't registered, so you stay here. You are logged out, "
-        "and your session on this site has ended."
+        "The site requested a redirect to an address that isn't registered, so you weren't redirected. "
+        "You are logged out, and your session on this site has ended."
     ),
     "logged_out_of_all_title": _("You are logged out"),
-    "logged_out_of_all": _("This browser's login has ended, and so have the sessions of all sites that shared it."),
+    "logged_out_of_all": _("You are logged out in this browser and on all sites that shared this login."),
     "stayed_title": _("You are still logged in"),
     "stayed": _("Nothing has changed."),
-    "nobody_title": _("Nobody is logged in"),
+    "nobody_title": _("You are not logged in"),
     "nobody": _(
-        "This browser has no login that sites share. To log out of a site, do so on the site or on your phone."
+        "This browser has no login that is shared between sites. To log out of a site, use the site or your phone."
     ),
     "wrong_logout_title": _("You are still logged in"),
-    "wrong_logout": _("The site's log-out request isn't valid. Log out on the site or on your phone."),
+    "wrong_logout": _("The site's log-out request is invalid. Log out on the site or on your phone."),
 }

@@ -288,15 +288,15 @@ async def merge_by_operator(
     user_id = await current_user(database, former_id)
     remaining_id = await current_user(database, into)
     if user_id == remaining_id:
-        raise MergeRefused(_("they are already one user"))
+        raise MergeRefused(_("these two users are already one user"))
     async with database.begin() as transaction:
         pair = await _lock_pair(transaction, user_id, remaining_id)
         if pair.is_anybody_leaving:
-            raise MergeRefused(_("one of the users is leaving: cancel that first"))
+            raise MergeRefused(_("one of the users has requested erasure. Cancel the erasure first"))
         if await transaction.value(queries.HAVE_BOTH_EXTERNAL_IDS, one_id=user_id, other_id=remaining_id):
-            raise MergeRefused(_("both users have an external_id, and one of them would be lost"))
+            raise MergeRefused(_("both users have an external_id, and a merge would discard one of them"))
         if pair.has_the_last_administrators and (pair.former.is_banned or pair.remaining.is_banned):
-            raise LastAdmin(_("the ban would move to the only administrator: lift it first"))
+            raise LastAdmin(_("the merge would ban the only administrator. Lift the ban first"))
         merged = await merge(transaction, pair, source=MergeSource.OPERATOR, by=by, now=now)
     merged.report()
     return merged

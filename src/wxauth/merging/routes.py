@@ -69,7 +69,7 @@ class SplitAnswer(BaseModel):
 @router.post(
     "/v1/admin/users/{user_id}/merge",
     summary=_("Merge two users"),
-    failures=[NO_SUCH_USER, LastAdmin, MergeRefused("they are already one user")],
+    failures=[NO_SUCH_USER, LastAdmin, MergeRefused("these two users are already one user")],
 )
 async def merge_users(
     administrator: FreshAdministratorDep,
@@ -101,8 +101,8 @@ async def merge_users(
 
 @router.post(
     "/v1/admin/users/{user_id}/split",
-    summary=_("Take an identity out of a user"),
-    failures=[NO_SUCH_USER, SplitRefused("the user has no such identity")],
+    summary=_("Split an identity off from a user"),
+    failures=[NO_SUCH_USER, SplitRefused("this identity doesn't belong to the user")],
 )
 async def split_user(
     administrator: FreshAdministratorDep, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: SplitRequest

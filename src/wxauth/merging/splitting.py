@@ -39,14 +39,14 @@ async def split(
     """
     async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, account):
         if account.is_leaving:
-            raise SplitRefused(_("the user is leaving: cancel that first"))
+            raise SplitRefused(_("the user has requested erasure. Cancel the erasure first"))
         parting = await Parting.of(transaction, remaining_id, app_id=app_id, openid=openid)
         if parting is None:
-            raise SplitRefused(_("the user has no such identity"))
+            raise SplitRefused(_("this identity doesn't belong to the user"))
         if not parting.staying:
             raise SplitRefused(_("nothing would be left of the user"))
         if external_id is not None and not await has_external_id(transaction, remaining_id, external_id):
-            raise SplitRefused(_("the external_id does not belong to the user"))
+            raise SplitRefused(_("this external_id doesn't belong to the user"))
         await parting.end_sessions(transaction, reason=EndReason.ADMINISTRATOR, by=by, now=now)
         new_user_id = new_id(now)
         has_lost_number = await take_out(

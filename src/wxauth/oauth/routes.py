@@ -139,7 +139,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 
 @metadata_router.get(
     "/.well-known/openid-configuration",
-    summary=_("OpenID Connect discovery"),
+    summary=_("OpenID Connect metadata"),
     operation_id="read_openid_configuration",
     response_model=dict[str, Any],
     responses=_RESPONSES,
@@ -193,7 +193,7 @@ def _form(example: dict[str, str], *others: str) -> dict[str, Any]:
 
 @router.post(
     "/v1/device_authorization",
-    summary=_("Start a scan (RFC 8628)"),
+    summary=_("Start a device sign-in (RFC 8628)"),
     response_model=DeviceAuthorizationAnswer,
     responses=_refusals("invalid_request", "invalid_scope", "invalid_target", "unauthorized_client"),
     openapi_extra=_form(
@@ -323,7 +323,7 @@ _BearerDep = Annotated[Principal, Depends(bearer_of_userinfo), Entails(failures=
 )
 @router.post(
     "/v1/userinfo",
-    summary=_("Read the user's claims by POST (OpenID Connect)"),
+    summary=_("Read the user's claims with POST (OpenID Connect)"),
     operation_id="read_userinfo_by_post",
     response_model=UserinfoAnswer,
     failures=[InsufficientScope],

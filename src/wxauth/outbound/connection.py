@@ -431,12 +431,15 @@ def refusal_of(exc: ssl.SSLCertVerificationError) -> Text:
     """Return OpenSSL's reason, and what to do about a private authority, or a form that RFC 5280 forbids."""
     reason = exc.verify_message
     if exc.verify_code in _OF_NO_KNOWN_AUTHORITY:
-        return _("{reason}: to trust it, name the file of its certificate authority in SSL_CERT_FILE", reason=reason)
+        return _(
+            "{reason}. To trust this certificate, set SSL_CERT_FILE to the file of its certificate authority",
+            reason=reason,
+        )
     if exc.verify_code not in _NOT_OF_THE_FORM:
         return Text("{reason}", reason=reason)
     return _(
-        "{reason}: Python 3.13 and newer require certificates in the form of RFC 5280, so its authority must "
-        "issue a new one",
+        "{reason}. Python 3.13 and later require certificates that conform to RFC 5280. Ask the "
+        "certificate authority to issue a new certificate",
         reason=reason,
     )
 
@@ -452,7 +455,7 @@ def _failure(exc: Exception, *, is_at_proxy: bool) -> httpx.TransportError:
         case _:
             reason = type(exc).__name__
     if is_at_proxy:
-        return ProxyFailed(_("cannot connect through the proxy: {reason}", reason=reason))
+        return ProxyFailed(_("can't connect through the proxy: {reason}", reason=reason))
     return httpx.ConnectTimeout(reason) if isinstance(exc, TimeoutError) else NotConnected(reason, type(exc))
 
 
@@ -463,10 +466,10 @@ async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) 
     request = head.encode() + proxy.authorization + b"\r\n"
     answer = await connection.ask(request, max_body=_MAX_REFUSAL, has_body=False)
     if not httpx.codes.is_success(answer.status):
-        raise Refused(_("it returns status {status}", status=answer.status))
+        raise Refused(_("the proxy returned status {status}", status=answer.status))
     # In TLS the client speaks first, so these bytes are the proxy's own.
     if answer.body:
-        raise Refused(_("it returns more than it was asked for"))
+        raise Refused(_("the proxy returned more data than requested"))
 
 
 async def _first_connected(addresses: Sequence[SocketAddress]) -> Connection:

@@ -112,7 +112,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         finally:
             self._places.release()
         if by_proxy is not None and answer.status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
-            raise ProxyFailed("cannot connect through the proxy: it returns status 407")
+            raise ProxyFailed("can't connect through the proxy: the proxy returned status 407")
         # Header fields are left out, because httpx would decompress an unrequested Content-Encoding, to any size.
         stream = httpx.ByteStream(answer.body)
         return httpx.Response(answer.status, stream=stream, extensions={ANSWER: answer, "date": answer.date})

@@ -90,15 +90,15 @@ async def check_url(text: str, *, resolver: NameResolver, by_form: bool = False)
     except (httpx.InvalidURL, ValueError):
         raise WrongValue(_("must be a URL")) from None
     if url.scheme not in ("http", "https") or not host:
-        raise WrongValue(_("must begin with https://, or in a private network with http://"))
+        raise WrongValue(_("must begin with https://, or with http:// in a private network"))
     if url.port is not None and not 0 < url.port <= _LAST_PORT:
-        raise WrongValue(_("must have a port from 1 to {n}, or none", n=_LAST_PORT))
+        raise WrongValue(_("must have a port from 1 to {n}, or no port", n=_LAST_PORT))
     if "%" in host:
-        raise WrongValue(_("must not contain the zone of an address"))
+        raise WrongValue(_("must not contain an IPv6 zone"))
     if not is_http_url(text):
         raise WrongValue(_("must be a URL"))
     if "@" in urlsplit(text).netloc:
-        raise WrongValue(_("must not contain a user or a password"))
+        raise WrongValue(_("must not contain a user name or a password"))
     scheme: Scheme = "https" if url.scheme == "https" else "http"
     # Browsers and some resolvers ignore a final dot after an address. With ours, the lookup may find nothing.
     name = url.raw_host.decode().removesuffix(".")
@@ -107,8 +107,8 @@ async def check_url(text: str, *, resolver: NameResolver, by_form: bool = False)
     except (OSError, UnicodeError):  # a TimeoutError is an OSError, too
         addresses = ()
     if not addresses and scheme == "http":
-        raise WrongValue(_("must begin with https://, because its host has no address here"))
+        raise WrongValue(_("must begin with https://, because its host doesn't resolve here"))
     if any(is_refused(address, scheme) for address in addresses):
         if scheme == "https":
             raise WrongValue(_("must resolve to a public or private address"))
-        raise WrongValue(_("must resolve only to private and loopback addresses"))
+        raise WrongValue(_("must resolve only to private or loopback addresses"))

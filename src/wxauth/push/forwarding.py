@@ -112,7 +112,7 @@ async def send_on(
     if answer.status != _OK:
         raise _not_forwarded(_("its status was {n}", n=answer.status))
     if answer.is_encoded:
-        raise _not_forwarded(_("its response was compressed"))
+        raise _not_forwarded(_("the response was compressed"))
     return PushAnswer(answer.body, answer.content_type)
 
 

@@ -203,8 +203,8 @@ def import_tracing(settings: Settings) -> None:
         raise InvalidSettings(
             [
                 _(
-                    "WXAUTH_OTLP_URL: {name} is not installed. In a clone of wxauth, run pip install "
-                    "./clients/python '.[otel]'",
+                    "WXAUTH_OTLP_URL: requires {name}, which isn't installed. Run pip install ./clients/python "
+                    "'.[otel]' in a clone of wxauth",
                     name=exc.name,
                 )
             ]

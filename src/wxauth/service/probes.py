@@ -125,7 +125,7 @@ ReadinessDep = Annotated[Readiness, Depends(provide(Readiness))]
 @router.get(
     "/livez",
     response_model=dict[str, str],
-    summary=_("Liveness"),
+    summary=_("Check liveness"),
     operation_id="is_alive",
     responses={200: {"content": {"application/json": {"example": {"status": "alive"}}}}},
 )
@@ -136,7 +136,7 @@ async def livez() -> JSONResponse:
 
 @router.get(
     "/readyz",
-    summary=_("Readiness"),
+    summary=_("Check readiness"),
     operation_id="is_ready",
     responses={
         200: {"content": {"application/json": {"example": _EXAMPLE_READY}}},

@@ -192,7 +192,7 @@ def _serve_by_workers(settings: Settings, listener: socket.socket) -> None:
     try:
         shared = tempfile.TemporaryDirectory(prefix=COUNTS_PREFIX, dir=folder, ignore_cleanup_errors=True)
     except OSError as exc:
-        text = _("WXAUTH_WORKERS: must be 1 if there is no temporary folder: {reason}", reason=os_reason(exc))
+        text = _("WXAUTH_WORKERS: must be 1, because there is no temporary folder: {reason}", reason=os_reason(exc))
         raise InvalidSettings([text]) from None
     with shared as os.environ[COUNTS]:
         config = uvicorn.Config(APP, factory=True, workers=settings.workers, **uvicorn_options())
@@ -206,7 +206,7 @@ def _serve_by_workers(settings: Settings, listener: socket.socket) -> None:
 def _why_not(exc: OSError, settings: Settings) -> Text:
     address = f"{settings.host}:{settings.port}"
     if exc.errno == errno.EADDRINUSE:
-        return _("{address} is already in use: set another WXAUTH_PORT", address=address)
+        return _("{address} is already in use. Choose another WXAUTH_PORT", address=address)
     return _(
         "WXAUTH_HOST and WXAUTH_PORT: cannot listen on {address}: {reason}", address=address, reason=os_reason(exc)
     )

@@ -159,7 +159,7 @@ def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
     # If all addresses were trusted as proxies, the first entry of the header would count, which the client itself
     # writes.
     if any(item.endswith("/0") for item in items):
-        raise WrongValue(_("must be the networks of your proxies, not all addresses; * trusts only the last hop"))
+        raise WrongValue(_("must be the networks of your proxies, not all addresses. * trusts only the last hop"))
     return items
 
 
@@ -170,7 +170,7 @@ def _check_exempt(value: tuple[str, ...]) -> tuple[str, ...]:
         raise WrongValue(_("must be addresses or networks such as 203.0.113.0/24, separated by commas")) from None
     if any(network.prefixlen == 0 for network in networks):
         raise WrongValue(
-            _("must be your own networks, not all addresses; to have no limit, leave LOGIN_RATE_LIMIT empty")
+            _("must be your own networks, not all addresses. To remove the limit, leave LOGIN_RATE_LIMIT empty")
         )
     return tuple(map(str, networks))
 

@@ -53,31 +53,31 @@ class AppFields(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    kind: AppKind = Field(default="mini_program", description="The kind of app at WeChat. You can't change it later.")
+    kind: AppKind = Field(default="mini_program", description="The kind of app in WeChat. You can't change it later.")
     title: OrNone[AppTitle] = Field(
-        default=None, description="The name that administrators see, and users on the login pages."
+        default=None, description="The name that is shown to administrators and on the login pages."
     )
     logo: OrNone[Logo] = Field(
         default=None,
-        description="The app's picture on the login pages: a `data:` URL of a PNG, JPEG or WebP of up to 32 KiB and "
+        description="The app's picture on the login pages, as a `data:` URL of a PNG, JPEG or WebP of up to 32 KiB and "
         "1024 × 1024 pixels.",
     )
     unionid: OrNone[UnionidPolicy] = Field(
         default=None,
-        description="Whether users may sign up if WeChat gives no unionid. Null: `optional` for a `mini_program`, "
-        "`required` for other kinds.",
+        description="Whether users can sign up if WeChat doesn't return a unionid. Null: `optional` for a "
+        "`mini_program`, `required` for other kinds.",
     )
     app_secret: AppSecret = Field(description="The AppSecret from WeChat's console.")
     push_token: OrNone[PushToken] = Field(
         default=None,
-        description="The Token from WeChat's message push settings. Without one, no messages are accepted.",
+        description="The Token from WeChat's message push settings. Without the Token, wxauth doesn't accept messages.",
     )
     push_aes_key: OrNone[PushAesKey] = Field(
-        default=None, description="The EncodingAESKey. With one, only encrypted messages are accepted."
+        default=None, description="The EncodingAESKey. If set, wxauth accepts only encrypted messages."
     )
     push_forward: OrNone[HookUrl] = Field(
         default=None,
-        description="The URL that messages are forwarded to, as WeChat sent them: `https`, or `http` in a private "
+        description="The URL that messages are forwarded to unchanged. It must use `https`, or `http` in a private "
         "network. Null: messages that don't concern wxauth are ignored.",
         examples=["https://shop.example.com/wechat"],
     )
@@ -91,19 +91,19 @@ class AppFields(BaseModel):
     )
     claims: OrNone[Claims] = Field(
         default=None,
-        description="The claims that are added to the access tokens of this app's logins instead of `WXAUTH_CLAIMS`. "
-        "`{}` adds none. Null: as in `WXAUTH_CLAIMS`.",
+        description="The claims that are added to the access tokens of this app's logins instead of those in "
+        "`WXAUTH_CLAIMS`. `{}` adds none. Null: as in `WXAUTH_CLAIMS`.",
         examples=[{"role": "authenticated"}],
     )
     js_hosts: OrNone[JsHosts] = Field(
         default=None,
-        description="The hosts whose pages are signed for the JS-SDK, as entered in WeChat's console. Only for an "
+        description="The hosts whose pages can be signed for the JS-SDK, as entered in WeChat's console. Only for an "
         "`official_account`. Null: none.",
         examples=[["shop.example.com"]],
     )
     max_sessions: OrNone[MaxSessions] = Field(
         default=None,
-        description="How many sessions a user may have in this app. A login beyond that ends the oldest session at "
+        description="The maximum number of a user's sessions in this app. A further login ends the oldest session at "
         "once. Null: the 100 newest sessions are kept.",
         examples=[1],
     )

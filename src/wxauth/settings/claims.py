@@ -39,7 +39,7 @@ Template = Mapping[str, Any]
 def check_claims(template: Template) -> None:
     """Check a template. Raises: ValueError, with the rule that it breaks."""
     if reserved := sorted(RESERVED_CLAIMS & template.keys()):
-        raise WrongValue(_("must not contain the claim {claim}, which has a meaning of its own", claim=reserved[0]))
+        raise WrongValue(_("must not contain the claim {claim}, which is reserved", claim=reserved[0]))
     if "" in template:
         raise WrongValue(_("must not contain an empty name"))
     try:
@@ -72,7 +72,7 @@ def replace_facts(value: object, take: Callable[[str], object]) -> object:
     if isinstance(value, list):
         return [found for part in value if (found := replace_facts(part, take)) is not None] or None
     if isinstance(value, int | float) and (abs(value) > sys.float_info.max or value != value):
-        raise WrongValue(_("must not contain a number beyond the range of a double"))
+        raise WrongValue(_("must not contain a number outside the range of a double"))
     return value
 
 

@@ -57,7 +57,7 @@ def load_settings(
     except InvalidSettings as exc:
         raise InvalidSettings([*exc.problems, *unknown]) from None
     except OSError as exc:
-        problem = _("cannot read {file}: {reason}", file=env_file, reason=os_reason(exc))
+        problem = _("can't read {file}: {reason}", file=env_file, reason=os_reason(exc))
         raise InvalidSettings([problem]) from None
     except UnicodeDecodeError:
         raise InvalidSettings([_("{name}: must be UTF-8 text", name=env_file)]) from None
@@ -86,7 +86,7 @@ def _fault_of(line: EnvLine) -> Text | None:
     place = _(".env, line {n}", n=line.number) if line.number else _("the environment")
     is_setting = name.startswith(PREFIX) and name.removeprefix(PREFIX) in _NAMES
     if is_setting and line.value is not None:
-        text = _("{name}: must use straight quotes or none ({place})", name=name, place=place)
+        text = _("{name}: must use straight quotes or no quotes ({place})", name=name, place=place)
         return text if value.startswith(_OTHER_QUOTES) else None
     if _SERVICE_LINK_NAME.fullmatch(name) or (name.endswith("_PORT") and types.SERVICE_LINK.match(value)):
         return None
@@ -103,7 +103,7 @@ def _fault_of_name(line: EnvLine, close: list[str], place: Text) -> Text | None:
     `close` contains similar settings.
     """
     if line.name is None:
-        return _("{name}: {rule}", name=place, rule=_("must be NAME=value"))
+        return _("{name}: {rule}", name=place, rule=_("must have the form NAME=value"))
     if not line.name.upper().startswith(PREFIX):
         return None
     is_word = line.number == 0 and re.fullmatch("[A-Z_]+", line.text)
@@ -125,7 +125,7 @@ def _fault_of_setting(found: re.Match[str], close: list[str], place: Text) -> Te
     if found["before"]:
         text = _("{name}: must be at the beginning of its line ({place})")
     elif rest.startswith("="):
-        text = _("{name}: must have closed quotes, and nothing after them ({place})")
+        text = _("{name}: must have closed quotes and nothing after them ({place})")
     elif sign:
         text = _("{name}: must be followed by '=', not by '{sign}' ({place})")
     else:
@@ -142,11 +142,11 @@ def _read_files(folder: Path, names: Collection[str]) -> dict[str, str | None]:
             continue
         # Docker creates a folder if the file to mount does not exist.
         if path.is_dir():
-            raise InvalidSettings([_("{name}: must be a file, but is a folder", name=name)])
+            raise InvalidSettings([_("{name}: must be a file, not a folder", name=name)])
         try:
             texts[name] = path.read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError):
-            raise InvalidSettings([_("{name}: must be a readable file of UTF-8 text", name=name)]) from None
+            raise InvalidSettings([_("{name}: must be a readable UTF-8 text file", name=name)]) from None
     return texts
 
 

@@ -38,8 +38,8 @@ def check_logo(url: str) -> str:
             return url
     raise WrongValue(
         _(
-            "must be a `data:` URL in base64, with the right type, of a PNG, JPEG or WebP of up to 32 KiB and "
-            "1024 × 1024 pixels"
+            "must be a base64 `data:` URL of a PNG, JPEG or WebP of up to 32 KiB and 1024 × 1024 pixels, "
+            "with the matching media type"
         )
     )
 

@@ -34,8 +34,8 @@ def _check_url(value: str) -> str:
     if len(value) > MAX_RESOURCE or parts is None or parts["query"] or not is_secure(value):
         raise WrongValue(
             _(
-                "must be a URL such as https://host/path of up to {n} characters, with the host in lower case, "
-                "without user, query or fragment; only loopback addresses may use http",
+                "must be a URL such as https://host/path of up to {n} characters, with a lower-case host and "
+                "without a user name, query or fragment. Only loopback addresses can use http",
                 n=MAX_RESOURCE,
             )
         )
@@ -74,7 +74,10 @@ def check_distinct(resources: tuple[Resource, ...], others: Collection[str] = ()
     for number, each in enumerate(resources):
         if as_compared(each.resource) in known:
             raise WrongValue(
-                _("WXAUTH_RESOURCES[{n}].resource: must differ from the others and from WXAUTH_AUDIENCE", n=number)
+                _(
+                    "WXAUTH_RESOURCES[{n}].resource: must differ from the other resources and from WXAUTH_AUDIENCE",
+                    n=number,
+                )
             )
         known.add(as_compared(each.resource))
     return resources

@@ -19,7 +19,7 @@ def secret_key_bytes(value: SecretStr) -> bytes:
     with suppress(ValueError):
         if len(key := base64.b64decode(text, validate=True)) == _SECRET_KEY_BYTES:
             return key
-    raise WrongValue(_("must be 32 bytes in base64: create them with 'wxauth secret new'"))
+    raise WrongValue(_("must be 32 bytes in base64. Create a key with 'wxauth secret new'"))
 
 
 def webhook_secret_bytes(value: SecretStr) -> bytes:
@@ -36,11 +36,14 @@ AppSecret = Annotated[
 ]
 # WeChat's page accepts only letters and digits. wxauth accepts other printable characters in case WeChat ever does.
 PushToken = Annotated[
-    SecretStr, form("[!-~]{3,32}", _("must be the Token of WeChat's message push settings: 3 to 32 letters and digits"))
+    SecretStr,
+    form("[!-~]{3,32}", _("must be the Token in WeChat's message push settings (3 to 32 letters and digits)")),
 ]
 PushAesKey = Annotated[
     SecretStr,
-    form("[A-Za-z0-9+/]{43}", _("must be the EncodingAESKey of WeChat's message push settings: 43 letters and digits")),
+    form(
+        "[A-Za-z0-9+/]{43}", _("must be the EncodingAESKey in WeChat's message push settings (43 letters and digits)")
+    ),
 ]
 SecretKey = Annotated[SecretStr, checked(secret_key_bytes)]
 WebhookSecret = Annotated[SecretStr, checked(webhook_secret_bytes)]

@@ -166,7 +166,7 @@ class Settings(DatabaseSettings):
         if apps and (app_id or app_secret):
             raise WrongValue(_("must not be set together with WXAUTH_APP_ID and WXAUTH_APP_SECRET"))
         if bool(app_id) != bool(app_secret):
-            raise WrongValue(_("WXAUTH_APP_ID and WXAUTH_APP_SECRET: set both, or use WXAUTH_APPS"))
+            raise WrongValue(_("WXAUTH_APP_ID and WXAUTH_APP_SECRET: must both be set, unless you use WXAUTH_APPS"))
         if len({app.app_id for app in apps}) != len(apps):
             raise WrongValue(_("must contain each app_id only once"))
         return apps or ((App(app_id=app_id, app_secret=app_secret),) if app_id else ())

@@ -35,7 +35,12 @@ def _read_documents(value: object) -> object:
     found = [_DOCUMENT.fullmatch(item.strip()) for item in value.split(",") if item.strip()]
     documents = {each[1]: each[2] for each in found if each}
     if len(documents) != len(found):
-        raise WrongValue(_("must be documents with versions, such as privacy:2026-05,terms:3, each document once"))
+        raise WrongValue(
+            _(
+                "must be documents with their versions, such as privacy:2026-05,terms:3. Each document can occur "
+                "only once"
+            )
+        )
     return documents
 
 
@@ -68,7 +73,7 @@ def _refuse_unit(value: object) -> object:
 
 def _check_events_kept(value: int) -> None:
     if 0 < value < _SHORTEST_TRAIL:
-        raise WrongValue(_("must be at least {n}, or 0 to keep it forever", n=_SHORTEST_TRAIL))
+        raise WrongValue(_("must be at least {n}, or 0 to keep data forever", n=_SHORTEST_TRAIL))
 
 
 def _check_region(value: str) -> str:
@@ -88,7 +93,7 @@ def _check_secrets_folder(value: Path) -> None:
 def check_title(value: str) -> None:
     """Check the title of an app, a site, a resource or a scope. Raises: ValueError."""
     if not is_title(value):
-        raise WrongValue(_("must be 1 to 64 characters, not all spaces, without control characters"))
+        raise WrongValue(_("must be 1 to 64 characters, without control characters, and not only spaces"))
 
 
 def _ignore_service_link(value: object) -> object:
@@ -142,7 +147,7 @@ RateText = Annotated[
     str,
     form(
         r"([1-9]\d{0,8}/(second|minute|hour|day))?",
-        _("must be a rate such as 600/minute (or second, hour, day), or empty for no limit"),
+        _("must be a rate such as 600/minute (or per second, hour or day), or empty for no limit"),
     ),
 ]
 SecretsFolder = Annotated[Path, checked(_check_secrets_folder)]

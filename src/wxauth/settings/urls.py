@@ -28,7 +28,7 @@ _REDIS_FORMS: Final = (
     rf"redis\+cluster://{_REDIS_HOSTS}/?",
     rf"unix://{_USER}/[^?#]+(\?[^#@]*)?",
 )
-_LIKE: Final = _("must be a URL such as {form}, with / : # ? @ [ ] percent-encoded in user and password")
+_LIKE: Final = _("must be a URL such as {form}. In the user name and password, percent-encode / : # ? @ [ ]")
 
 
 def split_hosts(url: str) -> tuple[SplitResult, list[str]]:
@@ -74,13 +74,15 @@ def _check_database_url(value: SecretStr) -> SecretStr:
     if not all(port.isdecimal() and 0 < int(port) < 65536 for port in listed):
         raise WrongValue(_("must have ports from 1 to 65535"))
     if len(listed) not in (0, 1, len(query.get("host", "").split(","))):
-        raise WrongValue(_("must have one port, or one for each host"))
+        raise WrongValue(_("must have one port, or one port for each host"))
     return SecretStr(url)
 
 
 def _check_url(value: str) -> None:
     if not is_http_url(value) or re.search(r"[\s?#@\\]|://.*//", value):
-        raise WrongValue(_("must be a URL such as https://host or https://host/path, without user, query or fragment"))
+        raise WrongValue(
+            _("must be a URL such as https://host or https://host/path, without a user name, query or fragment")
+        )
     if value.endswith("/"):
         raise WrongValue(_("must be a URL without a trailing slash"))
 
@@ -88,7 +90,7 @@ def _check_url(value: str) -> None:
 def _check_secure_url(value: str) -> None:
     _check_url(value)
     if not is_secure(value):
-        raise WrongValue(_("must use https, unless the host is loopback"))
+        raise WrongValue(_("must use https, except for a loopback address"))
 
 
 def _check_issuer(value: str) -> None:
@@ -96,7 +98,7 @@ def _check_issuer(value: str) -> None:
     path = urlsplit(value).path
     if "%" in path or path.split("/")[1:2] in (["v1"], ["docs"], [".well-known"]):
         raise WrongValue(
-            _("must have a path without percent-encoding, which is none of the service's own (/v1, /docs)")
+            _("must have a path without percent-encoding that isn't one of the service's own paths (/v1, /docs)")
         )
 
 
@@ -117,22 +119,22 @@ def _check_redis_url(value: SecretStr) -> None:
         # Checks the options, and opens no connection.
         ConnectionPool.from_url(value.get_secret_value()).make_connection()  # type: ignore[no-untyped-call]
     except Exception:  # there are many kinds
-        raise WrongValue(_("must have only options that redis-py knows, with values of the right type")) from None
+        raise WrongValue(_("must contain only options that redis-py supports, with values of the right type")) from None
 
 
 def _check_hook_url(value: str) -> None:
     if not has_no_user(value) or "#" in value or "%" in urlsplit(value).netloc:
         raise WrongValue(
             _(
-                "must be a URL such as https://host/path, without user and fragment. In a private network, http is "
-                "allowed"
+                "must be a URL such as https://host/path, without a user name or fragment. In a private network, "
+                "it can use http"
             )
         )
     parts = urlsplit(value)
     # The addresses of a host name are checked at each connection.
     addresses = numeric_addresses_of((parts.hostname or "").removesuffix("."))
     if any(is_refused(address, "https" if parts.scheme == "https" else "http") for address in addresses):
-        raise WrongValue(_("must have a public or private address, and with http a private one"))
+        raise WrongValue(_("must resolve to a public or private address, and with http only to a private address"))
 
 
 def _check_origin(value: str) -> None:
@@ -146,7 +148,7 @@ def _check_origin(value: str) -> None:
 def _check_root_files(values: tuple[str, ...]) -> None:
     names = [value.partition(":")[0] for value in values]
     if not OWN_NAMES.isdisjoint(names) or len(set(names)) != len(names):
-        raise WrongValue(_("must have each name only once, and no path of the service's own such as docs"))
+        raise WrongValue(_("must contain each name only once, and none of the service's own paths such as docs"))
 
 
 def _check_host(value: str) -> None:
@@ -157,7 +159,7 @@ def _check_host(value: str) -> None:
             _address = found[1] and IPv6Address(found[1]), found[2] and IPv4Address(found[2])
             return
     raise WrongValue(
-        _("must be hosts such as claude.ai in lower case, each with its port if it has one, separated by commas")
+        _("must be lower-case hosts such as claude.ai, each with its port if it has one, separated by commas")
     )
 
 
@@ -173,7 +175,7 @@ PagePath = Annotated[
     str,
     form(
         "[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*",
-        _("must be a page such as pages/scan/scan, without a leading slash or a query"),
+        _("must be the path of a page such as pages/scan/scan, without a leading slash or a query"),
     ),
 ]
 # The name and the content are those of the file that WeChat's console offers.
@@ -181,7 +183,7 @@ DomainFile = Annotated[
     str,
     form(
         "[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}:[!-~]{1,1024}",
-        _("must be name:content of the file from WeChat's console, such as a1B2c3.txt:0f1e2d3c"),
+        _("must be the name and content of the file from WeChat's console, such as a1B2c3.txt:0f1e2d3c"),
     ),
 ]
 HostName = Annotated[str, checked(_check_host)]

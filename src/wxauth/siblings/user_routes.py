@@ -291,7 +291,7 @@ async def clear_profile(
 
 @router.delete(
     "/v1/users/{user_id}/sessions",
-    summary=_("Sign a user out everywhere"),
+    summary=_("Sign a user out on all devices"),
     failures=[NO_SUCH_USER, _IS_STAFF],
 )
 async def sign_user_out(moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:

@@ -136,7 +136,7 @@ async def change_user(
     Raises: InvalidRequest, NotFound, InsufficientRole, LastAdmin, LoginTooOld, TextError.
     """
     if change.until is not None and change.until <= now:
-        raise InvalidRequest.of("until", _("Must be in the future"))
+        raise InvalidRequest.of("until", _("Must be a time in the future"))
 
     may_end_an_administrator = change.may_end_an_administrator and not by.spares_staff
     locked = locked_remaining(database, user_id, by=by, may_end_an_administrator=may_end_an_administrator)

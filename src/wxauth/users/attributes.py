@@ -35,7 +35,7 @@ class WrongAttributes(WrongValue):
 def check_patch(patch: Attributes) -> None:
     """Check a merge patch: its names, and each value. Raises: WrongAttributes."""
     if not all(ATTRIBUTE_NAME.fullmatch(name) for name in patch):
-        raise WrongAttributes(_("must have names of 1 to 32 characters of a-z, 0-9 and _, beginning with a letter"))
+        raise WrongAttributes(_("must have names of 1 to 32 characters (a-z, 0-9 and _) that begin with a letter"))
     for value in patch.values():
         _check_value(value, depth=0)
 
@@ -44,9 +44,9 @@ def patched(attributes: Attributes, patch: Attributes) -> dict[str, Any]:
     """Return the attributes after a checked merge patch (RFC 7396). Raises: WrongAttributes, if they are too many."""
     after: dict[str, Any] = _merged(attributes, patch)
     if len(after) > MAX_NAMES:
-        raise WrongAttributes(_("must be up to {n} in all", n=MAX_NAMES))
+        raise WrongAttributes(_("must have up to {n} names in total", n=MAX_NAMES))
     if _stored_size(after) > MAX_BYTES:
-        raise WrongAttributes(_("must be up to {n} bytes in all, as compact JSON", n=MAX_BYTES))
+        raise WrongAttributes(_("must have up to {n} bytes in total, as compact JSON", n=MAX_BYTES))
     return after
 
 
@@ -131,10 +131,10 @@ def _check_value(value: Any, *, depth: int) -> None:
             except OverflowError:
                 is_finite = False
             if not is_finite:
-                raise WrongAttributes(_("must not contain a number beyond the range of a double"))
+                raise WrongAttributes(_("must not contain a number outside the range of a double"))
         case _:
             if depth == MAX_DEPTH:
-                raise WrongAttributes(_("must be nested at most {n} levels deep", n=MAX_DEPTH))
+                raise WrongAttributes(_("must not be nested more than {n} levels deep", n=MAX_DEPTH))
             for part in [*value, *value.values()] if isinstance(value, Mapping) else value:
                 _check_value(part, depth=depth + 1)
 

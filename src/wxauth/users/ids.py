@@ -18,21 +18,21 @@ LOOKS_LIKE: Final = "looks_like"
 The message says what it looks like, and never contains the value.
 """
 _MISTAKEN: Final = {
-    r"=.*": _("a formula of a spreadsheet"),
-    r"['`\u2018\u2019].*": _("text after the apostrophe of a spreadsheet program"),
+    r"=.*": _("a spreadsheet formula"),
+    r"['`\u2018\u2019].*": _("text that a spreadsheet program has marked with an apostrophe"),
     r"\{.*|\[.*\]|\[[\"{].*|\".*": _("JSON"),
     r"[0-9]+[.,]0*|[0-9]{1,3}(,[0-9]{3})+(\.0*)?|[-+]?[0-9]+([.,][0-9]+e[-+]?|e[-+])[0-9]+": (
-        _("a number that a spreadsheet program has changed")
+        _("a number that a spreadsheet program has reformatted")
     ),
     r"(new )?(\w+\([\"'].*|(object_?id|uuid|guid|bindata|number\w*|long|int32|int64|decimal\w*)\(.*)|b['\"].*": (
-        _("a value as a program prints it, such as ObjectId(...)")
+        _("a value in a program's notation, such as ObjectId(...)")
     ),
 }
 """The descriptions of texts that are mistaken for ids, by patterns. The patterns match the text in lower case."""
 _NO_OPENID: Final = {
     r"\w+://.*": _("a URL"),
     r".*@.*": _("an e-mail address"),
-    r"w[wx][0-9a-z]{16}|gh_[0-9a-f]{12}": _("the id of an app"),
+    r"w[wx][0-9a-z]{16}|gh_[0-9a-f]{12}": _("an AppID"),
 }
 
 

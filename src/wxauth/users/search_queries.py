@@ -28,8 +28,8 @@ class UsersQuery(PageQuery):
 
     q: Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=TEXT)] | None = Field(
         default=None,
-        description="A complete openid, unionid, external id, user id or phone number, or part of a nickname. Text "
-        "in the form of a number, openid, unionid or user id is searched for an exact match.",
+        description="A complete openid, unionid, external_id, user ID or phone number, or part of a nickname. Text "
+        "in the form of a number, openid, unionid or user ID must match exactly.",
     )
     status: Annotated[UserStatus | None, OrEmpty] = Field(default=None, description="List only users with this status.")
     role: Annotated[Role | None, OrEmpty] = Field(default=None, description="List only users with this role.")

@@ -251,7 +251,7 @@ async def lock_user(
     if may_end_an_administrator:
         accounts, administrators = await lock_with_administrators(transaction, user_id)
         if administrators == {user_id}:
-            raise LastAdmin(_("this is the only administrator: appoint another one first"))
+            raise LastAdmin(_("this user is the only administrator. Appoint another administrator first"))
     else:
         accounts = await lock_status_and_roles_of(transaction, [user_id])
     if user_id not in accounts:

@@ -68,10 +68,12 @@ _TYPICAL: Final[Mapping[type[WxAuthError], WxAuthError]] = {
         "WeChat returned errcode 40029: the wx.login code is invalid, has expired, or belongs to another app",
         errcode=40029,
     ),
-    errors.CodeUsed: errors.CodeUsed("WeChat returned errcode 40163: the wx.login code has been used", errcode=40163),
+    errors.CodeUsed: errors.CodeUsed(
+        "WeChat returned errcode 40163: the wx.login code has already been used", errcode=40163
+    ),
     errors.AccountLeaving: errors.AccountLeaving(datetime(2026, 11, 27, 8, tzinfo=UTC)),
     errors.WeChatMisconfigured: errors.WeChatMisconfigured(
-        "WeChat returned errcode 40164: this server's IP address is not on the IP whitelist", errcode=40164
+        "WeChat returned errcode 40164: this server's IP address isn't on the IP whitelist", errcode=40164
     ),
 }
 

@@ -237,7 +237,7 @@ class Parameters(BaseModel):
 class PageQuery(Parameters):
     """The parameters that select a page of a list."""
 
-    limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE, description="The maximum number of lines."), OrEmpty] = (
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE, description="The maximum number of items."), OrEmpty] = (
         PAGE_SIZE
     )
     cursor: Annotated[UUID | None, BeforeValidator(id_in_cursor), WithJsonSchema({"type": "string"})] = Field(

@@ -250,11 +250,13 @@ class WeChat:
         except httpx.ReadTimeout as exc:
             raise errors.WeChatTimeout(_("{api} did not respond in {n:g} s", api=asked.api, n=self.timeout)) from exc
         except httpx.DecodingError as exc:
-            raise errors.WeChatBadResponse(_("WeChat's response is not HTTP, or is too large")) from exc
+            raise errors.WeChatBadResponse(_("WeChat's response isn't HTTP, or is too large")) from exc
         except httpx.PoolTimeout as exc:
-            raise errors.WeChatUnavailable(_("WeChat was not asked, because no connection was free in time")) from exc
+            raise errors.WeChatUnavailable(
+                _("wxauth didn't send the request to WeChat, because no connection became free in time")
+            ) from exc
         except httpx.TransportError as exc:
-            raise errors.WeChatUnavailable(_("no response from WeChat: {error}", error=type(exc).__name__)) from exc
+            raise errors.WeChatUnavailable(_("WeChat couldn't be reached: {error}", error=type(exc).__name__)) from exc
         if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
             raise errors.WeChatUnavailable(_("WeChat returned status {n}", n=response.status_code))
         if response.status_code != httpx.codes.OK:
@@ -264,9 +266,9 @@ class WeChat:
         try:
             answer = read_json(body)  # the Content-Type does not matter
         except ValueError as exc:
-            raise errors.WeChatBadResponse(_("WeChat's response is not JSON")) from exc
+            raise errors.WeChatBadResponse(_("WeChat's response isn't JSON")) from exc
         if not isinstance(answer, dict):
-            raise errors.WeChatBadResponse(_("WeChat's response is not a JSON object"))
+            raise errors.WeChatBadResponse(_("WeChat's response isn't a JSON object"))
         return answer
 
     async def _send(self, asked: _Call) -> httpx.Response:

@@ -51,18 +51,20 @@ OF_ANOTHER_PERSON: Final = frozenset({40003, 43104})
 """The errcodes for a phone code of another user, or an openid of another app."""
 
 SECRET_NOT_TAKEN: Final = _(
-    "the AppSecret is wrong: copy it from WeChat again (WXAUTH_APP_SECRET, WXAUTH_APPS, 'wxauth apps set')"
+    "the AppSecret is wrong. Copy it again from WeChat's console (WXAUTH_APP_SECRET, WXAUTH_APPS, 'wxauth apps set')"
 )
 _REMEDIES: Final = {
-    "request": _("the request was changed on its way: check the proxies between here and WeChat"),
-    "person": _("nothing to do: it is about this person, not the service"),
+    "request": _("the request was changed on its way. Check the proxies between this machine and WeChat"),
+    "person": _("you don't have to do anything. The error concerns this user, not the service"),
     "code": _(
-        "nothing to do if it happens now and then. If it always happens, the phone's app is not the app in the request"
+        "you don't have to do anything if this error is rare. If it always happens, the app on the phone "
+        "isn't the app in the request"
     ),
     "token": _(
-        "nothing to do: wxauth renews the access token. If this repeats, something else renews this app's tokens"
+        "you don't have to do anything, because wxauth renews the access token. If the error recurs, "
+        "another program also renews this app's tokens"
     ),
-    "key": _("nothing to do: the next login stores a new session_key"),
+    "key": _("you don't have to do anything, because the next login stores a new session_key"),
     "secret": SECRET_NOT_TAKEN,
 }
 """The instructions that several errcodes share, by the names that the table uses for them."""

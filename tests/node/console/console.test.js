@@ -259,16 +259,16 @@ test('somebody is found, and the search stands in the URL', async () => {
 
 test('a search without a result says what else to try', async () => {
   await goTo('users?q=nobody-has-this')
-  await page.getByText('Nothing was found for “nobody-has-this”.').waitFor()
-  await page.getByText('Two characters of a nickname are enough').waitFor()
+  await page.getByText('No results for “nobody-has-this”.').waitFor()
+  await page.getByText('Enter at least two characters of the nickname').waitFor()
   await page.getByRole('link', { name: 'Show all' }).click()
   await eventually(async () => assert.ok((await rows().count()) > 0))
 })
 
 test('an empty list says what is not there yet', async () => {
   for (const [path, fragment, words] of [
-    ['refusals', 'signins?show=refused', 'No login was refused in the last 14 days.'],
-    ['logins', 'signins?show=nonsense', 'Nobody has logged in yet.'],
+    ['refusals', 'signins?show=refused', 'No logins were refused in the last 14 days.'],
+    ['logins', 'signins?show=nonsense', 'There are no logins yet.'],
   ]) {
     await page.route(new RegExp(`/v1/admin/${path}`), (route) => route.fulfill({ json: { items: [], next_cursor: null } }))
     await goTo(fragment)
@@ -280,11 +280,11 @@ test('a list that is loaded whole has no search over nothing', async () => {
   const none = (route) => route.fulfill({ json: { items: [], next_cursor: null } })
   await page.route(/\/v1\/admin\/webhooks/, none, { times: 2 })
   await goTo('webhooks')
-  await page.getByText(/^There is no webhook yet\. A webhook receives/).waitFor()
+  await page.getByText(/^There are no webhooks yet\. A webhook receives/).waitFor()
   assert.equal(await button('Search').count(), 0)
   await button('Add').waitFor()
   await goTo('webhooks?q=crm') // to be taken back
-  await page.getByText('Nothing was found for “crm”.').waitFor()
+  await page.getByText('No results for “crm”.').waitFor()
   await button('Search').waitFor()
 })
 
@@ -378,7 +378,7 @@ test('a list goes on where its page ends, and counts what it shows', async () =>
   await Promise.all(Array.from({ length: 55 }, () => newcomer()))
   await go('Users')
   const first = await rows().count()
-  await page.getByRole('status').getByText(`${first} shown; there are more`).waitFor()
+  await page.getByRole('status').getByText(`${first} shown, and there are more`).waitFor()
   await button('More').click()
   await eventually(async () => assert.ok((await rows().count()) > first))
   const last = await newcomer()
@@ -473,7 +473,7 @@ test('a ban says why and until when, and is changed', async () => {
   assert.equal(await dialog().getByLabel('Until').inputValue(), '2099-01-02T18:00')
   await dialog().getByLabel('Until').fill('')
   await button('Save', dialog()).click()
-  await page.getByText('someone lifts it', { exact: true }).waitFor() // not the dialog's hint
+  await page.getByText('lifted manually', { exact: true }).waitFor() // not the dialog's hint
   await page.locator('dl', { hasText: 'Banned by' }).getByRole('link', { name: 'root' }).waitFor()
   assert.equal((await shown(person)).until, undefined)
 })
@@ -513,14 +513,14 @@ test('what a merge and a split hand over is told before they are done', async ()
   await dialog().getByLabel('The other user').fill(other.user.id)
   await page.keyboard.press('Enter')
   await button(`Choose: ${other.user.nickname}`, dialog()).click()
-  await dialog().getByText(`${other.user.nickname} will be banned`).waitFor()
+  await dialog().getByText(`${other.user.nickname} will also be banned`).waitFor()
   await dialog().getByText(`${other.user.nickname} also gets the roles of ${banned.user.nickname}: editor.`).waitFor()
   await dialog().getByText(`gets these fields from ${banned.user.nickname}: Phone number +8613900000502.`).waitFor()
   await button('Swap', dialog()).click()
-  assert.equal(await dialog().getByText('will be banned').count(), 0)
+  assert.equal(await dialog().getByText('will also be banned').count(), 0)
   await button('Merge', dialog()).click() // the banned one remains
   await button('Split').click()
-  await dialog().getByText(`${banned.user.nickname} is banned, and so will the new user be.`).waitFor()
+  await dialog().getByText(`${banned.user.nickname} is banned, so the new user will also be banned.`).waitFor()
   await dialog().getByText(`All roles stay with ${banned.user.nickname}: editor.`).waitFor()
 })
 
@@ -529,18 +529,18 @@ test('a merge shows both, found by search, before it is done, and a split takes 
   await showPerson(one)
   await button('Merge').click()
   await dialog().getByRole('heading', { name: `Merge ${one.user.nickname} with another user` }).waitFor()
-  await dialog().getByText('take an identity out with Split on the page of the remaining user').waitFor()
+  await dialog().getByText('split an identity off on the page of the remaining user').waitFor()
   const go = button('Merge', dialog())
-  await dialog().getByText('Search for the other user and choose').waitFor()
+  await dialog().getByText('first search for the other user and choose').waitFor()
   await dialog().getByLabel('The other user').fill(other.user.id)
   await page.keyboard.press('Enter')
   await button(`Choose: ${other.user.nickname}`, dialog()).waitFor()
   assert.ok(await go.isDisabled())
   await button(`Choose: ${other.user.nickname}`, dialog()).click()
-  const ids = () => dialog().getByRole('row', { name: /^Id / }).getByRole('cell').allInnerTexts()
-  assert.deepEqual(await ids(), ['Id', one.user.id, other.user.id]) // which ends, which remains
+  const ids = () => dialog().getByRole('row', { name: /^ID / }).getByRole('cell').allInnerTexts()
+  assert.deepEqual(await ids(), ['ID', one.user.id, other.user.id]) // which ends, which remains
   await button('Swap', dialog()).click()
-  assert.deepEqual(await ids(), ['Id', other.user.id, one.user.id])
+  assert.deepEqual(await ids(), ['ID', other.user.id, one.user.id])
   await button('Swap', dialog()).click()
   await go.click()
   await page.waitForURL(new RegExp(`#/users/${other.user.id}$`))
@@ -573,7 +573,7 @@ test('a person is signed out on one device, and on all', async () => {
   await button('Sign out everywhere').click()
   await button('Sign out everywhere', dialog()).click()
   await isRefused(person)
-  await page.getByText('This user is not logged in on any device.').waitFor()
+  await page.getByText('This user isn’t logged in on any device.').waitFor()
 })
 
 test('erasing wants the name typed', async () => {
@@ -582,9 +582,9 @@ test('erasing wants the name typed', async () => {
   await button('Erase').click()
   const go = button('Erase', dialog())
   assert.ok(await go.isDisabled())
-  await dialog().getByLabel('Enter the nickname or the id to confirm').fill('somebody else')
+  await dialog().getByLabel('Enter the nickname or the ID to confirm').fill('somebody else')
   assert.ok(await go.isDisabled())
-  await dialog().getByLabel('Enter the nickname or the id to confirm').fill(person.user.nickname)
+  await dialog().getByLabel('Enter the nickname or the ID to confirm').fill(person.user.nickname)
   await go.click()
   await heading('Users').waitFor()
   assert.equal((await asks(root, `/v1/admin/users/${person.user.id}`)).status, 404)
@@ -685,7 +685,7 @@ test('events are found by type, followed, and exported', async () => {
   await change(person, { roles: ['editor'] })
   await go('Events')
   const kinds = (await page.locator('main tbody td:nth-child(2)').allInnerTexts()).filter((kind) => /roles/.test(kind))
-  await page.getByLabel('User id').fill(person.user.id)
+  await page.getByLabel('User ID').fill(person.user.id)
   await chip('Types').click()
   await page.getByLabel('Types').fill(kinds[0])
   await page.keyboard.press('Enter')
@@ -737,10 +737,10 @@ test('a refused login is found by the request id that the phone shows, and by pe
   assert.equal(code, 'account_disabled')
   await go('Sign-ins')
   await page.getByRole('link', { name: 'Refused logins' }).click()
-  await page.getByLabel('Request id').fill(request_id)
+  await page.getByLabel('Request ID').fill(request_id)
   await button('Search').click()
   await page.getByRole('status').getByText('1 in total').waitFor()
-  for (const told of ['account_disabled', 'Banned. The user’s page shows the reason', shortened(person), '127.0.0.0/24', request_id])
+  for (const told of ['account_disabled', 'The user is banned. The user’s page shows the reason', shortened(person), '127.0.0.0/24', request_id])
     await rows().getByText(told).waitFor()
   await rows().getByRole('link', { name: person.user.nickname }).click()
   await page.getByRole('region', { name: 'Refused logins' }).getByText(request_id).waitFor()
@@ -881,7 +881,7 @@ test('a service client is added, and its secret shown this once', async () => {
   await eventually(async () => assert.equal(await rows().count(), 1))
   assert.ok(page.url().endsWith('#/services?q=users'))
   await choose(clientRow('billing'), 'New secret')
-  await dialog().getByLabel('Refuse the previous secret at once').check()
+  await dialog().getByLabel('Reject the previous secret at once').check()
   const asked = page.waitForRequest(/secret$/)
   await button('New secret', dialog()).click()
   assert.notEqual(await closeSecret(), secret)
@@ -924,7 +924,7 @@ test('a site is added, shown and changed', async () => {
   await dialog().getByLabel('Signing algorithm of id_tokens').selectOption('ES256')
   await dialog().getByLabel('Only from the same network').uncheck()
   await dialog().getByLabel('Device grant').check()
-  await dialog().getByLabel('Mini-programs and apps can get its id_tokens').check()
+  await dialog().getByLabel('Let mini-programs and apps get the site’s id_tokens').check()
   await dialog().getByLabel('Claims').fill('tier: gold')
   await dialog().getByLabel('Service account').selectOption({ label: `店铺服务号 (${ACCOUNT.app_id})` })
   const websites = await dialog().getByLabel('Website app').locator('option').allInnerTexts()
@@ -1011,8 +1011,8 @@ test('what a disabled webhook keeps is not called the oldest that waits', async 
   await part.getByRole('link', { name: 'asleep' }).waitFor()
   await asks(root, '/v1/admin/webhooks/asleep', { method: 'PATCH', body: JSON.stringify({ is_enabled: false }) })
   await page.reload()
-  await part.getByText('nothing is waiting').waitFor()
-  await part.getByText('Disabled, so nothing is sent').waitFor()
+  await part.getByText('no waiting deliveries').waitFor()
+  await part.getByText('Disabled, so no events are sent').waitFor()
   await asks(root, '/v1/admin/webhooks/asleep', { method: 'DELETE' })
 })
 
@@ -1033,9 +1033,9 @@ testBegunOtherwise('support staff see what they may do, and nothing that adminis
   const wanted = ['Sign out everywhere', 'Clear name', 'Ban', 'Sign out this device']
   assert.deepEqual(wanted.filter((act) => !offered.includes(act)), [])
   assert.deepEqual(offered.filter((act) => ['Export', 'Merge', 'Erase', 'Save', 'Set'].includes(act)), [])
-  await page.getByText('To merge, split, export, erase or set roles, you need the role admin.').waitFor()
+  await page.getByText('To merge, split, export or erase users, or to set roles, you need the admin role.').waitFor()
   assert.deepEqual(await acts(root), [])
-  await page.getByText('Only administrators can change administrators and other staff.').waitFor()
+  await page.getByText('Only administrators can change administrators and support staff.').waitFor()
 })
 
 test('every section’s list has a search field that says what it is', async () => {
@@ -1082,9 +1082,9 @@ test('the overview draws what happened, with a label', async () => {
   assert.match(await charts.last().getAttribute('aria-label'), /^Logins, .*in total [1-9]/)
   assert.equal(await charts.first().locator('rect').count(), 1) // today: a day without any has no bar
   await page.locator('.tile', { hasText: 'Logins today' }).getByText('0 yesterday').waitFor()
-  const reasons = page.getByRole('region', { name: 'Reasons for today’s refused logins' })
+  const reasons = page.getByRole('region', { name: 'Reasons for refused logins today' })
   await reasons.getByRole('link', { name: 'Banned' }).click()
-  await chip('WhyBanned').waitFor()
+  await chip('ReasonBanned').waitFor()
   await go('Overview')
   await page.getByLabel('Time range').selectOption('7 days')
   await page.getByRole('img', { name: /^Logins, in the last 7 days/ }).waitFor()
@@ -1099,7 +1099,7 @@ test('the first steps of a new deployment are shown until all are done', async (
   await asks(root, '/v1/admin/clients', { method: 'POST', body: JSON.stringify(guarded) })
   await page.reload()
   await eventually(async () => assert.equal(await steps.getByText('done', { exact: true }).count(), 3))
-  await button('I have saved it').click()
+  await button('I have saved this key').click()
   await steps.waitFor({ state: 'detached' })
   await page.reload()
   await page.getByRole('img').first().waitFor()
@@ -1118,7 +1118,7 @@ test('a chart has an axis of round numbers, no bar for a day without any, and an
   await page.route('**/v1/admin/numbers*', (route) => route.fulfill({ json: { users: 2, sessions: 0, active_day: 0, active_week: 0, active_month: 0, estimated: [], days } }))
   await page.route('**/v1/admin/webhooks', (route) => route.fulfill({ json: { items: [] } }))
   await go('Overview')
-  await page.getByText('without erased or merged users').waitFor()
+  await page.getByText('excluding erased and merged users').waitFor()
   const chart = page.getByRole('img', { name: /^Sign-ups/ })
   assert.deepEqual([await chart.locator('rect').count(), (await chart.locator('text').allTextContents()).slice(0, 3)], [1, ['0', '2', '4']])
   await go('Webhooks')

@@ -185,12 +185,12 @@ test('without orders the page says so', () =>
 
 test('a problem of the sibling is shown, and a pull tries again', async () => {
   const answers = [
-    [403, { code: 'insufficient_role', title: '没有权限进行此操作。' }],
+    [403, { code: 'insufficient_role', title: '你没有权限进行此操作。' }],
     [200, [{ item: 'tea', for: 'me' }]],
   ]
   await withSibling(answers, async () => {
     const page = await (await opened('orders')).shows('没有取到订单，下拉重试')
-    assert.deepEqual(demo.toasts, ['没有权限进行此操作。'])
+    assert.deepEqual(demo.toasts, ['你没有权限进行此操作。'])
     await page.call('onPullDownRefresh')
     await page.shows('tea')
   })

@@ -29,7 +29,7 @@ test('it gives codes, shows the calls of the back end, and makes them fail', asy
   const { openid } = await exchange(code)
   assert.equal(openid, (await exchange('bob')).openid)
   assert.equal((await exchange(code)).errcode, 40163)
-  await eventually(async () => assert.match(await page.innerText('#taps'), /Calls of your back end[^]*back end → WeChat[^]*errcode 40163/))
+  await eventually(async () => assert.match(await page.innerText('#taps'), /Requests from your back end[^]*back end → WeChat[^]*errcode 40163/))
 
   await page.click('[data-tap=phoneCode]')
   await eventually(async () => assert.notEqual(await page.innerText('#made'), code))

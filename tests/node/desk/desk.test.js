@@ -306,7 +306,7 @@ test('all goes right again when asked to', async () => {
   await page.selectOption('#times', '')
   await makeFail({ garbage: true })
   await tap('login')
-  await toasted(/^微信返回异常，请重试。/)
+  await toasted(/^微信返回的内容异常，请重试。/)
   await press('#clear')
   await eventually(async () => assert.equal(await shown('#armed'), ''))
   await logIn()
@@ -374,9 +374,9 @@ test('a membership is bought, and the shop has its notice', async () => {
   // WeChat's own answer may come after the phone has seen the shop's.
   await eventually(async () => assert.deepEqual(await bought(), [
     ['phoneToShop', 'POST /orders', '200'],
-    ['shopToService', 'POST /v1/apps/wxdev00000000000a1/signatures', '由结果可知'],
+    ['shopToService', 'POST /v1/apps/wxdev00000000000a1/signatures', '由结果推断'],
     ['weChatToService', 'POST /v1/wechat/push/wxdev00000000000a1', '200'],
-    ['serviceToShop', 'POST /wechat', '由结果可知'],
+    ['serviceToShop', 'POST /wechat', '由结果推断'],
     ['phoneToShop', 'GET /orders/…', '200'],
   ]))
 })
@@ -389,7 +389,7 @@ test('a notice comes once more, and then a refund, of which the shop has a notic
     // The phone may be answered before or after the notice is: each is a request of its own.
     await eventually(async () => assert.deepEqual((await wires()).map(([direction, , outcome]) => [direction, outcome]).sort(), [
       ['phoneToShop', '200'],
-      ['serviceToShop', '由结果可知'],
+      ['serviceToShop', '由结果推断'],
       ['weChatToService', '200'],
     ]))
     assert.match(await shown('#sheet'), new RegExp(`¥18\\s*${state}`))
@@ -399,7 +399,7 @@ test('a notice comes once more, and then a refund, of which the shop has a notic
 test('a shop that fails at a notice is shown', async () => {
   await logIn()
   await tap('buyFailing')
-  await eventually(async () => assert.match(await shown('#sheet'), /15 秒后重推/))
+  await eventually(async () => assert.match(await shown('#sheet'), /15 秒后重新推送/))
   const refused = ['weChatToService', 'POST /v1/wechat/push/wxdev00000000000a1', '503'].join()
   await eventually(async () => assert.ok((await wires()).some((wire) => wire.join() === refused)))
 })

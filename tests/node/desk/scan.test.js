@@ -95,12 +95,12 @@ async function atTheShop(options) {
 }
 
 for (const [name, options, goOn, told, leave] of [
-  ['light', {}, /继续/, /wxauth 已通知本站/, '退出登录'],
+  ['light', {}, /继续/, /wxauth 已通知本网站/, '退出登录'],
   [
     'dark and small',
     { locale: 'en', colorScheme: 'dark', viewport: { width: 375, height: 667 } },
     /^Continue/,
-    /wxauth has told this site/,
+    /wxauth notified this site/,
     'Log out',
   ],
 ]) {
@@ -251,7 +251,7 @@ test("one person logs in to a site by WeChat's pages, in WeChat and on a compute
   const people = new Set()
   for (const [browser, button, amr] of [
     ['wechat', '微信登录', 'wechat_account'],
-    ['computer', '在这台电脑的微信中登录', 'wechat_website'],
+    ['computer', '用这台电脑上的微信登录', 'wechat_website'],
   ]) {
     await phone.selectOption('#browser', browser)
     await phone.click('#web-view button')

@@ -653,7 +653,7 @@ test('people are told apart', async () => {
 
 const LEAVING = fates.answers(403, {
   code: 'account_leaving',
-  title: '该账号正在注销中。',
+  title: '该账号正在注销。',
   request_id: 'r',
   erase_at: '2026-11-27T08:00:00Z',
 })

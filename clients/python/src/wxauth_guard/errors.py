@@ -137,14 +137,14 @@ class TokenExpired(InvalidToken, code="token_expired"):
 class InsufficientRole(BearerError, code="insufficient_role", status=403):
     """The user does not have the required role."""
 
-    title = _("You are not allowed to do this.")
+    title = _("You don't have permission to do this.")
     challenge = 'Bearer error="insufficient_scope"'
 
 
 class InsufficientScope(BearerError, code="insufficient_scope", status=403):
     """The token is valid, but its scopes do not allow this request."""
 
-    title = _("These credentials don't allow this.")
+    title = _("Your credentials don't have permission to do this.")
     challenge = 'Bearer error="insufficient_scope"'
 
     def __init__(self, detail: str = "", *, scope: str = "") -> None:
