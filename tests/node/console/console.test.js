@@ -740,7 +740,7 @@ test('a refused login is found by the request id that the phone shows, and by pe
   await page.getByLabel('Request ID').fill(request_id)
   await button('Search').click()
   await page.getByRole('status').getByText('1 in total').waitFor()
-  for (const told of ['account_disabled', 'The user is banned. The user’s page shows the reason', shortened(person), '127.0.0.0/24', request_id])
+  for (const told of ['account_disabled', 'Banned. The user’s page shows the reason', shortened(person), '127.0.0.0/24', request_id])
     await rows().getByText(told).waitFor()
   await rows().getByRole('link', { name: person.user.nickname }).click()
   await page.getByRole('region', { name: 'Refused logins' }).getByText(request_id).waitFor()
