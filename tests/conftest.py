@@ -33,7 +33,8 @@ from tests.world import AddSibling, Admin, LogIn, LogLines, MakeClient, MakeServ
 from wxauth.apps.registry import Apps
 from wxauth.clients.clients import Credentials
 from wxauth.clients.models import Scope
-from wxauth.core.database import DEADLINES, Database
+from wxauth.core.database import Database
+from wxauth.core.deadlines import DEADLINES
 from wxauth.core.logs import configure_logging
 from wxauth.core.metrics import DECLARED, REGISTRY
 from wxauth.core.outages import OutageLog, outage_log

@@ -13,7 +13,8 @@ from tests.database_proxy import HURRIED, Proxy
 from tests.loops import let_pass
 from tests.world import Rows, until, until_locked
 from wxauth.core.batching import AT_MOST, Batched
-from wxauth.core.database import DEADLINES, Database
+from wxauth.core.database import Database
+from wxauth.core.deadlines import DEADLINES
 from wxauth.errors import StorageUnavailable
 
 pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]

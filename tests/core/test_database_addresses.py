@@ -15,7 +15,8 @@ from tests.certificates import Authority
 from tests.database_proxy import Proxy, socket_of, with_tls
 from tests.listening import Listening, join
 from tests.world import until
-from wxauth.core.database import Database, Deadlines
+from wxauth.core.database import Database
+from wxauth.core.deadlines import Deadlines
 from wxauth.core.outages import outage_text
 from wxauth.core.statements import Statement
 from wxauth.errors import StorageUnavailable
@@ -63,7 +64,7 @@ async def test_an_address_that_does_not_answer_leaves_time_for_the_next(proxy: P
         aclosing(Database(proxy.url.replace("127.0.0.1", NAME), deadlines=HURRIED)) as database,
     ):
         assert await database.value(ONE) == 1
-        await (await database.connect()).close()
+        await (await database.connector.connect()).close()
         assert len(accepted) == 1, "the address that answered is tried first from then on"
         await proxy.refuse()
         with pytest.raises(StorageUnavailable) as refusal:

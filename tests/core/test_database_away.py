@@ -194,15 +194,15 @@ async def test_a_connection_begun_before_an_outage_does_not_end_it(database_url:
 
     async with Listening(serve_late) as late:
         database = Database(f"postgresql://postgres@{late.address}{urlsplit(database_url).path}")
-        opening = asyncio.create_task(database.connect())
+        opening = asyncio.create_task(database.connector.connect())
         await world.until(lambda: late.open_connections == 1)
         with pytest.raises(NotConnected):
-            await Database(f"postgresql://postgres@127.0.0.1:{free_port()}/wxauth").connect()
+            await Database(f"postgresql://postgres@127.0.0.1:{free_port()}/wxauth").connector.connect()
         outage_log.note(StorageUnavailable("down"))
         held.set()
         await (await opening).close()
         assert [line["event"] for line in log_lines()] == ["database_does_not_answer"]
-        await (await database.connect()).close()
+        await (await database.connector.connect()).close()
         assert [line["event"] for line in log_lines()] == ["database_does_not_answer", "database_answers_again"]
 
 

@@ -18,7 +18,8 @@ from tests.database_proxy import HURRIED, PATIENT, Proxy
 from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.world import Admin, MakeServices, Rows, Stage, bearer, behind, leave, locked, set_roles, until, until_locked
-from wxauth.core.database import CONNECTIONS, DEADLINES, TRANSACTIONS, Database, Deadlines
+from wxauth.core.database import CONNECTIONS, TRANSACTIONS, Database
+from wxauth.core.deadlines import DEADLINES, Deadlines
 from wxauth.core.migrations import migrate
 from wxauth.core.services import Services
 from wxauth.service.build import Timeouts

@@ -52,7 +52,7 @@ from tests.world import (
     until,
 )
 from wxauth.clients.models import Scope
-from wxauth.core.database import DEADLINES
+from wxauth.core.deadlines import DEADLINES
 from wxauth.core.users import PROFILE_FIELDS
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text

@@ -7,9 +7,9 @@ from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB
 from sqlmodel import Field, SQLModel
 
-from wxauth.core.database import Reseal
 from wxauth.core.models import TIME
 from wxauth.core.statements import Nothing, Statement, columns_of
+from wxauth.core.upkeep import Reseal
 
 
 class SealedApp(SQLModel):

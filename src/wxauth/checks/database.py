@@ -12,7 +12,8 @@ from wxauth.checks.rights import judge_outsiders
 from wxauth.checks.rights_queries import MOST_MEMBERS, MOST_REVOCATIONS, REVOCATIONS, RoleRights, read_rights
 from wxauth.checks.sealed import judge_sealed, judge_signing_keys, some_values
 from wxauth.core.clock import Clock
-from wxauth.core.database import Database, Deadlines
+from wxauth.core.database import Database
+from wxauth.core.deadlines import Deadlines
 from wxauth.core.outages import outage_text
 from wxauth.core.revisions import KNOWN_REVISIONS, current_revision, is_usable, refusal_of, why_unfit
 from wxauth.core.rights_queries import our_tables

@@ -13,7 +13,7 @@ from wxauth.checks.result import CheckResult, Findings, bad, compare, good
 from wxauth.checks.surroundings import check_push_forward, check_sign_up_hook
 from wxauth.checks.wechat import CHECK_TIMEOUT_SECONDS, check_app
 from wxauth.core.clock import Clock, utc_now
-from wxauth.core.database import DEADLINES, Deadlines
+from wxauth.core.deadlines import DEADLINES, Deadlines
 from wxauth.core.logs import message_of
 from wxauth.i18n import lazy_gettext as _
 from wxauth.outbound.transport import HttpTransport

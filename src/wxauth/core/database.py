@@ -1,4 +1,4 @@
-"""Access to PostgreSQL: a pool of connections, and the mapping of PostgreSQL's errors to ours.
+"""Access to PostgreSQL: a pool of connections, statements, transactions and snapshots.
 
 Statements are run by asyncpg directly. A short statement takes 25 µs of CPU this way, and 8 to 9 times as much through
 SQLAlchemy's connections (`AUTOCOMMIT`, a `text()` made once; medians of nine rounds in turn, 1 and 10 at once). See
@@ -9,24 +9,22 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
-from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from zlib import crc32
 
 import asyncpg
 from pydantic import BaseModel
-from pydantic_core import from_json, to_json
 
-from wxauth.core import libpq, outages
+from wxauth.core import outages
 from wxauth.core.batching import Batched, Batches
+from wxauth.core.connecting import ISOLATION, Connector
+from wxauth.core.deadlines import DEADLINES, Deadlines
 from wxauth.core.logs import get_logger
-from wxauth.core.statements import Nothing, Statement, T_co
+from wxauth.core.statements import Statement, T_co
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
-from wxauth.settings.addresses import addresses_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -48,13 +46,6 @@ SNAPSHOTS: Final = 4
 """The largest number of snapshots that may be open at the same time.
 
 Each has its own connection outside of the pool.
-"""
-STATEMENT_CACHE: Final = "statement_cache_size"  # asyncpg's name for the option
-_ENOUGH: Final = 100  # asyncpg's own default
-ISOLATION: Final = "READ COMMITTED"
-"""The isolation level, which is always set because the database's default may differ.
-
-A statement that has waited for a lock must see what the lock's holder committed.
 """
 _PATIENT: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
 
@@ -121,39 +112,6 @@ class Connections:
         return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deadlines:
-    """The time limits of database access, in seconds."""
-
-    whole: float = 8.0
-    """The time limit for a whole statement or transaction, including the wait for a connection."""
-    statement: float = 4.0
-    """The time limit after which the server cancels a statement and releases its locks."""
-    silence: float = 4.5
-    """The time limit for a sign of life from the server. After that, the connection is dropped."""
-    lock: float = 2.0
-    """The time limit for waiting for a lock.
-
-    Our own locks last milliseconds. A longer wait for another program's lock would hold connections that other requests
-    need.
-    """
-    connect: float = 3.0
-    connect_to_any: float = 6.0
-    batch_wait: float = 0.002
-    """The time after which a running batch no longer delays the next one."""
-
-    @property
-    def limits(self) -> dict[str, int]:
-        """The settings with which the server enforces the limits, in milliseconds."""
-        limits = {
-            "statement_timeout": self.statement,
-            "lock_timeout": self.lock,
-            "idle_in_transaction_session_timeout": self.whole,
-        }
-        return {name: round(seconds * 1000) for name, seconds in limits.items()}
-
-
-DEADLINES: Final = Deadlines()
 # Each transaction sets the level, because a pooler keeps no settings.
 _BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"
 _REPLAN: Final = "; SET LOCAL plan_cache_mode = force_custom_plan"
@@ -256,13 +214,11 @@ class Database(_Reader):
 
     def __init__(self, url: str, *, deadlines: Deadlines = DEADLINES) -> None:
         self.deadlines = deadlines
-        read = libpq.read_url(url)
-        self._dsns, self.is_pooled = read.dsns, read.pooler in ("1", "true", "prepared")
-        self._options = _options_for(read, is_pooled=self.is_pooled, deadlines=deadlines)
-        self._last = _Place(self._dsns[0], None)
+        self.connector: Final = Connector(url, deadlines=deadlines)
+        self.is_pooled: Final = self.connector.is_pooled
         limits = [f"SET LOCAL {name} = {value}" for name, value in deadlines.limits.items()] if self.is_pooled else []
         self._begin = "; ".join([_BEGIN, *limits])
-        self._connections = Connections(self.connect, size=CONNECTIONS)
+        self._connections = Connections(self.connector.connect, size=CONNECTIONS)
         self._transactions = asyncio.Semaphore(TRANSACTIONS)
         self._snapshots = asyncio.Semaphore(SNAPSHOTS)
         self._batches: dict[Batched[Any], Batches] = {}
@@ -342,7 +298,7 @@ class Database(_Reader):
         async with AsyncExitStack() as stack:
             async with self.answering():
                 await stack.enter_async_context(self._snapshots)
-                connection = await self.connect(command_timeout=patience)
+                connection = await self.connector.connect(command_timeout=patience)
             stack.callback(connection.terminate)
             try:
                 milliseconds = round(patience * 1000) if patience is not None else 0
@@ -358,33 +314,6 @@ class Database(_Reader):
                     # client.
                     with suppress(Exception):
                         await connection.execute("ROLLBACK", timeout=self.deadlines.silence)
-
-    async def connect(self, **options: object) -> asyncpg.Connection:
-        """Open a connection outside of the pool. `options` are asyncpg's.
-
-        Raises: NotConnected, DatabaseUrlRefused.
-        """
-        # Each address of each host has its own time limit. asyncpg has one limit for all addresses together, which an
-        # address that never responds would use up.
-        failures: list[outages.NotConnected] = []
-        begun = monotonic()
-        places = [place for dsn in self._dsns for place in await _places_of(dsn, self.deadlines)]
-        # The address that responded last is tried first.
-        places.sort(key=lambda place: (place.dsn != self._last.dsn, place.address != self._last.address))
-        timeout = min(self.deadlines.connect, self.deadlines.connect_to_any / len(places))
-        for place in places:
-            try:
-                connection = await self._connect_to(place, {"timeout": timeout, **options})
-            except outages.NotConnected as exc:
-                failures.append(exc)
-            else:
-                self._last = place
-                outages.outage_log.end(begun)
-                return connection
-        outages.outage_log.begin()
-        if len(failures) == 1:
-            raise failures[0]
-        raise outages.NotConnected(_("; ").join(each.text for each in failures)) from failures[-1].__cause__
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -458,52 +387,6 @@ class Database(_Reader):
             connection.terminate()
         return is_lost and isinstance(exc, Exception) and not isinstance(exc, TimeoutError)
 
-    async def _connect_to(self, place: "_Place", options: Mapping[str, object]) -> asyncpg.Connection:
-        wanted = {**self._options, **options}
-        if place.address is not None:
-            wanted["loop"] = _LoopTo(place.address)
-        try:
-            connection = await asyncpg.connect(place.dsn, password=libpq.password_in_file(place.dsn), **wanted)
-        except Exception as exc:
-            outages.raise_if_not_connected(exc, place.dsn, place.address)
-            raise
-        json = {"encoder": lambda value: to_json(value).decode(), "decoder": from_json}
-        await connection.set_type_codec("jsonb", schema="pg_catalog", **json)
-        return connection
-
-
-class _Place(NamedTuple):
-    """A host, and one of its addresses if its name has several."""
-
-    dsn: str
-    address: str | None
-
-
-class _LoopTo:
-    """The running event loop, except that it connects to the given address of a host.
-
-    asyncpg itself connects to the first address of a name that works, and checks the certificate against the name that
-    it is given. With this loop, a connection that cancels a statement also goes to the same address.
-    """
-
-    def __init__(self, address: str) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._address = address
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loop, name)
-
-    async def create_connection(self, factory: Any, host: str, port: int, **options: Any) -> Any:
-        if options.get("ssl"):
-            options.setdefault("server_hostname", host)
-        return await self._loop.create_connection(factory, self._address, port, **options)
-
-
-async def _places_of(dsn: str, deadlines: Deadlines) -> list[_Place]:
-    host, _port = libpq.host_and_port(dsn)
-    addresses = await addresses_of(host, seconds=deadlines.connect)
-    return [_Place(dsn, address) for address in addresses] if len(addresses) > 1 else [_Place(dsn, None)]
-
 
 class _Answering:
     """A time limit for database access. Failures that the database's state causes are raised as StorageUnavailable."""
@@ -526,70 +409,6 @@ class _Answering:
             raise StorageUnavailable(_("the database doesn't respond")) from late
         if exc is not None:
             outages.raise_if_unavailable(exc)
-
-
-def _options_for(url: libpq.DatabaseUrl, *, is_pooled: bool, deadlines: Deadlines) -> dict[str, object]:
-    """Return asyncpg's options for a connection. A setting of the session in the URL replaces ours."""
-    settings, options = {"application_name": "wxauth"}, dict[str, object](command_timeout=deadlines.silence)
-    if is_pooled:
-        options[STATEMENT_CACHE] = _ENOUGH if url.pooler == "prepared" else 0
-    else:
-        settings["default_transaction_isolation"] = ISOLATION
-        # The JIT compiler takes 16 ms for a statement of 0.3 ms, because the cost of many plans is overestimated.
-        settings["jit"] = "off"
-        settings |= {name: str(value) for name, value in deadlines.limits.items()}
-    options["server_settings"] = {name: value for name, value in settings.items() if name not in url.parameters}
-    return options
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """Deletes the rows of a table in which a column is before a given value."""
-
-    statement: Statement[Nothing]
-
-    @classmethod
-    def of(cls, table: LiteralString, *, key: LiteralString, by: LiteralString) -> Self:
-        """Build the deletion for a table with an indexed column `by`, and the primary key `key`."""
-        return cls(
-            Statement[Nothing](f"""
-DELETE FROM {table} WHERE {key} = ANY (ARRAY(
-    SELECT {key} FROM {table} WHERE {by} < :before ORDER BY {by} LIMIT :size FOR UPDATE SKIP LOCKED))
-""")
-        )
-
-    async def __call__(self, database: Database, *, before: Any, size: int) -> int:
-        """Delete at most `size` rows, the oldest first, and return how many were deleted."""
-        async with database.begin(replan=True) as transaction:
-            return await transaction.run(self.statement, before=before, size=size)
-
-
-@dataclass(frozen=True, slots=True)
-class Reseal:
-    """Replaces the sealed values in some columns of a row, unless one of them has changed since it was read."""
-
-    key: str
-    columns: Sequence[str]
-    statement: Statement[bool]
-
-    @classmethod
-    def of(cls, table: LiteralString, *columns: LiteralString, key: LiteralString) -> Self:
-        """Build the replacement for some columns of a table with the primary key `key`."""
-        resealed = ", ".join(f"{name} = :{name}_resealed" for name in columns)
-        same = " AND ".join(f"{name} IS NOT DISTINCT FROM :{name}" for name in columns)
-        return cls(
-            key,
-            columns,
-            Statement[bool](
-                f"UPDATE {table} SET {resealed} WHERE {key} = :{key} AND {same} RETURNING true AS is_replaced"
-            ),
-        )
-
-    async def __call__(self, database: Database, row: object, *resealed: bytes | None) -> bool:
-        """Replace the values of a row that was read, and return whether they were replaced."""
-        read = {name: getattr(row, name) for name in (self.key, *self.columns)}
-        values = {f"{name}_resealed": value for name, value in zip(self.columns, resealed, strict=True)}
-        return await database.value(self.statement, **read, **values) is not None
 
 
 def _now() -> float:

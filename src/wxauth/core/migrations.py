@@ -25,7 +25,8 @@ from sqlalchemy.pool import NullPool
 
 from alembic import command
 from wxauth.core import revisions
-from wxauth.core.database import ISOLATION, Database
+from wxauth.core.connecting import ISOLATION
+from wxauth.core.database import Database
 from wxauth.core.dependents import sql_of, what_is_in_the_way
 from wxauth.core.logs import get_logger, message_of
 from wxauth.core.outages import raise_if_unavailable
@@ -165,7 +166,7 @@ async def begin_migration(
     """
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda **_: database.connect(command_timeout=None),
+        async_creator=lambda **_: database.connector.connect(command_timeout=None),
         connect_args={"prepared_statement_cache_size": 0},
         poolclass=NullPool,
         isolation_level=ISOLATION if is_transactional else "AUTOCOMMIT",
@@ -278,7 +279,7 @@ async def _turn(database: Database) -> AsyncIterator[None]:
     Raises: StorageUnavailable.
     """
     try:
-        connection = await database.connect()
+        connection = await database.connector.connect()
     except Exception as exc:
         raise_if_unavailable(exc)
         raise

@@ -12,9 +12,10 @@ from uuid import UUID
 from sqlmodel import Field
 
 from wxauth.core.clock import new_id
-from wxauth.core.database import Database, Reseal, Sweep, Transaction
+from wxauth.core.database import Database, Transaction
 from wxauth.core.statements import Nothing, Statement, columns_of
 from wxauth.core.trail import Actor, EventType, record_event
+from wxauth.core.upkeep import Reseal, Sweep
 from wxauth.events.feed_queries import EventToSend, PlacedEvent
 from wxauth.events.models import DeliveryRow, DeliveryState, Webhook
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from wxauth.core.database import Reseal, Transaction
+from wxauth.core.database import Transaction
 from wxauth.core.statements import Nothing, Statement, columns_of
+from wxauth.core.upkeep import Reseal
 from wxauth.keys.models import StoredSigningKey
 
 _COLUMNS: Final = columns_of(StoredSigningKey)

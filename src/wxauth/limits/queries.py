@@ -14,9 +14,10 @@ from typing import Final
 from sqlalchemy.dialects.postgresql import BYTEA
 from sqlmodel import Field, SQLModel
 
-from wxauth.core.database import Database, Sweep, Transaction
+from wxauth.core.database import Database, Transaction
 from wxauth.core.models import TIME
 from wxauth.core.statements import Nothing, Statement
+from wxauth.core.upkeep import Sweep
 from wxauth.core.users import UserInSession
 from wxauth.errors import RateLimited, StorageUnavailable
 

@@ -11,9 +11,10 @@ from sqlalchemy.dialects.postgresql import CIDR
 from sqlmodel import Field, SQLModel
 
 from wxauth.core.clock import first_id_at
-from wxauth.core.database import Database, Sweep
+from wxauth.core.database import Database
 from wxauth.core.models import TIME
 from wxauth.core.statements import Nothing, Statement, fragment, one_and_id
+from wxauth.core.upkeep import Sweep
 from wxauth.settings.addresses import TRUNCATED
 from wxauth.users.history_queries import HistoryQuery
 from wxauth.web.schemas import Network, OrEmpty, Page, StoredText

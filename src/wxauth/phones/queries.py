@@ -9,10 +9,11 @@ from uuid import UUID
 
 import asyncpg
 
-from wxauth.core.database import Database, Reseal, Sweep, Transaction
+from wxauth.core.database import Database, Transaction
 from wxauth.core.retrying import ChangedMeanwhile, retrying
 from wxauth.core.statements import Nothing, Statement
 from wxauth.core.trail import SYSTEM, Actor, EventType, record_event
+from wxauth.core.upkeep import Reseal, Sweep
 from wxauth.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
 from wxauth.merging.merging import Merged, link_by_phone
 from wxauth.settings.types import PhonePolicy

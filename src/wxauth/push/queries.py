@@ -6,9 +6,10 @@ from typing import Final
 from sqlalchemy.dialects.postgresql import BYTEA
 from sqlmodel import Field, SQLModel
 
-from wxauth.core.database import Database, Sweep
+from wxauth.core.database import Database
 from wxauth.core.models import TIME
 from wxauth.core.statements import Statement
+from wxauth.core.upkeep import Sweep
 from wxauth.errors import InvalidSignature
 from wxauth.wechat.received import PushSignature
 

@@ -17,7 +17,8 @@ from wxauth.console.sessions import ConsoleTokens
 from wxauth.core import background
 from wxauth.core.background import Background, Retries
 from wxauth.core.clock import Clock, DatabaseClock
-from wxauth.core.database import DEADLINES, Database, Deadlines
+from wxauth.core.database import Database
+from wxauth.core.deadlines import DEADLINES, Deadlines
 from wxauth.core.logs import get_logger, message_of
 from wxauth.core.sealing import Sealer
 from wxauth.core.services import Parts, Services

@@ -20,9 +20,10 @@ from wxauth.checks.sealed import (
     SealedCounts,
     SealedKind,
 )
-from wxauth.core.database import Database, Reseal
+from wxauth.core.database import Database
 from wxauth.core.sealing import Sealer, webhook_secret_context
 from wxauth.core.trail import OPERATOR, SYSTEM, EventType, record_event
+from wxauth.core.upkeep import Reseal
 from wxauth.events.webhook_queries import ALL_WEBHOOKS, new_webhook_secret, reseal_webhook, write_webhook
 from wxauth.keys.queries import PUBLISHED, lock_keys, reseal_key, store_keys
 from wxauth.phones.queries import ANSWERS_SEALED_OTHERWISE, DELETE_UNCHANGED, StoredAnswer, reseal_answer

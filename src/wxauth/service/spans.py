@@ -28,7 +28,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wxauth import __version__
 from wxauth.core.batching import Batches
-from wxauth.core.database import Database, Deadlines, Transaction
+from wxauth.core.database import Database, Transaction
+from wxauth.core.deadlines import Deadlines
 from wxauth.core.logs import trace_id
 from wxauth.core.retrying import retrying
 from wxauth.service.tracing import Tracing

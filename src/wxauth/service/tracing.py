@@ -5,7 +5,8 @@ from typing import Any
 import httpx
 from starlette.types import ASGIApp
 
-from wxauth.core.database import Database, Deadlines
+from wxauth.core.database import Database
+from wxauth.core.deadlines import Deadlines
 from wxauth.wechat.client import WeChat
 
 

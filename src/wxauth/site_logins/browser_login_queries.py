@@ -4,8 +4,9 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from wxauth.core.database import Sweep, Transaction
+from wxauth.core.database import Transaction
 from wxauth.core.statements import Nothing, Statement
+from wxauth.core.upkeep import Sweep
 from wxauth.core.users import MAY_LOG_IN, USER, UserInSession
 from wxauth.site_logins.person_queries import lock_with_user
 from wxauth.site_logins.queries import LockedLogin

@@ -1,0 +1,120 @@
+"""The opening of connections to PostgreSQL: to each address of each host in the URL, until one responds."""
+
+import asyncio
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any, Final, NamedTuple
+
+import asyncpg
+from pydantic_core import from_json, to_json
+
+from wxauth.core import libpq, outages
+from wxauth.core.deadlines import Deadlines
+from wxauth.i18n import lazy_gettext as _
+from wxauth.settings.addresses import addresses_of
+
+_CACHED_STATEMENTS: Final = 100  # asyncpg's own default
+ISOLATION: Final = "READ COMMITTED"
+"""The isolation level, which is always set because the database's default may differ.
+
+A statement that has waited for a lock must see what the lock's holder committed.
+"""
+
+
+class Connector:
+    """Opens connections to the database of a URL. The address that responded last is tried first."""
+
+    def __init__(self, url: str, *, deadlines: Deadlines) -> None:
+        read = libpq.read_url(url)
+        self.is_pooled: Final = read.pooler in ("1", "true", "prepared")
+        """Whether there is a pooler between wxauth and the database."""
+        self._deadlines = deadlines
+        self._dsns = read.dsns
+        self._options = _options_for(read, is_pooled=self.is_pooled, deadlines=deadlines)
+        self._last = _Place(self._dsns[0], None)
+
+    async def connect(self, **options: object) -> asyncpg.Connection:
+        """Open a connection, with more of asyncpg's options.
+
+        Raises: NotConnected, DatabaseUrlRefused.
+        """
+        # Each address of each host has its own time limit. asyncpg has one limit for all addresses together, which an
+        # address that never responds would use up.
+        failures: list[outages.NotConnected] = []
+        begun = monotonic()
+        places = [place for dsn in self._dsns for place in await _places_of(dsn, seconds=self._deadlines.connect)]
+        places.sort(key=lambda place: (place.dsn != self._last.dsn, place.address != self._last.address))
+        timeout = min(self._deadlines.connect, self._deadlines.connect_to_any / len(places))
+        for place in places:
+            try:
+                connection = await self._connect_to(place, {"timeout": timeout, **options})
+            except outages.NotConnected as exc:
+                failures.append(exc)
+            else:
+                self._last = place
+                outages.outage_log.end(begun)
+                return connection
+        outages.outage_log.begin()
+        if len(failures) == 1:
+            raise failures[0]
+        raise outages.NotConnected(_("; ").join(each.text for each in failures)) from failures[-1].__cause__
+
+    async def _connect_to(self, place: "_Place", options: Mapping[str, object]) -> asyncpg.Connection:
+        wanted = {**self._options, **options}
+        if place.address is not None:
+            wanted["loop"] = _LoopTo(place.address)
+        try:
+            connection = await asyncpg.connect(place.dsn, password=libpq.password_in_file(place.dsn), **wanted)
+        except Exception as exc:
+            outages.raise_if_not_connected(exc, place.dsn, place.address)
+            raise
+        json = {"encoder": lambda value: to_json(value).decode(), "decoder": from_json}
+        await connection.set_type_codec("jsonb", schema="pg_catalog", **json)
+        return connection
+
+
+def _options_for(url: libpq.DatabaseUrl, *, is_pooled: bool, deadlines: Deadlines) -> dict[str, object]:
+    """Return asyncpg's options for a connection. A setting of the session in the URL replaces ours."""
+    settings, options = {"application_name": "wxauth"}, dict[str, object](command_timeout=deadlines.silence)
+    if is_pooled:
+        options["statement_cache_size"] = _CACHED_STATEMENTS if url.pooler == "prepared" else 0
+    else:
+        settings["default_transaction_isolation"] = ISOLATION
+        # The JIT compiler takes 16 ms for a statement of 0.3 ms, because the cost of many plans is overestimated.
+        settings["jit"] = "off"
+        settings |= {name: str(value) for name, value in deadlines.limits.items()}
+    options["server_settings"] = {name: value for name, value in settings.items() if name not in url.parameters}
+    return options
+
+
+class _Place(NamedTuple):
+    """A host, and one of its addresses if its name has several."""
+
+    dsn: str
+    address: str | None
+
+
+class _LoopTo:
+    """The running event loop, except that it connects to the given address of a host.
+
+    asyncpg itself connects to the first address of a name that works, and checks the certificate against the name that
+    it is given. With this loop, a connection that cancels a statement also goes to the same address.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._address = address
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    async def create_connection(self, factory: Any, host: str, port: int, **options: Any) -> Any:
+        if options.get("ssl"):
+            options.setdefault("server_hostname", host)
+        return await self._loop.create_connection(factory, self._address, port, **options)
+
+
+async def _places_of(dsn: str, *, seconds: float) -> list[_Place]:
+    host, _port = libpq.host_and_port(dsn)
+    addresses = await addresses_of(host, seconds=seconds)
+    return [_Place(dsn, address) for address in addresses] if len(addresses) > 1 else [_Place(dsn, None)]

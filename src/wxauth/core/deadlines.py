@@ -1,0 +1,39 @@
+"""The time limits of database access."""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlines:
+    """The time limits of database access, in seconds."""
+
+    whole: float = 8.0
+    """The time limit for a whole statement or transaction, including the wait for a connection."""
+    statement: float = 4.0
+    """The time limit after which the server cancels a statement and releases its locks."""
+    silence: float = 4.5
+    """The time limit for a sign of life from the server. After that, the connection is dropped."""
+    lock: float = 2.0
+    """The time limit for waiting for a lock.
+
+    Our own locks last milliseconds. A longer wait for another program's lock would hold connections that other requests
+    need.
+    """
+    connect: float = 3.0
+    connect_to_any: float = 6.0
+    batch_wait: float = 0.002
+    """The time after which a running batch no longer delays the next one."""
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """The settings with which the server enforces the limits, in milliseconds."""
+        limits = {
+            "statement_timeout": self.statement,
+            "lock_timeout": self.lock,
+            "idle_in_transaction_session_timeout": self.whole,
+        }
+        return {name: round(seconds * 1000) for name, seconds in limits.items()}
+
+
+DEADLINES: Final = Deadlines()

@@ -1,0 +1,58 @@
+"""Statements that have the same form for several tables: the deletion of old rows, and the renewal of sealed values."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, LiteralString, Self
+
+from wxauth.core.database import Database
+from wxauth.core.statements import Nothing, Statement
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Deletes the rows of a table in which a column is before a given value."""
+
+    statement: Statement[Nothing]
+
+    @classmethod
+    def of(cls, table: LiteralString, *, key: LiteralString, by: LiteralString) -> Self:
+        """Build the deletion for a table with an indexed column `by`, and the primary key `key`."""
+        return cls(
+            Statement[Nothing](f"""
+DELETE FROM {table} WHERE {key} = ANY (ARRAY(
+    SELECT {key} FROM {table} WHERE {by} < :before ORDER BY {by} LIMIT :size FOR UPDATE SKIP LOCKED))
+""")
+        )
+
+    async def __call__(self, database: Database, *, before: Any, size: int) -> int:
+        """Delete at most `size` rows, the oldest first, and return how many were deleted."""
+        async with database.begin(replan=True) as transaction:
+            return await transaction.run(self.statement, before=before, size=size)
+
+
+@dataclass(frozen=True, slots=True)
+class Reseal:
+    """Replaces the sealed values in some columns of a row, unless one of them has changed since it was read."""
+
+    key: str
+    columns: Sequence[str]
+    statement: Statement[bool]
+
+    @classmethod
+    def of(cls, table: LiteralString, *columns: LiteralString, key: LiteralString) -> Self:
+        """Build the replacement for some columns of a table with the primary key `key`."""
+        resealed = ", ".join(f"{name} = :{name}_resealed" for name in columns)
+        same = " AND ".join(f"{name} IS NOT DISTINCT FROM :{name}" for name in columns)
+        return cls(
+            key,
+            columns,
+            Statement[bool](
+                f"UPDATE {table} SET {resealed} WHERE {key} = :{key} AND {same} RETURNING true AS is_replaced"
+            ),
+        )
+
+    async def __call__(self, database: Database, row: object, *resealed: bytes | None) -> bool:
+        """Replace the values of a row that was read, and return whether they were replaced."""
+        read = {name: getattr(row, name) for name in (self.key, *self.columns)}
+        values = {f"{name}_resealed": value for name, value in zip(self.columns, resealed, strict=True)}
+        return await database.value(self.statement, **read, **values) is not None
