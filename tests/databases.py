@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import pytest
 
 from tests.database_proxy import PATIENT
 from tests.fakes import SECRET_KEY, START
 from wxauth.core.database import Database
 from wxauth.core.migrations import migrate
+from wxauth.core.models import all_tables
 from wxauth.core.revisions import KNOWN_REVISIONS, SCRIPTS
 from wxauth.core.sealing import Sealer
 from wxauth.core.trail import EventType
@@ -72,10 +74,26 @@ async def make_template(postgres: EmbeddedPostgres, admin: asyncpg.Connection) -
     settings = settings_from(Settings, database_url=postgres.url(TEMPLATE), secret_key=SECRET_KEY)
     database = Database(postgres.url(TEMPLATE))
     await migrate(database)
+    await check_columns(postgres.url(TEMPLATE))
     # By the clock of the tests, because a key newer than that would be dated again, or followed by another.
     sealer = Sealer(settings.secret_keys)
     await KeyRing(settings=settings, database=database, sealer=sealer, clock=lambda: START).refresh()
     await database.aclose()
+
+
+async def check_columns(url: str) -> None:
+    """Fail if the migrated tables lack a column of the models: otherwise each statement would fail in its own words."""
+    connection = await asyncpg.connect(url)
+    found = await connection.fetch("SELECT table_name, column_name FROM information_schema.columns")
+    await connection.close()
+    declared = {(name, column.name) for name, table in all_tables().tables.items() for column in table.columns}
+    if lacking := sorted(declared - {tuple(row) for row in found}):
+        names = ", ".join(f"{table}.{column}" for table, column in lacking)
+        pytest.fail(
+            f"the migrated tables lack {names}: add a revision to alembic/versions "
+            "(docs/contribute/development.md, section 'A migration')",
+            pytrace=False,
+        )
 
 
 async def delete_signing_key(url: str) -> None:
