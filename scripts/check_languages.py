@@ -77,7 +77,9 @@ def wrong_languages() -> Iterator[str]:
     for source in SOURCES:
         wanted = template(source)
         for path, catalog in catalogues(source).items():
-            yield from (f"{path.name}: {what}" for what in wrong_in_catalogue(catalog, wanted))
+            if found := [f"{path.name}: {what}" for what in wrong_in_catalogue(catalog, wanted)]:
+                yield from found
+                yield f"run scripts/texts, and translate what it marks in {path.relative_to(SOURCE.parents[1])}"
     yield from wrong_in_python()
     yield from wrong_in_pages()
 

@@ -132,7 +132,7 @@ def main() -> None:
     from check_languages import wrong_languages  # type: ignore[import-not-found]  # beside this script alone
 
     if wrong := [*wrong_languages()]:
-        raise SystemExit("\n".join([*wrong, "Run scripts/texts, translate what it has added, then run scripts/docs."]))
+        raise SystemExit("\n".join([*wrong, "Then run scripts/docs again."]))
     for page, text in guides():
         page.write_text(text, "utf-8")
     for copy, original in copies():

@@ -73,20 +73,24 @@ def example() -> str:
 
 
 def differences(language: str) -> Iterator[str]:
-    """Yield the differences between the guide and the declarations."""
+    """Yield what to change in the guide, so that it fits the declarations."""
     texts = described(language)
-    if [*texts] != [*Settings.model_fields]:
-        yield f"must have these settings in this order: {', '.join(Settings.model_fields).upper()}"
-    for name, field in Settings.model_fields.items():
-        default, text = texts.get(name, ("", ""))
+    yield from _missing(language, texts)
+    page = GUIDES[language].relative_to(ROOT)
+    yield from (f"{page}: remove the row of {name.upper()}" for name in texts if name not in Settings.model_fields)
+    known = [name for name in Settings.model_fields if name in texts]
+    if known != [name for name in texts if name in known]:
+        yield f"{page}: put the rows into this order: {', '.join(known).upper()}"
+    for name in known:
+        field, (default, text) = Settings.model_fields[name], texts[name]
         value = _default(name, field)
         required = _in(language, "required", "必填")
         if default != (wanted := required if field.is_required() else f"`{value}`" if value else ""):
-            yield f"{name.upper()}: the default must be {wanted}"
+            yield f"{page}: the default of {name.upper()} must be {wanted or 'empty'}"
         if not text.startswith(form := _form(field, language)):
-            yield f"{name.upper()}: must begin with {form}"
+            yield f"{page}: the description of {name.upper()} must begin with {form}"
         if (bounds := _range(field, language)) not in text:
-            yield f"{name.upper()}: must have {bounds}"
+            yield f"{page}: the description of {name.upper()} must contain {bounds}"
 
 
 def _missing(language: str, texts: Mapping[str, object]) -> Iterator[str]:

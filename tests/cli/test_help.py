@@ -46,7 +46,8 @@ def test_a_command_takes_each_field_of_its_operation(words: str, body: type[Base
     command = dict(every_command())[tuple(words.split())]
     taken = {{"no_check": "check_", "disabled": "is_enabled"}.get(it.name or "", it.name) for it in command.params}
     fixed = {"kind", "is_public"} if words.endswith("set") else {"name", "app_secret"}
-    assert body.model_fields.keys() - fixed <= taken
+    lacking = body.model_fields.keys() - fixed - taken
+    assert not lacking, f"add options for {', '.join(sorted(lacking))} to `wxauth {words}`, in src/wxauth/cli"
 
 
 @pytest.mark.parametrize("group", [main, users], ids=["wxauth", "users"])

@@ -56,7 +56,7 @@ async def test_postgres_can_prepare_each_statement_and_answers_what_its_row_says
             continue
         (row,) = get_args(statement.__orig_class__)  # type: ignore[attr-defined]  # what it was made with
         failures += [f"{name}: {each}" for each in what_differs(answered, row)]
-    assert failures == []
+    assert not failures, "change the statement or the type of its rows:\n" + "\n".join(failures)
 
 
 @pytest.mark.own_database
@@ -136,7 +136,10 @@ def test_a_user_is_read_with_every_column_of_the_table_but_what_logins_and_staff
     columns = [column.name for column in User.__table__.columns]  # type: ignore[attr-defined]  # SQLModel adds the table
     of_logins_and_staff = ("ban_reason", "banned_until", "identity_lost_at")
     columns = [name for name in columns if name not in of_logins_and_staff]
-    assert list(UserFields.model_fields) == columns
+    assert list(UserFields.model_fields) == columns, (
+        "declare a new column as the last of UserFields in src/wxauth/core/users.py; or, if only logins and staff "
+        "need it, in src/wxauth/users/models.py, and name it above"
+    )
     assert ", ".join(f"users.{name}" for name in columns) == USER
 
 
@@ -153,8 +156,8 @@ LEFT_ALONE = {
 def test_a_merge_forgets_no_column_of_a_user() -> None:
     merge = STATEMENTS["merging.merging_queries._MERGE"].text
     filled = set(re.findall(r"(?<![.\w])(\w+) = ", merge.rpartition("UPDATE users")[2]))
-    mending = "add it to `MERGEABLE` in `core/users.py`, or say above why a merge leaves it alone"
-    assert set(User.model_fields) - filled == set(LEFT_ALONE), mending
+    wrong = (set(User.model_fields) - filled) ^ set(LEFT_ALONE)
+    assert not wrong, f"add {wrong} to MERGEABLE in core/users.py, or say in LEFT_ALONE why a merge leaves it alone"
 
 
 def test_a_result_has_every_column_of_a_user() -> None:
@@ -163,4 +166,8 @@ def test_a_result_has_every_column_of_a_user() -> None:
     # Of the time at which a number was verified, only its presence is shown.
     elsewhere = {"id", "consents", "attributes", "erase_at", "phone_verified_at"}
     returned = elsewhere | set(ProfileStatusAndRoles.__annotations__) - {"phone_verified"}
-    assert returned == set(UserFields.model_fields)
+    wrong = returned ^ set(UserFields.model_fields)
+    assert not wrong, (
+        f"add {wrong} to ProfileStatusAndRoles in src/wxauth/users/schemas.py, or to SharedFields if other services "
+        "may read it; if a result does not have it, say above where it is shown"
+    )

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-from tests.docs import both_languages, guide
+from tests.docs import ROOT, both_languages, guide
 from tests.fakes import APP, OTHER_APP
 from tests.world import Admin, Rows, Stage, bearer, behind, leave, recorded
 from wxauth.core.trail import SENT_TO_SIBLINGS, SYSTEM, EventType
@@ -154,10 +154,17 @@ def documented(page: Path) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
 
 @both_languages
 def test_the_guide_has_the_data_of_every_type(language: str) -> None:
-    sent, trail = documented(guide("events", language))
-    assert sent == {kind: set(names) for kind, names in SENT_TO_SIBLINGS.items()}
-    further = {kind: kind.data - set(SENT_TO_SIBLINGS.get(kind, ())) for kind in EventType}
-    assert trail == {kind: names for kind, names in further.items() if names or kind not in SENT_TO_SIBLINGS}
+    page = guide("events", language)
+    sent = {kind: set(names) for kind, names in SENT_TO_SIBLINGS.items()}
+    further: dict[str, set[str]] = {kind: {*kind.data} - sent.get(kind, set()) for kind in EventType}
+    recorded = {kind: names for kind, names in further.items() if names or kind not in sent}
+    wrong = [
+        f"the row of {kind} must be removed" if names is None else f"{kind} must have the data {names or 'nothing'}"
+        for shown, declared in zip(documented(page), (sent, recorded), strict=True)
+        for kind in sorted(shown | declared)
+        if (names := declared.get(kind)) != shown.get(kind)
+    ]
+    assert not wrong, f"{page.relative_to(ROOT)}: {'; '.join(wrong)} (scripts/docs adds missing rows)"
 
 
 async def test_the_feed_takes_the_types_that_siblings_get(rows: Rows) -> None:
@@ -167,7 +174,10 @@ async def test_the_feed_takes_the_types_that_siblings_get(rows: Rows) -> None:
         list(EventType),
     )
     taken = await rows.fetch("SELECT type FROM events JOIN events_unplaced ON event_id = events.id")
-    assert {kind for (kind,) in taken} == set(SENT_TO_SIBLINGS), "name it user.…, identity.…, consent.… or session.…"
+    assert {kind for (kind,) in taken} == set(SENT_TO_SIBLINGS), (
+        "other services get the types named user.…, identity.…, consent.… or session.…, and no others: in "
+        "src/wxauth/core/trail.py, rename the type, or change the third part of its row"
+    )
 
 
 async def test_an_event_is_logged_under_its_type_with_underscores(stage: Stage, root: Admin) -> None:

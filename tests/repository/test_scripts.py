@@ -37,7 +37,8 @@ def test_the_scripts_that_write_files_write_those_that_are_there(tmp_path: Path)
     before = files(clone)
     for script in ("docs", "format", "panels", "settings", "texts"):
         output_of(clone / "scripts" / script, env={**os.environ, "PYTHONPATH": str(clone / "src")})
-    assert [name for name, text in files(clone).items() if before.get(name) != text] == []
+    changed = [name for name, text in files(clone).items() if before.get(name) != text]
+    assert not changed, f"run scripts/docs, format, panels, settings and texts: they write {', '.join(changed)}"
     assert len(list(clone.glob("build/llms-full*.txt"))) == 2
 
 

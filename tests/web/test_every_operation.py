@@ -59,7 +59,7 @@ class Operation:
     def __init__(self, method: str, path: str, described: Body) -> None:
         self.method, self.path = method.upper(), path
         self.name = f"{self.method} {path}"
-        assert self.name in access(), f"{self.name} must be added to tests/web/operations.txt"
+        assert self.name in access(), f"add {self.name} to tests/web/operations.txt, with its id and who may use it"
         _, (who, *self.further) = access()[self.name]
         self.takes_token, self.takes_client = who in ("user", "support", "admin"), who == "client"
         self.is_for_staff, self.is_for_support = who in ("support", "admin"), who == "support"
