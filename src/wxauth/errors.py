@@ -263,7 +263,7 @@ class AccountDisabled(WxAuthError, code="account_disabled", status=403):
 
     def __init__(
         self,
-        detail: str = "this user has been banned",
+        detail: str = "this user is banned",
         *,
         until: datetime | None = None,
         user_id: UUID | None = None,
@@ -283,7 +283,7 @@ class AccountLeaving(WxAuthError, code="account_leaving", status=403):
     title = _("This account is scheduled for deletion.")
 
     def __init__(self, erase_at: datetime, *, user_id: UUID | None = None) -> None:
-        super().__init__("the person has asked to be erased: a login with stay cancels that")
+        super().__init__('the user has requested erasure: a login with "stay": true cancels the erasure')
         self.erase_at = erase_at
         self.user_id = user_id
 
@@ -296,7 +296,7 @@ class LoginTooOld(WxAuthError, code="login_too_old", status=403):
     """The change has lasting effect and requires a session that was opened recently."""
 
     title = _("Please log in again to continue.")
-    detail = "the session must have been opened within the last ADMIN_FRESH_LOGIN seconds: log in again"
+    detail = "this request requires a login within the last ADMIN_FRESH_LOGIN seconds: log in again"
 
 
 class WrongPerson(WxAuthError, code="wrong_person", status=403):
@@ -322,7 +322,7 @@ class SignUpRefused(WxAuthError, code="sign_up_refused", status=403):
 
     title = _("This service didn't accept your registration.")
 
-    def __init__(self, detail: str = "the operator's service has refused this person", *, title: str | None = None):
+    def __init__(self, detail: str = "the operator's service refused this user", *, title: str | None = None):
         super().__init__(detail, title=None if title is None else Text("{title}", title=title))
 
 

@@ -206,7 +206,7 @@ def test_dev_says_of_an_unknown_code_and_app_that_its_wechat_is_simulated(dev: S
         assert re.search("this WeChat is simulated.* alice .*WXAUTH_APP_ID", detail)
     answer = dev.client.post("/v1/login", json={"code": "alice", "app_id": "wx1234567890abcdef"})
     detail = problem_of(answer, "unknown_app", 400)["detail"]
-    assert "one that was just added is known within 15 s" in detail
+    assert "A new app takes effect within 15 s" in detail
     assert "by 'wxauth apps add', or start 'wxauth-desk dev' with WXAUTH_APP_ID" in detail
 
 

@@ -710,10 +710,10 @@ async def test_a_secret_that_no_key_opens_is_reported_by_the_test_and_by_the_del
     await root.add()
     await root.stage.rows.execute("UPDATE webhooks SET secret = $1", b"sealed with a key that is lost")
     tried = await root("POST", "/orders/test")
-    assert (tried.status_code, tried.json()) == (200, {"status": None, "error": "the secret cannot be opened"})
+    assert (tried.status_code, tried.json()) == (200, {"status": None, "error": "the secret can't be decrypted"})
     await root.happen(1)
     [delivery] = await root.deliveries()
-    assert (delivery["state"], delivery["error"], root.receiver.got) == ("pending", "the secret cannot be opened", [])
+    assert (delivery["state"], delivery["error"], root.receiver.got) == ("pending", "the secret can't be decrypted", [])
 
 
 async def test_settled_deliveries_are_kept_for_30_days_and_pending_ones_for_longer(root: WebhookAdmin) -> None:

@@ -148,7 +148,7 @@ def test_an_agent_reads_which_scope_it_lacks(authority: Authority) -> None:
     authority.withheld = {"orders:write"}
     said = authority.call(AGENTS["python"], "place_order", '{"item": "tea"}')
     authority.withheld = set()
-    assert "this needs the scope orders:write" in said
+    assert "this request requires the scope orders:write" in said
 
 
 def test_a_server_refuses_another_audience_and_says_whom_to_ask(authority: Authority) -> None:

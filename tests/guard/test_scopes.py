@@ -80,7 +80,7 @@ async def test_a_guard_needs_every_scope_wherever_it_is_used(
                 if status == 403:
                     problem = problem_of(answer, "insufficient_scope", 403)
                     assert answer.headers["www-authenticate"] == needs_both
-                    assert problem["detail"] == "this needs the scope orders:read orders:write"
+                    assert problem["detail"] == "this request requires the scope orders:read orders:write"
     read = await served(guard)(httpx.Headers(issuer.headers(scope="orders:read", client_id=AGENT)))
     assert read.status_code == 200
 

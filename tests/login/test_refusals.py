@@ -94,7 +94,7 @@ async def test_a_login_without_a_code_or_with_an_unknown_app_is_a_refusal(
     client: Client, root: Admin, body: dict[str, str], code: str, app_id: str | None
 ) -> None:
     problem = problem_of(await client.post("/v1/login", json=body), code, 422 if code == "invalid_request" else 400)
-    assert ("one that was just added is known within 15 s" in problem["detail"]) == (app_id is not None)
+    assert ("A new app takes effect within 15 s" in problem["detail"]) == (app_id is not None)
     assert [(each["code"], each["app_id"]) for each in await listed(root)] == [(code, app_id)]
 
 

@@ -247,7 +247,7 @@ async def test_any_other_parameter_is_refused_with_a_token_and_without(asker: As
         answer = await asker.stage.client.get(f"/v1/verify?{query}", headers=headers)
         problem = problem_of(answer, "invalid_request", 422)
         assert problem["errors"] == [
-            {"field": "query", "message": "Takes no parameter but 'role', repeated for several, and 'resource'"}
+            {"field": "query", "message": "Accepts only the parameters 'role', which can be repeated, and 'resource'"}
         ]
         assert "'uri /v1/verify?'" in problem["detail"]  # what to write in a Caddyfile
         assert not [name for name in answer.headers if name.startswith("x-auth-")]

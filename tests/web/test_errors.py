@@ -68,7 +68,13 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
         ("POST", "/v1/login", "{}", {"Code": "x"}, f"code: Must be in the body: send {AS_JSON}"),
         ("POST", "/v1/login", "code=x", {}, AS_JSON),
         ("POST", "/v1/login", '"x"', {}, AS_JSON),
-        ("POST", "/v1/login", "code=x", FORM, f"This is a form: send {AS_JSON}, with Content-Type: application/json"),
+        (
+            "POST",
+            "/v1/login",
+            "code=x",
+            FORM,
+            'Must be JSON, not a form: send {"code": "…"} with Content-Type: application/json',
+        ),
         ("POST", "/v1/login", "{}", {"X-Code-Of": "x"}, "code: Field required"),
         ("GET", "/v1/login?code=x", "", {}, f"this path takes POST, with {AS_JSON}"),
         ("GET", "/v1/logout", "", {}, '{"refresh_token": …}'),
@@ -100,7 +106,7 @@ async def test_a_body_that_is_missing_or_somewhere_else_is_shown(
 )
 async def test_a_path_of_ours_with_other_slashes_is_named(offline_client: Client, path: str, meant: str | None) -> None:
     detail = problem_of(await offline_client.post(f"http://test{path}"), "not_found", 404)["detail"]
-    assert detail == "there is nothing at this path" + (
+    assert detail == "this path doesn't exist" + (
         f": write {meant}, with single slashes and none at the end" if meant else ""
     )
 
@@ -236,7 +242,7 @@ async def test_a_refusal_leaves_one_log_line_without_the_paths_values(
         "path": "/v1/refresh/***",
         "status": 404,
         "code": "not_found",
-        "detail": "there is nothing at this path",
+        "detail": "this path doesn't exist",
     }
 
 

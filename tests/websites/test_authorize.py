@@ -306,7 +306,7 @@ async def test_a_wrong_secret_is_one_warning_that_says_what_is_registered_and_ne
     assert [(line["event"], line["client_id"], line["received"], line["registered"]) for line in house.warnings()] == [
         ("client_refused", "shop", "a secret of 8 characters", "another secret, of 43 characters"),
         ("client_refused", "shop", "a secret of 43 characters", "a newer secret; this one has ended"),
-        ("client_refused", "shopp", "a secret of 8 characters", "no client of this name"),
+        ("client_refused", "shopp", "a secret of 8 characters", "no client has this name"),
         ("client_refused", "page", "a secret of 8 characters", "a public client, which has no secret"),
     ]
     assert [secret for secret in (former, "mistyped") if secret in repr(house.stage.log_lines())] == []
@@ -318,7 +318,7 @@ async def test_a_code_that_is_refused_is_one_warning_that_says_what_came_and_wha
         "redirect_uri must be sent": {"redirect_uri": ""},
         "code_verifier must be 43 to 128 characters": {"code_verifier": "a-short-verifier"},
         "code_verifier must be sent": {"code_verifier": ""},
-        "there is no such code": {},
+        "the code doesn't belong to this client": {},
     }
     for why, form in wrong.items():
         answer = refused(await house.redeem("a-secret-code", **form), "invalid_grant")

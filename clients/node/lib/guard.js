@@ -69,7 +69,7 @@ class BearerGuard {
     }
     const user = await this.verify(token)
     if (!demanded.every((role) => user.roles.includes(role))) {
-      throw new AuthError('insufficient_role', `this needs the role ${demanded.sort().join(', ')}`)
+      throw new AuthError('insufficient_role', `this request requires the role ${demanded.sort().join(', ')}`)
     }
     return user
   }
@@ -98,7 +98,7 @@ class BearerGuard {
     const needed = [...new Set([...this.#scopes, ...checkedScopes(scopes)])].sort()
     if (needed.every((scope) => user.scope.includes(scope))) return
     const scope = needed.join(' ')
-    const refusal = new AuthError('insufficient_scope', `this needs the scope ${scope}`)
+    const refusal = new AuthError('insufficient_scope', `this request requires the scope ${scope}`)
     throw this.#challenging(challengeWith(refusal, { scope }))
   }
 

@@ -160,7 +160,7 @@ test('all roles are demanded, and what is no role is a mistake at once', async (
   assert.ok(await issuer.guard().user(request, 'clerk'))
   await assert.rejects(issuer.guard().user(request, 'clerk', 'auditor'), {
     code: 'insufficient_role',
-    message: 'this needs the role auditor, clerk',
+    message: 'this request requires the role auditor, clerk',
   })
   for (const mistake of [{ roles: ['clerk'] }, '', undefined, 7, []]) {
     assert.throws(() => bearer(issuer.guard(), mistake), TypeError)

@@ -100,7 +100,7 @@ class JsTickets:
             if is_leased or is_stored:
                 return
             if loop.time() > deadline:
-                late = WeChatTimeout("no other process has fetched the ticket in time")
+                late = WeChatTimeout("no other process fetched the ticket in time")
                 cached.fail(late, now=now, pause=FAILURE_PAUSE)
                 cached.ensure_not_paused(now)
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)

@@ -37,7 +37,7 @@ log = get_logger()
 
 AppSource = Literal["settings", "database"]
 
-NO_SUCH_APP: Final = errors.NotFound("there is no such app")
+NO_SUCH_APP: Final = errors.NotFound("this app doesn't exist")
 
 _OF_THE_ID: Final = frozenset({40013, 41002})
 
@@ -213,15 +213,15 @@ class Apps:
         if self._last_read_failed and not self._is_read:
             return errors.StorageUnavailable("the apps have not been read yet")
         if app_id in self.unopened:
-            return errors.StorageUnavailable("this app's secret cannot be decrypted: see 'wxauth check'")
+            return errors.StorageUnavailable("this app's secret can't be decrypted: run 'wxauth check'")
         if app_id in self._known:
             return errors.UnknownApp(f"the app {app_id} is disabled")
         if app_id is None:
-            missing = "no app_id was given, and there is no enabled default app"
+            missing = "the request has no app_id, and there is no enabled default app"
         elif APP_ID.fullmatch(app_id):
-            missing = f"there is no app {app_id} here; one that was just added is known within 15 s"
+            missing = f"the app {app_id} doesn't exist. A new app takes effect within 15 s"
         else:
-            missing = "the app_id is not of the form of an AppID, such as wx0123456789abcdef"
+            missing = "the app_id doesn't have the form of an AppID such as wx0123456789abcdef"
         return errors.UnknownApp(f"{missing}{self.hint and f'; {self.hint}'}")
 
 
@@ -277,9 +277,11 @@ class ManagedApps:
         """
         await self.apps.refresh()
         if any(known.app.app_id == app.app_id for known in self.apps.all()):
-            raise errors.AppTaken("there is an app of this id already")
+            raise errors.AppTaken("an app with this ID already exists")
         if app.app_id == self.settings.audience or await self.database.value(queries.IS_NAME_OF_SITE, name=app.app_id):
-            raise InvalidRequest.of("app_id", "must not be the audience's or a site's: tokens would be confused")
+            raise InvalidRequest.of(
+                "app_id", "must not be the audience or the name of a site, because their tokens couldn't be told apart"
+            )
         await self._check_forward(app.push_forward)
         if is_checked:
             await self._ensure_wechat_accepts(app)
@@ -290,7 +292,7 @@ class ManagedApps:
             if is_added:
                 await record_event(transaction, EventType.APP_ADDED, by=by, at=now, app_id=app.app_id)
         if not is_added:
-            raise errors.AppTaken("there is an app of this id already")
+            raise errors.AppTaken("an app with this ID already exists")
         log.info("app_added", app_id=app.app_id, actor=by.name)
         await self.apps.refresh()
         return self.apps.entry(app.app_id)
@@ -352,7 +354,7 @@ class ManagedApps:
         Raises: AppInSettings.
         """
         if any(app.app_id == app_id for app in self.settings.apps):
-            raise errors.AppInSettings("this app is one of WXAUTH_APPS, or WXAUTH_APP_ID: change it there")
+            raise errors.AppInSettings("this app is defined in WXAUTH_APPS or WXAUTH_APP_ID: change it there")
 
     async def _check_forward(self, url: str | None) -> None:
         """Refuse a URL to which messages must not be forwarded. Raises: InvalidRequest."""
@@ -377,23 +379,23 @@ class ManagedApps:
             if exc.errcode is None:
                 raise
             field = "app_id" if exc.errcode in _OF_THE_ID else "app_secret"
-            problem = FieldError(field, "WeChat does not take it")
+            problem = FieldError(field, "WeChat rejects the value")
             detail = f"WeChat: {errcode_of(exc.errcode, api=exchange_api(app)).remedy}"
             raise errors.AppRefused(detail, errcode=exc.errcode, errors=[problem]) from exc
         except errors.WeChatTimeout as exc:
-            raise errors.WeChatUnavailable("WeChat gave no answer in time, so that nothing is stored") from exc
+            raise errors.WeChatUnavailable("WeChat didn't respond in time, so nothing is stored") from exc
 
     def _unsealed(self, row: queries.SealedApp) -> KnownApp:
         try:
             return unsealed_app(row, self.sealer)
         except CannotOpen as exc:
-            raise errors.StorageUnavailable("this app's secrets cannot be decrypted: see 'wxauth check'") from exc
+            raise errors.StorageUnavailable("this app's secrets can't be decrypted: run 'wxauth check'") from exc
 
 
 def _app_after(before: KnownApp, changes: Mapping[str, Any]) -> KnownApp:
     """Return the app after these changes. Raises: InvalidRequest, if the result is not valid."""
     if changes.get("kind", before.app.kind) != before.app.kind:
-        raise InvalidRequest.of("kind", "must stay as it is: add another app")
+        raise InvalidRequest.of("kind", "can't be changed: add another app")
     of_app = {name: value for name, value in changes.items() if name in AppFields.model_fields}
     try:
         app = App.model_validate({**dict(before.app), **of_app})

@@ -26,7 +26,7 @@ router = Router("admin")
 _REFUSED: Final = errors.AppRefused(
     "WeChat: the app secret is wrong",
     errcode=40125,
-    errors=[FieldError("app_secret", "WeChat does not take it")],
+    errors=[FieldError("app_secret", "WeChat rejects the value")],
 )
 _ASKING_WECHAT: Final = (_REFUSED, errors.WeChatRateLimited, errors.WeChatUnavailable, errors.WeChatBadResponse)
 

@@ -15,9 +15,11 @@ from wxauth.wechat.wechat_tokens import WeChatTokens
 class _Administered(BaseModel):
     """The values that administrators set for an app besides the fields of `App`."""
 
-    is_enabled: StrictBool = Field(default=True, description="Whether people may log in to it. Open sessions continue.")
+    is_enabled: StrictBool = Field(
+        default=True, description="Whether users can log in to the app. Existing sessions continue."
+    )
     check_: StrictBool = Field(
-        default=True, alias="check", description="Whether id and secret are checked at WeChat first."
+        default=True, alias="check", description="Whether the AppID and AppSecret are first verified with WeChat."
     )
 
 
@@ -56,7 +58,7 @@ class WeChatTokenStateAnswer(BaseModel):
         description="Null: this process has no token and will request one when needed.",
         examples=["2026-11-20T10:00:00Z"],
     )
-    error: str | None = Field(description="Why it could not get another token recently: the code of a problem.")
+    error: str | None = Field(description="The error code, if this process recently failed to get another token.")
 
 
 class AppTitleAnswer(BaseModel):
@@ -76,7 +78,7 @@ class AppAnswer(AppTitleAnswer):
     )
     logo: str | None = Field(description="A `data:` URL.", examples=[None])
     source: AppSource = Field(description="An app in the settings can only be changed there.", examples=["database"])
-    is_default: bool = Field(description="Whether this is the app of a login that names none.")
+    is_default: bool = Field(description="Whether a login without an app_id uses this app.")
     is_enabled: bool
     sign_up: SignUp | None
     sign_up_roles: list[str] | None = Field(examples=[None])

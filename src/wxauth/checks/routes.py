@@ -24,12 +24,12 @@ class CheckResultAnswer(TypedDict):
     """One line of the report."""
 
     name: Annotated[str, Field(examples=["wechat wx1a2b3c4d5e6f7a8b"])]
-    ok: Annotated[bool, Field(description="Whether it works, as far as is known.")]
-    level: Annotated[CheckLevel, Field(description="A `note` is fine if it is intended.", examples=["ok"])]
+    ok: Annotated[bool, Field(description="The result of the check.")]
+    level: Annotated[CheckLevel, Field(description="A `note` is fine if you intend this state.", examples=["ok"])]
     message: Annotated[
         str,
         Field(
-            description="If something is wrong, it also says what to do.",
+            description="If a check fails, the message also says what to do.",
             examples=["responds, and accepts the app's secret"],
         ),
     ]

@@ -51,33 +51,33 @@ class ClientKey:
     def from_jwk(cls, document: Mapping[str, Any]) -> Self:
         """Build a key from one member of a JWK set. Raises: InvalidKey, if it is private, weak or malformed."""
         if _PRIVATE & document.keys():
-            raise InvalidKey("it is not public")
+            raise InvalidKey("the key isn't public")
         kid, operations = document.get("kid"), document.get("key_ops", ["verify"])
         if not isinstance(operations, list) or "verify" not in operations:
-            raise InvalidKey("it is not for signatures")
+            raise InvalidKey("the key isn't for signatures")
         if document.get("kty") != "RSA":  # with any id, because VerificationKey requires one
             named = {"kid": "-"} if kid is None else {}
             return cls(kid, "ES256", VerificationKey.from_jwk({**document, **named}).key)
         if not (kid is None or (isinstance(kid, str) and 0 < len(kid) <= 256)):
-            raise InvalidKey("kid is no name")
+            raise InvalidKey("kid isn't a string")
         if document.get("use", "sig") != "sig" or document.get("alg", "RS256") != "RS256":
-            raise InvalidKey("it is not for RS256 signatures")
+            raise InvalidKey("the key isn't for RS256 signatures")
         n, e = document.get("n"), document.get("e")
         if _number(n).bit_length() not in RSA_BITS or _number(e) not in _EXPONENTS:
-            raise InvalidKey("its numbers are too small or too large")
+            raise InvalidKey("the key's numbers are too small or too large")
         try:
             return cls(kid, "RS256", jwk.construct({"kty": "RSA", "n": n, "e": e}, "RS256"))
         except (JOSEError, ValueError) as exc:
-            raise InvalidKey("its numbers do not fit") from exc
+            raise InvalidKey("the key's numbers don't match") from exc
 
 
 def _number(text: object) -> int:
     if not isinstance(text, str) or not _NUMBER.fullmatch(text):
-        raise InvalidKey("a number is missing")
+        raise InvalidKey("the key lacks a number")
     try:
         return int.from_bytes(decoded(text), "big")
     except InvalidToken:
-        raise InvalidKey("a number is not base64url") from None
+        raise InvalidKey("a number isn't base64url") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +143,11 @@ class Assertion:
         """
         jws = _COMPACT.fullmatch(text) if len(text) <= MAX_ASSERTION_LENGTH else None
         if jws is None:
-            raise InvalidAssertion("client_assertion is no JWS in compact form")
+            raise InvalidAssertion("client_assertion isn't a JWS in compact form")
         try:
             header, claims, signature = json_object(jws[1]), json_object(jws[2]), decoded(jws[3])
         except InvalidToken:
-            raise InvalidAssertion("a part of client_assertion is not base64url of a JSON object") from None
+            raise InvalidAssertion("a part of client_assertion isn't a base64url-encoded JSON object") from None
         alg, kid = _method(header)
         client_id, jti = _claims(claims, issuer=issuer, endpoints=endpoints, now=now.timestamp())
         return cls(alg, kid, client_id, jti, text[: jws.end(2)].encode(), signature)
@@ -164,9 +164,9 @@ def _method(header: Mapping[str, Any]) -> tuple[str, str | None]:
     if not isinstance(form, str) or form.lower().removeprefix("application/") not in _TYPES:
         raise InvalidAssertion("typ is JWT or client-authentication+jwt")
     if "crit" in header or "b64" in header:
-        raise InvalidAssertion("crit or b64 asks for an extension that is not understood")
+        raise InvalidAssertion("crit or b64 requires an extension that isn't supported")
     if not (kid is None or (isinstance(kid, str) and kid)):
-        raise InvalidAssertion("kid is no name")
+        raise InvalidAssertion("kid isn't a string")
     return alg, kid
 
 
@@ -184,7 +184,7 @@ def _claims(claims: Mapping[str, Any], *, issuer: str, endpoints: Collection[str
     if any((_time(claims, name) or 0) > now + CLOCK_SKEW for name in ("iat", "nbf")):
         raise InvalidAssertion("iat or nbf is in the future")
     if not (isinstance(jti, str) and 0 < len(jti) <= MAX_JTI):
-        raise InvalidAssertion(f"jti has 1 to {MAX_JTI} characters")
+        raise InvalidAssertion(f"jti must have 1 to {MAX_JTI} characters")
     return client_id, jti
 
 

@@ -38,10 +38,10 @@ Logins of their users wait for this transaction.
 """
 _WAIT_FOR_OTHERS_SECONDS: Final = 0.1
 
-NO_SUCH_CLIENT: Final = "there is no such service client"
-NAME_TAKEN: Final = "there is a service client of this name already"
-NAME_REMOVED: Final = "the sessions of the removed client of this name are being ended, for some seconds or minutes"
-HAS_NO_SECRET: Final = ("name", "is a public client's, which has no secret")
+NO_SUCH_CLIENT: Final = "this service client doesn't exist"
+NAME_TAKEN: Final = "a service client with this name already exists"
+NAME_REMOVED: Final = "the sessions of the removed client with this name are still being ended, which can take minutes"
+HAS_NO_SECRET: Final = ("name", "belongs to a public client, which has no secret")
 
 
 AnyClientSettings = Settings | ClientCommandSettings

@@ -127,7 +127,9 @@ class ClientDocuments:
     async def find(self, client_id: str, *, ip: str | None) -> ClientDocument | None:
         """Return the document of a client; None if it is refused, which is logged. Raises: RateLimited."""
         if not is_allowed(self.settings, client_id):
-            reason = "its host is not in WXAUTH_CLIENT_DOCUMENTS, or the URL is not just https, host and path"
+            reason = (
+                "the URL's host isn't in WXAUTH_CLIENT_DOCUMENTS, or the URL has parts other than https, host and path"
+            )
             log.warning("client_document_refused", host=host_of(client_id)[:253], reason=reason)
             return None
         return await self._documents.get(client_id, admit=partial(self._admit, client_id, ip))
@@ -150,14 +152,16 @@ class ClientDocuments:
         if document is None:
             return None
         if assertion.alg not in document.algs:
-            raise InvalidAssertion("alg is not the token_endpoint_auth_signing_alg of the document")
+            raise InvalidAssertion("alg isn't the document's token_endpoint_auth_signing_alg")
         if not await self._is_signed(assertion, document, was_known=was_known):
-            raise InvalidAssertion("no key of the document has signed the assertion")
+            raise InvalidAssertion("the assertion isn't signed with a key of the document")
         await self.of_client.admit(assertion.client_id)
         try:
             await ASSERTIONS.count(self.database, assertion.client_id, assertion.jti, now=self.clock())
         except RateLimited:
-            raise InvalidAssertion("the assertion has been used before: each needs a jti of its own") from None
+            raise InvalidAssertion(
+                "the assertion has already been used: each assertion must have its own jti"
+            ) from None
         return document
 
     async def aclose(self) -> None:
@@ -203,7 +207,7 @@ class ClientDocuments:
         try:
             return ClientKeys.read(read_loosely(body)), lasts
         except ValueError:
-            raise NotFetched(DocumentOutcome.REFUSED, "the keys are no JWK set") from None
+            raise NotFetched(DocumentOutcome.REFUSED, "the keys aren't a JWK set") from None
 
 
 def document_in(client_id: str, body: bytes) -> ClientDocument:
@@ -216,23 +220,25 @@ def document_in(client_id: str, body: bytes) -> ClientDocument:
     except ValueError:
         document = None
     if not isinstance(document, dict):
-        raise NotFetched(DocumentOutcome.REFUSED, "the document is no JSON object")
+        raise NotFetched(DocumentOutcome.REFUSED, "the document isn't a JSON object")
     name, uris, jwks = document.get("client_name"), document.get("redirect_uris"), document.get("jwks")
     name = clean_text(name) if isinstance(name, str) else ""
     uris = [uri for uri in uris if _is_uri(uri)] if isinstance(uris, list) else []
     methods, (keys, keys_url) = _methods(document), _keys_in(document)
     has_keys = keys is not None or keys_url is not None
     rules = {
-        "client_id must be the URL itself": document.get("client_id") == client_id,
+        "client_id must be the document's own URL": document.get("client_id") == client_id,
         "client_name must be 1 to 64 characters": is_title(name),
-        "redirect_uris must be 1 to 20, https or on loopback": 1 <= len(uris) <= MAX_REDIRECT_URIS,
+        "redirect_uris must contain 1 to 20 URIs, which use https or a loopback address": 1
+        <= len(uris)
+        <= MAX_REDIRECT_URIS,
         "token_endpoint_auth_method must be none, or private_key_jwt with a jwks_uri or jwks": (
             "none" in methods or (PRIVATE_KEY_JWT in methods and has_keys)
         ),
-        "grant_types must have authorization_code": _has(document, "grant_types", "authorization_code"),
-        "response_types must have code": _has(document, "response_types", "code"),
+        "grant_types must contain authorization_code": _has(document, "grant_types", "authorization_code"),
+        "response_types must contain code": _has(document, "response_types", "code"),
         "client_secret must be absent": "client_secret" not in document,
-        "jwks must have public keys alone": not has_private_keys(jwks),
+        "jwks must contain only public keys": not has_private_keys(jwks),
     }
     for rule, is_kept in rules.items():
         if not is_kept:

@@ -69,7 +69,7 @@ async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) 
         async with asyncio.timeout(patience):
             response = await transport.handle_async_request(request)
     except (httpx.InvalidURL, UnicodeError):  # a host in the settings that only looks valid
-        raise NotFetched(DocumentOutcome.REFUSED, "its host is no name and no address") from None
+        raise NotFetched(DocumentOutcome.REFUSED, "the URL's host is neither a name nor an address") from None
     except TimeoutError:
         raise NotFetched(DocumentOutcome.FAILED, "no response in time") from None
     except httpx.TransportError as exc:
@@ -81,7 +81,7 @@ async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) 
         is_gone = answer.status in (httpx.codes.NOT_FOUND, httpx.codes.GONE)
         raise NotFetched(DocumentOutcome.FAILED, f"status {answer.status}", is_gone=is_gone)
     if answer.is_encoded or not _JSON.fullmatch((answer.content_type or "").partition(";")[0].strip()):
-        raise NotFetched(DocumentOutcome.REFUSED, "the answer is no plain JSON")
+        raise NotFetched(DocumentOutcome.REFUSED, "the response isn't plain JSON")
     return answer.body, _lasts(answer.cache_control or "")
 
 

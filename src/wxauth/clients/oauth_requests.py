@@ -92,7 +92,7 @@ class Unreadable(OAuthError):
 
     def __init__(self, name: str) -> None:
         self.parameter = name if name in _NAMED else None
-        wrong = "is too long, or has a character that cannot be printed"
+        wrong = "is too long, or contains a character that can't be printed"
         super().__init__("invalid_request", f"{self.parameter or 'a parameter'} {wrong}")
 
 
@@ -154,7 +154,7 @@ def _media_type(request: Request) -> str:
 def refuse_repeated(parameters: Parameters) -> None:
     """Refuse a request in which a parameter occurs more than once. Raises: OAuthError."""
     if "resource" in parameters.repeated:
-        raise OAuthError("invalid_target", "resource occurs twice: a token is for one")
+        raise OAuthError("invalid_target", "resource occurs twice: a token is valid for only one resource")
     if parameters.repeated:
         named = ", ".join(sorted(parameters.repeated & _NAMED))
         raise OAuthError("invalid_request", f"a parameter occurs twice{named and ': '}{named}")
@@ -170,7 +170,7 @@ async def form_of(request: Request) -> Parameters:
     try:
         form = parse_parameters(body.decode())
     except UnicodeDecodeError:
-        raise OAuthError("invalid_request", "the body is not UTF-8") from None
+        raise OAuthError("invalid_request", "the body isn't UTF-8") from None
     refuse_repeated(form)
     return form
 
@@ -206,14 +206,16 @@ class SiteCredentials:
         client = check_secret(credentials, found, now=self.clock())
         if not client.is_site:
             raise OAuthError(
-                "unauthorized_client", "this service client is no site: it has no redirect URI and no --device"
+                "unauthorized_client", "this service client isn't a site: it has neither a redirect URI nor --device"
             )
         return client, form
 
     async def _client_without_secret(self, form: Parameters, ip: str | None) -> Client:
         name = form.get("client_id")
         if name is None:
-            raise invalid_client("send the client's name and secret by HTTP Basic, or client_id and client_secret")
+            raise invalid_client(
+                "send the client's name and secret with HTTP Basic, or send client_id and client_secret"
+            )
         if is_allowed(self.settings, name):
             document = await self.documents.find(name, ip=ip)
             if document is None and self.documents.is_refused(name) and not await self.documents.has_sessions(name):
@@ -224,23 +226,25 @@ class SiteCredentials:
             return document.client
         site = await find_site(self.database, name)
         if site is None or not site.is_public:
-            raise invalid_client("there is no public client of this name")
+            raise invalid_client("no public client has this name")
         return site
 
     async def _client_by_assertion(self, form: Parameters, ip: str | None, endpoints: Collection[str]) -> Client:
         if form.get(_ASSERTION_TYPE) != ASSERTION_TYPE:
             raise invalid_client(f"client_assertion_type is {ASSERTION_TYPE}")
         if not endpoints:
-            raise invalid_client(f"{PRIVATE_KEY_JWT} is for clients by document, at /v1/token and /v1/revoke")
+            raise invalid_client(
+                f"{PRIVATE_KEY_JWT} is only for clients with a metadata document, at /v1/token and /v1/revoke"
+            )
         issuer = self.settings.issuer
         urls = [f"{issuer}{endpoint}" for endpoint in endpoints]
         try:
             assertion = Assertion.read(form.get(_ASSERTION, ""), issuer=issuer, endpoints=urls, now=self.clock())
             name = assertion.client_id
             if form.get("client_id", name) != name:
-                raise invalid_client("client_id is not the sub of the assertion")
+                raise invalid_client("client_id doesn't match the assertion's sub")
             if not is_allowed(self.settings, name):
-                raise invalid_client("the client is not at a host of WXAUTH_CLIENT_DOCUMENTS")
+                raise invalid_client("the client's host isn't in WXAUTH_CLIENT_DOCUMENTS")
             return self._found(name, await self.documents.authenticate(assertion, ip=ip)).client
         except InvalidAssertion as exc:
             raise invalid_client(str(exc)) from None
@@ -250,23 +254,25 @@ class SiteCredentials:
         if document is not None:
             return document
         if self.documents.is_refused(name):
-            raise invalid_client("the client's document is refused")
+            raise invalid_client("the client's document was rejected")
         again = int(PAUSE.total_seconds())
-        raise OAuthError("temporarily_unavailable", "the client's document is away", status=503, retry_after=again)
+        raise OAuthError(
+            "temporarily_unavailable", "the client's document can't be fetched", status=503, retry_after=again
+        )
 
 
 def _credentials_in(request: Request, form: Parameters) -> Credentials | None:
     name, secret = form.get("client_id"), form.get("client_secret")
     has_assertion = _ASSERTION in form or _ASSERTION_TYPE in form
     if has_assertion and (secret is not None or "authorization" in request.headers):
-        raise OAuthError("invalid_request", "authenticate in one way: by client_assertion or by a secret")
+        raise OAuthError("invalid_request", "authenticate either with client_assertion or with a secret")
     if request.headers.get("authorization") is None:
         if secret is None:
             return None
         return Credentials(name or "", secret)
     credentials = basic_credentials(request)
     if secret is not None:
-        raise OAuthError("invalid_request", "send the credentials in the header or in the form, not in both")
+        raise OAuthError("invalid_request", "send the credentials either in the header or in the form")
     if name not in (None, credentials.client_id):
-        raise OAuthError("invalid_request", "client_id is not the name in the Authorization header")
+        raise OAuthError("invalid_request", "client_id doesn't match the name in the Authorization header")
     return credentials

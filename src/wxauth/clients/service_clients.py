@@ -150,13 +150,13 @@ def basic_credentials(request: Request) -> Credentials:
     """
     scheme, _, encoded = single_authorization(*request.headers.getlist("authorization")).partition(" ")
     if scheme.lower() != "basic":
-        raise InvalidClient("send the service client's name and secret by HTTP Basic")
+        raise InvalidClient("send the service client's name and secret with HTTP Basic")
     try:
         name, colon, secret = b64decode(encoded.strip(" "), validate=True).decode().partition(":")
     except ValueError:
-        raise InvalidClient("the credentials after 'Basic' are not base64 of UTF-8") from None
+        raise InvalidClient("the credentials after 'Basic' aren't base64-encoded UTF-8") from None
     if not colon:
-        raise InvalidClient("there is no colon between name and secret")
+        raise InvalidClient("there is no colon between the name and the secret")
     return Credentials(unquote(name), unquote(secret))
 
 
@@ -170,9 +170,9 @@ async def _credentials_of_form(request: Request) -> Credentials | None:
         return None
     names = await form_values(request, "client_id")
     if has_header:
-        raise InvalidRequest("send the credentials in the header or in the form, not in both", status=400)
+        raise InvalidRequest("send the credentials either in the header or in the form", status=400)
     if len(names) != 1 or len(secrets) != 1:
-        raise InvalidRequest("client_id and client_secret must occur once each", status=400)
+        raise InvalidRequest("client_id and client_secret must each occur only once", status=400)
     return Credentials(names[0], secrets[0])
 
 
@@ -186,7 +186,7 @@ async def form_values(request: Request, name: str) -> list[str]:
     try:
         return [value for field, value in parse_qsl(form.decode()) if field == name]
     except ValueError:
-        raise InvalidRequest("the body is not UTF-8", errors=[FieldError("body", "Not UTF-8")]) from None
+        raise InvalidRequest("the body isn't UTF-8", errors=[FieldError("body", "Not UTF-8")]) from None
 
 
 def check_scope(client: ServiceClient, needed: Scope) -> None:
@@ -198,7 +198,7 @@ def check_scope(client: ServiceClient, needed: Scope) -> None:
         return
     scopes = [*scopes_in_order([*client.scopes, needed]), *(it for it in client.scopes if it in SITE_SCOPE_NAMES)]
     command = " ".join([f"wxauth clients set {client.name}", *(f"--scope {scope}" for scope in scopes)])
-    raise ClientLacksScope(f"this needs the scope {needed}: {command}")
+    raise ClientLacksScope(f"this request requires the scope {needed}: {command}")
 
 
 def check_secret(credentials: Credentials, stored: Found | None, *, now: datetime) -> Found:
@@ -217,14 +217,14 @@ def check_secret(credentials: Credentials, stored: Found | None, *, now: datetim
             registered=_registered(stored, is_former=is_former),
             what_to_change="the client's own setting; 'wxauth clients secret NAME' prints a new secret",
         )
-        raise InvalidClient("there is no service client with this name and secret")
+        raise InvalidClient("the service client's name or secret is wrong")
     return stored
 
 
 def _registered(stored: ServiceClient | ClientWithSecrets | None, *, is_former: bool) -> str:
     """Return a description, for the log, of the secret that is registered instead of the received one."""
     if stored is None:
-        return "no client of this name"
+        return "no client has this name"
     if stored.secret_hash is None:
         return "a public client, which has no secret"
     if is_former:

@@ -148,7 +148,7 @@ async def _end(request: Request) -> Response:
 async def _services_if_enabled(request: Request) -> Services:
     services = await services_of(request)
     if not services.settings.admin_page:
-        raise NotFound("there is nothing at this path")
+        raise NotFound("this path doesn't exist")
     return services
 
 
@@ -163,7 +163,7 @@ async def _services_for_own_page(request: Request) -> Services:
     own = {f"{issuer.scheme}://{issuer.netloc}", f"{request.url.scheme}://{request.headers.get('host', '')}"}
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "same-origin")
     if _HEADER not in request.headers or site != "same-origin" or (origin is not None and origin not in own):
-        raise InvalidRequest("the console's own page alone may ask this", status=403)
+        raise InvalidRequest("only the console's own page can send this request", status=403)
     return services
 
 
@@ -171,7 +171,7 @@ async def _opening_in(request: Request) -> LinkRequest | ScanRequest:
     try:
         return _OPENING.validate_json(await request.body())
     except ValidationError:
-        raise InvalidRequest.of("secret", "Must be a link's secret; or, for a scan, code and code_verifier") from None
+        raise InvalidRequest.of("secret", "Must be a link's secret or, for a scan, code and code_verifier") from None
 
 
 def _kept_by(request: Request, settings: Settings) -> str:

@@ -128,7 +128,9 @@ class ConsoleSessions:
             if user is not None:
                 await _note_opened(transaction, user.id, session_id, by="link", device=device, now=now)
         if user is None:
-            raise SessionRevoked("the link has been used, is over, or its user has no role for it: make another one")
+            raise SessionRevoked(
+                "the link has been used or has expired, or its user has no role for the console: create another link"
+            )
         log.info("console_opened", user_id=user.id, session_id=session_id, by="link")
         return self._opened(user, session_id, generation=0, left=MAX_UNUSED, now=now)
 
@@ -154,14 +156,12 @@ class ConsoleSessions:
                     if STAFF_ROLES.isdisjoint(redeemed.user.roles):
                         log.warning("console_refused", user_id=redeemed.user.id, reason="no staff")
                         # The exception rolls back the new session.
-                        raise InsufficientRole("this needs the role admin or support")
+                        raise InsufficientRole("this request requires the role admin or support")
                     await _note_opened(transaction, redeemed.user.id, session_id, by="scan", device=device, now=now)
         if not isinstance(redeemed, Redeemed):
             if redeemed is NotRedeemed.SPENT:
-                log.warning("code_reused", client_id=CONSOLE, consequence="the session has been ended")
-            raise SessionRevoked(
-                "there is no such code of this page, or it has been used, or is over: log in once more"
-            )
+                log.warning("code_reused", client_id=CONSOLE, consequence="the session has ended")
+            raise SessionRevoked("the code doesn't belong to this page, has been used or has expired: log in again")
         count_redeemed(self.numbers, redeemed.login.taken_door, now=now)
         log.info("console_opened", user_id=redeemed.user.id, session_id=session_id, by="scan")
         return self._opened(redeemed.user, session_id, generation=0, left=MAX_UNUSED, now=now)
@@ -174,7 +174,7 @@ class ConsoleSessions:
         """
         token = self.console_tokens.parse(kept_by)
         if token is None:
-            raise SessionRevoked("this is no session of the console")
+            raise SessionRevoked("this isn't a session of the console")
         outcome = await rotate_refresh_token_of_website(
             self.database,
             token,
@@ -189,7 +189,7 @@ class ConsoleSessions:
             raise SessionRevoked(f"the session of the console has ended: {outcome.why}")
         if STAFF_ROLES.isdisjoint(outcome.roles):
             await self.end(kept_by)
-            raise InsufficientRole("this user has neither the role admin nor support any more")
+            raise InsufficientRole("this user no longer has the role admin or support")
         now = self.clock()
         left = int((outcome.expires_at - now).total_seconds())
         return self._opened(outcome, token.session_id, generation=outcome.generation, left=left, now=now)

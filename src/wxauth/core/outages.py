@@ -186,15 +186,17 @@ def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None
     if isinstance(exc, (*_AWAY, ConnectionLost)):
         raise StorageUnavailable(_("the database doesn't respond")) from exc
     if isinstance(exc, CLASHED):
-        raise ChangesClashed("others changed the same at this moment") from exc
+        raise ChangesClashed("another request changed the same data at this moment") from exc
     if isinstance(exc, _UNFIT):
         if outage_log.is_due(monotonic()):
             log.error(
                 "database_unfit", reason=reason_of(exc), what_to_change="run 'wxauth migrate'; see 'wxauth check'"
             )
-        raise StorageUnavailable("the database is not as this version needs it: see 'wxauth check'") from exc
+        raise StorageUnavailable("the database doesn't match this version: run 'wxauth check'") from exc
     if isinstance(exc, STATEMENT_LOST):
-        raise StorageUnavailable("the pooler in front of the database forgets statements: see 'wxauth check'") from exc
+        raise StorageUnavailable(
+            "the pooler in front of the database loses prepared statements: run 'wxauth check'"
+        ) from exc
 
 
 def is_refusal(exc: BaseException) -> bool:
@@ -216,7 +218,10 @@ def reason_of(exc: BaseException) -> str:
     if isinstance(cause, NotConnected):
         return cause.text
     if isinstance(cause, asyncpg.ClientConfigurationError) and str(cause).startswith(_NO_ROOT_CERTIFICATE):
-        return "sslmode=verify-ca and verify-full need an authority: name its file by sslrootcert, or by SSL_CERT_FILE"
+        return (
+            "sslmode=verify-ca and verify-full require a certificate authority: specify its file with "
+            "sslrootcert or SSL_CERT_FILE"
+        )
     is_its_own = isinstance(cause, asyncpg.ClientConfigurationError) or getattr(cause, "sqlstate", None) is not None
     return message_of(cause).partition("\n")[0] if is_its_own else type(cause).__name__
 
@@ -240,7 +245,7 @@ def raise_if_not_connected(exc: Exception, dsn: str, address: str | None = None)
     """
     # The error for an invalid certificate is both an OSError and a ValueError.
     if isinstance(exc, _WRONG_URL) and not isinstance(exc, OSError):
-        raise DatabaseUrlRefused("the database's URL cannot be used") from exc
+        raise DatabaseUrlRefused("the database's URL isn't usable") from exc
     if isinstance(exc, _AWAY):
         raise NotConnected(_why_not(exc, dsn, address)) from exc
 

@@ -18,7 +18,7 @@ ATTEMPTS_OF_OPERATORS: Final = 50
 
 Of fifty simultaneous merges and splits of one user, only one succeeds in each round.
 """
-_FAILURE: Final = "too many changes to this user at once"
+_FAILURE: Final = "too many concurrent changes to this user"
 
 P = ParamSpec("P")
 T = TypeVar("T")

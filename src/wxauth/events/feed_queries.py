@@ -215,7 +215,7 @@ async def read_slice(
     else:
         rows = await database.rows(_PAGE, **values)
     if not rows[0].is_known:
-        raise CursorExpired("there are events missing: look your users up, and begin at after=now")
+        raise CursorExpired("events are missing: look up your users, and start again with after=now")
     items = [row for row in rows if row.position is not None]
     if items and len(items) == limit:
         return items, Place(items[-1].position, items[-1].id)

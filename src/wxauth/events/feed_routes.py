@@ -45,7 +45,7 @@ def place_in(cursor: str) -> Place:
         # zero.
         if cursor_of(place) == cursor and place.position <= LAST_POSITION:
             return place
-    raise ValueError("Not a next_cursor of this feed")
+    raise ValueError("Must be a next_cursor of this feed")
 
 
 def _is_cursor(value: str) -> str:
@@ -59,9 +59,11 @@ class FeedQuery(Parameters):
 
     after: Annotated[str, AfterValidator(_is_cursor)] | None = Field(
         default=None,
-        description="The `next_cursor` of the previous answer. `now`: only future events. Default: all events.",
+        description="The `next_cursor` of the previous response. `now`: only future events. Default: all events.",
     )
-    type: list[KnownType] = Field(default=[], description="Repeat it for several types. Default: all types.")
+    type: list[KnownType] = Field(
+        default=[], description="The type of events. Repeat the parameter for several types. Default: all types."
+    )
     limit: Annotated[int, Field(ge=1, le=_MAX_LIMIT), OrEmpty] = 100
 
     @property

@@ -108,8 +108,8 @@ class DeliveryRow(SQLModel):
     """The public name of the event's type; `logout` for a site."""
     state: Literal["pending", "delivered", "failed"] = Field(sa_type=Text)
     attempts: int = Field(schema_extra={"examples": [1]})
-    status: int | None = Field(description="The status of the last answer.", schema_extra={"examples": [500]})
-    error: str | None = Field(sa_type=Text, description="Why the last attempt got no answer.")
+    status: int | None = Field(description="The status of the last response.", schema_extra={"examples": [500]})
+    error: str | None = Field(sa_type=Text, description="Why the last attempt got no response.")
     next_at: datetime | None = Field(
         sa_type=TIME,
         description="The earliest time of the next attempt.",

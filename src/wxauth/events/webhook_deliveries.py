@@ -160,7 +160,7 @@ class Deliveries:
                 reason=str(exc),
                 what_to_change=WRONG_SECRET_KEY,
             )
-            return Answer(None, 0, "the secret cannot be opened")
+            return Answer(None, 0, "the secret can't be decrypted")
         body = to_json({"type": event["type"], "timestamp": event["at"], "data": event})
         headers = {**signed_headers(str(event["id"]), body, keys, now=now), "content-type": "application/json"}
         return await send(self.transport, webhook.url, content=body, headers=headers, patience=self.patience)
@@ -211,7 +211,7 @@ class Deliveries:
     async def _send(self, delivery: LeasedDelivery, *, now: datetime) -> DeliveryOutcome:
         name = delivery.name
         if delivery.is_swept:
-            outcome = DeliveryOutcome(state=DeliveryState.FAILED, error="the event has been swept away")
+            outcome = DeliveryOutcome(state=DeliveryState.FAILED, error="the event has been deleted")
         else:
             outcome = await self._try(delivery, now=now)
         DELIVERIES.count(name, "retried" if outcome.state is DeliveryState.PENDING else outcome.state)

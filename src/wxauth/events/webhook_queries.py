@@ -293,7 +293,7 @@ class DeliveryOutcome:
 async def write_webhook(
     database: Database, kind: EventType, *, by: Actor, now: datetime, **values: object
 ) -> Webhook | None:
-    """Do what this event reports, and record it. Return None if the name is taken, or there is no such webhook.
+    """Do what this event reports, and record it. Return None if the name is taken, or this webhook doesn't exist.
 
     The deliveries of a removed webhook are deleted later. A disabled webhook is not disabled again.
     """

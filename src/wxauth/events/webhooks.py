@@ -33,7 +33,7 @@ TEST_TYPE: Final = "webhook.test"
 PAGE_SIZE: Final = 5000
 """The number of events that one transaction of a replay examines."""
 
-NO_SUCH_WEBHOOK: Final = "there is no such webhook"
+NO_SUCH_WEBHOOK: Final = "this webhook doesn't exist"
 
 log = get_logger()
 
@@ -150,7 +150,7 @@ class Webhooks:
         if event_id is not None:
             event = await self.database.row(webhook_queries.FIND_PLACED, event_id=event_id)
             if event is None:
-                raise NotFound("there is no such event, or it is not sent to siblings")
+                raise NotFound("this event doesn't exist, or isn't sent to services")
             replayed += await self._queue_again(webhook, [event])
         elif since is not None:
             after: UUID | None = first_id_at(since)  # an event's id begins with its time
@@ -169,7 +169,7 @@ class Webhooks:
         written = await webhook_queries.write_webhook(self.database, kind, by=by, now=self.clock(), **values)
         if written is None:
             is_new = kind is EventType.WEBHOOK_ADDED
-            raise NameTaken("there is a webhook of this name already") if is_new else NotFound(NO_SUCH_WEBHOOK)
+            raise NameTaken("a webhook with this name already exists") if is_new else NotFound(NO_SUCH_WEBHOOK)
         log.info(kind.logged, webhook=written.name, actor=by.name)
         return written
 

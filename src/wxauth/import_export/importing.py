@@ -225,7 +225,7 @@ async def _import_batch(
     return [*first, *await _import_batch(services, lines[middle:], kept, options)]
 
 
-@retrying(3, failure="too many changes to these users at once", conflicts=CONFLICTS)
+@retrying(3, failure="too many concurrent changes to these users", conflicts=CONFLICTS)
 async def _import_whole(
     services: Services,
     lines: Sequence[tuple[int, Line]],

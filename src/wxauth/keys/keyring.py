@@ -349,7 +349,7 @@ class KeyAnswer(TypedDict):
     alg: Annotated[str, Field(description="`ES256` signs access tokens, `RS256` id_tokens.", examples=["ES256"])]
     state: Annotated[KeyState, Field(description="`next` to sign, `signing`, or `former`.", examples=["signing"])]
     signs_from: datetime
-    published_until: Annotated[datetime | None, Field(description="Null until it has a successor.")]
+    published_until: Annotated[datetime | None, Field(description="Null until the key has a successor.")]
 
 
 async def list_published(database: Database, *, now: datetime) -> tuple[list[KeyAnswer], list[KeyAnswer]]:

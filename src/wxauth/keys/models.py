@@ -58,7 +58,7 @@ Keys = Sequence[StoredSigningKey]
 """The published keys of an algorithm, the oldest first."""
 MakeKey = Callable[[datetime], StoredSigningKey]
 """A function that creates a key that signs from this time on."""
-NO_SUCH_KEY: Final = NotFound("there is no published key with that id")
+NO_SUCH_KEY: Final = NotFound("no published key has this ID")
 
 
 class KeyState(StrEnum):

@@ -45,7 +45,8 @@ class RotatedKeysAnswer(TypedDict):
 
     kid: Annotated[str, Field(examples=["…"])]
     signs_from: Annotated[
-        datetime, Field(description="When every cache has had time to fetch it.", examples=["2026-11-20T08:06:00Z"])
+        datetime,
+        Field(description="When every cache has had time to fetch the key.", examples=["2026-11-20T08:06:00Z"]),
     ]
 
 

@@ -72,7 +72,7 @@ MAX_PRESENT: Final = 64
 PATIENCE_SECONDS: Final = 5.0
 """The time that a request waits for its place, in seconds."""
 
-_DETAIL: Final = "this person has too many requests under way"
+_DETAIL: Final = "this user has too many requests in progress"
 
 
 @dataclass(slots=True, eq=False)

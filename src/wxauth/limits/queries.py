@@ -124,17 +124,17 @@ def _names(user: UserInSession) -> Sequence[str]:
     return (user.app_id, user.openid) if user.unionid is None else (user.unionid,)
 
 
-PHONE_CODES: Final = Rate("phone_code", MAX_ATTEMPTS, "this person has sent too many phone codes")
+PHONE_CODES: Final = Rate("phone_code", MAX_ATTEMPTS, "this user has sent too many phone codes")
 """The rate limit of phone codes. Successful codes count, too, because each number costs money."""
-EXPORTS: Final = Rate("export", 1, "your own data can be exported once a minute", window=MINUTE)
+EXPORTS: Final = Rate("export", 1, "you can export your own data only once a minute", window=MINUTE)
 """The rate limit of exports of one's own data, because no other request reads as much."""
-PROFILE_CHANGES: Final = Rate("profile", 60, "this user has changed name or picture URL too often")
-CONSENTS_GIVEN: Final = Rate("consent", 20, "this user has given consents too often")
+PROFILE_CHANGES: Final = Rate("profile", 60, "this user has changed their name or picture URL too often")
+CONSENTS_GIVEN: Final = Rate("consent", 20, "this user has given consent too often")
 SITES: Final = Rate("site", 60, "this user has logged in to sites too often", window=MINUTE)
 PICTURES: Final = Rate("picture", 20, "this user has uploaded pictures too often")
-USER_CODES: Final = Rate("user_code", 5, "too many wrong codes of this user", window=MINUTE)
+USER_CODES: Final = Rate("user_code", 5, "this user has entered too many wrong codes", window=MINUTE)
 """The rate limit of codes that one user mistypes when logging in to a website."""
-ASSERTIONS: Final = Rate("assertion", 1, "this assertion has been used before")
+ASSERTIONS: Final = Rate("assertion", 1, "this assertion has already been used")
 """The rate limit of a client's assertions, each of which can be used once, by its `jti`.
 
 No assertion is valid for longer than the window.

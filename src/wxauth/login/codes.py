@@ -25,7 +25,7 @@ from wxauth.users.callers import Caller
 from wxauth.web.answers import CODE_FAILURES, Failure
 from wxauth.wechat.client import WeChat, WeChatIdentity, report_misconfigured
 
-_NO_UNIONID = "WeChat gave no unionid, and this app requires one"
+_NO_UNIONID = "WeChat didn't return a unionid, but this app requires one"
 _BIND = "bind the app to the Open Platform account of your other apps, or set its unionid to optional"
 
 WECHAT_SECONDS: Final = Histogram(

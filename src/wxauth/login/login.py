@@ -215,7 +215,7 @@ class Logins:
         now = self.clock()
         token = self.refresh_tokens.parse(refresh_token)
         if token is None:
-            raise errors.InvalidRefreshToken("the refresh token is not one of ours")
+            raise errors.InvalidRefreshToken("the refresh token isn't one of wxauth's")
         # This comes before the token is used up, because it may fail.
         self.issuer.ensure_ready(now)
         outcome = await rotate_refresh_token(
@@ -317,9 +317,9 @@ def _refused(refused: RefreshRefused, session_id: UUID, *, has_limit: bool) -> W
         case RefreshRefusal.REPLACED if has_limit:
             return errors.SessionReplaced("a newer login took this session's place: see max_sessions of the app")
         case RefreshRefusal.REVOKED | RefreshRefusal.REPLACED:
-            return errors.SessionRevoked("the session has been ended")
+            return errors.SessionRevoked("the session has ended")
         case RefreshRefusal.EXPIRED:
-            return errors.RefreshTokenExpired("the session has not been used for too long")
+            return errors.RefreshTokenExpired("the session has expired, because it wasn't used for too long")
         case _:
-            log.warning("refresh_token_reused", session_id=session_id, consequence="the session has been ended")
-            return errors.RefreshTokenReused("the refresh token had been used before: the session has been ended")
+            log.warning("refresh_token_reused", session_id=session_id, consequence="the session has ended")
+            return errors.RefreshTokenReused("the refresh token had been used before: the session has ended")

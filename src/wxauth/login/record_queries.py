@@ -54,7 +54,7 @@ class Refusal(SQLModel):
     )
     request_id: str = Field(
         sa_type=Text,
-        description="At most 64 characters of it.",
+        description="At most 64 characters.",
         schema_extra={"examples": ["0f8fad5bd9cb469fa16570867728950e"]},
     )
     count: int = Field(
@@ -101,13 +101,14 @@ class TotalsRow(SQLModel):
     users: int = Field(schema_extra={"examples": [52310]})
     sessions: int = Field(description="Open sessions.", schema_extra={"examples": [60122]})
     active_day: int = Field(
-        description="Users active in the last 24 hours: never fewer than have logged in.",
+        description="Users active in the last 24 hours, including all users who logged in.",
         schema_extra={"examples": [3105]},
     )
-    active_week: int = Field(description="The same for 7 days.", schema_extra={"examples": [11870]})
-    active_month: int = Field(description="The same for 30 days.", schema_extra={"examples": [28402]})
+    active_week: int = Field(description="Users active in the last 7 days.", schema_extra={"examples": [11870]})
+    active_month: int = Field(description="Users active in the last 30 days.", schema_extra={"examples": [28402]})
     estimated: list[str] = Field(
-        description="Which of these numbers are estimates, accurate to within a few percent: those of large tables.",
+        description="The numbers that are estimates, accurate to within a few percent. Only numbers from large "
+        "tables are estimates.",
         schema_extra={"examples": [["users", "sessions"]]},
     )
 
@@ -115,7 +116,7 @@ class TotalsRow(SQLModel):
 class Overview(TotalsRow):
     """The response with the totals, and with the counts of each day."""
 
-    days: list[DayRow] = Field(description="Every day, today being the last one.")
+    days: list[DayRow] = Field(description="One entry for each day. The last entry is today.")
 
 
 # The statement stores a process's total for each hour, not an increment, so that storing it twice changes nothing.

@@ -40,7 +40,8 @@ class ProofRequest(BaseModel):
     model_config = body_like({"login_code": "0a1B2c3D4e5F6g7H8i9J"})
 
     login_code: LoginCode = Field(
-        description="The code of a new `wx.login`, or of `SendAuth` in a mobile app. Works once, for some minutes.",
+        description="The code from a new `wx.login` call, or from `SendAuth` in a mobile app. It works once, "
+        "within a few minutes.",
         repr=False,
     )
 
@@ -208,7 +209,7 @@ async def log_out(
 
 _LEAVING: Final[dict[int | str, dict[str, Any]]] = {
     202: {
-        "description": "With `ERASURE_GRACE_DAYS`: the user is erased then.",
+        "description": "With `ERASURE_GRACE_DAYS`, when the user will be erased.",
         "content": {"application/json": {"example": example_of(LeavingAnswer)}},
     }
 }

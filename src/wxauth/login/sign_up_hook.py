@@ -114,7 +114,9 @@ class SignUpHook:
             log.error("sign_up_hook_failed", app_id=app.app_id, reason=str(exc), consequence=consequence)
             if consequence == "allow":
                 return InitialFields(is_unasked=True)
-            raise SignUpUnavailable("the operator's service gave no answer: sign_up_hook_failed in the log") from None
+            raise SignUpUnavailable(
+                "the operator's service didn't respond: see sign_up_hook_failed in the log"
+            ) from None
         else:
             self._failures = 0
             outcome = "allowed" if answer["allow"] else "refused"

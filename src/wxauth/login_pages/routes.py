@@ -243,7 +243,7 @@ async def show_outcome(pages: PagesDep, request_id: str, name: str) -> Response:
     This route does not query the database.
     """
     if name not in VISIT_PAGES or not SCENE.fullmatch(request_id):
-        raise NotFound("there is nothing at this path")
+        raise NotFound("this path doesn't exist")
     return pages.visit(name, page_id=request_id)
 
 
@@ -316,7 +316,7 @@ async def show_link_page(scene: str, pages: PagesDep, settings: SettingsDep) -> 
 async def read_asset(request: Request, name: str) -> Response:
     """Return the style sheet, a script or the icon of the pages."""
     if not name.endswith((".css", ".js", ".svg")):
-        raise NotFound("there is nothing at this path")
+        raise NotFound("this path doesn't exist")
     response = await _FILES.get_response(name, request.scope)
     response.headers["Cache-Control"] = "no-cache"
     return response

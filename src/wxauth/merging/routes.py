@@ -27,7 +27,7 @@ class MergeRequest(BaseModel):
 
     model_config = body_like({"into": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"})
 
-    into: UUID = Field(description="The user that remains, with its id, name, phone number and external_id.")
+    into: UUID = Field(description="The user who remains, and keeps their ID, name, phone number and external_id.")
 
 
 class BeforeMerge(TypedDict):
@@ -44,7 +44,7 @@ class BeforeMerge(TypedDict):
 class MergeAnswer(UserDetailAnswer):
     """The user that remains."""
 
-    before: Annotated[list[BeforeMerge], Field(description="The merged user, and this one, as they were.")]
+    before: Annotated[list[BeforeMerge], Field(description="The merged user and this user, as they were before.")]
 
 
 class SplitRequest(BaseModel):
@@ -55,7 +55,7 @@ class SplitRequest(BaseModel):
     app_id: StoredText
     openid: StoredText = Field(description="The user's other identities with its unionid move too.")
     external_id: StoredText | None = Field(
-        default=None, description="A current or former external_id of the user that moves too. Default, and null: none."
+        default=None, description="A current or previous external_id of the user that moves too. Default or null: none."
     )
 
 

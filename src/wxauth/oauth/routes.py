@@ -86,7 +86,9 @@ class UserinfoAnswer(TypedDict):
     updated_at: NotRequired[Annotated[int, Field(examples=[1795161600])]]
     phone_number: NotRequired[Annotated[str, Field(description="E.164.")]]
     phone_number_verified: NotRequired[bool]
-    email: NotRequired[Annotated[str, Field(description="Made up, for products that require one.")]]
+    email: NotRequired[
+        Annotated[str, Field(description="A made-up address, for products that require an e-mail address.")]
+    ]
     email_verified: NotRequired[bool]
     roles: NotRequired[list[str]]
 
@@ -215,14 +217,14 @@ async def authorize_device(
     """
     client, form = await credentials.client_of(request, ip=device.ip)
     if not client.device:
-        raise OAuthError("unauthorized_client", "the client was added without --device")
+        raise OAuthError("unauthorized_client", "this client was added without --device")
     ip, user_agent = _address(form.get("browser_ip")), _printable(form.get(BROWSER, "")[:MAX_USER_AGENT]) or None
     access = Access.asked(settings, client, form)
     asked = RequestFields(scope=access.scope(form.get("scope")), resource=access.url)
     try:
         started = await site_logins.start_for_device(client, asked, ip=ip, user_agent=user_agent)
     except Unanswerable:
-        raise invalid_client("the client has just been removed") from None
+        raise invalid_client("this client has just been removed") from None
     issuer = settings.issuer
     return {
         "device_code": started.secret,
@@ -308,7 +310,7 @@ async def bearer_of_userinfo(request: Request, verifier: VerifierDep, clock: Clo
     if token is None:
         return await verified(request, verifier, clock)
     if "authorization" in request.headers:
-        raise _MalformedBearer("send the access token in the header or in the form, not in both", status=400)
+        raise _MalformedBearer("send the access token either in the header or in the form", status=400)
     return await verifier.verify(token, now=clock().timestamp())
 
 
@@ -334,11 +336,11 @@ async def read_userinfo(principal: _BearerDep, database: DatabaseDep, clock: Clo
     By POST, the token may be in the form's `access_token` instead.
     """
     if OPENID_SCOPE not in principal.scope:
-        raise InsufficientScope("this is for a website's token with the scope openid")
+        raise InsufficientScope("this request requires a website's token with the scope openid")
     caller = await read_caller(database, principal, now=clock())
     client = await find_site(database, principal.claims["client_id"])
     if client is None:
-        raise InvalidToken("the client has been removed")
+        raise InvalidToken("this client has been removed")
     return {"sub": str(caller.user.id), **claims_of(caller.user, client, principal.scope)}
 
 

@@ -48,24 +48,24 @@ GRANT_TYPES: Final = (AUTHORIZATION_CODE, REFRESH_TOKEN, DEVICE_CODE)
 
 log = get_logger()
 _WHY: Final[dict[str, str]] = {
-    RefreshRefusal.UNKNOWN: "there is no such session of this client",
-    RefreshRefusal.DISABLED: "the user has been disabled",
-    RefreshRefusal.REVOKED: "the session has been ended",
-    RefreshRefusal.REPLACED: "the session has been ended",
-    RefreshRefusal.EXPIRED: "the session has not been used for too long",
-    RefreshRefusal.REUSED: "the refresh token had been used before: the session has been ended",
-    RefreshRefusal.OUT_OF_SCOPE: "the client may not have any of the session's scopes any more",
+    RefreshRefusal.UNKNOWN: "this client has no such session",
+    RefreshRefusal.DISABLED: "this user is banned",
+    RefreshRefusal.REVOKED: "the session has ended",
+    RefreshRefusal.REPLACED: "the session has ended",
+    RefreshRefusal.EXPIRED: "the session has expired, because it wasn't used for too long",
+    RefreshRefusal.REUSED: "the refresh token had been used before: the session has ended",
+    RefreshRefusal.OUT_OF_SCOPE: "the client no longer has any of the session's scopes",
     RefreshRefusal.OTHER_RESOURCE: "the session is for another resource",
 }
-_NO_DEVICE: Final = ("invalid_grant", "there is no such device code of this client, or it has been used")
+_NO_DEVICE: Final = ("invalid_grant", "the device code doesn't belong to this client, or has been used")
 
 _OF_DEVICE: Final = {
     NotRedeemed.UNKNOWN: _NO_DEVICE,
     NotRedeemed.SPENT: _NO_DEVICE,
-    NotRedeemed.PENDING: (AUTHORIZATION_PENDING, "the person has not decided yet"),
-    NotRedeemed.TOO_FAST: (SLOW_DOWN, f"the interval is {TOO_FAST} seconds longer from now on"),
-    NotRedeemed.DENIED: ("access_denied", "the person has refused, or may not log in any more"),
-    NotRedeemed.OVER: ("expired_token", "nobody has decided in time"),
+    NotRedeemed.PENDING: (AUTHORIZATION_PENDING, "the user hasn't decided yet"),
+    NotRedeemed.TOO_FAST: (SLOW_DOWN, f"from now on, the interval is {TOO_FAST} seconds longer"),
+    NotRedeemed.DENIED: ("access_denied", "the user refused, or can no longer log in"),
+    NotRedeemed.OVER: ("expired_token", "the user didn't decide in time"),
 }
 """The OAuth error that a device gets, with its description."""
 
@@ -90,7 +90,7 @@ class SiteTokens:
         """Exchange a code or a refresh token for tokens. Raises: OAuthError, RateLimited."""
         # The console's sessions are shorter, and are kept in a cookie that scripts cannot read.
         if ADMIN_SCOPE in client.scopes:
-            raise OAuthError("unauthorized_client", "the console redeems its codes by itself")
+            raise OAuthError("unauthorized_client", "the console exchanges its codes itself")
         grant_type = form.required("grant_type")
         if grant_type == DEVICE_CODE:
             return await self._for_device_code(client, form)
@@ -102,7 +102,7 @@ class SiteTokens:
 
     async def _for_device_code(self, client: Client, form: Parameters) -> dict[str, Any]:
         if not client.device:
-            raise OAuthError("unauthorized_client", "the client was added without --device")
+            raise OAuthError("unauthorized_client", "this client was added without --device")
         device = await queries.find(self.database, device_code_hash=hash_of(form.required("device_code")))
         is_clients = device is not None and device.client_id == client.name
         outcome = await self._redeem(client, device if is_clients else None, form)
@@ -138,8 +138,8 @@ class SiteTokens:
         outcome = await self._redeem(client, found, form)
         if isinstance(outcome, NotRedeemed):
             if outcome is NotRedeemed.SPENT:
-                log.warning("code_reused", client_id=client.name, consequence="the session has been ended")
-            why = "there is no such code of this client, redirect_uri and code_verifier, or it is over"
+                log.warning("code_reused", client_id=client.name, consequence="the session has ended")
+            why = "the code doesn't belong to this client, redirect_uri and code_verifier, or has expired"
             raise _refused(client, why, redirect_uri)
         return outcome
 
@@ -188,7 +188,7 @@ class SiteTokens:
         """Rotate a refresh token, as /v1/refresh does. Reuse after the grace period ends the session."""
         token = self.refresh_tokens.parse(form.required("refresh_token"))
         if token is None:
-            raise OAuthError("invalid_grant", "the refresh token is not one of ours")
+            raise OAuthError("invalid_grant", "the refresh token isn't one of wxauth's")
         await _ensure_keys(self.keys, self.issuer, self.clock())
         access = Access.asked(self.settings, client, form) if "resource" in form else Access(client)
         outcome = await self._rotate(access, token, form, ip=ip)
@@ -197,9 +197,7 @@ class SiteTokens:
             outcome = await self._rotate(access, token, form, ip=ip)
         if isinstance(outcome, RefreshRefused):
             if outcome.why == RefreshRefusal.REUSED:
-                log.warning(
-                    "refresh_token_reused", session_id=token.session_id, consequence="the session has been ended"
-                )
+                log.warning("refresh_token_reused", session_id=token.session_id, consequence="the session has ended")
             if outcome.why == RefreshRefusal.BEYOND_GRANT:
                 raise OAuthError("invalid_scope", "the session was not granted all of these scopes")
             raise OAuthError("invalid_grant", _WHY[outcome.why])
@@ -258,7 +256,7 @@ class SiteTokens:
         client, allowed = access.client, access.scopes
         names = [name for name in scope.split() if name in allowed]
         if not names:
-            raise OAuthError("invalid_grant", "the client may not have any of these scopes any more")
+            raise OAuthError("invalid_grant", "the client no longer has any of these scopes")
         left = int((expires_at - now).total_seconds())
         of_session = TokenSession(
             id=session_id,

@@ -91,7 +91,9 @@ class Phones:
     farewell: float = WECHAT_SHUTDOWN_SECONDS
     _under_way: Places[tuple[str, str]] = field(
         init=False,
-        default_factory=partial(Places, of_one=UNDER_WAY_OF_ONE, detail="too many phone codes of one person at once"),
+        default_factory=partial(
+            Places, of_one=UNDER_WAY_OF_ONE, detail="this user has sent too many phone codes at once"
+        ),
     )
     _asking: dict[bytes, _Asking] = field(init=False, default_factory=dict)
     _has_logged_unopened: bool = field(init=False, default=False)
@@ -106,7 +108,7 @@ class Phones:
         """
         app, openid = self.apps.find(user.app_id), user.openid
         if not app.is_mini_program:
-            raise errors.WrongAppKind("only a mini-program has the phone button")
+            raise errors.WrongAppKind("only mini-programs have the phone number button")
         asked_at = self.clock()
         code_hash = sha256(b"\0".join((app.app_id.encode(), openid.encode(), code.encode()))).digest()
         with self._under_way.place((app.app_id, openid)):
@@ -132,14 +134,14 @@ class Phones:
                     outcome = found
             except CannotOpen as exc:
                 _log_unopened(app.app_id, exc)
-                raise errors.InvalidCode("what WeChat answered to it cannot be read now: tap again") from exc
+                raise errors.InvalidCode("WeChat's response to this code can't be read now: tap again") from exc
         match outcome:
             case queries.PhoneRefusal.TAKEN:
-                raise errors.PhoneTaken("another user has this number")
+                raise errors.PhoneTaken("this number belongs to another user")
             case queries.PhoneRefusal.WITHDRAWN:
-                raise errors.InvalidCode("the number was withdrawn or removed since the person gave it: tap again")
+                raise errors.InvalidCode("the number was withdrawn or removed after the user shared it: tap again")
             case queries.PhoneRefusal() | None:
-                raise InvalidToken("the user has just been banned or erased, or is leaving")
+                raise InvalidToken("the user has just been banned or erased, or has requested erasure")
         return outcome
 
     async def bind_pending(self, *, size: int) -> None:
@@ -162,7 +164,7 @@ class Phones:
             await asyncio.wait([asking.stored for asking in self._asking.values()], timeout=self.farewell)
         left = list(self._asking.values())
         if unanswered := sum(not asking.answered.done() for asking in left):
-            log.error("phone_answers_lost", answers=unanswered, reason="the service has ended before WeChat answered")
+            log.error("phone_answers_lost", answers=unanswered, reason="the service stopped before WeChat responded")
         await cancel(task for asking in left for task in (asking.answered, asking.stored))
 
     async def _find_from_others(self, code_hash: bytes) -> queries.StoredAnswer | UserInSession | None:
@@ -180,7 +182,7 @@ class Phones:
         asking = self._asking.get(code_hash)
         if asking is None:
             if len(self._asking) >= UNDER_WAY:
-                raise errors.RateLimited("too many phone numbers are being asked for", retry_after=RETRY_AFTER)
+                raise errors.RateLimited("too many phone number requests are in progress", retry_after=RETRY_AFTER)
             person = (app.app_id, openid)
             # The tasks are separate, because they must finish even if the request is cancelled.
             answered = asyncio.create_task(self._ask_wechat(app, openid, code))
@@ -191,7 +193,7 @@ class Phones:
         timeout = self.settings.wechat_timeout
         await asyncio.wait({asking.answered}, timeout=timeout)
         if not asking.answered.done():
-            raise errors.WeChatTimeout(f"WeChat did not answer in {timeout:g} s; send the same code again")
+            raise errors.WeChatTimeout(f"WeChat didn't respond within {timeout:g} s: send the same code again")
         await asyncio.shield(asking.stored)
 
     async def _ask_wechat(self, app: App, openid: str, code: str) -> Mapping[str, Any]:

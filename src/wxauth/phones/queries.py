@@ -179,7 +179,7 @@ async def add_phone_answer(database: Database, answer: StoredAnswer) -> bool:
     return True
 
 
-@retrying(failure="too many changes of this number at once")
+@retrying(failure="too many concurrent changes to this number")
 async def bind_phone(
     database: Database, answer: StoredAnswer, phone: str, *, policy: PhonePolicy, yields_to_newer: bool, now: datetime
 ) -> UserInSession | PhoneRefusal:

@@ -123,7 +123,7 @@ class Avatars:
         match = _FILE_NAME.fullmatch(file_name)
         avatar = match and await self.database.row(queries.READ_AVATAR, avatar_id=match[1])
         if avatar is None or _file_name(avatar) != file_name:
-            raise errors.NotFound("there is no such picture")
+            raise errors.NotFound("this picture doesn't exist")
         return avatar
 
     async def aclose(self) -> None:

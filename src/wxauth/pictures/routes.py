@@ -87,7 +87,7 @@ async def uploaded_file(request: Request, *, patience: float = UPLOAD_TIMEOUT_SE
     except PayloadTooLarge as exc:
         raise PayloadTooLarge(exc.detail, title=PICTURE_TOO_LARGE) from None
     except TimeoutError:
-        raise InvalidRequest(f"the body was not here in {patience:g} s", status=408) from None
+        raise InvalidRequest(f"the body didn't arrive within {patience:g} s", status=408) from None
     content = _only_file(parts)
     if len(content) > MAX_FILE:
         raise PayloadTooLarge(f"{_FIELD}: it may have {MAX_FILE} bytes", title=PICTURE_TOO_LARGE)
@@ -110,7 +110,7 @@ def _only_file(parts: list[Field | File]) -> bytes:
         case []:
             raise InvalidRequest.of(_FIELD, "Field required")
         case _:
-            raise InvalidRequest.of(_FIELD, "Must be one file, and no other one beside it")
+            raise InvalidRequest.of(_FIELD, "Must be the only file in the body")
 
 
 @router.post(

@@ -30,7 +30,7 @@ MAX_PACKED: Final = 100
 A few are usual. Pillow decompresses up to 1 MiB of each, which takes 4 ms, so 2 MiB of such chunks would take eight
 seconds. Pillow's own limit for the total covers neither profiles nor truncated texts.
 """
-NO_PICTURE: Final = "Must be a JPEG, PNG or WebP picture that is whole"
+NO_PICTURE: Final = "Must be a complete JPEG, PNG or WebP picture"
 MAX_PIXELS: Final = 4096 * 4096
 """The largest number of pixels of a picture, which suffices for a phone's 12 megapixels.
 

@@ -71,10 +71,10 @@ class PushForwarding:
         Raises: PushNotForwarded.
         """
         if request.is_forwarded:
-            raise PushNotForwarded(f"it was handed on before: it has the header {FORWARDED}")
+            raise PushNotForwarded(f"the message was already forwarded: it has the header {FORWARDED}")
         places = self._places[app.app_id]
         if places.locked():
-            raise PushNotForwarded(f"{AT_ONCE} messages of this app are being handed on already")
+            raise PushNotForwarded(f"{AT_ONCE} messages of this app are already being forwarded")
         try:
             with FORWARD_SECONDS.time():
                 async with places, asyncio.timeout_at(deadline):
@@ -92,7 +92,7 @@ async def send_on(
     """
     assert app.push_forward is not None
     if request.content_type is not None and not _FIELD_VALUE.fullmatch(request.content_type):
-        raise PushNotForwarded("its Content-Type has control characters")
+        raise PushNotForwarded("the Content-Type contains control characters")
     headers = [
         (FORWARDED.encode(), b"1"),
         (b"Accept", b"*/*"),

@@ -58,4 +58,6 @@ async def claim_signature(database: Database, signature: PushSignature, *, now: 
     """Bind a signature to this message in all replicas. Raises: InvalidSignature, if it belongs to another message."""
     until = now + SIGNATURES_KEPT
     if not await database.value(_CLAIM, digest=signature.digest, content=signature.content, until=until):
-        raise InvalidSignature("this timestamp and nonce were used for another message, or for the check of the URL")
+        raise InvalidSignature(
+            "this timestamp and nonce were already used for another message, or for the verification of the URL"
+        )

@@ -126,7 +126,7 @@ class PushedMessages:
             # These messages have log lines of their own.
             is_told = is_own or message.unknown_code is not None or withdrawal_in(message) is not None
             if not is_told and self._warned.is_due((app_id, message.name), self.clock().date()):
-                what = "no service receives this message: set push_forward for the app, to the URL of one that does"
+                what = "no service receives this message: set the app's push_forward to the URL of a service that does"
                 log.warning("push_ignored", app_id=app_id, message=message.name, what_to_change=what)
             return PushAnswer()
         finally:
@@ -140,7 +140,7 @@ class PushedMessages:
         if not is_long:
             return await read()
         if self._long_ones.locked():
-            raise PushNotForwarded(f"{LONG_ONES_AT_ONCE} long messages are being received already")
+            raise PushNotForwarded(f"{LONG_ONES_AT_ONCE} long messages are already being received")
         async with self._long_ones:
             return await read()
 
@@ -275,7 +275,7 @@ class PushedMessages:
     def _app_with_push(self, app_id: str) -> App:
         app = self.apps.find(app_id)
         if app.push_token is None:
-            raise NotFound("this app has no push_token, so it takes no messages")
+            raise NotFound("this app has no push_token, so it doesn't accept messages")
         return app
 
     async def _in_time(self, work: Coroutine[Any, Any, Result], *, name: str) -> Result:
@@ -287,7 +287,7 @@ class PushedMessages:
             async with asyncio.timeout(self.patience):
                 return await asyncio.shield(self.background.start(work, name=name))
         except TimeoutError as exc:
-            raise StorageUnavailable("the database does not answer in the time that WeChat has") from exc
+            raise StorageUnavailable("the database doesn't respond within the time that WeChat allows") from exc
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ SessionKeysDep = Annotated[SessionKeys, Depends(provide(SessionKeys))]
 MAX_ENCRYPTED_DATA: Final = 32 * 1024
 """The length limit of the base64 text. The steps of thirty days have 2,000 characters."""
 
-_WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark is another app's")
+_WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark belongs to another app")
 
 
 def _from_base64(value: object) -> bytes:

@@ -26,7 +26,7 @@ from wxauth.wechat.received import check_watermark, open_encrypted_data
 from wxauth_guard.claims import Principal
 from wxauth_guard.errors import InvalidRequest, InvalidToken
 
-_NO_KEY: Final = "only a mini-program has a session_key"
+_NO_KEY: Final = "only mini-programs have a session_key"
 
 log = get_logger()
 
@@ -93,9 +93,9 @@ class SessionKeys:
         if not app.is_mini_program:
             raise errors.WrongAppKind(_NO_KEY)
         if not keys:
-            raise errors.NotFound("there is no such user in this app")
+            raise errors.NotFound("this user doesn't exist in this app")
         if len(keys) > 1:
-            raise InvalidRequest.of("openid", "Field required: this user has several identities in this app")
+            raise InvalidRequest.of("openid", "Field required, because this user has several identities in this app")
         key = keys[0]
         if key.status == UserStatus.DISABLED:
             raise errors.AccountDisabled(until=key.banned_until, user_id=key.user_id)
@@ -105,7 +105,7 @@ class SessionKeys:
         if session_key is None or (
             is_checked and not await self.wechat_api.check_session_key(app, openid=key.openid, session_key=session_key)
         ):
-            raise errors.SessionKeyExpired("log in again (wx.login, POST /v1/login), then try once more")
+            raise errors.SessionKeyExpired("log in again (wx.login, POST /v1/login), and then retry")
         await self._note_signing(app_id, by)
         return {"signature": digest(session_key, data, sha256).hex(), "openid": key.openid}
 

@@ -27,7 +27,7 @@ END: Final = UUID(int=2**128 - 1)
 SESSIONS_IN_AN_EVENT: Final = 1000
 CONSOLE: Final = "wxauth-admin"
 """The client_id of the administration console, which is one of our own websites. No other client can have this name."""
-TOO_MANY_CHANGES: Final = "too many changes to this session at once"
+TOO_MANY_CHANGES: Final = "too many concurrent changes to this session"
 _ANY: Final[Mapping[str, object]] = {"app_ids": None, "openids": None}
 """The statement parameters that mean "all identities", in place of those that `keys_of` returns."""
 
@@ -62,7 +62,7 @@ class ClientOfSession(TypedDict):
     """A client that a user has allowed to use a resource."""
 
     title: Annotated[str, Field(examples=["Claude"])]
-    host: Annotated[str | None, Field(description="Of a client that nobody has registered; else null.")]
+    host: Annotated[str | None, Field(description="The host of a client that isn't registered. Otherwise null.")]
 
 
 class ResourceOfSession(TypedDict):
@@ -78,24 +78,30 @@ class OpenSession(BaseModel):
     id: UUID = Field(examples=["01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2"])
     app_id: str = Field(examples=["wx1a2b3c4d5e6f7a8b"])
     client_id: str | None = Field(description="The website; null for a login in the mini-program.")
-    client: ClientOfSession | None = Field(description="Who may use a resource; null for any other login.")
-    resource: ResourceOfSession | None = Field(description="The resource that may be used; null if there is none.")
+    client: ClientOfSession | None = Field(description="The client that may use a resource. Null for any other login.")
+    resource: ResourceOfSession | None = Field(
+        description="The resource that the client may use. Null if there is none."
+    )
     scopes: list[str] | None = Field(
-        description="What may be done there; null for any other login.", examples=[["orders:read"]]
+        description="The granted scopes. Null for any other login.", examples=[["orders:read"]]
     )
     device: DescribedDevice = Field(description="Operating system, and WeChat or browser, from the User-Agent.")
     ip: Address = Field(description="The IP address of its last use.")
     opened: OpenedFrom
     created_at: datetime
     last_used_at: datetime = Field(examples=["2026-11-20T09:30:00Z"])
-    expires_at: datetime = Field(description="When it expires if it is not used.", examples=["2026-12-20T09:30:00Z"])
+    expires_at: datetime = Field(
+        description="When the session expires if it isn't used.", examples=["2026-12-20T09:30:00Z"]
+    )
 
 
 class PastSession(OpenSession):
     """A login that has ended or expired."""
 
     ended_at: datetime = Field(examples=["2026-11-20T10:00:00Z"])
-    ended_reason: str = Field(description="As in the event `session.ended`; or `expired`.", examples=["signed_out"])
+    ended_reason: str = Field(
+        description="The reason, as in the event `session.ended`, or `expired`.", examples=["signed_out"]
+    )
 
 
 class EndedSession(BaseModel):

@@ -39,7 +39,7 @@ class SharedWeChatTokens:
         """
         app = self.apps.find(app_id)
         if not app.has_wechat_token:
-            raise WrongAppKind(f"WeChat gives a {app.kind} no access token of its own")
+            raise WrongAppKind(f"WeChat doesn't issue access tokens to a {app.kind}")
         with READS.outcome_of(app.app_id):
             token = await self.wechat_tokens.get(app, looked_within=LOOKED_WITHIN)
         read, by = EventType.WECHAT_TOKEN_READ, Actor(client_id, ip)

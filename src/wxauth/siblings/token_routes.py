@@ -63,12 +63,12 @@ class IntrospectionAnswer(TypedDict, total=False):
     roles: Annotated[
         list[str], Field(description="The user's current roles. Absent if there are none.", examples=[["admin"]])
     ]
-    external_id: Annotated[str, Field(description="The user's current external id. Absent if none.")]
+    external_id: Annotated[str, Field(description="The user's current external_id. Absent if there is none.")]
 
 
 def _wrong_parameter() -> InvalidRequest:
     """Return a new exception each time, because a raised exception keeps its stack frames alive."""
-    message = "Takes no parameter but 'role', repeated for several, and 'resource'"
+    message = "Accepts only the parameters 'role', which can be repeated, and 'resource'"
     what_to_write = "the proxy must not add the client's query: in a Caddyfile, write 'uri /v1/verify?', with the '?'"
     return InvalidRequest(f"query: {message}; {what_to_write}", errors=[FieldError("query", message)])
 
@@ -94,7 +94,7 @@ async def no_demands(request: Request) -> None:
     """
     for name in (ROLE, RESOURCE):
         if name in request.query_params:
-            raise InvalidRequest.of(name, f"Belongs into the query of {VERIFY_PATH}, without a slash at its end")
+            raise InvalidRequest.of(name, f"Must be in the query of {VERIFY_PATH}, without a trailing slash")
 
 
 async def required_resource(request: Request, settings: SettingsDep) -> str | None:
@@ -151,7 +151,7 @@ def _header(description: str, example: str) -> dict[str, Any]:
 
 _PASSED: Final[dict[int | str, dict[str, Any]]] = {
     200: {
-        "description": "The request may pass; the header says who sent it",
+        "description": "The request is authorized, and the headers identify the user",
         "headers": {
             "X-Auth-User-Id": _header("UUIDv7.", schemas.EXAMPLE_USER_ID),
             "X-Auth-App-Id": _header("The mini-program.", schemas.EXAMPLE_APP_ID),
@@ -177,13 +177,14 @@ _PASSED: Final[dict[int | str, dict[str, Any]]] = {
             {
                 "name": ROLE,
                 "in": "query",
-                "description": "A required role. If repeated, all of them are required.",
+                "description": "A required role. If you repeat the parameter, all roles are required.",
                 "schema": {"type": "array", "items": {"type": "string"}},
             },
             {
                 "name": RESOURCE,
                 "in": "query",
-                "description": "The resource whose tokens alone may pass. Absent: only tokens of wxauth's audience.",
+                "description": "The only resource whose tokens are accepted. Absent: only tokens for wxauth's audience "
+                "are accepted.",
                 "schema": {"type": "string"},
             },
         ],
@@ -197,7 +198,7 @@ async def verify(roles: RequiredRolesDep, caller: ForwardedCallerDep) -> Respons
     than `role` and `resource` is refused, because a misspelled parameter would admit every user.
     """
     if not roles <= set(caller.user.roles):
-        raise InsufficientRole("the user lacks a role that is demanded here")
+        raise InsufficientRole("the user lacks a role that this request requires")
     return _passed(caller)
 
 
@@ -212,7 +213,7 @@ async def verify(roles: RequiredRolesDep, caller: ForwardedCallerDep) -> Respons
                 "name": "path",
                 "in": "path",
                 "required": True,
-                "description": "The path of the client's request. It is not looked at, nor is the query.",
+                "description": "The path of the client's request. wxauth ignores the path and the query.",
                 "schema": {"type": "string"},
             }
         ]

@@ -32,7 +32,9 @@ LOOKED_UP_AT_ONCE: Final = 200
 
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=TEXT)]
 """An openid, an app id, an external id or a unionid."""
-_IS_STAFF: Final = InsufficientRole("this user is an administrator or other staff: this needs the role admin")
+_IS_STAFF: Final = InsufficientRole(
+    "this user is an administrator or support staff: to change them, you need the role admin"
+)
 
 
 class LookupOpenid(BaseModel):
@@ -71,7 +73,7 @@ class ExternalIdRequest(BaseModel):
 
     model_config = body_like({"external_id": "10023"})
 
-    external_id: ExternalId | None = Field(description="Unique among users. null removes it.")
+    external_id: ExternalId | None = Field(description="Unique among users. Null removes the external_id.")
 
 
 class BanRequest(BaseModel):
@@ -104,11 +106,13 @@ class ProfileRemoval(BaseModel):
 class UserForSiblingsAnswer(schemas.SharedFields, schemas.OperatorsFields, schemas.FormerExternalIds):
     """A user as other services see them."""
 
-    id: Annotated[ShownUserId, Field(description="UUIDv7. It differs from the requested id if that one was merged.")]
+    id: Annotated[
+        ShownUserId, Field(description="UUIDv7. Differs from the requested ID if the requested user was merged.")
+    ]
     former_ids: Annotated[
         list[UUID],
         Field(
-            description="The ids merged into this user, the first merge first.",
+            description="The IDs that were merged into this user, the earliest merge first.",
             examples=[["01933c5a-02b4-7f0e-8d21-7a5c9e1f3b86"]],
         ),
     ]
@@ -117,7 +121,7 @@ class UserForSiblingsAnswer(schemas.SharedFields, schemas.OperatorsFields, schem
         Annotated[
             list[str],
             Field(
-                description="The unionids by which the user is found. Only with the scope `unionids`.",
+                description="The unionids that identify the user. Only with the scope `unionids`.",
                 examples=[["oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E"]],
             ),
         ]
@@ -167,7 +171,7 @@ async def look_user_up(client: UsersClientDep, database: DatabaseDep, user_id: U
     """
     for user in await _users(database, LookupRequest(ids=[user_id])):
         return user_for_siblings(user, client.scopes)
-    raise NotFound("there is no such user")
+    raise NotFound("this user doesn't exist")
 
 
 @router.post("/v1/users/lookup", summary=_("Look up many users"))

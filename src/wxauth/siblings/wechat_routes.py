@@ -58,10 +58,10 @@ SIGNATURES: Final = Counter(
 
 router = Router("siblings")
 SharedWeChatTokensDep = Annotated[SharedWeChatTokens, Depends(provide(SharedWeChatTokens))]
-_NO_KEY: Final = SessionKeyExpired("log in again (wx.login, POST /v1/login), then try once more")
+_NO_KEY: Final = SessionKeyExpired("log in again (wx.login, POST /v1/login), and then retry")
 _NOT_A_URL: Final = InvalidRequest.of("url", "Must be an http or https URL of at most 2048 characters, without a user")
 _ESCAPED: Final = InvalidRequest.of("url", "Must be `location.href`, with & in place of &amp;")
-_OTHER_HOST: Final = InvalidRequest.of("url", "Must have a host that is one of the app's js_hosts")
+_OTHER_HOST: Final = InvalidRequest.of("url", "Must have a host from the app's js_hosts")
 JsTicketsDep = Annotated[JsTickets, Depends(provide(JsTickets))]
 
 
@@ -107,9 +107,11 @@ class SignatureRequest(BaseModel):
 
     openid: ShortText | None = None
     user_id: UUID | None = Field(default=None, description="Must have exactly one identity in the app.")
-    data: _Signed = Field(description="Up to 16,384 bytes of UTF-8. They are signed as they are.")
+    data: _Signed = Field(description="Up to 16,384 bytes of UTF-8, which are signed unchanged.")
     check_: StrictBool = Field(
-        default=False, alias="check", description="Whether WeChat is asked first if the session_key is valid."
+        default=False,
+        alias="check",
+        description="Whether wxauth first verifies with WeChat that the session_key is valid.",
     )
 
     @model_validator(mode="after")
@@ -227,7 +229,7 @@ async def sign_page(
     """
     app = apps.find(app_id)
     if app.kind != "official_account":
-        raise WrongAppKind(f"WeChat gives a {app.kind} no ticket of the JS-SDK")
+        raise WrongAppKind(f"WeChat doesn't issue JS-SDK tickets to a {app.kind}")
     if not has_no_user(body.url):
         raise InvalidRequest.of(*_NOT_A_URL.errors[0])
     parts = urlsplit(body.url)

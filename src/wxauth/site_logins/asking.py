@@ -77,7 +77,7 @@ class SiteLogins:
         Raises: OAuthError, RateLimited, Unanswerable.
         """
         if ip is None and client.near:
-            raise OAuthError("invalid_request", "this client was added with --near: browser_ip is required")
+            raise OAuthError("invalid_request", "browser_ip is required, because this client was added with --near")
         # This limit is checked first, so that a single browser cannot use up the client's limit.
         await self.scan_limits.browsers.admit_address(ip)
         await self.scan_limits.clients.admit(client.name)

@@ -129,7 +129,7 @@ class Links:
         page = await find_open_page(self.database, page_id, browser, now=self.clock())
         base = await self._base(page.site_app_id) if page.link else None
         if base is None:
-            raise NotFound("this site has no such link")
+            raise NotFound("this site doesn't have this link")
         await self.scan_limits.browsers.admit_address(browser.ip)
         now, scene = self.clock(), new_scene()
         async with self.database.begin() as transaction:

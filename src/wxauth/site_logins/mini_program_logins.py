@@ -91,10 +91,10 @@ class MiniProgramLogins:
         try:
             plain = self.sealer.open(urlsafe_b64decode(sealed), context=FORM_POST_CONTEXT)
         except (ValueError, CannotOpen):
-            raise NotFound("there is no such answer") from None
+            raise NotFound("this decision doesn't exist") from None
         url, form, ends_at = from_json(plain)
         if self.clock().timestamp() >= ends_at:
-            raise NotFound("the answer is over")
+            raise NotFound("the decision has expired")
         return Onward(url, form)
 
     def _url(self, onward: Onward) -> str:
@@ -120,7 +120,7 @@ class MiniProgramLogins:
         age = self.clock() - logged_in_at
         is_old = asked.requires_new_login or (asked.max_age is not None and age.total_seconds() > asked.max_age)
         if is_old and age > NEW_FOR:
-            raise SentBack(asked, "the phone's login is too old: log in again", "login_required")
+            raise SentBack(asked, "the login on the phone is too old: log in again", "login_required")
         return logged_in_at
 
     async def _make_code(self, caller: Caller, asked: SiteRequest, *, device: Device, logged_in_at: datetime) -> str:

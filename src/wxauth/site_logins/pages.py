@@ -47,7 +47,7 @@ async def lock_open_page(transaction: Transaction, page: SiteLogin, *, now: date
 def next_press(presses: int) -> int:
     """Return the number of the next use of a button. Raises: PressesUsedUp."""
     if presses >= MAX_PRESSES:
-        raise PressesUsedUp("the button of one page was pressed too often")
+        raise PressesUsedUp("the button on this page was pressed too often")
     return presses + 1
 
 
@@ -74,7 +74,7 @@ class ScanPages:
                 raise SentBack(page, REFUSED)
             case PageState.APPROVED:
                 return await self._redirect_with_code(page, browser, now=now)
-        raise NotFound("there is no decision to continue with")
+        raise NotFound("there is no decision yet")
 
     async def cancel(self, page_id: str, browser: Browser) -> Onward:
         """Take the browser back to the site from a page on which the user does not log in.
@@ -82,12 +82,12 @@ class ScanPages:
         Raises: NotFound, if this browser has no such page; otherwise SentBack.
         """
         page = await find_open_page(self.database, page_id, browser, now=self.clock())
-        raise SentBack(page, "the person has returned to the site")
+        raise SentBack(page, "the user returned to the site")
 
     async def _scan(self, page_id: str, browser: Browser) -> SiteLogin:
         page = await queries.find(self.database, **page_hashes(page_id, browser.cookie))
         if page is None or page.scene_hash is None:
-            raise NotFound("this browser shows no such code")
+            raise NotFound("this browser doesn't show this QR code")
         return page
 
     async def _redirect_with_code(self, page: SiteLogin, browser: Browser, *, now: datetime) -> Onward:

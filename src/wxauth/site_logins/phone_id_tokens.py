@@ -51,7 +51,7 @@ class PhoneIdTokens:
         client = await _client(self.database, client_id)
         kind = self.apps.find(caller.user.app_id).kind
         if kind not in _AMR:
-            raise WrongAppKind(f"a session of the kind {kind} is no phone's")
+            raise WrongAppKind(f"a session of the kind {kind} isn't a session on a phone")
         try:
             # This comes before the code is used up, because it might fail.
             await self.keys.id_token_key(client.id_token_alg, self.clock())

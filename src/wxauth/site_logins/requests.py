@@ -39,7 +39,10 @@ Some products put a whole path into the state.
 """
 PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
-CONSENT_REQUIRED: Final = ("consent_required", "a resource is granted on the phone alone, which shows what it is")
+CONSENT_REQUIRED: Final = (
+    "consent_required",
+    "access to a resource can only be granted on the phone, which shows the resource",
+)
 _NOT_SUPPORTED: Final = {
     "request": "request_not_supported",
     "request_uri": "request_uri_not_supported",
@@ -90,7 +93,7 @@ class SiteRequests:
         if "id_token_hint" in parameters:
             asked.hinted_user_id = await self.id_tokens.person_in(parameters["id_token_hint"], client_id=client.name)
             if asked.hinted_user_id is None:
-                raise refusal(asked, "login_required", "id_token_hint is no id_token of this client")
+                raise refusal(asked, "login_required", "id_token_hint isn't an id_token of this client")
         return asked
 
     async def _requesting_site(self, parameters: Parameters, ip: str | None) -> tuple[Client, str]:

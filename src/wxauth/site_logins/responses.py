@@ -13,10 +13,10 @@ from wxauth.site_logins.models import RequestFields
 from wxauth.site_logins.secrets import login_of
 
 AUTHORIZE_PATH: Final = "/v1/authorize"
-ANOTHER_PERSON: Final = "another person than the hint's has logged in"
+ANOTHER_PERSON: Final = "a user other than the one in the hint has logged in"
 """The error for a site whose `id_token_hint` named another user."""
-REFUSED: Final = "the person has refused"
-MAY_NOT_LOG_IN: Final = "the person may not log in any more"
+REFUSED: Final = "the user refused"
+MAY_NOT_LOG_IN: Final = "the user can no longer log in"
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ class ScanPictures:
                 scan_picture_queries.SHOWN_CODE, scene_hash=hash_of(scene), scanned_since=since, now=now
             )
         if scan is None:
-            raise errors.NotFound("there is no open scan of this scene")
+            raise errors.NotFound("no pending scan has this scene")
         if self.settings.scan_code == "link":
             return await self._link(scene)
         if scan.content is not None and scan.content_type is not None:
@@ -80,11 +80,11 @@ class ScanPictures:
         try:
             app = self.apps.for_login(scan.app_id)
             if not app.is_mini_program:
-                raise errors.UnknownApp("only a mini-program has codes")
+                raise errors.UnknownApp("only mini-programs have QR codes")
             await self.scan_limits.pictures.admit(app.app_id)
             return await self.wechat_api.mini_program_code(app, scene, page=settings.scan_page, env=settings.scan_env)
         except errors.UnknownApp:
-            change = "the site was added with an --app that is no configured mini-program"
+            change = "the site's --app isn't a configured mini-program"
             log.error("mini_program_code_not_made", app_id=scan.app_id, what_to_change=change)
         except errors.RateLimited:
             log.warning("mini_program_code_not_made", app_id=app.app_id, reason="WXAUTH_SCAN_PICTURE_LIMIT")

@@ -53,7 +53,9 @@ class AuthorizationRequest(BaseModel):
     )
     __pydantic_extra__: dict[str, str] = Field(init=False)
 
-    login_code: LoginCode = Field(description="The code of a new `wx.login`. Works once, for five minutes.", repr=False)
+    login_code: LoginCode = Field(
+        description="The code from a new `wx.login` call. It works once, within five minutes.", repr=False
+    )
 
     @property
     def parameters(self) -> Mapping[str, str]:
@@ -79,7 +81,7 @@ class PhoneIdTokenRequest(ProofRequest):
 
     client_id: str = Field(description="A client that was added with `--phone-id-token`.")
     nonce: str | None = Field(
-        default=None, max_length=512, description="Is in the id_token unchanged, for back ends that compare it."
+        default=None, max_length=512, description="Returned unchanged in the id_token, for back ends that compare it."
     )
 
 
@@ -96,7 +98,7 @@ async def scanning_phone_of(caller: CallerInTurnDep, principal: PrincipalDep, ap
     Raises: InsufficientScope, also in a session of a mobile app.
     """
     if apps.kind_of(principal.app_id) not in ("mini_program", None):  # None is an app that has been removed
-        raise InsufficientScope("this is for a login in the mini-program: an app's session does not open it")
+        raise InsufficientScope("this request requires a login in the mini-program, not in an app")
     return caller
 
 
@@ -172,7 +174,7 @@ async def authorize_site(
     except OAuthError as exc:
         raise InvalidRequest.of("body", exc.description) from None
     except Unanswerable as exc:
-        raise InvalidRequest.of(exc.mistake, "must be one that the site was added with") from None
+        raise InvalidRequest.of(exc.mistake, "must be a redirect URI of the site") from None
     return AuthorizationAnswer(redirect_to=url)
 
 

@@ -27,7 +27,9 @@ class ClaimRequest(BaseModel):
         default=None, description="`scene`, `s` or `cq` in the query of `onLoad`, decoded.", repr=False
     )
     url: str | None = Field(default=None, description="`q` in the query of `onLoad`, decoded.", repr=False)
-    user_code: str | None = Field(default=None, description="As typed; case and hyphen do not matter.", repr=False)
+    user_code: str | None = Field(
+        default=None, description="The login code as typed. Upper and lower case and hyphens don't matter.", repr=False
+    )
     scancode_time: Annotated[StrictFloat | None, BeforeValidator(_seconds_in)] = Field(
         default=None, description="`scancode_time` in the query of `onLoad`: when the code was scanned, in seconds."
     )
@@ -58,7 +60,7 @@ class SiteAnswer(BaseModel):
     logo: str | None = Field(
         default=None,
         exclude_if=lambda logo: logo is None,
-        description="Its picture, as a `data:` URL; absent if it has none.",
+        description="The client's picture, as a `data:` URL. Absent if there is none.",
     )
     origin: str | None = Field(description="As the login page shows it.", examples=["https://shop.example.com"])
     host: str | None = Field(
@@ -92,15 +94,16 @@ class ClaimedAnswer(BaseModel):
     )
     browser: BrowserAnswer | None
     same_network: bool | None = Field(
-        description="Whether phone and browser are in the same /24 or /56.", examples=[True]
+        description="Whether the phone and the browser are in the same /24 or /56 network.", examples=[True]
     )
     typed: bool = Field(
-        description="Whether a code was typed. If so, warn the person: somebody else may have dictated it.",
+        description="Whether the login code was typed. If so, warn the user, because someone else might have "
+        "dictated it.",
         examples=[False],
     )
     sso_ttl: int | None = Field(
-        description="How many seconds after the approval this browser may log in to other sites, too. Null: it may "
-        "not.",
+        description="For how many seconds after the approval this browser can also log in to other sites. "
+        "Null: it can't.",
         examples=[28800],
     )
     link: bool = Field(

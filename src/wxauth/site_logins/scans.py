@@ -49,7 +49,7 @@ They are a plaintext scheme, an encrypted scheme, and a URL Link. A link opened 
 person, so it is left out.
 """
 _BY_PHONE: Final = (Door.SCAN, Door.TYPED, Door.LINK)
-_NOT_HELD: Final = "this session has no such scan to decide upon"
+_NOT_HELD: Final = "this session has no scan that can be decided"
 
 log = get_logger()
 
@@ -82,7 +82,7 @@ class Scans:
         async with self.database.begin() as transaction:
             login = await transaction.row(queries.LOCK_SHOWN, scene_hash=scene_hash, user_code_hashes=user_code_hashes)
             if login is None or login.stage not in OPEN or login.scan_ends_at <= now:
-                raise errors.ScanOver("there is no such scan that could be decided upon")
+                raise errors.ScanOver("there is no such scan that can be decided")
             resource = resource_at(self.settings, login.resource)
             if resource is None and login.resource is not None:
                 raise errors.ScanOver("the resource of this scan is no longer in WXAUTH_RESOURCES")
@@ -153,11 +153,13 @@ class Scans:
         is_staff = not STAFF_ROLES.isdisjoint(user.roles)
         if login.door == Door.LINK:
             return (
-                errors.ScanTooFar("administrators and support staff scan a code with the camera") if is_staff else None
+                errors.ScanTooFar("administrators and support staff must scan the QR code with the camera")
+                if is_staff
+                else None
             )
         must_be_near = login.near or (is_staff and not self.settings.scan_admin_anywhere)
         if must_be_near and not _same_network(login, ip):
-            return errors.ScanTooFar("phone and browser are not known to be in one network")
+            return errors.ScanTooFar("the phone and the browser aren't known to be in the same network")
         if not is_staff or ADMIN_SCOPE not in login.scopes:
             return None
         longest = self.settings.admin_fresh_login
@@ -288,14 +290,14 @@ def forwarded(login: SiteLogin, opening: ClaimRequest, *, entry: str, now: datet
     if login.door == Door.LINK:  # whatever `SCAN_ENTRY` allows
         if is_by_link and not opening.by_camera:
             return None
-        return errors.ScanForwarded("a link outside WeChat must have opened the page: entry scene 1286, 1065 or 1194")
+        return errors.ScanForwarded("a link outside WeChat must open the page: entry scene 1286, 1065 or 1194")
     is_typed = opening.user_code is not None
     by_camera = entry == "any" or _is_from_camera(opening, now)
     if not (login.user_code or login.is_page) if is_typed else not by_camera:
-        seen = "a camera must have seen the code: entry scene 1047 or 1011, or scanned by the camera"
+        seen = "the QR code must be scanned with the camera: entry scene 1047 or 1011, or scanned by the camera"
         return errors.ScanForwarded(seen)
     if is_by_link and not is_typed:
-        return errors.ScanForwarded("a link has opened the page, and this scene is of a picture")
+        return errors.ScanForwarded("a link opened the page, but this scene belongs to a QR code")
     return None
 
 
@@ -304,7 +306,7 @@ async def _taken(transaction: Transaction, login: SiteLogin, user_id: UUID, *, n
     if holder_id is not None and since is not None and since > now - doors.CLAIM_LASTS:
         holder = await transaction.value(USER_OF_SESSION, session_id=holder_id)
         if holder not in (None, user_id):
-            return errors.ScanTaken("another user has claimed it")
+            return errors.ScanTaken("another user has claimed this scan")
     return None
 
 

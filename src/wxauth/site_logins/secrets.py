@@ -18,7 +18,7 @@ from wxauth.tokens import base64url
 
 SCENE: Final = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
 """The form of a scene, and of the id in a page's URLs."""
-NO_SUCH_PAGE: Final = "this browser shows no such page"
+NO_SUCH_PAGE: Final = "this browser doesn't show this page"
 
 _USER_CODE_ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"  # no vowels, so that no words appear (RFC 8628, section 6.1)
 _USER_CODE_LENGTH: Final = 8

@@ -62,10 +62,10 @@ class SingleSignOn:
         """Return the redirect for `prompt=none`. Raises: SentBack, Unanswerable."""
         person = await self.person_for(asked, browser)
         if person is not None and not person.knows_site:
-            raise refusal(asked, "interaction_required", "the person has not continued to this site yet")
+            raise refusal(asked, "interaction_required", "the user hasn't continued to this site yet")
         onward = None if person is None else await self._give_code(asked, browser, shown=person)
         if onward is None:
-            raise refusal(asked, "login_required", "this browser has no login that may be used")
+            raise refusal(asked, "login_required", "this browser has no login that can be used")
         return onward
 
     async def go_on(self, page_id: str, browser: Browser, form: str) -> Onward:
@@ -125,7 +125,7 @@ class SingleSignOn:
                 # With abs(), because the clock might have been ahead.
                 recent = [at for at in person.codes_at if abs(now - at) < _MINUTE]
                 if len(recent) >= CODES_PER_MINUTE:
-                    raise self._too_many(asked, "this browser has got too many codes")
+                    raise self._too_many(asked, "this browser has requested too many codes")
                 await add_with_code(
                     transaction,
                     asked,
@@ -144,7 +144,7 @@ class SingleSignOn:
                     browser_login_queries.COUNT_CODE, id=person.login_id, codes_at=[*recent, now], client_id=name
                 )
         except RateLimited:
-            raise self._too_many(asked, "this person has too many requests under way") from None
+            raise self._too_many(asked, "this user has too many requests in progress") from None
         log.info("site_authorized", client_id=name, user_id=person.id, app_id=person.app_id, door=Door.SSO)
         return sent_back(settings, asked, code=code)
 

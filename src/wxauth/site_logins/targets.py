@@ -63,7 +63,10 @@ class Access:
             return cls(client)
         found = find_resource(settings.resources, url)
         if found is None or not _may_ask(client, found.resource):
-            raise OAuthError("invalid_target", "resource not in WXAUTH_RESOURCES (slashes count), or not this client's")
+            raise OAuthError(
+                "invalid_target",
+                "the resource isn't in WXAUTH_RESOURCES (slashes count), or isn't allowed for this client",
+            )
         return cls(client, found)
 
     @classmethod
@@ -74,10 +77,10 @@ class Access:
         """
         asked = parameters.get("resource")
         if asked is not None and as_compared(asked) != as_compared(url or ""):
-            raise OAuthError("invalid_target", "resource is not the one that was granted")
+            raise OAuthError("invalid_target", "resource isn't the resource that was granted")
         found = resource_at(settings, url)
         if url is not None and (found is None or not _may_ask(client, url)):
-            raise OAuthError("invalid_target", "there is no such resource for this client any more")
+            raise OAuthError("invalid_target", "this client no longer has this resource")
         return cls(client, found)
 
     @property
@@ -114,7 +117,7 @@ class Access:
         scope = " ".join(name for name in self.scopes if name in requested)
         if not scope:
             allowed = " ".join(self.scopes)
-            raise OAuthError("invalid_scope", f"the client may have none of these scopes, only {allowed}")
+            raise OAuthError("invalid_scope", f"the client has none of these scopes, only {allowed}")
         return scope
 
 

@@ -74,12 +74,14 @@ _COUNTED: Final = {
     VisitOutcome.SNAPSHOT: DoorOutcome.SNAPSHOT,
 }
 """The counted outcome of each visit's outcome. All others count as `FAILED`."""
-_CLOSED_TO_STAFF: Final = "administrators and support staff log in by a scan in one network: see SCAN_ADMIN_ANYWHERE"
+_CLOSED_TO_STAFF: Final = (
+    "administrators and support staff must log in with a QR code in the same network: see SCAN_ADMIN_ANYWHERE"
+)
 _DESCRIPTIONS: Final = {
-    VisitOutcome.ACCESS_DENIED: "the person has refused, or may not log in",
+    VisitOutcome.ACCESS_DENIED: "the user refused, or can't log in",
     VisitOutcome.LOGIN_REQUIRED: ANOTHER_PERSON,
-    VisitOutcome.TEMPORARILY_UNAVAILABLE: "WeChat or the service gave no answer in time",
-    VisitOutcome.SERVER_ERROR: "WeChat does not answer this app: the log of the service has the cause",
+    VisitOutcome.TEMPORARILY_UNAVAILABLE: "WeChat or the service didn't respond in time",
+    VisitOutcome.SERVER_ERROR: "WeChat rejects this app: the service's log has the cause",
 }
 
 log = get_logger()
@@ -135,7 +137,7 @@ class Visits:
         page = await find_open_page(self.database, page_id, browser, now=self.clock())
         door, app_id = (Door.WEBSITE, page.website_app_id) if page.scene_hash else (Door.ACCOUNT, page.account_app_id)
         if app_id is None:
-            raise NotFound("this site has no such app")
+            raise NotFound("this site doesn't have this app")
         await self.scan_limits.browsers.admit_address(browser.ip)
         try:
             if door is Door.WEBSITE and page.near:
@@ -163,7 +165,7 @@ class Visits:
         Raises: NotFound, if this browser has no such visit.
         """
         if not _STATE.fullmatch(callback.state):
-            raise NotFound("no state of ours")
+            raise NotFound("the state isn't from wxauth")
         hashes = {"state_hash": hash_of(callback.state), "browser_hash": hash_of(callback.browser.cookie)}
         code_hash = hash_of(callback.code)
         visit = await self._take(hashes, code_hash)
@@ -199,7 +201,7 @@ class Visits:
         door, fields = visit.taken_door, {"client_id": visit.client_id, "app_id": visit.app_id}
         try:
             if callback.code in _REFUSED:
-                raise VisitRefused("the person has refused")
+                raise VisitRefused("the user refused")
             if door is Door.WEBSITE and visit.near:
                 raise VisitRefused("this site was added with --near")
             await self._enter(visit, callback, door)
@@ -241,7 +243,7 @@ class Visits:
             person = await person_queries.lock_person(transaction, **ids)
             pending = None if person is None else await transaction.row(queries.LOCK, id=visit.id, now=now)
             if person is None or pending is None or pending.outcome is not None:
-                raise VisitRefused("the person may not log in any more, or the site has been removed")
+                raise VisitRefused("the user can no longer log in, or the site has been removed")
             if is_closed_to_staff and not STAFF_ROLES.isdisjoint(person.roles):  # the role was given during the visit
                 raise VisitRefused(_CLOSED_TO_STAFF)
             # The time of the press counts as the time of the login.
@@ -265,7 +267,7 @@ class Visits:
         while True:
             visit = await queries.find(self.database, **hashes)
             if visit is None:
-                raise NotFound("this browser has no such visit")
+                raise NotFound("this browser didn't start this visit")
             if visit.wechat_code_hash is None or visit.outcome is not None or loop.time() >= deadline:
                 return visit
             await asyncio.sleep(OUTCOME_CHECK_PAUSE_SECONDS)

@@ -38,7 +38,7 @@ from wxauth_guard.errors import InvalidRequest, InvalidToken
 router = Router("me")
 log = get_logger()
 
-_NOT_IN_FORCE: Final = InvalidRequest.of("privacy", "Not the version that is in force")
+_NOT_IN_FORCE: Final = InvalidRequest.of("privacy", "Must be the version that is in force")
 
 
 @router.get("/v1/me", summary=_("Read my profile"))
@@ -76,7 +76,7 @@ async def end_my_other_sessions(caller: CallerWhoEndsDep, database: DatabaseDep,
 async def end_my_session(caller: CallerWhoEndsDep, session_id: UUID, database: DatabaseDep, clock: ClockDep) -> None:
     """End one of the caller's sessions, possibly this one. Repeating the request changes nothing."""
     if not await database.value(ARE_OF_ONE_USER, one_id=session_id, other_id=caller.session_id):
-        raise NotFound("there is no such session of yours")
+        raise NotFound("you don't have this session")
     is_this_one = session_id == caller.session_id
     reason = EndReason.SIGNED_OUT if is_this_one else EndReason.SIGNED_OUT_ELSEWHERE
     await end_session(database, session_id=session_id, reason=reason, now=clock())
@@ -116,7 +116,7 @@ async def give_my_consents(
 @router.delete(
     "/v1/me/consents/{document}",
     summary=_("Withdraw consent"),
-    failures=[NotFound("this document has not been agreed to")],
+    failures=[NotFound("the user hasn't agreed to this document")],
 )
 async def withdraw_my_consent(
     caller: CallerInTurnDep, document: str, database: DatabaseDep, clock: ClockDep, device: DeviceDep

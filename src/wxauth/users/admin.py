@@ -75,8 +75,8 @@ class UserChange:
         if self.status is UserStatus.DISABLED:
             return replace(before, roles=roles, ban=ban)
         if ban.data:
-            errors = [FieldError(name, "Must be given with a ban: this user is not banned") for name in ban.data]
-            raise InvalidRequest("a reason and an end are a ban's", errors=errors)
+            errors = [FieldError(name, "Must be given with a ban, because this user isn't banned") for name in ban.data]
+            raise InvalidRequest("only a ban has a reason and an end", errors=errors)
         return replace(before, roles=roles, ban=None)
 
     @property
@@ -115,7 +115,7 @@ async def read_listed_user(database: Database, user_id: UUID) -> ListedUser:
     """
     user = await database.row(USER_BY_ID, user_id=user_id)
     if user is None:
-        raise NotFound("there is no such user")
+        raise NotFound("this user doesn't exist")
     return user
 
 
@@ -173,11 +173,11 @@ async def set_external_id(
             if not await transaction.value(user_queries.SET_EXTERNAL_ID, user_id=remaining_id, external_id=external_id):
                 return
             if await transaction.value(user_queries.IS_FORMER_EXTERNAL_ID, external_id=external_id):
-                raise ExternalIdTaken("the id was that of a user who has been merged into another one")
+                raise ExternalIdTaken("the ID belonged to a user who was merged into another user")
             kind, data = EventType.PROFILE_CHANGED, {"fields": ["external_id"]}
             await record_event(transaction, kind, by=by, at=now, user_id=remaining_id, data=data)
     except CONFLICTS:
-        raise ExternalIdTaken("another user has this id") from None
+        raise ExternalIdTaken("another user has this ID") from None
 
 
 async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
@@ -202,7 +202,7 @@ async def end_sessions_of(
         if session_id is None:
             await end_sessions(transaction, remaining_id, reason=reason, by=by, now=now)
         elif not await end_session_of(transaction, remaining_id, session_id, reason=reason, by=by, now=now):
-            raise NotFound("this user has no such session")
+            raise NotFound("this user doesn't have this session")
     of_one = {} if session_id is None else {"session_id": session_id}
     log.info("session_ended" if of_one else "sessions_ended", user_id=remaining_id, **of_one, actor=by.name)
 
@@ -236,5 +236,7 @@ async def _lock_remaining(
     if await transaction.value(user_queries.CURRENT_USER, user_id=user_id) != remaining_id:
         raise ChangedMeanwhile
     if by.spares_staff and account.is_staff:
-        raise InsufficientRole("this user is an administrator or other staff: this needs the role admin")
+        raise InsufficientRole(
+            "this user is an administrator or support staff: to change them, you need the role admin"
+        )
     return remaining_id, account

@@ -27,8 +27,8 @@ from wxauth_guard.errors import InsufficientRole
 
 StaffReadsDep = Annotated[StaffReads, Depends(provide(StaffReads)), Entails(failures=(RateLimited,))]
 
-NO_SUCH_USER: Final = NotFound("there is no such user")
-NO_SUCH_SESSION: Final = NotFound("this user has no such session")
+NO_SUCH_USER: Final = NotFound("this user doesn't exist")
+NO_SUCH_SESSION: Final = NotFound("this user doesn't have this session")
 
 
 router = Router("admin")
@@ -101,7 +101,7 @@ async def change_user(
     reserved = {"roles": body.roles, "attributes": body.attributes, "erase_at": change.cancels_leaving or None}
     for name, given in reserved.items():
         if given is not None and staff.spares_staff:
-            raise InsufficientRole(f"{name}: this needs the role admin")
+            raise InsufficientRole(f"{name}: this change requires the role admin")
     changes = await admin.change_user(database, user_id, change, by=staff, may_add_roles=is_fresh, now=now)
     user = await admin.read_user(database, user_id, now=now)
     # Otherwise, the change itself is in the audit trail.
@@ -175,7 +175,7 @@ class LoginsAnswer(Items[ListedLogin]):
     """Some logins, the newest first."""
 
     incomplete_results: bool = Field(
-        description="true if the search took a second and stopped: `next_cursor` continues it."
+        description="True if the search stopped after a second. Use `next_cursor` to continue."
     )
 
 

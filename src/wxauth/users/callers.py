@@ -32,7 +32,7 @@ _MAX_USER_AGENT: Final = 512
 
 ADMIN_SCOPE: Final = "wxauth:admin"
 """The scope that allows an administrator's website session to use `/v1/admin`. Only our own pages get it."""
-_UNKNOWN_FILTER: Final = InvalidRequest.of("filter", "Must be absent: there are no parameters")
+_UNKNOWN_FILTER: Final = InvalidRequest.of("filter", "Must be absent, because there are no parameters")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ async def locked_caller(
                 raise InvalidToken("the session has ended")
             yield transaction
     except UserIsGone:
-        raise InvalidToken("the user has just been merged or erased") from None
+        raise InvalidToken("this user has just been merged or erased") from None
 
 
 def is_of_website(principal: Principal) -> bool:
@@ -109,7 +109,7 @@ The session is not checked: the route must do that itself.
 async def principal_of(principal: VerifiedDep) -> Principal:
     """Return the user of the request's access token. Raises: InsufficientScope, for a website's token."""
     if is_of_website(principal):
-        raise InsufficientScope("this is for a login in the mini-program: a website's token does not open it")
+        raise InsufficientScope("this request requires a login in the mini-program, not a website's token")
     return principal
 
 
@@ -201,10 +201,10 @@ async def staff_of(
     Raises: InsufficientRole, InsufficientScope, InvalidRequest; the errors of `read_caller`.
     """
     if is_of_website(principal) and ADMIN_SCOPE not in principal.scope:
-        raise InsufficientScope("a website's token does not administer")
+        raise InsufficientScope("administration doesn't accept a website's token")
     user = (await read_caller(database, principal, now=clock())).user
     if STAFF_ROLES.isdisjoint(user.roles):
-        raise InsufficientRole("this needs the role admin, or for a part of it support")
+        raise InsufficientRole("this request requires the role admin or, for some requests, support")
     check_query_names(connection)
     return Actor(str(user.id), device.ip, spares_staff=ADMIN not in user.roles)
 
@@ -216,7 +216,7 @@ StaffDep = Annotated[Actor, Depends(staff_of), Entails(failures=(InsufficientRol
 async def administrator_of(staff: StaffDep) -> Actor:
     """Return the administrator who sends the request. Raises: InsufficientRole."""
     if staff.spares_staff:
-        raise InsufficientRole("this needs the role admin")
+        raise InsufficientRole("this request requires the role admin")
     return staff
 
 

@@ -130,9 +130,9 @@ def check_in_force(requested: Mapping[str, str], in_force: Mapping[str, str]) ->
     """Check that these documents and versions are in force. Raises: InvalidRequest."""
     for document, version in requested.items():
         if document not in in_force:
-            raise InvalidRequest.of("body", "Names a document that is not in force")
+            raise InvalidRequest.of("body", "Must be a document that is in force")
         if version != in_force[document]:
-            raise InvalidRequest.of(document, "Not the version that is in force")
+            raise InvalidRequest.of(document, "Must be the version that is in force")
 
 
 async def give_consents(
@@ -177,7 +177,7 @@ async def withdraw(
             data = {"document": document, "version": version}
             await record_event(transaction, kind, by=by, at=now, user_id=user_id, app_id=app_id, data=data)
     if version is None:
-        raise NotFound("this document has not been agreed to")
+        raise NotFound("the user hasn't agreed to this document")
     log.info("consent_withdrawn", user_id=user_id, app_id=app_id, document=document, version=version)
 
 
@@ -185,5 +185,5 @@ async def _locked(transaction: Transaction, user_id: UUID) -> Mapping[str, str]:
     """Lock a user, and read the version of each present consent. Raises: InvalidToken, if the user was erased."""
     row = await transaction.row(_LOCK, user_id=user_id)
     if row is None:
-        raise InvalidToken("the user has just been erased")
+        raise InvalidToken("this user has just been erased")
     return row[0] or {}

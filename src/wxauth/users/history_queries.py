@@ -61,7 +61,7 @@ class LoginsQuery(HistoryQuery):
 
     app_id: StoredText | None = Field(default=None, description="The app.")
     network: Annotated[Network | None, OrEmpty] = Field(
-        default=None, description="Only from this network (CIDR) or address, such as `203.0.113.0/24`."
+        default=None, description="Only logins from this network (CIDR) or address, such as `203.0.113.0/24`."
     )
 
 
@@ -75,8 +75,8 @@ class ListedLogin(BaseModel):
     app_id: str = Field(examples=["wx1a2b3c4d5e6f7a8b"])
     client_id: str | None = Field(description="The website; null for a login in the mini-program.")
     device: DescribedDevice = Field(description="Operating system, and WeChat or browser.")
-    ip: Address = Field(description="The IP address; its network if it is old.")
-    ended_at: datetime | None = Field(description="When the session was ended; null if it was not.")
+    ip: Address = Field(description="The IP address, or only its network if the login is old.")
+    ended_at: datetime | None = Field(description="When the session ended. Null if the session is open.")
 
     @property
     def id(self) -> UUID:

@@ -46,7 +46,7 @@ def no_placeholder(value: str) -> str:
 def printable(value: str) -> str:
     """Refuse a text with invisible characters. Raises: ValueError."""
     if not value.isprintable():
-        raise ValueError("Must be without characters that are not shown")
+        raise ValueError("Must not contain invisible characters")
     return value
 
 
@@ -55,7 +55,7 @@ def _alone(mistaken: dict[str, Text], value: object) -> object:
     text = unicodedata.normalize("NFKC", value[: _LONGEST + 1]).strip().lower() if isinstance(value, str) else ""
     for form, it in mistaken.items():
         if re.fullmatch(form, text, re.DOTALL):
-            raise PydanticCustomError(LOOKS_LIKE, "Must be the id alone: this looks like {it}", {"it": it})
+            raise PydanticCustomError(LOOKS_LIKE, "Must be only the ID, but this looks like {it}", {"it": it})
     return value
 
 

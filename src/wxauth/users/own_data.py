@@ -103,7 +103,7 @@ _HEADERS: Final = {
 }
 _DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
     200: {
-        "description": "All that is stored of the person",
+        "description": "All data stored about the user",
         "headers": {name: {"schema": {"type": "string"}, "example": value} for name, value in _HEADERS.items()},
         "content": {"application/json": {"schema": {"type": "object"}, "example": EXAMPLE_OWN_DATA}},
     },
@@ -151,15 +151,13 @@ async def _pieces(
         if len(first) <= IN_MEMORY:
             await stack.aclose()
         elif _large.locked():
-            raise RateLimited(
-                "others are taking as much at this moment", retry_after=ceil(EXPORTS.window.total_seconds())
-            )
+            raise RateLimited("too many exports are in progress", retry_after=ceil(EXPORTS.window.total_seconds()))
         else:
             await stack.enter_async_context(_large)
         async with database.begin() as transaction:
             # The user is locked, as for each event about a user.
             if await lock_status_and_roles(transaction, user_id) is None:
-                raise NotFound("there is no such user")
+                raise NotFound("this user doesn't exist")
             await record_event(transaction, EventType.USER_EXPORTED, by=by, at=now, user_id=user_id)
         log.info("user_exported", user_id=user_id, actor=by.name)
         late_at = None if whole_within is None else monotonic() + whole_within
@@ -173,7 +171,7 @@ async def _pieces(
 async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGenerator[bytes]:
     user = await state.row(queries.USER_OF_EXPORT, user_id=user_id)
     if user is None:
-        raise NotFound("there is no such user")
+        raise NotFound("this user doesn't exist")
     former = await state.values(FORMER_IDS, user_id=user_id)
     profile = {
         **user.model_dump(exclude={"consents"}),  # listed below
@@ -211,7 +209,7 @@ async def export_me(caller: CallerInTurnDep, database: DatabaseDep, clock: Clock
     try:
         return _answer(await export_person(database, user_id, by=Actor(str(user_id), device.ip), now=now))
     except NotFound:
-        raise InvalidToken("the user has just been erased") from None
+        raise InvalidToken("this user has just been erased") from None
 
 
 @router.get(

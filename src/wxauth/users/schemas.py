@@ -95,7 +95,7 @@ class UserChangeRequest(Changes):
     )
 
     status: UserStatus | None = Field(default=None, description="A ban (`disabled`) ends every session at once.")
-    reason: Reason | None = Field(default=None, description="Why the user is banned, for staff only.")
+    reason: Reason | None = Field(default=None, description="Why the user is banned. Only staff can see the reason.")
     until: Time | None = Field(
         default=None, description="When the ban ends automatically, with an offset; if absent, the ban has no end."
     )
@@ -105,9 +105,9 @@ class UserChangeRequest(Changes):
     attributes: AttributesPatch | None = Field(
         default=None, description="A merge patch (RFC 7396) of the user's attributes: null removes a name."
     )
-    nickname: OnlyNull = Field(default=None, description="null clears a name that must not stay.")
-    avatar_url: OnlyNull = Field(default=None, description="null clears a picture that must not stay.")
-    erase_at: OnlyNull = Field(default=None, description="null keeps a user who has asked to be erased.")
+    nickname: OnlyNull = Field(default=None, description="Null clears an inappropriate name.")
+    avatar_url: OnlyNull = Field(default=None, description="Null clears an inappropriate picture.")
+    erase_at: OnlyNull = Field(default=None, description="Null cancels an erasure that the user has requested.")
 
 
 class SessionsQuery(TimedPageQuery):
@@ -119,7 +119,7 @@ class SessionsQuery(TimedPageQuery):
 class SessionAnswer(OpenSession):
     """A login on one device."""
 
-    current: bool = Field(description="Whether it is the caller's.")
+    current: bool = Field(description="Whether this session is the caller's.")
 
 
 class SharedFields(TypedDict):
@@ -134,7 +134,8 @@ class SharedFields(TypedDict):
         datetime | None, Field(description="Null until an imported user logs in.", examples=["2026-11-20T08:00:00Z"])
     ]
     external_id: Annotated[
-        str | None, Field(description="The user's id in the system before wxauth. Unique.", examples=["10023"])
+        str | None,
+        Field(description="The user's ID in the system that you used before wxauth. Unique.", examples=["10023"]),
     ]
 
 
@@ -145,7 +146,8 @@ class PhoneAnswer(TypedDict):
     phone_verified: Annotated[
         bool | None,
         Field(
-            description="Whether the phone button verified the number, or it was only imported; null without a number.",
+            description="Whether the phone number button verified the number. False for an imported number, "
+            "null without a number.",
             examples=[True],
         ),
     ]
@@ -167,14 +169,15 @@ class DocumentVersion(TypedDict):
 class UserAnswer(ProfileStatusAndRoles):
     """A user, with the identity of the caller's session."""
 
-    id: Annotated[ShownUserId, Field(description="UUIDv7; siblings store their data under it.")]
+    id: Annotated[ShownUserId, Field(description="UUIDv7. Your services store their data under this ID.")]
     app_id: ShownAppId
     openid: ShownOpenid
     consents_due: NotRequired[
         Annotated[
             list[DocumentVersion],
             Field(
-                description="Documents in force without the user's consent; present if the service requires consents."
+                description="The documents in force that the user hasn't consented to. Present if the service "
+                "requires consents."
             ),
         ]
     ]
@@ -198,7 +201,8 @@ class OperatorsFields(TypedDict):
     identities: Annotated[list[IdentityJson], Field(description="The oldest first.")]
     attributes: ShownAttributes
     erase_at: Annotated[
-        datetime | None, Field(description="When the user is erased, who has asked for it; null for everybody else.")
+        datetime | None,
+        Field(description="When the user will be erased, if they have requested erasure. Otherwise null."),
     ]
 
 
@@ -234,15 +238,17 @@ class UserDetailAnswer(ListedUserAnswer, FormerExternalIds):
     former_ids: NotRequired[
         Annotated[
             list[UUID],
-            Field(description="The ids merged into this user, the first merge first. Absent if none."),
+            Field(description="The IDs that were merged into this user, the earliest merge first. Absent if none."),
         ]
     ]
-    sessions: Annotated[list[OpenSession], Field(description="The hundred used most recently.")]
+    sessions: Annotated[list[OpenSession], Field(description="The 100 most recently used sessions.")]
     ended_sessions: Annotated[
         list[PastSession],
-        Field(description="Of those that have ended or expired and are still stored, the hundred used most recently."),
+        Field(
+            description="The 100 most recently used sessions of those that have ended or expired and are still stored."
+        ),
     ]
-    consents: Annotated[list[ConsentRow], Field(description="The newest hundred, including withdrawn ones.")]
+    consents: Annotated[list[ConsentRow], Field(description="The 100 newest consents, including withdrawn consents.")]
 
 
 class UsersAnswer(TypedDict):
@@ -251,7 +257,7 @@ class UsersAnswer(TypedDict):
     items: list[ListedUserAnswer]
     next_cursor: NextCursor
     incomplete_results: NotRequired[
-        Annotated[bool, Field(description="true if the search took a second and stopped: `next_cursor` continues it.")]
+        Annotated[bool, Field(description="True if the search stopped after a second. Use `next_cursor` to continue.")]
     ]
 
 
@@ -309,7 +315,7 @@ def _picture_url(value: str, info: ValidationInfo) -> str:
     is_own = settings is not None and is_own_picture(value, settings.issuer)
     if is_own or _HTTPS_URL.fullmatch(value) or is_stand_in(value):
         return value
-    raise ValueError("Must be an https URL; upload a picture that is on the phone to POST /v1/me/avatar")
+    raise ValueError("Must be an https URL. Upload a picture from the phone with POST /v1/me/avatar")
 
 
 def _clean(value: object) -> object:
@@ -350,7 +356,7 @@ class ProfileChange(Changes):
         description="An https URL. Also accepted as `avatarUrl`. The URL of an uploaded picture is ignored.",
     )
     phone: Annotated[None, only_null(": POST /v1/me/phone with the code of the button")] = Field(
-        default=None, description="null removes the number. Only `POST /v1/me/phone` and a login set one."
+        default=None, description="Null removes the number. Only `POST /v1/me/phone` and a login can set a number."
     )
 
     def changes(self) -> dict[str, str | None]:

@@ -90,7 +90,7 @@ class StaffReads(WriteBuffer):
         if read in self._lists and now < self._lists[read] + SAME_LIST:
             return
         if not self._has_place(EventType.STAFF_READ, by):
-            raise RateLimited("this member of staff reads more than the audit trail can record", retry_after=1)
+            raise RateLimited("this staff member reads more than the audit trail can record", retry_after=1)
         if what in _LISTS:
             self._lists[read] = now
         if len(user_ids) == 1:

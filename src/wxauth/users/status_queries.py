@@ -195,7 +195,7 @@ class StatusChange:
 
 
 async def lock_status_and_roles(transaction: Transaction, user_id: UUID) -> StatusAndRoles | None:
-    """Lock and read a user's status and roles until the transaction ends. Return None if there is no such user."""
+    """Lock and read a user's status and roles until the transaction ends. Return None if this user doesn't exist."""
     return (await lock_status_and_roles_of(transaction, [user_id])).get(user_id)
 
 

@@ -118,7 +118,7 @@ async def current_user(asked: Database | Transaction, user_id: UUID) -> UUID:
     """Return the user of a present or former id. Raises: NotFound."""
     current_id = await asked.value(CURRENT_USER, user_id=user_id)
     if current_id is None:
-        raise NotFound("there is no such user")
+        raise NotFound("this user doesn't exist")
     return current_id
 
 
@@ -144,7 +144,7 @@ async def remove_phone(
 
 
 async def read_attributes(transaction: Transaction, user_id: UUID) -> Mapping[str, Any]:
-    """Return the attributes of a user. They are empty if there is no such user."""
+    """Return the attributes of a user. They are empty if this user doesn't exist."""
     return await transaction.value(_READ, user_id=user_id) or {}
 
 

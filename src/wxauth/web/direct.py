@@ -267,7 +267,7 @@ def check_query_names(connection: HTTPConnection) -> None:
         return
     known: Sequence[str] = connection.scope["route"].query_names
     if unknown := sorted(connection.query_params.keys() - set(known)):
-        message = f"Must be one of {', '.join(known)}" if known else "Must be absent: there are no parameters"
+        message = f"Must be one of {', '.join(known)}" if known else "Must be absent, because there are no parameters"
         raise invalid_request({"loc": (name,), "msg": message, "type": "unknown"} for name in unknown)
 
 

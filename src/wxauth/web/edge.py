@@ -46,7 +46,7 @@ MAX_PARAMETERS: Final = 128
 """The largest number of parameters in a query string. Libraries parse all of them, even if no route reads them."""
 PROBLEM_KEY: Final = "wxauth.problem"
 """The key in the ASGI scope for the error that was returned, which the log line describes."""
-CONTROL_CHARACTERS: Final = "a path must be without control characters"
+CONTROL_CHARACTERS: Final = "a path must not contain control characters"
 """The reason why a path with control characters is refused."""
 STATUS_KEY: Final = "wxauth.status"
 """The key in the ASGI scope for the status that was sent, for traces; 0 if nothing was sent."""
@@ -209,7 +209,7 @@ class Edge:
         except asyncio.CancelledError:
             # Most likely the server is stopping, and cancels the remaining requests.
             if status == 0:
-                scope[PROBLEM_KEY] = stopped = InternalError("the service was stopped before it could answer")
+                scope[PROBLEM_KEY] = stopped = InternalError("the service stopped before it could respond")
                 await problem_response(stopped, scope)(scope, receive, send_with_id)
             raise
         except Exception as fault:
@@ -261,14 +261,14 @@ class Edge:
             async with asyncio.timeout(started + limit - perf_counter()):
                 return await receive()
         except TimeoutError:
-            raise InvalidRequest(f"the body was not here in {limit:g} s", status=_LATE) from None
+            raise InvalidRequest(f"the body didn't arrive within {limit:g} s", status=_LATE) from None
 
     def _check_size(self, size: int, scope: Scope) -> None:
         """Check the size of a body that is larger than `MAX_BODY`. Raises: PayloadTooLarge."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         limit = next((limit for pattern, limit in self._larger_bodies if pattern.match(path)), MAX_BODY)
         if size > limit:
-            raise PayloadTooLarge(f"a body may have {limit} bytes")
+            raise PayloadTooLarge(f"a body must have at most {limit} bytes")
 
 
 def _take_head(scope: Scope) -> tuple[str | None, int | None, str | None, InvalidRequest | None, bool]:
@@ -290,7 +290,7 @@ def _take_head(scope: Scope) -> tuple[str | None, int | None, str | None, Invali
         if name == b"host":
             # A proxy may have routed by the other field (RFC 9112, section 3.2).
             if has_host:
-                refusal = InvalidRequest("a request must have one Host field", status=400)
+                refusal = InvalidRequest("a request must have exactly one Host header", status=400)
             has_host = True
         elif name == b"x-request-id":
             given_id = value.decode("latin-1")
@@ -312,10 +312,10 @@ def _take_head(scope: Scope) -> tuple[str | None, int | None, str | None, Invali
         elif (trace := _TRACE_PARENT.fullmatch(value)) is not None:
             trace_given = trace[1].decode()
     if size > MAX_HEAD:
-        text = f"the head of a request, cookies included, may have {MAX_HEAD} bytes"
+        text = f"the head of a request, including cookies, must have at most {MAX_HEAD} bytes"
         refusal = InvalidRequest(text, status=_TOO_LARGE)
     elif len(scope["headers"]) > MAX_FIELDS:
-        refusal = InvalidRequest(f"a request must have at most {MAX_FIELDS} header fields", status=_TOO_LARGE)
+        refusal = InvalidRequest(f"a request must have at most {MAX_FIELDS} headers", status=_TOO_LARGE)
     elif target > MAX_TARGET:
         refusal = InvalidRequest(f"a request target must have at most {MAX_TARGET} bytes", status=414)
     if cookies:
@@ -382,7 +382,7 @@ def cookie_in(request: Request, name: str) -> str | None:
     pairs = (pair.decode("latin-1").partition("=") for pair in found)
     values = [value.strip(_SPACE) for key, _, value in pairs if key.strip(_SPACE) == name]
     if len(values) > 1:
-        raise InvalidRequest(f"Cookie must have one {name}", status=400)
+        raise InvalidRequest(f"Cookie must contain only one {name}", status=400)
     return values[0] if values else None
 
 

@@ -33,15 +33,15 @@ def _error_of(request: Request, exc: Exception) -> WxAuthError:
         case WxAuthError():
             return exc
         case HTTPException(status_code=404):
-            return NotFound("there is nothing at this path" + _path_meant(request))
+            return NotFound("this path doesn't exist" + _path_meant(request))
         case HTTPException(status_code=405):
             routes = list(_routes_at(request, request.scope["path"]))
             allow = sorted({method for route in routes for method in route.methods or ()})
             return MethodNotAllowed(f"this path takes {', '.join(allow)}{_body_meant(routes)}", allow=allow)
         case HTTPException():
-            return InvalidRequest("the request could not be read", status=exc.status_code)
+            return InvalidRequest("the request couldn't be read", status=exc.status_code)
         case ClientDisconnect():
-            return InvalidRequest("the client left before its body was read", status=400)
+            return InvalidRequest("the client disconnected before its body was read", status=400)
         case _:
             return InternalError("the log has more under this request_id")
 

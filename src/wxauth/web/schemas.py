@@ -48,7 +48,7 @@ TEXT: Final = r"^[^\x00-\x1f\x7f]*$"
 """A pattern for text that is stored. It allows no control characters, because PostgreSQL refuses NUL."""
 StoredText = Annotated[str, StringConstraints(pattern=TEXT)]
 
-_NO_HALF: Final = "Must be without halves of characters, such as \\ud83d"
+_NO_HALF: Final = "Must not contain lone surrogates such as \\ud83d"
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
 EXAMPLE_APP_ID: Final = "wx1a2b3c4d5e6f7a8b"
 EXAMPLE_USER_ID: Final = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
@@ -66,7 +66,7 @@ Row = TypeVar("Row")
 def _written_out(value: object) -> object:
     # Pydantic would also accept a number, and guess whether it means seconds or milliseconds.
     if not isinstance(value, str) or not _DATE.match(value):
-        raise ValueError("Must be a time with its offset, such as 2026-11-20T08:00:00+08:00")
+        raise ValueError("Must be a time with an offset, such as 2026-11-20T08:00:00+08:00")
     return value
 
 
@@ -85,7 +85,7 @@ def _network(value: object) -> object:
     try:
         return ip_network(value.strip(), strict=False) if isinstance(value, str) else value
     except ValueError:
-        raise ValueError("Must be an address or a network, such as 203.0.113.0/24") from None
+        raise ValueError("Must be an address or a network such as 203.0.113.0/24") from None
 
 
 Network = Annotated[
@@ -171,7 +171,7 @@ def cursor_at(row_id: UUID) -> str:
 def id_in_cursor(cursor: str) -> UUID:
     """Return the id in a cursor, which is the id of the last row before the page. Raises: ValueError."""
     if not _CURSOR.fullmatch(cursor):
-        raise ValueError("Not a next_cursor of this list")
+        raise ValueError("Must be a next_cursor of this list")
     return UUID(bytes=urlsafe_b64decode(cursor + "=="))
 
 
@@ -187,7 +187,7 @@ def _place_in(cursor: str) -> tuple[datetime, UUID]:
         if _TIMED_CURSOR.fullmatch(cursor):
             raw = urlsafe_b64decode(cursor)
             return _FIRST_TIME + timedelta(microseconds=int.from_bytes(raw[:8], "big")), UUID(bytes=raw[8:])
-    raise ValueError("Not a next_cursor of this list")
+    raise ValueError("Must be a next_cursor of this list")
 
 
 TimedCursor = Annotated[tuple[datetime, UUID], BeforeValidator(_place_in), WithJsonSchema({"type": "string"})]
@@ -405,7 +405,7 @@ def _message(error: Mapping[str, Any], model: type[BaseModel] | None) -> str:
         return f"{error['msg']}: send {json_form(model)} as JSON"
     # Pydantic's own messages contain a pattern or a character of the value.
     if error["type"] == "string_pattern_mismatch":
-        return "String must have the form that the documentation gives"
+        return "String must have the documented form"
     if error["type"] == "uuid_parsing":
         return "Must be a UUID"
     own = error.get("ctx", {}).get("error")

@@ -148,7 +148,9 @@ def _body(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
             errors = errors_of(exc)
         if errors[0]["type"] == "json_invalid" and _FORM.match(request.headers.get("content-type", "")):
             form = json_form(model)
-            raise InvalidRequest.of("body", f"This is a form: send {form} as JSON, with Content-Type: application/json")
+            raise InvalidRequest.of(
+                "body", f"Must be JSON, not a form: send {form} with Content-Type: application/json"
+            )
         headers = (name.removeprefix("x-").removeprefix("wx-").replace("-", "_") for name in request.headers)
         check_place(model, errors, {*request.query_params, *headers})
         return read_anyway(model, body, errors, context)

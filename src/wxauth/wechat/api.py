@@ -149,7 +149,7 @@ async def _in_time(token: Coroutine[Any, Any, WeChatToken], deadline: float) -> 
         async with asyncio.timeout_at(deadline):
             return await token
     except TimeoutError as exc:
-        raise WeChatTimeout("WeChat gave no access token in time") from exc
+        raise WeChatTimeout("WeChat didn't return an access token in time") from exc
 
 
 def _usable(name: str, is_good: Callable[[Any], object]) -> Callable[[dict[str, Any]], Any]:
@@ -160,7 +160,7 @@ def _usable(name: str, is_good: Callable[[Any], object]) -> Callable[[dict[str, 
 
     def read(answer: dict[str, Any]) -> Any:
         if not is_good(value := answer.get(name)):
-            raise WeChatBadResponse(f"WeChat's answer has no usable {name}")
+            raise WeChatBadResponse(f"WeChat's response has no usable {name}")
         return value
 
     return read
@@ -188,4 +188,4 @@ def _picture(answer: dict[str, Any]) -> CodePicture:
         return CodePicture(content, "image/png")
     if content.startswith(b"\xff\xd8\xff") and content.rstrip(b"\0").endswith(b"\xff\xd9"):
         return CodePicture(content, "image/jpeg")
-    raise WeChatBadResponse("WeChat's answer is no picture")
+    raise WeChatBadResponse("WeChat's response isn't a picture")

@@ -211,7 +211,7 @@ class WeChat:
             answer = await self._answer_to(asked)
             errcode = answer.get("errcode", 0)
             if type(errcode) is not int or abs(errcode) > _MAX_ERRCODE:
-                raise errors.WeChatBadResponse("WeChat's errcode is not a number that it gives")
+                raise errors.WeChatBadResponse("WeChat's errcode isn't a valid number")
             if errcode != 0:
                 if self.reports_refusals and reports_refusals and errcode not in expected:
                     _log_refusal(api, app, errcode, answer.get("errmsg"), secrets)
@@ -321,9 +321,9 @@ def _identity(app: App, answer: dict[str, Any]) -> WeChatIdentity:
     has_key = app.is_mini_program
     session_key = answer.get("session_key") if has_key else None
     if not is_id(openid) or (has_key and not is_id(session_key)) or not (unionid is None or is_id(unionid)):
-        raise errors.WeChatBadResponse("WeChat's answer has no usable openid or session_key")
+        raise errors.WeChatBadResponse("WeChat's response has no usable openid or session_key")
     if is_placeholder(openid):
-        raise errors.WeChatBadResponse("WeChat's answer has a placeholder in place of an openid")
+        raise errors.WeChatBadResponse("WeChat's response has a placeholder instead of an openid")
     if unionid is not None and not can_name_a_person(unionid):
         log.error("unionid_ignored", app_id=app.app_id, reason="not of WeChat's form")
         unionid = None

@@ -159,12 +159,12 @@ def check_watermark(opened: Mapping[str, Any], *, app_id: str, now: datetime) ->
         case _:
             raise InvalidRequest.of("encrypted_data", "Has no watermark")
     if watermarked != app_id:
-        raise InvalidRequest.of("encrypted_data", "The watermark is another app's")
+        raise InvalidRequest.of("encrypted_data", "The watermark belongs to another app")
     age = int(now.timestamp()) - timestamp
     if age > MAX_AGE.total_seconds():
         raise InvalidRequest.of("encrypted_data", "The watermark is more than a day old")
     if age < -MAX_AHEAD.total_seconds():
-        raise InvalidRequest.of("encrypted_data", "The watermark is of the future")
+        raise InvalidRequest.of("encrypted_data", "The watermark is in the future")
 
 
 def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
@@ -177,7 +177,7 @@ def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
 
     watermark = phone_info.get("watermark")
     if not isinstance(watermark, Mapping) or watermark.get("appid") != app_id:
-        raise WeChatBadResponse("the phone number is not marked as this app's")
+        raise WeChatBadResponse("the phone number's watermark doesn't belong to this app")
     country, pure, whole = (_text(phone_info.get(name)) for name in ("countryCode", "purePhoneNumber", "phoneNumber"))
     try:
         if country and pure:
@@ -192,7 +192,7 @@ def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
         is_good = False
     phone = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164) if is_good else ""
     if not _E164.fullmatch(phone):  # some countries have numbers that are longer than E.164 allows
-        raise WeChatBadResponse("what WeChat gave is not a phone number")
+        raise WeChatBadResponse("WeChat didn't return a phone number")
     return phone
 
 
@@ -408,7 +408,7 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
     """
     fields = message.fields
     if "Encrypt" in fields and fields.keys().isdisjoint(("Event", "MsgType")):
-        raise InvalidSignature("the message is encrypted, and there is no push_aes_key for this app")
+        raise InvalidSignature("the message is encrypted, but this app has no push_aes_key")
     event, codes = message.event, message.revoked_codes
     withdrawn: set[str] = set()
     if event == REVOKED:
@@ -422,7 +422,7 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
         return None
     openid = _text(fields.get("OpenID")) or _text(fields.get("FromUserName"))
     if not _TOKEN.fullmatch(openid):
-        raise InvalidRequest("the message names nobody", errors=[FieldError("OpenID", "Field required")])
+        raise InvalidRequest("the message doesn't specify a user", errors=[FieldError("OpenID", "Field required")])
     # WeChat itself identifies an event by user and time. If the time is missing, the signature replaces it.
     sent = _text(fields.get("CreateTime")) or message.signature.digest.hex()
     return Withdrawal(
@@ -448,7 +448,7 @@ def _signed_text(app: App, *texts: str) -> str:
 def _encrypted_in(body: bytes) -> str:
     encrypted = _text((_fields_or_none(body) or {}).get("Encrypt"))
     if not encrypted:
-        raise InvalidSignature("this app has a push_aes_key, so it takes encrypted messages only")
+        raise InvalidSignature("this app has a push_aes_key, so it accepts only encrypted messages")
     return encrypted
 
 
@@ -460,11 +460,11 @@ def _open(encrypted: str, *, aes_key: SecretStr, app_id: str) -> bytes:
         padded = decryptor.update(b64decode(encrypted, validate=True)) + decryptor.finalize()
         plain = unpadder.update(padded) + unpadder.finalize()
     except ValueError:
-        raise InvalidSignature("this app's push_aes_key does not decrypt the message") from None
+        raise InvalidSignature("this app's push_aes_key doesn't decrypt the message") from None
     begin = _RANDOM_BYTES + _LENGTH_BYTES
     end = begin + int.from_bytes(plain[_RANDOM_BYTES:begin], "big")
     if plain[end:] != app_id.encode():
-        raise InvalidSignature("the message is not for this app")
+        raise InvalidSignature("the message isn't for this app")
     return plain[begin:end]
 
 

@@ -224,9 +224,9 @@ def secret_in(answer: dict[str, Any], name: str) -> tuple[str, int]:
     """Return a token or a ticket in WeChat's response, and the seconds until it ends. Raises: WeChatBadResponse."""
     value, expires_in = answer.get(name), answer.get("expires_in")
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_TOKEN or not value.isascii():
-        raise WeChatBadResponse(f"WeChat's answer has no usable {name}")
+        raise WeChatBadResponse(f"WeChat's response has no usable {name}")
     if type(expires_in) is not int or expires_in <= 0:
-        raise WeChatBadResponse("WeChat's answer has no usable expires_in")
+        raise WeChatBadResponse("WeChat's response has no usable expires_in")
     return value, min(expires_in, LONGEST_LIFE_SECONDS)
 
 

@@ -291,7 +291,7 @@ test('a list that is loaded whole has no search over nothing', async () => {
 test('what is not there is told in one sentence, and not to be tried again', async () => {
   await goTo('users/00000000-0000-4000-8000-000000000000')
   await page.getByRole('alert').waitFor()
-  assert.equal(await page.locator('main .state').innerText(), 'there is no such user')
+  assert.equal(await page.locator('main .state').innerText(), 'this user doesn\'t exist')
   await page.route('**/v1/admin/users', (route) => route.fulfill({ status: 429, json: { code: 'rate_limited', title: 'Too many requests.' } }))
   await goTo('users')
   await button('Try again').waitFor()

@@ -171,7 +171,7 @@ class Guard:
         if not needed <= principal.scope:
             scope = " ".join(sorted(needed))  # in a fixed order, so that equal refusals have equal texts
             with self._refusing():
-                raise InsufficientScope(f"this needs the scope {scope}", scope=scope)
+                raise InsufficientScope(f"this request requires the scope {scope}", scope=scope)
 
     @property
     def resource_metadata_path(self) -> str:
@@ -287,7 +287,7 @@ def require_roles(user: Principal | None, *roles: str) -> None:
     if user is None:
         raise MissingToken(_HOW_TO_SEND)
     if not user.roles.issuperset(roles):
-        raise InsufficientRole(f"this needs the role {', '.join(sorted(roles))}")
+        raise InsufficientRole(f"this request requires the role {', '.join(sorted(roles))}")
 
 
 def all_of(names: Iterable[str]) -> frozenset[str]:
