@@ -84,10 +84,8 @@ class Case:
     @property
     def is_joined_by_external_id(self) -> bool:
         """Whether the line finds its owner by external_id alone, and not by openid, unionid or user id."""
-        owners = self.owners
-        return owners.by_external_id is not None and {owners.by_identity, owners.by_unionid, self.line.user_id} == {
-            None
-        }
+        other_ids = (self.owners.by_identity, self.owners.by_unionid, self.line.user_id)
+        return self.owners.by_external_id is not None and other_ids == (None, None, None)
 
     @property
     def relies_on_external_id(self) -> bool:

@@ -91,7 +91,7 @@ class SiteLogins:
             now=now,
             device_code_hash=hash_of(device_code),
         )
-        return await self._add_with_code(login, device_code)
+        return await self._add_scan(login, device_code)
 
     async def start_for_page(self, asked: SiteRequest, browser: Browser, *, has_link: bool) -> StartedScan:
         """Start a scan that wxauth's own page shows in a browser. With `has_link`, the page also has a link to WeChat.
@@ -101,7 +101,7 @@ class SiteLogins:
         lasts = doors.LINK_REQUEST_LASTS if has_link else doors.SCAN_LASTS
         await self.scan_limits.browsers.admit_address(browser.ip)
         login, page_id = _page(asked, browser, lasts=lasts, now=self.clock())
-        return await self._add_with_code(login, page_id)
+        return await self._add_scan(login, page_id)
 
     async def start_page_with_button(
         self, asked: SiteRequest, browser: Browser, *, browser_login_id: UUID | None = None, query: str | None = None
@@ -122,7 +122,7 @@ class SiteLogins:
         await queries.add(self.database, login)
         return page_id
 
-    async def _add_with_code(self, login: SiteLoginFields, secret: str) -> StartedScan:
+    async def _add_scan(self, login: SiteLoginFields, secret: str) -> StartedScan:
         """Store a login with a code to scan. Raises: Unanswerable."""
         for _ in range(_ATTEMPTS):
             scene = new_scene()

@@ -67,27 +67,35 @@ class AuthorizationCodes:
 
         Raises: SentBack, before anything is stored, if the site has named another user.
         """
-        door, login.proof_id = login.taken_door, None
+        door = login.taken_door
         await _check_hint(transaction, login, person)
-        is_shared = login.sso and self.settings.sso_ttl > 0 and not browser.is_web_view
-        if is_shared and door in MAKES_BROWSER_LOGIN and browser.cookie:
-            stored = await browser_login_queries.store_proof(
-                transaction,
-                login,
-                person,
-                login_id=new_id(now),
-                browser_hash=hash_of(browser.cookie),
-                cookie_hash=hash_of(browser.login),
-                new_hash=hash_of(login_of(browser.cookie, login.id)),
-                proved_after=proved_after(self.settings, now),
-            )
-            if stored is not None:
-                login.browser_login_id, login.proof_id = stored
+        await self._store_proof(transaction, login, person, browser, now=now)
         is_first = login.code_hash is None
         login.stage, login.code_hash, login.code_expires_at = Stage.CODED, hash_of(code), now + AUTHORIZATION_CODE_LASTS
         await queries.save(transaction, login)
         if is_first:
             await record_authorized(transaction, person, login.client_id, login, door=door, ip=browser.ip, now=now)
+
+    async def _store_proof(
+        self, transaction: Transaction, login: LockedLogin, person: UserInSession, browser: Browser, *, now: datetime
+    ) -> None:
+        """Create or renew the browser's login that sites share, if this login proves who uses the browser."""
+        login.proof_id = None
+        is_shared = login.sso and self.settings.sso_ttl > 0 and not browser.is_web_view
+        if not (is_shared and login.taken_door in MAKES_BROWSER_LOGIN and browser.cookie):
+            return
+        stored = await browser_login_queries.store_proof(
+            transaction,
+            login,
+            person,
+            login_id=new_id(now),
+            browser_hash=hash_of(browser.cookie),
+            cookie_hash=hash_of(browser.login),
+            new_hash=hash_of(login_of(browser.cookie, login.id)),
+            proved_after=proved_after(self.settings, now),
+        )
+        if stored is not None:
+            login.browser_login_id, login.proof_id = stored
 
     async def redirect(
         self, login: LockedLogin, person: UserInSession, code: str, browser: Browser, *, now: datetime
