@@ -134,6 +134,12 @@ def test_a_dump_is_restored_as_shown_and_a_check_of_another_shell_finds_the_site
     assert "BAD" not in site.run(check.replace("exec", "exec -T"))
 
 
+def test_the_commands_of_operations_start_what_is_not_running(site: Site) -> None:
+    site.run("docker compose stop wxauth-1")
+    shown = block("docs/run/operations.md", "./make-secrets").replace("exec", "exec -T")
+    assert "BAD" not in site.engine.run("sh", "-euc", shown, folder=site.folder.parents[1])
+
+
 def test_after_down_and_up_all_is_there_again(site: Site) -> None:
     login = site.log_in()
     site.run(block(TUTORIAL, "compose down"))

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import wxauth
 from tests.containers.conftest import SERVER
 from tests.containers.engine import IMAGES, ROOT, WECHAT, Engine
 from tests.deploy.conftest import people_at_work
+from tests.docs import block
 from tests.fakes import SECRET_KEY
 from tests.processes import until
 from tests.repository.project import pins
+from tests.world import bearer
 from wxauth_desk.wechat import APPS
 
 pytestmark = pytest.mark.container
@@ -23,6 +26,7 @@ CONFINED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges",
 """More than any guide asks for."""
 MEMORY = {1: "256m", 2: "512m"}
 """For so many workers, and a command beside them."""
+PAGE = "docs/run/operations.md"
 Run = Callable[..., str]
 
 
@@ -86,6 +90,33 @@ def test_it_serves_without_any_right_lacks_nothing_and_under_load_ends_by_itself
         until(lambda: seen.total() > gone)
     assert engine.inspect("serving", "{{.State.ExitCode}}") == "0"
     assert {status for status in seen if status.isdigit()} == {"200"}, seen  # the others found nobody there
+
+
+def test_started_as_shown_it_trusts_the_proxy_of_its_host_and_no_client(
+    engine: Engine, run: Run, migrated: str, checkout: Path, network: str, authority: Path
+) -> None:
+    begin = block(PAGE, "docker build -t wxauth .").replace("docker build -t wxauth .\n", "")  # has been built
+    key = engine.run("sh", "-euc", begin, folder=checkout)
+    assert len(b64decode(key, validate=True)) == 32
+    gateway = engine.run("sh", "-euc", block(PAGE, "docker network inspect").replace("bridge", network))
+    [migrate, start] = block(PAGE, "docker run --detach").split("\n", 1)
+    own = f"--network={network} --volume={authority}:/authority.pem:ro"
+    settings = engine.shared / ".env"
+    text = settings.read_text()
+    settings.write_text(f"{text}\nWXAUTH_TRUSTED_PROXIES={gateway}")
+    try:
+        for command in (migrate, start):
+            engine.run("sh", "-euc", command.replace("docker run", f"docker run {own}"), folder=engine.shared)
+        until(lambda: engine.inspect("wxauth", "{{.State.Health.Status}}") == "healthy")
+        with engine.client("http://127.0.0.1:8000", "127.0.0.1") as proxy:
+            assert proxy.get("/readyz").status_code == 200
+            login = proxy.post("/v1/login", json={"code": "alice"}, headers={"X-Forwarded-For": "203.0.113.9"}).json()
+            sessions = proxy.get("/v1/me/sessions", headers=bearer(login)).raise_for_status().json()["items"]
+        assert [session["ip"] for session in sessions] == ["203.0.113.9"]
+        assert "BAD" not in engine.docker("exec", "wxauth", "wxauth", "check")
+    finally:
+        settings.write_text(text)
+        engine.docker("rm", "--force", "wxauth")
 
 
 def test_it_is_what_its_locks_name_and_nothing_that_could_install_more(engine: Engine, image: str) -> None:

@@ -30,7 +30,7 @@ MINE = {
 """What the guide's reader replaces."""
 ISSUER = "WXAUTH_ISSUER=https://auth.example.com\n"
 SETTINGS = (
-    f"{ISSUER}SSL_CERT_FILE=/etc/nginx/certificates/authority.pem\n"
+    f"{ISSUER}SSL_CERT_FILE=/etc/letsencrypt/authority.pem\n"
     "WXAUTH_LOGIN_RATE_LIMIT=1000000/minute\nWXAUTH_WECHAT_BASE_URL={}\n"
 )
 UNTIL_IT_SERVES = "until WXAUTH_PORT=$port wxauth alive --ready; do sleep 0.1; done"
@@ -74,24 +74,29 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     with booted(folder) as machine:
         listen = partial(machine.within, lambda: socket.create_server(("127.0.0.1", 0), backlog=2048))
         with serving(create_simulator(), at=listen()) as wechat_url:
-            certificates = machine.root / "etc/nginx/certificates"
-            certificates.mkdir()
-            for kind in ("pem", "key"):
-                (certificates / f"auth.example.com.{kind}").write_bytes((folder / "server.pem").read_bytes())
+            certificates = machine.root / "etc/letsencrypt"
+            live = certificates / "live/auth.example.com"
+            live.mkdir(parents=True)
+            for name in ("fullchain", "privkey"):
+                (live / f"{name}.pem").write_bytes((folder / "server.pem").read_bytes())
             (certificates / "authority.pem").write_bytes(authority.file.read_bytes())
             machine.run("echo 127.0.0.1 auth.example.com db.example.com $(hostname) >>/etc/hosts")
-            machine.run(block("docs/run/operations.md", "sudo deploy/systemd/install"))
+            page = "docs/run/operations.md"
+            machine.run(block(page, "apt-get install").replace("install", "install --simulate"))
+            machine.run(block(page, "sudo deploy/systemd/install"))
             path = "/opt/wxauth-0.1.0/bin:/usr/bin:/bin"
             of_a_role = block("docs/run/database.md", "createuser --pwprompt")
             of_a_role = of_a_role.replace("sudo -u postgres ", "")
             machine.run(of_a_role, user="postgres", folder=POSTGRES, given="password\n" * 2)
             migrated = block("docs/run/database.md", "export WXAUTH_DATABASE_URL")
             machine.run(migrated, user="postgres", folder=POSTGRES, PATH=path)
-            shown = block("docs/run/operations.md", "ln -sfn /opt/wxauth-0.1.0 /opt/wxauth")
+            shown = block(page, "ln -sfn /opt/wxauth-0.1.0 /opt/wxauth")
             for theirs, ours in {**MINE, ISSUER: SETTINGS.format(wechat_url)}.items():
                 assert theirs in shown
                 shown = shown.replace(theirs, ours)
             machine.run(shown)
+            machine.run(block(page, "site=auth.example.com"))
+            machine.run("wxauth check")
             yield Installed(machine, authority)
 
 

@@ -47,8 +47,8 @@ def nginx(tmp_path: Path, replicas: Replicas) -> Iterator[Front]:
         "listen 80": f"listen 127.0.0.1:{plain}",
         "127.0.0.1:8001": replicas.addresses[0],
         "127.0.0.1:8002": replicas.addresses[1],
-        "/etc/nginx/certificates/auth.example.com.pem": str(certificate),
-        "/etc/nginx/certificates/auth.example.com.key": str(certificate),
+        "/etc/letsencrypt/live/auth.example.com/fullchain.pem": str(certificate),
+        "/etc/letsencrypt/live/auth.example.com/privkey.pem": str(certificate),
         "/var/log/wxauth/access.log": f"{tmp_path}/access.log",
     }
     with nginx_with(TEXT, tmp_path, addresses) as command:

@@ -82,8 +82,8 @@ def _nginx(deploy: Path, folder: Path, port: int, upstream: str) -> Running:
         "listen 80": f"listen 127.0.0.1:{free_port()}",
         "127.0.0.1:8001": upstream,
         "    server 127.0.0.1:8002 max_fails=0;\n": "",
-        "/etc/nginx/certificates/auth.example.com.pem": f"{folder}/server.pem",
-        "/etc/nginx/certificates/auth.example.com.key": f"{folder}/server.pem",
+        "/etc/letsencrypt/live/auth.example.com/fullchain.pem": f"{folder}/server.pem",
+        "/etc/letsencrypt/live/auth.example.com/privkey.pem": f"{folder}/server.pem",
         "/var/log/wxauth/access.log": f"{folder}/access.log",
     }
     return running.nginx_with((deploy / "nginx/wxauth.conf").read_text(), folder, addresses)
