@@ -4,6 +4,7 @@ A statement that reaches too many rows passes a test in which its user is the on
 """
 
 import json
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -21,13 +22,25 @@ NAMESAKE: Final = "0fffffff-0000-7000-8000-000000000002"
 An import has given them the people's unionids there, too, in place of openids.
 """
 FORMER: Final = "0fffffff-0000-7000-8000-000000000003"
-_SESSION, _SITES, _LOGIN = (f"0fffffff-0000-7000-8000-0000000000{n}" for n in ("10", "11", "12"))
+_SESSION, _SITES, _LOGIN, _APPROVED, _CLAIMED = (f"0fffffff-0000-7000-8000-00000000001{n}" for n in range(5))
 _NEW, _OLD = "2097-05-06T07:08:09Z", "2001-02-03T04:05:06Z"
 _UNIONID, _EARLIER = "zz-union-of-the-bystander", "zz-union-of-the-bystander-before"
 _HASH = "\\x" + 32 * "0b"
 _PICTURE = "bystander-picture-0000"
 _OF_TESTS: Final = [app["app_id"] for app in (APP, OTHER_APP, *APPS)]
 _AT_HOME = {"app_id": _OF_TESTS[0], "openid": "openid-of-the-bystander"}
+
+_SITE_LOGIN: Final = {
+    **{
+        "client_id": "bystanders-shop",
+        "scope": "openid",
+        "redirect_uri": "https://shop.test",
+        "response_mode": "query",
+    },
+    **{"created_at": _NEW, "claimed_at": _NEW, "expires_at": "2098-01-01Z", "kept_until": "2099-01-01Z"},
+    **{"browser_ip": "::1", "browser_user_agent": "The bystander's browser"},
+}
+_APPROVAL: Final = {**_SITE_LOGIN, "stage": "approved", "door": "website", "granted_until": "2098-01-01Z"}
 
 _PEOPLE: Final = ("alice", "bob", "carol", "al", "root")
 
@@ -38,6 +51,21 @@ def _openids_of_tests() -> set[str]:
     return {f"openid-{app_id[-2:]}-{person}" for app_id in apps for person in _PEOPLE} | {
         openid_of(person, app_id) for app_id in apps for person in _PEOPLE
     }
+
+
+def _logins_of_namesake() -> list[tuple[str, Body]]:
+    """In the namesake's app, each openid has logged in to a browser, and has approved a login to a site."""
+    proof = {"authenticated_at": _NEW, "authenticated_by": "wechat_mini_program"}
+    found: list[tuple[str, Body]] = []
+    for number, openid in enumerate(sorted(_openids_of_tests())):
+        browser, approved = (f"{NAMESAKE[:-4]}{kind}{number:03}" for kind in "bc")
+        identity = {"app_id": "wxbystander00009", "openid": openid}
+        hashes = {"browser_hash": _HASH, "cookie_hash": f"{_HASH[:-3]}{number:03}", "proof_id": browser}
+        found += [
+            ("browser_logins", {"id": browser, **hashes, **identity, **proof}),
+            ("site_logins", {"id": approved, **_APPROVAL, **identity, **proof}),
+        ]
+    return found
 
 
 def _rows() -> list[tuple[str, Body]]:
@@ -58,6 +86,7 @@ def _rows() -> list[tuple[str, Body]]:
         *(("identities", {**_AT_HOME, "app_id": app_id, **identity}) for app_id in _OF_TESTS),
         *(("identities", {**namesake, "openid": openid}) for openid in sorted(_openids_of_tests())),
         *(("identities", {**namesake, "openid": unionid_of(person), "awaits_login": True}) for person in _PEOPLE),
+        *(("identities", {**namesake, "app_id": app_id, "openid": "openid-of-the-namesake"}) for app_id in _OF_TESTS),
         *(("unionids", {"unionid": unionid, "user_id": USER}) for unionid in (_UNIONID, _EARLIER)),
         ("former_users", {"id": FORMER, "user_id": USER, "merged_at": _OLD}),
         ("former_external_ids", {"external_id": "formerly-of-the-bystander", "user_id": USER}),
@@ -73,6 +102,12 @@ def _rows() -> list[tuple[str, Body]]:
             "browser_logins",
             {"id": _LOGIN, "browser_hash": _HASH, "cookie_hash": _HASH, "proof_id": _LOGIN, **_AT_HOME, **proof},
         ),
+        ("site_logins", {"id": _APPROVED, **_APPROVAL, **_AT_HOME, **proof}),
+        (
+            "site_logins",
+            {"id": _CLAIMED, **_SITE_LOGIN, "stage": "claimed", "door": "scan", "claimed_session_id": _SESSION},
+        ),
+        *_logins_of_namesake(),
         ("phone_answers", {"code_hash": _HASH, **_AT_HOME, "asked_at": _NEW, "settled_at": _NEW}),
         (
             "refusals",
@@ -81,6 +116,8 @@ def _rows() -> list[tuple[str, Body]]:
         ("events", {"id": USER, **told, "type": "user.merged", "data": {"former_id": FORMER, "by": "operator"}}),
         ("events", {"id": FORMER, **told, "user_id": FORMER, "type": "user.merged", "data": {"by": "operator"}}),
         ("events", {"id": NAMESAKE, **told, "type": "user.split", "data": {"new_user_id": NAMESAKE}}),
+        ("events", {"id": _SESSION, **told, "type": "user.authorization_revoked", "data": {"fields": ["phone"]}}),
+        ("events", {"id": _SITES, **told, "type": "user.phone_removed", "data": {}}),
     ]
 
 
@@ -94,10 +131,12 @@ async def standing_by(rows: Rows) -> AsyncIterator[None]:
     The test's own statements do not see them: views hide them from this connection.
     """
     async with _without_triggers(rows):
+        alike: defaultdict[tuple[str, str], list[Body]] = defaultdict(list)
         for table, row in _rows():
-            columns = ", ".join(row)
-            values = f"SELECT {columns} FROM jsonb_populate_record(NULL::{table}, $1)"
-            await rows.execute(f"INSERT INTO {table} ({columns}) {values}", json.dumps(row))
+            alike[table, ", ".join(row)].append(row)
+        for (table, columns), several in alike.items():
+            values = f"SELECT {columns} FROM jsonb_populate_recordset(NULL::{table}, $1)"
+            await rows.execute(f"INSERT INTO {table} ({columns}) {values}", json.dumps(several))
         before = await _seen(rows)
         for table in before:
             hiding = f"SELECT * FROM public.{table} t WHERE NOT ({_IS_THEIRS})"

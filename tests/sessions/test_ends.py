@@ -11,7 +11,11 @@ TTL = 900
 MAX_AGE = 3600
 
 
-pytestmark = [pytest.mark.oldest_postgres, pytest.mark.settings(access_token_ttl=TTL, session_max_age=MAX_AGE)]
+pytestmark = [
+    pytest.mark.oldest_postgres,
+    pytest.mark.settings(access_token_ttl=TTL, session_max_age=MAX_AGE),
+    pytest.mark.usefixtures("bystander"),
+]
 
 
 def life_of(answer: Body) -> int:

@@ -12,9 +12,10 @@ from wxauth.settings.settings import InvalidSettings
 UNION = "union-alice"
 
 
-pytestmark = pytest.mark.settings(
-    apps=[{**APP, "max_sessions": 1}, {**OTHER_APP, "max_sessions": 2}], login_rate_limit=""
-)
+pytestmark = [
+    pytest.mark.settings(apps=[{**APP, "max_sessions": 1}, {**OTHER_APP, "max_sessions": 2}], login_rate_limit=""),
+    pytest.mark.usefixtures("bystander"),
+]
 
 
 async def is_open(stage: Stage, session: Body) -> bool:
