@@ -283,6 +283,28 @@ async def test_a_number_that_a_merge_moves_meanwhile_is_taken_from_who_has_it_th
     assert await stage.number(HOLDERS) == 1
 
 
+async def test_whoever_has_another_number_meanwhile_keeps_it_when_their_former_one_moves(stage: Stage) -> None:
+    alice, bob = await stage.login("alice"), await stage.login("bob")
+    await stage.bind(alice, stage.phone_code("alice"))
+    stage.clock.now += A_SECOND
+    change = "UPDATE users SET phone = $1 WHERE id = $2"  # as a further tap of Alice's does
+    binding = stage.bind(bob, stage.phone_code("bob"))
+    answer = await behind(stage.rows, binding, change, OTHER_NUMBER, alice["user"]["id"])
+    assert answer.json()["phone"] == NUMBER
+    assert (await stage.user(alice))["phone"] == OTHER_NUMBER
+
+
+async def test_who_has_lost_a_number_to_its_next_owner_gets_the_one_that_they_gave_before(stage: Stage) -> None:
+    alice, bob = await stage.login("alice"), await stage.login("bob")
+    await stage.bind(alice, stage.phone_code("alice"))
+    await leave_half_way(stage, alice, stage.phone_code("alice", phone=OTHER_NUMBER))
+    stage.clock.now += A_SECOND
+    assert (await stage.bind(bob, stage.phone_code("bob"))).json()["phone"] == NUMBER
+    assert (await stage.user(alice))["phone"] is None
+    await sweep_after(stage, UNTOUCHED_FOR + A_SECOND)
+    assert (await stage.user(alice))["phone"] == OTHER_NUMBER, "only the system has removed the former one"
+
+
 async def test_a_number_of_another_users_is_refused_until_they_are_gone(stage: Stage) -> None:
     stage = await stage.replica(phone_policy="refuse")
     alice, bob = await stage.login("alice"), await stage.login("bob")
@@ -291,9 +313,11 @@ async def test_a_number_of_another_users_is_refused_until_they_are_gone(stage: S
     for _ in range(2):
         problem_of(await stage.bind(bob, code), "phone_taken", 409)
     assert (await stage.user(bob))["phone"] is None
+    again = stage.phone_code("alice")
+    assert (await stage.bind(alice, again)).json()["phone"] == NUMBER, "who has it may verify it again"
     await leave(stage.client, alice)
     assert (await stage.bind(bob, code)).json()["phone"] == NUMBER
-    assert len(stage.asked(API)) == 2
+    assert len(stage.asked(API)) == 3
     assert await stage.number(PENDING) == 0
 
 
@@ -370,6 +394,22 @@ async def test_a_number_that_is_withdrawn_while_wechat_answers_is_not_bound(stag
     assert (await stage.user(alice))["phone"] is None
     assert await stage.number("phone_answers") == 0
     assert (await stage.bind(alice, stage.phone_code())).json()["phone"] == NUMBER, "which was given later"
+
+
+async def test_whoever_withdraws_something_else_while_wechat_answers_gets_their_number(stage: Stage) -> None:
+    alice = await stage.login()
+    binding = await asking(stage, alice, stage.phone_code())
+    stage.clock.now += A_SECOND
+    await stage.push_about(alice, WITHDRAWN[0], "6")
+    revoked = await recorded(stage.rows, "data", "type = 'user.authorization_revoked'")
+    assert revoked == [({"fields": ["nickname", "avatar_url"]},)]
+    assert (await binding).json()["phone"] == NUMBER
+
+
+async def test_a_number_is_bound_to_an_identity_that_was_made_while_the_databases_clock_was_ahead(stage: Stage) -> None:
+    alice = await stage.login()
+    await stage.rows.execute("UPDATE identities SET created_at = created_at + interval '1 day'")
+    assert (await stage.bind(alice, stage.phone_code())).json()["phone"] == NUMBER
 
 
 async def test_a_number_of_an_erased_user_is_not_bound_to_the_persons_next_user(stage: Stage) -> None:
@@ -566,6 +606,7 @@ async def test_a_number_that_was_left_half_way_is_bound_though_the_phone_never_c
     assert await stage.number(PENDING) == 0
     assert len(stage.asked(API)) == 1
     assert await stage.rows.fetchval(f"SELECT actor FROM events WHERE {BESIDE_LOGINS}") == alice["user"]["id"]
+    await sweep_after(stage, UNTOUCHED_FOR + A_SECOND)  # finds nothing that is left to bind
 
 
 async def test_a_number_that_was_left_half_way_does_not_replace_one_that_was_given_later(stage: Stage) -> None:
@@ -592,6 +633,18 @@ async def test_an_answer_sealed_by_an_unknown_secret_key_is_left_to_a_process_wi
     assert (await stage.user(alice))["phone"] is None
     await sweep(rotated.services)
     assert (await stage.user(alice))["phone"] == NUMBER
+
+
+async def test_a_number_left_half_way_is_bound_to_the_later_user_into_whom_its_own_is_merged(
+    stage: Stage, root: Admin
+) -> None:
+    alice = await stage.login("alice")
+    await leave_half_way(stage, alice, stage.phone_code("alice"))
+    stage.clock.now += A_SECOND
+    bob = await stage.login("bob")
+    assert (await root.merge(alice["user"]["id"], into=bob["user"]["id"])).status_code == 200
+    await sweep_after(stage, UNTOUCHED_FOR + A_SECOND)
+    assert (await stage.user(bob))["phone"] == NUMBER
 
 
 async def test_a_refused_number_is_not_bound_later(stage: Stage) -> None:
