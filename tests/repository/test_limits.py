@@ -7,8 +7,9 @@ import pytest
 
 from tests.docs import ROOT, openapi
 from wxauth.clients.models import OPTIONS
+from wxauth.core.users import PROFILE_FIELDS
 from wxauth.pictures.avatars import MAX_FILE
-from wxauth.users.schemas import MAX_AVATAR_URL, MAX_NICKNAME
+from wxauth.users.schemas import MAX_AVATAR_URL, MAX_NICKNAME, ProfileChange
 from wxauth.web.edge import MAX_FIELDS, MAX_HEAD, MAX_PARAMETERS, MAX_TARGET
 
 pytestmark = pytest.mark.no_database
@@ -91,6 +92,11 @@ def test_no_other_place_of_the_code_repeats_the_nicknames_limit() -> None:
                 f"{field} of {schema} is documented with {documented}, not with {limit}: take the limit from "
                 "src/wxauth/users/schemas.py"
             )
+
+
+def test_a_user_can_change_each_field_of_the_profile() -> None:
+    lacking = {*PROFILE_FIELDS} - ProfileChange.model_fields.keys()
+    assert not lacking, f"add {', '.join(lacking)} to ProfileChange in src/wxauth/users/schemas.py, with its limit"
 
 
 def test_the_declarations_for_mini_programs_have_each_field_of_a_user() -> None:

@@ -169,6 +169,21 @@ def test_the_table_of_commands_has_every_command(language: str) -> None:
     assert not wrong, f"the table of commands.md must have each command once (scripts/docs adds it): {wrong}"
 
 
+@both_languages
+def test_the_guides_describe_each_option_of_a_client_and_an_app(language: str) -> None:
+    guides = "".join(page.read_text() for page in pages(language))
+    obvious = {"--disabled", "--help"}
+    lacking = [
+        f"{option.opts[0]} of `wxauth {' '.join(names)}`"
+        for names, it in every_command()
+        if names in (("clients", "add"), ("apps", "add"))
+        for option in it.params
+        if option.opts[0].startswith("--") and option.opts[0] not in obvious
+        if not any(re.search(rf"{each}(?![\w-])", guides) for each in (*option.opts, *option.secondary_opts))
+    ]
+    assert not lacking, f"describe {', '.join(lacking)} in the tables of manage/clients.md or manage/doors.md"
+
+
 def commands() -> list[str]:
     return [" ".join(["wxauth", *names]) for names, it in every_command() if not isinstance(it, click.Group)]
 
