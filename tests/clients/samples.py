@@ -2,8 +2,10 @@
 
 from tests.fakes import LOGO
 from tests.world import Body
+from wxauth.clients.models import OPTIONS
 
 NO_SITE: Body = {
+    **{name: field.default for name, field in OPTIONS.items()},
     **{"title": None, "is_public": False, "device": False, "redirect_uris": [], "logout_uris": [], "app_id": None},
     **{"account_app_id": None, "website_app_id": None, "link": False, "phone_id_token": False},
     **{"near": False, "user_code": False, "email_domain": None, "sso": False, "pkce": "required", "id_token_alg": None},

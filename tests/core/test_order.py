@@ -23,7 +23,8 @@ ANOTHER_ORDER = """
 
 
 async def test_no_column_and_no_index_has_an_order_but_that_of_bytes(rows: Rows) -> None:
-    assert [name for (name,) in await rows.fetch(ANOTHER_ORDER)] == []
+    wrong = [name for (name,) in await rows.fetch(ANOTHER_ORDER)]
+    assert not wrong, f'add COLLATE "C" to the type of {", ".join(wrong)} in the revision'
 
 
 @pytest.mark.own_database

@@ -61,7 +61,8 @@ async def test_the_export_of_all_stored_data_is_one_document(stage: Stage) -> No
     assert document.keys() == EXAMPLE_OWN_DATA.keys()
     for name in ("user", "identities", "sessions", "consents"):
         shown, example = ([part[name]] if name == "user" else part[name] for part in (document, EXAMPLE_OWN_DATA))
-        assert {*shown[0]} == {*example[0]}, name
+        wrong = {*shown[0]} ^ {*example[0]}
+        assert not wrong, f"change the part {name} of EXAMPLE_OWN_DATA in src/wxauth/users/own_data.py: {wrong}"
     assert document["user"] == {
         "id": logins[0]["user"]["id"],
         "former_ids": [],
