@@ -1,5 +1,6 @@
 // The issuer's keys in a service: read once, cached, renewed, and used through an outage.
 import assert from 'node:assert/strict'
+import { generateKeyPairSync } from 'node:crypto'
 import { createServer } from 'node:http'
 import { beforeEach, describe, test } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
@@ -92,7 +93,11 @@ describe('reading', () => {
     [{}, 300],
     [{ 'cache-control': 'max-age=60', age: '50' }, 10],
     [{ 'cache-control': 'max-age=60', age: '999' }, 1],
+    [{ 'cache-control': 'max-age = 60' }, 60],
+    [{ 'cache-control': 'max-age=60', age: '50 , 20' }, 10],
     [{ 'cache-control': 'max-age=60', age: 'soon' }, 60],
+    [{ 'cache-control': 'max-age=60', age: 'about 50' }, 60],
+    [{ 'cache-control': 'max-age=60', age: '50s' }, 60],
   ]) {
     test(`a key set with ${JSON.stringify(headers)} is good for ${seconds} s`, async () => {
       issuer.headers = headers
@@ -108,10 +113,33 @@ describe('reading', () => {
     })
   }
 
-  test('redirects are not followed', async () => {
+  test('up to five minutes after their max-age nobody waits for the keys', async () => {
     await keys.find(issuer.key.kid)
-    assert.ok(issuer.asked.every(({ redirect }) => redirect === 'manual'))
+    time += 600 * SECOND - 1
+    let open
+    issuer.gate = new Promise((resolve) => (open = resolve))
+    assert.ok(await keys.find(issuer.key.kid))
+    open()
+    await settled()
+    assert.deepEqual(issuer.fetches, [2, 2])
   })
+
+  test('JSON is asked for, and redirects are not followed', async () => {
+    await keys.find(issuer.key.kid)
+    assert.ok(issuer.asked.every(({ redirect, headers }) => redirect === 'manual' && headers.Accept === 'application/json'))
+  })
+
+  for (const [size, isRead] of [
+    [256 * 1024, true],
+    [256 * 1024 + 1, false],
+  ]) {
+    test(`a key set of ${size} bytes is ${isRead ? 'read' : 'too large'}`, async () => {
+      const padded = async (url) =>
+        url === JWKS ? new Response(JSON.stringify({ keys: issuer.keys }).padEnd(size)) : issuer.fetch(url)
+      const found = new RemoteKeys(ISSUER, { fetch: padded, warn() {} }).find(issuer.key.kid)
+      await (isRead ? found : assert.rejects(found, { message: /: the document is too large$/ }))
+    })
+  }
 })
 
 describe('an outage', () => {
@@ -171,6 +199,9 @@ describe('an outage', () => {
       '/long': (response) => response.end(' '.repeat(300_000)),
       '/no-json': (response) => response.end('hello'),
       '/a-list': (response) => response.end('[]'),
+      '/null': (response) => response.end('null'),
+      '/a-number': (response) => response.end('7'),
+      '/nothing': (response) => response.writeHead(204).end(),
       '/elsewhere': (response) => response.writeHead(302, { location: '/' }).end(),
       '/broken': (response) => response.writeHead(500).end(),
       '/another': (response) => response.end(JSON.stringify({ issuer: 'https://evil.test' })),
@@ -195,6 +226,9 @@ describe('an outage', () => {
       '/long keys_unavailable the document is too large',
       '/no-json keys_unavailable SyntaxError',
       '/a-list keys_unavailable not a JSON object',
+      '/null keys_unavailable not a JSON object',
+      '/a-number keys_unavailable not a JSON object',
+      '/nothing keys_unavailable status 204',
       '/elsewhere keys_unavailable status 302',
       '/broken keys_unavailable status 500',
       `/another keys_unavailable the metadata names another issuer, ${another}`,
@@ -207,6 +241,16 @@ describe('an outage', () => {
     await assert.rejects(keys.find('any'), { message: /jwks_uri is missing or not https/ })
   })
 })
+
+for (const jwksUri of ['keys', '/keys', 'https:///keys', 'xhttp://localhost/keys', 'http://auth.test/keys', [JWKS], 7, null, undefined]) {
+  test(`an issuer on this machine sends us to no jwks_uri that is ${JSON.stringify(jwksUri)}`, async () => {
+    const here = 'http://localhost:8000'
+    issuer.document = { issuer: here, jwks_uri: jwksUri }
+    const found = new RemoteKeys(here, { fetch: issuer.fetch, warn() {} }).find('any')
+    await assert.rejects(found, { message: /jwks_uri is missing or not https$/ })
+    assert.equal(issuer.asked.length, 1)
+  })
+}
 
 describe("inside the operator's network", () => {
   const INTERNAL = 'http://wxauth:8000'
@@ -236,6 +280,7 @@ describe("inside the operator's network", () => {
     `${ISSUER}.evil.test/keys`,
     `${ISSUER}@evil.test/keys`,
     `${ISSUER}/../keys`,
+    `${ISSUER}/keys/..`,
     `${ISSUER}/a/%2e%2e/keys`,
     `${ISSUER}//evil.test/keys`,
     `${ISSUER}/keys?at=evil.test`,
@@ -252,7 +297,7 @@ describe("inside the operator's network", () => {
   }
 
   test('an internal URL is a host and perhaps a path', () => {
-    for (const internalUrl of ['wxauth:8000', 'ftp://wxauth', 'http://', 'http://wxauth/', 'http://a:secret@wxauth', 'http://wxauth?a', 7, '']) {
+    for (const internalUrl of ['wxauth:8000', 'ftp://wxauth', 'http://', 'http://wxauth/', 'http://a:secret@wxauth', 'http://wxauth?a', 'xhttp://wxauth', ['http://wxauth'], 7, '']) {
       const isRefused = ({ message }) => message.startsWith('internalUrl must be') && !message.includes('secret')
       assert.throws(() => new BearerGuard({ issuer: ISSUER, internalUrl }), isRefused)
     }
@@ -286,6 +331,26 @@ describe('what keeps the keys from being read', () => {
     }
     const keys = new RemoteKeys(ISSUER, { fetch, warn() {} })
     await assert.rejects(keys.find('any'), { message: /: TLS failed: DEPTH_ZERO_SELF_SIGNED_CERT$/ })
+  })
+
+  for (const code of ['EPROTOTYPE', 'NO_CERT_HERE']) {
+    test(`an unknown failure, ${code}, is named as it is`, async () => {
+      const fetch = async () => {
+        throw new TypeError('fetch failed', { cause: { code } })
+      }
+      const message = `the issuer's keys cannot be read: ${code}`
+      await assert.rejects(new RemoteKeys(ISSUER, { fetch, warn() {} }).find('any'), { message })
+    })
+  }
+
+  test('the console is told if nobody else is', async (t) => {
+    const warn = t.mock.method(console, 'warn', () => {})
+    issuer.isAway = true
+    await assert.rejects(new RemoteKeys(ISSUER, { fetch: issuer.fetch }).find('any'), unavailable)
+    assert.deepEqual(
+      warn.mock.calls.map((call) => call.arguments),
+      [[`The keys of ${ISSUER} could not be read: no connection: Connection refused`]],
+    )
   })
 
   test('another issuer is named without its password', async () => {
@@ -377,11 +442,13 @@ describe('keys that come and go', () => {
     test(`a set with ${JSON.stringify(published)} is an outage, in which the known keys stay`, async () => {
       await keys.find(issuer.key.kid)
       issuer.keys = published
+      const reason = Array.isArray(published) ? 'no usable key' : 'no list of keys'
       for (let hour = 0; hour < 24; hour += 1) {
         time += DAY / 24
         assert.ok(await keys.find(issuer.key.kid))
         await settled()
       }
+      assert.deepEqual(new Set(warnings), new Set([`The keys of ${ISSUER} could not be read: the JWK set has ${reason}`]))
       assert.equal(await keys.find('unknown'), null)
       time += SECOND
       await assert.rejects(keys.find(issuer.key.kid), unavailable)
@@ -412,6 +479,28 @@ describe('keys that come and go', () => {
     })
   }
 
+  for (const respelled of [(text) => `${text}=`, (text) => `${text}\n`, (text) => ` ${text}`, (text) => `A${text}`]) {
+    test(`a key with a coordinate such as ${JSON.stringify(respelled('x'))} is passed over`, async () => {
+      const { x, y } = issuer.key
+      issuer.keys = [freshKey(), { ...issuer.key, x: respelled(x) }, { ...issuer.key, kid: 'other', y: respelled(y) }]
+      assert.equal(await keys.find(issuer.key.kid), null)
+      assert.equal(await keys.find('other'), null)
+    })
+  }
+
+  test('a key on another curve with coordinates as long is passed over', async () => {
+    const { publicKey } = generateKeyPairSync('ec', { namedCurve: 'secp256k1' })
+    issuer.keys.push({ ...publicKey.export({ format: 'jwk' }), kid: 'other' })
+    assert.equal(await keys.find('other'), null)
+  })
+
+  test('the id of a key has 1 to 256 characters', async () => {
+    const [longest, longer] = ['k'.repeat(256), 'k'.repeat(257)]
+    issuer.keys.push(freshKey(''), freshKey(longest), freshKey(longer))
+    assert.ok(await keys.find(longest))
+    for (const kid of ['', longer]) assert.equal(await keys.find(kid), null)
+  })
+
   test('use and alg may be absent', async () => {
     const { use, alg, ...key } = issuer.key
     issuer.keys = [key]
@@ -439,6 +528,10 @@ describe('a guard', () => {
       'https://auth.test#x',
       'https://auth.test:0',
       'ftp://auth.test',
+      'http://notlocalhost',
+      'http://localhost.evil.test',
+      'http://127.0.0.1.evil.test',
+      'xhttp://localhost',
       ['https://auth.test'],
     ]) {
       assert.throws(
@@ -447,11 +540,23 @@ describe('a guard', () => {
         String(wrong),
       )
     }
-    assert.throws(() => new BearerGuard({ issuer: 'https://auth.test/' }), /: https:\/\/auth\.test has a slash at the end$/)
+    for (const [wrong, told] of [
+      ['https://auth.test/', 'https://auth.test has a slash at the end'],
+      ['https://auth.test:8443/', 'https://auth.test:8443 has a slash at the end'],
+      ['https://auth.test?x', 'https://auth.test has a query or a fragment'],
+      ['https://user:password@auth.test', 'this one has a user'],
+      ['http://auth.test', 'http://auth.test is plain http to another machine'],
+      ['https://auth.test:0', 'https://auth.test:0 is no URL'],
+      ['ftp://auth.test', 'this one does not begin with https://'],
+      ['see https://auth.test', 'this one does not begin with https://'],
+      ['see https://auth.test/', 'this one has a slash at the end'],
+    ]) {
+      assert.throws(() => new BearerGuard({ issuer: wrong }), ({ message }) => message.endsWith(`: ${told}`), wrong)
+    }
     assert.throws(() => new BearerGuard(), TypeError)
     assert.throws(() => new BearerGuard({ issuer: ISSUER, audience: '' }), TypeError)
     assert.throws(() => new BearerGuard({ issuer: ISSUER, audience: ['wxauth'] }), TypeError)
-    for (const right of [ISSUER, `${ISSUER}/wx`, 'http://localhost:8000', 'http://127.0.0.1:8000', 'http://[::1]:8000']) {
+    for (const right of [ISSUER, `${ISSUER}/wx`, 'http://localhost:8000', 'http://127.0.0.1:8000', 'http://127.100.20.30', 'http://[::1]:8000']) {
       assert.ok(new BearerGuard({ issuer: right }))
     }
   })
