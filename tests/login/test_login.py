@@ -18,7 +18,7 @@ from tests.sweeps import swept
 from tests.world import Body, Client, LogIn, LogLines, Stage, body_of
 from wxauth.core.sealing import CannotOpen, Sealer, session_key_context
 from wxauth.login.login import TokenAnswer
-from wxauth.users.schemas import UserAnswer
+from wxauth.users.schemas import MAX_NICKNAME, UserAnswer
 
 
 @pytest.mark.requirement("asvs-14.2.2")
@@ -146,7 +146,7 @@ async def test_a_wrong_body_is_refused_without_asking_anyone(
 
 
 OPTIONAL: list[tuple[Any, str | None]] = [
-    ({"nickName": "\U0001f600" * 65}, "nickname"),
+    ({"nickName": "\U0001f600" * (MAX_NICKNAME + 1)}, "nickname"),
     ({"userName": ["a"]}, "nickname"),
     ({"nickname": 7, "nickName": "x"}, "nickname"),
     ({"avatarUrl": "http://wx.qlogo.cn/a/0"}, "avatar_url"),
@@ -256,7 +256,7 @@ AVATARS = (
     [
         *(
             ("nickname", name, name)
-            for name in ("小明", "😀" * 64, "👨‍👩‍👧 Ö", "O'Brien; DROP TABLE users --", "a" * 64)
+            for name in ("小明", "😀" * MAX_NICKNAME, "👨‍👩‍👧 Ö", "O'Brien; DROP TABLE users --", "a" * MAX_NICKNAME)
         ),
         ("nickname", " \u3000Alice \n", "Alice"),
         ("nickname", " \t ", None),

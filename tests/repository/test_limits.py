@@ -37,7 +37,15 @@ LIMITS = {
                 r"\| `nickname`, `avatar_url` \|[^|]*?(\d+)",
             ),
             "examples/miniprogram/pages/profile/profile.wxml": r'type="nickname".* maxlength="(\d+)"',
-            "examples/moving-in/mongodb.js": r"nickName\.trim\(\)\]\.slice\(0, (\d+)\)",
+            **dict.fromkeys(
+                ("examples/moving-in/mongodb.js", "examples/moving-in/cloud.cjs"),
+                r"nickName\.trim\(\)\]\.slice\(0, (\d+)\)",
+            ),
+            **dict.fromkeys(
+                (f"examples/moving-in/{name}.sql" for name in ("litemall", "mysql", "nideshop")),
+                r"'nickname', IF.*, 1, (\d+)\)\)",
+            ),
+            "examples/moving-in/postgresql.sql": r"left\(trim\(nick_name\), (\d+)\)",
         },
     ),
     "MAX_PARAMETERS": Limit(

@@ -12,6 +12,7 @@ from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, Body, Stage, bearer, behind, body_of, leave, recorded
 from wxauth.sessions.devices import describe_device
+from wxauth.users.schemas import MAX_NICKNAME
 
 IPHONE = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 "
@@ -56,7 +57,7 @@ async def test_a_change_sets_what_it_names_and_clears_what_is_empty(
     ("change", "field", "title"),
     [
         ({}, "body", "请求无效。"),
-        ({"nickName": "x" * 65}, "nickName", "此昵称不可用，请换一个。"),
+        ({"nickName": "x" * (MAX_NICKNAME + 1)}, "nickName", "此昵称不可用，请换一个。"),
         ({"nickname": ["x"], "avatar_url": "x"}, "nickname", "此昵称不可用，请换一个。"),
         ({"avatarUrl": "http://wx.qlogo.cn/a/0"}, "avatarUrl", "请求无效。"),
         ({"avatar_url": "https://a.example/\ud83d"}, "avatar_url", "请求无效。"),
@@ -72,7 +73,7 @@ async def test_a_wrong_change_names_the_field_and_what_the_person_can_change(
     problem = problem_of(answer, "invalid_request", 422)
     assert (problem["errors"][0]["field"], problem["title"]) == (field, title)
     assert ("POST /v1/me/phone with the code of the button" in problem["detail"]) == (field == "phone")
-    assert ("at most 64 characters" in problem["detail"]) == (field == "nickName")
+    assert (f"at most {MAX_NICKNAME} characters" in problem["detail"]) == (field == "nickName")
 
 
 async def test_refresh_and_logout_take_the_tutorials_name_of_the_token(stage: Stage) -> None:
