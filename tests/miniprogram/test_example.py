@@ -138,7 +138,11 @@ def test_the_configuration_is_json() -> None:
     configuration = {file.name: json.loads(file.read_text()) for file in DEMO.rglob("*.json")}
     project = configuration["project.config.json"]
     assert (project["appid"], project["compileType"]) == ("touristappid", "miniprogram")
-    assert (project["setting"]["urlCheck"], project["setting"]["es6"]) == (False, True)
+    for language in ("", "zh"):
+        shown = re.findall(r'`("\w+": \w+)`', guide("mini-program", language).read_text())
+        settings = json.loads(f"{{{', '.join(shown)}}}")
+        assert settings.keys() == {"es6", "enhance", "urlCheck"}
+        assert settings.items() <= project["setting"].items()
     assert configuration[APP["sitemapLocation"]]["rules"]
 
 
