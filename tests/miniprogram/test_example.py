@@ -89,7 +89,9 @@ def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Pa
         text = re.sub(r"http://127\.0\.0\.1:(\d+)", lambda port: urls[port[1]], text)
         (tmp_path / name).write_text(text.replace("/path/to/wxauth", str(ROOT)))
     printed = output_of(needs("node"), "in_node.mjs", cwd=tmp_path)
-    assert re.search(r"oolong tea.*\[ 'login', 'POST /v1/login', 'GET /orders' \]\no[\w-]{27}\n$", printed, re.DOTALL)
+    assert re.search(
+        r"oolong tea.*\[ 'login', 'POST /v1/login', 'GET /orders' \]\no[\w-]{27} null\nAlice\n$", printed, re.DOTALL
+    )
 
 
 @pytest.mark.node
