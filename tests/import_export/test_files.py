@@ -7,6 +7,7 @@ import io
 import json
 import lzma
 import re
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -236,6 +237,18 @@ def test_a_file_of_another_kind_is_named_with_its_remedy(is_csv: bool, name: str
         (CsvLines if is_csv else JsonLines)(io.BytesIO(file))
     assert refusal.value.fault.field == "file", name
     assert refusal.value.fault.wanted.translated("zh-CN") != str(refusal.value)
+
+
+@swept("text", [JSONL, CSV.replace("小明", "小明 015")])
+def test_the_command_against_lines_that_end_with_cr_repairs_the_file(text: str) -> None:
+    is_csv = text != JSONL
+    with pytest.raises(WrongFile) as refusal:
+        (CsvLines if is_csv else JsonLines)(io.BytesIO(text.replace("\n", "\r").encode()))
+    for advice in (str(refusal.value), refusal.value.fault.wanted.translated("zh-CN")):
+        command = re.search("tr '.+' '.+'", advice)
+        assert command is not None
+        repaired = subprocess.run(shlex.split(command[0]), input=text.replace("\n", "\r").encode(), capture_output=True)
+        assert repaired.stdout.decode() == text
 
 
 @swept("name", ["a;b;c;d", "a|b|c|d", "a\tb\tc\td", "a;b|c;d,e;f"])

@@ -25,7 +25,7 @@ _NOT_TEXT: Final = {
     rb"\x28\xb5\x2f\xfd": Text(_PACKED, kind="zstd", program="unzstd"),
     rb"%PDF|Rar!|7z\xbc|PAR1|[^\r\n]*\0": _("must be text, but is another kind of file. Export the data as CSV UTF-8"),
     rb"[^\r\n]*\r+[^\r\n]": _(
-        "must have lines that end with LF, but has only CR. Convert the file with tr '\\\\015' '\\\\012'"
+        "must have lines that end with LF, but has only CR. Convert the file with tr '\\015' '\\012'"
     ),
     rb"<": _("must be CSV or JSON Lines, but is HTML or XML. Save the file as CSV UTF-8 in a spreadsheet program"),
     rb"\[": _("must be JSON Lines with one object per line, but is a JSON array. Convert the file with jq -c '.[]'"),
