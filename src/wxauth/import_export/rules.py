@@ -125,8 +125,10 @@ class Change:
     @property
     def ends_administrator(self) -> bool:
         """Whether an administrator is none any more."""
-        was, is_one = (StatusAndRoles.of(user).is_administrator for user in (self.before, self.after))
-        return was and not is_one
+        was_administrator, is_administrator = (
+            StatusAndRoles.of(user).is_administrator for user in (self.before, self.after)
+        )
+        return was_administrator and not is_administrator
 
     def belong_to_another(self, names: Sequence[Name], owners: Mapping[Name, UUID]) -> bool:
         """Return whether one of these names has another user among these owners."""
@@ -225,7 +227,7 @@ RULES_OF_LINES: Final[tuple[Rule[Case], ...]] = (
     ),
     Rule("user_id", _("must not belong to an erased user. To restore the user, add --restore"), _is_erased),
 )
-"""The rules that concern no other line."""
+"""The rules about one line and its owner. Only `UNIONID_AS_OPENID` also looks at the unionids of all other lines."""
 RULES_OF_OWNERS: Final[tuple[Rule[Case], ...]] = (
     Rule(
         "unionid",
