@@ -673,8 +673,12 @@ async def test_events_are_sent_again_with_the_ids_they_had(root: WebhookAdmin) -
     problem_of(await root("POST", "/orders/replay", {"event_id": event_id(9)}), "not_found", 404)
     before_all_time = "0001-01-01T00:00:00+14:00"
     times = ("yesterday", "2026-11-20T08:00:00", before_all_time)
-    for body in ({}, *({"since": time} for time in times), {"event_id": "x"}):
+    for body in (*({"since": time} for time in times), {"event_id": "x"}):
         problem_of(await root("POST", "/orders/replay", body), "invalid_request", 422)
+    for body in ({}, {"event_id": event_id(3), **since}):
+        answer = await root("POST", "/orders/replay", body)
+        problem_of(answer, "invalid_request", 422)
+        assert "Must have either event_id or since" in answer.text
 
 
 @pytest.mark.oldest_postgres

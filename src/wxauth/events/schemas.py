@@ -65,7 +65,7 @@ class ReplayRequest(BaseModel):
     @model_validator(mode="after")
     def _names_one(self) -> Self:
         if (self.event_id is None) == (self.since is None):
-            raise ValueError("Must have event_id or since")
+            raise ValueError("Must have either event_id or since")
         return self
 
 
