@@ -11,9 +11,10 @@ from wxauth.clients.rules import WrongClient, build_client
 
 pytestmark = pytest.mark.no_database
 
-SCHEME, HOST, CHARACTERS = (
+SCHEME, HOST, PORT, CHARACTERS = (
     "must use https",
     "must have a host of letters",
+    "must have a port from 1 to 65535",
     "must contain only characters that a URI allows",
 )
 MANY = [f"https://shop.example.com/{n}" for n in range(101)]
@@ -47,12 +48,31 @@ def refusal(options: Mapping[str, Any]) -> tuple[str, str]:
         ("https://*.example.com/callback", HOST),
         ("https://shop.example.com\\@evil.example/", HOST),
         ("https://", HOST),
-        ("https://shop.example.com:0/", HOST),
-        ("https://shop.example.com:99999/", HOST),
-        ("https://shop.example.com:/", HOST),
+        ("https://user:pw@shop.example.com/", HOST),
+        ("https://shop.example.com@:99999/", HOST),
+        ("https://[:::1]:99/", HOST),
+        *(
+            (f"{origin}:{port}", PORT)
+            for origin in ("https://shop.example.com", "http://127.0.0.1", "https://[::1]")
+            for port in (
+                "0/",
+                "00000/",
+                "65536/",
+                "99999/cb",
+                "100000?a=b",
+                "000080",
+                "/",
+                "?",
+                "",
+                "-1/",
+                "80x/",
+                "８０/",
+                "1:2/",
+            )
+        ),
         ("https://商店.example.com/", HOST),
         ("https://my_shop.example.com/cb", HOST),
-        ("https://https://shop.example.com/", HOST),
+        ("https://https://shop.example.com/", PORT),
         ("https://[::1]x/", HOST),
         ("https://shop[.example.com/", HOST),
         ("https://shop.example.com/*", "* isn't a wildcard"),

@@ -14,27 +14,29 @@ MAX_URI_LENGTH: Final = 2048
 MAX_URIS: Final = 100
 """The maximum number of URIs of each kind, because each login and each CORS request compares them."""
 _LONGEST_SHOWN: Final = 200
-_TAIL: Final = r"[A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*"
-_OF_APP: Final = r"(?P<scheme>[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)+):/"
-_PRIVATE_USE: Final = re.compile(rf"{_OF_APP}{_TAIL}", re.ASCII)
-"""The form of a URI of a program on a device, whose scheme is a domain in reverse order (RFC 8252, section 7.1)."""
+_CHARACTERS: Final = r"[A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*"
+"""The characters that RFC 3986 allows in a URI, without `*`, which would look like a wildcard."""
+_URI: Final = re.compile(_CHARACTERS)
+_APP_SCHEME: Final = r"(?P<scheme>[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)+):/"
+"""The scheme of a native app, which is a domain in reverse order (RFC 8252, section 7.1)."""
+_BEGINS_WITH_APP_SCHEME: Final = re.compile(_APP_SCHEME)
+_APP_URI: Final = re.compile(f"{_APP_SCHEME}{_CHARACTERS}")
+_WEB_SCHEMES: Final = ("https://", "http://")
+_AUTHORITY: Final = re.compile(
+    r"""
+    https?://
+    (?: \[[0-9A-Fa-f:.]+\] | [A-Za-z0-9.-]+ )  # an IPv6 address, or another host
+    (?: : (?P<port>[^/?@]*) )?  # before an @, it would not be a port, but a password
+    (?![^/?])  # path, query, or the end
+    """,
+    re.VERBOSE,
+)
+_PORT: Final = re.compile("[0-9]{1,5}")
+_LAST_PORT: Final = 65535
 HOST_RULE: Final = _(
     "must have a host of letters, digits, - and . only (write other characters as xn--…), and no user name"
 )
-_URI_RULES: Final = (
-    (
-        re.compile(rf"(?:https?://|{_OF_APP}).*", re.ASCII | re.DOTALL),
-        _("must use https, http for a loopback address, or an app's own URL scheme such as com.example.app"),
-    ),
-    (re.compile(r"[^#]*"), _("must not contain a fragment (#)")),
-    (re.compile(r"(?!https?:).*|https?://[A-Za-z0-9.:\[\]-]+(?![^/?]).*", re.ASCII | re.DOTALL), HOST_RULE),
-    (
-        re.compile(rf"[a-z0-9+.-]+:/{_TAIL}", re.ASCII),
-        _("must contain only characters that a URI allows. Percent-encode all other characters. * isn't a wildcard"),
-    ),
-)
-"""The rules for the form of a URI (RFC 3986)."""
-# A program on the user's own machine may use a different port each time (RFC 8252, section 7.3).
+# A native app on the user's own computer may use a different port each time (RFC 8252, section 7.3).
 _ON_LOOPBACK: Final = re.compile(
     r"(https?://(?:127(?:\.[0-9]{1,3}){3}|\[::1\]|(?P<name>localhost)))(?::[0-9]{1,5})?((?:[/?].*)?)"
 )
@@ -52,20 +54,38 @@ def check_uri(uri: str) -> str:
     """Check a URI that is to be registered. Raises: ValueError."""
     if len(uri) > MAX_URI_LENGTH:
         raise WrongValue(_("must be up to {n} characters", n=MAX_URI_LENGTH))
-    for form, rule in _URI_RULES:
-        if not form.fullmatch(uri):
-            raise WrongValue(rule)
-    if scheme_of_app(uri) is None:
-        if not is_http_url(uri):
-            raise WrongValue(HOST_RULE)
-        if not is_secure(uri):
-            raise WrongValue(_("must use https, except for a loopback address"))
+    is_app = _BEGINS_WITH_APP_SCHEME.match(uri) is not None
+    if not (is_app or uri.startswith(_WEB_SCHEMES)):
+        raise WrongValue(
+            _("must use https, http for a loopback address, or an app's own URL scheme such as com.example.app")
+        )
+    if "#" in uri:
+        raise WrongValue(_("must not contain a fragment (#)"))
+    if not is_app:
+        _check_host_and_port(uri)
+    if not _URI.fullmatch(uri):
+        raise WrongValue(
+            _("must contain only characters that a URI allows. Percent-encode all other characters. * isn't a wildcard")
+        )
+    if not (is_app or is_secure(uri)):
+        raise WrongValue(_("must use https, except for a loopback address"))
     return uri
 
 
+def _check_host_and_port(uri: str) -> None:
+    found = _AUTHORITY.match(uri)
+    if found is None:
+        raise WrongValue(HOST_RULE)
+    port = found["port"]
+    if port is not None and not (_PORT.fullmatch(port) and 0 < int(port) <= _LAST_PORT):
+        raise WrongValue(_("must have a port from 1 to {n}, or no port", n=_LAST_PORT))
+    if not is_http_url(uri):
+        raise WrongValue(HOST_RULE)
+
+
 def scheme_of_app(uri: str) -> str | None:
-    """Return the private-use scheme of a URI that opens a program on a device; None for any other URI."""
-    found = _PRIVATE_USE.fullmatch(uri)
+    """Return the scheme of a URI that opens a native app; None for any other URI."""
+    found = _APP_URI.fullmatch(uri)
     return found and found["scheme"]
 
 
@@ -103,7 +123,7 @@ def _without_port(uri: str, *, allows_localhost: bool) -> tuple[str, str] | None
 def origin_of(uri: str) -> str:
     """Return scheme, host and port as browsers send them, in lower case and without the default port (RFC 6454).
 
-    For an app's own URI, return its scheme.
+    For the URI of a native app, return its scheme.
     """
     return scheme_of_app(uri) or "/".join(as_compared(uri).split("/")[:3])
 
@@ -111,7 +131,7 @@ def origin_of(uri: str) -> str:
 def origin_shown(redirect_uris: Sequence[str], asked: str = "") -> str | None:
     """Return the origin of a site with these URIs, as the user who logs in sees it; None if it has none.
 
-    For an app, it is the scheme of the requested URI (`asked`). On a loopback address, it has the requested port.
+    For a native app, it is the scheme of the requested URI (`asked`). On a loopback address, it has the requested port.
     """
     if is_local(asked):
         return origin_of(asked)
