@@ -25,6 +25,13 @@ test('the client has at most 24,000 bytes, all of the package 34,000, and its li
   assert.ok(lines.length > 200)
 })
 
+test('its README says how many kilobytes it has', () => {
+  const readme = readFileSync(here('../../../clients/miniprogram/README.md'), 'utf8')
+  const shown = [...readme.matchAll(/(\d+) KB/g)].map(([, kilobytes]) => Number(kilobytes))
+  const kilobytes = Math.ceil(Buffer.byteLength(SOURCE) / 1000)
+  assert.deepEqual(shown, [kilobytes, kilobytes]) // in English and in Chinese
+})
+
 test('it is one module without imports that exports createAuth and AuthError', async () => {
   const { body } = parse(SOURCE, { ecmaVersion: 2018, sourceType: 'module' })
   assert.deepEqual(
