@@ -103,6 +103,14 @@ async def test_who_gives_up_takes_nobody_along(database: Database, who: list[int
     assert [one for one in found if not isinstance(one, BaseException)] == [4] * (4 - len(who))
 
 
+async def test_the_only_one_who_waits_may_give_up_and_the_first_still_gets_their_row(database: Database) -> None:
+    first, second = [asyncio.create_task(divide(database, 3)) for _ in range(2)]
+    await asyncio.sleep(0)
+    second.cancel()
+    assert await first == 4
+    assert await divide(database, 2) == 6
+
+
 async def test_who_gives_up_while_the_batch_is_under_way_takes_nobody_along(
     database: Database, visitors: None, rows: Rows
 ) -> None:
