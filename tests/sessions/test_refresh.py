@@ -137,6 +137,7 @@ async def test_a_restored_database_accepts_a_token_newer_than_its_session(stage:
     assert stage.services[RefreshTokens].parse(successor) == (UUID(answer["session_id"]), 8)
 
 
+@pytest.mark.usefixtures("bystander")
 async def test_logging_out_by_refresh_token_ends_the_session(stage: Stage) -> None:
     answer = await stage.login()
     for _ in range(2):

@@ -563,6 +563,7 @@ async def do(pair: Pair, name: str) -> None:
     assert not isinstance(done, httpx.Response) or done.is_success, done.text
 
 
+@pytest.mark.usefixtures("bystander")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ACTS)
 @pytest.mark.requirement("asvs-7.1.3")
@@ -589,6 +590,7 @@ async def test_what_ends_the_login_of_a_browser_and_the_sessions_of_its_sites(pa
         refused(answer, "invalid_grant")
 
 
+@pytest.mark.usefixtures("bystander")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
