@@ -128,10 +128,27 @@ def test_a_dump_is_restored_as_shown_and_a_check_of_another_shell_finds_the_site
     [dump] = re.findall(r"`(docker compose exec [^`]* pg_dump [^`]*)`", (ROOT / "docs/run/backups.md").read_text())
     site.run(dump)
     key = "export WXAUTH_SECRET_KEY=$(cat secrets/wxauth_secret_key)\n"
-    assert "ok    sealed_data" in site.run(key + block("docs/run/backups.md", "docker compose run"))
+    assert "ok    sealed_data" in site.run(key + block("docs/run/backups.md", "--no-deps"))
     [check] = re.findall(r"`(docker compose exec [^`]* wxauth check)`", (ROOT / "docs/run/operations.md").read_text())
     assert check == block(TUTORIAL, "wxauth check").strip()
     assert "BAD" not in site.run(check.replace("exec", "exec -T"))
+
+
+def test_what_cron_has_dumped_replaces_the_database_as_shown(site: Site) -> None:
+    page = "docs/run/backups.md"
+    alice = site.log_in()
+    [line] = re.findall(r"(?m)^30 3 \* \* \* root (.*)$", block(page, "/etc/cron.d/wxauth-backup"))
+    nightly = line.replace("\\%", "%").replace("/root/wxauth/deploy/compose", str(site.folder))
+    site.run(f"install -d -m 700 /backup; {nightly}; mv /backup/wxauth-*.dump wxauth.dump")
+    with site.phone() as phone:
+        phone.post("/v1/login", json={"code": "carol"}).raise_for_status()
+    exchange = block(page, "docker compose run --rm migrate").replace("exec wxauth", "exec -T wxauth")
+    assert "BAD" not in site.run(block(page, "docker compose stop") + exchange)
+    with site.phone() as phone:
+        again = phone.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]}).raise_for_status().json()
+        carol = phone.post("/v1/login", json={"code": "carol"}).raise_for_status().json()
+    assert again["user"]["id"] == alice["user"]["id"]
+    assert carol["is_new_user"] is True
 
 
 def test_the_commands_of_operations_start_what_is_not_running(site: Site) -> None:

@@ -75,8 +75,13 @@ async def test_the_backup_and_restore_commands_shown_work_under_systemd_with_a_p
     secret.write_text(f"{database_url}&pgbouncer=prepared")
     (tmp_path / "settings.env").write_text(f"WXAUTH_DATABASE_URL={empty_database_url}")
     shown = code_blocks(guide("backups", language), "sh")
-    [dump] = [block for block in shown if "pg_dump" in block]
+    [dump] = [block for block in shown if "pg_dump --format" in block]
     [drill] = [block for block in shown if "dropdb drill" in block]
+    script = (WRAPPER.parent / "wxauth-backup").read_text().splitlines()
+    folder, dump = dump.split("\n", 1)
+    assert folder == "install -d -m 700 /backup"
+    assert [line for line in dump.splitlines() if line not in script] == []
+    dump, drill = dump.replace("/backup", str(tmp_path)), drill.replace("sudo -u postgres ", "")
     name = f"drill_of_{urlsplit(database_url).path.strip('/')}"
     for here, there in (
         ("/etc/wxauth/secrets/database_url", str(secret)),
@@ -121,7 +126,7 @@ def older(folder: Path) -> Iterator[EmbeddedPostgres]:
 async def test_the_commands_shown_work_where_the_server_is_older_than_its_clients(
     tmp_path: Path, older: EmbeddedPostgres, language: str
 ) -> None:
-    [dump] = [block for block in code_blocks(guide("backups", language), "sh") if "pg_dump" in block]
+    [dump] = [block for block in code_blocks(guide("backups", language), "sh") if "pg_dump --format" in block]
     [drill] = [block for block in code_blocks(guide("backups", language), "sh") if "dropdb drill" in block]
     [copy] = [block for block in code_blocks(guide("database", language), "sh") if "pg_dump --schema-only" in block]
     copy = copy.partition("\n")[0]
@@ -138,8 +143,8 @@ async def test_the_commands_shown_work_where_the_server_is_older_than_its_client
         "NEW": older.url("copy"),
     }
     (tmp_path / "url").write_text(older.url())
-    restore = drill.partition("export ")[0].replace("--owner=wxauth", "")
-    dump = dump.replace("/etc/wxauth/secrets/database_url", f"{tmp_path}/url")
+    restore = drill.partition("export ")[0].replace("--owner=wxauth", "").replace("sudo -u postgres ", "")
+    dump = dump.replace("/etc/wxauth/secrets/database_url", f"{tmp_path}/url").replace("/backup", str(tmp_path))
     text = f'{dump}{restore}psql drill -Atc "{counted}"; createdb copy; {copy}; psql copy -Atc "{counted}"'
     done = await asyncio.to_thread(run_shown, text, tmp_path, environment)
     tables = str(len(all_tables().tables) + 1)
@@ -148,7 +153,7 @@ async def test_the_commands_shown_work_where_the_server_is_older_than_its_client
 
 @both_languages
 def test_behind_a_pooler_the_commands_shown_connect_directly_to_postgresql(tmp_path: Path, language: str) -> None:
-    [dump] = [block for block in code_blocks(guide("backups", language), "sh") if "pg_dump" in block]
+    [dump] = [block for block in code_blocks(guide("backups", language), "sh") if "pg_dump --format" in block]
     found = []
     for url in (
         "postgresql://wxauth:p%40ss@pooler:6432/wxauth?pgbouncer=prepared",

@@ -163,6 +163,29 @@ def test_nginx_writes_to_a_new_log_after_it_was_rotated(installed: Installed) ->
     until(lambda: installed.log_in("alice") and "/v1/login" in installed.machine.run(f"cat {log}"))
 
 
+def test_the_nightly_backup_is_copied_drilled_and_restored_as_shown(installed: Installed) -> None:
+    machine, page = installed.machine, "docs/run/backups.md"
+    alice = installed.log_in("alice")
+    machine.run(block(page, "wxauth-backup.timer"))
+    assert machine.run("systemctl is-active wxauth-backup.timer") == "active\n"
+    copied, found = re.subn("/usr/bin/rsync .*", "/bin/sh -c 'cp /backup/*.dump /dev/shm/'", block(page, "copy.conf"))
+    assert found == 1
+    machine.run(copied)  # there is no second machine
+    assert machine.run("cd /dev/shm && ls *.dump") == machine.run("cd /backup && ls")
+    key = "export WXAUTH_SECRET_KEY=$(cat /etc/wxauth/secrets/secret_key)\n"
+    drilled = machine.run(f"{key}{block(page, 'pg_dump --format')}{block(page, 'dropdb drill')}")
+    assert "BAD" not in drilled
+    assert "ok    sealed_data" in drilled
+    assert "set" not in drilled.partition("users")[0], "only what the page speaks of is printed"
+
+    installed.log_in("carol")
+    restore = block(page, "systemctl stop").replace("2026-11-22", "$(date +%F)")
+    assert "BAD" not in machine.run(restore + block(page, "systemctl start wxauth@8001").replace("wxauth check", ""))
+    machine.run(f"for port in 8001 8002; do {UNTIL_IT_SERVES}; done; wxauth check")
+    assert installed.ask("GET", "/v1/me", headers=bearer(alice))["id"] == alice["user"]["id"]
+    assert installed.log_in("carol")["is_new_user"] is True
+
+
 def test_the_moment_before_a_mistake_is_restored_and_is_what_the_next_boot_starts(installed: Installed) -> None:
     machine, page = installed.machine, "docs/run/backups.md"
     alice = installed.log_in("alice")
