@@ -1,28 +1,30 @@
-"""The statements that give events their places in the feed (the list of events that other services read), and read it.
+"""The statements that give events their places in the feed, and that read the feed (the events for other services).
 
 A reader who follows the cursor gets every event exactly once, for three reasons:
 
-- A trigger adds a row to `events_unplaced` in the transaction that writes the event. So that row exists exactly if the
-event has been committed, and two transactions that write events never wait for each other's row.
-- One transaction at a time assigns places and deletes those rows, because it holds an advisory lock until it has
-committed. A commit becomes visible before its locks are released. So the transaction that assigns places 8 and 9 sees
-that 7 is taken. A reader who sees 9 sees everything before it, because no place is filled later. If such a transaction
-is rolled back, the numbers have a gap, and its rows stay in `events_unplaced`.
-- An event that commits late gets a place after the faster events, never one that readers have passed. No other event
-waits for it, so another open transaction, such as a backup or psql, delays no event.
+- A trigger adds a row to `events_unplaced` in the transaction that writes the event. Therefore, the row is visible to
+other transactions exactly if the event is, and two transactions that write events never wait for each other's row.
+- Only one transaction at a time assigns places and deletes those rows, because it holds an advisory lock until it has
+committed. PostgreSQL makes a commit visible before it releases the locks. Therefore, the transaction that assigns
+places 8 and 9 sees that 7 is taken. A reader who sees 9 also sees every earlier event, because wxauth never fills an
+earlier place later. If a transaction that assigns places is rolled back, the places have a gap, and the rows of its
+events stay in `events_unplaced`.
+- An event whose transaction commits late gets a place after the events that committed earlier, and never a place that
+readers have passed. No event waits for a transaction that is still open, for example of a backup or of psql.
 
 The events about a user have the order of their commits, because a transaction that records an event holds the lock of
 the user's row until the commit, and the row in `events_unplaced` draws its number under this lock. Places are assigned
-in the order of these numbers. A trigger puts id and time of an event after those of the user's newest one, so the audit
-log, which is read in the order of ids, has the same order. An event never gets its place before one of the same user
-with a lower id, so that this holds even if the sequence of the numbers has been set back.
+in the order of these numbers. A trigger gives each event an id and a time after those of the user's newest event.
+Therefore, the audit log, which is read in the order of ids, has the same order. An event never gets its place before
+another event of the same user with a lower id. This rule preserves the order even if a tool has set the sequence of the
+numbers back.
 
-The sequence of places can have any value, for example after a move of the database without it, because each place is
-compared with the last place of the feed. If it is not after that, the transaction is rolled back and the places are
-counted from the last one. The highest place is the last one in the feed or, if the newest events have been deleted by
-age, the place in `feed_swept`.
+The sequence of places can have any value, for example after the database was moved without the sequence, because wxauth
+compares each new place with the last place of the feed. If a new place is not after the last place, wxauth rolls the
+transaction back, and counts the places from the last place instead of using the sequence. The last place is the highest
+one in the feed or, if the newest events have been deleted by age, the place in `feed_swept`.
 
-A place is stored with the event's type, so that reading one type does not scan all the others.
+Each place is stored with the event's type, so that reading events of one type does not scan the events of other types.
 """
 
 from collections.abc import Sequence
@@ -44,16 +46,16 @@ LAST_POSITION: Final = 2**63 - 1
 LAST_SENSIBLE: Final = 2**62
 """The highest sensible value of a sequence.
 
-A higher value must be a mistake. With it, the feed would soon run out of places.
+A higher value must be a mistake, and would soon leave the feed without places.
 """
 
 
 class EventToSend(SharedEvent):
-    """An event in the form in which siblings (services that verify our tokens) get it."""
+    """An event, with the fields that are sent to siblings (services that verify wxauth's tokens)."""
 
     @property
     def for_siblings(self) -> dict[str, Any]:
-        """The event in the form of the feed and of webhooks."""
+        """The event in the form in which the feed and webhooks show it."""
         columns = vars(self)
         values = {name: columns[name] for name in EventToSend.model_fields}
         return values | {"data": data_for_siblings(self.type, self.data)}
@@ -74,7 +76,10 @@ class Placement(PlacedEvent):
 
 
 class FeedRow(EventToSend):
-    """An event of the feed, if there is one, and the columns that are equal in all rows of a page."""
+    """A row of a page of the feed, with columns that are equal in all rows of the page.
+
+    If the page is empty, its only row has no event.
+    """
 
     position: int
     is_known: bool
@@ -88,11 +93,11 @@ HIGHEST_PLACE: Final = """
 (SELECT COALESCE(max(position), 0)
    FROM ((SELECT position FROM feed ORDER BY position DESC LIMIT 1) UNION ALL SELECT position FROM feed_swept) places)
 """
-"""SQL for the highest place that the feed has given, as far as the database knows; 0 before the first."""
+"""The SQL of the highest place in `feed` and `feed_swept`; 0 if both are empty."""
 _LAST_PLACE: Final = Statement[int](f"SELECT {HIGHEST_PLACE} AS position")
-# The events with the lowest ids come first, so that no event of a user is left behind when a later event of that user
-# gets its place. An event that has a place already, because an older table was restored next to a newer feed, keeps
-# that place.
+# The statement takes the events with the lowest ids first, so that an earlier event of a user never stays without a
+# place when a later event of that user gets one. If an event already has a place, because an older `events_unplaced`
+# was restored next to a newer `feed`, the event keeps that place.
 _WAITING_FRAGMENT: Final = """
 WITH taken AS (
     DELETE FROM events_unplaced
@@ -104,7 +109,7 @@ WITH taken AS (
      WHERE NOT EXISTS (SELECT FROM feed WHERE event_id = taken.event_id)
 )
 """
-# Only the holder of the lock runs this statement.
+# Only the transaction that holds the lock of `LOCK_PLACES` runs this statement and the next one.
 _PLACE_BY_SEQUENCE: Final = Statement[Placement](f"""{_WAITING_FRAGMENT}
 INSERT INTO feed (event_id, type) SELECT id, type FROM waiting ORDER BY number, id
 RETURNING position, event_id, type
@@ -117,8 +122,9 @@ RETURNING position, event_id, type
 
 
 def _page_fragment(places: LiteralString) -> LiteralString:
-    # A place has a gap after it if it no longer exists, or if events after it have been deleted. There is no gap if the
-    # place itself was the last one deleted. Position 0, before the first event, has no row and needs none.
+    # Events are missing after a reader's place if the place no longer exists, or if later events have been deleted. No
+    # event is missing if that place is the last deleted one. Position 0 is before the first event, so the statement
+    # needs no row for it.
     return f"""
 WITH last AS (
     SELECT COALESCE(newest.position, 0) AS position,
@@ -150,7 +156,7 @@ SELECT known.is_known, last.position AS last_position, last.event_id AS last_id,
 _PAGE: Final = Statement[FeedRow](
     _page_fragment("SELECT position, event_id FROM feed WHERE position > :position ORDER BY position LIMIT :limit")
 )
-# The first events of each type are read from that type's part of the index.
+# For each type, PostgreSQL reads the first events from that type's part of the index.
 _PAGE_OF_TYPES: Final = Statement[FeedRow](
     _page_fragment("""
     SELECT f.position, f.event_id FROM unnest(:types::text[]) AS wanted CROSS JOIN LATERAL (
@@ -175,13 +181,14 @@ NOT_PLACED: Final = (
     asyncpg.IntegrityConstraintViolationError,
     asyncpg.SequenceGeneratorLimitExceededError,
 )
-"""The errors of `place_some` if the sequence has produced no number, a used one, or a wrong one."""
+"""The errors that `place_some` raises if the sequence has produced no number, a used number, or a wrong number."""
 
 
 async def place_some(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
-    """Give the next waiting events their places, from the sequence.
+    """Give the next waiting events the places that the sequence produces.
 
-    Raises: PlaceTaken, if a place is not after the one before it. The transaction must then not be committed.
+    Raises: PlaceTaken, if a place is not after the previous place, or is too high. The caller must then roll the
+    transaction back.
     """
     last = await transaction.value(_LAST_PLACE) or 0
     places = await transaction.rows(_PLACE_BY_SEQUENCE, limit=limit)
@@ -200,11 +207,11 @@ async def place_after_last(transaction: Transaction, *, limit: int) -> Sequence[
 async def read_slice(
     database: Database, after: Place | None, types: Sequence[str], *, limit: int
 ) -> tuple[Sequence[FeedRow], Place]:
-    """Return the oldest events of these types after a place, and the place up to which the feed was read.
+    """Return the oldest events of these types after a place, and the place up to which the statement has read the feed.
 
-    No types means all types. The place is past every event that was examined, so that the next reader does not examine
-    events of other types again. With the limit 0, it is the place of the newest event. `after` is None for the
-    beginning of the feed.
+    An empty `types` selects all types. The returned place is after every event that the statement has examined, so that
+    the next request does not examine events of other types again. With the limit 0, the returned place is the place of
+    the newest event. `after` is None for the beginning of the feed.
 
     Raises: CursorExpired, if events after that place are missing.
     """

@@ -30,8 +30,8 @@ router = Router("siblings")
 def cursor_of(place: Place) -> str:
     """Return the cursor for the events after a place."""
     place_bytes = place.position.to_bytes(_POSITION_BYTES, "big") + place.event_id.bytes
-    # A plain hash is enough, because a forged cursor reveals nothing that the client may not read. The hash only tells
-    # this feed's cursors from other texts.
+    # A hash without a key is enough, because a forged cursor reveals nothing that the client may not read. The hash
+    # only distinguishes cursors of a feed from other texts.
     check = sha256(b"wxauth feed\0" + place_bytes).digest()[:_CHECK_BYTES]
     return urlsafe_b64encode(place_bytes + check).rstrip(b"=").decode()
 
@@ -41,8 +41,8 @@ def place_in(cursor: str) -> Place:
     if _CURSOR.fullmatch(cursor):
         raw = urlsafe_b64decode(cursor + "==")[:-_CHECK_BYTES]
         place = Place(int.from_bytes(raw[:_POSITION_BYTES], "big"), UUID(bytes=raw[_POSITION_BYTES:]))
-        # Each place has only one spelling, because the last of the 38 characters has four unused bits, which must be
-        # zero.
+        # The last of the 38 characters has four unused bits. The comparison admits only zeros there, so that each place
+        # has only one spelling.
         if cursor_of(place) == cursor and place.position <= LAST_POSITION:
             return place
     raise ValueError("Must be a next_cursor of this feed")
@@ -68,7 +68,7 @@ class FeedQuery(Parameters):
 
     @property
     def place(self) -> Place | None:
-        """The place to read after; None for the beginning, and while it is not known."""
+        """The place after which to read; None for the beginning of the feed, and for `now`."""
         return None if self.after in (None, NOW) else place_in(self.after)
 
 

@@ -35,7 +35,7 @@ LOGOUT_RETRIES: Final = (
 )
 """The pauses before the second and later attempts."""
 FINAL_STATUSES: Final = frozenset({400, 401, 403, 404, 410, 501})
-"""The statuses after which the site would refuse the next token, too."""
+"""The statuses after which wxauth does not retry, because the site would also refuse the next token."""
 
 log = get_logger()
 
@@ -49,7 +49,7 @@ LOGOUTS: Final = metrics.Counter(
 
 @part
 class BackchannelLogouts:
-    """Makes and sends logout tokens. `Deliveries` decides when."""
+    """The maker and sender of logout tokens. `Deliveries` decides when to send them."""
 
     settings: Settings
     clock: Clock
@@ -58,7 +58,7 @@ class BackchannelLogouts:
     patience: float = LOGOUT_TIMEOUT_SECONDS
 
     async def deliver(self, delivery: LeasedDelivery) -> DeliveryOutcome:
-        """Send a new logout token once.
+        """Make a new logout token, send it to the site once, and return the outcome.
 
         Raises: StorageUnavailable, if no token can be signed now; CannotOpen.
         """
@@ -89,7 +89,7 @@ class BackchannelLogouts:
 def logout_token(key: PrivateKey, delivery: LeasedDelivery, *, issuer: str, now: datetime) -> str:
     """Return a logout token (section 2.4), signed like the client's id_tokens.
 
-    Its `typ` prevents that it is accepted as an id_token or an access token.
+    Its `typ` prevents sites and services from accepting it as an id_token or an access token.
     """
     issued_at = int(now.timestamp())
     claims: dict[str, Any] = {

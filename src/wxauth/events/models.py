@@ -20,7 +20,7 @@ class UnplacedEvent(SQLModel, table=True):
     number: int = Field(sa_type=BigInteger)
     """The number that orders a user's events by their commits.
 
-    Each transaction that records an event locks the user until its commit.
+    It is in this order because each transaction that records an event locks the user until its commit.
     """
     event_id: UUID = Field(primary_key=True)
 
@@ -36,7 +36,7 @@ class FeedPlace(SQLModel, table=True):
 
 
 class SweptPlace(SQLModel, table=True):
-    """The last place whose event has been deleted. Before the first deletion, there is no row."""
+    """The place of the last deleted event. Before the first deletion, there is no row."""
 
     __tablename__ = "feed_swept"
 
@@ -63,11 +63,11 @@ class Webhook(WebhookAnswer):
     """A webhook with its secrets."""
 
     id: UUID = Field(primary_key=True)
-    """The id that identifies this webhook forever, even if a later one gets the same name."""
+    """The id of this webhook alone. A later webhook with the same name has another id."""
     secret: bytes = Field(sa_type=BYTEA, repr=False)
     """The signing secret, sealed."""
     former_secret: bytes | None = Field(sa_type=BYTEA, repr=False)
-    """The previous secret, sealed. It also signs until `former_secret_until`."""
+    """The previous secret, sealed. wxauth also signs with it until `former_secret_until`."""
     former_secret_until: datetime | None = Field(sa_type=TIME)
 
     @property
@@ -94,7 +94,7 @@ class DeliveryState(StrEnum):
 
 
 class DeliveryRow(SQLModel):
-    """A delivery, with the fields of a list."""
+    """A delivery, with the fields that a list of deliveries shows."""
 
     id: UUID = Field(schema_extra={"examples": ["01933c62-1a07-7c55-9d3e-0b6f2a8c4e71"]})
     """The id, a UUIDv7 in the order in which the events got their places."""
@@ -119,11 +119,11 @@ class DeliveryRow(SQLModel):
 
 
 class Delivery(DeliveryRow, table=True):
-    """An event for a webhook, or the end of a session for its site, which a trigger on `sessions` adds.
+    """A delivery of an event to a webhook, or of a session's end to its site. A trigger on `sessions` adds the latter.
 
-    A delivery to a site is deleted after the last attempt. Until then, it names session and user as the site's id_token
-    did, even after a merge or an erasure. There are no foreign keys, so that removing a webhook with a million
-    deliveries is quick, and ending a session locks no client.
+    wxauth deletes a delivery to a site after the last attempt. Until then, the row contains the session and the user
+    that the site's id_token named, even after a merge or an erasure. The table has no foreign keys, so that removing a
+    webhook with a million deliveries is quick, and ending a session locks no client.
     """
 
     __tablename__ = "deliveries"
@@ -131,8 +131,8 @@ class Delivery(DeliveryRow, table=True):
     receiver_id: UUID = Field(primary_key=True)
     """The id of a webhook or of a client."""
     user_id: UUID | None
-    """The event's user. The first attempts for one user are sent to a receiver one after the other."""
+    """The event's user. wxauth makes the first attempts of one user's events to a webhook one after the other."""
     is_leased: bool
-    """Whether a process is delivering it. That process has time until `next_at`."""
+    """Whether a process has leased this delivery, and has not stored an outcome yet. The lease ends at `next_at`."""
     priority: int = Field(sa_type=SmallInteger)
-    """The priority, see `Priority` in `events/webhook_queries.py`. The lowest is sent first."""
+    """The value of a `Priority` of `events/webhook_queries.py`. wxauth starts deliveries with a lower value first."""

@@ -13,9 +13,12 @@ from wxauth.outbound.receivers import USER_AGENT
 from wxauth.outbound.transport import ANSWER
 
 MAX_ANSWER: Final = 4096
-"""The maximum number of bytes of a body that are read. If the body is longer, its connection is closed."""
+"""The maximum number of bytes that wxauth reads of a response body.
+
+If the body is longer, wxauth closes the connection.
+"""
 BODY_SECONDS: Final = 1.0
-"""The number of seconds to wait for the body of a response, so that its connection can be reused.
+"""The time, in seconds, for reading the body of a response, so that the connection can be reused.
 
 Only the status of the response matters.
 """
@@ -23,14 +26,14 @@ Only the status of the response matters.
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The outcome of a message, either a status, or a few words about why there is none."""
+    """The outcome of a message: either the status of the response, or a short reason why there is no response."""
 
     status: int | None
     milliseconds: int
     error: str | None = None
     retry_after: str | None = None
     location: str | None = None
-    """The target of a redirect, in the receiver's words. It is not followed."""
+    """The target of a redirect, as the receiver has sent it. wxauth does not follow redirects."""
 
     @property
     def is_accepted(self) -> bool:
@@ -41,7 +44,7 @@ class Answer:
 async def send(
     transport: httpx.AsyncBaseTransport, url: str, *, content: bytes, headers: dict[str, str], patience: float
 ) -> Answer:
-    """POST a message once. Within `patience` seconds, return the status and two header fields of the response."""
+    """POST a message once, and return the outcome. Wait at most `patience` seconds for the status of the response."""
     started = perf_counter()
     response = error = None
     ended: float | None = None

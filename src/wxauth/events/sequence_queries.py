@@ -1,4 +1,4 @@
-"""The sequences of the feed, which fall behind their tables if a tool moves a database without them."""
+"""The sequences of the feed. A sequence falls behind its table if a tool moves the database without the sequences."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class SequenceState:
-    """A sequence, and the highest number in its tables. Names are quoted for SQL."""
+    """The state of a sequence, and the highest number in its tables. `name` and `role` are quoted for SQL."""
 
     name: str
     at: int | None
-    """The sequence's last number, 0 before the first; None if our role may not read it."""
+    """The last number that the sequence has produced, 0 before the first; None if wxauth's role may not read it."""
     highest: int
     """The highest number in the tables."""
     may_set: bool
-    """Whether our role may read and set it."""
+    """Whether wxauth's database role may read and set the sequence."""
     role: str
 
     @property
@@ -55,7 +55,10 @@ async def read_sequences(reader: Database | Transaction) -> Sequence[SequenceSta
 
 
 async def correct_sequences(transaction: Transaction) -> None:
-    """Set each sequence to the highest number in its tables, if our role may. The caller holds the lock of places."""
+    """Set each wrong sequence to the highest number in its tables, if wxauth's role may.
+
+    The caller holds the lock of places.
+    """
     for sequence in await read_sequences(transaction):
         if not sequence.is_wrong:
             continue

@@ -1,9 +1,10 @@
-"""The delivery of events. They get their places in the feed, are queued for the webhooks in that order, and are sent.
+"""The delivery of events: wxauth gives them places in the feed, queues them for webhooks in that order, and sends them.
 
-Events are sent to webhooks, and logout tokens to sites. A process leases some of the due deliveries for half a minute,
-which is longer than an attempt, and retries each until it succeeds or finally fails. If the process is killed, another
-one leases them after that time. A delivery reaches its receiver at least once, and twice only if the outcome of the
-first attempt could not be stored.
+wxauth sends events to webhooks, and logout tokens to sites. A process leases one due delivery for half a minute, which
+is longer than any attempt, and attempts it once. If the attempt fails, a process leases the delivery again after a
+pause, until it succeeds or finally fails. If a process is killed, another process can lease its deliveries when their
+leases have ended. A receiver that works gets each delivery at least once, and twice only if the process could not store
+the outcome of the first attempt.
 """
 
 import asyncio
@@ -57,12 +58,12 @@ RECEIVER_TIMEOUT_SECONDS: Final = 15.0
 MAX_CONCURRENT: Final = 32
 """The number of attempts of one priority that a process runs in parallel.
 
-Beyond it, only receivers without an attempt get one.
+While that many attempts are running, the process starts attempts only for receivers that have none.
 """
 MAX_CONCURRENT_FOR_ONE: Final = 4
-"""The number of attempts of one priority that a receiver has in parallel.
+"""The number of attempts of one priority that a process sends to one receiver in parallel.
 
-It always gets one, even if other receivers hang.
+Each receiver can always have one attempt, even if other receivers do not respond.
 """
 RETRY_SCHEDULE: Final = (
     timedelta(seconds=5),
@@ -75,14 +76,17 @@ RETRY_SCHEDULE: Final = (
 A delivery finally fails if the attempt after the last pause fails.
 """
 SPREAD: Final = 0.1
-"""The share by which a pause varies, so that deliveries that failed together are not retried together."""
+"""The share of a pause by which the pause varies, so that deliveries that failed together are not retried together."""
 LONGEST_RETRY_AFTER: Final = timedelta(days=1)
 OUTAGE: Final = timedelta(minutes=5)
-"""The time after which a webhook that accepts nothing counts as unavailable. Its next success makes its retries due."""
+"""The time after which a webhook that accepts nothing counts as unavailable.
+
+Its next success makes its retries due now.
+"""
 RESUMED_AT_ONCE: Final = 1000
 """The number of retries that one transaction makes due."""
 SHUTDOWN_SECONDS: Final = 3.0
-"""The number of seconds that running attempts get at shutdown."""
+"""The number of seconds for which a process that shuts down waits for running attempts."""
 
 _random: Final = SystemRandom()
 _GONE: Final = 410
@@ -104,7 +108,7 @@ EVENTS_PLACED_PER_TRANSACTION: Final = 1000
 
 @part
 class Deliveries:
-    """Sends due deliveries and test messages."""
+    """The sender of due deliveries and of test messages."""
 
     database: Database
     sealer: Sealer
@@ -116,7 +120,7 @@ class Deliveries:
     _awakened: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _is_closing: bool = field(init=False, default=False)
     _not_unsealed: set[UUID] = field(init=False, default_factory=set)
-    """The webhooks whose previous secret cannot be unsealed, which is logged once."""
+    """The webhooks whose previous secret cannot be unsealed. wxauth logs this error once for each webhook."""
     _under_way: dict[Priority, Counter[UUID]] = field(
         init=False, default_factory=lambda: {priority: Counter() for priority in Priority}
     )
@@ -150,7 +154,10 @@ class Deliveries:
     async def send(
         self, webhook_id: UUID, webhook: Webhook | LeasedDelivery, event: Mapping[str, Any], *, now: datetime
     ) -> Answer:
-        """Sign an event with a webhook's secrets, and send it once. A failure is returned, not raised."""
+        """Sign an event with a webhook's secrets, send it once, and return the outcome.
+
+        A failure is returned, not raised.
+        """
         try:
             keys = self._open_secrets(webhook_id, webhook, now=now)
         except CannotOpen as exc:
@@ -166,14 +173,17 @@ class Deliveries:
         return await send(self.transport, webhook.url, content=body, headers=headers, patience=self.patience)
 
     async def aclose(self) -> None:
-        """Start no more deliveries, and wait briefly for running ones. Other processes take over the rest."""
+        """Start no more deliveries, and wait briefly for running attempts.
+
+        Other processes make the remaining deliveries.
+        """
         self._is_closing = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=SHUTDOWN_SECONDS)
         await cancel(self._tasks)
 
     def _begin(self, receiver_id: UUID, priority: Priority) -> None:
-        """Begin another parallel sequence of attempts for a receiver, if the limits allow it."""
+        """Start another task that delivers to a receiver, in parallel with its other tasks, if the limits allow it."""
         under_way = self._under_way[priority]
         own = under_way[receiver_id]
         if self._is_closing or (own and (own >= MAX_CONCURRENT_FOR_ONE or under_way.total() >= MAX_CONCURRENT)):
@@ -191,7 +201,8 @@ class Deliveries:
                 delivery = await lease_delivery(self.database, receiver_id, priority, now=now, until=now + LEASE)
                 if delivery is None:
                     return
-                # Not earlier, because checking that all due deliveries must wait takes time for each of them.
+                # The next parallel task starts only when this task has a delivery. If all due deliveries must wait, the
+                # statement examines each of them to find that out, and a second task would repeat this work.
                 if is_first:
                     self._begin(receiver_id, priority)
                     is_first = False
@@ -201,7 +212,7 @@ class Deliveries:
                 settled = await self._store(delivery, outcome, until=now + LEASE)
                 if settled and (delivery.delivered_at is None or self.clock() - delivery.delivered_at >= OUTAGE):
                     await self._resume(receiver_id)
-        except StorageUnavailable as exc:  # the delivery is leased again when this lease has ended
+        except StorageUnavailable as exc:  # a process leases the delivery again when this lease has ended
             outage_log.note(exc)
         except Exception:
             log.exception("delivery_failed", receiver=str(receiver_id))
@@ -228,7 +239,10 @@ class Deliveries:
         return outcome
 
     async def _resume(self, webhook_id: UUID) -> None:
-        """Make the retries of a webhook that works again due now. If this is interrupted, the rest keep their times."""
+        """Make the retries of a webhook that accepts deliveries again due now.
+
+        If the process stops, the remaining retries keep their times.
+        """
         wanted = {"receiver_id": webhook_id, "now": self.clock(), "size": RESUMED_AT_ONCE}
         number = RESUMED_AT_ONCE
         while number == RESUMED_AT_ONCE:
@@ -262,14 +276,17 @@ class Deliveries:
         if former is not None and until is not None and now < until:
             try:
                 keys.append(self.sealer.open(former, context=context))
-            except CannotOpen as exc:  # the receiver has the current secret
+            except CannotOpen as exc:  # the receiver can verify the signature with the current secret
                 if webhook_id not in self._not_unsealed:
                     self._not_unsealed.add(webhook_id)
                     log.error("former_webhook_secret_not_unsealed", webhook=webhook.name, reason=str(exc))
         return keys
 
     async def _store(self, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, until: datetime) -> bool:
-        """Store an outcome, with retries through an outage, because a lost outcome would cause a second delivery."""
+        """Store an outcome.
+
+        Retry during a database outage until the lease ends, because a lost outcome causes a second delivery.
+        """
         while True:
             try:
                 return await settle_delivery(self.database, delivery, outcome, now=self.clock())
@@ -280,9 +297,9 @@ class Deliveries:
 
 
 def _pause_in(retry_after: str | None, *, now: datetime) -> timedelta | None:
-    """Return the pause in a Retry-After header, which is either seconds or a date (RFC 9110, section 10.2.3).
+    """Return the pause that a Retry-After header requests, in seconds or as a date (RFC 9110, section 10.2.3).
 
-    Return None if it cannot be read.
+    Return None if there is no header, or if its value is malformed.
     """
     if retry_after is None:
         return None
@@ -297,7 +314,7 @@ def _pause_in(retry_after: str | None, *, now: datetime) -> timedelta | None:
 
 
 async def keep_placing(services: Services) -> None:
-    """Give events their places, forever, through outages. Every process tries, and a lock admits one at a time."""
+    """Give events their places forever, even after database outages. A lock admits one process at a time."""
     is_begun = False
 
     async def place() -> None:
@@ -311,7 +328,10 @@ async def keep_placing(services: Services) -> None:
 
 
 async def place_events(services: Services) -> int:
-    """Give all waiting events their places, unless another process is doing so. Return their number."""
+    """Give each waiting event its place in the feed, unless another process is doing so.
+
+    Return the number of events that got a place.
+    """
     placed, place = 0, place_some
     while True:
         now = services.clock()
@@ -336,7 +356,10 @@ async def place_events(services: Services) -> int:
 
 
 async def _begin_to_place(services: Services) -> bool:
-    """Correct the sequences, unless another process is placing events. Return whether that was done."""
+    """Correct the sequences, unless another process is placing events.
+
+    Return whether this process has corrected them.
+    """
     async with services.database.begin() as transaction:
         if is_locked := bool(await transaction.value(LOCK_PLACES)):
             await correct_sequences(transaction)

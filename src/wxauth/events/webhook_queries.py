@@ -23,7 +23,10 @@ _COLUMNS: Final = ", ".join(columns_of(Webhook))
 
 
 class LeasedDelivery(EventToSend):
-    """A delivery that this process has leased, with its receiver and its event. A site has no event and no secret."""
+    """A delivery that this process has leased, with its receiver and its event.
+
+    A delivery to a site has no event and no secret.
+    """
 
     receiver_id: UUID
     event_id: UUID
@@ -32,7 +35,7 @@ class LeasedDelivery(EventToSend):
     """Whether the receiver is a site."""
     name: str
     url: str
-    """The URL; empty if the site was removed, or no longer has a URI for logout tokens."""
+    """The URL of the receiver; empty if it was removed, or if the site no longer has a URI for logout tokens."""
     secret: bytes = Field(repr=False)
     former_secret: bytes | None = Field(repr=False)
     former_secret_until: datetime | None
@@ -41,7 +44,7 @@ class LeasedDelivery(EventToSend):
     id_token_alg: str | None
     """The algorithm of the site's tokens; None for a webhook."""
     is_swept: bool
-    """Whether the event has been deleted by age. Its fields are then null."""
+    """Whether the event has been deleted by age. If so, the fields of the event are null."""
 
 
 ALL_WEBHOOKS: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks ORDER BY name")
@@ -57,13 +60,14 @@ UPDATE webhooks SET url = COALESCE(:url, url), types = COALESCE(:types, types),
  WHERE name = :name
 RETURNING {_COLUMNS}
 """)
-# There is at most one previous secret, which the current one replaces.
+# The current secret becomes the previous secret, and replaces an older previous secret.
 _RENEW: Final = Statement[Webhook](f"""
 UPDATE webhooks SET secret = :secret, former_secret = secret, former_secret_until = :former_until WHERE id = :id
 RETURNING {_COLUMNS}
 """)
 _DELETE: Final = Statement[Webhook](f"DELETE FROM webhooks WHERE name = :name RETURNING {_COLUMNS}")
-# If several deliveries get 410 simultaneously, only the first one disables the webhook and records it.
+# If a webhook answers several simultaneous deliveries with 410, only the first of them disables the webhook and records
+# that.
 _DISABLE: Final = Statement[Webhook](f"""
 UPDATE webhooks SET is_enabled = false WHERE id = :id AND is_enabled
 RETURNING {_COLUMNS}
@@ -96,23 +100,23 @@ SELECT new.id, receiver_id, event_id, new.type, events.user_id,
        SELECT user_id, data, actor FROM events WHERE events.id = event_id LIMIT 1) events ON true"""
 
 
-# Among events that were placed together, an act on a few users is due before an act on many, so that one ban does not
-# wait for the thousands of bans that a file, or a service, has caused.
+# Among events that got their places together, the events of an actor who caused at most ten are due first. Therefore,
+# one ban does not wait for the thousands of bans that an import or a service has caused.
 _RANKED_FRAGMENT: Final = """:now::timestamptz - CASE WHEN count(*) OVER (PARTITION BY receiver_id, actor) <= 10
                    THEN interval '1 day' ELSE interval '0' END"""
 _QUEUE: Final = Statement[Nothing](f"{_queued_fragment(_RANKED_FRAGMENT)} ON CONFLICT DO NOTHING")
-# Events are queued again. A delivery that a process holds right now is skipped, because that process delivers it.
+# This statement queues events again. It skips a delivery that a process has leased, because that process is sending it.
 _QUEUE_AGAIN: Final = Statement[Nothing](f"""{_queued_fragment(":now")}
 ON CONFLICT (receiver_id, event_id) DO UPDATE
    SET id = excluded.id, state = 'pending', attempts = 0, status = NULL, error = NULL, next_at = excluded.next_at,
        at = excluded.at, priority = excluded.priority, is_leased = false
  WHERE NOT (deliveries.is_leased AND deliveries.next_at > :now)
 """)
-# An event must not wait for earlier events of its user in the queue of a lower priority, so they get its priority and
-# time. Each user's earlier events are read once for each priority, however many new events the user has. The join is
-# LATERAL, because another join would read all that is pending for each row, if the statistics were made while little
-# was pending. The index of first attempts is the only one with this order, and the other index of pending deliveries
-# needs their state.
+# An urgent event must not wait for earlier events of its user that have a lower priority. Therefore, the statement
+# gives the earlier events the priority and time of the urgent event. It reads the earlier events of a user once for
+# each priority, however many new events the user has. The join is LATERAL because PostgreSQL could execute another join
+# by reading all pending deliveries for each row, if its statistics date from a time with few pending deliveries. ORDER
+# BY makes PostgreSQL use the index of first attempts, because no other index has this order.
 _HASTEN: Final = Statement[Nothing]("""
 WITH urgent AS MATERIALIZED (
     SELECT DISTINCT ON (receiver_id, user_id, priority) receiver_id, user_id, priority, event_id, next_at
@@ -136,16 +140,17 @@ UPDATE deliveries d SET priority = hastened.priority, next_at = LEAST(d.next_at,
   FROM hastened WHERE d.ctid = hastened.place
 """)
 FIND_PLACED: Final = Statement[PlacedEvent]("SELECT event_id, type FROM feed WHERE event_id = :event_id")
-# An event without a place has no type. Such events count, too, so that a page takes no longer if there are many of
-# them.
+# The type is empty if an event has no place. The size of a page also counts such events, so that reading a page does
+# not take longer if there are many of them.
 _PAGE: Final = Statement[PlacedEvent]("""
 SELECT e.id AS event_id, COALESCE(f.type, '') AS type
   FROM (SELECT id FROM events WHERE id > :after ORDER BY id LIMIT :size) e LEFT JOIN feed f ON f.event_id = e.id
  ORDER BY e.id
 """)
 
-# ORDER BY makes PostgreSQL use the index, regardless of its estimates. EXISTS would read all due deliveries, and LIMIT
-# without ORDER BY the whole table. Sites count even if they have been removed since, but then nothing is sent.
+# ORDER BY makes PostgreSQL use the index, regardless of its estimates. With EXISTS, PostgreSQL would read all due
+# deliveries, and with LIMIT but without ORDER BY, it would read the whole table. The result includes sites that have
+# been removed since, but wxauth sends nothing to them.
 _DUE: Final = Statement[tuple[UUID, int]]("""
 WITH RECURSIVE receivers (id) AS (
     (SELECT receiver_id FROM deliveries WHERE state = 'pending' ORDER BY receiver_id LIMIT 1)
@@ -163,10 +168,10 @@ SELECT receivers.id, priority
  WHERE priority < 0 OR EXISTS (SELECT FROM webhooks w WHERE w.id = receivers.id AND is_enabled)
  ORDER BY priority
 """)
-# One process leases a delivery, because rows locked by another process are skipped, and a leased delivery is not due
-# before its lease ends. A first attempt waits until the first attempt of each earlier delivery about the same user has
-# ended. For a site, deliveries of the same priority may run in parallel, because the tokens that end a user's sessions
-# have no order.
+# Only one process leases a delivery, because the statement skips rows that another process has locked, and a leased
+# delivery is not due before its lease ends. For a webhook, the statement leases the first attempt of a delivery only
+# when the first attempts of all earlier deliveries about the same user have ended. For a site, two first attempts about
+# one user may run in parallel, because the tokens that end a user's sessions have no order.
 LEASE_DELIVERY: Final = Statement[LeasedDelivery]("""
 WITH due AS (
     SELECT receiver_id, event_id FROM deliveries d
@@ -193,7 +198,8 @@ SELECT l.receiver_id, l.event_id, l.attempts, l.is_logout, COALESCE(w.name, c.na
   FROM leased l LEFT JOIN events e ON e.id = l.event_id LEFT JOIN webhooks w ON w.id = l.receiver_id
        LEFT JOIN clients c ON c.id = l.receiver_id AND removed_by IS NULL
 """)
-# `attempts` differs if the lease has expired and another process has leased the delivery. Then nothing is stored.
+# If the lease has expired and another process has leased the delivery, `attempts` differs, and the statement stores
+# nothing.
 _SETTLE: Final = Statement[UUID]("""
 WITH settled AS (
     UPDATE deliveries SET state = :state, status = :status, error = :error, next_at = :next_at, is_leased = false
@@ -206,13 +212,14 @@ UPDATE webhooks SET delivered_at = :now
    AND (delivered_at IS NULL OR delivered_at < :now::timestamptz - interval '1 minute')
 RETURNING webhooks.id
 """)
-# A delivery to a site is of no use later, and names users, so it is deleted.
+# A finished delivery to a site is deleted, because it has no further use and names a user.
 _FORGET: Final = Statement[Nothing](
     "DELETE FROM deliveries WHERE receiver_id = :receiver_id AND event_id = :event_id AND attempts = :attempts"
 )
-# This statement is for deliveries that have failed twice or more. The attempt does not count. Otherwise, an event that
-# its receiver refuses while accepting others would finally fail too soon. Second attempts are skipped, because they
-# follow within seconds, and would become first attempts, which delay others.
+# This statement makes deliveries due that have failed twice or more, and does not count the additional attempt. If it
+# counted that attempt, an event that its receiver refuses while accepting other events would finally fail too soon. The
+# statement skips deliveries that have failed once, because their second attempt follows within seconds. They would
+# become first attempts again, for which later deliveries about the same user wait.
 RESUME_DELIVERIES: Final = Statement[Nothing]("""
 UPDATE deliveries SET next_at = :now, attempts = attempts - 1
  WHERE receiver_id = :receiver_id AND event_id = ANY (ARRAY(
@@ -222,7 +229,7 @@ UPDATE deliveries SET next_at = :now, attempts = attempts - 1
         ORDER BY priority, next_at LIMIT :size
           FOR UPDATE SKIP LOCKED))
 """)
-# For a first attempt, `next_at` is a rank in the queue.
+# Before the first attempt, `next_at` is only a rank in the queue, so the list shows `at` instead.
 _LISTED: Final = ", ".join(columns_of(DeliveryRow)).replace(
     "next_at", "CASE WHEN attempts > 0 THEN next_at ELSE at END AS next_at"
 )
@@ -233,8 +240,8 @@ SELECT d.* FROM unnest(:states::text[]) AS chosen CROSS JOIN LATERAL (
         ORDER BY id DESC LIMIT :limit) d
  ORDER BY d.id DESC LIMIT :limit
 """)
-# The sweep deletes the oldest finished deliveries of each webhook and state, through the index, and all deliveries of
-# removed webhooks.
+# The sweep deletes the oldest finished deliveries of each webhook and state, which it finds through the index. It also
+# deletes all deliveries of removed webhooks.
 sweep_deliveries: Final = Sweep(
     Statement[Nothing]("""
 WITH RECURSIVE known (id) AS (
@@ -261,18 +268,22 @@ reseal_webhook: Final = Reseal.of("webhooks", "secret", "former_secret", key="id
 
 
 class Priority(IntEnum):
-    """The order in which deliveries are sent. Each priority has its own limits, and waits for no other.
+    """The order in which wxauth starts deliveries. Each priority has separate limits, and waits for no other priority.
 
-    So the events that a user can cause repeatedly never delay events of higher priority, except events about this user,
-    because the first attempts for one user's events are sent to a webhook one after the other.
+    Therefore, the events that a user can cause repeatedly never delay events of a higher priority about other users.
+    They can delay events about the same user, because wxauth makes the first attempts of one user's events to a webhook
+    one after the other.
     """
 
     BAN_LOGOUT = -2
-    """Logout tokens to sites after a ban, or after an act of an administrator. Users cannot cause these themselves."""
+    """Logout tokens to sites after a ban, or after an act of an administrator.
+
+    Users cannot cause these tokens themselves.
+    """
     LOGOUT = -1
     """Other logout tokens to sites. The priorities below are for events to webhooks."""
     BAN = 0
-    """Bans, and sessions ended by a ban or an administrator. Users cannot cause these themselves."""
+    """Bans, and the ends of sessions by a ban or an administrator. Users cannot cause these events themselves."""
     ERASURE = 1
     """Erasures, merges and splits. Users can erase themselves and return as often as WeChat lets them log in."""
     SESSION = 2
@@ -293,9 +304,10 @@ class DeliveryOutcome:
 async def write_webhook(
     database: Database, kind: EventType, *, by: Actor, now: datetime, **values: object
 ) -> Webhook | None:
-    """Do what this event reports, and record it. Return None if the name is taken, or this webhook doesn't exist.
+    """Make the change of a webhook that an event reports, and record the event.
 
-    The deliveries of a removed webhook are deleted later. A disabled webhook is not disabled again.
+    Return None if the name of a new webhook is taken, if the webhook does not exist, or if a webhook to disable is
+    disabled already. The sweep deletes the deliveries of a removed webhook later.
     """
     async with database.begin() as transaction:
         webhook: Webhook | None = await transaction.row(_WRITTEN[kind], **values)
@@ -308,9 +320,10 @@ async def write_webhook(
 async def queue_deliveries(
     transaction: Transaction, events: Sequence[PlacedEvent], *, again_to: Webhook | None = None, now: datetime
 ) -> int:
-    """Queue the deliveries of events that have just got their places, and return their number.
+    """Queue the deliveries of events that have just got their places, and return the number of queued deliveries.
 
-    `again_to` is a webhook that gets events of its types once more. Deliveries in progress are left out.
+    With `again_to`, queue the events of this webhook's types again, for this webhook alone. Deliveries in progress are
+    left out.
     """
     if not events:
         return 0
@@ -332,16 +345,16 @@ async def queue_deliveries(
 
 
 async def placed_after(database: Database, after: UUID, *, size: int) -> tuple[Sequence[PlacedEvent], UUID | None]:
-    """Return those of the `size` events after an id that are in the feed, and the id from which to continue.
+    """Read `size` events after an id. Return those that are in the feed, and the id after which to continue.
 
-    The id is None at the end of the feed.
+    The id is None if there are no more events.
     """
     rows = await database.rows(_PAGE, after=after, size=size)
     return [row for row in rows if row.type], rows[-1].event_id if len(rows) == size else None
 
 
 async def due_receivers(database: Database, *, now: datetime) -> Sequence[tuple[UUID, Priority]]:
-    """Return the sites with due logouts, then the enabled webhooks with due deliveries, once for each priority."""
+    """Return the receivers with due deliveries, once for each priority: first sites, then enabled webhooks."""
     async with database.begin(replan=True) as transaction:
         due = await transaction.rows(_DUE, now=now)
     return [(receiver_id, Priority(priority)) for receiver_id, priority in due]
@@ -350,7 +363,7 @@ async def due_receivers(database: Database, *, now: datetime) -> Sequence[tuple[
 async def lease_delivery(
     database: Database, receiver_id: UUID, priority: Priority, *, now: datetime, until: datetime
 ) -> LeasedDelivery | None:
-    """Lease a receiver's next delivery of this priority; None if none is due."""
+    """Lease the next delivery of this priority to a receiver. Return None if no such delivery is due."""
     async with database.begin(replan=True) as transaction:
         return await transaction.row(LEASE_DELIVERY, receiver_id=receiver_id, priority=priority, now=now, until=until)
 
@@ -358,7 +371,7 @@ async def lease_delivery(
 async def settle_delivery(
     database: Database, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, now: datetime
 ) -> bool:
-    """Store the outcome of an attempt. Return whether it is the webhook's first success in this minute."""
+    """Store the outcome of an attempt. Return whether it is a webhook's first success for a minute."""
     leased = delivery.model_dump(include={"receiver_id", "event_id", "attempts"})
     async with database.begin(replan=True) as transaction:
         if delivery.is_logout and outcome.state is not DeliveryState.PENDING:
@@ -373,5 +386,5 @@ def new_webhook_secret() -> bytes:
 
 
 def shown_secret(secret: bytes) -> str:
-    """Return a secret in the form that the receiver's library accepts."""
+    """Return a secret in the form that libraries for Standard Webhooks accept."""
     return "whsec_" + b64encode(secret).decode()

@@ -27,7 +27,10 @@ from wxauth.web.schemas import Page
 from wxauth_guard.errors import InvalidRequest
 
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)
-"""The time for which the previous secret also signs, because a service's replicas get the new secret one by one."""
+"""The time for which wxauth also signs with the previous secret.
+
+A service's replicas need this time to get the new secret.
+"""
 TEST_TYPE: Final = "webhook.test"
 
 PAGE_SIZE: Final = 5000
@@ -46,7 +49,7 @@ class NewWebhookAnswer(WebhookAnswer):
 
 @part
 class Webhooks:
-    """Adds, changes and tests webhooks, and repeats their deliveries."""
+    """The operations on webhooks: adding, changing and testing them, and repeating their deliveries."""
 
     clock: Clock
     sealer: Sealer
@@ -55,9 +58,9 @@ class Webhooks:
     name_resolver: NameResolver
 
     async def add(self, name: str, *, url: str, types: Sequence[EventType], by: Actor) -> NewWebhookAnswer:
-        """Add a webhook, and return it with its secret, which is stored sealed and cannot be read again.
+        """Add a webhook, and return it with its secret. wxauth stores the secret sealed, and never returns it again.
 
-        Raises: InvalidRequest, if the URL is refused; NameTaken.
+        Raises: InvalidRequest, if wxauth refuses the URL; NameTaken.
         """
         await self._check(url)
         now, secret = self.clock(), new_webhook_secret()
@@ -86,9 +89,9 @@ class Webhooks:
         is_enabled: bool | None = None,
         by: Actor,
     ) -> WebhookAnswer:
-        """Change the given fields of a webhook. An enabled webhook gets the events that were waiting for it.
+        """Change the given fields of a webhook. If it is now enabled, wxauth sends the events that were waiting for it.
 
-        Raises: NotFound; InvalidRequest, if the URL is refused.
+        Raises: NotFound; InvalidRequest, if wxauth refuses the URL.
         """
         if url is not None:
             await self.read(name)  # first, so that an unknown webhook is reported before a wrong URL
@@ -101,11 +104,11 @@ class Webhooks:
         return changed.shown
 
     async def remove(self, name: str, *, by: Actor) -> None:
-        """Remove a webhook. It gets no more events. Raises: NotFound."""
+        """Remove a webhook, so that wxauth sends it no more events. Raises: NotFound."""
         await self._write(EventType.WEBHOOK_REMOVED, by, name=name)
 
     async def renew_secret(self, name: str, *, by: Actor) -> NewWebhookAnswer:
-        """Replace a webhook's secret. The previous one also signs for a day. There is at most one previous secret.
+        """Replace a webhook's secret. For a day, wxauth also signs with the previous secret, but with no older one.
 
         Raises: NotFound.
         """
@@ -116,7 +119,7 @@ class Webhooks:
         return _with_secret(renewed, secret)
 
     async def send_test(self, name: str, *, by: Actor) -> Answer:
-        """Send a test message, even to a disabled webhook, and return its outcome.
+        """Send a test message to a webhook, even if it is disabled, and return the outcome.
 
         Raises: NotFound.
         """
@@ -127,7 +130,7 @@ class Webhooks:
         return await self.deliveries.send(webhook.id, webhook, event, now=now)
 
     async def deliveries_of(self, name: str, query: DeliveriesQuery) -> Page[DeliveryRow]:
-        """Return the newest deliveries of a webhook. Raises: NotFound."""
+        """Return one page of the deliveries of a webhook, the newest first. Raises: NotFound."""
         webhook = await self.read(name)
         states = list(DeliveryState) if query.state is None else [query.state]
         wanted = {"receiver_id": webhook.id, "states": states, "before": query.cursor, "limit": query.limit + 1}
@@ -141,7 +144,9 @@ class Webhooks:
         since: datetime | None = None,
         page_size: int = PAGE_SIZE,
     ) -> int:
-        """Deliver one event again, or all events since a time, if the webhook gets their types. Return their number.
+        """Queue one event again, or all events since a time, if the webhook gets their types.
+
+        Return the number of events queued.
 
         Raises: NotFound, if there is no such webhook or event.
         """

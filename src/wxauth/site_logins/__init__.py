@@ -1,1 +1,1 @@
-"""The login to a site, through any of the doors (ways to log in)."""
+"""The login to a site, through any of the doors (the ways to log in)."""

@@ -1,6 +1,6 @@
-"""The stored logins that ask a user: a page of wxauth or a device shows each, until the user decides.
+"""The stored logins that wait for a user's decision. A page of wxauth or a device shows each of them.
 
-A device's request (RFC 8628) is stored here, too.
+A device here is a device of RFC 8628, which polls for the outcome.
 """
 
 from collections.abc import Callable
@@ -32,22 +32,24 @@ _ATTEMPTS: Final = 5
 
 
 class PressesUsedUp(RateLimited):
-    """The button of a page was used as often as it may be, so waiting does not help."""
+    """The error after the last permitted use of a page's button. Waiting does not help."""
 
 
 class ScanLimits:
-    """Counts new scans, and the pictures requested from WeChat. `make` returns a limiter for a rate and a name."""
+    """The limits of new scans, and of pictures requested from WeChat.
+
+    `make` returns a limiter for a rate and a name.
+    """
 
     def __init__(self, settings: Settings, make: Callable[[str, str], RateLimiter]) -> None:
         self.browsers = make(settings.scan_rate_limit, "scan")
         """The limit of scans and of visits to WeChat's page, per browser address."""
         self.pages = make(settings.scan_rate_limit, "scan-page")
-        """The limit of pages with a button, per address in WeChat's browser, otherwise per login of the browser.
-        """
+        """The limit of pages with a button, per browser address or, if the page shows a user, per browser login."""
         self.clients = make(settings.scan_client_limit, "scan-client")
-        """The limit of scans that one confidential client starts."""
+        """The limit of scans that each client starts for devices."""
         self.pictures = make(settings.scan_picture_limit, "scan-picture")
-        """The limit of pictures per app."""
+        """The limit of pictures that WeChat makes, per app."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class StartedScan:
 
 @part
 class SiteLogins:
-    """Starts the logins that sites request."""
+    """The start of the logins that sites request."""
 
     user_codes: UserCodes
     clock: Clock
@@ -72,7 +74,9 @@ class SiteLogins:
     async def start_for_device(
         self, client: Client, asked: RequestFields, *, ip: str | None, user_agent: str | None
     ) -> StartedScan:
-        """Start a scan that a device shows and polls. `ip` and `user_agent` belong to the user's browser.
+        """Start a scan that a device shows, and whose outcome the device polls.
+
+        `ip` and `user_agent` are the user's browser's.
 
         Raises: OAuthError, RateLimited, Unanswerable.
         """
@@ -94,7 +98,7 @@ class SiteLogins:
         return await self._add_scan(login, device_code)
 
     async def start_for_page(self, asked: SiteRequest, browser: Browser, *, has_link: bool) -> StartedScan:
-        """Start a scan that wxauth's own page shows in a browser. With `has_link`, the page also has a link to WeChat.
+        """Start a scan that a page of wxauth shows in a browser. With `has_link`, the page also has a link to WeChat.
 
         Raises: RateLimited, Unanswerable.
         """
@@ -108,14 +112,14 @@ class SiteLogins:
     ) -> str:
         """Store a sign-in request whose page has a button. Return the id in the page's URLs.
 
-        The button opens WeChat's page. On a page with `browser_login_id`, it redirects to the site, whose request had
-        the parameters `query`.
+        Without `browser_login_id`, the button opens WeChat's page. With it, the page shows the user of that browser
+        login, and the button redirects to the site, whose request had the parameters `query`.
 
         Raises: RateLimited, Unanswerable.
         """
         if browser_login_id is None:
             await self.scan_limits.pages.admit_address(browser.ip)
-        else:  # browsers behind the same address must not use up the pages of a browser with a login
+        else:  # otherwise, other browsers with the same address could use up this limit
             await self.scan_limits.pages.admit(str(browser_login_id))
         login, page_id = _page(asked, browser, lasts=doors.VISIT_LASTS, now=self.clock())
         login.browser_login_id, login.query = browser_login_id, query
@@ -143,7 +147,7 @@ def new_login(
     now: datetime,
     **more: Any,
 ) -> SiteLoginFields:
-    """Return a login to store, and the time for which it is stored after its end if no user completes it."""
+    """Return a login to store. If no user completes it, it is stored for the time `kept` after its end."""
     return SiteLoginFields(
         **asked.asked,
         **more,
@@ -160,7 +164,7 @@ def new_login(
 def new_press(
     page: SiteLoginFields, browser: Device, *, lasts: timedelta, now: datetime, door: Door
 ) -> SiteLoginFields:
-    """Return the login for one use of a page's button, which opens this door."""
+    """Return the login for one use of a page's button, with the door that the button opens."""
     return new_login(
         page,
         page.client_id,

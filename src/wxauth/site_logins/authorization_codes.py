@@ -1,9 +1,10 @@
 """The authorization codes of sites, through any door.
 
-A login has recorded who approved it and until when. If it is still valid, the browser gets a code for the site.
+An approved login contains the user who approved it, and the time until which it is valid. If it is still valid, the
+browser gets a code for the site.
 
-A proof of who uses a browser creates or renews the browser's login, which sites added with `--sso` share. Another
-user's proof in that browser ends the login, and so does logging out there.
+A login that proves who uses a browser also creates or renews the browser's login, which sites added with `--sso` share.
+If another user logs in with that browser, or the user logs out there, the browser's login ends.
 """
 
 from contextlib import AbstractAsyncContextManager
@@ -36,7 +37,7 @@ log = get_logger()
 
 @part
 class AuthorizationCodes:
-    """Gives codes to sites for the logins that a user has approved."""
+    """The maker of authorization codes for the logins that users have approved."""
 
     settings: Settings
     database: Database
@@ -45,7 +46,7 @@ class AuthorizationCodes:
     def line(self, login: SiteLogin) -> AbstractAsyncContextManager[None]:
         """Return a place in the queue of a login, and in the queue of the user who has approved it, if any.
 
-        All tabs and codes of one user share a queue. Raises: RateLimited.
+        All tabs and codes of one user share one queue. Raises: RateLimited.
         """
         return (
             self.concurrency.line(login.id)
@@ -63,9 +64,9 @@ class AuthorizationCodes:
         *,
         now: datetime,
     ) -> None:
-        """Save a login with a code for its site, replacing a previous code, and the browser's login that it proves.
+        """Store a code for the site in a login, in place of any previous code, and the browser's login that it proves.
 
-        Raises: SentBack, before anything is stored, if the site has named another user.
+        Raises: SentBack, before anything is stored, if the site's `id_token_hint` names another user.
         """
         door = login.taken_door
         await _check_hint(transaction, login, person)
@@ -100,14 +101,14 @@ class AuthorizationCodes:
     async def redirect(
         self, login: LockedLogin, person: UserInSession, code: str, browser: Browser, *, now: datetime
     ) -> Onward:
-        """Take the browser back to the site with the code that it was given, and end another user's login in it."""
+        """Return the redirect to the site with the code, and end the browser's login if it belongs to another user."""
         await self.end_login_of_another(login, person, browser, now=now)
         return sent_back(self.settings, login, code=code).with_login(browser.cookie, login.proof_id)
 
     async def end_login_of_another(
         self, login: SiteLogin, person: UserInSession, browser: Browser, *, now: datetime
     ) -> None:
-        """End the login of this browser, if it belongs to another user than the one who has just used it."""
+        """End the login of this browser, if it belongs to another user than `person`."""
         if login.sso:
             await self.end_login(browser, other_than=person.id, now=now)
 
@@ -116,7 +117,7 @@ class AuthorizationCodes:
     ) -> None:
         """End the login of this browser and its sites' sessions.
 
-        It ends only if it is the login `of` this user, or of any user `other_than` this one.
+        With `of`, end only the login of this user; with `other_than`, only the login of any other user.
         """
         if not browser.login or self.settings.sso_ttl == 0:
             return
@@ -136,9 +137,10 @@ class AuthorizationCodes:
 async def lock_with_person(
     transaction: Transaction, login: SiteLogin, *, now: datetime
 ) -> tuple[LockedLogin | None, UserInSession | None]:
-    """Lock the user of an approved login, even during a merge, and the login.
+    """Lock the user of an approved login, even during a merge, and then the login.
 
-    The login is None if it was deleted. The user is None if the user cannot log in, or has lost the login.
+    Return None in place of a deleted login. Return None in place of a user who cannot log in, or if the login no longer
+    belongs to an identity.
     """
     person = await person_queries.lock_person(transaction, app_id=login.app_id, openid=login.openid)
     locked = await transaction.row(queries.LOCK, id=login.id, now=now)
@@ -146,9 +148,9 @@ async def lock_with_person(
 
 
 def is_good(login: LockedLogin, until: datetime | None, *, now: datetime) -> bool:
-    """Return whether a locked login can still be redeemed, if its user can log in.
+    """Return whether a locked login can be redeemed `until` this time, provided that its user can log in.
 
-    The session that approved it, and the browser's login, must not have ended.
+    The phone's session that approved the login, and the browser's login that it depends on, must not have ended.
     """
     is_upheld = (login.claimed_session_id is None or login.is_phone_in) and (
         login.browser_login_id is None or login.proof_id is not None
@@ -171,9 +173,9 @@ async def add_with_code(
     browser_login_id: UUID | None = None,
     now: datetime,
 ) -> None:
-    """Store a login that needs no page, with its code. The user is locked.
+    """Store a login that needs no page, with its code. The caller has locked the user.
 
-    Raises: SentBack, if the site has named another user; Unanswerable.
+    Raises: SentBack, if the site's `id_token_hint` names another user; Unanswerable.
     """
     await _check_hint(transaction, asked, person)
     login = new_login(
@@ -205,7 +207,7 @@ async def record_authorized(
     ip: str | None,
     now: datetime,
 ) -> None:
-    """Record that a site may log in a user, because a code has been made for its sign-in request."""
+    """Record that a user has authorized a site, because the site gets a code or an id_token for the user."""
     granted = {}
     if asked is not None and asked.resource is not None:
         granted = {"resource": asked.resource, "scope": asked.scope}
@@ -221,12 +223,12 @@ async def record_authorized(
 
 
 async def _check_hint(transaction: Transaction, asked: RequestFields, person: UserInSession) -> None:
-    """Check that the site's `id_token_hint` names no other user. Raises: SentBack."""
+    """Check that the site's `id_token_hint` names no other user, even after a merge. Raises: SentBack."""
     hinted = asked.hinted_user_id
     if hinted not in (None, person.id) and await transaction.value(CURRENT_USER, user_id=hinted) != person.id:
         raise SentBack(asked, ANOTHER_PERSON, "login_required")
 
 
 def proved_after(settings: Settings, now: datetime) -> datetime:
-    """Return the time before which proofs are too old, so that their logins have ended."""
+    """Return the time before which a proof is too old, so that the browser's login has ended."""
     return now - timedelta(seconds=settings.sso_ttl)

@@ -13,14 +13,14 @@ from wxauth.site_logins.queries import LockedLogin
 
 
 class BrowserPerson(UserInSession):
-    """The user whose login a browser has."""
+    """The user of a browser's login, and that login."""
 
     login_id: UUID
     authenticated_at: datetime
     authenticated_by: str
     codes_at: list[datetime]
     knows_site: bool
-    """Whether the login has given a code to the site in question."""
+    """Whether the site of the query has received a code from this login."""
 
 
 _WHOSE_BROWSER: Final = """
@@ -36,15 +36,17 @@ BROWSER_PERSON: Final = Statement[BrowserPerson](_BROWSER_PERSON_FRAGMENT)
 _LOCK_BROWSERS_USER: Final = Statement[UUID](f"""
 SELECT users.id{_WHOSE_BROWSER} WHERE {_PRESENT} FOR NO KEY UPDATE OF users
 """)
-# The row is locked for the sweep (the deletion of expired rows), which skips it.
+# The statement locks the row, so that the sweep (the deletion of expired rows) skips it.
 _LOCKED_BROWSER_PERSON: Final = Statement[BrowserPerson](f"{_BROWSER_PERSON_FRAGMENT} FOR NO KEY UPDATE OF l")
-# The statement stores when a locked login has made codes, the last of them for this existing site.
+# The statement stores the times of the codes that a locked login has made, and the site that gets the newest code. The
+# site must exist.
 COUNT_CODE: Final = Statement[Nothing]("""
 WITH login AS (UPDATE browser_logins SET codes_at = :codes_at::timestamptz[] WHERE id = :id RETURNING id)
 INSERT INTO browser_login_sites (browser_login_id, client_id) SELECT id, :client_id FROM login ON CONFLICT DO NOTHING
 """)
-# If a browser does not send the login's value, it has not received it yet, because two of its tabs continued
-# simultaneously, or a proof was repeated. It gets that value once more, because a login has only one value.
+# If the cookie that a browser sends is not the login's current value, the browser has not received that value yet,
+# because two of its tabs continued simultaneously, or because a proof was repeated. The statement then keeps the
+# current value, so that both responses contain the same cookie.
 _RENEW_BROWSER_LOGIN: Final = Statement[tuple[UUID, UUID]]("""
 UPDATE browser_logins l
    SET browser_hash = :browser_hash, app_id = :app_id, openid = :openid, authenticated_at = :authenticated_at,
@@ -72,7 +74,7 @@ sweep_browser_logins: Final = Sweep.of("browser_logins", key="id", by="authentic
 async def lock_browser_person(
     transaction: Transaction, cookie_hash: bytes, *, client_id: str, proved_after: datetime
 ) -> BrowserPerson | None:
-    """Lock the user of a browser's login, even during a merge; None if there is no usable login."""
+    """Lock and return the user of a browser's login, even during a merge. Return None if there is no valid login."""
     present = {"cookie_hash": cookie_hash, "proved_after": proved_after}
     return await lock_with_user(
         transaction, _LOCK_BROWSERS_USER, present, _LOCKED_BROWSER_PERSON, {**present, "client_id": client_id}
@@ -90,11 +92,11 @@ async def store_proof(
     new_hash: bytes,
     proved_after: datetime,
 ) -> tuple[UUID, UUID] | None:
-    """Renew the login of this user, who is locked, in this browser, or create one with the id `login_id`.
+    """Renew the login of a locked user in this browser, or create a login with the id `login_id`.
 
-    `cookie_hash` is the hash of the value that the browser has sent, and the proof is locked. Return the login's id,
-    and the proof from which its cookie's value is derived. The proof is None if the value was made earlier, for a login
-    that has ended.
+    The caller has locked the proof. `cookie_hash` is the hash of the cookie that the browser has sent. Return the id of
+    the login, and the id of the proof from which the login's cookie is derived. Return None if another login already
+    has the cookie that would be derived from this proof.
     """
     values = {
         "browser_hash": browser_hash,

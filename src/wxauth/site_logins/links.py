@@ -1,7 +1,8 @@
-"""The login in a phone's browser outside WeChat. A link opens the mini-program, which shows a number to type there.
+"""The login in a phone's browser outside WeChat.
 
-A phone cannot scan its own screen, and a mini-program cannot return to such a browser. The link might have been sent to
-another person, because anyone can open it. Only the number shows that browser and phone belong to one person.
+A link opens the mini-program, and the user types its number in the browser. A phone cannot scan its own screen, and a
+mini-program cannot return to such a browser. Anyone can open the link, so an attacker might send the link to another
+person. Only the number shows that browser and phone belong to one person.
 """
 
 import asyncio
@@ -53,12 +54,15 @@ _PLAINTEXT_SCHEME: Final = "weixin://dl/business/"
 
 log = get_logger()
 _PAUSE_AFTER_FAILURE: Final = timedelta(minutes=1)
-"""The time for which pages have no button, and WeChat is not asked again, after it has failed to make a link."""
+"""The time for which wxauth does not call WeChat again after WeChat has failed to make a link."""
 
 
 @part
 class UrlLinks:
-    """Stores WeChat's URL Link of each app, which all its logins share. It is requested when a page first needs it."""
+    """The cache of WeChat's URL Links.
+
+    All logins with an app share its link, which wxauth requests when a page needs it.
+    """
 
     settings: Settings
     clock: Clock
@@ -67,7 +71,7 @@ class UrlLinks:
     _being_made: dict[str, asyncio.Task[None]] = field(default_factory=dict, init=False)
 
     async def of(self, app: App) -> str | None:
-        """Return the link of an app; None if WeChat makes none."""
+        """Return the URL Link of an app; None if WeChat does not make one."""
         now, kept = self.clock(), self._kept[app.app_id]
         if now >= max(kept.renews_at, kept.paused_until):
             await once(self._being_made, app.app_id, partial(self._make, app, kept))
@@ -87,19 +91,19 @@ class UrlLinks:
 
 @dataclass(frozen=True, slots=True)
 class TryAgain:
-    """The typed number cannot be right, so the page is shown again."""
+    """The typed number is wrong, or cannot be compared yet, so that the browser shows the page again."""
 
     page: SiteLogin
     is_wrong: bool
-    """Whether the number was compared and counted.
+    """Whether the number was compared, and counted as wrong.
 
-    Otherwise, nothing is approved yet, or the text is not six digits.
+    Otherwise, the user has not approved the login, the number has expired, or the text is not six digits.
     """
 
 
 @part
 class Links:
-    """Sends a phone's browser to the mini-program, and continues when the user types the number from the phone."""
+    """The steps of a login by link: the browser opens the mini-program, and the user types the number there."""
 
     settings: Settings
     database: Database
@@ -111,9 +115,9 @@ class Links:
     url_links: UrlLinks
 
     async def target(self, app_id: str | None, *, link: bool) -> str | None:
-        """Return the target of the links of a site with this app, as a source in a page's policy.
+        """Return the target of the links of a site with this app, as a source in a page's Content-Security-Policy.
 
-        `link` says whether the site was added with `--link`. The result is None if its pages have no link now.
+        `link` says whether the site may have links. Return None if the pages of the site have no link now.
         """
         url = await self._base(app_id) if link else None
         if url is None:
@@ -122,7 +126,7 @@ class Links:
         return f"{parts.scheme}://{parts.netloc}" if parts.scheme == "https" else f"{parts.scheme}:"
 
     async def after_press(self, page_id: str, browser: Browser) -> Onward:
-        """Return the redirect to the mini-program after the button, with a new scene, and end the previous link.
+        """Return the redirect to the mini-program after a press, with a new scene, and end the page's previous link.
 
         Raises: NotFound, PressesUsedUp, RateLimited.
         """
@@ -146,9 +150,10 @@ class Links:
         return Onward(self._url(base, scene))
 
     async def go_on(self, page_id: str, browser: Browser, typed: str) -> Onward | TryAgain:
-        """Take the browser back to the site if the number is right, the user has refused, or three were wrong.
+        """Return the redirect to the site if the number is right, the user has refused, or the third number is wrong.
 
-        The page is locked while a number is compared, so that of many simultaneous numbers, three are compared.
+        Otherwise, return TryAgain. The transaction locks the page before it compares a number. Therefore, simultaneous
+        requests wait for each other, and wxauth compares three wrong numbers at most.
 
         Raises: NotFound, SentBack, RateLimited.
         """
@@ -165,7 +170,7 @@ class Links:
             if page is None or not page.is_page_open(now):
                 raise NotFound(NO_SUCH_PAGE)
             if link is None or link.openid != before.openid or link.claimed_session_id is None:
-                return TryAgain(page, is_wrong=False)  # approved or ended a moment ago, which the next attempt will see
+                return TryAgain(page, is_wrong=False)  # the login has just changed, so the next attempt reads it anew
             if link.stage == Stage.REFUSED:
                 raise SentBack(page, REFUSED)
             if not is_number or link.number is None or link.granted_until is None or link.granted_until <= now:
@@ -187,7 +192,7 @@ class Links:
         """Return the URL that opens the app, without the scene; None if there is none."""
         try:
             app = self.apps.for_login(app_id)
-        except WxAuthError:  # unknown, disabled, or not loaded yet
+        except WxAuthError:  # the app is unknown, disabled, or not loaded yet
             return None
         if self.settings.scan_link == "off" or not app.is_mini_program:
             return None
@@ -206,7 +211,7 @@ class Links:
 
 
 async def _count_wrong(transaction: Transaction, page: LockedLogin, link: LockedLogin, *, now: datetime) -> bool:
-    """Count a wrong number. The last one ends the sign-in request with all its rows, and returns True."""
+    """Count a wrong number. If it is the last permitted one, end the page and its link, and return True."""
     page.wrong_numbers += 1
     is_last = page.wrong_numbers >= MAX_WRONG_NUMBERS
     if is_last:
@@ -217,7 +222,7 @@ async def _count_wrong(transaction: Transaction, page: LockedLogin, link: Locked
 
 
 async def _end_link(transaction: Transaction, link: LockedLogin) -> None:
-    """End a link that has no code yet, and remove its claim."""
+    """End a link that has no code yet, and remove its claim, its user and its number."""
     if link.stage in (*OPEN, Stage.APPROVED):
         link.stage, link.claimed_session_id, link.claimed_at = Stage.REFUSED, None, None
         link.app_id = link.openid = link.number = link.login_code_hash = None

@@ -1,4 +1,4 @@
-"""The login to a site in a mini-program, which answers the sign-in request of a page in its web-view."""
+"""The login to a site that is open in a mini-program's web-view. The mini-program answers the sign-in request."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import datetime, timedelta
@@ -32,7 +32,7 @@ from wxauth_guard.errors import InvalidToken, WxAuthError
 
 FORM_POST_PATH: Final = f"{AUTHORIZE_PATH}/form_post"
 NEW_FOR: Final = timedelta(seconds=30)
-"""The time for which a login counts as new, even if the site requires a newer one."""
+"""The age up to which the phone's login counts as new, whatever the site requires."""
 
 log = get_logger()
 
@@ -40,14 +40,17 @@ log = get_logger()
 def may_answer(client: Client) -> bool:
     """Return whether a mini-program may answer this client's sign-in requests.
 
-    It may not for the console, which requires a second device.
+    It may not answer the console's requests, because the console requires a second device.
     """
     return ADMIN_SCOPE not in client.scopes
 
 
 @part
 class MiniProgramLogins:
-    """Answers the sign-in requests of sites in the web-view of a mini-program, whose user is logged in already."""
+    """The answers to the sign-in requests of sites in a mini-program's web-view.
+
+    The user is logged in to the mini-program.
+    """
 
     settings: Settings
     database: Database
@@ -59,7 +62,7 @@ class MiniProgramLogins:
     async def answer(self, caller: Caller, login_code: str, parameters: Parameters, *, device: Device) -> str:
         """Complete a site's sign-in request with a new `wx.login` as proof.
 
-        Return the URL that takes the web-view back.
+        Return the URL at which the web-view continues.
 
         Raises: Unanswerable, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
@@ -87,7 +90,7 @@ class MiniProgramLogins:
         return self._url(sent_back(self.settings, asked, code=code))
 
     async def posted(self, sealed: str) -> Onward:
-        """Return the redirect in the URL of a page that posts a form. Raises: NotFound."""
+        """Return the redirect, with a form, that is sealed in the URL of wxauth's page. Raises: NotFound."""
         try:
             plain = self.sealer.open(urlsafe_b64decode(sealed), context=FORM_POST_CONTEXT)
         except (ValueError, CannotOpen):
@@ -98,9 +101,10 @@ class MiniProgramLogins:
         return Onward(url, form)
 
     def _url(self, onward: Onward) -> str:
-        """Return the URL that takes a web-view back.
+        """Return the URL at which the web-view continues.
 
-        For a form, it is a page of wxauth, because a mini-program can only open URLs.
+        For a redirect with a form, it is the URL of a page of wxauth that posts the form, because a mini-program can
+        only open URLs.
         """
         if onward.form is None:
             return onward.url
@@ -110,7 +114,7 @@ class MiniProgramLogins:
         return f"{self.settings.issuer}{FORM_POST_PATH}?{urlencode({'answer': sealed})}"
 
     async def _login_for(self, asked: SiteRequest, session_id: UUID) -> datetime:
-        """Return the time at which the phone logged in, if it is recent enough for the site.
+        """Return the time at which the user logged in on the phone, if it is recent enough for the site.
 
         Raises: InvalidToken, SentBack.
         """

@@ -1,17 +1,18 @@
-"""The models of logins to sites, and their tables.
+"""The models of logins to sites, and the tables in which they are stored.
 
-A site's sign-in request is one row of `site_logins`, whose `stage` is its progress. A page of wxauth or a device shows
-it, a phone claims (reserves) and approves it, the site gets a code for it, or polls, and redeems the code for a
-session. Each door (way to log in) has a few columns of its own. Each use of a page's button, called a press, is a
-separate row, which copies the page's. Each press has its own secret, which is valid once, independently of the page and
-its other presses. A response that needs no page, from a mini-program or a browser's login, is a row, too.
+A site's sign-in request is a row of `site_logins`, whose `stage` is its progress. A page of wxauth or a device shows
+the request, and a phone claims (reserves) and approves it. Then the site gets an authorization code, or the device
+polls, and wxauth opens a session. Some columns belong to one door (way to log in) alone. Each use of a page's button,
+called a press, is a separate row, which copies the request from the page's row. Each press has a separate secret, which
+is valid once, independently of the page and its other presses. A login that needs no page, through a mini-program or a
+browser's login, is also a row.
 
-Other tables contain the picture of a code (`scan_pictures`), of up to 2 MiB, which few reads need, and the logins of
-browsers (`browser_logins`). Sites added with `--sso` share a browser's login, and it outlives a login to one site. Once
-a user has proved who uses a browser, the other sites get a code when the user presses a button. `browser_login_sites`
-contains the sites that have received a code.
+`scan_pictures` contains the pictures of codes, which have up to 2 MiB, in a separate table because few statements need
+them. `browser_logins` contains the logins of browsers, which sites added with `--sso` share, and which outlive the
+login to one site. Once a user has proved who uses a browser, other sites get a code when the user presses a button.
+`browser_login_sites` contains the sites that have received a code from a browser's login.
 
-All secrets are stored as hashes, except a number to type, which is sealed.
+wxauth stores all secrets as hashes, except the number to type, which it seals.
 """
 
 from datetime import datetime
@@ -38,7 +39,7 @@ class Stage(StrEnum):
 
     ASKED = "asked"
     CLAIMED = "claimed"
-    """A phone asks its user, or the browser has returned from WeChat's page, and its code is being exchanged."""
+    """A phone asks its user, or the browser has returned from WeChat's page, and wxauth is exchanging WeChat's code."""
     APPROVED = "approved"
     REFUSED = "refused"
     CODED = "coded"
@@ -52,7 +53,7 @@ OPEN: Final = (Stage.ASKED, Stage.CLAIMED)
 
 
 class RequestFields(SQLModel):
-    """The parameters of a site's sign-in request, with the way back to the site."""
+    """The parameters of a site's sign-in request, including those that lead the browser back to the site."""
 
     scope: str = Field(sa_type=Text)
     """The scopes to grant, separated by spaces."""
@@ -60,15 +61,15 @@ class RequestFields(SQLModel):
     """The redirect URI; empty for a device, which polls."""
     state: str | None = Field(default=None, sa_type=Text)
     response_mode: str = Field(default="query", sa_type=Text)
-    """The way in which a browser takes the response back, `query` or `form_post`."""
+    """The way in which the browser takes the response to the site: `query` or `form_post`."""
     nonce: str | None = Field(default=None, sa_type=Text)
     """The value that the id_token repeats."""
     code_challenge: str | None = Field(default=None, sa_type=Text)
     """The code challenge; null if the site does not use PKCE (RFC 7636)."""
     hinted_user_id: UUID | None = Field(default=None)
-    """The user in the site's `id_token_hint`, who is the only one to get a code. It is null without a hint."""
+    """The user in the site's `id_token_hint`; null without a hint. wxauth gives no code for another user."""
     resource: str | None = Field(default=None, sa_type=Text)
-    """The resource that the token is for, spelled as in the settings; null for all services of the operator."""
+    """The resource for which the token is valid, spelled as in the settings; null for all services of the operator."""
     client_name: str | None = Field(default=None, sa_type=Text)
     """The name that an unregistered client gives itself; null for a registered client."""
 
@@ -85,14 +86,14 @@ class LoginFields(SQLModel):
     client_id: str = Field(sa_type=Text)
     stage: str = Field(default=Stage.ASKED, sa_type=Text)
     door: str | None = Field(default=None, sa_type=Text)
-    """The `Door`; null until the user has taken one."""
+    """The `Door` through which the user logs in; null until that is known."""
     browser_ip: str | None = Field(default=None, sa_type=INET)
     browser_user_agent: str | None = Field(default=None, sa_type=Text)
     created_at: datetime = Field(sa_type=TIME)
     expires_at: datetime = Field(sa_type=TIME)
-    """The time until which it can be used. A code to scan expires earlier, see `scan_ends_at`."""
+    """The time until which the login can be used. A code to scan can expire earlier, see `scan_ends_at`."""
     kept_until: datetime = Field(sa_type=TIME)
-    """The time at which it is deleted. A press is not deleted before its page."""
+    """The time after which the sweep deletes the row. The row of a press is not deleted before its page's row."""
 
 
 class PageFields(SQLModel):
@@ -101,18 +102,18 @@ class PageFields(SQLModel):
     page_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     """The hash of the id in the page's URLs, which work only with the cookie of its browser."""
     browser_hash: bytes | None = Field(default=None, sa_type=BYTEA)
-    """The hash of that cookie, for a press, too."""
+    """The hash of the cookie of the page's browser. The row of a press has it, too."""
     query: str | None = Field(default=None, sa_type=Text)
-    """The parameters of the request on a page that shows a user. The press checks them again."""
+    """The parameters of the request, on a page that shows a user. wxauth checks them again after the press."""
     presses: int = 0
     """The number of times that the browser has opened WeChat's page.
 
-    For a link, it is its number among the page's links.
+    In the row of a link, it is the number of this link among the page's links.
     """
     wrong_numbers: int = 0
-    """The number of wrong numbers that were typed in the browser."""
+    """The number of wrong numbers that the user has typed in the browser."""
     pressed_on: UUID | None = Field(default=None)
-    """The row of the page whose button was pressed; null if this is not a press."""
+    """The id of the page's row, in the row of a press; null in other rows."""
 
 
 class DeviceFields(SQLModel):
@@ -126,7 +127,7 @@ class DeviceFields(SQLModel):
 
 
 class PhoneFields(SQLModel):
-    """The columns about the phone, which scans or types the code, or follows a link.
+    """The columns about the phone that scans a code, on which the user types a code, or that follows a link.
 
     A claim names a session instead of a user, because after a merge, the session belongs to the remaining user.
     """
@@ -135,15 +136,15 @@ class PhoneFields(SQLModel):
     """The hash of the scene, which the picture or the link contains."""
     user_code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     claimed_session_id: UUID | None = Field(default=None)
-    """The phone's session that has claimed it, and so may decide. If a mini-program answers, it is its session."""
+    """The phone's session that may decide, because it has claimed the login, or that has answered for a web-view."""
     claimed_at: datetime | None = Field(default=None, sa_type=TIME)
     login_code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     """The hash of the `wx.login` code that proved the approval of a link.
 
-    A repeated request with it gets the number again.
+    A repeated request with this code gets the number again.
     """
     number: bytes | None = Field(default=None, sa_type=BYTEA)
-    """The number that the phone then shows and the user types in the browser, sealed."""
+    """The number that the phone shows after the approval of a link, and that the user types in the browser, sealed."""
 
 
 class VisitFields(SQLModel):
@@ -160,23 +161,24 @@ class VisitFields(SQLModel):
 class PersonFields(SQLModel):
     """The columns about the user who has logged in.
 
-    An approved login belongs to the user of its identity, so that it follows a merge. Whatever ends all sessions of a
-    user also takes the identity away, if no session has been opened, and then the login can no longer be redeemed.
+    An approved login belongs to the user of its identity, so that after a merge, it belongs to the remaining user. A
+    change that ends all sessions of a user also removes the identity from each login that has no session yet. A login
+    without an identity cannot be redeemed.
     """
 
     app_id: str | None = Field(default=None, sa_type=Text)
     """The app of the identity or, for a visit, the app whose page is visited."""
     openid: str | None = Field(default=None, sa_type=Text)
-    """The openid; null until the user has approved, and after the identity has been taken away."""
+    """The openid; null until the user has approved the login, and after the identity has been removed."""
     authenticated_at: datetime | None = Field(default=None, sa_type=TIME)
     authenticated_by: str | None = Field(default=None, sa_type=Text)
-    """The way in which the user has proved who they are, as a value of `amr` (RFC 8176)."""
+    """The `amr` value (RFC 8176) of the way in which the user has proved who they are."""
     granted_until: datetime | None = Field(default=None, sa_type=TIME)
-    """The time until which it can be redeemed, or a code be made for it."""
+    """The time until which a code can be made for the login or, for a device, until which the login can be redeemed."""
     browser_login_id: UUID | None = Field(default=None)
-    """The browser's login that made it, or that it has proved. It ends with that login.
+    """The browser's login from which this login was made, or which this login has proved. This login ends with it.
 
-    For a page with a `query`, it is the login whose user the page shows.
+    For a page with a `query`, it is the browser's login whose user the page shows.
     """
 
 
@@ -188,7 +190,7 @@ class CodeFields(SQLModel):
     session_id: UUID | None = Field(default=None)
 
 
-# Python takes the columns of the last class first.
+# The fields of the last base class come first.
 class SiteLoginFields(
     CodeFields, PersonFields, VisitFields, PhoneFields, DeviceFields, PageFields, LoginFields, RequestFields
 ):
@@ -197,7 +199,10 @@ class SiteLoginFields(
     def approve(
         self, person: UserInSession, *, authenticated_at: datetime, authenticated_by: str, until: datetime
     ) -> None:
-        """Record who has approved it, and the time until which it can be redeemed. Its row is locked."""
+        """Set the user who has approved the login, and the time until which it is valid.
+
+        The caller has locked the row.
+        """
         self.stage = Stage.APPROVED
         self.app_id, self.openid = person.app_id, person.openid
         self.authenticated_at, self.authenticated_by = authenticated_at, authenticated_by
@@ -205,11 +210,11 @@ class SiteLoginFields(
 
     @property
     def scan_ends_at(self) -> datetime:
-        """The time until which its code can be scanned and approved."""
+        """The time until which a phone can scan the code of the login, and approve the login."""
         return min(self.created_at + SCAN_LASTS, self.expires_at)
 
     def is_page_open(self, now: datetime) -> bool:
-        """Return whether its browser may still continue from its page."""
+        """Return whether the browser may still continue from the page of this login."""
         return self.expires_at > now and self.wrong_numbers < MAX_WRONG_NUMBERS
 
     @property
@@ -220,7 +225,7 @@ class SiteLoginFields(
 
     @property
     def is_page(self) -> bool:
-        """Whether a page of wxauth shows it, and not a device."""
+        """Whether a page of wxauth shows the login, and not a device."""
         return self.browser_hash is not None
 
 
@@ -230,11 +235,11 @@ class StoredSiteLogin(SiteLoginFields, table=True):
     __tablename__ = "site_logins"
 
     site: str | None = Field(sa_type=Text)
-    """The registered client, which PostgreSQL fills in. Removing the client deletes the row."""
+    """The name of the registered client, which PostgreSQL fills in. The removal of the client deletes the row."""
 
 
 class ScanPicture(SQLModel, table=True):
-    """The picture of a code to scan, made on first request."""
+    """The picture of a code to scan, which wxauth makes when the picture is first requested."""
 
     __tablename__ = "scan_pictures"
 
@@ -246,8 +251,8 @@ class ScanPicture(SQLModel, table=True):
 class BrowserLogin(SQLModel, table=True):
     """The login of a browser, which sites share. It is deleted when it ends.
 
-    It belongs to the user of its identity. Whatever ends all sessions of a user also deletes the logins of their
-    browsers.
+    The login belongs to the user of its identity. A change that ends all sessions of a user also deletes the logins of
+    the user's browsers.
     """
 
     __tablename__ = "browser_logins"
@@ -258,22 +263,22 @@ class BrowserLogin(SQLModel, table=True):
     cookie_hash: bytes = Field(sa_type=BYTEA, repr=False)
     """The hash of the login's own cookie."""
     proof_id: UUID
-    """The login to a site whose proof has made the cookie's value.
+    """The id of the login to a site from which the cookie's value is derived.
 
-    The value is new with each proof of a browser that sends the previous value.
+    Each proof makes a new value, if the browser sends the current one.
     """
     app_id: str = Field(sa_type=Text)
     openid: str = Field(sa_type=Text)
     authenticated_at: datetime = Field(sa_type=TIME)
     """The time at which the user last proved who they are."""
     authenticated_by: str = Field(sa_type=Text)
-    """The way in which they did, as a value of `amr` (RFC 8176)."""
+    """The `amr` value (RFC 8176) of that proof."""
     codes_at: list[datetime] = Field(sa_type=ARRAY(TIME))
-    """The times at which the codes of the last minute were made without a proof."""
+    """The times of the codes that this login has given in the last minute without another proof."""
 
 
 class BrowserLoginSite(SQLModel, table=True):
-    """A site that has received a code from a browser's login, so that the user knows that it learns their name."""
+    """A site that has received a code from a browser's login. The user knows that this site learns their name."""
 
     __tablename__ = "browser_login_sites"
 

@@ -1,4 +1,4 @@
-"""The pages on which wxauth asks a user, and the state of the scan that they show."""
+"""The pages on which wxauth waits for a user's decision, and the state of the scan that a page shows."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -19,7 +19,7 @@ from wxauth.texts import new_secret
 
 
 class PageState(StrEnum):
-    """The state of a scan, as its page shows it."""
+    """The state of a scan, in the form that its page gets."""
 
     WAITING = "waiting"
     CLAIMED = "claimed"
@@ -29,7 +29,7 @@ class PageState(StrEnum):
 
 
 async def find_open_page(database: Database, page_id: str, browser: Browser, *, now: datetime) -> SiteLogin:
-    """Return the login that this browser shows, until it has ended. Raises: NotFound."""
+    """Return the login that this page of this browser shows. Raises: NotFound, if there is none, or it has ended."""
     page = await queries.find(database, **page_hashes(page_id, browser.cookie))
     if page is None or not page.is_page_open(now):
         raise NotFound(NO_SUCH_PAGE)
@@ -37,7 +37,10 @@ async def find_open_page(database: Database, page_id: str, browser: Browser, *, 
 
 
 async def lock_open_page(transaction: Transaction, page: SiteLogin, *, now: datetime) -> LockedLogin:
-    """Lock a page, in order to record that its button to WeChat was used. Raises: NotFound."""
+    """Lock the row of a page, so that the caller can record a press of its button.
+
+    Raises: NotFound, if the page has ended.
+    """
     locked = await transaction.row(queries.LOCK, id=page.id, now=now)
     if locked is None or not locked.is_page_open(now):
         raise NotFound(NO_SUCH_PAGE)
@@ -45,7 +48,7 @@ async def lock_open_page(transaction: Transaction, page: SiteLogin, *, now: date
 
 
 def next_press(presses: int) -> int:
-    """Return the number of the next use of a button. Raises: PressesUsedUp."""
+    """Return the number of the next press, after this number of presses. Raises: PressesUsedUp."""
     if presses >= MAX_PRESSES:
         raise PressesUsedUp("the button on this page was pressed too often")
     return presses + 1
@@ -53,7 +56,7 @@ def next_press(presses: int) -> int:
 
 @part
 class ScanPages:
-    """Responds to the page that shows a code to scan."""
+    """The responses to the page that shows a code to scan."""
 
     database: Database
     clock: Clock
@@ -64,7 +67,7 @@ class ScanPages:
         return _state(await self._scan(page_id, browser), now=self.clock())
 
     async def go_on(self, page_id: str, browser: Browser) -> Onward:
-        """Take the browser back to the site with a code, after the user has approved the scan.
+        """Return the redirect to the site with a code, after the user has approved the scan.
 
         Raises: NotFound, before a decision and after the scan has ended; SentBack, RateLimited.
         """
@@ -77,9 +80,9 @@ class ScanPages:
         raise NotFound("there is no decision yet")
 
     async def cancel(self, page_id: str, browser: Browser) -> Onward:
-        """Take the browser back to the site from a page on which the user does not log in.
+        """Send the browser back to the site from a page on which the user does not want to log in.
 
-        Raises: NotFound, if this browser has no such page; otherwise SentBack.
+        Raises: NotFound, if this browser has no such page; otherwise always SentBack.
         """
         page = await find_open_page(self.database, page_id, browser, now=self.clock())
         raise SentBack(page, "the user returned to the site")

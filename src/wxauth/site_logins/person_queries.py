@@ -11,7 +11,7 @@ from wxauth.core.users import MAY_LOG_IN, USER, UserInSession
 from wxauth.limits.queries import SITES
 from wxauth_guard.errors import InvalidToken
 
-if TYPE_CHECKING:  # imports FastAPI, which commands do not need
+if TYPE_CHECKING:  # this module imports FastAPI, which commands do not need
     from wxauth.users.callers import Caller
 
 _ATTEMPTS: Final = 3
@@ -33,8 +33,8 @@ SELECT {USER}, s.app_id, s.openid
   FROM sessions s JOIN users ON users.id = s.user_id
  WHERE s.id = :session_id AND s.revoked_at IS NULL AND s.expires_at > :now AND {MAY_LOG_IN}
 """)
-# The statement finds whether the user of this identity, or of this unionid, has one of these roles. An import might
-# have stored the unionid in place of the openid.
+# The statement returns whether the user of this identity, or of this unionid, has one of these roles. It also compares
+# openids with the unionid, because an import might have stored the unionid in place of the openid.
 HAS_ANY_ROLE: Final = Statement[bool]("""
 SELECT EXISTS (
     SELECT FROM users
@@ -47,20 +47,26 @@ SELECT EXISTS (
 
 
 async def lock_person(transaction: Transaction, *, app_id: str | None, openid: str | None) -> UserInSession | None:
-    """Lock the user of an identity, even during a merge; None without one, or if the user cannot log in."""
+    """Lock and return the user of an identity, even during a merge.
+
+    Return None without such a user, or if the user cannot log in.
+    """
     identity = {"app_id": app_id, "openid": openid}
     return await lock_with_user(transaction, _LOCK_USER, identity, _PERSON, identity)
 
 
 async def lock_caller(transaction: Transaction, caller: "Caller", *, now: datetime) -> UserInSession | None:
-    """Lock the user of a caller's session, even during a merge; None if user or session can no longer log in."""
+    """Lock and return the user of a caller's session, even during a merge.
+
+    Return None if the session has ended, or the user can no longer log in.
+    """
     identity = {"app_id": caller.user.app_id, "openid": caller.user.openid}
     session = {"session_id": caller.session_id, "now": now}
     return await lock_with_user(transaction, _LOCK_USER, identity, _PERSON_IN_SESSION, session)
 
 
 async def lock_counted_caller(transaction: Transaction, caller: "Caller", *, now: datetime) -> UserInSession:
-    """Return the user who owns the phone's session now, locked, and count the login to a site.
+    """Lock and return the user who owns the phone's session now, and count the login to a site.
 
     Raises: InvalidToken, RateLimited.
     """
@@ -78,14 +84,15 @@ async def lock_with_user(
     read: Statement[Person],
     what: Mapping[str, object],
 ) -> Person | None:
-    """Lock a user with `lock`, and read the same user with `read`; None if `read` finds no user.
+    """Lock a user with `lock`, and return the same user, as `read` reads it. Return None if `read` finds no user.
 
-    `whose` contains the parameters of `lock`, and `what` those of `read`.
+    `whose` contains the parameters of `lock`, and `what` the parameters of `read`. If a merge moves the identity or the
+    session to another user in between, lock and read again.
     """
     for _ in range(_ATTEMPTS):
-        # None if a merge was in progress, after which the identity belongs to the remaining user.
+        # `lock` finds no user if it has waited for a merge, which has given the identity to the remaining user.
         locked_id = await transaction.value(lock, **whose)
         person = await transaction.row(read, **what)
-        if person is None or person.id == locked_id:  # otherwise it has moved to another user since
+        if person is None or person.id == locked_id:  # otherwise, a merge has given it to another user
             return person
     return None

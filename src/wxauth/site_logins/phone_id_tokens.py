@@ -31,7 +31,7 @@ log = get_logger()
 
 @part
 class PhoneIdTokens:
-    """Makes id_tokens for the back ends of mini-programs and mobile apps."""
+    """The maker of id_tokens for the other back ends of mini-programs and mobile apps."""
 
     database: Database
     clock: Clock
@@ -42,9 +42,9 @@ class PhoneIdTokens:
     numbers: Numbers
 
     async def issue(self, caller: Caller, client_id: str, login_code: str, nonce: str | None, *, ip: str | None) -> str:
-        """Return an id_token of the client for the caller, after a new login with WeChat as proof.
+        """Return an id_token of the client for the caller, with a new `wx.login` code as proof.
 
-        It opens no session here.
+        wxauth opens no session.
 
         Raises: InvalidRequest, WrongAppKind, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
@@ -53,13 +53,13 @@ class PhoneIdTokens:
         if kind not in _AMR:
             raise WrongAppKind(f"a session of the kind {kind} isn't a session on a phone")
         try:
-            # This comes before the code is used up, because it might fail.
+            # If no key is available, the request must fail before it uses up the code.
             await self.keys.id_token_key(client.id_token_alg, self.clock())
             await self.proofs.prove(caller, login_code, ip=ip)
             now = self.clock()
             async with self.database.begin() as transaction:
                 person = await lock_counted_caller(transaction, caller, now=now)
-                client = await _client(transaction, client_id)  # read again, because the client might have changed
+                client = await _client(transaction, client_id)  # again, because it might have changed
                 await record_authorized(transaction, person, client.name, door=Door.PHONE, ip=ip, now=now)
             id_token = await self.id_tokens.issue(
                 client,

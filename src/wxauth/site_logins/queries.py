@@ -1,15 +1,16 @@
 """The statements for logins to sites through any door.
 
-Every decision about a login is made while its row is locked. Lock it, read it, change its fields, and `save` them. So
-the second of two simultaneous requests sees what the first has done. Every decision that leads to a session is made
-while the user is locked, too, because under this lock, all sessions of a user are ended and the logins of the user's
-browsers deleted, as bans, merges and erasures do. Locks are taken in this order, so that transactions cannot deadlock:
+A transaction that decides about a login locks the login's row with the statement that reads it, changes its fields, and
+stores them with `save`. Therefore, the second of two simultaneous requests waits, and then sees what the first has
+stored. A transaction whose decision leads to a session also locks the user. Bans, merges and erasures hold the same
+lock while they end all sessions of a user and delete the logins of the user's browsers. Every transaction takes the
+locks in this order, so that no two transactions can deadlock:
 
-1. the user, and then what is changed only under this lock: the user's sessions and the logins of the user's browsers;
-2. the site's client, then the row of the login, by one statement. The row of a page is locked before the row of a press
-(a use of its button).
+1. the user, and then the user's sessions and the logins of the user's browsers, which change only under the user's
+lock; 2. the site's client, then the row of the login, by one statement. The row of a page is locked before the row of a
+press (a use of its button).
 
-A new row waits only for its client.
+A transaction that adds a row locks only the client.
 """
 
 from collections.abc import Collection, Mapping
@@ -27,7 +28,7 @@ from wxauth.site_logins.responses import Mistake, Unanswerable
 
 
 class SiteOptions(SQLModel):
-    """The options and the apps of a login's site. A client that is described by a document has only a few."""
+    """The options and the apps of a login's site. Most of them are empty for a client that a document describes."""
 
     title: str
     redirect_uris: list[str]
@@ -42,19 +43,19 @@ class SiteOptions(SQLModel):
 
 
 class SiteLogin(SiteLoginFields, SiteOptions):
-    """A stored login, with what belongs to its site, its browser and its user."""
+    """A stored login, with the values of its site, its browser's login and its user."""
 
     proof_id: UUID | None
-    """The proof of its browser's login; None without such a login, or if it has ended."""
+    """The proof of the browser's login; None without such a login, or after the browser's login has ended."""
     user_id: UUID | None
-    """The user of its identity."""
+    """The user of the login's identity; None without an identity."""
 
 
 class LockedLogin(SiteLogin):
     """A login whose row is locked."""
 
     is_phone_in: bool
-    """Whether the phone's session that has claimed it is still open; False if none has."""
+    """Whether the phone's session that has claimed the login is still open; False if no session has claimed it."""
 
 
 _COLUMNS: Final = columns_of(SiteLoginFields)
@@ -63,7 +64,7 @@ _FOR_GOOD: Final = {
     *("id", "client_id", "created_at", "page_hash", "browser_hash", "query", "pressed_on", "device_code_hash"),
     *("poll_interval", "polled_at", "scene_hash", "user_code_hash", "state_hash"),
 }
-"""The columns that no decision changes."""
+"""The columns that `save` does not store, because no decision changes them."""
 _CHANGED: Final[tuple[LiteralString, ...]] = tuple(name for name in _COLUMNS if name not in _FOR_GOOD)
 _GIVEN_IP: Final = ":browser_ip::text::inet"
 _WITH_LOCKED_CLIENT: Final = """
@@ -90,11 +91,11 @@ SELECT {_listed(_COLUMNS, "l.", "host(l.browser_ip) AS browser_ip")},
        CASE WHEN l.resource IS NULL THEN c.website_app_id END AS website_app_id,
        (SELECT b.proof_id FROM browser_logins b WHERE b.id = l.browser_login_id) AS proof_id,
        (SELECT i.user_id FROM identities i WHERE (i.app_id, i.openid) = (l.app_id, l.openid)) AS user_id"""
-# Logins of a removed site are left out. A client that is described by a document has no row.
+# The query leaves out the logins of a removed site. A client that a document describes has no row in `clients`.
 _LOGIN: Final = f"""{_LOGIN_COLUMNS}
   FROM site_logins l LEFT JOIN clients c ON c.name = l.site WHERE c.removed_by IS NULL"""
 
-# If the user code is taken, or the client was removed, nothing is stored.
+# The statement stores nothing if the user code is taken, or if the client was removed.
 _ADD: Final = Statement[UUID](f"""
 INSERT INTO site_logins ({_listed(_COLUMNS)})
 SELECT {_listed(_COLUMNS, ":", _GIVEN_IP)}
@@ -115,22 +116,23 @@ _FOUND_BY: Final[Mapping[tuple[str, ...], Statement[SiteLogin]]] = {
         ("code_hash",),
     )
 }
-# This is the last link to WeChat that a page's browser has received. Ids do not show which one it is, because clocks
-# differ, so links are counted while their page is locked.
+# The statement finds the last link to WeChat that the browser of a page has received. The order of ids does not show
+# which link is the last, because the clocks of replicas differ. Therefore, wxauth numbers the links while it holds the
+# lock of their page.
 LINK: Final = Statement[SiteLogin](f"""{_LOGIN}
    AND l.pressed_on = :page_id AND l.door = '{fragment(Door.LINK)}'
  ORDER BY l.presses DESC LIMIT 1
 """)
-# The statement finds nothing if the login was deleted, for example with its client. It orders two decisions about one
-# login. The second waits here, and then sees what the first has stored.
+# The statement finds nothing if the login was deleted, for example with its client. If two transactions decide about
+# one login, the second waits here for the commit of the first, and then sees what the first has stored.
 LOCK: Final = Statement[LockedLogin](f"""{_LOGIN_COLUMNS},
        EXISTS (SELECT FROM sessions s
                 WHERE s.id = l.claimed_session_id AND s.revoked_at IS NULL AND s.expires_at > :now)
            AS is_phone_in{_WITH_LOCKED_CLIENT} AND l.id = :id
    FOR UPDATE OF l
 """)
-# The statement finds the login of this scene, or of a user code with one of these hashes. It orders the requests of two
-# phones.
+# The statement finds and locks the login of this scene, or of a user code with one of these hashes. If two phones claim
+# one login, the second request waits here for the commit of the first.
 LOCK_SHOWN: Final = Statement[SiteLogin](f"""{_LOGIN_COLUMNS}{_WITH_LOCKED_CLIENT}
    AND (l.scene_hash = :scene_hash OR l.user_code_hash = ANY (:user_code_hashes::bytea[]))
    FOR UPDATE OF l
@@ -140,7 +142,8 @@ UPDATE site_logins SET ({_listed(_CHANGED)}) = ROW ({_listed(_CHANGED, ":", _GIV
  WHERE id = :id
 """)
 # The statement stores the time of a device's poll, and returns whether it is too early, in which case the interval
-# becomes `more` seconds longer. It orders two polls. The second waits here, and then reads the time of the first.
+# becomes `more` seconds longer. The second of two simultaneous polls waits here for the first, and then reads the time
+# that the first has stored.
 POLL: Final = Statement[bool]("""
 WITH before AS (
     SELECT id, polled_at + make_interval(secs => poll_interval) > :now AS is_too_early
@@ -178,7 +181,9 @@ RETURNING id
 async def add(asked: Database | Transaction, login: SiteLoginFields) -> bool:
     """Store a new login.
 
-    Return False if its user code is taken. Raises: Unanswerable, if its client no longer exists.
+    Return False if its user code is taken.
+
+    Raises: Unanswerable, if its client no longer exists.
     """
     if await asked.value(_ADD, **{name: getattr(login, name) for name in _COLUMNS}) is not None:
         return True
@@ -188,14 +193,14 @@ async def add(asked: Database | Transaction, login: SiteLoginFields) -> bool:
 
 
 async def save(transaction: Transaction, login: SiteLogin) -> None:
-    """Store the changed fields of a locked login."""
+    """Store the fields of a locked login that decisions can change."""
     await transaction.run(_SAVE, id=login.id, **{name: getattr(login, name) for name in _CHANGED})
 
 
 async def find(database: Database, **key: UUID | bytes) -> SiteLogin | None:
-    """Return the login with this id, page or state of a browser, device code, or authorization code.
+    """Return the login that has these values; None if there is none.
 
-    The keys are those of `_FOUND_BY`.
+    The names of the values are one of the keys of `_FOUND_BY`, in the same order.
     """
     return await database.row(_FOUND_BY[tuple(key)], **key)
 

@@ -1,6 +1,7 @@
 """The redemption of an approved login, which opens the site's session.
 
-A site sends the authorization code of its browser, and a device the device code with which it polls.
+A site sends the authorization code that the browser has brought back. A device sends the device code with which it
+polls.
 """
 
 import re
@@ -24,11 +25,11 @@ from wxauth.tokens import base64url
 
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}", re.ASCII)
 TWICE_AT_ONCE: Final = timedelta(seconds=2)
-"""The time for which a public client may use a code again with its verifier, as React's StrictMode does."""
+"""The time for which a public client may send a code again with its verifier, as happens in React's StrictMode."""
 TOO_FAST: Final = 5
-"""The number of seconds by which a poll that comes too early lengthens the polling interval."""
+"""The number of seconds by which wxauth lengthens the polling interval after a poll that came too early."""
 SESSIONS_OF_BROWSER_LOGIN: Final = 20
-"""The largest number of open sessions of one site that are kept for each browser's login."""
+"""The largest number of open sessions that each site has from one browser's login. Older sessions end."""
 
 
 def challenge_of(verifier: str) -> str | None:
@@ -59,7 +60,10 @@ class NotRedeemed(StrEnum):
 async def login_of_code(
     database: Database, code: str, *, client_id: str, redirect_uri: str, code_challenge: str | None
 ) -> SiteLogin | None:
-    """Return the login of an authorization code, if the client, redirect URI and challenge are those of its request."""
+    """Return the login of an authorization code.
+
+    Return None if its request had another client, redirect URI or challenge.
+    """
     found = await queries.find(database, code_hash=hash_of(code))
     asked = (client_id, redirect_uri, code_challenge)
     return None if found is None or asked != (found.client_id, found.redirect_uri, found.code_challenge) else found
@@ -75,15 +79,15 @@ async def redeem(
     expires_at: datetime,
     now: datetime,
 ) -> Redeemed | NotRedeemed:
-    """Open the session of a login that was found by its authorization code, or by the device code that polls.
+    """Open the session of a login that the caller has found by an authorization code or a device code.
 
-    If an authorization code has been used before, its session ends, because somebody else has the code and the
+    If the authorization code has been used before, end its session, because somebody else might have the code and the
     verifier.
     """
     if found.code_hash is None and found.stage != Stage.APPROVED:
         return await _not_approved(transaction, found, now=now)
     login, person = await lock_with_person(transaction, found, now=now)
-    # A newer authorization code has just replaced this one.
+    # Without a login, it was just deleted. With another hash, a newer authorization code has just replaced this one.
     if login is None or login.code_hash != found.code_hash:
         return NotRedeemed.UNKNOWN
     if login.stage == Stage.REDEEMED:
@@ -111,7 +115,7 @@ async def redeem(
 
 
 async def _not_approved(transaction: Transaction, device: SiteLogin, *, now: datetime) -> NotRedeemed:
-    """Return why a device that polls gets no session, and store the time of its poll."""
+    """Return why a device that polls gets no session. If there is no decision yet, store the time of the poll."""
     if device.stage == Stage.REDEEMED:
         return NotRedeemed.SPENT
     if device.stage == Stage.REFUSED:
@@ -134,6 +138,6 @@ async def _spent(transaction: Transaction, login: LockedLogin, *, is_public: boo
         opened_at = await transaction.value(OPENED_AT, session_id=login.session_id)
         if opened_at is not None and now < opened_at + repeated:
             return NotRedeemed.UNKNOWN
-    # The session belongs to the login's identity, so its user is locked.
+    # The session belongs to the user of the login's identity, whom the caller has locked.
     await end_session_of(transaction, login.user_id, login.session_id, reason=EndReason.REUSED, by=SYSTEM, now=now)
     return NotRedeemed.SPENT

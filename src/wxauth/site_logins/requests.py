@@ -1,6 +1,6 @@
-"""The sign-in requests of sites to `/v1/authorize`, and their checks.
+"""The sign-in requests that sites send to `/v1/authorize`, and the checks of these requests.
 
-They follow OpenID Connect Core 3.1.2, RFC 7636 and RFC 9207.
+The checks follow OpenID Connect Core (section 3.1.2), RFC 7636 and RFC 9207.
 """
 
 import re
@@ -33,7 +33,7 @@ RESPONSE_MODES: Final = ("query", "form_post")
 """The response modes, the default first (OAuth 2.0 Multiple Response Types, Form Post Response Mode)."""
 CHALLENGE_METHOD: Final = "S256"
 MAX_ECHOED: Final = {"state": 4096, "nonce": 512}
-"""The maximum numbers of characters of values that are stored for any visitor of a page, and sent back.
+"""The maximum numbers of characters of the values that wxauth stores for any visitor of a page, and sends back.
 
 Some products put a whole path into the state.
 """
@@ -53,21 +53,21 @@ log = get_logger()
 
 
 class SiteRequest(RequestFields):
-    """A site's sign-in request, after its checks."""
+    """A site's sign-in request that has passed the checks."""
 
     client: Client
     prompts: frozenset[str]
     max_age: int | None
-    """The maximum number of seconds since the login."""
+    """The maximum age of the user's login in seconds; None if the site accepts any age."""
 
     @property
     def requires_new_login(self) -> bool:
-        """Whether only a new proof is accepted."""
+        """Whether the site accepts only a new login."""
         return "login" in self.prompts
 
     @property
     def is_silent(self) -> bool:
-        """Whether no page may be shown."""
+        """Whether wxauth must respond without a page."""
         return "none" in self.prompts
 
 
@@ -83,7 +83,12 @@ class SiteRequests:
     async def check(
         self, parameters: Parameters, *, ip: str | None, admits: Callable[[Client], bool] = lambda _: True
     ) -> SiteRequest:
-        """Check a sign-in request, whose client must pass `admits`. Raises: Unanswerable, SentBack, RateLimited."""
+        """Return a sign-in request after its checks.
+
+        `admits` returns whether the client may send this request.
+
+        Raises: Unanswerable, SentBack, RateLimited.
+        """
         client, redirect_uri = await self._requesting_site(parameters, ip)
         if not admits(client):
             raise Unanswerable(Mistake.CLIENT)
@@ -147,7 +152,7 @@ def _checked(settings: Settings, client: Client, redirect_uri: str, parameters: 
 def _in_request_object(parameters: Parameters) -> Mapping[str, Any]:
     """Return the claims of a request object (OpenID Connect Core, section 6).
 
-    wxauth refuses request objects, and reports that in the way in which the object asks.
+    wxauth refuses request objects, but takes the way back to the site from them to report the refusal.
     """
     payload = parameters.get("request", "").partition(".")[2].partition(".")[0]
     try:
@@ -162,7 +167,7 @@ def _response_modes(client: Client, redirect_uri: str) -> Sequence[str]:
 
 
 def _check(settings: Settings, client: Client, parameters: Parameters, **way_back: Any) -> SiteRequest:
-    """Return the sign-in request of a client, with this way back. Raises: OAuthError."""
+    """Return the sign-in request of a client, with these values of the way back to the site. Raises: OAuthError."""
     refuse_repeated(parameters)
     for name, error in _NOT_SUPPORTED.items():
         if name in parameters:
@@ -197,10 +202,11 @@ def _check(settings: Settings, client: Client, parameters: Parameters, **way_bac
 
 
 def _challenge(client: Client, parameters: Parameters, redirect_uri: str) -> str | None:
-    """Return the code challenge; None if the client is allowed to omit PKCE and does so. Raises: OAuthError."""
+    """Return the code challenge; None if the client may omit PKCE and does so. Raises: OAuthError."""
     challenge, method = parameters.get("code_challenge"), parameters.get("code_challenge_method")
     if challenge is None and method is None:
-        # Another app on the device might have registered this scheme, and would receive the code.
+        # With the scheme of an app, PKCE is required, because another app on the device might have registered the same
+        # scheme, and would receive the code.
         if client.pkce == "optional" and scheme_of_app(redirect_uri) is None:
             return None
         raise OAuthError("invalid_request", "PKCE is required: code_challenge, and code_challenge_method=S256")
@@ -215,6 +221,6 @@ def _challenge(client: Client, parameters: Parameters, redirect_uri: str) -> str
 
 
 def refusal(asked: SiteRequest, error: str, description: str) -> SentBack:
-    """Return the exception that reports an error to the site."""
+    """Log an error, and return the exception that reports it to the site."""
     log.info("authorization_refused", client_id=asked.client.name, error=error, detail=description)
     return SentBack(asked, description, error)

@@ -1,4 +1,4 @@
-"""The responses to a browser with a site's sign-in request: it goes on, back to the site, or learns the mistake."""
+"""The responses to a browser with a sign-in request: a redirect to the next URL or to the site, or the mistake."""
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -14,19 +14,19 @@ from wxauth.site_logins.secrets import login_of
 
 AUTHORIZE_PATH: Final = "/v1/authorize"
 ANOTHER_PERSON: Final = "a user other than the one in the hint has logged in"
-"""The error for a site whose `id_token_hint` named another user."""
+"""The error description for a site whose `id_token_hint` named another user."""
 REFUSED: Final = "the user refused"
 MAY_NOT_LOG_IN: Final = "the user can no longer log in"
 
 
 @dataclass(frozen=True, slots=True)
 class Browser(Device):
-    """The browser that sent a request. A cookie is empty if it was not sent."""
+    """The browser that sent a request. A cookie that the browser did not send is empty."""
 
     cookie: str = field(repr=False)
     """The cookie that identifies the browser."""
     login: str = field(repr=False)
-    """The cookie of the browser's login, which a web-view of a mini-program does not have."""
+    """The cookie of the browser's login. A mini-program's web-view never has such a login."""
     is_web_view: bool
 
 
@@ -43,18 +43,18 @@ class Onward:
     form: dict[str, str] | None = field(default=None, repr=False)
     """The fields that the browser posts there; None for a redirect."""
     login: str | None = field(default=None, repr=False)
-    """The value of the login's cookie, if a proof has created or renewed the login."""
+    """The new value for the cookie of the browser's login; None if the cookie does not change."""
 
     def with_login(self, cookie: str, proof_id: UUID | None) -> Self:
-        """Return this redirect with the cookie that a proof has made for the browser with this cookie.
+        """Return this redirect with the cookie of the browser's login.
 
-        Without a proof, the redirect is unchanged.
+        It is derived from the browser's `cookie` and a proof. Without a proof, return the redirect unchanged.
         """
         return self if proof_id is None else replace(self, login=login_of(cookie, proof_id))
 
 
 class SentBack(Exception):
-    """The browser is sent back to the site with an error, by default because the user does not log in."""
+    """The error with which wxauth sends the browser back to the site. By default, the user does not want to log in."""
 
     def __init__(self, asking: RequestFields, description: str, error: str = "access_denied") -> None:
         super().__init__(error, description)
@@ -62,7 +62,7 @@ class SentBack(Exception):
         self._answer = {"error": error, "error_description": description}
 
     def onward(self, settings: Settings) -> Onward:
-        """Return the redirect to the site."""
+        """Return the redirect to the site with this error."""
         return sent_back(settings, self._asking, **self._answer)
 
 
@@ -76,7 +76,7 @@ def sent_back(settings: Settings, asking: RequestFields, **parameters: str) -> O
 
 
 class Mistake(StrEnum):
-    """The mistakes after which the browser is not redirected, because the target cannot be trusted."""
+    """The mistakes after which wxauth does not redirect the browser, because it cannot trust the redirect URI."""
 
     REQUEST = "request"
     CLIENT = "client_id"
@@ -85,10 +85,10 @@ class Mistake(StrEnum):
 
 
 class Unanswerable(Exception):
-    """The browser is not redirected to the site, but gets a page that explains the mistake.
+    """The error that wxauth explains on a page, because it cannot redirect the browser to the site.
 
-    `received` is the redirect URI of the request, or the host of a client's document, in a form that can be shown.
-    `parameter` is the name of the parameter that cannot be read, if it is known.
+    `received` is the redirect URI of the request, or the host of a client's document, in a form that is safe to show.
+    `parameter` is the name of the malformed parameter, if it is known.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The statements for the pictures that WeChat makes of codes to scan."""
+"""The statements for the pictures of codes to scan."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -14,17 +14,17 @@ from wxauth.wechat.received import CodePicture
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownCode:
-    """A code to scan whose picture is requested."""
+    """A code to scan, for a request for its picture."""
 
     id: UUID
     app_id: str | None
-    """The app of the site."""
+    """The id of the site's app; None without one."""
     content: bytes | None
     """The picture; None if it has not been made yet."""
     content_type: Literal["image/jpeg", "image/png"] | None
 
 
-# The code is shown until the user has decided.
+# The statement finds the code only until the user has decided, or the code has expired.
 SHOWN_CODE: Final = Statement[ShownCode](f"""
 SELECT l.id, c.app_id, p.content, p.content_type
   FROM site_logins l LEFT JOIN clients c ON c.name = l.site LEFT JOIN scan_pictures p ON p.login_id = l.id
@@ -32,7 +32,7 @@ SELECT l.id, c.app_id, p.content, p.content_type
    AND l.scene_hash = :scene_hash AND l.user_code_hash IS NOT NULL AND l.stage IN ({OPEN_STAGES})
    AND l.created_at > :scanned_since AND l.expires_at > :now
 """)
-# If two processes make one picture, both get the picture that was stored first.
+# If two processes make the picture of one code, both get the picture that was stored first.
 _KEEP_PICTURE: Final = Statement[CodePicture]("""
 INSERT INTO scan_pictures (login_id, content_type, content)
 SELECT id, :content_type, :content FROM site_logins WHERE id = :id
@@ -42,7 +42,7 @@ RETURNING content_type, content
 
 
 async def keep_picture(database: Database, login_id: UUID, picture: CodePicture) -> CodePicture:
-    """Store a code's picture, and return it. If another was stored first, return that one."""
+    """Store a code's picture, and return it. If another process has stored a picture first, return that picture."""
     try:
         stored = await database.row(
             _KEEP_PICTURE, id=login_id, content_type=picture.content_type, content=picture.content

@@ -1,4 +1,4 @@
-"""The pictures of codes to scan, which WeChat makes. If WeChat makes none, the picture is an ordinary QR code."""
+"""The pictures of codes to scan. WeChat makes them; otherwise, wxauth draws ordinary QR codes."""
 
 import asyncio
 from dataclasses import field
@@ -33,7 +33,7 @@ log = get_logger()
 
 
 def note_not_made(event: str, app: App, failure: errors.WeChatError, *, api: str) -> None:
-    """Log that WeChat has made no picture or link, and why."""
+    """Log that WeChat has not made a picture or a link, with the reason."""
     fields = {"app_id": app.app_id, "errcode": failure.errcode}
     if isinstance(failure, errors.WeChatMisconfigured):
         report_misconfigured(event, **fields, what_to_change=errcode_of(failure.errcode or 0, api=api).remedy)
@@ -43,7 +43,7 @@ def note_not_made(event: str, app: App, failure: errors.WeChatError, *, api: str
 
 @part
 class ScanPictures:
-    """Makes a scan's picture on first request, and stores it as long as the scan."""
+    """The pictures of scans. wxauth makes a picture on first request, and stores WeChat's picture with the scan."""
 
     settings: Settings
     database: Database
@@ -54,7 +54,7 @@ class ScanPictures:
     _being_made: dict[UUID, asyncio.Task[CodePicture]] = field(default_factory=dict, init=False)
 
     async def of(self, scene: str) -> CodePicture:
-        """Return the picture of an open scan. Raises: NotFound."""
+        """Return the picture of a scan that waits for a decision. Raises: NotFound."""
         scan = None
         if SCENE.fullmatch(scene):
             now = self.clock()
@@ -75,7 +75,7 @@ class ScanPictures:
         return await scan_picture_queries.keep_picture(self.database, scan.id, picture)
 
     async def _mini_program_code(self, scan: ShownCode, scene: str) -> CodePicture | None:
-        """Return WeChat's mini-program code; None if WeChat makes none, in which case the reason is logged."""
+        """Return WeChat's mini-program code. If WeChat does not make one, log the reason, and return None."""
         settings = self.settings
         try:
             app = self.apps.for_login(scan.app_id)
@@ -100,7 +100,7 @@ class ScanPictures:
 
 @lru_cache(maxsize=256)  # cached, because drawing takes milliseconds, and requests for a picture are not limited
 def _drawn(text: str) -> bytes:
-    import segno  # takes 2 MB with its XML writers, which a process without such pictures does not need
+    import segno  # imported here, because it takes 2 MB, which a process without such pictures saves
 
     output = BytesIO()
     segno.make_qr(text, error="m").save(output, kind="png", scale=_SCALE)

@@ -59,7 +59,7 @@ class AuthorizationRequest(BaseModel):
 
     @property
     def parameters(self) -> Mapping[str, str]:
-        """The parameters of the site's request."""
+        """The parameters of the site's sign-in request."""
         return self.__pydantic_extra__
 
 
@@ -93,17 +93,17 @@ class PhoneIdTokenAnswer(BaseModel):
 
 
 async def scanning_phone_of(caller: CallerInTurnDep, principal: PrincipalDep, apps: AppsDep) -> Caller:
-    """Return the user behind the request's access token, in a session of a mini-program, because only these can scan.
+    """Return the caller of a request whose session is in a mini-program, because only mini-programs can scan.
 
     Raises: InsufficientScope, also in a session of a mobile app.
     """
-    if apps.kind_of(principal.app_id) not in ("mini_program", None):  # None is an app that has been removed
+    if apps.kind_of(principal.app_id) not in ("mini_program", None):  # None: the app has been removed
         raise InsufficientScope("this request requires a login in the mini-program, not in an app")
     return caller
 
 
 PhoneDep = Annotated[Caller, Depends(scanning_phone_of)]
-"""The user behind the request's access token, who is in the mini-program and has a place in the user's queue."""
+"""The caller of a request from a mini-program, who has a place in the queue of the user's requests."""
 
 
 @router.post(

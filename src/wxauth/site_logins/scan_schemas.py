@@ -14,7 +14,7 @@ log = get_logger()
 
 
 def _seconds_in(given: object) -> object:
-    """Return the number in a query's text, in the form that `onLoad` gives it; any other value unchanged."""
+    """Return the number in a string, because `onLoad` gives all values as strings. Return any other value unchanged."""
     return float(given) if isinstance(given, str) and given.isascii() and given.isdigit() else given
 
 
@@ -48,7 +48,7 @@ class ClaimRequest(BaseModel):
 
     @property
     def by_camera(self) -> bool:
-        """Whether the mini-program itself has read the code with the camera, without access to the album."""
+        """Whether the mini-program has read the code with the camera, and not from a stored picture."""
         return self.scanned == "camera"
 
 

@@ -1,4 +1,4 @@
-"""The phone's steps: it claims a code that a site shows, or the link of its own browser, and approves or denies."""
+"""The phone's steps: it claims a code that a site shows, or a link from its browser, and approves or denies it."""
 
 import re
 import secrets
@@ -39,14 +39,14 @@ from wxauth.users.callers import ADMIN_SCOPE, Caller, is_fresh
 from wxauth_guard.errors import WxAuthError
 
 DIGITS: Final = 6
-"""The number of digits that a user types after a link."""
+"""The number of digits of the number that a user types in the browser after a link."""
 FROM_CAMERA: Final = frozenset({1011, 1047})
 """WeChat's entry scenes for pages opened by the camera, from an ordinary QR code and from a mini-program code."""
 BY_LINK: Final = frozenset({1286, 1065, 1194})
 """WeChat's entry scenes for pages opened by a link outside WeChat.
 
-They are a plaintext scheme, an encrypted scheme, and a URL Link. A link opened inside WeChat (1167) was sent by another
-person, so it is left out.
+They are for a plaintext scheme, an encrypted scheme, and a URL Link. The entry scene for a link opened inside WeChat
+(1167) is not included, because another person has sent such a link.
 """
 _BY_PHONE: Final = (Door.SCAN, Door.TYPED, Door.LINK)
 _NOT_HELD: Final = "this session has no scan that can be decided"
@@ -56,7 +56,7 @@ log = get_logger()
 
 @part
 class Scans:
-    """The steps of a scan on the phone, which claims a login, then approves or denies it."""
+    """The steps of a scan on the phone, which claims a login, and then approves or denies it."""
 
     clock: Clock
     settings: Settings
@@ -66,10 +66,10 @@ class Scans:
     sealer: Sealer
 
     async def claim(self, caller: Caller, opening: ClaimRequest, *, language: str, ip: str | None) -> ClaimedAnswer:
-        """Claim a scan for this session, which may then decide.
+        """Claim a scan for this session, so that only this session may decide about it.
 
-        A scan for the console requires a fresh login of an administrator. Otherwise, a stolen access token could
-        approve a login to it, and so become a fresh session.
+        For an administrator or support staff, a scan for the console requires a fresh login. Otherwise, a thief with a
+        stolen access token could approve a login to the console, and would get a fresh session.
 
         Raises: ScanOver, ScanForwarded, ScanTooFar, LoginTooOld, ScanTaken, RateLimited.
         """
@@ -77,7 +77,7 @@ class Scans:
         scene = opening.scene if opening.url is None else scene_in(opening.url, issuer=self.settings.issuer)
         scene_hash = None if scene is None else hash_of(scene)
         user_code_hashes = self.user_codes.hashes(opening.user_code or "")
-        if is_typed:  # counted before it is looked up, so that of many simultaneous attempts only five pass
+        if is_typed:  # counted before the look-up, so that simultaneous attempts cannot pass the limit
             await USER_CODES.count_user(self.database, caller.user, now=now)
         async with self.database.begin() as transaction:
             login = await transaction.row(queries.LOCK_SHOWN, scene_hash=scene_hash, user_code_hashes=user_code_hashes)
@@ -95,7 +95,7 @@ class Scans:
                 if login.door != Door.LINK:
                     login.door = Door.TYPED if is_typed else Door.SCAN
                 login.stage, login.claimed_session_id, login.claimed_at = Stage.CLAIMED, caller.session_id, now
-                # From now on, it is stored for longer than a login that no phone has claimed.
+                # From now on, wxauth stores the login for longer than a login that no phone has claimed.
                 login.kept_until = max(login.kept_until, login.scan_ends_at + doors.OUTCOME_KEPT)
                 await queries.save(transaction, login)
         if is_typed:
@@ -111,7 +111,7 @@ class Scans:
     async def _answer(
         self, login: SiteLogin, resource: Resource | None, language: str, *, same_network: bool | None
     ) -> ClaimedAnswer:
-        """Return what the phone that has claimed a login shows."""
+        """Return what a phone shows about the login that it has claimed."""
         door, browser = login.taken_door, None
         if login.is_page or login.browser_ip is not None:
             browser = BrowserAnswer(device=describe_device(login.browser_user_agent), ip=login.browser_ip)
@@ -146,9 +146,9 @@ class Scans:
         ip: str | None,
         now: datetime,
     ) -> WxAuthError | None:
-        """Return why a user may not claim or approve a login; None if they may.
+        """Return why a user may not claim or approve a login; None if the user may.
 
-        Roles can change between the two steps.
+        Both steps check this, because roles can change between them.
         """
         is_staff = not STAFF_ROLES.isdisjoint(user.roles)
         if login.door == Door.LINK:
@@ -166,13 +166,13 @@ class Scans:
         return None if await is_fresh(transaction, session_id, longest=longest, now=now) else errors.LoginTooOld()
 
     async def approve(self, caller: Caller, login_id: UUID, login_code: str, *, ip: str | None) -> NumberAnswer | None:
-        """Approve a scan that this session has claimed, with a new `wx.login` as proof. The call is idempotent.
+        """Approve a scan that this session has claimed, with a new `wx.login` code as proof. The call is idempotent.
 
-        After a link, return a number. The same `login_code` gets that number again. Another code does not, because a
-        stolen access token must not read it.
+        After a link, return a number. The same `login_code` gets that number again. Another code does not get it,
+        because a thief with a stolen access token must not read it.
 
-        WeChat is called only while the login can still be approved. Changes in the meantime are detected when the
-        decision is stored.
+        wxauth calls WeChat only if the login can still be approved. `_store_approval` checks again, under a lock,
+        because the login can change during the call.
 
         Raises: ScanOver, ScanTooFar, LoginTooOld, RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
@@ -181,7 +181,7 @@ class Scans:
             try:
                 await self.proofs.prove(caller, login_code, ip=ip)
             except (errors.CodeUsed, errors.InvalidCode):
-                # The same request might have been sent twice, and the other one has used up the code.
+                # The phone might have sent this request twice, and the other request has used up the code.
                 login = await self._held(caller, login_id)
                 if login.stage == Stage.CLAIMED:
                     raise
@@ -210,7 +210,7 @@ class Scans:
         _log_decision(login, person, "denied")
 
     async def _held(self, caller: Caller, login_id: UUID) -> SiteLogin:
-        """Return the login, if this session has claimed it and has not denied it. Raises: ScanOver."""
+        """Return a login that this session has claimed and not denied. Raises: ScanOver."""
         login = await queries.find(self.database, id=login_id)
         if login is None or login.stage == Stage.REFUSED or not _is_held(login, caller, now=self.clock()):
             raise errors.ScanOver(_NOT_HELD)
@@ -249,7 +249,10 @@ class Scans:
         return login
 
     def _make_number(self, login: SiteLogin, login_code: str) -> None:
-        """Make the number that the user types in the browser, and that only this `wx.login` code may read."""
+        """Set the number that the user types in the browser.
+
+        Only a request with this `wx.login` code gets the number.
+        """
         number = f"{secrets.randbelow(10**DIGITS):0{DIGITS}}"
         login.number = self.sealer.seal(number.encode(), context=link_number_context(login.id))
         login.login_code_hash = hash_of(login_code)
@@ -258,7 +261,7 @@ class Scans:
 async def _lock_held(
     transaction: Transaction, caller: Caller, login_id: UUID, *, now: datetime
 ) -> tuple[LockedLogin, UserInSession]:
-    """Lock the user of this session and the login that it has claimed. Raises: ScanOver."""
+    """Lock the user of this session, and then the login that the session has claimed. Raises: ScanOver."""
     person = await person_queries.lock_caller(transaction, caller, now=now)
     login = await transaction.row(queries.LOCK, id=login_id, now=now)
     if person is None or login is None or not _is_held(login, caller, now=now):
@@ -272,20 +275,20 @@ def _log_decision(login: SiteLogin, person: UserInSession, decision: Literal["ap
 
 
 def _is_held(login: SiteLogin, caller: Caller, *, now: datetime) -> bool:
-    """Return whether the session has claimed the login, and can still decide, or repeat its decision."""
+    """Return whether this session has claimed the login, and can still decide, or repeat its decision."""
     until = login.granted_until or login.scan_ends_at
     return login.door in _BY_PHONE and login.claimed_session_id == caller.session_id and until > now
 
 
 def _same_network(login: SiteLogin, ip: str | None) -> bool | None:
-    """Return whether phone and browser are in one network; None if an address is unknown."""
+    """Return whether phone and browser are in the same network; None if an address is unknown."""
     if ip is None or login.browser_ip is None:
         return None
     return NEARBY.network_of(ip) == NEARBY.network_of(login.browser_ip)
 
 
 def forwarded(login: SiteLogin, opening: ClaimRequest, *, entry: str, now: datetime) -> errors.ScanForwarded | None:
-    """Return why a login may not be claimed in this way, according to `SCAN_ENTRY`; None if it may."""
+    """Return why a phone may not claim a login in this way, according to `SCAN_ENTRY`; None if it may."""
     is_by_link = opening.entry_scene in BY_LINK
     if login.door == Door.LINK:  # whatever `SCAN_ENTRY` allows
         if is_by_link and not opening.by_camera:
@@ -318,9 +321,9 @@ def scene_in(url: str, *, issuer: str) -> str | None:
 
 
 def _is_from_camera(opening: ClaimRequest, now: datetime) -> bool:
-    """Return whether a camera has just read the code.
+    """Return whether a camera has read the code while the code could be valid.
 
-    Otherwise, it could be a picture that was forwarded to the user.
+    Otherwise, the user might have opened a picture that another person has forwarded.
     """
     age = 0 if opening.scancode_time is None else now.timestamp() - opening.scancode_time
     return age <= doors.SCAN_LASTS.total_seconds() and (opening.by_camera or opening.entry_scene in FROM_CAMERA)

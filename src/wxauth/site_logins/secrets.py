@@ -1,7 +1,7 @@
-"""The secrets that are stored as hashes: scenes, codes and cookies.
+"""The secrets that wxauth stores as hashes: scenes, codes and cookies.
 
-A user code has only 34 random bits, so its hash is keyed. Otherwise, an attacker with the database could find the code
-by trying all of them.
+A user code has only 34 random bits, so its hash needs a key. Otherwise, an attacker with a copy of the database could
+find the code by trying all codes.
 """
 
 import hmac
@@ -27,34 +27,37 @@ _SCENE_LENGTH: Final = 22
 
 
 def new_scene() -> str:
-    """Return 128 random bits, in characters that every scanner preserves."""
+    """Return a scene: 128 random bits, in characters that every scanner preserves."""
     return secrets.token_urlsafe(_SCENE_BYTES)
 
 
 def page_hashes(page_id: str, cookie: str) -> dict[str, bytes]:
-    """Return the hashes that find the page with this id of the browser with this cookie. Raises: NotFound."""
+    """Return the hashes by which the page with this id is found in the browser with this cookie. Raises: NotFound."""
     if not cookie or not SCENE.fullmatch(page_id):
         raise NotFound(NO_SUCH_PAGE)
     return {"page_hash": hash_of(page_id), "browser_hash": hash_of(cookie)}
 
 
 def page_id_of(cookie: str, request_id: UUID) -> str:
-    """Return the id in the URLs of a request's page. It can be derived only from the cookie of the page's browser."""
+    """Return the id in the URLs of a request's page.
+
+    Only the page's browser has the cookie from which the id is derived.
+    """
     return _derived(cookie, "request", str(request_id))[:_SCENE_LENGTH]
 
 
 def code_of(cookie: str, state: str) -> str:
     """Return the authorization code of a login with WeChat's page.
 
-    It is equal for each callback of a browser with one state.
+    All callbacks of a browser with the same `state` get the same code.
     """
     return _derived(cookie, "code", state)
 
 
 def login_of(cookie: str, grant_id: UUID) -> str:
-    """Return the cookie of a browser's login that a grant proves.
+    """Return the cookie of a browser's login, which is derived from the proof with the id `grant_id`.
 
-    It is new for each proof, and equal if one proof is read twice.
+    Each proof makes a new cookie. The same proof always makes the same cookie.
     """
     return _derived(cookie, "login", str(grant_id))
 
@@ -69,21 +72,21 @@ def _derived(cookie: str, what: str, value: str) -> str:
 
 
 class UserCodes:
-    """Makes and recognizes user codes.
+    """The maker of user codes and of their hashes.
 
-    New codes are hashed with the first secret key, and codes of any key are found.
+    The hash of a new code uses the first secret key. A typed code is compared with the hashes of all secret keys.
     """
 
     def __init__(self, secret_keys: Sequence[bytes]) -> None:
         self._keys = [derive_key(key, "user-code") for key in secret_keys]
 
     def new(self) -> tuple[str, bytes]:
-        """Return a code in the form to show, and its hash."""
+        """Return a new code, in the form in which it is shown, and its hash."""
         letters = "".join(secrets.choice(_USER_CODE_ALPHABET) for _ in range(_USER_CODE_LENGTH))
         return f"{letters[:4]}-{letters[4:]}", self._hashes(letters)[0]
 
     def hashes(self, typed: str) -> Sequence[bytes]:
-        """Return the hashes under which a typed code can be stored; empty if the text cannot be a code."""
+        """Return the hashes that a typed code can have; an empty list if the text cannot be a code."""
         letters = re.sub(r"[\s\-_.]", "", typed).upper()
         is_one = len(letters) == _USER_CODE_LENGTH and set(letters) <= set(_USER_CODE_ALPHABET)
         return self._hashes(letters) if is_one else []

@@ -1,7 +1,8 @@
-"""The single sign-on of browsers, with which a site added with `--sso` gets a code without another proof.
+"""The single sign-on of browsers.
 
-The user uses a button on a page that shows their name. A site that has received a code from this login before can also
-ask without a page (`prompt=none`).
+A site added with `--sso` gets a code from the browser's login, without another proof. The user presses a button on a
+page that shows the user's name. A site that has received a code from this login before can also get a code without a
+page (`prompt=none`).
 """
 
 from datetime import datetime, timedelta
@@ -29,13 +30,13 @@ from wxauth.texts import hash_of, new_secret
 
 log = get_logger()
 CODES_PER_MINUTE: Final = 60
-"""The maximum number of codes that one browser's login gives in a minute."""
+"""The maximum number of codes that a browser's login gives in a minute."""
 _MINUTE: Final = timedelta(minutes=1)
 
 
 @part
 class SingleSignOn:
-    """Completes the sign-in requests of sites from browsers that have a login."""
+    """The steps that complete the sign-in requests of sites from browsers that have a login."""
 
     settings: Settings
     database: Database
@@ -44,7 +45,7 @@ class SingleSignOn:
     site_requests: SiteRequests
 
     async def person_in(self, browser: Browser, *, client_id: str = "") -> BrowserPerson | None:
-        """Return the user whose login this browser has; None without one."""
+        """Return the user of this browser's login; None if the browser has no login."""
         if not browser.login or self.settings.sso_ttl == 0:
             return None
         after = proved_after(self.settings, self.clock())
@@ -54,7 +55,7 @@ class SingleSignOn:
         )
 
     async def person_for(self, asked: SiteRequest, browser: Browser) -> BrowserPerson | None:
-        """Return the user whose login this browser has, if that login satisfies the site's request; otherwise None."""
+        """Return the user of this browser's login, if that login satisfies the site's request; otherwise None."""
         person = await self.person_in(browser, client_id=asked.client.name) if asked.client.sso else None
         return person if person is not None and _answers(person, asked, now=self.clock()) else None
 
@@ -69,7 +70,7 @@ class SingleSignOn:
         return onward
 
     async def go_on(self, page_id: str, browser: Browser, form: str) -> Onward:
-        """Return the redirect after the button "continue", to the site, or to a new page if this one is stale.
+        """Return the redirect after the button "continue": to the site or, if the page is stale, to a new page.
 
         The page's form contains the site's `id_token_hint`, if the site has sent one.
 
@@ -86,7 +87,7 @@ class SingleSignOn:
         return Onward(anew)
 
     async def use_another(self, page_id: str, browser: Browser, form: str) -> Onward:
-        """Return the path of the request's ordinary page, which requires a new proof.
+        """Return the redirect to the request's page that requires a new proof.
 
         Raises: NotFound, OAuthError.
         """
@@ -96,7 +97,7 @@ class SingleSignOn:
     async def _pressed(
         self, page_id: str, browser: Browser, form: str, **more: str
     ) -> tuple[SiteLogin, Parameters, str]:
-        """Return the page on which this browser shows a user, the site's request, and the path that repeats it.
+        """Return the page that shows a user in this browser, the site's request, and the path that repeats the request.
 
         Raises: NotFound, OAuthError.
         """
@@ -109,7 +110,9 @@ class SingleSignOn:
         return page, parameters, f"{AUTHORIZE_PATH}?{urlencode({**parameters, **hint, **more})}"
 
     async def _give_code(self, asked: SiteRequest, browser: Browser, *, shown: BrowserPerson) -> Onward | None:
-        """Return the redirect with a code for the login of this user; None if it has ended or is another user's.
+        """Return the redirect with a code, from the login that the page has shown.
+
+        Return None if the browser no longer has this login, or if it does not satisfy the request.
 
         Raises: SentBack, Unanswerable.
         """
@@ -122,7 +125,7 @@ class SingleSignOn:
                 )
                 if person is None or person.login_id != shown.login_id or not _answers(person, asked, now=now):
                     return None
-                # With abs(), because the clock might have been ahead.
+                # abs() ignores times in the far future, which a clock that was ahead has stored.
                 recent = [at for at in person.codes_at if abs(now - at) < _MINUTE]
                 if len(recent) >= CODES_PER_MINUTE:
                     raise self._too_many(asked, "this browser has requested too many codes")
@@ -135,7 +138,7 @@ class SingleSignOn:
                     authenticated_at=person.authenticated_at,
                     authenticated_by=person.authenticated_by,
                     device=browser,
-                    # The code is valid as long as the login at most.
+                    # The code must not be valid for longer than the browser's login.
                     lasts=min(AUTHORIZATION_CODE_LASTS, person.authenticated_at - after),
                     browser_login_id=person.login_id,
                     now=now,
@@ -154,7 +157,7 @@ class SingleSignOn:
 
 
 def _answers(person: BrowserPerson, asked: SiteRequest, *, now: datetime) -> bool:
-    """Return whether this user's login is new enough for the site's request, and belongs to the right user."""
+    """Return whether a browser's login is new enough for the site's request, and belongs to the user of its hint."""
     age = (now - person.authenticated_at).total_seconds()
     if asked.hinted_user_id not in (None, person.id):
         return False

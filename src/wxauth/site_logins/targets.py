@@ -1,4 +1,4 @@
-"""The resource of a site's request, and the scopes that may be granted for it (RFC 8707)."""
+"""The resource of a site's request (RFC 8707), and the scopes that wxauth may grant for it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ _OF_OURS: Final[Mapping[str, Text]] = {
     "email": _("your e-mail address"),
     "roles": _("your roles"),
 }
-"""The titles of those of our scopes that are shown."""
+"""The titles of wxauth's scopes. Scopes without a title are not shown to the user."""
 
 
 class ScopeAnswer(BaseModel):
-    """A permission of a client, in words."""
+    """A scope, with a title for the user."""
 
     name: str = Field(examples=["orders:read"])
     title: str = Field(examples=["查看你的订单"])
 
 
 class ResourceAnswer(BaseModel):
-    """The resource that a client requests, for the user to see."""
+    """The resource that a client requests, in the form that the user sees."""
 
     title: str = Field(examples=["小店助手"])
     host: str = Field(examples=["mcp.example.com"])
@@ -39,7 +39,7 @@ class ResourceAnswer(BaseModel):
 
     @classmethod
     def of(cls, resource: Resource, scope: str, language: str) -> Self:
-        """Return the resource, with the titles of these scopes in the order in which they are granted."""
+        """Return the resource, with the titles of the scopes in the order of `scope`."""
         ours = {name: title.translated(language) for name, title in _OF_OURS.items()}
         titles = {**ours, **resource.scopes}
         shown = [ScopeAnswer(name=name, title=titles[name]) for name in scope.split() if name in titles]
@@ -48,7 +48,7 @@ class ResourceAnswer(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The target of a client's token, either a resource, or all services of the operator."""
+    """The target of a client's token: either a resource, or all services of the operator."""
 
     client: Client
     resource: Resource | None = None
@@ -71,7 +71,7 @@ class Access:
 
     @classmethod
     def granted(cls, settings: Settings, client: Client, url: str | None, parameters: Mapping[str, str]) -> Self:
-        """Return the granted target, if the request names no other resource, and the client may still have it.
+        """Return the granted target, if the request names no other resource, and the client may still use the resource.
 
         Raises: OAuthError.
         """
@@ -90,16 +90,16 @@ class Access:
 
     @property
     def scopes(self) -> list[str]:
-        """The scopes that the client may have, first its own, then the scopes of the resource."""
+        """The scopes that the client may have: first the client's scopes, then the scopes of the resource."""
         return [*self.client.site_scopes, *(() if self.resource is None else self.resource.scopes)]
 
     def requested(self, asked_for: str | None) -> Sequence[str]:
-        """Return the scopes in a request or a refresh; none, if it says no more than a request without `scope`.
+        """Return the scopes in a request or a refresh. Return none if they mean the same as a request without `scope`.
 
-        `offline_access` says nothing, because refresh tokens are issued without it, too. For a resource, `openid` and
-        `profile` say nothing either, because clients that do not know the resource's scopes request only these. Without
-        a resource, they count, because a site that requests `openid` must not get phone number, e-mail address and
-        roles.
+        `offline_access` does not count, because wxauth issues refresh tokens without it, too. For a resource, `openid`
+        and `profile` do not count either, because clients that do not know the resource's scopes request only these.
+        Without a resource, these two scopes count, because a site that requests only `openid` must not get phone
+        number, e-mail address and roles.
         """
         names = (asked_for or "").split()
         says_nothing = {OFFLINE_ACCESS} if self.resource is None else {*BESIDE_RESOURCE}
@@ -108,7 +108,7 @@ class Access:
     def scope(self, asked_for: str | None) -> str:
         """Return the requested scopes that the client may have.
 
-        Without a request, return all of its scopes, or the scopes of the resource.
+        If the request names none, return all scopes of the client or, for a resource, all scopes of the resource.
 
         Raises: OAuthError.
         """
@@ -122,12 +122,12 @@ class Access:
 
 
 def resource_at(settings: Settings, url: str | None) -> Resource | None:
-    """Return the resource with exactly this URL; None if there is none, or it was removed."""
+    """Return the resource with exactly this URL; None if the settings contain no such resource."""
     return next((each for each in settings.resources if each.resource == url), None)
 
 
 def for_resource(client: Client) -> Client:
-    """Return a client in a request for a resource, with only the doors at which the user approves on the phone."""
+    """Return a client for a request for a resource. Only the doors remain at which the user approves on the phone."""
     return client.model_copy(update={"sso": False, "account_app_id": None, "website_app_id": None})
 
 

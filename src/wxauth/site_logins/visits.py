@@ -1,7 +1,7 @@
-"""The login with WeChat's own page, in WeChat's browser by a service account, or on a computer by a website app.
+"""The login with WeChat's page, through a service account in WeChat's browser, or through a website app on a computer.
 
-The browser opens WeChat's page when the user presses a button (a visit), and returns with a code from WeChat. The first
-callback exchanges that code, because WeChat's browsers send some callbacks twice.
+When the user presses a button, the browser visits WeChat's page, and returns with a code from WeChat. WeChat's browsers
+send some callbacks twice. Therefore, only the first callback exchanges the code, and the others wait for the outcome.
 """
 
 import asyncio
@@ -41,9 +41,9 @@ from wxauth_guard.errors import WxAuthError
 
 CALLBACK: Final = f"{AUTHORIZE_PATH}/wechat"
 CALLBACK_EXTRA_SECONDS: Final = 2.0
-"""The number of seconds that a repeated callback waits beyond WeChat's timeout."""
+"""The number of seconds that a repeated callback waits for the outcome, in addition to WeChat's timeout."""
 OUTCOME_CHECK_PAUSE_SECONDS: Final = 0.1
-"""The number of seconds between two checks for the outcome of the first callback."""
+"""The number of seconds between two checks whether the first callback has an outcome."""
 
 _STATE: Final = re.compile("[0-9a-f]{32}", re.ASCII)
 _STATE_BYTES: Final = 16
@@ -60,20 +60,20 @@ class VisitOutcome(StrEnum):
     TEMPORARILY_UNAVAILABLE = "temporarily_unavailable"
     SERVER_ERROR = "server_error"
     SNAPSHOT = "snapshot"
-    """WeChat has shown a snapshot. The user can try again."""
+    """WeChat has shown the user only a snapshot of the page. The user can try again."""
     AGAIN = "again"
-    """WeChat refused the code. The user can try again."""
+    """WeChat has refused the code. The user can try again."""
 
 
 _REFUSED: Final = frozenset({"", "authdeny"})
-"""The codes of a callback after a refusal. Older versions of WeChat send `authdeny`."""
+"""The codes in callbacks after the user has refused. Older versions of WeChat send `authdeny`."""
 _TRY_LATER: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 _COUNTED: Final = {
     VisitOutcome.ACCESS_DENIED: DoorOutcome.REFUSED,
     VisitOutcome.LOGIN_REQUIRED: DoorOutcome.REFUSED,
     VisitOutcome.SNAPSHOT: DoorOutcome.SNAPSHOT,
 }
-"""The counted outcome of each visit's outcome. All others count as `FAILED`."""
+"""The outcome that the metrics count for each outcome of a visit. All other outcomes count as `FAILED`."""
 _CLOSED_TO_STAFF: Final = (
     "administrators and support staff must log in with a QR code in the same network: see SCAN_ADMIN_ANYWHERE"
 )
@@ -94,30 +94,30 @@ class WeChatCallback:
     browser: Browser
     state: str
     code: str
-    """The code from WeChat; empty if the user has declined."""
+    """The code from WeChat; empty if the user has refused."""
 
     @property
     def sites_code(self) -> str:
-        """The code that the site gets for this code."""
+        """The authorization code that the site gets after this callback."""
         return code_of(self.browser.cookie, self.state)
 
 
 class VisitRefused(Exception):
-    """The site or the user may not use this way to log in."""
+    """The error if the site or the user may not log in with WeChat's page, or the user has refused."""
 
 
 def is_open_on_computers(client: Client) -> bool:
     """Return whether users can log in to this client with WeChat's page on a computer.
 
-    That page does not show the user which browser logs in, so it is not allowed where phone and browser must be near
-    each other.
+    That page does not show the user which browser logs in, so wxauth does not allow it for clients whose phone and
+    browser must be near each other.
     """
     return client.website_app_id is not None and not client.near
 
 
 @part
 class Visits:
-    """Sends browsers to WeChat's page, and logs in the users whose browsers return from it."""
+    """The visits to WeChat's page, and the logins of the users whose browsers return from it."""
 
     settings: Settings
     database: Database
@@ -130,7 +130,7 @@ class Visits:
     codes: AuthorizationCodes
 
     async def after_press(self, page_id: str, browser: Browser) -> Onward:
-        """Return the redirect after a press of the button, to WeChat's page, or to the site with an error.
+        """Return the redirect to WeChat's page after a press of the button.
 
         Raises: NotFound, PressesUsedUp, RateLimited.
         """
@@ -160,7 +160,7 @@ class Visits:
         return Onward(_wechats_page(self.settings, app, door, state))
 
     async def finish(self, callback: WeChatCallback) -> Onward:
-        """Return the redirect after a callback from WeChat's page, to the site, or to a page of wxauth.
+        """Return the redirect after a callback from WeChat's page: to the site, or to a page of wxauth.
 
         Raises: NotFound, if this browser has no such visit.
         """
@@ -177,14 +177,17 @@ class Visits:
             if outcome is not VisitOutcome.LOGGED_IN:
                 return self._destination(visit, outcome, callback)
         visit = await self._wait_for_outcome(hashes)
-        if visit.wechat_code_hash != code_hash:  # the callback has another code, or comes too late
+        if visit.wechat_code_hash != code_hash:  # this callback has another code, or came too late
             return self._page(visit, callback, "over")
         outcome = VisitOutcome(visit.outcome or VisitOutcome.TEMPORARILY_UNAVAILABLE)
         onward = self._destination(visit, outcome, callback)
         return onward.with_login(callback.browser.cookie, visit.proof_id)
 
     async def _take(self, hashes: dict[str, bytes], code_hash: bytes) -> SiteLogin | None:
-        """Start to process a visit. Return it for the first callback, and None for all others."""
+        """Record the first callback of a visit.
+
+        Return the visit for this callback, and None for all other callbacks.
+        """
         found, now = await queries.find(self.database, **hashes), self.clock()
         if found is None or found.wechat_code_hash is not None:
             return None
@@ -197,7 +200,7 @@ class Visits:
         return visit
 
     async def _complete(self, visit: SiteLogin, callback: WeChatCallback) -> VisitOutcome:
-        """Identify the visitor, and store the outcome for callbacks that wait for it."""
+        """Log in the visitor, and store the outcome for callbacks that wait for it."""
         door, fields = visit.taken_door, {"client_id": visit.client_id, "app_id": visit.app_id}
         try:
             if callback.code in _REFUSED:
@@ -221,7 +224,7 @@ class Visits:
                     locked.stage, locked.outcome = Stage.REFUSED, outcome
                     await queries.save(transaction, locked)
         except StorageUnavailable:
-            log.warning("visit_outcome_not_stored", door=door, **fields)  # a repeated callback waits for nothing
+            log.warning("visit_outcome_not_stored", door=door, **fields)  # a repeated callback waits in vain
         return outcome
 
     async def _enter(self, visit: SiteLogin, callback: WeChatCallback, door: Door) -> None:
@@ -244,7 +247,7 @@ class Visits:
             pending = None if person is None else await transaction.row(queries.LOCK, id=visit.id, now=now)
             if person is None or pending is None or pending.outcome is not None:
                 raise VisitRefused("the user can no longer log in, or the site has been removed")
-            if is_closed_to_staff and not STAFF_ROLES.isdisjoint(person.roles):  # the role was given during the visit
+            if is_closed_to_staff and not STAFF_ROLES.isdisjoint(person.roles):  # given during the visit
                 raise VisitRefused(_CLOSED_TO_STAFF)
             # The time of the press counts as the time of the login.
             pressed_at, until = pending.created_at, pending.expires_at
@@ -258,7 +261,7 @@ class Visits:
         log.info("site_authorized", client_id=visit.client_id, user_id=login.user.id, app_id=app.app_id, **fields)
 
     async def _wait_for_outcome(self, hashes: dict[str, bytes]) -> SiteLogin:
-        """Wait for the visit's outcome, until it has one, no process works on it, or the time is up.
+        """Return the visit when it has an outcome, when no callback has been recorded, or when the time is up.
 
         Raises: NotFound.
         """
@@ -273,7 +276,7 @@ class Visits:
             await asyncio.sleep(OUTCOME_CHECK_PAUSE_SECONDS)
 
     def _destination(self, visit: SiteLogin, outcome: VisitOutcome, callback: WeChatCallback) -> Onward:
-        """Return the URL at which the browser continues, without WeChat's code and state."""
+        """Return the redirect to the URL at which the browser continues, which is without WeChat's code and state."""
         if outcome is VisitOutcome.LOGGED_IN:
             if visit.stage == Stage.REDEEMED:
                 return self._page(visit, callback, "done")
@@ -291,7 +294,7 @@ class Visits:
 
 
 def _wechats_page(settings: Settings, app: App, door: Door, state: str) -> str:
-    # WeChat requires this order, according to its page on web authorization.
+    # WeChat's page on web authorization requires this order of parameters.
     parameters = {
         "appid": app.app_id,
         "redirect_uri": f"{settings.issuer}{CALLBACK}",
