@@ -1,6 +1,6 @@
-"""The two statements that most logins take, each with a form for one login and a form for several at once.
+"""The two statements of most logins, each with a form for one login and a form for several logins at once.
 
-Both forms are made of the same fragments. See `Batched`.
+Both forms consist of the same fragments. See `Batched`.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from wxauth.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
 
 
 class EnteredUser(UserInSession):
-    """A user who has logged in, or whose login was refused."""
+    """A user who has logged in, or whose login wxauth refuses."""
 
     banned_until: datetime | None
 
@@ -22,7 +22,7 @@ class EnteredUser(UserInSession):
 _OF_LOGINS: Final = "users.banned_until"
 ENTERED_USER: Final = f"{USER_IN_SESSION}, {_OF_LOGINS}"
 _MAY_ENTER: Final = "status = 'active' AND erase_at IS NULL"
-"""The condition `MAY_LOG_IN`, for the columns that a statement returns."""
+"""The condition `MAY_LOG_IN`, for columns without the name of their table."""
 OPEN_FRAGMENT: Final = """
     INSERT INTO sessions
            (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
@@ -41,7 +41,7 @@ _TYPES: Final[Mapping[str, LiteralString]] = {
     "expires_in": "int",
     "now": "timestamptz",
 }
-# This is true if an imported identity of the app has the person's unionid in place of an openid.
+# The condition is true if an imported identity of the app has the person's unionid in place of an openid.
 _IS_MISNAMED: Final = """EXISTS (SELECT FROM identities misnamed
                       WHERE misnamed.app_id = :app_id AND misnamed.openid = :unionid AND misnamed.awaits_login)"""
 _IS_KNOWN: Final = "EXISTS (SELECT FROM identities i WHERE i.app_id = :app_id AND i.openid = :openid)"
@@ -65,19 +65,21 @@ def _returning_fragment(source: LiteralString, number: LiteralString = "", asked
 )"""
 
 
-# This statement is for a known identity whose unionid, nickname and picture are those already stored. Most
-# mini-programs send name and picture with each login. It records the login in the user's row, and opens a session. It
-# does not find an imported identity that has never logged in. It returns a user who is banned or about to be erased
-# unchanged, and opens no session.
+# This statement is for a known identity whose unionid, nickname and picture are equal to the stored ones, because most
+# mini-programs send nickname and picture with each login. It records the login in the user's row, and opens a session.
+# It does not find an imported identity that has never logged in. For a user who is banned or about to be erased, it
+# returns the unchanged user, and opens no session.
 #
-# The caller creates the session's id, so that a statement that is sent twice opens one session. Only the user's row is
-# locked, because a lock on the identity's row would write another page. After waiting for that lock, the statement
-# still sees the identity's row as it was before the wait. `identity_lost_at` is in the locked row and cannot be stale.
-# If it is set, the statement finds nothing, so the user is locked first. No statement runs for an hour, so a login
-# after that clears the column.
+# The caller creates the id of the session, so that sending the statement twice opens only one session. The statement
+# locks only the user's row, because a lock on the identity's row would write another page. If it waits for this lock,
+# it still sees the identity's row as it was before the wait. Therefore, a change that takes an identity away from a
+# user sets `identity_lost_at` in the user's row, which PostgreSQL reads again after the wait. If the column is set, the
+# statement finds nothing, and `_enter` handles the login. A login after an hour clears the column, because no statement
+# runs that long.
 #
-# Several logins in a batch wait for nobody's lock. Of several logins of one user, UPDATE takes one. The others are left
-# out, and so are users whom another transaction has locked. A login with an unknown identity gets a row of nulls.
+# The form for several logins waits for no lock. It leaves out users whom another transaction has locked. Of several
+# logins of one user, UPDATE takes one, and the statement leaves out the others. A login with an unknown identity gets a
+# row of nulls.
 RETURN: Final = Batched[EnteredUser](
     "returning_login",
     f"WITH {_returning_fragment(f'identities i WHERE {_IS_RETURNING}')} SELECT * FROM person",
@@ -125,13 +127,15 @@ def _signing_up_fragment(source: LiteralString = "", asked: LiteralString = "") 
 
 
 _SIGNED_UP: Final = "person.*, :app_id::text AS app_id, :openid::text AS openid"
-# This statement is for an unknown identity with an unknown unionid, or none. It creates a user. The row of the unionid
-# is written first, and decides the race of two such logins: the second one waits for the first one's row, and creates
-# no user. Without a unionid, the second one violates the identity's primary key. An external id that another user has,
-# or had, is left out. If two new users get the same one at once, the unique index lets one succeed.
+# This statement is for an unknown identity with an unknown unionid, or without a unionid. It creates a user. It inserts
+# the row of the unionid first. If two logins with one unionid run at the same time, the second waits for the row of the
+# first, and then creates no user. If two logins with one identity have no unionid, the second violates the primary key
+# of identities. The statement leaves out an external id that another user has or had. If two new users get the same
+# external id at the same time, the unique index lets only one of the logins succeed.
 #
-# Several logins in a batch wait for such a row for 20 ms, and are then all run alone. Of several logins of one
-# identity, the first one counts. A login with a unionid that another user has gets a row of nulls.
+# The form for several logins waits for such a row for 20 ms, and then fails, so that each login of the batch runs
+# alone. Of several logins of one identity, it takes the first. A login with a unionid that belongs to another user gets
+# a row of nulls.
 SIGN_UP: Final = Batched[EnteredUser](
     "sign_up",
     f"WITH {_signing_up_fragment()} SELECT {_SIGNED_UP} FROM person",

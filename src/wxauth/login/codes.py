@@ -1,4 +1,4 @@
-"""The exchange of WeChat's codes in any kind of app, for a stored login or for proof that the user is present."""
+"""The exchange of WeChat's codes from any kind of app, for a login or for proof that the user is present."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -34,18 +34,18 @@ WECHAT_SECONDS: Final = Histogram(
     buckets=(0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60),
 )
 PROOF_FAILURES: Final[Sequence[Failure]] = (*CODE_FAILURES, WrongPerson)
-"""The failures of a request with proof that the user is present."""
+"""The failures of a request that contains a proof that the user is present."""
 
 log = get_logger()
 
 
 class LacksUnionid(WeChatMisconfigured):
-    """WeChat gave no unionid for an unknown person, and the app requires one."""
+    """The error if WeChat has returned no unionid for an unknown person, although the app requires one."""
 
 
 @part
 class CodeLogins:
-    """Exchanges codes with WeChat, and stores logins."""
+    """The exchange of codes with WeChat, and the storage of logins."""
 
     settings: Settings
     wechat: WeChat
@@ -54,7 +54,7 @@ class CodeLogins:
     hook: SignUpHook
 
     async def exchange_code(self, app: App, code: str) -> tuple[WeChatIdentity, float]:
-        """Exchange a code. Return the person's identity, and how long WeChat took in milliseconds.
+        """Exchange a code. Return the person's identity, and the duration of the exchange in milliseconds.
 
         Raises: WeChatError, SnapshotUser.
         """
@@ -78,10 +78,10 @@ class CodeLogins:
     ) -> LoggedIn:
         """Find or create the user of an identity.
 
-        A session is opened for `expires_in` seconds, unless that is None.
+        Also open a session for `expires_in` seconds, unless that is None.
 
         Raises: SnapshotUser, SignUpClosed, LacksUnionid, SignUpRefused, SignUpUnavailable, AccountDisabled,
-            AccountLeaving.
+        AccountLeaving.
         """
         lacks_unionid = identity.unionid is None and app.unionid_in_force == "required"
         may_sign_up = self.settings.may_sign_up(app) and not lacks_unionid
@@ -109,8 +109,8 @@ class CodeLogins:
                 raise LacksUnionid(f"{_NO_UNIONID}: {_BIND}") from None
             if not (self.hook.is_on and may_sign_up):
                 raise
-            # Only now is it known that this would be a new user. No database connection is held while the hook is
-            # asked.
+            # Only the refusal shows that this would be a new user. While wxauth calls the hook, it holds no database
+            # connection.
             initial = await self.hook.initial_fields(app, identity, ip=device.ip)
             login = await record_login(self.database, _with_initial_fields(login_to_store, initial), now=now)
             if login.is_new and login.user.external_id != initial.external_id:
@@ -133,12 +133,12 @@ class CodeLogins:
 
 
 class LoginLimiter(RateLimiter):
-    """The limit for the logins of an address: `LOGIN_RATE_LIMIT`."""
+    """The limit of logins per client address, from `LOGIN_RATE_LIMIT`."""
 
 
 @part
 class Proofs:
-    """Checks that the user is present, with a new code from WeChat."""
+    """The check that the user is present, with a new code from WeChat."""
 
     apps: Apps
     limiter: LoginLimiter
@@ -148,11 +148,11 @@ class Proofs:
     clock: Clock
 
     async def prove(self, caller: Caller, login_code: str, *, ip: str | None) -> None:
-        """Check with WeChat that a `wx.login` code belongs to the session's identity. It is rate-limited like a login.
+        """Check with WeChat that a `wx.login` code belongs to the session's identity, within the rate limit of logins.
 
-        The call of wx.login may have replaced the identity's session_key, so the new one is stored in the session. A
-        new unionid is left to the next login. This function does not check that the session is still open: the
-        statement that relies on the proof must do that.
+        The call of `wx.login` might have replaced the identity's session_key, so this method stores the new session_key
+        in the session. It does not store a new unionid, which the next login does. It does not check that the session
+        is still open. The statement that relies on the proof must do that.
 
         Raises: RateLimited, UnknownApp, WeChatError, WrongPerson.
         """

@@ -36,7 +36,10 @@ from wxauth.web.schemas import Lenient, ShownSessionId, body_like
 from wxauth_guard.errors import WxAuthError
 
 _WITH_CODES_OF_THE_CLIENT = ("mini_program", "mobile_app")
-"""The kinds of apps in which our client on the user's device gets the code. In the other kinds, a browser gets it."""
+"""The kinds of apps in which the operator's program gets the code from WeChat.
+
+In the other kinds, a browser gets it.
+"""
 
 log = get_logger()
 EXAMPLE_JWT: Final = "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9..."
@@ -124,7 +127,7 @@ class TokenAnswer(TypedDict):
 
 @part
 class Logins:
-    """Logs users in with the codes of our clients, refreshes their tokens, and logs them out."""
+    """The logins of users with the codes of mini-programs and mobile apps, the refreshes of tokens, and the logouts."""
 
     apps: Apps
     issuer: Issuer
@@ -137,25 +140,24 @@ class Logins:
     phones: Phones
 
     async def log_in(self, app: App, body: LoginRequest, device: Device) -> TokenAnswer:
-        """Exchange a code of `wx.login`, or of a mobile app, for tokens. The first login creates the user.
+        """Exchange a code of `wx.login`, or of a mobile app, for tokens. The first login of a person creates the user.
 
-        Nothing is stored about the invented person of a snapshot, nor about an unknown person who may not sign up, or
-        who lacks the unionid that the app requires. Without the unionid, one person could become two users. A nickname
-        or picture is left out if the user changes them too often. A user who has asked to be erased is refused, unless
-        `stay` is set.
+        wxauth stores nothing about the made-up user of a snapshot, or about an unknown person who may not sign up or
+        who lacks the unionid that the app requires. Without that unionid, one person could become two users. wxauth
+        leaves out a nickname or picture if the user changes them too often. It refuses a user who has asked to be
+        erased, unless `stay` is set.
 
-        An invalid optional field does not fail the login, because the code is used up. The response says what was left
-        out.
+        An invalid optional field does not make the login fail, because the code is already used up. The response names
+        the fields that were left out.
 
         Raises: WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, SignUpRefused, SignUpUnavailable,
-        AccountDisabled,
-            AccountLeaving.
+        AccountDisabled, AccountLeaving.
         """
         if app.kind not in _WITH_CODES_OF_THE_CLIENT:
             raise errors.WrongAppKind(
                 f"a code of the kind {app.kind} belongs to a browser: only /v1/authorize knows which"
             )
-        # This comes before the code is used up, because it may fail.
+        # If the issuer is not ready, the request must fail before it uses up the code.
         self.issuer.ensure_ready(self.clock())
 
         refresh_expires_in = session_lifetimes(self.settings).unrefreshed
@@ -199,7 +201,7 @@ class Logins:
             session_id=login.session_id,
             generation=0,
             refresh_expires_in=refresh_expires_in,
-            # A user is not new if the number has linked an existing user.
+            # The user is not new if the phone number belongs to an existing user, with whom the new user was merged.
             is_new_user=login.is_new and user.id == login.user.id,
             phone_error=phone_error,
             ignored=ignored,
@@ -207,16 +209,16 @@ class Logins:
         )
 
     async def refresh(self, *, refresh_token: str, device: Device) -> TokenAnswer:
-        """Exchange a refresh token for a new pair of tokens. Every use rotates it.
+        """Exchange a refresh token for a new pair of tokens. Each use replaces the refresh token.
 
         Raises: InvalidRefreshToken, RefreshTokenExpired, RefreshTokenReused, SessionReplaced, SessionRevoked,
-            AccountDisabled.
+        AccountDisabled.
         """
         now = self.clock()
         token = self.refresh_tokens.parse(refresh_token)
         if token is None:
             raise errors.InvalidRefreshToken("the refresh token isn't one of wxauth's")
-        # This comes before the token is used up, because it may fail.
+        # If the issuer is not ready, the request must fail before it uses up the token.
         self.issuer.ensure_ready(now)
         outcome = await rotate_refresh_token(
             self.database,
@@ -230,7 +232,7 @@ class Logins:
             has_limit = outcome.app_id is not None and self.apps.max_sessions_of(outcome.app_id) is not None
             raise _refused(outcome, token.session_id, has_limit=has_limit)
 
-        # The time is read again, because waiting for the database may have taken seconds.
+        # Read the clock again, because the statement might have waited for seconds.
         now = self.clock()
         added = self.settings.added_in_log(device.ip)
         log.info("refreshed", user_id=outcome.id, app_id=outcome.app_id, session_id=token.session_id, **added)
@@ -244,7 +246,7 @@ class Logins:
         )
 
     async def log_out(self, *, session_id: UUID) -> None:
-        """End a session. It may have ended already, or may never have existed."""
+        """End a session. Do nothing if the session has ended already, or has never existed."""
         user_id = await end_session(
             self.database, session_id=session_id, reason=EndReason.SIGNED_OUT, site_knows=True, now=self.clock()
         )
@@ -254,7 +256,7 @@ class Logins:
     async def _with_consents(
         self, user: UserInSession, requested: Mapping[str, str], *, ip: str | None, now: datetime
     ) -> tuple[UserInSession, str | None]:
-        """Record the requested consents that are in force. Return the user, and an error code if recording fails."""
+        """Record the requested consents whose versions are in force. Return the user, and an error code or None."""
         in_force = self.settings.consents
         requested = {document: version for document, version in requested.items() if in_force.get(document) == version}
         if not missing_from(user.consents, requested):

@@ -1,8 +1,8 @@
-"""A login in the database, which finds or creates the user and the identity, and opens a session.
+"""The statements of a login, which find or create the user and the identity, and open a session.
 
-The login of a returning user takes one statement, and so does that of a new one. All others (another name or picture, a
-unionid that was unknown or has changed, another identity of a known user, an app with `max_sessions`) lock the user,
-decide in Python, and write with small statements.
+The login of most returning users takes one statement. The login of a new user takes a second one. All other logins lock
+the user, decide in Python, and write with small statements. They are logins with another name or picture, with a
+unionid that was unknown or has changed, with another identity of a known user, or in an app with `max_sessions`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,13 +40,13 @@ DATABASE_SECONDS: Final = Histogram(
 
 log = get_logger()
 
-# The user is locked before the unionid and the identity, as in a merge and an erasure, to avoid deadlocks.
+# To avoid deadlocks, a login locks the user before the unionid and the identity, as merges and erasures do.
 _LOCK: Final = Statement[EnteredUser](f"SELECT {ENTERED_USER} FROM users WHERE id = :user_id FOR NO KEY UPDATE")
 _ADD_IDENTITY: Final = Statement[Nothing]("""
 INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
 VALUES (:app_id, :openid, :user_id, :now, :unionid)
 """)
-# If nothing is new, nothing is written.
+# The statement writes nothing if it would change nothing.
 _USE_IDENTITY: Final = Statement[Nothing]("""
 UPDATE identities SET unionid = COALESCE(:unionid, unionid), awaits_login = false
  WHERE app_id = :app_id AND openid = :openid AND (awaits_login OR unionid IS DISTINCT FROM COALESCE(:unionid, unionid))
@@ -71,18 +71,18 @@ class InitialFields:
     """The initial fields of a new user, in addition to those from WeChat and the settings."""
 
     external_id: str | None = None
-    """The external id, which is left out if another user has it, or had it."""
+    """The external id. The sign-up leaves it out if another user has it, or had it."""
     roles: Sequence[str] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
     nickname: str | None = None
-    """The nickname, which is only used if the request has none."""
+    """The nickname, which the sign-up uses only if the request has none."""
     is_unasked: bool = False
-    """Whether the user signs up although the operator's service was not asked."""
+    """Whether the user signs up without a usable response from the operator's service."""
 
 
-@dataclass(kw_only=True)  # it has no slots because `vars` is used, and frozen it would take 1.3 µs more
+@dataclass(kw_only=True)  # no slots, because `vars` reads it; not frozen, which saves 1.3 µs
 class Login:
-    """A login to store. Its fields are parameters of the statements."""
+    """A login to store. Its fields are the parameters of the statements."""
 
     app_id: str
     openid: str
@@ -94,20 +94,20 @@ class Login:
     ip: str | None = None
     user_agent: str | None = None
     expires_in: int | None
-    """The seconds until the session expires if it is not used. None means that no session is opened."""
+    """The number of seconds after which the session expires if it is not used; None to open no session."""
     may_sign_up: bool
     roles: Sequence[str] = ()
     """The roles of a new user."""
     initial: InitialFields = InitialFields()
     """The other initial fields of a new user."""
     max_sessions: int | None = None
-    """The number of the identity's sessions that stay open, including the new one; None for no limit."""
+    """The largest number of open sessions of the identity, including the new one; None for no limit."""
     stays: bool = False
     """Whether the login cancels the user's request for erasure."""
     may_be_snapshot: bool = False
-    """Whether WeChat may return the user of a snapshot here.
+    """Whether WeChat might return the made-up user of a snapshot for this app.
 
-    In that case, a unionid that belongs to another openid is a sign of one.
+    If so, a unionid that already belongs to another openid is a sign of a snapshot.
     """
 
     @property
@@ -124,33 +124,32 @@ class Login:
 
 @dataclass(slots=True, kw_only=True)
 class LoggedIn:
-    """A stored login. If its user is banned or about to be erased, no session was opened."""
+    """A stored login. If its user is banned or about to be erased, the login has opened no session."""
 
     session_id: UUID
-    """The id of the session, unless none was requested."""
+    """The id of the session, which exists only if the login has opened a session."""
     is_new: bool
     user: EnteredUser
     ignored_fields: Sequence[str]
-    """The profile fields that were not stored, because the user has changed the profile too often.
-    """
+    """The profile fields that the login has not stored, because the user has changed the profile too often."""
     milliseconds: float
     """The time that storing the login took, in milliseconds."""
 
 
 async def record_login(database: Database, login: Login, *, now: datetime) -> LoggedIn:
-    """Find or create the user, and open a session. A returning user takes one statement.
+    """Find or create the user, and open a session.
 
-    Of concurrent first logins, one succeeds by the unique constraints. The others are rolled back or find no row, try
-    again, and find the user of the first. If the unionid belongs to another user, the two users are merged first.
-    Nothing is stored about an unknown person who may not sign up.
+    If several first logins of one person run at the same time, the unique constraints let only one create the user. The
+    others fail or find no row, try again, and find that user. If the unionid belongs to another user, this function
+    first merges the two users. It stores nothing about an unknown person who may not sign up.
 
-    WeChat has one openid for each account and app. Therefore the unionid is ignored if it would join the identity to a
-    user who has another openid of this app, because they are different people. If one of the two may be invented by
-    WeChat, nothing is stored. Two accounts of one person, whose users were merged, may have an openid each. The unionid
-    is also ignored if its user was split from this one. But if its user is banned, the login counts as that user's, and
-    is refused.
+    An account has only one openid in each app. Therefore, if the unionid's user has another openid of this app, the
+    identity belongs to another person, and the function ignores the unionid. If WeChat might have made up one of the
+    two, it stores nothing. A user can have several openids of an app only if the users of several accounts were merged.
+    The function also ignores the unionid if its user was split from this one. If the unionid's user is banned, it
+    returns that user, so that the caller refuses the login.
 
-    If an imported identity has the unionid in place of an openid, it is corrected first.
+    If an imported identity has the unionid in place of an openid, the function corrects the identity first.
 
     Raises: SignUpClosed, SnapshotUser, AccountDisabled, AccountLeaving.
     """
@@ -170,15 +169,15 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
 
 
 class _Undone(Exception):
-    """The signal that rolls back a trial login."""
+    """The exception that rolls back the logins of `rehearse_login`."""
 
 
 async def rehearse_login(database: Database, *, now: datetime) -> str | None:
-    """Sign a test user up and log it in again, and roll both back, to see whether the database accepts logins.
+    """Sign up a test user, log it in again, and roll both back, to find out whether the database accepts logins.
 
-    Returns the database's reason if it refuses them, and None if it does not.
+    Return the reason that the database gives if it refuses a statement; otherwise None.
 
-    Raises: StorageUnavailable, for a failure that passes, such as a lock or a failover.
+    Raises: StorageUnavailable, after a temporary failure, such as a failover.
     """
     nobody = f"rehearsal-{new_id(now).hex}"
     login = Login(app_id="rehearsal", openid=nobody, unionid=nobody, expires_in=1, may_sign_up=True)
@@ -196,21 +195,21 @@ async def rehearse_login(database: Database, *, now: datetime) -> str | None:
 
 
 class _Ids:
-    """The time and the ids of a login's rows, which stay the same if the login is tried again.
+    """The time of a login and the ids of its rows, which stay the same if wxauth tries the login again.
 
-    The ids of its events may differ.
+    The ids of the login's events can differ.
     """
 
     def __init__(self, now: datetime) -> None:
         self.now = now
         self.session = new_id(now)
         self.new_user: UUID | None = None
-        """The id of the new user; None until a user is to be created."""
+        """The id of the new user; None until a statement is about to create a user."""
 
 
 @retrying(conflicts=(*CONFLICTS, NothingCommitted))
 async def _log_in(database: Database, login: Login, ids: _Ids) -> EnteredUser:
-    """Log in with the first statement that fits, and otherwise under the user's lock.
+    """Log in with the first statement that fits or, if none fits, under the user's lock.
 
     Raises: SignUpClosed, AccountDisabled, AccountLeaving, UnionidConflict.
     """
@@ -230,11 +229,13 @@ async def _log_in(database: Database, login: Login, ids: _Ids) -> EnteredUser:
 async def _log_in_without_unionid(
     database: Database, login: Login, ids: _Ids, conflict: UnionidConflict
 ) -> EnteredUser:
-    """Log in to the identity alone, because its unionid cannot be right, unless the unionid's user is banned.
+    """Log in with the identity alone, because its unionid cannot be right.
+
+    Return the unionid's user if that user is banned.
 
     Raises: SnapshotUser, SignUpClosed.
     """
-    # An ignored unionid must not help a user to evade a ban.
+    # Otherwise, a user could evade a ban with an identity whose unionid is ignored.
     banned = await database.row(_BANNED_HOLDER, **_values(_BANNED_HOLDER, login, ids))
     if banned is not None:
         return banned
@@ -247,8 +248,9 @@ async def _log_in_without_unionid(
 async def _log_in_under_lock(database: Database, login: Login, ids: _Ids) -> EnteredUser:
     """Log in with small statements under the user's lock.
 
-    Raises: SignUpClosed, AccountDisabled, AccountLeaving, UnionidConflict; ChangedMeanwhile, also if it has merged two
-    users or corrected the identity, so that another statement fits now.
+    Raises: SignUpClosed, AccountDisabled, AccountLeaving, UnionidConflict; ChangedMeanwhile, if another request has
+    changed the users, or if this function has merged two users or corrected the identity. The caller must then try
+    again.
     """
     people = await database.one(PEOPLE, **login.identity)
     if people.misnamed_id is not None:
@@ -268,12 +270,12 @@ async def _log_in_under_lock(database: Database, login: Login, ids: _Ids) -> Ent
 
 
 async def _enter(transaction: Transaction, login: Login, ids: _Ids, people: People) -> EnteredUser:
-    """Log in to the user of a known identity, or of a known unionid, under the user's lock.
+    """Log in the user of a known identity, or of a known unionid, under the user's lock.
 
-    An unknown identity is added to the unionid's user, unless that user is about to be erased.
+    Add an unknown identity to the unionid's user, unless that user is about to be erased.
 
-    Raises: ChangedMeanwhile, if the identity or the unionid has another user now; UnionidConflict. Nothing is written
-    before.
+    Raises: ChangedMeanwhile, if the identity or the unionid now belongs to another user; UnionidConflict. Both are
+    raised before anything is written.
     """
     now = ids.now
     user = await transaction.row(_LOCK, **_values(_LOCK, login, ids, people.user_id or people.holder_id))
@@ -291,7 +293,7 @@ async def _enter(transaction: Transaction, login: Login, ids: _Ids, people: Peop
         await transaction.run(_USE_IDENTITY, **login.identity)
     may_enter = user.status == "active" and user.erase_at is None
     if may_enter:
-        # A user who changes the profile too often logs in without the change.
+        # If the user changes the profile too often, log in without the change.
         with suppress(RateLimited):
             await change_profile_of(transaction, user, login.profile, ip=login.ip, now=now)
     entered = await transaction.one(_RECORD, **_values(_RECORD, login, ids, user.id))

@@ -19,23 +19,23 @@ from wxauth.settings.addresses import TRUNCATED
 from wxauth.users.history_queries import HistoryQuery
 from wxauth.web.schemas import Network, OrEmpty, Page, StoredText
 
-Day = date  # whose name is a field's
+Day = date  # another name, because a field is called `date`
 MAX_REQUEST_ID: Final = 64
-"""The largest number of characters of a request id that are stored and compared.
+"""The largest number of characters of a request id that wxauth stores and compares.
 
-The client may choose up to 128, and ours have 32.
+A request id that a client chooses can have up to 128 characters. A request id of wxauth has 32.
 """
 SUMS: Final = UUID(int=0)
-"""The process id in the merged row of an old hour."""
+"""The value of `process` in the merged row of an old hour."""
 _SEARCHED_BY_NETWORK: Final = {4: 16, 6: 32}
-"""The shortest prefix lengths, by version of IP, that are searched with the index.
+"""The shortest prefix length of a network, for each version of IP, that a search finds with the index.
 
-Shorter ones have too many rows to sort.
+Networks with shorter prefixes have too many rows to sort.
 """
 
 
 class Refusal(SQLModel):
-    """A refused login, or several within one minute. The fields describe the first."""
+    """A refused login, or several within one minute. The fields describe the first of them."""
 
     id: UUID = Field(primary_key=True, exclude=True)
     at: datetime = Field(sa_type=TIME, schema_extra={"examples": ["2026-11-20T10:02:00Z"]})
@@ -45,9 +45,9 @@ class Refusal(SQLModel):
     user_id: UUID | None = Field(
         description="Null if unknown.", schema_extra={"examples": ["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]}
     )
-    """The user, if known.
+    """The user, if wxauth knows the user.
 
-    The column is not a foreign key, because a user may have too many rows to delete within an erasure.
+    The column is not a foreign key, because a user can have more rows than an erasure can delete in one transaction.
     """
     network: str | None = Field(
         sa_type=CIDR, description="The /24 or /48 of the address.", schema_extra={"examples": ["203.0.113.0/24"]}
@@ -154,9 +154,10 @@ ON CONFLICT (hour, process) DO UPDATE
    SET new_users = hourly_numbers.new_users + excluded.new_users, logins = hourly_numbers.logins + excluded.logins
 """)
 """The statement that merges the rows of all processes for each old hour into one row with the process id `SUMS`."""
-# Nothing is stored about a user who has just been erased: a running erasure holds a lock on the user, and this
-# statement waits for it. Users are locked in the order of their ids, to avoid deadlocks. A row is stored again when its
-# count has grown. The count is the total, so that a batch that is sent twice is counted once.
+# The statement stores nothing about an erased user. A running erasure holds the lock of the user, so that this
+# statement waits for its end, and then does not find the user. It locks users in the order of their ids, to avoid
+# deadlocks. A process stores a row again when the row's count has grown. The count is a total, so that storing a batch
+# twice changes nothing.
 STORE_REFUSALS: Final = Statement[Nothing]("""
 WITH noted AS (
     SELECT * FROM jsonb_populate_recordset(NULL::refusals, :refusals::jsonb)
@@ -175,8 +176,8 @@ sweep_refusals: Final = Sweep.of("refusals", key="id", by="id")
 def estimate_of(table: LiteralString, condition: LiteralString) -> LiteralString:
     """Return a scalar query that counts, or estimates, the rows of a table that meet a condition.
 
-    It reads at most 16 MiB. Of a larger table it reads a fixed sample of pages, and its estimate is accurate to within
-    a few percent.
+    The query reads about 16 MiB at most. Of a larger table, it reads a fixed sample of pages, and the estimate is
+    accurate to within a few percent.
     """
     share = _share_of(table, mebibytes="16")
     return f"SELECT (count(*) / {share})::bigint FROM {_sample(table, share)} WHERE {condition}"
@@ -191,14 +192,15 @@ def _sample(table: LiteralString, share: LiteralString) -> LiteralString:
 
 
 OPEN_SESSIONS_FRAGMENT: Final = estimate_of("sessions", "revoked_at IS NULL AND expires_at > :now")
-"""A scalar query for the number of open sessions."""
+"""The SQL of a scalar query that counts, or estimates, the open sessions."""
 
-# The share is smaller, because the query also reads the sessions of each user.
+# The sample is smaller than other samples, because the query also reads the sessions of each user in it.
 _USERS_SHARE: Final = _share_of("users", mebibytes="4")
 _ACTIVE: Final = (("active_day", "1d"), ("active_week", "7d"), ("active_month", "30d"))
 _LOGINS_READ: Final = 20_000
-# The estimate uses the share of active users among those that were read, because the number of pages in a sample varies
-# more than the shares do. A sample may miss the few users who have logged in today, so these are counted one by one.
+# The estimate multiplies the number of users by the share of active users in the sample, because this share varies less
+# than the number of users in a sample does. A sample might miss the few users who have logged in today, so the query
+# counts these users one by one.
 _ACTIVE_FRAGMENT: Final = ", ".join(
     f"GREATEST(users * count(*) FILTER (WHERE seen_at > :now - interval '{fragment(age)}')"
     f" / GREATEST(count(*), 1), today) AS {fragment(name)}"
@@ -223,7 +225,7 @@ SELECT users, ({OPEN_SESSIONS_FRAGMENT}) AS sessions, {_ACTIVE_FRAGMENT},
 
 
 async def overview_of(database: Database, *, first: date, last: date, utc_offset: timedelta, now: datetime) -> Overview:
-    """Return the totals, and the counts of all processes for each of these days at that offset."""
+    """Return the totals, and the counts of all processes for each of these days in the time zone with this offset."""
     totals = await database.one(_TOTALS, now=now, day_ago=first_id_at(now - timedelta(days=1)), most=_LOGINS_READ)
     days = await database.rows(_DAYS, first=first, last=last, utc_offset=utc_offset)
     return Overview(**dict(totals), days=list(days))
@@ -255,9 +257,9 @@ _IS: Final[Mapping[LiteralString, LiteralString]] = {
 
 
 def _finding(by: LiteralString | None, *, sorts: bool = False) -> Statement[Refusal]:
-    """Build the search that uses the index on this column.
+    """Return the search that uses the index on this column.
 
-    If the index contains the id, it also sorts. The other columns are filtered.
+    With `sorts`, the index also contains the id, and gives the rows in their order. The other columns only filter rows.
     """
     bounds, order = "id >= :lowest AND id < :before", "id DESC"
     if by is not None and sorts:
@@ -295,7 +297,7 @@ async def list_refusals(database: Database, search: RefusalSearch) -> Page[Refus
         "code": search.code,
         "app_id": search.app_id,
     }
-    # The search uses the given column with the fewest rows.
+    # Search with the index of the given column that has the fewest rows for each value.
     by: str | None = next((name for name, value in given.items() if value is not None and name != "network"), None)
     if network is not None and by not in ("request_id", "user_id"):
         if network.prefixlen == TRUNCATED.length_of(network):

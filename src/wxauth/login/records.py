@@ -1,13 +1,14 @@
-"""The counts of logins and the refused logins of one process, which are kept in memory and stored every few seconds.
+"""The counts of logins and the refused logins of one process.
 
-No login writes, or waits for, a row that another login writes. A process that is killed loses its last seconds.
+It holds them in memory, and stores them every few seconds. No login waits for a row of counts that another login
+writes. A process that is killed loses the records of its last seconds.
 
-Counts are per hour because readers in different time zones begin their days at different hours. Each process stores its
-running totals in rows of its own, so storing the same totals twice changes nothing.
+Each count is for an hour, because days begin at different hours in different time zones. Each process stores running
+totals in separate rows, so that storing the same totals twice changes nothing.
 
-A flood of refusals only adds a limited number of rows. In a minute, the first ten of a network have a row each. After
-that, one row for each code counts the others. The refusals of a user are limited in the same way, and separately, so
-that no network can crowd them out.
+A flood of refusals adds only a limited number of rows. In each minute, the first ten refusals of a network have a row
+each, and one row for each error code counts the other refusals of the network. Refusals of known users have separate
+limits of the same kind, so that a network cannot displace them.
 """
 
 from collections import Counter
@@ -28,34 +29,34 @@ from wxauth.settings.apps import APP_ID
 from wxauth_guard.errors import WxAuthError
 
 NUMBERS_STORE_SECONDS: Final = 5.0
-"""The pause between two stores of counts, in seconds."""
+"""The pause, in seconds, between two stores of counts."""
 SUMMED_UP_AFTER: Final = timedelta(days=7)
-"""The age at which the rows of an hour are merged into one.
+"""The age at which wxauth merges the rows of an hour into one row.
 
-By then, no process still counts that hour, even after days without a database.
+At that age, no process still has unstored counts of that hour, even after days without a database.
 """
 REFUSALS_STORE_SECONDS: Final = 1.0
-"""The pause between two stores of refusals, in seconds."""
+"""The pause, in seconds, between two stores of refusals."""
 MAX_OWN_ROWS: Final = 10
-"""The largest number of refusals of one network, or of one user, that have a row of their own in a minute.
+"""The largest number of refusals of one network, or of one user, that have a separate row in a minute.
 
-The others are counted.
+One row for each error code counts the others.
 """
 MAX_NEW_ROWS: Final = 30
-"""The largest number of rows begun per second for refusals without a user.
+"""The largest number of rows that a process begins per second for refusals without a known user.
 
-Beyond that, one row for each code counts them.
+One row for each error code counts further refusals.
 """
 MAX_NEW_ROWS_OF_USERS: Final = 100
-"""The largest number of rows begun per second for refusals of users."""
+"""The largest number of rows that a process begins per second for refusals of known users."""
 MAX_IN_MEMORY: Final = 1000
-"""The largest number of rows that may wait in memory while the database is slow.
+"""The largest number of rows that wait in memory while the database is slow.
 
-Refusals beyond that are dropped.
+The process drops further refusals.
 """
 
 _MAX_ERRCODE: Final = 2**31 - 1
-"""The largest value of the column. WeChat's error codes are far smaller."""
+"""The largest value of the column `wechat_errcode`. WeChat's error codes are far smaller."""
 Group = tuple[UUID | str | None, str]
 """The key of a row that counts refusals in a minute: a user, a network or neither, and an error code."""
 
@@ -79,7 +80,7 @@ class Numbers(WriteBuffer):
         self._unstored.add(hour)
 
     async def overview(self, *, days: int, utc_offset: timedelta) -> record_queries.Overview:
-        """Return the totals, and the counts of the last `days` days up to today at that offset."""
+        """Return the totals, and the counts of the last `days` days up to today, in the time zone with this offset."""
         now = self.clock()
         await self.store()
         last = (now.astimezone(UTC) + utc_offset).date()
@@ -87,15 +88,15 @@ class Numbers(WriteBuffer):
         return await record_queries.overview_of(self.database, first=first, last=last, utc_offset=utc_offset, now=now)
 
     async def merge_hours(self) -> None:
-        """Merge the rows of each hour older than `SUMMED_UP_AFTER` into one."""
+        """Merge the rows of each hour older than `SUMMED_UP_AFTER` into one row."""
         await self.database.run(
             record_queries.MERGE_HOURS, before=_hour_of(self.clock() - SUMMED_UP_AFTER), sums=record_queries.SUMS
         )
 
     @cached_property
     def _process(self) -> UUID:
-        # The id is created with the first store, which a worker does. An id created before the fork would be the same
-        # in all workers.
+        # A worker creates the id when it first stores counts. An id from before the fork would be the same in all
+        # workers.
         return uuid4()
 
     async def _store(self) -> None:
@@ -124,7 +125,7 @@ def _hour_of(time: datetime) -> datetime:
 
 
 class Dropped(StrEnum):
-    """The reason why a refused login has no row of its own."""
+    """The reason why a refused login has no separate row."""
 
     TOO_MANY = "too_many"
     """The refusal is included in the count of another row."""
@@ -147,17 +148,20 @@ class Refusals(WriteBuffer):
     failed = "refusals_not_stored"
     store_pause = REFUSALS_STORE_SECONDS
     _waiting: dict[UUID, record_queries.Refusal] = field(init=False, default_factory=dict)
-    """The rows to store: new ones, and those whose count has grown since they were stored."""
+    """The rows to store: new rows, and rows whose count has grown since they were stored."""
     _second: int = field(init=False, default=0)
     _minute: int = field(init=False, default=0)
     _own_rows: Counter[UUID | str] = field(init=False, default_factory=Counter)
     _counting: dict[Group, record_queries.Refusal] = field(init=False, default_factory=dict)
     """The rows of this minute that count several refusals."""
     _begun: Counter[bool] = field(init=False, default_factory=Counter)
-    """The number of rows begun in this second, by whether they name a user."""
+    """The number of rows begun in this second, for each value of "the row names a user"."""
 
     def note(self, error: WxAuthError, *, ip: str | None, request_id: str) -> None:
-        """Record a login that was refused with this error. Its app_id may be any text."""
+        """Record a login that was refused with this error.
+
+        The `app_id` of the error can be any text from the client.
+        """
         now = self.clock()
         self._turn(int(now.timestamp()))
         network, user_id = _truncated(ip), error.user_id
@@ -201,14 +205,14 @@ class Refusals(WriteBuffer):
             self._counting.clear()
 
     def _has_place(self, *, is_of_user: bool) -> bool:
-        """Return whether another row may begin in this second, and count it if so."""
+        """Return whether another row may begin in this second. If so, count the row."""
         if self._begun[is_of_user] >= (MAX_NEW_ROWS_OF_USERS if is_of_user else MAX_NEW_ROWS):
             return False
         self._begun[is_of_user] += 1
         return True
 
     async def _store(self) -> None:
-        """Store the waiting rows. If that fails, they are dropped."""
+        """Store the waiting rows. If that fails, drop them."""
         waiting, self._waiting = self._waiting, {}
         if not waiting:
             return

@@ -31,7 +31,7 @@ from wxauth_guard.errors import WxAuthError
 LOGIN: Final = "/v1/login"
 REFRESH: Final = "/v1/refresh"
 _UNREAD: Final = ""
-"""The app id that stands for a login whose body was not read."""
+"""The app id in the metrics for a login whose body wxauth has not read."""
 
 
 class ProofRequest(BaseModel):
@@ -92,7 +92,7 @@ LOGINS: Final = Counter(
     "errcode",
 )
 OUTCOMES: Final = ("ok", "new", *(fault.code for fault in (*OUR_FAULTS, *FAULTS_OF_WECHAT)))
-"""The outcomes that the metric has from the start, for each app."""
+"""The outcomes that the metric shows from the start, for each app."""
 REFRESHES: Final = Counter(
     "wxauth_refreshes",
     "Token refreshes, by outcome: ok or the code of the error.",
@@ -112,7 +112,7 @@ def _counted(apps: Apps, app_id: str | None) -> CountedBlock:
 
 
 async def admit_login(device: DeviceDep, apps: AppsDep, limiter: LoginLimiterDep) -> None:
-    """Count a login of the client's address before its body is read, so that wrong bodies count, too.
+    """Count a login of the client's address before reading the body, so that requests with a wrong body also count.
 
     Raises: RateLimited.
     """
@@ -200,7 +200,7 @@ async def log_out(
     accept the access token until it expires.
     """
     if body is None or body.refresh_token is None:
-        # This only checks the token, because the session may have ended already.
+        # Check only the token and not the session, because the session might have ended already.
         principal = await verified(request, verifier, clock)
         await logins.log_out(session_id=principal.session_id)
     elif (token := refresh_tokens.parse(body.refresh_token)) is not None:
@@ -247,7 +247,7 @@ async def erase_me(
     place = partial(concurrency.of_session, caller.session_id, user_id, ends_sessions=True)
     locked = partial(locked_caller, database, caller, may_end_an_administrator=True)
     async with place(), locked(now=clock()):
-        # WeChat is called only for a user who may be erased.
+        # This checks that the user may be erased, so that a refused request does not call WeChat.
         pass
     await proofs.prove(caller, body.login_code, ip=device.ip)
     now = clock()

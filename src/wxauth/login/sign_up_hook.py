@@ -33,17 +33,17 @@ from wxauth.users.schemas import Nickname
 from wxauth.wechat.client import WeChatIdentity
 
 MAX_ANSWER: Final = 16 * 1024
-"""The largest number of bytes of a response that are read."""
+"""The largest number of bytes that wxauth reads of a response body."""
 BODY_SECONDS: Final = 0.1
-"""The time to wait for the body of a refusal, in seconds.
+"""The time, in seconds, for reading the body of a response whose status is not 200.
 
-The body is not used. It is only read so that the connection can be reused.
+wxauth does not use the body. It reads the body only so that the connection can be reused.
 """
 FAILURES_IN_A_ROW: Final = 5
 """The number of failures after which a process pauses its calls for `PAUSE`.
 
-If a failure admits the new user, only time-outs count, because other failures cost no time, and a pause would admit
-everybody.
+If the settings admit new users after a failure, only time-outs count. Other failures cost no time, and a pause would
+admit everybody.
 """
 PAUSE: Final = timedelta(seconds=10)
 
@@ -68,16 +68,16 @@ log = get_logger()
 
 
 class HookFailed(TextError):
-    """The service gave no usable response. The text is the reason, without any text from the service."""
+    """The error if the operator's service gave no usable response. Its text contains nothing from the service."""
 
 
 class HookTimedOut(HookFailed):
-    """The service gave no response in time."""
+    """The error if the operator's service gave no response in time."""
 
 
 @part
 class SignUpHook:
-    """Asks the operator's service about a person who would become a new user."""
+    """The calls to the operator's service about persons who would become new users."""
 
     settings: Settings
     transport: httpx.AsyncBaseTransport
@@ -87,11 +87,14 @@ class SignUpHook:
 
     @property
     def is_on(self) -> bool:
-        """Whether the operator has configured such a service."""
+        """Whether the operator has configured a service to call."""
         return self.settings.sign_up_hook_url is not None
 
     async def initial_fields(self, app: App, identity: WeChatIdentity, *, ip: str | None) -> InitialFields:
-        """Ask the service about a new user, and return the initial fields. Raises: SignUpRefused, SignUpUnavailable."""
+        """Ask the service about a new user, and return the user's initial fields.
+
+        Raises: SignUpRefused, SignUpUnavailable.
+        """
         about = {
             "app_id": app.app_id,
             "kind": app.kind,
@@ -129,7 +132,7 @@ class SignUpHook:
         return _initial_fields_in(answer, app_id=app.app_id)
 
     async def ask(self, message: Mapping[str, Any], *, now: datetime) -> Mapping[str, Any]:
-        """Send a message, and return the response, which has a boolean `allow`. Raises: HookFailed."""
+        """Send a message, and return the response, whose `allow` is a boolean. Raises: HookFailed."""
         url, secret = self.settings.sign_up_hook_url, self.settings.sign_up_hook_secret
         assert url is not None, "only if `is_on`"
         assert secret is not None, "the settings require it with the URL"
@@ -174,7 +177,7 @@ class SignUpHook:
 
 
 def _initial_fields_in(answer: Mapping[str, Any], *, app_id: str) -> InitialFields:
-    """Return the new user's fields in a response, without invalid ones."""
+    """Return the new user's fields from a response, and leave out invalid values and the roles of staff."""
     given: dict[str, Any] = {}
     for name, kind in _MEMBERS.items():
         if answer.get(name) is None:

@@ -1,4 +1,4 @@
-"""CORS for the web pages of `CORS_ORIGINS`, and for those of public clients."""
+"""The CORS headers for the web pages of `CORS_ORIGINS`, and for the pages of public clients."""
 
 from contextlib import suppress
 from typing import Final
@@ -25,9 +25,9 @@ CORS_PATHS: Final = frozenset(
         "/.well-known/jwks.json",
     }
 )
-"""The paths of the endpoints that a public client calls from its own web page."""
+"""The paths of the endpoints that a public client calls from its web page."""
 _FOR_ANY_ORIGIN: Final = CORS_PATHS - {"/v1/userinfo", "/.well-known/jwks.json"}
-"""The endpoints for clients without registration. The origin of such a client is unknown, so any origin is allowed."""
+"""The paths for clients without registration. wxauth does not know their origins, so it allows any origin there."""
 _HEADERS: Final = ["Authorization", "Content-Type", "X-Request-ID"]
 _EXPOSED: Final = ("X-Request-ID", "Retry-After", "WWW-Authenticate")
 
@@ -35,8 +35,8 @@ _EXPOSED: Final = ("X-Request-ID", "Retry-After", "WWW-Authenticate")
 class Cors:
     """Middleware that allows web pages of other origins to call the service.
 
-    Pages of `CORS_ORIGINS` may call everything, and pages of public clients only the endpoints they need. A change of
-    the clients takes effect at once, because every origin outside `CORS_ORIGINS` is looked up in the database.
+    Pages of `CORS_ORIGINS` may call every route. Pages of public clients may call only the paths in `CORS_PATHS`. A
+    change of the clients takes effect immediately, because wxauth looks up every other origin in the database.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, database: Database) -> None:
@@ -75,7 +75,7 @@ class Cors:
     async def _is_clients(self, path: str, origin: str) -> bool:
         """Return whether a public client's page sends the request, rather than a page of `CORS_ORIGINS`.
 
-        During an outage of the database, no page of a public client is allowed.
+        During an outage of the database, the answer is False for registered clients.
         """
         if path in self._for_any_origin:
             return True

@@ -284,24 +284,24 @@ async def exchange(
 async def revoke(
     request: Request, site_tokens: SiteTokensDep, credentials: SiteCredentialsDep, device: DeviceDep
 ) -> dict[str, Any]:
-    """End the session of one of the client's own access or refresh tokens. The status is 200 for any token."""
+    """End the session of one of the client's access or refresh tokens. The status is 200 for any token."""
     client, form = await credentials.client_of(request, ip=device.ip, endpoints=[TOKEN_PATH, REVOKE_PATH])
     await site_tokens.revoke(client, form.required("token"))
     return {}
 
 
 class _MalformedBearer(InvalidRequest):
-    """The access token is not sent as RFC 6750 requires, or it is sent twice."""
+    """The error if a request does not contain the access token as RFC 6750 requires, or contains it twice."""
 
     def headers(self) -> dict[str, str]:
-        """Return `WWW-Authenticate` (RFC 6750, section 3.1)."""
+        """Return the header `WWW-Authenticate` (RFC 6750, section 3.1)."""
         return {"WWW-Authenticate": 'Bearer error="invalid_request"'}
 
 
 async def bearer_of_userinfo(request: Request, verifier: VerifierDep, clock: ClockDep) -> Principal:
     """Return the user of the access token in the header, or in the form's `access_token` (RFC 6750, section 2.2).
 
-    Raises: the errors of `verified`; InvalidRequest, if both are sent.
+    Raises: the errors of `verified`; InvalidRequest, if the request contains both.
     """
     try:
         token = (await form_of(request)).get("access_token") if is_form(request) else None

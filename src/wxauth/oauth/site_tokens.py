@@ -1,4 +1,4 @@
-"""The tokens of a site. `/v1/token` issues them for codes and refresh tokens, and `/v1/revoke` ends them."""
+"""The tokens of sites. `/v1/token` issues them for codes and refresh tokens, and `/v1/revoke` ends their sessions."""
 
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -67,12 +67,12 @@ _OF_DEVICE: Final = {
     NotRedeemed.DENIED: ("access_denied", "the user refused, or can no longer log in"),
     NotRedeemed.OVER: ("expired_token", "the user didn't decide in time"),
 }
-"""The OAuth error that a device gets, with its description."""
+"""The OAuth error that a device gets for each reason, with the description of the error."""
 
 
 @part
 class SiteTokens:
-    """Exchanges the codes and refresh tokens of sites, and ends their sessions."""
+    """The exchange of the codes and refresh tokens of sites, and the end of their sessions."""
 
     clock: Clock
     settings: Settings
@@ -88,7 +88,7 @@ class SiteTokens:
 
     async def issue(self, client: Client, form: Parameters, *, ip: str | None) -> dict[str, Any]:
         """Exchange a code or a refresh token for tokens. Raises: OAuthError, RateLimited."""
-        # The console's sessions are shorter, and are kept in a cookie that scripts cannot read.
+        # The console's sessions are shorter, and the console stores them in a cookie that scripts cannot read.
         if ADMIN_SCOPE in client.scopes:
             raise OAuthError("unauthorized_client", "the console exchanges its codes itself")
         grant_type = form.required("grant_type")
@@ -113,14 +113,15 @@ class SiteTokens:
     async def _for_code(self, client: Client, form: Parameters) -> dict[str, Any]:
         """Exchange an authorization code.
 
-        If a used code is sent with the right redirect_uri and verifier, its session ends.
+        If a request contains a used code with the right `redirect_uri` and verifier, the session of the code ends.
         """
         by_document = is_document(client.name)
         if not (client.redirect_uris or by_document):
             raise OAuthError("unauthorized_client", "the client was added without --redirect-uri")
         code, verifier = form.required("code"), form.get("code_verifier")
         challenge = None if verifier is None else challenge_of(verifier)
-        # The redirect URI may no longer be registered, unless it comes from a metadata document.
+        # The operator might have removed the redirect URI since the sign-in request, so it is checked again. wxauth
+        # does not check the redirect URI of a client's document again.
         redirect_uri = form.get("redirect_uri", "")
         if challenge is None and (verifier is not None or client.pkce != "optional"):
             wrong = "must be 43 to 128 characters of A-Z a-z 0-9 - . _ ~" if verifier else "must be sent"
@@ -185,7 +186,10 @@ class SiteTokens:
         )
 
     async def _for_refresh_token(self, client: Client, form: Parameters, *, ip: str | None) -> dict[str, Any]:
-        """Rotate a refresh token, as /v1/refresh does. Reuse after the grace period ends the session."""
+        """Replace a refresh token, as `/v1/refresh` does.
+
+        If the token is used again after the grace period, the session ends.
+        """
         token = self.refresh_tokens.parse(form.required("refresh_token"))
         if token is None:
             raise OAuthError("invalid_grant", "the refresh token isn't one of wxauth's")
@@ -204,7 +208,7 @@ class SiteTokens:
         now, asked = self.clock(), access.requested(form.get("scope")) or outcome.scope.split()
         # A site may request fewer scopes than were granted, but never more (RFC 6749, section 6).
         scope = " ".join(name for name in outcome.scope.split() if name in asked)
-        added = self.settings.added_in_log(ip)  # this is the address of the site's server
+        added = self.settings.added_in_log(ip)  # the address of the site's server
         log.info("refreshed", user_id=outcome.id, client_id=client.name, session_id=token.session_id, **added)
         return await self._tokens(
             access,
@@ -221,7 +225,7 @@ class SiteTokens:
     async def _rotate(
         self, access: Access, token: RefreshToken, form: Parameters, *, ip: str | None
     ) -> RotatedSessionOfWebsite | RefreshRefused:
-        """Rotate a refresh token of a session for this resource, or for none."""
+        """Rotate a refresh token, if its session is for this resource or, without a resource, for none."""
         demanded = [name for name in access.requested(form.get("scope")) if name != OFFLINE_ACCESS]
         return await rotate_refresh_token_of_website(
             self.database,
@@ -249,7 +253,7 @@ class SiteTokens:
         expires_at: datetime,
         now: datetime,
     ) -> dict[str, Any]:
-        """Return the response of RFC 6749, section 5.1, without the scopes that the client has lost since.
+        """Return the response of RFC 6749, section 5.1. Leave out the scopes that the client has lost since the grant.
 
         Raises: OAuthError.
         """
@@ -291,14 +295,14 @@ class SiteTokens:
         return answer
 
     async def revoke(self, client: Client, token: str) -> None:
-        """End the session of a token, if the token belongs to this client."""
+        """End the session of an access token or a refresh token, if the token belongs to this client."""
         refresh_token = self.refresh_tokens.parse(token)
         session_id = await self._session_in(token) if refresh_token is None else refresh_token.session_id
         if session_id is not None:
             await end_web_session(self.database, self.clock, client.name, session_id, site_knows=True)
 
     async def _session_in(self, token: str) -> UUID | None:
-        """Return the session of an access token for our own routes or for a resource; None for any other token."""
+        """Return the session of an access token for wxauth's routes or for a resource; None for any other token."""
         for verifier in (self.verifier, self.resource_verifier):
             with suppress(InvalidToken):
                 return (await verifier.verify(token, now=self.clock().timestamp())).session_id
@@ -306,7 +310,7 @@ class SiteTokens:
 
 
 def _refused(client: Client, why: str, redirect_uri: str) -> OAuthError:
-    """Return the refusal of a code, and log it, because a site seldom shows it."""
+    """Log the refusal of a code, because sites seldom show it, and return the error."""
     log.warning(
         "grant_refused",
         client_id=client.name,
@@ -318,7 +322,7 @@ def _refused(client: Client, why: str, redirect_uri: str) -> OAuthError:
 
 
 async def _ensure_keys(keys: KeyRing, issuer: Issuer, now: datetime) -> None:
-    """Check that there are signing keys, before a code or token is used up. Raises: StorageUnavailable."""
+    """Check that wxauth has signing keys, before a request uses up a code or token. Raises: StorageUnavailable."""
     issuer.ensure_ready(now)
     await keys.id_token_key(ID_TOKEN_ALG, now)
 
@@ -326,7 +330,7 @@ async def _ensure_keys(keys: KeyRing, issuer: Issuer, now: datetime) -> None:
 async def end_web_session(
     database: Database, clock: Clock, client_id: str, session_id: UUID, *, site_knows: bool = False
 ) -> None:
-    """End a session if it belongs to this client. With `site_knows`, the client gets no logout token."""
+    """End a session if it belongs to this client. With `site_knows`, wxauth sends the client no logout token."""
     user_id = await end_session(
         database,
         session_id=session_id,

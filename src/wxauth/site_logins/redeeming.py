@@ -127,7 +127,7 @@ async def _not_approved(transaction: Transaction, device: SiteLogin, *, now: dat
 
 
 async def _spent(transaction: Transaction, login: LockedLogin, *, is_public: bool, now: datetime) -> NotRedeemed:
-    """End the session of a reused authorization code, unless WeChat or a public client has sent it twice."""
+    """End the session of a reused code, unless WeChat's browser or a public client has repeated the code in time."""
     if login.code_hash is None or login.user_id is None or login.session_id is None:
         return NotRedeemed.SPENT
     # WeChat's browsers repeat some callbacks.

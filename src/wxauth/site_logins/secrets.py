@@ -63,7 +63,7 @@ def login_of(cookie: str, grant_id: UUID) -> str:
 
 
 def log_out_field(login: str) -> str:
-    """Return the form field with which our own page confirms that the user of a browser's login logs out."""
+    """Return the value of a form field that proves that wxauth's page in this browser sends the request to log out."""
     return _derived(login, "log out", "")
 
 
