@@ -2,7 +2,7 @@
 
 import json
 import re
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from hashlib import sha1, sha256
 from hmac import new
@@ -26,6 +26,7 @@ from wxauth_desk.wechat import (
     phone_number_of,
 )
 from wxauth_desk.wechat.controls import API_PATHS
+from wxauth_desk.wechat.faces import REMEMBERED_FACES
 from wxauth_desk.wechat.issued import is_hmac
 from wxauth_desk.wechat.push import push_signature
 
@@ -33,7 +34,7 @@ FIRST, SECOND = APPS
 LIFETIME = 7200
 OVERLAP = 300
 TODAY = 1_800_000_000.0
-"""15:00 in Beijing."""
+"""16:00 on 15 January 2027 in Beijing."""
 LOGIN = "/sns/jscode2session"
 OAUTH = "/sns/oauth2/access_token"
 TOKEN = "/cgi-bin/stable_token"
@@ -46,6 +47,8 @@ CLEAR = "/cgi-bin/clear_quota/v2"
 URL_LINK = "/wxa/generate_urllink"
 SCHEME = "/wxa/generatescheme"
 ENCRYPT_KEY = "/wxa/business/getuserencryptkey"
+VERIFY_ID = "/cityservice/face/identify/getverifyid"
+VERIFY_INFO = "/cityservice/face/identify/queryverifyinfo"
 RID = "[0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]{8}"
 A_PHONE = {"code": "phone-13800138000"}
 
@@ -564,6 +567,16 @@ async def test_quotas_are_cleared_ten_times_a_month(wechat: WeChat) -> None:
     assert errcode(await wechat.call("/cgi-bin/clear_quota", {"appid": SECOND["app_id"]})) == 40013
 
 
+async def test_days_and_months_begin_at_midnight_in_beijing(wechat: WeChat) -> None:
+    async def clear() -> int:
+        return errcode(await wechat.call("/cgi-bin/clear_quota", {"appid": FIRST["app_id"]}))
+
+    wechat.now = TODAY + 17 * 86400 - 16 * 3600 - 1  # a second before February in Beijing
+    assert [await clear() for _ in range(11)] == [0] * 10 + [48006]
+    wechat.now += 1
+    assert await clear() == 0
+
+
 async def test_a_person_logs_in_a_hundred_times_a_minute(wechat: WeChat) -> None:
     async def log_in_anew(person: str) -> int:
         return errcode(await wechat.log_in(await wechat.code(person=person)))
@@ -686,6 +699,134 @@ async def test_the_encryption_keys_of_a_person_are_given_for_a_signature(wechat:
     keys = (await wechat.call(ENCRYPT_KEY, b"", **query))["key_info_list"]
     assert [(each["version"], each["expire_in"]) for each in keys] == [(2, 3600), (1, 0)]
     assert errcode(await wechat.call(ENCRYPT_KEY, **query | {"signature": "0"})) == 87009
+
+
+class FaceVerification:
+    """The calls about alice's face."""
+
+    def __init__(self, wechat: WeChat) -> None:
+        self.wechat = wechat
+        cert = {"cert_type": "IDENTITY_CARD", "cert_name": "小明", "cert_no": "110101199003070000"}
+        encoded = "&".join(f"{name}={b64encode(value.encode()).decode()}" for name, value in cert.items())
+        self.cert_info, self.cert_hash = cert, sha256(encoded.encode()).hexdigest()
+
+    async def begin(self) -> dict[str, Any]:
+        openid = (await self.wechat.log_in())["openid"]
+        return await self.wechat.call(VERIFY_ID, {"out_seq_no": "1", "cert_info": self.cert_info, "openid": openid})
+
+    async def end(self, verify_id: str, **fields: int) -> int:
+        """Let the phone end it; the status of the control."""
+        return (await self.wechat.client.post("/faces", json={"verify_id": verify_id, **fields})).status_code
+
+    async def result(self, verify_id: str, **changed: str) -> tuple[int, int | None]:
+        """The errcode, and the result."""
+        asked = {"out_seq_no": "1", "cert_hash": self.cert_hash, "openid": (await self.wechat.log_in())["openid"]}
+        answer = await self.wechat.call(VERIFY_INFO, {"verify_id": verify_id, **asked, **changed})
+        return errcode(answer), answer.get("verify_ret")
+
+
+async def test_a_face_is_verified_within_the_hour(wechat: WeChat) -> None:
+    face = FaceVerification(wechat)
+    begun = await face.begin()
+    verify_id = begun["verify_id"]
+    assert begun["expires_in"] == 3600
+    assert await face.result(verify_id) == (0, 90004)
+    wechat.now += 3599
+    assert await face.end(verify_id, verify_ret=10004) == 200
+    assert await face.result(verify_id) == (0, 10004)
+    assert await face.result(verify_id, cert_hash="0") == await face.result("0") == (47001, None)
+    wechat.now += 1
+    assert await face.end(verify_id) == await face.end("0") == 422
+    assert await face.result(verify_id) == (47001, None)
+
+
+async def test_a_thousand_face_verifications_are_stored(wechat: WeChat) -> None:
+    face = FaceVerification(wechat)
+    verify_ids = [(await face.begin())["verify_id"] for _ in range(REMEMBERED_FACES + 1)]
+    assert [await face.end(verify_id) for verify_id in (verify_ids[0], verify_ids[1], verify_ids[-1])] == [
+        422,
+        200,
+        200,
+    ]
+
+
+ODD_VALUES: tuple[Any, ...] = (
+    [],
+    ["x"],
+    {},
+    {"x": "x"},
+    0,
+    7,
+    -1,
+    10**30,
+    1.5,
+    float("nan"),
+    True,
+    False,
+    None,
+    "",
+    "x",
+)
+
+
+async def test_no_value_in_a_body_breaks_a_call(wechat: WeChat) -> None:
+    openid = (await wechat.log_in())["openid"]
+    question = {"openid": openid, "offer_id": "1", "ts": 1, "zone_id": "1", "env": 0, "amount": 1, "bill_no": "1"}
+    cert = {"cert_type": "IDENTITY_CARD", "cert_name": "x", "cert_no": "1"}
+    opened, lasts = {"path": "", "query": "", "env_version": "release"}, {"expire_type": 0, "expire_time": 0}
+    secret = {"appid": FIRST["app_id"], "appsecret": FIRST["app_secret"]}
+    bodies: dict[str, dict[str, Any]] = {
+        "stable_token": {
+            "grant_type": "client_credential",
+            "appid": FIRST["app_id"],
+            "secret": FIRST["app_secret"],
+            "force_refresh": 0,
+        },
+        "getuserphonenumber": {**A_PHONE, "openid": openid},
+        "getuserriskrank": await wechat.question(RISK),
+        "msg_sec_check": await wechat.question(TEXT, nickname="x"),
+        "media_check_async": {
+            "openid": openid,
+            "media_url": "https://x.test/x",
+            "media_type": 2,
+            "version": 2,
+            "scene": 1,
+        },
+        "getwxacodeunlimit": {
+            "scene": "x",
+            "page": "pages/scan/scan",
+            "env_version": "release",
+            "check_path": True,
+            "width": 300,
+            "is_hyaline": 0,
+        },
+        "generate_urllink": {**opened, **lasts, "expire_interval": 1},
+        "generatescheme": {"jump_wxa": opened, **lasts, "expire_interval": 1},
+        "quota_get": {"cgi_path": PHONE},
+        "rid_get": {"rid": "x"},
+        "clear_quota": secret,
+        "clear_quota_by_token": secret,
+        "getverifyid": {"cert_info": cert, "out_seq_no": "1", "openid": openid},
+        "queryverifyinfo": {"verify_id": "x", "out_seq_no": "1", "cert_hash": "x", "openid": openid},
+        "getuserencryptkey": {"x": "x"},
+        **{api: {**question, "pay_bill_no": "1"} for api in ("getbalance", "pay", "cancelpay", "present")},
+    }
+    assert bodies.keys() == {api for api, (methods, _) in API_PATHS.items() if "POST" in methods}
+    with Sweep() as sweep:
+        for api, body in bodies.items():
+            inner = [(name, key) for name, value in body.items() if isinstance(value, dict) for key in value]
+            for name, key in (*((name, None) for name in body), *inner):
+                for odd in ODD_VALUES:
+                    with sweep.case(api, name, key, odd):
+                        changed = {**body, name: odd if key is None else {**body[name], key: odd}}
+                        token = (await wechat.token())["access_token"]
+                        url = f"{API_PATHS[api][1]}?access_token={token}"
+                        assert (await wechat.client.post(url, content=json.dumps(changed))).status_code == 200
+
+
+@swept("code", ["slow-61", "slow-99.99", "slow-60.01", "status-600", "errcode-", "hang-1"])
+async def test_a_code_that_names_no_possible_fault_is_unknown(wechat: WeChat, code: str) -> None:
+    assert errcode(await wechat.call(PHONE, {"code": code})) == 40029
 
 
 async def test_a_text_is_judged_with_a_detail_that_has_no_verdict(wechat: WeChat) -> None:

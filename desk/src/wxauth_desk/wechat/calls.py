@@ -4,7 +4,7 @@ import asyncio
 import re
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter, time
@@ -34,7 +34,7 @@ _BY_PERSON: Final = "/sns/"
 _RENEW: Final = ", could get access_token by getStableAccessToken, more details at https://mmbizurl.cn/s/JtxxFh33r"
 """The end of the errmsg of 40001 at all other paths."""
 _IN_A_CODE: Final = re.compile(
-    r"errcode-(?P<errcode>-?\d{1,9})|slow-(?P<slow>\d{1,2}(?:\.\d{1,2})?)|status-(?P<status>[2-5]\d\d)"
+    r"errcode-(?P<errcode>-?\d{1,9})|slow-(?P<slow>60|[0-5]?\d(?:\.\d{1,2})?)|status-(?P<status>[2-5]\d\d)"
     r"|(?P<hang>hang)|(?P<drop>drop)|(?P<garbage>garbage)|(?P<html>html)"
 )
 
@@ -141,6 +141,14 @@ def require(condition: object, errcode: int) -> None:
     """Refuse the call unless the condition is met. Raises: CallRefused."""
     if not condition:
         raise CallRefused(errcode)
+
+
+def text_in(values: Mapping[str, Any], name: str) -> str:
+    """Return a text among the values of a call; empty if it is missing. Raises: CallRefused."""
+    value = values.get(name, "")
+    if not isinstance(value, str):
+        raise CallRefused(47001)
+    return value
 
 
 class Faults(list[FaultRequest]):

@@ -4,6 +4,7 @@ import secrets
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from hashlib import sha1, sha256
 from hmac import compare_digest, digest, new
 from typing import Any, Final, Generic, TypeVar
@@ -151,6 +152,11 @@ class AccessTokens:
 def day_of(at: float) -> int:
     """Return the number of the day in Beijing."""
     return int(at + _BEIJING) // _DAY
+
+
+def month_of(at: float) -> str:
+    """Return the month in Beijing, such as `2026-11`."""
+    return datetime.fromtimestamp(at + _BEIJING, tz=UTC).strftime("%Y-%m")
 
 
 @dataclass(frozen=True, slots=True)

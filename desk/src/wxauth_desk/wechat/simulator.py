@@ -7,8 +7,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from hashlib import sha256
 from io import BytesIO
 from time import time
 from typing import Any, Final
@@ -19,7 +17,7 @@ import segno
 from PIL import Image, ImageOps
 from pydantic_core import from_json, to_json
 
-from wxauth_desk.wechat.calls import NO_FAULT, CallRefused, Faults, fault_in, new_rid, require
+from wxauth_desk.wechat.calls import NO_FAULT, CallRefused, Faults, fault_in, new_rid, require, text_in
 from wxauth_desk.wechat.coins import Coins
 from wxauth_desk.wechat.controls import (
     API_PATHS,
@@ -40,6 +38,7 @@ from wxauth_desk.wechat.controls import (
     risk_of,
     unionid_of,
 )
+from wxauth_desk.wechat.faces import FACE_LIFETIME, FaceQuestion, Faces
 from wxauth_desk.wechat.issued import (
     CODE_LIFETIME,
     LONG_CODE_LIFETIME,
@@ -49,6 +48,7 @@ from wxauth_desk.wechat.issued import (
     Grants,
     IssuedSessionKeys,
     day_of,
+    month_of,
     seal,
 )
 from wxauth_desk.wechat.payments import Payments
@@ -66,8 +66,6 @@ _WIDTHS: Final = (280, 1280)
 _WIDTH: Final = 430
 _BORDER: Final = 4
 """The number of modules of white border around a code."""
-_CERT: Final = ("cert_type", "cert_name", "cert_no")
-_NO_FACE_YET: Final = 90004
 _ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u")
 _PLAIN_PHONE: Final = re.compile(r"phone-(\+?\d[\d -]*)")
 _VERDICTS: Final = {
@@ -139,10 +137,10 @@ def read_code_request(values: Mapping[str, Any], account: Account) -> str:
         raise CallRefused(40169)
     require(_SCENE_CHARACTERS.fullmatch(scene), 40129)
     require(env in _ENVS, 40097)
-    is_unknown = values.get("check_path", True) is not False and page not in account.pages
-    is_unknown |= env == "release" and not account.pages  # true before the first release
-    if not isinstance(page, str) or page.startswith("/") or "?" in page or is_unknown:
+    if not isinstance(page, str) or page.startswith("/") or "?" in page:
         raise CallRefused(41030)
+    require(page in account.pages or values.get("check_path", True) is False, 41030)
+    require(account.pages or env != "release", 41030)  # there are no pages before the first release
     query = urlencode({"page": page, "scene": scene, "env": env}, safe="/:")
     return f"wxa:{account.app_id}?{query}"
 
@@ -209,12 +207,11 @@ class Simulator:
         self._refused: dict[str, tuple[float, Call, dict[str, Any]]] = {}
         """The latest refused calls by their rid, each with its time and its response."""
         self._cleared: Counter[tuple[str, str]] = Counter()
-        """The number of times that each app's quotas were cleared, by month."""
-        self._faces: dict[str, list[Any]] = {}
-        """The result of each face verification by verify_id, with the values that must be repeated to learn it."""
+        """The number of times that quotas were cleared, by month and app."""
+        self._faces = Faces(clock)
         self._minute = 0
         self._this_minute: Counter[tuple[Api, str]] = Counter()
-        """The number of calls within `_minute`, by API and person."""
+        """The number of calls within `_minute`, by API and openid or, for pictures of codes, by API and app."""
 
     def now(self) -> int:
         """Return the time in seconds since the epoch."""
@@ -246,9 +243,7 @@ class Simulator:
 
     def show_face(self, request: FaceRequest) -> dict[str, Any]:
         """End a face verification on the phone. Raises: ValueError."""
-        if request.verify_id not in self._faces:
-            raise ValueError("verify_id: must be one that getverifyid has given within the hour")
-        self._faces[request.verify_id][1] = request.verify_ret
+        self._faces.end(request)
         return {"errMsg": "requestFacialVerify:ok"}
 
     def push_message(self, request: PushRequest) -> dict[str, Any]:
@@ -597,7 +592,7 @@ class Simulator:
         return self._cleared_of(account)
 
     def _cleared_of(self, account: Account) -> Answer:
-        month = datetime.fromtimestamp(self._clock(), tz=UTC).strftime("%Y-%m")
+        month = month_of(self._clock())
         self._cleared[month, account.app_id] += 1
         require(self._cleared[month, account.app_id] <= _CLEARED_A_MONTH, 48006)
         for day, app_id, api in list(self._today):
@@ -606,22 +601,14 @@ class Simulator:
         return _ok()
 
     def _getverifyid(self, call: Call, account: Account) -> Answer:
-        values, cert = call.json, call.json.get("cert_info")
-        parts = [text_in(cert, name) for name in _CERT] if isinstance(cert, dict) else [""]
-        require(all(parts) and parts[0] == "IDENTITY_CARD" and text_in(values, "out_seq_no"), 47001)
+        values = call.json
+        question = FaceQuestion.to_begin(values)
         self._active_person(values, account)
-        encoded = "&".join(
-            f"{name}={b64encode(part.encode()).decode()}" for name, part in zip(_CERT, parts, strict=True)
-        )
-        verify_id = secrets.token_urlsafe(48)
-        question = (values["out_seq_no"], sha256(encoded.encode()).hexdigest(), values["openid"])
-        self._faces[verify_id] = [question, _NO_FACE_YET]
-        return _ok(verify_id=verify_id, expires_in=3600)
+        return _ok(verify_id=self._faces.begin(question), expires_in=FACE_LIFETIME)
 
     def _queryverifyinfo(self, call: Call, account: Account) -> Answer:
         values = call.json
-        question, verify_ret = self._faces.get(text_in(values, "verify_id"), (None, 0))
-        require(question == tuple(text_in(values, name) for name in ("out_seq_no", "cert_hash", "openid")), 47001)
+        verify_ret = self._faces.read_result(text_in(values, "verify_id"), FaceQuestion.to_read(values))
         return _ok(verify_ret=verify_ret)
 
 
@@ -646,14 +633,6 @@ def _parts_of(phone: str, account: Account) -> dict[str, Any]:
         "purePhoneNumber": national,
         "countryCode": str(country) if account.country_code == "text" else country,
     }
-
-
-def text_in(values: Mapping[str, Any], name: str) -> str:
-    """Return a text among the values of a call; empty if it is missing. Raises: CallRefused."""
-    value = values.get(name, "")
-    if not isinstance(value, str):
-        raise CallRefused(47001)
-    return value
 
 
 def _code_in(call: Call) -> str:
