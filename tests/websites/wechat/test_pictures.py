@@ -202,7 +202,7 @@ def drawn_by(simulator: Simulator, wanted: Body | bytes) -> dict[str, Any] | Cod
         ({"scene": "a", "page": "pages/new/new", "env_version": "trial"}, 41030),
         ({"scene": "a", "page": "pages/new/new", "env_version": "trial", "check_path": False}, None),
         ({"scene": "a", "page": "/pages/new/new", "check_path": False}, 41030),
-        *(({"scene": "a", "page": page}, 41030) for page in ([], ["pages/scan/scan"], {}, 7, None, True, "")),
+        *(({"scene": "a", "page": page}, 41030) for page in (["pages/scan/scan"], {"x": 1}, 7, None, True, "")),
         ({"scene": "a", "page": ["x"], "check_path": False}, 41030),
         ({"scene": "a", "env_version": "production"}, 40097),
         ({"scene": "a", "env_version": ["release"]}, 40097),
