@@ -187,7 +187,7 @@ class ScanForwarded(WxAuthError, code="scan_forwarded", status=403):
 
 
 class ScanTooFar(WxAuthError, code="scan_too_far", status=403):
-    """The phone and the browser must be in the same network, but it is not certain that they are."""
+    """The phone and the browser must be on the same network, but it is not certain that they are."""
 
     title = _("Connect to the computer's network. Then scan again.")
 

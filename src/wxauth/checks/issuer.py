@@ -68,7 +68,8 @@ async def _judge_issuer(
         return bad(_NAME, exc.text)
     except TimeoutError:
         text = _(
-            "{issuer} responds too slowly. Check the log of the service and the proxy in front of it", issuer=issuer
+            "{issuer} responds too slowly. Check the service's log, and check the proxy in front of the service",
+            issuer=issuer,
         )
         return bad(_NAME, text)
     if keys is None:

@@ -23,16 +23,16 @@ def admin() -> None:
 def link_command(user_id: UUID | None) -> None:
     """Print a URL that logs an administrator or support staff in to the console.
 
-    The URL works once, within ten minutes. Use it if nobody can scan a QR code yet, or while WeChat is unavailable.
-    Without USER_ID, the URL is for the only administrator. Keep it secret, because whoever opens it is logged in as
-    that user.
+    Use the URL if no one can scan a QR code yet, or while WeChat is unavailable. The URL works only once and expires
+    after ten minutes. Without USER_ID, the URL logs in the only administrator. Keep the URL secret, because anyone who
+    opens it is logged in as that user.
     """
     settings = read_settings(ConsoleSettings)
 
     link = with_database(lambda database, now: make_link(database, user_id, now=now))
     url = f"{settings.issuer}{CONSOLE_PATH}#link={link.secret}"
     minutes = LINK_LIFETIME // timedelta(minutes=1)
-    notes = [_("The URL works once, within {minutes} minutes.", minutes=minutes)]
+    notes = [_("The URL works only once and expires after {minutes} minutes.", minutes=minutes)]
     if not settings.admin_page:
         notes.append(_("The console must be enabled with WXAUTH_ADMIN_PAGE=true."))
     expires_at = link.expires_at.isoformat(timespec="seconds")

@@ -97,7 +97,7 @@ class Client(SQLModel):
     backchannel_logout_uri: str | None = _text(
         "The URL that receives a logout token when one of the site's sessions ends. Null: none."
     )
-    near: bool = _flag("Require the phone and the browser to be in the same network.")
+    near: bool = _flag("Require the phone and the browser to be on the same network.")
     user_code: bool = _flag("Let users enter this site's login codes by hand.")
     email_domain: str | None = _text("Give each user a made-up e-mail address in this domain.")
     link: bool = _flag(

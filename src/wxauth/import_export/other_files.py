@@ -46,7 +46,7 @@ NO_JSON_LINES: Final = {
     ),
     rb"(?i)[^{]*openid": _("must be JSON Lines, but is CSV. Add --csv, or --tsv for tabs"),
     rb"(?i)--|/\*|(insert|create|set) ": _(
-        "must be JSON Lines or CSV, but is SQL. docs/start/moving-from.md has the queries for an export"
+        "must be JSON Lines or CSV, but is SQL. For export queries, see docs/start/moving-from.md"
     ),
 }
 NO_CSV: Final = {

@@ -159,7 +159,7 @@ class Scans:
             )
         must_be_near = login.near or (is_staff and not self.settings.scan_admin_anywhere)
         if must_be_near and not _same_network(login, ip):
-            return errors.ScanTooFar("the phone and the browser aren't known to be in the same network")
+            return errors.ScanTooFar("the phone and the browser aren't known to be on the same network")
         if not is_staff or ADMIN_SCOPE not in login.scopes:
             return None
         longest = self.settings.admin_fresh_login

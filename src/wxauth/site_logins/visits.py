@@ -75,7 +75,7 @@ _COUNTED: Final = {
 }
 """The outcome that the metrics count for each outcome of a visit. All other outcomes count as `FAILED`."""
 _CLOSED_TO_STAFF: Final = (
-    "administrators and support staff must log in with a QR code in the same network: see SCAN_ADMIN_ANYWHERE"
+    "administrators and support staff must log in with a QR code on the same network: see SCAN_ADMIN_ANYWHERE"
 )
 _DESCRIPTIONS: Final = {
     VisitOutcome.ACCESS_DENIED: "the user refused, or can't log in",

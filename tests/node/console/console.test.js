@@ -1011,7 +1011,7 @@ test('what a disabled webhook keeps is not called the oldest that waits', async 
   await part.getByRole('link', { name: 'asleep' }).waitFor()
   await asks(root, '/v1/admin/webhooks/asleep', { method: 'PATCH', body: JSON.stringify({ is_enabled: false }) })
   await page.reload()
-  await part.getByText('no waiting deliveries').waitFor()
+  await part.getByText('no pending deliveries').waitFor()
   await part.getByText('Disabled, so no events are sent').waitFor()
   await asks(root, '/v1/admin/webhooks/asleep', { method: 'DELETE' })
 })
