@@ -19,8 +19,7 @@ from tests.websites.street import Street
 from tests.world import Body, Client, scene_of
 from wxauth_desk.wechat import APPS, Simulator, create_simulator
 from wxauth_desk.wechat.controls import FaultRequest
-from wxauth_desk.wechat.pictures import CodePicture
-from wxauth_desk.wechat.simulator import draw
+from wxauth_desk.wechat.pictures import CodePicture, draw
 
 EMBEDDED = "cross-origin-resource-policy"
 

@@ -3,6 +3,7 @@
 It behaves as WeChat's documentation says, and `about.txt` is its manual.
 """
 
+from wxauth_desk.wechat.api_calls import Call
 from wxauth_desk.wechat.controls import (
     ACCOUNT,
     APPS,
@@ -18,7 +19,7 @@ from wxauth_desk.wechat.controls import (
 )
 from wxauth_desk.wechat.desk import AGENT, AGENT_PATH, DESK_PATH, SHOP_PATH
 from wxauth_desk.wechat.payments import APP_KEYS
-from wxauth_desk.wechat.simulator import Call, Simulator
+from wxauth_desk.wechat.simulator import Simulator
 from wxauth_desk.wechat.simulator_app import HINTS, UNKNOWN_APP_HINT, create_simulator
 
 __all__ = [

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from wxauth_desk.wechat.api_calls import Answer, Call, ok
 from wxauth_desk.wechat.calls import CallRefused, require
-from wxauth_desk.wechat.controls import API_PATHS, Api, openid_prefix
+from wxauth_desk.wechat.controls import API_PATHS, APP_KINDS, Account, Api, openid_prefix
 from wxauth_desk.wechat.issued import IssuedSessionKeys, is_hmac
 from wxauth_desk.wechat.payments import APP_KEYS
 
@@ -99,30 +100,28 @@ class Coins:
     clock: Callable[[], int]
     _purses: OrderedDict[tuple[str, int], _Purse] = field(init=False, default_factory=OrderedDict)
 
-    def answer(
-        self, api: Api, app_id: str, query: Mapping[str, str], values: Mapping[str, Any], body: str
-    ) -> dict[str, Any]:
-        """Return the response to a call with this body, which was parsed to `values`. Raises: CallRefused."""
-        asked = self._checked(api, app_id, query, values, body)
+    def answer(self, call: Call, account: Account) -> Answer:
+        """Answer getbalance, pay, cancelpay or present. Raises: CallRefused."""
+        require(APP_KINDS[account.app_id] == "mini_program", 48001)
+        asked = self._check(call, account)
         purse = self._purses.setdefault((asked.openid, asked.env), _Purse())
         self._purses.move_to_end((asked.openid, asked.env))
         if len(self._purses) > PURSES:
             self._purses.popitem(last=False)
         if isinstance(asked, _Order):
-            return self._order(api, asked, purse)
-        return {
-            "balance": purse.balance,
-            "present_balance": purse.balance,
-            "sum_save": 0,
-            "sum_present": purse.given,
-            "sum_balance": purse.given,
-            "sum_cost": purse.cost,
-            "first_save": True,
-        }
+            return ok(**self._order(call.api, asked, purse))
+        return ok(
+            balance=purse.balance,
+            present_balance=purse.balance,
+            sum_save=0,
+            sum_present=purse.given,
+            sum_balance=purse.given,
+            sum_cost=purse.cost,
+            first_save=True,
+        )
 
-    def _checked(
-        self, api: Api, app_id: str, query: Mapping[str, str], values: Mapping[str, Any], body: str
-    ) -> _Question:
+    def _check(self, call: Call, account: Account) -> _Question:
+        api, app_id, query, values, body = call.api, account.app_id, call.query, call.json, call.body.decode()
         openid, env = values.get("openid"), values.get("env")
         require(query.get("sig_method") == "hmac_sha256" and isinstance(openid, str) and openid, _WRONG)
         assert isinstance(openid, str)

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final, Self
 
+from wxauth_desk.wechat.api_calls import Answer, Call, ok
 from wxauth_desk.wechat.calls import CallRefused, require, text_in
-from wxauth_desk.wechat.controls import FaceRequest
+from wxauth_desk.wechat.controls import Account, FaceRequest
+from wxauth_desk.wechat.issued import IssuedSessionKeys
 
-FACE_LIFETIME: Final = 3600
+_LIFETIME: Final = 3600
 """The number of seconds after which a verification is forgotten."""
 REMEMBERED_FACES: Final = 1000
 """The number of verifications that are stored. Beyond it, the oldest is forgotten."""
@@ -20,7 +22,7 @@ _NO_RESULT_YET: Final = 90004
 
 
 @dataclass(frozen=True, slots=True)
-class FaceQuestion:
+class _Question:
     """What a verification is about. It must be repeated to learn the result."""
 
     out_seq_no: str
@@ -45,8 +47,8 @@ class FaceQuestion:
 
 @dataclass
 class _Face:
-    question: FaceQuestion
-    ends_at: float
+    question: _Question
+    ends_at: int
     verify_ret: int = _NO_RESULT_YET
 
 
@@ -54,16 +56,26 @@ class _Face:
 class Faces:
     """The latest verifications by verify_id, the oldest first. The clock returns seconds since the epoch."""
 
-    clock: Callable[[], float]
+    session_keys: IssuedSessionKeys
+    clock: Callable[[], int]
     _faces: OrderedDict[str, _Face] = field(init=False, default_factory=OrderedDict)
 
-    def begin(self, question: FaceQuestion) -> str:
-        """Store a verification. Return its verify_id."""
+    def begin(self, call: Call, account: Account) -> Answer:
+        """Answer getverifyid. Raises: CallRefused."""
+        question = _Question.to_begin(call.json)
+        self.session_keys.active_person(question.openid, account.app_id)
         verify_id = secrets.token_urlsafe(48)
-        self._faces[verify_id] = _Face(question, self.clock() + FACE_LIFETIME)
+        self._faces[verify_id] = _Face(question, self.clock() + _LIFETIME)
         if len(self._faces) > REMEMBERED_FACES:
             self._faces.popitem(last=False)
-        return verify_id
+        return ok(verify_id=verify_id, expires_in=_LIFETIME)
+
+    def read_result(self, call: Call, account: Account) -> Answer:
+        """Answer queryverifyinfo. Raises: CallRefused."""
+        face = self._find(text_in(call.json, "verify_id"))
+        if face is None or face.question != _Question.to_read(call.json):
+            raise CallRefused(47001)
+        return ok(verify_ret=face.verify_ret)
 
     def end(self, request: FaceRequest) -> None:
         """End a verification on the phone. Raises: ValueError."""
@@ -71,13 +83,6 @@ class Faces:
         if face is None:
             raise ValueError("verify_id: must be one that getverifyid has given within the hour")
         face.verify_ret = request.verify_ret
-
-    def read_result(self, verify_id: str, question: FaceQuestion) -> int:
-        """Return the verify_ret of a verification. Raises: CallRefused."""
-        face = self._find(verify_id)
-        if face is None or face.question != question:
-            raise CallRefused(47001)
-        return face.verify_ret
 
     def _find(self, verify_id: str) -> _Face | None:
         face = self._faces.get(verify_id)

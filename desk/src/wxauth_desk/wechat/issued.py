@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.padding import PKCS7
 from pydantic_core import to_json
 
 from wxauth_desk.wechat.calls import CallRefused, require
-from wxauth_desk.wechat.controls import CodeRequest, PhoneCodeRequest
+from wxauth_desk.wechat.controls import CodeRequest, PhoneCodeRequest, openid_prefix
 
 CODE_LIFETIME: Final = 300.0
 """The number of seconds for which a code is valid, also for a service account."""
@@ -243,8 +243,10 @@ class IssuedSessionKeys:
         self._issued[openid].session_key = _new_key()
         return self._issued[openid].session_key
 
-    def active_person(self, openid: str) -> str:
-        """Return the person, if they have logged in within two hours. Raises: CallRefused."""
+    def active_person(self, openid: str, app_id: str) -> str:
+        """Return the person with this openid, if they have logged in within two hours. Raises: CallRefused."""
+        require(openid.startswith("o"), 40003)
+        require(openid.startswith(openid_prefix(app_id)), 43104)
         issued = self._issued.get(openid)
         if issued is None or self._clock() - issued.logged_in_at >= _ACTIVE:
             raise CallRefused(61010)

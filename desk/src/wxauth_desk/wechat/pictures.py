@@ -1,7 +1,26 @@
-"""The pictures in WeChat's responses."""
+"""The pictures of mini-program codes: what they contain, and how they are drawn."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from io import BytesIO
+from typing import Any, Final, Literal
+from urllib.parse import urlencode
+
+import segno
+from PIL import Image, ImageOps
+
+from wxauth_desk.wechat.calls import CallRefused, require
+from wxauth_desk.wechat.controls import Account
+
+VERSIONS: Final = ("release", "trial", "develop")
+"""The versions of a mini-program, which WeChat calls `env_version`."""
+_SCENE_CHARACTERS: Final = re.compile(r"[0-9A-Za-z!#$&'()*+,/:;=?@\-._~]*")
+_LONGEST_SCENE: Final = 32
+_HOME: Final = "pages/index/index"
+_NARROWEST, _USUAL_WIDTH, _WIDEST = 280, 430, 1280
+_BORDER: Final = 4
+"""The number of modules of white border around a code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,3 +29,45 @@ class CodePicture:
 
     content: bytes
     content_type: Literal["image/jpeg", "image/png"]
+
+
+def read_code_request(values: Mapping[str, Any], account: Account) -> str:
+    """Return the content of the requested code. Raises: CallRefused."""
+    scene, page, env = values.get("scene"), values.get("page", _HOME), values.get("env_version", "release")
+    if not isinstance(scene, str) or not 0 < len(scene) <= _LONGEST_SCENE:
+        raise CallRefused(40169)
+    require(_SCENE_CHARACTERS.fullmatch(scene), 40129)
+    require(env in VERSIONS, 40097)
+    if not isinstance(page, str) or page.startswith("/") or "?" in page:
+        raise CallRefused(41030)
+    require(page in account.pages or values.get("check_path", True) is False, 41030)
+    require(account.pages or env != "release", 41030)  # there are no pages before the first release
+    query = urlencode({"page": page, "scene": scene, "env": env}, safe="/:")
+    return f"wxa:{account.app_id}?{query}"
+
+
+def read_width(values: Mapping[str, Any]) -> int:
+    """Return the requested width.
+
+    WeChat does not document what a wrong width does. Here, it is limited to the allowed range.
+    """
+    width = values.get("width")
+    return min(max(width, _NARROWEST), _WIDEST) if type(width) is int else _USUAL_WIDTH
+
+
+def draw(code: str, *, has_transparent_ground: bool, width: int = _USUAL_WIDTH) -> CodePicture:
+    """Draw a code, as a PNG if the background is transparent, otherwise as a JPEG."""
+    qr = segno.make_qr(code, error="m")
+    drawn = BytesIO()
+    qr.save(drawn, kind="png", scale=width // qr.symbol_size(border=_BORDER)[0], border=_BORDER)
+    modules = Image.open(drawn).convert("L")
+    dark = Image.new("L", (width, width), 255)
+    dark.paste(modules, ((width - modules.width) // 2, (width - modules.height) // 2))
+    output = BytesIO()
+    if has_transparent_ground:
+        picture = Image.new("LA", dark.size)
+        picture.putalpha(ImageOps.invert(dark))
+        picture.save(output, "PNG")
+        return CodePicture(output.getvalue(), "image/png")
+    dark.save(output, "JPEG", quality=90)
+    return CodePicture(output.getvalue(), "image/jpeg")

@@ -1,0 +1,54 @@
+"""A call of one of WeChat's APIs as the simulated WeChat receives it, and the forms of its answer."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from pydantic_core import from_json
+
+from wxauth_desk.wechat.calls import CallRefused, require
+from wxauth_desk.wechat.controls import Api
+from wxauth_desk.wechat.pictures import CodePicture
+
+Answer = dict[str, Any] | CodePicture
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that was received."""
+
+    api: Api
+    app_id: str | None
+    """The calling app; None if it is unknown."""
+    query: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The body as a JSON object. Raises: CallRefused."""
+        require(self.body, 44002)
+        with suppress(ValueError):
+            values = from_json(self.body)
+            if isinstance(values, dict):
+                return values
+        raise CallRefused(47001)
+
+    @property
+    def id_and_secret(self) -> tuple[object, object]:
+        """The app's id and secret, in an API that takes them. Raises: CallRefused."""
+        if self.api == "stable_token":
+            return self.json.get("appid"), self.json.get("secret")
+        if self.api == "clear_quota":
+            given = dict(self.query)
+            with suppress(CallRefused):
+                given |= self.json
+            given |= parse_qsl(self.body.decode(errors="replace"))
+            return given.get("appid"), given.get("appsecret")
+        return self.query.get("appid"), self.query.get("secret")
+
+
+def ok(**values: Any) -> dict[str, Any]:
+    """Return the response to a call that succeeded, with these fields."""
+    return {"errcode": 0, "errmsg": "ok", **values}

@@ -1,0 +1,57 @@
+"""The access tokens and tickets of apps in the simulated WeChat."""
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from wxauth_desk.wechat.api_calls import Answer, Call, ok
+from wxauth_desk.wechat.calls import require
+from wxauth_desk.wechat.controls import APP_KINDS, Account
+from wxauth_desk.wechat.issued import AccessTokens
+from wxauth_desk.wechat.quotas import Quotas
+
+_TICKET_LASTS: Final = 7200
+_TICKET_RENEWED: Final = 300
+"""The number of seconds before its end at which a ticket is replaced."""
+
+
+@dataclass
+class AppTokens:
+    """The APIs that hand out tokens. The clock returns seconds since the epoch."""
+
+    access_tokens: Mapping[str, AccessTokens]
+    quotas: Quotas
+    clock: Callable[[], int]
+    js_tickets: dict[str, tuple[str, int]] = field(init=False, default_factory=dict)
+    """The ticket of each app, and the time at which it ends."""
+
+    def replace_older(self, call: Call, account: Account) -> Answer:
+        """Answer token. Raises: CallRefused."""
+        require(call.query.get("grant_type") == "client_credential", 40002)
+        self._require_own_token(account)
+        require(account.is_whitelisted, 40164)
+        self.quotas.count(account, call.api)
+        return self.access_tokens[account.app_id].replace_older()
+
+    def hand_out(self, call: Call, account: Account) -> Answer:
+        """Answer stable_token. Raises: CallRefused."""
+        require(call.json.get("grant_type") == "client_credential", 40002)
+        self._require_own_token(account)
+        require(account.is_whitelisted, 40164)
+        self.quotas.count(account, call.api)
+        return self.access_tokens[account.app_id].hand_out(force=call.json.get("force_refresh") is True)
+
+    def read_js_ticket(self, call: Call, account: Account) -> Answer:
+        """Answer getticket. Raises: CallRefused."""
+        require(call.query.get("type") == "jsapi", 40097)
+        require(APP_KINDS[account.app_id] == "official_account", 48001)
+        ticket, ends_at = self.js_tickets.get(account.app_id, ("", 0))
+        if ends_at - self.clock() <= _TICKET_RENEWED:
+            ticket, ends_at = secrets.token_urlsafe(48), self.clock() + _TICKET_LASTS
+            self.js_tickets[account.app_id] = ticket, ends_at
+        return ok(ticket=ticket, expires_in=ends_at - self.clock())
+
+    def _require_own_token(self, account: Account) -> None:
+        """Refuse an app of the Open Platform, which can do only what its users have granted. Raises: CallRefused."""
+        require(APP_KINDS[account.app_id] not in ("website", "mobile_app"), 40013)

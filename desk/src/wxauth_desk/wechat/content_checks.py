@@ -1,0 +1,74 @@
+"""The simulated WeChat's checks of texts, pictures and people, whose contents and names say what the verdict is."""
+
+import re
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from wxauth_desk.wechat.api_calls import Answer, Call, ok
+from wxauth_desk.wechat.calls import new_rid, require, text_in
+from wxauth_desk.wechat.controls import Account, risk_of
+from wxauth_desk.wechat.issued import IssuedSessionKeys
+from wxauth_desk.wechat.push import CHECKED, PushRequest, make_verdict
+
+_ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u")
+_VERDICTS: Final = {
+    "risky": ("risky", 20006),
+    "违规": ("risky", 20006),
+    "review": ("review", 21000),
+    "可疑": ("review", 21000),
+}
+_PICTURE_LABELS: Final = {"pass": 100, "review": 21000, "risky": 20002}
+_REMEMBERED_VERDICTS: Final = 1000
+
+
+@dataclass
+class ContentChecks:
+    """The checks, with the verdicts on pictures, which come later. The clock returns seconds since the epoch."""
+
+    session_keys: IssuedSessionKeys
+    clock: Callable[[], int]
+    verdicts: deque[tuple[PushRequest, dict[str, Any]]] = field(
+        init=False, default_factory=lambda: deque(maxlen=_REMEMBERED_VERDICTS)
+    )
+    """The verdicts on pictures that have not been pushed yet, the oldest first."""
+
+    def rank_risk(self, call: Call, account: Account) -> Answer:
+        """Answer getuserriskrank. Raises: CallRefused."""
+        values = call.json
+        require(text_in(values, "appid") == account.app_id, 40013)
+        require(values.get("scene") in (0, 1) and text_in(values, "client_ip"), 47001)
+        person = self.session_keys.active_person(text_in(values, "openid"), account.app_id)
+        return {"errcode": 0, "errmsg": "getuserriskrank succ", "risk_rank": risk_of(person), "unoin_id": 0}
+
+    def check_text(self, call: Call, account: Account) -> Answer:
+        """Answer msg_sec_check. Raises: CallRefused."""
+        values = call.json
+        content = text_in(values, "content")
+        require(values.get("version") in (2, "2") and values.get("scene") in (1, 2, 3, 4) and content, 47001)
+        # The real WeChat does not decode \uXXXX, and would check the escapes themselves.
+        require(not _ESCAPE.search(call.body), 47001)
+        self.session_keys.active_person(text_in(values, "openid"), account.app_id)
+        text = content + text_in(values, "nickname")
+        suggest, label = next((verdict for word, verdict in _VERDICTS.items() if word in text), ("pass", 100))
+        verdict = {"suggest": suggest, "label": label}
+        detail = [
+            {"strategy": "keyword", "errcode": 0},
+            {"strategy": "content_model", "errcode": 0, **verdict, "prob": 90},
+        ]
+        return ok(detail=detail, trace_id=new_rid(), result=verdict)
+
+    def check_picture(self, call: Call, account: Account) -> Answer:
+        """Answer media_check_async, and keep the verdict to be pushed. Raises: CallRefused."""
+        values = call.json
+        require(text_in(values, "media_url").startswith(("http://", "https://")), 47001)
+        require(values.get("version") in (2, "2") and values.get("media_type") in (1, 2), 47001)
+        require(values.get("scene") in (1, 2, 3, 4), 47001)
+        person = self.session_keys.active_person(text_in(values, "openid"), account.app_id)
+        trace_id = new_rid()
+        if (verdict := account.picture_verdict) is not None:
+            label = _PICTURE_LABELS[verdict]
+            message = make_verdict(trace_id, verdict, label, app_id=account.app_id, now=self.clock())
+            self.verdicts.append((PushRequest(person=person, app_id=account.app_id, event=CHECKED), message))
+        return ok(trace_id=trace_id)

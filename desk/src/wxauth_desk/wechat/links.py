@@ -1,0 +1,65 @@
+"""The links and the pictures of codes that open mini-programs in the simulated WeChat."""
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from wxauth_desk.wechat.api_calls import Answer, Call, ok
+from wxauth_desk.wechat.calls import CallRefused, require, text_in
+from wxauth_desk.wechat.controls import APP_KINDS, Account
+from wxauth_desk.wechat.pictures import VERSIONS, draw, read_code_request, read_width
+from wxauth_desk.wechat.quotas import Quotas
+
+_PICTURES_A_MINUTE: Final = 5000
+_LONGEST_LINK: Final = 30
+"""The maximum number of days for which a link is valid."""
+_DAY_SECONDS: Final = 86400
+_LONGEST_QUERY: Final = 1024
+
+
+@dataclass
+class Links:
+    """The APIs that make links and codes. The clock returns seconds since the epoch."""
+
+    quotas: Quotas
+    clock: Callable[[], int]
+
+    def draw_code(self, call: Call, account: Account) -> Answer:
+        """Answer getwxacodeunlimit. Raises: CallRefused."""
+        try:
+            values = call.json
+        except CallRefused:
+            raise CallRefused(40169) from None
+        code = read_code_request(values, account)
+        self.quotas.count_in_minute(call.api, account.app_id, at_most=_PICTURES_A_MINUTE, errcode=45009)
+        return draw(code, has_transparent_ground=values.get("is_hyaline") is True, width=read_width(values))
+
+    def make_url_link(self, call: Call, account: Account) -> Answer:
+        """Answer generate_urllink. Raises: CallRefused."""
+        self._check_link(account, call.json, call.json)
+        return ok(url_link=f"https://wxaurl.cn/{secrets.token_urlsafe(8)}")
+
+    def make_scheme(self, call: Call, account: Account) -> Answer:
+        """Answer generatescheme. Raises: CallRefused."""
+        opened = call.json.get("jump_wxa", {})
+        require(isinstance(opened, dict), 47001)
+        self._check_link(account, opened, call.json)
+        return ok(openlink=f"weixin://dl/business/?t={secrets.token_urlsafe(8)}")
+
+    def _check_link(self, account: Account, opened: Mapping[str, Any], lasts: Mapping[str, Any]) -> None:
+        """Check the page that a link opens, and for how long it is valid. Raises: CallRefused."""
+        require(APP_KINDS[account.app_id] == "mini_program", 48001)
+        env, path = opened.get("env_version", "release"), text_in(opened, "path").removeprefix("/")
+        require(env in VERSIONS, 85402)
+        require(env != "release" or account.pages, 85079)
+        require(env != "release" or not path or path in account.pages, 40165)
+        require(len(text_in(opened, "query")) <= _LONGEST_QUERY, 40212)
+        longest = self.clock() + _LONGEST_LINK * _DAY_SECONDS
+        match lasts.get("expire_type", 0), lasts.get("expire_time", 0), lasts.get("expire_interval"):
+            case (0, int(at), _) if at == 0 or self.clock() < at <= longest:
+                pass
+            case (1, _, int(days)) if 1 <= days <= _LONGEST_LINK:
+                pass
+            case _:
+                raise CallRefused(85401)

@@ -1,0 +1,98 @@
+"""Logins in the simulated WeChat, which exchange a code for a session_key or for the tokens of a grant."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from wxauth_desk.wechat.api_calls import Answer, Call, ok
+from wxauth_desk.wechat.calls import require
+from wxauth_desk.wechat.controls import APP_KINDS, SECRETS, Account, CodeRequest, is_person_name, openid_of, unionid_of
+from wxauth_desk.wechat.issued import Codes, Grant, Grants, IssuedSessionKeys
+from wxauth_desk.wechat.phone_numbers import PLAIN_PHONE
+from wxauth_desk.wechat.quotas import Quotas
+
+_LOGINS_A_MINUTE: Final = 100
+"""The number of times a minute that a person can log in to an app with codes of `wx.login`."""
+
+
+@dataclass
+class Logins:
+    """The APIs that use codes and grants. With `takes_names`, any plain name works as a code."""
+
+    codes: Codes[CodeRequest]
+    session_keys: IssuedSessionKeys
+    grants: Grants
+    quotas: Quotas
+    takes_names: bool
+
+    def log_in(self, call: Call, account: Account) -> Answer:
+        """Answer code2session. Raises: CallRefused."""
+        code = call.query.get("js_code", "")
+        key_of_code = self.session_keys.of_code(code) if code in self.codes else None
+        request = self._spend(call, account, code)
+        openid = openid_of(request.person, account.app_id)
+        session_key = self.session_keys.replace(openid, request.person, key_of_code)
+        return {"session_key": session_key, **_ids(request.person, request, account)}
+
+    def grant(self, call: Call, account: Account) -> Answer:
+        """Answer access_token. Raises: CallRefused."""
+        request = self._spend(call, account, call.query.get("code", ""))
+        is_real = request.snapshot in (None, "false_alarm")
+        scope = request.scope or ("snsapi_login" if APP_KINDS[account.app_id] == "website" else "snsapi_userinfo")
+        # Each made-up person has their own openid, and all share one unionid.
+        person = request.person if is_real else f"made up of {request.person}"
+        ids = _ids(person, request, account) | ({} if is_real else {"unionid": unionid_of("made up")})
+        if scope == "snsapi_base":
+            ids.pop("unionid", None)
+        return {
+            **self.grants.issue(Grant(account.app_id, person, ids, scope)),
+            "scope": scope,
+            **ids,
+            **({"is_snapshotuser": 1} if request.snapshot in ("shown", "false_alarm") else {}),
+        }
+
+    def read_profile(self, call: Call) -> Answer:
+        """Answer userinfo. Raises: CallRefused."""
+        grant = self._grant_of(call)
+        require(grant.scope != "snsapi_base", 48001)
+        picture = f"https://thirdwx.qlogo.cn/mmopen/vi_32/{grant.ids['openid']}/132"
+        empty = dict.fromkeys(("province", "city", "country"), "")  # always empty since 2021
+        return {**grant.ids, "nickname": grant.person, "sex": 0, **empty, "headimgurl": picture, "privilege": []}
+
+    def check_grant(self, call: Call) -> Answer:
+        """Answer auth. Raises: CallRefused."""
+        self._grant_of(call)
+        return ok()
+
+    def renew_grant(self, call: Call) -> Answer:
+        """Answer refresh_token. Raises: CallRefused."""
+        app_id, token = call.query.get("appid", ""), call.query.get("refresh_token", "")
+        require(app_id, 41002)
+        require(app_id in SECRETS, 40013)
+        require(call.query.get("grant_type") == "refresh_token", 40002)
+        grant = self.grants.of_refresh_token(token, app_id)
+        return {**self.grants.issue(grant, refresh_token=token), "openid": grant.ids["openid"], "scope": grant.scope}
+
+    def _grant_of(self, call: Call) -> Grant:
+        return self.grants.of_access_token(call.query.get("access_token", ""), call.query.get("openid", ""))
+
+    def _spend(self, call: Call, account: Account, code: str) -> CodeRequest:
+        """Use up a code. Return the request that it was made for. Raises: CallRefused."""
+        require(code, 41008)
+        require(call.query.get("grant_type") == "authorization_code", 40002)
+        self.quotas.count(account, call.api)
+        is_of_this_kind = (call.api == "code2session") == (APP_KINDS[account.app_id] == "mini_program")
+        require(is_of_this_kind, 40029)
+        if code in self.codes:
+            expired = 40029 if call.api == "code2session" else 42003
+            request = self.codes.spend(code, account.app_id, errcode_of_expired=expired)
+            # Plain names are not counted, because WeChat has nothing like them.
+            openid = openid_of(request.person, account.app_id)
+            self.quotas.count_in_minute(call.api, openid, at_most=_LOGINS_A_MINUTE, errcode=45011)
+            return request
+        require(self.takes_names and is_person_name(code) and not PLAIN_PHONE.fullmatch(code), 40029)
+        return CodeRequest(person=code, app_id=account.app_id)
+
+
+def _ids(person: str, request: CodeRequest, account: Account) -> dict[str, Any]:
+    ids = {"openid": openid_of(person, account.app_id)}
+    return ids | {"unionid": unionid_of(person)} if request.has_unionid and account.has_unionids else ids

@@ -1,0 +1,61 @@
+"""Phone numbers in the simulated WeChat, which exchanges the codes of the phone button for them."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import phonenumbers
+
+from wxauth_desk.wechat.api_calls import Answer, Call, ok
+from wxauth_desk.wechat.calls import CallRefused, require, text_in
+from wxauth_desk.wechat.controls import Account, PhoneCodeRequest, openid_of, openid_prefix, phone_number_of
+from wxauth_desk.wechat.issued import Codes
+
+PLAIN_PHONE: Final = re.compile(r"phone-(\+?\d[\d -]*)")
+"""A number that works as a code. The real WeChat has no such codes."""
+
+
+@dataclass
+class PhoneNumbers:
+    """The API that reads a number. The clock returns seconds since the epoch."""
+
+    codes: Codes[PhoneCodeRequest]
+    takes_names: bool
+    clock: Callable[[], int]
+
+    def read(self, call: Call, account: Account) -> Answer:
+        """Answer getuserphonenumber. Raises: CallRefused."""
+        values = call.json
+        code, openid = text_in(values, "code"), values.get("openid")
+        require(code, 41008)
+        require(openid is None or account.openid_check != "refused", 47001)
+        owner: object
+        if code in self.codes:
+            request = self.codes.spend(code, account.app_id, errcode_of_expired=40029)
+            owner = openid_of(request.person, account.app_id)
+            phone = request.phone or phone_number_of(request.person)
+            watermark_app_id = request.watermark_app_id or account.app_id
+        elif self.takes_names and (plain := PLAIN_PHONE.fullmatch(code)):
+            owner, phone, watermark_app_id = openid, plain[1], account.app_id
+        else:
+            raise CallRefused(40029)
+        if openid is not None and account.openid_check == "on":
+            require(isinstance(openid, str) and openid.startswith(openid_prefix(account.app_id)), 40003)
+            require(openid == owner, 43104)
+        watermark = {"timestamp": self.clock(), "appid": watermark_app_id}
+        return ok(phone_info={**_parts_of(phone, account), "watermark": watermark})
+
+
+def _parts_of(phone: str, account: Account) -> dict[str, Any]:
+    """Return a number in WeChat's form. A text that is not a number stays unchanged."""
+    try:
+        number = phonenumbers.parse(phone, "CN")
+        country, national = number.country_code, phonenumbers.national_significant_number(number)
+    except phonenumbers.NumberParseException:
+        country, national = 86, phone
+    return {
+        "phoneNumber": national if country == 86 else f"+{country}{national}",
+        "purePhoneNumber": national,
+        "countryCode": str(country) if account.country_code == "text" else country,
+    }

@@ -1,0 +1,51 @@
+"""The APIs of session_keys in the simulated WeChat, whose callers sign with the session_key of a person."""
+
+import secrets
+from base64 import b64encode
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from wxauth_desk.wechat.api_calls import Answer, Call, ok
+from wxauth_desk.wechat.calls import require
+from wxauth_desk.wechat.controls import Account
+from wxauth_desk.wechat.issued import IssuedSessionKeys
+
+_ENCRYPT_KEY_LASTS: Final = 3600
+
+
+@dataclass
+class SessionKeys:
+    """The APIs, and the keys with which phones encrypt. The clock returns seconds since the epoch."""
+
+    session_keys: IssuedSessionKeys
+    clock: Callable[[], int]
+    _encrypt_keys: dict[str, list[dict[str, Any]]] = field(init=False, default_factory=dict)
+    """The latest keys by openid, the newest first."""
+
+    def check(self, call: Call, account: Account) -> Answer:
+        """Answer checksession. Raises: CallRefused."""
+        openid, signature = (call.query.get(name, "") for name in ("openid", "signature"))
+        require(call.query.get("sig_method") == "hmac_sha256", 87008)
+        require(self.session_keys.is_signed(openid, signature), 87009)
+        return ok()
+
+    def reset(self, call: Call, account: Account) -> Answer:
+        """Answer resetusersessionkey. Raises: CallRefused."""
+        openid = call.query.get("openid", "")
+        require(self.session_keys.current(openid) is not None, 87007)
+        self.check(call, account)
+        return ok(openid=openid, session_key=self.session_keys.reset(openid))
+
+    def read_encrypt_keys(self, call: Call, account: Account) -> Answer:
+        """Answer getuserencryptkey. Raises: CallRefused."""
+        self.check(call, account)
+        keys, now = self._encrypt_keys.setdefault(call.query["openid"], []), self.clock()
+        if not keys or keys[0]["create_time"] + _ENCRYPT_KEY_LASTS <= now:
+            version = keys[0]["version"] + 1 if keys else 1
+            key, iv = (b64encode(secrets.token_bytes(16)).decode() for _ in range(2))
+            keys.insert(0, {"encrypt_key": key, "iv": iv, "version": version, "create_time": now})
+            del keys[3:]
+        return ok(
+            key_info_list=[{**key, "expire_in": max(0, key["create_time"] + _ENCRYPT_KEY_LASTS - now)} for key in keys]
+        )
