@@ -88,9 +88,9 @@ FAULTS = {
     "a character that may not be there": ({"errcode": 40129}, "errcode 40129"),
     "too long": ({"errcode": 40169}, "errcode 40169"),
     "no connection": ({"drop": True}, "WeChat couldn't be reached"),
-    "half a picture": ({"cut_off": True}, "no picture"),
-    "a page of a proxy": ({"html": True}, "no picture"),
-    "half an answer": ({"garbage": True}, "not JSON"),
+    "half a picture": ({"cut_off": True}, "isn't a picture"),
+    "a page of a proxy": ({"html": True}, "isn't a picture"),
+    "half an answer": ({"garbage": True}, "isn't JSON"),
     "a server error": ({"status": 502}, "502"),
 }
 
