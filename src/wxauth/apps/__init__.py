@@ -1,1 +1,1 @@
-"""The apps, which come from the settings, or are added while the service runs."""
+"""The apps. The settings contain some of them, and administrators add others while the service runs."""

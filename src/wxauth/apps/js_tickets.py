@@ -1,7 +1,7 @@
 """The tickets of WeChat's JS-SDK, and the signatures that pages need to use it.
 
-WeChat returns the same ticket until shortly before it expires, and counts the requests for it. So one process fetches
-it for all replicas, and each replica keeps a copy in memory.
+WeChat returns the same ticket until shortly before the ticket expires, and limits the number of requests. Therefore one
+process fetches the ticket for all replicas, and each process keeps a copy in memory.
 """
 
 import asyncio
@@ -28,16 +28,16 @@ from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.wechat_tokens import FAILURE_PAUSE, LONGEST_LIFE_SECONDS, NEVER, CachedSecret
 
 _LOOK_AGAIN_SECONDS: Final = 0.1
-"""The number of seconds between two looks for a ticket that another process is fetching."""
+"""The pause, in seconds, between two reads of a stored ticket that another process is fetching."""
 _NONCE_BYTES: Final = 12
-"""The number of random bytes, which make a nonce of 16 characters."""
+"""The number of random bytes in a nonce, which then has 16 characters."""
 
 log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class JsSignature:
-    """The parameters of `wx.config` besides the app's id."""
+    """The parameters of `wx.config`, except for the app's id."""
 
     timestamp: int
     nonce: str
@@ -71,7 +71,7 @@ class JsTickets:
         if not cached.is_good(now):
             await once(self._under_way, app.app_id, renew)
         elif now >= max(cached.renews_at, cached.paused_until):
-            _ = begun(self._under_way, app.app_id, renew)  # the next ticket, which this caller does not wait for
+            _ = begun(self._under_way, app.app_id, renew)  # this caller does not wait for the next ticket
         timestamp = int(now.timestamp())
         signed = f"jsapi_ticket={cached.value}&noncestr={nonce}&timestamp={timestamp}&url={url.partition('#')[0]}"
         return JsSignature(timestamp, nonce, sha1(signed.encode(), usedforsecurity=False).hexdigest())
@@ -82,7 +82,7 @@ class JsTickets:
 
     async def _renew(self, app: App, cached: CachedSecret) -> None:
         """Load the stored ticket, or fetch a new one. Raises: WeChatError."""
-        # One timeout for the token, and one for the ticket.
+        # The patience covers one timeout for the token, and one for the ticket.
         patience = timedelta(seconds=2 * self.settings.wechat_timeout)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience.total_seconds()
@@ -106,9 +106,9 @@ class JsTickets:
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
     def _take(self, cached: CachedSecret, app_id: str, found: SealedTicket | None, now: datetime) -> bool:
-        """Use the stored ticket, if it is valid.
+        """Use the stored ticket, if it is valid. Return whether it was.
 
-        A ticket that ends later than possible was stored by a replica with a wrong clock, and is ignored.
+        A ticket that ends later than any ticket can was stored by a replica with a wrong clock, and is ignored.
         """
         latest = now + timedelta(seconds=LONGEST_LIFE_SECONDS)
         if found is None or found.ticket is None or not now < found.ends_at <= latest:
@@ -124,7 +124,7 @@ class JsTickets:
         try:
             value, expires_in = await self.wechat_api.js_ticket(app)
         except WeChatError as exc:
-            # After the request, because WeChat might have taken a whole pause to fail.
+            # The pause begins after the failure, because the request may have taken longer than the pause.
             cached.fail(exc, now=self.clock(), pause=FAILURE_PAUSE)
             await self.database.run(RELEASE_TICKET, app_id=app_id, until=cached.paused_until)
             log.warning("js_ticket_not_renewed", app_id=app_id, reason=exc.code)

@@ -13,13 +13,13 @@ from wxauth.core.upkeep import Reseal
 
 
 class SealedApp(SQLModel):
-    """An app that was added at run time, with its secrets sealed. Other apps can be in the settings."""
+    """An app that was added at run time, with its secrets sealed. Apps in the settings are not stored."""
 
     app_id: str = Field(sa_type=Text, primary_key=True)
     is_enabled: bool
     created_at: datetime = Field(sa_type=TIME)
     fields: dict[str, Any] = Field(sa_type=JSONB)
-    """The fields of `App` by name, without id and secrets."""
+    """The fields of `App` by name, without the id and the secrets."""
     secrets: bytes = Field(sa_type=BYTEA, repr=False)
     """The secrets by name, as one sealed JSON object."""
 
@@ -31,10 +31,10 @@ class StoredApp(SealedApp, table=True):
 
 
 _COLUMNS: Final = ", ".join(columns_of(SealedApp))
-# The order is the order in which the apps were added.
+# The apps are in the order in which they were added.
 STORED_APPS: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps ORDER BY created_at, app_id")
 LOCK_APP: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps WHERE app_id = :app_id FOR UPDATE")
-# If several requests add the same id simultaneously, one of them wins.
+# If several requests add the same id simultaneously, only one of them gets a row back. The others add nothing.
 ADD_APP: Final = Statement[str](f"""
 INSERT INTO apps ({_COLUMNS}) VALUES ({", ".join(f":{name}" for name in columns_of(SealedApp))})
 ON CONFLICT DO NOTHING
@@ -65,15 +65,16 @@ class JsTicket(SealedTicket, table=True):
     __tablename__ = "js_tickets"
 
     leased_until: datetime = Field(sa_type=TIME)
-    """The time until which no other process fetches a ticket."""
+    """The time until which only the process with the lease may fetch a ticket."""
 
 
 FIND_TICKET: Final = Statement[SealedTicket](
     "SELECT app_id, ticket, ends_at, renews_at FROM js_tickets WHERE app_id = :app_id"
 )
-# This statement decides which of several replicas fetches a ticket. One gets the lease if it is time, or if the ticket
-# that it cannot use, or none, is still stored. The others use the ticket that it stores. A lease that ends later than a
-# new one would was taken with a wrong clock, and does not count.
+# This statement decides which replica fetches a ticket. A replica gets the lease if the stored ticket is due for
+# renewal, or if the stored ticket is still the one that the replica cannot use, or if no ticket is stored. The other
+# replicas use the ticket that this replica stores. A lease that ends later than a new lease would end was taken by a
+# replica with a wrong clock, and does not count.
 LEASE_TICKET: Final = Statement[str]("""
 INSERT INTO js_tickets AS t (app_id, ends_at, renews_at, leased_until) VALUES (:app_id, :now, :now, :until)
 ON CONFLICT (app_id) DO UPDATE SET leased_until = :until
@@ -85,5 +86,5 @@ STORE_TICKET: Final = Statement[Nothing]("""
 UPDATE js_tickets SET ticket = :ticket, ends_at = :ends_at, renews_at = :renews_at, leased_until = :now
  WHERE app_id = :app_id
 """)
-# After a failure, no other process asks WeChat before `until`.
+# After a failure, no other process requests a ticket from WeChat before `until`.
 RELEASE_TICKET: Final = Statement[Nothing]("UPDATE js_tickets SET leased_until = :until WHERE app_id = :app_id")

@@ -1,4 +1,4 @@
-"""The known apps. Some are in the settings, and administrators add, change and remove others."""
+"""The known apps. The settings contain some of them, and administrators add, change and remove others."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -52,9 +52,9 @@ class KnownApp:
     created_at: datetime | None = None
     """The time at which the app was added; None for an app in the settings."""
     ignored: Sequence[str] = ()
-    """Fields whose stored values are no longer valid.
+    """The fields whose stored values are no longer valid.
 
-    They are ignored, so that an old logo cannot prevent all logins.
+    These values are ignored. Otherwise an old logo, for example, would prevent all logins to the app.
     """
 
 
@@ -62,11 +62,11 @@ class KnownApp:
 class Apps:
     """The apps in memory, as last read.
 
-    If an id is both in the settings and in the database, the settings' app is used.
+    If the settings and the database contain an app with the same id, the app in the settings is used.
 
     Args:
         refresh_pause: The number of seconds between two reads of the stored apps.
-        hint: A text for the developer whose app is unknown, appended to `detail`.
+        hint: A text that is appended to `detail` for the developer if an app is unknown.
     """
 
     database: Database
@@ -90,7 +90,8 @@ class Apps:
         """Return the enabled app with this id; the default app for None.
 
         The default is the first mini-program in the settings or, if there is none, the mini-program that was added
-        first. If it is disabled, it is still the default, so that such logins fail instead of using another app.
+        first. A disabled app remains the default app, so that logins without an app id fail instead of using another
+        app.
 
         Raises: UnknownApp, also if the app is disabled; StorageUnavailable, if the stored apps could not be read yet.
         """
@@ -119,7 +120,7 @@ class Apps:
         return None if known is None else known.app.kind
 
     def shown(self, app_id: str | None) -> App | None:
-        """Return an enabled app, or the default app for None; None if it is unknown."""
+        """Return the enabled app with this id, or the default app for None. Return None if there is no such app."""
         return self._enabled.get(app_id)
 
     def max_sessions_of(self, app_id: str) -> int | None:
@@ -128,7 +129,7 @@ class Apps:
         return None if known is None else known.app.max_sessions
 
     def claims_of(self, app_id: str) -> Template:
-        """Return the template of the claims that the access tokens of logins to an app contain."""
+        """Return the template of the claims that are added to the access tokens of an app's logins."""
         known = self._known.get(app_id)
         return self.settings.claims if known is None or known.app.claims is None else known.app.claims
 
@@ -137,14 +138,14 @@ class Apps:
         return frozenset(role for it in self.all() for role in self.settings.roles_at_sign_up(it.app))
 
     def roles_of_anybody(self) -> frozenset[str]:
-        """Return the roles of those who may sign up by themselves."""
+        """Return the roles that anybody can get by signing up, in the enabled apps that allow it."""
         are_open = (it.app for it in self.all() if it.is_enabled and self.settings.may_sign_up(it.app))
         return frozenset(role for app in are_open for role in self.settings.roles_at_sign_up(app))
 
     def label_of(self, app_id: str | None) -> str:
-        """Return an app's name in metrics; for None, the default app's.
+        """Return an app's label in metrics. None means the default app.
 
-        An unknown id has no name of its own, as it may be any text.
+        All unknown ids share one label, because a caller may send any text as an id.
         """
         label = self.default_id if app_id is None else app_id
         return label if label is not None and label in self._known else "unknown"
@@ -169,17 +170,17 @@ class Apps:
         self._is_read = True
 
     async def keep_fresh(self) -> None:
-        """Refresh forever. During a database outage, the apps stay as last read."""
+        """Read the stored apps periodically, forever. During a database outage, the apps that were read last remain."""
         await asyncio.sleep(self.refresh_pause)
         await keep_doing(self.refresh, pause=self.refresh_pause, failed="apps_not_read")
 
     async def try_refresh(self) -> None:
-        """Refresh. If that fails, log why, and keep the apps as last read."""
+        """Read the stored apps. If that fails, log the reason, and keep the apps that were read last."""
         await attempt(self.refresh, failed="apps_not_read")
 
     def _replace_apps(self, stored: Sequence[queries.SealedApp]) -> None:
         of_settings = {app.app_id: KnownApp(app, "settings") for app in self.settings.apps}
-        # In this order, because the settings take precedence.
+        # The settings take precedence, and their apps come first in the order.
         known = of_settings | self._unsealed(stored) | of_settings
         self._known = known
         self._enabled: dict[str | None, App] = {app_id: it.app for app_id, it in known.items() if it.is_enabled}
@@ -191,7 +192,7 @@ class Apps:
     def _unsealed(self, stored: Sequence[queries.SealedApp]) -> dict[str, KnownApp]:
         """Return the apps that can be decrypted.
 
-        The ids of the others are in `unopened`, and logged when they change.
+        Put the ids of the other apps into `unopened`, and log these ids when they change.
         """
         opened: dict[str, KnownApp] = {}
         unopened: list[str] = []
@@ -226,7 +227,7 @@ class Apps:
 
 
 def unsealed_app(row: queries.SealedApp, sealer: Sealer) -> KnownApp:
-    """Unseal a stored app.
+    """Return a stored app with its secrets decrypted.
 
     Fields that only a later version knows are ignored, and so are values that are no longer valid.
 
@@ -241,13 +242,13 @@ def unsealed_app(row: queries.SealedApp, sealer: Sealer) -> KnownApp:
             return KnownApp(app, "database", row.is_enabled, row.created_at, sorted(ignored))
         except ValidationError as exc:
             invalid = {error["loc"][0] for error in errors_of(exc)}
-            if invalid <= ignored:  # an app cannot exist without this field
+            if invalid <= ignored:  # an app cannot exist without the invalid field
                 raise CannotOpen from None
-            ignored |= invalid  # without this field, another one might become invalid
+            ignored |= invalid  # without these fields, another field may become invalid
 
 
 def sealed_app(known: KnownApp, sealer: Sealer, *, created_at: datetime) -> queries.SealedApp:
-    """Return the row of an app, with its secrets sealed."""
+    """Return the row that stores an app, with its secrets encrypted."""
     app = known.app
     return queries.SealedApp(
         app_id=app.app_id,
@@ -260,7 +261,7 @@ def sealed_app(known: KnownApp, sealer: Sealer, *, created_at: datetime) -> quer
 
 @part
 class ManagedApps:
-    """Adds, changes and removes apps."""
+    """The part that adds, changes and removes apps."""
 
     clock: Clock
     sealer: Sealer
@@ -271,7 +272,9 @@ class ManagedApps:
     name_resolver: NameResolver
 
     async def add(self, app: App, *, is_enabled: bool, is_checked: bool, by: Actor) -> KnownApp:
-        """Add an app. Every process uses it within seconds. With `is_checked`, WeChat must first accept id and secret.
+        """Add an app. Every process uses it within seconds.
+
+        If `is_checked`, WeChat must first accept its id and secret.
 
         Raises: AppTaken, InvalidRequest, AppRefused, WeChatError.
         """
@@ -298,7 +301,7 @@ class ManagedApps:
         return self.apps.entry(app.app_id)
 
     async def change(self, app_id: str, changes: Mapping[str, Any], *, is_checked: bool, by: Actor) -> KnownApp:
-        """Change the given fields of an app, by name. Secrets are SecretStr; None clears an optional field.
+        """Change fields of an app. `changes` contains the new values by name. None clears an optional field.
 
         Raises: NotFound, AppInSettings, InvalidRequest, AppRefused, WeChatError.
         """
@@ -326,7 +329,7 @@ class ManagedApps:
         return self.apps.entry(app_id)
 
     async def remove(self, app_id: str, *, by: Actor) -> None:
-        """Remove an app and its secrets. Nobody can log in to it any more. Open sessions continue.
+        """Remove an app and its secrets. After that, nobody can log in to the app. Open sessions continue.
 
         Raises: NotFound, AppInSettings.
         """
@@ -341,7 +344,7 @@ class ManagedApps:
         await self.apps.refresh()
 
     async def read(self, app_id: str) -> KnownApp:
-        """Read an app, after refreshing the registry. Raises: NotFound."""
+        """Read the stored apps, and return the app with this id. Raises: NotFound."""
         await self.apps.refresh()
         found = next((known for known in self.apps.all() if known.app.app_id == app_id), None)
         if found is None:
@@ -349,7 +352,7 @@ class ManagedApps:
         return found
 
     async def _ensure_stored(self, app_id: str) -> None:
-        """Refuse an app in the settings. An unknown app passes, because the statement that changes it will find no row.
+        """Refuse an app in the settings. An unknown app is not refused here, because its statement will find no row.
 
         Raises: AppInSettings.
         """
@@ -369,7 +372,7 @@ class ManagedApps:
             raise InvalidRequest.of("push_forward", "must not be a URL of wxauth itself")
 
     async def _ensure_wechat_accepts(self, app: App) -> None:
-        """Check with WeChat that id and secret are valid.
+        """Check with WeChat that the app's id and secret are valid.
 
         Raises: AppRefused, if they are not; WeChatUnavailable, WeChatError.
         """

@@ -1,1 +1,1 @@
-"""The console, a web page for administrators on top of `/v1/admin`, and its sessions."""
+"""The console, which is a web page for administrators that uses `/v1/admin`, and the console's sessions."""

@@ -18,7 +18,7 @@ LINK_LIFETIME: Final = timedelta(minutes=10)
 
 
 class NoLink(TextError):
-    """No link can be made, because no user may have one, or several users may."""
+    """No link can be created, because the user may not have one, or because there is not exactly one administrator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class ConsoleLink:
 
 
 async def make_link(database: Database, user_id: UUID | None, *, now: datetime) -> ConsoleLink:
-    """Make a link for this administrator or support user; for None, for the only administrator.
+    """Create a link for an administrator or a support user. If `user_id` is None, create it for the only administrator.
 
     Raises: NoLink.
     """

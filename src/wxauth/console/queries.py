@@ -6,7 +6,7 @@ from uuid import UUID
 from wxauth.core.statements import Nothing, Statement
 from wxauth.core.users import IS_ADMINISTRATOR, MAY_LOG_IN, USER, UserInSession
 
-# Two administrators are enough to know that there is not exactly one.
+# The limit is 2, because two rows show that there are several administrators.
 ADMINISTRATORS: Final = Statement[UUID](f"""
 SELECT id FROM users WHERE {IS_ADMINISTRATOR} ORDER BY id LIMIT 2
 """)
@@ -17,12 +17,11 @@ WITH over AS (
 )
 INSERT INTO admin_links (digest, user_id, expires_at) VALUES (:digest, :user_id, :expires_at)
 """)
-# This statement uses up a link, and opens a session with the newest identity of its user, if that user is staff. A
-# second use of the link waits for the first one, and then finds no link.
-#
-# The lock waits for a change of roles that is in progress, because `change_status_and_roles` holds the user's lock, and
-# ends the sessions that are open at that time. Otherwise, a session could outlive the role. The identity is locked,
-# too, so that it still belongs to the user afterwards.
+# This statement uses up a link. If the link's user is staff, it opens a session with the user's newest identity. A
+# second request with the same link waits for the first one, and then finds no link.  The statement locks the user, so
+# it waits for a change of roles that is in progress: `change_status_and_roles` holds the user's lock, and ends the
+# sessions that are open at that time. Without the lock, a session could outlive the role. The statement also locks the
+# identity, so that the identity still belongs to the user when the session is stored.
 OPEN: Final = Statement[UserInSession](f"""
 WITH link AS (
     DELETE FROM admin_links WHERE digest = :digest AND expires_at > :now RETURNING user_id

@@ -1,6 +1,6 @@
 """The page `/admin/` and its session.
 
-The API documentation leaves these routes out, because only the page uses them.
+The API documentation does not contain these routes, because only the page uses them.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,7 +36,8 @@ from wxauth_guard.problems import problem_response
 CONSOLE_PAGE: Final = Path(__file__).parent / "page"
 
 _HEADER: Final = "x-wxauth-console"
-# Pictures are loaded only from WeChat's own hosts. Another host could belong to a user, who would learn who looks.
+# The page loads pictures only from WeChat's own hosts. Another host could belong to a user, who would then learn the
+# address of the staff member who views the picture.
 _PICTURES: Final = "data: https://thirdwx.qlogo.cn https://wx.qlogo.cn"
 _HEADERS: Final = {
     "Cache-Control": "no-cache",
@@ -103,7 +104,7 @@ def add_console(app: FastAPI) -> None:
 
 
 def declared_texts(app: FastAPI) -> Mapping[str, Callable[[str], str]]:
-    """Return texts of the console that are declared elsewhere, of events, fields of the profile, and operations."""
+    """Return the console's texts that other modules declare: of events, fields of the profile, and operations."""
     operations = [route for route in app.routes if isinstance(route, DirectRoute) and "admin" in route.tags]
     return {
         **{f"event_{kind}": kind.meaning.translated for kind in EventType},
@@ -113,7 +114,7 @@ def declared_texts(app: FastAPI) -> Mapping[str, Callable[[str], str]]:
 
 
 async def _open(request: Request) -> Response:
-    """Open a session with a link or a scan. It replaces the session in the cookie, if there is one."""
+    """Open a session with a link or a scan. If the cookie contains a session, end that session."""
     services = await _services_for_own_page(request)
     device = await device_of(request)
     match await _opening_in(request):
@@ -153,10 +154,10 @@ async def _services_if_enabled(request: Request) -> Services:
 
 
 async def _services_for_own_page(request: Request) -> Services:
-    """Return the services, if the console's own page sent the request. Requests of other sites are refused.
+    """Return the services if the console's own page sent the request. Otherwise refuse the request.
 
-    Requests of other sites carry no cookie, but requests of other hosts under the same domain do. Such a host cannot
-    set the header without a CORS preflight, which is refused.
+    A browser sends no cookie with requests of other sites, but it does with requests of other hosts under the same
+    domain. A page of such a host cannot set the header without a CORS preflight, which the service refuses.
     """
     services = await _services_if_enabled(request)
     issuer = urlsplit(services.settings.issuer)

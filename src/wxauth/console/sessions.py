@@ -1,7 +1,7 @@
-"""The sessions of the console. This module opens, continues and ends them.
+"""The opening, continuation and end of the console's sessions.
 
-They are sessions of wxauth's own website `wxauth-admin`, with three differences. Their token is in a cookie, and only
-the console accepts it. Their lifetimes are shorter. They also end when their user loses the role.
+Such a session is a session of wxauth's own website `wxauth-admin`, with three differences. Its token is in a cookie,
+and only the console accepts this token. Its lifetime is shorter. It also ends when its user loses the role.
 """
 
 from dataclasses import dataclass, field
@@ -38,17 +38,17 @@ from wxauth_guard.errors import InsufficientRole
 CONSOLE_TITLE: Final = "管理后台 Console"
 """The title that the scanning phone shows."""
 MAX_UNUSED: Final = 3600
-"""The number of seconds without use after which a console session ends."""
+"""The time without use, in seconds, after which a console session ends."""
 MAX_LIFETIME: Final = 12 * 3600
-"""The number of seconds after which a console session ends even if it is used."""
+"""The time, in seconds, after which a console session ends even if it is in use."""
 
 log = get_logger()
 
 
 class ConsoleTokens(RefreshTokens):
-    """Makes and checks the value of the console's cookie, a refresh token under a key of its own.
+    """The factory and the check of the console's cookie, which contains a refresh token with a separate key.
 
-    The other routes refuse it as a refresh token.
+    Because of the separate key, the other routes do not accept this token as a refresh token.
     """
 
     PREFIX = "wxc_"
@@ -57,21 +57,21 @@ class ConsoleTokens(RefreshTokens):
 
 @dataclass(frozen=True, slots=True)
 class OpenedConsole:
-    """An opened session, in the form for the page."""
+    """An opened session, with the values that the page needs."""
 
     access_token: str = field(repr=False)
     expires_in: int
-    """The number of seconds until the access token expires."""
+    """The time, in seconds, until the access token expires."""
     kept_by: str = field(repr=False)
     """The token for the cookie."""
     kept_for: int
-    """The number of seconds until the session ends if it is not used."""
+    """The time, in seconds, until the session ends if it is not used."""
     user: UserInSession
 
 
 @part
 class ConsoleSessions:
-    """Opens, continues and ends sessions of the console."""
+    """The part that opens, continues and ends sessions of the console."""
 
     settings: Settings
     database: Database
@@ -85,7 +85,7 @@ class ConsoleSessions:
     async def add_as_site(self) -> None:
         """Register the console as a site, if it is enabled, so that users can log in by scan.
 
-        It is retried in an outage.
+        During a database outage, the registration is put off and retried.
         """
         if not self.settings.admin_page:
             return
@@ -108,7 +108,7 @@ class ConsoleSessions:
     async def open_by_link(self, secret: str, *, device: Device) -> OpenedConsole:
         """Open a session with a link, which works once.
 
-        Raises: SessionRevoked, if the link is unknown, used or expired, or its user not staff.
+        Raises: SessionRevoked, if the link is unknown, used or expired, or if its user is not staff.
         """
         now = self.clock()
         session_id = new_id(now)
@@ -137,7 +137,7 @@ class ConsoleSessions:
     async def open_by_scan(self, code: str, verifier: str, *, device: Device) -> OpenedConsole:
         """Open a session with an authorization code of the console, which an administrator has approved.
 
-        If a used code is sent again with its verifier, its session ends, as with /v1/token.
+        If a used code is sent again with its verifier, the session of the code ends, as with /v1/token.
 
         Raises: SessionRevoked, if the code is unknown, used or expired; InsufficientRole; RateLimited.
         """
@@ -167,7 +167,7 @@ class ConsoleSessions:
         return self._opened(redeemed.user, session_id, generation=0, left=MAX_UNUSED, now=now)
 
     async def resume(self, kept_by: str, *, device: Device) -> OpenedConsole:
-        """Continue the session in a cookie, with a new token for the cookie.
+        """Continue the session in a cookie, and return a new token for the cookie.
 
         Raises: SessionRevoked, if the session has ended; InsufficientRole, if the user has lost the role, which ends
             the session.

@@ -17,19 +17,19 @@ from wxauth.core.services import part
 from wxauth.errors import StorageUnavailable
 
 FINISH_SECONDS: Final = 1.0
-"""How long unfinished work may continue when the service ends, in seconds."""
+"""The time, in seconds, for which unfinished work may continue when the service ends."""
 
 LAST_STORE_SECONDS: Final = 2.0
-"""How long the last store may take when the service ends, in seconds."""
+"""The time, in seconds, that the last store may take when the service ends."""
 MAX_RETRIES: Final = 10_000
 """The largest number of retries that are kept in memory.
 
-If there are more, the log names each one that is lost.
+If this many retries are waiting, a further one is lost, and the log names it.
 """
 RETRY_PAUSE_SECONDS: Final = 0.25
-"""The pause between two rounds of retries, in seconds."""
+"""The pause, in seconds, between two rounds of retries."""
 LAST_ROUND_SECONDS: Final = 2.0
-"""How long the last round of retries may take when the service ends, in seconds."""
+"""The time, in seconds, that the last round of retries may take when the service ends."""
 PUT_OFF: Final = Gauge(
     "wxauth_put_off",
     "Writes queued for retry while the database is unavailable, by kind.",
@@ -46,18 +46,19 @@ Made = TypeVar("Made")
 
 @part
 class Background:
-    """Runs work even if the request that started it is cancelled.
+    """A runner of tasks that continue even if the request that started them is cancelled.
 
-    When the service ends, unfinished work gets `farewell` seconds.
+    When the service ends, unfinished tasks may continue for `farewell` seconds. After that, they are cancelled.
     """
 
     farewell: float = FINISH_SECONDS
     _started: set[asyncio.Task[Any]] = field(init=False, default_factory=set)
 
     def start(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
-        """Start work that must outlive its request. It is never refused. To await the task, use asyncio.shield."""
+        """Start work that must continue if its request is cancelled. To await the returned task, use asyncio.shield."""
         task = asyncio.create_task(work, name=name)
-        # The event loop keeps only weak references to tasks, so the task might be collected.
+        # The event loop keeps only weak references to tasks. Without this reference, the garbage collector might
+        # destroy the task.
         self._started.add(task)
         task.add_done_callback(self._started.discard)
         task.add_done_callback(_retrieve)
@@ -80,7 +81,7 @@ class Background:
 
 
 async def keep_doing(chore: Callable[[], Awaitable[object]], *, pause: float, failed: str) -> NoReturn:
-    """Repeat a task forever, with `pause` seconds after each time. `attempt` logs its failures."""
+    """Repeat a task forever, with a pause of `pause` seconds after each run. `attempt` logs the failures."""
     while True:
         await attempt(chore, failed=failed)
         await asyncio.sleep(pause)
@@ -89,7 +90,8 @@ async def keep_doing(chore: Callable[[], Awaitable[object]], *, pause: float, fa
 async def attempt(chore: Callable[[], Awaitable[object]], *, failed: str) -> None:
     """Run a task once, and log its failure.
 
-    An error is logged under the name `failed`. A database outage is logged at intervals, once for the whole process.
+    An error is logged as the event `failed`. A database outage is logged at intervals for the whole process, however
+    many tasks fail.
     """
     try:
         await chore()
@@ -101,12 +103,12 @@ async def attempt(chore: Callable[[], Awaitable[object]], *, failed: str) -> Non
 
 @part
 class WriteBuffer(ABC):
-    """The data that one process has collected since it last stored them in the database."""
+    """The data that a process has collected since it last stored data in the database."""
 
     failed: ClassVar[str]
-    """The event that is logged once per database outage, and for each other error."""
+    """The event that is logged for each error except a database outage, and if the last store fails."""
     store_pause: ClassVar[float]
-    """The pause between two stores, in seconds."""
+    """The pause, in seconds, between two stores."""
     database: Database
     clock: Clock
     _storing: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
@@ -137,16 +139,16 @@ class WriteBuffer(ABC):
 class _Retry:
     do: Callable[[], Awaitable[object]]
     until: float
-    """When the retry is given up, in the event loop's monotonic time."""
+    """The time at which the retry is given up, in the event loop's monotonic time."""
     fields: dict[str, Any]
 
 
 @part
 class Retries:
-    """The writes that failed and must survive a database outage. They are kept in memory and retried in rounds.
+    """The writes that failed, and that wxauth repeats after a database outage. They stay in memory, and run in rounds.
 
     Each round begins with the oldest retry, and ends early if the database is unavailable. A retry ends when it
-    succeeds, when its time is up, or when the service ends. If the process is killed, it is lost.
+    succeeds, when its time is up, or when the service ends. If the process is killed, all its retries are lost.
     """
 
     pause: float = RETRY_PAUSE_SECONDS
@@ -167,8 +169,9 @@ class Retries:
     ) -> None:
         """Retry `do` until it succeeds, for at most `patience` seconds.
 
-        If a retry of the same kind and key is already waiting, that one stays. `do` may be called several times. The
-        fields go into the log lines: they must suffice to repair a lost retry by hand.
+        If a retry of the same kind and key is already waiting, it is not replaced, and `do` is ignored. `do` may be
+        called several times. The log lines contain `fields`, from which an operator must be able to repeat a lost write
+        by hand.
         """
         if (what, key) in self._retries:
             return
@@ -189,13 +192,13 @@ class Retries:
             self._running = asyncio.create_task(self._run_rounds(), name="retries")
 
     async def run_now(self, what: str, key: Hashable) -> None:
-        """Run this retry now, if one is waiting. Raises: the errors of its `do`."""
+        """Run the retry of this kind and key now, if one is waiting. Raises: the errors of its `do`."""
         if retry := self._retries.get((what, key)):
             await retry.do()
             self.note_done(what, key)
 
     def note_done(self, what: str, key: Hashable) -> None:
-        """Forget this retry, because its work has been done."""
+        """Remove this retry, because its work has been done."""
         if (retry := self._retries.pop((what, key), None)) is not None:
             log.info("retry_done", what=what, **retry.fields)
             self._count(what, -1)
@@ -260,16 +263,16 @@ async def once(
 ) -> Made:
     """Return the value that `make` returns.
 
-    If several callers ask for the same key at the same time, it runs only once.
+    If several callers request the same key at the same time, `make` runs only once.
     """
-    # The work continues if this request is cancelled, because others may wait for it.
+    # The task continues if this request is cancelled, because other requests may wait for its value.
     return await asyncio.shield(begun(under_way, key, make))
 
 
 def begun(
     under_way: dict[Key, asyncio.Task[Made]], key: Key, make: Callable[[], Coroutine[Any, Any, Made]]
 ) -> asyncio.Task[Made]:
-    """Return the task that makes the value of a key, and start it if there is none."""
+    """Return the task that makes the value of a key. If no such task is running, start one."""
     making = under_way.get(key)
     if making is None:
         making = under_way[key] = asyncio.create_task(make())

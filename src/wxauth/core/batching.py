@@ -1,13 +1,13 @@
 """Statements that run once for several callers, so that each caller costs less when the service is busy.
 
-If no statement is running, a caller is served at once by the form for one caller. Otherwise the caller waits for the
-next batch. The batch starts when the running statement returns, or after `Deadlines.batch_wait`, so that a lock, a slow
-disk or a distant PostgreSQL delays other callers no longer than that. See
+If the statement is not running, a caller runs its form for one caller immediately. Otherwise the caller waits for the
+next batch. The batch starts when the running statement returns, but at most `Deadlines.batch_wait` after that statement
+was sent. Therefore a lock, a slow disk or a distant PostgreSQL delays the waiting callers no longer than that. See
 docs/contribute/decisions/0018-statements-in-batches.md.
 
-One caller's failure never affects another caller. A separate task sends each batch, so that cancelling one caller
-cancels nobody else. A caller without a row in the result runs the statement alone. So do all callers of a batch that is
-refused, conflicts with other changes, or loses its connection.
+One caller's failure never affects another caller. A separate task sends each batch, so that cancelling one caller does
+not cancel the others. A caller without a row in the result runs the statement alone. If PostgreSQL refuses a batch, or
+if the batch conflicts with other changes or loses its connection, each of its callers runs the statement alone.
 """
 
 import asyncio
@@ -44,9 +44,10 @@ class Batched(Statement[Row]):
     """A statement for one caller, which `Database.row` runs for several callers if they wait.
 
     The form for several callers, `many`, reads the table `asked`, which has one row for each caller: the parameters,
-    and the caller's number `n`. It returns `n` and the columns of the form for one caller. A row of nulls means that
-    there is no row. A caller whose number is missing runs the statement alone, so `many` may skip locked rows, and must
-    never wait for one. Write both forms from the same parts, in which `:name` is a parameter or the column of `asked`.
+    and the caller's number `n`. It returns `n` and the columns of the form for one caller. If the first of these
+    columns is null, the caller gets no row. A caller whose number is missing runs the statement alone, so `many` may
+    skip locked rows, and must never wait for one. Write both forms from the same parts, in which `:name` is a parameter
+    or the column of `asked`.
 
     Args:
         name: The label of its batches in metrics.
@@ -61,8 +62,9 @@ class Batched(Statement[Row]):
     ) -> None:
         super().__init__(one)
         self.name: Final = name
-        # Sub-selects hide from the planner how many callers there are. PostgreSQL assumes ten rows for an array, and a
-        # tenth of them for an unknown limit, so it plans for several callers as it does for one.
+        # Sub-selects hide the number of callers from the planner. PostgreSQL assumes that an array has ten rows, and
+        # that an unknown limit returns a tenth of them. Therefore the plan for several callers is the plan for one
+        # caller.
         arrays = ", ".join(f"(SELECT :{name}::{types[name]}[])" for name in self.names)
         columns = ", ".join([*self.names, "n"])
         asked = f"WITH asked AS (SELECT * FROM unnest({arrays}) WITH ORDINALITY AS asked({columns}) LIMIT (SELECT 99))"
@@ -88,8 +90,8 @@ class Batches:
         statement: The statement.
         answer: Runs one of the two forms within a time limit. It tries twice, unless `tries` is given.
         wait: Waits for the row of a caller in a batch.
-        whole: The longest time that a caller waits, in seconds.
-        batch_wait: How long a running statement delays the next batch, in seconds.
+        whole: The longest time, in seconds, that a caller waits.
+        batch_wait: The time, in seconds, for which a running statement delays the next batch.
     """
 
     def __init__(
@@ -106,7 +108,7 @@ class Batches:
         self._whole, self._batch_wait = whole, batch_wait
         self._waiting: deque[Waiting] = deque()
         self._newest: asyncio.Future[Any] | None = None
-        """The newest statement that was sent, until its result arrives."""
+        """The statement that was sent last; None after its result has arrived."""
         self._sent_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -122,7 +124,7 @@ class Batches:
             self._timer = loop.call_at(self._sent_at + self._batch_wait, self._send)
         try:
             row = mine.result() if mine.done() else await self._wait(mine)
-            # Each caller gets an exception of its own, because it is annotated for the caller.
+            # Each caller gets a separate exception, because Python adds the caller's traceback to the exception.
             if isinstance(row, StorageUnavailable):
                 raise StorageUnavailable(row.detail) from row.__cause__
             if row is not _ALONE:
@@ -136,14 +138,14 @@ class Batches:
     async def aclose(self) -> None:
         """Cancel the batches that are running."""
         while self._tasks:
-            # A task that has not begun would end without informing its callers.
+            # If a task is cancelled before it begins, its callers never get a result. This pause lets it begin.
             await asyncio.sleep(0)
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _send(self) -> None:
-        """Send the waiting callers that have not given up, or the first `AT_MOST` of them."""
+        """Run the statement for the first `AT_MOST` waiting callers that have not been cancelled."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -158,12 +160,13 @@ class Batches:
         loop = asyncio.get_running_loop()
         self._sent_at = loop.time()
         SIZES.observe(len(batch), self._statement.name)
-        # A single caller needs no task, because nobody else depends on it.
+        # A single caller runs the statement itself, because no other caller depends on its task.
         if len(batch) == 1:
             self._newest = alone = batch[0][1]
             alone.set_result(_ALONE)
             return
-        # The task gets a context of its own, because its log lines must not name the request that happened to start it.
+        # The task gets an empty context, because its log lines must not contain the id of the request that happened to
+        # start it.
         self._newest = task = loop.create_task(self._run(batch), context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -180,11 +183,12 @@ class Batches:
             rows = self._statement.rows_of(records, len(batch))
         except Exception as exc:
             if isinstance(exc, StorageUnavailable) and isinstance(exc.__cause__, OSError):
-                # There is no connection, or no response in time. If each caller tried alone, it would wait for the same
-                # failure again.
+                # There is no connection, or the database did not respond in time. A caller that tried alone would wait
+                # for the same failure again.
                 rows = [exc] * len(batch)
             else:
-                # If a caller is refused again when it runs the statement alone, it learns the reason then.
+                # Each caller now runs the statement alone. If PostgreSQL refuses that statement, too, the caller gets
+                # the error.
                 log.debug("batch_failed", statement=self._statement.name, size=len(batch), reason=reason_of(exc))
         finally:
             if self._newest is asyncio.current_task():

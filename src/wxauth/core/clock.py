@@ -1,6 +1,6 @@
 """The service's time, which is the database's, and ids that begin with their time (UUIDv7, RFC 9562).
 
-The time is always passed as an argument, so that tests can set it.
+Other code gets the clock or the time as an argument, so that tests can set the time.
 """
 
 import asyncio
@@ -20,20 +20,20 @@ from wxauth.errors import StorageUnavailable
 Clock = Callable[[], datetime]
 """A function that returns the current time with its time zone."""
 
-# Linux's monotonic clock stops while the machine sleeps, so its boot-time clock is used. The monotonic clock of macOS
-# goes on, and macOS has no other.
+# Linux's monotonic clock stops while the machine sleeps, so wxauth uses Linux's boot-time clock. The monotonic clock of
+# macOS continues during sleep, and macOS has no boot-time clock.
 _SINCE_BOOT: Final = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 """The clock that counts from the start of the machine. None on Windows, where only `time.monotonic` exists."""
 
 CORRECTION_PAUSE_SECONDS: Final = 5.0
-"""The pause between two corrections, in seconds."""
+"""The pause, in seconds, between two corrections."""
 FIRST_PAUSE_SECONDS: Final = 0.1
-"""The pause before the database has responded for the first time, in seconds.
+"""The pause, in seconds, between two attempts until the database has responded for the first time.
 
-Requests may arrive as soon as it does.
+The pause is short because requests may arrive as soon as the database responds.
 """
 TOO_SLOW: Final = 1.0
-"""The response time, in seconds, from which the database's response is too inexact to be used."""
+"""The response time, in seconds, from which the database's response is too inexact to set the clock."""
 REPORTED_FROM: Final = timedelta(seconds=5)
 """The smallest difference between the clocks that is logged as a warning."""
 
@@ -43,7 +43,7 @@ log = get_logger()
 LAST_ID: Final = UUID(int=2**128 - 1)
 """An id that is greater than every other id."""
 _last = 0
-"""The newest id of this process, which only orders ids within one millisecond."""
+"""The id that this process created last. Within one millisecond, each new id is greater than this one."""
 
 
 def utc_now() -> datetime:
@@ -54,16 +54,17 @@ def utc_now() -> datetime:
 def since_boot() -> float:
     """Return the seconds since this machine started.
 
-    Nobody can set this clock, and it goes on while the machine sleeps.
+    Nobody can set this clock. Except on Windows, it continues while the machine sleeps.
     """
     return time.monotonic() if _SINCE_BOOT is None else time.clock_gettime(_SINCE_BOOT)
 
 
 class DatabaseClock:
-    """A clock that shows the database's time: the last time that it read, plus the time elapsed since then.
+    """A clock that shows the database's time: the time that it last read there, plus the time that has elapsed since.
 
-    With it, replicas on machines whose clocks differ agree on which sessions and tokens have expired, even if NTP sets
-    one of the clocks. Until the database has responded, this machine's `own` time counts.
+    With this clock, replicas on machines whose clocks differ agree on which sessions and tokens have expired, even if
+    NTP sets one of the machines' clocks. Until the database has responded, this clock shows `own`, the time of this
+    machine.
     """
 
     def __init__(self, own: Clock = utc_now) -> None:
@@ -86,9 +87,10 @@ class DatabaseClock:
         return theirs + timedelta(seconds=since_boot() - read_at)
 
     def correct(self, theirs: datetime, *, asked_at: float, answered_at: float) -> None:
-        """Set the clock to the database's time, which is assumed to be read half way between request and response.
+        """Set the clock to the database's time.
 
-        `asked_at` and `answered_at` are readings of `since_boot`.
+        The database is assumed to have read it halfway between request and response. `asked_at` and `answered_at` are
+        readings of `since_boot`.
         """
         self._read = theirs, (asked_at + answered_at) / 2
         self.ahead = self.own() - self()
@@ -124,10 +126,11 @@ async def correct_clock(clock: DatabaseClock, database: Database) -> None:
 
 
 def new_id(now: datetime) -> UUID:
-    """Create an id for this time. Within a millisecond, the ids of a process increase (section 6.2, method 2).
+    """Create an id for this time.
 
-    The time is an argument because the library's own `uuid7()` reads the machine's clock. If the clocks of replicas
-    differed, sessions and events would be out of order, and the newest might seem old.
+    Within a millisecond, the ids of a process increase (RFC 9562, section 6.2, method 2). The time is an argument
+    because the library's own `uuid7()` reads the machine's clock. If the clocks of replicas differed, sessions and
+    events would be out of order, and the newest might seem old.
     """
     global _last
     made = uuid7(nanoseconds=_milliseconds(now) * 1_000_000)
@@ -138,15 +141,15 @@ def new_id(now: datetime) -> UUID:
 
 
 def first_id_at(time: datetime) -> UUID:
-    """Return the lower bound of all ids of this time (RFC 9562, section 5.7)."""
+    """Return the lowest possible id of this time (RFC 9562, section 5.7)."""
     return UUID(int=_milliseconds(time) << 80)
 
 
 def id_range(since: datetime | None, until: datetime | None, before: UUID | None) -> tuple[UUID, UUID]:
     """Return the bounds of the ids in a page of a list: the lowest id, and the first id that no longer belongs to it.
 
-    Ids begin with their times, so a range of times is a range of ids. `before` is the id at which the previous page
-    ended. None means no bound.
+    Ids begin with their times, so a range of times is a range of ids. `before` is the last id of the previous page.
+    None means no bound.
     """
     lowest = UUID(int=0) if since is None else first_id_at(since)
     end = LAST_ID if until is None else first_id_at(until)

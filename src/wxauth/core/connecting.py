@@ -22,7 +22,7 @@ A statement that has waited for a lock must see what the lock's holder committed
 
 
 class Connector:
-    """Opens connections to the database of a URL. The address that responded last is tried first."""
+    """Opens connections to the database of a URL. It first tries the address to which it last opened a connection."""
 
     def __init__(self, url: str, *, deadlines: Deadlines) -> None:
         read = libpq.read_url(url)
@@ -34,7 +34,7 @@ class Connector:
         self._last = _Place(self._dsns[0], None)
 
     async def connect(self, **options: object) -> asyncpg.Connection:
-        """Open a connection, with more of asyncpg's options.
+        """Open a connection. `options` are passed to asyncpg, and override the options that wxauth sets.
 
         Raises: NotConnected, DatabaseUrlRefused.
         """
@@ -74,13 +74,14 @@ class Connector:
 
 
 def _options_for(url: libpq.DatabaseUrl, *, is_pooled: bool, deadlines: Deadlines) -> dict[str, object]:
-    """Return asyncpg's options for a connection. A setting of the session in the URL replaces ours."""
+    """Return asyncpg's options for a connection. If the URL sets a session setting, the URL's value is used."""
     settings, options = {"application_name": "wxauth"}, dict[str, object](command_timeout=deadlines.silence)
     if is_pooled:
         options["statement_cache_size"] = _CACHED_STATEMENTS if url.pooler == "prepared" else 0
     else:
         settings["default_transaction_isolation"] = ISOLATION
-        # The JIT compiler takes 16 ms for a statement of 0.3 ms, because the cost of many plans is overestimated.
+        # PostgreSQL overestimates the cost of many plans. Therefore its JIT compiler would take 16 ms for a statement
+        # that runs for 0.3 ms.
         settings["jit"] = "off"
         settings |= {name: str(value) for name, value in deadlines.limits.items()}
     options["server_settings"] = {name: value for name, value in settings.items() if name not in url.parameters}
@@ -97,8 +98,9 @@ class _Place(NamedTuple):
 class _LoopTo:
     """The running event loop, except that it connects to the given address of a host.
 
-    asyncpg itself connects to the first address of a name that works, and checks the certificate against the name that
-    it is given. With this loop, a connection that cancels a statement also goes to the same address.
+    asyncpg by itself connects to the first address of a host name that works. With this loop, it connects to the given
+    address, and still checks the certificate against the host name. The connection on which asyncpg cancels a statement
+    also goes to this address.
     """
 
     def __init__(self, address: str) -> None:

@@ -1,7 +1,8 @@
 """Access to PostgreSQL: a pool of connections, statements, transactions and snapshots.
 
-Statements are run by asyncpg directly. A short statement takes 25 µs of CPU this way, and 8 to 9 times as much through
-SQLAlchemy's connections (`AUTOCOMMIT`, a `text()` made once; medians of nine rounds in turn, 1 and 10 at once). See
+wxauth runs statements with asyncpg directly. A short statement takes 25 µs of CPU time this way, and 8 to 9 times as
+much through SQLAlchemy's connections. (The measurement used `AUTOCOMMIT` and a `text()` that was created once. The
+numbers are medians of nine alternating rounds, with 1 and with 10 statements at the same time.) See
 docs/contribute/decisions/0001-statements-are-text.md.
 """
 
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 
 
 MAX_IDLE_SECONDS: Final = 240.0
-"""The idle time in seconds after which a connection is closed.
+"""The idle time, in seconds, after which wxauth closes a connection.
 
-Firewalls and proxies often forget it after five minutes.
+Firewalls and proxies often drop an idle connection after five minutes.
 """
 CLOSE_TIMEOUT_SECONDS: Final = 3.0
 CONNECTIONS: Final = 15
@@ -45,7 +46,7 @@ Without this limit, transactions that wait for a lock would take the connections
 SNAPSHOTS: Final = 4
 """The largest number of snapshots that may be open at the same time.
 
-Each has its own connection outside of the pool.
+Each snapshot has its own connection, outside of the pool.
 """
 _PATIENT: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
 
@@ -65,7 +66,7 @@ class Connections:
         self._generation = 0
 
     async def acquire(self) -> asyncpg.Connection:
-        """Lend the connection that was used last, or open one. The caller must `release` it."""
+        """Lend the idle connection that was released last, or open one. The caller must `release` it."""
         await self._free.acquire()
         try:
             connection = self._take_idle() or await self._connect()
@@ -78,8 +79,9 @@ class Connections:
     def release(self, connection: asyncpg.Connection) -> None:
         """Take a connection back. If it is closed, or was opened before the last `expire`, drop it.
 
-        The connection that has been idle for longest is also dropped, if that was too long. Otherwise the connections
-        that a peak opened would stay open, because they are never lent again.
+        Also close the connection that has been idle for longest, if its idle time exceeds `MAX_IDLE_SECONDS`. The pool
+        lends the connection that was released last, so the additional connections from a busy period would otherwise
+        stay open unused.
         """
         is_current = self._lent.pop(connection) == self._generation
         if is_current and not connection.is_closed():
@@ -91,13 +93,13 @@ class Connections:
         self._free.release()
 
     def expire(self) -> None:
-        """Drop all present connections: idle ones now, and lent ones when they are released."""
+        """Close all connections that exist now: idle ones immediately, and lent ones when they are released."""
         self._generation += 1
         while self._idle:
             self._idle.pop()[0].terminate()
 
     async def aclose(self) -> None:
-        """Close the idle connections now, and drop lent ones when they are released."""
+        """Close the idle connections now. Lent ones are closed when they are released."""
         self._generation += 1
         idle, self._idle = self._idle, []
         closing = (connection.close(timeout=CLOSE_TIMEOUT_SECONDS) for connection, _ in idle)
@@ -112,7 +114,7 @@ class Connections:
         return None
 
 
-# Each transaction sets the level, because a pooler keeps no settings.
+# Each transaction sets the isolation level, because a pooler does not keep a session's settings.
 _BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"
 _REPLAN: Final = "; SET LOCAL plan_cache_mode = force_custom_plan"
 _BEGIN_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -157,7 +159,7 @@ class _Reader(ABC):
 
 
 class Transaction(_Reader):
-    """An open transaction. After any error the caller must leave the block, and everything is rolled back."""
+    """An open transaction. After any error, the caller must leave the block, and the transaction is rolled back."""
 
     __slots__ = ("_connection",)
 
@@ -165,7 +167,7 @@ class Transaction(_Reader):
         self._connection = connection
 
     async def run(self, statement: Statement[object], /, **values: object) -> int:
-        """Run a statement that returns no rows, and return how many rows it has written."""
+        """Run a statement that returns no rows. Return the number of rows that it wrote."""
         # Without arguments, asyncpg uses the simple query protocol, which prepares no statement.
         status: str = await self._connection.execute(statement.text, *statement.arguments(values))
         number = status.rpartition(" ")[2]
@@ -184,10 +186,11 @@ class Snapshot(Transaction):
     async def pages(
         self, statement: Statement[Row], page_size: int, /, **values: object
     ) -> AsyncGenerator[Sequence[Row]]:
-        """Yield all rows, `page_size` at a time. The rest stays in the server."""
-        # The cursor is declared in SQL, because asyncpg's own cursors prepare named statements even if asyncpg is told
-        # not to. Those would stay on the pooler's connection, where another process may use the same name. Each
-        # statement has its own cursor name, because FETCH may be prepared, and then its columns must not change.
+        """Yield all rows, `page_size` at a time. The remaining rows stay in the server."""
+        # The cursor is declared in SQL, because asyncpg's own cursors prepare named statements even if its statement
+        # cache is disabled. Such a statement would stay on the pooler's connection, where another process may use the
+        # same name. Each statement has its own cursor name, because asyncpg may prepare the FETCH, and the columns of a
+        # prepared FETCH must not change.
         cursor = f"pages_{crc32(statement.text.encode()):08x}"
         declaration = f"DECLARE {cursor} NO SCROLL CURSOR FOR {statement.text}"
         await self._connection.fetch(declaration, *statement.arguments(values))
@@ -199,12 +202,12 @@ class Snapshot(Transaction):
 class Database(_Reader):
     """Runs statements on one PostgreSQL database. Connections are opened when first needed.
 
-    A statement commits by itself. If the connection is lost, a pooler has forgotten the prepared statement, or
-    concurrent changes conflict, the statement is sent once more. Therefore it must do no harm if it is executed twice.
-    The caller must handle asyncpg.IntegrityConstraintViolationError.
+    Outside of a transaction, each statement commits by itself. If the connection is lost, if a pooler has forgotten the
+    prepared statement, or if concurrent changes conflict, the statement is sent once more. Therefore a second execution
+    of the statement must do no harm. The caller must handle asyncpg.IntegrityConstraintViolationError.
 
     Every function that takes a `Database`, or an object that has one, may raise StorageUnavailable, or its subclass
-    ChangesClashed if a statement conflicted twice. Therefore other docstrings do not always repeat it.
+    ChangesClashed if a statement conflicted twice. The docstrings of such functions do not always repeat these errors.
 
     Args:
         url: `postgresql://...`, with one host or several. Add `pgbouncer=true` to the query for a pooler in transaction
@@ -226,7 +229,7 @@ class Database(_Reader):
     async def row(self, statement: Statement[Row], /, **values: object) -> Row | None:
         """Return the first row, or None if there is none.
 
-        A batched statement runs together with those of other callers who wait.
+        If callers wait for the same batched statement, it runs once for all of them.
         """
         if not isinstance(statement, Batched):
             return await super().row(statement, **values)
@@ -258,8 +261,9 @@ class Database(_Reader):
     async def begin(self, *, replan: bool = False) -> AsyncIterator[Transaction]:
         """Open a transaction, which is committed at the end of the block, and rolled back if the block raises.
 
-        With `replan`, each statement is planned for the present sizes of its tables. Otherwise a prepared statement
-        keeps the plan that suits an empty queue, and reads the whole table for minutes after the queue has filled.
+        With `replan`, PostgreSQL plans each statement for the present sizes of its tables. Otherwise it may reuse a
+        prepared statement's plan that suits an empty queue, and read the whole table for minutes after the queue has
+        filled.
 
         Raises: StorageUnavailable, or its subclasses ChangesClashed for a deadlock and NothingCommitted for a
         connection
@@ -274,7 +278,7 @@ class Database(_Reader):
                 await connection.execute("COMMIT")
             except BaseException as exc:
                 may_be_retried = self._drop_if_lost(connection, exc) and not is_committing
-                # A failure of the block's own code is not a lost connection.
+                # The block's own code may have raised another error, which is not reported as a lost connection.
                 if may_be_retried and isinstance(exc, (*outages.LOST, asyncpg.InterfaceError)):
                     raise outages.NothingCommitted(_("the database doesn't respond")) from exc
                 if not connection.is_closed():
@@ -289,9 +293,10 @@ class Database(_Reader):
 
     @asynccontextmanager
     async def snapshot(self, *, patience: float | None = None) -> AsyncIterator[Snapshot]:
-        """Open a view of one state of the database, for long reads on a connection of its own, outside of the pool.
+        """Open a snapshot of the database for long reads. It has its own connection, outside of the pool.
 
-        `patience` limits each statement, and the time between two statements, in seconds. None means no limit.
+        `patience` is the time limit, in seconds, for each statement, and for the time between two statements. None
+        means no limit.
 
         Raises: StorageUnavailable.
         """
@@ -310,8 +315,7 @@ class Database(_Reader):
                 raise
             finally:
                 if not connection.is_closed():
-                    # Nothing was written. The rollback is for a pooler, which may lend its connection to another
-                    # client.
+                    # The snapshot wrote nothing. The rollback frees the connection of a pooler for other clients.
                     with suppress(Exception):
                         await connection.execute("ROLLBACK", timeout=self.deadlines.silence)
 
@@ -342,7 +346,7 @@ class Database(_Reader):
     async def _answer(
         self, text: str, arguments: Sequence[object], until: float | None = None, *, tries: int = 2
     ) -> Sequence[asyncpg.Record]:
-        """Return all rows, within a time limit in the event loop's time. Tracing wraps this method."""
+        """Return all rows, at the latest at `until` in the event loop's time. Tracing wraps this method."""
         async with _Answering(until or _now() + self.deadlines.whole):
             while True:
                 tries -= 1
@@ -365,10 +369,10 @@ class Database(_Reader):
         return await row
 
     def _drop_if_lost(self, connection: asyncpg.Connection, exc: BaseException) -> bool:
-        """Drop connections that this failure makes unusable, and return whether another one may be tried.
+        """Close the connections that this failure makes unusable, and return whether the caller may try another one.
 
-        After a timeout, no other connection is tried, because the second try would take as long. If the task was
-        cancelled, none is tried either, however many connections are lost. Otherwise the task would never end, and the
+        After a timeout, the caller must not try another connection, because the second try would take as long. After
+        the task was cancelled, the caller must not try another one either, because the task might never end, and the
         service could not stop.
         """
         is_lost = isinstance(exc, outages.LOST) or connection.is_closed()
@@ -383,7 +387,7 @@ class Database(_Reader):
                 what_to_change=outages.WHERE_NOTHING_IS_KEPT,
             )
         if is_lost or isinstance(exc, (asyncio.CancelledError, *outages.STATEMENT_LOST)):
-            # The connection is aborted, because an orderly close would wait for a server that does not respond.
+            # wxauth aborts the connection, because an orderly close would wait for a server that does not respond.
             connection.terminate()
         return is_lost and isinstance(exc, Exception) and not isinstance(exc, TimeoutError)
 

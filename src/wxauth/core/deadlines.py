@@ -13,17 +13,17 @@ class Deadlines:
     statement: float = 4.0
     """The time limit after which the server cancels a statement and releases its locks."""
     silence: float = 4.5
-    """The time limit for a sign of life from the server. After that, the connection is dropped."""
+    """The time limit for the server's response to a statement. After that, wxauth closes the connection."""
     lock: float = 2.0
     """The time limit for waiting for a lock.
 
-    Our own locks last milliseconds. A longer wait for another program's lock would hold connections that other requests
-    need.
+    wxauth holds its own locks for milliseconds. While a request waits for another program's lock, it occupies a
+    connection that other requests need.
     """
     connect: float = 3.0
     connect_to_any: float = 6.0
     batch_wait: float = 0.002
-    """The time after which a running batch no longer delays the next one."""
+    """The time after which a running statement no longer delays the next batch."""
 
     @property
     def limits(self) -> dict[str, int]:

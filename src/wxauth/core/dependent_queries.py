@@ -8,19 +8,22 @@ from wxauth.core.statements import Statement
 
 @dataclass(frozen=True, slots=True)
 class Dependent:
-    """An object that uses a column of our tables, so that PostgreSQL refuses to change or drop the column."""
+    """An object that uses a column of our tables. Because of it, PostgreSQL refuses to change or drop the column."""
 
     object: str
     """The kind and the name of the object, such as `view public.report`."""
     name: str | None
-    """The name of the object, by which our revisions are searched. None if wxauth creates no objects of this kind."""
+    """The name of the object, which is searched for in our revisions.
+
+    None if wxauth creates no objects of this kind.
+    """
     uses: str
     """The column, such as `users.nickname`, or the table if the whole table is dropped."""
 
 
 # PostgreSQL rebuilds indexes and constraints when the type of a column changes, and drops them together with the
-# column. Therefore the only constraints listed here are foreign keys to a column that is dropped. A view is found by
-# its rule `_RETURN`.
+# column. Therefore the only constraints listed here are foreign keys to a column that is dropped. The statement finds a
+# view through the view's rule `_RETURN`.
 DEPENDENTS: Final = Statement[Dependent]("""
 WITH changed AS (
     SELECT attrelid, attnum, attname, wanted IS NULL AS is_whole, is_dropped

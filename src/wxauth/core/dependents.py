@@ -41,7 +41,7 @@ _LISTED: Final = re.compile(rf"(?:^|,)\s*{_NAME.format('table')}")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A column that is dropped or whose type changes. Without a column, it is a table that is dropped."""
+    """A column that is dropped or whose type changes, or a table that is dropped. The column of a table is None."""
 
     table: str
     column: str | None
@@ -51,7 +51,7 @@ class Change:
 def sql_of(script: Script, *, is_upgrade: bool) -> str:
     """Return the SQL of a revision or of its downgrade, without comments.
 
-    Statements that depend on the contents of the database are missing.
+    The SQL ends before the first statement that depends on the contents of the database.
     """
     options = {"as_sql": True, "output_buffer": (sql := StringIO())}
     with (
@@ -64,7 +64,7 @@ def sql_of(script: Script, *, is_upgrade: bool) -> str:
 
 
 def changes_in(sql: str) -> Iterator[Change]:
-    """Yield the changes in some SQL that PostgreSQL refuses if an object depends on the column or table."""
+    """Yield the changes in `sql` that PostgreSQL refuses if an object depends on the column or table."""
     for altered in _ALTER_TABLE.finditer(sql):
         for change in _CHANGE.finditer(altered["changes"]):
             yield Change(altered["table"], change["altered"] or change["dropped"], change["dropped"] is not None)
@@ -74,10 +74,10 @@ def changes_in(sql: str) -> Iterator[Change]:
 
 
 async def what_is_in_the_way(database: Database, sql: str, scripts: Iterable[Script]) -> Text | None:
-    """Return a text that names the objects in the way of this SQL, and what to do; None if there are none.
+    """Return a text that names the objects that prevent this SQL, and says what to do. Return None if there are none.
 
-    An object is ours if the SQL of `scripts`, which are all revisions, contains its name. This applies to triggers,
-    foreign keys and the like.
+    `scripts` are all revisions. A trigger, foreign key or other object whose name occurs in their SQL belongs to
+    wxauth, and is not reported.
     """
     if not (changes := [*changes_in(sql)]):
         return None

@@ -1,4 +1,4 @@
-"""The URL of the database, and the environment and files that it relies on, read as libpq reads them.
+"""The reading of the database's URL and of libpq's environment variables and files, in the same way as libpq.
 
 asyncpg understands only a part of them, or reads them differently.
 """
@@ -40,7 +40,10 @@ _OPTIONAL: Final = frozenset(
 )
 _TLS_FILES: Final = ("sslrootcert", "sslcrl", "sslcert", "sslkey")
 _IN_ENVIRONMENT: Final = ("host", "port", "user", "password", "database", "passfile", "service", "sslmode", *_TLS_FILES)
-"""The parameters that an environment variable sets: `PG` followed by the name in capital letters."""
+"""The parameters that environment variables can set.
+
+The variable's name is `PG` and the parameter's name in capitals.
+"""
 _VERIFYING: Final = frozenset({"require", "verify-ca", "verify-full"})
 """The values of `sslmode` with which the driver reads `sslrootcert` and `sslcrl`."""
 _AT_HOME: Final = ("postgresql.crt", "postgresql.key", "root.crt", "root.crl")
@@ -90,9 +93,9 @@ def _dsn_of_each_host(parts: SplitResult, hosts: list[str], query: dict[str, str
 
 
 def _leave_home_of_another_user() -> None:
-    """Unset the home directory if this process may not read it, for example under `sudo -E`.
+    """Replace HOME if this process may not read libpq's files in the home directory, for example under `sudo -E`.
 
-    libpq ignores such a directory, but asyncpg fails.
+    libpq ignores files that it may not read, but asyncpg fails.
     """
     try:
         files = [Path.home() / ".postgresql" / name for name in _AT_HOME]
@@ -106,7 +109,7 @@ def _leave_home_of_another_user() -> None:
 
 
 def host_and_port(dsn: str) -> tuple[str, str]:
-    """Return the host of a DSN, which is empty for the default socket, and its port."""
+    """Return the host and the port of a DSN. The host is empty for the default socket."""
     given = _parameters(dsn)
     return given.get("host", ""), given.get("port", "5432")
 
@@ -127,7 +130,7 @@ def password_in_file(dsn: str) -> str | None:
     file = Path(given.get("passfile") or os.path.expanduser("~/.pgpass"))
     try:
         mode = file.stat().st_mode
-        # libpq ignores any other file with a warning, and so does asyncpg.
+        # libpq ignores a password file that is not regular, or that other users may access. asyncpg does the same.
         is_heeded = stat.S_ISREG(mode) and not mode & 0o077
         lines = file.read_text(encoding="utf-8", errors="replace").split("\n") if is_heeded else []
     except OSError:
@@ -139,9 +142,10 @@ def password_in_file(dsn: str) -> str | None:
 
 
 def unreadable_file(dsn: str) -> tuple[str, str] | None:
-    """Return the first file named in the parameters that cannot be read, and why; None if there is none.
+    """Return the first file in the parameters that cannot be read, and the reason.
 
-    The driver's error does not name the file. If there is a password, the password file is not read.
+    Return None if there is no such file. The driver's error does not name the file. The password file is not checked if
+    there is a password.
     """
     given = _parameters(dsn)
     mode = given.get("sslmode", "prefer")
@@ -165,7 +169,10 @@ def unreadable_file(dsn: str) -> tuple[str, str] | None:
 
 
 def _why_unreadable(file: str) -> str | None:
-    """Return why the file cannot be read, without opening it, because a pipe would wait for its writer."""
+    """Return why the file cannot be read; None if it can.
+
+    Do not open it, because opening a pipe waits for its writer.
+    """
     try:
         mode = Path(file).stat().st_mode
     except OSError as exc:
@@ -176,9 +183,9 @@ def _why_unreadable(file: str) -> str | None:
 
 
 def _parameters(dsn: str) -> Mapping[str, str]:
-    """Return the parameters of a DSN that are not empty: from the environment, its query, or its other parts.
+    """Return the parameters of a DSN that are not empty: from the environment, its query, and its other parts.
 
-    The last of these that sets a parameter wins.
+    If several of these sources set a parameter, the last one counts.
     """
     parts = urlsplit(dsn)
     of_parts = {

@@ -42,9 +42,12 @@ _VALUES = re.compile(
 )
 _MOST_NAMES: Final = 1000
 _LONGEST: Final = 8192
-"""The largest number of characters of a text that are searched for secrets. The rest is cut off."""
+"""The largest number of characters of a logged text. Further characters are cut off, and not searched for secrets."""
 _DATA_EXCEPTION: Final = "22"
-"""The class of SQLSTATE codes whose messages quote values, in the server's language."""
+"""The class of SQLSTATE codes whose messages quote values.
+
+They can't be found by words, which depend on the language.
+"""
 
 LogEvent = MutableMapping[str, Any]
 Render = Callable[[Any, str, LogEvent], bytes]
@@ -57,9 +60,9 @@ def get_logger() -> FilteringBoundLogger:
 
 
 def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = None) -> None:
-    """Write our own events and the log lines of libraries to one stream, by default standard output.
+    """Write wxauth's events and the log lines of libraries to one stream, by default standard output.
 
-    `log_format` is `json`, or `console` for people.
+    `log_format` is `json`, or `console` for lines that people read in a terminal.
     """
     output = _Unfailing(stream or sys.stdout.buffer)
     if stream is None:
@@ -94,14 +97,14 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
 
 def redact(text: str) -> str:
     """Replace everything that looks like a secret, or like a value quoted in an error message of PostgreSQL."""
-    # The text is cut first, because the patterns take quadratic time for some texts.
+    # The text is shortened first, because the patterns take quadratic time for some texts.
     text = _VALUES.sub(r"\1 ***", text[:_LONGEST])
     return _SECRETS.sub(lambda match: f"{match[1]}{match[2]}***" if match[1] else "***", text)
 
 
 def message_of(exc: BaseException) -> str:
     """Return an exception's message without secrets, and without values from rows or arguments of statements."""
-    # SQLAlchemy's errors quote those of the driver.
+    # The message of SQLAlchemy's error quotes the driver's error, so the driver's error is used instead.
     exc = getattr(exc, "driver_exception", None) or exc
     sqlstate = str(getattr(exc, "sqlstate", None) or "")
     if sqlstate.startswith(_DATA_EXCEPTION):
@@ -121,9 +124,9 @@ def lines_of(exc: BaseException) -> list[str]:
 
 
 class OncePerDay:
-    """Limits a log line to one per name, UTC day and process.
+    """A limit that allows a log line once per name, UTC day and process.
 
-    The number of names is limited, too, because clients choose them.
+    The number of names per day is limited, too, because clients choose the names.
     """
 
     def __init__(self) -> None:
@@ -165,7 +168,7 @@ def _printable(text: str) -> str:
 
 
 def _complete(_logger: object, name: str, event: LogEvent) -> LogEvent:
-    """Add the fields that every line has (request, trace, time, level), and describe the exception, if any."""
+    """Add the fields of every line (request and trace, if any, time, level), and describe the exception, if any."""
     if (current := request_id.get()) is not None:
         event["request_id"] = current
     if (trace := trace_id.get()) is not None:
@@ -224,7 +227,7 @@ class _Unfailing:
             self._stream.flush()
 
     def discard(self) -> None:
-        """Discard the lines that could not be written. Otherwise Python would try again at exit, and fail."""
+        """Discard the lines that could not be written. Otherwise Python would try to write them at exit, and fail."""
         with suppress(ValueError):  # the stream is closed
             try:
                 self._stream.flush()

@@ -1,6 +1,7 @@
-"""The classes of metrics. Each metric is declared where it is counted, and `wxauth.service.metrics` reports them all.
+"""The classes of metrics.
 
-Labels have few values. No label identifies a user, and no label contains text that a caller chooses.
+The module that counts a metric declares it, and `wxauth.service.metrics` reports all of them. Each label has few
+values. No label identifies a user, and no label contains text that a caller chooses.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,7 +22,7 @@ REGISTRY: Final = CollectorRegistry()
 DECLARED: "Final[list[_Metric[Any]]]" = []
 OUR_FAULTS: Final = (InternalError, StorageUnavailable)
 
-# The `_created` series are disabled, because several workers cannot share them.
+# The `_created` series are disabled, because they do not work with several workers.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 Series = TypeVar("Series", bound=MetricWrapperBase)
@@ -31,8 +32,8 @@ class _Metric(dict[Any, Series]):
     """The series of a metric by their labels, because the lookup of prometheus_client costs more than counting does.
 
     No series is created before something is counted. Otherwise the process that forks the workers would create it, in a
-    file of its own. The series with the `first` labels exist from the start with the value 0, because alerts are based
-    on increases, and the first count of a new series is not an increase.
+    file of its own. `make_first` creates the series with the labels `first` in advance, with the value 0, because
+    alerts depend on increases, and the first value of a new series is not an increase.
     """
 
     kind: ClassVar[Any]
@@ -51,7 +52,7 @@ class _Metric(dict[Any, Series]):
         return series
 
     def make_first(self, *more: tuple[object, ...]) -> None:
-        """Create the series that exist from the start, and the given ones.
+        """Create the series with the labels `first`, and those with the labels `more`.
 
         This takes 20 ms, so don't call it at startup.
         """
@@ -76,17 +77,20 @@ class Counter(_Metric[prometheus_client.Counter]):
         self[labels].inc(number)
 
     def outcome_of(self, *labels: object) -> "CountedBlock":
-        """Count how a block ends, with the outcome as the last label."""
+        """Return a context manager that counts how its block ends, with the outcome as the last label."""
         return CountedBlock(lambda outcome, _: self.count(*labels, outcome))
 
 
 class Histogram(_Metric[prometheus_client.Histogram]):
-    """The distribution of durations in seconds. The option `buckets` sets the limits of its intervals."""
+    """The distribution of durations in seconds, or of other numbers.
+
+    The option `buckets` sets the limits of its intervals.
+    """
 
     kind = prometheus_client.Histogram
 
     def observe(self, seconds: float, *labels: object) -> None:
-        """Record a duration in the series with these labels."""
+        """Record a duration, or another number, in the series with these labels."""
         self[labels].observe(seconds)
 
     def time(self) -> "Stopwatch":
@@ -97,19 +101,19 @@ class Histogram(_Metric[prometheus_client.Histogram]):
 class Gauge(_Metric[prometheus_client.Gauge]):
     """A number that may rise and fall.
 
-    The option `multiprocess_mode` says how the numbers of several workers are combined.
+    The option `multiprocess_mode` determines how the numbers of several workers are combined.
     """
 
     kind = prometheus_client.Gauge
 
     def set(self, number: int, *labels: object) -> None:
-        """Set the series with these labels."""
+        """Set the value of the series with these labels."""
         self[labels].set(number)
 
 
 @dataclass(slots=True, eq=False)
 class CountedBlock:
-    """Counts how a block ends: with `outcome`, or with the failure that it raises."""
+    """A context manager that counts how its block ends: with `outcome`, or with the failure that the block raises."""
 
     count: Callable[[str, WxAuthError | None], None]
     """The function that counts. It gets the outcome or the failure's code, and the failure if it is a WxAuthError."""
@@ -131,7 +135,7 @@ class CountedBlock:
 
 @dataclass(slots=True, eq=False)
 class Stopwatch:
-    """Times a block, even if it fails, and passes the seconds to `observe`."""
+    """A context manager that passes the duration of its block in seconds to `observe`, even if the block fails."""
 
     observe: Callable[[float], object]
     milliseconds: float = field(init=False)

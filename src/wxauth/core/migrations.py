@@ -1,9 +1,10 @@
 """Migration of the schema to another revision, from a checkout or from the wheel.
 
-Replicas continue to serve during a migration. An ALTER TABLE waits for transactions that use the table, and every other
-client waits behind it. Therefore it gives up after a second, and tries again. Slow steps (an index, a batch of rows)
-must not hold such a lock, so they run outside of a transaction, in a revision with `transactional = False`. Revisions
-are written by hand: see docs/contribute/decisions/0008-migrations-by-hand.md.
+Replicas continue to serve during a migration. An ALTER TABLE waits for the transactions that use the table, and all
+clients that come later wait for the ALTER TABLE. Therefore the revision gives up after a second, and runs again after a
+pause. Slow steps, for example an index or a batch of rows, must not hold such a lock, so they run outside of a
+transaction, in a revision with `transactional = False`. Revisions are written by hand: see
+docs/contribute/decisions/0008-migrations-by-hand.md.
 """
 
 import asyncio
@@ -38,17 +39,18 @@ HEAD: Final = "head"
 BASE: Final = "base"
 """The name of the empty schema before the first revision."""
 LOCK_TIMEOUT_SECONDS: Final = 1.0
-"""The time that a revision waits for a lock on a table, in seconds.
+"""The time, in seconds, that a revision waits for a lock on a table.
 
-Every other client that needs the table waits behind it.
+During this time, all other clients that need the table wait, too.
 """
 RETRY_PAUSE_SECONDS: Final = 2.0
-"""The average pause between two tries, in seconds. In the meantime, other clients can use the table."""
+"""The average pause, in seconds, between two tries. During the pause, other clients can use the table."""
 GIVE_UP_SECONDS: Final = 900.0
-"""The time after which a migration gives up on a table that is never free, in seconds."""
+"""The time, in seconds, after which a migration stops trying to lock a table that other clients always use."""
 
-# Replicas that migrate at the same time take turns, and later ones find nothing to do. They poll for the lock instead
-# of waiting in the database, because CREATE INDEX CONCURRENTLY would wait for their transactions.
+# If several replicas migrate at the same time, the first one that gets this lock migrates, and the others find nothing
+# to do afterwards. A replica polls for the lock instead of waiting in the database, because CREATE INDEX CONCURRENTLY
+# would wait for the transaction of a waiting replica.
 _TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.migrations'))"
 _FOR_LONG: Final = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0"
 _DEADLINES: Final = text("""
@@ -59,7 +61,7 @@ _TURN_PAUSE_SECONDS: Final = 0.1
 _MOST_LINES: Final = 10
 """The largest number of lines of an error's detail that are shown.
 
-PostgreSQL lists the objects that depend on a column there.
+In the detail, PostgreSQL lists the objects that depend on a column.
 """
 _OF_ANOTHER: Final = _(
     "the schema is at {revision!r}, which belongs to another version of wxauth. Use that version to migrate"
@@ -92,7 +94,7 @@ class MigrationBlocked(TextError):
 
 
 class MigrationRefused(TextError):
-    """PostgreSQL refuses a revision because of the contents of the database, or is known to refuse it.
+    """PostgreSQL refuses a revision because of the contents of the database, or would refuse it.
 
     The message explains what to do.
     """
@@ -113,9 +115,10 @@ async def migrate(
 ) -> str | None:
     """Upgrade or downgrade to `revision`, one revision after the other.
 
-    Returns the revision reached, or None if the schema is empty. A schema of a newer version is left unchanged, because
-    this version works with it. Afterwards PUBLIC has no rights on our tables and sequences. `scripts` is the folder of
-    Alembic's revisions. The constants above explain the times.
+    Return the revision that the schema then has, or None if the schema is empty. If the schema belongs to a newer
+    version and `revision` is `head`, the schema stays unchanged, because this version works with it. In each case,
+    PUBLIC then has no rights on wxauth's tables and sequences. `scripts` is the folder of Alembic's revisions. The
+    constants above explain the times.
 
     Raises: StorageUnavailable, MigrationForbidden, MigrationRefused, MigrationBlocked, UnknownRevision.
     """
@@ -197,7 +200,7 @@ async def begin_migration(
 async def _refuse_what_is_in_the_way(
     database: Database, directory: ScriptDirectory, order: Sequence[str], here: str, target: str
 ) -> None:
-    """Check that no object of other programs depends on anything that a revision up to the target changes.
+    """Check that no other program's object depends on a column or table that a revision up to the target changes.
 
     Raises: MigrationRefused, StorageUnavailable.
     """
@@ -237,7 +240,8 @@ async def _take(database: Database, step: _Step, lock_patience: float) -> None:
         move: Callable[[Config, str], Any] = command.upgrade if step.is_upgrade else command.downgrade
         move(config, step.revision)
 
-    # Outside of a transaction, no other client waits behind the revision, so it may wait for a lock without a limit.
+    # A revision outside of a transaction uses statements that do not make other clients wait, so it may wait for a lock
+    # without a limit.
     patience = lock_patience if step.is_transactional else 0.0
     async with begin_migration(database, is_transactional=step.is_transactional, lock_patience=patience) as connection:
         await connection.run_sync(run)
@@ -264,7 +268,7 @@ async def _with_retries(take: Callable[[], Awaitable[None]], step: _Step, pause:
 
 
 def _reason_of(exc: asyncpg.PostgresError) -> str:
-    """Return PostgreSQL's message with its detail, which names the objects or the key, on one line."""
+    """Return PostgreSQL's message and its detail on one line. The detail names the objects or the key."""
     detail = "; ".join((exc.detail or "").splitlines()[:_MOST_LINES])
     message = " ".join(str(exc).partition("\nDETAIL:")[0].split())
     return f"{message} ({detail})" if detail else message
@@ -289,7 +293,8 @@ async def _turn(database: Database) -> AsyncIterator[None]:
             await connection.execute("ROLLBACK")  # CREATE INDEX CONCURRENTLY would wait for an open transaction
             await asyncio.sleep(_TURN_PAUSE_SECONDS)
             await connection.execute(_FOR_LONG)
-        # This statement releases the last query's snapshot, for which CREATE INDEX CONCURRENTLY would wait.
+        # This statement releases the snapshot of the previous query. CREATE INDEX CONCURRENTLY would wait for that
+        # snapshot.
         await connection.execute("SELECT")
         yield
     except Exception as exc:

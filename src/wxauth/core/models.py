@@ -16,7 +16,7 @@ from sqlalchemy import DateTime, MetaData, Text
 from sqlalchemy.dialects.postgresql import INET, JSONB
 from sqlmodel import Field, SQLModel
 
-# Rows are created without validation (`model_of`). Building the validators of most models would waste 1.3 MB.
+# `model_of` creates rows without validation. Building validators that are never used would waste 1.3 MB.
 SQLModel.model_config["defer_build"] = True
 
 TIME = DateTime(timezone=True)
@@ -25,7 +25,7 @@ TIME = DateTime(timezone=True)
 def all_tables() -> MetaData:
     """Import and return the tables of all packages, for checks and tests.
 
-    A table with few statements is declared next to them, in a module of queries.
+    A table that few statements use is declared beside these statements, in a module of queries.
     """
     for path in Path(__file__).parents[1].glob("*/*s.py"):
         if path.stem == "models" or path.stem.endswith("queries"):
@@ -34,18 +34,18 @@ def all_tables() -> MetaData:
 
 
 def shown_address(ip: object | None) -> str | None:
-    """Return an address from asyncpg as text."""
+    """Return an IP address that asyncpg returned as text, or None."""
     return None if ip is None else str(ip)
 
 
 Address = Annotated[
     object | None, PlainSerializer(shown_address, return_type=str | None), pydantic.Field(examples=["203.0.113.7"])
 ]
-"""The type of an address column, as asyncpg returns it."""
+"""The type of an IP address column, as asyncpg returns its values."""
 
 
 class SharedEvent(SQLModel):
-    """An event without the address, as other services receive it."""
+    """An event without the IP address, as other services receive it."""
 
     id: UUID = Field(
         primary_key=True,
@@ -73,7 +73,10 @@ class SharedEvent(SQLModel):
 
 
 class EventFields(SharedEvent):
-    """The fields of an event in the audit trail. Only an erased user's data and old addresses are removed from it."""
+    """The fields of an event in the audit trail.
+
+    wxauth removes only erased users' data and old IP addresses from it.
+    """
 
     ip: Address = Field(sa_type=INET, description="From where.")
 

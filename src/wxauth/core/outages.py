@@ -1,4 +1,4 @@
-"""The meaning of database failures: which of them are outages, and how they are explained to an operator."""
+"""The classification of database failures: which of them are outages, and which text explains them to an operator."""
 
 import socket
 import ssl
@@ -18,7 +18,8 @@ WHERE_NOTHING_IS_KEPT: Final = _(
     "statements if max_prepared_statements is 100. In this case, use ?pgbouncer=prepared"
 )
 
-# The database is unreachable, starting, stopping, full, closed or now a standby, or a lock was not released in time.
+# The database is unreachable, starting, stopping, out of resources, closed or now a standby, or a lock was not released
+# in time.
 _AWAY = (
     OSError,
     TimeoutError,
@@ -35,12 +36,13 @@ _AWAY = (
 # The database refuses us, because the password, the role or the name of the database is wrong.
 _REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 # Our transaction conflicted with another one, and the server has rolled ours back. InvalidCachedStatementError means
-# that a migration has changed a table since the statement was prepared: asyncpg has dropped the statement, and prepares
-# it again at the next try.
+# that a migration has changed a table since asyncpg prepared the statement. asyncpg has dropped the prepared statement,
+# and prepares the statement again at the next try.
 CLASHED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.InvalidCachedStatementError)
 # The database does not fit this version, because it is not migrated, or our role lacks privileges.
 _UNFIT = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError)
-# A pooler has moved us to another server connection, where our prepared statements are missing or clash.
+# A pooler has moved us to another server connection, on which our prepared statement is missing, or on which its name
+# is taken.
 STATEMENT_LOST = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 # The URL has an option that is unknown or impossible.
 _WRONG_URL = (
@@ -74,7 +76,7 @@ _CAUSES: Final = (
     (FileNotFoundError, _("has no such socket: {reason}")),
     (BaseException, _("can't be reached: {reason}")),
 )
-"""The texts that explain why there is no connection, by the error. The first that fits counts."""
+"""The texts that explain why there is no connection, by the error. The first row whose error matches counts."""
 _OF_A_FILE: Final = (
     FileNotFoundError,
     PermissionError,
@@ -85,7 +87,7 @@ _OF_A_FILE: Final = (
 )
 """The errors that a file named in libpq's parameters may cause.
 
-If the password file is missing, the server refuses the role.
+One of them is the refusal of the role: if the password file is missing, wxauth sends no password.
 """
 
 log = get_logger()
@@ -101,11 +103,14 @@ class OutageLog:
         self._seconds = seconds
         self._due_at = 0.0
         self._since: float | None = None
-        """When the present outage began, in seconds of the monotonic clock; None without an outage."""
+        """The start of the present outage, in seconds of the monotonic clock; None if there is no outage."""
         self._is_logged = False
 
     def is_due(self, now: float) -> bool:
-        """Return whether a line may be written. `now` is in seconds of the monotonic clock."""
+        """Return whether a line may be written now, in seconds of the monotonic clock.
+
+        If so, start the next interval.
+        """
         if now < self._due_at:
             return False
         self._due_at = now + self._seconds
@@ -114,7 +119,7 @@ class OutageLog:
     def note(self, exc: StorageUnavailable) -> None:
         """Log why the database cannot be used, if a line is due.
 
-        The line is an error if the operator must change something.
+        The level is error if the database refuses the role or its name, and otherwise warning.
         """
         if self.is_due(monotonic()):
             self._is_logged = True
@@ -132,7 +137,8 @@ class OutageLog:
     def end(self, begun: float) -> None:
         """Note that a connection has been opened, and log the end of the outage if there was one.
 
-        `begun` is the monotonic second at which the attempt began. If that was before the outage, the outage continues.
+        `begun` is the start of the attempt, in seconds of the monotonic clock. If the attempt began before the outage,
+        the outage has not ended.
         """
         since, is_logged = self._since, self._is_logged
         if since is not None and begun > since:
@@ -200,7 +206,7 @@ def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None
 
 
 def is_refusal(exc: BaseException) -> bool:
-    """Return whether the database refused a statement for a lasting reason, unlike a lock or a failover."""
+    """Return whether the database refused a statement for a permanent reason, so that a retry would fail as well."""
     while isinstance(exc, StorageUnavailable) and exc.__cause__ is not None:
         exc = exc.__cause__
     passing = (*_AWAY, *CLASHED, *STATEMENT_LOST, ConnectionLost)
@@ -208,7 +214,7 @@ def is_refusal(exc: BaseException) -> bool:
 
 
 def reason_of(exc: BaseException) -> str:
-    """Return why there is no connection, or the database's own message, or otherwise the type of the error.
+    """Return why there is no connection, or the database's own message. For other errors, return the error's type.
 
     The text contains no part of the URL except the host, the port, and the rule that an option breaks.
     """
@@ -237,7 +243,7 @@ def outage_text(exc: StorageUnavailable) -> Text:
 
 
 def raise_if_not_connected(exc: Exception, dsn: str, address: str | None = None) -> None:
-    """Raise an error that explains why no connection could be opened, if this failure means that. Otherwise do nothing.
+    """Raise an error that explains why no connection could be opened. If the failure has another meaning, do nothing.
 
     `address` is the address that was tried, if the host has several.
 
@@ -251,7 +257,7 @@ def raise_if_not_connected(exc: Exception, dsn: str, address: str | None = None)
 
 
 def _why_not(exc: BaseException, dsn: str, address: str | None) -> Text:
-    """Return a text with the host and port, and why there is no connection."""
+    """Return a text that contains the host and port, and explains why there is no connection."""
     host, port = libpq.host_and_port(dsn)
     place = f"[{host}]:{port}" if ":" in host else f"{host or 'the default socket'}:{port}"
     if address is not None:

@@ -1,7 +1,8 @@
-"""The repetition of what another transaction has overtaken.
+"""The repetition of transactions whose data another transaction has changed in the meantime.
 
-What is read before a lock may have changed when the lock is held: the user was merged, erased or made an administrator.
-Such a transaction changes nothing, raises ChangedMeanwhile, and begins again with what is stored now.
+A transaction reads some data before it locks the user. While it waits for the lock, another transaction may merge the
+user, erase the user, or make the user an administrator. Then the waiting transaction changes nothing and raises
+ChangedMeanwhile, and its function runs again with the data that is stored now.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -14,9 +15,9 @@ from wxauth.errors import StorageUnavailable
 
 ATTEMPTS: Final = 5
 ATTEMPTS_OF_OPERATORS: Final = 50
-"""The number of attempts of an operator's or administrator's change.
+"""The number of attempts for a change by an operator or an administrator.
 
-Of fifty simultaneous merges and splits of one user, only one succeeds in each round.
+If fifty merges and splits of one user run at the same time, only one of them succeeds in each round.
 """
 _FAILURE: Final = "too many concurrent changes to this user"
 
@@ -25,19 +26,19 @@ T = TypeVar("T")
 
 
 class ChangedMeanwhile(Exception):
-    """What an attempt has read has changed, so that it must begin again."""
+    """The data that an attempt has read has changed, so the attempt must be repeated."""
 
 
 class TooManyChanges(StorageUnavailable):
-    """Each attempt was overtaken by another request."""
+    """At each attempt, another request changed the data first."""
 
 
 def retrying(
     attempts: int = ATTEMPTS, *, failure: str = _FAILURE, conflicts: tuple[type[Exception], ...] = ()
 ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Coroutine[Any, Any, T]]]:
-    """Decorate one attempt, which is repeated while it raises ChangedMeanwhile or one of `conflicts`.
+    """Return a decorator that repeats a function while it raises ChangedMeanwhile or one of `conflicts`.
 
-    The decorated function raises TooManyChanges with the text `failure` after the last attempt.
+    After `attempts` calls that failed, the decorated function raises TooManyChanges with the text `failure`.
     """
 
     def decorated(attempt: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
@@ -64,7 +65,7 @@ async def begin_locked(
 ) -> AsyncIterator[tuple[Transaction, T]]:
     """Open a transaction that begins with `lock`, and yield what `lock` returns.
 
-    If `lock` raises ChangedMeanwhile, it is called again in a new transaction.
+    If `lock` raises ChangedMeanwhile, the function calls it again in a new transaction.
 
     Raises: TooManyChanges.
     """

@@ -1,4 +1,4 @@
-"""The check of whether the database's engine and the schema's revision suit this version.
+"""The check that this version of wxauth supports the database's engine and the schema's revision.
 
 This module does not import Alembic, so that the service starts faster.
 """
@@ -29,7 +29,7 @@ _OTHER_ENGINE: Final = re.compile(
     r"|(?<=-)YB(?=-)|^(?!PostgreSQL)\S+",
     re.IGNORECASE,
 )
-"""The engines that speak PostgreSQL's protocol but lack features that wxauth needs, as version() names them."""
+"""The engines that use PostgreSQL's protocol but lack features that wxauth needs, by their names in version()."""
 _ENGINE: Final = Statement[tuple[str, bool, str]]("""
 SELECT version() AS engine, EXISTS (SELECT FROM pg_language WHERE lanname = 'plpgsql') AS has_plpgsql,
        current_setting('server_encoding') AS encoding
@@ -43,12 +43,13 @@ _CURRENT: Final = Statement[tuple[str | None, bool]](
 def revisions_in(scripts: Path) -> tuple[str, ...]:
     """Return the revisions in an Alembic folder, the newest first.
 
-    They are the numbers with which the file names begin.
+    A revision is the number with which its file's name begins.
     """
     return tuple(sorted((path.name.partition("_")[0] for path in scripts.glob("versions/[0-9]*.py")), reverse=True))
 
 
-# The list is read on import, because an upgrade in place adds newer revisions, which the running version does not know.
+# The list is read when the module is imported. An upgrade in place may later add newer revisions, which the running
+# version does not know.
 KNOWN_REVISIONS: Final = revisions_in(SCRIPTS)
 """All revisions that this version knows, the newest first."""
 
@@ -56,7 +57,7 @@ KNOWN_REVISIONS: Final = revisions_in(SCRIPTS)
 async def current_revision(database: Database) -> str | None:
     """Return the schema's revision, or None if there is no schema.
 
-    If another program has created the schema, the result is a revision that `refusal_of` refuses.
+    If another program has created the schema, return a value that `refusal_of` refuses.
     """
     stored = await database.row(_CURRENT) if await database.value(_IS_MIGRATED) else None
     if stored is None:
@@ -71,14 +72,14 @@ def is_usable(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> b
 
 
 def is_newer(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bool:
-    """Return whether this revision is newer than all that this version knows."""
+    """Return whether this revision is newer than all revisions that this version knows."""
     return revision is not None and revision > known[0]
 
 
 def refusal_of(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> Text | None:
     """Return why a schema cannot be migrated; None if it can.
 
-    The reason is that another program created it, or a version before the first release.
+    A schema cannot be migrated if another program, or a version before the first release, created it.
     """
     return None if revision is None or revision >= known[-1] else _IS_OF_ANOTHER
 
@@ -96,9 +97,10 @@ async def refusal_of_engine(database: Database) -> Text | None:
 
 
 def why_unfit(engine: str, has_plpgsql: bool, encoding: str) -> Text | None:
-    """Return why the database's engine, by its version(), or its encoding is unsuitable; None if both are suitable.
+    """Return why the database's engine or its encoding is unsuitable; None if both are suitable.
 
-    PostgreSQL is suitable, and so are engines such as Aurora that only change what lies below SQL.
+    `engine` is the result of version(). PostgreSQL is suitable, and so are engines such as Aurora that replace only
+    PostgreSQL's storage.
     """
     if (other := _OTHER_ENGINE.search(engine)) or not has_plpgsql:
         name = other[0].replace("YB", "YugabyteDB") if other else _("an engine without PL/pgSQL")

@@ -20,7 +20,7 @@ own (oid) AS (
                                         WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass
                                           AND refobjid IN (SELECT oid FROM tables) AND deptype IN ('a', 'i'))
 )"""
-"""The parts of a `WITH RECURSIVE` that list our tables by name, then with their partitions, then with sequences."""
+"""The parts of a `WITH RECURSIVE`: `own` (our tables), `tables` (and their partitions), `relations` (and sequences)."""
 RIGHTS_OF_PUBLIC: Final = Statement[str](f"""
 WITH RECURSIVE {OUR_RELATIONS}
 SELECT format('REVOKE ALL ON %s %s FROM PUBLIC', CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, name)
@@ -32,7 +32,7 @@ SELECT format('REVOKE ALL ON %s %s FROM PUBLIC', CASE relkind WHEN 'S' THEN 'SEQ
 """)
 """The REVOKE statements for our tables and sequences on which PUBLIC, which means every role, has a right.
 
-Only tables and sequences that the asking role owns are included.
+The query returns statements only for tables and sequences that the current role owns.
 """
 
 

@@ -24,9 +24,9 @@ WRONG_SECRET_KEY: Final = _(
     "set WXAUTH_SECRET_KEY_PREVIOUS to the previous key. If the previous key is permanently lost, "
     "'wxauth secret forget' erases the values that can't be decrypted"
 )
-"""The instruction for operators in case stored values cannot be decrypted."""
+"""The instruction for operators if stored values cannot be decrypted."""
 FORM_POST_CONTEXT: Final = b"form_post"
-"""The context of a site's authorization response in the URL of the page that posts it.
+"""The context of a website's authorization response, which the URL of the page that posts it contains.
 
 The value is not stored, so it is never sealed again with a new key.
 """
@@ -42,7 +42,10 @@ def derive_key(secret_key: bytes, purpose: str, *, length: int = 32) -> bytes:
 
 
 def _context(place: bytes, *key: str | bytes | UUID) -> bytes:
-    """Return the context of a value: the place where it is stored. The value cannot be opened in another place."""
+    """Return the context of a value: the place where the value is stored.
+
+    `open` fails for a value from another place.
+    """
     parts = [it.bytes if isinstance(it, UUID) else it.encode() if isinstance(it, str) else it for it in key]
     return b"\0".join((place, *parts))
 
@@ -50,11 +53,11 @@ def _context(place: bytes, *key: str | bytes | UUID) -> bytes:
 session_key_context: Final = partial(_context, b"session_key")
 """The context of an identity's session_key, made of the app and the openid."""
 signing_key_context: Final = partial(_context, b"signing_keys")
-"""The context of a signing key's private key, made of its kid."""
+"""The context of a signing key's private key, made of the signing key's kid."""
 phone_answer_context: Final = partial(_context, b"phone_answer")
 """The context of WeChat's response to a phone code, made of the code's hash."""
 app_context: Final = partial(_context, b"apps")
-"""The context of an app's secrets, made of its id."""
+"""The context of an app's secrets, made of the app's id."""
 js_ticket_context: Final = partial(_context, b"js_tickets")
 """The context of an app's ticket for the JS-SDK, made of the app's id.
 
@@ -70,10 +73,10 @@ The number lives for two minutes, so it is never sealed again with a new key.
 
 
 class Sealer:
-    """Seals values with the current secret key, and opens them with the current or a previous one.
+    """A part that seals values with the current secret key, and opens them with the current or a previous key.
 
-    The algorithm is AES-256-GCM-SIV (RFC 8452), because plain GCM with random nonces is safe only up to 2^32 values per
-    key, and there may be more. A sealed value consists of version, key id, nonce and ciphertext.
+    The algorithm is AES-256-GCM-SIV (RFC 8452), because plain GCM with random nonces is safe only for up to 2^32 values
+    per key, and wxauth may seal more. A sealed value consists of version, key id, nonce and ciphertext.
     """
 
     def __init__(self, secret_keys: Sequence[bytes]) -> None:
@@ -100,7 +103,7 @@ class Sealer:
             raise CannotOpen("altered, or encrypted for another place") from exc
 
     def opens(self, sealed: bytes, *, context: bytes) -> bool:
-        """Return whether `open` succeeds."""
+        """Return whether `open` succeeds with this value and context."""
         try:
             self.open(sealed, context=context)
         except CannotOpen:

@@ -1,7 +1,7 @@
 """The parts of the service. A part is an object that exists once in each process, such as the key ring.
 
-Its class has fields that name what it needs by type. `wxauth.service.build` assembles the parts, so this module need
-not import the packages above core.
+The types of the fields of a part's class name the parts that it needs. `wxauth.service.build` creates the parts, so
+that this module does not import the packages above core.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ _KINDS: Final = set[type]()
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(field,))
 def part(kind: type[Part]) -> type[Part]:
-    """Make a class into a part, whose fields are the keyword arguments of its constructor.
+    """Make a class the class of a part. Its fields become the keyword arguments of its constructor.
 
-    Its objects are compared by identity.
+    The objects of the class are compared by identity.
     """
     made = dataclass(kw_only=True, eq=False, repr=False)(kind)
     _KINDS.add(made)
@@ -34,13 +34,13 @@ def part(kind: type[Part]) -> type[Part]:
 class Parts(dict[Any, Any]):
     """The parts of the service by their types.
 
-    A part that only needs other parts is created when it is first requested.
+    A part that needs only other parts is created when it is first requested.
     """
 
     def make(self, kind: type[Part], **given: Any) -> Part:
         """Create a part from the given arguments and from other parts, by their types.
 
-        Raises: TypeError, if one is missing.
+        Raises: TypeError, if an argument is missing.
         """
         arguments = _arguments_of(kind)  # type: ignore[arg-type] # mypy: a class is not hashable
         wanted = ((name, type_) for name, type_ in arguments.items() if name not in given)
@@ -60,7 +60,7 @@ def _arguments_of(kind: type) -> dict[str, Any]:
 
 
 class Closable(Protocol):
-    """A part that has work to finish or something to close."""
+    """A part that has work to finish or connections to close."""
 
     async def aclose(self) -> None:
         """Finish the work in progress, and close the connections."""
@@ -68,9 +68,9 @@ class Closable(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """All parts of the service, which are read as `services.database` or `services[KeyRing]`.
+    """All parts of the service. Code gets a part as `services.database` or `services[KeyRing]`.
 
-    Routes and use cases take single parts instead.
+    Routes and use cases take single parts instead of this object.
     """
 
     settings: Settings
@@ -79,7 +79,7 @@ class Services:
     parts: Parts
     """All parts by their types, including those of the packages above core."""
     closing: Sequence[Collection[Closable]]
-    """The parts to close. The groups are closed one after the other, and the parts of a group at the same time."""
+    """The parts to close. `aclose` closes one group after the other, and the parts of a group at the same time."""
 
     def __getitem__(self, part: type[Part]) -> Part:
         """Return the part of this type. Raises: KeyError."""
@@ -87,6 +87,6 @@ class Services:
         return found
 
     async def aclose(self) -> None:
-        """Close every part, and with them every connection."""
+        """Close every part, and thereby every connection."""
         for group in self.closing:
             await asyncio.gather(*(part.aclose() for part in group))

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 T_co = TypeVar("T_co", covariant=True)
 Model = TypeVar("Model", bound=BaseModel)
 
-# In literals, comments and casts, a colon is not a parameter. Everywhere else, `:name` and `$1` are parameters.
+# In literals, comments and casts, a colon does not begin a parameter. Everywhere else, `:name` and `$1` are parameters.
 _PIECES: Final = re.compile(
     r"""
       \b[eE]'(?:[^'\\]|\\.|'')*'
@@ -44,15 +44,15 @@ def one_and_id(
     """Return SQL that is true if a column has a value, and the row's id is at least `after` and less than `before`.
 
     The condition suits an index on both columns, and `ORDER BY` must name both. With `column = value … ORDER BY id
-    LIMIT`, a planner whose statistics know few values reads all rows in the order of their ids, because it expects to
-    find enough matching rows soon. A comparison of pairs can only use the index on both columns.
+    LIMIT`, PostgreSQL may read all rows in the order of their ids: if its statistics contain few values of the column,
+    it expects to find enough matching rows soon. A comparison of pairs can only use the index on both columns.
     """
     pair = f"({column}, {column.rpartition('.')[0]}.id)"
     return f"{pair} >= ({value}, {after}) AND {pair} < ({value}, {before})"
 
 
 def fragment(name: str) -> LiteralString:
-    """Return one of our names or numbers as a part of a statement. Raises: ValueError, if it is neither.
+    """Return a name or number of wxauth's own as a part of a statement. Raises: ValueError, if `name` is neither.
 
     A statement consists only of literals and of such parts, for example the name of a column or a type. pyrefly refuses
     any other string.
@@ -68,7 +68,10 @@ def columns_of(model: type[BaseModel]) -> tuple[LiteralString, ...]:
 
 
 def with_parameters(text: str, written: Callable[[str], str]) -> str:
-    """Replace each `:name` in a statement by what `written` returns for it. Raises: ValueError, for a `$1`."""
+    """Replace each `:name` in a statement with the text that `written` returns for it.
+
+    Raises: ValueError, for a `$1`.
+    """
 
     def replaced(piece: re.Match[str]) -> str:
         if piece["number"] is not None:
@@ -83,9 +86,9 @@ class Nothing(TypedDict):
 
 
 def model_of(model: type[Model], columns: Mapping[str, Any]) -> Model:
-    """Create a model from a row with all of its fields, without validation, because PostgreSQL has checked it.
+    """Create a model from a row with all of its fields. PostgreSQL has checked the row, so there is no validation.
 
-    A user takes 1 µs. SQLModel's `__new__` takes 2 µs, because it first sets the same attributes. Pydantic's
+    A model of a user takes 1 µs. SQLModel's `__new__` takes 2 µs, because it first sets the same attributes. Pydantic's
     `model_construct` takes 13 µs, because it fills in defaults and aliases.
     """
     made = object.__new__(model)
@@ -102,12 +105,12 @@ class Statement(Generic[T_co]):
     """An SQL statement for PostgreSQL with parameters like `:name`, and the type of its rows.
 
     An example is `Statement[App]("SELECT … WHERE app_id = :app_id")`. If the type is a model or a dataclass, its fields
-    are the columns, and each row is read into an object. If it is a TypedDict, its keys are the columns. A `tuple[str,
-    UUID]` has the columns in their order, and a `Mapping[str, object]` has any columns. Any other type is the type of
-    the only column. A test compares these types with PostgreSQL's own description of each statement.
+    are the columns, and each row becomes an object of this type. If the type is a TypedDict, its keys are the columns.
+    A `tuple[str, UUID]` has the columns in their order, and a `Mapping[str, object]` has any columns. Any other type is
+    the type of the only column. A test compares these types with PostgreSQL's own description of each statement.
 
-    A name has one value throughout the statement, including inserted fragments. An array slice with a parameter needs
-    spaces: `[1 : size]`.
+    A parameter has the same value wherever it occurs in the statement, including inserted fragments. An array slice
+    with a parameter needs spaces: `[1 : size]`.
     """
 
     def __init__(self, text: LiteralString) -> None:
@@ -125,7 +128,7 @@ class Statement(Generic[T_co]):
 
     @cached_property
     def read(self) -> Callable[[Sequence[Mapping[str, Any]]], Sequence[T_co]]:
-        """A function that turns the driver's rows into those of this statement."""
+        """A function that turns the driver's rows into rows of this statement's type."""
         made = _maker(self.kind)
         return _as_they_are if made is None else lambda records: [made(record) for record in records]
 
@@ -141,7 +144,7 @@ class Statement(Generic[T_co]):
 
 
 def _maker(kind: Any) -> Callable[[Mapping[str, Any]], Any] | None:
-    """Return a function that makes a row of this type; None if the driver's row is used as it is."""
+    """Return a function that makes a row of this type; None if the driver's row needs no change."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return partial(model_of, kind)
     if isinstance(kind, type) and is_dataclass(kind):
@@ -156,7 +159,7 @@ def _as_they_are(records: Sequence[Any]) -> Sequence[Any]:
 def _tuple_of(names: tuple[str, ...]) -> Callable[[Mapping[str, object]], tuple[object, ...]]:
     """Return a function that picks the values of these names as a tuple.
 
-    An itemgetter with a single name returns the value itself, not a tuple.
+    An itemgetter with a single name would return the value itself instead of a tuple.
     """
     if len(names) > 1:
         return itemgetter(*names)

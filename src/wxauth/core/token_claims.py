@@ -13,7 +13,7 @@ from wxauth_guard.texts import has_too_many_containers
 MAX_ADDED: Final = 3 * 1024
 """The largest number of bytes of compact JSON that a template may add to one token.
 
-Guards accept tokens of 8,192 bytes.
+Guards accept tokens of at most 8,192 bytes.
 """
 
 log = get_logger()

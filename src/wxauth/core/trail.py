@@ -21,13 +21,13 @@ from wxauth.i18n import Text, lazy_gettext as _
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """The user, service or program that does something, and its address."""
+    """The user, service or program that does something, and its IP address."""
 
     name: str
     """The id of a user, the name of a service client, or one of the three names defined below."""
     ip: str | None = None
     spares_staff: bool = False
-    """Whether the actor may not act on staff."""
+    """Whether the actor's actions are refused if they concern staff members."""
 
 
 SYSTEM: Final = Actor("system")
@@ -39,11 +39,11 @@ WECHAT: Final = Actor("wechat")
 
 
 class EventType(StrEnum):
-    """The types of events: the name, the meaning, the data that other services receive with it, and further data.
+    """The types of events. Each has its name, its meaning, the data that other services receive, and further data.
 
-    If the third part is missing, other services do not receive the event. The data that they receive is not personal,
-    and remains when a user is erased. `scripts/docs` writes the rows of the guides. Tests compare the types with the
-    guides, with the database's trigger, and with the events that they record.
+    If the third part is missing or None, other services do not receive the event. The data that other services receive
+    is not personal, and remains when a user is erased. `scripts/docs` writes the rows of the guides. Tests compare the
+    types with the guides, with the database's trigger, and with the events that wxauth records during the tests.
     """
 
     _value_: str
@@ -124,21 +124,24 @@ _RECORD_ALL: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
 SELECT id, type, at, actor, user_id, app_id, ip, data FROM jsonb_populate_recordset(NULL::events, :events)
 """)
-# The id is derived from the type, actor, app and day, so that a second event on the same day conflicts and is not
-# stored.
+# The id is derived from the type, actor, app and day. Therefore a second event on the same day has the same id, and is
+# not stored.
 _RECORD_DAILY: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, app_id, ip) VALUES (:id, :type, :now, :actor, :app_id, :ip::text::inet)
 ON CONFLICT (id) DO NOTHING
 """)
 ERASED_DATA: Final = f"""
 CASE WHEN events.type IN ({", ".join(f"'{fragment(name)}'" for name in _LASTING)}) THEN events.data ELSE '{{}}' END"""
-"""SQL for the data that remains of an event when its user is erased: the data of the types in SENT_TO_SIBLINGS."""
+"""SQL for the data of an event after its user is erased.
+
+An event whose type sends data to other services keeps its data. The data of any other event becomes empty.
+"""
 REPORTS_ERASURE: Final = """
 (events.type = 'user.erased'
  OR (events.type = 'session.ended' AND events.data ->> 'reason' = 'erased'))"""
-"""SQL that is true if an event reports an erasure itself.
+"""SQL that is true if an event reports the erasure of its user.
 
-Such an event keeps the address of whoever erased the user.
+Such an event keeps the IP address from which the user was erased.
 """
 
 
@@ -151,7 +154,7 @@ class About(TypedDict, total=False):
 
 
 def event(kind: EventType, *, by: Actor, at: datetime, **about: Unpack[About]) -> dict[str, Any]:
-    """Return an event as a row of the trail, which is not recorded yet."""
+    """Return an event as a row of the trail, without recording it."""
     row = {"id": new_id(at), "type": kind.value, "at": at, "actor": by.name, "ip": by.ip}
     return {**row, "user_id": about.get("user_id"), "app_id": about.get("app_id"), "data": about.get("data") or {}}
 
@@ -164,22 +167,23 @@ def data_for_siblings(kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
 async def record_event(
     transaction: Transaction, kind: EventType, *, by: Actor, at: datetime, **about: Unpack[About]
 ) -> None:
-    """Record an event in the transaction of the change itself, which has locked the user, if there is one.
+    """Record an event in the transaction that makes the change.
 
-    If the user's newest event has a later time, for example because two replicas' clocks differ, this event gets a time
-    and an id just after it. Therefore the trail of each user has the order of the commits.
+    If there is a user, the transaction has locked the user. If the user's newest event has a later time, for example
+    because two replicas' clocks differ, the new event gets a time and an id just after that event. Therefore the events
+    of each user are in the order of the commits.
     """
     await transaction.run(_RECORD, **event(kind, by=by, at=at, **about))
 
 
 async def record_events(transaction: Transaction, events: Sequence[Mapping[str, Any]]) -> None:
-    """Record any number of events at once, in this order for each user. Otherwise it works like `record_event`."""
+    """Record any number of events at once, each as `record_event` would. The events of each user keep their order."""
     if events:
         await transaction.run(_RECORD_ALL, events=events)
 
 
 async def record_daily(database: Database, kind: EventType, *, by: Actor, app_id: str, now: datetime) -> None:
-    """Record that a client uses an app in this way, at most once per UTC day over all processes."""
+    """Record that a client uses an app in this way, at most once per UTC day in all processes together."""
     event_id = _id_of_day(kind, by.name, app_id, now=now)
     await database.run(_RECORD_DAILY, id=event_id, type=kind.value, now=now, actor=by.name, app_id=app_id, ip=by.ip)
 

@@ -10,13 +10,13 @@ from wxauth.core.statements import Nothing, Statement
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Deletes the rows of a table in which a column is before a given value."""
+    """The deletion of the rows of a table in which a column is less than a given value."""
 
     statement: Statement[Nothing]
 
     @classmethod
     def of(cls, table: LiteralString, *, key: LiteralString, by: LiteralString) -> Self:
-        """Build the deletion for a table with an indexed column `by`, and the primary key `key`."""
+        """Build the deletion for a table with the indexed column `by` and the primary key `key`."""
         return cls(
             Statement[Nothing](f"""
 DELETE FROM {table} WHERE {key} = ANY (ARRAY(
@@ -32,7 +32,7 @@ DELETE FROM {table} WHERE {key} = ANY (ARRAY(
 
 @dataclass(frozen=True, slots=True)
 class Reseal:
-    """Replaces the sealed values in some columns of a row, unless one of them has changed since it was read."""
+    """The replacement of the sealed values in some columns of a row, unless a value has changed since it was read."""
 
     key: str
     columns: Sequence[str]
@@ -52,7 +52,7 @@ class Reseal:
         )
 
     async def __call__(self, database: Database, row: object, *resealed: bytes | None) -> bool:
-        """Replace the values of a row that was read, and return whether they were replaced."""
+        """Replace the values of `row` with `resealed`, and return whether they were replaced."""
         read = {name: getattr(row, name) for name in (self.key, *self.columns)}
         values = {f"{name}_resealed": value for name, value in zip(self.columns, resealed, strict=True)}
         return await database.value(self.statement, **read, **values) is not None

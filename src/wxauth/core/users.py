@@ -17,18 +17,18 @@ ROLES_SCOPE: Final = "roles"
 PROFILE_FIELDS: Final = ("nickname", "avatar_url")
 """The columns whose changes are reported by the event `user.profile_changed`."""
 MERGEABLE: Final[tuple[LiteralString, ...]] = (*PROFILE_FIELDS, "phone", "external_id")
-"""The columns that a merge copies from the former user to the remaining one, where they are empty."""
+"""The columns that a merge copies from the former user to the remaining user, if the remaining user's are empty."""
 
 
 class UserStatus(StrEnum):
-    """The status of a user, who is active or banned."""
+    """The status of a user: active, or disabled, which means banned."""
 
     ACTIVE = "active"
     DISABLED = "disabled"
 
 
 class UserFields(SQLModel):
-    """The fields of a user, with all columns except those that only logins, merges and staff need."""
+    """The fields of a user: all columns except those that only logins, merges and staff need."""
 
     id: UUID = Field(primary_key=True)
     unionid: str | None = Field(sa_type=Text)
@@ -42,18 +42,18 @@ class UserFields(SQLModel):
     """The time of the last login; null until an imported user first logs in."""
     # Unlike a CHECK constraint, a length limit costs nothing if the column is not written.
     external_id: str | None = Field(max_length=128)
-    """The user's id in the operator's other services, from before wxauth."""
+    """The user's id in the operator's other services, from the time before wxauth."""
     phone_verified_at: datetime | None = Field(sa_type=TIME)
-    """When the number was last verified with the phone button; null if it was only imported."""
+    """The time when the number was last verified with the phone button; null if it was only imported."""
     consents: dict[str, str] | None = Field(sa_type=JSONB)
     """The present consents: the version by document. Null means the same as empty.
 
-    They are stored here so that a login reads no other table.
+    The consents are stored in this table so that a login does not read another table.
     """
     attributes: dict[str, Any] | None = Field(sa_type=JSONB)
     """The operator's own facts about the user; null means the same as empty. See `users/attributes.py`."""
     erase_at: datetime | None = Field(sa_type=TIME)
-    """When housekeeping erases the user, at the user's request; null without a request.
+    """The time when housekeeping erases the user at the user's request; null if there is no request.
 
     Until then the user has no session, and nobody can merge or split the user. See `users/erasure_queries.py`.
     """
@@ -74,7 +74,10 @@ class UserInSession(UserFields):
 MAY_LOG_IN: Final = "users.status = 'active' AND users.erase_at IS NULL"
 """SQL that is true if a user is neither banned nor about to be erased."""
 IS_ADMINISTRATOR: Final = f"'admin' = ANY (users.roles) AND {MAY_LOG_IN}"
-"""SQL that is true if a user is an administrator who can log in. It is a literal, so that the partial index is used."""
+"""SQL that is true if a user is an administrator who can log in.
+
+As a literal, it lets PostgreSQL use the partial index.
+"""
 USER: Final = ", ".join(f"users.{name}" for name in columns_of(UserFields))
 """The columns of `UserFields`, for a statement's SELECT or RETURNING."""
 USER_IN_SESSION: Final = f"{USER}, :app_id::text AS app_id, :openid::text AS openid"

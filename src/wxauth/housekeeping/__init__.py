@@ -1,1 +1,1 @@
-"""The background work that deletes what has ended or expired."""
+"""The background work that deletes sessions, logins and other data that have ended or expired."""

@@ -32,48 +32,54 @@ from wxauth.users.erasure_queries import ARE_WAITING, erase_next_due, erase_next
 from wxauth.users.status_queries import lift_bans
 
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
-"""The time for which WeChat's response to a phone code is stored, so that the code still works after most outages."""
+"""The time for which WeChat's response to a phone code is stored. Until then, sending the code again works."""
 OPEN_SESSIONS: Final = 100
-"""The number of open sessions stored per identity. Without a limit, repeated logins would fill the list of sessions."""
-SESSIONS: Final = 1000
-"""The number of sessions stored per identity, open and ended.
+"""The largest number of open sessions per identity.
 
-A merge or an erasure moves or deletes all of them in one statement. WeChat issues one user 100 codes a minute per app,
-so at most 50 more accumulate between two checks. Sessions that ended recently are among the newest, so their clients
-can still learn why they ended.
+Without a limit, repeated logins would fill the list of sessions.
+"""
+SESSIONS: Final = 1000
+"""The largest number of open and ended sessions per identity.
+
+A merge or an erasure moves or deletes all sessions in one statement. WeChat issues one user 100 codes a minute per app,
+so at most 50 further sessions accumulate between two checks. Sessions that ended recently are among the newest, so
+their clients can still learn why they ended.
 """
 REPLACED_EVERY: Final = timedelta(seconds=30)
 SESSIONS_PER_TRANSACTION: Final = 5000
-"""The number of sessions that one transaction ends, and the number that it deletes."""
+"""The largest number of sessions that one transaction ends, and the largest number that it deletes."""
 ERASE_PAUSE_SECONDS: Final = 5.0
-"""The number of seconds between two checks for what remains of erased users."""
+"""The pause, in seconds, between two checks for remaining data of erased users."""
 REFUSALS_KEPT: Final = timedelta(days=14)
 """The time for which refused logins are stored for customer support."""
 DELIVERIES_KEPT: Final = timedelta(days=30)
 """The time for which finished webhook deliveries are stored for operators. Pending deliveries stay."""
 SWEEP_EVERY: Final = timedelta(days=1)
 MOST_APART: Final = timedelta(seconds=30)
-"""The maximum difference between our clock and the database's. Beyond it, nothing is deleted by age."""
-CHECK_PAUSE_SECONDS: Final = 300.0
-"""The number of seconds between two checks for due work."""
-BANS_CHECK_PAUSE_SECONDS: Final = 20.0
-"""The number of seconds between two checks for bans that have ended. Each ban must be lifted within a minute."""
-LEAVING_CHECK_PAUSE_SECONDS: Final = 20.0
-"""The number of seconds between two checks for users who asked to be erased. Each must be erased within a minute."""
-BANS_PER_TRANSACTION: Final = 100
-"""The number of bans that one transaction lifts."""
-SITE_REQUESTS_CHECK_PAUSE_SECONDS: Final = 30.0
-"""The number of seconds between two checks for finished sign-in requests.
+"""The maximum difference between our clock and the database's.
 
-Anybody who opens an authorize page stores one.
+If the difference is larger, no rows are deleted by age.
+"""
+CHECK_PAUSE_SECONDS: Final = 300.0
+"""The pause, in seconds, between two checks for due work."""
+BANS_CHECK_PAUSE_SECONDS: Final = 20.0
+"""The pause, in seconds, between two checks for bans that have ended. Each ban must be lifted within a minute."""
+LEAVING_CHECK_PAUSE_SECONDS: Final = 20.0
+"""The pause, in seconds, between two checks for users whose erasure is due. Each must be erased within a minute."""
+BANS_PER_TRANSACTION: Final = 100
+"""The largest number of bans that one transaction lifts."""
+SITE_REQUESTS_CHECK_PAUSE_SECONDS: Final = 30.0
+"""The pause, in seconds, between two checks for finished sign-in requests.
+
+The pause is short because anybody who opens an authorize page causes a row to be stored.
 """
 _FAILED: Final = "sweep_failed"
 PAGE_SIZE: Final = 1000
 PAGE_PAUSE_SECONDS: Final = 0.1
 ROWS_PER_SECOND: Final = 3000
-"""The maximum number of rows of a large table that are written in a second, which is two pages on a fast database."""
+"""The largest number of rows of a large table that a sweep writes in a second. A page has at most `PAGE_SIZE` rows."""
 REST: Final = 5
-"""The factor between a page's time and the rest after it, while a large table is swept (cleaned up page by page).
+"""The ratio of the rest after a page to the time that the page took, while a large table is swept page by page.
 
 The sweep uses a sixth of one connection's time, and slows down when the database has other work.
 """
@@ -83,7 +89,10 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The number of rows of a page, and the seconds between two pages, so that others can use the database."""
+    """The number of rows of a page, and the pause, in seconds, between two pages.
+
+    Others can use the database meanwhile.
+    """
 
     page_size: int = PAGE_SIZE
     pause: float = PAGE_PAUSE_SECONDS
@@ -103,9 +112,10 @@ class Swept:
 
 
 async def keep_house(services: Services, pace: Pace = USUAL_PACE, *, check_pause: float = CHECK_PAUSE_SECONDS) -> None:
-    """Do all chores forever, through outages. All workers try, and a database lock admits one at a time to sessions.
+    """Run all chores forever, even through outages.
 
-    A sweep of sessions can take hours. The other chores do not wait for it.
+    Every worker runs them, and locks in the database prevent conflicts. A sweep of sessions can take hours. The other
+    chores do not wait for the sweep.
     """
     await asyncio.gather(
         *(
@@ -138,7 +148,7 @@ async def replace_sessions(services: Services, pace: Pace = USUAL_PACE) -> None:
 
 
 async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE_SECONDS) -> Swept:
-    """Do every chore that is due, once."""
+    """Run every due chore once."""
     pace = Pace(page_size, pause)
     for chore, *_ in _CHORES:
         await chore(services, pace)
@@ -146,7 +156,7 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
 
 
 async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE) -> Swept:
-    """Do every due chore once, and sweep old events and addresses even if not due."""
+    """Run every due chore once, and sweep old events and addresses even if their sweeps are not due."""
     for table, _ in _table_sweeps(services.settings):
         await queries.restart_sweep(services.database, table, now=services.clock())
     await erase_rest(services.database)
@@ -154,9 +164,9 @@ async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE) -> Swept:
 
 
 async def erase_remains(services: Services, pace: Pace) -> None:
-    """Erase what remains of erased users, unless another worker is doing so."""
+    """Erase the remaining data of erased users, unless another worker is doing so."""
     if not await services.database.value(ARE_WAITING, user_ids=None):
-        return  # after one read, which is the usual case
+        return  # this is the usual case, which costs one read
     while page := await erase_next_page(services.database, size=pace.page_size):
         user_id, is_last = page
         if is_last:
@@ -165,9 +175,10 @@ async def erase_remains(services: Services, pace: Pace) -> None:
 
 
 async def end_removed_clients(services: Services, pace: Pace) -> None:
-    """End the sessions of removed clients, one page of each in turn, unless another worker is doing so.
+    """End the sessions of removed clients, one page of each client in turn, unless another worker is doing so.
 
-    If no session of a client can be ended because its users are locked, the client waits until the next time.
+    If no session of a client can be ended because the sessions' users are locked, the client is skipped until the next
+    run.
     """
     after, waiting = "", True
     while waiting:
@@ -208,7 +219,7 @@ async def sweep_sessions(services: Services, pace: Pace) -> None:
 async def _go_around(
     services: Services, table: queries.TableSweep, written: Counter[queries.TableSweep], pace: Pace, *, kept: timedelta
 ) -> None:
-    """Sweep the pages of this table, if it is due, and count the rows that were written."""
+    """Sweep the pages of this table, if its sweep is due, and count the written rows in `written`."""
     now, began = services.clock(), perf_counter()
     while page := await queries.sweep_page(
         services.database, table, size=pace.page_size, older_than=now - kept, now=now, next_sweep_at=now + SWEEP_EVERY
@@ -221,9 +232,10 @@ async def _go_around(
 
 
 def rest_after(page_seconds: float, rows: int, *, pause: float = PAGE_PAUSE_SECONDS) -> float:
-    """Return the seconds to rest after a page of a large table that took `page_seconds` and wrote `rows`.
+    """Return the rest, in seconds, after a page of a large table that took `page_seconds` and wrote `rows`.
 
-    It is at least a tenth of `pause`, because most pages are only read. If `pause` is 0, there is no rest.
+    The rest is at least a tenth of `pause`. It is so short because most pages are only read. If `pause` is 0, there is
+    no rest.
     """
     return pause and max(pause / 10, REST * page_seconds, rows / ROWS_PER_SECOND - page_seconds)
 
@@ -242,7 +254,7 @@ def _table_sweeps(settings: Settings) -> list[tuple[queries.TableSweep, timedelt
 
 
 async def sweep_other_rows(services: Services, pace: Pace) -> None:
-    """Bind phone numbers that no request has bound, and delete retired keys and other data with a limited retention."""
+    """Bind phone numbers that no request has bound, and delete retired keys and other data that have expired."""
     now, database = services.clock(), services.database
     await services[Phones].bind_pending(size=pace.page_size)
     if not _clocks_agree(services):
@@ -262,11 +274,12 @@ async def sweep_other_rows(services: Services, pace: Pace) -> None:
 
 
 async def sweep_logins_to_sites(services: Services, pace: Pace) -> None:
-    """Delete logins to sites, and logins of browsers, that have ended."""
+    """Delete the logins to sites and the logins of browsers that have ended."""
     if not _clocks_agree(services):
         return
     now, database = services.clock(), services.database
-    # The code of the proof itself is valid for its full time, however short `SSO_TTL` is.
+    # The authorization code of the login that proves a browser's login is valid for its full time, however short
+    # `SSO_TTL` is.
     proved_before = proved_after(services.settings, now) - AUTHORIZATION_CODE_LASTS
     await _page_by_page(
         pace,
@@ -290,7 +303,7 @@ async def erase_those_who_left(services: Services, pace: Pace) -> None:
 
 
 async def _page_by_page(pace: Pace, *chores: Callable[..., Awaitable[int]]) -> None:
-    """Do each chore, which returns the number of rows that it has written, until a page is not full."""
+    """Run each chore until a page is not full. A chore returns the number of rows that it has written."""
     for chore in chores:
         while await chore(size=pace.page_size) >= pace.page_size:  # noqa: ASYNC110
             await asyncio.sleep(pace.pause)
@@ -299,7 +312,7 @@ async def _page_by_page(pace: Pace, *chores: Callable[..., Awaitable[int]]) -> N
 def _clocks_agree(services: Services) -> bool:
     """Return whether our clock and the database's agree.
 
-    If they do not, one of them is badly wrong, and deletion by age cannot be undone.
+    If they do not agree, one of them is badly wrong. Deletion by age cannot be undone.
     """
     clock = services.clock
     return not isinstance(clock, DatabaseClock) or abs(clock.ahead) <= MOST_APART
@@ -316,6 +329,6 @@ _CHORES: Final = (
 )
 """The chores of a sweep, with the seconds between two checks for due work, and the log event for a failure."""
 _OTHER_CHORES: Final = (
-    (sweep_aged, CHECK_PAUSE_SECONDS, _FAILED),  # returns its counts to a sweep
+    (sweep_aged, CHECK_PAUSE_SECONDS, _FAILED),  # `sweep` calls it separately, to return its counts
     (replace_sessions, REPLACED_EVERY.total_seconds(), "sessions_not_replaced"),
 )

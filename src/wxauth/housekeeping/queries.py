@@ -1,8 +1,8 @@
 """The sweeps of large tables, one page at a time in the order of ids, and the metrics read from the database.
 
-A sweep deletes or truncates the old rows of one table. Any worker may sweep the next page. Ids are UUIDv7, so this is
-the order of logins, and needs no additional index. An index on `expires_at`, which every refresh changes, would rule
-out heap-only updates for refreshes.
+A sweep deletes or truncates the old rows of one table. Any worker may sweep the next page. Ids are UUIDv7, so their
+order is the order of creation, and the sweeps need no additional index. An index on `expires_at`, which every refresh
+changes, would prevent heap-only updates during refreshes.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _OVERLAP: Final = timedelta(seconds=60)
 
 
 class SweepProgress(SQLModel, table=True):
-    """The progress of a sweep. Any worker may continue it."""
+    """The progress of a sweep. Any worker may continue the sweep."""
 
     __tablename__ = "sweeps"
 
@@ -69,18 +69,19 @@ SELECT ({OPEN_SESSIONS_FRAGMENT}) AS sessions,
 """)
 
 
-# The planner expects a user to have a few sessions. For a user with a million sessions, it would read and sort all of
-# them for each page, although the index has them in order.
+# The planner expects a user to have few sessions. For a user with a million sessions, it would read and sort all of
+# them for each page, although the index contains them in order.
 _READ_IN_ORDER: Final = Statement[str](
     "SELECT set_config(setting, 'off', true) FROM unnest(ARRAY['enable_sort', 'enable_bitmapscan']) AS given (setting)"
 )
-# The last id that a sweep has reached, and the time at which it continues; no row before its first page.
+# This query returns the last id that a sweep has reached, and the time at which the sweep continues. Before the first
+# page of the sweep, there is no row.
 _PROGRESS: Final = Statement[tuple[UUID, datetime]]("SELECT after, due_at FROM sweeps WHERE name = :name")
 _NOTE_PROGRESS: Final = Statement[Nothing]("""
 INSERT INTO sweeps (name, after, due_at) VALUES (:name, :after, :due_at)
 ON CONFLICT (name) DO UPDATE SET after = excluded.after, due_at = excluded.due_at
 """)
-# Locked rows are skipped, so that this statement waits for no other transaction and cannot deadlock.
+# The statement skips locked rows, so that it waits for no other transaction and cannot deadlock.
 _DELETE_SESSIONS: Final = Statement[Nothing]("""
 DELETE FROM sessions WHERE id = ANY (ARRAY(
     SELECT id FROM sessions
@@ -88,10 +89,11 @@ DELETE FROM sessions WHERE id = ANY (ARRAY(
        FOR UPDATE SKIP LOCKED))
 """)
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext(:name))")
-# A trigger refuses every other change to events, because the audit log must not be altered.
+# With this setting, a trigger allows a sweep to change events. It refuses all other changes, because the audit trail
+# must not be altered.
 _MAY_SWEEP: Final = Statement[str]("SELECT set_config('wxauth.sweeping', 'on', true)")
 
-# The other tables have such a statement, too, which finds the last row of a page.
+# This statement finds the last row of a page. The other tables have such statements, too.
 _END_OF_EVENTS: Final = Statement[LastRow](
     "SELECT id, at AS since FROM events WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
@@ -106,12 +108,12 @@ DELETE FROM events
 
 
 def _prefix_length(address: LiteralString) -> LiteralString:
-    """Return an SQL expression for the prefix length of the network that is kept of an address."""
+    """Return an SQL expression for the prefix length of the network that remains of an address."""
     return f"CASE family({address}) WHEN 4 THEN {fragment(str(TRUNCATED.v4))} ELSE {fragment(str(TRUNCATED.v6))} END"
 
 
 def _network(address: LiteralString) -> LiteralString:
-    """Return an SQL expression for the network that is kept of an address."""
+    """Return an SQL expression for the network that remains of an address."""
     return f"network(set_masklen({address}, {_prefix_length(address)}))"
 
 
@@ -130,7 +132,7 @@ UPDATE events
                    ELSE data END
  WHERE id > :after AND id <= :until AND at < :older_than AND ({_IS_NOT_TRUNCATED} OR {_IS_BROWSER_NOT_TRUNCATED})
 """)
-# Locked rows are skipped and left to the next sweep, because a sweep that waits for locks could deadlock.
+# The statement skips locked rows, because a sweep that waits for locks could deadlock. The next sweep truncates them.
 _TRUNCATE_IN_SESSIONS: Final = Statement[Nothing](f"""
 UPDATE sessions SET ip = CASE WHEN last_used_at < :older_than AND {_IS_NOT_TRUNCATED} THEN {_TRUNCATED} ELSE ip END,
                     opened_ip = CASE WHEN {_IS_OPENED_NOT_TRUNCATED} THEN {_OPENED_TRUNCATED} ELSE opened_ip END
@@ -148,13 +150,13 @@ UPDATE consents SET ip = {_TRUNCATED}
 
 @dataclass(frozen=True, slots=True)
 class TableSweep:
-    """A pass through one table, and the statement to run on each page."""
+    """A sweep of one table, with the statement to run for each page."""
 
     name: str
     end_of_page: Statement[LastRow]
     work: Statement[Nothing]
     lock: str = "wxauth.keeping"
-    """The name of the lock. Of all sweeps with this lock, one page is swept at a time."""
+    """The name of the lock. Of all sweeps with the same lock, only one can process a page at a time."""
 
 
 ENDED_SESSIONS: Final = TableSweep("sessions", LAST_OF_PAGE, _DELETE_SESSIONS, lock="wxauth.housekeeping")
@@ -162,7 +164,7 @@ EVENTS: Final = TableSweep("events", _END_OF_EVENTS, _DELETE_EVENTS)
 ADDRESSES: Final = (
     TableSweep("addresses_in_events", _END_OF_EVENTS, _TRUNCATE_IN_EVENTS),
     TableSweep("addresses_in_sessions", LAST_OF_PAGE, _TRUNCATE_IN_SESSIONS),
-    # Imported consents are older than their ids, so this sweep always reads the last row, too.
+    # Imported consents may be older than their ids, so this sweep always continues to the last row.
     TableSweep("addresses_in_consents", _END_OF_CONSENTS, _TRUNCATE_IN_CONSENTS),
 )
 
@@ -177,7 +179,7 @@ class SweptPage:
 
 
 async def restart_sweep(database: Database, table: TableSweep, *, now: datetime) -> None:
-    """Start a sweep now, at the first row."""
+    """Make a sweep due now, from the first row."""
     async with database.begin() as transaction:
         await transaction.run(_NOTE_PROGRESS, name=table.name, after=START, due_at=now)
 
@@ -187,7 +189,7 @@ async def sweep_page(
 ) -> SweptPage | None:
     """Sweep the next page of a table.
 
-    Return None if another worker is sweeping, or the next sweep is not due yet.
+    Return None if another worker is processing a page, or if the next sweep is not due yet.
     """
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name=table.lock):
@@ -219,10 +221,10 @@ class ReplacedPage:
 async def replace_old_sessions(
     database: Database, *, open_kept: int, ended_kept: int, size: int, now: datetime, pause: timedelta
 ) -> ReplacedPage | None:
-    """End a page of open sessions, and delete a page of ended ones, beyond the newest of each identity.
+    """End a page of open sessions, and delete a page of ended sessions, beyond the limits per identity.
 
-    Only identities that have logged in since the last run are checked. Return None if another worker is doing this or
-    has just done it.
+    Only identities that have logged in since the last run are checked. Return None if another worker is doing so, or if
+    the next run is not due yet.
     """
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name="wxauth.replaced_sessions"):
@@ -234,7 +236,7 @@ async def replace_old_sessions(
         ended = await end_replaced_sessions(transaction, since=since, at_most=open_kept, size=size, now=now)
         deleted = await transaction.run(DELETE_ENDED_SESSIONS, since=since, at_most=ended_kept, size=size)
         is_last = max(ended, deleted) < size
-        # The next run begins a minute before now, to cover logins in progress.
+        # The next run begins with the logins of a minute ago, to include logins that are in progress now.
         after, due_at = (first_id_at(now - _OVERLAP), now + pause) if is_last else (since, due_at)
         await transaction.run(_NOTE_PROGRESS, name=_REPLACING, after=after, due_at=due_at)
         return ReplacedPage(ended, deleted, is_last)

@@ -17,13 +17,13 @@ from wxauth_guard.verifier import Verifier
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenSession:
-    """The session that an access token belongs to."""
+    """The session to which an access token belongs."""
 
     id: UUID
     left: int
-    """The time until the session ends, in seconds."""
+    """The time, in seconds, until the session ends."""
     client_id: str | None = None
-    """The website that the token belongs to; None for a session in an app."""
+    """The website to which the token belongs; None for a session in an app."""
     scope: str = ""
     """The scopes of a website's token, separated by spaces."""
     claims: Template | None = None
@@ -31,7 +31,7 @@ class TokenSession:
     resource: str | None = None
     """The audience, if the token is for one resource; otherwise None."""
     authenticated_at: datetime | None = None
-    """When the user approved a login for a resource."""
+    """The time at which the user approved a login for a resource."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,14 @@ class AccessToken:
 
     value: str = field(repr=False)
     expires_in: int
-    """The lifetime of the token, in seconds."""
+    """The lifetime, in seconds, of the token."""
 
 
 class Issuer:
-    """Issues access tokens. They are signed by the key in use, and valid no longer than their session."""
+    """The part that issues access tokens.
+
+    A token is signed with the current signing key, and expires with its session.
+    """
 
     def __init__(self, settings: Settings, keys: KeyRing) -> None:
         self._settings = settings
@@ -52,7 +55,10 @@ class Issuer:
         self._tokens = TokenIssuer(issuer=settings.issuer, audience=settings.audience, encode=to_json)
 
     def ensure_ready(self, now: datetime) -> None:
-        """Check that there is a key, before a login code or a refresh token is used up. Raises: StorageUnavailable."""
+        """Check that there is a signing key. Call this before using up a code or refresh token.
+
+        Raises: StorageUnavailable.
+        """
         self._keys.signing_key(now)
 
     def issue(self, user: UserInSession, session: TokenSession, *, now: datetime) -> AccessToken:
@@ -82,7 +88,10 @@ class Issuer:
 
 
 class ResourceVerifier(Verifier):
-    """Verifies the tokens of all resources in the settings. None of our own routes accepts these tokens."""
+    """The verifier of the tokens for all resources in the settings.
+
+    These tokens do not authenticate a user to wxauth.
+    """
 
     def __init__(self, settings: Settings, keys: KeyRing) -> None:
         super().__init__(issuer=settings.issuer, audience=settings.audience, keys=keys)

@@ -1,4 +1,4 @@
-"""The service's own keys. They are stored in PostgreSQL, encrypted, and every replica reads them from there."""
+"""The service's own keys. PostgreSQL stores them encrypted, and every replica reads them from there."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -47,11 +47,11 @@ RSA_ALGORITHM: Final = "RS256"
 _BITS: Final = 2048
 _EXPONENT: Final = 65537
 REFRESH_PAUSE_SECONDS: Final = 5.0
-"""The pause between two reads of the stored keys, in seconds."""
+"""The pause, in seconds, between two reads of the stored keys."""
 LOOK_PAUSE: Final = timedelta(seconds=1)
 """The shortest time between two reads of the stored keys because of unknown ids."""
 RETRY_PAUSE_SECONDS: Final = 1.0
-"""The pause between two reads while there is no key, in seconds."""
+"""The pause, in seconds, between two reads while there is no key."""
 log = get_logger()
 Key = TypeVar("Key", bound=PrivateKey)
 
@@ -92,7 +92,7 @@ class _Kind(Generic[Key]):
         return self.keys[signing_key_of(self.stored, now).kid]
 
     def take(self, stored: Keys, sealer: Sealer, now: datetime) -> None:
-        """Replace the keys that were read before. Raises: CannotOpen, if none of the new ones can be decrypted."""
+        """Replace the keys that were read before. Raises: CannotOpen, if none of the stored keys can be decrypted."""
         keys: dict[str, Key] = {}
         for row in stored:
             try:
@@ -113,7 +113,7 @@ class _Kind(Generic[Key]):
 
 @part
 class KeyRing:
-    """The keys that sign access tokens and, if there are websites, id_tokens. Each rotates automatically.
+    """The keys that sign access tokens and, if there are websites, id_tokens. wxauth rotates them automatically.
 
     The key ring is the `KeySource` of the verifier for our own routes.
     """
@@ -145,11 +145,11 @@ class KeyRing:
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is a key to sign access tokens with."""
+        """Whether there is a key that signs access tokens."""
         return bool(self._of_access_tokens.keys)
 
     def signing_key(self, now: datetime) -> SigningKey:
-        """Return the key that signs access tokens now. Raises: StorageUnavailable, if none has been read yet."""
+        """Return the key that signs access tokens now. Raises: StorageUnavailable, if no key has been read yet."""
         return self._of_access_tokens.signing_key(now)
 
     async def id_token_key(self, alg: str | None, now: datetime) -> PrivateKey:
@@ -166,10 +166,10 @@ class KeyRing:
     async def find(self, kid: str) -> VerificationKey | None:
         """Return the published key of access tokens with this id, or None.
 
-        Raises: KeysUnavailable, if none was read yet.
+        Raises: KeysUnavailable, if no key has been read yet.
 
-        An unknown key may have replaced one that was withdrawn a moment ago. Therefore an unknown id causes a read of
-        the stored keys, but not more often than every `LOOK_PAUSE`, because anybody can invent ids.
+        An unknown key may have just replaced a withdrawn key. Therefore an unknown id causes a read of the stored keys,
+        but at most once per `LOOK_PAUSE`, because anybody can invent ids.
         """
         if not self.is_ready:
             raise KeysUnavailable("the signing keys have not been read yet")
@@ -179,7 +179,7 @@ class KeyRing:
                 self._looked_at = now
                 self._look = asyncio.create_task(self.try_refresh(), name="unknown_key")
             if self._look is not None and not self._look.done():
-                # The read continues if this request is cancelled, because others may wait for it.
+                # The read continues if this request is cancelled, because other requests may wait for it.
                 await asyncio.shield(self._look)
         key = self._of_access_tokens.keys.get(kid)
         return None if key is None else key.verification_key
@@ -187,7 +187,7 @@ class KeyRing:
     async def id_token_verifier(self, alg: str, kid: str) -> Any | None:
         """Return the key object of python-jose that verifies an id_token's signature; None if there is no such key.
 
-        A key of RS256 may have retired.
+        An RS256 key is also returned after it has retired.
 
         Raises: CannotOpen.
         """
@@ -204,9 +204,9 @@ class KeyRing:
         return None if stored is None else jwk.construct(stored, RSA_ALGORITHM)
 
     async def refresh(self) -> None:
-        """Read the stored keys. If there is none, or the signing key has reached its maximum age, add a key.
+        """Read the stored keys. If there is no key, or if the signing key has reached its maximum age, add a key.
 
-        Raises: CannotOpen, if they were encrypted with another `WXAUTH_SECRET_KEY`.
+        Raises: CannotOpen, if the keys were encrypted with another `WXAUTH_SECRET_KEY`.
         """
         max_age = timedelta(seconds=self.settings.signing_key_max_age)
         await self._read(lambda stored, now: is_due(stored, now, max_age=max_age))
@@ -214,8 +214,8 @@ class KeyRing:
     async def refresh_for_first_site(self) -> None:
         """Refresh if there is a site but no key for id_tokens, because the first site may just have been added.
 
-        A request for the JWK set must get the key then, because the response is cached. Concurrent requests share one
-        query, so that at most one of them queries the database at a time.
+        The next response with the JWK set must contain the new key, because caches store the response. At most one
+        request at a time queries the database, and requests that waited use its result.
         """
         arrived = self._looks_for_sites
         async with self._looking_for_sites:
@@ -226,7 +226,7 @@ class KeyRing:
                 if await self.database.value(HAS_SITES):
                     await self.try_refresh()
             except StorageUnavailable as exc:
-                # The existing keys can still be published.
+                # The request can still return the existing keys.
                 self._failed_at = self.clock()
                 outage_log.note(exc)
 
@@ -234,7 +234,7 @@ class KeyRing:
         return self._failed_at is not None and self.clock() - self._failed_at < timedelta(seconds=REFRESH_PAUSE_SECONDS)
 
     async def rotate(self, *, by: Actor | None = None) -> StoredSigningKey:
-        """Add keys that sign as soon as every cache has had time to fetch them, unless the next keys already exist.
+        """Add keys that begin to sign when every cache has had time to fetch them. Where a next key exists, add none.
 
         Returns the newest key of access tokens. If `by` is given, the rotation is recorded in the audit trail.
 
@@ -244,10 +244,10 @@ class KeyRing:
         return self._of_access_tokens.stored[-1]
 
     async def withdraw(self, kid: str, *, by: Actor) -> StoredSigningKey:
-        """Withdraw a key at once, for example because it was stolen. Its tokens are no longer valid.
+        """Withdraw a key at once, for example because it was stolen. The tokens that it has signed become invalid.
 
-        Every process drops it within seconds. Sessions continue, because a refresh returns a token signed by another
-        key. Returns the key that signs in its place from now on.
+        Every process stops accepting the key within seconds. Sessions continue, because a refresh returns a token that
+        another key has signed. Returns the key that signs from now on.
 
         Raises: NotFound, CannotOpen.
         """
@@ -257,7 +257,7 @@ class KeyRing:
         if alg is None:
             raise NotFound(NO_SUCH_KEY.detail)
         kind = next(each for each in self._kinds if each.alg == alg)
-        # A wrong secret key raises here, before it seals a new key.
+        # With a wrong secret key, this call raises an error before a new key is encrypted.
         kind.take(keys_for(alg, published), self.sealer, now)
         async with self._changing(kind, now) as (transaction, before, make):
             await store_keys(transaction, before, without_key(before, kid, make, now=now))
@@ -265,13 +265,13 @@ class KeyRing:
         return signing_key_of(kind.stored, now)
 
     async def keep_fresh(self) -> None:
-        """Refresh the keys periodically, forever, even through outages."""
+        """Read the stored keys periodically, forever, even through outages."""
         while True:
             await asyncio.sleep(REFRESH_PAUSE_SECONDS if self.is_ready else RETRY_PAUSE_SECONDS)
             await self.try_refresh()
 
     async def try_refresh(self) -> None:
-        """Refresh the keys. If that fails, log why, and keep the keys that were read last."""
+        """Read the stored keys. If that fails, log the reason, and keep the keys that were read last."""
         try:
             await self.refresh()
         except StorageUnavailable as exc:
@@ -288,7 +288,7 @@ class KeyRing:
         for kind in self._kinds:
             stored = keys_for(kind.alg, published)
             if stored:
-                # A wrong secret key raises here, before it seals a new key.
+                # With a wrong secret key, this call raises an error before a new key is encrypted.
                 kind.take(stored, self.sealer, now)
             elif kind is self._of_id_tokens and not (
                 bool(self.settings.client_documents) or await self.database.value(HAS_SITES)
@@ -301,7 +301,7 @@ class KeyRing:
         self, kind: _Kind[Any], wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None, now: datetime
     ) -> None:
         async with self._changing(kind, now) as (transaction, before, make):
-            # If this is false, another worker has added the key.
+            # If `is_ours` is False, another worker has already added the key.
             is_ours = wants_another(before, now)
             if is_ours:
                 after = rotated(before, make, now=now)
@@ -317,9 +317,9 @@ class KeyRing:
 
     @asynccontextmanager
     async def _changing(self, kind: _Kind[Any], now: datetime) -> AsyncIterator[tuple[Transaction, Keys, MakeKey]]:
-        """Open a block that changes the stored keys of an algorithm. The keys are read again afterwards.
+        """Open a block that changes the stored keys of an algorithm. After the block, the stored keys are read again.
 
-        Yields the transaction, the locked keys, and a function that makes a new key. The function may be called once.
+        Yields the transaction, the locked keys, and a function that returns a new key. Call the function at most once.
         """
         key = await asyncio.to_thread(kind.key_type.generate)  # generating an RS256 key takes a tenth of a second
         async with self.database.begin() as transaction:
@@ -353,9 +353,9 @@ class KeyAnswer(TypedDict):
 
 
 async def list_published(database: Database, *, now: datetime) -> tuple[list[KeyAnswer], list[KeyAnswer]]:
-    """Return the keys of access tokens, and then those of id_tokens.
+    """Return the keys of access tokens and the keys of id_tokens.
 
-    Each list begins with former keys, and ends with the next one.
+    Each list begins with the former keys, and ends with the next key.
     """
     published = await database.rows(PUBLISHED, now=now)
     of_access_tokens, of_id_tokens = (keys_for(alg, published) for alg in (ALGORITHM, RSA_ALGORITHM))

@@ -1,4 +1,4 @@
-"""The life of a stored signing key: which key signs, which one is next, and when a former one retires."""
+"""The life of a stored signing key: which key signs, which key is next, and when a former key retires."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -25,9 +25,9 @@ class StoredSigningKey(SQLModel):
     """The private key as PKCS#8, encrypted."""
     created_at: datetime = Field(sa_type=TIME)
     activates_at: datetime = Field(sa_type=TIME)
-    """When the key begins to sign. It is published earlier."""
+    """The time at which the key begins to sign. The key is published before that."""
     retires_at: datetime | None = Field(sa_type=TIME)
-    """When the key ceases to be published."""
+    """The time from which the key is no longer published; null until the key has a successor."""
 
 
 class SigningKeyRow(StoredSigningKey, table=True):
@@ -37,12 +37,15 @@ class SigningKeyRow(StoredSigningKey, table=True):
 
 
 JWKS_MAX_AGE: Final = 300
-"""How long other services and caches may keep the published keys, in seconds."""
+"""The time, in seconds, for which other services and caches may store the published keys."""
 LONGEST_TOKEN_TTL: Final = 86400
-"""The longest `ACCESS_TOKEN_TTL` allowed, in seconds. Another replica, or this one before a restart, may use it."""
+"""The largest allowed `ACCESS_TOKEN_TTL`, in seconds.
 
-# Every worker sees a change within 15 s, and every cache within JWKS_MAX_AGE after that. Clocks of replicas and other
-# services may differ by 30 s. The rest is a reserve.
+Another replica, or this one before a restart, may have used it.
+"""
+
+# Every worker reads a change within 15 s, and every cache fetches it within JWKS_MAX_AGE after that. The clocks of
+# replicas and other services may differ by 30 s. The remaining 15 s are a reserve.
 _UNTIL_ALL_KNOW: Final = timedelta(seconds=JWKS_MAX_AGE + 60)
 SIGNS_AFTER: Final = _UNTIL_ALL_KNOW
 """The time for which a new key is published before it signs."""
@@ -51,13 +54,13 @@ RETIRES_AFTER: Final = timedelta(seconds=LONGEST_TOKEN_TTL) + _UNTIL_ALL_KNOW
 _WAITS_AT_MOST: Final = 2 * SIGNS_AFTER
 """The longest time until the next key begins to sign.
 
-A key that begins later was created by a clock ahead of ours, so it does not count as the next key.
+A key that begins to sign later was created by a replica whose clock was ahead of ours, so it is not the next key.
 """
 
 Keys = Sequence[StoredSigningKey]
 """The published keys of an algorithm, the oldest first."""
 MakeKey = Callable[[datetime], StoredSigningKey]
-"""A function that creates a key that signs from this time on."""
+"""A function that creates a key. The argument is the time from which the key signs."""
 NO_SUCH_KEY: Final = NotFound("no published key has this ID")
 
 
@@ -70,16 +73,16 @@ class KeyState(StrEnum):
 
 
 def keys_for(alg: str, published: Sequence[StoredSigningKey]) -> Keys:
-    """Return the keys of an algorithm."""
+    """Return the published keys of an algorithm."""
     return [key for key in published if key.alg == alg]
 
 
 def signing_key_of(keys: Keys, now: datetime) -> StoredSigningKey:
-    """Return the key that signs now, which is the newest active one."""
+    """Return the key that signs now, which is the newest active key."""
     for key in reversed(keys):
         if key.activates_at <= now:
             break
-    # If no key is active, which happens if a clock ahead of ours created them, this is the oldest one.
+    # If a replica whose clock was ahead of ours created all keys, no key is active, and `key` is the oldest key.
     return key
 
 
@@ -91,7 +94,7 @@ def key_state(key: StoredSigningKey, keys: Keys, now: datetime) -> KeyState:
 
 
 def has_next(keys: Keys, now: datetime) -> bool:
-    """Return whether a key is published that will begin to sign within minutes."""
+    """Return whether there is a published key that will begin to sign within minutes."""
     return bool(keys) and now < keys[-1].activates_at <= now + _WAITS_AT_MOST
 
 
@@ -99,14 +102,14 @@ def is_due(keys: Keys, now: datetime, *, max_age: timedelta) -> bool:
     """Return whether another key must be created, because the signing key has reached `max_age`, or there is no key."""
     if not keys:
         return True
-    # `abs` is used because a key dated `max_age` ahead of our clock has no age that we can trust, and is rotated, too.
+    # `abs` also rotates a key whose creation is `max_age` in the future. Its age is unknown, because a clock was wrong.
     return not has_next(keys, now) and abs(now - signing_key_of(keys, now).created_at) >= max_age
 
 
 def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
     """Return the keys with a next key added.
 
-    If a clock ahead of ours created the last key, that key gets new dates instead.
+    If a replica whose clock was ahead of ours created the last key, that key becomes the next key, with new dates.
     """
     if not keys:
         return [make(now)]
@@ -121,7 +124,8 @@ def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
 def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
     """Return the keys without this one.
 
-    If it was the signing key, the next key, or a new one, signs at once. If it was the next key, a new one replaces it.
+    If it was the signing key, the next key or, if there is none, a new key signs at once. If it was the next key, a new
+    next key replaces it.
 
     Raises: NotFound.
     """

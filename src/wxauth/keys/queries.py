@@ -11,7 +11,8 @@ from wxauth.keys.models import StoredSigningKey
 
 _COLUMNS: Final = columns_of(StoredSigningKey)
 
-# If replicas start or rotate at the same time, the second one waits here, and then sees the first one's key.
+# If replicas start or rotate at the same time, the second replica waits for this lock, and then reads the first
+# replica's key.
 _LOCK: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.signing_keys'))")
 # The oldest key comes first.
 PUBLISHED: Final = Statement[StoredSigningKey](f"""
@@ -25,14 +26,14 @@ UPDATE signing_keys SET created_at = :created_at, activates_at = :activates_at, 
 """)
 _DELETE: Final = Statement[Nothing]("DELETE FROM signing_keys WHERE id = :id")
 reseal_key: Final = Reseal.of("signing_keys", "private_key", key="id")
-# A key of id_tokens is kept for the length of the longest session after it retires, because an id_token can end its
-# website's session until then.
+# After a key of id_tokens retires, it is stored for as long as the longest session lasts, because an id_token can end
+# its website's session until then.
 DELETE_RETIRED: Final = Statement[str]("""
 DELETE FROM signing_keys
  WHERE retires_at <= CASE alg WHEN 'RS256' THEN :last_sessions_began_at::timestamptz ELSE :now::timestamptz END
 RETURNING kid
 """)
-# This includes retired keys, because an expired id_token still identifies the session that it may end.
+# The query includes retired keys, because an expired id_token still identifies the session that it can end.
 PUBLIC_HALF: Final = Statement[dict[str, Any]]("""
 SELECT public_jwk FROM signing_keys WHERE kid = :kid AND alg = 'RS256'
 """)
@@ -40,7 +41,7 @@ HAS_SITES: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE tit
 
 
 async def lock_keys(transaction: Transaction, *, now: datetime) -> Sequence[StoredSigningKey]:
-    """Lock the keys until the transaction ends, and return the published keys, the oldest first."""
+    """Lock the keys until the transaction ends. Return the published keys, the oldest first."""
     await transaction.value(_LOCK)
     return await transaction.rows(PUBLISHED, now=now)
 

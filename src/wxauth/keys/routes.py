@@ -1,4 +1,4 @@
-"""The JWK set with the public keys (RFC 7517), and `/v1/admin/keys`, where administrators see and change the keys."""
+"""The route for the JWK set (RFC 7517), and `/v1/admin/keys`, with which administrators list and change the keys."""
 
 from datetime import datetime
 from hashlib import sha256

@@ -1,12 +1,14 @@
 """The limit on the requests of one user that run at the same time in this process.
 
-Requests of one user wait for one another, and delay no requests of other users. There are few transactions
-(`TRANSACTIONS` in `core/database.py`), and those of one user wait for the same lock. Without the limit, forty
-connections of one phone held all of them, and the logins and changes of all users waited.
+Requests of one user wait for one another, and do not delay requests of other users. The number of simultaneous
+transactions is small (`TRANSACTIONS` in `core/database.py`), and the transactions of one user wait for the same lock.
+Without the limit, forty connections of one phone occupied all transactions, and the logins and changes of all users
+waited.
 
-A stolen token must not keep its owner waiting. Therefore each session has its own queue before the queue of its user,
-which one session cannot fill. Requests that end sessions have separate queues, in which no request waits for WeChat. No
-place in a queue is held while a client sends or reads.
+Somebody who has stolen a token must not be able to make the token's owner wait. Therefore each session has its own
+queue before the queue of its user, and one session cannot fill the user's queue. Requests that end sessions have
+separate queues, in which no request waits for WeChat. A request occupies no place in a queue while its client sends the
+request or reads the response.
 """
 
 import asyncio
@@ -21,14 +23,14 @@ from wxauth.core.services import part
 from wxauth.errors import RateLimited
 
 RETRY_AFTER: Final = 3
-"""The `Retry-After` of a refusal, in seconds."""
+"""The `Retry-After`, in seconds, of a refusal."""
 
 Who = TypeVar("Who", bound=Hashable)
 
 
 @dataclass(eq=False, kw_only=True)
 class Places(Generic[Who]):
-    """The places for work in progress, of which there is a limited number."""
+    """A limited number of places for work in progress."""
 
     of_one: int
     """The number of places for one user."""
@@ -40,7 +42,7 @@ class Places(Generic[Who]):
 
     @contextmanager
     def place(self, who: Who) -> Iterator[None]:
-        """Hold a place during the block. Raises: RateLimited."""
+        """Occupy a place during the block. Raises: RateLimited."""
         is_full = self.in_all is not None and self._taken.total() >= self.in_all
         if is_full or self._taken[who] >= self.of_one:
             raise RateLimited(self.detail, retry_after=RETRY_AFTER)
@@ -51,26 +53,26 @@ class Places(Generic[Who]):
             self.give_back(who)
 
     def take(self, who: Who) -> None:
-        """Take a place regardless of the limits, because work that was admitted may need a second one."""
+        """Take a place regardless of the limits, because work that has one place may need a second place."""
         self._taken[who] += 1
 
     def give_back(self, who: Who) -> None:
         """Give back a place."""
-        self._taken -= Counter([who])  # `-=` drops zero counts, which would pile up
+        self._taken -= Counter([who])  # `-=` removes counts of zero, which would accumulate
 
 
 AT_ONCE: Final = 2
 """The largest number of requests in one queue that run at the same time."""
 AT_ONCE_OF_PERSON: Final = AT_ONCE + 1
 _ENDING: Final = 1
-"""The largest number of requests that end sessions and run at the same time in one queue.
+"""The largest number of requests in one queue that end sessions and run at the same time.
 
-Together with `AT_ONCE_OF_PERSON`, one user takes at most four of the five transactions.
+Together with `AT_ONCE_OF_PERSON`, the requests of one user occupy at most four of the five transactions.
 """
 MAX_PRESENT: Final = 64
 """The largest number of requests in one queue that may run or wait."""
 PATIENCE_SECONDS: Final = 5.0
-"""The time that a request waits for its place, in seconds."""
+"""The time, in seconds, that a request waits for its place."""
 
 _DETAIL: Final = "this user has too many requests in progress"
 
@@ -85,10 +87,8 @@ class _Line:
 class Concurrency:
     """The queues of sessions and users.
 
-    Each lets a few requests run, and the others wait in order for `patience` seconds.
-
-    They wait instead of being refused, because a client that repeats a refused request at once costs more than one that
-    waits.
+    In each queue, a few requests run, and the others wait in order for up to `patience` seconds. They are not refused
+    at once, because a client that immediately repeats a refused request costs more than a client that waits.
     """
 
     patience: float = PATIENCE_SECONDS
@@ -96,7 +96,7 @@ class Concurrency:
 
     @asynccontextmanager
     async def of_session(self, session: Hashable, person: UUID, *, ends_sessions: bool = False) -> AsyncIterator[None]:
-        """Hold a place of a session and one of its user during the block. Raises: RateLimited.
+        """Occupy a place of a session and a place of its user during the block. Raises: RateLimited.
 
         `session` is the id of a session or of a browser's login. For phone numbers, it is an identity.
         """
@@ -109,7 +109,7 @@ class Concurrency:
 
     @asynccontextmanager
     async def line(self, name: Hashable, at_once: int = AT_ONCE) -> AsyncIterator[None]:
-        """Hold a place in the queue of this name during the block. Raises: RateLimited."""
+        """Occupy a place in the queue of this name during the block. Raises: RateLimited."""
         line = self._lines.setdefault(name, _Line(asyncio.Semaphore(at_once)))
         if line.present >= MAX_PRESENT:
             raise RateLimited(_DETAIL, retry_after=RETRY_AFTER)

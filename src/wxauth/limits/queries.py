@@ -1,6 +1,6 @@
-"""The limits for actions of one user that use up WeChat's quota or make work for others.
+"""The limits for actions of one user that use up WeChat's quota or are expensive for other users.
 
-They apply across all replicas.
+PostgreSQL counts the actions, so the limits apply to all replicas together.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ from wxauth.errors import RateLimited, StorageUnavailable
 MAX_ATTEMPTS: Final = 20
 """The largest number of calls to WeChat that one user may cause per hour and app.
 
-Honest users stay below it. Without the limit, one user could use up the app's quota and money.
+Honest users cause fewer calls. Without the limit, one user could use up the app's quota and money.
 """
 
 
 class AttemptCount(SQLModel, table=True):
-    """The table of the numbers of users' attempts, such as calls that use up WeChat's quota.
+    """The table of the numbers of users' attempts, for example of calls that use up WeChat's quota.
 
     A row counts the attempts of one user and one kind within a window of at most an hour.
     """
@@ -39,10 +39,10 @@ class AttemptCount(SQLModel, table=True):
     key: bytes = Field(sa_type=BYTEA, primary_key=True)
     """The SHA-256 of the kind and of the user's identity or unionid.
 
-    An erasure keeps the row, so that it resets no limit.
+    An erasure does not delete the row, so that it does not reset the limit.
     """
     since: datetime = Field(sa_type=TIME)
-    """When the present window began."""
+    """The time at which the present window began."""
     number: int
 
 
@@ -51,11 +51,12 @@ class _Attempt(SQLModel):
     since_before: datetime | None
 
 
-# A window that begins later than one window from now was begun while the database's clock was ahead, so it is over.
+# A window that begins more than one window's length after now was begun while the database's clock was ahead, so it
+# counts as ended.
 _IS_OPEN: Final = """(attempts.since > :began_by
                         AND attempts.since < :now::timestamptz + (:now::timestamptz - :began_by))"""
-# The upsert decides the race of concurrent attempts: the second waits for the first, and increments its count. If the
-# limit is reached, it writes nothing.
+# Of two concurrent attempts, the second waits for the first one's row lock, and then increments the count. If the limit
+# is reached, the statement writes nothing.
 _TAKE: Final = Statement[_Attempt](f"""
 WITH granted AS (
     INSERT INTO attempts (key, since, number) VALUES (:key, :now, 1)
@@ -72,13 +73,13 @@ sweep_attempts: Final = Sweep.of("attempts", key="key", by="since")
 
 
 WINDOW: Final = timedelta(hours=1)
-"""The default window, which begins with the first action. No window may be longer."""
+"""The default length of a window, which begins with the first action. No window may be longer."""
 MINUTE: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """The limit for an action: how often it may be done within a window."""
+    """The limit for an action: the number of times that one user may do it within a window."""
 
     what: str
     """The kind of action. Each kind has its own count."""
@@ -90,7 +91,7 @@ class Rate:
     async def count(self, asked: Database | Transaction, *who: str, now: datetime) -> None:
         """Count one more action. `who` names the user by app and openid, by unionid or by id.
 
-        In a transaction, a rollback undoes the count.
+        If `asked` is a transaction, its rollback undoes the count.
 
         Raises: RateLimited.
         """
@@ -108,7 +109,7 @@ class Rate:
         """Count one more action of this user, as `count` does.
 
         The action counts for the unionid, or for the identity if the user has no unionid. It does not count for the
-        user's id, because an erasure followed by a login gives a new id, and must not reset the count.
+        user's id, because a login after an erasure creates a new id, which must not reset the count.
         """
         await self.count(asked, *_names(user), now=now)
 
@@ -133,9 +134,9 @@ CONSENTS_GIVEN: Final = Rate("consent", 20, "this user has given consent too oft
 SITES: Final = Rate("site", 60, "this user has logged in to sites too often", window=MINUTE)
 PICTURES: Final = Rate("picture", 20, "this user has uploaded pictures too often")
 USER_CODES: Final = Rate("user_code", 5, "this user has entered too many wrong codes", window=MINUTE)
-"""The rate limit of codes that one user mistypes when logging in to a website."""
+"""The rate limit of wrong codes that one user enters to log in to a website."""
 ASSERTIONS: Final = Rate("assertion", 1, "this assertion has already been used")
-"""The rate limit of a client's assertions, each of which can be used once, by its `jti`.
+"""The rate limit of a client's assertions. Each assertion, identified by its `jti`, can be used once.
 
 No assertion is valid for longer than the window.
 """

@@ -15,11 +15,11 @@ from wxauth.limits.redis import RedisCounts, redis_reason
 from wxauth.settings.addresses import TRUNCATED, plain_address
 
 REDIS_TIMEOUT_SECONDS: Final = 0.2
-"""The time that a request waits for Redis by default, in seconds."""
+"""The time, in seconds, that a request waits for Redis by default."""
 REDIS_RETRY_SECONDS: Final = 5.0
-"""The time for which Redis is not used after a failure, in seconds."""
+"""The time, in seconds, for which a process does not use Redis after a failure."""
 MAX_COUNTERS: Final = 100_000
-"""The largest number of counters that this process keeps. Beyond that, the oldest is dropped."""
+"""The largest number of counters of this process. If there are more, the counter whose window ends first is dropped."""
 
 _CONNECTIONS: Final = 16
 _SUBSCRIBER_BITS: Final = 64
@@ -49,10 +49,10 @@ Hit = tuple[Limit, str]
 
 
 class RateLimiter:
-    """Counts actions in fixed windows, each of which begins with its first action.
+    """A limiter that counts actions in fixed windows. A window begins with its first action.
 
     `what` is one word for the kind of action, which is part of the keys in Redis. Without Redis, and while Redis is
-    unavailable, slow or misconfigured, each process counts for itself. Addresses in `exempt` networks are not counted.
+    unavailable, slow or misconfigured, each process counts separately. Addresses in `exempt` networks are not counted.
     An IPv6 /48 has `wide` times the limit of one address.
     """
 
@@ -114,7 +114,7 @@ class RateLimiter:
 
 @lru_cache(maxsize=4096)
 def counted_as(ip: str) -> Sequence[str]:
-    """Return the names that an address counts for: an IPv4 address, or the /64 and the /48 of an IPv6 address.
+    """Return the names for which an action counts: the IPv4 address, or the /64 and the /48 of the IPv6 address.
 
     A /64 is one subscriber's network. A /48 contains 65,536 of them.
     """
@@ -125,7 +125,7 @@ def counted_as(ip: str) -> Sequence[str]:
 
 
 class Windows:
-    """The counts of this process, by windows in the order in which they end."""
+    """The counts of this process. The windows are in the order in which they end."""
 
     def __init__(self, now: Now, *, at_most: int = MAX_COUNTERS) -> None:
         self._windows = OrderedDict[str, tuple[int, float]]()
@@ -140,7 +140,7 @@ class Windows:
         """Count an action. If it exceeds the limit, return the seconds until its window ends; otherwise 0."""
         now, lasts, windows = self._now(), limit.seconds, self._windows
         if windows and next(reversed(windows.values()))[1] > now + 2 * lasts:
-            # In this case, the clock was set back by a whole window, and not just corrected.
+            # If a window ends so late, the clock was set back by more than a window, and not just corrected.
             windows.clear()
         while windows:
             first, (_, end) = next(iter(windows.items()))
@@ -161,7 +161,7 @@ class _Redis:
         self._now = now
         self._patience = patience
         self._connect()
-        # The semaphore serves waiting requests in order, which redis-py's own pool does not.
+        # The semaphore serves waiting requests in order. redis-py's own pool does not.
         self._connections = asyncio.Semaphore(_CONNECTIONS)
         self._is_away = False
         self._retry_at = 0.0
@@ -169,24 +169,23 @@ class _Redis:
     async def seconds_to_wait(self, hits: Sequence[Hit]) -> int | None:
         """Count an action towards each limit, up to the first that it exceeds.
 
-        Return the seconds until that window ends, or 0.
-
-        The result is None if Redis fails, or has failed a moment ago.
+        Return the seconds until the window of that limit ends, or 0. Return None if Redis fails, or has recently
+        failed.
         """
         is_probe = self._is_away
         if is_probe:
             now = self._now()
             if now < self._retry_at:
                 return None
-            self._retry_at = now + REDIS_RETRY_SECONDS  # other requests do not wait for this attempt
+            self._retry_at = now + REDIS_RETRY_SECONDS  # until then, other requests do not try Redis
         try:
-            # The time limit includes the wait for a connection. If Redis is slow, the last of many would otherwise wait
-            # for all.
+            # The time limit includes the wait for a connection. Otherwise, if Redis is slow, the last of many requests
+            # would wait for all others.
             async with asyncio.timeout(self._patience), self._connections:
                 if self._is_away and not is_probe:  # another request has failed in the meantime
                     return None
-                # A new client is created, because the client of a cluster keeps each failed connection, and refuses to
-                # work after a thousand.
+                # A new client is created, because the client of a cluster keeps each failed connection, and stops
+                # working after a thousand failures.
                 if is_probe:
                     await self.aclose()
                     self._connect()

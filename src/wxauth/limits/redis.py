@@ -1,4 +1,4 @@
-"""Counts in Redis: in one server, a cluster, or a server that Sentinels name."""
+"""The counts in Redis: in one server, in a cluster, or in a server that Sentinels name."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ return number
 class RedisCounts:
     """The counts of one kind of action. Connections are opened when first needed.
 
-    `what` is one word for the kind, which is part of the keys. `patience` is the time limit of one use in seconds. If
-    there are several hosts or several addresses of a host, each gets a share of it, so that a silent one leaves time
-    for the others.
+    `what` is one word for the kind, which is part of the keys. `patience` is the time limit, in seconds, of one use. If
+    there are several hosts, or several addresses of a host, each gets a share of this time, so that an address that
+    does not respond leaves time for the others.
     """
 
     def __init__(self, url: str, *, what: str, patience: float) -> None:
@@ -39,7 +39,7 @@ class RedisCounts:
         return int(await client.eval(_COUNT, 1, self._prefix + name, seconds))
 
     async def seconds_left(self, name: str) -> int:
-        """Return the seconds until the window of this name ends, at least one."""
+        """Return the number of seconds until the window of this name ends, which is at least one."""
         client = await self._connected()
         return max(1, int(await client.ttl(self._prefix + name)))
 
@@ -56,7 +56,7 @@ class RedisCounts:
 
 
 async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
-    # The import is here because it takes 0.1 s, and few processes need it.
+    # The function imports redis-py itself, because the import takes 0.1 s, and few processes need it.
     from redis.asyncio import ConnectionPool, Redis, RedisCluster, Sentinel
     from redis.asyncio.cluster import ClusterNode
     from redis.asyncio.retry import Retry
@@ -79,7 +79,8 @@ async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
     login = {name: unquote(text) for name in ("username", "password") if (text := getattr(parts, name))}
     options: dict[str, Any] = {**login, "socket_timeout": patience / (len(places) + 1)}
     if parts.scheme == "redis+sentinel":
-        # By default, a dead Sentinel is tried four times, with pauses, before the next one is tried.
+        # By default, the client tries a Sentinel that does not respond four times, with pauses, before it tries the
+        # next one.
         asking = {**options, "retry": Retry(NoBackoff(), 0)}
         sentinel = Sentinel(places, sentinel_kwargs=asking, **options)  # type: ignore[no-untyped-call]
         primary = sentinel.master_for(parts.path.strip("/"))
@@ -87,7 +88,7 @@ async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
             closing.push_async_callback(each.aclose)
         return primary
     nodes = [ClusterNode(host, port) for host, port in places]
-    # After one failure, the client asks again which node has the key.
+    # After one failure, the client queries the cluster again for the node that has the key.
     cluster = RedisCluster(startup_nodes=nodes, retry=Retry(NoBackoff(), 1), **options)
 
     # After a failure, the client's own aclose leaves connections open.
@@ -101,7 +102,7 @@ async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
 
 
 def _to_each_of(addresses: Sequence[str], kind: type[Any], seconds: float) -> type[Any]:
-    """Return a connection class that tries each address of its host for some seconds, the last good one first.
+    """Return a connection class that tries each address of its host for `seconds`, beginning with the last that worked.
 
     TLS certificates are checked against the host's name.
     """

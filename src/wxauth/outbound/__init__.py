@@ -1,1 +1,1 @@
-"""The requests to other servers: connections, timeouts, proxies, and receivers that must be public."""
+"""The requests to other servers: connections, timeouts, proxies, and the check of receivers' addresses."""

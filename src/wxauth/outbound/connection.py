@@ -1,6 +1,7 @@
 """The connections of an HTTP/1.1 client, through name resolution, TCP, TLS and a forward proxy.
 
-Connecting sends no part of a request. If a response cannot be read completely, the connection is ended.
+While a connection is opened, no part of a request is sent. If a response cannot be read completely, the connection is
+closed.
 """
 
 import asyncio
@@ -25,33 +26,36 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from wxauth.i18n import Text, lazy_gettext as _
 
 MAX_OVERHEAD: Final = 64 * 1024
-"""The size limit for a response apart from its body, in bytes: head, earlier 1xx responses, chunk sizes, trailers."""
+"""The size limit, in bytes, for a response without its body: head, earlier 1xx responses, chunk sizes and trailers."""
 
 _SURELY_OPEN_SECONDS: Final = 1.0
-"""The idle time in seconds after which the kernel is asked whether the peer has closed the connection.
+"""The idle time, in seconds, after which wxauth asks the kernel whether the peer has closed the connection.
 
-The question takes some µs.
+The system call takes some µs.
 """
 
 HEAD_START_SECONDS: Final = 0.25
-"""The time in seconds after which the next address is tried in parallel (RFC 8305, section 5)."""
+"""The time, in seconds, after which the next address is tried in parallel (RFC 8305, section 5)."""
 NAME_SECONDS: Final = 10.0
-"""How long a resolved name is kept, in seconds, so that connections opened at the same time resolve it only once."""
+"""The time, in seconds, for which a resolved name is reused.
+
+Connections opened at the same time resolve it only once.
+"""
 
 _MAX_REFUSAL: Final = 64 * 1024
 _TIMEOUT: Final = re.compile(rb"(?:^|,)\s*timeout=(\d+)\s*(?:,|$)", re.IGNORECASE)
 _TEXTS: Final = (b"date", b"content-type", b"retry-after", b"cache-control", b"location")
 """The header fields of a response that are stored."""
 _OF_NO_KNOWN_AUTHORITY: Final = range(18, 22)
-"""OpenSSL's error codes for a self-signed certificate, or one from an authority that is not trusted here."""
+"""OpenSSL's error codes for a self-signed certificate, or one from an authority that this machine does not trust."""
 _NOT_OF_THE_FORM: Final = range(80, 94)
-"""OpenSSL's error codes that only occur with `VERIFY_X509_STRICT`, which Python 3.13 and newer set."""
+"""OpenSSL's error codes that occur only with `VERIFY_X509_STRICT`, which Python 3.13 and later set by default."""
 
 
 OnStatus = Callable[[int], float | None]
 """A function that gets a response's status.
 
-If the status is enough, it returns how many seconds to wait for the body.
+If the caller needs only the status, the function returns for how many seconds to wait for the body.
 """
 
 SocketAddress = tuple[Any, ...]
@@ -83,7 +87,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._begin_head()
         self.stale_at = math.inf
-        """When the idle connection must be closed, in the event loop's time."""
+        """The time at which the idle connection must be closed, in the event loop's time."""
         self.can_be_kept = True
         """Whether another request may follow, because the last response was complete and keeps the connection open."""
 
@@ -96,11 +100,12 @@ class Connection(asyncio.Protocol):
         on_status: OnStatus | None = None,
         until: float = math.inf,
     ) -> asyncio.Future[HttpAnswer]:
-        """Send a request, and return the future of its response. A caller that stops waiting must end the connection.
+        """Send a request, and return the future of its response. A caller that stops waiting must close the connection.
 
         `until` is the time limit of the response, in the event loop's time. `has_body` is False if the response has no
-        body even if its head declares one, as for HEAD. If `on_status` returns seconds, the status is enough: the
-        request then succeeds even if the body is too large, cut off, or incomplete after that time.
+        body even if its head declares one, as for HEAD. If `on_status` returns a number of seconds, the caller needs
+        only the status. The request then succeeds even if the body is too large, cut off, or incomplete after that
+        time.
 
         Raises: httpx.ConnectError, if the connection is closed already, so that nothing was sent. The future raises
             httpx.ReadError or httpx.RemoteProtocolError, if the connection ends before the response does,
@@ -126,7 +131,7 @@ class Connection(asyncio.Protocol):
     def keep(self, seconds: float) -> None:
         """Mark the connection as idle.
 
-        It may be reused for `seconds`, or less if the response's `Keep-Alive` says so.
+        It may be reused for `seconds`, or for a shorter time if the response's `Keep-Alive` names one.
         """
         self._kept_at = self._loop.time()
         self.stale_at = self._kept_at + min(seconds, self._patience)
@@ -138,7 +143,8 @@ class Connection(asyncio.Protocol):
             return False
         if now < self._kept_at + _SURELY_OPEN_SECONDS:
             return True
-        # If the socket is readable, the peer has closed it, and the loop has not noticed yet.
+        # If the socket is readable, the peer has closed the connection or sent unexpected data, and the event loop has
+        # not noticed yet.
         with selectors.DefaultSelector() as selector:
             selector.register(self.transport.get_extra_info("socket").fileno(), selectors.EVENT_READ)
             return not selector.select(0)
@@ -167,8 +173,8 @@ class Connection(asyncio.Protocol):
         if self._overhead > MAX_OVERHEAD or self._body_size > self._max_body:
             self._fail(httpx.DecodingError("the answer is too large"))
         elif self._is_complete:
-            # The connection is not kept if more bytes follow the response, or if the peer has not read the whole
-            # request.
+            # The connection cannot be reused if more bytes follow the response, or if part of the request has not been
+            # sent yet.
             self.can_be_kept &= is_http and self.transport.get_write_buffer_size() == 0
             self._succeed()
         elif not is_http:
@@ -185,7 +191,7 @@ class Connection(asyncio.Protocol):
     # The parser calls the following methods.
 
     def on_message_begin(self) -> None:
-        """Refuse bytes that follow a complete response."""
+        """Raise an error if bytes follow a complete response."""
         if self._is_complete:
             raise ValueError("more than was asked for")
 
@@ -206,7 +212,8 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Check the status when the head is complete.
 
-        The status 101 is refused, because we never ask for it. After any other 1xx, the response follows.
+        The status 101 raises an error, because wxauth never requests an upgrade. After any other 1xx, the response
+        follows.
         """
         self._status = self._parser.get_status_code()
         if self._status < httpx.codes.CONTINUE or self._status == httpx.codes.SWITCHING_PROTOCOLS:
@@ -282,20 +289,20 @@ class Connection(asyncio.Protocol):
 
 
 def _seconds_in(keep_alive: bytes) -> float:
-    """Return how long to reuse an idle connection, in seconds, by the peer's `Keep-Alive: timeout=5`."""
+    """Return for how many seconds an idle connection may be reused, according to the peer's `Keep-Alive: timeout=5`."""
     found = _TIMEOUT.search(keep_alive)
-    # The time is a second shorter, because a request takes a while to arrive.
+    # The result is a second shorter than the peer's timeout, because a request takes some time to arrive.
     return float(found[1]) - 1 if found else math.inf
 
 
 class ProxyFailed(httpx.ConnectError):
-    """The proxy is unreachable, or refuses to connect us. No request has been sent."""
+    """The proxy is unreachable, or refuses to open a connection to the server. No request has been sent."""
 
 
 class NotConnected(httpx.ConnectError):
     """No connection could be opened. No request has been sent.
 
-    `cause` is the type of the failure. The failure itself is left out, because it may contain the peer's text.
+    `cause` is the type of the failure. The failure itself is not included, because it may contain text from the peer.
     """
 
     def __init__(self, reason: str, cause: type[Exception]) -> None:
@@ -304,7 +311,7 @@ class NotConnected(httpx.ConnectError):
 
 
 class Refused(OSError):
-    """The proxy refuses a tunnel, or the host has no allowed address. The text is ours."""
+    """The proxy refuses a tunnel, or the host has no allowed address. The text is wxauth's own."""
 
 
 class Origin(NamedTuple):
@@ -327,7 +334,7 @@ class Proxy:
     host: str
     port: int
     authorization: bytes = field(repr=False)
-    """The header field with the proxy's credentials; empty if it needs none."""
+    """The header field with the credentials for the proxy; empty if the URL contains none."""
 
     @classmethod
     def at(cls, url: str) -> Self:
@@ -349,7 +356,7 @@ class Connector:
 
     Args:
         proxy: The proxy for all connections, if any.
-        tls: The certificates to trust. By default, those of this machine.
+        tls: The TLS context. By default, it trusts the certificates that this machine trusts.
         resolve: Returns the addresses of a server. By default, all that the system knows.
     """
 
@@ -358,7 +365,7 @@ class Connector:
         self._given_tls = tls
         self._resolve = resolve or _resolve
         self._lookups: dict[Origin | Proxy, tuple[float, asyncio.Task[Sequence[SocketAddress]]]] = {}
-        """The lookups in progress or recently done.
+        """The lookups in progress, and recent ones.
 
         The key contains the scheme, because fewer addresses may be allowed without TLS.
         """
@@ -392,7 +399,7 @@ class Connector:
         try:
             return await _first_connected(await self._addresses(end))
         except OSError:
-            # The host may have moved, so its name is resolved again.
+            # The host may have a new address, so the next attempt resolves its name again.
             self._lookups.pop(end, None)
             raise
 
@@ -406,7 +413,7 @@ class Connector:
 
     async def _secured(self, connection: Connection, host: str) -> Connection:
         secured, loop, under = Connection(), asyncio.get_running_loop(), connection.transport
-        # On a closing transport, the handshake would never end.
+        # On a transport that is closing, the handshake would never end.
         if not under.is_closing():
             over = await loop.start_tls(under, secured, self._tls, server_hostname=host)
             if over is not None:
@@ -418,7 +425,7 @@ class Connector:
     def _tls(self) -> ssl.SSLContext:
         if self._given_tls is not None:
             return self._given_tls
-        context = ssl.create_default_context()  # this takes 17 ms, and plain HTTP does not need it
+        context = ssl.create_default_context()  # this call takes 17 ms, and plain HTTP does not need it
         context.set_alpn_protocols(["http/1.1"])
         return context
 
@@ -428,7 +435,7 @@ async def _resolve(end: Origin | Proxy) -> Sequence[SocketAddress]:
 
 
 def refusal_of(exc: ssl.SSLCertVerificationError) -> Text:
-    """Return OpenSSL's reason, and what to do about a private authority, or a form that RFC 5280 forbids."""
+    """Return OpenSSL's reason. For a private authority, or a form that RFC 5280 forbids, also say what to do."""
     reason = exc.verify_message
     if exc.verify_code in _OF_NO_KNOWN_AUTHORITY:
         return _(
@@ -467,7 +474,7 @@ async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) 
     answer = await connection.ask(request, max_body=_MAX_REFUSAL, has_body=False)
     if not httpx.codes.is_success(answer.status):
         raise Refused(_("the proxy returned status {status}", status=answer.status))
-    # In TLS the client speaks first, so these bytes are the proxy's own.
+    # In TLS, the client sends the first bytes, so the proxy itself must have sent these bytes.
     if answer.body:
         raise Refused(_("the proxy returned more data than requested"))
 
@@ -499,8 +506,8 @@ async def _first_connected(addresses: Sequence[SocketAddress]) -> Connection:
 
 
 async def _connected(address: SocketAddress) -> Connection:
-    # No socket of our own is passed in. If it were reset before uvloop took it over, its file descriptor would be
-    # closed twice, and by then might belong to another connection.
+    # uvloop creates the socket. If wxauth passed in a socket, and the peer reset it before uvloop took it over, its
+    # file descriptor would be closed twice. The second time, the descriptor might belong to another connection.
     family, _, protocol, _, (host, port, *_) = address
     loop = asyncio.get_running_loop()
     return (await loop.create_connection(Connection, host, port, family=family, proto=protocol))[1]

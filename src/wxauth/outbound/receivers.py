@@ -1,4 +1,4 @@
-"""The transport to servers of other operators, which only connects to checked addresses."""
+"""The transport for requests to other operators' servers, which connects only to checked addresses."""
 
 import hmac
 import ssl
@@ -20,9 +20,9 @@ from wxauth.settings.addresses import Scheme, is_refused
 
 CONNECT_TIMEOUT_SECONDS: Final = 8.0
 KEEPALIVE_SECONDS: Final = 4.0
-"""How long an idle connection is kept, in seconds.
+"""The time, in seconds, for which an idle connection is kept open.
 
-Many servers close it after five seconds, and a request on a closed connection would count as failed.
+Many servers close an idle connection after five seconds, and a request on a closed connection would count as failed.
 """
 USER_AGENT: Final = f"wxauth/{__version__}"
 
@@ -34,17 +34,19 @@ Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
 
 class ReceiverTransport(httpx.AsyncBaseTransport):
-    """A transport that sends to the host of the request's URL, unless its address is refused.
+    """A transport that sends requests to the host in the URL, unless the host's address is refused.
 
-    Names are resolved here, and connections use the checked address. Therefore neither a name that resolves differently
-    the next time nor an unusual spelling of an address bypasses the check. Redirects are not followed, and proxies from
-    the environment are not used. Requests and responses have the extensions of `HttpTransport`, which also serves
-    WeChat, because a message forwarded over httpx's pool cost three times as much as a login.
+    The transport resolves names itself, and connects to the address that it has checked. Therefore neither a name that
+    resolves differently the next time nor an unusual spelling of an address bypasses the check. It does not follow
+    redirects, and does not use proxies from the environment. Requests and responses have the extensions of
+    `HttpTransport`. That transport is used because a message forwarded over httpx's own pool took three times as much
+    CPU time as a login.
 
-    Raises: httpx.TransportError, with a short message that may be shown: it contains no text from the other side.
+    Raises: httpx.TransportError, with a short message that may be shown, because it contains no text from the other
+    server.
 
     Args:
-        resolve: Returns the addresses of a name. By default, a `NameResolver` of its own.
+        resolve: Returns the addresses of a name. By default, a new `NameResolver` does so.
         tls: The certificates to trust. By default, those of this machine.
     """
 
@@ -54,7 +56,7 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
             tls=tls,
             resolve=self._checked,
-            max_connections=sys.maxsize,  # the sender limits how many requests there are at the same time
+            max_connections=sys.maxsize,  # the sender limits the number of requests at the same time
             idle_seconds=KEEPALIVE_SECONDS,
         )
 
@@ -66,7 +68,8 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
             failure: httpx.RequestError = httpx.RemoteProtocolError(str(exc).removeprefix("the "))
         except httpx.TransportError as exc:
             failure = _named(exc)
-        # The failure is raised outside of the `except`, so that it has no context.
+        # The failure is raised outside of the `except` block, so that its context does not contain text from the other
+        # server.
         raise failure
 
     async def aclose(self) -> None:

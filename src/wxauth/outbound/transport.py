@@ -1,7 +1,8 @@
 """An httpx transport with a connection pool of our own, whose errors show whether the request may have arrived.
 
-No request to WeChat is idempotent: even a GET uses up the code in it. Therefore nothing is sent twice here, and a
-failure to connect means that nothing was sent. See docs/contribute/decisions/0005-httpx-over-our-transport.md.
+No request to WeChat is idempotent: even a GET uses up the code in it. Therefore the transport sends no request twice,
+and a failure to connect means that no part of the request was sent. See
+docs/contribute/decisions/0005-httpx-over-our-transport.md.
 """
 
 import asyncio
@@ -17,17 +18,17 @@ from pydantic import SecretStr
 from wxauth.outbound.connection import Connection, Connector, HttpAnswer, Origin, Proxy, ProxyFailed, Resolve
 
 MAX_ANSWER: Final = 64 * 1024
-"""The size limit of a response's body in bytes, unless the request has the extension `max_body`."""
+"""The size limit, in bytes, of a response's body, unless the request has the extension `max_body`."""
 MAX_CONNECTIONS: Final = 256
 MAX_IDLE: Final = 128
-"""The largest number of idle connections to one host that are kept."""
+"""The largest number of idle connections to one origin that are kept open."""
 IDLE_SECONDS: Final = 30.0
 ANSWER: Final = "wxauth.answer"
 """The extension of a response with the `HttpAnswer`."""
 SHORTEST_SECONDS: Final = 0.05
-"""The shortest remaining time in seconds with which a request is still sent.
+"""The shortest remaining time, in seconds, with which a request is still sent.
 
-With less, WeChat's response would be too late.
+If less time remains, the response would be too late.
 """
 
 _WEIGHT_OF_LATEST: Final = 1 / 8
@@ -41,28 +42,30 @@ class HttpTransport(httpx.AsyncBaseTransport):
 
     - `target`: the request target (RFC 9112, section 3.2), in place of the URL's path and query. With it, no URL that
       is printed or logged contains the secrets of the target.
-    - `deadline`: the time by which the response must arrive, in the event loop's time. If getting a connection leaves
-      too little time for a response, the request is not sent.
+    - `deadline`: the time by which the response must arrive, in the event loop's time. If too little time for a
+      response remains after a connection is available, the request is not sent.
     - `max_body`: the size limit of the response's body in bytes.
-    - `on_status`: a function that is called with the status. If the status is enough, it returns for how many seconds
-      to wait for the body, so that the connection can be kept. Otherwise it returns None.
+    - `on_status`: a function that is called with the status. If the caller needs only the status, the function returns
+      for how many seconds to wait for the body, so that the connection can be reused. Otherwise it returns None.
 
-    Cancelling a request ends its connection.
+    If a request is cancelled, its connection is closed.
 
-    A response has its status. Its extensions contain the body without decoding, WeChat's time as `date`, and all of it
-    as `ANSWER`.
+    A response has the status and the body. The body is not decoded. The extension `date` is the server's time, and the
+    extension `ANSWER` is the whole `HttpAnswer`.
 
     Raises: httpx.ConnectError, httpx.ConnectTimeout or httpx.PoolTimeout, if the request was certainly not sent. After
         that, httpx.ReadError, httpx.ReadTimeout, httpx.RemoteProtocolError or, if the response is not HTTP or too
         large, httpx.DecodingError. None of them contains another error, or any part of the request.
 
     Args:
-        connect_timeout: The time limit in seconds for one connection, including name, TCP, proxy and TLS.
+        connect_timeout: The time limit, in seconds, for opening a connection, including name resolution, TCP, proxy and
+            TLS.
         proxy: `http://[user:password@]host:port`, the proxy for all requests.
         tls: The certificates to trust. By default, those of this machine.
         resolve: Returns the addresses of a server. By default, all that the system knows.
-        max_connections: The number of requests that may be in progress at the same time. Others wait in order.
-        idle_seconds: How long an idle connection is kept.
+        max_connections: The number of requests that may be in progress at the same time. Further requests wait in
+            order.
+        idle_seconds: The time, in seconds, for which an idle connection is kept open.
     """
 
     def __init__(
@@ -83,7 +86,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
         self._idle: dict[Origin, list[Connection]] = {}
         """The idle connections of each origin.
 
-        The connection used last is at the end, and is reused first, so connections that are not needed expire.
+        The connection that was used last is at the end of the list, and is reused first. Therefore connections that are
+        not needed expire.
         """
         self._next_check: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -113,7 +117,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
             self._places.release()
         if by_proxy is not None and answer.status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
             raise ProxyFailed("can't connect through the proxy: the proxy returned status 407")
-        # Header fields are left out, because httpx would decompress an unrequested Content-Encoding, to any size.
+        # The response has no header fields, because httpx would decompress a Content-Encoding that nobody requested, to
+        # any size.
         stream = httpx.ByteStream(answer.body)
         return httpx.Response(answer.status, stream=stream, extensions={ANSWER: answer, "date": answer.date})
 
@@ -134,7 +139,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
         except TimeoutError:
             pass
         else:
-            # Requests wait because responses are slow. Sending one that cannot succeed in time would make it worse.
+            # Requests wait because responses are slow. To send a request that cannot succeed in time would make them
+            # slower.
             if _now() + self._usual_seconds < deadline:
                 return
             self._places.release()
@@ -188,7 +194,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
 
 
 def _message(request: httpx.Request, body: bytes, by_proxy: Proxy | None) -> bytes:
-    """Return the request's bytes. A proxy that forwards a request needs the whole URL (RFC 9112, section 3.2.2)."""
+    """Return the request as bytes. A proxy that forwards a request needs the whole URL (RFC 9112, section 3.2.2)."""
     target: bytes = request.extensions.get("target", request.url.raw_path)
     if not _TARGET.fullmatch(target) or (body and "Content-Length" not in request.headers):
         raise httpx.LocalProtocolError("must have a target without white space, and a body of known length")

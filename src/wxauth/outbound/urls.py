@@ -1,4 +1,4 @@
-"""The rules for URLs of receivers, such as those of webhooks, and the resolution of their host names."""
+"""The rules for the URLs of receivers, for example of webhooks, and the resolution of their host names."""
 
 import asyncio
 import socket
@@ -16,37 +16,37 @@ from wxauth.terminal import WrongValue
 from wxauth_guard.texts import is_http_url
 
 RESOLVE_TIMEOUT_SECONDS: Final = 5.0
-"""The time that a caller waits for a name by default, in seconds."""
+"""The time, in seconds, that a caller waits for a name by default."""
 MAX_CONCURRENT_NAMES: Final = 32
 """The largest number of names resolved at the same time.
 
-Others wait until the system has resolved or given up one of these.
+A further name waits until the lookup of one of these names has succeeded or failed.
 """
 MAX_URL: Final = 2048
 _LAST_PORT: Final = 65535
 
 
 LookUp = Callable[[str], Sequence[str]]
-"""A function that returns the addresses of a name. It may block its thread. Raises: OSError, UnicodeError."""
+"""A function that returns the addresses of a name. It may block the thread. Raises: OSError, UnicodeError."""
 
 
 def addresses_of(host: str) -> Sequence[str]:
-    """Return the addresses of a name, or of an address in any spelling. Raises: OSError, UnicodeError."""
+    """Return the addresses of a host name, or the address that `host` spells. Raises: OSError, UnicodeError."""
     return [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
 
 
 @dataclass(eq=False)
 class NameResolver:
-    """Resolves names, each in a thread of its own.
+    """A resolver that looks up each name in a separate thread.
 
-    uvloop's own resolver looks up only two names at the same time in the whole process, so two webhooks with dead name
-    servers would delay every webhook, and calls to WeChat. Here, such a name occupies one thread until the system gives
-    up, no matter how many callers ask for it. The threads do not delay the end of the process.
+    uvloop's own resolver looks up only two names at the same time in the whole process. Two webhooks whose name servers
+    do not respond would delay every webhook, and calls to WeChat. With this resolver, such a name occupies one thread
+    until the system gives up, however many callers wait for it. The threads do not delay the end of the process.
     """
 
     look_up: LookUp = addresses_of
     patience: float = field(default=RESOLVE_TIMEOUT_SECONDS, kw_only=True)
-    """The time that a caller waits for a name, in seconds."""
+    """The time, in seconds, that a caller waits for a name."""
     _slots: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(MAX_CONCURRENT_NAMES))
     _under_way: dict[str, asyncio.Task[Sequence[str]]] = field(init=False, default_factory=dict)
 
@@ -58,7 +58,7 @@ class NameResolver:
     async def _resolve_in_thread(self, host: str) -> Sequence[str]:
         async with self._slots:
             found = Future[Sequence[str]]()
-            # If the service ends before the thread, only the waiting callers are cancelled.
+            # With this call, a cancelled task does not cancel the future, on which the thread still sets the result.
             found.set_running_or_notify_cancel()
             Thread(target=self._ask, args=(host, found), name=f"name {host}", daemon=True).start()
             return await asyncio.wrap_future(found)
@@ -73,8 +73,8 @@ class NameResolver:
 async def check_url(text: str, *, resolver: NameResolver, by_form: bool = False) -> None:
     """Check a receiver's URL: https, or http if every address of its host is private or loopback.
 
-    An https URL is accepted even if its name does not resolve now. With `by_form`, its name is not resolved at all. The
-    address is checked again on each connection.
+    An https URL is accepted even if its name does not resolve now. With `by_form`, the name of an https URL is not
+    resolved. Each connection checks the address again.
 
     Raises: WrongValue.
     """
@@ -85,7 +85,7 @@ async def check_url(text: str, *, resolver: NameResolver, by_form: bool = False)
         raise WrongValue(_("must be a URL of up to {n} characters", n=MAX_URL))
     try:
         url = httpx.URL(text)
-        # This decodes an xn-- label, which may be malformed.
+        # `url.host` decodes an xn-- label, which may be malformed.
         host = url.host
     except (httpx.InvalidURL, ValueError):
         raise WrongValue(_("must be a URL")) from None
@@ -100,7 +100,8 @@ async def check_url(text: str, *, resolver: NameResolver, by_form: bool = False)
     if "@" in urlsplit(text).netloc:
         raise WrongValue(_("must not contain a user name or a password"))
     scheme: Scheme = "https" if url.scheme == "https" else "http"
-    # Browsers and some resolvers ignore a final dot after an address. With ours, the lookup may find nothing.
+    # Browsers and some resolvers ignore a final dot after an address. The system's resolver may not find such an
+    # address.
     name = url.raw_host.decode().removesuffix(".")
     try:
         addresses = numeric_addresses_of(name) if by_form and scheme == "https" else await resolver.resolve(name)

@@ -10,7 +10,7 @@ from wxauth.core.models import TIME
 
 
 class PhoneAnswer(SQLModel, table=True):
-    """The table of WeChat's responses to phone codes. A response costs money, and WeChat gives it once."""
+    """The table of WeChat's responses to phone codes. A response costs money, and WeChat returns it only once."""
 
     __tablename__ = "phone_answers"
 
@@ -19,8 +19,11 @@ class PhoneAnswer(SQLModel, table=True):
     app_id: str = Field(sa_type=Text)
     openid: str = Field(sa_type=Text)
     sealed: bytes | None = Field(sa_type=BYTEA)
-    """WeChat's `phone_info`, encrypted; null once the number is bound."""
+    """WeChat's `phone_info`, encrypted; null after the number was bound."""
     asked_at: datetime = Field(sa_type=TIME)
     refused_at: datetime | None = Field(sa_type=TIME)
-    """The time at which binding the number failed. After that, only a request with the same code tries again."""
+    """The time at which wxauth refused to bind the number.
+
+    After that, only a request with the same code tries again.
+    """
     settled_at: datetime | None = Field(sa_type=TIME)

@@ -1,7 +1,7 @@
 """The exchange of the phone button's codes with WeChat, and the binding of the numbers to users.
 
-WeChat returns a number once per tap on the phone button, and each number costs money. Therefore WeChat's response is
-stored before anything else can fail.
+WeChat returns a number only once per tap on the phone button, and each number costs money. Therefore wxauth stores
+WeChat's response before any other step that can fail.
 """
 
 import asyncio
@@ -39,30 +39,30 @@ from wxauth.wechat.received import e164_of
 from wxauth_guard.errors import InvalidToken
 
 LATE_ANSWER_SECONDS: Final = 30.0
-"""The time to wait for WeChat's response after the request has given up, in seconds.
+"""The time, in seconds, for which wxauth waits for WeChat's response after the request's time limit.
 
-The number has been paid for by then.
+By then, the number may already have cost money.
 """
 KEPT_IN_MEMORY_SECONDS: Final = 600.0
-"""The time for which a response waits in memory for the database to recover, in seconds."""
+"""The time, in seconds, for which a response waits in memory for the database to recover."""
 UNTOUCHED_FOR: Final = timedelta(minutes=1)
-"""The age from which housekeeping binds a response, because the request that fetched it will no longer do so."""
+"""The age from which housekeeping binds a response. By then, the request that fetched the response has ended."""
 
 UNDER_WAY: Final = 200
 """The largest number of phone numbers that this process fetches from WeChat at the same time."""
 UNDER_WAY_OF_ONE: Final = 20
 """The largest number of requests and calls to WeChat that one user may have at the same time.
 
-Taps and retries stay below it.
+Taps and retries of an honest user cause fewer.
 """
 WECHAT_SHUTDOWN_SECONDS: Final = 6.0
-"""The time to wait for WeChat's responses at shutdown, in seconds. By then, no request is being served any more."""
+"""The time, in seconds, for which a stop waits for WeChat's responses. No request is in progress at that time."""
 
 PAUSE_FOR_OTHERS_SECONDS: Final = (0.0, 0.1, 0.4, 1.0)
-"""The pauses between checks for the response that another process got for the same code, in seconds."""
+"""The pauses, in seconds, before each check for the response that another process got for the same code."""
 _ANSWER: Final = "phone_answer"
 _NOT_OF_THE_CODE: Final = (errors.WeChatMisconfigured, errors.WeChatRateLimited, errors.WeChatUnavailable)
-"""The failures caused by the app or by WeChat, not by the code. They do not count as attempts."""
+"""The failures that the app or WeChat causes, and not the code. They do not count as attempts."""
 
 log = get_logger()
 
@@ -76,7 +76,7 @@ class _Asking:
 
 @part
 class Phones:
-    """Binds the numbers behind codes of the phone button."""
+    """The part that binds the numbers behind codes of the phone button."""
 
     database: Database
     sealer: Sealer
@@ -126,8 +126,8 @@ class Phones:
                         raise
             try:
                 if isinstance(found, queries.StoredAnswer):
-                    # The binding waits in the user's queue, because it holds a transaction while it waits for the
-                    # user's row.
+                    # The binding waits in the user's queue first, because it occupies a transaction while it waits for
+                    # the lock on the user's row.
                     async with self.concurrency.of_session((found.app_id, found.openid), user.id):
                         outcome: UserInSession | queries.PhoneRefusal | None = await self._bind(found)
                 else:
@@ -145,7 +145,7 @@ class Phones:
         return outcome
 
     async def bind_pending(self, *, size: int) -> None:
-        """Bind up to `size` numbers that their requests did not bind, such as after a crash, the oldest first."""
+        """Bind up to `size` numbers that their requests did not bind, for example after a crash, the oldest first."""
         untouched_since = self.clock() - UNTOUCHED_FOR
         for answer in await self.database.rows(queries.PENDING_ANSWERS, asked_before=untouched_since, size=size):
             try:
@@ -153,13 +153,16 @@ class Phones:
             except errors.WeChatBadResponse:
                 pass  # `_bind` has stored and logged the refusal
             except CannotOpen as exc:
-                # ^The response stays pending for a process that has the right secret key.
+                # The response stays pending for a process that has the right secret key.
                 if not self._has_logged_unopened:
                     self._has_logged_unopened = True
                     _log_unopened(answer.app_id, exc)
 
     async def aclose(self) -> None:
-        """Wait up to `farewell` seconds for WeChat's responses to arrive and be stored, then give up the rest."""
+        """Wait up to `farewell` seconds until WeChat's responses arrive and are stored.
+
+        Then cancel the remaining calls.
+        """
         if self._asking:
             await asyncio.wait([asking.stored for asking in self._asking.values()], timeout=self.farewell)
         left = list(self._asking.values())
@@ -184,7 +187,8 @@ class Phones:
             if len(self._asking) >= UNDER_WAY:
                 raise errors.RateLimited("too many phone number requests are in progress", retry_after=RETRY_AFTER)
             person = (app.app_id, openid)
-            # The tasks are separate, because they must finish even if the request is cancelled.
+            # Separate tasks make the call and store the response, because both must finish even if the request is
+            # cancelled.
             answered = asyncio.create_task(self._ask_wechat(app, openid, code))
             stored = asyncio.create_task(self._keep(answered, person, code_hash, asked_at=asked_at))
             asking = self._asking[code_hash] = _Asking(answered, stored)
@@ -266,7 +270,8 @@ class Phones:
                 harmless_roles=self.apps.roles_of_anybody(),
                 now=now,
             )
-            # Linking is not allowed, or another request has just done it. In the latter case, the number can be bound.
+            # Linking is not allowed, or another request has just linked the users. In the latter case, the number can
+            # be bound now.
             if linked is None:
                 outcome = await queries.bind_phone(
                     self.database, answer, phone, policy=policy, yields_to_newer=False, now=now
@@ -297,7 +302,7 @@ async def remove_my_phone(database: Database, clock: Clock, caller: Caller) -> N
 
 
 async def remove_phone_of(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """Remove a user's number, if there is one. A former id means the user that remains.
+    """Remove a user's number, if there is one. A former id stands for the remaining user.
 
     Raises: NotFound, InsufficientRole.
     """

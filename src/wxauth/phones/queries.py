@@ -30,13 +30,13 @@ class PhoneRefusal(StrEnum):
     CANNOT_LOG_IN = "cannot_log_in"
     """The user is banned, erased, or about to be erased."""
     ERASED = "erased"
-    """The user who gave the number has been erased since, and the identity belongs to a later user."""
+    """The user who shared the number has since been erased, and the identity belongs to a later user."""
     WITHDRAWN = "withdrawn"
-    """The number was withdrawn, or removed by the user or staff, after it was given."""
+    """After the user shared the number, the user withdrew it in WeChat, or the user or staff removed it."""
     TAKEN = "taken"
     """Another user has the number. With the policy `move`, that user verified it later."""
     OUTDATED = "outdated"
-    """The user has bound another number since."""
+    """The user has since bound another number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class StoredAnswer:
     openid: str
     sealed: bytes = field(repr=False)
     asked_at: datetime
-    """When WeChat was called. Anything the user does after this time takes precedence over the response."""
+    """The time at which wxauth called WeChat. The user's later actions take precedence over the response."""
 
     @property
     def identity(self) -> dict[str, str]:
@@ -78,11 +78,12 @@ SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
 """)
 """The query for the oldest responses whose number is neither bound nor refused."""
 
-# If two users get the same number at the same time, the second one waits here, and then sees that the first one has it.
+# If two users get the same number at the same time, the second transaction waits for this lock. Then it sees that the
+# first user has the number.
 _LOCK_NUMBER: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.phone'), hashtext(:phone))")
-# This is the reason why a locked user must not get the number of a response; null if there is no reason. There is no
-# row if the identity no longer belongs to the user. An identity that was created after the present time says nothing,
-# because the database's clock was ahead when it was created.
+# This query returns the reason why a locked user must not get the number of a response; null if there is no reason. It
+# returns no row if the identity no longer belongs to the user. If an identity was created after `now`, the database's
+# clock was ahead at that time, so the creation time does not count.
 _REFUSAL: Final = Statement[tuple[str | None]](f"""
 SELECT CASE
        WHEN i.created_at > :asked_at AND i.created_at <= :now THEN 'erased'
@@ -106,24 +107,24 @@ REFUSE_ANSWER: Final = Statement[Nothing](
     "UPDATE phone_answers SET refused_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL"
 )
 """The statement that records that a response cannot be used."""
-# If two requests have the same response, the second one changes nothing.
+# If two requests use the same response, the second one changes nothing.
 _MARK_DONE: Final = Statement[bytes]("""
 UPDATE phone_answers SET sealed = NULL, settled_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL
 RETURNING code_hash
 """)
-# The number counts as verified since WeChat was called.
+# The number counts as verified at the time at which wxauth called WeChat.
 _BIND: Final = Statement[Nothing](
     "UPDATE users SET phone = :phone, phone_verified_at = :verified_at WHERE id = :user_id"
 )
 _USER: Final = Statement[UserInSession](f"SELECT {USER_IN_SESSION} FROM users WHERE id = :user_id")
-# This records which identity has proved its user's number. If that identity is taken out of the user, the number does
-# not stay.
+# This statement records which identity has proved its user's number. If that identity is split off from the user, the
+# user loses the number.
 _PROVE: Final = Statement[Nothing]("""
 UPDATE identities SET phone_proved_at = GREATEST(phone_proved_at, :proved_at)
  WHERE app_id = :app_id AND openid = :openid
 """)
-# These are the users who lose a number when another user verifies it. Without `verified_until`, only users who never
-# verified it lose it.
+# This query returns the users who lose a number when another user verifies it. If `verified_until` is null, only users
+# who never verified the number lose it.
 _LOSERS: Final = Statement[UUID]("""
 SELECT id FROM users
  WHERE phone = :phone AND (phone_verified_at IS NULL OR phone_verified_at <= :verified_until::timestamptz)
@@ -157,7 +158,10 @@ sweep_answers: Final = Sweep.of("phone_answers", key="code_hash", by="asked_at")
 
 
 async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | UserInSession | None:
-    """Return the stored response to a code, or the user if its number has been bound; None if there is no response."""
+    """Return the stored response to a code, or the user if the number has been bound.
+
+    Return None if there is neither.
+    """
     row = await database.row(_FIND, code_hash=code_hash)
     if row is None or row.sealed is None:
         return row
@@ -186,12 +190,13 @@ async def bind_phone(
     """Bind the number of a response to its user, mark the response as done, and return the changed user.
 
     If another request has already done so, nothing changes. A response from before an erasure or a withdrawal is
-    deleted. Users who have the number from an import, and have never verified it, lose it. With `yields_to_newer`, a
-    number that the user has bound since takes precedence.
+    deleted. Other users who have the number from an import, and have never verified it, lose the number. With
+    `yields_to_newer`, a number that the user has bound since takes precedence.
 
-    If another user has verified the number, the policy decides. `share` gives it to both. `move` takes it from the user
-    who verified it earlier, because WeChat binds a number to one account at a time. `refuse` refuses it, and so does
-    `link` here: see `link_phone`.
+    If another user has verified the number, the policy decides. With `share`, both users have the number. With `move`,
+    the user who verified the number earlier loses it, because WeChat binds a number to one account at a time. With
+    `refuse`, the number is refused. With `link`, this function also refuses the number, and the caller then calls
+    `link_phone`.
     """
     verified_until = answer.asked_at if policy == "move" else None
     async with database.begin() as transaction:
@@ -232,8 +237,8 @@ async def link_phone(
 ) -> tuple[UserInSession, Merged] | None:
     """Merge the response's user into the user who has the number, if that is allowed. Otherwise return None.
 
-    The response is marked as done. The holder's own proof is not renewed, because the carrier may have given the number
-    to another person. Otherwise the next owner of the number would be merged, too.
+    The response is marked as done. The time of the holder's own proof does not change, because the carrier may have
+    given the number to another person. If each link renewed that time, the number's next owner would be merged, too.
     """
     async with database.begin() as transaction:
         await transaction.value(_LOCK_NUMBER, phone=phone)
@@ -253,7 +258,7 @@ async def link_phone(
         )
         if merged is None:
             return None
-        # While we waited for the locks, the identity may have moved to another user.
+        # While this transaction waited for the locks, the identity may have moved to another user.
         refusal = await _refusal(transaction, answer, holder_id, phone, policy="link", yields_to_newer=False, now=now)
         if refusal is not None or await transaction.value(USER_OF, **answer.identity) != holder_id:
             raise ChangedMeanwhile
@@ -264,10 +269,10 @@ async def link_phone(
 async def _lock_user_and_losers(
     transaction: Transaction, answer: StoredAnswer, phone: str, *, verified_until: datetime | None
 ) -> tuple[UUID | None, Sequence[UUID]]:
-    """Lock the number, the response's user (None if there is none), and the users who lose the number."""
+    """Lock the number, the response's user, and the users who lose the number. Return the two kinds of users."""
     await transaction.value(_LOCK_NUMBER, phone=phone)
     losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
-    # All of them are locked at once, because users are always locked in the order of their ids.
+    # One statement locks all of these users, because users must always be locked in the order of their ids.
     if losers:
         owner_id = await transaction.value(USER_OF, **answer.identity)
         await lock_status_and_roles_of(transaction, [*losers, *([] if owner_id is None else [owner_id])])
@@ -277,7 +282,10 @@ async def _lock_user_and_losers(
 async def _take_over(
     transaction: Transaction, phone: str, losers: Sequence[UUID], *, verified_by: UUID, now: datetime
 ) -> None:
-    """Clear the number of these locked users. If a user had verified it, the event contains the reason."""
+    """Clear the number of these locked users.
+
+    If a user had verified the number, the user's event contains the reason.
+    """
     taken = await transaction.rows(_TAKE_OVER, user_ids=losers, phone=phone, verified_by=verified_by)
     for user_id, had_verified in taken:
         data = {"reason": MOVED} if had_verified else None
@@ -313,7 +321,7 @@ async def _refusal(
 async def _mark_done(transaction: Transaction, answer: StoredAnswer, *, now: datetime) -> bool:
     """Mark a response as done, and record that the user has proved the number.
 
-    Returns False if that was done before. The response's user must be locked.
+    Return False if the response was done before. The caller must have locked the response's user.
     """
     is_first = await transaction.value(_MARK_DONE, code_hash=answer.code_hash, now=now) is not None
     if is_first:

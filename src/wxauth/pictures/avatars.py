@@ -1,7 +1,7 @@
 """The upload and storage of users' pictures.
 
-A process accepts only a few uploads at the same time, and decodes them one after the other, because decoding takes much
-memory. Each picture has its own URL.
+A process accepts a limited number of uploads at the same time, and decodes them one after the other, because decoding
+takes much memory. Each picture has its own URL.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from wxauth.users.schemas import AVATARS_PATH
 from wxauth_guard.errors import InvalidRequest, InvalidToken
 
 MAX_FILE: Final = 2 * 1024 * 1024
-"""The size limit of an uploaded picture in bytes."""
+"""The size limit, in bytes, of an uploaded picture."""
 UPLOADS: Final = 64
 """The largest number of uploads that this process accepts at the same time.
 
@@ -42,7 +42,8 @@ UPLOADS_OF_ONE_USER: Final = 8
 UPLOADS_OF_ONE_SESSION: Final = 4
 """The largest number of uploads that one session may send at the same time.
 
-It is lower than the limit of a user, so that someone with a stolen token cannot take all places of the token's owner.
+This limit is lower than the limit of a user, so that someone with a stolen token cannot occupy all places of the
+token's owner.
 """
 
 _ID_BYTES: Final = 16
@@ -54,7 +55,7 @@ log = get_logger()
 
 @part
 class Avatars:
-    """Stores and reads users' pictures."""
+    """The part that stores and reads users' pictures."""
 
     database: Database
     clock: Clock
@@ -81,15 +82,14 @@ class Avatars:
 
     @contextmanager
     def upload(self, user_id: UUID, session_id: UUID) -> Iterator[None]:
-        """Reserve one of the places for uploads while the block runs. Raises: RateLimited, if none is free."""
+        """Occupy one of the places for uploads during the block. Raises: RateLimited, if no place is free."""
         with self._of_sessions.place(session_id), self._uploads.place(user_id):
             yield
 
     async def replace(self, user: UserInSession, file: bytes) -> UserInSession:
         """Replace a user's picture and its URL, and return the changed user.
 
-        A picture counts towards the rate limit even if it turns out to be broken, because decoding is the expensive
-        part.
+        A broken picture counts towards the rate limit, too, because decoding is the expensive part.
 
         Raises: InvalidRequest; RateLimited; InvalidToken, if the user has just been banned or erased.
         """
@@ -106,8 +106,8 @@ class Avatars:
         url = self._base_url + _file_name(avatar)
         now, app_id = self.clock(), user.app_id
         whose = {"user_id": user.id, "app_id": app_id, "openid": user.openid}
-        # A transaction is never retried after a lost connection, because a retry could overwrite a withdrawal made in
-        # between.
+        # The transaction is not retried after a lost connection. In the meantime, the user may have withdrawn the
+        # picture in WeChat, and the retry would store a new one.
         async with self.database.begin() as transaction:
             changed = await transaction.row(queries.REPLACE_AVATAR, **whose, url=url, **asdict(avatar), now=now)
             if changed is not None:

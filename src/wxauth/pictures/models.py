@@ -11,7 +11,7 @@ from wxauth.core.models import TIME
 
 
 class StoredAvatar(SQLModel, table=True):
-    """The table of the pictures that users' avatar_url points to."""
+    """The table of the pictures to which users' avatar_url points."""
 
     __tablename__ = "avatars"
 

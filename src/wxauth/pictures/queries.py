@@ -1,4 +1,4 @@
-"""The statements about pictures."""
+"""The statements for users' pictures."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -35,4 +35,4 @@ SELECT * FROM person
 It returns the changed user, or no row if the user is banned or erased.
 """
 READ_AVATAR: Final = Statement[Avatar]("SELECT id, content_type, content FROM avatars WHERE id = :avatar_id")
-"""The query for the picture with an id. It returns no row if there is none."""
+"""The query for the picture with an id. It returns no row if there is no such picture."""

@@ -22,7 +22,7 @@ from wxauth.web.edge import MAX_BODY, cacheable_response
 from wxauth_guard.errors import InvalidRequest
 
 UPLOAD_TIMEOUT_SECONDS: Final = 60.0
-"""How long a file may take to arrive, in seconds. `wx.uploadFile` has the same timeout."""
+"""The time, in seconds, that a file may take to arrive. `wx.uploadFile` has the same timeout."""
 
 _MULTIPART: Final = "multipart/form-data"
 _MAX_PARTS: Final = 20
@@ -30,20 +30,20 @@ _BOUNDARY: Final = range(8, 71)
 """The lengths that the boundary of a multipart form may have.
 
 RFC 2046 allows up to 70 characters. A very short boundary slows down the parser, which stops wherever the data contains
-the beginning of it.
+the beginning of the boundary.
 """
 _PIECE: Final = 8 * 1024
-"""The number of bytes that are parsed without a break, which takes 2 ms at most. Between breaks, other requests run."""
-# Parts are kept in memory, because there may be no writable directory. The edge limits the size of the whole body.
+"""The number of bytes that are parsed without a break, which takes 2 ms at most. During a break, other requests run."""
+# The parser stores parts in memory, because there may be no writable directory. `Edge` limits the size of the body.
 _IN_MEMORY: Final = {"MAX_MEMORY_FILE_SIZE": inf}
 UPLOAD_PATH: Final = "/v1/me/avatar"
 MAX_UPLOAD: Final = MAX_FILE + MAX_BODY
-"""The size limit of an upload's body in bytes: the picture and the multipart form around it."""
+"""The size limit, in bytes, of an upload's body: the picture and the multipart form around it."""
 _FIELD: Final = "file"
 _BINARY: Final = {"type": "string", "contentMediaType": "application/octet-stream"}
 _HEADERS: Final = {
-    # A picture never changes, but is deleted with its user. Therefore a cache may keep it for a day, and must then
-    # revalidate.
+    # A picture at a URL never changes, but it may be deleted. Therefore a cache may store a picture for a day, and must
+    # then revalidate it.
     "Cache-Control": "public, max-age=86400, must-revalidate",
     "Content-Disposition": "inline",
     "Content-Security-Policy": "default-src 'none'; sandbox",

@@ -1,7 +1,7 @@
 """The processing of untrusted pictures.
 
-Decompression bombs are refused. Other pictures are turned upright and made small, and all their metadata is removed.
-Pillow is imported with the first picture, because it takes 6 MB, which few processes need.
+wxauth refuses decompression bombs. It turns other pictures upright, makes them small, and removes all their metadata.
+Pillow takes 6 MB, which few processes need, so it is imported with the first picture.
 """
 
 import warnings
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_BEFORE: Final = 256 * 1024
-"""The largest number of bytes that may precede the image data. EXIF with a thumbnail has up to 64 KiB."""
+"""The largest number of bytes before the image data. EXIF with a thumbnail has up to 64 KiB."""
 MAX_PARTS: Final = 1000
 """The largest number of markers, chunks and fill bytes before the image, and also after it.
 
@@ -22,27 +22,27 @@ Pillow reads each of them in Python, so 2 MiB of them would take seconds.
 MAX_SCANS: Final = 100
 """The largest number of scans of a progressive JPEG.
 
-Ten are usual. A scan of 33 bytes takes 6 ms, so 2 MiB of such scans would take six minutes.
+Usual pictures have ten. A scan of 33 bytes takes 6 ms, so 2 MiB of such scans would take six minutes.
 """
 MAX_PACKED: Final = 100
 """The largest number of compressed chunks of a PNG.
 
-A few are usual. Pillow decompresses up to 1 MiB of each, which takes 4 ms, so 2 MiB of such chunks would take eight
-seconds. Pillow's own limit for the total covers neither profiles nor truncated texts.
+Usual pictures have a few. Pillow decompresses up to 1 MiB of each chunk, which takes 4 ms, so 2 MiB of such chunks
+would take eight seconds. Pillow's own limit for the total covers neither profiles nor truncated texts.
 """
 NO_PICTURE: Final = "Must be a complete JPEG, PNG or WebP picture"
 MAX_PIXELS: Final = 4096 * 4096
 """The largest number of pixels of a picture, which suffices for a phone's 12 megapixels.
 
-Decoding so many takes up to 260 MiB and a second.
+Decoding such a picture takes up to 260 MiB and a second.
 """
 MAX_WEBP_PIXELS: Final = 2048 * 2048
 """The largest number of pixels of a WebP.
 
-Its decoder holds the GIL, so a picture of `MAX_PIXELS` would block the event loop for 100 ms.
+The WebP decoder holds the GIL, so a picture of `MAX_PIXELS` would block the event loop for 100 ms.
 """
 MAX_SIDE: Final = 16384
-"""The largest number of pixels of a side of a picture. It is limited because Pillow keeps a pointer for each row."""
+"""The largest number of pixels of a picture's side. The limit exists because Pillow stores a pointer for each row."""
 LONGEST_SIDE: Final = 512
 
 _FORMATS: Final = ("JPEG", "PNG", "WEBP")
@@ -61,17 +61,20 @@ _TURNS: Final = dict(
 )
 """The transposition that turns a picture upright, by its EXIF orientation."""
 _DRAFT: Final = 2.0
-"""The multiple of its final size to which a picture is first reduced quickly, before a good filter is used."""
+"""The size to which a fast method first reduces a picture, as a multiple of the final size.
+
+A good filter does the rest.
+"""
 _SCAN: Final = b"\xff\xda"
-# A JPEG may have these segments before its first scan. Arithmetic coding (0xC9 and others) is left out, because nobody
-# uses it, and a hundred scans in 2 KB take five seconds.
+# A JPEG may have these segments before its first scan. Segments of arithmetic coding (0xC9 and others) are not allowed,
+# because nobody uses arithmetic coding, and decoding a hundred such scans in 2 KB takes five seconds.
 _SEGMENTS: Final = frozenset([0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE])
 _PACKED: Final = (b"iCCP", b"iTXt", b"zTXt")
 
 Parts = Iterator[tuple[int, bool]]
-"""The offset of each marker, chunk or fill byte, and whether the image data begins there."""
+"""The offset of each marker, chunk or fill byte, and whether the image data begins at this offset."""
 
-# Everything that Pillow warns about is harmless, or refused below.
+# Pillow's warnings concern only harmless pictures, and pictures that the code below refuses.
 warnings.filterwarnings("ignore", module="PIL")
 
 
@@ -80,7 +83,7 @@ class UnusablePicture(Exception):
 
 
 def check_file(file: bytes) -> None:
-    """Check that Pillow will not take long for the parts around the image data. The check takes 10 ms at most.
+    """Check that Pillow can read the parts around the image data quickly. The check takes 10 ms at most.
 
     Raises: UnusablePicture.
     """
@@ -107,7 +110,7 @@ def _parts(file: bytes) -> Parts:
 
 
 def _jpeg_parts(file: bytes) -> Parts:
-    """Yield the parts up to the first scan. Pillow reads the rest in C."""
+    """Yield the parts up to the first scan. Pillow reads the scans in C, which is fast."""
     at = 2
     while at + 2 <= len(file) and not file.startswith(_SCAN, at):
         yield at, False
@@ -124,7 +127,7 @@ def _jpeg_parts(file: bytes) -> Parts:
 
 
 def _png_parts(file: bytes) -> Parts:
-    """Yield all parts, because Pillow reads even those between and after the image data in Python."""
+    """Yield all parts, because Pillow reads all of them in Python, even those between and after the image data."""
     at, kind, packed = 8, b"", 0
     while at + 8 <= len(file) and kind != b"IEND":
         kind = file[at + 4 : at + 8]
@@ -136,7 +139,7 @@ def _png_parts(file: bytes) -> Parts:
 
 
 def _webp_parts(file: bytes) -> Parts:
-    """Yield the parts up to the image data. Pillow reads the rest in C."""
+    """Yield the parts up to the image data. Pillow reads the image data in C, which is fast."""
     at, is_image = 12, False
     while at + 8 <= len(file) and not is_image:
         is_image = file[at : at + 4] in (b"VP8 ", b"VP8L", b"ALPH", b"ANMF")
@@ -146,22 +149,22 @@ def _webp_parts(file: bytes) -> Parts:
 
 
 def thumbnail_of(file: bytes) -> tuple[str, bytes]:
-    """Make a JPEG, PNG or WebP upright, and no larger than `LONGEST_SIDE` on either side.
+    """Turn a JPEG, PNG or WebP upright, and reduce it until no side is longer than `LONGEST_SIDE`.
 
-    The file must have passed `check_file`. Only the first frame of an animation is kept. All metadata is dropped: EXIF
-    with its locations, XMP, comments and ICC profiles. Returns the content type and the content, which is a PNG if the
-    picture has transparency, and otherwise a JPEG. Mini-programs can show both.
+    The file must have passed `check_file`. Only the first frame of an animation remains. All metadata is removed: EXIF
+    with its locations, XMP, comments and ICC profiles. Return the content type and the content, which is a PNG if the
+    picture is transparent, and otherwise a JPEG. Mini-programs can show both formats.
 
     Raises: UnusablePicture.
     """
     from PIL import Image
 
-    # The WebP decoder allocates its memory before `_check_size` sees the size.
+    # The WebP decoder allocates its memory before `_check_size` can check the size.
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     try:
         with Image.open(BytesIO(file), formats=_FORMATS) as image:
             _check_size(image)
-            # A JPEG is decoded at no more than the needed size.
+            # Pillow can decode a JPEG at a smaller size, which is at least the needed size.
             image.draft(None, (int(LONGEST_SIDE * _DRAFT),) * 2)
             image.load()
             return _encoded(_upright(_shrunk(image)))
@@ -172,7 +175,7 @@ def thumbnail_of(file: bytes) -> tuple[str, bytes]:
 
 
 def _check_size(image: "Image") -> None:
-    """Check the size given in the header, before anything is decoded."""
+    """Check the size that the header states, before the picture is decoded."""
     most = MAX_WEBP_PIXELS if image.format == "WEBP" else MAX_PIXELS
     if image.width * image.height > most:
         raise UnusablePicture(f"Must have at most {most} pixels")
@@ -183,7 +186,7 @@ def _check_size(image: "Image") -> None:
 def _shrunk(image: "Image") -> "Image":
     from PIL.Image import Resampling
 
-    # This is 16-bit gray, whose values Pillow would clip to 8 bits instead of scaling them.
+    # The mode is 16-bit gray. Pillow would clip its values to 8 bits instead of scaling them.
     if image.mode.startswith("I"):
         image = image.point(lambda value: value / 256).convert("L")
         image.info.pop("transparency", None)  # this 16-bit value is meaningless after the scaling

@@ -33,7 +33,7 @@ _FIELD_VALUE: Final = re.compile(rb"[\t -~\x80-\xff]*")
 
 @dataclass(frozen=True, slots=True)
 class PushAnswer:
-    """The response that WeChat gets."""
+    """The response that wxauth returns to WeChat."""
 
     content: bytes = b"success"
     content_type: str | None = "text/plain; charset=utf-8"
@@ -52,9 +52,9 @@ class PushRequest:
 
 @part
 class PushForwarding:
-    """Forwards messages to the operator's handlers.
+    """The part that forwards messages to the operator's handlers.
 
-    The `transport` only connects to allowed addresses. A slow handler of one app does not delay the messages of other
+    The `transport` connects only to allowed addresses. A slow handler of one app does not delay the messages of other
     apps.
     """
 
@@ -66,7 +66,7 @@ class PushForwarding:
     async def hand_on(self, app: App, request: PushRequest, *, deadline: float) -> PushAnswer:
         """Return the handler's response to a message.
 
-        `deadline` is a time of the event loop.
+        `deadline` is the time by which the response must arrive, in the event loop's time.
 
         Raises: PushNotForwarded.
         """
@@ -88,7 +88,7 @@ async def send_on(
 ) -> PushAnswer:
     """Send a request to an app's `push_forward`.
 
-    Raises: PushNotForwarded, unless a short response has the status 200.
+    Raises: PushNotForwarded, unless the response has the status 200, is not compressed, and is not too large.
     """
     assert app.push_forward is not None
     if request.content_type is not None and not _FIELD_VALUE.fullmatch(request.content_type):

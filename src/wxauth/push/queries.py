@@ -1,4 +1,4 @@
-"""The table of messages that WeChat pushed, which detects replayed signatures and repeated messages."""
+"""The table of messages that WeChat pushed, with which wxauth detects replayed signatures and repeated messages."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -30,22 +30,23 @@ class PushMessage(SQLModel, table=True):
 
 
 MESSAGES_KEPT: Final = timedelta(days=30)
-"""How long a repeated message from WeChat is recognized. WeChat repeats a message within a few seconds."""
+"""The time for which a repeated message from WeChat is recognized. WeChat repeats a message within a few seconds."""
 SIGNATURES_KEPT: Final = timedelta(hours=2)
-"""How long a used signature is recognized.
+"""The time for which a used signature is recognized.
 
-It is longer than a signature is valid, and longer than a message waits in memory during a database outage.
+It is longer than the time for which a signature is valid, and longer than a message waits in memory during a database
+outage.
 """
 
-# If two messages have the same signature, the second one waits until the first one has committed. Then their contents
-# are compared. The row does not change. DO UPDATE is used because DO NOTHING returns no row.
+# If two messages have the same signature, the second statement waits until the first one has committed. Then PostgreSQL
+# compares the contents. The row does not change. DO UPDATE is used because DO NOTHING would return no row.
 _CLAIM: Final = Statement[bool]("""
 INSERT INTO push_messages (digest, content, kept_until) VALUES (:digest, :content, :until)
 ON CONFLICT (digest) DO UPDATE SET kept_until = push_messages.kept_until
 RETURNING content IS NOT DISTINCT FROM :content AS is_same_message
 """)
-# This runs in the transaction that carries out the message. If one message is delivered twice at the same time, the
-# second one waits until the first has committed, and gets no row.
+# This statement runs in the transaction that carries out the message. If WeChat delivers one message twice at the same
+# time, the second statement waits until the first one has committed, and then returns no row.
 REMEMBER_MESSAGE: Final = Statement[bytes]("""
 INSERT INTO push_messages (digest, kept_until) VALUES (:digest, :until)
 ON CONFLICT (digest) DO NOTHING

@@ -1,4 +1,7 @@
-"""The handling of messages that WeChat pushes. Each is verified, carried out if it concerns wxauth, and forwarded."""
+"""The handling of the messages that WeChat pushes.
+
+wxauth verifies each, carries it out if it concerns wxauth, and forwards it.
+"""
 
 import asyncio
 import re
@@ -39,20 +42,20 @@ from wxauth.wechat.received import (
 from wxauth_guard.errors import InvalidRequest
 
 KEPT_IN_MEMORY_SECONDS: Final = 3600.0
-"""How long a withdrawal waits in memory for the database to recover, in seconds."""
+"""The time, in seconds, for which a withdrawal waits in memory for the database to recover."""
 
 _WITHDRAWAL: Final = "withdrawal"
 
 log = get_logger()
 
 STORAGE_TIMEOUT_SECONDS: Final = 1.0
-"""How long a response waits for the database, in seconds.
+"""The time, in seconds, for which a response waits for the database.
 
-WeChat waits five seconds, and sends a message up to three times.
+WeChat waits five seconds for a response, and sends a message up to three times.
 """
 
 ANSWER_SECONDS: Final = 4.0
-"""The time limit for handling a message, in seconds. WeChat waits five seconds for a response."""
+"""The time limit, in seconds, for handling a message. WeChat waits five seconds for a response."""
 MESSAGES: Final = Counter(
     "wxauth_push_messages",
     "Messages that WeChat pushed, by app, kind (withdrawal, payment, customer_service, other) and outcome: "
@@ -69,9 +72,9 @@ Result = TypeVar("Result")
 
 @part
 class PushedMessages:
-    """Receives the messages that WeChat pushes.
+    """The part that receives the messages that WeChat pushes.
 
-    A response waits for the database for up to `patience` seconds. If a withdrawal fails, it is retried for
+    A response waits for the database for up to `patience` seconds. A withdrawal that fails is retried for
     `kept_in_memory` seconds.
     """
 
@@ -104,8 +107,8 @@ class PushedMessages:
     ) -> PushAnswer:
         """Carry out a message that concerns wxauth, and forward every message, if the app has a `push_forward`.
 
-        `read` reads the rest of the request, once the query has been checked. `is_long` says whether the rest may be
-        longer than other bodies.
+        After the query has been checked, `read` reads the body. `is_long` says whether the body may be longer than the
+        bodies of other routes.
 
         Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, PushNotForwarded.
         """
@@ -123,7 +126,7 @@ class PushedMessages:
                 handling.outcome = "forwarded"
                 return answer
             handling.outcome = "done" if is_own else "ignored"
-            # These messages have log lines of their own.
+            # Other log lines report these messages.
             is_told = is_own or message.unknown_code is not None or withdrawal_in(message) is not None
             if not is_told and self._warned.is_due((app_id, message.name), self.clock().date()):
                 what = "no service receives this message: set the app's push_forward to the URL of a service that does"
@@ -135,7 +138,8 @@ class PushedMessages:
     async def _read(self, read: Callable[[], Awaitable[PushRequest]], *, is_long: bool) -> PushRequest:
         """Read a request.
 
-        The number of long ones is limited, because a client that has seen a query may repeat it for five minutes.
+        The number of simultaneous long requests is limited, because a client that has seen a valid query can repeat it
+        for five minutes.
         """
         if not is_long:
             return await read()
@@ -147,8 +151,8 @@ class PushedMessages:
     async def _carry_out(self, app: App, message: WeChatMessage, handling: "_Handling") -> bool:
         """Carry out a message if it concerns wxauth, and return whether it does.
 
-        A message that does not concern wxauth, and whose signature covers it, costs no query, so it is forwarded during
-        an outage.
+        For an encrypted message that does not concern wxauth, the database is not queried, so the message is forwarded
+        even during an outage.
         """
         handling.kind = message.kind_for_others
         withdrawal = failure = None
@@ -157,7 +161,8 @@ class PushedMessages:
                 raise InvalidRequest.of("body", "Neither a JSON object nor XML without a DTD")
             withdrawal = withdrawal_in(message)
         except InvalidRequest as exc:
-            # The failure is raised as soon as nobody can use the signature again.
+            # The failure is raised below, after the signature has been claimed, so that nobody can use the signature
+            # again.
             failure = exc
         name, is_own = f"message in {app.app_id}", False
         if withdrawal is not None:
@@ -174,10 +179,10 @@ class PushedMessages:
         return is_own
 
     async def _withdraw(self, message: WeChatMessage, withdrawal: Withdrawal) -> bool:
-        """Carry out a withdrawal once, now or later, after binding its signature to the message.
+        """Bind the signature to the message, and carry out the withdrawal once, now or later.
 
-        WeChat stops resending after some seconds, so a failed withdrawal is stored in memory and retried. Returns
-        whether the withdrawal names a user.
+        WeChat stops resending after some seconds, so a failed withdrawal stays in memory and is retried. Return whether
+        the withdrawal names a user.
 
         Raises: InvalidSignature.
         """
@@ -192,7 +197,7 @@ class PushedMessages:
             try:
                 await carry_out()
             except InvalidSignature as exc:
-                # WeChat has had its response already, so this can only be logged.
+                # WeChat has already received its response, so the refusal can only be logged.
                 log.error("push_refused", app_id=app_id, openid=withdrawal.openid, reason=exc.detail)
 
         try:
@@ -211,22 +216,22 @@ class PushedMessages:
                 withdrawn=withdrawal.fields or withdrawal.what,
             )
             raise
-        # The withdrawal may have waited in memory since an earlier delivery of this message. It is done now.
+        # An earlier delivery of this message may have failed, so that the withdrawal waits in memory. It is done now.
         self.retries.note_done(_WITHDRAWAL, key)
         return has_named_a_user
 
     async def _erase(self, app_id: str, withdrawal: Withdrawal) -> bool:
         now = self.clock()
         async with self.database.begin() as transaction:
-            # Only a repeated message is skipped. A late one is carried out, and clears even data that was set after it
-            # was sent.
+            # Only a repeated message is skipped. A late message is carried out, and clears even data that the user
+            # entered after WeChat had sent the message.
             if await transaction.value(REMEMBER_MESSAGE, digest=withdrawal.mark, until=now + MESSAGES_KEPT) is None:
                 log.info("push_repeated", app_id=app_id)
                 return True
             user_id = await lock_user_of(transaction, app_id=app_id, openid=withdrawal.openid)
             event, facts = "withdrawal_of_nobody", dict[str, object](app_id=app_id)
-            # A message that names nobody is stored, too. Otherwise a repetition of it could erase the data of a user
-            # who signs up in between.
+            # A message that names no known user is stored, too. Otherwise a repetition of the message could erase the
+            # data of a user who signs up in the meantime.
             if user_id is not None:
                 event, more = await self._erase_from(transaction, user_id, app_id, withdrawal, now=now)
                 facts = {"user_id": user_id, **facts, **more}
@@ -236,7 +241,7 @@ class PushedMessages:
     async def _erase_from(
         self, transaction: Transaction, user_id: UUID, app_id: str, withdrawal: Withdrawal, *, now: datetime
     ) -> tuple[str, Mapping[str, object]]:
-        """Erase the data that WeChat names from a locked user. Return the fields of the log line."""
+        """Erase the data of a locked user that WeChat names. Return the event and the fields of the log line."""
         of_wechat = {"actor": WECHAT.name}
         identity = {"app_id": app_id, "openid": withdrawal.openid}
         record = partial(record_event, transaction, by=WECHAT, at=now, user_id=user_id, app_id=app_id)
@@ -267,8 +272,8 @@ class PushedMessages:
                 if "phone" in cleared:
                     await record(EventType.PHONE_REMOVED)
                 return "authorization_revoked", {"fields": withdrawal.fields}
-        # Even the last administrator is erased, because the data of a closed account must not be kept, and its owner
-        # could not log in anyway.
+        # Even the last administrator is erased, because wxauth must not store the data of a closed account, whose owner
+        # can no longer log in anyway.
         await erase_user(transaction, user_id, by=WECHAT, now=now)
         return "user_erased", of_wechat
 
@@ -279,9 +284,9 @@ class PushedMessages:
         return app
 
     async def _in_time(self, work: Coroutine[Any, Any, Result], *, name: str) -> Result:
-        """Start the work, and wait for it up to `patience` seconds.
+        """Start the work, and wait up to `patience` seconds for the result.
 
-        The work continues after that, and may be done when WeChat sends the message again.
+        After that, the work continues in the background, and may be done when WeChat sends the message again.
         """
         try:
             async with asyncio.timeout(self.patience):

@@ -19,7 +19,7 @@ router = Router("wechat")
 
 PUSH_PATH: Final = "/v1/wechat/push/{app_id}"
 MAX_MESSAGE: Final = 1024 * 1024
-"""The size limit of a message in bytes."""
+"""The size limit, in bytes, of a message."""
 
 PushedMessagesDep = Annotated[PushedMessages, Depends(provide(PushedMessages))]
 
@@ -46,8 +46,8 @@ _MESSAGE: Final = {
 
 
 def _parameters(*names: str) -> list[dict[str, Any]]:
-    # The parameters are documented here, but read from the request. For a missing one, FastAPI would return 422 instead
-    # of `invalid_signature`.
+    # The parameters are only documented here. The code reads them from the request, because FastAPI would return 422
+    # instead of `invalid_signature` for a missing parameter.
     return [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]
 
 

@@ -89,10 +89,10 @@ _ROUTERS: Final = (
 
 
 def create_app(services: Services, *, example_code: str | None = None) -> ASGIApp:
-    """Create the whole service as an ASGI app. It can serve at once.
+    """Create the whole service as an ASGI app.
 
-    The lifespan runs the background tasks, and closes everything at the end. If `example_code` is given, the documented
-    example of a login uses it, and succeeds.
+    The lifespan runs the background tasks, and closes all parts at the end. If `example_code` is given, the example of
+    a login in the documentation contains this code.
     """
     return surround(create_api(services, example_code=example_code), services)
 
@@ -101,7 +101,8 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
     """Put the middleware around the routes. Tests may set `api.dependency_overrides` before or after this call."""
     settings, readiness = services.settings, services[probes.Readiness]
     services[metrics.PrometheusMetrics].routes = [route for route in api.routes if isinstance(route, Route)]
-    # CORS is the outermost of these layers, so that browsers can also read the responses to failures.
+    # Cors wraps the routes and FastAPI's handlers of failures, so that browsers can also read the responses to
+    # failures.
     app: ASGIApp = Cors(Shortcut(api, _DIRECT_ROUTES), settings, services.database)
     app = Edge(
         app,
@@ -141,7 +142,7 @@ def create_api(services: Services | None = None, *, example_code: str | None = N
     add_failures(api)
     if root_path:
         api.router.routes.extend(oauth_routes.metadata_at_root(root_path))
-    # With `include_router`, each request would be matched against one more router.
+    # With `include_router`, FastAPI would match each request against an additional router.
     api.router.routes.extend(_ROUTES)
     add_docs(api)
     add_console(api)
@@ -167,10 +168,10 @@ def _route_of_text(path: str, text: str) -> Route:
 
 
 def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
-    """Store a refused login, so that support staff can find it."""
+    """Store a refused login or refresh, so that support staff can find it."""
     path = scope["path"].removeprefix(scope.get("root_path", ""))
-    # A refused refresh is stored only if the user is banned. After any other refusal, the phone logs in again
-    # unnoticed.
+    # A refused refresh is stored only if the user is banned. After any other refusal, the phone logs in again, and the
+    # user notices nothing.
     if scope["method"] != "POST" or not (
         path == login_routes.LOGIN or (path == login_routes.REFRESH and isinstance(error, AccountDisabled))
     ):
@@ -180,13 +181,16 @@ def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
 
 
 def _head_of(route: DirectRoute) -> DirectRoute:
-    """Return the route for HEAD, which FastAPI serves only if it is declared. The HTTP protocol omits the body."""
+    """Return the route for HEAD, which FastAPI serves only if it is declared.
+
+    The server omits the body of the response.
+    """
     head = copy(route)
     head.methods, head.include_in_schema = {"HEAD"}, False
     return head
 
 
 _DECLARED: Final = [route for router in _ROUTERS for route in router.routes]
-# These routes are the same for every app. The routes that an app adds come after them, so they hide none of these.
+# These routes are the same for every app. An app adds its own routes after them, so that its routes hide none of these.
 _ROUTES: Final = (*_DECLARED, *(_head_of(route) for route in _DECLARED if "GET" in (route.methods or ())))
 _DIRECT_ROUTES: Final = DirectRoutes(_ROUTES, also=[wechat_routes.SIGNATURES_PATH, push_routes.PUSH_PATH])

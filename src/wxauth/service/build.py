@@ -58,7 +58,7 @@ from wxauth_guard.verifier import Verifier
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """The time limits of the parts, in seconds. Tests shorten the limits that they wait for."""
+    """The time limits and pauses of the parts, in seconds. Tests shorten those that they wait for."""
 
     database: Deadlines = DEADLINES
     apps_refresh: float = registry.REFRESH_PAUSE_SECONDS
@@ -78,12 +78,12 @@ TIMEOUTS: Final = Timeouts()
 
 
 _CLOSED: Final = (
-    (Avatars,),  # first, because no request is left that waits for its picture
-    # Each part waits some seconds for its unfinished work. All of them wait at the same time, so that a stop takes no
-    # longer than the slowest one.
+    (Avatars,),  # first, because no request waits for a picture any more
+    # Each part waits some seconds for its unfinished work. All of these parts wait at the same time, so that a stop
+    # takes no longer than the slowest part.
     (Background, Phones, Deliveries, ClientDocuments),
     (Retries,),  # after the parts above, which may have added retries
-    (WeChatTokens, JsTickets),  # before the connections that its requests use
+    (WeChatTokens, JsTickets),  # before the connections that their requests use
     (WeChat, WeChatApi, httpx.AsyncBaseTransport),  # after all parts that use these connections
     (Numbers, Refusals, StaffReads),  # at the same time, because each of them also waits some seconds
 )
@@ -108,11 +108,11 @@ def build_services(
     unknown_app_hint: str = "",
     tracing: Tracing | None = None,
 ) -> Services:
-    """Assemble the parts without opening a connection.
+    """Create the parts without opening a connection.
 
-    Parts that are not given are created from the settings, and the clock then shows the database's time. The hints for
-    developers are added to the usual ones: `errcode_hints` by WeChat's errcode, and `unknown_app_hint` for an unknown
-    app.
+    Parts that are not given are created from the settings. The clock that is created shows the database's time. The
+    hints for developers are added to the usual hints: `errcode_hints` by WeChat's errcode, and `unknown_app_hint` for
+    an unknown app.
 
     Raises: InvalidSettings, if the settings enable traces and the packages for them are not installed.
     """
@@ -140,7 +140,8 @@ def build_services(
         return made
 
     parts[WeChat] = make_wechat()
-    # The two clients have separate connections, so that an API that hangs cannot exhaust those that logins need.
+    # The two clients have separate connections, so that an API that does not respond cannot use up the connections that
+    # logins need.
     make(WeChatApi, wechat=make_wechat())
     make(NameResolver)
     make(Issuer)
@@ -177,7 +178,9 @@ def build_services(
 
 
 def make_tracing(settings: Settings) -> Tracing:
-    """Create the tracing that the settings configure, or none if OpenTelemetry refuses one of its own variables.
+    """Create the tracing that the settings configure.
+
+    If OpenTelemetry refuses one of its variables, there are no traces.
 
     Raises: InvalidSettings.
     """

@@ -1,6 +1,6 @@
 """The life of the service from start to stop.
 
-It checks the stored data, and runs the background tasks as soon as the database responds.
+At the start, the service checks the stored data. It runs the background tasks as soon as the database responds.
 """
 
 import asyncio
@@ -38,14 +38,14 @@ from wxauth.terminal import localized
 from wxauth.users.staff_queries import StaffReads
 
 _CHECK_PAUSE_SECONDS: Final = 1.0
-"""The pause between two checks of whether the database responds, in seconds."""
+"""The pause, in seconds, between two checks of whether the database responds and has a schema."""
 
 log = get_logger()
 
 
 @asynccontextmanager
 async def lifespan(services: Services, _app: FastAPI) -> AsyncIterator[None]:
-    """Start and stop the service. Background tasks run inside the block, and everything is closed after it."""
+    """Start and stop the service. Background tasks run during the block, and all parts are closed after it."""
     heed_signals(services[probes.Readiness])
     is_there = await _prepare(services)
     keeping = asyncio.create_task(_run_background_tasks(services, is_read=is_there), name="keeping")
@@ -62,15 +62,15 @@ async def lifespan(services: Services, _app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _prepare(services: Services) -> bool:
-    """Check and load the stored data. Return False if the database does not respond yet. Raises: InvalidSettings."""
+    """Check and load the stored data. Return False if the database is not ready yet. Raises: InvalidSettings."""
     try:
         if is_there := await check_stored_state(services):
             await _read_what_is_stored(services)
     except InvalidSettings as exc:
         sys.stderr.write(f"{localized(exc.text)}\n")
         if multiprocessing.parent_process() is not None:
-            # The worker ends at once. Unloading its imports would take so long that uvicorn's supervisor would think
-            # that it hangs, and start another one.
+            # The worker ends at once. An orderly exit would take so long that uvicorn's supervisor would treat the
+            # worker as hung, and start another one.
             sys.stderr.flush()
             os._exit(STARTUP_FAILURE)
         raise
@@ -83,7 +83,7 @@ async def _prepare(services: Services) -> bool:
 async def _run_background_tasks(services: Services, *, is_read: bool) -> None:
     """Run the background tasks forever.
 
-    They would fail without the database and its schema, so they wait for both.
+    The tasks would fail without the database and its schema, so they start when both are available.
     """
     if not is_read:
         while not await _is_migrated(services):  # noqa: ASYNC110 - another process migrates
@@ -111,9 +111,9 @@ async def _is_migrated(services: Services) -> bool:
 
 
 async def check_stored_state(services: Services) -> bool:
-    """Check that stored secrets can be decrypted, and that no site has the name of the audience or an app.
+    """Check that stored secrets can be decrypted, and that no OAuth client has the name of the audience or an app.
 
-    This also creates the first keys, and rotates those that are due. Return False if nothing could be checked, because
+    Also create the first signing keys, and rotate those that are due. Return False if nothing could be checked because
     the database does not respond or has no schema.
 
     Raises: InvalidSettings.

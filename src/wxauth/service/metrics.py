@@ -1,4 +1,4 @@
-"""The route `/metrics` for operators, which reports the counts of all workers and some numbers of the database."""
+"""The route `/metrics` for operators, which returns the counts of all workers and some numbers from the database."""
 
 import asyncio
 import multiprocessing
@@ -37,14 +37,14 @@ from wxauth.web.dependencies import provide
 from wxauth.web.direct import Router
 from wxauth.web.edge import REQUESTS
 
-# Commands run on Windows, but the service does not.
+# The module is also imported on Windows, where the commands run, but not the service.
 if sys.platform != "win32":
     import fcntl
 
 STATISTICS_MAX_AGE: Final = timedelta(seconds=15)
-"""The age up to which values that were read from the database are reported again, so that scrapes add few queries."""
+"""The age up to which numbers from the database are reported again, so that frequent scrapes cause few queries."""
 STATISTICS_PATIENCE_SECONDS: Final = 2.0
-"""The time limit for reading these values, in seconds. If it is exceeded, the scrape omits them."""
+"""The time limit, in seconds, for reading these numbers. If reading takes longer, the scrape omits them."""
 _LABELS: Final = ("worker",)
 _EXAMPLE_METRICS: Final = """\
 # HELP wxauth_logins_total Logins by outcome: ok, new (a new user) or the code of the problem; errcode is WeChat's.
@@ -58,10 +58,11 @@ log = get_logger()
 
 
 def share_counts() -> None:
-    """Count together with the other workers from now on, if there are any.
+    """Share the counts of this process with the other workers from now on, if there are any.
 
-    The names of a worker's files contain a number instead of the process id, and a worker that replaces a dead one
-    continues its files. Otherwise the files would pile up, and the names of the series would change.
+    The names of a worker's files contain a number instead of the process id, and a worker that replaces a dead worker
+    continues the dead worker's files. Otherwise the number of files would grow, and the labels of the series would
+    change.
     """
     if COUNTS not in os.environ:
         return
@@ -80,7 +81,7 @@ def share_counts() -> None:
 def _is_free(path: Path) -> bool:
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the lock is held as long as this process lives
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # this process holds the lock until it ends
     except BlockingIOError:
         os.close(lock)
         return False
@@ -90,13 +91,13 @@ def _is_free(path: Path) -> bool:
 
 
 def own_folder() -> Path | None:
-    """Return the folder in which the workers of `wxauth serve` count, if there is one."""
+    """Return the folder in which the workers of `wxauth serve` store their counts, or None if there is none."""
     folder = Path(os.environ.get(COUNTS, ""))
     return folder if folder.name.startswith(COUNTS_PREFIX) else None
 
 
 def _counts() -> CollectorRegistry:
-    """Return the counts of this process, or of all workers if they count together."""
+    """Return the counts of this process, or of all workers if they share their counts."""
     if not Path(os.environ.get(COUNTS, "nowhere")).is_dir():
         return REGISTRY
     registry = CollectorRegistry()
@@ -113,13 +114,13 @@ def _processes() -> dict[str, int]:
 
 
 class Processes(Collector):
-    """The collector of the `process_` metrics of prometheus_client, with a series for each process.
+    """The collector of prometheus_client's `process_` metrics, with a series for each process.
 
     The counters of a restarted process begin at zero.
     """
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the current values of each process. A process that has just ended is left out."""
+        """Yield the current values of each process. A process that has just ended has no values."""
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
         for name, pid in _processes().items():
             for one in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
@@ -131,10 +132,10 @@ class Processes(Collector):
 
 @part
 class PrometheusMetrics(Collector):
-    """The collector of all metrics: those of the packages and the processes, and some numbers from the database.
+    """The collector of all metrics: of the packages, of the processes, and some numbers from the database.
 
-    Each app has its series from the start. Each route, too, has series for its successful response and for internal
-    errors from the start. `sweeps` are the names of the daily deletions.
+    From the first scrape, each app has a series for each outcome of a login, and each route has series for its
+    successful response and for internal errors. `sweeps` are the names of the daily deletions.
     """
 
     database: Database
@@ -179,7 +180,7 @@ class PrometheusMetrics(Collector):
         now = self.clock()
         if self._statistics_at is not None and abs(now - self._statistics_at) < STATISTICS_MAX_AGE:
             return
-        # The time is set before the query, so that only one of several scrapes runs it.
+        # The time is set before the query, so that only one of several simultaneous scrapes runs the query.
         self._statistics_at = now
         try:
             async with asyncio.timeout(STATISTICS_PATIENCE_SECONDS):

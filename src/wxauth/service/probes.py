@@ -1,6 +1,6 @@
-"""The routes `/livez` and `/readyz`, which tell operators whether this process can serve.
+"""The routes `/livez` and `/readyz`, which report whether this process can serve requests.
 
-The database is queried at most once a second, regardless of the number of probes.
+`/readyz` queries the database at most once a second, regardless of the number of probes.
 """
 
 import asyncio
@@ -28,7 +28,9 @@ from wxauth.web.direct import Router
 MAX_AGE: Final = timedelta(seconds=1)
 """The time for which a response of the database is reused."""
 PROXY_NOTICE_SECONDS: Final = 2.0
-"""The time after SIGTERM in which a proxy may still send requests, because it has not noticed the end yet, in seconds.
+"""The time, in seconds, for which the process still serves requests after SIGTERM.
+
+A proxy may send requests during this time, because it has not noticed yet that the process is ending.
 """
 OK: Final = "ok"
 _EXAMPLE_READY: dict[str, Any] = {
@@ -46,7 +48,7 @@ log = get_logger()
 async def is_migrated(database: Database) -> bool:
     """Return whether the database responds and has a schema.
 
-    If not, log the reason and the remedy, at intervals.
+    If not, log the reason and the remedy, at most once per interval.
 
     Raises: DatabaseUrlRefused.
     """
@@ -70,7 +72,7 @@ async def is_migrated(database: Database) -> bool:
 
 
 def is_younger(at: datetime | None, age: timedelta, now: datetime) -> bool:
-    """Return whether a time is less than `age` ago, by a clock that may have been set back."""
+    """Return whether `at` is less than `age` before `now`, or after it, because the clock may have been set back."""
     return at is not None and abs(now - at) < age
 
 
@@ -82,16 +84,16 @@ class Readiness:
     keys: KeyRing
     clock: Clock
     notice: float | None = PROXY_NOTICE_SECONDS
-    """The time that a proxy may take to notice the end.
+    """The time, in seconds, that a proxy may take to notice the end of the process.
 
-    None means that there is no need to wait for a proxy, and that the server handles signals itself.
+    None means that the process does not wait for a proxy, and that the server handles signals itself.
     """
     is_serving: bool = field(init=False, default=False)
     """Whether the start has finished."""
     is_leaving: bool = field(init=False, default=False)
-    """Whether this process is ending, so that connections are closed."""
+    """Whether this process is ending. If so, the service closes each connection after its next response."""
     is_replaced: bool = field(init=False, default=False)
-    """Whether another worker serves in its place, so that the service remains ready."""
+    """Whether another worker replaces this process while it is ending. If so, `/readyz` still returns 200."""
     _check: asyncio.Task[Mapping[str, str]] | None = field(init=False, default=None)
     _checked_at: datetime | None = field(init=False, default=None)
 

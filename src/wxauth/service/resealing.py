@@ -32,24 +32,24 @@ from wxauth.sessions.queries import END, START
 
 PAGE_SIZE: Final = 1000
 RETRY_PAUSE_SECONDS: Final = 0.2
-"""The pause before a page is read again because another transaction has changed it, in seconds."""
+"""The pause, in seconds, before a page is read again because another transaction has locked or changed its rows."""
 
 Row = TypeVar("Row")
 
 
 @dataclass(slots=True)
 class Resealed(SealedCounts):
-    """The numbers of values that were encrypted again, and of those that no secret key opens."""
+    """The numbers of values that were encrypted again, and the number of values that no secret key decrypts."""
 
     not_opened: int = 0
 
 
 async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> Resealed:
-    """Encrypt all stored secrets again that are not encrypted with the current secret key.
+    """Encrypt again all stored secrets that are not encrypted with the current secret key.
 
     A value is replaced only if it has not changed since it was read, and each page is a separate transaction. Therefore
-    the command may be stopped and run again at any time. The signing keys come last. Until they are replaced, no
-    service starts without the previous secret key, so nobody discards that key while another value still needs it.
+    the command may be stopped and run again at any time. The signing keys are replaced last. Until then, no service
+    starts without the previous secret key. Therefore nobody discards that key while another value still needs it.
     """
     done = Resealed()
 
@@ -83,9 +83,9 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
 async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> SealedCounts:
     """Erase every value that no configured secret key can decrypt.
 
-    Each page is a separate transaction, so the command may be stopped and run again at any time. The signing keys come
-    last, because no service starts until they are erased. If the lost key is found in the meantime, only the values
-    that are already erased are lost.
+    Each page is a separate transaction, so the command may be stopped and run again at any time. The signing keys are
+    erased last, and no service starts before that. If the operator finds the lost key before the command ends, only the
+    values that are already erased are lost.
     """
     done = SealedCounts()
 
@@ -100,7 +100,8 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
     done.session_keys = await _write_session_keys(database, sealer, clear, page_size)
     for webhook in await database.rows(ALL_WEBHOOKS):
         if not SEALED_WEBHOOKS.opens(sealer, webhook):
-            # Nobody knows the new secret. The disabled webhook keeps its events until its secret is renewed.
+            # The operator does not know the new secret. The disabled webhook keeps its events until the operator renews
+            # the secret.
             await write_webhook(database, EventType.WEBHOOK_DISABLED, by=SYSTEM, now=now, id=webhook.id)
             secret = sealer.seal(new_webhook_secret(), context=webhook_secret_context(webhook.id))
             done.webhook_secrets += await reseal_webhook(database, webhook, secret, None)
@@ -133,9 +134,10 @@ async def _write_session_keys(
     write: Callable[[Sequence[SealedSessionKey]], Awaitable[tuple[int, int]]],
     page_size: int,
 ) -> int:
-    """Write all session keys again that are not encrypted with the current key. Return how many were written.
+    """Pass all session keys that are not encrypted with the current key to `write`, page by page.
 
-    `write` takes a page, and returns how many keys it should have written and how many it has written.
+    Return how many it wrote. `write` takes a page. It returns the number of keys that it should have written, and the
+    number that it has written.
     """
     total, after = 0, START
     while True:

@@ -28,26 +28,26 @@ from wxauth.terminal import os_reason
 APP: Final = "wxauth.asgi:create_app"
 """The import path of the app.
 
-uvicorn gets the path and not the app, because the parent of several workers does not import it.
+uvicorn gets the path instead of the app, because the parent process of several workers does not import the app.
 """
 DRAIN_SECONDS: Final = 10
-"""The time that running requests may take after the port is closed, in seconds."""
+"""The time, in seconds, that running requests may take after the port is closed."""
 SILENT_SECONDS: Final = 15
-"""The time without a sign of life after which a worker is replaced, in seconds."""
+"""The time, in seconds, after which a worker that does not respond to the supervisor is replaced."""
 START_SECONDS: Final = 60
-"""The time that a worker may take to start during a reload on a busy machine, in seconds."""
+"""The time, in seconds, that a worker may take to start during a reload. It suits a busy machine."""
 
 _UNREAD_SECONDS: Final = 0.1
-"""The time for reading the requests that have arrived on a connection when the port is closed, in seconds."""
+"""The time, in seconds, for reading the requests that had arrived on connections when the port was closed."""
 _BACKLOG: Final = 2048
 _SET_AT_START: Final = ("host", "port", "workers")
 """The settings that a reload cannot change."""
 COUNTS: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable of prometheus_client that names the folder in which several workers count."""
+"""The environment variable of prometheus_client that names the folder in which several workers store their counts."""
 COUNTS_PREFIX: Final = "wxauth-metrics-"
 """The beginning of the folder's name, if this command creates the folder."""
 ENDING: Final = "ending"
-"""The name of a file in that folder that exists as soon as all workers must end.
+"""The name of a file that is created in that folder when all workers must end.
 
 If a worker ends while the file is missing, the worker is being replaced, so the service stays ready.
 """
@@ -57,12 +57,13 @@ log = get_logger()
 
 
 class Server(uvicorn.Server):
-    """A server that loses no request that a proxy sends at the moment when the port is closed."""
+    """A server that also serves the requests that arrive at the moment when it closes the port."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept and serve waiting connections before uvicorn's own shutdown.
 
-        uvicorn would reset connections that nobody has accepted, and those with an unread request.
+        uvicorn would reset connections that it has not accepted yet, and connections with a request that it has not
+        read yet.
         """
         loop, listeners = asyncio.get_running_loop(), sockets or []
         waiting = [connection for listener in listeners for connection in _accepted(listener)]
@@ -83,7 +84,7 @@ class Server(uvicorn.Server):
 class Supervisor(Multiprocess):
     """A supervisor of workers that checks the settings before a reload.
 
-    It can also be stopped while it waits for a worker.
+    A signal can also stop it while it waits for a worker.
     """
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], settings: Settings) -> None:
@@ -97,7 +98,7 @@ class Supervisor(Multiprocess):
         """Replace the workers after SIGHUP, unless the new settings are wrong."""
         try:
             new = load_settings(Settings)
-            # A misspelt name in `.env` would set its setting back to the default.
+            # If a name in `.env` is misspelt, the reload would reset its setting to the default.
             if misspelt := unknown_names({}):
                 raise InvalidSettings(misspelt)
         except InvalidSettings as exc:
@@ -123,7 +124,7 @@ class Supervisor(Multiprocess):
             log.error("reload_failed", reason="a worker did not start", consequence="the others go on as they are")
 
     def keep_subprocess_alive(self) -> None:
-        """Replace workers that have ended, and log their ends. Uvicorn calls this function twice a second."""
+        """Replace workers that have ended, and log that they ended. uvicorn calls this method twice a second."""
         before = list(self.processes)
         super().keep_subprocess_alive()
         for process in before:
@@ -135,18 +136,18 @@ class Supervisor(Multiprocess):
         self._tell_workers()
 
     def _leave(self, _number: int, _frame: FrameType | None) -> None:
-        if self.should_exit.is_set():  # a second signal means that nobody waits any more
+        if self.should_exit.is_set():  # a second signal means that the operator does not want to wait
             self._tell_workers(signal.SIGINT)
         self.should_exit.set()
         self._tell_workers()
 
     def _tell_workers(self, again: int | None = None) -> None:
         Path(os.environ[COUNTS], ENDING).touch()
-        # Otherwise clients could connect, and would never get a response.
+        # If the parent kept the sockets open, clients could still connect, and would never get a response.
         for listener in self.sockets:
             listener.close()
         for process in self.processes:
-            is_told = process in self._told or process.parent_conn.closed  # a reload tells workers, too
+            is_told = process in self._told or process.parent_conn.closed  # a reload sends a signal to workers, too
             if process.pid is not None and process.exitcode is None and (again or not is_told):
                 self._told.add(process)
                 os.kill(process.pid, again or signal.SIGTERM)
@@ -177,13 +178,13 @@ def serve(settings: Settings) -> None:
         config = uvicorn.Config(app, workers=1, **uvicorn_options())
         Server(config).run([listener])
     except SystemExit as exc:
-        # Uvicorn exits like this if the app did not start. The app has reported the reason.
+        # uvicorn raises SystemExit if the app did not start. The app has reported the reason.
         sys.exit(int(bool(exc.code)))
 
 
 def _ignore_reload(_number: int, _frame: FrameType | None) -> None:
     said = {"reason": "one process cannot replace itself", "what_to_do": "restart the service"}
-    # The line is logged in a thread, because the signal may interrupt another log call.
+    # A thread logs the line, because the signal may have interrupted another log call.
     Thread(target=log.warning, args=["reload_ignored"], kwargs=said).start()
 
 
@@ -223,7 +224,7 @@ def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
 def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket.
 
-    `::` also accepts IPv4. Clients may connect before the service has started. They then wait.
+    A socket for `::` also accepts IPv4. Clients that connect before the service has started wait until it serves them.
 
     Raises: OSError.
     """
@@ -247,8 +248,8 @@ def uvicorn_options() -> dict[str, Any]:
     return {
         "http": "wxauth.web.http_protocol:HttpProtocol",
         "timeout_keep_alive": 75,  # common proxies close their idle connections earlier
-        # With pipelining, the previous response starts the next request, whose log lines would contain the ids of the
-        # previous one.
+        # With pipelining, the end of a response starts the next request. Without this option, the log lines of the next
+        # request would contain the ids of the previous request.
         "reset_contextvars": True,
         "ws": "none",
         "loop": "uvloop",

@@ -1,13 +1,13 @@
 """OpenTelemetry traces with a span for each request, each call to WeChat, and each use of the database.
 
-If `WXAUTH_OTLP_URL` is set, tracing parts replace the plain ones. Otherwise this module is not imported. A span
-contains names, ids and its outcome. It contains no path, query, statement or failure message, because these may contain
+If `WXAUTH_OTLP_URL` is set, parts that trace replace the plain parts. Otherwise this module is not imported. A span
+contains names, ids and the outcome. It contains no path, query, statement or failure message, because these may contain
 a code, a token or a user's text.
 
-A traced login took 1.55 times the CPU of an untraced one, and 2.27 times with `opentelemetry-instrumentation-asgi`,
-`-asyncpg` and `-httpx` (`GET /v1/me`: 2.4 and 3.6 times; medians of six rounds in turn). The spans of these packages
-contain statements, the peer's address, the user agent, and the URL with the codes in its query. They can replace this
-module when they can leave all that out.
+A login with these spans took 1.55 times the CPU time of a login without traces, and 2.27 times with the packages
+`opentelemetry-instrumentation-asgi`, `-asyncpg` and `-httpx` (`GET /v1/me`: 2.4 and 3.6 times; medians of six
+alternating rounds). The spans of these packages contain statements, the peer's address, the user agent, and the URL
+with the codes in its query. The packages can replace this module when they can omit these values.
 """
 
 import asyncio
@@ -41,10 +41,13 @@ from wxauth_guard.errors import WxAuthError
 from wxauth_guard.problems import REQUEST_ID_KEY
 
 EXPORT_TIMEOUT_SECONDS: Final = 5.0
-"""The time that a collector may take to accept spans, in seconds. It may delay the end of the service by this time."""
+"""The time, in seconds, that a collector may take to accept spans.
+
+It may delay the end of the service for this long.
+"""
 
 _UNTRACED: Final = frozenset({"/livez", "/readyz", "/metrics"})
-"""The paths that machines request every few seconds. Their spans would hide all others."""
+"""The paths that machines request every few seconds. Their spans would hide the spans of other requests."""
 _OWN_AUTHORITY: Final = frozenset({"OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"})
 _PASSED_OVER: Final = frozenset({__name__, Batches.__module__, Database.__module__, retrying.__module__, "contextlib"})
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
@@ -52,7 +55,7 @@ _CARRIED: Final = frozenset({b"traceparent", b"tracestate"})
 
 
 class Spans(Tracing):
-    """A factory of parts that trace. `processor` receives finished spans."""
+    """A factory of parts that create spans. `processor` receives the finished spans."""
 
     def __init__(self, processor: SpanProcessor) -> None:
         usual = Resource.create({SERVICE_NAME: "wxauth", SERVICE_VERSION: __version__})
@@ -81,7 +84,7 @@ class Spans(Tracing):
 
 def spans_to(url: str) -> Spans:
     """Return tracing to the collector at this URL (OTLP over HTTP). The SDK's OTEL_ variables configure the rest."""
-    # The SDK knows only its own variables for certificates, which take precedence over SSL_CERT_FILE.
+    # The SDK does not read SSL_CERT_FILE. Its own variables for certificates take precedence over SSL_CERT_FILE.
     authority = None if _OWN_AUTHORITY & os.environ.keys() else os.environ.get("SSL_CERT_FILE")
     exporter = OTLPSpanExporter(endpoint=f"{url}/v1/traces", timeout=EXPORT_TIMEOUT_SECONDS, certificate_file=authority)
     return Spans(BatchSpanProcessor(exporter))
@@ -162,7 +165,7 @@ def _describe_request(span: Span, scope: Scope, status: int) -> None:
 
 @contextmanager
 def _span_within(tracer: Tracer, name: Any, attributes: Mapping[str, str]) -> Iterator[None]:
-    """Open a span within the request's span. Outside a request, as in background tasks, there is none."""
+    """Open a span within the request's span. Outside of a request, for example in background tasks, open no span."""
     if not get_current_span().is_recording():
         yield
         return
@@ -178,7 +181,7 @@ def _span_within(tracer: Tracer, name: Any, attributes: Mapping[str, str]) -> It
 
 
 def _calling_function() -> str:
-    """Return the name of the public function that uses the database, because it says the purpose of the use."""
+    """Return the name of the public function that uses the database, because this name tells the purpose of the use."""
     frame = sys._getframe(1)
     while frame.f_back is not None and (
         frame.f_globals["__name__"] in _PASSED_OVER or frame.f_code.co_name.startswith("_")

@@ -1,4 +1,4 @@
-"""The factory of the service's parts that traces wrap."""
+"""The factory of the parts that create spans if traces are enabled. This one creates no spans."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from wxauth.wechat.client import WeChat
 
 
 class Tracing:
-    """A factory of parts without traces."""
+    """A factory of parts that create no spans."""
 
     def app(self, app: ASGIApp) -> ASGIApp:
-        """Return the app that is served."""
+        """Return the app that the server calls."""
         return app
 
     def database(self, url: str, *, deadlines: Deadlines) -> Database:

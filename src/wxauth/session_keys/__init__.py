@@ -1,1 +1,1 @@
-"""WeChat's session_keys: storing them encrypted, and using them to decrypt data and to sign."""
+"""WeChat's session_keys: their encrypted storage, and their use to decrypt data and to sign data."""

@@ -1,6 +1,6 @@
-"""The statements about session_keys, each of which is stored encrypted in the session of its login.
+"""The statements for session_keys. Each session_key is stored encrypted in the session of its login.
 
-For each identity, WeChat only accepts the key that it returned last, which belongs to the newest session.
+For each identity, WeChat accepts only the key that it returned last, which belongs to the newest session.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,8 @@ class SealedSessionKey:
     sealed: bytes = field(repr=False)
 
 
-# A website's session has no key. The order begins with the user, so that the planner uses the index on both columns.
+# A website's session has no key. ORDER BY begins with the user's id, so that the planner uses the index on both
+# columns.
 _OF_NEWEST_LOGIN: Final = """
 SELECT i.openid, users.id AS user_id, users.status, users.banned_until, users.erase_at,
        (SELECT s.session_key FROM sessions s
@@ -61,10 +62,10 @@ KEY_OF_OPENID: Final = f"{_OF_NEWEST_LOGIN} i.openid = :openid"
 """SQL for the `KeyOfLogin` of an identity."""
 KEYS_OF_USER: Final = f"""{_OF_NEWEST_LOGIN}
        i.user_id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id) LIMIT 2"""
-"""SQL for the `KeyOfLogin` of a user's identities in an app, at most two. A former id means the user that remains."""
-# Only an open session gets a key. It gets one even if it has none, because a key is cleared if the secret key that
-# encrypted it is lost. WeChat now accepts only the new key, so the identity's newest login gets it, too, unless that
-# login began after WeChat was called: it may have a newer key.
+"""SQL for the `KeyOfLogin` of a user's identities in an app, at most two. A former id stands for the remaining user."""
+# The statement stores the key only in open sessions. A session may have no key, because a key is cleared if the secret
+# key that encrypted it is lost. WeChat now accepts only the new key, so the statement also stores it in the session of
+# the identity's newest login. The exception is a login after the call to WeChat, because it may have a newer key.
 KEEP_KEY: Final = Statement[Nothing]("""
 UPDATE sessions SET session_key = :sealed
  WHERE revoked_at IS NULL
@@ -75,7 +76,7 @@ UPDATE sessions SET session_key = :sealed
 """)
 """The statement that stores a key that WeChat has returned for the user of an open session.
 
-The key is stored in that session, and in the identity's newest login if that is open.
+The key is stored in that session, and in the session of the identity's newest login, if that session is open.
 """
 # The prefix is the beginning of values that are sealed with the current secret key.
 _SEALED_OTHERWISE: Final = Statement[SealedSessionKey]("""
@@ -83,7 +84,7 @@ SELECT id AS session_id, app_id, openid, session_key AS sealed FROM sessions
  WHERE id > :after AND id <= :until
    AND session_key IS NOT NULL AND substring(session_key FOR octet_length(:prefix::bytea)) <> :prefix
 """)
-# Locked rows are skipped, so that logins do not wait.
+# The statement skips locked rows, so that it does not make logins wait.
 _REPLACE: Final = Statement[Nothing]("""
 WITH free AS (
     SELECT sessions.id, resealed
@@ -94,8 +95,8 @@ UPDATE sessions SET session_key = resealed FROM free WHERE sessions.id = free.id
 """)
 
 
-# The conditions are those of `READ_USER_IN_SESSION`: the user may have been banned, erased or merged, and the session
-# may have ended.
+# The conditions are those of `READ_USER_IN_SESSION`, because the user may have been banned, erased or merged, and the
+# session may have ended.
 KEYS_IN_SESSION: Final = Statement[KeysInSession](f"""
 SELECT s.app_id, s.openid, (
            SELECT newest.session_key FROM sessions newest
@@ -116,9 +117,9 @@ It returns no row if the session has ended, or if its user is banned, erased or 
 async def session_keys_sealed_otherwise(
     database: Database, *, prefix: bytes, after: UUID, size: int
 ) -> tuple[Sequence[SealedSessionKey], UUID]:
-    """Return the keys without the prefix in a page of sessions, and the last session id of the page.
+    """Return the keys in a page of sessions that do not begin with the prefix, and the last session id of the page.
 
-    After the last page, that id is `END`.
+    For the last page, that id is `END`.
     """
     async with database.begin() as transaction:
         last = await transaction.row(LAST_OF_PAGE, after=after, skipped=size - 1)
@@ -131,7 +132,7 @@ async def replace_session_keys(
 ) -> int:
     """Replace or clear these encrypted keys, except those that have changed or are locked.
 
-    Return how many were replaced.
+    Return the number of keys that were replaced.
     """
     async with database.begin() as transaction:
         return await transaction.run(

@@ -20,7 +20,7 @@ router = Router("me")
 SessionKeysDep = Annotated[SessionKeys, Depends(provide(SessionKeys))]
 
 MAX_ENCRYPTED_DATA: Final = 32 * 1024
-"""The length limit of the base64 text. The steps of thirty days have 2,000 characters."""
+"""The length limit, in characters, of the base64 text. The steps of thirty days have 2,000 characters."""
 
 _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark belongs to another app")
 

@@ -46,7 +46,7 @@ class SignatureAnswer(TypedDict):
 
 @part
 class SessionKeys:
-    """Decrypts data and signs with the session_keys."""
+    """The part that decrypts and signs data with session_keys."""
 
     clock: Clock
     database: Database
@@ -54,10 +54,12 @@ class SessionKeys:
     wechat_api: WeChatApi
     sealer: Sealer
     _signed_on: dict[tuple[str, str], date] = field(init=False, default_factory=dict)
-    """The last day on which a client had something signed for an app, as recorded in the audit trail."""
+    """The last day on which a client had data signed for an app, as recorded in the audit trail."""
 
     async def decrypt(self, principal: Principal, *, encrypted_data: bytes, iv: bytes) -> dict[str, Any]:
-        """Decrypt data that WeChat has encrypted for the mini-program of this session. It is personal: never log it.
+        """Decrypt data that WeChat has encrypted for the mini-program of this session.
+
+        The data is personal: never log it.
 
         Raises: InvalidToken, if the session has ended, or the user was banned or erased since the token was signed;
             WrongAppKind, SessionKeyExpired, InvalidRequest.
@@ -81,10 +83,10 @@ class SessionKeys:
     async def sign(
         self, app_id: str, keys: Sequence[KeyOfLogin], data: bytes, *, is_checked: bool, by: Actor
     ) -> SignatureAnswer:
-        """Sign with the newest session_key of an identity, of which there must be one.
+        """Sign data with the newest session_key of an identity. `keys` must contain exactly one key.
 
-        WeChat only accepts the key that it gave last. With `is_checked`, WeChat checks it. The audit trail records once
-        a day that a client signs for an app.
+        WeChat accepts only the key that it returned last. If `is_checked`, WeChat must first confirm that the key is
+        valid. The audit trail records once a day that a client signs for an app.
 
         Raises: UnknownApp, WrongAppKind, NotFound, InvalidRequest (the user has several identities in the app),
             AccountDisabled, AccountLeaving, SessionKeyExpired, other WeChatError.

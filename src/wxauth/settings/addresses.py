@@ -1,6 +1,7 @@
 """IP addresses and networks, and the addresses to which wxauth never sends a request.
 
-An operator enters URLs, such as those of webhooks. None of them may reach services that only this machine can reach.
+An operator enters URLs, for example of webhooks. A request to such a URL must not reach a service that only this
+machine can reach.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ IpNetwork = IPv4Network | IPv6Network
 
 
 class PrefixLengths(NamedTuple):
-    """The numbers of leading bits of an IPv4 and an IPv6 address that name its network."""
+    """The numbers of leading bits that identify the network of an IPv4 address and of an IPv6 address."""
 
     v4: int
     v6: int
@@ -36,24 +37,24 @@ class PrefixLengths(NamedTuple):
         return self.v4 if network.version == 4 else self.v6
 
     def widened(self, network: IpNetwork) -> IpNetwork:
-        """Return the network of this length that contains a longer one. Return any other network unchanged."""
+        """Return the network of this length that contains a smaller network. Return any other network unchanged."""
         return network.supernet(new_prefix=min(network.prefixlen, self.length_of(network)))
 
 
 TRUNCATED: Final = PrefixLengths(24, 48)
-"""The network that is stored, shown or logged where the whole address must not appear."""
+"""The prefix lengths of the network that is stored, shown or logged where the whole address must not appear."""
 NEARBY: Final = PrefixLengths(24, 56)
-"""The network that two devices in one home or office probably share."""
+"""The prefix lengths of the network that two devices in one home or office probably share."""
 Scheme = Literal["http", "https"]
 _PRIVATE: Final = tuple(
     map(
         ip_network,
-        # Providers use 100.64.0.0/10 for NAT, and so do containers and private networks such as Tailscale.
+        # Internet providers use 100.64.0.0/10 for NAT. Containers and private networks such as Tailscale also use it.
         ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "fc00::/7", "::1/128"),
     )
 )
 _PUBLIC: Final = tuple(map(ip_network, ("0.0.0.0/0", "2000::/3")))
-"""The public addresses. IPv6 outside of 2000::/3 is reserved, link-local, or an IPv4 address in another form."""
+"""The public addresses. An IPv6 address outside of 2000::/3 is reserved, local, or another form of an IPv4 address."""
 _METADATA: Final = (
     ip_network("169.254.0.0/16"),  # link-local, including the metadata service of most clouds
     ip_network("100.100.100.200/32"),  # Alibaba's metadata service
@@ -81,9 +82,10 @@ _NAT64: Final = IPv6Network("64:ff9b::/96")
 
 
 def plain_address(text: str) -> IpAddress:
-    """Parse an address. An IPv4-mapped IPv6 address (`::ffff:192.0.2.1`) becomes the IPv4 address.
+    """Return the address that a text denotes.
 
-    A zone (`fe80::1%eth0`) is removed, because PostgreSQL's addresses have none.
+    For an IPv4-mapped IPv6 address (`::ffff:192.0.2.1`), return the IPv4 address. A zone (`fe80::1%eth0`) is removed,
+    because PostgreSQL's addresses have no zone.
 
     Raises: ValueError, if the text is not an address.
     """
@@ -92,9 +94,9 @@ def plain_address(text: str) -> IpAddress:
 
 
 async def addresses_of(host: str, *, seconds: float) -> Sequence[str]:
-    """Look up the addresses of a host name, in the order in which they should be tried, for at most `seconds`.
+    """Return the addresses of a host name, in the order in which they should be tried. Wait for at most `seconds`.
 
-    The result is empty if the name is unknown, or if it is not a name but an address, a path or a list.
+    The result is empty if the name does not resolve, or if `host` is an address, a path or a list.
     """
     if not host or host.startswith("/") or "," in host:
         return []
@@ -110,7 +112,7 @@ async def addresses_of(host: str, *, seconds: float) -> Sequence[str]:
 
 
 def numeric_addresses_of(host: str) -> Sequence[str]:
-    """Return the address that a host denotes in any notation, such as 0x7f.1. A name has none."""
+    """Return the address that a host denotes in any notation, for example 0x7f.1. Return no address for a name."""
     with suppress(OSError, UnicodeError):
         return [str(entry[4][0]) for entry in getaddrinfo(host, None, flags=AI_NUMERICHOST)]
     return ()
@@ -120,7 +122,7 @@ def is_refused(address: str, scheme: Scheme) -> bool:
     """Return whether sending to this address is forbidden.
 
     Link-local, multicast, unspecified and metadata addresses are always refused. Without TLS, only private addresses
-    are allowed. An IPv4 address embedded in an IPv6 address is judged as the IPv4 address.
+    are allowed. An IPv4 address embedded in an IPv6 address is treated as the IPv4 address.
     """
     given = ip_address(address.partition("%")[0])
     judged = _held_in(given)
@@ -128,7 +130,7 @@ def is_refused(address: str, scheme: Scheme) -> bool:
     return (
         not any(judged in network for network in allowed)
         or any(judged in network for network in _NEVER)
-        # Every network may use its own prefix for NAT64, usually with the IPv4 address at the end.
+        # Each network may use its own prefix for NAT64. Usually the last bits are the IPv4 address.
         or any(_end_of(given) in network for network in _METADATA)
     )
 
@@ -156,7 +158,7 @@ def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
         raise WrongValue(
             _("must be addresses or networks such as 10.0.0.0/8, separated by commas, or only *")
         ) from None
-    # If all addresses were trusted as proxies, the first entry of the header would count, which the client itself
+    # If all addresses were trusted as proxies, wxauth would use the header's first entry, which the client itself
     # writes.
     if any(item.endswith("/0") for item in items):
         raise WrongValue(_("must be the networks of your proxies, not all addresses. * trusts only the last hop"))

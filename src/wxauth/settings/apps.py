@@ -133,7 +133,7 @@ class App(AppFields):
 
     @property
     def unionid_in_force(self) -> UnionidPolicy:
-        """Whether a new user must have a unionid."""
+        """The rule for new users without a unionid: the app's own, or the default for its kind."""
         return self.unionid or ("optional" if self.is_mini_program else "required")
 
     @property
@@ -143,7 +143,7 @@ class App(AppFields):
 
     @property
     def plain_fields(self) -> dict[str, object]:
-        """The other fields that are set, without the id."""
+        """The fields that are set and not secret, without the id."""
         return {name: value for name, value in self if not isinstance(value, SecretStr | None) and name != "app_id"}
 
 

@@ -20,13 +20,13 @@ RESERVED_CLAIMS: Final = frozenset(
         "phone_number_verified",
     }
 )
-"""The claims that have a defined meaning. A template must not contain them."""
+"""The claims that have a defined meaning. A template must not set these claims."""
 MAX_TEMPLATE: Final = 1024
-"""The size limit of a template, in bytes of compact JSON."""
+"""The size limit, in bytes of compact JSON, of a template."""
 MAX_CONTAINERS: Final = 56
 """The largest number of objects and lists that a template may add to one token.
 
-Guards accept 64 in a token, and some of them are its own.
+Guards accept 64 in a token, and the other claims of a token contain some of them.
 """
 FACTS: Final = ("user.id", "user.roles", "user.external_id", "user.unionid", "app_id", "openid")
 """The facts about a user that a template may refer to, besides the user's attributes."""
@@ -46,7 +46,7 @@ def check_claims(template: Template) -> None:
         text = to_json(template, inf_nan_mode="strings")
     except (ValueError, UnicodeError):
         raise WrongValue(_("must be JSON")) from None
-    # PostgreSQL cannot store it.
+    # PostgreSQL cannot store U+0000 in a jsonb column.
     if b"\\u0000" in text.replace(b"\\\\", b""):
         raise WrongValue(_("must not contain U+0000"))
     if len(text) > MAX_TEMPLATE:
@@ -57,11 +57,11 @@ def check_claims(template: Template) -> None:
 
 
 def replace_facts(value: object, take: Callable[[str], object]) -> object:
-    """Replace the facts in a part of a template by what `take` returns for them.
+    """Replace the facts in a part of a template with the values that `take` returns for them.
 
-    The value None removes its entry, and so does an empty list.
+    An entry whose value becomes None is removed. A list that becomes empty counts as None.
 
-    Raises: ValueError, for a number that JavaScript cannot read; and whatever `take` raises.
+    Raises: ValueError, for a number that JavaScript cannot represent; and the errors that `take` raises.
     """
     if isinstance(value, str):
         if not value.startswith("$"):

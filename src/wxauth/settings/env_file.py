@@ -1,4 +1,4 @@
-"""The file `.env`, read as python-dotenv reads it, with the line number of each statement."""
+"""The reading of the file `.env` with python-dotenv's parser, and with the line number of each statement."""
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
@@ -10,7 +10,7 @@ from dotenv.parser import parse_stream
 
 
 class EnvLine(NamedTuple):
-    """A statement of the file. Any part of it may contain a secret, even the part where the name belongs."""
+    """A statement of the file. Any part of the statement may contain a secret, even the part where the name belongs."""
 
     number: int
     text: str
@@ -26,7 +26,7 @@ def read_env_file(path: Path) -> tuple[Mapping[str, str | None], Sequence[EnvLin
 
     Raises: OSError, UnicodeDecodeError.
     """
-    # Docker creates a folder if the file to mount does not exist.
+    # If the file that is to be mounted does not exist, Docker creates a folder in its place.
     if not path.exists() or path.is_dir():
         return {}, []
     lines, number = [], 1

@@ -1,4 +1,4 @@
-"""The grammar of http and https URLs that operators and clients name, and the comparison of such URLs."""
+"""The grammar of the http and https URLs that operators and clients enter, and the comparison of such URLs."""
 
 import re
 from posixpath import normpath
@@ -27,16 +27,16 @@ def plain_url(url: str) -> re.Match[str] | None:
 
 
 def has_no_user(url: str) -> bool:
-    """Return whether this is an http or https URL of up to `MAX_URL` characters that names no user.
+    """Return whether this is an http or https URL of at most `MAX_URL` characters without a user name.
 
-    Its host and path may contain characters of any language.
+    The host and path may contain characters of any language.
     """
     is_visible = re.fullmatch(rf"[^\x00-\x20\x7f\\]{{1,{MAX_URL}}}", url) is not None
     return is_visible and is_http_url(url) and "@" not in urlsplit(url).netloc
 
 
 def host_of(url: str) -> str:
-    """Return the host in a URL with its port, to be shown to users."""
+    """Return the host in a URL with its port, for display to users."""
     return url.split("/")[2]
 
 

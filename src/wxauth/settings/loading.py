@@ -1,6 +1,6 @@
-"""The reading of the settings: from the environment, a `.env` file, and files named after them.
+"""The reading of the settings: from the environment, a `.env` file, and files named after settings.
 
-It also finds misspelt names and lines that set nothing, because wxauth would otherwise ignore them silently.
+The module also finds misspelt names and lines that set nothing, because wxauth would otherwise ignore them silently.
 """
 
 import difflib
@@ -22,7 +22,7 @@ from wxauth.terminal import os_reason, rule_of
 
 ENV_FILE: Final = Path(".env")
 
-# Kubernetes sets these variables for a Service named "wxauth" or "wxauth-…". WXAUTH_PORT is one of them.
+# Kubernetes sets variables with these names for a Service named "wxauth" or "wxauth-…". It also sets WXAUTH_PORT.
 _SERVICE_LINK_NAME = re.compile(r"WXAUTH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
 _NAMES: Final = [name.upper() for name in Settings.model_fields]
 _OF_APPS: Final = [name for name in map(str.upper, App.model_fields) if name not in _NAMES]
@@ -32,7 +32,10 @@ _SETTING: Final = re.compile(
     rf"|(?:{'|'.join(_OF_APPS)})(?=\s*{_SIGN}))(?P<rest>\s*(?P<sign>{_SIGN}?).*)",
     re.IGNORECASE | re.DOTALL,
 )
-"""A text that contains the name of a setting, if possible a long one, or an app's field before a wrong sign."""
+"""A text that contains the name of a setting, or the name of an app's field before a wrong sign.
+
+If several names match, the longest one counts.
+"""
 _WORD: Final = re.compile(r"\w+", re.ASCII)
 _OTHER_QUOTES: Final = tuple("“”‘’„«＂＇「『`")
 
@@ -40,9 +43,10 @@ _OTHER_QUOTES: Final = tuple("“”‘’„«＂＇「『`")
 def load_settings(
     kind: type[AnySettings], *, env_file: Path = ENV_FILE, secrets_dir: Path = types.SECRETS_DIR
 ) -> AnySettings:
-    """Read settings from the environment, a `.env` file, and files named after them. The first that sets a value wins.
+    """Read settings from the environment, a `.env` file, and files named after settings.
 
-    The files named after settings are in the folder WXAUTH_SECRETS_DIR, by default in `secrets_dir`.
+    The first source of a value counts. The files named after settings are in the folder WXAUTH_SECRETS_DIR, by default
+    in `secrets_dir`.
 
     Raises: InvalidSettings.
     """
@@ -64,7 +68,7 @@ def load_settings(
 
 
 def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
-    """Construct settings. `values` take precedence over the environment. Raises: InvalidSettings."""
+    """Create settings. `values` take precedence over the environment. Raises: InvalidSettings."""
     try:
         return kind(**values)
     except ValidationError as exc:
@@ -72,9 +76,9 @@ def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
 
 
 def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | None = ENV_FILE) -> list[Text]:
-    """Return a text about each variable with our prefix that isn't a setting, and each line that sets nothing.
+    """Return a text about each variable with our prefix that isn't a setting, and about each line that sets nothing.
 
-    The texts repeat only names of settings, because a secret may be where a name should be.
+    The texts repeat only names, never other parts of a line, because a secret may be in the place of a name.
     """
     lines = [EnvLine(0, name, name, value) for name, value in sorted(environ.items())]
     lines += read_env_file(env_file)[1] if env_file else []
@@ -98,9 +102,9 @@ def _fault_of(line: EnvLine) -> Text | None:
 
 
 def _fault_of_name(line: EnvLine, close: list[str], place: Text) -> Text | None:
-    """Return what is wrong with a name that isn't a setting; None if it isn't ours.
+    """Return a text about a name that isn't a setting; None if the name does not have our prefix.
 
-    `close` contains similar settings.
+    `close` contains the names of similar settings.
     """
     if line.name is None:
         return _("{name}: {rule}", name=place, rule=_("must have the form NAME=value"))
@@ -112,14 +116,13 @@ def _fault_of_name(line: EnvLine, close: list[str], place: Text) -> Text | None:
 
 
 def _fault_of_setting(found: re.Match[str], close: list[str], place: Text) -> Text | None:
-    """Return what is wrong around the name of a setting.
+    """Return a text about the characters around the name of a setting.
 
-    The result is None if the name is only the beginning of another one, or if the user meant `close`, a similar
-    setting.
+    Return None if the name is only the beginning of another name, or if the operator meant `close`, a similar setting.
     """
     setting, rest, sign = found["setting"].upper(), found["rest"], found["sign"]
-    # A single additional letter makes a misspelt name, such as a plural. Several letters may be a value without its
-    # `=`.
+    # If a single letter follows, the name is misspelt, for example a plural. If several letters follow, they may be a
+    # value whose `=` is missing.
     if re.fullmatch("[A-Za-z]", rest) or (_WORD.match(rest) and close not in ([], [setting])):
         return None
     if found["before"]:
@@ -140,7 +143,7 @@ def _read_files(folder: Path, names: Collection[str]) -> dict[str, str | None]:
         name = path.name.upper()
         if name not in names:
             continue
-        # Docker creates a folder if the file to mount does not exist.
+        # If the file that is to be mounted does not exist, Docker creates a folder in its place.
         if path.is_dir():
             raise InvalidSettings([_("{name}: must be a file, not a folder", name=name)])
         try:

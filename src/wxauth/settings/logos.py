@@ -13,7 +13,7 @@ from wxauth.terminal import WrongValue
 
 _MAX_LOGO_BYTES: Final = 32 * 1024
 _MAX_LOGO_SIDE: Final = 1024
-"""The size limit of the longer side in pixels. It exists because a phone decodes the whole picture."""
+"""The size limit, in pixels, of the longer side. The limit exists because a phone decodes the whole picture."""
 
 
 def picture_url(content: bytes) -> str:
@@ -23,13 +23,13 @@ def picture_url(content: bytes) -> str:
     with suppress(Exception), Image.open(BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as image:
         if len(content) <= _MAX_LOGO_BYTES and max(image.size) <= _MAX_LOGO_SIDE and image.format:
             image.load()
-            # This is Pillow's name for a JPEG that contains a second picture.
+            # MPO is Pillow's name for a JPEG that contains a second picture.
             kind = image.format.lower().replace("mpo", "jpeg")
             return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
     raise WrongValue(_("must be a PNG, JPEG or WebP of up to 32 KiB and 1024 × 1024 pixels"))
 
 
-# Apps are read every five seconds, and checking a logo takes 15 ms.
+# Each process reads the apps every five seconds, and checking a logo takes 15 ms.
 @lru_cache(maxsize=256)
 def check_logo(url: str) -> str:
     """Check the `data:` URL of a small picture. Raises: ValueError."""

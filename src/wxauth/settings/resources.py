@@ -1,6 +1,6 @@
 """The resources that access tokens can be limited to (RFC 8707).
 
-A resource is a service that only accepts its own tokens.
+A resource is a service that accepts only access tokens for this resource.
 """
 
 import re
@@ -22,7 +22,7 @@ OWN_SCOPES: Final = frozenset(
         *("attributes", "sign", "moderate", "js_sign"),
     }
 )
-"""The scopes of sites and services, which no resource may define. A test compares them with the existing scopes."""
+"""wxauth's own scopes of sites and services, which no resource may define. A test compares them with the code."""
 BESIDE_RESOURCE: Final = ("openid", "profile", "offline_access")
 """The scopes of wxauth that a client without registration may request together with those of a resource."""
 MAX_RESOURCE: Final = 512
@@ -51,7 +51,7 @@ def _check_scope(name: str) -> str:
 
 
 class Resource(BaseModel):
-    """A service that only accepts its own tokens, and its scopes with the titles that the phone shows."""
+    """A service that accepts only its own tokens, and its scopes with the titles that the phone shows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -69,7 +69,7 @@ def find_resource(resources: Iterable[Resource], url: str) -> Resource | None:
 
 
 def check_distinct(resources: tuple[Resource, ...], others: Collection[str] = ()) -> tuple[Resource, ...]:
-    """Check that no URL occurs twice, or among the `others`. Raises: ValueError, which names the entry."""
+    """Check that no URL occurs twice, or is among the `others`. Raises: ValueError, which names the entry."""
     known = {as_compared(other) for other in others}
     for number, each in enumerate(resources):
         if as_compared(each.resource) in known:

@@ -1,4 +1,4 @@
-"""The types of secrets in settings. Errors never contain the value."""
+"""The types of secrets in settings. An error never contains a secret."""
 
 import base64
 from contextlib import suppress
@@ -14,7 +14,7 @@ _SECRET_KEY_BYTES: Final = 32
 
 
 def secret_key_bytes(value: SecretStr) -> bytes:
-    """Return the bytes of a secret key. Raises: ValueError, unless there are 32."""
+    """Return the bytes of a secret key. Raises: ValueError, unless there are exactly 32 bytes."""
     text = value.get_secret_value().translate({ord("-"): "+", ord("_"): "/"})
     with suppress(ValueError):
         if len(key := base64.b64decode(text, validate=True)) == _SECRET_KEY_BYTES:
@@ -23,7 +23,7 @@ def secret_key_bytes(value: SecretStr) -> bytes:
 
 
 def webhook_secret_bytes(value: SecretStr) -> bytes:
-    """Return the bytes of a secret for signatures. Raises: ValueError, unless there are 24 to 64."""
+    """Return the bytes of a secret for signatures. Raises: ValueError, unless there are 24 to 64 bytes."""
     prefix, text = value.get_secret_value()[:6], value.get_secret_value()[6:]
     with suppress(ValueError):
         if prefix == "whsec_" and 24 <= len(key := base64.b64decode(text, validate=True)) <= 64:
@@ -34,7 +34,8 @@ def webhook_secret_bytes(value: SecretStr) -> bytes:
 AppSecret = Annotated[
     SecretStr, form(r"\S+", _("must not be empty or contain whitespace")), Field(json_schema_extra={"minLength": 1})
 ]
-# WeChat's page accepts only letters and digits. wxauth accepts other printable characters in case WeChat ever does.
+# WeChat's page accepts only letters and digits. wxauth accepts other printable characters, too, in case WeChat does so
+# one day.
 PushToken = Annotated[
     SecretStr,
     form("[!-~]{3,32}", _("must be the Token in WeChat's message push settings (3 to 32 letters and digits)")),

@@ -1,4 +1,4 @@
-"""The settings of the service and of its commands, which are validated once, and then frozen.
+"""The settings of the service and of its commands. They are validated once, and never change afterwards.
 
 Each setting is an environment variable with the prefix `WXAUTH_`.
 """
@@ -28,7 +28,7 @@ _DEFAULT_AUDIENCE: Final = "wxauth"
 
 
 class InvalidSettings(TextError):
-    """Settings are wrong or missing. `problems` names each variable and what it must be, never its value."""
+    """Some settings are wrong or missing. `problems` names each variable and the rule for it, but never its value."""
 
     def __init__(self, problems: Iterable[Text]) -> None:
         self.problems = list(problems)
@@ -159,7 +159,7 @@ class Settings(DatabaseSettings):
     @field_validator("apps")
     @classmethod
     def _one_way_to_name_apps(cls, apps: tuple[App, ...], info: ValidationInfo) -> tuple[App, ...]:
-        # One of them is invalid, which has been reported already.
+        # APP_ID or APP_SECRET is invalid, and has already been reported.
         if not {"app_id", "app_secret"} <= info.data.keys():
             return apps
         app_id, app_secret = info.data["app_id"], info.data["app_secret"]
@@ -212,7 +212,7 @@ class Settings(DatabaseSettings):
         return [secrets.secret_key_bytes(key) for key in (self.secret_key, *self.secret_key_previous)]
 
     def added_in_log(self, ip: str | None) -> dict[str, Any]:
-        """Return more fields for the log line of a login or refresh: the address, with `LOG_ADDRESSES`."""
+        """Return additional fields for the log line of a login or refresh: the IP address, if `LOG_ADDRESSES` is on."""
         return {"ip": ip} if self.log_addresses else {}
 
     def may_sign_up(self, app: App) -> bool:

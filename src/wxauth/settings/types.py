@@ -1,4 +1,4 @@
-"""The parsing and validation of settings, and the types that many settings share. Errors never contain the value."""
+"""The parsing and validation of settings, and the types that many settings share. Errors never contain a value."""
 
 import os
 import re
@@ -17,11 +17,14 @@ T = TypeVar("T")
 
 SECRETS_DIR: Final = Path("/run/secrets")
 SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
-"""The beginning of the values that Kubernetes sets for a Service. For one named "wxauth", it sets WXAUTH_PORT."""
+"""The beginning of the values that Kubernetes sets for a Service.
+
+If the Service is named "wxauth", one is WXAUTH_PORT.
+"""
 CENTURY_DAYS: Final = 36600
 CENTURY_SECONDS: Final = CENTURY_DAYS * 86400
 _SHORTEST_TRAIL: Final = 180
-"""The shortest time in days that the audit trail may be kept."""
+"""The shortest time, in days, for which the operator may choose to keep the audit trail."""
 _DOCUMENT: Final = re.compile(r"([a-z][a-z0-9_-]{0,31}):([A-Za-z0-9._-]{1,64})")
 
 
@@ -103,7 +106,7 @@ def _ignore_service_link(value: object) -> object:
 
 
 def checked(check: Callable[[T], object]) -> AfterValidator:
-    """Return a validator that accepts a value unless `check` raises ValueError."""
+    """Return a validator that accepts a value unless `check` raises an error."""
 
     def validate(value: T) -> T:
         check(value)
@@ -113,12 +116,12 @@ def checked(check: Callable[[T], object]) -> AfterValidator:
 
 
 def form(pattern: str, refusal: Text) -> AfterValidator:
-    """Return a validator for a text or a secret that matches the pattern as a whole."""
+    """Return a validator that requires a text or a secret to match the pattern completely."""
     return checked(matching(pattern, refusal))
 
 
 def matching(pattern: str, refusal: Text) -> Callable[[str | SecretStr], None]:
-    """Return a check of whether a text or a secret matches the pattern as a whole. The check raises ValueError."""
+    """Return a function that raises ValueError unless a text or a secret matches the pattern completely."""
 
     def check(value: str | SecretStr) -> None:
         if not re.fullmatch(pattern, value if isinstance(value, str) else value.get_secret_value()):

@@ -1,4 +1,4 @@
-"""The types of URLs, hosts and paths in settings. Errors never contain the value."""
+"""The types of URLs, hosts and paths in settings. Errors never contain a value."""
 
 import re
 from contextlib import suppress
@@ -34,8 +34,8 @@ _LIKE: Final = _("must be a URL such as {form}. In the user name and password, p
 def split_hosts(url: str) -> tuple[SplitResult, list[str]]:
     """Split a URL with several hosts. Return its parts with the first host, and a list of all hosts with their ports.
 
-    A Python with the security fixes of 2025 refuses an IPv6 address in brackets after another host, so the hosts must
-    be separated first.
+    Python versions with the security fixes of 2025 refuse a URL in which an IPv6 address in brackets follows another
+    host. Therefore the hosts are separated first.
 
     Raises: ValueError.
     """
@@ -54,7 +54,7 @@ def _taken_apart(url: str, pattern: str, like: str) -> SplitResult:
     try:
         parts, hosts = split_hosts(url) if re.fullmatch(pattern, url) else (None, [])
     except ValueError:
-        # Unicode normalization turns a character of the password into a separator.
+        # For example, Unicode normalization turned a character of the password into a separator.
         parts = None
     if parts is None:
         raise WrongValue(Text(_LIKE, form=like))
@@ -65,8 +65,8 @@ def _taken_apart(url: str, pattern: str, like: str) -> SplitResult:
 
 def _check_database_url(value: SecretStr) -> SecretStr:
     url = re.sub(r"^postgres(ql)?(\+asyncpg)?://", "postgresql://", value.get_secret_value())
-    # A password with `/` or `?` may look like the beginning of a port. Therefore the part after the host must not
-    # contain `@`, except in the path of a socket.
+    # In a password with `/` or `?`, the part before that character may look like a host and port. Therefore the part
+    # after the host must not contain `@`, except in the path of a socket.
     pattern = rf"postgresql://{_USER}{_HOSTS}(/[^?#@]*)?(\?(host=/[^#&]*|[^#&@]*)(&(host=/[^#&]*|[^#&@]*))*)?"
     parts = _taken_apart(url, pattern, "postgresql://user:password@host:5432/database")
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
@@ -116,7 +116,7 @@ def _check_redis_url(value: SecretStr) -> None:
     from redis.asyncio import ConnectionPool
 
     try:
-        # Checks the options, and opens no connection.
+        # This call checks the options, and opens no connection.
         ConnectionPool.from_url(value.get_secret_value()).make_connection()  # type: ignore[no-untyped-call]
     except Exception:  # there are many kinds
         raise WrongValue(_("must contain only options that redis-py supports, with values of the right type")) from None
@@ -131,7 +131,7 @@ def _check_hook_url(value: str) -> None:
             )
         )
     parts = urlsplit(value)
-    # The addresses of a host name are checked at each connection.
+    # Each connection checks the addresses of a host name. Here, only a host that is an address is checked.
     addresses = numeric_addresses_of((parts.hostname or "").removesuffix("."))
     if any(is_refused(address, "https" if parts.scheme == "https" else "http") for address in addresses):
         raise WrongValue(_("must resolve to a public or private address, and with http only to a private address"))

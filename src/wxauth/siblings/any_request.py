@@ -12,11 +12,12 @@ _OF_BODY: Final = frozenset({b"content-length", b"content-type", b"expect", b"tr
 
 
 class AnyRequest:
-    """Turns each request to `/v1/verify`, or to a path below it, into a GET without a body.
+    """Middleware that turns each request to `/v1/verify`, or to a path below it, into a GET without a body.
 
-    Envoy, Istio and Higress send the method of the client's request, and append its path and query. The client chooses
-    these, so they are removed before anything else reads them. Only exactly `/v1/verify/` keeps a query with a role or
-    resource, which is then refused, because an administrator meant it for `/v1/verify`.
+    Envoy, Istio and Higress send the method of the client's request, and append the path and the query of the client's
+    request. The client chooses these parts, so this middleware removes them before any other code reads them. There is
+    one exception: if the path is exactly `/v1/verify/`, a query with a role or resource remains, and the route then
+    refuses it, because an administrator meant the query for `/v1/verify`.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -1,4 +1,4 @@
-"""The statements that look users up, and find the keys that sign data."""
+"""The statements that look up users, and find the keys that sign data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from wxauth.users.search_queries import UserWithIdentities
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Signer(ServiceClient):
-    """A client that requests a signature, with a matching key. The key's columns are null if there is no key."""
+    """A client that requests a signature, and a matching key. The key's columns are null if there is no key."""
 
     openid: str | None
     user_id: UUID | None
@@ -34,8 +34,8 @@ class UserForSiblings(UserWithIdentities):
     unionids: list[str]
 
 
-# Users are in the order of the parameters. A user named twice is returned once, at the first position. An id or
-# external id that was merged finds the remaining user. Each app_id pairs with an openid.
+# The users are in the order of the parameters. A user named twice is returned once, at the first position. An id or
+# external id of a merged user finds the remaining user. `app_ids` and `openids` form pairs.
 LOOK_UP: Final = Statement[UserForSiblings](f"""
 WITH asked AS (
     SELECT COALESCE(f.user_id, a.id) AS user_id, a.place
@@ -75,7 +75,7 @@ SELECT {SERVICE}, keys.* FROM clients LEFT JOIN LATERAL ({keys}) AS keys ON true
  WHERE clients.name = :client_id AND removed_by IS NULL"""
 
 
-# One query finds the client and the requested key, because a query is half of a signature's cost.
+# One query finds both the client and the requested key, because a query takes half of the time of a signature.
 _SIGNER_FOR_OPENID: Final = Statement[_Signer](_signer_fragment(KEY_OF_OPENID))
 _SIGNER_FOR_USER: Final = Statement[_Signer](_signer_fragment(KEYS_OF_USER))
 
@@ -83,7 +83,7 @@ _SIGNER_FOR_USER: Final = Statement[_Signer](_signer_fragment(KEYS_OF_USER))
 async def client_and_keys(
     database: Database, client_id: str, *, app_id: str, openid: str | None, user_id: UUID | None
 ) -> tuple[ServiceClient | None, Sequence[KeyOfLogin]]:
-    """Return a client, None if there is no such client, and the keys of an identity, or of a user's in an app."""
+    """Return a client, or None if there is none, and the keys of an identity, or of a user's identities in an app."""
     if openid is not None:
         found = await database.rows(_SIGNER_FOR_OPENID, client_id=client_id, app_id=app_id, openid=openid)
     else:

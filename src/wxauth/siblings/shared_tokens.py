@@ -13,7 +13,7 @@ from wxauth.errors import WrongAppKind
 from wxauth.wechat.wechat_tokens import WeChatToken, WeChatTokens
 
 LOOKED_WITHIN: Final = timedelta(minutes=1)
-"""The maximum time for which clients still get a WeChat token that WeChat has replaced."""
+"""The longest time for which clients still get a WeChat token that WeChat has replaced."""
 
 READS: Final = Counter(
     "wxauth_access_token_reads",
@@ -25,7 +25,7 @@ READS: Final = Counter(
 
 @part
 class SharedWeChatTokens:
-    """Returns the apps' WeChat tokens to clients."""
+    """The part that returns the apps' WeChat tokens to clients."""
 
     apps: Apps
     wechat_tokens: WeChatTokens
@@ -33,7 +33,9 @@ class SharedWeChatTokens:
     clock: Clock
 
     async def read(self, client_id: str, app_id: str, *, ip: str | None) -> WeChatToken:
-        """Return the app's WeChat token, for a service client. The audit log records this once a day per client.
+        """Return the app's WeChat token, for a service client.
+
+        The audit trail records this once a day per client and app.
 
         Raises: UnknownApp, WrongAppKind, WeChatError.
         """

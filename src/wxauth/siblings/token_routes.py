@@ -34,7 +34,8 @@ from wxauth_guard.verifier import Verifier
 ResourceVerifierDep = Annotated[ResourceVerifier, Depends(provide(ResourceVerifier))]
 router = Router("siblings")
 
-# The characters are printable ASCII without the space, and without the percent sign, which begins an encoded character.
+# These characters are printable ASCII without the space and without the percent sign, which begins an encoded
+# character.
 _SAFE_IN_HEADER: Final = (ascii_letters + digits + punctuation).replace("%", "")
 _MAX_PARAMETERS: Final = 32
 _NO_TOKEN: Final = InvalidRequest.of("token", "Field required")
@@ -67,7 +68,7 @@ class IntrospectionAnswer(TypedDict, total=False):
 
 
 def _wrong_parameter() -> InvalidRequest:
-    """Return a new exception each time, because a raised exception keeps its stack frames alive."""
+    """Return a new exception for each request, because a raised exception keeps its stack frames alive."""
     message = "Accepts only the parameters 'role', which can be repeated, and 'resource'"
     what_to_write = "the proxy must not add the client's query: in a Caddyfile, write 'uri /v1/verify?', with the '?'"
     return InvalidRequest(f"query: {message}; {what_to_write}", errors=[FieldError("query", message)])
@@ -88,7 +89,7 @@ async def required_roles(request: Request) -> frozenset[str]:
 
 
 async def no_demands(request: Request) -> None:
-    """Check that nothing is required below the path, where `AnyRequest` has removed a client's query.
+    """Check that a request below `VERIFY_PATH` requires no role or resource. `AnyRequest` has removed a client's query.
 
     Raises: InvalidRequest.
     """
@@ -100,7 +101,7 @@ async def no_demands(request: Request) -> None:
 async def required_resource(request: Request, settings: SettingsDep) -> str | None:
     """Return the resource whose tokens a proxy requires, spelled as in the settings.
 
-    Return None for tokens of wxauth's own audience. Raises: InvalidRequest.
+    Return None if the proxy requires tokens of wxauth's own audience. Raises: InvalidRequest.
     """
     given = request.query_params.getlist(RESOURCE)
     if not given:
@@ -114,7 +115,7 @@ async def required_resource(request: Request, settings: SettingsDep) -> str | No
 RequiredRolesDep = Annotated[frozenset[str], Depends(required_roles), Entails(failures=(_wrong_parameter(),))]
 """The roles that a proxy requires.
 
-They are checked before the token, because administrators test a new configuration without a token.
+The parameters are checked before the token, because administrators test a new configuration without a token.
 """
 NoDemandsDep = Annotated[None, Depends(no_demands)]
 RequiredResourceDep = Annotated[str | None, Depends(required_resource), Entails(failures=(_NO_SUCH_RESOURCE,))]
@@ -130,8 +131,8 @@ async def forwarded_caller(
 ) -> Caller:
     """Return the user of the token that a proxy has forwarded, as stored now.
 
-    Openid and app are absent if the token has none. Raises: the errors of `verified` and `read_caller`; InvalidToken,
-    if the token is not for the required resource.
+    The openid and the app id are empty if the token has none. Raises: the errors of `verified` and `read_caller`;
+    InvalidToken, if the token is not for the required resource.
     """
     principal = await verified(request, verifier if resource is None else resource_verifier, clock)
     if resource not in (None, principal.claims["aud"]):
@@ -273,7 +274,8 @@ async def introspect(
 
 
 def _in_header(value: str) -> str:
-    # The WeChat client accepts only printable ASCII as an openid. Quoting keeps anything else out of the header.
+    # `WeChat` accepts only printable ASCII as an openid, and quoting encodes all characters that are not safe in a
+    # header.
     return quote(value, safe=_SAFE_IN_HEADER)
 
 
@@ -282,7 +284,7 @@ async def _current_claims(
 ) -> dict[str, Any] | None:
     """Return a token's claims, with the user's current roles; None if it is not valid for these resources.
 
-    A token signed by this service costs one indexed read, and any other token none.
+    For a valid token of this service, the function queries the database once. For any other token, it does not.
 
     Raises: KeysUnavailable.
     """
@@ -293,7 +295,7 @@ async def _current_claims(
     user = await database.row(READ_USER_IN_SESSION, session_id=principal.session_id, user_id=principal.id, now=now)
     if user is None or (resources and principal.claims["aud"] not in resources):
         return None
-    # These two are the user's current ones.
+    # The roles and the external id are the user's current ones, not those in the token.
     shown = IntrospectionAnswer.__annotations__.keys() - {"roles", "external_id"}
     claims = {name: value for name, value in principal.claims.items() if name in shown}
     if user.roles and sees_roles(principal):

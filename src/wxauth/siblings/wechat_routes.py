@@ -46,9 +46,9 @@ from wxauth_guard.errors import InvalidRequest, WxAuthError
 
 SIGNATURES_PATH: Final = "/v1/apps/{app_id}/signatures"
 MAX_SIGNATURE_BODY: Final = 128 * 1024
-"""The maximum number of bytes of a body, because JSON can write each byte of the data as six."""
+"""The size limit, in bytes, of a body. It is so large because JSON can represent each byte of the data by six bytes."""
 MAX_SIGNED: Final = 16 * 1024
-"""The maximum number of bytes of data to sign."""
+"""The size limit, in bytes, of the data to sign."""
 SIGNATURES: Final = Counter(
     "wxauth_signatures",
     "Requests of service clients for signatures with a session_key, by app and outcome: ok or the code of the error.",
@@ -131,9 +131,10 @@ class Signer(NamedTuple):
 async def signer_of(
     request: Request, apps: AppsDep, database: DatabaseDep, clock: ClockDep, limits: ClientLimitsDep
 ) -> Signer:
-    """Authenticate the client, and read the keys with the same query. Count a refusal by its code.
+    """Authenticate the client, and read the keys with the same query.
 
-    As everywhere, the client is checked before the body, although the body is read first. The route reads it again.
+    If the request is refused, count the refusal by its code. As in all routes, an invalid client is reported before an
+    invalid body, although the body is read first. The route reads the body again.
 
     Raises: InvalidClient, ClientLacksScope, RateLimited, InvalidRequest.
     """

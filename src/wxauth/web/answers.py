@@ -1,4 +1,4 @@
-"""The documentation of an operation's responses: an example built from its fields, and every possible failure."""
+"""The documentation of an operation's responses: an example built from the fields, and every possible failure."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -25,9 +25,9 @@ PROBLEM_REF: Final = "#/components/schemas/Problem"
 
 @dataclass(frozen=True, slots=True)
 class Entails:
-    """The documentation that a parameter adds to each operation that has it.
+    """The documentation that a parameter adds to each operation that has the parameter.
 
-    It belongs into the parameter's `Annotated`.
+    Put this object into the parameter's `Annotated`.
     """
 
     failures: Sequence[Failure] = ()
@@ -117,7 +117,8 @@ def failures_of(*kinds: Failure) -> dict[int | str, dict[str, Any]]:
 def example_of(hint: Any) -> Any:
     """Build an example of a response from the examples of its fields: `Field(examples=[...])`.
 
-    An optional field is left out unless it has an example. A nullable field without an example is null.
+    The example omits an optional field that has neither an example nor a default. A nullable field without an example
+    is null.
 
     Raises: TypeError, if any other field has no example.
     """
@@ -126,7 +127,7 @@ def example_of(hint: Any) -> Any:
 
 
 def _example_in(schema: Mapping[str, Any], models: Mapping[str, Any]) -> Any:
-    """Build an example for a JSON schema from the examples in it. `models` are the schemas that it refers to."""
+    """Build an example for a JSON schema from the examples in it. `models` are the schemas to which it refers."""
     match schema:
         case {"examples": [example, *_]} | {"default": example} | {"const": example} | {"enum": [example, *_]}:
             return example

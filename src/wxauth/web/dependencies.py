@@ -1,7 +1,7 @@
 """The parts of the service as FastAPI's dependencies.
 
-`provide` returns the dependency on a part. A test may replace any of them: `app.dependency_overrides[provide(KeyRing)]
-= ...`.
+`provide` returns the dependency on a part. A test may replace any dependency:
+`app.dependency_overrides[provide(KeyRing)] = ...`.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ ServicesDep = Annotated[Services, Depends(services_of)]
 
 @dataclass(frozen=True)
 class Provided(Generic[Part]):
-    """The dependency on the part of the service that has this type."""
+    """The dependency on the part of the service whose type is `kind`."""
 
     kind: type[Part]
 

@@ -1,8 +1,8 @@
-"""Routes that are declared, documented and overridden like FastAPI's own, but whose dependencies are flattened once.
+"""Routes that are declared, documented and overridden like FastAPI's, but whose dependencies are flattened once.
 
-With FastAPI's own routes, a login took 1.30 times as much CPU, and `GET /v1/me` 2.1 times (medians of five rounds in
-turn, 32 clients). This module can be removed when FastAPI solves the dependencies of a route once, and not for each
-request. See docs/contribute/decisions/0006-flattened-dependencies.md.
+With FastAPI's own routes, a login took 1.30 times as much CPU time, and `GET /v1/me` took 2.1 times as much (medians of
+five alternating rounds, 32 clients). This module can be removed when FastAPI solves the dependencies of a route once,
+and not for each request. See docs/contribute/decisions/0006-flattened-dependencies.md.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -28,8 +28,8 @@ from wxauth_guard.errors import InvalidRequest
 
 _NO_STORE = (b"cache-control", b"no-store")
 _JSON = (b"content-type", b"application/json")
-# This header is for caches that ignore Cache-Control, as control panels configure nginx. It keeps the responses to
-# different callers apart.
+# This header is for caches that ignore Cache-Control, for example nginx as control panels configure it. With this
+# header, such a cache never sends one caller's response to another caller.
 _VARY = (b"vary", b"Authorization")
 
 _FAILURE_KEY: Final = "wxauth.failure"
@@ -38,12 +38,12 @@ _FAILURE_KEY: Final = "wxauth.failure"
 class DirectRoute(APIRoute):
     """A route whose endpoint takes a body model, a query model, path parameters, the request and dependencies.
 
-    The dependencies are FastAPI's own, with sub-dependencies, `yield`, and the app's `dependency_overrides`. They and
-    the other parameters get their values in the order of their declaration. A `Plan` is built from them once.
+    The dependencies are FastAPI's own, with sub-dependencies, `yield`, and the app's `dependency_overrides`. All
+    parameters get their values in the order of their declaration. A `Plan` is built once from the parameters.
 
-    The body is validated from its bytes, whatever its Content-Type is, with the settings in the validation context. If
-    the parameter may be None, an empty body is None. A Response that the endpoint returns is sent unchanged. Any other
-    value is sent as JSON, and a test compares it with its model.
+    The body is parsed as JSON, whatever its Content-Type is, and validated with the settings in the validation context.
+    If the parameter may be None, an empty body becomes None. A Response that the endpoint returns is sent unchanged.
+    Any other value is sent as JSON, and a test compares it with its model.
 
     The documentation is combined from three sources: the failures of the operation, its parameters and their
     dependencies; the examples of the response's fields; and the credentials that a dependency requires.
@@ -60,7 +60,7 @@ class DirectRoute(APIRoute):
     ) -> None:
         hints = get_type_hints(endpoint, include_extras=True)
         answer = hints.pop("return", None)
-        # The endpoint usually returns nothing, and sometimes a response of its own.
+        # The endpoint returns nothing, or sometimes a response that it has created.
         if answer is NoneType or answer == Response | None:
             declared.setdefault("status_code", 204)
             declared.setdefault("response_model", None)
@@ -78,12 +78,12 @@ class DirectRoute(APIRoute):
         self.app = self._serve
 
     def _document(self, entailed: Sequence[Entails], failures: Sequence[Failure]) -> None:
-        """Add the documentation of the parameters and the response to that of the operation."""
+        """Add the documentation of the parameters and the response to the documentation of the operation."""
         of_path = [InvalidRequest(CONTROL_CHARACTERS, status=400)] if self.param_convertors else []
         answers = failures_of(*of_path, *(failure for each in entailed for failure in each.failures), *failures)
         if self.response_model is not None and 200 not in self.responses:
             answers[200] = {"content": {"application/json": {"example": example_of(self.response_model)}}}
-        # The same status may stand for a page and for problems.
+        # An operation may return a page and problems with the same status.
         for status, declared in self.responses.items():
             content = {**answers.get(status, {}).get("content", {}), **declared.get("content", {})}
             answers[status] = {**declared, "content": content} if content else declared
@@ -104,7 +104,7 @@ class DirectRoute(APIRoute):
 
 
 class DirectRequest(Request):
-    """A request that reads its body directly, because Starlette's generator takes longer than the validation."""
+    """A request that reads its body directly, because Starlette's generator takes longer than validating the body."""
 
     _whole: bytes | None = None
 
@@ -143,7 +143,7 @@ class Router:
     """A collection of the operations in a file.
 
     Args:
-        tag: The heading of the operations in the documentation, unless an operation has its own.
+        tag: The heading of the operations in the documentation, unless an operation has another `tag`.
     """
 
     def __init__(self, tag: str) -> None:
@@ -151,27 +151,27 @@ class Router:
         self._tag = tag
 
     def get(self, path: str, **declared: Unpack[Declared]) -> Callable[[Endpoint], Endpoint]:
-        """Add an operation that reads."""
+        """Return a decorator that adds an operation that reads data."""
         return self._add("GET", path, declared)
 
     def post(self, path: str, **declared: Unpack[Declared]) -> Callable[[Endpoint], Endpoint]:
-        """Add an operation that creates or does something."""
+        """Return a decorator that adds an operation that creates an object or runs an action."""
         return self._add("POST", path, declared)
 
     def put(self, path: str, **declared: Unpack[Declared]) -> Callable[[Endpoint], Endpoint]:
-        """Add an operation that replaces something."""
+        """Return a decorator that adds an operation that replaces an object."""
         return self._add("PUT", path, declared)
 
     def patch(self, path: str, **declared: Unpack[Declared]) -> Callable[[Endpoint], Endpoint]:
-        """Add an operation that changes something."""
+        """Return a decorator that adds an operation that changes some fields of an object."""
         return self._add("PATCH", path, declared)
 
     def delete(self, path: str, **declared: Unpack[Declared]) -> Callable[[Endpoint], Endpoint]:
-        """Add an operation that removes something."""
+        """Return a decorator that adds an operation that removes an object."""
         return self._add("DELETE", path, declared)
 
     def hidden(self, path: str, *, method: str = "GET") -> Callable[[Endpoint], Endpoint]:
-        """Add a route that only our own pages use and that is not documented."""
+        """Return a decorator that adds a route that is not documented, because only wxauth's own pages use it."""
         return self._add(method, path, {"include_in_schema": False})
 
     def _add(self, method: str, path: str, declared: Mapping[str, Any]) -> Callable[[Endpoint], Endpoint]:
@@ -189,13 +189,13 @@ class Router:
 
 
 class Shortcut:
-    """Calls direct routes without going through FastAPI, whose nine layers cost as much as creating a token.
+    """Middleware that calls direct routes without FastAPI, whose nine layers take as much CPU time as creating a token.
 
-    Without it, `GET /v1/me` takes 1.14 times as much CPU in the process (medians of forty rounds in turn, twice). If
-    this falls below 1.1 times, remove the class.
+    Without this class, `GET /v1/me` takes 1.14 times as much CPU time in the process (medians of forty alternating
+    rounds, measured twice). If the ratio falls below 1.1, remove the class.
 
     If a route fails, the failure is raised again inside FastAPI, whose handlers return the response. FastAPI also
-    serves all other requests, all requests under an issuer's path, and everything while a test sets
+    serves all other requests, all requests if the issuer has a path, and all requests while a test sets
     `dependency_overrides`.
 
     Args:
@@ -227,8 +227,8 @@ class Shortcut:
 class DirectRoutes:
     """The routes that a shortcut can call: direct routes without `yield` that no earlier route hides.
 
-    Of the routes with path parameters, it contains only those whose path is in `also`, because they are searched one by
-    one.
+    Routes with path parameters are included only if their path is in `also`, because each request is matched against
+    them one by one.
     """
 
     def __init__(self, routes: Sequence[BaseRoute], *, also: Collection[str] = ()) -> None:
@@ -245,7 +245,7 @@ class DirectRoutes:
                 self._by_path |= {(method, route.path): route for method in (route.methods or set()) - taken}
 
     def find(self, scope: Scope) -> DirectRoute | None:
-        """Return the route of a request, or None, and put its path parameters into the scope."""
+        """Return the route of a request, or None. Put the path parameters into the scope."""
         method, path = scope["method"], scope["path"]
         if (found := self._by_path.get((method, path))) is not None:
             return found
@@ -272,7 +272,7 @@ def check_query_names(connection: HTTPConnection) -> None:
 
 
 async def _send(answer: Any, scope: Scope, receive: Receive, send: Send) -> None:
-    """Send the value that an endpoint returned: a response, nothing, or a value that becomes JSON."""
+    """Send the value that an endpoint returned: a response, None, or a value that is sent as JSON."""
     if isinstance(answer, Response):
         await answer(scope, receive, send)
         return

@@ -1,4 +1,4 @@
-"""The routes `/docs` and `/openapi.json`, without a CDN, in each language."""
+"""The routes `/docs` and `/openapi.json`, in each language. The page loads nothing from a CDN."""
 
 import re
 from base64 import b64encode
@@ -25,7 +25,7 @@ from wxauth_guard import BearerGuard
 from wxauth_guard.problems import preferred_language
 
 _ASSETS = "/docs/assets"
-# This is the whole policy except `script-src`. It is strict because the page shares its origin with the console.
+# The Content-Security-Policy without `script-src`. It is strict because the page has the same origin as the console.
 _POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -59,9 +59,9 @@ def in_language(app: FastAPI, language: str) -> dict[str, Any]:
 
 
 def openapi_of(app: FastAPI, *, schemes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the OpenAPI document of an app, without the errors that FastAPI makes in it.
+    """Return the OpenAPI document of an app, and correct the mistakes that FastAPI makes in it.
 
-    It is built once. `schemes` are the `securitySchemes` in addition to bearer tokens.
+    The document is built once. `schemes` are the `securitySchemes` in addition to bearer tokens.
     """
     if app.openapi_schema is None:
         schema = FastAPI.openapi(app)
@@ -107,8 +107,8 @@ def _restore_example(models: dict[str, Any], model: Any) -> None:
 def add_docs(app: FastAPI) -> None:
     """Add the routes of the documentation.
 
-    Call this last, so that no other request is matched against these routes. The summaries are in the language that the
-    request prefers.
+    Call this function last, so that no other request is matched against these routes. The summaries are in the language
+    that the request prefers.
     """
     documents: dict[str, bytes] = {}
 
@@ -132,7 +132,7 @@ def add_docs(app: FastAPI) -> None:
         )
         html = bytes(page.body).replace(b"<html>", f'<html lang="{language}">'.encode(), 1)
         html = html.replace(b"<head>", _HEAD.replace("ICON", icon).encode(), 1)
-        # Swagger UI starts with an inline script in the page.
+        # An inline script in the page starts Swagger UI, so the policy must allow this script.
         digests = (b64encode(sha256(script).digest()).decode() for script in _INLINE_SCRIPT.findall(html))
         hashes = " ".join(f"'sha256-{digest}'" for digest in digests)
         policy = f"{_POLICY}; script-src 'self' {hashes}"

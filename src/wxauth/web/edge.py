@@ -1,8 +1,8 @@
 """The outermost ASGI layer: request ids, traces, checks of all requests, cookies, and the log lines of failures.
 
-Cookies are read here and hidden from FastAPI, which would parse those of each request with `http.cookies`, whether or
-not a route reads them. Before Python 3.11.10 and 3.12.6, that takes seconds for some kilobytes of backslashes
-(CVE-2024-7592). The cookies can go back to FastAPI when only later versions are supported.
+This layer reads the cookies and hides them from FastAPI. FastAPI would parse the cookies of each request with
+`http.cookies`, whether or not a route reads them. Before Python 3.11.10 and 3.12.6, parsing some kilobytes of
+backslashes takes seconds (CVE-2024-7592). The cookies can be left to FastAPI when only later versions are supported.
 """
 
 import asyncio
@@ -26,17 +26,17 @@ from wxauth_guard.errors import InvalidRequest, WxAuthError
 from wxauth_guard.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
 
 MAX_HEAD: Final = 64 * 1024
-"""The size limit for the target and the header fields of a request, in bytes."""
+"""The size limit, in bytes, for the target and the header fields of a request."""
 MAX_FIELDS: Final = 128
 """The largest number of header fields that a request may have."""
 MAX_TARGET: Final = 8 * 1024
-"""The size limit for the target of a request, in bytes."""
+"""The size limit, in bytes, for the target of a request."""
 SENDING_SECONDS: Final = 30.0
-"""The time limit for sending a head or a body, in seconds."""
+"""The time limit, in seconds, within which a client must send a head or a body."""
 MAX_BODY: Final = 64 * 1024
-"""The size limit for a body in bytes, except for the paths in `larger_bodies`."""
+"""The size limit, in bytes, for a body, except for the paths in `larger_bodies`."""
 MAX_CONTENT_TYPE: Final = 256
-"""The length limit for `Content-Type`, in characters. Libraries take quadratic time to parse its parameters."""
+"""The length limit, in characters, for `Content-Type`. Libraries take quadratic time to parse the parameters in it."""
 MAX_CONTENT_LENGTH: Final = 256
 """The largest number of digits of `Content-Length`, including leading zeros.
 
@@ -45,13 +45,15 @@ Python refuses to parse more than 4,300 digits.
 MAX_PARAMETERS: Final = 128
 """The largest number of parameters in a query string. Libraries parse all of them, even if no route reads them."""
 PROBLEM_KEY: Final = "wxauth.problem"
-"""The key in the ASGI scope for the error that was returned, which the log line describes."""
+"""The key in the ASGI scope for the error that was returned. The log line of the failure describes this error."""
 CONTROL_CHARACTERS: Final = "a path must not contain control characters"
 """The reason why a path with control characters is refused."""
 STATUS_KEY: Final = "wxauth.status"
 """The key in the ASGI scope for the status that was sent, for traces; 0 if nothing was sent."""
 EXPECTED_KEY: Final = "wxauth.expected"
-"""The key in the ASGI scope that keeps an expected refusal out of the log, for example of a poll that came too early.
+"""The key in the ASGI scope that marks an expected refusal, for example of a poll that came too early.
+
+Such a refusal is not logged.
 """
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _NOTED: Final = frozenset(
@@ -62,7 +64,7 @@ _TRACE_PARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16}
 _MAX_LOGGED_PATH = 200
 _MAX_LOGGED_CAUSE = 300
 _NOT_OURS: Final = frozenset(("0.9", "2.0"))
-"""The HTTP versions that a parser of HTTP/1.1 accepts although they cannot be served.
+"""The HTTP versions that a parser of HTTP/1.1 accepts although the service cannot respond in them.
 
 HTTP/0.9 has no header fields, and "2.0" in a request line is not HTTP/2.
 """
@@ -74,7 +76,7 @@ Clear them, then load this page again.</p></div></html>
 """.encode()
 """The response with status 431 to a browser.
 
-A browser's requests only have such a large head if it sends too many cookies.
+A browser sends such a large head only if it has too many cookies for the site.
 """
 _FIRST_FAILURE = 400
 _LATE: Final = 408
@@ -83,9 +85,10 @@ FIRST_FAULT: Final = 500
 COOKIES_KEY: Final = "wxauth.cookies"
 """The key in the ASGI scope to which the `Cookie` header is moved, so that FastAPI does not see it."""
 _SPACE: Final = " \t"
-"""The space that browsers may send around a cookie's name.
+"""The white space that is removed around a cookie's name and value.
 
-Any other space belongs to the name. With a no-break space before `__Host-`, a neighbouring domain may set the cookie.
+Any other space belongs to the name. A neighbouring domain can set a cookie whose name has a no-break space before
+`__Host-`, and this cookie must not count as ours.
 """
 REQUESTS: Final = Counter(
     "wxauth_requests",
@@ -120,7 +123,7 @@ REFUSED: Final = Counter(
 
 
 class Leaving(Protocol):
-    """The part that knows whether this process is ending."""
+    """The part whose `is_leaving` tells whether this process is ending."""
 
     is_leaving: bool
 
@@ -131,8 +134,9 @@ class Edge:
     Args:
         larger_bodies: The size limits, in bytes, of routes whose bodies may be larger than `MAX_BODY`, by their paths.
         longer_bodies: The time limits, in seconds, of routes for whose bodies `body_seconds` is too short.
-        refused: A function that is called with each request that got a problem document, and its error.
-        leaving: The part that knows whether to close each connection after its next response.
+        refused: A function that is called with the scope and the error of each request that got a problem document.
+        leaving: The part that tells whether this process is ending, so that each connection is closed after its next
+            response.
         body_seconds: The time limit for sending a body.
     """
 
@@ -171,7 +175,7 @@ class Edge:
 
         async def receive_within_limit() -> Message:
             nonlocal received, waits_for_continue, is_whole
-            # The only message that can still arrive is the client's disconnection.
+            # After the whole body, the only message that can still arrive is the client's disconnection.
             if is_whole:
                 return await receive()
             if declared_size is not None and declared_size > MAX_BODY:
@@ -207,13 +211,13 @@ class Edge:
             else:
                 await self._app(scope, receive if is_whole else receive_within_limit, send_with_id)
         except asyncio.CancelledError:
-            # Most likely the server is stopping, and cancels the remaining requests.
+            # The server is probably stopping, and cancels the remaining requests.
             if status == 0:
                 scope[PROBLEM_KEY] = stopped = InternalError("the service stopped before it could respond")
                 await problem_response(stopped, scope)(scope, receive, send_with_id)
             raise
         except Exception as fault:
-            # Starlette has sent a response, unless the failure occurred before it was called.
+            # Starlette has sent a response, unless the failure occurred before the request reached Starlette.
             failure = fault if isinstance(fault, WxAuthError) else InternalError("the log has more")
             if failure is not fault:
                 log.error("request_failed", exc_info=fault)
@@ -229,7 +233,8 @@ class Edge:
             if status >= _FIRST_FAILURE and EXPECTED_KEY not in scope:
                 _log_failure(scope, status, seconds)
                 if PROBLEM_KEY in scope:
-                    # Such a failure is counted where WeChat refuses the app.
+                    # WeChatMisconfigured is not counted here, because it is already counted when WeChat refuses the
+                    # app.
                     if not isinstance(scope[PROBLEM_KEY], WeChatMisconfigured):
                         REFUSED.count(scope[PROBLEM_KEY].code)
                     self._refused(scope, scope[PROBLEM_KEY])
@@ -240,7 +245,7 @@ class Edge:
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start and stop the app.
 
-        The reason for a failed start is already in the log, so the server must not write a stack trace.
+        If the start fails, the reason is already in the log, so the server must not write a stack trace.
         """
 
         async def send_type(message: Message) -> None:
@@ -272,7 +277,7 @@ class Edge:
 
 
 def _take_head(scope: Scope) -> tuple[str | None, int | None, str | None, InvalidRequest | None, bool]:
-    """Read the head of a request, and move the cookies aside for the routes that read them.
+    """Read the head of a request, and move the cookies from the header fields to the scope, where routes can read them.
 
     Returns: The request's id, the size of its body, its trace, the reason to refuse it before it is parsed further, and
         whether the client waits for `100 Continue`.
@@ -285,10 +290,10 @@ def _take_head(scope: Scope) -> tuple[str | None, int | None, str | None, Invali
     cookies: list[bytes] = []
     for name, value in scope["headers"]:
         size += len(name) + len(value)
-        if name not in _NOTED:  # one lookup is cheaper than six comparisons
+        if name not in _NOTED:  # one lookup takes less time than six comparisons
             continue
         if name == b"host":
-            # A proxy may have routed by the other field (RFC 9112, section 3.2).
+            # A proxy may have chosen the route by the other field (RFC 9112, section 3.2).
             if has_host:
                 refusal = InvalidRequest("a request must have exactly one Host header", status=400)
             has_host = True
@@ -326,7 +331,7 @@ def _take_head(scope: Scope) -> tuple[str | None, int | None, str | None, Invali
 
 def _count(scope: Scope, status: int, seconds: float) -> None:
     route = scope.get("route")
-    # Callers may send any text as a method.
+    # Callers may send any text as a method, so unknown methods share one label.
     labels = scope["method"] if scope["method"] in _METHODS else "other", route.path if route else "none"
     REQUESTS.count(*labels, status)
     REQUEST_SECONDS.observe(seconds, *labels)
@@ -371,12 +376,12 @@ def _log_failure(scope: Scope, status: int, seconds: float) -> None:
 
 
 def cookie_in(request: Request, name: str) -> str | None:
-    """Return the value of a cookie exactly as it was sent. Our own cookies need no unquoting.
+    """Return the value of a cookie exactly as the browser sent it. wxauth's own cookies need no unquoting.
 
-    Raises: InvalidRequest, if there are several cookies of this name. A neighbouring site under the same domain may
-    have set one of them, and nothing shows which one.
+    Raises: InvalidRequest, if there are several cookies of this name. Another site under the same domain may have set
+    one of them, and wxauth cannot tell which one.
     """
-    # The header may contain the cookies of all sites under the same domain, up to the size of a whole head.
+    # The header may contain the cookies of all sites under the same domain, up to `MAX_HEAD` bytes.
     header: bytes = request.scope.get(COOKIES_KEY, b"")
     found = (pair for pair in header.split(b";") if name.encode() in pair)
     pairs = (pair.decode("latin-1").partition("=") for pair in found)

@@ -1,4 +1,4 @@
-"""The responses to failures: our own errors, those of routing, and exceptions that no route has caught."""
+"""The responses to failures: wxauth's own errors, errors of routing, and exceptions that no route has caught."""
 
 from collections.abc import Iterator, Sequence
 from typing import cast, get_args
@@ -53,7 +53,7 @@ def _routes_at(request: Request, path: str) -> Iterator[Route]:
 
 
 def _body_meant(routes: Sequence[Route]) -> str:
-    """Return a hint for a caller who has sent the values of a body elsewhere, on a path that only takes a body."""
+    """Return a hint for a caller who may have sent the values of a body in another place, if the path takes a body."""
     match routes:
         case [APIRoute(body_field=field)] if field is not None:
             kind = field.field_info.annotation

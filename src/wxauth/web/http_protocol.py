@@ -1,6 +1,6 @@
 """Uvicorn's HTTP/1.1 protocol with limits on heads, trailers and pipelining.
 
-It can be removed when uvicorn has such limits.
+The module can be removed when uvicorn has such limits.
 """
 
 import asyncio
@@ -11,7 +11,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from wxauth.web.edge import CLEAR_COOKIES, MAX_FIELDS, MAX_HEAD, SENDING_SECONDS
 
-# This is the largest number of requests of one connection that may wait. uvicorn parses all that arrive at once.
+# This is the largest number of requests of one connection that may wait. uvicorn itself parses all requests that
+# arrive, without a limit.
 MAX_WAITING: Final = 32
 _UPGRADE: Final = re.compile(rb"\nupgrade(?=[ \t]*:)", re.IGNORECASE)
 _TOO_LONG: Final = (
@@ -23,7 +24,7 @@ _TOO_LONG: Final = (
 class HttpProtocol(HttpToolsProtocol):
     """The protocol of one connection.
 
-    It extends the callbacks of asyncio, of the parser and of the response, and relies on nothing else in uvicorn.
+    The class extends the callbacks of asyncio, of the parser and of the response, and uses no other parts of uvicorn.
     """
 
     head_seconds = SENDING_SECONDS
@@ -31,7 +32,7 @@ class HttpProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._is_in_head = self._is_in_body = False
-        # This counts the bytes since the last byte of a complete head or body.
+        # `_beside_body` counts the bytes since the end of a head, or since the last bytes of a body.
         self._unanswered = self._fields = self._beside_body = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -44,7 +45,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Parse the data that the client has sent, and enforce the size limit."""
         self._beside_body += len(data)
         if not self._is_in_body and b"\nupgrade" in data[:MAX_HEAD].lower():
-            # For an upgrade, the parser would drop the body.
+            # If a request asks for an upgrade, the parser would drop its body.
             head, blank_line, rest = data.partition(b"\r\n\r\n")
             data = _UPGRADE.sub(b"\nx-upgrade", head) + blank_line + rest
         super().data_received(data)
@@ -64,15 +65,15 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        """Refuse a target with a fragment. uvicorn would cut it off, although a proxy may have matched it."""
+        """Refuse a target with a fragment. uvicorn would cut the fragment off, although a proxy may have matched it."""
         if b"#" in url:
             raise ValueError("a request target must have no fragment")  # the response is 400
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Handle a header field. Trailers are dropped, because they are not header fields (RFC 9110, section 6.5.1).
+        """Store a header field. Drop a trailer, because it is not a header field (RFC 9110, section 6.5.1).
 
-        One field more than `MAX_FIELDS` is stored, so that the edge can refuse the request.
+        At most one field more than `MAX_FIELDS` is stored, so that `Edge` can refuse the request.
         """
         self._fields += 1
         if self._is_in_head and self._fields <= MAX_FIELDS + 1:
@@ -104,7 +105,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_in_head or self._is_in_body:
             self._limit_time()
 
-    # The limit covers an incomplete head, and the rest of a body that nobody reads.
+    # The time limit applies to an incomplete head, and to the rest of a body that no route reads.
     def _limit_time(self) -> None:
         if not self._unanswered and self._timer.cancelled():
             self._timer = self._loop.call_later(self.head_seconds, self._connection.close)

@@ -15,7 +15,7 @@ from wxauth.i18n import SOURCE, find_language, languages, own_name, pgettext
 
 
 def page_texts(folder: Path, request: Request, declared: Mapping[str, Callable[[str], str]]) -> JSONResponse:
-    """Return a page's texts, and those declared elsewhere, in the language of the parameter `?language=`."""
+    """Return a page's texts, and the texts in `declared`, in the language of the parameter `?language=`."""
     language = find_language(request.query_params.get("language", "")[:32]) or SOURCE
     english: dict[str, str] = from_json((folder / "texts.json").read_bytes())
     texts = {name: pgettext(f"{folder.parent.name}.{name}", text, language) for name, text in english.items()}

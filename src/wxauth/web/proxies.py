@@ -1,8 +1,9 @@
 """The client address, scheme and path of a request behind reverse proxies.
 
-Of eleven forms of `X-Forwarded-For`, uvicorn 0.54's `ProxyHeadersMiddleware` reads only one as this module does. With
-`*`, it takes the first entry, which the client itself writes. It does not find `::ffff:10.1.2.3` in `10.0.0.0/8`, and
-it accepts any text as an address. This module can be removed when uvicorn reads them correctly.
+In a comparison with eleven forms of `X-Forwarded-For`, the `ProxyHeadersMiddleware` of uvicorn 0.54 read only one form
+in the same way as this module. With `*`, uvicorn takes the first entry, which the client itself writes. It does not
+find `::ffff:10.1.2.3` in `10.0.0.0/8`, and it accepts any text as an address. This module can be removed when uvicorn
+reads these forms correctly.
 """
 
 import re
@@ -20,30 +21,31 @@ log = get_logger()
 
 
 ANYBODY: Final = "*"
-"""The value that replaces a list of proxies. It means that every peer is trusted, but only as the last proxy."""
+"""The value in place of a list of proxies that means that every peer is trusted, but only as the last proxy."""
 
 _MOST_HOPS: Final = 32
 """The largest number of entries that are examined, starting with the last one."""
 _LONGEST: Final = 64
-"""The length limit of an entry in bytes.
+"""The length limit, in bytes, of an entry.
 
-An IPv6 address with a zone, brackets and a port is shorter, so longer entries are invalid.
+An IPv6 address with a zone, brackets and a port is shorter, so a longer entry is invalid.
 """
 _REMEMBERED: Final = 4096
 _ENTRY: Final = re.compile(r"\[([^]]+)\](?::\d{1,5})?|([^:]+)(?::\d{1,5})?|(.+)")
 """An entry: an IPv6 address in brackets, an IPv4 address, or an IPv6 address. The first two may have a port."""
-# A zone is meaningful only on the machine that wrote it.
+# A zone has a meaning only on the machine that wrote it.
 _ZONE: Final = re.compile(r"%[^/]*")
 _MAPPED: Final = "::ffff:"
-"""The prefix of an IPv4 address that has connected to a socket for both IPv6 and IPv4."""
+"""The prefix of a peer's IPv4 address on a socket for both IPv6 and IPv4."""
 _SCHEMES: Final = {b"http": "http", b"https": "https"}
 
 
 class BehindProxies:
     """Middleware that puts the client's address and scheme into the scope if the peer is a trusted proxy.
 
-    It also sets the issuer's path. Each proxy appends the address of its own peer to `X-Forwarded-For`, so the client
-    is the last entry that is not a trusted proxy. The client itself may have written the entries before it.
+    The middleware also sets the issuer's path. Each proxy appends the address of its own peer to `X-Forwarded-For`, so
+    the client is the last entry that is not a trusted proxy. The client may have written the entries before that one
+    itself.
 
     Args:
         trusted: The addresses and networks of the proxies, or only `ANYBODY`.
@@ -90,7 +92,10 @@ class BehindProxies:
             scope["client"] = (address, 0)
 
     def _client_of(self, forwarded_for: list[bytes]) -> str | None:
-        """Return the client's address, or None if a proxy did not know it. In that case, the peer's address stays."""
+        """Return the client's address, or None if an entry is not an address.
+
+        In that case, the peer's address is used.
+        """
         entries = b",".join(forwarded_for).rsplit(b",", _MOST_HOPS)
         if self._trusts_anybody:
             return self._address_and_trust(entries[-1])[0]
@@ -99,7 +104,7 @@ class BehindProxies:
             address, is_trusted = self._address_and_trust(entry)
             if not is_trusted:
                 break
-        # If all entries are trusted proxies, this is the first one.
+        # If all entries are trusted proxies, `address` is the first entry.
         return address
 
     def _address_and_trust(self, entry: bytes) -> tuple[str | None, bool]:

@@ -40,12 +40,12 @@ from wxauth_guard.errors import FieldError, InvalidRequest
 _MAX_ERRORS: Final = 20
 """The largest number of errors that are reported for one request.
 
-Some bodies may have any fields, and the log contains the errors, too.
+The limit exists because some bodies may have any number of fields, and because the errors are also logged.
 """
 _LONGEST_FIELD: Final = 64
 """The largest number of characters of a field's name that are reported."""
 TEXT: Final = r"^[^\x00-\x1f\x7f]*$"
-"""A pattern for text that is stored. It allows no control characters, because PostgreSQL refuses NUL."""
+"""A pattern for text that is stored. It allows no control characters, among them NUL, which PostgreSQL refuses."""
 StoredText = Annotated[str, StringConstraints(pattern=TEXT)]
 
 _NO_HALF: Final = "Must not contain lone surrogates such as \\ud83d"
@@ -64,7 +64,7 @@ Row = TypeVar("Row")
 
 
 def _written_out(value: object) -> object:
-    # Pydantic would also accept a number, and guess whether it means seconds or milliseconds.
+    # Pydantic would also accept a number, and guess whether the number means seconds or milliseconds.
     if not isinstance(value, str) or not _DATE.match(value):
         raise ValueError("Must be a time with an offset, such as 2026-11-20T08:00:00+08:00")
     return value
@@ -99,7 +99,7 @@ Network = Annotated[
 def only_null(remedy: str = "") -> BeforeValidator:
     """Return the validator of a field that can only be cleared.
 
-    `remedy` is the part of the message that says how to set it.
+    `remedy` is the part of the message that says how to set the field.
     """
 
     def check(value: object) -> None:
@@ -118,7 +118,7 @@ ShownSessionId = Annotated[UUID, Field(examples=[EXAMPLE_SESSION_ID])]
 ShownIp = Annotated[str, Field(examples=["203.0.113.7"])]
 ShownNickname = Annotated[str | None, Field(examples=["小明"])]
 ShownPictureUrl = Annotated[str | None, Field(examples=["https://example.com/avatars/1.png"])]
-"""The fields of responses, with examples that always show the same user, app and session."""
+"""These types of response fields have examples that always show the same user, app and session."""
 
 NextCursor = Annotated[
     str | None,
@@ -131,7 +131,7 @@ class HasId(Protocol):
 
     @property
     def id(self) -> UUID:
-        """The id of the row, which is a UUIDv7, so that it begins with the time when the row was created."""
+        """The id of the row: a UUIDv7, which begins with the time when the row was created."""
 
 
 RowWithId = TypeVar("RowWithId", bound=HasId)
@@ -144,13 +144,13 @@ class Page(Generic[Row]):
     items: Sequence[Row]
     next_cursor: str | None
     is_incomplete: bool = False
-    """Whether the search stopped before the page was full. In that case, `next_cursor` continues it."""
+    """Whether the search stopped before the page was full. In that case, `next_cursor` continues the search."""
 
     @classmethod
     def of(cls: "type[Page[RowWithId]]", rows: Sequence[RowWithId], limit: int) -> "Page[RowWithId]":
-        """Build a page from rows that were queried with `limit + 1`.
+        """Build a page from the rows of a query whose limit was `limit + 1`.
 
-        If there is one row too many, there is a next page.
+        If the query returned the additional row, there is a next page.
         """
         return cls.with_cursor(rows, limit, lambda last: cursor_at(last.id))
 
@@ -194,7 +194,7 @@ TimedCursor = Annotated[tuple[datetime, UUID], BeforeValidator(_place_in), WithJ
 
 
 class _OrEmpty:
-    """The mark that documents that a parameter may be the empty string, which means the same as leaving it out."""
+    """The mark that documents that a parameter may be the empty string, which means the same as no parameter."""
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         given = handler(schema)
@@ -214,17 +214,17 @@ class Items(BaseModel, Generic[Row]):
 
 
 def items_of(page: Page[Row]) -> Items[Row]:
-    """Return the response with the rows of a page."""
+    """Return the response that contains the rows of a page."""
     return Items.model_construct(items=list(page.items), next_cursor=page.next_cursor)
 
 
 def all_of(rows: Iterable[Row]) -> Items[Row]:
-    """Return the response with all rows of a short list."""
+    """Return the response that contains all rows of a short list."""
     return Items.model_construct(items=list(rows), next_cursor=None)
 
 
 class Parameters(BaseModel):
-    """The parameters of a request. An empty parameter means the same as an absent one."""
+    """The parameters of a request. An empty parameter means the same as no parameter."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -267,7 +267,7 @@ def body_like(example: Mapping[str, Any], **more: Unpack[ConfigDict]) -> ConfigD
 
 
 class Changes(BaseModel):
-    """A body with changes, of which there must be at least one."""
+    """A body of changes, which must contain at least one change."""
 
     @model_validator(mode="before")
     @classmethod
@@ -278,11 +278,11 @@ class Changes(BaseModel):
 
 
 class Lenient(BaseModel):
-    """A body that is never refused because of its `optional` fields. If one of them is invalid, it is left out."""
+    """A body that is never refused because of its `optional` fields. If such a field is invalid, it is ignored."""
 
     optional: ClassVar[frozenset[str]] = frozenset()
     left_out: ClassVar[Mapping[str, str]] = {}
-    """The fields that were left out of this body, each with the code of its problem."""
+    """The optional fields of this body that were ignored, each with the code of its problem."""
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -297,10 +297,10 @@ def read_body(model: type[Model], body: bytes) -> Model:
 
 
 def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Mapping[Any, Any] | None = None) -> Model:
-    """Read an invalid body without its invalid optional fields, as far as possible. Raises: InvalidRequest.
+    """Read an invalid body without its invalid optional fields. Raises: InvalidRequest, if other parts are invalid.
 
-    An incomplete character, for example at the end of cut text, only affects the field that contains it. If the model
-    lists that field in `cleaned`, the field is accepted.
+    An incomplete character, for example at the end of text that was cut off, makes only its own field invalid. If the
+    model lists that field in `cleaned`, the field is accepted.
     """
     validate: Any = model.__pydantic_validator__.validate_python
     is_json = errors[0]["type"] != "json_invalid"
@@ -333,7 +333,10 @@ def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Map
 
 
 def json_form(model: type[BaseModel]) -> str:
-    """Return an example of a JSON body of this model. It has the required fields, or otherwise the first field."""
+    """Return an example of a JSON body of this model, with the required fields.
+
+    If there are none, it has the first field.
+    """
     fields = list(model.model_fields.items())
     shown = [each for each in fields if each[1].is_required()] or fields[:1]
     if issubclass(model, RootModel):
@@ -343,7 +346,7 @@ def json_form(model: type[BaseModel]) -> str:
 
 
 def check_place(model: type[BaseModel], errors: list[Any], elsewhere: Iterable[str]) -> None:
-    """Check that no field that is missing from the body was sent elsewhere.
+    """Check that no field that is missing from the body was sent in another place.
 
     `elsewhere` are the names of the query parameters and headers.
 
@@ -358,7 +361,7 @@ def check_place(model: type[BaseModel], errors: list[Any], elsewhere: Iterable[s
 
 @cache
 def _fields_of(model: type[BaseModel]) -> Mapping[str, str]:
-    """Map every name that a body may use to the field of the model."""
+    """Return a mapping from each name that a body may use to the field of the model."""
     fields: dict[str, str] = {}
     for name, field in model.model_fields.items():
         aliases = field.validation_alias
@@ -385,9 +388,9 @@ def errors_of(exc: ValidationError) -> list[Any]:
 
 
 def invalid_request(errors: Iterable[Mapping[str, Any]], model: type[BaseModel] | None = None) -> InvalidRequest:
-    """Build our own error from pydantic's errors. The error names the fields, but never contains their values.
+    """Build wxauth's error from pydantic's errors. The error names the fields, but never contains their values.
 
-    Its title belongs to the first wrong field for which the model defines a title.
+    The error's title is that of the first wrong field for which the model defines a title.
     """
     shown = islice(errors, _MAX_ERRORS)
     found = [FieldError(_field(error["loc"])[:_LONGEST_FIELD], _message(error, model)) for error in shown]
@@ -403,7 +406,7 @@ def _field(location: tuple[str | int, ...]) -> str:
 def _message(error: Mapping[str, Any], model: type[BaseModel] | None) -> str:
     if model is not None and not error["loc"] and error["type"] in ("json_invalid", "model_type"):
         return f"{error['msg']}: send {json_form(model)} as JSON"
-    # Pydantic's own messages contain a pattern or a character of the value.
+    # Pydantic's own messages for these errors contain a pattern, or a character of the value.
     if error["type"] == "string_pattern_mismatch":
         return "String must have the documented form"
     if error["type"] == "uuid_parsing":

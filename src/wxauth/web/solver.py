@@ -1,6 +1,6 @@
-"""The solver, which turns the parameters of an endpoint into a list of calls once, and runs the list for each request.
+"""The solver, which turns an endpoint's parameters into a list of calls once, and runs the list for each request.
 
-FastAPI solves the graph of an endpoint's dependencies anew for each request.
+FastAPI itself solves the graph of an endpoint's dependencies again for each request.
 """
 
 import inspect
@@ -53,10 +53,10 @@ class Argument(NamedTuple):
     """A parameter of an endpoint that is not a dependency.
 
     Attributes:
-        read: Reads the value from the request, and from the parts that it takes.
-        entails: The documentation that it adds to the operation.
+        read: The function that reads the value. It takes the request and then the `parts`.
+        entails: The documentation that the parameter adds to the operation.
         parts: The types of the parts that `read` takes after the request.
-        query_names: The names of the query parameters that it reads.
+        query_names: The names of the query parameters that `read` reads.
     """
 
     read: Callable[..., Awaitable[Any]]
@@ -124,7 +124,7 @@ def _valid(validate: Callable[[Any], Any], given: Any, *, name: str | None = Non
 
 
 def _refusals(validate: Callable[[Any], Any], wrong: Iterable[Any], *, name: str | None = None) -> Sequence[Failure]:
-    """Return the error for the first of these values that is refused. It is empty if all are accepted."""
+    """Return the error for the first of the `wrong` values that is refused; nothing if all of them are accepted."""
     for value in wrong:
         try:
             _valid(validate, value, name=name)
@@ -162,7 +162,8 @@ def _body(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
 class _Step(NamedTuple):
     """One step of a plan: a call, which takes values of earlier steps, or a part of the service.
 
-    Most calls take one value. Passing it directly, and not in a tuple, halves the overhead of a plan.
+    Most calls take one value. Such a value is passed directly instead of in a tuple, which halves the overhead of a
+    plan.
 
     Attributes:
         call: The function to call, or the type of a part.
@@ -176,17 +177,17 @@ class _Step(NamedTuple):
 
 
 class Plan:
-    """The steps of an endpoint in order: its parameters from left to right, each after those that it takes.
+    """The steps of an endpoint in order: its parameters from left to right, each after the dependencies that it takes.
 
-    A dependency is called once for each request, unless it is declared with `use_cache=False`. It takes the request and
-    other dependencies. If it is not a coroutine function, it is called directly, without a thread, so it must not
-    block. The code after a `yield` runs before the response is sent, as with FastAPI's `scope="function"`, so a client
-    that reads slowly holds no resources.
+    A dependency is called once for each request, unless it is declared with `use_cache=False`. A dependency takes the
+    request and other dependencies. If it is not a coroutine function, it is called directly, without a thread, so it
+    must not block. The code after a `yield` runs before the response is sent, as with FastAPI's `scope="function"`.
+    Therefore a client that reads the response slowly occupies no resources.
 
     Args:
         dependant: FastAPI's graph of the endpoint.
         arguments: The endpoint's other parameters, except for the request.
-        overrides: Dependencies to call in place of others.
+        overrides: The dependencies to call in place of other dependencies.
 
     Raises: TypeError, for a dependency that takes anything else.
     """
@@ -196,7 +197,7 @@ class Plan:
     ) -> None:
         assert dependant.call is not None
         self.yields = False
-        """Whether code follows the calls. In that case `run` needs a stack, which its caller closes."""
+        """Whether a dependency has code after a `yield`. In that case, `run` needs a stack, which its caller closes."""
         self._path = dependant.path or ""
         self._overrides = overrides or {}
         self._steps: list[_Step] = []
@@ -216,7 +217,7 @@ class Plan:
         self._has_parts = any(step.place == _PART for step in self._steps)
 
     async def run(self, request: Request, stack: AsyncExitStack | None = None) -> Any:
-        """Take every step in order, and return what the endpoint returns."""
+        """Run every step in order, and return the value that the endpoint returns."""
         values: list[Any] = [request, stack]
         parts = request.app.state.services.parts if self._has_parts else {}
         for call, place, pick in self._steps:
@@ -286,7 +287,10 @@ class Plan:
 
 
 def _by_place(call: Callable[..., Any], takes: Mapping[str, int]) -> tuple[Callable[..., Any], tuple[int, ...]]:
-    """Return the call with its values in the order of its parameters. Passing them by name would take twice as long."""
+    """Return a form of `call` that takes its values by position, and their positions.
+
+    Values by name take twice as long.
+    """
     parameters = inspect.signature(call).parameters
     if parameters.keys() == takes.keys() and all(it.kind is not it.KEYWORD_ONLY for it in parameters.values()):
         return call, tuple(takes[name] for name in parameters)
@@ -295,9 +299,9 @@ def _by_place(call: Callable[..., Any], takes: Mapping[str, int]) -> tuple[Calla
 
 
 def entailed_by(dependant: Dependant, arguments: Mapping[str, Argument]) -> Iterator[Entails]:
-    """Yield the documentation that an endpoint's parameters add to it.
+    """Yield the documentation that an endpoint's parameters add to the endpoint.
 
-    Each parameter comes before the dependencies that it takes.
+    The documentation of a parameter comes before that of the dependencies that it takes.
     """
     assert dependant.call is not None
     hints = get_type_hints(_function_of(dependant.call), include_extras=True)

@@ -1,1 +1,1 @@
-"""The calls to WeChat, the responses, and the messages that WeChat pushes."""
+"""The calls to WeChat, WeChat's responses, and the messages that WeChat pushes."""

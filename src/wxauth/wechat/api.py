@@ -1,4 +1,4 @@
-"""The calls to those APIs of WeChat that require an access token of the app."""
+"""The calls to WeChat's APIs that require an access token of the app."""
 
 import asyncio
 import re
@@ -32,8 +32,8 @@ log = get_logger()
 class WeChatApi:
     """A client for the APIs that require the app's access token.
 
-    If WeChat refuses the token, the token is renewed, and the call is sent again. This is safe, because WeChat does not
-    execute a call whose token it refuses.
+    If WeChat refuses the token, the client renews the token and sends the call again. This is safe, because WeChat does
+    not execute a call whose token it refuses.
     """
 
     wechat: WeChat
@@ -46,9 +46,9 @@ class WeChatApi:
     async def phone_number(self, app: App, code: str, *, openid: str | None, extra_time: float = 0.0) -> dict[str, Any]:
         """Exchange the code of a phone button for WeChat's `phone_info`.
 
-        A code works once, for five minutes, and each success costs money. Therefore the content of the response is not
-        checked here: the caller can store it before anything can fail. If `openid` is given, WeChat checks that the
-        code belongs to this user. `extra_time` is added to the time limit, in seconds.
+        A code works once, for five minutes, and each success costs money. Therefore this method does not check the
+        content of the response, so that the caller can store it before any further step can fail. If `openid` is given,
+        WeChat checks that the code belongs to this user. `extra_time`, in seconds, is added to the time limit.
 
         Raises: InvalidCode (40029; 40003 and 43104: another user's code), CodeUsed (40163), other WeChatError.
         """
@@ -96,7 +96,7 @@ class WeChatApi:
         return await self._call(Api.URL_LINK, app, body, read=_url_link)
 
     async def js_ticket(self, app: App) -> tuple[str, int]:
-        """Return the ticket of the JS-SDK, and the seconds until it ends. Raises: WeChatError."""
+        """Return the ticket of the JS-SDK, and the number of seconds until it expires. Raises: WeChatError."""
         return await self._call(
             Api.JS_TICKET, app, None, "&type=jsapi", read=lambda answer: secret_in(answer, "ticket")
         )
@@ -115,7 +115,7 @@ class WeChatApi:
     ) -> T:
         content = (
             None if body is None else to_json(body)
-            # This JSON contains no \uXXXX escapes, because msgSecCheck does not decode them.
+            # This JSON contains no \uXXXX escapes, because not every API of WeChat decodes them.
         )
         # The time limit covers all requests, including those for a token.
         deadline = self.wechat.deadline(extra_time=extra_time)
@@ -173,7 +173,7 @@ _url_link: Final = _usable("url_link", lambda url: isinstance(url, str) and _URL
 def session_key_signature(session_key: bytes, message: bytes = b"") -> str:
     """Return the signature with which WeChat checks a user's session_key.
 
-    The HMAC key is the base64 text itself, not the decoded bytes. Source: WeChat server API, checkSessionKey.
+    The key of the HMAC is the base64 text itself, not the decoded bytes. Source: WeChat server API, checkSessionKey.
     """
     return digest(session_key, message, sha256).hex()
 

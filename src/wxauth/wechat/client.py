@@ -25,15 +25,18 @@ from wxauth.wechat.errcodes import FAULTS_OF_WECHAT, SYSTEM_BUSY, Api, errcode_l
 from wxauth.wechat.received import can_name_a_person, is_id, is_placeholder, read_json
 
 BUSY_PAUSE_SECONDS: Final = (0.1, 0.3)
-"""The pauses before the first and the second retry after errcode -1, in seconds."""
+"""The pauses, in seconds, before the first and the second retry after errcode -1."""
 
 _CONNECT_SHARE: Final = 0.4
-"""The share of an exchange's time limit that one connection attempt may take. The rest is for the fallback host."""
+"""The share of an exchange's time limit that one connection attempt may take.
+
+The remaining time is for the fallback host.
+"""
 _MADE_UP_CODE: Final = "000000000000"
 MAX_PICTURE: Final = 1024 * 1024
-"""The size limit of a picture in bytes. A mini-program code has about 100,000 bytes."""
+"""The size limit, in bytes, of a picture. A mini-program code has about 100,000 bytes."""
 PICTURE: Final = "picture"
-"""The key under which `read` gets a response that is a picture instead of JSON."""
+"""The key under which the dictionary that `read` gets contains a picture, if the response is not JSON."""
 
 _MAX_ERRCODE = 10**9
 _MAX_ERRMSG_LENGTH = 200
@@ -56,7 +59,10 @@ T = TypeVar("T")
 
 class _Client(httpx.AsyncClient):
     async def send(self, request: httpx.Request, **_: Any) -> httpx.Response:
-        """Send the request, but store no cookie for the next user's request, follow no redirect, and log no URL."""
+        """Send the request.
+
+        Unlike httpx, store no cookie for the next user's request, follow no redirect, and log no URL.
+        """
         # respx replaces this method in tests
         return await self._transport_for_url(request.url).handle_async_request(request)
 
@@ -81,11 +87,11 @@ class WeChatIdentity:
     session_key: bytes | None = field(default=None, repr=False)
     """The session_key as base64 text; None for all other kinds of apps."""
     is_snapshot: bool = False
-    """Whether the page was shown in WeChat's snapshot mode, in which this identity is invented."""
+    """Whether the page was shown in WeChat's snapshot mode, in which WeChat invents the identity."""
 
 
 class _Call(NamedTuple):
-    """A request, without the host that it is sent to."""
+    """A request, without the host to which it is sent."""
 
     api: Api
     query: str
@@ -101,10 +107,10 @@ class _Host:
         self._prepared: dict[Api, httpx.Request] = {}
 
     def request(self, asked: _Call) -> httpx.Request:
-        """Build the request to this host. Its query, which contains secrets, is not in the URL.
+        """Build the request to this host. The query contains secrets, so it is not in the URL.
 
-        Only the varying parts are built each time, because parsing a URL takes 50 µs. With `stream`, httpx does not
-        prepare the fields of a GET again, which would take as long as everything else that it does.
+        Only the parts that vary are built for each request, because parsing a URL takes 50 µs. With `stream`, httpx
+        does not prepare the header fields of a GET again, which would double the time that it takes.
         """
         prepared = self._prepared.get(asked.api)
         if prepared is None:
@@ -132,12 +138,14 @@ class WeChat:
     """The client for WeChat's server API, of which there is one per process.
 
     Args:
-        client: Sends requests. A test may replace it, or mock its requests with respx. See `client_over`.
+        client: The client that sends the requests. A test may replace it, or mock its requests with respx. See
+            `client_over`.
         settings: WeChat's URLs, and the time limit of a whole exchange, including retries.
         at_most: A shorter time limit, in seconds.
-        busy_pauses: The pauses before each retry while WeChat is busy, in seconds.
-        hints: By errcode, a text for the developer that is appended to `detail`.
-        reports_refusals: Whether errcodes are logged. If not, the caller provokes them, and reports what they mean.
+        busy_pauses: The pauses, in seconds, before each retry while WeChat is busy.
+        hints: Texts for the developer by errcode, which are appended to `detail`.
+        reports_refusals: Whether errcodes are logged. False if the caller causes errcodes deliberately, and reports
+            their meaning itself.
     """
 
     client: httpx.AsyncClient
@@ -155,8 +163,8 @@ class WeChat:
     async def exchange(self, app: App, code: str) -> WeChatIdentity:
         """Exchange a code for the user's identity: from `wx.login` in a mini-program, from OAuth in any other app.
 
-        A code works once, for some minutes. The status is 200 even for failures, which have an `errcode`. The access
-        and refresh tokens in an OAuth response are dropped here.
+        A code works once, for some minutes. WeChat returns the status 200 even for failures, whose responses contain an
+        `errcode`. This method ignores the access and refresh tokens in an OAuth response.
 
         Raises: InvalidCode (40029, 42003), CodeUsed (40163), WeChatUserBlocked (40226), WeChatRateLimited (45009,
             45011), WeChatMisconfigured (if only the operator can end it), WeChatUnavailable (-1 after two retries, no
@@ -175,7 +183,7 @@ class WeChat:
             query = _login_query(app, _MADE_UP_CODE)
             await self.call(exchange_api(app), app, query, read=lambda _: None, reports_refusals=False)
         except (errors.InvalidCode, errors.CodeUsed, errors.WeChatUserBlocked):
-            # WeChat rejects the code, so it has accepted the id and the secret.
+            # WeChat rejects the code, which means that it has accepted the id and the secret.
             return
 
     async def call(
@@ -198,10 +206,12 @@ class WeChat:
             app: The app on whose behalf WeChat is called.
             query: The query of the request, which contains secrets.
             body: The JSON to send with POST; None for a GET.
-            read: Extracts the result from the response. A picture is under `PICTURE`. Raises: WeChatBadResponse.
+            read: The function that extracts the result from the response. A picture is under `PICTURE`. Raises:
+                WeChatBadResponse.
             secrets: Parts of the request that must not be logged, in addition to the app's secret.
-            expected: errcodes that the caller handles, and that are not logged.
-            deadline: When to give up, in the event loop's time; by default, after the client's timeout.
+            expected: The errcodes that the caller handles, and that are not logged.
+            deadline: The time at which the call fails, in the event loop's time. By default, the client's timeout from
+                now.
             reports_refusals: Whether errcodes are logged here. If not, the caller logs them.
 
         Raises: WeChatError.
@@ -224,7 +234,7 @@ class WeChat:
         return result
 
     def deadline(self, *, extra_time: float = 0.0) -> float:
-        """Return when an exchange that begins now must end, in the event loop's time."""
+        """Return the time at which an exchange that begins now must end, in the event loop's time."""
         return asyncio.get_running_loop().time() + self.timeout + extra_time
 
     async def aclose(self) -> None:
@@ -244,7 +254,7 @@ class WeChat:
     async def _ask(self, asked: _Call) -> dict[str, Any]:
         try:
             response = await self._send(asked)
-            # Our transport has already read the body, and reading it again would take 10 µs.
+            # wxauth's own transport has already read the body, and `aread` would take 10 µs.
             answer_read = response.extensions.get(ANSWER)
             body: bytes = await response.aread() if answer_read is None else answer_read.body
         except httpx.ReadTimeout as exc:
@@ -275,15 +285,15 @@ class WeChat:
         try:
             return await self.client.send(self._base.request(asked))
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            # Nothing was sent, so the code is not used up. The request is sent again, to the fallback host if there is
-            # one.
+            # No part of the request was sent, so the code is not used up. The request is sent again: to the fallback
+            # host, if there is one.
             fields = {"reason": str(exc), "host": str(self._base), "next_host": str(self._fallback)}
             log.warning("wechat_not_connected", **fields, what_to_change="network or WECHAT_PROXY: see 'wxauth check'")
         return await self.client.send(self._fallback.request(asked))
 
 
 def report_misconfigured(event: str = "wechat_misconfigured", **fields: object) -> None:
-    """Log what the operator must change, and count it for the alert, whatever response the user gets."""
+    """Log what the operator must change, and count the failure for the alert, whatever response the user gets."""
     REFUSED.count(errors.WeChatMisconfigured.code)
     log.error(event, **fields)
 

@@ -1,8 +1,8 @@
-"""The meaning of WeChat's errcodes, what an operator should do, and the error that each becomes.
+"""The meaning of WeChat's errcodes, the operator's remedies, and the errors that wxauth raises for them.
 
-The table is `errcodes.csv`. A row without `at` applies to all APIs that have no row of their own. A row without an
-error becomes a WeChatBadResponse. If only the operator can end the failure, the error is WeChatMisconfigured. Source:
-WeChat server API, the pages of the calls and the table of global return codes.
+The table is `errcodes.csv`. A row without `at` applies to all APIs for which the errcode has no separate row. For a row
+without an error, wxauth raises WeChatBadResponse. If only the operator can end the failure, the error is
+WeChatMisconfigured. Source: WeChat server API, the pages of the calls and the table of global return codes.
 """
 
 from collections.abc import Collection, Iterator
@@ -18,7 +18,7 @@ from wxauth.i18n import Text, lazy_gettext as _
 
 
 class Api(StrEnum):
-    """The APIs of WeChat, with the name of each for logs and metrics, and its path."""
+    """The APIs of WeChat. Each has a name for logs and metrics, and a path."""
 
     path: str
 
@@ -40,10 +40,10 @@ class Api(StrEnum):
 
 
 SYSTEM_BUSY: Final = -1
-"""The only errcode after which WeChat asks to retry."""
+"""The only errcode for which WeChat's documentation recommends a retry."""
 NOT_LATEST: Final = 40001
 WECHAT_TOKEN_REFUSED: Final = frozenset({NOT_LATEST, 40014, 42001})
-"""The errcodes for an access token that is no longer valid. WeChat has not executed the request."""
+"""The errcodes for an access token that is no longer valid. WeChat does not execute a request with such a token."""
 SESSION_KEY_GONE: Final = frozenset({87007, 87009})
 """The errcodes for a session_key that is missing, has expired, or has been replaced."""
 DAILY_QUOTA: Final = 45009
@@ -79,14 +79,14 @@ class Errcode:
     remedy: Text | None = None
     """The instruction for the operator on how to end the failure."""
     error: type[WeChatError] = WeChatBadResponse
-    """The error that the errcode becomes.
+    """The error that wxauth raises for the errcode.
 
-    WeChatMisconfigured means that WeChat refuses all such calls of the app until the operator does something.
+    WeChatMisconfigured means that WeChat refuses all such calls of the app until the operator acts.
     """
     retry_after: int | None = None
     """The number of seconds after which a retry may succeed."""
     at: Collection[str] = ()
-    """The APIs that the row applies to. If empty, it applies to all others."""
+    """The APIs to which the row applies. If empty, the row applies to all APIs without a separate row."""
 
     @property
     def is_for_the_operator(self) -> bool:
@@ -94,7 +94,7 @@ class Errcode:
         return self.error is WeChatMisconfigured
 
     def failure(self, hint: str = "") -> WeChatError:
-        """Return the error that the errcode becomes. Its detail is the meaning, followed by the hint."""
+        """Return the error for the errcode. Its detail consists of the errcode, the meaning and the hint."""
         detail = ": ".join(filter(None, [f"WeChat returned errcode {self.number}", self.meaning, hint]))
         return self.error(detail, errcode=self.number, retry_after=self.retry_after)
 

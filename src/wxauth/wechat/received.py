@@ -1,8 +1,8 @@
-"""The checks of data that WeChat hands over: ids, phone numbers, `encryptedData` and pushed messages.
+"""The checks of data from WeChat: ids, phone numbers, `encryptedData` and pushed messages.
 
 WeChat's plain signature of a message covers the token, timestamp and nonce, but not the message, and a handshake has
-the same kind of signature. Therefore a signature is only valid for some minutes, and the caller must check that it is
-used for one message only. The signature of an encrypted message covers the message.
+the same kind of signature. Therefore a signature is valid only for some minutes, and the caller must check that it is
+used for only one message. The signature of an encrypted message covers the message.
 
 Sources: https://developers.weixin.qq.com/miniprogram/dev/framework/open-ability/signature.html,
 https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-info/phone-number/getPhoneNumber.html, and WeChat's
@@ -24,7 +24,7 @@ from hashlib import sha1, sha256
 from io import StringIO
 from typing import Any, Final, Literal, TypeGuard
 
-# Only the types are imported. The parser is defusedxml's.
+# Only the types are imported from the standard library. The parser is defusedxml's.
 from xml.etree.ElementTree import Element, ParseError
 
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -60,7 +60,7 @@ _PLACEHOLDER: Final = re.compile(
     r"|无|空|空值|暂无|没有|无数据|未知|不详|未填|未填写|未绑定|未授权|待定|测试"
 )
 _AROUND: Final = " \t\r\n()<>[]{}\"'"
-"""The characters that may surround a placeholder, as in (null) or [object Object]."""
+"""The characters that may surround a placeholder, for example in (null) or [object Object]."""
 _NO_ID: Final = re.compile(r"[-\u2212][0-9.,]+|[-+\u2212\xb1]?[0-9]([.,][0-9]+e[+-]?|e[+-])[0-9]+|(\$\{|\{\{).*")
 """The form of numbers and variables that cannot be ids.
 
@@ -75,11 +75,14 @@ _STAND_IN: Final = re.compile(
 _UNIONID: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 REVOKED: Final = "user_authorization_revoke"
-"""The event when a user withdraws some data."""
+"""The event that WeChat sends when a user withdraws some data."""
 RISKY: Final = "user_info_modified"
-"""The event when WeChat has classified a user's name or picture as risky. It does not say which."""
+"""The event that WeChat sends when it has classified a user's name or picture as risky.
+
+It does not say which of them.
+"""
 LEFT: Final = "user_authorization_cancellation"
-"""The event when a user's WeChat account is closed."""
+"""The event that WeChat sends when a user's WeChat account is closed."""
 _IDENTITY: Final = "identity"
 _IN_OPEN_PLATFORM: Final[Mapping[str, Collection[str]]] = {"301": [_IDENTITY]}
 WITHDRAWN_BY_CODE: Final[Mapping[str, Mapping[str, Collection[str]]]] = {
@@ -104,11 +107,11 @@ WITHDRAWN_BY_CODE: Final[Mapping[str, Mapping[str, Collection[str]]]] = {
 SIGNED_WITHIN: Final = timedelta(minutes=5)
 """The time by which WeChat's timestamp may differ from ours.
 
-WeChat signs a message when sending it, and resends within seconds.
+WeChat signs a message when it sends the message, and resends within seconds.
 """
 
 LONGEST_NAME: Final = 64
-"""The length limit of a message's name, in characters."""
+"""The length limit, in characters, of a message's name."""
 
 _FIELDS: Final = ("nickname", "avatar_url", "phone")
 _MAX_XML_DEPTH: Final = 16
@@ -137,8 +140,8 @@ def base64_bytes(text: str) -> bytes:
 def open_encrypted_data(encrypted_data: bytes, *, iv: bytes, session_key: bytes) -> dict[str, Any] | None:
     """Decrypt data to a JSON object. Return None if that fails.
 
-    The session_key is base64 text, as WeChat sends it. Valid padding alone proves nothing, because one in 256 wrong
-    keys yields it. But a wrong key never yields a JSON object.
+    The session_key is base64 text, as WeChat sends it. Valid padding alone does not prove that the key is right,
+    because one in 256 wrong keys results in valid padding. But with a wrong key, the result is never a JSON object.
     """
     try:
         key = base64_bytes(session_key.decode())
@@ -146,7 +149,7 @@ def open_encrypted_data(encrypted_data: bytes, *, iv: bytes, session_key: bytes)
         padded = decryptor.update(encrypted_data) + decryptor.finalize()
         opened = read_json(unpadder.update(padded) + unpadder.finalize())
     except ValueError:
-        # Every failure has the same result, so that it does not reveal whether the padding was valid.
+        # Every failure has the same result, so that the response does not reveal whether the padding was valid.
         return None
     return opened if isinstance(opened, dict) else None
 
@@ -172,7 +175,8 @@ def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
 
     Raises: WeChatBadResponse, whose message never contains the number.
     """
-    # The library takes 2 MB, which a process without phone numbers does not need.
+    # The function imports the library itself, because the library takes 2 MB, which a process without phone numbers
+    # does not need.
     import phonenumbers
 
     watermark = phone_info.get("watermark")
@@ -184,8 +188,8 @@ def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
             number = phonenumbers.parse(f"+{country.removeprefix('+')}{pure}")
             is_good = phonenumbers.is_possible_number(number)
         else:
-            # A foreign number without its country code may be a possible number in China. Therefore the number must
-            # even be valid there.
+            # A foreign number without its country code may have a possible length in China. Therefore a number without
+            # a country code must be a valid Chinese number.
             number = phonenumbers.parse(whole, _HOME)
             is_good = phonenumbers.is_valid_number(number)
     except phonenumbers.NumberParseException:
@@ -197,14 +201,14 @@ def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
 
 
 def is_stand_in(value: object) -> bool:
-    """Return whether this is the name, or one of the pictures, that WeChat sends for users who have set none."""
+    """Return whether `value` is the name or a picture that WeChat sends for users who have set no name or picture."""
     return isinstance(value, str) and _STAND_IN.fullmatch(value) is not None
 
 
 def read_json(body: bytes) -> Any:
     """Parse WeChat's JSON, in which names may contain raw control characters. Raises: ValueError.
 
-    Half an emoji becomes U+FFFD.
+    A lone surrogate, for example half of an emoji, becomes U+FFFD.
     """
     try:
         return from_json(body, allow_inf_nan=False)
@@ -221,9 +225,9 @@ def is_id(value: object) -> TypeGuard[str]:
 def is_placeholder(text: str) -> bool:
     """Return whether a program may have written this text in place of a missing id.
 
-    If it were used as an id, it would merge many users into one. Placeholders include zeros, as in a UUID of zeros, a
-    text without letters and digits, a negative number, and a number that a spreadsheet has rounded. Full-width letters
-    count as normal ones.
+    If wxauth used such a text as an id, it would merge many users into one. Placeholders include zeros, as in a UUID of
+    zeros, a text without letters and digits, a negative number, and a number that a spreadsheet has rounded. Full-width
+    letters count as normal letters.
     """
     whole = (text if text.isascii() else unicodedata.normalize("NFKC", text)).lower()
     plain = whole.strip(_AROUND)
@@ -238,7 +242,7 @@ def is_placeholder(text: str) -> bool:
 def can_name_a_person(unionid: str) -> bool:
     """Return whether a unionid may join identities.
 
-    The length is not checked. At present it is 28 or 29, but WeChat may change it.
+    The function does not check the length, which is 28 or 29 at present, because WeChat may change it.
     """
     return _UNIONID.fullmatch(unionid) is not None and not is_placeholder(unionid)
 
@@ -256,9 +260,9 @@ class PushSignature:
     """A signature of WeChat, with the message to which it belongs."""
 
     digest: bytes
-    """The digest of the app and the signed text. Several pairs of timestamp and nonce may have the same."""
+    """The digest of the app and the signed text. Several pairs of timestamp and nonce may have the same digest."""
     content: bytes | None
-    """The digest of the message; None for the handshake, which has none."""
+    """The digest of the message; None for the handshake, which has no message."""
 
 
 class MessageKind(StrEnum):
@@ -290,7 +294,7 @@ class WeChatMessage:
 
     @property
     def name(self) -> str:
-        """The Event, or otherwise the MsgType, made fit for the log: up to 64 characters, no control characters."""
+        """The Event, or otherwise the MsgType, in a form for the log: up to 64 characters, no control characters."""
         return _for_log(_text(self.fields.get("Event")) or _text(self.fields.get("MsgType")))
 
     @property
@@ -305,7 +309,7 @@ class WeChatMessage:
 
     @property
     def unknown_code(self) -> str | None:
-        """The RevokeInfo in a form for the log, if it has a code that is unknown for this kind of app."""
+        """The RevokeInfo in a form for the log, if none of its codes is known for this kind of app; otherwise None."""
         if self.event != REVOKED or not self.revoked_codes.isdisjoint(WITHDRAWN_BY_CODE[self.app_kind]):
             return None
         return _for_log(str(self.fields.get("RevokeInfo", "")))
@@ -352,14 +356,15 @@ def check_signature(
 ) -> None:
     """Check the signature of `timestamp`, `nonce` and the encrypted text, and that it is recent.
 
-    Without `encrypted`, this is the signature that WeChat sends in every mode. The app must have a push_token.
+    Without `encrypted`, the signature is the one that WeChat sends in every mode. The app must have a push_token.
 
     Raises: InvalidSignature.
     """
     timestamp, nonce = query.get("timestamp", ""), query.get("nonce", "")
     expected = sha1(_signed_text(app, timestamp, nonce, encrypted).encode()).hexdigest()  # noqa: S324 - WeChat's choice
     is_equal = hmac.compare_digest(expected.encode(), query.get(name, "").encode())
-    # SHA-1 allows length extension without the token, but the padding that this inserts is never printable.
+    # Without the token, an attacker could extend a text signed with SHA-1. But such an extension inserts padding that
+    # is never printable.
     if not is_equal or not _TIMESTAMP.fullmatch(timestamp) or not _TOKEN.fullmatch(nonce):
         raise InvalidSignature(f"{name} is not that of this app's push_token")
     if abs(now.timestamp() - int(timestamp)) > SIGNED_WITHIN.total_seconds():
@@ -386,7 +391,7 @@ def make_handshake(app: App, *, nonce: str, echostr: str, now: datetime) -> tupl
 def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: datetime) -> WeChatMessage:
     """Verify and decrypt a message, which is JSON or XML, whatever its Content-Type is.
 
-    The query has been checked. If the app has a push_aes_key, the message must be encrypted.
+    The caller must have checked the query's signature. If the app has a push_aes_key, the message must be encrypted.
 
     Raises: InvalidSignature.
     """
@@ -402,7 +407,7 @@ def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: dateti
 
 
 def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
-    """Return the withdrawal in a message, or None if nothing that is stored here is withdrawn.
+    """Return the withdrawal in a message, or None if the message withdraws no data that wxauth stores.
 
     Raises: InvalidRequest; InvalidSignature, if the message is still encrypted.
     """
@@ -423,7 +428,7 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
     openid = _text(fields.get("OpenID")) or _text(fields.get("FromUserName"))
     if not _TOKEN.fullmatch(openid):
         raise InvalidRequest("the message doesn't specify a user", errors=[FieldError("OpenID", "Field required")])
-    # WeChat itself identifies an event by user and time. If the time is missing, the signature replaces it.
+    # WeChat's documentation identifies an event by user and time. If the time is missing, the signature replaces it.
     sent = _text(fields.get("CreateTime")) or message.signature.digest.hex()
     return Withdrawal(
         openid=openid,
@@ -434,8 +439,8 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
 
 
 def _signature(app: App, query: Mapping[str, str], text: bytes | None) -> PushSignature:
-    # The digest covers the joined text, as WeChat signs it. If the same text is split differently into timestamp and
-    # nonce, it has the same signature, and must not count as a new one.
+    # The digest covers the joined text, as WeChat signs it. If the text is split differently into timestamp and nonce,
+    # the signature is the same, and must not count as a new one.
     digest = _mark(app.app_id, _signed_text(app, query["timestamp"], query["nonce"]))
     return PushSignature(digest, None if text is None else sha256(text).digest())
 
@@ -453,7 +458,10 @@ def _encrypted_in(body: bytes) -> str:
 
 
 def _open(encrypted: str, *, aes_key: SecretStr, app_id: str) -> bytes:
-    """Decrypt a message. The plaintext is 16 random bytes, length, message, app_id. Raises: InvalidSignature."""
+    """Decrypt a message. The plaintext has 16 random bytes, the length, the message, and the app_id.
+
+    Raises: InvalidSignature.
+    """
     key = b64decode(aes_key.get_secret_value() + "=")
     decryptor, unpadder = Cipher(AES256(key), CBC(key[:16])).decryptor(), PKCS7(_BLOCK_BITS).unpadder()
     try:
@@ -474,14 +482,14 @@ def _fields_or_none(body: bytes) -> dict[str, Any] | None:
         fields = _xml_fields(text.decode()) if text.startswith(b"<") else read_json(text)
     except (ValueError, ParseError):  # defusedxml raises a ValueError for a DTD
         return None
-    # WeChat's documentation shows names with a blank before them.
+    # In WeChat's documentation, some names begin with a space.
     return {name.strip(): value for name, value in fields.items()} | fields if isinstance(fields, dict) else None
 
 
 def _xml_fields(text: str) -> dict[str, str]:
     """Return the text of each element under the root.
 
-    Texts of several elements with one name are joined with spaces.
+    The texts of several elements with the same name are joined with spaces.
     """
     if max(text.count("<"), text.count("=")) > _MAX_XML_PARTS:
         raise ValueError("too many elements")

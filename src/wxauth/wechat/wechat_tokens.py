@@ -1,8 +1,9 @@
-"""The apps' access tokens for WeChat, which are fetched, kept in memory, and renewed before they expire.
+"""The apps' access tokens for WeChat's API.
 
-WeChat gives the same token to all callers until about five minutes before it expires, so each process can keep a copy.
-If WeChat refuses a token and still gives it out, an operator has to replace it with WeChat's force_refresh. That ends
-the token for everybody, and WeChat allows it only a few times a day.
+wxauth fetches them, keeps them in memory, and renews them before they expire. WeChat returns the same token to all
+callers until about five minutes before the token expires, so each process can keep a copy. If WeChat refuses a token
+but still returns it, an operator has to replace the token with WeChat's force_refresh. A force_refresh ends the token
+for all callers, and WeChat allows it only a few times a day.
 """
 
 import asyncio
@@ -27,23 +28,27 @@ from wxauth.wechat.client import WeChat
 from wxauth.wechat.errcodes import DAILY_QUOTA, Api
 
 RENEWAL_LEAD: Final = timedelta(seconds=290)
-"""The time before a token expires from which WeChat returns the next one: five minutes, less a few seconds to be safe.
+"""The time before a token's end at which wxauth requests the next token.
+
+WeChat returns the next token five minutes before the end. The difference is a reserve.
 """
 RENEWAL_SPREAD: Final = timedelta(seconds=60)
-"""The time over which processes spread their renewals, so that they do not all call WeChat at the same moment."""
+"""The time over which processes distribute their renewals, so that they do not all call WeChat at the same moment."""
 RENEWAL_PAUSE: Final = timedelta(seconds=30)
-"""The pause between two requests for an app's token while WeChat still returns the old one."""
+"""The pause between two requests for an app's token while WeChat still returns the old token."""
 FAILURE_PAUSE: Final = timedelta(seconds=5)
-"""The time for which all callers get the last failure without a call to WeChat, unless the failure has a `retry_after`.
+"""The time after a failure for which all callers get the same failure, without a call to WeChat.
+
+If the failure has a `retry_after`, that time counts instead.
 """
 LOOK_TIMEOUT_SECONDS: Final = 0.5
-"""The time that a caller waits for WeChat's current token while the token in memory is still valid, in seconds."""
+"""The time, in seconds, that a caller waits for WeChat's current token while the token in memory is still valid."""
 
 LONGEST_LIFE_SECONDS: Final = 7200
-"""The longest lifetime of a token or a ticket, in seconds."""
+"""The longest lifetime, in seconds, of a token or a ticket."""
 _LONGEST_TOKEN: Final = 4096
 _BEIJING: Final = timezone(timedelta(hours=8))
-"""The time zone in which WeChat's days, and so its quotas, begin."""
+"""The time zone of WeChat's days, at whose beginning the daily quotas are reset."""
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 _WHAT_TO_CHANGE: Final = "if it continues, call WeChat's stable_token once with force_refresh, or reset the AppSecret"
@@ -68,12 +73,12 @@ class CachedSecret:
     value: str = field(default="", repr=False)
     ends_at: datetime = NEVER
     looked_at: datetime = NEVER
-    """When the secret was last requested from WeChat or read from the database, with or without success."""
+    """The time of the last request to WeChat, or of the last read from the database, with or without success."""
     renews_at: datetime = NEVER
-    """When the next one is fetched, while this one is still valid."""
+    """The time from which the next secret is fetched, while this one is still valid."""
     failure: WeChatError | None = None
     paused_until: datetime = NEVER
-    """The time until which WeChat is not called again, because of `failure`."""
+    """The time until which wxauth does not call WeChat again, because of `failure`."""
 
     def is_good(self, now: datetime) -> bool:
         """Return whether the secret is valid now."""
@@ -85,11 +90,11 @@ class CachedSecret:
             raise again(self.failure, self.paused_until - now)
 
     def fail(self, failure: WeChatError, *, now: datetime, pause: timedelta) -> None:
-        """Remember that WeChat has just failed to return a new secret."""
+        """Store the failure with which WeChat has just refused to return a new secret, and begin the pause."""
         self.failure, self.looked_at, self.paused_until = failure, now, now + pause
 
     def take(self, value: str, expires_in: int, *, now: datetime) -> None:
-        """Store the secret that WeChat has returned for `expires_in` seconds.
+        """Store the secret that WeChat has returned, which is valid for `expires_in` seconds.
 
         Each process renews it at a random time.
         """
@@ -103,13 +108,13 @@ class CachedSecret:
 class _CachedToken(CachedSecret):
     is_refused: bool = False
     accepts_refusals_at: datetime = NEVER
-    """The time before which refusals of the token are ignored, because the token was fetched again just now."""
+    """The time before which refusals of the token are ignored, because the token has just been fetched again."""
 
     def is_good(self, now: datetime) -> bool:
         return now < self.ends_at and not self.is_refused
 
     def drop_future_times(self, now: datetime) -> None:
-        """Drop times that were computed before the clock was set back, because they would be far too late."""
+        """Reset the times that were computed before the clock was set back, because they may be far in the future."""
         if now < self.looked_at:
             self.looked_at = self.renews_at = self.paused_until = self.accepts_refusals_at = NEVER
 
@@ -124,12 +129,13 @@ class WeChatTokens:
     _under_way: dict[_Key, asyncio.Task[WeChatError | None]] = field(init=False, default_factory=dict)
 
     async def get(self, app: App, *, looked_within: timedelta | None = None) -> WeChatToken:
-        """Return the app's token. The caller waits for WeChat only if there is no valid one.
+        """Return the app's token. The call waits for WeChat only if there is no valid token.
 
-        `looked_within` is for callers that cannot report a refused token. If WeChat was not called within this time, it
-        is called now, and waited for briefly. If it does not respond, the caller gets the token in memory.
+        `looked_within` is for callers that cannot report a refused token. If wxauth has not called WeChat within this
+        time, it calls WeChat now, and waits briefly. If WeChat does not respond, the caller gets the token in memory.
 
-        Raises: WeChatError. For a while all callers get the same failure, and WeChat is not called again.
+        Raises: WeChatError. For a short time after a failure, all callers get the same failure, and wxauth does not
+        call WeChat.
         """
         key, now = _key_of(app), self.clock()
         cached = self._cached[key]
@@ -153,9 +159,9 @@ class WeChatTokens:
         return WeChatToken(SecretStr(cached.value), min(max(0, left), LONGEST_LIFE_SECONDS))
 
     async def renew(self, app: App, *, refused: WeChatToken) -> WeChatToken:
-        """Return the app's token after WeChat has refused one.
+        """Return the app's token after WeChat has refused a token.
 
-        It is the refused token if WeChat returns no other.
+        If WeChat returns the refused token again, return this token.
 
         Raises: WeChatError.
         """
@@ -175,7 +181,7 @@ class WeChatTokens:
     def state_of(self, app: App) -> tuple[datetime | None, str | None]:
         """Return when the app's token in this process expires, and the error code of the last renewal, if it failed.
 
-        The first is None if there is no valid token.
+        The expiry is None if there is no valid token.
         """
         cached = self._cached[_key_of(app)]
         failure = None if cached.failure is None else cached.failure.code
@@ -221,7 +227,7 @@ def _key_of(app: App) -> _Key:
 
 
 def secret_in(answer: dict[str, Any], name: str) -> tuple[str, int]:
-    """Return a token or a ticket in WeChat's response, and the seconds until it ends. Raises: WeChatBadResponse."""
+    """Return a token or a ticket in WeChat's response, and the seconds until it expires. Raises: WeChatBadResponse."""
     value, expires_in = answer.get(name), answer.get("expires_in")
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_TOKEN or not value.isascii():
         raise WeChatBadResponse(f"WeChat's response has no usable {name}")
@@ -239,7 +245,10 @@ def _pause_after(failure: WeChatError, now: datetime) -> timedelta:
 
 
 def again(failure: WeChatError, pause: timedelta) -> WeChatError:
-    """Copy a failure for another caller. An object that is raised repeatedly would collect all the tracebacks."""
+    """Return a copy of a failure for another caller.
+
+    If one object were raised repeatedly, it would collect the tracebacks.
+    """
     left = round(pause.total_seconds())
     retry_after = None if failure.retry_after is None else min(max(1, left), failure.retry_after)
     return type(failure)(failure.detail, errcode=failure.errcode, retry_after=retry_after)
