@@ -12,12 +12,12 @@ for _name in os.environ.keys() & {
     "OTEL_PYTHON_LOGGER_PROVIDER",
     "prometheus_multiproc_dir",
 }:
-    # FastAPI imports OpenTelemetry, which reads these variables on import. If another program has set one of them to a
-    # name that is not installed here, the import fails. wxauth sets its own propagators in code. The last variable is
-    # an old name of prometheus_client's setting, which wxauth never sets.
+    # FastAPI imports OpenTelemetry, which reads the first five variables when it is imported. If another program has
+    # set one of them to a name that is not installed here, the import fails. wxauth sets its own propagators in code.
+    # The last variable is an old name of prometheus_client's setting, which wxauth never sets.
     del os.environ[_name]
 
-# A debugger sets it. If the file can't be written, Python can't create a TLS context.
+# A debugger may have set SSLKEYLOGFILE. If the file can't be written, Python can't create a TLS context.
 if os.environ.get("SSLKEYLOGFILE"):
     try:
         open(os.environ["SSLKEYLOGFILE"], "a").close()

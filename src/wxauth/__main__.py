@@ -1,4 +1,4 @@
-"""The entry point of the command `wxauth`. If a dependency is missing, it names the package."""
+"""The entry point of the command `wxauth`. If a dependency is missing, the command names the package."""
 
 import errno
 import gc
@@ -27,9 +27,10 @@ def main() -> None:
         # A SIGHUP would end the process while it starts. The service handles it later.
         if sys.argv[1] == "serve":
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    # The variable belongs to another program, and prometheus_client would read it on import.
+    # The variable belongs to another program, and prometheus_client would read it when it is imported.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    # Imported objects stay, and collecting them took an eighth of a command's start time.
+    # Imported objects live until the end. With the usual threshold, the garbage collector checked them repeatedly,
+    # which took an eighth of a command's start time.
     gc.set_threshold(50_000)
     try:
         from wxauth import cli
@@ -47,7 +48,7 @@ def main() -> None:
         from wxauth.terminal import localized, os_reason
 
         if isinstance(exc, OSError) and exc.errno in _FULL and exc.filename is None:
-            # Python writes the rest of its buffer at exit, which would fail again.
+            # At exit, Python writes the rest of its buffer, which would fail again on the full disk.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             sys.exit(localized(_("can't write the output: {error}", error=os_reason(exc))))
         if isinstance(exc, UnicodeEncodeError) and exc.encoding in _OF_TERMINALS:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def create_app() -> "ASGIApp":
     """Create the service with the settings of the environment.
 
-    If the settings are wrong, print why and end the process.
+    If the settings are wrong, print the reason, and end the process.
     """
     try:
         return _made(load_settings(Settings))
@@ -29,10 +29,10 @@ def create_app() -> "ASGIApp":
 
 
 def _made(settings: Settings) -> "ASGIApp":
-    """Create the app. Raises: InvalidSettings, even if the fault only shows when the service is assembled."""
+    """Create the app. Raises: InvalidSettings, also for a fault that appears only when the parts are created."""
     # These modules are imported only now, so that a worker that refuses its settings ends quickly. With these modules
-    # loaded, its exit takes up to 8 s on a busy machine. Uvicorn's supervisor would think that it hangs, kill it, and
-    # start another one.
+    # loaded, a worker's exit takes up to 8 s on a busy machine. uvicorn's supervisor would treat the worker as hung,
+    # kill it, and start another one.
     from wxauth.service import app, metrics
     from wxauth.service.build import build_services
 
@@ -42,7 +42,7 @@ def _made(settings: Settings) -> "ASGIApp":
     metrics.share_counts()
     made = app.create_app(build_services(settings))
     gc.collect()
-    # The objects made so far live until the process ends, so the collector need not visit them again.
+    # The objects that exist now live until the process ends, so the garbage collector need not check them again.
     gc.freeze()
     # 200 logins in progress hold 27,000 objects, of which few are in cycles.
     gc.set_threshold(50_000, 20, 20)

@@ -1,9 +1,8 @@
-"""Texts for people, in English in the code and in other languages in catalogues.
+"""The texts for people. The code contains them in English, and catalogues contain the other languages.
 
 The service's catalogues are used together with those of the guard (wxauth_guard). A text is marked where it is written:
 
-    title = _("Please log in.")
-    detail = _("{n} lines", n=lines)
+title = _("Please log in.") detail = _("{n} lines", n=lines)
 """
 
 from pathlib import Path
@@ -45,7 +44,7 @@ def gettext(language: str, message: str, /, **values: object) -> str:
 
 
 def pgettext(context: str, message: str, language: str) -> str:
-    """Translate a text that means different things in different contexts, such as `state`."""
+    """Translate a text whose meaning depends on the context, for example `state`."""
     return catalogue(language).get(f"{context}\4{message}", message)
 
 

@@ -1,4 +1,4 @@
-"""Texts for operators in their language, on a terminal and in reports."""
+"""The texts for operators, in the language of their terminal."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ WORDS: Final = """
     signs_from published_until former signing next event_id type attempts answer next_at pending delivered
     failed
 """.split()  # noqa: SIM905
-"""The columns of tables and the values of states that have another name in other languages.
+"""The names of tables' columns and the values of states, which are translated into other languages.
 
 `PROFILE_FIELDS` adds more.
 """
@@ -42,7 +42,7 @@ _RULES: Final = {
     "string_too_short": _("must be at least {min_length} characters long"),
     "string_too_long": _("must be at most {max_length} characters long"),
 }
-"""The rules that replace pydantic's own, by the type of its error."""
+"""wxauth's texts for rules, by the type of pydantic's error. They replace pydantic's own messages."""
 
 
 class TextError(Exception):
@@ -54,7 +54,7 @@ class TextError(Exception):
 
 
 class WrongValue(TextError, ValueError):
-    """A value breaks a rule. The text is the rule, and never contains the value."""
+    """A value breaks a rule. The text is the rule. It never contains the value."""
 
 
 def terminal_language() -> str:
@@ -82,7 +82,7 @@ def os_reason(exc: OSError) -> Text:
 def rule_of(error: Mapping[str, Any]) -> Text:
     """Return the rule that a value breaks, from pydantic's error.
 
-    The text is one of our rules, or one of pydantic's in our words.
+    The text is one of wxauth's rules, or pydantic's message, which then begins with `must`.
     """
     found = error.get("ctx", {})
     if isinstance(found.get("error"), WrongValue):
@@ -95,7 +95,7 @@ def rule_of(error: Mapping[str, Any]) -> Text:
 
 
 def word(name: str) -> str:
-    """Translate the name of a column or the value of a state. In English it stays the same."""
+    """Translate the name of a column or the value of a state. In English, the name does not change."""
     return pgettext("word", name, terminal_language())
 
 

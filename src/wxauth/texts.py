@@ -1,4 +1,4 @@
-"""Functions for text that only need the standard library: cleaning what users write, secrets, and lenient JSON."""
+"""Functions for text that need only the standard library: the cleaning of users' texts, secrets, and lenient JSON."""
 
 import json
 import re
@@ -20,7 +20,7 @@ _UNSEEN: Final = (
     "\u115f\u1160\u17b4\u17b5\u206a-\u206f\u2800\u3164\uffa0\ufff9-\ufffb\U00013430-\U0001343f\U00013441\U00013442"
     "\U00016fe4\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0080-\U000e00ff\U000e01f0-\U000e0fff"
 )
-"""The characters that show nothing by themselves, such as combining accents and the fillers of Hangul."""
+"""The characters that are invisible by themselves, for example combining accents and the fillers of Hangul."""
 _GONE: Final = (
     "\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f"  # control characters other than line breaks and tabs
     # bidirectional controls and other characters that programs ignore
@@ -30,7 +30,7 @@ _GONE: Final = (
 )
 _TO_CLEAN = re.compile(rf"[{_GONE}{_TAGS}{_UNSEEN}]")
 _GOING = re.compile(rf"(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{{3,6}}\U000e007f)|[{_GONE}{_TAGS}]+")
-"""The flag of a region, which stays, or one of the characters that are removed everywhere."""
+"""The flag of a region, which remains, or some of the characters that are removed everywhere."""
 _UNWRITTEN = re.compile(
     rf"(?=[{_SELECTORS}{_JOINERS}])(?<=[#*0-9\xa9\xae\u0530-\U0010ffff])(?<![\s{_UNSEEN}])"
     rf"([{_SELECTORS}]?)[{_SELECTORS}]*"
@@ -39,18 +39,18 @@ _UNWRITTEN = re.compile(
 )
 """The variation selectors and joiners that are removed.
 
-One of each stays in emoji, and in scripts that use them. Latin, Greek and Cyrillic do not.
+One of each remains in emoji, and in scripts that use them. Latin, Greek and Cyrillic do not use them.
 """
 _STACKED = re.compile(rf"([{_DIACRITICS}]{{2}})[{_DIACRITICS}]+")
 _SEEN = re.compile(rf"[^\s{_UNSEEN}]")
 _WHOLE = re.compile(rb"[\xe1-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 """A UTF-8 character whose bytes hardly ever occur in text of another encoding."""
 _MOST_CUT: Final = 100
-"""The largest number of incomplete characters in a text. A text with more is not UTF-8 that was cut."""
+"""The largest number of incomplete characters in a text. A text with more of them is probably not UTF-8."""
 _MOST_CONTAINERS: Final = 1000
 _DEEPEST: Final = 100
-# A string without a closing quote extends to the end of the text. Otherwise the search would try each of its quotes as
-# a beginning.
+# A string without a closing quote extends to the end of the text. Otherwise the search would try each of the text's
+# quotes as the beginning of a string.
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _LARGE = re.compile(rf"{_STRING.pattern}|[\[\]{{}}]|[0-9]{{1000,}}", re.DOTALL)
 """The brackets and long numbers that make JSON too large to read, and the strings, in which they do not count."""
@@ -59,8 +59,8 @@ _LARGE = re.compile(rf"{_STRING.pattern}|[\[\]{{}}]|[0-9]{{1000,}}", re.DOTALL)
 def clean_text(text: str) -> str:
     """Return a user's text as one line, without characters that disturb the text around it.
 
-    The result is empty if nothing of the text is visible. Joined emoji, and the marks and joiners that scripts need,
-    stay. So do characters that this version of Python does not know yet.
+    The result is empty if no character of the text is visible. Joined emoji, and the marks and joiners that scripts
+    need, remain. Characters that this version of Python does not know yet also remain.
     """
     if _TO_CLEAN.search(text):
         text = _STACKED.sub(r"\1", _UNWRITTEN.sub(r"\1\2", _GOING.sub(r"\1", text)))
@@ -95,7 +95,7 @@ def read_loosely(text: bytes, *, strict: bool = True, cut: bool = False) -> Any:
     Raises: ValueError.
     """
     halves = _decoded(text.removeprefix(BOM_UTF8))
-    # This joins the two halves of a character that was written as two surrogates.
+    # This conversion joins the two halves of a character that was written as two surrogates.
     whole = halves.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
     if cut:
         whole = _cut(whole)
@@ -109,9 +109,9 @@ def read_loosely(text: bytes, *, strict: bool = True, cut: bool = False) -> Any:
 
 
 def _decoded(text: bytes) -> str:
-    """Decode UTF-8 in which characters may be cut: the beginning of one becomes a lone surrogate.
+    """Decode UTF-8 with incomplete characters. The beginning of such a character becomes a lone surrogate.
 
-    Some text in GBK looks like a row of such beginnings. Therefore, after a beginning of one byte, another one is
+    Some text in GBK looks like a row of such beginnings. Therefore, after a beginning of one byte, another beginning is
     accepted only if the text contains a whole character of UTF-8.
 
     Raises: UnicodeDecodeError, if the text is in another encoding.

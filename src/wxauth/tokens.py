@@ -22,7 +22,7 @@ def base64url(data: bytes) -> bytes:
 
 
 class PrivateKey:
-    """A private key for one algorithm, together with its public JWK."""
+    """A private key for one algorithm, with its public JWK."""
 
     __slots__ = ("_private_key", "kid", "public_jwk", "signer")
     alg: ClassVar[str]
@@ -86,13 +86,13 @@ class SigningKey(PrivateKey):
 
 
 class TokenIssuer:
-    """Signs access tokens.
+    """The factory of signed access tokens.
 
     Args:
         issuer: The claim `iss`.
         audience: The claim `aud`, unless a token is for one resource.
-        encode: Writes the claims as JSON. The service passes pydantic-core's function, which takes 2 µs. The default
-            takes 8 µs.
+        encode: The function that encodes the claims as JSON. The service passes pydantic-core's function, which takes 2
+            µs. The default takes 8 µs.
     """
 
     def __init__(self, *, issuer: str, audience: str, encode: Callable[[Any], bytes] = to_json) -> None:
@@ -122,8 +122,9 @@ class TokenIssuer:
 
         In the token of a website, `client_id` is the site, `app_id` is the mini-program, and `scope` lists the granted
         scopes, separated by spaces. Without `client_id`, the claim `client_id` is the `app_id`. `added` contains the
-        operator's own claims. `audience` is the URL of the resource if the token is for one resource, and `auth_time`
-        is when its user approved. If the client is identified by a metadata document, only `sub` identifies the user.
+        operator's own claims. If the token is for one resource, `audience` is the URL of the resource, and `auth_time`
+        is the time at which the user approved the login. If the client is identified by a metadata document, only `sub`
+        identifies the user.
         """
         claims: dict[str, Any] = {
             "iss": self.issuer,

@@ -1,4 +1,4 @@
-"""The checks of the database, from its server to the values stored in it."""
+"""The checks of the database, from the server to the stored values."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -28,9 +28,9 @@ from wxauth.settings.settings import Settings
 from wxauth_guard.claims import ALGORITHM
 
 STUCK_AFTER: Final = timedelta(hours=1)
-"""The time after which a webhook is stuck, if it has accepted nothing while a delivery waits."""
+"""The time after which a webhook counts as stuck, if it has accepted no event while a delivery is waiting."""
 CLOCK_DIFFERENCE: Final = 5.0
-"""The number of seconds by which the clocks may differ.
+"""The time, in seconds, by which the clocks may differ.
 
 `serve` corrects any difference, but a larger one is a sign that one of the clocks is not synchronized.
 """
@@ -45,7 +45,7 @@ async def check_database(
     database = Database(settings.database_url.get_secret_value(), deadlines=deadlines)
     name = "database"
     try:
-        async with database.answering():  # one deadline for all queries together
+        async with database.answering():  # one time limit for all queries together
             found_server = await database.one(queries.READ_SERVER)
             yield judge_server(found_server)
             if why_unfit(found_server.engine, found_server.has_plpgsql, found_server.encoding) is not None:
@@ -143,8 +143,8 @@ async def _check_stored(
 def judge_server(server: queries.PostgresServer) -> CheckResult:
     """Return whether the server can run the schema, and accepts writes, with the encoding and isolation that it needs.
 
-    At a level stricter than READ COMMITTED, a statement that has waited for a lock fails, or does not see the changes
-    of the transaction that held the lock.
+    At an isolation level stricter than READ COMMITTED, a statement that has waited for a lock fails, or does not see
+    the changes of the transaction that held the lock.
     """
     name = "database"
     unfit = why_unfit(server.engine, server.has_plpgsql, server.encoding)
@@ -173,7 +173,10 @@ def judge_server(server: queries.PostgresServer) -> CheckResult:
 
 
 def judge_schema(revision: str | None, its_rights: RoleRights, known: Sequence[str] = KNOWN_REVISIONS) -> CheckResult:
-    """Judge the schema's revision against the revisions that this version knows, newest first."""
+    """Return whether the schema's revision suits this version.
+
+    `known` are the revisions that it knows, the newest first.
+    """
     to_do = _("run 'wxauth migrate'")
     if its_rights.missing_to_migrate is not None:
         to_do = _(
@@ -202,9 +205,10 @@ def judge_schema(revision: str | None, its_rights: RoleRights, known: Sequence[s
 
 
 def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
-    """Return whether a sequence is behind its table, and whether the service may correct it; None if all is well.
+    """Return whether a sequence is behind its table, and whether the service may correct it; None if none is wrong.
 
-    This version works without the correction, but an older version, to which operators might have to return, needs it.
+    This version works without the correction. But an operator may have to return to an older version, which needs
+    correct sequences.
     """
     wrong = [sequence for sequence in sequences if sequence.is_wrong]
     not_set = [sequence for sequence in sequences if not sequence.may_set]

@@ -25,12 +25,12 @@ from wxauth_guard.jwks import FETCH_TIMEOUT
 from wxauth_guard.verifier import CLOCK_SKEW
 
 LONGEST_CHECK_SECONDS: Final = 25.0
-"""The time limit of one check as a whole, in seconds. Each of its requests has a shorter limit."""
+"""The time limit, in seconds, of a whole check. Each request of the check has a shorter limit."""
 _LONGEST_REASON: Final = 300
 
 
 async def check_all() -> list[CheckResult]:
-    """Check the settings and, if they are valid, everything else with them."""
+    """Check the settings. If they are valid, run all other checks with them."""
     try:
         settings = load_settings(Settings)
     except InvalidSettings as exc:
@@ -47,10 +47,10 @@ async def examine(
     deadlines: Deadlines = DEADLINES,
     issuer_patience: float = FETCH_TIMEOUT,
 ) -> list[CheckResult]:
-    """Check the database, then everything else in parallel, because the other checks need stored values.
+    """Run the check of the database, and then all other checks in parallel, because they need stored values.
 
-    Each of the issuer's documents may take `issuer_patience` seconds, which is how long the guard in other services
-    waits.
+    Each of the issuer's documents may take `issuer_patience` seconds. This is the time for which the guard in other
+    services waits.
     """
     found = Findings(apps=settings.apps)
     results = await _results_of("database", check_database(settings, found, clock=clock, deadlines=deadlines))
@@ -86,7 +86,7 @@ async def examine(
 
 
 async def examine_app(settings: Settings, app: App, *, apps: Sequence[App]) -> list[CheckResult]:
-    """Check one app of `apps` with WeChat."""
+    """Check one app with WeChat, and its `push_forward`. `apps` are all apps, among them this one."""
     found = Findings(apps=apps)
     async with aclosing(_transport(settings)) as transport:
         of_wechat = await _app(app, settings, found, transport, utc_now)
@@ -94,7 +94,7 @@ async def examine_app(settings: Settings, app: App, *, apps: Sequence[App]) -> l
 
 
 async def check_apps(settings: Settings) -> list[CheckResult]:
-    """Check only the side of WeChat for each app, without the database."""
+    """Check each app with WeChat, without the database."""
     found = Findings(apps=settings.apps)
     async with aclosing(_transport(settings)) as transport:
         apps = await asyncio.gather(*(_app(app, settings, found, transport, utc_now) for app in settings.apps))
@@ -118,9 +118,9 @@ async def _forward(app: App, settings: Settings, clock: Clock) -> list[CheckResu
 
 
 async def _results_of(name: str, check: AsyncGenerator[CheckResult | None, None]) -> list[CheckResult]:
-    """Return the results of a check, without its Nones.
+    """Return the results of a check, except None.
 
-    If the check itself fails, that is a result, too, and the other checks continue.
+    If the check itself fails, the failure becomes a result, and the other checks continue.
     """
     results: list[CheckResult] = []
     try:

@@ -29,7 +29,7 @@ _NAME: Final = "issuer"
 _RESOURCE_METADATA: Final = "/.well-known/oauth-protected-resource"
 _CONNECT_TIMEOUT_SECONDS: Final = 3.0
 _LONGEST_NAME: Final = 200
-# The statuses that a proxy returns if its back end is down.
+# The statuses that a proxy returns if the service behind it does not respond.
 _NOBODY_BEHIND: Final = frozenset({502, 503, 504})
 
 
@@ -38,11 +38,11 @@ class _Found(TextError):
 
 
 class _NotThere(_Found):
-    """Nothing responds, which is normal before the service has started."""
+    """No service responds, which is normal before wxauth has started."""
 
 
 class _Wrong(_Found):
-    """The response cannot be used by siblings. The text gives the reason and the fix."""
+    """Siblings cannot use the response. The text gives the reason and the fix."""
 
 
 async def check_issuer(
@@ -77,11 +77,11 @@ async def _judge_issuer(
             "{issuer} responds. Whether it returns the stored keys can't be checked without the database", issuer=issuer
         )
         return note(_NAME, text)
-    # Keys that do not sign yet are left out, because a cache between client and server might hold an older document.
+    # Keys that do not sign yet do not count, because a cache between client and server may contain an older document.
     signing = {key.kid for key in keys if key.activates_at <= now}
     if (
         not signing & kids and read_keys is not None
-    ):  # a service that has just started might have stored its first key since
+    ):  # a service that has just started may have stored its first key in the meantime
         signing = {key.kid for key in await read_keys()}
     if not signing & kids:
         return bad(
@@ -115,7 +115,8 @@ async def _judge_issuer(
 
 
 async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
-    # The document is requested exactly as the guard does it, so that this check finds anything that stops a sibling.
+    # The check requests the document in the same way as the guard, so that it finds every fault that a sibling would
+    # meet.
     on_loopback = is_loopback(urlsplit(issuer).hostname)
     async with _client(issuer, limits) as client:
         metadata = await _get(client, issuer + METADATA_PATH)
@@ -142,9 +143,9 @@ async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
 
 
 def _client(url: str, limits: httpx.Timeout) -> httpx.AsyncClient:
-    """Return a client that connects to the host of a URL like the guard.
+    """Return a client that connects to the host of a URL in the same way as the guard.
 
-    Raises: _Wrong, if the guard could not connect.
+    Raises: _Wrong, if SSL_CERT_FILE is not a certificate file.
     """
     proxy, _variable = _proxy_for(url)
     try:
@@ -159,7 +160,7 @@ def _proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
 
 
 async def _find_cache(client: httpx.AsyncClient, issuer: str) -> None:
-    """Check that the response was not stored for another request. Raises: _Wrong, if it might have been."""
+    """Check that no cache stores responses of the service. Raises: _Wrong, if a response may have been stored."""
     url, ids = f"{issuer}/livez", set[str]()
     for _attempt in range(2):
         try:
@@ -167,7 +168,7 @@ async def _find_cache(client: httpx.AsyncClient, issuer: str) -> None:
                 status, headers = response.status_code, response.headers
         except httpx.TransportError as exc:
             raise _named(exc, url) from exc
-        if status != HTTPStatus.OK:  # a proxy does not pass the request on
+        if status != HTTPStatus.OK:  # for example, a proxy does not forward the request
             return
         request_id = headers.get("X-Request-ID", "")
         if request_id in ids:
@@ -190,7 +191,7 @@ async def _find_cache(client: httpx.AsyncClient, issuer: str) -> None:
 
 
 async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGenerator[CheckResult, None]:
-    """Check whether clients find the metadata of a resource and, through it, this issuer (RFC 9728)."""
+    """Check whether clients find the metadata of a resource, and this issuer in the metadata (RFC 9728)."""
     name, parts = f"resource {url}", urlsplit(url)
     metadata_url = f"{parts.scheme}://{parts.netloc}{_RESOURCE_METADATA}{parts.path.removesuffix('/')}"
     limits = httpx.Timeout(patience, connect=_CONNECT_TIMEOUT_SECONDS)
@@ -277,7 +278,7 @@ def _judge_status(response: httpx.Response) -> None:
 
 
 def _named(exc: httpx.TransportError, url: str) -> _NotThere | _Wrong:
-    """Return the fault behind an httpx error, by the error's cause."""
+    """Return the fault that has caused an httpx error."""
     parts = urlsplit(url)
     where: Text | str = f"{parts.scheme}://{parts.netloc}"
     if (variable := _proxy_for(url)[1]) is not None:

@@ -7,7 +7,10 @@ from wxauth.core.statements import Statement
 from wxauth.session_keys.queries import SealedSessionKey
 
 SAMPLE: Final = 1000
-"""The number of rows in a sample. A sample of sessions has this number of rows from each end of the table."""
+"""The largest number of rows in a sample.
+
+A sample of sessions has up to this number of the oldest and of the newest rows.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class WebhookState:
     name: str
     is_enabled: bool
     is_stuck: bool
-    """Whether a delivery waits, and nothing has been delivered for `STUCK_AFTER`."""
+    """Whether a delivery is waiting, and no event has been delivered for `STUCK_AFTER`."""
 
 
 READ_SERVER: Final = Statement[PostgresServer]("""
@@ -53,7 +56,7 @@ SELECT id AS session_id, app_id, openid, session_key AS sealed
         (SELECT id, app_id, openid, session_key FROM sessions ORDER BY id DESC LIMIT :size)) ends
  WHERE session_key IS NOT NULL
 """)
-# A webhook is stuck if, since this time, it has accepted nothing although a delivery was waiting.
+# A webhook is stuck if it has accepted no event since `stuck_since`, although a delivery has been waiting since then.
 WEBHOOK_STATES: Final = Statement[WebhookState]("""
 SELECT w.name, w.is_enabled,
        COALESCE(w.delivered_at < :stuck_since, true) AND COALESCE((

@@ -16,7 +16,7 @@ class CheckLevel(StrEnum):
 
     OK = "ok"
     NOTE = "note"
-    """A finding that is fine if it is intended, and otherwise wrong, so an operator should read it."""
+    """A finding that is right only if the operator intends it, so the operator should read it."""
     BAD = "bad"
     """A finding that something does not work."""
 
@@ -35,37 +35,38 @@ class CheckResult:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is known to be wrong."""
+        """Whether the result is not BAD."""
         return self.level is not CheckLevel.BAD
 
 
 def good(name: str, text: Text) -> CheckResult:
-    """Return a result that says that something works."""
+    """Return a result that says that the checked part works."""
     return CheckResult(name, CheckLevel.OK, text)
 
 
 def note(name: str, text: Text) -> CheckResult:
-    """Return a result that reports something that might be intended."""
+    """Return a result that reports a state that the operator may intend."""
     return CheckResult(name, CheckLevel.NOTE, text)
 
 
 def bad(name: str, text: Text) -> CheckResult:
-    """Return a result that says that something does not work."""
+    """Return a result that says that the checked part does not work."""
     return CheckResult(name, CheckLevel.BAD, text)
 
 
 @dataclass(frozen=True, slots=True)
 class ClockReading:
-    """The number of seconds that our clock is ahead of another one, and the possible error of that number."""
+    """The time, in seconds, by which our clock is ahead of another clock, and the possible error of that time."""
 
     ahead: float
     uncertainty: float
 
     @classmethod
     def of(cls, theirs: datetime, *, asked_at: datetime, answered_at: datetime, grain: timedelta = timedelta()) -> Self:
-        """Return the reading from one request, as if the other clock was read halfway between request and response.
+        """Return the reading from one request.
 
-        `grain` is the unit to which the other clock's time is truncated.
+        The other clock is assumed to be read halfway between request and response. `grain` is the unit to which the
+        other clock's time is truncated.
         """
         midpoint = asked_at + (answered_at - asked_at) / 2
         uncertainty = (answered_at - asked_at) / 2 + grain / 2
@@ -97,7 +98,7 @@ class Findings:
     """The findings of the checks so far. A field is None or empty if it could not be determined."""
 
     apps: Sequence[App] = ()
-    """The apps that users can log in to."""
+    """The apps to which users can log in."""
     signing_keys: Sequence[StoredSigningKey] | None = None
     wechat_readings: list[ClockReading] = field(default_factory=list)
     """Comparisons of our clock with WeChat's."""

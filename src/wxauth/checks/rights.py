@@ -14,7 +14,7 @@ _QUOTED: Final = re.compile(r'"(?:[^"]|"")*"')
 
 
 def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
-    """Yield a result for roles that may change wxauth's tables, and one for roles that may only read them."""
+    """Yield one result about roles that may change wxauth's tables, and one about roles that may only read them."""
     if writing := [step for step in revocations if step.may_write]:
         text = _(
             "roles other than the owner can change wxauth's tables, and could therefore become "
@@ -54,7 +54,8 @@ def _statements(steps: Sequence[Revocation]) -> list[str]:
     for step in steps:
         key = (step.group, tuple(step.relations), step.are_sequences, step.grantor, step.has_passed_on)
         alike.setdefault(key, []).append(step)
-    # Rights that a role has passed on come first, because no role could revoke them after that role has lost the right.
+    # Rights that a role has granted to others come first. After the role has lost its own right, they could not be
+    # revoked.
     order = sorted(alike.values(), key=lambda steps: (steps[0].grantor is None, steps[0].has_passed_on))
     return list(chain.from_iterable(map(_revoke, order)))
 
@@ -73,7 +74,7 @@ def _revoke(alike: Sequence[Revocation]) -> list[str]:
 
 
 def plain(quoted: str) -> str:
-    """Return names that are quoted for SQL, in characters that a terminal shows as they are."""
+    """Return names that are quoted for SQL with only printable characters. Other characters are escaped."""
     return _QUOTED.sub(_escaped, quoted)
 
 

@@ -8,9 +8,9 @@ from wxauth.core.rights_queries import OUR_RELATIONS, VERSION_TABLE, our_tables
 from wxauth.core.statements import Statement
 
 MOST_REVOCATIONS: Final = 20
-"""The maximum number of revocations read for roles that may write, and for roles that may only read."""
+"""The largest number of revocations that are read for roles that may write, and for roles that may only read."""
 MOST_MEMBERS: Final = 5
-"""The maximum number of members named for each role."""
+"""The largest number of members that are named for each role."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +65,8 @@ class RoleRights:
         return f"ALTER ROLE {self.role} BYPASSRLS"
 
 
-# Only the owner of a table, or a member of the owner, may alter it. Row level security hides nothing if each command
-# has a policy without a condition, and no policy restricts it.
+# Only the owner of a table, or a member of the owner, may alter it. Row level security hides no rows from the role if
+# each command has a permissive policy without a condition, and there is no restrictive policy.
 _RIGHTS: Final = Statement[RoleRights](f"""
 WITH here AS (
     SELECT c.oid, c.relowner, c.relnamespace, format('%I.%I', nspname, relname) AS name
@@ -127,26 +127,27 @@ class Revocation:
     role: str
     """The role that loses the rights. PUBLIC means all roles."""
     group: str | None
-    """The role whose membership it loses; None if it loses rights of its own."""
+    """The role whose membership `role` loses; None if `role` loses its own rights."""
     relations: list[str]
     """The tables, or the sequences, on which the role loses all rights, at most 100; empty if it loses a membership."""
     are_sequences: bool
     grantor: str | None
-    """The role that must run the REVOKE, if it has no effect when the owner or a superuser runs it."""
+    """The role that must run the REVOKE; None if the owner or a superuser can run it."""
     has_passed_on: bool
     """Whether the role might have granted the right to others."""
     members: list[str]
     """The roles that have the rights through a membership in this role, at most `MOST_MEMBERS`."""
     member_count: int
     may_write: bool
-    """Whether any of these roles may change data. Otherwise, they may only read it."""
+    """Whether the role may change data. If not, it may only read or lock data."""
     others: int
     """The number of further revocations of this kind that are not listed."""
 
 
-# `reach` contains each role that holds a right, with all roles that hold it through a membership. A role with NOINHERIT
-# counts, because it can `SET ROLE`. From PostgreSQL 16 on, a membership might permit neither, and has a grantor that a
-# REVOKE must name. A role that may not use the schema cannot use its tables, so it is left out.
+# `reach` contains each role that has a right, and all roles that have the right through a membership. A role with
+# NOINHERIT counts, because it can `SET ROLE`. From PostgreSQL 16 on, a membership may allow neither inheriting nor SET
+# ROLE, and a REVOKE must name the grantor of the membership. A role that may not use the schema cannot use the tables
+# in it, so its rights are not reported.
 REVOCATIONS: Final = Statement[Revocation](f"""
 WITH RECURSIVE {OUR_RELATIONS}, owners AS (
     SELECT DISTINCT relowner AS oid FROM pg_class WHERE oid IN (SELECT oid FROM own)

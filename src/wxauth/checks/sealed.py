@@ -1,4 +1,4 @@
-"""All sealed values in the database, for checking them, resealing them, and erasing values that no key opens."""
+"""All kinds of sealed values in the database, for checks, for resealing, and for erasing values that no key opens."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class SealedKind(Generic[Row]):
     """A kind of row that contains sealed values."""
 
     values: Callable[[Row], Sequence[tuple[bytes | None, bytes]]]
-    """The values of a row, each with the context that it is bound to, in the order in which its replacement takes them.
+    """A function that returns the sealed values of a row, each with its context, in the order of `Reseal`.
 
     A value is None if it is not set.
     """
@@ -78,7 +78,7 @@ class SealedCounts:
 
 
 async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes, bytes]]:
-    """Return some values of each kind, without the signing keys, which are few and are all checked."""
+    """Return some values of each kind except signing keys, all of which are checked separately."""
     kinds: Sequence[tuple[SealedKind[Any], Sequence[Any]]] = (
         (SEALED_SESSION_KEYS, await database.rows(SOME_SESSION_KEYS, size=SAMPLE)),
         (SEALED_PHONE_ANSWERS, await database.rows(PENDING_ANSWERS, asked_before=now, size=SAMPLE)),
@@ -90,9 +90,10 @@ async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes,
 
 
 async def ensure_opens(database: Database, sealer: Sealer, *, now: datetime) -> None:
-    """Check that the running service will be able to unseal what is sealed now.
+    """Check that the service can unseal the values that this process seals.
 
-    The signing keys prove it, or other values if there are none. Raises: CannotOpen, if no value can be unsealed.
+    The check unseals the signing keys or, if there are none, other values. Raises: CannotOpen, if no value can be
+    unsealed.
     """
     kept = [(key.private_key, sealing.signing_key_context(key.kid)) for key in await database.rows(PUBLISHED, now=now)]
     kept = kept or await some_values(database, now=now)
@@ -103,7 +104,7 @@ async def ensure_opens(database: Database, sealer: Sealer, *, now: datetime) -> 
 def judge_signing_keys(
     keys: Sequence[StoredSigningKey], sealer: Sealer, *, max_age: timedelta, now: datetime
 ) -> CheckResult:
-    """Return whether each key can be unsealed, which key signs, and when the next one does."""
+    """Return whether each key can be unsealed, which key signs now, and when the next key signs."""
     name = "signing_keys"
     if not keys:
         return good(
@@ -131,7 +132,7 @@ def judge_signing_keys(
 def judge_sealed(
     values: Sequence[tuple[bytes, bytes]], keys: Sequence[StoredSigningKey], sealer: Sealer, *, has_previous: bool
 ) -> CheckResult:
-    """Return whether these values can be unsealed, and whether one still needs a previous secret key."""
+    """Return whether these values can be unsealed, and whether any of them still needs a previous secret key."""
     name = "sealed_data"
     every = [*((key.private_key, sealing.signing_key_context(key.kid)) for key in keys), *values]
     total, unopened = len(every), sum(not sealer.opens(sealed, context=context) for sealed, context in every)

@@ -1,4 +1,4 @@
-"""The checks of the handlers that the operator runs next to the service."""
+"""The checks of the operator's own handlers, which wxauth calls."""
 
 import asyncio
 import secrets
@@ -22,10 +22,10 @@ from wxauth.wechat.received import make_handshake
 
 
 async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> AsyncGenerator[CheckResult, None]:
-    """Check an app's handler, if it has one, in the way in which WeChat checks a URL before saving it.
+    """Check an app's handler, if the app has one, in the same way as WeChat checks a URL before saving it.
 
-    The signature is marked as used first, because the handler might log it. Otherwise, an attacker who reads that log
-    could use it for a forged message about a withdrawn authorization.
+    The signature is marked as used before it is sent, because the handler may log it. Otherwise an attacker who reads
+    that log could use the signature for a forged message about a withdrawn authorization.
     """
     if app.push_forward is None:
         return

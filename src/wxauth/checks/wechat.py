@@ -1,4 +1,4 @@
-"""The checks of each app with WeChat, which cover its secret, its IP whitelist, and its setup in WeChat's console.
+"""The checks of each app with WeChat: of the app's secret, its IP whitelist, and its setup in WeChat's console.
 
 The check sends a made-up login code, which WeChat refuses. That costs and changes nothing.
 """
@@ -38,7 +38,7 @@ from wxauth.wechat.wechat_tokens import WeChatTokens
 from wxauth_guard.texts import is_loopback
 
 CHECK_TIMEOUT_SECONDS: Final = 10.0
-"""The time limit of one request, in seconds, even if `WXAUTH_WECHAT_TIMEOUT` is longer."""
+"""The time limit, in seconds, of one request, even if `WXAUTH_WECHAT_TIMEOUT` is longer."""
 
 _CODE: Final = "000000000000"
 _NOT_WHITELISTED: Final = (40164, 61004)
@@ -48,20 +48,20 @@ _NEXT_TO_AN_ADDRESS: Final = re.compile(r"[^0-9A-Fa-f:.]+")
 
 
 class _Recorder(httpx.AsyncBaseTransport):
-    """Passes on requests and responses, and records what the WeChat client does not return."""
+    """A transport that passes on requests and responses, and records facts that the WeChat client does not return."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport, clock: Clock, readings: list[ClockReading]) -> None:
         self._inner = inner
         self._clock = clock
         self._readings = readings
         self.addresses: list[str] = []
-        """The addresses of this server, which WeChat names when it refuses them."""
+        """The IP addresses of this server. WeChat names an address when it refuses the address."""
         self.unreachable: set[str] = set()
-        """The hosts to which no connection could be made."""
+        """The hosts to which no connection could be opened."""
         self.at_proxy = ""
-        """The reason why no connection could be made, if the proxy has failed."""
+        """The reason why no connection could be opened, if the proxy has failed; otherwise empty."""
         self.reason = ""
-        """The reason why no connection could be made, in any case."""
+        """The reason why no connection could be opened, whether or not the proxy has failed."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         asked_at = self._clock()
@@ -198,7 +198,7 @@ def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
     name = f"wechat {app.app_id} callback domain"
     issuer = urlsplit(settings.issuer)
     host = issuer.hostname or ""
-    if is_loopback(host):  # the check of the issuer notes this once for all apps
+    if is_loopback(host):  # the check of the issuer reports this once for all apps
         text = _("WeChat doesn't accept a callback to {issuer}. Set WXAUTH_ISSUER", issuer=settings.issuer)
         return good(name, text)
     if issuer.scheme != "https" or issuer.port is not None or numeric_addresses_of(host):
@@ -262,7 +262,7 @@ def _time_in(response: httpx.Response) -> datetime | None:
 
 
 def _refused_addresses(body: bytes) -> list[str]:
-    """Return the addresses in WeChat's refusal of a caller that is not whitelisted.
+    """Return the addresses in WeChat's refusal of a caller whose address is not in the whitelist.
 
     No other part of WeChat's text is used.
     """

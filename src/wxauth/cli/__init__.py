@@ -24,7 +24,7 @@ for _name, _module in list(sys.modules.items()):
     if _name.startswith("click."):  # click looks up its own texts by these two names of gettext
         vars(_module).update(_=_of_click, ngettext=lambda one, many, number: _of_click(one if number == 1 else many))
 for _module in (click.formatting, click_wrapping):
-    # Click counts characters, which is wrong for Chinese, and breaks lines within Latin words.
+    # click counts characters, which is wrong for Chinese, and its line breaks suit only text with spaces between words.
     vars(_module).update(term_len=width)
 click_wrapping.TextWrapper.wordsep_re = re.compile("(\\s+|[（“]*(?:[!-~]+|\\S)[，。、；：）”？！…]*)")
 
@@ -50,14 +50,14 @@ MODULES: Final = {
     "users": {"users": _("Manage users, their roles and bans.")},
     "webhooks": {"webhooks": _("Manage webhooks, which send events to other services.")},
 }
-"""The commands of each module, with their lines in `wxauth --help`, so that the help need not import the modules.
+"""The commands of each module, with their lines in `wxauth --help`. With them, the help need not import the modules.
 
-A test compares both.
+A test compares these lines with the help texts of the commands.
 """
 
 
 class LazyGroup(click.Group):
-    """A group that lists summaries, and imports the module of a command when it is called.
+    """A group that lists summaries, and imports the module of a command when the command is called.
 
     Args:
         modules: The commands of each module of this package, with their summaries.
@@ -71,14 +71,14 @@ class LazyGroup(click.Group):
                 self.add_command(click.Command(name, help=summary))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, after importing its module if necessary."""
+        """Return a command in the language of the terminal, without importing its module."""
         command = super().get_command(ctx, cmd_name)
         return command and in_language(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Resolve a command, and import its module."""
+        """Return the command that the arguments name, after importing the command's module."""
         name, command, rest = super().resolve_command(ctx, args)
         if name in self._modules:
             module = import_module(f"{__name__}.{self._modules[name]}")
@@ -93,7 +93,7 @@ class LazyGroup(click.Group):
 
 
 def in_language(command: click.Command) -> click.Command:
-    """Return a command whose help is in the language of the terminal; a copy, unless that is English."""
+    """Return a command whose help is in the language of the terminal. If that is not English, return a copy."""
     if terminal_language() == SOURCE:
         return command
     made = copy(command)

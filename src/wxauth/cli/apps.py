@@ -56,7 +56,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
         ),
     },
 }
-"""The differences between the options of these fields and the options that their types produce."""
+"""The differences between the options of these fields and the options that `takes` derives from the fields' types."""
 _app_argument = click.argument("app_id")
 _no_check_option = click.option("--no-check", is_flag=True, help="Don't verify the AppSecret with WeChat.")
 
@@ -154,7 +154,10 @@ def remove_command(app_id: str) -> None:
 
 
 def _asked(given: Mapping[str, Any]) -> dict[str, str]:
-    """Return the given secrets after prompting for them, because every user of the machine can see the command line."""
+    """Prompt for these secrets, and return them.
+
+    They are not options, because all users of the machine see a command line.
+    """
     return {name: _ask_for(label) for name, label in _LABELS.items() if given.get(name)}
 
 

@@ -50,7 +50,10 @@ _SCOPE: Final = (
 
 
 def _claims(values: tuple[str, ...]) -> dict[str, Any] | None:
-    """Return the template of claims from `NAME=VALUE` texts; empty for one empty text; None without any text."""
+    """Return the template of claims from `NAME=VALUE` texts.
+
+    Return an empty one for an empty text, and None for no text.
+    """
     template: dict[str, Any] = {}
     for given in filter(None, values):
         name, equals, value = given.partition("=")
@@ -86,7 +89,7 @@ _OPTIONS: Final[Mapping[str, Any]] = {
     field: None if field == "name" else {"option": _option_of(field), **_OF_FIELDS.get(field, {})}
     for field in Client.model_fields
 }
-"""The differences between the options and the options that the types of the fields produce."""
+"""The differences between the options and the options that `takes` derives from the fields' types."""
 
 
 def _with_clients(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
@@ -139,7 +142,7 @@ def add_command(client_name: str, given: dict[str, Any]) -> None:
 
     async def add(database: Database, now: datetime) -> tuple[Client, Credentials | None]:
         async for _left in end_sessions_left(database, client_name):
-            pass  # sessions of a removed client, which keep its name until they are deleted
+            pass  # if a removed client had this name, its sessions must end before the name is used again
         return await ClientChanges(database, NameResolver(), settings).add(client_name, given, now=now)
 
     client, credentials = _with_clients(add)

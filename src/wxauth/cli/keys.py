@@ -68,7 +68,7 @@ def rotate_command() -> None:
     show(row, _("{kid} signs from {time}", kid=key.kid, time=to_the_second(key.activates_at)))
 
 
-# An id might begin with "-", or even with "-h".
+# The id of a key may begin with "-", or even with "-h".
 @keys.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("kid")
 @json_option
@@ -92,7 +92,7 @@ def withdraw_command(kid: str) -> None:
 
 
 def _with_key_ring(ask: Callable[[KeyRing], Awaitable[T]]) -> T:
-    """Return the result of `ask`, called with the stored keys. It requires all settings. Raises: Failed."""
+    """Return the result of `ask`, called with the key ring. All settings are required. Raises: Failed."""
     return with_parts(lambda parts: ask(parts[KeyRing]), seals=True)
 
 

@@ -20,7 +20,10 @@ from wxauth.web.schemas import Page, PageQuery, Time, id_in_cursor, items_of
 
 
 def _noted(name: str, text: str) -> Callable[["Command"], "Command"]:
-    """Return a switch that no command receives, because the functions that print or ask read it (`_is_given`)."""
+    """Return a switch whose value is not passed to the command.
+
+    The functions that print or ask read it with `_is_given`.
+    """
 
     def note(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
         context.meta[name] = value
@@ -37,12 +40,12 @@ yes_option = _noted("--yes", "Don't ask for confirmation.")
 
 
 def prints_json() -> bool:
-    """Return whether a program reads the output, because `--json` was given."""
+    """Return whether `--json` was given, which means that a program reads the output."""
     return _is_given("--json")
 
 
 class Failed(click.ClickException):
-    """Ends the command with status 1, and prints this text."""
+    """An error that ends the command with status 1, and prints this text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(localized(text))
@@ -59,7 +62,7 @@ def sentence(text: str) -> str:
 
 
 class WrongCall(click.UsageError):
-    """Ends the command with status 2, and prints this text, because it was called incorrectly."""
+    """An error about an incorrect call. It ends the command with status 2, and prints this text."""
 
     def __init__(self, text: Text) -> None:
         super().__init__(sentence(text))
@@ -80,9 +83,9 @@ def show(answer: object, text: str | Iterable[tuple[object, ...]], *notes: str) 
     """Print a response.
 
     Args:
-        answer: Printed with `--json`.
-        text: Printed otherwise. It is a line, or the rows of a table.
-        notes: Lines that are also printed, to standard error.
+        answer: The object that is printed with `--json`.
+        text: The line, or the rows of a table, that are printed without `--json`.
+        notes: Further lines, which are printed to standard error without `--json`.
     """
     if prints_json():
         click.echo(to_json(answer))
@@ -98,9 +101,9 @@ def show(answer: object, text: str | Iterable[tuple[object, ...]], *notes: str) 
 def show_items(
     found: Page[Any] | Iterable[Any], names: str, *, as_json: object = None, **shown: Callable[[Any], object]
 ) -> None:
-    """Print a list or a page of it, with the columns of `table`.
+    """Print a list or a page of a list, with the columns of `table`.
 
-    `as_json` is its JSON, if it differs from the JSON of its items.
+    `as_json` is the object that is printed with `--json`, if it is not simply the items.
     """
     page = found if isinstance(found, Page) else Page(list(found), None)
     notes = (
@@ -117,7 +120,7 @@ def table(items: Iterable[Any], names: str, **shown: Callable[[Any], object]) ->
     Args:
         items: The items, one for each row.
         names: The names of the columns, in order. Each is a field of the items, unless `shown` contains it.
-        shown: Functions that make the columns that are not simply fields.
+        shown: Functions that return the values of the columns that are not simply fields, by the names of the columns.
     """
     columns = names.split()
     rows = [tuple(shown.get(name, partial(_field, name=name))(item) for name in columns) for item in items]
@@ -156,7 +159,10 @@ def _cell(value: object) -> str:
 
 
 def printable(text: str | None) -> str:
-    """Return a text chosen by a user, without characters that control a terminal; `-` if nothing of it is visible."""
+    """Return a user's text without the characters that control a terminal.
+
+    If no character of it is visible, return `-`.
+    """
     printed = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text or "")
     return printed if clean_text(printed) else "-"
 
@@ -188,7 +194,7 @@ def confirm(question: Callable[[], Text]) -> None:
 
 
 def checked(check: Callable[[Any], Any], rule: str = "") -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """Return an option's callback, which replaces the given value by the result of `check`.
+    """Return an option's callback, which replaces the given value with the result of `check`.
 
     If `check` raises a KeyError, OSError or ValueError, the call is refused with the error's text, or with this rule.
     """
@@ -257,7 +263,7 @@ def takes(
     def decorate(function: Callable[..., object]) -> Callable[..., object]:
         @wraps(function)
         def command(**values: Any) -> object:
-            # In the order in which they were given.
+            # The values are in the order in which they were given.
             given = {name: values.pop(name) for name in [*values] if name in options}
             return function(given={name: it for name, it in given.items() if it is not None}, **values)
 

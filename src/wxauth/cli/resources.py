@@ -1,4 +1,4 @@
-"""The resources that commands share: settings, the database, the parts of the service, and the lines for errors."""
+"""The resources that commands share: settings, the database, the parts of the service, and the texts for errors."""
 
 import asyncio
 import sys
@@ -43,12 +43,12 @@ _NOUNS: Final = {
     "user_id": _("user"),
     "app_id": _("app"),
 }
-"""The noun that error messages use for each argument of a command."""
+"""The noun in error messages for each argument of a command."""
 
 
 @contextmanager
 def failures_printed() -> Iterator[None]:
-    """End the command with a line and status 1 if one of our errors is raised. Raises: Failed."""
+    """Turn an error of wxauth in the block into Failed, which prints a line and ends the command with status 1."""
     try:
         yield
     except (WxAuthError, CannotOpen, TextError) as exc:
@@ -106,8 +106,9 @@ def with_database(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
 def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = False, seals: bool = False) -> T:
     """Return the result of `use`, called with parts that are created when they are first used. Raises: Failed.
 
-    With `seals`, it fails first if the secret key opens no stored value, because the service could then not open what
-    the command seals. Importing all parts of the service takes half a second more. It requires all settings.
+    With `seals`, the function fails before calling `use` if the secret key opens no stored value. The service could
+    then not open the values that the command seals. To import all parts of the service, as `with_services` does, would
+    take half a second more. All settings are required.
     """
     from wxauth.core.services import Parts
 
@@ -147,7 +148,7 @@ async def _add_wechat(parts: "Parts", settings: Settings, closing: AsyncExitStac
 
 
 def with_services(use: Callable[["Services"], Awaitable[T]]) -> T:
-    """Return the result of `use`, called with all parts of the service. It requires all settings. Raises: Failed."""
+    """Return the result of `use`, called with all parts of the service. All settings are required. Raises: Failed."""
     from wxauth.apps.registry import Apps
     from wxauth.service.build import build_services
 

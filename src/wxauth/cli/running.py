@@ -56,14 +56,14 @@ def alive(*, ready: bool) -> None:
 
 
 def _refuse_windows(command: str) -> None:
-    """Refuse to run where processes cannot fork, and the bundled PostgreSQL cannot end together with its owner."""
+    """Refuse to run on Windows, where processes cannot fork."""
     if os.name != "posix":
         sys.exit(localized(_("wxauth {command} requires Linux or macOS. On Windows, use WSL.", command=command)))
 
 
 def _address() -> tuple[str, int]:
-    # The file is read without the settings, which take half a second of CPU to load, because a health check runs every
-    # few seconds.
+    # The function reads only the file, because loading the settings takes half a second of CPU time, and a health check
+    # runs every few seconds.
     from wxauth.settings.env_file import read_env_file
 
     try:

@@ -35,7 +35,7 @@ def migrate(revision: str) -> None:
     if revision == "base":
         confirm(lambda: _("Permanently erase all users and data?"))
     with failures_printed():
-        # The log says that the command waits, and for what.
+        # The log reports that the command waits, and the reason.
         configure_logging(level="warning", log_format="console", stream=sys.stderr.buffer)
         url = read_settings(DatabaseSettings).database_url.get_secret_value()
         schema = asyncio.run(_migrate(url, revision))

@@ -109,7 +109,7 @@ def split_command(user_id: UUID, key: tuple[str, str], external_id: str | None) 
 
 
 def _echo_status_and_roles(user_id: UUID, nickname: str | None, roles: Sequence[str], ban: Ban | None) -> None:
-    """Print the owner of a name, of roles and of a ban, if there are any."""
+    """Print the name, the roles and the ban of a user, if there are any."""
     if nickname or roles or ban:
         until, reason = ("", "") if ban is None else (banned_until(ban.until), printable(ban.reason))
         banned = _(", banned{until}: {reason}", until=until, reason=reason) if ban else ""

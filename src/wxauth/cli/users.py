@@ -52,7 +52,7 @@ _MODULES: Final = {
         "import": _("Import users from FILE, with one identity per line, as JSON or CSV."),
     },
 }
-"""The commands that are imported when they are called. A test compares these lines with their help."""
+"""The commands whose modules are imported when they are called. A test compares these lines with the commands' help."""
 _role = checked(
     TypeAdapter(Role).validate_python, _("must be up to 32 characters (a-z, 0-9, _ and -) that begin with a letter")
 )
@@ -255,7 +255,7 @@ def _read_user(user_id: UUID) -> UserDetailAnswer:
 
 
 def name_of(user_id: UUID) -> str:
-    """Return the name of a user, for the question that asks for confirmation."""
+    """Return the name of a user for the question that asks for confirmation."""
     user = _read_user(user_id)
     return printable(localized(_called(user["id"], user["nickname"])))
 
@@ -266,10 +266,10 @@ def _called(user_id: UUID, nickname: str | None) -> str:
 
 
 def names_of(roles: Sequence[str]) -> str:
-    """Return the names of roles in a sentence."""
+    """Return the names of roles as a text for a sentence."""
     return ",".join(roles) or "-"
 
 
 def banned_until(until: datetime | None) -> str:
-    """Return the end of a ban, as a text that follows the statement of the ban."""
+    """Return the end of a ban as a text that continues a sentence about the ban; empty if the ban does not end."""
     return _(" until {time}", time=to_the_minute(until)) if until else ""

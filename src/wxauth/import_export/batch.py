@@ -1,4 +1,4 @@
-"""A batch of an import, in which lines are applied one by one, like logins, and then stored together."""
+"""A batch of an import. Its lines are applied one by one, like logins, and then stored together."""
 
 import json
 from collections import ChainMap
@@ -38,7 +38,7 @@ _OF_EVERY_LINE: Final = ("unionid", "external_id", "created_at", "last_login_at"
 _SINGLE_VALUED: Final = [
     name for name in Line.model_fields if name in UserToImport.model_fields and name not in _OF_EVERY_LINE
 ]
-"""The fields with one value per user. If two lines of one identity contained them, one value would be lost."""
+"""The fields with one value per user. If two lines of one identity gave different values, one value would be lost."""
 
 
 class LineOutcome(StrEnum):
@@ -61,18 +61,18 @@ class LineRefused(Exception):
         super().__init__()
         self.faults = faults
         self.others = others
-        """The numbers of the other lines that it contradicts."""
+        """The numbers of the other lines that the line contradicts."""
 
 
 class AdministratorEnds(Exception):
-    """A line would remove an administrator while not all of them are locked, so that it might be the last one."""
+    """A line would remove an administrator, but not all administrators are locked, so this one may be the last."""
 
 
 class Batch:
-    """Applies lines one by one to the stored data and to the changes of earlier lines.
+    """A batch, which applies lines one by one to the stored data and to the changes of earlier lines.
 
-    The users that were found are locked. With `has_administrators`, all administrators are locked, too. `made` collects
-    the changes, and can contain changes of earlier lines that were not stored.
+    The caller has locked the users in `found`. If `has_administrators`, it has also locked all administrators. `made`
+    collects the changes. It may already contain changes of earlier lines that were not stored.
     """
 
     def __init__(self, found: Found, *, has_administrators: bool, made: Made, options: Options, now: datetime) -> None:
@@ -107,7 +107,7 @@ class Batch:
         if given:
             self.made.given[line.key] = given
         is_changed = user != before
-        # If users changed, or nothing is stored, later lines must find them by what this line has said.
+        # If the user changed, or in a dry run, later lines must see the user as this line has left it.
         if is_changed or self._options.dry_run:
             self._known.users[user.id] = user
         if StatusAndRoles.of(user).is_administrator:
@@ -142,7 +142,7 @@ class Batch:
             queries.ADD_IDENTITIES: [row for key, row in identities.items() if key not in known],
             queries.CHANGE_IDENTITIES: [row for key, row in identities.items() if key in known],
             queries.ADD_FORMER_IDS: [
-                # Times are a microsecond apart in the order of the file, because an export sorts previous ids by
+                # The times of successive previous ids differ by a microsecond, because an export sorts previous ids by
                 # `merged_at`.
                 {"id": former_id, "user_id": user_id, "merged_at": self._now + place * _A_MOMENT}
                 for place, (former_id, user_id) in enumerate(made.former_ids.items())
@@ -163,7 +163,10 @@ class Batch:
         return await change_status_and_roles(transaction, moved, by=OPERATOR, now=self._now)
 
     def _check(self, case: Case) -> None:
-        """Check that all ids belong to one user, and that the line may change that user. Raises: LineRefused."""
+        """Check that all ids of the line belong to one user, and that the line may change that user.
+
+        Raises: LineRefused.
+        """
         broken = [rule for rule in RULES_OF_LINES if rule.is_broken(case)]
         contradicted = [rule for rule in RULES_OF_OWNERS if rule.is_broken(case)]
         if not (broken or contradicted):
@@ -175,9 +178,9 @@ class Batch:
         raise LineRefused([rule.fault for rule in (*broken, *contradicted)], sorted(others))
 
     def _given(self, number: int, line: Line) -> GivenFields:
-        """Return the fields in all lines of this identity.
+        """Return the fields that this line and earlier lines of its identity have given.
 
-        Raises: LineRefused, if another line contradicts this one.
+        Raises: LineRefused, if an earlier line contradicts this one.
         """
         before = self.made.given.get(line.key, {})
         hashed = {name: _hash(getattr(line, name)) for name in _SINGLE_VALUED}
@@ -204,7 +207,7 @@ class Batch:
             except WrongAttributes:
                 raise LineRefused([ATTRIBUTES]) from None
         fields.unionid = user.unionid or line.unionid
-        if line.external_id not in self._known.external_ids:  # a previous id does not replace an id that was removed
+        if line.external_id not in self._known.external_ids:  # a previous id does not replace a removed one
             fields.external_id = user.external_id or line.external_id
         fields.created_at = min(user.created_at, line.created_at or user.created_at)
         fields.last_login_at = max(filter(None, (user.last_login_at, line.last_login_at)), default=None)
@@ -219,7 +222,7 @@ class Batch:
             user.phone, user.phone_verified_at = line.phone, None
 
     def _check_change(self, change: Change) -> None:
-        """Check what a line makes of its user. Raises: LineRefused, AdministratorEnds."""
+        """Check the change of a line's user. Raises: LineRefused, AdministratorEnds."""
         faults = [rule.fault for rule in RULES_OF_CHANGES if rule.is_broken(change)]
         if change.ends_administrator:
             if not self._has_administrators:
@@ -230,7 +233,7 @@ class Batch:
             raise LineRefused(faults)
 
     def _take_names(self, line: Line, user: UserToImport) -> bool:
-        """Store the unionid, external ids and previous ids that find the user. Return whether one of them is new."""
+        """Note the unionid, external ids and previous ids that find the user. Return whether any of them is new."""
         names: tuple[tuple[Sequence[Any], ChainMap[Any, UUID]], ...] = (
             ([line.unionid], self._known.unionids),
             ([line.external_id, *line.former_external_ids], self._known.external_ids),

@@ -1,4 +1,4 @@
-"""The export of users, whose lines are those that an import reads."""
+"""The export of users, as lines that an import can read."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -12,7 +12,10 @@ _RARE: Final = ("attributes", "ban_reason", "banned_until", "erase_at", "former_
 
 
 async def export_users(database: Database, write: Callable[[bytes], object]) -> tuple[int, int]:
-    """Write one consistent snapshot. Return the number of identities, and of unionids without an identity."""
+    """Write a consistent snapshot of all users.
+
+    Return the numbers of identities and of unionids without an identity.
+    """
     identities = unionids = 0
     async for rows in all_identities(database):
         write(b"".join(to_json(_line(row)) + b"\n" for row in rows))

@@ -1,4 +1,4 @@
-"""The reading of imported files (JSON Lines or CSV). Each line is read as the JSON of an identity."""
+"""The reading of imported files (JSON Lines or CSV). Each line becomes the JSON of an identity."""
 
 import csv
 import re
@@ -26,7 +26,7 @@ from wxauth.settings.roles import ATTRIBUTE_NAME
 from wxauth.users.attributes import typed_attribute
 
 MAX_LINE: Final = 8 * 1024
-"""The maximum number of bytes of a line without its line break."""
+"""The size limit, in bytes, of a line without its line break."""
 _PIECE: Final = 64 * 1024
 TOO_LONG: Final = Fault("line", _("must be up to {n} bytes", n=MAX_LINE))
 NOT_CSV: Final = Fault(
@@ -53,7 +53,7 @@ NO_HEADER: Final = Fault(
 )
 UNREAD_NAMES: Final = _("must contain the names that --map reads, but no line contains {names}")
 MOST_NAMES: Final = 100
-"""The number of ignored names that are remembered."""
+"""The largest number of ignored names that are reported."""
 
 _ATTRIBUTE: Final = "attributes."
 """The beginning of a column's name that is followed by the name of an attribute."""
@@ -69,20 +69,20 @@ class NumberedLine(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """The format of a file, and the values that its lines leave out."""
+    """The format of a file, and the values that its lines do not contain."""
 
     delimiter: str = ","
     """The delimiter of CSV."""
     app_id: str | None = None
     "The app of lines that don't specify an app."
     fields: Mapping[str, str] = field(default_factory=dict)
-    """The fields with other names in the file, by the file's names."""
+    """Our names of fields by the file's names, where the file uses other names."""
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """The values that the file writes differently, by field and by the file's value."""
+    """Our values by field and by the file's value, where the file uses other values."""
 
     @property
     def roots(self) -> frozenset[str]:
-        """The names in the file that are read. For a nested field, it is the first part."""
+        """The names in the file that `fields` maps and, for nested names, their first parts."""
         return frozenset(name for theirs in self.fields for name in (theirs, theirs.partition(".")[0]))
 
 
@@ -98,7 +98,7 @@ class _Lines:
     """The lines of a file, which can be read several times."""
 
     unfit: ClassVar[Mapping[bytes, Text]]
-    """The beginnings of files that are not of this kind, each with advice."""
+    """The patterns of first lines that show another kind of file, each with advice."""
 
     def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM) -> None:
         self._file, self._form = file, form
@@ -125,7 +125,7 @@ class JsonLines(_Lines):
         _first_of(self._numbered())
 
     def __iter__(self) -> Iterator[NumberedLine]:
-        """Yield each line. The first time, all names are examined, too.
+        """Yield each line. During the first iteration, also check the names in the file.
 
         Raises: WrongFile, if no name is one of the form's.
         """
@@ -197,7 +197,7 @@ class CsvLines(_Lines):
         self.unknown = [each for each, name in zip(seen, self._names, strict=True) if each and name not in self._known]
 
     def _check_names(self, seen: Sequence[str]) -> None:
-        """Check that the header has the fields that are needed, each once. Raises: WrongFile."""
+        """Check that the header has each required field, and no field twice. Raises: WrongFile."""
         attributes = [name for name in self._names if name.startswith(_ATTRIBUTE)]
         if wrong := [name for name in attributes if not is_field(name)]:
             raise WrongFile(WRONG_ATTRIBUTE, wrong)
@@ -243,7 +243,7 @@ class CsvLines(_Lines):
     def _cells(self, text: bytes | Fault | None) -> list[str] | Fault:
         """Return the cells of a line.
 
-        Each line is parsed separately, so that an unclosed quotation mark affects no other line.
+        Each line is parsed separately, so that a missing quotation mark does not affect other lines.
         """
         if not isinstance(text, bytes):
             return text or []
@@ -262,7 +262,10 @@ def is_field(name: str) -> bool:
 
 
 def _object_in(text: bytes) -> dict[str, object] | None:
-    """Return the JSON object; None if the text is none, so that the line is refused."""
+    """Return the JSON object in a text; None if the text is not one.
+
+    The check of the line later refuses such a text.
+    """
     try:
         given = from_json(text)
     except ValueError:
@@ -271,7 +274,7 @@ def _object_in(text: bytes) -> dict[str, object] | None:
 
 
 def _at(given: Mapping[str, object], theirs: str) -> object:
-    """Return the value of this name, or at the end of this path, such as `authData.lc_weapp.openid`.
+    """Return the value of a name or of a path, for example `authData.lc_weapp.openid`.
 
     Raises: KeyError.
     """
@@ -287,7 +290,7 @@ def _at(given: Mapping[str, object], theirs: str) -> object:
 
 @cache
 def _no_texts(model: type[Line]) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the fields of lines whose values are not text, and those of them that are lists of texts."""
+    """Return the fields of lines whose values are not text, and the fields among them that are lists of texts."""
     schema = model.model_json_schema()
 
     def kinds_of(field: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -327,13 +330,16 @@ def _no_half(found: re.Match[bytes]) -> bytes:
 
 
 def _whole(found: re.Match[bytes]) -> bytes:
-    """Return the emoji of both halves; U+0000 for half an emoji, which the field's check refuses or removes."""
+    """Return the emoji of two halves. For half an emoji, return U+0000, which the field's check refuses or removes."""
     halves = found[0].decode("utf-8", "surrogatepass").encode("utf-16-le", "surrogatepass")
     return halves.decode("utf-16-le").encode() if found[1] else b"\0"
 
 
 def _first_of(lines: Iterator[NumberedLine]) -> NumberedLine:
-    """Return the first line that is not blank; if all lines are blank, the last one; number 0 if there is none."""
+    """Return the first line that is not blank.
+
+    If all lines are blank, return the last line; for an empty file, number 0.
+    """
     first = NumberedLine(0, None)
     for first in lines:
         if first.text is not None:
@@ -344,7 +350,7 @@ def _first_of(lines: Iterator[NumberedLine]) -> NumberedLine:
 def _numbered(file: IO[bytes], unfit: Mapping[bytes, Text]) -> Iterator[NumberedLine]:
     """Yield each line with its number. A line that is too long is never read into memory as a whole.
 
-    UTF-8 is not checked here, but where the line is parsed. `unfit` contains the beginnings of other kinds of files.
+    The parsing of a line checks its UTF-8, not this function. `unfit` contains the beginnings of other kinds of files.
     """
     number = 0
     is_begun = False

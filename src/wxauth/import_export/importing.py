@@ -1,7 +1,6 @@
-"""The import of users, whose lines are read and stored in batches, by the rules of a login.
+"""The import of users. The lines are read and stored in batches, by the rules of a login.
 
-A batch is one transaction. If an import was killed, run it again, and the result is the same as without the
-interruption.
+A batch is one transaction. If an import was killed, run it again. The result is the same as without the interruption.
 """
 
 import asyncio
@@ -33,12 +32,15 @@ from wxauth.import_export.queries import LOCK, LOCK_WITH_ADMINISTRATORS, Made, U
 from wxauth.users.erasure_queries import ARE_WAITING, erase_rest
 
 BATCH: Final = 1000
-"""The number of lines per transaction. Logins of the same users wait until the transaction ends."""
+"""The largest number of lines per transaction. Logins of the same users wait until the transaction ends."""
 
 USUAL_OPENID: Final = 28
-"""The number of characters of WeChat's openids today, which WeChat does not guarantee."""
+"""The length of WeChat's openids at present, in characters. WeChat does not guarantee this length."""
 _PAUSES: Final = (1, 2, 4, 8, 15, *[30] * 19)
-"""The seconds before each retry of a batch. They are ten minutes in all, longer than a failover or a restart."""
+"""The pauses, in seconds, before each retry of a batch.
+
+In total, they are ten minutes, longer than a failover or restart.
+"""
 
 
 class ImportRefusal(NamedTuple):
@@ -47,7 +49,7 @@ class ImportRefusal(NamedTuple):
     number: int
     faults: Sequence[Fault]
     others: Sequence[int] = ()
-    """The numbers of the other lines that it contradicts."""
+    """The numbers of the other lines that the refused line contradicts."""
     is_of_fields: bool = False
     """Whether only the fields with these faults are refused, so that the line is imported without them."""
 
@@ -57,17 +59,17 @@ class Counts:
     """The number of lines by outcome. Each line of the file is counted once, except the header of CSV."""
 
     joined: int = 0
-    """The updated lines that joined a user only by external_id. They come first, because mistakes show here."""
+    """The updated lines that joined a user only by external_id. This count comes first, because it reveals mistakes."""
     lines: int = 0
     created: int = 0
     updated: int = 0
     unchanged: int = 0
     refused: int = 0
     incomplete: int = 0
-    """The imported lines without their bad fields."""
+    """The lines that were imported without their invalid fields."""
     blank: int = 0
     odd_openids: int = field(default=0, compare=False)
-    """The readable lines whose openid has another length than WeChat's openids."""
+    """The readable lines whose openid has another length than `USUAL_OPENID`."""
 
     def add(self, outcome: LineOutcome) -> None:
         """Count a line."""
@@ -85,7 +87,7 @@ _PAIRS: Final[dict[str, TypeAdapter[tuple[Any, Any]]]] = {
 
 
 class MadeOnDisk:
-    """The changes that the lines have made so far. A batch gets the part that might concern its lines."""
+    """The changes that the lines have made so far. A batch gets those changes that may concern its lines."""
 
     def __init__(self) -> None:
         name = ""
@@ -103,7 +105,7 @@ class MadeOnDisk:
         self._file.close()
 
     def made(self, wanted: Wanted, users: Iterable[UserToImport]) -> Made:
-        """Return what earlier lines have made of the names and ids of a batch, and of these stored users."""
+        """Return the changes of earlier lines to the names and ids of a batch, and to these stored users."""
         made = Made(
             given=self._found("given", wanted.identities),
             identities=self._found("identities", wanted.identities),
@@ -150,11 +152,11 @@ async def import_users(
     waiting: Callable[[StorageUnavailable, float], None] = lambda _exc, _seconds: None,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Counts:
-    """Import lines of JSON by the rules of a login. They are read twice, first for the rules that concern all lines.
+    """Import lines of JSON by the rules of a login.
 
-    `refuse` is called for each refused line, in order, and for each line whose bad fields are skipped. `progress` is
-    called after each batch. `waiting` is called with the reason and the seconds before a batch that the database did
-    not accept is retried.
+    The lines are read twice, first for the rules that concern all lines. `refuse` is called for each refused line, in
+    order, and for each line whose bad fields are skipped. `progress` is called after each batch. `waiting` is called
+    with the reason and the seconds before a batch that the database did not accept is retried.
 
     Raises: StorageUnavailable, after ten minutes. Earlier batches remain stored, and the same lines can be imported
     again. Errors of the first reading are raised before anything is stored.
@@ -197,7 +199,10 @@ async def import_users(
 
 
 def _read(given: NumberedLine, parts: Mapping[type, Any], options: Options) -> tuple[Line | None, Sequence[Fault]]:
-    """Return the line and its faults. The line is None if it cannot be read, and lacks fields with skipped faults."""
+    """Return the line and its faults. The line is None if it is refused.
+
+    Skipped invalid fields of the line are null.
+    """
     if not isinstance(given.text, bytes):
         return None, () if given.text is None else [given.text]
     line = Line.read(given.text, parts)
@@ -213,7 +218,7 @@ def _read(given: NumberedLine, parts: Mapping[type, Any], options: Options) -> t
 async def _import_batch(
     services: Services, lines: Sequence[tuple[int, Line]], kept: MadeOnDisk, options: Options
 ) -> list[LineOutcome | LineRefused]:
-    """Import a batch, and return the result of each line. It is halved if logins of the same users write first."""
+    """Import a batch, and return the result of each line. If logins of the same users write first, halve the batch."""
     try:
         return await _import_whole(services, lines, kept, options)
     except TooManyChanges:
@@ -239,7 +244,7 @@ async def _import_whole(
     Raises: TooManyChanges.
     """
     wanted = _wanted([line for _, line in lines])
-    if not options.dry_run:  # what remains of erased ids must not become part of a new user
+    if not options.dry_run:  # the remaining data of erased ids must not become part of a new user
         await erase_rest(services.database, wanted.ids)
     try:
         async with services.database.begin(replan=True) as transaction:
@@ -250,7 +255,7 @@ async def _import_whole(
             settled = [] if options.dry_run else await batch.store(transaction)
     except AdministratorEnds:
         return await _import_whole(services, lines, kept, options, with_administrators=True)
-    # This is done after the commit, so that the changes are stored once.
+    # These steps run after the commit, because an attempt that is repeated must not store its changes.
     made = batch.made
     kept.keep(made if options.dry_run else Made(given=made.given, first_lines=made.first_lines))
     for one in settled:

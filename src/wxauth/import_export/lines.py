@@ -40,7 +40,7 @@ from wxauth.web import schemas
 SKIPPABLE: Final = frozenset(
     (*PROFILE_FIELDS, "phone", "ban_reason", "attributes", "created_at", "identity_created_at", "last_login_at")
 )
-"""The fields whose bad values can count as null. The other fields identify a user, or grant rights."""
+"""The fields whose invalid values can count as null. The other fields identify a user, or grant rights."""
 
 
 class Fault(NamedTuple):
@@ -75,7 +75,7 @@ _TIME: Final = _(
 _SHORT: Final = _("must be 1 to 64 printable characters")
 
 
-# The messages of these errors are never shown, because each field has a sentence of its own.
+# The messages of the errors below are never shown, because each field has its own text.
 
 
 def unwrapped(value: object) -> object:
@@ -96,7 +96,7 @@ def unwrapped(value: object) -> object:
 def _as_time(date: object) -> object:
     """Return a time in milliseconds since 1970 as text.
 
-    Other values are returned unchanged, so that they are refused later.
+    Return any other value unchanged. The check of the field refuses it later.
     """
     if type(date) in (int, float) or (isinstance(date, str) and _MILLISECONDS.fullmatch(date)):
         milliseconds = float(date)  # type: ignore[arg-type]
@@ -118,9 +118,9 @@ def _known_app(value: str, info: ValidationInfo) -> str:
 
 
 def _time_or_none(value: object, info: ValidationInfo) -> object:
-    """Return a time as a text with an offset, from the formats that tables use, or None.
+    """Return a time in a format that tables use as a text with an offset.
 
-    Tables write zeros for a missing date.
+    Return None for zeros, which tables contain in place of a missing date. Return any other value unchanged.
     """
     text = str(value).translate(_DASHES).strip() if type(value) in (int, str) else ""
     if text == "0" or text.startswith(_ZERO_DATE):
@@ -140,7 +140,10 @@ def _time_or_none(value: object, info: ValidationInfo) -> object:
 
 
 def _e164(value: object, info: ValidationInfo) -> object:
-    """Return a phone number in E.164, from the formats that people use. Other texts stay, and are refused later."""
+    """Return a phone number in E.164, from the formats that people use.
+
+    Return any other text, which is refused later.
+    """
     text = str(value) if type(value) is int else value
     if not isinstance(text, str) or _E164.fullmatch(text) or "\0" in text:
         return text
@@ -160,7 +163,7 @@ def _address(value: str) -> str:
 
 
 NoneIfBlank = AfterValidator(lambda text: text or None)
-"""A validator for a text that is stripped and might become empty."""
+"""A validator that turns a text that has become empty into None."""
 Time = Annotated[schemas.Time, Field(strict=False)]
 TimeOrNone = Annotated[Time | None, BeforeValidator(_time_or_none), _TIME]
 UserId = Annotated[UUID, Field(strict=False), AfterValidator(_version_7)]
@@ -173,7 +176,7 @@ class _Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _empty_is_absent(cls, value: Any, info: ValidationInfo) -> Any:
-        """Replace null and empty text by the field's default, if it has one, and unwrap wrapped values."""
+        """Replace null and empty text with the field's default, if the field has one, and unwrap wrapped values."""
         value = unwrapped(value)
         if value in (None, ""):
             field = cls.model_fields[info.field_name or ""]
@@ -182,7 +185,7 @@ class _Strict(BaseModel):
 
 
 class LineOfConsent(_Strict):
-    """A consent, which says that the user has agreed to a version of a document."""
+    """A consent: the user has agreed to a version of a document."""
 
     document: Annotated[ShortText, _SHORT]
     version: Annotated[ShortText, _SHORT]
@@ -273,7 +276,7 @@ class Line(_Strict):
 
 
 def _lacking(given: Mapping[str, object]) -> list[Fault]:
-    """Return the faults of a line with neither identity nor unionid, or with half an identity."""
+    """Return the faults of a line without an identity and a unionid, or with only one half of an identity."""
     if given.get("openid"):
         lacking = [] if given.get("app_id") else ["app_id"]
     else:

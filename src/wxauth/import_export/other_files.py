@@ -1,4 +1,4 @@
-"""The files that an import cannot read: how they begin, and what to do with them."""
+"""The kinds of files that an import cannot read: their beginnings, and advice for each."""
 
 import re
 from collections.abc import Mapping, Sequence, Set as AbstractSet
@@ -30,7 +30,7 @@ _NOT_TEXT: Final = {
     rb"<": _("must be CSV or JSON Lines, but is HTML or XML. Save the file as CSV UTF-8 in a spreadsheet program"),
     rb"\[": _("must be JSON Lines with one object per line, but is a JSON array. Convert the file with jq -c '.[]'"),
 }
-"""The beginnings of files that are not lines of text, each with advice."""
+"""The patterns of beginnings of files that are not lines of text, each with advice."""
 _WRAPPED: Final = _("must be JSON Lines, but is one JSON document. Convert the file with jq -c '{query}'")
 _TABLES: Final = '.[] | select(.type == "table") | .data[]'
 """The query for the rows in phpMyAdmin's export."""
@@ -62,7 +62,7 @@ _DIVIDED: Final = {
 
 
 class WrongFile(Exception):
-    """The file is of another kind, or its header is not valid, so nothing is read.
+    """The file is of another kind, or its header is not valid, so no line is imported.
 
     The message is the fault in English.
     """
@@ -84,7 +84,7 @@ def check_document(beginning: str, names: AbstractSet[str]) -> None:
 
 
 def check_delimiter(header: bytes, delimiter: str) -> None:
-    """Check that the columns of a CSV file are divided by this character and no other. Raises: WrongFile."""
+    """Check that this character separates the columns of a CSV file, and no other one. Raises: WrongFile."""
     unquoted = re.sub(rb'"[^"]*"', b"", header)
     divider = max(_DIVIDED, key=lambda each: unquoted.count(each.encode()))
     if unquoted.count(divider.encode()) > unquoted.count(delimiter.encode()):
@@ -94,7 +94,7 @@ def check_delimiter(header: bytes, delimiter: str) -> None:
 def _query_for_records(beginning: str, names: AbstractSet[str]) -> str | None:
     """Return the jq query for the records of a file that is one JSON document with this beginning.
 
-    Return None if the file is no such document, or the beginning is a line with one of the names.
+    Return None if the file is not such a document, or if the beginning is a line with one of the names.
     """
     try:
         document = from_json(beginning)
@@ -122,7 +122,7 @@ def _path_to_records(document: Mapping[str, object], depth: int) -> str | None:
 
 
 def check_kind(beginning: bytes, unfit: Mapping[bytes, Text]) -> None:
-    """Check that a file with this first line is none of these kinds, nor any other than text. Raises: WrongFile."""
+    """Check that a file with this first line is text, and of none of the kinds in `unfit`. Raises: WrongFile."""
     for form, wanted in (*_NOT_TEXT.items(), *unfit.items()):
         if re.match(form, beginning.lstrip()):
             raise WrongFile(Fault("file", wanted))

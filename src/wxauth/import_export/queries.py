@@ -1,4 +1,4 @@
-"""The statements of an import, which find or write rows for a whole batch of lines, and the query of an export.
+"""The statements of an import, which find or write the rows of a whole batch of lines, and the query of an export.
 
 A batch is sent as one JSON document, which PostgreSQL expands into rows. For so few rows, this is as fast as COPY into
 a temporary table, needs no privilege to create tables, and does not bloat the catalogue with a table for each batch.
@@ -22,17 +22,17 @@ from wxauth.users.status_queries import LockedUser
 _STANDING: Final = ("roles", "status", "ban_reason", "banned_until")
 _PAGE_SIZE: Final = 1000
 _NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_verified_at", "consents"})
-"""The columns that `_ALL` names itself, and a column that is not exported."""
+"""The columns of a user that `_ALL` names explicitly, and a column that is not exported."""
 
 Row = TypeVar("Row", bound=tuple[object, ...])
 
 
 class UserToImport(UserFields, LockedUser):
-    """A stored user who is affected by a batch."""
+    """A user who is stored, or whom a batch creates."""
 
 
 def nobody_yet(user_id: UUID, created_at: datetime) -> UserToImport:
-    """Return a new user, with an id and a time of creation, and no other data."""
+    """Return a new user with only an id and a time of creation."""
     known = {"id": user_id, "created_at": created_at, "roles": [], "status": "active"}
     return model_of(UserToImport, {**dict.fromkeys(UserToImport.model_fields), **known})
 
@@ -44,12 +44,12 @@ ConsentsNoted = tuple[UUID, dict[str, str] | None, dict[str, str] | None]
 
 
 _USER_TO_IMPORT: Final = ", ".join(f"users.{name}" for name in columns_of(UserToImport))
-# App_ids and openids are parallel arrays.
+# `app_ids` and `openids` are parallel arrays.
 _IDENTITIES: Final = Statement[tuple[str, str, UUID, str | None, datetime]]("""
 SELECT app_id, openid, user_id, i.unionid, created_at
   FROM unnest(:app_ids::text[], :openids::text[]) AS wanted (app_id, openid) JOIN identities i USING (app_id, openid)
 """)
-# The statement finds the openid of each unionid in an app. App_ids and unionids are parallel arrays.
+# This statement finds the openid of each unionid in an app. `app_ids` and `unionids` are parallel arrays.
 _OPENIDS: Final = Statement[tuple[str, str, str]]("""
 SELECT app_id, unionid, openid FROM unnest(:app_ids::text[], :unionids::text[]) AS wanted (app_id, unionid)
   JOIN identities USING (app_id, unionid)
@@ -68,7 +68,8 @@ _FORMER_IDS: Final = Statement[tuple[UUID, UUID]]("SELECT id, user_id FROM forme
 _VERIFIED: Final = Statement[tuple[str, UUID]](
     "SELECT phone, id FROM users WHERE phone = ANY (:phones) AND phone_verified_at IS NOT NULL"
 )
-# The statement finds which of these ids were erased, as a user's own id, or as an id merged into an erased user.
+# This statement finds which of these ids were erased, either as a user's own id, or as an id that was merged into an
+# erased user.
 _ERASED: Final = Statement[tuple[UUID]]("""
 SELECT user_id AS id FROM events WHERE user_id = ANY (:ids) AND type = 'user.erased'
  UNION
@@ -77,7 +78,7 @@ SELECT wanted.id
  WHERE wanted.id::text IN (SELECT jsonb_array_elements_text(data -> 'former_ids') FROM events
                             WHERE type = 'user.erased' AND data -> 'former_ids' <> '[]')
 """)
-# Users are locked in the order of their ids, as everywhere, because other orders could deadlock.
+# The statement locks users in the order of their ids, as all code does, because different orders could deadlock.
 LOCK: Final = Statement[UserToImport](
     f"SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR NO KEY UPDATE"
 )
@@ -100,7 +101,7 @@ _CHANGED_COLUMNS: Final[list[LiteralString]] = [name for name in _USER_COLUMNS i
 
 
 def _adding(table: LiteralString, *columns: LiteralString) -> Statement[Nothing]:
-    # The columns are named, so that a column added by a newer version keeps its default.
+    # The statement names the columns, so that a column that a newer version has added gets its default.
     named = ", ".join(columns)
     return Statement[Nothing](f"""
 INSERT INTO {table} ({named}) SELECT {named} FROM jsonb_populate_recordset(NULL::{table}, :rows)
@@ -131,7 +132,8 @@ UPDATE identities SET unionid = given.unionid, created_at = given.created_at
   FROM jsonb_populate_recordset(NULL::identities, :rows) AS given
  WHERE identities.app_id = given.app_id AND identities.openid = given.openid
 """)
-# A login with an openid and a unionid that are stored already would not check the identity, so this statement makes it.
+# A login whose openid and unionid are both stored does not check whether they belong to the same user. This statement
+# makes the next login check it.
 _LOOK_CLOSELY: Final = Statement[Nothing]("""
 UPDATE users SET identity_lost_at = now()
   FROM unnest(:app_ids::text[], :openids::text[]) AS given (app_id, openid)
@@ -153,7 +155,7 @@ GivenFields = dict[str, tuple[int, int]]
 
 
 class HeldIdentity(NamedTuple):
-    """An identity, as it is stored, or as lines have made it."""
+    """An identity as it is stored, or as earlier lines have changed it."""
 
     user_id: UUID
     unionid: str | None
@@ -252,7 +254,7 @@ class Made:
 
 
 async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToImport] = ()) -> Found:
-    """Find what is stored under the names and ids of a batch, and about these users, who are locked."""
+    """Return the stored data under the names and ids of a batch, and about `users`, whom the caller has locked."""
 
     async def rows(statement: Statement[Row], **keys: Sequence[object]) -> Sequence[Row]:
         """Return the rows, without a query if there are no keys."""
@@ -293,7 +295,7 @@ async def store(
 ) -> Sequence[ConsentsNoted]:
     """Write the rows of each statement, in this order, and return the consents of users who have given new ones.
 
-    If one of the identities has a user's unionid for an openid, the next login of that user finds it.
+    If the openid of one of the identities is the unionid of a user, the next login of that user checks this identity.
 
     Raises: one of `CONFLICTS`.
     """

@@ -1,4 +1,4 @@
-"""The rules that each line of an import must keep, in three tables. Broken rules are reported in this order."""
+"""The rules for each line of an import, in three tables. Broken rules are reported in the order of the tables."""
 
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
@@ -27,14 +27,14 @@ class Owners(NamedTuple):
 
     @property
     def owner_id(self) -> UUID | None:
-        """The user that the line belongs to; None if the line creates one."""
+        """The user to whom the line belongs; None if the line creates a user."""
         return next(filter(None, self), None)
 
 
 class Known:
-    """What is stored under the ids of a batch, together with what earlier lines have made.
+    """The data that is stored under the ids of a batch, together with the changes of earlier lines.
 
-    Lookups see both, and writes change only what the lines have made.
+    Lookups see both. Writes change only the part of the lines.
     """
 
     def __init__(self, found: Found, made: Made) -> None:
@@ -74,7 +74,7 @@ class Case:
     options: Options
     owners: Owners = field(init=False)
     owner: UserToImport | None = field(init=False)
-    """The user that the line belongs to; None if the line creates one."""
+    """The user to whom the line belongs; None if the line creates a user."""
 
     def __post_init__(self) -> None:
         self.owners = self.known.owners_of(self.line)
@@ -89,18 +89,18 @@ class Case:
 
     @property
     def relies_on_external_id(self) -> bool:
-        """Whether the line finds its owner by external_id, without the operator's word that they are one person.
+        """Whether the line finds its owner by external_id, and the operator has not confirmed that both are one person.
 
-        They might be two people, for example because two tables both count their rows from 1.
+        They may be two people, for example because two tables both number their rows from 1.
         """
         return self.owners.by_external_id == self.owners.owner_id and not self.options.joins
 
     @property
     def adds_second_openid(self) -> bool:
-        """Whether the line adds an openid to a user who has another one in its app.
+        """Whether the line adds an openid to a user who already has another openid in the line's app.
 
-        WeChat gives each person one openid in each app. Only an export, which contains the user's id, or the operator
-        can know that two accounts belong to one person.
+        WeChat gives each person one openid in each app. Two accounts belong to one person only if an export, which
+        contains the user's id, or the operator says so.
         """
         is_new = self.owners.by_identity is None and self.line.user_id is None
         return self.owner is not None and is_new and self.known.is_in_app(self.owner.id, self.line.key[0])
@@ -114,7 +114,7 @@ class Case:
 
 @dataclass(slots=True)
 class Change:
-    """What a line makes of its user."""
+    """The change that a line makes to its user."""
 
     line: Line
     known: Known
@@ -124,14 +124,14 @@ class Change:
 
     @property
     def ends_administrator(self) -> bool:
-        """Whether an administrator is none any more."""
+        """Whether the user was an administrator, and no longer is after the change."""
         was_administrator, is_administrator = (
             StatusAndRoles.of(user).is_administrator for user in (self.before, self.after)
         )
         return was_administrator and not is_administrator
 
     def belong_to_another(self, names: Sequence[Name], owners: Mapping[Name, UUID]) -> bool:
-        """Return whether one of these names has another user among these owners."""
+        """Return whether one of these names belongs to another user, according to `owners`."""
         return any(owners.get(name, self.after.id) != self.after.id for name in names)
 
 
@@ -139,7 +139,7 @@ class Rule(NamedTuple, Generic[Checked]):
     """A rule of an import."""
 
     field: str
-    """The field that breaks it."""
+    """The field that breaks the rule."""
     wanted: Text
     is_broken: Callable[[Checked], bool]
 
@@ -150,9 +150,9 @@ class Rule(NamedTuple, Generic[Checked]):
 
 
 def _has_unionid_as_openid(case: Case) -> bool:
-    """Return whether the openid is one of the file's unionids, as if it came from the wrong column.
+    """Return whether the openid is one of the file's unionids, which means that it may come from the wrong column.
 
-    Exports are always right.
+    Lines with a user id come from an export, and are always accepted.
     """
     line = case.line
     is_unionid = line.openid == line.unionid or line.openid in case.known.made.unionid_lines
@@ -222,7 +222,7 @@ RULES_OF_LINES: Final[tuple[Rule[Case], ...]] = (
     Rule(
         "user_id",
         _("must not belong to a user who has requested erasure"),
-        # Only a newer export, which has the same time of erasure, may change such a user.
+        # Only a line of an export, which has the same time of erasure, may change such a user.
         lambda case: case.owner is not None and case.owner.erase_at not in (None, case.line.erase_at),
     ),
     Rule("user_id", _("must not belong to an erased user. To restore the user, add --restore"), _is_erased),
@@ -281,7 +281,7 @@ RULES_OF_OWNERS: Final[tuple[Rule[Case], ...]] = (
         lambda case: case.owner is not None and case.line.user_id not in (None, case.owner.id),
     ),
 )
-"""The rules by which all ids of a line belong to one user. An earlier line may have made what contradicts this one."""
+"""The rules that all ids of a line belong to one user. A line may contradict stored data or an earlier line."""
 RULES_OF_CHANGES: Final[tuple[Rule[Change], ...]] = (
     Rule(
         "former_ids",
@@ -315,7 +315,7 @@ RULES_OF_CHANGES: Final[tuple[Rule[Change], ...]] = (
         "status", _("must not unban administrators or support staff. To unban them, add --allow-admin"), _unbans_staff
     ),
 )
-"""The rules for what a line makes of its user."""
+"""The rules for the change that a line makes to its user."""
 LAST_ADMIN: Final = _("must leave at least one administrator. Appoint another administrator first")
 GIVEN_BEFORE: Final = _(
     "must be the same as in the earlier line with this openid or, if there is no openid, with this "
