@@ -1,1 +1,1 @@
-"""Clients, the services and sites that have a name and a secret."""
+"""Clients: the services and sites that are registered, and programs that a document describes."""

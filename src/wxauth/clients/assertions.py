@@ -1,6 +1,6 @@
-"""Clients that authenticate by a signed assertion (`private_key_jwt`, RFC 7523), and their public keys (RFC 7517).
+"""The authentication of clients by a signed assertion (`private_key_jwt`, RFC 7523), and their keys (RFC 7517).
 
-As for access tokens, wxauth uses only python-jose's key objects, and this module checks every rule itself.
+As for access tokens, wxauth uses python-jose only for its key objects. This module checks all other rules.
 """
 
 import re
@@ -22,10 +22,13 @@ PRIVATE_KEY_JWT: Final = "private_key_jwt"
 SIGNING_ALGS: Final = ("RS256", "ES256")
 MAX_ASSERTION_LENGTH: Final = 8192
 LASTS_LONGEST: Final = timedelta(minutes=5)
-"""The maximum time from now to `exp`."""
+"""The maximum time from now until `exp`."""
 MAX_JTI: Final = 256
 RSA_BITS: Final = range(2048, 8192 + 1)
-"""The lengths of keys that are accepted. A shorter key is weak, and a longer one takes too long to verify."""
+"""The accepted lengths of RSA keys, in bits.
+
+A shorter key is weak, and verification with a longer key takes too long.
+"""
 _EXPONENTS: Final = range(2**16 + 1, 2**32, 2)
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
@@ -35,12 +38,15 @@ _TYPES: Final = frozenset({"jwt", "client-authentication+jwt"})
 
 
 class InvalidAssertion(Exception):
-    """The assertion proves nothing. The message is for the client's developer, and does not contain what was sent."""
+    """The error for an assertion that proves nothing.
+
+    Its message is for the client's developer, and does not quote the assertion.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class ClientKey:
-    """A public key of a client, already parsed."""
+    """A parsed public key of a client."""
 
     kid: str | None
     alg: str
@@ -55,7 +61,7 @@ class ClientKey:
         kid, operations = document.get("kid"), document.get("key_ops", ["verify"])
         if not isinstance(operations, list) or "verify" not in operations:
             raise InvalidKey("the key isn't for signatures")
-        if document.get("kty") != "RSA":  # with any id, because VerificationKey requires one
+        if document.get("kty") != "RSA":  # VerificationKey requires an id
             named = {"kid": "-"} if kid is None else {}
             return cls(kid, "ES256", VerificationKey.from_jwk({**document, **named}).key)
         if not (kid is None or (isinstance(kid, str) and 0 < len(kid) <= 256)):
@@ -88,9 +94,9 @@ class ClientKeys:
 
     @classmethod
     def read(cls, jwks: object) -> Self:
-        """Return the usable keys of a JWK set. Keys of one algorithm that share a `kid` are not usable.
+        """Return the usable keys of a JWK set. Keys with the same algorithm and the same `kid` are not usable.
 
-        Raises: InvalidKey, if it is not a JWK set.
+        Raises: InvalidKey, if `jwks` is not a JWK set.
         """
         documents = _members(jwks)
         if documents is None:
@@ -100,7 +106,7 @@ class ClientKeys:
         return cls(tuple(each for each in found if each.kid is None or number[each.alg, each.kid] == 1))
 
     def find(self, alg: str, kid: str | None) -> ClientKey | None:
-        """Return the key that an assertion names. Without a `kid`, it must be the only key of its algorithm."""
+        """Return the key with this algorithm and `kid`. Without a `kid`, return the only key with this algorithm."""
         fit = [each for each in self.keys if each.alg == alg and kid in (None, each.kid)]
         return fit[0] if len(fit) == 1 else None
 
@@ -120,7 +126,7 @@ def _usable(documents: Iterable[object]) -> Iterable[ClientKey]:
 
 
 def has_private_keys(jwks: object) -> bool:
-    """Return whether a JWK set publishes private keys."""
+    """Return whether a JWK set contains private keys."""
     return any(isinstance(each, Mapping) and bool(_PRIVATE & each.keys()) for each in _members(jwks) or ())
 
 
@@ -137,7 +143,9 @@ class Assertion:
 
     @classmethod
     def read(cls, text: str, *, issuer: str, endpoints: Collection[str], now: datetime) -> Self:
-        """Check the form and the claims of an assertion. Its audience must be `issuer` or one of `endpoints`.
+        """Return an assertion after checks of its form and claims.
+
+        Its audience must contain `issuer` or one of `endpoints`.
 
         Raises: InvalidAssertion.
         """
@@ -189,12 +197,12 @@ def _claims(claims: Mapping[str, Any], *, issuer: str, endpoints: Collection[str
 
 
 def _is_meant(audience: object, issuer: str, endpoints: Collection[str]) -> bool:
-    """Return whether an assertion is only for us.
+    """Return whether the audience of an assertion is this service alone.
 
-    If it also named another server, that server could use it here.
+    If the audience also contained another server, that server could use the assertion here.
     """
     named = audience if isinstance(audience, list) else [audience]
-    ours = f"{issuer}/"  # some clients write this for the issuer itself
+    ours = f"{issuer}/"  # some clients add a slash to the issuer
     if not named or not all(isinstance(each, str) and (each == issuer or each.startswith(ours)) for each in named):
         return False
     return not {issuer, ours, *endpoints}.isdisjoint(named)
@@ -206,5 +214,5 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
         return None
     value = claims[name]
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return value  # finite, because the decoder refuses other numbers
+        return value  # a finite number, because the decoder refuses others
     raise InvalidAssertion(f"{name} is not a number")

@@ -1,7 +1,7 @@
-"""Clients, the services that query wxauth, and the sites that log users in. All have a name, most have a secret.
+"""Registered clients: the services that query wxauth, and the sites that log users in.
 
-Sites must be the operator's own. All of them share one audience, so every service behind a guard accepts the tokens of
-every site. Never add a site of a third party.
+All clients have a name, and most have a secret. All sites must belong to the operator. They share one audience, so that
+every service behind a guard accepts the tokens of every site. Never add a site of a third party.
 """
 
 import asyncio
@@ -29,12 +29,11 @@ from wxauth_guard.errors import InvalidRequest
 
 """The algorithm of a site, by default."""
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)
-"""The time for which the previous secret still works after a rotation, because a client's replicas change one by one.
-"""
+"""The time for which the previous secret still works. A client's replicas need this time to get the new secret."""
 ENDED_AT_ONCE: Final = 1000
 """The number of sessions of a removed site that one transaction ends.
 
-Logins of their users wait for this transaction.
+Logins of the users of these sessions wait for this transaction.
 """
 _WAIT_FOR_OTHERS_SECONDS: Final = 0.1
 
@@ -58,13 +57,16 @@ class Credentials(NamedTuple):
 
 
 async def find_site(asked: Database | Transaction, name: str) -> Client | None:
-    """Return the site with this name, without its logo, or None. A name that no client can have costs no query."""
+    """Return the site with this name, without its logo; None if there is none.
+
+    A name that no client can have costs no query.
+    """
     return await asked.row(queries.FIND_SITE, name=name) if is_client_name(name) else None
 
 
 @dataclass(frozen=True, slots=True)
 class ClientChanges:
-    """Adds and changes clients, and checks what their fields refer to."""
+    """The additions and changes of clients, with checks of the apps, URLs and resources to which their fields refer."""
 
     database: Database
     resolver: NameResolver
@@ -73,7 +75,7 @@ class ClientChanges:
     async def add(
         self, name: str, options: Mapping[str, Any], *, by: Actor = OPERATOR, now: datetime
     ) -> tuple[Client, Credentials | None]:
-        """Build a client and add it. Return its credentials, too; None for a public client.
+        """Add a client. Return the client, and its credentials; None in their place for a public client.
 
         Raises: WrongClient, NameTaken.
         """
@@ -85,7 +87,7 @@ class ClientChanges:
     async def change(
         self, name: str, changes: Mapping[str, Any], *, by: Actor = OPERATOR, now: datetime
     ) -> AddedClient:
-        """Change these fields of a client. A site's sessions continue, with the scopes that the site still has.
+        """Change these fields of a client. The sessions of a site continue, with the scopes that the site still has.
 
         Null, false or empty clears an optional field.
 
@@ -108,11 +110,11 @@ class ClientChanges:
         return client
 
     async def _check(self, values: Mapping[str, Any]) -> Collection[str]:
-        """Check the apps that these fields name, and the URLs to which logout tokens may be sent.
+        """Check the apps that these fields name, and the URL for logout tokens. Return the names that no site may have.
 
-        An unknown mini-program is accepted, because it might be added later, but other unknown apps are refused. Return
-        the names that no site may have, because its tokens could be mistaken for others. These are the audience and the
-        ids of all apps.
+        This method accepts an unknown mini-program, which might be added later, and refuses other unknown apps. The
+        reserved names are the audience and the ids of all apps, because a site's tokens could be mistaken for other
+        tokens.
 
         Raises: WrongClient.
         """
@@ -131,7 +133,7 @@ class ClientChanges:
 
 
 async def add_client(database: Database, client: Client, *, by: Actor = OPERATOR, now: datetime) -> Credentials | None:
-    """Add a client. Return its credentials, which are not stored; None for a public client.
+    """Add a client. Return its credentials, whose secret wxauth does not store; None for a public client.
 
     Raises: NameTaken.
     """
@@ -150,7 +152,7 @@ async def add_client(database: Database, client: Client, *, by: Actor = OPERATOR
 async def renew_secret(
     database: Database, name: str, *, at_once: bool = False, by: Actor = OPERATOR, now: datetime
 ) -> tuple[Credentials, Sequence[str]]:
-    """Give a client a new secret. Return its credentials and scopes.
+    """Give a client a new secret. Return its new credentials and its scopes.
 
     The previous secret still works for a day, unless `at_once`. Older secrets no longer work.
 
@@ -169,7 +171,7 @@ async def renew_secret(
 
 
 async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, now: datetime) -> None:
-    """Remove a client, whose requests then fail, and end a page of its sessions. Housekeeping ends the others.
+    """Remove a client, so that its requests fail. End a page of its sessions; housekeeping ends the others.
 
     Raises: NotFound.
     """
@@ -179,28 +181,31 @@ async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, 
             await record_event(transaction, EventType.CLIENT_REMOVED, by=by, at=now, data={"name": name})
     if removed is None and await database.value(queries.SESSIONS_LEFT, name=name) is None:
         raise NotFound(NO_SUCH_CLIENT)
-    with suppress(StorageUnavailable):  # the client is removed even if ending the sessions fails
+    with suppress(StorageUnavailable):  # the client stays removed even if ending the sessions fails
         await queries.end_removed_page(database, size=ENDED_AT_ONCE, name=name, now=now)
 
 
 async def end_sessions_left(database: Database, name: str) -> AsyncIterator[int]:
-    """End the sessions that a removed client still has. Yield their number before every ten pages."""
+    """End the remaining sessions of a removed client.
+
+    Before every ten pages, yield the number of remaining sessions.
+    """
     while (left := await database.value(queries.SESSIONS_LEFT, name=name)) is not None:
         yield left
         for _page in range(10):
             page = await queries.end_removed_page(database, size=ENDED_AT_ONCE, name=name, now=await database.time())
-            if page is None or not page.rows:  # removed, deleted by another worker, or its users are locked
+            if page is None or not page.rows:  # another worker is ending them, or their users are locked
                 await asyncio.sleep(_WAIT_FOR_OTHERS_SECONDS)
             elif page.is_last:
                 break
 
 
 async def ensure_own_client(database: Database, name: str, *, now: datetime, **fields: Any) -> None:
-    """Add or replace the public client of a page that the service itself serves. The service does this at each start.
+    """Add or replace the public client of a page that wxauth itself serves. wxauth calls this function at each start.
 
-    Its name is reserved, and its scopes may include some that no command can give. `fields` are some of `Client`'s.
+    The name must be reserved. The scopes can include scopes that no command can give. `fields` are fields of `Client`.
 
-    Raises: ValueError, for a name that is not reserved.
+    Raises: ValueError, if the name is not reserved.
     """
     if not is_own_name(name):
         raise ValueError("a client of our own is named wxauth-...")
@@ -209,7 +214,7 @@ async def ensure_own_client(database: Database, name: str, *, now: datetime, **f
 
 
 def _refuse_reserved(client: Client, reserved: Collection[str]) -> None:
-    """Refuse a site with one of these names. Raises: WrongClient."""
+    """Check that a site has none of these names. Raises: WrongClient."""
     if client.is_site and client.name in reserved:
         raise WrongClient(
             "name",
@@ -237,12 +242,15 @@ def _with_known_resources(values: Mapping[str, Any], known: Iterable[Resource]) 
 
 
 async def _kinds_of_apps(database: Database, settings: AnyClientSettings) -> Mapping[str, AppKind]:
-    """Return the kinds of all apps by id, both of the apps in the settings and of the stored ones."""
+    """Return the kind of each app by its id, for the apps in the settings and for the stored apps."""
     stored = {row.app_id: row.fields.get("kind", "mini_program") for row in await database.rows(STORED_APPS)}
     return stored | {app.app_id: app.kind for app in settings.apps}
 
 
 async def clashing_clients(database: Database, settings: Settings) -> Sequence[str]:
-    """Return the sites whose name is the audience or the id of an app. Their tokens could be mistaken for others."""
+    """Return the names of sites that are also the audience or the id of an app.
+
+    The tokens of these sites could be mistaken for other tokens.
+    """
     names = [settings.audience, *await _kinds_of_apps(database, settings)]
     return await database.values(queries.SITES_NAMED, names=names)

@@ -1,8 +1,8 @@
 """Clients that are not registered, but described by documents at hosts that the settings allow.
 
-Their `client_id` is the URL of the document (draft-ietf-oauth-client-id-metadata-document). At the token endpoint, the
-document says whether the client must authenticate, and with which keys. Everything else was approved by the user,
-including the client's name and its redirect URI.
+Their `client_id` is the URL of the document (draft-ietf-oauth-client-id-metadata-document). At the token endpoint,
+wxauth reads only from the document whether the client must authenticate, and with which keys. The user has approved
+everything else, including the client's name and redirect URI.
 """
 
 import re
@@ -41,17 +41,17 @@ from wxauth.texts import clean_text, is_title, read_loosely
 from wxauth_guard.keys import InvalidKey
 
 NEW_OF_AN_ADDRESS: Final = "10/minute"
-"""The number of unknown documents that are fetched for one address, or one IPv6 /48.
+"""The number of unknown documents that wxauth fetches for one address, or for one IPv6 /48.
 
-A document is known once it was valid.
+A document is unknown until it has been valid once.
 """
 NEW_OF_ALL: Final = "30/minute"
-"""The number of unknown documents that one process fetches in all.
+"""The number of unknown documents that one process fetches for all addresses.
 
-It is counted after the limit of the address, so that no single address can use it up.
+A process checks the limit of the address first, so that no single address can use up this limit.
 """
 ASSERTIONS_OF_A_CLIENT: Final = "50/second"
-"""The number of valid assertions that one client may use in one process. Each is remembered for an hour."""
+"""The number of valid assertions that one process accepts from one client. wxauth stores each of them for an hour."""
 MAX_CLIENT_ID: Final = 512
 MAX_REDIRECT_URIS: Final = 20
 
@@ -68,19 +68,19 @@ FETCHED: Final = Counter(
 
 @dataclass(frozen=True, slots=True)
 class ClientDocument:
-    """The contents of a document about its client."""
+    """The content of a document about its client."""
 
     client: Client
     may_be_public: bool
     """Whether the client may omit the assertion."""
     keys: ClientKeys | None
-    """The keys in the document itself."""
+    """The keys in the document; None if it contains no usable keys."""
     keys_url: str | None
     algs: frozenset[str]
 
 
 def is_allowed(settings: Settings, client_id: str) -> bool:
-    """Return whether this is the URL of a document at a host that the settings allow."""
+    """Return whether this text is the URL of a document at a host that the settings allow."""
     parts = _https_url(client_id)
     if parts is None or parts["host"] not in settings.client_documents or parts["path"] in ("", "/") or parts["query"]:
         return False
@@ -95,10 +95,10 @@ def _https_url(url: str) -> re.Match[str] | None:
 
 @part
 class ClientDocuments:
-    """Fetches and caches documents and keys. `transport` connects only to allowed addresses.
+    """The cache of documents and keys, which fetches them. `transport` connects only to allowed addresses.
 
-    `of_address` and `of_all` limit documents that have not been valid yet, and `of_client` limits a client's
-    assertions.
+    `of_address` and `of_all` limit the fetches of documents that have not been valid yet. `of_client` limits the
+    assertions of a client.
     """
 
     settings: Settings
@@ -117,7 +117,7 @@ class ClientDocuments:
         self._keys = Fetched("client_keys", self.clock, self._read_keys)
 
     async def client(self, client_id: str, *, ip: str | None) -> Client | None:
-        """Return the client that a document describes; None if the document is refused, which is logged.
+        """Return the client that a document describes. Return None if wxauth cannot use the document, and log why.
 
         Raises: RateLimited.
         """
@@ -125,7 +125,10 @@ class ClientDocuments:
         return None if found is None else found.client
 
     async def find(self, client_id: str, *, ip: str | None) -> ClientDocument | None:
-        """Return the document of a client; None if it is refused, which is logged. Raises: RateLimited."""
+        """Return the document of a client. Return None if wxauth cannot use the document, and log why.
+
+        Raises: RateLimited.
+        """
         if not is_allowed(self.settings, client_id):
             reason = (
                 "the URL's host isn't in WXAUTH_CLIENT_DOCUMENTS, or the URL has parts other than https, host and path"
@@ -135,17 +138,22 @@ class ClientDocuments:
         return await self._documents.get(client_id, admit=partial(self._admit, client_id, ip))
 
     def is_refused(self, client_id: str) -> bool:
-        """Return whether a document that was not found is gone or breaks a rule. Otherwise, its host is unavailable."""
+        """Return whether a document that `find` did not return is gone or breaks a rule.
+
+        Otherwise, its host is unavailable.
+        """
         return self._documents.is_refused(client_id)
 
     async def has_sessions(self, client_id: str) -> bool:
-        """Return whether this client has sessions, so that users have let it in before."""
+        """Return whether this client has sessions, which shows that users have approved the client before."""
         return bool(await self.database.value(HAS_SESSIONS, client_id=client_id))
 
     async def authenticate(self, assertion: Assertion, *, ip: str | None) -> ClientDocument | None:
-        """Return the document of the client that has signed an assertion, if the assertion was not used before.
+        """Return the document of the client that has signed an assertion. Each assertion can be used only once.
 
-        Return None if there is no document. Raises: InvalidAssertion, RateLimited, StorageUnavailable.
+        Return None if wxauth cannot use the document.
+
+        Raises: InvalidAssertion, RateLimited, StorageUnavailable.
         """
         was_known = self._documents.knows(assertion.client_id)
         document = await self.find(assertion.client_id, ip=ip)
@@ -190,12 +198,12 @@ class ClientDocuments:
         return None if again is None else again.keys
 
     async def _admit(self, client_id: str, ip: str | None) -> None:
-        """Count a document that has not been valid yet. Raises: RateLimited."""
+        """Count a fetch of a document that has not been valid in this process yet. Raises: RateLimited."""
         try:
             await self.of_address.admit_address(ip)
             await self.of_all.admit("")
         except RateLimited:
-            if not await self.has_sessions(client_id):  # if it has sessions, another process has found it valid
+            if not await self.has_sessions(client_id):  # sessions show that the document was valid in another process
                 raise
 
     async def _read_document(self, client_id: str) -> tuple[ClientDocument, timedelta]:
@@ -213,7 +221,9 @@ class ClientDocuments:
 def document_in(client_id: str, body: bytes) -> ClientDocument:
     """Return the client that a document describes.
 
-    Redirect URIs that are not allowed are left out. Raises: NotFetched.
+    Leave out redirect URIs that are not allowed.
+
+    Raises: NotFetched.
     """
     try:
         document = read_loosely(body)
@@ -254,7 +264,7 @@ def document_in(client_id: str, body: bytes) -> ClientDocument:
 
 
 def _methods(document: Mapping[str, Any]) -> frozenset[str]:
-    """Return the methods by which the client may authenticate. If the document does not say, it is none."""
+    """Return the methods by which the client may authenticate. The default is `none`."""
     one, several = document.get("token_endpoint_auth_method"), document.get("token_endpoint_auth_methods_supported")
     if one is None and several is None:
         return frozenset({"none"})
@@ -263,7 +273,7 @@ def _methods(document: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _keys_in(document: Mapping[str, Any]) -> tuple[ClientKeys | None, str | None]:
-    """Return the usable keys in a document, or their URL. If it contains both, return neither (RFC 7591, section 2)."""
+    """Return the usable keys in a document, or their URL. If a document contains both, return neither (RFC 7591)."""
     jwks, url = document.get("jwks"), document.get("jwks_uri")
     if jwks is not None and url is not None:
         return None, None
@@ -277,7 +287,7 @@ def _keys_in(document: Mapping[str, Any]) -> tuple[ClientKeys | None, str | None
 
 
 def client_at(client_id: str, title: str = "", redirect_uris: Sequence[str] = ()) -> Client:
-    """Return the client with this URL. The other fields are in its document."""
+    """Return the client whose document has this URL, with the title and redirect URIs from the document."""
     return Client(
         name=client_id,
         title=title,

@@ -1,6 +1,6 @@
-"""JSON that third parties publish about their clients, fetched by strict rules, and cached in each process.
+"""The JSON documents that third parties publish about their clients. Each process fetches and caches them.
 
-A document that cannot be fetched again is used for another day.
+If a process cannot fetch a document again, it uses the cached document for another day.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ MAX_DOCUMENT: Final = 10 * 1024
 KEPT_SHORTEST: Final = timedelta(minutes=5)
 KEPT_LONGEST: Final = timedelta(days=1)
 STALE_USED: Final = timedelta(days=1)
-"""The time for which an expired document is used if it cannot be fetched again."""
+"""The time for which a process uses an expired document if it cannot fetch the document again."""
 PAUSE: Final = timedelta(minutes=1)
-"""The pause before the next fetch, after a refusal or a failure, and between two fetches for an unknown key."""
+"""The pause after a refused or failed fetch, and between two fetches because of an unknown key."""
 MAX_KEPT: Final = 1000
 _JSON: Final = re.compile(r"application/([!#$&^_.+a-z0-9-]+\+)?json", re.ASCII | re.IGNORECASE)
 _MAX_AGE: Final = re.compile(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})\b", re.IGNORECASE)
@@ -45,15 +45,15 @@ class DocumentOutcome(StrEnum):
 
     OK = "ok"
     FAILED = "failed"
-    """No response in time, no connection, or a status other than 200."""
+    """There was no connection, no response in time, or a status other than 200."""
     REFUSED = "refused"
     """The address is not allowed, or the response breaks a rule."""
 
 
 class NotFetched(Exception):
-    """The document cannot be used. If it `is_gone`, a cached copy cannot be used either.
+    """The error if a fetch gives no usable document. If it `is_gone`, a cached copy is not usable either.
 
-    The message is for the log, and does not contain what was fetched.
+    The message is for the log, and does not quote the response.
     """
 
     def __init__(self, outcome: DocumentOutcome, reason: str, *, is_gone: bool = False) -> None:
@@ -62,13 +62,13 @@ class NotFetched(Exception):
 
 
 async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) -> tuple[bytes, timedelta]:
-    """Return the JSON at a URL, and the time for which it is cached. Raises: NotFetched."""
+    """Return the JSON at a URL, and the time for which to cache it. Raises: NotFetched."""
     headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
     try:
         request = httpx.Request("GET", url, headers=headers, extensions={"max_body": MAX_DOCUMENT})
         async with asyncio.timeout(patience):
             response = await transport.handle_async_request(request)
-    except (httpx.InvalidURL, UnicodeError):  # a host in the settings that only looks valid
+    except (httpx.InvalidURL, UnicodeError):  # the host in the settings only looks valid
         raise NotFetched(DocumentOutcome.REFUSED, "the URL's host is neither a name nor an address") from None
     except TimeoutError:
         raise NotFetched(DocumentOutcome.FAILED, "no response in time") from None
@@ -86,7 +86,7 @@ async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) 
 
 
 def _lasts(cache_control: str) -> timedelta:
-    """Return the time for which a document is cached, according to its `Cache-Control` (RFC 9111, section 5.2.2)."""
+    """Return the time for which to cache a document with this `Cache-Control` (RFC 9111, section 5.2.2)."""
     found = _MAX_AGE.search(cache_control)
     if found is None or re.search(r"\bno-(store|cache)\b", cache_control, re.IGNORECASE):
         return KEPT_SHORTEST
@@ -95,15 +95,15 @@ def _lasts(cache_control: str) -> timedelta:
 
 @dataclass(slots=True)
 class _Kept(Generic[Read]):
-    """A document in the cache of a process, or its last failure."""
+    """A document in the cache of a process, or the last failure to fetch it."""
 
     value: Read | None = None
-    """The document; None if it has not been valid yet, or no longer is."""
+    """The document; None if it has not been valid yet, or is no longer valid."""
     fresh_until: datetime = _NEVER
     not_before: datetime = _NEVER
-    """The earliest time at which it is fetched again after a failure."""
+    """The earliest time of the next fetch after a failure."""
     not_again_before: datetime = _NEVER
-    """The earliest time at which it is fetched again although it is fresh."""
+    """The earliest time of the next fetch while the document is fresh."""
     is_refused: bool = False
     """Whether the last fetch has shown that the document is gone or breaks a rule."""
 
@@ -111,7 +111,7 @@ class _Kept(Generic[Read]):
         return self.value if now < self.fresh_until + STALE_USED else None
 
     def drop_future_times(self, now: datetime) -> None:
-        """Drop times computed before the clock was set back, because they would be far too late."""
+        """Drop times that were computed before the clock was set back, because they are far too late."""
         self.fresh_until = self.fresh_until if self.fresh_until <= now + KEPT_LONGEST else _NEVER
         self.not_before = self.not_before if self.not_before <= now + PAUSE else _NEVER
         self.not_again_before = self.not_again_before if self.not_again_before <= now + PAUSE else _NEVER
@@ -121,8 +121,8 @@ class _Kept(Generic[Read]):
 class Fetched(Generic[Read]):
     """The documents of one kind, by URL.
 
-    `read` fetches and parses a document, and raises NotFetched. `ended` receives the outcome of each fetch. `what` is
-    the beginning of the names of log lines.
+    `read` fetches and parses a document, or raises NotFetched. `ended` receives the outcome of each fetch. The names of
+    log lines begin with `what`.
     """
 
     what: str
@@ -130,13 +130,13 @@ class Fetched(Generic[Read]):
     read: Callable[[str], Awaitable[tuple[Read, timedelta]]]
     ended: Callable[[DocumentOutcome], None] = lambda _: None
     _kept: OrderedDict[str, _Kept[Read]] = field(default_factory=OrderedDict)
-    """The cache, in which the document that was used last is at the end."""
+    """The cache. The most recently used document is at the end."""
     _under_way: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     async def get(self, url: str, *, admit: Callable[[], Awaitable[None]] | None = None) -> Read | None:
-        """Return the document at a URL; None if it cannot be used, which is logged.
+        """Return the document at a URL. Return None if the document is not usable, and log why.
 
-        `admit` is called before the first fetch of a document, until the document has been valid once. It may raise.
+        Call `admit` before a fetch if no usable document is cached. `admit` can raise an exception.
         """
         now, kept = self.clock(), self._kept.get(url, _Kept())
         kept.drop_future_times(now)
@@ -149,9 +149,9 @@ class Fetched(Generic[Read]):
         return self._kept.get(url, kept).usable(now)
 
     async def get_again(self, url: str) -> Read | None:
-        """Return the document after fetching it even if the cached one is fresh, at most once a minute.
+        """Fetch a document even if the cached one is fresh, at most once a minute, and return the document.
 
-        Return None if it was not fetched now.
+        Return None if the last fetch was less than a minute ago, or if the document is not usable.
         """
         now, kept = self.clock(), self._kept.get(url, _Kept())
         if now < max(kept.not_again_before, kept.not_before):
@@ -161,7 +161,7 @@ class Fetched(Generic[Read]):
         return self._kept.get(url, kept).usable(now)
 
     def knows(self, url: str) -> bool:
-        """Return whether the document, or its last failure, is cached."""
+        """Return whether the cache contains the document, or the last failure to fetch it."""
         return url in self._kept
 
     def is_refused(self, url: str) -> bool:
@@ -192,7 +192,7 @@ class Fetched(Generic[Read]):
             outcome, kept.fresh_until, kept.not_before = DocumentOutcome.OK, self.clock() + lasts, _NEVER
             kept.is_refused = False
         self.ended(outcome)
-        # Stored now, because other fetches that end in the meantime drop entries without an outcome.
+        # The entry enters the cache only now, because `_drop_old` would delete an entry without an outcome.
         self._kept[url] = kept
         self._drop_old()
 

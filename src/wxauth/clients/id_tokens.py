@@ -28,17 +28,17 @@ _COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-
 
 @dataclass(frozen=True, slots=True)
 class IdTokenHint:
-    """The client, session and user named in an id_token of this service, which may have expired."""
+    """The client, the session and the user in an id_token of this service, which can have expired."""
 
     client_id: str
     session_id: UUID
     user_id: UUID
-    """The user's id. If that user has been merged since, the remaining user has another id."""
+    """The user's id. If that user has been merged since, the remaining user has a different id."""
 
 
 @part
 class IdTokens:
-    """Makes the id_tokens of sites, and reads them in the `id_token_hint` of requests."""
+    """The maker of the id_tokens of sites, and the reader of the id_tokens in `id_token_hint`."""
 
     settings: Settings
     database: Database
@@ -58,12 +58,12 @@ class IdTokens:
         now: datetime,
         expires_in: int,
     ) -> str:
-        """Return an id_token (OpenID Connect Core, section 2), for `expires_in` seconds.
+        """Return an id_token (OpenID Connect Core, section 2) that is valid for `expires_in` seconds.
 
         Without a session, there is no access token.
 
-        An ES256 id_token is signed with a key for access tokens. Its own `typ`, and the site as its audience, keep it
-        from being accepted as an access token.
+        wxauth signs an ES256 id_token with a key for access tokens. Nobody can use the id_token as an access token,
+        because its `typ` is different, and its audience is the site.
 
         Raises: StorageUnavailable, CannotOpen.
         """
@@ -93,23 +93,24 @@ class IdTokens:
             return None
         try:
             header = from_json(_decoded(form[1]))
-            if header["typ"] != "JWT" or not _KID.fullmatch(header["kid"]):  # an access token, or a foreign token
+            if header["typ"] != "JWT" or not _KID.fullmatch(header["kid"]):  # not an id_token of wxauth
                 return None
             verifier = await self.keys.id_token_verifier(header["alg"], header["kid"])
             if verifier is None or not verifier.verify(f"{form[1]}.{form[2]}".encode(), _decoded(form[3])):
                 return None
-            claims = from_json(_decoded(form[2]))  # the signature is ours, so the claims are well-formed
+            claims = from_json(_decoded(form[2]))  # wxauth has signed the claims, so they are well-formed
         except (ValueError, KeyError, TypeError):
             return None
-        # Issued under a previous issuer, or for a phone.
+        # wxauth issued this id_token under a previous issuer URL, or for a phone.
         if claims["iss"] != self.settings.issuer or "sid" not in claims:
             return None
         return IdTokenHint(claims["aud"], UUID(claims["sid"]), UUID(claims["sub"]))
 
     async def person_in(self, token: str, *, client_id: str) -> UUID | None:
-        """Return the user in a client's id_token, even if it has expired; after a merge, the remaining user.
+        """Return the user in a client's id_token, even if the id_token has expired.
 
-        Return None if it is not an id_token that this service issued for this client.
+        After a merge, return the remaining user. Return None if this service has not issued the id_token for this
+        client.
         """
         hint = await self.read(token)
         if hint is None or hint.client_id != client_id:

@@ -16,20 +16,20 @@ from wxauth.core.users import ROLES_SCOPE, UserInSession
 
 CLIENT_NAME = "[a-z0-9][a-z0-9_-]{0,63}"
 IdTokenAlg = Literal["RS256", "ES256"]
-"""The algorithm of a site's id_tokens. RS256 has its own keys, and ES256 uses the keys of access tokens."""
+"""The algorithm of a site's id_tokens. RS256 has separate keys, and ES256 uses the keys of access tokens."""
 ID_TOKEN_ALGS: Final[tuple[str, ...]] = get_args(IdTokenAlg)
 ID_TOKEN_ALG: Final[IdTokenAlg] = "RS256"  # noqa: S105 - an algorithm
 """The algorithm of a site, by default."""
 Pkce = Literal["required", "optional"]
 """Whether a site must use PKCE. A site for which it is optional must check the `nonce` instead (RFC 9700, 2.1.1)."""
 OFFLINE_ACCESS: Final = "offline_access"
-"""The scope that changes nothing, because refresh tokens are issued without it, too."""
+"""The scope that changes nothing, because wxauth issues refresh tokens without it, too."""
 OPENID_SCOPE: Final = "openid"
 """The scope that requests an id_token and access to /v1/userinfo."""
 
 
 class Scope(StrEnum):
-    """The rights of a service. Adding one requires a revision, because a CHECK of `clients` lists them."""
+    """A right of a service. A new right requires a database revision, because a CHECK of `clients` lists all rights."""
 
     INTROSPECT = "introspect"
     """Check whether an access token is valid."""
@@ -38,7 +38,7 @@ class Scope(StrEnum):
     USERS = "users"
     """Look users up."""
     PHONES = "phones"
-    """See the phone numbers of users, too."""
+    """Also see the phone numbers of users."""
     UNIONIDS = "unionids"
     """Look users up by unionid, and see their unionids."""
     EVENTS = "events"
@@ -46,11 +46,11 @@ class Scope(StrEnum):
     ATTRIBUTES = "attributes"
     """Change the attributes of users."""
     SIGN = "sign"
-    """Have data signed with the session_keys of users."""
+    """Get data signed with the session_keys of users."""
     MODERATE = "moderate"
     """Ban, unban and sign out users who are not staff."""
     JS_SIGN = "js_sign"
-    """Have pages signed for WeChat's JS-SDK."""
+    """Get pages signed for WeChat's JS-SDK."""
 
 
 def _flag(description: str) -> Any:
@@ -84,7 +84,7 @@ class Client(SQLModel):
         "and 1024 × 1024 pixels. Null: none."
     )
     scopes: list[str] = Field(sa_type=ARRAY(Text), schema_extra={"examples": [["openid", "profile"]]})
-    """The scopes of the service, then the scopes that the site may request."""
+    """The scopes of the client as a service, then the scopes that it may request as a site."""
     is_public: bool = _flag("The site has no secret. You can't change this later.")
     device: bool = _flag("Let the site show the QR code itself (RFC 8628).")
     redirect_uris: list[str] = _uris(
@@ -110,7 +110,7 @@ class Client(SQLModel):
         sa_type=Text,
         description="If `optional`, a site with a secret can omit PKCE. Null: `required`.",
     )
-    """The value for a service is `required`, too."""
+    """A service also has the value `required`."""
     id_token_alg: IdTokenAlg | None = Field(
         default=None,
         sa_type=Text,
@@ -135,7 +135,7 @@ class Client(SQLModel):
 
     @property
     def site_scopes(self) -> list[str]:
-        """The scopes that the client's sessions may have."""
+        """The scopes that the client's sessions can have."""
         return [scope for scope in self.scopes if scope not in _SERVICE_SCOPES]
 
 
@@ -143,7 +143,7 @@ _SERVICE_SCOPES: Final = frozenset(map(str, Scope))
 
 
 OPTIONS: Final = {name: field for name, field in Client.model_fields.items() if name not in ("name", "scopes")}
-"""The fields that describe a client besides its scopes. All of them have a default."""
+"""The fields of a client apart from its name and scopes. All of them have a default."""
 
 
 class AddedClient(Client):
@@ -159,24 +159,24 @@ class ClientWithSecrets(AddedClient):
     """A client, with the hashes of its secrets."""
 
     secret_hash: bytes | None = Field(sa_type=BYTEA, repr=False)
-    """The SHA-256 of the secret, which itself is not stored; null if the client is public."""
+    """The SHA-256 of the secret; null if the client is public. wxauth does not store the secret."""
     former_secret_hash: bytes | None = Field(sa_type=BYTEA, repr=False)
     """The SHA-256 of the previous secret, which works until `former_secret_until`."""
 
 
 class StoredClient(ClientWithSecrets, table=True):
-    """A client, which may have been removed."""
+    """A client, which might have been removed."""
 
     __tablename__ = "clients"
 
     removed_by: str | None = Field(sa_type=Text)
-    """The actor who has removed the client; null otherwise.
+    """The actor who has removed the client; null if the client was not removed.
 
-    A removed client is refused like an unknown one. Its row reserves the name until its last session has ended, so that
-    no session passes to a new client with this name.
+    wxauth refuses a removed client like an unknown one. The row reserves the name until the client's last session has
+    ended, so that a new client with this name does not get the sessions.
     """
     id: UUID
-    """The id that identifies this client in `deliveries`, even if a later client gets the same name."""
+    """The id of this client in `deliveries`. A later client with the same name has another id."""
 
 
 SITE_SCOPES: Final[Mapping[str, Mapping[str, Callable[[UserInSession, Client], object]]]] = {
@@ -197,7 +197,10 @@ SITE_SCOPES: Final[Mapping[str, Mapping[str, Callable[[UserInSession, Client], o
     "roles": {"roles": lambda user, _: user.roles or None},
     OFFLINE_ACCESS: {},
 }
-"""The scopes of a site, and the function for each claim that they grant. A claim whose value is None is left out."""
+"""The scopes of a site, each with the claims that it grants, and the function that returns the value of each claim.
+
+Tokens do not contain a claim whose value is None.
+"""
 SITE_SCOPE_NAMES: Final = tuple(SITE_SCOPES)
 DEFAULT_SCOPES: Final = (Scope.INTROSPECT,)
 """The scopes of a service, by default."""
@@ -206,7 +209,7 @@ CLAIMS: Final = tuple(claim for claims in SITE_SCOPES.values() for claim in clai
 
 
 def claims_of(user: UserInSession, client: Client, scopes: Collection[str]) -> dict[str, Any]:
-    """Return the claims about a user that these scopes grant, and the claims that the site was added with."""
+    """Return the claims about a user that these scopes grant, and the claims that the operator has added."""
     values = {
         claim: value(user, client)
         for scope, claims in SITE_SCOPES.items()

@@ -51,7 +51,7 @@ def invalid_client(description: str) -> OAuthError:
 
 
 def in_terms_of_oauth(error: WxAuthError) -> OAuthError | None:
-    """Return the RFC 6749 error for one of our own errors; None if the fault is ours."""
+    """Return the RFC 6749 error for an error of wxauth; None if the error is the service's fault."""
     match error:
         case errors.InvalidClient():
             return invalid_client(error.detail)
@@ -68,7 +68,7 @@ def in_terms_of_oauth(error: WxAuthError) -> OAuthError | None:
 def answering_clients(
     endpoint: Callable[..., Awaitable[dict[str, Any]]],
 ) -> Callable[..., Awaitable[dict[str, Any] | Response]]:
-    """Convert an endpoint's failures into RFC 6749 errors. Its first parameter is the `request`."""
+    """Convert the failures of an endpoint into RFC 6749 errors. The endpoint's first parameter must be `request`."""
 
     @wraps(endpoint)
     async def answer(request: Request, *args: Any, **kwargs: Any) -> dict[str, Any] | Response:
@@ -77,12 +77,12 @@ def answering_clients(
         except OAuthError as exc:
             refusal = exc
         except WxAuthError as exc:
-            request.scope[PROBLEM_KEY] = exc  # for the log, which shows our own error and its cause
+            request.scope[PROBLEM_KEY] = exc  # for the log, which shows wxauth's error and its cause
             found = in_terms_of_oauth(exc)
             if found is None:
                 raise
             refusal = found
-        # Expected, because clients poll every two seconds until the decision.
+        # These errors are expected, because clients poll every two seconds until the user has decided.
         if refusal.error in (AUTHORIZATION_PENDING, SLOW_DOWN):
             request.scope[EXPECTED_KEY] = True
         else:

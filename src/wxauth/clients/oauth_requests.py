@@ -30,15 +30,16 @@ A long picture URL or many roles make an `id_token_hint` longer than other param
 """
 
 LONGEST_REDIRECT: Final = 8192
-"""The maximum number of characters of a form that is redirected as a query. Most proxies refuse longer URLs."""
+"""The maximum number of characters of a form that wxauth redirects as a query. Most proxies refuse longer URLs."""
 
 BROWSER: Final = "browser_user_agent"
 """The parameter in which a site passes on the browser's user agent, which can be any text."""
 
-# Revocation accepts even foreign tokens (RFC 7009, section 2.2). In a typed number, spaces of any kind are ignored.
+# The check leaves these parameters alone. A revocation request may contain any token (RFC 7009, section 2.2), and
+# wxauth ignores spaces of any kind in a typed number.
 _OF_ANY_FORM: Final = (BROWSER, "token", "number")
 _CHANGE_NOTHING: Final = ("acr_values", "claims", "claims_locales", "display", "login_hint", "logout_hint")
-"""The parameters that change nothing. If such a value would be refused, it is ignored instead."""
+"""The parameters that change nothing. wxauth ignores such a parameter if its value breaks a rule."""
 _NAMED: Final = frozenset(
     {
         *(
@@ -57,7 +58,7 @@ _NAMED: Final = frozenset(
     }
 )
 _LONG: Final = ("id_token_hint", "access_token", "client_assertion", "state")
-"""The parameters that may have up to `MAX_TOKEN_LENGTH` characters."""
+"""The parameters that can have up to `MAX_TOKEN_LENGTH` characters."""
 _MAX_PARAMETERS: Final = 100
 _ASSERTION: Final = "client_assertion"
 _ASSERTION_TYPE: Final = "client_assertion_type"
@@ -75,7 +76,7 @@ class Parameters(dict[str, str]):
                 self.setdefault(name, value)
         names = [name for name, _ in pairs]
         self.repeated = {name for name in names if names.count(name) > 1}
-        """The names of parameters that occur more than once, which is not allowed."""
+        """The names of the parameters that occur more than once, which OAuth does not allow."""
 
     def required(self, name: str) -> str:
         """Return the value of a parameter. Raises: OAuthError, if it is absent."""
@@ -88,7 +89,10 @@ class Parameters(dict[str, str]):
 
 
 class Unreadable(OAuthError):
-    """A parameter cannot be read. Only parameters of OAuth are named, because the caller has chosen any other name."""
+    """The error for a malformed parameter.
+
+    It names only parameters of OAuth, because the caller has chosen any other name.
+    """
 
     def __init__(self, name: str) -> None:
         self.parameter = name if name in _NAMED else None
@@ -108,7 +112,7 @@ def parse_parameters(text: str) -> Parameters:
 
 
 def check_parameters(pairs: list[tuple[str, str]]) -> Parameters:
-    """Check decoded parameters. Raises: OAuthError."""
+    """Return decoded parameters after a check. Raises: OAuthError."""
     if len(pairs) > _MAX_PARAMETERS:
         raise OAuthError("invalid_request", "there are too many parameters")
     pairs = [(name, value) for name, value in pairs if name not in _CHANGE_NOTHING or _is_readable(name, value)]
@@ -122,21 +126,21 @@ def check_parameters(pairs: list[tuple[str, str]]) -> Parameters:
 
 
 def _is_readable(name: str, value: str) -> bool:
-    # A `state` that is too long is reported to the site, so it must be read first.
+    # wxauth reports to the site that its `state` is too long, so this check must accept such a `state`.
     longest = MAX_TOKEN_LENGTH if name in _LONG else MAX_PARAMETER_LENGTH
     return len(value) <= longest and value.isprintable()
 
 
 def text_parameters(*names: str) -> dict[str, Any]:
-    """Return the `openapi_extra` for parameters that the endpoint parses itself.
+    """Return the `openapi_extra` of an endpoint that parses these query parameters itself.
 
-    FastAPI would parse them, too, but respond to mistakes with 422.
+    FastAPI would respond to mistakes in them with 422.
     """
     return {"parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]}
 
 
 def form_parameters(*names: str, required: Sequence[str] = (), **example: str) -> dict[str, Any]:
-    """Return the `openapi_extra` like `text_parameters`, for the parameters in a form."""
+    """Return the `openapi_extra` of an endpoint that parses these parameters of a form itself."""
     schema = {"type": "object", "properties": {name: {"type": "string"} for name in dict.fromkeys((*example, *names))}}
     content = {FORM: {"schema": schema | ({"required": required} if required else {}), "example": example}}
     return {"requestBody": {"content": content} | ({"required": True} if required else {})}
@@ -165,7 +169,7 @@ async def form_of(request: Request) -> Parameters:
     body = await request.body()
     if (
         body and _media_type(request) != FORM
-    ):  # a JSON body would look like an empty form, and without `scope` all scopes are granted
+    ):  # a JSON body would look like a form without `scope`, for which wxauth grants all scopes
         raise OAuthError("invalid_request", f"send a form: Content-Type: {FORM}")
     try:
         form = parse_parameters(body.decode())
@@ -177,7 +181,7 @@ async def form_of(request: Request) -> Parameters:
 
 @part
 class SiteCredentials:
-    """Finds the client that has sent a form, and checks its credentials."""
+    """The look-up of the client that has sent a form, with the check of its credentials."""
 
     settings: Settings
     database: Database
@@ -187,11 +191,11 @@ class SiteCredentials:
     async def client_of(
         self, request: Request, *, ip: str | None, endpoints: Collection[str] = ()
     ) -> tuple[Client, Parameters]:
-        """Return the client, and its form. It authenticates by HTTP Basic, or by `client_id` and `client_secret`.
+        """Return the client that has sent a request, after a check of its credentials, and the form that it has sent.
 
-        A public client sends no secret. A client that is not registered sends no secret either, and must be at an
-        allowed host. It sends an assertion for one of these `endpoints`, unless its document allows it to omit the
-        assertion.
+        A client with a secret authenticates by HTTP Basic, or by `client_id` and `client_secret`. A public client sends
+        no secret. A client that is not registered must be at an allowed host, and sends no secret either. It sends an
+        assertion for one of these `endpoints`, unless its document allows it to omit the assertion.
 
         Raises: OAuthError, InvalidClient, InvalidRequest, PayloadTooLarge, RateLimited, StorageUnavailable.
         """
@@ -219,7 +223,7 @@ class SiteCredentials:
         if is_allowed(self.settings, name):
             document = await self.documents.find(name, ip=ip)
             if document is None and self.documents.is_refused(name) and not await self.documents.has_sessions(name):
-                return client_at(name)  # it owns nothing, so all that it sends is refused as another client's
+                return client_at(name)  # it has no codes or tokens, so wxauth refuses whatever it sends
             document = self._found(name, document)
             if not document.may_be_public:
                 raise invalid_client(f"the client's document requires {PRIVATE_KEY_JWT}: send client_assertion")
@@ -250,7 +254,7 @@ class SiteCredentials:
             raise invalid_client(str(exc)) from None
 
     def _found(self, name: str, document: ClientDocument | None) -> ClientDocument:
-        """Return the document of a client, if there is one. Raises: OAuthError."""
+        """Return the document of a client. Raises: OAuthError, if it is None."""
         if document is not None:
             return document
         if self.documents.is_refused(name):

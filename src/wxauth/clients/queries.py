@@ -13,7 +13,7 @@ from wxauth.sessions.queries import end_page_of_client
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceClient:
-    """A client as a service, with the hashes of its secrets, its resources, and its scopes as service and site."""
+    """A client as a service, with the hashes of its secrets, its resources, and all its scopes."""
 
     name: str
     secret_hash: bytes | None = field(repr=False)
@@ -23,12 +23,13 @@ class ServiceClient:
     resources: list[str]
 
 
-# The lock waits for logins that are opening a session of this client. Later logins no longer find the client.
+# The lock waits for logins that are opening a session of this client. Logins that begin later no longer find the
+# client.
 REMOVE: Final = Statement[str]("""
 WITH client AS (SELECT name FROM clients WHERE name = :name AND removed_by IS NULL FOR UPDATE)
 UPDATE clients SET removed_by = :by FROM client WHERE clients.name = client.name RETURNING clients.name
 """)
-# Only one worker at a time deletes, as with erasures.
+# Only one worker at a time deletes the rows of removed clients, as for erasures.
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.removed_clients'))")
 _NEXT_REMOVED: Final = Statement[tuple[str, str]]("""
 SELECT name, removed_by FROM clients
@@ -36,8 +37,8 @@ SELECT name, removed_by FROM clients
  ORDER BY name LIMIT 1
 """)
 _OWN: Final[tuple[LiteralString, ...]] = ("site_logins", "browser_login_sites")
-"""The tables of rows that belong to a client, besides its sessions."""
-# Locked rows are skipped until a later page, so that no login waits for more than a page.
+"""The tables with rows that belong to a client, besides its sessions."""
+# The statement leaves locked rows to a later page, so that no login waits for more than one page.
 _DELETE_PAGES: Final = tuple(
     Statement[Nothing](f"""
 DELETE FROM {table} WHERE ctid = ANY (ARRAY(
@@ -51,12 +52,14 @@ DELETE FROM clients
    AND {" AND ".join(f"NOT EXISTS (SELECT FROM {own} WHERE client_id = :name)" for own in ("website_sessions", *_OWN))}
 RETURNING name
 """)
-# The number of sessions of a removed client that have not ended yet. There is no row if nothing of the client is left.
+# The statement counts the sessions of a removed client that have not ended yet. It returns no row if no row of the
+# client is left.
 SESSIONS_LEFT: Final = Statement[int]("""
 SELECT (SELECT count(*) FROM website_sessions WHERE client_id = clients.name) AS number
   FROM clients WHERE name = :name AND removed_by IS NOT NULL
 """)
-# The present secret becomes the previous one, of which there is at most one. A public client gets no secret.
+# The present secret becomes the previous secret, and replaces an older one. The statement does not change a public
+# client.
 RENEW: Final = Statement[list[str]]("""
 UPDATE clients
    SET secret_hash = :secret_hash,
@@ -78,13 +81,13 @@ def _but_logo(kind: type[Client]) -> list[LiteralString]:
 SERVICE: Final = ", ".join(f"clients.{fragment(each.name)}" for each in fields(ServiceClient))
 """The columns of `ServiceClient`, for a statement's SELECT."""
 FIND_SERVICE: Final = Statement[ServiceClient](f"{_select(SERVICE)} AND name = :name")
-# The logo, which has up to 44 KB, is left out, because each request for tokens reads the client.
+# The statements leave out the logo, which has up to 44 KB, because each request for tokens reads the client.
 FIND_WITH_SECRETS: Final = Statement[ClientWithSecrets](f"{_select(*_but_logo(ClientWithSecrets))} AND name = :name")
 FIND_SITE: Final = Statement[Client](f"{_select(*_but_logo(Client))} AND name = :name AND title IS NOT NULL")
 LOGO: Final = Statement[str | None](f"{_select('logo')} AND name = :name")
 ALL_CLIENTS: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} ORDER BY name")
-# This statement orders two changes of one client. The second change waits here, and then sees what the first has
-# stored. NO KEY lets logins open sessions in the meantime.
+# If two transactions change one client, the second waits here for the commit of the first, and then sees what the first
+# has stored. With NO KEY, logins can open sessions in the meantime.
 LOCK: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} AND name = :name FOR NO KEY UPDATE")
 SITES_NAMED: Final = Statement[str](
     f"{_select('name')} AND name = ANY (:names::text[]) AND title IS NOT NULL ORDER BY name"
@@ -97,12 +100,12 @@ SELECT {_COLUMNS}, :secret_hash, :now FROM jsonb_populate_record(NULL::clients, 
 
 
 def _all_but_the_name(given: LiteralString) -> LiteralString:
-    # Setting the key, even to the value that it has, would lock it against new sign-in requests and grants, which refer
-    # to it.
+    # Setting the key, even to the same value, would lock it against new sign-in requests, which refer to it.
     return ", ".join(f"{column} = {given}.{column}" for column in columns_of(Client) if column != "name")
 
 
-# If several requests add the same name simultaneously, one of them wins.
+# If several requests add the same name simultaneously, only one of them adds a client. The statement returns no row to
+# the others.
 ADD: Final = Statement[str](f"{_ADDED_FRAGMENT} ON CONFLICT DO NOTHING RETURNING name")
 ADD_OR_REPLACE: Final = Statement[Nothing](
     f"{_ADDED_FRAGMENT} ON CONFLICT (name) DO UPDATE SET {_all_but_the_name('excluded')}"
@@ -119,17 +122,17 @@ class RemovedPage(NamedTuple):
     name: str
     rows: int
     is_last: bool
-    """Whether nothing is left, so that the name can be used again."""
+    """Whether no row is left, so that a new client can have the name."""
 
 
 async def end_removed_page(
     database: Database, *, size: int, name: str | None = None, after: str = "", now: datetime
 ) -> RemovedPage | None:
-    """End up to `size` sessions of a removed client, and delete as many of its other rows.
+    """End up to `size` sessions of a removed client, and delete up to `size` rows of each of its other tables.
 
-    It is the client of this name, or, without a name, the first removed client after `after` in the order of names.
+    It is the client with this name or, without a name, the first removed client after `after` in the order of names.
 
-    Return None if there is none, or another worker is doing this.
+    Return None if there is no such client, or if another worker is running this function.
     """
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK):

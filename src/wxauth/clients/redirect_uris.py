@@ -1,4 +1,4 @@
-"""The URIs that browsers return to after a login or a logout: their grammar, and how they are compared and shown."""
+"""The grammar, comparison and display of the URIs to which browsers return after a login or a logout."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from wxauth_guard.texts import is_http_url, is_loopback, is_secure
 
 MAX_URI_LENGTH: Final = 2048
 MAX_URIS: Final = 100
-"""The maximum number of URIs of each kind, because each login and each CORS request compares them."""
+"""The maximum number of URIs of each kind. It is limited because each login and each CORS request compares them."""
 _LONGEST_SHOWN: Final = 200
 _CHARACTERS: Final = r"[A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*"
 """The characters that RFC 3986 allows in a URI, without `*`, which would look like a wildcard."""
@@ -43,7 +43,7 @@ _ON_LOOPBACK: Final = re.compile(
 
 
 def check_uris(uris: Sequence[str]) -> None:
-    """Check the URIs of one kind that are to be registered. Raises: ValueError."""
+    """Check the URIs of one kind before they are registered. Raises: ValueError."""
     if len(uris) > MAX_URIS:
         raise WrongValue(_("must have up to {n} URIs", n=MAX_URIS))
     for uri in uris:
@@ -51,7 +51,7 @@ def check_uris(uris: Sequence[str]) -> None:
 
 
 def check_uri(uri: str) -> str:
-    """Check a URI that is to be registered. Raises: ValueError."""
+    """Return a URI after the checks for its registration. Raises: ValueError."""
     if len(uri) > MAX_URI_LENGTH:
         raise WrongValue(_("must be up to {n} characters", n=MAX_URI_LENGTH))
     is_app = _BEGINS_WITH_APP_SCHEME.match(uri) is not None
@@ -90,7 +90,7 @@ def scheme_of_app(uri: str) -> str | None:
 
 
 def is_local(uri: str) -> bool:
-    """Return whether a redirect URI leads to this machine."""
+    """Return whether a redirect URI leads to the machine of the browser itself."""
     return scheme_of_app(uri) is None and is_loopback(urlsplit(uri).hostname)
 
 
@@ -129,7 +129,7 @@ def origin_of(uri: str) -> str:
 
 
 def origin_shown(redirect_uris: Sequence[str], asked: str = "") -> str | None:
-    """Return the origin of a site with these URIs, as the user who logs in sees it; None if it has none.
+    """Return the origin that a page shows for a site with these redirect URIs; None if the site has none.
 
     For a native app, it is the scheme of the requested URI (`asked`). On a loopback address, it has the requested port.
     """
@@ -139,7 +139,7 @@ def origin_shown(redirect_uris: Sequence[str], asked: str = "") -> str | None:
 
 
 def loggable_uri(uri: str) -> str:
-    """Return a URI for the log, without user, query and fragment, because these parts might contain secrets."""
+    """Return a URI for the log, without user, query and fragment, because these parts can contain secrets."""
     head = re.split(r"[?#]", uri, maxsplit=1)[0]
     cut = re.sub(r"//[^/]*@", "//…@", head)[:_LONGEST_SHOWN]
     return cut if head == uri else f"{cut}?…"

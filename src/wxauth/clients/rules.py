@@ -1,4 +1,4 @@
-"""The rules for a client: which name it can have, and which options belong together."""
+"""The rules for a client: which names are allowed, and which options can be combined."""
 
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -52,19 +52,19 @@ _CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {
     "logo": lambda logo: logo and check_logo(logo),  # an empty text removes the logo
     **dict.fromkeys(_URIS, check_uris),
 }
-"""The rule for each field alone."""
+"""The check of each field that does not depend on other fields."""
 _OF_SITES: Final = tuple(Client.model_fields.keys() - {"name", "scopes", "redirect_uris", "device", "resources"})
 
 
 class WrongClient(InvalidRequest):
-    """The client cannot have these options. The error names the wrong field and its rule."""
+    """The error for options that a client cannot have. It names the wrong field and the rule."""
 
     def __init__(self, field: str, rule: Text) -> None:
         super().__init__(_("{name}: {rule}", name=field, rule=rule), errors=[FieldError(field, rule)])
 
 
 def check_name(name: str) -> str:
-    """Check a name that an administrator gives to a client. Raises: ValueError."""
+    """Return a name that an administrator gives to a client, after a check. Raises: ValueError."""
     if not is_client_name(name) or is_own_name(name):
         raise WrongValue(NAME_RULE)
     return name
@@ -81,10 +81,10 @@ def is_own_name(text: str) -> bool:
 
 
 def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None = None) -> Client:
-    """Build a client from its options, which are some of `Client`'s fields.
+    """Return a client with these options, whose names are fields of `Client`.
 
-    An absent field means the same as null, false or an empty list. Stored options may break a rule that was added
-    later.
+    An absent field means the same as null, false or an empty list. The checks of single fields skip the values of the
+    `stored` client, because they might break a rule that was added later.
 
     Raises: WrongClient.
     """
@@ -103,7 +103,7 @@ def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None
 
 
 def _as_site(client: Client) -> Client:
-    """Return a site with its defaults. Raises: WrongClient."""
+    """Return a client as a site, with the defaults of a site. Raises: WrongClient."""
     _check_scopes(client, (*Scope, *SITE_SCOPE_NAMES))
     site_scopes = [scope for scope in SITE_SCOPE_NAMES if scope in client.scopes] or DEFAULT_SITE_SCOPES
     _check_site(client, site_scopes)
@@ -117,7 +117,7 @@ def _as_site(client: Client) -> Client:
 
 
 def _as_service(client: Client) -> Client:
-    """Return a service with its defaults. Raises: WrongClient."""
+    """Return a client as a service, with the defaults of a service. Raises: WrongClient."""
     _check_scopes(client, tuple(Scope))
     for field in _OF_SITES:
         if getattr(client, field) != Client.model_fields[field].default:
@@ -128,14 +128,14 @@ def _as_service(client: Client) -> Client:
 
 
 def _check_scopes(client: Client, known: Collection[str]) -> None:
-    """Refuse a scope that this kind of client cannot have. Raises: WrongClient."""
+    """Check that a client has only known scopes. Raises: WrongClient."""
     if unknown := next((scope for scope in client.scopes if scope not in known), None):
         rule = _("{scope} is only for sites") if unknown in SITE_SCOPE_NAMES else _("must be chosen from {scopes}")
         raise WrongClient("scopes", Text(rule, scope=unknown, scopes=", ".join(known)))
 
 
 def _check_site(client: Client, site_scopes: Collection[str]) -> None:
-    """Refuse options that a site cannot have. Raises: WrongClient."""
+    """Check that a site has only options that it can have. Raises: WrongClient."""
     if client.is_public and client.device:
         raise WrongClient(
             "is_public",
@@ -181,8 +181,8 @@ def _check_site(client: Client, site_scopes: Collection[str]) -> None:
 def change_client(client: Client, changes: Mapping[str, Any]) -> Client:
     """Return a client with some of its fields changed. Raises: WrongClient."""
     after: dict[str, Any] = {**client.model_dump(), **changes}
-    # A public client has no secret for its next requests. If a confidential client became public, an attacker who knows
-    # its name could use the sessions that were opened with its secret.
+    # If a confidential client became public, its requests would need no secret. Then an attacker who knows the client's
+    # name could use the sessions that were opened with the secret.
     if bool(after["is_public"]) != client.is_public:
         raise WrongClient("is_public", _("can't be changed. Remove the client and add it again"))
     if client.is_site and not (after["redirect_uris"] or after["device"] or after["phone_id_token"]):
@@ -194,5 +194,5 @@ def change_client(client: Client, changes: Mapping[str, Any]) -> Client:
 
 
 def scopes_in_order(scopes: Collection[str]) -> list[Scope]:
-    """Return those of these scopes that a service can have, each once, in the order of `Scope`."""
+    """Return the given scopes that a service can have, each once, in the order of `Scope`."""
     return [scope for scope in Scope if scope in scopes]

@@ -1,4 +1,4 @@
-"""The service clients as dependencies of routes, with their scopes and their limits."""
+"""The dependencies of routes that receive the calling service client, with its scopes and limits."""
 
 from base64 import b64decode
 from datetime import datetime
@@ -32,7 +32,7 @@ FORM: Final = "application/x-www-form-urlencoded"
 MAX_ESCAPES: Final = 8192
 """The maximum number of percent signs in a form.
 
-Decoding 64 KiB of them takes 35 ms, during which the process handles no other request.
+Decoding 64 KiB of percent signs takes 35 ms, during which the process handles no other request.
 """
 _MAX_FORM_FIELDS: Final = 128
 _SECRET_CHARACTERS: Final = 43
@@ -55,7 +55,7 @@ FOR_CLIENT: Final = Entails(
     ),
     security=({"service_client": ()},),
 )
-"""The documentation of a parameter that receives the calling service client."""
+"""The failures and the security scheme of a route that receives the calling service client."""
 FOR_LIMITED_CLIENT: Final = Entails(failures=(*FOR_CLIENT.failures, RateLimited), security=FOR_CLIENT.security)
 
 log = get_logger()
@@ -63,16 +63,16 @@ Found = TypeVar("Found", ServiceClient, ClientWithSecrets)
 
 
 class ClientOperation(StrEnum):
-    """The kinds of operations that are limited separately."""
+    """The kind of an operation. Each kind has a separate limit."""
 
     SIGN = "sign"
-    """The client has data signed with a session_key."""
+    """The client gets data signed with a session_key."""
     SIGN_CHECK = "sign_check"
-    """The client has wxauth first ask WeChat whether the session_key is valid."""
+    """Before signing, wxauth asks WeChat for the client whether the session_key is valid."""
     MODERATE = "moderate"
     """The client bans, unbans or signs out a user."""
     JS_SIGN = "js_sign"
-    """The client has a page signed."""
+    """The client gets a page signed for WeChat's JS-SDK."""
 
 
 IN_A_SECOND: Final = {
@@ -81,12 +81,12 @@ IN_A_SECOND: Final = {
     ClientOperation.MODERATE: 100,
     ClientOperation.JS_SIGN: 100,
 }
-"""The limits of each process."""
+"""The number of operations of each kind that a process allows one client per second."""
 
 
 @part
 class ClientLimits:
-    """Limits each client's requests."""
+    """The limits of the operations of each client."""
 
     clock: Clock
 
@@ -97,7 +97,7 @@ class ClientLimits:
         }
 
     async def admit(self, client: str, operation: ClientOperation) -> None:
-        """Count a request of a client that has proved its name. Raises: RateLimited."""
+        """Count an operation of a client whose secret was right. Raises: RateLimited."""
         try:
             await self._limiters[operation].admit(client)
         except RateLimited:
@@ -112,7 +112,7 @@ ClientLimitsDep = Annotated[ClientLimits, Depends(provide(ClientLimits))]
 def _asking_for(
     scope: Scope, operation: ClientOperation | None = None, *, may_use_form: bool = False
 ) -> tuple[Any, Entails]:
-    """Return a dependency on the calling client, which must have this scope. If there is an operation, it is limited.
+    """Return a dependency on the calling client, which must have this scope. With `operation`, limit its requests.
 
     With `may_use_form`, the client may send its name and secret as `client_id` and `client_secret` in a form.
     """
@@ -144,7 +144,7 @@ EventsClientDep = Annotated[ServiceClient, *_asking_for(Scope.EVENTS)]
 
 
 def basic_credentials(request: Request) -> Credentials:
-    """Return the credentials of HTTP Basic (RFC 7617), both percent-decoded (RFC 6749, section 2.3.1).
+    """Return the name and the secret of HTTP Basic (RFC 7617), percent-decoded (RFC 6749, section 2.3.1).
 
     Raises: InvalidClient, InvalidRequest.
     """
@@ -161,7 +161,10 @@ def basic_credentials(request: Request) -> Credentials:
 
 
 async def _credentials_of_form(request: Request) -> Credentials | None:
-    """Return the credentials in a form (RFC 6749, section 2.3.1); None if it has no secret. Raises: InvalidRequest."""
+    """Return the credentials in a form (RFC 6749, section 2.3.1). Return None if the form has no secret.
+
+    Raises: InvalidRequest.
+    """
     has_header = "authorization" in request.headers
     if not has_header and request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
         return None  # so that wxauth does not read the body of a caller without credentials
@@ -202,9 +205,9 @@ def check_scope(client: ServiceClient, needed: Scope) -> None:
 
 
 def check_secret(credentials: Credentials, stored: Found | None, *, now: datetime) -> Found:
-    """Check the secret against the present and the previous one, and return `stored`. Raises: InvalidClient."""
-    # An unknown name, or a client without a secret, takes the same steps as a wrong secret, so that timing reveals
-    # nothing.
+    """Return `stored` if the secret is its present or its previous secret. Raises: InvalidClient."""
+    # For an unknown name, and for a client without a secret, this function takes the same steps as for a wrong secret,
+    # so that its duration reveals nothing.
     given = hash_of(credentials.client_secret)
     is_right = compare_digest(given, (stored and stored.secret_hash) or _NO_HASH)
     is_former = compare_digest(given, (stored and stored.former_secret_hash) or _NO_HASH)
@@ -222,7 +225,7 @@ def check_secret(credentials: Credentials, stored: Found | None, *, now: datetim
 
 
 def _registered(stored: ServiceClient | ClientWithSecrets | None, *, is_former: bool) -> str:
-    """Return a description, for the log, of the secret that is registered instead of the received one."""
+    """Return a description of the registered secret, for the log line about a wrong secret."""
     if stored is None:
         return "no client has this name"
     if stored.secret_hash is None:

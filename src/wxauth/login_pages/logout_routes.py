@@ -35,7 +35,7 @@ router = Router("websites")
 
 @dataclass(frozen=True, slots=True)
 class LoggingOut:
-    """The operation that ends the sessions which a request to log out names.
+    """The operation that ends the sessions that a request to log out names.
 
     It is a FastAPI dependency that consists of other dependencies.
     """
@@ -65,7 +65,7 @@ class LoggingOut:
         async with self.concurrency.of_session(hint.session_id, hint.user_id, ends_sessions=True):
             await end_web_session(self.database, self.clock, client.name, hint.session_id)
             of = await self.database.value(CURRENT_USER, user_id=hint.user_id) if pages.browser.login else None
-            # The login of this browser ends if it belongs to the same user, whatever the user's id is now.
+            # If the login of this browser belongs to the same user, even under a new id after a merge, it ends, too.
             if of is not None:
                 await self.codes.end_login(pages.browser, of=of, now=self.clock())
         return self._logged_out(client, parameters)
@@ -73,7 +73,7 @@ class LoggingOut:
     async def _without_hint(self, parameters: Parameters) -> Response:
         """Ask the user of a browser with a login whether to log out.
 
-        The page's form contains a field that only wxauth can create, so that no other site can confirm.
+        The page's form contains a field that only wxauth can create, so that no other site can send the confirmation.
         """
         pages, browser, name = self.pages, self.pages.browser, parameters.get("client_id", "")
         client = await find_site(self.database, name)
@@ -91,7 +91,7 @@ class LoggingOut:
         return pages.message("logged_out_of_all")
 
     def _logged_out(self, client: Client, parameters: Parameters) -> Response:
-        """Redirect the browser to the site if the site has registered this address. Otherwise show a page."""
+        """Return a redirect to the site if the site has registered the requested URL. Otherwise, return a page."""
         if "post_logout_redirect_uri" not in parameters:
             return self.pages.message("logged_out")
         url = _way_back(client, parameters)
@@ -99,7 +99,7 @@ class LoggingOut:
 
 
 def _way_back(client: Client, parameters: Parameters) -> str | None:
-    """Return the URL to which the site wants to redirect the browser, if that URL is registered for the site."""
+    """Return the URL to which the browser should return; None unless the site has sent and registered one."""
     url = parameters.get("post_logout_redirect_uri")
     if url is None or not is_registered(url, client.logout_uris):
         return None

@@ -35,20 +35,21 @@ from wxauth.web.edge import PROBLEM_KEY
 from wxauth_guard.problems import REQUEST_ID_KEY
 
 DOOR: Final = "door"
-"""A query parameter of our own for `/v1/authorize`.
+"""A query parameter of `/v1/authorize` that only wxauth's pages use.
 
-The value `scan` forces the page with the QR code, in case WeChat's JavaScript bridge did not respond.
+With the value `scan`, wxauth shows the page with the QR code in a web-view, because WeChat's JavaScript bridge did not
+respond.
 """
 CONFIRMED: Final = "confirmed"
-"""The field of the page that asks whether to log out."""
+"""The form field that confirms the log-out on the page that asks the user."""
 HINT: Final = "id_token_hint"
-"""The site's parameter with an id_token, which contains the user's name and number.
+"""The site's parameter with an id_token, which can contain the user's name and phone number.
 
-Therefore it is put into the forms of the user's page, and never stored.
+Therefore, wxauth puts the parameter into the forms of the user's page, and never stores it.
 """
 _KEPT_AT_LOG_OUT: Final = ("client_id", "post_logout_redirect_uri", "state", "ui_locales")
 VISIT_PAGES: Final = {"snapshot": True, "again": True, "over": True, "done": False}
-"""The pages that are shown after a visit to WeChat's page.
+"""The pages that wxauth shows after a visit to WeChat's page.
 
 The value says whether the page has a button to try again.
 """
@@ -58,11 +59,11 @@ class Pages(Rendering):
     """The responses to the browser of a request: pages and redirects."""
 
     async def answer(self, work: Awaitable[Onward | Response], *, gone: str = "visit_gone") -> Response:
-        """Turn the outcome of `work` into a redirect or a page.
+        """Await `work`, and turn its outcome into a redirect or a page.
 
         `gone` names the page for a login that no longer exists.
 
-        If a page advises to try again, the log contains the failure.
+        If a page advises the user to try again, the log contains the failure.
         """
         try:
             answer = await work
@@ -84,9 +85,9 @@ class Pages(Rendering):
         return self.sent(answer) if isinstance(answer, Onward) else answer
 
     def sent(self, onward: Onward) -> Response:
-        """Redirect the browser, or show a page whose form posts to the site.
+        """Return the redirect of the browser, or a page whose form posts to the site.
 
-        If there is a new login, the browser keeps it in a cookie until it is closed.
+        Set the cookie of a new or renewed login, which the browser deletes when it is closed.
         """
         url, form = onward.url, onward.form
         if form is None:
@@ -97,7 +98,7 @@ class Pages(Rendering):
                 self._say(_("Back to the site")),
                 script="post.js",
                 form_action=redirect_source(url),
-                # With prompt=none, a site may send the request from a frame of its own.
+                # With `prompt=none`, a site can send the request from a frame in its page.
                 frame_ancestors=site_source(url),
                 origin=origin_of(url),
                 url=url,
@@ -118,8 +119,8 @@ class Pages(Rendering):
     ) -> Response:
         """Return the page that shows the QR code and the state of the login.
 
-        With `link_target`, the page on a phone begins with a button that opens WeChat, and the field for the number.
-        `app` is the mini-program that opens; None if it is unknown.
+        With `link_target`, the page on a phone begins with a button that opens WeChat, and a field for the number.
+        `app` is the mini-program that opens; None if wxauth does not know it.
         """
         own_url = self._own_url(started.secret)
         on_a_phone = "_on_a_phone" if self.is_on_a_phone else ""
@@ -165,7 +166,7 @@ class Pages(Rendering):
     def person(self, asked: SiteRequest, person: UserFields, page_id: str, parameters: Parameters) -> Response:
         """Return the page for a browser with a login.
 
-        It has a button to continue to the site as the user that it shows.
+        The page has a button to continue to the site as the user whom it shows.
         """
         picture, issuer = person.avatar_url, self.settings.issuer
         return self._of_site(
@@ -180,7 +181,10 @@ class Pages(Rendering):
         )
 
     def log_out(self, person: UserFields, client: Client | None, parameters: Parameters, field: str) -> Response:
-        """Return the page that asks whether to end the browser's login. `field` proves that this page was confirmed."""
+        """Return the page that asks whether to end the browser's login.
+
+        `field` proves that the user has confirmed on this page.
+        """
         kept = {each: parameters[each] for each in _KEPT_AT_LOG_OUT if each in parameters}
         url = kept.get("post_logout_redirect_uri")
         leads_back = client is not None and url is not None and is_registered(url, client.logout_uris)
@@ -198,8 +202,8 @@ class Pages(Rendering):
         return self.message(f"visit_{name}", again_url=VISIT_PAGES[name] and f"{self._own_url(page_id)}/wechat")
 
     def web_view(self, asked: SiteRequest, parameters: Parameters) -> Response:
-        """Return the page that makes the surrounding mini-program open its own page with the site's request."""
-        # The encoding is that of encodeURIComponent, because a mini-program can decode no other.
+        """Return the page that makes the surrounding mini-program open one of its pages with the site's request."""
+        # The encoding is the one of encodeURIComponent, because a mini-program can decode no other encoding.
         sent = {name: parameters[name] for name in parameters if name != DOOR}
         query = urlencode(sent, quote_via=quote, safe="!~*'()")
         code_url = f"{self.root}{_url({**parameters, DOOR: Door.SCAN})}"
@@ -207,7 +211,7 @@ class Pages(Rendering):
         return self._of_site("web-view", asked, script="web-view.js", data=data, code_url=code_url)
 
     def elsewhere(self, asked: SiteRequest, parameters: Parameters) -> Response:
-        """Return the page for a phone's own browser, which cannot scan itself.
+        """Return the page for a browser in WeChat on a phone, whose own screen the phone cannot scan.
 
         It shows the address to open on another device.
         """
@@ -218,9 +222,9 @@ class Pages(Rendering):
     def message(
         self, name: str, *, status: int = 200, about: Sequence[str] = (), wrong: str | None = None, **more: Any
     ) -> Response:
-        """Return a page with a message, details about its subject, and the parameter that is wrong.
+        """Return a page with a message, with details (`about`) and with the name of the wrong parameter.
 
-        If a GET can repeat the request, the page links to its other languages.
+        If a GET can repeat the request, the page has links to its other languages.
         """
         is_repeatable = self.request.method == "GET" and HINT not in self.request.query_params
         return self._page(
@@ -236,17 +240,17 @@ class Pages(Rendering):
         )
 
     def of_log_out(self, name: str, site: Client | None, url: str | None) -> Response:
-        """Return a page that says that the login is unchanged.
+        """Return a page that says that the browser's login is unchanged.
 
-        It contains no link except back to the site, because anyone can have created the request.
+        The page contains no link except the way back to the site, because anyone might have created the request.
         """
         back = site and self._say(_("Back to {title}"), title=site.title or site.name)
         return self.message(name, way_back=url and back and Link(url, back))
 
     def _mistake(self, refusal: Unanswerable) -> Response:
-        """Return the page for a request whose redirect URI cannot be trusted.
+        """Return the page for a request that wxauth cannot answer with a redirect.
 
-        It names the site and the URI received.
+        The page names the site and the received address, if they are known.
         """
         about, way_back = [self._say(TEXTS[refusal.mistake])], None
         if refusal.site is not None:
@@ -266,9 +270,9 @@ class Pages(Rendering):
         parameters: Mapping[str, str] | None = None,
         **more: Any,
     ) -> Response:
-        """Return a page on which a user logs in to a site. It names the site and its origin.
+        """Return a page on which a user logs in to a site. The page names the site and the site's origin.
 
-        With `page_id`, the page has a link back to the site. With `parameters`, it links to its other languages.
+        With `page_id`, the page has a link back to the site. With `parameters`, it has links to its other languages.
         """
         site, client_id = (
             (asked, asked.client_id) if isinstance(asked, SiteLogin) else (asked.client, asked.client.name)

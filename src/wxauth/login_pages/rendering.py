@@ -1,4 +1,4 @@
-"""The rendering of a page for the browser of a request: language, cookies, templates and Content-Security-Policy."""
+"""The rendering of a page for the browser of a request: its language, cookies, template and Content-Security-Policy."""
 
 import re
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ def _templates() -> Environment:
 
 
 def language_of(request: Request, *, ui_locales: str | None = None) -> str:
-    """Return the language of a page: the one that the site requests, otherwise the one that the browser prefers."""
+    """Return the language of a page: the language that the site requests or, without one, that the browser prefers."""
     requested = filter(None, map(find_language, (ui_locales or "").split()))
     return next(requested, None) or preferred_language(request.headers)
 
@@ -65,20 +65,20 @@ def language_of(request: Request, *, ui_locales: str | None = None) -> str:
 def host_cookie(settings: Settings, name: str) -> str:
     """Return the full name of a cookie.
 
-    With this prefix, browsers accept it only from this host and over https, and no neighbouring site under the same
-    domain can set it (RFC 6265bis, 4.1.3.2).
+    With the prefix `__Host-`, browsers accept the cookie only from this host and over https, so that no other host
+    under the same domain can set it (RFC 6265bis, section 4.1.3.2).
     """
     return f"__Host-{name}" if is_https(settings) else name
 
 
 def is_https(settings: Settings) -> bool:
-    """Return whether browsers reach this service by https."""
+    """Return whether browsers reach this service over https."""
     return settings.issuer.startswith("https:")
 
 
 @dataclass(slots=True)
 class Rendering:
-    """The context in which pages are rendered for the browser of a request, in its language."""
+    """The context in which wxauth renders pages for the browser of a request."""
 
     request: Request
     settings: Settings
@@ -86,14 +86,13 @@ class Rendering:
     form: str
     """The form that the browser has posted, still encoded; empty without one."""
     language: str = field(init=False)
-    """The language of the request's `ui_locales`, which are in its query or form, or the one that the browser prefers.
-    """
+    """The language of the `ui_locales` in the query or form or, without them, the language that the browser prefers."""
     root: str = field(init=False)
-    """The path prefix under which the service is reached."""
+    """The path prefix under which browsers reach the service."""
     is_in_wechat: bool = field(init=False)
-    """Whether WeChat's own browser shows the page, on a phone or a computer.
+    """Whether WeChat's browser shows the page, on a phone or a computer.
 
-    Web-views of mini-programs and WeCom do not count.
+    Web-views of mini-programs do not count, and neither does WeCom.
     """
     is_on_a_phone: bool = field(init=False)
     is_in_phones_browser: bool = field(init=False)
@@ -103,7 +102,7 @@ class Rendering:
         user_agent = self.request.headers.get("user-agent", "")
         is_of_wechat, is_of_wecom = _IN_WECHAT in user_agent, _IN_WECOM in user_agent
         self.is_in_wechat = is_of_wechat and not is_of_wecom and not is_web_view(user_agent)
-        # One pattern with a lookahead would take 0.4 s for a User-Agent of 64 KiB that repeats WeChat's name.
+        # A single pattern with a lookahead would take 0.4 s for a User-Agent of 64 KiB that repeats WeChat's name.
         is_on_a_computer = _WECHAT_ON_A_COMPUTER.search(user_agent.rpartition(_IN_WECHAT)[2]) is not None
         self.is_on_a_phone = (is_of_wechat and not is_on_a_computer) or _ON_A_PHONE.search(user_agent) is not None
         self.is_in_phones_browser = self.is_on_a_phone and not is_of_wechat and not is_of_wecom
@@ -121,15 +120,15 @@ class Rendering:
         return Browser(self.device.ip, self.device.user_agent, known, login or "", is_web_view=in_web_view)
 
     def set_cookie(self, response: Response, value: str, name: str = _BROWSER) -> None:
-        """Set a cookie that the browser keeps until it is closed."""
+        """Set a cookie that the browser deletes when it is closed."""
         full_name, is_secure = host_cookie(self.settings, name), is_https(self.settings)
         response.set_cookie(full_name, value, path="/", secure=is_secure, httponly=True, samesite="lax")
 
     def by_get(self, path: str, text: str) -> Response | None:
-        """Return a redirect by which the browser sends a form again as a query; None if this is not necessary.
+        """Return a redirect after which the browser sends its form again as a query; None if that is not necessary.
 
-        The browser sends a cross-site POST without our cookies, and a new cookie would break its other tabs. After a
-        redirect, it sends a GET with the cookies.
+        The browser sends a cross-site POST without wxauth's cookies, and a new cookie would break the browser's other
+        tabs. After a redirect, the browser sends a GET with the cookies.
         """
         if self.request.headers.get("sec-fetch-site") != "cross-site" or len(text) > LONGEST_REDIRECT:
             return None
@@ -146,7 +145,7 @@ class Rendering:
         data: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> Response:
-        """Render one of the templates. `data` is what its script reads."""
+        """Return a page from one of the templates. `data` contains the values that the script of the page reads."""
         tag, read = self.language, None if data is None else to_json(data).decode()
         context = {"title": title, "tag": tag, "root": self.root, "_": self._say, "data": read, **more}
         html = _templates().get_template(f"{template}.html").render(context)
@@ -161,7 +160,10 @@ class Rendering:
         return Response(html, status_code=status, headers=headers, media_type="text/html")
 
     def _say(self, text: str, /, **values: object) -> str:
-        """Translate a text, and insert these values. Chinese gets no spaces around a name or title."""
+        """Translate a text, and insert these values.
+
+        Remove spaces between Chinese characters around a name or title.
+        """
         said = Text(text, **values).translated(self.language)
         return _GAP_IN_CHINESE.sub("", said) if values.keys() & {"name", "title"} else said
 
@@ -169,9 +171,9 @@ class Rendering:
         return f"{self.root}{AUTHORIZE_PATH}/{page_id}"
 
     def _in_other_languages(self, path: str, query: str) -> list[Link]:
-        """Return links to this page in other languages, but omit URLs that would be too long.
+        """Return links to this page in other languages, without URLs that would be too long.
 
-        If `path` is empty, the links lead to the page's own path.
+        If `path` is empty, the links lead to the path of this page.
         """
         kept = _UI_LOCALES.sub("", query).lstrip("&")
         url = f"{path}?{kept}{'&' if kept else ''}ui_locales="
@@ -180,15 +182,15 @@ class Rendering:
 
 
 def redirect_to(url: str) -> Response:
-    """Redirect the browser to a URL, without a referrer."""
+    """Return a redirect of the browser to a URL, without a referrer."""
     return Response(status_code=SEE_OTHER, headers={**PRIVATE, "Location": url})
 
 
 def redirect_source(redirect_uri: str) -> str:
-    """Return the sources that `form-action` must allow for a redirect to the site after a form was sent.
+    """Return the sources that `form-action` must allow so that the browser follows a redirect to the site after a form.
 
-    A browser checks all redirects that follow. The site may redirect to another of its own hosts. On the user's own
-    machine, it may redirect to another port or to its other name, as Next.js does.
+    A browser checks all redirects that follow. The site might redirect to another of its hosts. A site on the user's
+    machine might redirect to another port, or from `127.0.0.1` to `localhost`, as Next.js does.
     """
     source = site_source(redirect_uri)
     if scheme_of_app(redirect_uri):
@@ -197,9 +199,9 @@ def redirect_source(redirect_uri: str) -> str:
 
 
 def site_source(redirect_uri: str) -> str:
-    """Return the site in the form in which a Content-Security-Policy names it."""
+    """Return the source that stands for the site in a Content-Security-Policy."""
     if scheme := scheme_of_app(redirect_uri):
         return f"{scheme}:"
     url = urlsplit(redirect_uri)
-    # A policy cannot name an IPv6 address.
+    # A policy cannot contain an IPv6 address.
     return f"{url.scheme}:" if url.netloc.startswith("[") else f"{url.scheme}://{url.netloc}"

@@ -45,7 +45,7 @@ PAGES: Final[dict[int | str, dict[str, Any]]] = {
         for status in (400, RateLimited.status, StorageUnavailable.status)
     },
 }
-"""The documented responses of an operation for browsers."""
+"""The responses of a route for browsers, for the OpenAPI document."""
 CodesDep = Annotated[AuthorizationCodes, Depends(provide(AuthorizationCodes))]
 ScanPagesDep = Annotated[ScanPages, Depends(provide(ScanPages))]
 SingleSignOnDep = Annotated[SingleSignOn, Depends(provide(SingleSignOn))]
@@ -62,7 +62,7 @@ router = Router("websites")
 
 @dataclass(frozen=True, slots=True)
 class LoginPages:
-    """The operation that responds to a site's request with the page that fits the browser.
+    """The operation that responds to a site's sign-in request with the page that fits the browser.
 
     It is a FastAPI dependency that consists of other dependencies.
     """
@@ -77,7 +77,7 @@ class LoginPages:
     pages: PagesDep
 
     async def show(self, text: str) -> Onward | Response:
-        """Show the page for a request with these parameters, still encoded.
+        """Return the page or redirect for a request with these parameters, which are still encoded.
 
         Raises: the failures that `Pages.answer` handles.
         """
@@ -94,7 +94,7 @@ class LoginPages:
         person = await self.single_sign_on.person_for(asked, browser)
         known = replace(browser, cookie=browser.cookie or new_secret())
         if person is not None:
-            # Parameters that nobody reads are dropped, because anybody may add 64 KiB of them to a link.
+            # Store only parameters that wxauth reads, because anybody can add 64 KiB of other parameters to a link.
             kept = (name for name in (*_PARAMETERS, DOOR) if name in parameters and name != HINT)
             query = urlencode({name: parameters[name] for name in kept})
             page_id = await self.site_logins.start_page_with_button(
@@ -157,47 +157,47 @@ async def show_code(request: Request, pages: PagesDep, login_pages: LoginPagesDe
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/state")
 async def read_state(pages: PagesDep, scan_pages: ScanPagesDep, request_id: str) -> Response:
-    """Return the page's state to its own browser: `waiting`, `claimed`, `approved`, `denied` or `over`."""
+    """Return the state of a page to the page's browser: `waiting`, `claimed`, `approved`, `denied` or `over`."""
     state = await scan_pages.state(request_id, pages.browser)
     return JSONResponse({"state": state}, headers={"Cache-Control": "no-store"})
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/next")
 async def redirect_after_decision(pages: PagesDep, scan_pages: ScanPagesDep, request_id: str) -> Response:
-    """Redirect the page's own browser to the site, once the user has decided."""
+    """Redirect the page's browser to the site after the user's decision."""
     return await pages.answer(scan_pages.go_on(request_id, pages.browser), gone="gone")
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/cancel")
 async def go_back_to_site(pages: PagesDep, scan_pages: ScanPagesDep, request_id: str) -> Response:
-    """Redirect the page's own browser to the site, with the error that nobody has logged in."""
+    """Redirect the page's browser to the site with an error, because the user does not want to log in."""
     return await pages.answer(scan_pages.cancel(request_id, pages.browser))
 
 
 @router.hidden(FORM_POST_PATH)
 async def post_answer(request: Request, pages: PagesDep, mini_program_logins: MiniProgramLoginsDep) -> Response:
-    """Return a page that posts the response in its URL to the site, for a mini-program, which only opens URLs."""
+    """Return a page that posts the response in its URL to the site, because a mini-program can only open URLs."""
     return await pages.answer(mini_program_logins.posted(request.query_params.get("answer", "")), gone="gone")
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/continue", method="POST")
 async def continue_with_login(pages: PagesDep, single_sign_on: SingleSignOnDep, request_id: str) -> Response:
-    """Redirect the browser to the site with an authorization code for the user whom its page shows.
+    """Redirect the browser to the site with an authorization code for the user whom the page shows.
 
-    If the browser's login now belongs to another user, or has ended, the page of the request is shown again.
+    If the browser's login now belongs to another user, or has ended, redirect to a new page for the request.
     """
     return await pages.answer(single_sign_on.go_on(request_id, pages.browser, pages.form))
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/another", method="POST")
 async def use_another_account(pages: PagesDep, single_sign_on: SingleSignOnDep, request_id: str) -> Response:
-    """Redirect the browser to the request's ordinary page, where another user can log in."""
+    """Redirect the browser to the request's page without a shown user, where another user can log in."""
     return await pages.answer(single_sign_on.use_another(request_id, pages.browser, pages.form))
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/wechat")
 async def go_to_wechat(pages: PagesDep, visits: VisitsDep, request_id: str) -> Response:
-    """Redirect the browser that shows this page to WeChat's page, at most ten times, each time with a new `state`.
+    """Redirect the page's browser to WeChat's page, at most ten times, each time with a new `state`.
 
     In WeChat's browser, this is the page of the site's service account. On a computer, it is the page of the site's
     website app.
@@ -209,10 +209,10 @@ async def go_to_wechat(pages: PagesDep, visits: VisitsDep, request_id: str) -> R
 async def come_back_from_wechat(
     request: Request, pages: PagesDep, settings: SettingsDep, visits: VisitsDep
 ) -> Response:
-    """Handle the callback of all apps, and redirect the browser to the site, or to a page that explains a failure.
+    """Handle the callback from WeChat's page for any app.
 
-    The next URL never contains WeChat's `code` or `state`. WeChat is called only if this browser was given the `state`,
-    and only once.
+    Redirect the browser to the site, or to a page that explains a failure. The next URL never contains WeChat's `code`
+    or `state`. wxauth calls WeChat only if this browser got the `state` from wxauth, and only once.
     """
     if request.query_params.keys() <= {"ui_locales"}:
         return pages.message("visit_gone", status=404)
@@ -249,9 +249,9 @@ async def show_outcome(pages: PagesDep, request_id: str, name: str) -> Response:
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/link", method="POST")
 async def open_mini_program(pages: PagesDep, links: LinksDep, request_id: str) -> Response:
-    """Redirect the browser that shows this page to a link that opens WeChat, at most ten times.
+    """Redirect the page's browser to a link that opens WeChat, at most ten times.
 
-    Each link has its own scene for 180 seconds, and ends the previous link.
+    Each link has a new scene, which is valid for at most 180 seconds, and ends the page's previous link.
     """
     return await pages.answer(links.after_press(request_id, pages.browser))
 
@@ -260,8 +260,8 @@ async def open_mini_program(pages: PagesDep, links: LinksDep, request_id: str) -
 async def type_number(pages: PagesDep, links: LinksDep, request_id: str) -> Response:
     """Redirect the browser to the site with an authorization code, if the number is right.
 
-    The third wrong number ends the request. Before an approval, or without six digits, the page is shown again, and
-    nothing is counted.
+    The third wrong number ends the sign-in request. Before an approval, or without six digits, wxauth shows the page
+    again, and does not count the number.
     """
     try:
         form = parse_parameters(pages.form)
@@ -289,7 +289,7 @@ async def type_number(pages: PagesDep, links: LinksDep, request_id: str) -> Resp
 async def read_picture(scene: str, scan_pictures: ScanPicturesDep) -> Response:
     """Return WeChat's mini-program code, or an ordinary QR code of a link, as long as the login can be scanned."""
     picture = await scan_pictures.of(scene)
-    # The header is `cross-origin`, because sites embed the picture in their own pages.
+    # The header allows other origins, because sites embed the picture in their pages.
     headers = {"Cache-Control": "no-store", "Cross-Origin-Resource-Policy": "cross-origin"}
     return Response(picture.content, headers=headers, media_type=picture.content_type)
 
@@ -314,7 +314,7 @@ async def show_link_page(scene: str, pages: PagesDep, settings: SettingsDep) -> 
 
 @router.hidden("/v1/pages/{name}")
 async def read_asset(request: Request, name: str) -> Response:
-    """Return the style sheet, a script or the icon of the pages."""
+    """Return the style sheet, a script or the icon of wxauth's pages."""
     if not name.endswith((".css", ".js", ".svg")):
         raise NotFound("this path doesn't exist")
     response = await _FILES.get_response(name, request.scope)

@@ -1,7 +1,7 @@
 """The texts of the pages, in English and Chinese.
 
-The message "away" consists of the texts `away_title` and `away`. The message "over" after WeChat's page consists of
-`visit_over_title` and `visit_over`.
+For example, the message "away" consists of the texts `away_title` and `away`. The message "over" after a visit to
+WeChat's page consists of the texts `visit_over_title` and `visit_over`.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-// The button that leads back to where the person came from, if this page is not the first of its tab.
+// The button that leads back to the previous page, if this page is not the first page of its tab.
 const back = document.querySelector('.back')
 if (back && history.length > 1) {
   back.hidden = false

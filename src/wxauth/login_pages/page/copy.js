@@ -1,4 +1,4 @@
-// The button that copies what the person types or opens elsewhere.
+// The button that copies the code or address that the user types or opens elsewhere.
 const typed = document.querySelector('.typed')
 const copy = document.querySelector('.copy')
 copy.hidden = false
@@ -6,7 +6,7 @@ copy.addEventListener('click', async () => {
   try {
     await navigator.clipboard.writeText(typed.textContent)
   } catch {
-    getSelection().selectAllChildren(typed) // not allowed here: the person copies what is selected
+    getSelection().selectAllChildren(typed) // the browser does not allow it: the user can copy the selected text
     if (!document.execCommand('copy')) return
   }
   copy.textContent = copy.dataset.copied

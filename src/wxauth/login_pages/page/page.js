@@ -34,7 +34,7 @@ async function ask() {
     }
     if (state === 'over') stop()
   } catch {
-    // No network for a moment: the next poll tries again.
+    // The network might be down for a moment. The next poll tries again.
   } finally {
     isAsking = false
   }
@@ -52,7 +52,7 @@ function stop() {
   clearInterval(ticking)
 }
 
-// The field for the number is for a person who returns from WeChat.
+// Show the field for the number only to a user who returns from WeChat.
 const pressed = () => (main.dataset.pressed = 'true')
 document.querySelector('main > form')?.addEventListener('submit', pressed)
 document.addEventListener('visibilitychange', pressed)

@@ -1,2 +1,2 @@
-// Posts the answer to the site (`response_mode=form_post`). Without scripts, the person presses the button.
+// Post the response to the site (`response_mode=form_post`). Without scripts, the user presses the button.
 document.querySelector('form').submit()

@@ -1,4 +1,4 @@
-// Makes the mini-program around this page answer the site's request, over WeChat's bridge, which every web-view has.
+// Make the mini-program around this page answer the site's request. WeChat adds this bridge to every web-view.
 const { url, codeUrl } = JSON.parse(document.querySelector('main').dataset.page)
 const patience = 3000
 
