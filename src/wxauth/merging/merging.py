@@ -1,9 +1,9 @@
 """The merging of two users who are one person.
 
 The usual reason is that WeChat gives an identity a unionid that belongs to another user, because the app was bound to
-an Open Platform account or moved to another one. wxauth remembers every unionid that a user has had, so that user ids
-do not change back and forth while apps move one after the other. Other reasons are a phone number that both users have
-verified, and an operator's decision.
+an Open Platform account or moved to another one. wxauth stores every unionid that a user has had, so that user ids do
+not change back and forth while apps move one after the other. Other reasons for a merge are a phone number that both
+users have verified, and an operator's decision.
 """
 
 from collections.abc import Collection, Set as AbstractSet
@@ -37,7 +37,7 @@ from wxauth.users.status_queries import (
 from wxauth.users.user_queries import current_user, read_attributes
 
 NEW_USER_FOR: Final = timedelta(days=1)
-"""The time after its creation during which a user can be merged into another one because of a phone number."""
+"""The time after its creation in which a user can be merged into another one because of a phone number."""
 
 log = get_logger()
 
@@ -63,7 +63,7 @@ class Merged:
     settled: StatusChange
 
     def report(self) -> None:
-        """Count the merge, and write the log lines. Call it after the commit."""
+        """Count the merge, and write the log lines. Call this method after the commit."""
         MERGES.count(self.source)
         log.info(
             "user_merged",
@@ -77,7 +77,7 @@ class Merged:
 
 @dataclass(frozen=True, slots=True)
 class MergePair:
-    """Two locked users, whose status and roles no other transaction can change."""
+    """Two users whom this transaction has locked, so that no other transaction can change their status and roles."""
 
     former_id: UUID
     into: UUID
@@ -88,7 +88,7 @@ class MergePair:
 
     @property
     def has_the_last_administrators(self) -> bool:
-        """Whether no other user is an administrator."""
+        """Whether at least one of the two users is an administrator, and no other user is."""
         return bool(self.administrators) and self.administrators <= {self.former_id, self.into}
 
     @property
@@ -98,28 +98,18 @@ class MergePair:
 
 
 async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSource, by: Actor, now: datetime) -> Merged:
-    """Merge two locked users. Every merge calls this function.
+    """Merge two locked users, for any of the three reasons.
 
-                 late unionid              phone number               operator
-    proof        WeChat itself says that   the person has the         the operator's
-                 both are one person       number now; it does not    decision
-                                           prove who they are
-    refused if   the users were split      an account could be        both have an external id;
-                                           stolen: see                a ban would leave no
-                                           `link_by_phone`            administrator
-    remaining    the unionid's user        the user who had the       the one that the operator
-                                           number before              names
-    status       a ban of either, the      active, as both are        a ban of either, the
-                 longer one, unless                                   longer one
-                 no administrator would
-                 be left
-    roles        of both; if banned,       of the remaining user      of both
-                 without those of staff
-    attributes   of both: the remaining    of the remaining user      as by a late unionid
-                 user's own, and those
-                 that it lacks, if all
-                 of them fit
-    actor        `system`                  the user                   the operator, or administrator
+    late unionid              phone number               operator proof        WeChat itself says that   the person has
+    the         the operator's both are one person       number now; it does not    decision prove who they are refused
+    if   the users were split      an account could be        both have an external id; stolen: see                a ban
+    would leave no `link_by_phone`            administrator remaining    the unionid's user        the user who had the
+    the one that the operator number before              names status       a ban of either, the      active, as both
+    are        a ban of either, the longer one, unless                                   longer one no administrator
+    would be left roles        of both; if banned,       of the remaining user      of both without those of staff
+    attributes   of both: the remaining    of the remaining user      as by a late unionid user's own, and those that it
+    lacks, if all of them fit actor        `system`                  the user                   the operator, or
+    administrator
 
     Unionid, nickname, picture, number and external id are those of the remaining user. Missing values are copied from
     the removed user. If both have an external id, which only a late unionid allows, the user is found by either.
@@ -162,10 +152,10 @@ async def link_unionid(
     stays: bool = False,
     now: datetime,
 ) -> None:
-    """Merge the user of a known identity into the user of a unionid that WeChat now gives for this identity.
+    """Merge the user of a known identity into the user of the unionid that WeChat now returns for this identity.
 
-    Nothing happens if both are the same user, if one of them does not exist, or if they were split. A user who has
-    asked to be erased is merged only with `stays`, when the user has decided to stay.
+    Do nothing if both are the same user, if one of them does not exist, or if they were split. Merge a user who has
+    asked to be erased only with `stays`, which says that the user has decided to stay.
 
     Raises: AccountDisabled, AccountLeaving.
     """
@@ -193,10 +183,10 @@ async def correct_imported(
 ) -> None:
     """Correct an imported identity that has a unionid in place of the openid.
 
-    WeChat has just returned both, so the identity's user is this person. The identity gets the right openid, or is
-    removed if another identity has it. If the unionid belongs to another user, the two users are merged first, as by a
-    late unionid. If the right openid belongs to another user, the login handles that, because by now the unionid
-    belongs to one of this user's identities.
+    WeChat has just returned both ids, so the identity's user is this person. Give the identity the right openid, or
+    delete it if another identity has the right openid. If the unionid belongs to another user, first merge the two
+    users, as by a late unionid. If the right openid belongs to another user, the next attempt of the login merges the
+    users, because this function has given the unionid to the user of the imported identity.
 
     Raises: AccountDisabled, AccountLeaving.
     """
@@ -235,16 +225,16 @@ async def link_by_phone(
     harmless_roles: Collection[str],
     now: datetime,
 ) -> Merged | None:
-    """Merge a new user who has verified a number into the only other user who had verified it before.
+    """Merge a new user who has verified a phone number into the only other user who has verified the number before.
 
-    Return None if that is not allowed. A carrier might have given the number to another person, who must not get the
-    previous holder's account. So these conditions must hold:
+    Return None if the merge is not allowed. A carrier might have given the number to another person, who must not get
+    the account of the previous holder. Therefore, all these conditions must hold:
 
     - The new user has one identity, was created within a day, and is not banned.
     - The two users have no app in common, and were never split.
-    - They do not both have a unionid, or both an external id.
-    - The holder has only harmless roles, is not banned, and has verified the number recently. A mere login does not
-      verify a number.
+    - At most one of the two users has a unionid, and at most one has an external id.
+    - The holder has only harmless roles, is not banned, and has verified the number recently. A login without the
+    number does not count.
 
     The caller must have locked the number, so that no other user verifies it at the same time. "Recently" is
     `verified_since` or later, and `harmless_roles` are the roles that every new user gets.
@@ -281,7 +271,7 @@ async def merge_by_operator(
 ) -> Merged:
     """Merge a user into another one by an operator's decision.
 
-    If an id was merged before, the remaining user is meant.
+    An id that was merged before stands for the remaining user.
 
     Raises: NotFound, MergeRefused, LastAdmin.
     """
@@ -303,9 +293,10 @@ async def merge_by_operator(
 
 
 async def _lock_pair(transaction: Transaction, former_id: UUID, into: UUID) -> MergePair:
-    """Lock both users, and all administrators if one of the two is an administrator, in the order of ids.
+    """Lock both users and, if one of them is an administrator, all administrators, in the order of their ids.
 
-    Raises: ChangedMeanwhile, if another request has just merged or erased one of the two, or made one an administrator.
+    Raises: ChangedMeanwhile, if another request has just merged or erased one of the two users, or made one of them an
+    administrator.
     """
     accounts, administrators = await lock_with_administrators(transaction, former_id, into)
     if not accounts.keys() >= {former_id, into}:
@@ -316,7 +307,7 @@ async def _lock_pair(transaction: Transaction, former_id: UUID, into: UUID) -> M
 async def _cancel_leaving_of_both(
     transaction: Transaction, pair: MergePair, *, stays: bool, now: datetime
 ) -> MergePair:
-    """Return the two users of one person, with pending erasures cancelled. Raises: AccountDisabled, AccountLeaving."""
+    """Cancel pending erasures of the two users, and return the users. Raises: AccountDisabled, AccountLeaving."""
     both = ((pair.former_id, pair.former), (pair.into, pair.remaining))
     for user_id, account in sorted(both, key=lambda one: not one[1].is_banned):
         if account.is_banned or not stays:
@@ -326,10 +317,10 @@ async def _cancel_leaving_of_both(
 
 
 def status_and_roles_of_both(pair: MergePair, source: MergeSource, *, now: datetime) -> StatusAndRoles:
-    """Return the roles of both, at most MAX_ROLES, of which `admin` is never dropped, and a ban of either."""
+    """Return the roles and the bans of both users together. Drop roles beyond MAX_ROLES, but never `admin`."""
     before, former = pair.remaining, pair.former
     bans = [] if pair.has_the_last_administrators else [ban for ban in (before.ban, former.ban) if ban is not None]
     roles = sorted({*before.roles, *former.roles}, key=lambda role: (role != ADMIN, role))[:MAX_ROLES]
-    if bans and source is MergeSource.UNIONID:  # an administrator has not given this user the roles of the banned one
+    if bans and source is MergeSource.UNIONID:  # nobody has given this user the roles of the banned one
         roles = [role for role in roles if role not in STAFF_ROLES]
     return replace(before.under(bans, now=now), roles=tuple(roles))

@@ -1,4 +1,4 @@
-"""The statements that merge two users who are one person, and the statements that decide whether they may be merged."""
+"""The statements that merge two users who are one person, and those that decide whether the merge is allowed."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -35,19 +35,19 @@ SELECT EXISTS (
                         WHERE other.phone = :phone AND other.phone_verified_at IS NOT NULL
                           AND other.id NOT IN (:new_user_id, :holder_id)))
 """)
-"""The statement that finds whether a new user can be merged into the holder of a number without a risk of theft."""
+"""The statement that returns whether a merge of a new user into the holder of a number carries no risk of theft."""
 ARE_SPLIT: Final = Statement[bool](f"""
 SELECT EXISTS (SELECT FROM events
                 WHERE type = 'user.split'
                   AND (user_id = ANY ({_ONE_FRAGMENT}) AND data ->> 'new_user_id' = ANY ({_OTHER_FRAGMENT}::text[])
                        OR user_id = ANY ({_OTHER_FRAGMENT}) AND data ->> 'new_user_id' = ANY ({_ONE_FRAGMENT}::text[])))
 """)
-"""The statement that finds whether two users were split, so that they must not be merged automatically.
+"""The statement that returns whether two users were split, so that wxauth must not merge them automatically.
 
-The events of splits are never deleted.
+It can rely on the events of splits, because wxauth never deletes them.
 """
-# WeChat does not know of these merges, and their events are never deleted. An import leaves no event, but joins
-# unionids.
+# The statement finds the merges that WeChat has not caused by their events, which wxauth never deletes. An import
+# leaves no event of a merge, but a user with several unionids.
 IS_JOINED: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
    AND EXISTS (SELECT FROM events
@@ -55,8 +55,7 @@ SELECT EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
                   AND user_id IN (SELECT :user_id::uuid UNION ALL SELECT id FROM former_users WHERE user_id = :user_id))
     OR (SELECT count(DISTINCT unionid) > 1 FROM identities WHERE user_id = :user_id)
 """)
-"""The statement that finds whether a phone number, an operator or an import has joined several WeChat accounts.
-"""
+"""The statement that returns whether a phone number, an operator or an import has joined several WeChat accounts."""
 
 
 class Facts(UserFields, LockedUser):
@@ -69,8 +68,8 @@ class Facts(UserFields, LockedUser):
 
 
 _FACTS: Final = Statement[Facts](f"SELECT {', '.join(columns_of(Facts))} FROM users WHERE id = :user_id")
-# A trigger moves the identities' sessions with them. They keep their proofs of a number only if the remaining user has
-# that number, too.
+# A trigger moves the sessions of the identities with them. The identities keep their proofs of a number only if the
+# remaining user has or gets that number.
 _MOVE_IDENTITIES: Final = Statement[str]("""
 UPDATE identities
    SET user_id = :into,
@@ -99,8 +98,8 @@ UPDATE avatars SET user_id = remaining.id
 _REMEMBER_ID: Final = Statement[Nothing](
     "INSERT INTO former_users (id, user_id, merged_at) VALUES (:former_id, :into, :now)"
 )
-# One statement deletes the removed user and updates the remaining one, because otherwise unique values would exist
-# twice for a moment. The caller has locked both.
+# One statement deletes the removed user and updates the remaining one. With two statements, unique values would exist
+# twice for a moment. The caller has locked both users.
 _MERGE: Final = Statement[Nothing](f"""
 WITH former AS (
     DELETE FROM users WHERE id = :former_id
@@ -128,10 +127,12 @@ async def facts_of(transaction: Transaction, user_id: UUID) -> Facts:
 async def merge_users(
     transaction: Transaction, former_id: UUID, *, into: UUID, is_by_phone: bool, now: datetime
 ) -> Sequence[str]:
-    """Merge a locked user into another one, and remember the removed id. Only empty fields of the other are filled.
+    """Merge a locked user into another locked user, and store the removed id.
 
-    Return the app of each identity that was moved. If both have verified one number, the later proof counts; in a merge
-    by phone number, the remaining user's.
+    Fill only the empty fields of the remaining user.
+
+    Return the app of each moved identity. If both users have verified the same number, the later proof counts or, in a
+    merge by phone number, the proof of the remaining user.
     """
     both = {"former_id": former_id, "into": into}
     app_ids = await transaction.values(_MOVE_IDENTITIES, **both)
@@ -140,14 +141,14 @@ async def merge_users(
     await transaction.run(_MOVE_FORMER_EXTERNAL_IDS, **both)
     await transaction.run(_REMEMBER_EXTERNAL_ID, **both)
     await transaction.run(_MOVE_PICTURE, **both)
-    # This precedes `_MERGE`, which finds the removed user's consents by this row, because they stay where they are.
+    # This statement must run before `_MERGE`, which finds the consents of the removed user through the new row.
     await transaction.run(_REMEMBER_ID, **both, now=now)
     await transaction.run(_MERGE, **both, is_by_phone=is_by_phone)
     return app_ids
 
 
 async def record_gained(transaction: Transaction, user_id: UUID, before: Facts, *, by: Actor, now: datetime) -> None:
-    """Record which of name, picture, number and consents the remaining user has received from the removed one."""
+    """Record the name, picture, number and consents that the remaining user has received from the removed user."""
     after = await facts_of(transaction, user_id)
     if fields := [name for name in PROFILE_FIELDS if getattr(after, name) != getattr(before, name)]:
         data = {"fields": fields}

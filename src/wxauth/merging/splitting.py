@@ -1,4 +1,4 @@
-"""The splitting of a user who is two people, because of a wrong merge or a wrong file."""
+"""The splitting of a user who is two persons, because of a wrong merge or a mistake in an imported file."""
 
 from datetime import datetime
 from uuid import UUID
@@ -27,13 +27,13 @@ async def split(
     by: Actor,
     now: datetime,
 ) -> tuple[UUID, UUID]:
-    """Make a new user of an identity, and of the user's other identities with its unionid.
+    """Make a new user of an identity, and of the user's other identities with the same unionid.
 
-    Everything else stays with the user, except the named `external_id`, and a number that only these identities have
-    verified. If the user is banned, both users are. The sessions of these identities end. The two users are never
-    merged automatically again (`ARE_SPLIT`).
+    Move the given `external_id` to the new user, too. Everything else stays with the user, except a number that only
+    these identities have verified, which is deleted. If the user is banned, the new user is also banned. The sessions
+    of these identities end. wxauth never merges the two users automatically again (see `ARE_SPLIT`).
 
-    If the id was merged, the remaining user is split. Return the ids of the user and of the new user.
+    An id that was merged before stands for the remaining user. Return the ids of the user and of the new user.
 
     Raises: NotFound, SplitRefused.
     """

@@ -1,7 +1,7 @@
-"""The statements that separate identities from a user, to become a new user, or to be erased.
+"""The statements that separate identities from a user, in order to make a new user of them, or to erase them.
 
-wxauth does not know which of the user's data came with which identity. So all of it stays, except the unionid of an
-identity, and a number that only this identity has verified.
+wxauth does not know which identity has brought which data of the user. Therefore, a split leaves all data with the
+user, except the unionid of the separated identities, and a number that only they have verified.
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,13 +53,14 @@ _ADD: Final = Statement[Nothing]("""
 INSERT INTO users (id, external_id, created_at, last_login_at)
 SELECT :new_user_id, :external_id, :created_at, last_login_at FROM users WHERE id = :user_id
 """)
-# A trigger moves the identities' sessions with them. The new user has no number that they could prove.
+# A trigger moves the sessions of the identities with them. The statement clears their proofs, because the new user has
+# no number.
 _MOVE_IDENTITIES: Final = Statement[Nothing]("""
 UPDATE identities SET user_id = :new_user_id, phone_proved_at = NULL
   FROM unnest(:app_ids::text[], :openids::text[]) AS leaving (app_id, openid)
  WHERE identities.user_id = :user_id AND (identities.app_id, identities.openid) = (leaving.app_id, leaving.openid)
 """)
-# A trigger deletes the identities' sessions with them.
+# A trigger deletes the sessions of the identities with them.
 _DELETE_IDENTITIES: Final = Statement[Nothing]("""
 DELETE FROM identities USING unnest(:app_ids::text[], :openids::text[]) AS leaving (app_id, openid)
  WHERE identities.user_id = :user_id AND (identities.app_id, identities.openid) = (leaving.app_id, leaving.openid)
@@ -67,7 +68,7 @@ DELETE FROM identities USING unnest(:app_ids::text[], :openids::text[]) AS leavi
 _MOVE_UNIONID: Final = Statement[Nothing](
     "UPDATE unionids SET user_id = :new_user_id WHERE unionid = :unionid AND user_id = :user_id"
 )
-# A unionid that a remaining identity has, too, stays known.
+# The statement keeps a unionid that a remaining identity also has.
 _DELETE_UNIONID: Final = Statement[Nothing]("""
 DELETE FROM unionids
  WHERE unionid = :unionid AND user_id = :user_id
@@ -86,27 +87,27 @@ UPDATE users
  WHERE id = :user_id AND unionid IS NOT NULL
    AND NOT EXISTS (SELECT FROM unionids WHERE unionids.unionid = users.unionid AND unionids.user_id = :user_id)
 """)
-"""The statement that gives the user the unionid of their newest identity, if they have just lost the present one."""
+"""The statement that gives a user who has just lost the present unionid that of the newest remaining identity."""
 _NAME_NEW_USER: Final = Statement[Nothing]("UPDATE users SET unionid = :unionid WHERE id = :new_user_id")
 _SET_PROOF: Final = Statement[Nothing]("UPDATE users SET phone_verified_at = :proved_at WHERE id = :user_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Parting:
-    """A locked user, some of whose identities are about to leave."""
+    """A locked user, with the identities that leave and those that stay."""
 
     user_id: UUID
     leaving: Sequence[OwnedIdentity]
     """The identities that leave, the oldest first, as in `staying`."""
     staying: Sequence[OwnedIdentity]
     unionid: str | None
-    """The unionid of the identity that was named."""
+    """The unionid of the identity that the caller has named."""
 
     @classmethod
     async def of(
         cls, transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, is_alone: bool = False
     ) -> "Parting | None":
-        """Return the split of this identity and, unless it `is_alone`, of the user's others with its unionid.
+        """Return the parting of this identity and, unless `is_alone`, of the user's other identities with its unionid.
 
         Return None if the user has no such identity.
         """
@@ -134,7 +135,7 @@ class Parting:
 
     @property
     def keys(self) -> Mapping[str, Any]:
-        """The identities that leave, as parameters of a statement."""
+        """The identities that leave, as the parameters of a statement."""
         return keys_of([each.key for each in self.leaving])
 
     async def end_sessions(self, transaction: Transaction, *, reason: EndReason, by: Actor, now: datetime) -> None:
@@ -144,17 +145,17 @@ class Parting:
 
 
 async def has_external_id(transaction: Transaction, user_id: UUID, external_id: str) -> bool:
-    """Return whether this is the present or a previous external id of a locked user."""
+    """Return whether `external_id` is the present or a previous external id of a locked user."""
     return bool(await transaction.value(_HAS_EXTERNAL_ID, user_id=user_id, external_id=external_id))
 
 
 async def take_out(
     transaction: Transaction, parting: Parting, new_user_id: UUID, *, external_id: str | None, is_banned: bool
 ) -> bool:
-    """Make a new user of the identities that leave, with their unionid, and with an external id that the user gives up.
+    """Make a new user of the identities that leave, with their unionid, and with the user's `external_id`, if given.
 
-    The user's unionids that no identity has are forgotten, unless the user is banned. Return whether the user has lost
-    the number.
+    Delete the user's unionids that no identity has, unless the user is banned. Return whether the user has lost the
+    phone number.
     """
     ids = {"user_id": parting.user_id, "new_user_id": new_user_id}
     if external_id is not None:
@@ -168,10 +169,11 @@ async def take_out(
 async def erase_identities(
     transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, by: Actor, now: datetime
 ) -> bool:
-    """Erase an identity of a locked user and all others with its unionid. Name, picture and number are cleared.
+    """Erase an identity of a locked user, and the user's other identities with its unionid.
 
-    wxauth does not know which identity these came with. The identities' sessions are deleted, and recorded as ended.
-    The lost data is recorded, too, so that services that know users only by events delete it as well.
+    Clear name, picture and number. wxauth clears these fields because it does not know which identity has brought them.
+    It deletes the sessions of the identities, and records that they have ended. It also records the cleared fields, so
+    that services that follow the events delete their copies.
 
     Return False, and do nothing, if the user has no other identity.
     """
@@ -191,7 +193,7 @@ async def erase_identities(
 async def erase_identity(
     transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, by: Actor, now: datetime
 ) -> bool:
-    """Erase only this identity of a locked user. Everything else stays, including identities with its unionid.
+    """Erase only this identity of a locked user. Everything else stays, even other identities with its unionid.
 
     Return False, and do nothing, if the user has no other identity.
     """
@@ -203,7 +205,7 @@ async def erase_identity(
 
 
 async def _erase(transaction: Transaction, parting: Parting, *, by: Actor, now: datetime) -> None:
-    """Erase the identities that leave, and their unionid, unless a remaining identity has it, too."""
+    """Erase the identities that leave, and their unionid, unless a remaining identity has the same unionid."""
     user_id = parting.user_id
     await parting.end_sessions(transaction, reason=EndReason.ERASED, by=by, now=now)
     await transaction.run(_DELETE_IDENTITIES, user_id=user_id, **parting.keys)
@@ -215,24 +217,25 @@ async def _erase(transaction: Transaction, parting: Parting, *, by: Actor, now: 
 
 
 async def _divide_unionids(transaction: Transaction, parting: Parting, new_user_id: UUID, *, is_banned: bool) -> None:
-    """Give the new user the unionid of the identities that have left. Other unionids stay with remaining identities.
+    """Give the new user the unionid of the identities that have left.
 
-    wxauth does not know whose a unionid without an identity is, and a login with it must not lead to the wrong user.
-    But a banned user must not escape the ban with it.
+    Unionids of remaining identities stay with the user. Delete other unionids, because wxauth does not know to which of
+    the two persons they belong, and a login with one of them must not lead to the wrong user. Do not delete them if the
+    user is banned, because the user could use them to escape the ban.
     """
     ids = {"user_id": parting.user_id, "new_user_id": new_user_id}
     await transaction.run(_MOVE_UNIONID, **ids, unionid=parting.unionid)
     if not is_banned:
         await transaction.run(_FORGET_UNIONIDS, user_id=parting.user_id)
     await transaction.run(_REPLACE_LOST_UNIONID, user_id=parting.user_id)
-    # This comes last, because no two users can have the same unionid.
+    # This statement runs last, because two users can never have the same unionid.
     await transaction.run(_NAME_NEW_USER, new_user_id=new_user_id, unionid=parting.unionid)
 
 
 async def _divide_proofs(transaction: Transaction, parting: Parting) -> bool:
-    """Remove the user's number if only an identity that has left has verified it. Return whether it was removed.
+    """Remove the user's number if only identities that have left have verified it. Return whether it was removed.
 
-    If remaining identities have verified it, too, the last of them counts.
+    If remaining identities have also verified the number, set the time of the proof to their latest one.
     """
     if all(each.phone_proved_at is None for each in parting.leaving):
         return False

@@ -1,4 +1,4 @@
-"""The statements about unionids: whose one is, whether it may belong to an identity, and where it is stored."""
+"""The statements about unionids, which find their users, check that they can belong to an identity, and store them."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -10,16 +10,16 @@ from wxauth.merging.merging_queries import ARE_SPLIT
 
 
 class UnionidConflict(Exception):
-    """The unionid cannot belong to this identity. The text is the reason."""
+    """The error if a unionid cannot belong to an identity. The text is the reason."""
 
 
 class OfAnotherOpenid(UnionidConflict):
-    """Another openid of the app has the unionid, or one of the two openids belongs to a snapshot."""
+    """The error if another openid of the app has the unionid. One of the two openids might belong to a snapshot."""
 
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """The users of an identity and of a unionid that is new to it."""
+    """The users of an identity and of a unionid that WeChat has returned for it."""
 
     user_id: UUID | None
     """The user of the identity."""
@@ -30,7 +30,7 @@ class People:
 
     @property
     def two(self) -> tuple[UUID, UUID] | None:
-        """The two users; None if they are one user."""
+        """The two users; None if they are the same user, or if one of them does not exist."""
         if self.user_id is None or self.holder_id is None or self.user_id == self.holder_id:
             return None
         return self.user_id, self.holder_id
@@ -42,13 +42,13 @@ SELECT (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :open
        (SELECT user_id FROM identities
          WHERE app_id = :app_id AND openid = :unionid AND openid <> :openid AND awaits_login) AS misnamed_id
 """)
-"""The statement that finds the users of an identity and of a unionid, in its only row."""
+"""The statement that returns the users of an identity and of a unionid. It always returns one row."""
 HOLD_UNIONID: Final = Statement[Nothing]("INSERT INTO unionids (unionid, user_id) VALUES (:unionid, :user_id)")
 """The statement that gives an unknown unionid to a locked user.
 
-If two transactions do so simultaneously, the second fails.
+If two transactions give the same unionid to users simultaneously, the second one fails.
 """
-# The login stores the unionid, by the rules for any other late unionid.
+# The statement leaves the unionid null. The login stores the unionid, by the rules for any late unionid.
 _CORRECT_OPENID: Final = Statement[Nothing]("""
 UPDATE identities SET openid = :openid, unionid = NULL
  WHERE app_id = :app_id AND openid = :unionid
@@ -61,23 +61,24 @@ DELETE FROM identities WHERE app_id = :app_id AND openid = :unionid
 KEEP_MISNAMED: Final = Statement[Nothing](
     "UPDATE identities SET awaits_login = false WHERE app_id = :app_id AND openid = :unionid"
 )
-"""The statement that marks an identity with a unionid in place of its openid, so that it is not corrected again."""
+"""The statement that marks an identity with a unionid as its openid, so that wxauth no longer tries to correct it."""
 NAME_IDENTITY: Final = Statement[Nothing]("""
 WITH named AS (UPDATE identities SET unionid = :unionid WHERE app_id = :app_id AND openid = :openid RETURNING user_id)
 UPDATE users SET unionid = :unionid FROM named WHERE users.id = named.user_id
 """)
 """The statement that stores WeChat's latest unionid of an identity, in the rows of the identity and its user."""
-# This is true if an identity belongs to another of the user's WeChat accounts than :unionid does. WeChat has one openid
-# for each account and app, so this identity must have another unionid, or none that is known. In the latter case,
-# neither of the two openids may be a snapshot's. Also, :unionid must not be an earlier unionid of the same account: the
-# user was merged from several, or has it in another app.
+# The condition is true if an identity belongs to another WeChat account of its user than :unionid does. An account has
+# only one openid in each app, so this identity must have another unionid, or an unknown one. If its unionid is unknown,
+# neither of the two openids may belong to a snapshot. In addition, :unionid must not be an earlier unionid of the same
+# account. That is certain if the user was merged from several users, or if another identity of the user has :unionid.
 _IS_OF_ANOTHER_ACCOUNT: Final = """
        (other.unionid <> :unionid OR other.unionid IS NULL AND NOT :may_be_snapshot)
    AND (EXISTS (SELECT FROM former_users WHERE former_users.user_id = other.user_id)
         OR other.unionid IS NOT NULL
            AND EXISTS (SELECT FROM identities it WHERE it.user_id = other.user_id AND it.unionid = :unionid))"""
-# This finds a row if another openid of the app has the unionid, which a unique index forbids, or if the unionid belongs
-# to another user who has another openid of the app, unless that openid belongs to another account.
+# The statement finds a row in two cases. In the first, another openid of the app has the unionid, which a unique index
+# forbids. In the second, the unionid belongs to another user, who has another openid of the app, and that openid does
+# not belong to another account.
 _IS_ANOTHERS: Final = Statement[int](f"""
 SELECT 1 FROM identities WHERE app_id = :app_id AND openid <> :openid AND unionid = :unionid
  UNION ALL
@@ -93,9 +94,9 @@ SELECT 1 FROM unionids JOIN identities other USING (user_id)
 async def check_unionid(
     asked: Database | Transaction, people: People, *, app_id: str, openid: str, unionid: str, may_be_snapshot: bool
 ) -> None:
-    """Check that a unionid may belong to an identity. `people` are their users.
+    """Check that a unionid can belong to an identity. `people` contains the users of both.
 
-    With `may_be_snapshot`, WeChat might have made up this person or the unionid's.
+    With `may_be_snapshot`, WeChat might have made up this identity, or the other identity that has the unionid.
 
     Raises: UnionidConflict.
     """
@@ -109,9 +110,10 @@ async def check_unionid(
 
 
 async def correct_openid(transaction: Transaction, *, app_id: str, openid: str, unionid: str) -> None:
-    """Correct an identity that has a unionid as its openid; delete it, if the right openid exists already.
+    """Correct the openid of an identity that has a unionid as its openid.
 
-    The user of the unionid, who is also this identity's user, is locked.
+    Delete the identity if the right openid exists. The caller has locked the user of the unionid, who is also the user
+    of this identity.
     """
     for statement in (_CORRECT_OPENID, _DELETE_MISNAMED):
         await transaction.run(statement, app_id=app_id, openid=openid, unionid=unionid)

@@ -1,4 +1,4 @@
-"""The device that sent a request, with its address and a description based on its User-Agent."""
+"""The device that sent a request, with its address, and a description from its User-Agent."""
 
 import re
 from dataclasses import dataclass
@@ -6,10 +6,12 @@ from typing import Annotated, Final
 
 from pydantic import Field, PlainSerializer
 
-# A client chooses the text, and a list of sessions describes two hundred of them. Therefore `(?>…)` only takes the
-# first of the words that a pattern begins with. Searching from each of them in turn would take quadratic time.
+# A client chooses the User-Agent, and a list of sessions describes up to two hundred of them. Therefore, a pattern with
+# `(?>…)` searches only from the first occurrence of its first word. A search from each occurrence would take quadratic
+# time.
 #
-# The first match counts, because an iPhone's User-Agent contains "like Mac OS X", too.
+# The first matching pattern counts, because other patterns can also match. For example, an iPhone's User-Agent contains
+# "like Mac OS X".
 _SYSTEMS: Final = (
     (re.compile(r"wechatdevtools"), "WeChat DevTools"),
     (re.compile(r"(?:OpenHarmony|HarmonyOS)[ /]?([\d.]+)?"), "HarmonyOS"),
@@ -29,10 +31,13 @@ _BROWSERS: Final = (
     (re.compile(r"(?:Chrome|CriOS)/(\d+)"), "Chrome"),
     (re.compile(r"\A(?>.*?Version/(\d+)).*Safari/"), "Safari"),
 )
-"""The patterns of browsers. The first match counts, because nearly all browsers also claim to be Chrome and Safari."""
+"""The patterns of browsers.
+
+The first matching one counts, because nearly all browsers also claim to be Chrome and Safari.
+"""
 _WECHAT: Final = re.compile(r"MicroMessenger/(\d+\.\d+\.\d+)")
 _ON_A_COMPUTER: Final = re.compile(r"(?:Windows|Mac)Wechat")
-"""The pattern of WeChat on a computer, which always names the same old version."""
+"""The pattern of WeChat on a computer, whose User-Agent always contains the same old version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ class Device:
 
 
 def describe_device(user_agent: str | None) -> str | None:
-    """Return a description such as `iOS 17.1, WeChat 8.0.44` or `Windows, Edge 141`; None if nothing is recognized."""
+    """Return a description such as `iOS 17.1, WeChat 8.0.44` or `Windows, Edge 141`; None if no pattern matches."""
     text = user_agent or ""
     words = []
     for pattern, system in _SYSTEMS:
@@ -63,4 +68,4 @@ def describe_device(user_agent: str | None) -> str | None:
 DescribedDevice = Annotated[
     str | None, PlainSerializer(describe_device, return_type=str | None), Field(examples=["iOS 17.1, WeChat 8.0.44"])
 ]
-"""The User-Agent of a device, which responses contain as a description."""
+"""The User-Agent of a device. Responses contain the description instead."""

@@ -11,7 +11,7 @@ from wxauth.core.models import TIME
 
 
 class Session(SQLModel, table=True):
-    """The table of sessions, each of which is one login on one device."""
+    """The table of sessions. Each session is one login on one device."""
 
     __tablename__ = "sessions"
 
@@ -20,15 +20,15 @@ class Session(SQLModel, table=True):
     app_id: str = Field(sa_type=Text)
     openid: str = Field(sa_type=Text)
     session_key: bytes | None = Field(sa_type=BYTEA)
-    """WeChat's session_key for this login, sealed. It is deleted when the session ends."""
+    """WeChat's session_key for this login, sealed. wxauth deletes it when the session ends."""
     generation: int
     """The number of times that the refresh token has been rotated."""
     rotated_at: datetime | None = Field(sa_type=TIME)
     ip: str | None = Field(sa_type=INET)
-    """The address from which the session was last used. `user_agent` is the User-Agent of that use."""
+    """The address from which the session was last used. `user_agent` is from the same request."""
     user_agent: str | None = Field(sa_type=Text)
     opened_ip: str | None = Field(sa_type=INET)
-    """The address from which the session was opened, if the last use had another one: see `OPENED`."""
+    """The address from which the session was opened, if a later use came from another address. See `OPENED`."""
     opened_user_agent: str | None = Field(sa_type=Text)
     created_at: datetime = Field(sa_type=TIME)
     last_used_at: datetime = Field(sa_type=TIME)
@@ -41,20 +41,20 @@ class Session(SQLModel, table=True):
     scope: str | None = Field(sa_type=Text)
     """The granted scopes, separated by spaces."""
     authenticated_at: datetime | None = Field(sa_type=TIME)
-    """When the user approved the login."""
+    """The time at which the user approved the login."""
     authenticated_by: str | None = Field(sa_type=Text)
-    """How the user logged in, as a value of `amr` (RFC 8176)."""
+    """The `amr` value (RFC 8176) of the way in which the user logged in."""
     site_knows: bool | None
-    """Whether the website itself has requested the end of the session. In that case, it gets no logout token."""
+    """Whether the website itself has ended the session. If so, wxauth sends it no logout token."""
     resource: str | None = Field(sa_type=Text)
-    """The resource that its tokens are for; null if they are for all services of the operator."""
+    """The resource for which the session's tokens are valid; null for all services of the operator."""
     client_name: str | None = Field(sa_type=Text)
-    """The title of the client at the time when the user approved it. `resource_title` is the title of the resource."""
+    """The title of the client when the user approved the login. `resource_title` is the title of the resource."""
     resource_title: str | None = Field(sa_type=Text)
 
 
 class WebsiteSession(SQLModel, table=True):
-    """The table of websites' sessions by site.
+    """The table that lists the sessions of each website.
 
     An index on `sessions` instead of this table would slow down every phone's login.
     """
@@ -64,7 +64,7 @@ class WebsiteSession(SQLModel, table=True):
     client_id: str = Field(sa_type=Text, primary_key=True)
     session_id: UUID = Field(primary_key=True)
     browser_login_id: UUID | None
-    """The browser's login that opened the session, which may have ended; null if none did."""
+    """The browser's login from which the session was opened, even if that login has ended; null if there was none."""
 
 
 class AdminLink(SQLModel, table=True):
@@ -73,6 +73,6 @@ class AdminLink(SQLModel, table=True):
     __tablename__ = "admin_links"
 
     digest: bytes = Field(sa_type=BYTEA, primary_key=True)
-    """The SHA-256 of the link's secret. The secret itself is not stored."""
+    """The SHA-256 of the link's secret. wxauth does not store the secret."""
     user_id: UUID
     expires_at: datetime = Field(sa_type=TIME)

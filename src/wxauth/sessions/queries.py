@@ -21,22 +21,22 @@ from wxauth.core.users import USER, UserInSession
 from wxauth.sessions.devices import DescribedDevice
 
 START: Final = UUID(int=0)
-"""A session id before the first one."""
+"""An id that is lower than the id of any session."""
 END: Final = UUID(int=2**128 - 1)
-"""A session id after the last one."""
+"""An id that is higher than the id of any session."""
 SESSIONS_IN_AN_EVENT: Final = 1000
 CONSOLE: Final = "wxauth-admin"
-"""The client_id of the administration console, which is one of our own websites. No other client can have this name."""
+"""The client_id of the administration console, which is a website of wxauth. No other client can have this name."""
 TOO_MANY_CHANGES: Final = "too many concurrent changes to this session"
 _ANY: Final[Mapping[str, object]] = {"app_ids": None, "openids": None}
-"""The statement parameters that mean "all identities", in place of those that `keys_of` returns."""
+"""The statement parameters for all identities, in place of the parameters that `keys_of` returns."""
 
 
 class EndReason(StrEnum):
     """The reason why a session has ended."""
 
     SIGNED_OUT = "signed_out"
-    """The user has ended the session from the session itself."""
+    """The user has ended this session on its device."""
     SIGNED_OUT_ELSEWHERE = "signed_out_elsewhere"
     """The user has ended the session from another session."""
     BANNED = "banned"
@@ -45,7 +45,7 @@ class EndReason(StrEnum):
     LEAVING = "leaving"
     """The user has asked to be erased, and the grace period has begun."""
     ADMINISTRATOR = "administrator"
-    """An administrator or operator has ended the session, either directly or through another change."""
+    """An administrator or operator has ended the session, directly or by another change."""
     REPLACED = "replaced"
     MERGED = "merged"
     """The session belonged to a website, and its user was merged into another user."""
@@ -110,7 +110,7 @@ class EndedSession(BaseModel):
     id: UUID
     user_id: UUID
     was_open: bool
-    """Whether the session was open until now. Otherwise it had ended before, or had expired."""
+    """Whether the session was open until now. Otherwise, it had expired."""
 
 
 class LastRow(BaseModel):
@@ -118,12 +118,12 @@ class LastRow(BaseModel):
 
     id: UUID
     since: datetime
-    """A time before which no row after the page was created."""
+    """The creation time of this row. All later rows in the order of ids were created at or after this time."""
 
 
-# The user is read for each request. Since the token was signed, the user may have been banned, erased or merged, the
-# session may have ended, or its website may have been removed. The sessions of a removed website end later, page by
-# page.
+# Each request reads the user, because since the token was signed, the user might have been banned, erased or merged,
+# the session might have ended, or its website might have been removed. The statement checks the website, because the
+# sessions of a removed website end later, page by page.
 READ_USER_IN_SESSION: Final = Batched[UserInSession](
     "user_of_session",
     f"""
@@ -139,17 +139,17 @@ SELECT s.app_id, s.openid, {USER}
 )
 """The query for the user of a session, with the identity of the session.
 
-It returns no row if the session has ended, or if the user is banned or erased.
+It returns no row if the session has ended, if its website was removed, or if the user is banned or erased.
 """
 NO_ADDRESS: Final = "'0.0.0.0/0'::inet"
-"""The SQL value of `opened_ip` for no address. An empty `opened_user_agent` means none, too."""
+"""The SQL value of `opened_ip` if the address is unknown. An empty `opened_user_agent` means an unknown User-Agent."""
 OPENED: Final = f"""
 NULLIF(COALESCE(opened_ip, ip), {NO_ADDRESS}) AS opened_ip,
 NULLIF(COALESCE(opened_user_agent, user_agent), '') AS opened_user_agent"""
-"""SQL for the place from which a session was opened.
+"""The SQL columns of the address and the User-Agent from which a session was opened.
 
-The first refresh from another place stores it. Therefore it costs a login nothing, and a session that never moves takes
-no space.
+The first refresh with another address or User-Agent stores the original value. Therefore, a login does not store it
+twice, and it takes no space if it never changes.
 """
 FOR_RESOURCE: Final = """
 CASE WHEN resource IS NOT NULL THEN jsonb_build_object(
@@ -157,7 +157,7 @@ CASE WHEN resource IS NOT NULL THEN jsonb_build_object(
 ) END AS client,
 CASE WHEN resource IS NOT NULL THEN jsonb_build_object('resource', resource, 'title', resource_title) END AS resource,
 CASE WHEN resource IS NOT NULL THEN string_to_array(scope, ' ') END AS scopes"""
-"""SQL for the fields that a session for a resource has in lists; null for any other session."""
+"""The SQL columns that lists show for a session for a resource; null for any other session."""
 _LISTED: Final = f"""id, app_id, client_id, user_agent AS device, ip, created_at, last_used_at, expires_at,
        jsonb_build_object('ip', abbrev(NULLIF(COALESCE(opened_ip, ip), {NO_ADDRESS})),
                           'device', NULLIF(COALESCE(opened_user_agent, user_agent), '')) AS opened, {FOR_RESOURCE}"""
@@ -167,18 +167,18 @@ SELECT {_LISTED} FROM sessions
    AND (:after_at::timestamptz IS NULL OR (last_used_at, id) < (:after_at, :after_id::uuid))
  ORDER BY last_used_at DESC, id DESC LIMIT :limit
 """)
-"""The query for a page of a user's open sessions, the last used first."""
+"""The query for a page of a user's open sessions, the most recently used first."""
 PAST_SESSIONS: Final = Statement[PastSession](f"""
 SELECT {_LISTED}, COALESCE(revoked_at, expires_at) AS ended_at, COALESCE(revoked_reason, 'expired') AS ended_reason
   FROM sessions WHERE user_id = :user_id AND (revoked_at IS NOT NULL OR expires_at <= :now)
  ORDER BY last_used_at DESC, id DESC LIMIT :limit
 """)
-"""The query for a user's stored sessions that have ended or expired, the last used first."""
+"""The query for a user's stored sessions that have ended or expired, the most recently used first."""
 ARE_OF_ONE_USER: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM sessions one JOIN sessions other USING (user_id)
                 WHERE one.id = :one_id AND other.id = :other_id)
 """)
-"""The query for whether some sessions, open or ended, belong to the same user at present."""
+"""The query that returns whether two sessions, open or ended, belong to the same user now."""
 USER_OF_SESSION: Final = Statement[UUID]("SELECT user_id FROM sessions WHERE id = :session_id")
 """The query for the user of a session, open or not. It returns no row if the session was deleted."""
 _LOCK_USER: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
@@ -187,13 +187,15 @@ OPENED_AT: Final = Statement[datetime]("SELECT created_at FROM sessions WHERE id
 
 
 HAS_SESSIONS: Final = Statement[bool]("SELECT EXISTS (SELECT FROM website_sessions WHERE client_id = :client_id)")
-"""The query for whether a website, or a client with a metadata document, has sessions, open or ended."""
+"""The query that returns whether a website, or a client with a metadata document, has sessions, open or ended."""
 
 
-# This statement ends one session. If it is sent twice, the second one finds an ended session. If the session had only
-# expired, there is no event. The user is locked first, as for each event about a user. If the session was moved to
-# another user during that wait, it is not ended. If the website itself has requested the end, it gets no logout token:
-# see `site_knows`. If the user ends the session from another one, the browser that logged in must log in again.
+# This statement ends one session. If wxauth sends the statement twice, the second one finds no open session. If the
+# session has expired, the statement records no event. It locks the user first, as for each event about a user. If
+# another transaction moves the session to another user while the statement waits for the lock, the statement does not
+# end the session. `site_knows` says that the website itself has ended the session, so that it gets no logout token. If
+# the user ends the session from another session, the statement also deletes the browser's login that opened it, so that
+# the browser must log in again.
 _END: Final = Statement[tuple[UUID | None]](f"""
 WITH open AS (
     SELECT id, user_id FROM sessions
@@ -223,10 +225,10 @@ DELETE FROM browser_logins USING website_sessions w
 """)
 _USERS_OF_SESSIONS_FRAGMENT: Final = """
 SELECT id FROM users WHERE id = ANY (ARRAY(SELECT user_id FROM sessions WHERE id = ANY (:session_ids::uuid[])))"""
-# Users are locked in the order of their ids, as for each event about a user.
+# The statement locks users in the order of their ids, as each transaction that records events about several users does.
 _LOCK_USERS: Final = Statement[UUID](f"{_USERS_OF_SESSIONS_FRAGMENT} ORDER BY id FOR NO KEY UPDATE")
-# A page of a removed website's sessions skips users that another transaction has locked, so that other clients wait for
-# one page at most. Merges and splits end such sessions, and do not move them.
+# For a page of a removed website's sessions, the statement skips users whom another transaction has locked, so that
+# this page does not wait. It needs no order of locks. Merges and splits end such sessions, and do not move them.
 _LOCK_FREE_USERS: Final = Statement[UUID](f"{_USERS_OF_SESSIONS_FRAGMENT} FOR NO KEY UPDATE SKIP LOCKED")
 _PAGE_OF_CLIENT: Final = Statement[UUID](
     "SELECT session_id FROM website_sessions WHERE client_id = :client_id ORDER BY session_id LIMIT :size"
@@ -246,9 +248,10 @@ def _is_of_these(row: LiteralString) -> LiteralString:
             OR ({row}.app_id, {row}.openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))"""
 
 
-# This statement removes the user's identity from logins to websites that have not opened a session yet, so that nobody
-# can redeem them. It does so for all identities of the users, or for some of them. The users are locked, as whenever a
-# login is approved or redeemed. The rows are locked in the order of their ids before any of them is changed.
+# This statement removes the identity from logins to websites that have not opened a session yet, so that nobody can
+# redeem these logins. It does so for all identities of the users, or for the given ones. The caller has locked the
+# users, as does each transaction that approves or redeems a login. The statement locks the rows in the order of their
+# ids before it changes any of them.
 _END_LOGINS_TO_SITES: Final = Statement[Nothing](f"""
 UPDATE site_logins SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_user_agent = NULL
  WHERE id = ANY (ARRAY(
@@ -257,8 +260,8 @@ UPDATE site_logins SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_
        AND {_is_of_these("i")}
      ORDER BY l.id FOR UPDATE OF l))
 """)
-# A login that a phone has scanned or denied does not belong to a user yet. An erasure also clears the browser's address
-# and description in it.
+# A login that a phone has scanned or denied does not belong to a user's identity. This statement clears the browser's
+# address and User-Agent in such logins when the user is erased.
 _CLEAR_CLAIMED_LOGINS: Final = Statement[Nothing](f"""
 UPDATE site_logins SET browser_ip = NULL, browser_user_agent = NULL
  WHERE id = ANY (ARRAY(
@@ -278,7 +281,10 @@ LAST_OF_PAGE: Final = Statement[LastRow](
 
 
 def _ending(which: LiteralString) -> Statement[EndedSession]:
-    """Return a statement that ends the sessions with these ids that have not ended. Their users must be locked."""
+    """Return a statement that ends the sessions that `which` selects and that have not ended.
+
+    The caller must lock their users.
+    """
     return Statement[EndedSession](f"""
 UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
  WHERE id = ANY (ARRAY({which})) AND revoked_at IS NULL
@@ -293,7 +299,7 @@ _END_OF_USERS: Final = _ending(f"""
 END_CONSOLES: Final = _ending(
     f"SELECT id FROM sessions WHERE user_id = ANY (:user_ids::uuid[]) AND client_id = '{CONSOLE}'"
 )
-"""The statement that ends users' sessions of the console."""
+"""The statement that ends the console sessions of users."""
 _END_OF_WEBSITES: Final = _ending(f"""
     SELECT id FROM sessions
      WHERE user_id = ANY (:user_ids::uuid[]) AND client_id IS NOT NULL
@@ -301,26 +307,32 @@ _END_OF_WEBSITES: Final = _ending(f"""
 END_OF_BROWSER_LOGIN: Final = _ending("""
     SELECT s.id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
      WHERE w.browser_login_id = :browser_login_id AND s.user_id = :user_id""")
-"""The statement that ends the websites' sessions that the login of a user's browser has opened."""
+"""The statement that ends the website sessions that were opened from the login of a user's browser."""
 END_BEYOND: Final = _ending("""
     SELECT s.id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
      WHERE w.browser_login_id = :browser_login_id AND s.revoked_at IS NULL AND s.expires_at > :now
        AND w.client_id = (SELECT client_id FROM website_sessions WHERE session_id = :session_id)
      ORDER BY s.id DESC OFFSET :at_most""")
-"""The statement that ends the sessions of the website of `session_id`, except the newest ones."""
+"""The statement that ends the older sessions that a browser's login has opened at the website of `session_id`.
+
+The `at_most` newest sessions remain.
+"""
 END_OLDEST: Final = _ending("""
     SELECT id FROM sessions
      WHERE (user_id, app_id, openid) = (:user_id, :app_id, :openid) AND client_id IS NULL AND id <> :opened
        AND revoked_at IS NULL AND expires_at > :now
      ORDER BY user_id DESC, id DESC OFFSET :at_most - 1""")
-"""The statement that ends the oldest open sessions of an identity. `at_most` remain, including the one just opened."""
+"""The statement that ends the oldest open sessions of an identity in an app.
+
+`at_most` sessions remain, including the new session `opened`.
+"""
 _END_THESE: Final = _ending("""
     SELECT id FROM sessions WHERE id = ANY (:session_ids::uuid[]) AND user_id = ANY (:user_ids::uuid[])""")
 
 
-# This query covers each identity that has logged in recently and whose user has many sessions. It returns all sessions
-# except the newest ones, up to a page in total. Almost no user has so many, and checking that reads only a few index
-# entries.
+# The query covers the identities that have logged in recently and whose users have more than `at_most` sessions. It
+# returns up to `size` sessions that are older than the `at_most` newest ones of an identity. Few users have so many
+# sessions, and PostgreSQL reads only a few index entries to find that out.
 def _beyond_fragment(which: LiteralString, newest: LiteralString) -> LiteralString:
     return f"""
     SELECT beyond.id
@@ -336,7 +348,7 @@ def _beyond_fragment(which: LiteralString, newest: LiteralString) -> LiteralStri
 
 
 _BEYOND: Final = Statement[UUID](_beyond_fragment("IS NULL", "AND s.revoked_at IS NULL"))
-# Locked rows are skipped, as in the deletion of expired sessions.
+# The statement skips locked rows, as the deletion of expired sessions does.
 DELETE_ENDED_SESSIONS: Final = Statement[Nothing](f"""
 DELETE FROM sessions WHERE id = ANY (ARRAY(
     SELECT id FROM sessions
@@ -351,9 +363,9 @@ See `end_replaced_sessions`.
 
 
 async def lock_user_by(transaction: Transaction, owner: Statement[UUID], **what: object) -> UUID | None:
-    """Lock the user whom a statement returns as the owner of a row. Return None if there is no owner.
+    """Lock the user whom the statement `owner` returns, and return the user's id. Return None if there is no owner.
 
-    The lock holds until the transaction ends, and the owner does not change during this time.
+    The owner does not change until the transaction ends, because a change of the owner requires the same lock.
     """
     user_id = await transaction.value(owner, **what)
     while user_id is not None:
@@ -377,11 +389,11 @@ async def end_session(
     site_knows: bool = False,
     now: datetime,
 ) -> UUID | None:
-    """End a session, and return its user's id. Return None if the session had ended or never existed.
+    """End a session, and return its user's id. Return None if the session has ended already, or never existed.
 
-    Without `by`, its user ends it. If the user ends it from another session, the browser's login that opened this
-    session ends, too. With `client_id`, the session must belong to that website. With `site_knows`, its website gets no
-    logout token.
+    Without `by`, the session's user is the actor. If the user ends the session from another session, the browser's
+    login that opened it also ends. With `client_id`, the session must belong to that website. With `site_knows`, wxauth
+    sends the website no logout token.
     """
     actor, ip = (None, None) if by is None else (by.name, by.ip)
     row = await database.row(
@@ -397,7 +409,7 @@ async def end_session(
     )
     if row is None:
         return None
-    if row[0] is None:  # the session was moved or ended in the meantime
+    if row[0] is None:  # another transaction has just moved or ended the session
         raise ChangedMeanwhile
     return row[0]
 
@@ -411,11 +423,13 @@ async def end_sessions(
     kept: UUID | None = None,
     identities: Collection[tuple[str, str]] | None = None,
 ) -> None:
-    """End all sessions of locked users except `kept`, or those of some identities, and record the open ones.
+    """End all sessions of locked users except `kept`, or only the sessions of some identities.
 
-    Logins to websites that the users have approved end, too, unless they have already opened a session. It does not
-    matter which session approved them. The logins of the users' browsers also end. When a user is erased, the sessions
-    end before they are deleted, so that the websites are informed as usual.
+    Record the ends of the sessions that were open.
+
+    Also end the logins of the users' browsers, and the logins to websites that the users have approved and that have
+    not opened a session, whichever session approved them. An erasure ends the sessions before it deletes them, so that
+    websites get logout tokens as usual.
     """
     which = {"user_ids": user_ids, **(_ANY if identities is None else keys_of(identities))}
     await transaction.run(_END_LOGINS_TO_SITES, **which)
@@ -428,9 +442,10 @@ async def end_sessions(
 async def end_session_of(
     transaction: Transaction, user_id: UUID, session_id: UUID, *, reason: EndReason, by: Actor, now: datetime
 ) -> bool:
-    """End one session of a locked user, and record it if it was open. Return False if the user never had this session.
+    """End one session of a locked user, and record the end if it was open.
 
-    If an administrator ends it, the browser's login that opened it ends, too.
+    Return False if it is not the user's session. If an administrator ends the session, also end the browser's login
+    that opened it.
     """
     if await transaction.value(USER_OF_SESSION, session_id=session_id) != user_id:
         return False
@@ -443,9 +458,9 @@ async def end_session_of(
 async def end_replaced_sessions(
     transaction: Transaction, *, since: UUID, at_most: int, size: int, now: datetime
 ) -> int:
-    """End the open sessions of each identity apart from its `at_most` newest ones. Return how many were ended.
+    """End the open sessions of each identity except its `at_most` newest ones. Return the number of ended sessions.
 
-    Only identities that have a session with an id after `since` are checked. At most `size` sessions are ended.
+    Check only identities that have a session with an id after `since`, and end at most `size` sessions.
     """
     beyond = await transaction.values(_BEYOND, since=since, at_most=at_most, size=size)
     locked = await transaction.values(_LOCK_USERS, session_ids=beyond)
@@ -454,9 +469,9 @@ async def end_replaced_sessions(
 
 
 async def end_page_of_client(transaction: Transaction, name: str, *, size: int, by: Actor, now: datetime) -> int:
-    """End up to `size` sessions of a removed website. Return how many no longer count as its sessions.
+    """End up to `size` sessions of a removed website. Return the number of sessions that the website no longer has.
 
-    Sessions of users that another transaction has locked are left to a later page.
+    Leave the sessions of users whom another transaction has locked to a later page.
     """
     page = await transaction.values(_PAGE_OF_CLIENT, client_id=name, size=size)
     locked = await transaction.values(_LOCK_FREE_USERS, session_ids=page)
@@ -470,9 +485,10 @@ async def end_logins_in_browsers(
 ) -> None:
     """End the browsers' logins and the website sessions of locked users.
 
-    A user who is about to be `MERGED` must log in again, because a website must see the same user id as long as a
-    session lasts. If a user becomes staff, approved logins end, too, because a browser in which staff log in must be
-    near the phone. The sessions of the console remain, because that rule has applied to them from the start.
+    A user who is about to be `MERGED` must log in to websites again, because a website must see the same user id as
+    long as a session lasts. If a user becomes staff, also end approved logins, because a browser in which staff log in
+    must be near the phone. Unless the user is `MERGED`, the sessions of the console remain, because that rule has
+    applied to them from the start.
     """
     is_merged = reason is EndReason.MERGED
     if becomes_staff:
@@ -497,10 +513,10 @@ async def end_by(
     app_id: str | None = None,
     now: datetime,
 ) -> Sequence[EndedSession]:
-    """End sessions of locked users, and record the ends of those that were open.
+    """End sessions of locked users, and record the ends of the sessions that were open.
 
-    Each user gets separate events, with up to a thousand session ids each, the oldest first. Returns all sessions that
-    were ended.
+    Record separate events for each user, with up to a thousand session ids each, the oldest first. Return all sessions
+    that this call has ended.
     """
     ended = await transaction.rows(statement, **which, reason=reason, now=now)
     ids: defaultdict[UUID, list[UUID]] = defaultdict(list)

@@ -1,6 +1,6 @@
 """The refresh tokens, and the statement that rotates a token.
 
-If a token is reused, the session ends.
+The reuse of a token ends the session.
 """
 
 import hmac
@@ -26,8 +26,8 @@ from wxauth.settings.settings import Settings
 _ID_BYTES = 16
 _GENERATION_BYTES = 4
 _SIGNED_BYTES = _ID_BYTES + _GENERATION_BYTES
-# 52 bytes make 70 characters. The last one carries two bits, and has only four spellings, so that each token has only
-# one.
+# 52 bytes make 70 characters. The last character carries only two bits, so the pattern allows four characters there,
+# and each token has only one spelling.
 _FORM = r"[A-Za-z0-9_-]{69}[AQgw]"
 
 
@@ -39,10 +39,10 @@ class RefreshToken(NamedTuple):
 
 
 class RefreshTokens:
-    """Creates and verifies refresh tokens.
+    """The maker and verifier of refresh tokens.
 
-    Args:
-        secret_keys: The current secret key, which signs, then the previous ones, which are still accepted.
+    Args: secret_keys: The current secret key, which signs new tokens, and then the previous keys, whose tokens are
+    still valid.
     """
 
     PREFIX: ClassVar = "wxr_"
@@ -54,13 +54,13 @@ class RefreshTokens:
         self._form = re.compile(re.escape(self.PREFIX) + _FORM, re.ASCII)
 
     def issue(self, session_id: UUID, generation: int) -> str:
-        """Create the token of this session and generation. The result is always the same."""
+        """Return the token of this session and generation. It is the same for each call with the current key."""
         signed = session_id.bytes + generation.to_bytes(_GENERATION_BYTES, "big")
         mac = hmac.digest(self._keys[0], signed, "sha256")
         return self.PREFIX + urlsafe_b64encode(signed + mac).rstrip(b"=").decode()
 
     def parse(self, token: str) -> RefreshToken | None:
-        """Verify a token, and return its content. Return None if this service did not create the token."""
+        """Verify a token, and return its content. Return None if this service has not created the token."""
         if self._form.fullmatch(token) is None:
             return None
         raw = urlsafe_b64decode(token[len(self.PREFIX) :] + "==")
@@ -77,7 +77,7 @@ class Lifetimes:
     unused: int
     at_most: int
     reuse_grace: int
-    """The time for which a rotated token still gets its successor."""
+    """The time for which wxauth still returns the successor of a token that has been used."""
 
     @property
     def unrefreshed(self) -> int:
@@ -89,10 +89,10 @@ Rotated = TypeVar("Rotated", bound="RotatedSession")
 
 
 class RefreshRefusal(StrEnum):
-    """The reason why a genuine refresh token is refused."""
+    """The reason why wxauth refuses a genuine refresh token."""
 
     UNKNOWN = "unknown"
-    """The session was deleted, or belongs to another client. Only the website itself can use its sessions."""
+    """The session was deleted, or belongs to another client. Only the website itself can refresh its sessions."""
     DISABLED = "disabled"
     REVOKED = "revoked"
     EXPIRED = "expired"
@@ -100,19 +100,19 @@ class RefreshRefusal(StrEnum):
     REPLACED = "replaced"
     """A newer login of the identity has replaced the session."""
     OUT_OF_SCOPE = "out_of_scope"
-    """The website's session was granted none of the requested scopes."""
+    """The user has granted the website's session none of the scopes that the client may have now."""
     BEYOND_GRANT = "beyond_grant"
-    """The website's session was not granted all of the requested scopes."""
+    """The user has not granted the website's session all of the requested scopes."""
     OTHER_RESOURCE = "other_resource"
     """The website's session is for a different resource, or for none."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshRefused:
-    """The result of a refresh that was refused."""
+    """The result of a refresh that wxauth has refused."""
 
     why: str
-    """The reason, as a `RefreshRefusal`."""
+    """The value of a `RefreshRefusal`."""
     user_id: UUID | None = None
     """The session's user; None if there is no such session."""
     banned_until: datetime | None = None
@@ -120,15 +120,16 @@ class RefreshRefused:
     resource: str | None = None
 
 
-# The newest token is replaced by its successor. So is a newer one, which exists if this database is an older copy.
-# During the grace period, the token just before the newest one gets the same successor. Any other token was used twice,
-# by the user and a thief. The statement then changes nothing, and afterwards the session is ended, which locks the user
-# first. A concurrent use waits here for the row, and then sees what the first one has done. A token that is good is
-# still good after the row has been changed, which is when RETURNING checks.
+# The statement replaces the newest token by its successor. It does the same for a token that is newer than the stored
+# generation, which exists if this database is an older copy. During the grace period, the statement returns the newest
+# token in exchange for the token just before it. Any other token was used twice, by the user and by a thief. Then the
+# statement changes nothing, and `_rotate` ends the session, with a statement that locks the user first. If two requests
+# use one token at the same time, the second waits here for the row, and then sees what the first has stored. RETURNING
+# evaluates `_IS_GOOD` with the changed row. A token that was good before the change is also good after it.
 #
-# The database's clock may have been ahead when a row was written. Then a token that was rotated after the present grace
-# period began has no grace period, and the age of a session begins now, because a session must not end before it has
-# begun.
+# The clock might have been ahead when a row was written. A token whose rotation is more than a grace period in the
+# future has no grace period. If a session was created in the future, its age begins now, because a session must not end
+# before it begins.
 _IS_NEWEST = ":generation >= s.generation"
 _IS_GOOD = f"""({_IS_NEWEST} OR (:generation = s.generation - 1
     AND s.rotated_at BETWEEN :grace_began_at AND :now::timestamptz + (:now::timestamptz - :grace_began_at)))"""
@@ -142,11 +143,11 @@ class RotatedSession(UserInSession):
     """The generation of the new refresh token."""
     expires_at: datetime
     is_reused: bool
-    """Whether the token was used twice, so that nothing was changed, and the session must end."""
+    """Whether the token was used twice, so that the statement has changed nothing, and the session must end."""
 
 
 class RotatedSessionOfWebsite(RotatedSession):
-    """A website's session after the use of its refresh token, with what it was granted."""
+    """A website's session after the use of its refresh token, with the grant of the user."""
 
     scope: str
     authenticated_at: datetime
@@ -160,8 +161,9 @@ _NEW_PLACE_FRAGMENT: Final = f""",
                                 THEN COALESCE(s.opened_user_agent, s.user_agent, '') ELSE s.opened_user_agent END,
        ip = CASE WHEN {_IS_GOOD} THEN :ip::text::inet ELSE s.ip END,
        user_agent = CASE WHEN {_IS_GOOD} THEN :user_agent ELSE s.user_agent END"""
-# The website's server sends the refresh, and its address is not the user's, so the browser's address stays. If the
-# session was granted too little for the request, no row is found, and the token is not used up.
+# A website's server sends the refresh, so its address is not the user's, and the statement does not change the stored
+# address of the browser. If the user has not granted all that the request demands, the statement finds no row, and does
+# not use up the token.
 _GRANTED = "string_to_array(s.scope, ' ')"
 _IS_FOR_IT = "s.resource IS NOT DISTINCT FROM :resource::text"
 _IS_IN_SCOPE = f"{_GRANTED} && :scopes::text[] AND {_GRANTED} @> :demanded::text[]"
@@ -191,7 +193,8 @@ RETURNING {number}s.generation, s.expires_at, NOT {_IS_GOOD} AS is_reused, s.app
 """
 
 
-# In a batch, a session that another transaction has locked is left out, and so is the second use of one token.
+# The form for several refreshes leaves out a session that another transaction has locked, and a second use of one
+# session.
 _ROTATE: Final = Batched[RotatedSession](
     "refresh",
     _rotating_fragment(f"users WHERE {_IS_OF_APP}", place=_NEW_PLACE_FRAGMENT),
@@ -220,8 +223,8 @@ _ROTATE_OF_WEBSITE: Final = Statement[RotatedSessionOfWebsite](
     )
 )
 
-# Sessions for a resource live longer, so the resource is compared before the age. There is no row if a use would now
-# succeed, because a merge has just ended or a ban was lifted.
+# The statement compares the resource before the age, because sessions for a resource last longer. It returns no row if
+# the token could be used now, because a merge has just ended or a ban was just lifted.
 _WHY_NOT: Final = Statement[RefreshRefused](f"""
 SELECT * FROM (
     SELECT CASE WHEN s.id IS NULL THEN 'unknown'
@@ -241,7 +244,7 @@ SELECT * FROM (
 
 
 def session_lifetimes(settings: Settings, *, is_of_website: bool = False) -> Lifetimes:
-    """Return the lifetimes of a session in an app or for a resource, or those of a website's session."""
+    """Return the lifetimes of a session. With `is_of_website`, it is a website's session that is not for a resource."""
     unused, at_most = settings.refresh_token_ttl, settings.session_max_age
     if is_of_website:
         unused, at_most = settings.web_session_ttl, settings.web_session_max_age
@@ -257,7 +260,7 @@ async def rotate_refresh_token(
     lifetimes: Lifetimes,
     now: datetime,
 ) -> RotatedSession | RefreshRefused:
-    """Rotate a mini-program's refresh token. If it is reused, the session ends. Success takes one statement."""
+    """Rotate the refresh token of a session in an app. If the token is reused, end the session."""
     device = {"ip": ip, "user_agent": user_agent}
     return await _rotate(database, _ROTATE, token, device, ip=ip, lifetimes=lifetimes, now=now)
 
@@ -276,8 +279,8 @@ async def rotate_refresh_token_of_website(
 ) -> RotatedSessionOfWebsite | RefreshRefused:
     """Rotate the refresh token of a website.
 
-    The session must be for this resource, or for none. It must have at least one of the scopes, and all that are
-    demanded.
+    The session must be for this resource or, if it is None, for no resource. It must have at least one of `scopes`, and
+    all of `demanded`.
     """
     website = {"client_id": client_id, "resource": resource, "scopes": scopes, "demanded": demanded}
     return await _rotate(database, _ROTATE_OF_WEBSITE, token, website, ip=ip, lifetimes=lifetimes, now=now)
@@ -321,6 +324,6 @@ async def _rotate(
         lasts_at_most=lifetimes.at_most,
         now=now,
     )
-    if refusal is None:  # the reason has just gone away
+    if refusal is None:  # the token could be used now
         raise ChangedMeanwhile
     return refusal
