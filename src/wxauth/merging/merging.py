@@ -111,12 +111,13 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     lacks, if all of them fit actor        `system`                  the user                   the operator, or
     administrator
 
-    Unionid, nickname, picture, number and external id are those of the remaining user. Missing values are copied from
-    the removed user. If both have an external id, which only a late unionid allows, the user is found by either.
+    The remaining user keeps its unionid, nickname, picture, number and external id, and gets missing values from the
+    removed user. If both have an external id, which only a late unionid allows, either of them finds the remaining
+    user.
 
-    Identities, sessions of mini-programs, previous ids and all unionids move to the remaining user. Consents stay in
-    place and are found through the removed user's id. Sessions of websites end. The removed user's events do not
-    change. The creation time is the earlier one of the two, the last login the later one.
+    Identities, sessions in apps, previous ids and all unionids move to the remaining user. Consents and events keep the
+    removed user's id, through which wxauth finds them. The removed user's sessions at websites end. The remaining user
+    gets the earlier creation time and the later last login of the two.
     """
     before, former = pair.remaining, pair.former
     is_by_phone = source is MergeSource.PHONE

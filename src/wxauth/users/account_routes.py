@@ -67,7 +67,7 @@ async def end_my_other_sessions(caller: CallerWhoEndsDep, database: DatabaseDep,
     """End every session except the caller's."""
     user_id, now, reason = caller.user.id, clock(), EndReason.SIGNED_OUT_ELSEWHERE
     by = Actor(str(user_id))
-    # The user is locked, as by every operation that ends several sessions, to avoid deadlocks.
+    # To avoid deadlocks, this request locks the user first, as every operation that ends several sessions does.
     async with locked_caller(database, caller, now=now) as transaction:
         await end_sessions(transaction, user_id, reason=reason, by=by, now=now, kept=caller.session_id)
 
@@ -146,7 +146,7 @@ async def change_me(
     `rate_limited`.
     """
     changes = body.changes()
-    # A form may also send our own URL back.
+    # A form might send the URL of an uploaded picture back.
     if is_own_picture(changes.get("avatar_url"), settings.issuer):
         del changes["avatar_url"]
     user = await store_profile(database, caller.user, changes, now=clock())

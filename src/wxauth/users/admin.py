@@ -1,4 +1,4 @@
-"""The operations that administrators, and operators with commands, carry out on users."""
+"""The operations on users that administrators carry out, and operators by commands."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -30,9 +30,9 @@ from wxauth.web.schemas import FIRST_PAGE
 from wxauth_guard.errors import FieldError, InsufficientRole, InvalidRequest
 
 LISTED: Final = 100
-"""The number of a user's sessions that are listed, the last used first, and of consents, the newest first.
+"""The largest number of sessions, and of consents, that a response about a user lists.
 
-Sessions that are not listed can also be ended.
+It lists the most recently used sessions, and the newest consents. Sessions that are not listed can also be ended.
 """
 
 log = get_logger()
@@ -40,15 +40,15 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserChange:
-    """The changes of a user's status and roles. None means that a field does not change."""
+    """The changes of a user. None means that a field does not change."""
 
     status: UserStatus | None = None
     reason: str | None = None
     """The reason for the ban, for staff only."""
     until: datetime | None = None
-    """When the ban ends by itself."""
+    """The time at which the ban ends automatically."""
     roles: Sequence[str] | None = None
-    """All roles of the user from now on."""
+    """The complete list of the user's roles from now on."""
     granted: str | None = None
     revoked: str | None = None
     attributes: Attributes | None = None
@@ -61,7 +61,7 @@ class UserChange:
     def applied_to(self, before: StatusAndRoles) -> StatusAndRoles:
         """Return the status and the roles after the changes.
 
-        A ban replaces an earlier one.
+        A ban replaces an earlier ban.
 
         Raises: InvalidRequest, TextError.
         """
@@ -87,9 +87,9 @@ class UserChange:
 
 
 async def read_user(database: Database, user_id: UUID, *, now: datetime) -> UserDetailAnswer:
-    """Return a user, with all identities and the sessions used last.
+    """Return a user, with all identities and the most recently used sessions.
 
-    A former id means the user that remains after a merge.
+    A former id stands for the user that remains after a merge.
 
     Raises: NotFound.
     """
@@ -109,7 +109,7 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
 
 
 async def read_listed_user(database: Database, user_id: UUID) -> ListedUser:
-    """Return a user with all identities. A former id means the user that remains after a merge.
+    """Return a user with all identities. A former id stands for the user that remains after a merge.
 
     Raises: NotFound.
     """
@@ -130,8 +130,8 @@ async def change_user(
 ) -> bool:
     """Ban or unban a user, set roles, change attributes, or clear the name or picture. A ban ends all sessions.
 
-    A former id means the user that remains. Returns False if there was nothing to change. Without `may_add_roles`, the
-    user can get no role, and a ban of staff cannot be changed.
+    A former id stands for the user that remains. Return False if there was nothing to change. Without `may_add_roles`,
+    refuse a change that gives the user a role, or that changes a ban of staff.
 
     Raises: InvalidRequest, NotFound, InsufficientRole, LastAdmin, LoginTooOld, TextError.
     """
@@ -164,7 +164,7 @@ async def change_user(
 async def set_external_id(
     database: Database, user_id: UUID, external_id: str | None, *, by: Actor, now: datetime
 ) -> None:
-    """Replace a user's external id, or remove it. A former id means the user that remains.
+    """Replace or remove a user's external id. A former id of the user stands for the user that remains.
 
     Raises: NotFound, ExternalIdTaken.
     """
@@ -181,7 +181,7 @@ async def set_external_id(
 
 
 async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """Erase a user. A former id means the user that remains. Raises: NotFound, LastAdmin."""
+    """Erase a user. A former id stands for the user that remains. Raises: NotFound, LastAdmin."""
     locked = locked_remaining(database, user_id, by=by, may_end_an_administrator=True)
     async with locked as (transaction, remaining_id, _):
         await erasure_queries.erase_user(transaction, remaining_id, by=by, now=now)
@@ -191,9 +191,9 @@ async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datet
 async def end_sessions_of(
     database: Database, user_id: UUID, session_id: UUID | None = None, *, by: Actor, now: datetime
 ) -> None:
-    """End all sessions of a user, or one of them, which may have ended already.
+    """End all sessions of a user, or one of them. It does not matter if that one has ended already.
 
-    A former id means the user that remains.
+    A former id stands for the user that remains.
 
     Raises: NotFound, InsufficientRole.
     """
@@ -211,10 +211,10 @@ async def end_sessions_of(
 async def locked_remaining(
     database: Database, user_id: UUID, *, by: Actor, may_end_an_administrator: bool = False
 ) -> AsyncIterator[tuple[Transaction, UUID, StatusAndRoles]]:
-    """Open a transaction in which a user is locked by a present or former id, with the id, status and roles.
+    """Open a transaction that locks the user of a present or former id. Yield it with the user's id, status and roles.
 
-    It works like `locked_user`. If a merge has just given the id to another user, that user is locked instead. If the
-    actor must not act on staff, users who are staff are refused.
+    This works like `locked_user`. If a merge has just given the id to another user, lock that user instead. If the
+    actor must not act on staff, refuse a user who is staff.
 
     Raises: NotFound, LastAdmin, InsufficientRole.
     """

@@ -33,7 +33,7 @@ NO_SUCH_SESSION: Final = NotFound("this user doesn't have this session")
 
 router = Router("admin")
 MAX_NAMES: Final = 100
-"""The largest number of ids that one request may name. More would not fit into a URL."""
+"""The largest number of ids in one request. More ids would not fit into a URL."""
 
 
 @router.get("/v1/admin/users", summary=_("Search users"))
@@ -104,7 +104,7 @@ async def change_user(
             raise InsufficientRole(f"{name}: this change requires the role admin")
     changes = await admin.change_user(database, user_id, change, by=staff, may_add_roles=is_fresh, now=now)
     user = await admin.read_user(database, user_id, now=now)
-    # Otherwise, the change itself is in the audit trail.
+    # If the request has changed something, the event of the change is enough for the audit trail.
     if not changes:
         reads.note_read(staff, Read.USER, user["id"])
     _hide_from(staff, user)
@@ -158,7 +158,7 @@ async def list_events(
 
 
 def _hide_from(staff: Actor, user: ListedUserAnswer) -> None:
-    """Mask the data of a user that customer support may not see."""
+    """Mask the data of a user if the member of staff is customer support, which may not see them."""
     if user["phone"] is not None and staff.spares_staff:
         user["phone"] = masked(user["phone"])
 

@@ -1,4 +1,4 @@
-"""The attributes of users: a JSON object with the operator's own facts, which a merge patch changes."""
+"""The attributes of users: a JSON object with the operator's facts about a user, which merge patches change."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -23,17 +23,17 @@ MAX_BYTES: Final = 2048
 """The size limit of a user's attributes, in bytes of compact JSON."""
 MAX_NAMES: Final = 32
 MAX_DEPTH: Final = 4
-"""The largest number of levels to which lists and objects in a value may be nested."""
+"""The largest depth to which lists and objects in a value can be nested."""
 
 Attributes = Mapping[str, Any]
 
 
 class WrongAttributes(WrongValue):
-    """A patch breaks a rule, or its result would. The text is the rule."""
+    """The error if a patch or its result breaks a rule. The text is the rule."""
 
 
 def check_patch(patch: Attributes) -> None:
-    """Check a merge patch: its names, and each value. Raises: WrongAttributes."""
+    """Check the names and the values in a merge patch. Raises: WrongAttributes."""
     if not all(ATTRIBUTE_NAME.fullmatch(name) for name in patch):
         raise WrongAttributes(_("must have names of 1 to 32 characters (a-z, 0-9 and _) that begin with a letter"))
     for value in patch.values():
@@ -41,7 +41,10 @@ def check_patch(patch: Attributes) -> None:
 
 
 def patched(attributes: Attributes, patch: Attributes) -> dict[str, Any]:
-    """Return the attributes after a checked merge patch (RFC 7396). Raises: WrongAttributes, if they are too many."""
+    """Return the attributes after a checked merge patch (RFC 7396).
+
+    Raises: WrongAttributes, if the result is too large.
+    """
     after: dict[str, Any] = _merged(attributes, patch)
     if len(after) > MAX_NAMES:
         raise WrongAttributes(_("must have up to {n} names in total", n=MAX_NAMES))
@@ -51,7 +54,7 @@ def patched(attributes: Attributes, patch: Attributes) -> dict[str, Any]:
 
 
 def typed_attribute(text: str) -> Any:
-    """Return the value of an attribute that was typed: the parsed JSON if the text is JSON, otherwise the text."""
+    """Return the value of an attribute from a typed text: the parsed JSON if the text is JSON, otherwise the text."""
     try:
         return from_json(text, allow_inf_nan=False)
     except ValueError:
@@ -59,16 +62,16 @@ def typed_attribute(text: str) -> Any:
 
 
 def changed_names(before: Attributes, after: Attributes) -> list[str]:
-    """Return the names whose values differ, sorted."""
+    """Return the sorted names of the attributes whose values differ."""
     return sorted(name for name in before.keys() | after.keys() if _canonical(before, name) != _canonical(after, name))
 
 
 async def patch_attributes(
     transaction: Transaction, user_id: UUID, patch: Attributes, *, by: Actor, now: datetime
 ) -> bool:
-    """Apply a checked merge patch to a user that the transaction has locked, and record the change.
+    """Apply a checked merge patch to a user whom the transaction has locked, and record the change.
 
-    Returns False if nothing changes.
+    Return False if nothing changes.
 
     Raises: WrongAttributes.
     """
@@ -81,7 +84,7 @@ async def add_missing_attributes(
 ) -> None:
     """Add the attributes of another user that a locked user lacks, and record the change.
 
-    If the result would be too large, nothing is added.
+    If the result would be too large, add nothing.
     """
     before = await read_attributes(transaction, user_id)
     try:
@@ -102,7 +105,7 @@ async def _store(
 
 
 def _merged(target: Any, patch: Any) -> Any:
-    """Apply a merge patch (RFC 7396, section 2)."""
+    """Return the result of a merge patch (RFC 7396, section 2)."""
     if not isinstance(patch, Mapping):
         return patch
     merged = dict(target) if isinstance(target, Mapping) else {}
@@ -140,9 +143,9 @@ def _check_value(value: Any, *, depth: int) -> None:
 
 
 def _stored_size(attributes: Attributes) -> int:
-    """Return the size as compact JSON in bytes.
+    """Return the size of the attributes, in bytes, as the compact JSON that PostgreSQL writes.
 
-    PostgreSQL writes out each digit: it stores 1e300 with 301 digits.
+    PostgreSQL writes numbers without an exponent, for example 1e300 with 301 digits.
     """
     floats = ((to_json(number), format(Decimal(repr(number)), "f")) for number in _floats_in(attributes))
     return len(to_json(attributes)) + sum(max(0, len(stored) - len(given)) for given, stored in floats)
@@ -158,16 +161,16 @@ def _floats_in(value: Any) -> Iterator[float]:
 
 
 def _canonical(attributes: Attributes, name: str) -> str | None:
-    """Return a text for comparing JSON values.
+    """Return a text that is equal for equal JSON values.
 
-    In Python, the values themselves cannot be compared, because 1 equals True.
+    Python's comparison of the values is not exact enough, because 1 equals True.
     """
     return json.dumps(attributes[name], sort_keys=True) if name in attributes else None
 
 
 def _checked(patch: dict[str, Any]) -> dict[str, Any]:
     check_patch(patch)
-    patched({}, patch)  # this raises an error if the patch is too large by itself
+    patched({}, patch)  # raises an error if the patch alone is too large
     return patch
 
 

@@ -1,4 +1,4 @@
-"""The dependencies that identify the sender and the device of a request, for the routes of all packages."""
+"""The dependencies that identify the user and the device that have sent a request, for the routes of all packages."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,20 +31,20 @@ from wxauth_guard.errors import InsufficientRole, InsufficientScope, InvalidRequ
 _MAX_USER_AGENT: Final = 512
 
 ADMIN_SCOPE: Final = "wxauth:admin"
-"""The scope that allows an administrator's website session to use `/v1/admin`. Only our own pages get it."""
+"""The scope that lets a staff member's website session use `/v1/admin`. Only wxauth's console gets this scope."""
 _UNKNOWN_FILTER: Final = InvalidRequest.of("filter", "Must be absent, because there are no parameters")
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The user of a request, in the session of its access token. Both are as stored now."""
+    """The user and the session of a request's access token, as the database has them now."""
 
     session_id: UUID
     user: UserInSession
 
 
 async def read_caller(database: Database, principal: Principal, *, now: datetime) -> Caller:
-    """Read the user of a verified access token.
+    """Return the user of a verified access token, as stored now.
 
     Raises: InvalidToken, if the session has ended, or the user was banned or erased since the token was signed.
     """
@@ -58,9 +58,9 @@ async def read_caller(database: Database, principal: Principal, *, now: datetime
 async def locked_caller(
     database: Database, caller: Caller, *, may_end_an_administrator: bool = False, now: datetime
 ) -> AsyncIterator[Transaction]:
-    """Open a transaction in which the caller is locked, and check that the caller's session is still open.
+    """Open a transaction that locks the caller, and check that the caller's session is still open.
 
-    Since the request began, the user may have been merged or banned, or this identity may have been split off.
+    Since the request began, the user might have been merged or banned, or this identity might have been split off.
 
     Raises: InvalidToken; LastAdmin, as `locked_user` does.
     """
@@ -78,7 +78,7 @@ async def locked_caller(
 
 
 def is_of_website(principal: Principal) -> bool:
-    """Return whether this is a website's token, which is limited to its scope.
+    """Return whether this is a website's token, whose rights are limited by its scope.
 
     A mini-program's token has no such limit.
     """
@@ -102,7 +102,7 @@ async def verified(connection: HTTPConnection, verifier: VerifierDep, clock: Clo
 VerifiedDep = Annotated[Principal, Depends(verified), Entails(failures=GUARDED, security=BEARER)]
 """The user of the access token, in an app or on a website.
 
-The session is not checked: the route must do that itself.
+wxauth does not check the session. The route must do that itself.
 """
 
 
@@ -114,7 +114,7 @@ async def principal_of(principal: VerifiedDep) -> Principal:
 
 
 PrincipalDep = Annotated[Principal, Depends(principal_of), Entails(failures=(InsufficientScope,))]
-"""The user of an app's access token. The session is not checked, as in `VerifiedDep`."""
+"""The user of an app's access token. As for `VerifiedDep`, wxauth does not check the session."""
 
 
 async def caller_of(principal: PrincipalDep, database: DatabaseDep, clock: ClockDep) -> Caller:
@@ -125,7 +125,7 @@ async def caller_of(principal: PrincipalDep, database: DatabaseDep, clock: Clock
 CallerDep = Annotated[Caller, Depends(caller_of)]
 """The user of an app's access token.
 
-A user who is banned or erased is refused at once. So is a user whose session has ended.
+wxauth immediately refuses a user who was banned or erased, and a user whose session has ended.
 """
 
 
@@ -135,7 +135,7 @@ ConcurrencyDep = Annotated[Concurrency, Depends(provide(Concurrency))]
 async def caller_in_turn_of(
     request: Request, principal: PrincipalDep, concurrency: ConcurrencyDep, database: DatabaseDep, clock: ClockDep
 ) -> AsyncIterator[Caller]:
-    """Yield the caller in the queues of the session and the user, after the whole body has arrived.
+    """After the whole body has arrived, wait in the queues of the session and the user, and yield the caller.
 
     Raises: RateLimited; the errors of `read_caller`.
     """
@@ -145,16 +145,16 @@ async def caller_in_turn_of(
 
 
 CallerInTurnDep = Annotated[Caller, Depends(caller_in_turn_of), Entails(failures=(RateLimited,))]
-"""The caller as in `CallerDep`, for operations that use a transaction and do not limit requests themselves."""
+"""The caller as in `CallerDep`, for operations that open a transaction and have no other limit of requests."""
 
 
 async def caller_who_ends_of(
     request: Request, principal: PrincipalDep, concurrency: ConcurrencyDep, database: DatabaseDep, clock: ClockDep
 ) -> AsyncIterator[Caller]:
-    """Yield the caller in the queues of requests that end sessions, after the whole body has arrived.
+    """After the whole body has arrived, wait in the queues of requests that end sessions, and yield the caller.
 
-    Requests that end the caller's own session have a separate queue. If an attacker fills that queue with a stolen
-    token, the session ends.
+    Requests that end the session of the access token have a separate queue. An attacker who fills that queue with a
+    stolen token ends the session.
 
     Raises: RateLimited; the errors of `read_caller`.
     """
@@ -165,7 +165,7 @@ async def caller_who_ends_of(
 
 
 CallerWhoEndsDep = Annotated[Caller, Depends(caller_who_ends_of), Entails(failures=(RateLimited,))]
-"""The caller as in `CallerInTurnDep`, for operations that end sessions. No other operation must delay them."""
+"""The caller as in `CallerInTurnDep`, for operations that end sessions, which no other operation must delay."""
 
 
 async def any_caller_of(principal: VerifiedDep, database: DatabaseDep, clock: ClockDep) -> Caller:
@@ -180,7 +180,7 @@ async def any_caller_of(principal: VerifiedDep, database: DatabaseDep, clock: Cl
 
 
 async def device_of(connection: HTTPConnection) -> Device:
-    """Return the device that sent the request. Its address is the one that `BehindProxies` has found."""
+    """Return the device that has sent the request, with the address that `BehindProxies` has found."""
     client, headers = connection.scope.get("client"), connection.scope["headers"]
     user_agents = (value[:_MAX_USER_AGENT].decode("latin-1") for name, value in headers if name == b"user-agent")
     return Device(ip=None if client is None else _plain_ip(client[0]), user_agent=next(user_agents, None))
@@ -192,11 +192,11 @@ DeviceDep = Annotated[Device, Depends(device_of)]
 async def staff_of(
     connection: HTTPConnection, principal: VerifiedDep, database: DatabaseDep, clock: ClockDep, device: DeviceDep
 ) -> Actor:
-    """Return the member of staff who sends the request, by the roles stored now.
+    """Return the member of staff who sends the request, according to the roles stored now.
 
-    Customer support must not act on staff.
+    If the role is only `support`, the returned actor must not act on staff.
 
-    Operations for staff refuse unknown query parameters, because a misspelt filter would match everything.
+    Refuse unknown query parameters, because a search with a misspelt filter would find everything.
 
     Raises: InsufficientRole, InsufficientScope, InvalidRequest; the errors of `read_caller`.
     """
@@ -210,7 +210,7 @@ async def staff_of(
 
 
 StaffDep = Annotated[Actor, Depends(staff_of), Entails(failures=(InsufficientRole, InsufficientScope, _UNKNOWN_FILTER))]
-"""The member of staff who sends the request. Someone who has just lost the role is refused at once."""
+"""The member of staff who sends the request. wxauth immediately refuses a user who has lost the role."""
 
 
 async def administrator_of(staff: StaffDep) -> Actor:
@@ -221,22 +221,22 @@ async def administrator_of(staff: StaffDep) -> Actor:
 
 
 AdministratorDep = Annotated[Actor, Depends(administrator_of)]
-"""The administrator who sends the request. Someone who has just been demoted or banned is refused at once."""
+"""The administrator who sends the request. wxauth immediately refuses a user who was demoted or banned."""
 
 
 async def fresh_login_of(principal: VerifiedDep, settings: SettingsDep, database: DatabaseDep, clock: ClockDep) -> bool:
-    """Return whether the request's session was opened within `ADMIN_FRESH_LOGIN` seconds."""
+    """Return whether the request's session was opened in the last `ADMIN_FRESH_LOGIN` seconds."""
     return await is_fresh(database, principal.session_id, longest=settings.admin_fresh_login, now=clock())
 
 
 FreshLoginDep = Annotated[bool, Depends(fresh_login_of), Entails(failures=(LoginTooOld,))]
-"""Whether the session was opened recently, for operations that only require this in some cases."""
+"""Whether the session was opened recently, for operations that require this only in some cases."""
 
 
 async def is_fresh(asked: Database | Transaction, session_id: UUID, *, longest: int, now: datetime) -> bool:
-    """Return whether a session was opened within `longest` seconds, so that a stolen token gives no lasting access.
+    """Return whether a session was opened in the last `longest` seconds.
 
-    If `longest` is 0, every session counts as recent.
+    This check prevents that a stolen token gives lasting access. If `longest` is 0, every session counts as recent.
     """
     if not longest:
         return True

@@ -1,6 +1,6 @@
 """The statements about consents to the documents in force (`CONSENTS`).
 
-The history of consents, and the present consents in the user's row, are always written together.
+One transaction always writes both the history of consents and the present consents in the user's row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,8 @@ from wxauth.limits.queries import CONSENTS_GIVEN
 from wxauth.sessions.queries import END
 from wxauth_guard.errors import InvalidRequest, InvalidToken
 
-# If two changes run at the same time, the second one waits here, and sees the result of the first one.
+# If two requests change the consents of one user, the second waits here for the commit of the first, and then sees its
+# result.
 _LOCK: Final = Statement[tuple[dict[str, str] | None]]("SELECT consents FROM users WHERE id = :user_id FOR UPDATE")
 _NOTE_GIVEN: Final = Statement[Nothing](
     "UPDATE users SET consents = COALESCE(consents, '{}') || :given::jsonb WHERE id = :user_id"
@@ -36,7 +37,7 @@ log = get_logger()
 
 
 def ids_of(user_id: LiteralString) -> LiteralString:
-    """Return SQL for all ids of a user, present and former."""
+    """Return the SQL of an array with the present id and all former ids of a user."""
     return (
         f"ARRAY (SELECT {user_id} UNION ALL SELECT former.id FROM former_users former WHERE former.user_id = {user_id})"
     )
@@ -50,7 +51,7 @@ PRESENT_CONSENTS: Final = f"""
           FROM (SELECT DISTINCT ON (document) document, version FROM consents
                  WHERE user_id = ANY ({ids_of("users.id")}) AND withdrawn_at IS NULL
                  ORDER BY document, given_at DESC, id DESC) AS newest)"""
-"""SQL for `users.consents`: for each document, the latest version that was agreed to and not withdrawn."""
+"""The SQL of `users.consents`: for each document, the latest version to which the user has a valid consent."""
 
 
 class ConsentRow(SQLModel):
@@ -68,19 +69,20 @@ class ConsentRow(SQLModel):
 
 
 class Consent(ConsentRow, table=True):
-    """The table of consents. A withdrawn one stays, with the time of the withdrawal."""
+    """The table of consents. A withdrawn consent stays, with the time of the withdrawal."""
 
     __tablename__ = "consents"
 
     user_id: UUID
     """The id of the user, or of a former user who was merged.
 
-    It is not a foreign key, because there may be too many rows for one transaction to delete or move during an erasure
-    or a merge.
+    It is not a foreign key, because a user can have more rows than one transaction can delete in an erasure, or move in
+    a merge.
     """
 
 
-# Nothing is added if the same consent is still valid, for example after an operator has returned to an earlier version.
+# The statement adds nothing if the user has a valid consent to this version, for example after the operator has
+# returned to an earlier version.
 _ADD: Final = Statement[UUID](f"""
 INSERT INTO consents (id, user_id, document, version, given_at, app_id, ip)
 SELECT :id, :user_id, :document, :version, :now, :app_id, :ip::text::inet
@@ -93,7 +95,8 @@ _WITHDRAW: Final = Statement[Nothing](f"""
 UPDATE consents SET withdrawn_at = :now
  WHERE user_id = ANY ({_ITS_IDS_FRAGMENT}) AND document = :document AND withdrawn_at IS NULL
 """)
-# The newest consents of each id are read separately, because the index is in order of time only for one id.
+# The statement reads the newest consents of each id separately, because only the rows of one id are in order of time in
+# the index.
 NEWEST_CONSENTS: Final = Statement[ConsentRow](f"""
 SELECT page.*
   FROM unnest({_ITS_IDS_FRAGMENT}) AS known (id) CROSS JOIN LATERAL (
@@ -115,7 +118,7 @@ SELECT DISTINCT ON (document) id, document, version, given_at, withdrawn_at, app
 
 
 async def holding_consents(database: Database, user_id: UUID, documents: Mapping[str, str]) -> Sequence[ConsentRow]:
-    """Return the user's consents to these documents in these versions, except withdrawn ones, the newest first."""
+    """Return the user's valid consents to these versions of these documents, the newest first."""
     rows = await database.rows(_HOLDING, user_id=user_id, documents=list(documents), versions=list(documents.values()))
     return sorted(rows, key=lambda row: (row.given_at, row.id), reverse=True)
 
@@ -138,9 +141,10 @@ def check_in_force(requested: Mapping[str, str], in_force: Mapping[str, str]) ->
 async def give_consents(
     database: Database, user: UserInSession, requested: Mapping[str, str], *, ip: str | None, now: datetime
 ) -> Mapping[str, str]:
-    """Record that a user agrees to these documents. Return all present consents: the version by document.
+    """Record that a user agrees to these versions of documents.
 
-    Consents that the user has given before are not recorded again.
+    Return the version of each document with a present consent. Do not record consents again that the user has given
+    before.
 
     Raises: InvalidToken, if the user has just been erased; RateLimited.
     """
@@ -182,7 +186,10 @@ async def withdraw(
 
 
 async def _locked(transaction: Transaction, user_id: UUID) -> Mapping[str, str]:
-    """Lock a user, and read the version of each present consent. Raises: InvalidToken, if the user was erased."""
+    """Lock a user, and return the version of each document with a present consent.
+
+    Raises: InvalidToken, if the user was erased.
+    """
     row = await transaction.row(_LOCK, user_id=user_id)
     if row is None:
         raise InvalidToken("this user has just been erased")

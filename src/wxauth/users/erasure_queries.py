@@ -1,10 +1,10 @@
-"""The erasure of a user, at once or after some days.
+"""The erasure of a user, immediately or after a grace period.
 
-After a request for erasure, the user is shut out for some days, and may cancel it (`ERASURE_GRACE_DAYS`). Such a user
-has no open session: the request ends all of them, and no login opens another one before it is cancelled. Therefore code
-that requires a session need not check this. Merges, splits and imports leave such users alone. If such a user is banned
-beyond the grace period, the erasure waits for the end of the ban. If there is a lot to erase, the rest follows in
-pages.
+With `ERASURE_GRACE_DAYS`, a user who has requested erasure cannot log in for some days, except to cancel the request.
+Such a user has no open session, because the request ends all sessions, and no login opens a session before the request
+is cancelled. Therefore, code that requires a session does not check for a requested erasure. Splits, imports and most
+merges do not change such users. If such a user is banned, the erasure waits for the end of the ban. If a user has many
+rows, a worker erases the remaining ones later, in pages.
 """
 
 import asyncio
@@ -23,14 +23,15 @@ from wxauth.users.status_queries import StatusAndRoles, lock_status_and_roles
 from wxauth.users.user_queries import FORMER_IDS
 
 MAX_ROWS_ERASED_WITH_USER: Final = 1000
-"""The largest number of rows that are erased in the transaction that deletes the user."""
+"""The largest number of rows that the transaction that deletes the user also erases."""
 _WAIT_FOR_ANOTHER_SECONDS: Final = 0.1
-"""The pause while another worker erases a page, in seconds."""
+"""The pause, in seconds, while another worker erases a page."""
 _MAX_IDS_ERASED_WITH_USER: Final = 10
-"""The largest number of a user's ids whose rows are erased in the transaction that deletes the user."""
+"""The largest number of a user's ids whose rows the transaction that deletes the user also erases."""
 
 
-# Only one worker erases at a time, so that the load on the database does not depend on how many erasures wait.
+# Only one worker at a time erases pages, so that the load on the database does not depend on the number of waiting
+# erasures.
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.erasures'))")
 _PUT_OFF: Final = Statement[Nothing]("""
 INSERT INTO erasures (user_id, about_after, acted_after)
@@ -44,9 +45,9 @@ SELECT user_id, about_after, acted_after FROM erasures WHERE :user_ids::uuid[] I
 ARE_WAITING: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM erasures WHERE :user_ids::uuid[] IS NULL OR user_id = ANY (:user_ids)) AS are_some"
 )
-"""Whether there are rows left to erase. If ids are given, only these count."""
-# This statement removes addresses and data from events about the user. Data that other services receive stays, because
-# it is not personal.
+"""The query that returns whether rows of any user, or of users with the given ids, still wait for erasure."""
+# This statement removes addresses and personal data from events about the user. The data that other services receive is
+# not personal, and stays.
 _ERASE_ABOUT: Final = Statement[UUID](f"""
 WITH page AS MATERIALIZED (
     SELECT id FROM events WHERE {one_and_id("events.user_id", ":user_id", after=":after")} AND id > :after
@@ -58,7 +59,7 @@ WITH page AS MATERIALIZED (
 )
 SELECT id FROM page ORDER BY id
 """)
-# This statement removes the user's address from events about others.
+# This statement removes the user's address from events that the user has caused.
 _ERASE_ACTED: Final = Statement[UUID](f"""
 WITH page AS MATERIALIZED (
     SELECT id FROM events
@@ -78,7 +79,8 @@ DELETE FROM refusals WHERE id = ANY (ARRAY(
     SELECT id FROM refusals WHERE user_id IS NOT NULL AND {one_and_id("refusals.user_id", ":user_id")}
      ORDER BY user_id, id LIMIT :size))
 """)
-# Logins to a site that only this user could have approved are deleted. There are only a few, from the last hour.
+# This statement deletes logins to sites that only this user could have approved. There are only a few, from the last
+# hour.
 _DELETE_HINTED: Final = Statement[Nothing]("""
 DELETE FROM site_logins WHERE id = ANY (ARRAY(
     SELECT id FROM site_logins WHERE hinted_user_id = ANY (:user_ids::uuid[]) ORDER BY id FOR UPDATE))
@@ -89,12 +91,13 @@ _GO_ON: Final = Statement[Nothing](
 _FINISH: Final = Statement[Nothing]("DELETE FROM erasures WHERE user_id = :user_id")
 
 
-# Foreign keys delete the user's rows in other tables.
+# Foreign keys also delete the user's rows in other tables.
 _DELETE: Final = Statement[Nothing]("DELETE FROM users WHERE id = :user_id")
 # The caller has locked the user.
 _SET: Final = Statement[Nothing]("UPDATE users SET erase_at = :erase_at WHERE id = :user_id")
-# A row that is locked is skipped until the next time, because the user may just be cancelling the erasure. A row that
-# has just been changed is checked again. An erasure would also end a ban, so a banned user stays until the ban is over.
+# The statement skips a locked row until its next run, because the user might be cancelling the erasure. If a row has
+# just been changed, PostgreSQL checks the conditions again. Because an erasure would also end a ban, the statement does
+# not find banned users.
 _LOCK_NEXT_DUE: Final = Statement[UUID]("""
 SELECT id FROM users WHERE erase_at <= :now AND status = 'active' ORDER BY erase_at LIMIT 1 FOR UPDATE SKIP LOCKED
 """)
@@ -102,7 +105,7 @@ log = get_logger()
 
 
 async def erase_person_data(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
-    """Erase up to `MAX_ROWS_ERASED_WITH_USER` rows about a user with these ids now, and record the rest for later."""
+    """Erase up to `MAX_ROWS_ERASED_WITH_USER` rows of a user with these ids, and note the remaining rows for later."""
     await transaction.run(_DELETE_HINTED, user_ids=user_ids)
     await transaction.run(_PUT_OFF, user_ids=user_ids, start=START)
     left = MAX_ROWS_ERASED_WITH_USER
@@ -115,10 +118,10 @@ async def erase_person_data(transaction: Transaction, user_ids: Sequence[UUID]) 
 async def erase_next_page(
     database: Database, *, size: int, user_ids: Sequence[UUID] | None = None
 ) -> tuple[UUID, bool] | None:
-    """Erase the next page of rows that wait. If ids are given, only the pages of these ids count.
+    """Erase the next page of waiting rows of any user, or of users with the given ids.
 
-    Returns the id, and whether nothing is left for it. Returns None if nothing waits, or if another worker is erasing a
-    page.
+    Return the user's id, and whether no row of this user is left. Return None if no rows wait, or if another worker is
+    erasing a page.
     """
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK):
@@ -131,7 +134,7 @@ async def erase_next_page(
 
 
 async def erase_rest(database: Database, user_ids: Sequence[UUID] | None = None) -> None:
-    """Erase all rows that wait. If ids are given, only their rows count."""
+    """Erase all waiting rows of all users, or of users with the given ids."""
     while await database.value(ARE_WAITING, user_ids=user_ids):
         if await erase_next_page(database, size=MAX_ROWS_ERASED_WITH_USER, user_ids=user_ids) is None:
             await asyncio.sleep(_WAIT_FOR_ANOTHER_SECONDS)
@@ -140,7 +143,7 @@ async def erase_rest(database: Database, user_ids: Sequence[UUID] | None = None)
 async def _erase_page(
     transaction: Transaction, user_id: UUID, about_after: UUID, acted_after: UUID, *, size: int
 ) -> int:
-    """Erase up to `size` rows, and return how many. If there were fewer, the erasure is finished."""
+    """Erase up to `size` rows, and return their number. If there were fewer than `size`, finish the erasure."""
     about = await transaction.values(_ERASE_ABOUT, user_id=user_id, after=about_after, size=size)
     acted = await transaction.values(_ERASE_ACTED, user_id=user_id, after=acted_after, size=size - len(about))
     number = len(about) + len(acted)
@@ -157,8 +160,8 @@ async def _erase_page(
 async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
     """Erase a locked user.
 
-    Only events with the ids of the user and of the sessions remain. If an administrator erases the user, the events
-    contain the administrator's address, but never the user's.
+    Only events with the ids of the user and of the sessions remain. If an administrator erases the user, the new events
+    contain the administrator's address. No event contains the user's address.
     """
     if by.name == str(user_id):
         by = Actor(by.name)
@@ -171,7 +174,7 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
 
 
 async def leave_later(transaction: Transaction, user_id: UUID, *, erase_at: datetime, now: datetime) -> None:
-    """Shut out a locked user who requested erasure at this time."""
+    """End the sessions of a locked user who has asked to be erased at this time, and record the request."""
     by = Actor(str(user_id))
     await transaction.run(_SET, user_id=user_id, erase_at=erase_at)
     await end_sessions(transaction, user_id, reason=EndReason.LEAVING, by=by, now=now)
@@ -181,7 +184,7 @@ async def leave_later(transaction: Transaction, user_id: UUID, *, erase_at: date
 async def cancel_leaving(
     transaction: Transaction, user_id: UUID, account: StatusAndRoles, *, by: Actor, now: datetime
 ) -> bool:
-    """Cancel the erasure of a locked user. Return False, and change nothing, if none was requested."""
+    """Cancel the erasure of a locked user. Return False, and change nothing, if the user has not requested erasure."""
     if not account.is_leaving:
         return False
     await transaction.run(_SET, user_id=user_id, erase_at=None)
@@ -209,7 +212,7 @@ def check_may_enter(user_id: UUID, account: StatusAndRoles) -> None:
 
 
 async def erase_next_due(database: Database, *, now: datetime) -> bool:
-    """Erase a user whose `erase_at` has passed, and return whether there was one."""
+    """Erase one user whose `erase_at` has passed, and return whether there was such a user."""
     async with database.begin() as transaction:
         user_id = await transaction.value(_LOCK_NEXT_DUE, now=now)
         if user_id is None:

@@ -1,4 +1,4 @@
-"""The history that staff can list: events, logins, and the newest login of each user."""
+"""The statements for the history that staff can list: events, logins, and the newest login of each user."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -38,7 +38,7 @@ class HistoryQuery(PageQuery):
 
     @property
     def bounds(self) -> dict[str, Any]:
-        """The bounds of the ids as parameters of a statement, and the number of rows to read."""
+        """The parameters of a statement for the bounds of the ids and the number of rows to read."""
         lowest, before = self.id_range
         return {"lowest": lowest, "before": before, "limit": self.limit + 1}
 
@@ -97,9 +97,9 @@ class UserSummary(BaseModel):
 
 
 WINDOWS: Final = (1_000, 50_000)
-"""The numbers of sessions that are examined by the first statement of a search, and by each further one."""
+"""The number of sessions that the first statement of a search examines, and the number for each further statement."""
 SEARCH_SECONDS: Final = 1.0
-"""The time after which a search starts no further statement, in seconds."""
+"""The time, in seconds, after which a search starts no further statement."""
 
 _FLOOR: Final = Statement[UUID]("SELECT id FROM sessions WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
 USER_SUMMARIES: Final = Statement[UserSummary](f"""
@@ -110,7 +110,7 @@ SELECT users.id, nickname, avatar_url, newest.app_id, newest.user_agent AS devic
   ) AS newest ON true
  WHERE users.id = ANY (:ids::uuid[])
 """)
-"""The query for the short descriptions of users, in no particular order. Unknown ids are left out."""
+"""The query for the short descriptions of users, in no particular order. It returns no row for an unknown id."""
 
 
 def _finding(condition: LiteralString, order: LiteralString) -> Statement[ListedLogin]:
@@ -134,7 +134,7 @@ _OF_ALL: Final = _finding(
     "login.id < :before AND login.id >= :lowest AND (:user_id::uuid IS NULL OR user_id = :user_id)", "login.id DESC"
 )
 
-# An erased user's events are cleared in batches. Until then, their data must be hidden.
+# wxauth clears the events of an erased user in pages. Until then, this statement must hide their data.
 _IS_ABOUT_ERASED: Final = f"""
 (EXISTS (SELECT FROM erasures WHERE erasures.user_id = events.user_id) AND {REPORTS_ERASURE} IS NOT TRUE)"""
 _IS_BY_ERASED: Final = "EXISTS (SELECT FROM erasures WHERE erasures.user_id::text = events.actor)"
@@ -143,7 +143,8 @@ SELECT events.id, events.type, events.at, events.actor, events.user_id, events.a
        CASE WHEN NOT ({_IS_ABOUT_ERASED} OR {_IS_BY_ERASED}) THEN events.ip END AS ip,
        CASE WHEN {_IS_ABOUT_ERASED} THEN {ERASED_DATA} ELSE events.data END AS data
   FROM events"""
-# Ids are compared instead of times, because an id begins with the event's time, and is in the index.
+# The statements compare ids instead of times, because an id begins with the event's time, and only ids are in the
+# index.
 _NEWEST: Final = "events.id >= :lowest AND events.id < :before ORDER BY events.id DESC LIMIT :limit"
 _ALL_EVENTS: Final = Statement[EventFields](f"{_EVENTS} WHERE {_NEWEST}")
 _EVENTS_OF_TYPES: Final = Statement[EventFields](f"""
@@ -151,9 +152,9 @@ SELECT found.* FROM unnest(:types::text[]) AS kind
  CROSS JOIN LATERAL ({_EVENTS} WHERE events.type = kind AND {_NEWEST}) AS found
  ORDER BY found.id DESC LIMIT :limit
 """)
-"""The query for the newest events of each type, which reads the index.
+"""The query for the newest events of these types. It reads each type separately from the index.
 
-Otherwise PostgreSQL would sort all events of these types.
+Otherwise, PostgreSQL would sort all events of these types.
 """
 _NEWEST_OF_USER: Final = "ORDER BY events.user_id DESC, events.id DESC LIMIT :limit"
 
@@ -166,8 +167,8 @@ _EVENTS_OF_USER: Final = Statement[EventFields](f"""
 {_of_user(":user_id")} AND (:actor::text IS NULL OR events.actor = :actor)
    AND (:types::text[] = '{{}}' OR events.type = ANY (:types)) {_NEWEST_OF_USER}
 """)
-# The result consists of the actor's actions on others, which are read by type, and of the actor's actions on
-# themselves. Rows are compared as in `one_and_id`.
+# The statement reads the actor's actions on other users by type, and separately the actor's actions on the actor's own
+# account. It compares rows as `one_and_id` does.
 _EVENTS_OF_ACTOR: Final = Statement[EventFields](f"""
 (SELECT found.* FROM unnest(:types::text[]) AS kind
   CROSS JOIN LATERAL (
@@ -183,9 +184,9 @@ _EVENTS_OF_ACTOR: Final = Statement[EventFields](f"""
 async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogin]:
     """Return a page of the newest logins that match a query.
 
-    An address matches if it is in the network, or was truncated to a network that contains it. Only the ids, which
-    begin with their times, and the ids of one user are indexed. With other filters, sessions are searched in windows,
-    the newest first, until the page is full or `SEARCH_SECONDS` have passed.
+    An address matches if it is in the network. A truncated address matches if its network overlaps with the network.
+    The database has indexes on the ids, which begin with their times, and on the ids of one user. With other filters,
+    the search examines sessions in windows, the newest first, until the page is full or `SEARCH_SECONDS` have passed.
     """
     lowest, before = query.id_range
     statement = _OF_ALL if query.user_id is None else _OF_USER
@@ -209,7 +210,7 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
 
 
 async def find_events(database: Database, query: EventsQuery) -> Page[EventFields]:
-    """Return a page of the newest events that match a query, without data and addresses of erased users."""
+    """Return a page of the newest events that match a query, without the data and addresses of erased users."""
     actor, types = query.actor.lower() if query.actor else None, list(dict.fromkeys(query.type))
     if query.user_id is not None:
         found = await database.rows(_EVENTS_OF_USER, user_id=query.user_id, actor=actor, types=types, **query.bounds)

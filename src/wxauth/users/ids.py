@@ -1,4 +1,4 @@
-"""The form of ids that other systems give to users, and the texts that other programs write in place of an id."""
+"""The forms of the ids that other systems give to users, and the texts that programs write in place of an id."""
 
 import re
 import unicodedata
@@ -13,9 +13,9 @@ from wxauth.wechat.received import is_placeholder
 
 _LONGEST: Final = 128
 LOOKS_LIKE: Final = "looks_like"
-"""The error type of an id that is probably something else.
+"""The type of the error for a text that is probably not an id.
 
-The message says what it looks like, and never contains the value.
+The message names the probable kind of the text, and never contains the text.
 """
 _MISTAKEN: Final = {
     r"=.*": _("a spreadsheet formula"),
@@ -28,7 +28,7 @@ _MISTAKEN: Final = {
         _("a value in a program's notation, such as ObjectId(...)")
     ),
 }
-"""The descriptions of texts that are mistaken for ids, by patterns. The patterns match the text in lower case."""
+"""The patterns of texts that are mistaken for ids, with a description of each. They match the text in lower case."""
 _NO_OPENID: Final = {
     r"\w+://.*": _("a URL"),
     r".*@.*": _("an e-mail address"),
@@ -37,21 +37,22 @@ _NO_OPENID: Final = {
 
 
 def no_placeholder(value: str) -> str:
-    """Refuse a text that WeChat's tools write in place of an id. Raises: ValueError."""
+    """Return the text, unless it is one that WeChat's tools write in place of an id. Raises: ValueError."""
     if is_placeholder(value):
         raise ValueError("Must not be a placeholder")
     return value
 
 
 def printable(value: str) -> str:
-    """Refuse a text with invisible characters. Raises: ValueError."""
+    """Return the text, unless it has invisible characters. Raises: ValueError."""
     if not value.isprintable():
         raise ValueError("Must not contain invisible characters")
     return value
 
 
 def _alone(mistaken: dict[str, Text], value: object) -> object:
-    # Normalizing n combining marks that are out of order takes n² steps, and longer texts are refused anyway.
+    # The text is cut, because normalizing n combining marks that are out of order takes n² steps. wxauth refuses longer
+    # texts later.
     text = unicodedata.normalize("NFKC", value[: _LONGEST + 1]).strip().lower() if isinstance(value, str) else ""
     for form, it in mistaken.items():
         if re.fullmatch(form, text, re.DOTALL):

@@ -11,9 +11,9 @@ from wxauth.core.users import UserFields
 
 
 class User(UserFields, table=True):
-    """The table of users, each of whom is known by identities.
+    """The table of users, whom wxauth recognizes by their identities.
 
-    A user whom an import has created may only have a unionid until the first login.
+    A user from an import can have only a unionid until the first login.
     """
 
     __tablename__ = "users"
@@ -21,16 +21,17 @@ class User(UserFields, table=True):
     ban_reason: str | None = Field(sa_type=Text)
     """The reason for the ban, for staff only."""
     banned_until: datetime | None = Field(sa_type=TIME)
-    """When the ban is lifted automatically; null for a ban without an end."""
+    """The time at which wxauth lifts the ban; null for a ban without an end."""
     identity_lost_at: datetime | None = Field(sa_type=TIME)
-    """When this user last lost an identity, or an import may have given one of this user's identities to another user.
+    """The time at which this user last lost an identity, or at which an import might have given one to another user.
 
-    A login at least an hour later sets it to null. Only logins read it: see `RETURN` in `login/batched_queries.py`.
+    A login at least an hour later sets the column to null. Only logins read it. See `RETURN` in
+    `login/batched_queries.py`.
     """
 
 
 class Identity(SQLModel, table=True):
-    """The table of identities, each of which is one openid in one app."""
+    """The table of identities. An identity is one openid in one app."""
 
     __tablename__ = "identities"
 
@@ -39,20 +40,21 @@ class Identity(SQLModel, table=True):
     user_id: UUID
     created_at: datetime = Field(sa_type=TIME)
     unionid: str | None = Field(sa_type=Text)
-    """The unionid that WeChat last gave for this identity."""
+    """The unionid that WeChat has last returned for this identity."""
     phone_proved_at: datetime | None = Field(sa_type=TIME)
-    """When this identity last proved the user's present number with the phone button."""
+    """The time at which this identity last proved the user's present number with the phone button."""
     awaits_login: bool
-    """Whether an import has created the identity, and nobody has logged in with it since.
+    """Whether an import has created the identity, and nobody has logged in with it yet.
 
-    Until then, its openid may be wrong.
+    Until the first login, its openid might be wrong.
     """
 
 
 class StoredUnionid(SQLModel, table=True):
     """The table of users' present and former unionids.
 
-    Each Open Platform account has its own unionids, and an app may move from one account to another.
+    A user can have several, because each Open Platform account has separate unionids, and an app can move from one
+    account to another.
     """
 
     __tablename__ = "unionids"
@@ -64,7 +66,7 @@ class StoredUnionid(SQLModel, table=True):
 class FormerUser(SQLModel, table=True):
     """The table of ids of users who were merged into another user.
 
-    Other services may still know the user by such an id.
+    Other services might still use such an id for the user.
     """
 
     __tablename__ = "former_users"
@@ -78,7 +80,7 @@ class FormerUser(SQLModel, table=True):
 class FormerExternalId(SQLModel, table=True):
     """The table of former external ids.
 
-    A merged user had such an id if the remaining user has a different one. Other services may still know it.
+    They are ids of merged users whose remaining user has a different one. Other services might still use them.
     """
 
     __tablename__ = "former_external_ids"
@@ -89,12 +91,12 @@ class FormerExternalId(SQLModel, table=True):
 
 
 class Erasure(SQLModel, table=True):
-    """The table of erased users whose events, consents or refused logins have not all been erased yet, by user id."""
+    """The table of erased users who still have events, consents or refused logins to erase."""
 
     __tablename__ = "erasures"
 
     user_id: UUID = Field(primary_key=True)
     about_after: UUID
-    """The last event about the user from which data has been removed."""
+    """The id of the last event about the user from which wxauth has removed data."""
     acted_after: UUID
-    """The last event caused by the user from which the user's address has been removed."""
+    """The id of the last event caused by the user from which wxauth has removed the user's address."""

@@ -1,6 +1,6 @@
-"""The export of all data stored about a user, as one JSON document.
+"""The export of all data that wxauth stores about a user, as one JSON document.
 
-It contains no secrets, encrypted or not, and no other user's data.
+The document contains no secrets, encrypted or not, and no data of other users.
 """
 
 import asyncio
@@ -67,15 +67,18 @@ EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
 }
 
 IN_MEMORY: Final = 2**20
-"""The size in bytes up to which a document is built completely before it is sent."""
+"""The size, in bytes, up to which wxauth builds a document completely before sending it."""
 PIECE_TIMEOUT_SECONDS: Final = 30.0
-"""The time limit in seconds for the reader to take one piece of a large document, and for each statement."""
+"""The time limit, in seconds, within which the reader must take each piece of a large document.
+
+It is also the limit for each statement.
+"""
 LARGE_WITHIN_SECONDS: Final = 300.0
-"""The time limit for the download of a large document, in seconds."""
+"""The time limit, in seconds, for the download of a large document."""
 MAX_LARGE_DOCUMENTS: Final = 2
 """The largest number of large documents that a process sends at the same time.
 
-Each holds a connection, and the pool must keep some free.
+Each download holds a database connection, and other requests need connections, too.
 """
 
 _large: Final = asyncio.Semaphore(MAX_LARGE_DOCUMENTS)
@@ -85,17 +88,20 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A document that is being created."""
+    """A document, of which a large one is not complete yet."""
 
     first: bytes
-    """The beginning of the document, which is the whole document unless it is large."""
+    """The beginning of a large document; otherwise the whole document."""
     rest: AsyncGenerator[bytes] | None
-    """The remaining pieces of a large document; None for others. Close it, because it holds a connection."""
+    """The remaining pieces of a large document; otherwise None.
+
+    The caller must close them, because they hold a connection.
+    """
 
 
 router = Router("me")
 _CHUNK_BYTES: Final = 64 * 1024
-"""The size of a chunk in bytes. A slow reader must take each chunk within half a minute."""
+"""The size, in bytes, of a chunk of a large document. The reader must take each chunk within half a minute."""
 _HEADERS: Final = {
     "Content-Disposition": 'attachment; filename="wxauth-export.json"',
     "Cache-Control": "no-store",
@@ -113,9 +119,9 @@ _DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
 async def export_person(
     database: Database, user_id: UUID, *, by: Actor, now: datetime, whole_within: float | None = LARGE_WITHIN_SECONDS
 ) -> Export:
-    """Export everything stored about a user, and record it in the audit trail. A merged id means the remaining user.
+    """Export everything stored about a user, and record the export. A merged id stands for the remaining user.
 
-    `whole_within` is the time in seconds within which a large document must be downloaded; None for no limit.
+    `whole_within` is the time limit, in seconds, for the download of a large document; None for no limit.
 
     Raises: NotFound, RateLimited.
     """
@@ -123,7 +129,7 @@ async def export_person(
         pieces = _pieces(database, user_id, by=by, now=now, whole_within=whole_within)
         try:
             first = await anext(pieces)
-        except NotFound:  # the user may just have been merged again
+        except NotFound:  # the user might just have been merged again
             user_id = await current_user(database, user_id)
             continue
         if len(first) > IN_MEMORY:
@@ -135,10 +141,10 @@ async def export_person(
 async def _pieces(
     database: Database, user_id: UUID, *, by: Actor, now: datetime, whole_within: float | None
 ) -> AsyncGenerator[bytes]:
-    """Yield the document in pieces. The first piece is the whole document, unless it is large.
+    """Yield the document in pieces. If the document is not large, the first piece is the whole document.
 
-    Only a large document holds a connection while its reader, which may be slow, takes it. Therefore few are sent at
-    the same time.
+    While the reader downloads a large document, the document holds a database connection. A reader can be slow, so that
+    a process sends only a few large documents at the same time.
     """
     async with AsyncExitStack() as stack:
         state = await stack.enter_async_context(database.snapshot(patience=whole_within and PIECE_TIMEOUT_SECONDS))
@@ -155,7 +161,7 @@ async def _pieces(
         else:
             await stack.enter_async_context(_large)
         async with database.begin() as transaction:
-            # The user is locked, as for each event about a user.
+            # Lock the user, as for each event about a user.
             if await lock_status_and_roles(transaction, user_id) is None:
                 raise NotFound("this user doesn't exist")
             await record_event(transaction, EventType.USER_EXPORTED, by=by, at=now, user_id=user_id)
@@ -229,7 +235,7 @@ async def export_user(
 
 
 class _Download(StreamingResponse):
-    """The response with a large document. It closes the pieces even if the client disconnects."""
+    """The response with a large document. It closes the generator of the pieces even if the client disconnects."""
 
     def __init__(self, first: bytes, rest: AsyncGenerator[bytes]) -> None:
         self._rest = rest

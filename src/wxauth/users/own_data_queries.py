@@ -11,17 +11,17 @@ from wxauth.sessions.devices import describe_device
 from wxauth.sessions.queries import FOR_RESOURCE, OPENED
 
 PAGE: Final = 250
-"""The number of rows that are read and serialized together.
+"""The number of rows that a process reads and serializes together.
 
-That takes some milliseconds, during which the event loop serves nobody else.
+That takes some milliseconds, during which the event loop handles no other request.
 """
 
 ExportedRow = Mapping[str, object]
-"""A row as the user sees it. Its columns depend on the statement."""
+"""A row in the form in which the export shows it. Its columns depend on the statement."""
 
 
 USER_OF_EXPORT: Final = Statement[UserFields](f"SELECT {USER} FROM users WHERE id = :user_id")
-"""The query for the user. It returns no row if there is none."""
+"""The query for the user of an export. It returns no row if the user does not exist."""
 UNIONIDS: Final = Statement[str]("SELECT unionid FROM unionids WHERE user_id = :user_id ORDER BY unionid")
 """The query for all unionids that the user has ever had."""
 _IDENTITIES: Final = Statement[ExportedRow]("""
@@ -44,9 +44,10 @@ _CONSENTS: Final = Statement[ExportedRow]("""
 SELECT document, version, given_at, withdrawn_at, app_id, abbrev(ip) AS ip
   FROM consents WHERE user_id = ANY (:user_ids::uuid[]) ORDER BY given_at DESC, id DESC
 """)
-# The id of another user becomes `administrator`, and the address of that user is left out, because both are the other
-# user's data. Names of service clients, and `system`, `operator` and `wechat`, belong to no user and stay. The reason
-# that staff write down for a ban is only for staff. A user who was split from this one is another person.
+# The statement replaces the id of another actor by `administrator`, and leaves out the actor's address, because both
+# are another user's data. It keeps the names of service clients, and `system`, `operator` and `wechat`, because they
+# belong to no user. It leaves out the reason of a ban, which is only for staff, and the id of a user who was split from
+# this one, because that user is another person.
 _EVENTS: Final = Statement[ExportedRow]("""
 SELECT id, type, at, app_id,
        CASE WHEN type = 'user.banned' THEN data - 'reason'
@@ -65,7 +66,7 @@ _REFUSALS: Final = Statement[ExportedRow]("""
 SELECT at, code, wechat_errcode, app_id, network::text AS network, request_id, count
   FROM refusals WHERE user_id = ANY (:user_ids::uuid[]) ORDER BY id
 """)
-# PostgreSQL breaks base64 into lines.
+# translate() removes the line breaks that PostgreSQL writes into base64.
 PICTURE: Final = Statement[ExportedRow](r"""
 SELECT content_type, translate(encode(content, 'base64'), E'\n', '') AS content, created_at
   FROM avatars WHERE user_id = :user_id
@@ -76,7 +77,7 @@ SELECT content_type, translate(encode(content, 'base64'), E'\n', '') AS content,
 def lists_of(
     state: Snapshot, user_id: UUID, former_ids: Sequence[UUID]
 ) -> Iterator[tuple[str, AsyncGenerator[Sequence[ExportedRow]]]]:
-    """Yield each list with its name, in pages. The rows that are stored under the user's ids identify nobody else."""
+    """Yield each list with its name, in pages."""
     for name, statement in (("identities", _IDENTITIES), ("sessions", _SESSIONS), ("browsers", _BROWSERS)):
         yield name, _pages(state, statement, user_id=user_id)
     for name, statement in (("consents", _CONSENTS), ("events", _EVENTS), ("refusals", _REFUSALS)):
@@ -91,7 +92,7 @@ async def _pages(
 
 
 def _session(row: dict[str, Any]) -> dict[str, object]:
-    """Return a session with descriptions of its devices, and with the place from which it was opened."""
+    """Return a session with descriptions of its devices, and with the address and device from which it was opened."""
     ip, user_agent = row.pop("opened_ip"), row.pop("opened_user_agent")
     opened = {"ip": None if ip is None else str(ip), "device": describe_device(user_agent), "user_agent": user_agent}
     return {**row, "device": describe_device(row["user_agent"]), "opened": opened}

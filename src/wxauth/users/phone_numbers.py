@@ -1,4 +1,4 @@
-"""Phone numbers, as users type them and as staff see them."""
+"""The parsing of phone numbers that users type, and the masking of numbers for staff."""
 
 import re
 from collections.abc import Sequence
@@ -9,35 +9,35 @@ if TYPE_CHECKING:
 
 _TYPED_NUMBER: Final = re.compile(r"\+?[0-9][0-9 ()-]{6,}")
 _CHINESE_MOBILE: Final = re.compile(r"1[3-9][0-9]{9}")
-"""The form of the most common numbers, which are checked without the library.
+"""The form of the most common numbers, which wxauth parses without the library.
 
-The library takes 84 µs for a number, which would be 84 s for an import of a million lines.
+The library takes 84 µs for each number, which would be 84 s for an import of a million lines.
 """
 SHOWN_AT_THE_END: Final = 4
 HIDDEN: Final = 4
 _SHORTEST: Final = 9
-"""The smallest number of digits of a number that is masked with these constants."""
+"""The smallest number of digits of a phone number that is masked according to these two constants."""
 
 
 def is_number(text: str, *, region: str) -> bool:
     """Return whether this text can only be a phone number.
 
-    A number without a country code is read as a number of the region.
+    Read a number without a country code as a number of the region.
     """
     if not _TYPED_NUMBER.fullmatch(text):
         return False
     import phonenumbers
 
-    # The text may also begin with a country code without a plus.
+    # The text might begin with a country code without a plus.
     found = [_parsed(typed, region) for typed in (text, f"+{text}")]
     possible = phonenumbers.ValidationResult.IS_POSSIBLE
     return any(number and phonenumbers.is_possible_number_with_reason(number) == possible for number in found)
 
 
 def possible_numbers(text: str, *, region: str) -> Sequence[str]:
-    """Return the numbers in E.164 form that this text may mean.
+    """Return the texts that can be the number in E.164 form that this text means.
 
-    A number without a country code is read as a number of the region. A number without a plus may still have a country
+    Read a number without a country code as a number of the region. A number without a plus may still have a country
     code: `8613800138001`.
     """
     number = _parsed(text, region)
@@ -45,7 +45,7 @@ def possible_numbers(text: str, *, region: str) -> Sequence[str]:
 
 
 def number_in(text: str, *, region: str) -> str | None:
-    """Return the number in E.164 that this text certainly means, as dialled in the region; None if it means none."""
+    """Return the valid number that this text means when dialled in the region, in E.164 form; None if it means none."""
     if region == "CN" and _CHINESE_MOBILE.fullmatch(text):
         return f"+86{text}"
     import phonenumbers
@@ -59,7 +59,7 @@ def number_in(text: str, *, region: str) -> str | None:
 def masked(phone: str) -> str:
     """Mask the four digits before the last four of an E.164 number.
 
-    In a short number, only the last two digits are shown.
+    In a short number, mask all digits but the last two.
     """
     digits = phone.removeprefix("+")
     if len(digits) < _SHORTEST:
@@ -69,7 +69,7 @@ def masked(phone: str) -> str:
 
 
 def _parsed(text: str, region: str) -> "PhoneNumber | None":
-    # The library takes 2 MB, which a process without phone numbers does not need.
+    # The import is here, because the library takes 2 MB, which a process without phone numbers saves.
     import phonenumbers
 
     try:

@@ -50,8 +50,9 @@ from wxauth.web.schemas import (
 )
 from wxauth.wechat.received import is_stand_in
 
-# An avatar URL is an absolute https URL without user information, or the empty string. The hosts tmp, usr and store are
-# refused, because WeChat's tools put local files under http://tmp/, and old tutorials change that to https.
+# The pattern matches an absolute https URL without user information, or the empty string. It does not match the hosts
+# tmp, usr and store, because WeChat's tools give local files URLs such as http://tmp/, and old tutorials change these
+# to https.
 _HTTPS_URL: Final = re.compile(
     r"(https://(?!(tmp|usr|store)(/|$))"
     r"""(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]<>"'`^{|}\\\x00-\x20\x7f]+)(:[0-9]{1,5})?"""
@@ -62,12 +63,12 @@ AVATARS_PATH: Final = "/v1/avatars/"
 MAX_NICKNAME: Final = 64
 """The length limit of a nickname in characters.
 
-`tests/repository/test_limits.py` lists the guides and examples that repeat it.
+`tests/repository/test_limits.py` lists the guides and examples that repeat this limit.
 """
 MAX_AVATAR_URL: Final = 2048
 """The length limit of a picture's URL in characters."""
 MAX_CONSENTS: Final = 100
-"""The largest page of consents, and the default."""
+"""The largest size of a page of consents, which is also the default."""
 
 
 def _folded(roles: list[str]) -> list[str]:
@@ -84,7 +85,7 @@ Reason = Annotated[
     StringConstraints(strip_whitespace=True, max_length=500, pattern=TEXT),
     AfterValidator(lambda reason: reason or None),
 ]
-"""The reason for a ban, for staff only. An empty one becomes None."""
+"""The reason for a ban, for staff only. An empty reason becomes None."""
 
 
 class UserChangeRequest(Changes):
@@ -268,7 +269,10 @@ def _required(form: Any) -> Sequence[str]:
 
 
 def shown_in(form: Any, user: UserFields) -> Any:
-    """Return those fields of a user that every response of this form has. Missing attributes become an empty object."""
+    """Return the fields of a user that every response of this form has.
+
+    Attributes that are None become an empty object.
+    """
     answer = {name: getattr(user, name) for name in _required(form)}
     if answer.get("attributes", ...) is None:
         answer["attributes"] = {}
@@ -288,7 +292,7 @@ def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:
 
 
 def listed_user_answer(user: ListedUser) -> ListedUserAnswer:
-    """Return the response about a user with identities."""
+    """Return the response about a user, with the user's identities."""
     answer: ListedUserAnswer = shown_in(ListedUserAnswer, user)
     if user.ban_reason is not None:
         answer["reason"] = user.ban_reason
@@ -306,7 +310,7 @@ def users_answer(page: Page[ListedUser]) -> UsersAnswer:
 
 
 def is_own_picture(url: str | None, issuer: str) -> TypeGuard[str]:
-    """Return whether a URL points to one of our pictures, even a deleted one. Only an upload can set such a URL."""
+    """Return whether a URL is of an uploaded picture, even a deleted one. Only an upload can set such a URL."""
     return url is not None and url.startswith(issuer + AVATARS_PATH)
 
 
@@ -332,7 +336,7 @@ _Picture = Annotated[
 ]
 Nickname = Annotated[_Name, AfterValidator(_unless_stand_in)]
 AvatarUrl = Annotated[_Picture, AfterValidator(_unless_stand_in)]
-"""The URL of a user's picture. The placeholders that WeChat gives for a name and a picture count as empty."""
+"""The URL of a user's picture. WeChat's placeholder for a picture counts as empty, as does the one for a name."""
 NICKNAMES: Final = AliasChoices("nickname", "nickName", "userName")
 AVATAR_URLS: Final = AliasChoices("avatar_url", "avatarUrl")
 
@@ -360,13 +364,13 @@ class ProfileChange(Changes):
     )
 
     def changes(self) -> dict[str, str | None]:
-        """Return the fields that the request contains, with None for those to clear."""
+        """Return the fields that the request changes, with None for each field to clear."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
         return {name: value or None for name, value in given.items() if not is_stand_in(value)}
 
 
 def _texts(value: object) -> object:
-    # The value is refused here, because pydantic's own message would repeat a name that was sent.
+    # This function refuses the value itself, because pydantic's message would repeat a name that the client has sent.
     if not (isinstance(value, dict) and all(isinstance(version, str) for version in value.values())):
         raise ValueError("Must be an object of documents and versions, both text")
     return value

@@ -59,7 +59,7 @@ class ListedUser(UserWithIdentities):
 class Term(StrEnum):
     """The kind of a search term.
 
-    Nicknames do not look like the first three kinds, so these are only looked up as a whole.
+    The search looks up the first three kinds only as complete values, because nicknames do not look like them.
     """
 
     USER_ID = "user_id"
@@ -72,14 +72,14 @@ class Term(StrEnum):
 
 
 WINDOWS: Final = (1_000, 100_000)
-"""The numbers of users that are examined by the first statement of a search, and by each further one.
+"""The number of users that the first statement of a search examines, and the number for each further statement.
 
-Examining 100,000 takes 30 to 100 ms.
+A statement takes 30 to 100 ms to examine 100,000 users.
 """
 INDEXED_FROM: Final = 2
-"""The number of characters from which the index finds a part of a nickname."""
+"""The smallest number of characters of a part of a nickname that the index can find."""
 SEARCH_SECONDS: Final = 1.0
-"""The time after which a search starts no further statement, in seconds."""
+"""The time, in seconds, after which a search starts no further statement."""
 _WITH_IDENTITIES: Final = f"""
 SELECT {USER}, ban_reason, banned_until, (
     SELECT COALESCE(jsonb_agg(jsonb_build_object('app_id', i.app_id, 'openid', i.openid)
@@ -90,9 +90,9 @@ USER_BY_ID: Final = Statement[ListedUser](f"""
 {_WITH_IDENTITIES} WHERE users.id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id)
 """)
 """The query for the user of a present or former id, with all identities."""
-# A search only uses the conditions whose parameter is given. The users with a rare part are read by their ids, not
-# joined, because PostgreSQL expects one in a thousand to have it, and would go through ten million to find fifty.
-# lower() in the columns' own collation, "C", would leave É as it is.
+# A search uses only the conditions whose parameters are given. It finds the users with a rare part by their ids and not
+# by a join, because PostgreSQL expects one user in a thousand to have the part, and would examine ten million users to
+# find fifty. In the collation of the column, "C", lower() would not change É.
 _CONDITIONS: Final[Mapping[str, LiteralString]] = {
     "named": "users.id = ANY (:named)",
     "part": 'strpos(lower(users.nickname COLLATE "default"), lower(:part)) > 0',
@@ -107,8 +107,9 @@ _CONDITIONS: Final[Mapping[str, LiteralString]] = {
 }
 _FLOOR: Final = Statement[UUID]("SELECT id FROM users WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
 FIRST_ID: Final = UUID(int=0)
-# This statement only uses indexes. Openids have no index of their own, which would slow down each first login, so an
-# openid is looked up in each app. The apps are read one by one from the primary key, whose first column is the app.
+# This statement uses only indexes. Openids have no separate index, because it would slow down each first login.
+# Therefore, the statement looks the openid up in each app. It reads the apps one by one from the primary key, whose
+# first column is the app.
 _WHOM_IT_NAMES: Final = Statement[UUID]("""
 WITH RECURSIVE apps (app_id) AS (
     (SELECT app_id FROM identities ORDER BY app_id LIMIT 1)
@@ -137,12 +138,12 @@ _WECHAT_ID: Final = re.compile(r"[A-Za-z0-9_-]{24,36}")
 async def find_users(
     database: Database, query: UsersQuery, *, region: str, seconds: float = SEARCH_SECONDS
 ) -> Page[ListedUser]:
-    """Return a page of the users that match, the newest first, with their identities.
+    """Return a page of the users that match a query, the newest first, with their identities.
 
-    Phone numbers without a country code belong to the region. Whether the text is an id or part of a nickname is
-    decided without the other criteria and the cursor, so that all pages have the same kind of search. Nicknames are
-    searched in windows of users, the newest first, until the page is full or `seconds` have passed. In the latter case,
-    the page contains the users found until then.
+    A phone number without a country code belongs to the region. The function decides without the other filters and the
+    cursor whether the text is an id or part of a nickname, so that all pages come from the same kind of search. It
+    searches nicknames in windows of users, the newest first, until the page is full or `seconds` have passed. In the
+    latter case, the page contains the users found until then.
     """
     filters = query.model_dump(include={"status", "role", "app_id"}, exclude_none=True, warnings=False)
     part = query.q or None
@@ -165,7 +166,8 @@ async def find_users(
     before = query.cursor or LAST_ID
     if "named" in filters or query.role == ADMIN:  # the index finds these
         return Page.of(await among(before, FIRST_ID, query.limit + 1), query.limit)
-    # If a text has not filled a page among 100,000 users, it is rare in nicknames, so the index finds the rest.
+    # If a text has not filled a page from the first two windows, it is rare in nicknames, so the index finds the
+    # remaining users.
     is_indexed = part is not None and len(filters) == 1 and len(part) >= INDEXED_FROM
     return await search_in_windows(
         database,
@@ -191,10 +193,11 @@ async def search_in_windows(
     windows: Sequence[int],
     seconds: float,
 ) -> Page[RowWithId]:
-    """Return a page of the newest rows, searched in windows of a fixed size, until it is full or `seconds` have passed.
+    """Return a page of the newest rows, from windows that are searched until it is full or `seconds` have passed.
 
-    `search` takes the id before which to find rows, the lowest id, and their number. `rest`, if it is given, finds all
-    rows that are left after the first two windows, or when the time is over.
+    `search` takes the id before which to find rows, the lowest id of the rows, and the largest number of rows. `rest`
+    takes the same arguments. If it is given, it finds all remaining rows after the first two windows, or when the time
+    is over.
     """
     found: list[RowWithId] = []
     began = monotonic()
@@ -227,7 +230,7 @@ def _search(conditions: frozenset[str], *, is_admin: bool) -> Statement[ListedUs
 def term_of(text: str | None, *, region: str) -> Term:
     """Return the kind of a search term.
 
-    A phone number without a country code is read as a number of the region.
+    Read a phone number without a country code as a number of the region.
     """
     if not text:
         return Term.NONE

@@ -1,8 +1,9 @@
 """The audit trail of the data that staff have read.
 
-The reads are collected in memory and stored once a second, so that no response waits for the database because of them.
-Each member of staff can make a hundred searches and a hundred reads until the next store. Further searches are only
-counted. Further reads are refused, because each must be recorded. A process that is killed loses its last second.
+A process collects the reads in memory and stores them once a second, so that no response waits for this storage. Until
+the next store, each member of staff can make a hundred searches and a hundred reads. wxauth only counts further
+searches. It refuses further reads, because it must record each of them. A process that is killed loses the reads of its
+last second.
 """
 
 from collections import Counter
@@ -21,9 +22,10 @@ from wxauth.core.trail import Actor, EventType
 from wxauth.errors import RateLimited
 from wxauth.users.search_queries import Term
 
-# The address of a member of staff who has just been erased is not stored: a running erasure holds a lock on the user,
-# and this statement waits for it. Users are locked in the order of their ids, to avoid deadlocks. An event may already
-# be stored, because a store is repeated if its response was lost.
+# The statement does not store the address of a member of staff who was erased. A running erasure holds the lock of the
+# user, so that this statement waits for its end, and then does not find the user. The statement locks users in the
+# order of their ids, to avoid deadlocks. It ignores events that are stored already, because a process repeats a store
+# if the response was lost.
 _STORE: Final = Statement[Nothing]("""
 WITH noted AS (
     SELECT * FROM jsonb_populate_recordset(NULL::events, :events)
@@ -37,14 +39,14 @@ SELECT noted.id, type, at, actor, user_id, CASE WHEN there.id IS NOT NULL THEN i
 ON CONFLICT (id) DO NOTHING
 """)
 STORE_PAUSE_SECONDS: Final = 1.0
-"""The pause between two stores, in seconds."""
+"""The pause, in seconds, between two stores."""
 PLACES: Final = 100
-"""The largest number of searches by one member of staff that may wait for the next store.
+"""The largest number of searches, and of reads, by one member of staff that wait for the next store.
 
-As many reads may wait.
+The two limits are separate.
 """
 SAME_LIST: Final = timedelta(minutes=1)
-"""The time for which a list counts as read. Turning its pages, or reloading it, counts as one read."""
+"""The time in which several pages or reloads of the same list count as one read."""
 
 
 class Read(StrEnum):
@@ -64,7 +66,7 @@ _LISTS: Final = (Read.LOGINS, Read.EVENTS, Read.REFUSALS)
 
 @part
 class StaffReads(WriteBuffer):
-    """The reads of staff in one process. If `is_on` is False, nothing is recorded."""
+    """The reads of staff in one process. If `is_on` is False, it records nothing."""
 
     failed = "staff_reads_not_stored"
     is_on: bool
@@ -85,7 +87,10 @@ class StaffReads(WriteBuffer):
             self._note(EventType.STAFF_SEARCHED, by, None, self._counted[by.name])
 
     def note_read(self, by: Actor, what: Read, *user_ids: UUID) -> None:
-        """Record that data of these users was read. Raises: RateLimited, if the reads cannot be recorded soon."""
+        """Record that staff has read data of these users.
+
+        Raises: RateLimited, if too many reads wait for the next store.
+        """
         now, read = self.clock(), (by.name, user_ids[0], what)
         if read in self._lists and now < self._lists[read] + SAME_LIST:
             return

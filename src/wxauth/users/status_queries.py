@@ -1,7 +1,7 @@
-"""The status (active or banned) and the roles of users. The last administrator cannot be removed.
+"""The statements that change the status (active or banned) and the roles of users. One administrator always remains.
 
-All changes (by administrators, commands, merges and imports) use `change_status_and_roles`: the change, its events, and
-the end of a banned user's sessions are one transaction.
+All changes by administrators, commands, merges and imports use `change_status_and_roles`. One transaction makes the
+change, records the events, and ends a banned user's sessions.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set as AbstractSet
@@ -39,21 +39,21 @@ class LockedUser(SQLModel):
 
 
 _COLUMNS: Final = ", ".join(columns_of(LockedUser))
-# Users are locked in the order of their ids, to avoid deadlocks.
+# The statement locks users in the order of their ids, to avoid deadlocks.
 _LOCK: Final = Statement[LockedUser](f"SELECT {_COLUMNS} FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR UPDATE")
 # This statement also locks all administrators, in the same order. If two administrators demote each other, the second
-# one waits, and then sees that no other is left.
+# request waits here for the first, and then sees that no other administrator is left.
 _LOCK_WITH_ADMINISTRATORS: Final = Statement[LockedUser](f"""
 SELECT {_COLUMNS}
   FROM users WHERE id = ANY (:user_ids) OR ({IS_ADMINISTRATOR})
  ORDER BY id FOR UPDATE
 """)
-# This statement locks nobody.
+# This statement takes no locks.
 _SOME_ARE_ADMINISTRATORS: Final = Statement[bool](f"""
 SELECT EXISTS (SELECT FROM users WHERE id = ANY (:user_ids) AND {IS_ADMINISTRATOR})
 """)
-# A concurrent change of such a ban takes precedence: a locked row is skipped until the next time, and a row that has
-# just been changed is checked again.
+# A concurrent change of such a ban takes precedence. The statement skips a locked row until its next run. If a row has
+# just been changed, PostgreSQL checks the condition again.
 _LOCK_ENDED_BANS: Final = Statement[LockedUser](f"""
 SELECT {_COLUMNS}
   FROM users WHERE banned_until <= :now ORDER BY banned_until LIMIT :size
@@ -67,22 +67,22 @@ UPDATE users SET status = CASE WHEN ban IS NULL THEN 'active' ELSE 'disabled' EN
 """)
 ADMIN: Final = "admin"
 SUPPORT: Final = "support"
-"""The role of customer support, which may read users, and ban and sign out those who are not staff."""
+"""The role of customer support, which may read all users, and may ban and sign out users who are not staff."""
 log = get_logger()
 
 
 class UserIsGone(Exception):
-    """The user has just been erased, or merged into another one."""
+    """The error if a user has just been erased, or merged into another user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ban:
-    """The reason why a user may not log in, and the end of the ban."""
+    """A ban of a user, with its reason and its end."""
 
     reason: str | None = None
-    """The reason, for staff only. It is never sent to the user, nor to other services."""
+    """The reason, for staff only. wxauth never sends it to the user or to other services."""
     until: datetime | None = None
-    """When the ban ends by itself; None for a ban without an end."""
+    """The time at which the ban ends automatically; None for a ban without an end."""
 
     @property
     def data(self) -> dict[str, Any]:
@@ -92,12 +92,12 @@ class Ban:
 
 @dataclass(frozen=True, slots=True)
 class StatusAndRoles:
-    """The roles of a user, and the ban of a banned user."""
+    """The roles of a user, the ban if the user is banned, and the time of a requested erasure."""
 
     roles: tuple[str, ...]
     ban: Ban | None = None
     erase_at: datetime | None = None
-    """When the user is erased at the user's own request. Only `users/erasure_queries.py` changes it."""
+    """The time of the erasure that the user has requested, if any. Only `users/erasure_queries.py` changes it."""
 
     @classmethod
     def of(cls, row: LockedUser) -> Self:
@@ -106,7 +106,7 @@ class StatusAndRoles:
         return cls(tuple(row.roles), ban, row.erase_at)
 
     def under(self, bans: Iterable[Ban], *, now: datetime) -> "StatusAndRoles":
-        """Return these roles together with the longest of the bans that have not ended.
+        """Return these roles with the longest of the bans that have not ended.
 
         Without such a ban, the user is active.
         """
@@ -115,7 +115,7 @@ class StatusAndRoles:
 
     @property
     def is_banned(self) -> bool:
-        """Whether the user may not log in."""
+        """Whether the user is banned."""
         return self.ban is not None
 
     @property
@@ -130,25 +130,25 @@ class StatusAndRoles:
 
     @property
     def is_staff(self) -> bool:
-        """Whether the user has a role of staff, banned or not."""
+        """Whether the user has a role of staff, even if the user is banned."""
         return not STAFF_ROLES.isdisjoint(self.roles)
 
     def adds_roles_to(self, before: Self) -> bool:
         """Return whether the user gets a new role, or keeps a role of staff while a ban is changed or lifted.
 
-        A role counts even if the user is banned, because the ban may be lifted later.
+        A role counts even if the user is banned, because an administrator might lift the ban later.
         """
         held = STAFF_ROLES if before.is_banned else frozenset[str]()
         return not frozenset(self.roles) <= frozenset(before.roles) - held
 
 
 class Ending(Enum):
-    """The sessions of a user that end because of a change."""
+    """The kind of sessions of a user that end because of a change."""
 
     ALL = auto()
     CONSOLES = auto()
     BROWSERS = auto()
-    """The logins and sessions in browsers, which may be far from the phone."""
+    """The logins and sessions in browsers, which might be far from the phone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +171,9 @@ class StatusChange:
         by: Actor,
         why: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Return the events to record, and the sessions that end.
+        """Return the effect of a change, which consists of the events to record and the sessions to end.
 
-        A ban ends all sessions. A new reason or end of a ban is recorded as a ban, too.
+        A ban ends all sessions. A new reason or a new end of a ban also counts as a ban.
         """
         events: dict[EventType, Mapping[str, Any] | None] = {}
         if after.ban is None and before.is_banned:
@@ -189,20 +189,23 @@ class StatusChange:
         return cls(user_id, by, events, {ending for ending, roles in endings if roles})
 
     def report(self, **fields: Any) -> None:
-        """Write the log lines. Call it after the commit."""
+        """Write the log lines. Call this method after the commit."""
         for kind in self.events:
             log.info(kind.logged, user_id=self.user_id, actor=self.by.name, **fields)
 
 
 async def lock_status_and_roles(transaction: Transaction, user_id: UUID) -> StatusAndRoles | None:
-    """Lock and read a user's status and roles until the transaction ends. Return None if this user doesn't exist."""
+    """Lock a user until the transaction ends, and return the status and roles.
+
+    Return None if the user does not exist.
+    """
     return (await lock_status_and_roles_of(transaction, [user_id])).get(user_id)
 
 
 async def lock_status_and_roles_of(transaction: Transaction, user_ids: Iterable[UUID]) -> dict[UUID, StatusAndRoles]:
-    """Lock and read the status and roles of several users, in the order of their ids, as everywhere.
+    """Lock several users, in the order of their ids, and return the status and roles of each.
 
-    Unknown ids are left out.
+    Leave out unknown ids.
     """
     rows = await transaction.rows(_LOCK, user_ids=list(user_ids))
     return {row.id: StatusAndRoles.of(row) for row in rows}
@@ -213,14 +216,14 @@ async def lock_with_administrators(
 ) -> tuple[dict[UUID, StatusAndRoles], frozenset[UUID]]:
     """Lock users as `lock_status_and_roles_of` does, and all administrators if one of the users is an administrator.
 
-    Then no role can change during the transaction. In other cases, the administrators are not locked, so that
-    independent decisions do not wait for each other. Returns the users with their status and roles, and the ids of
-    administrators.
+    Then no other transaction can change these roles. If none of the users is an administrator, do not lock the
+    administrators, so that independent decisions do not wait for each other. Return the locked users with their status
+    and roles, and the ids of the administrators among them.
 
     Raises: ChangedMeanwhile, if one of the users has just become an administrator.
     """
     are_some = bool(await transaction.value(_SOME_ARE_ADMINISTRATORS, user_ids=user_ids))
-    # One statement locks all of them in the order of their ids, as everywhere.
+    # One statement locks all of them, in the order of their ids.
     rows = await transaction.rows(_LOCK_WITH_ADMINISTRATORS if are_some else _LOCK, user_ids=user_ids)
     accounts = {row.id: StatusAndRoles.of(row) for row in rows}
     administrators = frozenset(user_id for user_id, account in accounts.items() if account.is_administrator)
@@ -233,9 +236,9 @@ async def lock_with_administrators(
 async def locked_user(
     database: Database, user_id: UUID, *, may_end_an_administrator: bool = False
 ) -> AsyncIterator[tuple[Transaction, StatusAndRoles]]:
-    """Open a transaction in which a user is locked, with the status and roles.
+    """Open a transaction that locks a user. Yield the transaction with the user's status and roles.
 
-    If the block may remove an administrator, the user must not be the only one.
+    With `may_end_an_administrator`, the user must not be the only administrator.
 
     Raises: UserIsGone, if there is no such user; LastAdmin.
     """
@@ -268,9 +271,9 @@ async def change_status_and_roles(
     app_id: str | None = None,
     why: Mapping[str, Any] | None = None,
 ) -> list[StatusChange]:
-    """Change the status and roles of locked users, each from one value to another, and record the changes.
+    """Change the status and roles of locked users, each from a value before to a value after, and record the changes.
 
-    `why` is additional data for the event of a ban, or of the end of a ban. The number of statements does not depend on
+    `why` is additional data for the events of bans and of the ends of bans. The number of statements does not depend on
     the number of users.
     """
     made = [StatusChange.between(user_id, before, after, by=by, why=why) for user_id, before, after in changes]
@@ -299,7 +302,7 @@ async def change_status_and_roles(
 
 
 async def lift_bans(database: Database, *, size: int, now: datetime) -> int:
-    """Lift up to `size` bans whose end has passed, and return how many."""
+    """Lift up to `size` bans whose end has passed, and return the number of lifted bans."""
     async with database.begin(replan=True) as transaction:
         ended = await transaction.rows(_LOCK_ENDED_BANS, now=now, size=size)
         lifted = [(row.id, before := StatusAndRoles.of(row), StatusAndRoles(before.roles)) for row in ended]

@@ -1,4 +1,4 @@
-"""The statements about the row of a user: finding it by an identity or id, and changing the user's data."""
+"""The statements that find the row of a user by an identity or an id, and that change the user's data."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -17,7 +17,7 @@ from wxauth.sessions.queries import lock_user_by
 
 
 class OwnIdentity(BaseModel):
-    """One openid in one app, as its user sees it."""
+    """One openid in one app, with the fields that its user sees."""
 
     app_id: str = Field(examples=["wx1a2b3c4d5e6f7a8b"])
     openid: str = Field(examples=["o6_bmjrPTlm6_2sgVt7hMZOPfL2M"])
@@ -27,20 +27,20 @@ class OwnIdentity(BaseModel):
 IDENTITIES_OF: Final = Statement[OwnIdentity]("""
 SELECT app_id, openid, created_at FROM identities WHERE user_id = :user_id ORDER BY created_at, app_id, openid
 """)
-"""The SQL expression for a user's identities, the oldest first."""
+"""The query for a user's identities, the oldest first."""
 CURRENT_USER: Final = Statement[UUID]("""
 SELECT id FROM users WHERE id = :user_id
  UNION ALL
 SELECT user_id FROM former_users WHERE id = :user_id
  LIMIT 1
 """)
-"""The query for the user of a present or former id. It returns no row if there is none."""
+"""The query for the user of a present or former id. It returns no row if nobody has the id."""
 FORMER_EXTERNAL_IDS: Final = Statement[str](
     "SELECT external_id FROM former_external_ids WHERE user_id = :user_id ORDER BY external_id"
 )
 """The query for the external ids of users who were merged into this one because of WeChat's unionid."""
 FORMER_IDS: Final = Statement[UUID]("SELECT id FROM former_users WHERE user_id = :user_id ORDER BY merged_at, id")
-"""The query for the ids that were merged into this user, the first merge first."""
+"""The query for the ids of users who were merged into this one, in the order of the merges."""
 USER_OF: Final = Statement[UUID]("SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid")
 """The query for the user who has this identity now, without a lock. It returns no row if nobody has it."""
 DELETE_PHONE_ANSWERS: Final = Statement[Nothing]("""
@@ -49,15 +49,16 @@ DELETE FROM phone_answers USING identities i
 """)
 """The statement that deletes WeChat's responses to a user's phone codes.
 
-Their numbers are never bound, even if a code is sent again.
+After that, wxauth never binds the numbers in these responses, even if a code is sent again.
 """
 _READ: Final = Statement[dict[str, Any] | None]("SELECT attributes FROM users WHERE id = :user_id")
-# Null means the same as empty. Most users have no attributes, and a null costs a login nothing.
+# The statement stores null in place of an empty object, because most users have no attributes, and a null costs a login
+# nothing.
 WRITE_ATTRIBUTES: Final = Statement[Nothing](
     "UPDATE users SET attributes = NULLIF(:attributes::jsonb, '{}') WHERE id = :user_id"
 )
 """The statement that replaces a user's attributes."""
-# If the id is a former external id of the same user, it becomes the present one again.
+# If the new id is a former external id of the same user, it becomes the present one again.
 SET_EXTERNAL_ID: Final = Statement[UUID]("""
 WITH former AS (
     DELETE FROM former_external_ids WHERE external_id = :external_id AND user_id = :user_id
@@ -68,15 +69,15 @@ RETURNING id
 """)
 """The statement that replaces a locked user's external id.
 
-It returns no row if the id is the same. If another user has the id, it conflicts.
+It returns no row if the id does not change, and fails with a conflict if another user has the id.
 """
-# This runs after the change. If a merge has made the id a former one, the merge has committed by then, or the change
-# conflicts with it.
+# This statement runs after `SET_EXTERNAL_ID`. If a merge makes the id a former one, either the merge has committed by
+# then, or the change conflicts with the merge.
 IS_FORMER_EXTERNAL_ID: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM former_external_ids WHERE external_id = :external_id)"
 )
-"""The query for whether a user who was merged into another one had this external id."""
-# The row is read and locked first, so that the event names only the fields that really change.
+"""The query that returns whether a user who was merged into another user had this external id."""
+# This statement locks and reads the row before the change, so that the event names only the fields that change.
 _LOCK_PROFILE: Final = Statement[UserInSession](
     f"SELECT {USER_IN_SESSION} FROM users WHERE id = :user_id FOR NO KEY UPDATE"
 )
@@ -98,7 +99,7 @@ RETURNING array_remove(ARRAY[
     {", ".join(f"CASE WHEN before.{name} IS DISTINCT FROM users.{name} THEN '{name}' END" for name in MERGEABLE)}
 ], NULL)
 """)
-"""The statement that clears the named fields of a locked user, all from `MERGEABLE`.
+"""The statement that clears the given fields of a locked user. All of them must be in `MERGEABLE`.
 
 It returns the fields that had a value.
 """
@@ -128,14 +129,14 @@ async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) ->
 
 
 async def clear_fields(transaction: Transaction, user_id: UUID, fields: Collection[str]) -> Sequence[str]:
-    """Clear the named fields of a locked user, all from `MERGEABLE`. Return the fields that had a value."""
+    """Clear fields of a locked user, which must be in `MERGEABLE`. Return the fields that had a value."""
     return await transaction.value(CLEAR_FIELDS, user_id=user_id, fields=list(fields)) or ()
 
 
 async def remove_phone(
     transaction: Transaction, user_id: UUID, *, by: Actor, app_id: str | None = None, now: datetime
 ) -> bool:
-    """Remove the number of a locked user, including one that is not bound yet. Return whether there was a bound one."""
+    """Remove the number of a locked user, and numbers that are not bound yet. Return whether the user had a number."""
     await transaction.run(DELETE_PHONE_ANSWERS, user_id=user_id)
     if not await clear_fields(transaction, user_id, ["phone"]):
         return False
@@ -144,7 +145,7 @@ async def remove_phone(
 
 
 async def read_attributes(transaction: Transaction, user_id: UUID) -> Mapping[str, Any]:
-    """Return the attributes of a user. They are empty if this user doesn't exist."""
+    """Return the attributes of a user. They are empty if the user does not exist."""
     return await transaction.value(_READ, user_id=user_id) or {}
 
 
@@ -153,12 +154,11 @@ async def store_profile(
 ) -> UserInSession | None:
     """Set the given fields among `PROFILE_FIELDS`. If `phone` is given, it must be None, and removes the number.
 
-    Returns the changed user; None if the user was erased.
+    Return the changed user; None if the user was erased.
 
     Raises: RateLimited.
     """
-    # A transaction is never retried after a lost connection, because a retry could overwrite a withdrawal made in
-    # between.
+    # This transaction is never retried after a lost connection, because the retry could overwrite a later change.
     async with database.begin() as transaction:
         locked = await transaction.row(_LOCK_PROFILE, user_id=user.id, app_id=user.app_id, openid=user.openid)
         if locked is None:
@@ -176,7 +176,9 @@ async def change_profile_of(
     ip: str | None = None,
     now: datetime,
 ) -> UserInSession | None:
-    """Set the given fields among `PROFILE_FIELDS` of a locked user. A real change counts towards the rate limit.
+    """Set the given fields among `PROFILE_FIELDS` of a locked user.
+
+    Only a change of a value counts towards the rate limit.
 
     Raises: RateLimited, before anything is written.
     """
