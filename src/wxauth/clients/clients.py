@@ -75,7 +75,7 @@ class ClientChanges:
     async def add(
         self, name: str, options: Mapping[str, Any], *, by: Actor = OPERATOR, now: datetime
     ) -> tuple[Client, Credentials | None]:
-        """Add a client. Return the client, and its credentials; None in their place for a public client.
+        """Add a client. Return the client and its credentials. The credentials of a public client are None.
 
         Raises: WrongClient, NameTaken.
         """

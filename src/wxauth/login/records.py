@@ -155,7 +155,7 @@ class Refusals(WriteBuffer):
     _counting: dict[Group, record_queries.Refusal] = field(init=False, default_factory=dict)
     """The rows of this minute that count several refusals."""
     _begun: Counter[bool] = field(init=False, default_factory=Counter)
-    """The number of rows begun in this second, for each value of "the row names a user"."""
+    """The numbers of rows begun in this second: True counts rows that name a user, and False counts other rows."""
 
     def note(self, error: WxAuthError, *, ip: str | None, request_id: str) -> None:
         """Record a login that was refused with this error.

@@ -139,8 +139,8 @@ async def lock_with_person(
 ) -> tuple[LockedLogin | None, UserInSession | None]:
     """Lock the user of an approved login, even during a merge, and then the login.
 
-    Return None in place of a deleted login. Return None in place of a user who cannot log in, or if the login no longer
-    belongs to an identity.
+    The returned login is None if it was deleted. The returned user is None if the user cannot log in, or if the login
+    no longer has an identity.
     """
     person = await person_queries.lock_person(transaction, app_id=login.app_id, openid=login.openid)
     locked = await transaction.row(queries.LOCK, id=login.id, now=now)

@@ -236,7 +236,7 @@ FreshLoginDep = Annotated[bool, Depends(fresh_login_of), Entails(failures=(Login
 async def is_fresh(asked: Database | Transaction, session_id: UUID, *, longest: int, now: datetime) -> bool:
     """Return whether a session was opened in the last `longest` seconds.
 
-    This check prevents that a stolen token gives lasting access. If `longest` is 0, every session counts as recent.
+    This check prevents a stolen token from giving lasting access. If `longest` is 0, every session counts as recent.
     """
     if not longest:
         return True

@@ -88,7 +88,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A document, of which a large one is not complete yet."""
+    """The document of an export. A large document is not complete yet."""
 
     first: bytes
     """The beginning of a large document; otherwise the whole document."""
