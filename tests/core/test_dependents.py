@@ -121,7 +121,7 @@ async def test_many_objects_are_named_up_to_a_bound(migrated: Migrated) -> None:
     migrated.next_one(DROPPED)
     for n in range(30):
         await migrated.rows.execute(f"CREATE VIEW hooks_{n:02} AS SELECT url FROM webhooks")
-    with pytest.raises(MigrationRefused, match=r"hooks_19 \(webhooks.url\) and 10 more\. Drop them"):
+    with pytest.raises(MigrationRefused, match=r"hooks_19 \(webhooks.url\) and 10 more\. Drop these objects"):
         await migrated.migrate()
 
 

@@ -21,53 +21,67 @@ class Dependent:
     """The column, such as `users.nickname`, or the table if the whole table is dropped."""
 
 
-# PostgreSQL rebuilds indexes and constraints when the type of a column changes, and drops them together with the
-# column. Therefore the only constraints listed here are foreign keys to a column that is dropped. The statement finds a
-# view through the view's rule `_RETURN`.
+# The three lists of parameters are parallel. Each entry is a table of ours, one of its columns (NULL if the whole table
+# is dropped), and whether it is dropped (otherwise, its type changes).
+#
+# `changed_columns` are the columns in question, which are all columns of a table that is dropped.
+# `dependents` are the objects that PostgreSQL notes as depending on them:
+# - `refobjsubid` is the column that an object uses. It is 0 if the object uses the table as a whole, which matters only
+#   if the table is dropped.
+# - `deptype` 'n' is a dependency that makes PostgreSQL refuse to drop a table. Objects with another one, such as the
+#   indexes of the table, are dropped with it.
+# - PostgreSQL rebuilds indexes and constraints when the type of a column changes, and drops them together with the
+#   column. Therefore the only constraints listed are foreign keys to a column that is dropped.
+# `described` gives them their names, one kind of object after another. It finds a view through the view's rule
+# `_RETURN`.
 DEPENDENTS: Final = Statement[Dependent]("""
-WITH changed AS (
-    SELECT attrelid, attnum, attname, wanted IS NULL AS is_whole, is_dropped
-      FROM unnest(:tables::text[], :columns::text[], :are_dropped::boolean[]) given (name, wanted, is_dropped)
-           JOIN pg_attribute ON attrelid = to_regclass(quote_ident(given.name)) AND NOT attisdropped AND attnum > 0
-                            AND COALESCE(attname = wanted, true)
-), used AS (
-    SELECT classid, objid, objsubid, min(format(CASE WHEN is_whole THEN '%s' ELSE '%s.%I' END,
-                                                attrelid::regclass, attname)) AS uses
-      FROM changed JOIN pg_depend ON refclassid = 'pg_class'::regclass AND refobjid = attrelid
-                                 AND (refobjsubid = attnum OR is_whole AND refobjsubid = 0)
-                                 AND (deptype = 'n' OR NOT is_whole)
+WITH changed_columns AS (
+    SELECT attrelid AS table_oid, attnum AS column_number, attname AS column_name,
+           given.column_name IS NULL AS is_whole_table, is_dropped
+      FROM unnest(:tables::text[], :columns::text[], :are_dropped::boolean[])
+           given (table_name, column_name, is_dropped)
+           JOIN pg_attribute ON attrelid = to_regclass(quote_ident(given.table_name))
+                            AND NOT attisdropped AND attnum > 0
+                            AND (given.column_name IS NULL OR attname = given.column_name)
+), dependents AS (
+    SELECT classid, objid, objsubid, min(format(CASE WHEN is_whole_table THEN '%s' ELSE '%s.%I' END,
+                                                table_oid::regclass, column_name)) AS uses
+      FROM changed_columns JOIN pg_depend ON refclassid = 'pg_class'::regclass AND refobjid = table_oid
+                                         AND (refobjsubid = column_number OR is_whole_table AND refobjsubid = 0)
+                                         AND (deptype = 'n' OR NOT is_whole_table)
      WHERE classid <> 'pg_constraint'::regclass OR is_dropped
      GROUP BY classid, objid, objsubid
-), found AS (
+), described AS (
     SELECT CASE relkind WHEN 'v' THEN format('view %I.%I', nspname, relname)
                         WHEN 'm' THEN format('materialized view %I.%I', nspname, relname)
                         ELSE format('rule %I on %I.%I', rulename, nspname, relname) END AS object,
            NULL::name AS name, uses
-      FROM used JOIN pg_rewrite r ON classid = 'pg_rewrite'::regclass AND r.oid = objid
+      FROM dependents JOIN pg_rewrite r ON classid = 'pg_rewrite'::regclass AND r.oid = objid
            JOIN pg_class c ON c.oid = ev_class JOIN pg_namespace n ON n.oid = relnamespace
     UNION
     SELECT format('policy %I on %s', polname, polrelid::regclass), NULL, uses
-      FROM used JOIN pg_policy p ON classid = 'pg_policy'::regclass AND p.oid = objid
+      FROM dependents JOIN pg_policy p ON classid = 'pg_policy'::regclass AND p.oid = objid
     UNION
     SELECT format('trigger %I on %s', tgname, tgrelid::regclass), tgname, uses
-      FROM used JOIN pg_trigger t ON classid = 'pg_trigger'::regclass AND t.oid = objid WHERE NOT tgisinternal
+      FROM dependents JOIN pg_trigger t ON classid = 'pg_trigger'::regclass AND t.oid = objid WHERE NOT tgisinternal
     UNION
     SELECT format('foreign key %I of %s', conname, conrelid::regclass), conname, uses
-      FROM used JOIN pg_constraint c ON classid = 'pg_constraint'::regclass AND c.oid = objid WHERE contype = 'f'
+      FROM dependents JOIN pg_constraint c ON classid = 'pg_constraint'::regclass AND c.oid = objid WHERE contype = 'f'
     UNION
     SELECT format('generated column %s.%I', adrelid::regclass, attname), attname, uses
-      FROM used JOIN pg_attrdef d ON classid = 'pg_attrdef'::regclass AND d.oid = objid
+      FROM dependents JOIN pg_attrdef d ON classid = 'pg_attrdef'::regclass AND d.oid = objid
            JOIN pg_attribute a ON a.attrelid = adrelid AND a.attnum = adnum WHERE attgenerated <> ''
     UNION
     SELECT format('function %s', objid::regprocedure), proname, uses
-      FROM used JOIN pg_proc p ON classid = 'pg_proc'::regclass AND p.oid = objid
+      FROM dependents JOIN pg_proc p ON classid = 'pg_proc'::regclass AND p.oid = objid
     UNION
     SELECT format('publication %I', pubname), NULL, uses
-      FROM used JOIN pg_publication_rel r ON classid = 'pg_publication_rel'::regclass AND r.oid = objid
+      FROM dependents JOIN pg_publication_rel r ON classid = 'pg_publication_rel'::regclass AND r.oid = objid
            JOIN pg_publication b ON b.oid = prpubid
     UNION
     SELECT format('table %s', objid::regclass), c.relname, uses
-      FROM used JOIN pg_class c ON classid = 'pg_class'::regclass AND c.oid = objid WHERE relkind IN ('r', 'p', 'f')
+      FROM dependents JOIN pg_class c ON classid = 'pg_class'::regclass AND c.oid = objid
+     WHERE relkind IN ('r', 'p', 'f')
 )
-SELECT object, name::text AS name, min(uses) AS uses FROM found GROUP BY object, name ORDER BY object
+SELECT object, name::text AS name, min(uses) AS uses FROM described GROUP BY object, name ORDER BY object
 """)
