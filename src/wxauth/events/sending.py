@@ -47,19 +47,20 @@ async def send(
     """POST a message once, and return the outcome. Wait at most `patience` seconds for the status of the response."""
     started = perf_counter()
     response = error = None
-    ended: float | None = None
+    status_at: float | None = None
+    wait_for_status = asyncio.timeout(patience)
 
-    def end(_status: int) -> float:
-        nonlocal ended
-        ended = perf_counter()
-        limit.reschedule(None)
+    def note_status(_status: int) -> float:
+        nonlocal status_at
+        status_at = perf_counter()
+        wait_for_status.reschedule(None)
         return BODY_SECONDS
 
     try:
         own = {**headers, "accept": "*/*", "user-agent": USER_AGENT}
-        how = {"on_status": end, "max_body": MAX_ANSWER}
+        how = {"on_status": note_status, "max_body": MAX_ANSWER}
         request = httpx.Request("POST", url, content=content, headers=own, extensions=how)
-        async with asyncio.timeout(patience) as limit:
+        async with wait_for_status:
             response = await transport.handle_async_request(request)
     except TimeoutError:
         error = _("no response in {n:g} s", n=patience)
@@ -67,7 +68,7 @@ async def send(
         error = exc.args[0]
     except (httpx.InvalidURL, UnicodeError):
         error = _("the URL cannot be used")
-    milliseconds = round(((ended or perf_counter()) - started) * 1000)
+    milliseconds = round(((status_at or perf_counter()) - started) * 1000)
     if response is None:
         return Answer(None, milliseconds, error)
     answer: HttpAnswer = response.extensions[ANSWER]
