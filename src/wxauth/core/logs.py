@@ -133,8 +133,8 @@ class OncePerDay:
         self._day: date | None = None
         self._names: set[Hashable] = set()
 
-    def is_due(self, name: Hashable, today: date) -> bool:
-        """Return whether the line may be written now."""
+    def claim(self, name: Hashable, today: date) -> bool:
+        """Return whether the line may be written now, and count it as written."""
         if self._day != today:
             self._day = today
             self._names.clear()

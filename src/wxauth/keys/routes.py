@@ -78,7 +78,7 @@ class WithdrawnKeyAnswer(TypedDict):
     },
     failures=[KeysUnavailable],
 )
-async def jwks(request: Request, keys: KeyRingDep) -> Response:
+async def read_signing_keys(request: Request, keys: KeyRingDep) -> Response:
     """Return the keys that verify access tokens and, if there are websites, id_tokens (RS256).
 
     Caches may keep the response for five minutes.
@@ -86,10 +86,10 @@ async def jwks(request: Request, keys: KeyRingDep) -> Response:
     if not keys.is_ready:
         raise KeysUnavailable("the signing keys have not been read yet")
     await keys.refresh_for_first_site()
-    jwks = keys.jwks
-    etag = f'"{sha256(jwks).hexdigest()[:32]}"'
+    content = keys.jwks
+    etag = f'"{sha256(content).hexdigest()[:32]}"'
     headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"}
-    return cacheable_response(request, jwks, etag=etag, headers=headers, media_type="application/json")
+    return cacheable_response(request, content, etag=etag, headers=headers, media_type="application/json")
 
 
 @admin_router.get("/v1/admin/keys", summary=_("List the signing keys"))

@@ -128,7 +128,7 @@ class PushedMessages:
             handling.outcome = "done" if is_own else "ignored"
             # Other log lines report these messages.
             is_told = is_own or message.unknown_code is not None or withdrawal_in(message) is not None
-            if not is_told and self._warned.is_due((app_id, message.name), self.clock().date()):
+            if not is_told and self._warned.claim((app_id, message.name), self.clock().date()):
                 what = "no service receives this message: set the app's push_forward to the URL of a service that does"
                 log.warning("push_ignored", app_id=app_id, message=message.name, what_to_change=what)
             return PushAnswer()
