@@ -13,11 +13,12 @@ from wxauth_desk.i18n import lazy_gettext as _
 def main() -> None:
     """Run the command."""
     if sys.argv[1:2] == ["dev"] and sys.platform != "win32":
-        # The handler does not raise an exception, because Python drops exceptions in callbacks, such as the end of a
-        # weak reference. The default action would not do, because the first process of a container ignores it.
+        # The handler ends the process instead of raising an exception, because Python drops exceptions in callbacks,
+        # for example when a weak reference ends. The signal's default action does not suffice, because the first
+        # process of a container ignores it.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _end)
-    gc.set_threshold(50_000)  # imported objects stay anyway, and collecting them took an eighth of a command's start
+    gc.set_threshold(50_000)  # checks of imported objects took an eighth of a command's start
     try:
         from wxauth_desk import cli
 

@@ -1,4 +1,4 @@
-"""The MCP server next to the shop, and the desk's agent, which calls it for users who approve that on their phone."""
+"""The MCP server next to the shop, and the desk's agent, which calls this server for users who have approved that."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -41,6 +41,6 @@ async def add_agent(database: Database, url: str, *, now: datetime) -> None:
 
 
 def create_mcp_server(issuer: str, url: str, names: Iterable[str]) -> ASGIApp:
-    """Return the MCP server as an ASGI app, for this URL. It takes seconds to import."""
+    """Return the MCP server as an ASGI app, for this URL. Importing the server takes seconds."""
     server = run_path(str(_IN_WHEEL if _IN_WHEEL.exists() else _IN_CHECKOUT))
     return OwnNamesOnly(server["create_server"]({"RESOURCE": url, "WXAUTH_ISSUER": issuer}), names)

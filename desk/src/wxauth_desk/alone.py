@@ -13,7 +13,7 @@ from wxauth_desk.terminal import TextError, localized, os_reason
 from wxauth_desk.wechat import APPS, create_simulator
 
 _WECHATS_NAMES: Final = ("api.weixin.qq.com", "api2.weixin.qq.com", "open.weixin.qq.com")
-"""The host names of WeChat, for back ends with a fixed host whose machine's hosts file points these names here."""
+"""The host names of WeChat. A back end whose host is fixed can map these names to this machine in its hosts file."""
 
 _BACKLOG: Final = 2048
 """The number of connections that can wait to be accepted, as in production."""
@@ -42,5 +42,5 @@ def run(port: int) -> None:
         click.echo(localized(text))
         app = OwnNamesOnly(create_simulator(is_alone=True), _WECHATS_NAMES, own_pages=True, refusal=REFUSED_ALONE)
         with suppress(KeyboardInterrupt):
-            # It uses h11, for the reason given in `wxauth-desk dev`.
+            # The server uses h11, for the reason given in `run.py`.
             uvicorn.Server(uvicorn.Config(app, http="h11", log_config=None, access_log=False)).run([listener])

@@ -15,7 +15,10 @@ from wxauth.settings.settings import Settings
 from wxauth_desk.wechat import APP_KEYS, DESK_PATH
 
 _PROGRAM: Final = sys.argv[0]
-"""The command's path, read at the start, because `runpy` replaces it while another thread runs an example."""
+"""The command's path.
+
+It is read at the start, because `runpy` replaces `sys.argv` while another thread runs an example.
+"""
 _EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - asked for
 _SOMEWHERE_ELSE: Final = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 """Addresses for documentation (RFC 5737, RFC 3849), which belong to no machine."""
@@ -82,7 +85,7 @@ def _address_in_network(host: str) -> str:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect((_SOMEWHERE_ELSE[family], 9))  # sends nothing, but makes the system choose the route
+            probe.connect((_SOMEWHERE_ELSE[family], 9))  # this sends no packet, but makes the system choose the route
         except OSError:
             return ""
         address: str = probe.getsockname()[0]

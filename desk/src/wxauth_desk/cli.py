@@ -34,7 +34,7 @@ class LocalizedGroup(click.Group):
 
 
 class Failed(click.ClickException):
-    """Ends the command with status 1, and prints this text."""
+    """An error that ends the command with status 1, and prints this text."""
 
     def show(self, file: object = None) -> None:
         """Print the message to standard error, without click's `Error:` before it."""
@@ -44,7 +44,7 @@ class Failed(click.ClickException):
 
 @contextmanager
 def failures_printed() -> Iterator[None]:
-    """End the command with a line and status 1 if one of our errors is raised. Raises: Failed."""
+    """Turn an error of the desk in the block into Failed, which prints a line and ends the command with status 1."""
     try:
         yield
     except TextError as exc:
@@ -118,7 +118,7 @@ def dev(
 def _has_service_and_guard() -> bool:
     """Return whether the packages wxauth and wxauth_guard can be imported.
 
-    A folder with that name is not enough, such as a clone below the current folder.
+    A folder with such a name, for example a clone below the current folder, is not enough.
     """
     try:
         return all(find_spec(name) is not None for name in ("wxauth.cli", "wxauth_guard.verifier"))

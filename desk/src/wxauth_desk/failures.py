@@ -18,7 +18,7 @@ _ON_THE_WAY: Final[Mapping[str, type[WeChatError] | None]] = {
 
 
 def failure_on_the_phone(api: str, fault: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return code, status and titles by language; None if the call succeeds in the end."""
+    """Return the code, the status and the titles by language; None if the call finally succeeds."""
     errcode = fault.get("errcode")
     if errcode is None:
         [kind] = [_ON_THE_WAY[name] for name in fault]

@@ -1,8 +1,8 @@
 """The middleware of both commands, which accepts only requests to names of this machine.
 
 A web page whose own name resolves to this machine (DNS rebinding) has the service's origin, and could log in as any
-user in the simulated WeChat. Only the name in `Host` distinguishes it from our own pages: a browser sends no `Origin`
-with a GET.
+user in the simulated WeChat. Only the name in `Host` distinguishes a request of such a page from a request of wxauth's
+pages, because a browser sends no `Origin` with a GET.
 """
 
 import re
@@ -33,11 +33,11 @@ def name_in(host: str) -> str | None:
 
 
 class OwnNamesOnly:
-    """Refuses requests to a name that is neither loopback nor allowed.
+    """Middleware that refuses requests to a name that is neither loopback nor allowed.
 
     `0.0.0.0` or `::` among the names allows every address, because a page has an address as its name only if it was
-    loaded from there. With `own_pages`, other web pages that the developer may have open are refused, too. Programs are
-    allowed. `refusal` says what to do, and may contain `{name}`.
+    loaded from this address. With `own_pages`, requests of other web pages that the developer may have open are
+    refused, too. Requests of programs are allowed. `refusal` says what to do, and may contain `{name}`.
     """
 
     def __init__(

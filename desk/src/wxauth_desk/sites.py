@@ -1,8 +1,8 @@
-"""Two small websites with a shared login by scan, a shop and its admin, and the shop's back end.
+"""Two small websites with a shared login by scan (a shop and its admin site), and the shop's back end.
 
-They are complete, with Authlib's client. Sites in production differ in three ways. Each site has its own secret, from
-`wxauth clients add NAME --sso --redirect-uri https://…/callback`. All processes of a site share its sessions. An admin
-site admits only users with a role.
+The websites are complete, with Authlib's client. Sites in production differ in three ways. Each site has its own
+secret, from `wxauth clients add NAME --sso --redirect-uri https://…/callback`. All processes of a site share its
+sessions. An admin site admits only users with a role.
 """
 
 import asyncio
@@ -71,7 +71,7 @@ class Site:
     """The client_id of the site. `wxauth-desk dev` adds it as a public client."""
     title: Text
     path: str
-    """The path of the site on the address of both sites, without the slash at the end."""
+    """The path of the site at the address that both sites share, without a slash at the end."""
     scopes: tuple[str, ...]
     logo: str | None = None
 
@@ -250,7 +250,7 @@ async def add_sites(database: Database, url: str, settings: Settings, *, now: da
 
 
 async def add_shop(database: Database, *, now: datetime) -> Credentials:
-    """Add the shop as a client that may sign, or renew its secret, so that the secret need not be stored."""
+    """Add the shop as a client that may sign. If the client exists, renew its secret, so that it need not be stored."""
     try:
         credentials = await add_client(database, build_client(_NAME, {"scopes": [Scope.SIGN]}), now=now)
     except NameTaken:
@@ -260,7 +260,7 @@ async def add_shop(database: Database, *, now: datetime) -> Credentials:
 
 
 def create_shop(issuer: str, credentials: Credentials) -> FastAPI:
-    """Return the shop as an ASGI app. After `POST /failures`, it fails at WeChat's next message."""
+    """Return the shop as an ASGI app. After `POST /failures`, the shop returns an error for WeChat's next message."""
     env = {
         "WXAUTH_ISSUER": issuer,
         "CLIENT_ID": credentials.client_id,

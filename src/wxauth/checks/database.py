@@ -141,7 +141,7 @@ async def _check_stored(
 
 
 def judge_server(server: queries.PostgresServer) -> CheckResult:
-    """Return whether the server can run the schema, and accepts writes, with the encoding and isolation that it needs.
+    """Return whether the server's engine, version, encoding and isolation level suit wxauth, and whether it can write.
 
     At an isolation level stricter than READ COMMITTED, a statement that has waited for a lock fails, or does not see
     the changes of the transaction that held the lock.

@@ -19,21 +19,21 @@ _DENIAL = "websocket.http.response"
 
 
 class BearerMiddleware:
-    """Passes on HTTP requests and WebSockets that carry a valid access token, and refuses all others.
+    """Middleware that passes on HTTP requests and WebSockets with a valid access token, and refuses all others.
 
     The `Principal` is `scope["user"]`, which is `request.user` in Starlette and Litestar. Put CORS middleware outside
-    this one, because a browser's preflight carries no token, and a refusal needs the CORS headers, too.
+    of this middleware, because a browser's preflight contains no token, and a refusal needs the CORS headers, too.
 
     Args:
         app: The app to guard.
-        guard: Checks the tokens.
-        roles: The user must have every one of these.
+        guard: The guard that checks the tokens.
+        roles: The roles that the user must have, all of them.
         public: Paths that need no token, each as written in the routes of `app`, and compared exactly. There are no
             patterns. The path of the guard's resource metadata is always public. If the server does not pass on the
             path as it was sent (ASGI's `raw_path`), no path is public.
-        optional: Passes on requests without a Bearer token too, for apps with open pages or logins of their own. Their
-            `scope["user"]` is unchanged, or None, so call `require_roles` where a user is needed. A token that is sent
-            must still be valid.
+        optional: Whether requests without a Bearer token also pass, for apps that have open pages or another login. For
+            such requests, `scope["user"]` is unchanged, or None, so call `require_roles` where a user is needed. If a
+            request contains a token, the token must be valid.
 
     Raises: ValueError, for a public path that does not begin with a slash, or if roles and `optional` are both given.
     """
@@ -77,8 +77,8 @@ class BearerMiddleware:
         path = _path_in_app(scope, scope["path"])
         if path not in self._public:
             return False
-        # Litestar and other dispatchers remove a handler's mount point from the path, and the rest might look like a
-        # public path. So the path that the client sent must be public, too.
+        # Litestar and other dispatchers remove a handler's mount point from the path, and the rest may look like a
+        # public path. Therefore the path that the client sent must be public, too.
         sent = scope.get("raw_path")
         return sent is not None and _path_in_app(scope, unquote(sent)) == path
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from starlette.routing import Route
 
 PAUSE: Final = 60.0
-"""The number of seconds between two log lines about the same cause."""
+"""The time, in seconds, between two log lines about the same cause."""
 
 METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
 """The path of a resource's metadata, inserted between its host and its own path (RFC 9728, section 3.1)."""
@@ -46,21 +46,21 @@ _ANOTHER_HEADER = re.compile(r",\s*[A-Za-z][A-Za-z0-9-]* ")
 
 
 class Guard:
-    """Checks access tokens. If FastAPI is installed, `wxauth_guard.BearerGuard` can also be used as a dependency.
+    """The check of access tokens. If FastAPI is installed, `wxauth_guard.BearerGuard` can also be used as a dependency.
 
-    The guard checks tokens offline. It fetches the issuer's public keys from time to time, and never asks the issuer
-    about a token. The logger `wxauth_guard` logs why a token is refused, once per minute for each cause, with the
-    token's value and the expected value.
+    The guard checks tokens offline. It fetches the issuer's public keys from time to time, and never sends a token to
+    the issuer. The logger `wxauth_guard` logs why a token is refused, at most once per minute for each cause, with the
+    value in the token and the expected value.
 
     Args:
         issuer: The issuer's public URL, compared exactly with `iss`. https, or http on loopback.
         audience: The audience that `aud` must name. If it is the URL of a resource (`RESOURCES`), a 401 and a refusal
             for a missing scope name the resource's metadata.
         scopes: The scopes that the token must have been granted, all of them.
-        internal_url: URL inside your own network from which the issuer's keys are read, such as `http://wxauth:8000`.
-            Plain http is allowed. The metadata there must still name the public issuer.
-        keys: Source of verification keys, in place of the issuer's metadata.
-        clock: Returns the time, in epoch seconds.
+        internal_url: The URL inside your own network from which the guard reads the issuer's keys, for example
+            `http://wxauth:8000`. Plain http is allowed. The metadata there must still name the public issuer.
+        keys: The source of verification keys, in place of the issuer's metadata.
+        clock: A function that returns the time, in epoch seconds.
 
     Raises: ValueError, if issuer or audience is not a non-empty string, if a URL has more than host and path, if the
         issuer is neither https nor on loopback, if a scope is malformed, or if both internal_url and keys are given.
@@ -100,7 +100,7 @@ class Guard:
         """
 
     async def verify(self, token: str) -> Principal:
-        """Check a token, and return its user. Call it only for tokens that are not in a request's header.
+        """Check a token, and return its user. Call this method only for tokens that are not in a request's header.
 
         The guard does not turn these errors into a response, not even in a route. Catch them, or register
         `wxauth_guard.problems.answer_problem` for `WxAuthError`.
@@ -115,8 +115,8 @@ class Guard:
     def verify_sync(self, token: str) -> Principal:
         """Check a token in a thread or a WSGI app, without an event loop, and return its user.
 
-        It shares its keys with `verify`. It might block while the issuer responds, so call `verify` in a coroutine. If
-        the guard was given `keys`, they must have `find_sync`.
+        The method shares its keys with `verify`. It may block while it waits for the issuer, so call `verify` in a
+        coroutine. If the guard was given `keys`, they must have `find_sync`.
 
         Raises: InvalidToken, TokenExpired, InsufficientScope, KeysUnavailable.
         """
@@ -128,7 +128,7 @@ class Guard:
     async def find_user(self, *authorizations: str | None) -> Principal | None:
         """Return the user of a request with these `Authorization` headers, or None if they contain no Bearer token.
 
-        Use it for code that runs before every request of an app with open pages, or with other kinds of login.
+        Use this method in code that runs before every request of an app with open pages or another kind of login.
 
         Raises: the errors of `verify` and `bearer_token`, except MissingToken.
         """
@@ -136,7 +136,7 @@ class Guard:
         return None if token is None else await self.verify(token)
 
     def find_user_sync(self, *authorizations: str | None) -> Principal | None:
-        """Return the user, or None, like `find_user`, but for threads and WSGI."""
+        """Return the user, or None, as `find_user` does, but in a thread or a WSGI app."""
         token = self._token_or_none(authorizations)
         return None if token is None else self.verify_sync(token)
 
@@ -147,7 +147,7 @@ class Guard:
             return None
 
     def bearer_token(self, *authorizations: str | None) -> str:
-        """Return the token like the function `bearer_token`. A refusal also names the resource's metadata."""
+        """Return the token, as the function `bearer_token` does. A refusal also names the resource's metadata."""
         with self._refusing():
             return bearer_token(*authorizations)
 
@@ -161,7 +161,7 @@ class Guard:
         return guard
 
     def check_scopes(self, principal: Principal, *scopes: str) -> None:
-        """Require these scopes in addition, for code that is not a route of its own, such as a tool of an MCP server.
+        """Require further scopes, for code that is not a separate route, for example a tool of an MCP server.
 
         The guard does not turn the error into a response, so the caller must handle it.
 
@@ -210,7 +210,8 @@ class Guard:
         from starlette.routing import Route
 
         document = to_json(self.resource_metadata(scopes_supported=scopes_supported, resource_name=resource_name))
-        # These headers also answer a preflight request, which browsers send if a client adds headers of its own.
+        # With these headers, the route also responds to a preflight, which a browser sends if a client adds its own
+        # headers.
         headers = {"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Headers": "*"}
 
         async def answer(_: Request) -> Response:
@@ -230,7 +231,7 @@ class Guard:
 
     @contextmanager
     def _refusing(self) -> Iterator[float]:
-        """Yield the time, and add to refusals what only the guard knows, and log them."""
+        """Yield the time. Add the URL of the resource's metadata to refusals in the block, and log them."""
         now = self._trusting._clock()
         try:
             yield now
@@ -245,7 +246,7 @@ class Guard:
     def _log_cause(self, refusal: InvalidToken, now: float) -> None:
         """Log details that the response does not show, at most once a minute, and never for a malformed token."""
         logged_at = self._logged_at.get(refusal.detail)
-        # With abs(), because the clock might be set back.
+        # abs() is used because the clock may be set back.
         if refusal.for_log and (logged_at is None or abs(now - logged_at) >= PAUSE):
             self._logged_at[refusal.detail] = now
             _log.warning("A token was refused: %s", refusal.for_log)
@@ -267,7 +268,7 @@ def bearer_token(*authorizations: str | None) -> str:
 
 
 def single_authorization(*authorizations: str | None) -> str:
-    """Return the one `Authorization` header among these, or "" if there is none.
+    """Return the only `Authorization` header among these values, or "" if there is none.
 
     Raises: InvalidRequest for two headers, even if a server or a proxy has joined them with a comma (RFC 9110, 5.3).
     """
@@ -296,7 +297,10 @@ def all_of(names: Iterable[str]) -> frozenset[str]:
 
 
 def checked_roles(roles: Iterable[str], *, optional: bool) -> frozenset[str]:
-    """Return the roles that middleware requires. Raises: ValueError, if there are any and the user is optional."""
+    """Return the roles that middleware requires.
+
+    Raises: ValueError, if there are roles although the user is optional.
+    """
     required = all_of(roles)
     if required and optional:
         raise ValueError("optional admits requests without a user, and so without roles")

@@ -1,4 +1,4 @@
-"""The claims of an access token (RFC 9068), and the `Principal` made from them."""
+"""The claims of an access token (RFC 9068), and the `Principal` that is created from the claims."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,10 @@ TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - the media type of RFC 9068, section
 
 
 def is_document(client_id: str) -> bool:
-    """Return whether a client is not registered, so that its id is the URL of a document that describes it."""
+    """Return whether a client is not registered.
+
+    The id of such a client is the URL of a document that describes the client.
+    """
     return client_id.startswith("https://")
 
 
@@ -36,7 +39,7 @@ class Claims(Mapping[str, Any]):
 
 
 class _AsDict:
-    """Makes Pydantic, if it is installed, write the claims as a dict, so that a route can return a `Principal`."""
+    """The mark that makes Pydantic, if installed, write the claims as a dict. Thus a route can return a `Principal`."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic import PlainSerializer
@@ -54,9 +57,9 @@ class Principal:
 
     id: UUID
     app_id: str
-    """The app of the login. In a website's token it is the mini-program, not the site.
+    """The app of the login. In a website's token, it is the mini-program, not the site.
 
-    In the token of a client that is not registered, it is empty, and so is `openid`.
+    In the token of a client that is not registered, `app_id` and `openid` are empty.
     """
     openid: str
     session_id: UUID
@@ -64,11 +67,11 @@ class Principal:
     claims: Annotated[Mapping[str, Any], _AsDict()] = field(hash=False)
     """All claims of the token, read-only."""
     external_id: Optional[str] = None
-    """The user's id in the system from which the operator imported them."""
+    """The user's id in the system from which the operator imported the user."""
     scope: frozenset[str] = frozenset()
     """The scopes granted to a website or another client; empty for a login in the mini-program."""
 
     @property
     def is_authenticated(self) -> bool:
-        """True, because Django REST framework and other libraries check it."""
+        """Always True. Django REST framework and other libraries check this property."""
         return True

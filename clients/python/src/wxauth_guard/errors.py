@@ -31,13 +31,13 @@ class WxAuthError(Exception):
     title: ClassVar[Text]
     detail: str = ""
     retry_after: int | None = None
-    """The number of seconds sent as `Retry-After`."""
+    """The time, in seconds, that is sent as `Retry-After`."""
     user_id: UUID | None = None
-    """The user concerned, if known. It is for staff only and never part of a response."""
+    """The user whom the failure concerns, if known. It is only for staff, and never part of a response."""
     app_id: str | None = None
     """The app of the login that failed, as the request named it, or the default app.
 
-    It is for staff only, as `user_id`.
+    It is only for staff, like `user_id`.
     """
     is_answered_by_guard: bool = False
     """Whether a guard raised this error. The guard then sends the response itself."""
@@ -125,7 +125,10 @@ class InvalidToken(BearerError, code="invalid_token", status=401):
     def __init__(self, detail: str = "", *, for_log: str = "") -> None:
         super().__init__(detail)
         self.for_log = for_log
-        """The token's value and the expected one, for the guard's log only. It is empty for a malformed token."""
+        """The value in the token and the expected value, only for the guard's log.
+
+        It is empty for a malformed token.
+        """
 
 
 class TokenExpired(InvalidToken, code="token_expired"):

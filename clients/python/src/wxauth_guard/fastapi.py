@@ -17,10 +17,10 @@ from wxauth_guard.problems import answer_problem
 
 
 class BearerGuard(Guard, SecurityBase):
-    """Admits requests with a valid access token, in HTTP and WebSocket routes.
+    """A guard that is a FastAPI dependency, for HTTP and WebSocket routes.
 
-    Requests without one are rejected with `application/problem+json`, and the app need not register a handler for it.
-    For the arguments and everything else, see `Guard`.
+    It rejects a request without a valid access token with `application/problem+json`. The app need not register a
+    handler for this response. For the arguments and everything else, see `Guard`.
     """
 
     model = HTTPBearer(bearerFormat="JWT", description="The access token that `POST /v1/login` answers.")
@@ -68,7 +68,7 @@ class BearerGuard(Guard, SecurityBase):
         return with_roles
 
     def _standing_in(self, scope: Scope) -> Guard:
-        """Return another guard, if the app overrides the guard from which `requires` made this one."""
+        """Return another guard if the app overrides the guard on which `requires` was called; otherwise this guard."""
         if self._trusting is self:
             return self
         overrides: dict[Any, Any] = getattr(scope.get("app"), "dependency_overrides", {})
@@ -78,7 +78,7 @@ class BearerGuard(Guard, SecurityBase):
 
 def _ensure_answer(refusal: WxAuthError, scope: Scope) -> None:
     # Starlette looks up exception handlers in this mapping, so the app that uses the guard need not register one. If
-    # the app has a handler for WxAuthError, it is kept.
+    # the app has its own handler for WxAuthError, that handler stays in use.
     handlers = scope.get("starlette.exception_handlers")
     if handlers is not None:
         handlers[0].setdefault(WxAuthError, _answer_own)
@@ -86,8 +86,8 @@ def _ensure_answer(refusal: WxAuthError, scope: Scope) -> None:
 
 
 async def _answer_own(connection: HTTPConnection, error: Exception) -> Optional[Response]:
-    # Other errors of the app that derive from WxAuthError, such as those of `verify`, are raised again. Otherwise,
-    # their response would depend on whether the guard has refused a request before.
+    # Other WxAuthErrors, for example those of `verify`, are raised again. Otherwise the response to them would depend
+    # on whether the guard has refused a request before.
     if not (isinstance(error, WxAuthError) and error.is_answered_by_guard):
         raise error
     return await answer_problem(connection, error)

@@ -22,7 +22,7 @@ LOCALES: Final = [Path(__file__).with_name("locale")]
 """The folders with catalogues. The service adds its own."""
 _LINE: Final = re.compile(r'^(?:(msgctxt|msgid|msgstr) )?"(.*)"$', re.MULTILINE)
 _IS_GUESS: Final = re.compile(r"^#,.*\bfuzzy\b", re.MULTILINE)
-"""The mark of a translation that nobody has confirmed. gettext leaves such entries out, and so does this module."""
+"""The mark of a translation that nobody has confirmed. Like gettext, this module ignores such entries."""
 
 
 class Text(str):
@@ -35,7 +35,7 @@ class Text(str):
     _values: Mapping[str, object]
 
     def __new__(cls, template: str, /, **values: object) -> Self:
-        """Fill a template; a text without values stays as it is."""
+        """Fill a template with values. A template without values becomes the text unchanged."""
         if isinstance(template, cls):
             return template if not values else cls(template._template, **template._values, **values)
         text = super().__new__(cls, template.format(**values) if values else template)
@@ -53,7 +53,7 @@ class Text(str):
         return Text("{other}{text}", other=other, text=self)
 
     def join(self, texts: Iterable[str], /) -> Text:
-        """Join texts by this one."""
+        """Join texts with this text between them."""
         pieces = {f"text{number}": text for number, text in enumerate(texts)}
         return Text("{separator}".join(f"{{{name}}}" for name in pieces), separator=self, **pieces)
 

@@ -1,4 +1,7 @@
-"""The issuer's public keys in another service, found through its metadata, cached, and kept while it is unavailable."""
+"""The issuer's public keys in another service. They are found through the issuer's metadata, and cached.
+
+While the issuer is unavailable, the cached keys stay in use for up to a day.
+"""
 
 from __future__ import annotations
 
@@ -30,23 +33,23 @@ else:  # the successor of httpx, with the same names, which may be the only one 
 
 METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
 UNKNOWN_KEY_PAUSE: Final = 10.0
-"""The number of seconds between two fetches that are caused by an unknown `kid`."""
+"""The time, in seconds, between two fetches that an unknown `kid` causes."""
 MAX_PAUSE: Final = 60.0
 """The upper limit, in seconds, of `UNKNOWN_KEY_PAUSE`, which doubles with each fetch that fails."""
 RETRY_PAUSE: Final = 1.0
-"""The number of seconds between two attempts while there is no key at all."""
+"""The time, in seconds, between two attempts while there is no key at all."""
 MAX_RETRY_PAUSE: Final = 5.0
 """The upper limit, in seconds, of `RETRY_PAUSE`, which doubles with each failure and is sent as `Retry-After`."""
 KEPT_FOR: Final = 86400.0
-"""The number of seconds for which keys are used while the issuer is unavailable."""
+"""The time, in seconds, for which keys are used while the issuer is unavailable."""
 KEPT_UNASKED: Final = 300.0
-"""The number of seconds after max-age during which keys are used while new ones are fetched.
+"""The time, in seconds, after the max-age of the keys during which they are used while new keys are fetched.
 
-If the keys are older, a request waits for new ones.
+If the keys are older, the request that starts the fetch waits for new keys.
 """
 FETCH_TIMEOUT: Final = 5.0
 CONNECT_PART: Final = 0.8
-"""The part of the timeout that connecting may take. It is below 1, so that the two timeouts can be told apart."""
+"""The part of the timeout that connecting may take. It is below 1, so that the cause of a timeout can be seen."""
 PATIENCE_PART: Final = 0.2
 """The part of the timeout for which the thread that starts a fetch waits for it."""
 _LOOP_PAUSE: Final = 0.01
@@ -75,12 +78,12 @@ class RemoteKeys:
     """A `KeySource` that reads the issuer's metadata and JWK set, for event loops and for threads.
 
     Args:
-        issuer: Its metadata must name exactly this issuer (RFC 8414, section 3.3).
+        issuer: The issuer's URL. The issuer's metadata must name exactly this URL (RFC 8414, section 3.3).
         internal_url: The URL inside the operator's network from which both documents are read instead of the issuer's
             own. Plain http is allowed. The `jwks_uri` must then be below the issuer, and is read below this URL.
-        timer: Returns a monotonic time, in seconds.
-        timeout: The number of seconds for reading both documents.
-        ssl_context: The certificates to trust. By default, those that httpx trusts.
+        timer: A function that returns a monotonic time, in seconds.
+        timeout: The time limit, in seconds, for reading both documents.
+        ssl_context: The certificates to trust. By default, the certificates that httpx trusts.
 
     Raises: ValueError, if the issuer is neither https nor on loopback, or a URL has more than host and path.
     """
@@ -109,7 +112,7 @@ class RemoteKeys:
         self._timer = timer
         self._timeout = timeout
         self._key_set: _KeySet | None = None
-        # One per process, because a lock that a thread held when the process forked is never released.
+        # There is one lock per process, because a lock that a thread held when the process forked is never released.
         self._locks: dict[int, threading.Lock] = {}
         self._reader: threading.Thread | None = None
         self._reading: Future[None] = Future()
@@ -124,8 +127,8 @@ class RemoteKeys:
     async def find(self, kid: str) -> VerificationKey | None:
         """Return the issuer's key with this id, or None.
 
-        The call waits for the issuer if no usable keys are in memory, or the id is unknown. For a known key, only the
-        call that starts the fetch waits, and only if the max-age of the keys passed more than five minutes ago.
+        The call waits for the issuer if there are no usable keys in memory, or if the id is unknown. For a known key,
+        only the call that starts a fetch waits, and only if the keys are more than five minutes past their max-age.
 
         Raises: KeysUnavailable, if there are no keys, or they are more than a day old.
         """
@@ -137,13 +140,13 @@ class RemoteKeys:
         return self._key_at_hand(kid)
 
     def find_sync(self, kid: str) -> VerificationKey | None:
-        """Return the key like `find`, for threads.
+        """Return the key, as `find` does, in a thread.
 
         Only the thread that starts a fetch waits for it, for part of the timeout.
 
-        Otherwise, a few tokens with unknown ids would block all threads of a service while the issuer hangs. Other
-        threads use the keys in memory. All threads wait only for the very first fetch, so that no request fails at a
-        start.
+        Otherwise, a few tokens with unknown ids would block all threads of a service while the issuer does not respond.
+        Other threads use the keys in memory. Only for the very first fetch do all threads wait, so that no request
+        fails when the service starts.
 
         Raises: KeysUnavailable, also if the id is unknown while keys are being fetched.
         """
@@ -179,13 +182,13 @@ class RemoteKeys:
         """Return the current or last fetch, whether this key must wait for its end, and whether a thread must.
 
         The thread that starts the fetch must wait. Some servers, such as uWSGI without `enable-threads`, run other
-        threads only while a request waits. There, a fetch can be in progress beyond its timeout, and needs another
-        request that waits.
+        threads only while a request waits. In such a server, a fetch can take longer than its timeout, and continues
+        only while another request waits.
         """
         with self._locks.setdefault(os.getpid(), threading.Lock()):
             now = self._timer()
             keys = self._usable_keys(now)
-            # After a fork, the thread that fetches no longer exists.
+            # After a fork, the thread that fetches does not exist in the new process.
             is_under_way = self._reader is not None and self._reader.is_alive() and not self._reading.done()
             if not keys:
                 is_due = now - self._failed_at >= self._pause(RETRY_PAUSE, MAX_RETRY_PAUSE)
@@ -208,10 +211,11 @@ class RemoteKeys:
         return min(first * 2.0 ** min(max(self._failures - 1, 0), 10), most)
 
     def _start_reading(self) -> None:
-        # The fetch has a thread and an event loop of its own. So any thread or loop can wait for it, none can end it,
-        # and the timeout also covers host names that do not resolve and responses that arrive byte by byte.
+        # The fetch has its own thread and event loop. Therefore any thread or event loop can wait for the fetch, and
+        # none can end it. The timeout also covers host names that do not resolve, and responses that arrive byte by
+        # byte.
         reading: Future[None] = Future()
-        reading.set_running_or_notify_cancel()  # so that a cancelled waiter does not cancel it for the others
+        reading.set_running_or_notify_cancel()  # so that a cancelled waiter does not cancel the fetch for the others
         name = f"read the keys of {self._issuer}"
         reader = threading.Thread(target=self._run, args=(reading,), name=name, daemon=True)
         reader.start()
@@ -221,7 +225,7 @@ class RemoteKeys:
         try:
             _wait_for_another_loop(self._timeout)
             asyncio.run(self._read(reading))
-        except Exception as exc:  # such as too many open files or threads: waiters must not wait forever
+        except Exception as exc:  # for example, too many open files or threads: waiters must not wait forever
             if not reading.done():
                 self._note_failure(self._cause(exc))
                 reading.set_result(None)
@@ -230,7 +234,7 @@ class RemoteKeys:
         try:
             if self._ssl is None:
                 self._ssl = httpx.create_ssl_context()
-            # Made before the timeout begins, because it imports forty modules.
+            # This call, which imports forty modules, runs before the timeout begins.
             httpx.AsyncHTTPTransport(verify=self._ssl)
             key_set = await asyncio.wait_for(self._fetch(self._ssl), self._timeout)
         except Exception as exc:  # no network, a timeout, or no key set: the keys in memory are kept after any failure
@@ -242,13 +246,13 @@ class RemoteKeys:
         reading.set_result(None)
 
     def _cause(self, error: Exception) -> str:
-        """Return why the keys could not be read, without host names, because responses show it too."""
+        """Return why the keys could not be read. The text contains no host names, because responses contain it, too."""
         _, variable = self._proxy_for(self._issuer)
         by_proxy = isinstance(error, httpx.TransportError) and variable is not None
         return self._reason(error) + (f" (by the proxy of {variable})" if by_proxy else "")
 
     def _proxy_for(self, url: str) -> tuple[str, str] | tuple[None, None]:
-        """Return the proxy like `proxy_for`, but none for an issuer on this machine or in the internal network."""
+        """Return the proxy, as `proxy_for` does, but none for an issuer on this machine or in the internal network."""
         found = proxy_for(url)  # called for every issuer, because it warns of values that cannot be used
         is_nearby = self._internal_url is not None or self._is_on_loopback
         return (None, None) if is_nearby else found
@@ -340,15 +344,15 @@ class RemoteKeys:
 
     def _is_as_secure(self, url: str) -> bool:
         # Plain http to loopback is for development. The metadata of another machine must not direct the guard to this
-        # one.
+        # machine.
         return is_secure(url) and (self._is_on_loopback or urlsplit(url).scheme == "https")
 
 
 def _wait_for_another_loop(seconds: float) -> None:
     """Wait while another event loop runs in this thread.
 
-    Green threads (gevent, eventlet) share a thread, which runs one event loop at a time, such as the loop of another
-    guard.
+    Green threads (gevent, eventlet) share a thread, which can run only one event loop at a time. The running loop may
+    belong to another guard, for example.
 
     Raises: _Unreadable.
     """
@@ -365,20 +369,20 @@ def _wait_for_another_loop(seconds: float) -> None:
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        # The first of an ExceptionGroup, which has one for each address of a name.
+        # Only the first error of an ExceptionGroup is used. The group has one error for each address of a name.
         for each in getattr(error, "exceptions", ())[:1]:
             yield from _chain(each)
         error = error.__cause__ or error.__context__
 
 
 def _shown(issuer: object) -> str:
-    """Return another issuer's URL without the parts that might be secret, before an @ and after a question mark."""
+    """Return another issuer's URL without the parts that may be secret: before an @, and from a ? or # on."""
     plain = re.split(r"[?#]", str(issuer).rpartition("@")[2])[0]
     return f"{plain[:_MAX_SHOWN]!a}"
 
 
 def _max_age(headers: httpx.Headers) -> float:
-    """Return the number of seconds for which a response is still fresh (RFC 9111, section 4.2), within limits."""
+    """Return the time, in seconds, for which a response is still fresh (RFC 9111, section 4.2): 1 s to a day."""
     match = _MAX_AGE.search(headers.get("cache-control", ""))
     if match is None:
         return DEFAULT_MAX_AGE
@@ -387,7 +391,7 @@ def _max_age(headers: httpx.Headers) -> float:
 
 
 def _host_of(url: str) -> str:
-    """Return the scheme and the host of a wrong URL, because the rest might contain a secret."""
+    """Return only the scheme and the host of a wrong URL, because the other parts may contain a secret."""
     found = re.match(r"https?://[\w.-]+(:\d+)?(?=[/?#]|$)", url, re.ASCII)
     return found[0] if found else "this one"
 

@@ -25,11 +25,11 @@ class InvalidKey(ValueError):
 
 @dataclass(frozen=True)
 class VerificationKey:
-    """A public key, parsed."""
+    """A parsed public key."""
 
     kid: str
     key: Any
-    """The key object of python-jose. It is kept, because parsing a key costs as much as checking a signature."""
+    """The key object of python-jose. It is stored, because parsing a key takes as long as checking a signature."""
 
     @classmethod
     def from_jwk(cls, document: Mapping[str, Any]) -> Self:
@@ -54,7 +54,7 @@ class VerificationKey:
 
 
 def verification_keys(documents: Iterable[Any]) -> dict[str, VerificationKey]:
-    """Return the usable keys of a JWK set, by kid. If two usable keys have the same kid, both are left out."""
+    """Return the usable keys of a JWK set, by kid. If two usable keys have the same kid, ignore both."""
     found: dict[str, VerificationKey] = {}
     ambiguous: set[str] = set()
     for document in documents:
@@ -69,14 +69,14 @@ def verification_keys(documents: Iterable[Any]) -> dict[str, VerificationKey]:
 
 
 class KeySource(Protocol):
-    """Looks up verification keys."""
+    """A source of verification keys."""
 
     async def find(self, kid: str) -> VerificationKey | None:
         """Return the key with this id, or None. Raises: KeysUnavailable."""
 
 
 class SyncKeySource(Protocol):
-    """Looks up verification keys in threads that have no event loop."""
+    """A source of verification keys for threads that have no event loop."""
 
     def find_sync(self, kid: str) -> VerificationKey | None:
-        """Return the key like `KeySource.find`, but block while it is fetched."""
+        """Return the key, as `KeySource.find` does, but block the thread while the key is fetched."""

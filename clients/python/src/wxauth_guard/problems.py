@@ -45,13 +45,13 @@ class ProblemAnswer(NamedTuple):
 
     @property
     def document(self) -> dict[str, Any]:
-        """The body's members, for an envelope of your own: `title` is in the caller's language."""
+        """The members of the body, for your own form of response. `title` is in the caller's language."""
         document: dict[str, Any] = json.loads(self.body)
         return document
 
 
 def accepted_request_id(value: str | None) -> str:
-    """Return the caller's own `X-Request-ID` if it is well formed; otherwise a new id."""
+    """Return the caller's `X-Request-ID` if its form is valid; otherwise a new id."""
     if value is not None and _REQUEST_ID.fullmatch(value):
         return value
     return os.urandom(16).hex()
@@ -94,7 +94,7 @@ def problem_document(error: WxAuthError, *, language: str, request_id: str) -> d
 def problem(error: WxAuthError, headers: AnyHeaders) -> ProblemAnswer:
     """Return the response to a failed request with these headers, in the sender's language.
 
-    It works in any framework.
+    The function works in any framework.
     """
     request_id = accepted_request_id(headers.get("X-Request-ID"))
     language = _language([headers.get("Accept-Language") or ""], headers.get("User-Agent") or "")
@@ -149,8 +149,8 @@ async def answer_problem(connection: HTTPConnection, error: Exception) -> Respon
 async def answer_problem(connection: HTTPConnection, error: Exception) -> Response | None:
     """Handle a `WxAuthError` in HTTP and WebSocket routes.
 
-    If a WebSocket is not accepted yet and the server can respond to its handshake (ASGI's `websocket.http.response`),
-    it gets this response. Any other WebSocket is closed with code 1008.
+    If a WebSocket has not been accepted yet, and the server can respond to its handshake (ASGI's
+    `websocket.http.response`), the client gets the problem document. Any other WebSocket is closed with code 1008.
     """
     from starlette.websockets import WebSocket, WebSocketState
 
@@ -159,7 +159,8 @@ async def answer_problem(connection: HTTPConnection, error: Exception) -> Respon
         return problem_response(error, connection.scope)
     is_handshake = connection.application_state is WebSocketState.CONNECTING
     if is_handshake and "websocket.http.response" in connection.scope.get("extensions", {}):
-        # It is sent here, because Starlette before 0.41 drops the return value of a WebSocket's handler.
+        # The handler sends the response itself, because Starlette before 0.41 ignores the return value of a WebSocket's
+        # handler.
         await connection.send_denial_response(problem_response(error, connection.scope))
         return None
     if WebSocketState.DISCONNECTED not in (connection.client_state, connection.application_state):

@@ -1,4 +1,4 @@
-"""The proxy for a request, according to environment variables, whose values can be malformed."""
+"""The choice of the proxy for a request, by environment variables, whose values may be malformed."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _log = logging.getLogger(__name__)
 def proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
     """Return the URL of the proxy for this URL, and the name of the variable that sets it.
 
-    The variable is `HTTP_PROXY`, `HTTPS_PROXY` or `ALL_PROXY`. Return None for both if there is no proxy, or `NO_PROXY`
-    covers the host. httpx refuses every request if it cannot read one of these variables. Here, such a variable is
-    ignored with one warning, even if another one is used for this URL.
+    The variable is `HTTP_PROXY`, `HTTPS_PROXY` or `ALL_PROXY`. Return None for both if there is no proxy, or if
+    `NO_PROXY` covers the host. httpx refuses every request if it cannot read one of these variables. This function
+    ignores such a variable, and logs one warning, even if this URL uses another variable.
     """
     given, parts = getproxies(), urlsplit(url)
     is_covered = False

@@ -1,6 +1,6 @@
 """The pytest plugin, which has one fixture.
 
-It imports the guard only in tests that use it, so that pytest starts fast.
+The plugin imports the guard only for tests that use the fixture, so that pytest starts fast.
 """
 
 from typing import TYPE_CHECKING

@@ -22,7 +22,7 @@ from wxauth_guard.names import BearerGuard
 from wxauth_guard.texts import to_json
 
 USER_ID: Final = UUID("01900000-0000-7000-8000-000000000001")
-"""The user of a token, by default."""
+"""The default user of a token."""
 
 
 class TestKey:
@@ -34,7 +34,7 @@ class TestKey:
         # Any, because the stubs of python-jose know only its own kind of key
         private_key: Any = ec.generate_private_key(ec.SECP256R1())
         self.signer: Any = jwk.construct(private_key, ALGORITHM)
-        """python-jose's key object."""
+        """The key object of python-jose."""
         self.kid = uuid4().hex
         self.public_jwk: dict[str, str] = {**self.signer.public_key().to_dict(), "use": "sig", "kid": self.kid}
         self.verification_key = VerificationKey.from_jwk(self.public_jwk)
@@ -55,13 +55,14 @@ class TestKey:
 
 
 class TestIssuer:
-    """Issues access tokens like wxauth, with its own key, and makes guards that accept them offline.
+    """An issuer of access tokens like wxauth's, with its own key, and of guards that accept these tokens offline.
 
     Args:
-        issuer: `iss` of the tokens. It is never contacted.
-        audience: `aud` of the tokens.
+        issuer: The `iss` of the tokens. No request is sent to this URL.
+        audience: The `aud` of the tokens.
         app_id: The default app of the tokens.
-        clock: Returns the time, in epoch seconds, for tokens and guards. A test that moves it makes a token expire.
+        clock: A function that returns the time, in epoch seconds, for tokens and guards. To make a token expire, a test
+            changes this time.
     """
 
     __test__ = False  # otherwise pytest would collect it, because its name starts with Test
@@ -139,7 +140,8 @@ class TestIssuer:
     def guard(self, *, scopes: Iterable[str] = ()) -> BearerGuard:
         """Return a guard that accepts these tokens, for `app.dependency_overrides[...]` or an app made by the test.
 
-        If it overrides another guard, it also replaces the guards that `require_role` and `requires` of that guard use.
+        If this guard overrides another guard, it also replaces the guards that `require_role` and `requires` of the
+        other guard use.
         """
         return BearerGuard(self.issuer, self.audience, scopes=scopes, keys=self.key, clock=self._clock)
 
@@ -147,8 +149,8 @@ class TestIssuer:
     def trusted_by(self, guard: BearerGuard) -> Iterator[None]:
         """Make an existing guard accept these tokens, and no others, within the block.
 
-        Use it for guards that `dependency_overrides` cannot replace, such as guards in ASGI middleware, or guards that
-        code calls directly. It also affects guards made by `requires`.
+        Use this method for guards that `dependency_overrides` cannot replace, for example guards in ASGI middleware, or
+        guards that code calls directly. It also affects the guards that `requires` has returned.
         """
         base, trusting = guard._trusting, self.guard()
         own = base._verifier, base._clock

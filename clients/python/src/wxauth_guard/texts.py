@@ -1,4 +1,4 @@
-"""Checks of URLs, and JSON as pydantic-core writes it, with the standard library alone."""
+"""The checks of URLs, and JSON in the form of pydantic-core, with only the standard library."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 _HTTP_URL: Final = re.compile(
     r"https?://(?:[^/?#\\]*@)?(?:\[[0-9a-f:.]+\]|\w[\w.-]*)(?::[0-9]{1,5})?(?![^/?#])", re.IGNORECASE
 )
-# A string without an end reaches to the end of the text. Otherwise, each of its quotes would be tried as a beginning.
+# A string without an end reaches to the end of the text. Otherwise, the search would try each of the text's quotes as
+# the beginning of a string.
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 
 
@@ -24,7 +25,7 @@ def is_http_url(url: str) -> bool:
     """Return whether this is an http or https URL with a host and, if it has a port, a valid one."""
     try:
         return _HTTP_URL.match(url) is not None and urlsplit(url).port != 0
-    # The port is too large, or Unicode normalization turns a character of the user name into a separator.
+    # The port is too large, or Unicode normalization turned a character of the user name into a separator.
     except ValueError:
         return False
 

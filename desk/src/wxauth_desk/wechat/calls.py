@@ -28,7 +28,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 _ERRMSGS: Final = dict(
     line.split(" ", 1) for line in Path(__file__).with_name("errmsgs.txt").read_text("utf-8").splitlines()
 )
-"""WeChat's own texts, by errcode."""
+"""WeChat's own errmsgs, by errcode."""
 _BY_PERSON: Final = "/sns/"
 """The beginning of the paths of another system of WeChat, which writes its errmsgs differently."""
 _RENEW: Final = ", could get access_token by getStableAccessToken, more details at https://mmbizurl.cn/s/JtxxFh33r"
@@ -62,7 +62,7 @@ class Wires:
 
     @contextmanager
     def noted(self, direction: str, method: str, path: str, query: Any, body: Any) -> Iterator[dict[str, Any]]:
-        """Record a call during the block, which sets `status` and `answer` of the result."""
+        """Record a call during the block. The block sets `status` and `answer` in the dictionary that it gets."""
         call = {
             "direction": direction,
             "at": time() * 1000,
@@ -116,7 +116,7 @@ def _masked(value: Any) -> Any:
 
 
 class CallRefused(Exception):
-    """The call gets a response with this errcode."""
+    """The simulated WeChat refuses the call with this errcode."""
 
     def __init__(self, errcode: int) -> None:
         self.errcode = errcode
@@ -160,7 +160,7 @@ class Faults(list[FaultRequest]):
         return [fault.model_dump(mode="json", exclude_none=True) for fault in self]
 
     def take_next(self, api: Api, app_id: str | None) -> FaultRequest | None:
-        """Use up the fault for this call and return it; None if there is none."""
+        """Use up the next fault for this call, and return it; None if there is no fault."""
         fault = next((each for each in self if each.api == api and each.app_id in (None, app_id)), None)
         if fault is not None and fault.times is not None:
             fault.times -= 1

@@ -14,11 +14,14 @@ from wxauth_desk.wechat.issued import IssuedSessionKeys, is_hmac
 from wxauth_desk.wechat.payments import APP_KEYS
 
 PURSES: Final = 1000
-"""The number of purses (balances) that are stored. Beyond it, the least recently used purse is forgotten."""
+"""The largest number of purses (balances) that are stored.
+
+If there are more, the least recently used one is forgotten.
+"""
 BILLS: Final = 200
-"""The number of orders that are stored for each purse."""
+"""The largest number of orders that are stored for each purse."""
 BILL_LASTS: Final = 48 * 3600
-"""The number of seconds for which WeChat recognizes a repeated order, and for which it can be refunded."""
+"""The time, in seconds, for which WeChat recognizes a repeated order, and for which an order can be refunded."""
 _SIGNATURE, _PAY_SIG, _UNKNOWN, _REPEATED, _TOO_POOR, _WRONG = 90010, 90011, 90000, 90012, 90013, 90018
 
 BillNumber = Annotated[str, Field(pattern=r"^[0-9A-Za-z\-][0-9A-Za-z_\-]{0,62}$")]

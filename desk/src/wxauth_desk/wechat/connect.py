@@ -61,7 +61,7 @@ def connect_routes(wechat: Simulator) -> list[Route]:
         if request.query_params.get("answer") != "allow":
             if is_person_name(person) and visitor_of(person, asked["appid"]).refusal == "returns":
                 return _redirect(asked, {})
-            return _page("<p>已拒绝。微信不会返回网站。</p>")  # like the real WeChat, which does not return either
+            return _page("<p>已拒绝。微信不会返回网站。</p>")  # the real WeChat does not redirect the browser either
         if not is_person_name(person):
             return _page("<p>person: must be a plain name</p>", status=422)
         return _sent_back(wechat, visitor_of(person, asked["appid"]), asked)

@@ -1,4 +1,7 @@
-"""The people and apps in the simulated WeChat, and the requests that control it, unlike the real one."""
+"""The people and apps in the simulated WeChat, and the requests that control it.
+
+The real WeChat has no such requests.
+"""
 
 import re
 from base64 import urlsafe_b64encode
@@ -181,7 +184,8 @@ class CodeRequest(_CodeOfPerson):
     snapshot: Literal["shown", "hidden", "false_alarm"] | None = None
     """The kind of snapshot.
 
-    `shown` is a made-up person who is marked as such, `hidden` one who is not, and `false_alarm` a real person who is.
+    `shown` is a made-up person who is marked as made up. `hidden` is a made-up person who is not marked. `false_alarm`
+    is a real person who is marked as made up.
     """
 
 
@@ -200,9 +204,10 @@ class Visitor(ControlOfPerson):
     a real person as made up.
     """
     refusal: Literal["stays", "returns"] = "stays"
-    """The effect of a refusal, which mostly stays on WeChat's page.
+    """The effect of a refusal.
 
-    Otherwise, it redirects to the site, with `state` but without a code.
+    With `stays`, which is usual, the browser stays on WeChat's page. With `returns`, it is redirected to the site, with
+    `state` but without a code.
     """
     comes_twice: Annotated[float, Field(ge=0, le=15)] | None = None
     """The number of seconds after which the browsers on the desk repeat the callback."""
@@ -221,7 +226,7 @@ class SealRequest(ControlOfPerson):
     """The body of `POST /encrypted-data`, with data to sign and encrypt with the session_key, like `wx`."""
 
     code: str | None = None
-    """The code of `POST /codes` whose session_key is used, for a back end that gets both at once.
+    """The code of `POST /codes` whose session_key is used, for a back end that gets code and data in one request.
 
     By default, it is the session_key of the last login.
     """
@@ -249,7 +254,7 @@ class FaultRequest(Control):
     """Whether WeChat does its work, and uses up the code, before the response fails."""
     errcode: int | None = None
     slow: Annotated[float, Field(ge=0, le=60)] | None = None
-    """The number of seconds before the right response."""
+    """The time, in seconds, before the right response is sent."""
     status: Annotated[int, Field(ge=200, le=599)] | None = None
     hang: Literal[True] | None = None
     """Whether no response is ever sent."""
@@ -286,13 +291,16 @@ class Account(Control):
     denied: frozenset[Api] = frozenset()
     """The APIs that the account may not use (48001)."""
     openid_check: Literal["on", "ignored", "refused"] = "on"
-    """The treatment of an openid by getuserphonenumber. An account that may not send one gets 47001 (`refused`)."""
+    """The treatment of an openid by getuserphonenumber.
+
+    With `refused`, the account may not send an openid, and gets 47001.
+    """
     country_code: Literal["text", "number"] = "text"
     """The type of the country code. WeChat has sent both `"86"` and 86."""
     daily_quota: dict[Api, int] = Field(default_factory=dict)
     """The number of calls allowed per day, by API. Further calls get 45009."""
     callback_domains: frozenset[str] = frozenset({"127.0.0.1", "localhost"})
-    """The hosts to which WeChat's page may redirect browsers. Others get 10003."""
+    """The hosts to which WeChat's page may redirect browsers. For any other host, the page shows the error 10003."""
     pages: frozenset[str] = frozenset({"pages/index/index", "pages/scan/scan"})
     """The pages of the published version."""
     push_url: HttpUrl | None = None

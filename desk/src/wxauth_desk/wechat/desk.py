@@ -1,6 +1,6 @@
 """The desk, a page that simulates a phone and browsers, and shows all requests and responses.
 
-The requests are sent like those of a phone or a browser, with headers and cookies that a web page could not set.
+The desk sends these requests like a phone or a browser, with headers and cookies that a web page could not set.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from wxauth_desk.wechat.connect import COMES_TWICE, PERSON
 from wxauth_desk.wechat.controls import APPS, LATER_APP, Control, PersonName
 
 MOST_BROWSERS: Final = 50
-"""The number of browsers whose cookies are stored. Beyond it, the oldest are dropped."""
+"""The largest number of browsers whose cookies are stored. If there are more, the oldest ones are forgotten."""
 MOST_REDIRECTS: Final = 10
 MOST_FIELDS: Final = 20
 LONGEST_FIELD: Final = 8192
@@ -37,7 +37,7 @@ _LEFT_OUT: Final = frozenset(
     {"connection", "content-encoding", "content-length", "date", "server", "transfer-encoding"}
 )
 _TIMEOUT_SECONDS: Final = 60
-"""The timeout of a request, as in `wx.request`."""
+"""The timeout, in seconds, of a request, as in `wx.request`."""
 _HERE: Final = frozenset({"127.0.0.1", "localhost"})
 _PAGE_TIMEOUT_SECONDS: Final = 10
 _ON_A_COMPUTER: Final = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36"
@@ -128,7 +128,7 @@ It returns None if nothing fails, or if no service is known.
 
 
 def no_service(_api: str, _fault: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return None, because the simulated WeChat alone does not know what its caller does."""
+    """Return None, because the simulated WeChat without wxauth does not know how its caller handles a failure."""
     return None
 
 
@@ -204,7 +204,7 @@ class WebViews:
             "phone": _ON_A_PHONE,
             "computer": _ON_A_COMPUTER,
         }
-        # The simulated WeChat pages learn from these whose browser it is.
+        # From these headers, the simulated pages of WeChat learn whose browser it is.
         headers = {
             "user-agent": user_agents[request.browser],
             "accept": "text/html",
@@ -233,7 +233,7 @@ class WebViews:
 
 
 async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | None) -> httpx.Response:
-    """Follow all redirects, except to WeChat. Raises: HTTPError."""
+    """Request a URL, and follow all redirects, except to WeChat. Return the last response. Raises: HTTPError."""
 
     async def send_again(url: httpx.URL, seconds: float) -> httpx.Response:
         await asyncio.sleep(seconds)

@@ -14,16 +14,16 @@ from wxauth_desk.wechat.controls import Account, FaceRequest
 from wxauth_desk.wechat.issued import IssuedSessionKeys
 
 _LIFETIME: Final = 3600
-"""The number of seconds after which a verification is forgotten."""
+"""The time, in seconds, after which a verification is forgotten."""
 REMEMBERED_FACES: Final = 1000
-"""The number of verifications that are stored. Beyond it, the oldest is forgotten."""
+"""The largest number of verifications that are stored. If there are more, the oldest one is forgotten."""
 _CERT: Final = ("cert_type", "cert_name", "cert_no")
 _NO_RESULT_YET: Final = 90004
 
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """What a verification is about. It must be repeated to learn the result."""
+    """The subject of a verification. The request for the result must repeat it."""
 
     out_seq_no: str
     cert_hash: str

@@ -17,13 +17,13 @@ from wxauth_desk.wechat.calls import CallRefused, require
 from wxauth_desk.wechat.controls import CodeRequest, PhoneCodeRequest, openid_prefix
 
 CODE_LIFETIME: Final = 300.0
-"""The number of seconds for which a code is valid, also for a service account."""
+"""The time, in seconds, for which a code of `wx.login`, of the phone button or of a service account is valid."""
 LONG_CODE_LIFETIME: Final = 600.0
-"""The number of seconds for which a code for a website app or a mobile app is valid."""
+"""The time, in seconds, for which a code for a website app or a mobile app is valid."""
 ACCESS_TOKEN_LIFETIME: Final = 7200.0
-"""The number of seconds for which an access token is valid."""
+"""The time, in seconds, for which an access token is valid."""
 OVERLAP: Final = 300.0
-"""The number of seconds before a token's end at which the next one is issued. Both are valid during this time."""
+"""The time, in seconds, before a token's end at which the next token is issued. Both are valid during this time."""
 FORCED_PAUSE_SECONDS: Final = 30.0
 FORCED_A_DAY: Final = 20
 SESSION_KEY_LIFETIME: Final = 3 * 86400.0
@@ -50,7 +50,7 @@ class _Code(Generic[AnyCodeRequest]):
 
 
 class Codes(Generic[AnyCodeRequest]):
-    """The codes of one kind, and the request that each was made for."""
+    """The codes of one kind, and the request for which each code was made."""
 
     def __init__(self, clock: Callable[[], float], *, errcode_of_another_app: int) -> None:
         self._clock = clock
@@ -86,9 +86,9 @@ class Codes(Generic[AnyCodeRequest]):
         return code.request
 
     def _forget_expired(self) -> None:
-        # Codes are forgotten later, because WeChat tells a code that has expired from a code that never existed. They
-        # are in the order in which they were made, so a code that lasts longer keeps those after it for some minutes
-        # more.
+        # Expired codes are stored for some time, because WeChat distinguishes a code that has expired from a code that
+        # never existed. The codes are in the order in which they were made. Therefore the codes after one that lasts
+        # longer are stored for some more minutes.
         while self._codes and next(iter(self._codes.values())).expires_at + LONG_CODE_LIFETIME <= self._clock():
             del self._codes[next(iter(self._codes))]
 
@@ -116,7 +116,7 @@ class AccessTokens:
         return {"access_token": self._current, "expires_in": int(self._ends[self._current] - now)}
 
     def replace_older(self) -> dict[str, Any]:
-        """Return a new token of the older interface, which ends its previous token and leaves the others alone."""
+        """Return a new token of the older interface. Its previous token ends soon, and all other tokens stay valid."""
         if self._older is not None:
             self._ends[self._older] = min(self._ends[self._older], self._clock() + OVERLAP)
         self._older = self._new()
@@ -155,7 +155,7 @@ def day_of(at: float) -> int:
 
 
 def month_of(at: float) -> str:
-    """Return the month in Beijing, such as `2026-11`."""
+    """Return the month in Beijing, for example `2026-11`."""
     return datetime.fromtimestamp(at + _BEIJING, tz=UTC).strftime("%Y-%m")
 
 
@@ -190,7 +190,10 @@ class Grants:
         return {"access_token": access, "expires_in": int(ACCESS_TOKEN_LIFETIME), "refresh_token": refresh}
 
     def of_access_token(self, token: str, openid: str) -> Grant:
-        """Return the grant of a person's access token. Raises: CallRefused, if it is invalid, or another person's."""
+        """Return the grant of an access token.
+
+        Raises: CallRefused, if the token is invalid or belongs to another person.
+        """
         require(token, 41001)
         if (grant := self._access.get(token)) is None:
             raise CallRefused(40001)
@@ -199,7 +202,7 @@ class Grants:
         return grant
 
     def of_refresh_token(self, token: str, app_id: str) -> Grant:
-        """Return the grant of a refresh token. Raises: CallRefused, unless the token is one of this app's."""
+        """Return the grant of a refresh token. Raises: CallRefused, unless the token belongs to this app."""
         require(token, 41003)
         grant = self._refresh.get(token)
         if grant is None or grant.app_id != app_id:
@@ -224,7 +227,7 @@ class IssuedSessionKeys:
         self._secret = secrets.token_bytes(16)
 
     def of_code(self, code: str) -> str:
-        """Return the key that a code is exchanged for. The phone has the key as soon as it has the code."""
+        """Return the key for which a code is exchanged. The phone has the key as soon as it has the code."""
         return b64encode(digest(self._secret, code.encode(), "sha256")[:16]).decode()
 
     def replace(self, openid: str, person: str, session_key: str | None = None) -> str:
@@ -261,7 +264,7 @@ class IssuedSessionKeys:
 def seal(key: str, data: dict[str, Any], *, watermark: dict[str, Any]) -> dict[str, Any]:
     """Return data as `wx` gives it to the page, signed, and with the watermark encrypted with this session_key.
 
-    The key is decoded for AES-128-CBC, and the text from WeChat is signed.
+    AES-128-CBC uses the decoded key. The signature uses the key's base64 text, as WeChat returned it.
     """
     raw, iv = to_json(data), secrets.token_bytes(16)
     padder = PKCS7(128).padder()

@@ -13,7 +13,7 @@ from wxauth_desk.wechat.quotas import Quotas
 
 _PICTURES_A_MINUTE: Final = 5000
 _LONGEST_LINK: Final = 30
-"""The maximum number of days for which a link is valid."""
+"""The longest time, in days, for which a link is valid."""
 _DAY_SECONDS: Final = 86400
 _LONGEST_QUERY: Final = 1024
 

@@ -11,7 +11,7 @@ from wxauth_desk.wechat.phone_numbers import PLAIN_PHONE
 from wxauth_desk.wechat.quotas import Quotas
 
 _LOGINS_A_MINUTE: Final = 100
-"""The number of times a minute that a person can log in to an app with codes of `wx.login`."""
+"""The largest number of logins with codes of `wx.login` per minute, person and app."""
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Logins:
         request = self._spend(call, account, call.query.get("code", ""))
         is_real = request.snapshot in (None, "false_alarm")
         scope = request.scope or ("snsapi_login" if APP_KINDS[account.app_id] == "website" else "snsapi_userinfo")
-        # Each made-up person has their own openid, and all share one unionid.
+        # Each made-up person has a separate openid, but all of them have the same unionid.
         person = request.person if is_real else f"made up of {request.person}"
         ids = _ids(person, request, account) | ({} if is_real else {"unionid": unionid_of("made up")})
         if scope == "snsapi_base":
@@ -76,7 +76,7 @@ class Logins:
         return self.grants.of_access_token(call.query.get("access_token", ""), call.query.get("openid", ""))
 
     def _spend(self, call: Call, account: Account, code: str) -> CodeRequest:
-        """Use up a code. Return the request that it was made for. Raises: CallRefused."""
+        """Use up a code. Return the request for which the code was made. Raises: CallRefused."""
         require(code, 41008)
         require(call.query.get("grant_type") == "authorization_code", 40002)
         self.quotas.count(account, call.api)
@@ -85,7 +85,7 @@ class Logins:
         if code in self.codes:
             expired = 40029 if call.api == "code2session" else 42003
             request = self.codes.spend(code, account.app_id, errcode_of_expired=expired)
-            # Plain names are not counted, because WeChat has nothing like them.
+            # Logins with plain names are not counted, because the real WeChat has no such codes.
             openid = openid_of(request.person, account.app_id)
             self.quotas.count_in_minute(call.api, openid, at_most=_LOGINS_A_MINUTE, errcode=45011)
             return request

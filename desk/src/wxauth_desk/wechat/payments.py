@@ -59,7 +59,7 @@ class Order(BaseModel):
 class Payments:
     """The orders that people have paid, and WeChat's notices about them.
 
-    Phones sign with the session_keys, and the accounts say which format the notices have.
+    Phones sign payments with the session_keys. The accounts determine the format of the notices.
     """
 
     session_keys: IssuedSessionKeys

@@ -1,4 +1,4 @@
-"""The pictures of mini-program codes: what they contain, and how they are drawn."""
+"""The pictures of mini-program codes: their contents, and the way in which they are drawn."""
 
 import re
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ def read_code_request(values: Mapping[str, Any], account: Account) -> str:
 def read_width(values: Mapping[str, Any]) -> int:
     """Return the requested width.
 
-    WeChat does not document what a wrong width does. Here, it is limited to the allowed range.
+    WeChat does not document the effect of a wrong width. The simulated WeChat limits it to the allowed range.
     """
     width = values.get("width")
     return min(max(width, _NARROWEST), _WIDEST) if type(width) is int else _USUAL_WIDTH

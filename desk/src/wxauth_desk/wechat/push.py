@@ -26,14 +26,14 @@ from wxauth_desk.wechat.calls import Wires
 from wxauth_desk.wechat.controls import BY_ID, ControlOfPerson, HttpUrl
 
 AT_ONCE: Final = (0, 0)
-"""The seconds before each repetition of most messages. WeChat does not document its own."""
+"""The pauses, in seconds, before each repetition of most messages. WeChat does not document its pauses."""
 OF_PAYMENTS: Final = (
     *(15, 15, 30, 180, 600, 1200, 1800, 1800, 1800, 3600),
     *(10800, 10800, 10800, 21600, 21600),
 )
-"""The seconds before each repetition of a notice about a payment."""
+"""The pauses, in seconds, before each repetition of a notice about a payment."""
 RECEIVER_TIMEOUT_SECONDS: Final = 5.0
-"""The time limit of an attempt."""
+"""The time limit, in seconds, of an attempt."""
 
 REVOKED: Final = "user_authorization_revoke"
 CHECKED: Final = "wxa_media_check"
@@ -50,7 +50,7 @@ Format = Literal["json", "xml"]
 WEBHOOK_PATH: Final = "/webhook"
 MAX_MESSAGES: Final = 50
 TOLERANCE: Final = 300
-"""The number of seconds by which a message's timestamp may differ (Standard Webhooks 1.0.0)."""
+"""The time, in seconds, by which a message's timestamp may differ from this clock (Standard Webhooks 1.0.0)."""
 _MAX_BODY: Final = 64 * 1024
 _HANG_SECONDS: Final = 3600
 _PREFIX: Final = "whsec_"
@@ -61,7 +61,7 @@ class PushRequest(ControlOfPerson):
 
     event: Annotated[str, StringConstraints(pattern="^[A-Za-z_]{1,64}$")] = REVOKED
     revoke_info: Annotated[str, StringConstraints(pattern="^[0-9]{1,4}$")] | None = None
-    """The code of what `user_authorization_revoke` withdraws.
+    """The code of the data that `user_authorization_revoke` withdraws.
 
     By default, it is name and picture, or everything of a website or a mobile app.
     """
