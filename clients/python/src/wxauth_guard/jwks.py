@@ -179,7 +179,7 @@ class RemoteKeys:
         return self._key_set.keys
 
     def _needed_reading(self, kid: str) -> tuple[Future[None], bool, bool]:
-        """Return the current or last fetch, whether this key must wait for its end, and whether a thread must.
+        """Return the current or last fetch, whether a call for this key must wait for it, and whether a thread must.
 
         The thread that starts the fetch must wait. Some servers, such as uWSGI without `enable-threads`, run other
         threads only while a request waits. In such a server, a fetch can take longer than its timeout, and continues
