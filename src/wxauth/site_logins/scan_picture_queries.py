@@ -23,6 +23,11 @@ class ShownCode:
     """The picture; None if it has not been made yet."""
     content_type: Literal["image/jpeg", "image/png"] | None
 
+    @property
+    def picture(self) -> CodePicture | None:
+        """The stored picture, if there is one."""
+        return CodePicture(self.content, self.content_type) if self.content and self.content_type else None
+
 
 # The statement finds the code only until the user has decided, or the code has expired.
 SHOWN_CODE: Final = Statement[ShownCode](f"""

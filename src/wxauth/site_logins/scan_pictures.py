@@ -55,6 +55,15 @@ class ScanPictures:
 
     async def of(self, scene: str) -> CodePicture:
         """Return the picture of a scan that waits for a decision. Raises: NotFound."""
+        scan = await self._scan(scene)
+        if self.settings.scan_code == "link":
+            return await self._link(scene)
+        if scan.picture:
+            return scan.picture
+        return await once(self._being_made, scan.id, lambda: self._make(scene))
+
+    async def _scan(self, scene: str) -> ShownCode:
+        """Return the scan with its stored picture, if there is one. Raises: NotFound."""
         scan = None
         if SCENE.fullmatch(scene):
             now = self.clock()
@@ -64,13 +73,12 @@ class ScanPictures:
             )
         if scan is None:
             raise errors.NotFound("no pending scan has this scene")
-        if self.settings.scan_code == "link":
-            return await self._link(scene)
-        if scan.content is not None and scan.content_type is not None:
-            return CodePicture(scan.content, scan.content_type)
-        return await once(self._being_made, scan.id, lambda: self._make(scan, scene))
+        return scan
 
-    async def _make(self, scan: ShownCode, scene: str) -> CodePicture:
+    async def _make(self, scene: str) -> CodePicture:
+        scan = await self._scan(scene)  # again, because another request may have stored a picture since
+        if scan.picture:
+            return scan.picture
         picture = await self._mini_program_code(scan, scene) or await self._link(scene)
         return await scan_picture_queries.keep_picture(self.database, scan.id, picture)
 
