@@ -773,7 +773,7 @@ test('a person’s page leads on to who read it, what they did, and who else log
   await rows().getByRole('link', { name: 'root' }).first().waitFor()
   await showPerson(person)
   await page.getByRole('link', { name: 'What this user did' }).click()
-  await chip(`By${person.user.nickname}`).waitFor() // by name, not by id
+  await chip(`Actor${person.user.nickname}`).waitFor() // by name, not by id
   await rows().getByText('user.created', { exact: true }).waitFor()
   await showPerson(person)
   await page.getByRole('region', { name: 'Devices' }).getByRole('link', { name: '127.0.0.1' }).first().click()
