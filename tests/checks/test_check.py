@@ -581,8 +581,8 @@ async def test_an_issuer_that_hangs_up_or_says_nothing_is_reported(doctor: Docto
 @pytest.mark.parametrize(
     ("seconds", "of_database", "text", "of_wechat"),
     [
-        (95, BAD, "95 s ahead of the database's, and the database's clock counts: synchronize", BAD),
-        (-95, BAD, "95 s behind the database's, and the database's clock counts: synchronize", BAD),
+        (95, BAD, "95 s ahead of the database's clock, and the database's clock counts. Synchronize", BAD),
+        (-95, BAD, "95 s behind the database's clock, and the database's clock counts. Synchronize", BAD),
         (20, BAD, "20 s ahead of the database's", OK),  # which siblings tolerate
         (-4, OK, "within 4 s", OK),
     ],
@@ -663,7 +663,7 @@ async def test_every_address_that_wechat_names_is_reported_once(doctor: Doctor) 
         ({"errcode": 89507}, (BAD, "IP whitelist", "an hour")),
         ({"errcode": 40234}, (BAD, "API security")),
         ({"status": 503}, (BAD, "status 503", "can reach http://127.0.0.1:")),
-        ({"html": True}, (BAD, "not JSON", "WXAUTH_WECHAT_BASE_URL")),
+        ({"html": True}, (BAD, "isn't JSON", "WXAUTH_WECHAT_BASE_URL")),
         ({"drop": True}, (BAD, "WeChat couldn't be reached")),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",

@@ -46,7 +46,7 @@ async def test_a_webhook_is_added_tried_changed_and_removed(webhooks: Command, r
     receiver.usual = moved
     tried = await webhooks("test", "orders")
     assert (tried.returncode, len(tried.stderr.splitlines())) == (1, 1)
-    assert "returned 308 to https://www.shop.example.com/hook/. Redirects are not followed" in tried.stderr
+    assert "returned 308 to https://www.shop.example.com/hook/. wxauth doesn't follow redirects" in tried.stderr
     changed = await webhooks("set", "orders", "--all-types", "--disable")
     assert changed.stdout == f"orders is disabled, {receiver.url}, types: all\n"
     renewed = await webhooks("secret", "orders")

@@ -307,7 +307,7 @@ async def test_an_operator_merges_by_a_command(stage: Stage, users: Command) -> 
     assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
     assert (await users("merge", alice, bob, "--yes")).stdout == f"{alice} is now {bob}, roles: -\n"
     assert await stage.rows.fetchval("SELECT actor FROM events WHERE type = 'user.merged'") == "operator"
-    for former, said in ((alice, "these two users are already one user"), (str(NOBODY), "does not exist")):
+    for former, said in ((alice, "these two users are already one user"), (str(NOBODY), "doesn't exist")):
         done = await users("merge", former, bob, "--yes")
         assert (done.returncode, said in done.stderr) == (1, True)
     carol = (await stage.login("carol", nickname="Carol"))["user"]["id"]

@@ -65,7 +65,7 @@ def _line_of(exc: WxAuthError | CannotOpen | TextError) -> str:
             return WRONG_SECRET_KEY
         case StorageUnavailable():
             return _("{name}: {rule}", name="WXAUTH_DATABASE_URL", rule=outage_text(exc))
-        case NotFound() if exc.detail == f"there is no such {noun}":
+        case NotFound() if exc.detail == f"this {noun} doesn't exist":
             return _("{noun} {name} does not exist", noun=noun, name=name)
         case NameTaken() | AppTaken():
             return _("{noun} {name} already exists", noun=noun, name=name)
