@@ -349,8 +349,8 @@ async def test_a_service_role_is_told_what_it_lacks_and_never_that_the_schema_is
         ("REVOKE SELECT ON alembic_version FROM @service", "GRANT SELECT, INSERT"),
         ("REVOKE USAGE ON SCHEMA public FROM PUBLIC", "GRANT USAGE ON SCHEMA public TO"),
         ("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC", "GRANT EXECUTE ON"),
-        ("ALTER TABLE alembic_version ENABLE ROW LEVEL SECURITY", "row level security"),
-        ("ALTER TABLE users ENABLE ROW LEVEL SECURITY", "row level security"),
+        ("ALTER TABLE alembic_version ENABLE ROW LEVEL SECURITY", "row-level security"),
+        ("ALTER TABLE users ENABLE ROW LEVEL SECURITY", "row-level security"),
         ("ALTER ROLE @service SET search_path = nowhere", "SET search_path = public"),
     ]
     await house.run("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO @service")

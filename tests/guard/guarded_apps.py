@@ -1,16 +1,13 @@
 """Small apps behind the guard, which several tests ask."""
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from collections.abc import Sequence
+from typing import Annotated, Any, Union
 
 from fastapi import Depends, FastAPI, WebSocket
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wxauth_guard import BearerGuard, BearerMiddleware, Principal
-
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
 
 
 def fastapi_app(guard: BearerGuard, *, roles: Union[str, Sequence[str]] = ()) -> ASGIApp:
@@ -44,13 +41,6 @@ def plain_app(guard: BearerGuard, **options: Any) -> ASGIApp:
         await send({"type": "http.response.body", "body": body.encode()})
 
     return BearerMiddleware(app, guard, **options)
-
-
-def who(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-    """Answer with the user's openid, or with "nobody"."""
-    user: Principal | None = environ.get("wxauth.user")
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return [(user.openid if user else "nobody").encode()]
 
 
 def orders_app(guard: BearerGuard) -> FastAPI:

@@ -16,7 +16,8 @@ from starlette.routing import Route
 
 from tests.clock import PATIENCE
 from tests.guard.fakes import client_of
-from tests.guard.guarded_apps import fastapi_app, plain_app, who
+from tests.guard.guarded_apps import fastapi_app, plain_app
+from tests.guard.wsgi_apps import who
 from tests.headers import bearer
 from tests.problems import problem_of
 from tests.serving import serving

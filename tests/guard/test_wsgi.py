@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.guard.fakes import FakeIssuer, client_of
-from tests.guard.guarded_apps import who
+from tests.guard.wsgi_apps import who
 from tests.headers import bearer
 from tests.sweeps import Sweep
 from wxauth_guard import BearerGuard, BearerMiddleware, BearerWSGIMiddleware

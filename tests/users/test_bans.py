@@ -197,7 +197,7 @@ async def test_a_command_bans_with_reason_and_end(root: Admin, alice: str, users
     assert REASON in shown
     assert "2099-01-02T00:00+00:00" in shown
     past = await users("ban", alice, "--until", "2001-01-01T00:00:00Z", LC_ALL="zh_CN.UTF-8")
-    assert (past.returncode, past.stdout, past.stderr) == (1, "", "until：必须晚于现在\n")
+    assert (past.returncode, past.stdout, past.stderr) == (1, "", "until：必须晚于当前时间\n")
     for wrong in (("--until", "friday"), ("--until", "2099-01-01"), ("--reason", "x" * 501)):
         assert (await users("ban", alice, *wrong)).returncode == 2
     assert (await root.read(f"/users/{alice}"))["reason"] == REASON

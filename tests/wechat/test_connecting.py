@@ -308,7 +308,7 @@ async def test_a_wrong_password_is_the_proxys_refusal_also_without_a_tunnel() ->
 async def test_behind_a_tunnel_a_failure_is_wechats(authority: Authority) -> None:
     proxy = ForwardProxy()
     for served, expected in [
-        (Upstream(OK, tls=authority.server("wechat.test")), httpx.ConnectError),
+        (Upstream(OK, tls=authority.server("wechat.test")), NotConnected),
         (Upstream(OK, on_connect=hang), httpx.ConnectTimeout),
         (Upstream(abort, tls=authority.server("127.0.0.1")), httpx.ReadError),
         (Upstream(answer(b"", status="407 Oh"), tls=authority.server("127.0.0.1")), None),
