@@ -18,7 +18,7 @@ from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, in_pieces, raw, reset
 from tests.wechat.asking import BODY, SECRET, ask, ask_and_fail, transport
 from tests.world import until
-from wxauth.outbound.connection import NAME_SECONDS, Connector, NotConnected, Origin, Proxy, ProxyFailed
+from wxauth.outbound.connection import NAME_SECONDS, Connector, Origin, Proxy, ProxyFailed
 from wxauth.outbound.transport import HttpTransport
 
 OK = answer(BODY)
@@ -67,7 +67,7 @@ def ipv4(port: int) -> tuple[int, tuple[str, int]]:
 async def test_a_name_that_is_none_is_no_connection(name: str) -> None:
     Names()
     async with transport() as way:
-        await ask_and_fail(way, f"http://{name}", NotConnected)
+        await ask_and_fail(way, f"http://{name}", httpx.ConnectError)
 
 
 @on_both_loops
@@ -131,9 +131,9 @@ async def test_many_connections_at_once_ask_for_a_name_once() -> None:
 async def test_a_name_whose_addresses_fail_is_resolved_again() -> None:
     async with Upstream(OK) as upstream, transport() as way:
         Names(wechat=[ipv4(free_port())])
-        await ask_and_fail(way, "http://wechat", NotConnected)
+        await ask_and_fail(way, "http://wechat", httpx.ConnectError)
         Names()
-        await ask_and_fail(way, "http://wechat", NotConnected)
+        await ask_and_fail(way, "http://wechat", httpx.ConnectError)
         Names(wechat=[ipv4(upstream.port)])
         assert (await ask(way, "http://wechat")).content == BODY
 
@@ -169,7 +169,7 @@ async def test_a_certificate_that_is_not_the_hosts_is_no_connection(
 ) -> None:
     tls = authority.trusted() if is_trusted else None
     async with Upstream(OK, tls=authority.server(*hosts, days=days)) as upstream, transport(tls=tls) as way:
-        failure = await ask_and_fail(way, upstream.url, NotConnected)
+        failure = await ask_and_fail(way, upstream.url, httpx.ConnectError)
         assert reason in str(failure)
         assert upstream.requests == []
 
@@ -187,7 +187,7 @@ async def test_a_certificate_that_is_not_the_hosts_is_no_connection(
 @on_both_loops
 async def test_a_handshake_that_fails_is_no_connection(on_connect: Behaviour) -> None:
     async with Upstream(OK, on_connect=on_connect) as upstream, transport() as way:
-        await ask_and_fail(way, f"https://127.0.0.1:{upstream.port}", NotConnected)
+        await ask_and_fail(way, f"https://127.0.0.1:{upstream.port}", httpx.ConnectError)
         await asyncio.sleep(0.01)  # in which uvloop lets go of the socket
         assert (upstream.connections, upstream.requests) == (1, [])
 
@@ -308,7 +308,7 @@ async def test_a_wrong_password_is_the_proxys_refusal_also_without_a_tunnel() ->
 async def test_behind_a_tunnel_a_failure_is_wechats(authority: Authority) -> None:
     proxy = ForwardProxy()
     for served, expected in [
-        (Upstream(OK, tls=authority.server("wechat.test")), NotConnected),
+        (Upstream(OK, tls=authority.server("wechat.test")), httpx.ConnectError),
         (Upstream(OK, on_connect=hang), httpx.ConnectTimeout),
         (Upstream(abort, tls=authority.server("127.0.0.1")), httpx.ReadError),
         (Upstream(answer(b"", status="407 Oh"), tls=authority.server("127.0.0.1")), None),

@@ -299,17 +299,6 @@ class ProxyFailed(httpx.ConnectError):
     """The proxy is unreachable, or refuses to open a connection to the server. No request has been sent."""
 
 
-class NotConnected(httpx.ConnectError):
-    """No connection could be opened. No request has been sent.
-
-    `cause` is the type of the failure. The failure itself is not included, because it may contain text from the peer.
-    """
-
-    def __init__(self, reason: str, cause: type[Exception]) -> None:
-        super().__init__(reason)
-        self.cause = cause
-
-
 class Refused(OSError):
     """The proxy refuses a tunnel, or the host has no allowed address. The text is wxauth's own."""
 
@@ -463,7 +452,7 @@ def _failure(exc: Exception, *, is_at_proxy: bool) -> httpx.TransportError:
             reason = type(exc).__name__
     if is_at_proxy:
         return ProxyFailed(_("can't connect through the proxy: {reason}", reason=reason))
-    return httpx.ConnectTimeout(reason) if isinstance(exc, TimeoutError) else NotConnected(reason, type(exc))
+    return httpx.ConnectTimeout(reason) if isinstance(exc, TimeoutError) else httpx.ConnectError(reason)
 
 
 async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) -> None:

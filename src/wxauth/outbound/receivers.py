@@ -13,7 +13,7 @@ import httpx
 
 from wxauth import __version__
 from wxauth.i18n import lazy_gettext as _
-from wxauth.outbound.connection import NotConnected, Origin, Proxy, Refused, SocketAddress
+from wxauth.outbound.connection import Origin, Proxy, Refused, SocketAddress
 from wxauth.outbound.transport import HttpTransport
 from wxauth.outbound.urls import NameResolver
 from wxauth.settings.addresses import Scheme, is_refused
@@ -98,14 +98,12 @@ def _named(exc: httpx.TransportError) -> httpx.TransportError:
     match exc:
         case httpx.ConnectTimeout():
             return httpx.ConnectTimeout(_("timed out while connecting"))
-        case NotConnected() if issubclass(exc.cause, Refused):
+        case httpx.ConnectError() if reason in (_NO_NAME, _NO_HOST, NOT_ALLOWED):
             return httpx.ConnectError(reason)
-        case NotConnected() if issubclass(exc.cause, ssl.SSLCertVerificationError):
+        case httpx.ConnectError() if reason.startswith(ssl.SSLCertVerificationError.__name__):
             return httpx.ConnectError(_("the certificate is not valid"))
-        case NotConnected() if issubclass(exc.cause, ssl.SSLError):
-            return httpx.ConnectError(_("TLS failed"))
         case httpx.ConnectError():
-            return httpx.ConnectError(_("could not connect"))
+            return httpx.ConnectError(_("TLS failed") if reason.startswith("SSL") else _("could not connect"))
         case httpx.PoolTimeout():
             return httpx.PoolTimeout(reason)
         case httpx.LocalProtocolError():
