@@ -28,18 +28,12 @@ class AppTokens:
 
     def replace_older(self, call: Call, account: Account) -> Answer:
         """Answer token. Raises: CallRefused."""
-        require(call.query.get("grant_type") == "client_credential", 40002)
-        self._require_own_token(account)
-        require(account.is_whitelisted, 40164)
-        self.quotas.count(account, call.api)
+        self._admit(call, account, call.query.get("grant_type"))
         return self.access_tokens[account.app_id].replace_older()
 
     def hand_out(self, call: Call, account: Account) -> Answer:
         """Answer stable_token. Raises: CallRefused."""
-        require(call.json.get("grant_type") == "client_credential", 40002)
-        self._require_own_token(account)
-        require(account.is_whitelisted, 40164)
-        self.quotas.count(account, call.api)
+        self._admit(call, account, call.json.get("grant_type"))
         return self.access_tokens[account.app_id].hand_out(force=call.json.get("force_refresh") is True)
 
     def read_js_ticket(self, call: Call, account: Account) -> Answer:
@@ -52,6 +46,10 @@ class AppTokens:
             self.js_tickets[account.app_id] = ticket, ends_at
         return ok(ticket=ticket, expires_in=ends_at - self.clock())
 
-    def _require_own_token(self, account: Account) -> None:
-        """Refuse an app of the Open Platform, which can do only what its users have granted. Raises: CallRefused."""
+    def _admit(self, call: Call, account: Account, grant_type: object) -> None:
+        """Check and count a request for a token. Raises: CallRefused."""
+        require(grant_type == "client_credential", 40002)
+        # An app of the Open Platform has no token of its own, because it can do only what its users have granted.
         require(APP_KINDS[account.app_id] not in ("website", "mobile_app"), 40013)
+        require(account.is_whitelisted, 40164)
+        self.quotas.count(account, call.api)
