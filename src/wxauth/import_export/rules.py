@@ -88,6 +88,11 @@ class Case:
         return self.owners.by_external_id is not None and other_ids == (None, None, None)
 
     @property
+    def is_joined_without_confirmation(self) -> bool:
+        """Whether external_id alone finds the owner, and the operator has not confirmed that both are one person."""
+        return self.is_joined_by_external_id and not self.options.joins
+
+    @property
     def relies_on_external_id(self) -> bool:
         """Whether the line finds its owner by external_id, and the operator has not confirmed that both are one person.
 
@@ -170,13 +175,16 @@ def _has_second_openid(case: Case) -> bool:
 
 
 def _contradicts_unionid(case: Case) -> bool:
-    is_by_external_id = case.relies_on_external_id and case.is_joined_by_external_id
-    return case.owner is not None and is_by_external_id and None not in (case.line.unionid, case.owner.unionid)
+    return (
+        case.owner is not None
+        and case.is_joined_without_confirmation
+        and None not in (case.line.unionid, case.owner.unionid)
+    )
 
 
 def _contradicts_phone(case: Case) -> bool:
     phone, owner = case.line.phone, case.owner
-    if phone is None or owner is None or not (case.relies_on_external_id and case.is_joined_by_external_id):
+    if phone is None or owner is None or not case.is_joined_without_confirmation:
         return False
     has_another = owner.phone_verified_at is not None and owner.phone != phone
     return has_another or case.known.is_verified_by_another(phone, owner.id)
