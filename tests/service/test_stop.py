@@ -1,9 +1,11 @@
 """`wxauth serve` stops without the loss of a request by a proxy in front of several replicas."""
 
+import asyncio
 import os
 import signal
 import socket
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -18,6 +20,7 @@ from tests.world import Server
 from wxauth.service import server as own_server
 
 BODY = b'{"refresh_token": "forged"}'
+REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 LOGOUT = b"POST /v1/logout HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 
 
@@ -99,18 +102,48 @@ def test_a_sigterm_while_the_database_is_silent_ends_a_start_at_once(tmp_path: P
                 connection.close()
 
 
-async def test_a_request_that_arrives_as_the_port_is_closed_is_answered() -> None:
-    listener = own_server.listen("127.0.0.1", 0)
-    address = listener.getsockname()
+@pytest.fixture
+async def listener() -> AsyncIterator[socket.socket]:
+    with own_server.listen("127.0.0.1", 0) as made:
+        yield made
+
+
+@pytest.fixture
+async def server(listener: socket.socket) -> own_server.Server:
     app = PlainTextResponse("served")
     server = own_server.Server(uvicorn.Config(app, lifespan="off", **own_server.uvicorn_options()))
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     await server.startup([listener])
-    with socket.create_connection(address) as late:  # nobody accepts it before the port is closed
-        late.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    return server
+
+
+async def test_a_request_that_arrives_as_the_port_is_closed_is_answered(
+    server: own_server.Server, listener: socket.socket
+) -> None:
+    address = listener.getsockname()
+    with socket.create_connection(address, timeout=PATIENCE) as late:  # nobody accepts it before the port is closed
+        late.sendall(REQUEST)
         await server.shutdown([listener])
-        late.settimeout(PATIENCE)
         assert late.recv(4096).endswith(b"served")
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address)
+
+
+async def test_a_client_that_has_just_connected_may_be_slow_to_send_its_request_as_the_port_is_closed(
+    server: own_server.Server, listener: socket.socket
+) -> None:
+    with socket.create_connection(listener.getsockname(), timeout=PATIENCE) as late:
+        ending = asyncio.create_task(server.shutdown([listener]))
+        await asyncio.sleep(0.3)  # a busy machine has kept the client waiting
+        late.sendall(REQUEST)
+        await ending
+        assert late.recv(4096).endswith(b"served")
+
+
+async def test_a_client_that_has_connected_and_sends_nothing_does_not_delay_the_end(
+    server: own_server.Server, listener: socket.socket
+) -> None:
+    with socket.create_connection(listener.getsockname(), timeout=PATIENCE) as silent:
+        await server.shutdown([listener])
+        assert silent.recv(4096) == b""

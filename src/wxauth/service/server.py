@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from types import FrameType
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
@@ -24,6 +24,9 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.settings.loading import load_settings, unknown_names
 from wxauth.settings.settings import PREFIX, InvalidSettings, Settings
 from wxauth.terminal import os_reason
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 APP: Final = "wxauth.asgi:create_app"
 """The import path of the app.
@@ -39,6 +42,8 @@ START_SECONDS: Final = 60
 
 _UNREAD_SECONDS: Final = 0.1
 """The time, in seconds, for reading the requests that had arrived on connections when the port was closed."""
+_FIRST_REQUEST_SECONDS: Final = 2
+"""The time, in seconds, that a new connection has for its first request after the port is closed."""
 _BACKLOG: Final = 2048
 _SET_AT_START: Final = ("host", "port", "workers")
 """The settings that a reload cannot change."""
@@ -63,7 +68,7 @@ class Server(uvicorn.Server):
         """Accept and serve waiting connections before uvicorn's own shutdown.
 
         uvicorn would reset connections that it has not accepted yet, and connections with a request that it has not
-        read yet.
+        read yet. On a busy machine, some time may pass between a client's connection and its first request.
         """
         loop, listeners = asyncio.get_running_loop(), sockets or []
         waiting = [connection for listener in listeners for connection in _accepted(listener)]
@@ -73,7 +78,11 @@ class Server(uvicorn.Server):
             listener.close()
         for connection in waiting:
             await loop.connect_accepted_socket(self._protocol, connection)
-        await asyncio.sleep(_UNREAD_SECONDS)
+        connections = cast("set[HttpToolsProtocol]", self.server_state.connections)
+        for _attempt in range(round(_FIRST_REQUEST_SECONDS / _UNREAD_SECONDS)):
+            await asyncio.sleep(_UNREAD_SECONDS)
+            if all(connection.cycle for connection in connections):  # each has sent a request
+                break
         await super().shutdown(sockets)
 
     def _protocol(self) -> asyncio.BaseProtocol:
