@@ -46,7 +46,7 @@ USER 10001:10001
 WORKDIR /
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["wxauth", "alive"]
 ENTRYPOINT ["wxauth"]
 CMD ["serve"]
