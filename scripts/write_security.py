@@ -35,15 +35,15 @@ We also ran `{mcp[package]}` {mcp[version]}, the conformance suite of MCP. wxaut
 
 """,
     "zh": """
-{date}，我们运行了 OpenID 基金会的一致性测试套件 {version}（提交 {commit}，未作修改），\
+我们在 {date} 运行了 OpenID 基金会的一致性测试套件 {version}（提交 {commit}，未作修改），\
 并使用 `{clients}` 添加测试客户端。全部 {modules} 个项目的结果都符合预期：
 
 | 计划 | 项目 | 通过 | 审核者判断 | 跳过 | 警告 | 失败 |
 |---|--:|--:|--:|--:|--:|--:|
 {rows}
 我们还运行了 MCP 的一致性测试套件 `{mcp[package]}` {mcp[version]}。\
-授权服务器的 {server[scenarios]} 个场景中，wxauth 通过 {server[passed]} 个。\
-[{examples[folder]}](../build/agents.md) 中的 {examples[count]} 个服务器通过以下场景：{passed}。
+在面向授权服务器的 {server[scenarios]} 个场景中，wxauth 通过 {server[passed]} 个。\
+[{examples[folder]}](../build/agents.md) 中的 {examples[count]} 个服务器通过了以下场景：{passed}。
 
 """,
 }
