@@ -2,7 +2,8 @@
 
 The service's catalogues are used together with those of the guard (wxauth_guard). A text is marked where it is written:
 
-title = _("Please log in.") detail = _("{n} lines", n=lines)
+    title = _("Please log in.")
+    detail = _("{n} lines", n=lines)
 """
 
 from pathlib import Path

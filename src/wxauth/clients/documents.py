@@ -239,9 +239,9 @@ def document_in(client_id: str, body: bytes) -> ClientDocument:
     rules = {
         "client_id must be the document's own URL": document.get("client_id") == client_id,
         "client_name must be 1 to 64 characters": is_title(name),
-        "redirect_uris must contain 1 to 20 URIs, which use https or a loopback address": 1
-        <= len(uris)
-        <= MAX_REDIRECT_URIS,
+        "redirect_uris must contain 1 to 20 URIs, which use https or a loopback address": (
+            len(uris) in range(1, MAX_REDIRECT_URIS + 1)
+        ),
         "token_endpoint_auth_method must be none, or private_key_jwt with a jwks_uri or jwks": (
             "none" in methods or (PRIVATE_KEY_JWT in methods and has_keys)
         ),

@@ -100,16 +100,25 @@ class MergePair:
 async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSource, by: Actor, now: datetime) -> Merged:
     """Merge two locked users, for any of the three reasons.
 
-    late unionid              phone number               operator proof        WeChat itself says that   the person has
-    the         the operator's both are one person       number now; it does not    decision prove who they are refused
-    if   the users were split      an account could be        both have an external id; stolen: see                a ban
-    would leave no `link_by_phone`            administrator remaining    the unionid's user        the user who had the
-    the one that the operator number before              names status       a ban of either, the      active, as both
-    are        a ban of either, the longer one, unless                                   longer one no administrator
-    would be left roles        of both; if banned,       of the remaining user      of both without those of staff
-    attributes   of both: the remaining    of the remaining user      as by a late unionid user's own, and those that it
-    lacks, if all of them fit actor        `system`                  the user                   the operator, or
-    administrator
+                 late unionid              phone number               operator
+    proof        WeChat itself says that   the user has the number    the operator's decision
+                 both are one person       now, which does not
+                                           prove who they are
+    refused if   the users were split      an account could be        both have an external id, or
+                                           stolen: see                a ban would leave no
+                                           `link_by_phone`            administrator
+    remaining    the user with the         the user who had the       the user whom the operator
+                 unionid                   number before              names
+    status       a ban of either, the      active, as both are        a ban of either, the longer
+                 longer one, unless no                                one
+                 administrator would
+                 be left
+    roles        of both; if banned,       of the remaining user      of both
+                 without the staff roles
+    attributes   of the remaining user,    of the remaining user      as for a late unionid
+                 and those that it lacks,
+                 if all of them fit
+    actor        `system`                  the user                   the operator or administrator
 
     The remaining user keeps its unionid, nickname, picture, number and external id, and gets missing values from the
     removed user. If both have an external id, which only a late unionid allows, either of them finds the remaining
@@ -235,7 +244,7 @@ async def link_by_phone(
     - The two users have no app in common, and were never split.
     - At most one of the two users has a unionid, and at most one has an external id.
     - The holder has only harmless roles, is not banned, and has verified the number recently. A login without the
-    number does not count.
+      number does not count.
 
     The caller must have locked the number, so that no other user verifies it at the same time. "Recently" is
     `verified_since` or later, and `harmless_roles` are the roles that every new user gets.

@@ -41,8 +41,9 @@ class RefreshToken(NamedTuple):
 class RefreshTokens:
     """The maker and verifier of refresh tokens.
 
-    Args: secret_keys: The current secret key, which signs new tokens, and then the previous keys, whose tokens are
-    still valid.
+    Args:
+        secret_keys: The current secret key, which signs new tokens, and then the previous keys, whose tokens are still
+            valid.
     """
 
     PREFIX: ClassVar = "wxr_"

@@ -7,8 +7,9 @@ lock while they end all sessions of a user and delete the logins of the user's b
 locks in this order, so that no two transactions can deadlock:
 
 1. the user, and then the user's sessions and the logins of the user's browsers, which change only under the user's
-lock; 2. the site's client, then the row of the login, by one statement. The row of a page is locked before the row of a
-press (a use of its button).
+   lock;
+2. the site's client, and then the login's row, in one statement. A page's row is locked before the row of a press (a
+   use of the page's button).
 
 A transaction that adds a row locks only the client.
 """
