@@ -26,7 +26,10 @@ WITH_CHINESE = {
     "both languages at once": ("console/sessions.py", "web/edge.py"),
 }
 """The Python files of the service that contain Chinese, by what it is. Texts for users are in the catalogues."""
-SIMULATED = ("agent.py", "middleware.py", "run.py", "sites.py", "wechat/connect.py", "wechat/content_checks.py")
+SIMULATED = (
+    *("agent.py", "middleware.py", "own_command.py", "sites.py"),
+    *("wechat/connect.py", "wechat/content_checks.py"),
+)
 """The Python files of the desk that contain Chinese."""
 
 

@@ -6,7 +6,7 @@ from tests.conftest import NOWHERE, SETTINGS
 from wxauth.settings.loading import settings_from
 from wxauth.settings.settings import Settings
 from wxauth_desk.banner import welcome
-from wxauth_desk.run import HOME
+from wxauth_desk.own_settings import HOME
 
 
 def printed_by_dev(language: str, *, issuer: str = "http://127.0.0.1:8000", **urls: str | None) -> str:

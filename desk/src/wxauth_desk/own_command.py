@@ -1,0 +1,51 @@
+"""The command `wxauth` for the service that `wxauth-desk dev` runs."""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from wxauth_desk.private_files import store_privately
+
+_SCRIPT: Final = """\
+#!/bin/sh
+# Made by 'wxauth-desk dev' at its start, removed at its end; it holds secrets.
+if ! kill -0 {pid} 2>/dev/null; then
+    rm -f -- "$0"
+    echo "the 'wxauth-desk dev' of this command has ended: start it again. wxauth-desk dev 已退出，请重新启动。" >&2
+    exit 1
+fi
+{settings}
+exec {python} -m wxauth "$@"
+"""
+
+
+@contextmanager
+def command_for_this_dev(home: Path, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Provide the command `wxauth` for this service in the folder `home`, during the block.
+
+    The command uses the settings in dev's environment, overridden by `settings`. It overrides the same variables in its
+    caller's environment, because it is for this service and this database. If dev is killed, the command's file
+    remains, and removes itself when it is run the next time.
+    """
+    given = {name.upper(): value for name, value in os.environ.items() if name.isidentifier()}
+    given = {name: value for name, value in given.items() if name.startswith("WXAUTH_")}
+    variables = given | {f"WXAUTH_{name.upper()}": value for name, value in settings.items()}
+    lines = "\n".join(
+        f"unset {name}"
+        if value is None
+        else f"export {name}={shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
+        for name, value in variables.items()
+    )
+    path = home / "wxauth"
+    path.unlink(missing_ok=True)  # a killed run might have left it
+    store_privately(path, _SCRIPT.format(pid=os.getpid(), settings=lines, python=shlex.quote(sys.executable)))
+    path.chmod(0o700)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)

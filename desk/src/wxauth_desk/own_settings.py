@@ -1,0 +1,135 @@
+"""The settings of the service that `wxauth-desk dev` runs."""
+
+import asyncio
+import base64
+import os
+import re
+import secrets
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from wxauth.checks.doctor import check_apps
+from wxauth.checks.result import CheckResult
+from wxauth.core.logs import configure_logging
+from wxauth.settings.loading import settings_from
+from wxauth.settings.settings import Settings
+from wxauth.wechat.errcodes import SECRET_NOT_TAKEN
+from wxauth_desk.i18n import lazy_gettext as _
+from wxauth_desk.private_files import store_privately
+from wxauth_desk.signals import handled_by, raise_exit
+from wxauth_desk.terminal import TextError, localized, os_reason
+from wxauth_desk.wechat import ACCOUNT, APPS, WEBSITE
+
+NAMES: Final = frozenset({"WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"})
+"""The variables that select the real WeChat, which does not know the simulated apps, if one of them is set."""
+
+_TITLES: Final = (_("Example Shop"), _("Example Bookshop"), _("Example Account"), _("Example Website"))
+HOME: Final = Path(".wxauth")
+
+
+class OwnSecret:
+    """The secret of `WXAUTH_APP_ID`, if it is not in the environment, whose variables are `given`."""
+
+    def __init__(self, home: Path, given: frozenset[str]) -> None:
+        app_id = os.environ.get("WXAUTH_APP_ID", "")
+        is_wanted = given & NAMES == {"WXAUTH_APP_ID"} and re.fullmatch(r"[\w-]{1,64}", app_id, re.ASCII)
+        self._path = home / f"app_secret_{app_id}" if is_wanted else None
+        self.value: str | None = None
+        """The secret; None if no secret is needed, or if there is no terminal."""
+        self._is_new = False
+        if self._path is None:
+            return
+        if self._path.exists():
+            self.value = self._path.read_text("utf-8")
+        elif sys.stdin.isatty():
+            with handled_by(raise_exit):  # so that the terminal echoes again after an interrupted prompt
+                question = localized(_("AppSecret of {app_id} (not shown)", app_id=app_id))
+                self.value = click.prompt(question, hide_input=True, err=True).strip()
+            self._is_new = True
+
+    def keep_unless_refused(self, findings: Iterable[CheckResult]) -> None:
+        """Store the secret for the next run. If WeChat has just refused the secret, delete it."""
+        if self._path is None or self.value is None:
+            return
+        if any(SECRET_NOT_TAKEN in finding.text for finding in findings):
+            self._path.unlink(missing_ok=True)
+            click.echo(localized(_("The AppSecret is not stored. The next start prompts for it again.")), err=True)
+        elif self._is_new:
+            store_privately(self._path, self.value)
+            click.echo(
+                localized(_("The AppSecret is stored in {path}, which only you can read.", path=self._path)), err=True
+            )
+
+
+def load_settings(
+    simulated_url: str | None, port: int | None, *, push_forward: str
+) -> tuple[Settings, list[CheckResult], dict[str, Any]]:
+    """Return the settings, the results of the checks with the real WeChat, if any, and the values that dev sets."""
+    try:
+        HOME.mkdir(exist_ok=True)
+        (HOME / ".gitignore").write_text("*\n", "utf-8")
+        secret = OwnSecret(HOME, variables_set())
+        own = _own_settings(simulated_url, port, app_secret=secret.value, push_forward=push_forward)
+        settings = settings_from(Settings, **own)
+        if "WXAUTH_ISSUER" not in variables_set():
+            settings = settings.model_copy(update={"issuer": f"http://127.0.0.1:{settings.port}"})
+        findings: list[CheckResult] = []
+        if simulated_url is None:
+            # The findings report everything that logs would.
+            configure_logging(level="critical", log_format=settings.log_format)
+            findings = asyncio.run(check_apps(settings))
+        secret.keep_unless_refused(findings)
+    except OSError as exc:
+        raise TextError(_("{name}: {rule}", name=exc.filename or HOME, rule=os_reason(exc))) from None
+    return settings, findings, own
+
+
+def variables_set() -> frozenset[str]:
+    return frozenset(name.upper() for name, value in os.environ.items() if value)
+
+
+def _own_settings(
+    simulated_url: str | None, port: int | None, *, app_secret: str | None, push_forward: str
+) -> dict[str, Any]:
+    """Return the values that dev sets.
+
+    The environment can override the values that the simulator does not need. `.env` is not read.
+    """
+    given = variables_set()
+    defaults = {
+        "database_url": "postgresql://",  # a placeholder until the embedded PostgreSQL has started
+        "secret_key": _secret_key(),
+        "app_secret": app_secret,
+        "log_level": "warning",
+        "admin_page": True,
+    }
+    fixed: dict[str, Any] = {} if port is None else {"port": port}
+    if simulated_url is not None:
+        defaults["scan_link"] = "scheme"  # a scheme needs no request to WeChat
+        defaults["consents"] = "privacy:2026-05,terms:3"  # the consents of the guides, for the simulated phone
+        known = zip((*APPS, ACCOUNT, WEBSITE), _TITLES, strict=True)  # in the order of the settings
+        apps = [{**app, "title": localized(title)} for app, title in known]
+        apps[0]["push_forward"] = push_forward
+        fixed |= {"apps": apps, "app_id": None, "app_secret": None}
+        fixed |= {"wechat_base_url": simulated_url, "wechat_fallback_url": None, "wechat_proxy": None}
+        fixed |= {"wechat_open_url": simulated_url}
+    unset = {name: value for name, value in defaults.items() if f"WXAUTH_{name.upper()}" not in given}
+    return unset | fixed
+
+
+def _secret_key() -> str:
+    """Return the secret key, which is generated once, and stored next to the data that it encrypts."""
+    path = HOME / "secret_key"
+    if not path.exists():
+        store_privately(path, base64.b64encode(secrets.token_bytes(32)).decode())
+    return path.read_text("utf-8").strip()
+
+
+def port_of_environment() -> int | None:
+    """Return `WXAUTH_PORT`; None if it is not a number, which the settings report."""
+    text = next((value for name, value in os.environ.items() if name.upper() == "WXAUTH_PORT"), "")
+    return int(text) if re.fullmatch("[1-9][0-9]{0,4}", text) else None

@@ -1,0 +1,42 @@
+"""The servers of `wxauth-desk dev`: one for the service, and one in a thread for each other part."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+import uvicorn
+from starlette.types import ASGIApp
+
+
+@contextmanager
+def in_thread(
+    app: ASGIApp | Callable[[], ASGIApp], listener: socket.socket, *, name: str, factory: bool = False
+) -> Iterator[None]:
+    """Serve another app in its own thread, which also creates the app if it is a factory."""
+    # The server uses h11, because with httptools, uvicorn loses the body of a client that requests HTTP/2 (h2c), as
+    # Java's client does.
+    options: dict[str, Any] = {"http": "h11", "log_config": None, "access_log": False, "timeout_graceful_shutdown": 1}
+    config = uvicorn.Config(app, factory=factory, **options)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],), name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(timeout=5)
+
+
+class Server(uvicorn.Server):
+    """The server of the service. It prints a text as soon as it accepts requests."""
+
+    def __init__(self, config: uvicorn.Config, welcome: str) -> None:
+        super().__init__(config)
+        self._welcome = welcome
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        click.echo(self._welcome)
