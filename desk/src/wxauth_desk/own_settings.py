@@ -6,9 +6,9 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 
@@ -32,11 +32,11 @@ HOME: Final = Path(".wxauth")
 
 
 class OwnSecret:
-    """The secret of `WXAUTH_APP_ID`, if it is not in the environment, whose variables are `given`."""
+    """The AppSecret of `WXAUTH_APP_ID`, if the environment, whose variables are `given`, does not contain it."""
 
-    def __init__(self, home: Path, given: frozenset[str]) -> None:
-        app_id = os.environ.get("WXAUTH_APP_ID", "")
-        is_wanted = given & NAMES == {"WXAUTH_APP_ID"} and re.fullmatch(r"[\w-]{1,64}", app_id, re.ASCII)
+    def __init__(self, home: Path, given: Mapping[str, str]) -> None:
+        app_id = given.get("WXAUTH_APP_ID", "")
+        is_wanted = given.keys() & NAMES == {"WXAUTH_APP_ID"} and re.fullmatch(r"[\w-]{1,64}", app_id, re.ASCII)
         self._path = home / f"app_secret_{app_id}" if is_wanted else None
         self.value: str | None = None
         """The secret; None if no secret is needed, or if there is no terminal."""
@@ -65,17 +65,28 @@ class OwnSecret:
             )
 
 
-def load_settings(
-    simulated_url: str | None, port: int | None, *, push_forward: str
-) -> tuple[Settings, list[CheckResult], dict[str, Any]]:
-    """Return the settings, the results of the checks with the real WeChat, if any, and the values that dev sets."""
+class OwnSettings(NamedTuple):
+    """The settings of the service."""
+
+    settings: Settings
+    findings: list[CheckResult]
+    """The results of the checks with the real WeChat. The list is empty with the simulated WeChat."""
+    set_by_dev: dict[str, Any]
+    """The values that `dev` sets, by the name of the setting."""
+
+
+def load_settings(simulated_url: str | None, port: int | None, *, push_forward: str) -> OwnSettings:
+    """Read the settings, and check the apps with the real WeChat, unless there is a simulated WeChat.
+
+    Raises: TextError, if a file in `HOME` cannot be read or written; InvalidSettings.
+    """
     try:
         HOME.mkdir(exist_ok=True)
         (HOME / ".gitignore").write_text("*\n", "utf-8")
-        secret = OwnSecret(HOME, variables_set())
+        secret = OwnSecret(HOME, environment())
         own = _own_settings(simulated_url, port, app_secret=secret.value, push_forward=push_forward)
         settings = settings_from(Settings, **own)
-        if "WXAUTH_ISSUER" not in variables_set():
+        if "WXAUTH_ISSUER" not in environment():
             settings = settings.model_copy(update={"issuer": f"http://127.0.0.1:{settings.port}"})
         findings: list[CheckResult] = []
         if simulated_url is None:
@@ -85,11 +96,15 @@ def load_settings(
         secret.keep_unless_refused(findings)
     except OSError as exc:
         raise TextError(_("{name}: {rule}", name=exc.filename or HOME, rule=os_reason(exc))) from None
-    return settings, findings, own
+    return OwnSettings(settings, findings, own)
 
 
-def variables_set() -> frozenset[str]:
-    return frozenset(name.upper() for name, value in os.environ.items() if value)
+def environment() -> dict[str, str]:
+    """Return the variables of the environment that aren't empty, with their names in upper case.
+
+    The settings accept names in either case.
+    """
+    return {name.upper(): value for name, value in os.environ.items() if value}
 
 
 def _own_settings(
@@ -99,7 +114,7 @@ def _own_settings(
 
     The environment can override the values that the simulator does not need. `.env` is not read.
     """
-    given = variables_set()
+    given = environment()
     defaults = {
         "database_url": "postgresql://",  # a placeholder until the embedded PostgreSQL has started
         "secret_key": _secret_key(),
@@ -131,5 +146,5 @@ def _secret_key() -> str:
 
 def port_of_environment() -> int | None:
     """Return `WXAUTH_PORT`; None if it is not a number, which the settings report."""
-    text = next((value for name, value in os.environ.items() if name.upper() == "WXAUTH_PORT"), "")
+    text = environment().get("WXAUTH_PORT", "")
     return int(text) if re.fullmatch("[1-9][0-9]{0,4}", text) else None

@@ -1,7 +1,6 @@
 """The command `wxauth-desk dev`, which starts and stops PostgreSQL, WeChat, migrations and the service together."""
 
 import asyncio
-import os
 import secrets
 from collections.abc import Iterable
 from contextlib import ExitStack, aclosing
@@ -36,8 +35,8 @@ from wxauth_desk.failures import failure_on_the_phone
 from wxauth_desk.i18n import Text, lazy_gettext as _
 from wxauth_desk.middleware import OwnNamesOnly
 from wxauth_desk.own_command import command_for_this_dev
-from wxauth_desk.own_settings import HOME, NAMES, load_settings, port_of_environment, variables_set
-from wxauth_desk.ports import listen_beside, listen_or_note
+from wxauth_desk.own_settings import HOME, NAMES, environment, load_settings, port_of_environment
+from wxauth_desk.ports import Ports
 from wxauth_desk.postgres import EmbeddedPostgres
 from wxauth_desk.serving import Server, in_thread
 from wxauth_desk.signals import end, handled_by
@@ -70,71 +69,82 @@ def run(
     shop_url: str | None = None,
     allowed_hosts: Iterable[str] = (),
 ) -> None:
-    """Run until Ctrl-C or SIGTERM. Raises: TextError, StorageUnavailable."""
-    is_simulated = not NAMES & variables_set()
+    """Run until Ctrl-C or SIGTERM.
+
+    Without a port of its own, each part listens near the service's. `shop_url` is the back end that the shop's
+    mini-program calls, if it is not the example. The parts also answer to the names in `allowed_hosts`.
+
+    Raises: TextError, StorageUnavailable.
+    """
+    has_database = "WXAUTH_DATABASE_URL" in environment()
     try:
         with ExitStack() as stack, ExitStack() as threads:
             stack.enter_context(handled_by(partial(end, stack)))
-            taken: list[Text] = []
-            first = port or port_of_environment() or Settings.model_fields["port"].default
-            beside = partial(listen_beside, first, {first, wechat_port, site_port}, stack, taken)
-            simulated_url = None
-            if is_simulated:
-                wechat_listener, simulated_url = beside(_WECHAT_PORT_AFTER, wechat_port, "--wechat-port")
-            site_listener, site_url = beside(_SITE_PORT_AFTER, site_port, "--site-port")
-            shop_url = (shop_url or site_url + SHOP_PATH).rstrip("/")
-            settings, findings, own = load_settings(simulated_url, port, push_forward=shop_url + PUSH_PATH)
+            default_port = Settings.model_fields["port"].default
+            ports = Ports(stack, port or port_of_environment() or default_port, {wechat_port, site_port})
+            is_simulated = environment().keys().isdisjoint(NAMES)
+            wechat = ports.open(_WECHAT_PORT_AFTER, wechat_port, option="--wechat-port") if is_simulated else None
+            sites = ports.open(_SITE_PORT_AFTER, site_port, option="--site-port")
+            shop_url = (shop_url or sites.url + SHOP_PATH).rstrip("/")
+
+            simulated_url = None if wechat is None else wechat.url
+            settings, findings, set_by_dev = load_settings(simulated_url, port, push_forward=shop_url + PUSH_PATH)
             configure_logging(level=settings.log_level, log_format=settings.log_format)
             for line in unknown_names(env_file=None):
                 click.echo(localized(line), err=True)
-            names = {*allowed_hosts, settings.host.lower(), URL(settings.issuer).hostname or ""}
-            listener = stack.enter_context(listen_or_note(settings.host, settings.port, "--port", taken))
-            if taken:  # checked first, so that ports in use are reported immediately
-                raise TextError(Text("\n").join(taken))
-            mcp_url = None
-            if simulated_url is not None and not settings.resources and has_mcp():
-                mcp_listener, mcp_origin = beside(MCP_PORT_AFTER, None, "")
-                mcp_url = f"{mcp_origin}/mcp"
-                own["resources"] = [resource_at(mcp_url)]
-                settings = settings.model_copy(update={"resources": (Resource(**resource_at(mcp_url)),)})
-            if not os.environ.get("WXAUTH_DATABASE_URL"):
+            listener = ports.open_service(settings.host, settings.port)
+            ports.check()
+            mcp = None
+            if is_simulated and not settings.resources and has_mcp():
+                place = ports.open(MCP_PORT_AFTER)
+                mcp = place._replace(url=f"{place.url}/mcp")
+                set_by_dev["resources"] = [resource_at(mcp.url)]
+                settings = settings.model_copy(update={"resources": (Resource(**resource_at(mcp.url)),)})
+            mcp_url = None if mcp is None else mcp.url
+
+            if not has_database:
                 postgres = EmbeddedPostgres(HOME / "postgres")
                 stack.push(postgres)  # pushed before it starts, so that a signal during the start stops it, too
-                url = stack.enter_context(postgres).url()
-                settings = settings.model_copy(update={"database_url": SecretStr(url)})
-            if simulated_url is not None:
+                url = SecretStr(stack.enter_context(postgres).url())
+                settings = settings.model_copy(update={"database_url": url})
+
+            names = {*allowed_hosts, settings.host.lower(), URL(settings.issuer).hostname or ""}
+            if wechat is not None:
                 simulator = create_simulator(
                     service_url=service_url(settings),
-                    site_url=site_url,
+                    site_url=sites.url,
                     shop_url=shop_url,
                     mcp_url=mcp_url,
                     failure_of=failure_on_the_phone,
                 )
                 simulated = OwnNamesOnly(simulator, names, own_pages=True)
-                threads.enter_context(in_thread(simulated, wechat_listener, name="simulated WeChat"))
-            shop = asyncio.run(_prepare(settings, site_url, has_shop=simulated_url is not None, mcp_url=mcp_url))
+                threads.enter_context(in_thread(simulated, wechat.listener, name="simulated WeChat"))
+            shop = asyncio.run(_prepare(settings, sites.url, has_shop=is_simulated, mcp_url=mcp_url))
             where = {"issuer": settings.issuer, "database_url": settings.database_url.get_secret_value()}
-            stack.enter_context(command_for_this_dev(HOME, own | where))
+            stack.enter_context(command_for_this_dev(HOME, set_by_dev | where))
+
             back_end = [Mount(SHOP_PATH, create_shop(settings.issuer, shop))] if shop else []
             cookie_secret = secrets.token_hex()
-            websites = create_site(settings.issuer, url=site_url, cookie_secret=cookie_secret, back_end=back_end)
-            threads.enter_context(in_thread(OwnNamesOnly(websites, names), site_listener, name="example sites"))
-            if mcp_url is not None:  # imported in its thread, while requests wait
-                mcp_server = partial(create_mcp_server, settings.issuer, mcp_url, names)
-                threads.enter_context(in_thread(mcp_server, mcp_listener, name="MCP server", factory=True))
-            banner_text = welcome(
+            websites = create_site(settings.issuer, url=sites.url, cookie_secret=cookie_secret, back_end=back_end)
+            threads.enter_context(in_thread(OwnNamesOnly(websites, names), sites.listener, name="example sites"))
+            if mcp is not None:
+                # The MCP server is imported in its thread, while requests wait.
+                mcp_server = partial(create_mcp_server, settings.issuer, mcp.url, names)
+                threads.enter_context(in_thread(mcp_server, mcp.listener, name="MCP server", factory=True))
+
+            text = welcome(
                 settings,
                 simulated_url=simulated_url,
-                site_url=site_url,
+                site_url=sites.url,
                 mcp_url=mcp_url,
                 findings=findings,
                 home=HOME,
                 language=terminal_language(),
             )
             service = OwnNamesOnly(_app(settings, simulated_url), names)
-            Server(uvicorn.Config(service, **uvicorn_options()), banner_text).run([listener])
+            Server(uvicorn.Config(service, **uvicorn_options()), text).run([listener])
     except (UnknownRevision, NotOurs) as exc:
-        if os.environ.get("WXAUTH_DATABASE_URL"):
+        if has_database:
             raise
         raise TextError(Text(_OF_BEFORE, home=HOME, reason=exc.text)) from None
 

@@ -30,4 +30,5 @@ def end(stack: ExitStack, _signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def raise_exit(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """End the process with status 0, and run the `finally` blocks before."""
     raise SystemExit(0)
