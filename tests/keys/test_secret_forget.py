@@ -19,21 +19,26 @@ pytestmark = pytest.mark.no_signing_key
 
 NEW_SEALER = Sealer([b64decode(OTHER_SECRET_KEY)])
 
-SEALED_BY_THE_LOST_ONE = """
-INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at)
-SELECT decode(repeat('00', 32), 'hex'), app_id, openid, 'sealed by the lost one', now() FROM identities LIMIT 1;
+WEBHOOK = """
 INSERT INTO webhooks (id, name, url, secret, created_at)
 VALUES (gen_random_uuid(), 'orders', 'https://orders.example.com/', 'sealed by the lost one', now());
-INSERT INTO apps (app_id, fields, secrets, is_enabled, created_at)
-VALUES ('wx00000000000000ff', '{}', 'sealed by the lost one', true, now())
 """
-"""An answer to a phone code, paid for and not bound yet; a webhook; an app of run time."""
+APP = """
+INSERT INTO apps (app_id, fields, secrets, is_enabled, created_at)
+VALUES ('wx00000000000000ff', '{}', 'sealed by the lost one', true, now());
+"""
+"""An app of run time."""
+PHONE_ANSWER = """
+INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at)
+SELECT decode(repeat('00', 32), 'hex'), app_id, openid, 'sealed by the lost one', now() FROM identities LIMIT 1;
+"""
+"""An answer to a phone code, paid for and not bound yet."""
 
 
 @pytest.mark.process
 async def test_a_service_starts_again_and_everybody_is_who_they_were(stage: Stage, wxauth: WxAuth) -> None:
     alice, _ = await stage.login("alice", nickname="小爱"), await stage.login("bob")
-    await stage.rows.execute(SEALED_BY_THE_LOST_ONE)
+    await stage.rows.execute(PHONE_ANSWER + WEBHOOK + APP)
     with pytest.raises(CannotOpen):
         await stage.make_services(secret_key=OTHER_SECRET_KEY)
 
@@ -80,3 +85,15 @@ async def test_a_session_that_is_being_changed_is_waited_for(stage: Stage) -> No
         await until(lambda: stage.rows.fetchval("SELECT session_key IS NULL FROM sessions WHERE id = $1", other))
         assert await stage.number("signing_keys") == 1, "the signing keys come last"
     assert await forgetting == SealedCounts(signing_keys=1, session_keys=2)
+
+
+@pytest.mark.oldest_postgres
+@pytest.mark.parametrize(("made", "table", "column"), [(WEBHOOK, "webhooks", "secret"), (APP, "apps", "secrets")])
+async def test_what_was_renewed_meanwhile_is_kept(stage: Stage, made: str, table: str, column: str) -> None:
+    await stage.rows.execute(made)
+    async with stage.rows.transaction():
+        await stage.rows.execute(f"UPDATE {table} SET {column} = 'renewed'")
+        forgetting = asyncio.create_task(forget(stage.services.database, NEW_SEALER, now=stage.clock.now))
+        await until(lambda: stage.rows.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
+    assert await forgetting == SealedCounts(signing_keys=1)
+    assert await stage.rows.fetchval(f"SELECT is_enabled AND {column} = 'renewed' FROM {table}") is True

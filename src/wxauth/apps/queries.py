@@ -44,6 +44,10 @@ CHANGE_APP: Final = Statement[Nothing]("""
 UPDATE apps SET is_enabled = :is_enabled, fields = :fields, secrets = :secrets WHERE app_id = :app_id
 """)
 DELETE_APP: Final = Statement[str]("DELETE FROM apps WHERE app_id = :app_id RETURNING app_id")
+DELETE_APP_WITH_SECRETS: Final = Statement[str]("""
+DELETE FROM apps WHERE app_id = :app_id AND secrets = :secrets RETURNING app_id
+""")
+"""Deletes an app, unless its secrets have changed since they were read."""
 reseal_app: Final = Reseal.of("apps", "secrets", key="app_id")
 IS_NAME_OF_SITE: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE name = :name AND title IS NOT NULL)")
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString, Self
 
-from wxauth.core.database import Database
+from wxauth.core.database import Database, Transaction
 from wxauth.core.statements import Nothing, Statement
 
 
@@ -51,7 +51,7 @@ class Reseal:
             ),
         )
 
-    async def __call__(self, database: Database, row: object, *resealed: bytes | None) -> bool:
+    async def __call__(self, database: Database | Transaction, row: object, *resealed: bytes | None) -> bool:
         """Replace the values of `row` with `resealed`, and return whether they were replaced."""
         read = {name: getattr(row, name) for name in (self.key, *self.columns)}
         values = {f"{name}_resealed": value for name, value in zip(self.columns, resealed, strict=True)}

@@ -310,10 +310,17 @@ async def write_webhook(
     disabled already. The sweep deletes the deliveries of a removed webhook later.
     """
     async with database.begin() as transaction:
-        webhook: Webhook | None = await transaction.row(_WRITTEN[kind], **values)
-        if webhook is not None:
-            data = webhook.model_dump(include=set(kind.data))
-            await record_event(transaction, kind, by=by, at=now, data=data)
+        return await change_webhook(transaction, kind, by=by, now=now, **values)
+
+
+async def change_webhook(
+    transaction: Transaction, kind: EventType, *, by: Actor, now: datetime, **values: object
+) -> Webhook | None:
+    """Do what `write_webhook` does, as a part of a transaction."""
+    webhook: Webhook | None = await transaction.row(_WRITTEN[kind], **values)
+    if webhook is not None:
+        data = webhook.model_dump(include=set(kind.data))
+        await record_event(transaction, kind, by=by, at=now, data=data)
     return webhook
 
 

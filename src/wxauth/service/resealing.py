@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar
 
-from wxauth.apps.queries import DELETE_APP, STORED_APPS, reseal_app
+from wxauth.apps.queries import DELETE_APP_WITH_SECRETS, STORED_APPS, reseal_app
 from wxauth.checks.sealed import (
     SEALED_APPS,
     SEALED_PHONE_ANSWERS,
@@ -24,7 +24,7 @@ from wxauth.core.database import Database
 from wxauth.core.sealing import Sealer, webhook_secret_context
 from wxauth.core.trail import OPERATOR, SYSTEM, EventType, record_event
 from wxauth.core.upkeep import Reseal
-from wxauth.events.webhook_queries import ALL_WEBHOOKS, new_webhook_secret, reseal_webhook, write_webhook
+from wxauth.events.webhook_queries import ALL_WEBHOOKS, change_webhook, new_webhook_secret, reseal_webhook
 from wxauth.keys.queries import PUBLISHED, lock_keys, reseal_key, store_keys
 from wxauth.phones.queries import ANSWERS_SEALED_OTHERWISE, DELETE_UNCHANGED, StoredAnswer, reseal_answer
 from wxauth.session_keys.queries import SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
@@ -81,7 +81,7 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
 
 
 async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> SealedCounts:
-    """Erase every value that no configured secret key can decrypt.
+    """Erase every value that no configured secret key can decrypt, unless it has changed since it was read.
 
     Each page is a separate transaction, so the command may be stopped and run again at any time. The signing keys are
     erased last, and no service starts before that. If the operator finds the lost key before the command ends, only the
@@ -102,13 +102,17 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
         if not SEALED_WEBHOOKS.opens(sealer, webhook):
             # The operator does not know the new secret. The disabled webhook keeps its events until the operator renews
             # the secret.
-            await write_webhook(database, EventType.WEBHOOK_DISABLED, by=SYSTEM, now=now, id=webhook.id)
             secret = sealer.seal(new_webhook_secret(), context=webhook_secret_context(webhook.id))
-            done.webhook_secrets += await reseal_webhook(database, webhook, secret, None)
+            async with database.begin() as transaction:
+                if await reseal_webhook(transaction, webhook, secret, None):
+                    disabled = EventType.WEBHOOK_DISABLED
+                    await change_webhook(transaction, disabled, by=SYSTEM, now=now, id=webhook.id)
+                    done.webhook_secrets += 1
     for app in await database.rows(STORED_APPS):
         if not SEALED_APPS.opens(sealer, app):
             async with database.begin() as transaction:
-                if await transaction.value(DELETE_APP, app_id=app.app_id) is not None:
+                deleted = await transaction.value(DELETE_APP_WITH_SECRETS, app_id=app.app_id, secrets=app.secrets)
+                if deleted is not None:
                     await record_event(transaction, EventType.APP_REMOVED, by=OPERATOR, at=now, app_id=app.app_id)
                     done.apps += 1
     async with database.begin() as transaction:
