@@ -7,33 +7,26 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from typing import Any, Final, Literal, TypeVar
-from uuid import UUID
 
 from wxauth.apps.registry import Apps
 from wxauth.core.background import Background, Retries
 from wxauth.core.clock import Clock
-from wxauth.core.database import Database, Transaction
+from wxauth.core.database import Database
 from wxauth.core.logs import OncePerDay, get_logger
 from wxauth.core.metrics import Counter
 from wxauth.core.services import part
-from wxauth.core.trail import WECHAT, EventType, record_event
 from wxauth.errors import InvalidSignature, NotFound, PushNotForwarded, StorageUnavailable
-from wxauth.merging.merging_queries import IS_JOINED
-from wxauth.merging.splitting_queries import erase_identities, erase_identity
+from wxauth.push.erasing import Erasure
 from wxauth.push.forwarding import PushAnswer, PushForwarding, PushRequest
 from wxauth.push.queries import MESSAGES_KEPT, REMEMBER_MESSAGE, claim_signature
 from wxauth.settings.apps import App
-from wxauth.users.erasure_queries import erase_user, leave_later
-from wxauth.users.status_queries import lock_status_and_roles
-from wxauth.users.user_queries import DELETE_PHONE_ANSWERS, clear_fields, lock_user_of
+from wxauth.users.user_queries import lock_user_of
 from wxauth.wechat.received import (
     MessageKind,
     WeChatMessage,
     Withdrawal,
-    Withdrawn,
     check_signature,
     read_handshake,
     read_message,
@@ -233,49 +226,11 @@ class PushedMessages:
             # A message that names no known user is stored, too. Otherwise a repetition of the message could erase the
             # data of a user who signs up in the meantime.
             if user_id is not None:
-                event, more = await self._erase_from(transaction, user_id, app_id, withdrawal, now=now)
+                erasure = Erasure(transaction, user_id, app_id, withdrawal, now)
+                event, more = await erasure.carry_out()
                 facts = {"user_id": user_id, **facts, **more}
         log.info(event, **facts)
         return user_id is not None
-
-    async def _erase_from(
-        self, transaction: Transaction, user_id: UUID, app_id: str, withdrawal: Withdrawal, *, now: datetime
-    ) -> tuple[str, Mapping[str, object]]:
-        """Erase the data of a locked user that WeChat names. Return the event and the fields of the log line."""
-        of_wechat = {"actor": WECHAT.name}
-        identity = {"app_id": app_id, "openid": withdrawal.openid}
-        record = partial(record_event, transaction, by=WECHAT, at=now, user_id=user_id, app_id=app_id)
-        match withdrawal.what:
-            case Withdrawn.ACCOUNT:
-                # A user merged from several WeChat accounts, by phone number or by an operator, loses only the closed
-                # account, and data that may have come from it.
-                is_joined = await transaction.value(IS_JOINED, user_id=user_id)
-                if is_joined and await erase_identities(transaction, user_id, **identity, by=WECHAT, now=now):
-                    return "identities_erased", of_wechat
-            case Withdrawn.IDENTITY:
-                if await erase_identity(transaction, user_id, **identity, by=WECHAT, now=now):
-                    return "identities_erased", of_wechat
-                account = await lock_status_and_roles(transaction, user_id)
-                if account is not None and account.is_banned:
-                    # Consent can be given and withdrawn at any time, which must not end a ban.
-                    await leave_later(transaction, user_id, erase_at=now, now=now)
-                    return "user_leaving", of_wechat
-            case Withdrawn.DATA | Withdrawn.RISKY_PROFILE:
-                cleared = await clear_fields(transaction, user_id, withdrawal.fields)
-                if withdrawal.what is Withdrawn.RISKY_PROFILE:
-                    if cleared:
-                        await record(EventType.PROFILE_CHANGED, data={"fields": cleared})
-                    return "profile_found_risky", {"fields": cleared}
-                if "phone" in withdrawal.fields:
-                    await transaction.run(DELETE_PHONE_ANSWERS, user_id=user_id)
-                await record(EventType.AUTHORIZATION_REVOKED, data={"fields": withdrawal.fields})
-                if "phone" in cleared:
-                    await record(EventType.PHONE_REMOVED)
-                return "authorization_revoked", {"fields": withdrawal.fields}
-        # Even the last administrator is erased, because wxauth must not store the data of a closed account, whose owner
-        # can no longer log in anyway.
-        await erase_user(transaction, user_id, by=WECHAT, now=now)
-        return "user_erased", of_wechat
 
     def _app_with_push(self, app_id: str) -> App:
         app = self.apps.find(app_id)

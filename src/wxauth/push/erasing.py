@@ -1,0 +1,99 @@
+"""The erasure of the data for which a user has withdrawn permission in WeChat."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Unpack
+from uuid import UUID
+
+from wxauth.core.database import Transaction
+from wxauth.core.trail import WECHAT, About, EventType, record_event
+from wxauth.merging.merging_queries import IS_JOINED
+from wxauth.merging.splitting_queries import erase_identities, erase_identity
+from wxauth.users.erasure_queries import erase_user, leave_later
+from wxauth.users.status_queries import lock_status_and_roles
+from wxauth.users.user_queries import DELETE_PHONE_ANSWERS, clear_fields
+from wxauth.wechat.received import Withdrawal, Withdrawn
+
+LogLine = tuple[str, Mapping[str, object]]
+"""The event of a log line, and its fields."""
+
+_BY_WECHAT: Final = {"actor": WECHAT.name}
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """A withdrawal that is carried out for a locked user."""
+
+    transaction: Transaction
+    user_id: UUID
+    app_id: str
+    withdrawal: Withdrawal
+    now: datetime
+
+    async def carry_out(self) -> LogLine:
+        """Erase what the withdrawal names, and return the log line that reports it."""
+        match self.withdrawal.what:
+            case Withdrawn.ACCOUNT:
+                return await self._erase_closed_account()
+            case Withdrawn.IDENTITY:
+                return await self._erase_identity()
+            case Withdrawn.DATA:
+                return await self._erase_data()
+            case Withdrawn.RISKY_PROFILE:
+                return await self._clear_risky_profile()
+
+    async def _erase_closed_account(self) -> LogLine:
+        # A user merged from several WeChat accounts, by phone number or by an operator, loses only the closed account,
+        # and data that may have come from it.
+        if await self.transaction.value(IS_JOINED, user_id=self.user_id):
+            is_erased = await erase_identities(
+                self.transaction,
+                self.user_id,
+                app_id=self.app_id,
+                openid=self.withdrawal.openid,
+                by=WECHAT,
+                now=self.now,
+            )
+            if is_erased:
+                return "identities_erased", _BY_WECHAT
+        return await self._erase_user()
+
+    async def _erase_identity(self) -> LogLine:
+        is_erased = await erase_identity(
+            self.transaction, self.user_id, app_id=self.app_id, openid=self.withdrawal.openid, by=WECHAT, now=self.now
+        )
+        if is_erased:
+            return "identities_erased", _BY_WECHAT
+        account = await lock_status_and_roles(self.transaction, self.user_id)
+        if account is not None and account.is_banned:
+            # Consent can be given and withdrawn at any time, which must not end a ban.
+            await leave_later(self.transaction, self.user_id, erase_at=self.now, now=self.now)
+            return "user_leaving", _BY_WECHAT
+        return await self._erase_user()
+
+    async def _erase_user(self) -> LogLine:
+        # Even the last administrator is erased, because wxauth must not store the data of a closed account, whose owner
+        # can no longer log in anyway.
+        await erase_user(self.transaction, self.user_id, by=WECHAT, now=self.now)
+        return "user_erased", _BY_WECHAT
+
+    async def _erase_data(self) -> LogLine:
+        fields = self.withdrawal.fields
+        cleared = await clear_fields(self.transaction, self.user_id, fields)
+        if "phone" in fields:
+            await self.transaction.run(DELETE_PHONE_ANSWERS, user_id=self.user_id)
+        await self._record(EventType.AUTHORIZATION_REVOKED, data={"fields": fields})
+        if "phone" in cleared:
+            await self._record(EventType.PHONE_REMOVED)
+        return "authorization_revoked", {"fields": fields}
+
+    async def _clear_risky_profile(self) -> LogLine:
+        cleared = await clear_fields(self.transaction, self.user_id, self.withdrawal.fields)
+        if cleared:
+            await self._record(EventType.PROFILE_CHANGED, data={"fields": cleared})
+        return "profile_found_risky", {"fields": cleared}
+
+    async def _record(self, kind: EventType, **about: Unpack[About]) -> None:
+        where = About(user_id=self.user_id, app_id=self.app_id, **about)
+        await record_event(self.transaction, kind, by=WECHAT, at=self.now, **where)
