@@ -10,18 +10,8 @@ from pydantic import BaseModel, ValidationError
 
 from wxauth.apps.registry import Apps, KnownApp, ManagedApps
 from wxauth.apps.schemas import AppAnswer, AppChangeRequest, AppRequest, app_answer
-from wxauth.cli.printing import (
-    Failed,
-    WrongCall,
-    checked,
-    echo,
-    json_option,
-    read_picture,
-    show,
-    show_items,
-    state_of,
-    takes,
-)
+from wxauth.cli.options import checked, read_picture, takes
+from wxauth.cli.printing import Failed, WrongCall, echo, json_option, show, show_items, state_of
 from wxauth.cli.resources import with_parts
 from wxauth.core.services import Parts
 from wxauth.core.trail import OPERATOR

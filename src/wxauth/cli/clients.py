@@ -7,19 +7,17 @@ from typing import Any, Final
 
 import click
 
+from wxauth.cli.options import checked, read_picture, takes
 from wxauth.cli.printing import (
     SHOWN_ONCE,
     Failed,
     WrongCall,
-    checked,
     echo,
     json_option,
     print_table,
-    read_picture,
     sentence,
     show,
     show_items,
-    takes,
     to_the_second,
 )
 from wxauth.cli.resources import T, read_settings, with_database

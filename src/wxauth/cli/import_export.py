@@ -19,18 +19,8 @@ from zoneinfo import ZoneInfo
 import click
 
 from wxauth.apps.registry import Apps
-from wxauth.cli.printing import (
-    Command,
-    Failed,
-    WrongCall,
-    checked,
-    echo,
-    json_option,
-    printable,
-    show,
-    text_option,
-    why_not,
-)
+from wxauth.cli.options import checked, text_option, why_not
+from wxauth.cli.printing import Command, Failed, WrongCall, echo, json_option, printable, show
 from wxauth.cli.resources import with_database, with_services
 from wxauth.core.outages import outage_text
 from wxauth.core.services import Services

@@ -6,20 +6,8 @@ from uuid import UUID
 
 import click
 
-from wxauth.cli.printing import (
-    Failed,
-    checked,
-    confirm,
-    echo,
-    header,
-    json_option,
-    printable,
-    prints_json,
-    show,
-    stripped,
-    text_option,
-    yes_option,
-)
+from wxauth.cli.options import checked, stripped, text_option
+from wxauth.cli.printing import Failed, confirm, echo, header, json_option, printable, prints_json, show, yes_option
 from wxauth.cli.resources import with_database
 from wxauth.cli.users import banned_until, name_of, names_of, user_argument
 from wxauth.core.database import Database

@@ -11,18 +11,15 @@ from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from wxauth.cli import LazyGroup
+from wxauth.cli.options import checked, stripped, takes, time_option
 from wxauth.cli.printing import (
     WrongCall,
-    checked,
     confirm,
     echo,
     json_option,
     printable,
     show,
     show_items,
-    stripped,
-    takes,
-    time_option,
     to_the_minute,
     yes_option,
 )

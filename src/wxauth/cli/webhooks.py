@@ -8,18 +8,17 @@ import click
 import httpx
 from pydantic import StringConstraints, TypeAdapter
 
+from wxauth.cli.options import checked, takes
 from wxauth.cli.printing import (
     SHOWN_ONCE,
     Failed,
     WrongCall,
-    checked,
     echo,
     json_option,
     prints_json,
     show,
     show_items,
     state_of,
-    takes,
 )
 from wxauth.cli.resources import T, with_parts
 from wxauth.clients.models import CLIENT_NAME
