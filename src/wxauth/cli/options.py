@@ -1,10 +1,11 @@
 """The options of commands: checks of their values, and options that come from the schema of an operation."""
 
 import re
-from collections.abc import Callable, Mapping
-from functools import wraps
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from pydantic import BaseModel, TypeAdapter
@@ -15,6 +16,11 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.settings.logos import picture_url
 from wxauth.terminal import TextError, WrongValue, os_reason
 from wxauth.web.schemas import PageQuery, Time, id_in_cursor
+
+_METAVARS: Final = {"object": "JSON", "integer": "N", "array": "A,B", "string": "TEXT"}
+"""The words for an option's value in its help, by the JSON type of the value."""
+_METAVARS_BY_NAME: Final = {"app_id": "APP_ID", "uri": "URI", "domain": "DOMAIN"}
+_NOT_JSON: Final = _('must be JSON, such as 2 or {"role": "authenticated"}, or default')
 
 
 def checked(check: Callable[[Any], Any], rule: str = "") -> Callable[[click.Context, click.Parameter, Any], Any]:
@@ -77,11 +83,11 @@ def takes(
         changed: The differences between the options of some fields and the options from the schema. None means that the
             field has no option.
     """
-    schema = model.model_json_schema()
+    is_query = issubclass(model, PageQuery)
     options = {
-        name: _option_of(name, shape, schema, clear, changed.get(name) or {}, is_query=issubclass(model, PageQuery))
-        for name, shape in schema["properties"].items()
-        if changed.get(name, {}) is not None
+        field.name: _option_of(field, clear, is_query=is_query, changed=changed.get(field.name) or {})
+        for field in _fields_of(model)
+        if changed.get(field.name, {}) is not None
     }
 
     def decorate(function: Callable[..., object]) -> Callable[..., object]:
@@ -100,58 +106,80 @@ def takes(
     return decorate
 
 
-def _option_of(
-    name: str,
-    shape: Mapping[str, Any],
-    schema: Mapping[str, Any],
-    clear: str | None,
-    changed: Mapping[str, Any],
-    *,
-    is_query: bool,
-) -> Mapping[str, Any]:
-    """Return the option for a field with this schema.
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A field of a model, as its JSON schema describes it."""
 
-    It is a switch, a choice, a number, a text, a list with commas, or JSON.
-    """
-    found = [schema["$defs"][it["$ref"][8:]] if "$ref" in it else it for it in shape.get("anyOf", (shape,))]
-    kinds = {it["type"]: it for it in found if "type" in it}
-    text, bounds, default = kinds.get("string", {}), kinds.get("integer", {}), shape.get("default")
-    choices = text.get("enum") or kinds.get("array", {}).get("items", {}).get("enum")
-    words = {"app_id": "APP_ID", "uri": "URI", "domain": "DOMAIN"}
-    metavars = {"object": "JSON", "integer": "N", "array": "A,B", "string": "TEXT"}
+    name: str
+    description: str
+    default: object
+    types: Mapping[str, Mapping[str, Any]]
+    """The schemas of the values that the field accepts, by their JSON type."""
 
-    def value(given: str) -> object:
-        if is_query:
-            return stripped(given) or None
-        if given == clear:
-            return ""
-        if "array" in kinds:
-            return [part.strip() for part in given.split(",") if part.strip()]
-        return given if text else from_json(given)
+    @property
+    def text(self) -> Mapping[str, Any]:
+        return self.types.get("string", {})
 
-    made: dict[str, Any] = {
-        "option": f"--{name.replace('_', '-')}",
-        "help": re.sub("[Nn]ull:", f"{clear}:" if clear else "Default:", shape.get("description", "")),
-        "callback": checked(value, _('must be JSON, such as 2 or {"role": "authenticated"}, or default')),
+    @property
+    def choices(self) -> Sequence[object]:
+        items = self.types.get("array", {}).get("items", {})
+        return self.text.get("enum") or items.get("enum") or ()
+
+
+def _fields_of(model: type[BaseModel]) -> Iterator[_Field]:
+    schema = model.model_json_schema()
+    for name, shape in schema["properties"].items():
+        variants = (
+            schema["$defs"][it["$ref"].removeprefix("#/$defs/")] if "$ref" in it else it
+            for it in shape.get("anyOf", (shape,))
+        )
+        types = {it["type"]: it for it in variants if "type" in it}
+        yield _Field(name, shape.get("description", ""), shape.get("default"), types)
+
+
+def _option_of(field: _Field, clear: str | None, *, is_query: bool, changed: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the arguments of `click.option` for a field, with `option` for the names of the option."""
+    made = {
+        "option": f"--{field.name.replace('_', '-')}",
+        "help": re.sub("[Nn]ull:", f"{clear}:" if clear else "Default:", field.description),
+        "callback": checked(partial(_value_of, field, clear, is_query), _NOT_JSON),
+        **_type_of(field, clear),
     }
-    if "boolean" in kinds:
-        made |= {"is_flag": True, "default": None, "callback": None}
-    elif choices:
-        made["type"] = click.Choice([*map(str, choices), *([clear] if clear and default is None else [])])
-    elif default is not None and bounds:
-        made |= {"type": click.IntRange(bounds["minimum"], bounds["maximum"]), "default": default, "show_default": True}
-        made["callback"] = None
-    elif text.get("format") == "uuid":
-        made |= {"type": click.UUID, "callback": None}
-    elif text.get("format") == "date-time":
-        made |= {"callback": time_option, "metavar": "TIME"}
-    elif name == "cursor":
-        made["callback"] = _cursor
-    else:
-        made["metavar"] = next((it for part, it in words.items() if part in name), metavars[next(iter(kinds))])
     if changed.get("multiple"):
         made |= {"callback": _once, "help": f"{made['help']} Repeatable."}
     made |= changed
-    if "boolean" in kinds and clear is not None and "/" not in made["option"]:
-        made["option"] += f"/--no-{made['option'][2:]}"
+    if "boolean" in field.types and clear is not None and "/" not in made["option"]:
+        made["option"] += f"/--no-{made['option'].removeprefix('--')}"
     return made | {"help": made["help"].replace("`", "")}
+
+
+def _type_of(field: _Field, clear: str | None) -> Mapping[str, Any]:
+    """Return the arguments that depend on the type of the field's values."""
+    bounds = field.types.get("integer", {})
+    if "boolean" in field.types:
+        return {"is_flag": True, "default": None, "callback": None}
+    if field.choices:
+        can_clear = clear and field.default is None
+        return {"type": click.Choice([*map(str, field.choices), *([clear] if can_clear else [])])}
+    if field.default is not None and bounds:
+        number = click.IntRange(bounds["minimum"], bounds["maximum"])
+        return {"type": number, "default": field.default, "show_default": True, "callback": None}
+    if field.text.get("format") == "uuid":
+        return {"type": click.UUID, "callback": None}
+    if field.text.get("format") == "date-time":
+        return {"callback": time_option, "metavar": "TIME"}
+    if field.name == "cursor":
+        return {"callback": _cursor}
+    named = (word for part, word in _METAVARS_BY_NAME.items() if part in field.name)
+    return {"metavar": next(named, _METAVARS[next(iter(field.types))])}
+
+
+def _value_of(field: _Field, clear: str | None, is_query: bool, given: str) -> object:
+    """Return the value of an argument: a text, a list that was given with commas, or JSON."""
+    if is_query:
+        return stripped(given) or None
+    if given == clear:
+        return ""
+    if "array" in field.types:
+        return [part.strip() for part in given.split(",") if part.strip()]
+    return given if field.text else from_json(given)
