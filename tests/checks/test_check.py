@@ -44,7 +44,7 @@ from wxauth.keys.keyring import KeyRing
 from wxauth.service.app import create_app
 from wxauth_desk.wechat import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, create_simulator
 from wxauth_desk.wechat.push import push_signature
-from wxauth_guard.jwks import METADATA_PATH
+from wxauth_guard.issuer import METADATA_PATH
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("simulated")]

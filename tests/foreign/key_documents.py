@@ -16,7 +16,7 @@ from tests.clock import PATIENCE
 from tests.guard.hostile import Forger
 from wxauth.core.clock import utc_now
 from wxauth.tokens import SigningKey, TokenIssuer
-from wxauth_guard.jwks import METADATA_PATH
+from wxauth_guard.issuer import METADATA_PATH
 
 KEY = SigningKey.generate()
 GOOD = KEY.public_jwk

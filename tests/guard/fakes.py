@@ -15,7 +15,8 @@ import respx
 from tests.clock import PATIENCE
 from tests.upstream import Behaviour, answer
 from wxauth_guard import BearerGuard
-from wxauth_guard.jwks import METADATA_PATH, RemoteKeys
+from wxauth_guard.issuer import METADATA_PATH
+from wxauth_guard.jwks import RemoteKeys
 from wxauth_guard.testing import TestIssuer, TestKey
 
 if TYPE_CHECKING:

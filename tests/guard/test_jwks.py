@@ -27,7 +27,8 @@ from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, FakeIssuer, Gate, Timer, 
 from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, know_no_name, raw
 from wxauth_guard.errors import KeysUnavailable
-from wxauth_guard.jwks import FETCH_TIMEOUT, METADATA_PATH, RemoteKeys
+from wxauth_guard.issuer import FETCH_TIMEOUT, METADATA_PATH
+from wxauth_guard.jwks import RemoteKeys
 from wxauth_guard.keys import VerificationKey
 from wxauth_guard.testing import TestKey
 

@@ -21,7 +21,7 @@ from wxauth.settings.apps import App
 from wxauth.settings.loading import load_settings, unknown_names
 from wxauth.settings.settings import InvalidSettings, Settings
 from wxauth.wechat.client import transport_for
-from wxauth_guard.jwks import FETCH_TIMEOUT
+from wxauth_guard.issuer import FETCH_TIMEOUT
 from wxauth_guard.verifier import CLOCK_SKEW
 
 LONGEST_CHECK_SECONDS: Final = 25.0

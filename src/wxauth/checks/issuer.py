@@ -17,7 +17,7 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.keys.models import StoredSigningKey
 from wxauth.outbound.connection import refusal_of
 from wxauth.terminal import TextError
-from wxauth_guard.jwks import MAX_DOCUMENT, METADATA_PATH
+from wxauth_guard.issuer import MAX_DOCUMENT, METADATA_PATH
 from wxauth_guard.keys import verification_keys
 from wxauth_guard.proxies import proxy_for
 from wxauth_guard.texts import is_loopback, is_secure

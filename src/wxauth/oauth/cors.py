@@ -13,7 +13,7 @@ from wxauth.clients.redirect_uris import is_registered, origin_of
 from wxauth.core.database import Database
 from wxauth.errors import StorageUnavailable
 from wxauth.settings.settings import Settings
-from wxauth_guard.jwks import METADATA_PATH
+from wxauth_guard.issuer import METADATA_PATH
 
 CORS_PATHS: Final = frozenset(
     {

@@ -33,7 +33,7 @@ from wxauth.web.direct import DirectRoute, Router
 from wxauth.web.schemas import EXAMPLE_USER_ID
 from wxauth_guard.claims import Principal
 from wxauth_guard.errors import InsufficientScope, InvalidRequest, InvalidToken
-from wxauth_guard.jwks import METADATA_PATH
+from wxauth_guard.issuer import METADATA_PATH
 
 SiteLoginsDep = Annotated[asking.SiteLogins, Depends(provide(asking.SiteLogins))]
 SiteRequestsDep = Annotated[requests.SiteRequests, Depends(provide(requests.SiteRequests))]

@@ -1,0 +1,229 @@
+"""The issuer's documents: its metadata, and the JWK set with its public keys."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from wxauth_guard.keys import VerificationKey, verification_keys
+from wxauth_guard.proxies import proxy_for
+from wxauth_guard.texts import is_http_url, is_loopback, is_secure
+
+if TYPE_CHECKING or find_spec("httpx") is not None:
+    import httpx
+else:  # the successor of httpx, with the same names, which may be the only one installed if the service uses MCP's SDK
+    import httpx2 as httpx
+
+METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
+FETCH_TIMEOUT: Final = 5.0
+CONNECT_PART: Final = 0.8
+"""The part of the timeout that connecting may take. It is below 1, so that the cause of a timeout can be seen."""
+KEPT_FOR: Final = 86400.0
+"""The time, in seconds, for which keys are used while the issuer is unavailable."""
+MAX_DOCUMENT: Final = 256 * 1024
+DEFAULT_MAX_AGE: Final = 300.0
+
+_MAX_SHOWN = 200
+_BELOW = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
+_MAX_AGE = re.compile(r'(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})', re.IGNORECASE)
+_AGE = re.compile(r"(\d{1,9})\s*(?:,|$)", re.ASCII)
+
+
+class Unreadable(Exception):
+    """The issuer's keys could not be read. The message is also shown in responses."""
+
+
+@dataclass(frozen=True)
+class KeySet:
+    """The keys of an issuer, by their ids.
+
+    `read_at` is the time when they were read, and `max_age` the time for which they are fresh, both in seconds.
+    """
+
+    keys: Mapping[str, VerificationKey]
+    read_at: float
+    max_age: float
+
+
+class Issuer:
+    """An issuer whose documents are read through HTTP.
+
+    The arguments are those of `RemoteKeys`. Raises: ValueError, as `RemoteKeys` does.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        internal_url: str | None,
+        timer: Callable[[], float],
+        timeout: float,
+        ssl_context: ssl.SSLContext | None,
+    ) -> None:
+        if not (_is_plain_url(url) and is_secure(url)):
+            raise ValueError(
+                "issuer must be an https URL, or http on loopback, without user, query, fragment or a slash at the end"
+                f": {_host_of(url)} {_fault_of(url)}"
+            )
+        if internal_url is not None and not _is_plain_url(internal_url):
+            raise ValueError(
+                "internal_url must be an http or https URL without user, query, fragment or a slash at the end"
+            )
+        self.url = url
+        self.internal_url = internal_url
+        self._is_on_loopback = is_loopback(urlsplit(url).hostname)
+        self._timer = timer
+        self._timeout = timeout
+        self._ssl = ssl_context
+
+    async def read_keys(self) -> KeySet:
+        """Read the metadata and the JWK set, within the timeout. Raises: any exception, which `cause` explains."""
+        if self._ssl is None:
+            self._ssl = httpx.create_ssl_context()
+        # This call, which imports forty modules, runs before the timeout begins.
+        httpx.AsyncHTTPTransport(verify=self._ssl)
+        return await asyncio.wait_for(self._fetch(self._ssl), self._timeout)
+
+    def cause(self, error: Exception) -> str:
+        """Return why the keys could not be read. The text contains no host names, because responses contain it, too."""
+        _, variable = self._proxy_for(self.url)
+        by_proxy = isinstance(error, httpx.TransportError) and variable is not None
+        return self._reason(error) + (f" (by the proxy of {variable})" if by_proxy else "")
+
+    def _proxy_for(self, url: str) -> tuple[str, str] | tuple[None, None]:
+        """Return the proxy, as `proxy_for` does, but none for an issuer on this machine or in the internal network."""
+        found = proxy_for(url)  # called for every issuer, because it warns of values that cannot be used
+        is_nearby = self.internal_url is not None or self._is_on_loopback
+        return (None, None) if is_nearby else found
+
+    def _reason(self, error: Exception) -> str:
+        if isinstance(error, Unreadable):
+            return str(error)
+        for link in _chain(error):
+            if isinstance(link, socket.gaierror):
+                return f"the host's name could not be resolved: {link.strerror}"
+            if isinstance(link, ssl.SSLCertVerificationError):
+                # The part after the comma contains the host.
+                return f"TLS failed: {link.verify_message.partition(',')[0]}"
+            if isinstance(link, ssl.SSLError):
+                return f"TLS failed: {link.reason}"
+            if isinstance(link, OSError) and link.errno is not None and isinstance(error, httpx.ConnectError):
+                return f"no connection: {os.strerror(link.errno)}"  # the error's own text contains the address
+        if isinstance(error, httpx.ConnectTimeout):
+            return f"no connection within {self._timeout * CONNECT_PART:g} s ({type(error).__name__})"
+        # Before Python 3.11, asyncio.TimeoutError is not TimeoutError.
+        if isinstance(error, (httpx.TimeoutException, asyncio.TimeoutError)):
+            return f"no answer within {self._timeout:g} s ({type(error).__name__})"
+        if isinstance(error, httpx.NetworkError):
+            return f"no connection: {type(error).__name__}"
+        return type(error).__name__
+
+    async def _fetch(self, trusted: ssl.SSLContext) -> KeySet:
+        metadata, _ = await self._get_json((self.internal_url or self.url) + METADATA_PATH, trusted)
+        if (named := metadata.get("issuer")) != self.url:
+            raise Unreadable(f"the metadata names another issuer, {_shown(named)}, in place of {self.url!a}")
+        jwks, headers = await self._get_json(self._jwks_url(metadata.get("jwks_uri")), trusted)
+        documents = jwks.get("keys")
+        if not isinstance(documents, list):
+            raise Unreadable("the JWK set has no list of keys")
+        keys = verification_keys(documents)
+        if not keys:  # for example, a gateway that returns 200 during maintenance: the keys in memory are kept
+            raise Unreadable("the JWK set has no usable key")
+        return KeySet(keys, read_at=self._timer(), max_age=_max_age(headers))
+
+    async def _get_json(self, url: str, trusted: ssl.SSLContext) -> tuple[dict[str, Any], httpx.Headers]:
+        # The response must not be compressed, because a few compressed bytes could decompress to more than
+        # MAX_DOCUMENT.
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        async with (
+            httpx.AsyncClient(
+                verify=trusted,
+                timeout=httpx.Timeout(self._timeout, connect=self._timeout * CONNECT_PART),
+                follow_redirects=False,
+                trust_env=False,
+                proxy=self._proxy_for(url)[0],
+            ) as client,
+            client.stream("GET", url, headers=headers) as response,
+        ):
+            if response.status_code != httpx.codes.OK:
+                raise Unreadable(f"status {response.status_code}")
+            body = bytearray()
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > MAX_DOCUMENT:
+                    raise Unreadable("the document is too large")
+        document = json.loads(body)
+        if not isinstance(document, dict):
+            raise Unreadable("not a JSON object")
+        return document, response.headers
+
+    def _jwks_url(self, jwks_uri: object) -> str:
+        if self.internal_url is not None:
+            path = jwks_uri.removeprefix(self.url) if isinstance(jwks_uri, str) else ""
+            if path == jwks_uri or not _BELOW.fullmatch(path):
+                raise Unreadable("the metadata's jwks_uri is not below the issuer")
+            return self.internal_url + path
+        if not isinstance(jwks_uri, str) or not self._is_as_secure(jwks_uri):
+            raise Unreadable("the metadata's jwks_uri is missing or not https")
+        return jwks_uri
+
+    def _is_as_secure(self, url: str) -> bool:
+        # Plain http to loopback is for development. The metadata of another machine must not direct the guard to this
+        # machine.
+        return is_secure(url) and (self._is_on_loopback or urlsplit(url).scheme == "https")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        # Only the first error of an ExceptionGroup is used. The group has one error for each address of a name.
+        for each in getattr(error, "exceptions", ())[:1]:
+            yield from _chain(each)
+        error = error.__cause__ or error.__context__
+
+
+def _shown(issuer: object) -> str:
+    """Return another issuer's URL without the parts that may be secret: before an @, and from a ? or # on."""
+    plain = re.split(r"[?#]", str(issuer).rpartition("@")[2])[0]
+    return f"{plain[:_MAX_SHOWN]!a}"
+
+
+def _max_age(headers: httpx.Headers) -> float:
+    """Return the time, in seconds, for which a response is still fresh (RFC 9111, section 4.2): 1 s to a day."""
+    match = _MAX_AGE.search(headers.get("cache-control", ""))
+    if match is None:
+        return DEFAULT_MAX_AGE
+    age = _AGE.match(headers.get("age", ""))
+    return min(max(float(match[1]) - (float(age[1]) if age else 0.0), 1.0), KEPT_FOR)
+
+
+def _host_of(url: str) -> str:
+    """Return only the scheme and the host of a wrong URL, because the other parts may contain a secret."""
+    found = re.match(r"https?://[\w.-]+(:\d+)?(?=[/?#]|$)", url, re.ASCII)
+    return found[0] if found else "this one"
+
+
+def _fault_of(url: str) -> str:
+    """Return a text that says what is wrong with an issuer's URL."""
+    faults = (
+        (r"[?#]", "has a query or a fragment"),
+        (r"@", "has a user"),
+        (r"/$", "has a slash at the end"),
+        (r"^(?!https?://)", "does not begin with https://"),
+        (r"^http://", "is plain http to another machine"),
+    )
+    return next((fault for pattern, fault in faults if re.search(pattern, url)), "is no URL")
+
+
+def _is_plain_url(url: str) -> bool:
+    """Return whether this http or https URL has at most host, port and path, and no slash at the end."""
+    return is_http_url(url) and not re.search(r"[\s?#@\\]|/$", url)
