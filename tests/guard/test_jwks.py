@@ -261,6 +261,26 @@ async def test_keys_are_kept_through_an_outage_of_a_day(sibling: Sibling) -> Non
     assert await sibling.find(after=5)
 
 
+async def test_keys_are_kept_if_the_process_may_start_no_thread(
+    sibling: Sibling, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = await sibling.find()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_more_threads)
+        assert await sibling.find(after=DAY / 2) is known
+        assert sibling.find_sync() is known
+        assert await sibling.find("unknown", after=60) is None
+        with pytest.raises(KeysUnavailable):
+            await Sibling(sibling.issuer, sibling.timer).find()
+    assert "RuntimeError" in caplog.text
+    await sibling.look(after=60)
+    assert sibling.issuer.fetches == (2, 2)
+
+
+def no_more_threads(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 async def test_in_an_outage_the_issuer_is_asked_after_ten_seconds_and_then_ever_more_rarely(sibling: Sibling) -> None:
     await sibling.find()
     sibling.issuer.fails()

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
-from typing import Final
+from typing import Final, NamedTuple
 
 from wxauth_guard.errors import KeysUnavailable
 from wxauth_guard.issuer import FETCH_TIMEOUT, KEPT_FOR, Issuer, KeySet, Unreadable
@@ -36,6 +36,22 @@ PATIENCE_PART: Final = 0.2
 """The part of the timeout for which the thread that starts a fetch waits for it."""
 _LOOP_PAUSE: Final = 0.01
 _log = logging.getLogger(__name__)
+
+
+class _Fetch(NamedTuple):
+    """A fetch of the keys, from the view of one call."""
+
+    done: Future[None]
+    """The result, which is set even if the fetch has failed."""
+    is_needed: bool
+    """Whether the call cannot use the keys in memory, and must wait."""
+    needs_a_thread: bool
+    """Whether the calling thread must wait.
+
+    Some servers, such as uWSGI without `enable-threads`, run other threads only while a request waits. Therefore the
+    thread that starts a fetch waits for a while. If the fetch takes longer than its timeout, it continues only while
+    another request waits.
+    """
 
 
 class RemoteKeys:
@@ -86,9 +102,9 @@ class RemoteKeys:
         """
         if (key := self._fresh_key(kid)) is not None:
             return key
-        reading, must_wait, _ = self._needed_reading(kid)
-        if must_wait:
-            await asyncio.wrap_future(reading)
+        fetch = self._fetch_for(kid)
+        if fetch.is_needed:
+            await asyncio.wrap_future(fetch.done)
         return self._key_at_hand(kid)
 
     def find_sync(self, kid: str) -> VerificationKey | None:
@@ -105,13 +121,13 @@ class RemoteKeys:
         if (key := self._fresh_key(kid)) is not None:
             return key
         is_first = self._key_set is None and self._failures == 0
-        reading, must_wait, needs_a_thread = self._needed_reading(kid)
+        fetch = self._fetch_for(kid)
         if is_first:
-            reading.result()
-        elif needs_a_thread:
-            wait([reading], self._timeout * PATIENCE_PART)
+            fetch.done.result()
+        elif fetch.needs_a_thread:
+            wait([fetch.done], self._timeout * PATIENCE_PART)
         key = self._key_at_hand(kid)
-        if key is None and must_wait and not reading.done():
+        if key is None and fetch.is_needed and not fetch.done.done():
             raise KeysUnavailable("the issuer's keys are being read")
         return key
 
@@ -130,34 +146,32 @@ class RemoteKeys:
             return {}
         return self._key_set.keys
 
-    def _needed_reading(self, kid: str) -> tuple[Future[None], bool, bool]:
-        """Return the current or last fetch, whether a call for this key must wait for it, and whether a thread must.
-
-        The thread that starts the fetch must wait. Some servers, such as uWSGI without `enable-threads`, run other
-        threads only while a request waits. In such a server, a fetch can take longer than its timeout, and continues
-        only while another request waits.
-        """
+    def _fetch_for(self, kid: str) -> _Fetch:
+        """Start a fetch if one is due for this key, and return the current or last fetch."""
         with self._locks.setdefault(os.getpid(), threading.Lock()):
             now = self._timer()
             keys = self._usable_keys(now)
+            is_due = self._is_due(kid, keys, now)
+            is_overdue = now >= self._next_refresh + KEPT_UNASKED
             # After a fork, the thread that fetches does not exist in the new process.
             is_under_way = self._reader is not None and self._reader.is_alive() and not self._reading.done()
-            if not keys:
-                is_due = now - self._failed_at >= self._pause(RETRY_PAUSE, MAX_RETRY_PAUSE)
-            elif kid in keys:
-                is_due = now >= self._next_refresh
-            else:
-                is_due = now >= min(self._next_for_unknown, self._next_refresh)
+            is_held_up = is_under_way and now - self._begun_at > self._timeout
             is_begun = is_due and not is_under_way
-            is_late = now >= self._next_refresh + KEPT_UNASKED
-            must_wait = is_begun and is_late if kid in keys else is_due or is_under_way
             if is_begun:
                 if keys and kid not in keys:
                     self._next_for_unknown = now + UNKNOWN_KEY_PAUSE
                 self._begun_at = now
                 self._start_reading()
-            is_held_up = is_under_way and now - self._begun_at > self._timeout
-            return self._reading, must_wait, is_begun or is_held_up
+            is_needed = is_begun and is_overdue if kid in keys else is_due or is_under_way
+            return _Fetch(self._reading, is_needed=is_needed, needs_a_thread=is_begun or is_held_up)
+
+    def _is_due(self, kid: str, keys: Mapping[str, VerificationKey], now: float) -> bool:
+        """Return whether the keys should be fetched for a token with this key, unless a fetch is under way."""
+        if not keys:
+            return now - self._failed_at >= self._pause(RETRY_PAUSE, MAX_RETRY_PAUSE)
+        if kid in keys:
+            return now >= self._next_refresh
+        return now >= min(self._next_for_unknown, self._next_refresh)
 
     def _pause(self, first: float, most: float) -> float:
         return min(first * 2.0 ** min(max(self._failures - 1, 0), 10), most)
@@ -169,9 +183,13 @@ class RemoteKeys:
         reading: Future[None] = Future()
         reading.set_running_or_notify_cancel()  # so that a cancelled waiter does not cancel the fetch for the others
         name = f"read the keys of {self._issuer.url}"
-        reader = threading.Thread(target=self._run, args=(reading,), name=name, daemon=True)
-        reader.start()
-        self._reader, self._reading = reader, reading
+        self._reader = threading.Thread(target=self._run, args=(reading,), name=name, daemon=True)
+        self._reading = reading
+        try:
+            self._reader.start()
+        except RuntimeError as exc:  # the process has as many threads as it is allowed: the keys in memory are kept
+            self._note_failure(self._issuer.cause(exc))
+            reading.set_result(None)
 
     def _run(self, reading: Future[None]) -> None:
         try:
