@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.foreign.conftest import Issuer
 from tests.guard.hostile import Forger
 from tests.processes import Running, free_port
 from tests.programs import NODE_TESTS, needs_node
+from wxauth.events.logout_tokens import FINAL_STATUSES
 
 pytestmark = pytest.mark.process
 
@@ -54,7 +56,8 @@ async def in_python(issuer: Issuer, _folder: Path) -> AsyncIterator[httpx.AsyncC
     async def sessions(_: Request) -> JSONResponse:
         return JSONResponse([*around["sessions"]])
 
-    transport = httpx.ASGITransport(Starlette(routes=[Route("/", sessions), Mount("/", around["app"])]))
+    both = Starlette(routes=[Route("/", sessions), Mount("/", around["app"])])
+    transport = httpx.ASGITransport(both, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
         yield client
 
@@ -81,9 +84,7 @@ async def in_node(issuer: Issuer, folder: Path) -> AsyncIterator[httpx.AsyncClie
 async def test_the_receiver_ends_the_session_of_a_good_token_alone(
     receiver: Receiver, issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"no_proxy": "127.0.0.1", "WXAUTH_ISSUER": issuer.url, "WXAUTH_CLIENT_SECRET": "any"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)  # where the site keeps the key of its cookies
+    prepare_environment(monkeypatch, issuer, tmp_path)
     async with receiver(issuer, tmp_path) as site:
 
         async def told(**form: str) -> int:
@@ -97,3 +98,23 @@ async def test_the_receiver_ends_the_session_of_a_good_token_alone(
         assert (await site.get("/")).json() == ["s1", "s2"]
         assert await told(logout_token=logout_token(issuer)) == 204
         assert (await site.get("/")).json() == ["s2"]
+
+
+@pytest.mark.parametrize("receiver", [in_python, pytest.param(in_node, marks=pytest.mark.node)])
+async def test_a_receiver_that_cannot_fetch_the_keys_lets_the_service_try_again(
+    receiver: Receiver, issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = logout_token(issuer)
+    unreachable = replace(issuer, url=f"http://127.0.0.1:{free_port()}")
+    prepare_environment(monkeypatch, unreachable, tmp_path)
+    async with receiver(unreachable, tmp_path) as site:
+        answer = await site.post("/backchannel-logout", data={"logout_token": token})
+        assert answer.status_code >= 500
+        assert answer.status_code not in FINAL_STATUSES
+        assert (await site.get("/")).json() == ["s1", "s2"]
+
+
+def prepare_environment(monkeypatch: pytest.MonkeyPatch, issuer: Issuer, folder: Path) -> None:
+    for name, value in {"no_proxy": "127.0.0.1", "WXAUTH_ISSUER": issuer.url, "WXAUTH_CLIENT_SECRET": "any"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(folder)  # where the site keeps the key of its cookies

@@ -10,8 +10,14 @@ let keys
 export async function POST(request) {
   keys ??= createRemoteJWKSet(new URL(`${issuer}/.well-known/jwks.json`))
   const form = await request.formData().catch(() => new FormData())
-  const told = await jwtVerify(String(form.get('logout_token')), keys, rules).catch(() => null)
-  if (!told?.payload.events[EVENT] || 'nonce' in told.payload) return new Response(null, { status: 400 })
+  let told
+  try {
+    told = await jwtVerify(String(form.get('logout_token')), keys, rules)
+  } catch (error) {
+    const isInvalid = /^ERR_(JWT|JWS|JWKS_NO|JOSE_(ALG|NOT))/.test(error.code)
+    return new Response(null, { status: isInvalid ? 400 : 503 }) // 503, so that wxauth retries: no keys
+  }
+  if (!told.payload.events[EVENT] || 'nonce' in told.payload) return new Response(null, { status: 400 })
   for (const [sid, until] of ended) if (until < Date.now()) ended.delete(sid)
   ended.set(told.payload.sid, Date.now() + A_MONTH)
   return new Response(null, { status: 204 })
