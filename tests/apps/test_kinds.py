@@ -117,6 +117,13 @@ async def test_at_the_same_time_two_openids_of_one_unionid_make_one_user(stage: 
     assert await people(stage) == 2
 
 
+async def test_a_made_up_person_of_an_app_without_unionids_has_none(stage: Stage) -> None:
+    stage = await stage.replica(apps=[{**MOBILE_APP, "unionid": "optional"}])
+    stage.simulator.account(MOBILE).has_unionids = False
+    entered = await stage.login(stage.code("alice", app_id=MOBILE, snapshot="hidden"), app_id=MOBILE)
+    assert entered["user"]["unionid"] is None
+
+
 # Apps that are not bound to the Open Platform account.
 
 

@@ -40,9 +40,11 @@ class Logins:
         scope = request.scope or ("snsapi_login" if APP_KINDS[account.app_id] == "website" else "snsapi_userinfo")
         # Each made-up person has a separate openid, but all of them have the same unionid.
         person = request.person if is_real else f"made up of {request.person}"
-        ids = _ids(person, request, account) | ({} if is_real else {"unionid": unionid_of("made up")})
+        ids = _ids(person, request, account)
         if scope == "snsapi_base":
             ids.pop("unionid", None)
+        elif "unionid" in ids and not is_real:
+            ids["unionid"] = unionid_of("made up")
         return {
             **self.grants.issue(Grant(account.app_id, person, ids, scope)),
             "scope": scope,
