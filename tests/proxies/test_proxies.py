@@ -46,7 +46,7 @@ PROXIES = ("nginx", "caddy", "haproxy")
 IDENTITY = ("x-auth-user-id", "x-auth-app-id", "x-auth-openid", "x-auth-session-id", "x-auth-roles")
 LONGEST_HEAD = 16_000
 """The bytes that each proxy passes on, for wxauth to refuse: wxauth accepts a token of 8,192 bytes."""
-TOO_LONG = {"nginx": 400, "caddy": 431, "haproxy": 400}
+TOO_LONG = {"nginx": {400}, "caddy": {431}, "haproxy": {400, 431}}  # HAProxy: since 3.x 431
 """The status of each proxy for a longer token."""
 
 # Other spellings of X-Auth-*, and names below it that are not ours.
@@ -361,7 +361,7 @@ async def test_no_hostile_token_passes(proxy: Proxy) -> None:
             with sweep.case(forgery):
                 answer = await proxy.ask("/orders", {b"Authorization": b"Bearer " + token.encode()})
                 if len(token) > LONGEST_HEAD:
-                    assert answer.status_code == TOO_LONG[proxy.name]
+                    assert answer.status_code in TOO_LONG[proxy.name]
                 else:
                     problem_of(answer, "token_expired" if forgery in EXPIRED else "invalid_token", 401)
                     assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
@@ -387,7 +387,8 @@ async def test_a_malformed_head_gains_nothing(proxy: Proxy) -> None:
 
 async def test_neither_a_head_that_is_too_long_nor_one_with_two_tokens_is_passed_on(proxy: Proxy) -> None:
     answer = await proxy.ask("/orders", proxy.alice | {"X-A": "a" * 60_000})
-    assert (answer.status_code, proxy.wxauth.asked) == (TOO_LONG[proxy.name], [])
+    assert answer.status_code in TOO_LONG[proxy.name]
+    assert proxy.wxauth.asked == []
     answer = await proxy.ask("/orders", [("Authorization", "Bearer x"), *proxy.alice.items()])
     assert answer.status_code == 400
     assert proxy.passed == []
