@@ -46,12 +46,13 @@ class Installed:
     def client(self) -> httpx.Client:
         """A client of nginx, in a thread of its own."""
         self.machine.enter_network()
-        return httpx.Client(base_url="https://127.0.0.1", verify=self.authority.trusted(), trust_env=False)
+        trusted = self.authority.trusted()
+        return httpx.Client(base_url="https://127.0.0.1", verify=trusted, trust_env=False, timeout=PATIENCE)
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
         def request() -> Any:
             with self.client() as client:
-                return client.request(method, path, timeout=PATIENCE, **options).raise_for_status().json()
+                return client.request(method, path, **options).raise_for_status().json()
 
         return self.machine.within(request)
 
