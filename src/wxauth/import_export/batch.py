@@ -276,6 +276,7 @@ class Batch:
         return bool(new)
 
     def _events(self, users: Iterable[UserToImport], noted: Iterable[ConsentsNoted]) -> Iterator[dict[str, Any]]:
+        """Yield the events of the changes, as rows of the trail."""
         row = partial(event, by=OPERATOR, at=self._now)
         for user_id, app_id, kind in self._added:
             roles = self.made.users[user_id].roles if kind is EventType.USER_CREATED else ()
@@ -283,24 +284,31 @@ class Batch:
         for former_id, user_id in self.made.former_ids.items():
             yield row(EventType.USER_MERGED, user_id=user_id, data={"former_id": former_id})  # the actor is unknown
         for user in users:
-            stored = self._users_before.get(user.id)
-            before = stored or queries.nobody_yet(user.id, user.created_at)
-            changed = [name for name in PROFILE_FIELDS if getattr(before, name) != getattr(user, name)]
-            if stored is not None and changed:
-                yield row(EventType.PROFILE_CHANGED, user_id=user.id, data={"fields": changed})
-            # `change_status_and_roles` records the ban of a stored user.
-            if stored is None and (ban := StatusAndRoles.of(user).ban) is not None:
-                yield row(EventType.USER_BANNED, user_id=user.id, data=ban.data)
-            if before.phone != user.phone:
-                yield row(EventType.PHONE_BOUND, user_id=user.id)
-            if before.erase_at != user.erase_at:
-                yield row(EventType.USER_LEAVING, user_id=user.id, data={"erase_at": user.erase_at})
-            if names := changed_names(before.attributes or {}, user.attributes or {}):
-                yield row(EventType.ATTRIBUTES_CHANGED, user_id=user.id, data={"names": names})
+            for kind, data in _changes_of(user, self._users_before.get(user.id)):
+                yield row(kind, user_id=user.id, data=data)
         for user_id, held, holding in noted:
             for document, version in sorted((holding or {}).items() - (held or {}).items()):
                 consent = {"document": document, "version": version}
                 yield row(EventType.CONSENT_GIVEN, user_id=user_id, data=consent)
+
+
+def _changes_of(user: UserToImport, stored: UserToImport | None) -> Iterator[tuple[EventType, dict[str, Any]]]:
+    """Yield the types and the data of the events that report how a user differs from the stored one.
+
+    A user who is not stored yet is new. `change_status_and_roles` records the ban of a stored user.
+    """
+    before = stored or queries.nobody_yet(user.id, user.created_at)
+    changed = [name for name in PROFILE_FIELDS if getattr(before, name) != getattr(user, name)]
+    if stored is not None and changed:
+        yield EventType.PROFILE_CHANGED, {"fields": changed}
+    if stored is None and (ban := StatusAndRoles.of(user).ban) is not None:
+        yield EventType.USER_BANNED, ban.data
+    if before.phone != user.phone:
+        yield EventType.PHONE_BOUND, {}
+    if before.erase_at != user.erase_at:
+        yield EventType.USER_LEAVING, {"erase_at": user.erase_at}
+    if names := changed_names(before.attributes or {}, user.attributes or {}):
+        yield EventType.ATTRIBUTES_CHANGED, {"names": names}
 
 
 def _take_status_and_roles(user: UserToImport, line: Line, options: Options) -> None:
