@@ -35,14 +35,17 @@ from tests.receiver import Receiver
 from tests.sweeps import swept
 from tests.upstream import Upstream, abort, answer, hang, know_no_name
 from tests.world import MakeServices, Rows, Stage, with_part
+from wxauth.apps.registry import ManagedApps
 from wxauth.checks.database import judge_schema, judge_server
 from wxauth.checks.queries import PostgresServer
 from wxauth.checks.result import CheckLevel
 from wxauth.checks.rights_queries import RoleRights
 from wxauth.core.clock import utc_now
+from wxauth.core.trail import OPERATOR
 from wxauth.keys.keyring import KeyRing
 from wxauth.service.app import create_app
-from wxauth_desk.wechat import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, create_simulator
+from wxauth.settings.apps import App
+from wxauth_desk.wechat import ACCOUNT, APPS, LATER_APP, MOBILE_APP, OTHER_KINDS, WEBSITE, create_simulator
 from wxauth_desk.wechat.push import push_signature
 from wxauth_guard.issuer import METADATA_PATH
 
@@ -744,6 +747,25 @@ async def test_the_push_url_is_shown(doctor: Doctor) -> None:
     )
     assert_reported(results, of_app("push", OTHER_APP_ID), OK, f"{url}/{OTHER_APP_ID}", "安全模式", "push_forward")
     assert_reported(results, of_app("push", "wx0"), NOTE, "push_token", "WXAUTH_APPS", f"{url}/wx0")
+
+
+async def test_an_app_without_a_token_is_told_where_its_own_is_set(doctor: Doctor, stage: Stage) -> None:
+    later = {"app_id": LATER_APP["app_id"], "app_secret": LATER_APP["app_secret"]}
+    await stage.services[ManagedApps].add(App(**later), is_enabled=True, is_checked=False, by=OPERATOR)
+    by_command, in_apps = "Set a push_token with 'wxauth apps set', for", "Set a push_token in WXAUTH_APPS, for"
+    moved = "Replace WXAUTH_APP_ID and WXAUTH_APP_SECRET by WXAUTH_APPS, and set a push_token there, for"
+
+    async def told(its_id: str, /, **settings: Any) -> str:
+        result = (await doctor(**settings))[of_app("push", its_id)]
+        assert result.level is NOTE
+        return result.text
+
+    assert by_command in await told(later["app_id"])
+    assert in_apps in await told(later["app_id"], apps=[*APPS, later])  # the settings count, if both have it
+    bare = {name: APPS[0][name] for name in ("app_id", "app_secret")}
+    assert in_apps in await told(APP_ID, apps=[bare])
+    assert moved in await told(APP_ID, apps=(), **bare)
+    assert by_command in await told(later["app_id"], apps=(), **bare)
 
 
 async def test_a_token_that_another_app_has_is_reported_where_no_message_is_encrypted(doctor: Doctor) -> None:

@@ -219,10 +219,11 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
     url = f"{settings.issuer}/v1/wechat/push/{app.app_id}"
     if app.push_token is None:
         text = _(
-            "has no push_token, so wxauth isn't notified when users withdraw authorization. Set a push_token "
-            "(WXAUTH_APPS, 'wxauth apps set') for {url}"
+            "has no push_token, so wxauth isn't notified when users withdraw authorization. {to_do}, for {url}",
+            to_do=_where_a_push_token_is_set(app, settings),
+            url=url,
         )
-        return note(name, Text(text, url=url))
+        return note(name, text)
     others = ", ".join(it.app_id for it in apps if it.app_id != app.app_id and it.push_token == app.push_token)
     if others and app.push_aes_key is None:
         text = _(
@@ -251,6 +252,14 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
         )
         return note(name, text)
     return good(name, said)
+
+
+def _where_a_push_token_is_set(app: App, settings: Settings) -> Text:
+    if app.app_id not in {it.app_id for it in settings.apps}:
+        return _("Set a push_token with 'wxauth apps set'")
+    if settings.app_id:
+        return _("Replace WXAUTH_APP_ID and WXAUTH_APP_SECRET by WXAUTH_APPS, and set a push_token there")
+    return _("Set a push_token in WXAUTH_APPS")
 
 
 def _time_in(response: httpx.Response) -> datetime | None:
