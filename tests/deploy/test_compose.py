@@ -188,9 +188,12 @@ class Front:
 
 @contextmanager
 def caddy_before(
-    addresses: list[str], folder: Path, *, policy: str = POLICY, port: int | None = None
+    addresses: list[str], folder: Path, *, policy: str = POLICY, port: int | None = None, office: str = ""
 ) -> Iterator[tuple[Running, str]]:
-    """Caddy in front of these replicas, with this load-balancing policy; yields its URL."""
+    """Caddy in front of these replicas, with this load-balancing policy; yields its URL.
+
+    With an `office`, the rule of the file is in force that opens the console to this network alone.
+    """
     port = port or free_port()
     env = {
         "SITE": f"http://127.0.0.1:{port}",
@@ -199,7 +202,10 @@ def caddy_before(
         **{name: str(folder) for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")},
     }
     text = (FOLDER / "Caddyfile").read_text()
-    assert text.count(POLICY) == 1
+    assert text.count(POLICY) == text.count("203.0.113.0/24") == 1
+    if office:
+        rule = re.compile(r"(?ms)^\t#@outside .*?^\t#respond @outside 403$")
+        text = rule.sub(lambda found: found[0].replace("\t#", "\t"), text).replace("203.0.113.0/24", office)
     (folder / "Caddyfile").write_text(text.replace(POLICY, policy))
     command = (needs("caddy"), "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile")
     with Running(*command, cwd=folder, env=env) as caddy:
@@ -315,6 +321,25 @@ def test_while_one_replica_is_away_each_of_many_requests_at_once_gets_the_other(
             caddy.wait_for("HTTP request failed")
             seen = sum(pool.map(post, [url.removeprefix("http://")] * 16), Counter[bytes]())
     assert seen == {b"200": 16 * 500}
+
+
+@pytest.mark.proxy
+@pytest.mark.parametrize(("office", "status"), [("203.0.113.0/24", 403), ("127.0.0.1", 200)], ids=["outside", "inside"])
+def test_the_console_can_be_closed_to_all_but_the_office(office: str, status: int, tmp_path: Path) -> None:
+    async def replica(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body"})
+
+    console = ("/admin", "/admin/", "/v1/admin", "/v1/admin/users", "/auth/v1/admin/users", "//v1/admin/users")
+    disguised = ("/v1//admin/users", "/v1/%61dmin/users", "/v1%2fadmin/users", "/v1/me/../admin/users")
+    with ExitStack() as stack:
+        address = stack.enter_context(serving(replica, lifespan="off")).removeprefix("http://")
+        _, url = stack.enter_context(caddy_before([address], tmp_path, office=office))
+        client = stack.enter_context(httpx.Client(timeout=PATIENCE))
+        seen = {path: client.get(url + path).status_code for path in (*console, *disguised)}
+        others = {client.get(url + path).status_code for path in ("/v1/me", "/v1/administrators")}
+    assert seen == dict.fromkeys(seen, status)
+    assert others == {200}
 
 
 @pytest.mark.proxy

@@ -23,6 +23,8 @@ from wxauth.core.services import Services
 pytestmark = pytest.mark.proxy
 
 TEXT = (ROOT / "deploy/nginx/wxauth.conf").read_text()
+OFFICE = re.sub(r"(?ms)^ +#location .*?^ +#\}$", lambda rule: re.sub("(?m)^( +)#", r"\1", rule[0]), TEXT)
+"""With the rule that opens the console to the office network alone."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Front:
 
 
 @pytest.fixture
-def nginx(tmp_path: Path, replicas: Replicas) -> Iterator[Front]:
+def nginx(request: pytest.FixtureRequest, tmp_path: Path, replicas: Replicas) -> Iterator[Front]:
+    """With the file, or a test's own change of it."""
     own, plain = free_port(), free_port()
     authority = Authority(tmp_path)
     authority.server("127.0.0.1")
@@ -51,7 +54,7 @@ def nginx(tmp_path: Path, replicas: Replicas) -> Iterator[Front]:
         "/etc/letsencrypt/live/auth.example.com/privkey.pem": str(certificate),
         "/var/log/wxauth/access.log": f"{tmp_path}/access.log",
     }
-    with nginx_with(TEXT, tmp_path, addresses) as command:
+    with nginx_with(getattr(request, "param", TEXT), tmp_path, addresses) as command:
         until(lambda: is_served(own) or command.process.poll() is not None)
         assert command.process.poll() is None, command.output
         yield Front(f"https://127.0.0.1:{own}", authority.trusted())
@@ -81,6 +84,40 @@ def test_an_answer_and_the_logs_of_both_have_one_request_id(nginx: Front, replic
     assert not re.search("nobody-may-read|nor-this", (tmp_path / "access.log").read_text())
     for nginxs_own in hidden:
         assert (nginxs_own.status_code, len(nginxs_own.headers.get_list("X-Request-ID"))) == (404, 1)
+
+
+@pytest.mark.parametrize("nginx", [OFFICE], indirect=True, ids=["outside"])
+def test_the_console_can_be_closed_to_all_but_the_office(nginx: Front) -> None:
+    closed = (
+        "/admin",
+        "/admin/",
+        "/admin/page.js",
+        "/v1/admin",
+        "/v1/admin/users",
+        "/auth/v1/admin/users",
+        "/auth/admin/",
+        "//v1/admin/users",
+        "/v1//admin/users",
+        "/v1/%61dmin/users",
+        "/v1%2fadmin/users",
+        "/v1/admin/users/..",
+        "/v1/me/../admin/users",
+    )
+    with nginx.client() as client:
+        for path in closed:
+            answer = client.get(path)
+            assert (answer.status_code, answer.headers["Content-Type"]) == (403, "text/html"), path
+        assert client.post("/v1/admin/apps").status_code == 403
+        assert client.post("/v1/login", json={"code": "alice"}).status_code == 200
+        assert [client.get(path).status_code for path in ("/v1/me", "/v1/administrators")] == [401, 404]
+
+
+@pytest.mark.parametrize("nginx", [OFFICE.replace("203.0.113.0/24", "127.0.0.1")], indirect=True, ids=["inside"])
+def test_the_office_reaches_the_console_as_it_does_all_else(nginx: Front) -> None:
+    with nginx.client() as client:
+        answer = client.get("/v1/admin/users")
+    assert answer.status_code == 401
+    assert [answer.json()["request_id"]] == answer.headers.get_list("X-Request-ID"), "is wxauth's, with nginx's headers"
 
 
 async def test_the_longest_request_of_a_site_comes_back_whole(nginx: Front, services: Services) -> None:
