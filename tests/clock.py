@@ -2,8 +2,8 @@
 
 from datetime import datetime, timedelta
 
-PATIENCE = 60.0
-"""Seconds, of real time, for work that takes a fraction of one on an idle machine."""
+PATIENCE = 120.0
+"""Seconds, of real time, for work that takes a fraction of one on an idle machine, or a few."""
 
 
 class Clock:

@@ -11,7 +11,7 @@ const FLAGS = [
 ]
 
 /** Milliseconds for what takes a fraction of one second on an idle machine. */
-export const PATIENCE = 60_000
+export const PATIENCE = 120_000
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 

@@ -14,7 +14,7 @@ const { SERVICE_URL, SHOP_SECRET, LEGACY_SECRET } = process.env
 const SITE_SECRET = 'known to the site alone'
 const { auth, requiresAuth } = expressOpenid
 const { custom, generators, Issuer } = openidClient5
-custom.setHttpOptionsDefaults({ timeout: 60_000 })
+custom.setHttpOptionsDefaults({ timeout: 120_000 })
 
 /** A site as an Express app; `me` tells who is logged in. */
 const SITES = {
