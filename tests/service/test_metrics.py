@@ -1,5 +1,6 @@
 """`/metrics`: counts, times and labels, with one worker and with several; and how several count for the console."""
 
+import asyncio
 import json
 import os
 import re
@@ -18,8 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.docs import both_languages, guide, table
 from tests.fakes import APP, OTHER_APP, service_env
 from tests.metrics import Scraped, scrape
-from tests.processes import WXAUTH, Running, free_port, is_free, is_running, is_suspended, serving, until
-from tests.world import Client, Rows, Server, Stage, bearer, set_roles
+from tests.processes import PATIENCE, WXAUTH, Running, free_port, is_free, is_running, is_suspended, serving, until
+from tests.world import Client, Rows, Server, Stage, bearer, set_roles, until_locked
 from wxauth import __version__
 from wxauth_desk.wechat import create_simulator
 
@@ -155,6 +156,25 @@ async def test_the_age_of_the_signing_key_is_a_metric(stage: Stage) -> None:
     assert (await scrape(stage.client))("wxauth_signing_key_age_seconds") == 3600
     stage.clock.advance(seconds=10)
     assert (await scrape(stage.client))("wxauth_signing_key_age_seconds") == 3610
+
+
+@pytest.mark.no_signing_key
+async def test_an_age_keeps_growing_while_another_scrape_reads_it_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wxauth.service.metrics.STATISTICS_PATIENCE_SECONDS", PATIENCE)
+    stage.clock.advance(hours=1)
+    assert (await scrape(stage.client))("wxauth_signing_key_age_seconds") == 3600
+    stage.clock.advance(seconds=15)
+    async with stage.rows.transaction():
+        await stage.rows.execute("LOCK TABLE signing_keys")
+        reading = asyncio.create_task(scrape(stage.client))
+        await until_locked(stage.rows)
+        stage.clock.advance(seconds=5)
+        assert (await scrape(stage.client))("wxauth_signing_key_age_seconds") == 3620
+    assert (await reading)("wxauth_signing_key_age_seconds") == 3620
+    stage.clock.advance(seconds=10)
+    assert (await scrape(stage.client))("wxauth_signing_key_age_seconds") == 3630
 
 
 async def test_no_label_identifies_a_person(stage: Stage) -> None:

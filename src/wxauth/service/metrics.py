@@ -145,6 +145,9 @@ class PrometheusMetrics(Collector):
     routes: Sequence[Route] = ()
     _statistics: Statistics | None = field(default=None, init=False)
     _statistics_at: datetime | None = field(default=None, init=False)
+    """The time for which the database has computed the statistics."""
+    _asked_at: datetime | None = field(default=None, init=False)
+    """The time at which the latest query began. It may still be running, or have failed."""
 
     async def scrape(self) -> bytes:
         """Return all metrics in Prometheus's text format."""
@@ -178,13 +181,15 @@ class PrometheusMetrics(Collector):
 
     async def _read_statistics(self) -> None:
         now = self.clock()
-        if self._statistics_at is not None and abs(now - self._statistics_at) < STATISTICS_MAX_AGE:
+        if self._asked_at is not None and abs(now - self._asked_at) < STATISTICS_MAX_AGE:
             return
-        # The time is set before the query, so that only one of several simultaneous scrapes runs the query.
-        self._statistics_at = now
+        # The time is set before the query, so that only one of several simultaneous scrapes runs the query. Until it
+        # ends, the other scrapes report the earlier statistics.
+        self._asked_at = now
         try:
             async with asyncio.timeout(STATISTICS_PATIENCE_SECONDS):
                 self._statistics = await self.database.one(STATISTICS, sweeps=self.sweeps, now=now)
+                self._statistics_at = now
         except (StorageUnavailable, TimeoutError):
             self._statistics = None
 
