@@ -33,13 +33,14 @@ def _made(settings: Settings) -> "ASGIApp":
     # These modules are imported only now, so that a worker that refuses its settings ends quickly. With these modules
     # loaded, a worker's exit takes up to 8 s on a busy machine. uvicorn's supervisor would treat the worker as hung,
     # kill it, and start another one.
-    from wxauth.service import app, metrics
+    from wxauth.service import app
     from wxauth.service.build import build_services
+    from wxauth.service.shared_counts import share_counts
 
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     for line in unknown_names():
         get_logger().warning("unknown_setting", reason=line)
-    metrics.share_counts()
+    share_counts()
     made = app.create_app(build_services(settings))
     gc.collect()
     # The objects that exist now live until the process ends, so the garbage collector need not check them again.

@@ -13,9 +13,9 @@ from types import FrameType
 from typing import Any
 
 from wxauth.core.logs import get_logger
-from wxauth.service.metrics import own_folder
 from wxauth.service.probes import Readiness
 from wxauth.service.server import ENDING
+from wxauth.service.shared_counts import own_folder
 
 log = get_logger()
 

@@ -3,17 +3,16 @@
 import asyncio
 import multiprocessing
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import field
 from datetime import datetime, timedelta
-from itertools import count, product
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Final
 
 from fastapi import Depends
 from fastapi.responses import PlainTextResponse
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest, values
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -24,22 +23,16 @@ from wxauth import __version__
 from wxauth.apps.registry import Apps
 from wxauth.core.clock import Clock, DatabaseClock
 from wxauth.core.database import Database
-from wxauth.core.logs import get_logger
 from wxauth.core.metrics import DECLARED, OUR_FAULTS, REGISTRY
 from wxauth.core.services import part
 from wxauth.errors import StorageUnavailable
 from wxauth.housekeeping.queries import STATISTICS, Statistics
 from wxauth.i18n import lazy_gettext as _
 from wxauth.login.routes import LOGINS, OUTCOMES
-from wxauth.service.server import COUNTS, COUNTS_PREFIX
-from wxauth.terminal import os_reason
+from wxauth.service.server import COUNTS
 from wxauth.web.dependencies import provide
 from wxauth.web.direct import Router
 from wxauth.web.edge import REQUESTS
-
-# The module is also imported on Windows, where the commands run, but not the service.
-if sys.platform != "win32":
-    import fcntl
 
 STATISTICS_MAX_AGE: Final = timedelta(seconds=15)
 """The age up to which numbers from the database are reported again, so that frequent scrapes cause few queries."""
@@ -54,46 +47,6 @@ wxauth_logins_total{app_id="wx1a2b3c4d5e6f7a8b",errcode="40029",outcome="invalid
 """
 
 router = Router("operations")
-log = get_logger()
-
-
-def share_counts() -> None:
-    """Share the counts of this process with the other workers from now on, if there are any.
-
-    The names of a worker's files contain a number instead of the process id, and a worker that replaces a dead worker
-    continues the dead worker's files. Otherwise the number of files would grow, and the labels of the series would
-    change.
-    """
-    if COUNTS not in os.environ:
-        return
-    try:
-        number = next(number for number in count() if _is_free(Path(os.environ[COUNTS], f"{number}.lock")))
-    except OSError as exc:
-        log.warning("metrics_not_shared", reason=os_reason(exc), what_to_change=COUNTS)
-        del os.environ[COUNTS]
-        values.ValueClass = values.MutexValue
-        return
-    # Retries that waited in the memory of the dead worker are lost, so their number is 0.
-    Path(os.environ[COUNTS], f"gauge_livesum_{number}.db").unlink(missing_ok=True)
-    values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
-
-
-def _is_free(path: Path) -> bool:
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # this process holds the lock until it ends
-    except BlockingIOError:
-        os.close(lock)
-        return False
-    os.truncate(lock, 0)
-    os.write(lock, b"%d" % os.getpid())
-    return True
-
-
-def own_folder() -> Path | None:
-    """Return the folder in which the workers of `wxauth serve` store their counts, or None if there is none."""
-    folder = Path(os.environ.get(COUNTS, ""))
-    return folder if folder.name.startswith(COUNTS_PREFIX) else None
 
 
 def _counts() -> CollectorRegistry:
