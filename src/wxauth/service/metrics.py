@@ -1,7 +1,6 @@
 """The route `/metrics` for operators, which returns the counts of all workers and some numbers from the database."""
 
 import asyncio
-import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import field
@@ -30,6 +29,7 @@ from wxauth.housekeeping.queries import STATISTICS, Statistics
 from wxauth.i18n import lazy_gettext as _
 from wxauth.login.routes import LOGINS, OUTCOMES
 from wxauth.service.server import COUNTS
+from wxauth.service.shared_counts import process_ids
 from wxauth.web.dependencies import provide
 from wxauth.web.direct import Router
 from wxauth.web.edge import REQUESTS
@@ -51,23 +51,15 @@ router = Router("operations")
 
 def _counts() -> CollectorRegistry:
     """Return the counts of this process, or of all workers if they share their counts."""
-    if not Path(os.environ.get(COUNTS, "nowhere")).is_dir():
+    if COUNTS not in os.environ or not Path(os.environ[COUNTS]).is_dir():
         return REGISTRY
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return registry
 
 
-def _processes() -> dict[str, int]:
-    """Return the ids of this service's processes by name."""
-    locks = Path(os.environ[COUNTS]).glob("*.lock") if COUNTS in os.environ else ()
-    pids = {path.stem: int(path.read_text("utf-8") or 0) for path in sorted(locks)} or {"0": os.getpid()}
-    parent = multiprocessing.parent_process()
-    return pids if parent is None else {"supervisor": os.getppid(), **pids}
-
-
 class Processes(Collector):
-    """The collector of prometheus_client's `process_` metrics, with a series for each process.
+    """The collector of prometheus_client's `process_` metrics, with a series for each process of this service.
 
     The counters of a restarted process begin at zero.
     """
@@ -75,7 +67,7 @@ class Processes(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the current values of each process. A process that has just ended has no values."""
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
-        for name, pid in _processes().items():
+        for name, pid in process_ids().items():
             for one in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
                 kind = CounterMetricFamily if one.type == "counter" else GaugeMetricFamily
                 family = families.setdefault(one.name, kind(one.name, one.documentation, labels=_LABELS))

@@ -1,5 +1,10 @@
-"""The folder in which several workers share the counts of their metrics."""
+"""The folder in which several workers share the counts of their metrics.
 
+Each worker has a number. Until it ends, it holds the lock on the file `0.lock`, `1.lock` and so on, which contains its
+process id.
+"""
+
+import multiprocessing
 import os
 import sys
 from itertools import count
@@ -28,7 +33,7 @@ def share_counts() -> None:
     if COUNTS not in os.environ:
         return
     try:
-        number = next(number for number in count() if _is_free(Path(os.environ[COUNTS], f"{number}.lock")))
+        number = next(number for number in count() if _try_lock(Path(os.environ[COUNTS], f"{number}.lock")))
     except OSError as exc:
         log.warning("metrics_not_shared", reason=os_reason(exc), what_to_change=COUNTS)
         del os.environ[COUNTS]
@@ -39,19 +44,31 @@ def share_counts() -> None:
     values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
 
 
-def _is_free(path: Path) -> bool:
+def _try_lock(path: Path) -> bool:
+    """Lock a worker's file, and write the process id into it. Return False if another worker holds the lock."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # this process holds the lock until it ends
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
         return False
     os.truncate(lock, 0)
     os.write(lock, b"%d" % os.getpid())
-    return True
+    return True  # the file stays open, so that this process holds the lock until it ends
 
 
 def own_folder() -> Path | None:
     """Return the folder in which the workers of `wxauth serve` store their counts, or None if there is none."""
     folder = Path(os.environ.get(COUNTS, ""))
     return folder if folder.name.startswith(COUNTS_PREFIX) else None
+
+
+def process_ids() -> dict[str, int]:
+    """Return the process id of each worker by the worker's number, and of the `supervisor` if there is one.
+
+    A worker that has not written its id yet has the id 0, which no process has.
+    """
+    locks = Path(os.environ[COUNTS]).glob("*.lock") if COUNTS in os.environ else ()
+    workers = {path.stem: int(path.read_text("utf-8") or 0) for path in sorted(locks)} or {"0": os.getpid()}
+    has_supervisor = multiprocessing.parent_process() is not None
+    return {"supervisor": os.getppid(), **workers} if has_supervisor else workers
