@@ -72,32 +72,39 @@ class StaffReads(WriteBuffer):
     is_on: bool
     store_pause = STORE_PAUSE_SECONDS
     _waiting: list[dict[str, Any]] = field(init=False, default_factory=list)
-    _taken: Counter[tuple[EventType, str]] = field(init=False, default_factory=Counter)
-    _counted: dict[str, dict[str, int]] = field(init=False, default_factory=dict)
-    _lists: dict[tuple[str, UUID, Read], datetime] = field(init=False, default_factory=dict)
+    """The events that wait for the next store, the oldest first."""
+    _places_taken: Counter[tuple[EventType, str]] = field(init=False, default_factory=Counter)
+    """The number of waiting events by type and member of staff."""
+    _counts: dict[str, dict[str, int]] = field(init=False, default_factory=dict)
+    """The data of the waiting event that counts the further searches of a member of staff.
+
+    The same dictionary is in `_waiting`, so that each further search raises the count of the waiting event.
+    """
+    _list_read_at: dict[tuple[str, UUID, Read], datetime] = field(init=False, default_factory=dict)
+    """The time of the last recorded read of a list, by member of staff, user and kind of list."""
 
     def note_search(self, by: Actor, *, term: Term, found: int) -> None:
         """Record a search with the kind of its term, but never the term itself."""
         if self._has_place(EventType.STAFF_SEARCHED, by):
             self._note(EventType.STAFF_SEARCHED, by, None, {"term": term.value, "found": found})
-        elif by.name in self._counted:
-            self._counted[by.name]["count"] += 1
+        elif by.name in self._counts:
+            self._counts[by.name]["count"] += 1
         else:
-            self._counted[by.name] = {"count": 1}
-            self._note(EventType.STAFF_SEARCHED, by, None, self._counted[by.name])
+            self._counts[by.name] = {"count": 1}
+            self._note(EventType.STAFF_SEARCHED, by, None, self._counts[by.name])
 
     def note_read(self, by: Actor, what: Read, *user_ids: UUID) -> None:
-        """Record that staff has read data of these users.
+        """Record that staff has read data of these users, of whom there must be at least one.
 
         Raises: RateLimited, if too many reads wait for the next store.
         """
-        now, read = self.clock(), (by.name, user_ids[0], what)
-        if read in self._lists and now < self._lists[read] + SAME_LIST:
+        now, key = self.clock(), (by.name, user_ids[0], what)
+        if key in self._list_read_at and now < self._list_read_at[key] + SAME_LIST:
             return
         if not self._has_place(EventType.STAFF_READ, by):
             raise RateLimited("this staff member reads more than the audit trail can record", retry_after=1)
         if what in _LISTS:
-            self._lists[read] = now
+            self._list_read_at[key] = now
         if len(user_ids) == 1:
             self._note(EventType.STAFF_READ, by, user_ids[0], {"what": what.value})
         else:
@@ -105,19 +112,22 @@ class StaffReads(WriteBuffer):
 
     async def _store(self) -> None:
         """Store the reads. If that fails, the reads wait for the next store."""
-        stored, self._counted = list(self._waiting), {}
+        stored = list(self._waiting)
+        # From now on, a further search begins a new event. The events in `stored` must not change any more, because
+        # the database may have stored them even if this statement fails, and then ignores their repetition.
+        self._counts = {}
         if stored:
             await self.database.run(_STORE, events=stored)
         del self._waiting[: len(stored)]
-        self._taken = Counter((each["type"], each["actor"]) for each in self._waiting)
-        self._lists = {read: at for read, at in self._lists.items() if at + SAME_LIST > self.clock()}
+        self._places_taken = Counter((each["type"], each["actor"]) for each in self._waiting)
+        self._list_read_at = {key: at for key, at in self._list_read_at.items() if at + SAME_LIST > self.clock()}
 
     def _has_place(self, kind: EventType, by: Actor) -> bool:
-        return self._taken[kind, by.name] < PLACES
+        return self._places_taken[kind, by.name] < PLACES
 
     def _note(self, kind: EventType, by: Actor, user_id: UUID | None, data: Mapping[str, Any]) -> None:
         if self.is_on:
             now = self.clock()
-            self._taken[kind, by.name] += 1
-            told = {"id": new_id(now), "type": kind, "at": now, "actor": by.name, "user_id": user_id, "ip": by.ip}
-            self._waiting.append({**told, "data": data})
+            self._places_taken[kind, by.name] += 1
+            event = {"id": new_id(now), "type": kind, "at": now, "actor": by.name, "user_id": user_id, "ip": by.ip}
+            self._waiting.append({**event, "data": data})
