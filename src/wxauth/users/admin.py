@@ -59,25 +59,29 @@ class UserChange:
     """Whether to cancel the erasure of a user who has asked for it."""
 
     def applied_to(self, before: StatusAndRoles) -> StatusAndRoles:
-        """Return the status and the roles after the changes.
-
-        A ban replaces an earlier ban.
-
-        Raises: InvalidRequest, TextError.
-        """
+        """Return the status and the roles after the changes. Raises: InvalidRequest, TextError."""
         requested = [*(before.roles if self.roles is None else self.roles), self.granted]
         roles = tuple(dict.fromkeys(role for role in requested if role and role != self.revoked))
         if len(roles) > MAX_ROLES:
             raise TextError(_("a user can have at most {n} roles", n=MAX_ROLES))
-        ban = Ban(self.reason, self.until)
-        if self.status is None and before.ban is not None:
-            return replace(before, roles=roles, ban=Ban(ban.reason or before.ban.reason, ban.until or before.ban.until))
+        return replace(before, roles=roles, ban=self._ban_after(before.ban))
+
+    def _ban_after(self, before: Ban | None) -> Ban | None:
+        """Return the ban after the changes; None if the user is then active. Raises: InvalidRequest."""
+        given = Ban(self.reason, self.until)
         if self.status is UserStatus.DISABLED:
-            return replace(before, roles=roles, ban=ban)
-        if ban.data:
-            errors = [FieldError(name, "Must be given with a ban, because this user isn't banned") for name in ban.data]
+            # The user is banned now. The reason and the end of an earlier ban are not kept.
+            return given
+        if self.status is None and before is not None:
+            # The user stays banned. A reason or an end that is not given stays the same.
+            return Ban(given.reason or before.reason, given.until or before.until)
+        # The user is active, or becomes active again.
+        if given.data:
+            errors = [
+                FieldError(name, "Must be given with a ban, because this user isn't banned") for name in given.data
+            ]
             raise InvalidRequest("only a ban has a reason and an end", errors=errors)
-        return replace(before, roles=roles, ban=None)
+        return None
 
     @property
     def may_end_an_administrator(self) -> bool:
@@ -138,6 +142,7 @@ async def change_user(
     if change.until is not None and change.until <= now:
         raise InvalidRequest.of("until", _("Must be a time in the future"))
 
+    # An actor who spares staff can't change an administrator, so the other administrators need not be locked.
     may_end_an_administrator = change.may_end_an_administrator and not by.spares_staff
     locked = locked_remaining(database, user_id, by=by, may_end_an_administrator=may_end_an_administrator)
     async with locked as (transaction, remaining_id, before):
@@ -169,7 +174,7 @@ async def set_external_id(
     Raises: NotFound, ExternalIdTaken.
     """
     try:
-        async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _):
+        async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _account):
             if not await transaction.value(user_queries.SET_EXTERNAL_ID, user_id=remaining_id, external_id=external_id):
                 return
             if await transaction.value(user_queries.IS_FORMER_EXTERNAL_ID, external_id=external_id):
@@ -183,7 +188,7 @@ async def set_external_id(
 async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
     """Erase a user. A former id stands for the user that remains. Raises: NotFound, LastAdmin."""
     locked = locked_remaining(database, user_id, by=by, may_end_an_administrator=True)
-    async with locked as (transaction, remaining_id, _):
+    async with locked as (transaction, remaining_id, _account):
         await erasure_queries.erase_user(transaction, remaining_id, by=by, now=now)
     log.info("user_erased", user_id=remaining_id, actor=by.name)
 
@@ -198,7 +203,7 @@ async def end_sessions_of(
     Raises: NotFound, InsufficientRole.
     """
     reason = EndReason.ADMINISTRATOR
-    async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _):
+    async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _account):
         if session_id is None:
             await end_sessions(transaction, remaining_id, reason=reason, by=by, now=now)
         elif not await end_session_of(transaction, remaining_id, session_id, reason=reason, by=by, now=now):
