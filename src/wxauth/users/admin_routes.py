@@ -29,11 +29,32 @@ StaffReadsDep = Annotated[StaffReads, Depends(provide(StaffReads)), Entails(fail
 
 NO_SUCH_USER: Final = NotFound("this user doesn't exist")
 NO_SUCH_SESSION: Final = NotFound("this user doesn't have this session")
-
-
-router = Router("admin")
 MAX_NAMES: Final = 100
 """The largest number of ids in one request. More ids would not fit into a URL."""
+
+router = Router("admin")
+
+
+class NamesQuery(BaseModel):
+    """The query parameters that name the users."""
+
+    user_id: Annotated[list[UUID], Field(min_length=1, max_length=MAX_NAMES)] = Field(
+        description=f"Repeated for several, at most {MAX_NAMES}."
+    )
+
+
+class LoginsAnswer(Items[ListedLogin]):
+    """Some logins, the newest first."""
+
+    incomplete_results: bool = Field(
+        description="True if the search stopped after a second. Use `next_cursor` to continue."
+    )
+
+
+class NamesAnswer(BaseModel):
+    """Users, in no order. Unknown ids are left out."""
+
+    items: list[UserSummary]
 
 
 @router.get("/v1/admin/users", summary=_("Search users"))
@@ -157,34 +178,6 @@ async def list_events(
     return items_of(page)
 
 
-def _hide_from(staff: Actor, user: ListedUserAnswer) -> None:
-    """Mask the data of a user if the member of staff is customer support, which may not see them."""
-    if user["phone"] is not None and staff.spares_staff:
-        user["phone"] = masked(user["phone"])
-
-
-class NamesQuery(BaseModel):
-    """The query parameters that name the users."""
-
-    user_id: Annotated[list[UUID], Field(min_length=1, max_length=MAX_NAMES)] = Field(
-        description=f"Repeated for several, at most {MAX_NAMES}."
-    )
-
-
-class LoginsAnswer(Items[ListedLogin]):
-    """Some logins, the newest first."""
-
-    incomplete_results: bool = Field(
-        description="True if the search stopped after a second. Use `next_cursor` to continue."
-    )
-
-
-class NamesAnswer(BaseModel):
-    """Users, in no order. Unknown ids are left out."""
-
-    items: list[UserSummary]
-
-
 @router.get("/v1/admin/logins", summary=_("List logins"))
 async def list_logins(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, query: Annotated[LoginsQuery, Query()]
@@ -213,3 +206,9 @@ async def read_names(
     if found:
         reads.note_read(staff, Read.NAMES, *(each.id for each in found))
     return NamesAnswer.model_construct(items=list(found))
+
+
+def _hide_from(staff: Actor, user: ListedUserAnswer) -> None:
+    """Mask the data of a user if the member of staff is customer support, which may not see them."""
+    if user["phone"] is not None and staff.spares_staff:
+        user["phone"] = masked(user["phone"])
