@@ -74,7 +74,7 @@ async def list_users(
     reads.note_search(staff, term=term_of(query.q, region=region), found=len(page.items))
     answer = users_answer(page)
     for user in answer["items"]:
-        _hide_from(staff, user)
+        _mask_for(staff, user)
     return answer
 
 
@@ -85,7 +85,7 @@ async def read_user(
     """Return a user with all identities and sessions. The role `support` sees the phone number masked."""
     user = await admin.read_user(database, user_id, now=clock())
     reads.note_read(staff, Read.USER, user["id"])
-    _hide_from(staff, user)
+    _mask_for(staff, user)
     return user
 
 
@@ -119,16 +119,20 @@ async def change_user(
         cleared=body.model_fields_set.intersection(PROFILE_FIELDS),
         cancels_leaving="erase_at" in body.model_fields_set,
     )
-    reserved = {"roles": body.roles, "attributes": body.attributes, "erase_at": change.cancels_leaving or None}
-    for name, given in reserved.items():
-        if given is not None and staff.spares_staff:
+    only_for_administrators = {
+        "roles": change.roles is not None,
+        "attributes": change.attributes is not None,
+        "erase_at": change.cancels_leaving,
+    }
+    for name, is_given in only_for_administrators.items():
+        if is_given and staff.spares_staff:
             raise InsufficientRole(f"{name}: this change requires the role admin")
     changes = await admin.change_user(database, user_id, change, by=staff, may_add_roles=is_fresh, now=now)
     user = await admin.read_user(database, user_id, now=now)
     # If the request has changed something, the event of the change is enough for the audit trail.
     if not changes:
         reads.note_read(staff, Read.USER, user["id"])
-    _hide_from(staff, user)
+    _mask_for(staff, user)
     return user
 
 
@@ -170,8 +174,9 @@ async def list_events(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, query: Annotated[EventsQuery, Query()]
 ) -> Items[EventFields]:
     """List events, the newest first. All given filters must match, and an empty parameter counts as absent."""
-    await reads.store()
+    await reads.store()  # the list also contains the latest reads of this process
     page = await history_queries.find_events(database, query)
+    # A list of what a user has done also counts as a read of that user's data.
     for user_id in {query.user_id, id_in(query.actor or "")}:
         if user_id is not None and page.items:
             reads.note_read(staff, Read.EVENTS, user_id)
@@ -208,7 +213,7 @@ async def read_names(
     return NamesAnswer.model_construct(items=list(found))
 
 
-def _hide_from(staff: Actor, user: ListedUserAnswer) -> None:
-    """Mask the data of a user if the member of staff is customer support, which may not see them."""
+def _mask_for(staff: Actor, user: ListedUserAnswer) -> None:
+    """Mask the phone number of a user, unless the member of staff is an administrator."""
     if user["phone"] is not None and staff.spares_staff:
         user["phone"] = masked(user["phone"])
