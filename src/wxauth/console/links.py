@@ -8,13 +8,17 @@ from uuid import UUID
 from wxauth.console import queries
 from wxauth.core.database import Database
 from wxauth.core.trail import OPERATOR, EventType, record_event
-from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.i18n import lazy_gettext as _
 from wxauth.terminal import TextError
 from wxauth.texts import hash_of, new_secret
 from wxauth.users.status_queries import lock_status_and_roles
 
 CONSOLE_PATH: Final = "/admin/"
 LINK_LIFETIME: Final = timedelta(minutes=10)
+_NO_ADMINISTRATOR: Final = _(
+    "there is no administrator yet. Run 'wxauth users list', and then 'wxauth users grant USER_ID admin'"
+)
+_SEVERAL_ADMINISTRATORS: Final = _("there are several administrators. Choose one from 'wxauth users list --role admin'")
 
 
 class NoLink(TextError):
@@ -35,24 +39,31 @@ async def make_link(database: Database, user_id: UUID | None, *, now: datetime) 
 
     Raises: NoLink.
     """
-    text = _(
-        "{user_id} doesn't exist, is banned, has requested erasure, or has neither the admin nor the "
-        "support role. Run 'wxauth users grant {user_id} admin'"
-    )
     if user_id is None:
-        administrators = await database.values(queries.ADMINISTRATORS)
-        text = _("there is no administrator yet. Run 'wxauth users list', and then 'wxauth users grant USER_ID admin'")
-        if not administrators:
-            raise NoLink(text)
-        user_id, *others = administrators
-        if others:
-            raise NoLink(_("there are several administrators. Choose one from 'wxauth users list --role admin'"))
+        user_id = await _only_administrator(database)
+        refusal = _NO_ADMINISTRATOR  # if the administrator is demoted, banned or erased before the lock below
+    else:
+        refusal = _(
+            "{user_id} doesn't exist, is banned, has requested erasure, or has neither the admin nor the "
+            "support role. Run 'wxauth users grant {user_id} admin'",
+            user_id=user_id,
+        )
     link = ConsoleLink(user_id, new_secret(), now + LINK_LIFETIME)
     async with database.begin() as transaction:
         account = await lock_status_and_roles(transaction, user_id)
         if account is None or not account.is_staff or account.is_banned or account.is_leaving:
-            raise NoLink(Text(text, user_id=user_id))
+            raise NoLink(refusal)
         digest = hash_of(link.secret)
         await transaction.run(queries.STORE_LINK, digest=digest, user_id=user_id, expires_at=link.expires_at, now=now)
         await record_event(transaction, EventType.CONSOLE_LINK_MADE, by=OPERATOR, at=now, user_id=user_id)
     return link
+
+
+async def _only_administrator(database: Database) -> UUID:
+    """Return the id of the only administrator. Raises: NoLink."""
+    administrators = await database.values(queries.ADMINISTRATORS)
+    if not administrators:
+        raise NoLink(_NO_ADMINISTRATOR)
+    if len(administrators) > 1:
+        raise NoLink(_SEVERAL_ADMINISTRATORS)
+    return administrators[0]
