@@ -105,7 +105,9 @@ class RateLimiter:
         if seconds is None:
             seconds = 0
             for limit, name in hits:
-                seconds = seconds or self._windows.seconds_to_wait(limit, name)
+                seconds = self._windows.seconds_to_wait(limit, name)
+                if seconds > 0:
+                    break  # a refused action doesn't count towards the next limit
         if seconds > 0:
             if ip is not None:
                 log.info("rate_limited", what=self._what, network=TRUNCATED.network_of(ip))
@@ -125,7 +127,10 @@ def counted_as(ip: str) -> Sequence[str]:
 
 
 class Windows:
-    """The counts of this process. The windows are in the order in which they end."""
+    """The counts of this process. All its limits must have the same `seconds`.
+
+    Then the windows are in the order in which they began, and also in the order in which they end.
+    """
 
     def __init__(self, now: Now, *, at_most: int = MAX_COUNTERS) -> None:
         self._windows = OrderedDict[str, tuple[int, float]]()
@@ -138,8 +143,8 @@ class Windows:
 
     def seconds_to_wait(self, limit: Limit, name: str) -> int:
         """Count an action. If it exceeds the limit, return the seconds until its window ends; otherwise 0."""
-        now, lasts, windows = self._now(), limit.seconds, self._windows
-        if windows and next(reversed(windows.values()))[1] > now + 2 * lasts:
+        now, length, windows = self._now(), limit.seconds, self._windows
+        if windows and next(reversed(windows.values()))[1] > now + 2 * length:
             # If a window ends so late, the clock was set back by more than a window, and not just corrected.
             windows.clear()
         while windows:
@@ -147,7 +152,7 @@ class Windows:
             if end > now and len(windows) < self._at_most:
                 break
             del windows[first]
-        number, end = windows.get(name, (0, now + lasts))
+        number, end = windows.get(name, (0, now + length))
         windows[name] = number + 1, end
         return 0 if number < limit.at_most else max(1, ceil(end - now))
 
