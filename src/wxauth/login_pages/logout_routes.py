@@ -12,11 +12,11 @@ from wxauth.clients.clients import find_site
 from wxauth.clients.id_tokens import IdTokens
 from wxauth.clients.models import Client
 from wxauth.clients.oauth_errors import OAuthError
-from wxauth.clients.oauth_requests import Parameters, form_parameters, parse_parameters, text_parameters
+from wxauth.clients.oauth_requests import Parameters, Unreadable, form_parameters, parse_parameters, text_parameters
 from wxauth.clients.redirect_uris import is_registered, with_query
 from wxauth.errors import PayloadTooLarge
 from wxauth.i18n import lazy_gettext as _
-from wxauth.login_pages.pages import CONFIRMED, PagesDep
+from wxauth.login_pages.pages import CONFIRMED, STAY, PagesDep
 from wxauth.login_pages.rendering import redirect_to
 from wxauth.login_pages.routes import PAGES, CodesDep, SingleSignOnDep
 from wxauth.oauth.site_tokens import end_web_session
@@ -27,9 +27,7 @@ from wxauth.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.web.direct import Router
 
 _PATH: Final = "/v1/end_session"
-_PARAMETERS: Final = (
-    *("id_token_hint", "client_id", "post_logout_redirect_uri", "state", "ui_locales", "logout_hint"),
-)
+_PARAMETERS: Final = ("id_token_hint", "client_id", "post_logout_redirect_uri", "state", "ui_locales", "logout_hint")
 router = Router("websites")
 
 
@@ -54,20 +52,25 @@ class LoggingOut:
         pages = self.pages
         try:
             parameters = parse_parameters(text)
-        except OAuthError as exc:
-            return pages.message("wrong_logout", status=400, wrong=getattr(exc, "parameter", None))
-        if "id_token_hint" not in parameters and not parameters.repeated:
+        except Unreadable as exc:
+            return pages.message("wrong_logout", status=400, wrong=exc.parameter)
+        except OAuthError:
+            return pages.message("wrong_logout", status=400)
+        if parameters.repeated:
+            return pages.message("wrong_logout", status=400)
+        if "id_token_hint" not in parameters:
             return await self._without_hint(parameters)
-        hint = None if parameters.repeated else await self.id_tokens.read(parameters["id_token_hint"])
+        hint = await self.id_tokens.read(parameters["id_token_hint"])
         client = None if hint is None else await find_site(self.database, hint.client_id)
         if hint is None or client is None or parameters.get("client_id", client.name) != client.name:
             return pages.message("wrong_logout", status=400)
         async with self.concurrency.of_session(hint.session_id, hint.user_id, ends_sessions=True):
             await end_web_session(self.database, self.clock, client.name, hint.session_id)
-            of = await self.database.value(CURRENT_USER, user_id=hint.user_id) if pages.browser.login else None
             # If the login of this browser belongs to the same user, even under a new id after a merge, it ends, too.
-            if of is not None:
-                await self.codes.end_login(pages.browser, of=of, now=self.clock())
+            if pages.browser.login:
+                user_id = await self.database.value(CURRENT_USER, user_id=hint.user_id)
+                if user_id is not None:
+                    await self.codes.end_login(pages.browser, of=user_id, now=self.clock())
         return self._logged_out(client, parameters)
 
     async def _without_hint(self, parameters: Parameters) -> Response:
@@ -75,10 +78,10 @@ class LoggingOut:
 
         The page's form contains a field that only wxauth can create, so that no other site can send the confirmation.
         """
-        pages, browser, name = self.pages, self.pages.browser, parameters.get("client_id", "")
-        client = await find_site(self.database, name)
+        pages, browser, client_id = self.pages, self.pages.browser, parameters.get("client_id", "")
+        client = await find_site(self.database, client_id)
         person = await self.single_sign_on.person_in(browser)
-        if person is None or "stay" in parameters:
+        if person is None or STAY in parameters:
             back = None if client is None else _way_back(client, parameters)
             return pages.of_log_out("nobody" if person is None else "stayed", client, back)
         field = log_out_field(browser.login)

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from wxauth.clients.models import Client
 from wxauth.clients.oauth_errors import OAuthError
-from wxauth.clients.oauth_requests import Parameters
+from wxauth.clients.oauth_requests import Parameters, Unreadable
 from wxauth.clients.redirect_uris import is_local, is_registered, origin_of, origin_shown
 from wxauth.core.users import UserFields
 from wxauth.errors import NotFound, RateLimited, StorageUnavailable
@@ -42,6 +42,8 @@ respond.
 """
 CONFIRMED: Final = "confirmed"
 """The form field that confirms the log-out on the page that asks the user."""
+STAY: Final = "stay"
+"""The form field that the button to stay logged in adds on that page."""
 HINT: Final = "id_token_hint"
 """The site's parameter with an id_token, which can contain the user's name and phone number.
 
@@ -73,8 +75,10 @@ class Pages(Rendering):
             return self.sent(exc.onward(self.settings))
         except Unanswerable as exc:
             return self._mistake(exc)
-        except OAuthError as exc:
-            return self._mistake(Unanswerable(Mistake.REQUEST, parameter=getattr(exc, "parameter", None)))
+        except Unreadable as exc:
+            return self._mistake(Unanswerable(Mistake.REQUEST, parameter=exc.parameter))
+        except OAuthError:
+            return self._mistake(Unanswerable(Mistake.REQUEST))
         except (RateLimited, StorageUnavailable) as exc:
             self.request.scope[PROBLEM_KEY] = exc
             if isinstance(exc, PressesUsedUp):
@@ -194,6 +198,7 @@ class Pages(Rendering):
             form_action=f"'self' {redirect_source(url)}" if leads_back and url is not None else "'self'",
             name=(person.nickname or "").strip() or self._say(_("WeChat user")),
             fields={**kept, CONFIRMED: field},
+            stay=STAY,
             other_languages=self._in_other_languages("", urlencode(kept)),
         )
 
