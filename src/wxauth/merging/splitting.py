@@ -54,10 +54,10 @@ async def split(
         )
         data = {"new_user_id": new_user_id, "app_ids": parting.app_ids, "kept_app_ids": parting.kept_app_ids}
         await record_event(transaction, EventType.USER_SPLIT, by=by, at=now, user_id=remaining_id, data=data)
-        new_account = StatusAndRoles(()), StatusAndRoles((), account.ban)
-        (banned,) = await change_status_and_roles(transaction, [(new_user_id, *new_account)], by=by, now=now)
+        change = (new_user_id, StatusAndRoles(roles=()), StatusAndRoles(roles=(), ban=account.ban))
+        (made,) = await change_status_and_roles(transaction, [change], by=by, now=now)
         if has_lost_number:
             await record_event(transaction, EventType.PHONE_REMOVED, by=by, at=now, user_id=remaining_id)
     log.info("user_split", user_id=remaining_id, new_user_id=new_user_id, actor=by.name)
-    banned.report()
+    made.report()
     return remaining_id, new_user_id
