@@ -26,7 +26,7 @@ UPLOAD_TIMEOUT_SECONDS: Final = 60.0
 
 _MULTIPART: Final = "multipart/form-data"
 _MAX_PARTS: Final = 20
-_BOUNDARY: Final = range(8, 71)
+_BOUNDARY_LENGTHS: Final = range(8, 71)
 """The lengths that the boundary of a multipart form may have.
 
 RFC 2046 allows up to 70 characters. A very short boundary slows down the parser, which stops wherever the data contains
@@ -63,9 +63,9 @@ async def uploaded_file(request: Request, *, patience: float = UPLOAD_TIMEOUT_SE
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != _MULTIPART.encode() or b"boundary" not in options:
         raise InvalidRequest.of(_FIELD, "Must be multipart/form-data, as wx.uploadFile sends it")
-    if len(options[b"boundary"]) not in _BOUNDARY:
-        most = f"{_BOUNDARY.start} to {_BOUNDARY.stop - 1}"
-        raise InvalidRequest(f"the boundary of a multipart body must have {most} characters", status=400)
+    if len(options[b"boundary"]) not in _BOUNDARY_LENGTHS:
+        lengths = f"{_BOUNDARY_LENGTHS.start} to {_BOUNDARY_LENGTHS.stop - 1}"
+        raise InvalidRequest(f"the boundary of a multipart body must have {lengths} characters", status=400)
     parts: list[Field | File] = []
 
     def take(part: Field | File) -> None:
