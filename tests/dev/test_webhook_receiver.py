@@ -14,7 +14,7 @@ from wxauth.core.services import Services
 from wxauth.core.trail import OPERATOR
 from wxauth.events.webhook_queries import new_webhook_secret, shown_secret
 from wxauth.events.webhooks import Webhooks
-from wxauth.outbound.receivers import signed_headers
+from wxauth.outbound.signatures import signed_headers
 from wxauth_desk.wechat import create_simulator
 
 

@@ -14,7 +14,7 @@ from tests.docs import block
 from tests.programs import NODE_PATIENCE, NODE_TESTS, needs_node
 from wxauth.core.clock import utc_now
 from wxauth.events.webhook_queries import new_webhook_secret, shown_secret
-from wxauth.outbound.receivers import signed_headers
+from wxauth.outbound.signatures import signed_headers
 
 pytestmark = pytest.mark.node
 

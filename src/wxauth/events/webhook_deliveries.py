@@ -47,7 +47,7 @@ from wxauth.events.webhook_queries import (
     settle_delivery,
     write_webhook,
 )
-from wxauth.outbound.receivers import signed_headers
+from wxauth.outbound.signatures import signed_headers
 
 LEASE: Final = timedelta(seconds=30)
 """The time for which a delivery belongs to the process that leased it. It is longer than any attempt."""

@@ -18,7 +18,8 @@ from wxauth.core.services import part
 from wxauth.errors import SignUpRefused, SignUpUnavailable
 from wxauth.i18n import lazy_gettext as _
 from wxauth.login.login_queries import InitialFields
-from wxauth.outbound.receivers import USER_AGENT, signed_headers
+from wxauth.outbound.receivers import USER_AGENT
+from wxauth.outbound.signatures import signed_headers
 from wxauth.outbound.transport import ANSWER
 from wxauth.settings.addresses import TRUNCATED
 from wxauth.settings.apps import App

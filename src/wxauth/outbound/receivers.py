@@ -1,11 +1,8 @@
 """The transport for requests to other operators' servers, which connects only to checked addresses."""
 
-import hmac
 import ssl
 import sys
-from base64 import b64encode
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Sequence
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, SOCK_STREAM
 from typing import Final
 
@@ -110,15 +107,3 @@ def _named(exc: httpx.TransportError) -> httpx.TransportError:
             return httpx.UnsupportedProtocol(_("the URL cannot be used"))
         case _:
             return httpx.ReadError(_("connection lost"))
-
-
-def signed_headers(message_id: str, body: bytes, keys: Iterable[bytes], *, now: datetime) -> Mapping[str, str]:
-    """Return the headers of a message, signed as in Standard Webhooks 1.0.0, with one signature per key."""
-    timestamp = str(int(now.timestamp()))
-    signed = b".".join((message_id.encode(), timestamp.encode(), body))
-    signatures = (b64encode(hmac.digest(key, signed, "sha256")).decode() for key in keys)
-    return {
-        "webhook-id": message_id,
-        "webhook-timestamp": timestamp,
-        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
-    }
