@@ -23,7 +23,8 @@ Many servers close an idle connection after five seconds, and a request on a clo
 """
 USER_AGENT: Final = f"wxauth/{__version__}"
 
-_NO_NAME, _NO_HOST = _("no response for the host's name"), _("host not found")
+_NO_NAME: Final = _("no response for the host's name")
+_NO_HOST: Final = _("host not found")
 NOT_ALLOWED: Final = _("the address is not allowed")
 
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
@@ -61,10 +62,8 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
         """Send a request, and read the response."""
         try:
             return await self._http.handle_async_request(request)
-        except httpx.DecodingError as exc:
-            failure: httpx.RequestError = httpx.RemoteProtocolError(str(exc).removeprefix("the "))
-        except httpx.TransportError as exc:
-            failure = _named(exc)
+        except httpx.RequestError as exc:
+            failure = _safe_to_show(exc)
         # The failure is raised outside of the `except` block, so that its context does not contain text from the other
         # server.
         raise failure
@@ -90,20 +89,35 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
         ]
 
 
-def _named(exc: httpx.TransportError) -> httpx.TransportError:
+def _safe_to_show(exc: httpx.RequestError) -> httpx.TransportError:
+    """Return an error for a failure of `HttpTransport`, with a text that contains nothing from the other server."""
     reason = exc.args[0]
     match exc:
         case httpx.ConnectTimeout():
             return httpx.ConnectTimeout(_("timed out while connecting"))
-        case httpx.ConnectError() if reason in (_NO_NAME, _NO_HOST, NOT_ALLOWED):
-            return httpx.ConnectError(reason)
-        case httpx.ConnectError() if reason.startswith(ssl.SSLCertVerificationError.__name__):
-            return httpx.ConnectError(_("the certificate is not valid"))
         case httpx.ConnectError():
-            return httpx.ConnectError(_("TLS failed") if reason.startswith("SSL") else _("could not connect"))
+            return httpx.ConnectError(_why_not_connected(reason))
         case httpx.PoolTimeout():
             return httpx.PoolTimeout(reason)
         case httpx.LocalProtocolError():
             return httpx.UnsupportedProtocol(_("the URL cannot be used"))
+        case httpx.DecodingError():
+            # A DecodingError is not a TransportError. Its text gets the short form of the other texts: "answer is ...".
+            return httpx.RemoteProtocolError(reason.removeprefix("the "))
         case _:
+            # The connection ended before the response did. A ReadTimeout can't occur, because senders set no deadline.
             return httpx.ReadError(_("connection lost"))
+
+
+def _why_not_connected(reason: str) -> str:
+    """Return the text for a ConnectError with this reason.
+
+    If it is not one of this module's texts, it begins with the class of the error (see `connection._failure`).
+    """
+    if reason in (_NO_NAME, _NO_HOST, NOT_ALLOWED):
+        return reason
+    if reason.startswith(ssl.SSLCertVerificationError.__name__):
+        return _("the certificate is not valid")
+    if reason.startswith("SSL"):  # as the names of all errors of the module `ssl` do
+        return _("TLS failed")
+    return _("could not connect")
