@@ -122,18 +122,18 @@ async def _open(request: Request) -> Response:
             opened = await services[ConsoleSessions].open_by_link(secret, device=device)
         case ScanRequest(code=code, code_verifier=verifier):
             opened = await services[ConsoleSessions].open_by_scan(code, verifier, device=device)
-    await services[ConsoleSessions].end(_kept_by(request, services.settings))
+    await services[ConsoleSessions].end(_cookie_in(request, services.settings))
     return _answer(services.settings, opened)
 
 
 async def _resume(request: Request) -> Response:
     """Continue the session in the cookie. Return 204 if there is none."""
     services = await _services_for_own_page(request)
-    kept_by = _kept_by(request, services.settings)
-    if not kept_by:
+    cookie = _cookie_in(request, services.settings)
+    if not cookie:
         return Response(status_code=204, headers=_NO_STORE)
     try:
-        opened = await services[ConsoleSessions].resume(kept_by, device=await device_of(request))
+        opened = await services[ConsoleSessions].resume(cookie, device=await device_of(request))
     except (SessionRevoked, InsufficientRole) as exc:
         return _without_cookie(problem_response(exc, request.scope), services.settings)
     return _answer(services.settings, opened)
@@ -142,7 +142,7 @@ async def _resume(request: Request) -> Response:
 async def _end(request: Request) -> Response:
     """End the session in the cookie."""
     services = await _services_for_own_page(request)
-    await services[ConsoleSessions].end(_kept_by(request, services.settings))
+    await services[ConsoleSessions].end(_cookie_in(request, services.settings))
     return _without_cookie(Response(status_code=204, headers=_NO_STORE), services.settings)
 
 
@@ -175,8 +175,8 @@ async def _opening_in(request: Request) -> LinkRequest | ScanRequest:
         raise InvalidRequest.of("secret", "Must be a link's secret or, for a scan, code and code_verifier") from None
 
 
-def _kept_by(request: Request, settings: Settings) -> str:
-    return cookie_in(request, _cookie(settings)["key"]) or ""
+def _cookie_in(request: Request, settings: Settings) -> str:
+    return cookie_in(request, _cookie_options(settings)["key"]) or ""
 
 
 def _answer(settings: Settings, opened: OpenedConsole) -> Response:
@@ -189,16 +189,16 @@ def _answer(settings: Settings, opened: OpenedConsole) -> Response:
         "user": {"id": str(user.id), "nickname": user.nickname, "avatar_url": user.avatar_url},
     }
     response = JSONResponse(body, headers=_NO_STORE)
-    response.set_cookie(**_cookie(settings), value=opened.kept_by, max_age=opened.kept_for)
+    response.set_cookie(**_cookie_options(settings), value=opened.cookie, max_age=opened.cookie_seconds)
     return response
 
 
 def _without_cookie(response: Response, settings: Settings) -> Response:
-    response.delete_cookie(**_cookie(settings))
+    response.delete_cookie(**_cookie_options(settings))
     return response
 
 
-def _cookie(settings: Settings) -> dict[str, Any]:
+def _cookie_options(settings: Settings) -> dict[str, Any]:
     name, is_secure = host_cookie(settings, "wxauth-console"), is_https(settings)
     # A cookie with the prefix `__Host-` requires the path "/".
     path = "/" if is_secure else urlsplit(settings.issuer).path + CONSOLE_PATH

@@ -62,10 +62,10 @@ class OpenedConsole:
     access_token: str = field(repr=False)
     expires_in: int
     """The time, in seconds, until the access token expires."""
-    kept_by: str = field(repr=False)
+    cookie: str = field(repr=False)
     """The token for the cookie."""
-    kept_for: int
-    """The time, in seconds, until the session ends if it is not used."""
+    cookie_seconds: int
+    """The time, in seconds, until the session ends if it is not used. Then the browser deletes the cookie."""
     user: UserInSession
 
 
@@ -166,13 +166,13 @@ class ConsoleSessions:
         log.info("console_opened", user_id=redeemed.user.id, session_id=session_id, by="scan")
         return self._opened(redeemed.user, session_id, generation=0, left=MAX_UNUSED, now=now)
 
-    async def resume(self, kept_by: str, *, device: Device) -> OpenedConsole:
+    async def resume(self, cookie: str, *, device: Device) -> OpenedConsole:
         """Continue the session in a cookie, and return a new token for the cookie.
 
         Raises: SessionRevoked, if the session has ended; InsufficientRole, if the user has lost the role, which ends
             the session.
         """
-        token = self.console_tokens.parse(kept_by)
+        token = self.console_tokens.parse(cookie)
         if token is None:
             raise SessionRevoked("this isn't a session of the console")
         outcome = await rotate_refresh_token_of_website(
@@ -188,15 +188,15 @@ class ConsoleSessions:
         if isinstance(outcome, RefreshRefused):
             raise SessionRevoked(f"the session of the console has ended: {outcome.why}")
         if STAFF_ROLES.isdisjoint(outcome.roles):
-            await self.end(kept_by)
+            await self.end(cookie)
             raise InsufficientRole("this user no longer has the role admin or support")
         now = self.clock()
         left = int((outcome.expires_at - now).total_seconds())
         return self._opened(outcome, token.session_id, generation=outcome.generation, left=left, now=now)
 
-    async def end(self, kept_by: str) -> None:
+    async def end(self, cookie: str) -> None:
         """End the session in a cookie. Idempotent."""
-        token = self.console_tokens.parse(kept_by)
+        token = self.console_tokens.parse(cookie)
         if token is None:
             return
         user_id = await end_session(
