@@ -30,6 +30,7 @@ from wxauth.settings.roles import STAFF_ROLES
 from wxauth.settings.settings import Settings
 from wxauth.site_logins.authorization_codes import AuthorizationCodes
 from wxauth.site_logins.doors import count_redeemed
+from wxauth.site_logins.queries import SiteLogin
 from wxauth.site_logins.redeeming import NotRedeemed, Redeemed, challenge_of, login_of_code, redeem
 from wxauth.texts import hash_of
 from wxauth.users.callers import ADMIN_SCOPE
@@ -141,16 +142,13 @@ class ConsoleSessions:
 
         Raises: SessionRevoked, if the code is unknown, used or expired; InsufficientRole; RateLimited.
         """
-        now, redeemed = self.clock(), None
+        now = self.clock()
         session_id = new_id(now)
-        expires_at, challenge, found = now + timedelta(seconds=MAX_UNUSED), challenge_of(verifier), None
-        if challenge is not None:
-            uri = self._redirect_uri()
-            found = await login_of_code(
-                self.database, code, client_id=CONSOLE, redirect_uri=uri, code_challenge=challenge
-            )
+        redeemed: Redeemed | NotRedeemed = NotRedeemed.UNKNOWN
+        found = await self._login_of(code, verifier)
         if found is not None:
             async with self.codes.line(found), self.database.begin() as transaction:
+                expires_at = now + timedelta(seconds=MAX_UNUSED)
                 redeemed = await redeem(transaction, found, session_id=session_id, expires_at=expires_at, now=now)
                 if isinstance(redeemed, Redeemed):
                     if STAFF_ROLES.isdisjoint(redeemed.user.roles):
@@ -205,13 +203,25 @@ class ConsoleSessions:
         if user_id is not None:
             log.info("console_closed", user_id=user_id, session_id=token.session_id)
 
+    async def _login_of(self, code: str, verifier: str) -> SiteLogin | None:
+        """Return the login of an authorization code; None if the code is unknown, or does not fit the verifier."""
+        challenge = challenge_of(verifier)
+        if challenge is None:  # otherwise, a login without a challenge would fit
+            return None
+        uri = self._redirect_uri()
+        return await login_of_code(self.database, code, client_id=CONSOLE, redirect_uri=uri, code_challenge=challenge)
+
     def _opened(
         self, user: UserInSession, session_id: UUID, *, generation: int, left: int, now: datetime
     ) -> OpenedConsole:
         session = TokenSession(id=session_id, left=left, client_id=CONSOLE, scope=ADMIN_SCOPE)
         issued = self.issuer.issue(user, session, now=now)
         return OpenedConsole(
-            issued.value, issued.expires_in, self.console_tokens.issue(session_id, generation), max(1, left), user
+            access_token=issued.value,
+            expires_in=issued.expires_in,
+            cookie=self.console_tokens.issue(session_id, generation),
+            cookie_seconds=max(1, left),
+            user=user,
         )
 
     def _redirect_uri(self) -> str:
