@@ -1,6 +1,7 @@
 // What docs/build/mini-program.md and mini-program-recipes.md show, as the mini-program that they make: see tests/miniprogram/test_guide.py.
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, test } from 'node:test'
+import { fates } from '../../../examples/phone/phone.mjs'
 import { ask, isGood, logInElsewhere, newPerson, wechat } from '../miniprogram/world.js'
 import { MiniProgram, ORDERS_URL, SERVICE_URL, askedInWebView, browserAtSite, until } from './mini_program.js'
 
@@ -17,6 +18,16 @@ test('a request waits for the login that the start has begun', async () => {
   const orders = await guide.launch().module('orders.js').orders()
   assert.deepEqual(orders.map(({ item }) => item), ['oolong tea'])
   assert.equal(guide.phone.count('login'), 1)
+})
+
+test('an error of the service has a title, even if a gateway answers instead', async () => {
+  const { orders } = guide.launch().module('orders.js')
+  async function assertThrown(status, body, [code, title]) {
+    guide.phone.next('GET /orders', fates.answers(status, body, {}))
+    await assert.rejects(orders(), { name: 'AuthError', code, title, status })
+  }
+  await assertThrown(403, { code: 'not_yours', title: 'Ask the shop' }, ['not_yours', 'Ask the shop'])
+  for (const body of ['<html>', null, {}]) await assertThrown(502, body, ['http_error', '出错了，请重试'])
 })
 
 test('the page shows and changes name and phone number', async () => {
