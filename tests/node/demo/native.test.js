@@ -87,6 +87,7 @@ const shop = new MiniProgram(folder, phone, { showToast: (options) => shown.push
 let cart
 
 test('its pages run as WeChat runs them, with its modules and packages', async () => {
+  Date.now = phone.now
   const app = shop.launch()
   await app.started
   const loaded = new Promise((resolve) => {
@@ -131,6 +132,31 @@ test('a picture is uploaded, what is shown is seen, and the network fails on dem
   assert.deepEqual(shown, ['已保存'])
   phone.next('UPLOAD /v1/me/avatar', fates.answerLost)
   await assert.rejects(cart.setAvatar({ detail: { avatarUrl: 'http://tmp/1.png' } }), { code: 'network_error' })
+})
+
+test('the clock of the phone is the clock of the client', async () => {
+  const request = () => shop.require('auth.js').auth.request({ url: `${ORDERS_URL}/orders` })
+  const before = phone.count('POST /v1/refresh')
+  await request()
+  assert.equal(phone.count('POST /v1/refresh'), before)
+  phone.time += 3600 * 1000
+  await request()
+  assert.equal(phone.count('POST /v1/refresh'), before + 1)
+})
+
+test('WeChat rejects logins and phone numbers on demand, and the user refuses a number', async () => {
+  const { auth } = shop.require('auth.js')
+  const rejected = async (fault) => {
+    const answer = await fetch(`${WECHAT_URL}/faults`, { method: 'POST', body: JSON.stringify(fault) })
+    assert.equal(answer.status, 200)
+    return auth.login({ force: true })
+  }
+  await assert.rejects(rejected({ api: 'code2session', errcode: 40226 }), { code: 'wechat_user_blocked', status: 403 })
+  assert.equal((await rejected({ api: 'code2session', errcode: 40029 })).openid, auth.user.openid)
+  await assert.rejects(rejected({ api: 'code2session', errcode: 40029, times: 2 }), { code: 'invalid_code' })
+  await assert.rejects(auth.bindPhone({ detail: { code: 'errcode-40029' } }), { code: 'invalid_code' })
+  const refusal = { errno: 103, errMsg: 'getPhoneNumber:fail user deny' }
+  await assert.rejects(auth.bindPhone({ detail: refusal }), { code: 'phone_refused', status: null })
 })
 
 test('what does nothing succeeds, by callback and by promise', async () => {
