@@ -92,7 +92,7 @@ class CodeUsed(WeChatError, code="code_used", status=400):
 
 
 class WeChatUserBlocked(WeChatError, code="wechat_user_blocked", status=403):
-    """WeChat classifies this user as a high risk."""
+    """WeChat classifies this user as high-risk."""
 
     title = _("WeChat doesn't allow this account to log in.")
 
@@ -183,7 +183,7 @@ class ScanOver(WxAuthError, code="scan_over", status=404):
 class ScanForwarded(WxAuthError, code="scan_forwarded", status=403):
     """The QR code was not scanned with the camera, but read from a picture or a chat, or typed."""
 
-    title = _("Scan with the camera. Never scan QR codes that others send.")
+    title = _("Scan with the camera. Never scan QR codes that others send you.")
 
 
 class ScanTooFar(WxAuthError, code="scan_too_far", status=403):

@@ -502,6 +502,6 @@ async def test_a_command_that_fails_prints_one_line(apps: Command, rows: Rows) -
     assert (alone.returncode, alone.stderr) == (1, "push_forward：必须与 push_token 一起设置\n")
     assert (await apps("set", LATER)).returncode == 2
     missing = await apps("add", "wxother", "--no-check", "--push-token", given="hunter2\n")
-    assert (missing.returncode, "Token must be on a line" in missing.stderr) == (1, True), missing.stderr
+    assert (missing.returncode, "Token must be on its own line" in missing.stderr) == (1, True), missing.stderr
     misspelt = await apps("add", "wx other", "--no-check", given="hunter2\n")
     assert (misspelt.returncode, "app_id" in misspelt.stderr, "hunter2" in misspelt.stderr) == (2, True, False)

@@ -584,8 +584,8 @@ async def test_an_issuer_that_hangs_up_or_says_nothing_is_reported(doctor: Docto
 @pytest.mark.parametrize(
     ("seconds", "of_database", "text", "of_wechat"),
     [
-        (95, BAD, "95 s ahead of the database's clock, and the database's clock counts. Synchronize", BAD),
-        (-95, BAD, "95 s behind the database's clock, and the database's clock counts. Synchronize", BAD),
+        (95, BAD, "95 s ahead of the database's clock, and wxauth relies on the database's clock. Synchronize", BAD),
+        (-95, BAD, "95 s behind the database's clock, and wxauth relies on the database's clock. Synchronize", BAD),
         (20, BAD, "20 s ahead of the database's", OK),  # which siblings tolerate
         (-4, OK, "within 4 s", OK),
     ],
@@ -625,7 +625,9 @@ async def test_an_address_that_is_not_whitelisted_is_reported_as_wechat_saw_it(d
     results = await doctor()
     assert_reported(results, of_app(), OK)
     message = results[of_app("access_token")].text
-    assert message.startswith("WeChat sees this server as 127.0.0.1. Add this address to the app's IP whitelist 白名单")
+    assert message.startswith(
+        "WeChat receives this server's requests from 127.0.0.1. Add this address to the app's IP whitelist 白名单"
+    )
     assert "rid" not in message
 
 
@@ -656,7 +658,7 @@ async def test_every_address_that_wechat_names_is_reported_once(doctor: Doctor) 
     [
         ({"errcode": 40243}, (BAD, "frozen")),
         ({"errcode": 89503}, (BAD, "administrator's confirmation")),
-        ({"errcode": 40164}, (BAD, "WeChat sees this server as 127.0.0.1")),
+        ({"errcode": 40164}, (BAD, "WeChat receives this server's requests from 127.0.0.1")),
         ({"errcode": 45009}, (BAD, "quota", "midnight in Beijing")),
         ({"errcode": 45011}, (NOTE, "again in a minute")),
         ({"errcode": -1}, (BAD, "busy")),

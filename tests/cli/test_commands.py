@@ -237,7 +237,7 @@ async def test_dev_says_what_to_do_about_a_database_of_before(tmp_path: Path, re
             await connection.execute("INSERT INTO alembic_version VALUES ($1)", revision)
         await connection.close()
     failed = await asyncio.to_thread(refusal, "dev", *free_ports(), cwd=tmp_path)
-    assert "Delete the folder .wxauth/, which contains only data of" in failed
+    assert "Delete the folder .wxauth/, which contains only this machine's data" in failed
 
 
 def test_dev_names_the_option_that_chooses_another_port(dev: Server, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.no_database
 
 SCHEME, HOST, PORT, CHARACTERS = (
     "must use https",
-    "must have a host of letters",
+    "must have a host that contains only letters",
     "must have a port from 1 to 65535",
     "must contain only characters that a URI allows",
 )

@@ -94,7 +94,7 @@ async def test_an_object_that_uses_a_changed_column_is_named_before_anything_is_
         with pytest.raises(MigrationRefused) as refusal:
             await migrated.migrate()
         assert f"{name} (webhooks.url)" in refusal.value.text
-        assert "Drop these objects, run the command again, and then recreate them." in refusal.value.text
+        assert "Drop these objects, run the command again, and then recreate the objects." in refusal.value.text
         assert "\n" not in refusal.value.text
         assert await schema_of(migrated.rows) == before
         kind, _, rest = name.partition(" ")

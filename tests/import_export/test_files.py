@@ -64,7 +64,7 @@ async def test_an_id_that_is_something_else_is_refused_and_named(mover: Mover, n
     wrong = [(value, it) for it, values in looks for value in values]
     assert await mover.import_lines(*({**ALICE, name: value} for value, _ in wrong)) == (0, 0, 0, len(wrong))
     for (value, it), message in zip(wrong, mover.messages, strict=True):
-        assert message.startswith(f"must be only the ID, but this looks like {it}"), value
+        assert message.startswith(f"must be only the ID, but the value looks like {it}"), value
         assert OPENID not in message
         assert "这里像是" in message.translated("zh-CN"), value
 

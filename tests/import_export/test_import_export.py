@@ -96,8 +96,8 @@ RUN_AGAIN = (
     "Lines that are already imported don't change"
 )
 ODD = (
-    "openids whose length isn't 28 characters, as is usual: {}. Check that you chose the right column, and that the "
-    "openids are complete"
+    "openids that aren't 28 characters long, which is the usual length: {}. Check that you chose the right column, and "
+    "that the openids are complete"
 )
 STORED_NOTHING = "nothing was stored. To import the file, run the command without --dry-run"
 GUIDE = guide("import-file")
@@ -1468,7 +1468,7 @@ async def test_the_command_reports_what_csv_has_cost(
     ):
         assert await imported(f"{header}\n") == (1, "", [f"line 1: line: {wrong.wanted}; read: {seen}"])
     status, said, errors = await imported(f"app_id,openid,nickname\n\n{START}a,a\n{START}a,b\n", "--dry-run")
-    assert (status, said) == (1, counts(1, 1).replace("\n", ", blank: 1\n"))
+    assert (status, said) == (1, counts(1, 1).replace("\n", ", blank lines: 1\n"))
     assert errors[0] == f"line 4: nickname: {GIVEN_BEFORE} (line 3)"
     status, _, errors = await imported("app_id,openid\n", "--app-id", "wxunknown")
     assert (status, len(errors)) == (1, 1)

@@ -172,7 +172,7 @@ async def test_a_name_is_given_up_after_its_time_and_a_hundred_such_hold_so_many
     async with sending(server, patience=0.2) as transport:
         urls = [f"http://hanging-{number}/" for number in range(100)]
         failures = await asyncio.gather(*(status_at(transport, url) for url in urls), return_exceptions=True)
-        assert {str(failure) for failure in failures} == {"no response for the host's name"}
+        assert {str(failure) for failure in failures} == {"no DNS response for the host name"}
         assert len(server.asked) == MAX_CONCURRENT_NAMES
 
 

@@ -151,7 +151,8 @@ class EmbeddedPostgres:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     text = _(
-                        "another 'wxauth-desk dev' is using {folder}. Stop it, or start this one in another folder",
+                        "another 'wxauth-desk dev' is using {folder}. Stop that command, or start this one in another "
+                        "folder",
                         folder=self.data,
                     )
                     raise PostgresUnavailable(text) from None

@@ -52,7 +52,7 @@ _WECHAT_PORT_AFTER: Final = 1
 _SITE_PORT_AFTER: Final = 4
 _OF_BEFORE: Final = _(
     "the database in {home}/ belongs to another version of wxauth. Delete the folder {home}/, which "
-    "contains only data of this machine, and start again ({reason})"
+    "contains only this machine's data, and start again ({reason})"
 )
 _NOT_OURS: Final = _("the schema was not created by this version: {reason}")
 

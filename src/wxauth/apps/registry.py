@@ -283,7 +283,8 @@ class ManagedApps:
             raise errors.AppTaken("an app with this ID already exists")
         if app.app_id == self.settings.audience or await self.database.value(queries.IS_NAME_OF_SITE, name=app.app_id):
             raise InvalidRequest.of(
-                "app_id", "must not be the audience or the name of a site, because their tokens couldn't be told apart"
+                "app_id",
+                "must not be the audience or the name of a site, because services couldn't distinguish the tokens",
             )
         await self._check_forward(app.push_forward)
         if is_checked:

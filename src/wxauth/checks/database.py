@@ -78,7 +78,7 @@ async def _check_stored(
     asked_at = clock()
     theirs = await database.time()
     reading = ClockReading.of(theirs, asked_at=asked_at, answered_at=clock())
-    whose, bound = _("the database's"), _("and the database's clock counts")
+    whose, bound = _("the database's"), _("and wxauth relies on the database's clock")
     yield compare(reading, name="clock database", whose=whose, allowed=CLOCK_DIFFERENCE, bound=bound)
 
     its_rights = await read_rights(database)
@@ -197,7 +197,7 @@ def judge_schema(revision: str | None, its_rights: RoleRights, known: Sequence[s
         return bad("schema", text)
     if revision != newest:
         text = _(
-            "is at {revision}, which belongs to a newer version of wxauth. This version can still serve",
+            "is at {revision}, which belongs to a newer version of wxauth. This version can still serve requests",
             revision=revision,
         )
         return note("schema", text)
@@ -226,9 +226,9 @@ def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
         return bad("sequences", text)
     if wrong:
         text = _(
-            "don't match the last numbers of their tables (sequence, table): {told}. 'wxauth serve' corrects "
-            "the sequences when it next orders events. Check what else was left out when the database was "
-            "copied.",
+            "don't match the last numbers of their tables (sequence, table): {told}. 'wxauth serve' "
+            "corrects the sequences when it next orders events. Check whether anything else was left out "
+            "when the database was copied.",
             told=told,
         )
         return bad("sequences", text)

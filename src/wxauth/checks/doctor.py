@@ -77,7 +77,7 @@ async def examine(
     # A delayed response exaggerates the difference, so the smallest difference is the most accurate.
     if found.wechat_readings:
         nearest = min(found.wechat_readings, key=lambda reading: abs(reading.ahead))
-        bound = _("but tokens tolerate only {seconds} s", seconds=CLOCK_SKEW)
+        bound = _("but tokens tolerate a difference of only {seconds} s", seconds=CLOCK_SKEW)
         results.append(compare(nearest, name="clock wechat", whose=_("WeChat's"), allowed=CLOCK_SKEW, bound=bound))
     if not found.apps:
         text = _("no apps are configured, so users can't log in. Run 'wxauth apps add APP_ID', or set WXAUTH_APPS")

@@ -73,9 +73,7 @@ async def _judge_issuer(
         )
         return bad(_NAME, text)
     if keys is None:
-        text = _(
-            "{issuer} responds. Whether it returns the stored keys can't be checked without the database", issuer=issuer
-        )
+        text = _("{issuer} responds. Without the database, the keys that it returns can't be checked", issuer=issuer)
         return note(_NAME, text)
     # Keys that do not sign yet do not count, because a cache between client and server may contain an older document.
     signing = {key.kid for key in keys if key.activates_at <= now}
@@ -88,7 +86,7 @@ async def _judge_issuer(
             _NAME,
             _(
                 "{issuer} returns none of the stored keys, because the service there uses another database. "
-                "Compare its WXAUTH_DATABASE_URL with the one here",
+                "Compare WXAUTH_DATABASE_URL in both places",
                 issuer=issuer,
             ),
         )
@@ -125,7 +123,7 @@ async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
             other = named.rpartition("@")[2][:_LONGEST_NAME] if isinstance(named, str) else "none"
             raise _Wrong(
                 _(
-                    "{issuer} reports the issuer {other!r}. WXAUTH_ISSUER must be the same there and here",
+                    "{issuer} reports the issuer {other!r}. WXAUTH_ISSUER must be the same in both places",
                     issuer=issuer,
                     other=other,
                 )
@@ -182,8 +180,9 @@ async def _find_cache(client: httpx.AsyncClient, issuer: str) -> None:
             continue
         raise _Wrong(
             _(
-                "the response of {url} {sign}. A proxy in front of wxauth caches responses, and could return one "
-                "user's data to another user. Disable this cache (proxy_cache in nginx, 缓存 in a panel or CDN).",
+                "the response from {url} {sign}. A proxy in front of wxauth caches responses, and could return "
+                "one user's data to another user. Disable this cache (proxy_cache in nginx, 缓存 in a panel or "
+                "CDN).",
                 url=url,
                 sign=sign,
             )
@@ -209,7 +208,7 @@ async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGene
     servers = metadata.get("authorization_servers")
     if metadata.get("resource") != url:
         text = _(
-            "{url} specifies a different resource. It must match the spelling in WXAUTH_RESOURCES exactly",
+            "{url} specifies a different resource. The resource must match the spelling in WXAUTH_RESOURCES exactly",
             url=metadata_url,
         )
         yield bad(name, text)
@@ -290,13 +289,14 @@ def _named(exc: httpx.TransportError, url: str) -> _NotThere | _Wrong:
                 why = refusal_of(cause)
                 if "RFC 5280" not in why:
                     why = _(
-                        "{why}. Let the proxy there send a certificate for this name with its complete chain", why=why
+                        "{why}. Configure the proxy there to send a certificate for this name, with its complete chain",
+                        why=why,
                     )
                 text = _("{where} has an invalid certificate: {why}", where=where, why=why)
                 return _Wrong(text)
             case ssl.SSLError() if not isinstance(cause, ssl.SSLWantReadError):
                 text = _(
-                    "{where} doesn't use TLS ({why}). If the address uses plain http, change that, because your "
+                    "{where} doesn't use TLS ({why}). If the address uses http, change it to https, because your "
                     "services require https.",
                     where=where,
                     why=cause.reason,

@@ -149,7 +149,7 @@ def judge_sealed(
             name,
             _(
                 "{n} of {total} values checked need WXAUTH_SECRET_KEY_PREVIOUS. Run 'wxauth secret reseal' "
-                "before you remove it",
+                "before you remove this setting",
                 n=stale,
                 total=total,
             ),

@@ -50,7 +50,8 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
             yield bad(
                 name,
                 _(
-                    "{reason}, so messages aren't forwarded. Correct the URL, or let it pass WeChat's verification",
+                    "{reason}, so messages aren't forwarded. Correct the URL, or make sure that it passes WeChat's "
+                    "verification",
                     reason=reason,
                 ),
             )
@@ -61,8 +62,8 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
         yield bad(
             name,
             _(
-                "did not return the echostr. Its Token must be this app's push_token, and a GET request must "
-                "return only the echostr"
+                "did not return the echostr. The receiver's Token must match this app's push_token, and the "
+                "receiver must return only the echostr to a GET request"
             ),
         )
 

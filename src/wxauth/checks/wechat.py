@@ -119,7 +119,8 @@ def _judge_login(app: App, failure: WeChatError | None, settings: Settings, obse
     if base in observed.unreachable:
         fallback = urlsplit(settings.wechat_fallback_url or "").hostname
         text = _(
-            "only {fallback} responds. wxauth can't connect to {base}, and each login first waits for this address",
+            "only {fallback} responds. wxauth can't connect to {base}, so each login first waits until this "
+            "address times out",
             fallback=fallback,
             base=base,
         )
@@ -136,7 +137,7 @@ def _judge_token(
     result = _judge_failure(name, Api.STABLE_TOKEN, failure, settings, observed)
     is_the_same = login is not None and (type(failure), failure.errcode) == (type(login), login.errcode)
     if is_the_same:
-        return bad(name, _("can't be obtained for the same reason"))
+        return bad(name, _("can't be obtained either, for the same reason"))
     return result
 
 
@@ -149,8 +150,8 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
             return bad(
                 name,
                 _(
-                    "WeChat sees this server as {addresses}. Add this address to the app's IP whitelist 白名单 "
-                    "(errcode {errcode})",
+                    "WeChat receives this server's requests from {addresses}. Add this address to the app's IP "
+                    "whitelist 白名单 (errcode {errcode})",
                     addresses=_(" and ").join(seen),
                     errcode=errcode,
                 ),
@@ -179,7 +180,7 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
             return bad(name, text)
         case WeChatBadResponse() if errcode is None:
             text = _(
-                "{why}: check whether WXAUTH_WECHAT_BASE_URL is WeChat's address, or a proxy on the way",
+                "{why}: check that WXAUTH_WECHAT_BASE_URL is WeChat's own address and not the address of a proxy",
                 why=failure.detail,
             )
             return bad(name, text)
@@ -203,7 +204,8 @@ def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
         return good(name, text)
     if issuer.scheme != "https" or issuer.port is not None or numeric_addresses_of(host):
         text = _(
-            "WXAUTH_ISSUER {issuer} can't be a callback domain. It must use https and a domain name, without a port",
+            "WXAUTH_ISSUER {issuer} can't be a callback domain. WXAUTH_ISSUER must use https and a domain "
+            "name, without a port",
             issuer=settings.issuer,
         )
         return bad(name, text)
@@ -219,7 +221,7 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
     url = f"{settings.issuer}/v1/wechat/push/{app.app_id}"
     if app.push_token is None:
         text = _(
-            "has no push_token, so wxauth isn't notified when users withdraw authorization. {to_do}, for {url}",
+            "has no push_token, so wxauth isn't notified when users withdraw authorization. {to_do}. The push URL is {url}",
             to_do=_where_a_push_token_is_set(app, settings),
             url=url,
         )
@@ -227,8 +229,8 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
     others = ", ".join(it.app_id for it in apps if it.app_id != app.app_id and it.push_token == app.push_token)
     if others and app.push_aes_key is None:
         text = _(
-            "has the same push_token as {others}, so anyone who sees a query string of that app can sign "
-            "messages for this app. Give each app its own token",
+            "has the same push_token as {others}, so anyone who sees the query string of a message for one "
+            "app can sign messages for the other. Give each app its own token",
             others=others,
         )
         return bad(name, text)
@@ -236,7 +238,7 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
     if is_loopback(urlsplit(url).hostname):
         text = _("configured ({mode}), but WeChat can't reach {url}. Set WXAUTH_ISSUER", mode=mode, url=url)
         return good(name, text)
-    said = _("in WeChat's console, enter under 消息推送: {url}, {mode}", url=url, mode=mode)
+    said = _("in WeChat's console, under 消息推送, enter {url} and select {mode}", url=url, mode=mode)
     if app.push_forward is None:
         said = _(
             "{said}. Without push_forward, wxauth ignores messages about payments, customer service and "
@@ -258,7 +260,7 @@ def _where_a_push_token_is_set(app: App, settings: Settings) -> Text:
     if app.app_id not in {it.app_id for it in settings.apps}:
         return _("Set a push_token with 'wxauth apps set'")
     if settings.app_id:
-        return _("Replace WXAUTH_APP_ID and WXAUTH_APP_SECRET by WXAUTH_APPS, and set a push_token there")
+        return _("Replace WXAUTH_APP_ID and WXAUTH_APP_SECRET with WXAUTH_APPS, and set a push_token there")
     return _("Set a push_token in WXAUTH_APPS")
 
 

@@ -155,7 +155,7 @@ def _ask_for(label: str) -> str:
     if sys.stdin.isatty():
         return str(click.prompt(label, hide_input=True, err=True))
     if not (line := sys.stdin.readline().removeprefix("\ufeff").strip()):
-        raise Failed(_("{label} must be on a line of standard input", label=label))
+        raise Failed(_("{label} must be on its own line of standard input", label=label))
     return line
 
 

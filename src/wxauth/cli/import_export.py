@@ -41,8 +41,8 @@ _JOINED: Final = _(
     "IDs"
 )
 _ODD_OPENIDS: Final = _(
-    "openids whose length isn't {length} characters, as is usual: {n:,}. Check that you chose the "
-    "right column, and that the openids are complete"
+    "openids that aren't {length} characters long, which is the usual length: {n:,}. Check that you "
+    "chose the right column, and that the openids are complete"
 )
 _RUN_AGAIN: Final = _(
     "correct the rejected lines, and run the command again with the complete file. Lines that are "
@@ -206,7 +206,7 @@ class _Report:
             self.print(Text(_ODD_OPENIDS, n=counts.odd_openids, length=USUAL_OPENID))
         numbers = asdict(counts)
         incomplete = _(", imported without their invalid fields: {n}", n=counts.incomplete) if counts.incomplete else ""
-        blank = _(", blank: {n}", n=counts.blank) if counts.blank else ""
+        blank = _(", blank lines: {n}", n=counts.blank) if counts.blank else ""
         show(numbers, Text(_COUNTS, **numbers) + incomplete + blank)
         if counts.refused:
             self.print(_RUN_AGAIN)

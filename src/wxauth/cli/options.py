@@ -20,7 +20,7 @@ from wxauth.web.schemas import PageQuery, Time, id_in_cursor
 _METAVARS: Final = {"object": "JSON", "integer": "N", "array": "A,B", "string": "TEXT"}
 """The words for an option's value in its help, by the JSON type of the value."""
 _METAVARS_BY_NAME: Final = {"app_id": "APP_ID", "uri": "URI", "domain": "DOMAIN"}
-_NOT_JSON: Final = _('must be JSON, such as 2 or {"role": "authenticated"}, or default')
+_NOT_JSON: Final = _('must be JSON, such as 2 or {"role": "authenticated"}, or the word default')
 
 
 def checked(check: Callable[[Any], Any], rule: str = "") -> Callable[[click.Context, click.Parameter, Any], Any]:

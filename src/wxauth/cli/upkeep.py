@@ -39,7 +39,11 @@ def migrate(revision: str) -> None:
         configure_logging(level="warning", log_format="console", stream=sys.stderr.buffer)
         url = read_settings(DatabaseSettings).database_url.get_secret_value()
         schema = asyncio.run(_migrate(url, revision))
-    note = _(", which belongs to a newer version of wxauth. This version can still serve") if is_newer(schema) else ""
+    note = (
+        _(", which belongs to a newer version of wxauth. This version can still serve requests")
+        if is_newer(schema)
+        else ""
+    )
     echo(_("schema at {revision}", revision=schema or "base") + note)
 
 

@@ -50,7 +50,7 @@ def merge_command(from_id: UUID, into_id: UUID) -> None:
     confirm(question)
     merged, user = with_database(merge)
     roles = names_of(user["roles"])
-    echo(_("{former} is now {user_id}, roles: {roles}", former=from_id, user_id=user["id"], roles=roles))
+    echo(_("{former} was merged into {user_id}, roles: {roles}", former=from_id, user_id=user["id"], roles=roles))
     for each in merged.before:
         _echo_status_and_roles(each.id, each.nickname, each.roles, each.status_and_roles.ban)
 

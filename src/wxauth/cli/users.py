@@ -51,7 +51,7 @@ _MODULES: Final = {
 }
 """The commands whose modules are imported when they are called. A test compares these lines with the commands' help."""
 _role = checked(
-    TypeAdapter(Role).validate_python, _("must be up to 32 characters (a-z, 0-9, _ and -) that begin with a letter")
+    TypeAdapter(Role).validate_python, _("must be up to 32 characters (a-z, 0-9, _ and -) and begin with a letter")
 )
 _reason = checked(
     lambda text: TypeAdapter(Reason).validate_python(stripped(text)),

@@ -31,7 +31,7 @@ from wxauth.outbound.receivers import ReceiverTransport
 from wxauth.outbound.urls import NameResolver
 from wxauth.terminal import word
 
-_RULE: Final = _("must be up to 64 characters (a-z, 0-9, _ and -) that begin with a letter or digit")
+_RULE: Final = _("must be up to 64 characters (a-z, 0-9, _ and -) and begin with a letter or digit")
 _check_name = checked(TypeAdapter(Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME}$")]).validate_python, _RULE)
 _name_argument = click.argument("webhook_name", metavar="NAME", callback=_check_name)
 _TYPES: Final = {"option": "--type", "multiple": True, "metavar": "TYPE"}

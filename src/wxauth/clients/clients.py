@@ -219,8 +219,8 @@ def _refuse_reserved(client: Client, reserved: Collection[str]) -> None:
         raise WrongClient(
             "name",
             _(
-                "must not be the name of a site, because it is already the audience or an app. Their tokens "
-                "couldn't be told apart"
+                "must not be the name of a site, because the audience or an app already has this name. Services "
+                "couldn't distinguish the tokens"
             ),
         )
 
@@ -236,7 +236,10 @@ def _with_known_resources(values: Mapping[str, Any], known: Iterable[Resource]) 
     if None in found:
         raise WrongClient(
             "resources",
-            _("must be resources of WXAUTH_RESOURCES, spelled exactly as they are there, including a slash at the end"),
+            _(
+                "must be resources from WXAUTH_RESOURCES, spelled exactly as in that setting, including any "
+                "slash at the end"
+            ),
         )
     return {**values, "resources": list(dict.fromkeys(each.resource for each in found if each is not None))}
 

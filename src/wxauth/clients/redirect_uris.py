@@ -34,7 +34,8 @@ _AUTHORITY: Final = re.compile(
 _PORT: Final = re.compile("[0-9]{1,5}")
 _LAST_PORT: Final = 65535
 HOST_RULE: Final = _(
-    "must have a host of letters, digits, - and . only (write other characters as xn--…), and no user name"
+    "must have a host that contains only letters, digits, - and . (write other characters as "
+    "xn--…), and must not contain a user name"
 )
 # A native app on the user's own computer may use a different port each time (RFC 8252, section 7.3).
 _ON_LOOPBACK: Final = re.compile(
@@ -45,7 +46,7 @@ _ON_LOOPBACK: Final = re.compile(
 def check_uris(uris: Sequence[str]) -> None:
     """Check the URIs of one kind before they are registered. Raises: ValueError."""
     if len(uris) > MAX_URIS:
-        raise WrongValue(_("must have up to {n} URIs", n=MAX_URIS))
+        raise WrongValue(_("must contain at most {n} URIs", n=MAX_URIS))
     for uri in uris:
         check_uri(uri)
 

@@ -28,8 +28,8 @@ from wxauth_guard.errors import FieldError, InvalidRequest
 # A client is an actor in the audit log, so its name must not look like a user's id or one of these actors.
 _ACTORS: Final = (SYSTEM.name, OPERATOR.name, WECHAT.name)
 NAME_RULE: Final = _(
-    "must be 1 to 64 characters (a-z, 0-9, _ and -) that begin with a letter or digit. It must not "
-    "be a UUID or one of {names}, or begin with wxauth",
+    "must be 1 to 64 characters (a-z, 0-9, _ and -) and begin with a letter or digit. It must not "
+    "be a UUID or one of {names}, and must not begin with wxauth",
     names=", ".join(_ACTORS),
 )
 
@@ -122,7 +122,11 @@ def _as_service(client: Client) -> Client:
     for field in _OF_SITES:
         if getattr(client, field) != Client.model_fields[field].default:
             raise WrongClient(
-                field, _("is only for sites, which have a redirect URI, the device grant or id_tokens for phones")
+                field,
+                _(
+                    "is only for sites. A site is a client with a redirect URI, the device grant or id_tokens for "
+                    "phones"
+                ),
             )
     return client.model_copy(update={"scopes": scopes_in_order(client.scopes) or list(DEFAULT_SCOPES)})
 
@@ -147,12 +151,12 @@ def _check_site(client: Client, site_scopes: Collection[str]) -> None:
     if client.is_public and (scopes := scopes_in_order(client.scopes)):
         raise WrongClient("scopes", _("{scope} is only for services with a secret", scope=scopes[0]))
     if client.is_public and client.pkce == "optional":
-        raise WrongClient("pkce", _("must stay required, because a public client has no secret"))
+        raise WrongClient("pkce", _("must remain required, because a public client has no secret"))
     if client.logout_uris and not client.redirect_uris:
-        raise WrongClient("logout_uris", _("must be empty without a redirect URI"))
+        raise WrongClient("logout_uris", _("must be empty if there is no redirect URI"))
     if client.sso and not client.redirect_uris:
         raise WrongClient(
-            "sso", _("requires a redirect URI, because a device has no browser whose login it could share")
+            "sso", _("requires a redirect URI, because a device has no browser login that it could share")
         )
     if client.sso and client.near:
         raise WrongClient(
@@ -166,7 +170,7 @@ def _check_site(client: Client, site_scopes: Collection[str]) -> None:
             _("can't be used together with near, because the browser and WeChat on a phone may use different networks"),
         )
     if client.phone_id_token and OPENID_SCOPE not in site_scopes:
-        raise WrongClient("phone_id_token", _("requires the scope openid, because id_tokens need it"))
+        raise WrongClient("phone_id_token", _("requires the openid scope, because id_tokens need this scope"))
     if client.phone_id_token and client.near:
         raise WrongClient(
             "phone_id_token",

@@ -22,7 +22,7 @@ from wxauth.terminal import listed
 _MOST_NAMED: Final = 20
 _IN_THE_WAY: Final = _(
     "objects that wxauth didn't create use columns that this migration changes: {objects}. Drop "
-    "these objects, run the command again, and then recreate them. Nothing has been migrated."
+    "these objects, run the command again, and then recreate the objects. Nothing has been migrated."
 )
 _COMMENT: Final = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _NAME: Final = r'(?:"?\w+"?\.)?"?(?P<{}>\w+)"?'

@@ -71,7 +71,7 @@ _TAKEN: Final = _(
 )
 _REFUSED: Final = _(
     "the database rejected revision {revision}: {reason}. If an object that wxauth didn't create is "
-    "the cause, drop it, run the command again, and then recreate it"
+    "the cause, drop the object, run the command again, and then recreate the object"
 )
 _NO_REVISION: Final = _("revision {revision!r} doesn't exist. Choose one of {revisions}")
 _BLOCKED: Final = _(

@@ -21,8 +21,8 @@ SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
 _OF_ANOTHER: Final = ""
 """The value of a revision that belongs to another program's schema."""
 _IS_OF_ANOTHER: Final = _(
-    "alembic_version in this schema belongs to another program or to a version before 0.1.0. Set "
-    "WXAUTH_DATABASE_URL to a separate database"
+    "alembic_version in this schema belongs to another program or to a version of wxauth before "
+    "0.1.0. Set WXAUTH_DATABASE_URL to a separate database"
 )
 _OTHER_ENGINE: Final = re.compile(
     r"openGauss|GaussDB|OpenTenBase|TBase|Greenplum|Redshift|CockroachDB|Yugabyte|Materialize|QuestDB|CrateDB|RisingWave"
@@ -110,8 +110,8 @@ def why_unfit(engine: str, has_plpgsql: bool, encoding: str) -> Text | None:
         )
     if encoding != "UTF8":
         return _(
-            "has the encoding {encoding} instead of UTF8. Dump it, and restore it into a new database: "
-            "createdb --encoding=UTF8 --template=template0",
+            "has the encoding {encoding} instead of UTF8. Dump the database, and restore the dump into a "
+            "new database: createdb --encoding=UTF8 --template=template0",
             encoding=encoding,
         )
     return None

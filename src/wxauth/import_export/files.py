@@ -32,8 +32,8 @@ TOO_LONG: Final = Fault("line", _("must be up to {n} bytes", n=MAX_LINE))
 NOT_CSV: Final = Fault(
     "line",
     _(
-        "must be one line of CSV. Close each quotation mark, double quotation marks inside a cell, and "
-        "don't use line breaks in a cell"
+        "must be one line of CSV. Close each quotation mark, write a quotation mark inside a cell "
+        "twice, and don't use line breaks in a cell"
     ),
 )
 WRONG_CELLS: Final = Fault("line", _("must have as many cells as the header"))
@@ -41,14 +41,15 @@ WRONG_ATTRIBUTE: Final = Fault(
     "line",
     _(
         "must name an attribute as attributes.NAME, where NAME is 1 to 32 characters (a-z, 0-9 and _) "
-        "that begin with a letter"
+        "and begins with a letter"
     ),
 )
 NO_HEADER: Final = Fault(
     "line",
     _(
-        "must be a header that contains each field name only once, and contains app_id and openid, or "
-        "unionid. --app-id specifies the app, and --map openid=COLUMN specifies another column name"
+        "must be a header that contains each field name only once. It must contain app_id and openid, "
+        "or unionid. To specify the app, add --app-id. To specify another column name, add --map "
+        "openid=COLUMN"
     ),
 )
 UNREAD_NAMES: Final = _("must contain the names that --map reads, but no line contains {names}")

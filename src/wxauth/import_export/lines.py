@@ -68,9 +68,9 @@ _MILLISECONDS: Final = re.compile(r"-?\d{1,15}", re.ASCII)
 _EPOCH_BEGAN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH: Final = re.compile(r"(\d{10})(\d{3})?", re.ASCII)
 _TIME: Final = _(
-    "must be a time with a time zone such as 2026-11-20T08:00:00+08:00, seconds or milliseconds "
-    "since 1970, or empty. With --time-zone, 2026-11-20, 2026/11/20 8:00 and 2026年11月20日 are also "
-    "accepted"
+    "must be a time with a time zone, such as 2026-11-20T08:00:00+08:00, the seconds or "
+    "milliseconds since 1970, or empty. With --time-zone, 2026-11-20, 2026/11/20 8:00 and "
+    "2026年11月20日 are also accepted"
 )
 _SHORT: Final = _("must be 1 to 64 printable characters")
 
@@ -203,14 +203,14 @@ class Line(_Strict):
     ] = None
     openid: Annotated[
         Openid | None,
-        _("must be an openid from WeChat (6 to 128 characters of A-Z, a-z, 0-9, _ and -), not a placeholder"),
+        _("must be an openid from WeChat (6 to 128 characters of A-Z, a-z, 0-9, _ and -) and not a placeholder"),
     ] = None
     """The openid; None only if there is a unionid."""
     unionid: Annotated[
         Unionid | None,
         _(
-            "must be a unionid from WeChat (24 to 36 characters of A-Z, a-z, 0-9, _ and -), or empty instead "
-            "of a placeholder"
+            "must be a unionid from WeChat (24 to 36 characters of A-Z, a-z, 0-9, _ and -). If there is no "
+            "unionid, leave the field empty instead of using a placeholder"
         ),
     ] = None
     user_id: Annotated[UserId | None, _("must be a UUIDv7")] = None
@@ -225,11 +225,14 @@ class Line(_Strict):
     phone: Annotated[
         Annotated[str, StringConstraints(pattern=_E164)] | None,
         BeforeValidator(_e164),
-        _("must be a phone number such as +8613800138000, or a number as dialed in WXAUTH_PHONE_REGION"),
+        _("must be a phone number such as +8613800138000, or a number as it is dialed in WXAUTH_PHONE_REGION"),
     ] = None
     roles: Annotated[
         Roles | None,
-        _("must be up to 32 role names, each of 1 to 32 characters (a-z, 0-9, _ and -) that begin with a letter"),
+        _(
+            "must be up to 32 role names. Each name must be 1 to 32 characters (a-z, 0-9, _ and -) and "
+            "begin with a letter"
+        ),
     ] = None
     status: Annotated[
         UserStatus | None, _("must be active or disabled. To convert another value X, add --map status:X=disabled")
@@ -287,7 +290,7 @@ def _lacking(given: Mapping[str, object]) -> list[Fault]:
 def _fault(error: ErrorDetails) -> Fault:
     field = ".".join(part for part in error["loc"] if isinstance(part, str))
     if error["type"] == LOOKS_LIKE:
-        return Fault(field, _("must be only the ID, but this looks like {it}", it=error["ctx"]["it"]))
+        return Fault(field, _("must be only the ID, but the value looks like {it}", it=error["ctx"]["it"]))
     is_half = error["type"] != "missing" and b"\\u0000" in to_json(error["input"])
     return Fault(field, _("must not contain NUL or lone surrogates such as \\\\ud83d") if is_half else EXPECTED[field])
 

@@ -23,7 +23,9 @@ _NOT_TEXT: Final = {
     rb"BZh": Text(_PACKED, kind="bzip2", program="bunzip2"),
     rb"\xfd7zXZ": Text(_PACKED, kind="xz", program="unxz"),
     rb"\x28\xb5\x2f\xfd": Text(_PACKED, kind="zstd", program="unzstd"),
-    rb"%PDF|Rar!|7z\xbc|PAR1|[^\r\n]*\0": _("must be text, but is another kind of file. Export the data as CSV UTF-8"),
+    rb"%PDF|Rar!|7z\xbc|PAR1|[^\r\n]*\0": _(
+        "must be text, but is another kind of file. Export the data as CSV UTF-8 or JSON Lines"
+    ),
     rb"[^\r\n]*\r+[^\r\n]": _(
         "must have lines that end with LF, but has only CR. Convert the file with tr '\\015' '\\012'"
     ),
@@ -38,8 +40,8 @@ _DEEPEST: Final = 4
 """The depth to which the records of a document are searched."""
 NO_JSON_LINES: Final = {
     rb"#filetype": _(
-        "must be JSON Lines, but begins with LeanCloud's #filetype line. docs/start/moving-from.md has "
-        "the command that reads this format"
+        "must be JSON Lines, but begins with LeanCloud's #filetype line. For the command that reads "
+        "this format, see docs/start/moving-from.md"
     ),
     rb"\{\s*$": _(
         "must be JSON Lines with one object per line, but an object spans several lines. Convert the file with jq -c ."
@@ -50,8 +52,11 @@ NO_JSON_LINES: Final = {
     ),
 }
 NO_CSV: Final = {
-    rb"\{": _("must be CSV, but is JSON Lines. Leave out --csv and --tsv"),
-    rb"(?i)\"?sep=": _("must begin with the column names. Remove Excel's line sep="),
+    rb"\{": _(
+        "must be CSV, but is JSON Lines. Leave out --csv and --tsv, and use a file name that doesn't "
+        "end in .csv or .tsv"
+    ),
+    rb"(?i)\"?sep=": _("must begin with the column names. Remove Excel's sep= line"),
 }
 _DIVIDED: Final = {
     ",": _("must have columns separated by tabs, but uses commas. Add --csv"),

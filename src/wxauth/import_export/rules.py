@@ -224,7 +224,7 @@ RULES_OF_LINES: Final[tuple[Rule[Case], ...]] = (
     UNIONID_AS_OPENID,
     Rule(
         "user_id",
-        _("must not belong to a user who was merged into another one"),
+        _("must not belong to a user who was merged into another user"),
         lambda case: case.line.user_id in case.known.former_ids,
     ),
     Rule(
@@ -258,7 +258,7 @@ RULES_OF_OWNERS: Final[tuple[Rule[Case], ...]] = (
         "unionid",
         _(
             "must be the unionid of the user with this external_id. Otherwise, the line might belong to "
-            "another person. If it is the same person, add --join to make them one user"
+            "another person. If both belong to the same person, add --join to merge them into one user"
         ),
         _contradicts_unionid,
     ),
@@ -266,8 +266,8 @@ RULES_OF_OWNERS: Final[tuple[Rule[Case], ...]] = (
         "phone",
         _(
             "must not contradict a verified number. Either the user with this external_id has verified "
-            "another number, or another user has verified this number. If it is the same person, add --join "
-            "to make them one user"
+            "another number, or another user has verified this number. If both belong to the same person, "
+            "add --join to merge them into one user"
         ),
         _contradicts_phone,
     ),
@@ -300,7 +300,7 @@ RULES_OF_CHANGES: Final[tuple[Rule[Change], ...]] = (
     ),
     Rule(
         "former_ids",
-        _("must not belong to a user who was merged into another one"),
+        _("must not belong to a user who was merged into another user"),
         lambda change: change.belong_to_another(change.line.former_ids, change.known.former_ids),
     ),
     Rule(

@@ -217,7 +217,7 @@ _LEAVING: Final[dict[int | str, dict[str, Any]]] = {
 
 @router.post(
     "/v1/me/erasure",
-    summary=_("Erase my account (for clients whose DELETE requests have no body)"),
+    summary=_("Erase my account (for clients that can't send a body with DELETE)"),
     tag="me",
     operation_id="erase_me_by_post",
     failures=_FAILURES,

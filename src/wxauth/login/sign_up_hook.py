@@ -109,7 +109,9 @@ class SignUpHook:
         try:
             if self._pause_until is not None and now < self._pause_until:
                 outcome = "not_asked"
-                raise HookFailed(_("the hook has failed too often, so wxauth calls it again only in a few seconds"))
+                raise HookFailed(
+                    _("the hook has failed too often, so wxauth waits a few seconds before it calls the hook again")
+                )
             answer = await self.ask({"type": "sign_up", "data": about}, now=now)
         except HookFailed as exc:
             if outcome == "failed":

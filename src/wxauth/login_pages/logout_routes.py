@@ -121,7 +121,7 @@ LoggingOutDep = Annotated[LoggingOut, Depends(LoggingOut)]
 )
 @router.post(
     _PATH,
-    summary=_("Log out with a form"),
+    summary=_("Log out with a form request"),
     operation_id="end_session_by_form",
     responses=PAGES,
     failures=[PayloadTooLarge],

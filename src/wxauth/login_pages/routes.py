@@ -127,7 +127,7 @@ LoginPagesDep = Annotated[LoginPages, Depends(LoginPages)]
 )
 @router.post(
     AUTHORIZE_PATH,
-    summary=_("Log in to a site with a form (OpenID Connect)"),
+    summary=_("Log in to a site with a form request (OpenID Connect)"),
     operation_id="authorize_by_form",
     responses=PAGES,
     failures=[PayloadTooLarge],

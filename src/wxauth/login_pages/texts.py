@@ -39,7 +39,7 @@ TEXTS: Final[Mapping[str, Text]] = {
     PageState.APPROVED: _("Confirmed. One moment…"),
     PageState.DENIED: _("Declined on your phone"),
     PageState.OVER: _("This QR code has expired"),
-    "link_title": _("Scan this with WeChat"),
+    "link_title": _("Scan this QR code with WeChat"),
     "link": _("This QR code is for logging in. Open WeChat, tap “Scan”, and point the camera at the QR code."),
     "device_title": _("Log in on another device"),
     "device": _(
@@ -57,7 +57,7 @@ TEXTS: Final[Mapping[str, Text]] = {
     ),
     "limited_title": _("Too many attempts"),
     "limited": _("Wait a minute, then reload this page."),
-    "used_up_title": _("You have tried too often"),
+    "used_up_title": _("You have tried too many times"),
     "used_up": _("You can't try this login again. Go back to the site and start again."),
     "away_title": _("Just a moment"),
     "away": _("The service is busy. Reload this page in a few seconds."),

@@ -108,7 +108,7 @@ async def check_url(text: str, *, resolver: NameResolver, by_form: bool = False)
     except (OSError, UnicodeError):  # a TimeoutError is an OSError, too
         addresses = ()
     if not addresses and scheme == "http":
-        raise WrongValue(_("must begin with https://, because its host doesn't resolve here"))
+        raise WrongValue(_("must begin with https://, because its host doesn't resolve on this machine"))
     if any(is_refused(address, scheme) for address in addresses):
         if scheme == "https":
             raise WrongValue(_("must resolve to a public or private address"))

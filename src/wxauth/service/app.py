@@ -49,8 +49,8 @@ from wxauth_guard.errors import WxAuthError
 from wxauth_guard.problems import REQUEST_ID_KEY
 
 _DESCRIPTION = _("""
-Lets users of WeChat mini-programs log in. Exchange a `wx.login` code for tokens, and send the access token as
-`Authorization: Bearer`.
+Lets users of WeChat mini-programs log in. Exchange a `wx.login` code for tokens, and send the access token in the
+`Authorization: Bearer` header.
 
 A failed request returns `application/problem+json` (RFC 9457). Your program handles `code` and shows `title` to the
 user. In wxauth's repository, `docs/reference/errors.md` explains each `code` and what to do next.

@@ -131,8 +131,8 @@ async def check_stored_state(services: Services) -> bool:
             raise InvalidSettings([WRONG_SECRET_KEY])
         if clashing := await clashing_clients(database, services.settings):
             text = _(
-                "WXAUTH_AUDIENCE, WXAUTH_APPS: must not be the name of an OAuth client ({name}), because their "
-                "tokens couldn't be told apart. Remove this client, and add it under another name",
+                "WXAUTH_AUDIENCE, WXAUTH_APPS: must not be the name of an OAuth client ({name}), because "
+                "services couldn't distinguish the tokens. Remove this client, and add it under another name",
                 name=clashing[0],
             )
             raise InvalidSettings([text])

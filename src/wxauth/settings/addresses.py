@@ -156,7 +156,7 @@ def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
         items = tuple(str(ip_network(item, strict=False)) if "/" in item else str(ip_address(item)) for item in value)
     except ValueError:
         raise WrongValue(
-            _("must be addresses or networks such as 10.0.0.0/8, separated by commas, or only *")
+            _("must be addresses or networks such as 10.0.0.0/8, separated by commas, or a single *")
         ) from None
     # If all addresses were trusted as proxies, wxauth would use the header's first entry, which the client itself
     # writes.

@@ -26,7 +26,7 @@ def picture_url(content: bytes) -> str:
             # MPO is Pillow's name for a JPEG that contains a second picture.
             kind = image.format.lower().replace("mpo", "jpeg")
             return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    raise WrongValue(_("must be a PNG, JPEG or WebP of up to 32 KiB and 1024 × 1024 pixels"))
+    raise WrongValue(_("must be a PNG, JPEG or WebP image of up to 32 KiB and 1024 × 1024 pixels"))
 
 
 # Each process reads the apps every five seconds, and checking a logo takes 15 ms.
@@ -38,8 +38,8 @@ def check_logo(url: str) -> str:
             return url
     raise WrongValue(
         _(
-            "must be a base64 `data:` URL of a PNG, JPEG or WebP of up to 32 KiB and 1024 × 1024 pixels, "
-            "with the matching media type"
+            "must be a base64 `data:` URL with the matching media type. The image must be a PNG, JPEG or "
+            "WebP of up to 32 KiB and 1024 × 1024 pixels"
         )
     )
 

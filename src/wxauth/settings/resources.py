@@ -34,7 +34,7 @@ def _check_url(value: str) -> str:
     if len(value) > MAX_RESOURCE or parts is None or parts["query"] or not is_secure(value):
         raise WrongValue(
             _(
-                "must be a URL such as https://host/path of up to {n} characters, with a lower-case host and "
+                "must be a URL of up to {n} characters such as https://host/path, with a lower-case host and "
                 "without a user name, query or fragment. Only loopback addresses can use http",
                 n=MAX_RESOURCE,
             )
@@ -44,7 +44,7 @@ def _check_url(value: str) -> str:
 
 def _check_scope(name: str) -> str:
     if not _SCOPE.fullmatch(name):
-        raise WrongValue(_("must be 1 to 64 printable ASCII characters, without spaces, quotes and backslashes"))
+        raise WrongValue(_("must be 1 to 64 printable ASCII characters, without spaces, quotes or backslashes"))
     if name in OWN_SCOPES:
         raise WrongValue(_("must not be one of wxauth's own scopes"))
     return name

@@ -98,7 +98,10 @@ def _check_issuer(value: str) -> None:
     path = urlsplit(value).path
     if "%" in path or path.split("/")[1:2] in (["v1"], ["docs"], [".well-known"]):
         raise WrongValue(
-            _("must have a path without percent-encoding that isn't one of the service's own paths (/v1, /docs)")
+            _(
+                "must have a path that contains no percent-encoding and isn't one of the service's own paths "
+                "(/v1, /docs)"
+            )
         )
 
 
@@ -126,15 +129,17 @@ def _check_hook_url(value: str) -> None:
     if not has_no_user(value) or "#" in value or "%" in urlsplit(value).netloc:
         raise WrongValue(
             _(
-                "must be a URL such as https://host/path, without a user name or fragment. In a private network, "
-                "it can use http"
+                "must be a URL such as https://host/path, without a user name or fragment. In a private "
+                "network, the URL can use http"
             )
         )
     parts = urlsplit(value)
     # Each connection checks the addresses of a host name. Here, only a host that is an address is checked.
     addresses = numeric_addresses_of((parts.hostname or "").removesuffix("."))
     if any(is_refused(address, "https" if parts.scheme == "https" else "http") for address in addresses):
-        raise WrongValue(_("must resolve to a public or private address, and with http only to a private address"))
+        raise WrongValue(
+            _("must resolve to a public or private address. With http, it must resolve to a private address")
+        )
 
 
 def _check_origin(value: str) -> None:

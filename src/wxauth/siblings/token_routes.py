@@ -205,7 +205,7 @@ async def verify(roles: RequiredRolesDep, caller: ForwardedCallerDep) -> Respons
 
 @router.get(
     VERIFY_PATH + "/{path}",
-    summary=_("Authorize a request whose path is appended (forward-auth)"),
+    summary=_("Authorize a request whose path the proxy appends (forward-auth)"),
     operation_id="verify_appended",
     responses=_PASSED,
     openapi_extra={

@@ -224,7 +224,7 @@ async def patch_attributes(
 
 @router.put(
     "/v1/users/{user_id}/external-id",
-    summary=_("Set a user's external id"),
+    summary=_("Set a user's external_id"),
     failures=[NO_SUCH_USER, ExternalIdTaken],
 )
 async def put_external_id(

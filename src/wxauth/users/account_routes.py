@@ -128,7 +128,7 @@ async def withdraw_my_consent(
 
 @router.post(
     "/v1/me",
-    summary=_("Change my profile (for clients without PATCH)"),
+    summary=_("Change my profile (for clients that can't send PATCH)"),
     operation_id="change_me_by_post",
     failures=[RateLimited],
 )

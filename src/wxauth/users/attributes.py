@@ -47,9 +47,9 @@ def patched(attributes: Attributes, patch: Attributes) -> dict[str, Any]:
     """
     after: dict[str, Any] = _merged(attributes, patch)
     if len(after) > MAX_NAMES:
-        raise WrongAttributes(_("must have up to {n} names in total", n=MAX_NAMES))
+        raise WrongAttributes(_("must contain at most {n} names in total", n=MAX_NAMES))
     if _stored_size(after) > MAX_BYTES:
-        raise WrongAttributes(_("must have up to {n} bytes in total, as compact JSON", n=MAX_BYTES))
+        raise WrongAttributes(_("must be at most {n} bytes in total as compact JSON", n=MAX_BYTES))
     return after
 
 

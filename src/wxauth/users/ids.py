@@ -56,7 +56,7 @@ def _alone(mistaken: dict[str, Text], value: object) -> object:
     text = unicodedata.normalize("NFKC", value[: _LONGEST + 1]).strip().lower() if isinstance(value, str) else ""
     for form, it in mistaken.items():
         if re.fullmatch(form, text, re.DOTALL):
-            raise PydanticCustomError(LOOKS_LIKE, "Must be only the ID, but this looks like {it}", {"it": it})
+            raise PydanticCustomError(LOOKS_LIKE, "Must be only the ID, but the value looks like {it}", {"it": it})
     return value
 
 

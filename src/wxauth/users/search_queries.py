@@ -29,7 +29,7 @@ class UsersQuery(PageQuery):
     q: Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=TEXT)] | None = Field(
         default=None,
         description="A complete openid, unionid, external_id, user ID or phone number, or part of a nickname. Text "
-        "in the form of a number, openid, unionid or user ID must match exactly.",
+        "that looks like a phone number, an openid, a unionid or a user ID must match exactly.",
     )
     status: Annotated[UserStatus | None, OrEmpty] = Field(default=None, description="List only users with this status.")
     role: Annotated[Role | None, OrEmpty] = Field(default=None, description="List only users with this role.")

@@ -521,7 +521,7 @@ test('what a merge and a split hand over is told before they are done', async ()
   await button('Merge', dialog()).click() // the banned one remains
   await button('Split').click()
   await dialog().getByText(`${banned.user.nickname} is banned, so the new user will also be banned.`).waitFor()
-  await dialog().getByText(`All roles stay with ${banned.user.nickname}: editor.`).waitFor()
+  await dialog().getByText(`${banned.user.nickname} keeps all roles: editor.`).waitFor()
 })
 
 test('a merge shows both, found by search, before it is done, and a split takes an identity out', async () => {
@@ -529,7 +529,7 @@ test('a merge shows both, found by search, before it is done, and a split takes 
   await showPerson(one)
   await button('Merge').click()
   await dialog().getByRole('heading', { name: `Merge ${one.user.nickname} with another user` }).waitFor()
-  await dialog().getByText('split an identity off on the page of the remaining user').waitFor()
+  await dialog().getByText('split an identity off on the remaining user’s page').waitFor()
   const go = button('Merge', dialog())
   await dialog().getByText('first search for the other user and choose').waitFor()
   await dialog().getByLabel('The other user').fill(other.user.id)
@@ -924,7 +924,7 @@ test('a site is added, shown and changed', async () => {
   await dialog().getByLabel('Signing algorithm of id_tokens').selectOption('ES256')
   await dialog().getByLabel('Only from the same network').uncheck()
   await dialog().getByLabel('Device grant').check()
-  await dialog().getByLabel('Let mini-programs and apps get the site’s id_tokens').check()
+  await dialog().getByLabel('Let mini-programs and mobile apps get the site’s id_tokens').check()
   await dialog().getByLabel('Claims').fill('tier: gold')
   await dialog().getByLabel('Service account').selectOption({ label: `店铺服务号 (${ACCOUNT.app_id})` })
   const websites = await dialog().getByLabel('Website app').locator('option').allInnerTexts()

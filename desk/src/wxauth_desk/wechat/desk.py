@@ -92,7 +92,7 @@ _MEANINGS: Final = {
     40125: _("the AppSecret is wrong"),
     40163: _("the wx.login code has already been used"),
     40164: _("this server's IP address isn't on the IP whitelist"),
-    40226: _("WeChat classifies this user as a high risk"),
+    40226: _("WeChat classifies this user as high-risk"),
     40234: _("the app requires signed and encrypted calls"),
     40243: _("the AppSecret is frozen"),
     41001: _("the access token is missing"),
