@@ -216,7 +216,7 @@ async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGene
         text = _("{url} doesn't list {issuer} in authorization_servers", url=metadata_url, issuer=issuer)
         yield bad(name, text)
     else:
-        yield good(name, _("specifies its own URL and this issuer"))
+        yield good(name, _("has metadata that specifies its own URL and this issuer"))
 
 
 async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
