@@ -121,10 +121,14 @@ def _switches(command: Command) -> Command:
     metavar="FIELD=COLUMN",
     multiple=True,
     callback=checked(_mapped),
-    help="The name in FILE of a field, such as openid=weixin_openid, or of a value, such as "
+    help="The name that FILE uses for a field, such as openid=weixin_openid, or for a value, such as "
     "status:banned=disabled. Repeatable.",
 )
-@click.option("--time-zone", callback=_time_zone, help="The time zone for times without one, such as Asia/Shanghai.")
+@click.option(
+    "--time-zone",
+    callback=_time_zone,
+    help="The time zone, such as Asia/Shanghai, of times that don't specify a time zone.",
+)
 @_switches
 @json_option
 def import_command(
@@ -254,9 +258,9 @@ async def _import(
 def export_command(file: Path) -> None:
     """Export all users to FILE, with one identity per line, as JSON.
 
-    Without FILE, or if FILE is -, the users are written to standard output. A unionid that none of the user's
-    identities has is on a line without app_id and openid. The file is a consistent snapshot. Only its owner can read
-    it, because it contains names and phone numbers.
+    Without FILE, or if FILE is -, the users are written to standard output. A unionid that doesn't belong to
+    any of the user's identities has its own line, without app_id and openid. The file is a consistent snapshot. Only
+    the file's owner can read it, because it contains names and phone numbers.
     """
     if str(file) == "-":
         with_database(lambda database, _: export_users(database, sys.stdout.buffer.write))

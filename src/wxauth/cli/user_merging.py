@@ -71,8 +71,8 @@ def merge_command(from_id: UUID, into_id: UUID) -> None:
 def split_command(user_id: UUID, key: tuple[str, str], external_id: str | None) -> None:
     """Split an identity off from USER_ID. The identity becomes a separate user.
 
-    The new user has a new ID. All other data stays with USER_ID, except for a phone number that only this identity has
-    verified, which is removed. If USER_ID is banned, the new user is banned too. The JSON is the response of
+    The new user has a new ID. All other data stays with USER_ID. However, a phone number that only this identity has
+    verified is removed. If USER_ID is banned, the new user is banned too. The JSON is the response of
     POST /v1/admin/users/{id}/split.
     """
     app_id, openid = key

@@ -118,8 +118,8 @@ class Client(SQLModel):
         schema_extra={"examples": ["RS256"]},
     )
     resources: list[str] = _uris(
-        "Resources of `WXAUTH_RESOURCES`. A site may request tokens for these resources. A service can only introspect "
-        "tokens for these resources.",
+        "Resources from `WXAUTH_RESOURCES`. A site may request tokens for these resources. A service can introspect "
+        "tokens only for these resources.",
         "https://mcp.example.com/mcp",
     )
     claims: dict[str, Any] | None = Field(

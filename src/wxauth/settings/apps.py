@@ -77,8 +77,8 @@ class AppFields(BaseModel):
     )
     push_forward: OrNone[HookUrl] = Field(
         default=None,
-        description="The URL that messages are forwarded to unchanged. It must use `https`, or `http` in a private "
-        "network. Null: messages that don't concern wxauth are ignored.",
+        description="The URL that wxauth forwards messages to, without changing the messages. The URL must use "
+        "`https`, or `http` in a private network. Null: messages that don't concern wxauth are ignored.",
         examples=["https://shop.example.com/wechat"],
     )
     sign_up: OrNone[SignUp] = Field(
@@ -103,8 +103,8 @@ class AppFields(BaseModel):
     )
     max_sessions: OrNone[MaxSessions] = Field(
         default=None,
-        description="The maximum number of a user's sessions in this app. A further login ends the oldest session at "
-        "once. Null: the 100 newest sessions are kept.",
+        description="The maximum number of a user's sessions in this app. When a user exceeds this number, the oldest "
+        "session ends at once. Null: the 100 newest sessions are kept.",
         examples=[1],
     )
 
