@@ -66,7 +66,7 @@ async def test_an_id_that_is_something_else_is_refused_and_named(mover: Mover, n
     for (value, it), message in zip(wrong, mover.messages, strict=True):
         assert message.startswith(f"must be only the ID, but the value looks like {it}"), value
         assert OPENID not in message
-        assert "这里像是" in message.translated("zh-CN"), value
+        assert "填写的内容像是" in message.translated("zh-CN"), value
 
 
 async def test_other_ids_stay_as_they_are(mover: Mover) -> None:
