@@ -183,7 +183,7 @@ class ScanOver(WxAuthError, code="scan_over", status=404):
 class ScanForwarded(WxAuthError, code="scan_forwarded", status=403):
     """The QR code was not scanned with the camera, but read from a picture or a chat, or typed."""
 
-    title = _("Scan with the camera. Never scan QR codes that others send you.")
+    title = _("Scan with the camera. Never scan QR codes from others.")
 
 
 class ScanTooFar(WxAuthError, code="scan_too_far", status=403):
