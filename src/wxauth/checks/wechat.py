@@ -221,7 +221,8 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
     url = f"{settings.issuer}/v1/wechat/push/{app.app_id}"
     if app.push_token is None:
         text = _(
-            "has no push_token, so wxauth isn't notified when users withdraw authorization. {to_do}. The push URL is {url}",
+            "has no push_token, so wxauth isn't notified when users withdraw authorization. {to_do}. The "
+            "push URL is {url}",
             to_do=_where_a_push_token_is_set(app, settings),
             url=url,
         )
