@@ -23,7 +23,7 @@ Many servers close an idle connection after five seconds, and a request on a clo
 """
 USER_AGENT: Final = f"wxauth/{__version__}"
 
-_NO_NAME: Final = _("no response for the host's name")
+_NO_NAME: Final = _("no DNS response for the host name")
 _NO_HOST: Final = _("host not found")
 NOT_ALLOWED: Final = _("the address is not allowed")
 
