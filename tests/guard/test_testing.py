@@ -111,6 +111,16 @@ def test_an_id_that_no_guard_would_accept_is_a_mistake_of_the_test(issuer: TestI
         issuer.token(**wrong)
 
 
+@pytest.mark.parametrize("fields", [{"roles": ["clerk"]}, {"app_id": "wxother"}, {"openid": "o-1"}], ids=str)
+async def test_a_claim_that_a_documents_client_never_gets_is_a_mistake_of_the_test(
+    issuer: TestIssuer, fields: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match="roles, app_id or openid"):
+        issuer.token(client_id="https://agent.test/client.json", scope="orders:read", **fields)
+    website = await principal(issuer, client_id="shop", scope="openid", **fields)
+    assert website.claims.items() >= fields.items()
+
+
 async def test_claims_are_overridden_added_and_left_out(issuer: TestIssuer) -> None:
     user = await principal(issuer, roles=["clerk"], claims={"openid": "o-2", "shop": {"n": 7}, "roles": None})
     assert (user.openid, user.claims["shop"], "roles" in user.claims) == ("o-2", {"n": 7}, False)

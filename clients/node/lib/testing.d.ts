@@ -17,8 +17,8 @@ export interface TokenFields {
   /** The scopes granted to a website or an agent, as a list or separated by spaces. */
   scope?: string | readonly string[]
   /**
-   * The website, or the URL of a client's metadata document, whose tokens have neither app nor openid. By default, it
-   * is the app.
+   * The website, or the URL of a client's metadata document. For the URL of a metadata document, the token has no
+   * appId, openid or roles, and it is an error to give one of them. By default, it is the app.
    */
   client_id?: string
   /** Claims to add or replace. A claim that is null is omitted. */

@@ -32,17 +32,33 @@ class TestIssuer {
   token({
     userId = USER_ID,
     roles = [],
-    appId = this.appId,
-    sessionId = uuid5(userId, appId),
-    openid = `openid-${uuid5(userId, appId).replaceAll('-', '').slice(0, 21)}`,
+    appId,
+    openid,
+    sessionId,
     expiresIn = 900,
     scope,
     client_id,
     claims = {},
   } = {}) {
     const now = Math.floor(this.#now() / 1000)
-    const isByDocument = client_id?.startsWith('https://')
-    const isOfSite = scope !== undefined || client_id !== undefined
+    const app = appId ?? this.appId
+    const derived = uuid5(userId, app)
+    const granted = [scope ?? []].flat().join(' ')
+    const ofUser = {
+      openid: openid ?? `openid-${derived.replaceAll('-', '').slice(0, 21)}`,
+      ...(roles.length > 0 ? { roles } : {}),
+    }
+    let ofClient
+    if (client_id?.startsWith('https://')) {
+      if (roles.length > 0 || appId || openid) {
+        throw new TypeError('the token of a client with a metadata document has no roles, appId or openid')
+      }
+      ofClient = { client_id, scope: granted, auth_time: now }
+    } else if (scope !== undefined || client_id !== undefined) {
+      ofClient = { ...ofUser, client_id: client_id ?? app, scope: granted, app_id: app }
+    } else {
+      ofClient = { ...ofUser, client_id: app }
+    }
     const all = {
       iss: this.issuer,
       sub: asUuid(userId),
@@ -50,12 +66,8 @@ class TestIssuer {
       exp: now + expiresIn,
       iat: now,
       jti: randomUUID().replaceAll('-', ''),
-      client_id: client_id ?? appId,
-      sid: asUuid(sessionId),
-      ...(isByDocument ? { auth_time: now } : { openid }),
-      ...(isOfSite && !isByDocument ? { app_id: appId } : {}),
-      ...(isOfSite ? { scope: [scope ?? []].flat().join(' ') } : {}),
-      ...(roles.length > 0 && !isByDocument ? { roles } : {}),
+      sid: asUuid(sessionId ?? derived),
+      ...ofClient,
       ...claims,
     }
     const told = Object.fromEntries(Object.entries(all).filter(([, value]) => value !== null))

@@ -52,6 +52,10 @@ test('a token with a scope is a website’s, or a document’s client’s, which
   assert.deepEqual([agent.appId, agent.openid, agent.scope], ['', '', ['orders:read']])
   assert.equal(agent.claims.auth_time, agent.claims.iat)
   assert.ok(!('scope' in (await verified()).claims))
+  for (const fields of [{ roles: ['clerk'] }, { appId: 'wxother' }, { openid: 'o-1' }]) {
+    assert.throws(() => issuer.token({ client_id: 'https://agent.test/client.json', ...fields }), TypeError)
+    assert.ok(await verified({ client_id: 'shop', ...fields }))
+  }
 })
 
 test('a guard by requires needs these scopes too, and follows the one that it was made from', async (t) => {

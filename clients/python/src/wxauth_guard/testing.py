@@ -104,34 +104,34 @@ class TestIssuer:
             session_id: The UUID of the login that opened the session.
             expires_in: Seconds. Guards allow 30 s of clock skew, so -31 has expired and -29 has not.
             scope: The scopes granted to a website or an agent, as a list or separated by spaces.
-            client_id: The website, or the URL of a client's metadata document, whose tokens have neither app nor
-                openid. By default, the client of a login in the app.
+            client_id: The website, or the URL of a client's metadata document. For the URL of a metadata document, the
+                token has no app_id, openid or roles. By default, the client of a login in the app.
             claims: Claims to replace or add. A claim that is None is removed.
+
+        Raises: ValueError, if an id is not a UUID, or a claim is given that the tokens of the client do not have.
         """
-        user_id, app_id = UUID(str(user_id)), app_id or self.app_id
-        now = int(self._clock())
-        if client_id is None and scope is not None:
-            client_id = app_id
-        all_of: dict[str, Any] = {
+        user, app, now = UUID(str(user_id)), app_id or self.app_id, int(self._clock())
+        payload: dict[str, Any] = {
             "iss": self.issuer,
-            "sub": str(user_id),
+            "sub": str(user),
             "aud": self.audience,
             "exp": now + expires_in,
             "iat": now,
             "jti": uuid4().hex,
-            "client_id": client_id or app_id,
-            "sid": str(UUID(str(session_id or uuid5(user_id, app_id)))),
+            "sid": str(UUID(str(session_id or uuid5(user, app)))),
         }
-        if client_id is not None:
-            all_of["scope"] = scope if isinstance(scope, str) else " ".join(scope or ())
+        granted = scope if isinstance(scope, str) else " ".join(scope or ())
+        openid_in_app = openid or f"openid-{uuid5(user, app).hex[:21]}"
         if client_id is not None and is_document(client_id):
-            all_of["auth_time"] = now
+            if roles or app_id or openid:
+                raise ValueError("the token of a client with a metadata document has no roles, app_id or openid")
+            payload |= _of_unregistered_client(client_id, granted, auth_time=now)
+        elif client_id is not None or scope is not None:
+            payload |= _of_site(client_id or app, granted, app_id=app, openid=openid_in_app, roles=roles)
         else:
-            all_of["openid"] = openid or f"openid-{uuid5(user_id, app_id).hex[:21]}"
-            all_of |= {"app_id": app_id} if client_id is not None else {}
-            all_of |= {"roles": list(roles)} if roles else {}
-        all_of |= claims or {}
-        return self.key.sign({name: value for name, value in all_of.items() if value is not None})
+            payload |= _of_phone_login(app, openid=openid_in_app, roles=roles)
+        payload |= claims or {}
+        return self.key.sign({name: value for name, value in payload.items() if value is not None})
 
     def headers(self, **fields: Any) -> dict[str, str]:
         """Return the `Authorization` header with a token. The arguments are those of `token`."""
@@ -169,3 +169,20 @@ class TestIssuer:
     def metadata(self) -> dict[str, str]:
         """The document at `/.well-known/oauth-authorization-server` (RFC 8414), with the URL of the JWK set."""
         return {"issuer": self.issuer, "jwks_uri": f"{self.issuer}/.well-known/jwks.json"}
+
+
+def _of_phone_login(app_id: str, *, openid: str, roles: Sequence[str]) -> dict[str, Any]:
+    """Return the claims of a token that a login in the app has created."""
+    claims: dict[str, Any] = {"client_id": app_id, "openid": openid}
+    return {**claims, "roles": list(roles)} if roles else claims
+
+
+def _of_site(client_id: str, scope: str, *, app_id: str, openid: str, roles: Sequence[str]) -> dict[str, Any]:
+    """Return the claims of a registered website's token, which also names the app that has the openid."""
+    of_user = _of_phone_login(app_id, openid=openid, roles=roles)
+    return {**of_user, "client_id": client_id, "scope": scope, "app_id": app_id}
+
+
+def _of_unregistered_client(client_id: str, scope: str, *, auth_time: int) -> dict[str, Any]:
+    """Return the claims of the token of a client that has a metadata document."""
+    return {"client_id": client_id, "scope": scope, "auth_time": auth_time}
