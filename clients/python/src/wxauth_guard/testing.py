@@ -152,13 +152,13 @@ class TestIssuer:
         Use this method for guards that `dependency_overrides` cannot replace, for example guards in ASGI middleware, or
         guards that code calls directly. It also affects the guards that `requires` has returned.
         """
-        base, trusting = guard._trusting, self.guard()
-        own = base._verifier, base._clock
-        base._verifier, base._clock = trusting._verifier, trusting._clock
+        checking, ours = guard._trusting, self.guard()
+        saved = checking._verifier, checking._clock
+        checking._verifier, checking._clock = ours._verifier, ours._clock
         try:
             yield
         finally:
-            base._verifier, base._clock = own
+            checking._verifier, checking._clock = saved
 
     @property
     def jwks(self) -> dict[str, list[dict[str, str]]]:
