@@ -1,12 +1,9 @@
-"""WeChat's message push on the desk (signed, encrypted and repeated), and a receiver of webhooks."""
+"""WeChat's message push on the desk: signed, encrypted and repeated."""
 
 import asyncio
-import hmac
 import re
 import secrets
-import time
 from base64 import b64decode, b64encode
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha1
@@ -16,11 +13,8 @@ import httpx
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import CBC
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints
-from pydantic_core import from_json, to_json
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from pydantic import StringConstraints
+from pydantic_core import to_json
 
 from wxauth_desk.wechat.calls import Wires
 from wxauth_desk.wechat.controls import BY_ID, ControlOfPerson, HttpUrl
@@ -47,13 +41,6 @@ _PAYMENT_TAKEN: Final = re.compile(r'"ErrCode"\s*:\s*0\b|<ErrCode>\s*(<!\[CDATA\
 
 Mode = Literal["plain", "aes"]
 Format = Literal["json", "xml"]
-WEBHOOK_PATH: Final = "/webhook"
-MAX_MESSAGES: Final = 50
-TOLERANCE: Final = 300
-"""The time, in seconds, by which a message's timestamp may differ from this clock (Standard Webhooks 1.0.0)."""
-_MAX_BODY: Final = 64 * 1024
-_HANG_SECONDS: Final = 3600
-_PREFIX: Final = "whsec_"
 
 
 class PushRequest(ControlOfPerson):
@@ -247,80 +234,3 @@ def _content(value: object) -> str:
     if isinstance(value, dict):
         return _elements(value)
     return str(value) if isinstance(value, int) else f"<![CDATA[{value}]]>"
-
-
-def _checked_secret(secret: str) -> str:
-    if secret:
-        _key(secret)
-    return secret
-
-
-class Behaviour(BaseModel):
-    """The receiver's secret, and its response. A request changes only the fields that it contains."""
-
-    secret: Annotated[str, Field(max_length=200), AfterValidator(_checked_secret)] | None = None
-    answer: Literal["hang"] | Annotated[int, Field(ge=200, le=599)] = 204
-
-
-class Receiver:
-    """Stores the newest messages, each with the verdict on its signature and the response."""
-
-    def __init__(self) -> None:
-        self._behaviour = Behaviour()
-        self._messages: deque[dict[str, Any]] = deque(maxlen=MAX_MESSAGES)
-
-    def routes(self) -> list[Route]:
-        """Return the route for wxauth's messages, and the routes for the desk."""
-        return [
-            Route(WEBHOOK_PATH, self._receive, methods=["POST"]),
-            Route(WEBHOOK_PATH + "/messages", self._list_messages),
-        ]
-
-    async def _receive(self, request: Request) -> Response:
-        body = (await request.body())[:_MAX_BODY]
-        answer = self._behaviour.answer
-        self._messages.appendleft(
-            {
-                "id": request.headers.get("webhook-id"),
-                "at": time.time(),
-                "signature": self._judge(request.headers, body),
-                "message": _read(body),
-                "answer": answer,
-            }
-        )
-        if answer == "hang":
-            await asyncio.sleep(_HANG_SECONDS)
-        return Response(status_code=204 if answer == "hang" else answer)
-
-    async def _list_messages(self, _: Request) -> Response:
-        state = {"answer": self._behaviour.answer, "messages": list(self._messages)}
-        return JSONResponse(state, headers={"Cache-Control": "no-store"})
-
-    def behave(self, wanted: Behaviour) -> dict[str, Any]:
-        """Change the given fields of the receiver's behaviour."""
-        self._behaviour = self._behaviour.model_copy(update=wanted.model_dump(include=wanted.model_fields_set))
-        return {"answer": self._behaviour.answer}
-
-    def _judge(self, headers: Mapping[str, str], body: bytes) -> Literal["holds", "does not hold", "secret unknown"]:
-        if not self._behaviour.secret:
-            return "secret unknown"
-        message_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-        if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > TOLERANCE:
-            return "does not hold"
-        signed = b".".join((message_id.encode(), timestamp.encode(), body))  # as Standard Webhooks 1.0.0 specifies
-        expected = f"v1,{b64encode(hmac.digest(_key(self._behaviour.secret), signed, 'sha256')).decode()}"
-        given = headers.get("webhook-signature", "").split(" ")
-        is_signed = any(hmac.compare_digest(expected.encode(), each.encode()) for each in given)
-        return "holds" if is_signed else "does not hold"
-
-
-def _key(secret: str) -> bytes:
-    """Return the key in a secret. Raises: ValueError."""
-    return b64decode(secret.strip().removeprefix(_PREFIX), validate=True)
-
-
-def _read(body: bytes) -> Any:
-    try:
-        return from_json(body)
-    except ValueError:
-        return None

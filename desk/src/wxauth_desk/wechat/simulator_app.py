@@ -33,8 +33,9 @@ from wxauth_desk.wechat.controls import (
 from wxauth_desk.wechat.desk import DESK_PATH, SHOP_PATH, FailureOf, WebViewRequest, WebViews, desk_routes, no_service
 from wxauth_desk.wechat.payments import APP_KEYS, NoticeRequest, PayRequest, answer_of
 from wxauth_desk.wechat.pictures import CodePicture
-from wxauth_desk.wechat.push import WEBHOOK_PATH, Behaviour, PushRequest, PushSender, Receiver
+from wxauth_desk.wechat.push import PushRequest, PushSender
 from wxauth_desk.wechat.simulator import Simulator
+from wxauth_desk.wechat.webhook_receiver import WEBHOOK_PATH, Behaviour, Receiver
 
 _MANUAL: Final = Path(__file__).with_name("about.txt")
 
