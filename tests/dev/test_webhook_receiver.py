@@ -53,6 +53,20 @@ async def test_the_receiver_shows_whether_a_signature_holds(desk: Desk) -> None:
     assert (await desk.messages())[0]["message"] == {"type": "user.erased"}
 
 
+async def test_the_signature_of_a_large_message_holds(desk: Desk) -> None:
+    key = new_webhook_secret()
+    assert await desk.behave(secret=shown_secret(key)) == 200
+    sizes = (64 * 1024, 64 * 1024 + 1, 1024 * 1024)
+    for size in sizes:
+        body = b'"' + b"a" * (size - 2) + b'"'
+        headers = signed_headers(str(uuid7()), body, [key], now=utc_now())
+        await desk.client.post("/webhook", content=body, headers=headers)
+        await desk.client.post("/webhook", content=body[:-1] + b" ", headers=headers)
+    verdicts = [message["signature"] for message in await desk.messages()]
+    assert verdicts == ["does not hold", "holds"] * len(sizes)
+    assert [message["message"] is None for message in await desk.messages()] == [True, True, True, True, True, False]
+
+
 async def test_the_receiver_answers_as_configured(desk: Desk) -> None:
     for answer in (204, 410, 429, 500):
         assert await desk.behave(answer=answer) == 200

@@ -18,7 +18,8 @@ WEBHOOK_PATH: Final = "/webhook"
 MAX_MESSAGES: Final = 50
 TOLERANCE: Final = 300
 """The time, in seconds, by which a message's timestamp may differ from this clock (Standard Webhooks 1.0.0)."""
-_MAX_BODY: Final = 64 * 1024
+_MAX_SHOWN_BYTES: Final = 64 * 1024
+"""The size of the largest message that is stored. Of a larger one, the page shows only the verdict and the response."""
 _HANG_SECONDS: Final = 3600
 _PREFIX: Final = "whsec_"
 
@@ -51,14 +52,14 @@ class Receiver:
         ]
 
     async def _receive(self, request: Request) -> Response:
-        body = (await request.body())[:_MAX_BODY]
+        body = await request.body()
         answer = self._behaviour.answer
         self._messages.appendleft(
             {
                 "id": request.headers.get("webhook-id"),
                 "at": time.time(),
                 "signature": self._judge(request.headers, body),
-                "message": _read(body),
+                "message": _read(body) if len(body) <= _MAX_SHOWN_BYTES else None,
                 "answer": answer,
             }
         )
