@@ -129,7 +129,7 @@ async def test_an_app_with_a_url_of_its_own_is_pushed_there_until_it_has_none(ph
     body_of(await phone.set_app(push_url="https://shop.test/wechat?a=b"))
     await phone.pay()
     body_of(await phone.set_app(push_url=None))
-    await phone.pay()
+    await phone.pay({**ORDER, "outTradeNo": "o-20261125"})
     there, here = (notice.url for notice in phone.shop.notices)
     assert (there.host, there.path, there.params["a"], "signature" in there.params) == (
         "shop.test",
@@ -159,6 +159,22 @@ async def test_a_notice_comes_again_and_a_refund_has_one_too(phone: Phone) -> No
     assert (first["Event"], first["RetCode"], first["RetryTimes"]) == ("xpay_refund_notify", 0, 0)
     assert second == {**first, "RetryTimes": 1}
     assert (await phone.notify("subscribe_msg_popup_event")).status_code == 422
+
+
+async def test_an_order_number_is_paid_only_once(phone: Phone) -> None:
+    assert (await phone.pay(signature="0" * 64))["errCode"] == -15005, "which uses up no number"
+    assert (await phone.pay())["errCode"] == 0
+    await phone.notify("xpay_refund_notify")
+    paid, refunded = (json.loads(notice.content) for notice in phone.shop.notices)
+    for repeated in (ORDER, {**ORDER, "goodsPrice": 1}):
+        answer = await phone.pay(repeated)
+        assert answer == {"errCode": -15002, "errMsg": "requestVirtualPayment:fail", "is_taken": False}
+    for event in ("xpay_goods_deliver_notify", "xpay_refund_notify"):
+        await phone.notify(event)
+    assert [json.loads(notice.content) for notice in phone.shop.notices[2:]] == [paid, refunded]
+    assert refunded["WxOrderId"] == paid["WeChatPayInfo"]["MchOrderNo"]
+    assert (await phone.pay({**ORDER, "outTradeNo": "o-20261125"}))["errCode"] == 0
+    assert (await phone.pay(app_id=SECOND, key=phone.log_in(SECOND)))["errCode"] == 0, "another app's order"
 
 
 async def test_a_wrong_signature_is_refused_and_nothing_is_delivered(phone: Phone) -> None:

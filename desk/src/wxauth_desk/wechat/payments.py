@@ -16,6 +16,7 @@ APP_KEYS: Final = ("devAppKey0000000000000000000wxauth", "devAppKeyOfTheSandbox0
 """The AppKeys with which back ends make `paySig`, for `env` 0 and for `env` 1, the sandbox. All apps have them."""
 _FAILURES: Final = {
     0: "ok",
+    -15002: "fail",  # for a repeated outTradeNo, whose text WeChat does not document
     -15005: "fail SIGNATURE_INVALID",
     -15006: "fail PAY_SIG_INVALID",
     -15016: "fail SIGN_DATA_INVALID",
@@ -67,6 +68,8 @@ class Payments:
     clock: Callable[[], int]
     _notices: dict[tuple[str, str, str, str], dict[str, Any]] = field(init=False, default_factory=dict)
     """The notices by app, person, order and event."""
+    _used_numbers: set[tuple[str, str]] = field(init=False, default_factory=set)
+    """The app and the number of each paid order."""
 
     def pay(self, request: PayRequest) -> tuple[int, Notice | None]:
         """Return the errCode of a payment on the phone and, if it succeeds, the notice to push."""
@@ -79,6 +82,10 @@ class Payments:
             return -15005, None
         if not is_hmac(request.pay_sig, APP_KEYS[order.env], f"requestVirtualPayment&{request.sign_data}"):
             return -15006, None
+        # WeChat accepts an order number once. A new delivery would also contradict the refund of the first payment.
+        if (request.app_id, order.out_trade_no) in self._used_numbers:
+            return -15002, None
+        self._used_numbers.add((request.app_id, order.out_trade_no))
         fields = _delivery_of(order, openid, now=self.clock())
         key = (request.app_id, request.person, order.out_trade_no, DELIVER)
         self._notices[key] = make_event(DELIVER, fields, app_id=request.app_id, now=self.clock())
