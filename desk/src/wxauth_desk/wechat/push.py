@@ -26,15 +26,15 @@ OF_PAYMENTS: Final = (
     *(10800, 10800, 10800, 21600, 21600),
 )
 """The pauses, in seconds, before each repetition of a notice about a payment."""
-RECEIVER_TIMEOUT_SECONDS: Final = 5.0
-"""The time limit, in seconds, of an attempt."""
+ATTEMPT_TIMEOUT_SECONDS: Final = 5.0
+"""The time limit of an attempt to send a message."""
 
 REVOKED: Final = "user_authorization_revoke"
 CHECKED: Final = "wxa_media_check"
 DELIVER: Final = "xpay_goods_deliver_notify"
 REFUNDED: Final = "xpay_refund_notify"
 
-_PATH: Final = "/v1/wechat/push/"
+_SERVICE_PATH: Final = "/v1/wechat/push/"
 _BLOCK_BYTES: Final = 32
 _MAX_ANSWER: Final = 500
 _PAYMENT_TAKEN: Final = re.compile(r'"ErrCode"\s*:\s*0\b|<ErrCode>\s*(<!\[CDATA\[)?0\b')
@@ -153,18 +153,20 @@ class PushSender:
         attempts = [attempt async for attempt in self._attempts(request, message, AT_ONCE)]
         return {"is_taken": _is_taken(message, attempts[-1]), "attempts": attempts}
 
-    async def send_once(self, request: PushRequest, message: Mapping[str, Any]) -> bool:
+    async def send_and_repeat(self, request: PushRequest, message: Mapping[str, Any]) -> bool:
         """Send a notice about a payment, and repeat it in the background unless the first attempt is accepted."""
         attempts = self._attempts(request, message, OF_PAYMENTS)
         is_taken = _is_taken(message, await anext(attempts))
-        self._exhaust(attempts)
+        self._continue_in_background(attempts)
         return is_taken
 
     def send_later(self, request: PushRequest, message: Mapping[str, Any]) -> None:
         """Send a message in the background, so that the service gets its response first."""
-        self._exhaust(self._attempts(request, message, AT_ONCE))
+        self._continue_in_background(self._attempts(request, message, AT_ONCE))
 
-    def _exhaust(self, attempts: AsyncIterator[object]) -> None:
+    def _continue_in_background(self, attempts: AsyncIterator[object]) -> None:
+        """Make the remaining attempts in a task, until one is accepted."""
+
         async def go_on() -> None:
             async for _ in attempts:
                 pass
@@ -195,12 +197,12 @@ class PushSender:
             raise ValueError("mode: this app has no push_aes_key")
         timestamp, nonce = str(int(self.clock())), str(secrets.randbelow(2**31))
         signed = sign_push(app, message, mode=mode, format=request.format, timestamp=timestamp, nonce=nonce)
-        to_service = self.service_url + _PATH + request.app_id
+        to_service = self.service_url + _SERVICE_PATH + request.app_id
         url = httpx.URL(request.url or self.push_url_of(request.app_id) or to_service)
         with self.wires.noted("weChatToService", "POST", url.path, {}, message) as outcome:
             try:
                 async with (
-                    asyncio.timeout(RECEIVER_TIMEOUT_SECONDS),
+                    asyncio.timeout(ATTEMPT_TIMEOUT_SECONDS),
                     httpx.AsyncClient(transport=self.transport, trust_env=False) as client,
                 ):
                     headers = {"Content-Type": signed.content_type}

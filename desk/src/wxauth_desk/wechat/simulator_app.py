@@ -108,10 +108,10 @@ def create_simulator(
 
     async def pay(body: PayRequest) -> dict[str, Any]:
         errcode, notice = wechat.payments.pay(body)
-        return answer_of(errcode, is_taken=notice is not None and await sender.send_once(*notice))
+        return answer_of(errcode, is_taken=notice is not None and await sender.send_and_repeat(*notice))
 
     async def notify(body: NoticeRequest) -> dict[str, Any]:
-        return {"is_taken": await sender.send_once(*wechat.payments.notice(body))}
+        return {"is_taken": await sender.send_and_repeat(*wechat.payments.notice(body))}
 
     async def about(request: Request) -> Response:
         is_browser = request.url.path == "/" and "text/html" in request.headers.get("accept", "")
