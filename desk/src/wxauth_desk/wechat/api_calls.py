@@ -41,6 +41,8 @@ class Call:
         if self.api == "stable_token":
             return self.json.get("appid"), self.json.get("secret")
         if self.api == "clear_quota":
+            # WeChat's page describes a form, but its example has a query, as WxJava sends it, and other clients send
+            # JSON. If a field comes twice, the form counts before JSON, and JSON before the query.
             given = dict(self.query)
             with suppress(CallRefused):
                 given |= self.json

@@ -22,6 +22,7 @@ _FAILURES: Final = {
     -15016: "fail SIGN_DATA_INVALID",
 }
 Notice = tuple[PushRequest, dict[str, Any]]
+"""A message about a payment, after the request that says where and in which form to push it."""
 _ORDER_NUMBER: Final = r"^[0-9A-Za-z\-|*@][0-9A-Za-z_\-|*@]{7,31}$"
 
 
@@ -92,7 +93,7 @@ class Payments:
         return 0, self._to_push(key)
 
     def notice(self, request: NoticeRequest) -> Notice:
-        """Return the notice about a paid order. It is always equal for one event. Raises: ValueError."""
+        """Return the notice about a paid order. Repeated calls return the same notice. Raises: ValueError."""
         order = (request.app_id, request.person, request.out_trade_no)
         paid = self._notices.get((*order, DELIVER))
         if paid is None:
@@ -118,7 +119,10 @@ def answer_of(errcode: int, *, is_taken: bool) -> dict[str, Any]:
 
 
 def _refund_of(paid: Mapping[str, Any], *, now: int) -> dict[str, Any]:
-    """Return the fields of the notice that an order with this notice has been refunded."""
+    """Return the fields of a refund's notice, besides the fields of every event.
+
+    `paid` is the notice about the payment, and `now` is in seconds since the epoch.
+    """
     transaction = f"5030{secrets.randbelow(10**24):024}"
     return {
         "OpenId": paid["OpenId"],
@@ -137,7 +141,10 @@ def _refund_of(paid: Mapping[str, Any], *, now: int) -> dict[str, Any]:
 
 
 def _delivery_of(order: Order, openid: str, *, now: int) -> dict[str, Any]:
-    """Return the fields of the notice besides the fields of every event. `now` is in seconds since the epoch."""
+    """Return the fields of a payment's notice, besides the fields of every event.
+
+    `now` is in seconds since the epoch.
+    """
     transaction = f"4200{secrets.randbelow(10**24):024}"
     return {
         "OpenId": openid,

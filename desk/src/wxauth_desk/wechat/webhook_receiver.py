@@ -16,12 +16,13 @@ from starlette.routing import Route
 
 WEBHOOK_PATH: Final = "/webhook"
 MAX_MESSAGES: Final = 50
-TOLERANCE: Final = 300
-"""The time, in seconds, by which a message's timestamp may differ from this clock (Standard Webhooks 1.0.0)."""
+TOLERANCE_SECONDS: Final = 300
+"""The time by which a message's timestamp may differ from this clock (Standard Webhooks 1.0.0)."""
 _MAX_SHOWN_BYTES: Final = 64 * 1024
 """The size of the largest message that is stored. Of a larger one, the page shows only the verdict and the response."""
 _HANG_SECONDS: Final = 3600
-_PREFIX: Final = "whsec_"
+_KEY_PREFIX: Final = "whsec_"
+"""The text before the key in a secret (Standard Webhooks 1.0.0)."""
 
 
 def _checked_secret(secret: str) -> str:
@@ -45,7 +46,7 @@ class Receiver:
         self._messages: deque[dict[str, Any]] = deque(maxlen=MAX_MESSAGES)
 
     def routes(self) -> list[Route]:
-        """Return the route for wxauth's messages, and the routes for the desk."""
+        """Return the route that receives wxauth's messages, and the route that lists them for the desk."""
         return [
             Route(WEBHOOK_PATH, self._receive, methods=["POST"]),
             Route(WEBHOOK_PATH + "/messages", self._list_messages),
@@ -80,7 +81,7 @@ class Receiver:
         if not self._behaviour.secret:
             return "secret unknown"
         message_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-        if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > TOLERANCE:
+        if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > TOLERANCE_SECONDS:
             return "does not hold"
         signed = b".".join((message_id.encode(), timestamp.encode(), body))  # as Standard Webhooks 1.0.0 specifies
         expected = f"v1,{b64encode(hmac.digest(_key(self._behaviour.secret), signed, 'sha256')).decode()}"
@@ -91,7 +92,7 @@ class Receiver:
 
 def _key(secret: str) -> bytes:
     """Return the key in a secret. Raises: ValueError."""
-    return b64decode(secret.strip().removeprefix(_PREFIX), validate=True)
+    return b64decode(secret.strip().removeprefix(_KEY_PREFIX), validate=True)
 
 
 def _read(body: bytes) -> Any:
