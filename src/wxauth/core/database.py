@@ -49,6 +49,7 @@ SNAPSHOTS: Final = 4
 Each snapshot has its own connection, outside of the pool.
 """
 _PATIENT: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
+"""The settings that a snapshot's `patience` replaces: the limits of a statement, and of the time between two."""
 
 
 class Connections:
@@ -186,7 +187,12 @@ class Snapshot(Transaction):
     async def pages(
         self, statement: Statement[Row], page_size: int, /, **values: object
     ) -> AsyncGenerator[Sequence[Row]]:
-        """Yield all rows, `page_size` at a time. The remaining rows stay in the server."""
+        """Yield all rows, `page_size` at a time. The remaining rows stay in the server.
+
+        A caller that stops before the last page must not read the pages of the same statement again in this snapshot,
+        because the cursor then stays open until the snapshot ends. It cannot be closed when the generator is, because
+        Python may close an abandoned generator while the connection runs another statement.
+        """
         # The cursor is declared in SQL, because asyncpg's own cursors prepare named statements even if its statement
         # cache is disabled. Such a statement would stay on the pooler's connection, where another process may use the
         # same name. Each statement has its own cursor name, because asyncpg may prepare the FETCH, and the columns of a
@@ -235,8 +241,13 @@ class Database(_Reader):
             return await super().row(statement, **values)
         batches = self._batches.get(statement)
         if batches is None:
-            of = {"whole": self.deadlines.whole, "batch_wait": self.deadlines.batch_wait}
-            batches = Batches(statement, self._answer, self._wait, **of)
+            batches = Batches(
+                statement,
+                self._answer,
+                self._wait,
+                whole=self.deadlines.whole,
+                batch_wait=self.deadlines.batch_wait,
+            )
             self._batches[statement] = batches
         row: Row | None = await batches.row(statement.arguments(values))
         return row
@@ -265,21 +276,23 @@ class Database(_Reader):
         prepared statement's plan that suits an empty queue, and read the whole table for minutes after the queue has
         filled.
 
+        The whole block, with the wait for a connection and the commit, has one time limit, `Deadlines.whole`.
+
         Raises: StorageUnavailable, or its subclasses ChangesClashed for a deadlock and NothingCommitted for a
-        connection
-            that was lost before the commit. The caller must handle asyncpg.IntegrityConstraintViolationError.
+            connection that was lost before the commit. The caller must handle
+            asyncpg.IntegrityConstraintViolationError.
         """
         async with self.answering(), self._transactions:
-            connection = await self._begun(self._begin + _REPLAN * replan)
+            connection = await self._begun(self._begin + _REPLAN if replan else self._begin)
             is_committing = False
             try:
                 yield Transaction(connection)
                 is_committing = True
                 await connection.execute("COMMIT")
             except BaseException as exc:
-                may_be_retried = self._drop_if_lost(connection, exc) and not is_committing
+                may_retry = self._drop_if_lost(connection, exc) and not is_committing
                 # The block's own code may have raised another error, which is not reported as a lost connection.
-                if may_be_retried and isinstance(exc, (*outages.LOST, asyncpg.InterfaceError)):
+                if may_retry and isinstance(exc, (*outages.LOST, asyncpg.InterfaceError)):
                     raise outages.NothingCommitted(_("the database doesn't respond")) from exc
                 if not connection.is_closed():
                     with suppress(Exception):  # so that the original failure is raised
@@ -336,9 +349,9 @@ class Database(_Reader):
         try:
             await connection.execute(how)
         except BaseException as exc:
-            may_be_retried = self._drop_if_lost(connection, exc)
+            may_retry = self._drop_if_lost(connection, exc)
             self._connections.release(connection)
-            if may_be_retried:
+            if may_retry:
                 raise outages.ConnectionLost from exc
             raise
         return connection
@@ -355,10 +368,10 @@ class Database(_Reader):
                     rows: Sequence[asyncpg.Record] = await connection.fetch(text, *arguments)
                     return rows
                 except BaseException as exc:
-                    is_lost = self._drop_if_lost(connection, exc)
-                    if tries and (is_lost or isinstance(exc, (*outages.CLASHED, *outages.STATEMENT_LOST))):
+                    may_retry = self._drop_if_lost(connection, exc)
+                    if tries and (may_retry or isinstance(exc, (*outages.CLASHED, *outages.STATEMENT_LOST))):
                         continue
-                    if is_lost:
+                    if may_retry:
                         raise outages.ConnectionLost from exc
                     raise
                 finally:
