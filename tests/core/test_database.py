@@ -19,7 +19,7 @@ from tests.docs import block
 from tests.loops import let_pass
 from tests.sweeps import swept
 from tests.world import Rows, until
-from wxauth.core.database import MAX_IDLE_SECONDS, Database
+from wxauth.core.database import MAX_IDLE_SECONDS, Database, Transaction
 from wxauth.core.deadlines import DEADLINES, Deadlines
 from wxauth.core.migrations import begin_migration, migrate
 from wxauth.core.outages import DatabaseUrlRefused, NothingCommitted, reason_of
@@ -318,6 +318,23 @@ async def test_a_block_that_decides_against_its_change_says_so_though_its_connec
 
             with pytest.raises(LookupError):
                 await decide()
+
+
+@pytest.mark.parametrize("error", [OSError, TimeoutError, FileNotFoundError, ConnectionResetError])
+async def test_a_failure_of_a_blocks_own_code_is_no_outage(database_url: str, error: type[OSError]) -> None:
+    backend = Statement[int]("SELECT pg_backend_pid()")
+    async with opened(database_url) as database:
+        before = await database.value(backend)
+        for begin in (database.begin, database.snapshot):
+
+            async def fail(begin: Callable[[], AbstractAsyncContextManager[Transaction]] = begin) -> None:
+                async with begin() as transaction:
+                    await transaction.value(ONE)
+                    raise error("of a file")
+
+            with pytest.raises(error, match="of a file"):
+                await fail()
+        assert await database.value(backend) == before, "the connection of the pool is kept"
 
 
 async def test_a_snapshot_that_has_been_read_is_whole_though_its_connection_is_lost(proxy: Proxy) -> None:

@@ -162,20 +162,31 @@ class _Reader(ABC):
 class Transaction(_Reader):
     """An open transaction. After any error, the caller must leave the block, and the transaction is rolled back."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_connection", "failure")
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
+        self.failure: BaseException | None = None
+        """The error with which the newest statement failed. Any other error comes from the block's own code."""
 
     async def run(self, statement: Statement[object], /, **values: object) -> int:
         """Run a statement that returns no rows. Return the number of rows that it wrote."""
         # Without arguments, asyncpg uses the simple query protocol, which prepares no statement.
-        status: str = await self._connection.execute(statement.text, *statement.arguments(values))
+        arguments = statement.arguments(values)
+        try:
+            status: str = await self._connection.execute(statement.text, *arguments)
+        except BaseException as exc:
+            self.failure = exc
+            raise
         number = status.rpartition(" ")[2]
         return int(number) if number.isdigit() else 0
 
     async def _answer(self, text: str, arguments: Sequence[object]) -> Sequence[asyncpg.Record]:
-        records: Sequence[asyncpg.Record] = await self._connection.fetch(text, *arguments)
+        try:
+            records: Sequence[asyncpg.Record] = await self._connection.fetch(text, *arguments)
+        except BaseException as exc:
+            self.failure = exc
+            raise
         return records
 
 
@@ -199,10 +210,10 @@ class Snapshot(Transaction):
         # prepared FETCH must not change.
         cursor = f"pages_{crc32(statement.text.encode()):08x}"
         declaration = f"DECLARE {cursor} NO SCROLL CURSOR FOR {statement.text}"
-        await self._connection.fetch(declaration, *statement.arguments(values))
-        while records := await self._connection.fetch(f"FETCH {page_size} FROM {cursor}"):
+        await self._answer(declaration, statement.arguments(values))
+        while records := await self._answer(f"FETCH {page_size} FROM {cursor}", ()):
             yield statement.read(records)
-        await self._connection.execute(f"CLOSE {cursor}")
+        await self._answer(f"CLOSE {cursor}", ())
 
 
 class Database(_Reader):
@@ -282,27 +293,37 @@ class Database(_Reader):
             connection that was lost before the commit. The caller must handle
             asyncpg.IntegrityConstraintViolationError.
         """
-        async with self.answering(), self._transactions:
-            connection = await self._begun(self._begin + _REPLAN if replan else self._begin)
-            is_committing = False
-            try:
-                yield Transaction(connection)
-                is_committing = True
-                await connection.execute("COMMIT")
-            except BaseException as exc:
-                may_retry = self._drop_if_lost(connection, exc) and not is_committing
-                # The block's own code may have raised another error, which is not reported as a lost connection.
-                if may_retry and isinstance(exc, (*outages.LOST, asyncpg.InterfaceError)):
-                    raise outages.NothingCommitted(_("the database doesn't respond")) from exc
-                if not connection.is_closed():
-                    with suppress(Exception):  # so that the original failure is raised
-                        await connection.execute("ROLLBACK")
-                outages.raise_if_unavailable(exc, is_closed=connection.is_closed())
-                raise
-            finally:
-                if not connection.is_closed() and connection.is_in_transaction():
-                    connection.terminate()
-                self._connections.release(connection)
+        limit = asyncio.timeout(self.deadlines.whole)
+        try:
+            async with limit, self._transactions:
+                connection = await self._begun(self._begin + _REPLAN if replan else self._begin)
+                transaction = Transaction(connection)
+                is_committing = False
+                try:
+                    yield transaction
+                    is_committing = True
+                    await connection.execute("COMMIT")
+                except BaseException as exc:
+                    is_databases = is_committing or exc is transaction.failure
+                    may_retry = self._drop_if_lost(connection, exc, is_databases=is_databases)
+                    if not connection.is_closed():
+                        with suppress(Exception):  # so that the original failure is raised
+                            await connection.execute("ROLLBACK")
+                    if not is_databases:
+                        raise
+                    if may_retry and not is_committing and isinstance(exc, (*outages.LOST, asyncpg.InterfaceError)):
+                        raise outages.NothingCommitted(_("the database doesn't respond")) from exc
+                    outages.raise_if_unavailable(exc, is_closed=connection.is_closed())
+                    raise
+                finally:
+                    transaction.failure = None  # because its traceback refers to the transaction
+                    if not connection.is_closed() and connection.is_in_transaction():
+                        connection.terminate()
+                    self._connections.release(connection)
+        except TimeoutError as late:
+            if limit.expired():
+                raise StorageUnavailable(_("the database doesn't respond")) from late
+            raise
 
     @asynccontextmanager
     async def snapshot(self, *, patience: float | None = None) -> AsyncIterator[Snapshot]:
@@ -318,13 +339,16 @@ class Database(_Reader):
                 await stack.enter_async_context(self._snapshots)
                 connection = await self.connector.connect(command_timeout=patience)
             stack.callback(connection.terminate)
+            snapshot: Snapshot | None = None
             try:
                 milliseconds = round(patience * 1000) if patience is not None else 0
                 limits = "; ".join(f"SET LOCAL {name} = {milliseconds}" for name in _PATIENT)
                 await connection.execute(f"{_BEGIN_SNAPSHOT}; {limits}", timeout=self.deadlines.silence)
-                yield Snapshot(connection)
+                snapshot = Snapshot(connection)
+                yield snapshot
             except Exception as exc:
-                outages.raise_if_unavailable(exc, is_closed=connection.is_closed())
+                if snapshot is None or exc is snapshot.failure:
+                    outages.raise_if_unavailable(exc, is_closed=connection.is_closed())
                 raise
             finally:
                 if not connection.is_closed():
@@ -339,11 +363,18 @@ class Database(_Reader):
         await self._connections.aclose()
 
     async def _begun(self, how: str) -> asyncpg.Connection:
-        """Return a connection with a new transaction. If an idle connection turns out to be lost, try another one."""
+        """Return a connection with a new transaction. If an idle connection turns out to be lost, try another one.
+
+        Raises: StorageUnavailable.
+        """
         try:
-            return await self._begin_on(await self._connections.acquire(), how)
-        except outages.ConnectionLost:
-            return await self._begin_on(await self._connections.acquire(), how)
+            try:
+                return await self._begin_on(await self._connections.acquire(), how)
+            except outages.ConnectionLost:
+                return await self._begin_on(await self._connections.acquire(), how)
+        except Exception as exc:
+            outages.raise_if_unavailable(exc)
+            raise
 
     async def _begin_on(self, connection: asyncpg.Connection, how: str) -> asyncpg.Connection:
         try:
@@ -381,14 +412,17 @@ class Database(_Reader):
         """Wait for a row of a batch. Tracing wraps this method, too."""
         return await row
 
-    def _drop_if_lost(self, connection: asyncpg.Connection, exc: BaseException) -> bool:
+    def _drop_if_lost(self, connection: asyncpg.Connection, exc: BaseException, *, is_databases: bool = True) -> bool:
         """Close the connections that this failure makes unusable, and return whether the caller may try another one.
+
+        Without `is_databases`, the failure comes from a block's own code: an OSError, for example of a file, then says
+        nothing about the connection.
 
         After a timeout, the caller must not try another connection, because the second try would take as long. After
         the task was cancelled, the caller must not try another one either, because the task might never end, and the
         service could not stop.
         """
-        is_lost = isinstance(exc, outages.LOST) or connection.is_closed()
+        is_lost = (is_databases and isinstance(exc, outages.LOST)) or connection.is_closed()
         if is_lost or isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
             # The other connections are affected, too, because their server does not respond, is gone, or is a standby
             # now.
