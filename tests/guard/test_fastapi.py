@@ -25,8 +25,7 @@ from tests.headers import bearer
 from tests.problems import problem_of
 from tests.serving import serving
 from tests.sweeps import Sweep, swept
-from wxauth_guard import BearerGuard, Principal
-from wxauth_guard.errors import WxAuthError
+from wxauth_guard import BearerGuard, InsufficientScope, Principal, WxAuthError, require_roles
 from wxauth_guard.jwks import RemoteKeys
 from wxauth_guard.problems import answer_problem
 from wxauth_guard.testing import TestKey
@@ -216,6 +215,86 @@ async def test_a_sibling_may_answer_refusals_its_own_way(sibling: Sibling) -> No
 
 
 @pytest.fixture
+def refusing(sibling: Sibling, guard: BearerGuard) -> Sibling:
+    """A sibling whose own code refuses a website's token, and users without a role or a scope."""
+    app = sibling.app
+
+    async def own(user: Annotated[Principal, Depends(guard)]) -> Principal:
+        if "scope" in user.claims:
+            raise InsufficientScope("this is not for websites")
+        return user
+
+    @app.get("/by-dependency")
+    async def by_dependency(user: Annotated[Principal, Depends(own)]) -> str:
+        return user.openid
+
+    @app.get("/by-route")
+    async def by_route(user: Annotated[Principal, Depends(guard)]) -> str:
+        return (await own(user)).openid
+
+    @app.get("/by-thread")
+    def by_thread(user: Annotated[Principal, Depends(guard)]) -> None:
+        guard.check_scopes(user, "orders:write")
+
+    @app.get("/by-role")
+    async def by_role(user: Annotated[Principal, Depends(own)]) -> None:
+        require_roles(user, "clerk")
+
+    @app.get("/by-guest")
+    async def by_guest(user: Annotated[Optional[Principal], Depends(guard.optional)]) -> None:
+        require_roles(user, "clerk")
+
+    @app.websocket("/ws/by-dependency")
+    async def by_websocket(websocket: WebSocket, user: Annotated[Principal, Depends(own)]) -> None:
+        await websocket.accept()
+        await websocket.send_text(user.openid)
+
+    @app.get("/unguarded")
+    async def unguarded() -> None:
+        raise InsufficientScope("nobody has checked this user")
+
+    return sibling
+
+
+def website_token(issuer: FakeIssuer, *roles: str) -> str:
+    return Forger(issuer.token(*roles), issuer.key).with_claims(scope="openid")
+
+
+@pytest.mark.parametrize("path", ["/by-dependency", "/by-route", "/by-role", "/by-thread"])
+async def test_a_route_refuses_a_website_as_the_guard_would_even_as_its_first_request(
+    refusing: Sibling, path: str
+) -> None:
+    answer = await refusing.get(path, headers=bearer(website_token(refusing.issuer, "clerk")))
+    problem_of(answer, "insufficient_scope", 403)
+
+
+async def test_a_route_refuses_a_user_without_a_role_as_the_guard_would(refusing: Sibling) -> None:
+    problem_of(await refusing.ask(path="/by-role"), "insufficient_role", 403)
+    problem_of(await refusing.ask(path="/by-guest"), "insufficient_role", 403)
+    problem_of(await refusing.get("/by-guest"), "missing_token", 401)
+    assert (await refusing.ask("clerk", path="/by-guest")).status_code == 200
+
+
+async def test_an_app_mounted_in_another_refuses_a_website_too(refusing: Sibling) -> None:
+    outer = FastAPI()
+    outer.mount("/shop", refusing.app)
+    async with client_of(outer) as client:
+        answer = await client.get("/shop/by-dependency", headers=bearer(website_token(refusing.issuer)))
+    problem_of(answer, "insufficient_scope", 403)
+
+
+async def test_a_websocket_of_a_website_is_refused_before_it_is_accepted(refusing: Sibling) -> None:
+    sent = await opening(refusing.app, "/ws/by-dependency", token=website_token(refusing.issuer))
+    assert sent == [{"type": "websocket.close", "code": 1008, "reason": "insufficient_scope"}]
+
+
+async def test_a_route_without_a_guard_refuses_nobody_in_its_name(refusing: Sibling) -> None:
+    assert (await refusing.get("/unguarded")).status_code == 500
+    assert (await refusing.get("/by-dependency")).status_code == 401
+    assert (await refusing.ask(path="/unguarded")).status_code == 500
+
+
+@pytest.fixture
 def verifying(sibling: Sibling, guard: BearerGuard) -> Sibling:
     """A sibling with a route and WebSockets that call `verify` directly."""
     app = sibling.app
@@ -223,6 +302,10 @@ def verifying(sibling: Sibling, guard: BearerGuard) -> Sibling:
     @app.get("/by-cookie")
     async def by_cookie(request: Request) -> str:
         return (await guard.verify(request.cookies["token"])).openid
+
+    @app.get("/by-cookie/guarded", dependencies=[Depends(guard)])
+    async def by_cookie_too(request: Request) -> str:
+        return await by_cookie(request)
 
     @app.websocket("/ws/by-message")
     async def by_message(websocket: WebSocket) -> None:
@@ -245,6 +328,8 @@ async def test_an_error_raised_by_verify_is_the_routes_even_after_a_refusal_of_t
     assert (await verifying.get("/by-cookie", headers=NONSENSE)).status_code == 500
     assert (await verifying.get()).status_code == 401
     assert (await verifying.get("/by-cookie", headers=NONSENSE)).status_code == 500
+    own = bearer(verifying.issuer.token())
+    assert (await verifying.get("/by-cookie/guarded", headers={**NONSENSE, **own})).status_code == 500
 
 
 async def test_an_error_raised_by_verify_is_answered_if_the_app_handles_it(verifying: Sibling) -> None:

@@ -102,7 +102,7 @@ class Guard:
     async def verify(self, token: str) -> Principal:
         """Check a token, and return its user. Call this method only for tokens that are not in a request's header.
 
-        The guard does not turn these errors into a response, not even in a route. Catch them, or register
+        The guard does not turn an invalid token into a response, not even in a route. Catch these errors, or register
         `wxauth_guard.problems.answer_problem` for `WxAuthError`.
 
         Raises: InvalidToken, TokenExpired, InsufficientScope, KeysUnavailable.
@@ -163,7 +163,8 @@ class Guard:
     def check_scopes(self, principal: Principal, *scopes: str) -> None:
         """Require further scopes, for code that is not a separate route, for example a tool of an MCP server.
 
-        The guard does not turn the error into a response, so the caller must handle it.
+        In FastAPI, the guard turns the error into a response in routes that depend on it. Elsewhere, the caller must
+        handle the error.
 
         Raises: InsufficientScope; ValueError, if a scope is malformed.
         """

@@ -1,7 +1,8 @@
 """The guard as a FastAPI dependency."""
 
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, Optional
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Final, Optional
 
 from fastapi import Depends
 from fastapi.openapi.models import HTTPBearer
@@ -12,15 +13,19 @@ from starlette.types import Scope
 
 from wxauth_guard.bearer import Guard, authorizations_of, require_roles
 from wxauth_guard.claims import Principal
-from wxauth_guard.errors import InsufficientRole, WxAuthError
+from wxauth_guard.errors import InsufficientRole, InsufficientScope, MissingToken, WxAuthError
 from wxauth_guard.problems import answer_problem
+
+_GUARDED: Final = "wxauth_guard.guarded"
+"""The key in the ASGI scope of a request that a guard has checked."""
 
 
 class BearerGuard(Guard, SecurityBase):
     """A guard that is a FastAPI dependency, for HTTP and WebSocket routes.
 
-    It rejects a request without a valid access token with `application/problem+json`. The app need not register a
-    handler for this response. For the arguments and everything else, see `Guard`.
+    It rejects a request without a valid access token with `application/problem+json`. In a route behind the guard, your
+    own code can reject a user in the same form: raise `InsufficientScope`, or call `require_roles` or `check_scopes`.
+    The app need not register a handler for these responses. For the arguments and everything else, see `Guard`.
     """
 
     model = HTTPBearer(bearerFormat="JWT", description="The access token that `POST /v1/login` answers.")
@@ -33,11 +38,8 @@ class BearerGuard(Guard, SecurityBase):
             two `Authorization` headers.
         """
         guard = self._standing_in(connection.scope)
-        try:
+        with _answering(connection.scope):
             return await guard.verify(guard.bearer_token(*authorizations_of(connection.scope)))
-        except WxAuthError as refusal:
-            _ensure_answer(refusal, connection.scope)
-            raise
 
     async def optional(self, connection: HTTPConnection) -> Optional[Principal]:
         """Return the user behind the request, or None if the request has no Bearer token.
@@ -47,22 +49,16 @@ class BearerGuard(Guard, SecurityBase):
         Raises: the errors of the guard itself, except MissingToken.
         """
         guard = self._standing_in(connection.scope)
-        try:
+        with _answering(connection.scope):
             return await guard.find_user(*authorizations_of(connection.scope))
-        except WxAuthError as refusal:
-            _ensure_answer(refusal, connection.scope)
-            raise
 
     def require_role(self, role: str, *others: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
         """Return a dependency that checks the token and requires all of these roles. It returns the `Principal`."""
         required = frozenset((role, *others))
 
         async def with_roles(connection: HTTPConnection, user: Annotated[Principal, Depends(self)]) -> Principal:
-            try:
+            with _answering(connection.scope):
                 require_roles(user, *required)
-            except InsufficientRole as refusal:
-                _ensure_answer(refusal, connection.scope)
-                raise
             return user
 
         return with_roles
@@ -76,18 +72,27 @@ class BearerGuard(Guard, SecurityBase):
         return other.requires(*self._scopes) if isinstance(other, Guard) else self
 
 
-def _ensure_answer(refusal: WxAuthError, scope: Scope) -> None:
+@contextmanager
+def _answering(scope: Scope) -> Iterator[None]:
+    """Have the app answer the errors raised in this block, and what the route then raises about its user."""
     # Starlette looks up exception handlers in this mapping, so the app that uses the guard need not register one. If
     # the app has its own handler for WxAuthError, that handler stays in use.
     handlers = scope.get("starlette.exception_handlers")
     if handlers is not None:
         handlers[0].setdefault(WxAuthError, _answer_own)
-        refusal.is_answered_by_guard = True
+        scope[_GUARDED] = True
+    try:
+        yield
+    except WxAuthError as refusal:
+        refusal.is_answered_by_guard = handlers is not None
+        raise
 
 
 async def _answer_own(connection: HTTPConnection, error: Exception) -> Optional[Response]:
-    # Other WxAuthErrors, for example those of `verify`, are raised again. Otherwise the response to them would depend
-    # on whether the guard has refused a request before.
-    if not (isinstance(error, WxAuthError) and error.is_answered_by_guard):
+    # Other WxAuthErrors are raised again. Those of `verify` are about another token than the request's. In a route
+    # without a guard, the response would depend on whether another route of the app has used its guard before.
+    is_about_user = isinstance(error, (MissingToken, InsufficientRole, InsufficientScope))
+    is_own = isinstance(error, WxAuthError) and error.is_answered_by_guard
+    if not (is_own or (is_about_user and _GUARDED in connection.scope)):
         raise error
     return await answer_problem(connection, error)
