@@ -12,7 +12,7 @@ import httpx
 from fastapi import Depends, FastAPI, HTTPException
 from pydantic import BaseModel, Field
 
-from wxauth_guard import BearerGuard, Principal
+from wxauth_guard import BearerGuard, InsufficientScope, Principal
 
 ISSUER = os.environ.get("WXAUTH_ISSUER", "http://127.0.0.1:8000")
 WECHAT = os.environ.get("WECHAT_BASE_URL", "https://api.weixin.qq.com")
@@ -23,8 +23,8 @@ asked: dict[UUID, tuple[dict[str, str], str]] = {}  # with several processes: in
 
 
 async def own(user: Annotated[Principal, Depends(guard)]) -> Principal:
-    if "scope" in user.claims:  # of a website or an agent
-        raise HTTPException(403)
+    if "scope" in user.claims:
+        raise InsufficientScope("this is not for websites or agents")
     return user
 
 

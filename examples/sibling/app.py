@@ -7,18 +7,16 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, WebSocket
 
-from wxauth_guard import BearerGuard, InsufficientScope, Principal, WxAuthError
-from wxauth_guard.problems import answer_problem
+from wxauth_guard import BearerGuard, InsufficientScope, Principal
 
 guard = BearerGuard(issuer=os.environ.get("WXAUTH_ISSUER", "http://127.0.0.1:8000"))
 app = FastAPI(title="Orders")
-app.add_exception_handler(WxAuthError, answer_problem)
 
 
 async def own(user: Annotated[Principal, Depends(guard)]) -> Principal:
     """A user of the mini-program. A website's or an agent's token has a scope."""
     if "scope" in user.claims:
-        raise InsufficientScope("this is not for websites")
+        raise InsufficientScope("this is not for websites or agents")
     return user
 
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from wxauth_guard import BearerGuard, Principal
+from wxauth_guard import BearerGuard, InsufficientScope, Principal
 
 PRICE = 1800  # fen
 GOODS = {
@@ -35,8 +35,8 @@ def create_shop(env: Mapping[str, str] = os.environ) -> FastAPI:
     orders: dict[str, dict[str, Any]] = {}  # in production in a database
 
     async def own(user: Annotated[Principal, Depends(guard)]) -> Principal:
-        if "scope" in user.claims:  # of a website or an agent
-            raise HTTPException(403)
+        if "scope" in user.claims:
+            raise InsufficientScope("this is not for websites or agents")
         return user
 
     @shop.post("/orders")

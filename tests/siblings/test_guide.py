@@ -10,6 +10,7 @@ from fastapi import Depends
 from jose.jwt import get_unverified_claims
 
 from tests.docs import block, code_blocks, guide, table
+from tests.problems import problem_of
 from wxauth_guard import BearerGuard
 from wxauth_guard.testing import TestIssuer
 
@@ -30,14 +31,25 @@ def test_the_table_of_claims_has_every_claim(language: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")
-def test_the_test_shown_passes_with_the_service_shown(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    app, test = code_blocks(guide("siblings", language), "python")
+def test_the_tests_shown_pass_with_the_service_shown(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = guide("siblings", language)
+    app, tests = code_blocks(page, "python")
     service, issuer = SimpleNamespace(**run(app)), TestIssuer()
     monkeypatch.setitem(sys.modules, "app", service)
-    shown = run(test)
-    shown["test_orders_are_the_callers_own"](issuer)
-    with issuer.trusted_by(service.guard):
-        assert shown["TestClient"](service.app).get("/orders", headers=issuer.headers(scope="a")).status_code == 403
+    shown = [test for name, test in run(tests).items() if name.startswith("test_")]
+    for test in shown:
+        test(issuer)
+    assert f"`{len(shown)} passed`" in page.read_text()
+
+
+async def test_both_routes_of_the_service_shown_reject_a_website_with_a_title(language: str) -> None:
+    service, issuer = run(block(guide("siblings", language), "async def erase")), TestIssuer()
+    headers = issuer.headers(scope="openid roles", roles=["clerk"])
+    transport = httpx.ASGITransport(service["app"])
+    with issuer.trusted_by(service["guard"]):
+        async with httpx.AsyncClient(transport=transport, base_url="http://sibling.test", headers=headers) as client:
+            problem_of(await client.get("/orders"), "insufficient_scope", 403)
+            problem_of(await client.delete("/orders/7"), "insufficient_scope", 403)
 
 
 async def test_the_middleware_shown_guards_all_but_the_public_path(language: str) -> None:
