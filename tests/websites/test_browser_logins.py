@@ -257,6 +257,14 @@ async def test_a_press_counts_for_the_person_whom_the_page_showed(pair: Pair) ->
     assert (await pair.claims(tokens.json(), "admin"))["sub"] == bob.user_id
 
 
+async def test_two_people_go_on_each_in_their_own_browser(pair: Pair) -> None:
+    people = [(pair.another_browser(), phone) for phone in (pair.phone, await pair.bob())]
+    for pair.browser, phone in people:
+        await pair.tokens(phone)
+    for pair.browser, phone in reversed(people):
+        assert (await pair.claims(await pair.enter_desk(), "admin"))["sub"] == phone.user_id
+
+
 async def test_another_account_leads_to_the_ordinary_page(pair: Pair) -> None:
     await pair.tokens()
     answer = await (await pair.page(state="s-2", prompt="select_account")).press("another")
@@ -301,6 +309,18 @@ async def test_prompts_and_max_age(pair: Pair) -> None:
     assert "/v1/scans/" in (await browser.open(max_age="60")).text
     assert sent(await browser.open(max_age="60", prompt="none"))["error"] == "login_required"
     assert is_asked_anew(await page.press()), "the press checks it again"
+
+
+async def test_a_new_proof_of_the_same_person_is_the_time_of_the_browsers_login(pair: Pair) -> None:
+    await pair.log_in_to_both()
+    pair.stage.clock.advance(seconds=100)
+    assert sent(await pair.browser.open(max_age="60", prompt="none"))["error"] == "login_required"
+    proved = await pair.claims(await pair.tokens(prompt="login"))
+    pair.stage.clock.advance(seconds=60)
+    answer = await pair.redeem_at_desk(code_in(await pair.browser.open(**TO_ADMIN, max_age="60", prompt="none")))
+    assert (await pair.claims(body_of(answer), "admin"))["auth_time"] == proved["auth_time"]
+    pair.stage.clock.advance(seconds=28800 - 100)
+    assert shows(await pair.browser.open()), "it lasts from the new proof on"
 
 
 async def test_the_press_that_the_proof_s_own_time_ends_is_of_no_use(pair: Pair) -> None:
