@@ -221,6 +221,16 @@ async def test_a_user_shut_out_between_approval_and_tokens_gets_none(house: Hous
     assert await house.stage.number("sessions WHERE client_id = 'shop'") == 0
 
 
+@pytest.mark.settings(refresh_token_ttl=600)
+async def test_what_a_phone_has_approved_is_worth_nothing_once_its_session_has_expired(house: House) -> None:
+    house.stage.clock.advance(seconds=500)
+    in_time, too_late = await house.approved(), await house.approved()
+    house.stage.clock.advance(seconds=99)
+    assert (await house.shop.poll(in_time)).status_code == 200
+    house.stage.clock.advance(seconds=1)
+    refused(await house.shop.poll(too_late), "access_denied")
+
+
 @pytest.mark.slow
 async def test_what_a_person_who_is_leaving_has_approved_or_claimed_is_worth_nothing(house: House) -> None:
     tokens, approved, (_, scan_id) = await house.device_tokens(), await house.approved(), await house.claimed()
