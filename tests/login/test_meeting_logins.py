@@ -237,6 +237,7 @@ async def test_two_people_whose_unionids_change_places_stay_two_and_do_not_block
     assert await stage.number("former_users") == 0
 
 
+@pytest.mark.usefixtures("bystander")
 async def test_a_second_openid_of_an_app_does_not_join_the_user_of_its_unionid(stage: Stage) -> None:
     """WeChat has one openid for each person and app: two openids are two people."""
     alice = await stage.login(unionid=UNION)
@@ -253,6 +254,7 @@ async def test_a_second_openid_of_an_app_does_not_join_the_user_of_its_unionid(s
     assert (banned.status_code, banned.json()["code"]) == (403, "account_disabled"), "another openid evades no ban"
 
 
+@pytest.mark.usefixtures("bystander")
 async def test_a_second_openid_of_an_app_does_not_join_a_user_with_a_different_earlier_unionid(stage: Stage) -> None:
     alice = await stage.login(unionid="union-mallory")
     await stage.login(unionid=UNION)
