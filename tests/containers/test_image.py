@@ -27,6 +27,7 @@ CONFINED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges",
 MEMORY = {1: "256m", 2: "512m"}
 """For so many workers, and a command beside them."""
 PAGE = "docs/run/operations.md"
+UPGRADING = "docs/run/upgrading.md"
 Run = Callable[..., str]
 
 
@@ -114,6 +115,12 @@ def test_started_as_shown_it_trusts_the_proxy_of_its_host_and_no_client(
             sessions = proxy.get("/v1/me/sessions", headers=bearer(login)).raise_for_status().json()["items"]
         assert [session["ip"] for session in sessions] == ["203.0.113.9"]
         assert "BAD" not in engine.docker("exec", "wxauth", "wxauth", "check")
+        (checkout / ".env").write_text(settings.read_text())
+        upgrade = block(UPGRADING, "docker tag wxauth wxauth").replace("docker build -t wxauth .\n", "")
+        for commands in (upgrade, block(UPGRADING, "docker tag wxauth:0.1.0")):
+            engine.run("sh", "-euc", (commands + start).replace("docker run", f"docker run {own}"), folder=checkout)
+            until(lambda: engine.inspect("wxauth", "{{.State.Health.Status}}") == "healthy")
+            assert engine.docker("exec", "wxauth", "wxauth", "alive", "--ready") == ""
     finally:
         settings.write_text(text)
         engine.docker("rm", "--force", "wxauth")
