@@ -127,7 +127,7 @@ def test_while_postgresql_restarts_requests_wait_or_are_to_be_sent_again(site: S
 def test_a_dump_is_restored_as_shown_and_a_check_of_another_shell_finds_the_site(site: Site) -> None:
     [dump] = re.findall(r"`(docker compose exec [^`]* pg_dump [^`]*)`", (ROOT / "docs/run/backups.md").read_text())
     site.run(dump)
-    key = "export WXAUTH_SECRET_KEY=$(cat secrets/wxauth_secret_key)\n"
+    key = "file=wxauth.dump; export WXAUTH_SECRET_KEY=$(cat secrets/wxauth_secret_key)\n"
     assert "ok    sealed_data" in site.run(key + block("docs/run/backups.md", "--no-deps"))
     [check] = re.findall(r"`(docker compose exec [^`]* wxauth check)`", (ROOT / "docs/run/operations.md").read_text())
     assert check == block(TUTORIAL, "wxauth check").strip()
@@ -139,7 +139,7 @@ def test_what_cron_has_dumped_replaces_the_database_as_shown(site: Site) -> None
     alice = site.log_in()
     [line] = re.findall(r"(?m)^30 3 \* \* \* root (.*)$", block(page, "/etc/cron.d/wxauth-backup"))
     nightly = line.replace("\\%", "%").replace("/root/wxauth/deploy/compose", str(site.folder))
-    site.run(f"install -d -m 700 /backup; {nightly}; mv /backup/wxauth-*.dump wxauth.dump")
+    site.run(f"install -d -m 700 /backup; {nightly}; mv /backup/wxauth-*.dump /backup/wxauth-2026-11-22.dump")
     with site.phone() as phone:
         phone.post("/v1/login", json={"code": "carol"}).raise_for_status()
     exchange = block(page, "docker compose run --rm migrate").replace("exec wxauth", "exec -T wxauth")
