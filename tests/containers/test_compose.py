@@ -1,5 +1,6 @@
 """`deploy/compose`, by the letter of its page, with the image of this checkout."""
 
+import json
 import re
 import shutil
 import ssl
@@ -155,6 +156,26 @@ def test_the_commands_of_operations_start_what_is_not_running(site: Site) -> Non
     site.run("docker compose stop wxauth-1")
     shown = block("docs/run/operations.md", "./make-secrets").replace("exec", "exec -T")
     assert "BAD" not in site.engine.run("sh", "-euc", shown, folder=site.folder.parents[1])
+
+
+def test_what_an_override_sets_both_replicas_have_after_the_commands_shown(site: Site) -> None:
+    page, own = "docs/run/operations.md", site.folder / "compose.override.yaml"
+    replace = "export COMPOSE_FILE=compose.yaml:compose.override.yaml:tests.yaml\n" + block(page, "--wait wxauth-2")
+    own.write_text(block(page, "WXAUTH_ADMIN_PAGE"))
+    with site.phone() as phone:
+        assert phone.get("/admin/").status_code == 404
+        site.run(replace)
+        assert {phone.get("/admin/").status_code for _ in range(8)} == {200}
+    shown = json.loads(block(page, '"push_token"'))
+    apps = site.folder / "secrets/wxauth_apps"
+    apps.write_text(json.dumps([{**shown[0], **{name: APPS[0][name] for name in ("app_id", "app_secret")}}]))
+    apps.chmod(0o444)
+    own.write_text(block(page, "!override"))
+    site.run(replace)
+    for replica in REPLICAS:
+        said = site.run(f"docker compose exec -T {replica} wxauth check")
+        assert re.search(rf"ok +wechat {APPS[0]['app_id']} push .*安全模式", said), said
+    site.log_in()
 
 
 def test_after_down_and_up_all_is_there_again(site: Site) -> None:
