@@ -774,7 +774,10 @@ async def test_the_check_reports_a_webhook_that_is_disabled_or_stuck(root: Webho
     root.receiver.answers = [204]
     root.receiver.usual = 500
     await root.happen(1)
-    assert await check_line(root.stage.services) == ("ok", "1 webhooks, none of which has failed for an hour or more")
+    assert await check_line(root.stage.services) == (
+        "ok",
+        "1 webhooks, none of which has been failing for an hour or more",
+    )
     await root.happen(2)
     root.stage.clock.advance(hours=1)
     assert (await check_line(root.stage.services) or ("",))[0] == "ok"

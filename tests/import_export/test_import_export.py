@@ -1417,7 +1417,7 @@ async def test_the_command_reports_first_whom_an_external_id_alone_has_joined(us
     file.write_text("\n".join(json.dumps({**person, **ONE}) for person in (ALICE, ALICE_THERE, BOB)))
     tried = await users("import", str(file), "--dry-run")
     assert tried.stdout == "lines: 3, created: 1, updated: 1, unchanged: 0, refused: 1\n"
-    assert tried.stderr.splitlines()[1].startswith("lines joined to a user only by their external_id: 1. ")
+    assert tried.stderr.splitlines()[1].startswith("lines joined to an existing user only by external_id: 1. ")
     assert [line[:6] for line in tried.stderr.splitlines()] == [
         "line 3",
         "lines ",
@@ -1548,7 +1548,7 @@ async def test_an_import_that_is_killed_again_and_again_ends_where_it_would_have
         assert 0 < await mover.stage.number("identities") < len(people)
     done = await users("import", str(file))
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("lines joined to a user only by their external_id: 500. ")
+    assert done.stderr.startswith("lines joined to an existing user only by external_id: 500. ")
     assert await ended() == at_once
 
 

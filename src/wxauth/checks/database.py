@@ -260,4 +260,4 @@ def _judge_webhooks(webhooks: Sequence[queries.WebhookState]) -> CheckResult:
             first=disabled[0],
         )
         return note(name, text)
-    return good(name, _("{n} webhooks, none of which has failed for an hour or more", n=len(webhooks)))
+    return good(name, _("{n} webhooks, none of which has been failing for an hour or more", n=len(webhooks)))

@@ -36,8 +36,8 @@ from wxauth.terminal import WrongValue, localized
 
 _COUNTS: Final = _("lines: {lines}, created: {created}, updated: {updated}, unchanged: {unchanged}, refused: {refused}")
 _JOINED: Final = _(
-    "lines joined to a user only by their external_id: {n:,}. Check that each line belongs to the "
-    "same person as that user. If two tables number their rows independently, add a prefix to their "
+    "lines joined to an existing user only by external_id: {n:,}. Check that each line belongs to the "
+    "same person as its user. If two tables number their rows independently, add a prefix to their "
     "IDs"
 )
 _ODD_OPENIDS: Final = _(

@@ -101,7 +101,8 @@ class Client(SQLModel):
     user_code: bool = _flag("Let users enter this site's login codes by hand.")
     email_domain: str | None = _text("Give each user a made-up e-mail address in this domain.")
     link: bool = _flag(
-        "Let a phone's browser outside WeChat log in. The user opens WeChat with a link and compares a number."
+        "Allow logins from phone browsers outside WeChat. A link opens WeChat, and the user compares a number on both "
+        "screens."
     )
     sso: bool = _flag("Share the browser's login with other sites that have this option.")
     phone_id_token: bool = _flag("Let mini-programs and mobile apps get the site's id_tokens for another back end.")

@@ -240,7 +240,7 @@ RULES_OF_OWNERS: Final[tuple[Rule[Case], ...]] = (
     Rule(
         "unionid",
         _(
-            "must belong to only one openid in this app, because WeChat gives each user only one openid per "
+            "must correspond to only one openid in this app, because WeChat gives each user only one openid per "
             "app. It already belongs to another openid"
         ),
         _has_second_openid,
@@ -248,7 +248,7 @@ RULES_OF_OWNERS: Final[tuple[Rule[Case], ...]] = (
     Rule(
         "external_id",
         _(
-            "must belong to only one openid in this app, because WeChat gives each user only one openid per "
+            "must correspond to only one openid in this app, because WeChat gives each user only one openid per "
             "app. The user already has another openid. If both openids belong to one person, add --join to "
             "accept both"
         ),

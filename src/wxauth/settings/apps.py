@@ -64,8 +64,8 @@ class AppFields(BaseModel):
     )
     unionid: OrNone[UnionidPolicy] = Field(
         default=None,
-        description="Whether users can sign up if WeChat doesn't return a unionid. Null: `optional` for a "
-        "`mini_program`, `required` for other kinds.",
+        description="Whether new users must have a unionid. Null: `optional` for a `mini_program`, `required` for "
+        "other kinds.",
     )
     app_secret: AppSecret = Field(description="The AppSecret from WeChat's console.")
     push_token: OrNone[PushToken] = Field(
