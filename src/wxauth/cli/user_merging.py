@@ -43,7 +43,7 @@ def merge_command(from_id: UUID, into_id: UUID) -> None:
     async def merge(database: Database, now: datetime) -> tuple[Merged, UserDetailAnswer]:
         try:
             merged = await merge_by_operator(database, from_id, into=into_id, by=OPERATOR, now=now)
-            return merged, await read_user(database, merged.before[1].id, now=now)
+            return merged, await read_user(database, merged.remaining.id, now=now)
         except NotFound:
             raise Failed(_("one of these users doesn't exist")) from None
 
@@ -51,7 +51,7 @@ def merge_command(from_id: UUID, into_id: UUID) -> None:
     merged, user = with_database(merge)
     roles = names_of(user["roles"])
     echo(_("{former} was merged into {user_id}, roles: {roles}", former=from_id, user_id=user["id"], roles=roles))
-    for each in merged.before:
+    for each in (merged.former, merged.remaining):
         _echo_status_and_roles(each.id, each.nickname, each.roles, each.status_and_roles.ban)
 
 

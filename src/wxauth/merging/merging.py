@@ -57,22 +57,25 @@ MERGES: Final = Counter("wxauth_merges", "Merges of two users, by cause.", "by",
 class Merged:
     """The result of a merge."""
 
-    before: tuple[Facts, Facts]
-    """The data of the removed user and of the remaining user before the merge."""
+    former: Facts
+    """The data of the removed user before the merge."""
+    remaining: Facts
+    """The data of the remaining user before the merge."""
     source: MergeSource
-    settled: StatusChange
+    change: StatusChange
+    """The change of the remaining user's status and roles."""
 
     def report(self) -> None:
         """Count the merge, and write the log lines. Call this method after the commit."""
         MERGES.count(self.source)
         log.info(
             "user_merged",
-            user_id=self.settled.user_id,
-            former_id=self.before[0].id,
+            user_id=self.remaining.id,
+            former_id=self.former.id,
             source=self.source,
-            actor=self.settled.by.name,
+            actor=self.change.by.name,
         )
-        self.settled.report()
+        self.change.report()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,7 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     await end_logins_in_browsers(
         transaction, pair.former_id, becomes_staff=becomes_staff, reason=EndReason.MERGED, by=by, now=now
     )
-    remaining, formers = [await queries.facts_of(transaction, each) for each in (pair.into, pair.former_id)]
+    remaining_facts, former_facts = [await queries.facts_of(transaction, each) for each in (pair.into, pair.former_id)]
     formers_attributes = await read_attributes(transaction, pair.former_id)
     app_ids = await queries.merge_users(transaction, pair.former_id, into=pair.into, is_by_phone=is_by_phone, now=now)
     data: dict[str, Any] = {"former_id": pair.former_id}
@@ -145,11 +148,11 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     await record(EventType.USER_MERGED, data=data)
     for app_id in app_ids:
         await record(EventType.IDENTITY_ADDED, app_id=app_id)
-    await queries.record_gained(transaction, pair.into, remaining, by=by, now=now)
+    await queries.record_gained(transaction, pair.into, remaining_facts, by=by, now=now)
     if formers_attributes and not is_by_phone:
         await add_missing_attributes(transaction, pair.into, formers_attributes, by=by, now=now)
-    (settled,) = await change_status_and_roles(transaction, [(pair.into, before, after)], by=by, now=now)
-    return Merged((formers, remaining), source, settled)
+    (change,) = await change_status_and_roles(transaction, [(pair.into, before, after)], by=by, now=now)
+    return Merged(former=former_facts, remaining=remaining_facts, source=source, change=change)
 
 
 @retrying()

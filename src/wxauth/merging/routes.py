@@ -84,7 +84,7 @@ async def merge_users(
     """
     now = clock()
     merged = await merge_by_operator(database, user_id, into=body.into, by=administrator, now=now)
-    user = await admin.read_user(database, merged.before[1].id, now=now)
+    user = await admin.read_user(database, merged.remaining.id, now=now)
     before: list[BeforeMerge] = [
         {
             "id": each.id,
@@ -94,7 +94,7 @@ async def merge_users(
             "reason": each.ban_reason,
             "until": each.banned_until,
         }
-        for each in merged.before
+        for each in (merged.former, merged.remaining)
     ]
     return {**user, "before": before}
 
