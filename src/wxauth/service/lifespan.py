@@ -47,10 +47,10 @@ log = get_logger()
 async def lifespan(services: Services, _app: FastAPI) -> AsyncIterator[None]:
     """Start and stop the service. Background tasks run during the block, and all parts are closed after it."""
     heed_signals(services[probes.Readiness])
-    is_there = await _prepare(services)
-    keeping = asyncio.create_task(_run_background_tasks(services, is_read=is_there), name="keeping")
+    is_loaded = await _prepare(services)
+    keeping = asyncio.create_task(_run_background_tasks(services, is_loaded=is_loaded), name="keeping")
     log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services[Apps].all()))
-    if is_there and not services[Apps].all():
+    if is_loaded and not services[Apps].all():
         log.warning("no_app", consequence="nobody can log in", what_to_do="'wxauth apps add APP_ID', or WXAUTH_APPS")
     services[probes.Readiness].is_serving = True
     try:
@@ -64,8 +64,8 @@ async def lifespan(services: Services, _app: FastAPI) -> AsyncIterator[None]:
 async def _prepare(services: Services) -> bool:
     """Check and load the stored data. Return False if the database is not ready yet. Raises: InvalidSettings."""
     try:
-        if is_there := await check_stored_state(services):
-            await _read_what_is_stored(services)
+        if is_loaded := await check_stored_state(services):
+            await _load_stored_data(services)
     except InvalidSettings as exc:
         sys.stderr.write(f"{localized(exc.text)}\n")
         if multiprocessing.parent_process() is not None:
@@ -77,18 +77,18 @@ async def _prepare(services: Services) -> bool:
     except Exception:
         log.exception("not_started")
         raise
-    return is_there
+    return is_loaded
 
 
-async def _run_background_tasks(services: Services, *, is_read: bool) -> None:
+async def _run_background_tasks(services: Services, *, is_loaded: bool) -> None:
     """Run the background tasks forever.
 
     The tasks would fail without the database and its schema, so they start when both are available.
     """
-    if not is_read:
+    if not is_loaded:
         while not await _is_migrated(services):  # noqa: ASYNC110 - another process migrates
             await asyncio.sleep(_CHECK_PAUSE_SECONDS)
-        await _read_what_is_stored(services)
+        await _load_stored_data(services)
     tasks = [
         services[KeyRing].keep_fresh(),
         services[Apps].keep_fresh(),
@@ -147,7 +147,7 @@ async def check_stored_state(services: Services) -> bool:
     return True
 
 
-async def _read_what_is_stored(services: Services) -> None:
+async def _load_stored_data(services: Services) -> None:
     if isinstance(services.clock, DatabaseClock):
         await correct_clock(services.clock, services.database)
     await services[KeyRing].try_refresh()
