@@ -65,7 +65,8 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
         opened = {key: sealed for key in stale if (sealed := SEALED_SESSION_KEYS.resealed(sealer, key)) is not None}
         secrets = [sealed for (sealed,) in opened.values()]
         replaced = await replace_session_keys(database, list(opened), secrets) if opened else 0
-        done.not_opened += len(stale) - len(opened) if replaced == len(opened) else 0
+        if replaced == len(opened):  # otherwise the page is read again, and these keys would count twice
+            done.not_opened += len(stale) - len(opened)
         return len(opened), replaced
 
     async for answer in _phone_answers(database, sealer, page_size):
