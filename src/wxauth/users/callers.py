@@ -66,10 +66,8 @@ async def locked_caller(
     """
     user_id, session_id = caller.user.id, caller.session_id
     try:
-        async with locked_user(database, user_id, may_end_an_administrator=may_end_an_administrator) as (
-            transaction,
-            _,
-        ):
+        locked = locked_user(database, user_id, may_end_an_administrator=may_end_an_administrator)
+        async with locked as (transaction, _account):
             if await transaction.row(READ_USER_IN_SESSION, session_id=session_id, user_id=user_id, now=now) is None:
                 raise InvalidToken("the session has ended")
             yield transaction
