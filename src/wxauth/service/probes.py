@@ -33,11 +33,11 @@ PROXY_NOTICE_SECONDS: Final = 2.0
 A proxy may send requests during this time, because it has not noticed yet that the process is ending.
 """
 OK: Final = "ok"
-_EXAMPLE_READY: dict[str, Any] = {
+_EXAMPLE_READY: Final[dict[str, Any]] = {
     "status": "ready",
     "checks": {"database": "ok", "schema": "ok", "signing_key": "ok"},
 }
-_EXAMPLE_NOT_READY: dict[str, Any] = {
+_EXAMPLE_NOT_READY: Final[dict[str, Any]] = {
     "status": "unavailable",
     "checks": {"database": "ok", "schema": "behind: run 'wxauth migrate'", "signing_key": "not read yet"},
 }
