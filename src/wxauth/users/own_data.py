@@ -81,25 +81,6 @@ MAX_LARGE_DOCUMENTS: Final = 2
 Each download holds a database connection, and other requests need connections, too.
 """
 
-_large: Final = asyncio.Semaphore(MAX_LARGE_DOCUMENTS)
-
-log = get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Export:
-    """The document of an export. A large document is not complete yet."""
-
-    first: bytes
-    """The beginning of a large document; otherwise the whole document."""
-    rest: AsyncGenerator[bytes] | None
-    """The remaining pieces of a large document; otherwise None.
-
-    The caller must close them, because they hold a connection.
-    """
-
-
-router = Router("me")
 _CHUNK_BYTES: Final = 64 * 1024
 """The size, in bytes, of a chunk of a large document. The reader must take each chunk within half a minute."""
 _HEADERS: Final = {
@@ -114,6 +95,23 @@ _DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
         "content": {"application/json": {"schema": {"type": "object"}, "example": EXAMPLE_OWN_DATA}},
     },
 }
+_large: Final = asyncio.Semaphore(MAX_LARGE_DOCUMENTS)
+
+router = Router("me")
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """The document of an export. A large document is not complete yet."""
+
+    first: bytes
+    """The beginning of a large document; otherwise the whole document."""
+    rest: AsyncGenerator[bytes] | None
+    """The remaining pieces of a large document; otherwise None.
+
+    The caller must close them, because they hold a connection.
+    """
 
 
 async def export_person(
