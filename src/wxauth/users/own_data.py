@@ -153,7 +153,7 @@ async def _pieces(
             if len(first) > IN_MEMORY:
                 break
         if len(first) <= IN_MEMORY:
-            await stack.aclose()
+            await stack.aclose()  # the document is complete, so it needs no connection any more
         elif _large.locked():
             raise RateLimited("too many exports are in progress", retry_after=ceil(EXPORTS.window.total_seconds()))
         else:
@@ -173,6 +173,7 @@ async def _pieces(
 
 
 async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGenerator[bytes]:
+    """Yield the JSON of the document in small parts: the user, each list page by page, and the picture."""
     user = await state.row(queries.USER_OF_EXPORT, user_id=user_id)
     if user is None:
         raise NotFound("this user doesn't exist")
@@ -187,11 +188,13 @@ async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGener
     }
     yield to_json({"exported_at": now, "user": profile})[:-1]
     for name, pages in queries.lists_of(state, user_id, former):
-        separator = b',"%b":[' % name.encode()
+        yield b',"%b":[' % name.encode()
+        separator = b""
         async for page in pages:
+            # All pages become one JSON array, so the brackets of the single page are removed.
             yield separator + to_json(page)[1:-1]
             separator = b","
-        yield b"]" if separator == b"," else separator + b"]"
+        yield b"]"
     picture = await state.row(queries.PICTURE, user_id=user_id)
     yield b',"avatar":' + to_json(picture and dict(picture)) + b"}"
 
