@@ -15,8 +15,10 @@ from wxauth.terminal import localized, terminal_language, width, word
 from wxauth.texts import clean_text
 from wxauth.web.schemas import Page, items_of
 
+Command = TypeVar("Command", bound=Callable[..., object])
 
-def _noted(name: str, text: str) -> Callable[["Command"], "Command"]:
+
+def _switch(name: str, text: str) -> Callable[[Command], Command]:
     """Return a switch whose value is not passed to the command.
 
     The functions that print or ask read it with `_is_given`.
@@ -32,8 +34,8 @@ def _is_given(name: str) -> bool:
     return bool(click.get_current_context().meta.get(name))
 
 
-json_option = _noted("--json", "Print JSON for programs.")
-yes_option = _noted("--yes", "Don't ask for confirmation.")
+json_option = _switch("--json", "Print JSON for programs.")
+yes_option = _switch("--yes", "Don't ask for confirmation.")
 
 
 def prints_json() -> bool:
@@ -108,7 +110,7 @@ def show_items(
         if page.next_cursor
         else []
     )
-    show(as_json or items_of(page), table(page.items, names, **shown), *notes)
+    show(items_of(page) if as_json is None else as_json, table(page.items, names, **shown), *notes)
 
 
 def table(items: Iterable[Any], names: str, **shown: Callable[[Any], object]) -> list[tuple[object, ...]]:
@@ -169,13 +171,13 @@ def state_of(it: Any) -> Text:
     return _("enabled") if it.is_enabled else _("disabled")
 
 
-def to_the_minute(time: datetime | None, *, timespec: str = "minutes") -> str:
-    """Return a time in the time zone of this machine."""
+def _local_time(time: datetime | None, *, timespec: str) -> str:
+    """Return a time in the time zone of this machine, and `-` for no time."""
     return "-" if time is None else time.astimezone().isoformat(timespec=timespec)
 
 
-to_the_second = partial(to_the_minute, timespec="seconds")
-Command = TypeVar("Command", bound=Callable[..., object])
+to_the_minute = partial(_local_time, timespec="minutes")
+to_the_second = partial(_local_time, timespec="seconds")
 
 
 def confirm(question: Callable[[], Text]) -> None:
