@@ -18,9 +18,9 @@ from wxauth.i18n import Text, lazy_gettext as _
 _IN_WHEEL: Final = Path(__file__).parents[1] / "_migrations"
 _IN_CHECKOUT: Final = Path(__file__).parents[3] / "alembic"
 SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
-_OF_ANOTHER: Final = ""
-"""The value of a revision that belongs to another program's schema."""
-_IS_OF_ANOTHER: Final = _(
+_FOREIGN_REVISION: Final = ""
+"""The revision of a schema that belongs to another program. It sorts before all of wxauth's, so it is refused."""
+_FOREIGN_SCHEMA: Final = _(
     "alembic_version in this schema belongs to another program or to a version of wxauth before "
     "0.1.0. Set WXAUTH_DATABASE_URL to a separate database"
 )
@@ -63,7 +63,7 @@ async def current_revision(database: Database) -> str | None:
     if stored is None:
         return None
     revision, has_ours = stored
-    return revision if has_ours and re.fullmatch("[0-9]{4}", revision or "") else _OF_ANOTHER
+    return revision if has_ours and re.fullmatch("[0-9]{4}", revision or "") else _FOREIGN_REVISION
 
 
 def is_usable(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bool:
@@ -81,11 +81,16 @@ def refusal_of(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> 
 
     A schema cannot be migrated if another program, or a version before the first release, created it.
     """
-    return None if revision is None or revision >= known[-1] else _IS_OF_ANOTHER
+    return None if revision is None or revision >= known[-1] else _FOREIGN_SCHEMA
 
 
 async def refusal_of_engine(database: Database) -> Text | None:
-    """Return why wxauth cannot use this database, or None if it can. Raises: StorageUnavailable."""
+    """Return why wxauth cannot use this database, or None if it can.
+
+    The text is a predicate, for example "isn't PostgreSQL". The caller adds the subject.
+
+    Raises: StorageUnavailable.
+    """
     try:
         found = await database.one(_ENGINE)
     except asyncpg.PostgresError as exc:
@@ -98,6 +103,8 @@ async def refusal_of_engine(database: Database) -> Text | None:
 
 def why_unfit(engine: str, has_plpgsql: bool, encoding: str) -> Text | None:
     """Return why the database's engine or its encoding is unsuitable; None if both are suitable.
+
+    The text is a predicate, as in `refusal_of_engine`.
 
     `engine` is the result of version(). PostgreSQL is suitable, and so are engines such as Aurora that replace only
     PostgreSQL's storage.
