@@ -117,6 +117,17 @@ async def test_a_foreign_key_to_a_dropped_column_is_named(migrated: Migrated) ->
 
 
 @pytest.mark.slow
+async def test_a_query_ends_the_search_in_a_revision_and_a_mistake_is_reported(migrated: Migrated) -> None:
+    await migrated.rows.execute("CREATE VIEW hooks AS SELECT url FROM webhooks")
+    migrated.next_one(f"{DROPPED}''')\n    op.get_bind().execute('''SELECT")
+    with pytest.raises(MigrationRefused, match=r"view public\.hooks \(webhooks\.url\)"):
+        await migrated.migrate()
+    migrated.next_one(f"{DROPPED}''')\n    op.exceute('''SELECT")
+    with pytest.raises(AttributeError, match="exceute"):
+        await migrated.migrate()
+
+
+@pytest.mark.slow
 async def test_many_objects_are_named_up_to_a_bound(migrated: Migrated) -> None:
     migrated.next_one(DROPPED)
     for n in range(30):

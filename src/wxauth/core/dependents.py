@@ -5,7 +5,6 @@ The search runs before a migration changes anything.
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from io import StringIO
 from typing import Final
@@ -25,18 +24,24 @@ _IN_THE_WAY: Final = _(
     "these objects, run the command again, and then recreate the objects. Nothing has been migrated."
 )
 _COMMENT: Final = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+"""A comment to the end of the line, or a comment in a block."""
 _NAME: Final = r'(?:"?\w+"?\.)?"?(?P<{}>\w+)"?'
+"""A name, with or without its schema and quotes. The braces stand for the name of the group."""
 _ALTER_TABLE: Final = re.compile(
     rf"\bALTER\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?:ONLY\s+)?{_NAME.format('table')}\s(?P<changes>[^;]*)", re.IGNORECASE
 )
+"""A statement that alters a table, with all its changes to this table."""
 _CHANGE: Final = re.compile(
     r"\bALTER\s+(?:COLUMN\s+)?\"?(?P<altered>\w+)\"?\s+(?:SET\s+DATA\s+)?TYPE\b"
     r"|\bDROP\s+(?:COLUMN\s+)?(?:IF\s+EXISTS\s+)?(?!(?:CONSTRAINT|DEFAULT|NOT|IDENTITY|EXPRESSION)\b)"
     r"\"?(?P<dropped>\w+)\"?",
     re.IGNORECASE,
 )
+"""A change of a column's type, or the removal of a column. Other things that can be dropped are skipped."""
 _DROP_TABLE: Final = re.compile(r"\bDROP\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?P<tables>[^;]*)", re.IGNORECASE)
+"""A statement that drops tables, with the list of their names."""
 _LISTED: Final = re.compile(rf"(?:^|,)\s*{_NAME.format('table')}")
+"""A name in a list that is separated by commas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +59,13 @@ def sql_of(script: Script, *, is_upgrade: bool) -> str:
     The SQL ends before the first statement that depends on the contents of the database.
     """
     options = {"as_sql": True, "output_buffer": (sql := StringIO())}
-    with (
-        Operations.context(MigrationContext.configure(dialect_name="postgresql", opts=options)),
-        # A revision that needs to query the database finds no connection here.
-        suppress(AttributeError),
-    ):
-        (script.module.upgrade if is_upgrade else script.module.downgrade)()
+    with Operations.context(MigrationContext.configure(dialect_name="postgresql", opts=options)):
+        try:
+            (script.module.upgrade if is_upgrade else script.module.downgrade)()
+        except AttributeError as exc:
+            # A revision that queries the database finds None here in place of a connection.
+            if exc.obj is not None:
+                raise
     return _COMMENT.sub(" ", sql.getvalue())
 
 
