@@ -41,6 +41,7 @@ class SweptPlace(SQLModel, table=True):
     __tablename__ = "feed_swept"
 
     is_only: bool = Field(primary_key=True)
+    """Always true, so that there is at most one row."""
     position: int = Field(sa_type=BigInteger)
     event_id: UUID
 
@@ -106,6 +107,7 @@ class DeliveryRow(SQLModel):
     """The id of the event or, for a site, of the session."""
     type: str = Field(sa_type=Text, schema_extra={"examples": ["user.merged"]})
     """The public name of the event's type; `logout` for a site."""
+    # The values of DeliveryState, as a literal, because the OpenAPI document then shows them in this schema.
     state: Literal["pending", "delivered", "failed"] = Field(sa_type=Text)
     attempts: int = Field(schema_extra={"examples": [1]})
     status: int | None = Field(description="The status of the last response.", schema_extra={"examples": [500]})
@@ -116,6 +118,7 @@ class DeliveryRow(SQLModel):
         schema_extra={"examples": ["2026-11-20T10:00:05Z"]},
     )
     at: datetime = Field(sa_type=TIME)
+    """The time at which wxauth queued the delivery, or last queued it again."""
 
 
 class Delivery(DeliveryRow, table=True):
