@@ -65,8 +65,16 @@ class Webhooks:
         await self._check(url)
         now, secret = self.clock(), new_webhook_secret()
         webhook_id = new_id(now)
-        values = {"id": webhook_id, "name": name, "url": url, "types": list(types), "created_at": now}
-        added = await self._write(EventType.WEBHOOK_ADDED, by, secret=self._sealed(secret, webhook_id), **values)
+        added = await self._write(
+            EventType.WEBHOOK_ADDED,
+            by,
+            id=webhook_id,
+            name=name,
+            url=url,
+            types=list(types),
+            secret=self._sealed(secret, webhook_id),
+            created_at=now,
+        )
         return _with_secret(added, secret)
 
     async def all(self) -> Sequence[Webhook]:
@@ -113,9 +121,14 @@ class Webhooks:
         Raises: NotFound.
         """
         webhook, secret = await self.read(name), new_webhook_secret()
-        values = {"id": webhook.id, "former_until": self.clock() + FORMER_SECRET_KEPT}
-        sealed = self._sealed(secret, webhook.id)
-        renewed = await self._write(EventType.WEBHOOK_SECRET_RENEWED, by, secret=sealed, **values)
+        # By id, because the secret is sealed for this id, and a new webhook may have got the name since.
+        renewed = await self._write(
+            EventType.WEBHOOK_SECRET_RENEWED,
+            by,
+            id=webhook.id,
+            secret=self._sealed(secret, webhook.id),
+            former_until=self.clock() + FORMER_SECRET_KEPT,
+        )
         return _with_secret(renewed, secret)
 
     async def send_test(self, name: str, *, by: Actor) -> Answer:
@@ -133,8 +146,14 @@ class Webhooks:
         """Return one page of the deliveries of a webhook, the newest first. Raises: NotFound."""
         webhook = await self.read(name)
         states = list(DeliveryState) if query.state is None else [query.state]
-        wanted = {"receiver_id": webhook.id, "states": states, "before": query.cursor, "limit": query.limit + 1}
-        return Page.of(await self.database.rows(webhook_queries.LIST_DELIVERIES, **wanted), query.limit)
+        found = await self.database.rows(
+            webhook_queries.LIST_DELIVERIES,
+            receiver_id=webhook.id,
+            states=states,
+            before=query.cursor,
+            limit=query.limit + 1,
+        )
+        return Page.of(found, query.limit)
 
     async def replay(
         self,
@@ -148,23 +167,28 @@ class Webhooks:
 
         Return the number of events queued.
 
-        Raises: NotFound, if there is no such webhook or event.
+        Raises: ValueError, unless exactly one of `event_id` and `since` is given; NotFound, if there is no such webhook
+            or event.
         """
-        webhook = await self.read(name)
-        replayed = 0
-        if event_id is not None:
-            event = await self.database.row(webhook_queries.FIND_PLACED, event_id=event_id)
-            if event is None:
-                raise NotFound("this event doesn't exist, or isn't sent to services")
-            replayed += await self._queue_again(webhook, [event])
-        elif since is not None:
+        webhook, replayed = await self.read(name), 0
+        if event_id is not None and since is None:
+            replayed += await self._queue_again(webhook, [await self._placed(event_id)])
+        elif since is not None and event_id is None:
             after: UUID | None = first_id_at(since)  # an event's id begins with its time
             while after is not None:
                 events, after = await webhook_queries.placed_after(self.database, after, size=page_size)
                 replayed += await self._queue_again(webhook, events)
+        else:
+            raise ValueError("a replay needs either event_id or since")
         log.info("webhook_replayed", webhook=name, events=replayed)
         self.deliveries.wake()
         return replayed
+
+    async def _placed(self, event_id: UUID) -> PlacedEvent:
+        event = await self.database.row(webhook_queries.FIND_PLACED, event_id=event_id)
+        if event is None:
+            raise NotFound("this event doesn't exist, or isn't sent to services")
+        return event
 
     async def _queue_again(self, webhook: Webhook, events: Sequence[PlacedEvent]) -> int:
         async with self.database.begin(replan=True) as transaction:
