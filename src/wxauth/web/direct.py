@@ -93,11 +93,12 @@ class DirectRoute(APIRoute):
             self.openapi_extra = {"security": security, **(self.openapi_extra or {})}
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # The shortcut has already called this route, and wants its failure raised where FastAPI's handlers see it.
         if _FAILURE_KEY in scope:
             raise scope.pop(_FAILURE_KEY)
-        request, plan, overrides = DirectRequest(scope, receive), self.plan, scope["app"].dependency_overrides
-        if overrides:
-            plan = Plan(self.dependant, self._arguments, overrides)
+        request = DirectRequest(scope, receive)
+        overrides = scope["app"].dependency_overrides
+        plan = Plan(self.dependant, self._arguments, overrides) if overrides else self.plan
         async with AsyncExitStack() as stack:
             answer = await plan.run(request, stack)
         await _send(answer, scope, receive, send)
@@ -228,7 +229,8 @@ class DirectRoutes:
     """The routes that a shortcut can call: direct routes without `yield` that no earlier route hides.
 
     Routes with path parameters are included only if their path is in `also`, because each request is matched against
-    them one by one.
+    them one by one. For these routes, nothing checks that no earlier route matches the same paths. A route without path
+    parameters always wins over them.
     """
 
     def __init__(self, routes: Sequence[BaseRoute], *, also: Collection[str] = ()) -> None:
