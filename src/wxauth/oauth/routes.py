@@ -25,7 +25,7 @@ from wxauth.site_logins import asking, requests, responses
 from wxauth.site_logins.doors import SCAN_LASTS
 from wxauth.site_logins.models import RequestFields
 from wxauth.site_logins.responses import Unanswerable
-from wxauth.site_logins.targets import Access
+from wxauth.site_logins.targets import Target
 from wxauth.users.callers import DeviceDep, read_caller, verified
 from wxauth.web.answers import BEARER, GUARDED, Entails
 from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
@@ -219,8 +219,8 @@ async def authorize_device(
     if not client.device:
         raise OAuthError("unauthorized_client", "this client was added without --device")
     ip, user_agent = _address(form.get("browser_ip")), _printable(form.get(BROWSER, "")[:MAX_USER_AGENT]) or None
-    access = Access.asked(settings, client, form)
-    asked = RequestFields(scope=access.scope(form.get("scope")), resource=access.url)
+    target = Target.asked(settings, client, form)
+    asked = RequestFields(scope=target.scope(form.get("scope")), resource=target.url)
     try:
         started = await site_logins.start_for_device(client, asked, ip=ip, user_agent=user_agent)
     except Unanswerable:

@@ -34,7 +34,7 @@ from wxauth.site_logins.authorization_codes import AuthorizationCodes
 from wxauth.site_logins.doors import count_redeemed
 from wxauth.site_logins.queries import SiteLogin
 from wxauth.site_logins.redeeming import TOO_FAST, NotRedeemed, challenge_of, login_of_code, redeem
-from wxauth.site_logins.targets import Access
+from wxauth.site_logins.targets import Target
 from wxauth.texts import hash_of
 from wxauth.users.callers import ADMIN_SCOPE
 from wxauth_guard.claims import is_document
@@ -150,9 +150,9 @@ class SiteTokens:
         await _ensure_keys(self.keys, self.issuer, now)
         if found is None:
             return NotRedeemed.UNKNOWN
-        access, session_id = Access.granted(self.settings, client, found.resource, form), new_id(now)
-        title = None if access.resource is None else access.resource.title
-        lifetimes = session_lifetimes(self.settings, is_of_website=access.resource is None)
+        target, session_id = Target.granted(self.settings, client, found.resource, form), new_id(now)
+        title = None if target.resource is None else target.resource.title
+        lifetimes = session_lifetimes(self.settings, is_of_website=target.resource is None)
         ends_at = now + timedelta(seconds=lifetimes.unrefreshed)
         async with self.codes.line(found), self.database.begin() as transaction:
             redeemed = await redeem(
@@ -173,7 +173,7 @@ class SiteTokens:
         assert login.authenticated_at is not None
         assert login.authenticated_by is not None
         return await self._tokens(
-            access,
+            target,
             user,
             session_id,
             generation=0,
@@ -194,24 +194,24 @@ class SiteTokens:
         if token is None:
             raise OAuthError("invalid_grant", "the refresh token isn't one of wxauth's")
         await _ensure_keys(self.keys, self.issuer, self.clock())
-        access = Access.asked(self.settings, client, form) if "resource" in form else Access(client)
-        outcome = await self._rotate(access, token, form, ip=ip)
+        target = Target.asked(self.settings, client, form) if "resource" in form else Target(client)
+        outcome = await self._rotate(target, token, form, ip=ip)
         if isinstance(outcome, RefreshRefused) and outcome.why == RefreshRefusal.OTHER_RESOURCE:
-            access = Access.granted(self.settings, client, outcome.resource, form)
-            outcome = await self._rotate(access, token, form, ip=ip)
+            target = Target.granted(self.settings, client, outcome.resource, form)
+            outcome = await self._rotate(target, token, form, ip=ip)
         if isinstance(outcome, RefreshRefused):
             if outcome.why == RefreshRefusal.REUSED:
                 log.warning("refresh_token_reused", session_id=token.session_id, consequence="the session has ended")
             if outcome.why == RefreshRefusal.BEYOND_GRANT:
                 raise OAuthError("invalid_scope", "the session was not granted all of these scopes")
             raise OAuthError("invalid_grant", _WHY[outcome.why])
-        now, asked = self.clock(), access.requested(form.get("scope")) or outcome.scope.split()
+        now, asked = self.clock(), target.explicit_scopes(form.get("scope")) or outcome.scope.split()
         # A site may request fewer scopes than were granted, but never more (RFC 6749, section 6).
         scope = " ".join(name for name in outcome.scope.split() if name in asked)
         added = self.settings.added_in_log(ip)  # the address of the site's server
         log.info("refreshed", user_id=outcome.id, client_id=client.name, session_id=token.session_id, **added)
         return await self._tokens(
-            access,
+            target,
             outcome,
             token.session_id,
             generation=outcome.generation,
@@ -223,25 +223,25 @@ class SiteTokens:
         )
 
     async def _rotate(
-        self, access: Access, token: RefreshToken, form: Parameters, *, ip: str | None
+        self, target: Target, token: RefreshToken, form: Parameters, *, ip: str | None
     ) -> RotatedSessionOfWebsite | RefreshRefused:
         """Rotate a refresh token, if its session is for this resource or, without a resource, for none."""
-        demanded = [name for name in access.requested(form.get("scope")) if name != OFFLINE_ACCESS]
+        demanded = [name for name in target.explicit_scopes(form.get("scope")) if name != OFFLINE_ACCESS]
         return await rotate_refresh_token_of_website(
             self.database,
             token,
-            client_id=access.client.name,
-            resource=access.url,
-            scopes=[name for name in access.scopes if not demanded or name in demanded],
+            client_id=target.client.name,
+            resource=target.url,
+            scopes=[name for name in target.scopes if not demanded or name in demanded],
             demanded=demanded,
             ip=ip,
-            lifetimes=session_lifetimes(self.settings, is_of_website=access.resource is None),
+            lifetimes=session_lifetimes(self.settings, is_of_website=target.resource is None),
             now=self.clock(),
         )
 
     async def _tokens(
         self,
-        access: Access,
+        target: Target,
         user: UserInSession,
         session_id: UUID,
         *,
@@ -257,7 +257,7 @@ class SiteTokens:
 
         Raises: OAuthError.
         """
-        client, allowed = access.client, access.scopes
+        client, allowed = target.client, target.scopes
         names = [name for name in scope.split() if name in allowed]
         if not names:
             raise OAuthError("invalid_grant", "the client no longer has any of these scopes")
@@ -268,8 +268,8 @@ class SiteTokens:
             client_id=client.name,
             scope=" ".join(names),
             claims=client.claims,
-            resource=access.url,
-            authenticated_at=None if access.resource is None else authenticated_at,
+            resource=target.url,
+            authenticated_at=None if target.resource is None else authenticated_at,
         )
         issued = self.issuer.issue(user, of_session, now=now)
         answer = {

@@ -25,7 +25,7 @@ from wxauth.settings.http_urls import host_of
 from wxauth.settings.settings import Settings
 from wxauth.site_logins.models import RequestFields
 from wxauth.site_logins.responses import Mistake, SentBack, Unanswerable
-from wxauth.site_logins.targets import Access, for_resource
+from wxauth.site_logins.targets import Target, for_resource
 from wxauth_guard.claims import is_document
 
 RESPONSE_TYPE: Final = "code"
@@ -180,8 +180,8 @@ def _check(settings: Settings, client: Client, parameters: Parameters, **way_bac
     modes = _response_modes(client, way_back["redirect_uri"])
     if parameters.get("response_mode", RESPONSE_MODES[0]) not in modes:
         raise OAuthError("invalid_request", f"response_mode is {' or '.join(modes)}")
-    access = Access.asked(settings, client, parameters)
-    scope = access.scope(parameters.get("scope"))
+    target = Target.asked(settings, client, parameters)
+    scope = target.scope(parameters.get("scope"))
     challenge, max_age = _challenge(client, parameters, way_back["redirect_uri"]), parameters.get("max_age")
     if not (max_age or "0").isdecimal():
         raise OAuthError("invalid_request", "max_age is a number of seconds")
@@ -189,9 +189,9 @@ def _check(settings: Settings, client: Client, parameters: Parameters, **way_bac
     if not prompts <= PROMPTS or ("none" in prompts and len(prompts) > 1):
         raise OAuthError("invalid_request", "prompt is none, or some of login, consent, select_account")
     return SiteRequest(
-        client=client if access.resource is None else for_resource(client),
+        client=client if target.resource is None else for_resource(client),
         client_name=client.title if is_document(client.name) else None,
-        resource=access.url,
+        resource=target.url,
         scope=scope,
         nonce=parameters.get("nonce"),
         code_challenge=challenge,

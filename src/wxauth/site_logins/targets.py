@@ -47,7 +47,7 @@ class ResourceAnswer(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class Target:
     """The target of a client's token: either a resource, or all services of the operator."""
 
     client: Client
@@ -93,8 +93,10 @@ class Access:
         """The scopes that the client may have: first the client's scopes, then the scopes of the resource."""
         return [*self.client.site_scopes, *(() if self.resource is None else self.resource.scopes)]
 
-    def requested(self, asked_for: str | None) -> Sequence[str]:
-        """Return the scopes in a request or a refresh. Return none if they mean the same as a request without `scope`.
+    def explicit_scopes(self, asked_for: str | None) -> Sequence[str]:
+        """Return the scopes in a request or a refresh.
+
+        Return an empty list if they mean the same as a request without `scope`.
 
         `offline_access` does not count, because wxauth issues refresh tokens without it, too. For a resource, `openid`
         and `profile` do not count either, because clients that do not know the resource's scopes request only these.
@@ -113,7 +115,7 @@ class Access:
         Raises: OAuthError.
         """
         unasked = self.client.site_scopes if self.resource is None else self.resource.scopes
-        requested = self.requested(asked_for) or unasked
+        requested = self.explicit_scopes(asked_for) or unasked
         scope = " ".join(name for name in self.scopes if name in requested)
         if not scope:
             allowed = " ".join(self.scopes)
