@@ -27,7 +27,7 @@ from wxauth.site_logins.doors import AUTHORIZATION_CODE_LASTS, MAKES_BROWSER_LOG
 from wxauth.site_logins.models import RequestFields, Stage
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.requests import SiteRequest
-from wxauth.site_logins.responses import ANOTHER_PERSON, Browser, Onward, SentBack, sent_back
+from wxauth.site_logins.responses import ANOTHER_PERSON, Browser, Onward, SentBack, redirect_to_site
 from wxauth.site_logins.secrets import login_of
 from wxauth.texts import hash_of
 from wxauth.users.user_queries import CURRENT_USER
@@ -103,7 +103,7 @@ class AuthorizationCodes:
     ) -> Onward:
         """Return the redirect to the site with the code, and end the browser's login if it belongs to another user."""
         await self.end_login_of_another(login, person, browser, now=now)
-        return sent_back(self.settings, login, code=code).with_login(browser.cookie, login.proof_id)
+        return redirect_to_site(self.settings, login, code=code).with_login(browser.cookie, login.proof_id)
 
     async def end_login_of_another(
         self, login: SiteLogin, person: UserInSession, browser: Browser, *, now: datetime

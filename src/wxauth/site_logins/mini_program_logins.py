@@ -25,7 +25,7 @@ from wxauth.site_logins.authorization_codes import add_with_code
 from wxauth.site_logins.doors import AMR, AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
 from wxauth.site_logins.person_queries import lock_counted_caller
 from wxauth.site_logins.requests import CONSENT_REQUIRED, SiteRequest, SiteRequests, refusal
-from wxauth.site_logins.responses import AUTHORIZE_PATH, Onward, SentBack, sent_back
+from wxauth.site_logins.responses import AUTHORIZE_PATH, Onward, SentBack, redirect_to_site
 from wxauth.texts import new_secret
 from wxauth.users.callers import ADMIN_SCOPE, Caller
 from wxauth_guard.errors import InvalidToken, WxAuthError
@@ -87,7 +87,7 @@ class MiniProgramLogins:
             is_ours = exc.status >= 500
             DOORS.count(Door.MINI_PROGRAM, DoorOutcome.FAILED if is_ours else DoorOutcome.REFUSED)
             raise
-        return self._url(sent_back(self.settings, asked, code=code))
+        return self._url(redirect_to_site(self.settings, asked, code=code))
 
     async def posted(self, sealed: str) -> Onward:
         """Return the redirect, with a form, that is sealed in the URL of wxauth's page. Raises: NotFound."""

@@ -54,7 +54,7 @@ class Onward:
 
 
 class SentBack(Exception):
-    """The error with which wxauth sends the browser back to the site. By default, the user does not want to log in."""
+    """The error with which wxauth sends the browser back to the site. The default error means that the user refused."""
 
     def __init__(self, asking: RequestFields, description: str, error: str = "access_denied") -> None:
         super().__init__(error, description)
@@ -63,16 +63,16 @@ class SentBack(Exception):
 
     def onward(self, settings: Settings) -> Onward:
         """Return the redirect to the site with this error."""
-        return sent_back(settings, self._asking, **self._answer)
+        return redirect_to_site(settings, self._asking, **self._answer)
 
 
-def sent_back(settings: Settings, asking: RequestFields, **parameters: str) -> Onward:
+def redirect_to_site(settings: Settings, asking: RequestFields, **parameters: str) -> Onward:
     """Return the redirect to the site, with these parameters, the site's `state`, and the issuer (RFC 9207)."""
-    uri, state = asking.redirect_uri, {} if asking.state is None else {"state": asking.state}
+    state = {} if asking.state is None else {"state": asking.state}
     answer = {**parameters, **state, "iss": settings.issuer}
     if asking.response_mode == "form_post":
-        return Onward(uri, answer)
-    return Onward(with_query(uri, answer))
+        return Onward(asking.redirect_uri, answer)
+    return Onward(with_query(asking.redirect_uri, answer))
 
 
 class Mistake(StrEnum):

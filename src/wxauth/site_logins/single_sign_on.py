@@ -24,7 +24,7 @@ from wxauth.site_logins.doors import AUTHORIZATION_CODE_LASTS, DOORS, Door, Door
 from wxauth.site_logins.pages import find_open_page
 from wxauth.site_logins.queries import SiteLogin
 from wxauth.site_logins.requests import SiteRequest, SiteRequests, refusal
-from wxauth.site_logins.responses import AUTHORIZE_PATH, Browser, Onward, SentBack, sent_back
+from wxauth.site_logins.responses import AUTHORIZE_PATH, Browser, Onward, SentBack, redirect_to_site
 from wxauth.site_logins.secrets import NO_SUCH_PAGE
 from wxauth.texts import hash_of, new_secret
 
@@ -149,7 +149,7 @@ class SingleSignOn:
         except RateLimited:
             raise self._too_many(asked, "this user has too many requests in progress") from None
         log.info("site_authorized", client_id=name, user_id=person.id, app_id=person.app_id, door=Door.SSO)
-        return sent_back(settings, asked, code=code)
+        return redirect_to_site(settings, asked, code=code)
 
     def _too_many(self, asked: SiteRequest, description: str) -> SentBack:
         DOORS.count(Door.SSO, DoorOutcome.REFUSED)
