@@ -192,7 +192,7 @@ def test_the_commands_that_pages_name_exist() -> None:
     known = set(commands())
     for page in PAGES:
         code = "\n".join(re.findall(r"^```sh\n.*?^```$|`[^`\n]+`", page.read_text(), re.MULTILINE | re.DOTALL))
-        for words in re.findall(r"(?<!\.\./)(?<!exec )\bwxauth [a-z]+(?: [a-z-]+)?", code):
+        for words in re.findall(r"(?<!\.\./)(?<!exec )(?<!tag )\bwxauth [a-z]+(?: [a-z-]+)?", code):
             assert words in known or words.rpartition(" ")[0] in known, f"{page.name}: no command '{words}'"
 
 
