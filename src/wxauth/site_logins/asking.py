@@ -29,6 +29,7 @@ from wxauth.texts import hash_of, new_secret
 INTERVAL: Final = 2
 """The number of seconds between two polls."""
 _ATTEMPTS: Final = 5
+"""The number of random user codes that are tried until one is free."""
 
 
 class PressesUsedUp(RateLimited):

@@ -83,9 +83,11 @@ LINK_REQUEST_LASTS: Final = timedelta(seconds=600)
 URL_LINK_LASTS: Final = timedelta(days=30)
 """The time for which an app's URL Link from WeChat opens the mini-program. WeChat allows no longer time."""
 URL_LINK_RENEWED_AFTER: Final = timedelta(days=25)
+"""The age at which wxauth requests a new URL Link, so that no link expires while a page shows it."""
 MAX_PRESSES: Final = 10
 """The maximum number of times that one page can open WeChat's page. The same number limits its links to WeChat."""
 MAX_WRONG_NUMBERS: Final = 3
+"""The number of wrong numbers after which wxauth ends the page and its link."""
 NUMBER_LASTS: Final = timedelta(seconds=120)
 """The time after the approval in which the user can type the number."""
 AUTHORIZATION_CODE_LASTS: Final = timedelta(seconds=60)
