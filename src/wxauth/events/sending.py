@@ -57,9 +57,13 @@ async def send(
         return BODY_SECONDS
 
     try:
-        own = {**headers, "accept": "*/*", "user-agent": USER_AGENT}
-        how = {"on_status": note_status, "max_body": MAX_ANSWER}
-        request = httpx.Request("POST", url, content=content, headers=own, extensions=how)
+        request = httpx.Request(
+            "POST",
+            url,
+            content=content,
+            headers={**headers, "accept": "*/*", "user-agent": USER_AGENT},
+            extensions={"on_status": note_status, "max_body": MAX_ANSWER},
+        )
         async with wait_for_status:
             response = await transport.handle_async_request(request)
     except TimeoutError:
