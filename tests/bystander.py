@@ -79,6 +79,7 @@ def _rows() -> list[tuple[str, Body]]:
     identity = {"user_id": USER, "created_at": _NEW, "unionid": _UNIONID, "phone_proved_at": _NEW}
     namesake = {"app_id": "wxbystander00009", "user_id": NAMESAKE, "created_at": _OLD}
     told = {"at": _NEW, "user_id": USER, "actor": USER, "ip": "::1"}
+    answered = {"asked_at": _NEW, "settled_at": _NEW}
     consent = {"document": "privacy", "version": "1", "given_at": _NEW, "app_id": _OF_TESTS[0]}
     return [
         ("users", {"id": USER, **person, **profile, **number, **given}),
@@ -108,7 +109,10 @@ def _rows() -> list[tuple[str, Body]]:
             {"id": _CLAIMED, **_SITE_LOGIN, "stage": "claimed", "door": "scan", "claimed_session_id": _SESSION},
         ),
         *_logins_of_namesake(),
-        ("phone_answers", {"code_hash": _HASH, **_AT_HOME, "asked_at": _NEW, "settled_at": _NEW}),
+        *(
+            ("phone_answers", {"code_hash": f"{_HASH[:-3]}{n:03}", **_AT_HOME, "app_id": app_id, **answered})
+            for n, app_id in enumerate(_OF_TESTS)
+        ),
         (
             "refusals",
             {"id": USER, "at": _NEW, "code": "phone_taken", "user_id": USER, "request_id": "of-the-bystander"},

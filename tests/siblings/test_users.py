@@ -197,7 +197,8 @@ async def test_an_external_id_of_a_merged_user_stays_that_persons(crm: Sibling, 
     await crm.stage.rows.execute("INSERT INTO former_external_ids (external_id, user_id) VALUES ('7', $1)", holder)
     problem_of(await crm.put(bob, external_id="7"), "external_id_taken", 409)
     assert (await crm.put(former, external_id="10023")).status_code == 204, "for an id that was merged away"
-    assert [user["id"] for user in await orders.find(external_ids=["10023"])] == [holder]
+    [user] = await orders.find(external_ids=["7", "10023"])
+    assert (user["id"], user["external_id"], user["former_external_ids"]) == (holder, "10023", ["7"])
     assert (await crm.put(holder, external_id="7")).status_code == 204
     [user] = await orders.find(external_ids=["7", "10023"])
     assert (user["external_id"], user.get("former_external_ids")) == ("7", None)
