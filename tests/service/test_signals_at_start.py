@@ -27,7 +27,7 @@ seconds = {"serve": 0.02, "dev": 0.02}[sys.argv[1]]
 def look(frame, event, _):
     # So often in its work, and as often again where Python calls back, a copy of this process gets a signal.
     name = frame.f_code.co_name
-    if name in ("_serve", "_in_thread"):  # copies have no threads, and no loop
+    if name in ("_serve", "in_thread"):  # copies have no threads, and no loop
         sys.setprofile(None)
         os.write(1, b"goes on\\n")
     elif event == "call" and time.process_time() >= due[name in CALLED_BACK]:
@@ -93,7 +93,7 @@ def test_a_signal_ends_a_start_at_any_moment(tmp_path: Path, database_url: str, 
 def test_a_signal_leaves_nothing_of_a_postgresql_that_dev_starts(tmp_path: Path) -> None:
     temporary = Path(tempfile.mkdtemp(prefix="wxauth-test-"))
     arguments, env = start_of("dev", "")
-    for name in ("_make_cluster", "_start_server", "_wait_until_ready", "_in_thread", "_prepare", "welcome", "_app"):
+    for name in ("_make_cluster", "_start_server", "_wait_until_ready", "in_thread", "_prepare", "welcome", "_app"):
         own = env | {"TMPDIR": str(temporary)}
         code = BY_FUNCTION.replace("MODULE", "wxauth_desk")
         with Running(WXAUTH_DESK, "-c", code, *arguments, name, cwd=tmp_path, env=own) as running:
