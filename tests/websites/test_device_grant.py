@@ -119,6 +119,14 @@ async def test_of_two_people_the_first_has_it_and_loses_it_after_a_minute(house:
     assert get_unverified_claims((await house.shop.poll(started)).json()["access_token"])["sub"] == bob.user_id
 
 
+@pytest.mark.own_database
+async def test_of_two_people_who_scan_in_the_same_moment_one_has_it(house: House) -> None:
+    bob, started = await house.get_phone("bob"), await house.shop.start()
+    alice_scans, bob_scans = partial(house.phone.scan, started), partial(bob.scan, started)
+    done = await house.at_once("site_logins", alice=alice_scans, bob=bob_scans)
+    assert [done[name].status_code for name in ("alice", "bob")] == [200, 409]
+
+
 async def test_a_claim_moves_to_another_session_of_the_same_person(house: House) -> None:
     (started, scan_id), again = await house.claimed(), await house.get_phone("alice")
     assert (await again.scan(started)).json()["id"] == scan_id
