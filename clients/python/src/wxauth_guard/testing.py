@@ -118,6 +118,7 @@ class TestIssuer:
             "exp": now + expires_in,
             "iat": now,
             "jti": uuid4().hex,
+            "client_id": client_id or app,
             "sid": str(UUID(str(session_id or uuid5(user, app)))),
         }
         granted = scope if isinstance(scope, str) else " ".join(scope or ())
@@ -125,11 +126,11 @@ class TestIssuer:
         if client_id is not None and is_document(client_id):
             if roles or app_id or openid:
                 raise ValueError("the token of a client with a metadata document has no roles, app_id or openid")
-            payload |= _of_unregistered_client(client_id, granted, auth_time=now)
+            payload |= _of_unregistered_client(granted, auth_time=now)
         elif client_id is not None or scope is not None:
-            payload |= _of_site(client_id or app, granted, app_id=app, openid=openid_in_app, roles=roles)
+            payload |= _of_site(granted, app_id=app, openid=openid_in_app, roles=roles)
         else:
-            payload |= _of_phone_login(app, openid=openid_in_app, roles=roles)
+            payload |= _of_phone_login(openid=openid_in_app, roles=roles)
         payload |= claims or {}
         return self.key.sign({name: value for name, value in payload.items() if value is not None})
 
@@ -171,18 +172,17 @@ class TestIssuer:
         return {"issuer": self.issuer, "jwks_uri": f"{self.issuer}/.well-known/jwks.json"}
 
 
-def _of_phone_login(app_id: str, *, openid: str, roles: Sequence[str]) -> dict[str, Any]:
-    """Return the claims of a token that a login in the app has created."""
-    claims: dict[str, Any] = {"client_id": app_id, "openid": openid}
+def _of_phone_login(*, openid: str, roles: Sequence[str]) -> dict[str, Any]:
+    """Return the further claims of a token that a login in the app has created."""
+    claims: dict[str, Any] = {"openid": openid}
     return {**claims, "roles": list(roles)} if roles else claims
 
 
-def _of_site(client_id: str, scope: str, *, app_id: str, openid: str, roles: Sequence[str]) -> dict[str, Any]:
-    """Return the claims of a registered website's token, which also names the app that has the openid."""
-    of_user = _of_phone_login(app_id, openid=openid, roles=roles)
-    return {**of_user, "client_id": client_id, "scope": scope, "app_id": app_id}
+def _of_site(scope: str, *, app_id: str, openid: str, roles: Sequence[str]) -> dict[str, Any]:
+    """Return the further claims of a registered website's token, which also names the app that has the openid."""
+    return {**_of_phone_login(openid=openid, roles=roles), "scope": scope, "app_id": app_id}
 
 
-def _of_unregistered_client(client_id: str, scope: str, *, auth_time: int) -> dict[str, Any]:
-    """Return the claims of the token of a client that has a metadata document."""
-    return {"client_id": client_id, "scope": scope, "auth_time": auth_time}
+def _of_unregistered_client(scope: str, *, auth_time: int) -> dict[str, Any]:
+    """Return the further claims of the token of a client that has a metadata document."""
+    return {"scope": scope, "auth_time": auth_time}
