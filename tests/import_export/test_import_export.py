@@ -93,7 +93,7 @@ assert not LACKING, f"add {LACKING}, each with its rule, to Line in src/wxauth/i
 FULL |= {name: example_of(UserAnswer).get(name) for name in PROFILE_FIELDS if name not in FULL}
 RUN_AGAIN = (
     "correct the rejected lines, and run the command again with the complete file. "
-    "Lines that are already imported don't change"
+    "Lines that have already been imported aren't affected"
 )
 ODD = (
     "openids that aren't 28 characters long, which is the usual length: {}. Check that you chose the right column, and "
@@ -1459,7 +1459,7 @@ async def test_the_command_reports_what_csv_has_cost(
     assert (done.returncode, done.stdout) == (1, "总行数：3，新建：1，更新：0，未变：0，拒绝：2\n")
     assert done.stderr.splitlines() == [
         *(f"第 2 行：{unionid}；{phone}", f"第 3 行：{phone}", f"2 行：{phone}", f"1 行：{unionid}"),
-        *("忽略的列：union_id", "请修正被拒绝的行，再用完整的文件重新运行命令。已导入的行不会改变"),
+        *("忽略的列：union_id", "请修正被拒绝的行，再用完整的文件重新运行命令。已导入的行不受影响"),
     ]
     assert await rows.fetchval("SELECT count(*) FROM users") == 1
     for header, wrong, seen in (

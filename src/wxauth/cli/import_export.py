@@ -45,8 +45,8 @@ _ODD_OPENIDS: Final = _(
     "chose the right column, and that the openids are complete"
 )
 _RUN_AGAIN: Final = _(
-    "correct the rejected lines, and run the command again with the complete file. Lines that are "
-    "already imported don't change"
+    "correct the rejected lines, and run the command again with the complete file. Lines that "
+    "have already been imported aren't affected"
 )
 _NO_ROOM: Final = _("the temporary folder (TMPDIR) is full: {error}")
 
@@ -244,7 +244,7 @@ async def _import(
         raise _failure_of(exc) from None
     except StorageUnavailable:
         given_up = _(
-            "{n:,} lines are done. Run the same command again. Lines that are already imported don't change",
+            "{n:,} lines are done. Run the same command again. Lines that have already been imported aren't affected",
             n=report.done.lines,
         )
         report.print(given_up)

@@ -40,7 +40,7 @@ def openapi() -> None:
 def alive(*, ready: bool) -> None:
     """Check that the service on this machine responds.
 
-    The command sends a request to WXAUTH_HOST and WXAUTH_PORT, and is meant for health checks.
+    The command sends a request to WXAUTH_HOST on port WXAUTH_PORT. Use it for health checks.
     """
     host, port = _address()
     try:

@@ -174,7 +174,10 @@ def _check_site(client: Client, site_scopes: Collection[str]) -> None:
     if client.phone_id_token and client.near:
         raise WrongClient(
             "phone_id_token",
-            _("can't be used together with near, because there is no browser whose network can be compared"),
+            _(
+                "can't be used together with near, because there is no browser whose network could be compared with "
+                "the phone's"
+            ),
         )
     if _APP_ID.fullmatch(client.name):
         raise WrongClient(
@@ -192,7 +195,7 @@ def change_client(client: Client, changes: Mapping[str, Any]) -> Client:
     if client.is_site and not (after["redirect_uris"] or after["device"] or after["phone_id_token"]):
         raise WrongClient(
             "redirect_uris",
-            _("must not be empty without the device grant, because the client would no longer be a site"),
+            _("can be empty only with the device grant, because the client would otherwise no longer be a site"),
         )
     return build_client(client.name, after, stored=client)
 

@@ -63,7 +63,7 @@ _CAUSES: Final = (
     (asyncpg.InvalidPasswordError, _("rejects the password: {reason}")),
     (asyncpg.InvalidAuthorizationSpecificationError, _("rejects the role: {reason}")),
     (asyncpg.InvalidCatalogNameError, _("doesn't have this database: {reason}")),
-    (asyncpg.PostgresError, _("doesn't accept connections: {reason}")),
+    (asyncpg.PostgresError, _("isn't accepting connections: {reason}")),
     (socket.gaierror, _("can't be reached, because its host name doesn't resolve: {reason}")),
     (
         ssl.SSLCertVerificationError,

@@ -102,7 +102,7 @@ class EventType(StrEnum):
     WEBHOOK_DISABLED = "webhook.disabled", _("A webhook was disabled because it returned 410"), None, "name"
     WEBHOOK_REMOVED = "webhook.removed", _("A webhook was removed"), None, "name"
     WECHAT_TOKEN_READ = "access_token.read", _("A service read WeChat’s access token")
-    CLIENT_SIGNED = "client.signed", _("A service signed data with session_keys")
+    CLIENT_SIGNED = "client.signed", _("A service signed data with a session_key")
 
     @property
     def logged(self) -> str:

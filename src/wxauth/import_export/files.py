@@ -32,8 +32,8 @@ TOO_LONG: Final = Fault("line", _("must be up to {n} bytes", n=MAX_LINE))
 NOT_CSV: Final = Fault(
     "line",
     _(
-        "must be one line of CSV. Close each quotation mark, write a quotation mark inside a cell "
-        "twice, and don't use line breaks in a cell"
+        "must be one line of CSV. Close every quoted cell, double each quotation mark inside a cell, "
+        "and don't use line breaks in a cell"
     ),
 )
 WRONG_CELLS: Final = Fault("line", _("must have as many cells as the header"))
