@@ -286,13 +286,16 @@ def test_a_refusal_has_an_id_of_its_own_if_the_callers_is_malformed(urls: dict[s
             assert answer.json()["request_id"] == answer.headers["x-request-id"]
 
 
+IN_APP = {"app_id": "小店", "roles": ["clerk"]}
+
+
 @pytest.mark.parametrize(
     "fields",
     [
-        {},
-        {"scope": "a b", "client_id": "shop"},
+        IN_APP,
+        {**IN_APP, "scope": "a b", "client_id": "shop"},
         {"scope": ["a"], "client_id": "https://agent.test/a.json"},
-        {"scope": "a"},
+        {**IN_APP, "scope": "a"},
     ],
 )
 def test_the_node_test_issuer_makes_the_same_user_as_ours(node: str, fields: dict[str, Any]) -> None:
@@ -301,7 +304,7 @@ def test_the_node_test_issuer_makes_the_same_user_as_ours(node: str, fields: dic
         import { TestIssuer, USER_ID } from 'wxauth-guard/testing'
         function answer() {
             const issuer = new TestIssuer({ now: () => now * 1000 })
-            const tokens = ids.map((userId) => issuer.token({ userId, appId: '小店', roles: ['clerk'], ...fields }))
+            const tokens = ids.map((userId) => issuer.token({ userId, ...fields, appId: fields.app_id }))
             return { tokens, user: USER_ID, metadata: issuer.metadata, jwk: issuer.jwks.keys[0] }
         }"""
     answer = result_of_script(node, script, ids=ids, now=NOW, fields=fields)
@@ -309,7 +312,7 @@ def test_the_node_test_issuer_makes_the_same_user_as_ours(node: str, fields: dic
     assert (answer["user"], answer["metadata"]) == (str(USER_ID), ours.metadata)
     assert {**answer["jwk"], "x": "", "y": "", "kid": ""} == {**ours.jwks["keys"][0], "x": "", "y": "", "kid": ""}
     for user_id, token in zip(ids, answer["tokens"], strict=True):
-        expected = Forger(ours.token(user_id=UUID(user_id), app_id="小店", roles=["clerk"], **fields), key_of(ours))
+        expected = Forger(ours.token(user_id=UUID(user_id), **fields), key_of(ours))
         theirs = Forger(token, key_of(ours))
         assert theirs.claims == expected.claims | {"jti": theirs.claims["jti"]}
         assert {**theirs.header, "kid": ""} == {**expected.header, "kid": ""}
