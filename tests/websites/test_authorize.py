@@ -782,3 +782,12 @@ async def test_the_metadata_of_an_issuer_with_a_path_is_at_the_hosts_root_too(st
 
 async def test_without_a_path_there_is_no_other(stage: Stage) -> None:
     assert (await stage.client.get("/.well-known/oauth-authorization-server/a")).status_code == 404
+
+
+async def test_a_code_whose_scopes_the_client_has_lost_opens_no_session(house: House) -> None:
+    before, code = await house.stage.number("sessions"), await house.code()
+    await house.change(scopes=["phone"])
+    refused(await house.redeem(code), "invalid_grant")
+    assert await house.stage.number("sessions") == before
+    await house.change(scopes=["openid"])
+    assert body_of(await house.redeem(code))["scope"] == "openid"

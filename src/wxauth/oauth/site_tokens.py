@@ -164,6 +164,10 @@ class SiteTokens:
                 expires_at=ends_at,
                 now=now,
             )
+            if not isinstance(redeemed, NotRedeemed):
+                _scopes_left(
+                    redeemed[0].scope, target
+                )  # if there are none, the session and the use of the code are undone
         if isinstance(redeemed, NotRedeemed):
             return redeemed
         login, user = redeemed
@@ -257,10 +261,7 @@ class SiteTokens:
 
         Raises: OAuthError.
         """
-        client, allowed = target.client, target.scopes
-        names = [name for name in scope.split() if name in allowed]
-        if not names:
-            raise OAuthError("invalid_grant", "the client no longer has any of these scopes")
+        client, names = target.client, _scopes_left(scope, target)
         left = int((expires_at - now).total_seconds())
         of_session = TokenSession(
             id=session_id,
@@ -307,6 +308,14 @@ class SiteTokens:
             with suppress(InvalidToken):
                 return (await verifier.verify(token, now=self.clock().timestamp())).session_id
         return None
+
+
+def _scopes_left(scope: str, target: Target) -> list[str]:
+    """Return the granted scopes that the client still has. Raises: OAuthError, if it has none of them."""
+    names = [name for name in scope.split() if name in target.scopes]
+    if not names:
+        raise OAuthError("invalid_grant", "the client no longer has any of these scopes")
+    return names
 
 
 def _refused(client: Client, why: str, redirect_uri: str) -> OAuthError:
