@@ -509,6 +509,15 @@ async def test_while_the_host_is_away_what_is_kept_counts_and_nobody_is_logged_o
     refused(await agent.refresh(agent.assertion()), "invalid_client", 401)
 
 
+async def test_while_the_host_of_the_keys_is_away_the_agent_is_asked_to_try_again(agent: Agent, host: Host) -> None:
+    for keys, code, status in ((503, "temporarily_unavailable", 503), ({"no": "keys"}, "invalid_client", 401)):
+        host.documents = {AGENT: SIGNING, KEYS: keys}
+        replica = await agent.house.stage.make_services()
+        replica[ClientDocuments].transport = host
+        agent.client = agent.house.stage.make_client(replica)
+        refused(await agent.refresh(agent.assertion()), code, status)
+
+
 async def test_keys_are_fetched_by_the_rules_of_documents(house: House, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     document = {**SIGNING}
@@ -528,7 +537,7 @@ async def test_keys_are_fetched_by_the_rules_of_documents(house: House, tmp_path
         async def outcome() -> str:
             return (await agent.refresh(agent.assertion(**claims))).json()["error"]
 
-        assert await outcome() == "invalid_client"  # a redirect is not followed
+        assert await outcome() == "temporarily_unavailable"  # a redirect is not followed
         house.stage.clock.advance(minutes=1)
         behaviours.append(answer(jwks(RSA), headers=JSON))
         assert await outcome() == "invalid_grant"

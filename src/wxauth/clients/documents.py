@@ -151,17 +151,23 @@ class ClientDocuments:
     async def authenticate(self, assertion: Assertion, *, ip: str | None) -> ClientDocument | None:
         """Return the document of the client that has signed an assertion. Each assertion can be used only once.
 
-        Return None if wxauth cannot use the document.
+        Return None if wxauth cannot use the document, or if the host of the document's keys is unavailable.
 
         Raises: InvalidAssertion, RateLimited, StorageUnavailable.
         """
-        was_known = self._documents.knows(assertion.client_id)
+        was_cached = self._documents.knows(assertion.client_id)
         document = await self.find(assertion.client_id, ip=ip)
         if document is None:
             return None
         if assertion.alg not in document.algs:
             raise InvalidAssertion("alg isn't the document's token_endpoint_auth_signing_alg")
-        if not await self._is_signed(assertion, document, was_known=was_known):
+        keys = document.keys
+        if (url := document.keys_url) is not None:
+            was_cached = self._keys.knows(url)
+            keys = await self._keys.get(url)
+            if keys is None and not self._keys.is_refused(url):
+                return None
+        if not await self._is_signed(assertion, document, keys, was_cached=was_cached):
             raise InvalidAssertion("the assertion isn't signed with a key of the document")
         await self.of_client.admit(assertion.client_id)
         try:
@@ -177,17 +183,18 @@ class ClientDocuments:
         await self._documents.aclose()
         await self._keys.aclose()
 
-    async def _is_signed(self, assertion: Assertion, document: ClientDocument, *, was_known: bool) -> bool:
-        url, keys = document.keys_url, document.keys
-        if url is not None:
-            was_known = self._keys.knows(url)
-            keys = await self._keys.get(url)
+    async def _is_signed(
+        self, assertion: Assertion, document: ClientDocument, keys: ClientKeys | None, *, was_cached: bool
+    ) -> bool:
+        """Return whether a key of the client has signed the assertion. Cached keys are fetched again if need be."""
         key = None if keys is None else keys.find(assertion.alg, assertion.kid)
         if key is not None and assertion.is_signed_by(key):
             return True
-        if not was_known or (key is not None and assertion.kid is not None):
+        # Keys that have just been fetched are current. If the assertion names a key that is there, its signature is
+        # wrong. A wrong signature must not cause a fetch.
+        if not was_cached or (key is not None and assertion.kid is not None):
             return False
-        keys = await self._keys_again(assertion.client_id, document)  # the document might contain a new key
+        keys = await self._keys_again(assertion.client_id, document)  # the client might have a new key
         key = None if keys is None else keys.find(assertion.alg, assertion.kid)
         return key is not None and assertion.is_signed_by(key)
 
