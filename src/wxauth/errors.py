@@ -33,7 +33,7 @@ class PayloadTooLarge(RequestRefused, code="payload_too_large", status=413):
 
 
 class NotFound(RequestRefused, code="not_found", status=404):
-    """The path does not exist."""
+    """The path does not exist, or the object that it names does not."""
 
     title = _("Not found.")
 

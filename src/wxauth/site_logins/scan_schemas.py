@@ -6,11 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, Field, StrictFloat, StrictInt, model_validator
 
-from wxauth.core.logs import get_logger
 from wxauth.site_logins.targets import ResourceAnswer
 from wxauth.web.schemas import ShownIp, body_like
-
-log = get_logger()
 
 
 def _seconds_in(given: object) -> object:

@@ -97,7 +97,7 @@ class _Purse:
 
 @dataclass
 class Coins:
-    """The purses of all players, by openid and `env`. Phones sign with the session_keys."""
+    """The purses of all players, by openid and `env`. `session_keys` checks the signatures of calls."""
 
     session_keys: IssuedSessionKeys
     clock: Callable[[], int]
