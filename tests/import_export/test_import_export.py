@@ -1427,7 +1427,7 @@ async def test_the_command_reports_first_whom_an_external_id_alone_has_joined(us
         "nothin",
     ]
     errors = (await users("import", str(file), "--dry-run", "--join", LC_ALL="zh_CN.UTF-8")).stderr.splitlines()
-    assert (len(errors), errors[0].partition("。")[0]) == (3, "仅凭 external_id 归入已有用户：2 行")
+    assert (len(errors), errors[0].partition("。")[0]) == (3, "仅凭 external_id 归入已有用户的有 2 行")
     joined = await users("import", str(file), "--join", "--json")
     assert list(json.loads(joined.stdout).items())[:2] == [("joined", 2), ("lines", 3)]
 
