@@ -26,7 +26,7 @@ async def test_the_tutorials_body_is_taken_as_it_is(language: str, client: Clien
 @both_languages
 def test_the_failures_that_the_client_retries_are_shown(language: str) -> None:
     text = guide("mini-program", language).read_text()
-    [retried] = re.findall(r"(?:After|遇到) ([^.。]*(?:the SDK logs in once more|再登录一次))", text)
+    [retried] = re.findall(r"(?:After|遇到) ([^.。]*(?:the SDK logs the user in once more|再登录一次))", text)
     assert set(re.findall(r"`(\w+)`", retried)) == TRIED_ONCE_MORE
 
 

@@ -305,7 +305,7 @@ async def test_an_operator_merges_by_a_command(stage: Stage, users: Command) -> 
     alice, bob = [(await stage.login(name))["user"]["id"] for name in ("alice", "bob")]
     refused = await users("merge", alice, bob)
     assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
-    assert (await users("merge", alice, bob, "--yes")).stdout == f"{alice} is now {bob}, roles: -\n"
+    assert (await users("merge", alice, bob, "--yes")).stdout == f"{alice} was merged into {bob}, roles: -\n"
     assert await stage.rows.fetchval("SELECT actor FROM events WHERE type = 'user.merged'") == "operator"
     for former, said in ((alice, "these two users are already one user"), (str(NOBODY), "doesn't exist")):
         done = await users("merge", former, bob, "--yes")
@@ -315,7 +315,7 @@ async def test_an_operator_merges_by_a_command(stage: Stage, users: Command) -> 
     await users("ban", carol, "--reason", "cheats", "--until", "2099-01-02T00:00:00Z")
     done = await users("merge", carol, bob, "--yes")
     assert done.stdout.splitlines() == [
-        f"{carol} is now {bob}, roles: editor",
+        f"{carol} was merged into {bob}, roles: editor",
         f"{carol}: Carol, roles: -, banned until 2099-01-02T00:00+00:00: cheats",
         f"{bob}: -, roles: editor",
     ]
