@@ -140,7 +140,9 @@ def test_what_cron_has_dumped_replaces_the_database_as_shown(site: Site) -> None
     alice = site.log_in()
     [line] = re.findall(r"(?m)^30 3 \* \* \* root (.*)$", block(page, "/etc/cron.d/wxauth-backup"))
     nightly = line.replace("\\%", "%").replace("/root/wxauth/deploy/compose", str(site.folder))
-    site.run(f"install -d -m 700 /backup; {nightly}; mv /backup/wxauth-*.dump /backup/wxauth-2026-11-22.dump")
+    site.run(
+        f"rm -rf /backup; install -d -m 700 /backup; {nightly}; mv /backup/wxauth-*.dump /backup/wxauth-2026-11-22.dump"
+    )
     with site.phone() as phone:
         phone.post("/v1/login", json={"code": "carol"}).raise_for_status()
     exchange = block(page, "docker compose run --rm migrate").replace("exec wxauth", "exec -T wxauth")
