@@ -99,13 +99,20 @@ def _leave_home_of_another_user() -> None:
     """
     try:
         files = [Path.home() / ".postgresql" / name for name in _AT_HOME]
-        may_look = all(os.access(file, os.R_OK) for file in files if file.exists())
-    except PermissionError:
-        may_look = False
     except RuntimeError:  # there is no home directory
         return
-    if not may_look:
+    if not all(map(_is_readable_or_missing, files)):
         os.environ["HOME"] = os.devnull
+
+
+def _is_readable_or_missing(file: Path) -> bool:
+    try:
+        file.stat()  # `exists` hides from Python 3.14 on that the folder may not be read
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except PermissionError:
+        return False
+    return os.access(file, os.R_OK)
 
 
 def host_and_port(dsn: str) -> tuple[str, str]:
