@@ -74,7 +74,7 @@ def test_what_a_terminal_prints_is_chinese(tmp_path: Path) -> None:
     assert "用法： wxauth [选项] 命令 [参数]…" in run("usres", cwd=tmp_path, env=env).stderr
     help_of_list = run("users", "list", "--help", cwd=tmp_path, env=env).stdout
     assert "  --limit 整数                最多返回的条数。  [默认：50; 1<=x<=200]\n  --cursor 文本  " in help_of_list
-    line = "  ENDED_SESSIONS_KEPT_DAYS 的会话，并截短早于 ADDRESSES_KEPT_DAYS 的 IP 地址。\n"
+    line = "  ENDED_SESSIONS_KEPT_DAYS 天的会话，并截短超过 ADDRESSES_KEPT_DAYS 天的 IP 地\n"
     assert line in run("sweep", "--help", cwd=tmp_path, env=env).stdout
 
 
