@@ -47,6 +47,8 @@ The variable's name is `PG` and the parameter's name in capitals.
 _VERIFYING: Final = frozenset({"require", "verify-ca", "verify-full"})
 """The values of `sslmode` with which the driver reads `sslrootcert` and `sslcrl`."""
 _AT_HOME: Final = ("postgresql.crt", "postgresql.key", "root.crt", "root.crl")
+_NO_FILE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR)
+"""The errors with which a path in the home directory is no file. They say nothing about the rights of this process."""
 
 
 class DatabaseUrl(NamedTuple):
@@ -101,18 +103,8 @@ def _leave_home_of_another_user() -> None:
         files = [Path.home() / ".postgresql" / name for name in _AT_HOME]
     except RuntimeError:  # there is no home directory
         return
-    if not all(map(_is_readable_or_missing, files)):
+    if any(_why_unreadable(file) not in (None, *_NO_FILE) for file in files):
         os.environ["HOME"] = os.devnull
-
-
-def _is_readable_or_missing(file: Path) -> bool:
-    try:
-        file.stat()  # `exists` hides from Python 3.14 on that the folder may not be read
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except PermissionError:
-        return False
-    return os.access(file, os.R_OK)
 
 
 def host_and_port(dsn: str) -> tuple[str, str]:
@@ -162,8 +154,8 @@ def unreadable_file(dsn: str) -> tuple[str, str] | None:
             continue
         if name in ("sslrootcert", "sslcrl") and mode not in _VERIFYING:
             continue
-        if (reason := _why_unreadable(file)) is not None:
-            return file, reason
+        if (why := _why_unreadable(Path(file))) is not None:
+            return file, os.strerror(why)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
             if name in ("sslrootcert", "sslcrl", "sslcert"):
@@ -175,18 +167,19 @@ def unreadable_file(dsn: str) -> tuple[str, str] | None:
     return None
 
 
-def _why_unreadable(file: str) -> str | None:
-    """Return why the file cannot be read; None if it can.
+def _why_unreadable(file: Path) -> int | None:
+    """Return the errno with which reading the file would fail; None if it can be read.
 
-    Do not open it, because opening a pipe waits for its writer.
+    The file is not opened, because opening a pipe waits for its writer. `Path.exists` could not tell a folder that may
+    not be searched from a missing file, from Python 3.14 on.
     """
     try:
-        mode = Path(file).stat().st_mode
+        mode = file.stat().st_mode
     except OSError as exc:
-        return exc.strerror or type(exc).__name__
+        return exc.errno
     if stat.S_ISDIR(mode):
-        return os.strerror(errno.EISDIR)
-    return None if os.access(file, os.R_OK, effective_ids=True) else os.strerror(errno.EACCES)
+        return errno.EISDIR
+    return None if os.access(file, os.R_OK, effective_ids=True) else errno.EACCES
 
 
 def _parameters(dsn: str) -> Mapping[str, str]:
