@@ -293,37 +293,31 @@ class Database(_Reader):
             connection that was lost before the commit. The caller must handle
             asyncpg.IntegrityConstraintViolationError.
         """
-        limit = asyncio.timeout(self.deadlines.whole)
-        try:
-            async with limit, self._transactions:
-                connection = await self._begun(self._begin + _REPLAN if replan else self._begin)
-                transaction = Transaction(connection)
-                is_committing = False
-                try:
-                    yield transaction
-                    is_committing = True
-                    await connection.execute("COMMIT")
-                except BaseException as exc:
-                    is_databases = is_committing or exc is transaction.failure
-                    may_retry = self._drop_if_lost(connection, exc, is_databases=is_databases)
-                    if not connection.is_closed():
-                        with suppress(Exception):  # so that the original failure is raised
-                            await connection.execute("ROLLBACK")
-                    if not is_databases:
-                        raise
-                    if may_retry and not is_committing and isinstance(exc, (*outages.LOST, asyncpg.InterfaceError)):
-                        raise outages.NothingCommitted(_("the database doesn't respond")) from exc
-                    outages.raise_if_unavailable(exc, is_closed=connection.is_closed())
+        async with _Limit(_now() + self.deadlines.whole), self._transactions:
+            connection = await self._begun(self._begin + _REPLAN if replan else self._begin)
+            transaction = Transaction(connection)
+            is_committing = False
+            try:
+                yield transaction
+                is_committing = True
+                await connection.execute("COMMIT")
+            except BaseException as exc:
+                is_databases = is_committing or exc is transaction.failure
+                may_retry = self._drop_if_lost(connection, exc, is_databases=is_databases)
+                if not connection.is_closed():
+                    with suppress(Exception):  # so that the original failure is raised
+                        await connection.execute("ROLLBACK")
+                if not is_databases:
                     raise
-                finally:
-                    transaction.failure = None  # because its traceback refers to the transaction
-                    if not connection.is_closed() and connection.is_in_transaction():
-                        connection.terminate()
-                    self._connections.release(connection)
-        except TimeoutError as late:
-            if limit.expired():
-                raise StorageUnavailable(_("the database doesn't respond")) from late
-            raise
+                if may_retry and not is_committing and isinstance(exc, (*outages.LOST, asyncpg.InterfaceError)):
+                    raise outages.NothingCommitted(_("the database doesn't respond")) from exc
+                outages.raise_if_unavailable(exc, is_closed=connection.is_closed())
+                raise
+            finally:
+                transaction.failure = None  # because its traceback refers to the transaction
+                if not connection.is_closed() and connection.is_in_transaction():
+                    connection.terminate()
+                self._connections.release(connection)
 
     @asynccontextmanager
     async def snapshot(self, *, patience: float | None = None) -> AsyncIterator[Snapshot]:
@@ -439,8 +433,8 @@ class Database(_Reader):
         return is_lost and isinstance(exc, Exception) and not isinstance(exc, TimeoutError)
 
 
-class _Answering:
-    """A time limit for database access. Failures that the database's state causes are raised as StorageUnavailable."""
+class _Limit:
+    """A time limit for database access. Raises StorageUnavailable when the time is over."""
 
     __slots__ = ("_timeout",)
 
@@ -458,6 +452,17 @@ class _Answering:
             await self._timeout.__aexit__(kind, exc, traceback)
         except TimeoutError as late:
             raise StorageUnavailable(_("the database doesn't respond")) from late
+
+
+class _Answering(_Limit):
+    """A time limit, and the failures that the database's state causes, which are raised as StorageUnavailable, too."""
+
+    __slots__ = ()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await super().__aexit__(kind, exc, traceback)
         if exc is not None:
             outages.raise_if_unavailable(exc)
 
