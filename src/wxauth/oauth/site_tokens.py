@@ -165,9 +165,8 @@ class SiteTokens:
                 now=now,
             )
             if not isinstance(redeemed, NotRedeemed):
-                _scopes_left(
-                    redeemed[0].scope, target
-                )  # if there are none, the session and the use of the code are undone
+                # If no scope is left, the error rolls back the session and the use of the code.
+                _scopes_left(redeemed.login.scope, target)
         if isinstance(redeemed, NotRedeemed):
             return redeemed
         login, user = redeemed
