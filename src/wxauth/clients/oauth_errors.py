@@ -27,6 +27,9 @@ class OAuthError(Exception):
         description: A text for the developer. It never contains a secret, or text that the caller sent.
     """
 
+    parameter: str | None = None
+    """The name of the parameter that cannot be read, if it is known."""
+
     def __init__(self, error: str, description: str, *, status: int = 400, retry_after: int | None = None) -> None:
         super().__init__(error, description)
         self.error = error

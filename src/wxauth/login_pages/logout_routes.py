@@ -12,7 +12,7 @@ from wxauth.clients.clients import find_site
 from wxauth.clients.id_tokens import IdTokens
 from wxauth.clients.models import Client
 from wxauth.clients.oauth_errors import OAuthError
-from wxauth.clients.oauth_requests import Parameters, Unreadable, form_parameters, parse_parameters, text_parameters
+from wxauth.clients.oauth_requests import Parameters, form_parameters, parse_parameters, text_parameters
 from wxauth.clients.redirect_uris import is_registered, with_query
 from wxauth.errors import PayloadTooLarge
 from wxauth.i18n import lazy_gettext as _
@@ -52,10 +52,8 @@ class LoggingOut:
         pages = self.pages
         try:
             parameters = parse_parameters(text)
-        except Unreadable as exc:
+        except OAuthError as exc:
             return pages.message("wrong_logout", status=400, wrong=exc.parameter)
-        except OAuthError:
-            return pages.message("wrong_logout", status=400)
         if parameters.repeated:
             return pages.message("wrong_logout", status=400)
         if "id_token_hint" not in parameters:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from wxauth.clients.models import Client
 from wxauth.clients.oauth_errors import OAuthError
-from wxauth.clients.oauth_requests import Parameters, Unreadable
+from wxauth.clients.oauth_requests import Parameters
 from wxauth.clients.redirect_uris import is_local, is_registered, origin_of, origin_shown
 from wxauth.core.users import UserFields
 from wxauth.errors import NotFound, RateLimited, StorageUnavailable
@@ -75,10 +75,8 @@ class Pages(Rendering):
             return self.sent(exc.onward(self.settings))
         except Unanswerable as exc:
             return self._mistake(exc)
-        except Unreadable as exc:
+        except OAuthError as exc:
             return self._mistake(Unanswerable(Mistake.REQUEST, parameter=exc.parameter))
-        except OAuthError:
-            return self._mistake(Unanswerable(Mistake.REQUEST))
         except (RateLimited, StorageUnavailable) as exc:
             self.request.scope[PROBLEM_KEY] = exc
             if isinstance(exc, PressesUsedUp):
