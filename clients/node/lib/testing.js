@@ -48,16 +48,14 @@ class TestIssuer {
       openid: openid ?? `openid-${derived.replaceAll('-', '').slice(0, 21)}`,
       ...(roles.length > 0 ? { roles } : {}),
     }
-    let ofClient
+    let ofClient = ofUser
     if (client_id?.startsWith('https://')) {
       if (roles.length > 0 || appId || openid) {
         throw new TypeError('the token of a client with a metadata document has no roles, appId or openid')
       }
-      ofClient = { client_id, scope: granted, auth_time: now }
+      ofClient = { scope: granted, auth_time: now }
     } else if (scope !== undefined || client_id !== undefined) {
-      ofClient = { ...ofUser, client_id: client_id ?? app, scope: granted, app_id: app }
-    } else {
-      ofClient = { ...ofUser, client_id: app }
+      ofClient = { ...ofUser, scope: granted, app_id: app }
     }
     const all = {
       iss: this.issuer,
@@ -66,6 +64,7 @@ class TestIssuer {
       exp: now + expiresIn,
       iat: now,
       jti: randomUUID().replaceAll('-', ''),
+      client_id: client_id ?? app,
       sid: asUuid(sessionId ?? derived),
       ...ofClient,
       ...claims,
