@@ -67,10 +67,8 @@ class Payments:
     session_keys: IssuedSessionKeys
     accounts: Mapping[str, Account]
     clock: Callable[[], int]
-    _notices: dict[tuple[str, str, str, str], dict[str, Any]] = field(init=False, default_factory=dict)
-    """The notices by app, person, order and event."""
-    _used_numbers: set[tuple[str, str]] = field(init=False, default_factory=set)
-    """The app and the number of each paid order."""
+    _notices: dict[tuple[str, str, str], dict[str, Any]] = field(init=False, default_factory=dict)
+    """The notices by app, order number and event."""
 
     def pay(self, request: PayRequest) -> tuple[int, Notice | None]:
         """Return the errCode of a payment on the phone and, if it succeeds, the notice to push."""
@@ -84,28 +82,27 @@ class Payments:
         if not is_hmac(request.pay_sig, APP_KEYS[order.env], f"requestVirtualPayment&{request.sign_data}"):
             return -15006, None
         # WeChat accepts an order number once. A new delivery would also contradict the refund of the first payment.
-        if (request.app_id, order.out_trade_no) in self._used_numbers:
+        key = (request.app_id, order.out_trade_no, DELIVER)
+        if key in self._notices:
             return -15002, None
-        self._used_numbers.add((request.app_id, order.out_trade_no))
         fields = _delivery_of(order, openid, now=self.clock())
-        key = (request.app_id, request.person, order.out_trade_no, DELIVER)
         self._notices[key] = make_event(DELIVER, fields, app_id=request.app_id, now=self.clock())
-        return 0, self._to_push(key)
+        return 0, self._to_push(key, request.person)
 
     def notice(self, request: NoticeRequest) -> Notice:
         """Return the notice about a paid order. Repeated calls return the same notice. Raises: ValueError."""
-        order = (request.app_id, request.person, request.out_trade_no)
+        order = (request.app_id, request.out_trade_no)
         paid = self._notices.get((*order, DELIVER))
-        if paid is None:
+        if paid is None or paid["OpenId"] != openid_of(request.person, request.app_id):
             raise ValueError("outTradeNo: this person has paid no such order")
         key = (*order, request.event)
         if key not in self._notices:
             fields = _refund_of(paid, now=self.clock())
             self._notices[key] = make_event(REFUNDED, fields, app_id=request.app_id, now=self.clock())
-        return self._to_push(key)
+        return self._to_push(key, request.person)
 
-    def _to_push(self, key: tuple[str, str, str, str]) -> Notice:
-        app_id, person, _, event = key
+    def _to_push(self, key: tuple[str, str, str], person: str) -> Notice:
+        app_id, _, event = key
         format = self.accounts[app_id].push_format
         return PushRequest(person=person, app_id=app_id, event=event, format=format), self._notices[key]
 
