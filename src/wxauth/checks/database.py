@@ -154,7 +154,8 @@ def judge_server(server: queries.PostgresServer) -> CheckResult:
         return bad(name, _("is a standby, which doesn't accept writes. Set WXAUTH_DATABASE_URL to the primary server"))
     if server.is_read_only:
         return bad(
-            name, _("doesn't accept writes. Check default_transaction_read_only of the database and of the role")
+            name,
+            _("doesn't accept writes. Check the default_transaction_read_only setting for the database and the role"),
         )
     if server.version_number // 10000 < OLDEST_SERVER:
         text = _(

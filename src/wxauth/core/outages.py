@@ -238,7 +238,7 @@ def outage_text(exc: StorageUnavailable) -> Text:
         return cause.text
     reason = reason_of(exc)
     if isinstance(exc.__cause__, asyncpg.ReadOnlySQLTransactionError):
-        return _("doesn't accept writes. Check default_transaction_read_only of the database and of the role")
+        return _("doesn't accept writes. Check the default_transaction_read_only setting for the database and the role")
     return _("{name}: {rule}", name=exc.detail, rule=reason)
 
 
