@@ -1,13 +1,17 @@
 """The limits on the rate of requests, and on the number of requests that run at the same time.
 
-| What is limited | Class | Where it is counted | Setting | | --- | --- | --- | --- | | logins | `LoginLimiter` | Redis,
-or each process | `LOGIN_RATE_LIMIT` | | scans of an address or client; pictures from WeChat | `RateLimiter` | Redis, or
-each process | `SCAN_…_LIMIT` | | signatures and text checks of a client | `RateLimiter` | each process | - | | new
-client documents from one address | `RateLimiter` | Redis, or each process | - | | new client documents from all
-addresses | `RateLimiter` | each process | - | | assertions of a client with a metadata document | `RateLimiter` | each
-process | - | | uses of one assertion (one) | `Rate` | PostgreSQL | - | | requests of a user that use quota or money at
-WeChat, or make work for others | `Rate` | PostgreSQL | - | | requests of one session or user at the same time (more
-wait) | `Concurrency` | each process | - | | phone codes, uploads and large exports at the same time (more are refused)
-| `Places` | each process | - | | rows that refusals or reads by staff may add | `Refusals`, `StaffReads` | each process
-| - |
+| What is limited | Class | Where it is counted | Setting |
+| --- | --- | --- | --- |
+| logins | `LoginLimiter` | Redis, or each process | `LOGIN_RATE_LIMIT` |
+| scans of an address or client; pictures from WeChat | `RateLimiter` | Redis, or each process | `SCAN_…_LIMIT` |
+| signatures and text checks of a client | `RateLimiter` | each process | - |
+| new client documents from one address | `RateLimiter` | Redis, or each process | - |
+| new client documents from all addresses | `RateLimiter` | each process | - |
+| assertions of a client with a metadata document | `RateLimiter` | each process | - |
+| uses of one assertion (one) | `Rate` | PostgreSQL | - |
+| requests of a user that use quota or money at WeChat, or make work for others | `Rate` | PostgreSQL | - |
+| requests of one session or user at the same time (more wait) | `Concurrency` | each process | - |
+| phone codes and uploads at the same time (more are refused) | `Places` | each process | - |
+| large exports at the same time (more are refused) | a semaphore in `users/own_data.py` | each process | - |
+| rows that refusals or reads by staff may add | `Refusals`, `StaffReads` | each process | - |
 """

@@ -1,9 +1,8 @@
 """The limit on the requests of one user that run at the same time in this process.
 
-Requests of one user wait for one another, and do not delay requests of other users. The number of simultaneous
-transactions is small (`TRANSACTIONS` in `core/database.py`), and the transactions of one user wait for the same lock.
-Without the limit, forty connections of one phone occupied all transactions, and the logins and changes of all users
-waited.
+If a user sends many requests at once, only the user's own requests wait. The number of simultaneous transactions is
+small (`TRANSACTIONS` in `core/database.py`), and the transactions of one user wait for the same lock. Without the
+limit, forty connections of one phone occupied all transactions, and the logins and changes of all users waited.
 
 Somebody who has stolen a token must not be able to make the token's owner wait. Therefore each session has its own
 queue before the queue of its user, and one session cannot fill the user's queue. Requests that end sessions have
@@ -23,7 +22,7 @@ from wxauth.core.services import part
 from wxauth.errors import RateLimited
 
 RETRY_AFTER: Final = 3
-"""The `Retry-After`, in seconds, of a refusal."""
+"""The `Retry-After`, in seconds, of a response that refuses a request for lack of a place."""
 
 Who = TypeVar("Who", bound=Hashable)
 
@@ -53,7 +52,10 @@ class Places(Generic[Who]):
             self.give_back(who)
 
     def take(self, who: Who) -> None:
-        """Take a place regardless of the limits, because work that has one place may need a second place."""
+        """Take a place regardless of the limits, for work that has a place already and needs a second one.
+
+        The caller must call `give_back`.
+        """
         self._taken[who] += 1
 
     def give_back(self, who: Who) -> None:
@@ -62,10 +64,14 @@ class Places(Generic[Who]):
 
 
 AT_ONCE: Final = 2
-"""The largest number of requests in one queue that run at the same time."""
+"""The largest number of requests of one session's queue that run at the same time."""
 AT_ONCE_OF_PERSON: Final = AT_ONCE + 1
-_ENDING: Final = 1
-"""The largest number of requests in one queue that end sessions and run at the same time.
+"""The largest number of requests of one user's queue that run at the same time.
+
+Because the number is larger than `AT_ONCE`, one session cannot occupy all places of its user.
+"""
+_ENDING_AT_ONCE: Final = 1
+"""The largest number of requests that end sessions and run at the same time, in a queue for such requests.
 
 Together with `AT_ONCE_OF_PERSON`, the requests of one user occupy at most four of the five transactions.
 """
@@ -79,6 +85,8 @@ _DETAIL: Final = "this user has too many requests in progress"
 
 @dataclass(slots=True, eq=False)
 class _Line:
+    """A queue: the places of the requests that run, and the number of requests that run or wait."""
+
     places: asyncio.Semaphore
     present: int = 0
 
@@ -101,15 +109,19 @@ class Concurrency:
         `session` is the id of a session or of a browser's login. For phone numbers, it is an identity.
         """
         if ends_sessions:
-            lines = self.line(("ends", session), _ENDING), self.line(("ends", person), _ENDING)
+            of_session = self.line(("ends", session), _ENDING_AT_ONCE)
+            of_person = self.line(("ends", person), _ENDING_AT_ONCE)
         else:
-            lines = self.line(session), self.line(person, AT_ONCE_OF_PERSON)
-        async with lines[0], lines[1]:
+            of_session, of_person = self.line(session), self.line(person, AT_ONCE_OF_PERSON)
+        async with of_session, of_person:
             yield
 
     @asynccontextmanager
     async def line(self, name: Hashable, at_once: int = AT_ONCE) -> AsyncIterator[None]:
-        """Occupy a place in the queue of this name during the block. Raises: RateLimited."""
+        """Occupy a place in the queue of this name during the block. `at_once` requests of the queue run at a time.
+
+        Raises: RateLimited, if the queue is full, or if no place becomes free in time.
+        """
         line = self._lines.setdefault(name, _Line(asyncio.Semaphore(at_once)))
         if line.present >= MAX_PRESENT:
             raise RateLimited(_DETAIL, retry_after=RETRY_AFTER)

@@ -1,6 +1,7 @@
-"""The limits for actions of one user that use up WeChat's quota or are expensive for other users.
+"""The limits for actions that use up WeChat's quota, or are expensive for other users, or may happen only once.
 
-PostgreSQL counts the actions, so the limits apply to all replicas together.
+Each limit is per subject, which is a user or a client. PostgreSQL counts the actions, so a limit applies to all
+replicas together.
 """
 
 from collections.abc import Sequence
@@ -29,26 +30,30 @@ Honest users cause fewer calls. Without the limit, one user could use up the app
 
 
 class AttemptCount(SQLModel, table=True):
-    """The table of the numbers of users' attempts, for example of calls that use up WeChat's quota.
+    """The table of the numbers of attempts, for example of calls that use up WeChat's quota.
 
-    A row counts the attempts of one user and one kind within a window of at most an hour.
+    A row counts the attempts of one subject and one kind within a window of at most an hour.
     """
 
     __tablename__ = "attempts"
 
     key: bytes = Field(sa_type=BYTEA, primary_key=True)
-    """The SHA-256 of the kind and of the user's identity or unionid.
+    """The SHA-256 of the kind and of the subject, for example of the user's unionid.
 
-    An erasure does not delete the row, so that it does not reset the limit.
+    The erasure of a user does not delete the row, so that it does not reset the limit.
     """
     since: datetime = Field(sa_type=TIME)
     """The time at which the present window began."""
     number: int
+    """The number of attempts within this window."""
 
 
 class _Attempt(SQLModel):
+    """The result of an attempt."""
+
     is_granted: bool
     since_before: datetime | None
+    """The time at which the window began, or None if the statement's snapshot contains no window."""
 
 
 # A window that begins more than one window's length after now was begun while the database's clock was ahead, so it
@@ -79,24 +84,27 @@ MINUTE: Final = timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """The limit for an action: the number of times that one user may do it within a window."""
+    """The limit for an action: the number of times that one subject may do it within a window."""
 
     what: str
     """The kind of action. Each kind has its own count."""
     at_most: int
+    """The largest number of actions of one subject within a window."""
     detail: str
     """The `detail` of a refusal, for the developer."""
     window: timedelta = WINDOW
 
     async def count(self, asked: Database | Transaction, *who: str, now: datetime) -> None:
-        """Count one more action. `who` names the user by app and openid, by unionid or by id.
+        """Count one more action of a subject. If `asked` is a transaction, its rollback undoes the count.
 
-        If `asked` is a transaction, its rollback undoes the count.
+        `who` identifies the subject: a user by app and openid, by unionid or by id, or an assertion by client and
+        `jti`.
 
-        Raises: RateLimited.
+        Raises: RateLimited, if the limit is reached. In that case, the action is not counted.
         """
         row = await asked.one(_TAKE, key=self._key(who), now=now, began_by=now - self.window, at_most=self.at_most)
         if not row.is_granted:
+            # If a concurrent attempt began the window after this statement's snapshot, the time is unknown.
             since = row.since_before or now
             raise RateLimited(self.detail, retry_after=max(1, ceil((since + self.window - now).total_seconds())))
 
@@ -111,24 +119,25 @@ class Rate:
         The action counts for the unionid, or for the identity if the user has no unionid. It does not count for the
         user's id, because a login after an erasure creates a new id, which must not reset the count.
         """
-        await self.count(asked, *_names(user), now=now)
+        await self.count(asked, *_lasting_names(user), now=now)
 
     async def uncount_user(self, database: Database, user: UserInSession) -> None:
         """Undo a `count_user`, as `uncount` does for a `count`."""
-        await self.uncount(database, *_names(user))
+        await self.uncount(database, *_lasting_names(user))
 
     def _key(self, who: Sequence[str]) -> bytes:
         return sha256("\0".join((self.what, *who)).encode()).digest()
 
 
-def _names(user: UserInSession) -> Sequence[str]:
+def _lasting_names(user: UserInSession) -> Sequence[str]:
+    """Return names of a user that an erasure and a new login do not change."""
     return (user.app_id, user.openid) if user.unionid is None else (user.unionid,)
 
 
 PHONE_CODES: Final = Rate("phone_code", MAX_ATTEMPTS, "this user has sent too many phone codes")
 """The rate limit of phone codes. Successful codes count, too, because each number costs money."""
 EXPORTS: Final = Rate("export", 1, "you can export your own data only once a minute", window=MINUTE)
-"""The rate limit of exports of one's own data, because no other request reads as much."""
+"""The rate limit of users' exports of their own data, because no other request reads as much."""
 PROFILE_CHANGES: Final = Rate("profile", 60, "this user has changed their name or picture URL too often")
 CONSENTS_GIVEN: Final = Rate("consent", 20, "this user has given consent too often")
 SITES: Final = Rate("site", 60, "this user has logged in to sites too often", window=MINUTE)

@@ -22,6 +22,7 @@ MAX_COUNTERS: Final = 100_000
 """The largest number of counters of this process. If there are more, the counter whose window ends first is dropped."""
 
 _CONNECTIONS: Final = 16
+"""The largest number of connections to Redis that a limiter uses at the same time."""
 _SUBSCRIBER_BITS: Final = 64
 _WIDE_NETWORK_BITS: Final = 48
 
@@ -39,7 +40,7 @@ class Limit(NamedTuple):
 
     @classmethod
     def of(cls, rate: str, factor: int = 1) -> "Limit":
-        """Parse a text such as `600/minute`, and multiply the number by a factor."""
+        """Parse a text such as `600/minute`, and multiply the number of actions by a factor."""
         number, _, window = rate.partition("/")
         return cls(int(number) * factor, {"second": 1, "minute": 60, "hour": 3600, "day": 86400}[window])
 
@@ -51,9 +52,16 @@ Hit = tuple[Limit, str]
 class RateLimiter:
     """A limiter that counts actions in fixed windows. A window begins with its first action.
 
-    `what` is one word for the kind of action, which is part of the keys in Redis. Without Redis, and while Redis is
-    unavailable, slow or misconfigured, each process counts separately. Addresses in `exempt` networks are not counted.
-    An IPv6 /48 has `wide` times the limit of one address.
+    Without Redis, and while Redis is unavailable, slow or misconfigured, each process counts separately.
+
+    Args:
+        rate: The limit, for example `600/minute`. If empty, there is no limit.
+        what: One word for the kind of action, which is part of the keys in Redis.
+        clock: The clock for the windows of this process.
+        redis_url: The URL of Redis, or None.
+        exempt: The networks whose addresses are not counted.
+        patience: The time limit, in seconds, of one use of Redis.
+        wide: The limit of an IPv6 /48, as a multiple of the limit of one address.
     """
 
     def __init__(
@@ -70,10 +78,7 @@ class RateLimiter:
         self._what = what
         self._exempt = [ip_network(network) for network in exempt]
         self._limits: Sequence[Limit] = ()
-        """The limits of an address, a client or an app, and then of a /48 network.
-
-        The list is empty if there is no limit.
-        """
+        """The limit of an address, a client or an app, and the limit of a /48. Empty if there is no limit."""
         self._redis: _Redis | None = None
         if not rate:
             return
@@ -100,6 +105,7 @@ class RateLimiter:
             await self._redis.aclose()
 
     async def _admit(self, names: Sequence[str], ip: str | None = None) -> None:
+        # Only an IPv6 address has a second name, for the second limit.
         hits = list(zip(self._limits, names, strict=False))
         seconds = None if self._redis is None else await self._redis.seconds_to_wait(hits)
         if seconds is None:
@@ -127,14 +133,14 @@ def counted_as(ip: str) -> Sequence[str]:
 
 
 class Windows:
-    """The counts of this process. All its limits must have the same `seconds`.
+    """The counts of this process. All limits must have the same `seconds`.
 
-    Then the windows are in the order in which they began, and also in the order in which they end.
+    Then the order in which the windows began is also the order in which they end.
     """
 
     def __init__(self, now: Now, *, at_most: int = MAX_COUNTERS) -> None:
         self._windows = OrderedDict[str, tuple[int, float]]()
-        """The number of attempts in each window, and the time when the window ends."""
+        """The number of actions in each window, and the time at which the window ends, in epoch seconds."""
         self._now = now
         self._at_most = at_most
 
@@ -143,7 +149,15 @@ class Windows:
 
     def seconds_to_wait(self, limit: Limit, name: str) -> int:
         """Count an action. If it exceeds the limit, return the seconds until its window ends; otherwise 0."""
-        now, length, windows = self._now(), limit.seconds, self._windows
+        now, windows = self._now(), self._windows
+        self._drop_ended(now, limit.seconds)
+        number, end = windows.get(name, (0, now + limit.seconds))
+        windows[name] = number + 1, end
+        return 0 if number < limit.at_most else max(1, ceil(end - now))
+
+    def _drop_ended(self, now: float, length: int) -> None:
+        """Drop the windows that have ended, and if there are too many windows, also those that end next."""
+        windows = self._windows
         if windows and next(reversed(windows.values()))[1] > now + 2 * length:
             # If a window ends so late, the clock was set back by more than a window, and not just corrected.
             windows.clear()
@@ -152,13 +166,10 @@ class Windows:
             if end > now and len(windows) < self._at_most:
                 break
             del windows[first]
-        number, end = windows.get(name, (0, now + length))
-        windows[name] = number + 1, end
-        return 0 if number < limit.at_most else max(1, ceil(end - now))
 
 
 class _Redis:
-    """The counts in Redis, which all processes share."""
+    """The counts in Redis, which all processes share, and the pause in their use after a failure."""
 
     def __init__(self, url: str, now: Now, patience: float, what: str) -> None:
         self._url = url
@@ -168,16 +179,16 @@ class _Redis:
         self._connect()
         # The semaphore serves waiting requests in order. redis-py's own pool does not.
         self._connections = asyncio.Semaphore(_CONNECTIONS)
-        self._is_away = False
+        self._is_down = False
         self._retry_at = 0.0
 
     async def seconds_to_wait(self, hits: Sequence[Hit]) -> int | None:
-        """Count an action towards each limit, up to the first that it exceeds.
+        """Count an action towards each limit, up to the first limit that the action exceeds.
 
         Return the seconds until the window of that limit ends, or 0. Return None if Redis fails, or has recently
         failed.
         """
-        is_probe = self._is_away
+        is_probe = self._is_down
         if is_probe:
             now = self._now()
             if now < self._retry_at:
@@ -187,7 +198,7 @@ class _Redis:
             # The time limit includes the wait for a connection. Otherwise, if Redis is slow, the last of many requests
             # would wait for all others.
             async with asyncio.timeout(self._patience), self._connections:
-                if self._is_away and not is_probe:  # another request has failed in the meantime
+                if self._is_down and not is_probe:  # another request has failed in the meantime
                     return None
                 # A new client is created, because the client of a cluster keeps each failed connection, and stops
                 # working after a thousand failures.
@@ -199,7 +210,7 @@ class _Redis:
             self._fail(exc)
             return None
         if is_probe:
-            self._is_away = False
+            self._is_down = False
             log.info("redis_answers_again")
         return seconds
 
@@ -208,6 +219,7 @@ class _Redis:
 
     async def _count(self, hits: Sequence[Hit]) -> int:
         for limit, name in hits:
+            # The key contains the limit, so that a changed setting begins a new window.
             key = f"{name}/{limit.at_most}/{limit.seconds}"
             if await self._counts.add(key, seconds=limit.seconds) > limit.at_most:
                 return await self._counts.seconds_left(key)
@@ -217,9 +229,9 @@ class _Redis:
         self._counts = RedisCounts(self._url, what=self._what, patience=self._patience)
 
     def _fail(self, exc: Exception) -> None:
-        if self._is_away:
+        if self._is_down:
             return
-        self._is_away = True
+        self._is_down = True
         self._retry_at = self._now() + REDIS_RETRY_SECONDS
         reason = f"{type(exc).__name__}: {redis_reason(exc)}"
         consequence = f"until it answers, each process counts for itself: {self._what}"

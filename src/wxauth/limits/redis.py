@@ -11,6 +11,7 @@ from wxauth.settings.addresses import addresses_of
 from wxauth.settings.urls import split_hosts
 
 _LONGEST_REASON: Final = 300
+# A script runs as one operation, so no key remains without its expiry if the process ends in between.
 _COUNT: Final = """
 local number = redis.call('INCR', KEYS[1])
 if number == 1 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
@@ -19,11 +20,13 @@ return number
 
 
 class RedisCounts:
-    """The counts of one kind of action. Connections are opened when first needed.
+    """The counts of one kind of action. A connection is opened when it is first needed.
 
-    `what` is one word for the kind, which is part of the keys. `patience` is the time limit, in seconds, of one use. If
-    there are several hosts, or several addresses of a host, each gets a share of this time, so that an address that
-    does not respond leaves time for the others.
+    Args:
+        url: The URL of a server, of a cluster or of Sentinels.
+        what: One word for the kind of action, which is part of the keys.
+        patience: The time limit, in seconds, of one use. If there are several hosts, or several addresses of a host,
+            each gets a share of this time, so that an address that does not respond leaves time for the others.
     """
 
     def __init__(self, url: str, *, what: str, patience: float) -> None:
@@ -56,6 +59,7 @@ class RedisCounts:
 
 
 async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
+    """Create a client for the server, the Sentinels' primary or the cluster, and add its closing to the stack."""
     # The function imports redis-py itself, because the import takes 0.1 s, and few processes need it.
     from redis.asyncio import ConnectionPool, Redis, RedisCluster, Sentinel
     from redis.asyncio.cluster import ClusterNode
