@@ -15,45 +15,50 @@ _SELECTORS: Final = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
 _JOINERS: Final = "\u180e\u200b-\u200d"
 """The zero-width characters that join or separate the characters next to them."""
 _TAGS: Final = "\U000e0000-\U000e007f"
-_UNSEEN: Final = (
+"""The invisible characters that spell the code of a region in the emoji of its flag."""
+_INVISIBLE: Final = (
     f"{_DIACRITICS}{_SELECTORS}{_JOINERS}"
     "\u115f\u1160\u17b4\u17b5\u206a-\u206f\u2800\u3164\uffa0\ufff9-\ufffb\U00013430-\U0001343f\U00013441\U00013442"
     "\U00016fe4\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0080-\U000e00ff\U000e01f0-\U000e0fff"
 )
 """The characters that are invisible by themselves, for example combining accents and the fillers of Hangul."""
-_GONE: Final = (
+_REMOVED: Final = (
     "\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f"  # control characters other than line breaks and tabs
     # bidirectional controls and other characters that programs ignore
     "\xad\u061c\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff0-\ufff8"
     "\ud800-\uf8ff\ufdd0-\ufdef\U000f0000-\U0010ffff"  # surrogates, private use and noncharacters
     + "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0xF0000, 0x10000))
 )
-_TO_CLEAN = re.compile(rf"[{_GONE}{_TAGS}{_UNSEEN}]")
-_GOING = re.compile(rf"(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{{3,6}}\U000e007f)|[{_GONE}{_TAGS}]+")
+_NEEDS_CLEANING = re.compile(rf"[{_REMOVED}{_TAGS}{_INVISIBLE}]")
+_FLAG_OR_REMOVED = re.compile(
+    rf"(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{{3,6}}\U000e007f)|[{_REMOVED}{_TAGS}]+"
+)
 """The flag of a region, which remains, or some of the characters that are removed everywhere."""
-_UNWRITTEN = re.compile(
-    rf"(?=[{_SELECTORS}{_JOINERS}])(?<=[#*0-9\xa9\xae\u0530-\U0010ffff])(?<![\s{_UNSEEN}])"
+_NEEDLESS_JOINERS = re.compile(
+    rf"(?=[{_SELECTORS}{_JOINERS}])(?<=[#*0-9\xa9\xae\u0530-\U0010ffff])(?<![\s{_INVISIBLE}])"
     rf"([{_SELECTORS}]?)[{_SELECTORS}]*"
-    rf"(?:([{_JOINERS}])[{_SELECTORS}{_JOINERS}]*(?=[\u0530-\U0010ffff])(?![\s{_UNSEEN}]))?[{_SELECTORS}{_JOINERS}]*"
+    rf"(?:([{_JOINERS}])[{_SELECTORS}{_JOINERS}]*(?=[\u0530-\U0010ffff])(?![\s{_INVISIBLE}]))?[{_SELECTORS}{_JOINERS}]*"
     rf"|[{_SELECTORS}{_JOINERS}]+"
 )
 """The variation selectors and joiners that are removed.
 
 One of each remains in emoji, and in scripts that use them. Latin, Greek and Cyrillic do not use them.
 """
-_STACKED = re.compile(rf"([{_DIACRITICS}]{{2}})[{_DIACRITICS}]+")
-_SEEN = re.compile(rf"[^\s{_UNSEEN}]")
-_WHOLE = re.compile(rb"[\xe1-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+_STACKED_DIACRITICS = re.compile(rf"([{_DIACRITICS}]{{2}})[{_DIACRITICS}]+")
+_VISIBLE = re.compile(rf"[^\s{_INVISIBLE}]")
+_WHOLE_CHARACTER = re.compile(rb"[\xe1-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 """A UTF-8 character whose bytes hardly ever occur in text of another encoding."""
-_MOST_CUT: Final = 100
+_MAX_INCOMPLETE: Final = 100
 """The largest number of incomplete characters in a text. A text with more of them is probably not UTF-8."""
-_MOST_CONTAINERS: Final = 1000
-_DEEPEST: Final = 100
+_MAX_CONTAINERS: Final = 1000
+"""The largest number of arrays and objects in a JSON text that is not cut."""
+_MAX_DEPTH: Final = 100
+"""The largest number of levels of arrays and objects that remain when a JSON text is cut."""
 # A string without a closing quote extends to the end of the text. Otherwise the search would try each of the text's
 # quotes as the beginning of a string.
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
-_LARGE = re.compile(rf"{_STRING.pattern}|[\[\]{{}}]|[0-9]{{1000,}}", re.DOTALL)
-"""The brackets and long numbers that make JSON too large to read, and the strings, in which they do not count."""
+_SIZE_TOKEN = re.compile(rf"{_STRING.pattern}|[\[\]{{}}]|[0-9]{{1000,}}", re.DOTALL)
+"""A bracket or a long number, of which too many make JSON too large to read, or a string, in which they don't count."""
 
 
 def clean_text(text: str) -> str:
@@ -62,16 +67,17 @@ def clean_text(text: str) -> str:
     The result is empty if no character of the text is visible. Joined emoji, and the marks and joiners that scripts
     need, remain. Characters that this version of Python does not know yet also remain.
     """
-    if _TO_CLEAN.search(text):
-        text = _STACKED.sub(r"\1", _UNWRITTEN.sub(r"\1\2", _GOING.sub(r"\1", text)))
-        text = text if _SEEN.search(text) else ""
+    if _NEEDS_CLEANING.search(text):
+        text = _STACKED_DIACRITICS.sub(r"\1", _NEEDLESS_JOINERS.sub(r"\1\2", _FLAG_OR_REMOVED.sub(r"\1", text)))
+        text = text if _VISIBLE.search(text) else ""
     return " ".join(text.split())
 
 
 def is_title(text: str) -> bool:
     """Return whether a text can be a title: a visible line of 1 to 64 characters, all of which `clean_text` keeps."""
     is_one_line = text.splitlines() == [text] and "\t" not in text
-    return len(text) <= 64 and is_one_line and clean_text(text) == " ".join(text.split()) != ""
+    words = " ".join(text.split())
+    return len(text) <= 64 and is_one_line and words != "" and clean_text(text) == words
 
 
 def new_secret() -> str:
@@ -87,23 +93,28 @@ def hash_of(secret: str) -> bytes:
 
 
 def read_loosely(text: bytes, *, strict: bool = True, cut: bool = False) -> Any:
-    """Parse JSON that WeChat has written, and that may contain incomplete characters, which become lone surrogates.
+    """Parse JSON that may contain incomplete characters, which become lone surrogates. A byte order mark is skipped.
 
-    If not `strict`, strings may also contain control characters. If `cut`, values that are nested too deeply become
-    null, and numbers of 1,000 digits become 0. A byte order mark is skipped.
+    WeChat and mini-programs send such JSON if they have cut a text off in the middle of a character.
+
+    Args:
+        text: The JSON.
+        strict: Whether control characters in strings are an error.
+        cut: Whether values nested more than 100 levels deep become null, and numbers of 1,000 or more digits become 0.
+            Otherwise, more than 1,000 arrays and objects are an error.
 
     Raises: ValueError.
     """
-    halves = _decoded(text.removeprefix(BOM_UTF8))
+    decoded = _decoded(text.removeprefix(BOM_UTF8))
     # This conversion joins the two halves of a character that was written as two surrogates.
-    whole = halves.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    joined = decoded.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
     if cut:
-        whole = _cut(whole)
-    elif has_too_many_containers(whole, _MOST_CONTAINERS):
+        joined = _cut(joined)
+    elif has_too_many_containers(joined, _MAX_CONTAINERS):
         # Python 3.13 parses 9,000 levels, where other versions give up.
         raise ValueError("nested too deeply")
     try:
-        return json.loads(whole, strict=strict, parse_constant=refuse_constant)
+        return json.loads(joined, strict=strict, parse_constant=refuse_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -122,27 +133,32 @@ def _decoded(text: bytes) -> str:
             return "".join((*parts, text[start:].decode("utf-8", "surrogatepass")))
         except UnicodeDecodeError as exc:
             begin, end = start + exc.start, start + exc.end
-            is_in_a_row = bool(parts) and begin == start
-            if exc.reason == "invalid start byte" or len(parts) >= 2 * _MOST_CUT:
+            has_too_many = len(parts) >= 2 * _MAX_INCOMPLETE  # each incomplete character adds two parts
+            if exc.reason == "invalid start byte" or has_too_many:
                 raise
-            if is_in_a_row and length == 1 and _WHOLE.search(text) is None:
+            follows_another = bool(parts) and begin == start
+            if follows_another and length == 1 and _WHOLE_CHARACTER.search(text) is None:
                 raise
             parts += text[start:begin].decode("utf-8", "surrogatepass"), "\ud83d"
             start, length = end, end - begin
 
 
 def _cut(text: str) -> str:
+    """Replace the values that are nested too deeply with null, and the numbers with too many digits with 0.
+
+    This function only finds brackets, strings and numbers, so the text need not be valid JSON.
+    """
     kept, depth, begin = list[str](), 0, 0
-    for found in _LARGE.finditer(text):
+    for found in _SIZE_TOKEN.finditer(text):
         start, end = found.span()
         if found[0] in "[{":
             depth += 1
-            if depth == _DEEPEST + 1:
+            if depth == _MAX_DEPTH + 1:
                 kept += text[begin:start], "null"
         elif found[0] in "]}":
             depth -= 1
-            begin = end if depth == _DEEPEST else begin
-        elif found[0][0] != '"' and depth <= _DEEPEST:
+            begin = end if depth == _MAX_DEPTH else begin
+        elif found[0][0] != '"' and depth <= _MAX_DEPTH:
             kept += text[begin:start], "0"
             begin = end
     return "".join((*kept, text[begin:]))
