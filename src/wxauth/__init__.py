@@ -1,4 +1,7 @@
-"""The WeChat mini-program login service."""
+"""The WeChat mini-program login service.
+
+The import of this package removes the variables of other programs that would break a library that wxauth uses.
+"""
 
 import os
 
@@ -14,7 +17,8 @@ for _name in os.environ.keys() & {
 }:
     # FastAPI imports OpenTelemetry, which reads the first five variables when it is imported. If another program has
     # set one of them to a name that is not installed here, the import fails. wxauth sets its own propagators in code.
-    # The last variable is an old name of prometheus_client's setting, which wxauth never sets.
+    # The last variable is an old name of PROMETHEUS_MULTIPROC_DIR. wxauth sets only the new name, but prometheus_client
+    # would also write its files into the folder that the old name gives.
     del os.environ[_name]
 
 # A debugger may have set SSLKEYLOGFILE. If the file can't be written, Python can't create a TLS context.

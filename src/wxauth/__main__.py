@@ -9,15 +9,16 @@ from types import FrameType
 from typing import NoReturn
 
 from wxauth.i18n import lazy_gettext as _
+from wxauth.terminal import localized, os_reason
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_WRITE_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """The error numbers of a write to a full or broken disk."""
-_OF_TERMINALS = ("ascii", "latin-1", "charmap", "gbk", "gb2312", "big5")
+_INCOMPLETE_ENCODINGS = ("ascii", "latin-1", "charmap", "gbk", "gb2312", "big5")
 """The names that Python gives to encodings without some of the characters that wxauth prints."""
 
 
 def main() -> None:
-    """Run the command, and report failures without secrets."""
+    """Run the command. If an exception ends it, print the reason without secrets, and exit with status 1."""
     if sys.argv[1:2] == ["serve"] and sys.platform != "win32":
         # The handler ends the process itself, because neither alternative works. Python drops an exception if the
         # signal arrives during a callback, for example when a weak reference ends. The first process of a container
@@ -25,9 +26,9 @@ def main() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _end)
         # A SIGHUP would end the process while it starts. The service handles it later.
-        if sys.argv[1] == "serve":
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    # The variable belongs to another program, and prometheus_client would read it when it is imported.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    # If the variable is already set, it belongs to another program. prometheus_client would read it when it is
+    # imported. The service sets the variable itself before it starts several workers.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     # Imported objects live until the end. With the usual threshold, the garbage collector checked them repeatedly,
     # which took an eighth of a command's start time.
@@ -40,18 +41,16 @@ def main() -> None:
         package = (exc.name or "wxauth").partition(".")[0]
         if package == "wxauth":
             raise
-        from wxauth.terminal import localized
-
         sys.exit(localized(_("{package} isn't installed. Install wxauth again", package=package)))
     except Exception as exc:
         from wxauth.core.logs import lines_of
-        from wxauth.terminal import localized, os_reason
 
-        if isinstance(exc, OSError) and exc.errno in _FULL and exc.filename is None:
+        # An error of a named file is not an error of the output. The commands report most of those themselves.
+        if isinstance(exc, OSError) and exc.errno in _WRITE_FAILURES and exc.filename is None:
             # At exit, Python writes the rest of its buffer, which would fail again on the full disk.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             sys.exit(localized(_("can't write the output: {error}", error=os_reason(exc))))
-        if isinstance(exc, UnicodeEncodeError) and exc.encoding in _OF_TERMINALS:
+        if isinstance(exc, UnicodeEncodeError) and exc.encoding in _INCOMPLETE_ENCODINGS:
             text = _("can't write the output in {encoding}. Set PYTHONIOENCODING=utf-8", encoding=exc.encoding)
             sys.exit(localized(text))
         # Python's own traceback would contain values from PostgreSQL's message.

@@ -21,15 +21,18 @@ def create_app() -> "ASGIApp":
     If the settings are wrong, print the reason, and end the process.
     """
     try:
-        return _made(load_settings(Settings))
+        return _create_app(load_settings(Settings))
     except InvalidSettings as exc:
         sys.stderr.write(f"{localized(exc.text)}\n")
         # After any other exit status, uvicorn's supervisor would start another worker.
         sys.exit(STARTUP_FAILURE)
 
 
-def _made(settings: Settings) -> "ASGIApp":
-    """Create the app. Raises: InvalidSettings, also for a fault that appears only when the parts are created."""
+def _create_app(settings: Settings) -> "ASGIApp":
+    """Create the service, and set up the log, the metrics and the garbage collector of this process.
+
+    Raises: InvalidSettings, including for a fault that appears only when the parts are created.
+    """
     # These modules are imported only now, so that a worker that refuses its settings ends quickly. With these modules
     # loaded, a worker's exit takes up to 8 s on a busy machine. uvicorn's supervisor would treat the worker as hung,
     # kill it, and start another one.
@@ -41,10 +44,10 @@ def _made(settings: Settings) -> "ASGIApp":
     for line in unknown_names():
         get_logger().warning("unknown_setting", reason=line)
     share_counts()
-    made = app.create_app(build_services(settings))
+    created = app.create_app(build_services(settings))
     gc.collect()
     # The objects that exist now live until the process ends, so the garbage collector need not check them again.
     gc.freeze()
-    # 200 logins in progress hold 27,000 objects, of which few are in cycles.
+    # 200 logins in progress hold 27,000 objects, of which few are in cycles, so a collection during them frees little.
     gc.set_threshold(50_000, 20, 20)
-    return made
+    return created

@@ -8,10 +8,13 @@ from uuid import UUID
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth_guard.errors import FieldError, InsufficientScope, InvalidRequest, RequestRefused, WxAuthError
 
+# The titles for faults that the user can correct.
 NICKNAME_REFUSED: Final = _("This nickname can't be used. Please choose another.")
+"""The title of `invalid_request` if the nickname is invalid."""
 PICTURE_OF_ANOTHER_KIND: Final = _("Pictures must be JPEG, PNG or WebP files.")
+"""The title of `invalid_request` if the uploaded file is not a picture, or is broken."""
 PICTURE_TOO_LARGE: Final = _("Pictures can be up to 2 MB.")
-"""The titles of `invalid_request` and `payload_too_large` for faults that the user can correct."""
+"""The title of `payload_too_large` for an upload."""
 
 
 class AppRefused(InvalidRequest):
@@ -241,7 +244,7 @@ class InvalidSignature(WxAuthError, code="invalid_signature", status=403):
 
 
 class PushNotForwarded(WxAuthError, code="push_not_forwarded", status=503):
-    """The app's `push_forward` did not take the message, so WeChat must send it again."""
+    """The receiver at the app's `push_forward` did not accept the message, so WeChat must send it again."""
 
     title = _("The message couldn't be forwarded.")
 
@@ -257,7 +260,12 @@ class RateLimited(WxAuthError, code="rate_limited", status=429):
 
 
 class AccountDisabled(WxAuthError, code="account_disabled", status=403):
-    """The user is banned."""
+    """The user is banned.
+
+    Attributes:
+        until: The time at which the ban ends automatically, or None.
+        user_id: The user, for the record of the refused login. The response does not contain this id.
+    """
 
     title = _("This account has been disabled.")
 
@@ -273,12 +281,17 @@ class AccountDisabled(WxAuthError, code="account_disabled", status=403):
         self.user_id = user_id
 
     def members(self) -> Mapping[str, Any]:
-        """Return `until`, if the ban ends by itself."""
+        """Return `until`, if the ban ends automatically."""
         return {} if self.until is None else {"until": self.until}
 
 
 class AccountLeaving(WxAuthError, code="account_leaving", status=403):
-    """The user has asked to be erased, and may still change their mind."""
+    """The user has asked to be erased, and may still change their mind.
+
+    Attributes:
+        erase_at: The time at which the user is erased.
+        user_id: The user, for the record of the refused login. The response does not contain this id.
+    """
 
     title = _("This account is scheduled for deletion.")
 
@@ -288,7 +301,7 @@ class AccountLeaving(WxAuthError, code="account_leaving", status=403):
         self.user_id = user_id
 
     def members(self) -> Mapping[str, Any]:
-        """Return `erase_at`, when the user is erased."""
+        """Return `erase_at`."""
         return {"erase_at": self.erase_at}
 
 

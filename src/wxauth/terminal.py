@@ -18,11 +18,11 @@ WORDS: Final = """
     signs_from published_until former signing next event_id type attempts answer next_at pending delivered
     failed
 """.split()  # noqa: SIM905
-"""The names of tables' columns and the values of states, which are translated into other languages.
+"""The names of columns and the values of states in the tables that commands print, all of which are translated.
 
-`PROFILE_FIELDS` adds more.
+The commands also print the fields in `core.users.PROFILE_FIELDS` as columns.
 """
-_OF_THE_SYSTEM: Final = {
+_SYSTEM_REASONS: Final = {
     errno.EADDRINUSE: _("Address already in use"),
     errno.EADDRNOTAVAIL: _("Cannot assign requested address"),
     errno.EACCES: _("Permission denied"),
@@ -31,6 +31,7 @@ _OF_THE_SYSTEM: Final = {
     errno.EEXIST: _("File exists"),
     errno.ENOSPC: _("No space left on device"),
 }
+"""The usual reasons of the operating system, which it states only in English, by their error numbers."""
 _RULES: Final = {
     "literal_error": _("must be {choices} or {last}"),
     "int_parsing": _("must be a valid integer"),
@@ -54,7 +55,7 @@ class TextError(Exception):
 
 
 class WrongValue(TextError, ValueError):
-    """A value breaks a rule. The text is the rule. It never contains the value."""
+    """A value breaks a rule. The text states the rule, and never contains the value."""
 
 
 def terminal_language() -> str:
@@ -64,19 +65,19 @@ def terminal_language() -> str:
 
 
 def localized(text: object) -> str:
-    """Return a text in the language of the terminal. Any other value is returned as its text."""
+    """Return a text in the language of the terminal. Any other value is converted with `str`."""
     return str(translate(text, terminal_language()))
 
 
 def listed(names: Iterable[str], others: int) -> Text:
-    """Return a list of names, and the number of others, if there are any."""
+    """Return a list of names, followed by the number of other names if it is not 0."""
     some = Text(", ").join(names)
     return _("{some} and {n} more", some=some, n=others) if others else some
 
 
 def os_reason(exc: OSError) -> Text:
     """Return the operating system's reason for an error."""
-    return _OF_THE_SYSTEM.get(exc.errno or 0) or Text("{reason}", reason=exc.strerror or type(exc).__name__)
+    return _SYSTEM_REASONS.get(exc.errno or 0) or Text("{reason}", reason=exc.strerror or type(exc).__name__)
 
 
 def rule_of(error: Mapping[str, Any]) -> Text:
@@ -84,13 +85,14 @@ def rule_of(error: Mapping[str, Any]) -> Text:
 
     The text is one of wxauth's rules, or pydantic's message, which then begins with `must`.
     """
-    found = error.get("ctx", {})
-    if isinstance(found.get("error"), WrongValue):
-        text: Text = found["error"].text
+    context = error.get("ctx", {})
+    if isinstance(context.get("error"), WrongValue):
+        text: Text = context["error"].text
         return text
     if error["type"] in _RULES:
-        *others, last = re.findall("'.*?'", str(found.get("expected"))) or [""]
-        return Text(_RULES[error["type"]], **found, choices=_(", ").join(others), last=last)
+        # For a `literal_error`, pydantic lists the choices as in "'json', 'text' or 'auto'".
+        *others, last = re.findall("'.*?'", str(context.get("expected"))) or [""]
+        return Text(_RULES[error["type"]], **context, choices=_(", ").join(others), last=last)
     return Text("{rule}", rule=re.sub(r"^\w+ should ", "must ", error["msg"].removeprefix("Value error, ")))
 
 

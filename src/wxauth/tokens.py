@@ -142,14 +142,15 @@ class TokenIssuer:
         if auth_time is not None:
             claims["auth_time"] = auth_time
         if client_id is not None and is_document(client_id):
+            # Anybody can publish a metadata document, so such a client learns nothing about the user except the id.
             del claims["openid"], claims["app_id"]
-            return sign(key.signer, key.header, self._encode(claims))
-        if roles:
-            claims["roles"] = list(roles)
-        if external_id is not None:
-            claims["external_id"] = external_id
-        if added:
-            claims |= added
+        else:
+            if roles:
+                claims["roles"] = list(roles)
+            if external_id is not None:
+                claims["external_id"] = external_id
+            if added:
+                claims |= added
         return sign(key.signer, key.header, self._encode(claims))
 
 
