@@ -111,7 +111,7 @@ def _export(user_id: UUID) -> None:
     async def write(database: Database, now: datetime) -> None:
         from wxauth.users.own_data import export_person
 
-        export = await export_person(database, user_id, by=OPERATOR, now=now, whole_within=None)
+        export = await export_person(database, user_id, by=OPERATOR, now=now, max_seconds=None)
         click.echo(export.first, nl=export.rest is None)
         if export.rest is not None:
             async with aclosing(export.rest) as rest:

@@ -39,17 +39,17 @@ from wxauth.web.direct import Router
 from wxauth_guard.errors import InvalidToken
 
 _AT: Final = "2026-11-20T08:00:00Z"
-_SHOWN: Final = example_of(ListedUserAnswer)
-_IDENTITY: Final = _SHOWN.pop("identities")[0]
+_USER: Final = example_of(ListedUserAnswer)
+_IDENTITY: Final = _USER["identities"][0]
 _SESSION: Final = example_of(PastSession)
 _PHONE: Final = {"user_agent": "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44"}
 EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
     "exported_at": "2026-11-20T10:00:00Z",
     "user": {
-        **_SHOWN,
-        **{"phone_verified_at": _AT, "former_ids": [], "former_external_ids": [], "unionids": [_SHOWN["unionid"]]},
+        **{name: value for name, value in _USER.items() if name != "identities"},
+        **{"phone_verified_at": _AT, "former_ids": [], "former_external_ids": [], "unionids": [_USER["unionid"]]},
     },
-    "identities": [{**_IDENTITY, "unionid": _SHOWN["unionid"], "created_at": _AT}],
+    "identities": [{**_IDENTITY, "unionid": _USER["unionid"], "created_at": _AT}],
     "sessions": [
         {
             **_SESSION,
@@ -66,14 +66,14 @@ EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
     "avatar": None,
 }
 
-IN_MEMORY: Final = 2**20
+MAX_BYTES_IN_MEMORY: Final = 2**20
 """The size, in bytes, up to which wxauth builds a document completely before sending it."""
 PIECE_TIMEOUT_SECONDS: Final = 30.0
 """The time limit, in seconds, within which the reader must take each piece of a large document.
 
 It is also the limit for each statement.
 """
-LARGE_WITHIN_SECONDS: Final = 300.0
+MAX_DOWNLOAD_SECONDS: Final = 300.0
 """The time limit, in seconds, for the download of a large document."""
 MAX_LARGE_DOCUMENTS: Final = 2
 """The largest number of large documents that a process sends at the same time.
@@ -95,7 +95,7 @@ _DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
         "content": {"application/json": {"schema": {"type": "object"}, "example": EXAMPLE_OWN_DATA}},
     },
 }
-_large: Final = asyncio.Semaphore(MAX_LARGE_DOCUMENTS)
+_large_downloads: Final = asyncio.Semaphore(MAX_LARGE_DOCUMENTS)
 
 router = Router("me")
 log = get_logger()
@@ -115,29 +115,29 @@ class Export:
 
 
 async def export_person(
-    database: Database, user_id: UUID, *, by: Actor, now: datetime, whole_within: float | None = LARGE_WITHIN_SECONDS
+    database: Database, user_id: UUID, *, by: Actor, now: datetime, max_seconds: float | None = MAX_DOWNLOAD_SECONDS
 ) -> Export:
     """Export everything stored about a user, and record the export. A merged id stands for the remaining user.
 
-    `whole_within` is the time limit, in seconds, for the download of a large document; None for no limit.
+    `max_seconds` is the time limit, in seconds, for the download of a large document; None for no limit.
 
     Raises: NotFound, RateLimited.
     """
     while True:
-        pieces = _pieces(database, user_id, by=by, now=now, whole_within=whole_within)
+        pieces = _pieces(database, user_id, by=by, now=now, max_seconds=max_seconds)
         try:
             first = await anext(pieces)
         except NotFound:  # the user might just have been merged again
             user_id = await current_user(database, user_id)
             continue
-        if len(first) > IN_MEMORY:
+        if len(first) > MAX_BYTES_IN_MEMORY:
             return Export(first, pieces)
         await pieces.aclose()
         return Export(first, None)
 
 
 async def _pieces(
-    database: Database, user_id: UUID, *, by: Actor, now: datetime, whole_within: float | None
+    database: Database, user_id: UUID, *, by: Actor, now: datetime, max_seconds: float | None
 ) -> AsyncGenerator[bytes]:
     """Yield the document in pieces. If the document is not large, the first piece is the whole document.
 
@@ -145,31 +145,39 @@ async def _pieces(
     a process sends only a few large documents at the same time.
     """
     async with AsyncExitStack() as stack:
-        state = await stack.enter_async_context(database.snapshot(patience=whole_within and PIECE_TIMEOUT_SECONDS))
+        state = await stack.enter_async_context(
+            database.snapshot(patience=None if max_seconds is None else PIECE_TIMEOUT_SECONDS)
+        )
         parts = await stack.enter_async_context(aclosing(_parts(state, user_id, now=now)))
         first = bytearray()
         async for part in parts:
             first += part
-            if len(first) > IN_MEMORY:
+            if len(first) > MAX_BYTES_IN_MEMORY:
                 break
-        if len(first) <= IN_MEMORY:
+        if len(first) <= MAX_BYTES_IN_MEMORY:
             await stack.aclose()  # the document is complete, so it needs no connection any more
-        elif _large.locked():
+        elif _large_downloads.locked():
             raise RateLimited("too many exports are in progress", retry_after=ceil(EXPORTS.window.total_seconds()))
         else:
-            await stack.enter_async_context(_large)
-        async with database.begin() as transaction:
-            # Lock the user, as for each event about a user.
-            if await lock_status_and_roles(transaction, user_id) is None:
-                raise NotFound("this user doesn't exist")
-            await record_event(transaction, EventType.USER_EXPORTED, by=by, at=now, user_id=user_id)
-        log.info("user_exported", user_id=user_id, actor=by.name)
-        late_at = None if whole_within is None else monotonic() + whole_within
+            await stack.enter_async_context(_large_downloads)
+        await _record_export(database, user_id, by=by, now=now)
+        deadline = None if max_seconds is None else monotonic() + max_seconds
         yield bytes(first)
         async for part in parts:  # there are more parts only if the document is large
-            if late_at is not None and monotonic() > late_at:
+            if deadline is not None and monotonic() > deadline:
                 raise StorageUnavailable("the reader of a large export is too slow")
             yield part
+
+
+async def _record_export(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
+    """Record the export in the audit trail and the log. Raises: NotFound."""
+    async with database.begin() as transaction:
+        # Each transaction that records an event about a user locks the user first, so that an erasure removes the
+        # event's data, too.
+        if await lock_status_and_roles(transaction, user_id) is None:
+            raise NotFound("this user doesn't exist")
+        await record_event(transaction, EventType.USER_EXPORTED, by=by, at=now, user_id=user_id)
+    log.info("user_exported", user_id=user_id, actor=by.name)
 
 
 async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGenerator[bytes]:

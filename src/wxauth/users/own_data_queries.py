@@ -1,6 +1,6 @@
 """The statements that read everything stored about one user, except secrets."""
 
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from wxauth.core.users import USER, UserFields
 from wxauth.sessions.devices import describe_device
 from wxauth.sessions.queries import FOR_RESOURCE, OPENED
 
-PAGE: Final = 250
+PAGE_SIZE: Final = 250
 """The number of rows that a process reads and serializes together.
 
 That takes some milliseconds, during which the event loop handles no other request.
@@ -78,21 +78,31 @@ def lists_of(
     state: Snapshot, user_id: UUID, former_ids: Sequence[UUID]
 ) -> Iterator[tuple[str, AsyncGenerator[Sequence[ExportedRow]]]]:
     """Yield each list with its name, in pages."""
-    for name, statement in (("identities", _IDENTITIES), ("sessions", _SESSIONS), ("browsers", _BROWSERS)):
-        yield name, _pages(state, statement, user_id=user_id)
-    for name, statement in (("consents", _CONSENTS), ("events", _EVENTS), ("refusals", _REFUSALS)):
-        yield name, _pages(state, statement, user_ids=[user_id, *former_ids])
+    yield "identities", _pages(state, _IDENTITIES, user_id=user_id)
+    yield "sessions", _pages(state, _SESSIONS, shown=_session, user_id=user_id)
+    yield "browsers", _pages(state, _BROWSERS, user_id=user_id)
+    # These rows keep the id that the user had when they were stored, even after a merge.
+    user_ids = [user_id, *former_ids]
+    yield "consents", _pages(state, _CONSENTS, user_ids=user_ids)
+    yield "events", _pages(state, _EVENTS, user_ids=user_ids)
+    yield "refusals", _pages(state, _REFUSALS, user_ids=user_ids)
 
 
 async def _pages(
-    state: Snapshot, statement: Statement[ExportedRow], **arguments: Any
+    state: Snapshot,
+    statement: Statement[ExportedRow],
+    *,
+    shown: Callable[[ExportedRow], ExportedRow] = dict,
+    **arguments: object,
 ) -> AsyncGenerator[Sequence[ExportedRow]]:
-    async for page in state.pages(statement, PAGE, **arguments):
-        yield [_session(dict(row)) if statement is _SESSIONS else dict(row) for row in page]
+    """Yield the rows of a statement in pages. `shown` turns a row into an object that JSON can represent."""
+    async for page in state.pages(statement, PAGE_SIZE, **arguments):
+        yield [shown(row) for row in page]
 
 
-def _session(row: dict[str, Any]) -> dict[str, object]:
+def _session(row: Mapping[str, Any]) -> ExportedRow:
     """Return a session with descriptions of its devices, and with the address and device from which it was opened."""
-    ip, user_agent = row.pop("opened_ip"), row.pop("opened_user_agent")
+    session = dict(row)
+    ip, user_agent = session.pop("opened_ip"), session.pop("opened_user_agent")
     opened = {"ip": None if ip is None else str(ip), "device": describe_device(user_agent), "user_agent": user_agent}
-    return {**row, "device": describe_device(row["user_agent"]), "opened": opened}
+    return {**session, "device": describe_device(session["user_agent"]), "opened": opened}
