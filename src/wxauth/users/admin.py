@@ -29,7 +29,7 @@ from wxauth.users.status_queries import ADMIN, Ban, StatusAndRoles, UserIsGone, 
 from wxauth.web.schemas import FIRST_PAGE
 from wxauth_guard.errors import FieldError, InsufficientRole, InvalidRequest
 
-LISTED: Final = 100
+MAX_LISTED: Final = 100
 """The largest number of sessions, and of consents, that a response about a user lists.
 
 It lists the most recently used sessions, and the newest consents. Sessions that are not listed can also be ended.
@@ -98,7 +98,7 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
     Raises: NotFound.
     """
     user = await read_listed_user(database, user_id)
-    newest: dict[str, object] = {"user_id": user.id, "limit": LISTED}
+    newest: dict[str, object] = {"user_id": user.id, "limit": MAX_LISTED}
     answer: UserDetailAnswer = {
         **listed_user_answer(user),  # type: ignore[typeddict-item]  # mypy requires optional keys
         "sessions": list(await database.rows(OPEN_SESSIONS, **newest, now=now, **FIRST_PAGE)),
@@ -149,21 +149,21 @@ async def change_user(
         after = change.applied_to(before)
         if after.adds_roles_to(before) and not may_add_roles:
             raise LoginTooOld
-        (made,) = await change_status_and_roles(transaction, [(remaining_id, before, after)], by=by, now=now)
-        changes = bool(made.events)
+        (effect,) = await change_status_and_roles(transaction, [(remaining_id, before, after)], by=by, now=now)
+        has_changed = bool(effect.events)
         if change.attributes is not None:
             try:
-                changes |= await patch_attributes(transaction, remaining_id, change.attributes, by=by, now=now)
+                has_changed |= await patch_attributes(transaction, remaining_id, change.attributes, by=by, now=now)
             except WrongAttributes as exc:
                 raise InvalidRequest.of("attributes", exc.text) from None
         if change.cancels_leaving:
-            changes |= await cancel_leaving(transaction, remaining_id, before, by=by, now=now)
+            has_changed |= await cancel_leaving(transaction, remaining_id, before, by=by, now=now)
         if change.cleared and (fields := await user_queries.clear_fields(transaction, remaining_id, change.cleared)):
             kind, data = EventType.PROFILE_CHANGED, {"fields": fields}
             await record_event(transaction, kind, by=by, at=now, user_id=remaining_id, data=data)
-            changes = True
-    made.report()
-    return changes
+            has_changed = True
+    effect.report()
+    return has_changed
 
 
 async def set_external_id(
@@ -208,8 +208,10 @@ async def end_sessions_of(
             await end_sessions(transaction, remaining_id, reason=reason, by=by, now=now)
         elif not await end_session_of(transaction, remaining_id, session_id, reason=reason, by=by, now=now):
             raise NotFound("this user doesn't have this session")
-    of_one = {} if session_id is None else {"session_id": session_id}
-    log.info("session_ended" if of_one else "sessions_ended", user_id=remaining_id, **of_one, actor=by.name)
+    if session_id is None:
+        log.info("sessions_ended", user_id=remaining_id, actor=by.name)
+    else:
+        log.info("session_ended", user_id=remaining_id, session_id=session_id, actor=by.name)
 
 
 @asynccontextmanager

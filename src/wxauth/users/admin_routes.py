@@ -127,10 +127,10 @@ async def change_user(
     for name, is_given in only_for_administrators.items():
         if is_given and staff.spares_staff:
             raise InsufficientRole(f"{name}: this change requires the role admin")
-    changes = await admin.change_user(database, user_id, change, by=staff, may_add_roles=is_fresh, now=now)
+    has_changed = await admin.change_user(database, user_id, change, by=staff, may_add_roles=is_fresh, now=now)
     user = await admin.read_user(database, user_id, now=now)
     # If the request has changed something, the event of the change is enough for the audit trail.
-    if not changes:
+    if not has_changed:
         reads.note_read(staff, Read.USER, user["id"])
     _mask_for(staff, user)
     return user

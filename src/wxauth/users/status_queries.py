@@ -138,8 +138,8 @@ class StatusAndRoles:
 
         A role counts even if the user is banned, because an administrator might lift the ban later.
         """
-        held = STAFF_ROLES if before.is_banned else frozenset[str]()
-        return not frozenset(self.roles) <= frozenset(before.roles) - held
+        suspended = STAFF_ROLES if before.is_banned else frozenset[str]()
+        return not frozenset(self.roles) <= frozenset(before.roles) - suspended
 
 
 class Ending(Enum):
@@ -184,9 +184,16 @@ class StatusChange:
             events[EventType.ROLES_CHANGED] = {"before": before.roles, "after": after.roles}
         if after.is_banned:
             return cls(user_id, by, events, {Ending.ALL})
-        was, will_be = STAFF_ROLES.intersection(before.roles), STAFF_ROLES.intersection(after.roles)
-        endings = ((Ending.CONSOLES, was - will_be), (Ending.BROWSERS, will_be - was))
-        return cls(user_id, by, events, {ending for ending, roles in endings if roles})
+        staff_roles_before, staff_roles_after = (
+            STAFF_ROLES.intersection(before.roles),
+            STAFF_ROLES.intersection(after.roles),
+        )
+        endings = set[Ending]()
+        if staff_roles_before - staff_roles_after:
+            endings.add(Ending.CONSOLES)
+        if staff_roles_after - staff_roles_before:
+            endings.add(Ending.BROWSERS)
+        return cls(user_id, by, events, endings)
 
     def report(self, **fields: Any) -> None:
         """Write the log lines. Call this method after the commit."""
@@ -222,12 +229,12 @@ async def lock_with_administrators(
 
     Raises: ChangedMeanwhile, if one of the users has just become an administrator.
     """
-    are_some = bool(await transaction.value(_SOME_ARE_ADMINISTRATORS, user_ids=user_ids))
+    with_administrators = bool(await transaction.value(_SOME_ARE_ADMINISTRATORS, user_ids=user_ids))
     # One statement locks all of them, in the order of their ids.
-    rows = await transaction.rows(_LOCK_WITH_ADMINISTRATORS if are_some else _LOCK, user_ids=user_ids)
+    rows = await transaction.rows(_LOCK_WITH_ADMINISTRATORS if with_administrators else _LOCK, user_ids=user_ids)
     accounts = {row.id: StatusAndRoles.of(row) for row in rows}
     administrators = frozenset(user_id for user_id, account in accounts.items() if account.is_administrator)
-    if administrators and not are_some:
+    if administrators and not with_administrators:
         raise ChangedMeanwhile
     return accounts, administrators
 
@@ -276,21 +283,23 @@ async def change_status_and_roles(
     `why` is additional data for the events of bans and of the ends of bans. The number of statements does not depend on
     the number of users.
     """
-    made = [StatusChange.between(user_id, before, after, by=by, why=why) for user_id, before, after in changes]
+    effects = [StatusChange.between(user_id, before, after, by=by, why=why) for user_id, before, after in changes]
     accounts = [
         {"id": user_id, "roles": after.roles, "ban": after.ban}
-        for change, (user_id, _, after) in zip(made, changes, strict=True)
-        if change.events
+        for effect, (user_id, _, after) in zip(effects, changes, strict=True)
+        if effect.events
     ]
     if accounts:
         await transaction.run(_SET, accounts=accounts)
     events = [
-        event(kind, by=by, at=now, user_id=change.user_id, app_id=app_id, data=data)
-        for change in made
-        for kind, data in change.events.items()
+        event(kind, by=by, at=now, user_id=effect.user_id, app_id=app_id, data=data)
+        for effect in effects
+        for kind, data in effect.events.items()
     ]
     await record_events(transaction, events)
-    banned, demoted, promoted = ([one.user_id for one in made if ending in one.endings] for ending in Ending)
+    banned = [effect.user_id for effect in effects if Ending.ALL in effect.endings]
+    demoted = [effect.user_id for effect in effects if Ending.CONSOLES in effect.endings]
+    promoted = [effect.user_id for effect in effects if Ending.BROWSERS in effect.endings]
     if banned:
         await end_sessions(transaction, *banned, reason=EndReason.BANNED, by=by, now=now)
     reason = EndReason.ADMINISTRATOR
@@ -298,15 +307,17 @@ async def change_status_and_roles(
         await end_by(transaction, END_CONSOLES, {"user_ids": demoted}, reason=reason, by=by, now=now)
     if promoted:
         await end_logins_in_browsers(transaction, *promoted, becomes_staff=True, reason=reason, by=by, now=now)
-    return made
+    return effects
 
 
 async def lift_bans(database: Database, *, size: int, now: datetime) -> int:
     """Lift up to `size` bans whose end has passed, and return the number of lifted bans."""
     async with database.begin(replan=True) as transaction:
-        ended = await transaction.rows(_LOCK_ENDED_BANS, now=now, size=size)
-        lifted = [(row.id, before := StatusAndRoles.of(row), StatusAndRoles(before.roles)) for row in ended]
-        made = await change_status_and_roles(transaction, lifted, by=SYSTEM, now=now)
-    for one in made:
-        one.report()
-    return len(made)
+        banned = {
+            row.id: StatusAndRoles.of(row) for row in await transaction.rows(_LOCK_ENDED_BANS, now=now, size=size)
+        }
+        changes = [(user_id, before, replace(before, ban=None)) for user_id, before in banned.items()]
+        effects = await change_status_and_roles(transaction, changes, by=SYSTEM, now=now)
+    for effect in effects:
+        effect.report()
+    return len(effects)
