@@ -168,9 +168,8 @@ async def erase_remains(services: Services, pace: Pace) -> None:
     if not await services.database.value(ARE_WAITING, user_ids=None):
         return  # this is the usual case, which costs one read
     while page := await erase_next_page(services.database, size=pace.page_size):
-        user_id, is_last = page
-        if is_last:
-            log.info("erasure_completed", user_id=user_id)
+        if page.is_last:
+            log.info("erasure_completed", user_id=page.user_id)
         await asyncio.sleep(pace.pause)
 
 

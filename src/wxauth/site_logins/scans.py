@@ -163,7 +163,9 @@ class Scans:
         if not is_staff or ADMIN_SCOPE not in login.scopes:
             return None
         longest = self.settings.admin_fresh_login
-        return None if await is_fresh(transaction, session_id, longest=longest, now=now) else errors.LoginTooOld()
+        return (
+            None if await is_fresh(transaction, session_id, max_age_seconds=longest, now=now) else errors.LoginTooOld()
+        )
 
     async def approve(self, caller: Caller, login_id: UUID, login_code: str, *, ip: str | None) -> NumberAnswer | None:
         """Approve a scan that this session has claimed, with a new `wx.login` code as proof. The call is idempotent.

@@ -16,7 +16,7 @@ from wxauth.users.consent_queries import (
     ConsentRow,
     check_in_force,
     give_consents,
-    holding_consents,
+    valid_consents,
     withdraw,
 )
 from wxauth.users.schemas import (
@@ -52,8 +52,9 @@ async def list_my_sessions(
     caller: CallerDep, database: DatabaseDep, clock: ClockDep, query: Annotated[SessionsQuery, Query()]
 ) -> Items[SessionAnswer]:
     """List the open sessions, the last used first. In one app, a user keeps the newest hundred."""
-    asked = {"user_id": caller.user.id, "now": clock(), "limit": query.limit + 1, **query.after}
-    found = await database.rows(OPEN_SESSIONS, **asked)
+    found = await database.rows(
+        OPEN_SESSIONS, user_id=caller.user.id, now=clock(), limit=query.limit + 1, **query.after
+    )
     page = Page.with_cursor(found, query.limit, lambda it: timed_cursor(it.last_used_at, it.id))
     items = [
         SessionAnswer.model_construct(**vars(session), current=session.id == caller.session_id)
@@ -110,7 +111,7 @@ async def give_my_consents(
     in_force = settings.consents
     check_in_force(body.root, in_force)
     await give_consents(database, caller.user, body.root, ip=device.ip, now=clock())
-    return all_of(await holding_consents(database, caller.user.id, in_force))
+    return all_of(await valid_consents(database, caller.user.id, in_force))
 
 
 @router.delete(

@@ -157,8 +157,8 @@ async def caller_who_ends_of(
     Raises: RateLimited; the errors of `read_caller`.
     """
     await request.body()
-    is_own = request.path_params.get("session_id") == str(principal.session_id)
-    async with concurrency.of_session((principal.session_id, is_own), principal.id, ends_sessions=True):
+    ends_itself = request.path_params.get("session_id") == str(principal.session_id)
+    async with concurrency.of_session((principal.session_id, ends_itself), principal.id, ends_sessions=True):
         yield await read_caller(database, principal, now=clock())
 
 
@@ -224,22 +224,23 @@ AdministratorDep = Annotated[Actor, Depends(administrator_of)]
 
 async def fresh_login_of(principal: VerifiedDep, settings: SettingsDep, database: DatabaseDep, clock: ClockDep) -> bool:
     """Return whether the request's session was opened in the last `ADMIN_FRESH_LOGIN` seconds."""
-    return await is_fresh(database, principal.session_id, longest=settings.admin_fresh_login, now=clock())
+    return await is_fresh(database, principal.session_id, max_age_seconds=settings.admin_fresh_login, now=clock())
 
 
 FreshLoginDep = Annotated[bool, Depends(fresh_login_of), Entails(failures=(LoginTooOld,))]
 """Whether the session was opened recently, for operations that require this only in some cases."""
 
 
-async def is_fresh(asked: Database | Transaction, session_id: UUID, *, longest: int, now: datetime) -> bool:
-    """Return whether a session was opened in the last `longest` seconds.
+async def is_fresh(asked: Database | Transaction, session_id: UUID, *, max_age_seconds: int, now: datetime) -> bool:
+    """Return whether a session was opened in the last `max_age_seconds` seconds.
 
-    This check prevents a stolen token from giving lasting access. If `longest` is 0, every session counts as recent.
+    This check prevents a stolen token from giving lasting access. If `max_age_seconds` is 0, every session
+    counts as recent.
     """
-    if not longest:
+    if not max_age_seconds:
         return True
     opened_at = await asked.value(OPENED_AT, session_id=session_id)
-    return opened_at is not None and now - opened_at <= timedelta(seconds=longest)
+    return opened_at is not None and now - opened_at <= timedelta(seconds=max_age_seconds)
 
 
 async def fresh_administrator_of(administrator: AdministratorDep, is_fresh: FreshLoginDep) -> Actor:

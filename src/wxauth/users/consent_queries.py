@@ -27,10 +27,10 @@ from wxauth_guard.errors import InvalidRequest, InvalidToken
 # If two requests change the consents of one user, the second waits here for the commit of the first, and then sees its
 # result.
 _LOCK: Final = Statement[tuple[dict[str, str] | None]]("SELECT consents FROM users WHERE id = :user_id FOR UPDATE")
-_NOTE_GIVEN: Final = Statement[Nothing](
+_ADD_TO_USER: Final = Statement[Nothing](
     "UPDATE users SET consents = COALESCE(consents, '{}') || :given::jsonb WHERE id = :user_id"
 )
-_NOTE_WITHDRAWN: Final = Statement[Nothing](
+_REMOVE_FROM_USER: Final = Statement[Nothing](
     "UPDATE users SET consents = NULLIF(consents - :document::text, '{}') WHERE id = :user_id"
 )
 log = get_logger()
@@ -43,7 +43,7 @@ def ids_of(user_id: LiteralString) -> LiteralString:
     )
 
 
-_ITS_IDS_FRAGMENT: Final = ids_of(":user_id::uuid")
+_IDS_FRAGMENT: Final = ids_of(":user_id::uuid")
 
 
 PRESENT_CONSENTS: Final = f"""
@@ -87,19 +87,19 @@ _ADD: Final = Statement[UUID](f"""
 INSERT INTO consents (id, user_id, document, version, given_at, app_id, ip)
 SELECT :id, :user_id, :document, :version, :now, :app_id, :ip::text::inet
  WHERE NOT EXISTS (SELECT FROM consents
-                    WHERE user_id = ANY ({_ITS_IDS_FRAGMENT}) AND document = :document AND version = :version
+                    WHERE user_id = ANY ({_IDS_FRAGMENT}) AND document = :document AND version = :version
                       AND withdrawn_at IS NULL)
 RETURNING id
 """)
 _WITHDRAW: Final = Statement[Nothing](f"""
 UPDATE consents SET withdrawn_at = :now
- WHERE user_id = ANY ({_ITS_IDS_FRAGMENT}) AND document = :document AND withdrawn_at IS NULL
+ WHERE user_id = ANY ({_IDS_FRAGMENT}) AND document = :document AND withdrawn_at IS NULL
 """)
 # The statement reads the newest consents of each id separately, because only the rows of one id are in order of time in
 # the index.
 NEWEST_CONSENTS: Final = Statement[ConsentRow](f"""
 SELECT page.*
-  FROM unnest({_ITS_IDS_FRAGMENT}) AS known (id) CROSS JOIN LATERAL (
+  FROM unnest({_IDS_FRAGMENT}) AS known (id) CROSS JOIN LATERAL (
        SELECT id, document, version, given_at, withdrawn_at, app_id, ip FROM consents
         WHERE user_id = known.id
           AND (given_at, id) < (COALESCE(:after_at::timestamptz, 'infinity'),
@@ -108,18 +108,18 @@ SELECT page.*
  ORDER BY given_at DESC, id DESC LIMIT :limit
 """)
 """The query for a page of a user's consents, the newest first."""
-_HOLDING: Final = Statement[ConsentRow](f"""
+_VALID: Final = Statement[ConsentRow](f"""
 SELECT DISTINCT ON (document) id, document, version, given_at, withdrawn_at, app_id, ip
   FROM consents JOIN unnest(:documents::text[], :versions::text[]) AS wanted (document, version)
        USING (document, version)
- WHERE user_id = ANY ({_ITS_IDS_FRAGMENT}) AND withdrawn_at IS NULL
+ WHERE user_id = ANY ({_IDS_FRAGMENT}) AND withdrawn_at IS NULL
  ORDER BY document, given_at DESC, id DESC
 """)
 
 
-async def holding_consents(database: Database, user_id: UUID, documents: Mapping[str, str]) -> Sequence[ConsentRow]:
+async def valid_consents(database: Database, user_id: UUID, documents: Mapping[str, str]) -> Sequence[ConsentRow]:
     """Return the user's valid consents to these versions of these documents, the newest first."""
-    rows = await database.rows(_HOLDING, user_id=user_id, documents=list(documents), versions=list(documents.values()))
+    rows = await database.rows(_VALID, user_id=user_id, documents=list(documents), versions=list(documents.values()))
     return sorted(rows, key=lambda row: (row.given_at, row.id), reverse=True)
 
 
@@ -162,7 +162,7 @@ async def give_consents(
                     transaction, EventType.CONSENT_GIVEN, by=by, at=now, user_id=user_id, app_id=app_id, data=consent
                 )
         if given:
-            await transaction.run(_NOTE_GIVEN, user_id=user_id, given=given)
+            await transaction.run(_ADD_TO_USER, user_id=user_id, given=given)
     for document, version in given.items():
         log.info("consent_given", user_id=user_id, app_id=app_id, document=document, version=version)
     return {**before, **given}
@@ -177,7 +177,7 @@ async def withdraw(
         version = (await _locked(transaction, user_id)).get(document)
         if version is not None:
             await transaction.run(_WITHDRAW, user_id=user_id, document=document, now=now)
-            await transaction.run(_NOTE_WITHDRAWN, user_id=user_id, document=document)
+            await transaction.run(_REMOVE_FROM_USER, user_id=user_id, document=document)
             data = {"document": document, "version": version}
             await record_event(transaction, kind, by=by, at=now, user_id=user_id, app_id=app_id, data=data)
     if version is None:

@@ -10,7 +10,7 @@ rows, a worker erases the remaining ones later, in pages.
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from wxauth.core.database import Database, Transaction
@@ -33,7 +33,7 @@ _MAX_IDS_ERASED_WITH_USER: Final = 10
 # Only one worker at a time erases pages, so that the load on the database does not depend on the number of waiting
 # erasures.
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.erasures'))")
-_PUT_OFF: Final = Statement[Nothing]("""
+_QUEUE: Final = Statement[Nothing]("""
 INSERT INTO erasures (user_id, about_after, acted_after)
 SELECT id, :start, :start FROM unnest(:user_ids::uuid[]) AS wanted (id)
 ON CONFLICT (user_id) DO UPDATE SET about_after = excluded.about_after, acted_after = excluded.acted_after
@@ -85,7 +85,7 @@ _DELETE_HINTED: Final = Statement[Nothing]("""
 DELETE FROM site_logins WHERE id = ANY (ARRAY(
     SELECT id FROM site_logins WHERE hinted_user_id = ANY (:user_ids::uuid[]) ORDER BY id FOR UPDATE))
 """)
-_GO_ON: Final = Statement[Nothing](
+_SAVE_PROGRESS: Final = Statement[Nothing](
     "UPDATE erasures SET about_after = :about_after, acted_after = :acted_after WHERE user_id = :user_id"
 )
 _FINISH: Final = Statement[Nothing]("DELETE FROM erasures WHERE user_id = :user_id")
@@ -104,24 +104,31 @@ SELECT id FROM users WHERE erase_at <= :now AND status = 'active' ORDER BY erase
 log = get_logger()
 
 
+class ErasedPage(NamedTuple):
+    """A page of rows that were erased after the user."""
+
+    user_id: UUID
+    is_last: bool
+    """Whether no row of this user is left."""
+
+
 async def erase_person_data(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
     """Erase up to `MAX_ROWS_ERASED_WITH_USER` rows of a user with these ids, and note the remaining rows for later."""
     await transaction.run(_DELETE_HINTED, user_ids=user_ids)
-    await transaction.run(_PUT_OFF, user_ids=user_ids, start=START)
-    left = MAX_ROWS_ERASED_WITH_USER
+    await transaction.run(_QUEUE, user_ids=user_ids, start=START)
+    budget = MAX_ROWS_ERASED_WITH_USER
     for user_id in user_ids[:_MAX_IDS_ERASED_WITH_USER]:
-        left -= await _erase_page(transaction, user_id, START, START, size=left)
-        if left <= 0:
+        budget -= await _erase_page(transaction, user_id, START, START, size=budget)
+        if budget <= 0:
             break
 
 
 async def erase_next_page(
     database: Database, *, size: int, user_ids: Sequence[UUID] | None = None
-) -> tuple[UUID, bool] | None:
+) -> ErasedPage | None:
     """Erase the next page of waiting rows of any user, or of users with the given ids.
 
-    Return the user's id, and whether no row of this user is left. Return None if no rows wait, or if another worker is
-    erasing a page.
+    Return None if no rows wait, or if another worker is erasing a page.
     """
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK):
@@ -129,8 +136,9 @@ async def erase_next_page(
         waiting = await transaction.row(_NEXT, user_ids=user_ids)
         if waiting is None:
             return None
-        number = await _erase_page(transaction, *waiting, size=size)
-        return waiting[0], number < size
+        user_id, about_after, acted_after = waiting
+        number = await _erase_page(transaction, user_id, about_after, acted_after, size=size)
+        return ErasedPage(user_id, is_last=number < size)
 
 
 async def erase_rest(database: Database, user_ids: Sequence[UUID] | None = None) -> None:
@@ -153,7 +161,7 @@ async def _erase_page(
         await transaction.run(_FINISH, user_id=user_id)
     else:
         about_after, acted_after = (about[-1] if about else about_after), (acted[-1] if acted else acted_after)
-        await transaction.run(_GO_ON, user_id=user_id, about_after=about_after, acted_after=acted_after)
+        await transaction.run(_SAVE_PROGRESS, user_id=user_id, about_after=about_after, acted_after=acted_after)
     return number
 
 

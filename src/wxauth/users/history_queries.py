@@ -113,7 +113,7 @@ SELECT users.id, nickname, avatar_url, newest.app_id, newest.user_agent AS devic
 """The query for the short descriptions of users, in no particular order. It returns no row for an unknown id."""
 
 
-def _finding(condition: LiteralString, order: LiteralString) -> Statement[ListedLogin]:
+def _logins_where(condition: LiteralString, order: LiteralString) -> Statement[ListedLogin]:
     return Statement[ListedLogin](f"""
 SELECT login.id AS session_id, login.created_at AS at, user_id, users.nickname, app_id, client_id,
        opened_user_agent AS device, opened_ip AS ip, revoked_at AS ended_at
@@ -125,12 +125,10 @@ SELECT login.id AS session_id, login.created_at AS at, user_id, users.nickname, 
 """)
 
 
-_OF_USER: Final = _finding(
+_OF_USER: Final = _logins_where(
     one_and_id("login.user_id", ":user_id", after=":lowest", before=":before"), "login.user_id DESC, login.id DESC"
 )
-
-
-_OF_ALL: Final = _finding(
+_OF_ALL: Final = _logins_where(
     "login.id < :before AND login.id >= :lowest AND (:user_id::uuid IS NULL OR user_id = :user_id)", "login.id DESC"
 )
 
@@ -159,12 +157,12 @@ Otherwise, PostgreSQL would sort all events of these types.
 _NEWEST_OF_USER: Final = "ORDER BY events.user_id DESC, events.id DESC LIMIT :limit"
 
 
-def _of_user(user_id: LiteralString) -> LiteralString:
+def _events_of_user_fragment(user_id: LiteralString) -> LiteralString:
     return f"{_EVENTS} WHERE {one_and_id('events.user_id', user_id, after=':lowest', before=':before')}"
 
 
 _EVENTS_OF_USER: Final = Statement[EventFields](f"""
-{_of_user(":user_id")} AND (:actor::text IS NULL OR events.actor = :actor)
+{_events_of_user_fragment(":user_id")} AND (:actor::text IS NULL OR events.actor = :actor)
    AND (:types::text[] = '{{}}' OR events.type = ANY (:types)) {_NEWEST_OF_USER}
 """)
 # The statement reads the actor's actions on other users by type, and separately the actor's actions on the actor's own
@@ -176,7 +174,7 @@ _EVENTS_OF_ACTOR: Final = Statement[EventFields](f"""
         AND (events.actor, events.type, events.id) < (:actor, kind, :before) AND (actor = user_id::text) IS NOT TRUE
       ORDER BY events.actor DESC, events.type DESC, events.id DESC LIMIT :limit) AS found)
  UNION ALL
-({_of_user(":actor_id")} AND events.actor = :actor AND events.type = ANY (:types) {_NEWEST_OF_USER})
+({_events_of_user_fragment(":actor_id")} AND events.actor = :actor AND events.type = ANY (:types) {_NEWEST_OF_USER})
  ORDER BY id DESC LIMIT :limit
 """)
 

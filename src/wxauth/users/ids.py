@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.wechat.received import is_placeholder
 
-_LONGEST: Final = 128
+_MAX_LENGTH: Final = 128
 LOOKS_LIKE: Final = "looks_like"
 """The type of the error for a text that is probably not an id.
 
@@ -50,28 +50,29 @@ def printable(value: str) -> str:
     return value
 
 
-def _alone(mistaken: dict[str, Text], value: object) -> object:
+def _only_id(mistaken: dict[str, Text], value: object) -> object:
     # The text is cut, because normalizing n combining marks that are out of order takes n² steps. wxauth refuses longer
     # texts later.
-    text = unicodedata.normalize("NFKC", value[: _LONGEST + 1]).strip().lower() if isinstance(value, str) else ""
-    for form, it in mistaken.items():
-        if re.fullmatch(form, text, re.DOTALL):
-            raise PydanticCustomError(LOOKS_LIKE, "Must be only the ID, but the value looks like {it}", {"it": it})
+    text = unicodedata.normalize("NFKC", value[: _MAX_LENGTH + 1]).strip().lower() if isinstance(value, str) else ""
+    for pattern, description in mistaken.items():
+        if re.fullmatch(pattern, text, re.DOTALL):
+            message = "Must be only the ID, but the value looks like {it}"
+            raise PydanticCustomError(LOOKS_LIKE, message, {"it": description})
     return value
 
 
 Openid = Annotated[
     str,
-    StringConstraints(pattern=rf"^[A-Za-z0-9_-]{{6,{_LONGEST}}}$"),
-    BeforeValidator(partial(_alone, _MISTAKEN | _NO_OPENID)),
+    StringConstraints(pattern=rf"^[A-Za-z0-9_-]{{6,{_MAX_LENGTH}}}$"),
+    BeforeValidator(partial(_only_id, _MISTAKEN | _NO_OPENID)),
     AfterValidator(no_placeholder),
 ]
-_Alone = BeforeValidator(partial(_alone, _MISTAKEN))
-Unionid = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{24,36}$"), _Alone, AfterValidator(no_placeholder)]
+_OnlyId = BeforeValidator(partial(_only_id, _MISTAKEN))
+Unionid = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{24,36}$"), _OnlyId, AfterValidator(no_placeholder)]
 ExternalId = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=_LONGEST),
-    _Alone,
+    StringConstraints(min_length=1, max_length=_MAX_LENGTH),
+    _OnlyId,
     AfterValidator(printable),
     AfterValidator(no_placeholder),
 ]

@@ -13,9 +13,9 @@ _CHINESE_MOBILE: Final = re.compile(r"1[3-9][0-9]{9}")
 
 The library takes 84 µs for each number, which would be 84 s for an import of a million lines.
 """
-SHOWN_AT_THE_END: Final = 4
-HIDDEN: Final = 4
-_SHORTEST: Final = 9
+_SHOWN_DIGITS: Final = 4
+_HIDDEN_DIGITS: Final = 4
+_MIN_DIGITS: Final = 9
 """The smallest number of digits of a phone number that is masked according to these two constants."""
 
 
@@ -29,9 +29,9 @@ def is_number(text: str, *, region: str) -> bool:
     import phonenumbers
 
     # The text might begin with a country code without a plus.
-    found = [_parsed(typed, region) for typed in (text, f"+{text}")]
+    numbers = [_parsed(typed, region) for typed in (text, f"+{text}")]
     possible = phonenumbers.ValidationResult.IS_POSSIBLE
-    return any(number and phonenumbers.is_possible_number_with_reason(number) == possible for number in found)
+    return any(number and phonenumbers.is_possible_number_with_reason(number) == possible for number in numbers)
 
 
 def possible_numbers(text: str, *, region: str) -> Sequence[str]:
@@ -62,10 +62,10 @@ def masked(phone: str) -> str:
     In a short number, mask all digits but the last two.
     """
     digits = phone.removeprefix("+")
-    if len(digits) < _SHORTEST:
+    if len(digits) < _MIN_DIGITS:
         return f"+{'*' * (len(digits) - 2)}{digits[-2:]}"
-    end = len(digits) - SHOWN_AT_THE_END
-    return f"+{digits[: end - HIDDEN]}{'*' * HIDDEN}{digits[end:]}"
+    end = len(digits) - _SHOWN_DIGITS
+    return f"+{digits[: end - _HIDDEN_DIGITS]}{'*' * _HIDDEN_DIGITS}{digits[end:]}"
 
 
 def _parsed(text: str, region: str) -> "PhoneNumber | None":

@@ -71,14 +71,14 @@ MAX_CONSENTS: Final = 100
 """The largest size of a page of consents, which is also the default."""
 
 
-def _folded(roles: list[str]) -> list[str]:
-    folded = list(dict.fromkeys(roles))
-    if len(folded) > MAX_ROLES:
+def _without_duplicates(roles: list[str]) -> list[str]:
+    unique = list(dict.fromkeys(roles))
+    if len(unique) > MAX_ROLES:
         raise ValueError(f"List should have at most {MAX_ROLES} items")
-    return folded
+    return unique
 
 
-Roles = Annotated[list[Role], AfterValidator(_folded)]
+Roles = Annotated[list[Role], AfterValidator(_without_duplicates)]
 """The roles of a user, each once, and at most MAX_ROLES."""
 Reason = Annotated[
     str,
@@ -369,14 +369,14 @@ class ProfileChange(Changes):
         return {name: value or None for name, value in given.items() if not is_stand_in(value)}
 
 
-def _texts(value: object) -> object:
+def _check_versions(value: object) -> object:
     # This function refuses the value itself, because pydantic's message would repeat a name that the client has sent.
     if not (isinstance(value, dict) and all(isinstance(version, str) for version in value.values())):
         raise ValueError("Must be an object of documents and versions, both text")
     return value
 
 
-class ConsentsRequest(RootModel[Annotated[dict[str, str], BeforeValidator(_texts)]]):
+class ConsentsRequest(RootModel[Annotated[dict[str, str], BeforeValidator(_check_versions)]]):
     """The documents that the user agrees to, each with the version in force."""
 
     model_config = body_like({"privacy": "2026-05"})

@@ -110,7 +110,7 @@ FIRST_ID: Final = UUID(int=0)
 # This statement uses only indexes. Openids have no separate index, because it would slow down each first login.
 # Therefore, the statement looks the openid up in each app. It reads the apps one by one from the primary key, whose
 # first column is the app.
-_WHOM_IT_NAMES: Final = Statement[UUID]("""
+_NAMED_USERS: Final = Statement[UUID]("""
 WITH RECURSIVE apps (app_id) AS (
     (SELECT app_id FROM identities ORDER BY app_id LIMIT 1)
     UNION ALL
@@ -146,14 +146,16 @@ async def find_users(
     latter case, the page contains the users found until then.
     """
     filters = query.model_dump(include={"status", "role", "app_id"}, exclude_none=True, warnings=False)
-    part = query.q or None
-    if part is not None:
-        phones = possible_numbers(part, region=region)
-        named = await database.values(_WHOM_IT_NAMES, text=part, phones=phones, id=id_in(part))
-        if term_of(part, region=region) is not Term.TEXT and not named:
+    part = None
+    if query.q:
+        phones = possible_numbers(query.q, region=region)
+        named = await database.values(_NAMED_USERS, text=query.q, phones=phones, id=id_in(query.q))
+        if named:
+            filters["named"] = named
+        elif term_of(query.q, region=region) is Term.TEXT:
+            part = filters["part"] = query.q
+        else:
             return Page((), None)
-        part = None if named else part
-        filters |= {"named": named} if named else {"part": part}
 
     async def among(before: UUID, floor: UUID, limit: int) -> Sequence[ListedUser]:
         statement = _search(frozenset(filters), is_admin=query.role == ADMIN)
@@ -207,11 +209,11 @@ async def search_in_windows(
         if floor is None or floor <= lowest or len(found) > limit:
             break
         before = floor
-        is_over = monotonic() - began > seconds
-        if rest is not None and (is_over or size == windows[-1]):
+        time_is_over = monotonic() - began > seconds
+        if rest is not None and (time_is_over or size == windows[-1]):
             found += await rest(before, lowest, limit + 1 - len(found))
             break
-        if is_over:
+        if time_is_over:
             return Page(found, cursor_at(floor), is_incomplete=True)
     return Page.of(found, limit)
 

@@ -51,7 +51,7 @@ DELETE FROM phone_answers USING identities i
 
 After that, wxauth never binds the numbers in these responses, even if a code is sent again.
 """
-_READ: Final = Statement[dict[str, Any] | None]("SELECT attributes FROM users WHERE id = :user_id")
+_READ_ATTRIBUTES: Final = Statement[dict[str, Any] | None]("SELECT attributes FROM users WHERE id = :user_id")
 # The statement stores null in place of an empty object, because most users have no attributes, and a null costs a login
 # nothing.
 WRITE_ATTRIBUTES: Final = Statement[Nothing](
@@ -146,7 +146,7 @@ async def remove_phone(
 
 async def read_attributes(transaction: Transaction, user_id: UUID) -> Mapping[str, Any]:
     """Return the attributes of a user. They are empty if the user does not exist."""
-    return await transaction.value(_READ, user_id=user_id) or {}
+    return await transaction.value(_READ_ATTRIBUTES, user_id=user_id) or {}
 
 
 async def store_profile(
@@ -182,10 +182,10 @@ async def change_profile_of(
 
     Raises: RateLimited, before anything is written.
     """
-    fields = [name for name in PROFILE_FIELDS if name in changes and changes[name] != getattr(user, name)]
-    if fields:
+    changed = [name for name in PROFILE_FIELDS if name in changes and changes[name] != getattr(user, name)]
+    if changed:
         await PROFILE_CHANGES.count_user(transaction, user, now=now)
-        kind, by, data = EventType.PROFILE_CHANGED, Actor(str(user.id), ip), {"fields": fields}
+        kind, by, data = EventType.PROFILE_CHANGED, Actor(str(user.id), ip), {"fields": changed}
         await record_event(transaction, kind, by=by, at=now, user_id=user.id, app_id=user.app_id, data=data)
     identity = {"app_id": user.app_id, "openid": user.openid}
-    return await transaction.row(_CHANGE, user_id=user.id, changed=fields, changes=changes, **identity)
+    return await transaction.row(_CHANGE, user_id=user.id, changed=changed, changes=changes, **identity)
