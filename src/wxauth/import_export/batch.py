@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from wxauth.core.clock import new_id
@@ -17,7 +17,15 @@ from wxauth.core.users import PROFILE_FIELDS, UserStatus
 from wxauth.import_export import queries
 from wxauth.import_export.lines import ATTRIBUTES, Fault, Line
 from wxauth.import_export.options import Options
-from wxauth.import_export.queries import ConsentsNoted, Found, GivenFields, HeldIdentity, Made, UserToImport
+from wxauth.import_export.queries import (
+    ChangedConsents,
+    Found,
+    GivenFields,
+    GivenValue,
+    Made,
+    StoredIdentity,
+    UserToImport,
+)
 from wxauth.import_export.rules import (
     GIVEN_BEFORE,
     LAST_ADMIN,
@@ -32,13 +40,16 @@ from wxauth.import_export.rules import (
 from wxauth.users.attributes import WrongAttributes, changed_names, patched
 from wxauth.users.status_queries import ADMIN, StatusAndRoles, StatusChange, change_status_and_roles
 
-_A_MOMENT: Final = timedelta(microseconds=1)
-_OF_EVERY_LINE: Final = ("unionid", "external_id", "created_at", "last_login_at", "consents")
-"""The fields of a user to which each line can add something."""
+_MICROSECOND: Final = timedelta(microseconds=1)
+_WITH_OWN_RULES: Final = ("unionid", "external_id", "created_at", "last_login_at", "consents")
+"""The fields of a user that have their own rules for two lines of one identity with different values."""
 _SINGLE_VALUED: Final = [
-    name for name in Line.model_fields if name in UserToImport.model_fields and name not in _OF_EVERY_LINE
+    name for name in Line.model_fields if name in UserToImport.model_fields and name not in _WITH_OWN_RULES
 ]
-"""The fields with one value per user. If two lines of one identity gave different values, one value would be lost."""
+"""The fields in which two lines of one identity must agree.
+
+A user has one value of each field, so a second value would be lost.
+"""
 
 
 class LineOutcome(StrEnum):
@@ -68,6 +79,14 @@ class AdministratorEnds(Exception):
     """A line would remove an administrator, but not all administrators are locked, so this one may be the last."""
 
 
+class _Addition(NamedTuple):
+    """A user or an identity that a line has added, as the event reports it."""
+
+    kind: EventType
+    user_id: UUID
+    app_id: str | None
+
+
 class Batch:
     """A batch, which applies lines one by one to the stored data and to the changes of earlier lines.
 
@@ -79,72 +98,86 @@ class Batch:
         self._found = found
         self._has_administrators = has_administrators
         self._options = options
+        # These options protect the data of existing users. A new user gets all data of the line.
         self._options_of_new = replace(options, takes_roles=True, takes_status=True, takes_attributes=True)
         self._now = now
         self.made = made
         self._known = Known(found, made)
-        self._users_before = {user.id: user for user in found.users}
+        self._stored_users = {user.id: user for user in found.users}
         # The set is complete if all administrators are locked.
         self._administrators = {
-            user_id for user_id in self._users_before if StatusAndRoles.of(self._known.users[user_id]).is_administrator
+            user_id for user_id in self._stored_users if StatusAndRoles.of(self._known.users[user_id]).is_administrator
         }
-        self._added: list[tuple[UUID, str | None, EventType]] = []
+        self._additions: list[_Addition] = []
         self._new_consents: list[dict[str, Any]] = []
 
-    def take(self, number: int, line: Line) -> LineOutcome:
-        """Apply a line. A line that contradicts stored data, or an earlier line, changes nothing.
+    def apply(self, number: int, line: Line) -> LineOutcome:
+        """Apply the line with this number in the file. A line that is refused changes nothing.
 
-        Raises: LineRefused; AdministratorEnds.
+        Raises: LineRefused, if the line contradicts stored data or an earlier line; AdministratorEnds.
         """
         case = Case(line, self._known, self._options)
         self._check(case)
-        before = case.owner
         given = self._given(number, line)
-        former = before or queries.nobody_yet(line.user_id or new_id(self._now), line.created_at or self._now)
-        user = self._updated(former, line, self._options_of_new if before is None else self._options)
-        self._check_change(Change(line, self._known, self._options, former, user))
-        self.made.first_lines.setdefault(user.id, number)
+        is_new = case.owner is None
+        before = case.owner or queries.nobody_yet(line.user_id or new_id(self._now), line.created_at or self._now)
+        after = self._updated(before, line, is_new=is_new)
+        self._check_change(Change(line, self._known, self._options, before, after))
+        # From here on, the line is accepted.
+        self.made.first_lines.setdefault(after.id, number)
         if given:
             self.made.given[line.key] = given
-        is_changed = user != before
-        # If the user changed, or in a dry run, later lines must see the user as this line has left it.
-        if is_changed or self._options.dry_run:
-            self._known.users[user.id] = user
-        if StatusAndRoles.of(user).is_administrator:
-            self._administrators.add(user.id)
-        else:
-            self._administrators.discard(user.id)
-        if before is None:
-            self._added.append((user.id, line.app_id if line.openid else None, EventType.USER_CREATED))
-        elif line.openid and line.key not in self._known.identities:
-            self._added.append((user.id, line.app_id, EventType.IDENTITY_ADDED))
-        for taken in (self._take_names, self._take_identity, self._take_consents):
-            is_changed = taken(line, user) or is_changed
-        if before is None:
+        self._note_user(after, is_changed=is_new or after != before)
+        self._note_addition(line, after.id, is_new=is_new)
+        adds_ids = self._note_ids(line, after.id)
+        changes_identity = self._note_identity(line, after.id)
+        adds_consents = self._note_consents(line, after.id)
+        if is_new:
             return LineOutcome.CREATED
         if case.is_joined_by_external_id:
             return LineOutcome.JOINED
+        is_changed = after != before or adds_ids or changes_identity or adds_consents
         return LineOutcome.UPDATED if is_changed else LineOutcome.UNCHANGED
 
     async def store(self, transaction: Transaction) -> list[StatusChange]:
-        """Write the changes, and return the users whose status or roles changed. Raises: one of `CONFLICTS`."""
-        made, before, known = self.made, self._users_before, self._found.identities
-        changed = [user for user_id, user in made.users.items() if user_id in before]
-        new = [user for user_id, user in made.users.items() if user_id not in before]
+        """Write the changes of the lines, and record their events, unless the operator wants no events.
+
+        Return the changes of status and roles, which the caller reports after the commit. Raises: one of `CONFLICTS`.
+        """
+        stored = self._stored_users
+        new = [user for user_id, user in self.made.users.items() if user_id not in stored]
+        changed = [user for user_id, user in self.made.users.items() if user_id in stored]
+        consents = await queries.store(
+            transaction,
+            self._rows(new, changed),
+            identities=list(self.made.identities.keys() | self._found.identities.keys()),
+            givers=list({consent["user_id"] for consent in self._new_consents}),
+        )
+        if not self._options.quiet_events:
+            await record_events(transaction, list(self._events([*new, *changed], consents)))
+        accounts = [(user.id, StatusAndRoles.of(stored[user.id]), StatusAndRoles.of(user)) for user in changed]
+        changes = [(user_id, before, after) for user_id, before, after in accounts if before != after]
+        return await change_status_and_roles(transaction, changes, by=OPERATOR, now=self._now)
+
+    def _rows(self, new: Sequence[UserToImport], changed: Sequence[UserToImport]) -> queries.RowsByStatement:
+        """Return the rows to write for new users, changed users, and everything else that the lines have added."""
+        made, stored_identities = self.made, self._found.identities
         identities = {
-            (app_id, openid): {"app_id": app_id, "openid": openid, "awaits_login": True, **held._asdict()}
-            for (app_id, openid), held in made.identities.items()
+            key: {**key._asdict(), "awaits_login": True, **identity._asdict()}
+            for key, identity in made.identities.items()
         }
-        written: queries.Written = {
+        return {
             queries.ADD_USERS: new,
             queries.CHANGE_USERS: changed,
-            queries.ADD_UNIONIDS: [{"unionid": name, "user_id": user_id} for name, user_id in made.unionids.items()],
-            queries.ADD_IDENTITIES: [row for key, row in identities.items() if key not in known],
-            queries.CHANGE_IDENTITIES: [row for key, row in identities.items() if key in known],
+            queries.ADD_UNIONIDS: [
+                {"unionid": unionid, "user_id": user_id} for unionid, user_id in made.unionids.items()
+            ],
+            queries.ADD_IDENTITIES: [row for key, row in identities.items() if key not in stored_identities],
+            queries.CHANGE_IDENTITIES: [row for key, row in identities.items() if key in stored_identities],
             queries.ADD_FORMER_IDS: [
                 # The times of successive previous ids differ by a microsecond, because an export sorts previous ids by
                 # `merged_at`.
-                {"id": former_id, "user_id": user_id, "merged_at": self._now + place * _A_MOMENT}
+                {"id": former_id, "user_id": user_id, "merged_at": self._now + place * _MICROSECOND}
                 for place, (former_id, user_id) in enumerate(made.former_ids.items())
             ],
             queries.ADD_FORMER_EXTERNAL_IDS: [
@@ -154,18 +187,11 @@ class Batch:
             ],
             queries.ADD_CONSENTS: self._new_consents,
         }
-        givers = list({consent["user_id"] for consent in self._new_consents})
-        noted = await queries.store(transaction, written, identities=[*{*identities, *known}], givers=givers)
-        if not self._options.quiet_events:
-            await record_events(transaction, list(self._events([*new, *changed], noted)))
-        accounts = [(user.id, StatusAndRoles.of(before[user.id]), StatusAndRoles.of(user)) for user in changed]
-        moved = [(user_id, former, account) for user_id, former, account in accounts if former != account]
-        return await change_status_and_roles(transaction, moved, by=OPERATOR, now=self._now)
 
     def _check(self, case: Case) -> None:
         """Check that all ids of the line belong to one user, and that the line may change that user.
 
-        Raises: LineRefused.
+        Raises: LineRefused, with all broken rules.
         """
         broken = [rule for rule in RULES_OF_LINES if rule.is_broken(case)]
         contradicted = [rule for rule in RULES_OF_OWNERS if rule.is_broken(case)]
@@ -174,7 +200,7 @@ class Batch:
         first_lines = self.made.first_lines if contradicted else {}
         others = {first_lines[user_id] for user_id in case.owners if user_id in first_lines}
         if UNIONID_AS_OPENID in broken and case.line.openid != case.line.unionid:
-            others.add(self.made.unionid_lines[case.line.key[1]])
+            others.add(self.made.unionid_lines[case.line.key.openid])
         raise LineRefused([rule.fault for rule in (*broken, *contradicted)], sorted(others))
 
     def _given(self, number: int, line: Line) -> GivenFields:
@@ -182,42 +208,46 @@ class Batch:
 
         Raises: LineRefused, if an earlier line contradicts this one.
         """
-        before = self.made.given.get(line.key, {})
+        earlier = self.made.given.get(line.key, {})
         hashed = {name: _hash(getattr(line, name)) for name in _SINGLE_VALUED}
-        given = {name: (number, each) for name, each in hashed.items() if each is not None}
-        wrong = [name for name in given if name in before and given[name][1] != before[name][1]]
+        given = {name: GivenValue(number, hash_) for name, hash_ in hashed.items() if hash_ is not None}
+        wrong = [name for name in given if name in earlier and given[name].hash != earlier[name].hash]
         # Patches of attributes are applied one after the other.
         if self._options.takes_attributes and "attributes" in wrong:
             wrong.remove("attributes")
         if wrong:
-            lines = sorted({before[name][0] for name in wrong})
+            lines = sorted({earlier[name].line for name in wrong})
             raise LineRefused([Fault(name, GIVEN_BEFORE) for name in wrong], lines)
-        return given | before
+        return given | earlier
 
-    def _updated(self, user: UserToImport, line: Line, options: Options) -> UserToImport:
-        """Return the user with the values that the line adds or changes. Raises: LineRefused."""
-        fields = user.model_copy()
-        self._fill(fields, line, overwrites=options.overwrite)
-        _take_status_and_roles(fields, line, options)
-        if options is self._options_of_new:
-            fields.erase_at = line.erase_at
+    def _updated(self, user: UserToImport, line: Line, *, is_new: bool) -> UserToImport:
+        """Return a copy of the user with the values that the line adds or changes. Raises: LineRefused."""
+        options = self._options_of_new if is_new else self._options
+        updated = user.model_copy()
+        self._update_profile(updated, line, overwrites=options.overwrite)
+        _update_status_and_roles(updated, line, options)
+        if is_new:
+            updated.erase_at = line.erase_at
         if line.attributes and options.takes_attributes:
             try:
-                fields.attributes = patched(user.attributes or {}, line.attributes) or None
+                updated.attributes = patched(user.attributes or {}, line.attributes) or None
             except WrongAttributes:
                 raise LineRefused([ATTRIBUTES]) from None
-        fields.unionid = user.unionid or line.unionid
-        if line.external_id not in self._known.external_ids:  # a previous id does not replace a removed one
-            fields.external_id = user.external_id or line.external_id
-        fields.created_at = min(user.created_at, line.created_at or user.created_at)
-        fields.last_login_at = max(filter(None, (user.last_login_at, line.last_login_at)), default=None)
-        return fields
+        updated.unionid = user.unionid or line.unionid
+        # An external id that already finds the user is the current one, or a previous one, which stays a previous one.
+        if line.external_id not in self._known.external_ids:
+            updated.external_id = user.external_id or line.external_id
+        updated.created_at = min(user.created_at, line.created_at or user.created_at)
+        updated.last_login_at = max(filter(None, (user.last_login_at, line.last_login_at)), default=None)
+        return updated
 
-    def _fill(self, user: UserToImport, line: Line, *, overwrites: bool) -> None:
+    def _update_profile(self, user: UserToImport, line: Line, *, overwrites: bool) -> None:
+        """Set the profile fields and the phone number. Fields that have a value change only if `overwrites`."""
         for name in PROFILE_FIELDS:
             if (given := getattr(line, name)) is not None and (overwrites or getattr(user, name) is None):
                 setattr(user, name, given)
         is_wanted = line.phone != user.phone and (overwrites or user.phone is None)
+        # A number that another user has verified stays with that user.
         if line.phone is not None and is_wanted and not self._known.is_verified_by_another(line.phone, user.id):
             user.phone, user.phone_verified_at = line.phone, None
 
@@ -232,29 +262,48 @@ class Batch:
         if faults:
             raise LineRefused(faults)
 
-    def _take_names(self, line: Line, user: UserToImport) -> bool:
+    def _note_user(self, user: UserToImport, *, is_changed: bool) -> None:
+        # A dry run also notes an unchanged user. A later batch may find this user only by an id that this line adds and
+        # that the dry run does not store.
+        if is_changed or self._options.dry_run:
+            self._known.users[user.id] = user
+        if StatusAndRoles.of(user).is_administrator:
+            self._administrators.add(user.id)
+        else:
+            self._administrators.discard(user.id)
+
+    def _note_addition(self, line: Line, user_id: UUID, *, is_new: bool) -> None:
+        """Note whether the line adds a user or an identity. Call this method before the identity is noted."""
+        if is_new:
+            app_id = line.app_id if line.openid else None
+            self._additions.append(_Addition(EventType.USER_CREATED, user_id, app_id))
+        elif line.openid and line.key not in self._known.identities:
+            self._additions.append(_Addition(EventType.IDENTITY_ADDED, user_id, line.app_id))
+
+    def _note_ids(self, line: Line, user_id: UUID) -> bool:
         """Note the unionid, external ids and previous ids that find the user. Return whether any of them is new."""
-        names: tuple[tuple[Sequence[Any], ChainMap[Any, UUID]], ...] = (
+        ids: tuple[tuple[Sequence[Any], ChainMap[Any, UUID]], ...] = (
             ([line.unionid], self._known.unionids),
             ([line.external_id, *line.former_external_ids], self._known.external_ids),
             (line.former_ids, self._known.former_ids),
         )
-        new = [(known, name) for given, known in names for name in given if name and name not in known]
-        for known, name in new:
-            known[name] = user.id
+        new = [(owners, given) for all_given, owners in ids for given in all_given if given and given not in owners]
+        for owners, given in new:
+            owners[given] = user_id
         return bool(new)
 
-    def _take_identity(self, line: Line, user: UserToImport) -> bool:
+    def _note_identity(self, line: Line, user_id: UUID) -> bool:
+        """Note the line's identity, if the line has one. Return whether the identity is new or changed."""
         if line.openid is None:
             return False
-        key = app_id, _ = line.key
+        key = line.key
         if line.unionid:
-            self._known.openids[app_id, line.unionid] = line.openid
-        self.made.apps_of_users.setdefault(user.id, set()).add(app_id)
+            self._known.openids[key.app_id, line.unionid] = line.openid
+        self.made.apps_of_users.setdefault(user_id, set()).add(key.app_id)
         before = self._known.identities.get(key)
         if before is None:
             created_at = line.identity_created_at or line.created_at or self._now
-            self._known.identities[key] = HeldIdentity(user.id, line.unionid, created_at)
+            self._known.identities[key] = StoredIdentity(user_id, line.unionid, created_at)
             return True
         after = before._replace(
             unionid=before.unionid or line.unionid,
@@ -264,32 +313,33 @@ class Batch:
             self._known.identities[key] = after
         return after != before
 
-    def _take_consents(self, line: Line, user: UserToImport) -> bool:
+    def _note_consents(self, line: Line, user_id: UUID) -> bool:
+        """Note the line's consents. Return whether any of them is new."""
         new: list[dict[str, Any]] = []
-        known = self.made.consents.setdefault(user.id, set()) if line.consents else set()
+        noted = self.made.consents.setdefault(user_id, set()) if line.consents else set()
         for consent in line.consents:
             key = (consent.document, consent.version, consent.given_at)
-            if (user.id, key) not in self._found.consents and key not in known:
-                known.add(key)
-                new.append({"id": new_id(self._now), "user_id": user.id, **consent.model_dump()})
+            if (user_id, key) not in self._found.consents and key not in noted:
+                noted.add(key)
+                new.append({"id": new_id(self._now), "user_id": user_id, **consent.model_dump()})
         self._new_consents += new
         return bool(new)
 
-    def _events(self, users: Iterable[UserToImport], noted: Iterable[ConsentsNoted]) -> Iterator[dict[str, Any]]:
-        """Yield the events of the changes, as rows of the trail."""
+    def _events(self, users: Iterable[UserToImport], consents: Iterable[ChangedConsents]) -> Iterator[dict[str, Any]]:
+        """Yield the events of the changes, as rows of the audit trail."""
         row = partial(event, by=OPERATOR, at=self._now)
-        for user_id, app_id, kind in self._added:
+        for kind, user_id, app_id in self._additions:
             roles = self.made.users[user_id].roles if kind is EventType.USER_CREATED else ()
             yield row(kind, user_id=user_id, app_id=app_id, data={"roles": roles} if roles else {})
         for former_id, user_id in self.made.former_ids.items():
-            yield row(EventType.USER_MERGED, user_id=user_id, data={"former_id": former_id})  # the actor is unknown
+            yield row(EventType.USER_MERGED, user_id=user_id, data={"former_id": former_id})
         for user in users:
-            for kind, data in _changes_of(user, self._users_before.get(user.id)):
+            for kind, data in _changes_of(user, self._stored_users.get(user.id)):
                 yield row(kind, user_id=user.id, data=data)
-        for user_id, held, holding in noted:
-            for document, version in sorted((holding or {}).items() - (held or {}).items()):
+        for changed in consents:
+            for document, version in sorted((changed.after or {}).items() - (changed.before or {}).items()):
                 consent = {"document": document, "version": version}
-                yield row(EventType.CONSENT_GIVEN, user_id=user_id, data=consent)
+                yield row(EventType.CONSENT_GIVEN, user_id=changed.user_id, data=consent)
 
 
 def _changes_of(user: UserToImport, stored: UserToImport | None) -> Iterator[tuple[EventType, dict[str, Any]]]:
@@ -311,7 +361,8 @@ def _changes_of(user: UserToImport, stored: UserToImport | None) -> Iterator[tup
         yield EventType.ATTRIBUTES_CHANGED, {"names": names}
 
 
-def _take_status_and_roles(user: UserToImport, line: Line, options: Options) -> None:
+def _update_status_and_roles(user: UserToImport, line: Line, options: Options) -> None:
+    """Set the user's roles, and ban or unban the user, as far as the options allow it."""
     if options.takes_roles and line.roles is not None and set(line.roles) != set(user.roles):
         user.roles = line.roles
     if options.takes_status and line.status is UserStatus.DISABLED:

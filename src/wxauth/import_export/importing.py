@@ -290,7 +290,7 @@ async def _find(
 
 def _outcome(batch: Batch, number: int, line: Line) -> LineOutcome | LineRefused:
     try:
-        return batch.take(number, line)
+        return batch.apply(number, line)
     except LineRefused as exc:
         return exc
 

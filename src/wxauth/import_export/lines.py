@@ -43,12 +43,23 @@ SKIPPABLE: Final = frozenset(
 """The fields whose invalid values can count as null. The other fields identify a user, or grant rights."""
 
 
+class IdentityKey(NamedTuple):
+    """The app_id and openid of an identity.
+
+    The key of a line without an identity has an empty app_id, which no app has, and the unionid as `openid`.
+    """
+
+    app_id: str
+    openid: str
+
+
 class Fault(NamedTuple):
-    """A fault of a line, with the field and its rule."""
+    """A fault of a line."""
 
     field: str
     """The name of the field; `line` for the line as a whole."""
     wanted: Text
+    """The rule that the field breaks, for example "must be a UUIDv7"."""
 
 
 NOT_JSON: Final = Fault("line", _("must be a JSON object"))
@@ -273,9 +284,9 @@ class Line(_Strict):
         return list({fault.field: fault for fault in reversed(faults)}.values())[::-1]
 
     @property
-    def key(self) -> tuple[str, str]:
-        """The app_id and openid. Without an identity, they are an empty app_id, which no app has, and the unionid."""
-        return (self.app_id or "", self.openid) if self.openid else ("", self.unionid or "")
+    def key(self) -> IdentityKey:
+        """The key of the line's identity or, if the line has no openid, of its unionid."""
+        return IdentityKey(self.app_id or "", self.openid) if self.openid else IdentityKey("", self.unionid or "")
 
 
 def _lacking(given: Mapping[str, object]) -> list[Fault]:

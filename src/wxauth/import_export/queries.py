@@ -15,14 +15,13 @@ from uuid import UUID
 from wxauth.core.database import Database, Transaction
 from wxauth.core.statements import Nothing, Statement, columns_of, model_of
 from wxauth.core.users import IS_ADMINISTRATOR, UserFields
+from wxauth.import_export.lines import IdentityKey
 from wxauth.sessions.queries import keys_of
 from wxauth.users.consent_queries import PRESENT_CONSENTS, ids_of
 from wxauth.users.status_queries import LockedUser
 
-_STANDING: Final = ("roles", "status", "ban_reason", "banned_until")
 _PAGE_SIZE: Final = 1000
-_NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_verified_at", "consents"})
-"""The columns of a user that `_ALL` names explicitly, and a column that is not exported."""
+"""The number of exported lines that one request to the database returns."""
 
 Row = TypeVar("Row", bound=tuple[object, ...])
 
@@ -32,15 +31,112 @@ class UserToImport(UserFields, LockedUser):
 
 
 def nobody_yet(user_id: UUID, created_at: datetime) -> UserToImport:
-    """Return a new user with only an id and a time of creation."""
-    known = {"id": user_id, "created_at": created_at, "roles": [], "status": "active"}
-    return model_of(UserToImport, {**dict.fromkeys(UserToImport.model_fields), **known})
+    """Return a new, active user with only an id and a time of creation."""
+    values = {"id": user_id, "created_at": created_at, "roles": [], "status": "active"}
+    return model_of(UserToImport, {**dict.fromkeys(UserToImport.model_fields), **values})
 
 
-Written = Mapping[Statement[Nothing], Sequence[object]]
-"""The rows to write with each statement."""
-ConsentsNoted = tuple[UUID, dict[str, str] | None, dict[str, str] | None]
-"""A user with the user's present consents, by document, before and after the batch."""
+class StoredIdentity(NamedTuple):
+    """An identity as it is stored, or as earlier lines have changed it."""
+
+    user_id: UUID
+    unionid: str | None
+    created_at: datetime
+
+
+ConsentKey = tuple[str, str, datetime]
+"""The document, version and time of a consent."""
+
+
+class Wanted(NamedTuple):
+    """The ids and phone numbers in the lines of a batch."""
+
+    identities: Sequence[IdentityKey]
+    unionids: Sequence[tuple[str, str]]
+    """The unionids, each with the app of its line."""
+    external_ids: Sequence[str]
+    ids: Sequence[UUID]
+    """The ids of users, and the ids that were merged into users."""
+    phones: Sequence[str]
+
+
+class Found(NamedTuple):
+    """The stored data under the ids and phone numbers of a batch."""
+
+    identities: dict[IdentityKey, StoredIdentity]
+    unionids: dict[str, UUID]
+    openids: dict[tuple[str, str], str]
+    """The openids, by app and unionid."""
+    external_ids: dict[str, UUID]
+    """The current owner of each external id, even if it belonged to a user merged into that owner."""
+    ids: frozenset[UUID]
+    """The ids of existing users."""
+    former_ids: dict[UUID, UUID]
+    """The user into whom each of these ids was merged."""
+    erased_ids: frozenset[UUID]
+    verified: dict[str, list[UUID]]
+    """The users who have verified each phone number."""
+    users: Sequence[UserToImport]
+    """The users who were locked."""
+    consents: frozenset[tuple[UUID, ConsentKey]]
+    """Every consent that these users have ever given."""
+    apps_of_users: frozenset[tuple[UUID, str]]
+    """The pairs of a locked user and an app of the lines in which that user has an openid."""
+
+    @property
+    def user_ids(self) -> frozenset[UUID]:
+        """The ids of all stored users who are found by the ids of the batch."""
+        owners = (identity.user_id for identity in self.identities.values())
+        return frozenset((*owners, *self.unionids.values(), *self.external_ids.values(), *self.ids))
+
+
+class GivenValue(NamedTuple):
+    """The value of a field in a line."""
+
+    line: int
+    """The number of the line that first gave the field."""
+    hash: int
+    """A hash of the value. It takes less space than the value in the changes that are kept for later batches."""
+
+
+GivenFields = dict[str, GivenValue]
+"""The values that the lines of an identity have given, by the name of the field."""
+
+
+@dataclass(slots=True)
+class Made:
+    """The changes made by the lines."""
+
+    users: dict[UUID, UserToImport] = field(default_factory=dict)
+    first_lines: dict[UUID, int] = field(default_factory=dict)
+    """The first line of the file about each user."""
+    identities: dict[IdentityKey, StoredIdentity] = field(default_factory=dict)
+    unionids: dict[str, UUID] = field(default_factory=dict)
+    openids: dict[tuple[str, str], str] = field(default_factory=dict)
+    """The openids, by app and unionid."""
+    apps_of_users: dict[UUID, set[str]] = field(default_factory=dict)
+    """The apps in which each user has an openid."""
+    external_ids: dict[str, UUID] = field(default_factory=dict)
+    """The owners of external ids, including previous ids."""
+    former_ids: dict[UUID, UUID] = field(default_factory=dict)
+    consents: dict[UUID, set[ConsentKey]] = field(default_factory=dict)
+    given: dict[IdentityKey, GivenFields] = field(default_factory=dict)
+    """The fields of the user that the lines of each identity have given."""
+    unionid_lines: dict[str, int] = field(default_factory=dict)
+    """The first line of the file with each unionid that is also the openid of a line of the batch."""
+
+
+RowsByStatement = Mapping[Statement[Nothing], Sequence[object]]
+"""The rows to write with each statement, in the order in which the statements must run."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedConsents:
+    """A user's present consents before and after a batch: the version of each document. None means no consents."""
+
+    user_id: UUID
+    before: dict[str, str] | None
+    after: dict[str, str] | None
 
 
 _USER_TO_IMPORT: Final = ", ".join(f"users.{name}" for name in columns_of(UserToImport))
@@ -94,10 +190,11 @@ SELECT known.user_id, document, version, given_at
         SELECT id, user_id FROM former_users WHERE user_id = ANY (:user_ids)) AS known
   JOIN consents ON consents.user_id = known.id
 """)
+_STATUS_COLUMNS: Final = ("roles", "status", "ban_reason", "banned_until")
 # In each of the statements below, the keys of `rows` are the names of the table's columns. `_NOTE_CONSENTS` sets
-# users.consents, and `change_status_and_roles` sets status and roles of stored users.
+# users.consents, and `change_status_and_roles` sets the status and the roles of stored users.
 _USER_COLUMNS: Final[list[LiteralString]] = [name for name in columns_of(UserToImport) if name != "consents"]
-_CHANGED_COLUMNS: Final[list[LiteralString]] = [name for name in _USER_COLUMNS if name not in ("id", *_STANDING)]
+_CHANGED_COLUMNS: Final[list[LiteralString]] = [name for name in _USER_COLUMNS if name not in ("id", *_STATUS_COLUMNS)]
 
 
 def _adding(table: LiteralString, *columns: LiteralString) -> Statement[Nothing]:
@@ -132,75 +229,23 @@ UPDATE identities SET unionid = given.unionid, created_at = given.created_at
   FROM jsonb_populate_recordset(NULL::identities, :rows) AS given
  WHERE identities.app_id = given.app_id AND identities.openid = given.openid
 """)
-# A login whose openid and unionid are both stored does not check whether they belong to the same user. This statement
-# makes the next login check it.
-_LOOK_CLOSELY: Final = Statement[Nothing]("""
+# A login whose openid and unionid are both stored does not check whether they belong to the same user. If an imported
+# openid equals the unionid of a user, one of the two is probably wrong. This statement makes the user's next login
+# check the openid.
+_CHECK_AT_NEXT_LOGIN: Final = Statement[Nothing]("""
 UPDATE users SET identity_lost_at = now()
   FROM unnest(:app_ids::text[], :openids::text[]) AS given (app_id, openid)
   JOIN identities USING (app_id, openid) JOIN unionids ON unionids.unionid = openid
  WHERE awaits_login AND users.id = unionids.user_id
 """)
-_NOTE_CONSENTS: Final = Statement[ConsentsNoted](f"""
+_NOTE_CONSENTS: Final = Statement[ChangedConsents](f"""
 WITH noted AS (
     UPDATE users SET consents = {PRESENT_CONSENTS} WHERE id = ANY (:user_ids) RETURNING id, consents
 )
 SELECT id AS user_id, users.consents AS before, noted.consents AS after FROM noted JOIN users USING (id)
 """)
-IdentityKey = tuple[str, str]
-"""The app_id and openid of an identity, or the value of `Line.key`."""
-ConsentKey = tuple[str, str, datetime]
-"""Document, version and time of a consent."""
-GivenFields = dict[str, tuple[int, int]]
-"""The number of the line that gave each field, and the hash of the field's value."""
-
-
-class HeldIdentity(NamedTuple):
-    """An identity as it is stored, or as earlier lines have changed it."""
-
-    user_id: UUID
-    unionid: str | None
-    created_at: datetime
-
-
-class Wanted(NamedTuple):
-    """The names and ids in a batch."""
-
-    identities: Sequence[tuple[str, str]]
-    unionids: Sequence[tuple[str, str]]
-    """The unionids, each with the app of its line."""
-    external_ids: Sequence[str]
-    ids: Sequence[UUID]
-    phones: Sequence[str]
-
-
-class Found(NamedTuple):
-    """The stored data under the names and ids of a batch."""
-
-    identities: dict[tuple[str, str], HeldIdentity]
-    unionids: dict[str, UUID]
-    openids: dict[tuple[str, str], str]
-    """The openids, by app and unionid."""
-    external_ids: dict[str, UUID]
-    """The current owner of each external id, even if it belonged to a user merged into that owner."""
-    ids: frozenset[UUID]
-    former_ids: dict[UUID, UUID]
-    erased_ids: frozenset[UUID]
-    verified: dict[str, list[UUID]]
-    """The users who have verified each phone number."""
-    users: Sequence[UserToImport]
-    """The users who were locked."""
-    consents: frozenset[tuple[UUID, ConsentKey]]
-    """Every consent that these users have ever given."""
-    apps_of_users: frozenset[tuple[UUID, str]]
-    """The pairs of a locked user and an app of the lines in which that user has an openid."""
-
-    @property
-    def user_ids(self) -> frozenset[UUID]:
-        """Every stored user affected by the batch."""
-        owners = (identity.user_id for identity in self.identities.values())
-        return frozenset((*owners, *self.unionids.values(), *self.external_ids.values(), *self.ids))
-
-
+_NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_verified_at", "consents"})
+"""The columns that `_ALL` names explicitly, and `phone_verified_at`, which is not exported."""
 _COPIED: Final = ", ".join(f"u.{name}" for name in columns_of(UserFields) if name not in _NOT_COPIED)
 # Each unionid that none of its user's identities has is a line without an identity. These lines are last. The columns
 # are the columns of an exported line, in the order of the guide.
@@ -230,31 +275,11 @@ SELECT i.app_id, i.openid, i.unionid, u.external_id, {_COPIED},
 """)
 
 
-@dataclass(slots=True)
-class Made:
-    """The changes made by the lines."""
-
-    users: dict[UUID, UserToImport] = field(default_factory=dict)
-    first_lines: dict[UUID, int] = field(default_factory=dict)
-    """The first line of the file about each user."""
-    identities: dict[IdentityKey, HeldIdentity] = field(default_factory=dict)
-    unionids: dict[str, UUID] = field(default_factory=dict)
-    openids: dict[tuple[str, str], str] = field(default_factory=dict)
-    """The openids, by app and unionid."""
-    apps_of_users: dict[UUID, set[str]] = field(default_factory=dict)
-    """The apps in which each user has an openid."""
-    external_ids: dict[str, UUID] = field(default_factory=dict)
-    """The owners of external ids, including previous ids."""
-    former_ids: dict[UUID, UUID] = field(default_factory=dict)
-    consents: dict[UUID, set[ConsentKey]] = field(default_factory=dict)
-    given: dict[IdentityKey, GivenFields] = field(default_factory=dict)
-    """The fields of the user that the lines of each identity have given."""
-    unionid_lines: dict[str, int] = field(default_factory=dict)
-    """The first line of the file with each unionid that is also the openid of a line of the batch."""
-
-
 async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToImport] = ()) -> Found:
-    """Return the stored data under the names and ids of a batch, and about `users`, whom the caller has locked."""
+    """Return the stored data under the ids and phone numbers of a batch, and the data of `users`.
+
+    The caller has locked these users.
+    """
 
     async def rows(statement: Statement[Row], **keys: Sequence[object]) -> Sequence[Row]:
         """Return the rows, without a query if there are no keys."""
@@ -265,9 +290,9 @@ async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToI
     missing = list(set(wanted.ids).difference(ids))
     former_ids = await rows(_FORMER_IDS, ids=missing)
     erased_ids = await rows(_ERASED, ids=missing)
-    names = [unionid for _, unionid in wanted.unionids]
-    unionids = await rows(_UNIONIDS, unionids=names)
-    openids = await rows(_OPENIDS, app_ids=[app_id for app_id, _ in wanted.unionids], unionids=names)
+    wanted_unionids = [unionid for _, unionid in wanted.unionids]
+    unionids = await rows(_UNIONIDS, unionids=wanted_unionids)
+    openids = await rows(_OPENIDS, app_ids=[app_id for app_id, _ in wanted.unionids], unionids=wanted_unionids)
     external_ids = await rows(_EXTERNAL_IDS, external_ids=wanted.external_ids)
     verified: dict[str, list[UUID]] = {}
     for phone, user_id in await rows(_VERIFIED, phones=wanted.phones):
@@ -276,7 +301,10 @@ async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToI
     consents = await rows(_CONSENTS, user_ids=user_ids)
     apps = await rows(_APPS_OF_USERS, user_ids=user_ids, app_ids=app_ids)
     return Found(
-        identities={row[:2]: HeldIdentity(*row[2:]) for row in identities},
+        identities={
+            IdentityKey(app_id, openid): StoredIdentity(user_id, unionid, created_at)
+            for app_id, openid, user_id, unionid, created_at in identities
+        },
         unionids=dict(unionids),
         openids={(app_id, unionid): openid for app_id, unionid, openid in openids},
         external_ids=dict(external_ids),
@@ -291,18 +319,22 @@ async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToI
 
 
 async def store(
-    transaction: Transaction, written: Written, *, identities: Collection[IdentityKey], givers: Sequence[UUID]
-) -> Sequence[ConsentsNoted]:
-    """Write the rows of each statement, in this order, and return the consents of users who have given new ones.
+    transaction: Transaction,
+    rows_by_statement: RowsByStatement,
+    *,
+    identities: Collection[IdentityKey],
+    givers: Sequence[UUID],
+) -> Sequence[ChangedConsents]:
+    """Write the rows of each statement, and return the consents of `givers`, the users who have given new ones.
 
     If the openid of one of the identities is the unionid of a user, the next login of that user checks this identity.
 
     Raises: one of `CONFLICTS`.
     """
-    for statement, rows in written.items():
+    for statement, rows in rows_by_statement.items():
         if rows:
             await transaction.run(statement, rows=rows)
-    await transaction.run(_LOOK_CLOSELY, **keys_of(identities))
+    await transaction.run(_CHECK_AT_NEXT_LOGIN, **keys_of(identities))
     return await transaction.rows(_NOTE_CONSENTS, user_ids=givers) if givers else ()
 
 

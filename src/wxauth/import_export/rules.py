@@ -34,7 +34,7 @@ class Owners(NamedTuple):
 class Known:
     """The data that is stored under the ids of a batch, together with the changes of earlier lines.
 
-    Lookups see both. Writes change only the part of the lines.
+    Lookups find both, and the changes of lines take precedence. Writes change only `made`.
     """
 
     def __init__(self, found: Found, made: Made) -> None:
@@ -89,14 +89,14 @@ class Case:
 
     @property
     def is_joined_without_confirmation(self) -> bool:
-        """Whether external_id alone finds the owner, and the operator has not confirmed that both are one person."""
+        """Whether external_id alone finds the owner, and the operator has not confirmed this owner with --join."""
         return self.is_joined_by_external_id and not self.options.joins
 
     @property
     def relies_on_external_id(self) -> bool:
-        """Whether the line finds its owner by external_id, and the operator has not confirmed that both are one person.
+        """Whether external_id finds the owner, and the operator has not confirmed this owner with --join.
 
-        They may be two people, for example because two tables both number their rows from 1.
+        The line and its owner may be two people, for example because two tables both number their rows from 1.
         """
         return self.owners.by_external_id == self.owners.owner_id and not self.options.joins
 
@@ -104,17 +104,19 @@ class Case:
     def adds_second_openid(self) -> bool:
         """Whether the line adds an openid to a user who already has another openid in the line's app.
 
-        WeChat gives each person one openid in each app. Two accounts belong to one person only if an export, which
-        contains the user's id, or the operator says so.
+        WeChat gives each person one openid in each app. A user may have two only if the line is from an export, which
+        contains the user's id, or if the operator confirms it with --join.
         """
         is_new = self.owners.by_identity is None and self.line.user_id is None
-        return self.owner is not None and is_new and self.known.is_in_app(self.owner.id, self.line.key[0])
+        return self.owner is not None and is_new and self.known.is_in_app(self.owner.id, self.line.key.app_id)
 
     @property
     def unionid_has_another_openid(self) -> bool:
         """Whether the unionid of the line has a different openid in its app."""
         line = self.line
-        return bool(line.unionid and self.known.openids.get((line.key[0], line.unionid), line.openid) != line.openid)
+        return bool(
+            line.unionid and self.known.openids.get((line.key.app_id, line.unionid), line.openid) != line.openid
+        )
 
 
 @dataclass(slots=True)
@@ -130,10 +132,8 @@ class Change:
     @property
     def ends_administrator(self) -> bool:
         """Whether the user was an administrator, and no longer is after the change."""
-        was_administrator, is_administrator = (
-            StatusAndRoles.of(user).is_administrator for user in (self.before, self.after)
-        )
-        return was_administrator and not is_administrator
+        before, after = StatusAndRoles.of(self.before), StatusAndRoles.of(self.after)
+        return before.is_administrator and not after.is_administrator
 
     def belong_to_another(self, names: Sequence[Name], owners: Mapping[Name, UUID]) -> bool:
         """Return whether one of these names belongs to another user, according to `owners`."""
@@ -141,12 +141,14 @@ class Change:
 
 
 class Rule(NamedTuple, Generic[Checked]):
-    """A rule of an import."""
+    """A rule of an import, and the fault that is reported if a line breaks the rule."""
 
     field: str
-    """The field that breaks the rule."""
+    """The field to which the fault is attributed."""
     wanted: Text
+    """The rule as a predicate of the field, for example "must not belong to another user"."""
     is_broken: Callable[[Checked], bool]
+    """A function that returns whether a line, or the change by a line, breaks the rule."""
 
     @property
     def fault(self) -> Fault:
@@ -155,7 +157,7 @@ class Rule(NamedTuple, Generic[Checked]):
 
 
 def _has_unionid_as_openid(case: Case) -> bool:
-    """Return whether the openid is one of the file's unionids, which means that it may come from the wrong column.
+    """Return whether the openid is one of the file's unionids, and may therefore be from the wrong column.
 
     Lines with a user id come from an export, and are always accepted.
     """
@@ -164,7 +166,7 @@ def _has_unionid_as_openid(case: Case) -> bool:
     return line.openid is not None and line.user_id is None and is_unionid
 
 
-def _is_erased(case: Case) -> bool:
+def _is_of_erased_user(case: Case) -> bool:
     is_gone = case.line.user_id in case.known.found.erased_ids and case.owners.by_user_id is None
     return is_gone and not case.options.restore
 
@@ -191,8 +193,8 @@ def _contradicts_phone(case: Case) -> bool:
 
 
 def _has_another_unionid(case: Case) -> bool:
-    held = case.known.identities.get(case.line.key)
-    return bool(case.line.unionid and held and held.unionid not in (None, case.line.unionid))
+    identity = case.known.identities.get(case.line.key)
+    return bool(case.line.unionid and identity and identity.unionid not in (None, case.line.unionid))
 
 
 def _has_another_external_id(case: Case) -> bool:
@@ -206,8 +208,8 @@ def _has_erased_former_id(change: Change) -> bool:
 
 
 def _unbans_staff(change: Change) -> bool:
-    former, account = StatusAndRoles.of(change.before), StatusAndRoles.of(change.after)
-    return not change.options.allow_admin and former.is_banned and account.is_staff and not account.is_banned
+    before, after = StatusAndRoles.of(change.before), StatusAndRoles.of(change.after)
+    return not change.options.allow_admin and before.is_banned and after.is_staff and not after.is_banned
 
 
 UNIONID_AS_OPENID: Final = Rule(
@@ -230,12 +232,12 @@ RULES_OF_LINES: Final[tuple[Rule[Case], ...]] = (
     Rule(
         "user_id",
         _("must not belong to a user who has requested erasure"),
-        # Only a line of an export, which has the same time of erasure, may change such a user.
+        # Only a line that has the same time of erasure, and therefore comes from an export, may change such a user.
         lambda case: case.owner is not None and case.owner.erase_at not in (None, case.line.erase_at),
     ),
-    Rule("user_id", _("must not belong to an erased user. To restore the user, add --restore"), _is_erased),
+    Rule("user_id", _("must not belong to an erased user. To restore the user, add --restore"), _is_of_erased_user),
 )
-"""The rules about one line and its owner. Only `UNIONID_AS_OPENID` also looks at the unionids of all other lines."""
+"""The rules about one line and its owner. Only `UNIONID_AS_OPENID` also depends on other lines, with their unionids."""
 RULES_OF_OWNERS: Final[tuple[Rule[Case], ...]] = (
     Rule(
         "unionid",
@@ -289,7 +291,7 @@ RULES_OF_OWNERS: Final[tuple[Rule[Case], ...]] = (
         lambda case: case.owner is not None and case.line.user_id not in (None, case.owner.id),
     ),
 )
-"""The rules that all ids of a line belong to one user. A line may contradict stored data or an earlier line."""
+"""The rules that all ids of a line must belong to one user, according to stored data and to earlier lines."""
 RULES_OF_CHANGES: Final[tuple[Rule[Change], ...]] = (
     Rule(
         "former_ids",
