@@ -28,7 +28,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.import_export.exporting import export_users
 from wxauth.import_export.files import CsvLines, Form, JsonLines, is_field
-from wxauth.import_export.importing import USUAL_OPENID, Counts, ImportRefusal, import_users
+from wxauth.import_export.importing import USUAL_OPENID_LENGTH, Counts, ImportRefusal, import_users
 from wxauth.import_export.lines import Line
 from wxauth.import_export.options import Options
 from wxauth.import_export.other_files import WrongFile
@@ -181,7 +181,7 @@ class _Report:
         faults = _("; ").join(texts)
         if refusal.others:
             faults = _("{faults} (line {numbers})", faults=faults, numbers=", ".join(map(str, refusal.others)))
-        if refusal.is_of_fields:
+        if refusal.skips_only_fields:
             texts = [_("skipped: {faults}", faults=text) for text in texts]
             faults = _("skipped: {faults}", faults=faults)
         self._faults.update(texts)
@@ -207,7 +207,7 @@ class _Report:
         if unknown:
             self.print(_("ignored columns: {names}", names=", ".join(map(printable, unknown))))
         if counts.odd_openids:
-            self.print(Text(_ODD_OPENIDS, n=counts.odd_openids, length=USUAL_OPENID))
+            self.print(Text(_ODD_OPENIDS, n=counts.odd_openids, length=USUAL_OPENID_LENGTH))
         numbers = asdict(counts)
         incomplete = _(", imported without their invalid fields: {n}", n=counts.incomplete) if counts.incomplete else ""
         blank = _(", blank lines: {n}", n=counts.blank) if counts.blank else ""

@@ -1,6 +1,7 @@
 """The import of users. The lines are read and stored in batches, by the rules of a login.
 
-A batch is one transaction. If an import was killed, run it again. The result is the same as without the interruption.
+A batch is one transaction. An operator can run an import again after it was killed. The result is the same as without
+the interruption.
 """
 
 import asyncio
@@ -33,13 +34,12 @@ from wxauth.users.erasure_queries import ARE_WAITING, erase_rest
 
 BATCH: Final = 1000
 """The largest number of lines per transaction. Logins of the same users wait until the transaction ends."""
-
-USUAL_OPENID: Final = 28
+USUAL_OPENID_LENGTH: Final = 28
 """The length of WeChat's openids at present, in characters. WeChat does not guarantee this length."""
 _PAUSES: Final = (1, 2, 4, 8, 15, *[30] * 19)
-"""The pauses, in seconds, before each retry of a batch.
+"""The pause, in seconds, before each retry of a batch.
 
-In total, they are ten minutes, longer than a failover or restart.
+Together, the pauses last ten minutes, which is longer than a failover or a restart of the database.
 """
 
 
@@ -50,8 +50,8 @@ class ImportRefusal(NamedTuple):
     faults: Sequence[Fault]
     others: Sequence[int] = ()
     """The numbers of the other lines that the refused line contradicts."""
-    is_of_fields: bool = False
-    """Whether only the fields with these faults are refused, so that the line is imported without them."""
+    skips_only_fields: bool = False
+    """Whether the line is imported without the fields that have these faults."""
 
 
 @dataclass(slots=True)
@@ -59,7 +59,10 @@ class Counts:
     """The number of lines by outcome. Each line of the file is counted once, except the header of CSV."""
 
     joined: int = 0
-    """The updated lines that joined a user only by external_id. This count comes first, because it reveals mistakes."""
+    """The updated lines that joined a user only by external_id.
+
+    This count comes first, because a high number reveals mistakes such as a wrong column of external ids.
+    """
     lines: int = 0
     created: int = 0
     updated: int = 0
@@ -69,7 +72,7 @@ class Counts:
     """The lines that were imported without their invalid fields."""
     blank: int = 0
     odd_openids: int = field(default=0, compare=False)
-    """The readable lines whose openid has another length than `USUAL_OPENID`."""
+    """The readable lines whose openid has another length than `USUAL_OPENID_LENGTH`."""
 
     def add(self, outcome: LineOutcome) -> None:
         """Count a line."""
@@ -83,63 +86,76 @@ _CACHE_KIB: Final = 8192
 _PAIRS: Final[dict[str, TypeAdapter[tuple[Any, Any]]]] = {
     kind: TypeAdapter(cast("Any", GenericAlias(tuple, get_args(hint)))) for kind, hint in get_type_hints(Made).items()
 }
-"""The types of key and value, for each kind of change."""
+"""For each field of `Made`, which is a dict, the parser of a pair of its key and value."""
 
 
 class MadeOnDisk:
-    """The changes that the lines have made so far. A batch gets those changes that may concern its lines."""
+    """The changes that the lines have made so far, in a temporary file, because they may be larger than the memory.
+
+    Each row is an entry of one of the dicts of `Made`: the name of the dict (`kind`), the key (`name`) and the value.
+    """
 
     def __init__(self) -> None:
-        name = ""
+        file = ""  # a temporary file, which SQLite deletes when the connection is closed
         try:
             gettempdir()
-        except FileNotFoundError:
-            name = ":memory:"
-        self._file = sqlite3.connect(name, isolation_level=None)
-        self._file.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        self._file.execute("PRAGMA journal_mode = OFF")
-        self._file.execute("CREATE TABLE made (kind, name, value, PRIMARY KEY (kind, name)) WITHOUT ROWID")
+        except FileNotFoundError:  # no folder for temporary files is writable
+            file = ":memory:"
+        self._connection = sqlite3.connect(file, isolation_level=None)
+        self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._connection.execute("PRAGMA journal_mode = OFF")  # nothing is ever rolled back
+        self._connection.execute("CREATE TABLE made (kind, name, value, PRIMARY KEY (kind, name)) WITHOUT ROWID")
 
     def close(self) -> None:
-        """Delete the file, in the thread that has created it."""
-        self._file.close()
+        """Delete the file. SQLite requires that the thread that has created the object calls this method."""
+        self._connection.close()
 
-    def made(self, wanted: Wanted, users: Iterable[UserToImport]) -> Made:
-        """Return the changes of earlier lines to the names and ids of a batch, and to these stored users."""
+    def changes_for(self, wanted: Wanted, users: Iterable[UserToImport]) -> Made:
+        """Return the changes of earlier lines to the ids of a batch, and to these stored users."""
         made = Made(
-            given=self._found("given", wanted.identities),
-            identities=self._found("identities", wanted.identities),
-            openids=self._found("openids", wanted.unionids),
-            unionids=self._found("unionids", [unionid for _, unionid in wanted.unionids]),
-            external_ids=self._found("external_ids", wanted.external_ids),
-            former_ids=self._found("former_ids", wanted.ids),
-            unionid_lines=self._found("unionid_lines", [openid for _, openid in wanted.identities]),
+            given=self._entries("given", wanted.identities),
+            identities=self._entries("identities", wanted.identities),
+            openids=self._entries("openids", wanted.unionids),
+            unionids=self._entries("unionids", [unionid for _, unionid in wanted.unionids]),
+            external_ids=self._entries("external_ids", wanted.external_ids),
+            former_ids=self._entries("former_ids", wanted.ids),
+            unionid_lines=self._entries("unionid_lines", [key.openid for key in wanted.identities]),
         )
         ids = {user.id for user in users}.union(wanted.ids, made.unionids.values(), made.external_ids.values())
         ids.update(identity.user_id for identity in made.identities.values())
         for kind in ("users", "first_lines", "apps_of_users", "consents"):
-            setattr(made, kind, self._found(kind, ids))
+            setattr(made, kind, self._entries(kind, ids))
         return made
 
     def note_unionids(self, lines: Iterable[NumberedLine]) -> None:
         """Store each unionid of the file with the first line that contains it, so that no line uses it as an openid."""
-        rows = (("unionid_lines", _text(unionid), _text(number)) for number, unionid in _unionids_in(lines))
-        self._file.execute("BEGIN")
-        self._file.executemany("INSERT OR IGNORE INTO made VALUES (?, ?, ?)", rows)
-        self._file.execute("COMMIT")
+        rows = (("unionid_lines", _json(unionid), _json(number)) for number, unionid in _unionids_in(lines))
+        self._connection.execute("BEGIN")
+        self._connection.executemany("INSERT OR IGNORE INTO made VALUES (?, ?, ?)", rows)
+        self._connection.execute("COMMIT")
 
     def keep(self, made: Made) -> None:
         """Store the changes of a batch, including the changes of earlier batches that it was given."""
-        self._file.execute("BEGIN")
+        self._connection.execute("BEGIN")
         for kind in _PAIRS:
-            rows = ((kind, _text(key), _text(value)) for key, value in getattr(made, kind).items())
-            self._file.executemany("INSERT OR REPLACE INTO made VALUES (?, ?, ?)", rows)
-        self._file.execute("COMMIT")
+            rows = ((kind, _json(key), _json(value)) for key, value in getattr(made, kind).items())
+            self._connection.executemany("INSERT OR REPLACE INTO made VALUES (?, ?, ?)", rows)
+        self._connection.execute("COMMIT")
 
-    def _found(self, kind: str, keys: Iterable[object]) -> dict[Any, Any]:
-        rows = "SELECT name, value FROM made WHERE kind = ? AND name IN (SELECT value FROM json_each(?))"
-        found = self._file.execute(rows, (kind, _text([_text(key) for key in keys])))
+    def _entries(self, kind: str, keys: Iterable[object]) -> dict[Any, Any]:
+        select = "SELECT name, value FROM made WHERE kind = ? AND name IN (SELECT value FROM json_each(?))"
+        found = self._connection.execute(select, (kind, _json([_json(key) for key in keys])))
         return dict(_PAIRS[kind].validate_json(f"[{name},{value}]") for name, value in found)
+
+
+class _ReadLine(NamedTuple):
+    """A line of the file after it was read."""
+
+    number: int
+    line: Line | None
+    """None if the line is blank or refused."""
+    faults: Sequence[Fault]
+    """The faults of the line. If `line` is not None, its fields with these faults are null."""
 
 
 async def import_users(
@@ -164,77 +180,112 @@ async def import_users(
     counts = Counts()
     await services[Apps].refresh()
     parts = {**services.parts, ZoneInfo: options.time_zone}
-    with closing(MadeOnDisk()) as kept:
-        kept.note_unionids(lines)
-        numbered = iter(lines)
-        while batch := list(islice(numbered, BATCH)):
-            read = [(each, *_read(each, parts, options)) for each in batch]
-            readable = [(each.number, line) for each, line, _ in read if line is not None]
-            outcomes: list[LineOutcome | LineRefused] = []
-            size, pauses = BATCH, iter(_PAUSES)
-            while left := readable[len(outcomes) :]:
-                try:
-                    outcomes += await _import_batch(services, left[:size], kept, options)
-                except StorageUnavailable as exc:
-                    seconds = next(pauses, None)
-                    if seconds is None or is_refusal(exc):
-                        raise
-                    waiting(exc, seconds)
-                    await pause(seconds)
-                    size = max(min(size, len(left)) // 2, 1)  # the batch might have exceeded its time limit
-            stored = iter(outcomes)
-            for (number, _), line, faults in read:
-                outcome = next(stored) if line is not None else LineRefused(()) if faults else LineOutcome.BLANK
-                if isinstance(outcome, LineRefused):
-                    counts.add(LineOutcome.REFUSED)
-                    refuse(ImportRefusal(number, [*faults, *outcome.faults], outcome.others))
-                    continue
-                counts.add(outcome)
-                if faults:
-                    counts.incomplete += 1
-                    refuse(ImportRefusal(number, faults, is_of_fields=True))
-            counts.odd_openids += sum(len(line.openid or "") not in (0, USUAL_OPENID) for _, line in readable)
+    with closing(MadeOnDisk()) as earlier:
+        earlier.note_unionids(lines)
+        remaining = iter(lines)
+        while batch := list(islice(remaining, BATCH)):
+            read = [_read(each, parts, options) for each in batch]
+            readable = [(number, line) for number, line, _ in read if line is not None]
+            outcomes = await _import_patiently(services, readable, earlier, options, waiting=waiting, pause=pause)
+            _report(read, outcomes, counts, refuse)
             progress(counts)
     return counts
 
 
-def _read(given: NumberedLine, parts: Mapping[type, Any], options: Options) -> tuple[Line | None, Sequence[Fault]]:
-    """Return the line and its faults. The line is None if it is refused.
+async def _import_patiently(
+    services: Services,
+    lines: Sequence[tuple[int, Line]],
+    earlier: MadeOnDisk,
+    options: Options,
+    *,
+    waiting: Callable[[StorageUnavailable, float], None],
+    pause: Callable[[float], Awaitable[None]],
+) -> list[LineOutcome | LineRefused]:
+    """Import a batch, and return the result of each line. During an outage of the database, retry after pauses.
 
-    Skipped invalid fields of the line are null.
+    Raises: StorageUnavailable, after ten minutes, or if a retry cannot help.
     """
+    outcomes: list[LineOutcome | LineRefused] = []
+    size, pauses = BATCH, iter(_PAUSES)
+    while left := lines[len(outcomes) :]:
+        try:
+            outcomes += await _import_or_halve(services, left[:size], earlier, options)
+        except StorageUnavailable as exc:
+            seconds = next(pauses, None)
+            if seconds is None or is_refusal(exc):
+                raise
+            waiting(exc, seconds)
+            await pause(seconds)
+            size = max(min(size, len(left)) // 2, 1)  # the batch might have exceeded its time limit
+    return outcomes
+
+
+def _report(
+    read: Sequence[_ReadLine],
+    outcomes: Sequence[LineOutcome | LineRefused],
+    counts: Counts,
+    refuse: Callable[[ImportRefusal], None],
+) -> None:
+    """Add the lines of a batch to the counts, and call `refuse` for the refused lines and fields.
+
+    `outcomes` contains one outcome for each line that could be read.
+    """
+    next_outcome = iter(outcomes)
+    for number, line, faults in read:
+        if line is None and not faults:
+            counts.add(LineOutcome.BLANK)
+            continue
+        outcome = LineRefused(()) if line is None else next(next_outcome)
+        if isinstance(outcome, LineRefused):
+            counts.add(LineOutcome.REFUSED)
+            refuse(ImportRefusal(number, [*faults, *outcome.faults], outcome.others))
+        else:
+            counts.add(outcome)
+            if faults:
+                counts.incomplete += 1
+                refuse(ImportRefusal(number, faults, skips_only_fields=True))
+        if line is not None and line.openid and len(line.openid) != USUAL_OPENID_LENGTH:
+            counts.odd_openids += 1
+
+
+def _read(given: NumberedLine, parts: Mapping[type, Any], options: Options) -> _ReadLine:
+    """Parse a line and check its fields. If the options allow it, replace invalid fields with null."""
     if not isinstance(given.text, bytes):
-        return None, () if given.text is None else [given.text]
+        return _ReadLine(given.number, None, () if given.text is None else [given.text])
     line = Line.read(given.text, parts)
     if isinstance(line, Line):
-        return line, ()
-    fields = {fault.field for fault in line}
+        return _ReadLine(given.number, line, ())
+    faults = line
+    fields = {fault.field for fault in faults}
     if not options.skips_bad_fields or not fields <= SKIPPABLE:
-        return None, line
-    whole = Line.read(without(given.text, fields), parts)
-    return (whole, line) if isinstance(whole, Line) else (None, whole)
+        return _ReadLine(given.number, None, faults)
+    rest = Line.read(without(given.text, fields), parts)
+    return _ReadLine(given.number, rest, faults) if isinstance(rest, Line) else _ReadLine(given.number, None, rest)
 
 
-async def _import_batch(
-    services: Services, lines: Sequence[tuple[int, Line]], kept: MadeOnDisk, options: Options
+async def _import_or_halve(
+    services: Services, lines: Sequence[tuple[int, Line]], earlier: MadeOnDisk, options: Options
 ) -> list[LineOutcome | LineRefused]:
-    """Import a batch, and return the result of each line. If logins of the same users write first, halve the batch."""
+    """Import a batch, and return the result of each line. If logins of the same users write first, halve the batch.
+
+    Raises: TooManyChanges, if a single line cannot be imported either; StorageUnavailable.
+    """
     try:
-        return await _import_whole(services, lines, kept, options)
+        return await _import_batch(services, lines, earlier, options)
     except TooManyChanges:
         if len(lines) == 1:
             raise
     # A smaller batch takes less time, in which fewer logins can write first.
     middle = len(lines) // 2
-    first = await _import_batch(services, lines[:middle], kept, options)
-    return [*first, *await _import_batch(services, lines[middle:], kept, options)]
+    first = await _import_or_halve(services, lines[:middle], earlier, options)
+    return [*first, *await _import_or_halve(services, lines[middle:], earlier, options)]
 
 
 @retrying(3, failure="too many concurrent changes to these users", conflicts=CONFLICTS)
-async def _import_whole(
+async def _import_batch(
     services: Services,
     lines: Sequence[tuple[int, Line]],
-    kept: MadeOnDisk,
+    earlier: MadeOnDisk,
     options: Options,
     *,
     with_administrators: bool = False,
@@ -248,35 +299,39 @@ async def _import_whole(
         await erase_rest(services.database, wanted.ids)
     try:
         async with services.database.begin(replan=True) as transaction:
-            batch = await _find(
-                transaction, wanted, kept, options, with_administrators=with_administrators, now=services.clock()
+            batch = await _lock(
+                transaction, wanted, earlier, options, with_administrators=with_administrators, now=services.clock()
             )
             outcomes = [_outcome(batch, number, line) for number, line in lines]
-            settled = [] if options.dry_run else await batch.store(transaction)
+            changes = [] if options.dry_run else await batch.store(transaction)
     except AdministratorEnds:
-        return await _import_whole(services, lines, kept, options, with_administrators=True)
-    # These steps run after the commit, because an attempt that is repeated must not store its changes.
+        return await _import_batch(services, lines, earlier, options, with_administrators=True)
+    # These steps run after the commit, because an attempt that is repeated must neither keep nor log its changes. After
+    # an import that stores the lines, later batches find the other changes in the database.
     made = batch.made
-    kept.keep(made if options.dry_run else Made(given=made.given, first_lines=made.first_lines))
-    for one in settled:
-        one.report()
+    earlier.keep(made if options.dry_run else Made(given=made.given, first_lines=made.first_lines))
+    for change in changes:
+        change.report()
     return outcomes
 
 
-async def _find(
+async def _lock(
     transaction: Transaction,
     wanted: Wanted,
-    kept: MadeOnDisk,
+    earlier: MadeOnDisk,
     options: Options,
     *,
     with_administrators: bool,
     now: datetime,
 ) -> Batch:
-    """Find and lock the users of the lines. Raises: ChangedMeanwhile."""
-    # All code locks users in the order of their ids, including administrators.
+    """Lock the users of the lines, and return the batch that will change them.
+
+    Raises: ChangedMeanwhile, if the lines have got other users before the lock, or if one of the users was just erased.
+    """
     found = await find(transaction, wanted)
     users: Sequence[UserToImport] = []
     if found.user_ids:
+        # Both statements lock users in the order of their ids, as all code does.
         statement = LOCK_WITH_ADMINISTRATORS if with_administrators else LOCK
         users = await transaction.rows(statement, user_ids=list(found.user_ids))
         found = await find(transaction, wanted, users)
@@ -284,7 +339,7 @@ async def _find(
             raise ChangedMeanwhile
     if not options.dry_run and await transaction.value(ARE_WAITING, user_ids=wanted.ids):
         raise ChangedMeanwhile  # a user has just been erased
-    made = kept.made(wanted, users)
+    made = earlier.changes_for(wanted, users)
     return Batch(found, has_administrators=with_administrators, made=made, options=options, now=now)
 
 
@@ -311,11 +366,11 @@ def _wanted(lines: Sequence[Line]) -> Wanted:
 def _unionids_in(lines: Iterable[NumberedLine]) -> Iterator[tuple[int, str]]:
     for number, text in lines:
         if isinstance(text, bytes) and b'"unionid"' in text:
-            with suppress(ValueError):  # text that is not JSON, so that the line is refused
+            with suppress(ValueError):  # the second reading refuses a line that is not JSON
                 given = from_json(text)
                 if isinstance(given, dict) and isinstance(unionid := unwrapped(given.get("unionid")), str):
                     yield number, unionid
 
 
-def _text(value: object) -> str:
+def _json(value: object) -> str:
     return to_json(value).decode()
