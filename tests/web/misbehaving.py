@@ -24,8 +24,8 @@ def behind_edge(app: ASGIApp, *, seconds: float = SENDING_SECONDS) -> Edge:
     """The app behind our edge, with bodies of any size, and `/slow` with more time."""
     return Edge(
         app,
-        larger_bodies={"/{path:path}": LARGE},
-        longer_bodies={"/auth/slow": PATIENCE},
+        size_limits={"/{path:path}": LARGE},
+        time_limits={"/auth/slow": PATIENCE},
         refused=lambda *_: None,
         body_seconds=seconds,
     )

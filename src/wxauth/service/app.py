@@ -106,12 +106,12 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
     app: ASGIApp = Cors(Shortcut(api, _DIRECT_ROUTES), settings, services.database)
     app = Edge(
         app,
-        larger_bodies={
+        size_limits={
             picture_routes.UPLOAD_PATH: picture_routes.MAX_UPLOAD,
             wechat_routes.SIGNATURES_PATH: wechat_routes.MAX_SIGNATURE_BODY,
             push_routes.PUSH_PATH: push_routes.MAX_MESSAGE,
         },
-        longer_bodies={picture_routes.UPLOAD_PATH: picture_routes.UPLOAD_TIMEOUT_SECONDS},
+        time_limits={picture_routes.UPLOAD_PATH: picture_routes.UPLOAD_TIMEOUT_SECONDS},
         refused=partial(_note_refusal, services),
         leaving=readiness,
     )
@@ -193,4 +193,4 @@ def _head_of(route: DirectRoute) -> DirectRoute:
 _DECLARED: Final = [route for router in _ROUTERS for route in router.routes]
 # These routes are the same for every app. An app adds its own routes after them, so that its routes hide none of these.
 _ROUTES: Final = (*_DECLARED, *(_head_of(route) for route in _DECLARED if "GET" in (route.methods or ())))
-_DIRECT_ROUTES: Final = DirectRoutes(_ROUTES, also=[wechat_routes.SIGNATURES_PATH, push_routes.PUSH_PATH])
+_DIRECT_ROUTES: Final = DirectRoutes(_ROUTES, with_parameters=[wechat_routes.SIGNATURES_PATH, push_routes.PUSH_PATH])

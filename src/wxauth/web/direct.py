@@ -21,18 +21,19 @@ from typing_extensions import TypedDict
 
 from wxauth.i18n import Text
 from wxauth.web.answers import Entails, Failure, example_of, failures_of
-from wxauth.web.edge import CONTROL_CHARACTERS
+from wxauth.web.edge import CONTROL_CHARACTERS_REFUSED
 from wxauth.web.schemas import invalid_request
 from wxauth.web.solver import Plan, arguments_of, entailed_by
 from wxauth_guard.errors import InvalidRequest
 
-_NO_STORE = (b"cache-control", b"no-store")
-_JSON = (b"content-type", b"application/json")
+_NO_STORE: Final = (b"cache-control", b"no-store")
+_JSON: Final = (b"content-type", b"application/json")
 # This header is for caches that ignore Cache-Control, for example nginx as control panels configure it. With this
 # header, such a cache never sends one caller's response to another caller.
-_VARY = (b"vary", b"Authorization")
+_VARY: Final = (b"vary", b"Authorization")
 
 _FAILURE_KEY: Final = "wxauth.failure"
+"""The key in the ASGI scope for the exception of a route that the shortcut has called."""
 
 
 class DirectRoute(APIRoute):
@@ -59,13 +60,13 @@ class DirectRoute(APIRoute):
         **declared: Any,
     ) -> None:
         hints = get_type_hints(endpoint, include_extras=True)
-        answer = hints.pop("return", None)
+        returned = hints.pop("return", None)
         # The endpoint returns nothing, or sometimes a response that it has created.
-        if answer is NoneType or answer == Response | None:
+        if returned is NoneType or returned == Response | None:
             declared.setdefault("status_code", 204)
             declared.setdefault("response_model", None)
-        elif isinstance(answer, type) and issubclass(answer, Response):
-            declared.setdefault("response_class", answer)
+        elif isinstance(returned, type) and issubclass(returned, Response):
+            declared.setdefault("response_class", returned)
         super().__init__(path, endpoint, summary=summary, **declared)
         if self.dependencies or self.status_code not in (None, 200, 204):
             raise TypeError(f"{self.path}: a direct route takes its dependencies as parameters, and no other status")
@@ -79,15 +80,16 @@ class DirectRoute(APIRoute):
 
     def _document(self, entailed: Sequence[Entails], failures: Sequence[Failure]) -> None:
         """Add the documentation of the parameters and the response to the documentation of the operation."""
-        of_path = [InvalidRequest(CONTROL_CHARACTERS, status=400)] if self.param_convertors else []
-        answers = failures_of(*of_path, *(failure for each in entailed for failure in each.failures), *failures)
+        path_failures = [InvalidRequest(CONTROL_CHARACTERS_REFUSED, status=400)] if self.param_convertors else []
+        entailed_failures = [failure for each in entailed for failure in each.failures]
+        responses = failures_of(*path_failures, *entailed_failures, *failures)
         if self.response_model is not None and 200 not in self.responses:
-            answers[200] = {"content": {"application/json": {"example": example_of(self.response_model)}}}
+            responses[200] = {"content": {"application/json": {"example": example_of(self.response_model)}}}
         # An operation may return a page and problems with the same status.
         for status, declared in self.responses.items():
-            content = {**answers.get(status, {}).get("content", {}), **declared.get("content", {})}
-            answers[status] = {**declared, "content": content} if content else declared
-        self.responses = answers
+            content = {**responses.get(status, {}).get("content", {}), **declared.get("content", {})}
+            responses[status] = {**declared, "content": content} if content else declared
+        self.responses = responses
         security = next((each.security for each in entailed if each.security), None)
         if security is not None:
             self.openapi_extra = {"security": security, **(self.openapi_extra or {})}
@@ -100,18 +102,18 @@ class DirectRoute(APIRoute):
         overrides = scope["app"].dependency_overrides
         plan = Plan(self.dependant, self._arguments, overrides) if overrides else self.plan
         async with AsyncExitStack() as stack:
-            answer = await plan.run(request, stack)
-        await _send(answer, scope, receive, send)
+            returned = await plan.run(request, stack)
+        await _send(returned, scope, receive, send)
 
 
 class DirectRequest(Request):
     """A request that reads its body directly, because Starlette's generator takes longer than validating the body."""
 
-    _whole: bytes | None = None
+    _whole_body: bytes | None = None
 
     async def body(self) -> bytes:
         """Return the whole body. Raises: ClientDisconnect."""
-        if self._whole is None:
+        if self._whole_body is None:
             parts, is_whole = [], False
             while not is_whole:
                 message = await self.receive()
@@ -119,8 +121,8 @@ class DirectRequest(Request):
                     raise ClientDisconnect
                 parts.append(message.get("body", b""))
                 is_whole = not message.get("more_body")
-            self._whole = b"".join(parts)
-        return self._whole
+            self._whole_body = b"".join(parts)
+        return self._whole_body
 
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -216,11 +218,11 @@ class Shortcut:
         if route is not None:
             scope["app"], scope["route"] = self._app, route
             try:
-                answer = await route.plan.run(DirectRequest(scope, receive))
+                returned = await route.plan.run(DirectRequest(scope, receive))
             except Exception as exc:
                 scope[_FAILURE_KEY] = exc
             else:
-                await _send(answer, scope, receive, send)
+                await _send(returned, scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -228,26 +230,29 @@ class Shortcut:
 class DirectRoutes:
     """The routes that a shortcut can call: direct routes without `yield` that no earlier route hides.
 
-    Routes with path parameters are included only if their path is in `also`, because each request is matched against
-    them one by one. For these routes, nothing checks that no earlier route matches the same paths. A route without path
-    parameters always wins over them.
+    Args:
+        routes: All routes of the app, in the order in which FastAPI matches them.
+        with_parameters: The paths of the routes with path parameters that are included. The shortcut matches each
+            request against them one by one, so there should be few. Nothing checks that no earlier route matches the
+            same requests. A route without path parameters always wins over them.
     """
 
-    def __init__(self, routes: Sequence[BaseRoute], *, also: Collection[str] = ()) -> None:
+    def __init__(self, routes: Sequence[BaseRoute], *, with_parameters: Collection[str] = ()) -> None:
         self._by_path: dict[tuple[str, str], DirectRoute] = {}
         self._by_pattern: list[DirectRoute] = []
         for place, route in enumerate(routes):
             if not isinstance(route, DirectRoute) or route.plan.yields:
                 continue
-            if route.path in also:
+            if route.path in with_parameters:
                 self._by_pattern.append(route)
             elif not route.param_convertors:
-                earlier = (each for each in routes[:place] if isinstance(each, Route))
-                taken = {m for each in earlier if each.path_regex.match(route.path) for m in each.methods or ()}
-                self._by_path |= {(method, route.path): route for method in (route.methods or set()) - taken}
+                earlier = [each for each in routes[:place] if isinstance(each, Route)]
+                same_path = [each for each in earlier if each.path_regex.match(route.path)]
+                hidden = {method for each in same_path for method in each.methods or ()}
+                self._by_path |= {(method, route.path): route for method in (route.methods or set()) - hidden}
 
     def find(self, scope: Scope) -> DirectRoute | None:
-        """Return the route of a request, or None. Put the path parameters into the scope."""
+        """Return the route of a request, or None. Put the path parameters of the route into the scope."""
         method, path = scope["method"], scope["path"]
         if (found := self._by_path.get((method, path))) is not None:
             return found
@@ -273,16 +278,16 @@ def check_query_names(connection: HTTPConnection) -> None:
         raise invalid_request({"loc": (name,), "msg": message, "type": "unknown"} for name in unknown)
 
 
-async def _send(answer: Any, scope: Scope, receive: Receive, send: Send) -> None:
+async def _send(returned: Any, scope: Scope, receive: Receive, send: Send) -> None:
     """Send the value that an endpoint returned: a response, None, or a value that is sent as JSON."""
-    if isinstance(answer, Response):
-        await answer(scope, receive, send)
+    if isinstance(returned, Response):
+        await returned(scope, receive, send)
         return
-    if answer is None:
+    if returned is None:
         await send({"type": "http.response.start", "status": 204, "headers": [_NO_STORE]})
         await send({"type": "http.response.body"})
         return
-    body = to_json(answer)
+    body = to_json(returned)
     headers = [_NO_STORE, _VARY, _JSON, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})

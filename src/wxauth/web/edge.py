@@ -7,11 +7,11 @@ backslashes takes seconds (CVE-2024-7592). The cookies can be left to FastAPI wh
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from time import perf_counter
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -32,9 +32,9 @@ MAX_FIELDS: Final = 128
 MAX_TARGET: Final = 8 * 1024
 """The size limit, in bytes, for the target of a request."""
 SENDING_SECONDS: Final = 30.0
-"""The time limit, in seconds, within which a client must send a head or a body."""
+"""The time limit, in seconds, for sending a head, and for sending a body after its head."""
 MAX_BODY: Final = 64 * 1024
-"""The size limit, in bytes, for a body, except for the paths in `larger_bodies`."""
+"""The size limit, in bytes, for a body, except for the paths in the `size_limits` of `Edge`."""
 MAX_CONTENT_TYPE: Final = 256
 """The length limit, in characters, for `Content-Type`. Libraries take quadratic time to parse the parameters in it."""
 MAX_CONTENT_LENGTH: Final = 256
@@ -46,8 +46,8 @@ MAX_PARAMETERS: Final = 128
 """The largest number of parameters in a query string. Libraries parse all of them, even if no route reads them."""
 PROBLEM_KEY: Final = "wxauth.problem"
 """The key in the ASGI scope for the error that was returned. The log line of the failure describes this error."""
-CONTROL_CHARACTERS: Final = "a path must not contain control characters"
-"""The reason why a path with control characters is refused."""
+CONTROL_CHARACTERS_REFUSED: Final = "a path must not contain control characters"
+"""The `detail` of the refusal of such a path."""
 STATUS_KEY: Final = "wxauth.status"
 """The key in the ASGI scope for the status that was sent, for traces; 0 if nothing was sent."""
 EXPECTED_KEY: Final = "wxauth.expected"
@@ -55,15 +55,20 @@ EXPECTED_KEY: Final = "wxauth.expected"
 
 Such a refusal is not logged.
 """
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_NOTED: Final = frozenset(
+_COUNTED_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""The methods that metrics show. Callers may send any text as a method, so all other methods share one label."""
+_FIELDS_READ: Final = frozenset(
     (b"host", b"x-request-id", b"content-length", b"content-type", b"cookie", b"traceparent", b"expect")
 )
+"""The header fields that `_read_head` reads."""
 _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_TRACE_PARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
-_MAX_LOGGED_PATH = 200
-_MAX_LOGGED_CAUSE = 300
-_NOT_OURS: Final = frozenset(("0.9", "2.0"))
+_TRACE_PARENT: Final = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
+)
+"""A valid `traceparent` (W3C Trace Context). The group is the trace id."""
+_MAX_LOGGED_PATH: Final = 200
+_MAX_LOGGED_CAUSE: Final = 300
+_UNSUPPORTED_VERSIONS: Final = frozenset(("0.9", "2.0"))
 """The HTTP versions that a parser of HTTP/1.1 accepts although the service cannot respond in them.
 
 HTTP/0.9 has no header fields, and "2.0" in a request line is not HTTP/2.
@@ -78,10 +83,12 @@ Clear them, then load this page again.</p></div></html>
 
 A browser sends such a large head only if it has too many cookies for the site.
 """
-_FIRST_FAILURE = 400
-_LATE: Final = 408
-_TOO_LARGE: Final = 431
+_FIRST_FAILURE: Final = 400
+"""The lowest status of a failure."""
+_BODY_IS_LATE: Final = 408
+_HEAD_TOO_LARGE: Final = 431
 FIRST_FAULT: Final = 500
+"""The lowest status of a failure for which the client is not responsible."""
 COOKIES_KEY: Final = "wxauth.cookies"
 """The key in the ASGI scope to which the `Cookie` header is moved, so that FastAPI does not see it."""
 _SPACE: Final = " \t"
@@ -104,13 +111,14 @@ REQUEST_SECONDS: Final = Histogram(
     "route",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
+Number = TypeVar("Number", int, float)
 log = get_logger()
 
 
-def _kinds_of(failure: type[WxAuthError]) -> Iterator[type[WxAuthError]]:
+def _subclasses_of(failure: type[WxAuthError]) -> Iterator[type[WxAuthError]]:
     for kind in failure.__subclasses__():
         yield kind
-        yield from _kinds_of(kind)
+        yield from _subclasses_of(kind)
 
 
 REFUSED: Final = Counter(
@@ -118,7 +126,7 @@ REFUSED: Final = Counter(
     "Requests answered with an error, by its code. What WeChat refuses until the operator acts is counted whatever is "
     "answered.",
     "code",
-    first=sorted({kind.code for kind in _kinds_of(WxAuthError) if hasattr(kind, "code")}),
+    first=sorted({kind.code for kind in _subclasses_of(WxAuthError) if hasattr(kind, "code")}),
 )
 
 
@@ -128,31 +136,51 @@ class Leaving(Protocol):
     is_leaving: bool
 
 
+class _Head(NamedTuple):
+    """The values in the head of a request that `Edge` needs, and the reason to refuse the request because of its head.
+
+    Attributes:
+        given_id: The request id that the caller or a proxy gave, or None.
+        body_size: The number of bytes that `Content-Length` declares for the body, or None without it.
+        trace: The trace id, or None.
+        cookies: All `Cookie` fields, joined. Empty if there are none.
+        waits_for_continue: Whether the client sends the body only after `100 Continue`.
+        refusal: The error for the response, or None.
+    """
+
+    given_id: str | None
+    body_size: int | None
+    trace: str | None
+    cookies: bytes
+    waits_for_continue: bool
+    refusal: InvalidRequest | None
+
+
 class Edge:
     """The outermost layer around the app.
 
     Args:
-        larger_bodies: The size limits, in bytes, of routes whose bodies may be larger than `MAX_BODY`, by their paths.
-        longer_bodies: The time limits, in seconds, of routes for whose bodies `body_seconds` is too short.
+        size_limits: The size limits, in bytes, of bodies for the paths where bodies may be larger than `MAX_BODY`.
+        time_limits: The time limits, in seconds, of bodies for the paths where bodies may take longer than usual.
         refused: A function that is called with the scope and the error of each request that got a problem document.
-        leaving: The part that tells whether this process is ending, so that each connection is closed after its next
-            response.
-        body_seconds: The time limit for sending a body.
+        leaving: The part that tells whether this process is ending. If it is, the server closes each connection after
+            its next response.
+        body_seconds: The time limit, in seconds, of a body for any other path.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        larger_bodies: Mapping[str, int],
-        longer_bodies: Mapping[str, float] = MappingProxyType({}),
+        size_limits: Mapping[str, int],
+        time_limits: Mapping[str, float] = MappingProxyType({}),
         refused: Callable[[Scope, WxAuthError], None],
         leaving: Leaving | None = None,
         body_seconds: float = SENDING_SECONDS,
     ) -> None:
         self._app = app
-        self._larger_bodies = [(compile_path(path)[0], limit) for path, limit in larger_bodies.items()]
-        self._longer_bodies = [(compile_path(path)[0], seconds) for path, seconds in longer_bodies.items()]
+        self._size_limits = [(compile_path(path)[0], limit) for path, limit in size_limits.items()]
+        self._time_limits = [(compile_path(path)[0], seconds) for path, seconds in time_limits.items()]
         self._refused = refused
         self._leaving = leaving
         self._body_seconds = body_seconds
@@ -160,27 +188,30 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check a request, pass it on to the app, and log the failure if there is one."""
         if scope["type"] == "lifespan":
-            await self._live(scope, receive, send)
+            await self._run_lifespan(scope, receive, send)
             return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = perf_counter()
-        given_id, declared_size, trace, refusal, waits_for_continue = _take_head(scope)
-        scope[REQUEST_ID_KEY] = current_id = accepted_request_id(given_id)
+        head = _read_head(scope)
+        if head.cookies:
+            _move_cookies(scope, head.cookies)
+        scope[REQUEST_ID_KEY] = current_id = accepted_request_id(head.given_id)
         id_token = request_id.set(current_id)
-        trace_token = None if trace is None else trace_id.set(trace)
+        trace_token = None if head.trace is None else trace_id.set(head.trace)
         status = received = 0
-        is_whole = declared_size == 0
+        is_whole = head.body_size == 0
+        waits_for_continue = head.waits_for_continue
 
         async def receive_within_limit() -> Message:
             nonlocal received, waits_for_continue, is_whole
             # After the whole body, the only message that can still arrive is the client's disconnection.
             if is_whole:
                 return await receive()
-            if declared_size is not None and declared_size > MAX_BODY:
-                self._check_size(declared_size, scope)
-            waits_for_continue = False
+            if head.body_size is not None and head.body_size > MAX_BODY:
+                self._check_size(head.body_size, scope)
+            waits_for_continue = False  # `receive` makes the server send `100 Continue`
             message = await self._receive_in_time(receive, scope, started)
             is_whole = not message.get("more_body", False)
             received += len(message.get("body", b""))
@@ -200,12 +231,12 @@ class Edge:
                 # Without `100 Continue`, the client may send the body or another request next, so the connection cannot
                 # be reused.
                 is_leaving = self._leaving is not None and self._leaving.is_leaving
-                if is_leaving or waits_for_continue or status == _LATE:
+                if is_leaving or waits_for_continue or status == _BODY_IS_LATE:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:
-            if (refusal := refusal or _refusal_of(scope)) is not None:
+            if (refusal := head.refusal or _refusal_of(scope)) is not None:
                 scope[PROBLEM_KEY] = refusal
                 await _response_to(refusal, scope)(scope, receive, send_with_id)
             else:
@@ -225,27 +256,32 @@ class Edge:
                 scope[PROBLEM_KEY] = failure
                 await problem_response(failure, scope)(scope, receive, send_with_id)
         finally:
-            seconds = perf_counter() - started
-            scope[STATUS_KEY] = status
-            # The status is 0 if the client disconnected before anything was sent.
-            if status:
-                _count(scope, status, seconds)
-            if status >= _FIRST_FAILURE and EXPECTED_KEY not in scope:
-                _log_failure(scope, status, seconds)
-                if PROBLEM_KEY in scope:
-                    # WeChatMisconfigured is not counted here, because it is already counted when WeChat refuses the
-                    # app.
-                    if not isinstance(scope[PROBLEM_KEY], WeChatMisconfigured):
-                        REFUSED.count(scope[PROBLEM_KEY].code)
-                    self._refused(scope, scope[PROBLEM_KEY])
+            self._record(scope, status, perf_counter() - started)
             request_id.reset(id_token)
             if trace_token is not None:
                 trace_id.reset(trace_token)
 
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count a request. If it failed, also log the failure, and pass it to `refused`.
+
+        `status` is 0 if the client disconnected before anything was sent.
+        """
+        scope[STATUS_KEY] = status
+        if status:
+            _count(scope, status, seconds)
+        if status >= _FIRST_FAILURE and EXPECTED_KEY not in scope:
+            _log_failure(scope, status, seconds)
+            if PROBLEM_KEY in scope:
+                # WeChatMisconfigured is not counted here, because it is already counted when WeChat refuses the app.
+                if not isinstance(scope[PROBLEM_KEY], WeChatMisconfigured):
+                    REFUSED.count(scope[PROBLEM_KEY].code)
+                self._refused(scope, scope[PROBLEM_KEY])
+
+    async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start and stop the app.
 
-        If the start fails, the reason is already in the log, so the server must not write a stack trace.
+        If the start fails, the reason is already in the log. Therefore the server gets neither the stack trace in the
+        app's message nor the exception, because it would write them into the log again.
         """
 
         async def send_type(message: Message) -> None:
@@ -255,45 +291,43 @@ class Edge:
             await self._app(scope, receive, send_type)
 
     async def _receive_in_time(self, receive: Receive, scope: Scope, started: float) -> Message:
-        """Return the next part of a body. Raises: InvalidRequest, if it is late."""
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        limit = self._body_seconds
-        for pattern, seconds in self._longer_bodies:
-            if pattern.match(path):
-                limit = seconds
-                break
+        """Return the next part of a body. `started` is the time at which the head arrived.
+
+        Raises: InvalidRequest, if the whole body hasn't arrived within the time limit for this path.
+        """
+        limit = _limit_for(scope, self._time_limits, self._body_seconds)
         try:
             async with asyncio.timeout(started + limit - perf_counter()):
                 return await receive()
         except TimeoutError:
-            raise InvalidRequest(f"the body didn't arrive within {limit:g} s", status=_LATE) from None
+            raise InvalidRequest(f"the body didn't arrive within {limit:g} s", status=_BODY_IS_LATE) from None
 
     def _check_size(self, size: int, scope: Scope) -> None:
         """Check the size of a body that is larger than `MAX_BODY`. Raises: PayloadTooLarge."""
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        limit = next((limit for pattern, limit in self._larger_bodies if pattern.match(path)), MAX_BODY)
+        limit = _limit_for(scope, self._size_limits, MAX_BODY)
         if size > limit:
             raise PayloadTooLarge(f"a body must have at most {limit} bytes")
 
 
-def _take_head(scope: Scope) -> tuple[str | None, int | None, str | None, InvalidRequest | None, bool]:
-    """Read the head of a request, and move the cookies from the header fields to the scope, where routes can read them.
+def _limit_for(scope: Scope, limits: Iterable[tuple[re.Pattern[str], Number]], default: Number) -> Number:
+    """Return the limit of the first pattern that matches a request's path, or the default."""
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return next((limit for pattern, limit in limits if pattern.match(path)), default)
 
-    Returns: The request's id, the size of its body, its trace, the reason to refuse it before it is parsed further, and
-        whether the client waits for `100 Continue`.
-    """
-    given_id = declared_size = trace_given = refusal = None
-    waits = has_host = False
+
+def _read_head(scope: Scope) -> _Head:
+    given_id = body_size = trace_id_given = refusal = None
+    waits_for_continue = has_host = False
     query = scope["query_string"]
     # The question mark between path and query counts, too.
     size = target = len(scope.get("raw_path") or scope["path"]) + len(query) + bool(query)
     cookies: list[bytes] = []
     for name, value in scope["headers"]:
         size += len(name) + len(value)
-        if name not in _NOTED:  # one lookup takes less time than six comparisons
+        if name not in _FIELDS_READ:  # one lookup takes less time than seven comparisons
             continue
         if name == b"host":
-            # A proxy may have chosen the route by the other field (RFC 9112, section 3.2).
+            # With two fields, a proxy may have chosen the route by the other one (RFC 9112, section 3.2).
             if has_host:
                 refusal = InvalidRequest("a request must have exactly one Host header", status=400)
             has_host = True
@@ -302,7 +336,7 @@ def _take_head(scope: Scope) -> tuple[str | None, int | None, str | None, Invali
         elif name == b"content-length":
             if len(value) <= MAX_CONTENT_LENGTH:
                 # The server has checked that this is a number.
-                declared_size = int(value)
+                body_size = int(value)
             else:
                 text = f"Content-Length must have at most {MAX_CONTENT_LENGTH} digits"
                 refusal = InvalidRequest(text, status=400)
@@ -313,47 +347,52 @@ def _take_head(scope: Scope) -> tuple[str | None, int | None, str | None, Invali
         elif name == b"cookie":
             cookies.append(value)
         elif name == b"expect":
-            waits = value.lower() == b"100-continue"
+            waits_for_continue = value.lower() == b"100-continue"
         elif (trace := _TRACE_PARENT.fullmatch(value)) is not None:
-            trace_given = trace[1].decode()
+            trace_id_given = trace[1].decode()
     if size > MAX_HEAD:
         text = f"the head of a request, including cookies, must have at most {MAX_HEAD} bytes"
-        refusal = InvalidRequest(text, status=_TOO_LARGE)
+        refusal = InvalidRequest(text, status=_HEAD_TOO_LARGE)
     elif len(scope["headers"]) > MAX_FIELDS:
-        refusal = InvalidRequest(f"a request must have at most {MAX_FIELDS} headers", status=_TOO_LARGE)
+        refusal = InvalidRequest(f"a request must have at most {MAX_FIELDS} headers", status=_HEAD_TOO_LARGE)
     elif target > MAX_TARGET:
         refusal = InvalidRequest(f"a request target must have at most {MAX_TARGET} bytes", status=414)
-    if cookies:
-        scope[COOKIES_KEY] = b";".join(cookies)
-        scope["headers"] = [field for field in scope["headers"] if field[0] != b"cookie"]
-    return given_id, declared_size, trace_given, refusal, waits
+    return _Head(given_id, body_size, trace_id_given, b";".join(cookies), waits_for_continue, refusal)
+
+
+def _move_cookies(scope: Scope, cookies: bytes) -> None:
+    """Move the cookies from the header fields to the scope, where `cookie_in` reads them."""
+    scope[COOKIES_KEY] = cookies
+    scope["headers"] = [field for field in scope["headers"] if field[0] != b"cookie"]
 
 
 def _count(scope: Scope, status: int, seconds: float) -> None:
+    method = scope["method"] if scope["method"] in _COUNTED_METHODS else "other"
     route = scope.get("route")
-    # Callers may send any text as a method, so unknown methods share one label.
-    labels = scope["method"] if scope["method"] in _METHODS else "other", route.path if route else "none"
-    REQUESTS.count(*labels, status)
-    REQUEST_SECONDS.observe(seconds, *labels)
+    path = route.path if route else "none"
+    REQUESTS.count(method, path, status)
+    REQUEST_SECONDS.observe(seconds, method, path)
 
 
 def _refusal_of(scope: Scope) -> InvalidRequest | None:
-    """Return the reason to refuse this request before it reaches a route, or None."""
+    """Return the reason to refuse a request because of its path, its query or its HTTP version, or None."""
     path = scope["path"]
-    # A route's pattern ends with `$`, which also matches before a final newline.
+    # A route's pattern ends with `$`, which also matches before a final newline. `isprintable` is only a faster check,
+    # which most paths pass.
     if not path.isprintable() and _CONTROL_CHARACTER.search(path) is not None:
-        return InvalidRequest(CONTROL_CHARACTERS, status=400)
+        return InvalidRequest(CONTROL_CHARACTERS_REFUSED, status=400)
     if scope["query_string"].count(b"&") >= MAX_PARAMETERS:
         return InvalidRequest(f"a query must have at most {MAX_PARAMETERS} parameters", status=400)
-    if scope.get("http_version") in _NOT_OURS:
+    if scope.get("http_version") in _UNSUPPORTED_VERSIONS:
         return InvalidRequest("the version of a request must be HTTP/1.1 or HTTP/1.0", status=400)
     return None
 
 
 def _response_to(refusal: InvalidRequest, scope: Scope) -> Response:
+    """Return a page if a browser sent too large a head, and otherwise a problem document."""
     accepted = b",".join(value for name, value in scope["headers"] if name == b"accept")
-    if refusal.status == _TOO_LARGE and b"text/html" in accepted.lower():
-        return Response(CLEAR_COOKIES, _TOO_LARGE, {"Cache-Control": "no-store"}, "text/html; charset=utf-8")
+    if refusal.status == _HEAD_TOO_LARGE and b"text/html" in accepted.lower():
+        return Response(CLEAR_COOKIES, _HEAD_TOO_LARGE, {"Cache-Control": "no-store"}, "text/html; charset=utf-8")
     return problem_response(refusal, scope)
 
 
@@ -381,7 +420,8 @@ def cookie_in(request: Request, name: str) -> str | None:
     Raises: InvalidRequest, if there are several cookies of this name. Another site under the same domain may have set
     one of them, and wxauth cannot tell which one.
     """
-    # The header may contain the cookies of all sites under the same domain, up to `MAX_HEAD` bytes.
+    # The header may contain the cookies of all sites under the same domain, up to `MAX_HEAD` bytes. Therefore only the
+    # pairs that contain the name are parsed.
     header: bytes = request.scope.get(COOKIES_KEY, b"")
     found = (pair for pair in header.split(b";") if name.encode() in pair)
     pairs = (pair.decode("latin-1").partition("=") for pair in found)
@@ -396,7 +436,7 @@ def cacheable_response(
 ) -> Response:
     """Return the content with its `ETag`, or 304 if `If-None-Match` names that ETag (RFC 9110, section 13.1.2)."""
     headers = {**headers, "ETag": etag}
-    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
-    if etag in known or "*" in known:
+    cached_etags = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    if etag in cached_etags or "*" in cached_etags:
         return Response(status_code=304, headers=headers)
     return Response(content, headers=headers, media_type=media_type)
