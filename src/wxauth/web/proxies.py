@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import ip_network
-from typing import Final
+from typing import Final, NamedTuple
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -19,25 +19,35 @@ from wxauth.settings.addresses import plain_address
 
 log = get_logger()
 
-
 ANYBODY: Final = "*"
 """The value in place of a list of proxies that means that every peer is trusted, but only as the last proxy."""
 
-_MOST_HOPS: Final = 32
-"""The largest number of entries that are examined, starting with the last one."""
-_LONGEST: Final = 64
+_MAX_PROXIES: Final = 32
+"""The largest number of trusted proxies in `X-Forwarded-For`. If there are more, the header is ignored."""
+_MAX_ENTRY: Final = 64
 """The length limit, in bytes, of an entry.
 
 An IPv6 address with a zone, brackets and a port is shorter, so a longer entry is invalid.
 """
-_REMEMBERED: Final = 4096
+_CACHED_ENTRIES: Final = 4096
 _ENTRY: Final = re.compile(r"\[([^]]+)\](?::\d{1,5})?|([^:]+)(?::\d{1,5})?|(.+)")
 """An entry: an IPv6 address in brackets, an IPv4 address, or an IPv6 address. The first two may have a port."""
-# A zone has a meaning only on the machine that wrote it.
+# The zone of a proxy's IPv6 address, for example `%eth0`, is ignored, because it has a meaning only on one machine.
 _ZONE: Final = re.compile(r"%[^/]*")
 _MAPPED: Final = "::ffff:"
 """The prefix of a peer's IPv4 address on a socket for both IPv6 and IPv4."""
 _SCHEMES: Final = {b"http": "http", b"https": "https"}
+
+
+class _Host(NamedTuple):
+    """The host in an entry: its address, and whether it is a trusted proxy."""
+
+    address: str | None
+    """The address, or None if the entry is not an address."""
+    is_trusted: bool
+
+
+_NO_HOST: Final = _Host(None, is_trusted=False)
 
 
 class BehindProxies:
@@ -58,7 +68,7 @@ class BehindProxies:
         trusted = tuple(trusted)
         self._trusts_anybody = trusted == (ANYBODY,)
         self._trusted = [] if self._trusts_anybody else [ip_network(_ZONE.sub("", item)) for item in trusted]
-        self._remembered = lru_cache(_REMEMBERED)(self._parse_entry)
+        self._parse_cached = lru_cache(_CACHED_ENTRIES)(self._parse_entry)
         self._has_warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,7 +81,8 @@ class BehindProxies:
         await self._app(scope, receive, send)
 
     def _apply_forwarded_headers(self, scope: Scope) -> None:
-        # Several such header fields count as one list.
+        """Put the client's address and scheme into the scope. If the peer is not trusted, warn about it instead."""
+        # Several fields `X-Forwarded-For` count as one list.
         forwarded_for: list[bytes] = []
         scheme = None
         for name, value in scope["headers"]:
@@ -82,7 +93,7 @@ class BehindProxies:
         if not forwarded_for and scheme is None:
             return
         peer = scope.get("client")
-        if not (self._trusts_anybody or (peer is not None and self._address_and_trust(peer[0].encode())[1])):
+        if not (self._trusts_anybody or (peer is not None and self._host_in(peer[0].encode()).is_trusted)):
             if forwarded_for:
                 self._warn_once(peer)
             return
@@ -96,29 +107,29 @@ class BehindProxies:
 
         In that case, the peer's address is used.
         """
-        entries = b",".join(forwarded_for).rsplit(b",", _MOST_HOPS)
+        # If there are more entries, the first item contains all the others together, and is not an address.
+        entries = b",".join(forwarded_for).rsplit(b",", _MAX_PROXIES)
         if self._trusts_anybody:
-            return self._address_and_trust(entries[-1])[0]
-        address = None
+            return self._host_in(entries[-1]).address
+        host = _NO_HOST
         for entry in reversed(entries):
-            address, is_trusted = self._address_and_trust(entry)
-            if not is_trusted:
+            host = self._host_in(entry)
+            if not host.is_trusted:
                 break
-        # If all entries are trusted proxies, `address` is the first entry.
-        return address
+        # If all entries are trusted proxies, `host` is the first entry.
+        return host.address
 
-    def _address_and_trust(self, entry: bytes) -> tuple[str | None, bool]:
-        """Return the address in an entry, if there is one, and whether it belongs to a trusted proxy."""
+    def _host_in(self, entry: bytes) -> _Host:
         entry = entry.strip()
-        return (None, False) if len(entry) > _LONGEST else self._remembered(entry)
+        return _NO_HOST if len(entry) > _MAX_ENTRY else self._parse_cached(entry)
 
-    def _parse_entry(self, entry: bytes) -> tuple[str | None, bool]:
+    def _parse_entry(self, entry: bytes) -> _Host:
         match = _ENTRY.fullmatch(entry.decode("latin-1"))
         try:
             address = plain_address(match[match.lastindex or 0] if match else "")
         except ValueError:  # for example "unknown", a name or a Unix socket
-            return None, False
-        return str(address), any(address in network for network in self._trusted)
+            return _NO_HOST
+        return _Host(str(address), any(address in network for network in self._trusted))
 
     def _warn_once(self, peer: tuple[str, int] | None) -> None:
         if not self._has_warned:
