@@ -19,8 +19,10 @@ Security = Sequence[Mapping[str, Sequence[str]]]
 """The `security` of an operation in OpenAPI: a list of alternatives, in which `{}` means no credentials."""
 
 BEARER: Final[Security] = ({BearerGuard.scheme_name: ()},)
+"""The `security` of an operation that requires an access token."""
 
 PROBLEM_REF: Final = "#/components/schemas/Problem"
+"""The reference to `Problem` in the OpenAPI document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ _TYPICAL: Final[Mapping[type[WxAuthError], WxAuthError]] = {
         "WeChat returned errcode 40164: this server's IP address isn't on the IP whitelist", errcode=40164
     ),
 }
+"""The typical errors of classes for which a sentence as `detail` is not enough."""
 
 
 class Problem(BaseModel):
@@ -98,10 +101,13 @@ class Problem(BaseModel):
 
 
 def failures_of(*kinds: Failure) -> dict[int | str, dict[str, Any]]:
-    """Return the `responses` for FastAPI: each status, with an example for each error code."""
+    """Return the `responses` for FastAPI: each status, with an example for each error code.
+
+    `InternalError` is always included, because any operation may fail with it.
+    """
     examples: dict[int, dict[str, Any]] = defaultdict(dict)
     for kind in (*kinds, errors.InternalError):
-        error = kind if isinstance(kind, WxAuthError) else _error(kind)
+        error = kind if isinstance(kind, WxAuthError) else _typical_error(kind)
         examples[error.status][error.code] = {
             "value": problem_document(error, language="zh-CN", request_id="0f8fad5bd9cb469fa16570867728950e")
         }
@@ -152,5 +158,6 @@ def _example_in(schema: Mapping[str, Any], models: Mapping[str, Any]) -> Any:
     raise TypeError(f"{schema} has no example")
 
 
-def _error(kind: type[WxAuthError]) -> WxAuthError:
+def _typical_error(kind: type[WxAuthError]) -> WxAuthError:
+    """Return the typical error of a class. By default, its `detail` is the first line of the class's docstring."""
     return _TYPICAL.get(kind) or kind((kind.__doc__ or "").partition("\n")[0].rstrip("."))

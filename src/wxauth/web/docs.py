@@ -26,7 +26,7 @@ from wxauth_guard.problems import preferred_language
 
 _ASSETS = "/docs/assets"
 # The Content-Security-Policy without `script-src`. It is strict because the page has the same origin as the console.
-_POLICY = (
+_POLICY: Final = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
@@ -43,7 +43,7 @@ _TAGS: Final = [
     _("avatars"),
 ]
 _HEAD: Final = Path(__file__).with_name("docs_head.html").read_text("utf-8")
-_INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
+_INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
 def in_language(app: FastAPI, language: str) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def openapi_of(app: FastAPI, *, schemes: Mapping[str, Any]) -> dict[str, Any]:
             **schemes,
         }
         for route, operation in _operations(schema, app.routes):
-            _correct_answers(operation["responses"], route.responses.get(200, {}))
+            _correct_responses(operation["responses"], route.responses.get(200, {}))
             if route.body_field is not None:
                 _restore_example(models, route.body_field.field_info.annotation)
     assert app.openapi_schema is not None
@@ -88,12 +88,16 @@ def _operations(document: Mapping[str, Any], routes: Iterable[BaseRoute]) -> Ite
             yield from ((route, document["paths"][route.path_format][method.lower()]) for method in route.methods or ())
 
 
-def _correct_answers(answers: dict[str, Any], declared: Mapping[str, Any]) -> None:
-    """Remove the 422 that FastAPI documents for any parameter, and restore the nulls that it omits from an example."""
-    if "application/json" in answers.get("422", {}).get("content", {}):
-        del answers["422"]
+def _correct_responses(responses: dict[str, Any], declared: Mapping[str, Any]) -> None:
+    """Remove the 422 that FastAPI documents for any parameter, and restore the nulls that it omits from an example.
+
+    `declared` is the documentation of the operation's response with status 200.
+    """
+    # wxauth's own 422 is a problem document, which has another content type.
+    if "application/json" in responses.get("422", {}).get("content", {}):
+        del responses["422"]
     if given := declared.get("content", {}).get("application/json"):
-        answers["200"]["content"]["application/json"] |= given
+        responses["200"]["content"]["application/json"] |= given
 
 
 def _restore_example(models: dict[str, Any], model: Any) -> None:

@@ -33,11 +33,11 @@ def _error_of(request: Request, exc: Exception) -> WxAuthError:
         case WxAuthError():
             return exc
         case HTTPException(status_code=404):
-            return NotFound("this path doesn't exist" + _path_meant(request))
+            return NotFound("this path doesn't exist" + _path_hint(request))
         case HTTPException(status_code=405):
             routes = list(_routes_at(request, request.scope["path"]))
             allow = sorted({method for route in routes for method in route.methods or ()})
-            return MethodNotAllowed(f"this path takes {', '.join(allow)}{_body_meant(routes)}", allow=allow)
+            return MethodNotAllowed(f"this path takes {', '.join(allow)}{_body_hint(routes)}", allow=allow)
         case HTTPException():
             return InvalidRequest("the request couldn't be read", status=exc.status_code)
         case ClientDisconnect():
@@ -47,13 +47,17 @@ def _error_of(request: Request, exc: Exception) -> WxAuthError:
 
 
 def _routes_at(request: Request, path: str) -> Iterator[Route]:
+    """Yield the routes with this path, whatever their methods are."""
     for route in cast(FastAPI, request.app).router.routes:
         if isinstance(route, Route) and route.matches({**request.scope, "path": path})[0] is not Match.NONE:
             yield route
 
 
-def _body_meant(routes: Sequence[Route]) -> str:
-    """Return a hint for a caller who may have sent the values of a body in another place, if the path takes a body."""
+def _body_hint(routes: Sequence[Route]) -> str:
+    """Return an example of the body if the only route of a path takes one; otherwise an empty text.
+
+    The caller may have sent the values of the body as the query of a GET request.
+    """
     match routes:
         case [APIRoute(body_field=field)] if field is not None:
             kind = field.field_info.annotation
@@ -61,8 +65,8 @@ def _body_meant(routes: Sequence[Route]) -> str:
     return ""
 
 
-def _path_meant(request: Request) -> str:
-    """Return the path that was probably meant, if the path ends with slashes or contains several in a row."""
+def _path_hint(request: Request) -> str:
+    """Return a hint at the right path if a request's path differs from it only by superfluous slashes; otherwise ''."""
     path, root = request.scope["path"], request.scope.get("root_path", "")
     plain = "/" + "/".join(part for part in path.split("/") if part)
     route = next(_routes_at(request, plain), None) if plain != path else None

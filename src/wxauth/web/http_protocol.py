@@ -11,9 +11,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from wxauth.web.edge import CLEAR_COOKIES, MAX_FIELDS, MAX_HEAD, SENDING_SECONDS
 
-# This is the largest number of requests of one connection that may wait. uvicorn itself parses all requests that
-# arrive, without a limit.
 MAX_WAITING: Final = 32
+"""The largest number of requests of one connection that may wait while another one is served.
+
+uvicorn itself parses all requests that arrive, without a limit.
+"""
 _UPGRADE: Final = re.compile(rb"\nupgrade(?=[ \t]*:)", re.IGNORECASE)
 _TOO_LONG: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/html; charset=utf-8\r\n"
@@ -28,12 +30,17 @@ class HttpProtocol(HttpToolsProtocol):
     """
 
     head_seconds = SENDING_SECONDS
+    """The time limit, in seconds, for sending a head, and for sending the rest of a body that no route reads."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._is_in_head = self._is_in_body = False
-        # `_beside_body` counts the bytes since the end of a head, or since the last bytes of a body.
-        self._unanswered = self._fields = self._beside_body = 0
+        self._unanswered = 0
+        """The number of requests whose heads have arrived, and whose responses have not been sent."""
+        self._fields = 0
+        """The number of fields in the present head, and in its trailers."""
+        self._beside_body = 0
+        """The number of bytes since the end of a head, or since the last bytes of a body."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the time limit when a client has connected."""
@@ -45,7 +52,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Parse the data that the client has sent, and enforce the size limit."""
         self._beside_body += len(data)
         if not self._is_in_body and b"\nupgrade" in data[:MAX_HEAD].lower():
-            # If a request asks for an upgrade, the parser would drop its body.
+            # If a request asks for an upgrade, the parser would drop its body. Therefore the field is renamed.
             head, blank_line, rest = data.partition(b"\r\n\r\n")
             data = _UPGRADE.sub(b"\nx-upgrade", head) + blank_line + rest
         super().data_received(data)
@@ -105,7 +112,10 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_in_head or self._is_in_body:
             self._limit_time()
 
-    # The time limit applies to an incomplete head, and to the rest of a body that no route reads.
     def _limit_time(self) -> None:
+        """Start the timer, unless it is running or a request waits for its response.
+
+        The timer limits the time for an incomplete head, and for the rest of a body that no route reads.
+        """
         if not self._unanswered and self._timer.cancelled():
             self._timer = self._loop.call_later(self.head_seconds, self._connection.close)

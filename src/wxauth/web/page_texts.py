@@ -15,7 +15,14 @@ from wxauth.i18n import SOURCE, find_language, languages, own_name, pgettext
 
 
 def page_texts(folder: Path, request: Request, declared: Mapping[str, Callable[[str], str]]) -> JSONResponse:
-    """Return a page's texts, and the texts in `declared`, in the language of the parameter `?language=`."""
+    """Return a page's texts in the language of the parameter `?language=`.
+
+    Args:
+        folder: The folder of the page's scripts and of `texts.json`.
+        request: The request for the texts.
+        declared: Further texts by name. Each is a function that returns the text in a given language.
+    """
+    # The parameter is cut off because callers may send any text, and no language tag in use is longer.
     language = find_language(request.query_params.get("language", "")[:32]) or SOURCE
     english: dict[str, str] = from_json((folder / "texts.json").read_bytes())
     texts = {name: pgettext(f"{folder.parent.name}.{name}", text, language) for name, text in english.items()}

@@ -42,28 +42,32 @@ _MAX_ERRORS: Final = 20
 
 The limit exists because some bodies may have any number of fields, and because the errors are also logged.
 """
-_LONGEST_FIELD: Final = 64
+_MAX_FIELD_NAME: Final = 64
 """The largest number of characters of a field's name that are reported."""
 TEXT: Final = r"^[^\x00-\x1f\x7f]*$"
 """A pattern for text that is stored. It allows no control characters, among them NUL, which PostgreSQL refuses."""
 StoredText = Annotated[str, StringConstraints(pattern=TEXT)]
 
-_NO_HALF: Final = "Must not contain lone surrogates such as \\ud83d"
+_NO_LONE_SURROGATES: Final = "Must not contain lone surrogates such as \\ud83d"
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
+"""The date at the beginning of a time, and the separator after it."""
 EXAMPLE_APP_ID: Final = "wx1a2b3c4d5e6f7a8b"
 EXAMPLE_USER_ID: Final = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
 EXAMPLE_OPENID: Final = "oGZUI0egBJY1zhBYw2KhdUfwVJJE"
 EXAMPLE_SESSION_ID: Final = "01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2"
 PAGE_SIZE: Final = 50
+"""The number of items on a page if the request has no `limit`."""
 MAX_PAGE_SIZE: Final = 200
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{22}")
 _TIMED_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{32}")
 FIRST_PAGE: Final[dict[str, object]] = {"after_at": None, "after_id": None}
+"""The parameters with which a statement returns the first rows of a list that is sorted by time and id."""
 _FIRST_TIME: Final = datetime.min.replace(tzinfo=UTC)
+"""The time from which a cursor counts."""
 Row = TypeVar("Row")
 
 
-def _written_out(value: object) -> object:
+def _check_has_date(value: object) -> object:
     # Pydantic would also accept a number, and guess whether the number means seconds or milliseconds.
     if not isinstance(value, str) or not _DATE.match(value):
         raise ValueError("Must be a time with an offset, such as 2026-11-20T08:00:00+08:00")
@@ -77,7 +81,7 @@ def _in_utc(time: datetime) -> datetime:
         raise ValueError("Must be a time in the years 1 to 9999 of UTC") from None
 
 
-Time = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
+Time = Annotated[AwareDatetime, BeforeValidator(_check_has_date), AfterValidator(_in_utc)]
 """A time with an offset, converted to UTC. If the result is not in the years 1 to 9999, the time is refused."""
 
 
@@ -111,6 +115,8 @@ def only_null(remedy: str = "") -> BeforeValidator:
 
 OnlyNull = Annotated[None, only_null()]
 """A field that can only be cleared."""
+
+# The types of response fields whose examples always show the same user, app and session.
 ShownAppId = Annotated[str, Field(examples=[EXAMPLE_APP_ID])]
 ShownUserId = Annotated[UUID, Field(examples=[EXAMPLE_USER_ID])]
 ShownOpenid = Annotated[str, Field(examples=[EXAMPLE_OPENID])]
@@ -118,7 +124,6 @@ ShownSessionId = Annotated[UUID, Field(examples=[EXAMPLE_SESSION_ID])]
 ShownIp = Annotated[str, Field(examples=["203.0.113.7"])]
 ShownNickname = Annotated[str | None, Field(examples=["小明"])]
 ShownPictureUrl = Annotated[str | None, Field(examples=["https://example.com/avatars/1.png"])]
-"""These types of response fields have examples that always show the same user, app and session."""
 
 NextCursor = Annotated[
     str | None,
@@ -255,7 +260,10 @@ class TimedPageQuery(PageQuery):
     @property
     def after(self) -> dict[str, object]:
         """The time and id of the last row before the page, as parameters of a statement."""
-        return FIRST_PAGE if self.cursor is None else dict(zip(FIRST_PAGE, self.cursor, strict=True))
+        if self.cursor is None:
+            return FIRST_PAGE
+        after_at, after_id = self.cursor
+        return {"after_at": after_at, "after_id": after_id}
 
 
 def body_like(example: Mapping[str, Any], **more: Unpack[ConfigDict]) -> ConfigDict:
@@ -282,7 +290,10 @@ class Lenient(BaseModel):
 
     optional: ClassVar[frozenset[str]] = frozenset()
     left_out: ClassVar[Mapping[str, str]] = {}
-    """The optional fields of this body that were ignored, each with the code of its problem."""
+    """The optional fields of this body that were ignored, each with the code of its problem.
+
+    `read_anyway` sets the attribute for one body. It is no field, so callers cannot send it.
+    """
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -313,14 +324,17 @@ def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Map
         raise invalid_request(errors, model) from None
     fields, left_out = _fields_of(model), frozenset[str]()
     errors = errors if is_json else []
+    # Each round leaves out fields, or ends. Pydantic can check the rest of the body only without lone surrogates, and
+    # validators of the whole model run only when all fields are valid.
     while True:
+        # An error of an unknown field, or of the body as a whole, belongs to "", which is never optional.
         wrong = frozenset(fields.get(error["loc"][0], "") if error["loc"] else "" for error in errors)
         if not wrong <= optional:
             raise invalid_request(errors, model)
         left_out |= wrong
         if wrong:
             given = {name: value for name, value in given.items() if fields.get(name) not in wrong}
-        if errors := _halves_in(given, model, fields):
+        if errors := _surrogate_errors(given, model, fields):
             continue
         try:
             checked: Model = validate(given, context=context)
@@ -333,14 +347,14 @@ def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Map
 
 
 def json_form(model: type[BaseModel]) -> str:
-    """Return an example of a JSON body of this model, with the required fields.
+    """Return the form of a JSON body of this model, such as `{"code": "…"}`.
 
-    If there are none, it has the first field.
+    The form contains the required fields. If no field is required, it contains the first field.
     """
-    fields = list(model.model_fields.items())
-    shown = [each for each in fields if each[1].is_required()] or fields[:1]
     if issubclass(model, RootModel):
         return "{…}"
+    fields = list(model.model_fields.items())
+    shown = [(name, field) for name, field in fields if field.is_required()] or fields[:1]
     members = (f'"{name}": ' + ('"…"' if field.annotation is str else "…") for name, field in shown)
     return f"{{{', '.join(members)}}}"
 
@@ -348,7 +362,7 @@ def json_form(model: type[BaseModel]) -> str:
 def check_place(model: type[BaseModel], errors: list[Any], elsewhere: Iterable[str]) -> None:
     """Check that no field that is missing from the body was sent in another place.
 
-    `elsewhere` are the names of the query parameters and headers.
+    `errors` are pydantic's errors of the body. `elsewhere` are the names of the query parameters and headers.
 
     Raises: InvalidRequest.
     """
@@ -370,15 +384,18 @@ def _fields_of(model: type[BaseModel]) -> Mapping[str, str]:
     return fields
 
 
-def _halves_in(given: object, model: type[BaseModel], fields: Mapping[str, str]) -> list[Any]:
-    """Return errors for the fields with lone surrogates, which neither PostgreSQL nor JSON accepts."""
+def _surrogate_errors(given: object, model: type[BaseModel], fields: Mapping[str, str]) -> list[Any]:
+    """Return errors for the fields with lone surrogates, which neither PostgreSQL nor UTF-8 accepts.
+
+    Unknown fields are ignored. So are the fields in the model's `cleaned`, whose validators remove lone surrogates.
+    """
     errors = []
     for name, value in given.items() if isinstance(given, dict) else ():
         if issubclass(model, RootModel) or (name in fields and fields[name] not in getattr(model, "cleaned", ())):
             try:
                 json.dumps([name, value], ensure_ascii=False).encode()
             except UnicodeEncodeError:
-                errors.append({"loc": (name,), "msg": _NO_HALF, "type": "half"})
+                errors.append({"loc": (name,), "msg": _NO_LONE_SURROGATES, "type": "lone_surrogate"})
     return errors
 
 
@@ -390,16 +407,17 @@ def errors_of(exc: ValidationError) -> list[Any]:
 def invalid_request(errors: Iterable[Mapping[str, Any]], model: type[BaseModel] | None = None) -> InvalidRequest:
     """Build wxauth's error from pydantic's errors. The error names the fields, but never contains their values.
 
-    The error's title is that of the first wrong field for which the model defines a title.
+    The error gets its title from the first wrong field for which the model defines one in `titles`.
     """
     shown = islice(errors, _MAX_ERRORS)
-    found = [FieldError(_field(error["loc"])[:_LONGEST_FIELD], _message(error, model)) for error in shown]
+    found = [FieldError(_field_name(error["loc"])[:_MAX_FIELD_NAME], _message(error, model)) for error in shown]
     titles: Mapping[str, Text] = getattr(model, "titles", {})
     title = next((titles[error.field] for error in found if error.field in titles), None)
     return InvalidRequest("; ".join(f"{error.field}: {error.message}" for error in found), errors=found, title=title)
 
 
-def _field(location: tuple[str | int, ...]) -> str:
+def _field_name(location: tuple[str | int, ...]) -> str:
+    """Return the names in a location, separated by dots, or `body`. A name may contain a lone surrogate, shown as ?."""
     return ".".join(part for part in location if isinstance(part, str)).encode(errors="replace").decode() or "body"
 
 

@@ -30,7 +30,7 @@ _PART: Final = -1
 _REQUEST: Final = 0
 _STACK: Final = 1
 """The positions of the values that exist before the first step."""
-_IGNORED: Final = (
+_UNSUPPORTED: Final = (
     "path_params",
     "query_params",
     "header_params",
@@ -124,7 +124,10 @@ def _valid(validate: Callable[[Any], Any], given: Any, *, name: str | None = Non
 
 
 def _refusals(validate: Callable[[Any], Any], wrong: Iterable[Any], *, name: str | None = None) -> Sequence[Failure]:
-    """Return the error for the first of the `wrong` values that is refused; nothing if all of them are accepted."""
+    """Return the error for the first of the `wrong` values that is refused, for the documentation.
+
+    If all of them are accepted, return nothing.
+    """
     for value in wrong:
         try:
             _valid(validate, value, name=name)
@@ -151,6 +154,7 @@ def _body(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
             raise InvalidRequest.of(
                 "body", f"Must be JSON, not a form: send {form} with Content-Type: application/json"
             )
+        # A caller may have sent the field `app_id` as the header `X-WX-App-Id`.
         headers = (name.removeprefix("x-").removeprefix("wx-").replace("-", "_") for name in request.headers)
         check_place(model, errors, {*request.query_params, *headers})
         return read_anyway(model, body, errors, context)
@@ -167,8 +171,8 @@ class _Step(NamedTuple):
 
     Attributes:
         call: The function to call, or the type of a part.
-        place: The position of the value that the call takes, if it takes one. `_PART` for a part.
-        pick: A function that picks the values that the call takes, if it does not take exactly one.
+        place: The position of the value that the call takes, if it takes exactly one. `_PART` for a part.
+        pick: A function that picks the values that the call takes from all values, or None if it takes exactly one.
     """
 
     call: Callable[..., Any]
@@ -239,9 +243,9 @@ class Plan:
         if dependant.call in self._overrides:
             used = get_dependant(path=self._path, call=self._overrides[dependant.call])
         assert used.call is not None
-        for what in _IGNORED:
-            if getattr(used, what):
-                raise TypeError(f"{used.call} takes {what}: on a direct route it takes the request and dependencies")
+        for field in _UNSUPPORTED:
+            if getattr(used, field):
+                raise TypeError(f"{used.call} takes {field}: on a direct route it takes the request and dependencies")
         takes = {each.name or "": self._add_dependency(each) for each in used.dependencies}
         requests = (used.request_param_name, used.http_connection_param_name)
         takes |= {name: _REQUEST for name in requests if name is not None}
@@ -287,9 +291,9 @@ class Plan:
 
 
 def _by_place(call: Callable[..., Any], takes: Mapping[str, int]) -> tuple[Callable[..., Any], tuple[int, ...]]:
-    """Return a form of `call` that takes its values by position, and their positions.
+    """Return a form of `call` that takes its arguments in order, and the positions of these values in the plan.
 
-    Values by name take twice as long.
+    A call with named arguments takes twice as long.
     """
     parameters = inspect.signature(call).parameters
     if parameters.keys() == takes.keys() and all(it.kind is not it.KEYWORD_ONLY for it in parameters.values()):
