@@ -17,29 +17,40 @@ from wxauth.checks.result import CheckResult
 from wxauth.core.logs import configure_logging
 from wxauth.settings.loading import settings_from
 from wxauth.settings.settings import Settings
-from wxauth.wechat.errcodes import SECRET_NOT_TAKEN
+from wxauth.wechat.errcodes import WRONG_SECRET_REMEDY
 from wxauth_desk.i18n import lazy_gettext as _
 from wxauth_desk.private_files import store_privately
 from wxauth_desk.signals import handled_by, raise_exit
 from wxauth_desk.terminal import TextError, localized, os_reason
 from wxauth_desk.wechat import ACCOUNT, APPS, WEBSITE
 
-NAMES: Final = frozenset({"WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"})
-"""The variables that select the real WeChat, which does not know the simulated apps, if one of them is set."""
+REAL_APP_NAMES: Final = frozenset({"WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"})
+"""The names of the variables that define real apps. If one of them is set, dev uses the real WeChat."""
 
-_TITLES: Final = (_("Example Shop"), _("Example Bookshop"), _("Example Account"), _("Example Website"))
+_SIMULATED_APPS: Final = (
+    (APPS[0], _("Example Shop")),
+    (APPS[1], _("Example Bookshop")),
+    (ACCOUNT, _("Example Account")),
+    (WEBSITE, _("Example Website")),
+)
+"""The apps in the settings, with their titles. The first one is the shop's."""
 HOME: Final = Path(".wxauth")
+"""The folder with dev's data, in the current folder."""
 
 
-class OwnSecret:
-    """The AppSecret of `WXAUTH_APP_ID`, if the environment, whose variables are `given`, does not contain it."""
+class AppSecret:
+    """The AppSecret of `WXAUTH_APP_ID`, if the environment does not contain it.
 
-    def __init__(self, home: Path, given: Mapping[str, str]) -> None:
-        app_id = given.get("WXAUTH_APP_ID", "")
-        is_wanted = given.keys() & NAMES == {"WXAUTH_APP_ID"} and re.fullmatch(r"[\w-]{1,64}", app_id, re.ASCII)
-        self._path = home / f"app_secret_{app_id}" if is_wanted else None
+    It is read from the file of an earlier run, or else from the terminal.
+    """
+
+    def __init__(self, home: Path, variables: Mapping[str, str]) -> None:
+        app_id = variables.get("WXAUTH_APP_ID", "")
+        has_only_id = variables.keys() & REAL_APP_NAMES == {"WXAUTH_APP_ID"}
+        can_name_file = re.fullmatch(r"[\w-]{1,64}", app_id, re.ASCII) is not None
+        self._path = home / f"app_secret_{app_id}" if has_only_id and can_name_file else None
         self.value: str | None = None
-        """The secret; None if no secret is needed, or if there is no terminal."""
+        """The secret; None if no secret is needed, or if it can neither be read nor prompted for."""
         self._is_new = False
         if self._path is None:
             return
@@ -51,11 +62,11 @@ class OwnSecret:
                 self.value = click.prompt(question, hide_input=True, err=True).strip()
             self._is_new = True
 
-    def keep_unless_refused(self, findings: Iterable[CheckResult]) -> None:
-        """Store the secret for the next run. If WeChat has just refused the secret, delete it."""
+    def store_unless_refused(self, findings: Iterable[CheckResult]) -> None:
+        """Store a new secret for the next run. If the findings say that WeChat refuses the secret, delete it."""
         if self._path is None or self.value is None:
             return
-        if any(SECRET_NOT_TAKEN in finding.text for finding in findings):
+        if any(WRONG_SECRET_REMEDY in finding.text for finding in findings):
             self._path.unlink(missing_ok=True)
             click.echo(localized(_("The AppSecret is not stored. The next start prompts for it again.")), err=True)
         elif self._is_new:
@@ -78,14 +89,18 @@ class OwnSettings(NamedTuple):
 def load_settings(simulated_url: str | None, port: int | None, *, push_forward: str) -> OwnSettings:
     """Read the settings, and check the apps with the real WeChat, unless there is a simulated WeChat.
 
+    This function creates `HOME` and the secrets in it. Without a simulated WeChat, it may prompt for the AppSecret, and
+    it silences the log below `critical`, so the caller must configure the log afterwards. `port` is the port that the
+    caller has chosen for the service, and `push_forward` is the URL to which the service forwards the shop's messages.
+
     Raises: TextError, if a file in `HOME` cannot be read or written; InvalidSettings.
     """
     try:
         HOME.mkdir(exist_ok=True)
         (HOME / ".gitignore").write_text("*\n", "utf-8")
-        secret = OwnSecret(HOME, environment())
-        own = _own_settings(simulated_url, port, app_secret=secret.value, push_forward=push_forward)
-        settings = settings_from(Settings, **own)
+        secret = AppSecret(HOME, environment())
+        set_by_dev = _own_settings(simulated_url, port, app_secret=secret.value, push_forward=push_forward)
+        settings = settings_from(Settings, **set_by_dev)
         if "WXAUTH_ISSUER" not in environment():
             settings = settings.model_copy(update={"issuer": f"http://127.0.0.1:{settings.port}"})
         findings: list[CheckResult] = []
@@ -93,10 +108,10 @@ def load_settings(simulated_url: str | None, port: int | None, *, push_forward: 
             # The findings report everything that logs would.
             configure_logging(level="critical", log_format=settings.log_format)
             findings = asyncio.run(check_apps(settings))
-        secret.keep_unless_refused(findings)
+        secret.store_unless_refused(findings)
     except OSError as exc:
         raise TextError(_("{name}: {rule}", name=exc.filename or HOME, rule=os_reason(exc))) from None
-    return OwnSettings(settings, findings, own)
+    return OwnSettings(settings, findings, set_by_dev)
 
 
 def environment() -> dict[str, str]:
@@ -110,9 +125,9 @@ def environment() -> dict[str, str]:
 def _own_settings(
     simulated_url: str | None, port: int | None, *, app_secret: str | None, push_forward: str
 ) -> dict[str, Any]:
-    """Return the values that dev sets.
+    """Return the values that dev sets, by the name of the setting.
 
-    The environment can override the values that the simulator does not need. `.env` is not read.
+    The environment can override all values except the service's chosen port and the simulator's. `.env` is not read.
     """
     given = environment()
     defaults = {
@@ -126,18 +141,23 @@ def _own_settings(
     if simulated_url is not None:
         defaults["scan_link"] = "scheme"  # a scheme needs no request to WeChat
         defaults["consents"] = "privacy:2026-05,terms:3"  # the consents of the guides, for the simulated phone
-        known = zip((*APPS, ACCOUNT, WEBSITE), _TITLES, strict=True)  # in the order of the settings
-        apps = [{**app, "title": localized(title)} for app, title in known]
+        apps = [{**app, "title": localized(title)} for app, title in _SIMULATED_APPS]
         apps[0]["push_forward"] = push_forward
-        fixed |= {"apps": apps, "app_id": None, "app_secret": None}
-        fixed |= {"wechat_base_url": simulated_url, "wechat_fallback_url": None, "wechat_proxy": None}
-        fixed |= {"wechat_open_url": simulated_url}
+        fixed |= {
+            "apps": apps,
+            "app_id": None,
+            "app_secret": None,
+            "wechat_base_url": simulated_url,
+            "wechat_open_url": simulated_url,
+            "wechat_fallback_url": None,
+            "wechat_proxy": None,
+        }
     unset = {name: value for name, value in defaults.items() if f"WXAUTH_{name.upper()}" not in given}
     return unset | fixed
 
 
 def _secret_key() -> str:
-    """Return the secret key, which is generated once, and stored next to the data that it encrypts."""
+    """Return the secret key. The first call generates it, and stores it next to the data that it encrypts."""
     path = HOME / "secret_key"
     if not path.exists():
         store_privately(path, base64.b64encode(secrets.token_bytes(32)).decode())
@@ -145,6 +165,6 @@ def _secret_key() -> str:
 
 
 def port_of_environment() -> int | None:
-    """Return `WXAUTH_PORT`; None if it is not a number, which the settings report."""
+    """Return `WXAUTH_PORT`; None if it is not set, or is not a number, which the settings report later."""
     text = environment().get("WXAUTH_PORT", "")
     return int(text) if re.fullmatch("[1-9][0-9]{0,4}", text) else None

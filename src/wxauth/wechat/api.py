@@ -20,7 +20,7 @@ from wxauth.wechat.received import CodePicture
 from wxauth.wechat.wechat_tokens import WeChatToken, WeChatTokens, secret_in
 
 _REPORTED_BY_CALLERS: Final = frozenset({Api.MINI_PROGRAM_CODE, Api.URL_LINK})
-"""The APIs whose errcodes the callers log."""
+"""The APIs whose errcodes the callers log, because the log then says which picture or link is missing."""
 _URL_LINK: Final = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]+)?/[A-Za-z0-9._~/-]{1,256}")
 
 T = TypeVar("T")
@@ -56,7 +56,10 @@ class WeChatApi:
         return await self._call(Api.PHONE_NUMBER, app, body, read=_phone_info, secrets=[code], extra_time=extra_time)
 
     async def check_session_key(self, app: App, *, openid: str, session_key: bytes) -> bool:
-        """Return whether this is still the user's session_key, which is base64 text. Raises: WeChatError."""
+        """Return whether WeChat still accepts this session_key, given as base64 text, for this user.
+
+        Raises: WeChatError.
+        """
         signature = session_key_signature(session_key)
         query = urlencode({"openid": openid, "signature": signature, "sig_method": "hmac_sha256"})
         try:
@@ -76,9 +79,9 @@ class WeChatApi:
     async def mini_program_code(
         self, app: App, scene: str, *, page: str, env: Literal["release", "trial", "develop"]
     ) -> CodePicture:
-        """Return a mini-program code that opens this page with this scene, in the mini-program's version `env`.
+        """Return a picture of a mini-program code that opens this page with this scene.
 
-        For the published version (`release`), WeChat checks that the page exists.
+        `env` selects the mini-program's version. WeChat checks that the page exists in the published one, `release`.
 
         Raises: WeChatMisconfigured (40097: no such version, 41030: no such page), WeChatRateLimited (45009: too many in
             this minute), other WeChatError.
@@ -87,10 +90,10 @@ class WeChatApi:
         return await self._call(Api.MINI_PROGRAM_CODE, app, body, read=_picture, secrets=[scene])
 
     async def url_link(self, app: App, *, page: str, env: Literal["release", "trial", "develop"]) -> str:
-        """Return a URL Link that opens this page, in the mini-program's version `env`, for thirty days.
+        """Return a URL Link that opens this page in the mini-program's version `env`. WeChat opens it for thirty days.
 
-        Raises: WeChatMisconfigured (40002: the account is personal, 85079: the mini-program is not released, and
-            others), other WeChatError.
+        Raises: WeChatMisconfigured (for example 40002: the account is personal; 85079: the mini-program is not
+            released), other WeChatError.
         """
         body = {"path": page, "expire_type": 1, "expire_interval": 30, "env_version": env}
         return await self._call(Api.URL_LINK, app, body, read=_url_link)
@@ -113,14 +116,16 @@ class WeChatApi:
         expected: frozenset[int] = frozenset(),
         extra_time: float = 0.0,
     ) -> T:
-        content = (
-            None if body is None else to_json(body)
-            # This JSON contains no \uXXXX escapes, because not every API of WeChat decodes them.
-        )
+        """Call an API with the app's access token. Send the body with POST, or a GET if the body is None.
+
+        `query` begins with `&`, because it follows the access token. The other arguments are those of `WeChat.call`.
+        """
+        # pydantic's JSON contains no \uXXXX escapes, which not every API of WeChat decodes.
+        content = None if body is None else to_json(body)
         # The time limit covers all requests, including those for a token.
         deadline = self.wechat.deadline(extra_time=extra_time)
 
-        async def call_with(token: WeChatToken, expected: frozenset[int]) -> T:
+        async def call_with(token: WeChatToken, *, expected: frozenset[int]) -> T:
             value = token.value.get_secret_value()
             return await self.wechat.call(
                 api,
@@ -136,42 +141,43 @@ class WeChatApi:
 
         token = await _in_time(self.wechat_tokens.get(app), deadline)
         try:
-            return await call_with(token, expected | WECHAT_TOKEN_REFUSED)
+            return await call_with(token, expected=expected | WECHAT_TOKEN_REFUSED)
         except WeChatError as exc:
             if exc.errcode not in WECHAT_TOKEN_REFUSED:
                 raise
         token = await _in_time(self.wechat_tokens.renew(app, refused=token), deadline)
-        return await call_with(token, expected)
+        return await call_with(token, expected=expected)
 
 
-async def _in_time(token: Coroutine[Any, Any, WeChatToken], deadline: float) -> WeChatToken:
+async def _in_time(getting: Coroutine[Any, Any, WeChatToken], deadline: float) -> WeChatToken:
+    """Return the token that `getting` returns. Raises: WeChatTimeout, if it doesn't return by the deadline."""
     try:
         async with asyncio.timeout_at(deadline):
-            return await token
+            return await getting
     except TimeoutError as exc:
         raise WeChatTimeout("WeChat didn't return an access token in time") from exc
 
 
-def _usable(name: str, is_good: Callable[[Any], object]) -> Callable[[dict[str, Any]], Any]:
-    """Return a function that reads a field of a response.
+def _field_reader(name: str, is_valid: Callable[[Any], object]) -> Callable[[dict[str, Any]], Any]:
+    """Return a function that returns the field `name` of a response.
 
-    It raises WeChatBadResponse if `is_good` rejects the value.
+    The function raises WeChatBadResponse if `is_valid` rejects the value.
     """
 
     def read(answer: dict[str, Any]) -> Any:
-        if not is_good(value := answer.get(name)):
+        if not is_valid(value := answer.get(name)):
             raise WeChatBadResponse(f"WeChat's response has no usable {name}")
         return value
 
     return read
 
 
-_phone_info: Final = _usable("phone_info", lambda info: isinstance(info, dict))
-_url_link: Final = _usable("url_link", lambda url: isinstance(url, str) and _URL_LINK.fullmatch(url))
+_phone_info: Final = _field_reader("phone_info", lambda info: isinstance(info, dict))
+_url_link: Final = _field_reader("url_link", lambda url: isinstance(url, str) and _URL_LINK.fullmatch(url))
 
 
 def session_key_signature(session_key: bytes, message: bytes = b"") -> str:
-    """Return the signature with which WeChat checks a user's session_key.
+    """Return the HMAC-SHA256 of a message, as WeChat computes it with a session_key. checkSessionKey signs no message.
 
     The key of the HMAC is the base64 text itself, not the decoded bytes. Source: WeChat server API, checkSessionKey.
     """
@@ -179,9 +185,9 @@ def session_key_signature(session_key: bytes, message: bytes = b"") -> str:
 
 
 def _picture(answer: dict[str, Any]) -> CodePicture:
-    """Return a picture with its type, which is detected from the first bytes. Raises: WeChatBadResponse.
+    """Return the picture in a response. Raises: WeChatBadResponse, if it is neither a PNG nor a complete JPEG.
 
-    The Content-Type is not used, because WeChat has sent pictures with the Content-Type of JSON.
+    The bytes tell the type, because WeChat has sent pictures with the Content-Type of JSON.
     """
     content = answer.get(PICTURE, b"")
     if content.startswith(b"\x89PNG\r\n\x1a\n"):

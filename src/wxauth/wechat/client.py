@@ -33,15 +33,15 @@ _CONNECT_SHARE: Final = 0.4
 The remaining time is for the fallback host.
 """
 _MADE_UP_CODE: Final = "000000000000"
-MAX_PICTURE: Final = 1024 * 1024
+_MAX_PICTURE_BYTES: Final = 1024 * 1024
 """The size limit, in bytes, of a picture. A mini-program code has about 100,000 bytes."""
 PICTURE: Final = "picture"
-"""The key under which the dictionary that `read` gets contains a picture, if the response is not JSON."""
+"""The key of the picture in the dictionary that `read` gets. WeChat sends a picture without any JSON around it."""
 
-_MAX_ERRCODE = 10**9
-_MAX_ERRMSG_LENGTH = 200
-_JSON: Final = "application/json"
-_HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "Connection": "keep-alive", "User-Agent": "wxauth"}
+_MAX_ERRCODE: Final = 10**9
+_MAX_ERRMSG_LENGTH: Final = 200
+_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "Connection": "keep-alive", "User-Agent": "wxauth"}
+"""The header fields of each request. They ask for uncompressed bodies, because the transport decodes no others."""
 
 CALLS: Final = Counter(
     "wxauth_wechat_calls",
@@ -63,12 +63,15 @@ class _Client(httpx.AsyncClient):
 
         Unlike httpx, store no cookie for the next user's request, follow no redirect, and log no URL.
         """
-        # respx replaces this method in tests
+        # httpx's private method selects the transport for the URL. The public `send` would do all of the above.
         return await self._transport_for_url(request.url).handle_async_request(request)
 
 
 def client_over(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
-    """Return the client for WeChat over a transport, which limits the time of a request by its extension `deadline`."""
+    """Return the client for WeChat over a transport.
+
+    The client sets no timeout, because the transport must end each request at the request's extension `deadline`.
+    """
     return _Client(transport=transport, timeout=None, trust_env=False)
 
 
@@ -85,13 +88,13 @@ class WeChatIdentity:
     openid: str
     unionid: str | None
     session_key: bytes | None = field(default=None, repr=False)
-    """The session_key as base64 text; None for all other kinds of apps."""
+    """The session_key of a mini-program's user as base64 text; None for all other kinds of apps."""
     is_snapshot: bool = False
     """Whether the page was shown in WeChat's snapshot mode, in which WeChat invents the identity."""
 
 
 class _Call(NamedTuple):
-    """A request, without the host to which it is sent."""
+    """A request, without the host to which it is sent. Its deadline is in the event loop's time."""
 
     api: Api
     query: str
@@ -106,29 +109,30 @@ class _Host:
         self.url = httpx.URL(url)
         self._prepared: dict[Api, httpx.Request] = {}
 
-    def request(self, asked: _Call) -> httpx.Request:
-        """Build the request to this host. The query contains secrets, so it is not in the URL.
+    def request(self, call: _Call) -> httpx.Request:
+        """Build the request to this host.
 
+        The query contains secrets, so it is in the extension `target` instead of the URL, which errors and logs show.
         Only the parts that vary are built for each request, because parsing a URL takes 50 µs. With `stream`, httpx
         does not prepare the header fields of a GET again, which would double the time that it takes.
         """
-        prepared = self._prepared.get(asked.api)
+        prepared = self._prepared.get(call.api)
         if prepared is None:
-            path = self.url.path.rstrip("/") + asked.api.path  # the path is empty for WeChat's own hosts
-            prepared = self._prepared[asked.api] = httpx.Request("GET", self.url.copy_with(path=path), headers=_HEADERS)
+            path = self.url.path.rstrip("/") + call.api.path  # the path is empty for WeChat's own hosts
+            prepared = self._prepared[call.api] = httpx.Request("GET", self.url.copy_with(path=path), headers=_HEADERS)
         url, headers = prepared.url, prepared.headers
-        target = url.raw_path + f"?{asked.query}".encode() if asked.query else url.raw_path
-        how = {**prepared.extensions, "target": target, "deadline": asked.deadline}
-        if asked.body is None:
-            return httpx.Request("GET", url, headers=headers, stream=prepared.stream, extensions=how)
-        if asked.api == Api.MINI_PROGRAM_CODE:
-            how["max_body"] = MAX_PICTURE
+        target = url.raw_path + f"?{call.query}".encode() if call.query else url.raw_path
+        extensions = {**prepared.extensions, "target": target, "deadline": call.deadline}
+        if call.body is None:
+            return httpx.Request("GET", url, headers=headers, stream=prepared.stream, extensions=extensions)
+        if call.api == Api.MINI_PROGRAM_CODE:
+            extensions["max_body"] = _MAX_PICTURE_BYTES
         headers = headers.copy()
-        headers["Content-Type"] = _JSON
-        return httpx.Request("POST", url, headers=headers, content=asked.body, extensions=how)
+        headers["Content-Type"] = "application/json"
+        return httpx.Request("POST", url, headers=headers, content=call.body, extensions=extensions)
 
     def __str__(self) -> str:
-        """Return the host and port, which differ from WeChat's own behind a relay."""
+        """Return the host and port for the log. They are the relay's if the settings name a relay."""
         host, port = self.url.host, self.url.port or (443 if self.url.scheme == "https" else 80)
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -161,14 +165,14 @@ class WeChat:
         self.timeout = min(self.settings.wechat_timeout, self.at_most)
 
     async def exchange(self, app: App, code: str) -> WeChatIdentity:
-        """Exchange a code for the user's identity: from `wx.login` in a mini-program, from OAuth in any other app.
+        """Exchange a login code for the user's identity.
 
-        A code works once, for some minutes. WeChat returns the status 200 even for failures, whose responses contain an
-        `errcode`. This method ignores the access and refresh tokens in an OAuth response.
+        The code comes from `wx.login` in a mini-program, and from OAuth in any other app. It works once, for some
+        minutes. This method ignores the access and refresh tokens in an OAuth response.
 
         Raises: InvalidCode (40029, 42003), CodeUsed (40163), WeChatUserBlocked (40226), WeChatRateLimited (45009,
-            45011), WeChatMisconfigured (if only the operator can end it), WeChatUnavailable (-1 after two retries, no
-            connection or a lost one, 5xx), WeChatTimeout, WeChatBadResponse.
+            45011), WeChatMisconfigured (if only the operator can end the failure), WeChatUnavailable (-1 after two
+            retries, no connection or a lost one, 5xx), WeChatTimeout, WeChatBadResponse.
         """
         query = _login_query(app, code)
         return await self.call(exchange_api(app), app, query, read=partial(_identity, app), secrets=[code])
@@ -201,6 +205,8 @@ class WeChat:
     ) -> T:
         """Call an API of WeChat. A call is retried only if WeChat is busy, or no connection could be opened.
 
+        WeChat returns the status 200 even for failures, whose responses contain an `errcode`.
+
         Args:
             api: The API.
             app: The app on whose behalf WeChat is called.
@@ -217,8 +223,7 @@ class WeChat:
         Raises: WeChatError.
         """
         try:
-            asked = _Call(api, query, body, deadline or self.deadline())
-            answer = await self._answer_to(asked)
+            answer = await self._ask_until_not_busy(_Call(api, query, body, deadline or self.deadline()))
             errcode = answer.get("errcode", 0)
             if type(errcode) is not int or abs(errcode) > _MAX_ERRCODE:
                 raise errors.WeChatBadResponse("WeChat's errcode isn't a valid number")
@@ -241,24 +246,25 @@ class WeChat:
         """Close the connections."""
         await self.client.aclose()
 
-    async def _answer_to(self, asked: _Call) -> dict[str, Any]:
-        answer = await self._ask(asked)
+    async def _ask_until_not_busy(self, call: _Call) -> dict[str, Any]:
+        answer = await self._ask(call)
         for pause in self.busy_pauses:
-            has_time = asyncio.get_running_loop().time() + pause < asked.deadline
+            has_time = asyncio.get_running_loop().time() + pause < call.deadline
             if answer.get("errcode") != SYSTEM_BUSY or not has_time:
                 break
             await asyncio.sleep(pause)
-            answer = await self._ask(asked)
+            answer = await self._ask(call)
         return answer
 
-    async def _ask(self, asked: _Call) -> dict[str, Any]:
+    async def _ask(self, call: _Call) -> dict[str, Any]:
+        """Send the call, and return the JSON object or the picture in the response. Raises: WeChatError."""
         try:
-            response = await self._send(asked)
+            response = await self._send(call)
             # wxauth's own transport has already read the body, and `aread` would take 10 µs.
-            answer_read = response.extensions.get(ANSWER)
-            body: bytes = await response.aread() if answer_read is None else answer_read.body
+            already_read = response.extensions.get(ANSWER)
+            body: bytes = await response.aread() if already_read is None else already_read.body
         except httpx.ReadTimeout as exc:
-            raise errors.WeChatTimeout(_("{api} did not respond in {n:g} s", api=asked.api, n=self.timeout)) from exc
+            raise errors.WeChatTimeout(_("{api} did not respond in {n:g} s", api=call.api, n=self.timeout)) from exc
         except httpx.DecodingError as exc:
             raise errors.WeChatBadResponse(_("WeChat's response isn't HTTP, or is too large")) from exc
         except httpx.PoolTimeout as exc:
@@ -271,29 +277,29 @@ class WeChat:
             raise errors.WeChatUnavailable(_("WeChat returned status {n}", n=response.status_code))
         if response.status_code != httpx.codes.OK:
             raise errors.WeChatBadResponse(_("WeChat returned status {n}", n=response.status_code))
-        if asked.api == Api.MINI_PROGRAM_CODE and body.lstrip()[:1] != b"{":
+        if call.api == Api.MINI_PROGRAM_CODE and body.lstrip()[:1] != b"{":
             return {PICTURE: body}
         try:
-            answer = read_json(body)  # the Content-Type does not matter
+            answer = read_json(body)  # whatever the Content-Type is, because WeChat sends JSON as text/plain
         except ValueError as exc:
             raise errors.WeChatBadResponse(_("WeChat's response isn't JSON")) from exc
         if not isinstance(answer, dict):
             raise errors.WeChatBadResponse(_("WeChat's response isn't a JSON object"))
         return answer
 
-    async def _send(self, asked: _Call) -> httpx.Response:
+    async def _send(self, call: _Call) -> httpx.Response:
         try:
-            return await self.client.send(self._base.request(asked))
+            return await self.client.send(self._base.request(call))
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            # No part of the request was sent, so the code is not used up. The request is sent again: to the fallback
-            # host, if there is one.
+            # No part of the request was sent, so WeChat has not used up a code in it. The request can be sent again, to
+            # the fallback host or, without one, to the same host.
             fields = {"reason": str(exc), "host": str(self._base), "next_host": str(self._fallback)}
             log.warning("wechat_not_connected", **fields, what_to_change="network or WECHAT_PROXY: see 'wxauth check'")
-        return await self.client.send(self._fallback.request(asked))
+        return await self.client.send(self._fallback.request(call))
 
 
 def report_misconfigured(event: str = "wechat_misconfigured", **fields: object) -> None:
-    """Log what the operator must change, and count the failure for the alert, whatever response the user gets."""
+    """Log a failure that only the operator can end, and count it for the alert, whatever response the user gets."""
     REFUSED.count(errors.WeChatMisconfigured.code)
     log.error(event, **fields)
 
@@ -317,10 +323,10 @@ def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequ
         for form in (secret, quote(secret, safe=""), quote(secret)):
             text = text.replace(form, "***")
     fields: dict[str, Any] = {"api": api, "app_id": app.app_id, "errcode": errcode, "errmsg": text[:_MAX_ERRMSG_LENGTH]}
-    known = errcode_of(errcode, api=api)
-    if known.remedy is not None:
-        fields["what_to_change"] = known.remedy
-    if known.is_for_the_operator:
+    description = errcode_of(errcode, api=api)
+    if description.remedy is not None:
+        fields["what_to_change"] = description.remedy
+    if description.is_for_the_operator:
         report_misconfigured(**fields)
     else:
         log.warning("wechat_refused", **fields)
@@ -328,9 +334,10 @@ def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequ
 
 def _identity(app: App, answer: dict[str, Any]) -> WeChatIdentity:
     openid, unionid = answer.get("openid"), answer.get("unionid") or None
-    has_key = app.is_mini_program
-    session_key = answer.get("session_key") if has_key else None
-    if not is_id(openid) or (has_key and not is_id(session_key)) or not (unionid is None or is_id(unionid)):
+    session_key = answer.get("session_key") if app.is_mini_program else None
+    is_key_good = is_id(session_key) or not app.is_mini_program
+    is_unionid_good = unionid is None or is_id(unionid)
+    if not is_id(openid) or not is_key_good or not is_unionid_good:
         raise errors.WeChatBadResponse("WeChat's response has no usable openid or session_key")
     if is_placeholder(openid):
         raise errors.WeChatBadResponse("WeChat's response has a placeholder instead of an openid")

@@ -41,16 +41,19 @@ class Api(StrEnum):
 
 SYSTEM_BUSY: Final = -1
 """The only errcode for which WeChat's documentation recommends a retry."""
-NOT_LATEST: Final = 40001
-WECHAT_TOKEN_REFUSED: Final = frozenset({NOT_LATEST, 40014, 42001})
-"""The errcodes for an access token that is no longer valid. WeChat does not execute a request with such a token."""
+WECHAT_TOKEN_REFUSED: Final = frozenset({40001, 40014, 42001})
+"""The errcodes for an access token that is not the latest one, is malformed, or has expired.
+
+WeChat does not execute a request with such a token.
+"""
 SESSION_KEY_GONE: Final = frozenset({87007, 87009})
 """The errcodes for a session_key that is missing, has expired, or has been replaced."""
 DAILY_QUOTA: Final = 45009
+"""The errcode for an exhausted daily quota, which WeChat resets at midnight in Beijing."""
 OF_ANOTHER_PERSON: Final = frozenset({40003, 43104})
-"""The errcodes for a phone code of another user, or an openid of another app."""
+"""The errcodes for an openid of another app, and for a phone code of another user."""
 
-SECRET_NOT_TAKEN: Final = _(
+WRONG_SECRET_REMEDY: Final = _(
     "the AppSecret is wrong. Copy it again from WeChat's console (WXAUTH_APP_SECRET, WXAUTH_APPS, 'wxauth apps set')"
 )
 _REMEDIES: Final = {
@@ -65,7 +68,7 @@ _REMEDIES: Final = {
         "another program also renews this app's tokens"
     ),
     "key": _("you don't have to do anything, because the next login stores a new session_key"),
-    "secret": SECRET_NOT_TAKEN,
+    "secret": WRONG_SECRET_REMEDY,
 }
 """The instructions that several errcodes share, by the names that the table uses for them."""
 
@@ -100,6 +103,7 @@ class Errcode:
 
 
 def _read_table() -> Iterator[Errcode]:
+    """Return the rows of `errcodes.csv`, one for each errcode."""
     lines = Path(__file__).with_name("errcodes.csv").read_text("utf-8").splitlines()
     for numbers, at, error, retry_after, meaning, remedy in list(reader(lines, delimiter="|"))[1:]:
         for number in numbers.split():
@@ -114,15 +118,21 @@ def _read_table() -> Iterator[Errcode]:
 
 
 _ROWS: Final = {(api, row.number): row for row in _read_table() for api in row.at or (None,)}
+"""The rows by API and errcode. The API is None for the rows that apply to all other APIs."""
 
 FAULTS_OF_WECHAT: Final = (WeChatUnavailable, WeChatTimeout, WeChatBadResponse)
 KNOWN_ERRCODES: Final = frozenset(number for _, number in _ROWS)
 
 
 def errcode_label(error: Exception | None) -> str:
-    """Return the label of WeChat's errcode in metrics: `other` if it is unknown, and empty if there is none."""
+    """Return the label of WeChat's errcode in metrics, which is empty if the error has no errcode.
+
+    All errcodes that the table lacks share the label `other`, because each label is a time series.
+    """
     errcode = error.errcode if isinstance(error, WeChatError) else None
-    return "" if errcode is None else str(errcode) if errcode in KNOWN_ERRCODES else "other"
+    if errcode is None:
+        return ""
+    return str(errcode) if errcode in KNOWN_ERRCODES else "other"
 
 
 def errcode_of(number: int, *, api: str) -> Errcode:

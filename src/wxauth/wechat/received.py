@@ -1,8 +1,8 @@
 """The checks of data from WeChat: ids, phone numbers, `encryptedData` and pushed messages.
 
 WeChat's plain signature of a message covers the token, timestamp and nonce, but not the message, and a handshake has
-the same kind of signature. Therefore a signature is valid only for some minutes, and the caller must check that it is
-used for only one message. The signature of an encrypted message covers the message.
+the same kind of signature. Therefore wxauth accepts a signature only for some minutes, and the caller must bind it to
+one message. The signature of an encrypted message covers the message.
 
 Sources: https://developers.weixin.qq.com/miniprogram/dev/framework/open-ability/signature.html,
 https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-info/phone-number/getPhoneNumber.html, and WeChat's
@@ -42,26 +42,28 @@ from wxauth_guard.errors import FieldError, InvalidRequest
 
 BLOCK_BYTES: Final = 16
 """The block size of AES, which is also the length of the key and of the iv."""
-MAX_AGE: Final = timedelta(days=1)
-MAX_AHEAD: Final = timedelta(minutes=5)
+_MAX_WATERMARK_AGE: Final = timedelta(days=1)
+"""The age up to which `encryptedData` is accepted, so that captured data does not work forever."""
+_MAX_CLOCK_LEAD: Final = timedelta(minutes=5)
 """The time by which WeChat's clock may be ahead of ours."""
 
-# The table that repairs base64 text that has passed through forms, URLs or text fields.
-_REPAIRED: Final = str.maketrans({" ": "+", "-": "+", "_": "/", "\r": None, "\n": None})
+_BASE64_REPAIRS: Final = str.maketrans({" ": "+", "-": "+", "_": "/", "\r": None, "\n": None})
+"""The table that repairs base64 text that has passed through forms, URLs or text fields."""
 
 _E164: Final = re.compile(r"\+[1-9][0-9]{1,14}")
-_HOME: Final = "CN"
+_HOME_REGION: Final = "CN"
 """The region of numbers that WeChat sends without a country code."""
-_MAX_LENGTH: Final = 128
+_MAX_ID_LENGTH: Final = 128
+"""The length limit, in characters, of an id from WeChat."""
 _PLACEHOLDER: Final = re.compile(
     r"null|\\n|none|undefined|nan|nil|n/a|n\.a\.|na|0|-|object object|inf|tbd"
     r"|#n/a|#name\?|#null!|#num!|#ref!|#value!|#div/0!"
     r"|unknown|empty|blank|missing|test|true|false|external_id|openid|unionid"
     r"|无|空|空值|暂无|没有|无数据|未知|不详|未填|未填写|未绑定|未授权|待定|测试"
 )
-_AROUND: Final = " \t\r\n()<>[]{}\"'"
+_PLACEHOLDER_FRAME: Final = " \t\r\n()<>[]{}\"'"
 """The characters that may surround a placeholder, for example in (null) or [object Object]."""
-_NO_ID: Final = re.compile(r"[-\u2212][0-9.,]+|[-+\u2212\xb1]?[0-9]([.,][0-9]+e[+-]?|e[+-])[0-9]+|(\$\{|\{\{).*")
+_NEVER_AN_ID: Final = re.compile(r"[-\u2212][0-9.,]+|[-+\u2212\xb1]?[0-9]([.,][0-9]+e[+-]?|e[+-])[0-9]+|(\$\{|\{\{).*")
 """The form of numbers and variables that cannot be ids.
 
 These are a negative number, such as -1, a rounded number, such as 1.38E+10, and a variable that was not replaced, such
@@ -72,73 +74,82 @@ _STAND_IN: Final = re.compile(
     r"[A-Za-z0-9_-]*(/[0-9]*)?([?#].*)?",
     re.IGNORECASE,
 )
+"""The name and the pictures that WeChat sends for users who have set none."""
 _UNIONID: Final = re.compile(r"[A-Za-z0-9_-]+")
 
-REVOKED: Final = "user_authorization_revoke"
-"""The event that WeChat sends when a user withdraws some data."""
-RISKY: Final = "user_info_modified"
+_DATA_REVOKED: Final = "user_authorization_revoke"
+"""The event that WeChat sends when a user withdraws the permission to use some data."""
+_PROFILE_RISKY: Final = "user_info_modified"
 """The event that WeChat sends when it has classified a user's name or picture as risky.
 
-It does not say which of them.
+The event does not say whether the name or the picture is risky.
 """
-LEFT: Final = "user_authorization_cancellation"
+_ACCOUNT_CLOSED: Final = "user_authorization_cancellation"
 """The event that WeChat sends when a user's WeChat account is closed."""
 _IDENTITY: Final = "identity"
+"""The entry of a code with which the user leaves the app, so that wxauth must erase the whole identity."""
 _IN_OPEN_PLATFORM: Final[Mapping[str, Collection[str]]] = {"301": [_IDENTITY]}
-WITHDRAWN_BY_CODE: Final[Mapping[str, Mapping[str, Collection[str]]]] = {
+_WITHDRAWN_BY_CODE: Final[Mapping[str, Mapping[str, Collection[str]]]] = {
     "mini_program": {
-        # addresses, invoices, places, sports, microphone, camera, albums, Bluetooth, calendar, contacts, files, and so
-        # on
+        # wxauth stores none of this data: addresses, invoices, places, sports, microphone, camera, albums, Bluetooth,
+        # calendar, contacts, files, and so on.
         **dict.fromkeys(("1", "2", "3", "4", "5", "7", "12", "13", "14", "15", "16", "18"), ()),
         "6": ["nickname", "avatar_url"],
         "8": ["phone"],
         "19": ["nickname"],  # the nickname chosen with <input type="nickname">
         "20": ["avatar_url"],  # the picture chosen with <button open-type="chooseAvatar">
     },
-    # address, invoices, cards, microphone, place, pictures
     "official_account": {
+        # wxauth stores none of this data: address, invoices, cards, microphone, place, pictures.
         **dict.fromkeys(("201", "202", "203", "204", "206", "207"), ()),
         "205": ["nickname", "avatar_url"],
     },
     "website": _IN_OPEN_PLATFORM,
     "mobile_app": _IN_OPEN_PLATFORM,
 }
-"""The effect of each code of `RevokeInfo`, by kind of app: the user's fields that it withdraws, or the identity."""
-SIGNED_WITHIN: Final = timedelta(minutes=5)
-"""The time by which WeChat's timestamp may differ from ours.
+"""The user's fields that each code of `RevokeInfo` withdraws, or `_IDENTITY`, by kind of app."""
+_MAX_TIMESTAMP_DIFFERENCE: Final = timedelta(minutes=5)
+"""The time by which the timestamp of a signature may differ from our time.
 
-WeChat signs a message when it sends the message, and resends within seconds.
+Five minutes suffice, because WeChat signs a message when it sends the message, and resends within seconds.
 """
 
-LONGEST_NAME: Final = 64
-"""The length limit, in characters, of a message's name."""
+_MAX_NAME_LENGTH: Final = 64
+"""The length limit, in characters, of a message's name in the log."""
 
-_FIELDS: Final = ("nickname", "avatar_url", "phone")
+_WITHDRAWABLE_FIELDS: Final = ("nickname", "avatar_url", "phone")
 _MAX_XML_DEPTH: Final = 16
+"""The largest number of elements inside one another. WeChat's messages have up to four."""
 _MAX_XML_PARTS: Final = 1000
 """The largest number of `<` characters, and of `=` characters, in a message.
 
 Anyone can send a message, and the envelope of an encrypted message is parsed before its signature is checked. A real
 message has ten elements, and perhaps some `<` and `=` in its texts.
 """
-_CUSTOMER_ENTERS: Final = "user_enter_tempsession"
-_PAYMENT: Final = "xpay_"
+_CUSTOMER_CHAT_OPENED: Final = "user_enter_tempsession"
+_PAYMENT_PREFIX: Final = "xpay_"
+"""The beginning of the names of events about payments."""
 _RANDOM_BYTES: Final = 16
 _LENGTH_BYTES: Final = 4
 _BLOCK_BITS: Final = 32 * 8  # WeChat pads to blocks of 32 bytes, though AES has blocks of 16
 _TIMESTAMP: Final = re.compile("[1-9][0-9]{9}")  # WeChat writes ten digits, which suffice from 2001 to 2286
-_TOKEN: Final = re.compile(r"[!-~]{1,128}")
+_OPENID_OR_NONCE: Final = re.compile(r"[!-~]{1,128}")
 """The form of an openid or a nonce."""
 
 
 def base64_bytes(text: str) -> bytes:
-    """Decode base64 in either alphabet, with or without padding, line breaks, and ' ' for '+'. Raises: ValueError."""
-    unpadded = text.translate(_REPAIRED).rstrip("=")
+    """Decode base64 text in either alphabet.
+
+    The padding may be missing, line breaks are ignored, and a space counts as '+', because a form decodes '+' to it.
+
+    Raises: ValueError.
+    """
+    unpadded = text.translate(_BASE64_REPAIRS).rstrip("=")
     return b64decode(unpadded + "=" * (-len(unpadded) % 4), validate=True)
 
 
 def open_encrypted_data(encrypted_data: bytes, *, iv: bytes, session_key: bytes) -> dict[str, Any] | None:
-    """Decrypt data to a JSON object. Return None if that fails.
+    """Decrypt data to a JSON object. Return None if the data, the iv or the key is wrong.
 
     The session_key is base64 text, as WeChat sends it. Valid padding alone does not prove that the key is right,
     because one in 256 wrong keys results in valid padding. But with a wrong key, the result is never a JSON object.
@@ -164,33 +175,35 @@ def check_watermark(opened: Mapping[str, Any], *, app_id: str, now: datetime) ->
     if watermarked != app_id:
         raise InvalidRequest.of("encrypted_data", "The watermark belongs to another app")
     age = int(now.timestamp()) - timestamp
-    if age > MAX_AGE.total_seconds():
+    if age > _MAX_WATERMARK_AGE.total_seconds():
         raise InvalidRequest.of("encrypted_data", "The watermark is more than a day old")
-    if age < -MAX_AHEAD.total_seconds():
+    if age < -_MAX_CLOCK_LEAD.total_seconds():
         raise InvalidRequest.of("encrypted_data", "The watermark is in the future")
 
 
 def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
-    """Return the number in WeChat's `phone_info`, whose watermark must name this app.
+    """Return the number in WeChat's `phone_info` in the form E.164, for example +8613800138000.
 
-    Raises: WeChatBadResponse, whose message never contains the number.
+    Raises: WeChatBadResponse, if there is no phone number, or the watermark names another app. The message never
+        contains the number.
     """
-    # The function imports the library itself, because the library takes 2 MB, which a process without phone numbers
-    # does not need.
+    # The library is imported here, because it takes 2 MB, which a process without phone numbers does not need.
     import phonenumbers
 
     watermark = phone_info.get("watermark")
     if not isinstance(watermark, Mapping) or watermark.get("appid") != app_id:
         raise WeChatBadResponse("the phone number's watermark doesn't belong to this app")
-    country, pure, whole = (_text(phone_info.get(name)) for name in ("countryCode", "purePhoneNumber", "phoneNumber"))
+    country, national, whole = (
+        _text(phone_info.get(name)) for name in ("countryCode", "purePhoneNumber", "phoneNumber")
+    )
     try:
-        if country and pure:
-            number = phonenumbers.parse(f"+{country.removeprefix('+')}{pure}")
+        if country and national:
+            number = phonenumbers.parse(f"+{country.removeprefix('+')}{national}")
             is_good = phonenumbers.is_possible_number(number)
         else:
             # A foreign number without its country code may have a possible length in China. Therefore a number without
             # a country code must be a valid Chinese number.
-            number = phonenumbers.parse(whole, _HOME)
+            number = phonenumbers.parse(whole, _HOME_REGION)
             is_good = phonenumbers.is_valid_number(number)
     except phonenumbers.NumberParseException:
         is_good = False
@@ -213,13 +226,14 @@ def read_json(body: bytes) -> Any:
     try:
         return from_json(body, allow_inf_nan=False)
     except ValueError:
+        # Python's own parser is slower, but accepts both. Encoding and decoding then replaces the lone surrogates.
         text = json.dumps(read_loosely(body, strict=False), ensure_ascii=False)
         return json.loads(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
 
 
 def is_id(value: object) -> TypeGuard[str]:
-    """Return whether a value can be an openid, a unionid or a session_key."""
-    return isinstance(value, str) and 0 < len(value) <= _MAX_LENGTH and value.isascii() and value.isprintable()
+    """Return whether a value has the form of an openid, a unionid or a session_key, which is printable ASCII."""
+    return isinstance(value, str) and 0 < len(value) <= _MAX_ID_LENGTH and value.isascii() and value.isprintable()
 
 
 def is_placeholder(text: str) -> bool:
@@ -230,17 +244,17 @@ def is_placeholder(text: str) -> bool:
     letters count as normal letters.
     """
     whole = (text if text.isascii() else unicodedata.normalize("NFKC", text)).lower()
-    plain = whole.strip(_AROUND)
+    plain = whole.strip(_PLACEHOLDER_FRAME)
     return (
         _PLACEHOLDER.fullmatch(plain) is not None
         or not any(map(str.isalnum, plain.replace("0", "")))
-        or _NO_ID.fullmatch(plain) is not None
-        or _NO_ID.fullmatch(whole.strip()) is not None
+        or _NEVER_AN_ID.fullmatch(plain) is not None
+        or _NEVER_AN_ID.fullmatch(whole.strip()) is not None
     )
 
 
 def can_name_a_person(unionid: str) -> bool:
-    """Return whether a unionid may join identities.
+    """Return whether this text identifies one person, so that wxauth may join the identities with this unionid.
 
     The function does not check the length, which is 28 or 29 at present, because WeChat may change it.
     """
@@ -257,7 +271,7 @@ class CodePicture:
 
 @dataclass(frozen=True, slots=True)
 class PushSignature:
-    """A signature of WeChat, with the message to which it belongs."""
+    """A signature of WeChat, bound to the message to which it belongs."""
 
     digest: bytes
     """The digest of the app and the signed text. Several pairs of timestamp and nonce may have the same digest."""
@@ -289,12 +303,15 @@ class WeChatMessage:
 
     @property
     def event(self) -> str:
-        """The name of the event in lower case; empty if the message is not an event."""
+        """The name of the event in lower case. It is empty if the message is not an event."""
         return _text(self.fields.get("Event")).lower()
 
     @property
     def name(self) -> str:
-        """The Event, or otherwise the MsgType, in a form for the log: up to 64 characters, no control characters."""
+        """The Event or, without one, the MsgType, in a form for the log.
+
+        The form has up to 64 characters, and no control characters.
+        """
         return _for_log(_text(self.fields.get("Event")) or _text(self.fields.get("MsgType")))
 
     @property
@@ -310,17 +327,17 @@ class WeChatMessage:
     @property
     def unknown_code(self) -> str | None:
         """The RevokeInfo in a form for the log, if none of its codes is known for this kind of app; otherwise None."""
-        if self.event != REVOKED or not self.revoked_codes.isdisjoint(WITHDRAWN_BY_CODE[self.app_kind]):
+        if self.event != _DATA_REVOKED or not self.revoked_codes.isdisjoint(_WITHDRAWN_BY_CODE[self.app_kind]):
             return None
         return _for_log(str(self.fields.get("RevokeInfo", "")))
 
     @property
     def kind_for_others(self) -> MessageKind:
-        """The kind of the message, if it does not concern wxauth."""
-        kind = _text(self.fields.get("MsgType")).lower()
-        if kind not in ("", "event") or self.event == _CUSTOMER_ENTERS:
+        """The kind of a message that does not concern wxauth."""
+        message_type = _text(self.fields.get("MsgType")).lower()
+        if message_type not in ("", "event") or self.event == _CUSTOMER_CHAT_OPENED:
             return MessageKind.CUSTOMER_SERVICE
-        return MessageKind.PAYMENT if self.event.startswith(_PAYMENT) else MessageKind.OTHER
+        return MessageKind.PAYMENT if self.event.startswith(_PAYMENT_PREFIX) else MessageKind.OTHER
 
 
 class Withdrawn(StrEnum):
@@ -345,29 +362,28 @@ class Withdrawal:
     fields: tuple[str, ...] = ()
     """The user's fields to clear: `nickname`, `avatar_url`, `phone`."""
     mark: bytes
-    """The text that identifies the message.
-
-    It is the same for each delivery of the message, and differs between messages.
-    """
+    """The digest that identifies the message. All deliveries of the message have the same digest."""
 
 
 def check_signature(
     app: App, query: Mapping[str, str], *, name: str = "signature", encrypted: str = "", now: datetime
 ) -> None:
-    """Check the signature of `timestamp`, `nonce` and the encrypted text, and that it is recent.
+    """Check that the query has a signature of `timestamp`, `nonce` and the encrypted text, and that it is recent.
 
-    Without `encrypted`, the signature is the one that WeChat sends in every mode. The app must have a push_token.
+    `name` is the name of the signature in the query. Without `encrypted`, it is the signature that WeChat sends in
+    every mode. The app must have a push_token.
 
     Raises: InvalidSignature.
     """
     timestamp, nonce = query.get("timestamp", ""), query.get("nonce", "")
     expected = sha1(_signed_text(app, timestamp, nonce, encrypted).encode()).hexdigest()  # noqa: S324 - WeChat's choice
     is_equal = hmac.compare_digest(expected.encode(), query.get(name, "").encode())
-    # Without the token, an attacker could extend a text signed with SHA-1. But such an extension inserts padding that
-    # is never printable.
-    if not is_equal or not _TIMESTAMP.fullmatch(timestamp) or not _TOKEN.fullmatch(nonce):
+    # An attacker who does not know the token could extend a text that was signed with SHA-1. But such an extension
+    # inserts padding that is never printable, so the forms of timestamp and nonce exclude it.
+    has_form = _TIMESTAMP.fullmatch(timestamp) is not None and _OPENID_OR_NONCE.fullmatch(nonce) is not None
+    if not is_equal or not has_form:
         raise InvalidSignature(f"{name} is not that of this app's push_token")
-    if abs(now.timestamp() - int(timestamp)) > SIGNED_WITHIN.total_seconds():
+    if abs(now.timestamp() - int(timestamp)) > _MAX_TIMESTAMP_DIFFERENCE.total_seconds():
         raise InvalidSignature("the timestamp is more than five minutes from this server's time")
 
 
@@ -381,7 +397,7 @@ def read_handshake(app: App, query: Mapping[str, str], *, now: datetime) -> Push
 
 
 def make_handshake(app: App, *, nonce: str, echostr: str, now: datetime) -> tuple[Mapping[str, str], PushSignature]:
-    """Build the query of a handshake as WeChat does, and return it with its signature."""
+    """Build the query of a handshake as WeChat does. Return the query and its signature."""
     timestamp = str(int(now.timestamp()))
     signature = sha1(_signed_text(app, timestamp, nonce).encode()).hexdigest()  # noqa: S324 - WeChat's choice
     query = {"signature": signature, "timestamp": timestamp, "nonce": nonce, "echostr": echostr}
@@ -391,7 +407,8 @@ def make_handshake(app: App, *, nonce: str, echostr: str, now: datetime) -> tupl
 def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: datetime) -> WeChatMessage:
     """Verify and decrypt a message, which is JSON or XML, whatever its Content-Type is.
 
-    The caller must have checked the query's signature. If the app has a push_aes_key, the message must be encrypted.
+    The caller must have checked the query's plain signature. If the app has a push_aes_key, the message must be
+    encrypted. Its `msg_signature` is checked here.
 
     Raises: InvalidSignature.
     """
@@ -399,7 +416,7 @@ def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: dateti
     if app.push_aes_key is not None:
         encrypted = _encrypted_in(body)
         check_signature(app, query, name="msg_signature", encrypted=encrypted, now=now)
-        text = _open(encrypted, aes_key=app.push_aes_key, app_id=app.app_id)
+        text = _decrypt(encrypted, aes_key=app.push_aes_key, app_id=app.app_id)
     # The digest covers the text, not the body, because WeChat may encrypt a message again for each delivery.
     signature, fields = _signature(app, query, text), _fields_or_none(text)
     is_sealed = app.push_aes_key is not None
@@ -414,34 +431,42 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
     fields = message.fields
     if "Encrypt" in fields and fields.keys().isdisjoint(("Event", "MsgType")):
         raise InvalidSignature("the message is encrypted, but this app has no push_aes_key")
-    event, codes = message.event, message.revoked_codes
-    withdrawn: set[str] = set()
-    if event == REVOKED:
-        withdrawn.update(*(WITHDRAWN_BY_CODE[message.app_kind].get(code, ()) for code in codes))
-        what = Withdrawn.IDENTITY if _IDENTITY in withdrawn else Withdrawn.DATA
-    elif event == RISKY:
-        withdrawn, what = {"nickname", "avatar_url"}, Withdrawn.RISKY_PROFILE
-    else:
-        what = Withdrawn.ACCOUNT
-    if event != LEFT and not withdrawn:
+    what, withdrawn = _withdrawn_by(message)
+    if what is None:
         return None
     openid = _text(fields.get("OpenID")) or _text(fields.get("FromUserName"))
-    if not _TOKEN.fullmatch(openid):
+    if not _OPENID_OR_NONCE.fullmatch(openid):
         raise InvalidRequest("the message doesn't specify a user", errors=[FieldError("OpenID", "Field required")])
     # WeChat's documentation identifies an event by user and time. If the time is missing, the signature replaces it.
     sent = _text(fields.get("CreateTime")) or message.signature.digest.hex()
     return Withdrawal(
         openid=openid,
         what=what,
-        fields=tuple(field for field in _FIELDS if field in withdrawn),
-        mark=_mark(message.app_id, event, openid, sent, *sorted(codes)),
+        fields=tuple(field for field in _WITHDRAWABLE_FIELDS if field in withdrawn),
+        mark=_digest_of(message.app_id, message.event, openid, sent, *sorted(message.revoked_codes)),
     )
 
 
+def _withdrawn_by(message: WeChatMessage) -> tuple[Withdrawn | None, Collection[str]]:
+    """Return what a message withdraws, with the user's fields that it withdraws; None if it withdraws nothing."""
+    if message.event == _ACCOUNT_CLOSED:
+        return Withdrawn.ACCOUNT, ()
+    if message.event == _PROFILE_RISKY:
+        return Withdrawn.RISKY_PROFILE, ("nickname", "avatar_url")
+    if message.event != _DATA_REVOKED:
+        return None, ()
+    by_code = _WITHDRAWN_BY_CODE[message.app_kind]
+    withdrawn = {name for code in message.revoked_codes for name in by_code.get(code, ())}
+    if _IDENTITY in withdrawn:
+        return Withdrawn.IDENTITY, withdrawn
+    return (Withdrawn.DATA if withdrawn else None), withdrawn
+
+
 def _signature(app: App, query: Mapping[str, str], text: bytes | None) -> PushSignature:
+    """Return the query's plain signature, bound to this message; to the handshake, if the message is None."""
     # The digest covers the joined text, as WeChat signs it. If the text is split differently into timestamp and nonce,
     # the signature is the same, and must not count as a new one.
-    digest = _mark(app.app_id, _signed_text(app, query["timestamp"], query["nonce"]))
+    digest = _digest_of(app.app_id, _signed_text(app, query["timestamp"], query["nonce"]))
     return PushSignature(digest, None if text is None else sha256(text).digest())
 
 
@@ -451,18 +476,19 @@ def _signed_text(app: App, *texts: str) -> str:
 
 
 def _encrypted_in(body: bytes) -> str:
+    """Return the encrypted text in a message. Raises: InvalidSignature, if the message is not encrypted."""
     encrypted = _text((_fields_or_none(body) or {}).get("Encrypt"))
     if not encrypted:
         raise InvalidSignature("this app has a push_aes_key, so it accepts only encrypted messages")
     return encrypted
 
 
-def _open(encrypted: str, *, aes_key: SecretStr, app_id: str) -> bytes:
+def _decrypt(encrypted: str, *, aes_key: SecretStr, app_id: str) -> bytes:
     """Decrypt a message. The plaintext has 16 random bytes, the length, the message, and the app_id.
 
     Raises: InvalidSignature.
     """
-    key = b64decode(aes_key.get_secret_value() + "=")
+    key = b64decode(aes_key.get_secret_value() + "=")  # WeChat's EncodingAESKey lacks the padding
     decryptor, unpadder = Cipher(AES256(key), CBC(key[:16])).decryptor(), PKCS7(_BLOCK_BITS).unpadder()
     try:
         padded = decryptor.update(b64decode(encrypted, validate=True)) + decryptor.finalize()
@@ -477,23 +503,25 @@ def _open(encrypted: str, *, aes_key: SecretStr, app_id: str) -> bytes:
 
 
 def _fields_or_none(body: bytes) -> dict[str, Any] | None:
+    """Return the fields of a message in JSON or XML; None if it is neither."""
     try:
         text = body.removeprefix(BOM_UTF8).strip()
         fields = _xml_fields(text.decode()) if text.startswith(b"<") else read_json(text)
     except (ValueError, ParseError):  # defusedxml raises a ValueError for a DTD
         return None
-    # In WeChat's documentation, some names begin with a space.
+    # In WeChat's documentation, some names begin with a space. They are added without it, unless both exist.
     return {name.strip(): value for name, value in fields.items()} | fields if isinstance(fields, dict) else None
 
 
 def _xml_fields(text: str) -> dict[str, str]:
-    """Return the text of each element under the root.
+    """Return the text of each element under the root. Raises: ValueError, ParseError.
 
     The texts of several elements with the same name are joined with spaces.
     """
     if max(text.count("<"), text.count("=")) > _MAX_XML_PARTS:
         raise ValueError("too many elements")
     depth, root = 0, None
+    # The parser reports each element while it reads, so that a message that is nested too deeply is refused halfway.
     for kind, element in iterparse(StringIO(text), ("start", "end"), forbid_dtd=True):
         root = element if root is None else root
         depth += 1 if kind == "start" else -1
@@ -507,12 +535,14 @@ def _xml_fields(text: str) -> dict[str, str]:
 
 
 def _text(value: object) -> str:
+    """Return the text of a field, which may be a number in JSON; empty for any other value, for example a list."""
     return str(value).strip() if isinstance(value, str | int) else ""
 
 
 def _for_log(text: str) -> str:
-    return "".join(filter(str.isprintable, text))[:LONGEST_NAME]
+    """Return a text from WeChat without control characters, cut off at `_MAX_NAME_LENGTH`."""
+    return "".join(filter(str.isprintable, text))[:_MAX_NAME_LENGTH]
 
 
-def _mark(*parts: str) -> bytes:
+def _digest_of(*parts: str) -> bytes:
     return sha256(to_json(parts)).digest()

@@ -1,9 +1,9 @@
 """The apps' access tokens for WeChat's API.
 
-wxauth fetches them, keeps them in memory, and renews them before they expire. WeChat returns the same token to all
-callers until about five minutes before the token expires, so each process can keep a copy. If WeChat refuses a token
-but still returns it, an operator has to replace the token with WeChat's force_refresh. A force_refresh ends the token
-for all callers, and WeChat allows it only a few times a day.
+wxauth fetches the tokens, keeps them in memory, and renews them before they expire. WeChat returns the same token to
+all callers until about five minutes before the token expires, so each process can keep a copy. If WeChat refuses a
+token but still returns it, an operator has to replace the token with WeChat's force_refresh. wxauth never does that,
+because a force_refresh ends the token for all callers, and WeChat allows it only a few times a day.
 """
 
 import asyncio
@@ -28,9 +28,10 @@ from wxauth.wechat.client import WeChat
 from wxauth.wechat.errcodes import DAILY_QUOTA, Api
 
 RENEWAL_LEAD: Final = timedelta(seconds=290)
-"""The time before a token's end at which wxauth requests the next token.
+"""The time before a token's expiry at which wxauth requests the next token.
 
-WeChat returns the next token five minutes before the end. The difference is a reserve.
+WeChat returns the next token from five minutes before the expiry. The request is ten seconds later than that, in case
+the clocks differ.
 """
 RENEWAL_SPREAD: Final = timedelta(seconds=60)
 """The time over which processes distribute their renewals, so that they do not all call WeChat at the same moment."""
@@ -43,13 +44,14 @@ If the failure has a `retry_after`, that time counts instead.
 """
 LOOK_TIMEOUT_SECONDS: Final = 0.5
 """The time, in seconds, that a caller waits for WeChat's current token while the token in memory is still valid."""
-
 LONGEST_LIFE_SECONDS: Final = 7200
 """The longest lifetime, in seconds, of a token or a ticket."""
-_LONGEST_TOKEN: Final = 4096
+_LONGEST_SECRET: Final = 4096
+"""The length limit, in characters, of a token or a ticket. WeChat's documentation asks for at least 512."""
 _BEIJING: Final = timezone(timedelta(hours=8))
 """The time zone of WeChat's days, at whose beginning the daily quotas are reset."""
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
+"""The time that stands for an event that has not happened, or a limit that does not apply. It is always past."""
 
 _WHAT_TO_CHANGE: Final = "if it continues, call WeChat's stable_token once with force_refresh, or reset the AppSecret"
 
@@ -68,7 +70,7 @@ class WeChatToken:
 
 @dataclass(slots=True)
 class CachedSecret:
-    """The token or ticket of an app that this process keeps in memory."""
+    """A token, a ticket or a link of an app that this process keeps in memory."""
 
     value: str = field(default="", repr=False)
     ends_at: datetime = NEVER
@@ -81,24 +83,24 @@ class CachedSecret:
     """The time until which wxauth does not call WeChat again, because of `failure`."""
 
     def is_good(self, now: datetime) -> bool:
-        """Return whether the secret is valid now."""
+        """Return whether the secret can be used now."""
         return now < self.ends_at
 
     def ensure_not_paused(self, now: datetime) -> None:
-        """Raise the most recent failure if WeChat must not be called yet. Raises: WeChatError."""
+        """Raise the most recent failure again if WeChat must not be called yet. Raises: WeChatError."""
         if self.failure is not None and now < self.paused_until:
             raise again(self.failure, self.paused_until - now)
 
     def fail(self, failure: WeChatError, *, now: datetime, pause: timedelta) -> None:
-        """Store the failure with which WeChat has just refused to return a new secret, and begin the pause."""
+        """Store the failure of a call that should have returned a new secret, and begin the pause."""
         self.failure, self.looked_at, self.paused_until = failure, now, now + pause
 
     def take(self, value: str, expires_in: int, *, now: datetime) -> None:
-        """Store the secret that WeChat has returned, which is valid for `expires_in` seconds.
+        """Store the secret that WeChat has returned, which is valid for `expires_in` seconds, and end the pause.
 
-        Each process renews it at a random time.
+        `renews_at` differs from process to process, so that not all processes call WeChat at the same moment.
         """
-        jitter = random.random()  # noqa: S311 - so that not all processes renew at once
+        jitter = random.random()  # noqa: S311 - not used as a secret
         self.value, self.failure, self.paused_until = value, None, NEVER
         self.looked_at, self.ends_at = now, now + timedelta(seconds=expires_in)
         self.renews_at = max(self.ends_at - RENEWAL_LEAD + jitter * RENEWAL_SPREAD, now + RENEWAL_PAUSE)
@@ -107,10 +109,12 @@ class CachedSecret:
 @dataclass(slots=True)
 class _CachedToken(CachedSecret):
     is_refused: bool = False
+    """Whether WeChat has refused the token, so that it must be fetched again before its next use."""
     accepts_refusals_at: datetime = NEVER
     """The time before which refusals of the token are ignored, because the token has just been fetched again."""
 
     def is_good(self, now: datetime) -> bool:
+        """Return whether the token can be used now."""
         return now < self.ends_at and not self.is_refused
 
     def drop_future_times(self, now: datetime) -> None:
@@ -129,37 +133,40 @@ class WeChatTokens:
     _under_way: dict[_Key, asyncio.Task[WeChatError | None]] = field(init=False, default_factory=dict)
 
     async def get(self, app: App, *, looked_within: timedelta | None = None) -> WeChatToken:
-        """Return the app's token. The call waits for WeChat only if there is no valid token.
+        """Return the app's token. Wait for WeChat only if there is no valid token, or `looked_within` is exceeded.
 
         `looked_within` is for callers that cannot report a refused token. If wxauth has not called WeChat within this
-        time, it calls WeChat now, and waits briefly. If WeChat does not respond, the caller gets the token in memory.
+        time, it calls WeChat now, and waits for up to `LOOK_TIMEOUT_SECONDS`. If WeChat does not respond in time, the
+        caller gets the token in memory.
 
-        Raises: WeChatError. For a short time after a failure, all callers get the same failure, and wxauth does not
-        call WeChat.
+        Raises: WeChatError. During the pause after a failure, all callers get the same failure, and wxauth does not
+            call WeChat.
         """
         key, now = _key_of(app), self.clock()
         cached = self._cached[key]
         cached.drop_future_times(now)
         fetch = partial(self._fetch, app, cached)
-        may_ask = now >= cached.paused_until
+        is_paused = now < cached.paused_until
         if not cached.is_good(now):
             if key not in self._under_way:
                 cached.ensure_not_paused(now)
             failure = await once(self._under_way, key, fetch)
             if failure is not None and not cached.is_good(self.clock()):
                 raise again(failure, cached.paused_until - self.clock())
-        elif may_ask and looked_within is not None and now - cached.looked_at >= looked_within:
+        elif is_paused:
+            pass  # the token in memory is still valid
+        elif looked_within is not None and now - cached.looked_at >= looked_within:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_TIMEOUT_SECONDS):
                     await once(self._under_way, key, fetch)
-        elif may_ask and now >= cached.renews_at:
+        elif now >= cached.renews_at:
             # The next token is for later callers, so this caller does not wait.
             _ = begun(self._under_way, key, fetch)
         left = int((cached.ends_at - self.clock()).total_seconds())
         return WeChatToken(SecretStr(cached.value), min(max(0, left), LONGEST_LIFE_SECONDS))
 
     async def renew(self, app: App, *, refused: WeChatToken) -> WeChatToken:
-        """Return the app's token after WeChat has refused a token.
+        """Fetch the app's token again after WeChat has refused a token, unless that has already been done.
 
         If WeChat returns the refused token again, return this token.
 
@@ -167,8 +174,8 @@ class WeChatTokens:
         """
         cached, now = self._cached[_key_of(app)], self.clock()
         cached.drop_future_times(now)
-        is_ours = cached.value == refused.value.get_secret_value()
-        if is_ours and not cached.is_refused and now >= cached.accepts_refusals_at:
+        is_current = cached.value == refused.value.get_secret_value()
+        if is_current and not cached.is_refused and now >= cached.accepts_refusals_at:
             log.warning("access_token_refused", app_id=app.app_id)
             cached.is_refused = True
             cached.paused_until, cached.accepts_refusals_at = NEVER, now + RENEWAL_PAUSE
@@ -188,8 +195,9 @@ class WeChatTokens:
         return cached.ends_at if cached.is_good(self.clock()) else None, failure
 
     async def _fetch(self, app: App, cached: _CachedToken) -> WeChatError | None:
+        """Fetch the app's token into the cache. Return the failure instead of raising it, because callers share it."""
         try:
-            await self._ask(app, cached)
+            await self._fetch_from_wechat(app, cached)
             if cached.is_refused:
                 # WeChat has returned the refused token again. It stays in use, because other APIs may still accept it.
                 cached.is_refused = False
@@ -201,7 +209,8 @@ class WeChatTokens:
             return exc
         return None
 
-    async def _ask(self, app: App, cached: _CachedToken) -> None:
+    async def _fetch_from_wechat(self, app: App, cached: _CachedToken) -> None:
+        """Fetch the app's token into the cache. Raises: WeChatError."""
         now = self.clock()
         body = {
             "grant_type": "client_credential",
@@ -229,7 +238,7 @@ def _key_of(app: App) -> _Key:
 def secret_in(answer: dict[str, Any], name: str) -> tuple[str, int]:
     """Return a token or a ticket in WeChat's response, and the seconds until it expires. Raises: WeChatBadResponse."""
     value, expires_in = answer.get(name), answer.get("expires_in")
-    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_TOKEN or not value.isascii():
+    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_SECRET or not value.isascii():
         raise WeChatBadResponse(f"WeChat's response has no usable {name}")
     if type(expires_in) is not int or expires_in <= 0:
         raise WeChatBadResponse("WeChat's response has no usable expires_in")
@@ -237,6 +246,7 @@ def secret_in(answer: dict[str, Any], name: str) -> tuple[str, int]:
 
 
 def _pause_after(failure: WeChatError, now: datetime) -> timedelta:
+    """Return the time for which wxauth does not call WeChat after this failure: until midnight at most for a quota."""
     pause = FAILURE_PAUSE if failure.retry_after is None else timedelta(seconds=failure.retry_after)
     if failure.errcode != DAILY_QUOTA:
         return pause
@@ -245,7 +255,7 @@ def _pause_after(failure: WeChatError, now: datetime) -> timedelta:
 
 
 def again(failure: WeChatError, pause: timedelta) -> WeChatError:
-    """Return a copy of a failure for another caller.
+    """Return a copy of a failure for another caller, with the rest of the pause as its `retry_after`, if it has one.
 
     If one object were raised repeatedly, it would collect the tracebacks.
     """
