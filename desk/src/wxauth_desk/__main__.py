@@ -13,12 +13,12 @@ from wxauth_desk.i18n import lazy_gettext as _
 def main() -> None:
     """Run the command."""
     if sys.argv[1:2] == ["dev"] and sys.platform != "win32":
-        # The handler ends the process instead of raising an exception, because Python drops exceptions in callbacks,
-        # for example when a weak reference ends. The signal's default action does not suffice, because the first
-        # process of a container ignores it.
+        # The handler ends the process instead of raising an exception, because Python drops an exception that is
+        # raised while a callback runs, for example the callback of a weak reference. The signal's default action does
+        # not suffice, because the first process of a container ignores it.
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _end)
-    gc.set_threshold(50_000)  # checks of imported objects took an eighth of a command's start
+            signal.signal(number, _exit)
+    gc.set_threshold(50_000)  # with the default, collections during the imports took an eighth of a command's start
     try:
         from wxauth_desk import cli
 
@@ -26,14 +26,14 @@ def main() -> None:
     except ModuleNotFoundError as exc:
         package = (exc.name or "wxauth_desk").partition(".")[0]
         if package in ("wxauth_desk", "wxauth", "wxauth_guard"):
-            raise
+            raise  # a module of the clone is missing, which is a defect, and no package to install
         from wxauth_desk.terminal import localized
 
         sys.exit(localized(_("{package} isn't installed. Run scripts/dev in a clone of wxauth", package=package)))
 
 
-def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """End immediately, because there is nothing to clean up yet. Commands that run install their own handlers."""
+def _exit(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """End the process immediately, because there is nothing to clean up until `run` installs its own handlers."""
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""The MCP server next to the shop, and the desk's agent, which calls this server for users who have approved that."""
+"""The example MCP server, and the desk's agent, which calls this server for users who have approved that."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -17,13 +17,13 @@ from wxauth_desk.terminal import localized
 from wxauth_desk.wechat import AGENT, AGENT_PATH
 
 MCP_PORT_AFTER: Final = 5
-"""The distance of the MCP server's port from the service's. It is 8005 by default, or a free port."""
-_IN_WHEEL: Final = Path(__file__).parent / "_shared" / "mcp_server.py"
-_IN_CHECKOUT: Final = Path(__file__).parents[3] / "examples" / "mcp" / "server.py"
+"""The difference between the MCP server's port and the service's. The MCP server's port is 8005 by default."""
+_SERVER_IN_WHEEL: Final = Path(__file__).parent / "_shared" / "mcp_server.py"
+_SERVER_IN_CHECKOUT: Final = Path(__file__).parents[3] / "examples" / "mcp" / "server.py"
 
 
 def has_mcp() -> bool:
-    """Return whether the official SDK is installed, in its second version."""
+    """Return whether the official MCP SDK is installed, in its second version, which alone has `mcp_types`."""
     return find_spec("mcp") is not None and find_spec("mcp_types") is not None
 
 
@@ -41,6 +41,7 @@ async def add_agent(database: Database, url: str, *, now: datetime) -> None:
 
 
 def create_mcp_server(issuer: str, url: str, names: Iterable[str]) -> ASGIApp:
-    """Return the MCP server as an ASGI app, for this URL. Importing the server takes seconds."""
-    server = run_path(str(_IN_WHEEL if _IN_WHEEL.exists() else _IN_CHECKOUT))
-    return OwnNamesOnly(server["create_server"]({"RESOURCE": url, "WXAUTH_ISSUER": issuer}), names)
+    """Return the MCP server at this URL as an ASGI app, which answers to `names`. Importing it takes seconds."""
+    server_file = _SERVER_IN_WHEEL if _SERVER_IN_WHEEL.exists() else _SERVER_IN_CHECKOUT
+    server_module = run_path(str(server_file))
+    return OwnNamesOnly(server_module["create_server"]({"RESOURCE": url, "WXAUTH_ISSUER": issuer}), names)

@@ -8,7 +8,7 @@ import click
 import uvicorn
 
 from wxauth_desk.i18n import lazy_gettext as _
-from wxauth_desk.middleware import REFUSED_ALONE, OwnNamesOnly
+from wxauth_desk.middleware import REFUSED_BY_WECHAT, OwnNamesOnly
 from wxauth_desk.terminal import TextError, localized, os_reason
 from wxauth_desk.wechat import APPS, create_simulator
 
@@ -24,9 +24,11 @@ def run(port: int) -> None:
     try:
         listener = socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)
     except OSError as exc:
-        where = {"address": f"127.0.0.1:{port}", "option": "--port"}
         text = _(
-            "can't listen on {address}: {reason} (choose another port with {option})", reason=os_reason(exc), **where
+            "can't listen on {address}: {reason} (choose another port with {option})",
+            address=f"127.0.0.1:{port}",
+            reason=os_reason(exc),
+            option="--port",
         )
         raise TextError(text) from None
     with listener:
@@ -40,7 +42,8 @@ def run(port: int) -> None:
             **APPS[0],
         )
         click.echo(localized(text))
-        app = OwnNamesOnly(create_simulator(is_alone=True), _WECHATS_NAMES, own_pages=True, refusal=REFUSED_ALONE)
+        simulator = create_simulator(is_alone=True)
+        app = OwnNamesOnly(simulator, _WECHATS_NAMES, own_pages_only=True, refusal=REFUSED_BY_WECHAT)
         with suppress(KeyboardInterrupt):
-            # The server uses h11, for the reason given in `run.py`.
+            # The server uses h11, for the reason given in `serving.py`.
             uvicorn.Server(uvicorn.Config(app, http="h11", log_config=None, access_log=False)).run([listener])

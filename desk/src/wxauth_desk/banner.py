@@ -19,14 +19,14 @@ _PROGRAM: Final = sys.argv[0]
 
 It is read at the start, because `runpy` replaces `sys.argv` while another thread runs an example.
 """
-_EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - asked for
-_SOMEWHERE_ELSE: Final = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
+_ALL_INTERFACES: Final = ("0.0.0.0", "::")  # noqa: S104 - compared only
+_ADDRESSES_ELSEWHERE: Final = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 """Addresses for documentation (RFC 5737, RFC 3849), which belong to no machine."""
 
 
 def service_url(settings: Settings) -> str:
     """Return the service's URL for this machine."""
-    return _url("127.0.0.1" if settings.host in _EVERYWHERE else settings.host, settings.port)
+    return _url("127.0.0.1" if settings.host in _ALL_INTERFACES else settings.host, settings.port)
 
 
 def welcome(
@@ -41,20 +41,20 @@ def welcome(
 ) -> str:
     """Return the text for these settings.
 
-    `simulated_url` is None for the real WeChat, and `findings` are the results of its checks.
+    `simulated_url` is None for the real WeChat, and `findings` are the results of the checks with the real WeChat.
+    `home` is the folder with dev's data, and `mcp_url` is None if there is no MCP server.
     """
     address = _address_in_network(settings.host)
-    text = (
-        Path(__file__).with_name("banner.zh.txt" if language.startswith("zh") else "banner.en.txt").read_text("utf-8")
-    )
+    file_name = "banner.zh.txt" if language.startswith("zh") else "banner.en.txt"
+    text = Path(__file__).with_name(file_name).read_text("utf-8")
     blocks = dict(re.findall(r"^\[(\w+)\]\n(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL))
     is_simulated = simulated_url is not None
     left_out = {"real", "beside"} if is_simulated else {"simulated", "log_in", "alice", "own_app"}
-    found = {"mcp": mcp_url, "network": address, "proxied": _is_behind_a_proxy()}
-    left_out |= {name for name, value in found.items() if not value}
+    needs = {"mcp": mcp_url, "network": address, "proxied": _is_behind_a_proxy()}
+    left_out |= {name for name, needed in needs.items() if not needed}
     return "".join(block for name, block in blocks.items() if name not in left_out).format(
         url=service_url(settings),
-        # The issuer, if a tunnel leads to this machine.
+        # With a tunnel to this machine, the issuer is the tunnel's URL, which a phone can open.
         phone_url=settings.issuer if settings.issuer.startswith("https:") else service_url(settings),
         network_url=_url(address, settings.port),
         wechat_url=simulated_url or settings.wechat_base_url,
@@ -79,13 +79,17 @@ def _is_behind_a_proxy() -> bool:
 
 
 def _address_in_network(host: str) -> str:
-    """Return this machine's address in its network; empty if offline, or if the service listens on only one address."""
-    if host not in _EVERYWHERE:
+    """Return the address at which other machines in the network reach the service.
+
+    The address is empty if this machine is offline, or if the service listens on only one address.
+    """
+    if host not in _ALL_INTERFACES:
         return ""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect((_SOMEWHERE_ELSE[family], 9))  # this sends no packet, but makes the system choose the route
+            # Connecting a datagram socket sends no packet, but makes the system choose the route and our address.
+            probe.connect((_ADDRESSES_ELSEWHERE[family], 9))
         except OSError:
             return ""
         address: str = probe.getsockname()[0]

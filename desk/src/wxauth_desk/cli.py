@@ -2,12 +2,11 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
 from importlib.util import find_spec
 from inspect import cleandoc
-from typing import Any
 
 import click
 
@@ -20,21 +19,25 @@ class LocalizedGroup(click.Group):
     """A group whose commands show their help in the language of the terminal."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command. It is a copy, unless the language is English."""
+        """Return a command with its help in the language of the terminal; None if there is no such command.
+
+        A translated command is a copy, so that the original keeps the English texts, by which the translations are
+        found.
+        """
         command = super().get_command(ctx, cmd_name)
         if command is None or terminal_language() == SOURCE:
             return command
-        made = copy(command)
-        made.help = localized(Text(cleandoc(command.help or "")))
-        made.params = [copy(each) for each in command.params]
-        for option in made.params:
+        translated = copy(command)
+        translated.help = localized(Text(cleandoc(command.help or "")))
+        translated.params = [copy(each) for each in command.params]
+        for option in translated.params:
             if isinstance(option, click.Option) and option.help:
                 option.help = localized(Text(option.help))
-        return made
+        return translated
 
 
 class Failed(click.ClickException):
-    """An error that ends the command with status 1, and prints this text."""
+    """An error that ends the command with status 1, after its message has been printed."""
 
     def show(self, file: object = None) -> None:
         """Print the message to standard error, without click's `Error:` before it."""
@@ -44,7 +47,7 @@ class Failed(click.ClickException):
 
 @contextmanager
 def failures_printed() -> Iterator[None]:
-    """Turn an error of the desk in the block into Failed, which prints a line and ends the command with status 1."""
+    """Turn a TextError that the block raises into Failed, with the text in the language of the terminal."""
     try:
         yield
     except TextError as exc:
@@ -99,14 +102,17 @@ def dev(
             "./clients/python . ./desk"
         )
         raise Failed(localized(text))
+    # These modules require the service or a POSIX system, so they are imported after the checks.
+    from wxauth.cli.resources import failures_printed as service_failures_printed
     from wxauth_desk.middleware import name_in
+    from wxauth_desk.run import run
 
     names = [name_in(host) for host in allowed_hosts]
     if None in names:
         text = _("--allow-host must be a host name or an address such as laptop.example.com")
         raise click.UsageError(localized(text) + localized(_(".")))
-    with failures_printed(), _failures_of_service():
-        _runner()(
+    with failures_printed(), service_failures_printed():
+        run(
             port=port,
             wechat_port=wechat_port,
             site_port=site_port,
@@ -116,26 +122,15 @@ def dev(
 
 
 def _has_service_and_guard() -> bool:
-    """Return whether the packages wxauth and wxauth_guard can be imported.
+    """Return whether the packages wxauth and wxauth_guard are installed.
 
-    A folder with such a name, for example a clone below the current folder, is not enough.
+    A module of each is looked for, because a mere folder of that name, for example a clone below the current folder,
+    can be imported as an empty package.
     """
     try:
         return all(find_spec(name) is not None for name in ("wxauth.cli", "wxauth_guard.verifier"))
-    except ModuleNotFoundError:
+    except ModuleNotFoundError:  # the package itself is missing
         return False
-
-
-def _failures_of_service() -> Any:
-    from wxauth.cli.resources import failures_printed
-
-    return failures_printed()
-
-
-def _runner() -> Callable[..., None]:
-    from wxauth_desk.run import run  # imported here, because Windows cannot import it
-
-    return run
 
 
 @main.command()

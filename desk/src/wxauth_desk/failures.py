@@ -1,4 +1,4 @@
-"""The errors that wxauth returns to a phone if its call to WeChat fails, for the page that announces them."""
+"""The errors that wxauth returns to a phone if wxauth's call to WeChat fails. The desk shows them before a fault."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -7,7 +7,7 @@ from wxauth.errors import WeChatBadResponse, WeChatError, WeChatTimeout, WeChatU
 from wxauth.i18n import languages
 from wxauth.wechat.errcodes import WECHAT_TOKEN_REFUSED, Api, errcode_of
 
-_ON_THE_WAY: Final[Mapping[str, type[WeChatError] | None]] = {
+_BY_FAULT: Final[Mapping[str, type[WeChatError] | None]] = {
     "slow": None,
     "hang": WeChatTimeout,
     "drop": WeChatUnavailable,
@@ -15,14 +15,19 @@ _ON_THE_WAY: Final[Mapping[str, type[WeChatError] | None]] = {
     "html": WeChatBadResponse,
     "status": WeChatUnavailable,
 }
+"""The error that each kind of fault without an errcode results in; None if the call succeeds."""
 
 
 def failure_on_the_phone(api: str, fault: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the code, the status and the titles by language; None if the call finally succeeds."""
+    """Return the code, the status and the titles by language of the error that a phone gets if a call has this fault.
+
+    `fault` has the kind of the fault as its only key. Return None if the login or the request succeeds nevertheless.
+    """
     errcode = fault.get("errcode")
+    failure: WeChatError | type[WeChatError] | None
     if errcode is None:
-        [kind] = [_ON_THE_WAY[name] for name in fault]
-        failure: WeChatError | type[WeChatError] | None = kind
+        [kind] = fault
+        failure = _BY_FAULT[kind]
     elif api == Api.PHONE_NUMBER and errcode in WECHAT_TOKEN_REFUSED:
         failure = None  # the service renews a refused WeChat token, and calls again
     else:

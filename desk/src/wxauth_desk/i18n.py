@@ -1,6 +1,7 @@
 """Texts for users, in English in the code, and in other languages in gettext's `locale/*/LC_MESSAGES/wxauth_desk.po`.
 
-The simulated WeChat runs without wxauth, so it cannot use wxauth's module. Texts of both can contain each other.
+The simulated WeChat runs without wxauth, so this module cannot use wxauth's. A text of either module can be a value in
+a text of the other.
 """
 
 import json
@@ -13,8 +14,10 @@ from typing import Final, Self
 SOURCE: Final = "en"
 """The language of the texts in the code."""
 LOCALES: Final = Path(__file__).with_name("locale")
+"""The folder with a folder for each language."""
 _CATALOGUE: Final = "LC_MESSAGES/wxauth_desk.po"
 _LINE: Final = re.compile(r'^(?:(msgctxt|msgid|msgstr) )?"(.*)"$', re.MULTILINE)
+"""A line of a catalogue: a keyword with a quoted text, or a quoted text that continues the line before."""
 
 
 class Text(str):
@@ -27,7 +30,7 @@ class Text(str):
     _values: Mapping[str, object]
 
     def __new__(cls, template: str, /, **values: object) -> Self:
-        """Fill a template; a text without values stays as it is."""
+        """Fill a template. Without values, the template is the text, so that its braces need no escape."""
         if isinstance(template, cls):
             return template if not values else cls(template._template, **template._values, **values)
         text = super().__new__(cls, template.format(**values) if values else template)
@@ -35,7 +38,7 @@ class Text(str):
         return text
 
     def join(self, texts: Iterable[str], /) -> "Text":
-        """Join texts by this one."""
+        """Join texts with this text between them, so that the result can be translated, too."""
         pieces = {f"text{number}": text for number, text in enumerate(texts)}
         return Text("{separator}".join(f"{{{name}}}" for name in pieces), separator=self, **pieces)
 
@@ -75,15 +78,18 @@ def own_name(language: str) -> str:
 
 
 def find_language(wanted: str) -> str | None:
-    """Return the available language for a language tag or locale: this language, or one with the same first subtag."""
+    """Return the available language for a language tag or a locale, such as zh-TW or zh_CN.UTF-8.
+
+    If there is no exact match, return a language with the same first subtag; None if there is none.
+    """
     tag = re.split("[.@]", wanted, maxsplit=1)[0].replace("_", "-").lower()
-    known = {each.lower(): each for each in languages()}
-    beside = (each for other, each in known.items() if other.partition("-")[0] == tag.partition("-")[0])
-    return known.get(tag) or next(beside, None)
+    by_tag = {each.lower(): each for each in languages()}
+    related = (each for other, each in by_tag.items() if other.partition("-")[0] == tag.partition("-")[0])
+    return by_tag.get(tag) or next(related, None)
 
 
 def languages() -> Sequence[str]:
-    """Return the tags of all languages with texts (RFC 5646), beginning with the language of the code."""
+    """Return the tags (RFC 5646) of all languages that have texts, beginning with the language of the code."""
     return [SOURCE, *catalogues()]
 
 
@@ -95,19 +101,20 @@ def catalogues() -> Mapping[str, Path]:
 
 @cache
 def catalogue(language: str) -> Mapping[str, str]:
-    """Return the texts of a language, by their English texts.
+    """Return the translations into a language, by the English text; empty for English.
 
     If a text has a context, the key begins with the context and U+0004.
     """
     if language not in catalogues():
         return {}
-    found = {}
+    translations = {}
     for entry in catalogues()[language].read_text("utf-8").split("\n\n"):
         parts: dict[str, str] = {}
-        name = ""
+        current = ""
         for keyword, text in _LINE.findall(entry):
-            name = keyword or name
-            parts[name] = parts.get(name, "") + json.loads(f'"{text}"')
-        if parts.get("msgid") and parts.get("msgstr"):
-            found["\4".join(parts[each] for each in ("msgctxt", "msgid") if each in parts)] = parts["msgstr"]
-    return found
+            current = keyword or current
+            parts[current] = parts.get(current, "") + json.loads(f'"{text}"')
+        if parts.get("msgid") and parts.get("msgstr"):  # not the file's header, nor an untranslated text
+            key = "\4".join(parts[each] for each in ("msgctxt", "msgid") if each in parts)
+            translations[key] = parts["msgstr"]
+    return translations

@@ -1,8 +1,9 @@
 """The middleware of both commands, which accepts only requests to names of this machine.
 
-A web page whose own name resolves to this machine (DNS rebinding) has the service's origin, and could log in as any
-user in the simulated WeChat. Only the name in `Host` distinguishes a request of such a page from a request of wxauth's
-pages, because a browser sends no `Origin` with a GET.
+An attacker's web page can have a host name that resolves to this machine (DNS rebinding). The browser then treats the
+page and the service as one origin, so the page could log in as any user in the simulated WeChat. Only the name in
+`Host` distinguishes the requests of such a page from the requests of wxauth's pages, because a browser sends no
+`Origin` with a GET.
 """
 
 import re
@@ -15,8 +16,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _HOST: Final = re.compile(r"(\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(:\d{0,5})?", re.ASCII)
-_EVERYWHERE: Final = frozenset(("0.0.0.0", "::"))  # noqa: S104 - compared only
-REFUSED_ALONE: Final = (
+_ALL_INTERFACES: Final = frozenset(("0.0.0.0", "::"))  # noqa: S104 - compared only
+REFUSED_BY_WECHAT: Final = (
     "wxauth-desk wechat does not answer to the name {name}: use 127.0.0.1, localhost or WeChat's own name\n"
     "wxauth-desk wechat 不接受以主机名 {name} 访问，请使用 127.0.0.1、localhost 或微信的域名\n"
 )
@@ -35,17 +36,18 @@ def name_in(host: str) -> str | None:
 class OwnNamesOnly:
     """Middleware that refuses requests to a name that is neither loopback nor allowed.
 
-    `0.0.0.0` or `::` among the names allows every address, because a page has an address as its name only if it was
-    loaded from this address. With `own_pages`, requests of other web pages that the developer may have open are
-    refused, too. Requests of programs are allowed. `refusal` says what to do, and may contain `{name}`.
+    `0.0.0.0` or `::` among the names allows every IP address, because a page has an address as its name only if the
+    browser loaded it from this address. With `own_pages_only`, the middleware also refuses requests from web pages of
+    other origins, which the developer may have open in the browser. Programs send no `Origin`, so they are allowed.
+    `refusal` is the text of the response to a wrong name. It may contain `{name}`.
     """
 
     def __init__(
-        self, app: ASGIApp, names: Iterable[str], *, own_pages: bool = False, refusal: str = _REFUSED_BY_DEV
+        self, app: ASGIApp, names: Iterable[str], *, own_pages_only: bool = False, refusal: str = _REFUSED_BY_DEV
     ) -> None:
         self._app = app
         self._names = frozenset(names)
-        self._own_pages = own_pages
+        self._own_pages_only = own_pages_only
         self._refusal = refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,7 +59,7 @@ class OwnNamesOnly:
             name = name_in(host)
             if name is None or not self._is_own(name):
                 app = PlainTextResponse(self._refusal.format(name=name or "NAME"), status_code=403)
-            elif self._own_pages and headers.get("origin") not in (None, f"http://{host}"):
+            elif self._own_pages_only and headers.get("origin") not in (None, f"http://{host}"):
                 app = PlainTextResponse("This is for programs and pages of this machine alone.\n", status_code=403)
         await app(scope, receive, send)
 
@@ -65,6 +67,6 @@ class OwnNamesOnly:
         if name in self._names or name == "localhost" or name.endswith(".localhost"):
             return True
         try:
-            return ip_address(name).is_loopback or not self._names.isdisjoint(_EVERYWHERE)
-        except ValueError:
+            return ip_address(name).is_loopback or not self._names.isdisjoint(_ALL_INTERFACES)
+        except ValueError:  # a host name instead of an address
             return False

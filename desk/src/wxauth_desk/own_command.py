@@ -26,21 +26,19 @@ exec {python} -m wxauth "$@"
 
 @contextmanager
 def command_for_this_dev(home: Path, settings: Mapping[str, Any]) -> Iterator[None]:
-    """Provide the command `wxauth` for this service in the folder `home`, during the block.
+    """Provide the command `wxauth` for dev's service in the folder `home`, during the block.
 
-    The command uses the settings in dev's environment, overridden by `settings`. It overrides the same variables in its
-    caller's environment, because it is for this service and this database. If dev is killed, the command's file
-    remains, and removes itself when it is run the next time.
+    The command uses the settings in dev's environment, overridden by `settings`. A setting whose value is None is
+    unset. The command overrides the same variables in its caller's environment, because it is for dev's service and
+    database. If dev is killed, the command's file remains, and removes itself when it is run the next time.
     """
-    given = {name.upper(): value for name, value in os.environ.items() if name.isidentifier()}
-    given = {name: value for name, value in given.items() if name.startswith("WXAUTH_")}
-    variables = given | {f"WXAUTH_{name.upper()}": value for name, value in settings.items()}
-    lines = "\n".join(
-        f"unset {name}"
-        if value is None
-        else f"export {name}={shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
-        for name, value in variables.items()
-    )
+    inherited = {
+        name.upper(): value
+        for name, value in os.environ.items()
+        if name.upper().startswith("WXAUTH_") and name.isidentifier()  # a shell cannot set other names
+    }
+    variables = inherited | {f"WXAUTH_{name.upper()}": value for name, value in settings.items()}
+    lines = "\n".join(_shell_line(name, value) for name, value in variables.items())
     path = home / "wxauth"
     path.unlink(missing_ok=True)  # a killed run might have left it
     store_privately(path, _SCRIPT.format(pid=os.getpid(), settings=lines, python=shlex.quote(sys.executable)))
@@ -49,3 +47,13 @@ def command_for_this_dev(home: Path, settings: Mapping[str, Any]) -> Iterator[No
         yield
     finally:
         path.unlink(missing_ok=True)
+
+
+def _shell_line(name: str, value: Any) -> str:
+    """Return the shell's line that sets a variable, or unsets it if the value is None.
+
+    A value that is not a text is written as JSON, from which the settings read it.
+    """
+    if value is None:
+        return f"unset {name}"
+    return f"export {name}={shlex.quote(value if isinstance(value, str) else json.dumps(value))}"

@@ -14,12 +14,12 @@ from wxauth_desk.i18n import SOURCE, find_language, languages, own_name, pgettex
 
 
 def page_texts(folder: Path, request: Request) -> JSONResponse:
-    """Return the texts of this page, in the language that `?language=` names."""
+    """Return the texts of the page in this folder, in the language that `?language=` names, or else in English."""
     language = find_language(request.query_params.get("language", "")[:32]) or SOURCE
     english: dict[str, str] = from_json((folder / "texts.json").read_bytes())
-    found: dict[str, Any] = {
+    answer: dict[str, Any] = {
         "language": language,
         "languages": {tag: own_name(tag) for tag in languages()},
         "texts": {name: pgettext(f"{folder.parent.name}.{name}", text, language) for name, text in english.items()},
     }
-    return JSONResponse(found, headers={"Cache-Control": "no-cache"})
+    return JSONResponse(answer, headers={"Cache-Control": "no-cache"})

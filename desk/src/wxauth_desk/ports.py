@@ -11,7 +11,7 @@ from wxauth_desk.terminal import TextError, os_reason
 
 
 class Place(NamedTuple):
-    """The socket on which a part listens, and its URL."""
+    """The socket on which a part listens, and the part's URL."""
 
     listener: socket.socket
     url: str
@@ -20,46 +20,54 @@ class Place(NamedTuple):
 class Ports:
     """The ports of the parts.
 
-    All are opened before anything starts, so that all ports that are in use are reported at once.
+    All ports are opened before anything starts, so that `check` can report all ports that are in use at once.
 
     Args:
-        stack: Closes the sockets.
+        stack: The stack that closes the sockets.
         service: The port of the service, near which the other parts listen.
-        given: The ports that the caller has chosen for some parts, so that no other part takes them.
+        reserved: The ports that the caller has chosen for some parts, so that no other part takes them.
     """
 
-    def __init__(self, stack: ExitStack, service: int, given: Set[int | None]) -> None:
+    def __init__(self, stack: ExitStack, service: int, reserved: Set[int | None]) -> None:
         self._stack = stack
         self._service = service
-        self._given = given | {service}
-        self._in_use: list[Text] = []
+        self._reserved = reserved | {service}
+        self._problems: list[Text] = []
 
     def open_service(self, host: str, port: int) -> socket.socket:
-        """Open the port of the service."""
+        """Open the port of the service. If it is in use, `check` reports that."""
         return self._stack.enter_context(self._listen(host, port, "--port"))
 
     def open(self, after: int, chosen: int | None = None, *, option: str = "") -> Place:
         """Open the port of another part.
 
-        Without a chosen port, it is `after` above the service's port, or a free one near it. `option` is the option of
-        `dev` that chooses the port.
+        Without a chosen port, the port is `after` above the service's or, if that is in use, a free one near it.
+        `option` is the option of `dev` that chooses the port. If a chosen port is in use, `check` reports that.
         """
-        if chosen is not None:
-            listener = self._listen("127.0.0.1", chosen, option)
-        else:
-            near = (self._service + after, *range(self._service + 9, self._service, -1))
-            opened = (_listen_or_none(port) for port in near if port not in self._given and port < 65536)
-            listener = next((it for it in opened if it is not None), None) or listen("127.0.0.1", 0)
+        listener = self._listen_near(after) if chosen is None else self._listen("127.0.0.1", chosen, option)
         self._stack.enter_context(listener)
         return Place(listener, f"http://127.0.0.1:{listener.getsockname()[1]}")
 
     def check(self) -> None:
         """Raise TextError if a chosen port is in use."""
-        if self._in_use:
-            raise TextError(Text("\n").join(self._in_use))
+        if self._problems:
+            raise TextError(Text("\n").join(self._problems))
+
+    def _listen_near(self, after: int) -> socket.socket:
+        """Listen on the first free port among those near the service's, or else on any free port."""
+        near = (self._service + after, *range(self._service + 9, self._service, -1))
+        for port in near:
+            if port not in self._reserved and port < 65536:
+                with suppress(OSError):
+                    return listen("127.0.0.1", port)
+        return listen("127.0.0.1", 0)
 
     def _listen(self, host: str, port: int, option: str) -> socket.socket:
-        """Listen on a port. If it is in use, note that, and listen on any free port until `check` is called."""
+        """Listen on a port.
+
+        If it is in use, note that for `check`, and listen on any free port instead, so that the remaining ports can be
+        opened.
+        """
         try:
             return listen(host, port)
         except OSError as exc:
@@ -70,11 +78,5 @@ class Ports:
                 reason=os_reason(exc),
                 option=option,
             )
-            self._in_use.append(text)
+            self._problems.append(text)
             return listen("127.0.0.1", 0)
-
-
-def _listen_or_none(port: int) -> socket.socket | None:
-    with suppress(OSError):
-        return listen("127.0.0.1", port)
-    return None

@@ -1,12 +1,12 @@
-"""A real PostgreSQL from a wheel, which ends with the process that owns it.
+"""A real PostgreSQL from a wheel, which ends with the process that started it (the owner).
 
 This module uses only the wheel's programs. The wheel's own starter (`get_server`) leaves the server running when the
-owner is killed or terminated. It then also leaves the server running for later owners, because the killed process
-remains in its list of users. Under root, it adds a user to the machine, and opens the folders above the data to
-everyone. The starter can replace this module when its server ends with the owner.
+owner is killed or terminated, and also when later owners end, because the killed process remains in the starter's list
+of users. Under root, the starter adds a user to the machine, and opens the folders above the data to everyone. The
+starter can replace this module when its server ends with the owner.
 
-In this module, a small supervisor process starts the server, and the owner holds the supervisor's standard input.
-However the owner ends, the supervisor reads the end of file, stops the server and cleans up.
+In this module, a small supervisor process starts the server, and the owner holds the other end of the supervisor's
+standard input. However the owner ends, the supervisor then reads the end of file, stops the server and cleans up.
 """
 
 import fcntl
@@ -31,22 +31,26 @@ _NOBODY: Final = 65534
 """The id of the user `nobody`, because PostgreSQL refuses to run as root."""
 _PORT: Final = 5432
 """The port, which is only a part of the socket's name. The socket is in a private folder."""
-_LONGEST_TEMPORARY_FOLDER: Final = 70
-"""The maximum number of characters of the temporary folder.
+_LONGEST_TEMPORARY_FOLDER_BYTES: Final = 70
+"""The largest length, in bytes, of the path of the temporary folder.
 
-With our folder and the socket's name, the path stays below a socket's limit of 104.
+With our folder and the socket's name, the path stays below the operating system's limit of 104 for a socket.
 """
 _NEEDED_MEGABYTES: Final = 60
 """The disk space, in megabytes, that a new cluster needs, including some space for its contents."""
 LOCK_TIMEOUT_SECONDS: Final = 2.0
 """The time, in seconds, to wait for the lock.
 
-If the previous owner has just been killed, its server takes a moment to stop.
+If the previous owner has just been killed, its server still holds the lock for a moment, until it has stopped.
 """
 _START_TIMEOUT_SECONDS: Final = 30.0
 _STOP_TIMEOUT_SECONDS: Final = 20.0
+_SHOWN_OUTPUT_CHARACTERS: Final = 800
+"""The number of characters, from the end of a program's output, that an error shows."""
 
-# The server inherits the lock's descriptor. Therefore the lock is released only when no process uses the data any more.
+# The arguments are the log, the user and the group that run the server (empty without root), the folder to remove at
+# the end, and the server's command. SIGINT is PostgreSQL's fast shutdown, and SIGQUIT the immediate one. The server
+# inherits the lock's descriptor, so that the lock is released only when no process uses the data any more.
 _SUPERVISOR: Final = """
 import ctypes, os, shutil, signal, subprocess, sys, threading, time
 log, user, group, run_folder, *command = sys.argv[1:]
@@ -81,23 +85,29 @@ class PostgresUnavailable(TextError):
 
 @dataclass
 class EmbeddedPostgres:
-    """A PostgreSQL server that runs as long as the `with` block.
+    """A PostgreSQL server that runs during the `with` block.
 
-    It listens on a unix socket in a private folder. Its data remains from one run to the next. The lock and the log are
-    next to the data. Under root, the server runs as the owner of the data, or as `nobody`. If the data need not be
-    `lasting`, PostgreSQL never waits for the disk. `programs` is the folder with `initdb` and `postgres`, by default
-    the wheel's, and `options` are PostgreSQL's own settings, in place of the defaults in this module.
+    The server listens on a unix socket in a private folder. Its data remains from one run to the next. The lock and the
+    log are next to the data. Under root, the server runs as the owner of the data, or as `nobody`.
     """
 
     data: Path
+    """The folder of the data, which is created if it does not exist."""
     _: KW_ONLY
     lasting: bool = True
+    """Whether the data must survive a crash of the machine. If not, PostgreSQL never waits for the disk."""
     lock_patience: float = LOCK_TIMEOUT_SECONDS
+    """The time, in seconds, to wait until no other server uses the data."""
     programs: Path | None = None
+    """The folder with `initdb` and `postgres`; by default, the wheel's or the one in the PATH."""
     options: Mapping[str, str] = field(default_factory=dict)
-    _drop: dict[str, Any] = field(init=False, default_factory=dict)
+    """PostgreSQL's own settings, which override the settings in this module."""
+    _user: dict[str, Any] = field(init=False, default_factory=dict)
+    """The user that runs the programs, as arguments of `subprocess`; empty if this process is not root's."""
     _descriptors: list[int] = field(init=False, default_factory=list)
+    """The open descriptors that the server inherits: the lock, and the folders that only root can reach."""
     _run_folder: Path | None = field(init=False, default=None)
+    """The private folder of this run, with the socket."""
     _supervisor: subprocess.Popen[bytes] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -132,7 +142,7 @@ class EmbeddedPostgres:
         self.data.parent.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         if os.geteuid() == 0:
-            self._drop = _unprivileged(self.data)
+            self._user = _unprivileged_user(self.data)
         self._run_folder = self._make_run_folder()
         programs = self._programs()
         if not (self.data / "PG_VERSION").exists():
@@ -141,6 +151,7 @@ class EmbeddedPostgres:
         self._wait_until_ready()
 
     def _take_lock(self) -> None:
+        """Lock the data, so that only one server uses it. Raises: PostgresUnavailable."""
         lock = os.open(self._sibling_path(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         self._descriptors.append(lock)
         deadline = time.monotonic() + self.lock_patience
@@ -159,21 +170,22 @@ class EmbeddedPostgres:
                 time.sleep(0.02)
 
     def _make_run_folder(self) -> Path:
+        """Create the private folder of this run, at a path that is short enough for a socket. Return the folder."""
         parent = Path(tempfile.gettempdir())
-        if len(os.fsencode(parent)) > _LONGEST_TEMPORARY_FOLDER or (self._drop and not _is_reachable(parent)):
+        if len(os.fsencode(parent)) > _LONGEST_TEMPORARY_FOLDER_BYTES or (self._user and not _is_reachable(parent)):
             parent = Path("/tmp")  # noqa: S108 - mkdtemp makes it private
         folder = Path(tempfile.mkdtemp(prefix="wxauth-pg-", dir=parent))
         self._change_owner(folder)
         return folder
 
     def _programs(self) -> Path:
-        """Return the folder with `initdb` and `postgres`."""
+        """Return the folder with `initdb` and `postgres`. Raises: PostgresUnavailable."""
         if self.programs is not None:
             return self.programs
         spec = importlib.util.find_spec(_WHEEL)  # found without importing it, because an import creates lock files
         if spec is not None and spec.submodule_search_locations:
             package = Path(spec.submodule_search_locations[0])
-            if self._drop and not _is_reachable(package / "pginstall" / "bin"):
+            if self._user and not _is_reachable(package / "pginstall" / "bin"):
                 package = self._copied(package)
             return package / "pginstall" / "bin"
         found = shutil.which("postgres")
@@ -184,8 +196,10 @@ class EmbeddedPostgres:
         )
 
     def _copied(self, package: Path) -> Path:
-        # Root needs a copy if the virtual environment is in a home that only root can enter. The copy is in this run's
-        # folder.
+        """Copy the wheel's package into the folder of this run, and return the copy.
+
+        The unprivileged user needs a copy if the virtual environment is in a home that only root can enter.
+        """
         assert self._run_folder is not None
         libraries = package.with_name(package.name + ".libs")  # next to the package, where its programs look for them
         for part in (package, libraries):
@@ -196,28 +210,35 @@ class EmbeddedPostgres:
         return self._run_folder / package.name
 
     def _make_cluster(self, programs: Path) -> None:
+        """Create an empty cluster as the data. Raises: PostgresUnavailable."""
         # The cluster is created under another name, then renamed, so that a killed run's unfinished cluster is never
         # used.
         fresh = self._sibling_path(".new")
         shutil.rmtree(fresh, ignore_errors=True)
-        if (free := shutil.disk_usage(self.data.parent).free >> 20) < _NEEDED_MEGABYTES:
-            text = _("{folder} requires {needed} MB of disk space, but only {free} MB are free")
-            raise PostgresUnavailable(Text(text, folder=self.data.parent, needed=_NEEDED_MEGABYTES, free=free))
+        free = shutil.disk_usage(self.data.parent).free // 2**20
+        if free < _NEEDED_MEGABYTES:
+            text = _(
+                "{folder} requires {needed} MB of disk space, but only {free} MB are free",
+                folder=self.data.parent,
+                needed=_NEEDED_MEGABYTES,
+                free=free,
+            )
+            raise PostgresUnavailable(text)
         fresh.mkdir(mode=0o700)
         self._change_owner(fresh)
         locale = "--no-locale" if sys.platform == "darwin" else "--locale=C.UTF-8"
         command = [str(programs / "initdb"), "-D", self._reachable_path(fresh), "-U", "postgres", "--auth=trust"]
         command += ["--encoding=UTF8", locale, "--no-sync", "--no-instructions"]
         made = subprocess.run(  # noqa: S603 - our own arguments
-            command, capture_output=True, cwd="/", check=False, pass_fds=self._descriptors, **self._drop
+            command, capture_output=True, cwd="/", check=False, pass_fds=self._descriptors, **self._user
         )
         if made.returncode != 0:
-            raise PostgresUnavailable(
-                _("initdb failed: {reason}", reason=made.stderr.decode(errors="replace").strip()[-800:])
-            )
+            reason = made.stderr.decode(errors="replace").strip()[-_SHOWN_OUTPUT_CHARACTERS:]
+            raise PostgresUnavailable(_("initdb failed: {reason}", reason=reason))
         fresh.rename(self.data)
 
     def _start_server(self, programs: Path) -> None:
+        """Start the supervisor, which starts the server."""
         options = {
             "listen_addresses": "",
             "port": _PORT,
@@ -236,7 +257,7 @@ class EmbeddedPostgres:
         # This process holds the lock, so the file is from an earlier run. The process id in the file may belong to
         # another process by now, and PostgreSQL would refuse to start.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
-        user, group = str(self._drop.get("user", "")), str(self._drop.get("group", ""))
+        user, group = str(self._user.get("user", "")), str(self._user.get("group", ""))
         self._supervisor = subprocess.Popen(  # noqa: S603 - our own arguments
             [sys.executable, "-I", "-S", "-c", _SUPERVISOR, self.log, user, group, str(self._run_folder), *command],
             stdin=subprocess.PIPE,
@@ -248,11 +269,12 @@ class EmbeddedPostgres:
         )
 
     def _wait_until_ready(self) -> None:
+        """Wait until the server accepts connections. Raises: PostgresUnavailable."""
         assert self._supervisor is not None
         deadline = time.monotonic() + _START_TIMEOUT_SECONDS
         while not self._is_ready():
             if self._supervisor.poll() is not None:
-                log_tail = self.log.read_text("utf-8", "replace").strip()[-800:]
+                log_tail = self.log.read_text("utf-8", "replace").strip()[-_SHOWN_OUTPUT_CHARACTERS:]
                 text = _(
                     "PostgreSQL did not start. To start again from scratch, remove {folder}. PostgreSQL "
                     "printed:\n{log}",
@@ -270,6 +292,7 @@ class EmbeddedPostgres:
             time.sleep(0.01)
 
     def _is_ready(self) -> bool:
+        """Return whether the server accepts connections, which the server writes into its file."""
         try:
             return (self.data / "postmaster.pid").read_text("utf-8").rstrip().endswith("\nready")
         except OSError:
@@ -288,25 +311,32 @@ class EmbeddedPostgres:
         return self.data.with_name(self.data.name + suffix)
 
     def _change_owner(self, folder: Path) -> None:
-        if self._drop:
-            os.chown(folder, self._drop["user"], self._drop["group"])
+        if self._user:
+            os.chown(folder, self._user["user"], self._user["group"])
 
     def _reachable_path(self, folder: Path) -> str:
-        # The folders above, for example root's home, may be closed to the unprivileged user, and must stay closed. An
-        # open descriptor gives access to the folder without access to the folders above.
-        if not self._drop or _is_reachable(folder.parent):
+        """Return a path of this folder that works for the user that runs the programs.
+
+        The folders above, for example root's home, may be closed to that user, and must stay closed. Therefore the path
+        may lead through a descriptor of the folder, which the programs inherit.
+        """
+        if not self._user or _is_reachable(folder.parent):
             return str(folder)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         self._descriptors.append(descriptor)
         return f"/proc/self/fd/{descriptor}"
 
 
-def _unprivileged(data: Path) -> dict[str, Any]:
-    """Return the user that root becomes, which is the owner of the data or, if root owns it, `nobody`."""
+def _unprivileged_user(data: Path) -> dict[str, Any]:
+    """Return the user that runs the programs for root, as arguments of `subprocess`.
+
+    It is the owner of the data, or `nobody` if root owns the data, or if there is no data yet.
+    """
     owner = data.stat() if data.exists() else None
     user, group = (owner.st_uid, owner.st_gid) if owner is not None and owner.st_uid != 0 else (_NOBODY, _NOBODY)
     return {"user": user, "group": group, "extra_groups": []}
 
 
 def _is_reachable(folder: Path) -> bool:
+    """Return whether every user can enter this folder and the folders above it."""
     return all(part.stat().st_mode & 0o001 for part in (folder, *folder.parents))

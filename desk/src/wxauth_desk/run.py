@@ -35,30 +35,31 @@ from wxauth_desk.failures import failure_on_the_phone
 from wxauth_desk.i18n import Text, lazy_gettext as _
 from wxauth_desk.middleware import OwnNamesOnly
 from wxauth_desk.own_command import command_for_this_dev
-from wxauth_desk.own_settings import HOME, NAMES, environment, load_settings, port_of_environment
+from wxauth_desk.own_settings import HOME, REAL_APP_NAMES, environment, load_settings, port_of_environment
 from wxauth_desk.ports import Ports
 from wxauth_desk.postgres import EmbeddedPostgres
 from wxauth_desk.serving import Server, in_thread
-from wxauth_desk.signals import end, handled_by
+from wxauth_desk.signals import handled_by, stop_and_exit
 from wxauth_desk.sites import PUSH_PATH, add_shop, add_sites, create_shop, create_site
 from wxauth_desk.terminal import TextError, localized, terminal_language
 from wxauth_desk.wechat import DESK_PATH, HINTS, SHOP_PATH, UNKNOWN_APP_HINT, create_simulator
 
 _TIMEOUTS: Final = Timeouts(proxy_notice=None)
-"""The timeouts. A stop does not wait for proxies, because there are none."""
+"""The timeouts of the service. A stop does not wait for proxies, because there are none."""
 
 _WECHAT_PORT_AFTER: Final = 1
-"""The distance of the simulated WeChat's port from the service's. It is 8001 by default, or a free port."""
+"""The difference between the simulated WeChat's port and the service's. WeChat's port is 8001 by default."""
 _SITE_PORT_AFTER: Final = 4
-_OF_BEFORE: Final = _(
+"""The difference between the port of the example sites and the service's. The sites' port is 8004 by default."""
+_FOREIGN_DATA: Final = _(
     "the database in {home}/ belongs to another version of wxauth. Delete the folder {home}/, which "
     "contains only this machine's data, and start again ({reason})"
 )
-_NOT_OURS: Final = _("the schema was not created by this version: {reason}")
+_FOREIGN_SCHEMA: Final = _("the schema was not created by this version: {reason}")
 
 
-class NotOurs(TextError):
-    """The schema was not made by this version."""
+class ForeignSchema(TextError):
+    """The database has a schema that this version did not create."""
 
 
 def run(
@@ -71,18 +72,19 @@ def run(
 ) -> None:
     """Run until Ctrl-C or SIGTERM.
 
-    Without a port of its own, each part listens near the service's. `shop_url` is the back end that the shop's
-    mini-program calls, if it is not the example. The parts also answer to the names in `allowed_hosts`.
+    A part without a chosen port listens near the service's port. `shop_url` is the back end that the shop's
+    mini-program calls, if it is not the example. All parts also answer to the names in `allowed_hosts`.
 
     Raises: TextError, StorageUnavailable.
     """
     has_database = "WXAUTH_DATABASE_URL" in environment()
     try:
+        # The threads end first, so that no part loses its database or its socket while it still answers.
         with ExitStack() as stack, ExitStack() as threads:
-            stack.enter_context(handled_by(partial(end, stack)))
+            stack.enter_context(handled_by(partial(stop_and_exit, stack)))
             default_port = Settings.model_fields["port"].default
             ports = Ports(stack, port or port_of_environment() or default_port, {wechat_port, site_port})
-            is_simulated = environment().keys().isdisjoint(NAMES)
+            is_simulated = environment().keys().isdisjoint(REAL_APP_NAMES)
             wechat = ports.open(_WECHAT_PORT_AFTER, wechat_port, option="--wechat-port") if is_simulated else None
             sites = ports.open(_SITE_PORT_AFTER, site_port, option="--site-port")
             shop_url = (shop_url or sites.url + SHOP_PATH).rstrip("/")
@@ -98,8 +100,9 @@ def run(
             if is_simulated and not settings.resources and has_mcp():
                 place = ports.open(MCP_PORT_AFTER)
                 mcp = place._replace(url=f"{place.url}/mcp")
-                set_by_dev["resources"] = [resource_at(mcp.url)]
-                settings = settings.model_copy(update={"resources": (Resource(**resource_at(mcp.url)),)})
+                resource = resource_at(mcp.url)
+                set_by_dev["resources"] = [resource]
+                settings = settings.model_copy(update={"resources": (Resource(**resource),)})
             mcp_url = None if mcp is None else mcp.url
 
             if not has_database:
@@ -117,20 +120,20 @@ def run(
                     mcp_url=mcp_url,
                     failure_of=failure_on_the_phone,
                 )
-                simulated = OwnNamesOnly(simulator, names, own_pages=True)
-                threads.enter_context(in_thread(simulated, wechat.listener, name="simulated WeChat"))
+                own_simulator = OwnNamesOnly(simulator, names, own_pages_only=True)
+                threads.enter_context(in_thread(own_simulator, wechat.listener, name="simulated WeChat"))
             shop = asyncio.run(_prepare(settings, sites.url, has_shop=is_simulated, mcp_url=mcp_url))
-            where = {"issuer": settings.issuer, "database_url": settings.database_url.get_secret_value()}
-            stack.enter_context(command_for_this_dev(HOME, set_by_dev | where))
+            known_now = {"issuer": settings.issuer, "database_url": settings.database_url.get_secret_value()}
+            stack.enter_context(command_for_this_dev(HOME, set_by_dev | known_now))
 
             back_end = [Mount(SHOP_PATH, create_shop(settings.issuer, shop))] if shop else []
             cookie_secret = secrets.token_hex()
             websites = create_site(settings.issuer, url=sites.url, cookie_secret=cookie_secret, back_end=back_end)
             threads.enter_context(in_thread(OwnNamesOnly(websites, names), sites.listener, name="example sites"))
             if mcp is not None:
-                # The MCP server is imported in its thread, while requests wait.
+                # The thread imports the MCP server, which takes seconds, so that the service need not wait for it.
                 mcp_server = partial(create_mcp_server, settings.issuer, mcp.url, names)
-                threads.enter_context(in_thread(mcp_server, mcp.listener, name="MCP server", factory=True))
+                threads.enter_context(in_thread(mcp_server, mcp.listener, name="MCP server", is_factory=True))
 
             text = welcome(
                 settings,
@@ -141,16 +144,20 @@ def run(
                 home=HOME,
                 language=terminal_language(),
             )
-            service = OwnNamesOnly(_app(settings, simulated_url), names)
+            service = OwnNamesOnly(_service(settings, simulated_url), names)
             Server(uvicorn.Config(service, **uvicorn_options()), text).run([listener])
-    except (UnknownRevision, NotOurs) as exc:
+    except (UnknownRevision, ForeignSchema) as exc:
         if has_database:
             raise
-        raise TextError(Text(_OF_BEFORE, home=HOME, reason=exc.text)) from None
+        raise TextError(Text(_FOREIGN_DATA, home=HOME, reason=exc.text)) from None
 
 
 async def _prepare(settings: Settings, site_url: str, *, has_shop: bool, mcp_url: str | None) -> Credentials | None:
-    """Migrate the database, and add the example sites and the agent. Return the credentials of the shop's back end."""
+    """Migrate the database, and add the example sites, the agent and the shop.
+
+    Return the credentials of the shop's back end; None without `has_shop`. Raises: ForeignSchema, StorageUnavailable,
+    and the errors of `check_stored_state`.
+    """
     database = Database(settings.database_url.get_secret_value())
     async with aclosing(database):
         try:
@@ -158,10 +165,10 @@ async def _prepare(settings: Settings, site_url: str, *, has_shop: bool, mcp_url
         except Exception as exc:
             cause = getattr(exc, "driver_exception", exc)  # SQLAlchemy's errors contain PostgreSQL's error there
             if is_refusal(cause):
-                raise NotOurs(Text(_NOT_OURS, reason=reason_of(cause))) from exc
+                raise ForeignSchema(Text(_FOREIGN_SCHEMA, reason=reason_of(cause))) from exc
             raise
         if (reason := await rehearse_login(database, now=await database.time())) is not None:
-            raise NotOurs(Text(_NOT_OURS, reason=reason))
+            raise ForeignSchema(Text(_FOREIGN_SCHEMA, reason=reason))
         async with aclosing(build_services(settings)) as services:
             await check_stored_state(services)
         await add_sites(database, site_url, settings, now=await database.time())
@@ -170,18 +177,19 @@ async def _prepare(settings: Settings, site_url: str, *, has_shop: bool, mcp_url
         return await add_shop(database, now=await database.time()) if has_shop else None
 
 
-def _app(settings: Settings, simulated_url: str | None) -> ASGIApp:
-    """Return the service, whose `/` redirects to a page for developers."""
+def _service(settings: Settings, simulated_url: str | None) -> ASGIApp:
+    """Return the service as an ASGI app. Its `/` redirects to the desk or, with the real WeChat, to `/docs`."""
     if simulated_url is None:
-        services, page, example = build_services(settings, timeouts=_TIMEOUTS), f"{service_url(settings)}/docs", None
+        services, example_code = build_services(settings, timeouts=_TIMEOUTS), None
+        front_page_url = f"{service_url(settings)}/docs"
     else:
         hints: dict[str, Any] = {"errcode_hints": HINTS, "unknown_app_hint": UNKNOWN_APP_HINT}
-        services = build_services(settings, timeouts=_TIMEOUTS, **hints)
-        page, example = f"{simulated_url}{DESK_PATH}", "alice"
+        services, example_code = build_services(settings, timeouts=_TIMEOUTS, **hints), "alice"
+        front_page_url = f"{simulated_url}{DESK_PATH}"
 
     async def front_page(_: Request) -> Response:
-        return RedirectResponse(page)
+        return RedirectResponse(front_page_url)
 
-    api = create_api(services, example_code=example)
+    api = create_api(services, example_code=example_code)
     api.add_route("/", front_page, include_in_schema=False)
     return surround(api, services)

@@ -13,13 +13,16 @@ from starlette.types import ASGIApp
 
 @contextmanager
 def in_thread(
-    app: ASGIApp | Callable[[], ASGIApp], listener: socket.socket, *, name: str, factory: bool = False
+    app: ASGIApp | Callable[[], ASGIApp], listener: socket.socket, *, name: str, is_factory: bool = False
 ) -> Iterator[None]:
-    """Serve another app in its own thread, which also creates the app if it is a factory."""
+    """Serve an app in a thread of its own during the block.
+
+    If `is_factory` is True, `app` is a function that returns the app. The thread calls it.
+    """
     # The server uses h11, because with httptools, uvicorn loses the body of a client that requests HTTP/2 (h2c), as
     # Java's client does.
     options: dict[str, Any] = {"http": "h11", "log_config": None, "access_log": False, "timeout_graceful_shutdown": 1}
-    config = uvicorn.Config(app, factory=factory, **options)
+    config = uvicorn.Config(app, factory=is_factory, **options)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), name=name, daemon=True)
     thread.start()
@@ -27,17 +30,17 @@ def in_thread(
         yield
     finally:
         server.should_exit = True
-        thread.join(timeout=5)
+        thread.join(timeout=5)  # a request without an end must not delay the command's end
 
 
 class Server(uvicorn.Server):
-    """The server of the service. It prints a text as soon as it accepts requests."""
+    """The server of the service. It prints `welcome` as soon as it accepts requests."""
 
     def __init__(self, config: uvicorn.Config, welcome: str) -> None:
         super().__init__(config)
         self._welcome = welcome
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start as uvicorn does, and print the text."""
+        """Start as uvicorn does, and print the welcome."""
         await super().startup(sockets)
         click.echo(self._welcome)

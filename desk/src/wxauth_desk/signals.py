@@ -11,18 +11,18 @@ from typing import NoReturn
 @contextmanager
 def handled_by(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
     """Handle SIGTERM and SIGINT with this handler during the block."""
-    former = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        for number, other in former.items():
-            signal.signal(number, other)
+        for number, previous_handler in previous.items():
+            signal.signal(number, previous_handler)
 
 
-def end(stack: ExitStack, _signal: int, _frame: FrameType | None) -> NoReturn:
-    """Stop all parts before the service runs.
+def stop_and_exit(stack: ExitStack, _signal: int, _frame: FrameType | None) -> NoReturn:
+    """Stop the parts in the stack, and end the process. This handles a signal until the service handles signals itself.
 
-    An exception would not be reliable, because Python may drop it (see `main`).
+    Raising an exception would not be reliable, because Python may drop it (see `__main__.main`).
     """
     with suppress(Exception):
         stack.close()
@@ -30,5 +30,5 @@ def end(stack: ExitStack, _signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def raise_exit(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """End the process with status 0, and run the `finally` blocks before."""
+    """End the process with status 0, after it has run the `finally` blocks."""
     raise SystemExit(0)

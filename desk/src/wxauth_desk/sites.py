@@ -1,8 +1,8 @@
-"""Two small websites with a shared login by scan (a shop and its admin site), and the shop's back end.
+"""Two small websites where users log in with one scan (a shop and its admin site), and the shop's back end.
 
-The websites are complete, with Authlib's client. Sites in production differ in three ways. Each site has its own
-secret, from `wxauth clients add NAME --sso --redirect-uri https://…/callback`. All processes of a site share its
-sessions. An admin site admits only users with a role.
+The websites are complete OpenID Connect clients, with Authlib. Sites in production differ in three ways. Each site has
+its own secret, from `wxauth clients add NAME --sso --redirect-uri https://…/callback`. All processes of a site share
+its sessions. An admin site admits only users with a role.
 """
 
 import asyncio
@@ -53,14 +53,15 @@ _FIGURES: Final = (
     (_("Visitors"), "1,702"),
 )
 _PAGE: Final = Template(_HERE.joinpath("site.html").read_text("utf-8"), autoescape=True, trim_blocks=True)
-_MOST_SESSIONS: Final = 1000
+_MAX_SESSIONS: Final = 1000
+"""The largest number of sessions that a site stores. If there are more, the oldest one is forgotten."""
 PUSH_PATH: Final = "/wechat"
-"""The path that receives forwarded messages."""
-_NAME: Final = "dev-shop"
-_IN_WHEEL: Final = Path(__file__).parent / "_shared" / "shop.py"
-_IN_CHECKOUT: Final = Path(__file__).parents[3] / "examples" / "sibling" / "shop.py"
-_PIECES: Final = 10
-_PIECE_SECONDS: Final = 0.3
+"""The path at which the shop's back end receives the messages that the service forwards."""
+_SHOP_CLIENT_ID: Final = "dev-shop"
+_SHOP_IN_WHEEL: Final = Path(__file__).parent / "_shared" / "shop.py"
+_SHOP_IN_CHECKOUT: Final = Path(__file__).parents[3] / "examples" / "sibling" / "shop.py"
+_COUNT_TO: Final = 10
+_COUNT_PAUSE_SECONDS: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +84,19 @@ SITES: Final = (SHOP, ADMIN)
 
 
 def create_site(issuer: str, *, url: str, cookie_secret: str, back_end: Sequence[BaseRoute]) -> Starlette:
-    """Return both websites as an ASGI app, for this URL, with the shop's back end.
+    """Return both websites at this URL as an ASGI app, with the routes of the shop's back end.
 
-    Raises: ModuleNotFoundError (Authlib).
+    `cookie_secret` signs the session cookies. Raises: ModuleNotFoundError (Authlib).
     """
     shop, admin = (Website(each, issuer, url + each.path).app(cookie_secret) for each in SITES)
 
-    async def with_slash(_: Request) -> Response:
+    async def add_slash(_: Request) -> Response:
         return RedirectResponse(f"{url}{ADMIN.path}/")
 
-    async def file(request: Request) -> Response:
-        return FileResponse(_HERE / request.url.path.removeprefix("/"))
+    async def send_file(request: Request) -> Response:
+        return FileResponse(_HERE / request.url.path.removeprefix("/"))  # one of the two paths of the routes below
 
-    own = [Route("/site.css", file), Route("/site.js", file), Route(ADMIN.path, with_slash)]
+    own = [Route("/site.css", send_file), Route("/site.js", send_file), Route(ADMIN.path, add_slash)]
     sites = [Mount(ADMIN.path, admin), Mount(SHOP.path, shop)]
     return Starlette(routes=[*own, *back_end, *sites])
 
@@ -109,8 +110,8 @@ class Website:
             from authlib.integrations.starlette_client import OAuth, OAuthError
             from authlib.oidc.core import CodeIDToken
 
-        self._failure: Any = OAuthError
-        self._checked_claims = CodeIDToken
+        self._oauth_error: Any = OAuthError
+        self._id_token_claims = CodeIDToken
         self._client = OAuth().register(
             "wxauth",
             client_id=site.name,
@@ -126,17 +127,17 @@ class Website:
         """The claims and the id_token of each open session, by `sid`, the session's id in wxauth and in the cookie."""
 
     def app(self, cookie_secret: str) -> Starlette:
-        """Return the website as an ASGI app, with a secret for the cookies of its sessions."""
+        """Return the website as an ASGI app. `cookie_secret` signs its session cookies."""
         site = self._site
         cookies: dict[str, Any] = {"session_cookie": site.name, "path": site.path or "/", "max_age": None}
         return Starlette(
             routes=[
                 Route("/", self._home),
                 Route("/login", self._log_in),
-                Route("/callback", self._come_back),
+                Route("/callback", self._complete_login),
                 Route("/logout", self._log_out),
                 Route("/state", self._state),
-                Route("/backchannel-logout", self._hear_of_logout, methods=["POST"]),
+                Route("/backchannel-logout", self._receive_logout, methods=["POST"]),
             ],
             middleware=[Middleware(SessionMiddleware, secret_key=cookie_secret, **cookies)],
         )
@@ -148,67 +149,67 @@ class Website:
         sid = request.session.get("sid")
         if sid in self._sessions:
             return self._page(request, self._sessions[sid]["claims"])
+        # A cookie of a session that is no longer stored shows that wxauth has reported a logout.
         return self._page(request, None, was_told=request.session.pop("sid", None) is not None)
 
     async def _log_in(self, request: Request) -> Any:
-        tag = _language(request)
-        return await self._client.authorize_redirect(request, f"{self._url}/callback", ui_locales=tag)
+        language = _language(request)
+        return await self._client.authorize_redirect(request, f"{self._url}/callback", ui_locales=language)
 
-    async def _come_back(self, request: Request) -> Response:
+    async def _complete_login(self, request: Request) -> Response:
         try:
             token = await self._client.authorize_access_token(request)
-        except self._failure as exc:
+        except self._oauth_error as exc:
             return self._page(request, None, error=exc.error)
         claims = {name: value for name, value in token["userinfo"].items() if name != "nonce"}
         request.session["sid"] = claims["sid"]
         self._sessions[claims["sid"]] = {"claims": claims, "id_token": token["id_token"]}
-        if len(self._sessions) > _MOST_SESSIONS:
+        if len(self._sessions) > _MAX_SESSIONS:
             del self._sessions[next(iter(self._sessions))]
         return RedirectResponse(f"{self._url}/")
 
     async def _log_out(self, request: Request) -> Response:
         session = self._sessions.pop(request.session.pop("sid", ""), None)
-        asked = {"post_logout_redirect_uri": f"{self._url}/", "ui_locales": _language(request)}
-        asked |= {"id_token_hint": session["id_token"]} if session else {"client_id": self._site.name}
-        return RedirectResponse(f"{self._issuer}/v1/end_session?{urlencode(asked)}")
+        query = {"post_logout_redirect_uri": f"{self._url}/", "ui_locales": _language(request)}
+        query |= {"id_token_hint": session["id_token"]} if session else {"client_id": self._site.name}
+        return RedirectResponse(f"{self._issuer}/v1/end_session?{urlencode(query)}")
 
     async def _state(self, request: Request) -> Response:
         return JSONResponse(request.session.get("sid") in self._sessions, headers={"Cache-Control": "no-store"})
 
-    async def _hear_of_logout(self, request: Request) -> Response:
-        """Receive a logout token (Back-Channel Logout 1.0)."""
+    async def _receive_logout(self, request: Request) -> Response:
+        """End the session that a logout token from wxauth names (OpenID Connect Back-Channel Logout 1.0)."""
         form = parse_qs((await request.body()).decode())
         try:
-            await self._client.fetch_jwk_set()  # kept in memory after the first time
-        except Exception:  # Authlib lets through whatever its HTTP client raises
+            await self._client.fetch_jwk_set()  # the client keeps it in memory after the first time
+        except Exception:  # Authlib does not catch the errors of its HTTP client
             return Response(status_code=503)  # after this status, wxauth sends the logout again
         try:
-            told = await self._claims_of_logout(form["logout_token"][0])
+            claims = await self._claims_of_logout(form["logout_token"][0])
         except Exception:  # the request can contain anything
             return Response(status_code=400)
-        self._sessions.pop(told["sid"], None)
+        self._sessions.pop(claims["sid"], None)
         return Response(status_code=204)
 
     async def _claims_of_logout(self, token: str) -> dict[str, Any]:
-        """Return the claims of a logout token, after the checks of an id_token. Raises: any exception."""
-        told: dict[str, Any] = await self._client.parse_id_token(
+        """Check a logout token like an id_token, and return its claims. Raises: any exception, if it is not valid."""
+        claims: dict[str, Any] = await self._client.parse_id_token(
             {"id_token": token},
             nonce=None,
-            claims_cls=self._checked_claims,
+            claims_cls=self._id_token_claims,
             claims_options={
                 "iss": {"essential": True, "value": self._issuer},
                 "aud": {"essential": True, "value": self._site.name},
             },
         )
-        if "http://schemas.openid.net/event/backchannel-logout" not in told["events"] or "nonce" in told:
+        if "http://schemas.openid.net/event/backchannel-logout" not in claims["events"] or "nonce" in claims:
             raise ValueError("not a logout token")
-        return told
+        return claims
 
     def _page(self, request: Request, claims: dict[str, Any] | None, **notice: Any) -> Response:
-        """Return the home page.
+        """Return the home page, for a user with these claims in the id_token, or for a visitor if they are None.
 
-        `claims` are the claims of the id_token, and `notice` is an `error`, or says that the site `was_told` of a
-        logout.
+        `notice` is the OAuth `error` to show, or `was_told`, which says whether wxauth has just reported a logout.
         """
         language = _language(request)
         html = _PAGE.render(
@@ -232,8 +233,13 @@ def _language(request: Request) -> str:
 
 
 async def add_sites(database: Database, url: str, settings: Settings, *, now: datetime) -> None:
-    """Add both websites, which are at this URL, as clients."""
-    known = {app.app_id: app.app_id for app in settings.apps}  # with the real WeChat, the simulator's apps are unknown
+    """Add both websites, which are at this URL, as clients, or update the clients."""
+    known_app_ids = {app.app_id for app in settings.apps}
+
+    def if_known(app_id: str) -> str | None:
+        # With the real WeChat, the simulator's apps are unknown.
+        return app_id if app_id in known_app_ids else None
+
     for site in SITES:
         here = f"http://127.0.0.1{site.path}"  # any port is allowed (RFC 8252, section 7.3)
         await ensure_own_client(
@@ -246,25 +252,32 @@ async def add_sites(database: Database, url: str, settings: Settings, *, now: da
             backchannel_logout_uri=f"{url}{site.path}/backchannel-logout",
             sso=True,
             link=True,
-            account_app_id=known.get(ACCOUNT["app_id"]),
-            website_app_id=known.get(WEBSITE["app_id"]),
+            account_app_id=if_known(ACCOUNT["app_id"]),
+            website_app_id=if_known(WEBSITE["app_id"]),
             scopes=site.scopes,
             now=now,
         )
 
 
 async def add_shop(database: Database, *, now: datetime) -> Credentials:
-    """Add the shop as a client that may sign. If the client exists, renew its secret, so that it need not be stored."""
+    """Add the shop as a client with the scope `sign`, and return its credentials.
+
+    If the client exists, its secret is replaced, so that no secret need be stored between two runs.
+    """
     try:
-        credentials = await add_client(database, build_client(_NAME, {"scopes": [Scope.SIGN]}), now=now)
+        credentials = await add_client(database, build_client(_SHOP_CLIENT_ID, {"scopes": [Scope.SIGN]}), now=now)
     except NameTaken:
-        credentials, _ = await renew_secret(database, _NAME, now=now)
-    assert credentials is not None
+        credentials, _ = await renew_secret(database, _SHOP_CLIENT_ID, now=now)
+    assert credentials is not None  # a client without a secret would have no credentials
     return credentials
 
 
 def create_shop(issuer: str, credentials: Credentials) -> FastAPI:
-    """Return the shop as an ASGI app. After `POST /failures`, the shop returns an error for WeChat's next message."""
+    """Return the shop's back end as an ASGI app: the example, with two routes for the desk.
+
+    After `POST /failures`, the shop returns an error for the next message from WeChat. `GET /count` sends its response
+    in pieces.
+    """
     env = {
         "WXAUTH_ISSUER": issuer,
         "CLIENT_ID": credentials.client_id,
@@ -272,20 +285,22 @@ def create_shop(issuer: str, credentials: Credentials) -> FastAPI:
         "APP_KEY": APP_KEYS[0],
         "PUSH_TOKEN": APPS[0]["push_token"],
     }
-    shop: FastAPI = run_path(str(_IN_WHEEL if _IN_WHEEL.exists() else _IN_CHECKOUT))["create_shop"](env)
+    shop_module = run_path(str(_SHOP_IN_WHEEL if _SHOP_IN_WHEEL.exists() else _SHOP_IN_CHECKOUT))
+    shop: FastAPI = shop_module["create_shop"](env)
 
-    failures = 0
+    failures_left = 0
 
     @shop.post("/failures", status_code=204)
     async def fail_at_next_message() -> None:
-        nonlocal failures
-        failures += 1
+        nonlocal failures_left
+        failures_left += 1
 
     @shop.middleware("http")
     async def fail(request: Request, call_next: RequestResponseEndpoint) -> Response:
-        nonlocal failures
-        if failures and request.method == "POST" and request.url.path.endswith(PUSH_PATH):
-            failures -= 1
+        nonlocal failures_left
+        is_message = request.method == "POST" and request.url.path.endswith(PUSH_PATH)
+        if is_message and failures_left:
+            failures_left -= 1
             return Response(status_code=500)
         return await call_next(request)
 
@@ -297,6 +312,6 @@ def create_shop(issuer: str, credentials: Credentials) -> FastAPI:
 
 
 async def _counted() -> AsyncIterator[str]:
-    for number in range(1, _PIECES + 1):
+    for number in range(1, _COUNT_TO + 1):
         yield f"{number} "
-        await asyncio.sleep(_PIECE_SECONDS)
+        await asyncio.sleep(_COUNT_PAUSE_SECONDS)

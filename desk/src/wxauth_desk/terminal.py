@@ -1,4 +1,4 @@
-"""The language of the terminal, errors with texts, and the operating system's reasons, for both commands."""
+"""The language of the terminal, errors with translatable texts, and the operating system's reasons for failures."""
 
 import errno
 import os
@@ -6,7 +6,7 @@ from typing import Final
 
 from wxauth_desk.i18n import SOURCE, Text, find_language, lazy_gettext as _, translate
 
-_OF_THE_SYSTEM: Final = {
+_SYSTEM_REASONS: Final = {
     errno.EADDRINUSE: _("Address already in use"),
     errno.EADDRNOTAVAIL: _("Cannot assign requested address"),
     errno.EACCES: _("Permission denied"),
@@ -15,10 +15,11 @@ _OF_THE_SYSTEM: Final = {
     errno.EEXIST: _("File exists"),
     errno.ENOSPC: _("No space left on device"),
 }
+"""The operating system's texts for the failures that are likely here, because only these have translations."""
 
 
 class TextError(Exception):
-    """The base class of errors with a text for users."""
+    """An error with a text for users, which can be translated."""
 
     def __init__(self, text: Text) -> None:
         self.text = text
@@ -26,7 +27,7 @@ class TextError(Exception):
 
 
 def terminal_language() -> str:
-    """Return the language of the terminal's user, from the locale."""
+    """Return the language that the locale of the terminal selects; English if there are no texts in it."""
     variables = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
     return find_language(next(filter(None, variables), "")) or SOURCE
 
@@ -37,5 +38,5 @@ def localized(text: object) -> str:
 
 
 def os_reason(exc: OSError) -> Text:
-    """Return the operating system's reason."""
-    return _OF_THE_SYSTEM.get(exc.errno or 0) or Text("{reason}", reason=exc.strerror or type(exc).__name__)
+    """Return the reason that the operating system gives for an error, with its translations if it is a common one."""
+    return _SYSTEM_REASONS.get(exc.errno or 0) or Text("{reason}", reason=exc.strerror or type(exc).__name__)
