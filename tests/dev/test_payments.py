@@ -14,6 +14,7 @@ from tests.world import Body, body_of
 from wxauth.settings.apps import App
 from wxauth.wechat.received import read_message
 from wxauth_desk.wechat import APP_KEYS, APPS, CodeRequest, Simulator, create_simulator
+from wxauth_desk.wechat.payments import MAX_ORDERS
 from wxauth_desk.wechat.push import OF_PAYMENTS
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
@@ -267,3 +268,13 @@ async def test_a_notice_is_given_up_after_a_day_of_fifteen_repetitions(phone: Ph
     await phone.shop.wait_for(16)
     assert phone.pauses.seconds[:5] == [15, 15, 30, 180, 600]
     assert (len(phone.pauses.seconds), sum(phone.pauses.seconds)) == (15, 86640)
+
+
+@pytest.mark.slow
+async def test_the_oldest_orders_are_forgotten_and_the_latest_are_known(phone: Phone) -> None:
+    for number in range(MAX_ORDERS + 1):
+        assert (await phone.pay({**ORDER, "outTradeNo": f"order-no-{number}"}))["errCode"] == 0
+    for event in ("xpay_goods_deliver_notify", "xpay_refund_notify"):
+        assert (await phone.notify(event, "order-no-0")).status_code == 422
+        for number in (1, MAX_ORDERS):
+            assert (await phone.notify(event, f"order-no-{number}")).status_code == 200

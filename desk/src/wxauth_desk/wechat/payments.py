@@ -1,6 +1,7 @@
 """Virtual payment in the simulated WeChat, which checks payments, and sends notices about them to the service."""
 
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
@@ -23,6 +24,8 @@ _FAILURES: Final = {
 }
 Notice = tuple[PushRequest, dict[str, Any]]
 """A message about a payment, after the request that says where and in which form to push it."""
+MAX_ORDERS: Final = 1000
+"""The largest number of paid orders that are stored. If there are more, the oldest one is forgotten."""
 _ORDER_NUMBER: Final = r"^[0-9A-Za-z\-|*@][0-9A-Za-z_\-|*@]{7,31}$"
 
 
@@ -35,7 +38,7 @@ class PayRequest(ControlOfPerson):
 
 
 class NoticeRequest(ControlOfPerson):
-    """The body of `POST /notices`, which makes WeChat report a paid order once more, or report its refund."""
+    """The body of `POST /notices`, which makes WeChat report a paid order again, or report the order's refund."""
 
     out_trade_no: Annotated[str, Field(alias="outTradeNo")]
     event: Literal["xpay_goods_deliver_notify", "xpay_refund_notify"]
@@ -58,8 +61,16 @@ class Order(BaseModel):
 
 
 @dataclass
+class _PaidOrder:
+    """WeChat's messages about a paid order. Each is made once, so that a repetition is the same message."""
+
+    delivery: dict[str, Any]
+    refund: dict[str, Any] | None = None
+
+
+@dataclass
 class Payments:
-    """The orders that people have paid, and WeChat's notices about them.
+    """The orders that people have paid, and WeChat's notices about these orders.
 
     Phones sign payments with the session_keys. The accounts determine the format of the notices.
     """
@@ -67,11 +78,12 @@ class Payments:
     session_keys: IssuedSessionKeys
     accounts: Mapping[str, Account]
     clock: Callable[[], int]
-    _notices: dict[tuple[str, str, str], dict[str, Any]] = field(init=False, default_factory=dict)
-    """The notices by app, order number and event."""
+    """The clock, which returns seconds since the epoch."""
+    _orders: OrderedDict[tuple[str, str], _PaidOrder] = field(init=False, default_factory=OrderedDict)
+    """The paid orders by app and order number, the oldest first."""
 
     def pay(self, request: PayRequest) -> tuple[int, Notice | None]:
-        """Return the errCode of a payment on the phone and, if it succeeds, the notice to push."""
+        """Pay an order. Return the phone's errCode and, if the payment succeeds, the notice to push."""
         openid = openid_of(request.person, request.app_id)
         try:
             order = Order.model_validate_json(request.sign_data)
@@ -82,52 +94,57 @@ class Payments:
         if not is_hmac(request.pay_sig, APP_KEYS[order.env], f"requestVirtualPayment&{request.sign_data}"):
             return -15006, None
         # WeChat accepts an order number once. A new delivery would also contradict the refund of the first payment.
-        key = (request.app_id, order.out_trade_no, DELIVER)
-        if key in self._notices:
+        key = (request.app_id, order.out_trade_no)
+        if key in self._orders:
             return -15002, None
         fields = _delivery_of(order, openid, now=self.clock())
-        self._notices[key] = make_event(DELIVER, fields, app_id=request.app_id, now=self.clock())
-        return 0, self._to_push(key, request.person)
+        delivery = make_event(DELIVER, fields, app_id=request.app_id, now=self.clock())
+        self._orders[key] = _PaidOrder(delivery)
+        if len(self._orders) > MAX_ORDERS:
+            self._orders.popitem(last=False)
+        return 0, self._notice_of(request, DELIVER, delivery)
 
     def notice(self, request: NoticeRequest) -> Notice:
-        """Return the notice about a paid order. Repeated calls return the same notice. Raises: ValueError."""
-        order = (request.app_id, request.out_trade_no)
-        paid = self._notices.get((*order, DELIVER))
-        if paid is None or paid["OpenId"] != openid_of(request.person, request.app_id):
-            raise ValueError("outTradeNo: this person has paid no such order")
-        key = (*order, request.event)
-        if key not in self._notices:
-            fields = _refund_of(paid, now=self.clock())
-            self._notices[key] = make_event(REFUNDED, fields, app_id=request.app_id, now=self.clock())
-        return self._to_push(key, request.person)
+        """Return the notice about a paid order. Repeated calls return the same notice.
 
-    def _to_push(self, key: tuple[str, str, str], person: str) -> Notice:
-        app_id, _, event = key
-        format = self.accounts[app_id].push_format
-        return PushRequest(person=person, app_id=app_id, event=event, format=format), self._notices[key]
+        Raises: ValueError, if this person has not paid the order, or if the order has been forgotten.
+        """
+        paid = self._orders.get((request.app_id, request.out_trade_no))
+        if paid is None or paid.delivery["OpenId"] != openid_of(request.person, request.app_id):
+            raise ValueError("outTradeNo: this person has paid no such order")
+        if request.event == DELIVER:
+            return self._notice_of(request, DELIVER, paid.delivery)
+        if paid.refund is None:
+            fields = _refund_of(paid.delivery, now=self.clock())
+            paid.refund = make_event(REFUNDED, fields, app_id=request.app_id, now=self.clock())
+        return self._notice_of(request, REFUNDED, paid.refund)
+
+    def _notice_of(self, request: ControlOfPerson, event: str, message: dict[str, Any]) -> Notice:
+        format = self.accounts[request.app_id].push_format
+        return PushRequest(person=request.person, app_id=request.app_id, event=event, format=format), message
 
 
 def answer_of(errcode: int, *, is_taken: bool) -> dict[str, Any]:
     """Return the response to the phone.
 
-    `is_taken`, which WeChat does not send, says whether the notice was already accepted.
+    `is_taken`, which WeChat does not send, says whether the service accepted the first attempt to send the notice.
     """
     return {"errCode": errcode, "errMsg": f"requestVirtualPayment:{_FAILURES[errcode]}", "is_taken": is_taken}
 
 
-def _refund_of(paid: Mapping[str, Any], *, now: int) -> dict[str, Any]:
-    """Return the fields of a refund's notice, besides the fields of every event.
+def _refund_of(delivery: Mapping[str, Any], *, now: int) -> dict[str, Any]:
+    """Return the fields of the notice about a refund, without the fields that every event has.
 
-    `paid` is the notice about the payment, and `now` is in seconds since the epoch.
+    `delivery` is the notice about the payment, and `now` is in seconds since the epoch.
     """
     transaction = f"5030{secrets.randbelow(10**24):024}"
     return {
-        "OpenId": paid["OpenId"],
+        "OpenId": delivery["OpenId"],
         "WxRefundId": transaction[4:],
-        "MchRefundId": f"refund-{paid['OutTradeNo']}"[:32],
-        "WxOrderId": paid["WeChatPayInfo"]["MchOrderNo"],
-        "MchOrderId": paid["OutTradeNo"],
-        "RefundFee": paid["GoodsInfo"]["ActualPrice"],
+        "MchRefundId": f"refund-{delivery['OutTradeNo']}"[:32],
+        "WxOrderId": delivery["WeChatPayInfo"]["MchOrderNo"],
+        "MchOrderId": delivery["OutTradeNo"],
+        "RefundFee": delivery["GoodsInfo"]["ActualPrice"],
         "RetCode": 0,
         "RetMsg": "success",
         "RefundStartTimestamp": now,
@@ -138,7 +155,7 @@ def _refund_of(paid: Mapping[str, Any], *, now: int) -> dict[str, Any]:
 
 
 def _delivery_of(order: Order, openid: str, *, now: int) -> dict[str, Any]:
-    """Return the fields of a payment's notice, besides the fields of every event.
+    """Return the fields of the notice about a payment, without the fields that every event has.
 
     `now` is in seconds since the epoch.
     """

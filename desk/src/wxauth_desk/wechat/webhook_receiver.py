@@ -1,4 +1,4 @@
-"""A receiver of wxauth's webhooks on the desk, which shows the messages and simulates failures."""
+"""A receiver of wxauth's webhooks, for the desk, which shows the messages and simulates failures."""
 
 import asyncio
 import hmac
@@ -15,19 +15,26 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 WEBHOOK_PATH: Final = "/webhook"
-MAX_MESSAGES: Final = 50
-TOLERANCE_SECONDS: Final = 300
+_MAX_MESSAGES: Final = 50
+"""The largest number of messages that are stored. If there are more, the oldest one is forgotten."""
+MAX_BODY_BYTES: Final = 4 * 1024 * 1024
+"""The size limit, in bytes, of a message. wxauth's largest messages are far smaller."""
+_TOLERANCE_SECONDS: Final = 300
 """The time by which a message's timestamp may differ from this clock (Standard Webhooks 1.0.0)."""
 _MAX_SHOWN_BYTES: Final = 64 * 1024
-"""The size of the largest message that is stored. Of a larger one, the page shows only the verdict and the response."""
+"""The size, in bytes, of the largest message whose content is stored.
+
+For a larger message, the page shows only the verdict and the response.
+"""
 _HANG_SECONDS: Final = 3600
 _KEY_PREFIX: Final = "whsec_"
 """The text before the key in a secret (Standard Webhooks 1.0.0)."""
 
 
 def _checked_secret(secret: str) -> str:
+    """Return the secret, which may be empty. Raises: ValueError, if it contains no key."""
     if secret:
-        _key(secret)
+        _key_in(secret)
     return secret
 
 
@@ -36,14 +43,15 @@ class Behaviour(BaseModel):
 
     secret: Annotated[str, Field(max_length=200), AfterValidator(_checked_secret)] | None = None
     answer: Literal["hang"] | Annotated[int, Field(ge=200, le=599)] = 204
+    """The status of the response. With `hang`, the response is sent after an hour, when every caller has given up."""
 
 
 class Receiver:
-    """Stores the newest messages, each with the verdict on its signature and the response."""
+    """A receiver that stores the newest messages, each with the verdict on its signature and the response."""
 
     def __init__(self) -> None:
         self._behaviour = Behaviour()
-        self._messages: deque[dict[str, Any]] = deque(maxlen=MAX_MESSAGES)
+        self._messages: deque[dict[str, Any]] = deque(maxlen=_MAX_MESSAGES)
 
     def routes(self) -> list[Route]:
         """Return the route that receives wxauth's messages, and the route that lists them for the desk."""
@@ -53,14 +61,16 @@ class Receiver:
         ]
 
     async def _receive(self, request: Request) -> Response:
-        body = await request.body()
+        body = await _body_of(request)
+        if body is None:
+            return Response(status_code=413)
         answer = self._behaviour.answer
         self._messages.appendleft(
             {
                 "id": request.headers.get("webhook-id"),
                 "at": time.time(),
                 "signature": self._judge(request.headers, body),
-                "message": _read(body) if len(body) <= _MAX_SHOWN_BYTES else None,
+                "message": _json_or_none(body) if len(body) <= _MAX_SHOWN_BYTES else None,
                 "answer": answer,
             }
         )
@@ -73,29 +83,41 @@ class Receiver:
         return JSONResponse(state, headers={"Cache-Control": "no-store"})
 
     def behave(self, wanted: Behaviour) -> dict[str, Any]:
-        """Change the given fields of the receiver's behaviour."""
+        """Change the receiver's behaviour, in the fields that the request contains. Return the fields for the page."""
         self._behaviour = self._behaviour.model_copy(update=wanted.model_dump(include=wanted.model_fields_set))
         return {"answer": self._behaviour.answer}
 
     def _judge(self, headers: Mapping[str, str], body: bytes) -> Literal["holds", "does not hold", "secret unknown"]:
+        """Return the verdict on the signature of a message, which the page shows."""
         if not self._behaviour.secret:
             return "secret unknown"
         message_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-        if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > TOLERANCE_SECONDS:
+        if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > _TOLERANCE_SECONDS:
             return "does not hold"
         signed = b".".join((message_id.encode(), timestamp.encode(), body))  # as Standard Webhooks 1.0.0 specifies
-        expected = f"v1,{b64encode(hmac.digest(_key(self._behaviour.secret), signed, 'sha256')).decode()}"
-        given = headers.get("webhook-signature", "").split(" ")
-        is_signed = any(hmac.compare_digest(expected.encode(), each.encode()) for each in given)
+        expected = f"v1,{b64encode(hmac.digest(_key_in(self._behaviour.secret), signed, 'sha256')).decode()}"
+        signatures = headers.get("webhook-signature", "").split(" ")  # several while a secret is being replaced
+        is_signed = any(hmac.compare_digest(expected.encode(), each.encode()) for each in signatures)
         return "holds" if is_signed else "does not hold"
 
 
-def _key(secret: str) -> bytes:
-    """Return the key in a secret. Raises: ValueError."""
+def _key_in(secret: str) -> bytes:
+    """Return the key in a secret. Raises: ValueError, if the secret is not base64 text."""
     return b64decode(secret.strip().removeprefix(_KEY_PREFIX), validate=True)
 
 
-def _read(body: bytes) -> Any:
+async def _body_of(request: Request) -> bytes | None:
+    """Return the body of a request; None if it exceeds `MAX_BODY_BYTES`. No more than that is read."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_BODY_BYTES:
+            return None
+    return bytes(body)
+
+
+def _json_or_none(body: bytes) -> Any:
+    """Return the JSON in a body; None if it is not JSON."""
     try:
         return from_json(body)
     except ValueError:
