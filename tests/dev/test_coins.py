@@ -10,7 +10,7 @@ import pytest
 from tests.fakes import Clock
 from tests.world import Body
 from wxauth_desk.wechat import ACCOUNT, APP_KEYS, APPS, MOBILE_APP, WEBSITE, Simulator, create_simulator
-from wxauth_desk.wechat.coins import BILLS, PURSES
+from wxauth_desk.wechat.coins import MAX_ORDERS, MAX_PURSES
 
 FIRST, SECOND = APPS
 QUESTION = {"offer_id": "1450000000", "ts": 1_800_000_000, "zone_id": "1", "env": 0, "user_ip": "203.0.113.7"}
@@ -228,13 +228,13 @@ async def test_only_an_order_of_this_player_env_and_zone_is_given_back(game: Gam
 
 @pytest.mark.slow
 async def test_what_is_kept_has_a_bound(game: Game) -> None:
-    for number in range(BILLS + 1):
+    for number in range(MAX_ORDERS + 1):
         await game.ask("present", amount=1, bill_no=f"{number}")
-    assert (await game.ask("present", amount=1, bill_no=f"{BILLS}"))["errcode"] == 90012
+    assert (await game.ask("present", amount=1, bill_no=f"{MAX_ORDERS}"))["errcode"] == 90012
     assert (await game.ask("present", amount=1, bill_no="0"))["errcode"] == 0
-    for number in range(PURSES):
+    for number in range(MAX_PURSES):
         await game.ask("getbalance", person=f"p{number}")
-        if number == PURSES // 2:
+        if number == MAX_PURSES // 2:
             await game.ask("present", amount=1, bill_no="x", person="p0")
     assert [await game.balance(), await game.balance(person="p0")] == [0, 1]
 

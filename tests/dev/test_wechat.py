@@ -26,7 +26,7 @@ from wxauth_desk.wechat import (
     phone_number_of,
 )
 from wxauth_desk.wechat.controls import API_PATHS
-from wxauth_desk.wechat.faces import REMEMBERED_FACES
+from wxauth_desk.wechat.faces import MAX_VERIFICATIONS
 from wxauth_desk.wechat.issued import is_hmac
 from wxauth_desk.wechat.push import push_signature
 
@@ -742,7 +742,7 @@ async def test_a_face_is_verified_within_the_hour(wechat: WeChat) -> None:
 
 async def test_a_thousand_face_verifications_are_stored(wechat: WeChat) -> None:
     face = FaceVerification(wechat)
-    verify_ids = [(await face.begin())["verify_id"] for _ in range(REMEMBERED_FACES + 1)]
+    verify_ids = [(await face.begin())["verify_id"] for _ in range(MAX_VERIFICATIONS + 1)]
     assert [await face.end(verify_id) for verify_id in (verify_ids[0], verify_ids[1], verify_ids[-1])] == [
         422,
         200,

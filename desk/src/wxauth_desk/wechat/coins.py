@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,22 +14,33 @@ from wxauth_desk.wechat.controls import API_PATHS, APP_KINDS, Account, Api, open
 from wxauth_desk.wechat.issued import IssuedSessionKeys, is_hmac
 from wxauth_desk.wechat.payments import APP_KEYS
 
-PURSES: Final = 1000
+MAX_PURSES: Final = 1000
 """The largest number of purses (balances) that are stored.
 
 If there are more, the least recently used one is forgotten.
 """
-BILLS: Final = 200
-"""The largest number of orders that are stored for each purse."""
-BILL_LASTS: Final = 48 * 3600
+MAX_ORDERS: Final = 200
+"""The largest number of orders that are stored for each purse. If there are more, the oldest one is forgotten."""
+_ORDER_LIFETIME_SECONDS: Final = 48 * 3600
 """The time, in seconds, for which WeChat recognizes a repeated order, and for which an order can be refunded."""
-_SIGNATURE, _PAY_SIG, _UNKNOWN, _REPEATED, _TOO_POOR, _WRONG = 90010, 90011, 90000, 90012, 90013, 90018
 
-BillNumber = Annotated[str, Field(pattern=r"^[0-9A-Za-z\-][0-9A-Za-z_\-]{0,62}$")]
+
+class _Errcode(IntEnum):
+    """The errcodes of these APIs."""
+
+    UNKNOWN_ORDER = 90000
+    WRONG_SIGNATURE = 90010
+    WRONG_PAY_SIG = 90011
+    REPEATED_ORDER = 90012
+    TOO_FEW_COINS = 90013
+    INVALID_PARAMETER = 90018
+
+
+OrderNumber = Annotated[str, Field(pattern=r"^[0-9A-Za-z\-][0-9A-Za-z_\-]{0,62}$")]
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
-class _Question(BaseModel):
+class _Body(BaseModel):
     """The body of `getbalance`, and the common fields of the other bodies."""
 
     model_config = ConfigDict(strict=True)
@@ -42,35 +54,39 @@ class _Question(BaseModel):
     coin_type: Literal[0, 1] = 0
 
 
-class _Order(_Question):
+class _OrderBody(_Body):
     """The body of `pay` and `present`."""
 
     amount: Annotated[int, Field(gt=0, le=10**9)]
-    bill_no: BillNumber
+    bill_no: OrderNumber
     payitem: str = ""
     remark: str = ""
 
 
-class _Return(_Order):
+class _RefundBody(_OrderBody):
     """The body of `cancelpay`."""
 
-    pay_bill_no: BillNumber
+    pay_bill_no: OrderNumber
 
 
-_BODIES: Final[Mapping[Api, type[_Question]]] = {
-    "getbalance": _Question,
-    "pay": _Order,
-    "cancelpay": _Return,
-    "present": _Order,
+_BODIES: Final[Mapping[Api, type[_Body]]] = {
+    "getbalance": _Body,
+    "pay": _OrderBody,
+    "cancelpay": _RefundBody,
+    "present": _OrderBody,
 }
+
+_OrderKey = tuple[Api, str, str]
+"""The API, the zone and the number of an order, which together identify the order in a purse."""
 
 
 @dataclass
-class _Bill:
-    """An order, with the amount that can still be refunded, and the time at which it was made."""
+class _StoredOrder:
+    """An order that a player has made."""
 
-    left: int
-    at: int
+    refundable: int
+    """The number of coins that can still be refunded."""
+    made_at: int
 
 
 @dataclass
@@ -78,88 +94,102 @@ class _Purse:
     """The coins of one player in one `env`, in all zones together."""
 
     balance: int = 0
-    given: int = 0
-    cost: int = 0
-    bills: OrderedDict[tuple[Api, str, str], _Bill] = field(default_factory=OrderedDict)
-    """The orders by API, zone and number, the oldest first."""
+    presented: int = 0
+    """The number of coins that the player has ever received as presents."""
+    spent: int = 0
+    """The number of coins that the player has paid, without refunds."""
+    orders: OrderedDict[_OrderKey, _StoredOrder] = field(default_factory=OrderedDict)
+    """The orders, the oldest first."""
 
-    def sweep(self, now: int) -> None:
+    def forget_expired(self, now: int) -> None:
         """Forget the orders that are too old."""
-        while self.bills and next(iter(self.bills.values())).at + BILL_LASTS <= now:
-            self.bills.popitem(last=False)
+        while self.orders and next(iter(self.orders.values())).made_at + _ORDER_LIFETIME_SECONDS <= now:
+            self.orders.popitem(last=False)
 
-    def note(self, bill: tuple[Api, str, str], left: int, *, now: int) -> None:
+    def store(self, key: _OrderKey, *, refundable: int, now: int) -> None:
         """Store an order."""
-        self.bills[bill] = _Bill(left, now)
-        if len(self.bills) > BILLS:
-            self.bills.popitem(last=False)
+        self.orders[key] = _StoredOrder(refundable, now)
+        if len(self.orders) > MAX_ORDERS:
+            self.orders.popitem(last=False)
 
 
 @dataclass
 class Coins:
-    """The purses of all players, by openid and `env`. `session_keys` checks the signatures of calls."""
+    """The purses of all players. `session_keys` checks the signatures of calls."""
 
     session_keys: IssuedSessionKeys
     clock: Callable[[], int]
+    """The clock, which returns seconds since the epoch."""
     _purses: OrderedDict[tuple[str, int], _Purse] = field(init=False, default_factory=OrderedDict)
+    """The purses by openid and `env`, the least recently used one first."""
 
     def answer(self, call: Call, account: Account) -> Answer:
         """Answer getbalance, pay, cancelpay or present. Raises: CallRefused."""
         require(APP_KINDS[account.app_id] == "mini_program", 48001)
-        asked = self._check(call, account)
-        purse = self._purses.setdefault((asked.openid, asked.env), _Purse())
-        self._purses.move_to_end((asked.openid, asked.env))
-        if len(self._purses) > PURSES:
-            self._purses.popitem(last=False)
-        if isinstance(asked, _Order):
-            return ok(**self._order(call.api, asked, purse))
+        body = self._checked_body(call, account)
+        purse = self._purse_of(body)
+        if isinstance(body, _OrderBody):
+            return ok(**self._carry_out(call.api, body, purse))
         return ok(
             balance=purse.balance,
             present_balance=purse.balance,
             sum_save=0,
-            sum_present=purse.given,
-            sum_balance=purse.given,
-            sum_cost=purse.cost,
+            sum_present=purse.presented,
+            sum_balance=purse.presented,
+            sum_cost=purse.spent,
             first_save=True,
         )
 
-    def _check(self, call: Call, account: Account) -> _Question:
-        api, app_id, query, values, body = call.api, account.app_id, call.query, call.json, call.body.decode()
+    def _checked_body(self, call: Call, account: Account) -> _Body:
+        """Return the body of a call, after a check of both signatures. Raises: CallRefused."""
+        query, values, text = call.query, call.json, call.body.decode()
         openid, env = values.get("openid"), values.get("env")
-        require(query.get("sig_method") == "hmac_sha256" and isinstance(openid, str) and openid, _WRONG)
-        assert isinstance(openid, str)
-        is_of_this_app = openid.startswith(openid_prefix(app_id))
-        is_signed = is_of_this_app and self.session_keys.is_signed(openid, query.get("signature", ""), body)
-        require(is_signed, _SIGNATURE)
-        require(type(env) is int and env in (0, 1), _WRONG)
-        assert isinstance(env, int)
-        require(is_hmac(query.get("pay_sig", ""), APP_KEYS[env], f"{API_PATHS[api][1]}&{body}"), _PAY_SIG)
+        if query.get("sig_method") != "hmac_sha256" or not isinstance(openid, str) or not openid:
+            raise CallRefused(_Errcode.INVALID_PARAMETER)
+        is_of_this_app = openid.startswith(openid_prefix(account.app_id))
+        is_signed = is_of_this_app and self.session_keys.is_signed(openid, query.get("signature", ""), text)
+        require(is_signed, _Errcode.WRONG_SIGNATURE)
+        if type(env) is not int or env not in (0, 1):
+            raise CallRefused(_Errcode.INVALID_PARAMETER)
+        path = API_PATHS[call.api][1]
+        require(is_hmac(query.get("pay_sig", ""), APP_KEYS[env], f"{path}&{text}"), _Errcode.WRONG_PAY_SIG)
         try:
-            return _BODIES[api].model_validate(values)
+            return _BODIES[call.api].model_validate(values)
         except ValidationError as exc:
-            raise CallRefused(_WRONG) from exc
+            raise CallRefused(_Errcode.INVALID_PARAMETER) from exc
 
-    def _order(self, api: Api, order: _Order, purse: _Purse) -> dict[str, Any]:
-        now, bill, amount = self.clock(), (api, order.zone_id, order.bill_no), order.amount
-        purse.sweep(now)
-        require(bill not in purse.bills, _REPEATED)
+    def _purse_of(self, body: _Body) -> _Purse:
+        """Return the player's purse, which is now the most recently used one."""
+        key = (body.openid, body.env)
+        purse = self._purses.setdefault(key, _Purse())
+        self._purses.move_to_end(key)
+        if len(self._purses) > MAX_PURSES:
+            self._purses.popitem(last=False)
+        return purse
+
+    def _carry_out(self, api: Api, body: _OrderBody, purse: _Purse) -> dict[str, Any]:
+        """Carry out and store an order. Return the fields of the response. Raises: CallRefused."""
+        now, key, amount = self.clock(), (api, body.zone_id, body.bill_no), body.amount
+        purse.forget_expired(now)
+        require(key not in purse.orders, _Errcode.REPEATED_ORDER)
+        answer = {"bill_no": body.bill_no}
         if api == "present":
-            purse.note(bill, 0, now=now)
+            purse.store(key, refundable=0, now=now)
             purse.balance += amount
-            purse.given += amount
-            return {"bill_no": order.bill_no, "balance": purse.balance}
-        if isinstance(order, _Return):
-            paid = purse.bills.get(("pay", order.zone_id, order.pay_bill_no))
+            purse.presented += amount
+            return {**answer, "balance": purse.balance}
+        if isinstance(body, _RefundBody):
+            paid = purse.orders.get(("pay", body.zone_id, body.pay_bill_no))
             if paid is None:
-                raise CallRefused(_UNKNOWN)
-            require(amount <= paid.left, _WRONG)
-            paid.left -= amount
-            purse.note(bill, 0, now=now)
+                raise CallRefused(_Errcode.UNKNOWN_ORDER)
+            require(amount <= paid.refundable, _Errcode.INVALID_PARAMETER)
+            paid.refundable -= amount
+            purse.store(key, refundable=0, now=now)
             purse.balance += amount
-            purse.cost -= amount
+            purse.spent -= amount
         else:
-            require(amount <= purse.balance, _TOO_POOR)
-            purse.note(bill, amount, now=now)
+            require(amount <= purse.balance, _Errcode.TOO_FEW_COINS)
+            purse.store(key, refundable=amount, now=now)
             purse.balance -= amount
-            purse.cost += amount
-        return {"bill_no": order.bill_no, "balance": purse.balance, "used_present_amount": amount}
+            purse.spent += amount
+        return {**answer, "balance": purse.balance, "used_present_amount": amount}

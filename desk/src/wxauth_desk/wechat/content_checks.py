@@ -1,4 +1,8 @@
-"""The simulated WeChat's checks of texts, pictures and people, whose contents and names say what the verdict is."""
+"""The simulated WeChat's checks of texts, pictures and people.
+
+The verdict on a text depends on words in the text, the verdict on a picture on the app's account, and the risk rank of
+a person on the person's name.
+"""
 
 import re
 from collections import deque
@@ -12,27 +16,32 @@ from wxauth_desk.wechat.controls import Account, risk_of
 from wxauth_desk.wechat.issued import IssuedSessionKeys
 from wxauth_desk.wechat.push import CHECKED, PushRequest, make_verdict
 
-_ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u")
-_VERDICTS: Final = {
+_JSON_ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u")
+r"""The beginning of an escape such as \u4f60 in JSON, but not an escaped backslash before a u."""
+_PASS_VERDICT: Final = ("pass", 100)
+_TEXT_VERDICTS: Final = {
     "risky": ("risky", 20006),
     "违规": ("risky", 20006),
     "review": ("review", 21000),
     "可疑": ("review", 21000),
 }
+"""The verdict (`suggest` and `label`) on a text that contains the word. The first word that it contains decides."""
 _PICTURE_LABELS: Final = {"pass": 100, "review": 21000, "risky": 20002}
-_REMEMBERED_VERDICTS: Final = 1000
+"""The `label` in the verdict on a picture, by `suggest`."""
+_MAX_VERDICTS: Final = 1000
 
 
 @dataclass
 class ContentChecks:
-    """The checks, with the verdicts on pictures, which come later. The clock returns seconds since the epoch."""
+    """The checks, and the verdicts on pictures, which WeChat pushes after its response."""
 
     session_keys: IssuedSessionKeys
     clock: Callable[[], int]
+    """The clock, which returns seconds since the epoch."""
     verdicts: deque[tuple[PushRequest, dict[str, Any]]] = field(
-        init=False, default_factory=lambda: deque(maxlen=_REMEMBERED_VERDICTS)
+        init=False, default_factory=lambda: deque(maxlen=_MAX_VERDICTS)
     )
-    """The verdicts on pictures that have not been pushed yet, the oldest first."""
+    """The verdicts on pictures that have not been pushed yet, the oldest first. Surplus old ones are forgotten."""
 
     def rank_risk(self, call: Call, account: Account) -> Answer:
         """Answer getuserriskrank. Raises: CallRefused."""
@@ -40,6 +49,7 @@ class ContentChecks:
         require(text_in(values, "appid") == account.app_id, 40013)
         require(values.get("scene") in (0, 1) and text_in(values, "client_ip"), 47001)
         person = self.session_keys.active_person(text_in(values, "openid"), account.app_id)
+        # The real WeChat spells the name of this field so.
         return {"errcode": 0, "errmsg": "getuserriskrank succ", "risk_rank": risk_of(person), "unoin_id": 0}
 
     def check_text(self, call: Call, account: Account) -> Answer:
@@ -48,10 +58,10 @@ class ContentChecks:
         content = text_in(values, "content")
         require(values.get("version") in (2, "2") and values.get("scene") in (1, 2, 3, 4) and content, 47001)
         # The real WeChat does not decode \uXXXX, and would check the escapes themselves.
-        require(not _ESCAPE.search(call.body), 47001)
-        self.session_keys.active_person(text_in(values, "openid"), account.app_id)
+        require(not _JSON_ESCAPE.search(call.body), 47001)
+        self.session_keys.active_person(text_in(values, "openid"), account.app_id)  # refuses an inactive person
         text = content + text_in(values, "nickname")
-        suggest, label = next((verdict for word, verdict in _VERDICTS.items() if word in text), ("pass", 100))
+        suggest, label = next((verdict for word, verdict in _TEXT_VERDICTS.items() if word in text), _PASS_VERDICT)
         verdict = {"suggest": suggest, "label": label}
         detail = [
             {"strategy": "keyword", "errcode": 0},
@@ -60,7 +70,7 @@ class ContentChecks:
         return ok(detail=detail, trace_id=new_rid(), result=verdict)
 
     def check_picture(self, call: Call, account: Account) -> Answer:
-        """Answer media_check_async, and keep the verdict to be pushed. Raises: CallRefused."""
+        """Answer media_check_async, and store the verdict, which is pushed later. Raises: CallRefused."""
         values = call.json
         require(text_in(values, "media_url").startswith(("http://", "https://")), 47001)
         require(values.get("version") in (2, "2") and values.get("media_type") in (1, 2), 47001)

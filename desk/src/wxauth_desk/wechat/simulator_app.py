@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from wxauth_desk.wechat.calls import CallRefused, Wires, answer_wrongly, as_wechat_does
-from wxauth_desk.wechat.coins import PURSES
+from wxauth_desk.wechat.coins import MAX_PURSES
 from wxauth_desk.wechat.connect import connect_routes
 from wxauth_desk.wechat.controls import (
     API_PATHS,
@@ -119,7 +119,7 @@ def create_simulator(
             return RedirectResponse(DESK_PATH)
         manual, keys = _MANUAL.read_text("utf-8"), zip(("{app_key}", "{sandbox_key}"), APP_KEYS, strict=True)
         here = str(request.base_url).removesuffix("/")
-        for name, value in (("{here}", here), ("{purses}", str(PURSES)), *keys):
+        for name, value in (("{here}", here), ("{purses}", str(MAX_PURSES)), *keys):
             manual = manual.replace(name, value)
         return PlainTextResponse(manual)
 
