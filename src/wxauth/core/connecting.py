@@ -25,12 +25,13 @@ class Connector:
     """Opens connections to the database of a URL. It first tries the address to which it last opened a connection."""
 
     def __init__(self, url: str, *, deadlines: Deadlines) -> None:
-        read = libpq.read_url(url)
-        self.is_pooled: Final = read.pooler in ("1", "true", "prepared")
+        libpq.hide_unreadable_home()
+        parsed = libpq.read_url(url)
+        self.is_pooled: Final = parsed.pooler in ("1", "true", "prepared")
         """Whether there is a pooler between wxauth and the database."""
         self._deadlines = deadlines
-        self._dsns = read.dsns
-        self._options = _options_for(read, is_pooled=self.is_pooled, deadlines=deadlines)
+        self._dsns = parsed.dsns
+        self._options = _options_for(parsed, is_pooled=self.is_pooled, deadlines=deadlines)
         self._last = _Place(self._dsns[0], None)
 
     async def connect(self, **options: object) -> asyncpg.Connection:

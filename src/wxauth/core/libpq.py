@@ -1,6 +1,6 @@
-"""The reading of the database's URL and of libpq's environment variables and files, in the same way as libpq.
+"""Readers of the database's URL and of libpq's environment variables and files. They follow the rules of libpq.
 
-asyncpg understands only a part of them, or reads them differently.
+asyncpg supports only some of libpq's parameters, and reads some of them and the password file differently.
 """
 
 import errno
@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from getpass import getuser
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from wxauth.settings.urls import split_hosts
 
@@ -35,20 +35,27 @@ _UNKNOWN_TO_ASYNCPG: Final = frozenset(
         "tcp_user_timeout",
     ]
 )
-_OPTIONAL: Final = frozenset(
+_OPTIONAL_FEATURES: Final = frozenset(
     (name, value) for name in ("channel_binding", "gssencmode") for value in ("prefer", "disable")
 )
-_TLS_FILES: Final = ("sslrootcert", "sslcrl", "sslcert", "sslkey")
-_IN_ENVIRONMENT: Final = ("host", "port", "user", "password", "database", "passfile", "service", "sslmode", *_TLS_FILES)
+"""The parameters of features that asyncpg lacks, with the values for which a connection does not need the feature."""
+_AUTHORITY_FILES: Final = ("sslrootcert", "sslcrl")
+_CLIENT_FILES: Final = ("sslcert", "sslkey")
+_IN_ENVIRONMENT: Final = (
+    *("host", "port", "user", "password", "database", "passfile", "service", "sslmode"),
+    *_AUTHORITY_FILES,
+    *_CLIENT_FILES,
+)
 """The parameters that environment variables can set.
 
 The variable's name is `PG` and the parameter's name in capitals.
 """
 _VERIFYING: Final = frozenset({"require", "verify-ca", "verify-full"})
-"""The values of `sslmode` with which the driver reads `sslrootcert` and `sslcrl`."""
-_AT_HOME: Final = ("postgresql.crt", "postgresql.key", "root.crt", "root.crl")
+"""The values of `sslmode` with which asyncpg reads the files of `_AUTHORITY_FILES`."""
+_FILES_AT_HOME: Final = ("postgresql.crt", "postgresql.key", "root.crt", "root.crl")
+"""The files that asyncpg reads from `~/.postgresql` if they exist."""
 _NO_FILE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR)
-"""The errors with which a path in the home directory is no file. They say nothing about the rights of this process."""
+"""The errors for a path that does not lead to a file. Any other error means that this process may not read the file."""
 
 
 class DatabaseUrl(NamedTuple):
@@ -63,44 +70,61 @@ class DatabaseUrl(NamedTuple):
 
 
 def read_url(url: str) -> DatabaseUrl:
-    """Read a URL with one host or several."""
+    """Read a URL with one host or several.
+
+    The DSNs omit the parameters that asyncpg does not know. They contain wxauth's defaults for the parameters that the
+    URL does not set.
+    """
     parts, hosts = split_hosts(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    pooler = query.pop("pgbouncer", "")
     query = {
         name: value
         for name, value in query.items()
-        if name not in _UNKNOWN_TO_ASYNCPG and (name, value) not in _OPTIONAL
+        if name not in _UNKNOWN_TO_ASYNCPG and (name, value) not in _OPTIONAL_FEATURES
     }
-    pooler = query.pop("pgbouncer", "")
-    authority = os.environ.get("SSL_CERT_FILE")
-    if authority and "PGSSLROOTCERT" not in os.environ and query.get("sslmode") in ("verify-ca", "verify-full"):
-        query.setdefault("sslrootcert", authority)
-    _leave_home_of_another_user()
-    return DatabaseUrl(_dsn_of_each_host(parts, hosts, query), query.keys(), pooler)
-
-
-def _dsn_of_each_host(parts: SplitResult, hosts: list[str], query: dict[str, str]) -> list[str]:
-    user, at, netloc = parts.netloc.rpartition("@")
-    hosts = hosts if netloc else query.get("host", "").split(",")
-    if len(hosts) > 1:
-        query.setdefault("target_session_attrs", "read-write")
-    if netloc:
-        return [urlunsplit(parts._replace(netloc=user + at + host, query=urlencode(query))) for host in hosts]
-    ports = query.get("port", "").split(",")
-    ports = ports * len(hosts) if len(ports) == 1 else ports
-    return [
-        urlunsplit(parts._replace(query=urlencode({**query, "host": host, "port": port})))
-        for host, port in zip(hosts, ports, strict=True)
+    user, at, first_host = parts.netloc.rpartition("@")
+    if first_host:
+        queries_by_netloc = [(f"{user}{at}{host}", query) for host in hosts]
+    else:
+        queries_by_netloc = [(parts.netloc, query | place) for place in _places_in(query)]
+    defaults = _defaults_for(query, has_several_hosts=len(queries_by_netloc) > 1)
+    dsns = [
+        urlunsplit(parts._replace(netloc=netloc, query=urlencode(defaults | one_query)))
+        for netloc, one_query in queries_by_netloc
     ]
+    return DatabaseUrl(dsns, query.keys(), pooler)
 
 
-def _leave_home_of_another_user() -> None:
+def _places_in(query: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return the host and port of each host in a query. One port is enough for all hosts."""
+    hosts = query.get("host", "").split(",")
+    ports = query.get("port", "").split(",")
+    if len(ports) == 1:
+        ports *= len(hosts)
+    return [{"host": host, "port": port} for host, port in zip(hosts, ports, strict=True)]
+
+
+def _defaults_for(query: Mapping[str, str], *, has_several_hosts: bool) -> dict[str, str]:
+    """Return the parameters that a query should have if it does not set them.
+
+    Of several hosts, wxauth uses the primary. If the certificate is verified, the authorities in `SSL_CERT_FILE` count.
+    """
+    defaults = {"target_session_attrs": "read-write"} if has_several_hosts else {}
+    authorities = os.environ.get("SSL_CERT_FILE")
+    is_verified = query.get("sslmode") in ("verify-ca", "verify-full")
+    if authorities and is_verified and "PGSSLROOTCERT" not in os.environ:
+        defaults["sslrootcert"] = authorities
+    return defaults
+
+
+def hide_unreadable_home() -> None:
     """Replace HOME if this process may not read libpq's files in the home directory, for example under `sudo -E`.
 
     libpq ignores files that it may not read, but asyncpg fails.
     """
     try:
-        files = [Path.home() / ".postgresql" / name for name in _AT_HOME]
+        files = [Path.home() / ".postgresql" / name for name in _FILES_AT_HOME]
     except RuntimeError:  # there is no home directory
         return
     if any(_why_unreadable(file) not in (None, *_NO_FILE) for file in files):
@@ -114,64 +138,90 @@ def host_and_port(dsn: str) -> tuple[str, str]:
 
 
 def password_in_file(dsn: str) -> str | None:
-    r"""Return the password that the password file has for a DSN without one.
+    r"""Return the password that the password file contains for a DSN.
 
-    asyncpg would leave the backslashes of `\:` and `\\` in the password.
+    asyncpg would leave the backslashes of `\:` and `\\` in the password. Return None if the file has no line for the
+    DSN, if the DSN already has a password, or if it names a service, whose file only asyncpg reads.
     """
     given = _parameters(dsn)
     if given.keys() & {"password", "service"}:
         return None
     host = given.get("host", "localhost")
-    hosts = [host, "localhost"] if host.startswith("/") else host.split(",")
+    hosts = [host, "localhost"] if host.startswith("/") else host.split(",")  # localhost also stands for a socket
     user = given.get("user") or getuser()
     database = given.get("dbname") or given.get("database") or user
-    wanted = (hosts, [given.get("port", "5432")], [database], [user])
-    file = Path(given.get("passfile") or os.path.expanduser("~/.pgpass"))
+    fields = (hosts, [given.get("port", "5432")], [database], [user])
+    line = re.compile("".join(map(_field_pattern, fields)) + r"(?P<password>(?:\\.|[^\\:])*\\?)")
+    for found in map(line.match, _lines_of_password_file(given.get("passfile"))):
+        if found is not None:
+            return re.sub(r"\\(.)", r"\1", found["password"])
+    return None
+
+
+def _field_pattern(values: Collection[str]) -> str:
+    """Return the pattern of a field in the password file that is `*` or one of these values, with the colon after it.
+
+    libpq accepts a backslash before each character, and requires none, not even before the colons of an IPv6 address.
+    """
+    escaped = ("".join(rf"\\?{re.escape(character)}" for character in value) for value in values)
+    return rf"(?:\*|{'|'.join(escaped)}):"
+
+
+def _lines_of_password_file(path: str | None) -> Sequence[str]:
+    """Return the lines of the password file, which by default is `~/.pgpass`.
+
+    There are none if libpq would ignore the file: it cannot be read, is not regular, or other users may access it.
+    """
+    file = Path(path or os.path.expanduser("~/.pgpass"))
     try:
         mode = file.stat().st_mode
-        # libpq ignores a password file that is not regular, or that other users may access. asyncpg does the same.
-        is_heeded = stat.S_ISREG(mode) and not mode & 0o077
-        lines = file.read_text(encoding="utf-8", errors="replace").split("\n") if is_heeded else []
+        if not stat.S_ISREG(mode) or mode & (stat.S_IRWXG | stat.S_IRWXO):
+            return []
+        return file.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
-        return None
-    fields = ("|".join([r"\*", *("".join(rf"\\?{re.escape(c)}" for c in name) for name in names)]) for names in wanted)
-    line = re.compile("".join(f"(?:{field}):" for field in fields) + r"((?:\\.|[^\\:])*\\?)")
-    found = next(filter(None, map(line.match, lines)), None)
-    return found and re.sub(r"\\(.)", r"\1", found[1])
+        return []
 
 
 def unreadable_file(dsn: str) -> tuple[str, str] | None:
-    """Return the first file in the parameters that cannot be read, and the reason.
+    """Return the first file in the parameters that asyncpg would fail to read, and the reason.
 
-    Return None if there is no such file. The driver's error does not name the file. The password file is not checked if
-    there is a password.
+    Return None if there is no such file. asyncpg's error does not name the file.
     """
     given = _parameters(dsn)
-    mode = given.get("sslmode", "prefer")
-    for name in (*_TLS_FILES, "passfile"):
-        file = given.get(name)
-        if not file or ("password" in given if name == "passfile" else mode == "disable"):
-            continue
-        if name in ("sslrootcert", "sslcrl") and mode not in _VERIFYING:
-            continue
-        if (why := _why_unreadable(Path(file))) is not None:
-            return file, os.strerror(why)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        try:
-            if name in ("sslrootcert", "sslcrl", "sslcert"):
-                context.load_verify_locations(file)
-            elif name == "sslkey" and "sslcert" in given:
-                context.load_cert_chain(given["sslcert"], file, password=lambda: given.get("sslpassword", ""))
-        except ssl.SSLError as exc:
-            return file, exc.reason or "not PEM"
+    sslmode = given.get("sslmode", "prefer")
+    # With other values, asyncpg does not open the files.
+    names = [
+        *(_AUTHORITY_FILES if sslmode in _VERIFYING else ()),
+        *(_CLIENT_FILES if sslmode != "disable" else ()),
+        *(("passfile",) if "password" not in given else ()),
+    ]
+    for name in names:
+        if (file := given.get(name)) and (reason := _why_unusable(name, given)):
+            return file, reason
+    return None
+
+
+def _why_unusable(name: str, given: Mapping[str, str]) -> str | None:
+    """Return why asyncpg would fail to use the file of this parameter; None if it can use the file."""
+    file = given[name]
+    if (error := _why_unreadable(Path(file))) is not None:
+        return os.strerror(error)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if name in (*_AUTHORITY_FILES, "sslcert"):
+            context.load_verify_locations(file)
+        elif name == "sslkey" and "sslcert" in given:
+            context.load_cert_chain(given["sslcert"], file, password=lambda: given.get("sslpassword", ""))
+    except ssl.SSLError as exc:
+        return exc.reason or "not PEM"
     return None
 
 
 def _why_unreadable(file: Path) -> int | None:
     """Return the errno with which reading the file would fail; None if it can be read.
 
-    The file is not opened, because opening a pipe waits for its writer. `Path.exists` could not tell a folder that may
-    not be searched from a missing file, from Python 3.14 on.
+    The file is not opened, because opening a pipe waits for its writer. From Python 3.14 on, `Path.exists` also returns
+    False if this process may not search the folder.
     """
     try:
         mode = file.stat().st_mode
@@ -183,18 +233,18 @@ def _why_unreadable(file: Path) -> int | None:
 
 
 def _parameters(dsn: str) -> Mapping[str, str]:
-    """Return the parameters of a DSN that are not empty: from the environment, its query, and its other parts.
+    """Return the parameters that are not empty: from the environment, the query of the DSN, and its other parts.
 
-    If several of these sources set a parameter, the last one counts.
+    If several of these sources set a parameter, the last source counts.
     """
     parts = urlsplit(dsn)
-    of_parts = {
+    from_parts = {
         "host": parts.netloc.rpartition("@")[2].removesuffix(f":{parts.port}").strip("[]"),
         "port": str(parts.port or ""),
         "user": unquote(parts.username or ""),
         "password": unquote(parts.password or ""),
         "dbname": unquote(parts.path[1:]),
     }
-    of_environment = {name: os.environ.get(f"PG{name.upper()}", "") for name in _IN_ENVIRONMENT}
-    sources = (of_environment, dict(parse_qsl(parts.query)), of_parts)
+    from_environment = {name: os.environ.get(f"PG{name.upper()}", "") for name in _IN_ENVIRONMENT}
+    sources = (from_environment, dict(parse_qsl(parts.query)), from_parts)
     return {name: value for source in sources for name, value in source.items() if value}
