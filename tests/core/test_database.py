@@ -142,10 +142,12 @@ async def test_a_password_of_any_characters(tmp_path: Path, monkeypatch: pytest.
         file.write_bytes("\r\n".join(lines).encode())
         file.chmod(0o600)
         several = rest.replace("host=", "host=/nowhere,").replace("port=", "port=1,")
+        query = parse_qs(urlsplit(server.url()).query)
+        encoded = f"{quote(query['host'][0], safe='')}:{query['port'][0]}/postgres"
         for password, path in ((PASSWORD, ""), ("", str(file))):
             monkeypatch.setenv("PGPASSWORD", password)
             monkeypatch.setenv("PGPASSFILE", path)
-            for url in (f"al%3Aice@{rest}", f"al%3Aice:@{rest}", f"al%3Aice@{several}"):
+            for url in (f"al%3Aice@{rest}", f"al%3Aice:@{rest}", f"al%3Aice@{several}", f"al%3Aice@{encoded}"):
                 assert await can_be_asked(f"postgresql://{url}"), (url, path)
         monkeypatch.delenv("PGPASSWORD")
         file.chmod(0o640)

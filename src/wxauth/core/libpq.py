@@ -239,7 +239,7 @@ def _parameters(dsn: str) -> Mapping[str, str]:
     """
     parts = urlsplit(dsn)
     from_parts = {
-        "host": parts.netloc.rpartition("@")[2].removesuffix(f":{parts.port}").strip("[]"),
+        "host": unquote(parts.netloc.rpartition("@")[2].removesuffix(f":{parts.port}").strip("[]")),
         "port": str(parts.port or ""),
         "user": unquote(parts.username or ""),
         "password": unquote(parts.password or ""),
