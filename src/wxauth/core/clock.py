@@ -32,22 +32,25 @@ FIRST_PAUSE_SECONDS: Final = 0.1
 
 The pause is short because requests may arrive as soon as the database responds.
 """
-TOO_SLOW: Final = 1.0
+_TOO_SLOW_SECONDS: Final = 1.0
 """The response time, in seconds, from which the database's response is too inexact to set the clock."""
 REPORTED_FROM: Final = timedelta(seconds=5)
 """The smallest difference between the clocks that is logged as a warning."""
 
 _REPORTED_EVERY: Final = timedelta(minutes=10)
 _STEP_BYTES: Final = 4
+"""The number of random bytes in the difference between two ids of the same millisecond."""
+_BITS_AFTER_TIME: Final = 80
+"""The number of an id's last bits that do not belong to its time. The 48 bits before them are milliseconds."""
 log = get_logger()
 LAST_ID: Final = UUID(int=2**128 - 1)
 """An id that is greater than every other id."""
-_last = 0
-"""The id that this process created last. Within one millisecond, each new id is greater than this one."""
+_last_id = 0
+"""The id that this process created last, as a number. Within one millisecond, each new id is greater."""
 
 
 def utc_now() -> datetime:
-    """Return the current time of this machine in UTC."""
+    """Return the current time in UTC, as this machine's clock shows it."""
     return datetime.now(UTC)
 
 
@@ -121,28 +124,28 @@ async def correct_clock(clock: DatabaseClock, database: Database) -> None:
     except StorageUnavailable:
         return
     answered_at = since_boot()
-    if answered_at - asked_at < TOO_SLOW:
+    if answered_at - asked_at < _TOO_SLOW_SECONDS:
         clock.correct(theirs, asked_at=asked_at, answered_at=answered_at)
 
 
 def new_id(now: datetime) -> UUID:
     """Create an id for this time.
 
-    Within a millisecond, the ids of a process increase (RFC 9562, section 6.2, method 2). The time is an argument
-    because the library's own `uuid7()` reads the machine's clock. If the clocks of replicas differed, sessions and
-    events would be out of order, and the newest might seem old.
+    Within a millisecond, the ids of a process increase (RFC 9562, section 6.2, method 2). The time is an argument,
+    because the library's `uuid7()` would otherwise read the clock of the machine. If the clocks of two replicas
+    differed, sessions and events would be out of order, and the newest might seem old.
     """
-    global _last
+    global _last_id
     made = uuid7(nanoseconds=_milliseconds(now) * 1_000_000)
-    if made.int >> 80 == _last >> 80:
-        made = UUID(int=_last + 1 + int.from_bytes(os.urandom(_STEP_BYTES)))
-    _last = made.int
+    if made.int >> _BITS_AFTER_TIME == _last_id >> _BITS_AFTER_TIME:
+        made = UUID(int=_last_id + 1 + int.from_bytes(os.urandom(_STEP_BYTES)))
+    _last_id = made.int
     return made
 
 
 def first_id_at(time: datetime) -> UUID:
     """Return the lowest possible id of this time (RFC 9562, section 5.7)."""
-    return UUID(int=_milliseconds(time) << 80)
+    return UUID(int=_milliseconds(time) << _BITS_AFTER_TIME)
 
 
 def id_range(since: datetime | None, until: datetime | None, before: UUID | None) -> tuple[UUID, UUID]:

@@ -1,4 +1,4 @@
-"""The opening of connections to PostgreSQL: to each address of each host in the URL, until one responds."""
+"""The opening of connections to PostgreSQL. It tries each address of each host in the URL until one responds."""
 
 import asyncio
 from collections.abc import Mapping
@@ -15,9 +15,10 @@ from wxauth.settings.addresses import addresses_of
 
 _CACHED_STATEMENTS: Final = 100  # asyncpg's own default
 ISOLATION: Final = "READ COMMITTED"
-"""The isolation level, which is always set because the database's default may differ.
+"""The isolation level of every transaction except snapshots.
 
-A statement that has waited for a lock must see what the lock's holder committed.
+A statement that has waited for a lock must see the changes that the holder of the lock committed. wxauth sets the level
+itself, because an operator can give the database a different default.
 """
 
 
@@ -39,8 +40,8 @@ class Connector:
 
         Raises: NotConnected, DatabaseUrlRefused.
         """
-        # Each address of each host has its own time limit. asyncpg has one limit for all addresses together, which an
-        # address that never responds would use up.
+        # Each address of each host has a separate time limit. asyncpg has one limit for all addresses together. An
+        # address that never responds would use this limit up.
         failures: list[outages.NotConnected] = []
         begun = monotonic()
         places = [place for dsn in self._dsns for place in await _places_of(dsn, seconds=self._deadlines.connect)]
@@ -75,14 +76,18 @@ class Connector:
 
 
 def _options_for(url: libpq.DatabaseUrl, *, is_pooled: bool, deadlines: Deadlines) -> dict[str, object]:
-    """Return asyncpg's options for a connection. If the URL sets a session setting, the URL's value is used."""
+    """Return asyncpg's options for a connection.
+
+    If the URL also sets one of the session's settings, the URL's value counts. A pooler gets only the application's
+    name, because PgBouncer refuses most settings at the start of a connection.
+    """
     settings, options = {"application_name": "wxauth"}, dict[str, object](command_timeout=deadlines.silence)
     if is_pooled:
         options["statement_cache_size"] = _CACHED_STATEMENTS if url.pooler == "prepared" else 0
     else:
         settings["default_transaction_isolation"] = ISOLATION
-        # PostgreSQL overestimates the cost of many plans. Therefore its JIT compiler would take 16 ms for a statement
-        # that runs for 0.3 ms.
+        # PostgreSQL overestimates the cost of many plans, so its JIT compiler would spend 16 ms on a statement that
+        # runs for 0.3 ms.
         settings["jit"] = "off"
         settings |= {name: str(value) for name, value in deadlines.limits.items()}
     options["server_settings"] = {name: value for name, value in settings.items() if name not in url.parameters}

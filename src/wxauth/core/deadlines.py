@@ -21,7 +21,9 @@ class Deadlines:
     connection that other requests need.
     """
     connect: float = 3.0
+    """The time limit for opening a connection to one address of the database."""
     connect_to_any: float = 6.0
+    """The time limit for all addresses together. Each gets an equal part of it, but at most `connect`."""
     batch_wait: float = 0.002
     """The time after which a running statement no longer delays the next batch."""
 

@@ -19,6 +19,7 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.terminal import listed
 
 _MOST_NAMED: Final = 20
+"""The largest number of objects that the error names. It only counts the others."""
 _IN_THE_WAY: Final = _(
     "objects that wxauth didn't create use columns that this migration changes: {objects}. Drop "
     "these objects, run the command again, and then recreate the objects. Nothing has been migrated."
@@ -82,10 +83,11 @@ def changes_in(sql: str) -> Iterator[Change]:
 async def what_is_in_the_way(database: Database, sql: str, scripts: Iterable[Script]) -> Text | None:
     """Return a text that names the objects that prevent this SQL, and says what to do. Return None if there are none.
 
-    `scripts` are all revisions. A trigger, foreign key or other object whose name occurs in their SQL belongs to
-    wxauth, and is not reported.
+    `scripts` are all revisions. A trigger, foreign key or other object whose name occurs in the SQL of a revision
+    belongs to wxauth, and is not reported.
     """
-    if not (changes := [*changes_in(sql)]):
+    changes = list(changes_in(sql))
+    if not changes:
         return None
     dependents = await database.rows(
         DEPENDENTS,

@@ -26,6 +26,7 @@ trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 
 _MAX_FRAMES: Final = 14
 _MAX_MESSAGE: Final = 500
+"""The largest number of characters of an exception's message in a log line."""
 # The error messages of libraries may contain secrets: parameters of WeChat's URLs, tokens, or passwords in a DSN.
 _SECRETS = re.compile(
     r"(?i)((?:secret|session|aes)_?key|secret|js_?code|token|authorization|password"
@@ -41,16 +42,18 @@ _VALUES = re.compile(
     r"(?s)(DETAIL:|Failing row contains|\bKey \([^)]*\)=|invalid input (?:syntax|value|for query argument)[^:]*:).*"
 )
 _MOST_NAMES: Final = 1000
+"""The largest number of names per day of `OncePerDay`."""
 _LONGEST: Final = 8192
-"""The largest number of characters of a logged text. Further characters are cut off, and not searched for secrets."""
+"""The largest number of characters that `redact` searches for secrets. It removes the characters after them."""
 _DATA_EXCEPTION: Final = "22"
 """The class of SQLSTATE codes whose messages quote values.
 
-They can't be found by words, which depend on the language.
+No phrase marks these values, because PostgreSQL translates its messages.
 """
 
 LogEvent = MutableMapping[str, Any]
 Render = Callable[[Any, str, LogEvent], bytes]
+"""A last processor of structlog, which turns an event into a line."""
 
 
 def get_logger() -> FilteringBoundLogger:
@@ -195,7 +198,9 @@ def _description(exc: BaseException, tb: TracebackType | None) -> dict[str, Any]
     description: dict[str, Any] = {
         "error": f"{type(exc).__module__}.{type(exc).__qualname__}",
         "error_message": message_of(exc),
-        "frames": [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(tb)[-_MAX_FRAMES:]],
+        "frames": [
+            f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(tb)[-_MAX_FRAMES:]
+        ],
     }
     cause = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
     if cause is not None:

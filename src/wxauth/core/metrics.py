@@ -20,6 +20,7 @@ from wxauth_guard.errors import WxAuthError
 REGISTRY: Final = CollectorRegistry()
 """The metrics that this process has counted."""
 DECLARED: "Final[list[_Metric[Any]]]" = []
+"""All metrics of the modules that are imported, even those that this process has not counted yet."""
 OUR_FAULTS: Final = (InternalError, StorageUnavailable)
 
 # The `_created` series are disabled, because they do not work with several workers.
@@ -31,9 +32,9 @@ Series = TypeVar("Series", bound=MetricWrapperBase)
 class _Metric(dict[Any, Series]):
     """The series of a metric by their labels, because the lookup of prometheus_client costs more than counting does.
 
-    No series is created before something is counted. Otherwise the process that forks the workers would create it, in a
-    file of its own. `make_first` creates the series with the labels `first` in advance, with the value 0, because
-    alerts depend on increases, and the first value of a new series is not an increase.
+    No series is created before something is counted. Otherwise the process that forks the workers would also create the
+    series, in a separate file. `make_first` creates the series with the labels `first` in advance, with the value 0,
+    because alerts depend on increases, and the first value of a new series is not an increase.
     """
 
     kind: ClassVar[Any]
@@ -89,9 +90,9 @@ class Histogram(_Metric[prometheus_client.Histogram]):
 
     kind = prometheus_client.Histogram
 
-    def observe(self, seconds: float, *labels: object) -> None:
-        """Record a duration, or another number, in the series with these labels."""
-        self[labels].observe(seconds)
+    def observe(self, value: float, *labels: object) -> None:
+        """Record a duration in seconds, or another number, in the series with these labels."""
+        self[labels].observe(value)
 
     def time(self) -> "Stopwatch":
         """Return a context manager that times a block."""
@@ -139,6 +140,7 @@ class Stopwatch:
 
     observe: Callable[[float], object]
     milliseconds: float = field(init=False)
+    """The duration after the block has ended."""
     _started: float = field(init=False)
 
     def __enter__(self) -> Self:

@@ -20,14 +20,15 @@ from sqlmodel import Field, SQLModel
 SQLModel.model_config["defer_build"] = True
 
 TIME = DateTime(timezone=True)
+"""The type of every column with a time."""
 
 
 def all_tables() -> MetaData:
     """Import and return the tables of all packages, for checks and tests.
 
-    A table that few statements use is declared beside these statements, in a module of queries.
+    A table that few statements use is declared next to these statements, in a module of queries.
     """
-    for path in Path(__file__).parents[1].glob("*/*s.py"):
+    for path in Path(__file__).parents[1].glob("*/*.py"):
         if path.stem == "models" or path.stem.endswith("queries"):
             import_module(f"wxauth.{path.parent.name}.{path.stem}")
     return SQLModel.metadata
@@ -75,7 +76,7 @@ class SharedEvent(SQLModel):
 class EventFields(SharedEvent):
     """The fields of an event in the audit trail.
 
-    wxauth removes only erased users' data and old IP addresses from it.
+    wxauth removes only the data of erased users and old IP addresses from the trail.
     """
 
     ip: Address = Field(sa_type=INET, description="From where.")

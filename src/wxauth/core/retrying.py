@@ -14,6 +14,7 @@ from wxauth.core.database import Database, Transaction
 from wxauth.errors import StorageUnavailable
 
 ATTEMPTS: Final = 5
+"""The usual number of attempts."""
 ATTEMPTS_OF_OPERATORS: Final = 50
 """The number of attempts for a change by an operator or an administrator.
 
@@ -63,9 +64,9 @@ def retrying(
 async def begin_locked(
     database: Database, lock: Callable[[Transaction], Awaitable[T]], *, attempts: int = ATTEMPTS
 ) -> AsyncIterator[tuple[Transaction, T]]:
-    """Open a transaction that begins with `lock`, and yield what `lock` returns.
+    """Open a transaction, call `lock` in it, and yield the transaction and the value that `lock` returns.
 
-    If `lock` raises ChangedMeanwhile, the function calls it again in a new transaction.
+    If `lock` raises ChangedMeanwhile, this function calls `lock` again in a new transaction.
 
     Raises: TooManyChanges.
     """

@@ -26,9 +26,9 @@ WRONG_SECRET_KEY: Final = _(
 )
 """The instruction for operators if stored values cannot be decrypted."""
 FORM_POST_CONTEXT: Final = b"form_post"
-"""The context of a website's authorization response, which the URL of the page that posts it contains.
+"""The context of a website's authorization response in the URL of the page that posts the response to the website.
 
-The value is not stored, so it is never sealed again with a new key.
+The sealed response is never stored, so it is never sealed again with a new key.
 """
 
 
@@ -53,7 +53,7 @@ def _context(place: bytes, *key: str | bytes | UUID) -> bytes:
 session_key_context: Final = partial(_context, b"session_key")
 """The context of an identity's session_key, made of the app and the openid."""
 signing_key_context: Final = partial(_context, b"signing_keys")
-"""The context of a signing key's private key, made of the signing key's kid."""
+"""The context of a private key that signs tokens, made of the kid."""
 phone_answer_context: Final = partial(_context, b"phone_answer")
 """The context of WeChat's response to a phone code, made of the code's hash."""
 app_context: Final = partial(_context, b"apps")
@@ -96,10 +96,11 @@ class Sealer:
         cipher = self._ciphers.get(sealed[:_PREFIX_BYTES])
         if cipher is None:
             raise CannotOpen("encrypted with an unknown key")
-        nonce, ciphertext = sealed[_PREFIX_BYTES:][:_NONCE_BYTES], sealed[_PREFIX_BYTES + _NONCE_BYTES :]
+        rest = sealed[_PREFIX_BYTES:]
+        nonce, ciphertext = rest[:_NONCE_BYTES], rest[_NONCE_BYTES:]
         try:
             return cipher.decrypt(nonce, ciphertext, context)
-        except (InvalidTag, ValueError) as exc:
+        except (InvalidTag, ValueError) as exc:  # ValueError for a nonce that was cut off
             raise CannotOpen("altered, or encrypted for another place") from exc
 
     def opens(self, sealed: bytes, *, context: bytes) -> bool:

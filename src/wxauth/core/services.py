@@ -1,7 +1,7 @@
 """The parts of the service. A part is an object that exists once in each process, such as the key ring.
 
-The types of the fields of a part's class name the parts that it needs. `wxauth.service.build` creates the parts, so
-that this module does not import the packages above core.
+The class of a part declares each part that it needs as a field with that part's type. `wxauth.service.build` creates
+the parts, so that this module does not import the packages above core.
 """
 
 import asyncio
@@ -17,17 +17,18 @@ from wxauth.settings.settings import Settings
 
 Part = TypeVar("Part")
 
-_KINDS: Final = set[type]()
+_PART_CLASSES: Final = set[type]()
+"""The classes that are decorated with `part`."""
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(field,))
 def part(kind: type[Part]) -> type[Part]:
-    """Make a class the class of a part. Its fields become the keyword arguments of its constructor.
+    """Decorate the class of a part. The fields of the class become the keyword arguments of its constructor.
 
-    The objects of the class are compared by identity.
+    Two objects of the class are equal only if they are the same object.
     """
     made = dataclass(kw_only=True, eq=False, repr=False)(kind)
-    _KINDS.add(made)
+    _PART_CLASSES.add(made)
     return made
 
 
@@ -43,20 +44,25 @@ class Parts(dict[Any, Any]):
         Raises: TypeError, if an argument is missing.
         """
         arguments = _arguments_of(kind)  # type: ignore[arg-type] # mypy: a class is not hashable
-        wanted = ((name, type_) for name, type_ in arguments.items() if name not in given)
-        found = {name: self[type_] for name, type_ in wanted if type_ in self or type_ in _KINDS}
-        made = self[kind] = kind(**found, **given)
+        # Any other argument has a default, or is missing. The constructor raises TypeError for a missing argument.
+        parts = {
+            name: self[type_]
+            for name, type_ in arguments.items()
+            if name not in given and (type_ in self or type_ in _PART_CLASSES)
+        }
+        made = self[kind] = kind(**parts, **given)
         return made
 
     def __missing__(self, kind: Any) -> Any:
-        if kind not in _KINDS:
+        if kind not in _PART_CLASSES:
             raise KeyError(kind)
         return self.make(kind)
 
 
 @cache
 def _arguments_of(kind: type) -> dict[str, Any]:
-    return {name: it.annotation for name, it in signature(kind).parameters.items()}
+    """Return the types of the constructor's arguments, by their names."""
+    return {name: parameter.annotation for name, parameter in signature(kind).parameters.items()}
 
 
 class Closable(Protocol):
@@ -77,13 +83,13 @@ class Services:
     clock: Clock
     database: Database
     parts: Parts
-    """All parts by their types, including those of the packages above core."""
+    """All parts by their types, including the parts of the packages above core."""
     closing: Sequence[Collection[Closable]]
     """The parts to close. `aclose` closes one group after the other, and the parts of a group at the same time."""
 
-    def __getitem__(self, part: type[Part]) -> Part:
+    def __getitem__(self, kind: type[Part]) -> Part:
         """Return the part of this type. Raises: KeyError."""
-        found: Part = self.parts[part]
+        found: Part = self.parts[kind]
         return found
 
     async def aclose(self) -> None:

@@ -116,6 +116,7 @@ SENT_TO_SIBLINGS: Final[Mapping[str, tuple[str, ...]]] = {
 """The types of events that other services receive, with the fields of the data that they get."""
 
 _LASTING: Final = [kind for kind, names in SENT_TO_SIBLINGS.items() if names]
+"""The types of events whose data remains when the user is erased."""
 _RECORD: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
 VALUES (:id, :type, :at, :actor, :user_id, :app_id, :ip::text::inet, :data::jsonb)
@@ -169,9 +170,9 @@ async def record_event(
 ) -> None:
     """Record an event in the transaction that makes the change.
 
-    If there is a user, the transaction has locked the user. If the user's newest event has a later time, for example
-    because two replicas' clocks differ, the new event gets a time and an id just after that event. Therefore the events
-    of each user are in the order of the commits.
+    If the event is about a user, the transaction must have locked the user. If the user's newest event has a later
+    time, for example because the clocks of two replicas differ, a trigger gives the new event a time and an id just
+    after that event. Therefore the events of each user are in the order of the commits.
     """
     await transaction.run(_RECORD, **event(kind, by=by, at=at, **about))
 
@@ -183,7 +184,7 @@ async def record_events(transaction: Transaction, events: Sequence[Mapping[str, 
 
 
 async def record_daily(database: Database, kind: EventType, *, by: Actor, app_id: str, now: datetime) -> None:
-    """Record that a client uses an app in this way, at most once per UTC day in all processes together."""
+    """Record an event about a client and an app, at most once per UTC day in all processes together."""
     event_id = _id_of_day(kind, by.name, app_id, now=now)
     await database.run(_RECORD_DAILY, id=event_id, type=kind.value, now=now, actor=by.name, app_id=app_id, ip=by.ip)
 

@@ -1,4 +1,4 @@
-"""Statements that have the same form for several tables: the deletion of old rows, and the renewal of sealed values."""
+"""Statements that have the same form for several tables: for the deletion of old rows and for new sealed values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -76,7 +76,7 @@ MAY_LOG_IN: Final = "users.status = 'active' AND users.erase_at IS NULL"
 IS_ADMINISTRATOR: Final = f"'admin' = ANY (users.roles) AND {MAY_LOG_IN}"
 """SQL that is true if a user is an administrator who can log in.
 
-As a literal, it lets PostgreSQL use the partial index.
+The role is a literal, because PostgreSQL uses the partial index of administrators only for a literal.
 """
 USER: Final = ", ".join(f"users.{name}" for name in columns_of(UserFields))
 """The columns of `UserFields`, for a statement's SELECT or RETURNING."""
