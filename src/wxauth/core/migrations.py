@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import asyncpg
 from alembic.config import Config
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
@@ -37,7 +37,7 @@ from wxauth.terminal import TextError
 
 HEAD: Final = "head"
 BASE: Final = "base"
-"""The name of the empty schema before the first revision."""
+"""The name for the state before the first revision, in which the schema is empty."""
 LOCK_TIMEOUT_SECONDS: Final = 1.0
 """The time, in seconds, that a revision waits for a lock on a table.
 
@@ -52,8 +52,8 @@ GIVE_UP_SECONDS: Final = 900.0
 # to do afterwards. A replica polls for the lock instead of waiting in the database, because CREATE INDEX CONCURRENTLY
 # would wait for the transaction of a waiting replica.
 _TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.migrations'))"
-_FOR_LONG: Final = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0"
-_DEADLINES: Final = text("""
+_BEGIN_WITHOUT_LIMIT: Final = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0"
+_SET_LIMITS: Final = text("""
     SELECT set_config('statement_timeout', '0', :is_local), set_config('lock_timeout', :lock_timeout, :is_local),
            set_config('idle_in_transaction_session_timeout', '0', :is_local)
 """)
@@ -116,9 +116,9 @@ async def migrate(
     """Upgrade or downgrade to `revision`, one revision after the other.
 
     Return the revision that the schema then has, or None if the schema is empty. If the schema belongs to a newer
-    version and `revision` is `head`, the schema stays unchanged, because this version works with it. In each case,
-    PUBLIC then has no rights on wxauth's tables and sequences. `scripts` is the folder of Alembic's revisions. The
-    constants above explain the times.
+    version and `revision` is `head`, the schema stays unchanged, because this version works with it. In each case, the
+    migration ends by revoking the rights of PUBLIC on wxauth's tables and sequences. `scripts` is the folder of
+    Alembic's revisions. The constants above explain the times.
 
     Raises: StorageUnavailable, MigrationForbidden, MigrationRefused, MigrationBlocked, UnknownRevision.
     """
@@ -128,42 +128,36 @@ async def migrate(
     target = order[-1] if revision == HEAD else revision
     if (unfit := await revisions.refusal_of_engine(database)) is not None:
         raise UnknownRevision(_("the database {unfit}", unfit=unfit))
-    is_clear = False
     async with _turn(database):
-        while True:
-            stored = await revisions.current_revision(database)
-            here = stored or BASE
-            if (refusal := revisions.refusal_of(stored, known)) is not None:
-                raise UnknownRevision(refusal)
-            if revisions.is_newer(stored, known) and revision == HEAD:
-                await _shut_out_the_public(database)
-                return stored
-            if here not in order:
-                raise UnknownRevision(Text(_OF_ANOTHER, revision=here))
-            if target not in order:
-                raise UnknownRevision(Text(_NO_REVISION, revision=revision, revisions=", ".join(reversed(order))))
-            if here == target:
-                await _shut_out_the_public(database)
-                return None if here == BASE else here
-            is_upgrade = order.index(here) < order.index(target)
-            if not is_clear and here != BASE:
-                await _refuse_what_is_in_the_way(database, directory, order, here, target)
-            is_clear = True
-            next_one = order[order.index(here) + (1 if is_upgrade else -1)]
-            script = directory.get_revision(next_one if is_upgrade else here)
-            step = _Step(
-                scripts, next_one, is_upgrade=is_upgrade, is_transactional=getattr(script.module, "transactional", True)
-            )
-            await _with_retries(partial(_take, database, step, lock_patience), step, pause, patience)
+        stored = await revisions.current_revision(database)
+        current = stored or BASE
+        if (refusal := revisions.refusal_of(stored, known)) is not None:
+            raise UnknownRevision(refusal)
+        if revision == HEAD and revisions.is_newer(stored, known):
+            target = current
+        elif current not in order:
+            raise UnknownRevision(Text(_OF_ANOTHER, revision=current))
+        elif target not in order:
+            raise UnknownRevision(Text(_NO_REVISION, revision=revision, revisions=", ".join(reversed(order))))
+        else:
+            steps = _steps(directory, order, current, target)
+            if current != BASE:
+                all_scripts = [directory.get_revision(number) for number in known]
+                await _refuse_what_is_in_the_way(database, steps, all_scripts)
+            for step in steps:
+                await _with_retries(partial(_run_step, database, scripts, step, lock_patience), step, pause, patience)
+        await _shut_out_the_public(database)
+    return None if target == BASE else target
 
 
 @asynccontextmanager
 async def begin_migration(
     database: Database, *, is_transactional: bool = True, lock_patience: float = 0.0
 ) -> AsyncIterator[AsyncConnection]:
-    """Open a SQLAlchemy connection for Alembic, without time limits.
+    """Open a SQLAlchemy connection for Alembic, without a time limit for a statement.
 
-    If `is_transactional`, the connection is in a transaction. Otherwise it commits each statement.
+    A statement may wait `lock_patience` seconds for a lock, where 0 means no limit. If `is_transactional`, the
+    connection is in a transaction. Otherwise it commits each statement.
 
     Raises: StorageUnavailable, MigrationForbidden.
     """
@@ -177,8 +171,8 @@ async def begin_migration(
     )
     try:
         async with engine.begin() as connection:
-            deadlines = {"is_local": is_transactional, "lock_timeout": f"{lock_patience * 1000:.0f}"}
-            await connection.execute(_DEADLINES, deadlines)
+            limits = {"is_local": is_transactional, "lock_timeout": f"{lock_patience * 1000:.0f}"}
+            await connection.execute(_SET_LIMITS, limits)
             yield connection
     except Exception as exc:
         cause, is_lost = exc, False
@@ -186,29 +180,50 @@ async def begin_migration(
             cause, is_lost = exc.driver_exception, exc.connection_invalidated
         if isinstance(cause, _NOT_ALLOWED):
             raise MigrationForbidden(message_of(cause)) from exc
-        if not isinstance(
-            cause,
-            asyncpg.LockNotAvailableError,
-            # Here this error means that other clients use the table, not that the database is away.
-        ):
+        # Elsewhere, LockNotAvailableError is an outage. Here, it only means that other clients use the table.
+        if not isinstance(cause, asyncpg.LockNotAvailableError):
             raise_if_unavailable(cause, is_closed=is_lost)
         raise
     finally:
         await engine.dispose()
 
 
-async def _refuse_what_is_in_the_way(
-    database: Database, directory: ScriptDirectory, order: Sequence[str], here: str, target: str
-) -> None:
-    """Check that no other program's object depends on a column or table that a revision up to the target changes.
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """The upgrade to the next revision, or the downgrade to the previous one."""
+
+    script: Script
+    """The revision that is applied or undone."""
+    is_upgrade: bool
+    revision: str
+    """The revision that the schema has after the step."""
+
+    @property
+    def is_transactional(self) -> bool:
+        return getattr(self.script.module, "transactional", True)
+
+
+def _steps(directory: ScriptDirectory, order: Sequence[str], current: str, target: str) -> list[_Step]:
+    """Return the steps from one revision to another. `order` lists `BASE` and all revisions, the oldest first."""
+    start, end = order.index(current), order.index(target)
+    if start < end:
+        return [
+            _Step(directory.get_revision(number), is_upgrade=True, revision=number)
+            for number in order[start + 1 : end + 1]
+        ]
+    undone = range(start, end, -1)
+    return [
+        _Step(directory.get_revision(order[place]), is_upgrade=False, revision=order[place - 1]) for place in undone
+    ]
+
+
+async def _refuse_what_is_in_the_way(database: Database, steps: Sequence[_Step], all_scripts: Sequence[Script]) -> None:
+    """Check that no other program's object depends on a column or table that one of the steps changes.
 
     Raises: MigrationRefused, StorageUnavailable.
     """
-    first, last = order.index(here), order.index(target)
-    scripts = {number: directory.get_revision(number) for number in order[1:]}
-    pending = order[min(first, last) + 1 : max(first, last) + 1]
-    sql = ";".join(sql_of(scripts[number], is_upgrade=first < last) for number in pending)
-    if (refusal := await what_is_in_the_way(database, sql, scripts.values())) is not None:
+    sql = ";".join(sql_of(step.script, is_upgrade=step.is_upgrade) for step in steps)
+    if (refusal := await what_is_in_the_way(database, sql, all_scripts)) is not None:
         raise MigrationRefused(refusal)
 
 
@@ -225,17 +240,11 @@ async def _shut_out_the_public(database: Database) -> None:
                 await connection.exec_driver_sql(statement)
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    scripts: Path
-    revision: str
-    is_upgrade: bool
-    is_transactional: bool
+async def _run_step(database: Database, scripts: Path, step: _Step, lock_patience: float) -> None:
+    """Run a step once. The lock's limit `lock_patience` counts only in a transaction."""
 
-
-async def _take(database: Database, step: _Step, lock_patience: float) -> None:
     def run(connection: Connection) -> None:
-        config = _config(step.scripts)
+        config = _config(scripts)
         config.attributes["connection"] = connection
         move: Callable[[Config, str], Any] = command.upgrade if step.is_upgrade else command.downgrade
         move(config, step.revision)
@@ -247,12 +256,16 @@ async def _take(database: Database, step: _Step, lock_patience: float) -> None:
         await connection.run_sync(run)
 
 
-async def _with_retries(take: Callable[[], Awaitable[None]], step: _Step, pause: float, patience: float) -> None:
+async def _with_retries(run: Callable[[], Awaitable[None]], step: _Step, pause: float, patience: float) -> None:
+    """Run a step. Retry it while other transactions lock its tables, for at most `patience` seconds.
+
+    Raises: UnknownRevision, MigrationRefused, MigrationBlocked, and the errors of `begin_migration`.
+    """
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + patience
     while True:
         try:
-            await take()
+            await run()
             return
         except DBAPIError as exc:
             if isinstance(exc.driver_exception, asyncpg.DuplicateTableError):
@@ -288,11 +301,11 @@ async def _turn(database: Database) -> AsyncIterator[None]:
         raise_if_unavailable(exc)
         raise
     try:
-        await connection.execute(_FOR_LONG)
+        await connection.execute(_BEGIN_WITHOUT_LIMIT)
         while not await connection.fetchval(_TRY_LOCK):
             await connection.execute("ROLLBACK")  # CREATE INDEX CONCURRENTLY would wait for an open transaction
             await asyncio.sleep(_TURN_PAUSE_SECONDS)
-            await connection.execute(_FOR_LONG)
+            await connection.execute(_BEGIN_WITHOUT_LIMIT)
         # This statement releases the snapshot of the previous query. CREATE INDEX CONCURRENTLY would wait for that
         # snapshot.
         await connection.execute("SELECT")
