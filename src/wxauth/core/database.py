@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 from zlib import crc32
 
 import asyncpg
@@ -38,6 +38,7 @@ Firewalls and proxies often drop an idle connection after five minutes.
 """
 CLOSE_TIMEOUT_SECONDS: Final = 3.0
 CONNECTIONS: Final = 15
+"""The largest number of connections in the pool of a process."""
 TRANSACTIONS: Final = 5
 """The largest number of connections that transactions may hold at the same time.
 
@@ -48,8 +49,18 @@ SNAPSHOTS: Final = 4
 
 Each snapshot has its own connection, outside of the pool.
 """
-_PATIENT: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
-"""The settings that a snapshot's `patience` replaces: the limits of a statement, and of the time between two."""
+_SNAPSHOT_LIMITS: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
+"""The settings that a snapshot's `patience` replaces.
+
+They limit the time of a statement, and the time between two statements.
+"""
+
+
+class _Idle(NamedTuple):
+    """An idle connection, and the time at which it was released, in the event loop's time."""
+
+    connection: asyncpg.Connection
+    since: float
 
 
 class Connections:
@@ -62,9 +73,12 @@ class Connections:
     def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], *, size: int) -> None:
         self._connect = connect
         self._free = asyncio.Semaphore(size)
-        self._idle: list[tuple[asyncpg.Connection, float]] = []
+        self._idle: list[_Idle] = []
+        """The idle connections. The connection that was released last is the last in the list."""
         self._lent: dict[asyncpg.Connection, int] = {}
+        """The lent connections, with the generation in which each was lent."""
         self._generation = 0
+        """The number of times that all connections have expired."""
 
     async def acquire(self) -> asyncpg.Connection:
         """Lend the idle connection that was released last, or open one. The caller must `release` it."""
@@ -86,9 +100,10 @@ class Connections:
         """
         is_current = self._lent.pop(connection) == self._generation
         if is_current and not connection.is_closed():
-            self._idle.append((connection, now := _now()))
-            if now - self._idle[0][1] >= MAX_IDLE_SECONDS:
-                self._idle.pop(0)[0].terminate()
+            now = _now()
+            self._idle.append(_Idle(connection, now))
+            if now - self._idle[0].since >= MAX_IDLE_SECONDS:
+                self._idle.pop(0).connection.terminate()
         else:
             connection.terminate()
         self._free.release()
@@ -97,7 +112,7 @@ class Connections:
         """Close all connections that exist now: idle ones immediately, and lent ones when they are released."""
         self._generation += 1
         while self._idle:
-            self._idle.pop()[0].terminate()
+            self._idle.pop().connection.terminate()
 
     async def aclose(self) -> None:
         """Close the idle connections now. Lent ones are closed when they are released."""
@@ -167,11 +182,10 @@ class Transaction(_Reader):
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
         self.failure: BaseException | None = None
-        """The error with which the newest statement failed. Any other error comes from the block's own code."""
+        """The error of the statement that failed last. Any other error that leaves the block is the block's own."""
 
     async def run(self, statement: Statement[object], /, **values: object) -> int:
         """Run a statement that returns no rows. Return the number of rows that it wrote."""
-        # Without arguments, asyncpg uses the simple query protocol, which prepares no statement.
         arguments = statement.arguments(values)
         try:
             status: str = await self._connection.execute(statement.text, *arguments)
@@ -294,7 +308,7 @@ class Database(_Reader):
             asyncpg.IntegrityConstraintViolationError.
         """
         async with _Limit(_now() + self.deadlines.whole), self._transactions:
-            connection = await self._begun(self._begin + _REPLAN if replan else self._begin)
+            connection = await self._open_transaction(self._begin + _REPLAN if replan else self._begin)
             transaction = Transaction(connection)
             is_committing = False
             try:
@@ -302,14 +316,16 @@ class Database(_Reader):
                 is_committing = True
                 await connection.execute("COMMIT")
             except BaseException as exc:
-                is_databases = is_committing or exc is transaction.failure
-                may_retry = self._drop_if_lost(connection, exc, is_databases=is_databases)
+                is_from_database = is_committing or exc is transaction.failure
+                may_retry = self._drop_if_lost(connection, exc, is_from_database=is_from_database)
                 if not connection.is_closed():
                     with suppress(Exception):  # so that the original failure is raised
                         await connection.execute("ROLLBACK")
-                if not is_databases:
+                if not is_from_database:
                     raise
-                if may_retry and not is_committing and isinstance(exc, (*outages.LOST, asyncpg.InterfaceError)):
+                # A connection that is lost during the commit leaves open whether PostgreSQL has committed.
+                is_lost_before_commit = not is_committing and isinstance(exc, (*outages.LOST, asyncpg.InterfaceError))
+                if may_retry and is_lost_before_commit:
                     raise outages.NothingCommitted(_("the database doesn't respond")) from exc
                 outages.raise_if_unavailable(exc, is_closed=connection.is_closed())
                 raise
@@ -336,7 +352,7 @@ class Database(_Reader):
             snapshot: Snapshot | None = None
             try:
                 milliseconds = round(patience * 1000) if patience is not None else 0
-                limits = "; ".join(f"SET LOCAL {name} = {milliseconds}" for name in _PATIENT)
+                limits = "; ".join(f"SET LOCAL {name} = {milliseconds}" for name in _SNAPSHOT_LIMITS)
                 await connection.execute(f"{_BEGIN_SNAPSHOT}; {limits}", timeout=self.deadlines.silence)
                 snapshot = Snapshot(connection)
                 yield snapshot
@@ -356,23 +372,27 @@ class Database(_Reader):
             await batches.aclose()
         await self._connections.aclose()
 
-    async def _begun(self, how: str) -> asyncpg.Connection:
-        """Return a connection with a new transaction. If an idle connection turns out to be lost, try another one.
+    async def _open_transaction(self, begin: str) -> asyncpg.Connection:
+        """Run `begin` on a connection, and return the connection. If it turns out to be lost, try another one.
 
         Raises: StorageUnavailable.
         """
         try:
             try:
-                return await self._begin_on(await self._connections.acquire(), how)
+                return await self._begin_on(await self._connections.acquire(), begin)
             except outages.ConnectionLost:
-                return await self._begin_on(await self._connections.acquire(), how)
+                return await self._begin_on(await self._connections.acquire(), begin)
         except Exception as exc:
             outages.raise_if_unavailable(exc)
             raise
 
-    async def _begin_on(self, connection: asyncpg.Connection, how: str) -> asyncpg.Connection:
+    async def _begin_on(self, connection: asyncpg.Connection, begin: str) -> asyncpg.Connection:
+        """Run `begin` on this connection, and return it.
+
+        Raises: ConnectionLost, if another connection may work. In case of any error, the connection is released.
+        """
         try:
-            await connection.execute(how)
+            await connection.execute(begin)
         except BaseException as exc:
             may_retry = self._drop_if_lost(connection, exc)
             self._connections.release(connection)
@@ -384,7 +404,10 @@ class Database(_Reader):
     async def _answer(
         self, text: str, arguments: Sequence[object], until: float | None = None, *, tries: int = 2
     ) -> Sequence[asyncpg.Record]:
-        """Return all rows, at the latest at `until` in the event loop's time. Tracing wraps this method."""
+        """Return all rows. If they have not arrived at `until`, in the event loop's time, raise StorageUnavailable.
+
+        Tracing wraps this method.
+        """
         async with _Answering(until or _now() + self.deadlines.whole):
             while True:
                 tries -= 1
@@ -406,17 +429,19 @@ class Database(_Reader):
         """Wait for a row of a batch. Tracing wraps this method, too."""
         return await row
 
-    def _drop_if_lost(self, connection: asyncpg.Connection, exc: BaseException, *, is_databases: bool = True) -> bool:
+    def _drop_if_lost(
+        self, connection: asyncpg.Connection, exc: BaseException, *, is_from_database: bool = True
+    ) -> bool:
         """Close the connections that this failure makes unusable, and return whether the caller may try another one.
 
-        Without `is_databases`, the failure comes from a block's own code: an OSError, for example of a file, then says
-        nothing about the connection.
+        If `is_from_database` is false, the failure comes from a transaction's block. An OSError then says nothing about
+        the connection, because it may concern, for example, a file.
 
         After a timeout, the caller must not try another connection, because the second try would take as long. After
         the task was cancelled, the caller must not try another one either, because the task might never end, and the
         service could not stop.
         """
-        is_lost = (is_databases and isinstance(exc, outages.LOST)) or connection.is_closed()
+        is_lost = (is_from_database and isinstance(exc, outages.LOST)) or connection.is_closed()
         if is_lost or isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
             # The other connections are affected, too, because their server does not respond, is gone, or is a standby
             # now.
@@ -425,7 +450,7 @@ class Database(_Reader):
             log.warning(
                 "prepared_statement_forgotten",
                 reason=outages.reason_of(exc),
-                what_to_change=outages.WHERE_NOTHING_IS_KEPT,
+                what_to_change=outages.POOLER_REMEDY,
             )
         if is_lost or isinstance(exc, (asyncio.CancelledError, *outages.STATEMENT_LOST)):
             # wxauth aborts the connection, because an orderly close would wait for a server that does not respond.
@@ -455,7 +480,7 @@ class _Limit:
 
 
 class _Answering(_Limit):
-    """A time limit, and the failures that the database's state causes, which are raised as StorageUnavailable, too."""
+    """A time limit that also raises StorageUnavailable instead of any failure that the database's state causes."""
 
     __slots__ = ()
 

@@ -13,13 +13,14 @@ from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.terminal import TextError
 
-WHERE_NOTHING_IS_KEPT: Final = _(
+POOLER_REMEDY: Final = _(
     "add ?pgbouncer=true to WXAUTH_DATABASE_URL. From version 1.21, PgBouncer supports prepared "
     "statements if max_prepared_statements is 100. In this case, use ?pgbouncer=prepared"
 )
+"""The instruction for operators whose pooler refuses settings or loses prepared statements."""
 
-# The database is unreachable, starting, stopping, out of resources, closed or now a standby, or a lock was not released
-# in time.
+# The database is unreachable, starting, stopping, out of resources or now a standby, or another transaction did not
+# release its lock in time.
 _AWAY = (
     OSError,
     TimeoutError,
@@ -41,8 +42,8 @@ _REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatal
 CLASHED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.InvalidCachedStatementError)
 # The database does not fit this version, because it is not migrated, or our role lacks privileges.
 _UNFIT = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError)
-# A pooler has moved us to another server connection, on which our prepared statement is missing, or on which its name
-# is taken.
+# A pooler has moved us to another server connection, which lacks our prepared statement, or has another statement with
+# the same name.
 STATEMENT_LOST = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 # The URL has an option that is unknown or impossible.
 _WRONG_URL = (
@@ -77,7 +78,7 @@ _CAUSES: Final = (
     (BaseException, _("can't be reached: {reason}")),
 )
 """The texts that explain why there is no connection, by the error. The first row whose error matches counts."""
-_OF_A_FILE: Final = (
+_POSSIBLY_OF_A_FILE: Final = (
     FileNotFoundError,
     PermissionError,
     IsADirectoryError,
@@ -100,20 +101,20 @@ class OutageLog:
     """
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self._interval = seconds
         self._due_at = 0.0
+        """The end of the present interval, in seconds of the monotonic clock."""
         self._since: float | None = None
         """The start of the present outage, in seconds of the monotonic clock; None if there is no outage."""
         self._is_logged = False
+        """Whether a line about the present outage was written."""
 
-    def is_due(self, now: float) -> bool:
-        """Return whether a line may be written now, in seconds of the monotonic clock.
-
-        If so, start the next interval.
-        """
+    def claim(self) -> bool:
+        """Return whether a line may be written now. If so, start the next interval."""
+        now = monotonic()
         if now < self._due_at:
             return False
-        self._due_at = now + self._seconds
+        self._due_at = now + self._interval
         return True
 
     def note(self, exc: StorageUnavailable) -> None:
@@ -121,8 +122,9 @@ class OutageLog:
 
         The level is error if the database refuses the role or its name, and otherwise warning.
         """
-        if self.is_due(monotonic()):
+        if self.claim():
             self._is_logged = True
+            # NotConnected is the cause of `exc`, and has the driver's error as its cause.
             refusal = exc.__cause__ and exc.__cause__.__cause__
             write = log.error if isinstance(refusal, _REFUSED) else log.warning
             is_read_only = isinstance(exc.__cause__, asyncpg.ReadOnlySQLTransactionError)
@@ -194,7 +196,7 @@ def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None
     if isinstance(exc, CLASHED):
         raise ChangesClashed("another request changed the same data at this moment") from exc
     if isinstance(exc, _UNFIT):
-        if outage_log.is_due(monotonic()):
+        if outage_log.claim():
             log.error(
                 "database_unfit", reason=reason_of(exc), what_to_change="run 'wxauth migrate'; see 'wxauth check'"
             )
@@ -262,20 +264,31 @@ def _why_not(exc: BaseException, dsn: str, address: str | None) -> Text:
     place = f"[{host}]:{port}" if ":" in host else f"{host or 'the default socket'}:{port}"
     if address is not None:
         place += f" ({address})"
-    if isinstance(exc, asyncpg.PostgresError):
-        reason = message_of(exc).partition("\n")[0]
-    else:
-        found = (getattr(exc, name, None) for name in ("verify_message", "reason", "strerror"))
-        reason = next(filter(None, found), type(exc).__name__)
-    why = next(text for kind, text in _CAUSES if isinstance(exc, kind))
-    if reason.startswith(_POOLER_REFUSES):
-        why = _("is a connection pooler ({reason}): {remedy}")
-    elif isinstance(exc, ConnectionError) and _REFUSED_TLS in str(exc):
-        why = _("doesn't support TLS, although sslmode requires it")
-    file = getattr(exc, "filename", None) if isinstance(exc, PermissionError) else None
-    if isinstance(exc, _OF_A_FILE):
+    return _("{name}: {rule}", name=place, rule=_rule_about(exc, dsn))
+
+
+def _rule_about(exc: BaseException, dsn: str) -> Text:
+    """Return the predicate of the text, such as "doesn't respond in time"."""
+    reason = _driver_reason(exc)
+    file = exc.filename if isinstance(exc, PermissionError) else None
+    if isinstance(exc, _POSSIBLY_OF_A_FILE):
         file, reason = libpq.unreadable_file(dsn) or (file, reason)
     if file:
-        why = _("can't read {file}: {reason}")
-    values = {"reason": reason, "file": file, "remedy": WHERE_NOTHING_IS_KEPT}
-    return _("{name}: {rule}", name=place, rule=Text(why, **values))
+        return _("can't read {file}: {reason}", file=file, reason=reason)
+    if reason.startswith(_POOLER_REFUSES):
+        return _("is a connection pooler ({reason}): {remedy}", reason=reason, remedy=POOLER_REMEDY)
+    if isinstance(exc, ConnectionError) and _REFUSED_TLS in str(exc):
+        return _("doesn't support TLS, although sslmode requires it")
+    why = next(text for kind, text in _CAUSES if isinstance(exc, kind))
+    return Text(why, reason=reason)
+
+
+def _driver_reason(exc: BaseException) -> str:
+    """Return the first line of PostgreSQL's message, or the reason that a TLS or network error contains.
+
+    If there is none, return the name of the error's type.
+    """
+    if isinstance(exc, asyncpg.PostgresError):
+        return message_of(exc).partition("\n")[0]
+    reasons = (getattr(exc, name, None) for name in ("verify_message", "reason", "strerror"))
+    return next(filter(None, reasons), type(exc).__name__)

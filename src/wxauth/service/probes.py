@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import field
 from datetime import datetime, timedelta
-from time import monotonic
 from typing import Annotated, Any, Final
 
 from fastapi import Depends
@@ -62,7 +61,7 @@ async def is_migrated(database: Database) -> bool:
     except StorageUnavailable as exc:
         outage_log.note(exc)
         return False
-    if outage_log.is_due(monotonic()):
+    if outage_log.claim():
         log.warning(
             "schema_missing" if refusal is None else "schema_refused",
             what_to_do="run 'wxauth migrate'" if refusal is None else str(refusal),
@@ -101,9 +100,10 @@ class Readiness:
         """Return the state of each part by its name: `OK`, or a description of the failure."""
         if self.is_leaving and not self.is_replaced:
             return {"process": "is ending"}
-        return {**await self._of_database(), "signing_key": OK if self.keys.is_ready else "not read yet"}
+        return {**await self._database_checks(), "signing_key": OK if self.keys.is_ready else "not read yet"}
 
-    async def _of_database(self) -> Mapping[str, str]:
+    async def _database_checks(self) -> Mapping[str, str]:
+        """Return the states of the database and its schema. They may be up to `MAX_AGE` old."""
         now = self.clock()
         if self._check is None or (self._check.done() and not is_younger(self._checked_at, MAX_AGE, now)):
             self._checked_at = now
@@ -116,8 +116,8 @@ class Readiness:
         except StorageUnavailable:
             return {"database": "does not answer", "schema": "unknown"}
         if not is_usable(revision):
-            what = refusal_of(revision) or "behind: run 'wxauth migrate'"
-            return {"database": OK, "schema": what}
+            problem = refusal_of(revision) or "behind: run 'wxauth migrate'"
+            return {"database": OK, "schema": problem}
         return {"database": OK, "schema": OK}
 
 
