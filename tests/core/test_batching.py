@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from tests.database_proxy import HURRIED, Proxy
 from tests.loops import let_pass
 from tests.world import Rows, until, until_locked
-from wxauth.core.batching import AT_MOST, Batched
+from wxauth.core.batching import MAX_BATCH_SIZE, Batched
 from wxauth.core.database import Database
 from wxauth.core.deadlines import DEADLINES
 from wxauth.errors import StorageUnavailable
@@ -80,7 +80,7 @@ async def test_who_waits_goes_with_the_next_one_and_gets_their_own_row(database:
     found = await asyncio.gather(*(divide(database, divisor) for divisor in divisors))
     assert found == [None if divisor == 5 else 12 // divisor for divisor in divisors]
     one_alone, full_ones, rest = 1, 2, 1
-    assert len(divisors) - 1 - 2 * AT_MOST == 3
+    assert len(divisors) - 1 - 2 * MAX_BATCH_SIZE == 3
     assert proxy.round_trips - before == one_alone + full_ones + rest
 
 

@@ -15,7 +15,7 @@ from hashlib import sha1
 from typing import Final
 
 from wxauth.apps.queries import FIND_TICKET, LEASE_TICKET, RELEASE_TICKET, STORE_TICKET, SealedTicket
-from wxauth.core.background import begun, cancel, once
+from wxauth.core.background import cancel, once, task_of
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
@@ -71,7 +71,7 @@ class JsTickets:
         if not cached.is_good(now):
             await once(self._under_way, app.app_id, renew)
         elif now >= max(cached.renews_at, cached.paused_until):
-            _ = begun(self._under_way, app.app_id, renew)  # this caller does not wait for the next ticket
+            _ = task_of(self._under_way, app.app_id, renew)  # this caller does not wait for the next ticket
         timestamp = int(now.timestamp())
         signed = f"jsapi_ticket={cached.value}&noncestr={nonce}&timestamp={timestamp}&url={url.partition('#')[0]}"
         return JsSignature(timestamp, nonce, sha1(signed.encode(), usedforsecurity=False).hexdigest())

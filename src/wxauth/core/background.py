@@ -18,7 +18,6 @@ from wxauth.errors import StorageUnavailable
 
 FINISH_SECONDS: Final = 1.0
 """The time, in seconds, for which unfinished work may continue when the service ends."""
-
 LAST_STORE_SECONDS: Final = 2.0
 """The time, in seconds, that the last store may take when the service ends."""
 MAX_RETRIES: Final = 10_000
@@ -61,7 +60,7 @@ class Background:
         # destroy the task.
         self._started.add(task)
         task.add_done_callback(self._started.discard)
-        task.add_done_callback(_retrieve)
+        task.add_done_callback(_retrieve_exception)
         return task
 
     async def drain(self) -> None:
@@ -139,13 +138,14 @@ class WriteBuffer(ABC):
 class _Retry:
     do: Callable[[], Awaitable[object]]
     until: float
-    """The time at which the retry is given up, in the event loop's monotonic time."""
+    """The time at which wxauth gives the retry up, in the event loop's time."""
     fields: dict[str, Any]
+    """The fields of each log line about the write."""
 
 
 @part
 class Retries:
-    """The writes that failed, and that wxauth repeats after a database outage. They stay in memory, and run in rounds.
+    """Failed writes, which wxauth keeps in memory and repeats in rounds until the database is available again.
 
     Each round begins with the oldest retry, and ends early if the database is unavailable. A retry ends when it
     succeeds, when its time is up, or when the service ends. If the process is killed, all its retries are lost.
@@ -154,6 +154,7 @@ class Retries:
     pause: float = RETRY_PAUSE_SECONDS
     _retries: dict[tuple[str, Hashable], _Retry] = field(init=False, default_factory=dict)
     _numbers: Counter[str] = field(init=False, default_factory=Counter)
+    """The number of waiting retries by kind."""
     _running: asyncio.Task[None] | None = field(init=False, default=None)
     _is_closing: bool = field(init=False, default=False)
 
@@ -167,7 +168,7 @@ class Retries:
         patience: float,
         **fields: Any,
     ) -> None:
-        """Retry `do` until it succeeds, for at most `patience` seconds.
+        """Retry `do`, a write of the kind `what`, until it succeeds, for at most `patience` seconds.
 
         If a retry of the same kind and key is already waiting, it is not replaced, and `do` is ignored. `do` may be
         called several times. The log lines contain `fields`, from which an operator must be able to repeat a lost write
@@ -228,6 +229,7 @@ class Retries:
                     self._lose(what, key, "the database was away for too long")
 
     async def _run_all(self) -> None:
+        """Run each waiting retry once, the oldest first, until one of them shows that the database is unavailable."""
         for what, key in list(self._retries):
             try:
                 await self.run_now(what, key)
@@ -237,6 +239,7 @@ class Retries:
                 log.debug("retry_failed", what=what, reason=type(exc).__name__)
 
     def _lose(self, what: str, key: Hashable, reason: str) -> None:
+        """Give a retry up, and log its fields."""
         retry = self._retries.pop((what, key))
         log.error("retry_lost", what=what, reason=reason, **retry.fields)
         self._count(what, -1)
@@ -263,25 +266,29 @@ async def once(
 ) -> Made:
     """Return the value that `make` returns.
 
-    If several callers request the same key at the same time, `make` runs only once.
+    If several callers request the same key at the same time, `make` runs only once. `under_way` contains the running
+    tasks by their keys.
     """
     # The task continues if this request is cancelled, because other requests may wait for its value.
-    return await asyncio.shield(begun(under_way, key, make))
+    return await asyncio.shield(task_of(under_way, key, make))
 
 
-def begun(
+def task_of(
     under_way: dict[Key, asyncio.Task[Made]], key: Key, make: Callable[[], Coroutine[Any, Any, Made]]
 ) -> asyncio.Task[Made]:
-    """Return the task that makes the value of a key. If no such task is running, start one."""
+    """Return the task that makes the value of a key. If no such task is running, start one.
+
+    `under_way` contains the running tasks by their keys.
+    """
     making = under_way.get(key)
     if making is None:
         making = under_way[key] = asyncio.create_task(make())
         making.add_done_callback(lambda _: under_way.pop(key))
-        making.add_done_callback(_retrieve)
+        making.add_done_callback(_retrieve_exception)
     return making
 
 
-def _retrieve(done: asyncio.Task[Any]) -> None:
+def _retrieve_exception(done: asyncio.Task[Any]) -> None:
+    """Retrieve the exception of a task. Otherwise asyncio logs that nobody has retrieved it."""
     if not done.cancelled():
-        # Otherwise asyncio logs that the exception was never retrieved.
         done.exception()

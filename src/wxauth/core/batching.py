@@ -14,7 +14,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
-from typing import Any, Final, LiteralString, TypeVar
+from typing import Any, Final, LiteralString, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
@@ -24,7 +24,7 @@ from wxauth.core.outages import reason_of
 from wxauth.core.statements import Statement, model_of, with_parameters
 from wxauth.errors import StorageUnavailable
 
-AT_MOST: Final = 16
+MAX_BATCH_SIZE: Final = 16
 """The largest number of callers in a batch."""
 SIZES: Final = Histogram(
     "wxauth_database_batch_size", "How many callers a statement was run for.", "statement", buckets=(1, 2, 4, 8, 16)
@@ -36,8 +36,15 @@ log = get_logger()
 
 Row = TypeVar("Row", bound=BaseModel)
 Records = Sequence[Any]
-Waiting = tuple[Sequence[object], asyncio.Future[object], float]
-"""A caller that waits: the arguments, the future of its row, and its time limit in the event loop's time."""
+
+
+class _Caller(NamedTuple):
+    """A caller that waits for a batch."""
+
+    arguments: Sequence[object]
+    row: asyncio.Future[object]
+    until: float
+    """The end of the caller's time limit, in the event loop's time."""
 
 
 class Batched(Statement[Row]):
@@ -89,7 +96,7 @@ class Batches:
     Args:
         statement: The statement.
         answer: Runs one of the two forms within a time limit. It tries twice, unless `tries` is given.
-        wait: Waits for the row of a caller in a batch.
+        wait: Waits for the row of a caller in a batch. Tracing measures this wait.
         whole: The longest time, in seconds, that a caller waits.
         batch_wait: The time, in seconds, for which a running statement delays the next batch.
     """
@@ -106,9 +113,12 @@ class Batches:
         self._statement = statement
         self._answer, self._wait = answer, wait
         self._whole, self._batch_wait = whole, batch_wait
-        self._waiting: deque[Waiting] = deque()
+        self._waiting: deque[_Caller] = deque()
         self._newest: asyncio.Future[Any] | None = None
-        """The statement that was sent last; None after its result has arrived."""
+        """The statement that was sent last: the task of a batch, or the future of a caller that runs it alone.
+
+        None after the result has arrived.
+        """
         self._sent_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -117,7 +127,7 @@ class Batches:
         """Return the row of the statement with these arguments, or None. Raises: StorageUnavailable."""
         loop = asyncio.get_running_loop()
         mine, until = loop.create_future(), loop.time() + self._whole
-        self._waiting.append((arguments, mine, until))
+        self._waiting.append(_Caller(arguments, mine, until))
         if self._newest is None:
             self._send()
         elif self._timer is None:
@@ -132,6 +142,7 @@ class Batches:
             records = await self._answer(self._statement.text, arguments, until)
             return self._statement.read(records)[0] if records else None
         finally:
+            # This caller has run the statement alone, so the next batch has waited for its result.
             if self._newest is mine:
                 self._send()
 
@@ -145,15 +156,15 @@ class Batches:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _send(self) -> None:
-        """Run the statement for the first `AT_MOST` waiting callers that have not been cancelled."""
+        """Run the statement for the first `MAX_BATCH_SIZE` waiting callers that have not been cancelled."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        batch: list[Waiting] = []
-        while self._waiting and len(batch) < AT_MOST:
-            if not self._waiting[0][1].done():
-                batch.append(self._waiting[0])
-            self._waiting.popleft()
+        batch: list[_Caller] = []
+        while self._waiting and len(batch) < MAX_BATCH_SIZE:
+            caller = self._waiting.popleft()
+            if not caller.row.done():
+                batch.append(caller)
         self._newest = None
         if not batch:
             return
@@ -162,8 +173,8 @@ class Batches:
         SIZES.observe(len(batch), self._statement.name)
         # A single caller runs the statement itself, because no other caller depends on its task.
         if len(batch) == 1:
-            self._newest = alone = batch[0][1]
-            alone.set_result(_ALONE)
+            self._newest = batch[0].row
+            batch[0].row.set_result(_ALONE)
             return
         # The task gets an empty context, because its log lines must not contain the id of the request that happened to
         # start it.
@@ -173,11 +184,11 @@ class Batches:
         if self._waiting:
             self._timer = loop.call_at(self._sent_at + self._batch_wait, self._send)
 
-    async def _run(self, batch: Sequence[Waiting]) -> None:
+    async def _run(self, batch: Sequence[_Caller]) -> None:
+        """Run the statement for these callers, and give each caller its row, its failure or `_ALONE`."""
         rows: Sequence[object] = [_ALONE] * len(batch)
-        columns = [list(column) for column in zip(*(arguments for arguments, _, _ in batch), strict=True)]
-        # This is the time limit of the caller who has waited longest.
-        until = batch[0][2]
+        columns = [list(column) for column in zip(*(caller.arguments for caller in batch), strict=True)]
+        until = batch[0].until  # the time limit of the caller that has waited longest
         try:
             records = await self._answer(self._statement.many.text, columns, until, tries=1)
             rows = self._statement.rows_of(records, len(batch))
@@ -194,6 +205,6 @@ class Batches:
             if self._newest is asyncio.current_task():
                 # The next batch starts before the rows are delivered, so that PostgreSQL has work during that time.
                 self._send()
-            for (_, future, _), row in zip(batch, rows, strict=True):
-                if not future.done():
-                    future.set_result(row)
+            for caller, row in zip(batch, rows, strict=True):
+                if not caller.row.done():  # a caller that was cancelled has cancelled its future
+                    caller.row.set_result(row)

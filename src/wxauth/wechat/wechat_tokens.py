@@ -18,7 +18,7 @@ from typing import Any, Final
 from pydantic import SecretStr
 from pydantic_core import to_json
 
-from wxauth.core.background import begun, cancel, once
+from wxauth.core.background import cancel, once, task_of
 from wxauth.core.clock import Clock
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
@@ -161,7 +161,7 @@ class WeChatTokens:
                     await once(self._under_way, key, fetch)
         elif now >= cached.renews_at:
             # The next token is for later callers, so this caller does not wait.
-            _ = begun(self._under_way, key, fetch)
+            _ = task_of(self._under_way, key, fetch)
         left = int((cached.ends_at - self.clock()).total_seconds())
         return WeChatToken(SecretStr(cached.value), min(max(0, left), LONGEST_LIFE_SECONDS))
 
