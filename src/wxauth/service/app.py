@@ -98,7 +98,10 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
 
 
 def surround(api: FastAPI, services: Services) -> ASGIApp:
-    """Put the middleware around the routes. Tests may set `api.dependency_overrides` before or after this call."""
+    """Put the middleware around the routes, and give the routes to the metrics, which report each of them.
+
+    Tests may set `api.dependency_overrides` before or after this call.
+    """
     settings, readiness = services.settings, services[probes.Readiness]
     services[metrics.PrometheusMetrics].routes = [route for route in api.routes if isinstance(route, Route)]
     # Cors wraps the routes and FastAPI's handlers of failures, so that browsers can also read the responses to
@@ -161,6 +164,8 @@ def _openapi(api: FastAPI, example_code: str | None) -> dict[str, Any]:
 
 
 def _route_of_text(path: str, text: str) -> Route:
+    """Return a route that returns a fixed text, such as a file with which WeChat verifies the domain."""
+
     async def read(_: Request) -> Response:
         return PlainTextResponse(text, headers={"Cache-Control": "no-store"})
 
@@ -170,11 +175,11 @@ def _route_of_text(path: str, text: str) -> Route:
 def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
     """Store a refused login or refresh, so that support staff can find it."""
     path = scope["path"].removeprefix(scope.get("root_path", ""))
+    is_login = path == login_routes.LOGIN
     # A refused refresh is stored only if the user is banned. After any other refusal, the phone logs in again, and the
     # user notices nothing.
-    if scope["method"] != "POST" or not (
-        path == login_routes.LOGIN or (path == login_routes.REFRESH and isinstance(error, AccountDisabled))
-    ):
+    is_refresh_of_banned_user = path == login_routes.REFRESH and isinstance(error, AccountDisabled)
+    if scope["method"] != "POST" or not (is_login or is_refresh_of_banned_user):
         return
     client = scope.get("client")
     services[Refusals].note(error, ip=client and client[0], request_id=scope[REQUEST_ID_KEY])
@@ -194,3 +199,4 @@ _DECLARED: Final = [route for router in _ROUTERS for route in router.routes]
 # These routes are the same for every app. An app adds its own routes after them, so that its routes hide none of these.
 _ROUTES: Final = (*_DECLARED, *(_head_of(route) for route in _DECLARED if "GET" in (route.methods or ())))
 _DIRECT_ROUTES: Final = DirectRoutes(_ROUTES, with_parameters=[wechat_routes.SIGNATURES_PATH, push_routes.PUSH_PATH])
+"""The routes that `Shortcut` calls without matching the request against the routes before them."""

@@ -77,8 +77,8 @@ class Timeouts:
 TIMEOUTS: Final = Timeouts()
 
 
-_CLOSED: Final = (
-    (Avatars,),  # first, because no request waits for a picture any more
+_CLOSING_ORDER: Final = (
+    (Avatars,),  # first, because no request waits for a picture now
     # Each part waits some seconds for its unfinished work. All of these parts wait at the same time, so that a stop
     # takes no longer than the slowest part.
     (Background, Phones, Deliveries, ClientDocuments),
@@ -87,9 +87,9 @@ _CLOSED: Final = (
     (WeChat, WeChatApi, httpx.AsyncBaseTransport),  # after all parts that use these connections
     (Numbers, Refusals, StaffReads),  # at the same time, because each of them also waits some seconds
 )
-"""The order in which parts are closed.
+"""The groups of parts in the order in which they are closed.
 
-The database and the traces are closed after them, because some parts store data when they are closed.
+The database and the traces are closed after all of them, because some parts store data when they are closed.
 """
 
 
@@ -163,6 +163,7 @@ def build_services(
     make(
         ClientDocuments,
         of_address=make_limiter(partial(RateLimiter, wide=1), NEW_OF_AN_ADDRESS, "client-document"),
+        # These two limits count for each process, so they do not use Redis.
         of_all=RateLimiter(NEW_OF_ALL, what="client-document", clock=clock),
         of_client=RateLimiter(ASSERTIONS_OF_A_CLIENT, what="client-assertion", clock=clock),
     )
@@ -173,16 +174,16 @@ def build_services(
         clock=clock,
         database=database,
         parts=parts,
-        closing=[*([parts[kind] for kind in kinds] for kinds in _CLOSED), limiters, [database], [tracing]],
+        closing=[*([parts[kind] for kind in kinds] for kinds in _CLOSING_ORDER), limiters, [database], [tracing]],
     )
 
 
 def make_tracing(settings: Settings) -> Tracing:
     """Create the tracing that the settings configure.
 
-    If OpenTelemetry refuses one of its variables, there are no traces.
+    If OpenTelemetry refuses one of its environment variables, log the reason, and create no spans.
 
-    Raises: InvalidSettings.
+    Raises: InvalidSettings, if the packages for traces are not installed.
     """
     import_tracing(settings)
     if settings.otlp_url is not None:
@@ -202,7 +203,8 @@ def import_tracing(settings: Settings) -> None:
     if settings.otlp_url is None:
         return
     try:
-        import wxauth.service.spans  # noqa: F401 - takes half a second, which only those who trace shall spend
+        # The import takes half a second, so it happens only if traces are enabled.
+        import wxauth.service.spans  # noqa: F401
     except ModuleNotFoundError as exc:
         raise InvalidSettings(
             [
@@ -214,4 +216,5 @@ def import_tracing(settings: Settings) -> None:
             ]
         ) from None
     except Exception:
-        return  # `make_tracing` logs the reason
+        # OpenTelemetry refuses one of its variables. `make_tracing` imports the module again, and logs the error.
+        return

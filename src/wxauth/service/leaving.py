@@ -1,7 +1,4 @@
-"""The end of a process, which a reverse proxy must notice before the process closes the port.
-
-The module uses no part of the server except the server's signal handlers.
-"""
+"""The end of a process, which a reverse proxy must notice before the process closes the port."""
 
 import asyncio
 import multiprocessing
@@ -21,14 +18,19 @@ log = get_logger()
 
 
 def heed_signals(readiness: Readiness) -> None:
-    """Handle SIGTERM, SIGINT and the end of the parent process before the server's own handlers do.
+    """Handle SIGTERM, SIGINT and the end of the parent process before uvicorn's handlers do.
 
-    Until the process serves requests, a signal ends it at once. When the server ends, it restores the handlers that
-    were installed before it started.
+    After SIGTERM, the process reports that it is not ready, serves requests for `readiness.notice` seconds more, and
+    then calls uvicorn's handler. Until the process serves requests, a signal ends it at once. When uvicorn ends, it
+    restores the handlers that were installed before it started.
     """
-    former: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    is_main, notice = threading.current_thread() is threading.main_thread(), readiness.notice
-    if notice is None or not is_main or not callable(former[signal.SIGTERM]):  # without a server, there are no handlers
+    handlers_of_server: dict[int, Any] = {
+        number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    has_server = callable(handlers_of_server[signal.SIGTERM])
+    is_main_thread = threading.current_thread() is threading.main_thread()  # others cannot install handlers
+    notice = readiness.notice
+    if notice is None or not is_main_thread or not has_server:
         return
     loop, parent, folder = asyncio.get_running_loop(), multiprocessing.parent_process(), own_folder()
 
@@ -40,10 +42,10 @@ def heed_signals(readiness: Readiness) -> None:
         if not readiness.is_leaving:
             readiness.is_leaving = True
             readiness.is_replaced = folder is not None and folder.exists() and not (folder / ENDING).exists()
-            # SIGINT comes from a person at a terminal, who need not wait for proxies.
+            # SIGINT comes from a developer at a terminal, who has no proxy.
             seconds = 0.0 if number == signal.SIGINT else notice
             loop.call_soon_threadsafe(log.info, "leaving")
-            loop.call_soon_threadsafe(loop.call_later, seconds, former[number], number, frame)
+            loop.call_soon_threadsafe(loop.call_later, seconds, handlers_of_server[number], number, frame)
 
     # A worker whose parent has ended must end, too. Otherwise it would occupy the port that the next start needs.
     def leave_without_parent(sentinel: int) -> None:
@@ -51,7 +53,7 @@ def heed_signals(readiness: Readiness) -> None:
         shutil.rmtree(folder or "", ignore_errors=True)
         signal.raise_signal(signal.SIGTERM)
 
-    for number in former:
+    for number in handlers_of_server:
         signal.signal(number, leave)
     if parent is not None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the signal is for the parent

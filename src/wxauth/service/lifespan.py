@@ -113,8 +113,8 @@ async def _is_migrated(services: Services) -> bool:
 async def check_stored_state(services: Services) -> bool:
     """Check that stored secrets can be decrypted, and that no OAuth client has the name of the audience or an app.
 
-    Also create the first signing keys, and rotate those that are due. Return False if nothing could be checked because
-    the database does not respond or has no schema.
+    Also create the first signing keys, and rotate the keys that are due. Return False if nothing could be checked
+    because the database does not respond or has no schema.
 
     Raises: InvalidSettings.
     """
@@ -148,6 +148,10 @@ async def check_stored_state(services: Services) -> bool:
 
 
 async def _load_stored_data(services: Services) -> None:
+    """Read the stored data that requests need: the clock, the keys and the apps. Add the client of the console.
+
+    If a read fails, the background tasks repeat it.
+    """
     if isinstance(services.clock, DatabaseClock):
         await correct_clock(services.clock, services.database)
     await services[KeyRing].try_refresh()

@@ -38,7 +38,6 @@ STATISTICS_MAX_AGE: Final = timedelta(seconds=15)
 """The age up to which numbers from the database are reported again, so that frequent scrapes cause few queries."""
 STATISTICS_PATIENCE_SECONDS: Final = 2.0
 """The time limit, in seconds, for reading these numbers. If reading takes longer, the scrape omits them."""
-_LABELS: Final = ("worker",)
 _EXAMPLE_METRICS: Final = """\
 # HELP wxauth_logins_total Logins by outcome: ok, new (a new user) or the code of the problem; errcode is WeChat's.
 # TYPE wxauth_logins_total counter
@@ -70,7 +69,7 @@ class Processes(Collector):
         for name, pid in process_ids().items():
             for one in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
                 kind = CounterMetricFamily if one.type == "counter" else GaugeMetricFamily
-                family = families.setdefault(one.name, kind(one.name, one.documentation, labels=_LABELS))
+                family = families.setdefault(one.name, kind(one.name, one.documentation, labels=["worker"]))
                 family.add_metric([name], one.samples[0].value)
         yield from families.values()
 
@@ -90,7 +89,7 @@ class PrometheusMetrics(Collector):
     routes: Sequence[Route] = ()
     _statistics: Statistics | None = field(default=None, init=False)
     _statistics_at: datetime | None = field(default=None, init=False)
-    """The time for which the database has computed the statistics."""
+    """The time at which the database computed the statistics."""
     _asked_at: datetime | None = field(default=None, init=False)
     """The time at which the latest query began. It may still be running, or have failed."""
 
@@ -103,7 +102,7 @@ class PrometheusMetrics(Collector):
         """Yield the counts, and the current values of gauges."""
         for metric in DECLARED:
             metric.make_first()
-        LOGINS.make_first(*product((it.app.app_id for it in self.apps.all()), OUTCOMES, [""]))
+        LOGINS.make_first(*product((known.app.app_id for known in self.apps.all()), OUTCOMES, [""]))
         for route in self.routes:
             statuses = (getattr(route, "status_code", None) or 200, *(fault.status for fault in OUR_FAULTS))
             REQUESTS.make_first(*product(sorted(route.methods or ()), [route.path], statuses))
@@ -125,6 +124,7 @@ class PrometheusMetrics(Collector):
             yield GaugeMetricFamily(f"wxauth_{name}", column.description or "", grown)
 
     async def _read_statistics(self) -> None:
+        """Read the statistics, unless the latest query is younger than `STATISTICS_MAX_AGE`."""
         now = self.clock()
         if self._asked_at is not None and abs(now - self._asked_at) < STATISTICS_MAX_AGE:
             return

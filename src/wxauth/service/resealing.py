@@ -1,14 +1,14 @@
 """The commands `wxauth secret reseal` and `wxauth secret forget`, for use after a change of the secret key.
 
-The first one encrypts all stored secrets again with the current key, while the service runs. The second one erases the
-values that only a lost key could decrypt, so that the service can start again.
+`reseal` encrypts all stored secrets again with the current key, while the service runs. `forget` erases the values that
+only a lost key could decrypt, so that the service can start again.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from wxauth.apps.queries import DELETE_APP_WITH_SECRETS, STORED_APPS, reseal_app
 from wxauth.checks.sealed import (
@@ -37,6 +37,13 @@ RETRY_PAUSE_SECONDS: Final = 0.2
 Row = TypeVar("Row")
 
 
+class _PageResult(NamedTuple):
+    """How many session keys of a page should have been written, and how many were written."""
+
+    wanted: int
+    written: int
+
+
 @dataclass(slots=True)
 class Resealed(SealedCounts):
     """The numbers of values that were encrypted again, and the number of values that no secret key decrypts."""
@@ -58,16 +65,18 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
         if all(sealed is None or sealed.startswith(sealer.prefix) for sealed, _ in kind.values(row)):
             return False
         values = kind.resealed(sealer, row)
-        done.not_opened += values is None
-        return values is not None and await replace(database, row, *values)
+        if values is None:
+            done.not_opened += 1
+            return False
+        return await replace(database, row, *values)
 
-    async def reseal_keys(stale: Sequence[SealedSessionKey]) -> tuple[int, int]:
+    async def reseal_keys(stale: Sequence[SealedSessionKey]) -> _PageResult:
         opened = {key: sealed for key in stale if (sealed := SEALED_SESSION_KEYS.resealed(sealer, key)) is not None}
         secrets = [sealed for (sealed,) in opened.values()]
         replaced = await replace_session_keys(database, list(opened), secrets) if opened else 0
         if replaced == len(opened):  # otherwise the page is read again, and these keys would count twice
             done.not_opened += len(stale) - len(opened)
-        return len(opened), replaced
+        return _PageResult(len(opened), replaced)
 
     async for answer in _phone_answers(database, sealer, page_size):
         done.phone_answers += await reseal_row(SEALED_PHONE_ANSWERS, answer, reseal_answer)
@@ -90,14 +99,16 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
     """
     done = SealedCounts()
 
-    async def clear(sealed: Sequence[SealedSessionKey]) -> tuple[int, int]:
+    async def clear(sealed: Sequence[SealedSessionKey]) -> _PageResult:
         lost = [key for key in sealed if not SEALED_SESSION_KEYS.opens(sealer, key)]
-        return len(lost), await replace_session_keys(database, lost, [None] * len(lost)) if lost else 0
+        cleared = await replace_session_keys(database, lost, [None] * len(lost)) if lost else 0
+        return _PageResult(len(lost), cleared)
 
     async for answer in _phone_answers(database, sealer, page_size):
         if not SEALED_PHONE_ANSWERS.opens(sealer, answer):
             read = {"code_hash": answer.code_hash, "sealed": answer.sealed}
-            done.phone_answers += await database.value(DELETE_UNCHANGED, **read) is not None
+            if await database.value(DELETE_UNCHANGED, **read) is not None:
+                done.phone_answers += 1
     done.session_keys = await _write_session_keys(database, sealer, clear, page_size)
     for webhook in await database.rows(ALL_WEBHOOKS):
         if not SEALED_WEBHOOKS.opens(sealer, webhook):
@@ -136,20 +147,19 @@ async def _phone_answers(database: Database, sealer: Sealer, page_size: int) -> 
 async def _write_session_keys(
     database: Database,
     sealer: Sealer,
-    write: Callable[[Sequence[SealedSessionKey]], Awaitable[tuple[int, int]]],
+    write: Callable[[Sequence[SealedSessionKey]], Awaitable[_PageResult]],
     page_size: int,
 ) -> int:
     """Pass all session keys that are not encrypted with the current key to `write`, page by page.
 
-    Return how many it wrote. `write` takes a page. It returns the number of keys that it should have written, and the
-    number that it has written.
+    Return how many keys `write` wrote on all pages together.
     """
     total, after = 0, START
     while True:
         page, until = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size)
-        wanted, written = await write(page)
-        total += written
-        if written < wanted:
+        result = await write(page)
+        total += result.written
+        if result.written < result.wanted:
             # Some rows were locked or have changed, so the page is read again.
             await asyncio.sleep(RETRY_PAUSE_SECONDS)
         elif until == END:

@@ -86,8 +86,9 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def _protocol(self) -> asyncio.BaseProtocol:
-        made = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
-        return cast("type[asyncio.BaseProtocol]", self.config.http_protocol_class)(**made)
+        """Create the protocol of a connection, as uvicorn's server does."""
+        options = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
+        return cast("type[asyncio.BaseProtocol]", self.config.http_protocol_class)(**options)
 
 
 class Supervisor(Multiprocess):
@@ -100,11 +101,15 @@ class Supervisor(Multiprocess):
         super().__init__(config, sockets)
         self._settings = settings
         self._told: set[object] = set()
+        """The workers that this supervisor has told to end."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._leave)
 
     def handle_hup(self) -> None:
-        """Replace the workers after SIGHUP, unless the new settings are wrong."""
+        """Replace the workers after SIGHUP, and log which settings have changed.
+
+        If the new settings are wrong, all workers continue.
+        """
         try:
             new = load_settings(Settings)
             # If a name in `.env` is misspelt, the reload would reset its setting to the default.
@@ -113,7 +118,8 @@ class Supervisor(Multiprocess):
         except InvalidSettings as exc:
             log.error("reload_refused", reason=exc.text, consequence="the workers go on as they are")
             return
-        given = self._settings.model_fields_set | new.model_fields_set  # other values are derived from these
+        # The log names only settings that the operator has set, because changes of derived values follow from them.
+        given = self._settings.model_fields_set | new.model_fields_set
         changed = [
             name
             for name in Settings.model_fields
@@ -145,21 +151,26 @@ class Supervisor(Multiprocess):
         self._tell_workers()
 
     def _leave(self, _number: int, _frame: FrameType | None) -> None:
-        if self.should_exit.is_set():  # a second signal means that the operator does not want to wait
-            self._tell_workers(signal.SIGINT)
+        is_second_signal = self.should_exit.is_set()
         self.should_exit.set()
-        self._tell_workers()
+        self._tell_workers(is_urgent=is_second_signal)
 
-    def _tell_workers(self, again: int | None = None) -> None:
+    def _tell_workers(self, *, is_urgent: bool = False) -> None:
+        """Send SIGTERM to each worker that has not been told to end.
+
+        If `is_urgent`, because the operator does not want to wait, send SIGINT to every worker instead.
+        """
         Path(os.environ[COUNTS], ENDING).touch()
         # If the parent kept the sockets open, clients could still connect, and would never get a response.
         for listener in self.sockets:
             listener.close()
         for process in self.processes:
+            if process.pid is None or process.exitcode is not None:
+                continue
             is_told = process in self._told or process.parent_conn.closed  # a reload sends a signal to workers, too
-            if process.pid is not None and process.exitcode is None and (again or not is_told):
+            if is_urgent or not is_told:
                 self._told.add(process)
-                os.kill(process.pid, again or signal.SIGTERM)
+                os.kill(process.pid, signal.SIGINT if is_urgent else signal.SIGTERM)
 
 
 def serve(settings: Settings) -> None:
@@ -175,7 +186,7 @@ def serve(settings: Settings) -> None:
         listener = listen(settings.host, settings.port)
     except OSError as exc:
         raise InvalidSettings([_why_not(exc, settings)]) from None
-    os.environ.pop(COUNTS, None)  # the variable belongs to another program
+    os.environ.pop(COUNTS, None)  # if the variable is set, it belongs to another program
     if settings.workers > 1:
         _serve_by_workers(settings, listener)
         return
@@ -198,6 +209,10 @@ def _ignore_reload(_number: int, _frame: FrameType | None) -> None:
 
 
 def _serve_by_workers(settings: Settings, listener: socket.socket) -> None:
+    """Serve with several workers, which share the counts of their metrics in a temporary folder.
+
+    Raises: InvalidSettings, if the folder cannot be created.
+    """
     folder = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
     try:
         shared = tempfile.TemporaryDirectory(prefix=COUNTS_PREFIX, dir=folder, ignore_cleanup_errors=True)
@@ -223,6 +238,7 @@ def _why_not(exc: OSError, settings: Settings) -> Text:
 
 
 def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
+    """Accept and yield the connections that wait at a socket."""
     with suppress(BlockingIOError):  # no more clients wait
         while True:
             connection, _ = listener.accept()

@@ -1,7 +1,7 @@
 """The folder in which several workers share the counts of their metrics.
 
-Each worker has a number. Until it ends, it holds the lock on the file `0.lock`, `1.lock` and so on, which contains its
-process id.
+Each worker has a number, for example 1. Until the worker ends, it holds a lock on the file `1.lock`, which contains the
+worker's process id.
 """
 
 import multiprocessing
@@ -35,6 +35,7 @@ def share_counts() -> None:
     try:
         number = next(number for number in count() if _try_lock(Path(os.environ[COUNTS], f"{number}.lock")))
     except OSError as exc:
+        # Each worker now reports only its own counts.
         log.warning("metrics_not_shared", reason=os_reason(exc), what_to_change=COUNTS)
         del os.environ[COUNTS]
         values.ValueClass = values.MutexValue

@@ -13,7 +13,7 @@ with the codes in its query. The packages can replace this module when they can 
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
@@ -43,15 +43,16 @@ from wxauth_guard.problems import REQUEST_ID_KEY
 EXPORT_TIMEOUT_SECONDS: Final = 5.0
 """The time, in seconds, that a collector may take to accept spans.
 
-It may delay the end of the service for this long.
+A collector that does not respond delays the end of the service for this time.
 """
 
 _UNTRACED: Final = frozenset({"/livez", "/readyz", "/metrics"})
 """The paths that machines request every few seconds. Their spans would hide the spans of other requests."""
-_OWN_AUTHORITY: Final = frozenset({"OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"})
+_CERTIFICATE_VARIABLES: Final = frozenset({"OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"})
 _PASSED_OVER: Final = frozenset({__name__, Batches.__module__, Database.__module__, retrying.__module__, "contextlib"})
+"""The modules that any use of the database passes through, so that their functions do not tell its purpose."""
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
-_CARRIED: Final = frozenset({b"traceparent", b"tracestate"})
+_TRACE_HEADERS: Final = frozenset({b"traceparent", b"tracestate"})
 
 
 class Spans(Tracing):
@@ -83,9 +84,13 @@ class Spans(Tracing):
 
 
 def spans_to(url: str) -> Spans:
-    """Return tracing to the collector at this URL (OTLP over HTTP). The SDK's OTEL_ variables configure the rest."""
-    # The SDK does not read SSL_CERT_FILE. Its own variables for certificates take precedence over SSL_CERT_FILE.
-    authority = None if _OWN_AUTHORITY & os.environ.keys() else os.environ.get("SSL_CERT_FILE")
+    """Return tracing that sends spans to the collector at this URL (OTLP over HTTP).
+
+    The SDK's `OTEL_` variables configure everything else.
+    """
+    # The SDK does not read SSL_CERT_FILE. The SDK's variables for certificates take precedence over SSL_CERT_FILE.
+    has_variable = not _CERTIFICATE_VARIABLES.isdisjoint(os.environ)
+    authority = None if has_variable else os.environ.get("SSL_CERT_FILE")
     exporter = OTLPSpanExporter(endpoint=f"{url}/v1/traces", timeout=EXPORT_TIMEOUT_SECONDS, certificate_file=authority)
     return Spans(BatchSpanProcessor(exporter))
 
@@ -99,7 +104,7 @@ class _TracedApp:
         if scope["type"] != "http" or scope["path"].removeprefix(scope.get("root_path", "")) in _UNTRACED:
             await self._app(scope, receive, send)
             return
-        carried = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in _CARRIED}
+        carried = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in _TRACE_HEADERS}
         with self._tracer.start_as_current_span(
             "request",
             context=_PROPAGATOR.extract(carried),
@@ -164,8 +169,11 @@ def _describe_request(span: Span, scope: Scope, status: int) -> None:
 
 
 @contextmanager
-def _span_within(tracer: Tracer, name: Any, attributes: Mapping[str, str]) -> Iterator[None]:
-    """Open a span within the request's span. Outside of a request, for example in background tasks, open no span."""
+def _span_within(tracer: Tracer, name: Callable[[], str], attributes: Mapping[str, str]) -> Iterator[None]:
+    """Open a span within the request's span. Outside of a request, for example in background tasks, open no span.
+
+    `name` is called only if there is a span, because finding the name takes some time.
+    """
     if not get_current_span().is_recording():
         yield
         return
