@@ -67,7 +67,7 @@ def _address() -> tuple[str, int]:
     from wxauth.settings.env_file import read_env_file
 
     try:
-        given, _lines = read_env_file(Path(".env"))
+        given = read_env_file(Path(".env")).values
     except UnicodeDecodeError:
         sys.exit(localized(_("{name}: must be UTF-8 text", name=".env")))
     host, port = ((os.environ.get(name) or given.get(name) or "").strip() for name in ("WXAUTH_HOST", "WXAUTH_PORT"))

@@ -61,7 +61,7 @@ _METADATA: Final = (
     ip_network("168.63.129.16/32"),  # Azure's metadata service
     ip_network("192.0.0.192/32"),  # Oracle's metadata service
 )
-_NEVER: Final = _METADATA + tuple(
+_NEVER_ALLOWED: Final = _METADATA + tuple(
     map(
         ip_network,
         (
@@ -125,27 +125,27 @@ def is_refused(address: str, scheme: Scheme) -> bool:
     are allowed. An IPv4 address embedded in an IPv6 address is treated as the IPv4 address.
     """
     given = ip_address(address.partition("%")[0])
-    judged = _held_in(given)
+    judged = _unwrapped(given)
     allowed = _PRIVATE if scheme == "http" else _PRIVATE + _PUBLIC
     return (
         not any(judged in network for network in allowed)
-        or any(judged in network for network in _NEVER)
-        # Each network may use its own prefix for NAT64. Usually the last bits are the IPv4 address.
-        or any(_end_of(given) in network for network in _METADATA)
+        or any(judged in network for network in _NEVER_ALLOWED)
+        # A network may choose its prefix for NAT64. Usually the last 32 bits are the IPv4 address.
+        or any(_last_32_bits(given) in network for network in _METADATA)
     )
 
 
-def _held_in(address: IpAddress) -> IpAddress:
+def _unwrapped(address: IpAddress) -> IpAddress:
     """Return the IPv4 address inside an IPv4-mapped, NAT64 or 6to4 address. Return any other address unchanged."""
     if isinstance(address, IPv4Address):
         return address
     if address in _NAT64:
-        return _end_of(address)
+        return _last_32_bits(address)
     return address.ipv4_mapped or address.sixtofour or address
 
 
-def _end_of(address: IpAddress) -> IPv4Address:
-    """Return the last 32 bits as an IPv4 address."""
+def _last_32_bits(address: IpAddress) -> IPv4Address:
+    """Return the last 32 bits of an address as an IPv4 address."""
     return IPv4Address(int(address) & 0xFFFF_FFFF)
 
 
@@ -158,8 +158,8 @@ def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
         raise WrongValue(
             _("must be addresses or networks such as 10.0.0.0/8, separated by commas, or a single *")
         ) from None
-    # If all addresses were trusted as proxies, wxauth would use the header's first entry, which the client itself
-    # writes.
+    # If all addresses were trusted as proxies, wxauth would use the first entry of `X-Forwarded-For`, which the client
+    # itself writes.
     if any(item.endswith("/0") for item in items):
         raise WrongValue(_("must be the networks of your proxies, not all addresses. * trusts only the last hop"))
     return items

@@ -117,7 +117,9 @@ class App(AppFields):
     @field_validator("push_aes_key", "push_forward")
     @classmethod
     def _nothing_without_token(cls, value: object, info: ValidationInfo) -> object:
-        if value is not None and "push_token" in info.data and info.data["push_token"] is None:
+        # If the token is invalid, `info.data` does not contain it, and the token has already been reported.
+        has_no_token = info.data.get("push_token", "invalid") is None
+        if value is not None and has_no_token:
             raise WrongValue(_("must be set together with {name}", name="push_token"))
         return value
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
+from math import isnan
 from typing import Annotated, Any, Final
 
 from pydantic_core import to_json
@@ -26,7 +27,7 @@ MAX_TEMPLATE: Final = 1024
 MAX_CONTAINERS: Final = 56
 """The largest number of objects and lists that a template may add to one token.
 
-Guards accept 64 in a token, and the other claims of a token contain some of them.
+Guards accept at most 64 in a token, and wxauth's own claims use some of these.
 """
 FACTS: Final = ("user.id", "user.roles", "user.external_id", "user.unionid", "app_id", "openid")
 """The facts about a user that a template may refer to, besides the user's attributes."""
@@ -34,6 +35,7 @@ ATTRIBUTE: Final = "attributes."
 """The beginning of a reference to one of the user's attributes."""
 
 Template = Mapping[str, Any]
+"""The claims by their names. A text that begins with `$` refers to a fact, and `$$` stands for a plain `$`."""
 
 
 def check_claims(template: Template) -> None:
@@ -56,22 +58,22 @@ def check_claims(template: Template) -> None:
     replace_facts(template, _check_fact)
 
 
-def replace_facts(value: object, take: Callable[[str], object]) -> object:
-    """Replace the facts in a part of a template with the values that `take` returns for them.
+def replace_facts(value: object, value_of: Callable[[str], object]) -> object:
+    """Replace the facts in a part of a template with the values that `value_of` returns for them.
 
     An entry whose value becomes None is removed. A list that becomes empty counts as None.
 
-    Raises: ValueError, for a number that JavaScript cannot represent; and the errors that `take` raises.
+    Raises: ValueError, for a number that JavaScript cannot represent; and the errors that `value_of` raises.
     """
     if isinstance(value, str):
         if not value.startswith("$"):
             return value
-        return value[1:] if value.startswith("$$") else take(value[1:])
+        return value[1:] if value.startswith("$$") else value_of(value[1:])
     if isinstance(value, dict):
-        return {name: found for name, part in value.items() if (found := replace_facts(part, take)) is not None}
+        return {name: found for name, part in value.items() if (found := replace_facts(part, value_of)) is not None}
     if isinstance(value, list):
-        return [found for part in value if (found := replace_facts(part, take)) is not None] or None
-    if isinstance(value, int | float) and (abs(value) > sys.float_info.max or value != value):
+        return [found for part in value if (found := replace_facts(part, value_of)) is not None] or None
+    if isinstance(value, int | float) and (abs(value) > sys.float_info.max or isnan(value)):
         raise WrongValue(_("must not contain a number outside the range of a double"))
     return value
 

@@ -1,4 +1,4 @@
-"""The reading of the file `.env` with python-dotenv's parser, and with the line number of each statement."""
+"""A reader of the file `.env`. It uses python-dotenv's parser, and adds the line number of each statement."""
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
@@ -13,26 +13,35 @@ class EnvLine(NamedTuple):
     """A statement of the file. Any part of the statement may contain a secret, even the part where the name belongs."""
 
     number: int
+    """The number of the statement's first line; 0 if the text is the name of an environment variable."""
     text: str
+    """The whole statement, or the name of an environment variable."""
     name: str | None
     """The name of the setting. None if the statement is not of the form NAME=value."""
     value: str | None
 
 
-def read_env_file(path: Path) -> tuple[Mapping[str, str | None], Sequence[EnvLine]]:
-    """Return the values that the file sets, and all of its statements.
+class EnvFile(NamedTuple):
+    """The contents of the file. Both fields are empty if the file does not exist."""
 
-    Both are empty if the file does not exist.
+    values: Mapping[str, str | None]
+    """The values that the file sets, by their names."""
+    lines: Sequence[EnvLine]
+
+
+def read_env_file(path: Path) -> EnvFile:
+    """Read the file `.env`.
 
     Raises: OSError, UnicodeDecodeError.
     """
     # If the file that is to be mounted does not exist, Docker creates a folder in its place.
     if not path.exists() or path.is_dir():
-        return {}, []
+        return EnvFile({}, [])
     lines, number = [], 1
     for name, value, (text, _), is_wrong in parse_stream(StringIO(path.read_text(encoding="utf-8-sig"))):
         if name is not None or is_wrong:
             blank_lines = text[: -len(text.lstrip())].count("\n")
             lines.append(EnvLine(number + blank_lines, text.strip(), name, value))
         number += text.count("\n")
-    return resolve_variables([(line.name, line.value) for line in lines if line.name is not None], override=True), lines
+    given = [(line.name, line.value) for line in lines if line.name is not None]
+    return EnvFile(resolve_variables(given, override=True), lines)

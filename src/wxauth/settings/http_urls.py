@@ -55,12 +55,14 @@ def as_compared(url: str) -> str:
 
 def is_below(url: str, issuer: str) -> bool:
     """Return whether a URL belongs to the issuer: it has the same host and port, and the same path or one below it."""
-    one, other = _place(url), _place(issuer)
-    return one[:2] == other[:2] and f"{one[2]}/".startswith(f"{other[2]}/")
+    host, path = _host_and_path(url)
+    host_of_issuer, path_of_issuer = _host_and_path(issuer)
+    return host == host_of_issuer and f"{path}/".startswith(f"{path_of_issuer}/")
 
 
-def _place(url: str) -> tuple[str, int | None, str]:
+def _host_and_path(url: str) -> tuple[tuple[str, int | None], str]:
+    """Return the host with the port, and the path without `..` and a final slash."""
     parts = urlsplit(url)
     path = normpath(f"/{unquote(parts.path)}").strip("/")
     port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
-    return (parts.hostname or "").rstrip("."), port, f"/{path}" if path else ""
+    return ((parts.hostname or "").rstrip("."), port), f"/{path}" if path else ""

@@ -1,4 +1,4 @@
-"""The reading of the settings: from the environment, a `.env` file, and files named after settings.
+"""Functions that load the settings from the environment, from a `.env` file, and from files named after settings.
 
 The module also finds misspelt names and lines that set nothing, because wxauth would otherwise ignore them silently.
 """
@@ -25,11 +25,12 @@ ENV_FILE: Final = Path(".env")
 # Kubernetes sets variables with these names for a Service named "wxauth" or "wxauth-…". It also sets WXAUTH_PORT.
 _SERVICE_LINK_NAME = re.compile(r"WXAUTH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
 _NAMES: Final = [name.upper() for name in Settings.model_fields]
-_OF_APPS: Final = [name for name in map(str.upper, App.model_fields) if name not in _NAMES]
+_NAMES_IN_APPS: Final = [name for name in map(str.upper, App.model_fields) if name not in _NAMES]
 _SIGN: Final = "[:：＝﹦⁼]"
+"""A sign that operators type in place of `=`, for example the full-width `＝` of a Chinese keyboard."""
 _SETTING: Final = re.compile(
     rf"(?:export\s)?\s*(?P<before>.*?)\b{PREFIX}(?P<setting>{'|'.join(sorted(_NAMES, key=len, reverse=True))}"
-    rf"|(?:{'|'.join(_OF_APPS)})(?=\s*{_SIGN}))(?P<rest>\s*(?P<sign>{_SIGN}?).*)",
+    rf"|(?:{'|'.join(_NAMES_IN_APPS)})(?=\s*{_SIGN}))(?P<rest>\s*(?P<sign>{_SIGN}?).*)",
     re.IGNORECASE | re.DOTALL,
 )
 """A text that contains the name of a setting, or the name of an app's field before a wrong sign.
@@ -52,11 +53,11 @@ def load_settings(
     """
     try:
         unknown = unknown_names(env_file=env_file)
-        given = {name.upper(): value for name, value in {**read_env_file(env_file)[0], **os.environ}.items()}
-        secrets_dir = Path(given.get(f"{PREFIX}SECRETS_DIR") or secrets_dir)
-        names = {f"{PREFIX}{field.upper()}": field for field in kind.model_fields}
-        given = {**(_read_files(secrets_dir, names.keys() - given) if secrets_dir.is_dir() else {}), **given}
-        values = {field: given[name] for name, field in names.items() if given.get(name) is not None}
+        env = {name.upper(): value for name, value in {**read_env_file(env_file).values, **os.environ}.items()}
+        secrets_dir = Path(env.get(f"{PREFIX}SECRETS_DIR") or secrets_dir)
+        fields = {f"{PREFIX}{field.upper()}": field for field in kind.model_fields}
+        given = {**(_read_files(secrets_dir, fields.keys() - env) if secrets_dir.is_dir() else {}), **env}
+        values = {field: given[name] for name, field in fields.items() if given.get(name) is not None}
         return settings_from(kind, **values)
     except InvalidSettings as exc:
         raise InvalidSettings([*exc.problems, *unknown]) from None
@@ -81,11 +82,12 @@ def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | N
     The texts repeat only names, never other parts of a line, because a secret may be in the place of a name.
     """
     lines = [EnvLine(0, name, name, value) for name, value in sorted(environ.items())]
-    lines += read_env_file(env_file)[1] if env_file else []
+    lines += read_env_file(env_file).lines if env_file else []
     return [fault for line in lines if (fault := _fault_of(line))]
 
 
 def _fault_of(line: EnvLine) -> Text | None:
+    """Return a text about a line that sets nothing, or whose name isn't a setting; None if the line is right."""
     name, value = (line.name or "").upper(), line.value or ""
     place = _(".env, line {n}", n=line.number) if line.number else _("the environment")
     is_setting = name.startswith(PREFIX) and name.removeprefix(PREFIX) in _NAMES
@@ -94,36 +96,37 @@ def _fault_of(line: EnvLine) -> Text | None:
         return text if value.startswith(_OTHER_QUOTES) else None
     if _SERVICE_LINK_NAME.fullmatch(name) or (name.endswith("_PORT") and types.SERVICE_LINK.match(value)):
         return None
-    typed = _WORD.match(name.removeprefix(PREFIX))
-    word = typed[0] if typed else ""
-    close = ["APPS"] if word in _OF_APPS else difflib.get_close_matches(word, _NAMES, n=1)
+    first_word = _WORD.match(name.removeprefix(PREFIX))
+    word = first_word[0] if first_word else ""
+    # An app's field is no setting of its own. It belongs into WXAUTH_APPS.
+    similar = ["APPS"] if word in _NAMES_IN_APPS else difflib.get_close_matches(word, _NAMES, n=1)
     found = _SETTING.match(line.text if line.name is None or is_setting else line.name)
-    return (found and _fault_of_setting(found, close, place)) or _fault_of_name(line, close, place)
+    return (found and _fault_of_setting(found, similar, place)) or _fault_of_name(line, similar, place)
 
 
-def _fault_of_name(line: EnvLine, close: list[str], place: Text) -> Text | None:
+def _fault_of_name(line: EnvLine, similar: list[str], place: Text) -> Text | None:
     """Return a text about a name that isn't a setting; None if the name does not have our prefix.
 
-    `close` contains the names of similar settings.
+    `similar` contains the name of the most similar setting, if there is one.
     """
     if line.name is None:
         return _("{name}: {rule}", name=place, rule=_("must have the form NAME=value"))
     if not line.name.upper().startswith(PREFIX):
         return None
     is_word = line.number == 0 and re.fullmatch("[A-Z_]+", line.text)
-    text = _("{name}: no such setting. Did you mean {meant}?") if close else _("{name}: no such setting")
-    return Text(text, name=line.text if is_word else place, meant=f"{PREFIX}{close[0]}" if close else "")
+    text = _("{name}: no such setting. Did you mean {meant}?") if similar else _("{name}: no such setting")
+    return Text(text, name=line.text if is_word else place, meant=f"{PREFIX}{similar[0]}" if similar else "")
 
 
-def _fault_of_setting(found: re.Match[str], close: list[str], place: Text) -> Text | None:
+def _fault_of_setting(found: re.Match[str], similar: list[str], place: Text) -> Text | None:
     """Return a text about the characters around the name of a setting.
 
-    Return None if the name is only the beginning of another name, or if the operator meant `close`, a similar setting.
+    Return None if the name is only the beginning of another name, or if the operator meant the setting in `similar`.
     """
     setting, rest, sign = found["setting"].upper(), found["rest"], found["sign"]
     # If a single letter follows, the name is misspelt, for example a plural. If several letters follow, they may be a
     # value whose `=` is missing.
-    if re.fullmatch("[A-Za-z]", rest) or (_WORD.match(rest) and close not in ([], [setting])):
+    if re.fullmatch("[A-Za-z]", rest) or (_WORD.match(rest) and similar not in ([], [setting])):
         return None
     if found["before"]:
         text = _("{name}: must be at the beginning of its line ({place})")
@@ -154,6 +157,7 @@ def _read_files(folder: Path, names: Collection[str]) -> dict[str, str | None]:
 
 
 def _problem(error: Mapping[str, Any]) -> Text:
+    """Return a text about one of pydantic's errors. It names the variable, and the rule that the value breaks."""
     location: tuple[str | int, ...] = error["loc"]
     rule = rule_of(error)
     if rule.startswith(PREFIX):

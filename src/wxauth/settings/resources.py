@@ -24,7 +24,7 @@ OWN_SCOPES: Final = frozenset(
 )
 """wxauth's own scopes of sites and services, which no resource may define. A test compares them with the code."""
 BESIDE_RESOURCE: Final = ("openid", "profile", "offline_access")
-"""The scopes of wxauth that a client without registration may request together with those of a resource."""
+"""The scopes of wxauth that a client without registration may request together with a resource's scopes."""
 MAX_RESOURCE: Final = 512
 _SCOPE: Final = re.compile(r"[!#-\[\]-~]{1,64}")
 
@@ -63,23 +63,23 @@ class Resource(BaseModel):
 
 
 def find_resource(resources: Iterable[Resource], url: str) -> Resource | None:
-    """Return the resource with this URL in any equivalent spelling; None if there is none."""
+    """Return the resource with this URL, even if the URL is spelt differently; None if there is none."""
     wanted = as_compared(url)
     return next((each for each in resources if as_compared(each.resource) == wanted), None)
 
 
 def check_distinct(resources: tuple[Resource, ...], others: Collection[str] = ()) -> tuple[Resource, ...]:
     """Check that no URL occurs twice, or is among the `others`. Raises: ValueError, which names the entry."""
-    known = {as_compared(other) for other in others}
+    used = {as_compared(other) for other in others}
     for number, each in enumerate(resources):
-        if as_compared(each.resource) in known:
+        if as_compared(each.resource) in used:
             raise WrongValue(
                 _(
                     "WXAUTH_RESOURCES[{n}].resource: must differ from the other resources and from WXAUTH_AUDIENCE",
                     n=number,
                 )
             )
-        known.add(as_compared(each.resource))
+        used.add(as_compared(each.resource))
     return resources
 
 

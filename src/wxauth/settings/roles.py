@@ -5,9 +5,10 @@ from typing import Annotated, Final
 
 from pydantic import StringConstraints
 
-ROLE = "[a-z][a-z0-9_-]{0,31}"
+ROLE: Final = "[a-z][a-z0-9_-]{0,31}"
 Role = Annotated[str, StringConstraints(pattern=f"^{ROLE}$")]
 MAX_ROLES: Final = 32
+"""The largest number of roles of a user."""
 STAFF_ROLES: Final = frozenset({"admin", "support"})
 """The roles that allow access to other people's data. Only an administrator or a command can assign them."""
 ATTRIBUTE_NAME: Final = re.compile("[a-z][a-z0-9_]{0,31}")

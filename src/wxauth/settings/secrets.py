@@ -24,9 +24,10 @@ def secret_key_bytes(value: SecretStr) -> bytes:
 
 def webhook_secret_bytes(value: SecretStr) -> bytes:
     """Return the bytes of a secret for signatures. Raises: ValueError, unless there are 24 to 64 bytes."""
-    prefix, text = value.get_secret_value()[:6], value.get_secret_value()[6:]
+    text = value.get_secret_value()
     with suppress(ValueError):
-        if prefix == "whsec_" and 24 <= len(key := base64.b64decode(text, validate=True)) <= 64:
+        key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+        if text.startswith("whsec_") and 24 <= len(key) <= 64:
             return key
     raise WrongValue(_("must be whsec_ followed by 24 to 64 random bytes in base64"))
 

@@ -17,13 +17,14 @@ T = TypeVar("T")
 
 SECRETS_DIR: Final = Path("/run/secrets")
 SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
-"""The beginning of the values that Kubernetes sets for a Service.
+"""The beginning of the values of variables that Kubernetes sets for a Service.
 
-If the Service is named "wxauth", one is WXAUTH_PORT.
+If the Service is named "wxauth", one of these variables is WXAUTH_PORT.
 """
 CENTURY_DAYS: Final = 36600
+"""The upper limit, in days, of each setting that is a number of days: a hundred years."""
 CENTURY_SECONDS: Final = CENTURY_DAYS * 86400
-_SHORTEST_TRAIL: Final = 180
+_SHORTEST_TRAIL_DAYS: Final = 180
 """The shortest time, in days, for which the operator may choose to keep the audit trail."""
 _DOCUMENT: Final = re.compile(r"([a-z][a-z0-9_-]{0,31}):([A-Za-z0-9._-]{1,64})")
 
@@ -75,8 +76,8 @@ def _refuse_unit(value: object) -> object:
 
 
 def _check_events_kept(value: int) -> None:
-    if 0 < value < _SHORTEST_TRAIL:
-        raise WrongValue(_("must be at least {n}, or 0 to keep data forever", n=_SHORTEST_TRAIL))
+    if 0 < value < _SHORTEST_TRAIL_DAYS:
+        raise WrongValue(_("must be at least {n}, or 0 to keep data forever", n=_SHORTEST_TRAIL_DAYS))
 
 
 def _check_region(value: str) -> str:
@@ -100,6 +101,7 @@ def check_title(value: str) -> None:
 
 
 def _ignore_service_link(value: object) -> object:
+    """Use the default port if Kubernetes has set the variable."""
     if isinstance(value, str) and SERVICE_LINK.match(value):
         raise PydanticUseDefault
     return value

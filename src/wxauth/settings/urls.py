@@ -21,6 +21,10 @@ _USER: Final = r"([^/?#@\[\]\t\r\n]*@)?"
 _HOST: Final = r"(\[[\da-fA-F:.]+\]|[\w.%-]+)"
 _PORT: Final = ":[0-9]{1,5}"
 _HOSTS: Final = rf"({_HOST}({_PORT})?(,{_HOST}({_PORT})?)*)?"
+_HOST_AND_PORT: Final = re.compile(
+    r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?=[^:]*[a-z])[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|(?P<v4>[0-9.]+))"
+    r"(?::(?P<port>[1-9][0-9]{0,4}))?"
+)
 _REDIS_HOSTS: Final = rf"{_USER}{_HOST}{_PORT}(,{_HOST}{_PORT})*"
 _REDIS_FORMS: Final = (
     rf"rediss?://{_USER}{_HOST}({_PORT})?(/\d*)?(\?[^#@]*)?",
@@ -28,7 +32,7 @@ _REDIS_FORMS: Final = (
     rf"redis\+cluster://{_REDIS_HOSTS}/?",
     rf"unix://{_USER}/[^?#]+(\?[^#@]*)?",
 )
-_LIKE: Final = _("must be a URL such as {form}. In the user name and password, percent-encode / : # ? @ [ ]")
+_MUST_LOOK_LIKE: Final = _("must be a URL such as {form}. In the user name and password, percent-encode / : # ? @ [ ]")
 
 
 def split_hosts(url: str) -> tuple[SplitResult, list[str]]:
@@ -46,18 +50,19 @@ def split_hosts(url: str) -> tuple[SplitResult, list[str]]:
     return urlsplit(f"{start}{slashes}{user}{at}{hosts[0]}{rest.removeprefix(authority)}"), hosts
 
 
-def _taken_apart(url: str, pattern: str, like: str) -> SplitResult:
-    """Return the parts of a URL that matches the pattern, with its first host.
+def _checked_parts(url: str, pattern: str, example: str) -> SplitResult:
+    """Return the parts of a URL, with the first of its hosts.
 
-    Raises: ValueError, also for invalid ports.
+    Raises: WrongValue, unless the URL matches the pattern, and each of its ports is valid.
     """
+    refusal = WrongValue(Text(_MUST_LOOK_LIKE, form=example))
+    if not re.fullmatch(pattern, url):
+        raise refusal
     try:
-        parts, hosts = split_hosts(url) if re.fullmatch(pattern, url) else (None, [])
+        parts, hosts = split_hosts(url)
     except ValueError:
-        # For example, Unicode normalization turned a character of the password into a separator.
-        parts = None
-    if parts is None:
-        raise WrongValue(Text(_LIKE, form=like))
+        # For example, Unicode normalization turns a character of the password into a separator.
+        raise refusal from None
     if not all(0 < int(port[1]) < 65536 for host in hosts if (port := re.search(r":(\d+)$", host))):
         raise WrongValue(_("must have ports from 1 to 65535"))
     return parts
@@ -68,12 +73,12 @@ def _check_database_url(value: SecretStr) -> SecretStr:
     # In a password with `/` or `?`, the part before that character may look like a host and port. Therefore the part
     # after the host must not contain `@`, except in the path of a socket.
     pattern = rf"postgresql://{_USER}{_HOSTS}(/[^?#@]*)?(\?(host=/[^#&]*|[^#&@]*)(&(host=/[^#&]*|[^#&@]*))*)?"
-    parts = _taken_apart(url, pattern, "postgresql://user:password@host:5432/database")
+    parts = _checked_parts(url, pattern, "postgresql://user:password@host:5432/database")
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    listed = query["port"].split(",") if query.get("port") else []
-    if not all(port.isdecimal() and 0 < int(port) < 65536 for port in listed):
+    ports = query["port"].split(",") if query.get("port") else []
+    if not all(port.isdecimal() and 0 < int(port) < 65536 for port in ports):
         raise WrongValue(_("must have ports from 1 to 65535"))
-    if len(listed) not in (0, 1, len(query.get("host", "").split(","))):
+    if len(ports) not in (0, 1, len(query.get("host", "").split(","))):
         raise WrongValue(_("must have one port, or one port for each host"))
     return SecretStr(url)
 
@@ -107,14 +112,14 @@ def _check_issuer(value: str) -> None:
 
 def _check_proxy_url(value: SecretStr) -> None:
     pattern = rf"http://(?!:){_USER}{_HOST}{_PORT}/?"
-    _taken_apart(value.get_secret_value(), pattern, "http://user:password@host:3128")
+    _checked_parts(value.get_secret_value(), pattern, "http://user:password@host:3128")
 
 
 def _check_redis_url(value: SecretStr) -> None:
-    like = "redis://host:6379/0, redis+sentinel://host:26379,host:26379/name, redis+cluster://host:6379,host:6379"
-    _taken_apart(value.get_secret_value(), "|".join(_REDIS_FORMS), like)
+    example = "redis://host:6379/0, redis+sentinel://host:26379,host:26379/name, redis+cluster://host:6379,host:6379"
+    _checked_parts(value.get_secret_value(), "|".join(_REDIS_FORMS), example)
     if value.get_secret_value().startswith("redis+"):
-        return
+        return  # the pattern allows no options
     # The import takes a tenth of a second, and few commands need it.
     from redis.asyncio import ConnectionPool
 
@@ -158,10 +163,13 @@ def _check_root_files(values: tuple[str, ...]) -> None:
 
 def _check_host(value: str) -> None:
     """Check a host, which may have a port. If it has no letters, it must be an address."""
-    pattern = r"(?:\[([0-9a-f:.]+)\]|(?=[^:]*[a-z])[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|([0-9.]+))(?::([1-9][0-9]{0,4}))?"
     with suppress(ValueError):
-        if (found := re.fullmatch(pattern, value)) and int(found[3] or 0) < 65536:
-            _address = found[1] and IPv6Address(found[1]), found[2] and IPv4Address(found[2])
+        if (found := _HOST_AND_PORT.fullmatch(value)) and int(found["port"] or 0) < 65536:
+            # The constructors raise ValueError if the text is not an address.
+            if found["v6"]:
+                IPv6Address(found["v6"])
+            if found["v4"]:
+                IPv4Address(found["v4"])
             return
     raise WrongValue(
         _("must be lower-case hosts such as claude.ai, each with its port if it has one, separated by commas")
@@ -183,7 +191,6 @@ PagePath = Annotated[
         _("must be the path of a page such as pages/scan/scan, without a leading slash or a query"),
     ),
 ]
-# The name and the content are those of the file that WeChat's console offers.
 DomainFile = Annotated[
     str,
     form(
@@ -191,5 +198,6 @@ DomainFile = Annotated[
         _("must be the name and content of the file from WeChat's console, such as a1B2c3.txt:0f1e2d3c"),
     ),
 ]
+"""The name and the content of a file from WeChat's console. With the file, WeChat verifies who owns a domain."""
 HostName = Annotated[str, checked(_check_host)]
 RootFiles = Annotated[tuple[DomainFile, ...], CommaList, checked(_check_root_files)]
