@@ -214,7 +214,7 @@ class ConsoleSessions:
     def _opened(
         self, user: UserInSession, session_id: UUID, *, generation: int, left: int, now: datetime
     ) -> OpenedConsole:
-        session = TokenSession(id=session_id, left=left, client_id=CONSOLE, scope=ADMIN_SCOPE)
+        session = TokenSession(id=session_id, seconds_left=left, client_id=CONSOLE, scope=ADMIN_SCOPE)
         issued = self.issuer.issue(user, session, now=now)
         return OpenedConsole(
             access_token=issued.value,

@@ -20,18 +20,18 @@ class TokenSession:
     """The session to which an access token belongs."""
 
     id: UUID
-    left: int
+    seconds_left: int
     """The time, in seconds, until the session ends."""
     client_id: str | None = None
     """The website to which the token belongs; None for a session in an app."""
     scope: str = ""
     """The scopes of a website's token, separated by spaces."""
     claims: Template | None = None
-    """The template of the operator's own claims, which are added to the token."""
+    """The template of the operator's claims, which wxauth adds to the token."""
     resource: str | None = None
     """The audience, if the token is for one resource; otherwise None."""
     authenticated_at: datetime | None = None
-    """The time at which the user approved a login for a resource."""
+    """The time at which the user approved the login, if the token is for one resource; otherwise None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Issuer:
 
         Raises: StorageUnavailable, if no key has been read yet.
         """
-        expires_in = max(1, min(self._settings.access_token_ttl, session.left))
+        expires_in = max(1, min(self._settings.access_token_ttl, session.seconds_left))
         sees_roles = session.client_id is None or ROLES_SCOPE in session.scope.split()
         value = self._tokens.issue(
             self._keys.signing_key(now),

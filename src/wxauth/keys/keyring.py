@@ -48,7 +48,7 @@ _BITS: Final = 2048
 _EXPONENT: Final = 65537
 REFRESH_PAUSE_SECONDS: Final = 5.0
 """The pause, in seconds, between two reads of the stored keys."""
-LOOK_PAUSE: Final = timedelta(seconds=1)
+UNKNOWN_KEY_PAUSE: Final = timedelta(seconds=1)
 """The shortest time between two reads of the stored keys because of unknown ids."""
 RETRY_PAUSE_SECONDS: Final = 1.0
 """The pause, in seconds, between two reads while there is no key."""
@@ -73,8 +73,8 @@ class RsaKey(PrivateKey):
         return cls(rsa.generate_private_key(_EXPONENT, _BITS))
 
 
-class _Kind(Generic[Key]):
-    """The keys of one algorithm, as they were last read from the database."""
+class _KeySet(Generic[Key]):
+    """The published keys of one algorithm, as this process last read them from the database."""
 
     def __init__(self, key_type: type[Key]) -> None:
         self.alg = key_type.alg
@@ -82,6 +82,7 @@ class _Kind(Generic[Key]):
         self.stored: Keys = []
         """The stored keys that our secret keys can decrypt."""
         self.keys: dict[str, Key] = {}
+        """The same keys, decrypted, by their kids."""
         self.unopened: list[str] = []
         """The kids of the stored keys that our secret keys cannot decrypt."""
 
@@ -91,8 +92,11 @@ class _Kind(Generic[Key]):
             raise StorageUnavailable("the signing keys have not been read yet")
         return self.keys[signing_key_of(self.stored, now).kid]
 
-    def take(self, stored: Keys, sealer: Sealer, now: datetime) -> None:
-        """Replace the keys that were read before. Raises: CannotOpen, if none of the stored keys can be decrypted."""
+    def replace(self, stored: Keys, sealer: Sealer, now: datetime) -> None:
+        """Replace the keys that were read before, and log which keys cannot be decrypted or were withdrawn.
+
+        Raises: CannotOpen, if none of the stored keys can be decrypted.
+        """
         keys: dict[str, Key] = {}
         for row in stored:
             try:
@@ -104,9 +108,10 @@ class _Kind(Generic[Key]):
         unopened = [row.kid for row in stored if row.kid not in keys]
         if unopened and unopened != self.unopened:
             log.error("signing_keys_not_opened", kids=unopened, what_to_change=WRONG_SECRET_KEY)
-        left = {row.kid for row in stored}
+        remaining = {row.kid for row in stored}
         for row in self.stored:
-            if row.kid not in left and (row.retires_at is None or row.retires_at > now):
+            has_retired = row.retires_at is not None and row.retires_at <= now
+            if row.kid not in remaining and not has_retired:
                 log.warning("signing_key_withdrawn", kid=row.kid, consequence="its tokens are refused")
         self.stored, self.keys, self.unopened = [row for row in stored if row.kid in keys], keys, unopened
 
@@ -122,35 +127,37 @@ class KeyRing:
     database: Database
     sealer: Sealer
     clock: Clock
-    _looks_for_sites: int = field(init=False, default=0)
-    _looking_for_sites: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
-    _failed_at: datetime | None = field(init=False, default=None)
-    _looked_at: datetime | None = field(init=False, default=None)
-    _look: asyncio.Task[None] | None = field(init=False, default=None)
+    _site_checks: int = field(init=False, default=0)
+    """The number of times that `refresh_for_first_site` has queried the database."""
+    _site_check_lock: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+    _site_check_failed_at: datetime | None = field(init=False, default=None)
+    _unknown_key_read_at: datetime | None = field(init=False, default=None)
+    _unknown_key_read: asyncio.Task[None] | None = field(init=False, default=None)
+    """The latest read of the stored keys because of an unknown id. It may have ended."""
 
     def __post_init__(self) -> None:
-        self._of_access_tokens = _Kind(SigningKey)
-        self._of_id_tokens = _Kind(RsaKey)
-        self._kinds: Sequence[_Kind[Any]] = (self._of_access_tokens, self._of_id_tokens)
+        self._access_token_keys = _KeySet(SigningKey)
+        self._id_token_keys = _KeySet(RsaKey)
+        self._key_sets: Sequence[_KeySet[Any]] = (self._access_token_keys, self._id_token_keys)
 
     @property
     def unopened(self) -> list[str]:
         """The kids of the stored keys that our secret keys cannot decrypt. The other keys are in use."""
-        return [kid for kind in self._kinds for kid in kind.unopened]
+        return [kid for key_set in self._key_sets for kid in key_set.unopened]
 
     @property
     def jwks(self) -> bytes:
         """The published keys as a JWK set (RFC 7517, section 5)."""
-        return to_json({"keys": [key.public_jwk for kind in self._kinds for key in kind.keys.values()]})
+        return to_json({"keys": [key.public_jwk for key_set in self._key_sets for key in key_set.keys.values()]})
 
     @property
     def is_ready(self) -> bool:
         """Whether there is a key that signs access tokens."""
-        return bool(self._of_access_tokens.keys)
+        return bool(self._access_token_keys.keys)
 
     def signing_key(self, now: datetime) -> SigningKey:
         """Return the key that signs access tokens now. Raises: StorageUnavailable, if no key has been read yet."""
-        return self._of_access_tokens.signing_key(now)
+        return self._access_token_keys.signing_key(now)
 
     async def id_token_key(self, alg: str | None, now: datetime) -> PrivateKey:
         """Return the key that signs id_tokens and logout tokens for a client with this algorithm.
@@ -159,29 +166,29 @@ class KeyRing:
         """
         if alg != RSA_ALGORITHM:
             return self.signing_key(now)
-        if not self._of_id_tokens.keys:  # the first site may just have been added
+        if not self._id_token_keys.keys:  # the first site may just have been added
             await self.refresh()
-        return self._of_id_tokens.signing_key(now)
+        return self._id_token_keys.signing_key(now)
 
     async def find(self, kid: str) -> VerificationKey | None:
         """Return the published key of access tokens with this id, or None.
 
         Raises: KeysUnavailable, if no key has been read yet.
 
-        An unknown key may have just replaced a withdrawn key. Therefore an unknown id causes a read of the stored keys,
-        but at most once per `LOOK_PAUSE`, because anybody can invent ids.
+        A key that this process does not know may have just replaced a withdrawn key. Therefore an unknown id causes a
+        read of the stored keys, but at most once per `UNKNOWN_KEY_PAUSE`, because anybody can invent ids.
         """
         if not self.is_ready:
             raise KeysUnavailable("the signing keys have not been read yet")
-        if kid not in self._of_access_tokens.keys:
+        if kid not in self._access_token_keys.keys:
             now = self.clock()
-            if self._looked_at is None or abs(now - self._looked_at) >= LOOK_PAUSE:
-                self._looked_at = now
-                self._look = asyncio.create_task(self.try_refresh(), name="unknown_key")
-            if self._look is not None and not self._look.done():
+            if self._unknown_key_read_at is None or abs(now - self._unknown_key_read_at) >= UNKNOWN_KEY_PAUSE:
+                self._unknown_key_read_at = now
+                self._unknown_key_read = asyncio.create_task(self.try_refresh(), name="unknown_key")
+            if self._unknown_key_read is not None and not self._unknown_key_read.done():
                 # The read continues if this request is cancelled, because other requests may wait for it.
-                await asyncio.shield(self._look)
-        key = self._of_access_tokens.keys.get(kid)
+                await asyncio.shield(self._unknown_key_read)
+        key = self._access_token_keys.keys.get(kid)
         return None if key is None else key.verification_key
 
     async def id_token_verifier(self, alg: str, kid: str) -> Any | None:
@@ -198,7 +205,7 @@ class KeyRing:
             return None if found is None else found.key
         if alg != RSA_ALGORITHM:
             return None
-        if (key := self._of_id_tokens.keys.get(kid)) is not None:
+        if (key := self._id_token_keys.keys.get(kid)) is not None:
             return key.verifier
         stored = await self.database.value(PUBLIC_HALF, kid=kid)
         return None if stored is None else jwk.construct(stored, RSA_ALGORITHM)
@@ -217,37 +224,39 @@ class KeyRing:
         The next response with the JWK set must contain the new key, because caches store the response. At most one
         request at a time queries the database, and requests that waited use its result.
         """
-        arrived = self._looks_for_sites
-        async with self._looking_for_sites:
-            if self._of_id_tokens.keys or self._looks_for_sites > arrived or self._is_pausing():
+        arrived = self._site_checks
+        async with self._site_check_lock:
+            if self._id_token_keys.keys or self._site_checks > arrived or self._is_site_check_paused():
                 return
-            self._looks_for_sites += 1
+            self._site_checks += 1
             try:
                 if await self.database.value(HAS_SITES):
                     await self.try_refresh()
             except StorageUnavailable as exc:
                 # The request can still return the existing keys.
-                self._failed_at = self.clock()
+                self._site_check_failed_at = self.clock()
                 outage_log.note(exc)
 
-    def _is_pausing(self) -> bool:
-        return self._failed_at is not None and self.clock() - self._failed_at < timedelta(seconds=REFRESH_PAUSE_SECONDS)
+    def _is_site_check_paused(self) -> bool:
+        return self._site_check_failed_at is not None and self.clock() - self._site_check_failed_at < timedelta(
+            seconds=REFRESH_PAUSE_SECONDS
+        )
 
     async def rotate(self, *, by: Actor | None = None) -> StoredSigningKey:
-        """Add keys that begin to sign when every cache has had time to fetch them. Where a next key exists, add none.
+        """Add a key for each algorithm that has no next key. It signs when every cache has had time to fetch it.
 
-        Returns the newest key of access tokens. If `by` is given, the rotation is recorded in the audit trail.
+        Return the newest key of access tokens. If `by` is given, the audit trail records the rotation.
 
         Raises: CannotOpen.
         """
         await self._read(lambda stored, now: not has_next(stored, now), by=by)
-        return self._of_access_tokens.stored[-1]
+        return self._access_token_keys.stored[-1]
 
     async def withdraw(self, kid: str, *, by: Actor) -> StoredSigningKey:
         """Withdraw a key at once, for example because it was stolen. The tokens that it has signed become invalid.
 
         Every process stops accepting the key within seconds. Sessions continue, because a refresh returns a token that
-        another key has signed. Returns the key that signs from now on.
+        another key has signed. Return the key that signs from now on.
 
         Raises: NotFound, CannotOpen.
         """
@@ -256,13 +265,13 @@ class KeyRing:
         alg = next((row.alg for row in published if row.kid == kid), None)
         if alg is None:
             raise NotFound(NO_SUCH_KEY.detail)
-        kind = next(each for each in self._kinds if each.alg == alg)
+        key_set = next(each for each in self._key_sets if each.alg == alg)
         # With a wrong secret key, this call raises an error before a new key is encrypted.
-        kind.take(keys_for(alg, published), self.sealer, now)
-        async with self._changing(kind, now) as (transaction, before, make):
+        key_set.replace(keys_for(alg, published), self.sealer, now)
+        async with self._changing(key_set, now) as (transaction, before, make):
             await store_keys(transaction, before, without_key(before, kid, make, now=now))
             await record_event(transaction, EventType.SIGNING_KEY_WITHDRAWN, by=by, at=now, data={"kid": kid})
-        return signing_key_of(kind.stored, now)
+        return signing_key_of(key_set.stored, now)
 
     async def keep_fresh(self) -> None:
         """Read the stored keys periodically, forever, even through outages."""
@@ -285,50 +294,55 @@ class KeyRing:
         """Read the stored keys, and add a key for each algorithm for which `wants_another` returns True."""
         now = self.clock()
         published = await self.database.rows(PUBLISHED, now=now)
-        for kind in self._kinds:
-            stored = keys_for(kind.alg, published)
+        for key_set in self._key_sets:
+            stored = keys_for(key_set.alg, published)
             if stored:
                 # With a wrong secret key, this call raises an error before a new key is encrypted.
-                kind.take(stored, self.sealer, now)
-            elif kind is self._of_id_tokens and not (
-                bool(self.settings.client_documents) or await self.database.value(HAS_SITES)
-            ):
+                key_set.replace(stored, self.sealer, now)
+            elif key_set is self._id_token_keys and not await self._may_issue_id_tokens():
                 continue
             if wants_another(stored, now):
-                await self._add(kind, wants_another, by=by if kind is self._of_access_tokens else None, now=now)
+                await self._add(key_set, wants_another, by=by if key_set is self._access_token_keys else None, now=now)
+
+    async def _may_issue_id_tokens(self) -> bool:
+        """Return whether there is a site, or a client may become one without registration."""
+        return bool(self.settings.client_documents) or bool(await self.database.value(HAS_SITES))
 
     async def _add(
-        self, kind: _Kind[Any], wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None, now: datetime
+        self, key_set: _KeySet[Any], wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None, now: datetime
     ) -> None:
-        async with self._changing(kind, now) as (transaction, before, make):
-            # If `is_ours` is False, another worker has already added the key.
+        """Add a key, unless another worker has already added it. Log the addition.
+
+        If `by` is given, the audit trail records it, too.
+        """
+        async with self._changing(key_set, now) as (transaction, before, make):
             is_ours = wants_another(before, now)
             if is_ours:
                 after = rotated(before, make, now=now)
                 await store_keys(transaction, before, after)
-                # An automatic rotation is logged, but not recorded in the audit trail.
                 if by is not None:
                     data = {"kid": after[-1].kid}
                     await record_event(transaction, EventType.SIGNING_KEY_ROTATED, by=by, at=now, data=data)
         if is_ours:
             event = "signing_key_rotated" if before else "signing_key_made"
-            signs = "access tokens" if kind is self._of_access_tokens else "id_tokens"
-            log.info(event, kid=after[-1].kid, alg=kind.alg, signs=signs, signs_from=after[-1].activates_at)
+            signs = "access tokens" if key_set is self._access_token_keys else "id_tokens"
+            log.info(event, kid=after[-1].kid, alg=key_set.alg, signs=signs, signs_from=after[-1].activates_at)
 
     @asynccontextmanager
-    async def _changing(self, kind: _Kind[Any], now: datetime) -> AsyncIterator[tuple[Transaction, Keys, MakeKey]]:
+    async def _changing(self, key_set: _KeySet[Any], now: datetime) -> AsyncIterator[tuple[Transaction, Keys, MakeKey]]:
         """Open a block that changes the stored keys of an algorithm. After the block, the stored keys are read again.
 
-        Yields the transaction, the locked keys, and a function that returns a new key. Call the function at most once.
+        Yield the transaction, the locked keys, and a function that returns a new key. Call the function at most once.
         """
-        key = await asyncio.to_thread(kind.key_type.generate)  # generating an RS256 key takes a tenth of a second
+        key = await asyncio.to_thread(key_set.key_type.generate)  # generating an RS256 key takes a tenth of a second
         async with self.database.begin() as transaction:
-            before = keys_for(kind.alg, await lock_keys(transaction, now=now))
+            before = keys_for(key_set.alg, await lock_keys(transaction, now=now))
             yield transaction, before, lambda activates_at: self._sealed(key, activates_at)
-            stored = keys_for(kind.alg, await transaction.rows(PUBLISHED, now=now))
-        kind.take(stored, self.sealer, now)
+            stored = keys_for(key_set.alg, await transaction.rows(PUBLISHED, now=now))
+        key_set.replace(stored, self.sealer, now)
 
     def _sealed(self, key: PrivateKey, activates_at: datetime) -> StoredSigningKey:
+        """Return a new key with its private key encrypted, as the database stores it."""
         now = self.clock()
         return StoredSigningKey(
             id=new_id(now),

@@ -41,7 +41,8 @@ JWKS_MAX_AGE: Final = 300
 LONGEST_TOKEN_TTL: Final = 86400
 """The largest allowed `ACCESS_TOKEN_TTL`, in seconds.
 
-Another replica, or this one before a restart, may have used it.
+This limit counts instead of the present setting, because another replica, or this replica before a restart, may have
+issued tokens that live longer.
 """
 
 # Every worker reads a change within 15 s, and every cache fetches it within JWKS_MAX_AGE after that. The clocks of
@@ -79,16 +80,14 @@ def keys_for(alg: str, published: Sequence[StoredSigningKey]) -> Keys:
 
 def signing_key_of(keys: Keys, now: datetime) -> StoredSigningKey:
     """Return the key that signs now, which is the newest active key."""
-    for key in reversed(keys):
-        if key.activates_at <= now:
-            break
-    # If a replica whose clock was ahead of ours created all keys, no key is active, and `key` is the oldest key.
-    return key
+    active = [key for key in keys if key.activates_at <= now]
+    # If a replica whose clock was ahead of ours created all keys, no key is active, so the oldest key signs.
+    return active[-1] if active else keys[0]
 
 
 def key_state(key: StoredSigningKey, keys: Keys, now: datetime) -> KeyState:
     """Return the present state of one of these keys."""
-    if key is signing_key_of(keys, now):
+    if key.kid == signing_key_of(keys, now).kid:
         return KeyState.SIGNING
     return KeyState.NEXT if key.activates_at > now else KeyState.FORMER
 
@@ -132,7 +131,7 @@ def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
     withdrawn = next((key for key in keys if key.kid == kid), None)
     if withdrawn is None:
         raise NotFound(NO_SUCH_KEY.detail)
-    others = [key for key in keys if key is not withdrawn]
+    others = [key for key in keys if key.kid != kid]
     match key_state(withdrawn, keys, now):
         case KeyState.SIGNING:
             if not others or others[-1].activates_at <= now:
@@ -147,18 +146,20 @@ def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
 def _with_successor(keys: Keys, successor: StoredSigningKey, *, until_then: StoredSigningKey | None = None) -> Keys:
     """Return the keys with a successor of the signing key.
 
-    The other keys retire when all tokens that they have signed have expired.
+    The other keys retire when all tokens that they have signed have expired. `until_then` is the key that signs until
+    the successor does, so an earlier retirement of this key is moved.
     """
     retires_at = successor.activates_at + RETIRES_AFTER
 
     def retiring(key: StoredSigningKey) -> StoredSigningKey:
-        goes_earlier = key.retires_at is not None and key.retires_at <= retires_at
-        is_last_to_sign = until_then is not None and key.kid == until_then.kid
-        return key if goes_earlier and not is_last_to_sign else key.model_copy(update={"retires_at": retires_at})
+        retires_earlier = key.retires_at is not None and key.retires_at <= retires_at
+        signs_until_then = until_then is not None and key.kid == until_then.kid
+        return key if retires_earlier and not signs_until_then else key.model_copy(update={"retires_at": retires_at})
 
     return [*map(retiring, keys), successor]
 
 
 def _activating_at(key: StoredSigningKey, activates_at: datetime) -> StoredSigningKey:
+    """Return a copy of a key that begins to sign at this time, and has no successor yet."""
     dates = {"created_at": min(key.created_at, activates_at), "activates_at": activates_at, "retires_at": None}
     return key.model_copy(update=dates)

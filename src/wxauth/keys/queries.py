@@ -21,7 +21,7 @@ SELECT {", ".join(_COLUMNS)} FROM signing_keys WHERE retires_at IS NULL OR retir
 _ADD: Final = Statement[Nothing](f"""
 INSERT INTO signing_keys ({", ".join(_COLUMNS)}) VALUES ({", ".join(f":{name}" for name in _COLUMNS)})
 """)
-_DATE: Final = Statement[Nothing]("""
+_CHANGE_DATES: Final = Statement[Nothing]("""
 UPDATE signing_keys SET created_at = :created_at, activates_at = :activates_at, retires_at = :retires_at WHERE id = :id
 """)
 _DELETE: Final = Statement[Nothing]("DELETE FROM signing_keys WHERE id = :id")
@@ -50,13 +50,13 @@ async def store_keys(
     transaction: Transaction, before: Sequence[StoredSigningKey], after: Sequence[StoredSigningKey]
 ) -> None:
     """Store the difference between two states of the locked keys: new keys, new dates and deleted keys."""
-    known = {key.id: key for key in before}
+    unmatched = {key.id: key for key in before}
     for key in after:
-        former = known.pop(key.id, None)
+        former = unmatched.pop(key.id, None)
         if former is None:
             await transaction.run(_ADD, **key.model_dump())
-        elif former is not key:
+        elif former != key:
             dates = {"created_at": key.created_at, "activates_at": key.activates_at, "retires_at": key.retires_at}
-            await transaction.run(_DATE, id=key.id, **dates)
-    for deleted in known:
+            await transaction.run(_CHANGE_DATES, id=key.id, **dates)
+    for deleted in unmatched:
         await transaction.run(_DELETE, id=deleted)

@@ -292,7 +292,9 @@ class Logins:
         now: datetime,
     ) -> TokenAnswer:
         claims = self.apps.claims_of(user.app_id)
-        issued = self.issuer.issue(user, TokenSession(id=session_id, left=refresh_expires_in, claims=claims), now=now)
+        issued = self.issuer.issue(
+            user, TokenSession(id=session_id, seconds_left=refresh_expires_in, claims=claims), now=now
+        )
         answer: TokenAnswer = {
             "access_token": issued.value,
             "token_type": "Bearer",

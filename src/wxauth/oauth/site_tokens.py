@@ -264,7 +264,7 @@ class SiteTokens:
         left = int((expires_at - now).total_seconds())
         of_session = TokenSession(
             id=session_id,
-            left=left,
+            seconds_left=left,
             client_id=client.name,
             scope=" ".join(names),
             claims=client.claims,
