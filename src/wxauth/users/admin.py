@@ -1,4 +1,4 @@
-"""The operations on users that administrators carry out, and operators by commands."""
+"""The operations on users that staff carry out through the API, and operators through commands."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -50,7 +50,9 @@ class UserChange:
     roles: Sequence[str] | None = None
     """The complete list of the user's roles from now on."""
     granted: str | None = None
+    """A role to add to the user's roles."""
     revoked: str | None = None
+    """A role to remove from the user's roles."""
     attributes: Attributes | None = None
     """A merge patch of the user's attributes."""
     cleared: Collection[str] = ()
@@ -70,7 +72,7 @@ class UserChange:
         """Return the ban after the changes; None if the user is then active. Raises: InvalidRequest."""
         given = Ban(self.reason, self.until)
         if self.status is UserStatus.DISABLED:
-            # The user is banned now. The reason and the end of an earlier ban are not kept.
+            # A new ban replaces the reason and the end of an earlier one.
             return given
         if self.status is None and before is not None:
             # The user stays banned. A reason or an end that is not given stays the same.
@@ -178,6 +180,7 @@ async def set_external_id(
             if not await transaction.value(user_queries.SET_EXTERNAL_ID, user_id=remaining_id, external_id=external_id):
                 return
             if await transaction.value(user_queries.IS_FORMER_EXTERNAL_ID, external_id=external_id):
+                # This error rolls the change back.
                 raise ExternalIdTaken("the ID belonged to a user who was merged into another user")
             kind, data = EventType.PROFILE_CHANGED, {"fields": ["external_id"]}
             await record_event(transaction, kind, by=by, at=now, user_id=remaining_id, data=data)
@@ -196,7 +199,7 @@ async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datet
 async def end_sessions_of(
     database: Database, user_id: UUID, session_id: UUID | None = None, *, by: Actor, now: datetime
 ) -> None:
-    """End all sessions of a user, or one of them. It does not matter if that one has ended already.
+    """End all sessions of a user, or the session with `session_id`, which may already have ended.
 
     A former id stands for the user that remains.
 

@@ -82,13 +82,13 @@ async def patch_attributes(
 async def add_missing_attributes(
     transaction: Transaction, user_id: UUID, others: Attributes, *, by: Actor, now: datetime
 ) -> None:
-    """Add the attributes of another user that a locked user lacks, and record the change.
+    """Add to a locked user those attributes of another user that the locked user lacks, and record the change.
 
     If the result would be too large, add nothing.
     """
     before = await read_attributes(transaction, user_id)
     try:
-        after = patched({**others, **before}, {})
+        after = patched({**others, **before}, {})  # the empty patch only checks the limits
     except WrongAttributes:
         return
     await _store(transaction, user_id, before, after, by=by, now=now)
@@ -97,6 +97,7 @@ async def add_missing_attributes(
 async def _store(
     transaction: Transaction, user_id: UUID, before: Attributes, after: Attributes, *, by: Actor, now: datetime
 ) -> bool:
+    """Store and record the attributes of a locked user, if they have changed. Return whether they have."""
     if names := changed_names(before, after):
         await transaction.run(WRITE_ATTRIBUTES, user_id=user_id, attributes=after)
         kind = EventType.ATTRIBUTES_CHANGED

@@ -29,10 +29,12 @@ from wxauth_guard.claims import Principal
 from wxauth_guard.errors import InsufficientRole, InsufficientScope, InvalidRequest, InvalidToken
 
 _MAX_USER_AGENT: Final = 512
+"""The number of bytes of a User-Agent that wxauth reads. It ignores the rest."""
 
 ADMIN_SCOPE: Final = "wxauth:admin"
 """The scope that lets a staff member's website session use `/v1/admin`. Only wxauth's console gets this scope."""
 _UNKNOWN_FILTER: Final = InvalidRequest.of("filter", "Must be absent, because there are no parameters")
+"""The example in the API description of the error for an unknown query parameter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +62,10 @@ async def locked_caller(
 ) -> AsyncIterator[Transaction]:
     """Open a transaction that locks the caller, and check that the caller's session is still open.
 
-    Since the request began, the user might have been merged or banned, or this identity might have been split off.
+    The check is necessary because, since the request began, the user might have been merged or banned, or this identity
+    might have been split off. With `may_end_an_administrator`, the caller must not be the only administrator.
 
-    Raises: InvalidToken; LastAdmin, as `locked_user` does.
+    Raises: InvalidToken, LastAdmin.
     """
     user_id, session_id = caller.user.id, caller.session_id
     try:
@@ -134,6 +137,8 @@ async def caller_in_turn_of(
     request: Request, principal: PrincipalDep, concurrency: ConcurrencyDep, database: DatabaseDep, clock: ClockDep
 ) -> AsyncIterator[Caller]:
     """After the whole body has arrived, wait in the queues of the session and the user, and yield the caller.
+
+    A slow upload must not hold a place in the queues.
 
     Raises: RateLimited; the errors of `read_caller`.
     """
@@ -223,7 +228,7 @@ AdministratorDep = Annotated[Actor, Depends(administrator_of)]
 
 
 async def fresh_login_of(principal: VerifiedDep, settings: SettingsDep, database: DatabaseDep, clock: ClockDep) -> bool:
-    """Return whether the request's session was opened in the last `ADMIN_FRESH_LOGIN` seconds."""
+    """Return whether the request's session was opened within the last `ADMIN_FRESH_LOGIN` seconds."""
     return await is_fresh(database, principal.session_id, max_age_seconds=settings.admin_fresh_login, now=clock())
 
 

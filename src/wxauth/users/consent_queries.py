@@ -24,8 +24,8 @@ from wxauth.limits.queries import CONSENTS_GIVEN
 from wxauth.sessions.queries import END
 from wxauth_guard.errors import InvalidRequest, InvalidToken
 
-# If two requests change the consents of one user, the second waits here for the commit of the first, and then sees its
-# result.
+# If two requests change the consents of one user, the second request waits here until the first has committed, and then
+# reads the changed consents.
 _LOCK: Final = Statement[tuple[dict[str, str] | None]]("SELECT consents FROM users WHERE id = :user_id FOR UPDATE")
 _ADD_TO_USER: Final = Statement[Nothing](
     "UPDATE users SET consents = COALESCE(consents, '{}') || :given::jsonb WHERE id = :user_id"
@@ -81,8 +81,8 @@ class Consent(ConsentRow, table=True):
     """
 
 
-# The statement adds nothing if the user has a valid consent to this version, for example after the operator has
-# returned to an earlier version.
+# The statement adds no second valid consent to a version. A user can have an older one, for example because the
+# operator has put an earlier version in force again.
 _ADD: Final = Statement[UUID](f"""
 INSERT INTO consents (id, user_id, document, version, given_at, app_id, ip)
 SELECT :id, :user_id, :document, :version, :now, :app_id, :ip::text::inet
@@ -95,8 +95,8 @@ _WITHDRAW: Final = Statement[Nothing](f"""
 UPDATE consents SET withdrawn_at = :now
  WHERE user_id = ANY ({_IDS_FRAGMENT}) AND document = :document AND withdrawn_at IS NULL
 """)
-# The statement reads the newest consents of each id separately, because only the rows of one id are in order of time in
-# the index.
+# The statement reads the newest consents of each of the user's ids separately, because the index sorts only the
+# consents of one id by time.
 NEWEST_CONSENTS: Final = Statement[ConsentRow](f"""
 SELECT page.*
   FROM unnest({_IDS_FRAGMENT}) AS known (id) CROSS JOIN LATERAL (
@@ -108,6 +108,7 @@ SELECT page.*
  ORDER BY given_at DESC, id DESC LIMIT :limit
 """)
 """The query for a page of a user's consents, the newest first."""
+# After a merge, a user can have several valid consents to one version. The statement returns the newest one.
 _VALID: Final = Statement[ConsentRow](f"""
 SELECT DISTINCT ON (document) id, document, version, given_at, withdrawn_at, app_id, ip
   FROM consents JOIN unnest(:documents::text[], :versions::text[]) AS wanted (document, version)
@@ -124,7 +125,10 @@ async def valid_consents(database: Database, user_id: UUID, documents: Mapping[s
 
 
 def missing_from(given: Mapping[str, str] | None, in_force: Mapping[str, str]) -> dict[str, str]:
-    """Return the documents in force, with their versions, that the user has not agreed to."""
+    """Return the documents in force that the user has not agreed to, with the version in force of each.
+
+    `given` contains the version of each document that the user agrees to; None if there is none.
+    """
     agreed = given or {}
     return {document: version for document, version in in_force.items() if agreed.get(document) != version}
 
@@ -143,8 +147,8 @@ async def give_consents(
 ) -> Mapping[str, str]:
     """Record that a user agrees to these versions of documents.
 
-    Return the version of each document with a present consent. Do not record consents again that the user has given
-    before.
+    If the user's consent to a version is still valid, do not record it again. Return all documents that the user
+    agrees to now, with the version of each.
 
     Raises: InvalidToken, if the user has just been erased; RateLimited.
     """
@@ -171,7 +175,10 @@ async def give_consents(
 async def withdraw(
     database: Database, user_id: UUID, document: str, *, app_id: str, ip: str | None, now: datetime
 ) -> None:
-    """Record that a user withdraws a consent. Raises: NotFound, InvalidToken."""
+    """Record that a user withdraws the consent to a document.
+
+    Raises: NotFound, if the user has not agreed to the document; InvalidToken, if the user has just been erased.
+    """
     by, kind = Actor(str(user_id), ip), EventType.CONSENT_WITHDRAWN
     async with database.begin() as transaction:
         version = (await _locked(transaction, user_id)).get(document)
@@ -186,9 +193,9 @@ async def withdraw(
 
 
 async def _locked(transaction: Transaction, user_id: UUID) -> Mapping[str, str]:
-    """Lock a user, and return the version of each document with a present consent.
+    """Lock a user, and return the documents that the user agrees to now, with the version of each.
 
-    Raises: InvalidToken, if the user was erased.
+    Raises: InvalidToken, if the user has just been erased.
     """
     row = await transaction.row(_LOCK, user_id=user_id)
     if row is None:

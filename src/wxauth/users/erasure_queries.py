@@ -30,9 +30,10 @@ _MAX_IDS_ERASED_WITH_USER: Final = 10
 """The largest number of a user's ids whose rows the transaction that deletes the user also erases."""
 
 
-# Only one worker at a time erases pages, so that the load on the database does not depend on the number of waiting
-# erasures.
+# This lock lets only one worker at a time erase pages, so that the load on the database does not depend on the number
+# of waiting erasures.
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.erasures'))")
+# If the user's rows are already waiting, the statement starts again with the first event.
 _QUEUE: Final = Statement[Nothing]("""
 INSERT INTO erasures (user_id, about_after, acted_after)
 SELECT id, :start, :start FROM unnest(:user_ids::uuid[]) AS wanted (id)
@@ -46,8 +47,8 @@ ARE_WAITING: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM erasures WHERE :user_ids::uuid[] IS NULL OR user_id = ANY (:user_ids)) AS are_some"
 )
 """The query that returns whether rows of any user, or of users with the given ids, still wait for erasure."""
-# This statement removes addresses and personal data from events about the user. The data that other services receive is
-# not personal, and stays.
+# This statement removes addresses and personal data from events about the user. It keeps the data that other services
+# receive, because that data is not personal.
 _ERASE_ABOUT: Final = Statement[UUID](f"""
 WITH page AS MATERIALIZED (
     SELECT id FROM events WHERE {one_and_id("events.user_id", ":user_id", after=":after")} AND id > :after
@@ -79,8 +80,8 @@ DELETE FROM refusals WHERE id = ANY (ARRAY(
     SELECT id FROM refusals WHERE user_id IS NOT NULL AND {one_and_id("refusals.user_id", ":user_id")}
      ORDER BY user_id, id LIMIT :size))
 """)
-# This statement deletes logins to sites that only this user could have approved. There are only a few, from the last
-# hour.
+# This statement deletes logins to sites that only this user could have approved. There are only a few, because wxauth
+# keeps such logins for an hour.
 _DELETE_HINTED: Final = Statement[Nothing]("""
 DELETE FROM site_logins WHERE id = ANY (ARRAY(
     SELECT id FROM site_logins WHERE hinted_user_id = ANY (:user_ids::uuid[]) ORDER BY id FOR UPDATE))
@@ -113,7 +114,10 @@ class ErasedPage(NamedTuple):
 
 
 async def erase_person_data(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
-    """Erase up to `MAX_ROWS_ERASED_WITH_USER` rows of a user with these ids, and note the remaining rows for later."""
+    """Erase up to `MAX_ROWS_ERASED_WITH_USER` rows of a user with these ids.
+
+    A worker erases the remaining rows later.
+    """
     await transaction.run(_DELETE_HINTED, user_ids=user_ids)
     await transaction.run(_QUEUE, user_ids=user_ids, start=START)
     budget = MAX_ROWS_ERASED_WITH_USER
@@ -151,7 +155,10 @@ async def erase_rest(database: Database, user_ids: Sequence[UUID] | None = None)
 async def _erase_page(
     transaction: Transaction, user_id: UUID, about_after: UUID, acted_after: UUID, *, size: int
 ) -> int:
-    """Erase up to `size` rows, and return their number. If there were fewer than `size`, finish the erasure."""
+    """Erase up to `size` rows, and return their number. If there were fewer than `size`, finish the erasure.
+
+    The arguments after the user's id are the columns of `Erasure`.
+    """
     about = await transaction.values(_ERASE_ABOUT, user_id=user_id, after=about_after, size=size)
     acted = await transaction.values(_ERASE_ACTED, user_id=user_id, after=acted_after, size=size - len(about))
     number = len(about) + len(acted)
@@ -172,7 +179,7 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
     contain the administrator's address. No event contains the user's address.
     """
     if by.name == str(user_id):
-        by = Actor(by.name)
+        by = Actor(by.name)  # without the address
     former = await transaction.values(FORMER_IDS, user_id=user_id)
     await end_sessions(transaction, user_id, reason=EndReason.ERASED, by=by, now=now)
     await transaction.run(_DELETE, user_id=user_id)

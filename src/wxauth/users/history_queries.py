@@ -132,7 +132,7 @@ _OF_ALL: Final = _logins_where(
     "login.id < :before AND login.id >= :lowest AND (:user_id::uuid IS NULL OR user_id = :user_id)", "login.id DESC"
 )
 
-# wxauth clears the events of an erased user in pages. Until then, this statement must hide their data.
+# wxauth clears the events of an erased user in pages. Until it has done so, these statements must hide the data.
 _IS_ABOUT_ERASED: Final = f"""
 (EXISTS (SELECT FROM erasures WHERE erasures.user_id = events.user_id) AND {REPORTS_ERASURE} IS NOT TRUE)"""
 _IS_BY_ERASED: Final = "EXISTS (SELECT FROM erasures WHERE erasures.user_id::text = events.actor)"
@@ -141,8 +141,7 @@ SELECT events.id, events.type, events.at, events.actor, events.user_id, events.a
        CASE WHEN NOT ({_IS_ABOUT_ERASED} OR {_IS_BY_ERASED}) THEN events.ip END AS ip,
        CASE WHEN {_IS_ABOUT_ERASED} THEN {ERASED_DATA} ELSE events.data END AS data
   FROM events"""
-# The statements compare ids instead of times, because an id begins with the event's time, and only ids are in the
-# index.
+# The statements compare ids instead of times. An id begins with the event's time, and the index contains only ids.
 _NEWEST: Final = "events.id >= :lowest AND events.id < :before ORDER BY events.id DESC LIMIT :limit"
 _ALL_EVENTS: Final = Statement[EventFields](f"{_EVENTS} WHERE {_NEWEST}")
 _EVENTS_OF_TYPES: Final = Statement[EventFields](f"""
@@ -165,8 +164,8 @@ _EVENTS_OF_USER: Final = Statement[EventFields](f"""
 {_events_of_user_fragment(":user_id")} AND (:actor::text IS NULL OR events.actor = :actor)
    AND (:types::text[] = '{{}}' OR events.type = ANY (:types)) {_NEWEST_OF_USER}
 """)
-# The statement reads the actor's actions on other users by type, and separately the actor's actions on the actor's own
-# account. It compares rows as `one_and_id` does.
+# The first part reads the actor's actions on other users, separately for each type. The second part reads the actor's
+# actions on the actor's own account. The comparisons of whole rows make PostgreSQL use the indexes, as in `one_and_id`.
 _EVENTS_OF_ACTOR: Final = Statement[EventFields](f"""
 (SELECT found.* FROM unnest(:types::text[]) AS kind
   CROSS JOIN LATERAL (
@@ -182,9 +181,10 @@ _EVENTS_OF_ACTOR: Final = Statement[EventFields](f"""
 async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogin]:
     """Return a page of the newest logins that match a query.
 
-    An address matches if it is in the network. A truncated address matches if its network overlaps with the network.
-    The database has indexes on the ids, which begin with their times, and on the ids of one user. With other filters,
-    the search examines sessions in windows, the newest first, until the page is full or `SEARCH_SECONDS` have passed.
+    The address of a login matches if it is in the requested network. A truncated address stands for a network, and
+    matches if the two networks overlap. Indexes find the newest logins, which have the highest ids, and those of one
+    user. With other filters, the search examines sessions in windows, the newest first, until the page is full or
+    `SEARCH_SECONDS` have passed.
     """
     lowest, before = query.id_range
     statement = _OF_ALL if query.user_id is None else _OF_USER
@@ -208,7 +208,7 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
 
 
 async def find_events(database: Database, query: EventsQuery) -> Page[EventFields]:
-    """Return a page of the newest events that match a query, without the data and addresses of erased users."""
+    """Return a page of the newest events that match a query, without data and addresses of erased users."""
     actor, types = query.actor.lower() if query.actor else None, list(dict.fromkeys(query.type))
     if query.user_id is not None:
         found = await database.rows(_EVENTS_OF_USER, user_id=query.user_id, actor=actor, types=types, **query.bounds)

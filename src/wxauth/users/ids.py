@@ -12,6 +12,7 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.wechat.received import is_placeholder
 
 _MAX_LENGTH: Final = 128
+"""The length limit of an openid or an external id, in characters."""
 LOOKS_LIKE: Final = "looks_like"
 """The type of the error for a text that is probably not an id.
 
@@ -34,25 +35,27 @@ _NO_OPENID: Final = {
     r".*@.*": _("an e-mail address"),
     r"w[wx][0-9a-z]{16}|gh_[0-9a-f]{12}": _("an AppID"),
 }
+"""More patterns, for texts that are mistaken for openids. An external id may have one of these forms."""
 
 
 def no_placeholder(value: str) -> str:
-    """Return the text, unless it is one that WeChat's tools write in place of an id. Raises: ValueError."""
+    """Return the text. Raises: ValueError, if programs write this text in place of a missing id."""
     if is_placeholder(value):
         raise ValueError("Must not be a placeholder")
     return value
 
 
 def printable(value: str) -> str:
-    """Return the text, unless it has invisible characters. Raises: ValueError."""
+    """Return the text. Raises: ValueError, if it contains invisible characters."""
     if not value.isprintable():
         raise ValueError("Must not contain invisible characters")
     return value
 
 
 def _only_id(mistaken: dict[str, Text], value: object) -> object:
-    # The text is cut, because normalizing n combining marks that are out of order takes n² steps. wxauth refuses longer
-    # texts later.
+    """Return the value. Raises: PydanticCustomError, if it is a text that matches one of the `mistaken` patterns."""
+    # The function cuts the text, because normalizing n combining marks that are out of order takes n² steps. A later
+    # check refuses texts that are too long.
     text = unicodedata.normalize("NFKC", value[: _MAX_LENGTH + 1]).strip().lower() if isinstance(value, str) else ""
     for pattern, description in mistaken.items():
         if re.fullmatch(pattern, text, re.DOTALL):

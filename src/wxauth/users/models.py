@@ -80,7 +80,8 @@ class FormerUser(SQLModel, table=True):
 class FormerExternalId(SQLModel, table=True):
     """The table of former external ids.
 
-    They are ids of merged users whose remaining user has a different one. Other services might still use them.
+    If both users of a merge have an external id, the merged user's id becomes a former one, because other services
+    might still use it.
     """
 
     __tablename__ = "former_external_ids"
@@ -97,6 +98,6 @@ class Erasure(SQLModel, table=True):
 
     user_id: UUID = Field(primary_key=True)
     about_after: UUID
-    """The id of the last event about the user from which wxauth has removed data."""
+    """The id of the last event about the user that wxauth has cleared of data."""
     acted_after: UUID
-    """The id of the last event caused by the user from which wxauth has removed the user's address."""
+    """The id of the last event caused by the user that wxauth has cleared of the user's address."""

@@ -82,7 +82,7 @@ Each download holds a database connection, and other requests need connections, 
 """
 
 _CHUNK_BYTES: Final = 64 * 1024
-"""The size, in bytes, of a chunk of a large document. The reader must take each chunk within half a minute."""
+"""The size, in bytes, of the chunks in which wxauth sends the beginning of a large document."""
 _HEADERS: Final = {
     "Content-Disposition": 'attachment; filename="wxauth-export.json"',
     "Cache-Control": "no-store",
@@ -117,9 +117,10 @@ class Export:
 async def export_person(
     database: Database, user_id: UUID, *, by: Actor, now: datetime, max_seconds: float | None = MAX_DOWNLOAD_SECONDS
 ) -> Export:
-    """Export everything stored about a user, and record the export. A merged id stands for the remaining user.
+    """Export everything stored about a user, and record the export. A former id stands for the user that remains.
 
-    `max_seconds` is the time limit, in seconds, for the download of a large document; None for no limit.
+    `max_seconds` is the time limit, in seconds, for the download of a large document. If it is None, neither the
+    download nor its pieces have a time limit.
 
     Raises: NotFound, RateLimited.
     """
@@ -127,7 +128,7 @@ async def export_person(
         pieces = _pieces(database, user_id, by=by, now=now, max_seconds=max_seconds)
         try:
             first = await anext(pieces)
-        except NotFound:  # the user might just have been merged again
+        except NotFound:  # this is a former id, or the user has just been merged or erased
             user_id = await current_user(database, user_id)
             continue
         if len(first) > MAX_BYTES_IN_MEMORY:
@@ -141,8 +142,10 @@ async def _pieces(
 ) -> AsyncGenerator[bytes]:
     """Yield the document in pieces. If the document is not large, the first piece is the whole document.
 
-    While the reader downloads a large document, the document holds a database connection. A reader can be slow, so that
-    a process sends only a few large documents at the same time.
+    The download of a large document holds a database connection until the reader has taken the last piece. Because a
+    reader can be slow, a process sends only a few large documents at the same time.
+
+    Raises: NotFound; RateLimited; StorageUnavailable, if the reader is too slow.
     """
     async with AsyncExitStack() as stack:
         state = await stack.enter_async_context(
@@ -172,8 +175,7 @@ async def _pieces(
 async def _record_export(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
     """Record the export in the audit trail and the log. Raises: NotFound."""
     async with database.begin() as transaction:
-        # Each transaction that records an event about a user locks the user first, so that an erasure removes the
-        # event's data, too.
+        # As in each transaction that records an event about a user, the lock keeps an erasure from missing the event.
         if await lock_status_and_roles(transaction, user_id) is None:
             raise NotFound("this user doesn't exist")
         await record_event(transaction, EventType.USER_EXPORTED, by=by, at=now, user_id=user_id)

@@ -11,9 +11,9 @@ from wxauth.sessions.devices import describe_device
 from wxauth.sessions.queries import FOR_RESOURCE, OPENED
 
 PAGE_SIZE: Final = 250
-"""The number of rows that a process reads and serializes together.
+"""The number of rows that a process reads and serializes at once.
 
-That takes some milliseconds, during which the event loop handles no other request.
+Serializing them takes some milliseconds, during which the event loop handles no other request.
 """
 
 ExportedRow = Mapping[str, object]
@@ -77,7 +77,7 @@ SELECT content_type, translate(encode(content, 'base64'), E'\n', '') AS content,
 def lists_of(
     state: Snapshot, user_id: UUID, former_ids: Sequence[UUID]
 ) -> Iterator[tuple[str, AsyncGenerator[Sequence[ExportedRow]]]]:
-    """Yield each list with its name, in pages."""
+    """Yield the name of each list of the export, with the pages of its rows."""
     yield "identities", _pages(state, _IDENTITIES, user_id=user_id)
     yield "sessions", _pages(state, _SESSIONS, shown=_session, user_id=user_id)
     yield "browsers", _pages(state, _BROWSERS, user_id=user_id)

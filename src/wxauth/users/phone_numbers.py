@@ -14,13 +14,15 @@ _CHINESE_MOBILE: Final = re.compile(r"1[3-9][0-9]{9}")
 The library takes 84 µs for each number, which would be 84 s for an import of a million lines.
 """
 _SHOWN_DIGITS: Final = 4
+"""The number of digits at the end of a masked number that remain visible."""
 _HIDDEN_DIGITS: Final = 4
+"""The number of digits before the visible ones that asterisks replace."""
 _MIN_DIGITS: Final = 9
-"""The smallest number of digits of a phone number that is masked according to these two constants."""
+"""The smallest number of digits of a number of which only the hidden digits are masked."""
 
 
 def is_number(text: str, *, region: str) -> bool:
-    """Return whether this text can only be a phone number.
+    """Return whether this text has the form and a possible length of a phone number.
 
     Read a number without a country code as a number of the region.
     """
@@ -35,7 +37,7 @@ def is_number(text: str, *, region: str) -> bool:
 
 
 def possible_numbers(text: str, *, region: str) -> Sequence[str]:
-    """Return the texts that can be the number in E.164 form that this text means.
+    """Return all texts that might be the E.164 form of the number in this text.
 
     Read a number without a country code as a number of the region. A number without a plus may still have a country
     code: `8613800138001`.

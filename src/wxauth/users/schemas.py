@@ -310,7 +310,10 @@ def users_answer(page: Page[ListedUser]) -> UsersAnswer:
 
 
 def is_own_picture(url: str | None, issuer: str) -> TypeGuard[str]:
-    """Return whether a URL is of an uploaded picture, even a deleted one. Only an upload can set such a URL."""
+    """Return whether a URL is that of an uploaded picture in wxauth, even if the picture was deleted.
+
+    Only an upload can set such a URL.
+    """
     return url is not None and url.startswith(issuer + AVATARS_PATH)
 
 
@@ -364,13 +367,16 @@ class ProfileChange(Changes):
     )
 
     def changes(self) -> dict[str, str | None]:
-        """Return the fields that the request changes, with None for each field to clear."""
+        """Return the fields that the request changes, with None for each field to clear.
+
+        The name or picture that WeChat gives to everybody changes nothing.
+        """
         given = {name: getattr(self, name) for name in self.model_fields_set}
         return {name: value or None for name, value in given.items() if not is_stand_in(value)}
 
 
 def _check_versions(value: object) -> object:
-    # This function refuses the value itself, because pydantic's message would repeat a name that the client has sent.
+    # pydantic's own check of the types would repeat a name that the client has sent in its message.
     if not (isinstance(value, dict) and all(isinstance(version, str) for version in value.values())):
         raise ValueError("Must be an object of documents and versions, both text")
     return value

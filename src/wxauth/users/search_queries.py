@@ -107,9 +107,9 @@ _CONDITIONS: Final[Mapping[str, LiteralString]] = {
 }
 _FLOOR: Final = Statement[UUID]("SELECT id FROM users WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
 FIRST_ID: Final = UUID(int=0)
-# This statement uses only indexes. Openids have no separate index, because it would slow down each first login.
-# Therefore, the statement looks the openid up in each app. It reads the apps one by one from the primary key, whose
-# first column is the app.
+# This statement finds the users whom a text names completely by any of their ids. It uses only indexes. Openids have no
+# index of their own, because it would slow down each first login. Therefore, the statement looks the openid up in each
+# app. It reads the apps one by one from the primary key, whose first column is the app.
 _NAMED_USERS: Final = Statement[UUID]("""
 WITH RECURSIVE apps (app_id) AS (
     (SELECT app_id FROM identities ORDER BY app_id LIMIT 1)
@@ -140,10 +140,10 @@ async def find_users(
 ) -> Page[ListedUser]:
     """Return a page of the users that match a query, the newest first, with their identities.
 
-    A phone number without a country code belongs to the region. The function decides without the other filters and the
-    cursor whether the text is an id or part of a nickname, so that all pages come from the same kind of search. It
-    searches nicknames in windows of users, the newest first, until the page is full or `seconds` have passed. In the
-    latter case, the page contains the users found until then.
+    A phone number without a country code belongs to the region. Neither the other filters nor the cursor affect whether
+    the text counts as an id or as part of a nickname, so that all pages come from the same kind of search. The function
+    searches nicknames in windows of users, the newest first, until the page is full or `seconds` have passed. If the
+    time has passed, the page contains the users found until then.
     """
     filters = query.model_dump(include={"status", "role", "app_id"}, exclude_none=True, warnings=False)
     part = None
@@ -166,7 +166,7 @@ async def find_users(
         return await database.rows(_search(frozenset(["rare_part"]), is_admin=False), **rare)
 
     before = query.cursor or LAST_ID
-    if "named" in filters or query.role == ADMIN:  # the index finds these
+    if "named" in filters or query.role == ADMIN:  # an index finds these users
         return Page.of(await among(before, FIRST_ID, query.limit + 1), query.limit)
     # If a text has not filled a page from the first two windows, it is rare in nicknames, so the index finds the
     # remaining users.
@@ -195,7 +195,10 @@ async def search_in_windows(
     windows: Sequence[int],
     seconds: float,
 ) -> Page[RowWithId]:
-    """Return a page of the newest rows, from windows that are searched until it is full or `seconds` have passed.
+    """Search windows of rows, the newest first, until a page is full or `seconds` have passed, and return the page.
+
+    `windows` contains the number of rows in each window, and the last number also applies to all further windows.
+    `floors` is the query for the lowest id of a window; it returns no row for the last window.
 
     `search` takes the id before which to find rows, the lowest id of the rows, and the largest number of rows. `rest`
     takes the same arguments. If it is given, it finds all remaining rows after the first two windows, or when the time

@@ -22,10 +22,10 @@ from wxauth.core.trail import Actor, EventType
 from wxauth.errors import RateLimited
 from wxauth.users.search_queries import Term
 
-# The statement does not store the address of a member of staff who was erased. A running erasure holds the lock of the
-# user, so that this statement waits for its end, and then does not find the user. The statement locks users in the
-# order of their ids, to avoid deadlocks. It ignores events that are stored already, because a process repeats a store
-# if the response was lost.
+# The statement does not store the address of a member of staff who was erased. An erasure locks the user, so this
+# statement waits until the erasure ends, and then does not find the user. The statement locks users in the order of
+# their ids, to avoid deadlocks. It ignores events that are already stored, because a process stores its events again if
+# PostgreSQL's response was lost.
 _STORE: Final = Statement[Nothing]("""
 WITH noted AS (
     SELECT * FROM jsonb_populate_recordset(NULL::events, :events)
@@ -46,11 +46,11 @@ PLACES: Final = 100
 The two limits are separate.
 """
 SAME_LIST: Final = timedelta(minutes=1)
-"""The time in which several pages or reloads of the same list count as one read."""
+"""The time during which further pages and reloads of a list count as the same read."""
 
 
 class Read(StrEnum):
-    """The kind of data that staff read about a user."""
+    """The kind of data that staff have read about users."""
 
     USER = "user"
     PHONE = "phone"

@@ -48,12 +48,12 @@ SELECT {_COLUMNS}
   FROM users WHERE id = ANY (:user_ids) OR ({IS_ADMINISTRATOR})
  ORDER BY id FOR UPDATE
 """)
-# This statement takes no locks.
+# This query takes no locks, so `lock_with_administrators` checks its result again after locking.
 _SOME_ARE_ADMINISTRATORS: Final = Statement[bool](f"""
 SELECT EXISTS (SELECT FROM users WHERE id = ANY (:user_ids) AND {IS_ADMINISTRATOR})
 """)
-# A concurrent change of such a ban takes precedence. The statement skips a locked row until its next run. If a row has
-# just been changed, PostgreSQL checks the condition again.
+# A concurrent change of such a ban takes precedence. The statement skips locked rows, and finds them in its next run.
+# If a row has just been changed, PostgreSQL checks the condition again.
 _LOCK_ENDED_BANS: Final = Statement[LockedUser](f"""
 SELECT {_COLUMNS}
   FROM users WHERE banned_until <= :now ORDER BY banned_until LIMIT :size
@@ -143,10 +143,11 @@ class StatusAndRoles:
 
 
 class Ending(Enum):
-    """The kind of sessions of a user that end because of a change."""
+    """The kind of a user's sessions that a change of status or roles ends."""
 
     ALL = auto()
     CONSOLES = auto()
+    """The sessions of the administration console."""
     BROWSERS = auto()
     """The logins and sessions in browsers, which might be far from the phone."""
 
@@ -280,8 +281,8 @@ async def change_status_and_roles(
 ) -> list[StatusChange]:
     """Change the status and roles of locked users, each from a value before to a value after, and record the changes.
 
-    `why` is additional data for the events of bans and of the ends of bans. The number of statements does not depend on
-    the number of users.
+    `why` is additional data for the events of bans and of lifted bans. The number of statements does not depend on the
+    number of users.
     """
     effects = [StatusChange.between(user_id, before, after, by=by, why=why) for user_id, before, after in changes]
     accounts = [

@@ -52,13 +52,13 @@ DELETE FROM phone_answers USING identities i
 After that, wxauth never binds the numbers in these responses, even if a code is sent again.
 """
 _READ_ATTRIBUTES: Final = Statement[dict[str, Any] | None]("SELECT attributes FROM users WHERE id = :user_id")
-# The statement stores null in place of an empty object, because most users have no attributes, and a null costs a login
-# nothing.
+# The statement stores null in place of an empty object. Most users have no attributes, and each login reads the column,
+# which takes no time if it is null.
 WRITE_ATTRIBUTES: Final = Statement[Nothing](
     "UPDATE users SET attributes = NULLIF(:attributes::jsonb, '{}') WHERE id = :user_id"
 )
 """The statement that replaces a user's attributes."""
-# If the new id is a former external id of the same user, it becomes the present one again.
+# If the new id is a former external id of the same user, the statement makes it the present one again.
 SET_EXTERNAL_ID: Final = Statement[UUID]("""
 WITH former AS (
     DELETE FROM former_external_ids WHERE external_id = :external_id AND user_id = :user_id
@@ -71,13 +71,14 @@ RETURNING id
 
 It returns no row if the id does not change, and fails with a conflict if another user has the id.
 """
-# This statement runs after `SET_EXTERNAL_ID`. If a merge makes the id a former one, either the merge has committed by
-# then, or the change conflicts with the merge.
+# This query must run after `SET_EXTERNAL_ID`. While a merge makes the id a former one, `SET_EXTERNAL_ID` waits for the
+# merge to commit, and this query then finds the former id. Before the merge, another user has the id, so that
+# `SET_EXTERNAL_ID` fails with a conflict.
 IS_FORMER_EXTERNAL_ID: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM former_external_ids WHERE external_id = :external_id)"
 )
-"""The query that returns whether a user who was merged into another user had this external id."""
-# This statement locks and reads the row before the change, so that the event names only the fields that change.
+"""The query that returns whether this is a former external id of any user."""
+# The statement returns the profile before a change, which `change_profile_of` compares with the requested profile.
 _LOCK_PROFILE: Final = Statement[UserInSession](
     f"SELECT {USER_IN_SESSION} FROM users WHERE id = :user_id FOR NO KEY UPDATE"
 )
@@ -99,10 +100,7 @@ RETURNING array_remove(ARRAY[
     {", ".join(f"CASE WHEN before.{name} IS DISTINCT FROM users.{name} THEN '{name}' END" for name in MERGEABLE)}
 ], NULL)
 """)
-"""The statement that clears the given fields of a locked user. All of them must be in `MERGEABLE`.
-
-It returns the fields that had a value.
-"""
+"""The statement that clears some of the `MERGEABLE` fields of a locked user, and returns those that had a value."""
 
 
 def _changed_fragment(name: LiteralString) -> LiteralString:
@@ -129,14 +127,17 @@ async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) ->
 
 
 async def clear_fields(transaction: Transaction, user_id: UUID, fields: Collection[str]) -> Sequence[str]:
-    """Clear fields of a locked user, which must be in `MERGEABLE`. Return the fields that had a value."""
+    """Clear some of the `MERGEABLE` fields of a locked user. Return the fields that had a value."""
     return await transaction.value(CLEAR_FIELDS, user_id=user_id, fields=list(fields)) or ()
 
 
 async def remove_phone(
     transaction: Transaction, user_id: UUID, *, by: Actor, app_id: str | None = None, now: datetime
 ) -> bool:
-    """Remove the number of a locked user, and numbers that are not bound yet. Return whether the user had a number."""
+    """Remove the phone number of a locked user, and record the removal. Return whether the user had a number.
+
+    Also delete WeChat's stored responses with numbers that are not bound yet, so that wxauth never binds them.
+    """
     await transaction.run(DELETE_PHONE_ANSWERS, user_id=user_id)
     if not await clear_fields(transaction, user_id, ["phone"]):
         return False
@@ -145,16 +146,17 @@ async def remove_phone(
 
 
 async def read_attributes(transaction: Transaction, user_id: UUID) -> Mapping[str, Any]:
-    """Return the attributes of a user. They are empty if the user does not exist."""
+    """Return the attributes of a user. A user who does not exist has none."""
     return await transaction.value(_READ_ATTRIBUTES, user_id=user_id) or {}
 
 
 async def store_profile(
     database: Database, user: UserInSession, changes: Mapping[str, str | None], *, now: datetime
 ) -> UserInSession | None:
-    """Set the given fields among `PROFILE_FIELDS`. If `phone` is given, it must be None, and removes the number.
+    """Change the profile of a user, and record the change. Return the changed user; None if the user was erased.
 
-    Return the changed user; None if the user was erased.
+    `changes` can contain the `PROFILE_FIELDS`, with None for a field to clear. It can also contain `phone` with None,
+    which removes the phone number.
 
     Raises: RateLimited.
     """
@@ -176,9 +178,9 @@ async def change_profile_of(
     ip: str | None = None,
     now: datetime,
 ) -> UserInSession | None:
-    """Set the given fields among `PROFILE_FIELDS` of a locked user.
+    """Set the given fields among `PROFILE_FIELDS` of a locked user, record the change, and return the changed user.
 
-    Only a change of a value counts towards the rate limit.
+    `user` contains the values before the change. Only a different value is recorded, and counts towards the rate limit.
 
     Raises: RateLimited, before anything is written.
     """
