@@ -261,7 +261,7 @@ async def _log_in_under_lock(database: Database, login: Login, ids: _Ids) -> Ent
             raise SignUpClosed("sign-up is closed for this app")
         # Another request has created or erased the user in the meantime.
         raise ChangedMeanwhile
-    if people.two is not None:
+    if people.two_users is not None:
         await check_unionid(database, people, **login.identity, may_be_snapshot=login.may_be_snapshot)
         await link_unionid(database, **login.identity, stays=login.stays, now=ids.now)
         raise ChangedMeanwhile

@@ -37,7 +37,7 @@ from wxauth.users.status_queries import (
 from wxauth.users.user_queries import current_user, read_attributes
 
 NEW_USER_FOR: Final = timedelta(days=1)
-"""The time after its creation in which a user can be merged into another one because of a phone number."""
+"""The time since the creation of a user during which a phone number can merge the user into another user."""
 
 log = get_logger()
 
@@ -80,10 +80,10 @@ class Merged:
 
 @dataclass(frozen=True, slots=True)
 class MergePair:
-    """Two users whom this transaction has locked, so that no other transaction can change their status and roles."""
+    """Two locked users, whose status and roles no other transaction can change until the transaction ends."""
 
     former_id: UUID
-    into: UUID
+    remaining_id: UUID
     former: StatusAndRoles
     remaining: StatusAndRoles
     administrators: AbstractSet[UUID]
@@ -92,10 +92,10 @@ class MergePair:
     @property
     def has_the_last_administrators(self) -> bool:
         """Whether at least one of the two users is an administrator, and no other user is."""
-        return bool(self.administrators) and self.administrators <= {self.former_id, self.into}
+        return bool(self.administrators) and self.administrators <= {self.former_id, self.remaining_id}
 
     @property
-    def is_anybody_leaving(self) -> bool:
+    def is_either_leaving(self) -> bool:
         """Whether one of the two users has asked to be erased."""
         return self.former.is_leaving or self.remaining.is_leaving
 
@@ -134,24 +134,29 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     before, former = pair.remaining, pair.former
     is_by_phone = source is MergeSource.PHONE
     after = before if is_by_phone else status_and_roles_of_both(pair, source, now=now)
+    # The moved identities get the roles in `after`. If these include staff roles that the removed user did not have,
+    # the logins to websites that these identities have approved must end.
     becomes_staff = not STAFF_ROLES.intersection(after.roles) <= set(former.roles)
     await end_logins_in_browsers(
         transaction, pair.former_id, becomes_staff=becomes_staff, reason=EndReason.MERGED, by=by, now=now
     )
-    remaining_facts, former_facts = [await queries.facts_of(transaction, each) for each in (pair.into, pair.former_id)]
-    formers_attributes = await read_attributes(transaction, pair.former_id)
-    app_ids = await queries.merge_users(transaction, pair.former_id, into=pair.into, is_by_phone=is_by_phone, now=now)
+    remaining_facts = await queries.facts_of(transaction, pair.remaining_id)
+    former_facts = await queries.facts_of(transaction, pair.former_id)
+    former_attributes = await read_attributes(transaction, pair.former_id)
+    app_ids = await queries.merge_users(
+        transaction, pair.former_id, into=pair.remaining_id, is_by_phone=is_by_phone, now=now
+    )
     data: dict[str, Any] = {"former_id": pair.former_id}
     if source is not MergeSource.UNIONID:
         data["by"] = source
-    record = partial(record_event, transaction, by=by, at=now, user_id=pair.into)
+    record = partial(record_event, transaction, by=by, at=now, user_id=pair.remaining_id)
     await record(EventType.USER_MERGED, data=data)
     for app_id in app_ids:
         await record(EventType.IDENTITY_ADDED, app_id=app_id)
-    await queries.record_gained(transaction, pair.into, remaining_facts, by=by, now=now)
-    if formers_attributes and not is_by_phone:
-        await add_missing_attributes(transaction, pair.into, formers_attributes, by=by, now=now)
-    (change,) = await change_status_and_roles(transaction, [(pair.into, before, after)], by=by, now=now)
+    await queries.record_gained(transaction, pair.remaining_id, remaining_facts, by=by, now=now)
+    if former_attributes and not is_by_phone:
+        await add_missing_attributes(transaction, pair.remaining_id, former_attributes, by=by, now=now)
+    (change,) = await change_status_and_roles(transaction, [(pair.remaining_id, before, after)], by=by, now=now)
     return Merged(former=former_facts, remaining=remaining_facts, source=source, change=change)
 
 
@@ -167,26 +172,27 @@ async def link_unionid(
 ) -> None:
     """Merge the user of a known identity into the user of the unionid that WeChat now returns for this identity.
 
-    Do nothing if both are the same user, if one of them does not exist, or if they were split. Merge a user who has
-    asked to be erased only with `stays`, which says that the user has decided to stay.
+    Do nothing if both are the same user, if one of them does not exist, or if they were split. If one of them has
+    asked to be erased, cancel the erasure with `stays`, unless one of them is banned.
 
-    Raises: AccountDisabled, AccountLeaving.
+    Raises: AccountLeaving, if a user has asked to be erased and `stays` is not set; AccountDisabled, if a user has
+    asked to be erased and one of the two is banned.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     people = await database.one(unionid_queries.PEOPLE, **identity)
-    if people.two is None:
+    if people.two_users is None:
         return
-    user_id, holder_id = people.two
+    user_id, holder_id = people.two_users
     async with database.begin() as transaction:
         pair = await _lock_pair(transaction, user_id, holder_id)
         if await transaction.one(unionid_queries.PEOPLE, **identity) != people:
             raise ChangedMeanwhile
         if await transaction.value(queries.ARE_SPLIT, one_id=user_id, other_id=holder_id):
             return
-        if pair.is_anybody_leaving:
+        if pair.is_either_leaving:
             pair = await _cancel_leaving_of_both(transaction, pair, stays=stays, now=now)
         merged = await merge(transaction, pair, source=MergeSource.UNIONID, by=SYSTEM, now=now)
-        await transaction.run(unionid_queries.NAME_IDENTITY, **identity)
+        await transaction.run(unionid_queries.STORE_UNIONID, **identity)
     merged.report()
 
 
@@ -196,12 +202,12 @@ async def correct_imported(
 ) -> None:
     """Correct an imported identity that has a unionid in place of the openid.
 
-    WeChat has just returned both ids, so the identity's user is this person. Give the identity the right openid, or
-    delete it if another identity has the right openid. If the unionid belongs to another user, first merge the two
-    users, as by a late unionid. If the right openid belongs to another user, the next attempt of the login merges the
-    users, because this function has given the unionid to the user of the imported identity.
+    WeChat has just returned both ids for one person, so the user of this identity is that person. Give the identity the
+    right openid, or delete it if another identity has the right openid. If the unionid belongs to another user, first
+    merge the two users, as for any late unionid. If the right openid belongs to another user, the next attempt of the
+    login merges the users, because this function has given the unionid to the user of the imported identity.
 
-    Raises: AccountDisabled, AccountLeaving.
+    Raises: AccountDisabled, AccountLeaving, as `link_unionid` does.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     people = await database.one(unionid_queries.PEOPLE, **identity)
@@ -219,7 +225,7 @@ async def correct_imported(
             if await transaction.value(queries.ARE_SPLIT, one_id=user_id, other_id=remaining_id):
                 await transaction.run(unionid_queries.KEEP_MISNAMED, app_id=app_id, unionid=unionid)
                 return
-            if pair.is_anybody_leaving:
+            if pair.is_either_leaving:
                 pair = await _cancel_leaving_of_both(transaction, pair, stays=stays, now=now)
             merged = await merge(transaction, pair, source=MergeSource.UNIONID, by=SYSTEM, now=now)
         await unionid_queries.correct_openid(transaction, **identity)
@@ -255,11 +261,11 @@ async def link_by_phone(
     Raises: ChangedMeanwhile.
     """
     pair = await _lock_pair(transaction, user_id, holder_id)
-    if pair.administrators or pair.former.is_banned or pair.is_anybody_leaving:
+    if pair.administrators or pair.former.is_banned or pair.is_either_leaving:
         return None
     if await transaction.value(queries.ARE_SPLIT, one_id=user_id, other_id=holder_id):
         return None
-    may = await transaction.value(
+    is_allowed = await transaction.value(
         queries.MAY_LINK_BY_PHONE,
         new_user_id=user_id,
         holder_id=holder_id,
@@ -268,7 +274,7 @@ async def link_by_phone(
         verified_since=verified_since,
         harmless_roles=list(harmless_roles),
     )
-    if not may:
+    if not is_allowed:
         return None
     return await merge(transaction, pair, source=MergeSource.PHONE, by=Actor(str(holder_id)), now=now)
 
@@ -294,7 +300,7 @@ async def merge_by_operator(
         raise MergeRefused(_("these two users are already one user"))
     async with database.begin() as transaction:
         pair = await _lock_pair(transaction, user_id, remaining_id)
-        if pair.is_anybody_leaving:
+        if pair.is_either_leaving:
             raise MergeRefused(_("one of the users has requested erasure. Cancel the erasure first"))
         if await transaction.value(queries.HAVE_BOTH_EXTERNAL_IDS, one_id=user_id, other_id=remaining_id):
             raise MergeRefused(_("both users have an external_id, and a merge would discard one of them"))
@@ -305,23 +311,28 @@ async def merge_by_operator(
     return merged
 
 
-async def _lock_pair(transaction: Transaction, former_id: UUID, into: UUID) -> MergePair:
+async def _lock_pair(transaction: Transaction, former_id: UUID, remaining_id: UUID) -> MergePair:
     """Lock both users and, if one of them is an administrator, all administrators, in the order of their ids.
 
     Raises: ChangedMeanwhile, if another request has just merged or erased one of the two users, or made one of them an
     administrator.
     """
-    accounts, administrators = await lock_with_administrators(transaction, former_id, into)
-    if not accounts.keys() >= {former_id, into}:
+    accounts, administrators = await lock_with_administrators(transaction, former_id, remaining_id)
+    if not accounts.keys() >= {former_id, remaining_id}:
         raise ChangedMeanwhile
-    return MergePair(former_id, into, accounts[former_id], accounts[into], administrators)
+    return MergePair(former_id, remaining_id, accounts[former_id], accounts[remaining_id], administrators)
 
 
 async def _cancel_leaving_of_both(
     transaction: Transaction, pair: MergePair, *, stays: bool, now: datetime
 ) -> MergePair:
-    """Cancel pending erasures of the two users, and return the users. Raises: AccountDisabled, AccountLeaving."""
-    both = ((pair.former_id, pair.former), (pair.into, pair.remaining))
+    """Cancel the requested erasures of both users, and return the pair without them.
+
+    Raises: AccountLeaving, if a user has requested erasure and `stays` is not set; AccountDisabled, if a user is
+    banned.
+    """
+    both = ((pair.former_id, pair.former), (pair.remaining_id, pair.remaining))
+    # A ban is reported before a requested erasure, so the banned user comes first.
     for user_id, account in sorted(both, key=lambda one: not one[1].is_banned):
         if account.is_banned or not stays:
             check_may_enter(user_id, account)
@@ -330,10 +341,14 @@ async def _cancel_leaving_of_both(
 
 
 def status_and_roles_of_both(pair: MergePair, source: MergeSource, *, now: datetime) -> StatusAndRoles:
-    """Return the roles and the bans of both users together. Drop roles beyond MAX_ROLES, but never `admin`."""
+    """Return the status and roles that the remaining user of a merge gets: the roles of both, and the longer ban.
+
+    If the ban would leave no administrator, the user is active. Drop roles beyond MAX_ROLES, but never `admin`.
+    """
     before, former = pair.remaining, pair.former
     bans = [] if pair.has_the_last_administrators else [ban for ban in (before.ban, former.ban) if ban is not None]
     roles = sorted({*before.roles, *former.roles}, key=lambda role: (role != ADMIN, role))[:MAX_ROLES]
-    if bans and source is MergeSource.UNIONID:  # nobody has given this user the roles of the banned one
+    if bans and source is MergeSource.UNIONID:
+        # No administrator has decided that the merged user is staff.
         roles = [role for role in roles if role not in STAFF_ROLES]
     return replace(before.under(bans, now=now), roles=tuple(roles))

@@ -17,6 +17,7 @@ _OTHER_FRAGMENT: Final = ids_of(":other_id::uuid")
 HAVE_BOTH_EXTERNAL_IDS: Final = Statement[bool](
     "SELECT count(external_id) = 2 AS have_both FROM users WHERE id IN (:one_id, :other_id)"
 )
+"""The query that returns whether each of two users has an external id."""
 # The caller holds the locks of both users and of the number.
 MAY_LINK_BY_PHONE: Final = Statement[bool]("""
 SELECT EXISTS (
@@ -35,19 +36,22 @@ SELECT EXISTS (
                         WHERE other.phone = :phone AND other.phone_verified_at IS NOT NULL
                           AND other.id NOT IN (:new_user_id, :holder_id)))
 """)
-"""The statement that returns whether a merge of a new user into the holder of a number carries no risk of theft."""
+"""The query that returns whether a phone number may merge a new user into the holder of the number.
+
+`link_by_phone` lists the conditions, which prevent the theft of accounts.
+"""
 ARE_SPLIT: Final = Statement[bool](f"""
 SELECT EXISTS (SELECT FROM events
                 WHERE type = 'user.split'
                   AND (user_id = ANY ({_ONE_FRAGMENT}) AND data ->> 'new_user_id' = ANY ({_OTHER_FRAGMENT}::text[])
                        OR user_id = ANY ({_OTHER_FRAGMENT}) AND data ->> 'new_user_id' = ANY ({_ONE_FRAGMENT}::text[])))
 """)
-"""The statement that returns whether two users were split, so that wxauth must not merge them automatically.
+"""The query that returns whether two users were split. wxauth must not merge such users automatically.
 
-It can rely on the events of splits, because wxauth never deletes them.
+The query finds the events of splits, which wxauth never deletes.
 """
-# The statement finds the merges that WeChat has not caused by their events, which wxauth never deletes. An import
-# leaves no event of a merge, but a user with several unionids.
+# wxauth never deletes the events of merges. Those with `by` in their data report merges that WeChat has not caused. An
+# import that joins several accounts leaves no such event, but its user has identities with different unionids.
 IS_JOINED: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
    AND EXISTS (SELECT FROM events
@@ -55,7 +59,7 @@ SELECT EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
                   AND user_id IN (SELECT :user_id::uuid UNION ALL SELECT id FROM former_users WHERE user_id = :user_id))
     OR (SELECT count(DISTINCT unionid) > 1 FROM identities WHERE user_id = :user_id)
 """)
-"""The statement that returns whether a phone number, an operator or an import has joined several WeChat accounts."""
+"""The query that returns whether a user has several WeChat accounts because of a phone number, operator or import."""
 
 
 class Facts(UserFields, LockedUser):
@@ -68,8 +72,8 @@ class Facts(UserFields, LockedUser):
 
 
 _FACTS: Final = Statement[Facts](f"SELECT {', '.join(columns_of(Facts))} FROM users WHERE id = :user_id")
-# A trigger moves the sessions of the identities with them. The identities keep their proofs of a number only if the
-# remaining user has or gets that number.
+# A trigger moves the sessions of the identities, too. The identities keep their proofs of a number only if the
+# remaining user has this number, or gets it from the removed user.
 _MOVE_IDENTITIES: Final = Statement[str]("""
 UPDATE identities
    SET user_id = :into,
@@ -98,8 +102,8 @@ UPDATE avatars SET user_id = remaining.id
 _REMEMBER_ID: Final = Statement[Nothing](
     "INSERT INTO former_users (id, user_id, merged_at) VALUES (:former_id, :into, :now)"
 )
-# One statement deletes the removed user and updates the remaining one. With two statements, unique values would exist
-# twice for a moment. The caller has locked both users.
+# One statement deletes the removed user and updates the remaining one, because unique values would exist twice between
+# two statements. The caller has locked both users.
 _MERGE: Final = Statement[Nothing](f"""
 WITH former AS (
     DELETE FROM users WHERE id = :former_id
@@ -127,12 +131,11 @@ async def facts_of(transaction: Transaction, user_id: UUID) -> Facts:
 async def merge_users(
     transaction: Transaction, former_id: UUID, *, into: UUID, is_by_phone: bool, now: datetime
 ) -> Sequence[str]:
-    """Merge a locked user into another locked user, and store the removed id.
+    """Merge a locked user into another locked user, and store the removed id. Return the app of each moved identity.
 
-    Fill only the empty fields of the remaining user.
-
-    Return the app of each moved identity. If both users have verified the same number, the later proof counts or, in a
-    merge by phone number, the proof of the remaining user.
+    The remaining user keeps all values, and gets the values of the removed user only in empty fields. If both users
+    have verified the same number, the later proof counts. In a merge by phone number, the proof of the remaining user
+    counts.
     """
     both = {"former_id": former_id, "into": into}
     app_ids = await transaction.values(_MOVE_IDENTITIES, **both)
@@ -155,8 +158,8 @@ async def record_gained(transaction: Transaction, user_id: UUID, before: Facts, 
         await record_event(transaction, EventType.PROFILE_CHANGED, by=by, at=now, user_id=user_id, data=data)
     if after.phone != before.phone:
         await record_event(transaction, EventType.PHONE_BOUND, by=by, at=now, user_id=user_id)
-    held = before.consents or {}
+    consents_before = before.consents or {}
     for document, version in sorted((after.consents or {}).items()):
-        if held.get(document) != version:
+        if consents_before.get(document) != version:
             consent = {"document": document, "version": version}
             await record_event(transaction, EventType.CONSENT_GIVEN, by=by, at=now, user_id=user_id, data=consent)

@@ -9,7 +9,7 @@ from wxauth.core.logs import get_logger
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.errors import SplitRefused
 from wxauth.i18n import lazy_gettext as _
-from wxauth.merging.splitting_queries import Parting, has_external_id, take_out
+from wxauth.merging.splitting_queries import Separation, has_external_id, move_to_new_user
 from wxauth.sessions.queries import EndReason
 from wxauth.users.admin import locked_remaining
 from wxauth.users.status_queries import StatusAndRoles, change_status_and_roles
@@ -27,37 +27,37 @@ async def split(
     by: Actor,
     now: datetime,
 ) -> tuple[UUID, UUID]:
-    """Make a new user of an identity, and of the user's other identities with the same unionid.
+    """Move an identity, and the user's other identities with the same unionid, to a new user.
 
-    Move the given `external_id` to the new user, too. Everything else stays with the user, except a number that only
-    these identities have verified, which is deleted. If the user is banned, the new user is also banned. The sessions
-    of these identities end. wxauth never merges the two users automatically again (see `ARE_SPLIT`).
+    If `external_id` is given, move it to the new user, too. Everything else stays with the user, except a number that
+    only these identities have verified, which is deleted. If the user is banned, ban the new user, too. End the
+    sessions of these identities. wxauth never merges the two users automatically again (see `ARE_SPLIT`).
 
-    An id that was merged before stands for the remaining user. Return the ids of the user and of the new user.
+    A former id stands for the user that remains. Return the ids of the user and of the new user.
 
     Raises: NotFound, SplitRefused.
     """
     async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, account):
         if account.is_leaving:
             raise SplitRefused(_("the user has requested erasure. Cancel the erasure first"))
-        parting = await Parting.of(transaction, remaining_id, app_id=app_id, openid=openid)
-        if parting is None:
+        separation = await Separation.of(transaction, remaining_id, app_id=app_id, openid=openid)
+        if separation is None:
             raise SplitRefused(_("this identity doesn't belong to the user"))
-        if not parting.staying:
+        if not separation.staying:
             raise SplitRefused(_("nothing would be left of the user"))
         if external_id is not None and not await has_external_id(transaction, remaining_id, external_id):
             raise SplitRefused(_("this external_id doesn't belong to the user"))
-        await parting.end_sessions(transaction, reason=EndReason.ADMINISTRATOR, by=by, now=now)
+        await separation.end_sessions(transaction, reason=EndReason.ADMINISTRATOR, by=by, now=now)
         new_user_id = new_id(now)
-        has_lost_number = await take_out(
-            transaction, parting, new_user_id, external_id=external_id, is_banned=account.is_banned
+        has_lost_number = await move_to_new_user(
+            transaction, separation, new_user_id, external_id=external_id, is_banned=account.is_banned
         )
-        data = {"new_user_id": new_user_id, "app_ids": parting.app_ids, "kept_app_ids": parting.kept_app_ids}
+        data = {"new_user_id": new_user_id, "app_ids": separation.app_ids, "kept_app_ids": separation.kept_app_ids}
         await record_event(transaction, EventType.USER_SPLIT, by=by, at=now, user_id=remaining_id, data=data)
         change = (new_user_id, StatusAndRoles(roles=()), StatusAndRoles(roles=(), ban=account.ban))
-        (made,) = await change_status_and_roles(transaction, [change], by=by, now=now)
+        (effect,) = await change_status_and_roles(transaction, [change], by=by, now=now)
         if has_lost_number:
             await record_event(transaction, EventType.PHONE_REMOVED, by=by, at=now, user_id=remaining_id)
     log.info("user_split", user_id=remaining_id, new_user_id=new_user_id, actor=by.name)
-    made.report()
+    effect.report()
     return remaining_id, new_user_id

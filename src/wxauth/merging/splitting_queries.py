@@ -43,7 +43,7 @@ _HAS_EXTERNAL_ID: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM users WHERE id = :user_id AND external_id = :external_id)
     OR EXISTS (SELECT FROM former_external_ids WHERE user_id = :user_id AND external_id = :external_id) AS has_it
 """)
-_GIVE_UP_EXTERNAL_ID: Final = Statement[Nothing]("""
+_REMOVE_EXTERNAL_ID: Final = Statement[Nothing]("""
 WITH former AS (
     DELETE FROM former_external_ids WHERE user_id = :user_id AND external_id = :external_id
 )
@@ -53,14 +53,14 @@ _ADD: Final = Statement[Nothing]("""
 INSERT INTO users (id, external_id, created_at, last_login_at)
 SELECT :new_user_id, :external_id, :created_at, last_login_at FROM users WHERE id = :user_id
 """)
-# A trigger moves the sessions of the identities with them. The statement clears their proofs, because the new user has
-# no number.
+# A trigger moves the sessions of the identities, too. The statement clears the identities' proofs of a number, because
+# the new user has no number.
 _MOVE_IDENTITIES: Final = Statement[Nothing]("""
 UPDATE identities SET user_id = :new_user_id, phone_proved_at = NULL
   FROM unnest(:app_ids::text[], :openids::text[]) AS leaving (app_id, openid)
  WHERE identities.user_id = :user_id AND (identities.app_id, identities.openid) = (leaving.app_id, leaving.openid)
 """)
-# A trigger deletes the sessions of the identities with them.
+# A trigger deletes the sessions of the identities, too.
 _DELETE_IDENTITIES: Final = Statement[Nothing]("""
 DELETE FROM identities USING unnest(:app_ids::text[], :openids::text[]) AS leaving (app_id, openid)
  WHERE identities.user_id = :user_id AND (identities.app_id, identities.openid) = (leaving.app_id, leaving.openid)
@@ -74,7 +74,7 @@ DELETE FROM unionids
  WHERE unionid = :unionid AND user_id = :user_id
    AND NOT EXISTS (SELECT FROM identities i WHERE i.user_id = :user_id AND i.unionid = :unionid)
 """)
-_FORGET_UNIONIDS: Final = Statement[Nothing]("""
+_DELETE_UNUSED_UNIONIDS: Final = Statement[Nothing]("""
 DELETE FROM unionids
  WHERE user_id = :user_id
    AND NOT EXISTS (SELECT FROM identities i WHERE i.user_id = :user_id AND i.unionid = unionids.unionid)
@@ -88,13 +88,13 @@ UPDATE users
    AND NOT EXISTS (SELECT FROM unionids WHERE unionids.unionid = users.unionid AND unionids.user_id = :user_id)
 """)
 """The statement that gives a user who has just lost the present unionid that of the newest remaining identity."""
-_NAME_NEW_USER: Final = Statement[Nothing]("UPDATE users SET unionid = :unionid WHERE id = :new_user_id")
+_SET_UNIONID: Final = Statement[Nothing]("UPDATE users SET unionid = :unionid WHERE id = :new_user_id")
 _SET_PROOF: Final = Statement[Nothing]("UPDATE users SET phone_verified_at = :proved_at WHERE id = :user_id")
 
 
 @dataclass(frozen=True, slots=True)
-class Parting:
-    """A locked user, with the identities that leave and those that stay."""
+class Separation:
+    """The division of a locked user's identities into those that leave and those that stay."""
 
     user_id: UUID
     leaving: Sequence[OwnedIdentity]
@@ -105,11 +105,11 @@ class Parting:
 
     @classmethod
     async def of(
-        cls, transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, is_alone: bool = False
-    ) -> "Parting | None":
-        """Return the parting of this identity and, unless `is_alone`, of the user's other identities with its unionid.
+        cls, transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, only_named: bool = False
+    ) -> "Separation | None":
+        """Return the separation in which this identity leaves. Return None if the user does not have it.
 
-        Return None if the user has no such identity.
+        Unless `only_named` is set, the user's other identities with the same unionid leave, too.
         """
         identities = await transaction.rows(_IDENTITIES, user_id=user_id)
         named = next((each for each in identities if each.key == (app_id, openid)), None)
@@ -117,7 +117,7 @@ class Parting:
             return None
 
         def leaves(each: OwnedIdentity) -> bool:
-            return each is named or (not is_alone and named.unionid is not None and each.unionid == named.unionid)
+            return each is named or (not only_named and named.unionid is not None and each.unionid == named.unionid)
 
         leaving = [each for each in identities if leaves(each)]
         staying = [each for each in identities if not leaves(each)]
@@ -149,21 +149,21 @@ async def has_external_id(transaction: Transaction, user_id: UUID, external_id: 
     return bool(await transaction.value(_HAS_EXTERNAL_ID, user_id=user_id, external_id=external_id))
 
 
-async def take_out(
-    transaction: Transaction, parting: Parting, new_user_id: UUID, *, external_id: str | None, is_banned: bool
+async def move_to_new_user(
+    transaction: Transaction, separation: Separation, new_user_id: UUID, *, external_id: str | None, is_banned: bool
 ) -> bool:
-    """Make a new user of the identities that leave, with their unionid, and with the user's `external_id`, if given.
+    """Create a user with this id for the identities that leave, their unionid and, if given, the user's `external_id`.
 
-    Delete the user's unionids that no identity has, unless the user is banned. Return whether the user has lost the
-    phone number.
+    Delete the old user's unionids that no identity has, unless the user is banned. Return whether the old user has lost
+    the phone number.
     """
-    ids = {"user_id": parting.user_id, "new_user_id": new_user_id}
+    ids = {"user_id": separation.user_id, "new_user_id": new_user_id}
     if external_id is not None:
-        await transaction.run(_GIVE_UP_EXTERNAL_ID, user_id=parting.user_id, external_id=external_id)
-    await transaction.run(_ADD, **ids, external_id=external_id, created_at=parting.leaving[0].created_at)
-    await transaction.run(_MOVE_IDENTITIES, **ids, **parting.keys)
-    await _divide_unionids(transaction, parting, new_user_id, is_banned=is_banned)
-    return await _divide_proofs(transaction, parting)
+        await transaction.run(_REMOVE_EXTERNAL_ID, user_id=separation.user_id, external_id=external_id)
+    await transaction.run(_ADD, **ids, external_id=external_id, created_at=separation.leaving[0].created_at)
+    await transaction.run(_MOVE_IDENTITIES, **ids, **separation.keys)
+    await _divide_unionids(transaction, separation, new_user_id, is_banned=is_banned)
+    return await _update_phone(transaction, separation)
 
 
 async def erase_identities(
@@ -171,16 +171,16 @@ async def erase_identities(
 ) -> bool:
     """Erase an identity of a locked user, and the user's other identities with its unionid.
 
-    Clear name, picture and number. wxauth clears these fields because it does not know which identity has brought them.
-    It deletes the sessions of the identities, and records that they have ended. It also records the cleared fields, so
-    that services that follow the events delete their copies.
+    Clear name, picture and number, because wxauth does not know which identity has brought them. Delete the sessions of
+    the identities, and record that they have ended. Also record the cleared fields, so that services that follow the
+    events delete their copies.
 
     Return False, and do nothing, if the user has no other identity.
     """
-    parting = await Parting.of(transaction, user_id, app_id=app_id, openid=openid)
-    if parting is None or not parting.staying:
+    separation = await Separation.of(transaction, user_id, app_id=app_id, openid=openid)
+    if separation is None or not separation.staying:
         return False
-    await _erase(transaction, parting, by=by, now=now)
+    await _erase(transaction, separation, by=by, now=now)
     cleared = await clear_fields(transaction, user_id, [*PROFILE_FIELDS, "phone"])
     if fields := [name for name in PROFILE_FIELDS if name in cleared]:
         data = {"fields": fields}
@@ -197,50 +197,54 @@ async def erase_identity(
 
     Return False, and do nothing, if the user has no other identity.
     """
-    parting = await Parting.of(transaction, user_id, app_id=app_id, openid=openid, is_alone=True)
-    if parting is None or not parting.staying:
+    separation = await Separation.of(transaction, user_id, app_id=app_id, openid=openid, only_named=True)
+    if separation is None or not separation.staying:
         return False
-    await _erase(transaction, parting, by=by, now=now)
+    await _erase(transaction, separation, by=by, now=now)
     return True
 
 
-async def _erase(transaction: Transaction, parting: Parting, *, by: Actor, now: datetime) -> None:
+async def _erase(transaction: Transaction, separation: Separation, *, by: Actor, now: datetime) -> None:
     """Erase the identities that leave, and their unionid, unless a remaining identity has the same unionid."""
-    user_id = parting.user_id
-    await parting.end_sessions(transaction, reason=EndReason.ERASED, by=by, now=now)
-    await transaction.run(_DELETE_IDENTITIES, user_id=user_id, **parting.keys)
-    await transaction.run(_DELETE_UNIONID, user_id=user_id, unionid=parting.unionid)
+    user_id = separation.user_id
+    await separation.end_sessions(transaction, reason=EndReason.ERASED, by=by, now=now)
+    await transaction.run(_DELETE_IDENTITIES, user_id=user_id, **separation.keys)
+    await transaction.run(_DELETE_UNIONID, user_id=user_id, unionid=separation.unionid)
     await transaction.run(_REPLACE_LOST_UNIONID, user_id=user_id)
-    for app_id in parting.app_ids:
-        if app_id not in parting.kept_app_ids:
+    for app_id in separation.app_ids:
+        if app_id not in separation.kept_app_ids:
             await record_event(transaction, EventType.IDENTITY_REMOVED, by=by, at=now, user_id=user_id, app_id=app_id)
 
 
-async def _divide_unionids(transaction: Transaction, parting: Parting, new_user_id: UUID, *, is_banned: bool) -> None:
+async def _divide_unionids(
+    transaction: Transaction, separation: Separation, new_user_id: UUID, *, is_banned: bool
+) -> None:
     """Give the new user the unionid of the identities that have left.
 
-    Unionids of remaining identities stay with the user. Delete other unionids, because wxauth does not know to which of
-    the two persons they belong, and a login with one of them must not lead to the wrong user. Do not delete them if the
-    user is banned, because the user could use them to escape the ban.
+    If that was the present unionid of the old user, replace it by that of a remaining identity.
+
+    Delete the unionids that no identity of the old user has, because wxauth does not know to which of the two persons
+    they belong, and a login with one of them must not lead to the wrong user. If the user is banned, keep them, because
+    otherwise a login with one of them would create a new user, who is not banned.
     """
-    ids = {"user_id": parting.user_id, "new_user_id": new_user_id}
-    await transaction.run(_MOVE_UNIONID, **ids, unionid=parting.unionid)
+    ids = {"user_id": separation.user_id, "new_user_id": new_user_id}
+    await transaction.run(_MOVE_UNIONID, **ids, unionid=separation.unionid)
     if not is_banned:
-        await transaction.run(_FORGET_UNIONIDS, user_id=parting.user_id)
-    await transaction.run(_REPLACE_LOST_UNIONID, user_id=parting.user_id)
+        await transaction.run(_DELETE_UNUSED_UNIONIDS, user_id=separation.user_id)
+    await transaction.run(_REPLACE_LOST_UNIONID, user_id=separation.user_id)
     # This statement runs last, because two users can never have the same unionid.
-    await transaction.run(_NAME_NEW_USER, new_user_id=new_user_id, unionid=parting.unionid)
+    await transaction.run(_SET_UNIONID, new_user_id=new_user_id, unionid=separation.unionid)
 
 
-async def _divide_proofs(transaction: Transaction, parting: Parting) -> bool:
-    """Remove the user's number if only identities that have left have verified it. Return whether it was removed.
+async def _update_phone(transaction: Transaction, separation: Separation) -> bool:
+    """Remove the old user's number if only identities that have left have verified it. Return whether it was removed.
 
-    If remaining identities have also verified the number, set the time of the proof to their latest one.
+    If remaining identities have also verified the number, the latest of their proofs counts from now on.
     """
-    if all(each.phone_proved_at is None for each in parting.leaving):
+    if all(each.phone_proved_at is None for each in separation.leaving):
         return False
-    proofs = [each.phone_proved_at for each in parting.staying if each.phone_proved_at is not None]
+    proofs = [each.phone_proved_at for each in separation.staying if each.phone_proved_at is not None]
     if not proofs:
-        return bool(await clear_fields(transaction, parting.user_id, ["phone"]))
-    await transaction.run(_SET_PROOF, user_id=parting.user_id, proved_at=max(proofs))
+        return bool(await clear_fields(transaction, separation.user_id, ["phone"]))
+    await transaction.run(_SET_PROOF, user_id=separation.user_id, proved_at=max(proofs))
     return False

@@ -26,10 +26,10 @@ class People:
     holder_id: UUID | None
     """The user of the unionid."""
     misnamed_id: UUID | None = None
-    """The user of an imported identity of this app that has this unionid in place of its openid."""
+    """The user of an imported identity of this app that has this unionid in place of an openid."""
 
     @property
-    def two(self) -> tuple[UUID, UUID] | None:
+    def two_users(self) -> tuple[UUID, UUID] | None:
         """The two users; None if they are the same user, or if one of them does not exist."""
         if self.user_id is None or self.holder_id is None or self.user_id == self.holder_id:
             return None
@@ -42,13 +42,13 @@ SELECT (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :open
        (SELECT user_id FROM identities
          WHERE app_id = :app_id AND openid = :unionid AND openid <> :openid AND awaits_login) AS misnamed_id
 """)
-"""The statement that returns the users of an identity and of a unionid. It always returns one row."""
+"""The query for the users of an identity and of a unionid. It always returns one row."""
 HOLD_UNIONID: Final = Statement[Nothing]("INSERT INTO unionids (unionid, user_id) VALUES (:unionid, :user_id)")
 """The statement that gives an unknown unionid to a locked user.
 
-If two transactions give the same unionid to users simultaneously, the second one fails.
+If two transactions give one unionid to two users at the same time, the second transaction fails with a conflict.
 """
-# The statement leaves the unionid null. The login stores the unionid, by the rules for any late unionid.
+# The statement sets the unionid to null, because the login then stores the unionid by the rules for any late unionid.
 _CORRECT_OPENID: Final = Statement[Nothing]("""
 UPDATE identities SET openid = :openid, unionid = NULL
  WHERE app_id = :app_id AND openid = :unionid
@@ -61,25 +61,26 @@ DELETE FROM identities WHERE app_id = :app_id AND openid = :unionid
 KEEP_MISNAMED: Final = Statement[Nothing](
     "UPDATE identities SET awaits_login = false WHERE app_id = :app_id AND openid = :unionid"
 )
-"""The statement that marks an identity with a unionid as its openid, so that wxauth no longer tries to correct it."""
-NAME_IDENTITY: Final = Statement[Nothing]("""
+"""The statement after which wxauth no longer tries to correct an identity that has a unionid as its openid."""
+STORE_UNIONID: Final = Statement[Nothing]("""
 WITH named AS (UPDATE identities SET unionid = :unionid WHERE app_id = :app_id AND openid = :openid RETURNING user_id)
 UPDATE users SET unionid = :unionid FROM named WHERE users.id = named.user_id
 """)
 """The statement that stores WeChat's latest unionid of an identity, in the rows of the identity and its user."""
-# The condition is true if an identity belongs to another WeChat account of its user than :unionid does. An account has
-# only one openid in each app, so this identity must have another unionid, or an unknown one. If its unionid is unknown,
-# neither of the two openids may belong to a snapshot. In addition, :unionid must not be an earlier unionid of the same
-# account. That is certain if the user was merged from several users, or if another identity of the user has :unionid.
+# This condition is true if the identity `other` and :unionid belong to two different WeChat accounts of one user. An
+# account has only one openid in each app, so `other` must have another unionid than :unionid, or an unknown one. If the
+# unionid of `other` is unknown, neither of the two openids may belong to a snapshot. In addition, :unionid must not be
+# an earlier unionid of the account of `other`. It is not if the user was merged from several users, or if another
+# identity of the user has :unionid.
 _IS_OF_ANOTHER_ACCOUNT: Final = """
        (other.unionid <> :unionid OR other.unionid IS NULL AND NOT :may_be_snapshot)
    AND (EXISTS (SELECT FROM former_users WHERE former_users.user_id = other.user_id)
         OR other.unionid IS NOT NULL
            AND EXISTS (SELECT FROM identities it WHERE it.user_id = other.user_id AND it.unionid = :unionid))"""
-# The statement finds a row in two cases. In the first, another openid of the app has the unionid, which a unique index
-# forbids. In the second, the unionid belongs to another user, who has another openid of the app, and that openid does
-# not belong to another account.
-_IS_ANOTHERS: Final = Statement[int](f"""
+# This query returns a row in two cases. In the first case, another openid of the app has the unionid, and a unique
+# index allows only one. In the second case, the unionid belongs to another user, who has another openid of the app, and
+# that openid does not belong to another account of that user.
+_IS_OF_ANOTHER_PERSON: Final = Statement[int](f"""
 SELECT 1 FROM identities WHERE app_id = :app_id AND openid <> :openid AND unionid = :unionid
  UNION ALL
 SELECT 1 FROM unionids JOIN identities other USING (user_id)
@@ -98,13 +99,13 @@ async def check_unionid(
 
     With `may_be_snapshot`, WeChat might have made up this identity, or the other identity that has the unionid.
 
-    Raises: UnionidConflict.
+    Raises: OfAnotherOpenid, if another openid of the app has the unionid; UnionidConflict, if the two users were split.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
-    if await asked.value(_IS_ANOTHERS, **identity, may_be_snapshot=may_be_snapshot) is not None:
+    if await asked.value(_IS_OF_ANOTHER_PERSON, **identity, may_be_snapshot=may_be_snapshot) is not None:
         raise OfAnotherOpenid("another openid of this app has it")
-    if people.two is not None:
-        one_id, other_id = people.two
+    if people.two_users is not None:
+        one_id, other_id = people.two_users
         if await asked.value(ARE_SPLIT, one_id=one_id, other_id=other_id):
             raise UnionidConflict("an administrator has split its user and this one")
 
