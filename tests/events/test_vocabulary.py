@@ -8,7 +8,7 @@ from tests.docs import ROOT, both_languages, guide
 from tests.fakes import APP, OTHER_APP
 from tests.world import Admin, Rows, Stage, bearer, behind, leave, recorded
 from wxauth.core.trail import SENT_TO_SIBLINGS, SYSTEM, EventType
-from wxauth.sessions.queries import SESSIONS_IN_AN_EVENT, EndReason, end_sessions
+from wxauth.sessions.queries import MAX_SESSIONS_IN_EVENT, EndReason, end_sessions
 
 WORD: Final = re.compile(r"`([a-z_.]+)`")
 
@@ -120,7 +120,7 @@ async def test_a_thousand_sessions_fit_in_one_event(stage: Stage) -> None:
         SELECT gen_random_uuid(), user_id, app_id, openid, created_at, last_used_at, expires_at
           FROM sessions, generate_series(1, $1)
         """,
-        2 * SESSIONS_IN_AN_EVENT,
+        2 * MAX_SESSIONS_IN_EVENT,
     )
     ids = [row["id"] for row in await stage.rows.fetch("SELECT id::text FROM sessions")]
     async with stage.services.database.begin() as transaction:
@@ -128,7 +128,7 @@ async def test_a_thousand_sessions_fit_in_one_event(stage: Stage) -> None:
             transaction, answer["user"]["id"], reason=EndReason.ADMINISTRATOR, by=SYSTEM, now=stage.services.clock()
         )
     events = [session_ids for _, session_ids in await ends(stage)]
-    assert sorted(map(len, events)) == [1, SESSIONS_IN_AN_EVENT, SESSIONS_IN_AN_EVENT]
+    assert sorted(map(len, events)) == [1, MAX_SESSIONS_IN_EVENT, MAX_SESSIONS_IN_EVENT]
     assert sorted(session_id for session_ids in events for session_id in session_ids) == sorted(ids)
 
 

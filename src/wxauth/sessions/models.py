@@ -35,7 +35,7 @@ class Session(SQLModel, table=True):
     expires_at: datetime = Field(sa_type=TIME)
     revoked_at: datetime | None = Field(sa_type=TIME)
     revoked_reason: str | None = Field(sa_type=Text)
-    # The columns below are for the sessions of websites.
+    # Only the sessions of websites use the columns below.
     client_id: str | None = Field(sa_type=Text)
     """The client_id of the website."""
     scope: str | None = Field(sa_type=Text)

@@ -24,11 +24,12 @@ START: Final = UUID(int=0)
 """An id that is lower than the id of any session."""
 END: Final = UUID(int=2**128 - 1)
 """An id that is higher than the id of any session."""
-SESSIONS_IN_AN_EVENT: Final = 1000
+MAX_SESSIONS_IN_EVENT: Final = 1000
+"""The largest number of session ids in one event."""
 CONSOLE: Final = "wxauth-admin"
 """The client_id of the administration console, which is a website of wxauth. No other client can have this name."""
 TOO_MANY_CHANGES: Final = "too many concurrent changes to this session"
-_ANY: Final[Mapping[str, object]] = {"app_ids": None, "openids": None}
+_ALL_IDENTITIES: Final[Mapping[str, object]] = {"app_ids": None, "openids": None}
 """The statement parameters for all identities, in place of the parameters that `keys_of` returns."""
 
 
@@ -148,8 +149,8 @@ NULLIF(COALESCE(opened_ip, ip), {NO_ADDRESS}) AS opened_ip,
 NULLIF(COALESCE(opened_user_agent, user_agent), '') AS opened_user_agent"""
 """The SQL columns of the address and the User-Agent from which a session was opened.
 
-The first refresh with another address or User-Agent stores the original value. Therefore, a login does not store it
-twice, and it takes no space if it never changes.
+The first refresh with another address or User-Agent stores the original value in `opened_ip` or `opened_user_agent`.
+Until then, these columns are null, so that a login does not store each value twice.
 """
 FOR_RESOURCE: Final = """
 CASE WHEN resource IS NOT NULL THEN jsonb_build_object(
@@ -183,19 +184,18 @@ USER_OF_SESSION: Final = Statement[UUID]("SELECT user_id FROM sessions WHERE id 
 """The query for the user of a session, open or not. It returns no row if the session was deleted."""
 _LOCK_USER: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
 OPENED_AT: Final = Statement[datetime]("SELECT created_at FROM sessions WHERE id = :session_id")
-"""The query for the time when a session was opened. It returns no row if there is no such session."""
-
-
+"""The query for the time at which a session was opened. It returns no row if there is no such session."""
 HAS_SESSIONS: Final = Statement[bool]("SELECT EXISTS (SELECT FROM website_sessions WHERE client_id = :client_id)")
 """The query that returns whether a website, or a client with a metadata document, has sessions, open or ended."""
 
 
-# This statement ends one session. If wxauth sends the statement twice, the second one finds no open session. If the
-# session has expired, the statement records no event. It locks the user first, as for each event about a user. If
-# another transaction moves the session to another user while the statement waits for the lock, the statement does not
-# end the session. `site_knows` says that the website itself has ended the session, so that it gets no logout token. If
-# the user ends the session from another session, the statement also deletes the browser's login that opened it, so that
-# the browser must log in again.
+# This statement ends one session. If wxauth sends the statement twice, the second run finds no open session. If the
+# session has expired, the statement ends it, but records no event. It locks the user first, as each statement that
+# records an event about a user does. If another transaction moves the session to another user while the statement waits
+# for the lock, the statement does not end the session, and returns null. `site_knows` says that the website itself has
+# ended the session, so that wxauth sends the website no logout token. If the user ends the session from another
+# session, the statement also deletes the login of the browser that opened the session, so that the browser must log in
+# again.
 _END: Final = Statement[tuple[UUID | None]](f"""
 WITH open AS (
     SELECT id, user_id FROM sessions
@@ -233,7 +233,9 @@ _LOCK_FREE_USERS: Final = Statement[UUID](f"{_USERS_OF_SESSIONS_FRAGMENT} FOR NO
 _PAGE_OF_CLIENT: Final = Statement[UUID](
     "SELECT session_id FROM website_sessions WHERE client_id = :client_id ORDER BY session_id LIMIT :size"
 )
-_FORGET_ENDED: Final = Statement[Nothing]("""
+# This statement removes ended sessions from a removed website's list. It leaves rows that another transaction has
+# locked to the next page.
+_DELETE_ENDED: Final = Statement[Nothing]("""
 DELETE FROM website_sessions WHERE client_id = :client_id AND session_id = ANY (ARRAY(
     SELECT session_id FROM website_sessions
      WHERE client_id = :client_id AND session_id = ANY (:session_ids::uuid[])
@@ -243,21 +245,22 @@ DELETE FROM website_sessions WHERE client_id = :client_id AND session_id = ANY (
 """)
 
 
-def _is_of_these(row: LiteralString) -> LiteralString:
+def _identity_fragment(row: LiteralString) -> LiteralString:
+    """Return SQL that is true if the row has one of the given identities, or if no identities are given."""
     return f"""(:app_ids::text[] IS NULL
             OR ({row}.app_id, {row}.openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))"""
 
 
-# This statement removes the identity from logins to websites that have not opened a session yet, so that nobody can
-# redeem these logins. It does so for all identities of the users, or for the given ones. The caller has locked the
-# users, as does each transaction that approves or redeems a login. The statement locks the rows in the order of their
-# ids before it changes any of them.
+# This statement removes the users' identities, or only the given ones, from logins to websites that have not opened a
+# session yet, so that nobody can redeem these logins. The caller has locked the users, as each transaction does that
+# approves or redeems a login. The statement locks the rows in the order of their ids before it changes any of them, to
+# avoid deadlocks.
 _END_LOGINS_TO_SITES: Final = Statement[Nothing](f"""
 UPDATE site_logins SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_user_agent = NULL
  WHERE id = ANY (ARRAY(
     SELECT l.id FROM identities i JOIN site_logins l ON (l.app_id, l.openid) = (i.app_id, i.openid)
      WHERE i.user_id = ANY (:user_ids::uuid[]) AND l.session_id IS NULL
-       AND {_is_of_these("i")}
+       AND {_identity_fragment("i")}
      ORDER BY l.id FOR UPDATE OF l))
 """)
 # A login that a phone has scanned or denied does not belong to a user's identity. This statement clears the browser's
@@ -266,13 +269,13 @@ _CLEAR_CLAIMED_LOGINS: Final = Statement[Nothing](f"""
 UPDATE site_logins SET browser_ip = NULL, browser_user_agent = NULL
  WHERE id = ANY (ARRAY(
     SELECT l.id FROM sessions s JOIN site_logins l ON l.claimed_session_id = s.id
-     WHERE s.user_id = ANY (:user_ids::uuid[]) AND l.openid IS NULL AND {_is_of_these("s")}
+     WHERE s.user_id = ANY (:user_ids::uuid[]) AND l.openid IS NULL AND {_identity_fragment("s")}
      ORDER BY l.id FOR UPDATE OF l))
 """)
 _END_BROWSER_LOGINS: Final = Statement[Nothing](f"""
 DELETE FROM browser_logins USING identities i
  WHERE i.user_id = ANY (:user_ids::uuid[]) AND browser_logins.app_id = i.app_id AND browser_logins.openid = i.openid
-   AND {_is_of_these("i")}
+   AND {_identity_fragment("i")}
 """)
 LAST_OF_PAGE: Final = Statement[LastRow](
     "SELECT id, created_at AS since FROM sessions WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
@@ -295,7 +298,7 @@ RETURNING id, user_id, expires_at > :now AS was_open
 _END_ONE: Final = _ending("SELECT :session_id::uuid")
 _END_OF_USERS: Final = _ending(f"""
     SELECT id FROM sessions
-     WHERE user_id = ANY (:user_ids::uuid[]) AND id IS DISTINCT FROM :kept_id AND {_is_of_these("sessions")}""")
+     WHERE user_id = ANY (:user_ids::uuid[]) AND id IS DISTINCT FROM :kept_id AND {_identity_fragment("sessions")}""")
 END_CONSOLES: Final = _ending(
     f"SELECT id FROM sessions WHERE user_id = ANY (:user_ids::uuid[]) AND client_id = '{CONSOLE}'"
 )
@@ -331,46 +334,48 @@ _END_THESE: Final = _ending("""
 
 
 # The query covers the identities that have logged in recently and whose users have more than `at_most` sessions. It
-# returns up to `size` sessions that are older than the `at_most` newest ones of an identity. Few users have so many
-# sessions, and PostgreSQL reads only a few index entries to find that out.
-def _beyond_fragment(which: LiteralString, newest: LiteralString) -> LiteralString:
+# returns up to `size` sessions that are older than the `at_most` newest sessions of the identity. `counting` selects
+# the sessions that count as the newest ones, and `revoked_at` selects whether the returned sessions are open or ended.
+# Few users have so many sessions, and for the other users PostgreSQL reads only a few entries of the index.
+def _beyond_fragment(*, counting: LiteralString, revoked_at: LiteralString) -> LiteralString:
     return f"""
     SELECT beyond.id
       FROM (SELECT DISTINCT user_id, app_id, openid FROM sessions WHERE id > :since) AS lately,
    LATERAL (SELECT id FROM (SELECT id, revoked_at FROM sessions s
                              WHERE {one_and_id("s.user_id", "lately.user_id")}
-                                   AND (s.app_id, s.openid) = (lately.app_id, lately.openid) {newest}
+                                   AND (s.app_id, s.openid) = (lately.app_id, lately.openid) {counting}
                              ORDER BY s.user_id DESC, s.id DESC OFFSET :at_most) AS older
-             WHERE revoked_at {which}) AS beyond
+             WHERE revoked_at {revoked_at}) AS beyond
      WHERE EXISTS (SELECT FROM sessions s WHERE {one_and_id("s.user_id", "lately.user_id")}
                     ORDER BY s.user_id, s.id OFFSET :at_most)
      LIMIT :size"""
 
 
-_BEYOND: Final = Statement[UUID](_beyond_fragment("IS NULL", "AND s.revoked_at IS NULL"))
-# The statement skips locked rows, as the deletion of expired sessions does.
+_BEYOND: Final = Statement[UUID](_beyond_fragment(counting="AND s.revoked_at IS NULL", revoked_at="IS NULL"))
+# The statement skips rows that another transaction has locked. Its next run deletes them.
 DELETE_ENDED_SESSIONS: Final = Statement[Nothing](f"""
 DELETE FROM sessions WHERE id = ANY (ARRAY(
     SELECT id FROM sessions
-     WHERE id = ANY (ARRAY({_beyond_fragment("IS NOT NULL", "")}))
+     WHERE id = ANY (ARRAY({_beyond_fragment(counting="", revoked_at="IS NOT NULL")}))
        AND revoked_at IS NOT NULL
        FOR UPDATE SKIP LOCKED))
 """)
-"""The statement that deletes each identity's ended sessions, except the `at_most` newest ones.
+"""The statement that deletes up to `size` ended sessions that are not among the `at_most` newest of their identity.
 
-See `end_replaced_sessions`.
+It checks only identities that have a session with an id after `since`.
 """
 
 
-async def lock_user_by(transaction: Transaction, owner: Statement[UUID], **what: object) -> UUID | None:
-    """Lock the user whom the statement `owner` returns, and return the user's id. Return None if there is no owner.
+async def lock_user_by(transaction: Transaction, owner: Statement[UUID], **parameters: object) -> UUID | None:
+    """Lock the user whom the statement `owner` returns for these parameters, and return the user's id.
 
-    The owner does not change until the transaction ends, because a change of the owner requires the same lock.
+    Return None if there is no owner. The owner does not change until the transaction ends, because each transaction
+    that changes the owner takes the same lock.
     """
-    user_id = await transaction.value(owner, **what)
+    user_id = await transaction.value(owner, **parameters)
     while user_id is not None:
         await transaction.run(_LOCK_USER, user_id=user_id)
-        owner_id = await transaction.value(owner, **what)
+        owner_id = await transaction.value(owner, **parameters)
         if owner_id == user_id:
             break
         # During the wait, the row was moved to another user, or deleted.
@@ -391,9 +396,9 @@ async def end_session(
 ) -> UUID | None:
     """End a session, and return its user's id. Return None if the session has ended already, or never existed.
 
-    Without `by`, the session's user is the actor. If the user ends the session from another session, the browser's
-    login that opened it also ends. With `client_id`, the session must belong to that website. With `site_knows`, wxauth
-    sends the website no logout token.
+    Without `by`, the session's user is the actor. If the user ends the session from another session, also end the login
+    of the browser that opened the session. With `client_id`, the session must belong to that website. With
+    `site_knows`, wxauth sends the website no logout token.
     """
     actor, ip = (None, None) if by is None else (by.name, by.ip)
     row = await database.row(
@@ -409,9 +414,10 @@ async def end_session(
     )
     if row is None:
         return None
-    if row[0] is None:  # another transaction has just moved or ended the session
+    (user_id,) = row
+    if user_id is None:  # another transaction has just moved or ended the session
         raise ChangedMeanwhile
-    return row[0]
+    return user_id
 
 
 async def end_sessions(
@@ -423,15 +429,15 @@ async def end_sessions(
     kept: UUID | None = None,
     identities: Collection[tuple[str, str]] | None = None,
 ) -> None:
-    """End all sessions of locked users except `kept`, or only the sessions of some identities.
+    """End all sessions of locked users except `kept`, and record the ends of the sessions that were open.
 
-    Record the ends of the sessions that were open.
+    With `identities`, which are pairs of app_id and openid, end only the sessions of these identities.
 
     Also end the logins of the users' browsers, and the logins to websites that the users have approved and that have
-    not opened a session, whichever session approved them. An erasure ends the sessions before it deletes them, so that
-    websites get logout tokens as usual.
+    not opened a session, even if `kept` approved them. An erasure calls this function before it deletes the sessions,
+    so that websites get logout tokens.
     """
-    which = {"user_ids": user_ids, **(_ANY if identities is None else keys_of(identities))}
+    which = {"user_ids": user_ids, **(_ALL_IDENTITIES if identities is None else keys_of(identities))}
     await transaction.run(_END_LOGINS_TO_SITES, **which)
     await transaction.run(_END_BROWSER_LOGINS, **which)
     if reason is EndReason.ERASED:
@@ -444,8 +450,8 @@ async def end_session_of(
 ) -> bool:
     """End one session of a locked user, and record the end if it was open.
 
-    Return False if it is not the user's session. If an administrator ends the session, also end the browser's login
-    that opened it.
+    Return False if it is not the user's session. If an administrator ends the session, also end the login of the
+    browser that opened the session.
     """
     if await transaction.value(USER_OF_SESSION, session_id=session_id) != user_id:
         return False
@@ -462,9 +468,9 @@ async def end_replaced_sessions(
 
     Check only identities that have a session with an id after `since`, and end at most `size` sessions.
     """
-    beyond = await transaction.values(_BEYOND, since=since, at_most=at_most, size=size)
-    locked = await transaction.values(_LOCK_USERS, session_ids=beyond)
-    which = {"session_ids": beyond, "user_ids": locked}
+    replaced = await transaction.values(_BEYOND, since=since, at_most=at_most, size=size)
+    locked_users = await transaction.values(_LOCK_USERS, session_ids=replaced)
+    which = {"session_ids": replaced, "user_ids": locked_users}
     return len(await end_by(transaction, _END_THESE, which, reason=EndReason.REPLACED, by=SYSTEM, now=now))
 
 
@@ -474,10 +480,10 @@ async def end_page_of_client(transaction: Transaction, name: str, *, size: int, 
     Leave the sessions of users whom another transaction has locked to a later page.
     """
     page = await transaction.values(_PAGE_OF_CLIENT, client_id=name, size=size)
-    locked = await transaction.values(_LOCK_FREE_USERS, session_ids=page)
-    which = {"session_ids": page, "user_ids": locked}
+    locked_users = await transaction.values(_LOCK_FREE_USERS, session_ids=page)
+    which = {"session_ids": page, "user_ids": locked_users}
     await end_by(transaction, _END_THESE, which, reason=EndReason.ADMINISTRATOR, by=by, now=now)
-    return await transaction.run(_FORGET_ENDED, client_id=name, session_ids=page)
+    return await transaction.run(_DELETE_ENDED, client_id=name, session_ids=page)
 
 
 async def end_logins_in_browsers(
@@ -487,19 +493,19 @@ async def end_logins_in_browsers(
 
     A user who is about to be `MERGED` must log in to websites again, because a website must see the same user id as
     long as a session lasts. If a user becomes staff, also end approved logins, because a browser in which staff log in
-    must be near the phone. Unless the user is `MERGED`, the sessions of the console remain, because that rule has
-    applied to them from the start.
+    must be near the phone. Unless the user is `MERGED`, the sessions of the console remain, because staff had to open
+    them in such a browser.
     """
     is_merged = reason is EndReason.MERGED
     if becomes_staff:
-        await transaction.run(_END_LOGINS_TO_SITES, user_ids=user_ids, **_ANY)
-    await transaction.run(_END_BROWSER_LOGINS, user_ids=user_ids, **_ANY)
+        await transaction.run(_END_LOGINS_TO_SITES, user_ids=user_ids, **_ALL_IDENTITIES)
+    await transaction.run(_END_BROWSER_LOGINS, user_ids=user_ids, **_ALL_IDENTITIES)
     which = {"user_ids": user_ids, "spares_console": not is_merged}
     await end_by(transaction, _END_OF_WEBSITES, which, reason=reason, by=by, now=now)
 
 
 def keys_of(identities: Collection[tuple[str, str]]) -> Mapping[str, object]:
-    """Return identities as two parallel arrays, which are the parameters of a statement."""
+    """Return the statement parameters `app_ids` and `openids`, two parallel arrays, for these identities."""
     return {"app_ids": [app_id for app_id, _ in identities], "openids": [openid for _, openid in identities]}
 
 
@@ -515,19 +521,20 @@ async def end_by(
 ) -> Sequence[EndedSession]:
     """End sessions of locked users, and record the ends of the sessions that were open.
 
-    Record separate events for each user, with up to a thousand session ids each, the oldest first. Return all sessions
-    that this call has ended.
+    `statement` was made by `_ending`, and `which` contains the parameters that select its sessions. Record separate
+    events for each user, each with up to `MAX_SESSIONS_IN_EVENT` session ids, the oldest first. Return all sessions
+    that this call has ended, including those that had expired.
     """
     ended = await transaction.rows(statement, **which, reason=reason, now=now)
-    ids: defaultdict[UUID, list[UUID]] = defaultdict(list)
+    were_open: defaultdict[UUID, list[UUID]] = defaultdict(list)
     for row in ended:
         if row.was_open:
-            ids[row.user_id].append(row.id)
+            were_open[row.user_id].append(row.id)
     events = []
-    for user_id, session_ids in ids.items():
+    for user_id, session_ids in were_open.items():
         session_ids.sort()  # PostgreSQL returns updated rows in any order
-        for start in range(0, len(session_ids), SESSIONS_IN_AN_EVENT):
-            data = {"session_ids": session_ids[start : start + SESSIONS_IN_AN_EVENT], "reason": reason}
+        for start in range(0, len(session_ids), MAX_SESSIONS_IN_EVENT):
+            data = {"session_ids": session_ids[start : start + MAX_SESSIONS_IN_EVENT], "reason": reason}
             events.append(event(EventType.SESSION_ENDED, by=by, at=now, user_id=user_id, app_id=app_id, data=data))
     await record_events(transaction, events)
     return ended

@@ -1,6 +1,6 @@
-"""The refresh tokens, and the statement that rotates a token.
+"""The refresh tokens, and the statements that rotate them.
 
-The reuse of a token ends the session.
+If a refresh token is used again after its grace period, the session ends.
 """
 
 import hmac
@@ -76,9 +76,11 @@ class Lifetimes:
     """The lifetimes of a session, in seconds."""
 
     unused: int
+    """The time since the last login or refresh after which the session expires."""
     at_most: int
+    """The time since the login after which the session expires, even if the device refreshes it."""
     reuse_grace: int
-    """The time for which wxauth still returns the successor of a token that has been used."""
+    """The time after a refresh in which the old token still gets the same new token."""
 
     @property
     def unrefreshed(self) -> int:
@@ -101,9 +103,9 @@ class RefreshRefusal(StrEnum):
     REPLACED = "replaced"
     """A newer login of the identity has replaced the session."""
     OUT_OF_SCOPE = "out_of_scope"
-    """The user has granted the website's session none of the scopes that the client may have now."""
+    """The user has granted the website none of the scopes that the client may have now."""
     BEYOND_GRANT = "beyond_grant"
-    """The user has not granted the website's session all of the requested scopes."""
+    """The user has not granted the website all of the requested scopes."""
     OTHER_RESOURCE = "other_resource"
     """The website's session is for a different resource, or for none."""
 
@@ -113,7 +115,7 @@ class RefreshRefused:
     """The result of a refresh that wxauth has refused."""
 
     why: str
-    """The value of a `RefreshRefusal`."""
+    """One of the values of `RefreshRefusal`."""
     user_id: UUID | None = None
     """The session's user; None if there is no such session."""
     banned_until: datetime | None = None
@@ -121,16 +123,17 @@ class RefreshRefused:
     resource: str | None = None
 
 
-# The statement replaces the newest token by its successor. It does the same for a token that is newer than the stored
-# generation, which exists if this database is an older copy. During the grace period, the statement returns the newest
-# token in exchange for the token just before it. Any other token was used twice, by the user and by a thief. Then the
-# statement changes nothing, and `_rotate` ends the session, with a statement that locks the user first. If two requests
-# use one token at the same time, the second waits here for the row, and then sees what the first has stored. RETURNING
-# evaluates `_IS_GOOD` with the changed row. A token that was good before the change is also good after it.
+# Each rotation statement replaces the newest token by its successor. It does the same for a token that is newer than
+# the stored generation, which exists if this database was restored from an older backup. During the grace period, the
+# statement returns the newest token in exchange for the token just before it. Any other token was used twice, perhaps
+# by the user and by a thief. Then the statement changes nothing, and `_rotate` ends the session, with a statement that
+# locks the user first. If two requests use one token at the same time, the second request waits here for the row, and
+# then reads the generation that the first request has stored. RETURNING evaluates `_IS_GOOD` with the changed row. A
+# token that was good before the change is also good after it.
 #
-# The clock might have been ahead when a row was written. A token whose rotation is more than a grace period in the
-# future has no grace period. If a session was created in the future, its age begins now, because a session must not end
-# before it begins.
+# The clock might have been ahead when wxauth wrote a row. A token whose rotation is more than a grace period in the
+# future has no grace period. If the creation time of a session is in the future, the age of the session begins now,
+# because a session must not end before it begins.
 _IS_NEWEST = ":generation >= s.generation"
 _IS_GOOD = f"""({_IS_NEWEST} OR (:generation = s.generation - 1
     AND s.rotated_at BETWEEN :grace_began_at AND :now::timestamptz + (:now::timestamptz - :grace_began_at)))"""
@@ -144,7 +147,7 @@ class RotatedSession(UserInSession):
     """The generation of the new refresh token."""
     expires_at: datetime
     is_reused: bool
-    """Whether the token was used twice, so that the statement has changed nothing, and the session must end."""
+    """Whether the token was used before. If so, the statement has changed nothing, and `_rotate` ends the session."""
 
 
 class RotatedSessionOfWebsite(RotatedSession):
@@ -162,18 +165,17 @@ _NEW_PLACE_FRAGMENT: Final = f""",
                                 THEN COALESCE(s.opened_user_agent, s.user_agent, '') ELSE s.opened_user_agent END,
        ip = CASE WHEN {_IS_GOOD} THEN :ip::text::inet ELSE s.ip END,
        user_agent = CASE WHEN {_IS_GOOD} THEN :user_agent ELSE s.user_agent END"""
-# A website's server sends the refresh, so its address is not the user's, and the statement does not change the stored
-# address of the browser. If the user has not granted all that the request demands, the statement finds no row, and does
-# not use up the token.
+# A website's server sends the refresh, so the address of the request is not the user's, and the statement does not
+# change the stored address of the browser. If the user has not granted all scopes that the request demands, the
+# statement finds no row, and does not use up the token.
 _GRANTED = "string_to_array(s.scope, ' ')"
-_IS_FOR_IT = "s.resource IS NOT DISTINCT FROM :resource::text"
+_IS_FOR_RESOURCE = "s.resource IS NOT DISTINCT FROM :resource::text"
 _IS_IN_SCOPE = f"{_GRANTED} && :scopes::text[] AND {_GRANTED} @> :demanded::text[]"
-
 
 _IS_OPEN = """s.id = :session_id AND users.id = s.user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND s.created_at + make_interval(secs => :lasts_at_most) > :now
-   AND users.status = 'active' AND s.client_id"""
-_IS_OF_APP = f"{_IS_OPEN} IS NULL"
+   AND users.status = 'active'"""
+_IS_OPEN_IN_APP = f"{_IS_OPEN} AND s.client_id IS NULL"
 
 
 def _rotating_fragment(
@@ -194,13 +196,13 @@ RETURNING {number}s.generation, s.expires_at, NOT {_IS_GOOD} AS is_reused, s.app
 """
 
 
-# The form for several refreshes leaves out a session that another transaction has locked, and a second use of one
-# session.
+# The form for several refreshes leaves out sessions that another transaction has locked, and all but one refresh of the
+# same session. `Batched` then runs each of these refreshes alone.
 _ROTATE: Final = Batched[RotatedSession](
     "refresh",
-    _rotating_fragment(f"users WHERE {_IS_OF_APP}", place=_NEW_PLACE_FRAGMENT),
+    _rotating_fragment(f"users WHERE {_IS_OPEN_IN_APP}", place=_NEW_PLACE_FRAGMENT),
     f""", locked AS (
-    SELECT asked.* FROM asked, sessions s, users WHERE {_IS_OF_APP} FOR NO KEY UPDATE OF s SKIP LOCKED
+    SELECT asked.* FROM asked, sessions s, users WHERE {_IS_OPEN_IN_APP} FOR NO KEY UPDATE OF s SKIP LOCKED
 ), rotated AS ({
         _rotating_fragment(
             "locked AS asked, users WHERE s.id = :session_id AND users.id = s.user_id",
@@ -219,20 +221,21 @@ _ROTATE: Final = Batched[RotatedSession](
 )
 _ROTATE_OF_WEBSITE: Final = Statement[RotatedSessionOfWebsite](
     _rotating_fragment(
-        f"users WHERE {_IS_OPEN} = :client_id AND {_IS_FOR_IT} AND {_IS_IN_SCOPE}",
+        f"users WHERE {_IS_OPEN} AND s.client_id = :client_id AND {_IS_FOR_RESOURCE} AND {_IS_IN_SCOPE}",
         more=", s.scope, s.authenticated_at, s.authenticated_by",
     )
 )
 
-# The statement compares the resource before the age, because sessions for a resource last longer. It returns no row if
-# the token could be used now, because a merge has just ended or a ban was just lifted.
+# This query returns the reason why a rotation statement has found no row. It compares the resource before the age,
+# because sessions for a resource last longer. It returns no row if the token could be used now, for example because a
+# ban was just lifted.
 _WHY_NOT: Final = Statement[RefreshRefused](f"""
 SELECT * FROM (
     SELECT CASE WHEN s.id IS NULL THEN 'unknown'
                 WHEN status = 'disabled' THEN 'disabled'
                 WHEN revoked_reason = 'replaced' THEN 'replaced'
                 WHEN revoked_at IS NOT NULL THEN 'revoked'
-                WHEN NOT ({_IS_FOR_IT}) THEN 'other_resource'
+                WHEN NOT ({_IS_FOR_RESOURCE}) THEN 'other_resource'
                 WHEN LEAST(expires_at, s.created_at + make_interval(secs => :lasts_at_most)) <= :now THEN 'expired'
                 WHEN NOT {_GRANTED} @> :demanded::text[] THEN 'beyond_grant'
                 WHEN s.client_id IS NOT NULL AND NOT ({_IS_IN_SCOPE}) THEN 'out_of_scope' END AS why,
@@ -245,7 +248,10 @@ SELECT * FROM (
 
 
 def session_lifetimes(settings: Settings, *, is_of_website: bool = False) -> Lifetimes:
-    """Return the lifetimes of a session. With `is_of_website`, it is a website's session that is not for a resource."""
+    """Return the lifetimes of a session in an app or for a resource.
+
+    With `is_of_website`, return the lifetimes of a website's session that is for no resource.
+    """
     unused, at_most = settings.refresh_token_ttl, settings.session_max_age
     if is_of_website:
         unused, at_most = settings.web_session_ttl, settings.web_session_max_age
@@ -261,7 +267,10 @@ async def rotate_refresh_token(
     lifetimes: Lifetimes,
     now: datetime,
 ) -> RotatedSession | RefreshRefused:
-    """Rotate the refresh token of a session in an app. If the token is reused, end the session."""
+    """Rotate the refresh token of a session in an app, and return the session, or the reason of a refusal.
+
+    If the token was used before, end the session.
+    """
     device = {"ip": ip, "user_agent": user_agent}
     return await _rotate(database, _ROTATE, token, device, ip=ip, lifetimes=lifetimes, now=now)
 
@@ -278,10 +287,10 @@ async def rotate_refresh_token_of_website(
     lifetimes: Lifetimes,
     now: datetime,
 ) -> RotatedSessionOfWebsite | RefreshRefused:
-    """Rotate the refresh token of a website.
+    """Rotate the refresh token of a website's session, and return the session, or the reason of a refusal.
 
-    The session must be for this resource or, if it is None, for no resource. It must have at least one of `scopes`, and
-    all of `demanded`.
+    The session must be for this resource or, if `resource` is None, for no resource. The user must have granted it at
+    least one of `scopes`, and all of `demanded`. If the token was used before, end the session.
     """
     website = {"client_id": client_id, "resource": resource, "scopes": scopes, "demanded": demanded}
     return await _rotate(database, _ROTATE_OF_WEBSITE, token, website, ip=ip, lifetimes=lifetimes, now=now)
@@ -292,12 +301,16 @@ async def _rotate(
     database: Database,
     statement: Statement[Rotated],
     token: RefreshToken,
-    own_values: Mapping[str, object],
+    more_values: Mapping[str, object],
     *,
     ip: str | None,
     lifetimes: Lifetimes,
     now: datetime,
 ) -> Rotated | RefreshRefused:
+    """Rotate a refresh token with a statement. `more_values` contains the parameters that only this statement has.
+
+    Raises: ChangedMeanwhile, if the token could be used now although the statement has just found no session.
+    """
     row = await database.row(
         statement,
         session_id=token.session_id,
@@ -306,7 +319,7 @@ async def _rotate(
         grace_began_at=now - timedelta(seconds=lifetimes.reuse_grace),
         unused_at_most=lifetimes.unused,
         lasts_at_most=lifetimes.at_most,
-        **own_values,
+        **more_values,
     )
     if row is not None and row.is_reused:
         await end_session(
@@ -318,10 +331,10 @@ async def _rotate(
     refusal = await database.row(
         _WHY_NOT,
         session_id=token.session_id,
-        client_id=own_values.get("client_id"),
-        resource=own_values.get("resource"),
-        scopes=own_values.get("scopes", ()),
-        demanded=own_values.get("demanded", ()),
+        client_id=more_values.get("client_id"),
+        resource=more_values.get("resource"),
+        scopes=more_values.get("scopes", ()),
+        demanded=more_values.get("demanded", ()),
         lasts_at_most=lifetimes.at_most,
         now=now,
     )
