@@ -19,8 +19,8 @@ class EnteredUser(UserInSession):
     banned_until: datetime | None
 
 
-_OF_LOGINS: Final = "users.banned_until"
-ENTERED_USER: Final = f"{USER_IN_SESSION}, {_OF_LOGINS}"
+_BAN_COLUMN: Final = "users.banned_until"
+ENTERED_USER: Final = f"{USER_IN_SESSION}, {_BAN_COLUMN}"
 _MAY_ENTER: Final = "status = 'active' AND erase_at IS NULL"
 """The condition `MAY_LOG_IN`, for columns without the name of their table."""
 OPEN_FRAGMENT: Final = """
@@ -28,7 +28,7 @@ OPEN_FRAGMENT: Final = """
            (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
     SELECT :session_id, id, :app_id, :openid, :session_key, :ip::text::inet, :user_agent,
            :now::timestamptz, :now, :now + make_interval(secs => :expires_in)"""
-_TYPES: Final[Mapping[str, LiteralString]] = {
+_COMMON_TYPES: Final[Mapping[str, LiteralString]] = {
     "app_id": "text",
     "openid": "text",
     "unionid": "text",
@@ -91,7 +91,7 @@ SELECT * FROM person RIGHT JOIN (
     SELECT n FROM asked WHERE n IN (SELECT n FROM person)
         OR NOT {_IS_KNOWN}) AS answered USING (n)
 """,
-    **_TYPES,
+    **_COMMON_TYPES,
 )
 
 
@@ -112,7 +112,7 @@ def _signing_up_fragment(source: LiteralString = "", asked: LiteralString = "") 
            :attributes::text::jsonb{source}
      WHERE CASE WHEN :unionid::text IS NULL THEN NOT {_IS_KNOWN}
                 ELSE EXISTS (SELECT FROM holder WHERE user_id = :new_user_id) END
-    RETURNING {USER}, {_OF_LOGINS}
+    RETURNING {USER}, {_BAN_COLUMN}
 ), identity AS (
     INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
     SELECT :app_id, :openid, id, :now, :unionid FROM person{asked}
@@ -146,7 +146,7 @@ SIGN_UP: Final = Batched[EnteredUser](
 SELECT asked.n, {_SIGNED_UP} FROM asked LEFT JOIN person ON :new_user_id = id
  WHERE id IS NOT NULL OR EXISTS (SELECT FROM unionids WHERE unionids.unionid = :unionid)
 """,
-    **_TYPES,
+    **_COMMON_TYPES,
     new_user_id="uuid",
     roles="text",
     external_id="text",

@@ -26,7 +26,7 @@ from wxauth.web.answers import CODE_FAILURES, Failure
 from wxauth.wechat.client import WeChat, WeChatIdentity, report_misconfigured
 
 _NO_UNIONID = "WeChat didn't return a unionid, but this app requires one"
-_BIND = "bind the app to the Open Platform account of your other apps, or set its unionid to optional"
+_WHAT_TO_CHANGE = "bind the app to the Open Platform account of your other apps, or set its unionid to optional"
 
 WECHAT_SECONDS: Final = Histogram(
     "wxauth_wechat_seconds",
@@ -61,7 +61,7 @@ class CodeLogins:
         with WECHAT_SECONDS.time() as exchange:
             identity = await self.wechat.exchange(app, code)
         if identity.is_snapshot:
-            raise _snapshot(app)
+            raise _refused_snapshot(app)
         return identity, exchange.milliseconds
 
     async def record_identity(
@@ -105,8 +105,8 @@ class CodeLogins:
             login = await record_login(self.database, login_to_store, now=now)
         except SignUpClosed:
             if lacks_unionid:
-                report_misconfigured(app_id=app.app_id, reason=_NO_UNIONID, what_to_change=_BIND)
-                raise LacksUnionid(f"{_NO_UNIONID}: {_BIND}") from None
+                report_misconfigured(app_id=app.app_id, reason=_NO_UNIONID, what_to_change=_WHAT_TO_CHANGE)
+                raise LacksUnionid(f"{_NO_UNIONID}: {_WHAT_TO_CHANGE}") from None
             if not (self.hook.is_on and may_sign_up):
                 raise
             # Only the refusal shows that this would be a new user. While wxauth calls the hook, it holds no database
@@ -116,7 +116,7 @@ class CodeLogins:
             if login.is_new and login.user.external_id != initial.external_id:
                 log.warning("sign_up_hook_member_left_out", app_id=app.app_id, member="external_id")
         except SnapshotUser:
-            raise _snapshot(app) from None
+            raise _refused_snapshot(app) from None
         user = login.user
         if user.status == "disabled":
             log.warning("login_refused", reason="account_disabled", user_id=user.id, app_id=app.app_id)
@@ -176,6 +176,6 @@ def _with_initial_fields(login: Login, initial: InitialFields) -> Login:
     return replace(login, may_sign_up=True, roles=roles, initial=initial)
 
 
-def _snapshot(app: App) -> SnapshotUser:
+def _refused_snapshot(app: App) -> SnapshotUser:
     log.warning("login_refused", reason=SnapshotUser.code, app_id=app.app_id)
     return SnapshotUser("WeChat has shown a snapshot, so this person is made up: ask again, once the person has acted")

@@ -230,7 +230,7 @@ class Logins:
         )
         if isinstance(outcome, RefreshRefused):
             has_limit = outcome.app_id is not None and self.apps.max_sessions_of(outcome.app_id) is not None
-            raise _refused(outcome, token.session_id, has_limit=has_limit)
+            raise _error_of(outcome, token.session_id, has_limit=has_limit)
 
         # Read the clock again, because the statement might have waited for seconds.
         now = self.clock()
@@ -312,7 +312,7 @@ class Logins:
         return answer
 
 
-def _refused(refused: RefreshRefused, session_id: UUID, *, has_limit: bool) -> WxAuthError:
+def _error_of(refused: RefreshRefused, session_id: UUID, *, has_limit: bool) -> WxAuthError:
     match refused.why:
         case RefreshRefusal.UNKNOWN | RefreshRefusal.OUT_OF_SCOPE | RefreshRefusal.OTHER_RESOURCE:
             return errors.InvalidRefreshToken("there is no such session")

@@ -51,14 +51,14 @@ _USE_IDENTITY: Final = Statement[Nothing]("""
 UPDATE identities SET unionid = COALESCE(:unionid, unionid), awaits_login = false
  WHERE app_id = :app_id AND openid = :openid AND (awaits_login OR unionid IS DISTINCT FROM COALESCE(:unionid, unionid))
 """)
-_RECORD: Final = Statement[EnteredUser](f"""
+_RECORD_LOGIN: Final = Statement[EnteredUser](f"""
 UPDATE users
    SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE last_login_at END, unionid = COALESCE(:unionid, unionid),
        identity_lost_at = CASE WHEN identity_lost_at > now() - interval '1 hour' THEN identity_lost_at END
  WHERE id = :user_id
 RETURNING {ENTERED_USER}
 """)
-_OPEN: Final = Statement[Nothing](f"{OPEN_FRAGMENT} FROM users WHERE id = :user_id ON CONFLICT (id) DO NOTHING")
+_OPEN_SESSION: Final = Statement[Nothing](f"{OPEN_FRAGMENT} FROM users WHERE id = :user_id ON CONFLICT (id) DO NOTHING")
 _BANNED_HOLDER: Final = Statement[EnteredUser](f"""
 SELECT {ENTERED_USER}
   FROM unionids JOIN users ON users.id = unionids.user_id
@@ -183,7 +183,7 @@ async def rehearse_login(database: Database, *, now: datetime) -> str | None:
     login = Login(app_id="rehearsal", openid=nobody, unionid=nobody, expires_in=1, may_sign_up=True)
     try:
         async with database.begin() as transaction:
-            await transaction.row(batched_queries.SIGN_UP, **_values(batched_queries.SIGN_UP, login, _Ids(now)))
+            await transaction.row(batched_queries.SIGN_UP, **_sign_up_values(login, _Ids(now)))
             await transaction.row(batched_queries.RETURN, **_values(batched_queries.RETURN, login, _Ids(now)))
             raise _Undone
     except _Undone:
@@ -217,7 +217,7 @@ async def _log_in(database: Database, login: Login, ids: _Ids) -> EnteredUser:
     if login.max_sessions is None:
         user = await database.row(batched_queries.RETURN, **_values(batched_queries.RETURN, login, ids))
     if user is None and login.may_sign_up:
-        user = await database.row(batched_queries.SIGN_UP, **_values(batched_queries.SIGN_UP, login, ids))
+        user = await database.row(batched_queries.SIGN_UP, **_sign_up_values(login, ids))
     if user is None:
         user = await _log_in_under_lock(database, login, ids)
     if login.stays and user.status == "active" and user.erase_at is not None:
@@ -296,31 +296,41 @@ async def _enter(transaction: Transaction, login: Login, ids: _Ids, people: Peop
         # If the user changes the profile too often, log in without the change.
         with suppress(RateLimited):
             await change_profile_of(transaction, user, login.profile, ip=login.ip, now=now)
-    entered = await transaction.one(_RECORD, **_values(_RECORD, login, ids, user.id))
+    entered = await transaction.one(_RECORD_LOGIN, **_values(_RECORD_LOGIN, login, ids, user.id))
     if may_enter and login.expires_in is not None:
-        await transaction.row(_OPEN, **_values(_OPEN, login, ids, user.id))
+        await transaction.row(_OPEN_SESSION, **_values(_OPEN_SESSION, login, ids, user.id))
         if login.max_sessions is not None:
-            own = {"user_id": user.id, "app_id": login.app_id, "openid": login.openid}
-            which, reason = {**own, "opened": ids.session, "at_most": login.max_sessions}, EndReason.REPLACED
+            identity = {"user_id": user.id, "app_id": login.app_id, "openid": login.openid}
+            which, reason = {**identity, "opened": ids.session, "at_most": login.max_sessions}, EndReason.REPLACED
             await end_by(transaction, END_OLDEST, which, reason=reason, by=SYSTEM, app_id=login.app_id, now=now)
     return entered
 
 
-def _values(statement: Statement[Any], login: Login, ids: _Ids, user_id: UUID | None = None) -> dict[str, Any]:
-    """Return the values that a statement needs for a login."""
+def _values(
+    statement: Statement[Any], login: Login, ids: _Ids, user_id: UUID | None = None, **more: object
+) -> dict[str, Any]:
+    """Return the values of a statement's parameters for a login. `more` takes precedence over the login's fields."""
     session_id = None if login.expires_in is None else ids.session
-    values = {**vars(login), "user_id": user_id, "session_id": session_id, "now": ids.now}
-    if statement is batched_queries.SIGN_UP:
-        initial = login.initial
-        ids.new_user = ids.new_user or new_id(ids.now)
-        data = {"roles": login.roles} if login.roles else {}
-        values |= {
-            "nickname": login.nickname or initial.nickname,
-            "new_user_id": ids.new_user,
-            "external_id": initial.external_id,
-            "roles": " ".join(login.roles),
-            "attributes": to_json(initial.attributes).decode() if initial.attributes else None,
-            "event_id": new_id(ids.now),
-            "created_data": to_json(data | ({"hook": "not_asked"} if initial.is_unasked else {})).decode(),
-        }
+    values = {**vars(login), "user_id": user_id, "session_id": session_id, "now": ids.now, **more}
     return {name: values[name] for name in statement.names}
+
+
+def _sign_up_values(login: Login, ids: _Ids) -> dict[str, Any]:
+    """Return the values of the parameters of `SIGN_UP`. Choose the new user's id, if no earlier attempt has."""
+    ids.new_user = ids.new_user or new_id(ids.now)
+    initial = login.initial
+    created_data: dict[str, object] = {"roles": login.roles} if login.roles else {}
+    if initial.is_unasked:
+        created_data["hook"] = "not_asked"
+    return _values(
+        batched_queries.SIGN_UP,
+        login,
+        ids,
+        nickname=login.nickname or initial.nickname,
+        new_user_id=ids.new_user,
+        external_id=initial.external_id,
+        roles=" ".join(login.roles),
+        attributes=to_json(initial.attributes).decode() if initial.attributes else None,
+        event_id=new_id(ids.now),
+        created_data=to_json(created_data).decode(),
+    )

@@ -27,7 +27,7 @@ A request id that a client chooses can have up to 128 characters. A request id o
 """
 SUMS: Final = UUID(int=0)
 """The value of `process` in the merged row of an old hour."""
-_SEARCHED_BY_NETWORK: Final = {4: 16, 6: 32}
+_MIN_PREFIX_LENGTHS: Final = {4: 16, 6: 32}
 """The shortest prefix length of a network, for each version of IP, that a search finds with the index.
 
 Networks with shorter prefixes have too many rows to sort.
@@ -173,13 +173,16 @@ ON CONFLICT (id) DO UPDATE SET count = excluded.count
 sweep_refusals: Final = Sweep.of("refusals", key="id", by="id")
 
 
+_SAMPLE_MEBIBYTES: Final = "16"
+
+
 def estimate_of(table: LiteralString, condition: LiteralString) -> LiteralString:
     """Return a scalar query that counts, or estimates, the rows of a table that meet a condition.
 
     The query reads about 16 MiB at most. Of a larger table, it reads a fixed sample of pages, and the estimate is
     accurate to within a few percent.
     """
-    share = _share_of(table, mebibytes="16")
+    share = _share_of(table, mebibytes=_SAMPLE_MEBIBYTES)
     return f"SELECT (count(*) / {share})::bigint FROM {_sample(table, share)} WHERE {condition}"
 
 
@@ -197,7 +200,7 @@ OPEN_SESSIONS_FRAGMENT: Final = estimate_of("sessions", "revoked_at IS NULL AND 
 # The sample is smaller than other samples, because the query also reads the sessions of each user in it.
 _USERS_SHARE: Final = _share_of("users", mebibytes="4")
 _ACTIVE: Final = (("active_day", "1d"), ("active_week", "7d"), ("active_month", "30d"))
-_LOGINS_READ: Final = 20_000
+_MAX_LOGINS_READ: Final = 20_000
 # The estimate multiplies the number of users by the share of active users in the sample, because this share varies less
 # than the number of users in a sample does. A sample might miss the few users who have logged in today, so the query
 # counts these users one by one.
@@ -207,8 +210,8 @@ _ACTIVE_FRAGMENT: Final = ", ".join(
     for name, age in _ACTIVE
 )
 _ESTIMATED_FRAGMENT: Final = f"""
-    CASE WHEN {_share_of("users", mebibytes="16")} < 1 THEN ARRAY['users'] END
-    || CASE WHEN {_share_of("sessions", mebibytes="16")} < 1 THEN ARRAY['sessions'] END
+    CASE WHEN {_share_of("users", mebibytes=_SAMPLE_MEBIBYTES)} < 1 THEN ARRAY['users'] END
+    || CASE WHEN {_share_of("sessions", mebibytes=_SAMPLE_MEBIBYTES)} < 1 THEN ARRAY['sessions'] END
     || CASE WHEN {_USERS_SHARE} < 1 THEN ARRAY['active_day', 'active_week', 'active_month'] END"""
 _TOTALS: Final = Statement[TotalsRow](f"""
 SELECT users, ({OPEN_SESSIONS_FRAGMENT}) AS sessions, {_ACTIVE_FRAGMENT},
@@ -226,7 +229,7 @@ SELECT users, ({OPEN_SESSIONS_FRAGMENT}) AS sessions, {_ACTIVE_FRAGMENT},
 
 async def overview_of(database: Database, *, first: date, last: date, utc_offset: timedelta, now: datetime) -> Overview:
     """Return the totals, and the counts of all processes for each of these days in the time zone with this offset."""
-    totals = await database.one(_TOTALS, now=now, day_ago=first_id_at(now - timedelta(days=1)), most=_LOGINS_READ)
+    totals = await database.one(_TOTALS, now=now, day_ago=first_id_at(now - timedelta(days=1)), most=_MAX_LOGINS_READ)
     days = await database.rows(_DAYS, first=first, last=last, utc_offset=utc_offset)
     return Overview(**dict(totals), days=list(days))
 
@@ -246,7 +249,7 @@ class RefusalSearch(HistoryQuery):
     )
 
 
-_IS: Final[Mapping[LiteralString, LiteralString]] = {
+_CONDITIONS: Final[Mapping[LiteralString, LiteralString]] = {
     "request_id": "refusals.request_id = :request_id::text",
     "user_id": "refusals.user_id = :user_id::uuid",
     "network": "refusals.network BETWEEN :network::inet AND host(broadcast(:network::inet))::inet",
@@ -256,7 +259,7 @@ _IS: Final[Mapping[LiteralString, LiteralString]] = {
 """The SQL condition for each filter."""
 
 
-def _finding(by: LiteralString | None, *, sorts: bool = False) -> Statement[Refusal]:
+def _search_by(by: LiteralString | None, *, sorts: bool = False) -> Statement[Refusal]:
     """Return the search that uses the index on this column.
 
     With `sorts`, the index also contains the id, and gives the rows in their order. The other columns only filter rows.
@@ -266,8 +269,8 @@ def _finding(by: LiteralString | None, *, sorts: bool = False) -> Statement[Refu
         bounds = one_and_id(f"refusals.{by}", f":{by}", after=":lowest", before=":before")
         bounds, order = f"refusals.{by} IS NOT NULL AND {bounds}", f"refusals.{by} DESC, id DESC"
     elif by is not None:
-        bounds = f"{_IS[by]} AND {bounds}"
-    others = " AND ".join(f"({is_so} OR :{name} IS NULL)" for name, is_so in _IS.items() if name != by)
+        bounds = f"{_CONDITIONS[by]} AND {bounds}"
+    others = " AND ".join(f"({condition} OR :{name} IS NULL)" for name, condition in _CONDITIONS.items() if name != by)
     return Statement[Refusal](f"""
 SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, request_id, count
   FROM refusals
@@ -279,11 +282,11 @@ SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, 
 
 _NETWORKS: Final = "networks"
 """The name of the search for a network that contains several stored networks."""
-_BY: Final[Mapping[str | None, Statement[Refusal]]] = {
-    "request_id": _finding("request_id"),
-    **{name: _finding(name, sorts=True) for name in ("user_id", "network", "code", "app_id")},
-    _NETWORKS: _finding("network"),
-    None: _finding(None),
+_SEARCHES: Final[Mapping[str | None, Statement[Refusal]]] = {
+    "request_id": _search_by("request_id"),
+    **{name: _search_by(name, sorts=True) for name in ("user_id", "network", "code", "app_id")},
+    _NETWORKS: _search_by("network"),
+    None: _search_by(None),
 }
 
 
@@ -302,6 +305,6 @@ async def list_refusals(database: Database, search: RefusalSearch) -> Page[Refus
     if network is not None and by not in ("request_id", "user_id"):
         if network.prefixlen == TRUNCATED.length_of(network):
             by = "network"
-        elif network.prefixlen >= _SEARCHED_BY_NETWORK[network.version]:
+        elif network.prefixlen >= _MIN_PREFIX_LENGTHS[network.version]:
             by = _NETWORKS
-    return Page.of(await database.rows(_BY[by], **given, **search.bounds), search.limit)
+    return Page.of(await database.rows(_SEARCHES[by], **given, **search.bounds), search.limit)

@@ -163,38 +163,27 @@ class Refusals(WriteBuffer):
         The `app_id` of the error can be any text from the client.
         """
         now = self.clock()
-        self._turn(int(now.timestamp()))
+        self._reset_limits(int(now.timestamp()))
         network, user_id = _truncated(ip), error.user_id
-        who = user_id or network
-        if (who, error.code) not in self._counting and not self._has_place(is_of_user=user_id is not None):
-            who = network = user_id = None
-        row = self._counting.get((who, error.code))
+        source = user_id or network
+        if (source, error.code) not in self._counting and not self._take_place(is_of_user=user_id is not None):
+            source = network = user_id = None
+        row = self._counting.get((source, error.code))
         if row is not None:
             row.count += 1
             DROPPED.count(Dropped.TOO_MANY)
         else:
-            errcode: int | None = getattr(error, "errcode", None)
-            row = record_queries.Refusal(
-                id=new_id(now),
-                at=now,
-                code=error.code,
-                wechat_errcode=None if errcode is None or abs(errcode) > _MAX_ERRCODE else errcode,
-                app_id=error.app_id if error.app_id is not None and APP_ID.fullmatch(error.app_id) else None,
-                user_id=user_id,
-                network=network,
-                request_id=request_id[: record_queries.MAX_REQUEST_ID],
-                count=1,
-            )
-            if who is not None and self._own_rows[who] < MAX_OWN_ROWS:
-                self._own_rows[who] += 1
+            row = _new_row(error, user_id=user_id, network=network, request_id=request_id, at=now)
+            if source is not None and self._own_rows[source] < MAX_OWN_ROWS:
+                self._own_rows[source] += 1
             else:
-                self._counting[who, error.code] = row
+                self._counting[source, error.code] = row
         if row.id in self._waiting or len(self._waiting) < MAX_IN_MEMORY:
             self._waiting[row.id] = row
         else:
             DROPPED.count(Dropped.STORAGE)
 
-    def _turn(self, second: int) -> None:
+    def _reset_limits(self, second: int) -> None:
         """Reset the limits when a new second or minute begins."""
         if second != self._second:
             self._second = second
@@ -204,7 +193,7 @@ class Refusals(WriteBuffer):
             self._own_rows.clear()
             self._counting.clear()
 
-    def _has_place(self, *, is_of_user: bool) -> bool:
+    def _take_place(self, *, is_of_user: bool) -> bool:
         """Return whether another row may begin in this second. If so, count the row."""
         if self._begun[is_of_user] >= (MAX_NEW_ROWS_OF_USERS if is_of_user else MAX_NEW_ROWS):
             return False
@@ -221,6 +210,24 @@ class Refusals(WriteBuffer):
         except BaseException:
             DROPPED.count(Dropped.STORAGE, number=len(waiting))
             raise
+
+
+def _new_row(
+    error: WxAuthError, *, user_id: UUID | None, network: str | None, request_id: str, at: datetime
+) -> record_queries.Refusal:
+    """Return the row of a first refusal, without values from the client or WeChat that do not fit into its columns."""
+    errcode: int | None = getattr(error, "errcode", None)
+    return record_queries.Refusal(
+        id=new_id(at),
+        at=at,
+        code=error.code,
+        wechat_errcode=None if errcode is None or abs(errcode) > _MAX_ERRCODE else errcode,
+        app_id=error.app_id if error.app_id is not None and APP_ID.fullmatch(error.app_id) else None,
+        user_id=user_id,
+        network=network,
+        request_id=request_id[: record_queries.MAX_REQUEST_ID],
+        count=1,
+    )
 
 
 def _truncated(ip: str | None) -> str | None:

@@ -99,10 +99,10 @@ REFRESHES: Final = Counter(
     "outcome",
     first=("ok", *(fault.code for fault in OUR_FAULTS)),
 )
-_FAILURES: Final = [*PROOF_FAILURES, errors.LastAdmin]
+_ERASURE_FAILURES: Final = [*PROOF_FAILURES, errors.LastAdmin]
 
 
-def _counted(apps: Apps, app_id: str | None) -> CountedBlock:
+def _counted_login(apps: Apps, app_id: str | None) -> CountedBlock:
     def count(outcome: str, error: WxAuthError | None) -> None:
         LOGINS.count(apps.label_of(app_id), outcome, errcode_label(error))
         if error is not None:
@@ -119,7 +119,7 @@ async def admit_login(device: DeviceDep, apps: AppsDep, limiter: LoginLimiterDep
     try:
         await limiter.admit_address(device.ip)
     except errors.RateLimited:
-        with _counted(apps, _UNREAD):
+        with _counted_login(apps, _UNREAD):
             raise
 
 
@@ -151,7 +151,7 @@ async def log_in(
     the code of the SDK's `SendAuth`, and its `app_id`.
     """
     app_id = body.app_id or None
-    with _counted(apps, app_id) as counted:
+    with _counted_login(apps, app_id) as counted:
         tokens = await logins.log_in(apps.for_login(app_id), body, device)
         counted.outcome = "new" if tokens["is_new_user"] else "ok"
     return tokens
@@ -220,10 +220,10 @@ _LEAVING: Final[dict[int | str, dict[str, Any]]] = {
     summary=_("Erase my account (for clients that can't send a body with DELETE)"),
     tag="me",
     operation_id="erase_me_by_post",
-    failures=_FAILURES,
+    failures=_ERASURE_FAILURES,
     responses=_LEAVING,
 )
-@router.delete("/v1/me", summary=_("Erase my account"), tag="me", failures=_FAILURES, responses=_LEAVING)
+@router.delete("/v1/me", summary=_("Erase my account"), tag="me", failures=_ERASURE_FAILURES, responses=_LEAVING)
 async def erase_me(
     caller: CallerDep,
     body: ProofRequest,
@@ -244,20 +244,20 @@ async def erase_me(
     with `stay` before.
     """
     user_id = caller.user.id
-    place = partial(concurrency.of_session, caller.session_id, user_id, ends_sessions=True)
+    in_turn = partial(concurrency.of_session, caller.session_id, user_id, ends_sessions=True)
     locked = partial(locked_caller, database, caller, may_end_an_administrator=True)
-    async with place(), locked(now=clock()):
-        # This checks that the user may be erased, so that a refused request does not call WeChat.
+    async with in_turn(), locked(now=clock()):
+        # This only checks that the user may be erased, so that a request that is refused does not call WeChat.
         pass
     await proofs.prove(caller, body.login_code, ip=device.ip)
-    now = clock()
-    erase_at = now + timedelta(days=settings.erasure_grace_days)
-    async with place(), locked(now=now) as transaction:
-        if erase_at > now:
+    grace, now = timedelta(days=settings.erasure_grace_days), clock()
+    erase_at = now + grace
+    async with in_turn(), locked(now=now) as transaction:
+        if grace:
             await leave_later(transaction, user_id, erase_at=erase_at, now=now)
         else:
             await erase_user(transaction, user_id, by=Actor(str(user_id)), now=now)
-    if erase_at == now:
+    if not grace:
         log.info("user_erased", user_id=user_id)
         return None
     log.info(EventType.USER_LEAVING.logged, user_id=user_id)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import field
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from time import perf_counter
 from typing import Annotated, Any, Final
 
@@ -48,7 +49,6 @@ admit everybody.
 """
 PAUSE: Final = timedelta(seconds=10)
 
-_OK: Final = 200
 _MEMBERS: Final[Mapping[str, TypeAdapter[Any]]] = {
     "external_id": TypeAdapter(ExternalId),
     "roles": TypeAdapter(list[Role]),
@@ -104,18 +104,9 @@ class SignUpHook:
             "network": None if ip is None else TRUNCATED.network_of(ip),
             "client_ip": ip,
         }
-        now, began = self.clock(), perf_counter()
-        outcome = "failed"
         try:
-            if self._pause_until is not None and now < self._pause_until:
-                outcome = "not_asked"
-                raise HookFailed(
-                    _("the hook has failed too often, so wxauth waits a few seconds before it calls the hook again")
-                )
-            answer = await self.ask({"type": "sign_up", "data": about}, now=now)
+            answer = await self._ask_about(about, now=self.clock())
         except HookFailed as exc:
-            if outcome == "failed":
-                self._note_failure(exc)
             consequence = self.settings.sign_up_hook_failure
             log.error("sign_up_hook_failed", app_id=app.app_id, reason=str(exc), consequence=consequence)
             if consequence == "allow":
@@ -123,16 +114,31 @@ class SignUpHook:
             raise SignUpUnavailable(
                 "the operator's service didn't respond: see sign_up_hook_failed in the log"
             ) from None
-        else:
-            self._failures = 0
-            outcome = "allowed" if answer["allow"] else "refused"
-        finally:
-            HOOK_SECONDS.observe(perf_counter() - began, outcome)
-        if outcome == "refused":
+        if not answer["allow"]:
             title = answer.get("title")
             log.info("sign_up_refused", app_id=app.app_id)
             raise SignUpRefused(title=title if isinstance(title, str) and is_title(title) else None)
         return _initial_fields_in(answer, app_id=app.app_id)
+
+    async def _ask_about(self, about: Mapping[str, Any], *, now: datetime) -> Mapping[str, Any]:
+        """Ask the service about a new user, unless a pause forbids it, and measure the time. Raises: HookFailed."""
+        began, outcome = perf_counter(), "failed"
+        try:
+            if self._pause_until is not None and now < self._pause_until:
+                outcome = "not_asked"
+                raise HookFailed(
+                    _("the hook has failed too often, so wxauth waits a few seconds before it calls the hook again")
+                )
+            try:
+                answer = await self.ask({"type": "sign_up", "data": about}, now=now)
+            except HookFailed as exc:
+                self._note_failure(exc)
+                raise
+            self._failures = 0
+            outcome = "allowed" if answer["allow"] else "refused"
+            return answer
+        finally:
+            HOOK_SECONDS.observe(perf_counter() - began, outcome)
 
     async def ask(self, message: Mapping[str, Any], *, now: datetime) -> Mapping[str, Any]:
         """Send a message, and return the response, whose `allow` is a boolean. Raises: HookFailed."""
@@ -151,8 +157,11 @@ class SignUpHook:
         }
         try:
             async with asyncio.timeout(patience):
-                how = {"max_body": MAX_ANSWER, "on_status": lambda status: None if status == _OK else BODY_SECONDS}
-                request = httpx.Request("POST", url, content=body, headers=headers, extensions=how)
+                extensions = {
+                    "max_body": MAX_ANSWER,
+                    "on_status": lambda status: None if status == HTTPStatus.OK else BODY_SECONDS,
+                }
+                request = httpx.Request("POST", url, content=body, headers=headers, extensions=extensions)
                 response = await self.transport.handle_async_request(request)
         except TimeoutError:
             raise HookTimedOut(_("no response in {n:g} s", n=patience)) from None
@@ -160,7 +169,7 @@ class SignUpHook:
             raise HookFailed(*exc.args) from None
         except (httpx.InvalidURL, UnicodeError):
             raise HookFailed(_("the URL cannot be used")) from None
-        if response.status_code != _OK:
+        if response.status_code != HTTPStatus.OK:
             raise HookFailed(_("its status was {n}", n=response.status_code))
         try:
             answer = read_loosely(response.extensions[ANSWER].body)
