@@ -61,7 +61,7 @@ WECHAT_SHUTDOWN_SECONDS: Final = 6.0
 PAUSE_FOR_OTHERS_SECONDS: Final = (0.0, 0.1, 0.4, 1.0)
 """The pauses, in seconds, before each check for the response that another process got for the same code."""
 _ANSWER: Final = "phone_answer"
-_NOT_OF_THE_CODE: Final = (errors.WeChatMisconfigured, errors.WeChatRateLimited, errors.WeChatUnavailable)
+_NOT_CAUSED_BY_CODE: Final = (errors.WeChatMisconfigured, errors.WeChatRateLimited, errors.WeChatUnavailable)
 """The failures that the app or WeChat causes, and not the code. They do not count as attempts."""
 
 log = get_logger()
@@ -112,18 +112,7 @@ class Phones:
         asked_at = self.clock()
         code_hash = sha256(b"\0".join((app.app_id.encode(), openid.encode(), code.encode()))).digest()
         with self._under_way.place((app.app_id, openid)):
-            await self.retries.run_now(_ANSWER, code_hash)
-            found = await queries.find_answer(self.database, code_hash)
-            if found is None:
-                try:
-                    await self._ask(app, openid, code, code_hash, asked_at=asked_at)
-                    found = await queries.find_answer(self.database, code_hash)
-                except (errors.InvalidCode, errors.CodeUsed) as exc:
-                    if exc.errcode in OF_ANOTHER_PERSON:
-                        raise
-                    found = await self._find_from_others(code_hash)
-                    if found is None:
-                        raise
+            found = await self._find_or_ask(app, openid, code, code_hash, asked_at=asked_at)
             try:
                 if isinstance(found, queries.StoredAnswer):
                     # The binding waits in the user's queue first, because it occupies a transaction while it waits for
@@ -170,6 +159,28 @@ class Phones:
             log.error("phone_answers_lost", answers=unanswered, reason="the service stopped before WeChat responded")
         await cancel(task for asking in left for task in (asking.answered, asking.stored))
 
+    async def _find_or_ask(
+        self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime
+    ) -> queries.StoredAnswer | UserInSession | None:
+        """Return the stored response to a code, for which wxauth calls WeChat if necessary.
+
+        Return the user if the number has been bound. Return None if the user was erased during the call.
+        """
+        # This process might still hold the response in memory, because the database was down.
+        await self.retries.run_now(_ANSWER, code_hash)
+        if (found := await queries.find_answer(self.database, code_hash)) is not None:
+            return found
+        try:
+            await self._ask(app, openid, code, code_hash, asked_at=asked_at)
+        except (errors.InvalidCode, errors.CodeUsed) as exc:
+            if exc.errcode in OF_ANOTHER_PERSON:
+                raise
+            # Another process might have used the code up, and be about to store the response.
+            if (found := await self._find_from_others(code_hash)) is not None:
+                return found
+            raise
+        return await queries.find_answer(self.database, code_hash)
+
     async def _find_from_others(self, code_hash: bytes) -> queries.StoredAnswer | UserInSession | None:
         for pause in self.pauses_for_others:
             await asyncio.sleep(pause)
@@ -190,7 +201,7 @@ class Phones:
             # Separate tasks make the call and store the response, because both must finish even if the request is
             # cancelled.
             answered = asyncio.create_task(self._ask_wechat(app, openid, code))
-            stored = asyncio.create_task(self._keep(answered, person, code_hash, asked_at=asked_at))
+            stored = asyncio.create_task(self._store_answer_of(answered, person, code_hash, asked_at=asked_at))
             asking = self._asking[code_hash] = _Asking(answered, stored)
             self._under_way.take(person)
             stored.add_done_callback(lambda _: self._drop_asking(person, code_hash))
@@ -207,7 +218,7 @@ class Phones:
         try:
             return await self.wechat_api.phone_number(app, code, openid=checked_openid, extra_time=LATE_ANSWER_SECONDS)
         except errors.WeChatError as exc:
-            if exc.errcode is None or isinstance(exc, _NOT_OF_THE_CODE):
+            if exc.errcode is None or isinstance(exc, _NOT_CAUSED_BY_CODE):
                 await PHONE_CODES.uncount(self.database, app.app_id, openid)
             raise
 
@@ -218,7 +229,7 @@ class Phones:
             # Otherwise asyncio logs that the exception was never retrieved.
             stored.exception()
 
-    async def _keep(
+    async def _store_answer_of(
         self,
         answered: asyncio.Task[Mapping[str, Any]],
         person: tuple[str, str],

@@ -129,7 +129,7 @@ _LOSERS: Final = Statement[UUID]("""
 SELECT id FROM users
  WHERE phone = :phone AND (phone_verified_at IS NULL OR phone_verified_at <= :verified_until::timestamptz)
 """)
-_TAKE_OVER: Final = Statement[tuple[UUID, bool]]("""
+_CLEAR_NUMBER: Final = Statement[tuple[UUID, bool]]("""
 WITH before AS (
     SELECT id, phone_verified_at IS NOT NULL AS had_verified FROM users
      WHERE id = ANY (:user_ids::uuid[]) AND phone = :phone AND id <> :verified_by
@@ -212,8 +212,8 @@ async def bind_phone(
             else:
                 await transaction.run(REFUSE_ANSWER, code_hash=answer.code_hash, now=now)
             return refusal
-        now_losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
-        if not {user_id, *losers}.issuperset(now_losers):
+        losers_now = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
+        if not {user_id, *losers}.issuperset(losers_now):
             # A merge or a split has just given the number to a user who is not locked here.
             raise ChangedMeanwhile
         if await _mark_done(transaction, answer, now=now):
@@ -221,7 +221,7 @@ async def bind_phone(
             await transaction.run(_BIND, user_id=user_id, phone=phone, verified_at=answer.asked_at)
             await record_event(transaction, EventType.PHONE_BOUND, by=by, at=now, user_id=user_id, app_id=answer.app_id)
             if losers:
-                await _take_over(transaction, phone, losers, verified_by=user_id, now=now)
+                await _clear_number(transaction, phone, losers, verified_by=user_id, now=now)
         return await transaction.one(_USER, user_id=user_id, **answer.identity)
 
 
@@ -279,14 +279,14 @@ async def _lock_user_and_losers(
     return await lock_user_of(transaction, **answer.identity), losers
 
 
-async def _take_over(
+async def _clear_number(
     transaction: Transaction, phone: str, losers: Sequence[UUID], *, verified_by: UUID, now: datetime
 ) -> None:
     """Clear the number of these locked users.
 
     If a user had verified the number, the user's event contains the reason.
     """
-    taken = await transaction.rows(_TAKE_OVER, user_ids=losers, phone=phone, verified_by=verified_by)
+    taken = await transaction.rows(_CLEAR_NUMBER, user_ids=losers, phone=phone, verified_by=verified_by)
     for user_id, had_verified in taken:
         data = {"reason": MOVED} if had_verified else None
         await record_event(transaction, EventType.PHONE_REMOVED, by=SYSTEM, at=now, user_id=user_id, data=data)
@@ -315,7 +315,8 @@ async def _refusal(
     )
     if found is None:
         return PhoneRefusal.CANNOT_LOG_IN
-    return None if found[0] is None else PhoneRefusal(found[0])
+    (reason,) = found
+    return None if reason is None else PhoneRefusal(reason)
 
 
 async def _mark_done(transaction: Transaction, answer: StoredAnswer, *, now: datetime) -> bool:
