@@ -27,3 +27,4 @@ class PhoneAnswer(SQLModel, table=True):
     After that, only a request with the same code tries again.
     """
     settled_at: datetime | None = Field(sa_type=TIME)
+    """The time at which wxauth bound the number."""

@@ -1,6 +1,6 @@
 """The exchange of the phone button's codes with WeChat, and the binding of the numbers to users.
 
-WeChat returns a number only once per tap on the phone button, and each number costs money. Therefore wxauth stores
+WeChat returns a number only once per tap on the phone button, and each number costs money. Therefore, wxauth stores
 WeChat's response before any other step that can fail.
 """
 
@@ -39,14 +39,14 @@ from wxauth.wechat.received import e164_of
 from wxauth_guard.errors import InvalidToken
 
 LATE_ANSWER_SECONDS: Final = 30.0
-"""The time, in seconds, for which wxauth waits for WeChat's response after the request's time limit.
+"""The time, in seconds, for which wxauth still waits for WeChat's response after the time limit of the request.
 
-By then, the number may already have cost money.
+WeChat may already have charged for the number, so wxauth stores a late response for the next request with the code.
 """
 KEPT_IN_MEMORY_SECONDS: Final = 600.0
 """The time, in seconds, for which a response waits in memory for the database to recover."""
 UNTOUCHED_FOR: Final = timedelta(minutes=1)
-"""The age from which housekeeping binds a response. By then, the request that fetched the response has ended."""
+"""The age at which housekeeping binds a response. At this age, the request that fetched the response has ended."""
 
 UNDER_WAY: Final = 200
 """The largest number of phone numbers that this process fetches from WeChat at the same time."""
@@ -56,11 +56,12 @@ UNDER_WAY_OF_ONE: Final = 20
 Taps and retries of an honest user cause fewer.
 """
 WECHAT_SHUTDOWN_SECONDS: Final = 6.0
-"""The time, in seconds, for which a stop waits for WeChat's responses. No request is in progress at that time."""
+"""The time, in seconds, for which a stopping process waits for WeChat's responses after its last request has ended."""
 
 PAUSE_FOR_OTHERS_SECONDS: Final = (0.0, 0.1, 0.4, 1.0)
 """The pauses, in seconds, before each check for the response that another process got for the same code."""
 _ANSWER: Final = "phone_answer"
+"""The kind of work in `Retries` that stores a response."""
 _NOT_CAUSED_BY_CODE: Final = (errors.WeChatMisconfigured, errors.WeChatRateLimited, errors.WeChatUnavailable)
 """The failures that the app or WeChat causes, and not the code. They do not count as attempts."""
 
@@ -69,7 +70,10 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _Asking:
+    """A call to WeChat for the number behind a code."""
+
     answered: asyncio.Task[Mapping[str, Any]]
+    """The task that calls WeChat and returns its `phone_info`."""
     stored: asyncio.Task[None]
     """The task that stores the response. It ends after `answered`, and fails if `answered` fails."""
 
@@ -96,12 +100,14 @@ class Phones:
         ),
     )
     _asking: dict[bytes, _Asking] = field(init=False, default_factory=dict)
+    """The calls to WeChat that are in progress, by the hash of the code."""
     _has_logged_unopened: bool = field(init=False, default=False)
+    """Whether housekeeping has logged a response that it cannot decrypt. It logs only the first one."""
 
     async def bind(self, user: UserInSession, code: str) -> UserInSession:
         """Bind the number behind a code of the phone button to a user, and return the changed user.
 
-        If the same identity sends the same code again, WeChat's stored response is used.
+        If the same identity sends the same code again, use WeChat's stored response.
 
         Raises: UnknownApp, WrongAppKind; WeChatError; RateLimited; PhoneTaken; InvalidToken, if the user has just been
             banned or erased, or is about to be erased.
@@ -182,6 +188,7 @@ class Phones:
         return await queries.find_answer(self.database, code_hash)
 
     async def _find_from_others(self, code_hash: bytes) -> queries.StoredAnswer | UserInSession | None:
+        """Wait until another process has stored the response to a code, and return it. Return None if none does so."""
         for pause in self.pauses_for_others:
             await asyncio.sleep(pause)
             if (found := await queries.find_answer(self.database, code_hash)) is not None:
@@ -212,7 +219,11 @@ class Phones:
         await asyncio.shield(asking.stored)
 
     async def _ask_wechat(self, app: App, openid: str, code: str) -> Mapping[str, Any]:
-        # The attempt is counted before the call, so that simultaneous calls cannot exceed the limit.
+        """Count an attempt of the identity, and exchange a code with WeChat. Return WeChat's `phone_info`.
+
+        Uncount the attempt if the code is not the reason of a failure.
+        """
+        # Counting before the call keeps simultaneous calls from exceeding the limit.
         await PHONE_CODES.count(self.database, app.app_id, openid, now=self.clock())
         checked_openid = openid if self.settings.phone_check_openid else None
         try:
@@ -223,6 +234,7 @@ class Phones:
             raise
 
     def _drop_asking(self, person: tuple[str, str], code_hash: bytes) -> None:
+        """Forget a call to WeChat whose response has been stored, or whose storage has failed."""
         self._under_way.give_back(person)
         stored = self._asking.pop(code_hash).stored
         if not stored.cancelled():
@@ -237,6 +249,10 @@ class Phones:
         *,
         asked_at: datetime,
     ) -> None:
+        """Wait for WeChat's response, and store it.
+
+        If the storage fails, keep the response in memory, and try again in the background.
+        """
         phone_info = await answered
         app_id, openid = person
         answer = queries.StoredAnswer(
@@ -260,6 +276,13 @@ class Phones:
     async def _bind(
         self, answer: queries.StoredAnswer, *, is_late: bool = False
     ) -> UserInSession | queries.PhoneRefusal:
+        """Bind the number of a stored response, with the policy of the settings. Return the changed user, or why not.
+
+        With `is_late`, the request that fetched the response has ended without binding the number. Then a number that
+        the user has bound since takes precedence, and users are not merged.
+
+        Raises: WeChatBadResponse, if the response contains no usable number; CannotOpen, if it cannot be decrypted.
+        """
         now = self.clock()
         phone_info = self.sealer.open(answer.sealed, context=phone_answer_context(answer.code_hash))
         try:
@@ -281,9 +304,9 @@ class Phones:
                 harmless_roles=self.apps.roles_of_anybody(),
                 now=now,
             )
-            # Linking is not allowed, or another request has just linked the users. In the latter case, the number can
-            # be bound now.
             if linked is None:
+                # If another request has just linked the users, the number can be bound now. Otherwise, it is refused
+                # again.
                 outcome = await queries.bind_phone(
                     self.database, answer, phone, policy=policy, yields_to_newer=False, now=now
                 )
@@ -298,6 +321,7 @@ class Phones:
 
 
 def _log_unopened(app_id: str, exc: CannotOpen) -> None:
+    """Log that this process cannot decrypt a stored response, and how to change that."""
     log.error("phone_answer_not_unsealed", app_id=app_id, reason=str(exc), what_to_change=WRONG_SECRET_KEY)
 
 
@@ -313,7 +337,7 @@ async def remove_my_phone(database: Database, clock: Clock, caller: Caller) -> N
 
 
 async def remove_phone_of(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """Remove a user's number, if there is one. A former id stands for the remaining user.
+    """Remove a user's number, if there is one. A former id stands for the user that remains.
 
     Raises: NotFound, InsufficientRole.
     """

@@ -32,7 +32,7 @@ class PhoneRefusal(StrEnum):
     ERASED = "erased"
     """The user who shared the number has since been erased, and the identity belongs to a later user."""
     WITHDRAWN = "withdrawn"
-    """After the user shared the number, the user withdrew it in WeChat, or the user or staff removed it."""
+    """Since the user shared the number, the user has withdrawn it in WeChat, or the user or staff has removed it."""
     TAKEN = "taken"
     """Another user has the number. With the policy `move`, that user verified it later."""
     OUTDATED = "outdated"
@@ -48,7 +48,7 @@ class StoredAnswer:
     openid: str
     sealed: bytes = field(repr=False)
     asked_at: datetime
-    """The time at which wxauth called WeChat. The user's later actions take precedence over the response."""
+    """The time at which wxauth called WeChat. Actions of the user after this time take precedence over the response."""
 
     @property
     def identity(self) -> dict[str, str]:
@@ -57,6 +57,8 @@ class StoredAnswer:
 
 
 class _AnswerAndUser(UserInSession):
+    """A response and its user. `sealed` is None if the number is bound."""
+
     sealed: bytes | None
     asked_at: datetime
 
@@ -78,12 +80,12 @@ SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
 """)
 """The query for the oldest responses whose number is neither bound nor refused."""
 
-# If two users get the same number at the same time, the second transaction waits for this lock. Then it sees that the
-# first user has the number.
+# If two users get the same number at the same time, the second transaction waits here until the first one ends, and
+# then sees that the first user has the number.
 _LOCK_NUMBER: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.phone'), hashtext(:phone))")
 # This query returns the reason why a locked user must not get the number of a response; null if there is no reason. It
-# returns no row if the identity no longer belongs to the user. If an identity was created after `now`, the database's
-# clock was ahead at that time, so the creation time does not count.
+# returns no row if the identity no longer belongs to the user. If the creation time of the identity is after :now, the
+# clock was ahead at that time, so the query ignores the creation time.
 _REFUSAL: Final = Statement[tuple[str | None]](f"""
 SELECT CASE
        WHEN i.created_at > :asked_at AND i.created_at <= :now THEN 'erased'
@@ -107,7 +109,7 @@ REFUSE_ANSWER: Final = Statement[Nothing](
     "UPDATE phone_answers SET refused_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL"
 )
 """The statement that records that a response cannot be used."""
-# If two requests use the same response, the second one changes nothing.
+# If two requests use the same response, the second request gets no row, and must change nothing.
 _MARK_DONE: Final = Statement[bytes]("""
 UPDATE phone_answers SET sealed = NULL, settled_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL
 RETURNING code_hash
@@ -145,7 +147,7 @@ SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
  WHERE code_hash > :after AND sealed IS NOT NULL AND substring(sealed FOR octet_length(:prefix::bytea)) <> :prefix
  ORDER BY code_hash LIMIT :size
 """)
-"""The query for the next responses whose encrypted value does not begin with the prefix."""
+"""The query for the next unbound responses whose encrypted value does not begin with the prefix of the current key."""
 reseal_answer: Final = Reseal.of("phone_answers", "sealed", key="code_hash")
 DELETE_UNCHANGED: Final = Statement[bytes](
     "DELETE FROM phone_answers WHERE code_hash = :code_hash AND sealed = :sealed RETURNING code_hash"
@@ -269,7 +271,11 @@ async def link_phone(
 async def _lock_user_and_losers(
     transaction: Transaction, answer: StoredAnswer, phone: str, *, verified_until: datetime | None
 ) -> tuple[UUID | None, Sequence[UUID]]:
-    """Lock the number, the response's user, and the users who lose the number. Return the two kinds of users."""
+    """Lock the number, the response's user, and the users who would lose the number to that user.
+
+    Return the response's user, or None if the identity has been erased, and the users who would lose the number. The
+    latter can include the response's user.
+    """
     await transaction.value(_LOCK_NUMBER, phone=phone)
     losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
     # One statement locks all of these users, because users must always be locked in the order of their ids.
@@ -282,9 +288,9 @@ async def _lock_user_and_losers(
 async def _clear_number(
     transaction: Transaction, phone: str, losers: Sequence[UUID], *, verified_by: UUID, now: datetime
 ) -> None:
-    """Clear the number of these locked users.
+    """Clear the number of these locked users, except `verified_by`, and record it.
 
-    If a user had verified the number, the user's event contains the reason.
+    If a user had verified the number, the event contains the reason `MOVED`.
     """
     taken = await transaction.rows(_CLEAR_NUMBER, user_ids=losers, phone=phone, verified_by=verified_by)
     for user_id, had_verified in taken:
@@ -320,9 +326,9 @@ async def _refusal(
 
 
 async def _mark_done(transaction: Transaction, answer: StoredAnswer, *, now: datetime) -> bool:
-    """Mark a response as done, and record that the user has proved the number.
+    """Mark a response as done, and record that its identity has proved the number.
 
-    Return False if the response was done before. The caller must have locked the response's user.
+    Return False if the response was already done. The caller must have locked the response's user.
     """
     is_first = await transaction.value(_MARK_DONE, code_hash=answer.code_hash, now=now) is not None
     if is_first:
