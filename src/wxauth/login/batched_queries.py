@@ -21,6 +21,7 @@ class EnteredUser(UserInSession):
 
 _BAN_COLUMN: Final = "users.banned_until"
 ENTERED_USER: Final = f"{USER_IN_SESSION}, {_BAN_COLUMN}"
+"""The SQL columns of an `EnteredUser`."""
 _MAY_ENTER: Final = "status = 'active' AND erase_at IS NULL"
 """The condition `MAY_LOG_IN`, for columns without the name of their table."""
 OPEN_FRAGMENT: Final = """
@@ -28,6 +29,7 @@ OPEN_FRAGMENT: Final = """
            (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
     SELECT :session_id, id, :app_id, :openid, :session_key, :ip::text::inet, :user_agent,
            :now::timestamptz, :now, :now + make_interval(secs => :expires_in)"""
+"""The beginning of the SQL that opens a session. It ends before FROM, so that each statement names the user's row."""
 _COMMON_TYPES: Final[Mapping[str, LiteralString]] = {
     "app_id": "text",
     "openid": "text",
@@ -41,6 +43,7 @@ _COMMON_TYPES: Final[Mapping[str, LiteralString]] = {
     "expires_in": "int",
     "now": "timestamptz",
 }
+"""The PostgreSQL types of the parameters of both statements."""
 # The condition is true if an imported identity of the app has the person's unionid in place of an openid.
 _IS_MISNAMED: Final = """EXISTS (SELECT FROM identities misnamed
                       WHERE misnamed.app_id = :app_id AND misnamed.openid = :unionid AND misnamed.awaits_login)"""
@@ -54,6 +57,10 @@ _IS_RETURNING: Final = """i.app_id = :app_id AND i.openid = :openid AND users.id
 
 
 def _returning_fragment(source: LiteralString, number: LiteralString = "", asked: LiteralString = "") -> LiteralString:
+    """Return the SQL that records the logins of the users in `source`, and opens their sessions.
+
+    In the form for several logins, `number` is the column with the login's number, and `asked` joins its parameters.
+    """
     return f"""person AS (
     UPDATE users
        SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE users.last_login_at END
@@ -65,21 +72,21 @@ def _returning_fragment(source: LiteralString, number: LiteralString = "", asked
 )"""
 
 
-# This statement is for a known identity whose unionid, nickname and picture are equal to the stored ones, because most
-# mini-programs send nickname and picture with each login. It records the login in the user's row, and opens a session.
-# It does not find an imported identity that has never logged in. For a user who is banned or about to be erased, it
-# returns the unchanged user, and opens no session.
+# This statement is for a known identity. It finds only a user whose unionid, nickname and picture are equal to those of
+# the login, because most mini-programs send the stored nickname and picture with each login. It records the login in
+# the user's row, and opens a session. It does not find an imported identity that has never logged in. For a user who is
+# banned or about to be erased, it returns the unchanged user, and opens no session.
 #
-# The caller creates the id of the session, so that sending the statement twice opens only one session. The statement
-# locks only the user's row, because a lock on the identity's row would write another page. If it waits for this lock,
-# it still sees the identity's row as it was before the wait. Therefore, a change that takes an identity away from a
-# user sets `identity_lost_at` in the user's row, which PostgreSQL reads again after the wait. If the column is set, the
-# statement finds nothing, and `_enter` handles the login. A login after an hour clears the column, because no statement
-# runs that long.
+# The caller creates the id of the session, so that the statement opens only one session even if wxauth sends it twice.
+# The statement locks only the user's row, because a lock on the identity's row would write another page. If the
+# statement waits for the lock, it still sees the identity's row as it was before the wait. Therefore, a change that
+# takes an identity away from a user sets `identity_lost_at` in the user's row, which PostgreSQL reads again after the
+# wait. If the column is set, the statement returns no row, and `_enter` handles the login. A login after an hour clears
+# the column, because no statement runs that long.
 #
-# The form for several logins waits for no lock. It leaves out users whom another transaction has locked. Of several
-# logins of one user, UPDATE takes one, and the statement leaves out the others. A login with an unknown identity gets a
-# row of nulls.
+# The form for several logins waits for no lock, because it leaves out users whom another transaction has locked. Of
+# several logins of one user, UPDATE changes the row for one, and the statement leaves out the others. `Batched` then
+# runs these logins alone. A login with an unknown identity gets a row of nulls, which counts as no row.
 RETURN: Final = Batched[EnteredUser](
     "returning_login",
     f"WITH {_returning_fragment(f'identities i WHERE {_IS_RETURNING}')} SELECT * FROM person",
@@ -96,6 +103,11 @@ SELECT * FROM person RIGHT JOIN (
 
 
 def _signing_up_fragment(source: LiteralString = "", asked: LiteralString = "") -> LiteralString:
+    """Return the SQL that creates users, and opens their sessions.
+
+    In the form for several logins, `source` is the table of the logins' parameters, and `asked` joins this table to the
+    new users.
+    """
     return f"""holder AS (
     INSERT INTO unionids (unionid, user_id)
     SELECT :unionid, :new_user_id{source}
@@ -134,8 +146,8 @@ _SIGNED_UP: Final = "person.*, :app_id::text AS app_id, :openid::text AS openid"
 # external id at the same time, the unique index lets only one of the logins succeed.
 #
 # The form for several logins waits for such a row for 20 ms, and then fails, so that each login of the batch runs
-# alone. Of several logins of one identity, it takes the first. A login with a unionid that belongs to another user gets
-# a row of nulls.
+# alone. Of several logins of one identity, it takes the first, and leaves out the others. A login with a unionid that
+# belongs to another user gets a row of nulls, which counts as no row.
 SIGN_UP: Final = Batched[EnteredUser](
     "sign_up",
     f"WITH {_signing_up_fragment()} SELECT {_SIGNED_UP} FROM person",

@@ -54,7 +54,7 @@ class CodeLogins:
     hook: SignUpHook
 
     async def exchange_code(self, app: App, code: str) -> tuple[WeChatIdentity, float]:
-        """Exchange a code. Return the person's identity, and the duration of the exchange in milliseconds.
+        """Exchange a code with WeChat. Return the person's identity, and the duration of the exchange in milliseconds.
 
         Raises: WeChatError, SnapshotUser.
         """
@@ -76,9 +76,10 @@ class CodeLogins:
         expires_in: int | None,
         now: datetime,
     ) -> LoggedIn:
-        """Find or create the user of an identity.
+        """Find or create the user of an identity, and open a session, which expires after `expires_in` unused seconds.
 
-        Also open a session for `expires_in` seconds, unless that is None.
+        If `expires_in` is None, open no session. Before this method creates a user, it asks the sign-up hook, if there
+        is one.
 
         Raises: SnapshotUser, SignUpClosed, LacksUnionid, SignUpRefused, SignUpUnavailable, AccountDisabled,
         AccountLeaving.
@@ -109,8 +110,8 @@ class CodeLogins:
                 raise LacksUnionid(f"{_NO_UNIONID}: {_WHAT_TO_CHANGE}") from None
             if not (self.hook.is_on and may_sign_up):
                 raise
-            # Only the refusal shows that this would be a new user. While wxauth calls the hook, it holds no database
-            # connection.
+            # Only the refused sign-up shows that this would be a new user. wxauth calls the hook between two attempts,
+            # so that it holds no database connection during the call.
             initial = await self.hook.initial_fields(app, identity, ip=device.ip)
             login = await record_login(self.database, _with_initial_fields(login_to_store, initial), now=now)
             if login.is_new and login.user.external_id != initial.external_id:
@@ -151,8 +152,8 @@ class Proofs:
         """Check with WeChat that a `wx.login` code belongs to the session's identity, within the rate limit of logins.
 
         The call of `wx.login` might have replaced the identity's session_key, so this method stores the new session_key
-        in the session. It does not store a new unionid, which the next login does. It does not check that the session
-        is still open. The statement that relies on the proof must do that.
+        in the session. It does not store a new unionid, because the next login does that. It does not check that the
+        session is still open. The statement that relies on the proof must check that.
 
         Raises: RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
@@ -169,6 +170,10 @@ class Proofs:
 
 
 def _with_initial_fields(login: Login, initial: InitialFields) -> Login:
+    """Return the login of a person whose sign-up the hook has allowed.
+
+    Leave out the hook's roles, and log this, if the user would have too many roles.
+    """
     roles = tuple(dict.fromkeys((*login.roles, *initial.roles)))
     if len(roles) > MAX_ROLES:
         log.warning("sign_up_hook_member_left_out", app_id=login.app_id, member="roles")
@@ -177,5 +182,6 @@ def _with_initial_fields(login: Login, initial: InitialFields) -> Login:
 
 
 def _refused_snapshot(app: App) -> SnapshotUser:
+    """Log that wxauth refuses the made-up user of a snapshot, and return the error."""
     log.warning("login_refused", reason=SnapshotUser.code, app_id=app.app_id)
     return SnapshotUser("WeChat has shown a snapshot, so this person is made up: ask again, once the person has acted")

@@ -94,8 +94,8 @@ class LoginRequest(Lenient):
     )
     stay: StrictBool = Field(
         default=False,
-        description="Whether somebody who has asked to be erased, and is refused with `account_leaving`, has changed "
-        "their mind: the erasure is cancelled. Of anybody else it changes nothing.",
+        description="Whether to cancel the erasure that the user has requested. Set it if a user whose login fails "
+        "with `account_leaving` wants to stay. For any other user, it changes nothing.",
     )
 
 
@@ -142,13 +142,13 @@ class Logins:
     async def log_in(self, app: App, body: LoginRequest, device: Device) -> TokenAnswer:
         """Exchange a code of `wx.login`, or of a mobile app, for tokens. The first login of a person creates the user.
 
-        wxauth stores nothing about the made-up user of a snapshot, or about an unknown person who may not sign up or
-        who lacks the unionid that the app requires. Without that unionid, one person could become two users. wxauth
-        leaves out a nickname or picture if the user changes them too often. It refuses a user who has asked to be
-        erased, unless `stay` is set.
+        wxauth stores nothing about the made-up user of a snapshot, or about an unknown person who may not sign up. It
+        also stores nothing about an unknown person who lacks the unionid that the app requires, because without it one
+        person could become two users. It refuses a user who has asked to be erased, unless `stay` is set.
 
-        An invalid optional field does not make the login fail, because the code is already used up. The response names
-        the fields that were left out.
+        An invalid optional field does not make the login fail, because the login has already used up the code. The
+        response names the fields that wxauth has left out. These include a nickname or picture that the user changes
+        too often.
 
         Raises: WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, SignUpRefused, SignUpUnavailable,
         AccountDisabled, AccountLeaving.
@@ -256,7 +256,10 @@ class Logins:
     async def _with_consents(
         self, user: UserInSession, requested: Mapping[str, str], *, ip: str | None, now: datetime
     ) -> tuple[UserInSession, str | None]:
-        """Record the requested consents whose versions are in force. Return the user, and an error code or None."""
+        """Record the requested consents whose versions are in force. Return the changed user and None.
+
+        If wxauth refuses the consents, return the unchanged user and the error code.
+        """
         in_force = self.settings.consents
         requested = {document: version for document, version in requested.items() if in_force.get(document) == version}
         if not missing_from(user.consents, requested):
@@ -269,7 +272,10 @@ class Logins:
         return user.model_copy(update={"consents": dict(given)}), None
 
     async def _with_phone(self, user: UserInSession, code: str) -> tuple[UserInSession, str | None]:
-        """Bind the phone number. Return the user and None, or the unchanged user and an error code."""
+        """Bind the number behind a code of the phone button. Return the changed user and None.
+
+        If that fails for any reason, return the unchanged user and the error code, because the login has succeeded.
+        """
         try:
             return await self.phones.bind(user, code), None
         except WxAuthError as exc:
@@ -291,6 +297,7 @@ class Logins:
         ignored: Mapping[str, str] | None = None,
         now: datetime,
     ) -> TokenAnswer:
+        """Return the response with a new access token, and with the refresh token of this generation."""
         claims = self.apps.claims_of(user.app_id)
         issued = self.issuer.issue(
             user, TokenSession(id=session_id, seconds_left=refresh_expires_in, claims=claims), now=now
@@ -313,6 +320,10 @@ class Logins:
 
 
 def _error_of(refused: RefreshRefused, session_id: UUID, *, has_limit: bool) -> WxAuthError:
+    """Return the error for a refused refresh, and log the reuse of a token.
+
+    `has_limit` is whether the app has `max_sessions`. Only then, the error for a replaced session mentions this limit.
+    """
     match refused.why:
         case RefreshRefusal.UNKNOWN | RefreshRefusal.OUT_OF_SCOPE | RefreshRefusal.OTHER_RESOURCE:
             return errors.InvalidRefreshToken("there is no such session")

@@ -1,8 +1,9 @@
 """The statements of a login, which find or create the user and the identity, and open a session.
 
-The login of most returning users takes one statement. The login of a new user takes a second one. All other logins lock
-the user, decide in Python, and write with small statements. They are logins with another name or picture, with a
-unionid that was unknown or has changed, with another identity of a known user, or in an app with `max_sessions`.
+The login of most returning users takes one statement, `RETURN`. The login of a new user takes a second one, `SIGN_UP`.
+All other logins lock the user, decide in Python, and write with small statements. These are logins with another name or
+picture, with a unionid that was unknown or has changed, with another identity of a known user, or in an app with
+`max_sessions`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,7 +47,7 @@ _ADD_IDENTITY: Final = Statement[Nothing]("""
 INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
 VALUES (:app_id, :openid, :user_id, :now, :unionid)
 """)
-# The statement writes nothing if it would change nothing.
+# If the values are already stored, the statement writes no new version of the row.
 _USE_IDENTITY: Final = Statement[Nothing]("""
 UPDATE identities SET unionid = COALESCE(:unionid, unionid), awaits_login = false
  WHERE app_id = :app_id AND openid = :openid AND (awaits_login OR unionid IS DISTINCT FROM COALESCE(:unionid, unionid))
@@ -68,7 +69,7 @@ SELECT {ENTERED_USER}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitialFields:
-    """The initial fields of a new user, in addition to those from WeChat and the settings."""
+    """The initial fields of a new user from the sign-up hook."""
 
     external_id: str | None = None
     """The external id. The sign-up leaves it out if another user has it, or had it."""
@@ -77,7 +78,7 @@ class InitialFields:
     nickname: str | None = None
     """The nickname, which the sign-up uses only if the request has none."""
     is_unasked: bool = False
-    """Whether the user signs up without a usable response from the operator's service."""
+    """Whether the user signs up although the hook has returned no usable response."""
 
 
 @dataclass(kw_only=True)  # no slots, because `vars` reads it; not frozen, which saves 1.3 µs
@@ -143,11 +144,11 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
     others fail or find no row, try again, and find that user. If the unionid belongs to another user, this function
     first merges the two users. It stores nothing about an unknown person who may not sign up.
 
-    An account has only one openid in each app. Therefore, if the unionid's user has another openid of this app, the
-    identity belongs to another person, and the function ignores the unionid. If WeChat might have made up one of the
-    two, it stores nothing. A user can have several openids of an app only if the users of several accounts were merged.
-    The function also ignores the unionid if its user was split from this one. If the unionid's user is banned, it
-    returns that user, so that the caller refuses the login.
+    A WeChat account has only one openid in each app. Therefore, if the unionid's user has another openid of this app,
+    the identity belongs to another person, and the function ignores the unionid. If WeChat might have made up one of
+    the two openids, the function stores nothing. A user can have several openids of an app only if the users of several
+    accounts were merged. The function also ignores the unionid if its user was split from the identity's user. If it
+    ignores the unionid of a banned user, it returns the banned user, so that the caller refuses the login.
 
     If an imported identity has the unionid in place of an openid, the function corrects the identity first.
 
@@ -169,7 +170,7 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
 
 
 class _Undone(Exception):
-    """The exception that rolls back the logins of `rehearse_login`."""
+    """The exception with which `rehearse_login` rolls back its logins."""
 
 
 async def rehearse_login(database: Database, *, now: datetime) -> str | None:
@@ -235,7 +236,7 @@ async def _log_in_without_unionid(
 
     Raises: SnapshotUser, SignUpClosed.
     """
-    # Otherwise, a user could evade a ban with an identity whose unionid is ignored.
+    # Without this check, a banned user could log in with a new identity whose unionid wxauth ignores.
     banned = await database.row(_BANNED_HOLDER, **_values(_BANNED_HOLDER, login, ids))
     if banned is not None:
         return banned
@@ -272,10 +273,11 @@ async def _log_in_under_lock(database: Database, login: Login, ids: _Ids) -> Ent
 async def _enter(transaction: Transaction, login: Login, ids: _Ids, people: People) -> EnteredUser:
     """Log in the user of a known identity, or of a known unionid, under the user's lock.
 
-    Add an unknown identity to the unionid's user, unless that user is about to be erased.
+    Add an unknown identity to the unionid's user, unless that user is about to be erased. If the user is banned or
+    about to be erased, open no session.
 
-    Raises: ChangedMeanwhile, if the identity or the unionid now belongs to another user; UnionidConflict. Both are
-    raised before anything is written.
+    Raises, before it writes anything: ChangedMeanwhile, if the identity or the unionid now belongs to another user;
+    UnionidConflict.
     """
     now = ids.now
     user = await transaction.row(_LOCK, **_values(_LOCK, login, ids, people.user_id or people.holder_id))

@@ -26,7 +26,7 @@ MAX_REQUEST_ID: Final = 64
 A request id that a client chooses can have up to 128 characters. A request id of wxauth has 32.
 """
 SUMS: Final = UUID(int=0)
-"""The value of `process` in the merged row of an old hour."""
+"""The value of `process` in the row that replaces the rows of all processes for an old hour."""
 _MIN_PREFIX_LENGTHS: Final = {4: 16, 6: 32}
 """The shortest prefix length of a network, for each version of IP, that a search finds with the index.
 
@@ -45,7 +45,7 @@ class Refusal(SQLModel):
     user_id: UUID | None = Field(
         description="Null if unknown.", schema_extra={"examples": ["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]}
     )
-    """The user, if wxauth knows the user.
+    """The user whose login was refused; null if wxauth does not know the user.
 
     The column is not a foreign key, because a user can have more rows than an erasure can delete in one transaction.
     """
@@ -119,7 +119,8 @@ class Overview(TotalsRow):
     days: list[DayRow] = Field(description="One entry for each day. The last entry is today.")
 
 
-# The statement stores a process's total for each hour, not an increment, so that storing it twice changes nothing.
+# The statement stores the totals of a process for each hour, not increments, so that storing them twice changes
+# nothing.
 STORE_NUMBERS: Final = Statement[Nothing]("""
 INSERT INTO hourly_numbers (hour, process, new_users, logins)
 SELECT hour, :process, new_users, logins
@@ -154,9 +155,9 @@ ON CONFLICT (hour, process) DO UPDATE
    SET new_users = hourly_numbers.new_users + excluded.new_users, logins = hourly_numbers.logins + excluded.logins
 """)
 """The statement that merges the rows of all processes for each old hour into one row with the process id `SUMS`."""
-# The statement stores nothing about an erased user. A running erasure holds the lock of the user, so that this
-# statement waits for its end, and then does not find the user. It locks users in the order of their ids, to avoid
-# deadlocks. A process stores a row again when the row's count has grown. The count is a total, so that storing a batch
+# The statement stores nothing about an erased user. An erasure locks the user, so this statement waits until the
+# erasure ends, and then does not find the user. The statement locks users in the order of their ids, to avoid
+# deadlocks. A process stores a row again when the row's count has grown. The count is a total, so that storing a row
 # twice changes nothing.
 STORE_REFUSALS: Final = Statement[Nothing]("""
 WITH noted AS (
@@ -174,23 +175,26 @@ sweep_refusals: Final = Sweep.of("refusals", key="id", by="id")
 
 
 _SAMPLE_MEBIBYTES: Final = "16"
+"""The size, in mebibytes, up to which a query reads a whole table."""
 
 
 def estimate_of(table: LiteralString, condition: LiteralString) -> LiteralString:
     """Return a scalar query that counts, or estimates, the rows of a table that meet a condition.
 
-    The query reads about 16 MiB at most. Of a larger table, it reads a fixed sample of pages, and the estimate is
-    accurate to within a few percent.
+    The query reads up to `_SAMPLE_MEBIBYTES` of the table. If the table is larger, the query reads a fixed sample of
+    its pages, and the estimate is accurate to within a few percent.
     """
     share = _share_of(table, mebibytes=_SAMPLE_MEBIBYTES)
     return f"SELECT (count(*) / {share})::bigint FROM {_sample(table, share)} WHERE {condition}"
 
 
 def _share_of(table: LiteralString, *, mebibytes: LiteralString) -> LiteralString:
+    """Return the SQL of the share of a table, from 0 to 1, that a sample of this size contains."""
     return f"LEAST(1.0, {mebibytes} * 1048576.0 / GREATEST(pg_relation_size('{table}'), 1))"
 
 
 def _sample(table: LiteralString, share: LiteralString) -> LiteralString:
+    """Return the SQL of a sample that contains this share of a table's pages, the same pages in each query."""
     return f"{table} TABLESAMPLE SYSTEM (100 * {share}) REPEATABLE (0)"
 
 
@@ -201,6 +205,7 @@ OPEN_SESSIONS_FRAGMENT: Final = estimate_of("sessions", "revoked_at IS NULL AND 
 _USERS_SHARE: Final = _share_of("users", mebibytes="4")
 _ACTIVE: Final = (("active_day", "1d"), ("active_week", "7d"), ("active_month", "30d"))
 _MAX_LOGINS_READ: Final = 20_000
+"""The largest number of sessions opened in the last 24 hours from which the query counts the users one by one."""
 # The estimate multiplies the number of users by the share of active users in the sample, because this share varies less
 # than the number of users in a sample does. A sample might miss the few users who have logged in today, so the query
 # counts these users one by one.
@@ -228,7 +233,10 @@ SELECT users, ({OPEN_SESSIONS_FRAGMENT}) AS sessions, {_ACTIVE_FRAGMENT},
 
 
 async def overview_of(database: Database, *, first: date, last: date, utc_offset: timedelta, now: datetime) -> Overview:
-    """Return the totals, and the counts of all processes for each of these days in the time zone with this offset."""
+    """Return the totals, and the counts of all processes for each day from `first` to `last`.
+
+    The days begin at midnight in the time zone with this offset from UTC.
+    """
     totals = await database.one(_TOTALS, now=now, day_ago=first_id_at(now - timedelta(days=1)), most=_MAX_LOGINS_READ)
     days = await database.rows(_DAYS, first=first, last=last, utc_offset=utc_offset)
     return Overview(**dict(totals), days=list(days))
@@ -252,6 +260,8 @@ class RefusalSearch(HistoryQuery):
 _CONDITIONS: Final[Mapping[LiteralString, LiteralString]] = {
     "request_id": "refusals.request_id = :request_id::text",
     "user_id": "refusals.user_id = :user_id::uuid",
+    # PostgreSQL cannot use the index on `network` for `<<=`. It can use the index for BETWEEN, and sorts all networks
+    # in :network between :network itself and its last address.
     "network": "refusals.network BETWEEN :network::inet AND host(broadcast(:network::inet))::inet",
     "code": "refusals.code = :code::text",
     "app_id": "refusals.app_id = :app_id::text",
@@ -260,9 +270,10 @@ _CONDITIONS: Final[Mapping[LiteralString, LiteralString]] = {
 
 
 def _search_by(by: LiteralString | None, *, sorts: bool = False) -> Statement[Refusal]:
-    """Return the search that uses the index on this column.
+    """Return the search that uses the index on the column `by` or, without it, on the ids.
 
-    With `sorts`, the index also contains the id, and gives the rows in their order. The other columns only filter rows.
+    With `sorts`, the index on the column also contains the id, and returns the rows in the order of their ids. Filters
+    on the other columns only remove rows from the result.
     """
     bounds, order = "id >= :lowest AND id < :before", "id DESC"
     if by is not None and sorts:
@@ -281,13 +292,14 @@ SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, 
 
 
 _NETWORKS: Final = "networks"
-"""The name of the search for a network that contains several stored networks."""
+"""The key of the search for a network that contains several of the stored networks, which are /24 and /48."""
 _SEARCHES: Final[Mapping[str | None, Statement[Refusal]]] = {
     "request_id": _search_by("request_id"),
     **{name: _search_by(name, sorts=True) for name in ("user_id", "network", "code", "app_id")},
     _NETWORKS: _search_by("network"),
     None: _search_by(None),
 }
+"""The search for each column whose index it uses; the search for None uses no such index."""
 
 
 async def list_refusals(database: Database, search: RefusalSearch) -> Page[Refusal]:
@@ -300,7 +312,8 @@ async def list_refusals(database: Database, search: RefusalSearch) -> Page[Refus
         "code": search.code,
         "app_id": search.app_id,
     }
-    # Search with the index of the given column that has the fewest rows for each value.
+    # Use the index on the given column that has the fewest rows for each value. `given` is in this order, but only a
+    # network with a long prefix has few rows.
     by: str | None = next((name for name, value in given.items() if value is not None and name != "network"), None)
     if network is not None and by not in ("request_id", "user_id"):
         if network.prefixlen == TRUNCATED.length_of(network):

@@ -23,6 +23,7 @@ RefusalsDep = Annotated[Refusals, Depends(provide(Refusals))]
 
 
 MOST_DAYS: Final = 366
+"""The largest number of days in one response."""
 
 
 class NumbersQuery(BaseModel):

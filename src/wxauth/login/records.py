@@ -1,14 +1,14 @@
 """The counts of logins and the refused logins of one process.
 
-It holds them in memory, and stores them every few seconds. No login waits for a row of counts that another login
-writes. A process that is killed loses the records of its last seconds.
+A process holds these records in memory, and stores them every few seconds, so that no login waits for a row of counts
+that another login writes. A process that is killed loses the records of its last seconds.
 
 Each count is for an hour, because days begin at different hours in different time zones. Each process stores running
 totals in separate rows, so that storing the same totals twice changes nothing.
 
-A flood of refusals adds only a limited number of rows. In each minute, the first ten refusals of a network have a row
-each, and one row for each error code counts the other refusals of the network. Refusals of known users have separate
-limits of the same kind, so that a network cannot displace them.
+A flood of refusals adds only a limited number of rows. In each minute, each of the first `MAX_OWN_ROWS` refusals of a
+network has a separate row, and one row for each error code counts the other refusals of the network. Refusals of known
+users have separate limits of the same kind, so that refusals of a network cannot displace them.
 """
 
 from collections import Counter
@@ -31,9 +31,9 @@ from wxauth_guard.errors import WxAuthError
 NUMBERS_STORE_SECONDS: Final = 5.0
 """The pause, in seconds, between two stores of counts."""
 SUMMED_UP_AFTER: Final = timedelta(days=7)
-"""The age at which wxauth merges the rows of an hour into one row.
+"""The age of an hour at which wxauth merges its rows into one row.
 
-At that age, no process still has unstored counts of that hour, even after days without a database.
+At this age, no process has counts of the hour that are not stored yet, even if the database was down for days.
 """
 REFUSALS_STORE_SECONDS: Final = 1.0
 """The pause, in seconds, between two stores of refusals."""
@@ -45,20 +45,20 @@ One row for each error code counts the others.
 MAX_NEW_ROWS: Final = 30
 """The largest number of rows that a process begins per second for refusals without a known user.
 
-One row for each error code counts further refusals.
+One row for each error code, without a network, counts further refusals.
 """
 MAX_NEW_ROWS_OF_USERS: Final = 100
 """The largest number of rows that a process begins per second for refusals of known users."""
 MAX_IN_MEMORY: Final = 1000
-"""The largest number of rows that wait in memory while the database is slow.
+"""The largest number of rows that wait for the next store.
 
-The process drops further refusals.
+While so many rows wait, because the database is slow, the process drops further refusals.
 """
 
 _MAX_ERRCODE: Final = 2**31 - 1
 """The largest value of the column `wechat_errcode`. WeChat's error codes are far smaller."""
 Group = tuple[UUID | str | None, str]
-"""The key of a row that counts refusals in a minute: a user, a network or neither, and an error code."""
+"""The key of a row that counts several refusals: the user or the network, if there is one, and the error code."""
 
 
 @part
@@ -114,6 +114,7 @@ class Numbers(WriteBuffer):
         except BaseException:
             self._unstored |= hours
             raise
+        # No login is counted for an hour that ended a day ago, so the process can forget its totals.
         now = self.clock()
         for hour in self._logins.keys() - self._unstored:
             if now - hour > timedelta(days=1):
@@ -125,7 +126,7 @@ def _hour_of(time: datetime) -> datetime:
 
 
 class Dropped(StrEnum):
-    """The reason why a refused login has no separate row."""
+    """The reason why wxauth has stored no separate row for a refused login."""
 
     TOO_MANY = "too_many"
     """The refusal is included in the count of another row."""
@@ -150,15 +151,18 @@ class Refusals(WriteBuffer):
     _waiting: dict[UUID, record_queries.Refusal] = field(init=False, default_factory=dict)
     """The rows to store: new rows, and rows whose count has grown since they were stored."""
     _second: int = field(init=False, default=0)
+    """The current second, since 1970, to which `_begun` applies."""
     _minute: int = field(init=False, default=0)
+    """The current minute, since 1970, to which `_own_rows` and `_counting` apply."""
     _own_rows: Counter[UUID | str] = field(init=False, default_factory=Counter)
+    """The number of rows of this minute that each contain one refusal, by user or network."""
     _counting: dict[Group, record_queries.Refusal] = field(init=False, default_factory=dict)
     """The rows of this minute that count several refusals."""
     _begun: Counter[bool] = field(init=False, default_factory=Counter)
-    """The numbers of rows begun in this second: True counts rows that name a user, and False counts other rows."""
+    """The number of rows begun in this second, with a user (True) and without a user (False)."""
 
     def note(self, error: WxAuthError, *, ip: str | None, request_id: str) -> None:
-        """Record a login that was refused with this error.
+        """Record a login that was refused with this error, in a new row or in the count of a row of this minute.
 
         The `app_id` of the error can be any text from the client.
         """
@@ -194,7 +198,7 @@ class Refusals(WriteBuffer):
             self._counting.clear()
 
     def _take_place(self, *, is_of_user: bool) -> bool:
-        """Return whether another row may begin in this second. If so, count the row."""
+        """Count another row that begins in this second. Return False, and do not count it, if there are too many."""
         if self._begun[is_of_user] >= (MAX_NEW_ROWS_OF_USERS if is_of_user else MAX_NEW_ROWS):
             return False
         self._begun[is_of_user] += 1

@@ -103,6 +103,11 @@ _ERASURE_FAILURES: Final = [*PROOF_FAILURES, errors.LastAdmin]
 
 
 def _counted_login(apps: Apps, app_id: str | None) -> CountedBlock:
+    """Return the block of a login in this app, which counts the outcome, and adds the app to the error that it raises.
+
+    If `app_id` is None, the error gets the id of the default app.
+    """
+
     def count(outcome: str, error: WxAuthError | None) -> None:
         LOGINS.count(apps.label_of(app_id), outcome, errcode_label(error))
         if error is not None:

@@ -37,15 +37,15 @@ from wxauth.wechat.client import WeChatIdentity
 MAX_ANSWER: Final = 16 * 1024
 """The largest number of bytes that wxauth reads of a response body."""
 BODY_SECONDS: Final = 0.1
-"""The time, in seconds, for reading the body of a response whose status is not 200.
+"""The time limit, in seconds, for reading the body of a response whose status is not 200.
 
-wxauth does not use the body. It reads the body only so that the connection can be reused.
+wxauth ignores such a body, and reads it only so that the connection can be reused.
 """
 FAILURES_IN_A_ROW: Final = 5
-"""The number of failures after which a process pauses its calls for `PAUSE`.
+"""The number of consecutive failures after which a process pauses its calls for `PAUSE`.
 
-If the settings admit new users after a failure, only time-outs count. Other failures cost no time, and a pause would
-admit everybody.
+If `SIGN_UP_HOOK_FAILURE` is `allow`, only time-outs count. A pause then admits everybody without asking,
+because each login would otherwise wait for the time-out.
 """
 PAUSE: Final = timedelta(seconds=10)
 
@@ -180,6 +180,7 @@ class SignUpHook:
         return answer
 
     def _note_failure(self, failure: HookFailed) -> None:
+        """Count a failure, and begin a pause if there were too many (see `FAILURES_IN_A_ROW`)."""
         if self.settings.sign_up_hook_failure == "allow" and not isinstance(failure, HookTimedOut):
             self._failures = 0
             return
@@ -189,7 +190,10 @@ class SignUpHook:
 
 
 def _initial_fields_in(answer: Mapping[str, Any], *, app_id: str) -> InitialFields:
-    """Return the new user's fields from a response, and leave out invalid values and the roles of staff."""
+    """Return the new user's fields from a response, without the roles of staff.
+
+    Leave out invalid values, and log this.
+    """
     given: dict[str, Any] = {}
     for name, kind in _MEMBERS.items():
         if answer.get(name) is None:
