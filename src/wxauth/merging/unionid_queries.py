@@ -93,7 +93,7 @@ SELECT 1 FROM unionids JOIN identities other USING (user_id)
 
 
 async def check_unionid(
-    asked: Database | Transaction, people: People, *, app_id: str, openid: str, unionid: str, may_be_snapshot: bool
+    database: Database | Transaction, people: People, *, app_id: str, openid: str, unionid: str, may_be_snapshot: bool
 ) -> None:
     """Check that a unionid can belong to an identity. `people` contains the users of both.
 
@@ -102,11 +102,11 @@ async def check_unionid(
     Raises: OfAnotherOpenid, if another openid of the app has the unionid; UnionidConflict, if the two users were split.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
-    if await asked.value(_IS_OF_ANOTHER_PERSON, **identity, may_be_snapshot=may_be_snapshot) is not None:
+    if await database.value(_IS_OF_ANOTHER_PERSON, **identity, may_be_snapshot=may_be_snapshot) is not None:
         raise OfAnotherOpenid("another openid of this app has it")
     if people.two_users is not None:
         one_id, other_id = people.two_users
-        if await asked.value(ARE_SPLIT, one_id=one_id, other_id=other_id):
+        if await database.value(ARE_SPLIT, one_id=one_id, other_id=other_id):
             raise UnionidConflict("an administrator has split its user and this one")
 
 

@@ -100,12 +100,12 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
     Raises: NotFound.
     """
     user = await read_listed_user(database, user_id)
-    newest: dict[str, object] = {"user_id": user.id, "limit": MAX_LISTED}
+    newest_of_user: dict[str, object] = {"user_id": user.id, "limit": MAX_LISTED}
     answer: UserDetailAnswer = {
         **listed_user_answer(user),  # type: ignore[typeddict-item]  # mypy requires optional keys
-        "sessions": list(await database.rows(OPEN_SESSIONS, **newest, now=now, **FIRST_PAGE)),
-        "ended_sessions": list(await database.rows(PAST_SESSIONS, **newest, now=now)),
-        "consents": list(await database.rows(NEWEST_CONSENTS, **newest, **FIRST_PAGE)),
+        "sessions": list(await database.rows(OPEN_SESSIONS, **newest_of_user, now=now, **FIRST_PAGE)),
+        "ended_sessions": list(await database.rows(PAST_SESSIONS, **newest_of_user, now=now)),
+        "consents": list(await database.rows(NEWEST_CONSENTS, **newest_of_user, **FIRST_PAGE)),
     }
     if former := await database.values(user_queries.FORMER_IDS, user_id=user.id):
         answer["former_ids"] = list(former)

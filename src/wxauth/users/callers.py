@@ -236,7 +236,7 @@ FreshLoginDep = Annotated[bool, Depends(fresh_login_of), Entails(failures=(Login
 """Whether the session was opened recently, for operations that require this only in some cases."""
 
 
-async def is_fresh(asked: Database | Transaction, session_id: UUID, *, max_age_seconds: int, now: datetime) -> bool:
+async def is_fresh(database: Database | Transaction, session_id: UUID, *, max_age_seconds: int, now: datetime) -> bool:
     """Return whether a session was opened in the last `max_age_seconds` seconds.
 
     This check prevents a stolen token from giving lasting access. If `max_age_seconds` is 0, every session
@@ -244,7 +244,7 @@ async def is_fresh(asked: Database | Transaction, session_id: UUID, *, max_age_s
     """
     if not max_age_seconds:
         return True
-    opened_at = await asked.value(OPENED_AT, session_id=session_id)
+    opened_at = await database.value(OPENED_AT, session_id=session_id)
     return opened_at is not None and now - opened_at <= timedelta(seconds=max_age_seconds)
 
 

@@ -39,7 +39,7 @@ INSERT INTO erasures (user_id, about_after, acted_after)
 SELECT id, :start, :start FROM unnest(:user_ids::uuid[]) AS wanted (id)
 ON CONFLICT (user_id) DO UPDATE SET about_after = excluded.about_after, acted_after = excluded.acted_after
 """)
-_NEXT: Final = Statement[tuple[UUID, UUID, UUID]]("""
+_NEXT_ERASURE: Final = Statement[tuple[UUID, UUID, UUID]]("""
 SELECT user_id, about_after, acted_after FROM erasures WHERE :user_ids::uuid[] IS NULL OR user_id = ANY (:user_ids)
  ORDER BY user_id LIMIT 1
 """)
@@ -93,9 +93,9 @@ _FINISH: Final = Statement[Nothing]("DELETE FROM erasures WHERE user_id = :user_
 
 
 # Foreign keys also delete the user's rows in other tables.
-_DELETE: Final = Statement[Nothing]("DELETE FROM users WHERE id = :user_id")
+_DELETE_USER: Final = Statement[Nothing]("DELETE FROM users WHERE id = :user_id")
 # The caller has locked the user.
-_SET: Final = Statement[Nothing]("UPDATE users SET erase_at = :erase_at WHERE id = :user_id")
+_SET_ERASE_AT: Final = Statement[Nothing]("UPDATE users SET erase_at = :erase_at WHERE id = :user_id")
 # The statement skips a locked row until its next run, because the user might be cancelling the erasure. If a row has
 # just been changed, PostgreSQL checks the conditions again. Because an erasure would also end a ban, the statement does
 # not find banned users.
@@ -137,7 +137,7 @@ async def erase_next_page(
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK):
             return None
-        waiting = await transaction.row(_NEXT, user_ids=user_ids)
+        waiting = await transaction.row(_NEXT_ERASURE, user_ids=user_ids)
         if waiting is None:
             return None
         user_id, about_after, acted_after = waiting
@@ -182,7 +182,7 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
         by = Actor(by.name)  # without the address
     former = await transaction.values(FORMER_IDS, user_id=user_id)
     await end_sessions(transaction, user_id, reason=EndReason.ERASED, by=by, now=now)
-    await transaction.run(_DELETE, user_id=user_id)
+    await transaction.run(_DELETE_USER, user_id=user_id)
     await erase_person_data(transaction, [user_id, *former])
     data = {"former_ids": former}
     await record_event(transaction, EventType.USER_ERASED, by=by, at=now, user_id=user_id, data=data)
@@ -191,7 +191,7 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
 async def leave_later(transaction: Transaction, user_id: UUID, *, erase_at: datetime, now: datetime) -> None:
     """End the sessions of a locked user who has asked to be erased at this time, and record the request."""
     by = Actor(str(user_id))
-    await transaction.run(_SET, user_id=user_id, erase_at=erase_at)
+    await transaction.run(_SET_ERASE_AT, user_id=user_id, erase_at=erase_at)
     await end_sessions(transaction, user_id, reason=EndReason.LEAVING, by=by, now=now)
     await record_event(transaction, EventType.USER_LEAVING, by=by, at=now, user_id=user_id, data={"erase_at": erase_at})
 
@@ -202,7 +202,7 @@ async def cancel_leaving(
     """Cancel the erasure of a locked user. Return False, and change nothing, if the user has not requested erasure."""
     if not account.is_leaving:
         return False
-    await transaction.run(_SET, user_id=user_id, erase_at=None)
+    await transaction.run(_SET_ERASE_AT, user_id=user_id, erase_at=None)
     await record_event(transaction, EventType.USER_STAYED, by=by, at=now, user_id=user_id)
     return True
 

@@ -100,6 +100,7 @@ SEARCH_SECONDS: Final = 1.0
 """The time, in seconds, after which a search starts no further statement."""
 
 _FLOOR: Final = Statement[UUID]("SELECT id FROM sessions WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
+"""The query for the lowest id in a window of sessions. It returns no row for the last window."""
 USER_SUMMARIES: Final = Statement[UserSummary](f"""
 SELECT users.id, nickname, avatar_url, newest.app_id, newest.user_agent AS device, newest.ip, last_login_at
   FROM users LEFT JOIN LATERAL (
@@ -112,6 +113,7 @@ SELECT users.id, nickname, avatar_url, newest.app_id, newest.user_agent AS devic
 
 
 def _logins_where(condition: LiteralString, order: LiteralString) -> Statement[ListedLogin]:
+    """Return the query for the logins that meet a condition, and match the filters by app and network."""
     return Statement[ListedLogin](f"""
 SELECT login.id AS session_id, login.created_at AS at, user_id, users.nickname, app_id, client_id,
        opened_user_agent AS device, opened_ip AS ip, revoked_at AS ended_at
@@ -123,10 +125,10 @@ SELECT login.id AS session_id, login.created_at AS at, user_id, users.nickname, 
 """)
 
 
-_OF_USER: Final = _logins_where(
+_LOGINS_OF_USER: Final = _logins_where(
     one_and_id("login.user_id", ":user_id", after=":lowest", before=":before"), "login.user_id DESC, login.id DESC"
 )
-_OF_ALL: Final = _logins_where(
+_ALL_LOGINS: Final = _logins_where(
     "login.id < :before AND login.id >= :lowest AND (:user_id::uuid IS NULL OR user_id = :user_id)", "login.id DESC"
 )
 
@@ -155,6 +157,7 @@ _NEWEST_OF_USER: Final = "ORDER BY events.user_id DESC, events.id DESC LIMIT :li
 
 
 def _events_of_user_fragment(user_id: LiteralString) -> LiteralString:
+    """Return the SQL that selects the events about a user between two ids."""
     return f"{_EVENTS} WHERE {one_and_id('events.user_id', user_id, after=':lowest', before=':before')}"
 
 
@@ -185,7 +188,7 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
     `SEARCH_SECONDS` have passed.
     """
     lowest, before = query.id_range
-    statement = _OF_ALL if query.user_id is None else _OF_USER
+    statement = _ALL_LOGINS if query.user_id is None else _LOGINS_OF_USER
     filters = {"user_id": query.user_id, "app_id": query.app_id, "network": query.network and str(query.network)}
 
     async def among(before: UUID, lowest: UUID, limit: int) -> Sequence[ListedLogin]:

@@ -148,10 +148,10 @@ async def _pieces(
     Raises: NotFound; RateLimited; StorageUnavailable, if the reader is too slow.
     """
     async with AsyncExitStack() as stack:
-        state = await stack.enter_async_context(
+        snapshot = await stack.enter_async_context(
             database.snapshot(patience=None if max_seconds is None else PIECE_TIMEOUT_SECONDS)
         )
-        parts = await stack.enter_async_context(aclosing(_parts(state, user_id, now=now)))
+        parts = await stack.enter_async_context(aclosing(_parts(snapshot, user_id, now=now)))
         first = bytearray()
         async for part in parts:
             first += part
@@ -182,22 +182,22 @@ async def _record_export(database: Database, user_id: UUID, *, by: Actor, now: d
     log.info("user_exported", user_id=user_id, actor=by.name)
 
 
-async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGenerator[bytes]:
+async def _parts(snapshot: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGenerator[bytes]:
     """Yield the JSON of the document in small parts: the user, each list page by page, and the picture."""
-    user = await state.row(queries.USER_OF_EXPORT, user_id=user_id)
+    user = await snapshot.row(queries.USER_OF_EXPORT, user_id=user_id)
     if user is None:
         raise NotFound("this user doesn't exist")
-    former = await state.values(FORMER_IDS, user_id=user_id)
+    former = await snapshot.values(FORMER_IDS, user_id=user_id)
     profile = {
         **user.model_dump(exclude={"consents"}),  # listed below
         "phone_verified": user.phone_verified,
         "attributes": user.attributes or {},
         "former_ids": former,
-        "former_external_ids": await state.values(FORMER_EXTERNAL_IDS, user_id=user_id),
-        "unionids": await state.values(queries.UNIONIDS, user_id=user_id),
+        "former_external_ids": await snapshot.values(FORMER_EXTERNAL_IDS, user_id=user_id),
+        "unionids": await snapshot.values(queries.UNIONIDS, user_id=user_id),
     }
     yield to_json({"exported_at": now, "user": profile})[:-1]
-    for name, pages in queries.lists_of(state, user_id, former):
+    for name, pages in queries.lists_of(snapshot, user_id, former):
         yield b',"%b":[' % name.encode()
         separator = b""
         async for page in pages:
@@ -205,7 +205,7 @@ async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGener
             yield separator + to_json(page)[1:-1]
             separator = b","
         yield b"]"
-    picture = await state.row(queries.PICTURE, user_id=user_id)
+    picture = await snapshot.row(queries.PICTURE, user_id=user_id)
     yield b',"avatar":' + to_json(picture and dict(picture)) + b"}"
 
 

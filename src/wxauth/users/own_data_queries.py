@@ -75,28 +75,28 @@ SELECT content_type, translate(encode(content, 'base64'), E'\n', '') AS content,
 
 
 def lists_of(
-    state: Snapshot, user_id: UUID, former_ids: Sequence[UUID]
+    snapshot: Snapshot, user_id: UUID, former_ids: Sequence[UUID]
 ) -> Iterator[tuple[str, AsyncGenerator[Sequence[ExportedRow]]]]:
     """Yield the name of each list of the export, with the pages of its rows."""
-    yield "identities", _pages(state, _IDENTITIES, user_id=user_id)
-    yield "sessions", _pages(state, _SESSIONS, shown=_session, user_id=user_id)
-    yield "browsers", _pages(state, _BROWSERS, user_id=user_id)
+    yield "identities", _pages(snapshot, _IDENTITIES, user_id=user_id)
+    yield "sessions", _pages(snapshot, _SESSIONS, shown=_session, user_id=user_id)
+    yield "browsers", _pages(snapshot, _BROWSERS, user_id=user_id)
     # These rows keep the id that the user had when they were stored, even after a merge.
     user_ids = [user_id, *former_ids]
-    yield "consents", _pages(state, _CONSENTS, user_ids=user_ids)
-    yield "events", _pages(state, _EVENTS, user_ids=user_ids)
-    yield "refusals", _pages(state, _REFUSALS, user_ids=user_ids)
+    yield "consents", _pages(snapshot, _CONSENTS, user_ids=user_ids)
+    yield "events", _pages(snapshot, _EVENTS, user_ids=user_ids)
+    yield "refusals", _pages(snapshot, _REFUSALS, user_ids=user_ids)
 
 
 async def _pages(
-    state: Snapshot,
+    snapshot: Snapshot,
     statement: Statement[ExportedRow],
     *,
     shown: Callable[[ExportedRow], ExportedRow] = dict,
     **arguments: object,
 ) -> AsyncGenerator[Sequence[ExportedRow]]:
     """Yield the rows of a statement in pages. `shown` turns a row into an object that JSON can represent."""
-    async for page in state.pages(statement, PAGE_SIZE, **arguments):
+    async for page in snapshot.pages(statement, PAGE_SIZE, **arguments):
         yield [shown(row) for row in page]
 
 

@@ -106,7 +106,9 @@ _CONDITIONS: Final[Mapping[str, LiteralString]] = {
     "app_id": "EXISTS (SELECT FROM identities i WHERE i.user_id = users.id AND i.app_id = :app_id)",
 }
 _FLOOR: Final = Statement[UUID]("SELECT id FROM users WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
+"""The query for the lowest id in a window of users. It returns no row for the last window."""
 FIRST_ID: Final = UUID(int=0)
+"""An id that is lower than the id of any row."""
 # This statement finds the users whom a text names completely by any of their ids. It uses only indexes. Openids have no
 # index of their own, because it would slow down each first login. Therefore, the statement looks the openid up in each
 # app. It reads the apps one by one from the primary key, whose first column is the app.

@@ -59,7 +59,7 @@ SELECT {_COLUMNS}
   FROM users WHERE banned_until <= :now ORDER BY banned_until LIMIT :size
    FOR UPDATE SKIP LOCKED
 """)
-_SET: Final = Statement[Nothing]("""
+_SET_STATUS_AND_ROLES: Final = Statement[Nothing]("""
 UPDATE users SET status = CASE WHEN ban IS NULL THEN 'active' ELSE 'disabled' END, roles = given.roles,
                  ban_reason = ban ->> 'reason', banned_until = (ban ->> 'until')::timestamptz
   FROM jsonb_to_recordset(:accounts) AS given (id uuid, roles text[], ban jsonb)
@@ -161,6 +161,7 @@ class StatusChange:
     events: Mapping[EventType, Mapping[str, Any] | None]
     """The events to record, with the data of each."""
     endings: AbstractSet[Ending]
+    """The kinds of sessions to end."""
 
     @classmethod
     def between(
@@ -185,10 +186,8 @@ class StatusChange:
             events[EventType.ROLES_CHANGED] = {"before": before.roles, "after": after.roles}
         if after.is_banned:
             return cls(user_id, by, events, {Ending.ALL})
-        staff_roles_before, staff_roles_after = (
-            STAFF_ROLES.intersection(before.roles),
-            STAFF_ROLES.intersection(after.roles),
-        )
+        staff_roles_before = STAFF_ROLES.intersection(before.roles)
+        staff_roles_after = STAFF_ROLES.intersection(after.roles)
         endings = set[Ending]()
         if staff_roles_before - staff_roles_after:
             endings.add(Ending.CONSOLES)
@@ -291,7 +290,7 @@ async def change_status_and_roles(
         if effect.events
     ]
     if accounts:
-        await transaction.run(_SET, accounts=accounts)
+        await transaction.run(_SET_STATUS_AND_ROLES, accounts=accounts)
     events = [
         event(kind, by=by, at=now, user_id=effect.user_id, app_id=app_id, data=data)
         for effect in effects

@@ -113,9 +113,9 @@ UPDATE users SET {", ".join(map(_changed_fragment, PROFILE_FIELDS))} WHERE id = 
 """)
 
 
-async def current_user(asked: Database | Transaction, user_id: UUID) -> UUID:
+async def current_user(database: Database | Transaction, user_id: UUID) -> UUID:
     """Return the user of a present or former id. Raises: NotFound."""
-    current_id = await asked.value(CURRENT_USER, user_id=user_id)
+    current_id = await database.value(CURRENT_USER, user_id=user_id)
     if current_id is None:
         raise NotFound("this user doesn't exist")
     return current_id
