@@ -204,6 +204,7 @@ OPEN_SESSIONS_FRAGMENT: Final = estimate_of("sessions", "revoked_at IS NULL AND 
 # The sample is smaller than other samples, because the query also reads the sessions of each user in it.
 _USERS_SHARE: Final = _share_of("users", mebibytes="4")
 _ACTIVE: Final = (("active_day", "1d"), ("active_week", "7d"), ("active_month", "30d"))
+"""The fields of `TotalsRow` for active users, and the period of each."""
 _MAX_LOGINS_READ: Final = 20_000
 """The largest number of sessions opened in the last 24 hours from which the query counts the users one by one."""
 # The estimate multiplies the number of users by the share of active users in the sample, because this share varies less

@@ -115,7 +115,7 @@ class RefreshRefused:
     """The result of a refresh that wxauth has refused."""
 
     why: str
-    """One of the values of `RefreshRefusal`."""
+    """The value of one of the members of `RefreshRefusal`."""
     user_id: UUID | None = None
     """The session's user; None if there is no such session."""
     banned_until: datetime | None = None
@@ -158,6 +158,7 @@ class RotatedSessionOfWebsite(RotatedSession):
     authenticated_by: str
 
 
+# A refresh stores the address and the User-Agent of its device and, if they have changed, those of the login.
 _NEW_PLACE_FRAGMENT: Final = f""",
        opened_ip = CASE WHEN {_IS_GOOD} AND s.ip IS DISTINCT FROM :ip::text::inet
                         THEN COALESCE(s.opened_ip, s.ip, {NO_ADDRESS}) ELSE s.opened_ip END,
@@ -181,6 +182,10 @@ _IS_OPEN_IN_APP = f"{_IS_OPEN} AND s.client_id IS NULL"
 def _rotating_fragment(
     source: LiteralString, *, place: LiteralString = "", number: LiteralString = "", more: LiteralString = ""
 ) -> LiteralString:
+    """Return the statement that rotates the tokens of the sessions in `source`.
+
+    `place` sets further columns, `number` is a column to return first, and `more` are columns to return in addition.
+    """
     return f"""
 UPDATE sessions s
    SET generation = CASE WHEN {_IS_NEWEST} THEN :generation + 1 ELSE s.generation END,
@@ -321,13 +326,13 @@ async def _rotate(
         lasts_at_most=lifetimes.at_most,
         **more_values,
     )
-    if row is not None and row.is_reused:
+    if row is not None and not row.is_reused:
+        return row
+    if row is not None:
         await end_session(
             database, session_id=token.session_id, reason=EndReason.REUSED, by=Actor(SYSTEM.name, ip), now=now
         )
         return RefreshRefused(RefreshRefusal.REUSED, row.id)
-    if row is not None:
-        return row
     refusal = await database.row(
         _WHY_NOT,
         session_id=token.session_id,

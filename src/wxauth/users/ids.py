@@ -35,7 +35,7 @@ _NO_OPENID: Final = {
     r".*@.*": _("an e-mail address"),
     r"w[wx][0-9a-z]{16}|gh_[0-9a-f]{12}": _("an AppID"),
 }
-"""More patterns, for texts that are mistaken for openids. An external id may have one of these forms."""
+"""The patterns of texts that are mistaken for openids, but are valid as external ids, with a description of each."""
 
 
 def no_placeholder(value: str) -> str:
