@@ -171,6 +171,7 @@ class Refusals(WriteBuffer):
         network, user_id = _truncated(ip), error.user_id
         source = user_id or network
         if (source, error.code) not in self._counting and not self._take_place(is_of_user=user_id is not None):
+            # So many rows have begun in this second that one row without user and network counts this refusal.
             source = network = user_id = None
         row = self._counting.get((source, error.code))
         if row is not None:

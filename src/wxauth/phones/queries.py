@@ -160,9 +160,9 @@ sweep_answers: Final = Sweep.of("phone_answers", key="code_hash", by="asked_at")
 
 
 async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | UserInSession | None:
-    """Return the stored response to a code, or the user if the number has been bound.
+    """Return the stored response to a code, or its user if the number has been bound.
 
-    Return None if there is neither.
+    Return None if there is no response, or if its identity has been erased.
     """
     row = await database.row(_FIND, code_hash=code_hash)
     if row is None or row.sealed is None:
@@ -191,9 +191,9 @@ async def bind_phone(
 ) -> UserInSession | PhoneRefusal:
     """Bind the number of a response to its user, mark the response as done, and return the changed user.
 
-    If another request has already done so, nothing changes. A response from before an erasure or a withdrawal is
-    deleted. Other users who have the number from an import, and have never verified it, lose the number. With
-    `yields_to_newer`, a number that the user has bound since takes precedence.
+    If another request has already done so, change nothing. If the user was erased or withdrew the number after WeChat's
+    response, delete the response. Other users who have the number from an import, and have never verified it, lose the
+    number. With `yields_to_newer`, a number that the user has bound since takes precedence.
 
     If another user has verified the number, the policy decides. With `share`, both users have the number. With `move`,
     the user who verified the number earlier loses it, because WeChat binds a number to one account at a time. With

@@ -115,7 +115,7 @@ class EndedSession(BaseModel):
 
 
 class LastRow(BaseModel):
-    """The last row of a page of a table in the order of ids."""
+    """The last row of a page of a table that is sorted by id."""
 
     id: UUID
     since: datetime
@@ -333,11 +333,14 @@ _END_THESE: Final = _ending("""
     SELECT id FROM sessions WHERE id = ANY (:session_ids::uuid[]) AND user_id = ANY (:user_ids::uuid[])""")
 
 
-# The query covers the identities that have logged in recently and whose users have more than `at_most` sessions. It
-# returns up to `size` sessions that are older than the `at_most` newest sessions of the identity. `counting` selects
-# the sessions that count as the newest ones, and `revoked_at` selects whether the returned sessions are open or ended.
-# Few users have so many sessions, and for the other users PostgreSQL reads only a few entries of the index.
 def _beyond_fragment(*, counting: LiteralString, revoked_at: LiteralString) -> LiteralString:
+    """Return the query for up to `size` sessions that are older than the `at_most` newest sessions of their identity.
+
+    `counting` selects the sessions that count as the newest ones. `revoked_at` selects whether the query returns open
+    or ended sessions. The query covers only identities that have a session with an id after `since`, and whose users
+    have more than `at_most` sessions. Few users have so many sessions, and for the other users PostgreSQL reads only a
+    few entries of the index.
+    """
     return f"""
     SELECT beyond.id
       FROM (SELECT DISTINCT user_id, app_id, openid FROM sessions WHERE id > :since) AS lately,
