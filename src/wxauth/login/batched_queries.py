@@ -72,10 +72,10 @@ def _returning_fragment(source: LiteralString, number: LiteralString = "", asked
 )"""
 
 
-# This statement is for a known identity. It finds only a user whose unionid, nickname and picture are equal to those of
-# the login, because most mini-programs send the stored nickname and picture with each login. It records the login in
-# the user's row, and opens a session. It does not find an imported identity that has never logged in. For a user who is
-# banned or about to be erased, it returns the unchanged user, and opens no session.
+# This statement is for a known identity, if the login gives no unionid, nickname or picture that differs from the
+# stored one. It compares nickname and picture, because most mini-programs send the stored ones with each login. It
+# records the login in the user's row, and opens a session. It does not find an imported identity that has never logged
+# in. For a user who is banned or about to be erased, it returns the unchanged user, and opens no session.
 #
 # The caller creates the id of the session, so that the statement opens only one session even if wxauth sends it twice.
 # The statement locks only the user's row, because a lock on the identity's row would write another page. If the

@@ -42,7 +42,7 @@ _AT: Final = "2026-11-20T08:00:00Z"
 _USER: Final = example_of(ListedUserAnswer)
 _IDENTITY: Final = _USER["identities"][0]
 _SESSION: Final = example_of(PastSession)
-_PHONE: Final = {"user_agent": "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44"}
+_DEVICE: Final = {"user_agent": "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44"}
 EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
     "exported_at": "2026-11-20T10:00:00Z",
     "user": {
@@ -54,8 +54,8 @@ EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
         {
             **_SESSION,
             **_IDENTITY,
-            **_PHONE,
-            "opened": {**_SESSION["opened"], **_PHONE},
+            **_DEVICE,
+            "opened": {**_SESSION["opened"], **_DEVICE},
             **dict.fromkeys(("scope", "authenticated_at", "authenticated_by")),
         }
     ],
@@ -268,6 +268,7 @@ class _Download(StreamingResponse):
 
 
 def _answer(export: Export) -> Response:
+    """Return the response with a document, which is a stream if the document is large."""
     if export.rest is None:
         return Response(export.first, media_type="application/json", headers=_HEADERS)
     return _Download(export.first, export.rest)
