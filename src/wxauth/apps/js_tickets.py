@@ -14,7 +14,7 @@ from functools import partial
 from hashlib import sha1
 from typing import Final
 
-from wxauth.apps.queries import FIND_TICKET, LEASE_TICKET, RELEASE_TICKET, STORE_TICKET, SealedTicket
+from wxauth.apps.queries import FIND_TICKET, LEASE_TICKET, PAUSE_TICKET, STORE_TICKET, SealedTicket
 from wxauth.core.background import cancel, once, task_of
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
@@ -46,7 +46,10 @@ class JsSignature:
 
 @part
 class JsTickets:
-    """The tickets of all apps."""
+    """The tickets of all apps.
+
+    A task in `_under_way` fetches the ticket of one app for all callers in this process.
+    """
 
     settings: Settings
     database: Database
@@ -66,7 +69,7 @@ class JsTickets:
         if now < cached.looked_at:  # the clock was set back
             cached.looked_at = cached.ends_at = cached.paused_until = NEVER
         if not cached.is_good(now):
-            self._take(cached, app.app_id, await self.database.row(FIND_TICKET, app_id=app.app_id), now)
+            self._use_stored(cached, app.app_id, await self.database.row(FIND_TICKET, app_id=app.app_id), now)
         renew = partial(self._renew, app, cached)
         if not cached.is_good(now):
             await once(self._under_way, app.app_id, renew)
@@ -81,23 +84,26 @@ class JsTickets:
         await cancel(self._under_way.values())
 
     async def _renew(self, app: App, cached: CachedSecret) -> None:
-        """Load the stored ticket, or fetch a new one. Raises: WeChatError."""
+        """Load the stored ticket, or fetch a new one, or wait for the process that is fetching one.
+
+        Raises: WeChatError.
+        """
         # The patience covers one timeout for the token, and one for the ticket.
         patience = timedelta(seconds=2 * self.settings.wechat_timeout)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience.total_seconds()
         while True:
-            now, found = self.clock(), await self.database.row(FIND_TICKET, app_id=app.app_id)
-            is_stored = self._take(cached, app.app_id, found, now)
-            if is_stored and now < cached.renews_at:
+            now, stored = self.clock(), await self.database.row(FIND_TICKET, app_id=app.app_id)
+            is_usable = self._use_stored(cached, app.app_id, stored, now)
+            if is_usable and now < cached.renews_at:
                 return
             cached.ensure_not_paused(now)
-            unusable = found.ticket if found is not None and not is_stored else None
+            unusable = stored.ticket if stored is not None and not is_usable else None
             lease = {"app_id": app.app_id, "unusable": unusable, "until": now + patience, "now": now}
             is_leased = await self.database.value(LEASE_TICKET, **lease) is not None
             if is_leased:
                 await self._fetch(app, cached, now)
-            if is_leased or is_stored:
+            if is_leased or is_usable:
                 return
             if loop.time() > deadline:
                 late = WeChatTimeout("no other process fetched the ticket in time")
@@ -105,28 +111,29 @@ class JsTickets:
                 cached.ensure_not_paused(now)
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
-    def _take(self, cached: CachedSecret, app_id: str, found: SealedTicket | None, now: datetime) -> bool:
-        """Use the stored ticket, if it is valid. Return whether it was.
+    def _use_stored(self, cached: CachedSecret, app_id: str, stored: SealedTicket | None, now: datetime) -> bool:
+        """Put the stored ticket into `cached` if it is valid. Return whether it is.
 
         A ticket that ends later than any ticket can was stored by a replica with a wrong clock, and is ignored.
         """
         latest = now + timedelta(seconds=LONGEST_LIFE_SECONDS)
-        if found is None or found.ticket is None or not now < found.ends_at <= latest:
+        if stored is None or stored.ticket is None or not now < stored.ends_at <= latest:
             return False
         with suppress(CannotOpen):  # the secret key has changed
-            cached.value = self.sealer.open(found.ticket, context=js_ticket_context(app_id)).decode()
-            cached.looked_at, cached.ends_at, cached.renews_at = now, found.ends_at, found.renews_at
+            cached.value = self.sealer.open(stored.ticket, context=js_ticket_context(app_id)).decode()
+            cached.looked_at, cached.ends_at, cached.renews_at = now, stored.ends_at, stored.renews_at
             return True
         return False
 
     async def _fetch(self, app: App, cached: CachedSecret, now: datetime) -> None:
+        """Fetch a ticket from WeChat, and store it for all processes. Raises: WeChatError."""
         app_id = app.app_id
         try:
             value, expires_in = await self.wechat_api.js_ticket(app)
         except WeChatError as exc:
             # The pause begins after the failure, because the request may have taken longer than the pause.
             cached.fail(exc, now=self.clock(), pause=FAILURE_PAUSE)
-            await self.database.run(RELEASE_TICKET, app_id=app_id, until=cached.paused_until)
+            await self.database.run(PAUSE_TICKET, app_id=app_id, until=cached.paused_until)
             log.warning("js_ticket_not_renewed", app_id=app_id, reason=exc.code)
             raise
         cached.take(value, expires_in, now=now)

@@ -13,7 +13,7 @@ from wxauth.core.upkeep import Reseal
 
 
 class SealedApp(SQLModel):
-    """An app that was added at run time, with its secrets sealed. Apps in the settings are not stored."""
+    """An app that was added at run time, with its secrets encrypted. Apps in the settings are not stored."""
 
     app_id: str = Field(sa_type=Text, primary_key=True)
     is_enabled: bool
@@ -21,11 +21,11 @@ class SealedApp(SQLModel):
     fields: dict[str, Any] = Field(sa_type=JSONB)
     """The fields of `App` by name, without the id and the secrets."""
     secrets: bytes = Field(sa_type=BYTEA, repr=False)
-    """The secrets by name, as one sealed JSON object."""
+    """The secrets by name, as one encrypted JSON object."""
 
 
 class StoredApp(SealedApp, table=True):
-    """An app that was added at run time."""
+    """The table of the apps that were added at run time."""
 
     __tablename__ = "apps"
 
@@ -44,27 +44,33 @@ CHANGE_APP: Final = Statement[Nothing]("""
 UPDATE apps SET is_enabled = :is_enabled, fields = :fields, secrets = :secrets WHERE app_id = :app_id
 """)
 DELETE_APP: Final = Statement[str]("DELETE FROM apps WHERE app_id = :app_id RETURNING app_id")
+# The statement deletes the app only if its secrets are still the ones that the caller has read.
 DELETE_APP_WITH_SECRETS: Final = Statement[str]("""
 DELETE FROM apps WHERE app_id = :app_id AND secrets = :secrets RETURNING app_id
 """)
-"""Deletes an app, unless its secrets have changed since they were read."""
 reseal_app: Final = Reseal.of("apps", "secrets", key="app_id")
+# An app must not have the name of a site, because the claim `client_id` of a token contains either the app's id or the
+# site's name, and services could not tell which.
 IS_NAME_OF_SITE: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE name = :name AND title IS NOT NULL)")
 
 
 class SealedTicket(SQLModel):
-    """The ticket of an app, which signs pages in WeChat. It expires after two hours, so it is never resealed."""
+    """The encrypted JS-SDK ticket of an app, which signs pages in WeChat.
+
+    The ticket expires after two hours, so a new secret key is never applied to a stored ticket.
+    """
 
     app_id: str = Field(sa_type=Text, primary_key=True)
     ticket: bytes | None = Field(sa_type=BYTEA, repr=False)
-    """The sealed ticket; null until one has been fetched."""
+    """The encrypted ticket; null until one has been fetched."""
     ends_at: datetime = Field(sa_type=TIME)
+    """The time at which the ticket expires."""
     renews_at: datetime = Field(sa_type=TIME)
     """The time from which the next ticket is fetched."""
 
 
 class JsTicket(SealedTicket, table=True):
-    """A ticket, and the lease of the process that may fetch the next one."""
+    """The table of the tickets, each with the lease of the process that may fetch the next ticket."""
 
     __tablename__ = "js_tickets"
 
@@ -90,5 +96,5 @@ STORE_TICKET: Final = Statement[Nothing]("""
 UPDATE js_tickets SET ticket = :ticket, ends_at = :ends_at, renews_at = :renews_at, leased_until = :now
  WHERE app_id = :app_id
 """)
-# After a failure, no other process requests a ticket from WeChat before `until`.
-RELEASE_TICKET: Final = Statement[Nothing]("UPDATE js_tickets SET leased_until = :until WHERE app_id = :app_id")
+# After a failure, this statement extends the lease, so that no process requests a ticket from WeChat before `until`.
+PAUSE_TICKET: Final = Statement[Nothing]("UPDATE js_tickets SET leased_until = :until WHERE app_id = :app_id")

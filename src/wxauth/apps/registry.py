@@ -1,4 +1,4 @@
-"""The known apps. The settings contain some of them, and administrators add, change and remove others."""
+"""The apps. The settings contain some of them, and administrators add, change and remove others."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -32,14 +32,18 @@ from wxauth_guard.errors import FieldError, InvalidRequest
 REFRESH_PAUSE_SECONDS: Final = 5.0
 """The number of seconds between two reads of the stored apps."""
 
-
-log = get_logger()
-
 AppSource = Literal["settings", "database"]
 
 NO_SUCH_APP: Final = errors.NotFound("this app doesn't exist")
+"""The failure as the documentation shows it.
 
-_OF_THE_ID: Final = frozenset({40013, 41002})
+A request raises a new exception, because a raised exception keeps its stack frames alive.
+"""
+
+_APP_ID_ERRCODES: Final = frozenset({40013, 41002})
+"""WeChat's error codes for a wrong or missing AppID. All others that reject an app concern its secret."""
+
+log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +81,11 @@ class Apps:
     _is_read: bool = field(init=False, default=False)
     _last_read_failed: bool = field(init=False, default=False)
     _ignored: dict[str, Sequence[str]] = field(init=False, default_factory=dict)
+    """The ignored fields of each stored app, as last logged."""
     unopened: list[str] = field(init=False, default_factory=list)
-    """The ids of stored apps whose secrets cannot be unsealed with the configured secret keys.
+    """The ids of stored apps whose secrets cannot be decrypted with the configured secret keys.
 
-    Nobody can log in to them.
+    Nobody can log in to these apps.
     """
 
     def __post_init__(self) -> None:
@@ -93,7 +98,8 @@ class Apps:
         first. A disabled app remains the default app, so that logins without an app id fail instead of using another
         app.
 
-        Raises: UnknownApp, also if the app is disabled; StorageUnavailable, if the stored apps could not be read yet.
+        Raises: UnknownApp, including for a disabled app; StorageUnavailable, if the stored apps could not be read
+        yet, or if the app's secrets cannot be decrypted.
         """
         app = self._enabled.get(app_id)
         if app is None:
@@ -103,34 +109,35 @@ class Apps:
     def find(self, app_id: str) -> App:
         """Return the app with this id, even if it is disabled, because its sessions continue.
 
-        Raises: UnknownApp; StorageUnavailable, if the stored apps could not be read yet.
+        Raises: UnknownApp; StorageUnavailable, if the stored apps could not be read yet, or if the app's secrets cannot
+        be decrypted.
         """
         return self.entry(app_id).app
 
     def entry(self, app_id: str) -> KnownApp:
-        """Return the app like `find`, with its source and state."""
-        entry = self._known.get(app_id)
-        if entry is None:
+        """Return the app with its source and state. Raises: the errors of `find`."""
+        known = self._by_id.get(app_id)
+        if known is None:
             raise self._unknown_app(app_id)
-        return entry
+        return known
 
     def kind_of(self, app_id: str) -> AppKind | None:
         """Return the kind of an app; None if the app is unknown, or was removed."""
-        known = self._known.get(app_id)
+        known = self._by_id.get(app_id)
         return None if known is None else known.app.kind
 
-    def shown(self, app_id: str | None) -> App | None:
+    def find_enabled(self, app_id: str | None) -> App | None:
         """Return the enabled app with this id, or the default app for None. Return None if there is no such app."""
         return self._enabled.get(app_id)
 
     def max_sessions_of(self, app_id: str) -> int | None:
         """Return the maximum number of a user's sessions in an app; None if the app is unknown or sets no limit."""
-        known = self._known.get(app_id)
+        known = self._by_id.get(app_id)
         return None if known is None else known.app.max_sessions
 
     def claims_of(self, app_id: str) -> Template:
         """Return the template of the claims that are added to the access tokens of an app's logins."""
-        known = self._known.get(app_id)
+        known = self._by_id.get(app_id)
         return self.settings.claims if known is None or known.app.claims is None else known.app.claims
 
     def roles_at_sign_up(self) -> frozenset[str]:
@@ -148,11 +155,11 @@ class Apps:
         All unknown ids share one label, because a caller may send any text as an id.
         """
         label = self.default_id if app_id is None else app_id
-        return label if label is not None and label in self._known else "unknown"
+        return label if label is not None and label in self._by_id else "unknown"
 
     def all(self) -> Sequence[KnownApp]:
         """Return all apps: those in the settings, then the others in the order in which they were added."""
-        return list(self._known.values())
+        return list(self._by_id.values())
 
     @property
     def default_id(self) -> str | None:
@@ -180,19 +187,18 @@ class Apps:
 
     def _replace_apps(self, stored: Sequence[queries.SealedApp]) -> None:
         of_settings = {app.app_id: KnownApp(app, "settings") for app in self.settings.apps}
-        # The settings take precedence, and their apps come first in the order.
-        known = of_settings | self._unsealed(stored) | of_settings
-        self._known = known
-        self._enabled: dict[str | None, App] = {app_id: it.app for app_id, it in known.items() if it.is_enabled}
-        self.default = next((it for it in known.values() if it.app.is_mini_program), None)
+        # The first operand puts the apps in the settings first. The last one gives them precedence.
+        self._by_id = of_settings | self._unseal_all(stored) | of_settings
+        self._enabled: dict[str | None, App] = {app_id: it.app for app_id, it in self._by_id.items() if it.is_enabled}
+        self.default = next((it for it in self._by_id.values() if it.app.is_mini_program), None)
         """The app for logins that name no app."""
         if self.default is not None and self.default.is_enabled:
             self._enabled[None] = self.default.app
 
-    def _unsealed(self, stored: Sequence[queries.SealedApp]) -> dict[str, KnownApp]:
-        """Return the apps that can be decrypted.
+    def _unseal_all(self, stored: Sequence[queries.SealedApp]) -> dict[str, KnownApp]:
+        """Return the apps that can be decrypted, and put the ids of the other apps into `unopened`.
 
-        Put the ids of the other apps into `unopened`, and log these ids when they change.
+        Log these ids, and the ignored fields, when they change.
         """
         opened: dict[str, KnownApp] = {}
         unopened: list[str] = []
@@ -215,7 +221,7 @@ class Apps:
             return errors.StorageUnavailable("the apps have not been read yet")
         if app_id in self.unopened:
             return errors.StorageUnavailable("this app's secret can't be decrypted: run 'wxauth check'")
-        if app_id in self._known:
+        if app_id in self._by_id:
             return errors.UnknownApp(f"the app {app_id} is disabled")
         if app_id is None:
             missing = "the request has no app_id, and there is no enabled default app"
@@ -231,7 +237,7 @@ def unsealed_app(row: queries.SealedApp, sealer: Sealer) -> KnownApp:
 
     Fields that only a later version knows are ignored, and so are values that are no longer valid.
 
-    Raises: CannotOpen.
+    Raises: CannotOpen, if the secrets cannot be decrypted, or if a required value is no longer valid.
     """
     secrets = from_json(sealer.open(row.secrets, context=app_context(row.app_id)))
     values = {"app_id": row.app_id, **row.fields, **secrets}
@@ -242,7 +248,8 @@ def unsealed_app(row: queries.SealedApp, sealer: Sealer) -> KnownApp:
             return KnownApp(app, "database", row.is_enabled, row.created_at, sorted(ignored))
         except ValidationError as exc:
             invalid = {error["loc"][0] for error in errors_of(exc)}
-            if invalid <= ignored:  # an app cannot exist without the invalid field
+            # A field that is invalid although it was left out is required.
+            if invalid <= ignored:
                 raise CannotOpen from None
             ignored |= invalid  # without these fields, another field may become invalid
 
@@ -272,9 +279,9 @@ class ManagedApps:
     name_resolver: NameResolver
 
     async def add(self, app: App, *, is_enabled: bool, is_checked: bool, by: Actor) -> KnownApp:
-        """Add an app. Every process uses it within seconds.
+        """Add an app. Other processes can use the app after their next refresh.
 
-        If `is_checked`, WeChat must first accept its id and secret.
+        If `is_checked`, WeChat must first accept the app's id and secret.
 
         Raises: AppTaken, InvalidRequest, AppRefused, WeChatError.
         """
@@ -304,6 +311,8 @@ class ManagedApps:
     async def change(self, app_id: str, changes: Mapping[str, Any], *, is_checked: bool, by: Actor) -> KnownApp:
         """Change fields of an app. `changes` contains the new values by name. None clears an optional field.
 
+        If `is_checked`, WeChat must first accept a new secret.
+
         Raises: NotFound, AppInSettings, InvalidRequest, AppRefused, WeChatError.
         """
         await self._ensure_stored(app_id)
@@ -316,9 +325,9 @@ class ManagedApps:
             row = await transaction.row(queries.LOCK_APP, app_id=app_id)
             if row is None:
                 raise errors.NotFound(NO_SUCH_APP.detail)
-            before = self._unsealed(row)
+            before = self._unseal(row)
             after = _app_after(before, changes)
-            changed = [name for name, value in changes.items() if value != _value(before, name)]
+            changed = [name for name, value in changes.items() if value != _value_of(before, name)]
             if changed:
                 changed_row = sealed_app(after, self.sealer, created_at=row.created_at)
                 await transaction.run(queries.CHANGE_APP, **changed_row.model_dump(exclude={"created_at"}))
@@ -375,21 +384,22 @@ class ManagedApps:
     async def _ensure_wechat_accepts(self, app: App) -> None:
         """Check with WeChat that the app's id and secret are valid.
 
-        Raises: AppRefused, if they are not; WeChatUnavailable, WeChatError.
+        Raises: AppRefused, if they are not; WeChatUnavailable, if WeChat does not respond in time; WeChatError.
         """
         try:
             await self.wechat.check_secret(app)
         except errors.WeChatMisconfigured as exc:
             if exc.errcode is None:
                 raise
-            field = "app_id" if exc.errcode in _OF_THE_ID else "app_secret"
+            field = "app_id" if exc.errcode in _APP_ID_ERRCODES else "app_secret"
             problem = FieldError(field, "WeChat rejects the value")
             detail = f"WeChat: {errcode_of(exc.errcode, api=exchange_api(app)).remedy}"
             raise errors.AppRefused(detail, errcode=exc.errcode, errors=[problem]) from exc
         except errors.WeChatTimeout as exc:
             raise errors.WeChatUnavailable("WeChat didn't respond in time, so nothing is stored") from exc
 
-    def _unsealed(self, row: queries.SealedApp) -> KnownApp:
+    def _unseal(self, row: queries.SealedApp) -> KnownApp:
+        """Return a stored app with its secrets decrypted. Raises: StorageUnavailable, if they cannot be decrypted."""
         try:
             return unsealed_app(row, self.sealer)
         except CannotOpen as exc:
@@ -408,5 +418,6 @@ def _app_after(before: KnownApp, changes: Mapping[str, Any]) -> KnownApp:
     return replace(before, app=app, **{name: value for name, value in changes.items() if name not in of_app})
 
 
-def _value(known: KnownApp, name: str) -> Any:
+def _value_of(known: KnownApp, name: str) -> Any:
+    """Return the value of a field of `App`, or of `is_enabled`."""
     return getattr(known.app if name in AppFields.model_fields else known, name)

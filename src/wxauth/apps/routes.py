@@ -1,4 +1,4 @@
-"""The routes with which administrators list, add, change and remove apps, and users list the apps that know them."""
+"""The routes with which administrators list, add, change and remove apps, and users list their openids in the apps."""
 
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +28,8 @@ _REFUSED: Final = errors.AppRefused(
     errcode=40125,
     errors=[FieldError("app_secret", "WeChat rejects the value")],
 )
-_ASKING_WECHAT: Final = (_REFUSED, errors.WeChatRateLimited, errors.WeChatUnavailable, errors.WeChatBadResponse)
+_CHECK_FAILURES: Final = (_REFUSED, errors.WeChatRateLimited, errors.WeChatUnavailable, errors.WeChatBadResponse)
+"""The failures of the check of an app's id and secret with WeChat."""
 
 
 async def _answer_about(
@@ -54,7 +55,7 @@ async def list_app_titles(_: StaffDep, apps: AppsDep) -> Items[AppTitleAnswer]:
     return all_of(AppTitleAnswer.model_validate(known.app, from_attributes=True) for known in apps.all())
 
 
-@router.post("/v1/admin/apps", summary=_("Add an app"), failures=[*_ASKING_WECHAT, errors.AppTaken])
+@router.post("/v1/admin/apps", summary=_("Add an app"), failures=[*_CHECK_FAILURES, errors.AppTaken])
 async def add_app(
     administrator: FreshAdministratorDep, managed: ManagedAppsDep, answer_about: AnswerAboutDep, body: AppRequest
 ) -> AppAnswer:
@@ -78,7 +79,7 @@ async def read_app(
 @router.patch(
     "/v1/admin/apps/{app_id}",
     summary=_("Change an app"),
-    failures=[*_ASKING_WECHAT, NO_SUCH_APP, errors.AppInSettings],
+    failures=[*_CHECK_FAILURES, NO_SUCH_APP, errors.AppInSettings],
 )
 async def change_app(
     administrator: FreshAdministratorDep,

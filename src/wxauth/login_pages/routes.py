@@ -109,7 +109,7 @@ class LoginPages:
             if pages.is_in_phones_browser:
                 target = await self.links.target(app_id, link=asked.client.link)
             started = await self.site_logins.start_for_page(asked, known, has_link=target is not None)
-            page = pages.code(asked, started, parameters, app=self.apps.shown(app_id), link_target=target)
+            page = pages.code(asked, started, parameters, app=self.apps.find_enabled(app_id), link_target=target)
         if known.cookie != browser.cookie:
             pages.set_cookie(page, known.cookie)
         return page

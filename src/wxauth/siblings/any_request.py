@@ -8,7 +8,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 VERIFY_PATH: Final = "/v1/verify"
 ROLE: Final = "role"
 RESOURCE: Final = "resource"
-_OF_BODY: Final = frozenset({b"content-length", b"content-type", b"expect", b"transfer-encoding"})
+_BODY_FIELDS: Final = frozenset({b"content-length", b"content-type", b"expect", b"transfer-encoding"})
+"""The header fields that describe a body."""
 
 
 class AnyRequest:
@@ -29,16 +30,18 @@ class AnyRequest:
             root = scope.get("root_path", "")
             path = scope["path"].removeprefix(root)
             if path == VERIFY_PATH or path.startswith(f"{VERIFY_PATH}/"):
-                headers = [field for field in scope["headers"] if field[0] not in _OF_BODY]
+                headers = [field for field in scope["headers"] if field[0] not in _BODY_FIELDS]
                 scope = {**scope, "method": "GET", "headers": headers}
             if path.startswith(f"{VERIFY_PATH}/"):
                 is_mistaken = path == f"{VERIFY_PATH}/" and _has_demands(scope["query_string"])
-                scope["path"] = f"{root}{VERIFY_PATH}/-"  # whatever path the client has sent
+                # The path below becomes a single segment, because the route's parameter matches only one.
+                scope["path"] = f"{root}{VERIFY_PATH}/-"
                 scope["raw_path"] = scope["path"].encode()
                 scope["query_string"] = scope["query_string"] if is_mistaken else b""
         await self._app(scope, receive, send)
 
 
 def _has_demands(query: bytes) -> bool:
+    """Return whether a query requires a role or a resource."""
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
     return any(name in (ROLE, RESOURCE) for name, _ in pairs)

@@ -16,7 +16,10 @@ from wxauth.users.search_queries import UserWithIdentities
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Signer(ServiceClient):
-    """A client that requests a signature, and a matching key. The key's columns are null if there is no key."""
+    """A client that requests a signature, and a matching key.
+
+    If there is no matching key, there is one row, in which the columns of the key are null.
+    """
 
     openid: str | None
     user_id: UUID | None
@@ -70,12 +73,14 @@ SELECT {USER},
 
 
 def _signer_fragment(keys: LiteralString) -> LiteralString:
+    """Return the query for a client and the keys that the query `keys` finds, in one row for each key."""
     return f"""
 SELECT {SERVICE}, keys.* FROM clients LEFT JOIN LATERAL ({keys}) AS keys ON true
  WHERE clients.name = :client_id AND removed_by IS NULL"""
 
 
-# One query finds both the client and the requested key, because a query takes half of the time of a signature.
+# One query finds both the client and the requested keys, because a second query would take half as long as all the rest
+# of a signature.
 _SIGNER_FOR_OPENID: Final = Statement[_Signer](_signer_fragment(KEY_OF_OPENID))
 _SIGNER_FOR_USER: Final = Statement[_Signer](_signer_fragment(KEYS_OF_USER))
 
@@ -91,6 +96,7 @@ async def client_and_keys(
     keys = [
         KeyOfLogin(row.openid, row.user_id, row.status, row.banned_until, row.erase_at, row.sealed)
         for row in found
+        # Either all three columns are null, or none of them. mypy needs all three comparisons.
         if row.openid is not None and row.user_id is not None and row.status is not None
     ]
     return found[0] if found else None, keys

@@ -68,7 +68,10 @@ class IntrospectionAnswer(TypedDict, total=False):
 
 
 def _wrong_parameter() -> InvalidRequest:
-    """Return a new exception for each request, because a raised exception keeps its stack frames alive."""
+    """Return the refusal of an unknown parameter.
+
+    Each request gets a new exception, because a raised exception keeps its stack frames alive.
+    """
     message = "Accepts only the parameters 'role', which can be repeated, and 'resource'"
     what_to_write = "the proxy must not add the client's query: in a Caddyfile, write 'uri /v1/verify?', with the '?'"
     return InvalidRequest(f"query: {message}; {what_to_write}", errors=[FieldError("query", message)])
@@ -89,7 +92,9 @@ async def required_roles(request: Request) -> frozenset[str]:
 
 
 async def no_demands(request: Request) -> None:
-    """Check that a request below `VERIFY_PATH` requires no role or resource. `AnyRequest` has removed a client's query.
+    """Check that a request to `/v1/verify/` requires no role or resource.
+
+    `AnyRequest` has removed the query of any other request below `VERIFY_PATH`.
 
     Raises: InvalidRequest.
     """
@@ -150,7 +155,7 @@ def _header(description: str, example: str) -> dict[str, Any]:
     return {"description": description, "schema": {"type": "string"}, "example": example}
 
 
-_PASSED: Final[dict[int | str, dict[str, Any]]] = {
+_AUTHORIZED: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "The request is authorized, and the headers identify the user",
         "headers": {
@@ -169,7 +174,7 @@ _PASSED: Final[dict[int | str, dict[str, Any]]] = {
 @router.get(
     VERIFY_PATH,
     summary=_("Authorize a request (forward-auth)"),
-    responses=_PASSED,
+    responses=_AUTHORIZED,
     failures=[InsufficientRole],
     openapi_extra={
         # These parameters are documented here but read from the request, because FastAPI does not refuse unknown
@@ -200,14 +205,14 @@ async def verify(roles: RequiredRolesDep, caller: ForwardedCallerDep) -> Respons
     """
     if not roles <= set(caller.user.roles):
         raise InsufficientRole("the user lacks a role that this request requires")
-    return _passed(caller)
+    return _authorized(caller)
 
 
 @router.get(
     VERIFY_PATH + "/{path}",
     summary=_("Authorize a request whose path the proxy appends (forward-auth)"),
     operation_id="verify_appended",
-    responses=_PASSED,
+    responses=_AUTHORIZED,
     openapi_extra={
         "parameters": [
             {
@@ -227,10 +232,10 @@ async def verify_appended(_: NoDemandsDep, caller: ForwardedCallerDep) -> Respon
     only tokens of wxauth's own audience pass. At exactly `/v1/verify/`, `role` and `resource` are refused, because they
     belong in the query of `/v1/verify`.
     """
-    return _passed(caller)
+    return _authorized(caller)
 
 
-def _passed(caller: Caller) -> Response:
+def _authorized(caller: Caller) -> Response:
     user = caller.user
     return Response(
         headers={
@@ -268,8 +273,9 @@ async def introspect(
     token, the response is only `{"active": false}`. The roles are the user's current ones. A client that was added with
     resources sees only tokens for these resources, and any other client only tokens for none.
     """
-    chosen, token = resource_verifier if client.resources else verifier, await _token_in(request)
-    claims = await _current_claims(chosen, database, token, resources=client.resources, now=clock())
+    token = await _token_in(request)
+    verifier_for_client = resource_verifier if client.resources else verifier
+    claims = await _current_claims(verifier_for_client, database, token, resources=client.resources, now=clock())
     return {"active": False} if claims is None else {**claims, "active": True, "token_type": "Bearer"}
 
 
@@ -300,6 +306,7 @@ async def _current_claims(
     claims = {name: value for name, value in principal.claims.items() if name in shown}
     if user.roles and sees_roles(principal):
         claims["roles"] = user.roles
+    # The token of a client with a metadata document contains no openid, and shows nothing of the user but the id.
     if user.external_id is not None and principal.openid:
         claims["external_id"] = user.external_id
     return claims | {name: value for name, value in principal.claims.items() if name not in RESERVED_CLAIMS}

@@ -29,6 +29,7 @@ from wxauth_guard.errors import InsufficientRole
 router = Router("siblings")
 
 LOOKED_UP_AT_ONCE: Final = 200
+"""The largest number of users that one request may look up."""
 
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=TEXT)]
 """An openid, an app id, an external id or a unionid."""
@@ -57,13 +58,13 @@ class LookupRequest(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _has_allowed_number(self) -> Self:
+    def _names_some_users(self) -> Self:
+        lists = [self.ids, self.openids, self.external_ids, self.unionids]
         # Unknown fields are ignored. Without this check, a misspelled name would look as if all these users had been
         # erased.
-        asked = [self.ids, self.openids, self.external_ids, self.unionids]
-        if all(some is None for some in asked):
+        if all(each is None for each in lists):
             raise ValueError("Must have ids, openids, external_ids or unionids")
-        if sum(len(some or ()) for some in asked) > LOOKED_UP_AT_ONCE:
+        if sum(len(each or ()) for each in lists) > LOOKED_UP_AT_ONCE:
             raise ValueError(f"Must have at most {LOOKED_UP_AT_ONCE} of all kinds together")
         return self
 
@@ -169,9 +170,10 @@ async def look_user_up(client: UsersClientDep, database: DatabaseDep, user_id: U
     For an id that was merged, wxauth returns the remaining user, whose `id` differs, and whose `former_ids` contain the
     requested id. An erased user is not found.
     """
-    for user in await _users(database, LookupRequest(ids=[user_id])):
-        return user_for_siblings(user, client.scopes)
-    raise NotFound("this user doesn't exist")
+    users = await _users(database, LookupRequest(ids=[user_id]))
+    if not users:
+        raise NotFound("this user doesn't exist")
+    return user_for_siblings(users[0], client.scopes)
 
 
 @router.post("/v1/users/lookup", summary=_("Look up many users"))

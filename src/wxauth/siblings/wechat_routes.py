@@ -46,7 +46,7 @@ from wxauth_guard.errors import InvalidRequest, WxAuthError
 
 SIGNATURES_PATH: Final = "/v1/apps/{app_id}/signatures"
 MAX_SIGNATURE_BODY: Final = 128 * 1024
-"""The size limit, in bytes, of a body. It is so large because JSON can represent each byte of the data by six bytes."""
+"""The size limit, in bytes, of a body. It is so large because JSON may represent one byte of the data by six bytes."""
 MAX_SIGNED: Final = 16 * 1024
 """The size limit, in bytes, of the data to sign."""
 SIGNATURES: Final = Counter(
@@ -91,13 +91,13 @@ async def read_wechat_token(
     return WeChatTokenAnswer(access_token=token.value.get_secret_value(), expires_in=token.expires_in)
 
 
-def _short_enough(data: str) -> str:
+def _check_size(data: str) -> str:
     if len(data.encode()) > MAX_SIGNED:
         raise ValueError(f"Must have at most {MAX_SIGNED} bytes")
     return data
 
 
-_Signed = Annotated[str, AfterValidator(_short_enough)]
+_Signed = Annotated[str, AfterValidator(_check_size)]
 
 
 class SignatureRequest(BaseModel):
@@ -141,17 +141,19 @@ async def signer_of(
     app_id = request.path_params["app_id"]
     try:
         credentials = basic_credentials(request)
+        name = credentials.client_id
         refusal: InvalidRequest | None = None
+        # If the body is invalid, the query finds no key for the empty openid.
         openid: str | None = ""
         user_id: UUID | None = None
         try:
-            wanted = read_body(SignatureRequest, await request.body())
-            openid, user_id = wanted.openid, wanted.user_id
+            body = read_body(SignatureRequest, await request.body())
+            openid, user_id = body.openid, body.user_id
         except InvalidRequest as exc:
             refusal = exc
         found: ServiceClient | None = None
         keys: Sequence[KeyOfLogin] = ()
-        if is_client_name(name := credentials.client_id):
+        if is_client_name(name):
             found, keys = await client_and_keys(database, name, app_id=app_id, openid=openid, user_id=user_id)
         client = check_secret(credentials, found, now=clock())
         await limits.admit(name, ClientOperation.SIGN)
@@ -238,6 +240,7 @@ async def sign_page(
         raise InvalidRequest.of(*_OTHER_HOST.errors[0])
     if "&amp;" in body.url:  # a URL copied from HTML would never match
         raise InvalidRequest.of(*_ESCAPED.errors[0])
-    # `location.href` has a slash after the host.
-    made = await js_tickets.sign(app, body.url if parts.path else body.url.replace(parts.netloc, f"{parts.netloc}/", 1))
-    return {"appId": app.app_id, "timestamp": made.timestamp, "nonceStr": made.nonce, "signature": made.signature}
+    # In `location.href`, a slash always follows the host, even if the caller has left the slash out.
+    url = body.url if parts.path else body.url.replace(parts.netloc, f"{parts.netloc}/", 1)
+    signed = await js_tickets.sign(app, url)
+    return {"appId": app.app_id, "timestamp": signed.timestamp, "nonceStr": signed.nonce, "signature": signed.signature}
