@@ -26,7 +26,7 @@ from wxauth.core.users import UserInSession
 from wxauth.limits.concurrency import Places
 from wxauth.limits.queries import PICTURES
 from wxauth.pictures import queries
-from wxauth.pictures.thumbnails import NO_PICTURE, UnusablePicture, check_file, thumbnail_of
+from wxauth.pictures.thumbnails import NO_PICTURE, Thumbnail, UnusablePicture, check_file, thumbnail_of
 from wxauth.settings.settings import Settings
 from wxauth.users.schemas import AVATARS_PATH
 from wxauth_guard.errors import InvalidRequest, InvalidToken
@@ -39,6 +39,7 @@ UPLOADS: Final = 64
 In the worst case, 132 MiB wait to be decoded.
 """
 UPLOADS_OF_ONE_USER: Final = 8
+"""The largest number of uploads that one user may send at the same time."""
 UPLOADS_OF_ONE_SESSION: Final = 4
 """The largest number of uploads that one session may send at the same time.
 
@@ -47,6 +48,7 @@ token's owner.
 """
 
 _ID_BYTES: Final = 16
+"""The number of random bytes in a picture's id, which then has 22 characters."""
 _FILE_NAME: Final = re.compile(r"([A-Za-z0-9_-]{22})\.(jpg|png)")
 _EXTENSIONS: Final = {"image/jpeg": "jpg", "image/png": "png"}
 
@@ -72,7 +74,8 @@ class Avatars:
             Places, of_one=UPLOADS_OF_ONE_SESSION, detail="this session is uploading too many pictures"
         ),
     )
-    _turns: WeakValueDictionary[UUID, asyncio.Lock] = field(init=False, default_factory=WeakValueDictionary)
+    _locks: WeakValueDictionary[UUID, asyncio.Lock] = field(init=False, default_factory=WeakValueDictionary)
+    """The locks of users. Only one picture of each user waits in the executor, so that it delays other users little."""
     _executor: ThreadPoolExecutor = field(
         init=False, default_factory=lambda: ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
     )
@@ -89,37 +92,35 @@ class Avatars:
     async def replace(self, user: UserInSession, file: bytes) -> UserInSession:
         """Replace a user's picture and its URL, and return the changed user.
 
-        A broken picture counts towards the rate limit, too, because decoding is the expensive part.
+        A picture that turns out to be broken when it is decoded counts towards the rate limit, too, because decoding is
+        the expensive part.
 
         Raises: InvalidRequest; RateLimited; InvalidToken, if the user has just been banned or erased.
         """
-        turn = self._turns.setdefault(user.id, asyncio.Lock())
-        try:
-            check_file(file)
-            await PICTURES.count_user(self.database, user, now=self.clock())
-            async with turn:
-                picture = await asyncio.get_running_loop().run_in_executor(self._executor, thumbnail_of, file)
-        except UnusablePicture as exc:
-            title = errors.PICTURE_OF_ANOTHER_KIND if str(exc) == NO_PICTURE else None
-            raise InvalidRequest.of("file", str(exc), title=title) from exc
-        avatar = queries.Avatar(token_urlsafe(_ID_BYTES), *picture)
+        thumbnail = await self._make_thumbnail(user, file)
+        avatar = queries.Avatar(token_urlsafe(_ID_BYTES), thumbnail.content_type, thumbnail.content)
         url = self._base_url + _file_name(avatar)
         now, app_id = self.clock(), user.app_id
-        whose = {"user_id": user.id, "app_id": app_id, "openid": user.openid}
+        identity = {"user_id": user.id, "app_id": app_id, "openid": user.openid}
+        by, data = Actor(str(user.id)), {"fields": ["avatar_url"]}
         # The transaction is not retried after a lost connection. In the meantime, the user may have withdrawn the
         # picture in WeChat, and the retry would store a new one.
         async with self.database.begin() as transaction:
-            changed = await transaction.row(queries.REPLACE_AVATAR, **whose, url=url, **asdict(avatar), now=now)
+            changed = await transaction.row(queries.REPLACE_AVATAR, **identity, url=url, **asdict(avatar), now=now)
             if changed is not None:
-                kind, by, data = EventType.PROFILE_CHANGED, Actor(str(user.id)), {"fields": ["avatar_url"]}
-                await record_event(transaction, kind, by=by, at=now, user_id=user.id, app_id=app_id, data=data)
+                await record_event(
+                    transaction, EventType.PROFILE_CHANGED, by=by, at=now, user_id=user.id, app_id=app_id, data=data
+                )
         if changed is None:
             raise InvalidToken("the session has ended")
         log.info("profile_changed", user_id=user.id, fields=["avatar_url"])
         return changed
 
     async def read(self, file_name: str) -> queries.Avatar:
-        """Return the picture at `AVATARS_PATH` with this file name. Raises: NotFound."""
+        """Return the picture at `AVATARS_PATH` with this file name, which consists of the id and the extension.
+
+        Raises: NotFound.
+        """
         match = _FILE_NAME.fullmatch(file_name)
         avatar = match and await self.database.row(queries.READ_AVATAR, avatar_id=match[1])
         if avatar is None or _file_name(avatar) != file_name:
@@ -129,6 +130,18 @@ class Avatars:
     async def aclose(self) -> None:
         """Discard the pictures that are still waiting to be decoded."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _make_thumbnail(self, user: UserInSession, file: bytes) -> Thumbnail:
+        """Count an upload of a user, and decode the picture in the executor. Raises: InvalidRequest, RateLimited."""
+        lock = self._locks.setdefault(user.id, asyncio.Lock())
+        try:
+            check_file(file)
+            await PICTURES.count_user(self.database, user, now=self.clock())
+            async with lock:
+                return await asyncio.get_running_loop().run_in_executor(self._executor, thumbnail_of, file)
+        except UnusablePicture as exc:
+            title = errors.PICTURE_OF_ANOTHER_KIND if str(exc) == NO_PICTURE else None
+            raise InvalidRequest.of("file", str(exc), title=title) from exc
 
 
 def _file_name(avatar: queries.Avatar) -> str:

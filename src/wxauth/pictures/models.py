@@ -11,7 +11,7 @@ from wxauth.core.models import TIME
 
 
 class StoredAvatar(SQLModel, table=True):
-    """The table of the pictures to which users' avatar_url points."""
+    """The table of uploaded pictures. Each user has at most one, and the user's `avatar_url` is the URL of it."""
 
     __tablename__ = "avatars"
 

@@ -30,9 +30,9 @@ WITH person AS (
 )
 SELECT * FROM person
 """)
-"""The statement that replaces a user's picture.
+"""The statement that replaces a user's picture and `avatar_url`.
 
 It returns the changed user, or no row if the user is banned or erased.
 """
 READ_AVATAR: Final = Statement[Avatar]("SELECT id, content_type, content FROM avatars WHERE id = :avatar_id")
-"""The query for the picture with an id. It returns no row if there is no such picture."""
+"""The query for a picture by its id. It returns no row if there is no such picture."""

@@ -1,6 +1,7 @@
 """The upload and the download of pictures: `POST /v1/me/avatar` and `GET /v1/avatars/...`."""
 
 import asyncio
+from collections.abc import Sequence
 from math import inf
 from typing import Annotated, Final
 
@@ -26,6 +27,7 @@ UPLOAD_TIMEOUT_SECONDS: Final = 60.0
 
 _MULTIPART: Final = "multipart/form-data"
 _MAX_PARTS: Final = 20
+"""The largest number of parts of a form. The file is one of them, and all others are ignored."""
 _BOUNDARY_LENGTHS: Final = range(8, 71)
 """The lengths that the boundary of a multipart form may have.
 
@@ -33,13 +35,17 @@ RFC 2046 allows up to 70 characters. A very short boundary slows down the parser
 the beginning of the boundary.
 """
 _PIECE: Final = 8 * 1024
-"""The number of bytes that are parsed without a break, which takes 2 ms at most. During a break, other requests run."""
+"""The number of bytes that are parsed without a break, which takes 2 ms at most.
+
+During a break, the process can handle other requests.
+"""
 # The parser stores parts in memory, because there may be no writable directory. `Edge` limits the size of the body.
 _IN_MEMORY: Final = {"MAX_MEMORY_FILE_SIZE": inf}
 UPLOAD_PATH: Final = "/v1/me/avatar"
 MAX_UPLOAD: Final = MAX_FILE + MAX_BODY
 """The size limit, in bytes, of an upload's body: the picture and the multipart form around it."""
 _FIELD: Final = "file"
+"""The name of the form's field with the picture."""
 _BINARY: Final = {"type": "string", "contentMediaType": "application/octet-stream"}
 _HEADERS: Final = {
     # A picture at a URL never changes, but it may be deleted. Therefore a cache may store a picture for a day, and must
@@ -50,31 +56,46 @@ _HEADERS: Final = {
 }
 router = Router("me")
 AvatarsDep = Annotated[Avatars, Depends(provide(Avatars))]
-_WRONG_FILE: Final = InvalidRequest.of(_FIELD, "Field required")
+_NO_FILE: Final = InvalidRequest.of(_FIELD, "Field required")
 
 
 async def uploaded_file(request: Request, *, patience: float = UPLOAD_TIMEOUT_SECONDS) -> bytes:
-    """Return the uploaded file, regardless of its name and Content-Type.
+    """Return the uploaded file, regardless of its name and Content-Type. `patience` is in seconds.
 
     Other fields of the form are ignored.
 
     Raises: InvalidRequest, PayloadTooLarge.
     """
+    content = _only_file(await _read_parts(request, _boundary_of(request), patience=patience))
+    if len(content) > MAX_FILE:
+        raise PayloadTooLarge(f"{_FIELD}: it may have {MAX_FILE} bytes", title=PICTURE_TOO_LARGE)
+    if not content:
+        raise InvalidRequest.of(_FIELD, "Must not be empty")
+    return content
+
+
+def _boundary_of(request: Request) -> bytes:
+    """Return the boundary of a multipart form. Raises: InvalidRequest, if the request contains no such form."""
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != _MULTIPART.encode() or b"boundary" not in options:
         raise InvalidRequest.of(_FIELD, "Must be multipart/form-data, as wx.uploadFile sends it")
     if len(options[b"boundary"]) not in _BOUNDARY_LENGTHS:
         lengths = f"{_BOUNDARY_LENGTHS.start} to {_BOUNDARY_LENGTHS.stop - 1}"
         raise InvalidRequest(f"the boundary of a multipart body must have {lengths} characters", status=400)
+    return options[b"boundary"]
+
+
+async def _read_parts(request: Request, boundary: bytes, *, patience: float) -> Sequence[Field | File]:
+    """Return the parts of a multipart form. Raises: InvalidRequest, PayloadTooLarge."""
     parts: list[Field | File] = []
 
-    def take(part: Field | File) -> None:
+    def add_part(part: Field | File) -> None:
         parts.append(part)
         if len(parts) > _MAX_PARTS:
             raise FormParserError("too many parts")
 
     try:
-        parser = FormParser(_MULTIPART, take, take, boundary=options[b"boundary"], config=_IN_MEMORY)
+        parser = FormParser(_MULTIPART, add_part, add_part, boundary=boundary, config=_IN_MEMORY)
         async with asyncio.timeout(patience):
             async for chunk in request.stream():
                 for start in range(0, len(chunk), _PIECE):
@@ -88,15 +109,11 @@ async def uploaded_file(request: Request, *, patience: float = UPLOAD_TIMEOUT_SE
         raise PayloadTooLarge(exc.detail, title=PICTURE_TOO_LARGE) from None
     except TimeoutError:
         raise InvalidRequest(f"the body didn't arrive within {patience:g} s", status=408) from None
-    content = _only_file(parts)
-    if len(content) > MAX_FILE:
-        raise PayloadTooLarge(f"{_FIELD}: it may have {MAX_FILE} bytes", title=PICTURE_TOO_LARGE)
-    if not content:
-        raise InvalidRequest.of(_FIELD, "Must not be empty")
-    return content
+    return parts
 
 
-def _only_file(parts: list[Field | File]) -> bytes:
+def _only_file(parts: Sequence[Field | File]) -> bytes:
+    """Return the content of the only file in a form. Raises: InvalidRequest, with the mistake that the form shows."""
     match [part for part in parts if isinstance(part, File) or part.field_name == _FIELD.encode()]:
         case [File() as file] if file.field_name == _FIELD.encode():
             file.file_object.seek(0)
@@ -127,7 +144,7 @@ def _only_file(parts: list[Field | File]) -> bytes:
             },
         },
     },
-    failures=[_WRONG_FILE, PayloadTooLarge, RateLimited],
+    failures=[_NO_FILE, PayloadTooLarge, RateLimited],
 )
 async def change_my_avatar(
     caller: CallerDep, request: Request, settings: SettingsDep, avatars: AvatarsDep
