@@ -10,8 +10,12 @@ from typing import Any, Final
 from wxauth_guard.texts import has_too_many_containers, refuse_constant
 
 _SECRET_BYTES: Final = 32
+
+# The following texts are sets of characters, for the brackets of a regular expression.
 _DIACRITICS: Final = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
+"""The combining marks of Latin, Greek and Cyrillic letters, which can be stacked without a limit."""
 _SELECTORS: Final = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
+"""The variation selectors, which choose a form of the character before them."""
 _JOINERS: Final = "\u180e\u200b-\u200d"
 """The zero-width characters that join or separate the characters next to them."""
 _TAGS: Final = "\U000e0000-\U000e007f"
@@ -29,22 +33,25 @@ _REMOVED: Final = (
     "\ud800-\uf8ff\ufdd0-\ufdef\U000f0000-\U0010ffff"  # surrogates, private use and noncharacters
     + "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0xF0000, 0x10000))
 )
+"""The characters that are removed wherever they occur."""
+
 _NEEDS_CLEANING = re.compile(rf"[{_REMOVED}{_TAGS}{_INVISIBLE}]")
 _FLAG_OR_REMOVED = re.compile(
     rf"(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{{3,6}}\U000e007f)|[{_REMOVED}{_TAGS}]+"
 )
-"""The flag of a region, which remains, or some of the characters that are removed everywhere."""
+"""The flag of a region, which remains as the group, or characters that are removed."""
 _NEEDLESS_JOINERS = re.compile(
     rf"(?=[{_SELECTORS}{_JOINERS}])(?<=[#*0-9\xa9\xae\u0530-\U0010ffff])(?<![\s{_INVISIBLE}])"
     rf"([{_SELECTORS}]?)[{_SELECTORS}]*"
     rf"(?:([{_JOINERS}])[{_SELECTORS}{_JOINERS}]*(?=[\u0530-\U0010ffff])(?![\s{_INVISIBLE}]))?[{_SELECTORS}{_JOINERS}]*"
     rf"|[{_SELECTORS}{_JOINERS}]+"
 )
-"""The variation selectors and joiners that are removed.
+"""A row of variation selectors and joiners. All are removed except for those in the two groups.
 
 One of each remains in emoji, and in scripts that use them. Latin, Greek and Cyrillic do not use them.
 """
 _STACKED_DIACRITICS = re.compile(rf"([{_DIACRITICS}]{{2}})[{_DIACRITICS}]+")
+"""More than two diacritics in a row, of which the first two remain as the group."""
 _VISIBLE = re.compile(rf"[^\s{_INVISIBLE}]")
 _WHOLE_CHARACTER = re.compile(rb"[\xe1-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 """A UTF-8 character whose bytes hardly ever occur in text of another encoding."""
@@ -68,7 +75,9 @@ def clean_text(text: str) -> str:
     need, remain. Characters that this version of Python does not know yet also remain.
     """
     if _NEEDS_CLEANING.search(text):
-        text = _STACKED_DIACRITICS.sub(r"\1", _NEEDLESS_JOINERS.sub(r"\1\2", _FLAG_OR_REMOVED.sub(r"\1", text)))
+        text = _FLAG_OR_REMOVED.sub(r"\1", text)
+        text = _NEEDLESS_JOINERS.sub(r"\1\2", text)
+        text = _STACKED_DIACRITICS.sub(r"\1", text)
         text = text if _VISIBLE.search(text) else ""
     return " ".join(text.split())
 
@@ -148,7 +157,8 @@ def _cut(text: str) -> str:
 
     This function only finds brackets, strings and numbers, so the text need not be valid JSON.
     """
-    kept, depth, begin = list[str](), 0, 0
+    kept, depth = list[str](), 0
+    begin = 0  # of the text that is kept next
     for found in _SIZE_TOKEN.finditer(text):
         start, end = found.span()
         if found[0] in "[{":
