@@ -46,8 +46,6 @@ MAX_PARAMETERS: Final = 128
 """The largest number of parameters in a query string. Libraries parse all of them, even if no route reads them."""
 PROBLEM_KEY: Final = "wxauth.problem"
 """The key in the ASGI scope for the error that was returned. The log line of the failure describes this error."""
-CONTROL_CHARACTERS_REFUSED: Final = "a path must not contain control characters"
-"""The `detail` of the refusal of such a path."""
 STATUS_KEY: Final = "wxauth.status"
 """The key in the ASGI scope for the status that was sent, for traces; 0 if nothing was sent."""
 EXPECTED_KEY: Final = "wxauth.expected"
@@ -55,6 +53,10 @@ EXPECTED_KEY: Final = "wxauth.expected"
 
 Such a refusal is not logged.
 """
+COOKIES_KEY: Final = "wxauth.cookies"
+"""The key in the ASGI scope to which the `Cookie` header is moved, so that FastAPI does not see it."""
+CONTROL_CHARACTERS_REFUSED: Final = "a path must not contain control characters"
+"""The `detail` of the refusal of such a path."""
 _COUNTED_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """The methods that metrics show. Callers may send any text as a method, so all other methods share one label."""
 _FIELDS_READ: Final = frozenset(
@@ -89,8 +91,6 @@ _BODY_IS_LATE: Final = 408
 _HEAD_TOO_LARGE: Final = 431
 FIRST_FAULT: Final = 500
 """The lowest status of a failure for which the client is not responsible."""
-COOKIES_KEY: Final = "wxauth.cookies"
-"""The key in the ASGI scope to which the `Cookie` header is moved, so that FastAPI does not see it."""
 _SPACE: Final = " \t"
 """The white space that is removed around a cookie's name and value.
 

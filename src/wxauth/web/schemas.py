@@ -233,7 +233,7 @@ class Parameters(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _empty_is_absent(cls, value: Any) -> Any:
+    def _drop_empty(cls, value: Any) -> Any:
         if value == "":
             raise PydanticUseDefault
         return [each for each in value if each != ""] if isinstance(value, list) else value

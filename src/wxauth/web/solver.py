@@ -84,6 +84,7 @@ def arguments_of(dependant: Dependant, hints: Mapping[str, Any], path_names: Con
 
 
 def _argument(hint: Any) -> Argument:
+    """Return the body or the query that a model describes. Raises: TypeError, for any other type."""
     kinds, metadata = get_args(hint) or (hint,), _metadata_of(hint)
     if isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel):
         if any(isinstance(meta, Query) for meta in metadata):
@@ -102,6 +103,7 @@ def _path_argument(name: str, hint: Any) -> Argument:
 
 
 def _query(model: type[BaseModel]) -> Argument:
+    """Return the query parameters that are the fields of a model. A field that is a list may be repeated."""
     validate = model.__pydantic_validator__.validate_python
     lists = {name for name, field in model.model_fields.items() if get_origin(field.annotation) is list}
 
@@ -120,6 +122,7 @@ def _valid(validate: Callable[[Any], Any], given: Any, *, name: str | None = Non
         return validate(given)
     except ValidationError as exc:
         errors = errors_of(exc)
+    # Inside the `except`, the new exception would keep pydantic's, which contains the values that were sent.
     raise invalid_request(errors if name is None else [{**error, "loc": (name,)} for error in errors])
 
 
@@ -137,6 +140,7 @@ def _refusals(validate: Callable[[Any], Any], wrong: Iterable[Any], *, name: str
 
 
 def _body(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
+    """Return the JSON body that a model describes. If it `may_be_empty`, the value of an empty body is None."""
     validate = model.__pydantic_validator__.validate_json
 
     async def read(request: Request, settings: Settings) -> BaseModel | None:
@@ -223,6 +227,7 @@ class Plan:
     async def run(self, request: Request, stack: AsyncExitStack | None = None) -> Any:
         """Run every step in order, and return the value that the endpoint returns."""
         values: list[Any] = [request, stack]
+        # An app whose routes need no parts, for example in a test, has no services.
         parts = request.app.state.services.parts if self._has_parts else {}
         for call, place, pick in self._steps:
             if pick is not None:
@@ -234,6 +239,10 @@ class Plan:
         return values[-1]
 
     def _add_dependency(self, dependant: Dependant) -> int:
+        """Add the steps of a dependency, after those of its own dependencies. Return the position of its value.
+
+        Raises: TypeError, if it takes anything else.
+        """
         assert dependant.call is not None
         if dependant.use_cache and dependant.call in self._places:
             return self._places[dependant.call]
@@ -254,11 +263,16 @@ class Plan:
         return place
 
     def _add_part(self, kind: type) -> int:
+        """Add the step that reads a part, if there is none yet. Return the position of the part."""
         if kind not in self._places:
             self._places[kind] = self._append(_Step(kind, _PART, None))
         return self._places[kind]
 
     def _add_called(self, call: Callable[..., Any], takes: dict[str, int]) -> int:
+        """Add the step that calls a function of any kind. `takes` contains the positions of its arguments by name.
+
+        Return the position of the value that the function returns or yields.
+        """
         function = _function_of(call)
         make, places = _by_place(call, takes)
         if inspect.iscoroutinefunction(function):
@@ -280,6 +294,7 @@ class Plan:
         return self._add(enter, (_STACK, *places))
 
     def _add(self, call: Callable[..., Awaitable[Any]], places: tuple[int, ...]) -> int:
+        """Add the step that calls an asynchronous function with the values at these positions."""
         if len(places) == 1:
             return self._append(_Step(call, places[0], None))
         return self._append(_Step(call, 0, itemgetter(*places) if places else lambda _: ()))
