@@ -22,7 +22,7 @@ from wxauth.clients.assertions import (
     InvalidAssertion,
     has_private_keys,
 )
-from wxauth.clients.fetched import FETCH_SECONDS, DocumentOutcome, Fetched, NotFetched, fetch
+from wxauth.clients.fetched import FETCH_SECONDS, DocumentCache, DocumentOutcome, NotFetched, fetch
 from wxauth.clients.models import ID_TOKEN_ALG, Client
 from wxauth.clients.redirect_uris import check_uri, scheme_of_app
 from wxauth.core.clock import Clock
@@ -76,15 +76,19 @@ class ClientDocument:
     keys: ClientKeys | None
     """The keys in the document; None if it contains no usable keys."""
     keys_url: str | None
+    """The URL of the keys; None if the document contains the keys, or the client has none."""
     algs: frozenset[str]
+    """The algorithms with which the client may sign assertions."""
 
 
 def is_allowed(settings: Settings, client_id: str) -> bool:
     """Return whether this text is the URL of a document at a host that the settings allow."""
     parts = _https_url(client_id)
-    if parts is None or parts["host"] not in settings.client_documents or parts["path"] in ("", "/") or parts["query"]:
+    if parts is None or parts["host"] not in settings.client_documents:
         return False
-    return not {".", ".."} & set(parts["path"].lower().replace("%2e", ".").split("/"))
+    # The draft requires a path, and forbids dot segments. wxauth also refuses a query, which the draft discourages.
+    has_dot_segment = not {".", ".."}.isdisjoint(parts["path"].lower().replace("%2e", ".").split("/"))
+    return parts["path"] not in ("", "/") and not has_dot_segment and not parts["query"]
 
 
 def _https_url(url: str) -> re.Match[str] | None:
@@ -95,10 +99,14 @@ def _https_url(url: str) -> re.Match[str] | None:
 
 @part
 class ClientDocuments:
-    """The cache of documents and keys, which fetches them. `transport` connects only to allowed addresses.
+    """The part that fetches and caches the documents of clients and their keys, and checks assertions.
 
-    `of_address` and `of_all` limit the fetches of documents that have not been valid yet. `of_client` limits the
-    assertions of a client.
+    Args:
+        transport: The transport, which connects only to allowed addresses.
+        of_address: The limit of fetches for one address, for documents that have not been valid yet.
+        of_all: The limit of fetches for all addresses, for documents that have not been valid yet.
+        of_client: The limit of assertions of one client.
+        patience: The time limit, in seconds, of one fetch.
     """
 
     settings: Settings
@@ -109,12 +117,12 @@ class ClientDocuments:
     of_all: RateLimiter
     of_client: RateLimiter
     patience: float = FETCH_SECONDS
-    _documents: Fetched[ClientDocument] = field(init=False)
-    _keys: Fetched[ClientKeys] = field(init=False)
+    _documents: DocumentCache[ClientDocument] = field(init=False)
+    _keys: DocumentCache[ClientKeys] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._documents = Fetched("client_document", self.clock, self._read_document, ended=FETCHED.count)
-        self._keys = Fetched("client_keys", self.clock, self._read_keys)
+        self._documents = DocumentCache("client_document", self.clock, self._read_document, ended=FETCHED.count)
+        self._keys = DocumentCache("client_keys", self.clock, self._read_keys)
 
     async def client(self, client_id: str, *, ip: str | None) -> Client | None:
         """Return the client that a document describes. Return None if wxauth cannot use the document, and log why.
@@ -186,23 +194,27 @@ class ClientDocuments:
     async def _is_signed(
         self, assertion: Assertion, document: ClientDocument, keys: ClientKeys | None, *, was_cached: bool
     ) -> bool:
-        """Return whether a key of the client has signed the assertion. Cached keys are fetched again if need be."""
+        """Return whether a key of the client has signed the assertion.
+
+        If the keys were cached, and the assertion does not name one of them, fetch the keys again.
+        """
         key = None if keys is None else keys.find(assertion.alg, assertion.kid)
         if key is not None and assertion.is_signed_by(key):
             return True
-        # Keys that have just been fetched are current. If the assertion names a key that is there, its signature is
-        # wrong. A wrong signature must not cause a fetch.
-        if not was_cached or (key is not None and assertion.kid is not None):
+        # Keys that have just been fetched are current. If the assertion names a known key, its signature is wrong, and
+        # a wrong signature must not cause a fetch.
+        names_known_key = key is not None and assertion.kid is not None
+        if not was_cached or names_known_key:
             return False
-        keys = await self._keys_again(assertion.client_id, document)  # the client might have a new key
+        keys = await self._fetch_keys_again(assertion.client_id, document)  # the client might have a new key
         key = None if keys is None else keys.find(assertion.alg, assertion.kid)
         return key is not None and assertion.is_signed_by(key)
 
-    async def _keys_again(self, client_id: str, document: ClientDocument) -> ClientKeys | None:
+    async def _fetch_keys_again(self, client_id: str, document: ClientDocument) -> ClientKeys | None:
         if document.keys_url is not None:
             return await self._keys.get_again(document.keys_url)
-        again = await self._documents.get_again(client_id)
-        return None if again is None else again.keys
+        fetched = await self._documents.get_again(client_id)
+        return None if fetched is None else fetched.keys
 
     async def _admit(self, client_id: str, ip: str | None) -> None:
         """Count a fetch of a document that has not been valid in this process yet. Raises: RateLimited."""
@@ -214,23 +226,23 @@ class ClientDocuments:
                 raise
 
     async def _read_document(self, client_id: str) -> tuple[ClientDocument, timedelta]:
-        body, lasts = await fetch(self.transport, client_id, self.patience)
-        return document_in(client_id, body), lasts
+        body, fresh_time = await fetch(self.transport, client_id, self.patience)
+        return document_in(client_id, body), fresh_time
 
     async def _read_keys(self, url: str) -> tuple[ClientKeys, timedelta]:
-        body, lasts = await fetch(self.transport, url, self.patience)
+        body, fresh_time = await fetch(self.transport, url, self.patience)
         try:
-            return ClientKeys.read(read_loosely(body)), lasts
+            return ClientKeys.read(read_loosely(body)), fresh_time
         except ValueError:
             raise NotFetched(DocumentOutcome.REFUSED, "the keys aren't a JWK set") from None
 
 
 def document_in(client_id: str, body: bytes) -> ClientDocument:
-    """Return the client that a document describes.
+    """Return the content of a document that was fetched from the URL `client_id`.
 
     Leave out redirect URIs that are not allowed.
 
-    Raises: NotFetched.
+    Raises: NotFetched, if the document breaks a rule.
     """
     try:
         document = read_loosely(body)
@@ -240,8 +252,9 @@ def document_in(client_id: str, body: bytes) -> ClientDocument:
         raise NotFetched(DocumentOutcome.REFUSED, "the document isn't a JSON object")
     name, uris, jwks = document.get("client_name"), document.get("redirect_uris"), document.get("jwks")
     name = clean_text(name) if isinstance(name, str) else ""
-    uris = [uri for uri in uris if _is_uri(uri)] if isinstance(uris, list) else []
-    methods, (keys, keys_url) = _methods(document), _keys_in(document)
+    uris = [uri for uri in uris if _is_allowed_redirect(uri)] if isinstance(uris, list) else []
+    methods = _methods(document)
+    keys, keys_url = _keys_in(document)
     has_keys = keys is not None or keys_url is not None
     rules = {
         "client_id must be the document's own URL": document.get("client_id") == client_id,
@@ -260,22 +273,22 @@ def document_in(client_id: str, body: bytes) -> ClientDocument:
     for rule, is_kept in rules.items():
         if not is_kept:
             raise NotFetched(DocumentOutcome.REFUSED, rule)
-    alg = document.get("token_endpoint_auth_signing_alg")
+    alg = document.get("token_endpoint_auth_signing_alg")  # if absent, the client may use any algorithm
     return ClientDocument(
         client=client_at(client_id, name, uris),
         may_be_public="none" in methods,
         keys=keys,
         keys_url=keys_url,
-        algs=frozenset(SIGNING_ALGS if alg is None else {alg} & {*SIGNING_ALGS} if isinstance(alg, str) else ()),
+        algs=frozenset(each for each in SIGNING_ALGS if alg in (None, each)),
     )
 
 
 def _methods(document: Mapping[str, Any]) -> frozenset[str]:
     """Return the methods by which the client may authenticate. The default is `none`."""
-    one, several = document.get("token_endpoint_auth_method"), document.get("token_endpoint_auth_methods_supported")
-    if one is None and several is None:
+    method, methods = document.get("token_endpoint_auth_method"), document.get("token_endpoint_auth_methods_supported")
+    if method is None and methods is None:
         return frozenset({"none"})
-    named = [one, *(several if isinstance(several, list) else ())]
+    named = [method, *(methods if isinstance(methods, list) else ())]
     return frozenset(each for each in named if isinstance(each, str))
 
 
@@ -306,7 +319,8 @@ def client_at(client_id: str, title: str = "", redirect_uris: Sequence[str] = ()
     )
 
 
-def _is_uri(uri: object) -> bool:
+def _is_allowed_redirect(uri: object) -> bool:
+    """Return whether a client with a document may use this redirect URI. URIs of native apps are not allowed."""
     try:
         return isinstance(uri, str) and check_uri(uri) == uri and scheme_of_app(uri) is None
     except ValueError:
@@ -314,5 +328,6 @@ def _is_uri(uri: object) -> bool:
 
 
 def _has(document: Mapping[str, Any], field: str, value: str) -> bool:
+    """Return whether a list in a document contains this value. An absent list means the value alone."""
     values = document.get(field, [value])
     return isinstance(values, list) and value in values

@@ -23,15 +23,19 @@ from wxauth.outbound.transport import ANSWER
 from wxauth.settings.http_urls import host_of
 
 FETCH_SECONDS: Final = 4.0
+"""The time limit, in seconds, of a fetch."""
 MAX_DOCUMENT: Final = 10 * 1024
 """The maximum number of bytes of a document."""
-KEPT_SHORTEST: Final = timedelta(minutes=5)
-KEPT_LONGEST: Final = timedelta(days=1)
-STALE_USED: Final = timedelta(days=1)
+MIN_FRESH: Final = timedelta(minutes=5)
+"""The shortest time for which a document is cached, whatever its `Cache-Control` says."""
+MAX_FRESH: Final = timedelta(days=1)
+"""The longest time for which a document is cached before it is fetched again."""
+MAX_STALE: Final = timedelta(days=1)
 """The time for which a process uses an expired document if it cannot fetch the document again."""
 PAUSE: Final = timedelta(minutes=1)
 """The pause after a refused or failed fetch, and between two fetches because of an unknown key."""
-MAX_KEPT: Final = 1000
+MAX_ENTRIES: Final = 1000
+"""The largest number of documents and failures in one cache."""
 _JSON: Final = re.compile(r"application/([!#$&^_.+a-z0-9-]+\+)?json", re.ASCII | re.IGNORECASE)
 _MAX_AGE: Final = re.compile(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})\b", re.IGNORECASE)
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
@@ -51,9 +55,9 @@ class DocumentOutcome(StrEnum):
 
 
 class NotFetched(Exception):
-    """The error if a fetch gives no usable document. If it `is_gone`, a cached copy is not usable either.
+    """The error if a fetch gives no usable document. The message is for the log, and does not quote the response.
 
-    The message is for the log, and does not quote the response.
+    If `is_gone`, the document no longer exists or breaks a rule, and a cached copy is not usable either.
     """
 
     def __init__(self, outcome: DocumentOutcome, reason: str, *, is_gone: bool = False) -> None:
@@ -62,7 +66,7 @@ class NotFetched(Exception):
 
 
 async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) -> tuple[bytes, timedelta]:
-    """Return the JSON at a URL, and the time for which to cache it. Raises: NotFetched."""
+    """Return the JSON at a URL, and the time for which to cache it. `patience` is in seconds. Raises: NotFetched."""
     headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
     try:
         request = httpx.Request("GET", url, headers=headers, extensions={"max_body": MAX_DOCUMENT})
@@ -82,24 +86,25 @@ async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) 
         raise NotFetched(DocumentOutcome.FAILED, f"status {answer.status}", is_gone=is_gone)
     if answer.is_encoded or not _JSON.fullmatch((answer.content_type or "").partition(";")[0].strip()):
         raise NotFetched(DocumentOutcome.REFUSED, "the response isn't plain JSON")
-    return answer.body, _lasts(answer.cache_control or "")
+    return answer.body, _fresh_time(answer.cache_control or "")
 
 
-def _lasts(cache_control: str) -> timedelta:
+def _fresh_time(cache_control: str) -> timedelta:
     """Return the time for which to cache a document with this `Cache-Control` (RFC 9111, section 5.2.2)."""
     found = _MAX_AGE.search(cache_control)
     if found is None or re.search(r"\bno-(store|cache)\b", cache_control, re.IGNORECASE):
-        return KEPT_SHORTEST
-    return min(max(timedelta(seconds=int(found[1])), KEPT_SHORTEST), KEPT_LONGEST)
+        return MIN_FRESH
+    return min(max(timedelta(seconds=int(found[1])), MIN_FRESH), MAX_FRESH)
 
 
 @dataclass(slots=True)
-class _Kept(Generic[Read]):
+class _Entry(Generic[Read]):
     """A document in the cache of a process, or the last failure to fetch it."""
 
     value: Read | None = None
     """The document; None if it has not been valid yet, or is no longer valid."""
     fresh_until: datetime = _NEVER
+    """The time until which the document is used without another fetch."""
     not_before: datetime = _NEVER
     """The earliest time of the next fetch after a failure."""
     not_again_before: datetime = _NEVER
@@ -108,29 +113,33 @@ class _Kept(Generic[Read]):
     """Whether the last fetch has shown that the document is gone or breaks a rule."""
 
     def usable(self, now: datetime) -> Read | None:
-        return self.value if now < self.fresh_until + STALE_USED else None
+        """Return the document if it is fresh, or has expired less than `MAX_STALE` ago."""
+        return self.value if now < self.fresh_until + MAX_STALE else None
 
     def drop_future_times(self, now: datetime) -> None:
         """Drop times that were computed before the clock was set back, because they are far too late."""
-        self.fresh_until = self.fresh_until if self.fresh_until <= now + KEPT_LONGEST else _NEVER
+        self.fresh_until = self.fresh_until if self.fresh_until <= now + MAX_FRESH else _NEVER
         self.not_before = self.not_before if self.not_before <= now + PAUSE else _NEVER
         self.not_again_before = self.not_again_before if self.not_again_before <= now + PAUSE else _NEVER
 
 
 @dataclass(slots=True)
-class Fetched(Generic[Read]):
-    """The documents of one kind, by URL.
+class DocumentCache(Generic[Read]):
+    """A cache of the documents of one kind by URL, which fetches them.
 
-    `read` fetches and parses a document, or raises NotFetched. `ended` receives the outcome of each fetch. The names of
-    log lines begin with `what`.
+    Args:
+        what: One word for the kind, with which the names of log lines begin.
+        read: The function that fetches and parses a document. It returns the document and the time for which to cache
+            it, or raises NotFetched.
+        ended: The function that receives the outcome of each fetch.
     """
 
     what: str
     clock: Clock
     read: Callable[[str], Awaitable[tuple[Read, timedelta]]]
     ended: Callable[[DocumentOutcome], None] = lambda _: None
-    _kept: OrderedDict[str, _Kept[Read]] = field(default_factory=OrderedDict)
-    """The cache. The most recently used document is at the end."""
+    _entries: OrderedDict[str, _Entry[Read]] = field(default_factory=OrderedDict)
+    """The entries by URL. The most recently used entry is at the end."""
     _under_way: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     async def get(self, url: str, *, admit: Callable[[], Awaitable[None]] | None = None) -> Read | None:
@@ -138,67 +147,71 @@ class Fetched(Generic[Read]):
 
         Call `admit` before a fetch if no usable document is cached. `admit` can raise an exception.
         """
-        now, kept = self.clock(), self._kept.get(url, _Kept())
-        kept.drop_future_times(now)
-        if url in self._kept:
-            self._kept.move_to_end(url)
-        if now >= max(kept.fresh_until, kept.not_before):
-            if admit is not None and kept.usable(now) is None and url not in self._under_way:
+        now, entry = self.clock(), self._entries.get(url, _Entry())
+        entry.drop_future_times(now)
+        if url in self._entries:
+            self._entries.move_to_end(url)
+        if now >= max(entry.fresh_until, entry.not_before):
+            is_new_fetch = entry.usable(now) is None and url not in self._under_way
+            if admit is not None and is_new_fetch:
                 await admit()
             await self._renew(url)
-        return self._kept.get(url, kept).usable(now)
+        return self._entries.get(url, entry).usable(now)
 
     async def get_again(self, url: str) -> Read | None:
         """Fetch a document even if the cached one is fresh, at most once a minute, and return the document.
 
         Return None if the last fetch was less than a minute ago, or if the document is not usable.
         """
-        now, kept = self.clock(), self._kept.get(url, _Kept())
-        if now < max(kept.not_again_before, kept.not_before):
+        now, entry = self.clock(), self._entries.get(url, _Entry())
+        if now < max(entry.not_again_before, entry.not_before):
             return None
-        kept.not_again_before = now + PAUSE
+        entry.not_again_before = now + PAUSE
         await self._renew(url)
-        return self._kept.get(url, kept).usable(now)
+        return self._entries.get(url, entry).usable(now)
 
     def knows(self, url: str) -> bool:
         """Return whether the cache contains the document, or the last failure to fetch it."""
-        return url in self._kept
+        return url in self._entries
 
     def is_refused(self, url: str) -> bool:
         """Return whether the document was gone, or broke a rule, when it was last fetched."""
-        return url in self._kept and self._kept[url].is_refused
+        return url in self._entries and self._entries[url].is_refused
 
     async def aclose(self) -> None:
         """Cancel the requests in progress."""
         await cancel(self._under_way.values())
 
     async def _renew(self, url: str) -> None:
+        """Fetch a document. If another request is fetching it already, wait for that fetch."""
         await once(self._under_way, url, lambda: self._fetch(url))
 
     async def _fetch(self, url: str) -> None:
         """Fetch a document, and cache the document or the failure."""
-        kept = self._kept.get(url, _Kept())
+        entry = self._entries.get(url, _Entry())
         try:
-            kept.value, lasts = await self.read(url)
+            entry.value, fresh_time = await self.read(url)
         except NotFetched as exc:
             outcome, now = exc.outcome, self.clock()
-            kept.is_refused = exc.is_gone
+            entry.is_refused = exc.is_gone
             if exc.is_gone:
-                kept.value = None
-            kept.not_before = now + PAUSE
-            event = f"{self.what}_not_renewed" if kept.usable(now) else f"{self.what}_refused"
+                entry.value = None
+            entry.not_before = now + PAUSE
+            event = f"{self.what}_not_renewed" if entry.usable(now) else f"{self.what}_refused"
             log.warning(event, host=host_of(url), reason=str(exc))
         else:
-            outcome, kept.fresh_until, kept.not_before = DocumentOutcome.OK, self.clock() + lasts, _NEVER
-            kept.is_refused = False
+            outcome = DocumentOutcome.OK
+            entry.fresh_until, entry.not_before = self.clock() + fresh_time, _NEVER
+            entry.is_refused = False
         self.ended(outcome)
         # The entry enters the cache only now, because `_drop_old` would delete an entry without an outcome.
-        self._kept[url] = kept
+        self._entries[url] = entry
         self._drop_old()
 
     def _drop_old(self) -> None:
+        """Drop the entries that neither contain a usable document nor delay a fetch, and the oldest of too many."""
         now = self.clock()
-        for url in [each for each, kept in self._kept.items() if not (kept.usable(now) or now < kept.not_before)]:
-            del self._kept[url]
-        while len(self._kept) > MAX_KEPT:
-            self._kept.popitem(last=False)
+        for url in [each for each, entry in self._entries.items() if not (entry.usable(now) or now < entry.not_before)]:
+            del self._entries[url]
+        while len(self._entries) > MAX_ENTRIES:
+            self._entries.popitem(last=False)
