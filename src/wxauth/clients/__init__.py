@@ -1,1 +1,1 @@
-"""Clients: the services and sites that are registered, and programs that a document describes."""
+"""The clients: the services and sites that are registered, and the programs that metadata documents describe."""

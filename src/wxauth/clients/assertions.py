@@ -21,20 +21,25 @@ ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 PRIVATE_KEY_JWT: Final = "private_key_jwt"
 SIGNING_ALGS: Final = ("RS256", "ES256")
 MAX_ASSERTION_LENGTH: Final = 8192
-LASTS_LONGEST: Final = timedelta(minutes=5)
+MAX_LIFETIME: Final = timedelta(minutes=5)
 """The maximum time from now until `exp`."""
 MAX_JTI: Final = 256
+"""The maximum number of characters of `jti`."""
 RSA_BITS: Final = range(2048, 8192 + 1)
 """The accepted lengths of RSA keys, in bits.
 
 A shorter key is weak, and verification with a longer key takes too long.
 """
 _EXPONENTS: Final = range(2**16 + 1, 2**32, 2)
-_PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-_COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
+"""The accepted public exponents of RSA keys, which are odd. Verification with a larger exponent takes too long."""
+_PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+"""The members of a JWK that only private and symmetric keys have."""
+COMPACT_JWS: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
+"""A JWS in compact form. The groups are the encoded header, payload and signature."""
 _NUMBER: Final = re.compile(r"[A-Za-z0-9_-]{1,1400}", re.ASCII)
 """The form of a number in an RSA key, in base64url."""
 _TYPES: Final = frozenset({"jwt", "client-authentication+jwt"})
+"""The accepted values of `typ`, in lower case and without `application/`."""
 
 
 class InvalidAssertion(Exception):
@@ -56,14 +61,15 @@ class ClientKey:
     @classmethod
     def from_jwk(cls, document: Mapping[str, Any]) -> Self:
         """Build a key from one member of a JWK set. Raises: InvalidKey, if it is private, weak or malformed."""
-        if _PRIVATE & document.keys():
+        if _PRIVATE_MEMBERS & document.keys():
             raise InvalidKey("the key isn't public")
         kid, operations = document.get("kid"), document.get("key_ops", ["verify"])
         if not isinstance(operations, list) or "verify" not in operations:
             raise InvalidKey("the key isn't for signatures")
-        if document.get("kty") != "RSA":  # VerificationKey requires an id
-            named = {"kid": "-"} if kid is None else {}
-            return cls(kid, "ES256", VerificationKey.from_jwk({**document, **named}).key)
+        if document.get("kty") != "RSA":
+            # A client may omit the id of its key, but VerificationKey requires one.
+            with_kid = {**document, "kid": "-" if kid is None else kid}
+            return cls(kid, "ES256", VerificationKey.from_jwk(with_kid).key)
         if not (kid is None or (isinstance(kid, str) and 0 < len(kid) <= 256)):
             raise InvalidKey("kid isn't a string")
         if document.get("use", "sig") != "sig" or document.get("alg", "RS256") != "RS256":
@@ -78,6 +84,7 @@ class ClientKey:
 
 
 def _number(text: object) -> int:
+    """Return a number of an RSA key. Raises: InvalidKey."""
     if not isinstance(text, str) or not _NUMBER.fullmatch(text):
         raise InvalidKey("the key lacks a number")
     try:
@@ -94,21 +101,24 @@ class ClientKeys:
 
     @classmethod
     def read(cls, jwks: object) -> Self:
-        """Return the usable keys of a JWK set. Keys with the same algorithm and the same `kid` are not usable.
+        """Return the usable keys of a JWK set. If several keys have the same algorithm and `kid`, none is usable.
 
         Raises: InvalidKey, if `jwks` is not a JWK set.
         """
         documents = _members(jwks)
         if documents is None:
             raise InvalidKey("it is no JWK set")
-        found = list(_usable(documents))
-        number = Counter((each.alg, each.kid) for each in found)
-        return cls(tuple(each for each in found if each.kid is None or number[each.alg, each.kid] == 1))
+        found = list(_usable_keys(documents))
+        counts = Counter((each.alg, each.kid) for each in found)
+        return cls(tuple(each for each in found if each.kid is None or counts[each.alg, each.kid] == 1))
 
     def find(self, alg: str, kid: str | None) -> ClientKey | None:
-        """Return the key with this algorithm and `kid`. Without a `kid`, return the only key with this algorithm."""
-        fit = [each for each in self.keys if each.alg == alg and kid in (None, each.kid)]
-        return fit[0] if len(fit) == 1 else None
+        """Return the key with this algorithm and `kid`. Without a `kid`, return the only key with this algorithm.
+
+        Return None if there is no such key.
+        """
+        matching = [each for each in self.keys if each.alg == alg and kid in (None, each.kid)]
+        return matching[0] if len(matching) == 1 else None
 
 
 def _members(jwks: object) -> list[object] | None:
@@ -117,7 +127,8 @@ def _members(jwks: object) -> list[object] | None:
     return members if isinstance(members, list) else None
 
 
-def _usable(documents: Iterable[object]) -> Iterable[ClientKey]:
+def _usable_keys(documents: Iterable[object]) -> Iterable[ClientKey]:
+    """Yield the usable keys of a JWK set, and ignore other keys, as RFC 7517 (section 5) recommends."""
     for document in documents:
         try:
             yield ClientKey.from_jwk(document if isinstance(document, Mapping) else {})
@@ -127,7 +138,7 @@ def _usable(documents: Iterable[object]) -> Iterable[ClientKey]:
 
 def has_private_keys(jwks: object) -> bool:
     """Return whether a JWK set contains private keys."""
-    return any(isinstance(each, Mapping) and bool(_PRIVATE & each.keys()) for each in _members(jwks) or ())
+    return any(isinstance(each, Mapping) and bool(_PRIVATE_MEMBERS & each.keys()) for each in _members(jwks) or ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,21 +154,21 @@ class Assertion:
 
     @classmethod
     def read(cls, text: str, *, issuer: str, endpoints: Collection[str], now: datetime) -> Self:
-        """Return an assertion after checks of its form and claims.
+        """Check the form and the claims of an assertion, and return it.
 
-        Its audience must contain `issuer` or one of `endpoints`.
+        The audience of the assertion must be `issuer` or one of `endpoints`.
 
         Raises: InvalidAssertion.
         """
-        jws = _COMPACT.fullmatch(text) if len(text) <= MAX_ASSERTION_LENGTH else None
+        jws = COMPACT_JWS.fullmatch(text) if len(text) <= MAX_ASSERTION_LENGTH else None
         if jws is None:
             raise InvalidAssertion("client_assertion isn't a JWS in compact form")
         try:
             header, claims, signature = json_object(jws[1]), json_object(jws[2]), decoded(jws[3])
         except InvalidToken:
             raise InvalidAssertion("a part of client_assertion isn't a base64url-encoded JSON object") from None
-        alg, kid = _method(header)
-        client_id, jti = _claims(claims, issuer=issuer, endpoints=endpoints, now=now.timestamp())
+        alg, kid = _alg_and_kid(header)
+        client_id, jti = _client_id_and_jti(claims, issuer=issuer, endpoints=endpoints, now=now.timestamp())
         return cls(alg, kid, client_id, jti, text[: jws.end(2)].encode(), signature)
 
     def is_signed_by(self, key: ClientKey) -> bool:
@@ -165,11 +176,12 @@ class Assertion:
         return key.alg == self.alg and bool(key.key.verify(self._signed, self._signature))
 
 
-def _method(header: Mapping[str, Any]) -> tuple[str, str | None]:
-    alg, kid, form = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
+def _alg_and_kid(header: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Check the header of an assertion, and return its `alg` and `kid`. Raises: InvalidAssertion."""
+    alg, kid, typ = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
     if alg not in SIGNING_ALGS:
         raise InvalidAssertion(f"alg is one of {', '.join(SIGNING_ALGS)}")
-    if not isinstance(form, str) or form.lower().removeprefix("application/") not in _TYPES:
+    if not isinstance(typ, str) or typ.lower().removeprefix("application/") not in _TYPES:
         raise InvalidAssertion("typ is JWT or client-authentication+jwt")
     if "crit" in header or "b64" in header:
         raise InvalidAssertion("crit or b64 requires an extension that isn't supported")
@@ -178,16 +190,19 @@ def _method(header: Mapping[str, Any]) -> tuple[str, str | None]:
     return alg, kid
 
 
-def _claims(claims: Mapping[str, Any], *, issuer: str, endpoints: Collection[str], now: float) -> tuple[str, str]:
+def _client_id_and_jti(
+    claims: Mapping[str, Any], *, issuer: str, endpoints: Collection[str], now: float
+) -> tuple[str, str]:
+    """Check the claims of an assertion, and return the client's id and the `jti`. Raises: InvalidAssertion."""
     client_id, jti = claims.get("sub"), claims.get("jti")
     if not isinstance(client_id, str) or claims.get("iss") != client_id:
         raise InvalidAssertion("iss and sub are the client_id")
-    if not _is_meant(claims.get("aud"), issuer, endpoints):
+    if not _is_only_for(claims.get("aud"), issuer, endpoints):
         raise InvalidAssertion(f"aud is the issuer or the endpoint: {issuer}, {', '.join(endpoints)}")
     ends = _time(claims, "exp")
     if ends is None or ends <= now:
         raise InvalidAssertion("exp is missing or past")
-    if ends > now + LASTS_LONGEST.total_seconds():
+    if ends > now + MAX_LIFETIME.total_seconds():
         raise InvalidAssertion("exp is more than five minutes ahead")
     if any((_time(claims, name) or 0) > now + CLOCK_SKEW for name in ("iat", "nbf")):
         raise InvalidAssertion("iat or nbf is in the future")
@@ -196,16 +211,17 @@ def _claims(claims: Mapping[str, Any], *, issuer: str, endpoints: Collection[str
     return client_id, jti
 
 
-def _is_meant(audience: object, issuer: str, endpoints: Collection[str]) -> bool:
-    """Return whether the audience of an assertion is this service alone.
+def _is_only_for(audience: object, issuer: str, endpoints: Collection[str]) -> bool:
+    """Return whether the audience contains the issuer or one of these endpoints, and no other server.
 
-    If the audience also contained another server, that server could use the assertion here.
+    If the audience contained another server, that server could use the assertion here.
     """
-    named = audience if isinstance(audience, list) else [audience]
-    ours = f"{issuer}/"  # some clients add a slash to the issuer
-    if not named or not all(isinstance(each, str) and (each == issuer or each.startswith(ours)) for each in named):
-        return False
-    return not {issuer, ours, *endpoints}.isdisjoint(named)
+    audiences = audience if isinstance(audience, list) else [audience]
+    with_slash = f"{issuer}/"  # some clients add a slash to the issuer
+    for each in audiences:
+        if not isinstance(each, str) or not (each == issuer or each.startswith(with_slash)):
+            return False
+    return not {issuer, with_slash, *endpoints}.isdisjoint(audiences)
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float | None:
@@ -214,5 +230,5 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
         return None
     value = claims[name]
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return value  # a finite number, because the decoder refuses others
+        return value  # the number is finite, because the decoder refuses NaN and infinity
     raise InvalidAssertion(f"{name} is not a number")

@@ -27,7 +27,6 @@ from wxauth.terminal import WrongValue
 from wxauth.texts import hash_of, new_secret
 from wxauth_guard.errors import InvalidRequest
 
-"""The algorithm of a site, by default."""
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)
 """The time for which the previous secret still works. A client's replicas need this time to get the new secret."""
 ENDED_AT_ONCE: Final = 1000
@@ -36,14 +35,16 @@ ENDED_AT_ONCE: Final = 1000
 Logins of the users of these sessions wait for this transaction.
 """
 _WAIT_FOR_OTHERS_SECONDS: Final = 0.1
+"""The pause, in seconds, before the next page if another worker or locked users prevent this one."""
 
 NO_SUCH_CLIENT: Final = "this service client doesn't exist"
 NAME_TAKEN: Final = "a service client with this name already exists"
 NAME_REMOVED: Final = "the sessions of the removed client with this name are still being ended, which can take minutes"
 HAS_NO_SECRET: Final = ("name", "belongs to a public client, which has no secret")
-
+"""The field and the message of the refusal to renew the secret of a public client."""
 
 AnyClientSettings = Settings | ClientCommandSettings
+"""The settings of the service, or of the commands about clients."""
 
 
 class Credentials(NamedTuple):
@@ -59,7 +60,7 @@ class Credentials(NamedTuple):
 async def find_site(asked: Database | Transaction, name: str) -> Client | None:
     """Return the site with this name, without its logo; None if there is none.
 
-    A name that no client can have costs no query.
+    A name that no client can have causes no query.
     """
     return await asked.row(queries.FIND_SITE, name=name) if is_client_name(name) else None
 
@@ -81,7 +82,9 @@ class ClientChanges:
         """
         options = _with_known_resources(options, self.settings.resources)
         client = build_client(name, options)
-        _refuse_reserved(client, await self._check(options))
+        kinds = await _kinds_of_apps(self.database, self.settings)
+        await self._check_references(options, kinds)
+        self._check_name_of_site(client, kinds)
         return client, await add_client(self.database, client, by=by, now=now)
 
     async def change(
@@ -94,31 +97,29 @@ class ClientChanges:
         Raises: NotFound, WrongClient.
         """
         changes = _with_known_resources(changes, self.settings.resources)
-        reserved = await self._check(changes)
+        kinds = await _kinds_of_apps(self.database, self.settings)
+        await self._check_references(changes, kinds)
         async with self.database.begin() as transaction:
-            client = await transaction.row(queries.LOCK, name=name)
-            if client is None:
+            before = await transaction.row(queries.LOCK, name=name)
+            if before is None:
                 raise NotFound(NO_SUCH_CLIENT)
-            new = change_client(client, changes)
-            _refuse_reserved(new, reserved)
-            values = new.model_dump()
-            if fields := [field for field, value in values.items() if value != getattr(client, field)]:
-                client = client.model_copy(update=values)
-                await transaction.run(queries.CHANGE, client=new)
-                data = {"name": name, "scopes": client.scopes, "fields": fields}
+            after = change_client(before, changes)
+            self._check_name_of_site(after, kinds)
+            values = after.model_dump()
+            changed_fields = [field for field, value in values.items() if value != getattr(before, field)]
+            if changed_fields:
+                await transaction.run(queries.CHANGE, client=after)
+                data = {"name": name, "scopes": after.scopes, "fields": changed_fields}
                 await record_event(transaction, EventType.CLIENT_CHANGED, by=by, at=now, data=data)
-        return client
+        return before.model_copy(update=values)
 
-    async def _check(self, values: Mapping[str, Any]) -> Collection[str]:
-        """Check the apps that these fields name, and the URL for logout tokens. Return the names that no site may have.
+    async def _check_references(self, values: Mapping[str, Any], kinds: Mapping[str, AppKind]) -> None:
+        """Check the apps that these fields name, and the URL for logout tokens. `kinds` contains all apps by id.
 
-        This method accepts an unknown mini-program, which might be added later, and refuses other unknown apps. The
-        reserved names are the audience and the ids of all apps, because a site's tokens could be mistaken for other
-        tokens.
+        This method accepts an unknown mini-program, which might be added later, and refuses other unknown apps.
 
         Raises: WrongClient.
         """
-        kinds = await _kinds_of_apps(self.database, self.settings)
         for field, (kind, rule) in APPS_OF_SITE.items():
             if values.get(field) and kinds.get(values[field], "mini_program") != kind:
                 raise WrongClient(field, rule)
@@ -129,7 +130,17 @@ class ClientChanges:
                 await check_url(uri, resolver=self.resolver)
             except WrongValue as exc:
                 raise WrongClient("backchannel_logout_uri", exc.text) from None
-        return {self.settings.audience, *kinds}
+
+    def _check_name_of_site(self, client: Client, app_ids: Collection[str]) -> None:
+        """Check that a site has neither the name of the audience nor the id of an app. Raises: WrongClient."""
+        if client.is_site and (client.name == self.settings.audience or client.name in app_ids):
+            raise WrongClient(
+                "name",
+                _(
+                    "must not be the name of a site, because the audience or an app already has this name. Services "
+                    "couldn't distinguish the tokens"
+                ),
+            )
 
 
 async def add_client(database: Database, client: Client, *, by: Actor = OPERATOR, now: datetime) -> Credentials | None:
@@ -165,13 +176,16 @@ async def renew_secret(
         if scopes is not None:
             await record_event(transaction, EventType.CLIENT_SECRET_RENEWED, by=by, at=now, data={"name": name})
     if scopes is None:
-        is_there = await database.row(queries.FIND_SERVICE, name=name) is not None
-        raise InvalidRequest.of(*HAS_NO_SECRET) if is_there else NotFound(NO_SUCH_CLIENT)
+        # The statement renews the secret of every client that is not public.
+        is_public = await database.row(queries.FIND_SERVICE, name=name) is not None
+        raise InvalidRequest.of(*HAS_NO_SECRET) if is_public else NotFound(NO_SUCH_CLIENT)
     return Credentials(name, secret), scopes
 
 
 async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, now: datetime) -> None:
     """Remove a client, so that its requests fail. End a page of its sessions; housekeeping ends the others.
+
+    If the client was removed before, but some of its sessions are left, the function ends a page of them.
 
     Raises: NotFound.
     """
@@ -186,7 +200,7 @@ async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, 
 
 
 async def end_sessions_left(database: Database, name: str) -> AsyncIterator[int]:
-    """End the remaining sessions of a removed client.
+    """End the remaining sessions of a removed client, page by page.
 
     Before every ten pages, yield the number of remaining sessions.
     """
@@ -208,21 +222,9 @@ async def ensure_own_client(database: Database, name: str, *, now: datetime, **f
     Raises: ValueError, if the name is not reserved.
     """
     if not is_own_name(name):
-        raise ValueError("a client of our own is named wxauth-...")
+        raise ValueError("the name of wxauth's own client begins with wxauth")
     client = Client(name=name, is_public=True, id_token_alg=ID_TOKEN_ALG, **fields)
     await database.run(queries.ADD_OR_REPLACE, client=client, secret_hash=None, now=now)
-
-
-def _refuse_reserved(client: Client, reserved: Collection[str]) -> None:
-    """Check that a site has none of these names. Raises: WrongClient."""
-    if client.is_site and client.name in reserved:
-        raise WrongClient(
-            "name",
-            _(
-                "must not be the name of a site, because the audience or an app already has this name. Services "
-                "couldn't distinguish the tokens"
-            ),
-        )
 
 
 def _with_known_resources(values: Mapping[str, Any], known: Iterable[Resource]) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from pydantic_core import from_json, to_json
 
+from wxauth.clients.assertions import COMPACT_JWS
 from wxauth.clients.models import Client, claims_of
 from wxauth.clients.oauth_requests import MAX_TOKEN_LENGTH
 from wxauth.core.database import Database
@@ -22,8 +23,9 @@ from wxauth.tokens import base64url, sign
 from wxauth.users.user_queries import CURRENT_USER
 
 PROTOCOL_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "sid", "at_hash", "amr")
+"""The claims of an id_token that no scope grants, because they describe the login and the token."""
 _KID: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
-_COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
+"""The id of a key of wxauth, which is the thumbprint of the key in base64url."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class IdTokenHint:
 
 @part
 class IdTokens:
-    """The maker of the id_tokens of sites, and the reader of the id_tokens in `id_token_hint`."""
+    """The part that signs the id_tokens of sites, and reads the id_tokens that sites send as `id_token_hint`."""
 
     settings: Settings
     database: Database
@@ -60,14 +62,16 @@ class IdTokens:
     ) -> str:
         """Return an id_token (OpenID Connect Core, section 2) that is valid for `expires_in` seconds.
 
-        Without a session, there is no access token.
+        An id_token for a phone has neither a session nor an access token. `authenticated_by` is the method of the
+        login, for the claim `amr`.
 
         wxauth signs an ES256 id_token with a key for access tokens. Nobody can use the id_token as an access token,
         because its `typ` is different, and its audience is the site.
 
         Raises: StorageUnavailable, CannotOpen.
         """
-        key, issued_at = await self.keys.id_token_key(client.id_token_alg, now), int(now.timestamp())
+        key = await self.keys.id_token_key(client.id_token_alg, now)
+        issued_at = int(now.timestamp())
         claims: dict[str, Any] = {
             "iss": self.settings.issuer,
             "sub": str(user.id),
@@ -88,17 +92,17 @@ class IdTokens:
 
     async def read(self, token: str) -> IdTokenHint | None:
         """Return the hint in an id_token of this service, even if it has expired; None for any other text."""
-        form = _COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
-        if form is None:
+        jws = COMPACT_JWS.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
+        if jws is None:
             return None
         try:
-            header = from_json(_decoded(form[1]))
+            header = from_json(_decoded(jws[1]))
             if header["typ"] != "JWT" or not _KID.fullmatch(header["kid"]):  # not an id_token of wxauth
                 return None
             verifier = await self.keys.id_token_verifier(header["alg"], header["kid"])
-            if verifier is None or not verifier.verify(f"{form[1]}.{form[2]}".encode(), _decoded(form[3])):
+            if verifier is None or not verifier.verify(f"{jws[1]}.{jws[2]}".encode(), _decoded(jws[3])):
                 return None
-            claims = from_json(_decoded(form[2]))  # wxauth has signed the claims, so they are well-formed
+            claims = from_json(_decoded(jws[2]))  # wxauth has signed the claims, so they are well-formed
         except (ValueError, KeyError, TypeError):
             return None
         # wxauth issued this id_token under a previous issuer URL, or for a phone.
@@ -106,8 +110,8 @@ class IdTokens:
             return None
         return IdTokenHint(claims["aud"], UUID(claims["sid"]), UUID(claims["sub"]))
 
-    async def person_in(self, token: str, *, client_id: str) -> UUID | None:
-        """Return the user in a client's id_token, even if the id_token has expired.
+    async def user_in(self, token: str, *, client_id: str) -> UUID | None:
+        """Return the id of the user in a client's id_token, even if the id_token has expired.
 
         After a merge, return the remaining user. Return None if this service has not issued the id_token for this
         client.

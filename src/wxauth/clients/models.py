@@ -14,12 +14,13 @@ from wxauth.core.models import TIME
 from wxauth.core.token_claims import filled_claims
 from wxauth.core.users import ROLES_SCOPE, UserInSession
 
-CLIENT_NAME = "[a-z0-9][a-z0-9_-]{0,63}"
+CLIENT_NAME: Final = "[a-z0-9][a-z0-9_-]{0,63}"
+"""The pattern of the names of clients. `is_client_name` knows further rules."""
 IdTokenAlg = Literal["RS256", "ES256"]
 """The algorithm of a site's id_tokens. RS256 has separate keys, and ES256 uses the keys of access tokens."""
 ID_TOKEN_ALGS: Final[tuple[str, ...]] = get_args(IdTokenAlg)
 ID_TOKEN_ALG: Final[IdTokenAlg] = "RS256"  # noqa: S105 - an algorithm
-"""The algorithm of a site, by default."""
+"""The algorithm of a site's id_tokens, by default."""
 Pkce = Literal["required", "optional"]
 """Whether a site must use PKCE. A site for which it is optional must check the `nonce` instead (RFC 9700, 2.1.1)."""
 OFFLINE_ACCESS: Final = "offline_access"
@@ -68,8 +69,8 @@ def _uris(description: str, example: str) -> Any:
 class Client(SQLModel):
     """A service or a site of the operator, as administrators describe it. A site logs users in.
 
-    The fields of requests, and the options of the command, are made from these. Only a site has a title. A service has
-    null, false or an empty list in all columns that describe a site.
+    The fields of requests, and the options of `wxauth clients`, are made from the fields of this class. Only a site has
+    a title. A service has null, false or an empty list in all columns that describe a site.
     """
 
     name: str = Field(sa_type=Text, primary_key=True, schema_extra={"examples": ["shop"]})
@@ -142,7 +143,6 @@ class Client(SQLModel):
 
 _SERVICE_SCOPES: Final = frozenset(map(str, Scope))
 
-
 OPTIONS: Final = {name: field for name, field in Client.model_fields.items() if name not in ("name", "scopes")}
 """The fields of a client apart from its name and scopes. All of them have a default."""
 
@@ -166,7 +166,7 @@ class ClientWithSecrets(AddedClient):
 
 
 class StoredClient(ClientWithSecrets, table=True):
-    """A client, which might have been removed."""
+    """The table of the clients, including removed clients some of whose sessions are left."""
 
     __tablename__ = "clients"
 
@@ -206,7 +206,9 @@ SITE_SCOPE_NAMES: Final = tuple(SITE_SCOPES)
 DEFAULT_SCOPES: Final = (Scope.INTROSPECT,)
 """The scopes of a service, by default."""
 DEFAULT_SITE_SCOPES: Final = (OPENID_SCOPE, "profile")
+"""The scopes that a site may request, by default."""
 CLAIMS: Final = tuple(claim for claims in SITE_SCOPES.values() for claim in claims)
+"""The claims that scopes grant."""
 
 
 def claims_of(user: UserInSession, client: Client, scopes: Collection[str]) -> dict[str, Any]:

@@ -16,7 +16,9 @@ from wxauth_guard.errors import KeysUnavailable, RequestRefused, WxAuthError
 log = get_logger()
 
 AUTHORIZATION_PENDING: Final = "authorization_pending"
+"""The error code for a poll before the user has decided (RFC 8628, section 3.5)."""
 SLOW_DOWN: Final = "slow_down"
+"""The error code for a poll that came too early (RFC 8628, section 3.5)."""
 
 
 class OAuthError(Exception):
@@ -25,6 +27,7 @@ class OAuthError(Exception):
     Args:
         error: One of the codes of RFC 6749 (sections 4.1.2.1, 5.2), RFC 8628 or OpenID Connect.
         description: A text for the developer. It never contains a secret, or text that the caller sent.
+        retry_after: The number of seconds for `Retry-After`, or None.
     """
 
     parameter: str | None = None
@@ -71,7 +74,7 @@ def in_terms_of_oauth(error: WxAuthError) -> OAuthError | None:
 def answering_clients(
     endpoint: Callable[..., Awaitable[dict[str, Any]]],
 ) -> Callable[..., Awaitable[dict[str, Any] | Response]]:
-    """Convert the failures of an endpoint into RFC 6749 errors. The endpoint's first parameter must be `request`."""
+    """Return an endpoint that converts failures into RFC 6749 errors. Its first parameter must be `request`."""
 
     @wraps(endpoint)
     async def answer(request: Request, *args: Any, **kwargs: Any) -> dict[str, Any] | Response:
@@ -81,10 +84,10 @@ def answering_clients(
             refusal = exc
         except WxAuthError as exc:
             request.scope[PROBLEM_KEY] = exc  # for the log, which shows wxauth's error and its cause
-            found = in_terms_of_oauth(exc)
-            if found is None:
+            converted = in_terms_of_oauth(exc)
+            if converted is None:
                 raise
-            refusal = found
+            refusal = converted
         # These errors are expected, because clients poll every two seconds until the user has decided.
         if refusal.error in (AUTHORIZATION_PENDING, SLOW_DOWN):
             request.scope[EXPECTED_KEY] = True

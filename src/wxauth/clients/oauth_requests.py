@@ -30,33 +30,27 @@ A long picture URL or many roles make an `id_token_hint` longer than other param
 """
 
 LONGEST_REDIRECT: Final = 8192
-"""The maximum number of characters of a form that wxauth redirects as a query. Most proxies refuse longer URLs."""
+"""The maximum number of characters of a form that wxauth turns into the query of a redirect.
+
+Most proxies refuse longer URLs.
+"""
 
 BROWSER: Final = "browser_user_agent"
 """The parameter in which a site passes on the browser's user agent, which can be any text."""
 
-# The check leaves these parameters alone. A revocation request may contain any token (RFC 7009, section 2.2), and
-# wxauth ignores spaces of any kind in a typed number.
-_OF_ANY_FORM: Final = (BROWSER, "token", "number")
+# `check_parameters` does not check the values of these parameters. A revocation request may contain any token (RFC
+# 7009, section 2.2), and wxauth ignores spaces of any kind in a typed number.
+_UNCHECKED: Final = (BROWSER, "token", "number")
 _CHANGE_NOTHING: Final = ("acr_values", "claims", "claims_locales", "display", "login_hint", "logout_hint")
 """The parameters that change nothing. wxauth ignores such a parameter if its value breaks a rule."""
 _NAMED: Final = frozenset(
-    {
-        *(
-            "client_assertion",
-            "client_assertion_type",
-            "client_id",
-            "client_secret",
-            "code",
-            "code_challenge",
-            "code_challenge_method",
-            "code_verifier",
-        ),
-        *("device_code", "grant_type", "id_token_hint", "max_age", "nonce", "post_logout_redirect_uri", "prompt"),
-        *("redirect_uri", "refresh_token", "request", "resource", "response_mode", "response_type", "scope", "state"),
-        *("token_type_hint", "ui_locales"),
-    }
+    """
+    client_assertion client_assertion_type client_id client_secret code code_challenge code_challenge_method
+    code_verifier device_code grant_type id_token_hint max_age nonce post_logout_redirect_uri prompt redirect_uri
+    refresh_token request resource response_mode response_type scope state token_type_hint ui_locales
+    """.split()  # noqa: SIM905
 )
+"""The parameters whose names errors may contain. A caller may have chosen any other name."""
 _LONG: Final = ("id_token_hint", "access_token", "client_assertion", "state")
 """The parameters that can have up to `MAX_TOKEN_LENGTH` characters."""
 _MAX_PARAMETERS: Final = 100
@@ -112,21 +106,24 @@ def parse_parameters(text: str) -> Parameters:
 
 
 def check_parameters(pairs: list[tuple[str, str]]) -> Parameters:
-    """Return decoded parameters after a check. Raises: OAuthError."""
+    """Check decoded parameters, and return them. Leave out unreadable parameters that change nothing.
+
+    Raises: OAuthError.
+    """
     if len(pairs) > _MAX_PARAMETERS:
         raise OAuthError("invalid_request", "there are too many parameters")
     pairs = [(name, value) for name, value in pairs if name not in _CHANGE_NOTHING or _is_readable(name, value)]
     for name, value in pairs:
-        if name not in _OF_ANY_FORM and not _is_readable(name, value):
+        if name not in _UNCHECKED and not _is_readable(name, value):
             refusal, client_id = Unreadable(name), dict(pairs).get("client_id", "")
-            known_form = client_id if is_client_name(client_id) else None
-            log.info("parameter_refused", client_id=known_form, detail=refusal.description)
+            loggable_id = client_id if is_client_name(client_id) else None
+            log.info("parameter_refused", client_id=loggable_id, detail=refusal.description)
             raise refusal
     return Parameters(pairs)
 
 
 def _is_readable(name: str, value: str) -> bool:
-    # wxauth reports to the site that its `state` is too long, so this check must accept such a `state`.
+    # This check accepts a longer `state`, because another check reports to the site that its `state` is too long.
     longest = MAX_TOKEN_LENGTH if name in _LONG else MAX_PARAMETER_LENGTH
     return len(value) <= longest and value.isprintable()
 
@@ -140,10 +137,17 @@ def text_parameters(*names: str) -> dict[str, Any]:
 
 
 def form_parameters(*names: str, required: Sequence[str] = (), **example: str) -> dict[str, Any]:
-    """Return the `openapi_extra` of an endpoint that parses these parameters of a form itself."""
-    schema = {"type": "object", "properties": {name: {"type": "string"} for name in dict.fromkeys((*example, *names))}}
-    content = {FORM: {"schema": schema | ({"required": required} if required else {}), "example": example}}
-    return {"requestBody": {"content": content} | ({"required": True} if required else {})}
+    """Return the `openapi_extra` of an endpoint that parses these parameters of a form itself.
+
+    `example` contains further parameters with the values that the documentation shows.
+    """
+    properties = {name: {"type": "string"} for name in (*example, *names)}
+    schema: dict[str, Any] = {"type": "object", "properties": properties}
+    body: dict[str, Any] = {"content": {FORM: {"schema": schema, "example": example}}}
+    if required:
+        schema["required"] = required
+        body["required"] = True
+    return {"requestBody": body}
 
 
 def is_form(request: Request) -> bool:
@@ -167,9 +171,8 @@ def refuse_repeated(parameters: Parameters) -> None:
 async def form_of(request: Request) -> Parameters:
     """Return the parameters of a form. Raises: OAuthError, PayloadTooLarge."""
     body = await request.body()
-    if (
-        body and _media_type(request) != FORM
-    ):  # a JSON body would look like a form without `scope`, for which wxauth grants all scopes
+    # A JSON body would look like a form without `scope`, for which wxauth grants all scopes.
+    if body and _media_type(request) != FORM:
         raise OAuthError("invalid_request", f"send a form: Content-Type: {FORM}")
     try:
         form = parse_parameters(body.decode())
@@ -181,7 +184,7 @@ async def form_of(request: Request) -> Parameters:
 
 @part
 class SiteCredentials:
-    """The look-up of the client that has sent a form, with the check of its credentials."""
+    """The part that finds the site that has sent a form, and checks its credentials."""
 
     settings: Settings
     database: Database
@@ -191,7 +194,7 @@ class SiteCredentials:
     async def client_of(
         self, request: Request, *, ip: str | None, endpoints: Collection[str] = ()
     ) -> tuple[Client, Parameters]:
-        """Return the client that has sent a request, after a check of its credentials, and the form that it has sent.
+        """Check the credentials of the client that has sent a form. Return the client and the form.
 
         A client with a secret authenticates by HTTP Basic, or by `client_id` and `client_secret`. A public client sends
         no secret. A client that is not registered must be at an allowed host, and sends no secret either. It sends an
@@ -215,6 +218,7 @@ class SiteCredentials:
         return client, form
 
     async def _client_without_secret(self, form: Parameters, ip: str | None) -> Client:
+        """Return the public client whose id a form contains, registered or with a document. Raises: OAuthError."""
         name = form.get("client_id")
         if name is None:
             raise invalid_client(
@@ -224,7 +228,7 @@ class SiteCredentials:
             document = await self.documents.find(name, ip=ip)
             if document is None and self.documents.is_refused(name) and not await self.documents.has_sessions(name):
                 return client_at(name)  # it has no codes or tokens, so wxauth refuses whatever it sends
-            document = self._found(name, document)
+            document = self._usable(name, document)
             if not document.may_be_public:
                 raise invalid_client(f"the client's document requires {PRIVATE_KEY_JWT}: send client_assertion")
             return document.client
@@ -234,6 +238,10 @@ class SiteCredentials:
         return site
 
     async def _client_by_assertion(self, form: Parameters, ip: str | None, endpoints: Collection[str]) -> Client:
+        """Return the client with a document that has signed the assertion in a form.
+
+        Raises: OAuthError, RateLimited, StorageUnavailable.
+        """
         if form.get(_ASSERTION_TYPE) != ASSERTION_TYPE:
             raise invalid_client(f"client_assertion_type is {ASSERTION_TYPE}")
         if not endpoints:
@@ -249,12 +257,12 @@ class SiteCredentials:
                 raise invalid_client("client_id doesn't match the assertion's sub")
             if not is_allowed(self.settings, name):
                 raise invalid_client("the client's host isn't in WXAUTH_CLIENT_DOCUMENTS")
-            return self._found(name, await self.documents.authenticate(assertion, ip=ip)).client
+            return self._usable(name, await self.documents.authenticate(assertion, ip=ip)).client
         except InvalidAssertion as exc:
             raise invalid_client(str(exc)) from None
 
-    def _found(self, name: str, document: ClientDocument | None) -> ClientDocument:
-        """Return the document of a client. Raises: OAuthError, if it is None."""
+    def _usable(self, name: str, document: ClientDocument | None) -> ClientDocument:
+        """Return the document. Raises: OAuthError, if wxauth cannot use the document of this client."""
         if document is not None:
             return document
         if self.documents.is_refused(name):
@@ -266,14 +274,16 @@ class SiteCredentials:
 
 
 def _credentials_in(request: Request, form: Parameters) -> Credentials | None:
+    """Return the name and the secret in the header or in the form of a request; None if it contains no secret.
+
+    Raises: OAuthError, if the request authenticates in several ways; InvalidClient, InvalidRequest.
+    """
     name, secret = form.get("client_id"), form.get("client_secret")
     has_assertion = _ASSERTION in form or _ASSERTION_TYPE in form
     if has_assertion and (secret is not None or "authorization" in request.headers):
         raise OAuthError("invalid_request", "authenticate either with client_assertion or with a secret")
-    if request.headers.get("authorization") is None:
-        if secret is None:
-            return None
-        return Credentials(name or "", secret)
+    if "authorization" not in request.headers:
+        return None if secret is None else Credentials(name or "", secret)
     credentials = basic_credentials(request)
     if secret is not None:
         raise OAuthError("invalid_request", "send the credentials either in the header or in the form")

@@ -36,20 +36,24 @@ SELECT name, removed_by FROM clients
  WHERE removed_by IS NOT NULL AND (:name::text IS NULL OR name = :name) AND name > :after
  ORDER BY name LIMIT 1
 """)
-_OWN: Final[tuple[LiteralString, ...]] = ("site_logins", "browser_login_sites")
-"""The tables with rows that belong to a client, besides its sessions."""
+_TABLES_OF_CLIENT: Final[tuple[LiteralString, ...]] = ("site_logins", "browser_login_sites")
+"""The tables with rows that belong to a client, in addition to the sessions."""
 # The statement leaves locked rows to a later page, so that no login waits for more than one page.
 _DELETE_PAGES: Final = tuple(
     Statement[Nothing](f"""
 DELETE FROM {table} WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM {table} WHERE client_id = :name LIMIT :size FOR UPDATE SKIP LOCKED))
 """)
-    for table in _OWN
+    for table in _TABLES_OF_CLIENT
 )
-_FINISH: Final = Statement[str](f"""
+_NO_ROWS_LEFT: Final = " AND ".join(
+    f"NOT EXISTS (SELECT FROM {table} WHERE client_id = :name)" for table in ("website_sessions", *_TABLES_OF_CLIENT)
+)
+# The statement deletes a removed client when no other table has rows of it.
+_DELETE_IF_EMPTY: Final = Statement[str](f"""
 DELETE FROM clients
  WHERE name = :name
-   AND {" AND ".join(f"NOT EXISTS (SELECT FROM {own} WHERE client_id = :name)" for own in ("website_sessions", *_OWN))}
+   AND {_NO_ROWS_LEFT}
 RETURNING name
 """)
 # The statement counts the sessions of a removed client that have not ended yet. It returns no row if no row of the
@@ -71,10 +75,11 @@ RETURNING scopes
 
 
 def _select(*columns: LiteralString) -> LiteralString:
+    """Return a query for these columns of all clients that are not removed. A statement may add further conditions."""
     return f"SELECT {', '.join(columns)} FROM clients WHERE removed_by IS NULL"
 
 
-def _but_logo(kind: type[Client]) -> list[LiteralString]:
+def _columns_without_logo(kind: type[Client]) -> list[LiteralString]:
     return ["NULL::text AS logo" if column == "logo" else column for column in columns_of(kind)]
 
 
@@ -82,8 +87,12 @@ SERVICE: Final = ", ".join(f"clients.{fragment(each.name)}" for each in fields(S
 """The columns of `ServiceClient`, for a statement's SELECT."""
 FIND_SERVICE: Final = Statement[ServiceClient](f"{_select(SERVICE)} AND name = :name")
 # The statements leave out the logo, which has up to 44 KB, because each request for tokens reads the client.
-FIND_WITH_SECRETS: Final = Statement[ClientWithSecrets](f"{_select(*_but_logo(ClientWithSecrets))} AND name = :name")
-FIND_SITE: Final = Statement[Client](f"{_select(*_but_logo(Client))} AND name = :name AND title IS NOT NULL")
+FIND_WITH_SECRETS: Final = Statement[ClientWithSecrets](
+    f"{_select(*_columns_without_logo(ClientWithSecrets))} AND name = :name"
+)
+FIND_SITE: Final = Statement[Client](
+    f"{_select(*_columns_without_logo(Client))} AND name = :name AND title IS NOT NULL"
+)
 LOGO: Final = Statement[str | None](f"{_select('logo')} AND name = :name")
 ALL_CLIENTS: Final = Statement[AddedClient](f"{_select(*columns_of(AddedClient))} ORDER BY name")
 # If two transactions change one client, the second waits here for the commit of the first, and then sees what the first
@@ -128,9 +137,9 @@ class RemovedPage(NamedTuple):
 async def end_removed_page(
     database: Database, *, size: int, name: str | None = None, after: str = "", now: datetime
 ) -> RemovedPage | None:
-    """End up to `size` sessions of a removed client, and delete up to `size` rows of each of its other tables.
+    """End up to `size` sessions of a removed client, and delete up to `size` of its rows in each other table.
 
-    It is the client with this name or, without a name, the first removed client after `after` in the order of names.
+    `name` selects the client. Without it, the function takes the first removed client whose name is after `after`.
 
     Return None if there is no such client, or if another worker is running this function.
     """
@@ -143,5 +152,6 @@ async def end_removed_page(
         name, by = removed
         rows = [await end_page_of_client(transaction, name, size=size, by=Actor(by), now=now)]
         rows += [await transaction.run(statement, name=name, size=size) for statement in _DELETE_PAGES]
-        is_last = max(rows) < size and await transaction.value(_FINISH, name=name) is not None
+        # If a page is full, more rows are probably left, so the last statement would only cost time.
+        is_last = max(rows) < size and await transaction.value(_DELETE_IF_EMPTY, name=name) is not None
         return RemovedPage(name, sum(rows), is_last)

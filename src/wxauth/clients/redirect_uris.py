@@ -13,7 +13,8 @@ from wxauth_guard.texts import is_http_url, is_loopback, is_secure
 MAX_URI_LENGTH: Final = 2048
 MAX_URIS: Final = 100
 """The maximum number of URIs of each kind. It is limited because each login and each CORS request compares them."""
-_LONGEST_SHOWN: Final = 200
+_MAX_LOGGED: Final = 200
+"""The largest number of characters of a URI in the log."""
 _CHARACTERS: Final = r"[A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*"
 """The characters that RFC 3986 allows in a URI, without `*`, which would look like a wildcard."""
 _URI: Final = re.compile(_CHARACTERS)
@@ -52,7 +53,7 @@ def check_uris(uris: Sequence[str]) -> None:
 
 
 def check_uri(uri: str) -> str:
-    """Return a URI after the checks for its registration. Raises: ValueError."""
+    """Check that a URI can be registered, and return it. Raises: ValueError."""
     if len(uri) > MAX_URI_LENGTH:
         raise WrongValue(_("must be up to {n} characters", n=MAX_URI_LENGTH))
     is_app = _BEGINS_WITH_APP_SCHEME.match(uri) is not None
@@ -74,6 +75,7 @@ def check_uri(uri: str) -> str:
 
 
 def _check_host_and_port(uri: str) -> None:
+    """Check the host and the port of a web URI. Raises: ValueError."""
     found = _AUTHORITY.match(uri)
     if found is None:
         raise WrongValue(HOST_RULE)
@@ -96,16 +98,17 @@ def is_local(uri: str) -> bool:
 
 
 def is_registered(uri: str, registered: Iterable[str], *, allows_localhost: bool = False) -> bool:
-    """Return whether this URI is registered. It must be identical, except for the port of a loopback address.
+    """Return whether this URI is one of the registered ones. Only the port of a loopback address may differ.
 
     With `allows_localhost`, the name `localhost` counts as a loopback address.
     """
+    registered = list(registered)
+    if uri in registered:
+        return True
     without_port = _without_port(uri, allows_localhost=allows_localhost)
-    return any(
-        uri == other
-        or (without_port is not None and without_port == _without_port(other, allows_localhost=allows_localhost))
-        for other in registered
-    )
+    if without_port is None:
+        return False
+    return any(without_port == _without_port(each, allows_localhost=allows_localhost) for each in registered)
 
 
 def _without_port(uri: str, *, allows_localhost: bool) -> tuple[str, str] | None:
@@ -142,7 +145,7 @@ def origin_shown(redirect_uris: Sequence[str], asked: str = "") -> str | None:
 def loggable_uri(uri: str) -> str:
     """Return a URI for the log, without user, query and fragment, because these parts can contain secrets."""
     head = re.split(r"[?#]", uri, maxsplit=1)[0]
-    cut = re.sub(r"//[^/]*@", "//…@", head)[:_LONGEST_SHOWN]
+    cut = re.sub(r"//[^/]*@", "//…@", head)[:_MAX_LOGGED]
     return cut if head == uri else f"{cut}?…"
 
 

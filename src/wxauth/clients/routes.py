@@ -26,10 +26,11 @@ _AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SITE_SCOPE
 router = Router("admin")
 _NO_SUCH_CLIENT: Final = NotFound(clients.NO_SUCH_CLIENT)
 _WRONG_URI: Final = WrongClient("redirect_uris", HOST_RULE)
-_PUBLIC: Final = InvalidRequest.of(*clients.HAS_NO_SECRET)
+_HAS_NO_SECRET: Final = InvalidRequest.of(*clients.HAS_NO_SECRET)
 
 
 def _optional(field: FieldInfo) -> tuple[Any, Any]:
+    """Return the definition of a field that may be absent or null, for `create_model`."""
     kind: Any = StrictBool if field.annotation is bool else field.annotation
     return kind | None, Field(default=None, description=field.description)
 
@@ -100,8 +101,9 @@ class ClientSecretAnswer(BaseModel):
 def client_answer(client: AddedClient, *, now: datetime) -> ClientAnswer:
     """Return the response about a client, without its secret."""
     until = client.former_secret_until
-    ended = {"former_secret_until": None} if until is not None and until <= now else {}
-    return ClientAnswer(**client.model_dump() | ended)
+    # The database still contains the time at which an old secret ended, but the response shows only a future time.
+    shown_until = until if until is not None and until > now else None
+    return ClientAnswer(**client.model_dump() | {"former_secret_until": shown_until})
 
 
 async def _client_changes(
@@ -171,7 +173,7 @@ async def remove_client(
 @router.post(
     "/v1/admin/clients/{name}/secret",
     summary=_("Rotate a client's secret"),
-    failures=[_PUBLIC, _NO_SUCH_CLIENT],
+    failures=[_HAS_NO_SECRET, _NO_SUCH_CLIENT],
 )
 async def renew_client_secret(
     administrator: FreshAdministratorDep,

@@ -35,7 +35,8 @@ NAME_RULE: Final = _(
 
 _NAME: Final = re.compile(CLIENT_NAME)
 _USER_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_APP_ID: Final = re.compile(r"wx[0-9a-z]{16}")
+_FORM_OF_APP_ID: Final = re.compile(r"wx[0-9a-z]{16}")
+"""The form of the ids that WeChat gives to mini-programs. `APP_ID` also accepts other forms."""
 APPS_OF_SITE: Final[Mapping[str, tuple[AppKind, Text]]] = {
     "app_id": ("mini_program", _("must be the app_id of a mini-program")),
     "account_app_id": ("official_account", _("must be the app_id of a service account")),
@@ -53,7 +54,11 @@ _CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {
     **dict.fromkeys(_URIS, check_uris),
 }
 """The check of each field that does not depend on other fields."""
-_OF_SITES: Final = tuple(Client.model_fields.keys() - {"name", "scopes", "redirect_uris", "device", "resources"})
+_SITE_FIELDS: Final = tuple(Client.model_fields.keys() - {"name", "scopes", "redirect_uris", "device", "resources"})
+"""The fields that only a site may set.
+
+`redirect_uris` and `device` are not among them, because a client that sets them is a site.
+"""
 
 
 class WrongClient(InvalidRequest):
@@ -64,7 +69,7 @@ class WrongClient(InvalidRequest):
 
 
 def check_name(name: str) -> str:
-    """Return a name that an administrator gives to a client, after a check. Raises: ValueError."""
+    """Check a name that an administrator gives to a client, and return it. Raises: ValueError."""
     if not is_client_name(name) or is_own_name(name):
         raise WrongValue(NAME_RULE)
     return name
@@ -98,7 +103,7 @@ def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None
     given = {field: value for field, value in options.items() if value}
     given |= {field: list(dict.fromkeys(given[field])) for field in _URIS if field in given}
     client = Client(**{"scopes": [], **given, "name": name})
-    is_site = client.redirect_uris or client.device or client.phone_id_token
+    is_site = bool(client.redirect_uris) or client.device or client.phone_id_token
     return _as_site(client) if is_site else _as_service(client)
 
 
@@ -119,7 +124,7 @@ def _as_site(client: Client) -> Client:
 def _as_service(client: Client) -> Client:
     """Return a client as a service, with the defaults of a service. Raises: WrongClient."""
     _check_scopes(client, tuple(Scope))
-    for field in _OF_SITES:
+    for field in _SITE_FIELDS:
         if getattr(client, field) != Client.model_fields[field].default:
             raise WrongClient(
                 field,
@@ -132,14 +137,14 @@ def _as_service(client: Client) -> Client:
 
 
 def _check_scopes(client: Client, known: Collection[str]) -> None:
-    """Check that a client has only known scopes. Raises: WrongClient."""
+    """Check that a client has only scopes in `known`. Raises: WrongClient."""
     if unknown := next((scope for scope in client.scopes if scope not in known), None):
         rule = _("{scope} is only for sites") if unknown in SITE_SCOPE_NAMES else _("must be chosen from {scopes}")
         raise WrongClient("scopes", Text(rule, scope=unknown, scopes=", ".join(known)))
 
 
 def _check_site(client: Client, site_scopes: Collection[str]) -> None:
-    """Check that a site has only options that it can have. Raises: WrongClient."""
+    """Check that the options of a site can be combined. Raises: WrongClient."""
     if client.is_public and client.device:
         raise WrongClient(
             "is_public",
@@ -179,7 +184,7 @@ def _check_site(client: Client, site_scopes: Collection[str]) -> None:
                 "the phone's"
             ),
         )
-    if _APP_ID.fullmatch(client.name):
+    if _FORM_OF_APP_ID.fullmatch(client.name):
         raise WrongClient(
             "name", _("must not be the name of a site, because it has the form of a mini-program's app_id")
         )

@@ -28,6 +28,7 @@ from wxauth_guard.bearer import single_authorization
 from wxauth_guard.errors import FieldError, InvalidRequest
 
 _NO_HASH: Final = bytes(sha256().digest_size)
+"""The value that is compared if there is no hash. No secret has this hash."""
 FORM: Final = "application/x-www-form-urlencoded"
 MAX_ESCAPES: Final = 8192
 """The maximum number of percent signs in a form.
@@ -75,7 +76,7 @@ class ClientOperation(StrEnum):
     """The client gets a page signed for WeChat's JS-SDK."""
 
 
-IN_A_SECOND: Final = {
+OPERATIONS_PER_SECOND: Final = {
     ClientOperation.SIGN: 100,
     ClientOperation.SIGN_CHECK: 10,
     ClientOperation.MODERATE: 100,
@@ -93,7 +94,7 @@ class ClientLimits:
     def __post_init__(self) -> None:
         self._limiters = {
             kind: RateLimiter(f"{number}/second", what=f"client-{kind}", clock=self.clock)
-            for kind, number in IN_A_SECOND.items()
+            for kind, number in OPERATIONS_PER_SECOND.items()
         }
 
     async def admit(self, client: str, operation: ClientOperation) -> None:
@@ -109,12 +110,13 @@ NameResolverDep = Annotated[NameResolver, Depends(provide(NameResolver))]
 ClientLimitsDep = Annotated[ClientLimits, Depends(provide(ClientLimits))]
 
 
-def _asking_for(
+def _client_with(
     scope: Scope, operation: ClientOperation | None = None, *, may_use_form: bool = False
 ) -> tuple[Any, Entails]:
-    """Return a dependency on the calling client, which must have this scope. With `operation`, limit its requests.
+    """Return the dependency on the calling client, which must have this scope, and its documentation.
 
-    With `may_use_form`, the client may send its name and secret as `client_id` and `client_secret` in a form.
+    With `operation`, the dependency limits the client's requests. With `may_use_form`, the client may send its name and
+    secret as `client_id` and `client_secret` in a form.
     """
 
     async def client(
@@ -123,7 +125,7 @@ def _asking_for(
         credentials = await _credentials_of_form(request) if may_use_form else None
         credentials = credentials or basic_credentials(request)
         name, found = credentials.client_id, None
-        if is_client_name(name):  # a name that no client can have costs no query
+        if is_client_name(name):  # a name that no client can have causes no query
             found = await database.row(FIND_SERVICE, name=name)
         proved = check_secret(credentials, found, now=clock())
         if operation is not None:
@@ -134,13 +136,13 @@ def _asking_for(
     return Depends(client), FOR_LIMITED_CLIENT if operation is not None else FOR_CLIENT
 
 
-IntrospectingClientDep = Annotated[ServiceClient, *_asking_for(Scope.INTROSPECT, may_use_form=True)]
-WeChatTokenClientDep = Annotated[ServiceClient, *_asking_for(Scope.WECHAT_TOKEN)]
-UsersClientDep = Annotated[ServiceClient, *_asking_for(Scope.USERS)]
-AttributesClientDep = Annotated[ServiceClient, *_asking_for(Scope.ATTRIBUTES)]
-ModeratingClientDep = Annotated[ServiceClient, *_asking_for(Scope.MODERATE, ClientOperation.MODERATE)]
-JsSigningClientDep = Annotated[ServiceClient, *_asking_for(Scope.JS_SIGN, ClientOperation.JS_SIGN)]
-EventsClientDep = Annotated[ServiceClient, *_asking_for(Scope.EVENTS)]
+IntrospectingClientDep = Annotated[ServiceClient, *_client_with(Scope.INTROSPECT, may_use_form=True)]
+WeChatTokenClientDep = Annotated[ServiceClient, *_client_with(Scope.WECHAT_TOKEN)]
+UsersClientDep = Annotated[ServiceClient, *_client_with(Scope.USERS)]
+AttributesClientDep = Annotated[ServiceClient, *_client_with(Scope.ATTRIBUTES)]
+ModeratingClientDep = Annotated[ServiceClient, *_client_with(Scope.MODERATE, ClientOperation.MODERATE)]
+JsSigningClientDep = Annotated[ServiceClient, *_client_with(Scope.JS_SIGN, ClientOperation.JS_SIGN)]
+EventsClientDep = Annotated[ServiceClient, *_client_with(Scope.EVENTS)]
 
 
 def basic_credentials(request: Request) -> Credentials:
@@ -180,7 +182,7 @@ async def _credentials_of_form(request: Request) -> Credentials | None:
 
 
 async def form_values(request: Request, name: str) -> list[str]:
-    """Return the non-empty values of a field in a form. Raises: InvalidRequest."""
+    """Return the non-empty values of a field in a form. Raises: InvalidRequest, PayloadTooLarge."""
     form = await request.body()
     if form.count(b"&") >= _MAX_FORM_FIELDS:
         raise InvalidRequest.of("body", f"Must have at most {_MAX_FORM_FIELDS} fields")
@@ -217,14 +219,14 @@ def check_secret(credentials: Credentials, stored: Found | None, *, now: datetim
             "client_refused",
             client_id=credentials.client_id if is_client_name(credentials.client_id) else None,
             received=f"a secret of {len(credentials.client_secret)} characters",
-            registered=_registered(stored, is_former=is_former),
+            registered=_registered_secret(stored, is_former=is_former),
             what_to_change="the client's own setting; 'wxauth clients secret NAME' prints a new secret",
         )
         raise InvalidClient("the service client's name or secret is wrong")
     return stored
 
 
-def _registered(stored: ServiceClient | ClientWithSecrets | None, *, is_former: bool) -> str:
+def _registered_secret(stored: ServiceClient | ClientWithSecrets | None, *, is_former: bool) -> str:
     """Return a description of the registered secret, for the log line about a wrong secret."""
     if stored is None:
         return "no client has this name"

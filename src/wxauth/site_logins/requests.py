@@ -96,7 +96,7 @@ class SiteRequests:
         if asked.resource is not None and asked.is_silent:
             raise refusal(asked, *CONSENT_REQUIRED)
         if "id_token_hint" in parameters:
-            asked.hinted_user_id = await self.id_tokens.person_in(parameters["id_token_hint"], client_id=client.name)
+            asked.hinted_user_id = await self.id_tokens.user_in(parameters["id_token_hint"], client_id=client.name)
             if asked.hinted_user_id is None:
                 raise refusal(asked, "login_required", "id_token_hint isn't an id_token of this client")
         return asked
