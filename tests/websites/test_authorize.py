@@ -3,8 +3,9 @@
 import base64
 import hashlib
 import re
-from asyncio import gather
+from asyncio import gather, timeout
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from html import escape
 from typing import Any
@@ -13,6 +14,7 @@ from urllib.parse import urlencode
 import pytest
 from jose import jwt
 
+from tests.clock import PATIENCE
 from tests.database_proxy import Proxy
 from tests.fakes import LOGO
 from tests.problems import problem_of
@@ -460,6 +462,7 @@ async def test_a_code_lives_a_minute_and_works_once(house: House) -> None:
     refused(await house.redeem(first["code"]), "invalid_grant")
     house.stage.clock.advance(seconds=59)
     assert (await house.redeem(second["code"])).status_code == 200
+    assert await house.stage.number("events WHERE type = 'site.authorized'") == 2, "one for each page"
 
 
 @pytest.mark.requirement("asvs-10.1.2", "rfc6749-4.1.3")
@@ -722,6 +725,22 @@ async def test_logins_are_swept_when_nothing_can_come_of_them(house: House) -> N
     await house.sweep(after=2)
     refused(await house.shop.poll(device), "invalid_grant")
     assert await house.stage.number("site_logins") == 0
+
+
+@pytest.mark.own_database
+async def test_a_login_that_somebody_is_extending_is_not_swept(house: House) -> None:
+    [extended, _] = [await house.browser.show(), await house.browser.show()]
+    house.stage.clock.advance(seconds=181)
+    async with house.stage.rows.transaction():
+        await house.stage.rows.execute(
+            "UPDATE site_logins SET expires_at = $1, kept_until = $1 WHERE scene_hash = sha256($2)",
+            house.stage.clock() + timedelta(seconds=60),
+            extended.scene.encode(),
+        )
+        async with timeout(PATIENCE):
+            await house.sweep()
+    assert await house.stage.number("site_logins") == 1
+    assert (await extended.ask()).status_code == 200
 
 
 async def test_a_cookie_is_found_beside_any_number_of_others(house: House) -> None:

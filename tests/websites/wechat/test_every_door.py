@@ -76,6 +76,20 @@ async def test_an_erasure_leaves_neither_hint_nor_address_of_a_login_that_was_no
     assert await street.stage.rows.fetchval(left, bob.user_id) == [True]
 
 
+@pytest.mark.own_database
+@pytest.mark.settings(scan_link="scheme")
+async def test_an_erasure_that_meets_a_press_locks_the_page_before_the_link(street: Street) -> None:
+    await street.change(link=True)
+    visitor, hint = street.visitor("website"), (await street.tokens())["id_token"]
+    button = await visitor.open(id_token_hint=hint)
+    press = partial(visitor.client.post, button.replace("/wechat", "/link"))
+    await press()
+    await visitor.press(button)  # stores the page anew, behind its link
+    done = await street.at_once("site_logins WHERE door = 'link'", erase=street.erase, press=press)
+    assert done["press"].status_code == 404
+    assert await street.stage.number("site_logins") == 0
+
+
 async def test_what_is_no_id_token_for_this_client_is_refused_at_once(street: Street) -> None:
     others = await street.tokens(site=await street.add_site("other"), client_id="other")
     for hint in ("a.b.c", street.phone.tokens["access_token"], others["id_token"]):

@@ -4,6 +4,7 @@ import re
 from asyncio import create_task, gather, sleep
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
@@ -282,6 +283,15 @@ async def test_the_same_callback_at_two_replicas_asks_wechat_once(street: Street
     assert sorted(answer.status_code for answer in answers) == [200, 400]
     [tokens] = [answer.json() for answer in answers if answer.status_code == 200]
     assert (await street.shop.refresh(tokens)).status_code == 200
+
+
+@pytest.mark.own_database
+async def test_of_two_callbacks_in_one_moment_the_first_alone_asks_wechat(street: Street) -> None:
+    visitor = street.visitor()
+    come_back = partial(visitor.come_back, await visitor.callback())
+    done = await street.at_once("site_logins", one=come_back, other=come_back)
+    assert done["one"] == done["other"]
+    assert street.asked() == 1
 
 
 async def test_a_callback_whose_connection_was_closed_is_carried_out(street: Street) -> None:
