@@ -339,6 +339,16 @@ async def test_the_press_that_the_proof_s_own_time_ends_is_of_no_use(pair: Pair)
     refused(await pair.redeem_at_desk(code_in(answer)), "invalid_grant")
 
 
+@pytest.mark.settings(sso_ttl=60)
+async def test_a_page_goes_on_again_when_the_login_that_it_has_made_is_too_old(pair: Pair) -> None:
+    tab = await pair.browser.show()
+    await tab.approved_by(pair.phone)
+    assert shows(await pair.browser.open())
+    pair.stage.clock.advance(seconds=60)
+    assert (await pair.redeem(sent(await tab.go_on())["code"])).status_code == 200
+    assert not shows(await pair.browser.open()), "the same proof makes no second login"
+
+
 @pytest.mark.slow
 async def test_a_browser_gets_sixty_codes_in_any_minute_over_all_replicas(pair: Pair) -> None:
     await pair.tokens()

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from functools import partial
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ from tests.websites.browsers import Browser, House, Tab, sent
 from tests.websites.links import BY_SCHEME, IN_WECHAT, SAFARI, approved, browser_of, claimed, press, pressed, type_in
 from tests.world import EDGE, MakeClient, make_admin, set_roles
 from wxauth.core.services import Services
+from wxauth.limits.concurrency import AT_ONCE_OF_PERSON
 
 pytestmark = [pytest.mark.settings(scan_link="scheme"), pytest.mark.shop(link=True)]
 
@@ -199,6 +201,16 @@ async def test_before_an_approval_and_without_six_digits_nothing_is_counted_nor_
         shown_again(await type_in(tab, wrong))
     assert number not in (await type_in(tab, other(number))).text
     assert sent(await type_in(tab, number))["code"]
+
+
+@pytest.mark.own_database
+async def test_before_an_approval_nobody_waits_for_the_numbers_of_others(house: House) -> None:
+    tabs = [await browser_of(house.another_browser().client).show() for _ in range(AT_ONCE_OF_PERSON + 1)]
+    for tab in tabs:
+        await pressed(tab)
+    typing: dict[str, Any] = {tab.request_id: partial(type_in, tab, "123456") for tab in tabs}
+    for answer in (await house.at_once("site_logins", **typing)).values():
+        shown_again(answer)
 
 
 async def test_the_third_wrong_number_ends_the_request(house: House, tab: Tab, number: str) -> None:
