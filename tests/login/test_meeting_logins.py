@@ -93,6 +93,7 @@ async def test_without_a_unionid_two_apps_have_two_users(login: LogIn, rows: Row
     assert await people(rows) == (2, 2, 2)
 
 
+@pytest.mark.usefixtures("bystander")
 async def test_a_unionid_that_comes_later_is_kept(login: LogIn, rows: Rows) -> None:
     first = await login()
     second, third = await login(unionid=UNION), await login()
@@ -193,6 +194,7 @@ async def test_a_user_with_two_unionids_returns_in_one_statement(stage: Stage) -
     assert before == 2
 
 
+@pytest.mark.usefixtures("bystander")
 async def test_a_unionid_that_changes_keeps_the_user(login: LogIn, rows: Rows) -> None:
     first = await login(unionid=UNION)
     assert (await login(unionid="union-new"))["user"] == {**first["user"], "unionid": "union-new"}
