@@ -9,21 +9,23 @@ from wxauth.core.database import Database
 from wxauth.import_export.queries import all_identities
 
 _RARE: Final = ("attributes", "ban_reason", "banned_until", "erase_at", "former_external_ids")
+"""The fields that a line contains only if they are not null, because few users have a value."""
 
 
 async def export_users(database: Database, write: Callable[[bytes], object]) -> tuple[int, int]:
-    """Write a consistent snapshot of all users.
+    """Write a consistent snapshot of all users. `write` is called with several lines at once.
 
     Return the numbers of identities and of unionids without an identity.
     """
     identities = unionids = 0
     async for rows in all_identities(database):
         write(b"".join(to_json(_line(row)) + b"\n" for row in rows))
-        identities += (named := sum(row["openid"] is not None for row in rows))
-        unionids += len(rows) - named
+        with_openid = sum(row["openid"] is not None for row in rows)
+        identities += with_openid
+        unionids += len(rows) - with_openid
     return identities, unionids
 
 
 def _line(row: Mapping[str, object]) -> dict[str, object]:
-    """Return the line for a row. Rare fields are omitted if they are null."""
+    """Return the line for a row, without the rare fields that are null."""
     return {name: value for name, value in row.items() if value is not None or name not in _RARE}

@@ -1,4 +1,4 @@
-"""The reading of imported files (JSON Lines or CSV). Each line becomes the JSON of an identity."""
+"""The reading of imported files (JSON Lines or CSV). Each line becomes a JSON object with the fields of `Line`."""
 
 import csv
 import re
@@ -28,6 +28,7 @@ from wxauth.users.attributes import typed_attribute
 MAX_LINE: Final = 8 * 1024
 """The size limit, in bytes, of a line without its line break."""
 _PIECE: Final = 64 * 1024
+"""The number of bytes that are read at once to recognize a JSON document, or to skip a line that is too long."""
 TOO_LONG: Final = Fault("line", _("must be up to {n} bytes", n=MAX_LINE))
 NOT_CSV: Final = Fault(
     "line",
@@ -75,7 +76,7 @@ class Form:
     delimiter: str = ","
     """The delimiter of CSV."""
     app_id: str | None = None
-    "The app of lines that don't specify an app."
+    """The app of lines that don't specify an app."""
     fields: Mapping[str, str] = field(default_factory=dict)
     """Our names of fields by the file's names, where the file uses other names."""
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -90,34 +91,38 @@ class Form:
 DEFAULT_FORM: Final = Form()
 
 _HALVES: Final = re.compile(rb"(\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf])|\xed[\xa0-\xbf][\x80-\xbf]")
-"""The halves of an emoji as bytes, as some databases write them, both or only one."""
+"""The bytes of an emoji that a database has written as two halves (surrogates), or the bytes of only one half.
+
+The group matches two halves that belong together.
+"""
 _ESCAPED: Final = re.compile(rb"\\(?:u[Dd][89ABab]..\\u[Dd][C-Fc-f]..|(u[Dd][89A-Fa-f]..)|.)", re.DOTALL)
-"""The escapes in JSON. The group matches half an emoji without its other half."""
+"""An escape in JSON. The group matches the escape of half an emoji without its other half."""
 
 
 class _Lines:
     """The lines of a file, which can be read several times."""
 
-    unfit: ClassVar[Mapping[bytes, Text]]
+    other_kinds: ClassVar[Mapping[bytes, Text]]
     """The patterns of first lines that show another kind of file, each with advice."""
 
     def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM) -> None:
         self._file, self._form = file, form
         self._start = file.tell()
-        self._is_read = False
+        self._was_read = False
+        """Whether all lines have been read before."""
         self.unknown: list[str] = []
         """The names in the file that are ignored."""
 
     def _numbered(self) -> Iterator[NumberedLine]:
         self._file.seek(self._start)
-        yield from _numbered(self._file, self.unfit)
-        self._is_read = True
+        yield from _numbered_lines(self._file, self.other_kinds)
+        self._was_read = True
 
 
 class JsonLines(_Lines):
     """The lines of a JSON file with their numbers, and with our names and values. Raises: WrongFile."""
 
-    unfit = NO_JSON_LINES
+    other_kinds = NO_JSON_LINES
 
     def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM) -> None:
         super().__init__(file, form)
@@ -126,28 +131,29 @@ class JsonLines(_Lines):
         _first_of(self._numbered())
 
     def __iter__(self) -> Iterator[NumberedLine]:
-        """Yield each line. During the first iteration, also check the names in the file.
+        """Yield each line. The first iteration also collects the unknown names in the file.
 
-        Raises: WrongFile, if no name is one of the form's.
+        Raises: WrongFile, after the last line of the first iteration, if the form maps a name that no line contains.
         """
-        form, examines = self._form, not self._is_read
+        form, is_first_time = self._form, not self._was_read
         is_plain = form.app_id is None and not form.fields and not form.values
         unread, is_empty = {*form.fields, *form.values}, True
         for line in self._numbered():
             if not isinstance(line.text, bytes):
                 yield line
                 continue
-            text = _ESCAPED.sub(_no_half, line.text).replace(b"\0", rb"\u0000")
-            given = _object_in(text) if examines or not is_plain else None
+            # JSON must not contain U+0000 unescaped.
+            text = _ESCAPED.sub(_without_half, line.text).replace(b"\0", rb"\u0000")
+            given = _object_in(text) if is_first_time or not is_plain else None
             if given is not None:
                 ours = self._with_fields(given)
                 text = text if is_plain else to_json(self._with_values(ours))
-                if examines:
+                if is_first_time:
                     self._note_unknown(given)
                     unread -= {name for name in unread if name in given or form.fields.get(name, name) in ours}
                     is_empty = False
             yield line._replace(text=text)
-        if examines and unread and not is_empty:
+        if is_first_time and unread and not is_empty:
             names = ", ".join(sorted(unread))
             raise WrongFile(Fault("file", Text(UNREAD_NAMES, names=names)), self.unknown)
 
@@ -168,20 +174,23 @@ class JsonLines(_Lines):
                 ours[name] = _at(given, theirs)
         return ours
 
-    def _with_values(self, ours: dict[str, object]) -> dict[str, object]:
-        """Return the line with our values, and an app."""
+    def _with_values(self, given: Mapping[str, object]) -> dict[str, object]:
+        """Return the line with our values, and with the form's app if the line has no app."""
+        ours = dict(given)
         for name, values in self._form.values.items():
-            value = unwrapped(ours.get(name))
-            if (own := values.get(value if isinstance(value, str) else to_json(value).decode())) is not None:
-                ours[name] = _value(name, own) if own else None
-        return {**ours, "app_id": ours.get("app_id") or self._form.app_id}
+            value = unwrapped(given.get(name))
+            if (our_value := values.get(value if isinstance(value, str) else to_json(value).decode())) is not None:
+                ours[name] = _value(name, our_value) if our_value else None
+        ours["app_id"] = ours.get("app_id") or self._form.app_id
+        return ours
 
 
 class CsvLines(_Lines):
     """The lines of a CSV file as JSON, with their numbers. No cell contains a line break. Raises: WrongFile."""
 
-    unfit = NO_CSV
+    other_kinds = NO_CSV
     header: NumberedLine
+    """The first line that is not blank."""
 
     def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM) -> None:
         super().__init__(file, form)
@@ -202,8 +211,10 @@ class CsvLines(_Lines):
         attributes = [name for name in self._names if name.startswith(_ATTRIBUTE)]
         if wrong := [name for name in attributes if not is_field(name)]:
             raise WrongFile(WRONG_ATTRIBUTE, wrong)
-        are_twice = sum(map(is_field, self._names)) > len(self._known) or ("attributes" in self._known and attributes)
-        if are_twice or not self._needed_names() <= self._known:
+        is_repeated = sum(map(is_field, self._names)) > len(self._known)
+        # A column of all attributes would give an attribute that also has its own column twice.
+        is_attribute_repeated = "attributes" in self._known and attributes
+        if is_repeated or is_attribute_repeated or not self._needed_names() <= self._known:
             raise WrongFile(NO_HEADER, seen)
 
     def _needed_names(self) -> AbstractSet[str]:
@@ -290,7 +301,7 @@ def _at(given: Mapping[str, object], theirs: str) -> object:
 
 
 @cache
-def _no_texts(model: type[Line]) -> tuple[frozenset[str], frozenset[str]]:
+def _fields_without_text(model: type[Line]) -> tuple[frozenset[str], frozenset[str]]:
     """Return the fields of lines whose values are not text, and the fields among them that are lists of texts."""
     schema = model.model_json_schema()
 
@@ -315,7 +326,8 @@ def _is_text(field: Mapping[str, Any]) -> bool:
 
 
 def _value(name: str, cell: str) -> object:
-    no_texts, lists = _no_texts(Line)
+    """Return the value of a field from the text of a cell, which may be a list with `|`, or JSON."""
+    no_texts, lists = _fields_without_text(Line)
     if name in lists and not cell.startswith('["'):  # an export writes a list in this way if its items contain |
         return cell.split("|")
     if name in no_texts:
@@ -326,11 +338,12 @@ def _value(name: str, cell: str) -> object:
     return cell
 
 
-def _no_half(found: re.Match[bytes]) -> bytes:
+def _without_half(found: re.Match[bytes]) -> bytes:
+    """Return an escape of `_ESCAPED`. For half an emoji, return U+0000, which the field's check refuses or removes."""
     return b"\0" if found[1] else found[0]
 
 
-def _whole(found: re.Match[bytes]) -> bytes:
+def _joined_halves(found: re.Match[bytes]) -> bytes:
     """Return the emoji of two halves. For half an emoji, return U+0000, which the field's check refuses or removes."""
     halves = found[0].decode("utf-8", "surrogatepass").encode("utf-16-le", "surrogatepass")
     return halves.decode("utf-16-le").encode() if found[1] else b"\0"
@@ -339,7 +352,7 @@ def _whole(found: re.Match[bytes]) -> bytes:
 def _first_of(lines: Iterator[NumberedLine]) -> NumberedLine:
     """Return the first line that is not blank.
 
-    If all lines are blank, return the last line; for an empty file, number 0.
+    If all lines are blank, return the last line. For an empty file, return a blank line with the number 0.
     """
     first = NumberedLine(0, None)
     for first in lines:
@@ -348,10 +361,12 @@ def _first_of(lines: Iterator[NumberedLine]) -> NumberedLine:
     return first
 
 
-def _numbered(file: IO[bytes], unfit: Mapping[bytes, Text]) -> Iterator[NumberedLine]:
+def _numbered_lines(file: IO[bytes], other_kinds: Mapping[bytes, Text]) -> Iterator[NumberedLine]:
     """Yield each line with its number. A line that is too long is never read into memory as a whole.
 
-    The parsing of a line checks its UTF-8, not this function. `unfit` contains the beginnings of other kinds of files.
+    This function does not check that the text is UTF-8, because the parsing of each line does.
+
+    Raises: WrongFile, if the first line that is not blank has one of the beginnings in `other_kinds`, or is not text.
     """
     number = 0
     is_begun = False
@@ -362,13 +377,13 @@ def _numbered(file: IO[bytes], unfit: Mapping[bytes, Text]) -> Iterator[Numbered
             text = text.removeprefix(BOM_UTF8)  # some programs on Windows write it at the beginning of a file
         if not is_begun and text.strip():
             is_begun = True
-            check_kind(text, unfit)
+            check_kind(text, other_kinds)
         if not piece.endswith(b"\n") and len(piece) > MAX_LINE:
             while not piece.endswith(b"\n"):
                 piece = file.readline(_PIECE) or b"\n"
         if len(text) > MAX_LINE:
             yield NumberedLine(number, TOO_LONG)
         elif text.strip():
-            yield NumberedLine(number, _HALVES.sub(_whole, text))
+            yield NumberedLine(number, _HALVES.sub(_joined_halves, text))
         else:
             yield NumberedLine(number, None)

@@ -72,12 +72,12 @@ _ZERO_DATE: Final = "0000-00-00"
 _UUID_VERSION: Final = 7
 _E164: Final = re.compile(r"^\+[1-9][0-9]{1,14}$")
 _DASHES: Final = str.maketrans({"/": "-", "年": "-", "月": "-", "日": " "})
-_WRITTEN: Final = re.compile(
+_DATE_AND_TIME: Final = re.compile(
     r"(\d{4})-(\d\d?)-(\d\d?)(?:[Tt ] *(\d\d?)(:\d\d)(:\d\d(?:\.\d+)?)? *([Zz]|[+-]\d\d(?::?\d\d)?)?)?", re.ASCII
 )
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECONDS: Final = re.compile(r"-?\d{1,15}", re.ASCII)
-_EPOCH_BEGAN: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_EPOCH: Final = re.compile(r"(\d{10})(\d{3})?", re.ASCII)
+_SECONDS_OR_MILLISECONDS: Final = re.compile(r"(\d{10})(\d{3})?", re.ASCII)
 _TIME: Final = _(
     "must be a time with a time zone, such as 2026-11-20T08:00:00+08:00, the seconds or "
     "milliseconds since 1970, or empty. With --time-zone, 2026-11-20, 2026/11/20 8:00 and "
@@ -107,14 +107,14 @@ def unwrapped(value: object) -> object:
 def _as_time(date: object) -> object:
     """Return a time in milliseconds since 1970 as text.
 
-    Return any other value unchanged. The check of the field refuses it later.
+    Return None for 0. Return any other value unchanged, and the check of the field refuses it later.
     """
     if type(date) in (int, float) or (isinstance(date, str) and _MILLISECONDS.fullmatch(date)):
         milliseconds = float(date)  # type: ignore[arg-type]
         if not milliseconds:
-            return None  # zeros in place of a date, like the texts of zeros
+            return None  # some tables contain 0 in place of a missing date
         with suppress(OverflowError, ValueError):  # infinite, or not a number
-            return (_EPOCH_BEGAN + timedelta(milliseconds=milliseconds)).isoformat()
+            return (_EPOCH + timedelta(milliseconds=milliseconds)).isoformat()
     return date
 
 
@@ -129,17 +129,17 @@ def _known_app(value: str, info: ValidationInfo) -> str:
 
 
 def _time_or_none(value: object, info: ValidationInfo) -> object:
-    """Return a time in a format that tables use as a text with an offset.
+    """Return a text with an offset for a time in one of the formats that tables use.
 
     Return None for zeros, which tables contain in place of a missing date. Return any other value unchanged.
     """
     text = str(value).translate(_DASHES).strip() if type(value) in (int, str) else ""
     if text == "0" or text.startswith(_ZERO_DATE):
         return None
-    if epoch := _EPOCH.fullmatch(text):
-        seconds, thousandths = epoch.groups("000")
+    if number := _SECONDS_OR_MILLISECONDS.fullmatch(text):
+        seconds, thousandths = number.groups("000")
         return datetime.fromtimestamp(int(seconds), UTC).replace(microsecond=int(thousandths) * 1000).isoformat()
-    if written := _WRITTEN.fullmatch(text):
+    if written := _DATE_AND_TIME.fullmatch(text):
         year, month, day, hour, minute, second, offset = written.groups("")
         text = f"{year}-{month:0>2}-{day:0>2}T{hour:0>2}{minute or ':00'}{second}{offset.upper()}"
         try:
@@ -153,7 +153,7 @@ def _time_or_none(value: object, info: ValidationInfo) -> object:
 def _e164(value: object, info: ValidationInfo) -> object:
     """Return a phone number in E.164, from the formats that people use.
 
-    Return any other text, which is refused later.
+    Return any other value unchanged, and the check of the field refuses it later.
     """
     text = str(value) if type(value) is int else value
     if not isinstance(text, str) or _E164.fullmatch(text) or "\0" in text:
@@ -268,7 +268,7 @@ class Line(_Strict):
 
     @classmethod
     def read(cls, text: bytes, parts: Mapping[type, Any]) -> Self | list[Fault]:
-        """Return the line, or all its faults.
+        """Return the line, or its faults, one for each wrong field.
 
         `parts` contains `Apps`, `Settings`, and a `ZoneInfo` for times without an offset.
         """
@@ -277,11 +277,13 @@ class Line(_Strict):
         except ValidationError as exc:
             errors = exc.errors(include_url=False)
         else:
-            return _lacking(vars(line)) or line
-        if not errors[0]["loc"]:
+            return _missing(vars(line)) or line
+        if not errors[0]["loc"]:  # the error is about the text as a whole
             return [NOT_JSON if text.decode(errors="ignore").encode() == text else NOT_UTF8]
-        faults = [*_lacking(from_json(text)), *map(_fault, errors)]
-        return list({fault.field: fault for fault in reversed(faults)}.values())[::-1]
+        faults: dict[str, Fault] = {}
+        for fault in (*_missing(from_json(text)), *map(_fault, errors)):
+            faults.setdefault(fault.field, fault)
+        return list(faults.values())
 
     @property
     def key(self) -> IdentityKey:
@@ -289,21 +291,23 @@ class Line(_Strict):
         return IdentityKey(self.app_id or "", self.openid) if self.openid else IdentityKey("", self.unionid or "")
 
 
-def _lacking(given: Mapping[str, object]) -> list[Fault]:
-    """Return the faults of a line without an identity and a unionid, or with only one half of an identity."""
+def _missing(given: Mapping[str, object]) -> list[Fault]:
+    """Return the faults of a line that has neither an identity nor a unionid, or an openid without an app."""
     if given.get("openid"):
-        lacking = [] if given.get("app_id") else ["app_id"]
+        missing = [] if given.get("app_id") else ["app_id"]
     else:
-        lacking = [] if given.get("unionid") else [name for name in ("app_id", "openid") if not given.get(name)]
-    return [Fault(name, EXPECTED[name]) for name in lacking]
+        missing = [] if given.get("unionid") else [name for name in ("app_id", "openid") if not given.get(name)]
+    return [Fault(name, EXPECTED[name]) for name in missing]
 
 
 def _fault(error: ErrorDetails) -> Fault:
+    """Return the fault for an error of pydantic, with the text of the field instead of pydantic's."""
     field = ".".join(part for part in error["loc"] if isinstance(part, str))
     if error["type"] == LOOKS_LIKE:
         return Fault(field, _("must be only the ID, but the value looks like {it}", it=error["ctx"]["it"]))
-    is_half = error["type"] != "missing" and b"\\u0000" in to_json(error["input"])
-    return Fault(field, _("must not contain NUL or lone surrogates such as \\\\ud83d") if is_half else EXPECTED[field])
+    # The reading of the file has replaced each lone surrogate with NUL.
+    has_nul = error["type"] != "missing" and b"\\u0000" in to_json(error["input"])
+    return Fault(field, _("must not contain NUL or lone surrogates such as \\\\ud83d") if has_nul else EXPECTED[field])
 
 
 def without(text: bytes, fields: Iterable[str]) -> bytes:
@@ -311,11 +315,11 @@ def without(text: bytes, fields: Iterable[str]) -> bytes:
     return to_json(from_json(text) | dict.fromkeys(fields))
 
 
-def _requirements(model: type[_Strict], prefix: str = "") -> Iterator[tuple[str, Text]]:
+def _rules_of(model: type[_Strict], prefix: str = "") -> Iterator[tuple[str, Text]]:
     for name, field in model.model_fields.items():
         [text] = (text for text in field.metadata if isinstance(text, Text))
         yield f"{prefix}{name}", text
 
 
-EXPECTED: Final = dict(chain(_requirements(Line), _requirements(LineOfConsent, "consents.")))
-"""The rule of each field."""
+EXPECTED: Final = dict(chain(_rules_of(Line), _rules_of(LineOfConsent, "consents.")))
+"""The rule of each field, by the field's name, for example `openid` or `consents.document`."""

@@ -6,12 +6,13 @@ from zoneinfo import ZoneInfo
 
 
 def _switch(option: str, text: str) -> Any:
+    """Return a field for a switch of the command, with the switch's name and help as metadata."""
     return field(default=False, metadata={"option": option, "help": text})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The options of an import. Each switch has the name and the help that the command shows."""
+    """The options of an import. The command derives its switches from the metadata of the fields."""
 
     dry_run: bool = _switch("--dry-run", "Check each line and report the result without storing anything.")
     overwrite: bool = _switch("--overwrite", "Replace stored nicknames, pictures and numbers with those in the file.")
@@ -31,6 +32,6 @@ class Options:
         "line without this field.",
     )
     quiet_events: bool = _switch("--quiet-events", "Don't record events for imported data.")
-    """Changes of stored users' status and roles are recorded even with this option."""
+    """Whether the import records no events. It always records changes of stored users' status and roles."""
     time_zone: ZoneInfo | None = None
     """The time zone of times without an offset; None means that such times are refused."""

@@ -10,6 +10,7 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.import_export.lines import Fault
 
 _LONGEST_NAME: Final = 64
+"""The largest number of characters of a name that a query may contain."""
 _PACKED: Final = _("must be text, but is {kind}. Unpack the file with {program}")
 _NOT_TEXT: Final = {
     rb"\xff\xfe\0\0|\0\0\xfe\xff": _("must be UTF-8, but is UTF-32. Convert the file with iconv -f UTF-32 -t UTF-8"),
@@ -51,6 +52,7 @@ NO_JSON_LINES: Final = {
         "must be JSON Lines or CSV, but is SQL. For export queries, see docs/start/moving-from.md"
     ),
 }
+"""The patterns of first lines of files that are not JSON Lines, each with advice."""
 NO_CSV: Final = {
     rb"\{": _(
         "must be CSV, but is JSON Lines. Leave out --csv and --tsv, and use a file name that doesn't "
@@ -58,12 +60,14 @@ NO_CSV: Final = {
     ),
     rb"(?i)\"?sep=": _("must begin with the column names. Remove Excel's sep= line"),
 }
-_DIVIDED: Final = {
+"""The patterns of first lines of files that are not CSV, each with advice."""
+_ADVICE_ON_DELIMITERS: Final = {
     ",": _("must have columns separated by tabs, but uses commas. Add --csv"),
     "\t": _("must have columns separated by commas, but uses tabs. Add --tsv"),
     ";": _("must have columns separated by commas, but uses semicolons (;). Save the file as CSV UTF-8 with commas"),
     "|": _("must have columns separated by commas, but uses vertical bars (|). Save the file as CSV UTF-8 with commas"),
 }
+"""The advice for a file whose header contains this delimiter more often than the expected one."""
 
 
 class WrongFile(Exception):
@@ -76,7 +80,7 @@ class WrongFile(Exception):
         super().__init__(fault.wanted)
         self.fault = fault
         self.seen = seen
-        """The cells of the first line."""
+        """The names in the file that the error message lists."""
 
 
 def check_document(beginning: str, names: AbstractSet[str]) -> None:
@@ -89,11 +93,11 @@ def check_document(beginning: str, names: AbstractSet[str]) -> None:
 
 
 def check_delimiter(header: bytes, delimiter: str) -> None:
-    """Check that this character separates the columns of a CSV file, and no other one. Raises: WrongFile."""
+    """Check that no other character separates the columns of a CSV file. Raises: WrongFile, with advice."""
     unquoted = re.sub(rb'"[^"]*"', b"", header)
-    divider = max(_DIVIDED, key=lambda each: unquoted.count(each.encode()))
-    if unquoted.count(divider.encode()) > unquoted.count(delimiter.encode()):
-        raise WrongFile(Fault("file", _DIVIDED[divider]))
+    most_frequent = max(_ADVICE_ON_DELIMITERS, key=lambda each: unquoted.count(each.encode()))
+    if unquoted.count(most_frequent.encode()) > unquoted.count(delimiter.encode()):
+        raise WrongFile(Fault("file", _ADVICE_ON_DELIMITERS[most_frequent]))
 
 
 def _query_for_records(beginning: str, names: AbstractSet[str]) -> str | None:
@@ -104,7 +108,7 @@ def _query_for_records(beginning: str, names: AbstractSet[str]) -> str | None:
     try:
         document = from_json(beginning)
     except ValueError as exc:
-        if not beginning.strip() or not str(exc).startswith("EOF"):  # the text is not JSON, or several documents
+        if not beginning.strip() or not str(exc).startswith("EOF"):  # not JSON, or several documents
             return None
         document = from_json(beginning, allow_partial=True)
     if isinstance(document, list):
@@ -115,10 +119,11 @@ def _query_for_records(beginning: str, names: AbstractSet[str]) -> str | None:
 
 
 def _path_to_records(document: Mapping[str, object], depth: int) -> str | None:
+    """Return the jq query for the first list of objects in a document, down to this depth; None if there is none."""
     for name, value in document.items():
-        step = f".{name}" if re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) else f".[{to_json(name).decode()}]"
-        if "'" in name or len(name) > _LONGEST_NAME:
+        if "'" in name or len(name) > _LONGEST_NAME:  # the advice shows the query in single quotes
             continue
+        step = f".{name}" if re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) else f".[{to_json(name).decode()}]"
         if isinstance(value, list) and any(isinstance(item, dict) for item in value):
             return f"{step}[]"
         if isinstance(value, dict) and depth and (inner := _path_to_records(value, depth - 1)) is not None:
@@ -126,8 +131,8 @@ def _path_to_records(document: Mapping[str, object], depth: int) -> str | None:
     return None
 
 
-def check_kind(beginning: bytes, unfit: Mapping[bytes, Text]) -> None:
-    """Check that a file with this first line is text, and of none of the kinds in `unfit`. Raises: WrongFile."""
-    for form, wanted in (*_NOT_TEXT.items(), *unfit.items()):
-        if re.match(form, beginning.lstrip()):
-            raise WrongFile(Fault("file", wanted))
+def check_kind(beginning: bytes, other_kinds: Mapping[bytes, Text]) -> None:
+    """Check that a file with this first line is text, and of none of the other kinds. Raises: WrongFile."""
+    for pattern, advice in (*_NOT_TEXT.items(), *other_kinds.items()):
+        if re.match(pattern, beginning.lstrip()):
+            raise WrongFile(Fault("file", advice))
