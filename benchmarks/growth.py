@@ -26,7 +26,7 @@ from benchmarks.rounds import NotDone, Situation, Surroundings, measure
 from wxauth.core.database import Database
 from wxauth.core.migrations import migrate
 from wxauth.core.users import UserStatus
-from wxauth.events.feed_queries import LOCK_PLACES, place_some
+from wxauth.events.feed_queries import LOCK_PLACES, place_by_sequence
 from wxauth.events.webhook_deliveries import EVENTS_PLACED_PER_TRANSACTION
 from wxauth.housekeeping.housekeeping import PAGE_SIZE, SWEEP_EVERY, rest_after
 from wxauth.housekeeping.queries import ENDED_SESSIONS, sweep_page
@@ -391,7 +391,7 @@ async def _time_placing(database: Database, connection: asyncpg.Connection) -> N
         began = perf_counter()
         async with database.begin() as transaction:
             assert await transaction.value(LOCK_PLACES)
-            events = await place_some(transaction, limit=EVENTS_PLACED_PER_TRANSACTION)
+            events = await place_by_sequence(transaction, limit=EVENTS_PLACED_PER_TRANSACTION)
         times.append((perf_counter() - began) * 1000)
         placed, is_last = placed + len(events), len(events) < EVENTS_PLACED_PER_TRANSACTION
     times.sort()

@@ -3,14 +3,14 @@
 A reader who follows the cursor gets every event exactly once, for three reasons:
 
 - A trigger adds a row to `events_unplaced` in the transaction that writes the event. Therefore, the row is visible to
-other transactions exactly if the event is, and two transactions that write events never wait for each other's row.
+  other transactions exactly if the event is, and two transactions that write events never wait for each other's row.
 - Only one transaction at a time assigns places and deletes those rows, because it holds an advisory lock until it has
-committed. PostgreSQL makes a commit visible before it releases the locks. Therefore, the transaction that assigns
-places 8 and 9 sees that 7 is taken. A reader who sees 9 also sees every earlier event, because wxauth never fills an
-earlier place later. If a transaction that assigns places is rolled back, the places have a gap, and the rows of its
-events stay in `events_unplaced`.
+  committed. PostgreSQL makes a commit visible before it releases the locks. Therefore, the transaction that assigns
+  places 8 and 9 sees that 7 is taken. A reader who sees 9 also sees every earlier event, because wxauth never fills an
+  earlier place later. If a transaction that assigns places is rolled back, the places have a gap, and the rows of its
+  events stay in `events_unplaced`.
 - An event whose transaction commits late gets a place after the events that committed earlier, and never a place that
-readers have passed. No event waits for a transaction that is still open, for example of a backup or of psql.
+  readers have passed. No event waits for a transaction that is still open, for example of a backup or of psql.
 
 The events about a user have the order of their commits, because a transaction that records an event holds the lock of
 the user's row until the commit, and the row in `events_unplaced` draws its number under this lock. Places are assigned
@@ -57,7 +57,7 @@ class EventToSend(SharedEvent):
     def for_siblings(self) -> dict[str, Any]:
         """The event in the form in which the feed and webhooks show it."""
         columns = vars(self)
-        values = {name: columns[name] for name in EventToSend.model_fields}
+        values = {name: columns[name] for name in EventToSend.model_fields}  # without the columns of a subclass
         return values | {"data": data_for_siblings(self.type, self.data)}
 
 
@@ -83,10 +83,15 @@ class FeedRow(EventToSend):
 
     position: int
     is_known: bool
+    """Whether no event after the reader's place is missing. If one is missing, the page is empty."""
     last_position: int
+    """The place of the newest event; 0 if the feed has never had an event."""
     last_id: UUID
+    """The id of the newest event."""
 
 
+# This statement does not wait. It returns false if another transaction holds the lock. The lock ends with the
+# transaction.
 LOCK_PLACES: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.feed'))")
 ARE_UNPLACED: Final = Statement[bool]("SELECT EXISTS (SELECT FROM events_unplaced) AS are_some")
 HIGHEST_PLACE: Final = """
@@ -97,7 +102,8 @@ HIGHEST_PLACE: Final = """
 _LAST_PLACE: Final = Statement[int](f"SELECT {HIGHEST_PLACE} AS position")
 # The statement takes the events with the lowest ids first, so that an earlier event of a user never stays without a
 # place when a later event of that user gets one. If an event already has a place, because an older `events_unplaced`
-# was restored next to a newer `feed`, the event keeps that place.
+# was restored next to a newer `feed`, the event keeps that place. The join is LATERAL, so that PostgreSQL looks up each
+# event through the index. It could execute another join by reading the whole table, if its statistics are old.
 _WAITING_FRAGMENT: Final = """
 WITH taken AS (
     DELETE FROM events_unplaced
@@ -122,9 +128,13 @@ RETURNING position, event_id, type
 
 
 def _page_fragment(places: LiteralString) -> LiteralString:
-    # Events are missing after a reader's place if the place no longer exists, or if later events have been deleted. No
-    # event is missing if that place is the last deleted one. Position 0 is before the first event, so the statement
-    # needs no row for it.
+    """Return the SQL of a page. `places` is the SQL of the places from which the page takes the first ones.
+
+    Events are missing after a reader's place if the place no longer exists, or if later events have been deleted. No
+    event is missing if that place is the last deleted one. Position 0 is before the first event, so the statement needs
+    no row for it. The LATERAL joins with LIMIT make PostgreSQL read only as many rows of the index as the page needs,
+    however old its statistics are.
+    """
     return f"""
 WITH last AS (
     SELECT COALESCE(newest.position, 0) AS position,
@@ -172,30 +182,30 @@ class Place(NamedTuple):
     event_id: UUID
 
 
-class PlaceTaken(Exception):
-    """The sequence has produced a place that is not after the last one."""
+class WrongPlace(Exception):
+    """The sequence has produced a place that is not after the last one, or that is higher than `LAST_SENSIBLE`."""
 
 
 NOT_PLACED: Final = (
-    PlaceTaken,
+    WrongPlace,
     asyncpg.IntegrityConstraintViolationError,
     asyncpg.SequenceGeneratorLimitExceededError,
 )
-"""The errors that `place_some` raises if the sequence has produced no number, a used number, or a wrong number."""
+"""The errors of `place_by_sequence` if the sequence has produced no number, a used number, or a wrong number."""
 
 
-async def place_some(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
+async def place_by_sequence(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
     """Give the next waiting events the places that the sequence produces.
 
-    Raises: PlaceTaken, if a place is not after the previous place, or is too high. The caller must then roll the
-    transaction back.
+    Raises: one of `NOT_PLACED`. The caller must then roll the transaction back.
     """
     last = await transaction.value(_LAST_PLACE) or 0
-    places = await transaction.rows(_PLACE_BY_SEQUENCE, limit=limit)
-    positions = [last, *(place.position for place in places)]
-    if any(later <= earlier for earlier, later in pairwise(positions)) or positions[-1] > max(last, LAST_SENSIBLE):
-        raise PlaceTaken
-    return places
+    placed = await transaction.rows(_PLACE_BY_SEQUENCE, limit=limit)
+    positions = [last, *(placement.position for placement in placed)]
+    are_rising = all(earlier < later for earlier, later in pairwise(positions))
+    if not are_rising or positions[-1] > max(last, LAST_SENSIBLE):
+        raise WrongPlace
+    return placed
 
 
 async def place_after_last(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
@@ -209,9 +219,10 @@ async def read_slice(
 ) -> tuple[Sequence[FeedRow], Place]:
     """Return the oldest events of these types after a place, and the place up to which the statement has read the feed.
 
-    An empty `types` selects all types. The returned place is after every event that the statement has examined, so that
-    the next request does not examine events of other types again. With the limit 0, the returned place is the place of
-    the newest event. `after` is None for the beginning of the feed.
+    `after` is None for the beginning of the feed, and an empty `types` selects all types. If the page is full, the
+    returned place is the place of its last event. Otherwise, it is the place of the newest event of any type, so that
+    the next request does not examine the events of other types again. With the limit 0, the function returns only the
+    place of the newest event.
 
     Raises: CursorExpired, if events after that place are missing.
     """
@@ -223,7 +234,8 @@ async def read_slice(
         rows = await database.rows(_PAGE, **values)
     if not rows[0].is_known:
         raise CursorExpired("events are missing: look up your users, and start again with after=now")
-    items = [row for row in rows if row.position is not None]
-    if items and len(items) == limit:
-        return items, Place(items[-1].position, items[-1].id)
-    return items, Place(rows[0].last_position, rows[0].last_id)
+    events = [row for row in rows if row.position is not None]
+    is_full = bool(events) and len(events) == limit
+    if is_full:
+        return events, Place(events[-1].position, events[-1].id)
+    return events, Place(rows[0].last_position, rows[0].last_id)

@@ -1,4 +1,4 @@
-"""The route `GET /v1/events` with the feed, and the form in which services get events."""
+"""The route `GET /v1/events`, with which services read the feed, and the cursors that mark a place in the feed."""
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -37,7 +37,7 @@ def cursor_of(place: Place) -> str:
 
 
 def place_in(cursor: str) -> Place:
-    """Return the place of a cursor. Raises: ValueError, if it is not a cursor of this feed."""
+    """Return the place of a cursor. Raises: ValueError, if the text is not a cursor that `cursor_of` has made."""
     if _CURSOR.fullmatch(cursor):
         raw = urlsafe_b64decode(cursor + "==")[:-_CHECK_BYTES]
         place = Place(int.from_bytes(raw[:_POSITION_BYTES], "big"), UUID(bytes=raw[_POSITION_BYTES:]))

@@ -25,6 +25,7 @@ from wxauth.tokens import PrivateKey, base64url, sign
 LOGOUT_TOKEN_TYPE: Final = "logout+jwt"  # noqa: S105 - a media type
 LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 LOGOUT_TOKEN_LASTS: Final = timedelta(seconds=120)
+"""The lifetime of a logout token."""
 LOGOUT_TIMEOUT_SECONDS: Final = 5.0
 """The number of seconds to wait for a site's response."""
 LOGOUT_RETRIES: Final = (
@@ -33,7 +34,7 @@ LOGOUT_RETRIES: Final = (
     timedelta(minutes=2),
     timedelta(minutes=10),
 )
-"""The pauses before the second and later attempts."""
+"""The pause before each attempt except the first one."""
 FINAL_STATUSES: Final = frozenset({400, 401, 403, 404, 410, 501})
 """The statuses after which wxauth does not retry, because the site would also refuse the next token."""
 
@@ -49,20 +50,21 @@ LOGOUTS: Final = metrics.Counter(
 
 @part
 class BackchannelLogouts:
-    """The maker and sender of logout tokens. `Deliveries` decides when to send them."""
+    """The sender of logout tokens to sites. `Deliveries` decides when to send them."""
 
     settings: Settings
     clock: Clock
     keys: KeyRing
     transport: httpx.AsyncBaseTransport
     patience: float = LOGOUT_TIMEOUT_SECONDS
+    """The number of seconds to wait for a site's response."""
 
     async def deliver(self, delivery: LeasedDelivery) -> DeliveryOutcome:
         """Make a new logout token, send it to the site once, and return the outcome.
 
-        Raises: StorageUnavailable, if no token can be signed now; CannotOpen.
+        Raises: StorageUnavailable, if the signing key cannot be read; CannotOpen, if it cannot be unsealed.
         """
-        if not delivery.url:
+        if not delivery.url:  # the site was removed, or no longer has a URI for logout tokens
             return DeliveryOutcome(state=DeliveryState.FAILED)
         key = await self.keys.id_token_key(delivery.id_token_alg, self.clock())
         token = logout_token(key, delivery, issuer=self.settings.issuer, now=self.clock())
@@ -73,7 +75,7 @@ class BackchannelLogouts:
             headers={"content-type": "application/x-www-form-urlencoded"},
             patience=self.patience,
         )
-        fields = {"client_id": delivery.name, "attempt": delivery.attempts, "status": answer.status}
+        fields = {"client_id": delivery.name, "attempt": delivery.attempts, "status": answer.status}  # of the log
         if answer.is_accepted:
             LOGOUTS.count("delivered")
             log.info("backchannel_logout_sent", **fields)
@@ -87,7 +89,7 @@ class BackchannelLogouts:
 
 
 def logout_token(key: PrivateKey, delivery: LeasedDelivery, *, issuer: str, now: datetime) -> str:
-    """Return a logout token (section 2.4), signed like the client's id_tokens.
+    """Return a logout token (OpenID Connect Back-Channel Logout 1.0, section 2.4), signed like the site's id_tokens.
 
     Its `typ` prevents sites and services from accepting it as an id_token or an access token.
     """

@@ -26,6 +26,7 @@ def _known_type(value: Any) -> Any:
 
 
 KnownType = Annotated[EventType, BeforeValidator(_known_type), WithJsonSchema({"enum": list(SENT_TO_SIBLINGS)})]
+"""A type of events that are sent to siblings (services that verify wxauth's tokens)."""
 
 
 class NewWebhook(BaseModel):

@@ -18,9 +18,9 @@ MAX_ANSWER: Final = 4096
 If the body is longer, wxauth closes the connection.
 """
 BODY_SECONDS: Final = 1.0
-"""The time, in seconds, for reading the body of a response, so that the connection can be reused.
+"""The time, in seconds, for reading the body of a response.
 
-Only the status of the response matters.
+Only the status of the response matters. wxauth reads a short body so that it can reuse the connection.
 """
 
 
@@ -30,8 +30,10 @@ class Answer:
 
     status: int | None
     milliseconds: int
+    """The time from the beginning of the request until its status or its failure."""
     error: str | None = None
     retry_after: str | None = None
+    """The value of the header Retry-After."""
     location: str | None = None
     """The target of a redirect, as the receiver has sent it. wxauth does not follow redirects."""
 
@@ -51,6 +53,7 @@ async def send(
     wait_for_status = asyncio.timeout(patience)
 
     def note_status(_status: int) -> float:
+        """End the limit of `patience`, because the status has arrived. Return how many seconds the body may take."""
         nonlocal status_at
         status_at = perf_counter()
         wait_for_status.reschedule(None)

@@ -50,14 +50,14 @@ SELECT setval(seqrelid, :highest) IS NOT NULL AS is_set FROM pg_sequence
 
 
 async def read_sequences(reader: Database | Transaction) -> Sequence[SequenceState]:
-    """Return the state of every sequence that the service uses."""
+    """Return the state of each sequence of the feed that exists."""
     return await reader.rows(_READ)
 
 
 async def correct_sequences(transaction: Transaction) -> None:
-    """Set each wrong sequence to the highest number in its tables, if wxauth's role may.
+    """Set each wrong sequence to the highest number in its tables, if wxauth's role may set it. Log the outcome.
 
-    The caller holds the lock of places.
+    The caller holds the lock of `LOCK_PLACES`.
     """
     for sequence in await read_sequences(transaction):
         if not sequence.is_wrong:

@@ -31,7 +31,7 @@ from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_se
 from wxauth.core.services import Services, part
 from wxauth.core.trail import SYSTEM, EventType
 from wxauth.errors import StorageUnavailable
-from wxauth.events.feed_queries import ARE_UNPLACED, LOCK_PLACES, NOT_PLACED, place_after_last, place_some
+from wxauth.events.feed_queries import ARE_UNPLACED, LOCK_PLACES, NOT_PLACED, place_after_last, place_by_sequence
 from wxauth.events.logout_tokens import BackchannelLogouts
 from wxauth.events.models import DeliveryState, Webhook
 from wxauth.events.sending import Answer, send
@@ -71,13 +71,14 @@ RETRY_SCHEDULE: Final = (
     timedelta(minutes=30),
     *(timedelta(hours=hours) for hours in (2, 5, 10, 14, 20, 24)),
 )
-"""The pauses before the second and later attempts.
+"""The pause before each attempt except the first one.
 
 A delivery finally fails if the attempt after the last pause fails.
 """
 SPREAD: Final = 0.1
 """The share of a pause by which the pause varies, so that deliveries that failed together are not retried together."""
 LONGEST_RETRY_AFTER: Final = timedelta(days=1)
+"""The longest pause that a receiver can request with the header Retry-After."""
 OUTAGE: Final = timedelta(minutes=5)
 """The time after which a webhook that accepts nothing counts as unavailable.
 
@@ -88,9 +89,14 @@ RESUMED_AT_ONCE: Final = 1000
 SHUTDOWN_SECONDS: Final = 3.0
 """The number of seconds for which a process that shuts down waits for running attempts."""
 
+PLACE_PAUSE_SECONDS: Final = 0.5
+"""The number of seconds between two checks for events without a place."""
+EVENTS_PLACED_PER_TRANSACTION: Final = 1000
+
 _random: Final = SystemRandom()
 _GONE: Final = 410
-_SETTLE_PAUSE_SECONDS: Final = 0.5
+_STORE_PAUSE_SECONDS: Final = 0.5
+"""The number of seconds before another attempt to store an outcome during a database outage."""
 
 DELIVERIES: Final = metrics.Counter(
     "wxauth_webhook_deliveries",
@@ -100,10 +106,6 @@ DELIVERIES: Final = metrics.Counter(
 )
 
 log = get_logger()
-
-PLACE_PAUSE_SECONDS: Final = 0.5
-"""The number of seconds between two checks for events without a place."""
-EVENTS_PLACED_PER_TRANSACTION: Final = 1000
 
 
 @part
@@ -116,21 +118,23 @@ class Deliveries:
     logouts: BackchannelLogouts
     transport: httpx.AsyncBaseTransport
     patience: float = RECEIVER_TIMEOUT_SECONDS
+    """The number of seconds to wait for a webhook's response."""
     _tasks: set[asyncio.Task[None]] = field(init=False, default_factory=set)
     _awakened: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _is_closing: bool = field(init=False, default=False)
     _not_unsealed: set[UUID] = field(init=False, default_factory=set)
     """The webhooks whose previous secret cannot be unsealed. wxauth logs this error once for each webhook."""
-    _under_way: dict[Priority, Counter[UUID]] = field(
+    _running: dict[Priority, Counter[UUID]] = field(
         init=False, default_factory=lambda: {priority: Counter() for priority in Priority}
     )
+    """The number of running tasks for each receiver, by priority."""
 
     def wake(self) -> None:
         """Check for deliveries immediately, because one has just become due."""
         self._awakened.set()
 
     async def keep_delivering(self) -> None:
-        """Deliver forever. A database outage only delays the deliveries."""
+        """Start due deliveries forever, twice a second and after each `wake`. A database outage only delays them."""
 
         async def wait_and_begin() -> None:
             with suppress(TimeoutError):
@@ -184,16 +188,19 @@ class Deliveries:
 
     def _begin(self, receiver_id: UUID, priority: Priority) -> None:
         """Start another task that delivers to a receiver, in parallel with its other tasks, if the limits allow it."""
-        under_way = self._under_way[priority]
-        own = under_way[receiver_id]
-        if self._is_closing or (own and (own >= MAX_CONCURRENT_FOR_ONE or under_way.total() >= MAX_CONCURRENT)):
+        running = self._running[priority]
+        for_receiver = running[receiver_id]
+        # A receiver without a task can always have one, even if the tasks of other receivers have reached the limit.
+        is_at_limit = for_receiver > 0 and (for_receiver >= MAX_CONCURRENT_FOR_ONE or running.total() >= MAX_CONCURRENT)
+        if self._is_closing or is_at_limit:
             return
-        under_way[receiver_id] += 1
+        running[receiver_id] += 1
         task = asyncio.create_task(self._deliver_one_by_one(receiver_id, priority), name=f"delivery to {receiver_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _deliver_one_by_one(self, receiver_id: UUID, priority: Priority) -> None:
+        """Lease and attempt deliveries of a priority to a receiver, until none is due. Log errors, and raise none."""
         is_first = True
         try:
             while not self._is_closing:
@@ -207,27 +214,29 @@ class Deliveries:
                     self._begin(receiver_id, priority)
                     is_first = False
                 outcome = await (
-                    self.logouts.deliver(delivery) if delivery.is_logout else self._send(delivery, now=now)
+                    self.logouts.deliver(delivery) if delivery.is_logout else self._deliver(delivery, now=now)
                 )
-                settled = await self._store(delivery, outcome, until=now + LEASE)
-                if settled and (delivery.delivered_at is None or self.clock() - delivery.delivered_at >= OUTAGE):
+                is_first_success = await self._store(delivery, outcome, until=now + LEASE)
+                # `delivered_at` is the last success before this one.
+                was_unavailable = delivery.delivered_at is None or self.clock() - delivery.delivered_at >= OUTAGE
+                if is_first_success and was_unavailable:
                     await self._resume(receiver_id)
         except StorageUnavailable as exc:  # a process leases the delivery again when this lease has ended
             outage_log.note(exc)
         except Exception:
             log.exception("delivery_failed", receiver=str(receiver_id))
         finally:
-            self._under_way[priority] -= Counter([receiver_id])  # subtraction removes receivers whose count is zero
+            self._running[priority] -= Counter([receiver_id])  # subtraction removes receivers whose count is zero
 
-    async def _send(self, delivery: LeasedDelivery, *, now: datetime) -> DeliveryOutcome:
-        name = delivery.name
+    async def _deliver(self, delivery: LeasedDelivery, *, now: datetime) -> DeliveryOutcome:
+        """Attempt a delivery to a webhook once. Count, log and return the outcome."""
         if delivery.is_swept:
             outcome = DeliveryOutcome(state=DeliveryState.FAILED, error="the event has been deleted")
         else:
-            outcome = await self._try(delivery, now=now)
-        DELIVERIES.count(name, "retried" if outcome.state is DeliveryState.PENDING else outcome.state)
+            outcome = await self._attempt(delivery, now=now)
+        DELIVERIES.count(delivery.name, "retried" if outcome.state is DeliveryState.PENDING else outcome.state)
         fields = {
-            "webhook": name,
+            "webhook": delivery.name,
             "event_id": delivery.event_id,
             "attempt": delivery.attempts,
             "status": outcome.status,
@@ -243,33 +252,39 @@ class Deliveries:
 
         If the process stops, the remaining retries keep their times.
         """
-        wanted = {"receiver_id": webhook_id, "now": self.clock(), "size": RESUMED_AT_ONCE}
-        number = RESUMED_AT_ONCE
-        while number == RESUMED_AT_ONCE:
+        which = {"receiver_id": webhook_id, "now": self.clock(), "size": RESUMED_AT_ONCE}
+        resumed = RESUMED_AT_ONCE
+        while resumed == RESUMED_AT_ONCE:
             async with self.database.begin(replan=True) as transaction:
-                number = await transaction.run(RESUME_DELIVERIES, **wanted)
+                resumed = await transaction.run(RESUME_DELIVERIES, **which)
             self.wake()
 
-    async def _try(self, delivery: LeasedDelivery, *, now: datetime) -> DeliveryOutcome:
-        webhook_id, attempts = delivery.receiver_id, delivery.attempts
-        answer = await self.send(webhook_id, delivery, delivery.for_siblings, now=now)
+    async def _attempt(self, delivery: LeasedDelivery, *, now: datetime) -> DeliveryOutcome:
+        """Send the event of a delivery once, and return the outcome. A response with status 410 disables a webhook."""
+        answer = await self.send(delivery.receiver_id, delivery, delivery.for_siblings, now=now)
         if answer.is_accepted:
             return DeliveryOutcome(state=DeliveryState.DELIVERED, status=answer.status)
-        if answer.status == _GONE and await write_webhook(
-            self.database, EventType.WEBHOOK_DISABLED, by=SYSTEM, now=self.clock(), id=webhook_id
-        ):
-            log.warning("webhook_disabled", webhook=delivery.name, reason="it has answered 410")
-        if attempts > len(RETRY_SCHEDULE):
+        if answer.status == _GONE:
+            await self._disable(delivery)
+        if delivery.attempts > len(RETRY_SCHEDULE):
             return DeliveryOutcome(state=DeliveryState.FAILED, status=answer.status, error=answer.error)
-        pause = RETRY_SCHEDULE[attempts - 1] * (1 + _random.uniform(-SPREAD, SPREAD))
+        pause = RETRY_SCHEDULE[delivery.attempts - 1] * (1 + _random.uniform(-SPREAD, SPREAD))
         retry_after = _pause_in(answer.retry_after, now=now)
         if retry_after is not None:
             pause = max(pause, min(retry_after, LONGEST_RETRY_AFTER))
         next_at = self.clock() + pause
         return DeliveryOutcome(state=DeliveryState.PENDING, status=answer.status, error=answer.error, next_at=next_at)
 
+    async def _disable(self, delivery: LeasedDelivery) -> None:
+        """Disable a webhook that has returned 410, unless it is already disabled. Its deliveries wait."""
+        disabled = await write_webhook(
+            self.database, EventType.WEBHOOK_DISABLED, by=SYSTEM, now=self.clock(), id=delivery.receiver_id
+        )
+        if disabled is not None:
+            log.warning("webhook_disabled", webhook=delivery.name, reason="it has answered 410")
+
     def _open_secrets(self, webhook_id: UUID, webhook: Webhook | LeasedDelivery, *, now: datetime) -> list[bytes]:
-        """Return the keys that sign a webhook's messages now. Raises: CannotOpen."""
+        """Return the keys that sign a webhook's messages now. Raises: CannotOpen, for the current secret."""
         context = webhook_secret_context(webhook_id)
         keys = [self.sealer.open(webhook.secret, context=context)]
         former, until = webhook.former_secret, webhook.former_secret_until
@@ -283,9 +298,11 @@ class Deliveries:
         return keys
 
     async def _store(self, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, until: datetime) -> bool:
-        """Store an outcome.
+        """Store an outcome. Return whether it is a webhook's first success for more than a minute.
 
-        Retry during a database outage until the lease ends, because a lost outcome causes a second delivery.
+        During a database outage, retry until the lease ends, because a lost outcome causes a second delivery.
+
+        Raises: StorageUnavailable.
         """
         while True:
             try:
@@ -293,11 +310,11 @@ class Deliveries:
             except StorageUnavailable:
                 if self.clock() > until:
                     raise
-                await asyncio.sleep(_SETTLE_PAUSE_SECONDS)
+                await asyncio.sleep(_STORE_PAUSE_SECONDS)
 
 
 def _pause_in(retry_after: str | None, *, now: datetime) -> timedelta | None:
-    """Return the pause that a Retry-After header requests, in seconds or as a date (RFC 9110, section 10.2.3).
+    """Return the pause that a Retry-After header requests as seconds or as a date (RFC 9110, section 10.2.3).
 
     Return None if there is no header, or if its value is malformed.
     """
@@ -314,12 +331,15 @@ def _pause_in(retry_after: str | None, *, now: datetime) -> timedelta | None:
 
 
 async def keep_placing(services: Services) -> None:
-    """Give events their places forever, even after database outages. A lock admits one process at a time."""
-    is_begun = False
+    """Give events their places forever, even after database outages. First, correct the sequences once.
+
+    A lock lets only one process at a time do this work.
+    """
+    were_corrected = False
 
     async def place() -> None:
-        nonlocal is_begun
-        is_begun = is_begun or await _begin_to_place(services)
+        nonlocal were_corrected
+        were_corrected = were_corrected or await _try_to_correct_sequences(services)
         if await services.database.value(ARE_UNPLACED):
             await place_events(services)
 
@@ -328,25 +348,26 @@ async def keep_placing(services: Services) -> None:
 
 
 async def place_events(services: Services) -> int:
-    """Give each waiting event its place in the feed, unless another process is doing so.
+    """Give each waiting event its place in the feed, and queue its deliveries, unless another process is doing so.
 
     Return the number of events that got a place.
     """
-    placed, place = 0, place_some
+    placed, uses_sequence = 0, True
     while True:
         now = services.clock()
         try:
             async with services.database.begin(replan=True) as transaction:
                 if not await transaction.value(LOCK_PLACES):
                     return placed
+                place = place_by_sequence if uses_sequence else place_after_last
                 events = await place(transaction, limit=EVENTS_PLACED_PER_TRANSACTION)
-                if place is place_after_last:
+                if not uses_sequence:
                     await correct_sequences(transaction)
                 queued = await queue_deliveries(transaction, events, now=now)
         except NOT_PLACED:
-            if place is place_after_last:
+            if not uses_sequence:
                 raise
-            place = place_after_last
+            uses_sequence = False
             continue
         placed += len(events)
         if queued:
@@ -355,11 +376,8 @@ async def place_events(services: Services) -> int:
             return placed
 
 
-async def _begin_to_place(services: Services) -> bool:
-    """Correct the sequences, unless another process is placing events.
-
-    Return whether this process has corrected them.
-    """
+async def _try_to_correct_sequences(services: Services) -> bool:
+    """Correct the sequences, unless another process is placing events. Return whether this process did it."""
     async with services.database.begin() as transaction:
         if is_locked := bool(await transaction.value(LOCK_PLACES)):
             await correct_sequences(transaction)

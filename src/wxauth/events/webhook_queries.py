@@ -72,19 +72,24 @@ _DISABLE: Final = Statement[Webhook](f"""
 UPDATE webhooks SET is_enabled = false WHERE id = :id AND is_enabled
 RETURNING {_COLUMNS}
 """)
-_WRITTEN: Final = {
+_CHANGES: Final = {
     EventType.WEBHOOK_ADDED: _ADD,
     EventType.WEBHOOK_CHANGED: _CHANGE,
     EventType.WEBHOOK_SECRET_RENEWED: _RENEW,
     EventType.WEBHOOK_REMOVED: _DELETE,
     EventType.WEBHOOK_DISABLED: _DISABLE,
 }
+"""The statement that makes the change that each type of event reports."""
 
 _SUBSCRIPTIONS: Final = Statement[tuple[UUID, list[str]]]("SELECT id, types FROM webhooks WHERE is_enabled")
 
 
 def _queued_fragment(next_at: LiteralString) -> LiteralString:
-    # The numbers are the values of `Priority`.
+    """Return the SQL that queues deliveries, whose first attempt is due at `next_at`, an SQL expression.
+
+    The numbers are the values of `Priority`. The join is LATERAL, so that PostgreSQL looks up each event through the
+    index, however old its statistics are.
+    """
     return f"""
 INSERT INTO deliveries (id, receiver_id, event_id, type, user_id, priority, next_at, at)
 SELECT new.id, receiver_id, event_id, new.type, events.user_id,
@@ -289,6 +294,7 @@ class Priority(IntEnum):
     SESSION = 2
     """Other ends of sessions. Users can log in and out as often as they like."""
     ORDINARY = 3
+    """All other events."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,17 +303,21 @@ class DeliveryOutcome:
 
     state: DeliveryState
     status: int | None = None
+    """The status of the response; None if there was no response."""
     error: str | None = None
+    """The reason why there was no response."""
     next_at: datetime | None = None
+    """The time at which the next attempt is due; None if the delivery is finished."""
 
 
 async def write_webhook(
     database: Database, kind: EventType, *, by: Actor, now: datetime, **values: object
 ) -> Webhook | None:
-    """Make the change of a webhook that an event reports, and record the event.
+    """Make the change of a webhook that an event of this type reports, and record the event. Return the webhook.
 
-    Return None if the name of a new webhook is taken, if the webhook does not exist, or if a webhook to disable is
-    disabled already. The sweep deletes the deliveries of a removed webhook later.
+    `values` are the parameters of the statement that makes the change. Return None if the name of a new webhook is
+    taken, if the webhook does not exist, or if a webhook to disable is disabled already. The sweep deletes the
+    deliveries of a removed webhook later.
     """
     async with database.begin() as transaction:
         return await change_webhook(transaction, kind, by=by, now=now, **values)
@@ -316,8 +326,8 @@ async def write_webhook(
 async def change_webhook(
     transaction: Transaction, kind: EventType, *, by: Actor, now: datetime, **values: object
 ) -> Webhook | None:
-    """Do what `write_webhook` does, as a part of a transaction."""
-    webhook: Webhook | None = await transaction.row(_WRITTEN[kind], **values)
+    """Change a webhook and record the event, like `write_webhook`, but in a transaction of the caller."""
+    webhook: Webhook | None = await transaction.row(_CHANGES[kind], **values)
     if webhook is not None:
         data = webhook.model_dump(include=set(kind.data))
         await record_event(transaction, kind, by=by, at=now, data=data)
@@ -329,21 +339,21 @@ async def queue_deliveries(
 ) -> int:
     """Queue the deliveries of events that have just got their places, and return the number of queued deliveries.
 
-    With `again_to`, queue the events of this webhook's types again, for this webhook alone. Deliveries in progress are
-    left out.
+    With `again_to`, queue the events of this webhook's types again, only for this webhook. The function does not queue
+    a delivery that a process is sending now.
     """
     if not events:
         return 0
     webhooks = await transaction.rows(_SUBSCRIPTIONS) if again_to is None else [(again_to.id, again_to.types)]
-    queued = [
+    new = [
         (webhook_id, event.event_id, event.type, new_id(now))
         for event in events
         for webhook_id, types in webhooks
         if not types or event.type in types
     ]
-    if not queued:
+    if not new:
         return 0
-    webhook_ids, event_ids, event_types, ids = zip(*queued, strict=True)
+    webhook_ids, event_ids, event_types, ids = zip(*new, strict=True)
     keys = {"webhook_ids": webhook_ids, "event_ids": event_ids}
     values = {"ids": ids, "types": event_types, "now": now}
     number = await transaction.run(_QUEUE if again_to is None else _QUEUE_AGAIN, **keys, **values)
@@ -352,9 +362,9 @@ async def queue_deliveries(
 
 
 async def placed_after(database: Database, after: UUID, *, size: int) -> tuple[Sequence[PlacedEvent], UUID | None]:
-    """Read `size` events after an id. Return those that are in the feed, and the id after which to continue.
+    """Read `size` events after an id. Return the events that are in the feed, and the id after which to continue.
 
-    The id is None if there are no more events.
+    The returned id is None if there are no more events.
     """
     rows = await database.rows(_PAGE, after=after, size=size)
     return [row for row in rows if row.type], rows[-1].event_id if len(rows) == size else None
@@ -378,7 +388,10 @@ async def lease_delivery(
 async def settle_delivery(
     database: Database, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, now: datetime
 ) -> bool:
-    """Store the outcome of an attempt. Return whether it is a webhook's first success for a minute."""
+    """Store the outcome of an attempt. Return whether it is a webhook's first success for more than a minute.
+
+    If the lease has expired and another process has leased the delivery, the function stores nothing.
+    """
     leased = delivery.model_dump(include={"receiver_id", "event_id", "attempts"})
     async with database.begin(replan=True) as transaction:
         if delivery.is_logout and outcome.state is not DeliveryState.PENDING:

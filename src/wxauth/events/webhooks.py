@@ -34,7 +34,7 @@ A service's replicas need this time to get the new secret.
 TEST_TYPE: Final = "webhook.test"
 
 PAGE_SIZE: Final = 5000
-"""The number of events that one transaction of a replay examines."""
+"""The number of events that a replay reads, and queues in one transaction."""
 
 NO_SUCH_WEBHOOK: Final = "this webhook doesn't exist"
 
@@ -62,7 +62,7 @@ class Webhooks:
 
         Raises: InvalidRequest, if wxauth refuses the URL; NameTaken.
         """
-        await self._check(url)
+        await self._check_url(url)
         now, secret = self.clock(), new_webhook_secret()
         webhook_id = new_id(now)
         added = await self._write(
@@ -102,11 +102,15 @@ class Webhooks:
         Raises: NotFound; InvalidRequest, if wxauth refuses the URL.
         """
         if url is not None:
-            await self.read(name)  # first, so that an unknown webhook is reported before a wrong URL
-            await self._check(url)
-        chosen = None if types is None else list(types)
+            await self.read(name)  # an unknown webhook is reported before a wrong URL
+            await self._check_url(url)
         changed = await self._write(
-            EventType.WEBHOOK_CHANGED, by, name=name, url=url, types=chosen, is_enabled=is_enabled
+            EventType.WEBHOOK_CHANGED,
+            by,
+            name=name,
+            url=url,
+            types=None if types is None else list(types),
+            is_enabled=is_enabled,
         )
         self.deliveries.wake()
         return changed.shown
@@ -121,7 +125,8 @@ class Webhooks:
         Raises: NotFound.
         """
         webhook, secret = await self.read(name), new_webhook_secret()
-        # By id, because the secret is sealed for this id, and a new webhook may have got the name since.
+        # The webhook is found by its id, because the secret is sealed for this id. The name might belong to a new
+        # webhook by now.
         renewed = await self._write(
             EventType.WEBHOOK_SECRET_RENEWED,
             by,
@@ -170,14 +175,11 @@ class Webhooks:
         Raises: ValueError, unless exactly one of `event_id` and `since` is given; NotFound, if there is no such webhook
             or event.
         """
-        webhook, replayed = await self.read(name), 0
+        webhook = await self.read(name)
         if event_id is not None and since is None:
-            replayed += await self._queue_again(webhook, [await self._placed(event_id)])
+            replayed = await self._queue_again(webhook, [await self._placed(event_id)])
         elif since is not None and event_id is None:
-            after: UUID | None = first_id_at(since)  # an event's id begins with its time
-            while after is not None:
-                events, after = await webhook_queries.placed_after(self.database, after, size=page_size)
-                replayed += await self._queue_again(webhook, events)
+            replayed = await self._queue_all_again(webhook, since, page_size=page_size)
         else:
             raise ValueError("a replay needs either event_id or since")
         log.info("webhook_replayed", webhook=name, events=replayed)
@@ -185,16 +187,28 @@ class Webhooks:
         return replayed
 
     async def _placed(self, event_id: UUID) -> PlacedEvent:
+        """Return an event of the feed. Raises: NotFound."""
         event = await self.database.row(webhook_queries.FIND_PLACED, event_id=event_id)
         if event is None:
             raise NotFound("this event doesn't exist, or isn't sent to services")
         return event
+
+    async def _queue_all_again(self, webhook: Webhook, since: datetime, *, page_size: int) -> int:
+        """Queue all events since a time again, and return their number. Each page is one transaction."""
+        queued, after = 0, first_id_at(since)  # an event's id begins with its time
+        while True:
+            events, next_after = await webhook_queries.placed_after(self.database, after, size=page_size)
+            queued += await self._queue_again(webhook, events)
+            if next_after is None:
+                return queued
+            after = next_after
 
     async def _queue_again(self, webhook: Webhook, events: Sequence[PlacedEvent]) -> int:
         async with self.database.begin(replan=True) as transaction:
             return await webhook_queries.queue_deliveries(transaction, events, again_to=webhook, now=self.clock())
 
     async def _write(self, kind: EventType, by: Actor, **values: object) -> Webhook:
+        """Make the change that an event of this type reports, and return the webhook. Raises: NameTaken; NotFound."""
         written = await webhook_queries.write_webhook(self.database, kind, by=by, now=self.clock(), **values)
         if written is None:
             is_new = kind is EventType.WEBHOOK_ADDED
@@ -205,7 +219,8 @@ class Webhooks:
     def _sealed(self, secret: bytes, webhook_id: UUID) -> bytes:
         return self.sealer.seal(secret, context=webhook_secret_context(webhook_id))
 
-    async def _check(self, url: str) -> None:
+    async def _check_url(self, url: str) -> None:
+        """Check that wxauth may send events to a URL. Raises: InvalidRequest."""
         try:
             await check_url(url, resolver=self.name_resolver)
         except WrongValue as exc:
