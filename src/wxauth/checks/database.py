@@ -43,12 +43,12 @@ async def check_database(
 ) -> AsyncGenerator[CheckResult | None, None]:
     """Check the server, its clock, the schema and the keys, and whether encrypted values can be decrypted."""
     database = Database(settings.database_url.get_secret_value(), deadlines=deadlines)
-    name = "database"
+    name = "database"  # the name of the result if the database stops responding
     try:
         async with database.answering():  # one time limit for all queries together
-            found_server = await database.one(queries.READ_SERVER)
-            yield judge_server(found_server)
-            if why_unfit(found_server.engine, found_server.has_plpgsql, found_server.encoding) is not None:
+            server = await database.one(queries.READ_SERVER)
+            yield judge_server(server)
+            if why_unfit(server.engine, server.has_plpgsql, server.encoding) is not None:
                 return
             name = "stored"
             async for result in _check_stored(database, settings, found, clock):
@@ -63,7 +63,7 @@ async def check_database(
 
 
 async def read_signing_keys(settings: Settings, *, clock: Clock, deadlines: Deadlines) -> Sequence[StoredSigningKey]:
-    """Return the stored keys that are published now. Raises: StorageUnavailable."""
+    """Return the stored keys for access tokens that are published now. Raises: StorageUnavailable."""
     async with aclosing(Database(settings.database_url.get_secret_value(), deadlines=deadlines)) as database:
         return await _published_keys(database, clock())
 
@@ -75,45 +75,24 @@ async def _published_keys(database: Database, now: datetime) -> Sequence[StoredS
 async def _check_stored(
     database: Database, settings: Settings, found: Findings, clock: Clock
 ) -> AsyncGenerator[CheckResult | None, None]:
+    """Check the clock, the rights, the schema and the stored values. Store the apps and the signing keys in `found`."""
     asked_at = clock()
     theirs = await database.time()
     reading = ClockReading.of(theirs, asked_at=asked_at, answered_at=clock())
     whose, bound = _("the database's"), _("and wxauth relies on the database's clock")
     yield compare(reading, name="clock database", whose=whose, allowed=CLOCK_DIFFERENCE, bound=bound)
 
-    its_rights = await read_rights(database)
+    rights = await read_rights(database)
     revocations = await database.rows(
         REVOCATIONS, tables=our_tables(), most=MOST_REVOCATIONS, most_members=MOST_MEMBERS
     )
     for result in judge_outsiders(revocations):
         yield result
-    if its_rights.missing_to_serve is not None:
-        text = _(
-            "can't be used by the role of WXAUTH_DATABASE_URL. As the schema's owner, run {grant};",
-            grant=its_rights.missing_to_serve,
-        )
-        yield bad("schema", text)
-        return
-    if its_rights.elsewhere is not None:
-        text = _(
-            "is in {schema}, which isn't in the search_path of the role of WXAUTH_DATABASE_URL. As a "
-            "superuser, run ALTER ROLE {role} SET search_path = {schema};",
-            schema=its_rights.elsewhere,
-            role=its_rights.role,
-        )
-        yield bad("schema", text)
-        return
-    if its_rights.hidden_in:
-        text = _(
-            "has row-level security, which can hide rows of {tables} from the role of WXAUTH_DATABASE_URL. "
-            "As a superuser or the owner of the tables, run {to_run};",
-            tables=", ".join(its_rights.hidden_in),
-            to_run=its_rights.to_see_all_rows,
-        )
-        yield bad("schema", text)
+    if (missing := _judge_rights(rights)) is not None:
+        yield missing
         return
     revision = await current_revision(database)
-    yield judge_schema(revision, its_rights)
+    yield judge_schema(revision, rights)
     if not is_usable(revision):
         return
 
@@ -140,8 +119,35 @@ async def _check_stored(
     found.apps = [known.app for known in apps.all() if known.is_enabled]
 
 
+def _judge_rights(rights: RoleRights) -> CheckResult | None:
+    """Return the result if wxauth's role cannot use the tables or cannot see all rows; None if it can do both."""
+    if rights.missing_to_serve is not None:
+        text = _(
+            "can't be used by the role of WXAUTH_DATABASE_URL. As the schema's owner, run {grant};",
+            grant=rights.missing_to_serve,
+        )
+        return bad("schema", text)
+    if rights.elsewhere is not None:
+        text = _(
+            "is in {schema}, which isn't in the search_path of the role of WXAUTH_DATABASE_URL. As a "
+            "superuser, run ALTER ROLE {role} SET search_path = {schema};",
+            schema=rights.elsewhere,
+            role=rights.role,
+        )
+        return bad("schema", text)
+    if rights.hidden_in:
+        text = _(
+            "has row-level security, which can hide rows of {tables} from the role of WXAUTH_DATABASE_URL. "
+            "As a superuser or the owner of the tables, run {to_run};",
+            tables=", ".join(rights.hidden_in),
+            to_run=rights.to_see_all_rows,
+        )
+        return bad("schema", text)
+    return None
+
+
 def judge_server(server: queries.PostgresServer) -> CheckResult:
-    """Return whether the server's engine, version, encoding and isolation level suit wxauth, and whether it can write.
+    """Return the result about the server's engine, version, encoding and isolation level, and whether it can write.
 
     At an isolation level stricter than READ COMMITTED, a statement that has waited for a lock fails, or does not see
     the changes of the transaction that held the lock.
@@ -173,15 +179,15 @@ def judge_server(server: queries.PostgresServer) -> CheckResult:
     return good(name, _("responds (PostgreSQL {version})", version=server.version))
 
 
-def judge_schema(revision: str | None, its_rights: RoleRights, known: Sequence[str] = KNOWN_REVISIONS) -> CheckResult:
-    """Return whether the schema's revision suits this version.
+def judge_schema(revision: str | None, rights: RoleRights, known: Sequence[str] = KNOWN_REVISIONS) -> CheckResult:
+    """Return the result about the schema's revision, which must suit this version of wxauth.
 
-    `known` are the revisions that it knows, the newest first.
+    `known` are the revisions that this version knows, the newest first.
     """
     to_do = _("run 'wxauth migrate'")
-    if its_rights.missing_to_migrate is not None:
+    if rights.missing_to_migrate is not None:
         to_do = _(
-            "as the owner of the database, run {grant}; then run 'wxauth migrate'", grant=its_rights.missing_to_migrate
+            "as the owner of the database, run {grant}; then run 'wxauth migrate'", grant=rights.missing_to_migrate
         )
     if revision is None:
         return bad("schema", _("hasn't been created yet: {to_do}", to_do=to_do))
@@ -206,17 +212,17 @@ def judge_schema(revision: str | None, its_rights: RoleRights, known: Sequence[s
 
 
 def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
-    """Return whether a sequence is behind its table, and whether the service may correct it; None if none is wrong.
+    """Return the result about sequences that are wrong, or that the service may not correct; None if there are none.
 
     This version works without the correction. But an operator may have to return to an older version, which needs
     correct sequences.
     """
     wrong = [sequence for sequence in sequences if sequence.is_wrong]
-    not_set = [sequence for sequence in sequences if not sequence.may_set]
+    not_permitted = [sequence for sequence in sequences if not sequence.may_set]
     told = ", ".join(f"{it.name} ({it.at}, {it.highest})" for it in wrong)
-    names = ", ".join(it.name for it in not_set)
-    grant = f"GRANT SELECT, UPDATE ON SEQUENCE {names} TO {not_set[0].role}" if not_set else ""
-    if wrong and not_set:
+    names = ", ".join(it.name for it in not_permitted)
+    grant = f"GRANT SELECT, UPDATE ON SEQUENCE {names} TO {not_permitted[0].role}" if not_permitted else ""
+    if wrong and not_permitted:
         text = _(
             "don't match the last numbers of their tables (sequence, table): {told}. The service still "
             "orders events correctly, but the role can't set the sequence. As the sequence's owner, run "
@@ -233,7 +239,7 @@ def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
             told=told,
         )
         return bad("sequences", text)
-    if not_set:
+    if not_permitted:
         text = _(
             "can't be corrected by the service if they fall behind their tables. As the sequences' owner, run {grant};",
             grant=grant,

@@ -27,10 +27,11 @@ from wxauth_guard.verifier import CLOCK_SKEW
 LONGEST_CHECK_SECONDS: Final = 25.0
 """The time limit, in seconds, of a whole check. Each request of the check has a shorter limit."""
 _LONGEST_REASON: Final = 300
+"""The largest number of characters of an internal error that a result shows."""
 
 
 async def check_all() -> list[CheckResult]:
-    """Check the settings. If they are valid, run all other checks with them."""
+    """Check the settings of this machine. If they are valid, run all other checks with them."""
     try:
         settings = load_settings(Settings)
     except InvalidSettings as exc:
@@ -47,10 +48,10 @@ async def examine(
     deadlines: Deadlines = DEADLINES,
     issuer_patience: float = FETCH_TIMEOUT,
 ) -> list[CheckResult]:
-    """Run the check of the database, and then all other checks in parallel, because they need stored values.
+    """Check the database first, because the other checks need stored values. Then run these checks in parallel.
 
-    Each of the issuer's documents may take `issuer_patience` seconds. This is the time for which the guard in other
-    services waits.
+    `issuer_patience` is the number of seconds that the documents of the issuer, or of a resource, may take. By default,
+    this is the time for which the guard in other services waits.
     """
     found = Findings(apps=settings.apps)
     results = await _results_of("database", check_database(settings, found, clock=clock, deadlines=deadlines))
@@ -71,8 +72,8 @@ async def examine(
                 _results_of(f"resource {url}", check_resource(url, settings.issuer, patience=issuer_patience))
                 for url in (each.resource for each in settings.resources)
             ),
-            *(_app(app, settings, found, transport, clock) for app in found.apps),
-            *(_forward(app, settings, clock) for app in found.apps),
+            *(_results_of_app(app, settings, found, transport, clock) for app in found.apps),
+            *(_results_of_forward(app, settings, clock) for app in found.apps),
         )
     # A delayed response exaggerates the difference, so the smallest difference is the most accurate.
     if found.wechat_readings:
@@ -89,36 +90,38 @@ async def examine_app(settings: Settings, app: App, *, apps: Sequence[App]) -> l
     """Check one app with WeChat, and its `push_forward`. `apps` are all apps, among them this one."""
     found = Findings(apps=apps)
     async with aclosing(_transport(settings)) as transport:
-        of_wechat = await _app(app, settings, found, transport, utc_now)
-    return of_wechat + await _forward(app, settings, utc_now)
+        results = await _results_of_app(app, settings, found, transport, utc_now)
+    return results + await _results_of_forward(app, settings, utc_now)
 
 
 async def check_apps(settings: Settings) -> list[CheckResult]:
     """Check each app with WeChat, without the database."""
     found = Findings(apps=settings.apps)
     async with aclosing(_transport(settings)) as transport:
-        apps = await asyncio.gather(*(_app(app, settings, found, transport, utc_now) for app in settings.apps))
-    return list(chain.from_iterable(apps))
+        results = await asyncio.gather(
+            *(_results_of_app(app, settings, found, transport, utc_now) for app in settings.apps)
+        )
+    return list(chain.from_iterable(results))
 
 
 def _transport(settings: Settings) -> HttpTransport:
     return transport_for(settings, at_most=CHECK_TIMEOUT_SECONDS)
 
 
-async def _app(
+async def _results_of_app(
     app: App, settings: Settings, found: Findings, transport: HttpTransport, clock: Clock
 ) -> list[CheckResult]:
     check = check_app(app, settings, found, transport=transport, clock=clock)
     return await _results_of(f"wechat {app.app_id}", check)
 
 
-async def _forward(app: App, settings: Settings, clock: Clock) -> list[CheckResult]:
+async def _results_of_forward(app: App, settings: Settings, clock: Clock) -> list[CheckResult]:
     check = check_push_forward(app, settings, clock=clock)
     return await _results_of(f"wechat {app.app_id} push_forward", check)
 
 
 async def _results_of(name: str, check: AsyncGenerator[CheckResult | None, None]) -> list[CheckResult]:
-    """Return the results of a check, except None.
+    """Return the results of a check. A check yields None if there is nothing to report.
 
     If the check itself fails, the failure becomes a result, and the other checks continue.
     """

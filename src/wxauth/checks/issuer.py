@@ -29,28 +29,29 @@ _NAME: Final = "issuer"
 _RESOURCE_METADATA: Final = "/.well-known/oauth-protected-resource"
 _CONNECT_TIMEOUT_SECONDS: Final = 3.0
 _LONGEST_NAME: Final = 200
-# The statuses that a proxy returns if the service behind it does not respond.
-_NOBODY_BEHIND: Final = frozenset({502, 503, 504})
+_BAD_GATEWAY: Final = frozenset({502, 503, 504})
+"""The statuses that a proxy returns if the service behind it does not respond."""
 
 
-class _Found(TextError):
-    """The fault that a check has found."""
+class _Fault(TextError):
+    """A fault that explains why a document cannot be used."""
 
 
-class _NotThere(_Found):
+class _NotRunning(_Fault):
     """No service responds, which is normal before wxauth has started."""
 
 
-class _Wrong(_Found):
+class _Wrong(_Fault):
     """Siblings cannot use the response. The text gives the reason and the fix."""
 
 
 async def check_issuer(
     issuer: str, found: Findings, *, now: datetime, patience: float, read_keys: ReadKeys | None = None
 ) -> AsyncGenerator[CheckResult, None]:
-    """Check whether siblings find the stored keys at the issuer's URL. Each document may take `patience` seconds.
+    """Check whether siblings find the stored keys at the issuer's URL.
 
-    If none of the found keys is published, `read_keys` reads the stored keys once more.
+    Connecting and reading all documents may take `patience` seconds and another three seconds. If none of the keys in
+    `found` is published, `read_keys` reads the stored keys once more.
     """
     yield await _judge_issuer(issuer, found.signing_keys, read_keys=read_keys, now=now, patience=patience)
 
@@ -61,7 +62,7 @@ async def _judge_issuer(
     try:
         async with asyncio.timeout(patience + _CONNECT_TIMEOUT_SECONDS):
             kids = await _published_kids(issuer, httpx.Timeout(patience, connect=_CONNECT_TIMEOUT_SECONDS))
-    except _NotThere as exc:
+    except _NotRunning as exc:
         text = _("{fault}. This is normal before 'wxauth serve' has started, but not afterwards", fault=exc.text)
         return note(_NAME, text)
     except _Wrong as exc:
@@ -77,11 +78,10 @@ async def _judge_issuer(
         return note(_NAME, text)
     # Keys that do not sign yet do not count, because a cache between client and server may contain an older document.
     signing = {key.kid for key in keys if key.activates_at <= now}
-    if (
-        not signing & kids and read_keys is not None
-    ):  # a service that has just started may have stored its first key in the meantime
+    # A service that has just started may have stored its first key after `keys` were read.
+    if signing.isdisjoint(kids) and read_keys is not None:
         signing = {key.kid for key in await read_keys()}
-    if not signing & kids:
+    if signing.isdisjoint(kids):
         return bad(
             _NAME,
             _(
@@ -113,9 +113,11 @@ async def _judge_issuer(
 
 
 async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
-    # The check requests the document in the same way as the guard, so that it finds every fault that a sibling would
-    # meet.
-    on_loopback = is_loopback(urlsplit(issuer).hostname)
+    """Return the ids of the keys that the issuer publishes. Raises: _NotRunning, _Wrong.
+
+    The function requests the documents in the same way as the guard, so that it finds every fault that a sibling would
+    meet.
+    """
     async with _client(issuer, limits) as client:
         metadata = await _get(client, issuer + METADATA_PATH)
         named = metadata.get("issuer")
@@ -129,15 +131,20 @@ async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
                 )
             )
         jwks_uri = metadata.get("jwks_uri")
-        if not isinstance(jwks_uri, str) or not is_secure(jwks_uri) or not (on_loopback or jwks_uri[:6] == "https:"):
+        if not isinstance(jwks_uri, str) or not _may_have_keys(jwks_uri, issuer):
             text = _("{issuer} has no jwks_uri with https. Another service responds at this address")
             raise _Wrong(Text(text, issuer=issuer))
         async with _client(jwks_uri, limits) as jwks_client:
             documents = (await _get(jwks_client, jwks_uri)).get("keys")
         if not isinstance(documents, list):
             raise _Wrong(_("{url} has no list of keys. Another service responds at this address", url=jwks_uri))
-        await _find_cache(client, issuer)
+        await _check_for_cache(client, issuer)
     return set(verification_keys(documents))
+
+
+def _may_have_keys(jwks_uri: str, issuer: str) -> bool:
+    """Return whether the guard reads keys from this URL. It requires https, unless both addresses are on loopback."""
+    return is_secure(jwks_uri) and (jwks_uri.startswith("https:") or is_loopback(urlsplit(issuer).hostname))
 
 
 def _client(url: str, limits: httpx.Timeout) -> httpx.AsyncClient:
@@ -154,18 +161,19 @@ def _client(url: str, limits: httpx.Timeout) -> httpx.AsyncClient:
 
 
 def _proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
+    """Return the proxy for a URL, and the name of the environment variable that sets it. Loopback has no proxy."""
     return (None, None) if is_loopback(urlsplit(url).hostname) else proxy_for(url)
 
 
-async def _find_cache(client: httpx.AsyncClient, issuer: str) -> None:
-    """Check that no cache stores responses of the service. Raises: _Wrong, if a response may have been stored."""
+async def _check_for_cache(client: httpx.AsyncClient, issuer: str) -> None:
+    """Send two requests to check that no cache stores responses. Raises: _Wrong, if a response may have been stored."""
     url, ids = f"{issuer}/livez", set[str]()
     for _attempt in range(2):
         try:
             async with client.stream("GET", url) as response:
                 status, headers = response.status_code, response.headers
         except httpx.TransportError as exc:
-            raise _named(exc, url) from exc
+            raise _fault_of(exc, url) from exc
         if status != HTTPStatus.OK:  # for example, a proxy does not forward the request
             return
         request_id = headers.get("X-Request-ID", "")
@@ -176,7 +184,8 @@ async def _find_cache(client: httpx.AsyncClient, issuer: str) -> None:
         elif "no-store" not in headers.get("Cache-Control", "").lower():
             sign = _("lacks Cache-Control: no-store")
         else:
-            ids |= {request_id} - {""}
+            if request_id:
+                ids.add(request_id)
             continue
         raise _Wrong(
             _(
@@ -200,8 +209,8 @@ async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGene
             _client(url, limits) as client,
         ):
             metadata = await _get(client, metadata_url)
-    except (_Found, TimeoutError) as exc:
-        reason = exc.text if isinstance(exc, _Found) else _("no response in time")
+    except (_Fault, TimeoutError) as exc:
+        reason = exc.text if isinstance(exc, _Fault) else _("no response in time")
         text = _("{url} can't be read, so clients can't discover wxauth: {reason}", url=metadata_url, reason=reason)
         yield bad(name, text)
         return
@@ -220,6 +229,7 @@ async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGene
 
 
 async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
+    """Return the JSON object at a URL. Raises: _NotRunning, _Wrong."""
     try:
         async with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
             _judge_status(response)
@@ -229,7 +239,7 @@ async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
                 if len(body) > MAX_DOCUMENT:
                     raise _Wrong(_("{url} is too large. Another service responds at this address", url=url))
     except httpx.TransportError as exc:
-        raise _named(exc, url) from exc
+        raise _fault_of(exc, url) from exc
     try:
         document = from_json(bytes(body))
     except ValueError:
@@ -245,16 +255,17 @@ async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
 
 
 def _judge_status(response: httpx.Response) -> None:
+    """Check that a response has the status 200. Raises: _NotRunning, _Wrong."""
     status, url = response.status_code, response.url
     if status == HTTPStatus.OK:
         return
-    if status in _NOBODY_BEHIND:
+    if status in _BAD_GATEWAY:
         text = _(
             "{url} returns status {status}, because the proxy there can't reach the service behind it",
             url=url,
             status=status,
         )
-        raise _NotThere(text)
+        raise _NotRunning(text)
     if response.is_redirect:
         to = urlsplit(response.headers["Location"])
         where = f"{to.scheme}://{to.hostname}{to.path}" if to.hostname else to.path
@@ -276,8 +287,8 @@ def _judge_status(response: httpx.Response) -> None:
     )
 
 
-def _named(exc: httpx.TransportError, url: str) -> _NotThere | _Wrong:
-    """Return the fault that has caused an httpx error."""
+def _fault_of(exc: httpx.TransportError, url: str) -> _NotRunning | _Wrong:
+    """Return the fault that has caused an error of httpx, whose causes are the errors of TLS and of the socket."""
     parts = urlsplit(url)
     where: Text | str = f"{parts.scheme}://{parts.netloc}"
     if (variable := _proxy_for(url)[1]) is not None:
@@ -303,13 +314,13 @@ def _named(exc: httpx.TransportError, url: str) -> _NotThere | _Wrong:
                 )
                 return _Wrong(text)
             case socket.gaierror():
-                return _NotThere(_("the host name of {where} doesn't resolve on this machine", where=where))
+                return _NotRunning(_("the host name of {where} doesn't resolve on this machine", where=where))
             case ConnectionRefusedError():
-                return _NotThere(_("nothing listens on {where}", where=where))
+                return _NotRunning(_("nothing listens on {where}", where=where))
         cause = cause.__cause__ or cause.__context__
     kind = type(exc).__name__
     if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
-        return _NotThere(_("this machine can't connect to {where} ({kind})", where=where, kind=kind))
+        return _NotRunning(_("this machine can't connect to {where} ({kind})", where=where, kind=kind))
     if isinstance(exc, httpx.TimeoutException):
         text = _(
             "{where} accepts the connection but doesn't respond. Check the logs of the service and of the proxy",

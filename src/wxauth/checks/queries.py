@@ -27,6 +27,7 @@ class PostgresServer:
     engine: str = "PostgreSQL"
     """The result of `version()`."""
     has_plpgsql: bool = True
+    """Whether the language of wxauth's triggers is installed."""
     encoding: str = "UTF8"
     """The encoding of the database."""
 
@@ -48,7 +49,6 @@ SELECT current_setting('server_version') AS version, current_setting('server_ver
        EXISTS (SELECT FROM pg_language WHERE lanname = 'plpgsql') AS has_plpgsql,
        current_setting('server_encoding') AS encoding
 """)
-# The sample has the oldest and the newest sessions.
 SOME_SESSION_KEYS: Final = Statement[SealedSessionKey]("""
 SELECT id AS session_id, app_id, openid, session_key AS sealed
   FROM ((SELECT id, app_id, openid, session_key FROM sessions ORDER BY id LIMIT :size)

@@ -74,7 +74,15 @@ class ClockReading:
 
 
 def compare(reading: ClockReading, *, name: str, whose: Text, allowed: float, bound: Text) -> CheckResult:
-    """Return whether our clock agrees with another clock, within the allowed number of seconds."""
+    """Return the result about the difference between our clock and another clock.
+
+    Args:
+        reading: The comparison of the two clocks.
+        name: The name of the check.
+        whose: The owner of the other clock, in the possessive, for example "WeChat's".
+        allowed: The number of seconds by which the clocks may differ.
+        bound: The part of a bad result's text that says why the difference matters.
+    """
     distance = abs(reading.ahead)
     if distance - reading.uncertainty <= allowed:
         within = max(1, round(distance + reading.uncertainty))
@@ -95,10 +103,11 @@ def compare(reading: ClockReading, *, name: str, whose: Text, allowed: float, bo
 
 @dataclass(slots=True)
 class Findings:
-    """The findings of the checks so far. A field is None or empty if it could not be determined."""
+    """The values that one check has found and others need. A field is None or empty if no check could determine it."""
 
     apps: Sequence[App] = ()
     """The apps to which users can log in."""
     signing_keys: Sequence[StoredSigningKey] | None = None
+    """The stored keys for access tokens that are published now."""
     wechat_readings: list[ClockReading] = field(default_factory=list)
     """Comparisons of our clock with WeChat's."""

@@ -39,10 +39,10 @@ def _named(steps: Sequence[Revocation]) -> Text:
     """Return the roles, each followed by the roles that have its rights through a membership."""
     names: dict[str, str] = {}
     for step in steps:
-        name = plain(step.role)
+        name = _printable(step.role)
         if step.members:
             others = step.member_count - len(step.members)
-            members = listed(map(plain, step.members), others)
+            members = listed(map(_printable, step.members), others)
             name = _("{name} (and its members {members})", name=name, members=members)
         names.setdefault(step.role, name)
     return listed(names.values(), steps[0].others)
@@ -54,28 +54,33 @@ def _statements(steps: Sequence[Revocation]) -> list[str]:
     for step in steps:
         key = (step.group, tuple(step.relations), step.are_sequences, step.grantor, step.has_passed_on)
         alike.setdefault(key, []).append(step)
-    # Rights that a role has granted to others come first. After the role has lost its own right, they could not be
-    # revoked.
+    # The rights that a role other than the owner has granted are revoked first. After this role has lost its own right,
+    # it could not revoke them. Among them, rights that may have been granted further come last, for the same reason.
     order = sorted(alike.values(), key=lambda steps: (steps[0].grantor is None, steps[0].has_passed_on))
     return list(chain.from_iterable(map(_revoke, order)))
 
 
 def _revoke(alike: Sequence[Revocation]) -> list[str]:
+    """Return the statements that revoke equal rights from several roles."""
     step = alike[0]
     kind = "SEQUENCE" if step.are_sequences else "TABLE"
-    what = plain(step.group) if step.group else f"ALL ON {kind} {', '.join(map(plain, step.relations))}"
-    statement = f"REVOKE {what} FROM {', '.join(plain(each.role) for each in alike)}"
+    what = _printable(step.group) if step.group else f"ALL ON {kind} {', '.join(map(_printable, step.relations))}"
+    statement = f"REVOKE {what} FROM {', '.join(_printable(each.role) for each in alike)}"
     cascade = " CASCADE" if step.has_passed_on else ""
     if step.grantor is None:
         return [f"{statement}{cascade};"]
     if step.group:
-        return [f"{statement} GRANTED BY {plain(step.grantor)}{cascade};"]
-    return [f"SET ROLE {plain(step.grantor)};", f"{statement}{cascade};", "RESET ROLE;"]
+        return [f"{statement} GRANTED BY {_printable(step.grantor)}{cascade};"]
+    # For rights on tables, PostgreSQL accepts GRANTED BY only with the current role.
+    return [f"SET ROLE {_printable(step.grantor)};", f"{statement}{cascade};", "RESET ROLE;"]
 
 
-def plain(quoted: str) -> str:
-    """Return names that are quoted for SQL with only printable characters. Other characters are escaped."""
-    return _QUOTED.sub(_escaped, quoted)
+def _printable(names: str) -> str:
+    """Return names that are quoted for SQL, with an escape in place of each character that is not printable.
+
+    A role's name may contain characters that control the operator's terminal.
+    """
+    return _QUOTED.sub(_escaped, names)
 
 
 def _escaped(name: re.Match[str]) -> str:

@@ -146,8 +146,10 @@ class Revocation:
 
 # `reach` contains each role that has a right, and all roles that have the right through a membership. A role with
 # NOINHERIT counts, because it can `SET ROLE`. From PostgreSQL 16 on, a membership may allow neither inheriting nor SET
-# ROLE, and a REVOKE must name the grantor of the membership. A role that may not use the schema cannot use the tables
-# in it, so its rights are not reported.
+# ROLE, and a REVOKE must name the grantor of the membership. The grantor with the oid 10 is the first superuser. Any
+# superuser can revoke in its name. A role that may not use the schema cannot use the tables in it, so its rights are
+# not reported. `excused` contains the roles that may have rights: superusers, the owner and its members, PostgreSQL's
+# roles for all data, the current role and, if it lacks the owner's rights, the roles whose rights it has.
 REVOCATIONS: Final = Statement[Revocation](f"""
 WITH RECURSIVE {OUR_RELATIONS}, owners AS (
     SELECT DISTINCT relowner AS oid FROM pg_class WHERE oid IN (SELECT oid FROM own)

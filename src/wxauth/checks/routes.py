@@ -41,7 +41,7 @@ async def check_everything(_: AdministratorDep, settings: SettingsDep, request: 
 
     It changes nothing, and takes at most half a minute.
     """
-    # Imported here, because the checks take 3 MB, and most processes never run them.
+    # The module is imported here, because it takes 3 MB of memory, and most processes never run the checks.
     from wxauth.checks.doctor import examine
 
     return _report(await examine(settings), request)

@@ -27,7 +27,7 @@ class SealedKind(Generic[Row]):
     """A kind of row that contains sealed values."""
 
     values: Callable[[Row], Sequence[tuple[bytes | None, bytes]]]
-    """A function that returns the sealed values of a row, each with its context, in the order of `Reseal`.
+    """A function that returns the sealed values of a row, each with its context, in the order of the `Reseal` columns.
 
     A value is None if it is not set.
     """
@@ -78,7 +78,10 @@ class SealedCounts:
 
 
 async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes, bytes]]:
-    """Return some values of each kind except signing keys, all of which are checked separately."""
+    """Return some stored values of each kind except signing keys, each with its context.
+
+    All signing keys are checked separately.
+    """
     kinds: Sequence[tuple[SealedKind[Any], Sequence[Any]]] = (
         (SEALED_SESSION_KEYS, await database.rows(SOME_SESSION_KEYS, size=SAMPLE)),
         (SEALED_PHONE_ANSWERS, await database.rows(PENDING_ANSWERS, asked_before=now, size=SAMPLE)),
@@ -95,16 +98,17 @@ async def ensure_opens(database: Database, sealer: Sealer, *, now: datetime) -> 
     The check unseals the signing keys or, if there are none, other values. Raises: CannotOpen, if no value can be
     unsealed.
     """
-    kept = [(key.private_key, sealing.signing_key_context(key.kid)) for key in await database.rows(PUBLISHED, now=now)]
-    kept = kept or await some_values(database, now=now)
-    if kept and not any(sealer.opens(sealed, context=context) for sealed, context in kept):
+    keys = await database.rows(PUBLISHED, now=now)
+    values = [(key.private_key, sealing.signing_key_context(key.kid)) for key in keys]
+    values = values or await some_values(database, now=now)
+    if values and not any(sealer.opens(sealed, context=context) for sealed, context in values):
         raise CannotOpen("encrypted with an unknown key")
 
 
 def judge_signing_keys(
     keys: Sequence[StoredSigningKey], sealer: Sealer, *, max_age: timedelta, now: datetime
 ) -> CheckResult:
-    """Return whether each key can be unsealed, which key signs now, and when the next key signs."""
+    """Return the result about the keys: which key signs now and which one is next, or which ones cannot be unsealed."""
     name = "signing_keys"
     if not keys:
         return good(
@@ -120,30 +124,30 @@ def judge_signing_keys(
         )
         return bad(name, text)
     current, newest = signing_key_of(keys, now), keys[-1]
-    time, text = newest.activates_at, _("{n} published. {kid} signs now, and {newest} signs from {time}")
-    if time <= now:
-        time, text = (
-            max(now, newest.created_at + max_age),
-            _("{n} published. {kid} signs now, and the next key is created at {time}"),
-        )
+    if newest.activates_at > now:
+        time = newest.activates_at
+        text = _("{n} published. {kid} signs now, and {newest} signs from {time}")
+    else:
+        time = max(now, newest.created_at + max_age)
+        text = _("{n} published. {kid} signs now, and the next key is created at {time}")
     return good(name, Text(text, n=len(keys), kid=current.kid, newest=newest.kid, time=_minute(time)))
 
 
 def judge_sealed(
     values: Sequence[tuple[bytes, bytes]], keys: Sequence[StoredSigningKey], sealer: Sealer, *, has_previous: bool
 ) -> CheckResult:
-    """Return whether these values can be unsealed, and whether any of them still needs a previous secret key."""
+    """Return the result about these values and keys: whether they can be unsealed without the previous secret key."""
     name = "sealed_data"
-    every = [*((key.private_key, sealing.signing_key_context(key.kid)) for key in keys), *values]
-    total, unopened = len(every), sum(not sealer.opens(sealed, context=context) for sealed, context in every)
+    checked = [*((key.private_key, sealing.signing_key_context(key.kid)) for key in keys), *values]
+    total, unopened = len(checked), sum(not sealer.opens(sealed, context=context) for sealed, context in checked)
     if unopened:
         text = _(
             "{n} of {total} values checked can't be decrypted. {why}", n=unopened, total=total, why=WRONG_SECRET_KEY
         )
         return bad(name, text)
-    if not every:
+    if not checked:
         return good(name, _("no values are stored yet"))
-    stale = sum(not sealed.startswith(sealer.prefix) for sealed, _context in every)
+    stale = sum(not sealed.startswith(sealer.prefix) for sealed, _context in checked)
     if stale:
         return note(
             name,

@@ -40,8 +40,9 @@ from wxauth_guard.texts import is_loopback
 CHECK_TIMEOUT_SECONDS: Final = 10.0
 """The time limit, in seconds, of one request, even if `WXAUTH_WECHAT_TIMEOUT` is longer."""
 
-_CODE: Final = "000000000000"
+_MADE_UP_CODE: Final = "000000000000"
 _NOT_WHITELISTED: Final = (40164, 61004)
+"""The errcodes for a request from an IP address that is not in the app's whitelist."""
 _MINUTE_QUOTA: Final = 45011
 _SECOND: Final = timedelta(seconds=1)
 _NEXT_TO_AN_ADDRESS: Final = re.compile(r"[^0-9A-Fa-f:.]+")
@@ -58,10 +59,10 @@ class _Recorder(httpx.AsyncBaseTransport):
         """The IP addresses of this server. WeChat names an address when it refuses the address."""
         self.unreachable: set[str] = set()
         """The hosts to which no connection could be opened."""
-        self.at_proxy = ""
-        """The reason why no connection could be opened, if the proxy has failed; otherwise empty."""
-        self.reason = ""
-        """The reason why no connection could be opened, whether or not the proxy has failed."""
+        self.proxy_failure = ""
+        """The reason why the last connection could not be opened, if the proxy has failed; otherwise empty."""
+        self.connect_failure = ""
+        """The reason why the last connection could not be opened, whether or not the proxy has failed."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         asked_at = self._clock()
@@ -69,8 +70,8 @@ class _Recorder(httpx.AsyncBaseTransport):
             response = await self._inner.handle_async_request(request)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             self.unreachable.add(request.url.host)
-            self.reason = exc.args[0]
-            self.at_proxy = exc.args[0] if isinstance(exc, ProxyFailed) else ""
+            self.connect_failure = exc.args[0]
+            self.proxy_failure = exc.args[0] if isinstance(exc, ProxyFailed) else ""
             raise
         answered_at = self._clock()
         if (theirs := _time_in(response)) is not None:
@@ -88,8 +89,8 @@ async def check_app(
     wechat = WeChat(client_over(observed), settings, at_most=CHECK_TIMEOUT_SECONDS, reports_refusals=False)
     async with aclosing(WeChatTokens(wechat=wechat, clock=clock)) as wechat_tokens:
         login, token = await asyncio.gather(
-            _failure(wechat.exchange(app, _CODE)),
-            _failure(wechat_tokens.get(app) if app.has_wechat_token else asyncio.sleep(0)),
+            _failure(wechat.exchange(app, _MADE_UP_CODE)),
+            _failure(wechat_tokens.get(app) if app.has_wechat_token else asyncio.sleep(0)),  # a request that succeeds
         )
     yield _judge_login(app, login, settings, observed)
     if app.has_wechat_token:
@@ -99,9 +100,10 @@ async def check_app(
         yield _judge_callback_domain(app, settings)
 
 
-async def _failure(question: Awaitable[object]) -> WeChatError | None:
+async def _failure(request: Awaitable[object]) -> WeChatError | None:
+    """Return the error with which a request to WeChat fails; None if it succeeds."""
     try:
-        await question
+        await request
     except WeChatError as exc:
         return exc
     return None
@@ -134,11 +136,10 @@ def _judge_token(
     name = f"wechat {app.app_id} access_token"
     if failure is None:
         return good(name, _("can be obtained from this machine"))
-    result = _judge_failure(name, Api.STABLE_TOKEN, failure, settings, observed)
-    is_the_same = login is not None and (type(failure), failure.errcode) == (type(login), login.errcode)
-    if is_the_same:
+    has_failed_alike = login is not None and (type(failure), failure.errcode) == (type(login), login.errcode)
+    if has_failed_alike:
         return bad(name, _("can't be obtained either, for the same reason"))
-    return result
+    return _judge_failure(name, Api.STABLE_TOKEN, failure, settings, observed)
 
 
 def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings, observed: _Recorder) -> CheckResult:
@@ -165,17 +166,17 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
                 errcode=errcode,
             )
             return bad(name, text)
-        case WeChatUnavailable() if observed.at_proxy:
+        case WeChatUnavailable() if observed.proxy_failure:
             text = _(
                 "{why}: check WXAUTH_WECHAT_PROXY, and whether the proxy can connect to {base}",
-                why=observed.at_proxy,
+                why=observed.proxy_failure,
                 base=base,
             )
             return bad(name, text)
         case WeChatUnavailable() | WeChatTimeout():
             why = failure.detail
-            if observed.reason:
-                why = _("{failure} ({reason})", failure=why, reason=observed.reason)
+            if observed.connect_failure:
+                why = _("{failure} ({reason})", failure=why, reason=observed.connect_failure)
             text = _("{why}: check that this machine can reach {base} (DNS, firewall, TLS)", why=why, base=base)
             return bad(name, text)
         case WeChatBadResponse() if errcode is None:
@@ -184,7 +185,7 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
                 why=failure.detail,
             )
             return bad(name, text)
-    assert errcode is not None
+    assert errcode is not None  # each error without an errcode has returned above
     if (remedy := errcode_of(errcode, api=api).remedy) is not None:
         return bad(name, _("{remedy} (errcode {errcode})", remedy=remedy, errcode=errcode))
     text = _(
@@ -195,7 +196,7 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
 
 
 def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
-    """Return whether WeChat can redirect a browser back to the issuer after a login with this app."""
+    """Return the result about the issuer, to which WeChat redirects browsers after a login with this app."""
     name = f"wechat {app.app_id} callback domain"
     issuer = urlsplit(settings.issuer)
     host = issuer.hostname or ""
@@ -223,7 +224,7 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
         text = _(
             "has no push_token, so wxauth isn't notified when users withdraw authorization. {to_do}. The "
             "push URL is {url}",
-            to_do=_where_a_push_token_is_set(app, settings),
+            to_do=_how_to_set_push_token(app, settings),
             url=url,
         )
         return note(name, text)
@@ -239,25 +240,25 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
     if is_loopback(urlsplit(url).hostname):
         text = _("configured ({mode}), but WeChat can't reach {url}. Set WXAUTH_ISSUER", mode=mode, url=url)
         return good(name, text)
-    said = _("in WeChat's console, under 消息推送, enter {url} and select {mode}", url=url, mode=mode)
+    instructions = _("in WeChat's console, under 消息推送, enter {url} and select {mode}", url=url, mode=mode)
     if app.push_forward is None:
-        said = _(
+        instructions = _(
             "{said}. Without push_forward, wxauth ignores messages about payments, customer service and "
             "other topics that don't concern it",
-            said=said,
+            said=instructions,
         )
     if app.push_aes_key is None:
         text = _(
             "{said}. WeChat doesn't sign the content of messages in this mode, so anyone between WeChat and "
             "this server can change it. Set push_aes_key next to push_token, and select 安全模式 in WeChat's "
             "console",
-            said=said,
+            said=instructions,
         )
         return note(name, text)
-    return good(name, said)
+    return good(name, instructions)
 
 
-def _where_a_push_token_is_set(app: App, settings: Settings) -> Text:
+def _how_to_set_push_token(app: App, settings: Settings) -> Text:
     if app.app_id not in {it.app_id for it in settings.apps}:
         return _("Set a push_token with 'wxauth apps set'")
     if settings.app_id:
@@ -266,6 +267,7 @@ def _where_a_push_token_is_set(app: App, settings: Settings) -> Text:
 
 
 def _time_in(response: httpx.Response) -> datetime | None:
+    """Return the server's time in the header Date of a response; None if there is no valid time."""
     try:
         time = parsedate_to_datetime(response.extensions.get("date") or "")
     except ValueError:
@@ -274,9 +276,9 @@ def _time_in(response: httpx.Response) -> datetime | None:
 
 
 def _refused_addresses(body: bytes) -> list[str]:
-    """Return the addresses in WeChat's refusal of a caller whose address is not in the whitelist.
+    """Return the IP addresses that WeChat names when it refuses a caller who is not in the whitelist.
 
-    No other part of WeChat's text is used.
+    The result contains only valid addresses, and no other part of WeChat's text.
     """
     try:
         match from_json(body):
