@@ -17,6 +17,7 @@ from wxauth.terminal import localized, terminal_language, width
 
 
 def _of_click(message: str) -> str:
+    """Return a text of click's own in the language of the terminal."""
     return pgettext("click", message, terminal_language())
 
 
@@ -28,7 +29,7 @@ for _module in (click.formatting, click_wrapping):
     vars(_module).update(term_len=width)
 click_wrapping.TextWrapper.wordsep_re = re.compile("(\\s+|[（“]*(?:[!-~]+|\\S)[，。、；：）”？！…]*)")
 
-_SENTENCE: Final = re.compile(r"(?<=。)|(?<=\.)\s")
+_AFTER_SENTENCE: Final = re.compile(r"(?<=。)|(?<=\.)\s")
 MODULES: Final = {
     "running": {
         "serve": _("Run the service in production."),
@@ -82,13 +83,14 @@ class LazyGroup(click.Group):
         name, command, rest = super().resolve_command(ctx, args)
         if name in self._modules:
             module = import_module(f"{__name__}.{self._modules[name]}")
+            # The function of a subcommand has a suffix, because names such as `import` are not possible in Python.
             command = in_language(getattr(module, f"{name}_command", None) or getattr(module, name))
         return name, command, rest
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Parse the arguments."""
+        """Parse the arguments with a copy of this group whose own help is in the language of the terminal."""
         return click.Group.make_context(in_language(self), info_name, args, parent, **extra)
 
 
@@ -96,20 +98,20 @@ def in_language(command: click.Command) -> click.Command:
     """Return a command whose help is in the language of the terminal. If that is not English, return a copy."""
     if terminal_language() == SOURCE:
         return command
-    made = copy(command)
-    made.help = command.help and localized(Text(cleandoc(command.help)))
-    made.short_help = _SENTENCE.split(made.help or "")[0]
-    made.options_metavar = _of_click(made.options_metavar or "")
-    made.params = [copy(each) for each in command.params]
-    for option in made.params:
+    translated = copy(command)
+    translated.help = command.help and localized(Text(cleandoc(command.help)))
+    translated.short_help = _AFTER_SENTENCE.split(translated.help or "")[0]
+    translated.options_metavar = _of_click(translated.options_metavar or "")
+    translated.params = [copy(each) for each in command.params]
+    for option in translated.params:
         option.type, option.metavar = copy(option.type), option.metavar and _of_click(option.metavar)
         option.type.name = _of_click(option.type.name)
         if isinstance(option, click.Option) and option.help:
             option.help = localized(Text(option.help))
-    if isinstance(made, click.Group):
-        made.subcommand_metavar = _of_click(made.subcommand_metavar or "")
-        made.commands = {name: in_language(each) for name, each in made.commands.items()}
-    return made
+    if isinstance(translated, click.Group):
+        translated.subcommand_metavar = _of_click(translated.subcommand_metavar or "")
+        translated.commands = {name: in_language(each) for name, each in translated.commands.items()}
+    return translated
 
 
 @click.group(cls=LazyGroup, modules=MODULES, context_settings={"help_option_names": ["-h", "--help"]})

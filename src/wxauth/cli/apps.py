@@ -1,7 +1,7 @@
 """The command `wxauth apps`, which manages apps."""
 
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -24,9 +24,19 @@ from wxauth.wechat.wechat_tokens import WeChatTokens
 Body = TypeVar("Body", bound=BaseModel)
 
 _LABELS: Final = {"app_secret": "AppSecret", "push_token": "Token", "push_aes_key": "EncodingAESKey"}
-"""The secrets, in the order of the prompts."""
+"""WeChat's names of the secrets, in the order of the prompts."""
 _OF_PUSH: Final = ("push_token", "push_aes_key", "push_forward")
-_ASKED: Final = {"is_flag": True, "default": None, "callback": None, "metavar": None}
+_PROMPTED: Final = {"is_flag": True, "default": None, "callback": None, "metavar": None}
+"""The differences of an option that has no value, and makes the command prompt for a secret."""
+
+
+def _hosts(values: Sequence[str]) -> list[str] | str | None:
+    """Return the given hosts; None if the option was not given, and an empty text, which clears the field, for none."""
+    if not values:
+        return None
+    return [host for host in values if host] or ""
+
+
 _FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "logo": {
         "metavar": "FILE",
@@ -34,13 +44,13 @@ _FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
         "help": "The app's picture on the login pages: a PNG, JPEG or WebP file of up to 32 KiB and 1024 × 1024 "
         "pixels. default: none.",
     },
-    "push_token": {**_ASKED, "help": "Also prompt for the Token in WeChat's message push settings."},
-    "push_aes_key": {**_ASKED, "help": "Also prompt for the EncodingAESKey."},
+    "push_token": {**_PROMPTED, "help": "Also prompt for the Token in WeChat's message push settings."},
+    "push_aes_key": {**_PROMPTED, "help": "Also prompt for the EncodingAESKey."},
     "js_hosts": {
         "option": "--js-host",
         "multiple": True,
         "metavar": "HOST",
-        "callback": lambda _context, _parameter, hosts: ([host for host in hosts if host] or "") if hosts else None,
+        "callback": checked(_hosts),
         "help": str(AppFields.model_fields["js_hosts"].description).replace(
             "Null: none.", "Repeatable. An empty text: none."
         ),
@@ -85,7 +95,7 @@ def add_command(app_id: str, disabled: bool, no_check: bool, given: dict[str, An
     The command prompts you for the secrets. You can also send them on standard input, one per line: the AppSecret, and
     then the Token and the EncodingAESKey if you give their options.
     """
-    secrets = _asked({"app_secret": True, **given})
+    secrets = _prompted({"app_secret": True, **given})
     request = _valid(AppRequest, {"app_id": app_id, "is_enabled": not disabled, **given, **secrets})
     _show_app(
         lambda parts: parts[ManagedApps].add(
@@ -102,7 +112,7 @@ def add_command(app_id: str, disabled: bool, no_check: bool, given: dict[str, An
     AppFields,
     clear="default",
     kind=None,
-    app_secret={**_ASKED, "option": "--secret", "help": "Prompt for a new AppSecret."},
+    app_secret={**_PROMPTED, "option": "--secret", "help": "Prompt for a new AppSecret."},
     **_FIELDS,
 )
 @_no_check_option
@@ -128,7 +138,7 @@ def set_command(
     given |= dict.fromkeys(cleared) | ({} if is_enabled is None else {"is_enabled": is_enabled})
     if not given:
         raise WrongCall(_("specify at least one option"))
-    changes = _valid(AppChangeRequest, given | _asked(given)).changes
+    changes = _valid(AppChangeRequest, given | _prompted(given)).changes
     _show_app(
         lambda parts: parts[ManagedApps].change(app_id, changes, is_checked=not no_check, by=OPERATOR),
         _("changed {name}", name=app_id),
@@ -143,10 +153,10 @@ def remove_command(app_id: str) -> None:
     echo(_("removed {name}", name=app_id))
 
 
-def _asked(given: Mapping[str, Any]) -> dict[str, str]:
-    """Prompt for these secrets, and return them.
+def _prompted(given: Mapping[str, Any]) -> dict[str, str]:
+    """Prompt for the secrets whose options were given, and return them.
 
-    They are not options, because all users of the machine see a command line.
+    The secrets are not values of options, because all users of the machine can see a command line.
     """
     return {name: _ask_for(label) for name, label in _LABELS.items() if given.get(name)}
 
@@ -175,6 +185,8 @@ def _valid(kind: type[Body], values: dict[str, Any]) -> Body:
 
 
 def _show_app(ask: Callable[[Parts], Awaitable[KnownApp]], text: Text) -> None:
+    """Print this text or, with `--json`, the app that `ask` returns."""
+
     async def answered(parts: Parts) -> AppAnswer:
         return app_answer(parts[Settings], parts[Apps], parts[WeChatTokens], await ask(parts))
 

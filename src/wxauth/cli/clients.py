@@ -50,7 +50,7 @@ _SCOPE: Final = (
 def _claims(values: tuple[str, ...]) -> dict[str, Any] | None:
     """Return the template of claims from `NAME=VALUE` texts.
 
-    Return an empty one for an empty text, and None for no text.
+    Return an empty template for an empty text, which removes all claims, and None for no text.
     """
     template: dict[str, Any] = {}
     for given in filter(None, values):
@@ -63,10 +63,12 @@ def _claims(values: tuple[str, ...]) -> dict[str, Any] | None:
 
 def _option_of(field: str) -> str:
     """Return the option or the argument that sets a field."""
-    if field in ("name", "pkce"):
-        return {"name": "NAME", "pkce": "--no-pkce"}[field]
-    word = field.removeprefix("is_").removesuffix("_id").removesuffix("_app").removesuffix("s")
-    return f"--{word.replace('_', '-')}"
+    if field == "name":
+        return "NAME"
+    if field == "pkce":
+        return "--no-pkce"
+    name = field.removeprefix("is_").removesuffix("_id").removesuffix("_app").removesuffix("s")
+    return f"--{name.replace('_', '-')}"
 
 
 _OF_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -87,7 +89,7 @@ _OPTIONS: Final[Mapping[str, Any]] = {
     field: None if field == "name" else {"option": _option_of(field), **_OF_FIELDS.get(field, {})}
     for field in Client.model_fields
 }
-"""The differences between the options and the options that `takes` derives from the fields' types."""
+"""The differences between the options of these fields and the options that `takes` derives from the fields' types."""
 
 
 def _with_clients(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
@@ -144,7 +146,7 @@ def add_command(client_name: str, given: dict[str, Any]) -> None:
         return await ClientChanges(database, NameResolver(), settings).add(client_name, given, now=now)
 
     client, credentials = _with_clients(add)
-    _show(client_name, credentials, client.scopes)
+    _show_credentials(client_name, credentials, client.scopes)
 
 
 @clients.command()
@@ -159,10 +161,7 @@ def set_command(client_name: str, given: dict[str, Any]) -> None:
     """
     if not given:
         raise WrongCall(_("specify --scope or another option"))
-    changes = {
-        name: [each for each in value if each] if isinstance(value, list) else None if value == "" else value
-        for name, value in given.items()
-    }
+    changes = {name: _new_value(value) for name, value in given.items()}
     settings = read_settings(ClientCommandSettings)
     changed = _with_clients(
         lambda database, now: ClientChanges(database, NameResolver(), settings).change(client_name, changes, now=now)
@@ -193,7 +192,7 @@ def secret_command(client_name: str, at_once: bool) -> None:
             text = _("{name} is a public client, which has no secret", name=client_name)
             raise Failed(text) from None
 
-    _show(client_name, *with_database(renew))
+    _show_credentials(client_name, *with_database(renew))
 
 
 @clients.command()
@@ -231,7 +230,14 @@ def remove_command(client_name: str) -> None:
     with_database(remove)
 
 
-def _show(name: str, credentials: Credentials | None, scopes: Sequence[str]) -> None:
+def _new_value(given: Any) -> Any:
+    """Return the new value of a field. An empty text means an empty list, or null."""
+    if isinstance(given, list):
+        return [each for each in given if each]
+    return None if given == "" else given
+
+
+def _show_credentials(name: str, credentials: Credentials | None, scopes: Sequence[str]) -> None:
     secret = None if credentials is None else credentials.client_secret
     note = _("A public client has no secret.") if secret is None else SHOWN_ONCE
     answer = {"client_id": name, "client_secret": secret, "scopes": scopes}

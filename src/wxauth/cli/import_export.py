@@ -51,7 +51,9 @@ _RUN_AGAIN: Final = _(
 _NO_ROOM: Final = _("the temporary folder (TMPDIR) is full: {error}")
 
 _MOST_CELLS: Final = 30
+"""The largest number of names in the file that an error message lists."""
 _LONGEST_CELL: Final = 40
+"""The largest number of characters of a name in an error message."""
 
 
 def _mapped(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
@@ -68,7 +70,8 @@ def _mapped(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str,
                     "docs/start/import-file.md"
                 )
             )
-        if value in values.get(name, ()) if colon else right in fields or name in fields.values():
+        is_repeated = value in values.get(name, ()) if colon else right in fields or name in fields.values()
+        if is_repeated:
             raise WrongValue(_("must contain each FIELD and each COLUMN or VALUE only once"))
         if colon:
             values.setdefault(name, {})[value] = right
@@ -81,7 +84,7 @@ _time_zone = checked(ZoneInfo, _("must be the name of a time zone such as Asia/S
 
 
 def _opened(path: str) -> IO[bytes]:
-    """Return the file to read. `-` is standard input."""
+    """Return the file to read. `-` is standard input. click closes the file when the command ends."""
     return sys.stdin.buffer if path == "-" else click.get_current_context().with_resource(Path(path).open("rb"))
 
 
@@ -92,7 +95,7 @@ def _rereadable(file: IO[bytes]) -> IO[bytes]:
         return file
     try:
         copy: IO[bytes] = click.get_current_context().with_resource(TemporaryFile())  # noqa: SIM115
-    except FileNotFoundError:  # the folder does not exist
+    except FileNotFoundError:  # no temporary folder is writable, so the copy is in memory
         copy = BytesIO()
     try:
         copyfileobj(file, copy)
@@ -103,6 +106,7 @@ def _rereadable(file: IO[bytes]) -> IO[bytes]:
 
 
 def _switches(command: Command) -> Command:
+    """Add an option for each switch of `Options`."""
     for each in reversed([each for each in fields(Options) if each.metadata]):
         command = click.option(each.metadata["option"], each.name, is_flag=True, help=each.metadata["help"])(command)
     return command
@@ -168,15 +172,18 @@ def import_command(
 
 
 class _Report:
-    """The output of an import."""
+    """The output of an import, which goes to standard error, except for the counts at the end."""
 
     def __init__(self) -> None:
+        # On a terminal, the last line shows the progress. Each further line replaces it.
         self._clear = "\r\x1b[K" if sys.stderr.isatty() else ""
         self._faults: Counter[str] = Counter()
         self.done = Counts()
+        """The counts after the last batch."""
         self._began = monotonic()
 
     def refuse(self, refusal: ImportRefusal) -> None:
+        """Print the faults of a line, and count them."""
         texts = [_("{name}: {rule}", name=fault.field, rule=fault.wanted) for fault in refusal.faults]
         faults = _("; ").join(texts)
         if refusal.others:
@@ -188,6 +195,7 @@ class _Report:
         self.print(_("line {number}: {faults}", number=refusal.number, faults=faults))
 
     def progress(self, counts: Counts) -> None:
+        """Note the counts, and show the progress if standard error is a terminal."""
         self.done = counts
         if self._clear:
             pace = counts.lines / max(monotonic() - self._began, 1)
@@ -195,9 +203,11 @@ class _Report:
             click.echo(self._clear + localized(shown), err=True, nl=False)
 
     def waiting(self, exc: StorageUnavailable, seconds: float) -> None:
+        """Print why a batch was not stored, and when it is retried."""
         self.print(_("{trouble}; trying again in {seconds:.0f} s", trouble=outage_text(exc), seconds=seconds))
 
     def finish(self, counts: Counts, unknown: Sequence[str], *, is_dry_run: bool) -> None:
+        """Print the number of lines with each fault, advice, and the counts. `unknown` are the ignored columns."""
         click.echo(self._clear, err=True, nl=False)
         self._clear = ""
         if counts.joined:
@@ -218,10 +228,12 @@ class _Report:
             self.print(_("nothing was stored. To import the file, run the command without --dry-run"))
 
     def print(self, text: Text) -> None:
+        """Print a line in place of the progress."""
         click.echo(self._clear + localized(text), err=True)
 
 
 def _failure_of(exc: WrongFile) -> Failed:
+    """Return the error that ends the command if the file cannot be imported."""
     seen = ", ".join(printable(cell[:_LONGEST_CELL]) for cell in exc.seen[:_MOST_CELLS])
     found = _("; read: {seen}", seen=seen) if seen else ""
     text = _("{name}: {rule}", name=exc.fault.field, rule=exc.fault.wanted)
@@ -233,6 +245,7 @@ def _failure_of(exc: WrongFile) -> Failed:
 async def _import(
     services: Services, lines: CsvLines | JsonLines, options: Options, report: _Report, app_id: str | None
 ) -> Counts:
+    """Import the lines, and report them. Raises: UnknownApp, if `app_id` is not one of the apps; Failed."""
     if app_id:
         services[Apps].entry(app_id)
     report.progress(Counts())
@@ -243,11 +256,11 @@ async def _import(
     except WrongFile as exc:
         raise _failure_of(exc) from None
     except StorageUnavailable:
-        given_up = _(
+        text = _(
             "{n:,} lines are done. Run the same command again. Lines that have already been imported aren't affected",
             n=report.done.lines,
         )
-        report.print(given_up)
+        report.print(text)
         raise
     except sqlite3.OperationalError as exc:
         raise Failed(Text(_NO_ROOM, error=exc)) from None

@@ -42,11 +42,11 @@ def list_command() -> None:
         of_access_tokens, of_id_tokens = await list_published(database, now=now)
         return of_access_tokens + of_id_tokens
 
-    def text(value: str | datetime | None) -> str | None:
+    def as_json(value: str | datetime | None) -> str | None:
         return value if isinstance(value, str | None) else value.isoformat(timespec="seconds")
 
     found = with_database(ask)
-    rows = [{name: text(value) for name, value in key.items()} for key in found]  # type: ignore[arg-type]
+    rows = [{name: as_json(value) for name, value in key.items()} for key in found]  # type: ignore[arg-type]
     show_items(
         found,
         "kid alg state signs_from published_until",
@@ -86,9 +86,9 @@ def withdraw_command(kid: str) -> None:
         except NotFound:
             raise Failed(_("there is no published key with this ID. Run 'wxauth keys list'")) from None
 
-    signs = _with_key_ring(withdraw)
-    text = _("withdrew {kid}. {other} signs now", kid=kid, other=signs.kid)
-    show({"kid": kid, "signing": signs.kid}, text)
+    signing_key = _with_key_ring(withdraw)
+    text = _("withdrew {kid}. {other} signs now", kid=kid, other=signing_key.kid)
+    show({"kid": kid, "signing": signing_key.kid}, text)
 
 
 def _with_key_ring(ask: Callable[[KeyRing], Awaitable[T]]) -> T:

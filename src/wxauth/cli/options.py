@@ -33,14 +33,18 @@ def checked(check: Callable[[Any], Any], rule: str = "") -> Callable[[click.Cont
         try:
             return None if value is None else check(value)
         except (KeyError, OSError, ValueError) as exc:
-            own = exc.text if isinstance(exc, TextError) else why_not(value, exc) if isinstance(exc, OSError) else rule
-            raise click.BadParameter(sentence(Text(own))) from None
+            reason: str = rule
+            if isinstance(exc, TextError):
+                reason = exc.text
+            elif isinstance(exc, OSError):
+                reason = why_not(value, exc)
+            raise click.BadParameter(sentence(Text(reason))) from None
 
     return callback
 
 
 def stripped(text: str) -> str:
-    """Return a text without the spaces around it."""
+    """Return a text without the spaces around it. Raises: WrongValue, if the text is not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:  # an argument that is not UTF-8 contains surrogates
@@ -52,7 +56,7 @@ text_option = checked(stripped)
 time_option = checked(
     TypeAdapter(Time).validate_python, _("must be a time with a time zone, such as 2026-11-27T18:00:00+08:00")
 )
-_once = checked(lambda values: [*dict.fromkeys(values)] or None)
+_distinct_values = checked(lambda values: [*dict.fromkeys(values)] or None)
 _cursor = checked(id_in_cursor, _("must be the next_cursor of the previous page"))
 
 
@@ -146,7 +150,7 @@ def _option_of(field: _Field, clear: str | None, *, is_query: bool, changed: Map
         **_type_of(field, clear),
     }
     if changed.get("multiple"):
-        made |= {"callback": _once, "help": f"{made['help']} Repeatable."}
+        made |= {"callback": _distinct_values, "help": f"{made['help']} Repeatable."}
     made |= changed
     if "boolean" in field.types and clear is not None and "/" not in made["option"]:
         made["option"] += f"/--no-{made['option'].removeprefix('--')}"
@@ -175,7 +179,10 @@ def _type_of(field: _Field, clear: str | None) -> Mapping[str, Any]:
 
 
 def _value_of(field: _Field, clear: str | None, is_query: bool, given: str) -> object:
-    """Return the value of an argument: a text, a list that was given with commas, or JSON."""
+    """Return the value of an option: a text, a list that was given with commas, or JSON.
+
+    Return an empty text for the word that clears the field, and None for an empty parameter of a query.
+    """
     if is_query:
         return stripped(given) or None
     if given == clear:

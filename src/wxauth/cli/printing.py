@@ -68,8 +68,8 @@ class WrongCall(click.UsageError):
 
 
 _CONTROLS: Final = re.compile("[\0-\x1f\x7f-\x9f\xad\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
-_OF_FEW_VALUES: Final = ("status", "state", "source", "kind", "sign_up")
-"""The columns whose values are words of wxauth."""
+_WITH_WORDS: Final = ("status", "state", "source", "kind", "sign_up")
+"""The columns whose values are words that wxauth translates, for example `active`."""
 SHOWN_ONCE: Final = _("Keep the secret in a safe place. It is shown only once.")
 
 
@@ -100,9 +100,9 @@ def show(answer: object, text: str | Iterable[tuple[object, ...]], *notes: str) 
 def show_items(
     found: Page[Any] | Iterable[Any], names: str, *, as_json: object = None, **shown: Callable[[Any], object]
 ) -> None:
-    """Print a list or a page of a list, with the columns of `table`.
+    """Print a list or a page of a list as a table. `table` describes the columns.
 
-    `as_json` is the object that is printed with `--json`, if it is not simply the items.
+    `as_json` is the object that is printed with `--json`. By default, it consists of the items.
     """
     page = found if isinstance(found, Page) else Page(list(found), None)
     notes = (
@@ -142,7 +142,7 @@ def print_table(rows: Iterable[tuple[object, ...]]) -> None:
 
 def _field(item: Any, name: str) -> object:
     value = item[name] if isinstance(item, dict) else getattr(item, name)
-    return word(value) if name in _OF_FEW_VALUES else value
+    return word(value) if name in _WITH_WORDS else value
 
 
 def _cell(value: object) -> str:

@@ -56,6 +56,7 @@ def failures_printed() -> Iterator[None]:
 
 
 def _line_of(exc: WxAuthError | CannotOpen | TextError) -> str:
+    """Return the text that the command prints for an error, with the name of the app, client, user or webhook."""
     options = click.get_current_context().params
     noun, name = next(((_NOUNS[option], options[option]) for option in _NOUNS if option in options), ("", ""))
     match exc:
@@ -137,6 +138,7 @@ def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = F
 
 
 async def _add_wechat(parts: "Parts", settings: Settings, closing: AsyncExitStack) -> None:
+    """Add the clients of WeChat and the apps to `parts`. `closing` closes the clients."""
     from wxauth.apps.registry import Apps
     from wxauth.wechat.client import WeChat, client_over, transport_for
     from wxauth.wechat.wechat_tokens import WeChatTokens
@@ -165,6 +167,7 @@ def with_services(use: Callable[["Services"], Awaitable[T]]) -> T:
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, T]], *, log_level: str) -> T:
+    """Run a coroutine, and log to standard error. Raises: Failed."""
     configure_logging(level=log_level, log_format="console", stream=sys.stderr.buffer)
     with failures_printed():
         return asyncio.run(work())

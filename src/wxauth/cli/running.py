@@ -14,7 +14,8 @@ from wxauth.terminal import localized
 @click.command()
 def serve() -> None:
     """Run the service in production. The settings are read from WXAUTH_* (docs/reference/settings.md)."""
-    _refuse_windows("serve")
+    if os.name != "posix":  # Windows has no fork, with which the service starts its processes
+        sys.exit(localized(_("wxauth {command} requires Linux or macOS. On Windows, use WSL.", command="serve")))
     from wxauth.service import server
     from wxauth.settings.loading import load_settings
     from wxauth.settings.settings import InvalidSettings, Settings
@@ -55,15 +56,12 @@ def alive(*, ready: bool) -> None:
         sys.exit(localized(text))
 
 
-def _refuse_windows(command: str) -> None:
-    """Refuse to run on Windows, where processes cannot fork."""
-    if os.name != "posix":
-        sys.exit(localized(_("wxauth {command} requires Linux or macOS. On Windows, use WSL.", command=command)))
-
-
 def _address() -> tuple[str, int]:
-    # The function reads only the file, because loading the settings takes half a second of CPU time, and a health check
-    # runs every few seconds.
+    """Return the host and the port of the service on this machine.
+
+    The function reads only the environment and the file `.env`. Loading all settings would take half a second of CPU
+    time, and a health check runs every few seconds.
+    """
     from wxauth.settings.env_file import read_env_file
 
     try:
@@ -71,6 +69,6 @@ def _address() -> tuple[str, int]:
     except UnicodeDecodeError:
         sys.exit(localized(_("{name}: must be UTF-8 text", name=".env")))
     host, port = ((os.environ.get(name) or given.get(name) or "").strip() for name in ("WXAUTH_HOST", "WXAUTH_PORT"))
-    # For a Service named wxauth, Kubernetes sets this variable to a URL instead of a port.
     host = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host  # noqa: S104 - compared only
+    # For a Service named wxauth, Kubernetes sets WXAUTH_PORT to a URL instead of a port.
     return host, int(port) if port.isdigit() else 8000

@@ -23,7 +23,8 @@ from wxauth.users.status_queries import Ban
 
 
 def _identity(value: str) -> tuple[str, str]:
-    app_id, _, openid = stripped(value).partition(":")
+    """Return the app_id and the openid in `APP_ID:OPENID`. Raises: ValueError."""
+    app_id, _colon, openid = stripped(value).partition(":")
     if not app_id or not openid:
         raise ValueError
     return app_id, openid
@@ -59,7 +60,7 @@ def merge_command(from_id: UUID, into_id: UUID) -> None:
 @user_argument
 @click.option(
     "--identity",
-    "key",
+    "identity",
     metavar="APP_ID:OPENID",
     required=True,
     callback=checked(_identity, _("must have the form APP_ID:OPENID")),
@@ -68,18 +69,19 @@ def merge_command(from_id: UUID, into_id: UUID) -> None:
 @click.option("--external-id", callback=text_option, help="The user's external_id that moves to the new user.")
 @yes_option
 @json_option
-def split_command(user_id: UUID, key: tuple[str, str], external_id: str | None) -> None:
+def split_command(user_id: UUID, identity: tuple[str, str], external_id: str | None) -> None:
     """Split an identity off from USER_ID. The identity becomes a separate user.
 
     The new user has a new ID. All other data stays with USER_ID. However, a phone number that only this identity has
     verified is removed. If USER_ID is banned, the new user is banned too. The JSON is the response of
     POST /v1/admin/users/{id}/split.
     """
-    app_id, openid = key
+    app_id, openid = identity
 
     async def split_it(database: Database, now: datetime) -> list[UserDetailAnswer]:
-        identity = {"app_id": app_id, "openid": openid}
-        ids = await split(database, user_id, **identity, external_id=external_id, by=OPERATOR, now=now)
+        ids = await split(
+            database, user_id, app_id=app_id, openid=openid, external_id=external_id, by=OPERATOR, now=now
+        )
         return [await read_user(database, each, now=now) for each in ids]
 
     name = printable(f"{app_id}:{openid}")
@@ -91,13 +93,15 @@ def split_command(user_id: UUID, key: tuple[str, str], external_id: str | None) 
     ]
     columns = header(" ", "id", "external_id", "identities")
     show({"user": user, "new_user": new_user}, [columns, *rows])
-    for each in () if prints_json() else (user, new_user):
+    if prints_json():
+        return
+    for each in (user, new_user):
         ban = Ban(each.get("reason"), each.get("until")) if each["status"] == "disabled" else None
         _echo_status_and_roles(each["id"], each["nickname"], each["roles"], ban)
 
 
 def _echo_status_and_roles(user_id: UUID, nickname: str | None, roles: Sequence[str], ban: Ban | None) -> None:
-    """Print the name, the roles and the ban of a user, if there are any."""
+    """Print the name, the roles and the ban of a user. Print nothing if the user has none of them."""
     if nickname or roles or ban:
         until, reason = ("", "") if ban is None else (banned_until(ban.until), printable(ban.reason))
         banned = _(", banned{until}: {reason}", until=until, reason=reason) if ban else ""

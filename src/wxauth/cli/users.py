@@ -50,10 +50,10 @@ _MODULES: Final = {
     },
 }
 """The commands whose modules are imported when they are called. A test compares these lines with the commands' help."""
-_role = checked(
+_check_role = checked(
     TypeAdapter(Role).validate_python, _("must be up to 32 characters (a-z, 0-9, _ and -) and begin with a letter")
 )
-_reason = checked(
+_check_reason = checked(
     lambda text: TypeAdapter(Reason).validate_python(stripped(text)),
     _("must be up to 500 characters, without control characters"),
 )
@@ -72,7 +72,7 @@ def _attributes(values: Sequence[str]) -> dict[str, object]:
 
 
 user_argument = click.argument("user_id", type=click.UUID)
-_role_argument = click.argument("role", callback=_role)
+_role_argument = click.argument("role", callback=_check_role)
 
 
 @click.group(cls=LazyGroup, modules=_MODULES)
@@ -81,7 +81,7 @@ def users() -> None:
 
 
 @users.command()
-@takes(UsersQuery, role={"callback": _role})
+@takes(UsersQuery, role={"callback": _check_role})
 @json_option
 def list_command(given: dict[str, Any]) -> None:
     """List users, the newest first. The JSON is the response of GET /v1/admin/users."""
@@ -108,6 +108,8 @@ def show_command(user_id: UUID, export: bool) -> None:
 
 
 def _export(user_id: UUID) -> None:
+    """Print the export of a user's data in pieces, because it may be large."""
+
     async def write(database: Database, now: datetime) -> None:
         from wxauth.users.own_data import export_person
 
@@ -123,15 +125,16 @@ def _export(user_id: UUID) -> None:
 
 
 def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
+    """Return the names and values of a user's fields, with a row for each identity, session and consent."""
     fields: Mapping[str, object] = user
-    proof = Text("  ({proof})", proof=_("unverified")) if user["phone_verified"] is False else ""
+    unverified = Text("  ({proof})", proof=_("unverified")) if user["phone_verified"] is False else ""
     rows = [
         ("id", user["id"]),
         *(("former_id", each) for each in user.get("former_ids", ())),
         ("status", word(user["status"])),
         *((name, fields[name]) for name in ("reason", "until", "erase_at") if fields.get(name) is not None),
         *((name, fields[name]) for name in ("roles", *PROFILE_FIELDS)),
-        ("phone", (user["phone"] or "-") + proof),
+        ("phone", (user["phone"] or "-") + unverified),
         *((name, fields[name]) for name in ("unionid", "external_id")),
         *(("attribute", f"{name}={to_json(value).decode()}") for name, value in sorted(user["attributes"].items())),
         *(("former_external_id", each) for each in user.get("former_external_ids", ())),
@@ -142,12 +145,13 @@ def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
             ("ended_session", _line_of(it, ended=f"{word(it.ended_reason)} {to_the_minute(it.ended_at)}"))
             for it in user["ended_sessions"]
         ),
-        *(("consent", f"{consent.document}:{consent.version}  {_given(consent)}") for consent in user["consents"]),
+        *(("consent", f"{consent.document}:{consent.version}  {_times_of(consent)}") for consent in user["consents"]),
     ]
     return [(word(name), value) for name, value in rows]
 
 
-def _given(consent: ConsentRow) -> str:
+def _times_of(consent: ConsentRow) -> str:
+    """Return the time at which a user has given a consent, and the time of the withdrawal, if there is one."""
     given, withdrawn = _("given {time}", time=to_the_minute(consent.given_at)), ""
     if consent.withdrawn_at is not None:
         withdrawn = "  " + _("withdrawn {time}", time=to_the_minute(consent.withdrawn_at))
@@ -155,6 +159,7 @@ def _given(consent: ConsentRow) -> str:
 
 
 def _line_of(session: OpenSession, *, ended: str = "", device: str = "") -> str:
+    """Return the line about a session. It contains `ended` or `device`, if they are given."""
     used = _("used {time}", time=to_the_minute(session.last_used_at))
     opened = _("opened {time} from {ip}", time=to_the_minute(session.created_at), ip=session.opened["ip"] or "-")
     parts = (str(session.id), session.client_id or session.app_id, ended, used, str(session.ip or "-"), device, opened)
@@ -163,7 +168,7 @@ def _line_of(session: OpenSession, *, ended: str = "", device: str = "") -> str:
 
 @users.command()
 @user_argument
-@click.option("--reason", callback=_reason, help="The reason, which only staff can see. At most 500 characters.")
+@click.option("--reason", callback=_check_reason, help="The reason, which only staff can see. At most 500 characters.")
 @click.option(
     "--until",
     callback=time_option,
@@ -236,6 +241,8 @@ def erase_command(user_id: UUID) -> None:
 
 
 def _change(user_id: UUID, change: UserChange) -> None:
+    """Change a user, and print the user's new status and roles."""
+
     async def ask(database: Database, now: datetime) -> UserDetailAnswer:
         await change_user(database, user_id, change, by=OPERATOR, now=now)
         return await read_user(database, user_id, now=now)

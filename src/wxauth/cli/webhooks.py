@@ -31,8 +31,10 @@ from wxauth.outbound.receivers import ReceiverTransport
 from wxauth.outbound.urls import NameResolver
 from wxauth.terminal import word
 
-_RULE: Final = _("must be up to 64 characters (a-z, 0-9, _ and -) and begin with a letter or digit")
-_check_name = checked(TypeAdapter(Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME}$")]).validate_python, _RULE)
+_NAME_RULE: Final = _("must be up to 64 characters (a-z, 0-9, _ and -) and begin with a letter or digit")
+_check_name = checked(
+    TypeAdapter(Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME}$")]).validate_python, _NAME_RULE
+)
 _name_argument = click.argument("webhook_name", metavar="NAME", callback=_check_name)
 _TYPES: Final = {"option": "--type", "multiple": True, "metavar": "TYPE"}
 
@@ -58,7 +60,9 @@ def list_command() -> None:
 def add_command(webhook_name: str, url: str, given: dict[str, Any]) -> None:
     """Add a webhook that sends events to URL, and print its secret. The secret is shown only once."""
     types = given.get("types", ())
-    _show_secret(_with_webhooks(lambda it: it.add(webhook_name, url=url, types=types, by=OPERATOR), seals=True))
+    _show_secret(
+        _with_webhooks(lambda webhooks: webhooks.add(webhook_name, url=url, types=types, by=OPERATOR), seals=True)
+    )
 
 
 @webhooks.command()
@@ -73,8 +77,15 @@ def set_command(webhook_name: str, all_types: bool, given: dict[str, Any]) -> No
     if not changes:
         raise WrongCall(_("specify --url, --type, --all-types, --enable or --disable"))
     changed = _with_webhooks(lambda webhooks: webhooks.change(webhook_name, **changes, by=OPERATOR))
-    holes = {"name": webhook_name, "state": state_of(changed), "url": changed.url, "types": _types_of(changed)}
-    echo(_("{name} is {state}, {url}, types: {types}", **holes))
+    echo(
+        _(
+            "{name} is {state}, {url}, types: {types}",
+            name=webhook_name,
+            state=state_of(changed),
+            url=changed.url,
+            types=_types_of(changed),
+        )
+    )
 
 
 @webhooks.command()
@@ -119,7 +130,7 @@ def secret_command(webhook_name: str) -> None:
 
     The secret is shown only once. For 24 hours, messages are also signed with the previous secret.
     """
-    _show_secret(_with_webhooks(lambda it: it.renew_secret(webhook_name, by=OPERATOR), seals=True))
+    _show_secret(_with_webhooks(lambda webhooks: webhooks.renew_secret(webhook_name, by=OPERATOR), seals=True))
 
 
 @webhooks.command()
@@ -152,10 +163,13 @@ def _show_secret(new: NewWebhookAnswer) -> None:
 
 
 def _types_of(webhook: Any) -> str:
+    """Return the types of events that a webhook gets, as a text. No types mean all types."""
     return ",".join(webhook.types) or _("all")
 
 
 def _with_webhooks(use: Callable[[Webhooks], Awaitable[T]], *, seals: bool = False) -> T:
+    """Return the result of `use`, called with the operations on webhooks. `seals` is explained in `with_parts`."""
+
     async def run(parts: Parts) -> T:
         async with aclosing(ReceiverTransport(resolve=parts[NameResolver].resolve)) as transport:
             parts[httpx.AsyncBaseTransport] = transport
