@@ -942,6 +942,26 @@ async def test_an_import_goes_on_when_the_database_is_back(
     assert await mover.stage.number("identities") == (0 if is_dry else 4)
 
 
+@pytest.mark.own_database
+async def test_a_part_of_a_batch_that_is_stored_counts_though_the_rest_has_to_wait(mover: Mover) -> None:
+    await mover.stage.rows.execute("""
+        CREATE FUNCTION clash() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            RAISE EXCEPTION 'somebody else' USING ERRCODE = 'serialization_failure';
+        END $$;
+        CREATE TRIGGER clash BEFORE INSERT ON identities FOR EACH ROW WHEN (NEW.openid = 'person-4')
+            EXECUTE FUNCTION clash();
+    """)
+    waited: list[float] = []
+
+    async def pause(_: float) -> None:
+        await mover.stage.rows.execute("DROP TRIGGER clash ON identities")
+
+    how = {"waiting": lambda _, seconds: waited.append(seconds), "pause": pause}
+    people = [json.dumps({**ALICE, "openid": f"person-{n}"}).encode() for n in range(1, 5)]
+    counts = await mover.import_numbered(Again(lambda: enumerate(people, 1)), how)
+    assert (counts.created, counts.unchanged, waited) == (4, 0, [1])
+
+
 async def test_an_import_gives_up_after_ten_minutes(mover: Mover, proxy: Proxy) -> None:
     mover = await mover.with_settings(apps=[APP], database_url=proxy.url)
     waited: list[float] = []

@@ -72,7 +72,10 @@ class Counts:
     """The lines that were imported without their invalid fields."""
     blank: int = 0
     odd_openids: int = field(default=0, compare=False)
-    """The readable lines whose openid has another length than `USUAL_OPENID_LENGTH`."""
+    """The readable lines whose openid has another length than `USUAL_OPENID_LENGTH`.
+
+    Comparisons of counts ignore this number, because it leads only to a warning.
+    """
 
     def add(self, outcome: LineOutcome) -> None:
         """Count a line."""
@@ -83,6 +86,7 @@ class Counts:
 
 
 _CACHE_KIB: Final = 8192
+"""The size limit of SQLite's cache in memory, in KiB."""
 _PAIRS: Final[dict[str, TypeAdapter[tuple[Any, Any]]]] = {
     kind: TypeAdapter(cast("Any", GenericAlias(tuple, get_args(hint)))) for kind, hint in get_type_hints(Made).items()
 }
@@ -209,7 +213,7 @@ async def _import_patiently(
     size, pauses = BATCH, iter(_PAUSES)
     while left := lines[len(outcomes) :]:
         try:
-            outcomes += await _import_or_halve(services, left[:size], earlier, options)
+            await _import_or_halve(services, left[:size], earlier, options, outcomes)
         except StorageUnavailable as exc:
             seconds = next(pauses, None)
             if seconds is None or is_refusal(exc):
@@ -264,21 +268,27 @@ def _read(given: NumberedLine, parts: Mapping[type, Any], options: Options) -> _
 
 
 async def _import_or_halve(
-    services: Services, lines: Sequence[tuple[int, Line]], earlier: MadeOnDisk, options: Options
-) -> list[LineOutcome | LineRefused]:
-    """Import a batch, and return the result of each line. If logins of the same users write first, halve the batch.
+    services: Services,
+    lines: Sequence[tuple[int, Line]],
+    earlier: MadeOnDisk,
+    options: Options,
+    outcomes: list[LineOutcome | LineRefused],
+) -> None:
+    """Import a batch, and add the result of each line to `outcomes`. If logins of the same users write first, halve it.
+
+    After an error, `outcomes` contains the results of the lines that are stored.
 
     Raises: TooManyChanges, if a single line cannot be imported either; StorageUnavailable.
     """
     try:
-        return await _import_batch(services, lines, earlier, options)
+        outcomes += await _import_batch(services, lines, earlier, options)
     except TooManyChanges:
         if len(lines) == 1:
             raise
-    # A smaller batch takes less time, in which fewer logins can write first.
-    middle = len(lines) // 2
-    first = await _import_or_halve(services, lines[:middle], earlier, options)
-    return [*first, *await _import_or_halve(services, lines[middle:], earlier, options)]
+        # A smaller batch takes less time, in which fewer logins can write first.
+        middle = len(lines) // 2
+        await _import_or_halve(services, lines[:middle], earlier, options, outcomes)
+        await _import_or_halve(services, lines[middle:], earlier, options, outcomes)
 
 
 @retrying(3, failure="too many concurrent changes to these users", conflicts=CONFLICTS)
