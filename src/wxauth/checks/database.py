@@ -88,8 +88,8 @@ async def _check_stored(
     )
     for result in judge_outsiders(revocations):
         yield result
-    if (missing := _judge_rights(rights)) is not None:
-        yield missing
+    if (fault := _judge_rights(rights)) is not None:
+        yield fault
         return
     revision = await current_revision(database)
     yield judge_schema(revision, rights)

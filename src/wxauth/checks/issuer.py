@@ -29,6 +29,7 @@ _NAME: Final = "issuer"
 _RESOURCE_METADATA: Final = "/.well-known/oauth-protected-resource"
 _CONNECT_TIMEOUT_SECONDS: Final = 3.0
 _LONGEST_NAME: Final = 200
+"""The largest number of characters of a URL from a response that a result shows."""
 _BAD_GATEWAY: Final = frozenset({502, 503, 504})
 """The statuses that a proxy returns if the service behind it does not respond."""
 
@@ -59,6 +60,7 @@ async def check_issuer(
 async def _judge_issuer(
     issuer: str, keys: Sequence[StoredSigningKey] | None, *, read_keys: ReadKeys | None, now: datetime, patience: float
 ) -> CheckResult:
+    """Return the result about the keys that the issuer publishes."""
     try:
         async with asyncio.timeout(patience + _CONNECT_TIMEOUT_SECONDS):
             kids = await _published_kids(issuer, httpx.Timeout(patience, connect=_CONNECT_TIMEOUT_SECONDS))
@@ -113,16 +115,19 @@ async def _judge_issuer(
 
 
 async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
-    """Return the ids of the keys that the issuer publishes. Raises: _NotRunning, _Wrong.
+    """Return the ids of the keys that the issuer publishes, after a check that no cache stores its responses.
 
     The function requests the documents in the same way as the guard, so that it finds every fault that a sibling would
     meet.
+
+    Raises: _NotRunning, _Wrong.
     """
     async with _client(issuer, limits) as client:
         metadata = await _get(client, issuer + METADATA_PATH)
-        named = metadata.get("issuer")
-        if named != issuer:
-            other = named.rpartition("@")[2][:_LONGEST_NAME] if isinstance(named, str) else "none"
+        reported = metadata.get("issuer")
+        if reported != issuer:
+            # The part before @ may be a password.
+            other = reported.rpartition("@")[2][:_LONGEST_NAME] if isinstance(reported, str) else "none"
             raise _Wrong(
                 _(
                     "{issuer} reports the issuer {other!r}. WXAUTH_ISSUER must be the same in both places",
@@ -135,11 +140,11 @@ async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
             text = _("{issuer} has no jwks_uri with https. Another service responds at this address")
             raise _Wrong(Text(text, issuer=issuer))
         async with _client(jwks_uri, limits) as jwks_client:
-            documents = (await _get(jwks_client, jwks_uri)).get("keys")
-        if not isinstance(documents, list):
+            jwks = (await _get(jwks_client, jwks_uri)).get("keys")
+        if not isinstance(jwks, list):
             raise _Wrong(_("{url} has no list of keys. Another service responds at this address", url=jwks_uri))
         await _check_for_cache(client, issuer)
-    return set(verification_keys(documents))
+    return set(verification_keys(jwks))
 
 
 def _may_have_keys(jwks_uri: str, issuer: str) -> bool:

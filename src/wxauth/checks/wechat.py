@@ -88,13 +88,13 @@ async def check_app(
     observed = _Recorder(transport, clock, found.wechat_readings)
     wechat = WeChat(client_over(observed), settings, at_most=CHECK_TIMEOUT_SECONDS, reports_refusals=False)
     async with aclosing(WeChatTokens(wechat=wechat, clock=clock)) as wechat_tokens:
-        login, token = await asyncio.gather(
+        login_failure, token_failure = await asyncio.gather(
             _failure(wechat.exchange(app, _MADE_UP_CODE)),
-            _failure(wechat_tokens.get(app) if app.has_wechat_token else asyncio.sleep(0)),  # a request that succeeds
+            _failure(wechat_tokens.get(app) if app.has_wechat_token else asyncio.sleep(0)),  # `sleep` never fails
         )
-    yield _judge_login(app, login, settings, observed)
+    yield _judge_login(app, login_failure, settings, observed)
     if app.has_wechat_token:
-        yield _judge_token(app, token, login, settings, observed)
+        yield _judge_token(app, token_failure, login_failure, settings, observed)
     yield _judge_push(app, settings, found.apps)
     if app.kind in ("official_account", "website"):
         yield _judge_callback_domain(app, settings)
@@ -110,6 +110,7 @@ async def _failure(request: Awaitable[object]) -> WeChatError | None:
 
 
 def _judge_login(app: App, failure: WeChatError | None, settings: Settings, observed: _Recorder) -> CheckResult:
+    """Return the result about a login with a made-up code, which WeChat must refuse because of the code only."""
     name = f"wechat {app.app_id}"
     if failure is None:
         return bad(
@@ -131,13 +132,20 @@ def _judge_login(app: App, failure: WeChatError | None, settings: Settings, obse
 
 
 def _judge_token(
-    app: App, failure: WeChatError | None, login: WeChatError | None, settings: Settings, observed: _Recorder
+    app: App,
+    failure: WeChatError | None,
+    login_failure: WeChatError | None,
+    settings: Settings,
+    observed: _Recorder,
 ) -> CheckResult:
+    """Return the result about the app's access_token of WeChat."""
     name = f"wechat {app.app_id} access_token"
     if failure is None:
         return good(name, _("can be obtained from this machine"))
-    has_failed_alike = login is not None and (type(failure), failure.errcode) == (type(login), login.errcode)
-    if has_failed_alike:
+    has_same_cause = (
+        login_failure is not None and type(failure) is type(login_failure) and failure.errcode == login_failure.errcode
+    )
+    if has_same_cause:
         return bad(name, _("can't be obtained either, for the same reason"))
     return _judge_failure(name, Api.STABLE_TOKEN, failure, settings, observed)
 

@@ -101,8 +101,9 @@ def takes(
             given = {name: values.pop(name) for name in [*values] if name in options}
             return function(given={name: it for name, it in given.items() if it is not None}, **values)
 
+        # The options of a page are shown last. click shows options in the reverse order of their decorators.
         shown = sorted(options, key=lambda name: name in PageQuery.model_fields)
-        for name in shown[::-1]:
+        for name in reversed(shown):
             made = dict(options[name])
             command = click.option(made.pop("option"), name, **made)(command)
         return command
@@ -122,15 +123,18 @@ class _Field:
 
     @property
     def text(self) -> Mapping[str, Any]:
+        """The schema of the texts that the field accepts; empty if it accepts none."""
         return self.types.get("string", {})
 
     @property
     def choices(self) -> Sequence[object]:
+        """The only possible values of the field, or of the items of its list; empty if other values are possible."""
         items = self.types.get("array", {}).get("items", {})
         return self.text.get("enum") or items.get("enum") or ()
 
 
 def _fields_of(model: type[BaseModel]) -> Iterator[_Field]:
+    """Yield the fields of a model, from its JSON schema, with references and alternatives resolved."""
     schema = model.model_json_schema()
     for name, shape in schema["properties"].items():
         variants = (
