@@ -43,5 +43,7 @@ class Host(httpx.AsyncBaseTransport):
         if isinstance(found, Exception):
             raise found
         status, body = (found, b"") if isinstance(found, int) else (200, json.dumps(found).encode())
-        answered = HttpAnswer(status, body, None, "application/json", False, None, self.cache_control)
+        answered = HttpAnswer(
+            status, body, is_encoded=False, content_type="application/json", cache_control=self.cache_control
+        )
         return httpx.Response(status, extensions={ANSWER: answered})

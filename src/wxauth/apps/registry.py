@@ -375,7 +375,7 @@ class ManagedApps:
             return
         try:
             # `wxauth check` checks the addresses behind a host name.
-            await check_url(url, resolver=self.name_resolver, by_form=True)
+            await check_url(url, resolver=self.name_resolver, resolves_https=False)
         except WrongValue as exc:
             raise InvalidRequest.of("push_forward", exc.text) from None
         if is_below(url, self.settings.issuer):

@@ -1,7 +1,7 @@
-"""The connections of an HTTP/1.1 client, through name resolution, TCP, TLS and a forward proxy.
+"""The connections of an HTTP/1.1 client, with name resolution, TCP, TLS and forward proxies.
 
-While a connection is opened, no part of a request is sent. If a response cannot be read completely, the connection is
-closed.
+A client sends no part of a request before its connection is open. If a response cannot be read completely, the
+connection is closed.
 """
 
 import asyncio
@@ -26,7 +26,10 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from wxauth.i18n import Text, lazy_gettext as _
 
 MAX_OVERHEAD: Final = 64 * 1024
-"""The size limit, in bytes, for a response without its body: head, earlier 1xx responses, chunk sizes and trailers."""
+"""The size limit, in bytes, of everything in a response except its body.
+
+That is the head, the 1xx responses before it, the sizes of chunks, and the trailers.
+"""
 
 _SURELY_OPEN_SECONDS: Final = 1.0
 """The idle time, in seconds, after which wxauth asks the kernel whether the peer has closed the connection.
@@ -43,19 +46,27 @@ Connections opened at the same time resolve it only once.
 """
 
 _MAX_REFUSAL: Final = 64 * 1024
-_TIMEOUT: Final = re.compile(rb"(?:^|,)\s*timeout=(\d+)\s*(?:,|$)", re.IGNORECASE)
-_TEXTS: Final = (b"date", b"content-type", b"retry-after", b"cache-control", b"location")
-"""The header fields of a response that are stored."""
-_OF_NO_KNOWN_AUTHORITY: Final = range(18, 22)
+"""The size limit, in bytes, of a proxy's response to a CONNECT request."""
+_KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:^|,)\s*timeout=(\d+)\s*(?:,|$)", re.IGNORECASE)
+_STORED_FIELDS: Final = {
+    b"date": "date",
+    b"content-type": "content_type",
+    b"retry-after": "retry_after",
+    b"cache-control": "cache_control",
+    b"location": "location",
+}
+"""The header fields of a response that `HttpAnswer` contains, with the names of its fields."""
+_UNKNOWN_AUTHORITY_CODES: Final = range(18, 22)
 """OpenSSL's error codes for a self-signed certificate, or one from an authority that this machine does not trust."""
-_NOT_OF_THE_FORM: Final = range(80, 94)
+_STRICT_FORM_CODES: Final = range(80, 94)
 """OpenSSL's error codes that occur only with `VERIFY_X509_STRICT`, which Python 3.13 and later set by default."""
 
 
 OnStatus = Callable[[int], float | None]
 """A function that gets a response's status.
 
-If the caller needs only the status, the function returns for how many seconds to wait for the body.
+If the caller needs only the status, the function returns the time, in seconds, to wait for the body. Otherwise it
+returns None.
 """
 
 SocketAddress = tuple[Any, ...]
@@ -67,10 +78,10 @@ class HttpAnswer(NamedTuple):
 
     status: int
     body: bytes
-    date: str | None
-    content_type: str | None
     is_encoded: bool
     """Whether the response has a Content-Encoding."""
+    date: str | None = None
+    content_type: str | None = None
     retry_after: str | None = None
     cache_control: str | None = None
     location: str | None = None
@@ -85,7 +96,7 @@ class Connection(asyncio.Protocol):
         self._answer: asyncio.Future[HttpAnswer] | None = None
         self._on_status: OnStatus | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._begin_head()
+        self._reset_head()
         self.stale_at = math.inf
         """The time at which the idle connection must be closed, in the event loop's time."""
         self.can_be_kept = True
@@ -115,16 +126,16 @@ class Connection(asyncio.Protocol):
         if self.transport.is_closing():
             raise httpx.ConnectError("closed before anything was sent")
         self._answer = self._loop.create_future()
-        self._is_enough = False
+        self._needs_only_status = False
         if until < math.inf:
-            self._limit(until)
+            self._set_time_limit(until)
         self._max_body = max_body
         self._has_body = has_body
         self._on_status = on_status
-        self._overhead = self._body_size = 0
+        self._overhead = self._body_size = 0  # in bytes received. Everything outside of the body is overhead
         self._body: list[bytes] = []
         self._is_complete = self.can_be_kept = False
-        self._begin_head()
+        self._reset_head()
         self.transport.write(request)
         return self._answer
 
@@ -134,7 +145,7 @@ class Connection(asyncio.Protocol):
         It may be reused for `seconds`, or for a shorter time if the response's `Keep-Alive` names one.
         """
         self._kept_at = self._loop.time()
-        self.stale_at = self._kept_at + min(seconds, self._patience)
+        self.stale_at = self._kept_at + min(seconds, self._peer_keeps_seconds)
 
     def is_usable(self) -> bool:
         """Return whether an idle connection is still open, as far as this machine can know."""
@@ -182,11 +193,11 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Handle the end of the stream: the peer has closed the connection."""
-        self._lose(None)
+        self._handle_end(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Handle the end of the connection."""
-        self._lose(exc)
+        self._handle_end(exc)
 
     # The parser calls the following methods.
 
@@ -200,14 +211,14 @@ class Connection(asyncio.Protocol):
         if self._status:
             return
         match name.lower():
-            case known if known in _TEXTS:
-                self._texts[known] = value.decode("latin-1")
+            case stored if stored in _STORED_FIELDS:
+                self._fields[_STORED_FIELDS[stored]] = value.decode("latin-1")
             case b"content-encoding":
                 self._is_encoded = value.lower() != b"identity"
             case b"content-length" | b"transfer-encoding":
                 self._ends_with_connection = False
             case b"keep-alive":
-                self._patience = _seconds_in(value)
+                self._peer_keeps_seconds = _seconds_in(value)
 
     def on_headers_complete(self) -> None:
         """Check the status when the head is complete.
@@ -221,8 +232,8 @@ class Connection(asyncio.Protocol):
         is_last = self._status >= httpx.codes.OK
         self._is_complete = is_last and not self._has_body
         if is_last and self._on_status is not None and (seconds := self._on_status(self._status)) is not None:
-            self._is_enough = True
-            self._limit(self._loop.time() + seconds)
+            self._needs_only_status = True
+            self._set_time_limit(self._loop.time() + seconds)
 
     def on_body(self, chunk: bytes) -> None:
         """Add a part of the body."""
@@ -233,20 +244,24 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Note that the response, or a 1xx before it, is complete."""
         if self._status < httpx.codes.OK:
-            self._begin_head()
+            self._reset_head()
             self._body.clear()
         else:
             self._is_complete = True
             self.can_be_kept = self._parser.should_keep_alive()
 
-    def _begin_head(self) -> None:
+    def _reset_head(self) -> None:
+        """Forget the previous head, because another one follows."""
         self._status = 0
-        self._texts: dict[bytes, str] = {}
+        self._fields: dict[str, str] = {}
         self._is_encoded = False
         self._ends_with_connection = True
-        self._patience = math.inf
+        """Whether the body has no declared length, so that it ends when the peer closes the connection."""
+        self._peer_keeps_seconds = math.inf
+        """The time, in seconds, for which the peer keeps an idle connection open, as far as it says so."""
 
-    def _lose(self, exc: Exception | None) -> None:
+    def _handle_end(self, exc: Exception | None) -> None:
+        """Give the caller the response, if it ends with the connection; otherwise a failure."""
         if self._answer is None:
             return
         if exc is not None:
@@ -258,22 +273,22 @@ class Connection(asyncio.Protocol):
         else:
             self._fail(httpx.ReadError("the connection was closed without an answer"))
 
-    def _limit(self, until: float) -> None:
+    def _set_time_limit(self, until: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(until, self._be_late)
+        self._timer = self._loop.call_at(until, self._time_out)
 
-    def _be_late(self) -> None:
+    def _time_out(self) -> None:
         self._fail(httpx.ReadTimeout("no response in time"))
 
     def _succeed(self) -> None:
+        """Give the caller the response."""
         if (answer := self._end_wait()) is not None:
-            date, content_type, *others = map(self._texts.get, _TEXTS)
-            body, packed = b"".join(self._body), self._is_encoded
-            answer.set_result(HttpAnswer(self._status, body, date, content_type, packed, *others))
+            answer.set_result(HttpAnswer(self._status, b"".join(self._body), self._is_encoded, **self._fields))
 
     def _fail(self, failure: httpx.RequestError) -> None:
-        if self._is_enough:
+        """End the connection. Give the caller the failure, or the response if the caller needs only the status."""
+        if self._needs_only_status:
             self._succeed()
         if (answer := self._end_wait()) is not None:
             answer.set_exception(failure)
@@ -290,7 +305,7 @@ class Connection(asyncio.Protocol):
 
 def _seconds_in(keep_alive: bytes) -> float:
     """Return for how many seconds an idle connection may be reused, according to the peer's `Keep-Alive: timeout=5`."""
-    found = _TIMEOUT.search(keep_alive)
+    found = _KEEP_ALIVE_TIMEOUT.search(keep_alive)
     # The result is a second shorter than the peer's timeout, because a request takes some time to arrive.
     return float(found[1]) - 1 if found else math.inf
 
@@ -366,6 +381,7 @@ class Connector:
         """
         proxy, is_https = self._proxy, origin.scheme == "https"
         is_at_proxy = proxy is not None
+        # Unless the connection is returned, `undo` closes it.
         with ExitStack() as undo:
             try:
                 async with asyncio.timeout_at(until):
@@ -385,6 +401,7 @@ class Connector:
         raise failure
 
     async def _open(self, end: Origin | Proxy) -> Connection:
+        """Open a TCP connection to a server or proxy. Raises: OSError, ValueError."""
         try:
             return await _first_connected(await self._addresses(end))
         except OSError:
@@ -393,6 +410,7 @@ class Connector:
             raise
 
     async def _addresses(self, end: Origin | Proxy) -> Sequence[SocketAddress]:
+        """Return the addresses of a server or proxy, from a lookup that began at most `NAME_SECONDS` ago."""
         loop = asyncio.get_running_loop()
         asked_at, lookup = self._lookups.get(end, (-math.inf, None))
         if lookup is None or loop.time() > asked_at + NAME_SECONDS:
@@ -401,14 +419,16 @@ class Connector:
         return await asyncio.shield(lookup)
 
     async def _secured(self, connection: Connection, host: str) -> Connection:
-        secured, loop, under = Connection(), asyncio.get_running_loop(), connection.transport
-        # On a transport that is closing, the handshake would never end.
-        if not under.is_closing():
-            over = await loop.start_tls(under, secured, self._tls, server_hostname=host)
-            if over is not None:
-                secured.connection_made(over)
-                return secured
-        raise ConnectionResetError
+        """Return a connection with TLS over this connection. Raises: OSError."""
+        plain = connection.transport
+        if plain.is_closing():  # the handshake would never end
+            raise ConnectionResetError
+        secured = Connection()
+        transport = await asyncio.get_running_loop().start_tls(plain, secured, self._tls, server_hostname=host)
+        if transport is None:
+            raise ConnectionResetError
+        secured.connection_made(transport)
+        return secured
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
@@ -426,12 +446,12 @@ async def _resolve(end: Origin | Proxy) -> Sequence[SocketAddress]:
 def refusal_of(exc: ssl.SSLCertVerificationError) -> Text:
     """Return OpenSSL's reason. For a private authority, or a form that RFC 5280 forbids, also say what to do."""
     reason = exc.verify_message
-    if exc.verify_code in _OF_NO_KNOWN_AUTHORITY:
+    if exc.verify_code in _UNKNOWN_AUTHORITY_CODES:
         return _(
             "{reason}. To trust this certificate, set SSL_CERT_FILE to the file of its certificate authority",
             reason=reason,
         )
-    if exc.verify_code not in _NOT_OF_THE_FORM:
+    if exc.verify_code not in _STRICT_FORM_CODES:
         return Text("{reason}", reason=reason)
     return _(
         "{reason}. Python 3.13 and later require certificates that conform to RFC 5280. Ask the "
@@ -441,6 +461,7 @@ def refusal_of(exc: ssl.SSLCertVerificationError) -> Text:
 
 
 def _failure(exc: Exception, *, is_at_proxy: bool) -> httpx.TransportError:
+    """Return the error to raise for a failure to connect. Its text contains nothing that the peer has sent."""
     match exc:
         case TimeoutError():
             reason: str = _("no response in time")
@@ -469,7 +490,10 @@ async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) 
 
 
 async def _first_connected(addresses: Sequence[SocketAddress]) -> Connection:
-    """Connect to the address that responds first. IPv6 and IPv4 addresses are tried alternately (RFC 8305)."""
+    """Connect to the address that responds first. IPv6 and IPv4 addresses are tried alternately (RFC 8305).
+
+    Raises: OSError, the failure of the address that failed last.
+    """
     families: dict[int, list[SocketAddress]] = {}
     for address in addresses:
         families.setdefault(address[0], []).append(address)
@@ -491,7 +515,7 @@ async def _first_connected(addresses: Sequence[SocketAddress]) -> Connection:
     finally:
         for attempt in attempts:
             attempt.cancel()
-            attempt.add_done_callback(_end)
+            attempt.add_done_callback(_end_unused)
 
 
 async def _connected(address: SocketAddress) -> Connection:
@@ -499,9 +523,11 @@ async def _connected(address: SocketAddress) -> Connection:
     # file descriptor would be closed twice. The second time, the descriptor might belong to another connection.
     family, _, protocol, _, (host, port, *_) = address
     loop = asyncio.get_running_loop()
-    return (await loop.create_connection(Connection, host, port, family=family, proto=protocol))[1]
+    _transport, connection = await loop.create_connection(Connection, host, port, family=family, proto=protocol)
+    return connection
 
 
-def _end(attempt: asyncio.Task[Connection]) -> None:
+def _end_unused(attempt: asyncio.Task[Connection]) -> None:
+    """End the connection of an attempt that succeeded before it could be cancelled."""
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().end()

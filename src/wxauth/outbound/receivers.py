@@ -35,10 +35,10 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
     """A transport that sends requests to the host in the URL, unless the host's address is refused.
 
     The transport resolves names itself, and connects to the address that it has checked. Therefore neither a name that
-    resolves differently the next time nor an unusual spelling of an address bypasses the check. It does not follow
-    redirects, and does not use proxies from the environment. Requests and responses have the extensions of
-    `HttpTransport`. That transport is used because a message forwarded over httpx's own pool took three times as much
-    CPU time as a login.
+    resolves differently the next time nor an unusual spelling of an address bypasses the check. The transport does not
+    follow redirects, and does not use proxies from the environment. Requests and responses have the extensions of
+    `HttpTransport`, which sends them. Forwarding a message over httpx's own pool took three times as much CPU time as a
+    login.
 
     Raises: httpx.TransportError, with a short message that may be shown, because it contains no text from the other
     server.
@@ -73,6 +73,7 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
         await self._http.aclose()
 
     async def _checked(self, end: Origin | Proxy) -> Sequence[SocketAddress]:
+        """Return the addresses of a server that requests may be sent to. Raises: Refused, if there are none."""
         scheme: Scheme = "https" if isinstance(end, Origin) and end.scheme == "https" else "http"
         try:
             found = await self._resolve(end.host)
@@ -102,7 +103,7 @@ def _safe_to_show(exc: httpx.RequestError) -> httpx.TransportError:
         case httpx.LocalProtocolError():
             return httpx.UnsupportedProtocol(_("the URL cannot be used"))
         case httpx.DecodingError():
-            # A DecodingError is not a TransportError. Its text gets the short form of the other texts: "answer is ...".
+            # A DecodingError is not a TransportError. Like the other texts here, its text begins without an article.
             return httpx.RemoteProtocolError(reason.removeprefix("the "))
         case _:
             # The connection ended before the response did. A ReadTimeout can't occur, because senders set no deadline.

@@ -20,6 +20,7 @@ from wxauth.outbound.connection import Connection, Connector, HttpAnswer, Origin
 MAX_ANSWER: Final = 64 * 1024
 """The size limit, in bytes, of a response's body, unless the request has the extension `max_body`."""
 MAX_CONNECTIONS: Final = 256
+"""The number of requests that may be in progress at the same time by default."""
 MAX_IDLE: Final = 128
 """The largest number of idle connections to one origin that are kept open."""
 IDLE_SECONDS: Final = 30.0
@@ -32,6 +33,7 @@ If less time remains, the response would be too late.
 """
 
 _WEIGHT_OF_LATEST: Final = 1 / 8
+"""The weight of the latest response time in the moving average."""
 _TARGET: Final = re.compile(rb"[!-~]+")
 
 
@@ -81,7 +83,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         self._connect_timeout = connect_timeout
         self._proxy = None if proxy is None else Proxy.at(proxy.get_secret_value())
         self._connector = Connector(proxy=self._proxy, tls=tls, resolve=resolve)
-        self._places = asyncio.Semaphore(max_connections)
+        self._slots = asyncio.Semaphore(max_connections)
         self._idle_seconds = idle_seconds
         self._idle: dict[Origin, list[Connection]] = {}
         """The idle connections of each origin.
@@ -99,12 +101,12 @@ class HttpTransport(httpx.AsyncBaseTransport):
         url = request.url
         origin = Origin(url.scheme, url.raw_host.decode(), url.port)
         # For https, the proxy only opens a tunnel.
-        by_proxy = self._proxy if origin.scheme == "http" else None
+        forward_proxy = self._proxy if origin.scheme == "http" else None
         stream = request.stream
         body = b"".join(stream) if isinstance(stream, httpx.ByteStream) else await request.aread()
-        message = _message(request, body, by_proxy)
+        message = _message(request, body, forward_proxy)
         deadline = request.extensions.get("deadline", math.inf)
-        await (self._wait_for_place(deadline) if self._places.locked() else self._places.acquire())
+        await (self._wait_for_slot(deadline) if self._slots.locked() else self._slots.acquire())
         try:
             until = min(_now() + self._connect_timeout, deadline - SHORTEST_SECONDS)
             connection = self._idle_connection(origin) or await self._connector.connect(origin, until=until)
@@ -114,8 +116,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
             answer = await self._exchange(connection, message, request)
             self._keep(connection, origin)
         finally:
-            self._places.release()
-        if by_proxy is not None and answer.status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
+            self._slots.release()
+        if forward_proxy is not None and answer.status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
             raise ProxyFailed("can't connect through the proxy: the proxy returned status 407")
         # The response has no header fields, because httpx would decompress a Content-Encoding that nobody requested, to
         # any size.
@@ -132,18 +134,19 @@ class HttpTransport(httpx.AsyncBaseTransport):
         self._idle.clear()
         await asyncio.sleep(0)  # this lets the event loop close the transports
 
-    async def _wait_for_place(self, deadline: float) -> None:
+    async def _wait_for_slot(self, deadline: float) -> None:
+        """Wait until another request ends. Raises: httpx.PoolTimeout, if that is too late for a response in time."""
         try:
             async with asyncio.timeout_at(None if deadline == math.inf else deadline - SHORTEST_SECONDS):
-                await self._places.acquire()
+                await self._slots.acquire()
         except TimeoutError:
             pass
         else:
-            # Requests wait because responses are slow. To send a request that cannot succeed in time would make them
-            # slower.
+            # Requests wait because responses are slow. A request that cannot succeed in time would make the responses
+            # even slower.
             if _now() + self._usual_seconds < deadline:
                 return
-            self._places.release()
+            self._slots.release()
         raise httpx.PoolTimeout("all connections were in use")
 
     def _idle_connection(self, origin: Origin) -> Connection | None:
@@ -156,14 +159,15 @@ class HttpTransport(httpx.AsyncBaseTransport):
         return None
 
     async def _exchange(self, connection: Connection, message: bytes, request: httpx.Request) -> HttpAnswer:
-        asked_at, how = _now(), request.extensions
+        """Send the request, read the response, and update the average response time."""
+        asked_at, extensions = _now(), request.extensions
         try:
             return await connection.ask(
                 message,
-                max_body=how.get("max_body", MAX_ANSWER),
+                max_body=extensions.get("max_body", MAX_ANSWER),
                 has_body=request.method != "HEAD",
-                on_status=how.get("on_status"),
-                until=how.get("deadline", math.inf),
+                on_status=extensions.get("on_status"),
+                until=extensions.get("deadline", math.inf),
             )
         except BaseException:
             connection.end()
@@ -172,6 +176,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
             self._usual_seconds += (_now() - asked_at - self._usual_seconds) * _WEIGHT_OF_LATEST
 
     def _keep(self, connection: Connection, origin: Origin) -> None:
+        """Add a connection to the idle ones, or end it if it cannot be reused."""
         idle = self._idle.setdefault(origin, [])
         if self._is_closed or not connection.can_be_kept or len(idle) >= MAX_IDLE:
             connection.end()
@@ -182,6 +187,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
             self._next_check = asyncio.get_running_loop().call_at(connection.stale_at, self._close_stale)
 
     def _close_stale(self) -> None:
+        """End the connections that were idle for too long, and set the timer for the next ones."""
         now = _now()
         for connections in self._idle.values():
             for connection in connections:
@@ -193,15 +199,15 @@ class HttpTransport(httpx.AsyncBaseTransport):
             self._next_check = asyncio.get_running_loop().call_at(min(times), self._close_stale)
 
 
-def _message(request: httpx.Request, body: bytes, by_proxy: Proxy | None) -> bytes:
+def _message(request: httpx.Request, body: bytes, forward_proxy: Proxy | None) -> bytes:
     """Return the request as bytes. A proxy that forwards a request needs the whole URL (RFC 9112, section 3.2.2)."""
     target: bytes = request.extensions.get("target", request.url.raw_path)
     if not _TARGET.fullmatch(target) or (body and "Content-Length" not in request.headers):
         raise httpx.LocalProtocolError("must have a target without white space, and a body of known length")
     fields = b"".join([b"%b: %b\r\n" % field for field in request.headers.raw])
-    if by_proxy is not None:
+    if forward_proxy is not None:
         target = b"http://%b%b" % (request.url.netloc, target)
-        fields += by_proxy.authorization
+        fields += forward_proxy.authorization
     return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (request.method.encode(), target, fields, body)
 
 

@@ -64,17 +64,18 @@ class NameResolver:
             return await asyncio.wrap_future(found)
 
     def _ask(self, host: str, found: Future[Sequence[str]]) -> None:
+        """Look a name up in the present thread, and set the result or the exception of `found`."""
         try:
             found.set_result(self.look_up(host))
         except Exception as exc:
             found.set_exception(exc)
 
 
-async def check_url(text: str, *, resolver: NameResolver, by_form: bool = False) -> None:
+async def check_url(text: str, *, resolver: NameResolver, resolves_https: bool = True) -> None:
     """Check a receiver's URL: https, or http if every address of its host is private or loopback.
 
-    An https URL is accepted even if its name does not resolve now. With `by_form`, the name of an https URL is not
-    resolved. Each connection checks the address again.
+    An https URL is accepted even if its name does not resolve now. Without `resolves_https`, only the form of an https
+    URL is checked, and its name is not resolved. Each connection checks the address again.
 
     Raises: WrongValue.
     """
@@ -104,7 +105,8 @@ async def check_url(text: str, *, resolver: NameResolver, by_form: bool = False)
     # address.
     name = url.raw_host.decode().removesuffix(".")
     try:
-        addresses = numeric_addresses_of(name) if by_form and scheme == "https" else await resolver.resolve(name)
+        is_resolved = scheme == "http" or resolves_https
+        addresses = await resolver.resolve(name) if is_resolved else numeric_addresses_of(name)
     except (OSError, UnicodeError):  # a TimeoutError is an OSError, too
         addresses = ()
     if not addresses and scheme == "http":
