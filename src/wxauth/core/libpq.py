@@ -189,7 +189,7 @@ def unreadable_file(dsn: str) -> tuple[str, str] | None:
     """
     given = _parameters(dsn)
     sslmode = given.get("sslmode", "prefer")
-    # With other values, asyncpg does not open the files.
+    # asyncpg opens a file only under these conditions.
     names = [
         *(_AUTHORITY_FILES if sslmode in _VERIFYING else ()),
         *(_CLIENT_FILES if sslmode != "disable" else ()),

@@ -56,7 +56,8 @@ class SharedEvent(SQLModel):
     type: str = Field(sa_type=Text, schema_extra={"examples": ["session.ended"]})
     at: datetime = Field(sa_type=TIME)
     user_id: UUID | None = Field(
-        description="To whom.", schema_extra={"examples": ["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]}
+        description="The user whom the event is about.",
+        schema_extra={"examples": ["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]},
     )
     """The user whom the event is about. The column is not a foreign key, because the event outlives the user."""
     app_id: str | None = Field(sa_type=Text, schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]})
@@ -79,7 +80,7 @@ class EventFields(SharedEvent):
     wxauth removes only the data of erased users and old IP addresses from the trail.
     """
 
-    ip: Address = Field(sa_type=INET, description="From where.")
+    ip: Address = Field(sa_type=INET, description="The IP address of the actor.")
 
 
 class Event(EventFields, table=True):

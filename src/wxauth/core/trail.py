@@ -105,8 +105,8 @@ class EventType(StrEnum):
     CLIENT_SIGNED = "client.signed", _("A service signed data with a session_key")
 
     @property
-    def logged(self) -> str:
-        """The name of the log line that is written for the event."""
+    def log_event(self) -> str:
+        """The name of the event's log line."""
         return self.value.replace(".", "_")
 
 

@@ -213,7 +213,7 @@ class Webhooks:
         if written is None:
             is_new = kind is EventType.WEBHOOK_ADDED
             raise NameTaken("a webhook with this name already exists") if is_new else NotFound(NO_SUCH_WEBHOOK)
-        log.info(kind.logged, webhook=written.name, actor=by.name)
+        log.info(kind.log_event, webhook=written.name, actor=by.name)
         return written
 
     def _sealed(self, secret: bytes, webhook_id: UUID) -> bytes:

@@ -265,6 +265,6 @@ async def erase_me(
     if not grace:
         log.info("user_erased", user_id=user_id)
         return None
-    log.info(EventType.USER_LEAVING.logged, user_id=user_id)
+    log.info(EventType.USER_LEAVING.log_event, user_id=user_id)
     leaving = LeavingAnswer(erase_at=erase_at).model_dump_json()
     return Response(leaving, 202, headers={"Cache-Control": "no-store"}, media_type="application/json")

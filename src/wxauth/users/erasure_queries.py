@@ -215,7 +215,7 @@ async def stay(database: Database, user_id: UUID, *, now: datetime) -> None:
             return
         stays = await cancel_leaving(transaction, user_id, account, by=Actor(str(user_id)), now=now)
     if stays:
-        log.info(EventType.USER_STAYED.logged, user_id=user_id)
+        log.info(EventType.USER_STAYED.log_event, user_id=user_id)
 
 
 def check_may_enter(user_id: UUID, account: StatusAndRoles) -> None:

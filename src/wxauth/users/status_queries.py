@@ -198,7 +198,7 @@ class StatusChange:
     def report(self, **fields: Any) -> None:
         """Write the log lines. Call this method after the commit."""
         for kind in self.events:
-            log.info(kind.logged, user_id=self.user_id, actor=self.by.name, **fields)
+            log.info(kind.log_event, user_id=self.user_id, actor=self.by.name, **fields)
 
 
 async def lock_status_and_roles(transaction: Transaction, user_id: UUID) -> StatusAndRoles | None:
