@@ -48,6 +48,7 @@ _COMMON_TYPES: Final[Mapping[str, LiteralString]] = {
 _IS_MISNAMED: Final = """EXISTS (SELECT FROM identities misnamed
                       WHERE misnamed.app_id = :app_id AND misnamed.openid = :unionid AND misnamed.awaits_login)"""
 _IS_KNOWN: Final = "EXISTS (SELECT FROM identities i WHERE i.app_id = :app_id AND i.openid = :openid)"
+# The condition selects the user of a login that `RETURN` serves.
 _IS_RETURNING: Final = """i.app_id = :app_id AND i.openid = :openid AND users.id = i.user_id AND NOT i.awaits_login
        AND (:unionid::text IS NULL OR i.unionid = :unionid OR (i.unionid IS NULL AND users.unionid = :unionid))
        AND (users.status <> 'active' OR users.erase_at IS NOT NULL

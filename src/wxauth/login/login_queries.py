@@ -52,6 +52,7 @@ _USE_IDENTITY: Final = Statement[Nothing]("""
 UPDATE identities SET unionid = COALESCE(:unionid, unionid), awaits_login = false
  WHERE app_id = :app_id AND openid = :openid AND (awaits_login OR unionid IS DISTINCT FROM COALESCE(:unionid, unionid))
 """)
+# After an hour, the statement clears `identity_lost_at`, so that `RETURN` serves the next logins again.
 _RECORD_LOGIN: Final = Statement[EnteredUser](f"""
 UPDATE users
    SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE last_login_at END, unionid = COALESCE(:unionid, unionid),
@@ -59,6 +60,7 @@ UPDATE users
  WHERE id = :user_id
 RETURNING {ENTERED_USER}
 """)
+# If wxauth sends the statement twice, it opens only one session.
 _OPEN_SESSION: Final = Statement[Nothing](f"{OPEN_FRAGMENT} FROM users WHERE id = :user_id ON CONFLICT (id) DO NOTHING")
 _BANNED_HOLDER: Final = Statement[EnteredUser](f"""
 SELECT {ENTERED_USER}

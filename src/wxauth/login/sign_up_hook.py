@@ -48,6 +48,7 @@ If `SIGN_UP_HOOK_FAILURE` is `allow`, only time-outs count. A pause then admits 
 because each login would otherwise wait for the time-out.
 """
 PAUSE: Final = timedelta(seconds=10)
+"""The time for which a process does not call the service after too many failures."""
 
 _MEMBERS: Final[Mapping[str, TypeAdapter[Any]]] = {
     "external_id": TypeAdapter(ExternalId),

@@ -87,6 +87,7 @@ _MOVE_FORMER_IDS: Final = Statement[Nothing]("UPDATE former_users SET user_id = 
 _MOVE_FORMER_EXTERNAL_IDS: Final = Statement[Nothing](
     "UPDATE former_external_ids SET user_id = :into WHERE user_id = :former_id"
 )
+# If both users have an external id, the id of the removed user becomes a former one of the remaining user.
 _REMEMBER_EXTERNAL_ID: Final = Statement[Nothing]("""
 INSERT INTO former_external_ids (external_id, user_id)
 SELECT former.external_id, remaining.id
@@ -94,6 +95,7 @@ SELECT former.external_id, remaining.id
  WHERE former.id = :former_id AND remaining.id = :into
    AND former.external_id IS NOT NULL AND remaining.external_id IS NOT NULL
 """)
+# The remaining user gets the uploaded picture of the removed user, unless the remaining user has a picture.
 _MOVE_PICTURE: Final = Statement[Nothing]("""
 UPDATE avatars SET user_id = remaining.id
   FROM users remaining

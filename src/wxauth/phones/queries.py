@@ -139,6 +139,7 @@ WITH before AS (
 UPDATE users SET phone = NULL, phone_verified_at = NULL FROM before WHERE users.id = before.id
 RETURNING before.id, before.had_verified
 """)
+# Two rows suffice to show that the number has more than one holder.
 _HOLDERS: Final = Statement[UUID](
     "SELECT id FROM users WHERE phone = :phone AND phone_verified_at IS NOT NULL AND id <> :user_id LIMIT 2"
 )

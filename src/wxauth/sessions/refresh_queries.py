@@ -173,6 +173,7 @@ _GRANTED = "string_to_array(s.scope, ' ')"
 _IS_FOR_RESOURCE = "s.resource IS NOT DISTINCT FROM :resource::text"
 _IS_IN_SCOPE = f"{_GRANTED} && :scopes::text[] AND {_GRANTED} @> :demanded::text[]"
 
+# The condition selects an open session, with its user, who must be active.
 _IS_OPEN = """s.id = :session_id AND users.id = s.user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND s.created_at + make_interval(secs => :lasts_at_most) > :now
    AND users.status = 'active'"""

@@ -22,6 +22,7 @@ from wxauth.users.user_queries import WRITE_ATTRIBUTES, read_attributes
 MAX_BYTES: Final = 2048
 """The size limit of a user's attributes, in bytes of compact JSON."""
 MAX_NAMES: Final = 32
+"""The largest number of attributes of a user."""
 MAX_DEPTH: Final = 4
 """The largest depth to which lists and objects in a value can be nested."""
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from phonenumbers import PhoneNumber
 
 _TYPED_NUMBER: Final = re.compile(r"\+?[0-9][0-9 ()-]{6,}")
+"""The pattern of texts that might be phone numbers."""
 _CHINESE_MOBILE: Final = re.compile(r"1[3-9][0-9]{9}")
 """The form of the most common numbers, which wxauth parses without the library.
 
@@ -71,6 +72,7 @@ def masked(phone: str) -> str:
 
 
 def _parsed(text: str, region: str) -> "PhoneNumber | None":
+    """Return the number that this text means when dialled in the region; None if it means none."""
     # The import is here, because the library takes 2 MB, which a process without phone numbers saves.
     import phonenumbers
 

@@ -60,6 +60,7 @@ _HTTPS_URL: Final = re.compile(
     re.IGNORECASE,
 )
 AVATARS_PATH: Final = "/v1/avatars/"
+"""The beginning of the paths of uploaded pictures."""
 MAX_NICKNAME: Final = 64
 """The length limit of a nickname in characters.
 
@@ -339,9 +340,11 @@ _Picture = Annotated[
 ]
 Nickname = Annotated[_Name, AfterValidator(_unless_stand_in)]
 AvatarUrl = Annotated[_Picture, AfterValidator(_unless_stand_in)]
-"""The URL of a user's picture. WeChat's placeholder for a picture counts as empty, as does the one for a name."""
+"""The URL of a user's picture. The pictures and the name that WeChat gives to everybody count as empty."""
 NICKNAMES: Final = AliasChoices("nickname", "nickName", "userName")
+"""The names under which requests can send the nickname."""
 AVATAR_URLS: Final = AliasChoices("avatar_url", "avatarUrl")
+"""The names under which requests can send the URL of the picture."""
 
 
 class ProfileChange(Changes):

@@ -62,6 +62,7 @@ class Read(StrEnum):
 
 
 _LISTS: Final = (Read.LOGINS, Read.EVENTS, Read.REFUSALS)
+"""The reads of lists, to which `SAME_LIST` applies."""
 
 
 @part
