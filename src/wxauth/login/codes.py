@@ -14,6 +14,7 @@ from wxauth.core.sealing import Sealer, session_key_context
 from wxauth.core.services import part
 from wxauth.errors import AccountDisabled, AccountLeaving, SignUpClosed, SnapshotUser, WeChatMisconfigured, WrongPerson
 from wxauth.limits.rate_limits import RateLimiter
+from wxauth.login.batched_queries import EnteredUser
 from wxauth.login.login_queries import InitialFields, LoggedIn, Login, record_login
 from wxauth.login.sign_up_hook import SignUpHook
 from wxauth.session_keys.queries import KEEP_KEY
@@ -110,22 +111,27 @@ class CodeLogins:
                 raise LacksUnionid(f"{_NO_UNIONID}: {_WHAT_TO_CHANGE}") from None
             if not (self.hook.is_on and may_sign_up):
                 raise
-            # Only the refused sign-up shows that this would be a new user. wxauth calls the hook between two attempts,
-            # so that it holds no database connection during the call.
-            initial = await self.hook.initial_fields(app, identity, ip=device.ip)
-            login = await record_login(self.database, _with_initial_fields(login_to_store, initial), now=now)
-            if login.is_new and login.user.external_id != initial.external_id:
-                log.warning("sign_up_hook_member_left_out", app_id=app.app_id, member="external_id")
+            login = await self._sign_up_with_hook(app, identity, login_to_store, ip=device.ip, now=now)
         except SnapshotUser:
             raise _refused_snapshot(app) from None
-        user = login.user
-        if user.status == "disabled":
-            log.warning("login_refused", reason="account_disabled", user_id=user.id, app_id=app.app_id)
-            raise AccountDisabled(until=user.banned_until, user_id=user.id)
-        if user.erase_at is not None:
-            log.info("login_refused", reason="account_leaving", user_id=user.id, app_id=app.app_id)
-            raise AccountLeaving(user.erase_at, user_id=user.id)
+        _check_may_enter(login.user)
         return login
+
+    async def _sign_up_with_hook(
+        self, app: App, identity: WeChatIdentity, login: Login, *, ip: str | None, now: datetime
+    ) -> LoggedIn:
+        """Ask the sign-up hook about a person whose login has just been refused, and record the login again.
+
+        Only that refusal shows that this would be a new user. wxauth calls the hook between the two attempts, so that
+        it holds no database connection during the call.
+
+        Raises: SignUpRefused, SignUpUnavailable, and the errors of `record_login`.
+        """
+        initial = await self.hook.initial_fields(app, identity, ip=ip)
+        logged_in = await record_login(self.database, _with_initial_fields(login, initial), now=now)
+        if logged_in.is_new and logged_in.user.external_id != initial.external_id:
+            log.warning("sign_up_hook_member_left_out", app_id=app.app_id, member="external_id")
+        return logged_in
 
     def _sealed(self, app: App, identity: WeChatIdentity) -> bytes | None:
         if identity.session_key is None:
@@ -167,6 +173,19 @@ class Proofs:
         if identity.session_key is not None:
             sealed = self.sealer.seal(identity.session_key, context=session_key_context(app_id, openid))
             await self.database.run(KEEP_KEY, session_id=caller.session_id, sealed=sealed, asked_at=asked_at)
+
+
+def _check_may_enter(user: EnteredUser) -> None:
+    """Check that a user is neither banned nor about to be erased. Log a refusal.
+
+    Raises: AccountDisabled, AccountLeaving.
+    """
+    if user.status == "disabled":
+        log.warning("login_refused", reason="account_disabled", user_id=user.id, app_id=user.app_id)
+        raise AccountDisabled(until=user.banned_until, user_id=user.id)
+    if user.erase_at is not None:
+        log.info("login_refused", reason="account_leaving", user_id=user.id, app_id=user.app_id)
+        raise AccountLeaving(user.erase_at, user_id=user.id)
 
 
 def _with_initial_fields(login: Login, initial: InitialFields) -> Login:
