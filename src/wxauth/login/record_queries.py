@@ -300,7 +300,7 @@ _SEARCHES: Final[Mapping[str | None, Statement[Refusal]]] = {
     _NETWORKS: _search_by("network"),
     None: _search_by(None),
 }
-"""The search for each column whose index it uses; the search for None uses no such index."""
+"""The searches, by the column whose index a search uses. The search for None uses only the ids."""
 
 
 async def list_refusals(database: Database, search: RefusalSearch) -> Page[Refusal]:

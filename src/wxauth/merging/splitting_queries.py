@@ -87,7 +87,10 @@ UPDATE users
  WHERE id = :user_id AND unionid IS NOT NULL
    AND NOT EXISTS (SELECT FROM unionids WHERE unionids.unionid = users.unionid AND unionids.user_id = :user_id)
 """)
-"""The statement that gives a user who has just lost the present unionid that of the newest remaining identity."""
+"""The statement that replaces a user's present unionid, if the user has just lost it.
+
+The user gets the unionid of the newest remaining identity that has one.
+"""
 _SET_UNIONID: Final = Statement[Nothing]("UPDATE users SET unionid = :unionid WHERE id = :new_user_id")
 _SET_PROOF: Final = Statement[Nothing]("UPDATE users SET phone_verified_at = :proved_at WHERE id = :user_id")
 
@@ -117,7 +120,8 @@ class Separation:
             return None
 
         def leaves(each: OwnedIdentity) -> bool:
-            return each is named or (not only_named and named.unionid is not None and each.unionid == named.unionid)
+            shares_unionid = named.unionid is not None and each.unionid == named.unionid
+            return each.key == named.key or (shares_unionid and not only_named)
 
         leaving = [each for each in identities if leaves(each)]
         staying = [each for each in identities if not leaves(each)]

@@ -171,7 +171,7 @@ async def find_users(
     if "named" in filters or query.role == ADMIN:  # an index finds these users
         return Page.of(await among(before, FIRST_ID, query.limit + 1), query.limit)
     # If a text has not filled a page from the first two windows, it is rare in nicknames, so the index finds the
-    # remaining users.
+    # remaining users. The search with the index has no other filters.
     is_indexed = part is not None and len(filters) == 1 and len(part) >= INDEXED_FROM
     return await search_in_windows(
         database,
@@ -200,7 +200,7 @@ async def search_in_windows(
     """Search windows of rows, the newest first, until a page is full or `seconds` have passed, and return the page.
 
     `windows` contains the number of rows in each window, and the last number also applies to all further windows.
-    `floors` is the query for the lowest id of a window; it returns no row for the last window.
+    `floors` is the query for the lowest id of a window. It returns no row for the last window.
 
     `search` takes the id before which to find rows, the lowest id of the rows, and the largest number of rows. `rest`
     takes the same arguments. If it is given, it finds all remaining rows after the first two windows, or when the time
