@@ -9,7 +9,7 @@ from wxauth.settings.addresses import NEARBY
 from wxauth.site_logins.doors import Door
 from wxauth.site_logins.queries import SiteLogin
 from wxauth.site_logins.scan_schemas import ClaimRequest
-from wxauth.site_logins.scans import forwarded
+from wxauth.site_logins.scans import refusal_of_opening
 
 pytestmark = pytest.mark.no_database
 
@@ -22,7 +22,7 @@ CODE = 1047
 def is_refused(login: dict[str, Any], opening: dict[str, Any], entry: str) -> bool:
     stored = SiteLogin.model_construct(**{"door": None, "user_code": False, "browser_hash": None, **login})
     opened = ClaimRequest(**({} if "user_code" in opening else {"scene": "s"}), **opening)
-    return forwarded(stored, opened, entry=entry, now=NOW) is not None
+    return refusal_of_opening(stored, opened, entry=entry, now=NOW) is not None
 
 
 @pytest.mark.parametrize(

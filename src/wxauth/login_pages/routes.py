@@ -107,7 +107,7 @@ class LoginPages:
         else:
             app_id, target = asked.client.app_id, None
             if pages.is_in_phones_browser:
-                target = await self.links.target(app_id, link=asked.client.link)
+                target = await self.links.target(app_id, is_allowed=asked.client.link)
             started = await self.site_logins.start_for_page(asked, known, has_link=target is not None)
             page = pages.code(asked, started, parameters, app=self.apps.find_enabled(app_id), link_target=target)
         if known.cookie != browser.cookie:
@@ -177,7 +177,7 @@ async def go_back_to_site(pages: PagesDep, scan_pages: ScanPagesDep, request_id:
 @router.hidden(FORM_POST_PATH)
 async def post_answer(request: Request, pages: PagesDep, mini_program_logins: MiniProgramLoginsDep) -> Response:
     """Return a page that posts the response in its URL to the site, because a mini-program can only open URLs."""
-    return await pages.answer(mini_program_logins.posted(request.query_params.get("answer", "")), gone="gone")
+    return await pages.answer(mini_program_logins.unseal(request.query_params.get("answer", "")), gone="gone")
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/continue", method="POST")
@@ -272,7 +272,7 @@ async def type_number(pages: PagesDep, links: LinksDep, request_id: str) -> Resp
         outcome = await links.go_on(request_id, pages.browser, form.get("number", ""))
         if isinstance(outcome, Onward):
             return outcome
-        target = await links.target(outcome.page.site_app_id, link=outcome.page.link)
+        target = await links.target(outcome.page.site_app_id, is_allowed=outcome.page.link)
         return pages.number(outcome, request_id, target=target)
 
     return await pages.answer(compare())

@@ -22,7 +22,7 @@ from wxauth.oauth.site_tokens import DEVICE_CODE, GRANT_TYPES, SiteTokens
 from wxauth.settings.addresses import plain_address
 from wxauth.settings.resources import Resource
 from wxauth.site_logins import asking, requests, responses
-from wxauth.site_logins.doors import SCAN_LASTS
+from wxauth.site_logins.doors import POLL_INTERVAL_SECONDS, SCAN_LASTS
 from wxauth.site_logins.models import RequestFields
 from wxauth.site_logins.responses import Unanswerable
 from wxauth.site_logins.targets import Target
@@ -232,7 +232,7 @@ async def authorize_device(
         "verification_uri": f"{issuer}/d",
         "verification_uri_complete": f"{issuer}/d/{started.scene}",
         "expires_in": int(SCAN_LASTS.total_seconds()),
-        "interval": asking.INTERVAL,
+        "interval": POLL_INTERVAL_SECONDS,
         "code_image": f"{issuer}/v1/scans/{started.scene}/code",
     }
 

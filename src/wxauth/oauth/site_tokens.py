@@ -33,7 +33,7 @@ from wxauth.site_logins import queries
 from wxauth.site_logins.authorization_codes import AuthorizationCodes
 from wxauth.site_logins.doors import count_redeemed
 from wxauth.site_logins.queries import SiteLogin
-from wxauth.site_logins.redeeming import TOO_FAST, NotRedeemed, challenge_of, login_of_code, redeem
+from wxauth.site_logins.redeeming import SLOW_DOWN_SECONDS, NotRedeemed, challenge_of, login_of_code, redeem
 from wxauth.site_logins.targets import Target
 from wxauth.texts import hash_of
 from wxauth.users.callers import ADMIN_SCOPE
@@ -63,7 +63,7 @@ _OF_DEVICE: Final = {
     NotRedeemed.UNKNOWN: _NO_DEVICE,
     NotRedeemed.SPENT: _NO_DEVICE,
     NotRedeemed.PENDING: (AUTHORIZATION_PENDING, "the user hasn't decided yet"),
-    NotRedeemed.TOO_FAST: (SLOW_DOWN, f"from now on, the interval is {TOO_FAST} seconds longer"),
+    NotRedeemed.TOO_FAST: (SLOW_DOWN, f"from now on, the interval is {SLOW_DOWN_SECONDS} seconds longer"),
     NotRedeemed.DENIED: ("access_denied", "the user refused, or can no longer log in"),
     NotRedeemed.OVER: ("expired_token", "the user didn't decide in time"),
 }

@@ -1,6 +1,6 @@
-"""The stored logins that wait for a user's decision. A page of wxauth or a device shows each of them.
+"""The start of logins to sites: wxauth stores a sign-in request, which then waits for the user's decision.
 
-A device here is a device of RFC 8628, which polls for the outcome.
+A page of wxauth or a device shows the request. A device is one of RFC 8628, which polls for the outcome.
 """
 
 from collections.abc import Callable
@@ -26,14 +26,12 @@ from wxauth.site_logins.responses import Browser
 from wxauth.site_logins.secrets import UserCodes, new_scene, page_id_of
 from wxauth.texts import hash_of, new_secret
 
-INTERVAL: Final = 2
-"""The number of seconds between two polls."""
 _ATTEMPTS: Final = 5
 """The number of random user codes that are tried until one is free."""
 
 
 class PressesUsedUp(RateLimited):
-    """The error after the last permitted use of a page's button. Waiting does not help."""
+    """The error after the last permitted use of a page's button. Unlike with other limits, waiting does not help."""
 
 
 class ScanLimits:
@@ -60,7 +58,7 @@ class StartedScan:
     scene: str = field(repr=False)
     user_code: str = field(repr=False)
     secret: str = field(repr=False)
-    """The device code or, for a page, the id in its URLs."""
+    """The device code or, for a page, the id in the page's URLs."""
 
 
 @part
@@ -77,23 +75,23 @@ class SiteLogins:
     ) -> StartedScan:
         """Start a scan that a device shows, and whose outcome the device polls.
 
-        `ip` and `user_agent` are the user's browser's.
+        `ip` and `user_agent` are the address and the User-Agent of the user's browser, if the user has one.
 
-        Raises: OAuthError, RateLimited, Unanswerable.
+        Raises: OAuthError, RateLimited, Unanswerable, StorageUnavailable.
         """
         if ip is None and client.near:
             raise OAuthError("invalid_request", "browser_ip is required, because this client was added with --near")
         # This limit is checked first, so that a single browser cannot use up the client's limit.
         await self.scan_limits.browsers.admit_address(ip)
         await self.scan_limits.clients.admit(client.name)
-        browser, now, device_code = Device(ip, None if ip is None else user_agent), self.clock(), new_secret()
+        device_code = new_secret()
         login = new_login(
             asked,
             client.name,
-            browser,
+            Device(ip, None if ip is None else user_agent),  # without an address, the phone shows no browser
             lasts=doors.SCAN_LASTS,
             kept=doors.OUTCOME_KEPT,
-            now=now,
+            now=self.clock(),
             device_code_hash=hash_of(device_code),
         )
         return await self._add_scan(login, device_code)
@@ -101,11 +99,11 @@ class SiteLogins:
     async def start_for_page(self, asked: SiteRequest, browser: Browser, *, has_link: bool) -> StartedScan:
         """Start a scan that a page of wxauth shows in a browser. With `has_link`, the page also has a link to WeChat.
 
-        Raises: RateLimited, Unanswerable.
+        Raises: RateLimited, Unanswerable, StorageUnavailable.
         """
         lasts = doors.LINK_REQUEST_LASTS if has_link else doors.SCAN_LASTS
         await self.scan_limits.browsers.admit_address(browser.ip)
-        login, page_id = _page(asked, browser, lasts=lasts, now=self.clock())
+        login, page_id = _new_page(asked, browser, lasts=lasts, now=self.clock())
         return await self._add_scan(login, page_id)
 
     async def start_page_with_button(
@@ -120,15 +118,15 @@ class SiteLogins:
         """
         if browser_login_id is None:
             await self.scan_limits.pages.admit_address(browser.ip)
-        else:  # otherwise, other browsers with the same address could use up this limit
+        else:  # by browser login, so that other browsers with the same address cannot use up the limit
             await self.scan_limits.pages.admit(str(browser_login_id))
-        login, page_id = _page(asked, browser, lasts=doors.VISIT_LASTS, now=self.clock())
+        login, page_id = _new_page(asked, browser, lasts=doors.VISIT_LASTS, now=self.clock())
         login.browser_login_id, login.query = browser_login_id, query
         await queries.add(self.database, login)
         return page_id
 
     async def _add_scan(self, login: SiteLoginFields, secret: str) -> StartedScan:
-        """Store a login with a code to scan. Raises: Unanswerable."""
+        """Store a login with a new scene and user code. Raises: Unanswerable, StorageUnavailable."""
         for _ in range(_ATTEMPTS):
             scene = new_scene()
             user_code, login.user_code_hash = self.user_codes.new()
@@ -148,9 +146,12 @@ def new_login(
     now: datetime,
     **more: Any,
 ) -> SiteLoginFields:
-    """Return a login to store. If no user completes it, it is stored for the time `kept` after its end."""
+    """Return a login to store, with the columns in `more`.
+
+    The login can be used for the time `lasts`. If no user completes it, the sweep deletes it the time `kept` later.
+    """
     return SiteLoginFields(
-        **asked.asked,
+        **asked.request_values,
         **more,
         id=new_id(now),
         client_id=client_id,
@@ -165,7 +166,7 @@ def new_login(
 def new_press(
     page: SiteLoginFields, browser: Device, *, lasts: timedelta, now: datetime, door: Door
 ) -> SiteLoginFields:
-    """Return the login for one use of a page's button, with the door that the button opens."""
+    """Return the login to store for one use of a page's button, through the door that the button opens."""
     return new_login(
         page,
         page.client_id,
@@ -178,8 +179,8 @@ def new_press(
     )
 
 
-def _page(asked: SiteRequest, browser: Browser, *, lasts: timedelta, now: datetime) -> tuple[SiteLoginFields, str]:
-    """Return a login that a page shows, and the id in the page's URLs."""
+def _new_page(asked: SiteRequest, browser: Browser, *, lasts: timedelta, now: datetime) -> tuple[SiteLoginFields, str]:
+    """Return a login to store that a page shows, and the id in the page's URLs."""
     login = new_login(asked, asked.client.name, browser, lasts=lasts, now=now, browser_hash=hash_of(browser.cookie))
     page_id = page_id_of(browser.cookie, login.id)
     login.page_hash = hash_of(page_id)

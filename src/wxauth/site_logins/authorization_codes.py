@@ -1,4 +1,4 @@
-"""The authorization codes of sites, through any door.
+"""The authorization codes that sites get, whichever door (way to log in) the user takes.
 
 An approved login contains the user who approved it, and the time until which it is valid. If it is still valid, the
 browser gets a code for the site.
@@ -28,7 +28,7 @@ from wxauth.site_logins.models import RequestFields, Stage
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.requests import SiteRequest
 from wxauth.site_logins.responses import ANOTHER_PERSON, Browser, Onward, SentBack, redirect_to_site
-from wxauth.site_logins.secrets import login_of
+from wxauth.site_logins.secrets import login_cookie_of
 from wxauth.texts import hash_of
 from wxauth.users.user_queries import CURRENT_USER
 
@@ -64,7 +64,10 @@ class AuthorizationCodes:
         *,
         now: datetime,
     ) -> None:
-        """Store a code for the site in a login, in place of any previous code, and the browser's login that it proves.
+        """Store a code for the site in a login, in place of any previous code. The caller has locked the login.
+
+        If the login proves who uses the browser, also create or renew the browser's login. The first code of a login is
+        recorded in the audit trail.
 
         Raises: SentBack, before anything is stored, if the site's `id_token_hint` names another user.
         """
@@ -80,7 +83,10 @@ class AuthorizationCodes:
     async def _store_proof(
         self, transaction: Transaction, login: LockedLogin, person: UserInSession, browser: Browser, *, now: datetime
     ) -> None:
-        """Create or renew the browser's login that sites share, if this login proves who uses the browser."""
+        """Create or renew the browser's login that sites share, if `login` proves who uses the browser.
+
+        Set the columns of `login` that name this browser's login. The caller stores them.
+        """
         login.proof_id = None
         is_shared = login.sso and self.settings.sso_ttl > 0 and not browser.is_web_view
         if not (is_shared and login.taken_door in MAKES_BROWSER_LOGIN and browser.cookie):
@@ -92,30 +98,30 @@ class AuthorizationCodes:
             login_id=new_id(now),
             browser_hash=hash_of(browser.cookie),
             cookie_hash=hash_of(browser.login),
-            new_hash=hash_of(login_of(browser.cookie, login.id)),
+            new_hash=hash_of(login_cookie_of(browser.cookie, login.id)),
             proved_after=proved_after(self.settings, now),
         )
         if stored is not None:
-            login.browser_login_id, login.proof_id = stored
+            login.browser_login_id, login.proof_id = stored.id, stored.proof_id
 
     async def redirect(
         self, login: LockedLogin, person: UserInSession, code: str, browser: Browser, *, now: datetime
     ) -> Onward:
-        """Return the redirect to the site with the code, and end the browser's login if it belongs to another user."""
+        """End the browser's login if it belongs to another user, and return the redirect to the site with the code."""
         await self.end_login_of_another(login, person, browser, now=now)
         return redirect_to_site(self.settings, login, code=code).with_login(browser.cookie, login.proof_id)
 
     async def end_login_of_another(
         self, login: SiteLogin, person: UserInSession, browser: Browser, *, now: datetime
     ) -> None:
-        """End the login of this browser, if it belongs to another user than `person`."""
+        """End the login of this browser if it belongs to a user other than `person`, and if this site shares logins."""
         if login.sso:
             await self.end_login(browser, other_than=person.id, now=now)
 
     async def end_login(
         self, browser: Browser, *, of: UUID | None = None, other_than: UUID | None = None, now: datetime
     ) -> None:
-        """End the login of this browser and its sites' sessions.
+        """End the login of this browser, and the sessions that sites have opened from it.
 
         With `of`, end only the login of this user; with `other_than`, only the login of any other user.
         """
@@ -129,7 +135,8 @@ class AuthorizationCodes:
             if person is None or person.id == other_than or of not in (None, person.id):
                 return
             await transaction.run(browser_login_queries.DELETE_BROWSER_LOGIN, id=person.login_id)
-            which, by = {"browser_login_id": person.login_id, "user_id": person.id}, Actor(str(person.id))
+            which = {"browser_login_id": person.login_id, "user_id": person.id}
+            by = Actor(str(person.id))
             await end_by(transaction, END_OF_BROWSER_LOGIN, which, reason=EndReason.SIGNED_OUT, by=by, now=now)
         log.info("browser_login_ended", user_id=person.id)
 
@@ -147,15 +154,16 @@ async def lock_with_person(
     return locked, person if locked is not None and locked.openid is not None else None
 
 
-def is_good(login: LockedLogin, until: datetime | None, *, now: datetime) -> bool:
-    """Return whether a locked login can be redeemed `until` this time, provided that its user can log in.
+def is_still_approved(login: LockedLogin, until: datetime | None, *, now: datetime) -> bool:
+    """Return whether the approval of a locked login is still valid. The caller checks whether its user can log in.
 
-    The phone's session that approved the login, and the browser's login that it depends on, must not have ended.
+    `until` is the time at which the approval or, once the site has a code, that code expires. The phone's session that
+    approved the login, and the browser's login that the login depends on, must not have ended.
     """
-    is_upheld = (login.claimed_session_id is None or login.is_phone_in) and (
+    has_open_logins = (login.claimed_session_id is None or login.is_phone_in) and (
         login.browser_login_id is None or login.proof_id is not None
     )
-    return login.stage in (Stage.APPROVED, Stage.CODED) and until is not None and until > now and is_upheld
+    return login.stage in (Stage.APPROVED, Stage.CODED) and until is not None and until > now and has_open_logins
 
 
 async def add_with_code(
@@ -173,7 +181,7 @@ async def add_with_code(
     browser_login_id: UUID | None = None,
     now: datetime,
 ) -> None:
-    """Store a login that needs no page, with its code. The caller has locked the user.
+    """Store a login that needs no page, with its code, and record it. The caller has locked the user.
 
     Raises: SentBack, if the site's `id_token_hint` names another user; Unanswerable.
     """
@@ -207,7 +215,10 @@ async def record_authorized(
     ip: str | None,
     now: datetime,
 ) -> None:
-    """Record that a user has authorized a site, because the site gets a code or an id_token for the user."""
+    """Record that a user has authorized a site, because the site gets a code or an id_token for the user.
+
+    `asked` is the site's sign-in request; None for an id_token, which needs no request.
+    """
     granted = {}
     if asked is not None and asked.resource is not None:
         granted = {"resource": asked.resource, "scope": asked.scope}
@@ -223,12 +234,12 @@ async def record_authorized(
 
 
 async def _check_hint(transaction: Transaction, asked: RequestFields, person: UserInSession) -> None:
-    """Check that the site's `id_token_hint` names no other user, even after a merge. Raises: SentBack."""
+    """Check that the site's `id_token_hint`, if any, names this user, even after a merge. Raises: SentBack."""
     hinted = asked.hinted_user_id
     if hinted not in (None, person.id) and await transaction.value(CURRENT_USER, user_id=hinted) != person.id:
         raise SentBack(asked, ANOTHER_PERSON, "login_required")
 
 
 def proved_after(settings: Settings, now: datetime) -> datetime:
-    """Return the time before which a proof is too old, so that the browser's login has ended."""
+    """Return the time after which a user must have proved who they are. With an older proof, a browser's login ends."""
     return now - timedelta(seconds=settings.sso_ttl)

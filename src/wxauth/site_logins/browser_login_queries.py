@@ -1,5 +1,6 @@
 """The statements for the logins of browsers, which sites share."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -13,7 +14,7 @@ from wxauth.site_logins.queries import LockedLogin
 
 
 class BrowserPerson(UserInSession):
-    """The user of a browser's login, and that login."""
+    """The user of a browser's login, with the values of that login."""
 
     login_id: UUID
     authenticated_at: datetime
@@ -23,23 +24,32 @@ class BrowserPerson(UserInSession):
     """Whether the site of the query has received a code from this login."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoredProof:
+    """A browser's login after a user has proved who uses the browser."""
+
+    id: UUID
+    proof_id: UUID
+    """The id of the proof from which the login's cookie is derived."""
+
+
 _WHOSE_BROWSER: Final = """
   FROM browser_logins l JOIN identities i ON (i.app_id, i.openid) = (l.app_id, l.openid)
   JOIN users ON users.id = i.user_id"""
-_PRESENT: Final = "l.cookie_hash = :cookie_hash AND l.authenticated_at > :proved_after"
+_IS_VALID: Final = "l.cookie_hash = :cookie_hash AND l.authenticated_at > :proved_after"
 _BROWSER_PERSON_FRAGMENT: Final = f"""
 SELECT {USER}, l.app_id, l.openid, l.id AS login_id, l.authenticated_at, l.authenticated_by, l.codes_at,
        EXISTS (SELECT FROM browser_login_sites b
                 WHERE b.browser_login_id = l.id AND b.client_id = :client_id) AS knows_site{_WHOSE_BROWSER}
- WHERE {_PRESENT} AND {MAY_LOG_IN}"""
+ WHERE {_IS_VALID} AND {MAY_LOG_IN}"""
 BROWSER_PERSON: Final = Statement[BrowserPerson](_BROWSER_PERSON_FRAGMENT)
 _LOCK_BROWSERS_USER: Final = Statement[UUID](f"""
-SELECT users.id{_WHOSE_BROWSER} WHERE {_PRESENT} FOR NO KEY UPDATE OF users
+SELECT users.id{_WHOSE_BROWSER} WHERE {_IS_VALID} FOR NO KEY UPDATE OF users
 """)
 # The statement locks the row, so that the sweep (the deletion of expired rows) skips it.
 _LOCKED_BROWSER_PERSON: Final = Statement[BrowserPerson](f"{_BROWSER_PERSON_FRAGMENT} FOR NO KEY UPDATE OF l")
-# The statement stores the times of the codes that a locked login has made, and the site that gets the newest code. The
-# site must exist.
+# The statement stores the times of the codes that sites got from a locked login, and the site that gets the newest
+# code. That site must exist.
 COUNT_CODE: Final = Statement[Nothing]("""
 WITH login AS (UPDATE browser_logins SET codes_at = :codes_at::timestamptz[] WHERE id = :id RETURNING id)
 INSERT INTO browser_login_sites (browser_login_id, client_id) SELECT id, :client_id FROM login ON CONFLICT DO NOTHING
@@ -47,7 +57,7 @@ INSERT INTO browser_login_sites (browser_login_id, client_id) SELECT id, :client
 # If the cookie that a browser sends is not the login's current value, the browser has not received that value yet,
 # because two of its tabs continued simultaneously, or because a proof was repeated. The statement then keeps the
 # current value, so that both responses contain the same cookie.
-_RENEW_BROWSER_LOGIN: Final = Statement[tuple[UUID, UUID]]("""
+_RENEW_BROWSER_LOGIN: Final = Statement[StoredProof]("""
 UPDATE browser_logins l
    SET browser_hash = :browser_hash, app_id = :app_id, openid = :openid, authenticated_at = :authenticated_at,
        authenticated_by = :authenticated_by,
@@ -58,7 +68,7 @@ UPDATE browser_logins l
    AND (i.app_id, i.openid) = (l.app_id, l.openid) AND i.user_id = :user_id
 RETURNING l.id, l.proof_id
 """)
-_ADD_BROWSER_LOGIN: Final = Statement[tuple[UUID, UUID]]("""
+_ADD_BROWSER_LOGIN: Final = Statement[StoredProof]("""
 INSERT INTO browser_logins (id, browser_hash, cookie_hash, proof_id, app_id, openid, authenticated_at, authenticated_by)
 VALUES (:id, :browser_hash, :new_hash, :proof_id, :app_id, :openid, :authenticated_at, :authenticated_by)
 ON CONFLICT (cookie_hash) DO NOTHING
@@ -74,10 +84,13 @@ sweep_browser_logins: Final = Sweep.of("browser_logins", key="id", by="authentic
 async def lock_browser_person(
     transaction: Transaction, cookie_hash: bytes, *, client_id: str, proved_after: datetime
 ) -> BrowserPerson | None:
-    """Lock and return the user of a browser's login, even during a merge. Return None if there is no valid login."""
-    present = {"cookie_hash": cookie_hash, "proved_after": proved_after}
+    """Lock and return the user of a browser's login, even during a merge. Return None if there is no valid login.
+
+    `client_id` is the site for the result's `knows_site`.
+    """
+    cookie = {"cookie_hash": cookie_hash, "proved_after": proved_after}
     return await lock_with_user(
-        transaction, _LOCK_BROWSERS_USER, present, _LOCKED_BROWSER_PERSON, {**present, "client_id": client_id}
+        transaction, _LOCK_BROWSERS_USER, cookie, _LOCKED_BROWSER_PERSON, {**cookie, "client_id": client_id}
     )
 
 
@@ -91,12 +104,12 @@ async def store_proof(
     cookie_hash: bytes,
     new_hash: bytes,
     proved_after: datetime,
-) -> tuple[UUID, UUID] | None:
+) -> StoredProof | None:
     """Renew the login of a locked user in this browser, or create a login with the id `login_id`.
 
-    The caller has locked the proof. `cookie_hash` is the hash of the cookie that the browser has sent. Return the id of
-    the login, and the id of the proof from which the login's cookie is derived. Return None if another login already
-    has the cookie that would be derived from this proof.
+    Also store that the proof's site has received a code from this login. The caller has locked the proof, which is a
+    login to a site. `cookie_hash` is the hash of the cookie that the browser has sent, and `new_hash` the hash of the
+    cookie that is derived from this proof. Return None if another login already has this derived cookie.
     """
     values = {
         "browser_hash": browser_hash,
@@ -111,5 +124,5 @@ async def store_proof(
         _RENEW_BROWSER_LOGIN, **values, cookie_hash=cookie_hash, proved_after=proved_after, user_id=person.id
     ) or await transaction.row(_ADD_BROWSER_LOGIN, **values, id=login_id)
     if stored is not None:
-        await transaction.run(_ADD_SITE, id=stored[0], client_id=proof.client_id)
+        await transaction.run(_ADD_SITE, id=stored.id, client_id=proof.client_id)
     return stored

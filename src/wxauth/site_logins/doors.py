@@ -15,7 +15,7 @@ class Door(StrEnum):
     SCAN = "scan"
     """A phone scanned the code that a browser or device shows."""
     TYPED = "typed"
-    """The user typed that code on the phone."""
+    """The user typed, on the phone, the login code that a browser or device shows."""
     MINI_PROGRAM = "mini_program"
     """The site is open in a mini-program, which answers the sign-in request itself."""
     ACCOUNT = "account"
@@ -72,6 +72,8 @@ DOORS: Final = Counter(
 )
 
 
+POLL_INTERVAL_SECONDS: Final = 2
+"""The number of seconds between two polls of a device, unless it polls too fast."""
 SCAN_LASTS: Final = timedelta(seconds=180)
 """The time in which the user can scan a code, or follow a link to WeChat, and approve the login."""
 CLAIM_LASTS: Final = timedelta(seconds=60)
@@ -81,7 +83,7 @@ VISIT_LASTS: Final = timedelta(seconds=600)
 LINK_REQUEST_LASTS: Final = timedelta(seconds=600)
 """The time for which a sign-in request is valid if its page has a link to WeChat."""
 URL_LINK_LASTS: Final = timedelta(days=30)
-"""The time for which an app's URL Link from WeChat opens the mini-program. WeChat allows no longer time."""
+"""The time for which an app's URL Link from WeChat opens the mini-program. WeChat does not allow a longer time."""
 URL_LINK_RENEWED_AFTER: Final = timedelta(days=25)
 """The age at which wxauth requests a new URL Link, so that no link expires while a page shows it."""
 MAX_PRESSES: Final = 10
@@ -89,11 +91,14 @@ MAX_PRESSES: Final = 10
 MAX_WRONG_NUMBERS: Final = 3
 """The number of wrong numbers after which wxauth ends the page and its link."""
 NUMBER_LASTS: Final = timedelta(seconds=120)
-"""The time after the approval in which the user can type the number."""
+"""The time for which the user can type the number, from the approval of the link on the phone."""
 AUTHORIZATION_CODE_LASTS: Final = timedelta(seconds=60)
 """The time for which an authorization code is valid."""
 REPEATED_WITHIN: Final = timedelta(seconds=15)
-"""The time for which a browser may send the code of a login with WeChat's page again without ending the session."""
+"""The time after a login with WeChat's page during which the reuse of its authorization code does not end the session.
+
+WeChat's browsers repeat some callbacks, so that the site receives the same code twice.
+"""
 OUTCOME_KEPT: Final = timedelta(hours=1)
 """The time for which requests and grants are stored after their end.
 
@@ -103,7 +108,7 @@ wxauth that no phone claims is deleted when it expires, because anyone can open 
 
 
 def count_redeemed(numbers: Numbers, door: Door, *, now: datetime) -> None:
-    """Count a login to a site, when the site has got its session or id_token."""
+    """Count a login to a site, once the site has its session or id_token."""
     DOORS.count(door, DoorOutcome.LOGGED_IN)
     if door not in BY_WECHATS_PAGE:  # `Visits` has counted those logins already, and knows which users are new
         numbers.count_login(is_new=False, at=now)

@@ -27,7 +27,7 @@ from wxauth.settings.apps import App
 from wxauth.settings.settings import Settings
 from wxauth.site_logins import person_queries, queries
 from wxauth.site_logins.asking import ScanLimits, new_press
-from wxauth.site_logins.authorization_codes import AuthorizationCodes, is_good
+from wxauth.site_logins.authorization_codes import AuthorizationCodes, is_still_approved
 from wxauth.site_logins.doors import (
     DOORS,
     MAX_WRONG_NUMBERS,
@@ -41,7 +41,7 @@ from wxauth.site_logins.models import OPEN, Stage
 from wxauth.site_logins.pages import find_open_page, lock_open_page, next_press
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.responses import MAY_NOT_LOG_IN, REFUSED, Browser, Onward, SentBack
-from wxauth.site_logins.scan_pictures import note_not_made
+from wxauth.site_logins.scan_pictures import log_not_made
 from wxauth.site_logins.scans import DIGITS
 from wxauth.site_logins.secrets import NO_SUCH_PAGE, new_scene
 from wxauth.texts import hash_of, new_secret
@@ -51,10 +51,10 @@ from wxauth.wechat.wechat_tokens import CachedSecret
 from wxauth_guard.errors import WxAuthError
 
 _PLAINTEXT_SCHEME: Final = "weixin://dl/business/"
-
-log = get_logger()
 _PAUSE_AFTER_FAILURE: Final = timedelta(minutes=1)
 """The time for which wxauth does not call WeChat again after WeChat has failed to make a link."""
+
+log = get_logger()
 
 
 @part
@@ -67,31 +67,32 @@ class UrlLinks:
     settings: Settings
     clock: Clock
     wechat_api: WeChatApi
-    _kept: dict[str, CachedSecret] = field(default_factory=partial(defaultdict, CachedSecret), init=False)
+    _links: dict[str, CachedSecret] = field(default_factory=partial(defaultdict, CachedSecret), init=False)
     _being_made: dict[str, asyncio.Task[None]] = field(default_factory=dict, init=False)
 
     async def of(self, app: App) -> str | None:
-        """Return the URL Link of an app; None if WeChat does not make one."""
-        now, kept = self.clock(), self._kept[app.app_id]
-        if now >= max(kept.renews_at, kept.paused_until):
-            await once(self._being_made, app.app_id, partial(self._make, app, kept))
-        return kept.value if kept.is_good(now) else None
+        """Return the URL Link of an app; None if WeChat does not make one, and no earlier link is still valid."""
+        now, link = self.clock(), self._links[app.app_id]
+        if now >= max(link.renews_at, link.paused_until):
+            await once(self._being_made, app.app_id, partial(self._make, app, link))
+        return link.value if link.is_good(now) else None
 
-    async def _make(self, app: App, kept: CachedSecret) -> None:
+    async def _make(self, app: App, link: CachedSecret) -> None:
+        """Request a link from WeChat, and store it in `link`. If WeChat fails, pause the requests."""
         now = self.clock()
         try:
             url = await self.wechat_api.url_link(app, page=self.settings.scan_page, env=self.settings.scan_env)
         except WeChatError as exc:
-            kept.fail(exc, now=now, pause=_PAUSE_AFTER_FAILURE)
-            note_not_made("url_link_not_made", app, exc, api=Api.URL_LINK)
+            link.fail(exc, now=now, pause=_PAUSE_AFTER_FAILURE)
+            log_not_made("url_link_not_made", app, exc, api=Api.URL_LINK)
         else:
-            kept.value, kept.ends_at, kept.renews_at = url, now + URL_LINK_LASTS, now + URL_LINK_RENEWED_AFTER
+            link.value, link.ends_at, link.renews_at = url, now + URL_LINK_LASTS, now + URL_LINK_RENEWED_AFTER
             log.info("url_link_made", app_id=app.app_id)
 
 
 @dataclass(frozen=True, slots=True)
 class TryAgain:
-    """The typed number is wrong, or cannot be compared yet, so that the browser shows the page again."""
+    """The outcome if the typed number is wrong or cannot be compared yet. The browser then shows the page again."""
 
     page: SiteLogin
     is_wrong: bool
@@ -114,19 +115,19 @@ class Links:
     codes: AuthorizationCodes
     url_links: UrlLinks
 
-    async def target(self, app_id: str | None, *, link: bool) -> str | None:
+    async def target(self, app_id: str | None, *, is_allowed: bool) -> str | None:
         """Return the target of the links of a site with this app, as a source in a page's Content-Security-Policy.
 
-        `link` says whether the site may have links. Return None if the pages of the site have no link now.
+        `is_allowed` says whether the site may have links. Return None if the pages of the site have no link now.
         """
-        url = await self._base(app_id) if link else None
+        url = await self._base(app_id) if is_allowed else None
         if url is None:
             return None
         parts = urlsplit(url)
         return f"{parts.scheme}://{parts.netloc}" if parts.scheme == "https" else f"{parts.scheme}:"
 
     async def after_press(self, page_id: str, browser: Browser) -> Onward:
-        """Return the redirect to the mini-program after a press, with a new scene, and end the page's previous link.
+        """End the page's previous link, store a new one, and return the redirect that opens it in the mini-program.
 
         Raises: NotFound, PressesUsedUp, RateLimited.
         """
@@ -138,42 +139,44 @@ class Links:
         now, scene = self.clock(), new_scene()
         async with self.database.begin() as transaction:
             locked = await lock_open_page(transaction, page, now=now)
-            former, number = await transaction.row(queries.LINK, page_id=locked.id), 1
-            if former is not None:
-                number, former = next_press(former.presses), await transaction.row(queries.LOCK, id=former.id, now=now)
-            if former is not None:
-                await _end_link(transaction, former)
-            shown = Device(locked.browser_ip, locked.browser_user_agent)
-            link = new_press(locked, shown, lasts=min(SCAN_LASTS, locked.expires_at - now), now=now, door=Door.LINK)
-            link.presses, link.scene_hash = number, hash_of(scene)
+            last = await transaction.row(queries.LINK, page_id=locked.id)
+            press = next_press(0 if last is None else last.presses)
+            previous = None if last is None else await transaction.row(queries.LOCK, id=last.id, now=now)
+            if previous is not None:
+                await _end_link(transaction, previous)
+            page_browser = Device(locked.browser_ip, locked.browser_user_agent)
+            lasts = min(SCAN_LASTS, locked.expires_at - now)
+            link = new_press(locked, page_browser, lasts=lasts, now=now, door=Door.LINK)
+            link.presses, link.scene_hash = press, hash_of(scene)
             await queries.add(transaction, link)
         return Onward(self._url(base, scene))
 
     async def go_on(self, page_id: str, browser: Browser, typed: str) -> Onward | TryAgain:
-        """Return the redirect to the site if the number is right, the user has refused, or the third number is wrong.
+        """Return the redirect to the site if the typed number is right, or if it is the third wrong one.
 
         Otherwise, return TryAgain. The transaction locks the page before it compares a number. Therefore, simultaneous
         requests wait for each other, and wxauth compares three wrong numbers at most.
 
-        Raises: NotFound, SentBack, RateLimited.
+        Raises: NotFound; SentBack, if the user has refused, or can no longer log in; RateLimited.
         """
         now, number = self.clock(), "".join(typed.split())
-        seen = await find_open_page(self.database, page_id, browser, now=now)
-        is_number = len(number) == DIGITS and number.isascii() and number.isdigit()
-        before = await self.database.row(queries.LINK, page_id=seen.id)
-        if before is None:
-            return TryAgain(seen, is_wrong=False)
-        async with self.codes.line(before), self.database.begin() as transaction:
-            person = await person_queries.lock_person(transaction, app_id=before.app_id, openid=before.openid)
-            page = await transaction.row(queries.LOCK, id=seen.id, now=now)
-            link = await transaction.row(queries.LOCK, id=before.id, now=now)
+        found_page = await find_open_page(self.database, page_id, browser, now=now)
+        found_link = await self.database.row(queries.LINK, page_id=found_page.id)
+        if found_link is None:
+            return TryAgain(found_page, is_wrong=False)
+        async with self.codes.line(found_link), self.database.begin() as transaction:
+            person = await person_queries.lock_person(transaction, app_id=found_link.app_id, openid=found_link.openid)
+            page = await transaction.row(queries.LOCK, id=found_page.id, now=now)
+            link = await transaction.row(queries.LOCK, id=found_link.id, now=now)
             if page is None or not page.is_page_open(now):
                 raise NotFound(NO_SUCH_PAGE)
-            if link is None or link.openid != before.openid or link.claimed_session_id is None:
-                return TryAgain(page, is_wrong=False)  # the login has just changed, so the next attempt reads it anew
+            if link is None or link.openid != found_link.openid or link.claimed_session_id is None:
+                # No phone has claimed the link, or it has just changed. Then the locked user can be the wrong one.
+                return TryAgain(page, is_wrong=False)
             if link.stage == Stage.REFUSED:
                 raise SentBack(page, REFUSED)
-            if not is_number or link.number is None or link.granted_until is None or link.granted_until <= now:
+            is_number_valid = link.granted_until is not None and link.granted_until > now
+            if link.number is None or not is_number_valid or not _is_number(number):
                 return TryAgain(page, is_wrong=False)
             expected = self.sealer.open(link.number, context=link_number_context(link.id))
             if not hmac.compare_digest(expected, number.encode()):
@@ -181,15 +184,16 @@ class Links:
                     return TryAgain(page, is_wrong=True)
                 DOORS.count(Door.LINK, DoorOutcome.REFUSED)
                 log.warning("link_numbers_used_up", client_id=page.client_id)
+                # The error is not raised, because an exception would roll back the count and the end of the page.
                 return SentBack(page, "too many wrong numbers").onward(self.settings)
-            if person is None or not is_good(link, link.granted_until, now=now):
+            if person is None or not is_still_approved(link, link.granted_until, now=now):
                 raise SentBack(page, MAY_NOT_LOG_IN)
             code = new_secret()
             await self.codes.give(transaction, link, person, code, browser, now=now)
         return await self.codes.redirect(link, person, code, browser, now=now)
 
     async def _base(self, app_id: str | None) -> str | None:
-        """Return the URL that opens the app, without the scene; None if there is none."""
+        """Return the URL that opens the mini-program, without the scene; None if the app has no such URL now."""
         try:
             app = self.apps.for_login(app_id)
         except WxAuthError:  # the app is unknown, disabled, or not loaded yet
@@ -202,12 +206,18 @@ class Links:
         return f"{_PLAINTEXT_SCHEME}?{urlencode(parameters, quote_via=quote, safe='/')}"
 
     def _url(self, base: str, scene: str) -> str:
+        """Return the URL that opens the mini-program with this scene."""
         if self.settings.scan_link == "url":
             return f"{base}?cq={scene}"
-        parameters = {"query": f"s={scene}"}  # encoded twice, because the URL is a parameter of the link
+        # This query is a parameter of the link, so `urlencode` also encodes its "=".
+        parameters = {"query": f"s={scene}"}
         if self.settings.scan_env != "release":
             parameters["env_version"] = self.settings.scan_env
         return f"{base}&{urlencode(parameters, quote_via=quote)}"
+
+
+def _is_number(text: str) -> bool:
+    return len(text) == DIGITS and text.isascii() and text.isdigit()
 
 
 async def _count_wrong(transaction: Transaction, page: LockedLogin, link: LockedLogin, *, now: datetime) -> bool:
@@ -222,7 +232,7 @@ async def _count_wrong(transaction: Transaction, page: LockedLogin, link: Locked
 
 
 async def _end_link(transaction: Transaction, link: LockedLogin) -> None:
-    """End a link that has no code yet, and remove its claim, its user and its number."""
+    """End a link unless it has a code already. Remove its claim, its user and its number."""
     if link.stage in (*OPEN, Stage.APPROVED):
         link.stage, link.claimed_session_id, link.claimed_at = Stage.REFUSED, None, None
         link.app_id = link.openid = link.number = link.login_code_hash = None

@@ -1,4 +1,7 @@
-"""The login to a site that is open in a mini-program's web-view. The mini-program answers the sign-in request."""
+"""The login to a site that is open in a mini-program's web-view.
+
+The user is logged in to the mini-program, which answers the site's sign-in request.
+"""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import datetime, timedelta
@@ -23,7 +26,7 @@ from wxauth.sessions.queries import OPENED_AT
 from wxauth.settings.settings import Settings
 from wxauth.site_logins.authorization_codes import add_with_code
 from wxauth.site_logins.doors import AMR, AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
-from wxauth.site_logins.person_queries import lock_counted_caller
+from wxauth.site_logins.person_queries import lock_and_count_caller
 from wxauth.site_logins.requests import CONSENT_REQUIRED, SiteRequest, SiteRequests, refusal
 from wxauth.site_logins.responses import AUTHORIZE_PATH, Onward, SentBack, redirect_to_site
 from wxauth.texts import new_secret
@@ -32,7 +35,7 @@ from wxauth_guard.errors import InvalidToken, WxAuthError
 
 FORM_POST_PATH: Final = f"{AUTHORIZE_PATH}/form_post"
 NEW_FOR: Final = timedelta(seconds=30)
-"""The age up to which the phone's login counts as new, whatever the site requires."""
+"""The age up to which the phone's login is recent enough for any site, even one that requires a new login."""
 
 log = get_logger()
 
@@ -47,10 +50,7 @@ def may_answer(client: Client) -> bool:
 
 @part
 class MiniProgramLogins:
-    """The answers to the sign-in requests of sites in a mini-program's web-view.
-
-    The user is logged in to the mini-program.
-    """
+    """The answers to the sign-in requests of sites in a mini-program's web-view."""
 
     settings: Settings
     database: Database
@@ -72,25 +72,25 @@ class MiniProgramLogins:
                 raise refusal(asked, *CONSENT_REQUIRED)
             if asked.is_silent:
                 raise refusal(asked, "login_required", "a web-view has no login of a browser")
-            logged_in_at = await self._login_for(asked, caller.session_id)
+            logged_in_at = await self._logged_in_at(asked, caller.session_id)
         except SentBack as exc:
+            # Refused requests count towards the limit, too. `_make_code` counts the others.
             await SITES.count_user(self.database, caller.user, now=self.clock())
-            return self._url(exc.onward(self.settings))
+            return self._web_view_url(exc.onward(self.settings))
         try:
             await self.proofs.prove(caller, login_code, ip=device.ip)
             code = await self._make_code(caller, asked, device=device, logged_in_at=logged_in_at)
         except SentBack as exc:
             await SITES.count_user(self.database, caller.user, now=self.clock())  # the rollback has undone the count
             DOORS.count(Door.MINI_PROGRAM, DoorOutcome.REFUSED)
-            return self._url(exc.onward(self.settings))
+            return self._web_view_url(exc.onward(self.settings))
         except WxAuthError as exc:
-            is_ours = exc.status >= 500
-            DOORS.count(Door.MINI_PROGRAM, DoorOutcome.FAILED if is_ours else DoorOutcome.REFUSED)
+            DOORS.count(Door.MINI_PROGRAM, DoorOutcome.FAILED if exc.status >= 500 else DoorOutcome.REFUSED)
             raise
-        return self._url(redirect_to_site(self.settings, asked, code=code))
+        return self._web_view_url(redirect_to_site(self.settings, asked, code=code))
 
-    async def posted(self, sealed: str) -> Onward:
-        """Return the redirect, with a form, that is sealed in the URL of wxauth's page. Raises: NotFound."""
+    async def unseal(self, sealed: str) -> Onward:
+        """Return the redirect, with a form, that `answer` has sealed in the URL of wxauth's page. Raises: NotFound."""
         try:
             plain = self.sealer.open(urlsafe_b64decode(sealed), context=FORM_POST_CONTEXT)
         except (ValueError, CannotOpen):
@@ -100,7 +100,7 @@ class MiniProgramLogins:
             raise NotFound("the decision has expired")
         return Onward(url, form)
 
-    def _url(self, onward: Onward) -> str:
+    def _web_view_url(self, onward: Onward) -> str:
         """Return the URL at which the web-view continues.
 
         For a redirect with a form, it is the URL of a page of wxauth that posts the form, because a mini-program can
@@ -113,10 +113,10 @@ class MiniProgramLogins:
         sealed = urlsafe_b64encode(self.sealer.seal(plain, context=FORM_POST_CONTEXT)).decode()
         return f"{self.settings.issuer}{FORM_POST_PATH}?{urlencode({'answer': sealed})}"
 
-    async def _login_for(self, asked: SiteRequest, session_id: UUID) -> datetime:
+    async def _logged_in_at(self, asked: SiteRequest, session_id: UUID) -> datetime:
         """Return the time at which the user logged in on the phone, if it is recent enough for the site.
 
-        Raises: InvalidToken, SentBack.
+        Raises: InvalidToken, if the session has ended; SentBack, if that time is too long ago.
         """
         logged_in_at = await self.database.value(OPENED_AT, session_id=session_id)
         if logged_in_at is None:
@@ -128,10 +128,10 @@ class MiniProgramLogins:
         return logged_in_at
 
     async def _make_code(self, caller: Caller, asked: SiteRequest, *, device: Device, logged_in_at: datetime) -> str:
-        """Return an authorization code for the user who owns the phone's session now."""
+        """Store a login of the user who owns the phone's session now, and return its authorization code."""
         now, code = self.clock(), new_secret()
         async with self.database.begin() as transaction:
-            person = await lock_counted_caller(transaction, caller, now=now)
+            person = await lock_and_count_caller(transaction, caller, now=now)
             await add_with_code(
                 transaction,
                 asked,

@@ -26,7 +26,7 @@ from sqlmodel import Field, SQLModel
 
 from wxauth.core.models import TIME
 from wxauth.core.users import UserInSession
-from wxauth.site_logins.doors import MAX_WRONG_NUMBERS, SCAN_LASTS, Door
+from wxauth.site_logins.doors import MAX_WRONG_NUMBERS, POLL_INTERVAL_SECONDS, SCAN_LASTS, Door
 
 
 class Stage(StrEnum):
@@ -74,8 +74,8 @@ class RequestFields(SQLModel):
     """The name that an unregistered client gives itself; null for a registered client."""
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """The values of these fields, for another row with the same request."""
+    def request_values(self) -> dict[str, Any]:
+        """The values of these fields by name, for another row with the same request."""
         return {name: getattr(self, name) for name in RequestFields.model_fields}
 
 
@@ -108,7 +108,7 @@ class PageFields(SQLModel):
     presses: int = 0
     """The number of times that the browser has opened WeChat's page.
 
-    In the row of a link, it is the number of this link among the page's links.
+    In the row of a link, the links of one page are numbered from 1 instead.
     """
     wrong_numbers: int = 0
     """The number of wrong numbers that the user has typed in the browser."""
@@ -120,7 +120,7 @@ class DeviceFields(SQLModel):
     """The columns about a device (RFC 8628)."""
 
     device_code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
-    poll_interval: int = 2
+    poll_interval: int = POLL_INTERVAL_SECONDS
     """The number of seconds between two polls."""
     polled_at: datetime | None = Field(default=None, sa_type=TIME)
     """The time of the last poll; null before the first one."""
@@ -155,7 +155,7 @@ class VisitFields(SQLModel):
     wechat_code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     """The hash of the WeChat code of the first callback; null before the callback."""
     outcome: str | None = Field(default=None, sa_type=Text)
-    """The `VisitOutcome`; null until WeChat has responded."""
+    """The `VisitOutcome`; null until the visit has ended."""
 
 
 class PersonFields(SQLModel):
@@ -183,14 +183,14 @@ class PersonFields(SQLModel):
 
 
 class CodeFields(SQLModel):
-    """The columns about what the site has received."""
+    """The columns about the site's authorization code and its session."""
 
     code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     code_expires_at: datetime | None = Field(default=None, sa_type=TIME)
     session_id: UUID | None = Field(default=None)
 
 
-# The fields of the last base class come first.
+# The base classes are listed in reverse, because SQLModel puts the fields of the last one first.
 class SiteLoginFields(
     CodeFields, PersonFields, VisitFields, PhoneFields, DeviceFields, PageFields, LoginFields, RequestFields
 ):
@@ -219,13 +219,13 @@ class SiteLoginFields(
 
     @property
     def taken_door(self) -> Door:
-        """The door that the user has taken."""
+        """The door that the user has taken. The caller knows that there is one."""
         assert self.door is not None
         return Door(self.door)
 
     @property
     def is_page(self) -> bool:
-        """Whether a page of wxauth shows the login, and not a device."""
+        """Whether a page of wxauth shows the login, rather than a device."""
         return self.browser_hash is not None
 
 
@@ -235,7 +235,10 @@ class StoredSiteLogin(SiteLoginFields, table=True):
     __tablename__ = "site_logins"
 
     site: str | None = Field(sa_type=Text)
-    """The name of the registered client, which PostgreSQL fills in. The removal of the client deletes the row."""
+    """The name of the registered client, which PostgreSQL computes; null for an unregistered client.
+
+    When the client's row is deleted, PostgreSQL also deletes this row.
+    """
 
 
 class ScanPicture(SQLModel, table=True):
@@ -274,7 +277,7 @@ class BrowserLogin(SQLModel, table=True):
     authenticated_by: str = Field(sa_type=Text)
     """The `amr` value (RFC 8176) of that proof."""
     codes_at: list[datetime] = Field(sa_type=ARRAY(TIME))
-    """The times of the codes that this login has given in the last minute without another proof."""
+    """The times, in the last minute, at which a site got a code from this login without a new proof."""
 
 
 class BrowserLoginSite(SQLModel, table=True):

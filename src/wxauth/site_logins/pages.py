@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import NoReturn
 
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database, Transaction
@@ -9,7 +10,7 @@ from wxauth.core.services import part
 from wxauth.errors import NotFound
 from wxauth.site_logins import queries
 from wxauth.site_logins.asking import PressesUsedUp
-from wxauth.site_logins.authorization_codes import AuthorizationCodes, is_good, lock_with_person
+from wxauth.site_logins.authorization_codes import AuthorizationCodes, is_still_approved, lock_with_person
 from wxauth.site_logins.doors import MAX_PRESSES
 from wxauth.site_logins.models import Stage
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
@@ -19,13 +20,14 @@ from wxauth.texts import new_secret
 
 
 class PageState(StrEnum):
-    """The state of a scan, in the form that its page gets."""
+    """The state of a scan, as the script of its page reads it."""
 
     WAITING = "waiting"
     CLAIMED = "claimed"
     APPROVED = "approved"
     DENIED = "denied"
     OVER = "over"
+    """The code has expired, or the site has opened its session."""
 
 
 async def find_open_page(database: Database, page_id: str, browser: Browser, *, now: datetime) -> SiteLogin:
@@ -48,7 +50,7 @@ async def lock_open_page(transaction: Transaction, page: SiteLogin, *, now: date
 
 
 def next_press(presses: int) -> int:
-    """Return the number of the next press, after this number of presses. Raises: PressesUsedUp."""
+    """Return the number of a page's next press, after `presses` previous ones. Raises: PressesUsedUp."""
     if presses >= MAX_PRESSES:
         raise PressesUsedUp("the button on this page was pressed too often")
     return presses + 1
@@ -64,46 +66,48 @@ class ScanPages:
 
     async def state(self, page_id: str, browser: Browser) -> PageState:
         """Return the state of the scan that this browser shows. Raises: NotFound."""
-        return _state(await self._scan(page_id, browser), now=self.clock())
+        return _state_of(await self._find_scan(page_id, browser), now=self.clock())
 
     async def go_on(self, page_id: str, browser: Browser) -> Onward:
         """Return the redirect to the site with a code, after the user has approved the scan.
 
         Raises: NotFound, before a decision and after the scan has ended; SentBack, RateLimited.
         """
-        page, now = await self._scan(page_id, browser), self.clock()
-        match _state(page, now=now):
+        page, now = await self._find_scan(page_id, browser), self.clock()
+        match _state_of(page, now=now):
             case PageState.DENIED:
                 raise SentBack(page, REFUSED)
             case PageState.APPROVED:
                 return await self._redirect_with_code(page, browser, now=now)
         raise NotFound("there is no decision yet")
 
-    async def cancel(self, page_id: str, browser: Browser) -> Onward:
-        """Send the browser back to the site from a page on which the user does not want to log in.
+    async def cancel(self, page_id: str, browser: Browser) -> NoReturn:
+        """Send the browser back to the site, because the user does not want to log in.
 
-        Raises: NotFound, if this browser has no such page; otherwise always SentBack.
+        Raises: NotFound, if this browser has no such page; otherwise SentBack.
         """
         page = await find_open_page(self.database, page_id, browser, now=self.clock())
         raise SentBack(page, "the user returned to the site")
 
-    async def _scan(self, page_id: str, browser: Browser) -> SiteLogin:
+    async def _find_scan(self, page_id: str, browser: Browser) -> SiteLogin:
+        """Return the login whose QR code this page shows, even if it has ended. Raises: NotFound."""
         page = await queries.find(self.database, **page_hashes(page_id, browser.cookie))
         if page is None or page.scene_hash is None:
             raise NotFound("this browser doesn't show this QR code")
         return page
 
     async def _redirect_with_code(self, page: SiteLogin, browser: Browser, *, now: datetime) -> Onward:
+        """Store a new code for the site, and return the redirect with the code. Raises: SentBack, RateLimited."""
         code = new_secret()
         async with self.codes.line(page), self.database.begin() as transaction:
             login, person = await lock_with_person(transaction, page, now=now)
-            if login is None or person is None or not is_good(login, login.granted_until, now=now):
+            if login is None or person is None or not is_still_approved(login, login.granted_until, now=now):
                 raise SentBack(page, MAY_NOT_LOG_IN)
             await self.codes.give(transaction, login, person, code, browser, now=now)
         return await self.codes.redirect(login, person, code, browser, now=now)
 
 
-def _state(page: SiteLogin, *, now: datetime) -> PageState:
+def _state_of(page: SiteLogin, *, now: datetime) -> PageState:
     if page.stage == Stage.REFUSED:
         return PageState.DENIED
     if page.stage == Stage.REDEEMED or page.scan_ends_at <= now:

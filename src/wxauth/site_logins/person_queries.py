@@ -11,10 +11,11 @@ from wxauth.core.users import MAY_LOG_IN, USER, UserInSession
 from wxauth.limits.queries import SITES
 from wxauth_guard.errors import InvalidToken
 
-if TYPE_CHECKING:  # this module imports FastAPI, which commands do not need
+if TYPE_CHECKING:  # because `callers` imports FastAPI, which commands do not need
     from wxauth.users.callers import Caller
 
 _ATTEMPTS: Final = 3
+"""The number of times that `lock_with_user` locks and reads, because merges can move the user each time."""
 
 Person = TypeVar("Person", bound=UserInSession)
 
@@ -49,7 +50,7 @@ SELECT EXISTS (
 async def lock_person(transaction: Transaction, *, app_id: str | None, openid: str | None) -> UserInSession | None:
     """Lock and return the user of an identity, even during a merge.
 
-    Return None without such a user, or if the user cannot log in.
+    Return None if there is no such user, or if the user cannot log in.
     """
     identity = {"app_id": app_id, "openid": openid}
     return await lock_with_user(transaction, _LOCK_USER, identity, _PERSON, identity)
@@ -65,10 +66,10 @@ async def lock_caller(transaction: Transaction, caller: "Caller", *, now: dateti
     return await lock_with_user(transaction, _LOCK_USER, identity, _PERSON_IN_SESSION, session)
 
 
-async def lock_counted_caller(transaction: Transaction, caller: "Caller", *, now: datetime) -> UserInSession:
-    """Lock and return the user who owns the phone's session now, and count the login to a site.
+async def lock_and_count_caller(transaction: Transaction, caller: "Caller", *, now: datetime) -> UserInSession:
+    """Lock and return the user who owns the phone's session now, and count a login to a site for this user.
 
-    Raises: InvalidToken, RateLimited.
+    Raises: InvalidToken, if the session has ended; RateLimited, if the user has logged in to too many sites.
     """
     person = await lock_caller(transaction, caller, now=now)
     if person is None:
@@ -80,19 +81,19 @@ async def lock_counted_caller(transaction: Transaction, caller: "Caller", *, now
 async def lock_with_user(
     transaction: Transaction,
     lock: Statement[UUID],
-    whose: Mapping[str, object],
+    lock_parameters: Mapping[str, object],
     read: Statement[Person],
-    what: Mapping[str, object],
+    read_parameters: Mapping[str, object],
 ) -> Person | None:
-    """Lock a user with `lock`, and return the same user, as `read` reads it. Return None if `read` finds no user.
+    """Lock a user with the statement `lock`, and return the row that `read` returns for the same user.
 
-    `whose` contains the parameters of `lock`, and `what` the parameters of `read`. If a merge moves the identity or the
-    session to another user in between, lock and read again.
+    Return None if `read` finds no user. If a merge moves the identity or the session to another user between the two
+    statements, lock and read again. Return None if this happens each time.
     """
     for _ in range(_ATTEMPTS):
         # `lock` finds no user if it has waited for a merge, which has given the identity to the remaining user.
-        locked_id = await transaction.value(lock, **whose)
-        person = await transaction.row(read, **what)
-        if person is None or person.id == locked_id:  # otherwise, a merge has given it to another user
+        locked_id = await transaction.value(lock, **lock_parameters)
+        person = await transaction.row(read, **read_parameters)
+        if person is None or person.id == locked_id:
             return person
     return None

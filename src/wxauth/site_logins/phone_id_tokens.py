@@ -18,13 +18,14 @@ from wxauth.login.records import Numbers
 from wxauth.settings.apps import AppKind
 from wxauth.site_logins.authorization_codes import record_authorized
 from wxauth.site_logins.doors import AMR, DOORS, Door, DoorOutcome, count_redeemed
-from wxauth.site_logins.person_queries import lock_counted_caller
+from wxauth.site_logins.person_queries import lock_and_count_caller
 from wxauth.users.callers import Caller
 from wxauth_guard.errors import InvalidRequest, WxAuthError
 
 LASTS_SECONDS: Final = 300
-"""The number of seconds for which the id_token can be exchanged for a session of the other back end."""
+"""The number of seconds for which the other back end accepts the id_token."""
 _AMR: Final[Mapping[AppKind, str]] = {"mini_program": AMR[Door.MINI_PROGRAM], "mobile_app": "wechat_mobile_app"}
+"""The `amr` value (RFC 8176) for each kind of app that runs on a phone."""
 
 log = get_logger()
 
@@ -42,13 +43,11 @@ class PhoneIdTokens:
     numbers: Numbers
 
     async def issue(self, caller: Caller, client_id: str, login_code: str, nonce: str | None, *, ip: str | None) -> str:
-        """Return an id_token of the client for the caller, with a new `wx.login` code as proof.
-
-        wxauth opens no session.
+        """Return an id_token of the client for the caller, with a new `wx.login` code as proof. Open no session.
 
         Raises: InvalidRequest, WrongAppKind, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
-        client = await _client(self.database, client_id)
+        client = await _find_client(self.database, client_id)
         kind = self.apps.find(caller.user.app_id).kind
         if kind not in _AMR:
             raise WrongAppKind(f"a session of the kind {kind} isn't a session on a phone")
@@ -58,8 +57,8 @@ class PhoneIdTokens:
             await self.proofs.prove(caller, login_code, ip=ip)
             now = self.clock()
             async with self.database.begin() as transaction:
-                person = await lock_counted_caller(transaction, caller, now=now)
-                client = await _client(transaction, client_id)  # again, because it might have changed
+                person = await lock_and_count_caller(transaction, caller, now=now)
+                client = await _find_client(transaction, client_id)  # again, because it might have changed
                 await record_authorized(transaction, person, client.name, door=Door.PHONE, ip=ip, now=now)
             id_token = await self.id_tokens.issue(
                 client,
@@ -79,9 +78,9 @@ class PhoneIdTokens:
         return id_token
 
 
-async def _client(asked: Database | Transaction, client_id: str) -> Client:
+async def _find_client(database: Database | Transaction, client_id: str) -> Client:
     """Return the client of this name, if a phone may get its id_tokens. Raises: InvalidRequest."""
-    client = await find_site(asked, client_id)
+    client = await find_site(database, client_id)
     if client is None or not client.phone_id_token:
         raise InvalidRequest.of("client_id", "must be a client that was added with --phone-id-token")
     return client

@@ -60,14 +60,15 @@ class LockedLogin(SiteLogin):
 
 
 _COLUMNS: Final = columns_of(SiteLoginFields)
-_FOR_GOOD: Final = {
+_UNCHANGED: Final = {
     *RequestFields.model_fields,
     *("id", "client_id", "created_at", "page_hash", "browser_hash", "query", "pressed_on", "device_code_hash"),
     *("poll_interval", "polled_at", "scene_hash", "user_code_hash", "state_hash"),
 }
 """The columns that `save` does not store, because no decision changes them."""
-_CHANGED: Final[tuple[LiteralString, ...]] = tuple(name for name in _COLUMNS if name not in _FOR_GOOD)
+_SAVED: Final[tuple[LiteralString, ...]] = tuple(name for name in _COLUMNS if name not in _UNCHANGED)
 _GIVEN_IP: Final = ":browser_ip::text::inet"
+# The client is locked in a subquery, because PostgreSQL cannot lock the nullable side of an outer join.
 _WITH_LOCKED_CLIENT: Final = """
   FROM site_logins l LEFT JOIN LATERAL (SELECT * FROM clients WHERE name = l.site FOR KEY SHARE) c ON true
  WHERE c.removed_by IS NULL"""
@@ -80,6 +81,7 @@ _HAS_CLIENT: Final = Statement[bool](
 def _listed(
     names: Collection[LiteralString], before: LiteralString = "", ip: LiteralString = "browser_ip"
 ) -> LiteralString:
+    """Return these columns as SQL, each with the prefix `before`. `ip` stands for the column `browser_ip`."""
     return ", ".join(ip if name == "browser_ip" else f"{before}{name}" for name in names)
 
 
@@ -96,7 +98,8 @@ SELECT {_listed(_COLUMNS, "l.", "host(l.browser_ip) AS browser_ip")},
 _LOGIN: Final = f"""{_LOGIN_COLUMNS}
   FROM site_logins l LEFT JOIN clients c ON c.name = l.site WHERE c.removed_by IS NULL"""
 
-# The statement stores nothing if the user code is taken, or if the client was removed.
+# The statement stores nothing if the user code is taken, or if the client was removed. It locks the client in a
+# subquery, because PostgreSQL cannot lock the nullable side of an outer join.
 _ADD: Final = Statement[UUID](f"""
 INSERT INTO site_logins ({_listed(_COLUMNS)})
 SELECT {_listed(_COLUMNS, ":", _GIVEN_IP)}
@@ -139,7 +142,7 @@ LOCK_SHOWN: Final = Statement[SiteLogin](f"""{_LOGIN_COLUMNS}{_WITH_LOCKED_CLIEN
    FOR UPDATE OF l
 """)
 _SAVE: Final = Statement[Nothing](f"""
-UPDATE site_logins SET ({_listed(_CHANGED)}) = ROW ({_listed(_CHANGED, ":", _GIVEN_IP)})
+UPDATE site_logins SET ({_listed(_SAVED)}) = ROW ({_listed(_SAVED, ":", _GIVEN_IP)})
  WHERE id = :id
 """)
 # The statement stores the time of a device's poll, and returns whether it is too early, in which case the interval
@@ -169,6 +172,7 @@ WITH opened AS (
 INSERT INTO website_sessions (client_id, session_id, browser_login_id)
 SELECT client_id, :session_id, browser_login_id FROM site_logins WHERE id = :id
 """)
+# The row of a press is not deleted before its page's row, because it belongs to the page.
 _SWEEP: Final = Statement[UUID]("""
 DELETE FROM site_logins WHERE id = ANY (ARRAY(
     SELECT id FROM site_logins l
@@ -179,29 +183,29 @@ RETURNING id
 """)
 
 
-async def add(asked: Database | Transaction, login: SiteLoginFields) -> bool:
+async def add(database: Database | Transaction, login: SiteLoginFields) -> bool:
     """Store a new login.
 
     Return False if its user code is taken.
 
     Raises: Unanswerable, if its client no longer exists.
     """
-    if await asked.value(_ADD, **{name: getattr(login, name) for name in _COLUMNS}) is not None:
+    if await database.value(_ADD, **{name: getattr(login, name) for name in _COLUMNS}) is not None:
         return True
-    if login.client_name is None and not await asked.value(_HAS_CLIENT, client_id=login.client_id):
+    if login.client_name is None and not await database.value(_HAS_CLIENT, client_id=login.client_id):
         raise Unanswerable(Mistake.CLIENT)
     return False
 
 
 async def save(transaction: Transaction, login: SiteLogin) -> None:
-    """Store the fields of a locked login that decisions can change."""
-    await transaction.run(_SAVE, id=login.id, **{name: getattr(login, name) for name in _CHANGED})
+    """Store the columns of a locked login, except those that never change."""
+    await transaction.run(_SAVE, id=login.id, **{name: getattr(login, name) for name in _SAVED})
 
 
 async def find(database: Database, **key: UUID | bytes) -> SiteLogin | None:
-    """Return the login that has these values; None if there is none.
+    """Return the login whose columns have the values in `key`; None if there is none.
 
-    The names of the values are one of the keys of `_FOUND_BY`, in the same order.
+    The names of the columns must be one of the keys of `_FOUND_BY`, in the same order.
     """
     return await database.row(_FOUND_BY[tuple(key)], **key)
 

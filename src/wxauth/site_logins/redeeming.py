@@ -16,7 +16,7 @@ from wxauth.core.trail import SYSTEM
 from wxauth.core.users import UserInSession
 from wxauth.sessions.queries import END_BEYOND, OPENED_AT, EndReason, end_by, end_session_of
 from wxauth.site_logins import queries
-from wxauth.site_logins.authorization_codes import is_good, lock_with_person
+from wxauth.site_logins.authorization_codes import is_still_approved, lock_with_person
 from wxauth.site_logins.doors import BY_WECHATS_PAGE, REPEATED_WITHIN
 from wxauth.site_logins.models import Stage
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
@@ -24,9 +24,9 @@ from wxauth.texts import hash_of
 from wxauth.tokens import base64url
 
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}", re.ASCII)
-TWICE_AT_ONCE: Final = timedelta(seconds=2)
+PUBLIC_CLIENT_REPEATS_WITHIN: Final = timedelta(seconds=2)
 """The time for which a public client may send a code again with its verifier, as happens in React's StrictMode."""
-TOO_FAST: Final = 5
+SLOW_DOWN_SECONDS: Final = 5
 """The number of seconds by which wxauth lengthens the polling interval after a poll that came too early."""
 SESSIONS_OF_BROWSER_LOGIN: Final = 20
 """The largest number of open sessions that each site has from one browser's login. Older sessions end."""
@@ -50,11 +50,17 @@ class NotRedeemed(StrEnum):
     """The reason why a site gets no session."""
 
     UNKNOWN = "unknown"
+    """There is no such code, or the site has repeated it so early that its session stays open."""
     SPENT = "spent"
+    """The code has been used. The session of an authorization code has ended."""
     PENDING = "pending"
+    """The user has not decided yet."""
     TOO_FAST = "too_fast"
+    """The user has not decided yet, and the device has polled too early."""
     DENIED = "denied"
+    """The user has refused or can no longer log in, or the approval is no longer valid."""
     OVER = "over"
+    """The user has not decided in time."""
 
 
 async def login_of_code(
@@ -62,7 +68,7 @@ async def login_of_code(
 ) -> SiteLogin | None:
     """Return the login of an authorization code.
 
-    Return None if its request had another client, redirect URI or challenge.
+    Return None if there is none, or if its sign-in request had another client, redirect URI or challenge.
     """
     found = await queries.find(database, code_hash=hash_of(code))
     asked = (client_id, redirect_uri, code_challenge)
@@ -81,19 +87,19 @@ async def redeem(
 ) -> Redeemed | NotRedeemed:
     """Open the session of a login that the caller has found by an authorization code or a device code.
 
-    If the authorization code has been used before, end its session, because somebody else might have the code and the
-    verifier.
+    Return the reason if the site gets no session. If the authorization code has been used before, end its session,
+    because somebody else might have the code and the verifier.
     """
     if found.code_hash is None and found.stage != Stage.APPROVED:
-        return await _not_approved(transaction, found, now=now)
+        return await _refuse_poll(transaction, found, now=now)
     login, person = await lock_with_person(transaction, found, now=now)
-    # Without a login, it was just deleted. With another hash, a newer authorization code has just replaced this one.
+    # The login has just been deleted, or a newer authorization code has just replaced this one.
     if login is None or login.code_hash != found.code_hash:
         return NotRedeemed.UNKNOWN
     if login.stage == Stage.REDEEMED:
-        return await _spent(transaction, login, is_public=is_public, now=now)
+        return await _refuse_used_code(transaction, login, is_public=is_public, now=now)
     until = login.granted_until if login.code_hash is None else login.code_expires_at
-    if person is None or not is_good(login, until, now=now):
+    if person is None or not is_still_approved(login, until, now=now):
         return NotRedeemed.DENIED
     login.stage, login.session_id = Stage.REDEEMED, session_id
     await queries.save(transaction, login)
@@ -114,29 +120,33 @@ async def redeem(
     return Redeemed(login, person)
 
 
-async def _not_approved(transaction: Transaction, device: SiteLogin, *, now: datetime) -> NotRedeemed:
-    """Return why a device that polls gets no session. If there is no decision yet, store the time of the poll."""
+async def _refuse_poll(transaction: Transaction, device: SiteLogin, *, now: datetime) -> NotRedeemed:
+    """Return why a device that polls gets no session. If the user has not decided yet, store the time of the poll."""
     if device.stage == Stage.REDEEMED:
         return NotRedeemed.SPENT
     if device.stage == Stage.REFUSED:
         return NotRedeemed.DENIED
     if device.scan_ends_at <= now:
         return NotRedeemed.OVER
-    is_too_early = await transaction.value(queries.POLL, id=device.id, more=TOO_FAST, now=now)
+    is_too_early = await transaction.value(queries.POLL, id=device.id, more=SLOW_DOWN_SECONDS, now=now)
     return NotRedeemed.TOO_FAST if is_too_early else NotRedeemed.PENDING
 
 
-async def _spent(transaction: Transaction, login: LockedLogin, *, is_public: bool, now: datetime) -> NotRedeemed:
-    """End the session of a reused code, unless WeChat's browser or a public client has repeated the code in time."""
+async def _refuse_used_code(
+    transaction: Transaction, login: LockedLogin, *, is_public: bool, now: datetime
+) -> NotRedeemed:
+    """End the session of a reused code, unless WeChat's browser or a public client has repeated the code early enough.
+
+    A reused device code ends no session.
+    """
     if login.code_hash is None or login.user_id is None or login.session_id is None:
         return NotRedeemed.SPENT
-    # WeChat's browsers repeat some callbacks.
-    repeated = REPEATED_WITHIN if login.door in BY_WECHATS_PAGE else timedelta(0)
+    grace = REPEATED_WITHIN if login.door in BY_WECHATS_PAGE else timedelta(0)
     if is_public and login.code_challenge is not None:
-        repeated = max(repeated, TWICE_AT_ONCE)
-    if repeated:
+        grace = max(grace, PUBLIC_CLIENT_REPEATS_WITHIN)
+    if grace:
         opened_at = await transaction.value(OPENED_AT, session_id=login.session_id)
-        if opened_at is not None and now < opened_at + repeated:
+        if opened_at is not None and now < opened_at + grace:
             return NotRedeemed.UNKNOWN
     # The session belongs to the user of the login's identity, whom the caller has locked.
     await end_session_of(transaction, login.user_id, login.session_id, reason=EndReason.REUSED, by=SYSTEM, now=now)

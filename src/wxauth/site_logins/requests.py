@@ -29,13 +29,14 @@ from wxauth.site_logins.targets import Target, for_resource
 from wxauth_guard.claims import is_document
 
 RESPONSE_TYPE: Final = "code"
-RESPONSE_MODES: Final = ("query", "form_post")
-"""The response modes, the default first (OAuth 2.0 Multiple Response Types, Form Post Response Mode)."""
+_DEFAULT_MODE: Final = "query"
+RESPONSE_MODES: Final = (_DEFAULT_MODE, "form_post")
+"""The response modes (OAuth 2.0 Multiple Response Types, Form Post Response Mode)."""
 CHALLENGE_METHOD: Final = "S256"
 MAX_ECHOED: Final = {"state": 4096, "nonce": 512}
-"""The maximum numbers of characters of the values that wxauth stores for any visitor of a page, and sends back.
+"""The maximum number of characters of each value that wxauth stores, and sends back to the site.
 
-Some products put a whole path into the state.
+The values are limited because any visitor can send them. Some products put a whole path into the state.
 """
 PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
@@ -43,11 +44,13 @@ CONSENT_REQUIRED: Final = (
     "consent_required",
     "access to a resource can only be granted on the phone, which shows the resource",
 )
-_NOT_SUPPORTED: Final = {
+"""The error, with its description, for the request of a resource that no phone would show to the user."""
+_NOT_SUPPORTED: Final[Mapping[str, str]] = {
     "request": "request_not_supported",
     "request_uri": "request_uri_not_supported",
     "registration": "registration_not_supported",
 }
+"""The error for each parameter of OpenID Connect that wxauth does not support."""
 
 log = get_logger()
 
@@ -73,7 +76,7 @@ class SiteRequest(RequestFields):
 
 @part
 class SiteRequests:
-    """Checks the sign-in requests of sites."""
+    """The checks of the sign-in requests of sites."""
 
     settings: Settings
     database: Database
@@ -83,16 +86,14 @@ class SiteRequests:
     async def check(
         self, parameters: Parameters, *, ip: str | None, admits: Callable[[Client], bool] = lambda _: True
     ) -> SiteRequest:
-        """Return a sign-in request after its checks.
-
-        `admits` returns whether the client may send this request.
+        """Return a sign-in request that has passed all checks. `admits` says whether a client may send this request.
 
         Raises: Unanswerable, SentBack, RateLimited.
         """
         client, redirect_uri = await self._requesting_site(parameters, ip)
         if not admits(client):
             raise Unanswerable(Mistake.CLIENT)
-        asked = _checked(self.settings, client, redirect_uri, parameters)
+        asked = _checked_request(self.settings, client, redirect_uri, parameters)
         if asked.resource is not None and asked.is_silent:
             raise refusal(asked, *CONSENT_REQUIRED)
         if "id_token_hint" in parameters:
@@ -132,27 +133,28 @@ class SiteRequests:
         return client, redirect_uri
 
 
-def _checked(settings: Settings, client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:
-    """Check the parameters whose errors can be reported to the site. Raises: SentBack."""
-    inside = _in_request_object(parameters)
-    state = parameters.get("state", inside.get("state"))
+def _checked_request(settings: Settings, client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:
+    """Return the sign-in request of a client. Raises: SentBack, which reports an error to the site."""
+    request_object = _in_request_object(parameters)
+    state = parameters.get("state", request_object.get("state"))
     if "state" in parameters.repeated or not isinstance(state, str) or len(state) > MAX_ECHOED["state"]:
         state = None
-    response_mode = parameters.get("response_mode", inside.get("response_mode", RESPONSE_MODES[0]))
+    response_mode = parameters.get("response_mode", request_object.get("response_mode"))
     if "response_mode" in parameters.repeated or response_mode not in _response_modes(client, redirect_uri):
-        response_mode = RESPONSE_MODES[0]
-    way_back = {"redirect_uri": redirect_uri, "state": state, "response_mode": response_mode}
+        response_mode = _DEFAULT_MODE
+    way_back: dict[str, Any] = {"redirect_uri": redirect_uri, "state": state, "response_mode": response_mode}
     try:
-        return _check(settings, client, parameters, **way_back)
+        return _request_of(settings, client, parameters, **way_back)
     except OAuthError as exc:
         log.info("authorization_refused", client_id=client.name, error=exc.error, detail=exc.description)
-        raise SentBack(RequestFields.model_construct(**way_back), exc.description, exc.error) from None
+        asked = RequestFields.model_construct(**way_back)  # without validation, because the scope is missing
+        raise SentBack(asked, exc.description, exc.error) from None
 
 
 def _in_request_object(parameters: Parameters) -> Mapping[str, Any]:
     """Return the claims of a request object (OpenID Connect Core, section 6).
 
-    wxauth refuses request objects, but takes the way back to the site from them to report the refusal.
+    wxauth refuses request objects, but reads `state` and `response_mode` from them to report the refusal to the site.
     """
     payload = parameters.get("request", "").partition(".")[2].partition(".")[0]
     try:
@@ -163,11 +165,12 @@ def _in_request_object(parameters: Parameters) -> Mapping[str, Any]:
 
 
 def _response_modes(client: Client, redirect_uri: str) -> Sequence[str]:
-    return RESPONSE_MODES[:1] if is_document(client.name) or scheme_of_app(redirect_uri) else RESPONSE_MODES
+    """Return the response modes of a client. An app cannot receive a form, and an unregistered client gets none."""
+    return (_DEFAULT_MODE,) if is_document(client.name) or scheme_of_app(redirect_uri) else RESPONSE_MODES
 
 
-def _check(settings: Settings, client: Client, parameters: Parameters, **way_back: Any) -> SiteRequest:
-    """Return the sign-in request of a client, with these values of the way back to the site. Raises: OAuthError."""
+def _request_of(settings: Settings, client: Client, parameters: Parameters, **way_back: Any) -> SiteRequest:
+    """Return the sign-in request of a client. `way_back` is how the browser returns to the site. Raises: OAuthError."""
     refuse_repeated(parameters)
     for name, error in _NOT_SUPPORTED.items():
         if name in parameters:
@@ -178,12 +181,13 @@ def _check(settings: Settings, client: Client, parameters: Parameters, **way_bac
     if parameters.required("response_type") != RESPONSE_TYPE:
         raise OAuthError("unsupported_response_type", "response_type is code")
     modes = _response_modes(client, way_back["redirect_uri"])
-    if parameters.get("response_mode", RESPONSE_MODES[0]) not in modes:
+    if parameters.get("response_mode", _DEFAULT_MODE) not in modes:
         raise OAuthError("invalid_request", f"response_mode is {' or '.join(modes)}")
     target = Target.asked(settings, client, parameters)
     scope = target.scope(parameters.get("scope"))
-    challenge, max_age = _challenge(client, parameters, way_back["redirect_uri"]), parameters.get("max_age")
-    if not (max_age or "0").isdecimal():
+    challenge = _challenge(client, parameters, way_back["redirect_uri"])
+    max_age = parameters.get("max_age")
+    if max_age is not None and not max_age.isdecimal():
         raise OAuthError("invalid_request", "max_age is a number of seconds")
     prompts = frozenset(parameters.get("prompt", "").split())
     if not prompts <= PROMPTS or ("none" in prompts and len(prompts) > 1):
@@ -221,6 +225,6 @@ def _challenge(client: Client, parameters: Parameters, redirect_uri: str) -> str
 
 
 def refusal(asked: SiteRequest, error: str, description: str) -> SentBack:
-    """Log an error, and return the exception that reports it to the site."""
+    """Log that wxauth refuses a request, and return the exception that reports the error to the site."""
     log.info("authorization_refused", client_id=asked.client.name, error=error, detail=description)
     return SentBack(asked, description, error)

@@ -1,4 +1,4 @@
-"""The responses to a browser with a sign-in request: a redirect to the next URL or to the site, or the mistake."""
+"""The responses to a browser with a sign-in request: a redirect to the next URL, or the mistake in the request."""
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -10,7 +10,7 @@ from wxauth.clients.redirect_uris import with_query
 from wxauth.sessions.devices import Device
 from wxauth.settings.settings import Settings
 from wxauth.site_logins.models import RequestFields
-from wxauth.site_logins.secrets import login_of
+from wxauth.site_logins.secrets import login_cookie_of
 
 AUTHORIZE_PATH: Final = "/v1/authorize"
 ANOTHER_PERSON: Final = "a user other than the one in the hint has logged in"
@@ -26,7 +26,7 @@ class Browser(Device):
     cookie: str = field(repr=False)
     """The cookie that identifies the browser."""
     login: str = field(repr=False)
-    """The cookie of the browser's login. A mini-program's web-view never has such a login."""
+    """The cookie of the browser's login, which is always empty for a mini-program's web-view."""
     is_web_view: bool
 
 
@@ -41,16 +41,16 @@ class Onward:
 
     url: str = field(repr=False)
     form: dict[str, str] | None = field(default=None, repr=False)
-    """The fields that the browser posts there; None for a redirect."""
+    """The fields that the browser posts to the URL; None for a redirect."""
     login: str | None = field(default=None, repr=False)
     """The new value for the cookie of the browser's login; None if the cookie does not change."""
 
     def with_login(self, cookie: str, proof_id: UUID | None) -> Self:
-        """Return this redirect with the cookie of the browser's login.
+        """Return this redirect with the new value of the cookie of the browser's login.
 
-        It is derived from the browser's `cookie` and a proof. Without a proof, return the redirect unchanged.
+        The value is derived from the browser's `cookie` and a proof. Without a proof, return the redirect unchanged.
         """
-        return self if proof_id is None else replace(self, login=login_of(cookie, proof_id))
+        return self if proof_id is None else replace(self, login=login_cookie_of(cookie, proof_id))
 
 
 class SentBack(Exception):

@@ -14,7 +14,7 @@ from wxauth.wechat.received import CodePicture
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownCode:
-    """A code to scan, for a request for its picture."""
+    """A login whose code can be scanned, with the picture of the code."""
 
     id: UUID
     app_id: str | None
@@ -37,7 +37,8 @@ SELECT l.id, c.app_id, p.content, p.content_type
    AND l.scene_hash = :scene_hash AND l.user_code_hash IS NOT NULL AND l.stage IN ({OPEN_STAGES})
    AND l.created_at > :scanned_since AND l.expires_at > :now
 """)
-# If two processes make the picture of one code, both get the picture that was stored first.
+# If two processes make the picture of one code, both get the picture that was stored first. DO UPDATE changes nothing,
+# but with DO NOTHING, the statement would not return the stored picture.
 _KEEP_PICTURE: Final = Statement[CodePicture]("""
 INSERT INTO scan_pictures (login_id, content_type, content)
 SELECT id, :content_type, :content FROM site_logins WHERE id = :id

@@ -1,4 +1,4 @@
-"""The pictures of codes to scan. WeChat makes them; otherwise, wxauth draws ordinary QR codes."""
+"""The pictures of codes to scan. If WeChat does not make a mini-program code, wxauth draws an ordinary QR code."""
 
 import asyncio
 from dataclasses import field
@@ -32,8 +32,8 @@ _SCALE: Final = 8
 log = get_logger()
 
 
-def note_not_made(event: str, app: App, failure: errors.WeChatError, *, api: str) -> None:
-    """Log that WeChat has not made a picture or a link, with the reason."""
+def log_not_made(event: str, app: App, failure: errors.WeChatError, *, api: str) -> None:
+    """Log that WeChat has not made a picture or a link, with the reason. `api` names the API of WeChat that failed."""
     fields = {"app_id": app.app_id, "errcode": failure.errcode}
     if isinstance(failure, errors.WeChatMisconfigured):
         report_misconfigured(event, **fields, what_to_change=errcode_of(failure.errcode or 0, api=api).remedy)
@@ -43,7 +43,11 @@ def note_not_made(event: str, app: App, failure: errors.WeChatError, *, api: str
 
 @part
 class ScanPictures:
-    """The pictures of scans. wxauth makes a picture on first request, and stores WeChat's picture with the scan."""
+    """The pictures of scans.
+
+    With the setting `SCAN_CODE=link`, wxauth draws ordinary QR codes, and stores none. Otherwise, wxauth makes a
+    picture at the first request for it, and stores it with the scan.
+    """
 
     settings: Settings
     database: Database
@@ -55,14 +59,14 @@ class ScanPictures:
 
     async def of(self, scene: str) -> CodePicture:
         """Return the picture of a scan that waits for a decision. Raises: NotFound."""
-        scan = await self._scan(scene)
+        scan = await self._find_scan(scene)
         if self.settings.scan_code == "link":
-            return await self._link(scene)
+            return await self._link_picture(scene)
         if scan.picture:
             return scan.picture
         return await once(self._being_made, scan.id, lambda: self._make(scene))
 
-    async def _scan(self, scene: str) -> ShownCode:
+    async def _find_scan(self, scene: str) -> ShownCode:
         """Return the scan with its stored picture, if there is one. Raises: NotFound."""
         scan = None
         if SCENE.fullmatch(scene):
@@ -76,10 +80,11 @@ class ScanPictures:
         return scan
 
     async def _make(self, scene: str) -> CodePicture:
-        scan = await self._scan(scene)  # again, because another request may have stored a picture since
+        """Return the picture that is stored now, or make and store one. Raises: NotFound."""
+        scan = await self._find_scan(scene)  # again, because another request may have stored a picture since
         if scan.picture:
             return scan.picture
-        picture = await self._mini_program_code(scan, scene) or await self._link(scene)
+        picture = await self._mini_program_code(scan, scene) or await self._link_picture(scene)
         return await scan_picture_queries.keep_picture(self.database, scan.id, picture)
 
     async def _mini_program_code(self, scan: ShownCode, scene: str) -> CodePicture | None:
@@ -97,17 +102,17 @@ class ScanPictures:
         except errors.RateLimited:
             log.warning("mini_program_code_not_made", app_id=app.app_id, reason="WXAUTH_SCAN_PICTURE_LIMIT")
         except errors.WeChatError as exc:
-            note_not_made("mini_program_code_not_made", app, exc, api=Api.MINI_PROGRAM_CODE)
+            log_not_made("mini_program_code_not_made", app, exc, api=Api.MINI_PROGRAM_CODE)
         return None
 
-    async def _link(self, scene: str) -> CodePicture:
+    async def _link_picture(self, scene: str) -> CodePicture:
         """Return an ordinary QR code of `verification_uri_complete`."""
-        content = await asyncio.to_thread(_drawn, f"{self.settings.issuer}/d/{scene}")
+        content = await asyncio.to_thread(_draw, f"{self.settings.issuer}/d/{scene}")
         return CodePicture(content, "image/png")
 
 
 @lru_cache(maxsize=256)  # cached, because drawing takes milliseconds, and requests for a picture are not limited
-def _drawn(text: str) -> bytes:
+def _draw(text: str) -> bytes:
     import segno  # imported here, because it takes 2 MB, which a process without such pictures saves
 
     output = BytesIO()

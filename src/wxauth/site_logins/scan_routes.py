@@ -1,4 +1,4 @@
-"""The routes for the phone, which claims a code and decides, logs in to the site that it shows, and gets id_tokens."""
+"""The phone's routes. A phone claims a scan and decides, logs in to the site in its web-view, and gets id_tokens."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -64,7 +64,7 @@ class AuthorizationRequest(BaseModel):
 
 
 class AuthorizationAnswer(BaseModel):
-    """The URL to open in the web-view."""
+    """The response with the URL to open in the web-view."""
 
     redirect_to: str = Field(
         description="The site's `redirect_uri` with `code`, `state` and `iss`, or with `error`.",
@@ -93,9 +93,9 @@ class PhoneIdTokenAnswer(BaseModel):
 
 
 async def scanning_phone_of(caller: CallerInTurnDep, principal: PrincipalDep, apps: AppsDep) -> Caller:
-    """Return the caller of a request whose session is in a mini-program, because only mini-programs can scan.
+    """Return the caller of a request, whose session must be in a mini-program, because only mini-programs can scan.
 
-    Raises: InsufficientScope, also in a session of a mobile app.
+    Raises: InsufficientScope, if the session is in an app of another kind.
     """
     if apps.kind_of(principal.app_id) not in ("mini_program", None):  # None: the app has been removed
         raise InsufficientScope("this request requires a login in the mini-program, not in an app")
@@ -103,7 +103,7 @@ async def scanning_phone_of(caller: CallerInTurnDep, principal: PrincipalDep, ap
 
 
 PhoneDep = Annotated[Caller, Depends(scanning_phone_of)]
-"""The caller of a request from a mini-program, who has a place in the queue of the user's requests."""
+"""The caller of a request from a mini-program. The request has waited for its turn among the user's requests."""
 
 
 @router.post(

@@ -11,41 +11,44 @@ from wxauth.web.schemas import ShownIp, body_like
 
 
 def _seconds_in(given: object) -> object:
-    """Return the number in a string, because `onLoad` gives all values as strings. Return any other value unchanged."""
+    """Return a number for a string of digits, because `onLoad` gives all values as strings. Return others unchanged."""
     return float(given) if isinstance(given, str) and given.isascii() and given.isdigit() else given
 
 
 class ClaimRequest(BaseModel):
-    """The input of the phone, either a scene, a link, or a code that the user typed."""
+    """The input of the phone, which is a scene, a link, or a code that the user typed."""
 
     model_config = body_like({"scene": "kq0Vf5Zc3n8xYt1bW7uR2A", "entry_scene": 1047})
 
     scene: str | None = Field(
-        default=None, description="`scene`, `s` or `cq` in the query of `onLoad`, decoded.", repr=False
+        default=None, description="The decoded value of `scene`, `s` or `cq` in the query of `onLoad`.", repr=False
     )
-    url: str | None = Field(default=None, description="`q` in the query of `onLoad`, decoded.", repr=False)
+    url: str | None = Field(default=None, description="The decoded value of `q` in the query of `onLoad`.", repr=False)
     user_code: str | None = Field(
-        default=None, description="The login code as typed. Upper and lower case and hyphens don't matter.", repr=False
+        default=None, description="The login code as the user typed it. Case and hyphens don't matter.", repr=False
     )
     scancode_time: Annotated[StrictFloat | None, BeforeValidator(_seconds_in)] = Field(
-        default=None, description="`scancode_time` in the query of `onLoad`: when the code was scanned, in seconds."
+        default=None,
+        description="The Unix time, in seconds, of the scan, which is `scancode_time` in the query of `onLoad`.",
     )
     entry_scene: StrictInt | None = Field(
-        default=None, description="How the page was opened: WeChat's number in `wx.getEnterOptionsSync().scene`."
+        default=None,
+        description="WeChat's number for the way in which the page was opened, from `wx.getEnterOptionsSync().scene`.",
     )
     scanned: str | None = Field(
-        default=None, description="`camera` if the page has read the code with `wx.scanCode({onlyFromCamera: true})`."
+        default=None,
+        description="`camera` if the page itself has read the code, with `wx.scanCode({onlyFromCamera: true})`.",
     )
 
     @model_validator(mode="after")
-    def _one_of_three(self) -> Self:
+    def _check_one_of_three(self) -> Self:
         if sum(value is not None for value in (self.scene, self.url, self.user_code)) != 1:
             raise ValueError("Must have one of scene, url and user_code")
         return self
 
     @property
-    def by_camera(self) -> bool:
-        """Whether the mini-program has read the code with the camera, and not from a stored picture."""
+    def is_read_by_camera(self) -> bool:
+        """Whether the mini-program has read the code with the camera, rather than from a stored picture."""
         return self.scanned == "camera"
 
 
@@ -57,16 +60,18 @@ class SiteAnswer(BaseModel):
     logo: str | None = Field(
         default=None,
         exclude_if=lambda logo: logo is None,
-        description="The client's picture, as a `data:` URL. Absent if there is none.",
+        description="The client's logo, as a `data:` URL. Absent if the client has none.",
     )
-    origin: str | None = Field(description="As the login page shows it.", examples=["https://shop.example.com"])
+    origin: str | None = Field(
+        description="The site's origin, as the login page shows it.", examples=["https://shop.example.com"]
+    )
     host: str | None = Field(
-        description="Of a client that nobody has registered: show it larger than the title, which the client has given "
-        "itself. Null for a registered site."
+        description="The host of an unregistered client. Show it larger than the title, because the client has chosen "
+        "the title itself. Null for a registered site."
     )
     local: bool = Field(
-        description="Whether a program on this computer gets the code. If so, say that it only calls itself by the "
-        "title.",
+        description="Whether a program on the user's computer gets the authorization code. If so, tell the user that "
+        "the program has chosen the title itself.",
         examples=[False],
     )
 
@@ -75,7 +80,7 @@ class BrowserAnswer(BaseModel):
     """The browser that shows the code."""
 
     device: str | None = Field(
-        description="Operating system and browser, from the User-Agent.", examples=["Windows, Edge 141"]
+        description="The operating system and the browser, read from the User-Agent.", examples=["Windows, Edge 141"]
     )
     ip: ShownIp | None
 
@@ -86,26 +91,26 @@ class ClaimedAnswer(BaseModel):
     id: UUID = Field(examples=["01933c5e-8f1c-7a55-8c3d-6b0e9f2d4a71"])
     client: SiteAnswer
     resource: ResourceAnswer | None = Field(
-        description="What the client may do after the approval, and where: show all of it, each scope on a line. Null: "
-        "log in."
+        description="The resource to which the client gets access after the approval, with the scopes. Show all of it, "
+        "each scope on its own line. Null if the user only logs in to the site."
     )
     browser: BrowserAnswer | None
     same_network: bool | None = Field(
         description="Whether the phone and the browser are in the same /24 or /56 network.", examples=[True]
     )
     typed: bool = Field(
-        description="Whether the login code was typed. If so, warn the user, because someone else might have "
+        description="Whether the user typed the login code. If so, warn the user, because someone else might have "
         "dictated it.",
         examples=[False],
     )
     sso_ttl: int | None = Field(
-        description="For how many seconds after the approval this browser can also log in to other sites. "
-        "Null: it can't.",
+        description="The number of seconds after the approval for which this browser can also log in to other sites. "
+        "Null if it can't.",
         examples=[28800],
     )
     link: bool = Field(
-        description="Whether a link in this phone's browser opened the page. If so, ask whether the person has "
-        "just pressed the button there, and show the number of the approval.",
+        description="Whether a link in this phone's browser opened the page. If so, ask whether the user has just "
+        "pressed the button in that browser. After the approval, show the number that it returns.",
         examples=[False],
     )
     created_at: datetime
@@ -116,4 +121,4 @@ class NumberAnswer(BaseModel):
     """The number to show to the user, who types it in the browser."""
 
     number: str = Field(examples=["482913"], repr=False)
-    expires_in: int = Field(description="Seconds.", examples=[120])
+    expires_in: int = Field(description="Lifetime in seconds.", examples=[120])

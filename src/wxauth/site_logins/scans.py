@@ -1,4 +1,4 @@
-"""The phone's steps: it claims a code that a site shows, or a link from its browser, and approves or denies it."""
+"""The steps of a login on the phone, which claims the code or the link, and then approves or denies the login."""
 
 import re
 import secrets
@@ -39,24 +39,24 @@ from wxauth.users.callers import ADMIN_SCOPE, Caller, is_fresh
 from wxauth_guard.errors import WxAuthError
 
 DIGITS: Final = 6
-"""The number of digits of the number that a user types in the browser after a link."""
+"""The number of digits of the number that the user types in the browser after a link."""
 FROM_CAMERA: Final = frozenset({1011, 1047})
 """WeChat's entry scenes for pages opened by the camera, from an ordinary QR code and from a mini-program code."""
 BY_LINK: Final = frozenset({1286, 1065, 1194})
 """WeChat's entry scenes for pages opened by a link outside WeChat.
 
-They are for a plaintext scheme, an encrypted scheme, and a URL Link. The entry scene for a link opened inside WeChat
-(1167) is not included, because another person has sent such a link.
+They stand for a plaintext scheme, an encrypted scheme, and a URL Link. The entry scene for a link that was opened
+inside WeChat (1167) is not included, because somebody else might have sent that link.
 """
-_BY_PHONE: Final = (Door.SCAN, Door.TYPED, Door.LINK)
-_NOT_HELD: Final = "this session has no scan that can be decided"
+_DOORS_OF_PHONE: Final = (Door.SCAN, Door.TYPED, Door.LINK)
+_NOT_CLAIMED: Final = "this session has no scan that can be decided"
 
 log = get_logger()
 
 
 @part
 class Scans:
-    """The steps of a scan on the phone, which claims a login, and then approves or denies it."""
+    """The steps of a login on the phone. A login that a phone claims is called a scan, even after a link."""
 
     clock: Clock
     settings: Settings
@@ -66,7 +66,7 @@ class Scans:
     sealer: Sealer
 
     async def claim(self, caller: Caller, opening: ClaimRequest, *, language: str, ip: str | None) -> ClaimedAnswer:
-        """Claim a scan for this session, so that only this session may decide about it.
+        """Claim a scan for this session, so that only this session may decide about it. Return what the phone shows.
 
         For an administrator or support staff, a scan for the console requires a fresh login. Otherwise, a thief with a
         stolen access token could approve a login to the console, and would get a fresh session.
@@ -87,9 +87,9 @@ class Scans:
             if resource is None and login.resource is not None:
                 raise errors.ScanOver("the resource of this scan is no longer in WXAUTH_RESOURCES")
             refusal = (
-                forwarded(login, opening, entry=self.settings.scan_entry, now=now)
-                or await self._unfit(transaction, login, caller.session_id, caller.user, ip=ip, now=now)
-                or await _taken(transaction, login, caller.user.id, now=now)
+                refusal_of_opening(login, opening, entry=self.settings.scan_entry, now=now)
+                or await self._refusal_of_user(transaction, login, caller.session_id, caller.user, ip=ip, now=now)
+                or await _refusal_if_claimed(transaction, login, caller.user.id, now=now)
             )
             if refusal is None:
                 if login.door != Door.LINK:
@@ -111,7 +111,7 @@ class Scans:
     async def _answer(
         self, login: SiteLogin, resource: Resource | None, language: str, *, same_network: bool | None
     ) -> ClaimedAnswer:
-        """Return what a phone shows about the login that it has claimed."""
+        """Return the description of a claimed login that the phone shows to its user."""
         door, browser = login.taken_door, None
         if login.is_page or login.browser_ip is not None:
             browser = BrowserAnswer(device=describe_device(login.browser_user_agent), ip=login.browser_ip)
@@ -136,7 +136,7 @@ class Scans:
             expires_at=login.scan_ends_at,
         )
 
-    async def _unfit(
+    async def _refusal_of_user(
         self,
         transaction: Transaction,
         login: SiteLogin,
@@ -178,13 +178,13 @@ class Scans:
 
         Raises: ScanOver, ScanTooFar, LoginTooOld, RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
-        login = await self._held(caller, login_id)
+        login = await self._find_claimed(caller, login_id)
         if login.stage == Stage.CLAIMED:
             try:
                 await self.proofs.prove(caller, login_code, ip=ip)
             except (errors.CodeUsed, errors.InvalidCode):
                 # The phone might have sent this request twice, and the other request has used up the code.
-                login = await self._held(caller, login_id)
+                login = await self._find_claimed(caller, login_id)
                 if login.stage == Stage.CLAIMED:
                     raise
             else:
@@ -193,7 +193,7 @@ class Scans:
             return None
         left = 0.0 if login.granted_until is None else (login.granted_until - self.clock()).total_seconds()
         if login.number is None or login.login_code_hash != hash_of(login_code) or left <= 0:
-            raise errors.ScanOver(_NOT_HELD)
+            raise errors.ScanOver(_NOT_CLAIMED)
         number = self.sealer.open(login.number, context=link_number_context(login.id)).decode()
         return NumberAnswer(number=number, expires_in=ceil(left))
 
@@ -201,21 +201,21 @@ class Scans:
         """Deny a scan that this session has claimed. The call is idempotent. Raises: ScanOver."""
         now = self.clock()
         async with self.database.begin() as transaction:
-            login, person = await _lock_held(transaction, caller, login_id, now=now)
+            login, person = await _lock_claimed(transaction, caller, login_id, now=now)
             if login.stage == Stage.REFUSED:
                 return
             if login.stage != Stage.CLAIMED:
-                raise errors.ScanOver(_NOT_HELD)
+                raise errors.ScanOver(_NOT_CLAIMED)
             login.stage = Stage.REFUSED
             await queries.save(transaction, login)
         doors.DOORS.count(login.taken_door, DoorOutcome.REFUSED)
         _log_decision(login, person, "denied")
 
-    async def _held(self, caller: Caller, login_id: UUID) -> SiteLogin:
-        """Return a login that this session has claimed and not denied. Raises: ScanOver."""
+    async def _find_claimed(self, caller: Caller, login_id: UUID) -> SiteLogin:
+        """Return a login that this session has claimed, and has not denied. Raises: ScanOver."""
         login = await queries.find(self.database, id=login_id)
-        if login is None or login.stage == Stage.REFUSED or not _is_held(login, caller, now=self.clock()):
-            raise errors.ScanOver(_NOT_HELD)
+        if login is None or login.stage == Stage.REFUSED or not _is_claimed_by(login, caller, now=self.clock()):
+            raise errors.ScanOver(_NOT_CLAIMED)
         return login
 
     async def _store_approval(self, caller: Caller, login_id: UUID, login_code: str, *, ip: str | None) -> SiteLogin:
@@ -225,17 +225,17 @@ class Scans:
         """
         now = self.clock()
         async with self.database.begin() as transaction:
-            login, person = await _lock_held(transaction, caller, login_id, now=now)
+            login, person = await _lock_claimed(transaction, caller, login_id, now=now)
             if login.stage == Stage.REFUSED:
-                raise errors.ScanOver(_NOT_HELD)
+                raise errors.ScanOver(_NOT_CLAIMED)
             if login.stage != Stage.CLAIMED:  # approved before
                 return login
-            if refusal := await self._unfit(transaction, login, caller.session_id, person, ip=ip, now=now):
+            if refusal := await self._refusal_of_user(transaction, login, caller.session_id, person, ip=ip, now=now):
                 raise refusal
             door, until = login.taken_door, login.scan_ends_at
             if door is Door.LINK:
                 until = now + doors.NUMBER_LASTS
-                self._make_number(login, login_code)
+                self._set_number(login, login_code)
             login.approve(person, authenticated_at=now, authenticated_by=doors.AMR[door], until=until)
             await record_event(
                 transaction,
@@ -250,24 +250,21 @@ class Scans:
         _log_decision(login, person, "approved")
         return login
 
-    def _make_number(self, login: SiteLogin, login_code: str) -> None:
-        """Set the number that the user types in the browser.
-
-        Only a request with this `wx.login` code gets the number.
-        """
+    def _set_number(self, login: SiteLogin, login_code: str) -> None:
+        """Set the number of a link, sealed, and the hash of the `wx.login` code that can read it."""
         number = f"{secrets.randbelow(10**DIGITS):0{DIGITS}}"
         login.number = self.sealer.seal(number.encode(), context=link_number_context(login.id))
         login.login_code_hash = hash_of(login_code)
 
 
-async def _lock_held(
+async def _lock_claimed(
     transaction: Transaction, caller: Caller, login_id: UUID, *, now: datetime
 ) -> tuple[LockedLogin, UserInSession]:
     """Lock the user of this session, and then the login that the session has claimed. Raises: ScanOver."""
     person = await person_queries.lock_caller(transaction, caller, now=now)
     login = await transaction.row(queries.LOCK, id=login_id, now=now)
-    if person is None or login is None or not _is_held(login, caller, now=now):
-        raise errors.ScanOver(_NOT_HELD)
+    if person is None or login is None or not _is_claimed_by(login, caller, now=now):
+        raise errors.ScanOver(_NOT_CLAIMED)
     return login, person
 
 
@@ -276,10 +273,10 @@ def _log_decision(login: SiteLogin, person: UserInSession, decision: Literal["ap
     log.info(event, scan_id=login.id, client_id=login.client_id, user_id=person.id)
 
 
-def _is_held(login: SiteLogin, caller: Caller, *, now: datetime) -> bool:
-    """Return whether this session has claimed the login, and can still decide, or repeat its decision."""
+def _is_claimed_by(login: SiteLogin, caller: Caller, *, now: datetime) -> bool:
+    """Return whether this session has claimed the login, and can still decide or repeat its decision."""
     until = login.granted_until or login.scan_ends_at
-    return login.door in _BY_PHONE and login.claimed_session_id == caller.session_id and until > now
+    return login.door in _DOORS_OF_PHONE and login.claimed_session_id == caller.session_id and until > now
 
 
 def _same_network(login: SiteLogin, ip: str | None) -> bool | None:
@@ -289,28 +286,38 @@ def _same_network(login: SiteLogin, ip: str | None) -> bool | None:
     return NEARBY.network_of(ip) == NEARBY.network_of(login.browser_ip)
 
 
-def forwarded(login: SiteLogin, opening: ClaimRequest, *, entry: str, now: datetime) -> errors.ScanForwarded | None:
-    """Return why a phone may not claim a login in this way, according to `SCAN_ENTRY`; None if it may."""
+def refusal_of_opening(
+    login: SiteLogin, opening: ClaimRequest, *, entry: str, now: datetime
+) -> errors.ScanForwarded | None:
+    """Return why a phone may not claim a login in this way; None if it may. `entry` is the setting `SCAN_ENTRY`.
+
+    Somebody else might have sent the picture of the code, or the link, to the phone's user.
+    """
     is_by_link = opening.entry_scene in BY_LINK
-    if login.door == Door.LINK:  # whatever `SCAN_ENTRY` allows
-        if is_by_link and not opening.by_camera:
+    if login.door == Door.LINK:  # `SCAN_ENTRY` does not apply to links
+        if is_by_link and not opening.is_read_by_camera:
             return None
         return errors.ScanForwarded("a link outside WeChat must open the page: entry scene 1286, 1065 or 1194")
-    is_typed = opening.user_code is not None
-    by_camera = entry == "any" or _is_from_camera(opening, now)
-    if not (login.user_code or login.is_page) if is_typed else not by_camera:
-        seen = "the QR code must be scanned with the camera: entry scene 1047 or 1011, or scanned by the camera"
-        return errors.ScanForwarded(seen)
-    if is_by_link and not is_typed:
+    must_scan = errors.ScanForwarded(
+        "the QR code must be scanned with the camera: entry scene 1047 or 1011, or scanned by the camera"
+    )
+    if opening.user_code is not None:
+        return None if login.user_code or login.is_page else must_scan
+    if entry != "any" and not _is_from_camera(opening, now):
+        return must_scan
+    if is_by_link:
         return errors.ScanForwarded("a link opened the page, but this scene belongs to a QR code")
     return None
 
 
-async def _taken(transaction: Transaction, login: SiteLogin, user_id: UUID, *, now: datetime) -> WxAuthError | None:
-    holder_id, since = login.claimed_session_id, login.claimed_at
-    if holder_id is not None and since is not None and since > now - doors.CLAIM_LASTS:
-        holder = await transaction.value(USER_OF_SESSION, session_id=holder_id)
-        if holder not in (None, user_id):
+async def _refusal_if_claimed(
+    transaction: Transaction, login: SiteLogin, user_id: UUID, *, now: datetime
+) -> WxAuthError | None:
+    """Return the error if another user has claimed the login less than a minute ago; otherwise None."""
+    session_id, claimed_at = login.claimed_session_id, login.claimed_at
+    if session_id is not None and claimed_at is not None and claimed_at > now - doors.CLAIM_LASTS:
+        claimed_by = await transaction.value(USER_OF_SESSION, session_id=session_id)
+        if claimed_by not in (None, user_id):
             return errors.ScanTaken("another user has claimed this scan")
     return None
 
@@ -327,5 +334,7 @@ def _is_from_camera(opening: ClaimRequest, now: datetime) -> bool:
 
     Otherwise, the user might have opened a picture that another person has forwarded.
     """
-    age = 0 if opening.scancode_time is None else now.timestamp() - opening.scancode_time
-    return age <= doors.SCAN_LASTS.total_seconds() and (opening.by_camera or opening.entry_scene in FROM_CAMERA)
+    age_seconds = 0 if opening.scancode_time is None else now.timestamp() - opening.scancode_time
+    return age_seconds <= doors.SCAN_LASTS.total_seconds() and (
+        opening.is_read_by_camera or opening.entry_scene in FROM_CAMERA
+    )

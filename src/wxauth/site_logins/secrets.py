@@ -16,14 +16,15 @@ from wxauth.errors import NotFound
 from wxauth.texts import hash_of
 from wxauth.tokens import base64url
 
-SCENE: Final = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
+_SCENE_BYTES: Final = 16
+_SCENE_LENGTH: Final = 22
+"""The number of characters of 16 bytes in base64url."""
+SCENE: Final = re.compile(rf"[A-Za-z0-9_-]{{{_SCENE_LENGTH}}}", re.ASCII)
 """The form of a scene, and of the id in a page's URLs."""
 NO_SUCH_PAGE: Final = "this browser doesn't show this page"
 
 _USER_CODE_ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"  # no vowels, so that no words appear (RFC 8628, section 6.1)
 _USER_CODE_LENGTH: Final = 8
-_SCENE_BYTES: Final = 16
-_SCENE_LENGTH: Final = 22
 
 
 def new_scene() -> str:
@@ -43,7 +44,7 @@ def page_id_of(cookie: str, request_id: UUID) -> str:
 
     Only the page's browser has the cookie from which the id is derived.
     """
-    return _derived(cookie, "request", str(request_id))[:_SCENE_LENGTH]
+    return _derive(cookie, "request", str(request_id))[:_SCENE_LENGTH]
 
 
 def code_of(cookie: str, state: str) -> str:
@@ -51,24 +52,28 @@ def code_of(cookie: str, state: str) -> str:
 
     All callbacks of a browser with the same `state` get the same code.
     """
-    return _derived(cookie, "code", state)
+    return _derive(cookie, "code", state)
 
 
-def login_of(cookie: str, grant_id: UUID) -> str:
-    """Return the cookie of a browser's login, which is derived from the proof with the id `grant_id`.
+def login_cookie_of(cookie: str, proof_id: UUID) -> str:
+    """Return the value for the cookie of a browser's login, derived from the browser's `cookie` and a proof.
 
-    Each proof makes a new cookie. The same proof always makes the same cookie.
+    `proof_id` is the id of the login to a site that has proved who uses the browser. Each proof makes a new value. The
+    same proof always makes the same value.
     """
-    return _derived(cookie, "login", str(grant_id))
+    return _derive(cookie, "login", str(proof_id))
 
 
 def log_out_field(login: str) -> str:
-    """Return the value of a form field that proves that wxauth's page in this browser sends the request to log out."""
-    return _derived(login, "log out", "")
+    """Return the value of the form field that confirms a log-out.
+
+    It is derived from the cookie of the browser's login. Therefore, only wxauth's page in this browser can contain it.
+    """
+    return _derive(login, "log out", "")
 
 
-def _derived(cookie: str, what: str, value: str) -> str:
-    return base64url(hmac.digest(cookie.encode(), f"{what} {value}".encode(), "sha256")).decode()
+def _derive(cookie: str, purpose: str, value: str) -> str:
+    return base64url(hmac.digest(cookie.encode(), f"{purpose} {value}".encode(), "sha256")).decode()
 
 
 class UserCodes:
@@ -88,8 +93,8 @@ class UserCodes:
     def hashes(self, typed: str) -> Sequence[bytes]:
         """Return the hashes that a typed code can have; an empty list if the text cannot be a code."""
         letters = re.sub(r"[\s\-_.]", "", typed).upper()
-        is_one = len(letters) == _USER_CODE_LENGTH and set(letters) <= set(_USER_CODE_ALPHABET)
-        return self._hashes(letters) if is_one else []
+        can_be_code = len(letters) == _USER_CODE_LENGTH and set(letters) <= set(_USER_CODE_ALPHABET)
+        return self._hashes(letters) if can_be_code else []
 
     def _hashes(self, letters: str) -> list[bytes]:
         return [hmac.digest(key, letters.encode(), "sha256") for key in self._keys]

@@ -5,6 +5,7 @@ page that shows the user's name. A site that has received a code from this login
 page (`prompt=none`).
 """
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlencode
@@ -28,10 +29,27 @@ from wxauth.site_logins.responses import AUTHORIZE_PATH, Browser, Onward, SentBa
 from wxauth.site_logins.secrets import NO_SUCH_PAGE
 from wxauth.texts import hash_of, new_secret
 
-log = get_logger()
 CODES_PER_MINUTE: Final = 60
-"""The maximum number of codes that a browser's login gives in a minute."""
+"""The maximum number of codes that sites can get from a browser's login in a minute."""
 _MINUTE: Final = timedelta(minutes=1)
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _PressedPage:
+    """A page that shows a user, and one of whose buttons the browser has used."""
+
+    page: SiteLogin
+    parameters: Parameters
+    """The parameters of the site's sign-in request, without the hint."""
+    hint: str | None
+    """The site's `id_token_hint`, which the page's form contains."""
+
+    def repeated(self, **changed: str) -> Onward:
+        """Return the redirect with which the browser repeats the site's request, with these changed parameters."""
+        hint = {} if self.hint is None else {"id_token_hint": self.hint}
+        return Onward(f"{AUTHORIZE_PATH}?{urlencode({**self.parameters, **hint, **changed})}")
 
 
 @part
@@ -55,12 +73,12 @@ class SingleSignOn:
         )
 
     async def person_for(self, asked: SiteRequest, browser: Browser) -> BrowserPerson | None:
-        """Return the user of this browser's login, if that login satisfies the site's request; otherwise None."""
+        """Return the user of this browser's login; None if there is no login that satisfies the site's request."""
         person = await self.person_in(browser, client_id=asked.client.name) if asked.client.sso else None
-        return person if person is not None and _answers(person, asked, now=self.clock()) else None
+        return person if person is not None and _satisfies(person, asked, now=self.clock()) else None
 
     async def answer_silently(self, asked: SiteRequest, browser: Browser) -> Onward:
-        """Return the redirect for `prompt=none`. Raises: SentBack, Unanswerable."""
+        """Return the redirect to the site with a code, for `prompt=none`. Raises: SentBack, Unanswerable."""
         person = await self.person_for(asked, browser)
         if person is not None and not person.knows_site:
             raise refusal(asked, "interaction_required", "the user hasn't continued to this site yet")
@@ -70,65 +88,59 @@ class SingleSignOn:
         return onward
 
     async def go_on(self, page_id: str, browser: Browser, form: str) -> Onward:
-        """Return the redirect after the button "continue": to the site or, if the page is stale, to a new page.
+        """Return the redirect after the button "continue": to the site, with a code, or to a new page.
 
-        The page's form contains the site's `id_token_hint`, if the site has sent one.
+        A new page is necessary if the browser's login has changed or ended. The page's `form` contains the site's
+        `id_token_hint`, if the site has sent one.
 
         Raises: NotFound, SentBack, Unanswerable, OAuthError.
         """
-        page, parameters, anew = await self._pressed(page_id, browser, form)
-        asked = await self.site_requests.check(parameters, ip=browser.ip)
-        asked.hinted_user_id = page.hinted_user_id
+        pressed = await self._find_pressed(page_id, browser, form)
+        asked = await self.site_requests.check(pressed.parameters, ip=browser.ip)
+        asked.hinted_user_id = pressed.page.hinted_user_id
         person = await self.person_for(asked, browser)
-        if person is not None and person.login_id == page.browser_login_id:
+        if person is not None and person.login_id == pressed.page.browser_login_id:
             onward = await self._give_code(asked, browser, shown=person)
             if onward is not None:
                 return onward
-        return Onward(anew)
+        return pressed.repeated()
 
     async def use_another(self, page_id: str, browser: Browser, form: str) -> Onward:
-        """Return the redirect to the request's page that requires a new proof.
+        """Return the redirect that repeats the site's request, and requires a new proof.
 
         Raises: NotFound, OAuthError.
         """
-        _, _, anew = await self._pressed(page_id, browser, form, prompt="login")
-        return Onward(anew)
+        pressed = await self._find_pressed(page_id, browser, form)
+        return pressed.repeated(prompt="login")
 
-    async def _pressed(
-        self, page_id: str, browser: Browser, form: str, **more: str
-    ) -> tuple[SiteLogin, Parameters, str]:
-        """Return the page that shows a user in this browser, the site's request, and the path that repeats the request.
-
-        Raises: NotFound, OAuthError.
-        """
+    async def _find_pressed(self, page_id: str, browser: Browser, form: str) -> _PressedPage:
+        """Return the page whose form this browser has sent. Raises: NotFound, OAuthError."""
         sent = parse_parameters(form)
         page = await find_open_page(self.database, page_id, browser, now=self.clock())
         if page.query is None:
             raise NotFound(NO_SUCH_PAGE)
-        parameters = parse_parameters(page.query)
-        hint = {name: sent[name] for name in ("id_token_hint",) if name in sent}
-        return page, parameters, f"{AUTHORIZE_PATH}?{urlencode({**parameters, **hint, **more})}"
+        return _PressedPage(page, parse_parameters(page.query), hint=sent.get("id_token_hint"))
 
     async def _give_code(self, asked: SiteRequest, browser: Browser, *, shown: BrowserPerson) -> Onward | None:
-        """Return the redirect with a code, from the login that the page has shown.
+        """Store a login with a code, and return the redirect to the site with the code. `shown` is the expected user.
 
-        Return None if the browser no longer has this login, or if it does not satisfy the request.
+        Return None if the browser no longer has the login of `shown`, or if that login does not satisfy the request.
 
         Raises: SentBack, Unanswerable.
         """
-        settings, now, code, name = self.settings, self.clock(), new_secret(), asked.client.name
-        after = proved_after(settings, now)
+        now, code, client_id = self.clock(), new_secret(), asked.client.name
+        after = proved_after(self.settings, now)
         try:
             async with self.concurrency.of_session(shown.login_id, shown.id), self.database.begin() as transaction:
                 person = await lock_browser_person(
-                    transaction, hash_of(browser.login), client_id=name, proved_after=after
+                    transaction, hash_of(browser.login), client_id=client_id, proved_after=after
                 )
-                if person is None or person.login_id != shown.login_id or not _answers(person, asked, now=now):
+                if person is None or person.login_id != shown.login_id or not _satisfies(person, asked, now=now):
                     return None
                 # abs() ignores times in the far future, which a clock that was ahead has stored.
                 recent = [at for at in person.codes_at if abs(now - at) < _MINUTE]
                 if len(recent) >= CODES_PER_MINUTE:
-                    raise self._too_many(asked, "this browser has requested too many codes")
+                    raise self._count_refusal(asked, "this browser has requested too many codes")
                 await add_with_code(
                     transaction,
                     asked,
@@ -144,21 +156,23 @@ class SingleSignOn:
                     now=now,
                 )
                 await transaction.run(
-                    browser_login_queries.COUNT_CODE, id=person.login_id, codes_at=[*recent, now], client_id=name
+                    browser_login_queries.COUNT_CODE, id=person.login_id, codes_at=[*recent, now], client_id=client_id
                 )
         except RateLimited:
-            raise self._too_many(asked, "this user has too many requests in progress") from None
-        log.info("site_authorized", client_id=name, user_id=person.id, app_id=person.app_id, door=Door.SSO)
-        return redirect_to_site(settings, asked, code=code)
+            raise self._count_refusal(asked, "this user has too many requests in progress") from None
+        log.info("site_authorized", client_id=client_id, user_id=person.id, app_id=person.app_id, door=Door.SSO)
+        return redirect_to_site(self.settings, asked, code=code)
 
-    def _too_many(self, asked: SiteRequest, description: str) -> SentBack:
+    def _count_refusal(self, asked: SiteRequest, description: str) -> SentBack:
+        """Count and log a request that exceeds a limit, and return the error for the site."""
         DOORS.count(Door.SSO, DoorOutcome.REFUSED)
         return refusal(asked, "temporarily_unavailable", description)
 
 
-def _answers(person: BrowserPerson, asked: SiteRequest, *, now: datetime) -> bool:
+def _satisfies(person: BrowserPerson, asked: SiteRequest, *, now: datetime) -> bool:
     """Return whether a browser's login is new enough for the site's request, and belongs to the user of its hint."""
-    age = (now - person.authenticated_at).total_seconds()
-    if asked.hinted_user_id not in (None, person.id):
+    if asked.requires_new_login or asked.hinted_user_id not in (None, person.id):
         return False
-    return not asked.requires_new_login and (asked.max_age is None or 0 < asked.max_age >= age)
+    age = (now - person.authenticated_at).total_seconds()
+    # `max_age=0` requires a new login, even if the last proof was in this moment.
+    return asked.max_age is None or 0 < asked.max_age >= age

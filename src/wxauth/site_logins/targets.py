@@ -14,7 +14,7 @@ from wxauth.settings.resources import BESIDE_RESOURCE, Resource, find_resource
 from wxauth.settings.settings import Settings
 from wxauth_guard.claims import is_document
 
-_OF_OURS: Final[Mapping[str, Text]] = {
+_SCOPE_TITLES: Final[Mapping[str, Text]] = {
     "profile": _("your name and picture"),
     "phone": _("your phone number"),
     "email": _("your e-mail address"),
@@ -31,7 +31,7 @@ class ScopeAnswer(BaseModel):
 
 
 class ResourceAnswer(BaseModel):
-    """The resource that a client requests, in the form that the user sees."""
+    """The resource that a client requests, as the user sees it."""
 
     title: str = Field(examples=["小店助手"])
     host: str = Field(examples=["mcp.example.com"])
@@ -40,7 +40,7 @@ class ResourceAnswer(BaseModel):
     @classmethod
     def of(cls, resource: Resource, scope: str, language: str) -> Self:
         """Return the resource, with the titles of the scopes in the order of `scope`."""
-        ours = {name: title.translated(language) for name, title in _OF_OURS.items()}
+        ours = {name: title.translated(language) for name, title in _SCOPE_TITLES.items()}
         titles = {**ours, **resource.scopes}
         shown = [ScopeAnswer(name=name, title=titles[name]) for name in scope.split() if name in titles]
         return cls(title=resource.title, host=host_of(resource.resource), scopes=shown)
@@ -62,7 +62,7 @@ class Target:
                 raise OAuthError("invalid_target", "resource is missing")
             return cls(client)
         found = find_resource(settings.resources, url)
-        if found is None or not _may_ask(client, found.resource):
+        if found is None or not _may_request(client, found.resource):
             raise OAuthError(
                 "invalid_target",
                 "the resource isn't in WXAUTH_RESOURCES (slashes count), or isn't allowed for this client",
@@ -71,15 +71,15 @@ class Target:
 
     @classmethod
     def granted(cls, settings: Settings, client: Client, url: str | None, parameters: Mapping[str, str]) -> Self:
-        """Return the granted target, if the request names no other resource, and the client may still use the resource.
+        """Return the target with the granted resource `url`; None stands for all services of the operator.
 
-        Raises: OAuthError.
+        Raises: OAuthError, if the request names another resource, or if the client may no longer use the resource.
         """
         asked = parameters.get("resource")
         if asked is not None and as_compared(asked) != as_compared(url or ""):
             raise OAuthError("invalid_target", "resource isn't the resource that was granted")
         found = resource_at(settings, url)
-        if url is not None and (found is None or not _may_ask(client, url)):
+        if url is not None and (found is None or not _may_request(client, url)):
             raise OAuthError("invalid_target", "this client no longer has this resource")
         return cls(client, found)
 
@@ -94,18 +94,16 @@ class Target:
         return [*self.client.site_scopes, *(() if self.resource is None else self.resource.scopes)]
 
     def explicit_scopes(self, asked_for: str | None) -> Sequence[str]:
-        """Return the scopes in a request or a refresh.
+        """Return the scopes that a request or a refresh names.
 
-        Return an empty list if they mean the same as a request without `scope`.
-
-        `offline_access` does not count, because wxauth issues refresh tokens without it, too. For a resource, `openid`
-        and `profile` do not count either, because clients that do not know the resource's scopes request only these.
-        Without a resource, these two scopes count, because a site that requests only `openid` must not get phone
-        number, e-mail address and roles.
+        Return an empty list if the request means the same as one without `scope`. This is so for `offline_access`
+        alone, because wxauth issues refresh tokens without it, too. For a resource, `openid` and `profile` do not count
+        either, because clients that do not know the resource's scopes request only these two. Without a resource, they
+        count, because a site that requests only `openid` must not get phone number, e-mail address and roles.
         """
         names = (asked_for or "").split()
-        says_nothing = {OFFLINE_ACCESS} if self.resource is None else {*BESIDE_RESOURCE}
-        return [] if says_nothing.issuperset(names) else names
+        uncounted = {OFFLINE_ACCESS} if self.resource is None else {*BESIDE_RESOURCE}
+        return [] if uncounted.issuperset(names) else names
 
     def scope(self, asked_for: str | None) -> str:
         """Return the requested scopes that the client may have.
@@ -114,8 +112,8 @@ class Target:
 
         Raises: OAuthError.
         """
-        unasked = self.client.site_scopes if self.resource is None else self.resource.scopes
-        requested = self.explicit_scopes(asked_for) or unasked
+        default = self.client.site_scopes if self.resource is None else self.resource.scopes
+        requested = self.explicit_scopes(asked_for) or default
         scope = " ".join(name for name in self.scopes if name in requested)
         if not scope:
             allowed = " ".join(self.scopes)
@@ -129,9 +127,9 @@ def resource_at(settings: Settings, url: str | None) -> Resource | None:
 
 
 def for_resource(client: Client) -> Client:
-    """Return a client for a request for a resource. Only the doors remain at which the user approves on the phone."""
+    """Return a copy of a client for the request of a resource, which only allows logins that a phone approves."""
     return client.model_copy(update={"sso": False, "account_app_id": None, "website_app_id": None})
 
 
-def _may_ask(client: Client, url: str) -> bool:
+def _may_request(client: Client, url: str) -> bool:
     return is_document(client.name) or url in client.resources

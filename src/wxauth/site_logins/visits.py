@@ -1,4 +1,4 @@
-"""The login with WeChat's page, through a service account in WeChat's browser, or through a website app on a computer.
+"""The login with WeChat's page, through a service account in WeChat's browser or through a website app on a computer.
 
 When the user presses a button, the browser visits WeChat's page, and returns with a code from WeChat. WeChat's browsers
 send some callbacks twice. Therefore, only the first callback exchanges the code, and the others wait for the outcome.
@@ -40,10 +40,11 @@ from wxauth.texts import hash_of
 from wxauth_guard.errors import WxAuthError
 
 CALLBACK: Final = f"{AUTHORIZE_PATH}/wechat"
+"""The path to which WeChat's page redirects the browser."""
 CALLBACK_EXTRA_SECONDS: Final = 2.0
 """The number of seconds that a repeated callback waits for the outcome, in addition to WeChat's timeout."""
 OUTCOME_CHECK_PAUSE_SECONDS: Final = 0.1
-"""The number of seconds between two checks whether the first callback has an outcome."""
+"""The number of seconds between two checks for the outcome of the first callback."""
 
 _STATE: Final = re.compile("[0-9a-f]{32}", re.ASCII)
 _STATE_BYTES: Final = 16
@@ -56,7 +57,7 @@ class VisitOutcome(StrEnum):
     """The site has received a code."""
     ACCESS_DENIED = "access_denied"
     LOGIN_REQUIRED = "login_required"
-    """A user other than the one in the site's `id_token_hint` has logged in."""
+    """A user other than the one in the site's `id_token_hint` has logged in. OAuth's error has the same name."""
     TEMPORARILY_UNAVAILABLE = "temporarily_unavailable"
     SERVER_ERROR = "server_error"
     SNAPSHOT = "snapshot"
@@ -66,9 +67,9 @@ class VisitOutcome(StrEnum):
 
 
 _REFUSED: Final = frozenset({"", "authdeny"})
-"""The codes in callbacks after the user has refused. Older versions of WeChat send `authdeny`."""
-_TRY_LATER: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
-_COUNTED: Final = {
+"""The values of `code` in callbacks after the user has refused. Older versions of WeChat send `authdeny`."""
+_TEMPORARY: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+_OUTCOMES_COUNTED: Final = {
     VisitOutcome.ACCESS_DENIED: DoorOutcome.REFUSED,
     VisitOutcome.LOGIN_REQUIRED: DoorOutcome.REFUSED,
     VisitOutcome.SNAPSHOT: DoorOutcome.SNAPSHOT,
@@ -103,7 +104,7 @@ class WeChatCallback:
 
 
 class VisitRefused(Exception):
-    """The error if the site or the user may not log in with WeChat's page, or the user has refused."""
+    """The error if the user has refused, or if this site or user may not use WeChat's page."""
 
 
 def is_open_on_computers(client: Client) -> bool:
@@ -144,8 +145,8 @@ class Visits:
                 raise VisitRefused("this site was added with --near")
             app = self.apps.for_login(app_id)
         except (VisitRefused, WxAuthError) as exc:
-            outcome = _outcome_of(exc, door=door, client_id=page.client_id, app_id=app_id)
-            DOORS.count(door, _COUNTED.get(outcome, DoorOutcome.FAILED))
+            outcome = _log_failure(exc, door=door, client_id=page.client_id, app_id=app_id)
+            _count_failure(door, outcome)
             raise SentBack(page, _DESCRIPTIONS[outcome], outcome) from None
         now, state = self.clock(), secrets.token_hex(_STATE_BYTES)
         async with self.database.begin() as transaction:
@@ -157,7 +158,7 @@ class Visits:
             visit = new_press(locked, Device(None, None), lasts=VISIT_LASTS, now=now, door=door)
             visit.app_id, visit.state_hash = app_id, hash_of(state)
             await queries.add(transaction, visit)
-        return Onward(_wechats_page(self.settings, app, door, state))
+        return Onward(_url_of_wechats_page(self.settings, app, door, state))
 
     async def finish(self, callback: WeChatCallback) -> Onward:
         """Return the redirect after a callback from WeChat's page: to the site, or to a page of wxauth.
@@ -168,26 +169,23 @@ class Visits:
             raise NotFound("the state isn't from wxauth")
         hashes = {"state_hash": hash_of(callback.state), "browser_hash": hash_of(callback.browser.cookie)}
         code_hash = hash_of(callback.code)
-        visit = await self._take(hashes, code_hash)
+        visit = await self._record_first_callback(hashes, code_hash)
         if visit is not None:
             # The task continues even if the browser closes the connection, because the browser might repeat the
             # callback.
-            work = self.background.start(self._complete(visit, callback), name="wechat_visit")
-            outcome = await asyncio.shield(work)
+            completion = self.background.start(self._complete(visit, callback), name="wechat_visit")
+            outcome = await asyncio.shield(completion)
             if outcome is not VisitOutcome.LOGGED_IN:
                 return self._destination(visit, outcome, callback)
         visit = await self._wait_for_outcome(hashes)
-        if visit.wechat_code_hash != code_hash:  # this callback has another code, or came too late
-            return self._page(visit, callback, "over")
+        if visit.wechat_code_hash != code_hash:  # this callback has another code, or the visit had expired
+            return self._redirect_to_page(visit, callback, "over")
         outcome = VisitOutcome(visit.outcome or VisitOutcome.TEMPORARILY_UNAVAILABLE)
         onward = self._destination(visit, outcome, callback)
         return onward.with_login(callback.browser.cookie, visit.proof_id)
 
-    async def _take(self, hashes: dict[str, bytes], code_hash: bytes) -> SiteLogin | None:
-        """Record the first callback of a visit.
-
-        Return the visit for this callback, and None for all other callbacks.
-        """
+    async def _record_first_callback(self, hashes: dict[str, bytes], code_hash: bytes) -> SiteLogin | None:
+        """Record a callback if it is the first one of a visit, and return the visit. Otherwise, return None."""
         found, now = await queries.find(self.database, **hashes), self.clock()
         if found is None or found.wechat_code_hash is not None:
             return None
@@ -205,18 +203,18 @@ class Visits:
         try:
             if callback.code in _REFUSED:
                 raise VisitRefused("the user refused")
-            if door is Door.WEBSITE and visit.near:
+            if door is Door.WEBSITE and visit.near:  # set during the visit
                 raise VisitRefused("this site was added with --near")
-            await self._enter(visit, callback, door)
+            await self._log_in(visit, callback, door)
             return VisitOutcome.LOGGED_IN
         except SentBack:
             outcome = VisitOutcome.LOGIN_REQUIRED
         except (VisitRefused, WxAuthError) as exc:
-            outcome = _outcome_of(exc, door=door, **fields)
+            outcome = _log_failure(exc, door=door, **fields)
         except Exception:
             log.exception("visit_failed", door=door, **fields)
             outcome = VisitOutcome.SERVER_ERROR
-        DOORS.count(door, _COUNTED.get(outcome, DoorOutcome.FAILED))
+        _count_failure(door, outcome)
         try:
             async with self.database.begin() as transaction:
                 locked = await transaction.row(queries.LOCK, id=visit.id, now=self.clock())
@@ -227,7 +225,7 @@ class Visits:
             log.warning("visit_outcome_not_stored", door=door, **fields)  # a repeated callback waits in vain
         return outcome
 
-    async def _enter(self, visit: SiteLogin, callback: WeChatCallback, door: Door) -> None:
+    async def _log_in(self, visit: SiteLogin, callback: WeChatCallback, door: Door) -> None:
         """Exchange WeChat's code, find or create the user, and make the site's code.
 
         Raises: VisitRefused, SentBack, WxAuthError.
@@ -236,8 +234,8 @@ class Visits:
         identity, wechat_ms = await self.code_logins.exchange_code(app, callback.code)
         ids = {"app_id": app.app_id, "openid": identity.openid}
         is_closed_to_staff = door is Door.WEBSITE and not self.settings.scan_admin_anywhere
-        whose = {**ids, "unionid": identity.unionid, "roles": list(STAFF_ROLES)}
-        if is_closed_to_staff and await self.database.value(person_queries.HAS_ANY_ROLE, **whose):
+        staff = {**ids, "unionid": identity.unionid, "roles": list(STAFF_ROLES)}
+        if is_closed_to_staff and await self.database.value(person_queries.HAS_ANY_ROLE, **staff):
             raise VisitRefused(_CLOSED_TO_STAFF)
         now = self.clock()
         login = await self.code_logins.record_identity(app, identity, browser, expires_in=None, now=now)
@@ -261,9 +259,11 @@ class Visits:
         log.info("site_authorized", client_id=visit.client_id, user_id=login.user.id, app_id=app.app_id, **fields)
 
     async def _wait_for_outcome(self, hashes: dict[str, bytes]) -> SiteLogin:
-        """Return the visit when it has an outcome, when no callback has been recorded, or when the time is up.
+        """Wait until a visit has an outcome, and return the visit.
 
-        Raises: NotFound.
+        Return it without an outcome if no callback has been recorded, or if the outcome does not arrive in time.
+
+        Raises: NotFound, if this browser has no such visit.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.settings.wechat_timeout + CALLBACK_EXTRA_SECONDS
@@ -276,24 +276,29 @@ class Visits:
             await asyncio.sleep(OUTCOME_CHECK_PAUSE_SECONDS)
 
     def _destination(self, visit: SiteLogin, outcome: VisitOutcome, callback: WeChatCallback) -> Onward:
-        """Return the redirect to the URL at which the browser continues, which is without WeChat's code and state."""
+        """Return the redirect to the next URL, which contains neither WeChat's code nor the state."""
         if outcome is VisitOutcome.LOGGED_IN:
             if visit.stage == Stage.REDEEMED:
-                return self._page(visit, callback, "done")
+                return self._redirect_to_page(visit, callback, "done")
             if visit.openid is None or visit.code_expires_at is None or visit.code_expires_at <= self.clock():
-                return self._page(visit, callback, "over")
+                return self._redirect_to_page(visit, callback, "over")
             return redirect_to_site(self.settings, visit, code=callback.sites_code)
         if outcome in (VisitOutcome.SNAPSHOT, VisitOutcome.AGAIN):
-            return self._page(visit, callback, outcome)
+            return self._redirect_to_page(visit, callback, outcome)
         return SentBack(visit, _DESCRIPTIONS[outcome], outcome).onward(self.settings)
 
-    def _page(self, visit: SiteLogin, callback: WeChatCallback, name: str) -> Onward:
+    def _redirect_to_page(self, visit: SiteLogin, callback: WeChatCallback, name: str) -> Onward:
+        """Return the redirect to wxauth's page with this name, which says how the visit ended."""
         assert visit.pressed_on is not None
         page_id = page_id_of(callback.browser.cookie, visit.pressed_on)
         return Onward(f"{self.settings.issuer}{AUTHORIZE_PATH}/{page_id}/wechat/{name}")
 
 
-def _wechats_page(settings: Settings, app: App, door: Door, state: str) -> str:
+def _count_failure(door: Door, outcome: VisitOutcome) -> None:
+    DOORS.count(door, _OUTCOMES_COUNTED.get(outcome, DoorOutcome.FAILED))
+
+
+def _url_of_wechats_page(settings: Settings, app: App, door: Door, state: str) -> str:
     # WeChat's page on web authorization requires this order of parameters.
     parameters = {
         "appid": app.app_id,
@@ -310,8 +315,8 @@ def _wechats_page(settings: Settings, app: App, door: Door, state: str) -> str:
     return f"{settings.wechat_open_url}/connect/{path}?{urlencode(parameters)}#wechat_redirect"
 
 
-def _outcome_of(error: VisitRefused | WxAuthError, **fields: str | None) -> VisitOutcome:
-    """Log an error with these fields, and return its outcome."""
+def _log_failure(error: VisitRefused | WxAuthError, **fields: str | None) -> VisitOutcome:
+    """Log the error of a visit with these fields, and return the visit's outcome."""
     if isinstance(error, VisitRefused):
         log.info("visit_refused", **fields, reason=str(error))
         return VisitOutcome.ACCESS_DENIED
@@ -327,4 +332,4 @@ def _outcome_of(error: VisitRefused | WxAuthError, **fields: str | None) -> Visi
     log.warning("visit_failed", **fields)
     if error.status == HTTPStatus.FORBIDDEN or isinstance(error, LacksUnionid):
         return VisitOutcome.ACCESS_DENIED
-    return VisitOutcome.TEMPORARILY_UNAVAILABLE if error.status in _TRY_LATER else VisitOutcome.SERVER_ERROR
+    return VisitOutcome.TEMPORARILY_UNAVAILABLE if error.status in _TEMPORARY else VisitOutcome.SERVER_ERROR
