@@ -33,7 +33,7 @@ router = Router("websites")
 
 @dataclass(frozen=True, slots=True)
 class LoggingOut:
-    """The operation that ends the sessions that a request to log out names.
+    """The handling of a request to log out, which ends the session and the browser's login that the request names.
 
     It is a FastAPI dependency that consists of other dependencies.
     """
@@ -48,7 +48,10 @@ class LoggingOut:
     concurrency: ConcurrencyDep
 
     async def answer(self, text: str) -> Response:
-        """Handle a request with these parameters, which are still encoded. Raises: RateLimited."""
+        """End the named sessions, and return the response. `text` contains the parameters, still encoded.
+
+        Raises: RateLimited.
+        """
         pages = self.pages
         try:
             parameters = parse_parameters(text)
@@ -72,18 +75,19 @@ class LoggingOut:
         return self._logged_out(client, parameters)
 
     async def _without_hint(self, parameters: Parameters) -> Response:
-        """Ask the user of a browser with a login whether to log out.
+        """Ask the user whether to log out. After the user has confirmed, end the browser's login.
 
         The page's form contains a field that only wxauth can create, so that no other site can send the confirmation.
         """
-        pages, browser, client_id = self.pages, self.pages.browser, parameters.get("client_id", "")
-        client = await find_site(self.database, client_id)
+        pages, browser = self.pages, self.pages.browser
+        client = await find_site(self.database, parameters.get("client_id", ""))
         person = await self.single_sign_on.person_in(browser)
         if person is None or STAY in parameters:
             back = None if client is None else _way_back(client, parameters)
-            return pages.of_log_out("nobody" if person is None else "stayed", client, back)
+            return pages.not_logged_out("nobody" if person is None else "stayed", client, back)
         field = log_out_field(browser.login)
-        if self.request.method != "POST" or not compare_digest(parameters.get(CONFIRMED, "").encode(), field.encode()):
+        is_confirmed = compare_digest(parameters.get(CONFIRMED, "").encode(), field.encode())
+        if self.request.method != "POST" or not is_confirmed:
             return pages.log_out(person, client, parameters, field)
         async with self.concurrency.of_session(person.login_id, person.id, ends_sessions=True):
             await self.codes.end_login(browser, of=person.id, now=self.clock())
@@ -100,7 +104,7 @@ class LoggingOut:
 
 
 def _way_back(client: Client, parameters: Parameters) -> str | None:
-    """Return the URL to which the browser should return; None unless the site has sent and registered one."""
+    """Return the URL at which the browser returns to the site, with the `state`; None unless it is registered."""
     url = parameters.get("post_logout_redirect_uri")
     if url is None or not is_registered(url, client.logout_uris):
         return None
@@ -137,6 +141,6 @@ async def end_session(request: Request, pages: PagesDep, logging_out: LoggingOut
     text = request.url.query
     if request.method == "POST":
         text = "&".join(part for part in (text, pages.form) if part)
-        if (redirect := pages.by_get(_PATH, text)) is not None:
+        if (redirect := pages.redirect_to_get(_PATH, text)) is not None:
             return redirect
     return await pages.answer(logging_out.answer(text))

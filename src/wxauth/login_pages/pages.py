@@ -37,19 +37,20 @@ from wxauth_guard.problems import REQUEST_ID_KEY
 DOOR: Final = "door"
 """A query parameter of `/v1/authorize` that only wxauth's pages use.
 
-With the value `scan`, wxauth shows the page with the QR code in a web-view, because WeChat's JavaScript bridge did not
-respond.
+With the value `scan`, wxauth shows the page with the QR code, even in a web-view. The page in the web-view requests it
+if WeChat's JavaScript bridge does not respond.
 """
 CONFIRMED: Final = "confirmed"
 """The form field that confirms the log-out on the page that asks the user."""
 STAY: Final = "stay"
-"""The form field that the button to stay logged in adds on that page."""
+"""The form field that the button to stay logged in adds on the page that asks the user."""
 HINT: Final = "id_token_hint"
 """The site's parameter with an id_token, which can contain the user's name and phone number.
 
 Therefore, wxauth puts the parameter into the forms of the user's page, and never stores it.
 """
 _KEPT_AT_LOG_OUT: Final = ("client_id", "post_logout_redirect_uri", "state", "ui_locales")
+"""The parameters that the page that asks about the log-out sends again."""
 VISIT_PAGES: Final = {"snapshot": True, "again": True, "over": True, "done": False}
 """The pages that wxauth shows after a visit to WeChat's page.
 
@@ -61,18 +62,17 @@ class Pages(Rendering):
     """The responses to the browser of a request: pages and redirects."""
 
     async def answer(self, work: Awaitable[Onward | Response], *, gone: str = "visit_gone") -> Response:
-        """Await `work`, and turn its outcome into a redirect or a page.
+        """Await `work`, and return a redirect or a page for its result or its failure.
 
-        `gone` names the page for a login that no longer exists.
-
-        If a page advises the user to try again, the log contains the failure.
+        `gone` names the message for a login that does not exist any more. If the page advises the user to try again,
+        wxauth logs the failure.
         """
         try:
             answer = await work
         except NotFound:
             return self.message(gone, status=404)
         except SentBack as exc:
-            return self.sent(exc.onward(self.settings))
+            return self.redirect(exc.onward(self.settings))
         except Unanswerable as exc:
             return self._mistake(exc)
         except OAuthError as exc:
@@ -84,12 +84,12 @@ class Pages(Rendering):
             page = self.message("limited" if isinstance(exc, RateLimited) else "away", status=exc.status)
             page.headers.update(exc.headers())
             return page
-        return self.sent(answer) if isinstance(answer, Onward) else answer
+        return self.redirect(answer) if isinstance(answer, Onward) else answer
 
-    def sent(self, onward: Onward) -> Response:
-        """Return the redirect of the browser, or a page whose form posts to the site.
+    def redirect(self, onward: Onward) -> Response:
+        """Return a redirect or, for a redirect with a form, a page that posts the form to the site.
 
-        Set the cookie of a new or renewed login, which the browser deletes when it is closed.
+        If the browser's login is new or renewed, the response sets its cookie.
         """
         url, form = onward.url, onward.form
         if form is None:
@@ -125,9 +125,14 @@ class Pages(Rendering):
         `app` is the mini-program that opens; None if wxauth does not know it.
         """
         own_url = self._own_url(started.secret)
-        on_a_phone = "_on_a_phone" if self.is_on_a_phone else ""
-        names = {state: f"{state}{on_a_phone}" for state in PageState}
-        states = {state: self._say(TEXTS.get(name, TEXTS[state])) for state, name in names.items()}
+        suffix = "_on_a_phone" if self.is_on_a_phone else ""
+        states = {state: self._say(TEXTS.get(f"{state}{suffix}", TEXTS[state])) for state in PageState}
+        if not self.is_on_a_phone:
+            way = "how"
+        elif link_target:
+            way = "opens"
+        else:
+            way = "in_wechat" if self.is_in_wechat else "type"
         return self._of_site(
             "code",
             asked,
@@ -140,7 +145,7 @@ class Pages(Rendering):
                 "texts": states | {"left": TEXTS["left"].translated(self.language)},
             },
             form_action=_form_action_of_link(asked.redirect_uri, link_target) if link_target else "'none'",
-            way=("how" if not on_a_phone else "opens" if link_target else "in_wechat" if self.is_in_wechat else "type"),
+            way=way,
             is_phone=self.is_on_a_phone,
             by_computer=is_open_on_computers(asked.client),
             started=started,
@@ -151,7 +156,7 @@ class Pages(Rendering):
         )
 
     def number(self, again: TryAgain, page_id: str, *, target: str | None) -> Response:
-        """Return the page after a wrong or early number, where the user can type it again, or open WeChat again."""
+        """Return the page after a wrong or early number. The user can type a number again, or open WeChat again."""
         return self._of_site(
             "number",
             again.page,
@@ -187,13 +192,15 @@ class Pages(Rendering):
 
         `field` proves that the user has confirmed on this page.
         """
-        kept = {each: parameters[each] for each in _KEPT_AT_LOG_OUT if each in parameters}
+        kept = {name: parameters[name] for name in _KEPT_AT_LOG_OUT if name in parameters}
         url = kept.get("post_logout_redirect_uri")
-        leads_back = client is not None and url is not None and is_registered(url, client.logout_uris)
+        target = ""
+        if client is not None and url is not None and is_registered(url, client.logout_uris):
+            target = f" {redirect_source(url)}"
         return self._page(
             "log-out",
             self._say(_("Log out?")),
-            form_action=f"'self' {redirect_source(url)}" if leads_back and url is not None else "'self'",
+            form_action=f"'self'{target}",
             name=(person.nickname or "").strip() or self._say(_("WeChat user")),
             fields={**kept, CONFIRMED: field},
             stay=STAY,
@@ -206,7 +213,7 @@ class Pages(Rendering):
 
     def web_view(self, asked: SiteRequest, parameters: Parameters) -> Response:
         """Return the page that makes the surrounding mini-program open one of its pages with the site's request."""
-        # The encoding is the one of encodeURIComponent, because a mini-program can decode no other encoding.
+        # The query is encoded as by JavaScript's encodeURIComponent, because mini-programs decode no other encoding.
         sent = {name: parameters[name] for name in parameters if name != DOOR}
         query = urlencode(sent, quote_via=quote, safe="!~*'()")
         code_url = f"{self.root}{_url({**parameters, DOOR: Door.SCAN})}"
@@ -225,9 +232,10 @@ class Pages(Rendering):
     def message(
         self, name: str, *, status: int = 200, about: Sequence[str] = (), wrong: str | None = None, **more: Any
     ) -> Response:
-        """Return a page with a message, with details (`about`) and with the name of the wrong parameter.
+        """Return a page with the message `name` of `TEXTS`.
 
-        If a GET can repeat the request, the page has links to its other languages.
+        `about` contains further lines, and `wrong` is the name of a wrong parameter. If a GET can repeat the request,
+        the page has links to its other languages.
         """
         is_repeatable = self.request.method == "GET" and HINT not in self.request.query_params
         return self._page(
@@ -242,8 +250,8 @@ class Pages(Rendering):
             **more,
         )
 
-    def of_log_out(self, name: str, site: Client | None, url: str | None) -> Response:
-        """Return a page that says that the browser's login is unchanged.
+    def not_logged_out(self, name: str, site: Client | None, url: str | None) -> Response:
+        """Return a page with the message `name`, which says that a request to log out has changed nothing.
 
         The page contains no link except the way back to the site, because anyone might have created the request.
         """
@@ -275,37 +283,40 @@ class Pages(Rendering):
     ) -> Response:
         """Return a page on which a user logs in to a site. The page names the site and the site's origin.
 
-        With `page_id`, the page has a link back to the site. With `parameters`, it has links to its other languages.
+        With `page_id`, the page has a link back to the site. With `parameters`, which repeat the request, it has links
+        to its other languages.
         """
         site, client_id = (
             (asked, asked.client_id) if isinstance(asked, SiteLogin) else (asked.client, asked.client.name)
         )
-        anew, own_url = f"{self.root}{AUTHORIZE_PATH}", page_id and self._own_url(page_id)
+        own_url = page_id and self._own_url(page_id)
         uris, redirect_uri = site.redirect_uris, asked.redirect_uri
         resource = resource_at(self.settings, asked.resource)
         host = None if asked.client_name is None else host_of(client_id)
-        is_here = is_local(redirect_uri)
+        is_on_computer = is_local(redirect_uri)
         title = _("Log in to {title}")
         if resource is not None:
-            title = _("Allow a program on this computer?") if is_here else _("Allow {title}?")
+            title = _("Allow a program on this computer?") if is_on_computer else _("Allow {title}?")
         return self._page(
             template,
             self._say(title, title=host or site.title),
             client_title=site.title,
             logo=None if isinstance(asked, SiteLogin) else asked.client.logo,
             host=host,
-            is_local=is_here,
+            is_local=is_on_computer,
             resource=resource and ResourceAnswer.of(resource, asked.scope, self.language),
             origin=origin_of(redirect_uri) if host or not uris else origin_shown(uris, redirect_uri),
             own_url=own_url,
             way_back=own_url and Link(f"{own_url}/cancel", self._say(_("Back to {title}"), title=site.title)),
-            other_languages=self._in_other_languages(anew, urlencode(parameters)) if parameters else [],
+            other_languages=(
+                self._in_other_languages(f"{self.root}{AUTHORIZE_PATH}", urlencode(parameters)) if parameters else []
+            ),
             **more,
         )
 
 
 async def pages_of(request: Request, settings: SettingsDep, device: DeviceDep) -> Pages:
-    """Return the pages for a request. Raises: PayloadTooLarge."""
+    """Return the pages for the browser of a request, with its form. Raises: PayloadTooLarge."""
     form = (await request.body()).decode(errors="replace") if request.method == "POST" else ""
     return Pages(request, settings, device, form)
 
@@ -314,6 +325,7 @@ PagesDep = Annotated[Pages, Depends(pages_of)]
 
 
 def _form_action_of_link(redirect_uri: str, target: str | None) -> str:
+    """Return the sources for the page's forms, which open WeChat (`target`), and redirect to the site."""
     return " ".join(filter(None, ("'self'", target, redirect_source(redirect_uri))))
 
 

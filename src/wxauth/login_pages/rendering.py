@@ -24,6 +24,7 @@ from wxauth_guard.problems import preferred_language
 
 SEE_OTHER: Final = 303
 PRIVATE: Final = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+"""The headers of a response that no cache stores, and whose URL the browser does not send as a referrer."""
 
 PAGES_FOLDER: Final = Path(__file__).parent / "page"
 _POLICY: Final = (
@@ -35,6 +36,7 @@ _IN_WECOM: Final = "wxwork"
 _ON_A_PHONE: Final = re.compile(r"Mobi|Android|iPhone|iPad")
 _WECHAT_ON_A_COMPUTER: Final = re.compile(r"(?:Windows|Mac)Wechat")
 _GAP_IN_CHINESE: Final = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef]) (?=[\u3000-\u9fff\uff00-\uffef])")
+"""A space between two Chinese characters or punctuation marks."""
 _BROWSER: Final = "wxauth-browser"
 """The cookie that identifies a browser."""
 LOGIN: Final = "wxauth-login"
@@ -49,6 +51,7 @@ class Link(NamedTuple):
     url: str
     text: str
     lang: str | None = None
+    """The language of the text; None if it is the language of the page."""
 
 
 @cache
@@ -100,12 +103,12 @@ class Rendering:
 
     def __post_init__(self) -> None:
         user_agent = self.request.headers.get("user-agent", "")
-        is_of_wechat, is_of_wecom = _IN_WECHAT in user_agent, _IN_WECOM in user_agent
-        self.is_in_wechat = is_of_wechat and not is_of_wecom and not is_web_view(user_agent)
+        is_wechat, is_wecom = _IN_WECHAT in user_agent, _IN_WECOM in user_agent
+        self.is_in_wechat = is_wechat and not is_wecom and not is_web_view(user_agent)
         # A single pattern with a lookahead would take 0.4 s for a User-Agent of 64 KiB that repeats WeChat's name.
         is_on_a_computer = _WECHAT_ON_A_COMPUTER.search(user_agent.rpartition(_IN_WECHAT)[2]) is not None
-        self.is_on_a_phone = (is_of_wechat and not is_on_a_computer) or _ON_A_PHONE.search(user_agent) is not None
-        self.is_in_phones_browser = self.is_on_a_phone and not is_of_wechat and not is_of_wecom
+        self.is_on_a_phone = (is_wechat and not is_on_a_computer) or _ON_A_PHONE.search(user_agent) is not None
+        self.is_in_phones_browser = self.is_on_a_phone and not is_wechat and not is_wecom
         asked = _UI_LOCALES.search(f"{self.request.url.query}&{self.form}")
         self.language = language_of(self.request, ui_locales=asked and unquote_plus(asked[1]))
         self.root = self.request.scope.get("root_path", "").rstrip("/")
@@ -116,19 +119,21 @@ class Rendering:
         cookie = cookie_in(self.request, host_cookie(self.settings, _BROWSER)) or ""
         in_web_view = is_web_view(self.request.headers.get("user-agent", ""))
         login = None if in_web_view else cookie_in(self.request, host_cookie(self.settings, LOGIN))
-        known = cookie if _COOKIE.fullmatch(cookie) else ""
-        return Browser(self.device.ip, self.device.user_agent, known, login or "", is_web_view=in_web_view)
+        if not _COOKIE.fullmatch(cookie):  # wxauth has not made this cookie
+            cookie = ""
+        return Browser(self.device.ip, self.device.user_agent, cookie, login or "", is_web_view=in_web_view)
 
     def set_cookie(self, response: Response, value: str, name: str = _BROWSER) -> None:
         """Set a cookie that the browser deletes when it is closed."""
         full_name, is_secure = host_cookie(self.settings, name), is_https(self.settings)
         response.set_cookie(full_name, value, path="/", secure=is_secure, httponly=True, samesite="lax")
 
-    def by_get(self, path: str, text: str) -> Response | None:
-        """Return a redirect after which the browser sends its form again as a query; None if that is not necessary.
+    def redirect_to_get(self, path: str, text: str) -> Response | None:
+        """Return a redirect to `path`, after which the browser sends the parameters in `text` again as a query.
 
-        The browser sends a cross-site POST without wxauth's cookies, and a new cookie would break the browser's other
-        tabs. After a redirect, the browser sends a GET with the cookies.
+        Browsers send a cross-site POST without wxauth's cookies, and a new cookie would break the browser's other tabs.
+        After the redirect, the browser sends a GET with the cookies. Return None for other requests, and if the URL
+        would be too long for most proxies.
         """
         if self.request.headers.get("sec-fetch-site") != "cross-site" or len(text) > LONGEST_REDIRECT:
             return None
@@ -145,13 +150,22 @@ class Rendering:
         data: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> Response:
-        """Return a page from one of the templates. `data` contains the values that the script of the page reads."""
-        tag, read = self.language, None if data is None else to_json(data).decode()
-        context = {"title": title, "tag": tag, "root": self.root, "_": self._say, "data": read, **more}
+        """Return a page from one of the templates.
+
+        `data` contains the values that the script of the page reads, and `more` further values for the template.
+        """
+        context = {
+            "title": title,
+            "tag": self.language,
+            "root": self.root,
+            "_": self._say,
+            "data": None if data is None else to_json(data).decode(),
+            **more,
+        }
         html = _templates().get_template(f"{template}.html").render(context)
         headers = {
             **PRIVATE,
-            "Content-Language": tag,
+            "Content-Language": self.language,
             "Content-Security-Policy": _POLICY.format(form_action=form_action, frame_ancestors=frame_ancestors),
             "Vary": "Accept-Language, User-Agent, Cookie",
         }
@@ -160,9 +174,9 @@ class Rendering:
         return Response(html, status_code=status, headers=headers, media_type="text/html")
 
     def _say(self, text: str, /, **values: object) -> str:
-        """Translate a text, and insert these values.
+        """Return a text in the language of the page, with these values.
 
-        Remove spaces between Chinese characters around a name or title.
+        Chinese text has spaces around an inserted name or title. Remove them if the name or title is Chinese, too.
         """
         said = Text(text, **values).translated(self.language)
         return _GAP_IN_CHINESE.sub("", said) if values.keys() & {"name", "title"} else said
@@ -171,7 +185,7 @@ class Rendering:
         return f"{self.root}{AUTHORIZE_PATH}/{page_id}"
 
     def _in_other_languages(self, path: str, query: str) -> list[Link]:
-        """Return links to this page in other languages, without URLs that would be too long.
+        """Return links to this page in the other languages, or no links if their URLs would be too long.
 
         If `path` is empty, the links lead to the path of this page.
         """
@@ -189,8 +203,8 @@ def redirect_to(url: str) -> Response:
 def redirect_source(redirect_uri: str) -> str:
     """Return the sources that `form-action` must allow so that the browser follows a redirect to the site after a form.
 
-    A browser checks all redirects that follow. The site might redirect to another of its hosts. A site on the user's
-    machine might redirect to another port, or from `127.0.0.1` to `localhost`, as Next.js does.
+    Browsers also check the redirects after that one. The site might redirect to another of its hosts. A site on the
+    user's machine might redirect to another port, or from `127.0.0.1` to `localhost`, as Next.js does.
     """
     source = site_source(redirect_uri)
     if scheme_of_app(redirect_uri):

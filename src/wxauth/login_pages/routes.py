@@ -62,7 +62,7 @@ router = Router("websites")
 
 @dataclass(frozen=True, slots=True)
 class LoginPages:
-    """The operation that responds to a site's sign-in request with the page that fits the browser.
+    """The handling of a site's sign-in request, which responds with the page that suits the browser.
 
     It is a FastAPI dependency that consists of other dependencies.
     """
@@ -92,26 +92,26 @@ class LoginPages:
             return pages.web_view(asked, parameters)
         asked.client.logo = await self.database.value(LOGO, name=asked.client.name)
         person = await self.single_sign_on.person_for(asked, browser)
-        known = replace(browser, cookie=browser.cookie or new_secret())
+        identified = replace(browser, cookie=browser.cookie or new_secret())
         if person is not None:
-            # Store only parameters that wxauth reads, because anybody can add 64 KiB of other parameters to a link.
+            # Only parameters that wxauth reads are stored, because anybody can add 64 KiB of others to a link.
             kept = (name for name in (*_PARAMETERS, DOOR) if name in parameters and name != HINT)
             query = urlencode({name: parameters[name] for name in kept})
             page_id = await self.site_logins.start_page_with_button(
-                asked, known, browser_login_id=person.login_id, query=query
+                asked, identified, browser_login_id=person.login_id, query=query
             )
             page = pages.person(asked, person, page_id, parameters)
         elif pages.is_in_wechat and asked.client.account_app_id is not None:
-            page_id = await self.site_logins.start_page_with_button(asked, known)
+            page_id = await self.site_logins.start_page_with_button(asked, identified)
             page = pages.account(asked, page_id, parameters)
         else:
             app_id, target = asked.client.app_id, None
             if pages.is_in_phones_browser:
                 target = await self.links.target(app_id, is_allowed=asked.client.link)
-            started = await self.site_logins.start_for_page(asked, known, has_link=target is not None)
+            started = await self.site_logins.start_for_page(asked, identified, has_link=target is not None)
             page = pages.code(asked, started, parameters, app=self.apps.find_enabled(app_id), link_target=target)
-        if known.cookie != browser.cookie:
-            pages.set_cookie(page, known.cookie)
+        if identified.cookie != browser.cookie:
+            pages.set_cookie(page, identified.cookie)
         return page
 
 
@@ -133,7 +133,7 @@ LoginPagesDep = Annotated[LoginPages, Depends(LoginPages)]
     failures=[PayloadTooLarge],
     openapi_extra=form_parameters(client_id="shop"),
 )
-async def show_code(request: Request, pages: PagesDep, login_pages: LoginPagesDep) -> Response:
+async def authorize(request: Request, pages: PagesDep, login_pages: LoginPagesDep) -> Response:
     """Show a page with a QR code to scan, which then redirects to `redirect_uri` with `code`, `state` and `iss`.
 
     The parameters are in the query or, by POST, in a form.
@@ -152,7 +152,7 @@ async def show_code(request: Request, pages: PagesDep, login_pages: LoginPagesDe
     """
     if request.method != "POST":
         return await pages.answer(login_pages.show(request.url.query))
-    return pages.by_get(AUTHORIZE_PATH, pages.form) or await pages.answer(login_pages.show(pages.form))
+    return pages.redirect_to_get(AUTHORIZE_PATH, pages.form) or await pages.answer(login_pages.show(pages.form))
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/state")
@@ -227,7 +227,7 @@ async def come_back_from_wechat(
     except StorageUnavailable as exc:
         request.scope[PROBLEM_KEY] = exc
         onward = Onward(f"{settings.issuer}{CALLBACK}/away")
-    return pages.sent(onward)
+    return pages.redirect(onward)
 
 
 @router.hidden(CALLBACK + "/away")
