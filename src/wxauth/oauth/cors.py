@@ -42,15 +42,18 @@ class Cors:
     def __init__(self, app: ASGIApp, settings: Settings, database: Database) -> None:
         self._database = database
         self._origins = frozenset(settings.cors_origins)
-        at_root = {METADATA_PATH + urlsplit(settings.issuer).path}
+        at_root = {METADATA_PATH + urlsplit(settings.issuer).path}  # see `metadata_at_root`
         self._paths = CORS_PATHS | at_root
         self._for_any_origin = _FOR_ANY_ORIGIN | at_root if settings.client_documents else frozenset[str]()
-        self._configured = app
+        self._for_configured = app
         if self._origins:
             methods = ["GET", "POST", "PATCH", "DELETE"]
-            self._configured = CORSMiddleware(app, settings.cors_origins, methods, _HEADERS, expose_headers=_EXPOSED)
+            self._for_configured = CORSMiddleware(
+                app, settings.cors_origins, methods, _HEADERS, expose_headers=_EXPOSED
+            )
         headers = [*_HEADERS, "MCP-Protocol-Version"]
-        self._of_clients = CORSMiddleware(
+        # This one allows any origin, because `__call__` uses it only after a check of the origin.
+        self._for_clients = CORSMiddleware(
             app, (), ["GET", "POST"], headers, allow_origin_regex=".*", expose_headers=_EXPOSED
         )
 
@@ -58,9 +61,10 @@ class Cors:
         """Pass a request on to the app, with the CORS headers of its path."""
         path = scope["path"].removeprefix(scope.get("root_path", "")) if scope["type"] == "http" else ""
         if path not in self._paths:
-            await self._configured(scope, receive, send)
+            await self._for_configured(scope, receive, send)
             return
 
+        # A response without CORS headers needs `Vary`, too, so that no cache returns it to pages of other origins.
         async def send_with_vary(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
@@ -69,13 +73,14 @@ class Cors:
             await send(message)
 
         origin = Headers(scope=scope).get("origin")
-        app = self._of_clients if origin is not None and await self._is_clients(path, origin) else self._configured
+        is_clients_page = origin is not None and await self._is_clients_page(path, origin)
+        app = self._for_clients if is_clients_page else self._for_configured
         await app(scope, receive, send_with_vary)
 
-    async def _is_clients(self, path: str, origin: str) -> bool:
-        """Return whether a public client's page sends the request, rather than a page of `CORS_ORIGINS`.
+    async def _is_clients_page(self, path: str, origin: str) -> bool:
+        """Return whether a public client's page may send the request, rather than a page of `CORS_ORIGINS`.
 
-        During an outage of the database, the answer is False for registered clients.
+        While the database is unavailable, return False for the origins of registered clients.
         """
         if path in self._for_any_origin:
             return True

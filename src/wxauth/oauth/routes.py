@@ -41,10 +41,12 @@ SiteCredentialsDep = Annotated[SiteCredentials, Depends(provide(SiteCredentials)
 SiteTokensDep = Annotated[SiteTokens, Depends(provide(SiteTokens))]
 TOKEN_PATH: Final = "/v1/token"  # noqa: S105 - no password
 REVOKE_PATH: Final = "/v1/revoke"
-_WITH_SECRET: list[str] = ["client_secret_basic", "client_secret_post"]
+_WITH_SECRET: Final = ["client_secret_basic", "client_secret_post"]
+"""The ways in which a client can send its secret."""
 _ASSERTION: Final = ("client_assertion_type", "client_assertion")
-metadata_router = Router("keys")
 MAX_USER_AGENT: Final = 512
+"""The number of characters of `browser_user_agent` that wxauth stores."""
+metadata_router = Router("keys")
 router = Router("websites")
 
 
@@ -55,12 +57,12 @@ class DeviceAuthorizationAnswer(TypedDict):
     user_code: Annotated[str, Field(examples=["WDJB-MJHT"])]
     verification_uri: Annotated[str, Field(examples=["https://auth.example.com/d"])]
     verification_uri_complete: Annotated[str, Field(examples=["https://auth.example.com/d/kq0Vf5Zc3n8xYt1bW7uR2A"])]
-    expires_in: Annotated[int, Field(description="Seconds.", examples=[180])]
+    expires_in: Annotated[int, Field(description="Lifetime in seconds.", examples=[180])]
     interval: Annotated[int, Field(description="Seconds between two polls.", examples=[2])]
     code_image: Annotated[
         str,
         Field(
-            description="The picture to show.",
+            description="The URL of the picture of the QR code to show.",
             examples=["https://auth.example.com/v1/scans/kq0Vf5Zc3n8xYt1bW7uR2A/code"],
         ),
     ]
@@ -71,7 +73,7 @@ class WebTokensAnswer(TypedDict):
 
     access_token: Annotated[str, Field(examples=[EXAMPLE_JWT])]
     token_type: Literal["Bearer"]
-    expires_in: Annotated[int, Field(description="Seconds.", examples=[900])]
+    expires_in: Annotated[int, Field(description="Lifetime of the access token in seconds.", examples=[900])]
     scope: Annotated[str, Field(examples=["openid profile"])]
     refresh_token: Annotated[str, Field(examples=["wxr_..."])]
     id_token: NotRequired[Annotated[str, Field(examples=["eyJhbGciOiJSUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6IkpXVCJ9..."])]]
@@ -93,7 +95,11 @@ class UserinfoAnswer(TypedDict):
     roles: NotRequired[list[str]]
 
 
-def _document(issuer: str, resources: Iterable[Resource] = (), *, has_documents: bool = False) -> dict[str, Any]:
+def _metadata(issuer: str, resources: Iterable[Resource] = (), *, has_documents: bool = False) -> dict[str, Any]:
+    """Return the metadata of wxauth as an authorization server (RFC 8414).
+
+    `has_documents` says whether clients may be described by metadata documents.
+    """
     scopes = dict.fromkeys((*SITE_SCOPE_NAMES, *(name for each in resources for name in each.scopes)))
     methods = [*_WITH_SECRET, "none", *([PRIVATE_KEY_JWT] if has_documents else [])]
     of_documents = {
@@ -135,7 +141,7 @@ def _document(issuer: str, resources: Iterable[Resource] = (), *, has_documents:
 
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/json": {"example": _document("https://auth.example.com")}}}
+    200: {"content": {"application/json": {"example": _metadata("https://auth.example.com")}}}
 }
 
 
@@ -158,7 +164,7 @@ async def metadata(settings: SettingsDep) -> JSONResponse:
 
     The document is the same at both paths.
     """
-    document = _document(settings.issuer, settings.resources, has_documents=bool(settings.client_documents))
+    document = _metadata(settings.issuer, settings.resources, has_documents=bool(settings.client_documents))
     return JSONResponse(document, headers={"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"})
 
 
@@ -171,7 +177,7 @@ def metadata_at_root(path: str) -> list[DirectRoute]:
 
 
 def _refusals(*errors: str) -> dict[int | str, dict[str, Any]]:
-    """Return FastAPI's `responses` with the RFC 6749 errors of an operation."""
+    """Return FastAPI's `responses` for an operation that fails with these errors of RFC 6749 or with the usual ones."""
     by_status = {
         400: errors,
         401: ("invalid_client",),
@@ -188,7 +194,10 @@ def _refusals(*errors: str) -> dict[int | str, dict[str, Any]]:
 
 
 def _form(example: dict[str, str], *others: str) -> dict[str, Any]:
-    """Return the `openapi_extra` of an operation that takes a client's form."""
+    """Return the `openapi_extra` of an operation that takes a client's form.
+
+    The form has the parameters in `example` and `others`.
+    """
     body = form_parameters("client_id", "client_secret", *others, **example)["requestBody"]
     return {"security": [{"service_client": []}, {}], "requestBody": {"required": True, **body}}
 
@@ -210,7 +219,7 @@ async def authorize_device(
     credentials: SiteCredentialsDep,
     device: DeviceDep,
 ) -> dict[str, Any]:
-    """Start a login, and get a login code to show and a `device_code` for polling whether it has been approved.
+    """Start a login, and get a login code to show and a `device_code` to poll for the user's decision.
 
     If the user uses a browser, send its `browser_ip` and `browser_user_agent`. The phone shows them, so that users can
     distinguish their own login from somebody else's.
@@ -273,7 +282,7 @@ async def exchange(
     response_class=Response,
     responses={
         200: {
-            "description": "It has ended, if there was one",
+            "description": "The token's session has ended, if it had one",
             "headers": {"Cache-Control": {"schema": {"const": "no-store"}}},
         },
         **_refusals("invalid_request"),
@@ -345,10 +354,12 @@ async def read_userinfo(principal: _BearerDep, database: DatabaseDep, clock: Clo
 
 
 def _printable(text: str) -> str:
+    """Return a text with spaces in place of characters that cannot be printed."""
     return "".join(character if character.isprintable() else " " for character in text).strip()
 
 
 def _address(text: str | None) -> str | None:
+    """Return the browser's IP address in its usual form; None if the site has sent none. Raises: OAuthError."""
     if text is None:
         return None
     try:

@@ -46,8 +46,7 @@ AUTHORIZATION_CODE: Final = "authorization_code"
 REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105 - the name of a grant
 GRANT_TYPES: Final = (AUTHORIZATION_CODE, REFRESH_TOKEN, DEVICE_CODE)
 
-log = get_logger()
-_WHY: Final[dict[str, str]] = {
+_REFRESH_REFUSALS: Final[dict[str, str]] = {
     RefreshRefusal.UNKNOWN: "this client has no such session",
     RefreshRefusal.DISABLED: "this user is banned",
     RefreshRefusal.REVOKED: "the session has ended",
@@ -57,11 +56,11 @@ _WHY: Final[dict[str, str]] = {
     RefreshRefusal.OUT_OF_SCOPE: "the client no longer has any of the session's scopes",
     RefreshRefusal.OTHER_RESOURCE: "the session is for another resource",
 }
-_NO_DEVICE: Final = ("invalid_grant", "the device code doesn't belong to this client, or has been used")
-
-_OF_DEVICE: Final = {
-    NotRedeemed.UNKNOWN: _NO_DEVICE,
-    NotRedeemed.SPENT: _NO_DEVICE,
+"""The description of `invalid_grant` for each reason. `BEYOND_GRANT` has an error of its own."""
+_UNKNOWN_DEVICE: Final = ("invalid_grant", "the device code doesn't belong to this client, or has been used")
+_DEVICE_REFUSALS: Final = {
+    NotRedeemed.UNKNOWN: _UNKNOWN_DEVICE,
+    NotRedeemed.SPENT: _UNKNOWN_DEVICE,
     NotRedeemed.PENDING: (AUTHORIZATION_PENDING, "the user hasn't decided yet"),
     NotRedeemed.TOO_FAST: (SLOW_DOWN, f"from now on, the interval is {SLOW_DOWN_SECONDS} seconds longer"),
     NotRedeemed.DENIED: ("access_denied", "the user refused, or can no longer log in"),
@@ -69,10 +68,12 @@ _OF_DEVICE: Final = {
 }
 """The OAuth error that a device gets for each reason, with the description of the error."""
 
+log = get_logger()
+
 
 @part
 class SiteTokens:
-    """The exchange of the codes and refresh tokens of sites, and the end of their sessions."""
+    """The exchange of sites' codes and refresh tokens for tokens, and the revocation of tokens."""
 
     clock: Clock
     settings: Settings
@@ -88,7 +89,7 @@ class SiteTokens:
 
     async def issue(self, client: Client, form: Parameters, *, ip: str | None) -> dict[str, Any]:
         """Exchange a code or a refresh token for tokens. Raises: OAuthError, RateLimited."""
-        # The console's sessions are shorter, and the console stores them in a cookie that scripts cannot read.
+        # The console's sessions are shorter, and their token is in a cookie that scripts cannot read.
         if ADMIN_SCOPE in client.scopes:
             raise OAuthError("unauthorized_client", "the console exchanges its codes itself")
         grant_type = form.required("grant_type")
@@ -101,13 +102,15 @@ class SiteTokens:
         raise OAuthError("unsupported_grant_type", f"grant_type is one of {', '.join(GRANT_TYPES)}")
 
     async def _for_device_code(self, client: Client, form: Parameters) -> dict[str, Any]:
+        """Exchange a device code. Raises: OAuthError, even if the user has not decided yet; RateLimited."""
         if not client.device:
             raise OAuthError("unauthorized_client", "this client was added without --device")
         device = await queries.find(self.database, device_code_hash=hash_of(form.required("device_code")))
-        is_clients = device is not None and device.client_id == client.name
-        outcome = await self._redeem(client, device if is_clients else None, form)
+        if device is not None and device.client_id != client.name:
+            device = None
+        outcome = await self._redeem(client, device, form)
         if isinstance(outcome, NotRedeemed):
-            raise OAuthError(*_OF_DEVICE[outcome])
+            raise OAuthError(*_DEVICE_REFUSALS[outcome])
         return outcome
 
     async def _for_code(self, client: Client, form: Parameters) -> dict[str, Any]:
@@ -125,10 +128,10 @@ class SiteTokens:
         redirect_uri = form.get("redirect_uri", "")
         if challenge is None and (verifier is not None or client.pkce != "optional"):
             wrong = "must be 43 to 128 characters of A-Z a-z 0-9 - . _ ~" if verifier else "must be sent"
-            raise _refused(client, f"code_verifier {wrong}", redirect_uri)
+            raise _log_refusal(client, f"code_verifier {wrong}", redirect_uri)
         if not (by_document or is_registered(redirect_uri, client.redirect_uris)):
             wrong = "is not registered for this client" if redirect_uri else "must be sent"
-            raise _refused(client, f"redirect_uri {wrong}", redirect_uri)
+            raise _log_refusal(client, f"redirect_uri {wrong}", redirect_uri)
         found = await login_of_code(
             self.database,
             code,
@@ -141,11 +144,14 @@ class SiteTokens:
             if outcome is NotRedeemed.SPENT:
                 log.warning("code_reused", client_id=client.name, consequence="the session has ended")
             why = "the code doesn't belong to this client, redirect_uri and code_verifier, or has expired"
-            raise _refused(client, why, redirect_uri)
+            raise _log_refusal(client, why, redirect_uri)
         return outcome
 
     async def _redeem(self, client: Client, found: SiteLogin | None, form: Parameters) -> dict[str, Any] | NotRedeemed:
-        """Return the tokens for the login of a code, or the reason why there are none."""
+        """Open the session of the login that a code belongs to, and return its tokens, or why the client gets none.
+
+        `found` is None if there is no such login.
+        """
         now = self.clock()
         await _ensure_keys(self.keys, self.issuer, now)
         if found is None:
@@ -175,7 +181,7 @@ class SiteTokens:
         log.info("logged_in_to_website", client_id=client.name, by=login.authenticated_by, **fields)
         assert login.authenticated_at is not None
         assert login.authenticated_by is not None
-        return await self._tokens(
+        return await self._token_answer(
             target,
             user,
             session_id,
@@ -189,14 +195,13 @@ class SiteTokens:
         )
 
     async def _for_refresh_token(self, client: Client, form: Parameters, *, ip: str | None) -> dict[str, Any]:
-        """Replace a refresh token, as `/v1/refresh` does.
-
-        If the token is used again after the grace period, the session ends.
-        """
+        """Exchange a refresh token. If the token is reused after the grace period, end the session."""
         token = self.refresh_tokens.parse(form.required("refresh_token"))
         if token is None:
             raise OAuthError("invalid_grant", "the refresh token isn't one of wxauth's")
         await _ensure_keys(self.keys, self.issuer, self.clock())
+        # Most sessions have no resource, so a request that names none first tries a session without one. If the session
+        # has a resource, the refusal changes nothing, and names that resource for a second try.
         target = Target.asked(self.settings, client, form) if "resource" in form else Target(client)
         outcome = await self._rotate(target, token, form, ip=ip)
         if isinstance(outcome, RefreshRefused) and outcome.why == RefreshRefusal.OTHER_RESOURCE:
@@ -207,13 +212,13 @@ class SiteTokens:
                 log.warning("refresh_token_reused", session_id=token.session_id, consequence="the session has ended")
             if outcome.why == RefreshRefusal.BEYOND_GRANT:
                 raise OAuthError("invalid_scope", "the session was not granted all of these scopes")
-            raise OAuthError("invalid_grant", _WHY[outcome.why])
-        now, asked = self.clock(), target.explicit_scopes(form.get("scope")) or outcome.scope.split()
+            raise OAuthError("invalid_grant", _REFRESH_REFUSALS[outcome.why])
         # A site may request fewer scopes than were granted, but never more (RFC 6749, section 6).
-        scope = " ".join(name for name in outcome.scope.split() if name in asked)
+        requested = target.explicit_scopes(form.get("scope")) or outcome.scope.split()
+        scope = " ".join(name for name in outcome.scope.split() if name in requested)
         added = self.settings.added_in_log(ip)  # the address of the site's server
         log.info("refreshed", user_id=outcome.id, client_id=client.name, session_id=token.session_id, **added)
-        return await self._tokens(
+        return await self._token_answer(
             target,
             outcome,
             token.session_id,
@@ -222,13 +227,13 @@ class SiteTokens:
             authenticated_at=outcome.authenticated_at,
             authenticated_by=outcome.authenticated_by,
             expires_at=outcome.expires_at,
-            now=now,
+            now=self.clock(),
         )
 
     async def _rotate(
         self, target: Target, token: RefreshToken, form: Parameters, *, ip: str | None
     ) -> RotatedSessionOfWebsite | RefreshRefused:
-        """Rotate a refresh token, if its session is for this resource or, without a resource, for none."""
+        """Rotate a refresh token, whose session must have the resource of `target`, or none if `target` has none."""
         demanded = [name for name in target.explicit_scopes(form.get("scope")) if name != OFFLINE_ACCESS]
         return await rotate_refresh_token_of_website(
             self.database,
@@ -242,7 +247,7 @@ class SiteTokens:
             now=self.clock(),
         )
 
-    async def _tokens(
+    async def _token_answer(
         self,
         target: Target,
         user: UserInSession,
@@ -256,7 +261,9 @@ class SiteTokens:
         expires_at: datetime,
         now: datetime,
     ) -> dict[str, Any]:
-        """Return the response of RFC 6749, section 5.1. Leave out the scopes that the client has lost since the grant.
+        """Return new tokens, as the response of RFC 6749, section 5.1.
+
+        The tokens do not have the scopes that the client has lost since the grant.
 
         Raises: OAuthError.
         """
@@ -317,8 +324,8 @@ def _scopes_left(scope: str, target: Target) -> list[str]:
     return names
 
 
-def _refused(client: Client, why: str, redirect_uri: str) -> OAuthError:
-    """Log the refusal of a code, because sites seldom show it, and return the error."""
+def _log_refusal(client: Client, why: str, redirect_uri: str) -> OAuthError:
+    """Log the refusal of a code, because sites seldom show the error. Return the error."""
     log.warning(
         "grant_refused",
         client_id=client.name,
@@ -330,7 +337,7 @@ def _refused(client: Client, why: str, redirect_uri: str) -> OAuthError:
 
 
 async def _ensure_keys(keys: KeyRing, issuer: Issuer, now: datetime) -> None:
-    """Check that wxauth has signing keys, before a request uses up a code or token. Raises: StorageUnavailable."""
+    """Check that wxauth can sign tokens, before a request uses up a code or token. Raises: StorageUnavailable."""
     issuer.ensure_ready(now)
     await keys.id_token_key(ID_TOKEN_ALG, now)
 
@@ -338,7 +345,10 @@ async def _ensure_keys(keys: KeyRing, issuer: Issuer, now: datetime) -> None:
 async def end_web_session(
     database: Database, clock: Clock, client_id: str, session_id: UUID, *, site_knows: bool = False
 ) -> None:
-    """End a session if it belongs to this client. With `site_knows`, wxauth sends the client no logout token."""
+    """End a session if it belongs to this client.
+
+    With `site_knows`, wxauth sends the client no logout token, because the client has requested the end itself.
+    """
     user_id = await end_session(
         database,
         session_id=session_id,
