@@ -395,7 +395,7 @@ async def test_a_name_that_now_leads_elsewhere_is_not_connected_to(handler: Rece
 
     async def hand_on() -> bytes:
         let_pass(NAME_SECONDS)  # so that neither the name nor a connection is kept
-        return (await forwarding.hand_on(app, request, deadline=asyncio.get_running_loop().time() + 4)).content
+        return (await forwarding.forward(app, request, deadline=asyncio.get_running_loop().time() + 4)).content
 
     assert await hand_on() == DELIVERED
     for address in ("169.254.169.254", "100.100.100.200", "8.8.8.8", "::ffff:169.254.169.254"):

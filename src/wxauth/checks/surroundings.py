@@ -13,7 +13,7 @@ from wxauth.errors import InvalidSignature, PushNotForwarded, StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.login.sign_up_hook import HookFailed, SignUpHook
 from wxauth.outbound.receivers import ReceiverTransport
-from wxauth.push.forwarding import PushRequest, send_on
+from wxauth.push.forwarding import PushRequest, send_to_handler
 from wxauth.push.queries import claim_signature
 from wxauth.push.receiving import ANSWER_SECONDS
 from wxauth.settings.apps import App
@@ -44,7 +44,7 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
             return
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                answer = await send_on(transport, app, request, method="GET")
+                answer = await send_to_handler(transport, app, request, method="GET")
         except (PushNotForwarded, TimeoutError) as exc:
             reason = exc.detail if isinstance(exc, PushNotForwarded) else _("no response in time")
             yield bad(

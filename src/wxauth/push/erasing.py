@@ -1,4 +1,4 @@
-"""The erasure of the data for which a user has withdrawn permission in WeChat."""
+"""The erasure of the data that wxauth may no longer store, because WeChat has pushed a withdrawal."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _BY_WECHAT: Final = {"actor": WECHAT.name}
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """A withdrawal that is carried out for a locked user."""
+    """The work that a withdrawal requires. The caller has locked the user."""
 
     transaction: Transaction
     user_id: UUID
@@ -67,14 +67,14 @@ class Erasure:
             return "identities_erased", _BY_WECHAT
         account = await lock_status_and_roles(self.transaction, self.user_id)
         if account is not None and account.is_banned:
-            # Consent can be given and withdrawn at any time, which must not end a ban.
+            # Users can give and withdraw their consent at any time, and must not end a ban in this way.
             await leave_later(self.transaction, self.user_id, erase_at=self.now, now=self.now)
             return "user_leaving", _BY_WECHAT
         return await self._erase_user()
 
     async def _erase_user(self) -> LogLine:
-        # Even the last administrator is erased, because wxauth must not store the data of a closed account, whose owner
-        # can no longer log in anyway.
+        # Even the last administrator is erased, because wxauth must not store the data of a closed account. The owner
+        # of such an account can no longer log in anyway.
         await erase_user(self.transaction, self.user_id, by=WECHAT, now=self.now)
         return "user_erased", _BY_WECHAT
 
@@ -95,5 +95,5 @@ class Erasure:
         return "profile_found_risky", {"fields": cleared}
 
     async def _record(self, kind: EventType, **about: Unpack[About]) -> None:
-        where = About(user_id=self.user_id, app_id=self.app_id, **about)
-        await record_event(self.transaction, kind, by=WECHAT, at=self.now, **where)
+        subject = About(user_id=self.user_id, app_id=self.app_id, **about)
+        await record_event(self.transaction, kind, by=WECHAT, at=self.now, **subject)

@@ -29,6 +29,7 @@ FORWARD_SECONDS: Final = Histogram(
 
 _OK: Final = 200
 _FIELD_VALUE: Final = re.compile(rb"[\t -~\x80-\xff]*")
+"""A value of an HTTP header without control characters (RFC 9110, section 5.5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class PushRequest:
     """A request as WeChat sent it."""
 
     query: bytes
+    """The query of the URL, still encoded."""
     content_type: bytes | None
     is_forwarded: bool
     """Whether another wxauth service has forwarded the request."""
@@ -59,36 +61,37 @@ class PushForwarding:
     """
 
     transport: httpx.AsyncBaseTransport
-    _places: defaultdict[str, asyncio.Semaphore] = field(
+    _running: defaultdict[str, asyncio.Semaphore] = field(
         init=False, default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
     )
 
-    async def hand_on(self, app: App, request: PushRequest, *, deadline: float) -> PushAnswer:
-        """Return the handler's response to a message.
+    async def forward(self, app: App, request: PushRequest, *, deadline: float) -> PushAnswer:
+        """Forward a message to the handler of its app, and return the handler's response.
 
-        `deadline` is the time by which the response must arrive, in the event loop's time.
+        `deadline` is the time by which the response must arrive, as the event loop measures it in seconds.
 
         Raises: PushNotForwarded.
         """
         if request.is_forwarded:
             raise PushNotForwarded(f"the message was already forwarded: it has the header {FORWARDED}")
-        places = self._places[app.app_id]
-        if places.locked():
+        running = self._running[app.app_id]
+        if running.locked():
             raise PushNotForwarded(f"{AT_ONCE} messages of this app are already being forwarded")
         try:
             with FORWARD_SECONDS.time():
-                async with places, asyncio.timeout_at(deadline):
-                    return await send_on(self.transport, app, request)
+                async with running, asyncio.timeout_at(deadline):
+                    return await send_to_handler(self.transport, app, request)
         except TimeoutError:
             raise _not_forwarded(_("no response in time")) from None
 
 
-async def send_on(
+async def send_to_handler(
     transport: httpx.AsyncBaseTransport, app: App, request: PushRequest, *, method: str = "POST"
 ) -> PushAnswer:
-    """Send a request to an app's `push_forward`.
+    """Send a request to an app's `push_forward`, which must be set, and return the response.
 
-    Raises: PushNotForwarded, unless the response has the status 200, is not compressed, and is not too large.
+    Raises: PushNotForwarded, if there is no response, or if the response has a status other than 200, is compressed, or
+        is too large.
     """
     assert app.push_forward is not None
     if request.content_type is not None and not _FIELD_VALUE.fullmatch(request.content_type):
@@ -101,8 +104,10 @@ async def send_on(
         *([] if request.content_type is None else [(b"Content-Type", request.content_type)]),
     ]
     url = httpx.URL(app.push_forward)
-    # The target is not part of the URL, because httpx would change its spelling.
-    target = url.raw_path + (b"&" if url.query else b"" if b"?" in url.raw_path else b"?") + request.query
+    # WeChat's query is appended in the target instead of the URL, because httpx would change its spelling.
+    has_question_mark = b"?" in url.raw_path
+    separator = b"&" if url.query else b"" if has_question_mark else b"?"
+    target = url.raw_path + separator + request.query
     forwarded = httpx.Request(method, url, headers=headers, content=request.body, extensions={"target": target})
     try:
         response = await transport.handle_async_request(forwarded)

@@ -15,7 +15,7 @@ from wxauth.wechat.received import PushSignature
 
 
 class PushMessage(SQLModel, table=True):
-    """The table of used signatures, and of messages that have been carried out.
+    """A used signature, or a message that wxauth has carried out.
 
     Both are stored as digests. The table contains nothing about users.
     """
@@ -25,7 +25,10 @@ class PushMessage(SQLModel, table=True):
     digest: bytes = Field(sa_type=BYTEA, primary_key=True)
     """The SHA-256 of app_id, timestamp and nonce, or of app_id and the fields that identify the message."""
     content: bytes | None = Field(sa_type=BYTEA)
-    """The SHA-256 of the first message with this signature; null for WeChat's check of the push URL."""
+    """The SHA-256 of the first message with this signature.
+
+    Null for WeChat's check of the push URL, and for a message that has been carried out.
+    """
     kept_until: datetime = Field(sa_type=TIME)
 
 
@@ -34,8 +37,8 @@ MESSAGES_KEPT: Final = timedelta(days=30)
 SIGNATURES_KEPT: Final = timedelta(hours=2)
 """The time for which a used signature is recognized.
 
-It is longer than the time for which a signature is valid, and longer than a message waits in memory during a database
-outage.
+It is longer than the time for which a signature is valid, and longer than the time for which a message waits in memory
+during a database outage.
 """
 
 # If two messages have the same signature, the second statement waits until the first one has committed. Then PostgreSQL
@@ -56,7 +59,7 @@ sweep_messages: Final = Sweep.of("push_messages", key="digest", by="kept_until")
 
 
 async def claim_signature(database: Database, signature: PushSignature, *, now: datetime) -> None:
-    """Bind a signature to this message in all replicas. Raises: InvalidSignature, if it belongs to another message."""
+    """Store that a signature belongs to this message. Raises: InvalidSignature, if it belongs to another message."""
     until = now + SIGNATURES_KEPT
     if not await database.value(_CLAIM, digest=signature.digest, content=signature.content, until=until):
         raise InvalidSignature(

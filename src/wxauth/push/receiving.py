@@ -1,6 +1,6 @@
 """The handling of the messages that WeChat pushes.
 
-wxauth verifies each, carries it out if it concerns wxauth, and forwards it.
+wxauth verifies each message, carries it out if it concerns wxauth, and forwards it if its app has a `push_forward`.
 """
 
 import asyncio
@@ -36,17 +36,11 @@ from wxauth_guard.errors import InvalidRequest
 
 KEPT_IN_MEMORY_SECONDS: Final = 3600.0
 """The time, in seconds, for which a withdrawal waits in memory for the database to recover."""
-
-_WITHDRAWAL: Final = "withdrawal"
-
-log = get_logger()
-
 STORAGE_TIMEOUT_SECONDS: Final = 1.0
 """The time, in seconds, for which a response waits for the database.
 
 WeChat waits five seconds for a response, and sends a message up to three times.
 """
-
 ANSWER_SECONDS: Final = 4.0
 """The time limit, in seconds, for handling a message. WeChat waits five seconds for a response."""
 MESSAGES: Final = Counter(
@@ -56,9 +50,12 @@ MESSAGES: Final = Counter(
     *("app_id", "kind", "outcome"),
 )
 
-LONG_ONES_AT_ONCE: Final = 64
+LONG_MESSAGES_AT_ONCE: Final = 64
 """The largest number of long messages that a process receives at the same time."""
 _ECHOSTR: Final = re.compile("[ -~]{1,256}")
+_WITHDRAWAL: Final = "withdrawal"
+
+log = get_logger()
 
 Result = TypeVar("Result")
 
@@ -79,11 +76,13 @@ class PushedMessages:
     forwarding: PushForwarding
     patience: float = STORAGE_TIMEOUT_SECONDS
     kept_in_memory: float = KEPT_IN_MEMORY_SECONDS
-    _long_ones: asyncio.Semaphore = field(init=False, default_factory=partial(asyncio.Semaphore, LONG_ONES_AT_ONCE))
+    _long_messages: asyncio.Semaphore = field(
+        init=False, default_factory=partial(asyncio.Semaphore, LONG_MESSAGES_AT_ONCE)
+    )
     _warned: OncePerDay = field(init=False, default_factory=OncePerDay)
 
     async def echo(self, app_id: str, query: Mapping[str, str]) -> str:
-        """Return the response that WeChat expects before it saves a push URL.
+        """Return the response that WeChat expects when it checks a push URL, before it saves the URL.
 
         Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest.
         """
@@ -98,35 +97,35 @@ class PushedMessages:
     async def receive(
         self, app_id: str, query: Mapping[str, str], read: Callable[[], Awaitable[PushRequest]], *, is_long: bool
     ) -> PushAnswer:
-        """Carry out a message that concerns wxauth, and forward every message, if the app has a `push_forward`.
+        """Carry out a message if it concerns wxauth, and forward it if the app has a `push_forward`.
 
-        After the query has been checked, `read` reads the body. `is_long` says whether the body may be longer than the
-        bodies of other routes.
+        Return the response for WeChat. `read` reads the request, after the query has been checked. `is_long` says
+        whether the body may be longer than the bodies of other routes.
 
         Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, PushNotForwarded.
         """
         deadline = asyncio.get_running_loop().time() + ANSWER_SECONDS
-        handling = _Handling()
+        counted = _Counted()
         try:
             app = self._app_with_push(app_id)
             check_signature(app, query, now=self.clock())
             request = await self._read(read, is_long=is_long)
             message = read_message(app, query, request.body, now=self.clock())
-            is_own = await self._carry_out(app, message, handling)
+            is_own = await self._carry_out(app, message, counted)
             if app.push_forward is not None:
-                handling.outcome = "not_forwarded"
-                answer = await self.forwarding.hand_on(app, request, deadline=deadline)
-                handling.outcome = "forwarded"
+                counted.outcome = "not_forwarded"
+                answer = await self.forwarding.forward(app, request, deadline=deadline)
+                counted.outcome = "forwarded"
                 return answer
-            handling.outcome = "done" if is_own else "ignored"
-            # Other log lines report these messages.
-            is_told = is_own or message.unknown_code is not None or withdrawal_in(message) is not None
-            if not is_told and self._warned.claim((app_id, message.name), self.clock().date()):
+            counted.outcome = "done" if is_own else "ignored"
+            # Other log lines report withdrawals, and messages with an unknown code.
+            is_logged = is_own or message.unknown_code is not None or withdrawal_in(message) is not None
+            if not is_logged and self._warned.claim((app_id, message.name), self.clock().date()):
                 what = "no service receives this message: set the app's push_forward to the URL of a service that does"
                 log.warning("push_ignored", app_id=app_id, message=message.name, what_to_change=what)
             return PushAnswer()
         finally:
-            MESSAGES.count(self.apps.label_of(app_id), handling.kind, handling.outcome)
+            MESSAGES.count(self.apps.label_of(app_id), counted.kind, counted.outcome)
 
     async def _read(self, read: Callable[[], Awaitable[PushRequest]], *, is_long: bool) -> PushRequest:
         """Read a request.
@@ -136,18 +135,18 @@ class PushedMessages:
         """
         if not is_long:
             return await read()
-        if self._long_ones.locked():
-            raise PushNotForwarded(f"{LONG_ONES_AT_ONCE} long messages are already being received")
-        async with self._long_ones:
+        if self._long_messages.locked():
+            raise PushNotForwarded(f"{LONG_MESSAGES_AT_ONCE} long messages are already being received")
+        async with self._long_messages:
             return await read()
 
-    async def _carry_out(self, app: App, message: WeChatMessage, handling: "_Handling") -> bool:
-        """Carry out a message if it concerns wxauth, and return whether it does.
+    async def _carry_out(self, app: App, message: WeChatMessage, counted: "_Counted") -> bool:
+        """Carry out a message if it is a withdrawal. Return whether it concerns a user whom wxauth knows.
 
-        For an encrypted message that does not concern wxauth, the database is not queried, so the message is forwarded
-        even during an outage.
+        Set the kind in `counted`, even if an exception follows. For an encrypted message that is no withdrawal, wxauth
+        does not query the database, so that it can forward the message even during an outage.
         """
-        handling.kind = message.kind_for_others
+        counted.kind = message.kind_for_others
         withdrawal = failure = None
         try:
             if not message.is_readable and app.push_forward is None:
@@ -159,7 +158,7 @@ class PushedMessages:
             failure = exc
         name, is_own = f"message in {app.app_id}", False
         if withdrawal is not None:
-            handling.kind = MessageKind.WITHDRAWAL
+            counted.kind = MessageKind.WITHDRAWAL
             is_own = await self._in_time(self._withdraw(message, withdrawal), name=name)
         elif not message.is_sealed:
             await self._in_time(claim_signature(self.database, message.signature, now=self.clock()), name=name)
@@ -168,16 +167,15 @@ class PushedMessages:
         if (code := message.unknown_code) is not None:
             log.warning("revocation_not_understood", app_id=app.app_id, code=code)
         if not is_own:
-            handling.kind = message.kind_for_others
+            counted.kind = message.kind_for_others
         return is_own
 
     async def _withdraw(self, message: WeChatMessage, withdrawal: Withdrawal) -> bool:
-        """Bind the signature to the message, and carry out the withdrawal once, now or later.
+        """Use up the signature for this message, and carry out the withdrawal. Return whether it names a known user.
 
-        WeChat stops resending after some seconds, so a failed withdrawal stays in memory and is retried. Return whether
-        the withdrawal names a user.
+        If this fails, raise the failure, but retry in the background, because WeChat soon stops resending.
 
-        Raises: InvalidSignature.
+        Raises: InvalidSignature, if the signature belongs to another message.
         """
         # The key is the signature, so that a message with a captured signature cannot replace another withdrawal.
         app_id, key = message.app_id, message.signature.digest
@@ -186,7 +184,7 @@ class PushedMessages:
             await claim_signature(self.database, message.signature, now=self.clock())
             return await self._erase(app_id, withdrawal)
 
-        async def carry_out_late() -> None:
+        async def carry_out_later() -> None:
             try:
                 await carry_out()
             except InvalidSignature as exc:
@@ -194,14 +192,14 @@ class PushedMessages:
                 log.error("push_refused", app_id=app_id, openid=withdrawal.openid, reason=exc.detail)
 
         try:
-            has_named_a_user = await carry_out()
+            names_user = await carry_out()
         except InvalidSignature:
             raise
         except (Exception, asyncio.CancelledError) as exc:
             self.retries.put_off(
                 _WITHDRAWAL,
                 key,
-                carry_out_late,
+                carry_out_later,
                 failure=exc,
                 patience=self.kept_in_memory,
                 app_id=app_id,
@@ -211,9 +209,10 @@ class PushedMessages:
             raise
         # An earlier delivery of this message may have failed, so that the withdrawal waits in memory. It is done now.
         self.retries.note_done(_WITHDRAWAL, key)
-        return has_named_a_user
+        return names_user
 
     async def _erase(self, app_id: str, withdrawal: Withdrawal) -> bool:
+        """Carry out a withdrawal once. Return False if it names no known user, and True for a repeated message."""
         now = self.clock()
         async with self.database.begin() as transaction:
             # Only a repeated message is skipped. A late message is carried out, and clears even data that the user
@@ -241,7 +240,10 @@ class PushedMessages:
     async def _in_time(self, work: Coroutine[Any, Any, Result], *, name: str) -> Result:
         """Start the work, and wait up to `patience` seconds for the result.
 
-        After that, the work continues in the background, and may be done when WeChat sends the message again.
+        If the time is up, the work continues in the background, so that it can be done when WeChat sends the message
+        again.
+
+        Raises: StorageUnavailable, if the time is up.
         """
         try:
             async with asyncio.timeout(self.patience):
@@ -251,8 +253,8 @@ class PushedMessages:
 
 
 @dataclass(slots=True)
-class _Handling:
-    """The state of a message that is being handled."""
+class _Counted:
+    """The values with which the metrics count a message. The steps of its handling set them."""
 
     kind: MessageKind = MessageKind.OTHER
     outcome: Literal["forwarded", "not_forwarded", "refused", "done", "ignored"] = "refused"

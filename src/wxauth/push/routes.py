@@ -19,14 +19,14 @@ router = Router("wechat")
 
 PUSH_PATH: Final = "/v1/wechat/push/{app_id}"
 MAX_MESSAGE: Final = 1024 * 1024
-"""The size limit, in bytes, of a message."""
+"""The maximum size, in bytes, of a message."""
 
 PushedMessagesDep = Annotated[PushedMessages, Depends(provide(PushedMessages))]
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 _WRONG_BODY: Final = InvalidRequest.of("OpenID", "Field required")
 _WRONG_ECHOSTR: Final = InvalidRequest.of("echostr", "Must be 1 to 256 printable characters")
-_NOT_TAKEN: Final = (UnknownApp, InvalidSignature, NotFound, StorageUnavailable)
+_REFUSALS: Final = (UnknownApp, InvalidSignature, NotFound, StorageUnavailable)
 _EXAMPLE_MESSAGE: Final = {
     "ToUserName": "gh_1a2b3c4d5e6f",
     "FromUserName": "oGZUI0bJY1zhBYw2KhdUfwVJJEBf",
@@ -36,8 +36,6 @@ _EXAMPLE_MESSAGE: Final = {
     "OpenID": "oGZUI0egBJY1zhBYw2KhdUfwVJJE",
     "RevokeInfo": "6",
 }
-
-
 _MESSAGE: Final = {
     "type": "object",
     "properties": {name: {"type": "string"} for name in (*_EXAMPLE_MESSAGE, "Encrypt")},
@@ -46,8 +44,11 @@ _MESSAGE: Final = {
 
 
 def _parameters(*names: str) -> list[dict[str, Any]]:
-    # The parameters are only documented here. The code reads them from the request, because FastAPI would return 422
-    # instead of `invalid_signature` for a missing parameter.
+    """Return the OpenAPI description of these query parameters.
+
+    The routes read them from the request, because FastAPI would return 422 instead of `invalid_signature` for a missing
+    parameter.
+    """
     return [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]
 
 
@@ -57,7 +58,7 @@ def _parameters(*names: str) -> list[dict[str, Any]]:
     responses={
         200: {"content": {"text/plain": {"example": "4375120948345356249"}}},
     },
-    failures=[_WRONG_ECHOSTR, *_NOT_TAKEN],
+    failures=[_WRONG_ECHOSTR, *_REFUSALS],
     openapi_extra={"parameters": _parameters("signature", "timestamp", "nonce", "echostr")},
 )
 async def verify_push_url(app_id: str, request: Request, pushed: PushedMessagesDep) -> PlainTextResponse:
@@ -72,7 +73,7 @@ async def verify_push_url(app_id: str, request: Request, pushed: PushedMessagesD
     responses={
         200: {"content": {"text/plain": {"example": "success"}}},
     },
-    failures=[_WRONG_BODY, PayloadTooLarge, *_NOT_TAKEN, PushNotForwarded("push_forward: its status was 500")],
+    failures=[_WRONG_BODY, PayloadTooLarge, *_REFUSALS, PushNotForwarded("push_forward: its status was 500")],
     openapi_extra={
         "parameters": _parameters("signature", "timestamp", "nonce", "encrypt_type", "msg_signature"),
         "requestBody": {
