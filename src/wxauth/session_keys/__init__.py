@@ -1,1 +1,1 @@
-"""WeChat's session_keys: their encrypted storage, and their use to decrypt data and to sign data."""
+"""The encrypted storage of WeChat's session_keys, and their use to decrypt data and to sign data."""

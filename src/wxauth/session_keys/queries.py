@@ -16,14 +16,14 @@ from wxauth.sessions.queries import END, LAST_OF_PAGE
 
 @dataclass(frozen=True, slots=True)
 class KeysInSession:
-    """The encrypted session_keys with which a session's data may be encrypted."""
+    """The session_keys, themselves encrypted, with which WeChat may have encrypted a session's data."""
 
     app_id: str
     openid: str
     newest: bytes | None
-    """The newest key of the identity."""
+    """The newest key of the identity; None if no session of the identity has one."""
     own: bytes | None
-    """The key of the session itself."""
+    """The key of the session itself; None if it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class KeyOfLogin:
     banned_until: datetime | None
     erase_at: datetime | None
     sealed: bytes | None = field(repr=False)
-    """The encrypted key; None if that login's session has ended."""
+    """The encrypted key; None if that login's session has ended, or has no key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ class SealedSessionKey:
     sealed: bytes = field(repr=False)
 
 
-# A website's session has no key. ORDER BY begins with the user's id, so that the planner uses the index on both
-# columns.
+# A website's session has no key, so it is left out. ORDER BY begins with the user's id, so that the planner uses the
+# index on both columns.
 _OF_NEWEST_LOGIN: Final = """
 SELECT i.openid, users.id AS user_id, users.status, users.banned_until, users.erase_at,
        (SELECT s.session_key FROM sessions s
@@ -63,9 +63,9 @@ KEY_OF_OPENID: Final = f"{_OF_NEWEST_LOGIN} i.openid = :openid"
 KEYS_OF_USER: Final = f"""{_OF_NEWEST_LOGIN}
        i.user_id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id) LIMIT 2"""
 """SQL for the `KeyOfLogin` of a user's identities in an app, at most two. A former id stands for the remaining user."""
-# The statement stores the key only in open sessions. A session may have no key, because a key is cleared if the secret
-# key that encrypted it is lost. WeChat now accepts only the new key, so the statement also stores it in the session of
-# the identity's newest login. The exception is a login after the call to WeChat, because it may have a newer key.
+# The statement stores the key only in open sessions, even if a session has none, because wxauth clears a key whose
+# secret key is lost. WeChat now accepts only the new key, so the statement also stores it in the session of the
+# identity's newest login. It leaves out a login after the call to WeChat, because that login may have a newer key.
 KEEP_KEY: Final = Statement[Nothing]("""
 UPDATE sessions SET session_key = :sealed
  WHERE revoked_at IS NULL
@@ -78,7 +78,7 @@ UPDATE sessions SET session_key = :sealed
 
 The key is stored in that session, and in the session of the identity's newest login, if that session is open.
 """
-# The prefix is the beginning of values that are sealed with the current secret key.
+# Values that are sealed with the current secret key begin with the prefix.
 _SEALED_OTHERWISE: Final = Statement[SealedSessionKey]("""
 SELECT id AS session_id, app_id, openid, session_key AS sealed FROM sessions
  WHERE id > :after AND id <= :until
@@ -93,8 +93,6 @@ WITH free AS (
        FOR NO KEY UPDATE OF sessions SKIP LOCKED)
 UPDATE sessions SET session_key = resealed FROM free WHERE sessions.id = free.id
 """)
-
-
 # The conditions are those of `READ_USER_IN_SESSION`, because the user may have been banned, erased or merged, and the
 # session may have ended.
 KEYS_IN_SESSION: Final = Statement[KeysInSession](f"""
@@ -117,9 +115,9 @@ It returns no row if the session has ended, or if its user is banned, erased or 
 async def session_keys_sealed_otherwise(
     database: Database, *, prefix: bytes, after: UUID, size: int
 ) -> tuple[Sequence[SealedSessionKey], UUID]:
-    """Return the keys in a page of sessions that do not begin with the prefix, and the last session id of the page.
+    """Return the keys in a page of sessions that do not begin with the prefix, and the id of the page's last session.
 
-    For the last page, that id is `END`.
+    The page has up to `size` sessions, whose ids are greater than `after`. For the last page, the returned id is `END`.
     """
     async with database.begin() as transaction:
         last = await transaction.row(LAST_OF_PAGE, after=after, skipped=size - 1)
@@ -130,9 +128,9 @@ async def session_keys_sealed_otherwise(
 async def replace_session_keys(
     database: Database, former: Sequence[SealedSessionKey], resealed: Sequence[bytes | None]
 ) -> int:
-    """Replace or clear these encrypted keys, except those that have changed or are locked.
+    """Replace each key in `former` with the value at the same place in `resealed`, which is None to clear the key.
 
-    Return the number of keys that were replaced.
+    Leave out keys that have changed, and sessions that are locked. Return the number of keys replaced or cleared.
     """
     async with database.begin() as transaction:
         return await transaction.run(

@@ -1,4 +1,4 @@
-"""The route `/v1/me/decrypt`, which uses session_keys."""
+"""The route `/v1/me/decrypt`, which decrypts data from WeChat with session_keys."""
 
 from typing import Annotated, Any, Final
 
@@ -20,7 +20,7 @@ router = Router("me")
 SessionKeysDep = Annotated[SessionKeys, Depends(provide(SessionKeys))]
 
 MAX_ENCRYPTED_DATA: Final = 32 * 1024
-"""The length limit, in characters, of the base64 text. The steps of thirty days have 2,000 characters."""
+"""The maximum number of characters of the base64 text. For example, the steps of thirty days take 2,000 characters."""
 
 _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark belongs to another app")
 
@@ -36,13 +36,13 @@ def _from_base64(value: object) -> bytes:
         raise ValueError("String should be base64") from None
 
 
-def _whole_blocks(value: bytes) -> bytes:
+def _check_whole_blocks(value: bytes) -> bytes:
     if not value or len(value) % BLOCK_BYTES:
         raise ValueError(f"Must be one or more blocks of {BLOCK_BYTES} bytes")
     return value
 
 
-def _one_block(value: bytes) -> bytes:
+def _check_one_block(value: bytes) -> bytes:
     if len(value) != BLOCK_BYTES:
         raise ValueError(f"Must be {BLOCK_BYTES} bytes")
     return value
@@ -56,15 +56,15 @@ class DecryptRequest(BaseModel):
 
     model_config = body_like({"encrypted_data": "q0EJbVMXC0kYb9rMbJcMdA==", "iv": "r7BXXKkLb8qrSNn05n0qiA=="})
 
-    encrypted_data: Annotated[bytes, *_BASE64, AfterValidator(_whole_blocks)] = Field(
+    encrypted_data: Annotated[bytes, *_BASE64, AfterValidator(_check_whole_blocks)] = Field(
         validation_alias=AliasChoices("encrypted_data", "encryptedData"),
         description="Also accepted as `encryptedData`.",
     )
-    iv: Annotated[bytes, *_BASE64, AfterValidator(_one_block)]
+    iv: Annotated[bytes, *_BASE64, AfterValidator(_check_one_block)]
 
 
 class DecryptedAnswer(BaseModel):
-    """The data that WeChat had encrypted."""
+    """The response with the decrypted data."""
 
     data: dict[str, Any] = Field(
         description="WeChat's object unchanged, with `watermark`.",

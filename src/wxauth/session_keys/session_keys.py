@@ -1,4 +1,4 @@
-"""The operations with session_keys: decrypting data from WeChat, and signing."""
+"""The decryption of data from WeChat, and the signing of data, with session_keys."""
 
 from collections.abc import Sequence
 from dataclasses import field
@@ -54,42 +54,43 @@ class SessionKeys:
     wechat_api: WeChatApi
     sealer: Sealer
     _signed_on: dict[tuple[str, str], date] = field(init=False, default_factory=dict)
-    """The last day on which a client had data signed for an app, as recorded in the audit trail."""
+    """The last day that this process has recorded in the audit trail, by the names of the client and of the app."""
 
     async def decrypt(self, principal: Principal, *, encrypted_data: bytes, iv: bytes) -> dict[str, Any]:
         """Decrypt data that WeChat has encrypted for the mini-program of this session.
 
-        The data is personal: never log it.
+        Never log the data, because it is personal.
 
-        Raises: InvalidToken, if the session has ended, or the user was banned or erased since the token was signed;
-            WrongAppKind, SessionKeyExpired, InvalidRequest.
+        Raises: InvalidToken, if the session has ended, or if the user has been banned or erased; WrongAppKind;
+            SessionKeyExpired, if no stored key decrypts the data; InvalidRequest, if the watermark is wrong.
         """
         now = self.clock()
         keys = await self.database.row(KEYS_IN_SESSION, session_id=principal.session_id, user_id=principal.id, now=now)
         if keys is None:
             raise InvalidToken("the session has ended")
-        if self.apps.kind_of(keys.app_id) not in ("mini_program", None):
+        if self.apps.kind_of(keys.app_id) not in ("mini_program", None):  # None if the app has been removed
             raise errors.WrongAppKind(_NO_KEY)
-        opened = self._opened(keys, encrypted_data, iv)
-        if opened is None:
+        decrypted = self._decrypt_with(keys, encrypted_data, iv)
+        if decrypted is None:
             raise errors.SessionKeyExpired(
                 "the stored session_key does not decrypt it: log in again (wx.login, POST /v1/login), then let the "
                 "person tap again, because data encrypted earlier cannot be decrypted"
             )
-        check_watermark(opened, app_id=keys.app_id, now=now)
+        check_watermark(decrypted, app_id=keys.app_id, now=now)
         log.info("data_decrypted", user_id=principal.id, app_id=keys.app_id, session_id=principal.session_id)
-        return opened
+        return decrypted
 
     async def sign(
         self, app_id: str, keys: Sequence[KeyOfLogin], data: bytes, *, is_checked: bool, by: Actor
     ) -> SignatureAnswer:
-        """Sign data with the newest session_key of an identity. `keys` must contain exactly one key.
+        """Sign data with the newest session_key of an identity.
 
-        WeChat accepts only the key that it returned last. If `is_checked`, WeChat must first confirm that the key is
-        valid. The audit trail records once a day that a client signs for an app.
+        `keys` contains the key of each identity of the user in the app, which must be exactly one. With `is_checked`,
+        WeChat must first confirm that the key is valid, because it accepts only the key that it returned last. The
+        audit trail records once a day that a client signs for an app.
 
-        Raises: UnknownApp, WrongAppKind, NotFound, InvalidRequest (the user has several identities in the app),
-            AccountDisabled, AccountLeaving, SessionKeyExpired, other WeChatError.
+        Raises: UnknownApp, WrongAppKind; NotFound, if there is no identity; InvalidRequest, if there are several;
+            AccountDisabled, AccountLeaving, SessionKeyExpired, another WeChatError.
         """
         app = self.apps.find(app_id)
         if not app.is_mini_program:
@@ -103,32 +104,36 @@ class SessionKeys:
             raise errors.AccountDisabled(until=key.banned_until, user_id=key.user_id)
         if key.erase_at is not None:
             raise errors.AccountLeaving(key.erase_at, user_id=key.user_id)
-        session_key = self._unsealed(app_id, key.openid, key.sealed)
+        session_key = self._unseal(app_id, key.openid, key.sealed)
         if session_key is None or (
             is_checked and not await self.wechat_api.check_session_key(app, openid=key.openid, session_key=session_key)
         ):
             raise errors.SessionKeyExpired("log in again (wx.login, POST /v1/login), and then retry")
-        await self._note_signing(app_id, by)
+        await self._record_signing(app_id, by)
         return {"signature": digest(session_key, data, sha256).hex(), "openid": key.openid}
 
-    async def _note_signing(self, app_id: str, by: Actor) -> None:
+    async def _record_signing(self, app_id: str, by: Actor) -> None:
+        """Record in the audit trail that a client signs for an app, unless this process has done so today."""
         now = self.clock()
         if self._signed_on.get((by.name, app_id)) != now.date():
             await record_daily(self.database, EventType.CLIENT_SIGNED, by=by, app_id=app_id, now=now)
             self._signed_on[by.name, app_id] = now.date()
 
-    def _opened(self, keys: KeysInSession, encrypted_data: bytes, iv: bytes) -> dict[str, Any] | None:
-        # WeChat now encrypts with the newest key. The session's own key decrypts data from before the newest login.
+    def _decrypt_with(self, keys: KeysInSession, encrypted_data: bytes, iv: bytes) -> dict[str, Any] | None:
+        """Return the decrypted data; None if neither key decrypts it.
+
+        WeChat now encrypts with the newest key. The session's own key decrypts data from before the newest login.
+        """
         for sealed in dict.fromkeys((keys.newest, keys.own)):
-            session_key = self._unsealed(keys.app_id, keys.openid, sealed)
+            session_key = self._unseal(keys.app_id, keys.openid, sealed)
             if session_key is not None:
-                opened = open_encrypted_data(encrypted_data, iv=iv, session_key=session_key)
-                if opened is not None:
-                    return opened
+                decrypted = open_encrypted_data(encrypted_data, iv=iv, session_key=session_key)
+                if decrypted is not None:
+                    return decrypted
         return None
 
-    def _unsealed(self, app_id: str, openid: str, sealed: bytes | None) -> bytes | None:
-        """Return the decrypted key; None if none is stored, or if no configured secret key can decrypt it."""
+    def _unseal(self, app_id: str, openid: str, sealed: bytes | None) -> bytes | None:
+        """Return the decrypted session_key; None if there is none, or if no configured secret key can decrypt it."""
         if sealed is None:
             return None
         try:
