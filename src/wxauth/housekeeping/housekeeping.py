@@ -1,4 +1,7 @@
-"""The housekeeping, in which workers process rows that have ended, expired or been erased, page by page."""
+"""The housekeeping, in which workers delete or change old rows, page by page.
+
+For example, they delete sessions that ended long ago, lift bans that have ended, and erase the data of erased users.
+"""
 
 import asyncio
 from collections import Counter
@@ -32,7 +35,7 @@ from wxauth.users.erasure_queries import ARE_WAITING, erase_next_due, erase_next
 from wxauth.users.status_queries import lift_bans
 
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
-"""The time for which WeChat's response to a phone code is stored. Until then, sending the code again works."""
+"""The time for which WeChat's response to a phone code is stored. During this time, the same code can be sent again."""
 OPEN_SESSIONS: Final = 100
 """The largest number of open sessions per identity.
 
@@ -41,11 +44,12 @@ Without a limit, repeated logins would fill the list of sessions.
 SESSIONS: Final = 1000
 """The largest number of open and ended sessions per identity.
 
-A merge or an erasure moves or deletes all sessions in one statement. WeChat issues one user 100 codes a minute per app,
-so at most 50 further sessions accumulate between two checks. Sessions that ended recently are among the newest, so
-their clients can still learn why they ended.
+The number is limited because a merge or an erasure moves or deletes all sessions in one statement. WeChat issues one
+user 100 codes a minute per app, so at most 50 further sessions accumulate between two checks. Sessions that ended
+recently are among the newest, so their clients can still learn why they ended.
 """
 REPLACED_EVERY: Final = timedelta(seconds=30)
+"""The time between two checks for identities with more sessions than the limits."""
 SESSIONS_PER_TRANSACTION: Final = 5000
 """The largest number of sessions that one transaction ends, and the largest number that it deletes."""
 ERASE_PAUSE_SECONDS: Final = 5.0
@@ -53,13 +57,11 @@ ERASE_PAUSE_SECONDS: Final = 5.0
 REFUSALS_KEPT: Final = timedelta(days=14)
 """The time for which refused logins are stored for customer support."""
 DELIVERIES_KEPT: Final = timedelta(days=30)
-"""The time for which finished webhook deliveries are stored for operators. Pending deliveries stay."""
+"""The time for which finished webhook deliveries are stored for operators. Pending deliveries are never deleted."""
 SWEEP_EVERY: Final = timedelta(days=1)
+"""The time between two sweeps of a large table."""
 MOST_APART: Final = timedelta(seconds=30)
-"""The maximum difference between our clock and the database's.
-
-If the difference is larger, no rows are deleted by age.
-"""
+"""The maximum difference between the clocks of wxauth and of the database with which rows are deleted by age."""
 CHECK_PAUSE_SECONDS: Final = 300.0
 """The pause, in seconds, between two checks for due work."""
 BANS_CHECK_PAUSE_SECONDS: Final = 20.0
@@ -75,10 +77,12 @@ The pause is short because anybody who opens an authorize page causes a row to b
 """
 _FAILED: Final = "sweep_failed"
 PAGE_SIZE: Final = 1000
+"""The largest number of rows of a page."""
 PAGE_PAUSE_SECONDS: Final = 0.1
+"""The pause, in seconds, between two pages."""
 ROWS_PER_SECOND: Final = 3000
-"""The largest number of rows of a large table that a sweep writes in a second. A page has at most `PAGE_SIZE` rows."""
-REST: Final = 5
+"""The largest number of rows of a large table that a sweep writes in a second, on average."""
+REST_RATIO: Final = 5
 """The ratio of the rest after a page to the time that the page took, while a large table is swept page by page.
 
 The sweep uses a sixth of one connection's time, and slows down when the database has other work.
@@ -89,13 +93,11 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The number of rows of a page, and the pause, in seconds, between two pages.
-
-    Others can use the database meanwhile.
-    """
+    """The size of a page, and the pause between two pages, during which other work can use the database."""
 
     page_size: int = PAGE_SIZE
     pause: float = PAGE_PAUSE_SECONDS
+    """The pause in seconds."""
 
 
 USUAL_PACE: Final = Pace()
@@ -112,15 +114,15 @@ class Swept:
 
 
 async def keep_house(services: Services, pace: Pace = USUAL_PACE, *, check_pause: float = CHECK_PAUSE_SECONDS) -> None:
-    """Run all chores forever, even through outages.
+    """Run all chores forever, even during outages.
 
-    Every worker runs them, and locks in the database prevent conflicts. A sweep of sessions can take hours. The other
-    chores do not wait for the sweep.
+    Every worker runs all chores, and locks in the database prevent conflicts. The chores run concurrently, because a
+    sweep of sessions can take hours. `check_pause` is the longest pause, in seconds, between two runs of a chore.
     """
     await asyncio.gather(
         *(
-            keep_doing(partial(chore, services, pace), pause=min(check_pause, its_pause), failed=failed)
-            for chore, its_pause, failed in (*_CHORES, *_OTHER_CHORES)
+            keep_doing(partial(chore, services, pace), pause=min(check_pause, pause), failed=failed)
+            for chore, pause, failed in (*_CHORES, *_OTHER_CHORES)
         )
     )
 
@@ -148,7 +150,10 @@ async def replace_sessions(services: Services, pace: Pace = USUAL_PACE) -> None:
 
 
 async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE_SECONDS) -> Swept:
-    """Run every due chore once."""
+    """Run every chore of `_CHORES` once, and sweep old events and addresses if their sweeps are due.
+
+    `pause` is the pause between two pages in seconds.
+    """
     pace = Pace(page_size, pause)
     for chore, *_ in _CHORES:
         await chore(services, pace)
@@ -156,7 +161,7 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
 
 
 async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE) -> Swept:
-    """Run every due chore once, and sweep old events and addresses even if their sweeps are not due."""
+    """Run every chore of `_CHORES` once, and sweep old events and addresses even if their sweeps are not due."""
     for table, _ in _table_sweeps(services.settings):
         await queries.restart_sweep(services.database, table, now=services.clock())
     await erase_rest(services.database)
@@ -166,7 +171,7 @@ async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE) -> Swept:
 async def erase_remains(services: Services, pace: Pace) -> None:
     """Erase the remaining data of erased users, unless another worker is doing so."""
     if not await services.database.value(ARE_WAITING, user_ids=None):
-        return  # this is the usual case, which costs one read
+        return  # in the usual case, this one query is enough
     while page := await erase_next_page(services.database, size=pace.page_size):
         if page.is_last:
             log.info("erasure_completed", user_id=page.user_id)
@@ -176,26 +181,26 @@ async def erase_remains(services: Services, pace: Pace) -> None:
 async def end_removed_clients(services: Services, pace: Pace) -> None:
     """End the sessions of removed clients, one page of each client in turn, unless another worker is doing so.
 
-    If no session of a client can be ended because the sessions' users are locked, the client is skipped until the next
-    run.
+    If a page ends no session of a client, because other transactions have locked the sessions' users, the client waits
+    for the next run.
     """
-    after, waiting = "", True
-    while waiting:
-        after, waiting = "", False
+    has_more = True
+    while has_more:
+        after, has_more = "", False
         while page := await end_removed_page(services.database, size=pace.page_size, after=after, now=services.clock()):
-            after, waiting = page.name, waiting or (page.rows > 0 and not page.is_last)
+            after, has_more = page.name, has_more or (page.rows > 0 and not page.is_last)
             if page.is_last:
                 log.info("client_sessions_ended", client_id=page.name)
             await asyncio.sleep(pace.pause)
 
 
 async def sweep_aged(services: Services, pace: Pace) -> Swept:
-    """Delete events older than EVENTS_KEPT_DAYS, and truncate addresses (ADDRESSES_KEPT_DAYS), if a sweep is due."""
+    """Delete old events (`EVENTS_KEPT_DAYS`), and truncate old addresses (`ADDRESSES_KEPT_DAYS`), if a sweep is due."""
     if not _clocks_agree(services):
         return Swept()
     written = Counter[queries.TableSweep]()
     for table, kept in _table_sweeps(services.settings):
-        await _go_around(services, table, written, pace, kept=kept)
+        await _sweep_table(services, table, written, pace, kept=kept)
     swept = Swept(written.pop(queries.EVENTS, 0), written.total())
     if swept != Swept():
         log.info("aged_swept", events=swept.events, addresses=swept.addresses)
@@ -203,22 +208,25 @@ async def sweep_aged(services: Services, pace: Pace) -> Swept:
 
 
 async def sweep_sessions(services: Services, pace: Pace) -> None:
-    """Delete the sessions that ended long ago, if a sweep is due."""
+    """Delete the sessions that ended long ago (`ENDED_SESSIONS_KEPT_DAYS`), if a sweep is due."""
     if not _clocks_agree(services):
         log.error("sweep_put_off", reason="the clocks differ")
         return
     written, kept = Counter[queries.TableSweep](), timedelta(days=services.settings.ended_sessions_kept_days)
     try:
-        await _go_around(services, queries.ENDED_SESSIONS, written, pace, kept=kept)
+        await _sweep_table(services, queries.ENDED_SESSIONS, written, pace, kept=kept)
     finally:
         if written[queries.ENDED_SESSIONS]:
             log.info("sessions_swept", sessions=written[queries.ENDED_SESSIONS])
 
 
-async def _go_around(
+async def _sweep_table(
     services: Services, table: queries.TableSweep, written: Counter[queries.TableSweep], pace: Pace, *, kept: timedelta
 ) -> None:
-    """Sweep the pages of this table, if its sweep is due, and count the written rows in `written`."""
+    """Sweep the pages of a table if its sweep is due. Add the number of written rows to `written`, even on a failure.
+
+    The work of a page concerns rows that are older than `kept`.
+    """
     now, began = services.clock(), perf_counter()
     while page := await queries.sweep_page(
         services.database, table, size=pace.page_size, older_than=now - kept, now=now, next_sweep_at=now + SWEEP_EVERY
@@ -233,10 +241,10 @@ async def _go_around(
 def rest_after(page_seconds: float, rows: int, *, pause: float = PAGE_PAUSE_SECONDS) -> float:
     """Return the rest, in seconds, after a page of a large table that took `page_seconds` and wrote `rows`.
 
-    The rest is at least a tenth of `pause`. It is so short because most pages are only read. If `pause` is 0, there is
-    no rest.
+    The rest is at least a tenth of `pause`, which is enough for most pages, because the sweep only reads them. If
+    `pause` is 0, there is no rest.
     """
-    return pause and max(pause / 10, REST * page_seconds, rows / ROWS_PER_SECOND - page_seconds)
+    return pause and max(pause / 10, REST_RATIO * page_seconds, rows / ROWS_PER_SECOND - page_seconds)
 
 
 def sweep_names(settings: Settings) -> list[str]:
@@ -245,6 +253,7 @@ def sweep_names(settings: Settings) -> list[str]:
 
 
 def _table_sweeps(settings: Settings) -> list[tuple[queries.TableSweep, timedelta]]:
+    """Return the sweeps of `sweep_aged`, each with the age up to which rows are kept. 0 days mean no sweep."""
     events, addresses = settings.events_kept_days, settings.addresses_kept_days
     return [
         *([(queries.EVENTS, timedelta(days=events))] if events else []),
@@ -253,7 +262,7 @@ def _table_sweeps(settings: Settings) -> list[tuple[queries.TableSweep, timedelt
 
 
 async def sweep_other_rows(services: Services, pace: Pace) -> None:
-    """Bind phone numbers that no request has bound, and delete retired keys and other data that have expired."""
+    """Delete retired keys and other expired rows. Before that, bind phone numbers that no request has bound."""
     now, database = services.clock(), services.database
     await services[Phones].bind_pending(size=pace.page_size)
     if not _clocks_agree(services):
@@ -273,12 +282,12 @@ async def sweep_other_rows(services: Services, pace: Pace) -> None:
 
 
 async def sweep_logins_to_sites(services: Services, pace: Pace) -> None:
-    """Delete the logins to sites and the logins of browsers that have ended."""
+    """Delete the expired logins to sites, and the expired logins of browsers."""
     if not _clocks_agree(services):
         return
     now, database = services.clock(), services.database
-    # The authorization code of the login that proves a browser's login is valid for its full time, however short
-    # `SSO_TTL` is.
+    # Even if `SSO_TTL` is shorter, a browser's login stays for as long as the authorization code of the login to a site
+    # that has proved it, because that code is only valid with the browser's login.
     proved_before = proved_after(services.settings, now) - AUTHORIZATION_CODE_LASTS
     await _page_by_page(
         pace,
@@ -294,7 +303,7 @@ async def lift_ended_bans(services: Services, pace: Pace) -> None:
 
 
 async def erase_those_who_left(services: Services, pace: Pace) -> None:
-    """Erase the users whose waiting period is over."""
+    """Erase the users who have requested their erasure, and whose waiting period is over."""
     if not _clocks_agree(services):
         return
     while await erase_next_due(services.database, now=services.clock()):  # noqa: ASYNC110
@@ -302,16 +311,16 @@ async def erase_those_who_left(services: Services, pace: Pace) -> None:
 
 
 async def _page_by_page(pace: Pace, *chores: Callable[..., Awaitable[int]]) -> None:
-    """Run each chore until a page is not full. A chore returns the number of rows that it has written."""
+    """Run each chore until a page is not full. A chore takes the `size` of a page, and returns its number of rows."""
     for chore in chores:
         while await chore(size=pace.page_size) >= pace.page_size:  # noqa: ASYNC110
             await asyncio.sleep(pace.pause)
 
 
 def _clocks_agree(services: Services) -> bool:
-    """Return whether our clock and the database's agree.
+    """Return whether the clocks of wxauth and of the database agree.
 
-    If they do not agree, one of them is badly wrong. Deletion by age cannot be undone.
+    If they do not, one of them is badly wrong, so that wxauth must not delete by age, which cannot be undone.
     """
     clock = services.clock
     return not isinstance(clock, DatabaseClock) or abs(clock.ahead) <= MOST_APART

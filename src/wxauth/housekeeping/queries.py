@@ -1,8 +1,8 @@
 """The sweeps of large tables, one page at a time in the order of ids, and the metrics read from the database.
 
-A sweep deletes or truncates the old rows of one table. Any worker may sweep the next page. Ids are UUIDv7, so their
-order is the order of creation, and the sweeps need no additional index. An index on `expires_at`, which every refresh
-changes, would prevent heap-only updates during refreshes.
+A sweep deletes the old rows of one table, or truncates the addresses in them. Any worker may sweep the next page. Ids
+are UUIDv7, so their order is the order of creation, and the sweeps need no additional index. An index on `expires_at`,
+which every refresh changes, would prevent heap-only updates during refreshes.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,9 @@ from wxauth.sessions.queries import DELETE_ENDED_SESSIONS, END, LAST_OF_PAGE, ST
 from wxauth.settings.addresses import TRUNCATED
 
 _REPLACING: Final = "replaced_sessions"
+"""The name of the progress of `replace_old_sessions`."""
 _OVERLAP: Final = timedelta(seconds=60)
+"""The longest time that a login is in progress after the creation of its session's id."""
 
 
 class SweepProgress(SQLModel, table=True):
@@ -34,7 +36,7 @@ class SweepProgress(SQLModel, table=True):
     after: UUID
     """The id of the last row that was checked."""
     due_at: datetime = Field(sa_type=TIME)
-    """The time at which the next page is due or, after the last page, the next sweep."""
+    """The time at which the next page is due or, after the last page, the time at which the next sweep is due."""
 
 
 class Statistics(SQLModel):
@@ -67,15 +69,13 @@ SELECT ({OPEN_SESSIONS_FRAGMENT}) AS sessions,
        extract(epoch FROM :now - (SELECT max(activates_at) FROM signing_keys
                                    WHERE alg = 'ES256' AND activates_at <= :now))::float AS signing_key_age_seconds
 """)
-
-
 # The planner expects a user to have few sessions. For a user with a million sessions, it would read and sort all of
 # them for each page, although the index contains them in order.
 _READ_IN_ORDER: Final = Statement[str](
     "SELECT set_config(setting, 'off', true) FROM unnest(ARRAY['enable_sort', 'enable_bitmapscan']) AS given (setting)"
 )
-# This query returns the last id that a sweep has reached, and the time at which the sweep continues. Before the first
-# page of the sweep, there is no row.
+# This query returns the last id that a sweep has checked, and the time at which the sweep continues. Before the first
+# page of the first sweep, there is no row.
 _PROGRESS: Final = Statement[tuple[UUID, datetime]]("SELECT after, due_at FROM sweeps WHERE name = :name")
 _NOTE_PROGRESS: Final = Statement[Nothing]("""
 INSERT INTO sweeps (name, after, due_at) VALUES (:name, :after, :due_at)
@@ -89,18 +89,18 @@ DELETE FROM sessions WHERE id = ANY (ARRAY(
        FOR UPDATE SKIP LOCKED))
 """)
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext(:name))")
-# With this setting, a trigger allows a sweep to change events. It refuses all other changes, because the audit trail
-# must not be altered.
+# With this setting, a trigger allows a sweep to change events. Otherwise, the trigger refuses changes, because the
+# audit trail must not be altered.
 _MAY_SWEEP: Final = Statement[str]("SELECT set_config('wxauth.sweeping', 'on', true)")
 
-# This statement finds the last row of a page. The other tables have such statements, too.
+# This statement finds the last row of a page of events. `_END_OF_CONSENTS` and `LAST_OF_PAGE` do so for other tables.
 _END_OF_EVENTS: Final = Statement[LastRow](
     "SELECT id, at AS since FROM events WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
 _END_OF_CONSENTS: Final = Statement[LastRow](
     "SELECT id, 'epoch'::timestamptz AS since FROM consents WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
-# Merges, splits and erasures are stored forever, so that other services can always learn of them.
+# The statement leaves out merges, splits and erasures, so that other services can always learn of them.
 _DELETE_EVENTS: Final = Statement[Nothing]("""
 DELETE FROM events
  WHERE id > :after AND id <= :until AND at < :older_than AND type NOT IN ('user.erased', 'user.merged', 'user.split')
@@ -108,12 +108,12 @@ DELETE FROM events
 
 
 def _prefix_length(address: LiteralString) -> LiteralString:
-    """Return an SQL expression for the prefix length of the network that remains of an address."""
+    """Return an SQL expression for the prefix length of the network to which an address is truncated."""
     return f"CASE family({address}) WHEN 4 THEN {fragment(str(TRUNCATED.v4))} ELSE {fragment(str(TRUNCATED.v6))} END"
 
 
 def _network(address: LiteralString) -> LiteralString:
-    """Return an SQL expression for the network that remains of an address."""
+    """Return an SQL expression for the network to which an address is truncated."""
     return f"network(set_masklen({address}, {_prefix_length(address)}))"
 
 
@@ -132,7 +132,8 @@ UPDATE events
                    ELSE data END
  WHERE id > :after AND id <= :until AND at < :older_than AND ({_IS_NOT_TRUNCATED} OR {_IS_BROWSER_NOT_TRUNCATED})
 """)
-# The statement skips locked rows, because a sweep that waits for locks could deadlock. The next sweep truncates them.
+# The statement skips locked rows, because a sweep that waits for locks could deadlock. The next sweep truncates those
+# rows.
 _TRUNCATE_IN_SESSIONS: Final = Statement[Nothing](f"""
 UPDATE sessions SET ip = CASE WHEN last_used_at < :older_than AND {_IS_NOT_TRUNCATED} THEN {_TRUNCATED} ELSE ip END,
                     opened_ip = CASE WHEN {_IS_OPENED_NOT_TRUNCATED} THEN {_OPENED_TRUNCATED} ELSE opened_ip END
@@ -156,7 +157,7 @@ class TableSweep:
     end_of_page: Statement[LastRow]
     work: Statement[Nothing]
     lock: str = "wxauth.keeping"
-    """The name of the lock. Of all sweeps with the same lock, only one can process a page at a time."""
+    """The name of the lock, which ensures that only one of the sweeps with this lock processes a page at a time."""
 
 
 ENDED_SESSIONS: Final = TableSweep("sessions", LAST_OF_PAGE, _DELETE_SESSIONS, lock="wxauth.housekeeping")
@@ -164,7 +165,8 @@ EVENTS: Final = TableSweep("events", _END_OF_EVENTS, _DELETE_EVENTS)
 ADDRESSES: Final = (
     TableSweep("addresses_in_events", _END_OF_EVENTS, _TRUNCATE_IN_EVENTS),
     TableSweep("addresses_in_sessions", LAST_OF_PAGE, _TRUNCATE_IN_SESSIONS),
-    # Imported consents may be older than their ids, so this sweep always continues to the last row.
+    # Imported consents may be older than their ids. Therefore, `_END_OF_CONSENTS` returns a time in the distant past,
+    # so that this sweep always continues to the last row.
     TableSweep("addresses_in_consents", _END_OF_CONSENTS, _TRUNCATE_IN_CONSENTS),
 )
 
@@ -176,6 +178,7 @@ class SweptPage:
     rows: int
     """The number of rows that were changed or deleted."""
     is_last: bool
+    """Whether the sweep has ended, because no later row can be old enough."""
 
 
 async def restart_sweep(database: Database, table: TableSweep, *, now: datetime) -> None:
@@ -187,9 +190,10 @@ async def restart_sweep(database: Database, table: TableSweep, *, now: datetime)
 async def sweep_page(
     database: Database, table: TableSweep, *, size: int, older_than: datetime, now: datetime, next_sweep_at: datetime
 ) -> SweptPage | None:
-    """Sweep the next page of a table.
+    """Sweep the next page of a table, which has up to `size` rows, and store the progress.
 
-    Return None if another worker is processing a page, or if the next sweep is not due yet.
+    Only rows that are older than `older_than` are changed. After the last page, the next sweep is due at
+    `next_sweep_at`. Return None if another worker is processing a page, or if nothing is due yet.
     """
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name=table.lock):
@@ -211,11 +215,12 @@ async def sweep_page(
 
 @dataclass(frozen=True, slots=True)
 class ReplacedPage:
-    """The result of a page of old sessions."""
+    """The numbers of sessions that a page has ended and deleted."""
 
     ended: int
     deleted: int
     is_last: bool
+    """Whether the run has ended, because no further session exceeds the limits."""
 
 
 async def replace_old_sessions(
@@ -223,11 +228,12 @@ async def replace_old_sessions(
 ) -> ReplacedPage | None:
     """End a page of open sessions, and delete a page of ended sessions, beyond the limits per identity.
 
-    Only identities that have logged in since the last run are checked. Return None if another worker is doing so, or if
-    the next run is not due yet.
+    The limits are `open_kept` and `ended_kept`, and a page has up to `size` sessions. Only identities that have logged
+    in since the last run are checked. The next run is due the time `pause` after the last page. Return None if another
+    worker is doing this, or if the next run is not due yet.
     """
     async with database.begin(replan=True) as transaction:
-        if not await transaction.value(_TRY_LOCK, name="wxauth.replaced_sessions"):
+        if not await transaction.value(_TRY_LOCK, name=f"wxauth.{_REPLACING}"):
             return None
         since, due_at = await transaction.row(_PROGRESS, name=_REPLACING) or (first_id_at(now - pause), now)
         if due_at > now:
