@@ -15,6 +15,7 @@ from wxauth.users.status_queries import lock_status_and_roles
 
 CONSOLE_PATH: Final = "/admin/"
 LINK_LIFETIME: Final = timedelta(minutes=10)
+"""The time for which a link can be opened."""
 _NO_ADMINISTRATOR: Final = _(
     "there is no administrator yet. Run 'wxauth users list', and then 'wxauth users grant USER_ID admin'"
 )
@@ -22,7 +23,7 @@ _SEVERAL_ADMINISTRATORS: Final = _("there are several administrators. Choose one
 
 
 class NoLink(TextError):
-    """No link can be created, because the user may not have one, or because there is not exactly one administrator."""
+    """The error if the user may not have a link, or if there is not exactly one administrator to choose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ async def make_link(database: Database, user_id: UUID | None, *, now: datetime) 
     """
     if user_id is None:
         user_id = await _only_administrator(database)
-        refusal = _NO_ADMINISTRATOR  # if the administrator is demoted, banned or erased before the lock below
+        refusal = _NO_ADMINISTRATOR  # for the case that the administrator is demoted or erased before the lock below
     else:
         refusal = _(
             "{user_id} doesn't exist, is banned, has requested erasure, or has neither the admin nor the "

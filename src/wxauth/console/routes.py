@@ -36,6 +36,7 @@ from wxauth_guard.problems import problem_response
 CONSOLE_PAGE: Final = Path(__file__).parent / "page"
 
 _HEADER: Final = "x-wxauth-console"
+"""The header that the console's page sends with each request about its session."""
 # The page loads pictures only from WeChat's own hosts. Another host could belong to a user, who would then learn the
 # address of the staff member who views the picture.
 _PICTURES: Final = "data: https://thirdwx.qlogo.cn https://wx.qlogo.cn"
@@ -62,7 +63,7 @@ class LinkRequest(BaseModel):
 
 
 class ScanRequest(BaseModel):
-    """The authorization code that /v1/authorize returned to the browser, and the code verifier."""
+    """The authorization code with which `/v1/authorize` redirected the browser back, and the code verifier."""
 
     model_config = ConfigDict(hide_input_in_errors=True, extra="forbid")
 
@@ -74,7 +75,7 @@ _OPENING: Final = TypeAdapter[LinkRequest | ScanRequest](LinkRequest | ScanReque
 
 
 def add_console(app: FastAPI) -> None:
-    """Add the console's routes after all others. They return 404 unless `ADMIN_PAGE` is set."""
+    """Add the console's routes to an app that has all other routes. They return 404 unless `ADMIN_PAGE` is set."""
     files = StaticFiles(directory=CONSOLE_PAGE)
     declared = declared_texts(app)
 
@@ -104,7 +105,10 @@ def add_console(app: FastAPI) -> None:
 
 
 def declared_texts(app: FastAPI) -> Mapping[str, Callable[[str], str]]:
-    """Return the console's texts that other modules declare: of events, fields of the profile, and operations."""
+    """Return functions that translate the texts of the console that other modules declare, by their names.
+
+    They are the meanings of events, the names of profile fields, and the summaries of operations.
+    """
     operations = [route for route in app.routes if isinstance(route, DirectRoute) and "admin" in route.tags]
     return {
         **{f"event_{kind}": kind.meaning.translated for kind in EventType},
@@ -114,7 +118,7 @@ def declared_texts(app: FastAPI) -> Mapping[str, Callable[[str], str]]:
 
 
 async def _open(request: Request) -> Response:
-    """Open a session with a link or a scan. If the cookie contains a session, end that session."""
+    """Open a session with a link or a scan. If the cookie contains an earlier session, end it."""
     services = await _services_for_own_page(request)
     device = await device_of(request)
     match await _opening_in(request):
@@ -147,6 +151,7 @@ async def _end(request: Request) -> Response:
 
 
 async def _services_if_enabled(request: Request) -> Services:
+    """Return the services. Raises: NotFound, if the console is disabled."""
     services = await services_of(request)
     if not services.settings.admin_page:
         raise NotFound("this path doesn't exist")
@@ -154,21 +159,24 @@ async def _services_if_enabled(request: Request) -> Services:
 
 
 async def _services_for_own_page(request: Request) -> Services:
-    """Return the services if the console's own page sent the request. Otherwise refuse the request.
+    """Return the services if the console's own page sent the request.
 
-    A browser sends no cookie with requests of other sites, but it does with requests of other hosts under the same
-    domain. A page of such a host cannot set the header without a CORS preflight, which the service refuses.
+    A browser sends the cookie with requests of other hosts under the same domain, although not with those of other
+    sites. A page of such a host cannot set the console's header without a CORS preflight, which the service refuses.
+
+    Raises: InvalidRequest, if another page sent the request; NotFound, if the console is disabled.
     """
     services = await _services_if_enabled(request)
     issuer = urlsplit(services.settings.issuer)
-    own = {f"{issuer.scheme}://{issuer.netloc}", f"{request.url.scheme}://{request.headers.get('host', '')}"}
+    own_origins = {f"{issuer.scheme}://{issuer.netloc}", f"{request.url.scheme}://{request.headers.get('host', '')}"}
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "same-origin")
-    if _HEADER not in request.headers or site != "same-origin" or (origin is not None and origin not in own):
+    if _HEADER not in request.headers or site != "same-origin" or (origin is not None and origin not in own_origins):
         raise InvalidRequest("only the console's own page can send this request", status=403)
     return services
 
 
 async def _opening_in(request: Request) -> LinkRequest | ScanRequest:
+    """Return the secret or the code in the body of a request. Raises: InvalidRequest."""
     try:
         return _OPENING.validate_json(await request.body())
     except ValidationError:
@@ -180,6 +188,7 @@ def _cookie_in(request: Request, settings: Settings) -> str:
 
 
 def _answer(settings: Settings, opened: OpenedConsole) -> Response:
+    """Return the response that gives the page an access token, and sets the session's cookie."""
     user = opened.user
     body: dict[str, Any] = {
         "access_token": opened.access_token,

@@ -1,7 +1,8 @@
 """The opening, continuation and end of the console's sessions.
 
-Such a session is a session of wxauth's own website `wxauth-admin`, with three differences. Its token is in a cookie,
-and only the console accepts this token. Its lifetime is shorter. It also ends when its user loses the role.
+A console session is a session of wxauth's own website `wxauth-admin`, but differs from other sessions in three ways.
+Its refresh token is in a cookie, and only the console accepts this token. Its lifetime is shorter. The session also
+ends when its user loses the role.
 """
 
 from dataclasses import dataclass, field
@@ -47,9 +48,9 @@ log = get_logger()
 
 
 class ConsoleTokens(RefreshTokens):
-    """The factory and the check of the console's cookie, which contains a refresh token with a separate key.
+    """The refresh tokens in the console's cookie, which wxauth makes and checks with a separate key.
 
-    Because of the separate key, the other routes do not accept this token as a refresh token.
+    Because of the separate key, other routes do not accept these tokens.
     """
 
     PREFIX = "wxc_"
@@ -66,7 +67,7 @@ class OpenedConsole:
     cookie: str = field(repr=False)
     """The token for the cookie."""
     cookie_seconds: int
-    """The time, in seconds, until the session ends if it is not used. Then the browser deletes the cookie."""
+    """The time, in seconds, until the unused session ends, and the browser deletes the cookie."""
     user: UserInSession
 
 
@@ -86,7 +87,7 @@ class ConsoleSessions:
     async def add_as_site(self) -> None:
         """Register the console as a site, if it is enabled, so that users can log in by scan.
 
-        During a database outage, the registration is put off and retried.
+        If the database is unavailable, retry later in the background.
         """
         if not self.settings.admin_page:
             return
@@ -127,7 +128,7 @@ class ConsoleSessions:
                 now=now,
             )
             if user is not None:
-                await _note_opened(transaction, user.id, session_id, by="link", device=device, now=now)
+                await _record_opened(transaction, user.id, session_id, by="link", device=device, now=now)
         if user is None:
             raise SessionRevoked(
                 "the link has been used or has expired, or its user has no role for the console: create another link"
@@ -138,7 +139,7 @@ class ConsoleSessions:
     async def open_by_scan(self, code: str, verifier: str, *, device: Device) -> OpenedConsole:
         """Open a session with an authorization code of the console, which an administrator has approved.
 
-        If a used code is sent again with its verifier, the session of the code ends, as with /v1/token.
+        If a used code is sent again with its verifier, end the session of the code, as `/v1/token` does.
 
         Raises: SessionRevoked, if the code is unknown, used or expired; InsufficientRole; RateLimited.
         """
@@ -155,7 +156,7 @@ class ConsoleSessions:
                         log.warning("console_refused", user_id=redeemed.user.id, reason="no staff")
                         # The exception rolls back the new session.
                         raise InsufficientRole("this request requires the role admin or support")
-                    await _note_opened(transaction, redeemed.user.id, session_id, by="scan", device=device, now=now)
+                    await _record_opened(transaction, redeemed.user.id, session_id, by="scan", device=device, now=now)
         if not isinstance(redeemed, Redeemed):
             if redeemed is NotRedeemed.SPENT:
                 log.warning("code_reused", client_id=CONSOLE, consequence="the session has ended")
@@ -193,7 +194,7 @@ class ConsoleSessions:
         return self._opened(outcome, token.session_id, generation=outcome.generation, left=left, now=now)
 
     async def end(self, cookie: str) -> None:
-        """End the session in a cookie. Idempotent."""
+        """End the session in a cookie, if it is still open. The call is idempotent."""
         token = self.console_tokens.parse(cookie)
         if token is None:
             return
@@ -206,7 +207,7 @@ class ConsoleSessions:
     async def _login_of(self, code: str, verifier: str) -> SiteLogin | None:
         """Return the login of an authorization code; None if the code is unknown, or does not fit the verifier."""
         challenge = challenge_of(verifier)
-        if challenge is None:  # otherwise, a login without a challenge would fit
+        if challenge is None:  # because None would fit a login without a challenge
             return None
         uri = self._redirect_uri()
         return await login_of_code(self.database, code, client_id=CONSOLE, redirect_uri=uri, code_challenge=challenge)
@@ -214,6 +215,7 @@ class ConsoleSessions:
     def _opened(
         self, user: UserInSession, session_id: UUID, *, generation: int, left: int, now: datetime
     ) -> OpenedConsole:
+        """Return a session with new tokens. `left` is the number of seconds until the session ends."""
         session = TokenSession(id=session_id, seconds_left=left, client_id=CONSOLE, scope=ADMIN_SCOPE)
         issued = self.issuer.issue(user, session, now=now)
         return OpenedConsole(
@@ -228,7 +230,7 @@ class ConsoleSessions:
         return f"{self.settings.issuer}{CONSOLE_PATH}"
 
 
-async def _note_opened(
+async def _record_opened(
     transaction: Transaction, user_id: UUID, session_id: UUID, *, by: str, device: Device, now: datetime
 ) -> None:
     actor, data = Actor(str(user_id), device.ip), {"session_id": session_id, "by": by}
