@@ -119,10 +119,10 @@ def test_the_declarations_for_mini_programs_have_each_field_of_a_user() -> None:
 
 def test_the_consoles_form_of_a_client_has_each_option() -> None:
     file = "src/wxauth/console/page/services.js"
-    form = re.search(r"^function ask\(.*?^\}", (ROOT / file).read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    assert form, f"{file} has no function ask"
+    form = re.search(r"^function edit\(.*?^\}", (ROOT / file).read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert form, f"{file} has no function edit"
     names = {*re.findall(r"(?<=')\w+(?=')|\b\w+(?=: ')", form[0])} | {"logo", "claims"}  # logoField, claimsField
     missing = sorted(set(OPTIONS) - names)
     assert not missing, (
-        f"add a field for {', '.join(missing)} to the function `ask` in {file}, with its label in texts.json"
+        f"add a field for {', '.join(missing)} to the function `edit` in {file}, with its label in texts.json"
     )

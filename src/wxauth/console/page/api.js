@@ -1,9 +1,9 @@
 // The session, and the requests to /v1/admin. Only this module's memory contains the access token.
 
 const SESSION = 'session'
-const SPARE_MS = 30_000 // the time before its end at which a token is renewed
-const RENEWED_AFTER_MS = 300_000 // older tokens are renewed at their next use, so that a session in use does not end
-const UNUSED_MS = 3_600_000
+const SPARE_MS = 30_000 // a token is renewed this long before it expires
+const RENEWED_AFTER_MS = 300_000 // an older token is renewed when the user is active, so that the session does not end
+const UNUSED_MS = 3_600_000 // the session ends if the user has not been active for this long
 
 let token = null
 let user = null
@@ -12,9 +12,9 @@ let endsAt = 0
 let renewedAt = 0
 let usedAt = Date.now()
 let renewing = null
-let onEnd = () => {}
+let onEnd = () => {} // called with the reason when the session ends by itself
 
-/** A failure in the service's words, or `offline` if there was no response. */
+/** A failed request, in the words of the service's response. Without a response, its code is `offline`. */
 export class Failure extends Error {
   constructor({ status = 0, code = 'offline', title = '', detail = '', errors = [], wechat_errcode = null } = {}) {
     super(title || code)
@@ -52,6 +52,7 @@ export async function resume() {
   }
 }
 
+/** End the session, here and in the service. */
 export async function signOut() {
   forget()
   await ask('DELETE', SESSION)
@@ -66,7 +67,7 @@ export const remove = (path) => request('DELETE', path)
 export async function request(method, path, { query, body } = {}) {
   const url = `../v1/admin${path}${queryOf(query)}`
   try {
-    return await ask(method, url, { body, bearer: await goodToken() })
+    return await ask(method, url, { body, bearer: await validToken() })
   } catch (failure) {
     if (failure.status !== 401 && failure.code !== 'insufficient_role') throw failure
     if (token === null) throw failure // the session ended during the request
@@ -75,7 +76,7 @@ export async function request(method, path, { query, body } = {}) {
   }
 }
 
-/** Return the items of a list, at most `atMost`. */
+/** Return the items of all pages of a list, at most `atMost`. */
 export async function all(path, query, atMost) {
   const items = []
   let cursor = null
@@ -87,17 +88,19 @@ export async function all(path, query, atMost) {
   return items.slice(0, atMost)
 }
 
+/** Return an object as a query, without empty values. A list becomes a parameter for each of its values. */
 export function queryOf(query = {}) {
   const given = Object.entries(query).flatMap(([name, value]) => [value].flat().map((each) => [name, each]))
   const text = new URLSearchParams(given.filter(([, value]) => value !== null && value !== undefined && value !== ''))
   return text.size ? `?${text}` : ''
 }
 
-async function goodToken() {
+/** Return the access token, renewed if that is due. Throws: Failure, if the session has ended. */
+async function validToken() {
   const now = Date.now()
   if (now - usedAt > UNUSED_MS) await end('over')
-  const isUsed = now - renewedAt > RENEWED_AFTER_MS && usedAt > renewedAt
-  if (now > endsAt - SPARE_MS || isUsed) await renew()
+  const isOldAndUsed = now - renewedAt > RENEWED_AFTER_MS && usedAt > renewedAt
+  if (now > endsAt - SPARE_MS || isOldAndUsed) await renew()
   return token
 }
 
@@ -113,6 +116,7 @@ function renew() {
   return renewing
 }
 
+/** End the session, and tell the listener why. Always throws: Failure. */
 async function end(why) {
   const wasOpen = token !== null
   forget()
@@ -136,6 +140,7 @@ function forget() {
   endsAt = 0
 }
 
+/** Send a request. Return its response as JSON, or null for a 204. Throws: Failure. */
 async function ask(method, url, { body, bearer } = {}) {
   const headers = { 'X-Wxauth-Console': '1', 'Accept-Language': document.documentElement.lang }
   if (body !== undefined) headers['Content-Type'] = 'application/json'

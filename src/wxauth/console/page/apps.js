@@ -12,11 +12,11 @@ import { actOn, text } from './texts.js'
 const path = ({ app_id }) => `/apps/${encodeURIComponent(app_id)}`
 
 export function showApps(main, { query }) {
-  const add = act('add', () => ask(null, reload), { kind: 'primary' })
+  const add = act('add', () => edit(null, reload), { kind: 'primary' })
   const reload = searchedList(main, 'apps', query, [add], {
     columns: ['app', 'state', 'signUp', 'wechatToken', 'push', 'acts'],
     ask: () => (forgetTitles(), get('/apps')),
-    open: (app) => (app.source === 'settings' ? null : () => ask(app, reload)),
+    open: (app) => (app.source === 'settings' ? null : () => edit(app, reload)),
     cells: (app) => [
       [
         app.logo ? h('img', { class: 'picture small', src: app.logo, alt: '' }) : null,
@@ -51,7 +51,7 @@ function acts(app, reload) {
   if (app.source === 'settings') return [check, h('small', {}, text('inSettings'))]
   return menu(app.app_id, [
     check,
-    actAbout('change', app.app_id, () => ask(app, reload)),
+    actAbout('change', app.app_id, () => edit(app, reload)),
     sureAbout('remove', app.app_id, 'sureRemoveApp', async () => (await remove(path(app)), reload())),
   ])
 }
@@ -67,7 +67,8 @@ const KINDS = ['mini_program', 'official_account', 'website', 'mobile_app']
 const SIGN_UPS = { '': 'signUpDefault', open: 'signUpOpen', closed: 'signUpClosed' }
 const UNIONIDS = { required: 'unionidRequired', optional: 'unionidOptional' }
 
-function ask(app, reload) {
+/** Show the dialog that changes an app or, without one, adds an app. */
+function edit(app, reload) {
   const known = { is_enabled: true, check: true, ...app }
   const several = (typed) => typed && words(typed)
   const secret = (name, label, isThere, required = false) =>

@@ -5,10 +5,10 @@ import { number, text, zone } from './texts.js'
 
 const WIDTH = 600
 const HEIGHT = 180
-const BELOW = 26
-const ABOVE = 16
+const BELOW = 26 // the space for the dates below the bars
+const ABOVE = 16 // the space above the bars
 const DIGIT = 14 // the width of a digit on a phone, where the type is larger
-const INTERVALS = 3
+const INTERVALS = 3 // the number of intervals that the axis has at most below the highest bar
 
 /** Return the caption of these days, with the reader's time zone. */
 export const lastDays = (days) => text('lastDays', { n: days.length, zone: zone() })
@@ -53,13 +53,14 @@ export function chart(title, days, name) {
   return h('figure', { class: 'card' }, h('figcaption', {}, h('h2', {}, title), h('span', { class: 'quiet' }, lastDays(days))), drawing)
 }
 
-/** Return round numbers from 0 to above this number, for the axis of a chart. */
+/** Return round numbers for the axis of a chart, from 0 to the first that is greater than `most`. */
 function ticksFor(most) {
   const power = 10 ** Math.max(0, Math.floor(Math.log10(most / INTERVALS)))
   const step = [1, 2, 5, 10].map((each) => each * power).find((each) => each * INTERVALS > most)
   return Array.from({ length: Math.floor(most / step) + 2 }, (_, place) => place * step)
 }
 
+/** Return the tooltip of an SVG element. */
 function titled(words) {
   const title = svg('title')
   title.textContent = words

@@ -1,7 +1,7 @@
-// Events as files. Spreadsheet programs treat a cell that begins with one of these characters as a formula, which an
-// attacker could have put into a name.
+// Events as files.
 
 const COLUMNS = ['id', 'type', 'at', 'actor', 'user_id', 'app_id', 'ip', 'data']
+// Spreadsheet programs treat a cell that begins so as a formula, which an attacker could have put into a name.
 const FORMULA = /^[=+\-@\t\r]/
 
 /**
@@ -15,7 +15,7 @@ export function csv(events) {
 /** Return one JSON document per line. */
 export const jsonLines = (events) => events.map((event) => `${JSON.stringify(event)}\n`).join('')
 
-/** Return a cell that no program executes as a formula. */
+/** Return a value as a cell, quoted if necessary, which no program executes as a formula. */
 export function cell(value) {
   const plain = String(value ?? '')
   const harmless = FORMULA.test(plain) ? `'${plain}` : plain

@@ -1,9 +1,9 @@
 // Elements that are made without markup, so that a user's name can never become markup.
 
 /**
- * Make an element with children. A function is a listener (`onclick` for clicks). Its result cancels nothing, and a
- * form with a listener never leaves the page. Names of DOM properties are set as properties, and the others as
- * attributes.
+ * Make an element with children. A function is added as a listener, for example `onclick` for clicks. A form with the
+ * listener `onsubmit` is not submitted by the browser. Names of DOM properties are set as properties, and all other
+ * names as attributes. Children that are null, undefined or false are left out.
  */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag)

@@ -1,4 +1,4 @@
-// An event as a sentence.
+// The sentences that describe events.
 
 import { code } from './parts.js'
 import { dateAndTime, isText, namesOf, number, phrase, text } from './texts.js'
@@ -9,10 +9,10 @@ export const TYPES = namesOf('event_')
 /** The types that other services receive, also by webhook. */
 export const SENT_TYPES = TYPES.filter((type) => /^(user|identity|consent|session)\./.test(type) && type !== 'user.exported')
 
-/** Return types, each with its meaning. */
+/** Return types of events, each with its meaning in words. */
 export const withMeaning = (types) => types.map((type) => [type, text(`event_${type}`)])
 
-/** Return an event's sentence, in pieces; empty for an unknown type. `link` makes the link to a user. */
+/** Return an event's sentence in pieces; no pieces for an unknown type. `link` makes the link to a user from an id. */
 export function sentence({ type, data, actor }, link) {
   if (!isText(`event_${type}`)) return []
   return [text(type === 'user.created' && actor === 'operator' ? 'imported' : `event_${type}`), ...(DETAILS[type]?.(data, link) ?? named(data))]
@@ -31,11 +31,8 @@ const DETAILS = {
   ],
   'user.leaving': ({ erase_at }) => [erase_at ? text('erasedThen', { at: dateAndTime(erase_at) }) : ''],
   'user.roles_changed': ({ before = [], after = [] }) => [
-    ...['rolesAdded', 'rolesTaken'].map((name, place) => {
-      const [from, to] = place ? [after, before] : [before, after]
-      const roles = to.filter((role) => !from.includes(role))
-      return roles.length ? text(name, { roles: roles.join(', ') }) : ''
-    }),
+    rolesOnlyIn(after, before, 'rolesAdded'),
+    rolesOnlyIn(before, after, 'rolesTaken'),
   ],
   'user.phone_removed': ({ reason }) => [
     isText(`removed_${reason}`) ? text('because', { reason: text(`removed_${reason}`) }) : '',
@@ -49,6 +46,12 @@ const DETAILS = {
   ],
   'staff.read': ({ what, user_ids }) => [text(`read_${what}`), user_ids ? text('readOfMany', { n: number(user_ids.length) }) : ''],
   'console.opened': ({ by }) => [{ scan: text('openedByScan'), link: text('openedByLink') }[by] ?? ''],
+}
+
+/** Return the text `name` with the roles that are in one list and not in the other; empty if there are none. */
+function rolesOnlyIn(these, others, name) {
+  const roles = these.filter((role) => !others.includes(role))
+  return roles.length ? text(name, { roles: roles.join(', ') }) : ''
 }
 
 /** Return the subject of an event (a document, a client, a key, or the changed fields). */

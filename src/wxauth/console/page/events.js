@@ -9,10 +9,10 @@ import { filters, nothingFits } from './search.js'
 import { text } from './texts.js'
 import { sentence, TYPES, withMeaning } from './event_sentences.js'
 
-const FOLLOW_MS = 3000
+const FOLLOW_MS = 3000 // the pause between two requests for new events
 const EXPORTED_AT_MOST = 100_000
 
-/** The index of the column whose value is equal for all events about one user. */
+/** The index of the column about the user and the app, which the page about one user leaves out. */
 export const ABOUT = 3
 
 export const eventColumns = () => ['time', 'type', 'happened', 'about', 'actor', 'address'].map(text)
@@ -32,7 +32,7 @@ const happened = (event) => [
   h('details', { class: 'raw' }, h('summary', {}, text('raw')), h('pre', { tabIndex: 0 }, JSON.stringify(event, null, 2))),
 ]
 
-/** Show the JSON of an event, or hide it. */
+/** Return how a row of an event opens: it shows the event's JSON, or hides it. */
 export const unfold = () => (row) => {
   const details = row.querySelector('details')
   details.open = !details.open
@@ -78,9 +78,10 @@ export function showEvents(main, { query }) {
     },
   })
 
-  let timer = null
-  const look = async () => {
+  let timer = null // null while the list does not follow new events
+  const poll = async () => {
     if (prepend && !document.hidden) {
+      // `busy` needs a button, but no button of the page starts this request.
       await busy(h('button'), trouble, async () => {
         const { items } = await get('/events', { ...wanted, limit: 200 })
         const news = items.filter(({ id }) => id > newest)
@@ -88,13 +89,13 @@ export function showEvents(main, { query }) {
         prepend(news)
       })
     }
-    if (timer !== null) timer = setTimeout(look, FOLLOW_MS)
+    if (timer !== null) timer = setTimeout(poll, FOLLOW_MS)
   }
   const toggle = () => {
-    const isFollowing = timer === null
-    follow.setAttribute('aria-pressed', String(isFollowing))
+    const begins = timer === null
+    follow.setAttribute('aria-pressed', String(begins))
     clearTimeout(timer)
-    timer = isFollowing ? setTimeout(look, 0) : null
+    timer = begins ? setTimeout(poll, 0) : null
   }
   return () => {
     clearTimeout(timer)

@@ -1,20 +1,20 @@
-// The apps and roles that fields suggest.
+// The fields for an app and for a role, with known apps and roles as suggestions.
 
 import { get, mayAdminister } from './api.js'
 import { h } from './dom.js'
 import { field } from './parts.js'
 import { text } from './texts.js'
 
-const CHANGES_LOOKED_AT = 200
+const CHANGES_READ = 200 // the newest changes of roles in which other roles are found
 
-/** Return the apps, with the roles of their new users. The role `support` may not read these. */
+/** Return the apps, with the roles of their new users; no apps for the role `support`, which may not read them. */
 const knownApps = async () => (mayAdminister() ? (await get('/apps')).items : [])
 
 /** Return the roles that apps give, and the roles granted or revoked recently. */
 export async function knownRoles() {
   const [apps, changes] = await Promise.all([
     knownApps(),
-    get('/events', { type: 'user.roles_changed', limit: CHANGES_LOOKED_AT }),
+    get('/events', { type: 'user.roles_changed', limit: CHANGES_READ }),
   ])
   const given = apps.flatMap((app) => app.sign_up_roles ?? [])
   const changed = changes.items.flatMap(({ data }) => [...(data.before ?? []), ...(data.after ?? [])])

@@ -1,7 +1,7 @@
 // The language of a page. The service returns the texts by name, with equal {placeholders} in each language.
 
 const CHOSEN = 'console/language'
-let found
+let found // the response of the service, with the texts and the languages
 
 const load = async (language) => void (found = await (await fetch(`texts.json?${new URLSearchParams({ language })}`)).json())
 
@@ -31,13 +31,14 @@ export function phrase(name, values) {
 /** Return the text in the current language, from texts by language. */
 export const either = (texts) => texts[language()]
 
-/** Return what follows this beginning in the names of texts. */
+/** Return the rests of the texts' names that begin so. For `event_`, `event_user.created` gives `user.created`. */
 export const namesOf = (beginning) =>
   Object.keys(found.texts).flatMap((name) => (name.startsWith(beginning) ? [name.slice(beginning.length)] : []))
 
 /** Return whether there is a text with this name. */
 export const isText = (name) => Object.hasOwn(found.texts, name)
 
+/** Use the next language, here and at the next visit. */
 export async function toggleLanguage() {
   await load(nextLanguage()[0])
   localStorage.setItem(CHOSEN, language())

@@ -1,5 +1,5 @@
-// The frame, with signing in, and the sections. The URL's fragment names the current view, so that a user can send it
-// to a colleague.
+// The frame around the sections, and the page to sign in. The URL's fragment names the current view, so that a user can
+// send the URL to a colleague.
 
 import { administrator, mayAdminister, noteUse, openBy, resume, signOut, whenItEnds } from './api.js'
 import { showApps } from './apps.js'
@@ -28,12 +28,12 @@ const SECTIONS = {
   apps: showApps,
   keys: showKeys,
 }
-const OF_SUPPORT = ['overview', 'users', 'events', 'signins']
+const SECTIONS_OF_SUPPORT = ['overview', 'users', 'events', 'signins']
 const COMMAND = 'wxauth admin link'
 
-let leave = () => {} // ends the activities of the current section
+let leave = () => {} // stops the timers of the current section
 
-const sections = () => (mayAdminister() ? Object.keys(SECTIONS) : OF_SUPPORT)
+const sections = () => (mayAdminister() ? Object.keys(SECTIONS) : SECTIONS_OF_SUPPORT)
 
 /** Return the section, id and query in the fragment, such as `#/users/ID?status=disabled`. */
 function whereTo() {
@@ -42,6 +42,7 @@ function whereTo() {
   return { section: sections().includes(section) ? section : 'overview', id, query: new URLSearchParams(query) }
 }
 
+/** Return the frame for the section that the fragment names: the sections, the account, and an empty main part. */
 function frame() {
   document.documentElement.lang = language()
   const { section } = whereTo()
@@ -118,6 +119,7 @@ function show() {
   title.focus({ preventScroll: true })
 }
 
+/** Show the page to sign in, with a message about the previous session, if there is one. */
 function showSignIn(message, kind = 'status') {
   leave()
   leave = () => {}
@@ -171,7 +173,7 @@ async function start() {
   whenItEnds((why) => showSignIn(text(why === 'role' ? 'endedRole' : 'endedOver'), 'alert'))
   for (const kind of ['pointerdown', 'keydown']) addEventListener(kind, noteUse, { passive: true })
   const secret = /^#link=(.+)$/.exec(location.hash)?.[1]
-  // Removed from the history, too.
+  // The secret must not stay in the address or in the history.
   if (secret) history.replaceState(null, '', `${location.pathname}${location.search}#/overview`)
   addEventListener('hashchange', arrive)
   listenToKeys()

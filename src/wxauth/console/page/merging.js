@@ -46,8 +46,8 @@ function otherUser(user) {
     compared.dispatchEvent(new Event('input', { bubbles: true }))
   }
   const result = (each) => {
-    const take = act('take', () => choose(user, each), { kind: 'small', label: actOn('take', called(each)) })
-    return h('p', { class: 'result' }, picture(each), h('span', {}, called(each), h('small', {}, h('code', {}, each.id))), take)
+    const button = act('take', () => choose(user, each), { kind: 'small', label: actOn('take', called(each)) })
+    return h('p', { class: 'result' }, picture(each), h('span', {}, called(each), h('small', {}, h('code', {}, each.id))), button)
   }
   const go = act('search', () =>
     busy(go, trouble, async () => {
@@ -63,7 +63,7 @@ function otherUser(user) {
   )
   searched.control.addEventListener('keydown', (event) => {
     if (event.key !== 'Enter' || event.isComposing) return
-    event.preventDefault() // submitting the form searches, and does not merge
+    event.preventDefault() // Enter searches, and must not merge
     go.click()
   })
   const element = h('div', { class: 'stack' }, h('div', { class: 'finder' }, searched.element, go), h('div', {}, trouble, found, compared))

@@ -6,20 +6,20 @@ import { SHORT_ID, code, shortId } from './parts.js'
 import { text } from './texts.js'
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f-]{27}$/
-const AT_ONCE = 100
+const IDS_PER_REQUEST = 100
 
-const known = new Map() // ids of users, with their known data, or its promise
+const pending = new Map() // the promises of users' names, by id, until the service has responded
 let wanted = [] // the ids that the next request names
 let titles // the titles of the apps, or their promise
 
-// A name that was stored before wxauth cleaned names might contain nothing visible.
+/** Return a nickname; null if it is empty or invisible, as a name stored before wxauth cleaned names can be. */
 export const shown = (nickname) => (/[^\s\p{C}\p{M}\u115f\u1160\u2800\u3164\uffa0]/u.test(nickname ?? '') ? nickname : null)
 
 /** Return the name of a user (the nickname, or "Unnamed" with the end of the id). */
 export const called = ({ id, nickname }) => shown(nickname) ?? text('namelessAs', { id: id.slice(-SHORT_ID) })
 
-/** Write a user's name on a link with the end of the id next to it, which completes the name of an unnamed user. */
-function write(link, user) {
+/** Write a user's name on a link. The end of the id stands next to the link, so "Unnamed" alone is enough there. */
+function writeName(link, user) {
   link.textContent = shown(user.nickname) ?? text('nameless')
   if (!shown(user.nickname)) link.setAttribute('aria-label', called(user))
 }
@@ -29,7 +29,7 @@ export function personOf(id, given) {
   if (!UUID.test(id)) return code(id)
   const nickname = shown(given)
   const link = h('a', { href: `#/users/${id}` }, nickname ?? '…')
-  if (!nickname) lookUp(id).then((found) => (found ? write(link, found) : (link.textContent = text('gone'))))
+  if (!nickname) lookUp(id).then((found) => (found ? writeName(link, found) : (link.textContent = text('gone'))))
   return h('span', { class: 'person' }, link, shortId(id))
 }
 
@@ -40,7 +40,7 @@ export function personOf(id, given) {
 export function nameAndPlaceOf(user) {
   const { id, identities } = user
   const link = h('a', { href: `#/users/${id}`, class: shown(user.nickname) ? '' : 'nameless' })
-  write(link, user)
+  writeName(link, user)
   const place = h('small', {})
   Promise.all([lookUp(id), appTitles()]).then(([found, apps]) => {
     const app = found?.app_id ?? identities.at(-1)?.app_id
@@ -56,24 +56,25 @@ export const nameOf = (id) => (UUID.test(id) ? lookUp(id).then((found) => shown(
  * Return the known data of a user; null if no user has this id. Ids that are requested in one moment share a request.
  */
 function lookUp(id) {
-  if (!known.has(id)) {
-    if (!wanted.length) queueMicrotask(ask)
+  if (!pending.has(id)) {
+    if (!wanted.length) queueMicrotask(requestNames)
     wanted.push(id)
     let resolve
-    known.set(id, Object.assign(new Promise((then) => (resolve = then)), { resolve }))
+    pending.set(id, Object.assign(new Promise((then) => (resolve = then)), { resolve }))
   }
-  return Promise.resolve(known.get(id))
+  return pending.get(id)
 }
 
-async function ask() {
+/** Request the wanted names, and resolve their promises. */
+async function requestNames() {
   const ids = wanted
   wanted = []
-  for (let first = 0; first < ids.length; first += AT_ONCE) {
-    const some = ids.slice(first, first + AT_ONCE)
+  for (let first = 0; first < ids.length; first += IDS_PER_REQUEST) {
+    const some = ids.slice(first, first + IDS_PER_REQUEST)
     const items = await get('/names', { user_id: some }).then((answer) => answer.items, () => null)
     for (const id of some) {
-      known.get(id).resolve(items?.find((each) => each.id === id) ?? null)
-      known.delete(id) // the next view requests it again, because a name might have changed
+      pending.get(id).resolve(items?.find((each) => each.id === id) ?? null)
+      pending.delete(id) // the next view requests it again, because a name might have changed
     }
   }
 }

@@ -9,9 +9,9 @@ import { number as exactly, roughly, text } from './texts.js'
 import { webhooksAndTheirOldest } from './webhooks.js'
 
 const RANGES = [7, 30, 90, 365]
-const REFUSALS_LOOKED_AT = 200
+const REFUSALS_READ = 200 // the newest refusals of today whose reasons are counted
 const REASONS_SHOWN = 5
-const KEY_IS_KEPT = 'wxauth.secret-key-is-kept' // only the administrator knows this
+const KEY_IS_KEPT = 'wxauth.secret-key-is-kept' // stored in this browser, because only the administrator knows it
 
 export function showOverview(main) {
   const first = h('div', {})
@@ -22,7 +22,7 @@ export function showOverview(main) {
     if (mayAdminister()) firstSteps(first, found.days)
     return draw(found)
   })
-  load(refused, () => get('/refusals', { since: new Date(new Date().setHours(0, 0, 0, 0)).toISOString(), limit: REFUSALS_LOOKED_AT }), whyRefused)
+  load(refused, () => get('/refusals', { since: new Date(new Date().setHours(0, 0, 0, 0)).toISOString(), limit: REFUSALS_READ }), whyRefused)
   if (!mayAdminister()) return
   const deliveries = h('div', {})
   const checks = h('div', {})
@@ -33,14 +33,15 @@ export function showOverview(main) {
   check()
 }
 
+/** Return the tiles with the current numbers, and the charts of the days. */
 function draw({ days, estimated, ...totals }) {
   const number = (name) => (estimated.includes(name) ? roughly : exactly)(totals[name])
   const range = field({ name: 'range', label: text('range'), type: 'select', value: '30', options: RANGES.map((n) => [String(n), text('days', { n })]) })
   range.element.classList.add('list-field')
   const charts = h('div', { class: 'stack' })
-  const drawn = () => charts.replaceChildren(...charted(days.slice(-Number(range.value()))))
-  range.control.addEventListener('change', drawn)
-  drawn()
+  const redraw = () => charts.replaceChildren(...chartsOf(days.slice(-Number(range.value()))))
+  range.control.addEventListener('change', redraw)
+  redraw()
   return [
     h(
       'div',
@@ -56,7 +57,7 @@ function draw({ days, estimated, ...totals }) {
   ]
 }
 
-const charted = (days) => [
+const chartsOf = (days) => [
   h('div', { class: 'charts' }, chart(text('newUsers'), days, 'new_users'), chart(text('logins'), days, 'logins')),
   asTable(days),
 ]
@@ -103,7 +104,7 @@ const keptButton = (place, days) =>
     firstSteps(place, days)
   }, { kind: 'small' })
 
-/** Return a number, with others to compare it with. */
+/** Return a number with its name, and texts with other numbers to compare it with. */
 const tile = (name, value, ...others) =>
   h('p', { class: 'tile', title: [value, ...others].join().includes('≈') ? text('estimated') : null }, h('strong', {}, value), h('span', {}, text(name)), others.map((each) => h('small', {}, each)))
 

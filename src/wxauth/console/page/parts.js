@@ -3,6 +3,14 @@
 import { h } from './dom.js'
 import { actOn, dateAndTime, number, text } from './texts.js'
 
+/** The number of an id's last characters that distinguish users. */
+export const SHORT_ID = 8
+const LONGEST_LINE = 45 // the number of characters of a code that stays on one line
+const SKELETON_LINES = 6
+const PRESSED_ITSELF = 'a, button, input, select, textarea, summary, label, pre, [popover]'
+const SHOWN_CHOICES = 12 // more choices are folded
+const NOTHING = '–'
+
 /** Show in `place` that `ask` is loading, then the result of `render` for its response, or the failure. */
 export async function load(place, ask, render) {
   const turn = (place.turn = (place.turn ?? 0) + 1)
@@ -40,21 +48,21 @@ const isTransient = ({ status }) => !status || status === 429 || status >= 500
  * needed.
  */
 export function failed(failure) {
-  const told =
-    failure.code === 'login_too_old'
-      ? text('tooOld')
-      : failure.code === 'offline'
-        ? text('offline')
-        : failure.detail === 'there is nothing at this path'
-          ? text('notThere')
-          : (failure.errors ?? []).map(({ field, message }) => `${field}: ${message}`).join('; ') || failure.detail || failure.title || text('failed')
   const errcode = failure.wechatErrcode ? ` · errcode ${failure.wechatErrcode}` : ''
   return h(
     'div',
     { class: 'failure', role: 'alert' },
-    h('p', {}, told),
+    h('p', {}, explanationOf(failure)),
     failure.status >= 500 || errcode ? h('code', {}, `${failure.code}${errcode}`) : null,
   )
+}
+
+function explanationOf({ code, detail, errors, title }) {
+  if (code === 'login_too_old') return text('tooOld')
+  if (code === 'offline') return text('offline')
+  if (detail === 'there is nothing at this path') return text('notThere')
+  const faults = (errors ?? []).map(({ field, message }) => `${field}: ${message}`).join('; ')
+  return faults || detail || title || text('failed')
 }
 
 /**
@@ -146,8 +154,8 @@ export function list({ place, caption, columns, ask, cells, open = () => null, n
 }
 
 /**
- * Run `act` with its button disabled. Show a failure in `trouble`, or as a message if that was removed. Return whether
- * it succeeded.
+ * Run `act` with its button disabled. Show a failure in the element `trouble`, or as a message if the page no longer
+ * contains that element. Return whether `act` succeeded.
  */
 export async function busy(button, trouble, act) {
   button.disabled = true
@@ -164,13 +172,6 @@ export async function busy(button, trouble, act) {
     button.removeAttribute('aria-busy')
   }
 }
-
-const LONGEST_LINE = 45
-export const SHORT_ID = 8
-const SKELETON_LINES = 6
-const PRESSED_ITSELF = 'a, button, input, select, textarea, summary, label, pre, [popover]'
-const SHOWN_CHOICES = 12
-const NOTHING = '–'
 
 let toastTimer
 const toaster = () => document.getElementById('toast') ?? document.body.appendChild(h('div', { id: 'toast' }))
@@ -198,7 +199,7 @@ export function dialog({ title, lead, fields = [], name, kind = 'primary', size,
   const cancel = h('button', { type: 'button', onclick: () => element.close() }, text('cancel'))
   const submit = async () => {
     if (await busy(go, trouble, () => onsubmit(values()))) element.close()
-    else look()
+    else updateButton()
   }
   const form = h(
     'form',
@@ -210,12 +211,12 @@ export function dialog({ title, lead, fields = [], name, kind = 'primary', size,
     h('p', { class: 'acts' }, cancel, go),
   )
   const values = () => Object.fromEntries(fields.flatMap((each) => each.members ?? each).map((each) => [each.name, each.value()]))
-  const look = () => (go.disabled = go.hasAttribute('aria-busy') || !allow(values()))
-  form.addEventListener('input', look)
+  const updateButton = () => (go.disabled = go.hasAttribute('aria-busy') || !allow(values()))
+  form.addEventListener('input', updateButton)
   const element = h('dialog', { class: size, 'aria-labelledby': 'dialog-title' }, form)
   element.addEventListener('close', () => element.remove())
   document.body.append(element)
-  look()
+  updateButton()
   element.showModal()
   return element
 }
@@ -339,12 +340,12 @@ function choices(control, there, separator) {
     })
     return [chip, word]
   })
-  const look = () => {
+  const markChosen = () => {
     const chosen = words(control.value)
     for (const [chip, word] of chips) chip.setAttribute('aria-pressed', String(chosen.includes(word)))
   }
-  control.addEventListener('input', look)
-  look()
+  control.addEventListener('input', markChosen)
+  markChosen()
   const all = h('div', { class: 'chips', role: 'group', 'aria-label': text('choose') }, chips.map(([chip]) => chip))
   return there.length > SHOWN_CHOICES ? h('details', {}, h('summary', {}, text('choose')), all) : all
 }

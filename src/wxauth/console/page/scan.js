@@ -4,7 +4,7 @@
 import { Failure } from './api.js'
 import { language, text } from './texts.js'
 
-const ATTEMPT = 'console/login' // stored per tab, so that an attempt begun elsewhere cannot end here
+const ATTEMPT = 'console/login' // in the storage of the tab, so that an attempt begun elsewhere cannot end here
 const CLIENT = 'wxauth-admin'
 const SCOPE = 'wxauth:admin'
 const METADATA = '../.well-known/openid-configuration'
@@ -46,8 +46,8 @@ export function comeBack() {
   const attempt = JSON.parse(sessionStorage.getItem(ATTEMPT))
   sessionStorage.removeItem(ATTEMPT)
   history.replaceState(null, '', location.pathname + (attempt?.view ?? ''))
-  // An attacker could make a link with a code of their own, and the victim would then administer in the attacker's
-  // name.
+  // Without this check, an attacker could send a link with the attacker's own code, and the victim would then work in
+  // the attacker's name.
   if (!attempt || told.get('state') !== attempt.state || told.get('iss') !== attempt.issuer) return { refused: 'scanNotOurs' }
   if (!told.has('code')) return { refused: told.get('error') === 'access_denied' ? 'scanDenied' : 'scanFailed' }
   return { opening: { code: told.get('code'), code_verifier: attempt.verifier } }

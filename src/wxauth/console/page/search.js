@@ -29,7 +29,7 @@ export function filters(fields, section, { kept = {}, others = [] } = {}) {
   asPlaceholder(first)
   for (const [place, each] of rest.entries()) {
     if (each.control instanceof HTMLSelectElement) each.control.addEventListener('change', () => go(values()))
-    chips[place].addEventListener('toggle', () => chips[place].open && opened(chips[place], each.control))
+    chips[place].addEventListener('toggle', () => chips[place].open && fitAndFocus(chips[place], each.control))
   }
   return form
 }
@@ -43,7 +43,7 @@ function asPlaceholder({ control, element }) {
   if (hint) hint.className = 'unseen'
 }
 
-/** Return a chip that opens a filter. */
+/** Return a chip that opens a filter, with a button that calls `clear` if the filter is in use. */
 function filter(made, clear) {
   const label = made.element.querySelector('label').textContent
   const shown = shownValue(made)
@@ -64,7 +64,7 @@ function filter(made, clear) {
 }
 
 /** Keep an opened filter within the window, and focus its field. */
-function opened(details, control) {
+function fitAndFocus(details, control) {
   const popover = details.querySelector('.popover')
   popover.classList.remove('to-end')
   popover.classList.toggle('to-end', popover.getBoundingClientRect().right > document.documentElement.clientWidth)
@@ -82,8 +82,8 @@ function shownValue({ control, value }) {
 }
 
 /**
- * Close a filter or menu on a press outside it. Escape in it does the same. On a phone, the account is next to the
- * sections.
+ * Close a filter or menu when the user presses outside it, or presses Escape in it. On a phone, the account's menu stays
+ * open while the sections are open, because both belong to one menu there.
  */
 addEventListener('pointerdown', ({ target }) => {
   for (const open of document.querySelectorAll('details.filter[open]:not(:has(> #sections.open) .who)')) open.open = open.contains(target)

@@ -18,7 +18,7 @@ export function showServices(main, { query }) {
   const reload = searchedList(main, 'services', query, [add], {
     columns: ['name', 'scopes', 'redirectUris', 'acts'],
     ask: () => get('/clients'),
-    open: (client) => (isOurs(client) ? null : () => ask(client, reload, isSite(client))),
+    open: (client) => (isOurs(client) ? null : () => edit(client, reload, isSite(client))),
     cells: (client) => [
       [
         client.logo ? h('img', { class: 'picture small', src: client.logo, alt: '' }) : null,
@@ -40,13 +40,14 @@ function acts(client, reload) {
   const renew = async (values) => showSecret(name, (await post(`${path(client)}/secret`, values)).client_secret)
   const fields = () => [field({ name: 'at_once', label: text('atOnce'), type: 'checkbox' })]
   return menu(name, [
-    actAbout('change', name, () => ask(client, reload, isSite(client))),
+    actAbout('change', name, () => edit(client, reload, isSite(client))),
     actAbout('connect', name, () => connect(client)),
     client.is_public ? null : sureAbout('newSecret', name, 'sureNewSecret', renew, { kind: 'small', fields }),
     sureAbout('remove', name, 'sureRemoveClient', async () => (await remove(path(client)), reload())),
   ].filter(Boolean))
 }
 
+// A request to try out each scope of a service client, without the beginning of its URL.
 const FIRST_CALLS = {
   users: '/v1/users/USER_ID',
   introspect: '/v1/introspect --data token=TOKEN',
@@ -60,7 +61,7 @@ const FIRST_CALLS = {
   unionids: `/v1/users/lookup --json '{"unionids": ["UNIONID"]}' # with the scope users, too`,
 }
 
-/** Show what to enter in the client's settings, in the forms that most products use. */
+/** Show the values to enter in the client's own settings, in the forms that most products use. */
 function connect(client) {
   const { name, is_public, scopes } = client
   const { iss } = claims()
@@ -81,11 +82,12 @@ function connect(client) {
 /** Ask first what to add, because each kind has its own fields. */
 function chooseKind(reload) {
   const choice = (name, ofSite) =>
-    h('button', { type: 'button', class: 'chip', onclick: () => (asked.close(), ask(null, reload, ofSite)) }, h('div', { class: 'lines' }, h('strong', {}, text(name)), h('small', {}, text(`${name}Hint`))))
-  const asked = popUp(text('addService'), [choice('aService', false), choice('aSite', true)], { kind: '' })
+    h('button', { type: 'button', class: 'chip', onclick: () => (choices.close(), edit(null, reload, ofSite)) }, h('div', { class: 'lines' }, h('strong', {}, text(name)), h('small', {}, text(`${name}Hint`))))
+  const choices = popUp(text('addService'), [choice('aService', false), choice('aSite', true)], { kind: '' })
 }
 
-function ask(client, reload, ofSite) {
+/** Show the dialog that changes a client or, without one, adds a client. `ofSite` says whether it has a site's fields. */
+function edit(client, reload, ofSite) {
   const known = client ?? { scopes: ofSite ? ['openid', 'profile'] : ['introspect'] }
   const logo = logoField()
   const lines = (name, label, hint) => field({ name, label: text(label), type: 'textarea', value: known[name]?.join('\n'), hint: text(hint), read: words })
@@ -124,7 +126,7 @@ function ask(client, reload, ofSite) {
     title: client ? actOn('change', client.name) : actOn('add', text(ofSite ? 'aSite' : 'aService')),
     fields,
     name: client ? 'save' : 'add',
-    // The options that make a client a site.
+    // Without one of these values, the service would store a service client.
     allow: (values) => !ofSite || Boolean(values.redirect_uris.length || values.device || values.phone_id_token),
     onsubmit: async ({ service_scopes = [], scopes, ...values }) => {
       const body = bodyOf({ ...values, scopes: [...scopes, ...service_scopes] }, { ...client, logo: null })

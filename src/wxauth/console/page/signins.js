@@ -10,7 +10,7 @@ import { isText, namesOf, number, text } from './texts.js'
 
 const CODES = namesOf('refused_')
 
-/** The index of the column whose value is equal for all refusals of one user. */
+/** The index of the column about the user, which the page about one user leaves out. */
 const ABOUT = 3
 
 const columns = () => ['time', 'why', 'app', 'person', 'network', 'requestId'].map(text)

@@ -56,19 +56,21 @@ const isWhole = (term) => /^(\+?[0-9][0-9 ()-]{6,}|[\w-]{24,36})$/.test(term.tri
 /** Return a user's picture and name, linked to the page about them. */
 export const named = (user) => h('div', { class: 'named' }, picture(user), nameAndPlaceOf(user))
 
+/** Return tags that say whether a user is active or banned, and whether the user's erasure is due. */
 export function standing({ status, erase_at }) {
   const isBanned = status === 'disabled'
   const found = [isBanned ? tag(text('banned'), 'bad') : null, erase_at ? tag(text('leaving'), 'bad') : null]
   return found.some(Boolean) ? found : tag(text('active'), 'ok')
 }
 
+/** Return a user's phone number; null if the user has none. */
 export function phone(user) {
   if (!user.phone) return null
   if (user.phone.includes('*')) return masked(user)
   return user.phone_verified === false ? [whole(user.phone), ' ', tag(text('unverified'), 'note')] : whole(user.phone)
 }
 
-/** Return a masked number with a button that shows it, which the audit log records. */
+/** Return a masked number with a button that shows the whole number. The audit log records each use of the button. */
 function masked(user) {
   const place = h('span', {}, whole(user.phone), ' ')
   const show = act(
@@ -80,7 +82,7 @@ function masked(user) {
   return place
 }
 
-const HOSTS = ['thirdwx.qlogo.cn', 'wx.qlogo.cn']
+const HOSTS_OF_PICTURES = ['thirdwx.qlogo.cn', 'wx.qlogo.cn']
 
 /**
  * Return the first letters of a name's first two words or, without a name, the end of the id, which is next to the
@@ -106,7 +108,7 @@ export function picture(user, kind = 'small') {
 function isShown(url) {
   try {
     const { origin, hostname, protocol } = new URL(url)
-    return origin === location.origin || (protocol === 'https:' && HOSTS.includes(hostname))
+    return origin === location.origin || (protocol === 'https:' && HOSTS_OF_PICTURES.includes(hostname))
   } catch {
     return false // no URL, or a malformed one
   }

@@ -7,12 +7,13 @@ import { searchedList } from './search.js'
 import { actOn, number, percent, text } from './texts.js'
 import { SENT_TYPES, withMeaning } from './event_sentences.js'
 
-const LOOKED_AT = 2000
-const RATED = 100
+const PENDING_READ = 2000 // the pending deliveries of a webhook that are read to find the oldest
+const RATED = 100 // the newest deliveries of a webhook that its success rate counts
+const SAME_TIME = 100 // the events of one millisecond that are read to find the one of a delivery
 
 const path = ({ name }) => `/webhooks/${encodeURIComponent(name)}`
 
-/** Return the webhooks. Each enabled webhook has the time of its longest waiting delivery, if any. */
+/** Return the webhooks, each enabled one with the time of its oldest delivery that waits to be sent, or null. */
 export async function webhooksAndTheirOldest() {
   let found
   try {
@@ -24,14 +25,14 @@ export async function webhooksAndTheirOldest() {
   return Promise.all(
     found.map(async (webhook) => {
       if (!webhook.is_enabled) return webhook
-      const waiting = await all(`${path(webhook)}/deliveries`, { state: 'pending' }, LOOKED_AT)
+      const waiting = await all(`${path(webhook)}/deliveries`, { state: 'pending' }, PENDING_READ)
       return { ...webhook, oldest_pending: waiting.at(-1)?.at ?? null }
     }),
   )
 }
 
 export function showWebhooks(main, { id, query }) {
-  const add = act('add', () => ask(null, reload), { kind: 'primary' })
+  const add = act('add', () => edit(null, reload), { kind: 'primary' })
   const reload = searchedList(main, 'webhooks', query, [add], {
     columns: ['name', 'types', 'state', 'succeeded', 'acts'],
     ask: () => get('/webhooks'),
@@ -47,7 +48,7 @@ export function showWebhooks(main, { id, query }) {
   if (id) main.append(deliveries({ name: decodeURIComponent(id) }))
 }
 
-/** Return how many of the newest attempted deliveries were accepted. */
+/** Return an element that shows which share of the newest attempted deliveries succeeded. */
 function succeeded(webhook) {
   const place = h('span', {}, '…')
   const show = (tried) => {
@@ -62,11 +63,14 @@ function succeeded(webhook) {
   return place
 }
 
-/** Return the body of a delivery, read when it is unfolded. An event's id begins with its time in milliseconds. */
+/**
+ * Return an element that shows the body of a delivery when it is unfolded. The body is found by the time of its event,
+ * with which the event's id begins (UUIDv7).
+ */
 function payload({ event_id, type }) {
   const place = h('div', {})
   const at = parseInt(event_id.replace('-', '').slice(0, 12), 16)
-  const asked = { type, since: new Date(at).toISOString(), until: new Date(at + 1).toISOString(), limit: RATED }
+  const asked = { type, since: new Date(at).toISOString(), until: new Date(at + 1).toISOString(), limit: SAME_TIME }
   const details = h('details', { class: 'raw' }, h('summary', {}, text('raw')), place)
   details.addEventListener('toggle', () => {
     if (!details.open || place.children.length) return
@@ -97,14 +101,15 @@ function acts(webhook, reload) {
     test,
     turn,
     actAbout('replay', name, () => replay(webhook)),
-    actAbout('change', name, () => ask(webhook, reload)),
+    actAbout('change', name, () => edit(webhook, reload)),
     sureAbout('newSecret', name, 'sureNewSecret', async () => showSecret(name, (await post(`${path(webhook)}/secret`)).secret), { kind: 'small' }),
     sureAbout('remove', name, 'sureRemoveWebhook', async () => (await remove(path(webhook)), reload())),
   ]
   return [...menu(name, acts), told]
 }
 
-function ask(webhook, reload) {
+/** Show the dialog that changes a webhook or, without one, adds a webhook. */
+function edit(webhook, reload) {
   const fields = [
     webhook ? null : field({ name: 'name', label: text('name'), required: true, pattern: '[a-z0-9][a-z0-9_\\-]{0,63}' }),
     field({ name: 'url', label: text('url'), type: 'url', value: webhook?.url ?? '', required: true }),
@@ -126,6 +131,7 @@ function ask(webhook, reload) {
   })
 }
 
+/** Ask since when the events are to be sent again. */
 function replay(webhook) {
   const hourAgo = new Date(Date.now() - 3_600_000).toISOString()
   dialog({
