@@ -6,7 +6,7 @@ copy.addEventListener('click', async () => {
   try {
     await navigator.clipboard.writeText(typed.textContent)
   } catch {
-    getSelection().selectAllChildren(typed) // the browser does not allow it: the user can copy the selected text
+    getSelection().selectAllChildren(typed) // at least, the user can copy the selected text
     if (!document.execCommand('copy')) return
   }
   copy.textContent = copy.dataset.copied

@@ -5,23 +5,23 @@ const main = document.querySelector('main')
 const status = document.querySelector('.status')
 const renew = document.querySelector('.renew')
 const { stateUrl, nextUrl, texts } = JSON.parse(main.dataset.page)
-const interval = 2000
-const lastSeconds = 30
+const pollMs = 2000
+const countdownSeconds = 30 // the page counts down the last seconds
 const endsAt = Date.now() + Number(main.dataset.expiresIn) * 1000
 
-let isAsking = false
+let isPolling = false
 
 function show(state) {
   main.dataset.state = state
   const left = Math.max(0, Math.ceil((endsAt - Date.now()) / 1000))
-  const isEnding = left <= lastSeconds && (state === 'waiting' || state === 'claimed')
+  const isEnding = left <= countdownSeconds && (state === 'waiting' || state === 'claimed')
   status.textContent = texts[state] + (isEnding ? texts.left.replace('{seconds}', left) : '')
   renew.hidden = state !== 'over'
 }
 
-async function ask() {
-  if (isAsking) return
-  isAsking = true
+async function poll() {
+  if (isPolling) return
+  isPolling = true
   try {
     const answer = await fetch(stateUrl, { cache: 'no-store', credentials: 'same-origin', redirect: 'error' })
     if (answer.status === 404) return show('over')
@@ -36,7 +36,7 @@ async function ask() {
   } catch {
     // The network might be down for a moment. The next poll tries again.
   } finally {
-    isAsking = false
+    isPolling = false
   }
 }
 
@@ -48,7 +48,7 @@ function tick() {
 }
 
 function stop() {
-  clearInterval(asking)
+  clearInterval(polling)
   clearInterval(ticking)
 }
 
@@ -57,8 +57,8 @@ const pressed = () => (main.dataset.pressed = 'true')
 document.querySelector('main > form')?.addEventListener('submit', pressed)
 document.addEventListener('visibilitychange', pressed)
 
-const asking = setInterval(ask, interval)
+const polling = setInterval(poll, pollMs)
 const ticking = setInterval(tick, 1000)
 show('waiting')
 // A page restored from the back/forward cache polls at once, because its code may have expired long ago.
-addEventListener('pageshow', (event) => event.persisted && ask())
+addEventListener('pageshow', (event) => event.persisted && poll())

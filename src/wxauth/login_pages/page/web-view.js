@@ -1,8 +1,8 @@
 // Make the mini-program around this page answer the site's request. WeChat adds this bridge to every web-view.
 const { url, codeUrl } = JSON.parse(document.querySelector('main').dataset.page)
-const patience = 3000
+const patienceMs = 3000 // without a bridge after this time, the page with the QR code opens
 
-const withoutBridge = setTimeout(() => location.replace(codeUrl), patience)
+const withoutBridge = setTimeout(() => location.replace(codeUrl), patienceMs)
 
 function open() {
   clearTimeout(withoutBridge)
