@@ -62,7 +62,7 @@ _IS_OPEN: Final = """(attempts.since > :began_by
                         AND attempts.since < :now::timestamptz + (:now::timestamptz - :began_by))"""
 # Of two concurrent attempts, the second waits for the first one's row lock, and then increments the count. If the limit
 # is reached, the statement writes nothing.
-_TAKE: Final = Statement[_Attempt](f"""
+_COUNT: Final = Statement[_Attempt](f"""
 WITH granted AS (
     INSERT INTO attempts (key, since, number) VALUES (:key, :now, 1)
     ON CONFLICT (key) DO UPDATE
@@ -73,7 +73,7 @@ WITH granted AS (
 )
 SELECT EXISTS (SELECT FROM granted) AS is_granted, (SELECT since FROM attempts WHERE key = :key) AS since_before
 """)
-_GIVE_BACK: Final = Statement[Nothing]("UPDATE attempts SET number = number - 1 WHERE key = :key AND number > 0")
+_UNCOUNT: Final = Statement[Nothing]("UPDATE attempts SET number = number - 1 WHERE key = :key AND number > 0")
 sweep_attempts: Final = Sweep.of("attempts", key="key", by="since")
 
 
@@ -93,6 +93,7 @@ class Rate:
     detail: str
     """The `detail` of a refusal, for the developer."""
     window: timedelta = WINDOW
+    """The length of a window, which is at most `WINDOW`."""
 
     async def count(self, asked: Database | Transaction, *who: str, now: datetime) -> None:
         """Count one more action of a subject. If `asked` is a transaction, its rollback undoes the count.
@@ -102,7 +103,7 @@ class Rate:
 
         Raises: RateLimited, if the limit is reached. In that case, the action is not counted.
         """
-        row = await asked.one(_TAKE, key=self._key(who), now=now, began_by=now - self.window, at_most=self.at_most)
+        row = await asked.one(_COUNT, key=self._key(who), now=now, began_by=now - self.window, at_most=self.at_most)
         if not row.is_granted:
             # If a concurrent attempt began the window after this statement's snapshot, the time is unknown.
             since = row.since_before or now
@@ -111,7 +112,7 @@ class Rate:
     async def uncount(self, database: Database, *who: str) -> None:
         """Undo a `count`. During a database outage, the action remains counted."""
         with suppress(StorageUnavailable):
-            await database.run(_GIVE_BACK, key=self._key(who))
+            await database.run(_UNCOUNT, key=self._key(who))
 
     async def count_user(self, asked: Database | Transaction, user: UserInSession, *, now: datetime) -> None:
         """Count one more action of this user, as `count` does.

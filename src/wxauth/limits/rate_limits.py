@@ -106,18 +106,26 @@ class RateLimiter:
 
     async def _admit(self, names: Sequence[str], ip: str | None = None) -> None:
         # Only an IPv6 address has a second name, for the second limit.
-        hits = list(zip(self._limits, names, strict=False))
-        seconds = None if self._redis is None else await self._redis.seconds_to_wait(hits)
-        if seconds is None:
-            seconds = 0
-            for limit, name in hits:
-                seconds = self._windows.seconds_to_wait(limit, name)
-                if seconds > 0:
-                    break  # a refused action doesn't count towards the next limit
+        seconds = await self._seconds_to_wait(list(zip(self._limits, names, strict=False)))
         if seconds > 0:
             if ip is not None:
                 log.info("rate_limited", what=self._what, network=TRUNCATED.network_of(ip))
             raise RateLimited(f"rate limit exceeded: {self._what}", retry_after=seconds)
+
+    async def _seconds_to_wait(self, hits: Sequence[Hit]) -> int:
+        """Count an action towards each limit, in Redis or else in this process.
+
+        Return the seconds until the window of the first exceeded limit ends, or 0.
+        """
+        if self._redis is not None:
+            seconds = await self._redis.seconds_to_wait(hits)
+            if seconds is not None:
+                return seconds
+        for limit, name in hits:
+            seconds = self._windows.seconds_to_wait(limit, name)
+            if seconds > 0:
+                return seconds  # a refused action doesn't count towards the next limit
+        return 0
 
 
 @lru_cache(maxsize=4096)
