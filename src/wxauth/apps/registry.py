@@ -142,12 +142,13 @@ class Apps:
 
     def roles_at_sign_up(self) -> frozenset[str]:
         """Return the roles that new users get, in any app."""
-        return frozenset(role for it in self.all() for role in self.settings.roles_at_sign_up(it.app))
+        return frozenset(role for known in self.all() for role in self.settings.roles_at_sign_up(known.app))
 
     def roles_of_anybody(self) -> frozenset[str]:
         """Return the roles that anybody can get by signing up, in the enabled apps that allow it."""
-        are_open = (it.app for it in self.all() if it.is_enabled and self.settings.may_sign_up(it.app))
-        return frozenset(role for app in are_open for role in self.settings.roles_at_sign_up(app))
+        enabled = (known.app for known in self.all() if known.is_enabled)
+        open_apps = (app for app in enabled if self.settings.may_sign_up(app))
+        return frozenset(role for app in open_apps for role in self.settings.roles_at_sign_up(app))
 
     def label_of(self, app_id: str | None) -> str:
         """Return an app's label in metrics. None means the default app.
@@ -186,12 +187,14 @@ class Apps:
         await attempt(self.refresh, failed="apps_not_read")
 
     def _replace_apps(self, stored: Sequence[queries.SealedApp]) -> None:
-        of_settings = {app.app_id: KnownApp(app, "settings") for app in self.settings.apps}
+        in_settings = {app.app_id: KnownApp(app, "settings") for app in self.settings.apps}
         # The first operand puts the apps in the settings first. The last one gives them precedence.
-        self._by_id = of_settings | self._unseal_all(stored) | of_settings
-        self._enabled: dict[str | None, App] = {app_id: it.app for app_id, it in self._by_id.items() if it.is_enabled}
-        self.default = next((it for it in self._by_id.values() if it.app.is_mini_program), None)
-        """The app for logins that name no app."""
+        self._by_id = in_settings | self._unseal_all(stored) | in_settings
+        self.default = next((known for known in self._by_id.values() if known.app.is_mini_program), None)
+        """The app for logins that name no app. It may be disabled."""
+        enabled = [known.app for known in self._by_id.values() if known.is_enabled]
+        self._enabled: dict[str | None, App] = {app.app_id: app for app in enabled}
+        """The enabled apps by id. None is the key of the default app, if it is enabled."""
         if self.default is not None and self.default.is_enabled:
             self._enabled[None] = self.default.app
 

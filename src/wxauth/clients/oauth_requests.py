@@ -54,6 +54,7 @@ _NAMED: Final = frozenset(
 _LONG: Final = ("id_token_hint", "access_token", "client_assertion", "state")
 """The parameters that can have up to `MAX_TOKEN_LENGTH` characters."""
 _MAX_PARAMETERS: Final = 100
+"""The largest number of parameters of a request."""
 _ASSERTION: Final = "client_assertion"
 _ASSERTION_TYPE: Final = "client_assertion_type"
 
@@ -123,6 +124,7 @@ def check_parameters(pairs: list[tuple[str, str]]) -> Parameters:
 
 
 def _is_readable(name: str, value: str) -> bool:
+    """Return whether the value of a parameter is short enough, and contains only printable characters."""
     # This check accepts a longer `state`, because another check reports to the site that its `state` is too long.
     longest = MAX_TOKEN_LENGTH if name in _LONG else MAX_PARAMETER_LENGTH
     return len(value) <= longest and value.isprintable()

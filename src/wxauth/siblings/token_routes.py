@@ -38,6 +38,7 @@ router = Router("siblings")
 # character.
 _SAFE_IN_HEADER: Final = (ascii_letters + digits + punctuation).replace("%", "")
 _MAX_PARAMETERS: Final = 32
+"""The largest number of parameters in a query, almost all of which are roles."""
 _NO_TOKEN: Final = InvalidRequest.of("token", "Field required")
 _NO_SUCH_RESOURCE: Final = InvalidRequest.of(RESOURCE, "Must be one resource of WXAUTH_RESOURCES")
 
@@ -136,8 +137,9 @@ async def forwarded_caller(
 ) -> Caller:
     """Return the user of the token that a proxy has forwarded, as stored now.
 
-    The openid and the app id are empty if the token has none. Raises: the errors of `verified` and `read_caller`;
-    InvalidToken, if the token is not for the required resource.
+    The openid and the app id are empty if the token has none.
+
+    Raises: the errors of `verified` and `read_caller`; InvalidToken, if the token is not for the required resource.
     """
     principal = await verified(request, verifier if resource is None else resource_verifier, clock)
     if resource not in (None, principal.claims["aud"]):
@@ -236,6 +238,7 @@ async def verify_appended(_: NoDemandsDep, caller: ForwardedCallerDep) -> Respon
 
 
 def _authorized(caller: Caller) -> Response:
+    """Return the response whose header fields identify the user to the service behind the proxy."""
     user = caller.user
     return Response(
         headers={

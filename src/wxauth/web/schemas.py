@@ -59,7 +59,9 @@ PAGE_SIZE: Final = 50
 """The number of items on a page if the request has no `limit`."""
 MAX_PAGE_SIZE: Final = 200
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{22}")
+"""The form of a cursor of `cursor_at`, which is the base64url of 16 bytes."""
 _TIMED_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{32}")
+"""The form of a cursor of `timed_cursor`, which is the base64url of 24 bytes."""
 FIRST_PAGE: Final[dict[str, object]] = {"after_at": None, "after_id": None}
 """The parameters with which a statement returns the first rows of a list that is sorted by time and id."""
 _FIRST_TIME: Final = datetime.min.replace(tzinfo=UTC)
@@ -85,7 +87,7 @@ Time = Annotated[AwareDatetime, BeforeValidator(_check_has_date), AfterValidator
 """A time with an offset, converted to UTC. If the result is not in the years 1 to 9999, the time is refused."""
 
 
-def _network(value: object) -> object:
+def _parse_network(value: object) -> object:
     try:
         return ip_network(value.strip(), strict=False) if isinstance(value, str) else value
     except ValueError:
@@ -94,7 +96,7 @@ def _network(value: object) -> object:
 
 Network = Annotated[
     IPv4Network | IPv6Network,
-    BeforeValidator(_network),
+    BeforeValidator(_parse_network),
     WithJsonSchema({"type": "string", "examples": ["203.0.113.0/24"]}),
 ]
 """A network in CIDR notation, or an address."""
@@ -323,7 +325,7 @@ def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Map
     except ValueError:
         raise invalid_request(errors, model) from None
     fields, left_out = _fields_of(model), frozenset[str]()
-    errors = errors if is_json else []
+    errors = errors if is_json else []  # a body that `read_loosely` has parsed has not been validated yet
     # Each round leaves out fields, or ends. Pydantic can check the rest of the body only without lone surrogates, and
     # validators of the whole model run only when all fields are valid.
     while True:
