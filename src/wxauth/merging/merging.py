@@ -80,14 +80,14 @@ class Merged:
 
 @dataclass(frozen=True, slots=True)
 class MergePair:
-    """Two locked users, whose status and roles no other transaction can change until this lock ends."""
+    """The two users of a merge, locked, so that no other transaction can change their status and roles."""
 
     former_id: UUID
     remaining_id: UUID
     former: StatusAndRoles
     remaining: StatusAndRoles
     administrators: AbstractSet[UUID]
-    """All administrators, if one of the two users is an administrator; otherwise empty."""
+    """The ids of all administrators, if one of the two users is an administrator; otherwise empty."""
 
     @property
     def has_the_last_administrators(self) -> bool:

@@ -52,7 +52,7 @@ class LoginsAnswer(Items[ListedLogin]):
 
 
 class NamesAnswer(BaseModel):
-    """Users, in no order. Unknown ids are left out."""
+    """The users with the given ids, in no particular order. Unknown ids are left out."""
 
     items: list[UserSummary]
 

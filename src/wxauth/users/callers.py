@@ -136,9 +136,9 @@ ConcurrencyDep = Annotated[Concurrency, Depends(provide(Concurrency))]
 async def caller_in_turn_of(
     request: Request, principal: PrincipalDep, concurrency: ConcurrencyDep, database: DatabaseDep, clock: ClockDep
 ) -> AsyncIterator[Caller]:
-    """After the whole body has arrived, wait in the queues of the session and the user, and yield the caller.
+    """Wait for the whole body, and then in the queues of the session and the user, and yield the caller.
 
-    A slow upload must not hold a place in the queues.
+    The order keeps a slow upload from holding a place in the queues.
 
     Raises: RateLimited; the errors of `read_caller`.
     """
@@ -154,7 +154,7 @@ CallerInTurnDep = Annotated[Caller, Depends(caller_in_turn_of), Entails(failures
 async def caller_who_ends_of(
     request: Request, principal: PrincipalDep, concurrency: ConcurrencyDep, database: DatabaseDep, clock: ClockDep
 ) -> AsyncIterator[Caller]:
-    """After the whole body has arrived, wait in the queues of requests that end sessions, and yield the caller.
+    """Wait for the whole body, and then in the queues of requests that end sessions, and yield the caller.
 
     Requests that end the session of the access token have a separate queue. An attacker who fills that queue with a
     stolen token ends the session.
