@@ -33,7 +33,7 @@ class Connector:
         self._deadlines = deadlines
         self._dsns = parsed.dsns
         self._options = _options_for(parsed, is_pooled=self.is_pooled, deadlines=deadlines)
-        self._last = _Place(self._dsns[0], None)
+        self._last_place = _Place(self._dsns[0], None)
 
     async def connect(self, **options: object) -> asyncpg.Connection:
         """Open a connection. `options` are passed to asyncpg, and override the options that wxauth sets.
@@ -43,9 +43,9 @@ class Connector:
         # Each address of each host has a separate time limit. asyncpg has one limit for all addresses together. An
         # address that never responds would use this limit up.
         failures: list[outages.NotConnected] = []
-        begun = monotonic()
+        started_at = monotonic()
         places = [place for dsn in self._dsns for place in await _places_of(dsn, seconds=self._deadlines.connect)]
-        places.sort(key=lambda place: (place.dsn != self._last.dsn, place.address != self._last.address))
+        places.sort(key=lambda place: (place.dsn != self._last_place.dsn, place.address != self._last_place.address))
         timeout = min(self._deadlines.connect, self._deadlines.connect_to_any / len(places))
         for place in places:
             try:
@@ -53,8 +53,8 @@ class Connector:
             except outages.NotConnected as exc:
                 failures.append(exc)
             else:
-                self._last = place
-                outages.outage_log.end(begun)
+                self._last_place = place
+                outages.outage_log.end(started_at)
                 return connection
         outages.outage_log.begin()
         if len(failures) == 1:

@@ -289,7 +289,7 @@ class Database(_Reader):
     def answering(self) -> AbstractAsyncContextManager[object]:
         """Return a context manager in which all database access together has one time limit, `Deadlines.whole`.
 
-        Raises: StorageUnavailable.
+        The context manager raises StorageUnavailable.
         """
         return _Answering(_now() + self.deadlines.whole)
 
@@ -331,6 +331,7 @@ class Database(_Reader):
                 raise
             finally:
                 transaction.failure = None  # because its traceback refers to the transaction
+                # If the rollback has failed, the connection must not be lent again.
                 if not connection.is_closed() and connection.is_in_transaction():
                     connection.terminate()
                 self._connections.release(connection)

@@ -85,13 +85,13 @@ def read_url(url: str) -> DatabaseUrl:
     }
     user, at, first_host = parts.netloc.rpartition("@")
     if first_host:
-        queries_by_netloc = [(f"{user}{at}{host}", query) for host in hosts]
+        netlocs_and_queries = [(f"{user}{at}{host}", query) for host in hosts]
     else:
-        queries_by_netloc = [(parts.netloc, query | place) for place in _places_in(query)]
-    defaults = _defaults_for(query, has_several_hosts=len(queries_by_netloc) > 1)
+        netlocs_and_queries = [(parts.netloc, query | place) for place in _places_in(query)]
+    defaults = _defaults_for(query, has_several_hosts=len(netlocs_and_queries) > 1)
     dsns = [
         urlunsplit(parts._replace(netloc=netloc, query=urlencode(defaults | one_query)))
-        for netloc, one_query in queries_by_netloc
+        for netloc, one_query in netlocs_and_queries
     ]
     return DatabaseUrl(dsns, query.keys(), pooler)
 

@@ -211,8 +211,8 @@ def is_refusal(exc: BaseException) -> bool:
     """Return whether the database refused a statement for a permanent reason, so that a retry would fail as well."""
     while isinstance(exc, StorageUnavailable) and exc.__cause__ is not None:
         exc = exc.__cause__
-    passing = (*_AWAY, *CLASHED, *STATEMENT_LOST, ConnectionLost)
-    return isinstance(exc, asyncpg.PostgresError) and not isinstance(exc, passing)
+    temporary = (*_AWAY, *CLASHED, *STATEMENT_LOST, ConnectionLost)
+    return isinstance(exc, asyncpg.PostgresError) and not isinstance(exc, temporary)
 
 
 def reason_of(exc: BaseException) -> str:
@@ -230,8 +230,9 @@ def reason_of(exc: BaseException) -> str:
             "sslmode=verify-ca and verify-full require a certificate authority: specify its file with "
             "sslrootcert or SSL_CERT_FILE"
         )
-    is_its_own = isinstance(cause, asyncpg.ClientConfigurationError) or getattr(cause, "sqlstate", None) is not None
-    return message_of(cause).partition("\n")[0] if is_its_own else type(cause).__name__
+    # The messages of other errors may contain a part of the URL.
+    is_safe = isinstance(cause, asyncpg.ClientConfigurationError) or getattr(cause, "sqlstate", None) is not None
+    return message_of(cause).partition("\n")[0] if is_safe else type(cause).__name__
 
 
 def outage_text(exc: StorageUnavailable) -> Text:
@@ -268,7 +269,7 @@ def _why_not(exc: BaseException, dsn: str, address: str | None) -> Text:
 
 
 def _rule_about(exc: BaseException, dsn: str) -> Text:
-    """Return the predicate of the text, such as "doesn't respond in time"."""
+    """Return a predicate that explains why there is no connection, such as "doesn't respond in time"."""
     reason = _driver_reason(exc)
     file = exc.filename if isinstance(exc, PermissionError) else None
     if isinstance(exc, _POSSIBLY_OF_A_FILE):

@@ -35,12 +35,14 @@ def heed_signals(readiness: Readiness) -> None:
     loop, parent, folder = asyncio.get_running_loop(), multiprocessing.parent_process(), own_folder()
 
     def leave(number: int, frame: FrameType | None) -> None:
-        # systemd may also send SIGTERM to the workers, which then get another SIGTERM from their parent.
+        # In a worker, a second SIGTERM does not mean that somebody is impatient: systemd may send SIGTERM to all
+        # processes, and the supervisor then sends SIGTERM to each worker, too.
         is_told_again = readiness.is_leaving and (parent is None or number == signal.SIGINT)
         if is_told_again or not readiness.is_serving:
             os._exit(0)
         if not readiness.is_leaving:
             readiness.is_leaving = True
+            # The supervisor creates the file `ENDING` before it ends all workers.
             readiness.is_replaced = folder is not None and folder.exists() and not (folder / ENDING).exists()
             # SIGINT comes from a developer at a terminal, who has no proxy.
             seconds = 0.0 if number == signal.SIGINT else notice
