@@ -1,4 +1,4 @@
 """The base of every package: time, logs, encryption of secrets, database and audit trail.
 
-It has no use cases of its own.
+It contains no use cases.
 """

@@ -30,7 +30,7 @@ SIZES: Final = Histogram(
     "wxauth_database_batch_size", "How many callers a statement was run for.", "statement", buckets=(1, 2, 4, 8, 16)
 )
 _ALONE: Final = object()
-"""The mark in place of a row that tells a caller to run the statement alone."""
+"""A mark in place of a row. It tells a caller to run the statement alone."""
 
 log = get_logger()
 
@@ -81,7 +81,10 @@ class Batched(Statement[Row]):
         self.many: Final = Statement[Mapping[str, object]](text)  # pyrefly: ignore[bad-argument-type]  # of literals
 
     def rows_of(self, records: Records, size: int) -> list[object]:
-        """Return the row of each caller: None if it has none, and `_ALONE` if it must run the statement alone."""
+        """Return a list with the row of each caller.
+
+        None means that there is no row, and `_ALONE` means that the caller must run the statement alone.
+        """
         rows: list[object] = [_ALONE] * size
         for record in records:
             values = dict(record.items())
@@ -171,7 +174,7 @@ class Batches:
         loop = asyncio.get_running_loop()
         self._sent_at = loop.time()
         SIZES.observe(len(batch), self._statement.name)
-        # A single caller runs the statement itself, because no other caller depends on its task.
+        # A single caller runs the statement itself. If this caller is cancelled, no other caller is affected.
         if len(batch) == 1:
             self._newest = batch[0].row
             batch[0].row.set_result(_ALONE)

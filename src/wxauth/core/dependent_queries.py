@@ -24,16 +24,16 @@ class Dependent:
 # The three lists of parameters are parallel. Each entry is a table of ours, one of its columns (NULL if the whole table
 # is dropped), and whether it is dropped (otherwise, its type changes).
 #
-# `changed_columns` are the columns in question, which are all columns of a table that is dropped.
-# `dependents` are the objects that PostgreSQL notes as depending on them:
+# `changed_columns` are the given columns. For a table that is dropped, they are all columns of the table.
+# `dependents` are the objects that use these columns according to PostgreSQL's catalog:
 # - `refobjsubid` is the column that an object uses. It is 0 if the object uses the table as a whole, which matters only
 #   if the table is dropped.
-# - `deptype` 'n' is a dependency that makes PostgreSQL refuse to drop a table. Objects with another one, such as the
-#   indexes of the table, are dropped with it.
+# - `deptype` 'n' is a dependency that makes PostgreSQL refuse to drop a table. Objects with another kind of dependency,
+#   such as the indexes of the table, are dropped with the table.
 # - PostgreSQL rebuilds indexes and constraints when the type of a column changes, and drops them together with the
 #   column. Therefore the only constraints listed are foreign keys to a column that is dropped.
-# `described` gives them their names, one kind of object after another. It finds a view through the view's rule
-# `_RETURN`.
+# `described` adds the name of each object, for one kind of object after another. It finds a view through the view's
+# rule `_RETURN`.
 DEPENDENTS: Final = Statement[Dependent]("""
 WITH changed_columns AS (
     SELECT attrelid AS table_oid, attnum AS column_number, attname AS column_name,

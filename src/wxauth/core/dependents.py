@@ -47,7 +47,7 @@ _LISTED: Final = re.compile(rf"(?:^|,)\s*{_NAME.format('table')}")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A column that is dropped or whose type changes, or a table that is dropped. The column of a table is None."""
+    """A column that is dropped or whose type changes, or a table that is dropped. For a table, `column` is None."""
 
     table: str
     column: str | None

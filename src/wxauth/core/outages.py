@@ -45,7 +45,7 @@ _UNFIT = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.Ins
 # A pooler has moved us to another server connection, which lacks our prepared statement, or has another statement with
 # the same name.
 STATEMENT_LOST = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
-# The URL has an option that is unknown or impossible.
+# The URL has an unknown option, or an option with an impossible value.
 _WRONG_URL = (
     asyncpg.ClientConfigurationError,
     asyncpg.UndefinedObjectError,

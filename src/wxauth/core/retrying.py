@@ -1,4 +1,4 @@
-"""The repetition of transactions whose data another transaction has changed in the meantime.
+"""Retries of transactions whose data another transaction has changed.
 
 A transaction reads some data before it locks the user. While it waits for the lock, another transaction may merge the
 user, erase the user, or make the user an administrator. Then the waiting transaction changes nothing and raises

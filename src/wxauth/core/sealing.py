@@ -87,7 +87,7 @@ class Sealer:
         self._current = self._ciphers[self.prefix]
 
     def seal(self, plaintext: bytes, *, context: bytes) -> bytes:
-        """Encrypt a value. `open` must be given the same context."""
+        """Encrypt a value. To decrypt the result, pass the same context to `open`."""
         nonce = os.urandom(_NONCE_BYTES)
         return self.prefix + nonce + self._current.encrypt(nonce, plaintext, context)
 

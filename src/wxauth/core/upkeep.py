@@ -1,4 +1,4 @@
-"""Statements that have the same form for several tables: for the deletion of old rows and for new sealed values."""
+"""Statements that several tables need in the same form. They delete old rows, or replace sealed values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -15,9 +15,9 @@ from wxauth.core.statements import columns_of
 ROLES_SCOPE: Final = "roles"
 """The scope that allows a website to read a user's roles."""
 PROFILE_FIELDS: Final = ("nickname", "avatar_url")
-"""The columns whose changes are reported by the event `user.profile_changed`."""
+"""The columns whose changes the event `user.profile_changed` reports."""
 MERGEABLE: Final[tuple[LiteralString, ...]] = (*PROFILE_FIELDS, "phone", "external_id")
-"""The columns that a merge copies from the former user to the remaining user, if the remaining user's are empty."""
+"""The columns that a merge copies to the remaining user, if they are empty there."""
 
 
 class UserStatus(StrEnum):
@@ -46,12 +46,12 @@ class UserFields(SQLModel):
     phone_verified_at: datetime | None = Field(sa_type=TIME)
     """The time when the number was last verified with the phone button; null if it was only imported."""
     consents: dict[str, str] | None = Field(sa_type=JSONB)
-    """The present consents: the version by document. Null means the same as empty.
+    """The present consents, as the version of each document. Null means that there are none.
 
     The consents are stored in this table so that a login does not read another table.
     """
     attributes: dict[str, Any] | None = Field(sa_type=JSONB)
-    """The operator's own facts about the user; null means the same as empty. See `users/attributes.py`."""
+    """The operator's facts about the user. Null means that there are none. See `users/attributes.py`."""
     erase_at: datetime | None = Field(sa_type=TIME)
     """The time when housekeeping erases the user at the user's request; null if there is no request.
 

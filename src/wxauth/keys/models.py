@@ -121,7 +121,7 @@ def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
 
 
 def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
-    """Return the keys without this one.
+    """Return the keys without the key that has this kid.
 
     If it was the signing key, the next key or, if there is none, a new key signs at once. If it was the next key, a new
     next key replaces it.

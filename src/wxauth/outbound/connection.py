@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
         self._max_body = max_body
         self._has_body = has_body
         self._on_status = on_status
-        self._overhead = self._body_size = 0  # in bytes received. Everything outside of the body is overhead
+        self._overhead = self._body_size = 0  # in bytes; everything outside of the body is overhead
         self._body: list[bytes] = []
         self._is_complete = self.can_be_kept = False
         self._reset_head()
@@ -361,7 +361,7 @@ class Connector:
     Args:
         proxy: The proxy for all connections, if any.
         tls: The TLS context. By default, it trusts the certificates that this machine trusts.
-        resolve: Returns the addresses of a server. By default, all that the system knows.
+        resolve: Returns the addresses of a server. By default, the system resolves its name.
     """
 
     def __init__(self, *, proxy: Proxy | None, tls: ssl.SSLContext | None, resolve: "Resolve | None" = None) -> None:

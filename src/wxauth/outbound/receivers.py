@@ -45,7 +45,7 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
 
     Args:
         resolve: Returns the addresses of a name. By default, a new `NameResolver` does so.
-        tls: The certificates to trust. By default, those of this machine.
+        tls: The TLS context. By default, it trusts the certificates that this machine trusts.
     """
 
     def __init__(self, *, resolve: Resolve | None = None, tls: ssl.SSLContext | None = None) -> None:
@@ -119,6 +119,6 @@ def _why_not_connected(reason: str) -> str:
         return reason
     if reason.startswith(ssl.SSLCertVerificationError.__name__):
         return _("the certificate is not valid")
-    if reason.startswith("SSL"):  # as the names of all errors of the module `ssl` do
+    if reason.startswith("SSL"):  # the names of all errors of the module `ssl` begin so
         return _("TLS failed")
     return _("could not connect")

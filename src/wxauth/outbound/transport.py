@@ -1,4 +1,4 @@
-"""An httpx transport with a connection pool of our own, whose errors show whether the request may have arrived.
+"""An httpx transport with its own connection pool. Its errors show whether the request may have arrived.
 
 No request to WeChat is idempotent: even a GET uses up the code in it. Therefore the transport sends no request twice,
 and a failure to connect means that no part of the request was sent. See
@@ -63,8 +63,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
         connect_timeout: The time limit, in seconds, for opening a connection, including name resolution, TCP, proxy and
             TLS.
         proxy: `http://[user:password@]host:port`, the proxy for all requests.
-        tls: The certificates to trust. By default, those of this machine.
-        resolve: Returns the addresses of a server. By default, all that the system knows.
+        tls: The TLS context. By default, it trusts the certificates that this machine trusts.
+        resolve: Returns the addresses of a server. By default, the system resolves its name.
         max_connections: The number of requests that may be in progress at the same time. Further requests wait in
             order.
         idle_seconds: The time, in seconds, for which an idle connection is kept open.

@@ -196,7 +196,7 @@ def _head_of(route: DirectRoute) -> DirectRoute:
 
 
 _DECLARED: Final = [route for router in _ROUTERS for route in router.routes]
-# These routes are the same for every app. An app adds its own routes after them, so that its routes hide none of these.
+# Every app has these routes. `create_api` adds the routes of a single app after them, so that they hide none of these.
 _ROUTES: Final = (*_DECLARED, *(_head_of(route) for route in _DECLARED if "GET" in (route.methods or ())))
 _DIRECT_ROUTES: Final = DirectRoutes(_ROUTES, with_parameters=[wechat_routes.SIGNATURES_PATH, push_routes.PUSH_PATH])
 """The routes that `Shortcut` calls without matching the request against the routes before them."""

@@ -28,7 +28,7 @@ def heed_signals(readiness: Readiness) -> None:
         number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)
     }
     has_server = callable(handlers_of_server[signal.SIGTERM])
-    is_main_thread = threading.current_thread() is threading.main_thread()  # others cannot install handlers
+    is_main_thread = threading.current_thread() is threading.main_thread()  # other threads cannot install handlers
     notice = readiness.notice
     if notice is None or not is_main_thread or not has_server:
         return

@@ -269,7 +269,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def uvicorn_options() -> dict[str, Any]:
-    """Return the options of uvicorn, which are the same for production and development."""
+    """Return the options of uvicorn that production and development share."""
     return {
         "http": "wxauth.web.http_protocol:HttpProtocol",
         "timeout_keep_alive": 75,  # common proxies close their idle connections earlier

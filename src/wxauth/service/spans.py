@@ -75,7 +75,7 @@ class Spans(Tracing):
         return _TracedDatabase(url, deadlines=deadlines, tracer=self._tracer)
 
     def wechat(self, client: httpx.AsyncClient, **options: Any) -> WeChat:
-        """Create a WeChat client with a span for each call within a request. `options` are those of `WeChat`."""
+        """Create a WeChat client with a span for each call within a request. `options` are passed to `WeChat`."""
         return _TracedWeChat(client, tracer=self._tracer, **options)
 
     async def aclose(self) -> None:

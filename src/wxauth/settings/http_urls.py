@@ -21,7 +21,7 @@ def plain_url(url: str) -> re.Match[str] | None:
     """Return the parts of a URL in its plain form, or None for any other text.
 
     The parts are `scheme`, `host` (with its port), `path` and `query`. In this form, the host is in lower case, all
-    characters are those of RFC 3986, and there is neither a user nor a fragment.
+    characters are allowed by RFC 3986, and there is no user name and no fragment.
     """
     return _PLAIN.fullmatch(url) if is_http_url(url) else None
 
@@ -54,7 +54,10 @@ def as_compared(url: str) -> str:
 
 
 def is_below(url: str, issuer: str) -> bool:
-    """Return whether a URL belongs to the issuer: it has the same host and port, and the same path or one below it."""
+    """Return whether a URL belongs to the issuer.
+
+    Both then have the same host and port, and the URL's path is the path of the issuer, or is below it.
+    """
     host, path = _host_and_path(url)
     host_of_issuer, path_of_issuer = _host_and_path(issuer)
     return host == host_of_issuer and f"{path}/".startswith(f"{path_of_issuer}/")

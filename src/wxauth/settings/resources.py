@@ -51,7 +51,7 @@ def _check_scope(name: str) -> str:
 
 
 class Resource(BaseModel):
-    """A service that accepts only its own tokens, and its scopes with the titles that the phone shows."""
+    """A service that accepts only tokens for this service, and its scopes with the titles that the phone shows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 

@@ -126,7 +126,7 @@ def _check_redis_url(value: SecretStr) -> None:
     try:
         # This call checks the options, and opens no connection.
         ConnectionPool.from_url(value.get_secret_value()).make_connection()  # type: ignore[no-untyped-call]
-    except Exception:  # there are many kinds
+    except Exception:  # redis-py raises errors of many types
         raise WrongValue(_("must contain only options that redis-py supports, with values of the right type")) from None
 
 
