@@ -50,9 +50,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Load all names when the first one is requested (PEP 562).
+    """Return an exported name. When the first one is requested, load all of them (PEP 562).
 
-    pytest imports this package for its plugin, and must not become slower by loading the rest.
+    pytest imports this package for the plugin, so loading everything at once would slow down the start of pytest.
     """
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -63,4 +63,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> "list[str]":
+    """Return all names, including those that are not loaded yet."""
     return [*globals(), *__all__]

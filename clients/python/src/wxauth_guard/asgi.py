@@ -67,6 +67,7 @@ class BearerMiddleware:
         await self._app(scope, receive, send)
 
     async def _find_user(self, *authorizations: str) -> Principal | None:
+        """Return the user of a request; None if the request has no token and may pass. Raises: WxAuthError."""
         if self._optional:
             return await self._guard.find_user(*authorizations)
         principal = await self._guard.verify(self._guard.bearer_token(*authorizations))
@@ -74,6 +75,7 @@ class BearerMiddleware:
         return principal
 
     def _is_public(self, scope: Scope) -> bool:
+        """Return whether a request needs no token."""
         path = _path_in_app(scope, scope["path"])
         if path not in self._public:
             return False
@@ -84,17 +86,20 @@ class BearerMiddleware:
 
 
 def _path_in_app(scope: Scope, path: str) -> str:
+    """Return a path without the path at which the app is mounted."""
     root_path: str = scope.get("root_path", "")
     return path.removeprefix(root_path) if path.startswith(f"{root_path}/") else path
 
 
 async def _refuse(refusal: WxAuthError, scope: Scope, send: Send) -> None:
+    """Send the problem document or, for a WebSocket whose server cannot send a response, close the WebSocket."""
     is_websocket = scope["type"] == "websocket"
     if is_websocket and _DENIAL not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": refusal.code})
         return
-    answer, kind = asgi_problem(refusal, scope), _DENIAL if is_websocket else "http.response"
+    answer = asgi_problem(refusal, scope)
     fields = {**answer.headers, "Content-Length": str(len(answer.body))}
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in fields.items()]
-    await send({"type": f"{kind}.start", "status": answer.status, "headers": headers})
-    await send({"type": f"{kind}.body", "body": answer.body})
+    message = _DENIAL if is_websocket else "http.response"
+    await send({"type": f"{message}.start", "status": answer.status, "headers": headers})
+    await send({"type": f"{message}.body", "body": answer.body})

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.routing import Route
 
-PAUSE: Final = 60.0
+LOG_PAUSE_SECONDS: Final = 60.0
 """The time, in seconds, between two log lines about the same cause."""
 
 METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
@@ -42,7 +42,8 @@ _log = logging.getLogger("wxauth_guard")
 
 _SCOPE = re.compile(r"[!#-\[\]-~]+")
 _HOW_TO_SEND = "send the access token as 'Authorization: Bearer ...'"
-_ANOTHER_HEADER = re.compile(r",\s*[A-Za-z][A-Za-z0-9-]* ")
+_SECOND_HEADER = re.compile(r",\s*[A-Za-z][A-Za-z0-9-]* ")
+"""The beginning of a second `Authorization` header that was joined to the first one: a comma and a scheme."""
 
 
 class Guard:
@@ -88,27 +89,27 @@ class Guard:
         self._issuer, self._audience = issuer, audience
         self._metadata_path = _metadata_path(audience)
         self._scopes = frozenset(_checked_scopes(scopes))
-        self._trusting = self
+        self._origin = self
         """The guard whose keys and clock are used.
 
         For a guard made by `requires`, it is the guard on which `requires` was called.
         """
         self._logged_at: dict[str, float] = {}
-        """The times of the last log line, by the cause of the refusal.
+        """The time of the last log line about each cause.
 
-        The causes are the few fixed details of the verifier.
+        The causes are the fixed details of the verifier's errors, so the dictionary stays small.
         """
 
     async def verify(self, token: str) -> Principal:
-        """Check a token, and return its user. Call this method only for tokens that are not in a request's header.
+        """Check a token, and return its user. In FastAPI, call this method only for tokens outside of the header.
 
-        The guard does not turn an invalid token into a response, not even in a route. Catch these errors, or register
-        `wxauth_guard.problems.answer_problem` for `WxAuthError`.
+        Unlike the dependency, this method does not turn an invalid token into a response, not even in a route. Catch
+        the errors, or register `wxauth_guard.problems.answer_problem` for `WxAuthError`.
 
         Raises: InvalidToken, TokenExpired, InsufficientScope, KeysUnavailable.
         """
-        with self._refusing() as now:
-            principal = await self._trusting._verifier.verify(token, now=now)
+        with self._completing_refusals() as now:
+            principal = await self._origin._verifier.verify(token, now=now)
         self.check_scopes(principal)
         return principal
 
@@ -120,8 +121,8 @@ class Guard:
 
         Raises: InvalidToken, TokenExpired, InsufficientScope, KeysUnavailable.
         """
-        with self._refusing() as now:
-            principal = self._trusting._verifier.verify_sync(token, now=now)
+        with self._completing_refusals() as now:
+            principal = self._origin._verifier.verify_sync(token, now=now)
         self.check_scopes(principal)
         return principal
 
@@ -141,22 +142,28 @@ class Guard:
         return None if token is None else self.verify_sync(token)
 
     def _token_or_none(self, authorizations: Iterable[str | None]) -> str | None:
+        """Return the token in these headers, or None if they contain no Bearer token. Raises: InvalidRequest."""
         try:
             return self.bearer_token(*authorizations)
         except MissingToken:
             return None
 
     def bearer_token(self, *authorizations: str | None) -> str:
-        """Return the token, as the function `bearer_token` does. A refusal also names the resource's metadata."""
-        with self._refusing():
+        """Return the token in the `Authorization` header, as the function `bearer_token` does.
+
+        A refusal also names the URL of the resource's metadata.
+
+        Raises: MissingToken, InvalidRequest.
+        """
+        with self._completing_refusals():
             return bearer_token(*authorizations)
 
     def requires(self, scope: str, *others: str) -> Self:
-        """Return a guard that also requires these scopes, and shares everything else with this guard.
+        """Return a guard that also requires these scopes. It shares keys, clock and log with this guard.
 
         Raises: ValueError, if a scope is malformed.
         """
-        guard = copy.copy(self)
+        guard = copy.copy(self)  # so that `_origin` and the log's times are those of this guard
         guard._scopes = self._scopes.union(_checked_scopes((scope, *others)))
         return guard
 
@@ -171,7 +178,7 @@ class Guard:
         needed = self._scopes.union(_checked_scopes(scopes))
         if not needed <= principal.scope:
             scope = " ".join(sorted(needed))  # in a fixed order, so that equal refusals have equal texts
-            with self._refusing():
+            with self._completing_refusals():
                 raise InsufficientScope(f"this request requires the scope {scope}", scope=scope)
 
     @property
@@ -225,15 +232,15 @@ class Guard:
 
         Raises: ValueError, if a path does not begin with a slash.
         """
-        public = all_of(paths)
+        public = as_set(paths)
         if not all(path.startswith("/") for path in public):
             raise ValueError("a public path begins with a slash")
         return public if self._metadata_path is None else public | {unquote(self._metadata_path)}
 
     @contextmanager
-    def _refusing(self) -> Iterator[float]:
-        """Yield the time. Add the URL of the resource's metadata to refusals in the block, and log them."""
-        now = self._trusting._clock()
+    def _completing_refusals(self) -> Iterator[float]:
+        """Yield the time. To a refusal in the block, add the URL of the resource's metadata, and log the refusal."""
+        now = self._origin._clock()
         try:
             yield now
         except BearerError as refusal:
@@ -247,8 +254,9 @@ class Guard:
     def _log_cause(self, refusal: InvalidToken, now: float) -> None:
         """Log details that the response does not show, at most once a minute, and never for a malformed token."""
         logged_at = self._logged_at.get(refusal.detail)
-        # abs() is used because the clock may be set back.
-        if refusal.for_log and (logged_at is None or abs(now - logged_at) >= PAUSE):
+        # After the clock has been set back, `logged_at` is in the future. With abs(), the log soon continues.
+        is_due = logged_at is None or abs(now - logged_at) >= LOG_PAUSE_SECONDS
+        if refusal.for_log and is_due:
             self._logged_at[refusal.detail] = now
             _log.warning("A token was refused: %s", refusal.for_log)
 
@@ -274,7 +282,7 @@ def single_authorization(*authorizations: str | None) -> str:
     Raises: InvalidRequest for two headers, even if a server or a proxy has joined them with a comma (RFC 9110, 5.3).
     """
     values = [value for value in authorizations if value is not None]
-    if len(values) > 1 or _ANOTHER_HEADER.search("".join(values)):
+    if len(values) > 1 or _SECOND_HEADER.search("".join(values)):
         raise InvalidRequest("there are two Authorization headers", status=400)
     return "".join(values)
 
@@ -292,7 +300,7 @@ def require_roles(user: Principal | None, *roles: str) -> None:
         raise InsufficientRole(f"this request requires the role {', '.join(sorted(roles))}")
 
 
-def all_of(names: Iterable[str]) -> frozenset[str]:
+def as_set(names: Iterable[str]) -> frozenset[str]:
     """Return the names as a set. A string counts as one name."""
     return frozenset([names] if isinstance(names, str) else names)
 
@@ -302,16 +310,17 @@ def checked_roles(roles: Iterable[str], *, optional: bool) -> frozenset[str]:
 
     Raises: ValueError, if there are roles although the user is optional.
     """
-    required = all_of(roles)
+    required = as_set(roles)
     if required and optional:
         raise ValueError("optional admits requests without a user, and so without roles")
     return required
 
 
 def _checked_scopes(scopes: Iterable[str]) -> list[str]:
-    """Return the scopes.
+    """Return the scopes as a list. A string counts as one scope.
 
-    Raises: ValueError, for a value that is not a scope (RFC 6749, section 3.3), because it could end a header's quotes.
+    Raises: ValueError, for a value that is not a scope (RFC 6749, section 3.3). Such a value could contain the quote
+        that ends the scope in the header `WWW-Authenticate`.
     """
     checked = [scopes] if isinstance(scopes, str) else list(scopes)
     if not all(isinstance(scope, str) and _SCOPE.fullmatch(scope) for scope in checked):
@@ -321,7 +330,9 @@ def _checked_scopes(scopes: Iterable[str]) -> list[str]:
 
 def _metadata_path(audience: str) -> str | None:
     """Return the path of this audience's metadata; None if the audience is not the URL of a resource."""
-    if not is_http_url(audience) or not is_secure(audience) or re.search(r'["\\?#@]|[^!-~]', audience):
+    is_url = is_http_url(audience) and is_secure(audience)
+    # A resource has neither query nor user, and its URL must not end the quotes in `WWW-Authenticate`.
+    if not is_url or re.search(r'["\\?#@]|[^!-~]', audience):
         return None
     path = urlsplit(audience).path
     return METADATA_PATH + ("" if path == "/" else path)

@@ -10,7 +10,7 @@ TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - the media type of RFC 9068, section
 
 
 def is_document(client_id: str) -> bool:
-    """Return whether a client is not registered.
+    """Return whether the operator has not registered this client.
 
     The id of such a client is the URL of a document that describes the client.
     """
@@ -18,7 +18,10 @@ def is_document(client_id: str) -> bool:
 
 
 class Claims(Mapping[str, Any]):
-    """The claims of a token, read-only. A `MappingProxyType` could not be copied or serialized as JSON."""
+    """The claims of a token, read-only.
+
+    A `MappingProxyType` would also be read-only, but could be neither copied nor serialized as JSON.
+    """
 
     __slots__ = ("_claims",)
 
@@ -39,7 +42,10 @@ class Claims(Mapping[str, Any]):
 
 
 class _AsDict:
-    """The mark that makes Pydantic, if installed, write the claims as a dict. Thus a route can return a `Principal`."""
+    """The annotation with which Pydantic, if it is installed, writes the claims as a dict.
+
+    It lets a FastAPI route return a `Principal`.
+    """
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic import PlainSerializer
@@ -48,7 +54,8 @@ class _AsDict:
 
 
 def _plain(claims: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(claims)  # a function, because the oldest Pydantic reads the signature, which `dict` does not have
+    # This is a function, because Pydantic's oldest version reads the signature of the serializer, and `dict` has none.
+    return dict(claims)
 
 
 @dataclass(frozen=True)

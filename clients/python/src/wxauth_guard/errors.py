@@ -24,7 +24,7 @@ class FieldError(NamedTuple):
 
 
 class WxAuthError(Exception):
-    """The base class of all errors. They are sent as `application/problem+json` (RFC 9457)."""
+    """The base class of all errors that are sent as `application/problem+json` (RFC 9457)."""
 
     code: ClassVar[str]
     status: int
@@ -53,7 +53,7 @@ class WxAuthError(Exception):
         self.detail = self.detail if detail is None else detail
         super().__init__(self.detail)
         if title is not None:
-            self.title = title  # type: ignore[misc]  # this error's own, in place of the class's
+            self.title = title  # type: ignore[misc]  # the title of this error replaces the title of its class
         if retry_after is not None:
             self.retry_after = retry_after
 
@@ -96,6 +96,7 @@ class BearerError(WxAuthError):
     """The access token is missing, invalid or insufficient (RFC 6750, section 3)."""
 
     challenge: ClassVar[str]
+    """The beginning of `WWW-Authenticate`: the scheme and, unless the token is missing, the error."""
     scope: str = ""
     """The required scopes, separated by spaces."""
     resource_metadata: str | None = None

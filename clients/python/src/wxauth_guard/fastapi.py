@@ -17,7 +17,7 @@ from wxauth_guard.errors import InsufficientRole, InsufficientScope, MissingToke
 from wxauth_guard.problems import answer_problem
 
 _GUARDED: Final = "wxauth_guard.guarded"
-"""The key in the ASGI scope of a request that a guard has checked."""
+"""The key in the ASGI scope that marks a request that a guard has checked."""
 
 
 class BearerGuard(Guard, SecurityBase):
@@ -32,12 +32,12 @@ class BearerGuard(Guard, SecurityBase):
     scheme_name = "wxauth"
 
     async def __call__(self, connection: HTTPConnection) -> Principal:
-        """Return the user behind the request.
+        """Return the user behind the request. FastAPI calls this method when the guard is a dependency.
 
         Raises: MissingToken, InvalidToken, TokenExpired, InsufficientScope, KeysUnavailable, and InvalidRequest for
             two `Authorization` headers.
         """
-        guard = self._standing_in(connection.scope)
+        guard = self._guard_in_use(connection.scope)
         with _answering(connection.scope):
             return await guard.verify(guard.bearer_token(*authorizations_of(connection.scope)))
 
@@ -48,7 +48,7 @@ class BearerGuard(Guard, SecurityBase):
 
         Raises: the errors of the guard itself, except MissingToken.
         """
-        guard = self._standing_in(connection.scope)
+        guard = self._guard_in_use(connection.scope)
         with _answering(connection.scope):
             return await guard.find_user(*authorizations_of(connection.scope))
 
@@ -63,18 +63,22 @@ class BearerGuard(Guard, SecurityBase):
 
         return with_roles
 
-    def _standing_in(self, scope: Scope) -> Guard:
-        """Return another guard if the app overrides the guard on which `requires` was called; otherwise this guard."""
-        if self._trusting is self:
+    def _guard_in_use(self, scope: Scope) -> Guard:
+        """Return the guard that checks this request.
+
+        FastAPI itself replaces a guard that a test overrides in `dependency_overrides`. This method does the same for
+        guards that `requires` of the overridden guard has returned. Any other guard is returned itself.
+        """
+        if self._origin is self:
             return self
         overrides: dict[Any, Any] = getattr(scope.get("app"), "dependency_overrides", {})
-        other = overrides.get(self._trusting)
-        return other.requires(*self._scopes) if isinstance(other, Guard) else self
+        override = overrides.get(self._origin)
+        return override.requires(*self._scopes) if isinstance(override, Guard) else self
 
 
 @contextmanager
 def _answering(scope: Scope) -> Iterator[None]:
-    """Have the app answer the errors raised in this block, and what the route then raises about its user."""
+    """Make the app answer errors with `answer_problem`: those in this block, and those of the route about its user."""
     # Starlette looks up exception handlers in this mapping, so the app that uses the guard need not register one. If
     # the app has its own handler for WxAuthError, that handler stays in use.
     handlers = scope.get("starlette.exception_handlers")
@@ -89,10 +93,13 @@ def _answering(scope: Scope) -> Iterator[None]:
 
 
 async def _answer_own(connection: HTTPConnection, error: Exception) -> Optional[Response]:
-    # Other WxAuthErrors are raised again. Those of `verify` are about another token than the request's. In a route
-    # without a guard, the response would depend on whether another route of the app has used its guard before.
+    """Answer an error of a guard, or an error about the user in a route that has a guard. Raise any other error again.
+
+    An error that `verify` raises in a route is about another token than the request's. In a route without a guard, an
+    answer would depend on whether another route of the app has used its guard before.
+    """
+    is_of_guard = isinstance(error, WxAuthError) and error.is_answered_by_guard
     is_about_user = isinstance(error, (MissingToken, InsufficientRole, InsufficientScope))
-    is_own = isinstance(error, WxAuthError) and error.is_answered_by_guard
-    if not (is_own or (is_about_user and _GUARDED in connection.scope)):
-        raise error
-    return await answer_problem(connection, error)
+    if is_of_guard or (is_about_user and _GUARDED in connection.scope):
+        return await answer_problem(connection, error)
+    raise error

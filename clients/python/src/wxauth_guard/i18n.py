@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 SOURCE: Final = "en"
 """The language of the texts in the code."""
 LOCALES: Final = [Path(__file__).with_name("locale")]
-"""The folders with catalogues. The service adds its own."""
+"""The folders with catalogues. The service adds its own folder."""
 _LINE: Final = re.compile(r'^(?:(msgctxt|msgid|msgstr) )?"(.*)"$', re.MULTILINE)
-_IS_GUESS: Final = re.compile(r"^#,.*\bfuzzy\b", re.MULTILINE)
+"""A line of a catalogue: a keyword with a quoted text, or a quoted text that continues the line before."""
+_UNCONFIRMED: Final = re.compile(r"^#,.*\bfuzzy\b", re.MULTILINE)
 """The mark of a translation that nobody has confirmed. Like gettext, this module ignores such entries."""
 
 
@@ -35,7 +36,7 @@ class Text(str):
     _values: Mapping[str, object]
 
     def __new__(cls, template: str, /, **values: object) -> Self:
-        """Fill a template with values. A template without values becomes the text unchanged."""
+        """Fill a template. Without values, the template is the text, so that its braces need no escape."""
         if isinstance(template, cls):
             return template if not values else cls(template._template, **template._values, **values)
         text = super().__new__(cls, template.format(**values) if values else template)
@@ -53,7 +54,7 @@ class Text(str):
         return Text("{other}{text}", other=other, text=self)
 
     def join(self, texts: Iterable[str], /) -> Text:
-        """Join texts with this text between them."""
+        """Join texts with this text between them, so that the result can be translated, too."""
         pieces = {f"text{number}": text for number, text in enumerate(texts)}
         return Text("{separator}".join(f"{{{name}}}" for name in pieces), separator=self, **pieces)
 
@@ -65,7 +66,7 @@ class Text(str):
 
 
 def add_catalogues(folder: Path) -> None:
-    """Add the catalogues of this folder."""
+    """Add the catalogues of this folder to `LOCALES`, and forget the translations that were read before."""
     LOCALES.append(folder)
     for cached in (catalogues, catalogue):
         cached.cache_clear()
@@ -84,45 +85,50 @@ def translate(value: object, language: str) -> object:
 
 
 def find_language(wanted: str) -> str | None:
-    """Return the available language for a language tag or locale: this language, or one with the same first subtag."""
+    """Return the available language for a language tag or a locale, such as zh-TW or zh_CN.UTF-8.
+
+    If there is no exact match, return a language with the same first subtag; None if there is none.
+    """
     tag = re.split("[.@]", wanted, maxsplit=1)[0].replace("_", "-").lower()
-    known = {each.lower(): each for each in languages()}
-    beside = (each for other, each in known.items() if other.partition("-")[0] == tag.partition("-")[0])
-    return known.get(tag) or next(beside, None)
+    by_tag = {each.lower(): each for each in languages()}
+    related = (each for other, each in by_tag.items() if other.partition("-")[0] == tag.partition("-")[0])
+    return by_tag.get(tag) or next(related, None)
 
 
 def languages() -> Sequence[str]:
-    """Return the tags of all languages with texts (RFC 5646), beginning with the language of the code."""
+    """Return the tags (RFC 5646) of all languages that have texts, beginning with the language of the code."""
     return [SOURCE, *catalogues()]
 
 
 @cache
 def catalogues() -> Mapping[str, Sequence[Path]]:
     """Return the files of each language, by its tag (RFC 5646)."""
-    found: dict[str, list[Path]] = {}
+    by_tag: dict[str, list[Path]] = {}
     files = (path for folder in LOCALES for path in folder.glob("*/LC_MESSAGES/*.po"))
+    # Sorted, so that `find_language` chooses the same language on each machine.
     for path in sorted(files, key=lambda path: path.parts[-3]):
-        found.setdefault(path.parts[-3].replace("_", "-"), []).append(path)
-    return found
+        by_tag.setdefault(path.parts[-3].replace("_", "-"), []).append(path)
+    return by_tag
 
 
 @cache
 def catalogue(language: str) -> Mapping[str, str]:
-    """Return the texts of a language, by their English texts.
+    """Return the translations into a language, by the English text; empty for English.
 
     If a text has a context, the key begins with the context and U+0004. The texts are read from the .po file, because a
     .mo file would have to be built, and could be older than its source.
     """
-    found = {}
+    translations = {}
     entries = [entry for path in catalogues().get(language, ()) for entry in path.read_text("utf-8").split("\n\n")]
     for entry in entries:
-        if _IS_GUESS.search(entry):
+        if _UNCONFIRMED.search(entry):
             continue
         parts: dict[str, str] = {}
-        name = ""
+        current = ""
         for keyword, text in _LINE.findall(entry):
-            name = keyword or name
-            parts[name] = parts.get(name, "") + json.loads(f'"{text}"')
-        if parts.get("msgid") and parts.get("msgstr"):
-            found["\4".join(parts[each] for each in ("msgctxt", "msgid") if each in parts)] = parts["msgstr"]
-    return found
+            current = keyword or current
+            parts[current] = parts.get(current, "") + json.loads(f'"{text}"')
+        if parts.get("msgid") and parts.get("msgstr"):  # not the file's header, nor an untranslated text
+            key = "\4".join(parts[each] for each in ("msgctxt", "msgid") if each in parts)
+            translations[key] = parts["msgstr"]
+    return translations

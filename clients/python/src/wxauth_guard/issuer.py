@@ -25,15 +25,22 @@ else:  # the successor of httpx, with the same names, which may be the only one 
 
 METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
 FETCH_TIMEOUT: Final = 5.0
-CONNECT_PART: Final = 0.8
-"""The part of the timeout that connecting may take. It is below 1, so that the cause of a timeout can be seen."""
+"""The time limit, in seconds, for reading both documents."""
+CONNECT_SHARE: Final = 0.8
+"""The share of the timeout that connecting may take.
+
+It is below 1, so that a missing connection is reported as such, before the timeout ends the whole fetch.
+"""
 KEPT_FOR: Final = 86400.0
 """The time, in seconds, for which keys are used while the issuer is unavailable."""
 MAX_DOCUMENT: Final = 256 * 1024
+"""The size limit, in bytes, of a document."""
 DEFAULT_MAX_AGE: Final = 300.0
+"""The time, in seconds, for which keys are fresh if the response names no max-age."""
 
 _MAX_SHOWN = 200
-_BELOW = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
+_PATH_BELOW = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
+"""A path whose segments, none of which is . or .., cannot lead out of the URL that it is appended to."""
 _MAX_AGE = re.compile(r'(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})', re.IGNORECASE)
 _AGE = re.compile(r"(\d{1,9})\s*(?:,|$)", re.ASCII)
 
@@ -44,14 +51,14 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class KeySet:
-    """The keys of an issuer, by their ids.
-
-    `read_at` is the time when they were read, and `max_age` the time for which they are fresh, both in seconds.
-    """
+    """The keys of an issuer, as they were read."""
 
     keys: Mapping[str, VerificationKey]
+    """The keys by their ids."""
     read_at: float
+    """The timer's time, in seconds, at which the keys were read."""
     max_age: float
+    """The time, in seconds, for which the keys are fresh."""
 
 
 class Issuer:
@@ -89,12 +96,12 @@ class Issuer:
         """Read the metadata and the JWK set, within the timeout. Raises: any exception, which `cause` explains."""
         if self._ssl is None:
             self._ssl = httpx.create_ssl_context()
-        # This call, which imports forty modules, runs before the timeout begins.
+        # httpx imports forty modules for its first transport. This unused one does that before the timeout begins.
         httpx.AsyncHTTPTransport(verify=self._ssl)
         return await asyncio.wait_for(self._fetch(self._ssl), self._timeout)
 
     def cause(self, error: Exception) -> str:
-        """Return why the keys could not be read. The text contains no host names, because responses contain it, too."""
+        """Return why the keys could not be read. The text names no host, because responses contain the text."""
         _, variable = self._proxy_for(self.url)
         by_proxy = isinstance(error, httpx.TransportError) and variable is not None
         return self._reason(error) + (f" (by the proxy of {variable})" if by_proxy else "")
@@ -106,6 +113,7 @@ class Issuer:
         return (None, None) if is_nearby else found
 
     def _reason(self, error: Exception) -> str:
+        """Return the reason of an error without host names: the deepest known cause, or else the error's type."""
         if isinstance(error, Unreadable):
             return str(error)
         for link in _chain(error):
@@ -119,7 +127,7 @@ class Issuer:
             if isinstance(link, OSError) and link.errno is not None and isinstance(error, httpx.ConnectError):
                 return f"no connection: {os.strerror(link.errno)}"  # the error's own text contains the address
         if isinstance(error, httpx.ConnectTimeout):
-            return f"no connection within {self._timeout * CONNECT_PART:g} s ({type(error).__name__})"
+            return f"no connection within {self._timeout * CONNECT_SHARE:g} s ({type(error).__name__})"
         # Before Python 3.11, asyncio.TimeoutError is not TimeoutError.
         if isinstance(error, (httpx.TimeoutException, asyncio.TimeoutError)):
             return f"no answer within {self._timeout:g} s ({type(error).__name__})"
@@ -128,6 +136,7 @@ class Issuer:
         return type(error).__name__
 
     async def _fetch(self, trusted: ssl.SSLContext) -> KeySet:
+        """Read the metadata and the JWK set. Raises: Unreadable, httpx.HTTPError, ValueError."""
         metadata, _ = await self._get_json((self.internal_url or self.url) + METADATA_PATH, trusted)
         if (named := metadata.get("issuer")) != self.url:
             raise Unreadable(f"the metadata names another issuer, {_shown(named)}, in place of {self.url!a}")
@@ -141,13 +150,14 @@ class Issuer:
         return KeySet(keys, read_at=self._timer(), max_age=_max_age(headers))
 
     async def _get_json(self, url: str, trusted: ssl.SSLContext) -> tuple[dict[str, Any], httpx.Headers]:
+        """Return the JSON object at a URL, and the header fields of the response."""
         # The response must not be compressed, because a few compressed bytes could decompress to more than
         # MAX_DOCUMENT.
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         async with (
             httpx.AsyncClient(
                 verify=trusted,
-                timeout=httpx.Timeout(self._timeout, connect=self._timeout * CONNECT_PART),
+                timeout=httpx.Timeout(self._timeout, connect=self._timeout * CONNECT_SHARE),
                 follow_redirects=False,
                 trust_env=False,
                 proxy=self._proxy_for(url)[0],
@@ -167,9 +177,13 @@ class Issuer:
         return document, response.headers
 
     def _jwks_url(self, jwks_uri: object) -> str:
+        """Return the URL from which to read the JWK set: `jwks_uri`, or its counterpart below the internal URL.
+
+        Raises: Unreadable.
+        """
         if self.internal_url is not None:
             path = jwks_uri.removeprefix(self.url) if isinstance(jwks_uri, str) else ""
-            if path == jwks_uri or not _BELOW.fullmatch(path):
+            if path == jwks_uri or not _PATH_BELOW.fullmatch(path):
                 raise Unreadable("the metadata's jwks_uri is not below the issuer")
             return self.internal_url + path
         if not isinstance(jwks_uri, str) or not self._is_as_secure(jwks_uri):
@@ -177,12 +191,16 @@ class Issuer:
         return jwks_uri
 
     def _is_as_secure(self, url: str) -> bool:
-        # Plain http to loopback is for development. The metadata of another machine must not direct the guard to this
-        # machine.
+        """Return whether reading this URL is as secure as reading the issuer's URL.
+
+        Plain http to loopback is for development. The metadata of another machine must not direct the guard to this
+        machine.
+        """
         return is_secure(url) and (self._is_on_loopback or urlsplit(url).scheme == "https")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and its causes."""
     while error is not None:
         yield error
         # Only the first error of an ExceptionGroup is used. The group has one error for each address of a name.
@@ -198,7 +216,10 @@ def _shown(issuer: object) -> str:
 
 
 def _max_age(headers: httpx.Headers) -> float:
-    """Return the time, in seconds, for which a response is still fresh (RFC 9111, section 4.2): 1 s to a day."""
+    """Return the time, in seconds, for which a response is still fresh (RFC 9111, section 4.2).
+
+    It is at least 1 s, so that not every token causes a fetch, and at most a day.
+    """
     match = _MAX_AGE.search(headers.get("cache-control", ""))
     if match is None:
         return DEFAULT_MAX_AGE
@@ -208,12 +229,12 @@ def _max_age(headers: httpx.Headers) -> float:
 
 def _host_of(url: str) -> str:
     """Return only the scheme and the host of a wrong URL, because the other parts may contain a secret."""
-    found = re.match(r"https?://[\w.-]+(:\d+)?(?=[/?#]|$)", url, re.ASCII)
-    return found[0] if found else "this one"
+    match = re.match(r"https?://[\w.-]+(:\d+)?(?=[/?#]|$)", url, re.ASCII)
+    return match[0] if match else "this one"
 
 
 def _fault_of(url: str) -> str:
-    """Return a text that says what is wrong with an issuer's URL."""
+    """Return the first fault of an issuer's URL, as the predicate of a sentence."""
     faults = (
         (r"[?#]", "has a query or a fragment"),
         (r"@", "has a user"),

@@ -1,4 +1,4 @@
-"""The issuer's public keys in another service. They are found through the issuer's metadata, and cached.
+"""The issuer's public keys, which the guard reads through the issuer's metadata, and caches.
 
 While the issuer is unavailable, the cached keys stay in use for up to a day.
 """
@@ -22,31 +22,38 @@ from wxauth_guard.keys import VerificationKey
 UNKNOWN_KEY_PAUSE: Final = 10.0
 """The time, in seconds, between two fetches that an unknown `kid` causes."""
 MAX_PAUSE: Final = 60.0
-"""The upper limit, in seconds, of `UNKNOWN_KEY_PAUSE`, which doubles with each fetch that fails."""
+"""The upper limit, in seconds, of the pause after failed fetches.
+
+The pause begins with `UNKNOWN_KEY_PAUSE`, and doubles with each failure.
+"""
 RETRY_PAUSE: Final = 1.0
 """The time, in seconds, between two attempts while there is no key at all."""
 MAX_RETRY_PAUSE: Final = 5.0
-"""The upper limit, in seconds, of `RETRY_PAUSE`, which doubles with each failure and is sent as `Retry-After`."""
+"""The upper limit, in seconds, of the pause between two attempts while there is no key at all.
+
+The pause begins with `RETRY_PAUSE`, and doubles with each failure. `KeysUnavailable` sends this limit as `Retry-After`.
+"""
 KEPT_UNASKED: Final = 300.0
 """The time, in seconds, after the max-age of the keys during which they are used while new keys are fetched.
 
 If the keys are older, the request that starts the fetch waits for new keys.
 """
-PATIENCE_PART: Final = 0.2
-"""The part of the timeout for which the thread that starts a fetch waits for it."""
+PATIENCE_SHARE: Final = 0.2
+"""The share of the timeout for which the thread that starts a fetch waits for the fetch."""
 _LOOP_PAUSE: Final = 0.01
+"""The pause, in seconds, between two looks for another event loop in the thread."""
 _log = logging.getLogger(__name__)
 
 
 class _Fetch(NamedTuple):
-    """A fetch of the keys, from the view of one call."""
+    """A fetch of the keys, as one call to `find` or `find_sync` sees it."""
 
     done: Future[None]
-    """The result, which is set even if the fetch has failed."""
+    """The future that is completed at the end of the fetch, even if the fetch fails."""
     is_needed: bool
-    """Whether the call cannot use the keys in memory, and must wait."""
+    """Whether the keys in memory do not suffice for the call, so that it must wait."""
     needs_a_thread: bool
-    """Whether the calling thread must wait.
+    """Whether the calling thread must wait, so that the fetch can run.
 
     Some servers, such as uWSGI without `enable-threads`, run other threads only while a request waits. Therefore the
     thread that starts a fetch waits for a while. If the fetch takes longer than its timeout, it continues only while
@@ -83,14 +90,20 @@ class RemoteKeys:
         self._key_set: KeySet | None = None
         # There is one lock per process, because a lock that a thread held when the process forked is never released.
         self._locks: dict[int, threading.Lock] = {}
-        self._reader: threading.Thread | None = None
-        self._reading: Future[None] = Future()
+        self._thread: threading.Thread | None = None
+        """The thread of the current or last fetch."""
+        self._result: Future[None] = Future()
+        """The future of the current or last fetch."""
         self._begun_at = 0.0
         self._next_refresh = 0.0
+        """The time until which known keys are used without a fetch."""
         self._next_for_unknown = 0.0
+        """The time until which an unknown key does not cause a fetch."""
         self._failures = 0
+        """The number of failures since the last success."""
         self._failed_at = float("-inf")
         self._failure = ""
+        """The reason of the last failure."""
 
     async def find(self, kid: str) -> VerificationKey | None:
         """Return the issuer's key with this id, or None.
@@ -110,13 +123,11 @@ class RemoteKeys:
     def find_sync(self, kid: str) -> VerificationKey | None:
         """Return the key, as `find` does, in a thread.
 
-        Only the thread that starts a fetch waits for it, for part of the timeout.
-
+        Only the thread that starts a fetch waits, for a part of the timeout, and other threads use the keys in memory.
         Otherwise, a few tokens with unknown ids would block all threads of a service while the issuer does not respond.
-        Other threads use the keys in memory. Only for the very first fetch do all threads wait, so that no request
-        fails when the service starts.
+        All threads wait only for the very first fetch, so that no request fails when the service starts.
 
-        Raises: KeysUnavailable, also if the id is unknown while keys are being fetched.
+        Raises: KeysUnavailable, including the case that the id is unknown while another thread fetches keys.
         """
         if (key := self._fresh_key(kid)) is not None:
             return key
@@ -125,23 +136,26 @@ class RemoteKeys:
         if is_first:
             fetch.done.result()
         elif fetch.needs_a_thread:
-            wait([fetch.done], self._timeout * PATIENCE_PART)
+            wait([fetch.done], self._timeout * PATIENCE_SHARE)
         key = self._key_at_hand(kid)
         if key is None and fetch.is_needed and not fetch.done.done():
             raise KeysUnavailable("the issuer's keys are being read")
         return key
 
     def _fresh_key(self, kid: str) -> VerificationKey | None:
+        """Return the key if it is in memory, and need not be fetched again yet."""
         now = self._timer()
         return self._usable_keys(now).get(kid) if now < self._next_refresh else None
 
     def _key_at_hand(self, kid: str) -> VerificationKey | None:
+        """Return the key if it is in memory, even if it is not fresh. Raises: KeysUnavailable, if no key is usable."""
         keys = self._usable_keys(self._timer())
         if not keys:
             raise KeysUnavailable(f"the issuer's keys cannot be read: {self._failure or 'not yet'}")
         return keys.get(kid)
 
     def _usable_keys(self, now: float) -> Mapping[str, VerificationKey]:
+        """Return the keys in memory that are at most a day old."""
         if self._key_set is None or now - self._key_set.read_at > KEPT_FOR:
             return {}
         return self._key_set.keys
@@ -153,17 +167,18 @@ class RemoteKeys:
             keys = self._usable_keys(now)
             is_due = self._is_due(kid, keys, now)
             is_overdue = now >= self._next_refresh + KEPT_UNASKED
-            # After a fork, the thread that fetches does not exist in the new process.
-            is_under_way = self._reader is not None and self._reader.is_alive() and not self._reading.done()
-            is_held_up = is_under_way and now - self._begun_at > self._timeout
-            is_begun = is_due and not is_under_way
-            if is_begun:
+            # A fetch whose thread is dead is not under way, because after a fork, the new process lacks the thread.
+            is_under_way = self._thread is not None and self._thread.is_alive() and not self._result.done()
+            is_late = is_under_way and now - self._begun_at > self._timeout
+            starts_now = is_due and not is_under_way
+            if starts_now:
                 if keys and kid not in keys:
                     self._next_for_unknown = now + UNKNOWN_KEY_PAUSE
                 self._begun_at = now
                 self._start_reading()
-            is_needed = is_begun and is_overdue if kid in keys else is_due or is_under_way
-            return _Fetch(self._reading, is_needed=is_needed, needs_a_thread=is_begun or is_held_up)
+            # A known key is used while new keys are fetched, unless it is much too old. An unknown key must be fetched.
+            is_needed = (starts_now and is_overdue) if kid in keys else (is_due or is_under_way)
+            return _Fetch(self._result, is_needed=is_needed, needs_a_thread=starts_now or is_late)
 
     def _is_due(self, kid: str, keys: Mapping[str, VerificationKey], now: float) -> bool:
         """Return whether the keys should be fetched for a token with this key, unless a fetch is under way."""
@@ -174,28 +189,31 @@ class RemoteKeys:
         return now >= min(self._next_for_unknown, self._next_refresh)
 
     def _pause(self, first: float, most: float) -> float:
+        """Return the pause after the failures so far, in seconds: `first`, doubled with each failure up to `most`."""
         return min(first * 2.0 ** min(max(self._failures - 1, 0), 10), most)
 
     def _start_reading(self) -> None:
+        """Start a fetch. The caller holds the lock."""
         # The fetch has its own thread and event loop. Therefore any thread or event loop can wait for the fetch, and
         # none can end it. The timeout also covers host names that do not resolve, and responses that arrive byte by
         # byte.
         reading: Future[None] = Future()
         reading.set_running_or_notify_cancel()  # so that a cancelled waiter does not cancel the fetch for the others
         name = f"read the keys of {self._issuer.url}"
-        self._reader = threading.Thread(target=self._run, args=(reading,), name=name, daemon=True)
-        self._reading = reading
+        self._thread = threading.Thread(target=self._run, args=(reading,), name=name, daemon=True)
+        self._result = reading
         try:
-            self._reader.start()
-        except RuntimeError as exc:  # the process has as many threads as it is allowed: the keys in memory are kept
+            self._thread.start()
+        except RuntimeError as exc:  # the process has as many threads as it may have
             self._note_failure(self._issuer.cause(exc))
             reading.set_result(None)
 
     def _run(self, reading: Future[None]) -> None:
+        """Fetch the keys, in the thread of the fetch, and complete the future in any case."""
         try:
             _wait_for_another_loop(self._timeout)
             asyncio.run(self._read(reading))
-        except Exception as exc:  # for example, too many open files or threads: waiters must not wait forever
+        except Exception as exc:  # for example, too many open files. Waiters must not wait forever.
             if not reading.done():
                 self._note_failure(self._issuer.cause(exc))
                 reading.set_result(None)
@@ -203,7 +221,7 @@ class RemoteKeys:
     async def _read(self, reading: Future[None]) -> None:
         try:
             key_set = await self._issuer.read_keys()
-        except Exception as exc:  # no network, a timeout, or no key set: the keys in memory are kept after any failure
+        except Exception as exc:  # the keys in memory are kept, whatever the failure is
             self._note_failure(self._issuer.cause(exc))
         else:
             self._key_set = key_set
@@ -222,7 +240,8 @@ class RemoteKeys:
         self._failed_at = self._timer()
         self._failures += 1
         next_try = self._failed_at + self._pause(UNKNOWN_KEY_PAUSE, MAX_PAUSE)
-        self._next_refresh = max(self._next_refresh, next_try)  # keys stay fresh if an unknown id caused the fetch
+        # With max(), keys that are still fresh stay so, because an unknown id may have caused the fetch.
+        self._next_refresh = max(self._next_refresh, next_try)
         self._next_for_unknown = max(self._next_for_unknown, next_try)
 
 

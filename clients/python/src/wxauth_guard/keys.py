@@ -32,17 +32,17 @@ class VerificationKey:
     """The key object of python-jose. It is stored, because parsing a key takes as long as checking a signature."""
 
     @classmethod
-    def from_jwk(cls, document: Mapping[str, Any]) -> Self:
+    def from_jwk(cls, member: Mapping[str, Any]) -> Self:
         """Build a key from one member of a JWK set. Private fields are ignored.
 
         Raises: InvalidKey, for another type, curve, use or algorithm, or a point that is not on the curve.
         """
-        kid, x, y = document.get("kid"), document.get("x"), document.get("y")
+        kid, x, y = member.get("kid"), member.get("x"), member.get("y")
         if not isinstance(kid, str) or not 0 < len(kid) <= _MAX_KID_LENGTH:
             raise InvalidKey("kid is missing")
-        if document.get("kty") != "EC" or document.get("crv") != "P-256":
+        if member.get("kty") != "EC" or member.get("crv") != "P-256":
             raise InvalidKey("not an EC key on P-256")
-        if document.get("use", "sig") != "sig" or document.get("alg", ALGORITHM) != ALGORITHM:
+        if member.get("use", "sig") != "sig" or member.get("alg", ALGORITHM) != ALGORITHM:
             raise InvalidKey("not a key for ES256 signatures")
         if not all(isinstance(value, str) and _COORDINATE.fullmatch(value) for value in (x, y)):
             raise InvalidKey("x or y is not a coordinate of P-256")
@@ -53,19 +53,19 @@ class VerificationKey:
         return cls(kid, key)
 
 
-def verification_keys(documents: Iterable[Any]) -> dict[str, VerificationKey]:
+def verification_keys(members: Iterable[Any]) -> dict[str, VerificationKey]:
     """Return the usable keys of a JWK set, by kid. If two usable keys have the same kid, ignore both."""
-    found: dict[str, VerificationKey] = {}
+    by_kid: dict[str, VerificationKey] = {}
     ambiguous: set[str] = set()
-    for document in documents:
+    for member in members:
         try:
-            key = VerificationKey.from_jwk(document if isinstance(document, Mapping) else {})
-        except InvalidKey:
+            key = VerificationKey.from_jwk(member if isinstance(member, Mapping) else {})
+        except InvalidKey:  # a key of another kind, which the issuer may add
             continue
-        if key.kid in found:
+        if key.kid in by_kid:
             ambiguous.add(key.kid)
-        found[key.kid] = key
-    return {kid: key for kid, key in found.items() if kid not in ambiguous}
+        by_kid[key.kid] = key
+    return {kid: key for kid, key in by_kid.items() if kid not in ambiguous}
 
 
 class KeySource(Protocol):
@@ -79,4 +79,4 @@ class SyncKeySource(Protocol):
     """A source of verification keys for threads that have no event loop."""
 
     def find_sync(self, kid: str) -> VerificationKey | None:
-        """Return the key, as `KeySource.find` does, but block the thread while the key is fetched."""
+        """Return the key, as `KeySource.find` does, but block the thread while the source fetches the key."""

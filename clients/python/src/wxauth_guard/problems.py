@@ -23,8 +23,9 @@ REQUEST_ID_KEY = "wxauth.request_id"
 """The key in the ASGI scope under which the service's own middleware stores a request's id."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_MAX_ACCEPT_LANGUAGE = 1024
 _LANGUAGE_RANGE = re.compile(r"\s*([A-Za-z]{1,8}(?:[-_][A-Za-z0-9_-]*)?|\*)\s*(?:;\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*)?")
-_OF_WECHAT = re.compile(r"MicroMessenger(?:.*\bLanguage/([\w-]+))?")
+_WECHAT_USER_AGENT = re.compile(r"MicroMessenger(?:.*\bLanguage/([\w-]+))?")
 POLICY_VIOLATION: Final = 1008
 """The status code that closes a refused WebSocket (RFC 6455, section 7.4.1)."""
 
@@ -37,7 +38,7 @@ class AnyHeaders(Protocol):
 
 
 class ProblemAnswer(NamedTuple):
-    """A response, in the order that Flask and Sanic expect."""
+    """A response with a problem document. Flask and Sanic accept this tuple as a response."""
 
     body: bytes
     status: int
@@ -45,7 +46,7 @@ class ProblemAnswer(NamedTuple):
 
     @property
     def document(self) -> dict[str, Any]:
-        """The members of the body, for your own form of response. `title` is in the caller's language."""
+        """The members of the body, for a service with its own form of error. `title` is in the caller's language."""
         document: dict[str, Any] = json.loads(self.body)
         return document
 
@@ -58,24 +59,25 @@ def accepted_request_id(value: str | None) -> str:
 
 
 def preferred_language(headers: Headers) -> str:
-    """Return the first language of `Accept-Language` that has texts; otherwise English.
+    """Return the language that `Accept-Language` prefers among the languages with texts; English if it names none.
 
     Several such headers count as one. `zh_CN`, which RFC 9110 does not allow, counts as `zh-CN`. `wx.request` sends no
-    such header, and some programs send `*`, which prefers no language. If the header names no language, the language in
-    WeChat's user agent is used, or Chinese if WeChat names none.
+    such header, and some programs send `*`, which prefers no language. In these cases, the language in WeChat's user
+    agent is returned, or Chinese if the user agent is WeChat's but names no language.
     """
     return _language(headers.getlist("accept-language"), headers.get("user-agent", ""))
 
 
-def _language(lines: Iterable[str], user_agent: str) -> str:
-    parts = ",".join(filter(str.strip, lines))[:1024].split(",")
-    accepted = [part for part in parts if part.partition(";")[0].strip() not in ("", "*")]
-    if not accepted:
-        of_wechat = _OF_WECHAT.search(user_agent)
-        return (of_wechat and find_language(of_wechat[1] or "zh")) or SOURCE
-    matches = filter(None, map(_LANGUAGE_RANGE.fullmatch, accepted))
-    ranges = sorted(((float(match[2] or 1), match[1]) for match in matches), key=itemgetter(0), reverse=True)
-    return next(filter(None, (find_language(tag) for quality, tag in ranges if quality > 0)), SOURCE)
+def _language(accept_language: Iterable[str], user_agent: str) -> str:
+    """Return the language that these values of `Accept-Language` prefer, as `preferred_language` does."""
+    ranges = ",".join(filter(str.strip, accept_language))[:_MAX_ACCEPT_LANGUAGE].split(",")
+    named = [each for each in ranges if each.partition(";")[0].strip() not in ("", "*")]
+    if not named:
+        wechat = _WECHAT_USER_AGENT.search(user_agent)
+        return (wechat and find_language(wechat[1] or "zh")) or SOURCE
+    matches = filter(None, map(_LANGUAGE_RANGE.fullmatch, named))
+    by_quality = sorted(((float(match[2] or 1), match[1]) for match in matches), key=itemgetter(0), reverse=True)
+    return next(filter(None, (find_language(tag) for quality, tag in by_quality if quality > 0)), SOURCE)
 
 
 def problem_document(error: WxAuthError, *, language: str, request_id: str) -> dict[str, Any]:
@@ -105,11 +107,11 @@ def problem(error: WxAuthError, headers: AnyHeaders) -> ProblemAnswer:
 
 def asgi_problem(error: WxAuthError, scope: Mapping[str, Any]) -> ProblemAnswer:
     """Return the response to a failed ASGI request, in the sender's language."""
-    known_id: str | None = scope.get(REQUEST_ID_KEY)
-    request_id = known_id or accepted_request_id(next(iter(values_of(scope, b"x-request-id")), None))
+    id_of_service: str | None = scope.get(REQUEST_ID_KEY)
+    request_id = id_of_service or accepted_request_id(next(iter(values_of(scope, b"x-request-id")), None))
     language = _language(values_of(scope, b"accept-language"), next(iter(values_of(scope, b"user-agent")), ""))
     answer = _localized(error, language, request_id)
-    if known_id is None:
+    if id_of_service is None:  # the service's own middleware adds the header to each response
         answer.headers["X-Request-ID"] = request_id
     return answer
 
@@ -127,15 +129,15 @@ def values_of(scope: Mapping[str, Any], name: bytes) -> list[str]:
 
 
 def _localized(error: WxAuthError, language: str, request_id: str) -> ProblemAnswer:
+    """Return the response in this language, without `X-Request-ID`."""
     headers = {
         **error.headers(),
         "Cache-Control": "no-store",
         "Content-Language": language,
         "Content-Type": "application/problem+json",
     }
-    return ProblemAnswer(
-        to_json(problem_document(error, language=language, request_id=request_id)), error.status, headers
-    )
+    document = problem_document(error, language=language, request_id=request_id)
+    return ProblemAnswer(to_json(document), error.status, headers)
 
 
 @overload
@@ -147,7 +149,7 @@ async def answer_problem(connection: HTTPConnection, error: Exception) -> Respon
 
 
 async def answer_problem(connection: HTTPConnection, error: Exception) -> Response | None:
-    """Handle a `WxAuthError` in HTTP and WebSocket routes.
+    """Handle a `WxAuthError` of an HTTP or WebSocket route, as an exception handler of Starlette and FastAPI.
 
     If a WebSocket has not been accepted yet, and the server can respond to its handshake (ASGI's
     `websocket.http.response`), the client gets the problem document. Any other WebSocket is closed with code 1008.

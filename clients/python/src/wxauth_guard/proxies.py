@@ -1,4 +1,7 @@
-"""The choice of the proxy for a request, by environment variables, whose values may be malformed."""
+"""The choice of the proxy for a request, by environment variables, whose values may be malformed.
+
+httpx refuses every request if it cannot read one of these variables, so the guard reads them itself.
+"""
 
 from __future__ import annotations
 
@@ -15,28 +18,28 @@ from urllib.request import getproxies
 
 from wxauth_guard.texts import is_http_url
 
-_ENTRY: Final = re.compile(r"\*|\*?\.?(?P<name>\w[\w-]*(?:\.[\w-]+)*)(?::(?P<port>\d+))?")
+_NO_PROXY_DOMAIN: Final = re.compile(r"\*|\*?\.?(?P<name>\w[\w-]*(?:\.[\w-]+)*)(?::(?P<port>\d+))?")
 _SOCKS: Final = re.compile(r"socks5h?(?=://)", re.IGNORECASE)
 _log = logging.getLogger(__name__)
 
 
 def proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
-    """Return the URL of the proxy for this URL, and the name of the variable that sets it.
+    """Return the URL of the proxy for this URL, and the name of the variable that sets the proxy.
 
     The variable is `HTTP_PROXY`, `HTTPS_PROXY` or `ALL_PROXY`. Return None for both if there is no proxy, or if
-    `NO_PROXY` covers the host. httpx refuses every request if it cannot read one of these variables. This function
-    ignores such a variable, and logs one warning, even if this URL uses another variable.
+    `NO_PROXY` covers the host. A malformed variable is ignored. The log has one warning about each, even if this URL
+    uses another variable.
     """
-    given, parts = getproxies(), urlsplit(url)
+    by_kind, parts = getproxies(), urlsplit(url)
     is_covered = False
-    for entry in filter(None, map(str.strip, given.get("no", "").split(","))):
+    for entry in filter(None, map(str.strip, by_kind.get("no", "").split(","))):
         try:
             is_covered |= _covers(entry.lower(), parts)
         except ValueError:
             _warn("no", "has entries that cannot be read, which are left out")
     if is_covered:
         return None, None
-    proxies = {kind: each if "://" in each else f"http://{each}" for kind, each in given.items() if each}
+    proxies = {kind: each if "://" in each else f"http://{each}" for kind, each in by_kind.items() if each}
     for kind in ("http", "https", "all"):
         if kind in proxies and not _is_usable(proxies[kind]):
             _warn(kind, "has no URL of a proxy that can be used (SOCKS needs the package socksio), and is left out")
@@ -56,35 +59,37 @@ def _covers(entry: str, parts: SplitResult) -> bool:
     with suppress(ValueError):  # a name is not an address
         network = ip_network(re.sub(r"[\[\]]", "", entry), strict=False)
         return is_of_scheme and _is_address(host) and ip_address(host) in network
-    found = _ENTRY.fullmatch(entry)
-    if found is None:
+    domain = _NO_PROXY_DOMAIN.fullmatch(entry)
+    if domain is None:
         raise ValueError("no entry of NO_PROXY")
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    name = found["name"] or host
+    name = domain["name"] or host  # `*` names every host
     is_named = host == name or (host.endswith(f".{name}") and not _is_address(host))
-    return is_of_scheme and is_named and found["port"] in (None, str(port))
+    return is_of_scheme and is_named and domain["port"] in (None, str(port))
 
 
 def _is_address(host: str) -> bool:
+    """Return whether this is an IP address instead of a name."""
     with suppress(ValueError):
         return bool(ip_address(host))
     return False
 
 
 def _is_usable(proxy: str) -> bool:
-    plain, is_socks = _SOCKS.subn("http", proxy, count=1)
-    return (
-        is_http_url(plain)
-        and not re.search("[/?#].*@", plain.partition("://")[2])  # the / ? # of a password that is not percent-encoded
-        and not (is_socks and find_spec("socksio") is None)
-    )
+    """Return whether httpx can use the proxy with this URL."""
+    as_http, is_socks = _SOCKS.subn("http", proxy, count=1)
+    has_raw_password = re.search("[/?#].*@", as_http.partition("://")[2])  # a / ? # that is not percent-encoded
+    lacks_package = is_socks and find_spec("socksio") is None
+    return is_http_url(as_http) and not has_raw_password and not lacks_package
 
 
 @cache
 def _warn(kind: str, fault: str) -> None:
-    _log.warning("%s %s", _variable(kind), fault)  # without its value, which might contain a password
+    """Log a fault of a variable, once in this process. The log does not show the value, which may have a password."""
+    _log.warning("%s %s", _variable(kind), fault)
 
 
 def _variable(kind: str) -> str:
+    """Return the name of the variable that sets the proxy of this kind, in the spelling that has priority."""
     names = sorted((name for name in os.environ if name.lower() == f"{kind}_proxy"), reverse=True)
     return next(iter(names), f"{kind}_proxy")

@@ -1,4 +1,4 @@
-"""The pytest plugin, which has one fixture.
+"""The pytest plugin, which provides the fixture `wxauth_issuer`.
 
 The plugin imports the guard only for tests that use the fixture, so that pytest starts fast.
 """

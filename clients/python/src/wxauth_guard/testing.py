@@ -31,7 +31,7 @@ class TestKey:
     __test__ = False  # otherwise pytest would collect it, because its name starts with Test
 
     def __init__(self) -> None:
-        # Any, because the stubs of python-jose know only its own kind of key
+        # The type is Any, because the stubs of python-jose know only its own kind of key.
         private_key: Any = ec.generate_private_key(ec.SECP256R1())
         self.signer: Any = jwk.construct(private_key, ALGORITHM)
         """The key object of python-jose."""
@@ -121,16 +121,16 @@ class TestIssuer:
             "client_id": client_id or app,
             "sid": str(UUID(str(session_id or uuid5(user, app)))),
         }
-        granted = scope if isinstance(scope, str) else " ".join(scope or ())
+        scope_claim = scope if isinstance(scope, str) else " ".join(scope or ())
         openid_in_app = openid or f"openid-{uuid5(user, app).hex[:21]}"
         if client_id is not None and is_document(client_id):
             if roles or app_id or openid:
                 raise ValueError("the token of a client with a metadata document has no roles, app_id or openid")
-            payload |= _of_unregistered_client(granted, auth_time=now)
+            payload |= _unregistered_client_claims(scope_claim, auth_time=now)
         elif client_id is not None or scope is not None:
-            payload |= _of_site(granted, app_id=app, openid=openid_in_app, roles=roles)
+            payload |= _site_claims(scope_claim, app_id=app, openid=openid_in_app, roles=roles)
         else:
-            payload |= _of_phone_login(openid=openid_in_app, roles=roles)
+            payload |= _app_login_claims(openid=openid_in_app, roles=roles)
         payload |= claims or {}
         return self.key.sign({name: value for name, value in payload.items() if value is not None})
 
@@ -153,13 +153,13 @@ class TestIssuer:
         Use this method for guards that `dependency_overrides` cannot replace, for example guards in ASGI middleware, or
         guards that code calls directly. It also affects the guards that `requires` has returned.
         """
-        checking, ours = guard._trusting, self.guard()
-        saved = checking._verifier, checking._clock
-        checking._verifier, checking._clock = ours._verifier, ours._clock
+        origin, ours = guard._origin, self.guard()
+        saved = origin._verifier, origin._clock
+        origin._verifier, origin._clock = ours._verifier, ours._clock
         try:
             yield
         finally:
-            checking._verifier, checking._clock = saved
+            origin._verifier, origin._clock = saved
 
     @property
     def jwks(self) -> dict[str, list[dict[str, str]]]:
@@ -172,17 +172,17 @@ class TestIssuer:
         return {"issuer": self.issuer, "jwks_uri": f"{self.issuer}/.well-known/jwks.json"}
 
 
-def _of_phone_login(*, openid: str, roles: Sequence[str]) -> dict[str, Any]:
-    """Return the further claims of a token that a login in the app has created."""
+def _app_login_claims(*, openid: str, roles: Sequence[str]) -> dict[str, Any]:
+    """Return the further claims of the token of a login in the app."""
     claims: dict[str, Any] = {"openid": openid}
     return {**claims, "roles": list(roles)} if roles else claims
 
 
-def _of_site(scope: str, *, app_id: str, openid: str, roles: Sequence[str]) -> dict[str, Any]:
+def _site_claims(scope: str, *, app_id: str, openid: str, roles: Sequence[str]) -> dict[str, Any]:
     """Return the further claims of a registered website's token, which also names the app that has the openid."""
-    return {**_of_phone_login(openid=openid, roles=roles), "scope": scope, "app_id": app_id}
+    return {**_app_login_claims(openid=openid, roles=roles), "scope": scope, "app_id": app_id}
 
 
-def _of_unregistered_client(scope: str, *, auth_time: int) -> dict[str, Any]:
+def _unregistered_client_claims(scope: str, *, auth_time: int) -> dict[str, Any]:
     """Return the further claims of the token of a client that has a metadata document."""
     return {"scope": scope, "auth_time": auth_time}

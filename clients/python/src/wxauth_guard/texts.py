@@ -25,8 +25,8 @@ def is_http_url(url: str) -> bool:
     """Return whether this is an http or https URL with a host and, if it has a port, a valid one."""
     try:
         return _HTTP_URL.match(url) is not None and urlsplit(url).port != 0
-    # The port is too large, or Unicode normalization turned a character of the user name into a separator.
     except ValueError:
+        # The port is too large, or Unicode normalization turned a character of the user name into a separator.
         return False
 
 
@@ -39,18 +39,19 @@ def is_secure(url: str) -> bool:
 
 
 def to_json(value: object) -> bytes:
-    """Return compact JSON in UTF-8. Raises: TypeError, for a value that is neither JSON nor a date with a time."""
-    return json.dumps(value, default=_text, ensure_ascii=False, separators=(",", ":")).encode()
+    """Return compact JSON in UTF-8, in which a datetime is ISO 8601 with Z. Raises: TypeError, for any other value."""
+    return json.dumps(value, default=_datetime_text, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _text(value: object) -> str:
+def _datetime_text(value: object) -> str:
+    """Return a datetime as text. Raises: TypeError, for any other value that is not JSON."""
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 def refuse_constant(name: str) -> NoReturn:
-    """Refuse NaN and Infinity, which are not JSON numbers, for JSON's `parse_constant`. Raises: ValueError."""
+    """Refuse NaN and Infinity, which are not JSON numbers. This is a `parse_constant` of `json`. Raises: ValueError."""
     raise ValueError(f"{name} is not JSON")
 
 

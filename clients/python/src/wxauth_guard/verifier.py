@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import TypeGuard
 
 MAX_TOKEN_LENGTH: Final = 8192
+"""The maximum number of characters of a token; a token of wxauth has about 600."""
 CLOCK_SKEW: Final = 30
 """The number of seconds by which clocks may differ, for `exp`, `iat` and `nbf`."""
 MAX_CONTAINERS: Final = 64
@@ -35,6 +36,7 @@ MAX_CONTAINERS: Final = 64
 It also limits the depth of nesting, because Python's parser does not always limit it.
 """
 REMEMBERED_TOKENS: Final = 4096
+"""The maximum number of tokens that are remembered."""
 MAX_REMEMBERED_LENGTH: Final = 2048
 """The maximum number of characters of a remembered token; a token of wxauth has about 600.
 
@@ -42,12 +44,16 @@ All remembered tokens together take at most 9 MiB.
 """
 
 _MAX_SHOWN = 200
-_BY = "by this machine's clock"
-_LONGEST_FINITE = sys.float_info.max_10_exp  # any integer with fewer digits is within the range of a float
+_BY_OUR_CLOCK = "by this machine's clock"
+_FINITE_DIGITS = sys.float_info.max_10_exp
+"""The number of digits below which each integer is within the range of a float."""
 _COMPACT_FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})")
-# The characters that a part may end with, by its length modulo four. The unused bits of the last character must be zero
-# (RFC 4648, section 3.5). Otherwise, several spellings would decode to the same bytes.
 _LAST_CHARACTERS = (ascii_letters + digits + "-_", "", "AQgw", "AEIMQUYcgkosw048")
+"""The characters that a part may end with, by the part's length modulo four.
+
+The unused bits of the last character must be zero (RFC 4648, section 3.5). Otherwise, several spellings would decode to
+the same bytes.
+"""
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _NO_TOKEN = re.compile(r"undefined|null|None|nil|NaN|true|false|\[object [A-Za-z]{1,32}\]")
 """The texts that programs write for a missing value, or for a value that is not a string."""
@@ -56,10 +62,10 @@ _TOKEN_TYPES = frozenset({TOKEN_TYPE, f"application/{TOKEN_TYPE}"})
 
 
 class Verifier:
-    """Verifies access tokens.
+    """A verifier of access tokens.
 
-    Tokens with a valid signature are remembered, because checking it is most of the cost, and a user sends the same
-    token with each call. The claims, and whether the key is still published, are checked each time.
+    It remembers tokens with a valid signature, because checking the signature takes most of the time, and a user sends
+    the same token with each call. It checks the claims each time, and whether the issuer still publishes the key.
 
     Raises: ValueError, if issuer or audience is not a non-empty string, because None would match a token without the
     claim.
@@ -72,6 +78,7 @@ class Verifier:
         self._audience = audience
         self._keys = keys
         self._signed_by: OrderedDict[str, VerificationKey] = OrderedDict()
+        """The key of each remembered token, the token remembered first at the beginning."""
 
     async def verify(self, token: str, *, now: float) -> Principal:
         """Verify a token and return its user. `now` is in epoch seconds.
@@ -79,6 +86,7 @@ class Verifier:
         Raises: InvalidToken, TokenExpired, KeysUnavailable.
         """
         key = self._signed_by.get(token)
+        # Another key object means that the keys have been read again, and the key may be another one with the same id.
         if key is None or await self._keys.find(key.kid) is not key:
             jws = _compact_form(token)
             self._check_signature(jws, await self._keys.find(_key_id(jws[1])))
@@ -97,6 +105,7 @@ class Verifier:
         return self._principal(json_object(token.split(".")[1]), now=now)
 
     def _check_signature(self, jws: re.Match[str], key: VerificationKey | None) -> None:
+        """Check a token's signature with the key that the token names, and remember the token. Raises: InvalidToken."""
         token = jws.string
         if key is None:
             raise InvalidToken(
@@ -113,13 +122,15 @@ class Verifier:
             if len(self._signed_by) > REMEMBERED_TOKENS:
                 self._signed_by.popitem(last=False)  # the oldest token usually expires first
 
-    def _is_meant(self, audience: object) -> bool:
+    def _is_in(self, audience: object) -> bool:
+        """Return whether the claim `aud`, a text or a list of texts, names the expected audience."""
         return audience == self._audience or (_is_text_list(audience) and self._audience in audience)
 
     def _principal(self, claims: dict[str, Any], *, now: float) -> Principal:
+        """Check the claims, and return the user. Raises: InvalidToken, TokenExpired."""
         if claims.get("iss") != self._issuer:
             raise InvalidToken("iss is another issuer", for_log=_differing("iss", claims, self._issuer))
-        if not self._is_meant(claims.get("aud")):
+        if not self._is_in(claims.get("aud")):
             raise InvalidToken("aud does not name this audience", for_log=_differing("aud", claims, self._audience))
         client_id, openid, token_id = claims.get("client_id"), claims.get("openid"), claims.get("jti")
         # The token of a login in a mini-program has no claim app_id, because its client_id is the mini-program. A
@@ -136,12 +147,7 @@ class Verifier:
         if not _is_text_list(roles):
             raise InvalidToken("roles is not a list of strings")
         user_id, session_id = _uuid(claims, "sub"), _uuid(claims, "sid")
-        if (issued := _time(claims, "iat")) > now + CLOCK_SKEW:
-            raise InvalidToken("iat is in the future", for_log=f"iat is {_seconds(issued - now)} in the future {_BY}")
-        if "nbf" in claims and (begins := _time(claims, "nbf")) > now + CLOCK_SKEW:
-            raise InvalidToken("nbf is in the future", for_log=f"nbf is {_seconds(begins - now)} in the future {_BY}")
-        if (ends := _time(claims, "exp")) + CLOCK_SKEW <= now:
-            raise TokenExpired("the token has expired", for_log=f"expired {_seconds(now - ends)} ago {_BY}")
+        _check_times(claims, now)
         return Principal(
             user_id,
             app_id,
@@ -156,6 +162,7 @@ class Verifier:
 
 @lru_cache(maxsize=16)  # all tokens signed with a key have the same header
 def _key_id(header_part: str) -> str:
+    """Check a token's header, and return the id of the key that it names. Raises: InvalidToken."""
     header = json_object(header_part)
     if header.get("alg") != ALGORITHM:
         raise InvalidToken("alg is not ES256")
@@ -171,16 +178,17 @@ def _key_id(header_part: str) -> str:
 
 
 def _compact_form(token: str) -> re.Match[str]:
+    """Return the three parts of a token as the groups of a match. Raises: InvalidToken."""
     if len(token) > MAX_TOKEN_LENGTH:
         raise InvalidToken("the token is too long")
     jws = _COMPACT_FORM.fullmatch(token)
     if jws is None:
-        raise InvalidToken(_what_was_sent(token))
+        raise InvalidToken(_fault_of(token))
     return jws
 
 
-def _what_was_sent(token: str) -> str:
-    """Describe what is wrong with a text that does not have the form of a token, showing only known words of it."""
+def _fault_of(token: str) -> str:
+    """Return why a text does not have the form of a token. Of the text itself, only known words are shown."""
     bare = token.strip(_QUOTES)
     if not bare or _NO_TOKEN.fullmatch(bare):
         return f"the client sent {bare or 'empty quotation marks'} in place of a token"
@@ -194,6 +202,20 @@ def _has_scope_alone(claims: dict[str, Any]) -> bool:
     client_id = claims.get("client_id")
     is_by_document = isinstance(client_id, str) and is_document(client_id)
     return is_by_document and "scope" in claims and "openid" not in claims and "app_id" not in claims
+
+
+def _check_times(claims: dict[str, Any], now: float) -> None:
+    """Check that the token is already valid, and has not expired. Raises: InvalidToken, TokenExpired."""
+    for name in ("iat", "nbf"):
+        if name == "nbf" and name not in claims:
+            continue
+        ahead = _time(claims, name) - now
+        if ahead > CLOCK_SKEW:
+            for_log = f"{name} is {_seconds(ahead)} in the future {_BY_OUR_CLOCK}"
+            raise InvalidToken(f"{name} is in the future", for_log=for_log)
+    expired_for = now - _time(claims, "exp")
+    if expired_for >= CLOCK_SKEW:
+        raise TokenExpired("the token has expired", for_log=f"expired {_seconds(expired_for)} ago {_BY_OUR_CLOCK}")
 
 
 def _uuid(claims: dict[str, Any], name: str) -> UUID:
@@ -211,8 +233,9 @@ def _time(claims: dict[str, Any], name: str) -> float:
 
 
 def _differing(name: str, claims: dict[str, Any], expected: str) -> str:
-    found = f"is {_shown(claims[name])}" if name in claims else "is missing"
-    return f"{name} {found}, this guard expects {_shown(expected)}"
+    """Return a line for the log that compares a claim with its expected value."""
+    predicate = f"is {_shown(claims[name])}" if name in claims else "is missing"
+    return f"{name} {predicate}, this guard expects {_shown(expected)}"
 
 
 def _shown(value: object) -> str:
@@ -266,9 +289,8 @@ def _finite(literal: str) -> float:
 
 
 def _finite_integer(literal: str) -> int:
-    if (
-        len(literal) >= _LONGEST_FINITE
-    ):  # JavaScript reads such a number as a float, and both guards must reach the same decision
+    # JavaScript reads every number as a float, and both guards must reach the same decision about a huge number.
+    if len(literal) >= _FINITE_DIGITS:
         _finite(literal)
     return int(literal)
 

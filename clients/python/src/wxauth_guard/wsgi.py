@@ -19,18 +19,18 @@ USER_KEY: Final = "wxauth.user"
 
 
 class BearerWSGIMiddleware:
-    """Passes on requests that carry a valid access token, and refuses all others, like `BearerMiddleware`.
+    """Middleware that passes on requests with a valid access token, and refuses all others, like `BearerMiddleware`.
 
     The `Principal` is `environ["wxauth.user"]`.
 
     Args:
         app: The app to guard.
-        guard: Checks the tokens.
-        roles: The user must have every one of these.
+        guard: The guard that checks the tokens.
+        roles: The roles that the user must have, all of them.
         public: Paths that need no token, each as written in the routes of `app` (`PATH_INFO`), and compared exactly.
             The path of the guard's resource metadata is always public.
-        optional: Passes on requests without a Bearer token too, as `BearerMiddleware` does. Their environ has no
-            `wxauth.user`, so call `require_roles(environ.get("wxauth.user"))` where a user is needed.
+        optional: Whether requests without a Bearer token also pass, as with `BearerMiddleware`. The environ of such a
+            request has no `wxauth.user`, so call `require_roles(environ.get("wxauth.user"))` where a user is needed.
 
     Raises: ValueError, for a public path that does not begin with a slash, or if roles and `optional` are both given.
     """
@@ -52,7 +52,7 @@ class BearerWSGIMiddleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        environ.pop(USER_KEY, None)
+        environ.pop(USER_KEY, None)  # an outer app must not decide who the user is
         if _path(environ) not in self._public:
             try:
                 principal = self._find_user(environ.get("HTTP_AUTHORIZATION"))
@@ -63,6 +63,7 @@ class BearerWSGIMiddleware:
         return self._app(environ, start_response)
 
     def _find_user(self, authorization: str | None) -> Principal | None:
+        """Return the user of a request; None if the request has no token and may pass. Raises: WxAuthError."""
         if self._optional:
             return self._guard.find_user_sync(authorization)
         principal = self._guard.verify_sync(self._guard.bearer_token(authorization))
@@ -71,6 +72,8 @@ class BearerWSGIMiddleware:
 
 
 class _Headers:
+    """The header fields of a WSGI request, as `problem` reads them."""
+
     def __init__(self, environ: WSGIEnvironment) -> None:
         self._environ = environ
 
@@ -80,12 +83,13 @@ class _Headers:
 
 
 def _path(environ: WSGIEnvironment) -> str:
-    # WSGI decodes the path's bytes as Latin-1 (PEP 3333).
+    """Return the path of a request, decoded as UTF-8. WSGI decodes the path's bytes as Latin-1 (PEP 3333)."""
     path: str = environ.get("PATH_INFO", "")
     return path.encode("latin-1", "replace").decode(errors="replace")
 
 
 def _send(answer: ProblemAnswer, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+    """Start the response, and return its body, which is empty for HEAD."""
     headers = [*answer.headers.items(), ("Content-Length", str(len(answer.body)))]
     start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", headers)
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
