@@ -15,7 +15,7 @@ from wxauth.settings.apps import App
 from wxauth.wechat.received import read_message
 from wxauth_desk.wechat import APP_KEYS, APPS, CodeRequest, Simulator, create_simulator
 from wxauth_desk.wechat.payments import MAX_ORDERS
-from wxauth_desk.wechat.push import OF_PAYMENTS
+from wxauth_desk.wechat.push import PAYMENT_PAUSES
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
 ORDER = {
@@ -263,7 +263,7 @@ async def test_a_notice_that_is_refused_is_signed_anew(phone: Phone, refusal: ht
 async def test_a_notice_is_given_up_after_a_day_of_fifteen_repetitions(phone: Phone) -> None:
     phone.shop.answers += [httpx.Response(503)] * 99
     await phone.pay()
-    for _ in OF_PAYMENTS:
+    for _ in PAYMENT_PAUSES:
         await phone.pauses.end_next()
     await phone.shop.wait_for(16)
     assert phone.pauses.seconds[:5] == [15, 15, 30, 180, 600]

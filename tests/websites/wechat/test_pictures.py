@@ -65,7 +65,7 @@ async def test_wechats_code_opens_the_page_and_is_made_once(street: Street) -> N
     assert street.stage.asked("getwxacodeunlimit") == [{"scene": scene_of(started), **of_page}]
     assert {kind_of(answer) for answer in answers} == {(200, "image/jpeg", "cross-origin")}
     said = f"wxa:{APPS[0]['app_id']}?page=pages/scan/scan&scene={scene_of(started)}&env=release"
-    assert {answer.content for answer in answers} == {draw(said, has_transparent_ground=False).content}
+    assert {answer.content for answer in answers} == {draw(said, is_transparent=False).content}
 
 
 @swept(

@@ -1,6 +1,6 @@
 """A simulated WeChat for laptops and tests.
 
-It behaves as WeChat's documentation describes. `about.txt` is the manual of the simulation.
+It behaves as WeChat's documentation describes. The file `about.txt` is the manual of the simulation.
 """
 
 from wxauth_desk.wechat.api_calls import Call

@@ -1,4 +1,4 @@
-"""A call of one of WeChat's APIs as the simulated WeChat receives it, and the forms of its answer."""
+"""A call to one of WeChat's APIs, as the simulated WeChat receives the call, and the forms of the response."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,15 +13,16 @@ from wxauth_desk.wechat.controls import Api
 from wxauth_desk.wechat.pictures import CodePicture
 
 Answer = dict[str, Any] | CodePicture
+"""The response to a call: a JSON object, or a picture."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call that was received."""
+    """A call to an API."""
 
     api: Api
     app_id: str | None
-    """The calling app; None if it is unknown."""
+    """The calling app, by its id or its access token; None if the call names no known app."""
     query: Mapping[str, str]
     body: bytes
 
@@ -37,7 +38,7 @@ class Call:
 
     @property
     def id_and_secret(self) -> tuple[object, object]:
-        """The app's id and secret, in an API that takes them. Raises: CallRefused."""
+        """The app's id and secret in the call, whose values can be of any type. Raises: CallRefused, without JSON."""
         if self.api == "stable_token":
             return self.json.get("appid"), self.json.get("secret")
         if self.api == "clear_quota":

@@ -11,20 +11,22 @@ from wxauth_desk.wechat.controls import APP_KINDS, Account
 from wxauth_desk.wechat.issued import AccessTokens
 from wxauth_desk.wechat.quotas import Quotas
 
-_TICKET_LASTS: Final = 7200
-_TICKET_RENEWED: Final = 300
-"""The number of seconds before its end at which a ticket is replaced."""
+_TICKET_LIFETIME_SECONDS: Final = 7200
+_TICKET_RENEWAL_SECONDS: Final = 300
+"""The time, in seconds, before a ticket's expiry from which calls get a new ticket."""
 
 
 @dataclass
 class AppTokens:
-    """The APIs that hand out tokens. The clock returns seconds since the epoch."""
+    """The APIs that hand out tokens and tickets to apps."""
 
     access_tokens: Mapping[str, AccessTokens]
+    """The access tokens by app."""
     quotas: Quotas
     clock: Callable[[], int]
+    """The clock, which returns seconds since the epoch."""
     js_tickets: dict[str, tuple[str, int]] = field(init=False, default_factory=dict)
-    """The ticket of each app, and the time at which it ends."""
+    """The ticket of each app, and the time at which the ticket expires."""
 
     def replace_older(self, call: Call, account: Account) -> Answer:
         """Answer token. Raises: CallRefused."""
@@ -41,8 +43,8 @@ class AppTokens:
         require(call.query.get("type") == "jsapi", 40097)
         require(APP_KINDS[account.app_id] == "official_account", 48001)
         ticket, ends_at = self.js_tickets.get(account.app_id, ("", 0))
-        if ends_at - self.clock() <= _TICKET_RENEWED:
-            ticket, ends_at = secrets.token_urlsafe(48), self.clock() + _TICKET_LASTS
+        if ends_at - self.clock() <= _TICKET_RENEWAL_SECONDS:
+            ticket, ends_at = secrets.token_urlsafe(48), self.clock() + _TICKET_LIFETIME_SECONDS
             self.js_tickets[account.app_id] = ticket, ends_at
         return ok(ticket=ticket, expires_in=ends_at - self.clock())
 

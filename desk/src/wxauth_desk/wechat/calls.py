@@ -16,43 +16,46 @@ from starlette.responses import PlainTextResponse, Response
 
 from wxauth_desk.wechat.controls import API_PATHS, Api, FaultRequest
 
-_JSON: Final = "application/json; encoding=utf-8"
 _MASK: Final = "•••"
-_MASKED: Final = frozenset(
+_MASKED_NAMES: Final = frozenset(
     {"secret", "appsecret", "encrypt_key", "session_key", "access_token", "refresh_token", "ticket", "cert_info"}
 )
-_REMEMBERED: Final = 100
+"""The names of the values that the record of calls does not show."""
+_MAX_CALLS: Final = 100
 _REFUSED_TOKEN: Final = 40001
 
 Handler = Callable[[Request], Awaitable[Response]]
 _ERRMSGS: Final = dict(
     line.split(" ", 1) for line in Path(__file__).with_name("errmsgs.txt").read_text("utf-8").splitlines()
 )
-"""WeChat's own errmsgs, by errcode."""
-_BY_PERSON: Final = "/sns/"
-"""The beginning of the paths of another system of WeChat, which writes its errmsgs differently."""
-_RENEW: Final = ", could get access_token by getStableAccessToken, more details at https://mmbizurl.cn/s/JtxxFh33r"
+"""WeChat's own errmsgs, by errcode, as text."""
+_SNS_PATHS: Final = "/sns/"
+"""The beginning of the paths of WeChat's system for logins, which writes errmsgs differently."""
+_RENEWAL_ADVICE: Final = (
+    ", could get access_token by getStableAccessToken, more details at https://mmbizurl.cn/s/JtxxFh33r"
+)
 """The end of the errmsg of 40001 at all other paths."""
-_IN_A_CODE: Final = re.compile(
+_FAULT_IN_CODE: Final = re.compile(
     r"errcode-(?P<errcode>-?\d{1,9})|slow-(?P<slow>60|[0-5]?\d(?:\.\d{1,2})?)|status-(?P<status>[2-5]\d\d)"
     r"|(?P<hang>hang)|(?P<drop>drop)|(?P<garbage>garbage)|(?P<html>html)"
 )
 
 
-class Wires:
-    """The record of the latest calls, with their responses."""
+class CallRecord:
+    """The record of the latest calls to and from WeChat, with their responses, which the desk shows."""
 
     def __init__(self) -> None:
-        self._calls: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
-        self._revision = int(time() * 1000)  # after a restart, higher than the revisions that open pages know
+        self._calls: deque[dict[str, Any]] = deque(maxlen=_MAX_CALLS)
+        self._revision = int(time() * 1000)
+        """The number of the latest change. After a restart, it is higher than the numbers that open pages know."""
 
-    def noting(self, endpoint: Handler) -> Handler:
-        """Return an endpoint whose calls are recorded, at their beginning and at their end."""
+    def recorded(self, endpoint: Handler) -> Handler:
+        """Return an endpoint that records its calls, each at its beginning and at its end."""
 
         async def serve(request: Request) -> Response:
             body = _readable(await request.body())
             query = _masked(dict(request.query_params))
-            with self.noted("serviceToWeChat", request.method, request.url.path, query, body) as outcome:
+            with self.recording("serviceToWeChat", request.method, request.url.path, query, body) as outcome:
                 response = await endpoint(request)
                 if not await request.is_disconnected():
                     outcome |= {"status": response.status_code, "answer": _readable(bytes(response.body))}
@@ -61,7 +64,7 @@ class Wires:
         return serve
 
     @contextmanager
-    def noted(self, direction: str, method: str, path: str, query: Any, body: Any) -> Iterator[dict[str, Any]]:
+    def recording(self, direction: str, method: str, path: str, query: Any, body: Any) -> Iterator[dict[str, Any]]:
         """Record a call during the block. The block sets `status` and `answer` in the dictionary that it gets."""
         call = {
             "direction": direction,
@@ -75,29 +78,31 @@ class Wires:
             "ms": None,
         }
         self._calls.append(call)
-        self._change(call)
+        self._mark_changed(call)
         started = perf_counter()
         outcome: dict[str, Any] = {}
         yield outcome
         call |= outcome
         call["ms"] = (perf_counter() - started) * 1000
-        self._change(call)
+        self._mark_changed(call)
 
     def since(self, revision: int) -> dict[str, Any]:
-        """Return the calls that are new or have changed since a revision.
+        """Return the calls that are new or have changed since a revision, and the current revision.
 
-        `at` and `ms` are in milliseconds, and `ms` is null until the call has ended. `status` is null if no response
-        was sent. Secrets are masked.
+        `at`, the beginning since the epoch, and `ms`, the duration, are in milliseconds. `ms` is null until the call
+        has ended. `status` is null if no response was sent. Secrets are masked.
         """
         return {"revision": self._revision, "calls": [call for call in self._calls if call["revision"] > revision]}
 
-    def _change(self, call: dict[str, Any]) -> None:
+    def _mark_changed(self, call: dict[str, Any]) -> None:
+        """Give a call the next revision, which is also the call's id if the call is new."""
         self._revision += 1
         call["revision"] = self._revision
         call.setdefault("id", self._revision)
 
 
 def _readable(body: bytes) -> Any:
+    """Return a body as the desk shows it: JSON with masked secrets, or text; None if it is empty."""
     if body.startswith((b"\x89PNG", b"\xff\xd8")):
         return f"(a picture of {len(body)} bytes)"
     try:
@@ -107,9 +112,10 @@ def _readable(body: bytes) -> Any:
 
 
 def _masked(value: Any) -> Any:
+    """Return JSON in which the secrets are masked."""
     match value:
         case dict():
-            return {name: _MASK if name in _MASKED else _masked(inner) for name, inner in value.items()}
+            return {name: _MASK if name in _MASKED_NAMES else _masked(inner) for name, inner in value.items()}
         case list():
             return [_masked(inner) for inner in value]
     return value
@@ -123,12 +129,12 @@ class CallRefused(Exception):
         self.rid = new_rid()
 
     def answer(self, api: Api = "") -> dict[str, Any]:
-        """Return the response in WeChat's form for this API or, by default, for an unknown path."""
+        """Return the response in WeChat's form for this API; for an unknown path, if `api` is empty."""
         errmsg = _ERRMSGS.get(str(self.errcode), "error")
-        if api in API_PATHS and API_PATHS[api][1].startswith(_BY_PERSON):
+        if api in API_PATHS and API_PATHS[api][1].startswith(_SNS_PATHS):
             errmsg += ","
         elif self.errcode == _REFUSED_TOKEN:
-            errmsg += _RENEW
+            errmsg += _RENEWAL_ADVICE
         return {"errcode": self.errcode, "errmsg": f"{errmsg} rid: {self.rid}"}
 
 
@@ -144,7 +150,7 @@ def require(condition: object, errcode: int) -> None:
 
 
 def text_in(values: Mapping[str, Any], name: str) -> str:
-    """Return a text among the values of a call; empty if it is missing. Raises: CallRefused."""
+    """Return a text among the values of a call; empty if it is missing. Raises: CallRefused, if it is not a text."""
     value = values.get(name, "")
     if not isinstance(value, str):
         raise CallRefused(47001)
@@ -156,7 +162,7 @@ class Faults(list[FaultRequest]):
 
     @property
     def shown(self) -> list[dict[str, Any]]:
-        """The faults in the form in which they were requested."""
+        """The faults as JSON, in the form in which they were requested."""
         return [fault.model_dump(mode="json", exclude_none=True) for fault in self]
 
     def take_next(self, api: Api, app_id: str | None) -> FaultRequest | None:
@@ -171,26 +177,30 @@ class Faults(list[FaultRequest]):
 
 def fault_in(code: str, api: Api) -> FaultRequest | None:
     """Return the fault that a code such as `errcode-40029` or `slow-2` names; None for any other code."""
-    found = _IN_A_CODE.fullmatch(code)
-    if found is None:
+    match = _FAULT_IN_CODE.fullmatch(code)
+    if match is None:
         return None
-    kind = found.lastgroup
+    kind = match.lastgroup
     assert kind is not None
-    text = found[kind]
-    return FaultRequest.model_validate({"api": api, kind: True if text == kind else text})
+    value = match[kind]
+    return FaultRequest.model_validate({"api": api, kind: True if value == kind else value})  # `hang` has no number
 
 
 NO_FAULT: Final = FaultRequest.model_construct(api="")
+"""The fault of a call that does not fail. It is made without validation, because a fault must have a kind."""
 
 
 def as_wechat_does(answer: dict[str, Any], api: Api) -> Response:
     """Return a response in JSON, with the Content-Type that WeChat gives it."""
-    is_of_pictures = api == "getwxacodeunlimit"
-    return Response(to_json(answer), media_type=_JSON if is_of_pictures else "text/plain")
+    media_type = "application/json; encoding=utf-8" if api == "getwxacodeunlimit" else "text/plain"
+    return Response(to_json(answer), media_type=media_type)
 
 
 async def answer_wrongly(request: Request, fault: FaultRequest) -> Response | None:
-    """Apply the fault. Return the wrong response, or None to continue."""
+    """Apply the fault. Return the wrong response, or None if the right response is to follow.
+
+    A fault of the kind `hang` or `drop` ends only when the client disconnects.
+    """
     if fault.errcode is not None:
         return as_wechat_does(CallRefused(fault.errcode).answer(fault.api), fault.api)
     if fault.slow is not None:

@@ -1,4 +1,7 @@
-"""WeChat's own pages for browsers (`/connect/…`), which ask the user, and redirect the browser back with a code."""
+"""WeChat's own pages for browsers (`/connect/…`), which ask the user, and redirect the browser to the site with a code.
+
+The steps of such a page are those of WeChat's documentation for service accounts and for website apps.
+"""
 
 import re
 from collections.abc import Mapping
@@ -13,16 +16,17 @@ from starlette.routing import Route
 from wxauth_desk.wechat.controls import APP_KINDS, CodeRequest, Visitor, is_person_name
 from wxauth_desk.wechat.simulator import Simulator
 
-COMES_TWICE: Final = "X-Comes-Twice"
-"""The response header of a callback redirect with the number of seconds after which the desk's browsers repeat it."""
-PERSON: Final = "X-Desk-Person"
+REPEAT_HEADER: Final = "X-Comes-Twice"
+"""The response header with the number of seconds after which the desk's browsers follow a redirect a second time."""
+PERSON_HEADER: Final = "X-Desk-Person"
 """The request header with the name of the person whose browser it is, percent-encoded."""
 
 _KINDS: Final = {"oauth2/authorize": "official_account", "qrconnect": "website"}
+"""The kind of app that each page is for, by path."""
 _SCOPES: Final = {"official_account": ("snsapi_base", "snsapi_userinfo"), "website": ("snsapi_login",)}
-_ORDER: Final = ("appid", "redirect_uri", "response_type", "scope", "state", "connect_redirect")
+_PARAMETER_ORDER: Final = ("appid", "redirect_uri", "response_type", "scope", "state", "connect_redirect")
 _STATE: Final = re.compile("[a-zA-Z0-9]{0,128}", re.ASCII)
-_FAULTS: Final = {
+_ERRORS: Final = {
     10003: "redirect_uri 域名与后台配置不一致",
     10005: "该公众号没有这个 scope 的权限",
     10010: "Scope 参数错误或没有 Scope 权限",
@@ -31,6 +35,8 @@ _FAULTS: Final = {
     10013: "state 参数错误",
     10016: "不支持微信开放平台的 AppID，请使用公众号 AppID",
 }
+"""The texts of WeChat's pages, by error number."""
+_REFUSED_SCOPE: Final = 10010
 
 
 def connect_routes(wechat: Simulator) -> list[Route]:
@@ -41,30 +47,30 @@ def connect_routes(wechat: Simulator) -> list[Route]:
 
     async def ask(request: Request) -> Response:
         path, query = request.path_params["path"], request.url.query
-        if (number := _fault(wechat, path, query)) is not None:
-            return _page(f"<h1>{number}</h1><p>{_FAULTS[number]}</p>", status=400)
+        if (number := _error_number(wechat, path, query)) is not None:
+            return _page(f"<h1>{number}</h1><p>{_ERRORS[number]}</p>", status=400)
         user_agent = request.headers.get("user-agent", "")
         if path != "qrconnect" and ("MicroMessenger" not in user_agent or "wxwork" in user_agent):
             return _page("<h1>请在微信客户端打开链接</h1>", status=400)
         asked = dict(parse_qsl(query))
-        person = unquote(request.headers.get(PERSON, ""))
+        person = unquote(request.headers.get(PERSON_HEADER, ""))
         visitor = visitor_of(person, asked["appid"]) if is_person_name(person) else None
         if visitor is not None and path != "qrconnect" and (visitor.follows or asked["scope"] == "snsapi_base"):
-            return _sent_back(wechat, visitor, asked)
+            return _redirect_with_code(wechat, visitor, asked)
         return _page(_question(asked, query, person))
 
     async def answer(request: Request) -> Response:
         asked, person = dict(request.query_params), request.query_params.get("person", "")
-        given = {name: value for name, value in asked.items() if name not in ("person", "answer")}
-        if _fault(wechat, request.path_params["path"], urlencode(given)) is not None:
-            return _page("<h1>10010</h1>", status=400)
+        first_query = {name: value for name, value in asked.items() if name not in ("person", "answer")}
+        if _error_number(wechat, request.path_params["path"], urlencode(first_query)) is not None:
+            return _page(f"<h1>{_REFUSED_SCOPE}</h1>", status=400)
         if request.query_params.get("answer") != "allow":
             if is_person_name(person) and visitor_of(person, asked["appid"]).refusal == "returns":
                 return _redirect(asked, {})
             return _page("<p>已拒绝。微信不会返回网站。</p>")  # the real WeChat does not redirect the browser either
         if not is_person_name(person):
             return _page("<p>person: must be a plain name</p>", status=422)
-        return _sent_back(wechat, visitor_of(person, asked["appid"]), asked)
+        return _redirect_with_code(wechat, visitor_of(person, asked["appid"]), asked)
 
     return [
         Route("/connect/{path:path}/answer", answer),
@@ -72,7 +78,7 @@ def connect_routes(wechat: Simulator) -> list[Route]:
     ]
 
 
-def _fault(wechat: Simulator, path: str, query: str) -> int | None:
+def _error_number(wechat: Simulator, path: str, query: str) -> int | None:
     """Return the error number that WeChat's page shows for this request; None if the request is accepted."""
     pairs = parse_qsl(query, keep_blank_values=True)
     names, asked = [name for name, _ in pairs], dict(pairs)
@@ -81,10 +87,12 @@ def _fault(wechat: Simulator, path: str, query: str) -> int | None:
         return 10012
     if APP_KINDS[app_id] != kind:
         return 10016
-    if [name for name in _ORDER if name in names] != names or asked.get("response_type") != "code":
-        return 10010
+    # WeChat requires this order of the parameters, and allows no others.
+    is_in_order = [name for name in _PARAMETER_ORDER if name in names] == names
+    if not is_in_order or asked.get("response_type") != "code":
+        return _REFUSED_SCOPE
     if (scope := asked.get("scope", "")) not in _SCOPES[kind]:
-        return 10005 if any(scope in scopes for scopes in _SCOPES.values()) else 10010
+        return 10005 if any(scope in scopes for scopes in _SCOPES.values()) else _REFUSED_SCOPE
     if not _STATE.fullmatch(asked.get("state", "")):
         return 10013
     url = urlsplit(asked.get("redirect_uri", ""))
@@ -94,6 +102,10 @@ def _fault(wechat: Simulator, path: str, query: str) -> int | None:
 
 
 def _question(asked: Mapping[str, str], query: str, person: str) -> str:
+    """Return the HTML that asks a person whether to log in. `query` is that of the request, which the answer repeats.
+
+    The page has a form, and links for a known person, which a test can follow.
+    """
     path = "qrconnect" if asked["scope"] == "snsapi_login" else "oauth2/authorize"
     where = f"/connect/{path}/answer"
     fields = "".join(
@@ -110,27 +122,36 @@ def _question(asked: Mapping[str, str], query: str, person: str) -> str:
 {links if person else ""}"""
 
 
-def _sent_back(wechat: Simulator, visitor: Visitor, asked: Mapping[str, str]) -> Response:
-    snapshot: dict[str, str] = {"on": "shown", "hidden_once": "hidden", "false_alarm": "false_alarm"}
-    fields = {"person": visitor.person, "app_id": visitor.app_id, "has_unionid": visitor.is_bound}
-    fields["scope"] = asked["scope"]
-    if visitor.snapshot is not None:
-        fields["snapshot"] = snapshot[visitor.snapshot]
+def _redirect_with_code(wechat: Simulator, visitor: Visitor, asked: Mapping[str, str]) -> Response:
+    """Make a code for a visitor, and redirect the browser to the site with it.
+
+    If the visitor's snapshot is `hidden_once`, it is `on` from now on.
+    """
+    snapshot_of_code = {None: None, "on": "shown", "hidden_once": "hidden", "false_alarm": "false_alarm"}
+    code_request = {
+        "person": visitor.person,
+        "app_id": visitor.app_id,
+        "has_unionid": visitor.is_bound,
+        "scope": asked["scope"],
+        "snapshot": snapshot_of_code[visitor.snapshot],
+    }
     if visitor.snapshot == "hidden_once":
         visitor.snapshot = "on"
-    code = wechat.make_code(CodeRequest.model_validate(fields))
+    code = wechat.make_code(CodeRequest.model_validate(code_request))
     response = _redirect(asked, {"code": code})
     if visitor.comes_twice is not None:
-        response.headers[COMES_TWICE] = str(visitor.comes_twice)
+        response.headers[REPEAT_HEADER] = str(visitor.comes_twice)
     return response
 
 
 def _redirect(asked: Mapping[str, str], answer: Mapping[str, str]) -> Response:
-    answer = {**answer, **({"state": asked["state"]} if "state" in asked else {})}
-    return RedirectResponse(_with_query(asked["redirect_uri"], answer), 302)
+    """Redirect the browser to the site with these parameters, and with the site's `state`, if it has sent one."""
+    state = {"state": asked["state"]} if "state" in asked else {}
+    return RedirectResponse(_with_query(asked["redirect_uri"], {**answer, **state}), 302)
 
 
 def _page(body: str, *, status: int = 200) -> Response:
+    """Return a page with this HTML."""
     html = (
         f'<!doctype html><html lang="zh-CN"><meta charset="utf-8"><title>微信（模拟）</title><body><main>{body}</main>'
     )

@@ -54,12 +54,13 @@ OTHER_KINDS: Final = (ACCOUNT, WEBSITE, MOBILE_APP)
 WeChat knows them, but the service does not, until an administrator adds them.
 """
 BY_ID: Final = {app["app_id"]: app for app in (*APPS, LATER_APP, *OTHER_KINDS)}
+"""All apps, by their ids."""
 SECRETS: Final = {app_id: app["app_secret"] for app_id, app in BY_ID.items()}
 APP_KINDS: Final = dict.fromkeys(SECRETS, "mini_program") | {app["app_id"]: app["kind"] for app in OTHER_KINDS}
-"""The kind of each app."""
+"""The kind of each app, by the app's id."""
 
-_NAME: Final = re.compile(r"[^\W\d_][\w.-]{0,31}")
-_RISKY: Final = re.compile(r"risky-([0-4])")
+_PERSON_NAME: Final = re.compile(r"[^\W\d_][\w.-]{0,31}")
+_RISKY_NAME: Final = re.compile(r"risky-([0-4])")
 API_PATHS: Final = {
     "code2session": ("GET", "/sns/jscode2session"),
     "access_token": ("GET", "/sns/oauth2/access_token"),
@@ -90,23 +91,23 @@ API_PATHS: Final = {
     "present": ("POST", "/wxa/game/present"),
     "queryverifyinfo": ("POST", "/cityservice/face/identify/queryverifyinfo"),
 }
-"""The methods and the path of each API."""
+"""The HTTP methods, separated by spaces, and the path of each API, by the name in this simulation."""
 FAULT_KINDS: Final = ("errcode", "slow", "status", "hang", "drop", "garbage", "html", "cut_off", "json_type")
 """The kinds of faults."""
 
 
 def is_person_name(text: str) -> bool:
     """Return whether this can be a person's name."""
-    return _NAME.fullmatch(text) is not None
+    return _PERSON_NAME.fullmatch(text) is not None
 
 
 def openid_of(person: str, app_id: str) -> str:
-    """Return the person's openid in an app. All openids of an app begin with the same characters."""
+    """Return the person's openid in an app. It is the same each time."""
     return openid_prefix(app_id) + _digest(app_id, person)[:22]
 
 
 def openid_prefix(app_id: str) -> str:
-    """Return the beginning of all openids of an app."""
+    """Return the characters that all openids of an app begin with, as with the real WeChat."""
     return "o" + _digest(app_id)[:5]
 
 
@@ -122,7 +123,7 @@ def phone_number_of(person: str) -> str:
 
 def risk_of(person: str) -> int:
     """Return the person's risk rank, from 0 to 4. It is 4 for `risky-4`, and 0 for a name of any other form."""
-    found = _RISKY.fullmatch(person)
+    found = _RISKY_NAME.fullmatch(person)
     return int(found[1]) if found else 0
 
 
@@ -136,10 +137,12 @@ def _check_person(value: str) -> str:
     return value
 
 
-def _one_of(known: Collection[str]) -> AfterValidator:
+def _one_of(choices: Collection[str]) -> AfterValidator:
+    """Return a validator that accepts only these texts."""
+
     def check(value: str) -> str:
-        if value not in known:
-            raise ValueError(f"must be {' or '.join(known)}")
+        if value not in choices:
+            raise ValueError(f"must be {' or '.join(choices)}")
         return value
 
     return AfterValidator(check)
@@ -158,7 +161,7 @@ class Control(BaseModel):
 
 
 class ControlOfPerson(Control):
-    """A control about a person in an app."""
+    """The body of a request that controls the simulated WeChat, about a person in an app."""
 
     person: PersonName
     app_id: SimulatedAppId = APPS[0]["app_id"]
@@ -177,15 +180,15 @@ class CodeRequest(_CodeOfPerson):
     has_unionid: bool = True
     """Whether there is a unionid. It is False for an app that is not bound to an Open Platform account."""
     scope: Literal["snsapi_base", "snsapi_userinfo", "snsapi_login"] | None = None
-    """The scope requested from WeChat's page, by default the usual one of the app's kind.
+    """The scope that the site requested from WeChat's page; by default, the usual one of the app's kind.
 
-    `snsapi_base` gives no unionid.
+    With `snsapi_base`, WeChat returns no unionid.
     """
     snapshot: Literal["shown", "hidden", "false_alarm"] | None = None
-    """The kind of snapshot.
+    """The kind of snapshot: how WeChat's snapshot mode, in which it invents a person, affects the login.
 
-    `shown` is a made-up person who is marked as made up. `hidden` is a made-up person who is not marked. `false_alarm`
-    is a real person who is marked as made up.
+    With `shown`, WeChat returns an invented person, and marks them as invented. With `hidden`, it does not mark the
+    invented person. With `false_alarm`, it marks a real person as invented.
     """
 
 
@@ -194,23 +197,23 @@ class Visitor(ControlOfPerson):
 
     app_id: SimulatedAppId
     is_bound: bool = True
-    """Whether WeChat gives a unionid. It is False for an app that is not bound to an Open Platform account."""
+    """Whether WeChat returns a unionid. It is False for an app that is not bound to an Open Platform account."""
     follows: bool = False
     """Whether the person follows the account, so that a page opened in WeChat logs in without a question."""
     snapshot: Literal["on", "hidden_once", "false_alarm"] | None = None
     """The kind of snapshot.
 
-    `on` always shows a snapshot, `hidden_once` does not mark its made-up person the first time, and `false_alarm` marks
-    a real person as made up.
+    With `on`, WeChat always returns an invented person, and marks them as invented. With `hidden_once`, it does not
+    mark them the first time. With `false_alarm`, it marks the real person as invented.
     """
     refusal: Literal["stays", "returns"] = "stays"
-    """The effect of a refusal.
+    """The page that the browser shows after the person has refused.
 
-    With `stays`, which is usual, the browser stays on WeChat's page. With `returns`, it is redirected to the site, with
-    `state` but without a code.
+    With `stays`, which is usual, the browser stays on WeChat's page. With `returns`, WeChat redirects the browser to
+    the site, with `state` but without a code.
     """
     comes_twice: Annotated[float, Field(ge=0, le=15)] | None = None
-    """The number of seconds after which the browsers on the desk repeat the callback."""
+    """The number of seconds after which the browsers on the desk repeat the callback; None if they do not repeat it."""
 
 
 class PhoneCodeRequest(_CodeOfPerson):
@@ -251,17 +254,21 @@ class FaultRequest(Control):
     times: Annotated[int, Field(ge=1)] | None = 1
     """The number of calls that fail; null for all calls until `DELETE /faults`."""
     work_is_done: bool = False
-    """Whether WeChat does its work, and uses up the code, before the response fails."""
+    """Whether WeChat carries out the call, and uses up the code, before the response fails."""
     errcode: int | None = None
+    """The errcode that is returned."""
     slow: Annotated[float, Field(ge=0, le=60)] | None = None
     """The time, in seconds, before the right response is sent."""
     status: Annotated[int, Field(ge=200, le=599)] | None = None
+    """The HTTP status that is returned, with an empty body."""
     hang: Literal[True] | None = None
     """Whether no response is ever sent."""
     drop: Literal[True] | None = None
     """Whether the connection is closed without a response."""
     garbage: Literal[True] | None = None
+    """Whether a text is returned that is not JSON."""
     html: Literal[True] | None = None
+    """Whether a web page is returned, as a proxy does whose back end is down."""
     cut_off: Literal[True] | None = None
     """Whether only the first half of the right response is sent."""
     json_type: Literal[True] | None = None
@@ -281,9 +288,9 @@ class Account(Control):
 
     app_id: SimulatedAppId = APPS[0]["app_id"]
     is_whitelisted: bool = True
-    """Whether the caller's address is on the IP whitelist; otherwise 40164.
+    """Whether the caller's IP address is on the whitelist.
 
-    For a service account, every call fails: 61004.
+    If not, requests for an access token fail with 40164. For a service account, all other calls fail with 61004.
     """
     is_frozen: bool = False
     """Whether the app secret is frozen (40243)."""
@@ -291,9 +298,9 @@ class Account(Control):
     denied: frozenset[Api] = frozenset()
     """The APIs that the account may not use (48001)."""
     openid_check: Literal["on", "ignored", "refused"] = "on"
-    """The treatment of an openid by getuserphonenumber.
+    """Whether getuserphonenumber compares the openid in a call with the code's owner.
 
-    With `refused`, the account may not send an openid, and gets 47001.
+    With `refused`, a call with an openid fails with 47001.
     """
     country_code: Literal["text", "number"] = "text"
     """The type of the country code. WeChat has sent both `"86"` and 86."""

@@ -1,6 +1,7 @@
 """The desk, a page that simulates a phone and browsers, and shows all requests and responses.
 
-The desk sends these requests like a phone or a browser, with headers and cookies that a web page could not set.
+The page's own server sends the requests of the simulated phone and browsers, because a web page could not set their
+headers and cookies.
 """
 
 import asyncio
@@ -22,31 +23,34 @@ from starlette.staticfiles import StaticFiles
 
 from wxauth_desk.i18n import Text, languages, lazy_gettext as _
 from wxauth_desk.page_texts import page_texts
-from wxauth_desk.wechat.calls import Faults, Wires
-from wxauth_desk.wechat.connect import COMES_TWICE, PERSON
+from wxauth_desk.wechat.calls import CallRecord, Faults
+from wxauth_desk.wechat.connect import PERSON_HEADER, REPEAT_HEADER
 from wxauth_desk.wechat.controls import APPS, LATER_APP, Control, PersonName
 
-MOST_BROWSERS: Final = 50
+_MAX_BROWSERS: Final = 50
 """The largest number of browsers whose cookies are stored. If there are more, the oldest ones are forgotten."""
-MOST_REDIRECTS: Final = 10
-MOST_FIELDS: Final = 20
-LONGEST_FIELD: Final = 8192
+_MAX_REDIRECTS: Final = 10
+_MAX_FORM_FIELDS: Final = 20
+_MAX_FIELD_LENGTH: Final = 8192
 
-_TAKEN: Final = ("accept", "authorization", "content-type", "x-request-id")
-_LEFT_OUT: Final = frozenset(
+_FORWARDED_HEADERS: Final = ("accept", "authorization", "content-type", "x-request-id")
+_DROPPED_HEADERS: Final = frozenset(
     {"connection", "content-encoding", "content-length", "date", "server", "transfer-encoding"}
 )
 _TIMEOUT_SECONDS: Final = 60
 """The timeout, in seconds, of a request, as in `wx.request`."""
-_HERE: Final = frozenset({"127.0.0.1", "localhost"})
+_LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "localhost"})
 _PAGE_TIMEOUT_SECONDS: Final = 10
-_ON_A_COMPUTER: Final = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36"
-_ON_A_PHONE: Final = (
+_COMPUTER_USER_AGENT: Final = (
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36"
+)
+_PHONE_USER_AGENT: Final = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
     "Version/17.1 Mobile/15E148 Safari/604.1"
 )
 _URL_LINK_HOST: Final = "wxaurl.cn"
-Value = Annotated[str, Field(max_length=LONGEST_FIELD)]
+FormText = Annotated[str, Field(max_length=_MAX_FIELD_LENGTH)]
+"""The name or the value of a form's field."""
 DESK_PATH: Final = "/desk/"
 SHOP_PATH: Final = "/membership"
 """The path of the mini-program's back end, on the address of the example sites."""
@@ -55,33 +59,32 @@ AGENT: Final = "wxauth-example-agent"
 AGENT_PATH: Final = f"{DESK_PATH}agent.html"
 """The page to which the agent's user is redirected."""
 _PAGE: Final = Path(__file__).parent / "page"
-_SHARED: Final = {
+_SHARED_FILES: Final = {
     "base.css": "src/wxauth/console/page",
     "dom.js": "src/wxauth/console/page",
     "languages.js": "src/wxauth/console/page",
     "icon.svg": "src/wxauth/login_pages/page",
     **dict.fromkeys(("wxauth.js", "wxauth-scan.js", "wxauth-site.js"), "clients/miniprogram"),
 }
-"""The files of the clone that the page uses, too: the design of the service's pages, and the phones' client.
-"""
-_IN_WHEEL: Final = Path(__file__).parents[1] / "_shared"
+"""The files that the page shares with the service's pages and with mini-programs, and their folders in a clone."""
+_SHARED_IN_WHEEL: Final = Path(__file__).parents[1] / "_shared"
 _CHECKOUT: Final = Path(__file__).parents[4]
-_UNKNOWN: Final = 99999
+_UNLISTED: Final = 99999
 _ERRCODES: Final = {
     "code2session": (
         *(-1, 40029, 40163, 40226, 45011, 45009, 40013, 40125, 40164, 40243),
-        *(41002, 41004, 41008, 48001, 50002, 89503, _UNKNOWN),
+        *(41002, 41004, 41008, 48001, 50002, 89503, _UNLISTED),
     ),
     "getuserphonenumber": (
         *(-1, 40029, 40163, 40003, 43104, 45011, 45009, 40001, 40014, 42001, 40013, 41001, 47001, 48001, 50002),
-        *(89501, 40234, _UNKNOWN),
+        *(89501, 40234, _UNLISTED),
     ),
     "stable_token": (
-        *(-1, 45011, 45009, 40001, 40013, 40125, 40164, 40243, 41002, 41004, 89501, 89503, 89506, 89507, _UNKNOWN),
+        *(-1, 45011, 45009, 40001, 40013, 40125, 40164, 40243, 41002, 41004, 89501, 89503, 89506, 89507, _UNLISTED),
     ),
 }
 """The errcodes that can be selected for each API that the page uses."""
-_IN_NO_LIST: Final = _("an errcode that isn't in any list")
+_UNLISTED_MEANING: Final = _("an errcode that isn't in any list")
 _MEANINGS: Final = {
     -1: _("WeChat is busy"),
     40001: _("the access token is invalid or isn't the latest token"),
@@ -112,7 +115,7 @@ _MEANINGS: Final = {
     89507: _("the administrator has rejected this server's IP address, so calls are blocked for an hour"),
 }
 """The meaning of each errcode, according to WeChat's documentation."""
-_ON_THE_WAY: Final[tuple[tuple[dict[str, Any], Text], ...]] = (
+_TRANSPORT_FAULTS: Final[tuple[tuple[dict[str, Any], Text], ...]] = (
     ({"slow": 3}, _("responds after 3 s")),
     ({"hang": True}, _("never responds")),
     ({"drop": True}, _("drops the connection")),
@@ -121,9 +124,9 @@ _ON_THE_WAY: Final[tuple[tuple[dict[str, Any], Text], ...]] = (
     ({"status": 500}, _("returns HTTP 500")),
 )
 FailureOf = Callable[[str, Mapping[str, Any]], dict[str, Any] | None]
-"""A function that returns what the service answers a phone (code, status and titles) if a call meets a fault.
+"""A function that returns the error (code, status and titles) that a phone gets if a call to an API has a fault.
 
-It returns None if nothing fails, or if no service is known.
+The function returns None if nothing fails, or if no service is known.
 """
 
 
@@ -142,17 +145,17 @@ def trusted_certificates() -> ssl.SSLContext:
 
 
 def phone_network(*urls: str) -> Callable[[Request], Awaitable[Response]]:
-    """Return an endpoint that forwards a page's requests to these URLs, and nowhere else. Responses are streamed.
+    """Return an endpoint that forwards the page's requests to these URLs, and nowhere else, and streams the responses.
 
-    A browser does not allow a page to set the user agent, or to omit `Accept-Language` like `wx.request`. So the page
-    sends the URL as `X-Phone-Url`, and the user agent as `X-Phone-User-Agent`.
+    A browser does not allow a page to set the user agent, or to omit `Accept-Language`, as `wx.request` does. So the
+    page sends the URL as `X-Phone-Url`, and the user agent as `X-Phone-User-Agent`.
     """
 
     async def send(request: Request) -> Response:
         url = request.headers.get("x-phone-url", "")
         if not url.startswith(tuple(f"{each}/" for each in urls)):
             return PlainTextResponse(f"X-Phone-Url: must be below {' or '.join(urls)}", status_code=422)
-        headers = {name: request.headers[name] for name in _TAKEN if name in request.headers}
+        headers = {name: request.headers[name] for name in _FORWARDED_HEADERS if name in request.headers}
         headers["user-agent"] = request.headers.get("x-phone-user-agent", "")
         client = httpx.AsyncClient(verify=trusted_certificates(), trust_env=False, timeout=_TIMEOUT_SECONDS)
         sent = client.build_request(request.method, url, headers=headers, content=await request.body())
@@ -167,8 +170,8 @@ def phone_network(*urls: str) -> Callable[[Request], Awaitable[Response]]:
                 async for piece in answer.aiter_bytes():
                     yield piece
 
-        passed_headers = {name: value for name, value in answer.headers.items() if name not in _LEFT_OUT}
-        return StreamingResponse(pieces(), status_code=answer.status_code, headers=passed_headers)
+        kept_headers = {name: value for name, value in answer.headers.items() if name not in _DROPPED_HEADERS}
+        return StreamingResponse(pieces(), status_code=answer.status_code, headers=kept_headers)
 
     return send
 
@@ -183,7 +186,7 @@ class WebViewRequest(Control):
     browser: Literal["web_view", "wechat", "phone", "computer"] = "web_view"
     language: str = Field("zh-CN", max_length=32)
     """The language that the browser prefers."""
-    form: dict[Value, Value] | None = Field(None, max_length=MOST_FIELDS)
+    form: dict[FormText, FormText] | None = Field(None, max_length=_MAX_FORM_FIELDS)
     """The fields of a form to post to the URL."""
 
 
@@ -194,26 +197,28 @@ class WebViews:
         self._cookies = OrderedDict[tuple[str, str], httpx.Cookies]()
 
     async def open(self, request: WebViewRequest) -> dict[str, Any]:
-        """Open a page of this machine, and return what the browser shows after all redirects. Raises: ValueError.
+        """Open a page of this machine, and return the page that the browser shows after all redirects.
 
-        `opens` is the link that opens a mini-program in WeChat, if that is the target of the last redirect.
+        The result contains `url`, `status` and `html`. `opens` is the link that opens a mini-program in WeChat, if that
+        is the target of the last redirect, or else None.
+
+        Raises: ValueError, for a page of another machine, or if the page cannot be loaded.
         """
         user_agents = {
             "web_view": f"{request.user_agent} miniProgram/wxdev",
             "wechat": request.user_agent,
-            "phone": _ON_A_PHONE,
-            "computer": _ON_A_COMPUTER,
+            "phone": _PHONE_USER_AGENT,
+            "computer": _COMPUTER_USER_AGENT,
         }
-        # From these headers, the simulated pages of WeChat learn whose browser it is.
         headers = {
             "user-agent": user_agents[request.browser],
             "accept": "text/html",
             "accept-language": request.language,
-            PERSON: quote(request.person),
+            PERSON_HEADER: quote(request.person),  # tells the simulated pages of WeChat whose browser it is
         }
         key = (request.person, request.browser)
         async with httpx.AsyncClient(
-            cookies=self._cookies.pop(key, None),
+            cookies=self._cookies.pop(key, None),  # stored again below, at the end, as the most recently used ones
             event_hooks={"request": [_ensure_local]},
             headers=headers,
             timeout=_PAGE_TIMEOUT_SECONDS,
@@ -226,14 +231,19 @@ class WebViews:
                 raise ValueError(f"url: {type(exc).__name__}") from None
             finally:
                 self._cookies[key] = browser.cookies
-                while len(self._cookies) > MOST_BROWSERS:
+                while len(self._cookies) > _MAX_BROWSERS:
                     self._cookies.popitem(last=False)
         opens = None if page.next_request is None else str(page.next_request.url)
         return {"url": str(page.url), "status": page.status_code, "html": page.text, "opens": opens}
 
 
 async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | None) -> httpx.Response:
-    """Request a URL, and follow all redirects, except to WeChat. Return the last response. Raises: HTTPError."""
+    """Request a URL, and follow all redirects, except to WeChat. Return the last response.
+
+    If a response has `REPEAT_HEADER`, the browser follows the redirect twice, and the second response counts.
+
+    Raises: HTTPError.
+    """
 
     async def send_again(url: httpx.URL, seconds: float) -> httpx.Response:
         await asyncio.sleep(seconds)
@@ -243,24 +253,25 @@ async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | Non
         page = await browser.get(url)
     else:
         page = await browser.post(url, data=form, headers={"origin": str(httpx.URL(url).join("/")).rstrip("/")})
-    for _redirect in range(MOST_REDIRECTS):
-        request, twice = page.next_request, page.headers.get(COMES_TWICE)
+    for _redirect in range(_MAX_REDIRECTS):
+        request, repeat_after = page.next_request, page.headers.get(REPEAT_HEADER)
         if request is None or request.url.scheme == "weixin" or request.url.host == _URL_LINK_HOST:
             return page
-        if twice is None:
+        if repeat_after is None:
             page = await browser.send(request)
         else:
-            _, page = await asyncio.gather(browser.send(request), send_again(request.url, float(twice)))
+            _, page = await asyncio.gather(browser.send(request), send_again(request.url, float(repeat_after)))
     raise httpx.TooManyRedirects("too many redirects")
 
 
 async def _ensure_local(request: httpx.Request) -> None:
-    if request.url.scheme != "http" or request.url.host not in _HERE:
+    """Refuse a request to another machine. Raises: ValueError."""
+    if request.url.scheme != "http" or request.url.host not in _LOCAL_HOSTS:
         raise ValueError(f"url: {request.url.host} is not this machine")
 
 
 def desk_routes(
-    wires: Wires,
+    call_record: CallRecord,
     faults: Faults,
     *,
     service_url: str,
@@ -270,12 +281,14 @@ def desk_routes(
     is_alone: bool,
     failure_of: FailureOf,
 ) -> list[Route]:
-    """Return the routes of the page, of the real client library that the page runs, and of the data that it shows."""
+    """Return the routes of the page and its files, of the data that the page shows, and of the phone's network.
+
+    Without an MCP server, `mcp_url` is None. With `is_alone`, no wxauth runs next to the desk.
+    """
     files = StaticFiles(directory=_PAGE)
-    is_wheel = _IN_WHEEL.is_dir()
-    shared = {
-        name: StaticFiles(directory=_IN_WHEEL if is_wheel else _CHECKOUT / folder) for name, folder in _SHARED.items()
-    }
+    is_wheel = _SHARED_IN_WHEEL.is_dir()
+    folders = {name: _SHARED_IN_WHEEL if is_wheel else _CHECKOUT / folder for name, folder in _SHARED_FILES.items()}
+    shared = {name: StaticFiles(directory=folder) for name, folder in folders.items()}
     headers = {
         "Cache-Control": "no-cache",
         "Content-Security-Policy": (
@@ -293,15 +306,16 @@ def desk_routes(
         "count_url": f"{site_url}{SHOP_PATH}/count",
         "apps": [app["app_id"] for app in APPS],
         "later_app": LATER_APP,
-        "agent": mcp_url and {"client_id": AGENT, "server": mcp_url},
+        "agent": None if mcp_url is None else {"client_id": AGENT, "server": mcp_url},
         "faults": known_faults(failure_of),
     }
 
     servers = [service_url, site_url, shop_url]
-    servers += [mcp_url.removesuffix("/mcp")] if mcp_url else []
+    servers += [] if mcp_url is None else [mcp_url.removesuffix("/mcp")]
 
     async def page(request: Request) -> Response:
-        if request.url.hostname == "localhost":  # otherwise, the page would have other phones under this name
+        if request.url.hostname == "localhost":
+            # The browser stores the phones for each host name, so under this name, the page would have other phones.
             return RedirectResponse(request.url.replace(hostname="127.0.0.1", path=DESK_PATH))
         name = request.path_params.get("name", "index.html")
         response = await shared.get(name, files).get_response(name, request.scope)
@@ -315,7 +329,7 @@ def desk_routes(
         return page_texts(_PAGE, request)
 
     async def read_wires(request: Request) -> Response:
-        news = wires.since(int(request.path_params["revision"]))
+        news = call_record.since(int(request.path_params["revision"]))
         return JSONResponse({**news, "faults": faults.shown}, headers={"Cache-Control": "no-store"})
 
     async def add_slash(_: Request) -> Response:
@@ -333,16 +347,17 @@ def desk_routes(
 
 
 def known_faults(failure_of: FailureOf = no_service) -> dict[str, list[dict[str, Any]]]:
-    """Return for each API the faults that can be selected, their meanings, and the resulting `failure` on the phone."""
-    return {api: [_known(api, *fault, failure_of) for fault in _known_faults(api)] for api in _ERRCODES}
+    """Return the faults that the page offers for each API, with their meanings, and the phone's resulting `failure`."""
+    return {api: [_shown_fault(api, *fault, failure_of) for fault in _faults_of(api)] for api in _ERRCODES}
 
 
-def _known_faults(api: str) -> Iterator[tuple[dict[str, Any], Text]]:
+def _faults_of(api: str) -> Iterator[tuple[dict[str, Any], Text]]:
+    """Yield the faults that the page offers for an API, each with its meaning."""
     for errcode in _ERRCODES[api]:
-        yield {"errcode": errcode}, _MEANINGS.get(errcode, _IN_NO_LIST)
-    yield from _ON_THE_WAY
+        yield {"errcode": errcode}, _MEANINGS.get(errcode, _UNLISTED_MEANING)
+    yield from _TRANSPORT_FAULTS
 
 
-def _known(api: str, fault: dict[str, Any], meaning: Text, failure_of: FailureOf) -> dict[str, Any]:
+def _shown_fault(api: str, fault: dict[str, Any], meaning: Text, failure_of: FailureOf) -> dict[str, Any]:
     meanings = {language: meaning.translated(language) for language in languages()}
     return {"fault": fault, "meaning": meanings, "failure": failure_of(api, fault)}

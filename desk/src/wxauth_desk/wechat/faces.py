@@ -21,8 +21,8 @@ _LIFETIME_SECONDS: Final = 3600
 MAX_VERIFICATIONS: Final = 1000
 """The largest number of verifications that are stored. If there are more, the oldest one is forgotten."""
 _CERT_FIELDS: Final = ("cert_type", "cert_name", "cert_no")
-_NOT_VERIFIED_YET: Final = 90004
-"""The `verify_ret` of a verification that the person has not ended yet."""
+_CANCELLED: Final = 90004
+"""The `verify_ret` of a verification that the person has cancelled, or has not ended yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class _Subject:
 class _Verification:
     subject: _Subject
     ends_at: int
-    verify_ret: int = _NOT_VERIFIED_YET
+    verify_ret: int = _CANCELLED
     """WeChat's code for the result."""
 
 

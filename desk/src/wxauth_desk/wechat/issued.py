@@ -22,20 +22,22 @@ LONG_CODE_LIFETIME: Final = 600.0
 """The time, in seconds, for which a code for a website app or a mobile app is valid."""
 ACCESS_TOKEN_LIFETIME: Final = 7200.0
 """The time, in seconds, for which an access token is valid."""
-OVERLAP: Final = 300.0
-"""The time, in seconds, before a token's end at which the next token is issued. Both are valid during this time."""
+OVERLAP_SECONDS: Final = 300.0
+"""The time, in seconds, before a token's expiry from which the next token is issued. Both are valid then."""
 FORCED_PAUSE_SECONDS: Final = 30.0
+"""The time, in seconds, that must be between two uses of `force_refresh`."""
 FORCED_A_DAY: Final = 20
+"""The number of times that an app may use `force_refresh` in a day."""
 SESSION_KEY_LIFETIME: Final = 3 * 86400.0
-"""The number of seconds for which a session_key is valid.
+"""The time, in seconds, for which a session_key is valid.
 
 WeChat documents no lifetime, only that frequent use extends it.
 """
 
-_DAY: Final = 86400
-_REMEMBERED_GRANTS: Final = 1000
-_BEIJING: Final = 8 * 3600
-_ACTIVE: Final = 2 * 3600.0
+_DAY_SECONDS: Final = 86400
+_MAX_GRANTS: Final = 1000
+_BEIJING_OFFSET_SECONDS: Final = 8 * 3600
+_ACTIVE_SECONDS: Final = 2 * 3600.0
 
 
 AnyCodeRequest = TypeVar("AnyCodeRequest", CodeRequest, PhoneCodeRequest)
@@ -43,9 +45,12 @@ AnyCodeRequest = TypeVar("AnyCodeRequest", CodeRequest, PhoneCodeRequest)
 
 @dataclass(slots=True)
 class _Code(Generic[AnyCodeRequest]):
+    """A code that was made."""
+
     request: AnyCodeRequest
     expires_at: float
     busy: int
+    """The number of times that the code is still to be refused with -1."""
     is_used: bool = False
 
 
@@ -54,7 +59,7 @@ class Codes(Generic[AnyCodeRequest]):
 
     def __init__(self, clock: Callable[[], float], *, errcode_of_another_app: int) -> None:
         self._clock = clock
-        self._of_another_app = errcode_of_another_app
+        self._errcode_of_another_app = errcode_of_another_app
         self._codes: dict[str, _Code[AnyCodeRequest]] = {}
 
     def make(self, request: AnyCodeRequest, *, lasts: float = CODE_LIFETIME) -> str:
@@ -73,7 +78,7 @@ class Codes(Generic[AnyCodeRequest]):
         return self._codes[code].request if code in self._codes else None
 
     def spend(self, text: str, app_id: str, *, errcode_of_expired: int) -> AnyCodeRequest:
-        """Exchange a code, once. Raises: CallRefused."""
+        """Use up a code that was made, and return its request. Raises: CallRefused."""
         code = self._codes[text]
         require(self._clock() < code.expires_at, errcode_of_expired)
         require(not code.is_used, 40163)
@@ -82,67 +87,78 @@ class Codes(Generic[AnyCodeRequest]):
             code.is_used = code.request.busy_burns
             raise CallRefused(-1)
         code.is_used = True  # a failed exchange uses up the code, too
-        require(code.request.app_id == app_id, self._of_another_app)
+        require(code.request.app_id == app_id, self._errcode_of_another_app)
         return code.request
 
     def _forget_expired(self) -> None:
         # Expired codes are stored for some time, because WeChat distinguishes a code that has expired from a code that
-        # never existed. The codes are in the order in which they were made. Therefore the codes after one that lasts
-        # longer are stored for some more minutes.
+        # never existed. The codes are in the order in which they were made, so a code that lasts longer delays the
+        # removal of the codes after it by some minutes.
         while self._codes and next(iter(self._codes.values())).expires_at + LONG_CODE_LIFETIME <= self._clock():
             del self._codes[next(iter(self._codes))]
 
 
 class AccessTokens:
-    """The access tokens of an app, as WeChat stores them."""
+    """The access tokens of an app.
+
+    WeChat has two interfaces for tokens. `hand_out` is that of `stable_token`, and `replace_older` that of `token`.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._ends: dict[str, float] = {}
+        self._expires_at: dict[str, float] = {}
         """The time at which each token expires or has expired."""
-        self._killed: set[str] = set()
+        self._ended: set[str] = set()
+        """The tokens that were ended before their expiry."""
         self._current: str | None = None
-        self._older: str | None = None
+        """The latest token of `stable_token`."""
+        self._older_token: str | None = None
+        """The latest token of the older interface, `token`."""
         self._forced_at: list[float] = []
+        """The times of today's uses of `force_refresh`."""
 
     def hand_out(self, *, force: bool) -> dict[str, Any]:
-        """Return the current token, or a new one. Raises: CallRefused."""
+        """Return the current token, or a new one. `force` ends all tokens before. Raises: CallRefused."""
         now = self._clock()
         if force:
             self._note_forced(now)
             self.kill()
-        if self._current is None or now >= self._ends[self._current] - OVERLAP:
+        if self._current is None or now >= self._expires_at[self._current] - OVERLAP_SECONDS:
             self._current = self._new()
-        return {"access_token": self._current, "expires_in": int(self._ends[self._current] - now)}
+        return {"access_token": self._current, "expires_in": int(self._expires_at[self._current] - now)}
 
     def replace_older(self) -> dict[str, Any]:
         """Return a new token of the older interface. Its previous token ends soon, and all other tokens stay valid."""
-        if self._older is not None:
-            self._ends[self._older] = min(self._ends[self._older], self._clock() + OVERLAP)
-        self._older = self._new()
-        return {"access_token": self._older, "expires_in": int(ACCESS_TOKEN_LIFETIME)}
+        if self._older_token is not None:
+            self._expires_at[self._older_token] = min(
+                self._expires_at[self._older_token], self._clock() + OVERLAP_SECONDS
+            )
+        self._older_token = self._new()
+        return {"access_token": self._older_token, "expires_in": int(ACCESS_TOKEN_LIFETIME)}
 
     def _new(self) -> str:
+        """Return a new token, and store its expiry."""
         token = "88_" + secrets.token_urlsafe(384)  # 515 characters, as long as WeChat's tokens can be
-        self._ends[token] = self._clock() + ACCESS_TOKEN_LIFETIME
+        self._expires_at[token] = self._clock() + ACCESS_TOKEN_LIFETIME
         return token
 
     def kill(self) -> None:
-        """End all tokens, like a `force_refresh` or a new app secret."""
-        self._killed |= self._ends.keys()
+        """End all tokens, as a `force_refresh` or a new app secret does."""
+        self._ended |= self._expires_at.keys()
         self._current = None
 
     def check(self, token: str) -> None:
         """Check that a token is valid. Raises: CallRefused."""
-        require(token not in self._killed, 40001)
-        require(token in self._ends, 40014)
-        require(self._clock() < self._ends[token], 42001)
+        require(token not in self._ended, 40001)
+        require(token in self._expires_at, 40014)
+        require(self._clock() < self._expires_at[token], 42001)
 
     def __contains__(self, token: str) -> bool:
         """Return whether this has ever been a token of the app."""
-        return token in self._ends
+        return token in self._expires_at
 
     def _note_forced(self, now: float) -> None:
+        """Count a use of `force_refresh`. Raises: CallRefused, if the app has used it too often."""
         require(not self._forced_at or now - self._forced_at[-1] >= FORCED_PAUSE_SECONDS, 45011)
         today = [at for at in self._forced_at if day_of(at) == day_of(now)]
         require(len(today) < FORCED_A_DAY, 45009)
@@ -151,12 +167,12 @@ class AccessTokens:
 
 def day_of(at: float) -> int:
     """Return the number of the day in Beijing."""
-    return int(at + _BEIJING) // _DAY
+    return int(at + _BEIJING_OFFSET_SECONDS) // _DAY_SECONDS
 
 
 def month_of(at: float) -> str:
     """Return the month in Beijing, for example `2026-11`."""
-    return datetime.fromtimestamp(at + _BEIJING, tz=UTC).strftime("%Y-%m")
+    return datetime.fromtimestamp(at + _BEIJING_OFFSET_SECONDS, tz=UTC).strftime("%Y-%m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,25 +184,27 @@ class Grant:
     ids: dict[str, Any]
     scope: str
     expires_at: float = 0
-    """The expiry of an access token. WeChat's refresh tokens live for 30 days."""
+    """The time at which the access token expires. Refresh tokens do not expire here, but after 30 days in WeChat."""
 
 
 class Grants:
-    """The access and refresh tokens for codes that do not come from `wx.login`."""
+    """The access and refresh tokens that are issued for codes of WeChat's pages and of the SDK for mobile apps."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._access: dict[str, Grant] = {}
+        """The grant of each access token, the oldest first."""
         self._refresh: dict[str, Grant] = {}
+        """The grant of each refresh token, the oldest first."""
 
     def issue(self, grant: Grant, *, refresh_token: str | None = None) -> dict[str, Any]:
-        """Return an access token, with this refresh token or a new one."""
+        """Issue an access token for a grant. Return it with this refresh token or, if it is None, with a new one."""
         access, refresh = secrets.token_urlsafe(64), refresh_token or secrets.token_urlsafe(64)
         self._access[access] = replace(grant, expires_at=self._clock() + ACCESS_TOKEN_LIFETIME)
         self._refresh[refresh] = grant
-        for kept in (self._access, self._refresh):
-            if len(kept) > _REMEMBERED_GRANTS:
-                del kept[next(iter(kept))]
+        for grants in (self._access, self._refresh):
+            if len(grants) > _MAX_GRANTS:
+                del grants[next(iter(grants))]
         return {"access_token": access, "expires_in": int(ACCESS_TOKEN_LIFETIME), "refresh_token": refresh}
 
     def of_access_token(self, token: str, openid: str) -> Grant:
@@ -212,6 +230,8 @@ class Grants:
 
 @dataclass(slots=True)
 class _IssuedKey:
+    """A person's session_key in an app."""
+
     person: str
     session_key: str
     expires_at: float
@@ -227,22 +247,22 @@ class IssuedSessionKeys:
         self._secret = secrets.token_bytes(16)
 
     def of_code(self, code: str) -> str:
-        """Return the key for which a code is exchanged. The phone has the key as soon as it has the code."""
+        """Return the key that a login with this code results in. The phone has the key as soon as it has the code."""
         return b64encode(digest(self._secret, code.encode(), "sha256")[:16]).decode()
 
     def replace(self, openid: str, person: str, session_key: str | None = None) -> str:
-        """Store this key, or a new one, as the key of a new login. The previous key no longer works."""
+        """Store this key, or a new one, as the key of a new login, and return it. The previous key no longer works."""
         now = self._clock()
         self._issued[openid] = _IssuedKey(person, session_key or _new_key(), now + SESSION_KEY_LIFETIME, now)
         return self._issued[openid].session_key
 
     def current(self, openid: str) -> str | None:
-        """Return the current key; None if there is none, or it has expired."""
+        """Return the current key; None if there is none, or if it has expired."""
         issued = self._issued.get(openid)
         return issued.session_key if issued is not None and self._clock() < issued.expires_at else None
 
     def reset(self, openid: str) -> str:
-        """Replace the key. The new key expires at the time at which the previous one would have expired."""
+        """Replace the key, and return the new one. It expires when the previous one would have expired."""
         self._issued[openid].session_key = _new_key()
         return self._issued[openid].session_key
 
@@ -251,7 +271,7 @@ class IssuedSessionKeys:
         require(openid.startswith("o"), 40003)
         require(openid.startswith(openid_prefix(app_id)), 43104)
         issued = self._issued.get(openid)
-        if issued is None or self._clock() - issued.logged_in_at >= _ACTIVE:
+        if issued is None or self._clock() - issued.logged_in_at >= _ACTIVE_SECONDS:
             raise CallRefused(61010)
         return issued.person
 
@@ -262,9 +282,9 @@ class IssuedSessionKeys:
 
 
 def seal(key: str, data: dict[str, Any], *, watermark: dict[str, Any]) -> dict[str, Any]:
-    """Return data as `wx` gives it to the page, signed, and with the watermark encrypted with this session_key.
+    """Return data as `wx` returns it to a page: as signed JSON, and encrypted together with the watermark.
 
-    AES-128-CBC uses the decoded key. The signature uses the key's base64 text, as WeChat returned it.
+    The key of AES-128-CBC is the decoded session_key. The signature covers the session_key's base64 text.
     """
     raw, iv = to_json(data), secrets.token_bytes(16)
     padder = PKCS7(128).padder()
@@ -280,7 +300,7 @@ def seal(key: str, data: dict[str, Any], *, watermark: dict[str, Any]) -> dict[s
 
 
 def is_hmac(signature: str, key: str, data: str) -> bool:
-    """Return whether the signature is the HMAC-SHA256, in lower case, of the data."""
+    """Return whether the signature is the HMAC-SHA256 of the data with this key, in hexadecimal and lower case."""
     return compare_digest(new(key.encode(), data.encode(), sha256).hexdigest().encode(), signature.encode())
 
 

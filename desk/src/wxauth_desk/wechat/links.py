@@ -12,28 +12,29 @@ from wxauth_desk.wechat.pictures import VERSIONS, draw, read_code_request, read_
 from wxauth_desk.wechat.quotas import Quotas
 
 _PICTURES_A_MINUTE: Final = 5000
-_LONGEST_LINK: Final = 30
+_MAX_LINK_DAYS: Final = 30
 """The longest time, in days, for which a link is valid."""
 _DAY_SECONDS: Final = 86400
-_LONGEST_QUERY: Final = 1024
+_MAX_QUERY_LENGTH: Final = 1024
 
 
 @dataclass
 class Links:
-    """The APIs that make links and codes. The clock returns seconds since the epoch."""
+    """The APIs that make links and pictures of codes."""
 
     quotas: Quotas
     clock: Callable[[], int]
+    """The clock, which returns seconds since the epoch."""
 
     def draw_code(self, call: Call, account: Account) -> Answer:
         """Answer getwxacodeunlimit. Raises: CallRefused."""
         try:
             values = call.json
-        except CallRefused:
+        except CallRefused:  # this API has its own errcode for a body that is not JSON
             raise CallRefused(40169) from None
         code = read_code_request(values, account)
         self.quotas.count_in_minute(call.api, account.app_id, at_most=_PICTURES_A_MINUTE, errcode=45009)
-        return draw(code, has_transparent_ground=values.get("is_hyaline") is True, width=read_width(values))
+        return draw(code, is_transparent=values.get("is_hyaline") is True, width=read_width(values))
 
     def make_url_link(self, call: Call, account: Account) -> Answer:
         """Answer generate_urllink. Raises: CallRefused."""
@@ -47,19 +48,19 @@ class Links:
         self._check_link(account, opened, call.json)
         return ok(openlink=f"weixin://dl/business/?t={secrets.token_urlsafe(8)}")
 
-    def _check_link(self, account: Account, opened: Mapping[str, Any], lasts: Mapping[str, Any]) -> None:
-        """Check the page that a link opens, and for how long it is valid. Raises: CallRefused."""
+    def _check_link(self, account: Account, opened: Mapping[str, Any], lifetime: Mapping[str, Any]) -> None:
+        """Check the page in `opened`, which a link opens, and the fields of its `lifetime`. Raises: CallRefused."""
         require(APP_KINDS[account.app_id] == "mini_program", 48001)
         env, path = opened.get("env_version", "release"), text_in(opened, "path").removeprefix("/")
         require(env in VERSIONS, 85402)
         require(env != "release" or account.pages, 85079)
         require(env != "release" or not path or path in account.pages, 40165)
-        require(len(text_in(opened, "query")) <= _LONGEST_QUERY, 40212)
-        longest = self.clock() + _LONGEST_LINK * _DAY_SECONDS
-        match lasts.get("expire_type", 0), lasts.get("expire_time", 0), lasts.get("expire_interval"):
-            case (0, int(at), _) if at == 0 or self.clock() < at <= longest:
-                pass
-            case (1, _, int(days)) if 1 <= days <= _LONGEST_LINK:
-                pass
+        require(len(text_in(opened, "query")) <= _MAX_QUERY_LENGTH, 40212)
+        latest = self.clock() + _MAX_LINK_DAYS * _DAY_SECONDS
+        match lifetime.get("expire_type", 0), lifetime.get("expire_time", 0), lifetime.get("expire_interval"):
+            case (0, int(at), _) if at == 0 or self.clock() < at <= latest:
+                pass  # the link expires at a time or, with 0, at the latest one
+            case (1, _, int(days)) if 1 <= days <= _MAX_LINK_DAYS:
+                pass  # the link expires after a number of days
             case _:
                 raise CallRefused(85401)

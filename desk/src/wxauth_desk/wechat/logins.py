@@ -16,13 +16,14 @@ _LOGINS_A_MINUTE: Final = 100
 
 @dataclass
 class Logins:
-    """The APIs that use codes and grants. With `takes_names`, any plain name works as a code."""
+    """The APIs that use codes and grants."""
 
     codes: Codes[CodeRequest]
     session_keys: IssuedSessionKeys
     grants: Grants
     quotas: Quotas
     takes_names: bool
+    """Whether any plain name works as a code, which logs in the person with this name."""
 
     def log_in(self, call: Call, account: Account) -> Answer:
         """Answer code2session. Raises: CallRefused."""
@@ -36,14 +37,14 @@ class Logins:
     def grant(self, call: Call, account: Account) -> Answer:
         """Answer access_token. Raises: CallRefused."""
         request = self._spend(call, account, call.query.get("code", ""))
-        is_real = request.snapshot in (None, "false_alarm")
+        is_real_person = request.snapshot in (None, "false_alarm")
         scope = request.scope or ("snsapi_login" if APP_KINDS[account.app_id] == "website" else "snsapi_userinfo")
-        # Each made-up person has a separate openid, but all of them have the same unionid.
-        person = request.person if is_real else f"made up of {request.person}"
+        # WeChat invents an openid for each person in a snapshot, but the same unionid for all of them.
+        person = request.person if is_real_person else f"made up of {request.person}"
         ids = _ids(person, request, account)
         if scope == "snsapi_base":
             ids.pop("unionid", None)
-        elif "unionid" in ids and not is_real:
+        elif "unionid" in ids and not is_real_person:
             ids["unionid"] = unionid_of("made up")
         return {
             **self.grants.issue(Grant(account.app_id, person, ids, scope)),
@@ -57,7 +58,7 @@ class Logins:
         grant = self._grant_of(call)
         require(grant.scope != "snsapi_base", 48001)
         picture = f"https://thirdwx.qlogo.cn/mmopen/vi_32/{grant.ids['openid']}/132"
-        empty = dict.fromkeys(("province", "city", "country"), "")  # always empty since 2021
+        empty = dict.fromkeys(("province", "city", "country"), "")  # WeChat has left these fields empty since 2021
         return {**grant.ids, "nickname": grant.person, "sex": 0, **empty, "headimgurl": picture, "privilege": []}
 
     def check_grant(self, call: Call) -> Answer:
@@ -75,6 +76,7 @@ class Logins:
         return {**self.grants.issue(grant, refresh_token=token), "openid": grant.ids["openid"], "scope": grant.scope}
 
     def _grant_of(self, call: Call) -> Grant:
+        """Return the grant whose access token and openid are in the call. Raises: CallRefused."""
         return self.grants.of_access_token(call.query.get("access_token", ""), call.query.get("openid", ""))
 
     def _spend(self, call: Call, account: Account, code: str) -> CodeRequest:
@@ -82,8 +84,8 @@ class Logins:
         require(code, 41008)
         require(call.query.get("grant_type") == "authorization_code", 40002)
         self.quotas.count(account, call.api)
-        is_of_this_kind = (call.api == "code2session") == (APP_KINDS[account.app_id] == "mini_program")
-        require(is_of_this_kind, 40029)
+        fits_kind_of_app = (call.api == "code2session") == (APP_KINDS[account.app_id] == "mini_program")
+        require(fits_kind_of_app, 40029)
         if code in self.codes:
             expired = 40029 if call.api == "code2session" else 42003
             request = self.codes.spend(code, account.app_id, errcode_of_expired=expired)
@@ -96,5 +98,6 @@ class Logins:
 
 
 def _ids(person: str, request: CodeRequest, account: Account) -> dict[str, Any]:
+    """Return the person's openid in the app and, if request and account allow it, the unionid."""
     ids = {"openid": openid_of(person, account.app_id)}
     return ids | {"unionid": unionid_of(person)} if request.has_unionid and account.has_unionids else ids

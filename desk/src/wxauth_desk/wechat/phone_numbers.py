@@ -1,4 +1,4 @@
-"""Phone numbers in the simulated WeChat, which exchanges the codes of the phone button for them."""
+"""Phone numbers in the simulated WeChat, which back ends get in exchange for a code of the phone button."""
 
 import re
 from collections.abc import Callable
@@ -18,11 +18,13 @@ PLAIN_PHONE: Final = re.compile(r"phone-(\+?\d[\d -]*)")
 
 @dataclass
 class PhoneNumbers:
-    """The API that reads a number. The clock returns seconds since the epoch."""
+    """The API that returns a phone number."""
 
     codes: Codes[PhoneCodeRequest]
     takes_names: bool
+    """Whether a phone number in the form of `PLAIN_PHONE` works as a code."""
     clock: Callable[[], int]
+    """The clock, which returns seconds since the epoch."""
 
     def read(self, call: Call, account: Account) -> Answer:
         """Answer getuserphonenumber. Raises: CallRefused."""
@@ -37,7 +39,7 @@ class PhoneNumbers:
             phone = request.phone or phone_number_of(request.person)
             watermark_app_id = request.watermark_app_id or account.app_id
         elif self.takes_names and (plain := PLAIN_PHONE.fullmatch(code)):
-            owner, phone, watermark_app_id = openid, plain[1], account.app_id
+            owner, phone, watermark_app_id = openid, plain[1], account.app_id  # such a code belongs to every user
         else:
             raise CallRefused(40029)
         if openid is not None and account.openid_check == "on":
@@ -48,7 +50,7 @@ class PhoneNumbers:
 
 
 def _parts_of(phone: str, account: Account) -> dict[str, Any]:
-    """Return a number in WeChat's form. A text that is not a number stays unchanged."""
+    """Return the fields of a phone number in WeChat's form. A text that is not a number stays unchanged."""
     try:
         number = phonenumbers.parse(phone, "CN")
         country, national = number.country_code, phonenumbers.national_significant_number(number)

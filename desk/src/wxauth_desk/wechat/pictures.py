@@ -16,9 +16,12 @@ from wxauth_desk.wechat.controls import Account
 VERSIONS: Final = ("release", "trial", "develop")
 """The versions of a mini-program, which WeChat calls `env_version`."""
 _SCENE_CHARACTERS: Final = re.compile(r"[0-9A-Za-z!#$&'()*+,/:;=?@\-._~]*")
-_LONGEST_SCENE: Final = 32
-_HOME: Final = "pages/index/index"
-_NARROWEST, _USUAL_WIDTH, _WIDEST = 280, 430, 1280
+_MAX_SCENE_LENGTH: Final = 32
+_HOME_PAGE: Final = "pages/index/index"
+_MIN_WIDTH: Final = 280  # all widths are in pixels
+_DEFAULT_WIDTH: Final = 430
+_MAX_WIDTH: Final = 1280
+
 _BORDER: Final = 4
 """The number of modules of white border around a code."""
 
@@ -32,9 +35,9 @@ class CodePicture:
 
 
 def read_code_request(values: Mapping[str, Any], account: Account) -> str:
-    """Return the content of the requested code. Raises: CallRefused."""
-    scene, page, env = values.get("scene"), values.get("page", _HOME), values.get("env_version", "release")
-    if not isinstance(scene, str) or not 0 < len(scene) <= _LONGEST_SCENE:
+    """Check a request for a code, and return the text that the code encodes. Raises: CallRefused."""
+    scene, page, env = values.get("scene"), values.get("page", _HOME_PAGE), values.get("env_version", "release")
+    if not isinstance(scene, str) or not 0 < len(scene) <= _MAX_SCENE_LENGTH:
         raise CallRefused(40169)
     require(_SCENE_CHARACTERS.fullmatch(scene), 40129)
     require(env in VERSIONS, 40097)
@@ -47,16 +50,19 @@ def read_code_request(values: Mapping[str, Any], account: Account) -> str:
 
 
 def read_width(values: Mapping[str, Any]) -> int:
-    """Return the requested width.
+    """Return the requested width of the picture, in pixels.
 
-    WeChat does not document the effect of a wrong width. The simulated WeChat limits it to the allowed range.
+    WeChat does not document the effect of a wrong width. Here, the nearest allowed width replaces it.
     """
     width = values.get("width")
-    return min(max(width, _NARROWEST), _WIDEST) if type(width) is int else _USUAL_WIDTH
+    return min(max(width, _MIN_WIDTH), _MAX_WIDTH) if type(width) is int else _DEFAULT_WIDTH
 
 
-def draw(code: str, *, has_transparent_ground: bool, width: int = _USUAL_WIDTH) -> CodePicture:
-    """Draw a code, as a PNG if the background is transparent, otherwise as a JPEG."""
+def draw(code: str, *, is_transparent: bool, width: int = _DEFAULT_WIDTH) -> CodePicture:
+    """Draw a QR code of this text, as a PNG if the background is to be transparent, otherwise as a JPEG.
+
+    `width` is the width and the height of the picture, in pixels.
+    """
     qr = segno.make_qr(code, error="m")
     drawn = BytesIO()
     qr.save(drawn, kind="png", scale=width // qr.symbol_size(border=_BORDER)[0], border=_BORDER)
@@ -64,7 +70,7 @@ def draw(code: str, *, has_transparent_ground: bool, width: int = _USUAL_WIDTH) 
     dark = Image.new("L", (width, width), 255)
     dark.paste(modules, ((width - modules.width) // 2, (width - modules.height) // 2))
     output = BytesIO()
-    if has_transparent_ground:
+    if is_transparent:
         picture = Image.new("LA", dark.size)
         picture.putalpha(ImageOps.invert(dark))
         picture.save(output, "PNG")

@@ -1,4 +1,4 @@
-"""WeChat's message push on the desk: signed, encrypted and repeated."""
+"""The messages that the simulated WeChat pushes to the service: signed, encrypted and repeated as WeChat's are."""
 
 import asyncio
 import re
@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from pydantic import StringConstraints
 from pydantic_core import to_json
 
-from wxauth_desk.wechat.calls import Wires
+from wxauth_desk.wechat.calls import CallRecord
 from wxauth_desk.wechat.controls import BY_ID, ControlOfPerson, HttpUrl
 
-AT_ONCE: Final = (0, 0)
+_NO_PAUSES: Final = (0, 0)
 """The pauses, in seconds, before each repetition of most messages. WeChat does not document its pauses."""
-OF_PAYMENTS: Final = (
+PAYMENT_PAUSES: Final = (
     *(15, 15, 30, 180, 600, 1200, 1800, 1800, 1800, 3600),
     *(10800, 10800, 10800, 21600, 21600),
 )
@@ -29,15 +29,17 @@ OF_PAYMENTS: Final = (
 ATTEMPT_TIMEOUT_SECONDS: Final = 5.0
 """The time limit of an attempt to send a message."""
 
+# The names of events.
 REVOKED: Final = "user_authorization_revoke"
 CHECKED: Final = "wxa_media_check"
 DELIVER: Final = "xpay_goods_deliver_notify"
 REFUNDED: Final = "xpay_refund_notify"
 
 _SERVICE_PATH: Final = "/v1/wechat/push/"
-_BLOCK_BYTES: Final = 32
-_MAX_ANSWER: Final = 500
-_PAYMENT_TAKEN: Final = re.compile(r'"ErrCode"\s*:\s*0\b|<ErrCode>\s*(<!\[CDATA\[)?0\b')
+_PADDING_BLOCK_BYTES: Final = 32  # WeChat pads to blocks of 32 bytes, though AES has blocks of 16
+_MAX_ANSWER_LENGTH: Final = 500
+"""The number of characters of a response that the desk shows."""
+_PAYMENT_ACCEPTED: Final = re.compile(r'"ErrCode"\s*:\s*0\b|<ErrCode>\s*(<!\[CDATA\[)?0\b')
 
 Mode = Literal["plain", "aes"]
 Format = Literal["json", "xml"]
@@ -48,12 +50,12 @@ class PushRequest(ControlOfPerson):
 
     event: Annotated[str, StringConstraints(pattern="^[A-Za-z_]{1,64}$")] = REVOKED
     revoke_info: Annotated[str, StringConstraints(pattern="^[0-9]{1,4}$")] | None = None
-    """The code of the data that `user_authorization_revoke` withdraws.
+    """The code of the data that the event `user_authorization_revoke` withdraws.
 
-    By default, it is name and picture, or everything of a website or a mobile app.
+    By default, the user withdraws the name and the picture or, from a website or a mobile app, everything.
     """
     mode: Mode | None = None
-    """The mode; by default `aes` for an app with a push_aes_key, and `plain` for others."""
+    """The mode of the message; by default, `aes` for an app with a push_aes_key, and `plain` for others."""
     format: Format = "json"
     url: HttpUrl | None = None
     """The URL to send to; by default, the app's `push_url`."""
@@ -81,9 +83,9 @@ def make_event(event: str, fields: Mapping[str, Any], *, app_id: str, now: int) 
 
 
 def make_message(openid: str, event: str, revoke_info: object, *, app_id: str, now: int) -> dict[str, Any]:
-    """Return the message of an event about a person."""
-    about = {"RevokeInfo": revoke_info} if event == REVOKED else {}
-    return make_event(event, {"OpenID": openid, "AppID": app_id, **about}, app_id=app_id, now=now)
+    """Return the message of an event about a person. Only `REVOKED` has a `revoke_info`."""
+    revoked = {"RevokeInfo": revoke_info} if event == REVOKED else {}
+    return make_event(event, {"OpenID": openid, "AppID": app_id, **revoked}, app_id=app_id, now=now)
 
 
 def make_verdict(trace_id: str, suggest: str, label: int, *, app_id: str, now: int) -> dict[str, Any]:
@@ -104,15 +106,15 @@ def make_verdict(trace_id: str, suggest: str, label: int, *, app_id: str, now: i
 def sign_push(
     app: Mapping[str, str], message: Mapping[str, Any], *, mode: Mode, format: Format, timestamp: str, nonce: str
 ) -> SignedPush:
-    """Return the signed request for an app. `app` has the fields of the apps in `APPS`."""
-    body = _write(message, format)
+    """Return the signed request with a message to an app. `app` has the fields of the apps in `APPS`."""
+    body = _serialized(message, format)
     query = {"timestamp": timestamp, "nonce": nonce, "openid": str(message.get("FromUserName", ""))}
     query["signature"] = push_signature(app["push_token"], timestamp, nonce)
     if mode == "aes":
         encrypted = encrypt(body, key=app["push_aes_key"], app_id=app["app_id"], random=secrets.token_hex(8).encode())
         query["encrypt_type"] = "aes"
         query["msg_signature"] = push_signature(app["push_token"], timestamp, nonce, encrypted)
-        body = _write({"ToUserName": message.get("ToUserName", ""), "Encrypt": encrypted}, format)
+        body = _serialized({"ToUserName": message.get("ToUserName", ""), "Encrypt": encrypted}, format)
     return SignedPush(query, body, "application/json" if format == "json" else "text/xml")
 
 
@@ -122,63 +124,70 @@ def push_signature(*parts: str) -> str:
 
 
 def encrypt(message: bytes, *, key: str, app_id: str, random: bytes) -> str:
-    """Encrypt a message like WeChat. `key` is the EncodingAESKey, and `random` has 16 bytes."""
+    """Encrypt a message as WeChat does. `key` is the EncodingAESKey, and `random` is 16 random bytes."""
     aes_key = b64decode(key + "=")
     plain = random + len(message).to_bytes(4, "big") + message + app_id.encode()
-    padding = _BLOCK_BYTES - len(plain) % _BLOCK_BYTES
+    padding = _PADDING_BLOCK_BYTES - len(plain) % _PADDING_BLOCK_BYTES
     encryptor = Cipher(AES256(aes_key), CBC(aes_key[:16])).encryptor()
     return b64encode(encryptor.update(plain + bytes([padding]) * padding) + encryptor.finalize()).decode()
 
 
 @dataclass
 class PushSender:
-    """Sends messages to the URLs of the apps, over `transport` instead of HTTP if there is one."""
+    """The sender of messages to the URLs of the apps."""
 
     clock: Callable[[], float]
+    """The clock, which returns seconds since the epoch."""
     service_url: str
     push_url_of: Callable[[str], str | None]
-    """A function that returns the URL of an app; None for the service's own."""
+    """A function that returns the URL for messages to an app; None for the service's own URL."""
     transport: httpx.AsyncBaseTransport | None
-    wires: Wires
+    """The transport that replaces HTTP, for tests; None for HTTP."""
+    call_record: CallRecord
     pause: Callable[[float], Awaitable[None]]
+    """A function that waits for a number of seconds."""
     _under_way: set[asyncio.Task[None]] = field(init=False, default_factory=set)
 
     async def send(self, request: PushRequest, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Send a message, up to three times in quick succession.
+        """Send a message, up to three times in quick succession, until the service accepts it.
 
-        The result contains `is_taken`, and `attempts` with the `status` and `answer` of each.
+        The result contains `is_taken`, which says whether the service has accepted the message, and `attempts`, with
+        the `status` and the `answer` of each.
 
-        Raises: ValueError.
+        Raises: ValueError, if the app has no key for the mode `aes`.
         """
-        attempts = [attempt async for attempt in self._attempts(request, message, AT_ONCE)]
-        return {"is_taken": _is_taken(message, attempts[-1]), "attempts": attempts}
+        attempts = [attempt async for attempt in self._attempts(request, message, _NO_PAUSES)]
+        return {"is_taken": _is_accepted(message, attempts[-1]), "attempts": attempts}
 
     async def send_and_repeat(self, request: PushRequest, message: Mapping[str, Any]) -> bool:
-        """Send a notice about a payment, and repeat it in the background unless the first attempt is accepted."""
-        attempts = self._attempts(request, message, OF_PAYMENTS)
-        is_taken = _is_taken(message, await anext(attempts))
+        """Send a notice about a payment. Return whether the service has accepted the first attempt.
+
+        If not, repeat the notice in the background.
+        """
+        attempts = self._attempts(request, message, PAYMENT_PAUSES)
+        is_accepted = _is_accepted(message, await anext(attempts))
         self._continue_in_background(attempts)
-        return is_taken
+        return is_accepted
 
     def send_later(self, request: PushRequest, message: Mapping[str, Any]) -> None:
-        """Send a message in the background, so that the service gets its response first."""
-        self._continue_in_background(self._attempts(request, message, AT_ONCE))
+        """Send a message in the background, so that the service first gets the response to its own call."""
+        self._continue_in_background(self._attempts(request, message, _NO_PAUSES))
 
     def _continue_in_background(self, attempts: AsyncIterator[object]) -> None:
-        """Make the remaining attempts in a task, until one is accepted."""
+        """Make the remaining attempts in a task."""
 
-        async def go_on() -> None:
+        async def make_attempts() -> None:
             async for _ in attempts:
                 pass
 
-        task = asyncio.create_task(go_on(), name="message push")
+        task = asyncio.create_task(make_attempts(), name="message push")
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
     async def _attempts(
         self, request: PushRequest, message: Mapping[str, Any], pauses: Sequence[float]
     ) -> AsyncIterator[dict[str, Any]]:
-        """Send a message until it is accepted, or the pauses are used up."""
+        """Send a message until the service accepts it, or the pauses are used up. Yield the outcome of each attempt."""
         for repetition, seconds in enumerate((0, *pauses)):
             if seconds:
                 await self.pause(seconds)
@@ -186,11 +195,14 @@ class PushSender:
                 message = {**message, "RetryTimes": repetition}
             attempt = await self._attempt(request, message)
             yield attempt
-            if _is_taken(message, attempt):
+            if _is_accepted(message, attempt):
                 return
 
     async def _attempt(self, request: PushRequest, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Sign a message and send it. Raises: ValueError."""
+        """Sign a message and send it. Return its `status`, which is None without a response, and `answer`.
+
+        Raises: ValueError, if the app has no key for the mode `aes`.
+        """
         app = BY_ID[request.app_id]
         mode: Mode = request.mode or ("aes" if "push_aes_key" in app else "plain")
         if mode == "aes" and "push_aes_key" not in app:
@@ -199,7 +211,7 @@ class PushSender:
         signed = sign_push(app, message, mode=mode, format=request.format, timestamp=timestamp, nonce=nonce)
         to_service = self.service_url + _SERVICE_PATH + request.app_id
         url = httpx.URL(request.url or self.push_url_of(request.app_id) or to_service)
-        with self.wires.noted("weChatToService", "POST", url.path, {}, message) as outcome:
+        with self.call_record.recording("weChatToService", "POST", url.path, {}, message) as outcome:
             try:
                 async with (
                     asyncio.timeout(ATTEMPT_TIMEOUT_SECONDS),
@@ -208,19 +220,21 @@ class PushSender:
                     headers = {"Content-Type": signed.content_type}
                     target = url.copy_merge_params(signed.query)
                     answer = await client.post(target, content=signed.body, headers=headers)
-                outcome |= {"status": answer.status_code, "answer": answer.text[:_MAX_ANSWER]}
+                outcome |= {"status": answer.status_code, "answer": answer.text[:_MAX_ANSWER_LENGTH]}
             except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as exc:
                 outcome |= {"status": None, "answer": type(exc).__name__}
         return dict(outcome)
 
 
-def _is_taken(message: Mapping[str, Any], attempt: Mapping[str, Any]) -> bool:
+def _is_accepted(message: Mapping[str, Any], attempt: Mapping[str, Any]) -> bool:
+    """Return whether the service has accepted a message, with ErrCode 0 for a payment, or else with `success`."""
     if message["Event"] in (DELIVER, REFUNDED):
-        return attempt["status"] == 200 and _PAYMENT_TAKEN.search(attempt["answer"]) is not None
+        return attempt["status"] == 200 and _PAYMENT_ACCEPTED.search(attempt["answer"]) is not None
     return attempt == {"status": 200, "answer": "success"}
 
 
-def _write(fields: Mapping[str, Any], format: Format) -> bytes:
+def _serialized(fields: Mapping[str, Any], format: Format) -> bytes:
+    """Return a message as JSON or XML."""
     if format == "json":
         return to_json(fields)
     return f"<xml>{_elements(fields)}</xml>".encode()

@@ -1,4 +1,4 @@
-"""How often the simulated WeChat may be called: in a day, which an app can clear, and in a minute."""
+"""The limits on calls to the simulated WeChat: the daily quotas, which an app can clear, and the limits per minute."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -10,17 +10,18 @@ from wxauth_desk.wechat.calls import CallRefused, require, text_in
 from wxauth_desk.wechat.controls import API_PATHS, Account, Api
 from wxauth_desk.wechat.issued import day_of, month_of
 
-_USUAL_QUOTA: Final = 1_000_000
-_CLEARED_A_MONTH: Final = 10
-_OVER_QUOTA: Final = {"getuserriskrank": 9410009}
-"""The errcodes of exceeded daily quotas, for the APIs whose errcode is not 45009."""
+_DEFAULT_QUOTA: Final = 1_000_000
+_CLEARINGS_A_MONTH: Final = 10
+_QUOTA_ERRCODES: Final = {"getuserriskrank": 9410009}
+"""The errcodes of exhausted daily quotas, for the APIs whose errcode is not 45009."""
 
 
 @dataclass
 class Quotas:
-    """The numbers of calls. The clock returns seconds since the epoch."""
+    """The numbers of calls, and the APIs that read and clear them."""
 
     clock: Callable[[], float]
+    """The clock, which returns seconds since the epoch."""
     _calls_of_day: Counter[tuple[int, str, Api]] = field(init=False, default_factory=Counter)
     """The number of calls by day, app and API."""
     _clearings: Counter[tuple[str, str]] = field(init=False, default_factory=Counter)
@@ -33,8 +34,8 @@ class Quotas:
         """Count a call of this day. Raises: CallRefused."""
         key = (day_of(self.clock()), account.app_id, api)
         self._calls_of_day[key] += 1
-        quota = account.daily_quota.get(api, self._calls_of_day[key])
-        require(self._calls_of_day[key] <= quota, _OVER_QUOTA.get(api, 45009))
+        quota = account.daily_quota.get(api)
+        require(quota is None or self._calls_of_day[key] <= quota, _QUOTA_ERRCODES.get(api, 45009))
 
     def count_in_minute(self, api: Api, caller: str, *, at_most: int, errcode: int) -> None:
         """Count a call of this minute by an openid or an app. Raises: CallRefused."""
@@ -46,12 +47,12 @@ class Quotas:
 
     def read(self, call: Call, account: Account) -> Answer:
         """Answer quota_get. Raises: CallRefused."""
-        asked = text_in(call.json, "cgi_path")
-        api = next((api for api, (_, path) in API_PATHS.items() if path == asked), None)
+        wanted = text_in(call.json, "cgi_path")
+        api = next((api for api, (_, path) in API_PATHS.items() if path == wanted), None)
         if api is None:
             raise CallRefused(76021)
         used = self._calls_of_day[day_of(self.clock()), account.app_id, api]
-        limit = account.daily_quota.get(api, _USUAL_QUOTA)
+        limit = account.daily_quota.get(api, _DEFAULT_QUOTA)
         return ok(quota={"daily_limit": limit, "used": used, "remain": max(0, limit - used)})
 
     def clear_by_secret(self, call: Call, account: Account) -> Answer:
@@ -67,7 +68,7 @@ class Quotas:
     def _clear(self, account: Account) -> Answer:
         month = month_of(self.clock())
         self._clearings[month, account.app_id] += 1
-        require(self._clearings[month, account.app_id] <= _CLEARED_A_MONTH, 48006)
+        require(self._clearings[month, account.app_id] <= _CLEARINGS_A_MONTH, 48006)
         for day, app_id, api in list(self._calls_of_day):
             if app_id == account.app_id:
                 del self._calls_of_day[day, app_id, api]

@@ -1,4 +1,4 @@
-"""The APIs of session_keys in the simulated WeChat, whose callers sign with the session_key of a person."""
+"""The APIs about session_keys in the simulated WeChat, whose callers sign with a person's session_key."""
 
 import secrets
 from base64 import b64encode
@@ -11,15 +11,18 @@ from wxauth_desk.wechat.calls import require
 from wxauth_desk.wechat.controls import Account
 from wxauth_desk.wechat.issued import IssuedSessionKeys
 
-_ENCRYPT_KEY_LASTS: Final = 3600
+_ENCRYPT_KEY_LIFETIME_SECONDS: Final = 3600
+_MAX_ENCRYPT_KEYS: Final = 3
+"""The number of a person's latest keys that WeChat returns."""
 
 
 @dataclass
 class SessionKeys:
-    """The APIs, and the keys with which phones encrypt. The clock returns seconds since the epoch."""
+    """The APIs, and the keys with which phones encrypt."""
 
     session_keys: IssuedSessionKeys
     clock: Callable[[], int]
+    """The clock, which returns seconds since the epoch."""
     _encrypt_keys: dict[str, list[dict[str, Any]]] = field(init=False, default_factory=dict)
     """The latest keys by openid, the newest first."""
 
@@ -41,11 +44,10 @@ class SessionKeys:
         """Answer getuserencryptkey. Raises: CallRefused."""
         self.check(call, account)
         keys, now = self._encrypt_keys.setdefault(call.query["openid"], []), self.clock()
-        if not keys or keys[0]["create_time"] + _ENCRYPT_KEY_LASTS <= now:
+        if not keys or keys[0]["create_time"] + _ENCRYPT_KEY_LIFETIME_SECONDS <= now:
             version = keys[0]["version"] + 1 if keys else 1
             key, iv = (b64encode(secrets.token_bytes(16)).decode() for _ in range(2))
             keys.insert(0, {"encrypt_key": key, "iv": iv, "version": version, "create_time": now})
-            del keys[3:]
-        return ok(
-            key_info_list=[{**key, "expire_in": max(0, key["create_time"] + _ENCRYPT_KEY_LASTS - now)} for key in keys]
-        )
+            del keys[_MAX_ENCRYPT_KEYS:]
+        expires_in = [max(0, key["create_time"] + _ENCRYPT_KEY_LIFETIME_SECONDS - now) for key in keys]
+        return ok(key_info_list=[{**key, "expire_in": left} for key, left in zip(keys, expires_in, strict=True)])

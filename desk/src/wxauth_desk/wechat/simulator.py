@@ -1,11 +1,11 @@
-"""The simulated WeChat without HTTP, with the secrets that it has issued, the state of each app, and the calls."""
+"""The simulated WeChat without HTTP: the secrets that it has issued, the state of each app, and the latest calls."""
 
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from time import time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
 from pydantic_core import to_json
@@ -47,16 +47,27 @@ from wxauth_desk.wechat.push import PushRequest, make_message
 from wxauth_desk.wechat.quotas import Quotas
 from wxauth_desk.wechat.session_keys import SessionKeys
 
-REMEMBERED_CALLS: Final = 1000
-_USUALLY_REVOKED: Final = {"mini_program": "6", "official_account": "205", "website": "301", "mobile_app": "301"}
+MAX_CALLS: Final = 1000
+"""The largest number of calls, and of refused calls, that are stored. If there are more, the oldest is forgotten."""
+_DEFAULT_REVOKE_INFO: Final = {"mini_program": "6", "official_account": "205", "website": "301", "mobile_app": "301"}
 
 AnswerOfApp = Callable[[Call, Account], Answer]
+"""A function that answers a call by an app, whose account it gets."""
+
+
+class _Refusal(NamedTuple):
+    """A refused call, with its time and its response."""
+
+    at: float
+    call: Call
+    answer: dict[str, Any]
 
 
 class Simulator:
-    """The simulated WeChat, without HTTP, with the state of all apps, and a table of its APIs.
+    """The simulated WeChat, without HTTP, with the state of all apps, and tables of the APIs.
 
-    With `takes_names`, any plain name works as a code. The real WeChat has no such codes.
+    With `takes_names`, any plain name works as a code. The real WeChat has no such codes. `clock` returns seconds since
+    the epoch.
     """
 
     def __init__(self, clock: Callable[[], float] = time, *, takes_names: bool = True) -> None:
@@ -79,12 +90,12 @@ class Simulator:
         self.js_tickets = app_tokens.js_tickets
         self.verdicts = checks.verdicts
         self.visitors: dict[tuple[str, str], Visitor] = {}
-        """The state of each person at WeChat's own pages of an app, by person and app."""
+        """The state of each person at WeChat's own pages, by the person's name and the app's id."""
         self.faults = Faults()
-        self.calls: deque[Call] = deque(maxlen=REMEMBERED_CALLS)
+        self.calls: deque[Call] = deque(maxlen=MAX_CALLS)
         """The latest calls received."""
-        self._refused: dict[str, tuple[float, Call, dict[str, Any]]] = {}
-        """The latest refused calls by their rid, each with its time and its response."""
+        self._refusals: dict[str, _Refusal] = {}
+        """The latest refused calls by the rid in the response, the oldest first."""
         self._with_grant: Mapping[Api, Callable[[Call], Answer]] = {
             "userinfo": logins.read_profile,
             "auth": logins.check_grant,
@@ -131,15 +142,15 @@ class Simulator:
 
     def make_code(self, request: CodeRequest) -> str:
         """Return a single-use code, as `wx.login` or, for an app of another kind, WeChat's page or SDK returns it."""
-        is_long = APP_KINDS[request.app_id] in ("website", "mobile_app")
-        return self._codes.make(request, lasts=LONG_CODE_LIFETIME if is_long else CODE_LIFETIME)
+        lasts_longer = APP_KINDS[request.app_id] in ("website", "mobile_app")
+        return self._codes.make(request, lasts=LONG_CODE_LIFETIME if lasts_longer else CODE_LIFETIME)
 
     def make_phone_code(self, request: PhoneCodeRequest) -> str:
         """Return a single-use code, as the phone button returns it, valid for five minutes."""
         return self._phone_codes.make(request)
 
     def seal(self, request: SealRequest) -> dict[str, Any]:
-        """Return data as `wx` gives it to a page, signed and encrypted. Raises: ValueError."""
+        """Return data as `wx` returns it to a page, signed and encrypted. Raises: ValueError, without a session_key."""
         if request.code is None:
             key = self._session_keys.current(openid_of(request.person, request.app_id))
             if key is None:
@@ -152,15 +163,15 @@ class Simulator:
         return seal(key, request.data, watermark={"timestamp": self.now(), "appid": request.app_id})
 
     def show_face(self, request: FaceRequest) -> dict[str, Any]:
-        """End a face verification on the phone. Raises: ValueError."""
+        """End a face verification on the phone. Raises: ValueError, if it is unknown or has expired."""
         self._faces.end(request)
         return {"errMsg": "requestFacialVerify:ok"}
 
     def push_message(self, request: PushRequest) -> dict[str, Any]:
         """Return the push message of an event about a person."""
         openid = openid_of(request.person, request.app_id)
-        revoked = request.revoke_info or _USUALLY_REVOKED[APP_KINDS[request.app_id]]
-        return make_message(openid, request.event, revoked, app_id=request.app_id, now=self.now())
+        revoke_info = request.revoke_info or _DEFAULT_REVOKE_INFO[APP_KINDS[request.app_id]]
+        return make_message(openid, request.event, revoke_info, app_id=request.app_id, now=self.now())
 
     def fail(self, api: Api, **fault: Any) -> None:
         """Make the next calls of an API fail. The arguments are the fields of `FaultRequest`."""
@@ -171,19 +182,20 @@ class Simulator:
         return self._accounts[app_id]
 
     def calls_of(self, api: Api) -> list[Call]:
-        """Return the latest calls of an API."""
+        """Return the latest calls to an API."""
         return [call for call in self.calls if call.api == api]
 
     # The real WeChat has these calls, too.
 
     def call(self, api: Api, query: Mapping[str, str], body: bytes) -> tuple[Call, FaultRequest]:
-        """Record a call. Return the call, and its fault."""
+        """Record a call. Return the call, and the fault that it must meet, which is used up; otherwise `NO_FAULT`."""
         call = Call(api, None, query, body)
         call = replace(call, app_id=self._app_of(call))
         self.calls.append(call)
         return call, self.faults.take_next(api, call.app_id) or fault_in(_code_in(call), api) or NO_FAULT
 
     def _app_of(self, call: Call) -> str | None:
+        """Return the id of the app that calls, which need not be allowed to; None if the call names no known app."""
         if call.api in self._with_secret:
             with suppress(CallRefused):
                 app_id, _ = call.id_and_secret
@@ -219,7 +231,7 @@ class Simulator:
         return account
 
     def answer(self, call: Call) -> Answer:
-        """Return the right response."""
+        """Carry out a call, and return the right response, which may be a refusal."""
         try:
             if call.api in self._with_grant:
                 return self._with_grant[call.api](call)
@@ -228,29 +240,31 @@ class Simulator:
             return self._with_token[call.api](call, self._account_with_token(call))
         except CallRefused as refusal:
             answer = refusal.answer(call.api)
-            self._refused[refusal.rid] = self._clock(), call, answer
-            if len(self._refused) > REMEMBERED_CALLS:
-                del self._refused[next(iter(self._refused))]
+            self._refusals[refusal.rid] = _Refusal(self._clock(), call, answer)
+            if len(self._refusals) > MAX_CALLS:
+                del self._refusals[next(iter(self._refusals))]
             return answer
 
     def _read_refusal(self, call: Call, account: Account) -> Answer:
-        refused = self._refused.get(text_in(call.json, "rid"))
-        if refused is None or refused[1].app_id != account.app_id:
+        """Answer rid_get. Raises: CallRefused."""
+        refusal = self._refusals.get(text_in(call.json, "rid"))
+        if refusal is None or refusal.call.app_id != account.app_id:
             raise CallRefused(76003)
-        at, asked, answer = refused
+        refused = refusal.call
         return ok(
             request={
-                "invoke_time": int(at),
+                "invoke_time": int(refusal.at),
                 "cost_in_ms": 7,
-                "request_url": f"{API_PATHS[asked.api][1]}?{urlencode(asked.query)}",
-                "request_body": asked.body.decode(errors="replace"),
-                "response_body": to_json(answer).decode(),
+                "request_url": f"{API_PATHS[refused.api][1]}?{urlencode(refused.query)}",
+                "request_body": refused.body.decode(errors="replace"),
+                "response_body": to_json(refusal.answer).decode(),
                 "client_ip": "127.0.0.1",
             }
         )
 
 
 def _code_in(call: Call) -> str:
+    """Return the code in a call, which may name a fault; empty if the API takes no code."""
     with suppress(CallRefused):
         match call.api:
             case "code2session":

@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from wxauth_desk.wechat.calls import CallRefused, Wires, answer_wrongly, as_wechat_does
+from wxauth_desk.wechat.api_calls import Answer
+from wxauth_desk.wechat.calls import CallRecord, CallRefused, answer_wrongly, as_wechat_does
 from wxauth_desk.wechat.coins import MAX_PURSES
 from wxauth_desk.wechat.connect import connect_routes
 from wxauth_desk.wechat.controls import (
@@ -45,13 +46,12 @@ HINTS: Final = {
         "alice (phone-13800138000 for the phone button), or start 'wxauth-desk dev' with WXAUTH_APP_ID"
     )
 }
-"""The hints for developers, by errcode of the simulated WeChat, which are appended to `detail`."""
+"""The hints that wxauth appends to `detail` in its responses, by the errcode of the simulated WeChat."""
 UNKNOWN_APP_HINT: Final = (
     "this WeChat is simulated: add another of its own apps by 'wxauth apps add', or start 'wxauth-desk dev' with "
     "WXAUTH_APP_ID for your mini-program"
 )
-"""The hint for an unknown app."""
-
+"""The hint that wxauth appends to `detail` if a request names an unknown app."""
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -68,20 +68,20 @@ def create_simulator(
     is_alone: bool = False,
     failure_of: FailureOf = no_service,
 ) -> Starlette:
-    """Return the simulated WeChat as an ASGI app.
+    """Return the simulated WeChat as an ASGI app, with its controls and the desk.
 
-    Messages are pushed to the service over `push_transport`, if there is one, instead of HTTP. `pause` waits for a
-    number of seconds before a notice about a payment is repeated. With `is_alone`, there is no wxauth next to it, and
-    the page shows only what works without wxauth.
+    If `push_transport` is given, messages are pushed to the service over this transport instead of HTTP. `pause` waits
+    for a number of seconds before a notice about a payment is repeated. With `is_alone`, no wxauth runs next to the
+    simulated WeChat, so the desk shows only the parts that work without wxauth.
     """
     wechat = simulator or Simulator()
-    wires, receiver = Wires(), Receiver()
+    call_record, receiver = CallRecord(), Receiver()
     sender = PushSender(
         wechat.now,
         service_url=service_url,
         push_url_of=lambda app_id: wechat.account(app_id).push_url,
         transport=push_transport,
-        wires=wires,
+        call_record=call_record,
         pause=pause,
     )
 
@@ -117,10 +117,15 @@ def create_simulator(
         is_browser = request.url.path == "/" and "text/html" in request.headers.get("accept", "")
         if is_browser:
             return RedirectResponse(DESK_PATH)
-        manual, keys = _MANUAL.read_text("utf-8"), zip(("{app_key}", "{sandbox_key}"), APP_KEYS, strict=True)
-        here = str(request.base_url).removesuffix("/")
-        for name, value in (("{here}", here), ("{purses}", str(MAX_PURSES)), *keys):
-            manual = manual.replace(name, value)
+        values = {
+            "{here}": str(request.base_url).removesuffix("/"),
+            "{purses}": str(MAX_PURSES),
+            "{app_key}": APP_KEYS[0],
+            "{sandbox_key}": APP_KEYS[1],
+        }
+        manual = _MANUAL.read_text("utf-8")
+        for placeholder, value in values.items():
+            manual = manual.replace(placeholder, value)  # not str.format, because the manual contains JSON
         return PlainTextResponse(manual)
 
     async def clear_faults(_: Request) -> Response:
@@ -132,7 +137,7 @@ def create_simulator(
             Route("/", about),
             Route("/about", about),
             *(
-                Route(path, wires.noting(_api(wechat, api, push_verdicts)), methods=methods.split())
+                Route(path, call_record.recorded(_api(wechat, api, push_verdicts)), methods=methods.split())
                 for api, (methods, path) in API_PATHS.items()
             ),
             _control("/codes", CodeRequest, lambda body: {"code": wechat.make_code(body)}),
@@ -151,7 +156,7 @@ def create_simulator(
             _control(f"{WEBHOOK_PATH}/behaviour", Behaviour, receiver.behave),
             _control(f"{DESK_PATH}web-view", WebViewRequest, WebViews().open),
             *desk_routes(
-                wires,
+                call_record,
                 wechat.faults,
                 service_url=service_url,
                 site_url=site_url,
@@ -166,13 +171,14 @@ def create_simulator(
 
 
 def _api(wechat: Simulator, api: Api, push_verdicts: Callable[[], None]) -> Callable[[Request], Awaitable[Response]]:
+    """Return the endpoint of an API, which also applies the faults that were requested."""
+
     async def serve(request: Request) -> Response:
         call, fault = wechat.call(api, dict(request.query_params), await request.body())
         answer = wechat.answer(call) if fault.work_is_done else None
         if (wrong := await answer_wrongly(request, fault)) is not None:
             return wrong
-        given = answer or wechat.answer(call)
-        right = as_wechat_does(given, api) if isinstance(given, dict) else _picture(given)
+        right = _response(answer or wechat.answer(call), api)
         push_verdicts()
         if fault.cut_off:
             return Response(bytes(right.body)[: len(right.body) // 2], media_type=right.media_type)
@@ -183,36 +189,43 @@ def _api(wechat: Simulator, api: Api, push_verdicts: Callable[[], None]) -> Call
     return serve
 
 
-def _picture(picture: CodePicture) -> Response:
-    return Response(picture.content, media_type=picture.content_type)
+def _response(answer: Answer, api: Api) -> Response:
+    """Return the response with a picture or with JSON, as WeChat sends it."""
+    if isinstance(answer, CodePicture):
+        return Response(answer.content, media_type=answer.content_type)
+    return as_wechat_does(answer, api)
 
 
 async def _refuse_url(request: Request, exc: Exception) -> Response:
-    """Refuse a path, or a method, that does not exist, like WeChat.
+    """Refuse a path or a method that does not exist with an errcode, as WeChat does.
 
-    The desk and the controls respond with the status.
+    A path of the desk, or a wrong method for a control, gets the HTTP status instead.
     """
     assert isinstance(exc, HTTPException)
     path = request.url.path
     api, methods = next(((api, methods) for api, (methods, known) in API_PATHS.items() if known == path), ("", None))
     if methods is None and (exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED or path.startswith(DESK_PATH)):
         return PlainTextResponse(exc.detail, exc.status_code, headers=exc.headers)
-    errcode = 40066 if methods is None else 43001 if methods == "GET" else 43002
-    return as_wechat_does(CallRefused(errcode).answer(api), api)
+    if methods is None:
+        return as_wechat_does(CallRefused(40066).answer(api), api)
+    errcode_of_method = 43001 if methods == "GET" else 43002  # the API requires GET, or requires POST
+    return as_wechat_does(CallRefused(errcode_of_method).answer(api), api)
 
 
 def _control(
     path: str, model: type[Body], answer: Callable[[Body], dict[str, Any] | Awaitable[dict[str, Any]]]
 ) -> Route:
+    """Return the route of a control, whose body has the form of `model`. A ValueError of `answer` becomes a 422."""
+
     async def serve(request: Request) -> Response:
         try:
             body = from_json(await request.body())
         except ValueError:
             return JSONResponse({"error": 'must be JSON like {"person": "alice"}'}, status_code=400)
         try:
-            given = answer(model.model_validate(body))
-            return JSONResponse(await given if isawaitable(given) else given)
-        except ValidationError as exc:  # before ValueError, because it is a subclass of it
+            result = answer(model.model_validate(body))
+            return JSONResponse(await result if isawaitable(result) else result)
+        except ValidationError as exc:  # caught before ValueError, because a ValidationError is a ValueError
             problem = exc.errors()[0]
             where = "".join(f"{part}: " for part in problem["loc"])
             return JSONResponse({"error": where + problem["msg"].removeprefix("Value error, ")}, status_code=422)
