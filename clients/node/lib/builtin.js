@@ -1,5 +1,5 @@
-// These are Node's own modules. Bundlers that make ES modules, such as esbuild, leave their `require` in place, which
-// throws there.
+// Node's own modules, without `require`. Bundlers that make ES modules, such as esbuild, leave the `require` of such a
+// module in place, and an ES module has no `require`.
 module.exports = {
   crypto: process.getBuiltinModule('node:crypto'),
   util: process.getBuiltinModule('node:util'),

@@ -3,7 +3,9 @@ const { rolesOf } = require('./guard.js')
 const { problem } = require('./problems.js')
 const { AuthError } = require('./refusals.js')
 
+/** Returns the guard and the decorator `User` for the Nest whose classes and functions are given. */
 function forNest({ HttpException, createParamDecorator }) {
+  /** Returns a guard that checks a request's token, and requires all of these roles. */
   function bearer(guard, ...roles) {
     const demanded = rolesOf(roles)
     return {
@@ -11,7 +13,7 @@ function forNest({ HttpException, createParamDecorator }) {
         if (context.getType() !== 'http') throw new TypeError('this guard is for HTTP routes')
         const http = context.switchToHttp()
         const request = http.getRequest()
-        const sent = request.raw ?? request
+        const sent = request.raw ?? request // Node's own request, which Fastify wraps
         try {
           request.user = (await guard.user(sent, ...demanded)) ?? request.user
         } catch (error) {

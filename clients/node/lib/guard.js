@@ -5,8 +5,8 @@ const { authorizations } = require('./problems.js')
 const { Verifier } = require('./verifier.js')
 
 /**
- * For `TestIssuer`: `guard[trust](other)` makes the guard use the verifier and the clock of `other`. Returns a function
- * that undoes this.
+ * The name of a method that only `TestIssuer` calls. `guard[trust](other)` makes the guard use the verifier and the
+ * clock of `other`, and returns a function that undoes this.
  */
 const trust = Symbol('trust')
 
@@ -21,7 +21,7 @@ class BearerGuard {
   #metadata // the URL of the resource's metadata, or null
   #trusted // verifier and clock, shared with the guards that `requires` makes
   #warn
-  #toldAt = new Map() // by cause, of which the verifier has few fixed messages
+  #toldAt = new Map() // the time of the last log line about each cause; the causes are the verifier's fixed messages
 
   constructor(options = {}) {
     const { issuer, audience = 'wxauth', scopes = [], keys, now = () => Date.now(), ...remote } = options
@@ -49,11 +49,13 @@ class BearerGuard {
   }
 
   /**
-   * Logs the token's value and the expected one, because the response omits them. Malformed tokens are not logged.
+   * Logs the value in the token and the expected value, because the response omits both. Writes at most one line a
+   * minute for each cause, and none for a malformed token.
    */
   #tell(refusal, now) {
     const toldAt = this.#toldAt.get(refusal.message) ?? -Infinity
-    if (!refusal[forLog] || Math.abs(now - toldAt) < PAUSE) return // absolute, because the clock might be set back
+    // After the clock has been set back, `toldAt` is in the future. With the absolute value, the log soon continues.
+    if (!refusal[forLog] || Math.abs(now - toldAt) < PAUSE) return
     this.#toldAt.set(refusal.message, now)
     this.#warn(`A token was refused: ${refusal[forLog]}`)
   }
@@ -118,6 +120,7 @@ class BearerGuard {
     return this.#metadata.path
   }
 
+  /** Returns the token in a request's header. A refusal names the URL of the resource's metadata. */
   #tokenOf(request) {
     try {
       return bearerToken(request)
@@ -148,7 +151,7 @@ function metadataOf(audience) {
   return { url: host + path, path }
 }
 
-/** Throws for anything but scopes, because such a mistake must not admit every user. */
+/** Returns the scopes as a list. Throws for any other value, because such a mistake must not admit every user. */
 function checkedScopes(scopes) {
   const names = [scopes].flat()
   if (names.every((scope) => typeof scope === 'string' && SCOPE.test(scope))) return names
@@ -156,8 +159,8 @@ function checkedScopes(scopes) {
 }
 
 /**
- * Returns the roles given to middleware. It throws for anything but names, because such a mistake must not admit every
- * user.
+ * Returns the roles that the caller of middleware requires. Throws for any value but names, because such a mistake must
+ * not admit every user.
  */
 function rolesOf(roles) {
   const names = [...new Set(roles.flat())]
@@ -166,6 +169,7 @@ function rolesOf(roles) {
   return names
 }
 
+/** Returns the token in the only `Authorization` header of a request. Throws `AuthError` if there is none. */
 function bearerToken(request) {
   const values = authorizations(request)
   if (values.length > 1) throw new AuthError('invalid_request', 'there are two Authorization headers', { status: 400 })
@@ -177,7 +181,7 @@ function bearerToken(request) {
   return token
 }
 
-/** Removes only spaces, unlike `trim`, because other characters would give one token two spellings. */
+/** Returns a text without spaces at its ends. `trim` would also remove other characters, which a token cannot have. */
 function withoutSpaces(text) {
   let [start, end] = [0, text.length]
   while (text[start] === ' ') start += 1

@@ -2,14 +2,20 @@
 const { invalidToken } = require('./refusals.js')
 
 const MAX_CONTAINERS = 64 // objects and lists in one part of a token; a token of wxauth has two
+// The strings (with the colon after a name), numbers and braces in valid JSON.
 const PIECES = /"[^"\\]*(?:\\.[^"\\]*)*"(\s*:)?|-?\d[\d.eE+-]*|[{}]/g
-// A string without an end reaches to the end of the text. Otherwise, each of its quotes would be tried as a beginning.
+// A string without an end reaches to the end of the text. Otherwise, the search would try each of the text's quotes as
+// the beginning of a string.
 const STRINGS = /"[^"\\]*(?:\\.[^"\\]*)*"?/gs
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
+/** Returns the number of opening brackets in a text. */
 const opened = (text) => text.split(/[{[]/).length - 1
 
-/** Returns the object in these bytes of a token. Brackets in its strings do not count as objects and lists. */
+/**
+ * Returns the JSON object in these bytes of a token. Throws `invalid_token` for any other content, including repeated
+ * names, and for too many objects and lists. Brackets in strings do not count.
+ */
 function jsonObject(bytes) {
   let value
   try {
@@ -44,12 +50,14 @@ function checkPieces(text) {
   }
 }
 
+/** Adds a name to the names of its object. Throws if the object already has the name. */
 function checkName(piece, names) {
   const name = stringOf(piece)
   if (names.has(name)) throw new SyntaxError('a name stands twice')
   names.add(name)
 }
 
+/** Returns the string in a piece of JSON. Throws for half a surrogate pair, which UTF-8 cannot encode. */
 function stringOf(piece) {
   const string = JSON.parse(piece)
   if (!string.isWellFormed()) throw new SyntaxError('half a surrogate pair is no character')

@@ -1,21 +1,23 @@
-// The issuer's public keys, found through its metadata, cached, renewed in the background, and kept through an outage.
+// The issuer's public keys. They are read through the issuer's metadata, cached, and renewed in the background. While
+// the issuer is unavailable, the cached keys stay in use.
 const { createPublicKey } = require('./builtin.js').crypto
 const { AuthError } = require('./refusals.js')
 
 const METADATA_PATH = '/.well-known/oauth-authorization-server'
 const SECOND = 1000
 const UNKNOWN_KEY_PAUSE = 10 * SECOND // between two fetches that an unknown kid has caused
-const MAX_PAUSE = 60 * SECOND // the upper limit of that pause, which doubles with each failed fetch
+const MAX_PAUSE = 60 * SECOND // the upper limit of this pause, which doubles with each failed fetch
 const RETRY_PAUSE = SECOND // between two attempts while there is no key at all
-const MAX_RETRY_PAUSE = 5 * SECOND // the upper limit of that pause, which doubles and is sent as Retry-After
+const MAX_RETRY_PAUSE = 5 * SECOND // the upper limit of this pause, which doubles with each failure
 const KEPT_FOR = 86400 * SECOND // the time for which keys are used while the issuer is unavailable
-// The time beyond max-age after which unused keys are fetched again before they are used.
+// The time after the max-age of the keys during which they are used while new keys are fetched. If the keys are older,
+// the call that starts the fetch waits for new keys.
 const KEPT_UNASKED = 300 * SECOND
 const FETCH_TIMEOUT = 5 * SECOND
 const DEFAULT_MAX_AGE = 300 * SECOND
-const MAX_DOCUMENT = 256 * 1024
+const MAX_DOCUMENT = 256 * 1024 // bytes
 const MAX_KID_LENGTH = 256
-const MAX_TOLD = 200
+const MAX_TOLD = 200 // characters of another issuer's URL in the log
 
 const COORDINATE = /^[A-Za-z0-9_-]{43}$/
 const MAX_AGE = /(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})/i
@@ -33,6 +35,7 @@ const CONNECTION_FAILURES = {
 }
 const TLS_FAILURE = /^(?:ERR_(?:SSL|TLS)_|CERT_|UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_|INVALID_CA|HOSTNAME_MISMATCH|EPROTO$)/
 
+/** The issuer's keys could not be read. Responses may contain the message. */
 class Unreadable extends Error {}
 
 /** The keys of an issuer by `kid`. The optional arguments are for tests and unusual networks. */
@@ -71,9 +74,10 @@ class RemoteKeys {
   }
 
   /**
-   * Returns the issuer's key with this id, or null. It waits for the issuer the first time, and for an unknown id. For
-   * a known id, only the call that starts a fetch waits, and only after a long pause. Rejects with `keys_unavailable`
-   * if there are no keys, or they are more than a day old.
+   * Returns the issuer's key with this id, or null. The call waits for the issuer if there are no usable keys in
+   * memory, or if the id is unknown. For a known key, only the call that starts a fetch waits, and only if the keys are
+   * more than five minutes past their max-age. Rejects with `keys_unavailable` if there are no keys, or they are more
+   * than a day old.
    */
   async find(kid) {
     const now = this.#timer()
@@ -96,11 +100,13 @@ class RemoteKeys {
     return this.#keysAtHand().get(kid) ?? null
   }
 
+  /** Returns the keys in memory that are at most a day old. */
   #usableKeys(now) {
     const isUsable = this.#keySet !== null && now - this.#keySet.readAt <= KEPT_FOR
     return isUsable ? this.#keySet.keys : new Map()
   }
 
+  /** Returns the usable keys. Throws `keys_unavailable` if there are none. */
   #keysAtHand() {
     const keys = this.#usableKeys(this.#timer())
     if (keys.size === 0) {
@@ -109,11 +115,12 @@ class RemoteKeys {
     return keys
   }
 
+  /** Returns the pause after the failures so far: `first`, doubled with each failure up to `most`. */
   #pause(first, most) {
     return Math.min(first * 2 ** Math.max(this.#failures - 1, 0), most)
   }
 
-  /** Starts one fetch for all callers that wait. It never rejects, because the current keys are kept. */
+  /** Starts a fetch, or joins the one under way. Never rejects, because after a failure, the current keys are kept. */
   #read() {
     this.#reading ??= this.#readOnce().finally(() => {
       this.#reading = null
@@ -127,8 +134,7 @@ class RemoteKeys {
       this.#failures = 0
       this.#nextRefresh = this.#keySet.readAt + this.#keySet.maxAge
     } catch (error) {
-      // There is no network, no response in time, or no JSON. A response might show the message, so it contains only
-      // our own text.
+      // Responses contain the reason, so it consists only of texts of this module, not of the error's own message.
       this.#noteFailure(error instanceof Unreadable ? error.message : causeOf(error, this.#timeout))
     }
   }
@@ -191,7 +197,7 @@ class RemoteKeys {
   }
 }
 
-/** Returns the usable keys of a JWK set, by kid. If two usable keys share a kid, both are left out. */
+/** Returns the usable keys of a JWK set, by kid. If two usable keys have the same kid, both are ignored. */
 function verificationKeys(documents) {
   const found = new Map()
   const ambiguous = new Set()
@@ -205,6 +211,7 @@ function verificationKeys(documents) {
   return found
 }
 
+/** Returns the key in a JWK with its kid, or null if ES256 cannot use it. */
 function verificationKey({ kid, kty, crv, x, y, use = 'sig', alg = 'ES256' }) {
   const isNamed = typeof kid === 'string' && kid.length > 0 && kid.length <= MAX_KID_LENGTH
   const isForES256 = kty === 'EC' && crv === 'P-256' && use === 'sig' && alg === 'ES256'
@@ -216,7 +223,7 @@ function verificationKey({ kid, kty, crv, x, y, use = 'sig', alg = 'ES256' }) {
   }
 }
 
-/** Returns the time for which a response stays fresh (RFC 9111, section 4.2), within limits. */
+/** Returns the time for which a response is still fresh (RFC 9111, section 4.2): at least a second, at most a day. */
 function maxAge(headers) {
   const match = MAX_AGE.exec(headers.get('cache-control') ?? '')
   if (match === null) return DEFAULT_MAX_AGE
@@ -225,8 +232,8 @@ function maxAge(headers) {
 }
 
 /**
- * Returns why the keys could not be read (name, connection, TLS or timeout). It contains no host, because a response
- * might show it.
+ * Returns why the keys could not be read (name, connection, TLS or timeout). The text names no host, because responses
+ * contain the text.
  */
 function causeOf(error, timeout) {
   const cause = error.cause?.errors?.[0] ?? error.cause // the first of several, one for each address of a name
@@ -240,12 +247,13 @@ function causeOf(error, timeout) {
   return error.name === 'TimeoutError' ? `no answer within ${timeout / SECOND} s (TimeoutError)` : error.name
 }
 
-/** Returns another issuer's name without the parts that might be secret, before an @ and after a question mark. */
+/** Returns another issuer's URL without the parts that might be secret: before an @, and from a ? or # on. */
 function told(issuer) {
   const [plain] = String(issuer).split('@').at(-1).split(/[?#]/)
   return `'${plain.replace(/[^\x20-\x7e]/g, '?').slice(0, MAX_TOLD)}'`
 }
 
+/** Throws unless both URLs can be used. */
 function checkUrls(issuer, internalUrl) {
   // The messages contain no more than the host, because a URL with a user contains a password, too.
   if (!isPlain(issuer) || !isSecure(issuer)) {
@@ -259,10 +267,10 @@ function checkUrls(issuer, internalUrl) {
   }
 }
 
-/** Returns the scheme and the host of a wrong URL, because the rest might contain a secret. */
+/** Returns only the scheme and the host of a wrong URL, because the other parts might contain a secret. */
 const hostOf = (url) => /^https?:\/\/[\w.-]+(:\d+)?(?=[/?#]|$)/.exec(url)?.[0] ?? 'this one'
 
-/** Returns a text that says what is wrong with an issuer's URL. */
+/** Returns the first fault of an issuer's URL, as the predicate of a sentence. */
 function faultOf(url) {
   if (/[?#]/.test(url)) return 'has a query or a fragment'
   if (/@/.test(url)) return 'has a user'
@@ -271,7 +279,7 @@ function faultOf(url) {
   return url.startsWith('http:') ? 'is plain http to another machine' : 'is no URL'
 }
 
-/** Returns whether a URL has only a host and perhaps a path. */
+/** Returns whether an http or https URL has at most host, port and path, and no slash at the end. */
 function isPlain(url) {
   if (typeof url !== 'string' || !URL.canParse(url) || !/^https?:\/\/[^/]/i.test(url)) return false
   return !/[\s?#@\\]|\/$/.test(url) && new URL(url).port !== '0'
@@ -280,7 +288,7 @@ function isPlain(url) {
 const isHttps = (url) => new URL(url).protocol === 'https:'
 const isOnLoopback = (url) => /^(localhost|\[::1\]|127(\.\d{1,3}){3})$/.test(new URL(url).hostname)
 
-/** Returns whether nobody on the network can alter the responses of a URL, because it is https or on loopback. */
+/** Returns whether this URL is https or on loopback, so that nobody on the network can alter its responses. */
 function isSecure(url) {
   if (typeof url !== 'string' || !URL.canParse(url) || !/^https?:\/\/[^/]/i.test(url)) return false
   return isHttps(url) || isOnLoopback(url)

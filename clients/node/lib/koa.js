@@ -3,6 +3,7 @@ const { rolesOf } = require('./guard.js')
 const { problem } = require('./problems.js')
 const { AuthError } = require('./refusals.js')
 
+/** Returns middleware that checks a request's token, and requires all of these roles. */
 function bearer(guard, ...roles) {
   const demanded = rolesOf(roles)
   return async (context, next) => {

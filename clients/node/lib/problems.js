@@ -5,7 +5,7 @@ const REQUEST_ID = /^[A-Za-z0-9._-]{1,128}$/
 const ANOTHER_HEADER = /,\s*(?=[A-Za-z][A-Za-z0-9-]* )/ // two headers, joined by a server or a proxy (RFC 9110, 5.3)
 const LANGUAGE_RANGE = /^\s*([A-Za-z]{1,8}|\*)(?:[-_][A-Za-z0-9_-]*)?\s*(?:;\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*)?$/
 
-/** Returns status, headers and body of the response to a refused request. */
+/** Returns the status, headers and body of the response to a refused request, in the sender's language. */
 function problem(refusal, request) {
   const language = languageOf(request)
   const requestId = acceptedRequestId(header(request, 'x-request-id'))
@@ -41,19 +41,21 @@ function authorizations(request) {
   return (sent.length > 0 ? sent : [made ?? []].flat()).flatMap((value) => value.split(ANOTHER_HEADER))
 }
 
+/** Returns the first value of a header of a Node or Fetch request, or an empty text. The name is in lower case. */
 function header({ headers }, name) {
   const value = typeof headers.get === 'function' ? headers.get(name) : headers[name]
   return [value].flat()[0] ?? ''
 }
 
-/** Returns the caller's own request id if it is well-formed, otherwise a new one. */
+/** Returns the caller's `X-Request-ID` if its form is valid, otherwise a new id. */
 function acceptedRequestId(value) {
   return REQUEST_ID.test(value) ? value : randomUUID().replaceAll('-', '')
 }
 
 /**
- * Returns the language of a response. `wx.request` sends no `Accept-Language`, and Node's `fetch` sends `*`. If the
- * header names no language, the language in WeChat's user agent is used, or Chinese if WeChat names none.
+ * Returns the language of a response: the one that `Accept-Language` prefers. `wx.request` sends no such header, and
+ * Node's `fetch` sends `*`. In these cases, the language is that of WeChat's user agent, or Chinese if the user agent
+ * is WeChat's but names no language.
  */
 function languageOf(request) {
   const parts = header(request, 'accept-language').slice(0, 1024).split(',')
@@ -69,8 +71,8 @@ function preferredLanguage(accepted) {
   for (const [position, part] of accepted.entries()) {
     const [, language, quality = '1'] = LANGUAGE_RANGE.exec(part) ?? []
     const name = language?.toLowerCase()
-    // If two have the same quality, the first counts, because the position lowers the quality a little. No header of this
-    // length has a million parts.
+    // Of two ranges with the same quality, the first one counts, because the position lowers the quality a little. A
+    // header of this length has far fewer than a million ranges.
     if (Object.hasOwn(best, name) && Number(quality) > 0) {
       best[name] = Math.max(best[name], Number(quality) - position / 1e6)
     }

@@ -35,7 +35,10 @@ const REFUSALS = {
   },
 }
 
-/** The token's value and the expected one, for the guard's log only. It is a symbol, so that no framework sends it. */
+/**
+ * The name of the property with the value in the token and the expected value, which only the guard's log shows. The
+ * name is a symbol, so that no framework sends the property.
+ */
 const forLog = Symbol('forLog')
 
 /** A refusal. `message` is for the developer, and `title` for the user, in English (`en`) and Chinese (`zh`). */
@@ -52,7 +55,7 @@ class AuthError extends Error {
   }
 }
 
-/** Adds these parameters, if there are any, to a refusal's challenge, if it has one. */
+/** Adds the parameters that have a value to a refusal's challenge, if it has one, and returns the refusal. */
 function challengeWith(refusal, parameters) {
   for (const [name, value] of Object.entries(parameters)) {
     if (!value || !refusal.challenge) continue

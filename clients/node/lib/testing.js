@@ -1,4 +1,4 @@
-// Access tokens for the tests of a service, which need no running wxauth, no network and no waiting.
+// Access tokens for the tests of a service with a guard. Tests need no running wxauth, no network and no waiting.
 const { createHash, createPrivateKey, generateKeyPairSync, randomUUID, sign } = require('./builtin.js').crypto
 const { BearerGuard, trust } = require('./guard.js')
 const { verificationKeys } = require('./keys.js')

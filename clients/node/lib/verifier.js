@@ -1,5 +1,5 @@
-// Checks access tokens by RFC 8725 and RFC 9068. Libraries for tokens accept repeated names, any size, and claims of
-// other types, which wxauth's guards refuse. It is CommonJS, which Jest loads by default, and every Node.
+// Verification of access tokens as RFC 8725 and RFC 9068 require. Libraries for tokens accept repeated names, any size,
+// and claims of other types, which wxauth's guards refuse. The module is CommonJS, because Jest loads that by default.
 const { crypto, util } = require('./builtin.js')
 const { invalidToken, tokenExpired } = require('./refusals.js')
 const { jsonObject } = require('./json.js')
@@ -22,10 +22,10 @@ const NO_TOKEN = /^(?:undefined|null|None|nil|NaN|true|false|\[object [A-Za-z]{1
 const TOKEN_TYPES = ['at+jwt', 'application/at+jwt']
 
 /**
- * Verifies access tokens, and returns their users.
+ * A verifier of access tokens.
  *
- * Tokens with a valid signature are remembered, because checking it is most of the cost, and a user sends the same
- * token with each call. The time, and whether the same key is still published, are checked on every call.
+ * It remembers tokens with a valid signature, because checking the signature takes most of the time, and a user sends
+ * the same token with each call. It checks the claims each time, and whether the issuer still publishes the key.
  */
 class Verifier {
   #issuer
@@ -50,6 +50,7 @@ class Verifier {
     return this.#principal(claims, now)
   }
 
+  /** Checks the form and the signature of a token, remembers the token, and returns its claims. */
   async #signedClaims(token) {
     if (typeof token !== 'string') throw new TypeError('a token is a string')
     if (token.length > MAX_TOKEN_LENGTH) throw invalidToken('the token is too long')
@@ -84,6 +85,7 @@ class Verifier {
     }
   }
 
+  /** Checks the claims, and returns the user. */
   #principal(claims, now) {
     const { iss, aud, client_id: clientId, jti } = claims
     // The token of a login in a mini-program has no claim app_id. A website's token has one, and a scope.
@@ -119,7 +121,7 @@ class Verifier {
   }
 }
 
-/** Describes what is wrong with a text that does not have the form of a token, showing only known words of it. */
+/** Returns why a text does not have the form of a token. Of the text itself, only known words are shown. */
 function whatWasSent(token) {
   const quoted = /^["'`]|["'`]$/.test(token)
   const bare = quoted ? token.replace(/^["'`]+/, '').replace(/(?<!["'`])["'`]+$/, '') : token
@@ -138,6 +140,7 @@ function isByDocument(claims) {
   return isByUrl && has('scope') && !has('openid') && !has('app_id')
 }
 
+/** Checks a token's header, and returns the id of the key that it names. */
 function keyId(header) {
   const { alg, typ, kid } = header
   if (alg !== 'ES256') throw invalidToken('alg is not ES256')
@@ -147,6 +150,7 @@ function keyId(header) {
   return kid
 }
 
+/** Decodes base64url. Throws `invalid_token`, also for a spelling that no encoder produces. */
 function bytesOf(part) {
   if (!LAST_CHARACTERS[part.length % 4].test(part)) throw invalidToken('a part of the token is not base64url')
   return Buffer.from(part, 'base64url')
@@ -180,6 +184,7 @@ const seconds = (duration) => `${Math.round(duration).toLocaleString('en-US')} s
 const isText = (value) => typeof value === 'string'
 const isTextList = (value) => Array.isArray(value) && value.every(isText)
 
+/** Freezes a value and everything in it, because remembered claims are shared between calls. */
 function frozen(value) {
   if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value
   Object.values(value).forEach(frozen)
