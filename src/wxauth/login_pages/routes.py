@@ -258,7 +258,7 @@ async def open_mini_program(pages: PagesDep, links: LinksDep, request_id: str) -
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/number", method="POST")
 async def type_number(pages: PagesDep, links: LinksDep, request_id: str) -> Response:
-    """Redirect the browser to the site with an authorization code, if the number is right.
+    """Redirect the browser to the site with an authorization code, if the typed number is right.
 
     The third wrong number ends the sign-in request. Before an approval, or without six digits, wxauth shows the page
     again, and does not count the number.

@@ -123,12 +123,12 @@ class SiteTokens:
             raise OAuthError("unauthorized_client", "the client was added without --redirect-uri")
         code, verifier = form.required("code"), form.get("code_verifier")
         challenge = None if verifier is None else challenge_of(verifier)
-        # The operator might have removed the redirect URI since the sign-in request, so it is checked again. wxauth
-        # does not check the redirect URI of a client's document again.
         redirect_uri = form.get("redirect_uri", "")
         if challenge is None and (verifier is not None or client.pkce != "optional"):
             wrong = "must be 43 to 128 characters of A-Z a-z 0-9 - . _ ~" if verifier else "must be sent"
             raise _log_refusal(client, f"code_verifier {wrong}", redirect_uri)
+        # The operator might have removed the redirect URI since the sign-in request, so wxauth checks it again. It does
+        # not read the document of an unregistered client again.
         if not (by_document or is_registered(redirect_uri, client.redirect_uris)):
             wrong = "is not registered for this client" if redirect_uri else "must be sent"
             raise _log_refusal(client, f"redirect_uri {wrong}", redirect_uri)

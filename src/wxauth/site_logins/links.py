@@ -92,7 +92,7 @@ class UrlLinks:
 
 @dataclass(frozen=True, slots=True)
 class TryAgain:
-    """The outcome if the typed number is wrong or cannot be compared yet. The browser then shows the page again."""
+    """The outcome if the typed number is wrong, or cannot be compared yet. The browser then shows the page again."""
 
     page: SiteLogin
     is_wrong: bool
@@ -175,8 +175,8 @@ class Links:
                 return TryAgain(page, is_wrong=False)
             if link.stage == Stage.REFUSED:
                 raise SentBack(page, REFUSED)
-            is_number_valid = link.granted_until is not None and link.granted_until > now
-            if link.number is None or not is_number_valid or not _is_number(number):
+            is_in_time = link.granted_until is not None and link.granted_until > now
+            if link.number is None or not is_in_time or not _has_form_of_number(number):
                 return TryAgain(page, is_wrong=False)
             expected = self.sealer.open(link.number, context=link_number_context(link.id))
             if not hmac.compare_digest(expected, number.encode()):
@@ -216,7 +216,7 @@ class Links:
         return f"{base}&{urlencode(parameters, quote_via=quote)}"
 
 
-def _is_number(text: str) -> bool:
+def _has_form_of_number(text: str) -> bool:
     return len(text) == DIGITS and text.isascii() and text.isdigit()
 
 

@@ -98,7 +98,7 @@ class Scans:
                 # From now on, wxauth stores the login for longer than a login that no phone has claimed.
                 login.kept_until = max(login.kept_until, login.scan_ends_at + doors.OUTCOME_KEPT)
                 await queries.save(transaction, login)
-        if is_typed:
+        if is_typed:  # the limit is for codes that do not exist
             await USER_CODES.uncount_user(self.database, caller.user)
         fields = {"scan_id": login.id, "client_id": login.client_id, "user_id": caller.user.id}
         if refusal is not None:
@@ -191,11 +191,12 @@ class Scans:
                 login = await self._store_approval(caller, login_id, login_code, ip=ip)
         if login.door != Door.LINK:
             return None
-        left = 0.0 if login.granted_until is None else (login.granted_until - self.clock()).total_seconds()
-        if login.number is None or login.login_code_hash != hash_of(login_code) or left <= 0:
+        now = self.clock()
+        seconds_left = 0.0 if login.granted_until is None else (login.granted_until - now).total_seconds()
+        if login.number is None or login.login_code_hash != hash_of(login_code) or seconds_left <= 0:
             raise errors.ScanOver(_NOT_CLAIMED)
         number = self.sealer.open(login.number, context=link_number_context(login.id)).decode()
-        return NumberAnswer(number=number, expires_in=ceil(left))
+        return NumberAnswer(number=number, expires_in=ceil(seconds_left))
 
     async def deny(self, caller: Caller, login_id: UUID) -> None:
         """Deny a scan that this session has claimed. The call is idempotent. Raises: ScanOver."""

@@ -136,6 +136,7 @@ class Visits:
         Raises: NotFound, PressesUsedUp, RateLimited.
         """
         page = await find_open_page(self.database, page_id, browser, now=self.clock())
+        # A page with a QR code is for a computer. A page with only a button is for WeChat's browser.
         door, app_id = (Door.WEBSITE, page.website_app_id) if page.scene_hash else (Door.ACCOUNT, page.account_app_id)
         if app_id is None:
             raise NotFound("this site doesn't have this app")
