@@ -220,6 +220,7 @@ class Apps:
         return opened
 
     def _unknown_app(self, app_id: str | None) -> errors.UnknownApp | errors.StorageUnavailable:
+        """Return the error for an app that cannot be used: it is unknown, disabled, not read yet or not decrypted."""
         if self._last_read_failed and not self._is_read:
             return errors.StorageUnavailable("the apps have not been read yet")
         if app_id in self.unopened:

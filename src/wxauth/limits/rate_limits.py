@@ -226,6 +226,7 @@ class _Redis:
         await self._counts.aclose()
 
     async def _count(self, hits: Sequence[Hit]) -> int:
+        """Count an action as `seconds_to_wait` does. Raises: any error of redis-py."""
         for limit, name in hits:
             # The key contains the limit, so that a changed setting begins a new window.
             key = f"{name}/{limit.at_most}/{limit.seconds}"
@@ -237,6 +238,7 @@ class _Redis:
         self._counts = RedisCounts(self._url, what=self._what, patience=self._patience)
 
     def _fail(self, exc: Exception) -> None:
+        """Begin the pause in which this process does not use Redis, and log the reason once for each outage."""
         if self._is_down:
             return
         self._is_down = True

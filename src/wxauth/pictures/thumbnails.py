@@ -202,6 +202,7 @@ def _check_size(image: "Image") -> None:
 
 
 def _shrunk(image: "Image") -> "Image":
+    """Return a picture in RGB or RGBA, with no side longer than `LONGEST_SIDE`."""
     from PIL.Image import Resampling
 
     # The modes that begin with "I" are 16-bit gray. Pillow would clip the values to 8 bits instead of scaling them.
@@ -216,6 +217,7 @@ def _shrunk(image: "Image") -> "Image":
 
 
 def _upright(image: "Image") -> "Image":
+    """Return a picture in the orientation that its EXIF states. With too much or broken EXIF, it is unchanged."""
     from PIL.Image import Transpose
 
     if sum(len(image.info.get(name, "")) for name in ("exif", "Raw profile type exif")) > _MAX_EXIF:
@@ -228,6 +230,7 @@ def _upright(image: "Image") -> "Image":
 
 
 def _encoded(image: "Image") -> Thumbnail:
+    """Encode a picture without metadata, as a PNG if any of its pixels is transparent, and otherwise as a JPEG."""
     image.info = {}  # the metadata
     out = BytesIO()
     if image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255):

@@ -170,7 +170,7 @@ async def look_user_up(client: UsersClientDep, database: DatabaseDep, user_id: U
     For an id that was merged, wxauth returns the remaining user, whose `id` differs, and whose `former_ids` contain the
     requested id. An erased user is not found.
     """
-    users = await _users(database, LookupRequest(ids=[user_id]))
+    users = await _look_up(database, LookupRequest(ids=[user_id]))
     if not users:
         raise NotFound("this user doesn't exist")
     return user_for_siblings(users[0], client.scopes)
@@ -187,18 +187,18 @@ async def look_users_up(client: UsersClientDep, database: DatabaseDep, body: Loo
     """
     if body.unionids is not None:
         check_scope(client, Scope.UNIONIDS)
-    users = await _users(database, body)
+    users = await _look_up(database, body)
     return LookupAnswer.model_construct(items=[user_for_siblings(user, client.scopes) for user in users])
 
 
-async def _users(database: Database, asked: LookupRequest) -> Sequence[UserForSiblings]:
+async def _look_up(database: Database, body: LookupRequest) -> Sequence[UserForSiblings]:
     return await database.rows(
         LOOK_UP,
-        ids=asked.ids or [],
-        app_ids=[each.app_id for each in asked.openids or ()],
-        openids=[each.openid for each in asked.openids or ()],
-        external_ids=asked.external_ids or [],
-        unionids=asked.unionids or [],
+        ids=body.ids or [],
+        app_ids=[each.app_id for each in body.openids or ()],
+        openids=[each.openid for each in body.openids or ()],
+        external_ids=body.external_ids or [],
+        unionids=body.unionids or [],
     )
 
 
@@ -246,6 +246,7 @@ async def put_external_id(
 
 
 async def _moderator(client: ModeratingClientDep, device: DeviceDep) -> Actor:
+    """Return the calling client as an actor who cannot change staff. `client:` marks moderators in the audit trail."""
     return Actor(f"client:{client.name}", device.ip, spares_staff=True)
 
 

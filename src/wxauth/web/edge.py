@@ -316,6 +316,7 @@ def _limit_for(scope: Scope, limits: Iterable[tuple[re.Pattern[str], Number]], d
 
 
 def _read_head(scope: Scope) -> _Head:
+    """Read the head of a request in one pass over its fields, because this function runs for each request."""
     given_id = body_size = trace_id_given = refusal = None
     waits_for_continue = has_host = False
     query = scope["query_string"]

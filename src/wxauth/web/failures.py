@@ -29,6 +29,7 @@ async def _answer_failure(request: Request, exc: Exception) -> Response:
 
 
 def _error_of(request: Request, exc: Exception) -> WxAuthError:
+    """Return wxauth's error for an exception. The error for a fault of wxauth tells the caller nothing about it."""
     match exc:
         case WxAuthError():
             return exc

@@ -120,6 +120,7 @@ class BehindProxies:
         return host.address
 
     def _host_in(self, entry: bytes) -> _Host:
+        """Return the host in an entry of `X-Forwarded-For`. The results are cached, because proxies repeat."""
         entry = entry.strip()
         return _NO_HOST if len(entry) > _MAX_ENTRY else self._parse_cached(entry)
 
