@@ -261,8 +261,8 @@ class RefusalSearch(HistoryQuery):
 _CONDITIONS: Final[Mapping[LiteralString, LiteralString]] = {
     "request_id": "refusals.request_id = :request_id::text",
     "user_id": "refusals.user_id = :user_id::uuid",
-    # PostgreSQL cannot use the index on `network` for `<<=`. It can use the index for BETWEEN, and sorts all networks
-    # in :network between :network itself and its last address.
+    # `<<=` would also find the networks in :network, but PostgreSQL cannot use the index on `network` for it. The index
+    # sorts these networks between :network itself and the last address in :network, so BETWEEN finds them.
     "network": "refusals.network BETWEEN :network::inet AND host(broadcast(:network::inet))::inet",
     "code": "refusals.code = :code::text",
     "app_id": "refusals.app_id = :app_id::text",

@@ -70,7 +70,7 @@ class LogoutRequest(BaseModel):
 
 
 class LeavingAnswer(BaseModel):
-    """The time at which a user is erased who has asked for it."""
+    """The time at which wxauth will erase a user who has requested erasure."""
 
     erase_at: datetime = Field(examples=["2026-11-27T08:00:00Z"])
 

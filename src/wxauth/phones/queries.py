@@ -274,8 +274,8 @@ async def _lock_user_and_losers(
 ) -> tuple[UUID | None, Sequence[UUID]]:
     """Lock the number, the response's user, and the users who would lose the number to that user.
 
-    Return the response's user, or None if the identity has been erased, and the users who would lose the number. The
-    latter can include the response's user.
+    Return the response's user, or None if the identity has been erased, and the users who would lose the number,
+    who can include the response's user.
     """
     await transaction.value(_LOCK_NUMBER, phone=phone)
     losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)

@@ -203,7 +203,7 @@ async def list_logins(
 async def read_names(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, query: Annotated[NamesQuery, Query()]
 ) -> NamesAnswer:
-    """Return who the users in events, logins and refusals are, with one line each.
+    """Return a short description of each of these users, for lists of events, logins and refusals.
 
     The audit trail has one event for all of them.
     """

@@ -4,7 +4,7 @@ With `ERASURE_GRACE_DAYS`, a user who has requested erasure cannot log in for so
 Such a user has no open session, because the request ends all sessions, and no login opens a session before the request
 is cancelled. Therefore, code that requires a session does not check for a requested erasure. Splits, imports and most
 merges do not change such users. If such a user is banned, the erasure waits for the end of the ban. If a user has many
-rows, a worker erases the remaining ones later, in pages.
+rows, a worker erases the remaining rows later, in pages.
 """
 
 import asyncio
@@ -189,7 +189,7 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
 
 
 async def leave_later(transaction: Transaction, user_id: UUID, *, erase_at: datetime, now: datetime) -> None:
-    """End the sessions of a locked user who has asked to be erased at this time, and record the request."""
+    """Record that a locked user has requested erasure and will be erased at `erase_at`, and end the user's sessions."""
     by = Actor(str(user_id))
     await transaction.run(_SET_ERASE_AT, user_id=user_id, erase_at=erase_at)
     await end_sessions(transaction, user_id, reason=EndReason.LEAVING, by=by, now=now)

@@ -114,8 +114,8 @@ class StaffReads(WriteBuffer):
     async def _store(self) -> None:
         """Store the reads. If that fails, the reads wait for the next store."""
         stored = list(self._waiting)
-        # From now on, a further search begins a new event. The events in `stored` must not change any more, because
-        # the database may have stored them even if this statement fails, and then ignores their repetition.
+        # From now on, a further search begins a new event. The events in `stored` must not change any more. If this
+        # statement fails, the database might still have stored them, and would ignore the changes in the next store.
         self._counts = {}
         if stored:
             await self.database.run(_STORE, events=stored)
