@@ -59,7 +59,7 @@ class RoleRights:
 
     @property
     def to_see_all_rows(self) -> str:
-        """The statement that ends row level security for this role."""
+        """The statements, separated by semicolons, that let this role see all rows despite row level security."""
         if self.owner is None:
             return "; ".join(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY" for table in self.hidden_in)
         return f"ALTER ROLE {self.role} BYPASSRLS"

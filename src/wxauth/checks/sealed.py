@@ -1,4 +1,4 @@
-"""All kinds of sealed values in the database, for checks, for resealing, and for erasing values that no key opens."""
+"""The kinds of sealed values in the database, and the checks whether the secret keys can unseal them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ class SealedCounts:
     session_keys: int = 0
     phone_answers: int = 0
     webhook_secrets: int = 0
-    """The number of webhook secrets. If one is erased, its webhook is disabled until an administrator renews it."""
+    """The number of webhook secrets. An erased secret disables its webhook until an administrator renews the secret."""
     apps: int = 0
     """The number of apps. If an app's secrets are erased, an administrator must add the app again."""
 

@@ -51,7 +51,7 @@ MODULES: Final = {
     "users": {"users": _("Manage users, their roles and bans.")},
     "webhooks": {"webhooks": _("Manage webhooks, which send events to other services.")},
 }
-"""The commands of each module, with their lines in `wxauth --help`. With them, the help need not import the modules.
+"""The commands of each module, with their lines in `wxauth --help`, which does not import the modules.
 
 A test compares these lines with the help texts of the commands.
 """
@@ -95,7 +95,7 @@ class LazyGroup(click.Group):
 
 
 def in_language(command: click.Command) -> click.Command:
-    """Return a command whose help is in the language of the terminal. If that is not English, return a copy."""
+    """Return a command whose help is in the language of the terminal: a copy, or the same command for English."""
     if terminal_language() == SOURCE:
         return command
     translated = copy(command)

@@ -31,7 +31,10 @@ _PROMPTED: Final = {"is_flag": True, "default": None, "callback": None, "metavar
 
 
 def _hosts(values: Sequence[str]) -> list[str] | str | None:
-    """Return the given hosts; None if the option was not given, and an empty text, which clears the field, for none."""
+    """Return the hosts that are not empty; None if the option was not given.
+
+    If only empty hosts were given, return an empty text, which clears the field.
+    """
     if not values:
         return None
     return [host for host in values if host] or ""

@@ -93,7 +93,7 @@ _OPTIONS: Final[Mapping[str, Any]] = {
 
 
 def _with_clients(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
-    """Run `use` like `with_database`, and report a refused field of a client as an error about its option.
+    """Return the result of `use` like `with_database`. Report a refused field of a client as an error about its option.
 
     Raises: click.BadParameter.
     """

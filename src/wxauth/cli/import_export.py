@@ -57,7 +57,7 @@ _LONGEST_CELL: Final = 40
 
 
 def _mapped(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """Return our names of fields by the file's names, and our values by our names of fields and the file's values."""
+    """Return the values of `--map`: our names by the file's names, and our values by field and by the file's values."""
     fields: dict[str, str] = {}
     values: dict[str, dict[str, str]] = {}
     for option in options:

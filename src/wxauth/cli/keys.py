@@ -68,7 +68,7 @@ def rotate_command() -> None:
     show(row, _("{kid} signs from {time}", kid=key.kid, time=to_the_second(key.activates_at)))
 
 
-# The id of a key may begin with "-", or even with "-h".
+# The id of a key may begin with "-", or even with "-h". click must not read such an id as an option.
 @keys.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("kid")
 @json_option

@@ -26,7 +26,7 @@ _NOT_JSON: Final = _('must be JSON, such as 2 or {"role": "authenticated"}, or t
 def checked(check: Callable[[Any], Any], rule: str = "") -> Callable[[click.Context, click.Parameter, Any], Any]:
     """Return an option's callback, which replaces the given value with the result of `check`.
 
-    If `check` raises a KeyError, OSError or ValueError, the call is refused with the error's text, or with this rule.
+    If `check` raises a KeyError, OSError or ValueError, the call is refused with the error's text, or with `rule`.
     """
 
     def callback(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
@@ -66,7 +66,10 @@ def why_not(file: object, exc: OSError) -> Text:
 
 
 def read_picture(given: str) -> str:
-    """Return the picture in this file, as a `data:` URL; empty for `default` or an empty text, which clear it."""
+    """Return the picture in this file as a `data:` URL. Return an empty text, which clears it, for `default` or "".
+
+    Raises: WrongValue, OSError.
+    """
     try:
         return "" if given in ("default", "") else picture_url(Path(given).read_bytes())
     except WrongValue as exc:

@@ -107,9 +107,9 @@ def with_database(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
 def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = False, seals: bool = False) -> T:
     """Return the result of `use`, called with parts that are created when they are first used. Raises: Failed.
 
-    With `seals`, the function fails before calling `use` if the secret key opens no stored value. The service could
-    then not open the values that the command seals. To import all parts of the service, as `with_services` does, would
-    take half a second more. All settings are required.
+    All settings are required. With `seals`, the function fails before it calls `use` if the secret key opens no stored
+    value, because the service could then not open the values that the command seals. `with_services` provides all parts
+    of the service, but importing them takes half a second more.
     """
     from wxauth.core.services import Parts
 

@@ -75,15 +75,15 @@ class BackchannelLogouts:
             headers={"content-type": "application/x-www-form-urlencoded"},
             patience=self.patience,
         )
-        fields = {"client_id": delivery.name, "attempt": delivery.attempts, "status": answer.status}  # of the log
+        log_fields = {"client_id": delivery.name, "attempt": delivery.attempts, "status": answer.status}
         if answer.is_accepted:
             LOGOUTS.count("delivered")
-            log.info("backchannel_logout_sent", **fields)
+            log.info("backchannel_logout_sent", **log_fields)
             return DeliveryOutcome(state=DeliveryState.DELIVERED)
         is_final = answer.status in FINAL_STATUSES or delivery.attempts > len(LOGOUT_RETRIES)
         next_at = None if is_final else self.clock() + LOGOUT_RETRIES[delivery.attempts - 1]
         LOGOUTS.count("failed" if is_final else "retried")
-        log.warning("backchannel_logout_not_sent", **fields, reason=answer.error, next_at=next_at)
+        log.warning("backchannel_logout_not_sent", **log_fields, reason=answer.error, next_at=next_at)
         state = DeliveryState.FAILED if is_final else DeliveryState.PENDING
         return DeliveryOutcome(state=state, next_at=next_at)
 

@@ -235,20 +235,20 @@ class Deliveries:
         else:
             outcome = await self._attempt(delivery, now=now)
         DELIVERIES.count(delivery.name, "retried" if outcome.state is DeliveryState.PENDING else outcome.state)
-        fields = {
+        log_fields = {
             "webhook": delivery.name,
             "event_id": delivery.event_id,
             "attempt": delivery.attempts,
             "status": outcome.status,
         }
         if outcome.state is DeliveryState.DELIVERED:
-            log.debug("delivered", **fields)
+            log.debug("delivered", **log_fields)
         else:
-            log.warning("not_delivered", **fields, reason=outcome.error, next_at=outcome.next_at)
+            log.warning("not_delivered", **log_fields, reason=outcome.error, next_at=outcome.next_at)
         return outcome
 
     async def _resume(self, webhook_id: UUID) -> None:
-        """Make the retries of a webhook that accepts deliveries again due now.
+        """Make the waiting retries of a webhook due now, because the webhook accepts deliveries again.
 
         If the process stops, the remaining retries keep their times.
         """

@@ -97,7 +97,7 @@ class Webhooks:
         is_enabled: bool | None = None,
         by: Actor,
     ) -> WebhookAnswer:
-        """Change the given fields of a webhook. If it is now enabled, wxauth sends the events that were waiting for it.
+        """Change the given fields of a webhook. If this enables the webhook, wxauth sends the events that were waiting.
 
         Raises: NotFound; InvalidRequest, if wxauth refuses the URL.
         """

@@ -212,7 +212,7 @@ class CsvLines(_Lines):
         if wrong := [name for name in attributes if not is_field(name)]:
             raise WrongFile(WRONG_ATTRIBUTE, wrong)
         is_repeated = sum(map(is_field, self._names)) > len(self._known)
-        # A column of all attributes would give an attribute that also has its own column twice.
+        # The column `attributes` may contain an attribute that also has a column of its own.
         is_attribute_repeated = "attributes" in self._known and attributes
         if is_repeated or is_attribute_repeated or not self._needed_names() <= self._known:
             raise WrongFile(NO_HEADER, seen)

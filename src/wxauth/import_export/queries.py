@@ -105,7 +105,7 @@ GivenFields = dict[str, GivenValue]
 
 @dataclass(slots=True)
 class Made:
-    """The changes made by the lines."""
+    """The changes that the lines have made: new entries, and entries that replace stored ones."""
 
     users: dict[UUID, UserToImport] = field(default_factory=dict)
     first_lines: dict[UUID, int] = field(default_factory=dict)
@@ -247,8 +247,8 @@ SELECT id AS user_id, users.consents AS before, noted.consents AS after FROM not
 _NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_verified_at", "consents"})
 """The columns that `_ALL` names explicitly, and `phone_verified_at`, which is not exported."""
 _COPIED: Final = ", ".join(f"u.{name}" for name in columns_of(UserFields) if name not in _NOT_COPIED)
-# Each unionid that none of its user's identities has is a line without an identity. These lines are last. The columns
-# are the columns of an exported line, in the order of the guide.
+# A unionid that no identity of its user has becomes a line without an identity, after all other lines. The columns are
+# the fields of an exported line, in the order of the guide.
 _ALL: Final = Statement[Mapping[str, object]](f"""
 SELECT i.app_id, i.openid, i.unionid, u.external_id, {_COPIED},
        u.id AS user_id, i.created_at AS identity_created_at,

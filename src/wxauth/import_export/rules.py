@@ -311,7 +311,7 @@ RULES_OF_CHANGES: Final[tuple[Rule[Change], ...]] = (
     Rule(
         "former_external_ids",
         _("must be given together with the external_id that replaced these IDs"),
-        # Only an export, which contains the user's id, knows which external id is the present one.
+        # Only an export, which contains the user's id, can know that the user has no current external id.
         lambda change: (
             bool(change.line.former_external_ids) and change.after.external_id is None and change.line.user_id is None
         ),
