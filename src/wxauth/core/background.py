@@ -23,7 +23,7 @@ LAST_STORE_SECONDS: Final = 2.0
 MAX_RETRIES: Final = 10_000
 """The largest number of retries that are kept in memory.
 
-If this many retries are waiting, a further one is lost, and the log names it.
+If this many retries are waiting, wxauth drops any further retry, and logs the fields of its write.
 """
 RETRY_PAUSE_SECONDS: Final = 0.25
 """The pause, in seconds, between two rounds of retries."""
@@ -80,7 +80,7 @@ class Background:
 
 
 async def keep_doing(chore: Callable[[], Awaitable[object]], *, pause: float, failed: str) -> NoReturn:
-    """Repeat a task forever, with a pause of `pause` seconds after each run. `attempt` logs the failures."""
+    """Repeat a task forever, with a pause of `pause` seconds after each run. Log failures as `attempt` does."""
     while True:
         await attempt(chore, failed=failed)
         await asyncio.sleep(pause)
@@ -105,7 +105,10 @@ class WriteBuffer(ABC):
     """The data that a process has collected since it last stored data in the database."""
 
     failed: ClassVar[str]
-    """The event that is logged for each error except a database outage, and if the last store fails."""
+    """The name of the event that wxauth logs if a store fails.
+
+    In a database outage, wxauth logs it only if the last store fails.
+    """
     store_pause: ClassVar[float]
     """The pause, in seconds, between two stores."""
     database: Database
@@ -193,7 +196,7 @@ class Retries:
             self._running = asyncio.create_task(self._run_rounds(), name="retries")
 
     async def run_now(self, what: str, key: Hashable) -> None:
-        """Run the retry of this kind and key now, if one is waiting. Raises: the errors of its `do`."""
+        """Run the retry of this kind and key now, if one is waiting. Raises: any error of the write."""
         if retry := self._retries.get((what, key)):
             await retry.do()
             self.note_done(what, key)

@@ -63,7 +63,7 @@ def since_boot() -> float:
 
 
 class DatabaseClock:
-    """A clock that shows the database's time: the time that it last read there, plus the time that has elapsed since.
+    """A clock that shows the database's time: the time that it last read from the database, plus the elapsed time.
 
     With this clock, replicas on machines whose clocks differ agree on which sessions and tokens have expired, even if
     NTP sets one of the machines' clocks. Until the database has responded, this clock shows `own`, the time of this
@@ -92,8 +92,8 @@ class DatabaseClock:
     def correct(self, theirs: datetime, *, asked_at: float, answered_at: float) -> None:
         """Set the clock to the database's time.
 
-        The database is assumed to have read it halfway between request and response. `asked_at` and `answered_at` are
-        readings of `since_boot`.
+        This method assumes that the database read its clock halfway between request and response. `asked_at` and
+        `answered_at` are readings of `since_boot`.
         """
         self._read = theirs, (asked_at + answered_at) / 2
         self.ahead = self.own() - self()

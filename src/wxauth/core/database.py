@@ -282,7 +282,7 @@ class Database(_Reader):
         await self._answer(statement.text, statement.arguments(values))
 
     async def time(self) -> datetime:
-        """Return the database's own time. Raises: StorageUnavailable."""
+        """Return the database's time. Raises: StorageUnavailable."""
         (now,) = await self.values(_TIME)
         return now
 

@@ -8,12 +8,12 @@ from wxauth.core.statements import Statement
 
 @dataclass(frozen=True, slots=True)
 class Dependent:
-    """An object that uses a column of our tables. Because of it, PostgreSQL refuses to change or drop the column."""
+    """An object that uses a column of our tables. PostgreSQL refuses to change or drop a column with such an object."""
 
     object: str
     """The kind and the name of the object, such as `view public.report`."""
     name: str | None
-    """The name of the object, which is searched for in our revisions.
+    """The name of the object, for which `what_is_in_the_way` searches our revisions.
 
     None if wxauth creates no objects of this kind.
     """

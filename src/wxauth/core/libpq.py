@@ -108,7 +108,8 @@ def _places_in(query: Mapping[str, str]) -> list[dict[str, str]]:
 def _defaults_for(query: Mapping[str, str], *, has_several_hosts: bool) -> dict[str, str]:
     """Return the parameters that a query should have if it does not set them.
 
-    Of several hosts, wxauth uses the primary. If the certificate is verified, the authorities in `SSL_CERT_FILE` count.
+    If there are several hosts, wxauth uses the primary. If `sslmode` requires a verified certificate, wxauth trusts the
+    authorities in `SSL_CERT_FILE`.
     """
     defaults = {"target_session_attrs": "read-write"} if has_several_hosts else {}
     authorities = os.environ.get("SSL_CERT_FILE")

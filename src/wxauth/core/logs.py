@@ -42,7 +42,7 @@ _VALUES = re.compile(
     r"(?s)(DETAIL:|Failing row contains|\bKey \([^)]*\)=|invalid input (?:syntax|value|for query argument)[^:]*:).*"
 )
 _MOST_NAMES: Final = 1000
-"""The largest number of names per day of `OncePerDay`."""
+"""The largest number of names that `OncePerDay` allows on one day."""
 _LONGEST: Final = 8192
 """The largest number of characters that `redact` searches for secrets. It removes the characters after them."""
 _DATA_EXCEPTION: Final = "22"

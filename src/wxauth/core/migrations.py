@@ -241,7 +241,7 @@ async def _shut_out_the_public(database: Database) -> None:
 
 
 async def _run_step(database: Database, scripts: Path, step: _Step, lock_patience: float) -> None:
-    """Run a step once. The lock's limit `lock_patience` counts only in a transaction."""
+    """Run a step once. In a transaction, `lock_patience` limits the wait for a lock, in seconds."""
 
     def run(connection: Connection) -> None:
         config = _config(scripts)

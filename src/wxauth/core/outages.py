@@ -120,7 +120,7 @@ class OutageLog:
     def note(self, exc: StorageUnavailable) -> None:
         """Log why the database cannot be used, if a line is due.
 
-        The level is error if the database refuses the role or its name, and otherwise warning.
+        The level is error if PostgreSQL rejects the role or the name of the database, and otherwise warning.
         """
         if self.claim():
             self._is_logged = True

@@ -52,7 +52,7 @@ def one_and_id(
 
 
 def fragment(name: str) -> LiteralString:
-    """Return a name or number of wxauth's own as a part of a statement. Raises: ValueError, if `name` is neither.
+    """Return one of wxauth's names or numbers as a part of a statement. Raises: ValueError, if `name` is neither.
 
     A statement consists only of literals and of such parts, for example the name of a column or a type. pyrefly refuses
     any other string.

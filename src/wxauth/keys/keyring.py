@@ -1,4 +1,4 @@
-"""The service's own keys. PostgreSQL stores them encrypted, and every replica reads them from there."""
+"""The service's signing keys. PostgreSQL stores them encrypted, and every replica reads them from PostgreSQL."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -243,7 +243,7 @@ class KeyRing:
         )
 
     async def rotate(self, *, by: Actor | None = None) -> StoredSigningKey:
-        """Add a key for each algorithm that has no next key. It signs when every cache has had time to fetch it.
+        """Add a key for each algorithm that has no next key. The key signs when every cache has had time to fetch it.
 
         Return the newest key of access tokens. If `by` is given, the audit trail records the rotation.
 

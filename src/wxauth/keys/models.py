@@ -123,8 +123,8 @@ def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
 def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
     """Return the keys without the key that has this kid.
 
-    If it was the signing key, the next key or, if there is none, a new key signs at once. If it was the next key, a new
-    next key replaces it.
+    If it was the signing key, the next key signs at once, or a new key if there is no next key. If it was the next key,
+    a new next key replaces it.
 
     Raises: NotFound.
     """

@@ -42,7 +42,7 @@ HEAD_START_SECONDS: Final = 0.25
 NAME_SECONDS: Final = 10.0
 """The time, in seconds, for which a resolved name is reused.
 
-Connections opened at the same time resolve it only once.
+Connections that are opened at the same time resolve the name only once.
 """
 
 _MAX_REFUSAL: Final = 64 * 1024
@@ -304,7 +304,7 @@ class Connection(asyncio.Protocol):
 
 
 def _seconds_in(keep_alive: bytes) -> float:
-    """Return for how many seconds an idle connection may be reused, according to the peer's `Keep-Alive: timeout=5`."""
+    """Return the time, in seconds, for which an idle connection may be reused, from a field `Keep-Alive: timeout=5`."""
     found = _KEEP_ALIVE_TIMEOUT.search(keep_alive)
     # The result is a second shorter than the peer's timeout, because a request takes some time to arrive.
     return float(found[1]) - 1 if found else math.inf

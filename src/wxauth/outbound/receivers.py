@@ -113,7 +113,7 @@ def _safe_to_show(exc: httpx.RequestError) -> httpx.TransportError:
 def _why_not_connected(reason: str) -> str:
     """Return the text for a ConnectError with this reason.
 
-    If it is not one of this module's texts, it begins with the class of the error (see `connection._failure`).
+    If the reason is not one of this module's texts, it begins with the class of the error (see `connection._failure`).
     """
     if reason in (_NO_NAME, _NO_HOST, NOT_ALLOWED):
         return reason

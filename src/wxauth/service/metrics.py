@@ -35,7 +35,7 @@ from wxauth.web.direct import Router
 from wxauth.web.edge import REQUESTS
 
 STATISTICS_MAX_AGE: Final = timedelta(seconds=15)
-"""The age up to which numbers from the database are reported again, so that frequent scrapes cause few queries."""
+"""The time for which wxauth reuses numbers from the database, so that frequent scrapes cause few queries."""
 STATISTICS_PATIENCE_SECONDS: Final = 2.0
 """The time limit, in seconds, for reading these numbers. If reading takes longer, the scrape omits them."""
 _EXAMPLE_METRICS: Final = """\
@@ -91,7 +91,7 @@ class PrometheusMetrics(Collector):
     _statistics_at: datetime | None = field(default=None, init=False)
     """The time at which the database computed the statistics."""
     _asked_at: datetime | None = field(default=None, init=False)
-    """The time at which the latest query began. It may still be running, or have failed."""
+    """The time at which the latest query began. The query may still be running, or have failed."""
 
     async def scrape(self) -> bytes:
         """Return all metrics in Prometheus's text format."""

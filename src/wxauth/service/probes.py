@@ -71,7 +71,10 @@ async def is_migrated(database: Database) -> bool:
 
 
 def is_younger(at: datetime | None, age: timedelta, now: datetime) -> bool:
-    """Return whether `at` is less than `age` before `now`, or after it, because the clock may have been set back."""
+    """Return whether less than `age` lies between `at` and `now`.
+
+    `at` may also be later than `now`, because the clock may have been set back.
+    """
     return at is not None and abs(now - at) < age
 
 

@@ -38,7 +38,7 @@ DRAIN_SECONDS: Final = 10
 SILENT_SECONDS: Final = 15
 """The time, in seconds, after which a worker that does not respond to the supervisor is replaced."""
 START_SECONDS: Final = 60
-"""The time, in seconds, that a worker may take to start during a reload. It suits a busy machine."""
+"""The time, in seconds, that a worker may take to start during a reload. A busy machine may need that long."""
 
 _UNREAD_SECONDS: Final = 0.1
 """The time, in seconds, for reading the requests that had arrived on connections when the port was closed."""

@@ -50,7 +50,7 @@ _UNTRACED: Final = frozenset({"/livez", "/readyz", "/metrics"})
 """The paths that machines request every few seconds. Their spans would hide the spans of other requests."""
 _CERTIFICATE_VARIABLES: Final = frozenset({"OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"})
 _PASSED_OVER: Final = frozenset({__name__, Batches.__module__, Database.__module__, retrying.__module__, "contextlib"})
-"""The modules that any use of the database passes through, so that their functions do not tell its purpose."""
+"""The modules between a caller and the database. The names of their functions do not tell the caller's purpose."""
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 _TRACE_HEADERS: Final = frozenset({b"traceparent", b"tracestate"})
 

@@ -1,4 +1,4 @@
-"""The factory of the parts that create spans if traces are enabled. This one creates no spans."""
+"""The factory of the parts that create spans if traces are enabled. The class in this module creates no spans."""
 
 from typing import Any
 
