@@ -53,7 +53,7 @@ REPLACED_EVERY: Final = timedelta(seconds=30)
 SESSIONS_PER_TRANSACTION: Final = 5000
 """The largest number of sessions that one transaction ends, and the largest number that it deletes."""
 ERASE_PAUSE_SECONDS: Final = 5.0
-"""The pause, in seconds, between two checks for remaining data of erased users."""
+"""The pause, in seconds, between two checks for data of erased users, and for open sessions of removed clients."""
 REFUSALS_KEPT: Final = timedelta(days=14)
 """The time for which refused logins are stored for customer support."""
 DELIVERIES_KEPT: Final = timedelta(days=30)

@@ -84,7 +84,7 @@ class PushedMessages:
     async def echo(self, app_id: str, query: Mapping[str, str]) -> str:
         """Return the response that WeChat expects when it checks a push URL, before it saves the URL.
 
-        Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest.
+        Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, StorageUnavailable.
         """
         now = self.clock()
         signature = read_handshake(self._app_with_push(app_id), query, now=now)
@@ -102,7 +102,7 @@ class PushedMessages:
         Return the response for WeChat. `read` reads the request, after the query has been checked. `is_long` says
         whether the body may be longer than the bodies of other routes.
 
-        Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, PushNotForwarded.
+        Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, StorageUnavailable, PushNotForwarded.
         """
         deadline = asyncio.get_running_loop().time() + ANSWER_SECONDS
         counted = _Counted()
