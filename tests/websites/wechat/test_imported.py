@@ -8,6 +8,7 @@ import pytest
 from tests.import_export.mover import Mover
 from tests.websites.browsers import sent
 from tests.websites.street import COMPUTER, MINI, PAGE, Street
+from tests.world import Admin, set_roles
 from wxauth_desk.wechat import MOBILE_APP
 from wxauth_desk.wechat.controls import openid_of, unionid_of
 
@@ -110,3 +111,16 @@ async def test_the_website_app_stays_closed_to_imported_staff(street: Street, li
     before = await street.people(), await identities(street, user_id)
     assert sent(await street.visitor("website", "dora").log_in())["error"] == "access_denied"
     assert (await street.people(), await identities(street, user_id)) == before
+
+
+async def test_the_website_app_is_open_to_who_merely_resembles_staff(street: Street, root: Admin) -> None:
+    anywhere = await street.stage.make_services(scan_admin_anywhere=True)
+    await street.visitor("website", "root", at=anywhere).log_in()
+    alike = [
+        {"app_id": MINI, "openid": openid_of("dora", COMPUTER)},
+        {"app_id": MINI, "openid": UNIONID},
+        {"app_id": COMPUTER, "openid": "in-the-same-app"},
+    ]
+    assert (await Mover(street.stage).import_lines(*alike))[0] == len(alike)
+    await set_roles(street.stage.rows, "admin")
+    assert "code" in sent(await street.visitor("website", "dora").log_in())
