@@ -231,10 +231,11 @@ def test_a_standby_an_old_version_and_another_encoding_are_reported() -> None:
 
 
 @pytest.mark.own_database
-async def test_a_login_that_the_database_refuses_is_reported(doctor: Doctor, rows: Rows) -> None:
-    await rows.execute("""
+@pytest.mark.parametrize("write", ["INSERT ON sessions", "UPDATE ON users"])  # of a first login, and of a return
+async def test_a_login_that_the_database_refuses_is_reported(doctor: Doctor, rows: Rows, write: str) -> None:
+    await rows.execute(f"""
         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not here'; END$$;
-        CREATE TRIGGER refuses BEFORE INSERT ON sessions FOR EACH ROW EXECUTE FUNCTION refuse()
+        CREATE TRIGGER refuses BEFORE {write} FOR EACH ROW EXECUTE FUNCTION refuse()
     """)
     await doctor.says("login", BAD, "not here")
 
