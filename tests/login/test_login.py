@@ -35,11 +35,14 @@ async def test_the_answer_matches_the_documentation(client: Client, wechat: WeCh
 
 
 @pytest.mark.requirement("wxauth-login")
-async def test_a_returning_user_costs_one_call_of_wechat_and_one_round_trip(stage: Stage, proxy: Proxy) -> None:
+@pytest.mark.parametrize("profile", [{}, {"nickname": "Alice", "avatar_url": "https://a.example/1.png"}])
+async def test_a_returning_user_costs_one_call_of_wechat_and_one_round_trip(
+    stage: Stage, proxy: Proxy, profile: dict[str, str]
+) -> None:
     client = await stage.make(database_url=proxy.url)
-    await stage.login(at=client)  # connects and prepares
+    await stage.login(at=client, **profile)  # connects and prepares
     calls, round_trips = len(stage.wechat.calls), proxy.round_trips
-    assert (await stage.login(at=client))["is_new_user"] is False
+    assert (await stage.login(at=client, **profile))["is_new_user"] is False
     assert (len(stage.wechat.calls) - calls, proxy.round_trips - round_trips) == (1, 1)
 
 

@@ -102,6 +102,7 @@ async def test_what_is_done_to_one_meanwhile_holds_up_nobody_else(
         assert [user_id(answer) for answer in answers] == [user_id(known[person]) for person in others]
         await until_locked(stage.rows)
         await stage.rows.execute(act, one)
+    assert not stage.logged("batch_failed"), "nobody has waited until the statement was given up"
     answer = await calls["person-3"]
     assert answer.status_code == status
     opened = await stage.number("sessions WHERE user_id = $1", one)
@@ -184,6 +185,7 @@ async def test_a_refresh_of_a_locked_session_holds_up_nobody_else(stage: Stage, 
         for person in PEOPLE:
             assert person == "person-3" or (await calls[person]).status_code == 200
         await until_locked(stage.rows)
+    assert not stage.logged("batch_failed")
     assert (await calls["person-3"]).status_code == 200
 
 

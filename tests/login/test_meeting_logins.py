@@ -93,6 +93,14 @@ async def test_without_a_unionid_two_apps_have_two_users(login: LogIn, rows: Row
     assert await people(rows) == (2, 2, 2)
 
 
+async def test_a_login_of_any_kind_is_the_last_login(stage: Stage) -> None:
+    in_both_apps: list[dict[str, Any]] = [{"unionid": UNION}, {"unionid": UNION, "app": OTHER_APP}]
+    for how in ({}, {}, {"nickname": "Alice"}, *in_both_apps, {"unionid": UNION, "nickname": "Al"}):
+        stage.clock.advance(minutes=1)
+        await stage.login(**how)
+        assert await stage.rows.fetchval("SELECT last_login_at FROM users") == stage.clock(), how
+
+
 @pytest.mark.usefixtures("bystander")
 async def test_a_unionid_that_comes_later_is_kept(login: LogIn, rows: Rows) -> None:
     first = await login()

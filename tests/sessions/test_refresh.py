@@ -67,6 +67,14 @@ async def test_only_the_immediate_predecessor_has_the_grace(stage: Stage) -> Non
     problem_of(await stage.refresh(first), "refresh_token_reused", 400)
 
 
+async def test_a_banned_user_gets_no_tokens_even_if_a_session_is_open(stage: Stage) -> None:
+    login = await stage.login()
+    await stage.rows.execute("UPDATE users SET status = 'disabled'")
+    problem_of(await stage.refresh(login), "account_disabled", 403)
+    await stage.rows.execute("UPDATE users SET status = 'active'")
+    assert (await stage.refresh(login)).status_code == 200, "the refusal has not used up the token"
+
+
 async def test_a_session_lasts_as_long_as_it_is_used(stage: Stage) -> None:
     answer = await stage.login()
     for _ in range(11):
