@@ -17,7 +17,7 @@ MAX_WAITING: Final = 32
 uvicorn itself parses all requests that arrive, without a limit.
 """
 _UPGRADE: Final = re.compile(rb"\nupgrade(?=[ \t]*:)", re.IGNORECASE)
-_TOO_LONG: Final = (
+_HEAD_TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/html; charset=utf-8\r\n"
     b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(CLEAR_COOKIES), CLEAR_COOKIES)
 )
@@ -39,7 +39,7 @@ class HttpProtocol(HttpToolsProtocol):
         """The number of requests whose heads have arrived, and whose responses have not been sent."""
         self._fields = 0
         """The number of fields in the present head, and in its trailers."""
-        self._beside_body = 0
+        self._bytes_outside_body = 0
         """The number of bytes since the end of a head, or since the last bytes of a body."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -50,14 +50,14 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse the data that the client has sent, and enforce the size limit."""
-        self._beside_body += len(data)
+        self._bytes_outside_body += len(data)
         if not self._is_in_body and b"\nupgrade" in data[:MAX_HEAD].lower():
             # If a request asks for an upgrade, the parser would drop its body. Therefore the field is renamed.
             head, blank_line, rest = data.partition(b"\r\n\r\n")
             data = _UPGRADE.sub(b"\nx-upgrade", head) + blank_line + rest
         super().data_received(data)
-        if self._beside_body > MAX_HEAD and not self._connection.is_closing():
-            self._connection.write(_TOO_LONG)
+        if self._bytes_outside_body > MAX_HEAD and not self._connection.is_closing():
+            self._connection.write(_HEAD_TOO_LARGE)
             self._connection.close()
         self._limit_time()
 
@@ -89,7 +89,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Stop the timer when the head is complete, and refuse too many pipelined requests."""
         self._timer.cancel()
-        self._is_in_head, self._is_in_body, self._beside_body = False, True, 0
+        self._is_in_head, self._is_in_body, self._bytes_outside_body = False, True, 0
         self._unanswered += 1
         if self._unanswered > 1 + MAX_WAITING:
             raise ValueError("too many requests at once")  # the response is 400
@@ -97,12 +97,12 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Note that a part of the body has arrived."""
-        self._beside_body = 0
+        self._bytes_outside_body = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Note that the request is complete."""
-        self._is_in_body, self._beside_body = False, 0
+        self._is_in_body, self._bytes_outside_body = False, 0
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
