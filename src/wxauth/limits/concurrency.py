@@ -84,11 +84,13 @@ _DETAIL: Final = "this user has too many requests in progress"
 
 
 @dataclass(slots=True, eq=False)
-class _Line:
-    """A queue: the places of the requests that run, and the number of requests that run or wait."""
+class _Queue:
+    """The requests of one session or user, in the order in which they came."""
 
     places: asyncio.Semaphore
+    """The places of the requests that run."""
     present: int = 0
+    """The number of requests that run or wait."""
 
 
 @part
@@ -100,7 +102,7 @@ class Concurrency:
     """
 
     patience: float = PATIENCE_SECONDS
-    _lines: dict[Hashable, _Line] = field(init=False, default_factory=dict)
+    _queues: dict[Hashable, _Queue] = field(init=False, default_factory=dict)
 
     @asynccontextmanager
     async def of_session(self, session: Hashable, person: UUID, *, ends_sessions: bool = False) -> AsyncIterator[None]:
@@ -109,34 +111,34 @@ class Concurrency:
         `session` is the id of a session or of a browser's login. For phone numbers, it is an identity.
         """
         if ends_sessions:
-            of_session = self.line(("ends", session), _ENDING_AT_ONCE)
-            of_person = self.line(("ends", person), _ENDING_AT_ONCE)
+            session_queue = self.queue(("ends", session), _ENDING_AT_ONCE)
+            user_queue = self.queue(("ends", person), _ENDING_AT_ONCE)
         else:
-            of_session, of_person = self.line(session), self.line(person, AT_ONCE_OF_PERSON)
-        async with of_session, of_person:
+            session_queue, user_queue = self.queue(session), self.queue(person, AT_ONCE_OF_PERSON)
+        async with session_queue, user_queue:
             yield
 
     @asynccontextmanager
-    async def line(self, name: Hashable, at_once: int = AT_ONCE) -> AsyncIterator[None]:
+    async def queue(self, name: Hashable, at_once: int = AT_ONCE) -> AsyncIterator[None]:
         """Occupy a place in the queue of this name during the block. `at_once` requests of the queue run at a time.
 
         Raises: RateLimited, if the queue is full, or if no place becomes free in time.
         """
-        line = self._lines.setdefault(name, _Line(asyncio.Semaphore(at_once)))
-        if line.present >= MAX_PRESENT:
+        queue = self._queues.setdefault(name, _Queue(asyncio.Semaphore(at_once)))
+        if queue.present >= MAX_PRESENT:
             raise RateLimited(_DETAIL, retry_after=RETRY_AFTER)
-        line.present += 1
+        queue.present += 1
         try:
             try:
                 async with asyncio.timeout(self.patience):
-                    await line.places.acquire()
+                    await queue.places.acquire()
             except TimeoutError:
                 raise RateLimited(_DETAIL, retry_after=RETRY_AFTER) from None
             try:
                 yield
             finally:
-                line.places.release()
+                queue.places.release()
         finally:
-            line.present -= 1
-            if not line.present:
-                del self._lines[name]
+            queue.present -= 1
+            if not queue.present:  # otherwise the queues of all sessions would accumulate
+                del self._queues[name]

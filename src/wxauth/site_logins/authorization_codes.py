@@ -49,7 +49,7 @@ class AuthorizationCodes:
         All tabs and codes of one user share one queue. Raises: RateLimited.
         """
         return (
-            self.concurrency.line(login.id)
+            self.concurrency.queue(login.id)
             if login.user_id is None
             else self.concurrency.of_session(login.id, login.user_id)
         )
