@@ -85,8 +85,8 @@ def takes(
 
     Args:
         model: The body or the query of an operation.
-        clear: The word that clears a field, if an option can do that. Its value is then an empty text. A switch has its
-            opposite instead.
+        clear: The word that clears a field, if options can clear fields. The command then receives an empty text. A
+            switch has a `--no-` form instead.
         changed: The differences between the options of some fields and the options from the schema. None means that the
             field has no option.
     """
@@ -100,11 +100,11 @@ def takes(
     def decorate(function: Callable[..., object]) -> Callable[..., object]:
         @wraps(function)
         def command(**values: Any) -> object:
-            # The values are in the order in which they were given.
+            # click passes the values in the order in which the options were given.
             given = {name: values.pop(name) for name in [*values] if name in options}
             return function(given={name: it for name, it in given.items() if it is not None}, **values)
 
-        # The options of a page are shown last. click shows options in the reverse order of their decorators.
+        # The options for paging come last in the help. click shows the option that is added last as the first one.
         shown = sorted(options, key=lambda name: name in PageQuery.model_fields)
         for name in reversed(shown):
             made = dict(options[name])
