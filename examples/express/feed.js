@@ -18,7 +18,7 @@ async function bodyOf(response) {
   return response.json()
 }
 
-// Follow all that has happened since the last time. The first time: from now on.
+// Applies all events since the last time. The first time, begins with the events from now on.
 async function readOn() {
   let items
   do {
@@ -26,12 +26,13 @@ async function readOn() {
     if (response.status === GONE) return beginAnew() // events were deleted, or wxauth is on a restored backup
     const page = await bodyOf(response)
     for (const event of page.items) await orders.follow(event)
-    await orders.setCursor(page.next_cursor) // behind what has been done: after a crash it is done again, which is nothing
+    // Stored after the events were applied. After a crash, they are applied again, which changes nothing.
+    await orders.setCursor(page.next_cursor)
     items = page.items
   } while (items.length > 0)
 }
 
-// Read every user again. The cursor is read first, so that no event in between is missed.
+// Reads every user again. The cursor is read first, so that no event in between is missed.
 async function beginAnew() {
   const { next_cursor: cursor } = await bodyOf(await ask('/v1/events?after=now'))
   const userIds = await orders.userIds()

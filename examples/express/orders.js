@@ -1,4 +1,4 @@
-// Orders in PostgreSQL, keyed by wxauth's user ids, that follow what happens to these users.
+// Orders in PostgreSQL, keyed by wxauth's user ids. Events about these users erase or move their orders.
 import pg from 'pg'
 
 const TABLES = `
@@ -8,13 +8,13 @@ const TABLES = `
   CREATE TABLE IF NOT EXISTS former_users (id text PRIMARY KEY, user_id text NOT NULL);
   CREATE TABLE IF NOT EXISTS feed (cursor text NOT NULL);`
 
-// Idempotent: an event's id is stored in the transaction of its changes, so a repeated event changes nothing.
+// The orders of all users. The transaction of an event stores its id, so a repeated event changes nothing.
 export class Orders {
   #pool
 
   static async open(connectionString) {
     const pool = new pg.Pool({ connectionString })
-    pool.on('error', (error) => console.error(error.message)) // an idle connection was lost: the next one is new
+    pool.on('error', (error) => console.error(error.message)) // an idle connection was lost, and the pool opens another one
     await pool.query(TABLES)
     return new Orders(pool)
   }
@@ -25,25 +25,25 @@ export class Orders {
 
   add(userId, item) {
     return this.#transaction(async (query) => {
-      // Shares the table with other orders, and not with a merge: no order is added under an id that was just merged.
+      // Orders can take this lock at the same time, but a merge must wait. So no order is added under a merged id.
       await query('LOCK TABLE former_users IN ROW SHARE MODE')
-      // `placed_by` tells staff whose an order was, if a merge was wrong.
+      // If two users were merged by mistake, `placed_by` tells the staff who placed the order.
       await query('INSERT INTO orders VALUES ($1, $2, $3)', [await remaining(query, userId), item, userId])
     })
   }
 
-  // Apply an event of wxauth.
+  // Applies an event from wxauth, unless it has already been applied.
   follow(event) {
     return this.#change(async (query) => {
       const seen = await query('INSERT INTO events_seen VALUES ($1) ON CONFLICT DO NOTHING', [event.id])
       if (seen.rowCount === 0) return
-      // An erased user's orders are deleted under any id, even before the event of a merge.
+      // An erased user's orders may be under any of their ids, if the event of a merge comes later.
       if (event.type === 'user.erased') await forget(query, [event.user_id, ...event.data.former_ids])
       if (event.type === 'user.merged') await move(query, event.data.former_id, event.user_id)
     })
   }
 
-  // Apply what missed events would have changed: `users` are the existing ones, by each of their ids.
+  // Applies the missed events of the users `asked`. `users` contains the users that still exist, by each id.
   catchUp(users, asked) {
     return this.#change(async (query) => {
       for (const userId of asked) {
@@ -76,7 +76,7 @@ export class Orders {
 
   #change(work) {
     return this.#transaction(async (query) => {
-      await query('LOCK TABLE former_users IN EXCLUSIVE MODE') // one merge after the other, and no order meanwhile
+      await query('LOCK TABLE former_users IN EXCLUSIVE MODE') // no other merge and no order at the same time
       await work(query)
     })
   }
@@ -92,7 +92,7 @@ export class Orders {
       failure = error
       throw error
     } finally {
-      client.release(failure) // a connection with a failure is closed, and the database undoes what was begun
+      client.release(failure) // after a failure, the pool closes the connection, which undoes the transaction
     }
   }
 }
@@ -103,7 +103,7 @@ async function remaining(query, userId) {
 }
 
 async function move(query, formerId, userId) {
-  // The order of webhooks is not guaranteed: of two merges in a row, the second may arrive first.
+  // wxauth does not guarantee the order of webhooks, so the second of two merges may arrive first.
   const remainingId = await remaining(query, userId)
   await query(
     'INSERT INTO former_users VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET user_id = excluded.user_id',

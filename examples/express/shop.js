@@ -1,4 +1,4 @@
-// A shop that sells a membership by WeChat's virtual payment: wxauth signs for it, and hands WeChat's notices on.
+// A shop that sells a membership by WeChat's virtual payment. wxauth signs payments, and forwards WeChat's notices.
 import { createDecipheriv, createHash, createHmac, randomBytes } from 'node:crypto'
 import express from 'express'
 import { BearerGuard } from 'wxauth-guard'
@@ -27,7 +27,7 @@ shop.post('/orders', guard, own, async ({ user }, response) => {
     body: JSON.stringify({ openid: user.openid, data: signData }),
   })
   const body = await answer.json()
-  if (!answer.ok) return response.status(answer.status).json(body) // session_key_expired: log in, and order once more
+  if (!answer.ok) return response.status(answer.status).json(body) // after session_key_expired: log in, order again
   orders.set(number, { user: user.id, openid: user.openid, isPaid: false, isRefunded: false })
   const paySig = createHmac('sha256', APP_KEY).update(`requestVirtualPayment&${signData}`).digest('hex')
   response.json({ number, mode: 'short_series_goods', signData, paySig, signature: body.signature })
@@ -39,11 +39,11 @@ shop.get('/orders/:number', guard, own, ({ user, params }, response) => {
   response.json({ is_paid: order.isPaid, is_refunded: order.isRefunded })
 })
 
-/** Whether WeChat, or wxauth in its name, has signed a query, and these parts of a message. */
+/** Returns whether WeChat, or wxauth in WeChat's name, has signed a query and these parts of a message. */
 const isSigned = (given, { timestamp, nonce }, ...parts) =>
   createHash('sha1').update([PUSH_TOKEN, timestamp, nonce, ...parts].sort().join('')).digest('hex') === given
 
-// `wxauth check` asks, as WeChat does.
+// WeChat calls this route when you save the URL, and so does `wxauth check`.
 shop.get('/wechat', ({ query }, response) =>
   isSigned(query.signature, query) ? response.type('text').send(query.echostr) : response.status(403).end(),
 )
@@ -58,11 +58,11 @@ shop.post('/wechat', express.json({ type: () => true }), ({ query, body }, respo
   const fen = isRefund ? message.RefundFee : message.GoodsInfo.ActualPrice
   if (order?.openid !== message.OpenId || fen !== PRICE) return response.json({ ErrCode: 1, ErrMsg: 'no such order' })
   if (isRefund && message.RetCode === 0) order.isRefunded = true
-  order.isPaid = !order.isRefunded // a delivery may be repeated, even after its refund
-  response.json({ ErrCode: 0, ErrMsg: 'success' }) // by now it is stored: WeChat does not send it again
+  order.isPaid = !order.isRefunded // WeChat may repeat the notice of a payment, even after the refund
+  response.json({ ErrCode: 0, ErrMsg: 'success' }) // only after the notice is stored, because WeChat does not repeat it
 })
 
-/** What WeChat has encrypted: 16 random bytes, the length of the message in four, the message, the appid. */
+/** Returns the decrypted message. The plaintext is 16 random bytes, 4 with the length, the message and the AppID. */
 function decrypted(encrypted) {
   const key = Buffer.from(`${PUSH_AES_KEY}=`, 'base64')
   const decipher = createDecipheriv('aes-256-cbc', key, key.subarray(0, 16)).setAutoPadding(false)

@@ -1,4 +1,4 @@
-// A receiver of wxauth's webhooks: it erases a user's orders, and follows a merge.
+// A receiver of wxauth's webhooks, which erases the orders of an erased user, and moves the orders of a merged user.
 import express from 'express'
 import { Webhook, WebhookVerificationError } from 'standardwebhooks'
 import { Orders } from './orders.js'
@@ -8,10 +8,10 @@ const webhook = new Webhook(process.env.WEBHOOK_SECRET)
 const orders = await Orders.open(process.env.DATABASE_URL)
 const app = express()
 
-// The raw body: a byte that differs breaks the signature.
+// The body stays as raw bytes, because the signature covers each of them.
 app.post('/webhooks/wxauth', express.raw({ type: () => true }), async (request, response) => {
   await orders.follow(webhook.verify(request.body ?? '', request.headers).data)
-  response.status(204).end() // by now it is stored: wxauth does not send it again
+  response.status(204).end() // only after the event is stored, because wxauth does not send it again
 })
 
 app.use((error, request, response, next) => {

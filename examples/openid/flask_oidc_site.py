@@ -1,4 +1,4 @@
-"""A site in Flask that logs people in by wxauth, with flask-oidc 2. `/login` is its own."""
+"""A site in Flask whose users log in with wxauth, through flask-oidc 2, which provides `/login`."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""WeChat recognises a face, and wxauth keeps the age band."""
+"""A service that verifies real names. WeChat recognizes the user's face, and wxauth stores the age band."""
 
 import os
 import secrets
@@ -19,7 +19,7 @@ WECHAT = os.environ.get("WECHAT_BASE_URL", "https://api.weixin.qq.com")
 guard = BearerGuard(issuer=ISSUER)
 app = FastAPI(title="Real names")
 http = httpx.AsyncClient(auth=httpx.BasicAuth(*os.environ["WXAUTH_CLIENT"].split(":", 1)), base_url=ISSUER)
-asked: dict[UUID, tuple[dict[str, str], str]] = {}  # with several processes: in Redis, for an hour
+asked: dict[UUID, tuple[dict[str, str], str]] = {}  # if you run several processes, use Redis, with an expiry of an hour
 
 
 async def own(user: Annotated[Principal, Depends(guard)]) -> Principal:

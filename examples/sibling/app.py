@@ -14,7 +14,7 @@ app = FastAPI(title="Orders")
 
 
 async def own(user: Annotated[Principal, Depends(guard)]) -> Principal:
-    """A user of the mini-program. A website's or an agent's token has a scope."""
+    """Return a user of the mini-program. Refuse the token of a website or an agent, which has a scope."""
     if "scope" in user.claims:
         raise InsufficientScope("this is not for websites or agents")
     return user
@@ -29,7 +29,7 @@ async def orders(user: Annotated[Principal, Depends(own)]) -> list[dict[str, str
 async def live_orders(websocket: WebSocket, user: Annotated[Principal, Depends(own)]) -> None:
     await websocket.accept()
     try:
-        # The token was checked once, at the door: the connection must not outlive it.
+        # The guard checks the token only at the handshake, so the connection ends when the token expires.
         async with asyncio.timeout(user.claims["exp"] - time.time()):
             async for item in websocket.iter_text():
                 await websocket.send_json({"item": item, "for": user.openid})

@@ -12,7 +12,7 @@ AT_ONCE = 200
 
 
 def read_on(wxauth: httpx.Client, orders: Orders) -> None:
-    """Follow all that has happened since the last time. The first time: from now on."""
+    """Apply all events since the last time. The first time, begin with the events from now on."""
     while True:
         answer = wxauth.get("/v1/events", params={"after": orders.cursor or "now"})
         if answer.status_code == 410:  # events were deleted, or wxauth is on a restored backup
@@ -21,7 +21,7 @@ def read_on(wxauth: httpx.Client, orders: Orders) -> None:
         page = answer.raise_for_status().json()
         for event in page["items"]:
             orders.follow(event)
-        # Behind what has been done: after a crash it is done again, which is nothing.
+        # Stored after the events were applied. After a crash, they are applied again, which changes nothing.
         orders.cursor = page["next_cursor"]
         if not page["items"]:
             return
@@ -47,5 +47,5 @@ if __name__ == "__main__":
             try:
                 read_on(wxauth, orders)
             except httpx.HTTPError as exc:
-                print(f"{type(exc).__name__}, trying again")  # noqa: T201 - what an example says
+                print(f"{type(exc).__name__}, trying again")  # noqa: T201 - the example has no log
             time.sleep(1)

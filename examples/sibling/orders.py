@@ -1,4 +1,4 @@
-"""Orders in SQLite, keyed by wxauth's user ids, that follow what happens to these users."""
+"""Orders in SQLite, keyed by wxauth's user ids. Events about these users erase or move their orders."""
 
 import sqlite3
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ CREATE TABLE IF NOT EXISTS feed (cursor TEXT NOT NULL);
 
 
 class Orders:
-    """Idempotent: an event's id is stored in the transaction of its changes, so a repeated event changes nothing."""
+    """The orders of all users. The transaction of an event stores its id, so a repeated event changes nothing."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -23,7 +23,7 @@ class Orders:
             database.executescript(_TABLES)
 
     def add(self, user_id: str, item: str) -> None:
-        # `placed_by` tells staff whose an order was, if a merge was wrong.
+        # If two users were merged by mistake, `placed_by` tells the staff who placed the order.
         with closing(self._connect()) as database, database:
             database.execute("INSERT INTO orders VALUES (?, ?, ?)", (_remaining(database, user_id), item, user_id))
 
@@ -33,18 +33,18 @@ class Orders:
             return [item for (item,) in rows]
 
     def follow(self, event: Mapping[str, Any]) -> None:
-        """Apply an event of wxauth."""
+        """Apply an event from wxauth, unless it has already been applied."""
         with closing(self._connect()) as database, database:
             if not database.execute("INSERT OR IGNORE INTO events_seen VALUES (?)", (event["id"],)).rowcount:
                 return
             match event["type"]:
-                case "user.erased":  # under any id, even before the event of a merge
+                case "user.erased":  # their orders may be under any of their ids, if the event of a merge comes later
                     _forget(database, [event["user_id"], *event["data"]["former_ids"]])
                 case "user.merged":
                     _move(database, event["data"]["former_id"], event["user_id"])
 
     def catch_up(self, users: Mapping[str, Mapping[str, Any]], asked: Iterable[str]) -> None:
-        """Apply what missed events would have changed: `users` are the existing ones, by each of their ids."""
+        """Apply the missed events of the users `asked`. `users` contains the users that still exist, by each id."""
         with closing(self._connect()) as database, database:
             for user_id in asked:
                 if user_id not in users:
@@ -81,7 +81,7 @@ def _remaining(database: sqlite3.Connection, user_id: str) -> str:
 
 
 def _move(database: sqlite3.Connection, former_id: str, user_id: str) -> None:
-    # The order of webhooks is not guaranteed: of two merges in a row, the second may arrive first.
+    # wxauth does not guarantee the order of webhooks, so the second of two merges may arrive first.
     remaining = _remaining(database, user_id)
     database.execute("INSERT OR REPLACE INTO former_users VALUES (?, ?)", (former_id, remaining))
     database.execute("UPDATE former_users SET user_id = ? WHERE user_id = ?", (remaining, former_id))

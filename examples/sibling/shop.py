@@ -1,4 +1,4 @@
-"""A shop that sells a membership by WeChat's virtual payment: wxauth signs for it, and hands WeChat's notices on."""
+"""A shop that sells a membership by WeChat's virtual payment. wxauth signs payments, and forwards WeChat's notices."""
 
 import hmac
 import json
@@ -45,7 +45,7 @@ def create_shop(env: Mapping[str, str] = os.environ) -> FastAPI:
         data = json.dumps({**GOODS, "env": pay_env, "outTradeNo": number, "attach": str(user.id)})
         path, asked = f"/v1/apps/{user.app_id}/signatures", {"openid": user.openid, "data": data}
         answer = await wxauth.post(path, json=asked)
-        if answer.status_code != 200:  # session_key_expired: the mini-program logs in again, and orders once more
+        if answer.status_code != 200:  # after session_key_expired, the mini-program logs in and orders again
             return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
         orders[number] = {"user": user.id, "openid": user.openid, "is_paid": False, "is_refunded": False}
         pay_sig = hmac.digest(app_key.encode(), f"requestVirtualPayment&{data}".encode(), "sha256").hex()
@@ -64,7 +64,8 @@ def create_shop(env: Mapping[str, str] = os.environ) -> FastAPI:
             raise HTTPException(403)
 
     @shop.get("/wechat")
-    async def confirm(request: Request) -> Response:  # `wxauth check` asks, as WeChat does
+    async def confirm(request: Request) -> Response:
+        # WeChat calls this route when you save the URL, and so does `wxauth check`.
         check(request.query_params, "signature")
         return PlainTextResponse(request.query_params.get("echostr", ""))
 
@@ -87,14 +88,15 @@ def create_shop(env: Mapping[str, str] = os.environ) -> FastAPI:
         if (bought.get("openid"), PRICE) != (message["OpenId"], fen):
             return answer_to(body, 1, "no such order")
         bought["is_refunded"] |= is_refund and int(message["RetCode"]) == 0
-        bought["is_paid"] = not bought["is_refunded"]  # a delivery may be repeated, even after its refund
-        return answer_to(body, 0, "success")  # by now it is stored: WeChat does not send it again
+        # WeChat may repeat the notice of a payment, even after the refund.
+        bought["is_paid"] = not bought["is_refunded"]
+        return answer_to(body, 0, "success")  # only after the notice is stored, because WeChat does not repeat it then
 
     return shop
 
 
 def message_in(body: bytes) -> Any:
-    """A message in either data format of WeChat's console. In XML every value is a text."""
+    """Return the fields of a message in JSON or XML, as set in WeChat's console. In XML, every value is a text."""
     return json.loads(body) if body.startswith(b"{") else tree_of(ElementTree.fromstring(body))  # noqa: S314 - expat bounds entities
 
 
@@ -103,14 +105,14 @@ def tree_of(element: ElementTree.Element) -> Any:
 
 
 def answer_to(body: bytes, code: int, text: str) -> Response:
-    """What WeChat is told, in the format in which it has asked."""
+    """Return the response to WeChat, in the format of its message."""
     if body.startswith(b"{"):
         return JSONResponse({"ErrCode": code, "ErrMsg": text})
     return Response(f"<xml><ErrCode>{code}</ErrCode><ErrMsg>{text}</ErrMsg></xml>", media_type="text/xml")
 
 
 def decrypted(encrypted: str, aes_key: str) -> bytes:
-    """What WeChat has encrypted: 16 random bytes, the length of the message in four, the message, the appid."""
+    """Return the decrypted message. The plaintext is 16 random bytes, 4 with the length, the message and the AppID."""
     key = b64decode(aes_key + "=")
     decryptor = Cipher(algorithms.AES(key), modes.CBC(key[:16])).decryptor()
     plain = decryptor.update(b64decode(encrypted)) + decryptor.finalize()

@@ -1,4 +1,4 @@
-"""A sign-up hook: members of the shop sign up with their number and roles, and nobody else does.
+"""A sign-up hook that lets only members of the shop sign up, and sets their number and roles.
 
 pip install fastapi standardwebhooks uvicorn
 SIGN_UP_HOOK_SECRET=$WXAUTH_SIGN_UP_HOOK_SECRET uvicorn app:app --port 8090
@@ -21,7 +21,7 @@ async def sign_up(request: Request) -> Response:
         message = Webhook(os.environ["SIGN_UP_HOOK_SECRET"]).verify(await request.body(), dict(request.headers))
     except WebhookVerificationError:
         return Response("not from wxauth", status_code=401)
-    if message["type"] == "test":  # of wxauth check
+    if message["type"] == "test":  # from `wxauth check`
         return JSONResponse({"allow": True})
     member = MEMBERS.get(message["data"]["openid"])
     if member is None:

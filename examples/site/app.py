@@ -26,7 +26,7 @@ LOG_IN = '<a href="/login">登录 Log in</a>'
 
 
 def made_once(file: Path) -> str:
-    """A secret of this site: made at the first start, and readable to its own user alone."""
+    """Return the secret of this site. The first start creates it, in a file that only the site's own user can read."""
     if not file.exists():
         draft = file.with_suffix(".draft")
         draft.touch(0o600)
@@ -114,7 +114,7 @@ async def backchannel_logout(logout_token: Annotated[str, Form()] = ""):
 
 
 async def decoded(token: str):
-    """The token, if wxauth signed it. An unknown key may be a new one."""
+    """Return the token if wxauth has signed it. If the key is unknown, fetch the keys again, because it may be new."""
     try:
         return jwt.decode(token, KeySet.import_key_set(await wxauth.fetch_jwk_set()), ALGORITHMS)
     except InvalidKeyIdError:
@@ -123,5 +123,5 @@ async def decoded(token: str):
 
 @app.exception_handler(OAuthError)
 async def refused(request: Request, error: OAuthError):
-    """Such as `access_denied`, when the phone refuses."""
+    """Show the error, for example `access_denied` if the user refuses on the phone."""
     return page(f"<p>{escape(error.error)}</p>{LOG_IN}", 403)
