@@ -63,7 +63,7 @@ def test_what_a_terminal_prints_is_chinese(tmp_path: Path) -> None:
     env = {"LC_ALL": "zh_CN.UTF-8", "WXAUTH_DATABASE_URL": "postgresql://u:p@ss@127.0.0.1/db", "WXAUTH_ISSUR": "x"}
     wrong = {"WXAUTH_PHONE_POLICY": "mov", "WXAUTH_ACCESS_TOKEN_TTL": "15m", "WXAUTH_RESOURCES": "[{]"}
     refused = run("serve", cwd=tmp_path, env=env | wrong)
-    assert "/database 这样的地址，用户名和密码中的 / : # ? @ [ ] 须作百分号编码" in refused.stderr
+    assert "/database 这样的地址，用户名和密码中的 / : # ? @ [ ] 必须进行百分号编码" in refused.stderr
     assert "WXAUTH_PHONE_POLICY：必须是 'move'、'refuse'、'share' 或 'link'" in refused.stderr
     assert 'WXAUTH_RESOURCES：必须是 JSON，如 [{"resource": "https://mcp.example.com/mcp", "' in refused.stderr
     assert "WXAUTH_ACCESS_TOKEN_TTL：必须是秒数，如 900" in refused.stderr

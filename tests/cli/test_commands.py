@@ -688,7 +688,7 @@ async def test_migrate_leaves_a_newer_schema_unchanged(database_url: str, rows: 
     assert (done.returncode, done.stderr) == (0, ""), "the init container of a version that was rolled back"
     assert (
         done.stdout
-        == "schema at 0999, which belongs to a newer version of wxauth. This version can still serve requests\n"
+        == "schema at 0999, which belongs to a newer version of wxauth. The running version can still serve requests\n"
     )
     assert "0999" in await asyncio.to_thread(refusal, "migrate", "--to", "0001", cwd=tmp_path, env=env)
 

@@ -48,7 +48,7 @@ async def test_a_webhook_is_added_tried_changed_and_removed(webhooks: Command, r
     assert (tried.returncode, len(tried.stderr.splitlines())) == (1, 1)
     assert "returned 308 to https://www.shop.example.com/hook/. wxauth doesn't follow redirects" in tried.stderr
     changed = await webhooks("set", "orders", "--all-types", "--disable")
-    assert changed.stdout == f"orders is disabled, {receiver.url}, types: all\n"
+    assert changed.stdout == f"orders: disabled, URL: {receiver.url}, event types: all\n"
     renewed = await webhooks("secret", "orders")
     assert "shown only once" in renewed.stderr
     assert printed["secret"] not in renewed.stdout

@@ -204,7 +204,8 @@ def judge_schema(revision: str | None, rights: RoleRights, known: Sequence[str] 
         return bad("schema", text)
     if revision != newest:
         text = _(
-            "is at {revision}, which belongs to a newer version of wxauth. This version can still serve requests",
+            "is at {revision}, which belongs to a newer version of wxauth. The running version can still serve "
+            "requests",
             revision=revision,
         )
         return note("schema", text)

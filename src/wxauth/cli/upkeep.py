@@ -40,7 +40,7 @@ def migrate(revision: str) -> None:
         url = read_settings(DatabaseSettings).database_url.get_secret_value()
         schema = asyncio.run(_migrate(url, revision))
     note = (
-        _(", which belongs to a newer version of wxauth. This version can still serve requests")
+        _(", which belongs to a newer version of wxauth. The running version can still serve requests")
         if is_newer(schema)
         else ""
     )

@@ -79,7 +79,7 @@ def set_command(webhook_name: str, all_types: bool, given: dict[str, Any]) -> No
     changed = _with_webhooks(lambda webhooks: webhooks.change(webhook_name, **changes, by=OPERATOR))
     echo(
         _(
-            "{name} is {state}, {url}, types: {types}",
+            "{name}: {state}, URL: {url}, event types: {types}",
             name=webhook_name,
             state=state_of(changed),
             url=changed.url,

@@ -168,7 +168,9 @@ def _check_site(client: Client, site_scopes: Collection[str]) -> None:
             "sso", _("can't be used together with near, which requires a phone at each login. Choose one of them")
         )
     if client.link and not client.redirect_uris:
-        raise WrongClient("link", _("requires a redirect URI, because a device isn't a phone's browser"))
+        raise WrongClient(
+            "link", _("requires a redirect URI, because it only concerns sites that users open in a phone's browser")
+        )
     if client.link and client.near:
         raise WrongClient(
             "link",

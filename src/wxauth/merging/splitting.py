@@ -44,7 +44,7 @@ async def split(
         if separation is None:
             raise SplitRefused(_("this identity doesn't belong to the user"))
         if not separation.staying:
-            raise SplitRefused(_("nothing would be left of the user"))
+            raise SplitRefused(_("the user must keep at least one identity"))
         if external_id is not None and not await has_external_id(transaction, remaining_id, external_id):
             raise SplitRefused(_("this external_id doesn't belong to the user"))
         await separation.end_sessions(transaction, reason=EndReason.ADMINISTRATOR, by=by, now=now)

@@ -54,7 +54,7 @@ def check_claims(template: Template) -> None:
     if len(text) > MAX_TEMPLATE:
         raise WrongValue(_("must be up to {n} bytes", n=MAX_TEMPLATE))
     if has_too_many_containers(text.decode(), MAX_CONTAINERS):
-        raise WrongValue(_("must contain at most {n} lists and objects", n=MAX_CONTAINERS))
+        raise WrongValue(_("must contain no more than {n} arrays and objects in total", n=MAX_CONTAINERS))
     replace_facts(template, _check_fact)
 
 
