@@ -33,7 +33,7 @@ from tests.websites.browsers import (
     refused,
     sent,
 )
-from tests.world import CALLBACK, AddSite, Admin, Stage, bearer, body_of, with_part
+from tests.world import CALLBACK, AddSite, Admin, Stage, bearer, behind, body_of, with_part
 from wxauth.clients.clients import renew_secret
 from wxauth.core.database import Database
 from wxauth.keys.keyring import KeyRing
@@ -801,6 +801,14 @@ async def test_the_metadata_of_an_issuer_with_a_path_is_at_the_hosts_root_too(st
 
 async def test_without_a_path_there_is_no_other(stage: Stage) -> None:
     assert (await stage.client.get("/.well-known/oauth-authorization-server/a")).status_code == 404
+
+
+async def test_a_sites_refresh_that_waits_for_a_link_succeeds(house: House) -> None:
+    tokens, bob = await house.tokens(), await house.get_phone("bob")
+    link = "UPDATE identities SET user_id = $1::text::uuid WHERE openid = $2"
+    whose = bob.user_id, house.phone.tokens["user"]["openid"]
+    linked = body_of(await behind(house.stage.rows, house.shop.refresh(tokens), link, *whose))
+    assert jwt.get_unverified_claims(linked["access_token"])["sub"] == bob.user_id
 
 
 async def test_a_code_whose_scopes_the_client_has_lost_opens_no_session(house: House) -> None:
