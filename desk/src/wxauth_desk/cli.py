@@ -64,7 +64,8 @@ def main() -> None:
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
-    help="The port of the service. Default: WXAUTH_PORT or 8000. The other ports follow this port.",
+    help="The port of the service. Default: WXAUTH_PORT or 8000. The default values of the other ports depend on this "
+    "port.",
 )
 @click.option(
     "--wechat-port",
@@ -77,7 +78,7 @@ def main() -> None:
     help="The port of the example sites. Default: the service's port + 4, if this port is free.",
 )
 @click.option("--allow-host", "allowed_hosts", multiple=True, help="Another host name to accept. Repeatable.")
-@click.option("--shop", "shop_url", metavar="URL", help="Use your own shop back end instead of the example's.")
+@click.option("--shop", "shop_url", metavar="URL", help="Use your own shop back end instead of the example back end.")
 def dev(
     port: int | None,
     wechat_port: int | None,

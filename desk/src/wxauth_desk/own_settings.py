@@ -68,7 +68,10 @@ class AppSecret:
             return
         if any(WRONG_SECRET_REMEDY in finding.text for finding in findings):
             self._path.unlink(missing_ok=True)
-            click.echo(localized(_("The AppSecret is not stored. The next start prompts for it again.")), err=True)
+            click.echo(
+                localized(_("The AppSecret is not stored. You will need to enter it again at the next start.")),
+                err=True,
+            )
         elif self._is_new:
             store_privately(self._path, self.value)
             click.echo(

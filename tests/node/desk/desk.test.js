@@ -71,7 +71,7 @@ async function logIn() {
 }
 
 /** The texts of the other language are loaded when it is asked for. */
-async function switchLanguage(title = 'The phone on the desk') {
+async function switchLanguage(title = 'Simulated phone') {
   await page.click('#language')
   await eventually(async () => assert.equal(await shown('h1'), title))
 }
@@ -527,8 +527,8 @@ test('what others ask of WeChat is shown apart', async () => {
 })
 
 for (const [locale, title, other] of [
-  ['zh-CN', '网页版模拟手机', 'The phone on the desk'],
-  ['en-GB', 'The phone on the desk', '网页版模拟手机'],
+  ['zh-CN', '网页版模拟手机', 'Simulated phone'],
+  ['en-GB', 'Simulated phone', '网页版模拟手机'],
 ])
   test(`the page speaks ${locale} by itself, and the other language when asked`, async () => {
     await open({ locale })

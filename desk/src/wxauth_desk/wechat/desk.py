@@ -106,7 +106,7 @@ _MEANINGS: Final = {
     43104: _("the phone number code belongs to another user"),
     45009: _("the daily quota is used up"),
     45011: _("too many calls within a minute"),
-    47001: _("the body doesn't have the form that the call expects"),
+    47001: _("the request body doesn't have the expected format"),
     48001: _("the account isn't allowed to use this API"),
     50002: _("the account is restricted"),
     89501: _("this server's IP address is waiting for the administrator's confirmation"),
