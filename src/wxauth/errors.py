@@ -186,13 +186,13 @@ class ScanOver(WxAuthError, code="scan_over", status=404):
 class ScanForwarded(WxAuthError, code="scan_forwarded", status=403):
     """The QR code was not scanned with the camera, but read from a picture or a chat, or typed."""
 
-    title = _("Scan with the camera. Never scan QR codes from others.")
+    title = _("Scan the QR code on the screen with your camera. Never scan a QR code that someone sent you.")
 
 
 class ScanTooFar(WxAuthError, code="scan_too_far", status=403):
     """The phone and the browser must be on the same network, but it is not certain that they are."""
 
-    title = _("Connect to the computer's network. Then scan again.")
+    title = _("Connect your phone to the same network as the computer. Then scan again.")
 
 
 class ScanTaken(WxAuthError, code="scan_taken", status=409):

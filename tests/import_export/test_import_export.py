@@ -1486,7 +1486,7 @@ async def test_the_command_reports_what_csv_has_cost(
         ("app_id,weixin_openid\no", NO_HEADER, "app_id, weixin_openid"),
         ("app_id,openid,attributes.Tier", WRONG_ATTRIBUTE, "attributes.Tier"),
     ):
-        assert await imported(f"{header}\n") == (1, "", [f"line 1: line: {wrong.wanted}; read: {seen}"])
+        assert await imported(f"{header}\n") == (1, "", [f"line 1: line: {wrong.wanted}; found: {seen}"])
     status, said, errors = await imported(f"app_id,openid,nickname\n\n{START}a,a\n{START}a,b\n", "--dry-run")
     assert (status, said) == (1, counts(1, 1).replace("\n", ", blank lines: 1\n"))
     assert errors[0] == f"line 4: nickname: {GIVEN_BEFORE} (line 3)"

@@ -33,7 +33,7 @@ async def test_the_phone_shows_what_is_asked_for(house: House) -> None:
     assert claimed["sso_ttl"] is None
     assert (await (await house.browser.show()).claimed_by(house.phone))["resource"] is None
     for shown in (
-        "Allow Example Shop?",
+        "Allow access for Example Shop?",
         "小店助手",
         "mcp.test",
         "<li>查看你的订单</li>",
@@ -49,7 +49,7 @@ async def test_a_device_asks_too_and_a_code_on_loopback_is_local(house: House) -
     await house.change(redirect_uris=["http://127.0.0.1/cb"])
     tab = await house.browser.show(resource=MCP, redirect_uri="http://127.0.0.1:5173/cb")
     assert (await tab.claimed_by(house.phone))["client"]["local"] is True
-    assert "A program on this computer that calls itself “Example Shop”." in tab.html
+    assert "The program on this computer calls itself “Example Shop”." in tab.html
 
 
 async def test_no_code_without_the_phone(house: House) -> None:

@@ -53,7 +53,7 @@ async def test_the_person_sees_the_host_and_the_agent_gets_a_token_that_names_no
     await house.stage.rows.execute("UPDATE users SET external_id = '10023', roles = '{editor}'")
     tab = await house.browser.show(**{**ASKING, "scope": "openid profile phone roles offline_access orders:read"})
     for shown in (
-        "Allow claude.test?",
+        "Allow access for claude.test?",
         "This program calls itself “Claude”.",
         "<li>查看你的订单</li>",
         "your name and picture",
@@ -147,7 +147,7 @@ async def test_an_agent_that_knows_no_scope_of_the_service_gets_all(house: House
 async def test_a_program_on_loopback_is_said_to_be_local_at_any_port(house: House, agent: Site) -> None:
     for uri in ("http://localhost:5173/cb", "http://127.0.0.1:8080/cb"):
         tab = await house.browser.show(**{**ASKING, "redirect_uri": uri})
-        assert "A program on this computer that calls itself “Claude”." in tab.html
+        assert "The program on this computer calls itself “Claude”." in tab.html
         assert (await tab.claimed_by(house.phone))["client"]["local"] is True
     for wrong in (
         "http://localhost:5173/other",

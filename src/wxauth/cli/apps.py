@@ -45,7 +45,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
         "metavar": "FILE",
         "callback": checked(read_picture),
         "help": "The app's picture on the login pages: a PNG, JPEG or WebP file of up to 32 KiB and 1024 × 1024 "
-        "pixels. default: none.",
+        'pixels. "default" means: none.',
     },
     "push_token": {**_PROMPTED, "help": "Also prompt for the Token in WeChat's message push settings."},
     "push_aes_key": {**_PROMPTED, "help": "Also prompt for the EncodingAESKey."},
@@ -55,7 +55,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
         "metavar": "HOST",
         "callback": checked(_hosts),
         "help": str(AppFields.model_fields["js_hosts"].description).replace(
-            "Null: none.", "Repeatable. An empty text: none."
+            "Null: none.", "Repeatable. An empty value removes all hosts."
         ),
     },
 }
@@ -69,7 +69,7 @@ _with_parts = partial(with_parts, calls_wechat=True)
 
 @click.group()
 def apps() -> None:
-    """Manage mini-programs and other apps. Apps from the settings are listed, but can't be changed here."""
+    """Manage mini-programs and other apps. Apps defined in the settings are listed, but you can't change them here."""
 
 
 @apps.command()
@@ -95,8 +95,8 @@ def list_command() -> None:
 def add_command(app_id: str, disabled: bool, no_check: bool, given: dict[str, Any]) -> None:
     """Add an app. Running services pick up the change within 15 seconds.
 
-    The command prompts you for the secrets. You can also send them on standard input, one per line: the AppSecret, and
-    then the Token and the EncodingAESKey if you give their options.
+    The command prompts you for the secrets. You can also send them on standard input, one per line. The first line is
+    the AppSecret. If you use the options for the Token and the EncodingAESKey, these two values follow.
     """
     secrets = _prompted({"app_secret": True, **given})
     request = _valid(AppRequest, {"app_id": app_id, "is_enabled": not disabled, **given, **secrets})
@@ -151,7 +151,7 @@ def set_command(
 @apps.command()
 @_app_argument
 def remove_command(app_id: str) -> None:
-    """Remove an app and its secrets. Users can no longer log in to it. Its users and their sessions are kept."""
+    """Remove an app and its secrets. Users can no longer log in to the app. Existing users and sessions are kept."""
     _with_parts(lambda parts: parts[ManagedApps].remove(app_id, by=OPERATOR))
     echo(_("removed {name}", name=app_id))
 

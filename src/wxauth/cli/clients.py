@@ -36,7 +36,7 @@ from wxauth_guard.errors import InvalidRequest
 _CLAIM: Final = (
     "A claim in the site's tokens, such as tier=$attributes.tier. If VALUE is JSON, it is stored as JSON. Repeatable."
 )
-_NO_PKCE: Final = "Make PKCE optional. The site must then have a secret, and you confirm that it checks the nonce."
+_NO_PKCE: Final = "Make PKCE optional. Use this option only if the site has a secret and checks the nonce."
 _LOGO: Final = (
     "The site's picture on the login pages and the phone: a PNG, JPEG or WebP file of up to 32 KiB and 1024 × 1024 "
     "pixels. Default: none."
@@ -122,7 +122,7 @@ _name_argument = click.argument("client_name", metavar="NAME", callback=checked(
 def clients() -> None:
     """Manage services and sites that use wxauth.
 
-    Services verify tokens, look up users and read events. On sites, users log in.
+    Services verify tokens, look up users and read events. Users log in to sites.
     """
 
 
@@ -156,7 +156,7 @@ def add_command(client_name: str, given: dict[str, Any]) -> None:
 def set_command(client_name: str, given: dict[str, Any]) -> None:
     """Change the given fields of a service or a site.
 
-    A repeatable option replaces the whole list, and an empty text clears a field. The change takes effect at once. If
+    A repeatable option replaces the whole list, and an empty value clears a field. The change takes effect at once. If
     you remove scopes, a site's sessions continue without these scopes.
     """
     if not given:
@@ -215,10 +215,10 @@ def list_command() -> None:
 @clients.command()
 @_name_argument
 def remove_command(client_name: str) -> None:
-    """Remove a service or a site. From now on, wxauth rejects its requests.
+    """Remove a service or a site. wxauth then rejects all of its requests.
 
-    The command then ends the site's sessions, and prints how many are left. If you interrupt the command, the service
-    ends the remaining sessions.
+    The command also ends the site's sessions, and prints how many are left. If you interrupt the command, the running
+    wxauth service ends the remaining sessions.
     """
 
     async def remove(database: Database, now: datetime) -> None:

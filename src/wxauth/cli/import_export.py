@@ -114,9 +114,14 @@ def _switches(command: Command) -> Command:
 
 @click.command()
 @click.argument("file", callback=checked(_opened))
-@click.option("--csv", "is_csv", is_flag=True, help="FILE is CSV. Not needed if the name of FILE ends in .csv.")
 @click.option(
-    "--tsv", "is_tsv", is_flag=True, help="FILE is CSV with tabs. Not needed if the name of FILE ends in .tsv."
+    "--csv", "is_csv", is_flag=True, help="FILE is a CSV file. You can omit this option if the file name ends in .csv."
+)
+@click.option(
+    "--tsv",
+    "is_tsv",
+    is_flag=True,
+    help="FILE contains tab-separated values. You can omit this option if the file name ends in .tsv.",
 )
 @click.option("--app-id", callback=text_option, help="The app of lines that don't specify an app.")
 @click.option(
@@ -235,7 +240,7 @@ class _Report:
 def _failure_of(exc: WrongFile) -> Failed:
     """Return the error that ends the command if the file cannot be imported."""
     seen = ", ".join(printable(cell[:_LONGEST_CELL]) for cell in exc.seen[:_MOST_CELLS])
-    found = _("; read: {seen}", seen=seen) if seen else ""
+    found = _("; found: {seen}", seen=seen) if seen else ""
     text = _("{name}: {rule}", name=exc.fault.field, rule=exc.fault.wanted)
     if exc.fault.field == "line":
         text = _("line {number}: {faults}", number=1, faults=text)

@@ -59,9 +59,10 @@ def list_command() -> None:
 @keys.command()
 @json_option
 def rotate_command() -> None:
-    """Publish a new key, which begins to sign after every cache has had time to fetch it.
+    """Publish a new key, which begins to sign tokens after every cache has had time to fetch it.
 
-    If a key is already waiting, no new key is created. If you have sites, the keys of id_tokens are rotated too.
+    If a published key hasn't begun to sign tokens yet, no new key is created. If you have sites, the keys that sign
+    id_tokens are rotated too.
     """
     key = _with_key_ring(lambda keys: keys.rotate(by=OPERATOR))
     row = {"kid": key.kid, "signs_from": key.activates_at.isoformat(timespec="seconds")}
@@ -134,9 +135,9 @@ def reseal_command() -> None:
 def forget_command() -> None:
     """Erase all values that can't be decrypted because their secret key is lost.
 
-    Back up the database first. All users must log in again, which phones do automatically. No user, identity or phone
-    number is lost. Look for the key before you run this command. A service that is still running has the key in its
-    environment.
+    Back up the database first. All users must log in again, and their phones do this automatically. No user, identity
+    or phone number is lost. Look for the key before you run this command. A service that is still running has the key
+    in its environment.
     """
     from wxauth.service.resealing import forget
 

@@ -152,7 +152,7 @@ def _option_of(field: _Field, clear: str | None, *, is_query: bool, changed: Map
     """Return the arguments of `click.option` for a field, with `option` for the names of the option."""
     made = {
         "option": f"--{field.name.replace('_', '-')}",
-        "help": re.sub("[Nn]ull:", f"{clear}:" if clear else "Default:", field.description),
+        "help": re.sub("[Nn]ull:", f'"{clear}" means:' if clear else "Default:", field.description),
         "callback": checked(partial(_value_of, field, clear, is_query), _NOT_JSON),
         **_type_of(field, clear),
     }

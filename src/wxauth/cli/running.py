@@ -13,7 +13,7 @@ from wxauth.terminal import localized
 
 @click.command()
 def serve() -> None:
-    """Run the service in production. The settings are read from WXAUTH_* (docs/reference/settings.md)."""
+    """Run the service in production. The settings are read from WXAUTH_* variables (docs/reference/settings.md)."""
     if os.name != "posix":  # Windows has no fork, with which the service starts its processes
         sys.exit(localized(_("wxauth {command} requires Linux or macOS. On Windows, use WSL.", command="serve")))
     from wxauth.service import server
@@ -37,7 +37,7 @@ def openapi() -> None:
 
 
 @click.command()
-@click.option("--ready", is_flag=True, help="Check that the service is ready to serve, as /readyz does.")
+@click.option("--ready", is_flag=True, help="Check that the service is ready to process requests, as /readyz does.")
 def alive(*, ready: bool) -> None:
     """Check that the service on this machine responds.
 

@@ -26,9 +26,9 @@ from wxauth.settings.settings import DatabaseSettings
 def migrate(revision: str) -> None:
     """Migrate the database schema to this version.
 
-    Replicas can keep serving, and several replicas may run this command at once. You can interrupt the command and run
-    it again, because each revision is applied completely or not at all. `--to base` erases all data, and asks for
-    confirmation first.
+    Replicas can continue to process requests, and several replicas can run this command at once. You can interrupt the
+    command and run it again, because each revision is applied completely or not at all. `--to base` erases all data, so
+    the command asks you to confirm first.
     """
     from wxauth.core.revisions import is_newer
 
@@ -57,8 +57,12 @@ async def _migrate(url: str, revision: str) -> str | None:
             from wxauth.checks.rights_queries import read_rights
 
             missing = (await read_rights(database)).missing_to_migrate
-            to_do = _(". As the owner of the database, run {grant};", grant=missing) if missing else ""
-            text = _("WXAUTH_DATABASE_URL: the role isn't allowed to migrate: {why}{to_do}", why=exc, to_do=to_do)
+            to_do = _(". Run this statement as the owner of the database: {grant};", grant=missing) if missing else ""
+            text = _(
+                "WXAUTH_DATABASE_URL: the database role isn't allowed to migrate the schema: {why}{to_do}",
+                why=exc,
+                to_do=to_do,
+            )
             raise Failed(text) from None
 
 
@@ -68,9 +72,10 @@ def check() -> None:
     """Run the health checks.
 
     The checks cover the settings, the database, the keys, the issuer, the clocks, and each app's setup in WeChat. This
-    command changes nothing, and you can run it before the service starts or while it runs. Each line is ok, BAD or a
-    note. BAD means that something doesn't work. A note reports something that might not be intended. Lines are in
-    Chinese if your locale is Chinese, but always in English with --json. The exit status is 1 if a line is BAD.
+    command changes nothing, and you can run it before the service starts or while it runs. Each line begins with ok,
+    BAD or note. BAD means that something doesn't work. A note reports something that might not be intended. Lines are
+    in Chinese if your locale is Chinese, but always in English with --json. The exit status is 1 if a line begins with
+    BAD.
     """
     from wxauth.checks.doctor import check_all
     from wxauth.checks.result import MARKS
@@ -90,8 +95,9 @@ def check() -> None:
 def sweep() -> None:
     """Delete expired data now.
 
-    This command deletes events older than EVENTS_KEPT_DAYS and sessions that ended more than ENDED_SESSIONS_KEPT_DAYS
-    ago. It truncates IP addresses older than ADDRESSES_KEPT_DAYS. The running service does the same once a day.
+    This command deletes events older than EVENTS_KEPT_DAYS days, and sessions that ended more than
+    ENDED_SESSIONS_KEPT_DAYS days ago. It also truncates IP addresses older than ADDRESSES_KEPT_DAYS days. The running
+    service does the same once a day.
     """
     from wxauth.housekeeping.housekeeping import sweep_now
 

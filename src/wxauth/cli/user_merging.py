@@ -35,7 +35,7 @@ def _identity(value: str) -> tuple[str, str]:
 @click.argument("into_id", metavar="INTO", type=click.UUID)
 @yes_option
 def merge_command(from_id: UUID, into_id: UUID) -> None:
-    """Merge the user FROM into the user INTO, who keeps the ID, nickname, number and external_id."""
+    """Merge the user FROM into the user INTO, who keeps their ID, nickname, phone number and external_id."""
 
     def question() -> Text:
         one, other = name_of(from_id), name_of(into_id)
@@ -70,11 +70,11 @@ def merge_command(from_id: UUID, into_id: UUID) -> None:
 @yes_option
 @json_option
 def split_command(user_id: UUID, identity: tuple[str, str], external_id: str | None) -> None:
-    """Split an identity off from USER_ID. The identity becomes a separate user.
+    """Split an identity off from USER_ID into a separate user.
 
     The new user has a new ID. All other data stays with USER_ID. However, a phone number that only this identity has
-    verified is removed. If USER_ID is banned, the new user is banned too. The JSON is the response of
-    POST /v1/admin/users/{id}/split.
+    verified is removed. If USER_ID is banned, the new user is banned too. The JSON output is the same as the response
+    of POST /v1/admin/users/{id}/split.
     """
     app_id, openid = identity
 

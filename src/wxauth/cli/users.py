@@ -41,8 +41,10 @@ from wxauth.users.search_queries import UsersQuery, find_users
 
 _MODULES: Final = {
     "user_merging": {
-        "merge": _("Merge the user FROM into the user INTO, who keeps the ID, nickname, number and external_id."),
-        "split": _("Split an identity off from USER_ID. The identity becomes a separate user."),
+        "merge": _(
+            "Merge the user FROM into the user INTO, who keeps their ID, nickname, phone number and external_id."
+        ),
+        "split": _("Split an identity off from USER_ID into a separate user."),
     },
     "import_export": {
         "export": _("Export all users to FILE, with one identity per line, as JSON."),
@@ -84,7 +86,7 @@ def users() -> None:
 @takes(UsersQuery, role={"callback": _check_role})
 @json_option
 def list_command(given: dict[str, Any]) -> None:
-    """List users, the newest first. The JSON is the response of GET /v1/admin/users."""
+    """List users, the newest first. The JSON output is the same as the response of GET /v1/admin/users."""
     query = UsersQuery.model_construct(**given)
     region = read_settings(PhoneSettings).phone_region
     page = with_database(lambda database, _: find_users(database, query, region=region))
@@ -95,11 +97,14 @@ def list_command(given: dict[str, Any]) -> None:
 @users.command()
 @user_argument
 @click.option(
-    "--export", is_flag=True, help="Print all data stored about a user, in the same form as GET /v1/me/export."
+    "--export", is_flag=True, help="Print all data stored about a user, in the same format as GET /v1/me/export."
 )
 @json_option
 def show_command(user_id: UUID, export: bool) -> None:
-    """Print a user with all identities and active sessions. The JSON is the response of GET /v1/admin/users/{id}."""
+    """Print a user with all identities and active sessions.
+
+    The JSON output is the same as the response of GET /v1/admin/users/{id}.
+    """
     if export:
         _export(user_id)
     else:
@@ -177,7 +182,10 @@ def _line_of(session: OpenSession, *, ended: str = "", device: str = "") -> str:
     "this option, the ban is permanent.",
 )
 def ban_command(user_id: UUID, reason: str | None, until: datetime | None) -> None:
-    """Ban a user and end all their sessions. The new reason and end replace those of a previous ban."""
+    """Ban a user and end all their sessions.
+
+    If the user is already banned, the new reason and end replace the previous ones.
+    """
     _change(user_id, UserChange(status=UserStatus.DISABLED, reason=reason, until=until))
 
 
@@ -233,7 +241,7 @@ def set_command(user_id: UUID, attributes: dict[str, object], no_phone: bool) ->
 def erase_command(user_id: UUID) -> None:
     """Erase a user and all their data.
 
-    If the person logs in again, they become a new user. To keep a user out, ban the user instead.
+    If the user logs in again, they become a new user. To prevent a user from logging in, ban the user instead.
     """
     confirm(lambda: _("Permanently erase {user_id} ({name})?", user_id=user_id, name=name_of(user_id)))
     with_database(lambda database, now: erase_user(database, user_id, by=OPERATOR, now=now))

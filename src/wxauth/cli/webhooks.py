@@ -91,7 +91,7 @@ def set_command(webhook_name: str, all_types: bool, given: dict[str, Any]) -> No
 @webhooks.command()
 @_name_argument
 def remove_command(webhook_name: str) -> None:
-    """Remove a webhook. Events that are waiting for this webhook are dropped."""
+    """Remove a webhook. Events that haven't been sent to this webhook yet are discarded."""
     _with_webhooks(lambda webhooks: webhooks.remove(webhook_name, by=OPERATOR))
     echo(_("removed {name}", name=webhook_name))
 
@@ -150,7 +150,7 @@ def deliveries_command(webhook_name: str, given: dict[str, Any]) -> None:
 @takes(ReplayRequest, event_id={"option": "--event"})
 @json_option
 def replay_command(webhook_name: str, given: dict[str, Any]) -> None:
-    """Send an event again, or all events since a time. Only event types of the webhook are sent."""
+    """Send one event again, or all events since a given time. Only event types that the webhook receives are sent."""
     if len(given) != 1:
         raise WrongCall(_("specify either --event or --since"))
     replayed = _with_webhooks(lambda webhooks: webhooks.replay(webhook_name, **given))

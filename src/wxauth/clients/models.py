@@ -92,7 +92,7 @@ class Client(SQLModel):
         "URIs that browsers return to with an authorization code.", "https://shop.example.com/callback"
     )
     logout_uris: list[str] = _uris("URIs that browsers may return to after logging out.", "https://shop.example.com/")
-    app_id: str | None = _text("The mini-program that shows the QR code. Null: the default app.")
+    app_id: str | None = _text("The mini-program that the QR code opens. Null: the default app.")
     account_app_id: str | None = _text("The service account for logins on pages in WeChat's browser. Null: none.")
     website_app_id: str | None = _text("The website app for logins with WeChat on a computer. Null: none.")
     backchannel_logout_uri: str | None = _text(
@@ -102,8 +102,8 @@ class Client(SQLModel):
     user_code: bool = _flag("Let users enter this site's login codes by hand.")
     email_domain: str | None = _text("Give each user a made-up e-mail address in this domain.")
     link: bool = _flag(
-        "Allow logins from phone browsers outside WeChat. A link opens WeChat, and the user compares a number on both "
-        "screens."
+        "Allow logins from phone browsers outside WeChat. The user opens WeChat with a link, and then enters the "
+        "number from WeChat in the browser."
     )
     sso: bool = _flag("Share the browser's login with other sites that have this option.")
     phone_id_token: bool = _flag("Let mini-programs and mobile apps get the site's id_tokens for another back end.")

@@ -62,13 +62,17 @@ class EventType(StrEnum):
 
     USER_CREATED = "user.created", _("Logged in for the first time"), "roles hook"
     USER_MERGED = "user.merged", _("Another user was merged into this user"), "former_id by"
-    USER_SPLIT = "user.split", _("Some identities became a separate user"), "new_user_id app_ids kept_app_ids"
+    USER_SPLIT = (
+        "user.split",
+        _("Some identities were split off into a separate user"),
+        "new_user_id app_ids kept_app_ids",
+    )
     IDENTITY_ADDED = "identity.added", _("Another identity was added"), ""
     IDENTITY_REMOVED = "identity.removed", _("An identity was removed"), ""
-    CONSENT_GIVEN = "consent.given", _("Agreed to"), "document version"
+    CONSENT_GIVEN = "consent.given", _("Agreed to a document"), "document version"
     CONSENT_WITHDRAWN = "consent.withdrawn", _("Withdrew consent to"), "document version"
     USER_ERASED = "user.erased", _("Permanently erased"), "former_ids"
-    USER_EXPORTED = "user.exported", _("All data of the user was exported")
+    USER_EXPORTED = "user.exported", _("All of the user’s data was exported")
     USER_BANNED = "user.banned", _("Banned"), "", "reason until"
     USER_UNBANNED = "user.unbanned", _("The ban was lifted"), ""
     ROLES_CHANGED = "user.roles_changed", _("Roles were changed"), "before after"

@@ -46,7 +46,7 @@ class WebhookChange(Changes):
 
     url: _Url | None = Field(default=None, description="The new URL.")
     types: list[KnownType] | None = Field(
-        default=None, description="The types of events to send from now on. An empty list: all types."
+        default=None, description="The types of events to send from now on. If the list is empty, all types are sent."
     )
     is_enabled: StrictBool | None = Field(
         default=None,

@@ -15,21 +15,23 @@ class Options:
     """The options of an import. The command derives its switches from the metadata of the fields."""
 
     dry_run: bool = _switch("--dry-run", "Check each line and report the result without storing anything.")
-    overwrite: bool = _switch("--overwrite", "Replace stored nicknames, pictures and numbers with those in the file.")
+    overwrite: bool = _switch(
+        "--overwrite", "Replace stored nicknames, pictures and phone numbers with the values in the file."
+    )
     takes_roles: bool = _switch("--roles", "Change the roles of existing users.")
     takes_status: bool = _switch("--status", "Ban and unban existing users.")
     takes_attributes: bool = _switch("--attributes", "Change the attributes of existing users with JSON Merge Patch.")
-    allow_admin: bool = _switch("--allow-admin", "Accept lines that have the role admin or unban an administrator.")
+    allow_admin: bool = _switch("--allow-admin", "Accept lines that grant the admin role or unban an administrator.")
     restore: bool = _switch("--restore", "Accept lines whose user_id belongs to an erased user.")
     joins: bool = _switch(
         "--join",
-        "Accept lines whose unionid or phone number differs from that of the user with the same "
-        "external_id. Use this option only if both belong to the same person.",
+        "Accept lines whose unionid or phone number differs from the value stored for the user with the same "
+        "external_id. Use this option only if the line describes the same person.",
     )
     skips_bad_fields: bool = _switch(
         "--skip-bad-fields",
-        "If a line's nickname, picture, number, time, attribute or ban reason is invalid, import the "
-        "line without this field.",
+        "If a line's nickname, picture, phone number, time, attribute or ban reason is invalid, import "
+        "the line without this field.",
     )
     quiet_events: bool = _switch("--quiet-events", "Don't record events for imported data.")
     """Whether the import records no events. It always records changes of stored users' status and roles."""

@@ -296,7 +296,9 @@ class Pages(Rendering):
         is_on_computer = is_local(redirect_uri)
         title = _("Log in to {title}")
         if resource is not None:
-            title = _("Allow a program on this computer?") if is_on_computer else _("Allow {title}?")
+            title = (
+                _("Allow access for a program on this computer?") if is_on_computer else _("Allow access for {title}?")
+            )
         return self._page(
             template,
             self._say(title, title=host or site.title),

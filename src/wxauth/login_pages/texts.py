@@ -22,9 +22,9 @@ TEXTS: Final[Mapping[str, Text]] = {
         "try again."
     ),
     "visit_again_title": _("WeChat hasn't confirmed this login"),
-    "visit_again": _("This login took too long or was opened twice. Please try again."),
+    "visit_again": _("This login took too long, or its page was opened twice. Please try again."),
     "visit_over_title": _("This login has expired"),
-    "visit_over": _("This login has already been used or took too long. Please start again."),
+    "visit_over": _("This login has expired or has already been completed. Please start again."),
     "visit_done_title": _("You are already logged in"),
     "visit_done": _("Go back to the site."),
     "visit_gone_title": _("This login wasn't started here"),

@@ -53,7 +53,10 @@ class AppFields(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    kind: AppKind = Field(default="mini_program", description="The kind of app in WeChat. You can't change it later.")
+    kind: AppKind = Field(
+        default="mini_program",
+        description="The kind of app in WeChat. Default: mini_program. You can't change the kind later.",
+    )
     title: OrNone[AppTitle] = Field(
         default=None, description="The name that is shown to administrators and on the login pages."
     )
@@ -91,13 +94,13 @@ class AppFields(BaseModel):
     )
     claims: OrNone[Claims] = Field(
         default=None,
-        description="The claims that are added to the access tokens of this app's logins instead of those in "
-        "`WXAUTH_CLAIMS`. `{}` adds none. Null: as in `WXAUTH_CLAIMS`.",
+        description="The claims that are added to the access tokens of this app's logins instead of the claims in "
+        "`WXAUTH_CLAIMS`. `{}` adds no claims. Null: as in `WXAUTH_CLAIMS`.",
         examples=[{"role": "authenticated"}],
     )
     js_hosts: OrNone[JsHosts] = Field(
         default=None,
-        description="The hosts whose pages can be signed for the JS-SDK, as entered in WeChat's console. Only for an "
+        description="The hosts whose pages can use the JS-SDK, as entered in WeChat's console. Only for an "
         "`official_account`. Null: none.",
         examples=[["shop.example.com"]],
     )

@@ -171,7 +171,7 @@ SignerDep = Annotated[Signer, Depends(signer_of), FOR_LIMITED_CLIENT]
 
 @router.post(
     SIGNATURES_PATH,
-    summary=_("Sign with a user's session_key"),
+    summary=_("Sign data with a user's session_key"),
     failures=[UnknownApp, WrongAppKind, NO_SUCH_USER, AccountDisabled, AccountLeaving, _NO_KEY, *WECHAT_FAILURES],
 )
 async def sign_with_session_key(

@@ -91,7 +91,7 @@ async def read_user(
 
 @router.patch(
     "/v1/admin/users/{user_id}",
-    summary=_("Ban, unban, set roles and attributes, clear nickname and picture"),
+    summary=_("Ban or unban a user, set roles and attributes, or clear the nickname and picture"),
     failures=[NO_SUCH_USER, LastAdmin],
 )
 async def change_user(
