@@ -515,7 +515,7 @@ async def test_our_own_client_is_renewed_without_waiting_for_scans_and_takes_nob
     own = await find_site(database, "wxauth-admin")
     assert own is not None
     assert (own.title, own.is_public, own.scopes[-1]) == ("Console 2", True, "wxauth:admin")
-    with pytest.raises(ValueError, match="our own"):
+    with pytest.raises(ValueError, match="own client"):
         await ensure_own_client(database, "shop", title="", **fields, now=now)
 
 

@@ -97,5 +97,5 @@ class ResourceVerifier(Verifier):
         super().__init__(issuer=settings.issuer, audience=settings.audience, keys=keys)
         self._resources = frozenset(each.resource for each in settings.resources)
 
-    def _is_meant(self, audience: object) -> bool:
+    def _accepts_audience(self, audience: object) -> bool:
         return isinstance(audience, str) and audience in self._resources

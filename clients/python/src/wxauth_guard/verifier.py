@@ -122,7 +122,7 @@ class Verifier:
             if len(self._signed_by) > REMEMBERED_TOKENS:
                 self._signed_by.popitem(last=False)  # the oldest token usually expires first
 
-    def _is_in(self, audience: object) -> bool:
+    def _accepts_audience(self, audience: object) -> bool:
         """Return whether the claim `aud`, a text or a list of texts, names the expected audience."""
         return audience == self._audience or (_is_text_list(audience) and self._audience in audience)
 
@@ -130,7 +130,7 @@ class Verifier:
         """Check the claims, and return the user. Raises: InvalidToken, TokenExpired."""
         if claims.get("iss") != self._issuer:
             raise InvalidToken("iss is another issuer", for_log=_differing("iss", claims, self._issuer))
-        if not self._is_in(claims.get("aud")):
+        if not self._accepts_audience(claims.get("aud")):
             raise InvalidToken("aud does not name this audience", for_log=_differing("aud", claims, self._audience))
         client_id, openid, token_id = claims.get("client_id"), claims.get("openid"), claims.get("jti")
         # The token of a login in a mini-program has no claim app_id, because its client_id is the mini-program. A
