@@ -141,8 +141,8 @@ def _has_service_and_guard() -> bool:
 def wechat(port: int) -> None:
     """Run only the simulated WeChat, without a database.
 
-    The simulated WeChat responds as api.weixin.qq.com does. Use it with a program or an SDK whose host you can set. The
-    manual at /about lists the AppIDs, AppSecrets and controls.
+    The simulated WeChat responds as api.weixin.qq.com does. Use it with a program or an SDK whose API host you can set.
+    The manual at /about lists the AppIDs, AppSecrets and controls.
     """
     from wxauth_desk import alone
 

@@ -21,7 +21,7 @@ def admin() -> None:
 @click.argument("user_id", type=click.UUID, required=False)
 @json_option
 def link_command(user_id: UUID | None) -> None:
-    """Print a URL that logs an administrator or support staff in to the console.
+    """Print a URL that an administrator or support staff can use to log in to the console.
 
     Use the URL if no one can scan a QR code yet, or while WeChat is unavailable. The URL works only once and expires
     after ten minutes. Without USER_ID, the URL logs in the only administrator. Keep the URL secret, because anyone who

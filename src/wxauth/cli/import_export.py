@@ -123,7 +123,7 @@ def _switches(command: Command) -> Command:
     is_flag=True,
     help="FILE contains tab-separated values. You can omit this option if the file name ends in .tsv.",
 )
-@click.option("--app-id", callback=text_option, help="The app of lines that don't specify an app.")
+@click.option("--app-id", callback=text_option, help="The app for lines that don't specify an app.")
 @click.option(
     "--map",
     "mapped",
@@ -136,7 +136,7 @@ def _switches(command: Command) -> Command:
 @click.option(
     "--time-zone",
     callback=_time_zone,
-    help="The time zone, such as Asia/Shanghai, of times that don't specify a time zone.",
+    help="The time zone, such as Asia/Shanghai, for times that don't specify a time zone.",
 )
 @_switches
 @json_option

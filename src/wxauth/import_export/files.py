@@ -76,7 +76,7 @@ class Form:
     delimiter: str = ","
     """The delimiter of CSV."""
     app_id: str | None = None
-    """The app of lines that don't specify an app."""
+    """The app for lines that don't specify an app."""
     fields: Mapping[str, str] = field(default_factory=dict)
     """Our names of fields by the file's names, where the file uses other names."""
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

@@ -49,7 +49,9 @@ TEXTS: Final[Mapping[str, Text]] = {
     Mistake.REQUEST: _("The request is too long or contains a character that isn't allowed."),
     Mistake.CLIENT: _("No site is registered with this client_id."),
     Mistake.REDIRECT_URI: _("The redirect_uri isn't registered for this site."),
-    Mistake.DOCUMENT: _("The program's metadata document can't be read or is invalid, or its host isn't allowed."),
+    Mistake.DOCUMENT: _(
+        "The program's metadata document can't be read or is invalid, or the document's host isn't allowed."
+    ),
     "mistake_title": _("This login can't continue"),
     "mistake": _(
         "The site sent an invalid request, so wxauth didn't return anything to it. Please report this to "
