@@ -184,7 +184,10 @@ class ScanOver(WxAuthError, code="scan_over", status=404):
 
 
 class ScanForwarded(WxAuthError, code="scan_forwarded", status=403):
-    """The QR code was not scanned with the camera, but read from a picture or a chat, or typed."""
+    """The phone did not scan the QR code with its camera, or a link outside WeChat did not open the page.
+
+    For example, the code came from a picture or a chat, or the user typed a login code.
+    """
 
     title = _("Scan the QR code on the screen with your camera. Never scan a QR code that someone sent you.")
 
@@ -313,7 +316,7 @@ class LoginTooOld(WxAuthError, code="login_too_old", status=403):
 
 
 class WrongPerson(WxAuthError, code="wrong_person", status=403):
-    """The new `wx.login` code belongs to another user than the session."""
+    """The new `wx.login` code does not belong to the session's user."""
 
     title = _("You are logged in with a different WeChat account.")
 

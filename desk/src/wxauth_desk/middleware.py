@@ -1,9 +1,9 @@
-"""The middleware of both commands, which accepts only requests to names of this machine.
+"""The middleware of both commands, which accepts only requests to names of this machine and to allowed names.
 
 An attacker's web page can have a host name that resolves to this machine (DNS rebinding). The browser then treats the
 page and the service as one origin, so the page could log in as any user in the simulated WeChat. Only the name in
 `Host` distinguishes the requests of such a page from the requests of wxauth's pages, because a browser sends no
-`Origin` with a GET.
+`Origin` with a same-origin GET.
 """
 
 import re

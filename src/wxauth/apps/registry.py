@@ -141,7 +141,7 @@ class Apps:
         return self.settings.claims if known is None or known.app.claims is None else known.app.claims
 
     def roles_at_sign_up(self) -> frozenset[str]:
-        """Return the roles that new users get, in any app."""
+        """Return the roles that new users get in at least one of the apps."""
         return frozenset(role for known in self.all() for role in self.settings.roles_at_sign_up(known.app))
 
     def roles_of_anybody(self) -> frozenset[str]:

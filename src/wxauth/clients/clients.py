@@ -90,9 +90,10 @@ class ClientChanges:
     async def change(
         self, name: str, changes: Mapping[str, Any], *, by: Actor = OPERATOR, now: datetime
     ) -> AddedClient:
-        """Change these fields of a client. The sessions of a site continue, with the scopes that the site still has.
+        """Change these fields of a client, and return the changed client.
 
-        Null, false or empty clears an optional field.
+        A site's sessions continue, with the scopes that the site still has. A null, false or empty value clears an
+        optional field.
 
         Raises: NotFound, WrongClient.
         """

@@ -41,17 +41,20 @@ from wxauth.texts import clean_text, is_title, read_loosely
 from wxauth_guard.keys import InvalidKey
 
 NEW_OF_AN_ADDRESS: Final = "10/minute"
-"""The number of unknown documents that wxauth fetches for one address, or for one IPv6 /48.
+"""The highest rate at which wxauth fetches unknown documents for one address, or for one IPv6 /48.
 
 A document is unknown until it has been valid once.
 """
 NEW_OF_ALL: Final = "30/minute"
-"""The number of unknown documents that one process fetches for all addresses.
+"""The highest rate at which one process fetches unknown documents for all addresses.
 
 A process checks the limit of the address first, so that no single address can use up this limit.
 """
 ASSERTIONS_OF_A_CLIENT: Final = "50/second"
-"""The number of valid assertions that one process accepts from one client. wxauth stores each of them for an hour."""
+"""The highest rate at which one process accepts valid assertions from one client.
+
+wxauth stores each assertion for an hour.
+"""
 MAX_CLIENT_ID: Final = 512
 MAX_REDIRECT_URIS: Final = 20
 

@@ -105,7 +105,7 @@ USUAL_PACE: Final = Pace()
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """The number of rows that `sweep_aged` has deleted or changed."""
+    """The numbers of events that `sweep_aged` has deleted, and of addresses that it has truncated."""
 
     events: int = 0
     """The number of events that were deleted."""

@@ -15,7 +15,7 @@ from wxauth.limits.redis import RedisCounts, redis_reason
 from wxauth.settings.addresses import TRUNCATED, plain_address
 
 REDIS_TIMEOUT_SECONDS: Final = 0.2
-"""The time, in seconds, that a request waits for Redis by default."""
+"""The longest time, in seconds, that a request waits for Redis by default."""
 REDIS_RETRY_SECONDS: Final = 5.0
 """The time, in seconds, for which a process does not use Redis after a failure."""
 MAX_COUNTERS: Final = 100_000
@@ -60,7 +60,7 @@ class RateLimiter:
         clock: The clock for the windows of this process.
         redis_url: The URL of Redis, or None.
         exempt: The networks whose addresses are not counted.
-        patience: The time limit, in seconds, of one use of Redis.
+        patience: The time limit, in seconds, of one operation in Redis, including connecting.
         wide: The limit of an IPv6 /48, as a multiple of the limit of one address.
     """
 
@@ -113,9 +113,10 @@ class RateLimiter:
             raise RateLimited(f"rate limit exceeded: {self._what}", retry_after=seconds)
 
     async def _seconds_to_wait(self, hits: Sequence[Hit]) -> int:
-        """Count an action towards each limit, in Redis or else in this process.
+        """Count an action towards each limit, up to the first limit that it exceeds.
 
-        Return the seconds until the window of the first exceeded limit ends, or 0.
+        Return the seconds until the window of the exceeded limit ends, or 0. If Redis is not configured or fails, this
+        process counts the action itself.
         """
         if self._redis is not None:
             seconds = await self._redis.seconds_to_wait(hits)

@@ -20,13 +20,14 @@ return number
 
 
 class RedisCounts:
-    """The counts of one kind of action. A connection is opened when it is first needed.
+    """The counts of one kind of action in Redis. A connection is opened when it is first needed.
 
     Args:
         url: The URL of a server, of a cluster or of Sentinels.
         what: One word for the kind of action, which is part of the keys.
-        patience: The time limit, in seconds, of one use. If there are several hosts, or several addresses of a host,
-            each gets a share of this time, so that an address that does not respond leaves time for the others.
+        patience: The time limit, in seconds, of one operation, including connecting. If there are several hosts, or
+            several addresses of a host, each gets a share of this time, so that an address that does not respond leaves
+            time for the others.
     """
 
     def __init__(self, url: str, *, what: str, patience: float) -> None:

@@ -238,7 +238,7 @@ async def show_outage(pages: PagesDep) -> Response:
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/wechat/{name}")
 async def show_outcome(pages: PagesDep, request_id: str, name: str) -> Response:
-    """Show the outcome of a visit to WeChat's page, and a link to try again.
+    """Show the outcome of a visit to WeChat's page, with a link to try again unless the user is already logged in.
 
     This route does not query the database.
     """

@@ -73,7 +73,10 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
         await self._http.aclose()
 
     async def _checked(self, end: Origin | Proxy) -> Sequence[SocketAddress]:
-        """Return the addresses of a server that requests may be sent to. Raises: Refused, if there are none."""
+        """Return those addresses of a server or proxy to which requests may be sent.
+
+        Raises: Refused, if there are none.
+        """
         scheme: Scheme = "https" if isinstance(end, Origin) and end.scheme == "https" else "http"
         try:
             found = await self._resolve(end.host)

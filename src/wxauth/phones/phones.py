@@ -140,7 +140,7 @@ class Phones:
         return outcome
 
     async def bind_pending(self, *, size: int) -> None:
-        """Bind up to `size` numbers that their requests did not bind, for example after a crash, the oldest first."""
+        """Bind the oldest numbers, at most `size`, that their own requests did not bind, for example after a crash."""
         untouched_since = self.clock() - UNTOUCHED_FOR
         for answer in await self.database.rows(queries.PENDING_ANSWERS, asked_before=untouched_since, size=size):
             try:

@@ -27,7 +27,7 @@ UPLOAD_TIMEOUT_SECONDS: Final = 60.0
 
 _MULTIPART: Final = "multipart/form-data"
 _MAX_PARTS: Final = 20
-"""The largest number of parts of a form. The file is one of them, and all others are ignored."""
+"""The largest number of parts of a form. One of them is the file, and the other fields are ignored."""
 _BOUNDARY_LENGTHS: Final = range(8, 71)
 """The lengths that the boundary of a multipart form may have.
 
@@ -75,7 +75,10 @@ async def uploaded_file(request: Request, *, patience: float = UPLOAD_TIMEOUT_SE
 
 
 def _boundary_of(request: Request) -> bytes:
-    """Return the boundary of a multipart form. Raises: InvalidRequest, if the request contains no such form."""
+    """Return the boundary of a multipart form.
+
+    Raises: InvalidRequest, if the request contains no such form, or if the length of the boundary is not allowed.
+    """
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != _MULTIPART.encode() or b"boundary" not in options:
         raise InvalidRequest.of(_FIELD, "Must be multipart/form-data, as wx.uploadFile sends it")
@@ -113,7 +116,10 @@ async def _read_parts(request: Request, boundary: bytes, *, patience: float) -> 
 
 
 def _only_file(parts: Sequence[Field | File]) -> bytes:
-    """Return the content of the only file in a form. Raises: InvalidRequest, with the mistake that the form shows."""
+    """Return the content of the only file in a form.
+
+    Raises: InvalidRequest, whose message says what is wrong with the form.
+    """
     match [part for part in parts if isinstance(part, File) or part.field_name == _FIELD.encode()]:
         case [File() as file] if file.field_name == _FIELD.encode():
             file.file_object.seek(0)

@@ -1,6 +1,6 @@
 """The commands `wxauth secret reseal` and `wxauth secret forget`, for use after a change of the secret key.
 
-`reseal` encrypts all stored secrets again with the current key, while the service runs. `forget` erases the values that
+`reseal` re-encrypts all stored secrets with the current key, while the service runs. `forget` erases the values that
 only a lost key could decrypt, so that the service can start again.
 """
 
@@ -46,17 +46,17 @@ class _PageResult(NamedTuple):
 
 @dataclass(slots=True)
 class Resealed(SealedCounts):
-    """The numbers of values that were encrypted again, and the number of values that no secret key decrypts."""
+    """The numbers of values that were re-encrypted, and the number of values that no secret key decrypts."""
 
     not_opened: int = 0
 
 
 async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> Resealed:
-    """Encrypt again all stored secrets that are not encrypted with the current secret key.
+    """Re-encrypt all stored secrets that are not encrypted with the current secret key.
 
-    A value is replaced only if it has not changed since it was read, and each page is a separate transaction. Therefore
-    the command may be stopped and run again at any time. The signing keys are replaced last. Until then, no service
-    starts without the previous secret key. Therefore nobody discards that key while another value still needs it.
+    A value is replaced only if it has not changed since it was read, and each page is a separate transaction, so the
+    command may be stopped and run again at any time. The signing keys come last: until they are replaced, no service
+    starts without the previous secret key, so the operator cannot discard that key while another value still needs it.
     """
     done = Resealed()
 

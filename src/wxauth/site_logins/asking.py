@@ -166,7 +166,10 @@ def new_login(
 def new_press(
     page: SiteLoginFields, browser: Device, *, lasts: timedelta, now: datetime, door: Door
 ) -> SiteLoginFields:
-    """Return the login to store for one use of a page's button, through the door that the button opens."""
+    """Return the login to store when a browser uses a button of a page.
+
+    `door` is the way to log in that the button starts.
+    """
     return new_login(
         page,
         page.client_id,

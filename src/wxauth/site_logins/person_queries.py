@@ -15,7 +15,10 @@ if TYPE_CHECKING:  # because `callers` imports FastAPI, which commands do not ne
     from wxauth.users.callers import Caller
 
 _ATTEMPTS: Final = 3
-"""The number of times that `lock_with_user` locks and reads, because merges can move the user each time."""
+"""The largest number of attempts of `lock_with_user`.
+
+It tries again if a merge has moved the identity or the session to another user.
+"""
 
 Person = TypeVar("Person", bound=UserInSession)
 

@@ -186,10 +186,10 @@ async def authorize_site(
 async def make_id_token(
     caller: CallerInTurnDep, body: PhoneIdTokenRequest, id_tokens: PhoneIdTokensDep, device: DeviceDep
 ) -> PhoneIdTokenAnswer:
-    """Get an id_token of a client that was added with `--phone-id-token`, such as Supabase, to log in there.
+    """Get an id_token for a client that was added with `--phone-id-token`, such as Supabase, to log in there.
 
     `login_code` proves that the user holds the phone, because an access token might have been stolen. It must belong to
-    the session's identity. The id_token names no session and opens none here, so it cannot be used as `id_token_hint`.
+    the session's identity. The id_token belongs to no session of wxauth, so it cannot be used as `id_token_hint`.
     """
     token = await id_tokens.issue(caller, body.client_id, body.login_code, body.nonce or None, ip=device.ip)
     return PhoneIdTokenAnswer(id_token=token)

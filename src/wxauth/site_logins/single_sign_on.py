@@ -38,7 +38,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _PressedPage:
-    """A page that shows a user, and one of whose buttons the browser has used."""
+    """A page that shows a user, after the browser has used one of its buttons."""
 
     page: SiteLogin
     parameters: Parameters

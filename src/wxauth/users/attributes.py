@@ -145,9 +145,9 @@ def _check_value(value: Any, *, depth: int) -> None:
 
 
 def _stored_size(attributes: Attributes) -> int:
-    """Return the size of the attributes, in bytes, as the compact JSON that PostgreSQL writes.
+    """Return the size, in bytes, of the attributes as compact JSON with numbers as PostgreSQL writes them.
 
-    PostgreSQL writes numbers without an exponent, for example 1e300 with 301 digits.
+    PostgreSQL writes no exponents: 1e300, for example, has 301 digits.
     """
     floats = ((to_json(number), format(Decimal(repr(number)), "f")) for number in _floats_in(attributes))
     return len(to_json(attributes)) + sum(max(0, len(stored) - len(given)) for given, stored in floats)

@@ -49,7 +49,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(self._connection)
 
     def data_received(self, data: bytes) -> None:
-        """Parse the data that the client has sent, and enforce the size limit."""
+        """Parse the data that the client has sent, and refuse a head that is too large."""
         self._bytes_outside_body += len(data)
         if not self._is_in_body and b"\nupgrade" in data[:MAX_HEAD].lower():
             # If a request asks for an upgrade, the parser would drop its body. Therefore the field is renamed.

@@ -94,21 +94,22 @@ class TestIssuer:
         client_id: str | None = None,
         claims: Mapping[str, Any] | None = None,
     ) -> str:
-        """Return an access token. By default, openid and session are derived from user and app.
+        """Return an access token. By default, the openid and the session are derived from the user and the app.
 
         Args:
             user_id: A UUID.
-            roles: If it is empty, the token has no such claim.
+            roles: If empty, the token has no claim `roles`.
             app_id: By default, the app of this issuer.
             openid: The user's openid in the app.
             session_id: The UUID of the login that opened the session.
             expires_in: Seconds. Guards allow 30 s of clock skew, so -31 has expired and -29 has not.
             scope: The scopes granted to a website or an agent, as a list or separated by spaces.
-            client_id: The website, or the URL of a client's metadata document. For the URL of a metadata document, the
-                token has no app_id, openid or roles. By default, the client of a login in the app.
+            client_id: A website, or the URL of a client's metadata document. With such a URL, the token has no app_id,
+                openid or roles. By default, the client of a login in the app.
             claims: Claims to replace or add. A claim that is None is removed.
 
-        Raises: ValueError, if an id is not a UUID, or a claim is given that the tokens of the client do not have.
+        Raises: ValueError, if `user_id` or `session_id` is not a UUID, or if `roles`, `app_id` or `openid` is given for
+            a client with a metadata document.
         """
         user, app, now = UUID(str(user_id)), app_id or self.app_id, int(self._clock())
         payload: dict[str, Any] = {

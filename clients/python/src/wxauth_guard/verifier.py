@@ -133,8 +133,9 @@ class Verifier:
         if not self._accepts_audience(claims.get("aud")):
             raise InvalidToken("aud does not name this audience", for_log=_differing("aud", claims, self._audience))
         client_id, openid, token_id = claims.get("client_id"), claims.get("openid"), claims.get("jti")
-        # The token of a login in a mini-program has no claim app_id, because its client_id is the mini-program. A
-        # website's token has both, and a scope. The token of a client that is not registered has only a scope.
+        # The token of a login in a mini-program has no claim app_id, because its client_id names the mini-program. A
+        # website's token has a client_id, an app_id and a scope. The token of an unregistered client has a client_id
+        # and a scope, but no app_id or openid.
         app_id = claims.get("app_id", client_id)
         if openid is None and _has_scope_alone(claims):
             openid = app_id = ""

@@ -188,7 +188,10 @@ class Simulator:
     # The real WeChat has these calls, too.
 
     def call(self, api: Api, query: Mapping[str, str], body: bytes) -> tuple[Call, FaultRequest]:
-        """Record a call. Return the call, and the fault that it must meet, which is used up; otherwise `NO_FAULT`."""
+        """Record a call. Return the call and the fault with which it must fail; `NO_FAULT` if there is none.
+
+        The fault is the next one from `POST /faults`, which is then used up, or the one that the call's code names.
+        """
         call = Call(api, None, query, body)
         call = replace(call, app_id=self._app_of(call))
         self.calls.append(call)
