@@ -148,7 +148,7 @@ class _Retry:
 
 @part
 class Retries:
-    """Failed writes, which wxauth keeps in memory and repeats in rounds until the database is available again.
+    """Failed writes, which wxauth keeps in memory and repeats in rounds until they succeed.
 
     Each round begins with the oldest retry, and ends early if the database is unavailable. A retry ends when it
     succeeds, when its time is up, or when the service ends. If the process is killed, all its retries are lost.
@@ -202,13 +202,13 @@ class Retries:
             self.note_done(what, key)
 
     def note_done(self, what: str, key: Hashable) -> None:
-        """Remove this retry, because its work has been done."""
+        """Remove the retry of this kind and key, if one is waiting, because its write has been done."""
         if (retry := self._retries.pop((what, key), None)) is not None:
             log.info("retry_done", what=what, **retry.fields)
             self._count(what, -1)
 
     async def drain(self) -> None:
-        """Wait until no retry is waiting."""
+        """Wait until every retry has ended."""
         if self._running is not None:
             await asyncio.shield(self._running)
 

@@ -1,9 +1,9 @@
 """Statements that run once for several callers, so that each caller costs less when the service is busy.
 
-If the statement is not running, a caller runs its form for one caller immediately. Otherwise the caller waits for the
-next batch. The batch starts when the running statement returns, but at most `Deadlines.batch_wait` after that statement
-was sent. Therefore a lock, a slow disk or a distant PostgreSQL delays the waiting callers no longer than that. See
-docs/contribute/decisions/0018-statements-in-batches.md.
+If the statement is not running, a caller runs it immediately, for this caller only. Otherwise the caller waits for the
+next batch. The batch starts when the running statement returns, or `Deadlines.batch_wait` after that statement was
+sent, whichever is earlier. Therefore a lock, a slow disk or a distant PostgreSQL delays the waiting callers by no more
+than `Deadlines.batch_wait`. See docs/contribute/decisions/0018-statements-in-batches.md.
 
 One caller's failure never affects another caller. A separate task sends each batch, so that cancelling one caller does
 not cancel the others. A caller without a row in the result runs the statement alone. If PostgreSQL refuses a batch, or
@@ -48,16 +48,16 @@ class _Caller(NamedTuple):
 
 
 class Batched(Statement[Row]):
-    """A statement for one caller, which `Database.row` runs for several callers if they wait.
+    """A statement for one caller that `Database.row` can run once for several waiting callers.
 
     The form for several callers, `many`, reads the table `asked`, which has one row for each caller: the parameters,
-    and the caller's number `n`. It returns `n` and the columns of the form for one caller. If the first of these
+    and the caller's number `n`. `many` returns `n` and the columns of the form for one caller. If the first of these
     columns is null, the caller gets no row. A caller whose number is missing runs the statement alone, so `many` may
-    skip locked rows, and must never wait for one. Write both forms from the same parts, in which `:name` is a parameter
-    or the column of `asked`.
+    skip locked rows, and must never wait for one. Write both forms from the same parts: `:name` is a parameter in the
+    form for one caller, and a column of `asked` in `many`.
 
     Args:
-        name: The label of its batches in metrics.
+        name: The label of the statement's batches in metrics.
         one: The form for one caller.
         many: The text after `WITH asked AS (…)` in the form for several callers. By default, it joins `one` laterally,
             which suits a statement that only reads.
@@ -98,10 +98,10 @@ class Batches:
 
     Args:
         statement: The statement.
-        answer: Runs one of the two forms within a time limit. It tries twice, unless `tries` is given.
-        wait: Waits for the row of a caller in a batch. Tracing measures this wait.
+        answer: A function that runs one of the two forms within a time limit. It tries twice, unless `tries` is given.
+        wait: A function that waits for the row of a caller in a batch. Tracing measures this wait.
         whole: The longest time, in seconds, that a caller waits.
-        batch_wait: The time, in seconds, for which a running statement delays the next batch.
+        batch_wait: The longest time, in seconds, for which a running statement delays the next batch.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Batches:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def row(self, arguments: Sequence[object]) -> Any:
-        """Return the row of the statement with these arguments, or None. Raises: StorageUnavailable."""
+        """Return the statement's row for these arguments, or None if there is none. Raises: StorageUnavailable."""
         loop = asyncio.get_running_loop()
         mine, until = loop.create_future(), loop.time() + self._whole
         self._waiting.append(_Caller(arguments, mine, until))

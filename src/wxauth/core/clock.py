@@ -26,7 +26,7 @@ _SINCE_BOOT: Final = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTO
 """The clock that counts from the start of the machine. None on Windows, where only `time.monotonic` exists."""
 
 CORRECTION_PAUSE_SECONDS: Final = 5.0
-"""The pause, in seconds, between two corrections."""
+"""The pause, in seconds, between two corrections of the clock."""
 FIRST_PAUSE_SECONDS: Final = 0.1
 """The pause, in seconds, between two attempts until the database has responded for the first time.
 
@@ -41,7 +41,7 @@ _REPORTED_EVERY: Final = timedelta(minutes=10)
 _STEP_BYTES: Final = 4
 """The number of random bytes in the difference between two ids of the same millisecond."""
 _BITS_AFTER_TIME: Final = 80
-"""The number of an id's last bits that do not belong to its time. The 48 bits before them are milliseconds."""
+"""The number of bits that follow the time in an id. The time consists of the first 48 bits, in milliseconds."""
 log = get_logger()
 LAST_ID: Final = UUID(int=2**128 - 1)
 """An id that is greater than every other id."""
@@ -117,7 +117,7 @@ async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = 
 
 
 async def correct_clock(clock: DatabaseClock, database: Database) -> None:
-    """Correct the clock once. If the database does not respond, the previous correction remains in force."""
+    """Correct the clock once. If the database does not respond, or responds too slowly, the clock stays unchanged."""
     asked_at = since_boot()
     try:
         theirs = await database.time()

@@ -1,4 +1,4 @@
-"""The opening of connections to PostgreSQL. It tries each address of each host in the URL until one responds."""
+"""The opening of connections to PostgreSQL: wxauth tries each address of each host in the URL until one responds."""
 
 import asyncio
 from collections.abc import Mapping
@@ -40,8 +40,8 @@ class Connector:
 
         Raises: NotConnected, DatabaseUrlRefused.
         """
-        # Each address of each host has a separate time limit. asyncpg has one limit for all addresses together. An
-        # address that never responds would use this limit up.
+        # Each address of each host has a separate time limit. asyncpg has one limit for all addresses together, which
+        # an address that never responds would use up.
         failures: list[outages.NotConnected] = []
         started_at = monotonic()
         places = [place for dsn in self._dsns for place in await _places_of(dsn, seconds=self._deadlines.connect)]

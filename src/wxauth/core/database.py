@@ -66,8 +66,9 @@ class _Idle(NamedTuple):
 class Connections:
     """A small connection pool. It opens a connection if none is idle, and lends at most `size` at the same time.
 
-    asyncpg's own pool creates a task for each release. Connections are not reset when they are returned, because
-    statements and transactions leave no state. See docs/contribute/decisions/0004-connection-pool.md.
+    wxauth does not use asyncpg's own pool, because that pool creates a task for each release. Connections are not reset
+    when they are returned, because statements and transactions leave no state. See
+    docs/contribute/decisions/0004-connection-pool.md.
     """
 
     def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], *, size: int) -> None:
@@ -92,7 +93,7 @@ class Connections:
         return connection
 
     def release(self, connection: asyncpg.Connection) -> None:
-        """Take a connection back. If it is closed, or was opened before the last `expire`, drop it.
+        """Take a connection back. If it is closed, or was lent before the last `expire`, drop it.
 
         Also close the connection that has been idle for longest, if its idle time exceeds `MAX_IDLE_SECONDS`. The pool
         lends the connection that was released last, so the additional connections from a busy period would otherwise
@@ -182,7 +183,10 @@ class Transaction(_Reader):
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
         self.failure: BaseException | None = None
-        """The error of the statement that failed last. Any other error that leaves the block is the block's own."""
+        """The error of the statement that failed last.
+
+        Any other error that leaves the block did not come from the database.
+        """
 
     async def run(self, statement: Statement[object], /, **values: object) -> int:
         """Run a statement that returns no rows. Return the number of rows that it wrote."""
@@ -215,8 +219,8 @@ class Snapshot(Transaction):
         """Yield all rows, `page_size` at a time. The remaining rows stay in the server.
 
         A caller that stops before the last page must not read the pages of the same statement again in this snapshot,
-        because the cursor then stays open until the snapshot ends. It cannot be closed when the generator is, because
-        Python may close an abandoned generator while the connection runs another statement.
+        because the cursor then stays open until the snapshot ends. The cursor cannot be closed together with the
+        generator, because Python may close an abandoned generator while the connection runs another statement.
         """
         # The cursor is declared in SQL, because asyncpg's own cursors prepare named statements even if its statement
         # cache is disabled. Such a statement would stay on the pooler's connection, where another process may use the
@@ -289,7 +293,8 @@ class Database(_Reader):
     def answering(self) -> AbstractAsyncContextManager[object]:
         """Return a context manager in which all database access together has one time limit, `Deadlines.whole`.
 
-        The context manager raises StorageUnavailable.
+        The context manager raises StorageUnavailable if the limit is exceeded, or if the database's state causes a
+        failure.
         """
         return _Answering(_now() + self.deadlines.whole)
 
@@ -405,9 +410,12 @@ class Database(_Reader):
     async def _answer(
         self, text: str, arguments: Sequence[object], until: float | None = None, *, tries: int = 2
     ) -> Sequence[asyncpg.Record]:
-        """Return all rows. If they have not arrived at `until`, in the event loop's time, raise StorageUnavailable.
+        """Return all rows. If the connection is lost or changes conflict, send the statement again.
 
-        Tracing wraps this method.
+        The statement is sent at most `tries` times. `until` is the time limit, in the event loop's time. By default,
+        it is `Deadlines.whole` from now. Tracing wraps this method.
+
+        Raises: StorageUnavailable.
         """
         async with _Answering(until or _now() + self.deadlines.whole):
             while True:

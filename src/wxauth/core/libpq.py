@@ -97,7 +97,7 @@ def read_url(url: str) -> DatabaseUrl:
 
 
 def _places_in(query: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return the host and port of each host in a query. One port is enough for all hosts."""
+    """Return each host in a query with its port. A single port applies to all hosts."""
     hosts = query.get("host", "").split(",")
     ports = query.get("port", "").split(",")
     if len(ports) == 1:
@@ -106,10 +106,10 @@ def _places_in(query: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def _defaults_for(query: Mapping[str, str], *, has_several_hosts: bool) -> dict[str, str]:
-    """Return the parameters that a query should have if it does not set them.
+    """Return wxauth's defaults for parameters that a query does not set.
 
     If there are several hosts, wxauth uses the primary. If `sslmode` requires a verified certificate, wxauth trusts the
-    authorities in `SSL_CERT_FILE`.
+    authorities in `SSL_CERT_FILE`, unless `PGSSLROOTCERT` names others.
     """
     defaults = {"target_session_attrs": "read-write"} if has_several_hosts else {}
     authorities = os.environ.get("SSL_CERT_FILE")
@@ -171,7 +171,8 @@ def _field_pattern(values: Collection[str]) -> str:
 def _lines_of_password_file(path: str | None) -> Sequence[str]:
     """Return the lines of the password file, which by default is `~/.pgpass`.
 
-    There are none if libpq would ignore the file: it cannot be read, is not regular, or other users may access it.
+    Return no lines if libpq would ignore the file, because the file cannot be read, is not regular, or is accessible to
+    other users.
     """
     file = Path(path or os.path.expanduser("~/.pgpass"))
     try:
@@ -203,7 +204,7 @@ def unreadable_file(dsn: str) -> tuple[str, str] | None:
 
 
 def _why_unusable(name: str, given: Mapping[str, str]) -> str | None:
-    """Return why asyncpg would fail to use the file of this parameter; None if it can use the file."""
+    """Return why asyncpg would fail to use the file of this parameter, or None if asyncpg can use the file."""
     file = given[name]
     if (error := _why_unreadable(Path(file))) is not None:
         return os.strerror(error)
@@ -219,7 +220,7 @@ def _why_unusable(name: str, given: Mapping[str, str]) -> str | None:
 
 
 def _why_unreadable(file: Path) -> int | None:
-    """Return the errno with which reading the file would fail; None if it can be read.
+    """Return the errno with which reading the file would fail, or None if the file can be read.
 
     The file is not opened, because opening a pipe waits for its writer. From Python 3.14 on, `Path.exists` also returns
     False if this process may not search the folder.
@@ -234,9 +235,9 @@ def _why_unreadable(file: Path) -> int | None:
 
 
 def _parameters(dsn: str) -> Mapping[str, str]:
-    """Return the parameters that are not empty: from the environment, the query of the DSN, and its other parts.
+    """Return the parameters from the environment, from the DSN's query, and from the DSN's other parts.
 
-    If several of these sources set a parameter, the last source counts.
+    If several of these sources set a parameter, the last source counts. Empty parameters are omitted.
     """
     parts = urlsplit(dsn)
     from_parts = {

@@ -53,7 +53,7 @@ No phrase marks these values, because PostgreSQL translates its messages.
 
 LogEvent = MutableMapping[str, Any]
 Render = Callable[[Any, str, LogEvent], bytes]
-"""A last processor of structlog, which turns an event into a line."""
+"""The type of structlog's last processor, which renders an event as a line."""
 
 
 def get_logger() -> FilteringBoundLogger:
@@ -171,7 +171,7 @@ def _printable(text: str) -> str:
 
 
 def _complete(_logger: object, name: str, event: LogEvent) -> LogEvent:
-    """Add the fields of every line (request and trace, if any, time, level), and describe the exception, if any."""
+    """Add the time and the level, the ids of the request and the trace, and the fields that describe an exception."""
     if (current := request_id.get()) is not None:
         event["request_id"] = current
     if (trace := trace_id.get()) is not None:

@@ -30,7 +30,9 @@ Series = TypeVar("Series", bound=MetricWrapperBase)
 
 
 class _Metric(dict[Any, Series]):
-    """The series of a metric by their labels, because the lookup of prometheus_client costs more than counting does.
+    """The series of a metric by their labels.
+
+    wxauth looks the series up itself, because a lookup by prometheus_client costs more than the counting.
 
     No series is created before something is counted. Otherwise the process that forks the workers would also create the
     series, in a separate file. `make_first` creates the series with the labels `first` in advance, with the value 0,
@@ -85,7 +87,7 @@ class Counter(_Metric[prometheus_client.Counter]):
 class Histogram(_Metric[prometheus_client.Histogram]):
     """The distribution of durations in seconds, or of other numbers.
 
-    The option `buckets` sets the limits of its intervals.
+    The option `buckets` sets the upper limits of its buckets.
     """
 
     kind = prometheus_client.Histogram
@@ -140,7 +142,7 @@ class Stopwatch:
 
     observe: Callable[[float], object]
     milliseconds: float = field(init=False)
-    """The duration after the block has ended."""
+    """The block's duration. It is set when the block ends."""
     _started: float = field(init=False)
 
     def __enter__(self) -> Self:

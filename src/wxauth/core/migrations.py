@@ -86,7 +86,7 @@ log = get_logger()
 
 
 class UnknownRevision(TextError):
-    """This version of wxauth does not know the requested revision, or the schema's present one."""
+    """The requested revision does not exist, or this version of wxauth cannot migrate this engine or schema."""
 
 
 class MigrationBlocked(TextError):
@@ -94,7 +94,7 @@ class MigrationBlocked(TextError):
 
 
 class MigrationRefused(TextError):
-    """PostgreSQL refuses a revision because of the contents of the database, or would refuse it.
+    """PostgreSQL has refused a revision, or would refuse it, because of the contents of the database.
 
     The message explains what to do.
     """

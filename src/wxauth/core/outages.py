@@ -161,7 +161,7 @@ class DatabaseUrlRefused(StorageUnavailable):
 
 
 class ChangesClashed(StorageUnavailable):
-    """Other transactions changed the same rows at the same time, and the server has rolled ours back.
+    """Other transactions changed the same rows at the same time, and the server has rolled our transaction back.
 
     Retrying is safe.
     """

@@ -19,7 +19,10 @@ _IN_WHEEL: Final = Path(__file__).parents[1] / "_migrations"
 _IN_CHECKOUT: Final = Path(__file__).parents[3] / "alembic"
 SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
 _FOREIGN_REVISION: Final = ""
-"""The revision of a schema that belongs to another program. It sorts before all of wxauth's, so it is refused."""
+"""The revision of a schema that belongs to another program.
+
+It sorts before all of wxauth's revisions, so wxauth refuses it.
+"""
 _FOREIGN_SCHEMA: Final = _(
     "alembic_version in this schema belongs to another program or to a version of wxauth before "
     "0.1.0. Set WXAUTH_DATABASE_URL to a separate database"
@@ -77,7 +80,7 @@ def is_newer(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bo
 
 
 def refusal_of(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> Text | None:
-    """Return why a schema cannot be migrated; None if it can.
+    """Return why wxauth cannot migrate a schema, or None if it can.
 
     A schema cannot be migrated if another program, or a version before the first release, created it.
     """
@@ -102,7 +105,7 @@ async def refusal_of_engine(database: Database) -> Text | None:
 
 
 def why_unfit(engine: str, has_plpgsql: bool, encoding: str) -> Text | None:
-    """Return why the database's engine or its encoding is unsuitable; None if both are suitable.
+    """Return why the database's engine or its encoding is unsuitable, or None if both are suitable.
 
     The text is a predicate, as in `refusal_of_engine`.
 

@@ -20,7 +20,7 @@ own (oid) AS (
                                         WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass
                                           AND refobjid IN (SELECT oid FROM tables) AND deptype IN ('a', 'i'))
 )"""
-"""The parts of a `WITH RECURSIVE`: `own` (our tables), `tables` (and their partitions), `relations` (and sequences)."""
+"""Parts of a `WITH RECURSIVE`: `own` has our tables, `tables` also their partitions, `relations` also the sequences."""
 RIGHTS_OF_PUBLIC: Final = Statement[str](f"""
 WITH RECURSIVE {OUR_RELATIONS}
 SELECT format('REVOKE ALL ON %s %s FROM PUBLIC', CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, name)

@@ -39,7 +39,7 @@ class Parts(dict[Any, Any]):
     """
 
     def make(self, kind: type[Part], **given: Any) -> Part:
-        """Create a part from the given arguments and from other parts, by their types.
+        """Create a part from the given arguments. Each other argument is the part of the argument's type.
 
         Raises: TypeError, if an argument is missing.
         """

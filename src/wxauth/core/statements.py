@@ -44,8 +44,8 @@ def one_and_id(
     """Return SQL that is true if a column has a value, and the row's id is at least `after` and less than `before`.
 
     The condition suits an index on both columns, and `ORDER BY` must name both. With `column = value … ORDER BY id
-    LIMIT`, PostgreSQL may read all rows in the order of their ids: if its statistics contain few values of the column,
-    it expects to find enough matching rows soon. A comparison of pairs can only use the index on both columns.
+    LIMIT`, PostgreSQL may read all rows in the order of their ids, because it expects to find enough matching rows soon
+    if its statistics contain few values of the column. A comparison of pairs can only use the index on both columns.
     """
     pair = f"({column}, {column.rpartition('.')[0]}.id)"
     return f"{pair} >= ({value}, {after}) AND {pair} < ({value}, {before})"
@@ -88,8 +88,8 @@ class Nothing(TypedDict):
 def model_of(model: type[Model], columns: Mapping[str, Any]) -> Model:
     """Create a model from a row with all of its fields. PostgreSQL has checked the row, so there is no validation.
 
-    A model of a user takes 1 µs. SQLModel's `__new__` takes 2 µs, because it first sets the same attributes. Pydantic's
-    `model_construct` takes 13 µs, because it fills in defaults and aliases.
+    Creating the model of a user takes 1 µs. SQLModel's `__new__` takes 2 µs, because it first sets the same attributes.
+    Pydantic's `model_construct` takes 13 µs, because it fills in defaults and aliases.
     """
     made = object.__new__(model)
     # Reading all columns of the driver's row at once is faster than reading them one by one.
@@ -144,7 +144,7 @@ class Statement(Generic[T_co]):
 
 
 def _maker(kind: Any) -> Callable[[Mapping[str, Any]], Any] | None:
-    """Return a function that makes a row of this type; None if the driver's row needs no change."""
+    """Return a function that makes a row of this type, or None if the driver's row needs no change."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return partial(model_of, kind)
     if isinstance(kind, type) and is_dataclass(kind):

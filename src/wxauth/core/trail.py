@@ -50,7 +50,7 @@ class EventType(StrEnum):
     meaning: Text
     sent: tuple[str, ...] | None
     data: frozenset[str]
-    """All names that the event's data may have."""
+    """All names that the event's data may contain."""
 
     def __new__(cls, value: str, meaning: Text, sent: str | None = None, further: str = "") -> Self:
         """Create a type from a row of the table below."""
@@ -176,7 +176,7 @@ async def record_event(
 
     If the event is about a user, the transaction must have locked the user. If the user's newest event has a later
     time, for example because the clocks of two replicas differ, a trigger gives the new event a time and an id just
-    after that event. Therefore the events of each user are in the order of the commits.
+    after those of the newest event. Therefore the events of each user are in the order of the commits.
     """
     await transaction.run(_RECORD, **event(kind, by=by, at=at, **about))
 

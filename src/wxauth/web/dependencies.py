@@ -20,7 +20,10 @@ Part = TypeVar("Part")
 
 
 async def services_of(connection: HTTPConnection) -> Services:
-    """Return the services of the app that received the request. Only this function and the solver read the state."""
+    """Return the services of the app that received the request.
+
+    Only this function and the solver read the app's state.
+    """
     services: Services = connection.app.state.services
     return services
 

@@ -95,7 +95,8 @@ class DirectRoute(APIRoute):
             self.openapi_extra = {"security": security, **(self.openapi_extra or {})}
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # The shortcut has already called this route, and wants its failure raised where FastAPI's handlers see it.
+        # The shortcut has already called this route. The failure is raised again here, where FastAPI's handlers catch
+        # it.
         if _FAILURE_KEY in scope:
             raise scope.pop(_FAILURE_KEY)
         request = DirectRequest(scope, receive)
@@ -234,7 +235,7 @@ class DirectRoutes:
         routes: All routes of the app, in the order in which FastAPI matches them.
         with_parameters: The paths of the routes with path parameters that are included. The shortcut matches each
             request against them one by one, so there should be few. Nothing checks that no earlier route matches the
-            same requests. A route without path parameters always wins over them.
+            same requests. A route without path parameters always takes precedence over these routes.
     """
 
     def __init__(self, routes: Sequence[BaseRoute], *, with_parameters: Collection[str] = ()) -> None:

@@ -48,7 +48,7 @@ _INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
 def in_language(app: FastAPI, language: str) -> dict[str, Any]:
-    """Copy an app's OpenAPI document, with the description, tags and summaries translated into this language."""
+    """Return a copy of an app's OpenAPI document, with its description, tags and summaries in this language."""
     translated = deepcopy(app.openapi())
     translated["info"]["description"] = translate(app.description, language)
     tags = {tag: tag.translated(language) for tag in _TAGS}
@@ -112,8 +112,8 @@ def _restore_example(models: dict[str, Any], model: Any) -> None:
 def add_docs(app: FastAPI) -> None:
     """Add the routes of the documentation.
 
-    Call this function last, so that no other request is matched against these routes. The summaries are in the language
-    that the request prefers.
+    Call this function last, so that FastAPI matches a request against these routes only after all others. The summaries
+    are in the language that the request prefers.
     """
     documents: dict[str, bytes] = {}
 

@@ -32,7 +32,7 @@ MAX_FIELDS: Final = 128
 MAX_TARGET: Final = 8 * 1024
 """The size limit, in bytes, for the target of a request."""
 SENDING_SECONDS: Final = 30.0
-"""The time limit, in seconds, for sending a head, and for sending a body after its head."""
+"""The time, in seconds, within which a client must send a head, and then the body."""
 MAX_BODY: Final = 64 * 1024
 """The size limit, in bytes, for a body, except for the paths in the `size_limits` of `Edge`."""
 MAX_CONTENT_TYPE: Final = 256
@@ -56,7 +56,7 @@ Such a refusal is not logged.
 COOKIES_KEY: Final = "wxauth.cookies"
 """The key in the ASGI scope to which the `Cookie` header is moved, so that FastAPI does not see it."""
 CONTROL_CHARACTERS_REFUSED: Final = "a path must not contain control characters"
-"""The `detail` of the refusal of such a path."""
+"""The `detail` of the refusal of a path with control characters."""
 _COUNTED_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """The methods that metrics show. Callers may send any text as a method, so all other methods share one label."""
 _FIELDS_READ: Final = frozenset(
@@ -83,7 +83,7 @@ Clear them, then load this page again.</p></div></html>
 """.encode()
 """The response with status 431 to a browser.
 
-A browser sends such a large head only if it has too many cookies for the site.
+A browser sends a head that is too large only if it has too many cookies for the site.
 """
 _FIRST_FAILURE: Final = 400
 """The lowest status of a failure."""

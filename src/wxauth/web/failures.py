@@ -29,7 +29,7 @@ async def _answer_failure(request: Request, exc: Exception) -> Response:
 
 
 def _error_of(request: Request, exc: Exception) -> WxAuthError:
-    """Return wxauth's error for an exception. The error for a fault of wxauth tells the caller nothing about it."""
+    """Return wxauth's error for an exception. If wxauth itself is at fault, the error does not describe the fault."""
     match exc:
         case WxAuthError():
             return exc

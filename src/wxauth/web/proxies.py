@@ -20,7 +20,7 @@ from wxauth.settings.addresses import plain_address
 log = get_logger()
 
 ANYBODY: Final = "*"
-"""The value in place of a list of proxies that means that every peer is trusted, but only as the last proxy."""
+"""The value, in place of a list of proxies, with which wxauth trusts every peer, but only as the last proxy."""
 
 _MAX_PROXIES: Final = 32
 """The largest number of trusted proxies in `X-Forwarded-For`. If there are more, the header is ignored."""
@@ -81,7 +81,7 @@ class BehindProxies:
         await self._app(scope, receive, send)
 
     def _apply_forwarded_headers(self, scope: Scope) -> None:
-        """Put the client's address and scheme into the scope. If the peer is not trusted, warn about it instead."""
+        """Put the client's address and scheme into the scope. If the peer is not trusted, only log a warning, once."""
         # Several fields `X-Forwarded-For` count as one list.
         forwarded_for: list[bytes] = []
         scheme = None
@@ -120,7 +120,10 @@ class BehindProxies:
         return host.address
 
     def _host_in(self, entry: bytes) -> _Host:
-        """Return the host in an entry of `X-Forwarded-For`. The results are cached, because proxies repeat."""
+        """Return the host in an entry of `X-Forwarded-For`.
+
+        The results are cached, because many requests come through the same proxies.
+        """
         entry = entry.strip()
         return _NO_HOST if len(entry) > _MAX_ENTRY else self._parse_cached(entry)
 

@@ -171,7 +171,7 @@ class Page(Generic[Row]):
 
 
 def cursor_at(row_id: UUID) -> str:
-    """Return the cursor for the rows after this one."""
+    """Return the cursor for the rows after the row with this id."""
     return urlsafe_b64encode(row_id.bytes).rstrip(b"=").decode()
 
 
@@ -183,7 +183,7 @@ def id_in_cursor(cursor: str) -> UUID:
 
 
 def timed_cursor(at: datetime, row_id: UUID) -> str:
-    """Return the cursor for the rows after this one in a list that is sorted by time and id."""
+    """Return the cursor for the rows after the row with this time and id, in a list that is sorted by both."""
     microseconds = (at - _FIRST_TIME) // timedelta(microseconds=1)
     return urlsafe_b64encode(microseconds.to_bytes(8, "big") + row_id.bytes).decode()
 
@@ -294,7 +294,7 @@ class Lenient(BaseModel):
     left_out: ClassVar[Mapping[str, str]] = {}
     """The optional fields of this body that were ignored, each with the code of its problem.
 
-    `read_anyway` sets the attribute for one body. It is no field, so callers cannot send it.
+    `read_anyway` sets the attribute for one body. It is not a field, so callers cannot send it.
     """
 
 
@@ -302,7 +302,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_body(model: type[Model], body: bytes) -> Model:
-    """Validate a JSON body. Raises: InvalidRequest."""
+    """Validate a JSON body, and return it as this model. Raises: InvalidRequest."""
     try:
         return model.model_validate_json(body)
     except ValidationError as exc:
@@ -312,8 +312,8 @@ def read_body(model: type[Model], body: bytes) -> Model:
 def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Mapping[Any, Any] | None = None) -> Model:
     """Read an invalid body without its invalid optional fields. Raises: InvalidRequest, if other parts are invalid.
 
-    An incomplete character, for example at the end of text that was cut off, makes only its own field invalid. If the
-    model lists that field in `cleaned`, the field is accepted.
+    An incomplete character, for example at the end of text that was cut off, makes only the field that contains it
+    invalid. If the model lists that field in `cleaned`, the field is accepted.
     """
     validate: Any = model.__pydantic_validator__.validate_python
     is_json = errors[0]["type"] != "json_invalid"
@@ -419,7 +419,7 @@ def invalid_request(errors: Iterable[Mapping[str, Any]], model: type[BaseModel] 
 
 
 def _field_name(location: tuple[str | int, ...]) -> str:
-    """Return the names in a location, separated by dots, or `body`. A name may contain a lone surrogate, shown as ?."""
+    """Return the names in a location, separated by dots, or `body`. A lone surrogate becomes `?`."""
     return ".".join(part for part in location if isinstance(part, str)).encode(errors="replace").decode() or "body"
 
 

@@ -84,7 +84,7 @@ def arguments_of(dependant: Dependant, hints: Mapping[str, Any], path_names: Con
 
 
 def _argument(hint: Any) -> Argument:
-    """Return the body or the query that a model describes. Raises: TypeError, for any other type."""
+    """Return the argument for the body or the query that a model describes. Raises: TypeError, for any other type."""
     kinds, metadata = get_args(hint) or (hint,), _metadata_of(hint)
     if isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel):
         if any(isinstance(meta, Query) for meta in metadata):
