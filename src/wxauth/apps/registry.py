@@ -41,7 +41,7 @@ A request raises a new exception, because a raised exception keeps its stack fra
 """
 
 _APP_ID_ERRCODES: Final = frozenset({40013, 41002})
-"""WeChat's error codes for a wrong or missing AppID. All others that reject an app concern its secret."""
+"""WeChat's error codes for a wrong or missing AppID. WeChat's other codes that reject an app concern its secret."""
 
 log = get_logger()
 
@@ -252,7 +252,7 @@ def unsealed_app(row: queries.SealedApp, sealer: Sealer) -> KnownApp:
             return KnownApp(app, "database", row.is_enabled, row.created_at, sorted(ignored))
         except ValidationError as exc:
             invalid = {error["loc"][0] for error in errors_of(exc)}
-            # A field that is invalid although it was left out is required.
+            # If a field is invalid although it was left out, it is a required field.
             if invalid <= ignored:
                 raise CannotOpen from None
             ignored |= invalid  # without these fields, another field may become invalid

@@ -17,7 +17,7 @@ from wxauth.terminal import localized, terminal_language, width
 
 
 def _of_click(message: str) -> str:
-    """Return a text of click's own in the language of the terminal."""
+    """Return one of click's own texts in the language of the terminal."""
     return pgettext("click", message, terminal_language())
 
 

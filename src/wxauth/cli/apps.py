@@ -27,7 +27,7 @@ _LABELS: Final = {"app_secret": "AppSecret", "push_token": "Token", "push_aes_ke
 """WeChat's names of the secrets, in the order of the prompts."""
 _OF_PUSH: Final = ("push_token", "push_aes_key", "push_forward")
 _PROMPTED: Final = {"is_flag": True, "default": None, "callback": None, "metavar": None}
-"""The differences of an option that has no value, and makes the command prompt for a secret."""
+"""The arguments that turn a field's option into a switch, with which the command prompts for a secret."""
 
 
 def _hosts(values: Sequence[str]) -> list[str] | str | None:

@@ -93,7 +93,9 @@ _OPTIONS: Final[Mapping[str, Any]] = {
 
 
 def _with_clients(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
-    """Return the result of `use` like `with_database`. Report a refused field of a client as an error about its option.
+    """Return the result of `use`, as `with_database` does.
+
+    Report a refused field of a client as an error about the field's option.
 
     Raises: click.BadParameter.
     """

@@ -76,7 +76,7 @@ RETRY_SCHEDULE: Final = (
 A delivery finally fails if the attempt after the last pause fails.
 """
 SPREAD: Final = 0.1
-"""The share of a pause by which the pause varies, so that deliveries that failed together are not retried together."""
+"""The largest fraction by which a pause is randomly longer or shorter, so that retries do not all come at once."""
 LONGEST_RETRY_AFTER: Final = timedelta(days=1)
 """The longest pause that a receiver can request with the header Retry-After."""
 OUTAGE: Final = timedelta(minutes=5)

@@ -79,7 +79,7 @@ _CHANGES: Final = {
     EventType.WEBHOOK_REMOVED: _DELETE,
     EventType.WEBHOOK_DISABLED: _DISABLE,
 }
-"""The statement that makes the change that each type of event reports."""
+"""The statement for each type of event. It makes the change that the event reports."""
 
 _SUBSCRIPTIONS: Final = Statement[tuple[UUID, list[str]]]("SELECT id, types FROM webhooks WHERE is_enabled")
 

@@ -175,8 +175,8 @@ async def import_users(
     """Import lines of JSON by the rules of a login.
 
     The lines are read twice, first for the rules that concern all lines. `refuse` is called for each refused line, in
-    order, and for each line whose bad fields are skipped. `progress` is called after each batch. `waiting` is called
-    with the reason and the seconds before a batch that the database did not accept is retried.
+    order, and for each line whose bad fields are skipped. `progress` is called after each batch. If the database did
+    not accept a batch, `waiting` is called with the reason, and with the number of seconds until the retry.
 
     Raises: StorageUnavailable, after ten minutes. Earlier batches remain stored, and the same lines can be imported
     again. Errors of the first reading are raised before anything is stored.

@@ -148,7 +148,7 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     )
     data: dict[str, Any] = {"former_id": pair.former_id}
     if source is not MergeSource.UNIONID:
-        data["by"] = source  # `IS_JOINED` finds the merges that WeChat has not caused by this name
+        data["by"] = source  # by this name, `IS_JOINED` finds the merges that WeChat has not caused
     record = partial(record_event, transaction, by=by, at=now, user_id=pair.remaining_id)
     await record(EventType.USER_MERGED, data=data)
     for app_id in app_ids:

@@ -122,6 +122,6 @@ def _why_not_connected(reason: str) -> str:
         return reason
     if reason.startswith(ssl.SSLCertVerificationError.__name__):
         return _("the certificate is not valid")
-    if reason.startswith("SSL"):  # the names of all errors of the module `ssl` begin so
+    if reason.startswith("SSL"):  # the names of all errors of the module `ssl` begin like this
         return _("TLS failed")
     return _("could not connect")

@@ -59,7 +59,7 @@ WECHAT_SHUTDOWN_SECONDS: Final = 6.0
 """The time, in seconds, for which a stopping process waits for WeChat's responses after its last request has ended."""
 
 PAUSE_FOR_OTHERS_SECONDS: Final = (0.0, 0.1, 0.4, 1.0)
-"""The pauses, in seconds, before each check for the response that another process got for the same code."""
+"""The pause, in seconds, before each check whether another process has stored the response to the same code."""
 _ANSWER: Final = "phone_answer"
 """The kind of work in `Retries` that stores a response."""
 _NOT_CAUSED_BY_CODE: Final = (errors.WeChatMisconfigured, errors.WeChatRateLimited, errors.WeChatUnavailable)
@@ -221,7 +221,7 @@ class Phones:
     async def _ask_wechat(self, app: App, openid: str, code: str) -> Mapping[str, Any]:
         """Count an attempt of the identity, and exchange a code with WeChat. Return WeChat's `phone_info`.
 
-        Uncount the attempt if the code is not the reason of a failure.
+        If the call fails, and the code is not the cause, the attempt does not count.
         """
         # Counting before the call keeps simultaneous calls from exceeding the limit.
         await PHONE_CODES.count(self.database, app.app_id, openid, now=self.clock())
@@ -276,7 +276,7 @@ class Phones:
     async def _bind(
         self, answer: queries.StoredAnswer, *, is_late: bool = False
     ) -> UserInSession | queries.PhoneRefusal:
-        """Bind the number of a stored response, with the policy of the settings. Return the changed user, or why not.
+        """Bind the number of a stored response by the policy of the settings. Return the changed user, or the refusal.
 
         With `is_late`, the request that fetched the response has ended without binding the number. Then a number that
         the user has bound since takes precedence, and users are not merged.

@@ -75,7 +75,10 @@ class Avatars:
         ),
     )
     _locks: WeakValueDictionary[UUID, asyncio.Lock] = field(init=False, default_factory=WeakValueDictionary)
-    """The locks of users. Only one picture of each user waits in the executor, so that it delays other users little."""
+    """The lock of each user.
+
+    Only one picture of a user at a time waits in the executor, so that a user with many uploads does not delay others.
+    """
     _executor: ThreadPoolExecutor = field(
         init=False, default_factory=lambda: ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
     )

@@ -65,7 +65,7 @@ _TRANSPOSITIONS: Final = dict(
 _DRAFT_FACTOR: Final = 2.0
 """The size to which a fast method first reduces a picture, as a multiple of the final size.
 
-Only the rest is reduced by a filter of good quality, which is slow.
+A slow filter of good quality then reduces the picture to its final size.
 """
 _SCAN: Final = b"\xff\xda"
 # A JPEG may have these segments before its first scan. Segments of arithmetic coding (0xC9 and others) are not allowed,
@@ -167,7 +167,7 @@ def _webp_parts(file: bytes) -> Iterator[_Part]:
 
 
 def thumbnail_of(file: bytes) -> Thumbnail:
-    """Return a JPEG, PNG or WebP upright, and so small that no side is longer than `LONGEST_SIDE`.
+    """Return the thumbnail of a JPEG, PNG or WebP, which is upright and has no side longer than `LONGEST_SIDE`.
 
     The file must have passed `check_file`. Only the first frame of an animation remains. All metadata is removed: EXIF
     with its locations, XMP, comments and ICC profiles. The thumbnail is a PNG if the picture is transparent, and

@@ -254,7 +254,7 @@ class PushedMessages:
 
 @dataclass(slots=True)
 class _Counted:
-    """The values with which the metrics count a message. The steps of its handling set them."""
+    """The labels under which the metrics count a message. The steps that handle the message set them."""
 
     kind: MessageKind = MessageKind.OTHER
     outcome: Literal["forwarded", "not_forwarded", "refused", "done", "ignored"] = "refused"

@@ -35,8 +35,8 @@ def heed_signals(readiness: Readiness) -> None:
     loop, parent, folder = asyncio.get_running_loop(), multiprocessing.parent_process(), own_folder()
 
     def leave(number: int, frame: FrameType | None) -> None:
-        # In a worker, a second SIGTERM does not mean that somebody is impatient: systemd may send SIGTERM to all
-        # processes, and the supervisor then sends SIGTERM to each worker, too.
+        # In a worker, a second SIGTERM does not ask for an immediate end, because systemd may send SIGTERM to all
+        # processes, and the supervisor then also sends SIGTERM to each worker.
         is_told_again = readiness.is_leaving and (parent is None or number == signal.SIGINT)
         if is_told_again or not readiness.is_serving:
             os._exit(0)

@@ -38,7 +38,7 @@ Row = TypeVar("Row")
 
 
 class _PageResult(NamedTuple):
-    """How many session keys of a page should have been written, and how many were written."""
+    """The number of session keys of a page that were to be written, and the number of those that were written."""
 
     wanted: int
     written: int
@@ -152,7 +152,7 @@ async def _write_session_keys(
 ) -> int:
     """Pass all session keys that are not encrypted with the current key to `write`, page by page.
 
-    Return how many keys `write` wrote on all pages together.
+    Return the number of keys that `write` has written on all pages together.
     """
     total, after = 0, START
     while True:

@@ -280,7 +280,7 @@ DELETE FROM browser_logins USING identities i
 LAST_OF_PAGE: Final = Statement[LastRow](
     "SELECT id, created_at AS since FROM sessions WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
-"""The query for the last row of a page of all sessions. It returns no row for the last page, which is not full."""
+"""The query for the last row of a full page of all sessions. It returns no row if the page is not full."""
 
 
 def _ending(which: LiteralString) -> Statement[EndedSession]:

@@ -55,7 +55,10 @@ class RefreshTokens:
         self._form = re.compile(re.escape(self.PREFIX) + _FORM, re.ASCII)
 
     def issue(self, session_id: UUID, generation: int) -> str:
-        """Return the token of this session and generation. It is the same for each call with the current key."""
+        """Return the token of this session and generation.
+
+        Each call returns the same token until the secret key changes.
+        """
         signed = session_id.bytes + generation.to_bytes(_GENERATION_BYTES, "big")
         mac = hmac.digest(self._keys[0], signed, "sha256")
         return self.PREFIX + urlsafe_b64encode(signed + mac).rstrip(b"=").decode()

@@ -147,7 +147,7 @@ async def change_me(
     `rate_limited`.
     """
     changes = body.changes()
-    # A form might send the URL of an uploaded picture back.
+    # A form might send back the URL of an uploaded picture. Only an upload can set such a URL.
     if is_own_picture(changes.get("avatar_url"), settings.issuer):
         del changes["avatar_url"]
     user = await store_profile(database, caller.user, changes, now=clock())

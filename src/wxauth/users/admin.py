@@ -40,7 +40,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserChange:
-    """The changes of a user. None means that a field does not change."""
+    """The changes to make to a user. A field that is None does not change."""
 
     status: UserStatus | None = None
     reason: str | None = None
@@ -56,7 +56,7 @@ class UserChange:
     attributes: Attributes | None = None
     """A merge patch of the user's attributes."""
     cleared: Collection[str] = ()
-    """The fields among `PROFILE_FIELDS` to clear."""
+    """The fields to clear, which are among `PROFILE_FIELDS`."""
     cancels_leaving: bool = False
     """Whether to cancel the erasure of a user who has asked for it."""
 

@@ -55,7 +55,10 @@ def patched(attributes: Attributes, patch: Attributes) -> dict[str, Any]:
 
 
 def typed_attribute(text: str) -> Any:
-    """Return the value of an attribute from a typed text: the parsed JSON if the text is JSON, otherwise the text."""
+    """Return the value of an attribute that an operator has typed.
+
+    The value is the parsed JSON if the text is JSON, and otherwise the text itself.
+    """
     try:
         return from_json(text, allow_inf_nan=False)
     except ValueError:

@@ -29,7 +29,7 @@ from wxauth_guard.claims import Principal
 from wxauth_guard.errors import InsufficientRole, InsufficientScope, InvalidRequest, InvalidToken
 
 _MAX_USER_AGENT: Final = 512
-"""The number of bytes of a User-Agent that wxauth reads. It ignores the rest."""
+"""The largest number of bytes of a User-Agent that wxauth reads. It ignores the rest."""
 
 ADMIN_SCOPE: Final = "wxauth:admin"
 """The scope that lets a staff member's website session use `/v1/admin`. Only wxauth's console gets this scope."""
@@ -148,7 +148,7 @@ async def caller_in_turn_of(
 
 
 CallerInTurnDep = Annotated[Caller, Depends(caller_in_turn_of), Entails(failures=(RateLimited,))]
-"""The caller as in `CallerDep`, for operations that open a transaction and have no other limit of requests."""
+"""The caller as in `CallerDep`, for operations that open a transaction, and that have no other limit on requests."""
 
 
 async def caller_who_ends_of(
@@ -156,8 +156,8 @@ async def caller_who_ends_of(
 ) -> AsyncIterator[Caller]:
     """Wait for the whole body, and then in the queues of requests that end sessions, and yield the caller.
 
-    Requests that end the session of the access token have a separate queue. An attacker who fills that queue with a
-    stolen token ends the session.
+    Requests that end the session of the access token have a separate queue. An attacker who fills that queue with
+    requests that use a stolen token ends the stolen session.
 
     Raises: RateLimited; the errors of `read_caller`.
     """
@@ -168,7 +168,7 @@ async def caller_who_ends_of(
 
 
 CallerWhoEndsDep = Annotated[Caller, Depends(caller_who_ends_of), Entails(failures=(RateLimited,))]
-"""The caller as in `CallerInTurnDep`, for operations that end sessions, which no other operation must delay."""
+"""The caller as in `CallerInTurnDep`, for operations that end sessions. Other operations must not delay them."""
 
 
 async def any_caller_of(principal: VerifiedDep, database: DatabaseDep, clock: ClockDep) -> Caller:

@@ -25,9 +25,9 @@ from wxauth.users.user_queries import FORMER_IDS
 MAX_ROWS_ERASED_WITH_USER: Final = 1000
 """The largest number of rows that the transaction that deletes the user also erases."""
 _WAIT_FOR_ANOTHER_SECONDS: Final = 0.1
-"""The pause, in seconds, while another worker erases a page."""
+"""The pause, in seconds, before the next attempt if another worker is erasing a page."""
 _MAX_IDS_ERASED_WITH_USER: Final = 10
-"""The largest number of a user's ids whose rows the transaction that deletes the user also erases."""
+"""The largest number of ids, present and former, whose rows the transaction that deletes their user also erases."""
 
 
 # This lock lets only one worker at a time erase pages, so that the load on the database does not depend on the number

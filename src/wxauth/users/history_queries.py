@@ -32,12 +32,12 @@ class HistoryQuery(PageQuery):
 
     @property
     def id_range(self) -> tuple[UUID, UUID]:
-        """The lowest id of the list, and the first id above the page."""
+        """The lowest id that the list may contain, and the id before which the page begins."""
         return id_range(self.since, self.until, self.cursor)
 
     @property
     def bounds(self) -> dict[str, Any]:
-        """The parameters of a statement for the bounds of the ids and the number of rows to read."""
+        """The parameters of a statement that limit the ids and the number of rows to read."""
         lowest, before = self.id_range
         return {"lowest": lowest, "before": before, "limit": self.limit + 1}
 

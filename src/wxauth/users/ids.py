@@ -29,13 +29,19 @@ _MISTAKEN: Final = {
         _("a value in a program's notation, such as ObjectId(...)")
     ),
 }
-"""The patterns of texts that are mistaken for ids, with a description of each. They match the text in lower case."""
+"""The patterns of texts that callers send by mistake in place of ids, with a description of each.
+
+The patterns match the text in lower case.
+"""
 _NO_OPENID: Final = {
     r"\w+://.*": _("a URL"),
     r".*@.*": _("an e-mail address"),
     r"w[wx][0-9a-z]{16}|gh_[0-9a-f]{12}": _("an AppID"),
 }
-"""The patterns of texts that are mistaken for openids, but are valid as external ids, with a description of each."""
+"""The patterns of texts that callers send by mistake in place of openids, with a description of each.
+
+Such texts are valid as external ids.
+"""
 
 
 def no_placeholder(value: str) -> str:
@@ -54,8 +60,8 @@ def printable(value: str) -> str:
 
 def _only_id(mistaken: dict[str, Text], value: object) -> object:
     """Return the value. Raises: PydanticCustomError, if it is a text that matches one of the `mistaken` patterns."""
-    # The function cuts the text, because normalizing n combining marks that are out of order takes n² steps. A later
-    # check refuses texts that are too long.
+    # The function truncates the text, because normalizing n combining marks that are out of order takes n² steps. A
+    # later check refuses texts that are too long.
     text = unicodedata.normalize("NFKC", value[: _MAX_LENGTH + 1]).strip().lower() if isinstance(value, str) else ""
     for pattern, description in mistaken.items():
         if re.fullmatch(pattern, text, re.DOTALL):

@@ -67,7 +67,7 @@ EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
 }
 
 MAX_BYTES_IN_MEMORY: Final = 2**20
-"""The size, in bytes, up to which wxauth builds a document completely before sending it."""
+"""The largest size, in bytes, of a document that wxauth builds completely before it sends it."""
 PIECE_TIMEOUT_SECONDS: Final = 30.0
 """The time limit, in seconds, within which the reader must take each piece of a large document.
 
@@ -110,7 +110,7 @@ class Export:
     rest: AsyncGenerator[bytes] | None
     """The remaining pieces of a large document; otherwise None.
 
-    The caller must close them, because they hold a connection.
+    The caller must close this generator, because it holds a database connection.
     """
 
 

@@ -19,7 +19,7 @@ _SHOWN_DIGITS: Final = 4
 _HIDDEN_DIGITS: Final = 4
 """The number of digits before the visible ones that asterisks replace."""
 _MIN_DIGITS: Final = 9
-"""The smallest number of digits of a number of which only the hidden digits are masked."""
+"""The number of digits below which a phone number counts as short, so that only its last two digits remain visible."""
 
 
 def is_number(text: str, *, region: str) -> bool:
@@ -48,7 +48,7 @@ def possible_numbers(text: str, *, region: str) -> Sequence[str]:
 
 
 def number_in(text: str, *, region: str) -> str | None:
-    """Return the valid number that this text means when dialled in the region, in E.164 form; None if it means none."""
+    """Return the valid number that this text means when dialled in the region, in E.164 form; None if there is none."""
     if region == "CN" and _CHINESE_MOBILE.fullmatch(text):
         return f"+86{text}"
     import phonenumbers
@@ -72,7 +72,7 @@ def masked(phone: str) -> str:
 
 
 def _parsed(text: str, region: str) -> "PhoneNumber | None":
-    """Return the number that this text means when dialled in the region; None if it means none."""
+    """Return the number that this text means when dialled in the region; None if there is none."""
     # The import is here, because the library takes 2 MB, which a process without phone numbers saves.
     import phonenumbers
 

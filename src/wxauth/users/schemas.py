@@ -340,7 +340,7 @@ _Picture = Annotated[
 ]
 Nickname = Annotated[_Name, AfterValidator(_unless_stand_in)]
 AvatarUrl = Annotated[_Picture, AfterValidator(_unless_stand_in)]
-"""The URL of a user's picture. The pictures and the name that WeChat gives for everybody count as empty."""
+"""The URL of a user's picture. The pictures that WeChat sends for users who have set none count as empty."""
 NICKNAMES: Final = AliasChoices("nickname", "nickName", "userName")
 """The names under which requests can send the nickname."""
 AVATAR_URLS: Final = AliasChoices("avatar_url", "avatarUrl")
@@ -372,7 +372,7 @@ class ProfileChange(Changes):
     def changes(self) -> dict[str, str | None]:
         """Return the fields that the request changes, with None for each field to clear.
 
-        The name or picture that WeChat gives for everybody changes nothing.
+        The name and the pictures that WeChat sends for users who have set none change nothing.
         """
         given = {name: getattr(self, name) for name in self.model_fields_set}
         return {name: value or None for name, value in given.items() if not is_stand_in(value)}

@@ -279,10 +279,10 @@ async def change_status_and_roles(
     app_id: str | None = None,
     why: Mapping[str, Any] | None = None,
 ) -> list[StatusChange]:
-    """Change the status and roles of locked users, each from a value before to a value after, and record the changes.
+    """Change the status and roles of locked users, and record the changes.
 
-    `why` is additional data for the events of bans and of lifted bans. The number of statements does not depend on the
-    number of users.
+    Each of `changes` contains a user's id, and the status and roles before and after the change. `why` is additional
+    data for the events of bans and of lifted bans. The number of statements does not depend on the number of users.
     """
     effects = [StatusChange.between(user_id, before, after, by=by, why=why) for user_id, before, after in changes]
     accounts = [

@@ -41,7 +41,7 @@ PICTURE: Final = "picture"
 _MAX_ERRCODE: Final = 10**9
 _MAX_ERRMSG_LENGTH: Final = 200
 _HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "Connection": "keep-alive", "User-Agent": "wxauth"}
-"""The header fields of each request. They ask for uncompressed bodies, because the transport decodes no others."""
+"""The header fields of each request. They ask for uncompressed bodies, because the transport does not decompress."""
 
 CALLS: Final = Counter(
     "wxauth_wechat_calls",

@@ -43,7 +43,7 @@ from wxauth_guard.errors import FieldError, InvalidRequest
 BLOCK_BYTES: Final = 16
 """The block size of AES, which is also the length of the key and of the iv."""
 _MAX_WATERMARK_AGE: Final = timedelta(days=1)
-"""The age up to which `encryptedData` is accepted, so that captured data does not work forever."""
+"""The largest age of `encryptedData` that wxauth accepts, so that captured data does not work forever."""
 _MAX_CLOCK_LEAD: Final = timedelta(minutes=5)
 """The time by which WeChat's clock may be ahead of ours."""
 
@@ -119,7 +119,7 @@ _MAX_NAME_LENGTH: Final = 64
 
 _WITHDRAWABLE_FIELDS: Final = ("nickname", "avatar_url", "phone")
 _MAX_XML_DEPTH: Final = 16
-"""The largest number of elements inside one another. WeChat's messages have up to four."""
+"""The largest depth to which elements may be nested. WeChat's messages have a depth of up to four."""
 _MAX_XML_PARTS: Final = 1000
 """The largest number of `<` characters, and of `=` characters, in a message.
 
@@ -448,7 +448,7 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
 
 
 def _withdrawn_by(message: WeChatMessage) -> tuple[Withdrawn | None, Collection[str]]:
-    """Return what a message withdraws, with the user's fields that it withdraws; None if it withdraws nothing."""
+    """Return the kind of a message's withdrawal, or None if there is no withdrawal, and the user's fields to clear."""
     if message.event == _ACCOUNT_CLOSED:
         return Withdrawn.ACCOUNT, ()
     if message.event == _PROFILE_RISKY:
@@ -463,7 +463,7 @@ def _withdrawn_by(message: WeChatMessage) -> tuple[Withdrawn | None, Collection[
 
 
 def _signature(app: App, query: Mapping[str, str], text: bytes | None) -> PushSignature:
-    """Return the query's plain signature, bound to this message; to the handshake, if the message is None."""
+    """Return the query's plain signature, bound to the message or, if `text` is None, to the handshake."""
     # The digest covers the joined text, as WeChat signs it. If the text is split differently into timestamp and nonce,
     # the signature is the same, and must not count as a new one.
     digest = _digest_of(app.app_id, _signed_text(app, query["timestamp"], query["nonce"]))

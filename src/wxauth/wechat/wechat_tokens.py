@@ -186,9 +186,10 @@ class WeChatTokens:
         await cancel(self._under_way.values())
 
     def state_of(self, app: App) -> tuple[datetime | None, str | None]:
-        """Return when the app's token in this process expires, and the error code of the last renewal, if it failed.
+        """Return the state of an app's token in this process.
 
-        The expiry is None if there is no valid token.
+        The first value is the time at which the token expires, or None if there is no valid token. The second value is
+        the error code of the last renewal, or None if that renewal has succeeded.
         """
         cached = self._cached[_key_of(app)]
         failure = None if cached.failure is None else cached.failure.code
@@ -246,7 +247,10 @@ def secret_in(answer: dict[str, Any], name: str) -> tuple[str, int]:
 
 
 def _pause_after(failure: WeChatError, now: datetime) -> timedelta:
-    """Return the time for which wxauth does not call WeChat after this failure: until midnight at most for a quota."""
+    """Return the time for which wxauth does not call WeChat after this failure.
+
+    An exhausted daily quota is reset at midnight in Beijing, so the time ends then at the latest.
+    """
     pause = FAILURE_PAUSE if failure.retry_after is None else timedelta(seconds=failure.retry_after)
     if failure.errcode != DAILY_QUOTA:
         return pause
