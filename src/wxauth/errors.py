@@ -334,7 +334,7 @@ class SignUpClosed(WxAuthError, code="sign_up_closed", status=403):
 
 
 class SignUpRefused(WxAuthError, code="sign_up_refused", status=403):
-    """The operator's own service has refused a new user, with a text of its own or without one."""
+    """The operator's own service has refused a new user, and may have sent a text for the user."""
 
     title = _("This service didn't accept your registration.")
 

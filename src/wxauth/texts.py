@@ -129,10 +129,10 @@ def read_loosely(text: bytes, *, strict: bool = True, cut: bool = False) -> Any:
 
 
 def _decoded(text: bytes) -> str:
-    """Decode UTF-8 with incomplete characters. The beginning of such a character becomes a lone surrogate.
+    """Decode UTF-8 that contains incomplete characters. The beginning of each becomes a lone surrogate.
 
-    Some text in GBK looks like a row of such beginnings. Therefore, after a beginning of one byte, another beginning is
-    accepted only if the text contains a whole character of UTF-8.
+    Some text in GBK looks like a row of such beginnings. Therefore, directly after a beginning of one byte, another
+    beginning is accepted only if the text also contains a complete UTF-8 character of at least three bytes.
 
     Raises: UnicodeDecodeError, if the text is in another encoding.
     """

@@ -14,7 +14,7 @@ from typing import Final, Self
 SOURCE: Final = "en"
 """The language of the texts in the code."""
 LOCALES: Final = Path(__file__).with_name("locale")
-"""The folder with a folder for each language."""
+"""The folder that contains a folder with the catalogue of each language."""
 _CATALOGUE: Final = "LC_MESSAGES/wxauth_desk.po"
 _LINE: Final = re.compile(r'^(?:(msgctxt|msgid|msgstr) )?"(.*)"$', re.MULTILINE)
 """A line of a catalogue: a keyword with a quoted text, or a quoted text that continues the line before."""

@@ -80,7 +80,7 @@ class AppSecret:
 
 
 class OwnSettings(NamedTuple):
-    """The settings of the service."""
+    """The service's settings, the values among them that `dev` has set, and the results of checks with WeChat."""
 
     settings: Settings
     findings: list[CheckResult]

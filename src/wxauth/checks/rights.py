@@ -61,7 +61,7 @@ def _statements(steps: Sequence[Revocation]) -> list[str]:
 
 
 def _revoke(alike: Sequence[Revocation]) -> list[str]:
-    """Return the statements that revoke equal rights from several roles."""
+    """Return the statements that revoke the same rights from several roles. `alike` differ only in the role."""
     step = alike[0]
     kind = "SEQUENCE" if step.are_sequences else "TABLE"
     what = _printable(step.group) if step.group else f"ALL ON {kind} {', '.join(map(_printable, step.relations))}"

@@ -66,7 +66,7 @@ SEALED_SIGNING_KEYS: Final[SealedKind[StoredSigningKey]] = SealedKind(
 
 @dataclass(slots=True)
 class SealedCounts:
-    """The numbers of values of each kind that were resealed or erased."""
+    """The numbers of re-encrypted or erased values, by kind."""
 
     signing_keys: int = 0
     session_keys: int = 0

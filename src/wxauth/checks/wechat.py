@@ -1,6 +1,6 @@
 """The checks of each app with WeChat: of the app's secret, its IP whitelist, and its setup in WeChat's console.
 
-The check sends a made-up login code, which WeChat refuses. That costs and changes nothing.
+The checks send a made-up login code, which WeChat refuses. This request costs nothing, and changes nothing in WeChat.
 """
 
 import asyncio
@@ -204,7 +204,7 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
 
 
 def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
-    """Return the result about the issuer, to which WeChat redirects browsers after a login with this app."""
+    """Check whether WeChat can redirect browsers to the issuer after a login with this app, and return the result."""
     name = f"wechat {app.app_id} callback domain"
     issuer = urlsplit(settings.issuer)
     host = issuer.hostname or ""

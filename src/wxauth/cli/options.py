@@ -61,7 +61,7 @@ _cursor = checked(id_in_cursor, _("must be the next_cursor of the previous page"
 
 
 def why_not(file: object, exc: OSError) -> Text:
-    """Return the reason why a file cannot be used."""
+    """Return a text that names a file, and gives the reason why the file cannot be used."""
     return _("{name}: {rule}", name=file, rule=os_reason(exc))
 
 

@@ -127,7 +127,7 @@ def table(items: Iterable[Any], names: str, **shown: Callable[[Any], object]) ->
 
 
 def header(*columns: str) -> tuple[str, ...]:
-    """Return the names of columns, as a table shows them."""
+    """Return the headings of a table's columns, in the language of the terminal."""
     return tuple(name.upper() if terminal_language() == SOURCE else word(name) for name in columns)
 
 

@@ -101,7 +101,7 @@ def split_command(user_id: UUID, identity: tuple[str, str], external_id: str | N
 
 
 def _echo_status_and_roles(user_id: UUID, nickname: str | None, roles: Sequence[str], ban: Ban | None) -> None:
-    """Print the name, the roles and the ban of a user. Print nothing if the user has none of them."""
+    """Print the id, name, roles and ban of a user. Print nothing if the user has no name, roles or ban."""
     if nickname or roles or ban:
         until, reason = ("", "") if ban is None else (banned_until(ban.until), printable(ban.reason))
         banned = _(", banned{until}: {reason}", until=until, reason=reason) if ban else ""

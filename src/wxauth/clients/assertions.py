@@ -22,7 +22,7 @@ PRIVATE_KEY_JWT: Final = "private_key_jwt"
 SIGNING_ALGS: Final = ("RS256", "ES256")
 MAX_ASSERTION_LENGTH: Final = 8192
 MAX_LIFETIME: Final = timedelta(minutes=5)
-"""The maximum time from now until `exp`."""
+"""The longest time from now until the `exp` of an assertion."""
 MAX_JTI: Final = 256
 """The maximum number of characters of `jti`."""
 RSA_BITS: Final = range(2048, 8192 + 1)

@@ -36,7 +36,7 @@ def _optional(field: FieldInfo) -> tuple[Any, Any]:
 
 
 _FIELDS: Final[Mapping[str, Any]] = {name: _optional(field) for name, field in OPTIONS.items()}
-# `build_client` validates the options, as for the command.
+# `build_client` validates the values, as it does for `wxauth clients add`.
 _ClientOptions: Any = create_model("_ClientOptions", **_FIELDS)
 
 

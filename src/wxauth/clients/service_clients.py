@@ -98,7 +98,7 @@ class ClientLimits:
         }
 
     async def admit(self, client: str, operation: ClientOperation) -> None:
-        """Count an operation of a client whose secret was right. Raises: RateLimited."""
+        """Count an operation of an authenticated client. Raises: RateLimited."""
         try:
             await self._limiters[operation].admit(client)
         except RateLimited:

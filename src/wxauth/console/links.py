@@ -1,4 +1,4 @@
-"""Links that open the console once, without a phone."""
+"""Links that log an administrator or support staff in to the console without a phone. Each link works once."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta

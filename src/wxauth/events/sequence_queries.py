@@ -14,13 +14,16 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class SequenceState:
-    """The state of a sequence, and the highest number in its tables. `name` and `role` are quoted for SQL."""
+    """The state of a sequence, and the highest number in the tables that use it.
+
+    `name` and `role` are quoted for SQL.
+    """
 
     name: str
     at: int | None
     """The last number that the sequence has produced, 0 before the first; None if wxauth's role may not read it."""
     highest: int
-    """The highest number in the tables."""
+    """The highest number in the tables that use the sequence."""
     may_set: bool
     """Whether wxauth's database role may read and set the sequence."""
     role: str

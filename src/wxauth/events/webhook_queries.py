@@ -362,7 +362,7 @@ async def queue_deliveries(
 
 
 async def placed_after(database: Database, after: UUID, *, size: int) -> tuple[Sequence[PlacedEvent], UUID | None]:
-    """Read `size` events after an id. Return the events that are in the feed, and the id after which to continue.
+    """Read up to `size` events after an id. Return the events that are in the feed, and the id after which to continue.
 
     The returned id is None if there are no more events.
     """

@@ -42,7 +42,7 @@ from wxauth.users.status_queries import ADMIN, StatusAndRoles, StatusChange, cha
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 _WITH_OWN_RULES: Final = ("unionid", "external_id", "created_at", "last_login_at", "consents")
-"""The fields of a user that have their own rules for two lines of one identity with different values."""
+"""The fields of a user for which other rules apply if their values differ in two lines of one identity."""
 _SINGLE_VALUED: Final = [
     name for name in Line.model_fields if name in UserToImport.model_fields and name not in _WITH_OWN_RULES
 ]

@@ -73,7 +73,7 @@ _ADVICE_ON_DELIMITERS: Final = {
 class WrongFile(Exception):
     """The file is of another kind, or its header is not valid, so no line is imported.
 
-    The message is the fault in English.
+    The message of the exception describes the fault in English.
     """
 
     def __init__(self, fault: Fault, seen: Sequence[str] = ()) -> None:

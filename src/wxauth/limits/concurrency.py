@@ -106,9 +106,12 @@ class Concurrency:
 
     @asynccontextmanager
     async def of_session(self, session: Hashable, person: UUID, *, ends_sessions: bool = False) -> AsyncIterator[None]:
-        """Occupy a place of a session and a place of its user during the block. Raises: RateLimited.
+        """Occupy a place in the queue of a session, and one in the queue of its user, during the block.
 
-        `session` is the id of a session or of a browser's login. For phone numbers, it is an identity.
+        `session` is the id of a session or of a browser's login. For phone numbers, it is an identity. Requests with
+        `ends_sessions` have their own queues, so they do not wait for the user's other requests.
+
+        Raises: RateLimited.
         """
         if ends_sessions:
             session_queue = self.queue(("ends", session), _ENDING_AT_ONCE)

@@ -103,9 +103,9 @@ _ERASURE_FAILURES: Final = [*PROOF_FAILURES, errors.LastAdmin]
 
 
 def _counted_login(apps: Apps, app_id: str | None) -> CountedBlock:
-    """Return the block of a login in this app, which counts the outcome, and adds the app to the error that it raises.
+    """Return a context manager that counts the outcome of a login in this app, and adds the app's id to an error.
 
-    If `app_id` is None, the error gets the id of the default app.
+    `app_id` is None for the default app.
     """
 
     def count(outcome: str, error: WxAuthError | None) -> None:

@@ -300,7 +300,7 @@ async def revoke(
 
 
 class _MalformedBearer(InvalidRequest):
-    """The error if a request does not contain the access token as RFC 6750 requires, or contains it twice."""
+    """The error if a request contains the access token twice, or in a form that RFC 6750 does not allow."""
 
     def headers(self) -> dict[str, str]:
         """Return the header `WWW-Authenticate` (RFC 6750, section 3.1)."""

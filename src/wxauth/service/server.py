@@ -94,7 +94,7 @@ class Server(uvicorn.Server):
 class Supervisor(Multiprocess):
     """A supervisor of workers that checks the settings before a reload.
 
-    A signal can also stop it while it waits for a worker.
+    SIGTERM or SIGINT also stops the supervisor while it waits for a worker.
     """
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], settings: Settings) -> None:

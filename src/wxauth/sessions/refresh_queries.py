@@ -154,7 +154,7 @@ class RotatedSession(UserInSession):
 
 
 class RotatedSessionOfWebsite(RotatedSession):
-    """A website's session after the use of its refresh token, with the grant of the user."""
+    """A website's session after a use of its refresh token, with the granted scope and the proof of its login."""
 
     scope: str
     authenticated_at: datetime

@@ -46,8 +46,8 @@ def load_settings(
 ) -> AnySettings:
     """Read settings from the environment, a `.env` file, and files named after settings.
 
-    The first source of a value counts. The files named after settings are in the folder WXAUTH_SECRETS_DIR, by default
-    in `secrets_dir`.
+    If several of these sources contain a setting, the first one in this order takes precedence. The files named after
+    settings are in the folder WXAUTH_SECRETS_DIR, by default in `secrets_dir`.
 
     Raises: InvalidSettings.
     """

@@ -122,7 +122,7 @@ async def give_my_consents(
 async def withdraw_my_consent(
     caller: CallerInTurnDep, document: str, database: DatabaseDep, clock: ClockDep, device: DeviceDep
 ) -> None:
-    """Withdraw the caller's consent to a document. It stays in the list, with the time of withdrawal."""
+    """Withdraw the caller's consent to a document. The consent stays in the list, with the time of withdrawal."""
     user = caller.user
     await withdraw(database, user.id, document, app_id=user.app_id, ip=device.ip, now=clock())
 

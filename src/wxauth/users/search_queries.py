@@ -225,7 +225,10 @@ async def search_in_windows(
 
 @cache
 def _search(conditions: frozenset[str], *, is_admin: bool) -> Statement[ListedUser]:
-    """Return the statement of a search with these conditions, among users between two ids."""
+    """Return the statement that finds the users between two ids that meet these conditions.
+
+    With `is_admin`, the statement finds only administrators.
+    """
     fits: list[LiteralString] = [_CONDITIONS[name] for name in sorted(conditions)]
     if is_admin:
         # The role is a literal and not a parameter, so that PostgreSQL uses the partial index.

@@ -320,7 +320,7 @@ def _read_head(scope: Scope) -> _Head:
     given_id = body_size = trace_id_given = refusal = None
     waits_for_continue = has_host = False
     query = scope["query_string"]
-    # The question mark between path and query counts, too.
+    # If there is a query, the question mark before it counts, too.
     size = target = len(scope.get("raw_path") or scope["path"]) + len(query) + bool(query)
     cookies: list[bytes] = []
     for name, value in scope["headers"]:

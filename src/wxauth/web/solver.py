@@ -41,7 +41,7 @@ _UNSUPPORTED: Final = (
     "background_tasks_param_name",
     "security_scopes_param_name",
 )
-"""The fields of `Dependant` for values that FastAPI gives to a dependency, but a plan does not."""
+"""The fields of `Dependant` for values that FastAPI can pass to a dependency, but a plan cannot."""
 
 _FORM: Final = re.compile(r"application/x-www-form-urlencoded|multipart/form-data", re.IGNORECASE)
 

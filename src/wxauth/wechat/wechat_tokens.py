@@ -45,7 +45,7 @@ If the failure has a `retry_after`, that time counts instead.
 LOOK_TIMEOUT_SECONDS: Final = 0.5
 """The time, in seconds, that a caller waits for WeChat's current token while the token in memory is still valid."""
 LONGEST_LIFE_SECONDS: Final = 7200
-"""The longest lifetime, in seconds, of a token or a ticket."""
+"""The longest lifetime, in seconds, that wxauth assumes for a token or a ticket."""
 _LONGEST_SECRET: Final = 4096
 """The length limit, in characters, of a token or a ticket. WeChat's documentation asks for at least 512."""
 _BEIJING: Final = timezone(timedelta(hours=8))
@@ -83,7 +83,7 @@ class CachedSecret:
     """The time until which wxauth does not call WeChat again, because of `failure`."""
 
     def is_good(self, now: datetime) -> bool:
-        """Return whether the secret can be used now."""
+        """Return whether WeChat still accepts the secret."""
         return now < self.ends_at
 
     def ensure_not_paused(self, now: datetime) -> None:
