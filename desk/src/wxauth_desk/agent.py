@@ -23,7 +23,7 @@ _SERVER_IN_CHECKOUT: Final = Path(__file__).parents[3] / "examples" / "mcp" / "s
 
 
 def has_mcp() -> bool:
-    """Return whether the official MCP SDK is installed, in its second version, which alone has `mcp_types`."""
+    """Return whether version 2 of the official MCP SDK is installed. Only this version has `mcp_types`."""
     return find_spec("mcp") is not None and find_spec("mcp_types") is not None
 
 
@@ -41,7 +41,10 @@ async def add_agent(database: Database, url: str, *, now: datetime) -> None:
 
 
 def create_mcp_server(issuer: str, url: str, names: Iterable[str]) -> ASGIApp:
-    """Return the MCP server at this URL as an ASGI app, which answers to `names`. Importing it takes seconds."""
+    """Return the MCP server at this URL as an ASGI app, which responds to these host names.
+
+    Importing the server takes seconds.
+    """
     server_file = _SERVER_IN_WHEEL if _SERVER_IN_WHEEL.exists() else _SERVER_IN_CHECKOUT
     server_module = run_path(str(server_file))
     return OwnNamesOnly(server_module["create_server"]({"RESOURCE": url, "WXAUTH_ISSUER": issuer}), names)

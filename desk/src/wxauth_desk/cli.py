@@ -125,8 +125,8 @@ def dev(
 def _has_service_and_guard() -> bool:
     """Return whether the packages wxauth and wxauth_guard are installed.
 
-    A module of each is looked for, because a mere folder of that name, for example a clone below the current folder,
-    can be imported as an empty package.
+    The function looks for a module of each package, because Python would also import a mere folder of that name, for
+    example a clone below the current folder, as an empty package.
     """
     try:
         return all(find_spec(name) is not None for name in ("wxauth.cli", "wxauth_guard.verifier"))

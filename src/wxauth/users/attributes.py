@@ -55,7 +55,7 @@ def patched(attributes: Attributes, patch: Attributes) -> dict[str, Any]:
 
 
 def typed_attribute(text: str) -> Any:
-    """Return the value of an attribute that an operator has typed.
+    """Return the value of an attribute that an operator has given as text.
 
     The value is the parsed JSON if the text is JSON, and otherwise the text itself.
     """

@@ -78,7 +78,7 @@ class BearerGuard(Guard, SecurityBase):
 
 @contextmanager
 def _answering(scope: Scope) -> Iterator[None]:
-    """Make the app answer errors with `answer_problem`: those in this block, and those of the route about its user."""
+    """Let `answer_problem` answer the errors in this block, and the errors that the route raises about its user."""
     # Starlette looks up exception handlers in this mapping, so the app that uses the guard need not register one. If
     # the app has its own handler for WxAuthError, that handler stays in use.
     handlers = scope.get("starlette.exception_handlers")

@@ -101,7 +101,7 @@ class Issuer:
         return await asyncio.wait_for(self._fetch(self._ssl), self._timeout)
 
     def cause(self, error: Exception) -> str:
-        """Return why the keys could not be read. The text names no host, because responses contain the text."""
+        """Return the reason why the keys could not be read, without host names, because responses contain this text."""
         _, variable = self._proxy_for(self.url)
         by_proxy = isinstance(error, httpx.TransportError) and variable is not None
         return self._reason(error) + (f" (by the proxy of {variable})" if by_proxy else "")

@@ -189,7 +189,7 @@ def _compact_form(token: str) -> re.Match[str]:
 
 
 def _fault_of(token: str) -> str:
-    """Return why a text does not have the form of a token. Of the text itself, only known words are shown."""
+    """Return the reason why a text does not have the form of a token. It repeats only known words of the text."""
     bare = token.strip(_QUOTES)
     if not bare or _NO_TOKEN.fullmatch(bare):
         return f"the client sent {bare or 'empty quotation marks'} in place of a token"
@@ -199,7 +199,7 @@ def _fault_of(token: str) -> str:
 
 
 def _has_scope_alone(claims: dict[str, Any]) -> bool:
-    """Return whether this is the token of a client that is described by a document, which gets no openid of any app."""
+    """Return whether this is the token of a client that a document describes. Such a token contains no openid."""
     client_id = claims.get("client_id")
     is_by_document = isinstance(client_id, str) and is_document(client_id)
     return is_by_document and "scope" in claims and "openid" not in claims and "app_id" not in claims

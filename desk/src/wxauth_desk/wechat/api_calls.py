@@ -38,7 +38,10 @@ class Call:
 
     @property
     def id_and_secret(self) -> tuple[object, object]:
-        """The app's id and secret in the call, whose values can be of any type. Raises: CallRefused, without JSON."""
+        """The app's id and secret in the call, which can be values of any type.
+
+        Raises: CallRefused, if the API requires JSON and the body is not JSON.
+        """
         if self.api == "stable_token":
             return self.json.get("appid"), self.json.get("secret")
         if self.api == "clear_quota":

@@ -29,17 +29,17 @@ class AppTokens:
     """The ticket of each app, and the time at which the ticket expires."""
 
     def replace_older(self, call: Call, account: Account) -> Answer:
-        """Answer token. Raises: CallRefused."""
+        """Answer a call of `token`. Raises: CallRefused."""
         self._admit(call, account, call.query.get("grant_type"))
         return self.access_tokens[account.app_id].replace_older()
 
     def hand_out(self, call: Call, account: Account) -> Answer:
-        """Answer stable_token. Raises: CallRefused."""
+        """Answer a call of `stable_token`. Raises: CallRefused."""
         self._admit(call, account, call.json.get("grant_type"))
         return self.access_tokens[account.app_id].hand_out(force=call.json.get("force_refresh") is True)
 
     def read_js_ticket(self, call: Call, account: Account) -> Answer:
-        """Answer getticket. Raises: CallRefused."""
+        """Answer a call of `getticket`. Raises: CallRefused."""
         require(call.query.get("type") == "jsapi", 40097)
         require(APP_KINDS[account.app_id] == "official_account", 48001)
         ticket, ends_at = self.js_tickets.get(account.app_id, ("", 0))

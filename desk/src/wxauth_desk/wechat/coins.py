@@ -124,7 +124,7 @@ class Coins:
     """The purses by openid and `env`, the least recently used one first."""
 
     def answer(self, call: Call, account: Account) -> Answer:
-        """Answer getbalance, pay, cancelpay or present. Raises: CallRefused."""
+        """Answer a call of `getbalance`, `pay`, `cancelpay` or `present`. Raises: CallRefused."""
         require(APP_KINDS[account.app_id] == "mini_program", 48001)
         body = self._checked_body(call, account)
         purse = self._purse_of(body)

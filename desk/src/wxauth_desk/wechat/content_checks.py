@@ -25,7 +25,10 @@ _TEXT_VERDICTS: Final = {
     "review": ("review", 21000),
     "可疑": ("review", 21000),
 }
-"""The verdict (`suggest` and `label`) on a text that contains the word. The first word that it contains decides."""
+"""The verdict (`suggest` and `label`) on a text that contains a word.
+
+If a text contains several of these words, the first one in this table decides.
+"""
 _PICTURE_LABELS: Final = {"pass": 100, "review": 21000, "risky": 20002}
 """The `label` in the verdict on a picture, by `suggest`."""
 _MAX_VERDICTS: Final = 1000
@@ -44,16 +47,16 @@ class ContentChecks:
     """The verdicts on pictures that have not been pushed yet, the oldest first. Surplus old ones are forgotten."""
 
     def rank_risk(self, call: Call, account: Account) -> Answer:
-        """Answer getuserriskrank. Raises: CallRefused."""
+        """Answer a call of `getuserriskrank`. Raises: CallRefused."""
         values = call.json
         require(text_in(values, "appid") == account.app_id, 40013)
         require(values.get("scene") in (0, 1) and text_in(values, "client_ip"), 47001)
         person = self.session_keys.active_person(text_in(values, "openid"), account.app_id)
-        # The real WeChat spells the name of this field so.
+        # The real WeChat spells the name of this field like this.
         return {"errcode": 0, "errmsg": "getuserriskrank succ", "risk_rank": risk_of(person), "unoin_id": 0}
 
     def check_text(self, call: Call, account: Account) -> Answer:
-        """Answer msg_sec_check. Raises: CallRefused."""
+        """Answer a call of `msg_sec_check`. Raises: CallRefused."""
         values = call.json
         content = text_in(values, "content")
         require(values.get("version") in (2, "2") and values.get("scene") in (1, 2, 3, 4) and content, 47001)
@@ -70,7 +73,7 @@ class ContentChecks:
         return ok(detail=detail, trace_id=new_rid(), result=verdict)
 
     def check_picture(self, call: Call, account: Account) -> Answer:
-        """Answer media_check_async, and store the verdict, which is pushed later. Raises: CallRefused."""
+        """Answer a call of `media_check_async`, and store the verdict, which is pushed later. Raises: CallRefused."""
         values = call.json
         require(text_in(values, "media_url").startswith(("http://", "https://")), 47001)
         require(values.get("version") in (2, "2") and values.get("media_type") in (1, 2), 47001)

@@ -169,7 +169,7 @@ class ControlOfPerson(Control):
 
 class _CodeOfPerson(ControlOfPerson):
     busy: Annotated[int, Field(ge=0, le=100)] = 0
-    """The number of times that the code is first refused with -1."""
+    """The number of exchanges of the code that fail with -1 before one can succeed."""
     busy_burns: bool = False
     """Whether -1 uses up the code, which WeChat does not document."""
 
@@ -268,7 +268,7 @@ class FaultRequest(Control):
     garbage: Literal[True] | None = None
     """Whether a text is returned that is not JSON."""
     html: Literal[True] | None = None
-    """Whether a web page is returned, as a proxy does whose back end is down."""
+    """Whether a web page is returned, as by a proxy whose back end is down."""
     cut_off: Literal[True] | None = None
     """Whether only the first half of the right response is sent."""
     json_type: Literal[True] | None = None

@@ -70,7 +70,7 @@ class Faces:
     """The verifications by verify_id, the oldest first."""
 
     def begin(self, call: Call, account: Account) -> Answer:
-        """Answer getverifyid. Raises: CallRefused."""
+        """Answer a call of `getverifyid`. Raises: CallRefused."""
         subject = _Subject.in_beginning(call.json)
         self.session_keys.active_person(subject.openid, account.app_id)  # refuses an inactive person
         verify_id = secrets.token_urlsafe(48)
@@ -80,7 +80,7 @@ class Faces:
         return ok(verify_id=verify_id, expires_in=_LIFETIME_SECONDS)
 
     def read_result(self, call: Call, account: Account) -> Answer:
-        """Answer queryverifyinfo. Raises: CallRefused."""
+        """Answer a call of `queryverifyinfo`. Raises: CallRefused."""
         verification = self._find(text_in(call.json, "verify_id"))
         if verification is None or verification.subject != _Subject.in_reading(call.json):
             raise CallRefused(47001)

@@ -25,9 +25,9 @@ ACCESS_TOKEN_LIFETIME: Final = 7200.0
 OVERLAP_SECONDS: Final = 300.0
 """The time, in seconds, before a token's expiry from which the next token is issued. Both are valid then."""
 FORCED_PAUSE_SECONDS: Final = 30.0
-"""The time, in seconds, that must be between two uses of `force_refresh`."""
+"""The shortest time, in seconds, between two uses of `force_refresh`."""
 FORCED_A_DAY: Final = 20
-"""The number of times that an app may use `force_refresh` in a day."""
+"""The largest number of times that an app may use `force_refresh` in a day."""
 SESSION_KEY_LIFETIME: Final = 3 * 86400.0
 """The time, in seconds, for which a session_key is valid.
 
@@ -50,7 +50,7 @@ class _Code(Generic[AnyCodeRequest]):
     request: AnyCodeRequest
     expires_at: float
     busy: int
-    """The number of times that the code is still to be refused with -1."""
+    """The number of further exchanges of the code that fail with -1."""
     is_used: bool = False
 
 
@@ -166,12 +166,12 @@ class AccessTokens:
 
 
 def day_of(at: float) -> int:
-    """Return the number of the day in Beijing."""
+    """Return the number of days in Beijing from the epoch to this time."""
     return int(at + _BEIJING_OFFSET_SECONDS) // _DAY_SECONDS
 
 
 def month_of(at: float) -> str:
-    """Return the month in Beijing, for example `2026-11`."""
+    """Return the month in Beijing at this time, for example `2026-11`."""
     return datetime.fromtimestamp(at + _BEIJING_OFFSET_SECONDS, tz=UTC).strftime("%Y-%m")
 
 

@@ -27,7 +27,7 @@ class Links:
     """The clock, which returns seconds since the epoch."""
 
     def draw_code(self, call: Call, account: Account) -> Answer:
-        """Answer getwxacodeunlimit. Raises: CallRefused."""
+        """Answer a call of `getwxacodeunlimit`. Raises: CallRefused."""
         try:
             values = call.json
         except CallRefused:  # this API has its own errcode for a body that is not JSON
@@ -37,12 +37,12 @@ class Links:
         return draw(code, is_transparent=values.get("is_hyaline") is True, width=read_width(values))
 
     def make_url_link(self, call: Call, account: Account) -> Answer:
-        """Answer generate_urllink. Raises: CallRefused."""
+        """Answer a call of `generate_urllink`. Raises: CallRefused."""
         self._check_link(account, call.json, call.json)
         return ok(url_link=f"https://wxaurl.cn/{secrets.token_urlsafe(8)}")
 
     def make_scheme(self, call: Call, account: Account) -> Answer:
-        """Answer generatescheme. Raises: CallRefused."""
+        """Answer a call of `generatescheme`. Raises: CallRefused."""
         opened = call.json.get("jump_wxa", {})
         require(isinstance(opened, dict), 47001)
         self._check_link(account, opened, call.json)

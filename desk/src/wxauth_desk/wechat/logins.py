@@ -26,7 +26,7 @@ class Logins:
     """Whether any plain name works as a code, which logs in the person with this name."""
 
     def log_in(self, call: Call, account: Account) -> Answer:
-        """Answer code2session. Raises: CallRefused."""
+        """Answer a call of `code2session`. Raises: CallRefused."""
         code = call.query.get("js_code", "")
         key_of_code = self.session_keys.of_code(code) if code in self.codes else None
         request = self._spend(call, account, code)
@@ -35,7 +35,7 @@ class Logins:
         return {"session_key": session_key, **_ids(request.person, request, account)}
 
     def grant(self, call: Call, account: Account) -> Answer:
-        """Answer access_token. Raises: CallRefused."""
+        """Answer a call of `access_token`. Raises: CallRefused."""
         request = self._spend(call, account, call.query.get("code", ""))
         is_real_person = request.snapshot in (None, "false_alarm")
         scope = request.scope or ("snsapi_login" if APP_KINDS[account.app_id] == "website" else "snsapi_userinfo")
@@ -54,7 +54,7 @@ class Logins:
         }
 
     def read_profile(self, call: Call) -> Answer:
-        """Answer userinfo. Raises: CallRefused."""
+        """Answer a call of `userinfo`. Raises: CallRefused."""
         grant = self._grant_of(call)
         require(grant.scope != "snsapi_base", 48001)
         picture = f"https://thirdwx.qlogo.cn/mmopen/vi_32/{grant.ids['openid']}/132"
@@ -62,12 +62,12 @@ class Logins:
         return {**grant.ids, "nickname": grant.person, "sex": 0, **empty, "headimgurl": picture, "privilege": []}
 
     def check_grant(self, call: Call) -> Answer:
-        """Answer auth. Raises: CallRefused."""
+        """Answer a call of `auth`. Raises: CallRefused."""
         self._grant_of(call)
         return ok()
 
     def renew_grant(self, call: Call) -> Answer:
-        """Answer refresh_token. Raises: CallRefused."""
+        """Answer a call of `refresh_token`. Raises: CallRefused."""
         app_id, token = call.query.get("appid", ""), call.query.get("refresh_token", "")
         require(app_id, 41002)
         require(app_id in SECRETS, 40013)

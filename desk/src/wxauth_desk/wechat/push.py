@@ -27,7 +27,7 @@ PAYMENT_PAUSES: Final = (
 )
 """The pauses, in seconds, before each repetition of a notice about a payment."""
 ATTEMPT_TIMEOUT_SECONDS: Final = 5.0
-"""The time limit of an attempt to send a message."""
+"""The time limit, in seconds, of an attempt to send a message."""
 
 # The names of events.
 REVOKED: Final = "user_authorization_revoke"
@@ -38,7 +38,7 @@ REFUNDED: Final = "xpay_refund_notify"
 _SERVICE_PATH: Final = "/v1/wechat/push/"
 _PADDING_BLOCK_BYTES: Final = 32  # WeChat pads to blocks of 32 bytes, though AES has blocks of 16
 _MAX_ANSWER_LENGTH: Final = 500
-"""The number of characters of a response that the desk shows."""
+"""The largest number of characters of a response that the desk shows."""
 _PAYMENT_ACCEPTED: Final = re.compile(r'"ErrCode"\s*:\s*0\b|<ErrCode>\s*(<!\[CDATA\[)?0\b')
 
 Mode = Literal["plain", "aes"]

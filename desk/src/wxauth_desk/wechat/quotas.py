@@ -46,7 +46,7 @@ class Quotas:
         require(self._calls_of_minute[api, caller] <= at_most, errcode)
 
     def read(self, call: Call, account: Account) -> Answer:
-        """Answer quota_get. Raises: CallRefused."""
+        """Answer a call of `quota_get`. Raises: CallRefused."""
         wanted = text_in(call.json, "cgi_path")
         api = next((api for api, (_, path) in API_PATHS.items() if path == wanted), None)
         if api is None:
@@ -56,12 +56,12 @@ class Quotas:
         return ok(quota={"daily_limit": limit, "used": used, "remain": max(0, limit - used)})
 
     def clear_by_secret(self, call: Call, account: Account) -> Answer:
-        """Answer clear_quota. Raises: CallRefused."""
+        """Answer a call of `clear_quota`. Raises: CallRefused."""
         require(account.is_whitelisted, 40164)
         return self._clear(account)
 
     def clear_by_token(self, call: Call, account: Account) -> Answer:
-        """Answer clear_quota_by_token. Raises: CallRefused."""
+        """Answer a call of `clear_quota_by_token`. Raises: CallRefused."""
         require(text_in(call.json, "appid") == account.app_id, 40013)
         return self._clear(account)
 

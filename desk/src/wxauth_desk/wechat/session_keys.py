@@ -13,7 +13,7 @@ from wxauth_desk.wechat.issued import IssuedSessionKeys
 
 _ENCRYPT_KEY_LIFETIME_SECONDS: Final = 3600
 _MAX_ENCRYPT_KEYS: Final = 3
-"""The number of a person's latest keys that WeChat returns."""
+"""The largest number of a person's latest keys that WeChat returns."""
 
 
 @dataclass
@@ -27,21 +27,21 @@ class SessionKeys:
     """The latest keys by openid, the newest first."""
 
     def check(self, call: Call, account: Account) -> Answer:
-        """Answer checksession. Raises: CallRefused."""
+        """Answer a call of `checksession`. Raises: CallRefused."""
         openid, signature = (call.query.get(name, "") for name in ("openid", "signature"))
         require(call.query.get("sig_method") == "hmac_sha256", 87008)
         require(self.session_keys.is_signed(openid, signature), 87009)
         return ok()
 
     def reset(self, call: Call, account: Account) -> Answer:
-        """Answer resetusersessionkey. Raises: CallRefused."""
+        """Answer a call of `resetusersessionkey`. Raises: CallRefused."""
         openid = call.query.get("openid", "")
         require(self.session_keys.current(openid) is not None, 87007)
         self.check(call, account)
         return ok(openid=openid, session_key=self.session_keys.reset(openid))
 
     def read_encrypt_keys(self, call: Call, account: Account) -> Answer:
-        """Answer getuserencryptkey. Raises: CallRefused."""
+        """Answer a call of `getuserencryptkey`. Raises: CallRefused."""
         self.check(call, account)
         keys, now = self._encrypt_keys.setdefault(call.query["openid"], []), self.clock()
         if not keys or keys[0]["create_time"] + _ENCRYPT_KEY_LIFETIME_SECONDS <= now:

@@ -249,7 +249,7 @@ class Simulator:
             return answer
 
     def _read_refusal(self, call: Call, account: Account) -> Answer:
-        """Answer rid_get. Raises: CallRefused."""
+        """Answer a call of `rid_get`. Raises: CallRefused."""
         refusal = self._refusals.get(text_in(call.json, "rid"))
         if refusal is None or refusal.call.app_id != account.app_id:
             raise CallRefused(76003)

@@ -20,7 +20,7 @@ _MAX_MESSAGES: Final = 50
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 """The size limit, in bytes, of a message. wxauth's largest messages are far smaller."""
 _TOLERANCE_SECONDS: Final = 300
-"""The time by which a message's timestamp may differ from this clock (Standard Webhooks 1.0.0)."""
+"""The longest time, in seconds, by which a message's timestamp may differ from this clock (Standard Webhooks 1.0.0)."""
 _MAX_SHOWN_BYTES: Final = 64 * 1024
 """The size, in bytes, of the largest message whose content is stored.
 
