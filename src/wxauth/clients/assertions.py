@@ -1,6 +1,6 @@
 """The authentication of clients by a signed assertion (`private_key_jwt`, RFC 7523), and their keys (RFC 7517).
 
-As for access tokens, wxauth uses python-jose only for its key objects. This module checks all other rules.
+As with access tokens, wxauth uses python-jose only for its key objects. This module checks all other rules.
 """
 
 import re
@@ -43,9 +43,9 @@ _TYPES: Final = frozenset({"jwt", "client-authentication+jwt"})
 
 
 class InvalidAssertion(Exception):
-    """The error for an assertion that proves nothing.
+    """The error for an assertion that does not authenticate a client.
 
-    Its message is for the client's developer, and does not quote the assertion.
+    The message is for the client's developer, and does not quote the assertion.
     """
 
 
@@ -60,7 +60,10 @@ class ClientKey:
 
     @classmethod
     def from_jwk(cls, document: Mapping[str, Any]) -> Self:
-        """Build a key from one member of a JWK set. Raises: InvalidKey, if it is private, weak or malformed."""
+        """Build a key from a member of a JWK set.
+
+        Raises: InvalidKey, if it is not a public, strong key for signatures.
+        """
         if _PRIVATE_MEMBERS & document.keys():
             raise InvalidKey("the key isn't public")
         kid, operations = document.get("kid"), document.get("key_ops", ["verify"])

@@ -35,7 +35,7 @@ ENDED_AT_ONCE: Final = 1000
 Logins of the users of these sessions wait for this transaction.
 """
 _WAIT_FOR_OTHERS_SECONDS: Final = 0.1
-"""The pause, in seconds, before the next page if another worker or locked users prevent this one."""
+"""The pause, in seconds, before the next try if another worker is ending the sessions, or if their users are locked."""
 
 NO_SUCH_CLIENT: Final = "this service client doesn't exist"
 NAME_TAKEN: Final = "a service client with this name already exists"
@@ -209,7 +209,7 @@ async def end_sessions_left(database: Database, name: str) -> AsyncIterator[int]
         yield left
         for _page in range(10):
             page = await queries.end_removed_page(database, size=ENDED_AT_ONCE, name=name, now=await database.time())
-            if page is None or not page.rows:  # another worker is ending them, or their users are locked
+            if page is None or not page.rows:  # another worker is ending the sessions, or their users are locked
                 await asyncio.sleep(_WAIT_FOR_OTHERS_SECONDS)
             elif page.is_last:
                 break

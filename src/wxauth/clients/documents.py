@@ -1,7 +1,7 @@
 """Clients that are not registered, but described by documents at hosts that the settings allow.
 
 Their `client_id` is the URL of the document (draft-ietf-oauth-client-id-metadata-document). At the token endpoint,
-wxauth reads only from the document whether the client must authenticate, and with which keys. The user has approved
+wxauth reads from the document only whether the client must authenticate, and with which keys. The user has approved
 everything else, including the client's name and redirect URI.
 """
 
@@ -331,6 +331,6 @@ def _is_allowed_redirect(uri: object) -> bool:
 
 
 def _has(document: Mapping[str, Any], field: str, value: str) -> bool:
-    """Return whether a list in a document contains this value. An absent list means the value alone."""
+    """Return whether a list in a document contains this value. An absent list counts as a list of only this value."""
     values = document.get(field, [value])
     return isinstance(values, list) and value in values

@@ -15,7 +15,7 @@ from wxauth.core.token_claims import filled_claims
 from wxauth.core.users import ROLES_SCOPE, UserInSession
 
 CLIENT_NAME: Final = "[a-z0-9][a-z0-9_-]{0,63}"
-"""The pattern of the names of clients. `is_client_name` knows further rules."""
+"""The pattern of the names of clients. `is_client_name` checks further rules."""
 IdTokenAlg = Literal["RS256", "ES256"]
 """The algorithm of a site's id_tokens. RS256 has separate keys, and ES256 uses the keys of access tokens."""
 ID_TOKEN_ALGS: Final[tuple[str, ...]] = get_args(IdTokenAlg)
@@ -166,7 +166,7 @@ class ClientWithSecrets(AddedClient):
 
 
 class StoredClient(ClientWithSecrets, table=True):
-    """The table of the clients, including removed clients some of whose sessions are left."""
+    """The table of the clients, including removed clients that still have sessions."""
 
     __tablename__ = "clients"
 

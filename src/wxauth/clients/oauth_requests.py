@@ -86,7 +86,7 @@ class Parameters(dict[str, str]):
 class Unreadable(OAuthError):
     """The error for a malformed parameter.
 
-    It names only parameters of OAuth, because the caller has chosen any other name.
+    The message names only parameters of OAuth, because a caller may have chosen any other name.
     """
 
     def __init__(self, name: str) -> None:
@@ -220,7 +220,7 @@ class SiteCredentials:
         return client, form
 
     async def _client_without_secret(self, form: Parameters, ip: str | None) -> Client:
-        """Return the public client whose id a form contains, registered or with a document. Raises: OAuthError."""
+        """Return the public client with the id in a form, which is registered or has a document. Raises: OAuthError."""
         name = form.get("client_id")
         if name is None:
             raise invalid_client(
@@ -229,7 +229,7 @@ class SiteCredentials:
         if is_allowed(self.settings, name):
             document = await self.documents.find(name, ip=ip)
             if document is None and self.documents.is_refused(name) and not await self.documents.has_sessions(name):
-                return client_at(name)  # it has no codes or tokens, so wxauth refuses whatever it sends
+                return client_at(name)  # the client has no codes or tokens, so each request will be refused
             document = self._usable(name, document)
             if not document.may_be_public:
                 raise invalid_client(f"the client's document requires {PRIVATE_KEY_JWT}: send client_assertion")
@@ -240,7 +240,7 @@ class SiteCredentials:
         return site
 
     async def _client_by_assertion(self, form: Parameters, ip: str | None, endpoints: Collection[str]) -> Client:
-        """Return the client with a document that has signed the assertion in a form.
+        """Return the client that has signed the assertion in a form. Only a client with a document can do so.
 
         Raises: OAuthError, RateLimited, StorageUnavailable.
         """

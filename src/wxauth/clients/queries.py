@@ -29,7 +29,7 @@ REMOVE: Final = Statement[str]("""
 WITH client AS (SELECT name FROM clients WHERE name = :name AND removed_by IS NULL FOR UPDATE)
 UPDATE clients SET removed_by = :by FROM client WHERE clients.name = client.name RETURNING clients.name
 """)
-# Only one worker at a time deletes the rows of removed clients, as for erasures.
+# Only one worker at a time deletes the rows of removed clients, as with erasures.
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.removed_clients'))")
 _NEXT_REMOVED: Final = Statement[tuple[str, str]]("""
 SELECT name, removed_by FROM clients
@@ -49,7 +49,7 @@ DELETE FROM {table} WHERE ctid = ANY (ARRAY(
 _NO_ROWS_LEFT: Final = " AND ".join(
     f"NOT EXISTS (SELECT FROM {table} WHERE client_id = :name)" for table in ("website_sessions", *_TABLES_OF_CLIENT)
 )
-# The statement deletes a removed client when no other table has rows of it.
+# The statement deletes a removed client if no other table has rows of this client.
 _DELETE_IF_EMPTY: Final = Statement[str](f"""
 DELETE FROM clients
  WHERE name = :name

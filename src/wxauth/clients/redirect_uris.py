@@ -12,7 +12,10 @@ from wxauth_guard.texts import is_http_url, is_loopback, is_secure
 
 MAX_URI_LENGTH: Final = 2048
 MAX_URIS: Final = 100
-"""The maximum number of URIs of each kind. It is limited because each login and each CORS request compares them."""
+"""The maximum number of URIs of each kind.
+
+The number is limited because each login and each CORS request compares the URIs.
+"""
 _MAX_LOGGED: Final = 200
 """The largest number of characters of a URI in the log."""
 _CHARACTERS: Final = r"[A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*"
@@ -98,7 +101,7 @@ def is_local(uri: str) -> bool:
 
 
 def is_registered(uri: str, registered: Iterable[str], *, allows_localhost: bool = False) -> bool:
-    """Return whether this URI is one of the registered ones. Only the port of a loopback address may differ.
+    """Return whether this URI is registered. Only the port of a loopback address may differ.
 
     With `allows_localhost`, the name `localhost` counts as a loopback address.
     """
@@ -135,7 +138,8 @@ def origin_of(uri: str) -> str:
 def origin_shown(redirect_uris: Sequence[str], asked: str = "") -> str | None:
     """Return the origin that a page shows for a site with these redirect URIs; None if the site has none.
 
-    For a native app, it is the scheme of the requested URI (`asked`). On a loopback address, it has the requested port.
+    For a native app, the origin is the scheme of the requested URI (`asked`). The origin of a loopback address contains
+    the requested port.
     """
     if is_local(asked):
         return origin_of(asked)

@@ -28,7 +28,7 @@ from wxauth_guard.bearer import single_authorization
 from wxauth_guard.errors import FieldError, InvalidRequest
 
 _NO_HASH: Final = bytes(sha256().digest_size)
-"""The value that is compared if there is no hash. No secret has this hash."""
+"""The value with which a secret's hash is compared if no hash is stored. No secret has this hash."""
 FORM: Final = "application/x-www-form-urlencoded"
 MAX_ESCAPES: Final = 8192
 """The maximum number of percent signs in a form.
@@ -69,7 +69,7 @@ class ClientOperation(StrEnum):
     SIGN = "sign"
     """The client gets data signed with a session_key."""
     SIGN_CHECK = "sign_check"
-    """Before signing, wxauth asks WeChat for the client whether the session_key is valid."""
+    """Before signing, wxauth asks WeChat whether the session_key is valid, if the client requests this check."""
     MODERATE = "moderate"
     """The client bans, unbans or signs out a user."""
     JS_SIGN = "js_sign"

@@ -60,8 +60,8 @@ class _Attempt(SQLModel):
 # counts as ended.
 _IS_OPEN: Final = """(attempts.since > :began_by
                         AND attempts.since < :now::timestamptz + (:now::timestamptz - :began_by))"""
-# Of two concurrent attempts, the second waits for the first one's row lock, and then increments the count. If the limit
-# is reached, the statement writes nothing.
+# If two attempts are concurrent, the second waits until the first has released the row, and then increments the count.
+# If the limit is reached, the statement writes nothing.
 _COUNT: Final = Statement[_Attempt](f"""
 WITH granted AS (
     INSERT INTO attempts (key, since, number) VALUES (:key, :now, 1)
@@ -138,7 +138,7 @@ def _lasting_names(user: UserInSession) -> Sequence[str]:
 PHONE_CODES: Final = Rate("phone_code", MAX_ATTEMPTS, "this user has sent too many phone codes")
 """The rate limit of phone codes. Successful codes count, too, because each number costs money."""
 EXPORTS: Final = Rate("export", 1, "you can export your own data only once a minute", window=MINUTE)
-"""The rate limit of users' exports of their own data, because no other request reads as much."""
+"""The rate limit of users' exports of their own data. It is low because no other request reads as much data."""
 PROFILE_CHANGES: Final = Rate("profile", 60, "this user has changed their name or picture URL too often")
 CONSENTS_GIVEN: Final = Rate("consent", 20, "this user has given consent too often")
 SITES: Final = Rate("site", 60, "this user has logged in to sites too often", window=MINUTE)

@@ -144,7 +144,7 @@ def counted_as(ip: str) -> Sequence[str]:
 class Windows:
     """The counts of this process. All limits must have the same `seconds`.
 
-    Then the order in which the windows began is also the order in which they end.
+    Otherwise, the windows would not end in the order in which they began.
     """
 
     def __init__(self, now: Now, *, at_most: int = MAX_COUNTERS) -> None:

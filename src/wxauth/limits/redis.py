@@ -61,7 +61,7 @@ class RedisCounts:
 
 
 async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
-    """Create a client for the server, the Sentinels' primary or the cluster, and add its closing to the stack."""
+    """Create a client for the server, the Sentinels' primary or the cluster, and let `closing` close the client."""
     # The function imports redis-py itself, because the import takes 0.1 s, and few processes need it.
     from redis.asyncio import ConnectionPool, Redis, RedisCluster, Sentinel
     from redis.asyncio.cluster import ClusterNode

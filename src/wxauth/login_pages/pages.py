@@ -37,20 +37,20 @@ from wxauth_guard.problems import REQUEST_ID_KEY
 DOOR: Final = "door"
 """A query parameter of `/v1/authorize` that only wxauth's pages use.
 
-With the value `scan`, wxauth shows the page with the QR code, even in a web-view. The page in the web-view requests it
-if WeChat's JavaScript bridge does not respond.
+With the value `scan`, wxauth shows the page with the QR code, even in a web-view. The page in the web-view requests the
+QR code if WeChat's JavaScript bridge does not respond.
 """
 CONFIRMED: Final = "confirmed"
 """The form field that confirms the log-out on the page that asks the user."""
 STAY: Final = "stay"
-"""The form field that the button to stay logged in adds on the page that asks the user."""
+"""The form field that the browser sends if the user presses the button to stay logged in."""
 HINT: Final = "id_token_hint"
 """The site's parameter with an id_token, which can contain the user's name and phone number.
 
 Therefore, wxauth puts the parameter into the forms of the user's page, and never stores it.
 """
 _KEPT_AT_LOG_OUT: Final = ("client_id", "post_logout_redirect_uri", "state", "ui_locales")
-"""The parameters that the page that asks about the log-out sends again."""
+"""The parameters of a request to log out that the page for its confirmation sends again."""
 VISIT_PAGES: Final = {"snapshot": True, "again": True, "over": True, "done": False}
 """The pages that wxauth shows after a visit to WeChat's page.
 

@@ -124,7 +124,7 @@ class Rendering:
         return Browser(self.device.ip, self.device.user_agent, cookie, login or "", is_web_view=in_web_view)
 
     def set_cookie(self, response: Response, value: str, name: str = _BROWSER) -> None:
-        """Set a cookie that the browser deletes when it is closed."""
+        """Set a session cookie, which the browser deletes when the user closes the browser."""
         full_name, is_secure = host_cookie(self.settings, name), is_https(self.settings)
         response.set_cookie(full_name, value, path="/", secure=is_secure, httponly=True, samesite="lax")
 

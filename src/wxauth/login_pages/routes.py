@@ -94,7 +94,8 @@ class LoginPages:
         person = await self.single_sign_on.person_for(asked, browser)
         identified = replace(browser, cookie=browser.cookie or new_secret())
         if person is not None:
-            # Only parameters that wxauth reads are stored, because anybody can add 64 KiB of others to a link.
+            # Only parameters that wxauth reads are stored, because anybody can add 64 KiB of other parameters to a
+            # link.
             kept = (name for name in (*_PARAMETERS, DOOR) if name in parameters and name != HINT)
             query = urlencode({name: parameters[name] for name in kept})
             page_id = await self.site_logins.start_page_with_button(

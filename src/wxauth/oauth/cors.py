@@ -27,7 +27,7 @@ CORS_PATHS: Final = frozenset(
 )
 """The paths of the endpoints that a public client calls from its web page."""
 _FOR_ANY_ORIGIN: Final = CORS_PATHS - {"/v1/userinfo", "/.well-known/jwks.json"}
-"""The paths for clients without registration. wxauth does not know their origins, so it allows any origin there."""
+"""The paths for clients without registration. wxauth does not know their origins, so it allows any origin."""
 _HEADERS: Final = ["Authorization", "Content-Type", "X-Request-ID"]
 _EXPOSED: Final = ("X-Request-ID", "Retry-After", "WWW-Authenticate")
 
@@ -52,7 +52,7 @@ class Cors:
                 app, settings.cors_origins, methods, _HEADERS, expose_headers=_EXPOSED
             )
         headers = [*_HEADERS, "MCP-Protocol-Version"]
-        # This one allows any origin, because `__call__` uses it only after a check of the origin.
+        # This middleware allows any origin, because `__call__` uses it only after a check of the origin.
         self._for_clients = CORSMiddleware(
             app, (), ["GET", "POST"], headers, allow_origin_regex=".*", expose_headers=_EXPOSED
         )

@@ -56,7 +56,7 @@ _REFRESH_REFUSALS: Final[dict[str, str]] = {
     RefreshRefusal.OUT_OF_SCOPE: "the client no longer has any of the session's scopes",
     RefreshRefusal.OTHER_RESOURCE: "the session is for another resource",
 }
-"""The description of `invalid_grant` for each reason. `BEYOND_GRANT` has an error of its own."""
+"""The description of `invalid_grant` for each reason. For `BEYOND_GRANT`, the error is `invalid_scope`."""
 _UNKNOWN_DEVICE: Final = ("invalid_grant", "the device code doesn't belong to this client, or has been used")
 _DEVICE_REFUSALS: Final = {
     NotRedeemed.UNKNOWN: _UNKNOWN_DEVICE,
@@ -148,7 +148,7 @@ class SiteTokens:
         return outcome
 
     async def _redeem(self, client: Client, found: SiteLogin | None, form: Parameters) -> dict[str, Any] | NotRedeemed:
-        """Open the session of the login that a code belongs to, and return its tokens, or why the client gets none.
+        """Open the session of the login that a code belongs to. Return its tokens, or why the client gets none.
 
         `found` is None if there is no such login.
         """
@@ -263,7 +263,7 @@ class SiteTokens:
     ) -> dict[str, Any]:
         """Return new tokens, as the response of RFC 6749, section 5.1.
 
-        The tokens do not have the scopes that the client has lost since the grant.
+        The tokens lack the scopes that the client has lost since the grant.
 
         Raises: OAuthError.
         """

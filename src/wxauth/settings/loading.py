@@ -98,7 +98,7 @@ def _fault_of(line: EnvLine) -> Text | None:
         return None
     first_word = _WORD.match(name.removeprefix(PREFIX))
     word = first_word[0] if first_word else ""
-    # An app's field is no setting of its own. It belongs into WXAUTH_APPS.
+    # An app's field is not a separate setting. It belongs in WXAUTH_APPS.
     similar = ["APPS"] if word in _NAMES_IN_APPS else difflib.get_close_matches(word, _NAMES, n=1)
     found = _SETTING.match(line.text if line.name is None or is_setting else line.name)
     return (found and _fault_of_setting(found, similar, place)) or _fault_of_name(line, similar, place)

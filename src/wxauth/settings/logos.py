@@ -29,7 +29,7 @@ def picture_url(content: bytes) -> str:
     raise WrongValue(_("must be a PNG, JPEG or WebP image of up to 32 KiB and 1024 × 1024 pixels"))
 
 
-# Each process reads the apps every five seconds, and checking a logo takes 15 ms.
+# The results are cached, because each process reads the apps every five seconds, and checking a logo takes 15 ms.
 @lru_cache(maxsize=256)
 def check_logo(url: str) -> str:
     """Check the `data:` URL of a small picture. Raises: ValueError."""

@@ -51,7 +51,7 @@ def _read_documents(value: object) -> object:
 def json_like(example: str) -> BeforeValidator:
     """Return a validator that parses a list or an object from JSON like the example.
 
-    An empty text is an empty list or object.
+    An empty text becomes an empty list or object.
     """
     kind = type(from_json(example))
 

@@ -1,6 +1,6 @@
 """The start of logins to sites: wxauth stores a sign-in request, which then waits for the user's decision.
 
-A page of wxauth or a device shows the request. A device is one of RFC 8628, which polls for the outcome.
+A page of wxauth or a device shows the request. A device uses RFC 8628, and polls for the outcome.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from wxauth.site_logins.secrets import UserCodes, new_scene, page_id_of
 from wxauth.texts import hash_of, new_secret
 
 _ATTEMPTS: Final = 5
-"""The number of random user codes that are tried until one is free."""
+"""The largest number of random user codes that wxauth tries until one is free."""
 
 
 class PressesUsedUp(RateLimited):
@@ -148,7 +148,7 @@ def new_login(
 ) -> SiteLoginFields:
     """Return a login to store, with the columns in `more`.
 
-    The login can be used for the time `lasts`. If no user completes it, the sweep deletes it the time `kept` later.
+    The login can be used for the time `lasts`. If no user completes it, wxauth stores it for the further time `kept`.
     """
     return SiteLoginFields(
         **asked.request_values,

@@ -75,7 +75,7 @@ DOORS: Final = Counter(
 POLL_INTERVAL_SECONDS: Final = 2
 """The number of seconds between two polls of a device, unless it polls too fast."""
 SCAN_LASTS: Final = timedelta(seconds=180)
-"""The time in which the user can scan a code, or follow a link to WeChat, and approve the login."""
+"""The time within which the user can scan a code, or follow a link to WeChat, and approve the login."""
 CLAIM_LASTS: Final = timedelta(seconds=60)
 """The time after which another user can take over a claim (a phone's reservation of a login) that has no decision."""
 VISIT_LASTS: Final = timedelta(seconds=600)

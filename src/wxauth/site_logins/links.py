@@ -104,7 +104,7 @@ class TryAgain:
 
 @part
 class Links:
-    """The steps of a login by link: the browser opens the mini-program, and the user types the number there."""
+    """The steps of a login by link: a link opens the mini-program, whose number the user then types in the browser."""
 
     settings: Settings
     database: Database
@@ -171,7 +171,8 @@ class Links:
             if page is None or not page.is_page_open(now):
                 raise NotFound(NO_SUCH_PAGE)
             if link is None or link.openid != found_link.openid or link.claimed_session_id is None:
-                # No phone has claimed the link, or it has just changed. Then the locked user can be the wrong one.
+                # No phone has claimed the link, or the link has just changed, so that the locked user might be the
+                # wrong user.
                 return TryAgain(page, is_wrong=False)
             if link.stage == Stage.REFUSED:
                 raise SentBack(page, REFUSED)

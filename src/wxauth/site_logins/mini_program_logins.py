@@ -60,7 +60,7 @@ class MiniProgramLogins:
     sealer: Sealer
 
     async def answer(self, caller: Caller, login_code: str, parameters: Parameters, *, device: Device) -> str:
-        """Complete a site's sign-in request with a new `wx.login` as proof.
+        """Complete a site's sign-in request with a new `wx.login` code as proof.
 
         Return the URL at which the web-view continues.
 

@@ -2,7 +2,7 @@
 
 A site's sign-in request is a row of `site_logins`, whose `stage` is its progress. A page of wxauth or a device shows
 the request, and a phone claims (reserves) and approves it. Then the site gets an authorization code, or the device
-polls, and wxauth opens a session. Some columns belong to one door (way to log in) alone. Each use of a page's button,
+polls, and wxauth opens a session. Some columns belong to only one door (way to log in). Each use of a page's button,
 called a press, is a separate row, which copies the request from the page's row. Each press has a separate secret, which
 is valid once, independently of the page and its other presses. A login that needs no page, through a mini-program or a
 browser's login, is also a row.
@@ -102,13 +102,13 @@ class PageFields(SQLModel):
     page_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     """The hash of the id in the page's URLs, which work only with the cookie of its browser."""
     browser_hash: bytes | None = Field(default=None, sa_type=BYTEA)
-    """The hash of the cookie of the page's browser. The row of a press has it, too."""
+    """The hash of the cookie of the page's browser. The row of a press contains this hash, too."""
     query: str | None = Field(default=None, sa_type=Text)
     """The parameters of the request, on a page that shows a user. wxauth checks them again after the press."""
     presses: int = 0
     """The number of times that the browser has opened WeChat's page.
 
-    In the row of a link, the links of one page are numbered from 1 instead.
+    In the row of a link, it is the number of the link. The links of one page are numbered from 1.
     """
     wrong_numbers: int = 0
     """The number of wrong numbers that the user has typed in the browser."""
@@ -268,7 +268,7 @@ class BrowserLogin(SQLModel, table=True):
     proof_id: UUID
     """The id of the login to a site from which the cookie's value is derived.
 
-    Each proof makes a new value, if the browser sends the current one.
+    Each proof makes a new value if the browser sends the current value.
     """
     app_id: str = Field(sa_type=Text)
     openid: str = Field(sa_type=Text)

@@ -170,7 +170,7 @@ def _response_modes(client: Client, redirect_uri: str) -> Sequence[str]:
 
 
 def _request_of(settings: Settings, client: Client, parameters: Parameters, **way_back: Any) -> SiteRequest:
-    """Return the sign-in request of a client. `way_back` is how the browser returns to the site. Raises: OAuthError."""
+    """Return the sign-in request of a client. `way_back` contains the fields for the response. Raises: OAuthError."""
     refuse_repeated(parameters)
     for name, error in _NOT_SUPPORTED.items():
         if name in parameters:

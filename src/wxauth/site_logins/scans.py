@@ -252,7 +252,7 @@ class Scans:
         return login
 
     def _set_number(self, login: SiteLogin, login_code: str) -> None:
-        """Set the number of a link, sealed, and the hash of the `wx.login` code that can read it."""
+        """Set the sealed number of a link, and the hash of the `wx.login` code with which the phone can read it."""
         number = f"{secrets.randbelow(10**DIGITS):0{DIGITS}}"
         login.number = self.sealer.seal(number.encode(), context=link_number_context(login.id))
         login.login_code_hash = hash_of(login_code)

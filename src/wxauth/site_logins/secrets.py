@@ -33,7 +33,10 @@ def new_scene() -> str:
 
 
 def page_hashes(page_id: str, cookie: str) -> dict[str, bytes]:
-    """Return the hashes by which the page with this id is found in the browser with this cookie. Raises: NotFound."""
+    """Return the hashes with which `queries.find` finds the page with this id in the browser with this cookie.
+
+    Raises: NotFound.
+    """
     if not cookie or not SCENE.fullmatch(page_id):
         raise NotFound(NO_SUCH_PAGE)
     return {"page_hash": hash_of(page_id), "browser_hash": hash_of(cookie)}

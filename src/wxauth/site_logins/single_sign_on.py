@@ -174,5 +174,5 @@ def _satisfies(person: BrowserPerson, asked: SiteRequest, *, now: datetime) -> b
     if asked.requires_new_login or asked.hinted_user_id not in (None, person.id):
         return False
     age = (now - person.authenticated_at).total_seconds()
-    # `max_age=0` requires a new login, even if the last proof was in this moment.
+    # `max_age=0` requires a new login, even if the user has proved who they are at this moment.
     return asked.max_age is None or 0 < asked.max_age >= age

@@ -96,10 +96,11 @@ class Target:
     def explicit_scopes(self, asked_for: str | None) -> Sequence[str]:
         """Return the scopes that a request or a refresh names.
 
-        Return an empty list if the request means the same as one without `scope`. This is so for `offline_access`
-        alone, because wxauth issues refresh tokens without it, too. For a resource, `openid` and `profile` do not count
-        either, because clients that do not know the resource's scopes request only these two. Without a resource, they
-        count, because a site that requests only `openid` must not get phone number, e-mail address and roles.
+        Return an empty list if the request means the same as one without `scope`. A request for only `offline_access`
+        is such a request, because wxauth issues refresh tokens without this scope, too. For a resource, `openid` and
+        `profile` do not count either, because clients that do not know the resource's scopes request only these two.
+        Without a resource, they count, because a site that requests only `openid` must not get the phone number, e-mail
+        address and roles.
         """
         names = (asked_for or "").split()
         uncounted = {OFFLINE_ACCESS} if self.resource is None else {*BESIDE_RESOURCE}
