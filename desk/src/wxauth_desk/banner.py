@@ -25,7 +25,7 @@ _ADDRESSES_ELSEWHERE: Final = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "20
 
 
 def service_url(settings: Settings) -> str:
-    """Return the service's URL for this machine."""
+    """Return the URL at which programs on this machine reach the service."""
     return _url("127.0.0.1" if settings.host in _ALL_INTERFACES else settings.host, settings.port)
 
 

@@ -1,4 +1,7 @@
-"""The command `wxauth`. Each module contains the commands of one noun, and is imported when one of them is called."""
+"""The command `wxauth`.
+
+Each module contains the commands for one kind of object, and is imported only when one of these commands is called.
+"""
 
 import re
 import sys

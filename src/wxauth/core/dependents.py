@@ -25,7 +25,7 @@ _IN_THE_WAY: Final = _(
     "these objects, run the command again, and then recreate the objects. Nothing has been migrated."
 )
 _COMMENT: Final = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
-"""A comment to the end of the line, or a comment in a block."""
+"""An SQL comment: from `--` to the end of the line, or between `/*` and `*/`."""
 _NAME: Final = r'(?:"?\w+"?\.)?"?(?P<{}>\w+)"?'
 """A name, with or without its schema and quotes. The braces stand for the name of the group."""
 _ALTER_TABLE: Final = re.compile(

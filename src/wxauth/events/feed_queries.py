@@ -209,7 +209,7 @@ async def place_by_sequence(transaction: Transaction, *, limit: int) -> Sequence
 
 
 async def place_after_last(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
-    """Give the next waiting events the places after the last one, and ignore the sequence."""
+    """Give the next waiting events the places directly after the last one, without using the sequence."""
     last = await transaction.value(_LAST_PLACE) or 0
     return await transaction.rows(_PLACE_AFTER, last=last, limit=limit)
 

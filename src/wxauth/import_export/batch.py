@@ -88,10 +88,10 @@ class _Addition(NamedTuple):
 
 
 class Batch:
-    """A batch, which applies lines one by one to the stored data and to the changes of earlier lines.
+    """A batch of lines, which are applied one by one to the stored data and to the changes of earlier lines.
 
     The caller has locked the users in `found`. If `has_administrators`, it has also locked all administrators. `made`
-    collects the changes. It may already contain changes of earlier lines that were not stored.
+    collects the changes, and may already contain changes of earlier lines that are not stored yet.
     """
 
     def __init__(self, found: Found, *, has_administrators: bool, made: Made, options: Options, now: datetime) -> None:

@@ -326,7 +326,7 @@ def _is_text(field: Mapping[str, Any]) -> bool:
 
 
 def _value(name: str, cell: str) -> object:
-    """Return the value of a field from the text of a cell, which may be a list with `|`, or JSON."""
+    """Return the value of a field from the text of a cell, which may be a list separated by `|`, or JSON."""
     no_texts, lists = _fields_without_text(Line)
     if name in lists and not cell.startswith('["'):  # an export writes a list in this way if its items contain |
         return cell.split("|")

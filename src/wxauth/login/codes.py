@@ -46,7 +46,7 @@ class LacksUnionid(WeChatMisconfigured):
 
 @part
 class CodeLogins:
-    """The exchange of codes with WeChat, and the storage of logins."""
+    """The part that exchanges codes with WeChat, and stores the logins."""
 
     settings: Settings
     wechat: WeChat

@@ -60,7 +60,7 @@ UPDATE users
  WHERE id = :user_id
 RETURNING {ENTERED_USER}
 """)
-# If wxauth sends the statement twice, it opens only one session.
+# The statement opens only one session, even if wxauth sends the statement twice.
 _OPEN_SESSION: Final = Statement[Nothing](f"{OPEN_FRAGMENT} FROM users WHERE id = :user_id ON CONFLICT (id) DO NOTHING")
 _BANNED_HOLDER: Final = Statement[EnteredUser](f"""
 SELECT {ENTERED_USER}

@@ -59,7 +59,7 @@ SELECT EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
                   AND user_id IN (SELECT :user_id::uuid UNION ALL SELECT id FROM former_users WHERE user_id = :user_id))
     OR (SELECT count(DISTINCT unionid) > 1 FROM identities WHERE user_id = :user_id)
 """)
-"""The query that returns whether a user has several WeChat accounts because of a phone number, operator or import."""
+"""The query that returns whether a phone number, an operator or an import has joined several WeChat accounts."""
 
 
 class Facts(UserFields, LockedUser):

@@ -55,7 +55,7 @@ _STORED_FIELDS: Final = {
     b"cache-control": "cache_control",
     b"location": "location",
 }
-"""The header fields of a response that `HttpAnswer` contains, with the names of its fields."""
+"""The header fields of a response that `HttpAnswer` contains, each with the name of its attribute."""
 _UNKNOWN_AUTHORITY_CODES: Final = range(18, 22)
 """OpenSSL's error codes for a self-signed certificate, or one from an authority that this machine does not trust."""
 _STRICT_FORM_CODES: Final = range(80, 94)
@@ -261,7 +261,7 @@ class Connection(asyncio.Protocol):
         """The time, in seconds, for which the peer keeps an idle connection open, as far as it says so."""
 
     def _handle_end(self, exc: Exception | None) -> None:
-        """Give the caller the response, if it ends with the connection; otherwise a failure."""
+        """Give the caller the response, if the end of the connection completes it; otherwise give a failure."""
         if self._answer is None:
             return
         if exc is not None:

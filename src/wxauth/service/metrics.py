@@ -37,7 +37,7 @@ from wxauth.web.edge import REQUESTS
 STATISTICS_MAX_AGE: Final = timedelta(seconds=15)
 """The time for which wxauth reuses numbers from the database, so that frequent scrapes cause few queries."""
 STATISTICS_PATIENCE_SECONDS: Final = 2.0
-"""The time limit, in seconds, for reading these numbers. If reading takes longer, the scrape omits them."""
+"""The time limit, in seconds, for reading numbers from the database. After that, the scrape omits these numbers."""
 _EXAMPLE_METRICS: Final = """\
 # HELP wxauth_logins_total Logins by outcome: ok, new (a new user) or the code of the problem; errcode is WeChat's.
 # TYPE wxauth_logins_total counter

@@ -50,7 +50,7 @@ _SET_AT_START: Final = ("host", "port", "workers")
 COUNTS: Final = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable of prometheus_client that names the folder in which several workers store their counts."""
 COUNTS_PREFIX: Final = "wxauth-metrics-"
-"""The beginning of the folder's name, if this command creates the folder."""
+"""The prefix of the folder's name, if `wxauth serve` creates the folder."""
 ENDING: Final = "ending"
 """The name of a file that is created in that folder when all workers must end.
 

@@ -63,7 +63,7 @@ class StartedScan:
 
 @part
 class SiteLogins:
-    """The start of the logins that sites request."""
+    """The part that starts the logins that sites request."""
 
     user_codes: UserCodes
     clock: Clock

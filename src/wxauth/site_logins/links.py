@@ -116,7 +116,7 @@ class Links:
     url_links: UrlLinks
 
     async def target(self, app_id: str | None, *, is_allowed: bool) -> str | None:
-        """Return the target of the links of a site with this app, as a source in a page's Content-Security-Policy.
+        """Return where the links to this app lead, as a source for the Content-Security-Policy of a site's pages.
 
         `is_allowed` says whether the site may have links. Return None if the pages of the site have no link now.
         """

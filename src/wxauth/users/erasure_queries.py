@@ -33,7 +33,7 @@ _MAX_IDS_ERASED_WITH_USER: Final = 10
 # This lock lets only one worker at a time erase pages, so that the load on the database does not depend on the number
 # of waiting erasures.
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.erasures'))")
-# If the user's rows are already waiting, the statement starts again with the first event.
+# If the user's rows are already waiting, the statement makes the erasure start again with the first event.
 _QUEUE: Final = Statement[Nothing]("""
 INSERT INTO erasures (user_id, about_after, acted_after)
 SELECT id, :start, :start FROM unnest(:user_ids::uuid[]) AS wanted (id)

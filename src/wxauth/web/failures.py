@@ -18,7 +18,7 @@ from wxauth_guard.problems import problem_response
 
 
 def add_failures(app: FastAPI) -> None:
-    """Install the handlers for all failures of an app."""
+    """Add the exception handlers that convert every failure of an app into a problem document."""
     for kind in (WxAuthError, HTTPException, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _answer_failure)
 

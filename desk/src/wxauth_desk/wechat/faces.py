@@ -47,7 +47,10 @@ class _Subject:
 
     @classmethod
     def in_reading(cls, values: Mapping[str, Any]) -> Self:
-        """Return the subject in the body of queryverifyinfo, which contains its hash. Raises: CallRefused."""
+        """Return the subject in the body of queryverifyinfo, which contains the certificate's hash.
+
+        Raises: CallRefused.
+        """
         return cls(text_in(values, "out_seq_no"), text_in(values, "cert_hash"), text_in(values, "openid"))
 
 
