@@ -75,8 +75,9 @@ async def examine(
             *(_results_of_app(app, settings, found, transport, clock) for app in found.apps),
             *(_results_of_forward(app, settings, clock) for app in found.apps),
         )
-    # A delayed response exaggerates the difference, so the smallest difference is the most accurate.
     if found.wechat_readings:
+        # An error of this machine's clock appears in all readings. A difference in only some of them has another cause,
+        # for example a proxy that repeats a stored response with an old time.
         nearest = min(found.wechat_readings, key=lambda reading: abs(reading.ahead))
         bound = _("but tokens tolerate a difference of only {seconds} s", seconds=CLOCK_SKEW)
         results.append(compare(nearest, name="clock wechat", whose=_("WeChat's"), allowed=CLOCK_SKEW, bound=bound))
