@@ -57,27 +57,32 @@ _LONGEST_CELL: Final = 40
 
 
 def _mapped(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """Return the values of `--map`: our names by the file's names, and our values by field and by the file's values."""
-    fields: dict[str, str] = {}
-    values: dict[str, dict[str, str]] = {}
+    """Return the values of `--map`: our names by the file's names, and our values by field and by the file's values.
+
+    An empty OURS is allowed, and makes the field empty in each line with this VALUE.
+    """
+    our_names: dict[str, str] = {}
+    our_values: dict[str, dict[str, str]] = {}
     for option in options:
         left, equals, right = option.partition("=")
         name, colon, value = (part.strip() for part in left.partition(":"))
-        if not (is_field(name) and equals and (value if colon else right)):
+        is_complete = bool(equals and (value if colon else right))
+        if not is_field(name) or not is_complete:
             raise WrongValue(
                 _(
                     "must have the form FIELD=COLUMN or FIELD:VALUE=OURS, where FIELD is listed in "
                     "docs/start/import-file.md"
                 )
             )
-        is_repeated = value in values.get(name, ()) if colon else right in fields or name in fields.values()
+        if colon:
+            is_repeated = value in our_values.get(name, ())
+            our_values.setdefault(name, {})[value] = right
+        else:
+            is_repeated = right in our_names or name in our_names.values()
+            our_names[right] = name
         if is_repeated:
             raise WrongValue(_("must contain each FIELD and each COLUMN or VALUE only once"))
-        if colon:
-            values.setdefault(name, {})[value] = right
-        else:
-            fields[right] = name
-    return fields, values
+    return our_names, our_values
 
 
 _time_zone = checked(ZoneInfo, _("must be the name of a time zone such as Asia/Shanghai"))
@@ -159,10 +164,10 @@ def import_command(
     name = str(file.name).lower()
     is_tsv = is_tsv or (not is_csv and name.endswith(".tsv"))
     is_csv = is_csv or is_tsv or name.endswith(".csv")
-    fields, values = mapped
+    our_names, our_values = mapped
     delimiter = "\t" if is_tsv else ","
-    form = Form(delimiter=delimiter, app_id=app_id or None, fields=fields, values=values)
-    if not is_csv and not {*fields.values(), *values} <= Line.model_fields.keys():
+    form = Form(delimiter=delimiter, app_id=app_id or None, fields=our_names, values=our_values)
+    if not is_csv and not {*our_names.values(), *our_values} <= Line.model_fields.keys():
         raise WrongCall(_("--map attributes.NAME is only for CSV"))
     file = _rereadable(file)
     report = _Report()

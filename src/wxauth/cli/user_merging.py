@@ -38,8 +38,13 @@ def merge_command(from_id: UUID, into_id: UUID) -> None:
     """Merge the user FROM into the user INTO, who keeps their ID, nickname, phone number and external_id."""
 
     def question() -> Text:
-        one, other = name_of(from_id), name_of(into_id)
-        return _("Merge {a} ({one}) into {b} ({other})?", a=from_id, one=one, b=into_id, other=other)
+        return _(
+            "Merge {from_id} ({from_name}) into {into_id} ({into_name})?",
+            from_id=from_id,
+            from_name=name_of(from_id),
+            into_id=into_id,
+            into_name=name_of(into_id),
+        )
 
     async def merge(database: Database, now: datetime) -> tuple[Merged, UserDetailAnswer]:
         try:
@@ -104,6 +109,7 @@ def _echo_status_and_roles(user_id: UUID, nickname: str | None, roles: Sequence[
     """Print the id, name, roles and ban of a user. Print nothing if the user has no name, roles or ban."""
     if nickname or roles or ban:
         until, reason = ("", "") if ban is None else (banned_until(ban.until), printable(ban.reason))
+        # `until` begins with a space in English, because `banned_until` continues a sentence.
         banned = _(", banned{until}: {reason}", until=until, reason=reason) if ban else ""
         name = printable(nickname)
         echo(_("{user_id}: {name}, roles: {roles}", user_id=user_id, name=name, roles=names_of(roles)) + banned)
