@@ -159,7 +159,7 @@ class DocumentCache(Generic[Read]):
         return self._entries.get(url, entry).usable(now)
 
     async def get_again(self, url: str) -> Read | None:
-        """Fetch a document even if the cached one is fresh, at most once a minute, and return the document.
+        """Fetch a cached document again even if it is fresh, at most once a minute, and return the document.
 
         Return None if the last fetch was less than a minute ago, or if the document is not usable.
         """
@@ -209,7 +209,10 @@ class DocumentCache(Generic[Read]):
         self._drop_old()
 
     def _drop_old(self) -> None:
-        """Drop the entries that neither contain a usable document nor delay a fetch, and the oldest of too many."""
+        """Drop the entries that neither contain a usable document nor delay a fetch.
+
+        If more than `MAX_ENTRIES` remain, also drop the least recently used ones.
+        """
         now = self.clock()
         for url in [each for each, entry in self._entries.items() if not (entry.usable(now) or now < entry.not_before)]:
             del self._entries[url]
