@@ -1,4 +1,4 @@
-"""Work outside of requests: started by a request, repeated, collected for later, or retried after an outage."""
+"""Work outside of requests: started by a request, repeated, collected for later, or retried after a failure."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -31,7 +31,7 @@ LAST_ROUND_SECONDS: Final = 2.0
 """The time, in seconds, that the last round of retries may take when the service ends."""
 PUT_OFF: Final = Gauge(
     "wxauth_put_off",
-    "Writes queued for retry while the database is unavailable, by kind.",
+    "Failed writes queued for retry, by kind.",
     "what",
     multiprocess_mode="livesum",
 )
@@ -229,7 +229,7 @@ class Retries:
             await self._run_all()
             for (what, key), retry in list(self._retries.items()):
                 if _now() > retry.until:
-                    self._lose(what, key, "the database was away for too long")
+                    self._lose(what, key, "the write did not succeed in time")
 
     async def _run_all(self) -> None:
         """Run each waiting retry once, the oldest first, until one of them shows that the database is unavailable."""
