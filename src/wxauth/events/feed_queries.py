@@ -1,9 +1,9 @@
 """The statements that give events their places in the feed, and that read the feed (the events for other services).
 
-A reader who follows the cursor gets every event exactly once, for three reasons:
+**Every event once.** A reader who follows the cursor gets every event exactly once, for three reasons:
 
 - A trigger adds a row to `events_unplaced` in the transaction that writes the event. Therefore, the row is visible to
-  other transactions exactly if the event is, and two transactions that write events never wait for each other's row.
+  other transactions if and only if the event is. Two transactions that write events never wait for each other's row.
 - Only one transaction at a time assigns places and deletes those rows, because it holds an advisory lock until it has
   committed. PostgreSQL makes a commit visible before it releases the locks. Therefore, the transaction that assigns
   places 8 and 9 sees that 7 is taken. A reader who sees 9 also sees every earlier event, because wxauth never fills an
@@ -12,17 +12,17 @@ A reader who follows the cursor gets every event exactly once, for three reasons
 - An event whose transaction commits late gets a place after the events that committed earlier, and never a place that
   readers have passed. No event waits for a transaction that is still open, for example of a backup or of psql.
 
-The events about a user have the order of their commits, because a transaction that records an event holds the lock of
-the user's row until the commit, and the row in `events_unplaced` draws its number under this lock. Places are assigned
-in the order of these numbers. A trigger gives each event an id and a time after those of the user's newest event.
-Therefore, the audit log, which is read in the order of ids, has the same order. An event never gets its place before
-another event of the same user with a lower id. This rule preserves the order even if a tool has set the sequence of the
-numbers back.
+**The order of a user's events.** The events about a user have the order of their commits, because a transaction that
+records an event holds the lock of the user's row until the commit, and the row in `events_unplaced` draws its number
+under this lock. Places are assigned in the order of these numbers. A trigger gives each event an id and a time after
+those of the user's newest event. Therefore, the audit log, which is read in the order of ids, has the same order. An
+event never gets its place before another event of the same user with a lower id. This rule preserves the order even if
+a tool has set the sequence of the numbers back.
 
-The sequence of places can have any value, for example after the database was moved without the sequence, because wxauth
-compares each new place with the last place of the feed. If a new place is not after the last place, wxauth rolls the
-transaction back, and counts the places from the last place instead of using the sequence. The last place is the highest
-one in the feed or, if the newest events have been deleted by age, the place in `feed_swept`.
+**A wrong sequence.** The sequence of places can have any value, for example after the database was moved without the
+sequence, because wxauth compares each new place with the last place of the feed. If a new place is not after the last
+place, wxauth rolls the transaction back, and counts the places from the last place instead of using the sequence. The
+last place is the highest one in the feed or, if the newest events have been deleted by age, the place in `feed_swept`.
 
 Each place is stored with the event's type, so that reading events of one type does not scan the events of other types.
 """
@@ -78,7 +78,8 @@ class Placement(PlacedEvent):
 class FeedRow(EventToSend):
     """A row of a page of the feed, with columns that are equal in all rows of the page.
 
-    If the page is empty, its only row has no event.
+    If the page is empty, its only row has no event. Then `position` and the fields of the event are None, although
+    their types do not say so. `read_slice` does not return such a row.
     """
 
     position: int
@@ -199,7 +200,7 @@ async def place_by_sequence(transaction: Transaction, *, limit: int) -> Sequence
 
     Raises: one of `NOT_PLACED`. The caller must then roll the transaction back.
     """
-    last = await transaction.value(_LAST_PLACE) or 0
+    [last] = await transaction.values(_LAST_PLACE)
     placed = await transaction.rows(_PLACE_BY_SEQUENCE, limit=limit)
     positions = [last, *(placement.position for placement in placed)]
     are_rising = all(earlier < later for earlier, later in pairwise(positions))
@@ -210,7 +211,7 @@ async def place_by_sequence(transaction: Transaction, *, limit: int) -> Sequence
 
 async def place_after_last(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
     """Give the next waiting events the places directly after the last one, without using the sequence."""
-    last = await transaction.value(_LAST_PLACE) or 0
+    [last] = await transaction.values(_LAST_PLACE)
     return await transaction.rows(_PLACE_AFTER, last=last, limit=limit)
 
 
