@@ -137,6 +137,7 @@ class JsonLines(_Lines):
         """
         form, is_first_time = self._form, not self._was_read
         is_plain = form.app_id is None and not form.fields and not form.values
+        # The file's names that `--map` reads, and our names of the fields whose values it maps.
         unread, is_empty = {*form.fields, *form.values}, True
         for line in self._numbered():
             if not isinstance(line.text, bytes):
@@ -150,6 +151,7 @@ class JsonLines(_Lines):
                 text = text if is_plain else to_json(self._with_values(ours))
                 if is_first_time:
                     self._note_unknown(given)
+                    # One of the file's names may be a path, which only its field in `ours` shows.
                     unread -= {name for name in unread if name in given or form.fields.get(name, name) in ours}
                     is_empty = False
             yield line._replace(text=text)
@@ -269,7 +271,7 @@ class CsvLines(_Lines):
 
 def is_field(name: str) -> bool:
     """Return whether a column of this name is imported."""
-    first, _, attribute = name.partition(".")
+    first, _dot, attribute = name.partition(".")
     return name in Line.model_fields or (first == "attributes" and bool(ATTRIBUTE_NAME.fullmatch(attribute)))
 
 
@@ -302,10 +304,14 @@ def _at(given: Mapping[str, object], theirs: str) -> object:
 
 @cache
 def _fields_without_text(model: type[Line]) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the fields of lines whose values are not text, and the fields among them that are lists of texts."""
+    """Return the fields of lines whose values are not text, and the fields among them that are lists of texts.
+
+    This function inspects the JSON schema of the model.
+    """
     schema = model.model_json_schema()
 
     def kinds_of(field: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """Yield the schemas of the values that a field accepts, except null."""
         if "$ref" in field:
             field = schema["$defs"][field["$ref"].rpartition("/")[2]]
         if "anyOf" in field:
@@ -313,16 +319,19 @@ def _fields_without_text(model: type[Line]) -> tuple[frozenset[str], frozenset[s
         elif field.get("type") != "null":
             yield field
 
-    kinds = {name: list(kinds_of(field)) for name, field in schema["properties"].items()}
-    no_texts = {name for name, fields in kinds.items() if not any(_is_text(field) for field in fields)}
+    kinds_by_name = {name: list(kinds_of(field)) for name, field in schema["properties"].items()}
+    no_texts = {name for name, kinds in kinds_by_name.items() if not any(map(_is_text, kinds))}
     lists = {
-        name for name in no_texts for field in kinds[name] if all(map(_is_text, kinds_of(field.get("items", field))))
+        name
+        for name in no_texts
+        for kind in kinds_by_name[name]
+        if "items" in kind and all(map(_is_text, kinds_of(kind["items"])))
     }
     return frozenset(no_texts), frozenset(lists)
 
 
-def _is_text(field: Mapping[str, Any]) -> bool:
-    return str(field.get("type", "string")) == "string"
+def _is_text(kind: Mapping[str, object]) -> bool:
+    return kind["type"] == "string"
 
 
 def _value(name: str, cell: str) -> object:
