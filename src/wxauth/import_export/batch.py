@@ -142,7 +142,9 @@ class Batch:
     async def store(self, transaction: Transaction) -> list[StatusChange]:
         """Write the changes of the lines, and record their events, unless the operator wants no events.
 
-        Return the changes of status and roles, which the caller reports after the commit. Raises: one of `CONFLICTS`.
+        Return the changes of status and roles, which the caller reports after the commit.
+
+        Raises: one of `core.outages.CONFLICTS`.
         """
         stored = self._stored_users
         new = [user for user_id, user in self.made.users.items() if user_id not in stored]

@@ -105,9 +105,9 @@ def unwrapped(value: object) -> object:
 
 
 def _as_time(date: object) -> object:
-    """Return a time in milliseconds since 1970 as text.
+    """Return a number of milliseconds since 1970 as a time in ISO 8601, and None for 0.
 
-    Return None for 0. Return any other value unchanged, and the check of the field refuses it later.
+    Return any other value unchanged, so that the check of the field judges it later.
     """
     if type(date) in (int, float) or (isinstance(date, str) and _MILLISECONDS.fullmatch(date)):
         milliseconds = float(date)  # type: ignore[arg-type]
@@ -129,7 +129,10 @@ def _known_app(value: str, info: ValidationInfo) -> str:
 
 
 def _time_or_none(value: object, info: ValidationInfo) -> object:
-    """Return a text with an offset for a time in one of the formats that tables use.
+    """Return a time in ISO 8601, from one of the formats that tables use.
+
+    A time without an offset gets the offset of the import's time zone. If the import has no time zone, the time stays
+    without an offset, and the check of the field refuses it later.
 
     Return None for zeros, which tables contain in place of a missing date. Return any other value unchanged.
     """

@@ -248,7 +248,7 @@ _NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_verified_
 """The columns that `_ALL` names explicitly, and `phone_verified_at`, which is not exported."""
 _COPIED: Final = ", ".join(f"u.{name}" for name in columns_of(UserFields) if name not in _NOT_COPIED)
 # A unionid that no identity of its user has becomes a line without an identity, after all other lines. The columns are
-# the fields of an exported line, in the order of the guide.
+# the fields of an exported line. The first ones have the order of the example in docs/start/import-file.md.
 _ALL: Final = Statement[Mapping[str, object]](f"""
 SELECT i.app_id, i.openid, i.unionid, u.external_id, {_COPIED},
        u.id AS user_id, i.created_at AS identity_created_at,
@@ -285,6 +285,7 @@ async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToI
         """Return the rows, without a query if there are no keys."""
         return await transaction.rows(statement, **keys) if all(keys.values()) else ()
 
+    # The keys are never empty, because each line has one.
     identities = await transaction.rows(_IDENTITIES, **keys_of(wanted.identities))
     ids = list(chain.from_iterable(await rows(_IDS, ids=wanted.ids)))
     missing = list(set(wanted.ids).difference(ids))
@@ -329,7 +330,7 @@ async def store(
 
     If the openid of one of the identities is the unionid of a user, the next login of that user checks this identity.
 
-    Raises: one of `CONFLICTS`.
+    Raises: one of `core.outages.CONFLICTS`.
     """
     for statement, rows in rows_by_statement.items():
         if rows:

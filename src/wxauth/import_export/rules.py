@@ -83,22 +83,23 @@ class Case:
 
     @property
     def is_joined_by_external_id(self) -> bool:
-        """Whether the line finds its owner by external_id alone, and not by openid, unionid or user id."""
+        """Whether only external_id finds the owner: the line has no user id, and its openid and unionid find nobody."""
         other_ids = (self.owners.by_identity, self.owners.by_unionid, self.line.user_id)
         return self.owners.by_external_id is not None and other_ids == (None, None, None)
 
     @property
     def is_joined_without_confirmation(self) -> bool:
-        """Whether external_id alone finds the owner, and the operator has not confirmed this owner with --join."""
+        """Whether only external_id finds the owner, and the operator has not confirmed such owners with --join.
+
+        The line and its owner may be two people, for example because two tables both number their rows from 1.
+        """
         return self.is_joined_by_external_id and not self.options.joins
 
     @property
     def relies_on_external_id(self) -> bool:
-        """Whether external_id finds the owner, and the operator has not confirmed this owner with --join.
-
-        The line and its owner may be two people, for example because two tables both number their rows from 1.
-        """
-        return self.owners.by_external_id == self.owners.owner_id and not self.options.joins
+        """Whether external_id finds the owner, alone or with other ids, and the operator has not added --join."""
+        is_found = self.owner is not None and self.owners.by_external_id == self.owner.id
+        return is_found and not self.options.joins
 
     @property
     def adds_second_openid(self) -> bool:
@@ -291,7 +292,10 @@ RULES_OF_OWNERS: Final[tuple[Rule[Case], ...]] = (
         lambda case: case.owner is not None and case.line.user_id not in (None, case.owner.id),
     ),
 )
-"""The rules that all ids of a line must belong to one user, according to stored data and to earlier lines."""
+"""The rules that check, against stored data and earlier lines, whether one line and its owner are one person.
+
+All ids and the phone number of the line must belong to one user, who has only one openid in each app.
+"""
 RULES_OF_CHANGES: Final[tuple[Rule[Change], ...]] = (
     Rule(
         "former_ids",
@@ -327,7 +331,15 @@ RULES_OF_CHANGES: Final[tuple[Rule[Change], ...]] = (
 )
 """The rules for the change that a line makes to its user."""
 LAST_ADMIN: Final = _("must leave at least one administrator. Appoint another administrator first")
+"""The fault of a line that would remove the last administrator.
+
+It is in no table, because only the batch knows all administrators.
+"""
 GIVEN_BEFORE: Final = _(
     "must be the same as in the earlier line with this openid or, if there is no openid, with this "
     "unionid. Remove one of the two lines"
 )
+"""The fault of a field for which two lines of one identity have different values.
+
+It is in no table, because the refusal also names the earlier line.
+"""
