@@ -66,12 +66,15 @@ class Timeouts:
     background_farewell: float = background.FINISH_SECONDS
     phones_farewell: float = phones.WECHAT_SHUTDOWN_SECONDS
     phones_of_others: Sequence[float] = phones.PAUSE_FOR_OTHERS_SECONDS
+    """The pauses before each check for the response that another process got for the same phone code."""
     proxy_notice: float | None = PROXY_NOTICE_SECONDS
+    """The time that a proxy may take to notice the end of the process; None if the process waits for no proxy."""
     retries: float = background.RETRY_PAUSE_SECONDS
     pushed_messages: float = receiving.STORAGE_TIMEOUT_SECONDS
     concurrency: float = concurrency.PATIENCE_SECONDS
     webhooks: float = webhook_deliveries.RECEIVER_TIMEOUT_SECONDS
     wechat_busy: Sequence[float] = client.BUSY_PAUSE_SECONDS
+    """The pauses before each retry of a request for which WeChat was too busy."""
 
 
 TIMEOUTS: Final = Timeouts()
@@ -151,7 +154,7 @@ def build_services(
     for kind in (RefreshTokens, ConsoleTokens, UserCodes):
         make(kind, secret_keys=settings.secret_keys)
     parts[LoginLimiter] = make_limiter(LoginLimiter, settings.login_rate_limit, "login")
-    make(ScanLimits, make=partial(make_limiter, RateLimiter))
+    make(ScanLimits, make_limiter=partial(make_limiter, RateLimiter))
     make(Concurrency, patience=timeouts.concurrency)
     make(Phones, pauses_for_others=timeouts.phones_of_others, farewell=timeouts.phones_farewell)
     parts[httpx.AsyncBaseTransport] = ReceiverTransport(resolve=parts[NameResolver].resolve)
@@ -162,6 +165,7 @@ def build_services(
     )
     make(
         ClientDocuments,
+        # A /48 gets the limit of one address, so that no single /48 can use up the limit `of_all`.
         of_address=make_limiter(partial(RateLimiter, wide=1), NEW_OF_AN_ADDRESS, "client-document"),
         # These two limits count for each process, so they do not use Redis.
         of_all=RateLimiter(NEW_OF_ALL, what="client-document", clock=clock),

@@ -160,7 +160,7 @@ class Supervisor(Multiprocess):
 
         If `is_urgent`, because the operator does not want to wait, send SIGINT to every worker instead.
         """
-        Path(os.environ[COUNTS], ENDING).touch()
+        Path(os.environ[COUNTS], ENDING).touch()  # see `ENDING`
         # If the parent kept the sockets open, clients could still connect, and would never get a response.
         for listener in self.sockets:
             listener.close()
@@ -191,6 +191,7 @@ def serve(settings: Settings) -> None:
         _serve_by_workers(settings, listener)
         return
     signal.signal(signal.SIGHUP, _ignore_reload)
+    # `__main__` has blocked the signal until a handler exists.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     try:
         app = pkgutil.resolve_name(APP)()
@@ -219,9 +220,11 @@ def _serve_by_workers(settings: Settings, listener: socket.socket) -> None:
     except OSError as exc:
         text = _("WXAUTH_WORKERS: must be 1, because there is no temporary folder: {reason}", reason=os_reason(exc))
         raise InvalidSettings([text]) from None
-    with shared as os.environ[COUNTS]:
+    with shared as counts_folder:
+        os.environ[COUNTS] = counts_folder
         config = uvicorn.Config(APP, factory=True, workers=settings.workers, **uvicorn_options())
         supervisor = Supervisor(config, [listener], settings)
+        # `__main__` has blocked the signal until a handler exists, which the supervisor has just set.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):

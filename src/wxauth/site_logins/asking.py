@@ -37,17 +37,17 @@ class PressesUsedUp(RateLimited):
 class ScanLimits:
     """The limits of new scans, and of pictures requested from WeChat.
 
-    `make` returns a limiter for a rate and a name.
+    `make_limiter` returns a limiter for a rate and a name.
     """
 
-    def __init__(self, settings: Settings, make: Callable[[str, str], RateLimiter]) -> None:
-        self.browsers = make(settings.scan_rate_limit, "scan")
+    def __init__(self, settings: Settings, make_limiter: Callable[[str, str], RateLimiter]) -> None:
+        self.browsers = make_limiter(settings.scan_rate_limit, "scan")
         """The limit of scans and of visits to WeChat's page, per browser address."""
-        self.pages = make(settings.scan_rate_limit, "scan-page")
+        self.pages = make_limiter(settings.scan_rate_limit, "scan-page")
         """The limit of pages with a button, per browser address or, if the page shows a user, per browser login."""
-        self.clients = make(settings.scan_client_limit, "scan-client")
+        self.clients = make_limiter(settings.scan_client_limit, "scan-client")
         """The limit of scans that each client starts for devices."""
-        self.pictures = make(settings.scan_picture_limit, "scan-picture")
+        self.pictures = make_limiter(settings.scan_picture_limit, "scan-picture")
         """The limit of pictures that WeChat makes, per app."""
 
 
