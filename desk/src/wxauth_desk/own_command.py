@@ -50,7 +50,7 @@ def command_for_this_dev(home: Path, settings: Mapping[str, Any]) -> Iterator[No
 
 
 def _shell_line(name: str, value: Any) -> str:
-    """Return the shell's line that sets a variable, or unsets it if the value is None.
+    """Return the line of a shell script that sets a variable, or unsets it if the value is None.
 
     A value that is not a text is written as JSON, from which the settings read it.
     """

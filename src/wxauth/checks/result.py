@@ -103,7 +103,7 @@ def compare(reading: ClockReading, *, name: str, whose: Text, allowed: float, bo
 
 @dataclass(slots=True)
 class Findings:
-    """The values that one check has found and others need. A field is None or empty if no check could determine it."""
+    """The values that one check finds and other checks need. A field is None or empty if no check has found it."""
 
     apps: Sequence[App] = ()
     """The apps to which users can log in."""

@@ -55,7 +55,8 @@ def _statements(steps: Sequence[Revocation]) -> list[str]:
         key = (step.group, tuple(step.relations), step.are_sequences, step.grantor, step.has_passed_on)
         alike.setdefault(key, []).append(step)
     # The rights that a role other than the owner has granted are revoked first. After this role has lost its own right,
-    # it could not revoke them. Among them, rights that may have been granted further come last, for the same reason.
+    # it could not revoke them. Among these rights, those that may have been granted to further roles come last, for the
+    # same reason.
     order = sorted(alike.values(), key=lambda steps: (steps[0].grantor is None, steps[0].has_passed_on))
     return list(chain.from_iterable(map(_revoke, order)))
 

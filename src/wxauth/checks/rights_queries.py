@@ -122,7 +122,7 @@ async def read_rights(database: Database) -> RoleRights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revocation:
-    """One step that revokes the rights of others on our tables or sequences. Names are quoted for SQL."""
+    """One step that revokes the rights of other roles on our tables or sequences. Names are quoted for SQL."""
 
     role: str
     """The role that loses the rights. PUBLIC means all roles."""
@@ -134,7 +134,7 @@ class Revocation:
     grantor: str | None
     """The role that must run the REVOKE; None if the owner or a superuser can run it."""
     has_passed_on: bool
-    """Whether the role might have granted the right to others."""
+    """Whether the role might have granted the right to other roles."""
     members: list[str]
     """The roles that have the rights through a membership in this role, at most `MOST_MEMBERS`."""
     member_count: int

@@ -66,7 +66,9 @@ def why_not(file: object, exc: OSError) -> Text:
 
 
 def read_picture(given: str) -> str:
-    """Return the picture in this file as a `data:` URL. Return an empty text, which clears it, for `default` or "".
+    """Return the picture in this file as a `data:` URL.
+
+    For `default` or an empty text, return an empty text, which clears the picture.
 
     Raises: WrongValue, OSError.
     """

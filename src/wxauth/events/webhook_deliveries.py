@@ -377,7 +377,7 @@ async def place_events(services: Services) -> int:
 
 
 async def _try_to_correct_sequences(services: Services) -> bool:
-    """Correct the sequences, unless another process is placing events. Return whether this process did it."""
+    """Correct the sequences, unless another process is placing events. Return whether this process has done so."""
     async with services.database.begin() as transaction:
         if is_locked := bool(await transaction.value(LOCK_PLACES)):
             await correct_sequences(transaction)

@@ -223,7 +223,7 @@ async def sweep_sessions(services: Services, pace: Pace) -> None:
 async def _sweep_table(
     services: Services, table: queries.TableSweep, written: Counter[queries.TableSweep], pace: Pace, *, kept: timedelta
 ) -> None:
-    """Sweep the pages of a table if its sweep is due. Add the number of written rows to `written`, even on a failure.
+    """Sweep the pages of a table if its sweep is due. Add the number of written rows to `written`, even if it fails.
 
     The work of a page concerns rows that are older than `kept`.
     """

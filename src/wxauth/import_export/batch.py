@@ -59,7 +59,7 @@ class LineOutcome(StrEnum):
     """The line created a new user."""
     UPDATED = "updated"
     JOINED = "joined"
-    """The line added an identity to a user that it found only by external_id."""
+    """The line added an identity to a user whom the line found only by external_id."""
     UNCHANGED = "unchanged"
     REFUSED = "refused"
     BLANK = "blank"
@@ -80,7 +80,7 @@ class AdministratorEnds(Exception):
 
 
 class _Addition(NamedTuple):
-    """A user or an identity that a line has added, as the event reports it."""
+    """A user or an identity that a line has added, in the form that the event reports."""
 
     kind: EventType
     user_id: UUID

@@ -274,7 +274,9 @@ async def _import_or_halve(
     options: Options,
     outcomes: list[LineOutcome | LineRefused],
 ) -> None:
-    """Import a batch, and add the result of each line to `outcomes`. If logins of the same users write first, halve it.
+    """Import a batch, and add the result of each line to `outcomes`.
+
+    If logins of the same users write first, import the two halves of the batch separately.
 
     After an error, `outcomes` contains the results of the lines that are stored.
 

@@ -258,7 +258,7 @@ class Connection(asyncio.Protocol):
         self._ends_with_connection = True
         """Whether the body has no declared length, so that it ends when the peer closes the connection."""
         self._peer_keeps_seconds = math.inf
-        """The time, in seconds, for which the peer keeps an idle connection open, as far as it says so."""
+        """The time, in seconds, for which the peer keeps an idle connection open; infinite if the peer names none."""
 
     def _handle_end(self, exc: Exception | None) -> None:
         """Give the caller the response, if the end of the connection completes it; otherwise give a failure."""
@@ -315,7 +315,7 @@ class ProxyFailed(httpx.ConnectError):
 
 
 class Refused(OSError):
-    """The proxy refuses a tunnel, or the host has no allowed address. The text is wxauth's own."""
+    """The proxy refuses a tunnel, or the host has no allowed address. The text contains nothing from the proxy."""
 
 
 class Origin(NamedTuple):

@@ -217,7 +217,7 @@ def _shrunk(image: "Image") -> "Image":
 
 
 def _upright(image: "Image") -> "Image":
-    """Return a picture in the orientation that its EXIF states. With too much or broken EXIF, it is unchanged."""
+    """Return a picture in the orientation that its EXIF states, or unchanged if its EXIF is too large or broken."""
     from PIL.Image import Transpose
 
     if sum(len(image.info.get(name, "")) for name in ("exif", "Raw profile type exif")) > _MAX_EXIF:

@@ -16,7 +16,7 @@ from wxauth.users.user_queries import DELETE_PHONE_ANSWERS, clear_fields
 from wxauth.wechat.received import Withdrawal, Withdrawn
 
 LogLine = tuple[str, Mapping[str, object]]
-"""The event of a log line, and its fields."""
+"""The name of the event that a log line reports, and the fields of the line."""
 
 _BY_WECHAT: Final = {"actor": WECHAT.name}
 
@@ -32,7 +32,7 @@ class Erasure:
     now: datetime
 
     async def carry_out(self) -> LogLine:
-        """Erase what the withdrawal names, and return the log line that reports it."""
+        """Erase the data that the withdrawal names, and return the log line that reports the erasure."""
         match self.withdrawal.what:
             case Withdrawn.ACCOUNT:
                 return await self._erase_closed_account()

@@ -39,7 +39,7 @@ _UNKNOWN_FILTER: Final = InvalidRequest.of("filter", "Must be absent, because th
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The user and the session of a request's access token, as the database has them now."""
+    """The user and the session of a request's access token, as they are stored now."""
 
     session_id: UUID
     user: UserInSession

@@ -197,7 +197,7 @@ class StatusChange:
         return cls(user_id, by, events, endings)
 
     def report(self, **fields: Any) -> None:
-        """Write the log lines. Call this method after the commit."""
+        """Write the log lines about the change. Call this method after the commit."""
         for kind in self.events:
             log.info(kind.log_event, user_id=self.user_id, actor=self.by.name, **fields)
 
@@ -231,7 +231,7 @@ async def lock_with_administrators(
     Raises: ChangedMeanwhile, if one of the users has just become an administrator.
     """
     with_administrators = bool(await transaction.value(_SOME_ARE_ADMINISTRATORS, user_ids=user_ids))
-    # One statement locks all of them, in the order of their ids.
+    # One statement locks all of these users, in the order of their ids.
     rows = await transaction.rows(_LOCK_WITH_ADMINISTRATORS if with_administrators else _LOCK, user_ids=user_ids)
     accounts = {row.id: StatusAndRoles.of(row) for row in rows}
     administrators = frozenset(user_id for user_id, account in accounts.items() if account.is_administrator)

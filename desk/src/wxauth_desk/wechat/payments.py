@@ -23,7 +23,7 @@ _FAILURES: Final = {
     -15016: "fail SIGN_DATA_INVALID",
 }
 Notice = tuple[PushRequest, dict[str, Any]]
-"""A message about a payment, after the request that says where and in which form to push it."""
+"""A request that says where and in which form to push a message about a payment, and this message."""
 MAX_ORDERS: Final = 1000
 """The largest number of paid orders that are stored. If there are more, the oldest one is forgotten."""
 _ORDER_NUMBER: Final = r"^[0-9A-Za-z\-|*@][0-9A-Za-z_\-|*@]{7,31}$"

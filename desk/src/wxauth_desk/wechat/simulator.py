@@ -52,7 +52,7 @@ MAX_CALLS: Final = 1000
 _DEFAULT_REVOKE_INFO: Final = {"mini_program": "6", "official_account": "205", "website": "301", "mobile_app": "301"}
 
 AnswerOfApp = Callable[[Call, Account], Answer]
-"""A function that answers a call by an app, whose account it gets."""
+"""A function that answers an app's call. Its arguments are the call and the app's account."""
 
 
 class _Refusal(NamedTuple):
