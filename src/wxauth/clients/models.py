@@ -173,8 +173,8 @@ class StoredClient(ClientWithSecrets, table=True):
     removed_by: str | None = Field(sa_type=Text)
     """The actor who has removed the client; null if the client was not removed.
 
-    wxauth refuses a removed client like an unknown one. The row reserves the name until the client's last session has
-    ended, so that a new client with this name does not get the sessions.
+    wxauth refuses a removed client like an unknown client. The row reserves the name until the client's last session
+    has ended, so that a new client with this name does not get the sessions.
     """
     id: UUID
     """The id of this client in `deliveries`. A later client with the same name has another id."""

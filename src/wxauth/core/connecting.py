@@ -104,9 +104,9 @@ class _Place(NamedTuple):
 class _LoopTo:
     """The running event loop, except that it connects to the given address of a host.
 
-    asyncpg by itself connects to the first address of a host name that works. With this loop, it connects to the given
-    address, and still checks the certificate against the host name. The connection on which asyncpg cancels a statement
-    also goes to this address.
+    Without this loop, asyncpg connects to the first address of a host name that accepts the connection. With this loop,
+    it connects to the given address, and still checks the certificate against the host name. The connection on which
+    asyncpg cancels a statement also goes to this address.
     """
 
     def __init__(self, address: str) -> None:

@@ -156,7 +156,7 @@ class _Reader(ABC):
         return statement.read(records)[0] if records else None
 
     async def one(self, statement: Statement[Row], /, **values: object) -> Row:
-        """Return the only row of a statement that always returns one."""
+        """Return the row of a statement that always returns exactly one row."""
         (row,) = await self.rows(statement, **values)
         return row
 
@@ -247,7 +247,7 @@ class Database(_Reader):
     Args:
         url: `postgresql://...`, with one host or several. Add `pgbouncer=true` to the query for a pooler in transaction
             mode: wxauth then prepares no statements, and sends no settings at the start of a connection. With
-            `pgbouncer=prepared`, it prepares statements.
+            `pgbouncer=prepared`, wxauth prepares statements.
     """
 
     def __init__(self, url: str, *, deadlines: Deadlines = DEADLINES) -> None:
@@ -379,7 +379,7 @@ class Database(_Reader):
         await self._connections.aclose()
 
     async def _open_transaction(self, begin: str) -> asyncpg.Connection:
-        """Run `begin` on a connection, and return the connection. If it turns out to be lost, try another one.
+        """Run `begin` on a connection, and return the connection. If it has been lost, try another connection.
 
         Raises: StorageUnavailable.
         """
@@ -446,9 +446,9 @@ class Database(_Reader):
         If `is_from_database` is false, the failure comes from a transaction's block. An OSError then says nothing about
         the connection, because it may concern, for example, a file.
 
-        After a timeout, the caller must not try another connection, because the second try would take as long. After
-        the task was cancelled, the caller must not try another one either, because the task might never end, and the
-        service could not stop.
+        After a timeout, the caller must not try another connection, because the second try might take as long. If the
+        task was cancelled, the caller must not try another connection either, because the task might then never end,
+        and the service could not stop.
         """
         is_lost = (is_from_database and isinstance(exc, outages.LOST)) or connection.is_closed()
         if is_lost or isinstance(exc, asyncpg.ReadOnlySQLTransactionError):

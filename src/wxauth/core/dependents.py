@@ -19,7 +19,7 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.terminal import listed
 
 _MOST_NAMED: Final = 20
-"""The largest number of objects that the error names. It only counts the others."""
+"""The largest number of objects that the error names. The error only counts any further objects."""
 _IN_THE_WAY: Final = _(
     "objects that wxauth didn't create use columns that this migration changes: {objects}. Drop "
     "these objects, run the command again, and then recreate the objects. Nothing has been migrated."

@@ -109,7 +109,7 @@ def _defaults_for(query: Mapping[str, str], *, has_several_hosts: bool) -> dict[
     """Return wxauth's defaults for parameters that a query does not set.
 
     If there are several hosts, wxauth uses the primary. If `sslmode` requires a verified certificate, wxauth trusts the
-    authorities in `SSL_CERT_FILE`, unless `PGSSLROOTCERT` names others.
+    authorities in `SSL_CERT_FILE`, unless `PGSSLROOTCERT` is set.
     """
     defaults = {"target_session_attrs": "read-write"} if has_several_hosts else {}
     authorities = os.environ.get("SSL_CERT_FILE")

@@ -70,7 +70,7 @@ async def current_revision(database: Database) -> str | None:
 
 
 def is_usable(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bool:
-    """Return whether this revision is the newest one that this version knows, or a newer one."""
+    """Return whether this revision is the newest revision that this version knows, or is newer."""
     return revision is not None and revision >= known[0]
 
 

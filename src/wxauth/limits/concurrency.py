@@ -97,8 +97,8 @@ class _Queue:
 class Concurrency:
     """The queues of sessions and users.
 
-    In each queue, a few requests run, and the others wait in order for up to `patience` seconds. They are not refused
-    at once, because a client that immediately repeats a refused request costs more than a client that waits.
+    In each queue, a few requests run, and the others wait in order for up to `patience` seconds. wxauth does not refuse
+    them immediately, because a client that immediately repeats a refused request costs more than a client that waits.
     """
 
     patience: float = PATIENCE_SECONDS

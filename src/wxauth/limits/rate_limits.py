@@ -133,7 +133,7 @@ class RateLimiter:
 def counted_as(ip: str) -> Sequence[str]:
     """Return the names for which an action counts: the IPv4 address, or the /64 and the /48 of the IPv6 address.
 
-    A /64 is one subscriber's network. A /48 contains 65,536 of them.
+    A /64 is one subscriber's network. A /48 contains 65,536 such networks.
     """
     address = plain_address(ip)
     if isinstance(address, IPv4Address):

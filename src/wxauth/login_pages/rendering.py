@@ -203,8 +203,8 @@ def redirect_to(url: str) -> Response:
 def redirect_source(redirect_uri: str) -> str:
     """Return the sources that `form-action` must allow so that the browser follows a redirect to the site after a form.
 
-    Browsers also check the redirects after that one. The site might redirect to another of its hosts. A site on the
-    user's machine might redirect to another port, or from `127.0.0.1` to `localhost`, as Next.js does.
+    Browsers also check all further redirects. The site might redirect to another of its hosts. A site on the user's
+    machine might redirect to another port, or from `127.0.0.1` to `localhost`, as Next.js does.
     """
     source = site_source(redirect_uri)
     if scheme_of_app(redirect_uri):

@@ -56,7 +56,7 @@ def as_compared(url: str) -> str:
 def is_below(url: str, issuer: str) -> bool:
     """Return whether a URL belongs to the issuer.
 
-    Both then have the same host and port, and the URL's path is the path of the issuer, or is below it.
+    Such a URL has the issuer's host and port, and its path is the issuer's path, or is below that path.
     """
     host, path = _host_and_path(url)
     host_of_issuer, path_of_issuer = _host_and_path(issuer)

@@ -73,7 +73,7 @@ class SiteLogins:
     async def start_for_device(
         self, client: Client, asked: RequestFields, *, ip: str | None, user_agent: str | None
     ) -> StartedScan:
-        """Start a scan that a device shows, and whose outcome the device polls.
+        """Start a scan that a device shows. The device polls for the outcome.
 
         `ip` and `user_agent` are the address and the User-Agent of the user's browser, if the user has one.
 

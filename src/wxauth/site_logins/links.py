@@ -152,7 +152,7 @@ class Links:
         return Onward(self._url(base, scene))
 
     async def go_on(self, page_id: str, browser: Browser, typed: str) -> Onward | TryAgain:
-        """Return the redirect to the site if the typed number is right, or if it is the third wrong one.
+        """Return the redirect to the site if the typed number is right, or if it is the third wrong number.
 
         Otherwise, return TryAgain. The transaction locks the page before it compares a number. Therefore, simultaneous
         requests wait for each other, and wxauth compares three wrong numbers at most.

@@ -219,7 +219,7 @@ class SiteLoginFields(
 
     @property
     def taken_door(self) -> Door:
-        """The door that the user has taken. The caller knows that there is one."""
+        """The door through which the user logs in. The door must be known."""
         assert self.door is not None
         return Door(self.door)
 

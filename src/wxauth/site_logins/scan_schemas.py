@@ -11,7 +11,10 @@ from wxauth.web.schemas import ShownIp, body_like
 
 
 def _seconds_in(given: object) -> object:
-    """Return a number for a string of digits, because `onLoad` gives all values as strings. Return others unchanged."""
+    """Return a number for a string of digits, because `onLoad` gives all values as strings.
+
+    Return any other value unchanged.
+    """
     return float(given) if isinstance(given, str) and given.isascii() and given.isdigit() else given
 
 

@@ -290,9 +290,10 @@ def _same_network(login: SiteLogin, ip: str | None) -> bool | None:
 def refusal_of_opening(
     login: SiteLogin, opening: ClaimRequest, *, entry: str, now: datetime
 ) -> errors.ScanForwarded | None:
-    """Return why a phone may not claim a login in this way; None if it may. `entry` is the setting `SCAN_ENTRY`.
+    """Return why a phone that opened the page in this way may not claim a login; None if it may.
 
-    Somebody else might have sent the picture of the code, or the link, to the phone's user.
+    Somebody else might have sent the picture of the code, or the link, to the phone's user. `entry` is the setting
+    `SCAN_ENTRY`.
     """
     is_by_link = opening.entry_scene in BY_LINK
     if login.door == Door.LINK:  # `SCAN_ENTRY` does not apply to links

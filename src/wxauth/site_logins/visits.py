@@ -223,7 +223,7 @@ class Visits:
                     locked.stage, locked.outcome = Stage.REFUSED, outcome
                     await queries.save(transaction, locked)
         except StorageUnavailable:
-            log.warning("visit_outcome_not_stored", door=door, **fields)  # a repeated callback waits in vain
+            log.warning("visit_outcome_not_stored", door=door, **fields)  # a repeated callback times out
         return outcome
 
     async def _log_in(self, visit: SiteLogin, callback: WeChatCallback, door: Door) -> None:

@@ -112,8 +112,8 @@ def _restore_example(models: dict[str, Any], model: Any) -> None:
 def add_docs(app: FastAPI) -> None:
     """Add the routes of the documentation.
 
-    Call this function last, so that FastAPI matches a request against these routes only after all others. The summaries
-    are in the language that the request prefers.
+    Call this function last, so that FastAPI matches a request against these routes only after all other routes. The
+    summaries are in the language that the request prefers.
     """
     documents: dict[str, bytes] = {}
 

@@ -328,7 +328,7 @@ def _read_head(scope: Scope) -> _Head:
         if name not in _FIELDS_READ:  # one lookup takes less time than seven comparisons
             continue
         if name == b"host":
-            # With two fields, a proxy may have chosen the route by the other one (RFC 9112, section 3.2).
+            # If there are two fields, a proxy may have chosen the route by the other field (RFC 9112, section 3.2).
             if has_host:
                 refusal = InvalidRequest("a request must have exactly one Host header", status=400)
             has_host = True

@@ -55,7 +55,7 @@ def _routes_at(request: Request, path: str) -> Iterator[Route]:
 
 
 def _body_hint(routes: Sequence[Route]) -> str:
-    """Return an example of the body if the only route of a path takes one; otherwise an empty text.
+    """Return an example of the body if the only route of a path takes a body; otherwise an empty text.
 
     The caller may have sent the values of the body as the query of a GET request.
     """

@@ -59,7 +59,8 @@ class BehindProxies:
 
     Args:
         trusted: The addresses and networks of the proxies, or only `ANYBODY`.
-        root_path: The issuer's path, whether or not a proxy has removed it. If empty, the server's own path counts.
+        root_path: The issuer's path, whether or not a proxy has removed it. If it is empty, the server's own path is
+        used.
     """
 
     def __init__(self, app: ASGIApp, trusted: Iterable[str], *, root_path: str = "") -> None:

@@ -201,7 +201,7 @@ TimedCursor = Annotated[tuple[datetime, UUID], BeforeValidator(_place_in), WithJ
 
 
 class _OrEmpty:
-    """The mark that documents that a parameter may be the empty string, which means the same as no parameter."""
+    """The mark that documents that a parameter may be the empty string, which has the same effect as no parameter."""
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         given = handler(schema)
@@ -231,7 +231,7 @@ def all_of(rows: Iterable[Row]) -> Items[Row]:
 
 
 class Parameters(BaseModel):
-    """The parameters of a request. An empty parameter means the same as no parameter."""
+    """The parameters of a request. An empty parameter has the same effect as no parameter."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -409,7 +409,7 @@ def errors_of(exc: ValidationError) -> list[Any]:
 def invalid_request(errors: Iterable[Mapping[str, Any]], model: type[BaseModel] | None = None) -> InvalidRequest:
     """Build wxauth's error from pydantic's errors. The error names the fields, but never contains their values.
 
-    The error gets its title from the first wrong field for which the model defines one in `titles`.
+    The error gets its title from the first wrong field for which the model defines a title in `titles`.
     """
     shown = islice(errors, _MAX_ERRORS)
     found = [FieldError(_field_name(error["loc"])[:_MAX_FIELD_NAME], _message(error, model)) for error in shown]
