@@ -11,7 +11,7 @@ from wxauth_guard.texts import has_too_many_containers, refuse_constant
 
 _SECRET_BYTES: Final = 32
 
-# The following texts are sets of characters, for the brackets of a regular expression.
+# The following texts are sets of characters, to be written between the brackets of a regular expression.
 _DIACRITICS: Final = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
 """The combining marks of Latin, Greek and Cyrillic letters, which can be stacked without a limit."""
 _SELECTORS: Final = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"

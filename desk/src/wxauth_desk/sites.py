@@ -66,7 +66,7 @@ _COUNT_PAUSE_SECONDS: Final = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One of the two websites."""
+    """An example website that `wxauth-desk dev` serves."""
 
     name: str
     """The client_id of the site. `wxauth-desk dev` adds it as a public client."""

@@ -63,7 +63,7 @@ def fragment(name: str) -> LiteralString:
 
 
 def columns_of(model: type[BaseModel]) -> tuple[LiteralString, ...]:
-    """Return the names of a model's fields as parts of a statement."""
+    """Return the names of a model's fields, checked for use in the SQL of a statement."""
     return tuple(fragment(name) for name in model.model_fields)
 
 

@@ -229,8 +229,8 @@ async def replace_old_sessions(
     """End a page of open sessions, and delete a page of ended sessions, beyond the limits per identity.
 
     The limits are `open_kept` and `ended_kept`, and a page has up to `size` sessions. Only identities that have logged
-    in since the last run are checked. The next run is due the time `pause` after the last page. Return None if another
-    worker is doing this, or if the next run is not due yet.
+    in since the last run are checked. The next run is due when `pause` has passed since the last page. Return None if
+    another worker is doing this, or if the next run is not due yet.
     """
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name=f"wxauth.{_REPLACING}"):

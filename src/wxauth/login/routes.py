@@ -239,7 +239,7 @@ async def erase_me(
     clock: ClockDep,
     device: DeviceDep,
 ) -> Response | None:
-    """Erase the user, the identities, the sessions, and their data in the audit trail.
+    """Erase the user, with the identities, the sessions, and the user's data in the audit trail.
 
     `login_code` proves that the user holds the phone, because an access token may have been stolen. It must belong to
     the session's identity. The next login creates a new user. Some clients send no body with DELETE, so POST to

@@ -183,7 +183,7 @@ def new_press(
 
 
 def _new_page(asked: SiteRequest, browser: Browser, *, lasts: timedelta, now: datetime) -> tuple[SiteLoginFields, str]:
-    """Return a login to store that a page shows, and the id in the page's URLs."""
+    """Return the login to store for a new page, and the id in the page's URLs."""
     login = new_login(asked, asked.client.name, browser, lasts=lasts, now=now, browser_hash=hash_of(browser.cookie))
     page_id = page_id_of(browser.cookie, login.id)
     login.page_hash = hash_of(page_id)

@@ -54,7 +54,7 @@ class _PressedPage:
 
 @part
 class SingleSignOn:
-    """The steps that complete the sign-in requests of sites from browsers that have a login."""
+    """The part that completes the sign-in requests of sites from browsers that have a login."""
 
     settings: Settings
     database: Database

@@ -140,7 +140,7 @@ async def change_user(
 async def erase_user(
     administrator: FreshAdministratorDep, database: DatabaseDep, clock: ClockDep, user_id: UUID
 ) -> None:
-    """Erase a user, the identities, the sessions, and their data in the audit trail.
+    """Erase a user, with the identities, the sessions, and the user's data in the audit trail.
 
     This is not a ban: the next login creates a new user.
     """

@@ -509,7 +509,8 @@ def _fields_or_none(body: bytes) -> dict[str, Any] | None:
         fields = _xml_fields(text.decode()) if text.startswith(b"<") else read_json(text)
     except (ValueError, ParseError):  # defusedxml raises a ValueError for a DTD
         return None
-    # In WeChat's documentation, some names begin with a space. They are added without it, unless both exist.
+    # In WeChat's documentation, some names begin with a space. Such a field is also returned under the name without the
+    # space, unless another field has that name.
     return {name.strip(): value for name, value in fields.items()} | fields if isinstance(fields, dict) else None
 
 

@@ -89,8 +89,8 @@ class CallRecord:
     def since(self, revision: int) -> dict[str, Any]:
         """Return the calls that are new or have changed since a revision, and the current revision.
 
-        `at`, the beginning since the epoch, and `ms`, the duration, are in milliseconds. `ms` is null until the call
-        has ended. `status` is null if no response was sent. Secrets are masked.
+        `at` is the time at which the call began, in milliseconds since the epoch. `ms` is the duration in milliseconds,
+        or null until the call has ended. `status` is null if no response was sent. Secrets are masked.
         """
         return {"revision": self._revision, "calls": [call for call in self._calls if call["revision"] > revision]}
 

@@ -23,7 +23,7 @@ LONG_CODE_LIFETIME: Final = 600.0
 ACCESS_TOKEN_LIFETIME: Final = 7200.0
 """The time, in seconds, for which an access token is valid."""
 OVERLAP_SECONDS: Final = 300.0
-"""The time, in seconds, before a token's expiry from which the next token is issued. Both are valid then."""
+"""The time, in seconds, before a token's expiry from which the next one is issued. Until the expiry, both are valid."""
 FORCED_PAUSE_SECONDS: Final = 30.0
 """The shortest time, in seconds, between two uses of `force_refresh`."""
 FORCED_A_DAY: Final = 20
