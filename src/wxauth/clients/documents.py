@@ -79,7 +79,7 @@ class ClientDocument:
     keys: ClientKeys | None
     """The keys in the document; None if it contains no usable keys."""
     keys_url: str | None
-    """The URL of the keys; None if the document contains the keys, or the client has none."""
+    """The URL of the keys; None if the document contains the keys, or if the client has no keys."""
     algs: frozenset[str]
     """The algorithms with which the client may sign assertions."""
 

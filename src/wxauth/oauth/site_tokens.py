@@ -233,7 +233,10 @@ class SiteTokens:
     async def _rotate(
         self, target: Target, token: RefreshToken, form: Parameters, *, ip: str | None
     ) -> RotatedSessionOfWebsite | RefreshRefused:
-        """Rotate a refresh token, whose session must have the resource of `target`, or none if `target` has none."""
+        """Rotate a refresh token.
+
+        Its session must be for the resource of `target`, or, like `target`, for no resource.
+        """
         demanded = [name for name in target.explicit_scopes(form.get("scope")) if name != OFFLINE_ACCESS]
         return await rotate_refresh_token_of_website(
             self.database,

@@ -86,7 +86,7 @@ class LoginFields(SQLModel):
     client_id: str = Field(sa_type=Text)
     stage: str = Field(default=Stage.ASKED, sa_type=Text)
     door: str | None = Field(default=None, sa_type=Text)
-    """The `Door` through which the user logs in; null until that is known."""
+    """The `Door` through which the user logs in; null until the door is known."""
     browser_ip: str | None = Field(default=None, sa_type=INET)
     browser_user_agent: str | None = Field(default=None, sa_type=Text)
     created_at: datetime = Field(sa_type=TIME)
@@ -127,7 +127,7 @@ class DeviceFields(SQLModel):
 
 
 class PhoneFields(SQLModel):
-    """The columns about the phone that scans a code, on which the user types a code, or that follows a link.
+    """The columns about the phone on which the user scans a code, types a code or follows a link.
 
     A claim names a session instead of a user, because after a merge, the session belongs to the remaining user.
     """

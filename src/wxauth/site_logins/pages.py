@@ -31,7 +31,7 @@ class PageState(StrEnum):
 
 
 async def find_open_page(database: Database, page_id: str, browser: Browser, *, now: datetime) -> SiteLogin:
-    """Return the login that this page of this browser shows. Raises: NotFound, if there is none, or it has ended."""
+    """Return the login that this page of this browser shows. Raises: NotFound, if there is no open page."""
     page = await queries.find(database, **page_hashes(page_id, browser.cookie))
     if page is None or not page.is_page_open(now):
         raise NotFound(NO_SUCH_PAGE)

@@ -68,7 +68,7 @@ async def login_of_code(
 ) -> SiteLogin | None:
     """Return the login of an authorization code.
 
-    Return None if there is none, or if its sign-in request had another client, redirect URI or challenge.
+    Return None if there is no such login, or if its sign-in request had another client, redirect URI or challenge.
     """
     found = await queries.find(database, code_hash=hash_of(code))
     asked = (client_id, redirect_uri, code_challenge)

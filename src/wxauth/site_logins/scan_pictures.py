@@ -45,8 +45,8 @@ def log_not_made(event: str, app: App, failure: errors.WeChatError, *, api: str)
 class ScanPictures:
     """The pictures of scans.
 
-    With the setting `SCAN_CODE=link`, wxauth draws ordinary QR codes, and stores none. Otherwise, wxauth makes a
-    picture at the first request for it, and stores it with the scan.
+    With the setting `SCAN_CODE=link`, wxauth draws ordinary QR codes, and does not store them. Otherwise, wxauth makes
+    a picture at the first request for it, and stores it with the scan.
     """
 
     settings: Settings

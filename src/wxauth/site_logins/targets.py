@@ -109,7 +109,7 @@ class Target:
     def scope(self, asked_for: str | None) -> str:
         """Return the requested scopes that the client may have.
 
-        If the request names none, return all scopes of the client or, for a resource, all scopes of the resource.
+        If the request names no scope, return all scopes of the client or, for a resource, all scopes of the resource.
 
         Raises: OAuthError.
         """
