@@ -39,7 +39,7 @@ With our folder and the socket's name, the path stays below the operating system
 _NEEDED_MEGABYTES: Final = 60
 """The disk space, in megabytes, that a new cluster needs, including some space for its contents."""
 LOCK_TIMEOUT_SECONDS: Final = 2.0
-"""The time, in seconds, to wait for the lock.
+"""The longest time, in seconds, to wait for the lock.
 
 If the previous owner has just been killed, its server still holds the lock for a moment, until it has stopped.
 """
@@ -97,7 +97,7 @@ class EmbeddedPostgres:
     lasting: bool = True
     """Whether the data must survive a crash of the machine. If not, PostgreSQL never waits for the disk."""
     lock_patience: float = LOCK_TIMEOUT_SECONDS
-    """The time, in seconds, to wait until no other server uses the data."""
+    """The longest time, in seconds, to wait until no other server uses the data."""
     programs: Path | None = None
     """The folder with `initdb` and `postgres`; by default, the wheel's or the one in the PATH."""
     options: Mapping[str, str] = field(default_factory=dict)
@@ -292,7 +292,7 @@ class EmbeddedPostgres:
             time.sleep(0.01)
 
     def _is_ready(self) -> bool:
-        """Return whether the server accepts connections, which the server writes into its file."""
+        """Return whether the server accepts connections, according to the file in which the server notes its state."""
         try:
             return (self.data / "postmaster.pid").read_text("utf-8").rstrip().endswith("\nready")
         except OSError:

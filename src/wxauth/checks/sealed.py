@@ -1,4 +1,4 @@
-"""The kinds of sealed values in the database, and the checks whether the secret keys can unseal them."""
+"""The kinds of sealed values in the database, and the checks of whether the secret keys can unseal them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -27,7 +27,7 @@ LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 LOGOUT_TOKEN_LASTS: Final = timedelta(seconds=120)
 """The lifetime of a logout token."""
 LOGOUT_TIMEOUT_SECONDS: Final = 5.0
-"""The number of seconds to wait for a site's response."""
+"""The longest time, in seconds, to wait for a site's response."""
 LOGOUT_RETRIES: Final = (
     timedelta(seconds=5),
     timedelta(seconds=30),
@@ -57,7 +57,7 @@ class BackchannelLogouts:
     keys: KeyRing
     transport: httpx.AsyncBaseTransport
     patience: float = LOGOUT_TIMEOUT_SECONDS
-    """The number of seconds to wait for a site's response."""
+    """The longest time, in seconds, to wait for a site's response."""
 
     async def deliver(self, delivery: LeasedDelivery) -> DeliveryOutcome:
         """Make a new logout token, send it to the site once, and return the outcome.

@@ -18,7 +18,7 @@ MAX_ANSWER: Final = 4096
 If the body is longer, wxauth closes the connection.
 """
 BODY_SECONDS: Final = 1.0
-"""The time, in seconds, for reading the body of a response.
+"""The longest time, in seconds, for reading the body of a response.
 
 Only the status of the response matters. wxauth reads a short body so that it can reuse the connection.
 """

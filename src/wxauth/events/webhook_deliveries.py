@@ -54,14 +54,14 @@ LEASE: Final = timedelta(seconds=30)
 CHECK_PAUSE_SECONDS: Final = 0.5
 """The number of seconds between two checks for due deliveries."""
 RECEIVER_TIMEOUT_SECONDS: Final = 15.0
-"""The number of seconds to wait for a receiver's response."""
+"""The longest time, in seconds, to wait for a receiver's response."""
 MAX_CONCURRENT: Final = 32
-"""The number of attempts of one priority that a process runs in parallel.
+"""The largest number of attempts of one priority that a process runs in parallel.
 
 While that many attempts are running, the process starts attempts only for receivers that have none.
 """
 MAX_CONCURRENT_FOR_ONE: Final = 4
-"""The number of attempts of one priority that a process sends to one receiver in parallel.
+"""The largest number of attempts of one priority that a process sends to one receiver in parallel.
 
 Each receiver can always have one attempt, even if other receivers do not respond.
 """
@@ -85,9 +85,9 @@ OUTAGE: Final = timedelta(minutes=5)
 Its next success makes its retries due now.
 """
 RESUMED_AT_ONCE: Final = 1000
-"""The number of retries that one transaction makes due."""
+"""The largest number of retries that one transaction makes due."""
 SHUTDOWN_SECONDS: Final = 3.0
-"""The number of seconds for which a process that shuts down waits for running attempts."""
+"""The longest time, in seconds, for which a process that shuts down waits for running attempts."""
 
 PLACE_PAUSE_SECONDS: Final = 0.5
 """The number of seconds between two checks for events without a place."""
@@ -118,7 +118,7 @@ class Deliveries:
     logouts: BackchannelLogouts
     transport: httpx.AsyncBaseTransport
     patience: float = RECEIVER_TIMEOUT_SECONDS
-    """The number of seconds to wait for a webhook's response."""
+    """The longest time, in seconds, to wait for a webhook's response."""
     _tasks: set[asyncio.Task[None]] = field(init=False, default_factory=set)
     _awakened: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _is_closing: bool = field(init=False, default=False)

@@ -34,7 +34,7 @@ A service's replicas need this time to get the new secret.
 TEST_TYPE: Final = "webhook.test"
 
 PAGE_SIZE: Final = 5000
-"""The number of events that a replay reads, and queues in one transaction."""
+"""The largest number of events that a replay reads, and queues in one transaction."""
 
 NO_SUCH_WEBHOOK: Final = "this webhook doesn't exist"
 

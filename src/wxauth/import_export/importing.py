@@ -90,7 +90,7 @@ _CACHE_KIB: Final = 8192
 _PAIRS: Final[dict[str, TypeAdapter[tuple[Any, Any]]]] = {
     kind: TypeAdapter(cast("Any", GenericAlias(tuple, get_args(hint)))) for kind, hint in get_type_hints(Made).items()
 }
-"""For each field of `Made`, which is a dict, the parser of a pair of its key and value."""
+"""The parser of a key and its value for each dict in `Made`, by the name of the dict."""
 
 
 class MadeOnDisk:
@@ -139,7 +139,7 @@ class MadeOnDisk:
         self._connection.execute("COMMIT")
 
     def keep(self, made: Made) -> None:
-        """Store the changes of a batch, including the changes of earlier batches that it was given."""
+        """Store the changes of a batch, and the changes of earlier lines that `changes_for` has returned for it."""
         self._connection.execute("BEGIN")
         for kind in _PAIRS:
             rows = ((kind, _json(key), _json(value)) for key, value in getattr(made, kind).items())

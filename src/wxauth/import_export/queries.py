@@ -21,7 +21,7 @@ from wxauth.users.consent_queries import PRESENT_CONSENTS, ids_of
 from wxauth.users.status_queries import LockedUser
 
 _PAGE_SIZE: Final = 1000
-"""The number of exported lines that one request to the database returns."""
+"""The largest number of exported lines that one request to the database returns."""
 
 Row = TypeVar("Row", bound=tuple[object, ...])
 

@@ -16,7 +16,7 @@ from wxauth.terminal import WrongValue
 from wxauth_guard.texts import is_http_url
 
 RESOLVE_TIMEOUT_SECONDS: Final = 5.0
-"""The time, in seconds, that a caller waits for a name by default."""
+"""The longest time, in seconds, that a caller waits for a name by default."""
 MAX_CONCURRENT_NAMES: Final = 32
 """The largest number of names resolved at the same time.
 
@@ -46,7 +46,7 @@ class NameResolver:
 
     look_up: LookUp = addresses_of
     patience: float = field(default=RESOLVE_TIMEOUT_SECONDS, kw_only=True)
-    """The time, in seconds, that a caller waits for a name."""
+    """The longest time, in seconds, that a caller waits for a name."""
     _slots: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(MAX_CONCURRENT_NAMES))
     _under_way: dict[str, asyncio.Task[Sequence[str]]] = field(init=False, default_factory=dict)
 

@@ -39,12 +39,12 @@ from wxauth.wechat.received import e164_of
 from wxauth_guard.errors import InvalidToken
 
 LATE_ANSWER_SECONDS: Final = 30.0
-"""The time, in seconds, for which wxauth still waits for WeChat's response after the time limit of the request.
+"""The longest time, in seconds, for which wxauth waits for WeChat's response after the time limit of the request.
 
 WeChat may already have charged for the number, so wxauth stores a late response for the next request with the code.
 """
 KEPT_IN_MEMORY_SECONDS: Final = 600.0
-"""The time, in seconds, for which a response waits in memory for the database to recover."""
+"""The longest time, in seconds, for which a response waits in memory for the database to recover."""
 UNTOUCHED_FOR: Final = timedelta(minutes=1)
 """The age at which housekeeping binds a response. At this age, the request that fetched the response has ended."""
 
@@ -56,10 +56,10 @@ UNDER_WAY_OF_ONE: Final = 20
 Taps and retries of an honest user cause fewer.
 """
 WECHAT_SHUTDOWN_SECONDS: Final = 6.0
-"""The time, in seconds, for which a stopping process waits for WeChat's responses after its last request has ended."""
+"""The longest time, in seconds, for which a stopping process waits for WeChat's responses after its last request."""
 
 PAUSE_FOR_OTHERS_SECONDS: Final = (0.0, 0.1, 0.4, 1.0)
-"""The pause, in seconds, before each check whether another process has stored the response to the same code."""
+"""The pause, in seconds, before each check of whether another process has stored the response to the code."""
 _ANSWER: Final = "phone_answer"
 """The kind of work in `Retries` that stores a response."""
 _NOT_CAUSED_BY_CODE: Final = (errors.WeChatMisconfigured, errors.WeChatRateLimited, errors.WeChatUnavailable)

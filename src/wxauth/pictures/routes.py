@@ -35,7 +35,7 @@ RFC 2046 allows up to 70 characters. A very short boundary slows down the parser
 the beginning of the boundary.
 """
 _PIECE: Final = 8 * 1024
-"""The number of bytes that are parsed without a break, which takes 2 ms at most.
+"""The largest number of bytes that are parsed without a break, which takes 2 ms at most.
 
 During a break, the process can handle other requests.
 """

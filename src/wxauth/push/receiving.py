@@ -35,9 +35,9 @@ from wxauth.wechat.received import (
 from wxauth_guard.errors import InvalidRequest
 
 KEPT_IN_MEMORY_SECONDS: Final = 3600.0
-"""The time, in seconds, for which a withdrawal waits in memory for the database to recover."""
+"""The longest time, in seconds, for which a withdrawal waits in memory for the database to recover."""
 STORAGE_TIMEOUT_SECONDS: Final = 1.0
-"""The time, in seconds, for which a response waits for the database.
+"""The longest time, in seconds, for which a response waits for the database.
 
 WeChat waits five seconds for a response, and sends a message up to three times.
 """

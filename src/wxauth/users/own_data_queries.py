@@ -11,7 +11,7 @@ from wxauth.sessions.devices import describe_device
 from wxauth.sessions.queries import FOR_RESOURCE, OPENED
 
 PAGE_SIZE: Final = 250
-"""The number of rows that a process reads and serializes at once.
+"""The largest number of rows that a process reads and serializes at once.
 
 Serializing them takes some milliseconds, during which the event loop handles no other request.
 """

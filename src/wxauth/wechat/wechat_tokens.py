@@ -43,7 +43,7 @@ FAILURE_PAUSE: Final = timedelta(seconds=5)
 If the failure has a `retry_after`, that time counts instead.
 """
 LOOK_TIMEOUT_SECONDS: Final = 0.5
-"""The time, in seconds, that a caller waits for WeChat's current token while the token in memory is still valid."""
+"""The longest time, in seconds, that a caller waits for WeChat's current token while the one in memory is valid."""
 LONGEST_LIFE_SECONDS: Final = 7200
 """The longest lifetime, in seconds, that wxauth assumes for a token or a ticket."""
 _LONGEST_SECRET: Final = 4096

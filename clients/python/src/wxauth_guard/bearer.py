@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from starlette.routing import Route
 
 LOG_PAUSE_SECONDS: Final = 60.0
-"""The time, in seconds, between two log lines about the same cause."""
+"""The shortest time, in seconds, between two log lines about the same cause."""
 
 METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
 """The path of a resource's metadata, inserted between its host and its own path (RFC 9728, section 3.1)."""

@@ -20,28 +20,28 @@ from wxauth_guard.issuer import FETCH_TIMEOUT, KEPT_FOR, Issuer, KeySet, Unreada
 from wxauth_guard.keys import VerificationKey
 
 UNKNOWN_KEY_PAUSE: Final = 10.0
-"""The time, in seconds, between two fetches that an unknown `kid` causes."""
+"""The shortest time, in seconds, between two fetches that an unknown `kid` causes."""
 MAX_PAUSE: Final = 60.0
 """The upper limit, in seconds, of the pause after failed fetches.
 
 The pause begins with `UNKNOWN_KEY_PAUSE`, and doubles with each failure.
 """
 RETRY_PAUSE: Final = 1.0
-"""The time, in seconds, between two attempts while there is no key at all."""
+"""The shortest time, in seconds, between two attempts while there is no key at all."""
 MAX_RETRY_PAUSE: Final = 5.0
 """The upper limit, in seconds, of the pause between two attempts while there is no key at all.
 
 The pause begins with `RETRY_PAUSE`, and doubles with each failure. `KeysUnavailable` sends this limit as `Retry-After`.
 """
 KEPT_UNASKED: Final = 300.0
-"""The time, in seconds, after the max-age of the keys during which they are used while new keys are fetched.
+"""The time, in seconds, for which keys past their max-age are still used while new keys are fetched.
 
 If the keys are older, the request that starts the fetch waits for new keys.
 """
 PATIENCE_SHARE: Final = 0.2
-"""The share of the timeout for which the thread that starts a fetch waits for the fetch."""
+"""The largest share of the timeout for which the thread that starts a fetch waits for the fetch."""
 _LOOP_PAUSE: Final = 0.01
-"""The pause, in seconds, between two looks for another event loop in the thread."""
+"""The pause, in seconds, between two checks of whether another event loop runs in the thread."""
 _log = logging.getLogger(__name__)
 
 
