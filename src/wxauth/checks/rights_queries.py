@@ -8,7 +8,7 @@ from wxauth.core.rights_queries import OUR_RELATIONS, VERSION_TABLE, our_tables
 from wxauth.core.statements import Statement
 
 MOST_REVOCATIONS: Final = 20
-"""The largest number of revocations that are read for roles that may write, and again for those that may only read."""
+"""The largest number of revocations that are read, separately for roles that may write and those that may only read."""
 MOST_MEMBERS: Final = 5
 """The largest number of members that are named for each role."""
 

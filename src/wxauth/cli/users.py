@@ -156,7 +156,7 @@ def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
 
 
 def _times_of(consent: ConsentRow) -> str:
-    """Return the time at which a user has given a consent, and the time of the withdrawal, if there is one."""
+    """Return a text that says when a user gave a consent and, if the user has withdrawn it, when."""
     given, withdrawn = _("given {time}", time=to_the_minute(consent.given_at)), ""
     if consent.withdrawn_at is not None:
         withdrawn = "  " + _("withdrawn {time}", time=to_the_minute(consent.withdrawn_at))

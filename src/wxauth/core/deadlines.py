@@ -29,7 +29,7 @@ class Deadlines:
 
     @property
     def limits(self) -> dict[str, int]:
-        """The settings with which the server enforces the limits, in milliseconds."""
+        """The PostgreSQL settings with which the server enforces these limits, in milliseconds."""
         limits = {
             "statement_timeout": self.statement,
             "lock_timeout": self.lock,

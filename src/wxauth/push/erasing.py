@@ -23,7 +23,7 @@ _BY_WECHAT: Final = {"actor": WECHAT.name}
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """The work that a withdrawal requires. The caller has locked the user."""
+    """The erasure that a withdrawal requires. The caller has locked the user."""
 
     transaction: Transaction
     user_id: UUID

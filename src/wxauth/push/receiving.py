@@ -128,10 +128,12 @@ class PushedMessages:
             MESSAGES.count(self.apps.label_of(app_id), counted.kind, counted.outcome)
 
     async def _read(self, read: Callable[[], Awaitable[PushRequest]], *, is_long: bool) -> PushRequest:
-        """Read a request.
+        """Read a request, unless it is long and too many long requests are being read.
 
-        The number of simultaneous long requests is limited, because a client that has seen a valid query can repeat it
-        for five minutes.
+        The number of long requests is limited, because a client that has seen a valid query can repeat it for five
+        minutes.
+
+        Raises: PushNotForwarded, and the errors of `read`.
         """
         if not is_long:
             return await read()

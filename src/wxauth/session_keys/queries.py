@@ -16,7 +16,10 @@ from wxauth.sessions.queries import END, LAST_OF_PAGE
 
 @dataclass(frozen=True, slots=True)
 class KeysInSession:
-    """The session_keys, themselves encrypted, with which WeChat may have encrypted a session's data."""
+    """The session_keys with which WeChat may have encrypted a session's data.
+
+    The keys are stored encrypted with wxauth's secret key.
+    """
 
     app_id: str
     openid: str

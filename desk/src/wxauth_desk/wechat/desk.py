@@ -191,7 +191,7 @@ class WebViewRequest(Control):
 
 
 class WebViews:
-    """The browsers of all people, each with its own cookies."""
+    """The simulated browsers of all people, each with its own cookies."""
 
     def __init__(self) -> None:
         self._cookies = OrderedDict[tuple[str, str], httpx.Cookies]()

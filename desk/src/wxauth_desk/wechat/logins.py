@@ -16,7 +16,7 @@ _LOGINS_A_MINUTE: Final = 100
 
 @dataclass
 class Logins:
-    """The APIs that use codes and grants."""
+    """The simulated APIs that accept codes and grants."""
 
     codes: Codes[CodeRequest]
     session_keys: IssuedSessionKeys

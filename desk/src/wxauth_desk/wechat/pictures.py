@@ -28,7 +28,7 @@ _BORDER: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class CodePicture:
-    """A picture with its content type."""
+    """The picture of a code, with its content type."""
 
     content: bytes
     content_type: Literal["image/jpeg", "image/png"]
