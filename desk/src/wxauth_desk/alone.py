@@ -16,7 +16,7 @@ _WECHATS_NAMES: Final = ("api.weixin.qq.com", "api2.weixin.qq.com", "open.weixin
 """The host names of WeChat. A back end whose host is fixed can map these names to this machine in its hosts file."""
 
 _BACKLOG: Final = 2048
-"""The number of connections that can wait to be accepted, as in production."""
+"""The largest number of connections that can wait to be accepted, as in production."""
 
 
 def run(port: int) -> None:

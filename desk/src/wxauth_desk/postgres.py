@@ -46,7 +46,7 @@ If the previous owner has just been killed, its server still holds the lock for 
 _START_TIMEOUT_SECONDS: Final = 30.0
 _STOP_TIMEOUT_SECONDS: Final = 20.0
 _SHOWN_OUTPUT_CHARACTERS: Final = 800
-"""The number of characters, from the end of a program's output, that an error shows."""
+"""The largest number of characters, from the end of a program's output, that an error shows."""
 
 # The arguments are the log, the user and the group that run the server (empty without root), the folder to remove at
 # the end, and the server's command. SIGINT is PostgreSQL's fast shutdown, and SIGQUIT the immediate one. The server

@@ -28,7 +28,7 @@ from wxauth.users.attributes import typed_attribute
 MAX_LINE: Final = 8 * 1024
 """The size limit, in bytes, of a line without its line break."""
 _PIECE: Final = 64 * 1024
-"""The number of bytes that are read at once to recognize a JSON document, or to skip a line that is too long."""
+"""The largest number of bytes read at once to recognize a JSON document, or to skip a line that is too long."""
 TOO_LONG: Final = Fault("line", _("must be up to {n} bytes", n=MAX_LINE))
 NOT_CSV: Final = Fault(
     "line",

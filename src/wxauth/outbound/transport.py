@@ -20,7 +20,7 @@ from wxauth.outbound.connection import Connection, Connector, HttpAnswer, Origin
 MAX_ANSWER: Final = 64 * 1024
 """The size limit, in bytes, of a response's body, unless the request has the extension `max_body`."""
 MAX_CONNECTIONS: Final = 256
-"""The number of requests that may be in progress at the same time by default."""
+"""The largest number of requests that may be in progress at the same time by default."""
 MAX_IDLE: Final = 128
 """The largest number of idle connections to one origin that are kept open."""
 IDLE_SECONDS: Final = 30.0
@@ -65,8 +65,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
         proxy: `http://[user:password@]host:port`, the proxy for all requests.
         tls: The TLS context. By default, it trusts the certificates that this machine trusts.
         resolve: Returns the addresses of a server. By default, the system resolves its name.
-        max_connections: The number of requests that may be in progress at the same time. Further requests wait in
-            order.
+        max_connections: The largest number of requests that may be in progress at the same time. Further requests
+            wait in order.
         idle_seconds: The time, in seconds, for which an idle connection is kept open.
     """
 

@@ -23,7 +23,7 @@ from wxauth.web.edge import MAX_BODY, cacheable_response
 from wxauth_guard.errors import InvalidRequest
 
 UPLOAD_TIMEOUT_SECONDS: Final = 60.0
-"""The time, in seconds, that a file may take to arrive. `wx.uploadFile` has the same timeout."""
+"""The longest time, in seconds, that a file may take to arrive. `wx.uploadFile` has the same timeout."""
 
 _MULTIPART: Final = "multipart/form-data"
 _MAX_PARTS: Final = 20

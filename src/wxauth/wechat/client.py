@@ -28,7 +28,7 @@ BUSY_PAUSE_SECONDS: Final = (0.1, 0.3)
 """The pauses, in seconds, before the first and the second retry after errcode -1."""
 
 _CONNECT_SHARE: Final = 0.4
-"""The share of an exchange's time limit that one connection attempt may take.
+"""The largest share of an exchange's time limit that one connection attempt may take.
 
 The remaining time is for the fallback host.
 """

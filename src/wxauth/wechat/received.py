@@ -45,7 +45,7 @@ BLOCK_BYTES: Final = 16
 _MAX_WATERMARK_AGE: Final = timedelta(days=1)
 """The largest age of `encryptedData` that wxauth accepts, so that captured data does not work forever."""
 _MAX_CLOCK_LEAD: Final = timedelta(minutes=5)
-"""The time by which WeChat's clock may be ahead of ours."""
+"""The longest time by which WeChat's clock may be ahead of ours."""
 
 _BASE64_REPAIRS: Final = str.maketrans({" ": "+", "-": "+", "_": "/", "\r": None, "\n": None})
 """The table that repairs base64 text that has passed through forms, URLs or text fields."""
@@ -109,7 +109,7 @@ _WITHDRAWN_BY_CODE: Final[Mapping[str, Mapping[str, Collection[str]]]] = {
 }
 """The user's fields that each code of `RevokeInfo` withdraws, or `_IDENTITY`, by kind of app."""
 _MAX_TIMESTAMP_DIFFERENCE: Final = timedelta(minutes=5)
-"""The time by which the timestamp of a signature may differ from our time.
+"""The longest time by which the timestamp of a signature may differ from our time.
 
 Five minutes suffice, because WeChat signs a message when it sends the message, and resends within seconds.
 """

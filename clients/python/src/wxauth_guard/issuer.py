@@ -27,12 +27,12 @@ METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
 FETCH_TIMEOUT: Final = 5.0
 """The time limit, in seconds, for reading both documents."""
 CONNECT_SHARE: Final = 0.8
-"""The share of the timeout that connecting may take.
+"""The largest share of the timeout that connecting may take.
 
 It is below 1, so that a missing connection is reported as such, before the timeout ends the whole fetch.
 """
 KEPT_FOR: Final = 86400.0
-"""The time, in seconds, for which keys are used while the issuer is unavailable."""
+"""The longest time, in seconds, for which keys are used while the issuer is unavailable."""
 MAX_DOCUMENT: Final = 256 * 1024
 """The size limit, in bytes, of a document."""
 DEFAULT_MAX_AGE: Final = 300.0

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MAX_TOKEN_LENGTH: Final = 8192
 """The maximum number of characters of a token; a token of wxauth has about 600."""
 CLOCK_SKEW: Final = 30
-"""The number of seconds by which clocks may differ, for `exp`, `iat` and `nbf`."""
+"""The largest difference between clocks, in seconds, that the checks of `exp`, `iat` and `nbf` tolerate."""
 MAX_CONTAINERS: Final = 64
 """The maximum number of objects and lists in one part of a token; a token of wxauth has two.
 
