@@ -43,7 +43,7 @@ class _NotRunning(_Fault):
 
 
 class _Wrong(_Fault):
-    """Siblings cannot use the response. The text gives the reason and the fix."""
+    """The fault if siblings cannot use the issuer's response. The text gives the reason and the fix."""
 
 
 async def check_issuer(

@@ -74,7 +74,7 @@ class ClockReading:
 
 
 def compare(reading: ClockReading, *, name: str, whose: Text, allowed: float, bound: Text) -> CheckResult:
-    """Return the result about the difference between our clock and another clock.
+    """Return the result of a comparison of this machine's clock with another clock.
 
     Args:
         reading: The comparison of the two clocks.

@@ -124,7 +124,7 @@ class WriteBuffer(ABC):
     async def _store(self) -> None: ...
 
     async def keep_storing(self) -> NoReturn:
-        """Store periodically, forever, even through database outages."""
+        """Store the data at intervals of `store_pause` until the task is cancelled, even through database outages."""
         await asyncio.sleep(self.store_pause)
         await keep_doing(self.store, pause=self.store_pause, failed=self.failed)
 

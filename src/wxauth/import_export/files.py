@@ -348,7 +348,10 @@ def _value(name: str, cell: str) -> object:
 
 
 def _without_half(found: re.Match[bytes]) -> bytes:
-    """Return an escape of `_ESCAPED`. For half an emoji, return U+0000, which the field's check refuses or removes."""
+    """Return the escape found by `_ESCAPED` unchanged, unless it is half an emoji.
+
+    For half an emoji, return U+0000, which the field's check refuses or removes.
+    """
     return b"\0" if found[1] else found[0]
 
 

@@ -137,7 +137,7 @@ class Change:
         return before.is_administrator and not after.is_administrator
 
     def belong_to_another(self, names: Sequence[Name], owners: Mapping[Name, UUID]) -> bool:
-        """Return whether one of these names belongs to another user, according to `owners`."""
+        """Return whether one of these names belongs to a user other than the line's user, according to `owners`."""
         return any(owners.get(name, self.after.id) != self.after.id for name in names)
 
 

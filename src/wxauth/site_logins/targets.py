@@ -55,7 +55,7 @@ class Target:
 
     @classmethod
     def asked(cls, settings: Settings, client: Client, parameters: Mapping[str, str]) -> Self:
-        """Return the target that a client requests. Raises: OAuthError."""
+        """Return the target that a client requests. Raises: OAuthError, if the client may not request it."""
         url = parameters.get("resource")
         if url is None:
             if is_document(client.name):

@@ -86,7 +86,7 @@ class BearerMiddleware:
 
 
 def _path_in_app(scope: Scope, path: str) -> str:
-    """Return a path without the path at which the app is mounted."""
+    """Return a path relative to the path at which the app is mounted."""
     root_path: str = scope.get("root_path", "")
     return path.removeprefix(root_path) if path.startswith(f"{root_path}/") else path
 

@@ -209,7 +209,7 @@ class RemoteKeys:
             reading.set_result(None)
 
     def _run(self, reading: Future[None]) -> None:
-        """Fetch the keys, in the thread of the fetch, and complete the future in any case."""
+        """Fetch the keys, in the thread of the fetch, and complete the future even after a failure."""
         try:
             _wait_for_another_loop(self._timeout)
             asyncio.run(self._read(reading))

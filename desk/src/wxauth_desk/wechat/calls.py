@@ -197,7 +197,7 @@ def as_wechat_does(answer: dict[str, Any], api: Api) -> Response:
 
 
 async def answer_wrongly(request: Request, fault: FaultRequest) -> Response | None:
-    """Apply the fault. Return the wrong response, or None if the right response is to follow.
+    """Apply the fault. Return the wrong response, or None if the caller must send the right response.
 
     A fault of the kind `hang` or `drop` ends only when the client disconnects.
     """

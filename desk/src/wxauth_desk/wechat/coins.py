@@ -107,7 +107,7 @@ class _Purse:
             self.orders.popitem(last=False)
 
     def store(self, key: _OrderKey, *, refundable: int, now: int) -> None:
-        """Store an order."""
+        """Store an order. If there are too many orders, forget the oldest one."""
         self.orders[key] = _StoredOrder(refundable, now)
         if len(self.orders) > MAX_ORDERS:
             self.orders.popitem(last=False)

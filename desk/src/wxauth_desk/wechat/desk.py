@@ -139,7 +139,7 @@ def no_service(_api: str, _fault: Mapping[str, Any]) -> dict[str, Any] | None:
 def trusted_certificates() -> ssl.SSLContext:
     """Return an SSL context with the certificates that httpx trusts.
 
-    It is cached, because httpx would read them for each client, which takes 17 ms.
+    The context is cached, because httpx would read the certificates for each client, which takes 17 ms.
     """
     return httpx.create_ssl_context(trust_env=False)
 
