@@ -315,7 +315,7 @@ class ProxyFailed(httpx.ConnectError):
 
 
 class Refused(OSError):
-    """The proxy refuses a tunnel, or the host has no allowed address. The text contains nothing from the proxy."""
+    """The proxy refuses a tunnel, or the host has no allowed address. The message contains no text from the proxy."""
 
 
 class Origin(NamedTuple):
