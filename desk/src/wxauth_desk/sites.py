@@ -102,7 +102,10 @@ def create_site(issuer: str, *, url: str, cookie_secret: str, back_end: Sequence
 
 
 class Website:
-    """One of the two websites, at this URL. Its users log in at the issuer. Raises: ModuleNotFoundError (Authlib)."""
+    """An example website at this URL, whose users log in at the issuer.
+
+    Raises: ModuleNotFoundError, if Authlib is not installed.
+    """
 
     def __init__(self, site: Site, issuer: str, url: str) -> None:
         self._site, self._issuer, self._url = site, issuer, url

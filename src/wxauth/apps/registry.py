@@ -239,7 +239,7 @@ class Apps:
 def unsealed_app(row: queries.SealedApp, sealer: Sealer) -> KnownApp:
     """Return a stored app with its secrets decrypted.
 
-    Fields that only a later version knows are ignored, and so are values that are no longer valid.
+    Fields that only a later version of wxauth knows are ignored, and so are optional values that are no longer valid.
 
     Raises: CannotOpen, if the secrets cannot be decrypted, or if a required value is no longer valid.
     """

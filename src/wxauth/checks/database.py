@@ -30,7 +30,7 @@ from wxauth_guard.claims import ALGORITHM
 STUCK_AFTER: Final = timedelta(hours=1)
 """The time after which a webhook counts as stuck, if it has accepted no event while a delivery is waiting."""
 CLOCK_DIFFERENCE: Final = 5.0
-"""The largest allowed difference, in seconds, between the clocks.
+"""The largest allowed difference, in seconds, between the clocks of this machine and of the database.
 
 `serve` corrects any difference, but a larger one is a sign that one of the clocks is not synchronized.
 """

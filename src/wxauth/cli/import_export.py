@@ -238,7 +238,7 @@ class _Report:
             self.print(_("nothing was stored. To import the file, run the command without --dry-run"))
 
     def print(self, text: Text) -> None:
-        """Print a line in place of the progress."""
+        """Print a line. On a terminal, it replaces the line that shows the progress."""
         click.echo(self._clear + localized(text), err=True)
 
 

@@ -48,7 +48,7 @@ _NOUNS: Final = {
 
 @contextmanager
 def failures_printed() -> Iterator[None]:
-    """Turn an error of wxauth in the block into Failed, which prints a line and ends the command with status 1."""
+    """Convert an error that the block raises into Failed, which prints a line and ends the command with status 1."""
     try:
         yield
     except (WxAuthError, CannotOpen, TextError) as exc:

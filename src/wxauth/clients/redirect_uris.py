@@ -56,7 +56,7 @@ def check_uris(uris: Sequence[str]) -> None:
 
 
 def check_uri(uri: str) -> str:
-    """Check that a URI can be registered, and return it. Raises: ValueError."""
+    """Check that a URI may be registered, and return the URI. Raises: ValueError."""
     if len(uri) > MAX_URI_LENGTH:
         raise WrongValue(_("must be up to {n} characters", n=MAX_URI_LENGTH))
     is_app = _BEGINS_WITH_APP_SCHEME.match(uri) is not None

@@ -118,7 +118,7 @@ def declared_texts(app: FastAPI) -> Mapping[str, Callable[[str], str]]:
 
 
 async def _open(request: Request) -> Response:
-    """Open a session with a link or a scan. If the cookie contains an earlier session, end it."""
+    """Open a console session with a link or a scan. If the cookie contains an earlier session, end that session."""
     services = await _services_for_own_page(request)
     device = await device_of(request)
     match await _opening_in(request):

@@ -75,7 +75,7 @@ def is_usable(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> b
 
 
 def is_newer(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bool:
-    """Return whether this revision is newer than all revisions that this version knows."""
+    """Return whether a revision is newer than all revisions that this version of wxauth knows."""
     return revision is not None and revision > known[0]
 
 

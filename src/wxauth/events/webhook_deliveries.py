@@ -276,7 +276,10 @@ class Deliveries:
         return DeliveryOutcome(state=DeliveryState.PENDING, status=answer.status, error=answer.error, next_at=next_at)
 
     async def _disable(self, delivery: LeasedDelivery) -> None:
-        """Disable a webhook that has returned 410, unless it is already disabled. Its deliveries wait."""
+        """Disable a webhook that has returned 410, unless it is already disabled.
+
+        The deliveries to the webhook wait until the webhook is enabled again.
+        """
         disabled = await write_webhook(
             self.database, EventType.WEBHOOK_DISABLED, by=SYSTEM, now=self.clock(), id=delivery.receiver_id
         )

@@ -1,4 +1,4 @@
-"""The kinds of files that an import cannot read: their beginnings, and advice for each."""
+"""The kinds of files that an import cannot read: how each kind begins, and the advice for it."""
 
 import re
 from collections.abc import Mapping, Sequence, Set as AbstractSet

@@ -129,12 +129,12 @@ class Separation:
 
     @property
     def app_ids(self) -> Sequence[str]:
-        """The apps of the identities that leave."""
+        """The ids of the apps in which an identity leaves the old user."""
         return sorted({each.app_id for each in self.leaving})
 
     @property
     def kept_app_ids(self) -> Sequence[str]:
-        """The apps of the identities that stay."""
+        """The ids of the apps in which an identity stays with the old user."""
         return sorted({each.app_id for each in self.staying})
 
     @property

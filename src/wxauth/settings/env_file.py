@@ -22,7 +22,7 @@ class EnvLine(NamedTuple):
 
 
 class EnvFile(NamedTuple):
-    """The contents of the file. Both fields are empty if the file does not exist."""
+    """The contents of a `.env` file. Both fields are empty if the file does not exist."""
 
     values: Mapping[str, str | None]
     """The values that the file sets, by their names."""

@@ -70,7 +70,7 @@ class SiteRequest(RequestFields):
 
     @property
     def is_silent(self) -> bool:
-        """Whether wxauth must respond without a page."""
+        """Whether wxauth must respond without showing a page (`prompt=none`)."""
         return "none" in self.prompts
 
 

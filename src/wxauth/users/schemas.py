@@ -254,7 +254,7 @@ class UserDetailAnswer(ListedUserAnswer, FormerExternalIds):
 
 
 class UsersAnswer(TypedDict):
-    """Some users, the newest first."""
+    """A page of users, the newest first."""
 
     items: list[ListedUserAnswer]
     next_cursor: NextCursor
