@@ -79,8 +79,8 @@ class CodeLogins:
     ) -> LoggedIn:
         """Find or create the user of an identity, and open a session, which expires after `expires_in` unused seconds.
 
-        If `expires_in` is None, open no session. Before this method creates a user, it asks the sign-up hook, if there
-        is one.
+        If `expires_in` is None, open no session. With `stays`, cancel the user's request for erasure. Before this
+        method creates a user, it asks the sign-up hook, if there is one.
 
         Raises: SnapshotUser, SignUpClosed, LacksUnionid, SignUpRefused, SignUpUnavailable, AccountDisabled,
         AccountLeaving.
@@ -169,7 +169,7 @@ class Proofs:
         identity = await self.wechat.exchange(app, login_code)
         if identity.openid != openid:
             log.warning("wrong_person", user_id=caller.user.id, app_id=app_id, session_id=caller.session_id)
-            raise WrongPerson("login_code is another person's than the session: log in again")
+            raise WrongPerson("login_code belongs to a different person from the session's user: log in again")
         if identity.session_key is not None:
             sealed = self.sealer.seal(identity.session_key, context=session_key_context(app_id, openid))
             await self.database.run(KEEP_KEY, session_id=caller.session_id, sealed=sealed, asked_at=asked_at)
@@ -203,4 +203,7 @@ def _with_initial_fields(login: Login, initial: InitialFields) -> Login:
 def _refused_snapshot(app: App) -> SnapshotUser:
     """Log that wxauth refuses the made-up user of a snapshot, and return the error."""
     log.warning("login_refused", reason=SnapshotUser.code, app_id=app.app_id)
-    return SnapshotUser("WeChat has shown a snapshot, so this person is made up: ask again, once the person has acted")
+    return SnapshotUser(
+        "WeChat showed a snapshot of the page and returned a made-up user:"
+        " log in again after the person has tapped 'use the full service' on the page"
+    )

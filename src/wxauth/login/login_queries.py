@@ -52,7 +52,9 @@ _USE_IDENTITY: Final = Statement[Nothing]("""
 UPDATE identities SET unionid = COALESCE(:unionid, unionid), awaits_login = false
  WHERE app_id = :app_id AND openid = :openid AND (awaits_login OR unionid IS DISTINCT FROM COALESCE(:unionid, unionid))
 """)
-# After an hour, the statement clears `identity_lost_at`, so that `RETURN` serves the next logins again.
+# `identity_lost_at` is set when the user loses an identity, or when an import requires a check of the next login. While
+# it is set, `RETURN` finds no row. After an hour, this statement clears it, so that `RETURN` serves the next logins
+# again.
 _RECORD_LOGIN: Final = Statement[EnteredUser](f"""
 UPDATE users
    SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE last_login_at END, unionid = COALESCE(:unionid, unionid),
@@ -144,15 +146,18 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
 
     If several first logins of one person run at the same time, the unique constraints let only one create the user. The
     others fail or find no row, try again, and find that user. If the unionid belongs to another user, this function
-    first merges the two users. It stores nothing about an unknown person who may not sign up.
+    first merges the two users. If an imported identity has the unionid in place of an openid, the function corrects the
+    identity first. It stores nothing about an unknown person who may not sign up.
 
-    A WeChat account has only one openid in each app. Therefore, if the unionid's user has another openid of this app,
-    the identity belongs to another person, and the function ignores the unionid. If WeChat might have made up one of
-    the two openids, the function stores nothing. A user can have several openids of an app only if the users of several
-    accounts were merged. The function also ignores the unionid if its user was split from the identity's user. If it
-    ignores the unionid of a banned user, it returns the banned user, so that the caller refuses the login.
+    The unionid cannot belong to the identity in two cases. In the first case, the unionid's user has another openid of
+    this app, although a WeChat account has only one openid in each app. (Only a user who was merged from the users of
+    several accounts can have several.) In the second case, the unionid's user was split from the identity's user. In
+    both cases, the first of these rules that applies decides:
 
-    If an imported identity has the unionid in place of an openid, the function corrects the identity first.
+    - If the unionid's user is banned, the function returns this user, so that the caller refuses the login.
+    - In the first case, if WeChat might have made up one of the two openids, the function stores nothing, and raises
+      SnapshotUser.
+    - Otherwise, the function ignores the unionid, and logs in with the identity alone.
 
     Raises: SignUpClosed, SnapshotUser, AccountDisabled, AccountLeaving.
     """
@@ -225,7 +230,7 @@ async def _log_in(database: Database, login: Login, ids: _Ids) -> EnteredUser:
         user = await _log_in_under_lock(database, login, ids)
     if login.stays and user.status == "active" and user.erase_at is not None:
         await stay(database, user.id, now=ids.now)
-        raise ChangedMeanwhile
+        raise ChangedMeanwhile  # the user has changed: log in again
     return user
 
 
@@ -305,7 +310,8 @@ async def _enter(transaction: Transaction, login: Login, ids: _Ids, people: Peop
         await transaction.row(_OPEN_SESSION, **_values(_OPEN_SESSION, login, ids, user.id))
         if login.max_sessions is not None:
             identity = {"user_id": user.id, "app_id": login.app_id, "openid": login.openid}
-            which, reason = {**identity, "opened": ids.session, "at_most": login.max_sessions}, EndReason.REPLACED
+            which = {**identity, "opened": ids.session, "at_most": login.max_sessions}
+            reason = EndReason.REPLACED
             await end_by(transaction, END_OLDEST, which, reason=reason, by=SYSTEM, app_id=login.app_id, now=now)
     return entered
 
