@@ -64,8 +64,8 @@ class Pages(Rendering):
     async def answer(self, work: Awaitable[Onward | Response], *, gone: str = "visit_gone") -> Response:
         """Await `work`, and return a redirect or a page for its result or its failure.
 
-        `gone` names the message for a login that does not exist any more. If the page advises the user to try again,
-        wxauth logs the failure.
+        `gone` names the message for a login that does not exist any more. For RateLimited and StorageUnavailable, the
+        page advises the user to try again, and the edge logs the failure.
         """
         try:
             answer = await work
@@ -127,6 +127,8 @@ class Pages(Rendering):
         own_url = self._own_url(started.secret)
         suffix = "_on_a_phone" if self.is_on_a_phone else ""
         states = {state: self._say(TEXTS.get(f"{state}{suffix}", TEXTS[state])) for state in PageState}
+        # "how": scan the code. "opens": press a button that opens WeChat. If a phone has no such button, the user types
+        # the login code in the mini-program: "in_wechat", if this browser is WeChat's, and otherwise "type".
         if not self.is_on_a_phone:
             way = "how"
         elif link_target:
@@ -190,7 +192,7 @@ class Pages(Rendering):
     def log_out(self, person: UserFields, client: Client | None, parameters: Parameters, field: str) -> Response:
         """Return the page that asks whether to end the browser's login.
 
-        `field` proves that the user has confirmed on this page.
+        `field` is the value of `CONFIRMED`, which proves that the user confirmed on this page.
         """
         kept = {name: parameters[name] for name in _KEPT_AT_LOG_OUT if name in parameters}
         url = kept.get("post_logout_redirect_uri")
@@ -209,7 +211,8 @@ class Pages(Rendering):
 
     def visit(self, name: str, *, page_id: str) -> Response:
         """Return the page shown after a visit to WeChat's page. `name` is one of `VISIT_PAGES`."""
-        return self.message(f"visit_{name}", again_url=VISIT_PAGES[name] and f"{self._own_url(page_id)}/wechat")
+        again_url = f"{self._own_url(page_id)}/wechat" if VISIT_PAGES[name] else None
+        return self.message(f"visit_{name}", again_url=again_url)
 
     def web_view(self, asked: SiteRequest, parameters: Parameters) -> Response:
         """Return the page that makes the surrounding mini-program open one of its pages with the site's request."""
