@@ -14,7 +14,10 @@ class UnionidConflict(Exception):
 
 
 class OfAnotherOpenid(UnionidConflict):
-    """The error if another openid of the app has the unionid. One of the two openids might belong to a snapshot."""
+    """The error if another openid of the app has the unionid, or belongs to the WeChat account that has it.
+
+    One of the two openids might belong to a snapshot.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +70,20 @@ WITH named AS (UPDATE identities SET unionid = :unionid WHERE app_id = :app_id A
 UPDATE users SET unionid = :unionid FROM named WHERE users.id = named.user_id
 """)
 """The statement that stores WeChat's latest unionid of an identity, in the rows of the identity and its user."""
-# This condition is true if the identity `other` and :unionid belong to two different WeChat accounts of one user. An
-# account has only one openid in each app, so `other` must have another unionid than :unionid, or an unknown one. If the
-# unionid of `other` is unknown, neither of the two openids may belong to a snapshot. In addition, :unionid must not be
-# an earlier unionid of the account of `other`. It is not if the user was merged from several users, or if another
-# identity of the user has :unionid.
+# This condition is true if the identity `other` and :unionid belong to two WeChat accounts of one user:
+# (1) `other` has a different unionid, or it has none and neither of the two openids can belong to a snapshot; and
+# (2) the user has several accounts, so that :unionid need not be an earlier unionid of the account of `other`: the user
+#     was merged from several users, or `other` has a unionid and another identity of the user has :unionid.
 _IS_OF_ANOTHER_ACCOUNT: Final = """
-       (other.unionid <> :unionid OR other.unionid IS NULL AND NOT :may_be_snapshot)
-   AND (EXISTS (SELECT FROM former_users WHERE former_users.user_id = other.user_id)
-        OR other.unionid IS NOT NULL
-           AND EXISTS (SELECT FROM identities it WHERE it.user_id = other.user_id AND it.unionid = :unionid))"""
+       /* (1) */ (other.unionid <> :unionid OR (other.unionid IS NULL AND NOT :may_be_snapshot))
+   AND /* (2) */ (EXISTS (SELECT FROM former_users WHERE former_users.user_id = other.user_id)
+                  OR (other.unionid IS NOT NULL
+                      AND EXISTS (SELECT FROM identities it
+                                   WHERE it.user_id = other.user_id AND it.unionid = :unionid)))"""
 # This query returns a row in two cases. In the first case, another openid of the app has the unionid, and a unique
 # index allows only one. In the second case, the unionid belongs to another user, who has another openid of the app, and
-# that openid does not belong to another account of that user.
+# that openid does not belong to another account of that user. A WeChat account has only one openid in each app. If the
+# unionid of `other` is unknown, the inserted condition can be null, which `IS NOT TRUE` treats like false.
 _IS_OF_ANOTHER_PERSON: Final = Statement[int](f"""
 SELECT 1 FROM identities WHERE app_id = :app_id AND openid <> :openid AND unionid = :unionid
  UNION ALL
@@ -99,7 +103,8 @@ async def check_unionid(
 
     With `may_be_snapshot`, WeChat might have made up this identity, or the other identity that has the unionid.
 
-    Raises: OfAnotherOpenid, if another openid of the app has the unionid; UnionidConflict, if the two users were split.
+    Raises: OfAnotherOpenid, if another openid of the app has the unionid, or if the unionid's user has another openid
+    of the app that does not belong to another account of that user; UnionidConflict, if the two users were split.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     if await database.value(_IS_OF_ANOTHER_PERSON, **identity, may_be_snapshot=may_be_snapshot) is not None:
