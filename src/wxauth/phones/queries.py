@@ -192,9 +192,10 @@ async def bind_phone(
 ) -> UserInSession | PhoneRefusal:
     """Bind the number of a response to its user, mark the response as done, and return the changed user.
 
-    If another request has already done so, change nothing. If the user was erased or withdrew the number after WeChat's
-    response, delete the response. Other users who have the number from an import, and have never verified it, lose the
-    number. With `yields_to_newer`, a number that the user has bound since takes precedence.
+    Return why the number was refused, if it was. If another request has already bound it, change nothing. If the user
+    was erased or withdrew the number after wxauth called WeChat, delete the response. Other users who have the number
+    from an import, and have never verified it, lose the number. With `yields_to_newer`, a number that the user has
+    bound since takes precedence.
 
     If another user has verified the number, the policy decides. With `share`, both users have the number. With `move`,
     the user who verified the number earlier loses it, because WeChat binds a number to one account at a time. With
@@ -238,10 +239,12 @@ async def link_phone(
     harmless_roles: Collection[str],
     now: datetime,
 ) -> tuple[UserInSession, Merged] | None:
-    """Merge the response's user into the user who has the number, if that is allowed. Otherwise return None.
+    """Merge the response's user into the user who has the number, and mark the response as done.
 
-    The response is marked as done. The time of the holder's own proof does not change, because the carrier may have
-    given the number to another person. If each link renewed that time, the number's next owner would be merged, too.
+    Return None if the response's identity was erased, if not exactly one other user has verified the number, or if
+    `link_by_phone` does not allow the merge. The time at which the holder verified the number does not change, because
+    the carrier may have given the number to another person. If each link renewed that time, the number's next owner
+    would be merged, too.
     """
     async with database.begin() as transaction:
         await transaction.value(_LOCK_NUMBER, phone=phone)
@@ -274,8 +277,8 @@ async def _lock_user_and_losers(
 ) -> tuple[UUID | None, Sequence[UUID]]:
     """Lock the number, the response's user, and the users who would lose the number to that user.
 
-    Return the response's user, or None if the identity has been erased, and the users who would lose the number,
-    who can include the response's user.
+    Return the response's user (None if the identity has been erased), and the users who would lose the number. These
+    users can include the response's user.
     """
     await transaction.value(_LOCK_NUMBER, phone=phone)
     losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)

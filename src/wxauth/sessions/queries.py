@@ -41,13 +41,17 @@ class EndReason(StrEnum):
     SIGNED_OUT_ELSEWHERE = "signed_out_elsewhere"
     """The user has ended the session from another session."""
     BANNED = "banned"
+    """The user was banned."""
     REUSED = "reused"
+    """A code or refresh token of the session was used again, so it might have been stolen."""
     ERASED = "erased"
+    """The user, or the session's identity, was erased."""
     LEAVING = "leaving"
     """The user has asked to be erased, and the grace period has begun."""
     ADMINISTRATOR = "administrator"
     """An administrator or operator has ended the session, directly or by another change."""
     REPLACED = "replaced"
+    """A newer session has exceeded the limit of open sessions: of an identity, or of a browser's login at a website."""
     MERGED = "merged"
     """The session belonged to a website, and its user was merged into another user."""
 
@@ -320,6 +324,7 @@ END_BEYOND: Final = _ending("""
 
 The `at_most` newest sessions remain.
 """
+# ORDER BY names the constant `user_id` too, so that PostgreSQL uses the index: see `one_and_id`.
 END_OLDEST: Final = _ending("""
     SELECT id FROM sessions
      WHERE (user_id, app_id, openid) = (:user_id, :app_id, :openid) AND client_id IS NULL AND id <> :opened
@@ -336,11 +341,12 @@ _END_THESE: Final = _ending("""
 def _beyond_fragment(*, counting: LiteralString, revoked_at: LiteralString) -> LiteralString:
     """Return the query for up to `size` sessions that are older than the `at_most` newest sessions of their identity.
 
-    `counting` selects the sessions that count as the newest ones. `revoked_at` selects whether the query returns open
-    or ended sessions. The query covers only identities that have a session with an id after `since`, and whose users
-    have more than `at_most` sessions. Few users have so many sessions, and for the other users PostgreSQL reads only a
-    few entries of the index.
+    `counting` is a further condition for the sessions that are counted, and `revoked_at` the condition on that column
+    for the sessions that the query returns. The query covers only identities that have a session with an id after
+    `since`, and whose users have more than `at_most` sessions. Few users have so many sessions, and for the other users
+    PostgreSQL reads only a few entries of the index.
     """
+    # Each ORDER BY names the constant `user_id` too, so that PostgreSQL uses the index: see `one_and_id`.
     return f"""
     SELECT beyond.id
       FROM (SELECT DISTINCT user_id, app_id, openid FROM sessions WHERE id > :since) AS lately,
