@@ -148,7 +148,7 @@ class ConsoleSessions:
         redeemed: Redeemed | NotRedeemed = NotRedeemed.UNKNOWN
         found = await self._login_of(code, verifier)
         if found is not None:
-            async with self.codes.line(found), self.database.begin() as transaction:
+            async with self.codes.queue(found), self.database.begin() as transaction:
                 expires_at = now + timedelta(seconds=MAX_UNUSED)
                 redeemed = await redeem(transaction, found, session_id=session_id, expires_at=expires_at, now=now)
                 if isinstance(redeemed, Redeemed):

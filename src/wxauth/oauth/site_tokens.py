@@ -160,7 +160,7 @@ class SiteTokens:
         title = None if target.resource is None else target.resource.title
         lifetimes = session_lifetimes(self.settings, is_of_website=target.resource is None)
         ends_at = now + timedelta(seconds=lifetimes.unrefreshed)
-        async with self.codes.line(found), self.database.begin() as transaction:
+        async with self.codes.queue(found), self.database.begin() as transaction:
             redeemed = await redeem(
                 transaction,
                 found,

@@ -43,7 +43,7 @@ class AuthorizationCodes:
     database: Database
     concurrency: Concurrency
 
-    def line(self, login: SiteLogin) -> AbstractAsyncContextManager[None]:
+    def queue(self, login: SiteLogin) -> AbstractAsyncContextManager[None]:
         """Return a place in the queue of a login, and in the queue of the user who has approved it, if any.
 
         All tabs and codes of one user share one queue. Raises: RateLimited.
@@ -58,7 +58,7 @@ class AuthorizationCodes:
         self,
         transaction: Transaction,
         login: LockedLogin,
-        person: UserInSession,
+        user: UserInSession,
         code: str,
         browser: Browser,
         *,
@@ -72,16 +72,16 @@ class AuthorizationCodes:
         Raises: SentBack, before anything is stored, if the site's `id_token_hint` names another user.
         """
         door = login.taken_door
-        await _check_hint(transaction, login, person)
-        await self._store_proof(transaction, login, person, browser, now=now)
+        await _check_hint(transaction, login, user)
+        await self._store_proof(transaction, login, user, browser, now=now)
         is_first = login.code_hash is None
         login.stage, login.code_hash, login.code_expires_at = Stage.CODED, hash_of(code), now + AUTHORIZATION_CODE_LASTS
         await queries.save(transaction, login)
         if is_first:
-            await record_authorized(transaction, person, login.client_id, login, door=door, ip=browser.ip, now=now)
+            await record_authorized(transaction, user, login.client_id, login, door=door, ip=browser.ip, now=now)
 
     async def _store_proof(
-        self, transaction: Transaction, login: LockedLogin, person: UserInSession, browser: Browser, *, now: datetime
+        self, transaction: Transaction, login: LockedLogin, user: UserInSession, browser: Browser, *, now: datetime
     ) -> None:
         """Create or renew the browser's login that sites share, if `login` proves who uses the browser.
 
@@ -94,7 +94,7 @@ class AuthorizationCodes:
         stored = await browser_login_queries.store_proof(
             transaction,
             login,
-            person,
+            user,
             login_id=new_id(now),
             browser_hash=hash_of(browser.cookie),
             cookie_hash=hash_of(browser.login),
@@ -105,18 +105,18 @@ class AuthorizationCodes:
             login.browser_login_id, login.proof_id = stored.id, stored.proof_id
 
     async def redirect(
-        self, login: LockedLogin, person: UserInSession, code: str, browser: Browser, *, now: datetime
+        self, login: LockedLogin, user: UserInSession, code: str, browser: Browser, *, now: datetime
     ) -> Onward:
         """End the browser's login if it belongs to another user, and return the redirect to the site with the code."""
-        await self.end_login_of_another(login, person, browser, now=now)
+        await self.end_login_of_another(login, user, browser, now=now)
         return redirect_to_site(self.settings, login, code=code).with_login(browser.cookie, login.proof_id)
 
     async def end_login_of_another(
-        self, login: SiteLogin, person: UserInSession, browser: Browser, *, now: datetime
+        self, login: SiteLogin, user: UserInSession, browser: Browser, *, now: datetime
     ) -> None:
-        """End the login of this browser if it belongs to a user other than `person`, and if this site shares logins."""
+        """End the login of this browser if it belongs to a user other than `user`, and if this site shares logins."""
         if login.sso:
-            await self.end_login(browser, other_than=person.id, now=now)
+            await self.end_login(browser, other_than=user.id, now=now)
 
     async def end_login(
         self, browser: Browser, *, of: UUID | None = None, other_than: UUID | None = None, now: datetime
@@ -129,16 +129,17 @@ class AuthorizationCodes:
             return
         after = proved_after(self.settings, now)
         async with self.database.begin() as transaction:
-            person = await browser_login_queries.lock_browser_person(
+            # The `client_id` is only for `knows_site`, which is not used here.
+            user = await browser_login_queries.lock_browser_person(
                 transaction, hash_of(browser.login), client_id="", proved_after=after
             )
-            if person is None or person.id == other_than or of not in (None, person.id):
+            if user is None or user.id == other_than or of not in (None, user.id):
                 return
-            await transaction.run(browser_login_queries.DELETE_BROWSER_LOGIN, id=person.login_id)
-            which = {"browser_login_id": person.login_id, "user_id": person.id}
-            by = Actor(str(person.id))
+            await transaction.run(browser_login_queries.DELETE_BROWSER_LOGIN, id=user.login_id)
+            which = {"browser_login_id": user.login_id, "user_id": user.id}
+            by = Actor(str(user.id))
             await end_by(transaction, END_OF_BROWSER_LOGIN, which, reason=EndReason.SIGNED_OUT, by=by, now=now)
-        log.info("browser_login_ended", user_id=person.id)
+        log.info("browser_login_ended", user_id=user.id)
 
 
 async def lock_with_person(
@@ -149,16 +150,17 @@ async def lock_with_person(
     The returned login is None if it was deleted. The returned user is None if the user cannot log in, or if the login
     no longer has an identity.
     """
-    person = await person_queries.lock_person(transaction, app_id=login.app_id, openid=login.openid)
+    user = await person_queries.lock_person(transaction, app_id=login.app_id, openid=login.openid)
     locked = await transaction.row(queries.LOCK, id=login.id, now=now)
-    return locked, person if locked is not None and locked.openid is not None else None
+    return locked, user if locked is not None and locked.openid is not None else None
 
 
 def is_still_approved(login: LockedLogin, until: datetime | None, *, now: datetime) -> bool:
     """Return whether the approval of a locked login is still valid. The caller checks whether its user can log in.
 
-    `until` is the time at which the approval or, once the site has a code, that code expires. The phone's session that
-    approved the login, and the browser's login that the login depends on, must not have ended.
+    `until` is the time at which the approval expires or, if the caller redeems a code, the time at which the code
+    expires. The phone's session that approved the login, and the browser's login that the login depends on, must not
+    have ended.
     """
     has_open_logins = (login.claimed_session_id is None or login.is_phone_in) and (
         login.browser_login_id is None or login.proof_id is not None
@@ -169,7 +171,7 @@ def is_still_approved(login: LockedLogin, until: datetime | None, *, now: dateti
 async def add_with_code(
     transaction: Transaction,
     asked: SiteRequest,
-    person: UserInSession,
+    user: UserInSession,
     code: str,
     *,
     door: Door,
@@ -185,7 +187,7 @@ async def add_with_code(
 
     Raises: SentBack, if the site's `id_token_hint` names another user; Unanswerable.
     """
-    await _check_hint(transaction, asked, person)
+    await _check_hint(transaction, asked, user)
     login = new_login(
         asked,
         asked.client.name,
@@ -199,15 +201,15 @@ async def add_with_code(
         code_hash=hash_of(code),
         code_expires_at=now + lasts,
     )
-    login.approve(person, authenticated_at=authenticated_at, authenticated_by=authenticated_by, until=now + lasts)
+    login.approve(user, authenticated_at=authenticated_at, authenticated_by=authenticated_by, until=now + lasts)
     login.stage = Stage.CODED
     await queries.add(transaction, login)
-    await record_authorized(transaction, person, login.client_id, login, door=door, ip=device.ip, now=now)
+    await record_authorized(transaction, user, login.client_id, login, door=door, ip=device.ip, now=now)
 
 
 async def record_authorized(
     transaction: Transaction,
-    person: UserInSession,
+    user: UserInSession,
     client_id: str,
     asked: RequestFields | None = None,
     *,
@@ -225,18 +227,18 @@ async def record_authorized(
     await record_event(
         transaction,
         EventType.SITE_AUTHORIZED,
-        by=Actor(str(person.id), ip),
+        by=Actor(str(user.id), ip),
         at=now,
-        user_id=person.id,
-        app_id=person.app_id,
+        user_id=user.id,
+        app_id=user.app_id,
         data={"client_id": client_id, "door": door, **granted},
     )
 
 
-async def _check_hint(transaction: Transaction, asked: RequestFields, person: UserInSession) -> None:
+async def _check_hint(transaction: Transaction, asked: RequestFields, user: UserInSession) -> None:
     """Check that the site's `id_token_hint`, if any, names this user, even after a merge. Raises: SentBack."""
     hinted = asked.hinted_user_id
-    if hinted not in (None, person.id) and await transaction.value(CURRENT_USER, user_id=hinted) != person.id:
+    if hinted not in (None, user.id) and await transaction.value(CURRENT_USER, user_id=hinted) != user.id:
         raise SentBack(asked, ANOTHER_PERSON, "login_required")
 
 

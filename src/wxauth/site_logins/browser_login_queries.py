@@ -20,6 +20,7 @@ class BrowserPerson(UserInSession):
     authenticated_at: datetime
     authenticated_by: str
     codes_at: list[datetime]
+    """The times at which sites got the latest codes from this login, for the limit of codes per minute."""
     knows_site: bool
     """Whether the site of the query has received a code from this login."""
 
@@ -54,9 +55,9 @@ COUNT_CODE: Final = Statement[Nothing]("""
 WITH login AS (UPDATE browser_logins SET codes_at = :codes_at::timestamptz[] WHERE id = :id RETURNING id)
 INSERT INTO browser_login_sites (browser_login_id, client_id) SELECT id, :client_id FROM login ON CONFLICT DO NOTHING
 """)
-# If the cookie that a browser sends is not the login's current value, the browser has not received that value yet,
-# because two of its tabs continued simultaneously, or because a proof was repeated. The statement then keeps the
-# current value, so that both responses contain the same cookie.
+# If the cookie that a browser sends is not the current cookie of the login, the browser has not received the current
+# cookie yet, because two of its tabs continued simultaneously, or because a proof was repeated. The statement then
+# keeps the current cookie, so that both responses contain the same cookie.
 _RENEW_BROWSER_LOGIN: Final = Statement[StoredProof]("""
 UPDATE browser_logins l
    SET browser_hash = :browser_hash, app_id = :app_id, openid = :openid, authenticated_at = :authenticated_at,
@@ -96,8 +97,8 @@ async def lock_browser_person(
 
 async def store_proof(
     transaction: Transaction,
-    proof: LockedLogin,
-    person: UserInSession,
+    proving_login: LockedLogin,
+    user: UserInSession,
     *,
     login_id: UUID,
     browser_hash: bytes,
@@ -107,22 +108,23 @@ async def store_proof(
 ) -> StoredProof | None:
     """Renew the login of a locked user in this browser, or create a login with the id `login_id`.
 
-    Also store that the proof's site has received a code from this login. The caller has locked the proof, which is a
-    login to a site. `cookie_hash` is the hash of the cookie that the browser has sent, and `new_hash` the hash of the
-    cookie that is derived from this proof. Return None if another login already has this derived cookie.
+    Also store that the site of `proving_login` has received a code from the browser's login. `proving_login` is the
+    login to a site that proves who uses the browser. The caller has locked it. `cookie_hash` is the hash of the cookie
+    that the browser has sent, and `new_hash` the hash of the cookie that is derived from `proving_login`. Return None
+    if another login already has this derived cookie.
     """
     values = {
         "browser_hash": browser_hash,
         "new_hash": new_hash,
-        "proof_id": proof.id,
-        "app_id": person.app_id,
-        "openid": person.openid,
-        "authenticated_at": proof.authenticated_at,
-        "authenticated_by": proof.authenticated_by,
+        "proof_id": proving_login.id,
+        "app_id": user.app_id,
+        "openid": user.openid,
+        "authenticated_at": proving_login.authenticated_at,
+        "authenticated_by": proving_login.authenticated_by,
     }
     stored = await transaction.row(
-        _RENEW_BROWSER_LOGIN, **values, cookie_hash=cookie_hash, proved_after=proved_after, user_id=person.id
+        _RENEW_BROWSER_LOGIN, **values, cookie_hash=cookie_hash, proved_after=proved_after, user_id=user.id
     ) or await transaction.row(_ADD_BROWSER_LOGIN, **values, id=login_id)
     if stored is not None:
-        await transaction.run(_ADD_SITE, id=stored.id, client_id=proof.client_id)
+        await transaction.run(_ADD_SITE, id=stored.id, client_id=proving_login.client_id)
     return stored

@@ -164,7 +164,7 @@ class Links:
         found_link = await self.database.row(queries.LINK, page_id=found_page.id)
         if found_link is None:
             return TryAgain(found_page, is_wrong=False)
-        async with self.codes.line(found_link), self.database.begin() as transaction:
+        async with self.codes.queue(found_link), self.database.begin() as transaction:
             person = await person_queries.lock_person(transaction, app_id=found_link.app_id, openid=found_link.openid)
             page = await transaction.row(queries.LOCK, id=found_page.id, now=now)
             link = await transaction.row(queries.LOCK, id=found_link.id, now=now)

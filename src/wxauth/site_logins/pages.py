@@ -99,7 +99,7 @@ class ScanPages:
     async def _redirect_with_code(self, page: SiteLogin, browser: Browser, *, now: datetime) -> Onward:
         """Store a new code for the site, and return the redirect with the code. Raises: SentBack, RateLimited."""
         code = new_secret()
-        async with self.codes.line(page), self.database.begin() as transaction:
+        async with self.codes.queue(page), self.database.begin() as transaction:
             login, person = await lock_with_person(transaction, page, now=now)
             if login is None or person is None or not is_still_approved(login, login.granted_until, now=now):
                 raise SentBack(page, MAY_NOT_LOG_IN)
