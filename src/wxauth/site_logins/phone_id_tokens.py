@@ -43,9 +43,10 @@ class PhoneIdTokens:
     numbers: Numbers
 
     async def issue(self, caller: Caller, client_id: str, login_code: str, nonce: str | None, *, ip: str | None) -> str:
-        """Return an id_token of the client for the caller, with a new `wx.login` code as proof. Open no session.
+        """Check the caller with a new `wx.login` code, and return an id_token for the client. Open no session.
 
-        Raises: InvalidRequest, WrongAppKind, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson.
+        Raises: InvalidRequest, WrongAppKind, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson,
+        StorageUnavailable, CannotOpen.
         """
         client = await _find_client(self.database, client_id)
         kind = self.apps.find(caller.user.app_id).kind

@@ -90,6 +90,7 @@ async def redeem(
     Return the reason if the site gets no session. If the authorization code has been used before, end its session,
     because somebody else might have the code and the verifier.
     """
+    # Only a device asks without an authorization code.
     if found.code_hash is None and found.stage != Stage.APPROVED:
         return await _refuse_poll(transaction, found, now=now)
     login, person = await lock_with_person(transaction, found, now=now)
@@ -135,9 +136,10 @@ async def _refuse_poll(transaction: Transaction, device: SiteLogin, *, now: date
 async def _refuse_used_code(
     transaction: Transaction, login: LockedLogin, *, is_public: bool, now: datetime
 ) -> NotRedeemed:
-    """End the session of a reused code, unless WeChat's browser or a public client has repeated the code early enough.
+    """End the session of a reused authorization code, and return why the site gets no other session.
 
-    A reused device code ends no session.
+    If a browser that came from WeChat's page, or a public client, has repeated the code early enough, the session
+    stays open. A reused device code ends no session.
     """
     if login.code_hash is None or login.user_id is None or login.session_id is None:
         return NotRedeemed.SPENT
