@@ -35,7 +35,7 @@ REFRESH_PAUSE_SECONDS: Final = 5.0
 AppSource = Literal["settings", "database"]
 
 NO_SUCH_APP: Final = errors.NotFound("this app doesn't exist")
-"""The failure as the documentation shows it.
+"""The failure that the documentation shows for an unknown app.
 
 A request raises a new exception, because a raised exception keeps its stack frames alive.
 """

@@ -278,7 +278,7 @@ def _called(user_id: UUID, nickname: str | None) -> str:
 
 
 def names_of(roles: Sequence[str]) -> str:
-    """Return the names of roles as a text for a sentence."""
+    """Return the names of roles, separated by commas, for a message; `-` if there are none."""
     return ",".join(roles) or "-"
 
 

@@ -177,7 +177,7 @@ async def renew_secret(
         if scopes is not None:
             await record_event(transaction, EventType.CLIENT_SECRET_RENEWED, by=by, at=now, data={"name": name})
     if scopes is None:
-        # The statement renews the secret of every client that is not public.
+        # The statement has found no client with a secret: either the client is public, or there is no such client.
         is_public = await database.row(queries.FIND_SERVICE, name=name) is not None
         raise InvalidRequest.of(*HAS_NO_SECRET) if is_public else NotFound(NO_SUCH_CLIENT)
     return Credentials(name, secret), scopes

@@ -25,7 +25,7 @@ MAX_IDLE: Final = 128
 """The largest number of idle connections to one origin that are kept open."""
 IDLE_SECONDS: Final = 30.0
 ANSWER: Final = "wxauth.answer"
-"""The extension of a response with the `HttpAnswer`."""
+"""The name of the response extension that contains the `HttpAnswer`."""
 SHORTEST_SECONDS: Final = 0.05
 """The shortest remaining time, in seconds, with which a request is still sent.
 

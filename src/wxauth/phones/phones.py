@@ -80,7 +80,7 @@ class _Asking:
 
 @part
 class Phones:
-    """The part that binds the numbers behind codes of the phone button."""
+    """The part that binds the phone numbers that WeChat returns for the phone button's codes."""
 
     database: Database
     sealer: Sealer

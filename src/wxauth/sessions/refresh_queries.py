@@ -188,7 +188,8 @@ def _rotating_fragment(
 ) -> LiteralString:
     """Return the statement that rotates the tokens of the sessions in `source`.
 
-    `place` sets further columns, `number` is a column to return first, and `more` are columns to return in addition.
+    `place` is SQL that sets further columns, `number` is a column to return first, and `more` are columns to return in
+    addition. `place` and `more` begin with a comma, and `number` ends with one.
     """
     return f"""
 UPDATE sessions s

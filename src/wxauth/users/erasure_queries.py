@@ -106,7 +106,7 @@ log = get_logger()
 
 
 class ErasedPage(NamedTuple):
-    """A page of rows that were erased after the user."""
+    """The result of erasing a page of rows of a user who has already been erased."""
 
     user_id: UUID
     is_last: bool

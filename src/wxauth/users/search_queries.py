@@ -109,7 +109,7 @@ _FLOOR: Final = Statement[UUID]("SELECT id FROM users WHERE id < :before ORDER B
 """The query for the lowest id in a window of users. It returns no row for the last window."""
 FIRST_ID: Final = UUID(int=0)
 """An id that is lower than the id of any row."""
-# This statement finds the users whom a text names completely by any of their ids. It uses only indexes. Openids have no
+# This statement finds the users who have the whole text as one of their ids. It uses only indexes. Openids have no
 # index of their own, because it would slow down each first login. Therefore, the statement looks the openid up in each
 # app. It reads the apps one by one from the primary key, whose first column is the app.
 _NAMED_USERS: Final = Statement[UUID]("""

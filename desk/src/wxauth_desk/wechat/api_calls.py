@@ -18,7 +18,7 @@ Answer = dict[str, Any] | CodePicture
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call to an API."""
+    """A call of one of the simulated APIs."""
 
     api: Api
     app_id: str | None

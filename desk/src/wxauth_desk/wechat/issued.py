@@ -63,7 +63,7 @@ class Codes(Generic[AnyCodeRequest]):
         self._codes: dict[str, _Code[AnyCodeRequest]] = {}
 
     def make(self, request: AnyCodeRequest, *, lasts: float = CODE_LIFETIME) -> str:
-        """Return a new code, valid for this number of seconds."""
+        """Return a new code, which is valid for `lasts` seconds."""
         self._forget_expired()
         code = "0" + secrets.token_hex(16)[:31]
         self._codes[code] = _Code(request, self._clock() + lasts, busy=request.busy)
