@@ -235,7 +235,7 @@ class Snapshot(Transaction):
 
 
 class Database(_Reader):
-    """Runs statements on one PostgreSQL database. Connections are opened when first needed.
+    """The part that runs statements on a PostgreSQL database. It opens connections when they are first needed.
 
     Outside of a transaction, each statement commits by itself. If the connection is lost, if a pooler has forgotten the
     prepared statement, or if concurrent changes conflict, the statement is sent once more. Therefore a second execution

@@ -49,7 +49,7 @@ class AttemptCount(SQLModel, table=True):
 
 
 class _Attempt(SQLModel):
-    """The result of an attempt."""
+    """Whether an attempt is within the limit, and when its window began."""
 
     is_granted: bool
     since_before: datetime | None

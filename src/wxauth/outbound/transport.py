@@ -135,7 +135,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         await asyncio.sleep(0)  # this lets the event loop close the transports
 
     async def _wait_for_slot(self, deadline: float) -> None:
-        """Wait until another request ends. Raises: httpx.PoolTimeout, if a response would then be too late."""
+        """Wait until another request ends. Raises: httpx.PoolTimeout, if too little time for a response remains."""
         try:
             async with asyncio.timeout_at(None if deadline == math.inf else deadline - SHORTEST_SECONDS):
                 await self._slots.acquire()

@@ -41,7 +41,7 @@ Text = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
 class _Body(BaseModel):
-    """The body of `getbalance`, and the common fields of the other bodies."""
+    """The body of a call of `getbalance`, whose fields the bodies of the other APIs also have."""
 
     model_config = ConfigDict(strict=True)
 
