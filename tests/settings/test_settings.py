@@ -464,8 +464,14 @@ SET_NOTHING = [
     ('$env:WXAUTH_APP_SECRET = "hunter2"', "WXAUTH_APP_SECRET: must be at the beginning of its line"),
     ("hunter2 WXAUTH_APP_SECRET", "WXAUTH_APP_SECRET: must be at the beginning of its line"),
     ("WXAUTH_APP_SECRET=“hunter2”", "WXAUTH_APP_SECRET: must use straight quotes or no quotes"),
-    ("WXAUTH_APP_SECRET='hunter2", "WXAUTH_APP_SECRET: must have closed quotes and nothing after them"),
-    ('WXAUTH_APP_SECRET="hunter2" hunter3', "WXAUTH_APP_SECRET: must have closed quotes and nothing after them"),
+    (
+        "WXAUTH_APP_SECRET='hunter2",
+        "WXAUTH_APP_SECRET: a quoted value must end with a closing quote, and nothing may follow the quote",
+    ),
+    (
+        'WXAUTH_APP_SECRET="hunter2" hunter3',
+        "WXAUTH_APP_SECRET: a quoted value must end with a closing quote, and nothing may follow the quote",
+    ),
     ('WXAUTH_APPS:[{"app_secret":"hunter2"}]=', "WXAUTH_APPS: must be followed by '=', not by ':'"),
     ("WXAUTH_ACCES_TOKEN_TTL=900", "no such setting. Did you mean WXAUTH_ACCESS_TOKEN_TTL?"),
     ("wxauth_workes=2", "no such setting. Did you mean WXAUTH_WORKERS?"),

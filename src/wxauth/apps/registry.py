@@ -383,7 +383,7 @@ class ManagedApps:
         except WrongValue as exc:
             raise InvalidRequest.of("push_forward", exc.text) from None
         if is_below(url, self.settings.issuer):
-            raise InvalidRequest.of("push_forward", "must not be a URL of wxauth itself")
+            raise InvalidRequest.of("push_forward", "must not point to wxauth itself")
 
     async def _ensure_wechat_accepts(self, app: App) -> None:
         """Check with WeChat that the app's id and secret are valid.

@@ -24,7 +24,7 @@ from wxauth.web.schemas import Items, all_of, items_of
 from wxauth_guard.errors import InvalidRequest
 
 _NONE: Final = NotFound(NO_SUCH_WEBHOOK)
-_WRONG_URL: Final = InvalidRequest.of("url", "Must begin with https://, or with http:// in a private network")
+_WRONG_URL: Final = InvalidRequest.of("url", "Must begin with https://, or with http:// on a private network")
 router = Router("admin")
 WebhooksDep = Annotated[Webhooks, Depends(provide(Webhooks))]
 

@@ -217,13 +217,13 @@ class Line(_Strict):
     ] = None
     openid: Annotated[
         Openid | None,
-        _("must be an openid from WeChat (6 to 128 characters of A-Z, a-z, 0-9, _ and -) and not a placeholder"),
+        _("must be an openid from WeChat (6 to 128 characters from A-Z, a-z, 0-9, _ and -) and not a placeholder"),
     ] = None
     """The openid; None only if there is a unionid."""
     unionid: Annotated[
         Unionid | None,
         _(
-            "must be a unionid from WeChat (24 to 36 characters of A-Z, a-z, 0-9, _ and -). If there is no "
+            "must be a unionid from WeChat (24 to 36 characters from A-Z, a-z, 0-9, _ and -). If there is no "
             "unionid, leave the field empty instead of using a placeholder"
         ),
     ] = None

@@ -91,7 +91,7 @@ async def check_url(text: str, *, resolver: NameResolver, resolves_https: bool =
     except (httpx.InvalidURL, ValueError):
         raise WrongValue(_("must be a URL")) from None
     if url.scheme not in ("http", "https") or not host:
-        raise WrongValue(_("must begin with https://, or with http:// in a private network"))
+        raise WrongValue(_("must begin with https://, or with http:// on a private network"))
     if url.port is not None and not 0 < url.port <= _LAST_PORT:
         raise WrongValue(_("must have a port from 1 to {n}, or no port", n=_LAST_PORT))
     if "%" in host:

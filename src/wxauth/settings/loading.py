@@ -131,7 +131,7 @@ def _fault_of_setting(found: re.Match[str], similar: list[str], place: Text) -> 
     if found["before"]:
         text = _("{name}: must be at the beginning of its line ({place})")
     elif rest.startswith("="):
-        text = _("{name}: must have closed quotes and nothing after them ({place})")
+        text = _("{name}: a quoted value must end with a closing quote, and nothing may follow the quote ({place})")
     elif sign:
         text = _("{name}: must be followed by '=', not by '{sign}' ({place})")
     else:

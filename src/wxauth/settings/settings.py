@@ -176,9 +176,7 @@ class Settings(DatabaseSettings):
     def _no_forward_to_ourselves(cls, issuer: str, info: ValidationInfo) -> str:
         for app in info.data.get("apps", ()):
             if app.push_forward is not None and is_below(app.push_forward, issuer):
-                text = _(
-                    "push_forward of {app_id} in WXAUTH_APPS must not be a URL of wxauth itself", app_id=app.app_id
-                )
+                text = _("push_forward for {app_id} in WXAUTH_APPS must not point to wxauth itself", app_id=app.app_id)
                 raise WrongValue(text)
         return issuer
 

@@ -134,7 +134,7 @@ def _check_hook_url(value: str) -> None:
     if not has_no_user(value) or "#" in value or "%" in urlsplit(value).netloc:
         raise WrongValue(
             _(
-                "must be a URL such as https://host/path, without a user name or fragment. In a private "
+                "must be a URL such as https://host/path, without a user name or fragment. On a private "
                 "network, the URL can use http"
             )
         )
