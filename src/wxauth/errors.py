@@ -189,13 +189,13 @@ class ScanForwarded(WxAuthError, code="scan_forwarded", status=403):
     For example, the code came from a picture or a chat, or the user typed a login code.
     """
 
-    title = _("Scan the QR code on the screen with your camera. Never scan a QR code that someone sent you.")
+    title = _("Scan the QR code on the screen, not one that someone sent.")
 
 
 class ScanTooFar(WxAuthError, code="scan_too_far", status=403):
     """The phone and the browser must be on the same network, but it is not certain that they are."""
 
-    title = _("Connect your phone to the same network as the computer. Then scan again.")
+    title = _("Connect your phone to the computer's network. Scan again.")
 
 
 class ScanTaken(WxAuthError, code="scan_taken", status=409):

@@ -51,7 +51,11 @@ BY_NAME: dict[str, Any] = {
     "app_id": "wx",
     "ip": "127.0.0.1",
 }
-OF_ALL = {"import_export.queries._ALL", "login.record_queries._BY.None", "users.history_queries._OF_ALL"}
+OF_ALL = {
+    "import_export.queries._ALL",
+    "login.record_queries._SEARCHES.None",
+    "users.history_queries._ALL_LOGINS",
+}
 """These filter by a user only if another condition already says which index to read."""
 
 READ = """
@@ -91,6 +95,7 @@ async def most_read(rows: Rows, prepared: asyncpg.prepared_stmt.PreparedStatemen
 async def test_a_page_of_one_user_reads_no_others_even_if_the_statistics_know_one_user(
     rows: Rows, statistics_of_one_user: None
 ) -> None:
+    assert OF_ALL <= STATEMENTS.keys()
     found: dict[str, int] = {}
     for name, statement in STATEMENTS.items():
         if name in OF_ALL | {"login.batched_queries.SIGN_UP.many"}:  # which makes users, and reads no page
