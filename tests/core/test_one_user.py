@@ -95,7 +95,7 @@ async def most_read(rows: Rows, prepared: asyncpg.prepared_stmt.PreparedStatemen
 async def test_a_page_of_one_user_reads_no_others_even_if_the_statistics_know_one_user(
     rows: Rows, statistics_of_one_user: None
 ) -> None:
-    assert OF_ALL <= STATEMENTS.keys()
+    assert STATEMENTS.keys() >= OF_ALL
     found: dict[str, int] = {}
     for name, statement in STATEMENTS.items():
         if name in OF_ALL | {"login.batched_queries.SIGN_UP.many"}:  # which makes users, and reads no page
