@@ -17,7 +17,7 @@ from wxauth_desk.terminal import localized
 from wxauth_desk.wechat import AGENT, AGENT_PATH
 
 MCP_PORT_AFTER: Final = 5
-"""The number to add to the service's port for the port of the MCP server, which is 8005 by default."""
+"""The number to add to the service's port to get the MCP server's port, which is 8005 by default."""
 _SERVER_IN_WHEEL: Final = Path(__file__).parent / "_shared" / "mcp_server.py"
 _SERVER_IN_CHECKOUT: Final = Path(__file__).parents[3] / "examples" / "mcp" / "server.py"
 

@@ -171,7 +171,10 @@ def _proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
 
 
 async def _check_for_cache(client: httpx.AsyncClient, issuer: str) -> None:
-    """Send two requests to check that no cache stores responses. Raises: _Wrong, if a response may have been stored."""
+    """Send two requests to check that no cache stores responses.
+
+    Raises: _Wrong, if a response may have been stored; _NotRunning or _Wrong, if a request fails.
+    """
     url, ids = f"{issuer}/livez", set[str]()
     for _attempt in range(2):
         try:

@@ -100,7 +100,7 @@ def show(answer: object, text: str | Iterable[tuple[object, ...]], *notes: str) 
 def show_items(
     found: Page[Any] | Iterable[Any], names: str, *, as_json: object = None, **shown: Callable[[Any], object]
 ) -> None:
-    """Print a list or a page of a list as a table. `table` describes the columns.
+    """Print a list, or a page of a list, as a table. For `names` and `shown`, see the function `table`.
 
     `as_json` is the object that is printed with `--json`. By default, it consists of the items.
     """

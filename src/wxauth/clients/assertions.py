@@ -87,7 +87,7 @@ class ClientKey:
 
 
 def _number(text: object) -> int:
-    """Return a number of an RSA key. Raises: InvalidKey."""
+    """Decode the number `n` or `e` of an RSA key from base64url. Raises: InvalidKey."""
     if not isinstance(text, str) or not _NUMBER.fullmatch(text):
         raise InvalidKey("the key lacks a number")
     try:

@@ -78,7 +78,7 @@ Together with `AT_ONCE_OF_PERSON`, the requests of one user occupy at most four 
 MAX_PRESENT: Final = 64
 """The largest number of requests in one queue that may run or wait."""
 PATIENCE_SECONDS: Final = 5.0
-"""The time, in seconds, that a request waits for its place."""
+"""The longest time, in seconds, that a request waits for a place in a queue."""
 
 _DETAIL: Final = "this user has too many requests in progress"
 

@@ -85,7 +85,7 @@ class HourlyNumbers(SQLModel, table=True):
 
 
 class DayRow(SQLModel):
-    """The numbers of new users and of logins of a day."""
+    """The numbers of new users and logins on one day."""
 
     date: Day = Field(schema_extra={"examples": ["2026-11-20"]})
     new_users: int = Field(schema_extra={"examples": [12]})

@@ -38,9 +38,9 @@ At this age, no process has counts of the hour that are not stored yet, even if 
 REFUSALS_STORE_SECONDS: Final = 1.0
 """The pause, in seconds, between two stores of refusals."""
 MAX_OWN_ROWS: Final = 10
-"""The largest number of refusals of one network, or of one user, that have a separate row in a minute.
+"""The largest number of refusals per minute, of one network or one user, that each get their own row.
 
-One row for each error code counts the others.
+One row for each error code counts the other refusals.
 """
 MAX_NEW_ROWS: Final = 30
 """The largest number of rows that a process begins per second for refusals without a known user.

@@ -286,8 +286,8 @@ class Pages(Rendering):
     ) -> Response:
         """Return a page on which a user logs in to a site. The page names the site and the site's origin.
 
-        With `page_id`, the page has a link back to the site. With `parameters`, which repeat the request, it has links
-        to its other languages.
+        With `page_id`, the page has a link back to the site. With `parameters`, the parameters of the sign-in request,
+        the page also links to its versions in other languages.
         """
         site, client_id = (
             (asked, asked.client_id) if isinstance(asked, SiteLogin) else (asked.client, asked.client.name)

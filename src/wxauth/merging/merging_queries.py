@@ -51,7 +51,7 @@ SELECT EXISTS (SELECT FROM events
 The query finds the events of splits, which wxauth never deletes.
 """
 # wxauth never deletes the events of merges. Those with `by` in their data report merges that WeChat has not caused. An
-# import that joins several accounts leaves no such event, but its user has identities with different unionids.
+# import that joins several accounts leaves no such event, but the joined user has identities with different unionids.
 IS_JOINED: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
    AND EXISTS (SELECT FROM events
@@ -136,8 +136,8 @@ async def merge_users(
     """Merge a locked user into another locked user, and store the removed id. Return the app of each moved identity.
 
     The remaining user keeps all values, and gets the values of the removed user only in empty fields. If both users
-    have verified the same number, the later proof counts. In a merge by phone number, the proof of the remaining user
-    counts.
+    have verified the same number, the later proof counts, except in a merge by phone number, in which the remaining
+    user's proof counts.
     """
     both = {"former_id": former_id, "into": into}
     app_ids = await transaction.values(_MOVE_IDENTITIES, **both)

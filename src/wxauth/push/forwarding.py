@@ -104,7 +104,8 @@ async def send_to_handler(
         *([] if request.content_type is None else [(b"Content-Type", request.content_type)]),
     ]
     url = httpx.URL(app.push_forward)
-    # WeChat's query is appended in the target instead of the URL, because httpx would change its spelling.
+    # WeChat's query is appended to the request target, not to the URL, because httpx would change the spelling of a
+    # query in the URL.
     has_question_mark = b"?" in url.raw_path
     separator = b"&" if url.query else b"" if has_question_mark else b"?"
     target = url.raw_path + separator + request.query

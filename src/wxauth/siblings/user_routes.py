@@ -1,4 +1,7 @@
-"""The routes for services that look users up, change their attributes, or ban them."""
+"""The routes with which services look users up, change their attributes and external ids, and moderate them.
+
+To moderate users, services clear their profiles, ban and unban them, and sign them out.
+"""
 
 from collections.abc import Collection, Sequence
 from typing import Annotated, Final, NotRequired, Self

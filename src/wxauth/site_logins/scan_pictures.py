@@ -67,7 +67,10 @@ class ScanPictures:
         return await once(self._being_made, scan.id, lambda: self._make(scene))
 
     async def _find_scan(self, scene: str) -> ShownCode:
-        """Return the scan with its stored picture, if there is one. Raises: NotFound."""
+        """Return the pending scan with this scene, with its picture if one is stored.
+
+        Raises: NotFound, if there is no such scan.
+        """
         scan = None
         if SCENE.fullmatch(scene):
             now = self.clock()

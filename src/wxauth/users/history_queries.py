@@ -166,8 +166,9 @@ _EVENTS_OF_USER: Final = Statement[EventFields](f"""
 {_events_of_user_fragment(":user_id")} AND (:actor::text IS NULL OR events.actor = :actor)
    AND (:types::text[] = '{{}}' OR events.type = ANY (:types)) {_NEWEST_OF_USER}
 """)
-# The first part reads the actor's actions on other users, separately for each type. The second part reads the actor's
-# actions on the actor's own account. The comparisons of whole rows make PostgreSQL use the indexes, as in `one_and_id`.
+# The first part reads all of the actor's actions except those on the actor's own account, separately for each type.
+# The second part reads the actor's actions on the actor's own account. The comparisons of whole rows make PostgreSQL
+# use the indexes, as in `one_and_id`.
 _EVENTS_OF_ACTOR: Final = Statement[EventFields](f"""
 (SELECT found.* FROM unnest(:types::text[]) AS kind
   CROSS JOIN LATERAL (

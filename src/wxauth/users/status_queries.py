@@ -224,9 +224,9 @@ async def lock_with_administrators(
 ) -> tuple[dict[UUID, StatusAndRoles], frozenset[UUID]]:
     """Lock users as `lock_status_and_roles_of` does, and all administrators if one of the users is an administrator.
 
-    Then no other transaction can change these roles. If none of the users is an administrator, do not lock the
-    administrators, so that independent decisions do not wait for each other. Return the locked users with their status
-    and roles, and the ids of the administrators among them.
+    After that, no other transaction can change the status or roles of the locked users. If none of the given users is
+    an administrator, do not lock the administrators, so that independent decisions do not wait for each other. Return
+    the locked users with their status and roles, and the ids of the administrators among them.
 
     Raises: ChangedMeanwhile, if one of the users has just become an administrator.
     """

@@ -306,7 +306,7 @@ class Plan:
 
 
 def _by_place(call: Callable[..., Any], takes: Mapping[str, int]) -> tuple[Callable[..., Any], tuple[int, ...]]:
-    """Return a form of `call` that takes its arguments in order, and the positions of these values in the plan.
+    """Return a function that calls `call` with positional arguments, and the positions of their values in the plan.
 
     A call with named arguments takes twice as long.
     """

@@ -212,8 +212,8 @@ class WeChat:
             app: The app on whose behalf WeChat is called.
             query: The query of the request, which contains secrets.
             body: The JSON to send with POST; None for a GET.
-            read: The function that extracts the result from the response. A picture is under `PICTURE`. Raises:
-                WeChatBadResponse.
+            read: The function that extracts the result from the response. If the response is a picture, the function
+                gets a dict with the picture under the key `PICTURE`. The function may raise WeChatBadResponse.
             secrets: Parts of the request that must not be logged, in addition to the app's secret.
             expected: The errcodes that the caller handles, and that are not logged.
             deadline: The time at which the call fails, in the event loop's time. By default, the client's timeout from

@@ -113,7 +113,7 @@ class Issuer:
         return (None, None) if is_nearby else found
 
     def _reason(self, error: Exception) -> str:
-        """Return the reason of an error without host names: the deepest known cause, or else the error's type."""
+        """Return the reason for an error, without host names: its first known cause, or else the error's type."""
         if isinstance(error, Unreadable):
             return str(error)
         for link in _chain(error):

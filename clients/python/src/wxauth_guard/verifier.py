@@ -199,7 +199,10 @@ def _fault_of(token: str) -> str:
 
 
 def _has_scope_alone(claims: dict[str, Any]) -> bool:
-    """Return whether this is the token of a client that a document describes. Such a token contains no openid."""
+    """Return whether this is the token of a client that a document describes.
+
+    Such a token contains a scope, but neither an openid nor an app_id.
+    """
     client_id = claims.get("client_id")
     is_by_document = isinstance(client_id, str) and is_document(client_id)
     return is_by_document and "scope" in claims and "openid" not in claims and "app_id" not in claims

@@ -129,7 +129,7 @@ class CallRefused(Exception):
         self.rid = new_rid()
 
     def answer(self, api: Api = "") -> dict[str, Any]:
-        """Return the response in WeChat's form for this API; for an unknown path, if `api` is empty."""
+        """Return this refusal as WeChat's response from this API. If `api` is empty, the path is unknown."""
         errmsg = _ERRMSGS.get(str(self.errcode), "error")
         if api in API_PATHS and API_PATHS[api][1].startswith(_SNS_PATHS):
             errmsg += ","

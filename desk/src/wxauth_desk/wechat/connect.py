@@ -123,9 +123,9 @@ def _question(asked: Mapping[str, str], query: str, person: str) -> str:
 
 
 def _redirect_with_code(wechat: Simulator, visitor: Visitor, asked: Mapping[str, str]) -> Response:
-    """Make a code for a visitor, and redirect the browser to the site with it.
+    """Make a code for a visitor, and redirect the browser to the site with the code.
 
-    If the visitor's snapshot is `hidden_once`, it is `on` from now on.
+    If the visitor's snapshot is `hidden_once`, set it to `on` for the next visit.
     """
     snapshot_of_code = {None: None, "on": "shown", "hidden_once": "hidden", "false_alarm": "false_alarm"}
     code_request = {
