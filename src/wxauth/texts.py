@@ -51,7 +51,7 @@ _NEEDLESS_JOINERS = re.compile(
 One of each remains in emoji, and in scripts that use them. Latin, Greek and Cyrillic do not use them.
 """
 _STACKED_DIACRITICS = re.compile(rf"([{_DIACRITICS}]{{2}})[{_DIACRITICS}]+")
-"""More than two diacritics in a row, of which the first two remain as the group."""
+"""The pattern of more than two diacritics in a row. The group contains the first two, which remain."""
 _VISIBLE = re.compile(rf"[^\s{_INVISIBLE}]")
 _WHOLE_CHARACTER = re.compile(rb"[\xe1-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 """A UTF-8 character whose bytes hardly ever occur in text of another encoding."""
@@ -120,7 +120,7 @@ def read_loosely(text: bytes, *, strict: bool = True, cut: bool = False) -> Any:
     if cut:
         joined = _cut(joined)
     elif has_too_many_containers(joined, _MAX_CONTAINERS):
-        # Python 3.13 parses 9,000 levels, where other versions give up.
+        # Python 3.13 would parse 9,000 levels, at which other versions raise RecursionError.
         raise ValueError("nested too deeply")
     try:
         return json.loads(joined, strict=strict, parse_constant=refuse_constant)

@@ -155,7 +155,10 @@ class TokenIssuer:
 
 
 def sign(signer: Any, header: bytes, payload: bytes) -> str:
-    """Sign a compact JWS (RFC 7515, section 3.1) with a key object of python-jose. `header` is already in base64url."""
+    """Return a compact JWS (RFC 7515, section 3.1), signed with a key object of python-jose.
+
+    `header` is already in base64url.
+    """
     signing_input = header + b"." + base64url(payload)
     signature: bytes = signer.sign(signing_input)
     return (signing_input + b"." + base64url(signature)).decode()

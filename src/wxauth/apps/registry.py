@@ -48,7 +48,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class KnownApp:
-    """An app, and what the settings or the database store about it."""
+    """An app, with the data about it from the settings or the database."""
 
     app: App
     source: AppSource

@@ -166,7 +166,10 @@ def _client(url: str, limits: httpx.Timeout) -> httpx.AsyncClient:
 
 
 def _proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
-    """Return the proxy for a URL, and the name of the environment variable that sets it. Loopback has no proxy."""
+    """Return the proxy for a URL, and the name of the environment variable that sets it.
+
+    Requests to a loopback address use no proxy.
+    """
     return (None, None) if is_loopback(urlsplit(url).hostname) else proxy_for(url)
 
 

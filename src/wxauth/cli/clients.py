@@ -1,4 +1,4 @@
-"""The command `wxauth clients`, which manages services that verify our tokens, and sites that log users in."""
+"""The command `wxauth clients`, which manages services that verify wxauth's tokens, and sites that log users in."""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -125,10 +125,10 @@ class _Entry(Generic[Read]):
 
 @dataclass(slots=True)
 class DocumentCache(Generic[Read]):
-    """A cache of the documents of one kind by URL, which fetches them.
+    """A cache that fetches documents of one kind, and finds them by URL.
 
     Args:
-        what: One word for the kind, with which the names of log lines begin.
+        what: One word for the kind, with which the names of log events begin.
         read: The function that fetches and parses a document. It returns the document and the time for which to cache
             it, or raises NotFetched.
         ended: The function that receives the outcome of each fetch.

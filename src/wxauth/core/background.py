@@ -173,7 +173,7 @@ class Retries:
     ) -> None:
         """Retry `do`, a write of the kind `what`, until it succeeds, for at most `patience` seconds.
 
-        If a retry of the same kind and key is already waiting, it is not replaced, and `do` is ignored. `do` may be
+        If a retry of the same kind and key is already waiting, that retry continues, and `do` is ignored. `do` may be
         called several times. The log lines contain `fields`, from which an operator must be able to repeat a lost write
         by hand.
         """

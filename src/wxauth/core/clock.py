@@ -33,7 +33,7 @@ FIRST_PAUSE_SECONDS: Final = 0.1
 The pause is short because requests may arrive as soon as the database responds.
 """
 _TOO_SLOW_SECONDS: Final = 1.0
-"""The response time, in seconds, from which the database's response is too inexact to set the clock."""
+"""The shortest response time, in seconds, at which the database's time is too inexact to set the clock."""
 REPORTED_FROM: Final = timedelta(seconds=5)
 """The smallest difference between the clocks that is logged as a warning."""
 

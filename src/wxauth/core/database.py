@@ -489,7 +489,7 @@ class _Limit:
 
 
 class _Answering(_Limit):
-    """A time limit that also raises StorageUnavailable instead of any failure that the database's state causes."""
+    """A time limit that also replaces an error by StorageUnavailable if the state of the database causes the error."""
 
     __slots__ = ()
 

@@ -99,7 +99,7 @@ HIGHEST_PLACE: Final = """
 (SELECT COALESCE(max(position), 0)
    FROM ((SELECT position FROM feed ORDER BY position DESC LIMIT 1) UNION ALL SELECT position FROM feed_swept) places)
 """
-"""The SQL of the highest place in `feed` and `feed_swept`; 0 if both are empty."""
+"""The SQL expression for the highest place in `feed` and `feed_swept`, or 0 if both are empty."""
 _LAST_PLACE: Final = Statement[int](f"SELECT {HIGHEST_PLACE} AS position")
 # The statement takes the events with the lowest ids first, so that an earlier event of a user never stays without a
 # place when a later event of that user gets one. If an event already has a place, because an older `events_unplaced`

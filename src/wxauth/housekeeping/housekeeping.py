@@ -320,7 +320,8 @@ async def _page_by_page(pace: Pace, *chores: Callable[..., Awaitable[int]]) -> N
 def _clocks_agree(services: Services) -> bool:
     """Return whether the clocks of wxauth and of the database agree.
 
-    If they do not, one of them is badly wrong, so that wxauth must not delete by age, which cannot be undone.
+    If they do not, one of them is badly wrong. Then wxauth must not delete rows by age, because deletions cannot be
+    undone.
     """
     clock = services.clock
     return not isinstance(clock, DatabaseClock) or abs(clock.ahead) <= MOST_APART

@@ -71,7 +71,7 @@ class RefusedLogin(Refusal, table=True):
 
 
 class HourlyNumbers(SQLModel, table=True):
-    """The table of the counts of one process in one hour.
+    """The table of the numbers of new users and logins that each process counts in each hour.
 
     An old hour has only one row, with the process id `SUMS`.
     """

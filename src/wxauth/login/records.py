@@ -36,7 +36,7 @@ SUMMED_UP_AFTER: Final = timedelta(days=7)
 At this age, no process has counts of the hour that are not stored yet, even if the database was down for days.
 """
 REFUSALS_STORE_SECONDS: Final = 1.0
-"""The pause, in seconds, between two stores of refusals."""
+"""The pause, in seconds, between two writes of refusals to the database."""
 MAX_OWN_ROWS: Final = 10
 """The largest number of refusals per minute, of one network or one user, that each get their own row.
 
@@ -50,7 +50,7 @@ One row for each error code, without a network, counts further refusals.
 MAX_NEW_ROWS_OF_USERS: Final = 100
 """The largest number of rows that a process begins per second for refusals of known users."""
 MAX_IN_MEMORY: Final = 1000
-"""The largest number of rows that wait for the next store.
+"""The largest number of rows that wait for the next write to the database.
 
 While so many rows wait, because the database is slow, the process drops further refusals.
 """

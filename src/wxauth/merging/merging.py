@@ -343,7 +343,8 @@ async def _cancel_leaving_of_both(
 def status_and_roles_of_both(pair: MergePair, source: MergeSource, *, now: datetime) -> StatusAndRoles:
     """Return the status and roles that the remaining user of a merge gets: the roles of both, and the longer ban.
 
-    If the ban would leave no administrator, the user is active. Drop roles beyond MAX_ROLES, but never `admin`.
+    If the ban would leave no administrator, the user is not banned. The function drops roles beyond MAX_ROLES, but
+    never `admin`. In a merge because of a unionid, it drops the staff roles of a banned user.
     """
     before, former = pair.remaining, pair.former
     bans = [] if pair.has_the_last_administrators else [ban for ban in (before.ban, former.ban) if ban is not None]

@@ -1,4 +1,4 @@
-"""The splitting of a user who is two persons, because of a wrong merge or a mistake in an imported file."""
+"""The splitting of a user who stands for two people, because of a wrong merge or a mistake in an imported file."""
 
 from datetime import datetime
 from uuid import UUID

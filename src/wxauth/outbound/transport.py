@@ -27,7 +27,7 @@ IDLE_SECONDS: Final = 30.0
 ANSWER: Final = "wxauth.answer"
 """The name of the response extension that contains the `HttpAnswer`."""
 SHORTEST_SECONDS: Final = 0.05
-"""The shortest remaining time, in seconds, with which a request is still sent.
+"""The shortest remaining time, in seconds, for which a request is still sent.
 
 If less time remains, the response would be too late.
 """

@@ -78,7 +78,7 @@ _TYPICAL: Final[Mapping[type[WxAuthError], WxAuthError]] = {
         "WeChat returned errcode 40164: this server's IP address isn't on the IP whitelist", errcode=40164
     ),
 }
-"""The typical errors of classes for which a sentence as `detail` is not enough."""
+"""The documented examples of errors whose `detail` is not simply the first line of the class's docstring."""
 
 
 class Problem(BaseModel):
@@ -159,5 +159,8 @@ def _example_in(schema: Mapping[str, Any], models: Mapping[str, Any]) -> Any:
 
 
 def _typical_error(kind: type[WxAuthError]) -> WxAuthError:
-    """Return the typical error of a class. By default, its `detail` is the first line of the class's docstring."""
+    """Return the documented example of an error.
+
+    By default, the example's `detail` is the first line of the class's docstring.
+    """
     return _TYPICAL.get(kind) or kind((kind.__doc__ or "").partition("\n")[0].rstrip("."))

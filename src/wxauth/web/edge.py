@@ -67,7 +67,7 @@ _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TRACE_PARENT: Final = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
 )
-"""A valid `traceparent` (W3C Trace Context). The group is the trace id."""
+"""The pattern of a valid `traceparent` (W3C Trace Context). The group contains the trace id."""
 _MAX_LOGGED_PATH: Final = 200
 _MAX_LOGGED_CAUSE: Final = 300
 _UNSUPPORTED_VERSIONS: Final = frozenset(("0.9", "2.0"))

@@ -107,9 +107,9 @@ _WITHDRAWN_BY_CODE: Final[Mapping[str, Mapping[str, Collection[str]]]] = {
     "website": _IN_OPEN_PLATFORM,
     "mobile_app": _IN_OPEN_PLATFORM,
 }
-"""The user's fields that each code of `RevokeInfo` withdraws, or `_IDENTITY`, by kind of app."""
+"""The user's fields, or `_IDENTITY`, that each code of `RevokeInfo` withdraws, by kind of app."""
 _MAX_TIMESTAMP_DIFFERENCE: Final = timedelta(minutes=5)
-"""The longest time by which the timestamp of a signature may differ from our time.
+"""The longest time by which the timestamp of a signature may differ from wxauth's time.
 
 Five minutes suffice, because WeChat signs a message when it sends the message, and resends within seconds.
 """

@@ -93,10 +93,10 @@ def _answering(scope: Scope) -> Iterator[None]:
 
 
 async def _answer_own(connection: HTTPConnection, error: Exception) -> Optional[Response]:
-    """Answer an error of a guard, or an error about the user in a route that has a guard. Raise any other error again.
+    """Respond to an error of a guard, or to an error about the user in a route with a guard. Raise any other error.
 
-    An error that `verify` raises in a route is about another token than the request's. In a route without a guard, an
-    answer would depend on whether another route of the app has used its guard before.
+    If `verify` raises an error in a route, the error is about another token than the request's. In a route without a
+    guard, the response would depend on whether another route of the app has already used its guard.
     """
     is_of_guard = isinstance(error, WxAuthError) and error.is_answered_by_guard
     is_about_user = isinstance(error, (MissingToken, InsufficientRole, InsufficientScope))

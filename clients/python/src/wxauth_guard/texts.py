@@ -51,7 +51,7 @@ def _datetime_text(value: object) -> str:
 
 
 def refuse_constant(name: str) -> NoReturn:
-    """Refuse NaN and Infinity, which are not JSON numbers. This is a `parse_constant` of `json`. Raises: ValueError."""
+    """Refuse NaN and Infinity, which are not JSON numbers, as the `parse_constant` of `json`. Raises: ValueError."""
     raise ValueError(f"{name} is not JSON")
 
 

@@ -117,7 +117,7 @@ def unionid_of(person: str) -> str:
 
 
 def phone_number_of(person: str) -> str:
-    """Return the person's own number, a Chinese one."""
+    """Return the person's own phone number, which is a Chinese number."""
     return f"138{int.from_bytes(sha256(person.encode()).digest()[:4]) % 10**8:08}"
 
 

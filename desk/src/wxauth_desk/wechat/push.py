@@ -20,12 +20,12 @@ from wxauth_desk.wechat.calls import CallRecord
 from wxauth_desk.wechat.controls import BY_ID, ControlOfPerson, HttpUrl
 
 _NO_PAUSES: Final = (0, 0)
-"""The pause, in seconds, before each repetition of most messages. WeChat does not document its pauses."""
+"""The pauses, in seconds, before each repetition of most messages. WeChat does not document its pauses."""
 PAYMENT_PAUSES: Final = (
     *(15, 15, 30, 180, 600, 1200, 1800, 1800, 1800, 3600),
     *(10800, 10800, 10800, 21600, 21600),
 )
-"""The pause, in seconds, before each repetition of a notice about a payment."""
+"""The pauses, in seconds, before each repetition of a notice about a payment."""
 ATTEMPT_TIMEOUT_SECONDS: Final = 5.0
 """The time limit, in seconds, of an attempt to send a message."""
 
@@ -119,7 +119,7 @@ def sign_push(
 
 
 def push_signature(*parts: str) -> str:
-    """Return WeChat's signature of these parts, one of which is the token."""
+    """Return the signature that WeChat would send for these values, one of which is the token for message push."""
     return sha1("".join(sorted(parts)).encode(), usedforsecurity=False).hexdigest()
 
 

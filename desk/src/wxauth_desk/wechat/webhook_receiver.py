@@ -83,7 +83,7 @@ class Receiver:
         return JSONResponse(state, headers={"Cache-Control": "no-store"})
 
     def behave(self, wanted: Behaviour) -> dict[str, Any]:
-        """Change the fields of the behaviour that the request contains. Return the fields that the page shows."""
+        """Change the receiver's behaviour in the fields that the request contains. Return what the page shows."""
         self._behaviour = self._behaviour.model_copy(update=wanted.model_dump(include=wanted.model_fields_set))
         return {"answer": self._behaviour.answer}
 
