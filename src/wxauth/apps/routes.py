@@ -62,7 +62,7 @@ async def add_app(
     """Add an app.
 
     Users can log in to it immediately in this process, and within seconds in every other process. With `check`, wxauth
-    first checks id and secret with WeChat. If WeChat rejects them or does not respond, nothing is stored.
+    first checks the id and the secret with WeChat. If WeChat rejects them or does not respond, nothing is stored.
     """
     known = await managed.add(body.app, is_enabled=body.is_enabled, is_checked=body.check_, by=administrator)
     return answer_about(known)

@@ -27,11 +27,12 @@ class OAuthError(Exception):
     Args:
         error: One of the codes of RFC 6749 (sections 4.1.2.1, 5.2), RFC 8628 or OpenID Connect.
         description: A text for the developer. It never contains a secret, or text that the caller sent.
+        status: The HTTP status of the response.
         retry_after: The number of seconds for `Retry-After`, or None.
     """
 
     parameter: str | None = None
-    """The name of the parameter that cannot be read, if it is known."""
+    """The name of the parameter that cannot be read, if it is known. The subclass `Unreadable` sets it."""
 
     def __init__(self, error: str, description: str, *, status: int = 400, retry_after: int | None = None) -> None:
         super().__init__(error, description)
@@ -57,7 +58,7 @@ def invalid_client(description: str) -> OAuthError:
 
 
 def in_terms_of_oauth(error: WxAuthError) -> OAuthError | None:
-    """Return the RFC 6749 error for an error of wxauth; None if the error is the service's fault."""
+    """Return the RFC 6749 error for an error of wxauth; None for an error that OAuth has no code for."""
     match error:
         case errors.InvalidClient():
             return invalid_client(error.detail)

@@ -329,6 +329,8 @@ class Database(_Reader):
                 if not is_from_database:
                     raise
                 # A connection that is lost during the commit leaves open whether PostgreSQL has committed.
+                # The type is tested, too, because on a closed connection `may_retry` is also true for other errors, for
+                # example for a violated constraint, which must reach the caller.
                 is_lost_before_commit = not is_committing and isinstance(exc, (*outages.LOST, asyncpg.InterfaceError))
                 if may_retry and is_lost_before_commit:
                     raise outages.NothingCommitted(_("the database doesn't respond")) from exc

@@ -35,7 +35,7 @@ def all_tables() -> MetaData:
 
 
 def shown_address(ip: object | None) -> str | None:
-    """Return an IP address that asyncpg returned as text, or None."""
+    """Return the text of an IP address from asyncpg, or None."""
     return None if ip is None else str(ip)
 
 

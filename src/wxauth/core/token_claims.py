@@ -20,7 +20,7 @@ log = get_logger()
 
 
 def filled_claims(template: Template | None, user: UserInSession, *, sees_roles: bool) -> dict[str, object]:
-    """Return the claims for a user's token.
+    """Return the claims for a user's token. `sees_roles` says whether the token may contain the user's roles.
 
     The result is empty if the claims are too large for a token, because guards would refuse the token.
     """
@@ -35,7 +35,10 @@ def filled_claims(template: Template | None, user: UserInSession, *, sees_roles:
 
 
 def _value(user: UserInSession, sees_roles: bool, fact: str) -> object:
-    """Return the value of a fact, or None if there is none, or if the token may not contain it."""
+    """Return the value of a fact; None if there is none, or if the token may not contain it.
+
+    None removes the entry from the claims. An empty list counts as None, as in `replace_facts`.
+    """
     if fact == "user.id":
         return str(user.id)
     if fact == "user.roles" and not sees_roles:

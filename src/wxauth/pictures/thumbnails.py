@@ -110,6 +110,7 @@ def check_file(file: bytes) -> None:
             image_at, number = part.offset, 0
         bytes_before = part.offset if image_at is None else image_at
         if number > MAX_PARTS or bytes_before > MAX_BEFORE:
+            # A file with too many parts after its image gets the same message, because no usual picture has so many.
             parts = f"after at most {MAX_PARTS} markers, chunks or fill bytes"
             raise UnusablePicture(f"Must begin with its image within {MAX_BEFORE} bytes, {parts}")
     if image_at is None:
@@ -177,7 +178,8 @@ def thumbnail_of(file: bytes) -> Thumbnail:
     """
     from PIL import Image
 
-    # The WebP decoder allocates its memory before `_check_size` can check the size.
+    # Pillow must refuse a huge WebP itself, because its decoder allocates memory before `_check_size` runs. Pillow
+    # refuses a picture only if it has more than twice as many pixels as this limit.
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     try:
         with Image.open(BytesIO(file), formats=_FORMATS) as image:

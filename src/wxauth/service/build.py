@@ -113,9 +113,10 @@ def build_services(
 ) -> Services:
     """Create the parts without opening a connection.
 
-    Parts that are not given are created from the settings. The clock that is created shows the database's time. The
-    hints for developers are added to the usual hints: `errcode_hints` by WeChat's errcode, and `unknown_app_hint` for
-    an unknown app.
+    This function creates only parts that need values from it, and parts whose classes are not decorated with `part`.
+    `Parts` creates the others when they are first requested. Parts that are not given are created from the settings.
+    The clock that is created shows the database's time. The hints for developers are added to the usual hints:
+    `errcode_hints` by WeChat's errcode, and `unknown_app_hint` for an unknown app.
 
     Raises: InvalidSettings, if the settings enable traces and the packages for them are not installed.
     """

@@ -51,6 +51,7 @@ class AuthorizationRequest(BaseModel):
         },
         extra="allow",
     )
+    # This annotation lets Pydantic require strings in the additional fields, which are the site's parameters.
     __pydantic_extra__: dict[str, str] = Field(init=False)
 
     login_code: LoginCode = Field(

@@ -66,10 +66,13 @@ class BearerGuard(Guard, SecurityBase):
     def _guard_in_use(self, scope: Scope) -> Guard:
         """Return the guard that checks this request.
 
-        FastAPI itself replaces a guard that a test overrides in `dependency_overrides`. This method does the same for
-        guards that `requires` of the overridden guard has returned. Any other guard is returned itself.
+        FastAPI replaces a guard that a test overrides in `dependency_overrides`, but not the guards that its `requires`
+        made. This method replaces those, if the override is a `Guard`. Otherwise it returns this guard. Therefore an
+        override such as `lambda: user` leaves those guards in force.
         """
         if self._origin is self:
+            # FastAPI has already replaced this guard, if it is overridden. `optional` is a separate dependency, so an
+            # override of the guard does not replace it.
             return self
         overrides: dict[Any, Any] = getattr(scope.get("app"), "dependency_overrides", {})
         override = overrides.get(self._origin)
@@ -93,10 +96,11 @@ def _answering(scope: Scope) -> Iterator[None]:
 
 
 async def _answer_own(connection: HTTPConnection, error: Exception) -> Optional[Response]:
-    """Respond to an error of a guard, or to an error about the user in a route with a guard. Raise any other error.
+    """Respond to an error of a guard, or to an error about the user in a route with a guard. Raise other errors again.
 
-    If `verify` raises an error in a route, the error is about another token than the request's. In a route without a
-    guard, the response would depend on whether another route of the app has already used its guard.
+    Other errors are raised again, because they may be about another token than the request's, for example if the route
+    itself calls `verify`. In a route without a guard, the errors about the user are raised again, too, because the app
+    has this handler only after another of its routes has used a guard.
     """
     is_of_guard = isinstance(error, WxAuthError) and error.is_answered_by_guard
     is_about_user = isinstance(error, (MissingToken, InsufficientRole, InsufficientScope))

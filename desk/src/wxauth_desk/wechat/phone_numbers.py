@@ -42,7 +42,7 @@ class PhoneNumbers:
             owner, phone, watermark_app_id = openid, plain[1], account.app_id  # such a code belongs to every user
         else:
             raise CallRefused(40029)
-        if openid is not None and account.openid_check == "on":
+        if openid is not None and account.openid_check == "on":  # "ignored" skips the comparison
             require(isinstance(openid, str) and openid.startswith(openid_prefix(account.app_id)), 40003)
             require(openid == owner, 43104)
         watermark = {"timestamp": self.clock(), "appid": watermark_app_id}
@@ -50,7 +50,10 @@ class PhoneNumbers:
 
 
 def _parts_of(phone: str, account: Account) -> dict[str, Any]:
-    """Return the fields of a phone number in WeChat's form. A text that is not a number stays unchanged."""
+    """Return the fields of a phone number in WeChat's form.
+
+    A text that is not a number stays unchanged, and gets the country code 86.
+    """
     try:
         number = phonenumbers.parse(phone, "CN")
         country, national = number.country_code, phonenumbers.national_significant_number(number)
