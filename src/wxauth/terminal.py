@@ -31,7 +31,7 @@ _SYSTEM_REASONS: Final = {
     errno.EEXIST: _("File exists"),
     errno.ENOSPC: _("No space left on device"),
 }
-"""The usual reasons of the operating system, which it states only in English, by their error numbers."""
+"""The operating system's texts for common errors, by error number. Python returns these texts only in English."""
 _RULES: Final = {
     "literal_error": _("must be {choices} or {last}"),
     "int_parsing": _("must be a valid integer"),
@@ -83,7 +83,7 @@ def os_reason(exc: OSError) -> Text:
 def rule_of(error: Mapping[str, Any]) -> Text:
     """Return the rule that a value breaks, from pydantic's error.
 
-    The text is one of wxauth's rules, or pydantic's message, which then begins with `must`.
+    The text is one of wxauth's rules, or pydantic's message, with `must` in place of `Input should`.
     """
     context = error.get("ctx", {})
     if isinstance(context.get("error"), WrongValue):

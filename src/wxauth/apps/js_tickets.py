@@ -1,4 +1,4 @@
-"""The tickets of WeChat's JS-SDK, and the signatures that pages need to use it.
+"""The tickets of WeChat's JS-SDK, and the signatures with which pages use the JS-SDK.
 
 WeChat returns the same ticket until shortly before the ticket expires, and limits the number of requests. Therefore one
 process fetches the ticket for all replicas, and each process keeps a copy in memory.

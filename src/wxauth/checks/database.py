@@ -41,7 +41,10 @@ OLDEST_SERVER: Final = 11
 async def check_database(
     settings: Settings, found: Findings, *, clock: Clock, deadlines: Deadlines
 ) -> AsyncGenerator[CheckResult | None, None]:
-    """Check the server, its clock, the schema and the keys, and whether encrypted values can be decrypted."""
+    """Check the server, its clock, the schema and the keys, and whether encrypted values can be decrypted.
+
+    A check that has nothing to report yields None.
+    """
     database = Database(settings.database_url.get_secret_value(), deadlines=deadlines)
     name = "database"  # the name of the result if the database stops responding
     try:

@@ -168,7 +168,7 @@ def _client(url: str, limits: httpx.Timeout) -> httpx.AsyncClient:
 def _proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
     """Return the proxy for a URL, and the name of the environment variable that sets it.
 
-    Requests to a loopback address use no proxy.
+    Return None for both if there is no proxy, or if the URL is on loopback.
     """
     return (None, None) if is_loopback(urlsplit(url).hostname) else proxy_for(url)
 
@@ -299,7 +299,7 @@ def _judge_status(response: httpx.Response) -> None:
 
 
 def _fault_of(exc: httpx.TransportError, url: str) -> _NotRunning | _Wrong:
-    """Return the fault that has caused an error of httpx, whose causes are the errors of TLS and of the socket."""
+    """Return the fault that explains an error of httpx, from the errors of TLS or of the socket that caused it."""
     parts = urlsplit(url)
     where: Text | str = f"{parts.scheme}://{parts.netloc}"
     if (variable := _proxy_for(url)[1]) is not None:
@@ -316,6 +316,7 @@ def _fault_of(exc: httpx.TransportError, url: str) -> _NotRunning | _Wrong:
                     )
                 text = _("{where} has an invalid certificate: {why}", where=where, why=why)
                 return _Wrong(text)
+            # An SSLWantReadError only means that TLS was still waiting for data.
             case ssl.SSLError() if not isinstance(cause, ssl.SSLWantReadError):
                 text = _(
                     "{where} doesn't use TLS ({why}). If the address uses http, change it to https, because your "

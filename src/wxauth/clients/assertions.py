@@ -21,6 +21,7 @@ ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 PRIVATE_KEY_JWT: Final = "private_key_jwt"
 SIGNING_ALGS: Final = ("RS256", "ES256")
 MAX_ASSERTION_LENGTH: Final = 8192
+"""The maximum number of characters of an assertion."""
 MAX_LIFETIME: Final = timedelta(minutes=5)
 """The longest time from now until the `exp` of an assertion."""
 MAX_JTI: Final = 256

@@ -184,7 +184,7 @@ async def renew_secret(
 
 
 async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, now: datetime) -> None:
-    """Remove a client, so that its requests fail. End a page of its sessions; housekeeping ends the others.
+    """Remove a client, so that its requests fail. End a page of its sessions. Housekeeping ends the others.
 
     If the client was removed before, but some of its sessions are left, the function ends a page of them.
 

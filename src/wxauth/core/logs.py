@@ -25,6 +25,7 @@ trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 """The trace that the current request belongs to (W3C Trace Context), if any."""
 
 _MAX_FRAMES: Final = 14
+"""The largest number of stack frames, the innermost ones, that a log line lists."""
 _MAX_MESSAGE: Final = 500
 """The largest number of characters of an exception's message in a log line."""
 # The error messages of libraries may contain secrets: parameters of WeChat's URLs, tokens, or passwords in a DSN.

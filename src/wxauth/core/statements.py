@@ -32,6 +32,7 @@ _PIECES: Final = re.compile(
 _NAME: Final = re.compile("[a-z0-9_.]+(-[a-z0-9]+)*")
 
 _set: Final = object.__setattr__
+"""A function that sets an attribute without pydantic's checks."""
 
 
 def one_and_id(

@@ -49,6 +49,7 @@ class EventType(StrEnum):
     _value_: str
     meaning: Text
     sent: tuple[str, ...] | None
+    """The names in the data that other services receive; None if other services do not receive the event."""
     data: frozenset[str]
     """All names that the event's data may contain."""
 

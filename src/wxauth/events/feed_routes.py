@@ -49,6 +49,7 @@ def place_in(cursor: str) -> Place:
 
 
 def _is_cursor(value: str) -> str:
+    """Return a valid value of `after`. Raises: ValueError."""
     if value != NOW:
         place_in(value)
     return value
@@ -90,6 +91,7 @@ async def read_feed(_: EventsClientDep, database: DatabaseDep, query: Annotated[
     seconds of its commit. If events after your cursor are missing, because they were swept or a backup was restored,
     the request fails with `cursor_expired`, so that you never miss events silently.
     """
+    # With the limit 0, `read_slice` returns no events, and the end of the feed.
     limit = 0 if query.after == NOW else query.limit
     events, last = await read_slice(database, query.place, query.type, limit=limit)
     items: list[Any] = [event.for_siblings for event in events]

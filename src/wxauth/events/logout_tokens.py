@@ -91,7 +91,7 @@ class BackchannelLogouts:
 def logout_token(key: PrivateKey, delivery: LeasedDelivery, *, issuer: str, now: datetime) -> str:
     """Return a logout token (OpenID Connect Back-Channel Logout 1.0, section 2.4), signed like the site's id_tokens.
 
-    Its `typ` prevents sites and services from accepting it as an id_token or an access token.
+    The `typ` of the token prevents sites and services from accepting it as an id_token or an access token.
     """
     issued_at = int(now.timestamp())
     claims: dict[str, Any] = {
@@ -101,6 +101,7 @@ def logout_token(key: PrivateKey, delivery: LeasedDelivery, *, issuer: str, now:
         "iat": issued_at,
         "exp": issued_at + int(LOGOUT_TOKEN_LASTS.total_seconds()),
         "jti": token_urlsafe(16),
+        # A database trigger stores the id of the ended session as the event id of this delivery.
         "sid": str(delivery.event_id),
         "events": {LOGOUT_EVENT: {}},
     }

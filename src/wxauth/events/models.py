@@ -20,7 +20,7 @@ class UnplacedEvent(SQLModel, table=True):
     number: int = Field(sa_type=BigInteger)
     """The number that orders a user's events by their commits.
 
-    It is in this order because each transaction that records an event locks the user until its commit.
+    The numbers are in this order, because each transaction that records an event locks the user until its commit.
     """
     event_id: UUID = Field(primary_key=True)
 
@@ -64,7 +64,7 @@ class Webhook(WebhookAnswer):
     """A webhook with its secrets."""
 
     id: UUID = Field(primary_key=True)
-    """The id of this webhook alone. A later webhook with the same name has another id."""
+    """The id of the webhook. A later webhook with the same name has another id."""
     secret: bytes = Field(sa_type=BYTEA, repr=False)
     """The signing secret, sealed."""
     former_secret: bytes | None = Field(sa_type=BYTEA, repr=False)

@@ -187,7 +187,7 @@ class Deliveries:
         await cancel(self._tasks)
 
     def _begin(self, receiver_id: UUID, priority: Priority) -> None:
-        """Start another task that delivers to a receiver, in parallel with its other tasks, if the limits allow it."""
+        """Start another task that delivers to a receiver, in parallel with the others, if the limits allow it."""
         running = self._running[priority]
         for_receiver = running[receiver_id]
         # A receiver without a task can always have one, even if the tasks of other receivers have reached the limit.
@@ -217,7 +217,7 @@ class Deliveries:
                     self.logouts.deliver(delivery) if delivery.is_logout else self._deliver(delivery, now=now)
                 )
                 is_first_success = await self._store(delivery, outcome, until=now + LEASE)
-                # `delivered_at` is the last success before this one.
+                # `delivery.delivered_at` is the time of the last success before this one.
                 was_unavailable = delivery.delivered_at is None or self.clock() - delivery.delivered_at >= OUTAGE
                 if is_first_success and was_unavailable:
                     await self._resume(receiver_id)
@@ -352,6 +352,8 @@ async def keep_placing(services: Services) -> None:
 
 async def place_events(services: Services) -> int:
     """Give each waiting event its place in the feed, and queue its deliveries, unless another process is doing so.
+
+    If the sequence produces no usable number, number the events after the last place, and correct the sequences.
 
     Return the number of events that got a place.
     """

@@ -38,7 +38,7 @@ _WRAPPED: Final = _("must be JSON Lines, but is one JSON document. Convert the f
 _TABLES: Final = '.[] | select(.type == "table") | .data[]'
 """The query for the rows in phpMyAdmin's export."""
 _DEEPEST: Final = 4
-"""The depth to which the records of a document are searched."""
+"""The largest depth, below the top, at which the records of a document are searched for."""
 NO_JSON_LINES: Final = {
     rb"#filetype": _(
         "must be JSON Lines, but begins with LeanCloud's #filetype line. For the command that reads "
@@ -84,7 +84,7 @@ class WrongFile(Exception):
 
 
 def check_document(beginning: str, names: AbstractSet[str]) -> None:
-    """Check that a file with this beginning is not one JSON document, but lines with one of these names.
+    """Check that a file with this beginning is not one JSON document, unless the document is a line with such names.
 
     Raises: WrongFile.
     """
@@ -108,7 +108,9 @@ def _query_for_records(beginning: str, names: AbstractSet[str]) -> str | None:
     try:
         document = from_json(beginning)
     except ValueError as exc:
-        if not beginning.strip() or not str(exc).startswith("EOF"):  # not JSON, or several documents
+        # The message begins with EOF if the beginning is a part of one document. Otherwise the file is not JSON, or
+        # consists of several documents.
+        if not beginning.strip() or not str(exc).startswith("EOF"):
             return None
         document = from_json(beginning, allow_partial=True)
     if isinstance(document, list):

@@ -46,7 +46,7 @@ class AccessToken:
 class Issuer:
     """The part that issues access tokens.
 
-    A token is signed with the current signing key, and expires with its session.
+    A token is signed with the current signing key. It expires with its session, but is valid for at least a second.
     """
 
     def __init__(self, settings: Settings, keys: KeyRing) -> None:
@@ -55,7 +55,7 @@ class Issuer:
         self._tokens = TokenIssuer(issuer=settings.issuer, audience=settings.audience, encode=to_json)
 
     def ensure_ready(self, now: datetime) -> None:
-        """Check that there is a signing key. Call this before using up a code or refresh token.
+        """Check that there is a signing key. Call this before using up a code or refresh token, which would be lost.
 
         Raises: StorageUnavailable.
         """

@@ -182,6 +182,7 @@ class KeyRing:
             raise KeysUnavailable("the signing keys have not been read yet")
         if kid not in self._access_token_keys.keys:
             now = self.clock()
+            # With `abs`, a clock that was set back does not prevent reads.
             if self._unknown_key_read_at is None or abs(now - self._unknown_key_read_at) >= UNKNOWN_KEY_PAUSE:
                 self._unknown_key_read_at = now
                 self._unknown_key_read = asyncio.create_task(self.try_refresh(), name="unknown_key")
@@ -311,9 +312,9 @@ class KeyRing:
     async def _add(
         self, key_set: _KeySet[Any], wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None, now: datetime
     ) -> None:
-        """Add a key, unless another worker has already added it. Log the addition.
+        """Add a key, unless another process has already added it. Log the addition.
 
-        If `by` is given, the audit trail records it, too.
+        If `by` is given, the audit trail records the addition, too.
         """
         async with self._changing(key_set, now) as (transaction, before, make):
             is_ours = wants_another(before, now)

@@ -85,9 +85,10 @@ def _returning_fragment(source: LiteralString, number: LiteralString = "", asked
 # wait. If the column is set, the statement returns no row, and `_enter` handles the login. A login after an hour clears
 # the column, because no statement runs that long.
 #
-# The form for several logins waits for no lock, because it leaves out users whom another transaction has locked. Of
-# several logins of one user, UPDATE changes the row for one, and the statement leaves out the others. `Batched` then
-# runs these logins alone. A login with an unknown identity gets a row of nulls, which counts as no row.
+# The form for several logins waits for no lock, because it leaves out users whom another transaction has locked. If
+# the batch contains several logins of one user, UPDATE changes the row for one, and the statement leaves out the
+# others. `Batched` then runs these logins alone. A login with an unknown identity gets a row of nulls, which counts as
+# no row.
 RETURN: Final = Batched[EnteredUser](
     "returning_login",
     f"WITH {_returning_fragment(f'identities i WHERE {_IS_RETURNING}')} SELECT * FROM person",
@@ -147,8 +148,8 @@ _SIGNED_UP: Final = "person.*, :app_id::text AS app_id, :openid::text AS openid"
 # external id at the same time, the unique index lets only one of the logins succeed.
 #
 # The form for several logins waits for such a row for 20 ms, and then fails, so that each login of the batch runs
-# alone. Of several logins of one identity, it takes the first, and leaves out the others. A login with a unionid that
-# belongs to another user gets a row of nulls, which counts as no row.
+# alone. If the batch contains several logins of one identity, the statement takes the first, and leaves out the others.
+# A login with a unionid that belongs to another user gets a row of nulls, which counts as no row.
 SIGN_UP: Final = Batched[EnteredUser](
     "sign_up",
     f"WITH {_signing_up_fragment()} SELECT {_SIGNED_UP} FROM person",

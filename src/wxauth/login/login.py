@@ -38,7 +38,7 @@ from wxauth_guard.errors import WxAuthError
 _WITH_CODES_OF_THE_CLIENT = ("mini_program", "mobile_app")
 """The kinds of apps in which the operator's program gets the code from WeChat.
 
-In the other kinds, a browser gets it.
+In the other kinds, a browser gets the code.
 """
 
 log = get_logger()

@@ -95,6 +95,7 @@ class Numbers(WriteBuffer):
 
     @cached_property
     def _process(self) -> UUID:
+        """The id under which this process stores its counts."""
         # A worker creates the id when it first stores counts. An id from before the fork would be the same in all
         # workers.
         return uuid4()

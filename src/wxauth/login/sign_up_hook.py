@@ -1,4 +1,4 @@
-"""The call to the operator's service that decides who may sign up, and with which initial fields."""
+"""The call that asks the operator's service who may sign up, and with which initial fields."""
 
 import asyncio
 from collections.abc import Mapping
@@ -44,8 +44,8 @@ wxauth ignores such a body, and reads it only so that the connection can be reus
 FAILURES_IN_A_ROW: Final = 5
 """The number of consecutive failures after which a process pauses its calls for `PAUSE`.
 
-If `SIGN_UP_HOOK_FAILURE` is `allow`, only time-outs count. A pause then admits everybody without asking,
-because each login would otherwise wait for the time-out.
+If `SIGN_UP_HOOK_FAILURE` is `allow`, a pause admits every new user without asking the service. Therefore only time-outs
+count then, because each login would otherwise wait for one.
 """
 PAUSE: Final = timedelta(seconds=10)
 """The time for which a process does not call the service after too many failures."""
@@ -56,7 +56,7 @@ _MEMBERS: Final[Mapping[str, TypeAdapter[Any]]] = {
     "attributes": TypeAdapter(Annotated[AttributesPatch, AfterValidator(lambda patch: patched({}, patch))]),
     "nickname": TypeAdapter(Nickname),
 }
-"""The fields of the new user that a response may set."""
+"""The fields of the new user that a response may set, each with the validator of its value."""
 
 HOOK_SECONDS: Final = Histogram(
     "wxauth_sign_up_hook_seconds",
@@ -122,7 +122,7 @@ class SignUpHook:
         return _initial_fields_in(answer, app_id=app.app_id)
 
     async def _ask_about(self, about: Mapping[str, Any], *, now: datetime) -> Mapping[str, Any]:
-        """Ask the service about a new user, unless a pause forbids it, and measure the time. Raises: HookFailed."""
+        """Ask the service about a new user, and measure the time. Raises: HookFailed, also during a pause."""
         began, outcome = perf_counter(), "failed"
         try:
             if self._pause_until is not None and now < self._pause_until:
@@ -148,6 +148,7 @@ class SignUpHook:
         assert secret is not None, "the settings require it with the URL"
         patience = self.settings.sign_up_hook_timeout
         message_id = new_id(now)
+        # The first entry only puts `type` before `id` and `at`.
         body = to_json({"type": message["type"], "id": message_id, "at": now, **message})
         headers = {
             **signed_headers(str(message_id), body, [webhook_secret_bytes(secret)], now=now),
@@ -193,7 +194,7 @@ class SignUpHook:
 def _initial_fields_in(answer: Mapping[str, Any], *, app_id: str) -> InitialFields:
     """Return the new user's fields from a response, without the roles of staff.
 
-    Leave out invalid values, and log this.
+    Leave out invalid values, and log the names of their fields.
     """
     given: dict[str, Any] = {}
     for name, kind in _MEMBERS.items():
@@ -205,4 +206,5 @@ def _initial_fields_in(answer: Mapping[str, Any], *, app_id: str) -> InitialFiel
             log.warning("sign_up_hook_member_left_out", app_id=app_id, member=name)
     if "roles" in given:
         given["roles"] = [role for role in dict.fromkeys(given["roles"]) if role not in STAFF_ROLES]
+    # An empty value counts as absent.
     return InitialFields(**{name: value for name, value in given.items() if value not in ("", [], {})})

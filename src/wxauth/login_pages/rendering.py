@@ -43,6 +43,7 @@ LOGIN: Final = "wxauth-login"
 """The cookie of a browser's login."""
 _UI_LOCALES: Final = re.compile(r"(?:^|&)ui_locales=([^&]*)")
 _COOKIE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
+"""The form of the values that wxauth gives the cookie `_BROWSER`."""
 
 
 class Link(NamedTuple):

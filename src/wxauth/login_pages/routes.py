@@ -37,6 +37,7 @@ from wxauth.web.edge import PROBLEM_KEY
 HTML: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "A page", "content": {"text/html": {"example": "<!doctype html>…"}}}
 }
+"""The response of a route that only shows a page, for the OpenAPI document."""
 PAGES: Final[dict[int | str, dict[str, Any]]] = {
     **HTML,
     303: {"description": "To the site, or to WeChat"},
@@ -86,6 +87,7 @@ class LoginPages:
         asked = await self.site_requests.check(parameters, ip=browser.ip)
         if asked.is_silent:
             return await self.single_sign_on.answer_silently(asked, browser)
+        # For a resource, a phone must scan the QR code, and these browsers are on that phone.
         if asked.resource is not None and (browser.is_web_view or (pages.is_in_wechat and pages.is_on_a_phone)):
             return pages.elsewhere(asked, parameters)
         if browser.is_web_view and may_answer(asked.client) and parameters.get(DOOR) != Door.SCAN:

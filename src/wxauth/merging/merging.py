@@ -37,7 +37,7 @@ from wxauth.users.status_queries import (
 from wxauth.users.user_queries import current_user, read_attributes
 
 NEW_USER_FOR: Final = timedelta(days=1)
-"""The time since the creation of a user during which a phone number can merge the user into another user."""
+"""The time after the creation of a user during which a phone number can merge the user into another user."""
 
 log = get_logger()
 

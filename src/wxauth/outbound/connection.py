@@ -34,7 +34,7 @@ That is the head, the 1xx responses before it, the sizes of chunks, and the trai
 _SURELY_OPEN_SECONDS: Final = 1.0
 """The idle time, in seconds, after which wxauth asks the kernel whether the peer has closed the connection.
 
-The system call takes some µs.
+Before that, wxauth assumes that the connection is open, because the system call takes some µs.
 """
 
 HEAD_START_SECONDS: Final = 0.25
@@ -74,7 +74,7 @@ SocketAddress = tuple[Any, ...]
 
 
 class HttpAnswer(NamedTuple):
-    """A response. Its body is not decoded, even if it has a Content-Encoding."""
+    """A response. The body is not decoded, even if the response has a Content-Encoding."""
 
     status: int
     body: bytes
@@ -295,7 +295,7 @@ class Connection(asyncio.Protocol):
         self.end()
 
     def _end_wait(self) -> asyncio.Future[HttpAnswer] | None:
-        """Return the future of the response; None if nobody waits for it."""
+        """Cancel the time limit, and return the future of the response, now forgotten; None if nobody waits for it."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -356,7 +356,7 @@ Resolve = Callable[[Origin | Proxy], Coroutine[Any, Any, Sequence[SocketAddress]
 
 
 class Connector:
-    """Opens connections.
+    """An object that opens connections, through a proxy if one is given.
 
     Args:
         proxy: The proxy for all connections, if any.
@@ -397,7 +397,7 @@ class Connector:
             except (OSError, ValueError, httpx.RequestError) as exc:
                 # A ValueError means that the host name is invalid.
                 failure = _failure(exc, is_at_proxy=is_at_proxy)
-        # The failure is raised outside of the `except`, because the peer's text must not even be its context.
+        # The failure is raised outside of the `except` block, so that its context does not contain text from the peer.
         raise failure
 
     async def _open(self, end: Origin | Proxy) -> Connection:
@@ -444,7 +444,10 @@ async def _resolve(end: Origin | Proxy) -> Sequence[SocketAddress]:
 
 
 def refusal_of(exc: ssl.SSLCertVerificationError) -> Text:
-    """Return OpenSSL's reason. For a private authority, or a form that RFC 5280 forbids, also say what to do."""
+    """Return OpenSSL's reason for refusing a certificate.
+
+    Also say what to do if the authority is unknown, or if the certificate does not conform to RFC 5280.
+    """
     reason = exc.verify_message
     if exc.verify_code in _UNKNOWN_AUTHORITY_CODES:
         return _(
@@ -492,7 +495,7 @@ async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) 
 async def _first_connected(addresses: Sequence[SocketAddress]) -> Connection:
     """Connect to the address that responds first. IPv6 and IPv4 addresses are tried alternately (RFC 8305).
 
-    Raises: OSError, the failure of the address that failed last.
+    Raises: OSError: the failure of the address that failed last, or an error without a text if there are no addresses.
     """
     families: dict[int, list[SocketAddress]] = {}
     for address in addresses:

@@ -24,6 +24,7 @@ MAX_CONNECTIONS: Final = 256
 MAX_IDLE: Final = 128
 """The largest number of idle connections to one origin that are kept open."""
 IDLE_SECONDS: Final = 30.0
+"""The time, in seconds, for which an idle connection is kept open by default."""
 ANSWER: Final = "wxauth.answer"
 """The name of the response extension that contains the `HttpAnswer`."""
 SHORTEST_SECONDS: Final = 0.05
@@ -35,6 +36,7 @@ If less time remains, the response would be too late.
 _WEIGHT_OF_LATEST: Final = 1 / 8
 """The weight of the latest response time in the moving average."""
 _TARGET: Final = re.compile(rb"[!-~]+")
+"""The form of a request target, in which a space or a line break would change the request."""
 
 
 class HttpTransport(httpx.AsyncBaseTransport):
@@ -150,6 +152,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         raise httpx.PoolTimeout("all connections were in use")
 
     def _idle_connection(self, origin: Origin) -> Connection | None:
+        """Return a usable idle connection, which is then no longer idle; None if there is none. End unusable ones."""
         idle = self._idle.get(origin)
         while idle:
             connection = idle.pop()

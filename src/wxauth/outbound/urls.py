@@ -23,6 +23,7 @@ MAX_CONCURRENT_NAMES: Final = 32
 A further name waits until the lookup of one of these names has succeeded or failed.
 """
 MAX_URL: Final = 2048
+"""The length limit, in characters, of a receiver's URL."""
 _LAST_PORT: Final = 65535
 
 
@@ -64,7 +65,7 @@ class NameResolver:
             return await asyncio.wrap_future(found)
 
     def _ask(self, host: str, found: Future[Sequence[str]]) -> None:
-        """Look a name up in the present thread, and set the result or the exception of `found`."""
+        """Look a name up in the current thread, and set the result or the exception of `found`."""
         try:
             found.set_result(self.look_up(host))
         except Exception as exc:
@@ -101,8 +102,8 @@ async def check_url(text: str, *, resolver: NameResolver, resolves_https: bool =
     if "@" in urlsplit(text).netloc:
         raise WrongValue(_("must not contain a user name or a password"))
     scheme: Scheme = "https" if url.scheme == "https" else "http"
-    # Browsers and some resolvers ignore a final dot after an address. The system's resolver may not find such an
-    # address.
+    # Browsers and some resolvers ignore a final dot after an address, but the system's resolver may not find such an
+    # address. Therefore the address is checked without the dot.
     name = url.raw_host.decode().removesuffix(".")
     try:
         is_resolved = scheme == "http" or resolves_https

@@ -93,6 +93,7 @@ class Phones:
     kept_in_memory: float = KEPT_IN_MEMORY_SECONDS
     pauses_for_others: Sequence[float] = PAUSE_FOR_OTHERS_SECONDS
     farewell: float = WECHAT_SHUTDOWN_SECONDS
+    """The longest time, in seconds, for which `aclose` waits for WeChat's responses."""
     _under_way: Places[tuple[str, str]] = field(
         init=False,
         default_factory=partial(
@@ -337,7 +338,7 @@ async def remove_my_phone(database: Database, clock: Clock, caller: Caller) -> N
 
 
 async def remove_phone_of(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """Remove a user's number, if there is one. A former id stands for the user that remains.
+    """Remove a user's number, if there is one. A former id stands for the user that remains after a merge.
 
     Raises: NotFound, InsufficientRole.
     """

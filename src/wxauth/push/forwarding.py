@@ -105,7 +105,7 @@ async def send_to_handler(
     ]
     url = httpx.URL(app.push_forward)
     # WeChat's query is appended to the request target, not to the URL, because httpx would change the spelling of a
-    # query in the URL.
+    # query in the URL. A `push_forward` can end with a question mark that no query follows.
     has_question_mark = b"?" in url.raw_path
     separator = b"&" if url.query else b"" if has_question_mark else b"?"
     target = url.raw_path + separator + request.query

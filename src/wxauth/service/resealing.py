@@ -31,6 +31,7 @@ from wxauth.session_keys.queries import SealedSessionKey, replace_session_keys, 
 from wxauth.sessions.queries import END, START
 
 PAGE_SIZE: Final = 1000
+"""The number of session keys, or of responses with phone numbers, in a page."""
 RETRY_PAUSE_SECONDS: Final = 0.2
 """The pause, in seconds, before a page is read again because another transaction has locked or changed its rows."""
 

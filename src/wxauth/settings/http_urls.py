@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 from wxauth_guard.texts import is_http_url
 
 MAX_URL: Final = 2048
+"""The length limit, in characters, of a URL."""
 _PLAIN: Final = re.compile(
     r"(?P<scheme>https?)://(?P<host>(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?)"
     r"(?P<path>(?:/[A-Za-z0-9._~:/!$&'()*+,;=@%-]*)?)(?P<query>(?:\?[A-Za-z0-9._~:/!$&'()*+,;=@%?-]*)?)",

@@ -17,9 +17,13 @@ _MAX_LOGO_SIDE: Final = 1024
 
 
 def picture_url(content: bytes) -> str:
-    """Return a small picture as a `data:` URL. Raises: ValueError, if it is too large or cannot be decoded."""
+    """Return a small picture as a `data:` URL.
+
+    Raises: ValueError, if it is too large, of another format, or cannot be decoded.
+    """
     from PIL import Image
 
+    # Pillow raises errors of many classes for a damaged picture.
     with suppress(Exception), Image.open(BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as image:
         if len(content) <= _MAX_LOGO_BYTES and max(image.size) <= _MAX_LOGO_SIDE and image.format:
             image.load()
@@ -32,7 +36,7 @@ def picture_url(content: bytes) -> str:
 # The results are cached, because each process reads the apps every five seconds, and checking a logo takes 15 ms.
 @lru_cache(maxsize=256)
 def check_logo(url: str) -> str:
-    """Check the `data:` URL of a small picture. Raises: ValueError."""
+    """Return the URL if it is the `data:` URL of a small picture. Raises: ValueError."""
     with suppress(ValueError):
         if picture_url(base64.b64decode(url.partition(",")[2])) == url:
             return url

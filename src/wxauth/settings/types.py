@@ -27,6 +27,7 @@ CENTURY_SECONDS: Final = CENTURY_DAYS * 86400
 _SHORTEST_TRAIL_DAYS: Final = 180
 """The shortest time, in days, for which the operator may choose to keep the audit trail."""
 _DOCUMENT: Final = re.compile(r"([a-z][a-z0-9_-]{0,31}):([A-Za-z0-9._-]{1,64})")
+"""A document that users agree to, with its version."""
 
 
 def _split_at_commas(value: object) -> object:
@@ -139,7 +140,9 @@ OrNone = Annotated[T | None, BeforeValidator(lambda value: None if value == "" e
 """A value, or None if the text is empty."""
 
 AnySeconds = Annotated[int, Field(ge=0, le=CENTURY_SECONDS), BeforeValidator(_refuse_unit)]
+"""A number of seconds, which may be 0."""
 Seconds = Annotated[int, Field(ge=1, le=CENTURY_SECONDS), BeforeValidator(_refuse_unit)]
+"""A number of seconds, at least 1."""
 Days = Annotated[int, Field(ge=0, le=CENTURY_DAYS)]
 TrailDays = Annotated[Days, checked(_check_events_kept)]
 

@@ -17,6 +17,7 @@ from wxauth_guard.texts import is_http_url, is_secure
 
 OWN_NAMES: Final = frozenset({"v1", "d", "docs", "openapi.json", "livez", "readyz", "metrics", "admin"})
 """The first segments of the service's paths. A test compares them with the routes."""
+# The parts of the patterns below: a user name and password with `@`, a host, a port, and hosts of PostgreSQL.
 _USER: Final = r"([^/?#@\[\]\t\r\n]*@)?"
 _HOST: Final = r"(\[[\da-fA-F:.]+\]|[\w.%-]+)"
 _PORT: Final = ":[0-9]{1,5}"

@@ -114,6 +114,7 @@ async def required_resource(request: Request, settings: SettingsDep) -> str | No
         return None
     found = find_resource(settings.resources, given[0])
     if found is None or len(given) > 1:
+        # As in `_wrong_parameter`, each request gets a new exception.
         raise InvalidRequest.of(*_NO_SUCH_RESOURCE.errors[0])
     return found.resource
 
@@ -137,7 +138,7 @@ async def forwarded_caller(
 ) -> Caller:
     """Return the user of the token that a proxy has forwarded, as stored now.
 
-    The openid and the app id are empty if the token has none.
+    The openid and the app id are empty if the token contains no openid.
 
     Raises: the errors of `verified` and `read_caller`; InvalidToken, if the token is not for the required resource.
     """

@@ -1,8 +1,8 @@
 """The login in a phone's browser outside WeChat.
 
-A link opens the mini-program, and the user types its number in the browser. A phone cannot scan its own screen, and a
-mini-program cannot return to such a browser. Anyone can open the link, so an attacker might send the link to another
-person. Only the number shows that browser and phone belong to one person.
+A link opens the mini-program, which shows a number, and the user types this number in the browser. A phone cannot scan
+its own screen, and a mini-program cannot return to such a browser. Anyone can open the link, so an attacker might send
+the link to another person. Only the number shows that browser and phone belong to one person.
 """
 
 import asyncio
@@ -104,7 +104,7 @@ class TryAgain:
 
 @part
 class Links:
-    """The steps of a login by link: a link opens the mini-program, whose number the user then types in the browser."""
+    """The steps of a login by link, in which the user types the number from the mini-program in the browser."""
 
     settings: Settings
     database: Database
@@ -226,6 +226,7 @@ async def _count_wrong(transaction: Transaction, page: LockedLogin, link: Locked
     page.wrong_numbers += 1
     is_last = page.wrong_numbers >= MAX_WRONG_NUMBERS
     if is_last:
+        # The clocks of replicas differ, and the database refuses a page that expires before its creation.
         page.expires_at = max(now, page.created_at)
         await _end_link(transaction, link)
     await queries.save(transaction, page)

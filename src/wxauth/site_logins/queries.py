@@ -120,6 +120,7 @@ _FOUND_BY: Final[Mapping[tuple[str, ...], Statement[SiteLogin]]] = {
         ("code_hash",),
     )
 }
+"""The statement that finds a login, by the columns whose values it compares."""
 # The statement finds the last link to WeChat that the browser of a page has received. The order of ids does not show
 # which link is the last, because the clocks of replicas differ. Therefore, wxauth numbers the links while it holds the
 # lock of their page.
@@ -172,7 +173,7 @@ WITH opened AS (
 INSERT INTO website_sessions (client_id, session_id, browser_login_id)
 SELECT client_id, :session_id, browser_login_id FROM site_logins WHERE id = :id
 """)
-# The row of a press is not deleted before its page's row, because it belongs to the page.
+# The statement does not delete the row of a press before the row of its page, because a press belongs to a page.
 _SWEEP: Final = Statement[UUID]("""
 DELETE FROM site_logins WHERE id = ANY (ARRAY(
     SELECT id FROM site_logins l

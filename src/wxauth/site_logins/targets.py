@@ -39,7 +39,7 @@ class ResourceAnswer(BaseModel):
 
     @classmethod
     def of(cls, resource: Resource, scope: str, language: str) -> Self:
-        """Return the resource, with the titles of the scopes in the order of `scope`."""
+        """Return the resource with those scopes in `scope` that have a title, in the same order."""
         ours = {name: title.translated(language) for name, title in _SCOPE_TITLES.items()}
         titles = {**ours, **resource.scopes}
         shown = [ScopeAnswer(name=name, title=titles[name]) for name in scope.split() if name in titles]
@@ -111,7 +111,7 @@ class Target:
 
         If the request names no scope, return all scopes of the client or, for a resource, all scopes of the resource.
 
-        Raises: OAuthError.
+        Raises: OAuthError, if the client may have none of the requested scopes.
         """
         default = self.client.site_scopes if self.resource is None else self.resource.scopes
         requested = self.explicit_scopes(asked_for) or default
@@ -128,9 +128,10 @@ def resource_at(settings: Settings, url: str | None) -> Resource | None:
 
 
 def for_resource(client: Client) -> Client:
-    """Return a copy of a client for the request of a resource, which only allows logins that a phone approves."""
+    """Return a copy of a client for a request that names a resource. The copy only allows logins by phone."""
     return client.model_copy(update={"sso": False, "account_app_id": None, "website_app_id": None})
 
 
 def _may_request(client: Client, url: str) -> bool:
+    """Return whether a client may request a resource. A client that nobody registered may request each of them."""
     return is_document(client.name) or url in client.resources

@@ -208,7 +208,7 @@ class Visits:
                 raise VisitRefused("this site was added with --near")
             await self._log_in(visit, callback, door)
             return VisitOutcome.LOGGED_IN
-        except SentBack:
+        except SentBack:  # the user is not the one in the site's `id_token_hint`
             outcome = VisitOutcome.LOGIN_REQUIRED
         except (VisitRefused, WxAuthError) as exc:
             outcome = _log_failure(exc, door=door, **fields)
@@ -311,13 +311,14 @@ def _url_of_wechats_page(settings: Settings, app: App, door: Door, state: str) -
     path = "qrconnect"
     if door is Door.ACCOUNT:
         path = "oauth2/authorize"
+        # WeChat returns a unionid only with `snsapi_userinfo`.
         parameters["scope"] = "snsapi_userinfo" if app.unionid_in_force == "required" else "snsapi_base"
         parameters["connect_redirect"] = "1"
     return f"{settings.wechat_open_url}/connect/{path}?{urlencode(parameters)}#wechat_redirect"
 
 
 def _log_failure(error: VisitRefused | WxAuthError, **fields: str | None) -> VisitOutcome:
-    """Log the error of a visit with these fields, and return the visit's outcome."""
+    """Return the outcome of a visit with this error. Log the error with these fields, unless the user can try again."""
     if isinstance(error, VisitRefused):
         log.info("visit_refused", **fields, reason=str(error))
         return VisitOutcome.ACCESS_DENIED

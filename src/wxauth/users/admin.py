@@ -1,4 +1,4 @@
-"""The operations on users that staff carry out through the API, and operators through commands."""
+"""The operations on users that staff and services carry out through the API, and operators through commands."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -87,7 +87,7 @@ class UserChange:
 
     @property
     def may_end_an_administrator(self) -> bool:
-        """Whether these changes could remove the role from an active administrator, or ban one."""
+        """Whether these changes could take the role `admin` from an administrator, or ban an administrator."""
         takes_role = self.revoked == ADMIN or (self.roles is not None and ADMIN not in self.roles)
         return takes_role or self.status is UserStatus.DISABLED
 
@@ -134,10 +134,10 @@ async def change_user(
     may_add_roles: bool = True,
     now: datetime,
 ) -> bool:
-    """Ban or unban a user, set roles, change attributes, or clear the name or picture. A ban ends all sessions.
+    """Make all these changes to a user. A ban ends all sessions.
 
-    A former id stands for the user that remains. Return False if there was nothing to change. Without `may_add_roles`,
-    refuse a change that gives the user a role, or that changes a ban of staff.
+    A former id stands for the user that remains after a merge. Return False if there was nothing to change. Without
+    `may_add_roles`, refuse a change that gives the user a role, or that changes or lifts a ban of staff.
 
     Raises: InvalidRequest, NotFound, InsufficientRole, LastAdmin, LoginTooOld, TextError.
     """
@@ -171,7 +171,7 @@ async def change_user(
 async def set_external_id(
     database: Database, user_id: UUID, external_id: str | None, *, by: Actor, now: datetime
 ) -> None:
-    """Replace or remove a user's external id. A former id of the user stands for the user that remains.
+    """Replace or remove a user's external id. A former id of the user stands for the user that remains after a merge.
 
     Raises: NotFound, ExternalIdTaken.
     """
@@ -189,7 +189,7 @@ async def set_external_id(
 
 
 async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """Erase a user. A former id stands for the user that remains. Raises: NotFound, LastAdmin."""
+    """Erase a user. A former id stands for the user that remains after a merge. Raises: NotFound, LastAdmin."""
     locked = locked_remaining(database, user_id, by=by, may_end_an_administrator=True)
     async with locked as (transaction, remaining_id, _account):
         await erasure_queries.erase_user(transaction, remaining_id, by=by, now=now)
@@ -201,7 +201,7 @@ async def end_sessions_of(
 ) -> None:
     """End all sessions of a user, or the session with `session_id`, which may already have ended.
 
-    A former id stands for the user that remains.
+    A former id stands for the user that remains after a merge.
 
     Raises: NotFound, InsufficientRole.
     """

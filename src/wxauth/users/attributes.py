@@ -123,6 +123,7 @@ def _merged(target: Any, patch: Any) -> Any:
 
 
 def _check_value(value: Any, *, depth: int) -> None:
+    """Check a value inside of `depth` lists and objects. Raises: WrongAttributes."""
     match value:
         case str():
             try:

@@ -34,7 +34,7 @@ _MAX_USER_AGENT: Final = 512
 ADMIN_SCOPE: Final = "wxauth:admin"
 """The scope that lets a staff member's website session use `/v1/admin`. Only wxauth's console gets this scope."""
 _UNKNOWN_FILTER: Final = InvalidRequest.of("filter", "Must be absent, because there are no parameters")
-"""The example in the API description of the error for an unknown query parameter."""
+"""The error for an unknown query parameter, as an example in the API description."""
 
 
 @dataclass(frozen=True, slots=True)

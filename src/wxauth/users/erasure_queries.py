@@ -114,9 +114,9 @@ class ErasedPage(NamedTuple):
 
 
 async def erase_person_data(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
-    """Erase up to `MAX_ROWS_ERASED_WITH_USER` rows of a user with these ids.
+    """Erase up to `MAX_ROWS_ERASED_WITH_USER` rows of a user with these ids, and queue the remaining rows for a worker.
 
-    A worker erases the remaining rows later.
+    Also delete the logins to sites that only this user could have approved.
     """
     await transaction.run(_DELETE_HINTED, user_ids=user_ids)
     await transaction.run(_QUEUE, user_ids=user_ids, start=START)
@@ -157,7 +157,7 @@ async def _erase_page(
 ) -> int:
     """Erase up to `size` rows, and return their number. If there were fewer than `size`, finish the erasure.
 
-    The arguments after the user's id are the columns of `Erasure`.
+    `about_after` and `acted_after` are the columns of the table `erasures` (see `users.models.Erasure`).
     """
     about = await transaction.values(_ERASE_ABOUT, user_id=user_id, after=about_after, size=size)
     acted = await transaction.values(_ERASE_ACTED, user_id=user_id, after=acted_after, size=size - len(about))

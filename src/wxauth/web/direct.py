@@ -253,7 +253,7 @@ class DirectRoutes:
                 self._by_path |= {(method, route.path): route for method in (route.methods or set()) - hidden}
 
     def find(self, scope: Scope) -> DirectRoute | None:
-        """Return the route of a request, or None. Put the path parameters of the route into the scope."""
+        """Return the route of a request, and put its path parameters into the scope. Return None if there is none."""
         method, path = scope["method"], scope["path"]
         if (found := self._by_path.get((method, path))) is not None:
             return found

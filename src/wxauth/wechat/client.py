@@ -319,6 +319,7 @@ def _login_query(app: App, code: str) -> str:
 
 def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequence[str]) -> None:
     text = errmsg if isinstance(errmsg, str) else ""
+    # WeChat's message might quote a secret as it is, or in either form of percent-encoding.
     for secret in (app.app_secret.get_secret_value(), *secrets):
         for form in (secret, quote(secret, safe=""), quote(secret)):
             text = text.replace(form, "***")

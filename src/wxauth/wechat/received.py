@@ -87,8 +87,9 @@ The event does not say whether the name or the picture is risky.
 _ACCOUNT_CLOSED: Final = "user_authorization_cancellation"
 """The event that WeChat sends when a user's WeChat account is closed."""
 _IDENTITY: Final = "identity"
-"""The entry of a code with which the user leaves the app, so that wxauth must erase the whole identity."""
+"""The entry of a code that means that the user leaves the app. wxauth must then erase the whole identity."""
 _IN_OPEN_PLATFORM: Final[Mapping[str, Collection[str]]] = {"301": [_IDENTITY]}
+"""The only code of website apps and mobile apps."""
 _WITHDRAWN_BY_CODE: Final[Mapping[str, Mapping[str, Collection[str]]]] = {
     "mini_program": {
         # wxauth stores none of this data: addresses, invoices, places, sports, microphone, camera, albums, Bluetooth,
@@ -226,7 +227,8 @@ def read_json(body: bytes) -> Any:
     try:
         return from_json(body, allow_inf_nan=False)
     except ValueError:
-        # Python's own parser is slower, but accepts both. Encoding and decoding then replaces the lone surrogates.
+        # Python's own parser is slower, but accepts control characters and lone surrogates. Encoding and decoding then
+        # replaces the lone surrogates.
         text = json.dumps(read_loosely(body, strict=False), ensure_ascii=False)
         return json.loads(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
 
@@ -263,7 +265,7 @@ def can_name_a_person(unionid: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class CodePicture:
-    """A picture with its content type."""
+    """The picture of a mini-program code or of a QR code, with its content type."""
 
     content: bytes
     content_type: Literal["image/jpeg", "image/png"]
@@ -368,10 +370,10 @@ class Withdrawal:
 def check_signature(
     app: App, query: Mapping[str, str], *, name: str = "signature", encrypted: str = "", now: datetime
 ) -> None:
-    """Check that the query has a signature of `timestamp`, `nonce` and the encrypted text, and that it is recent.
+    """Check that the query has a signature of `timestamp`, `nonce` and the encrypted text, and a recent timestamp.
 
-    `name` is the name of the signature in the query. Without `encrypted`, it is the signature that WeChat sends in
-    every mode. The app must have a push_token.
+    `name` is the name of the signature in the query. Without `encrypted`, it is the plain signature, which
+    WeChat sends in every mode. The app must have a push_token.
 
     Raises: InvalidSignature.
     """
@@ -489,6 +491,7 @@ def _decrypt(encrypted: str, *, aes_key: SecretStr, app_id: str) -> bytes:
     Raises: InvalidSignature.
     """
     key = b64decode(aes_key.get_secret_value() + "=")  # WeChat's EncodingAESKey lacks the padding
+    # WeChat uses the first 16 bytes of the key as the iv.
     decryptor, unpadder = Cipher(AES256(key), CBC(key[:16])).decryptor(), PKCS7(_BLOCK_BITS).unpadder()
     try:
         padded = decryptor.update(b64decode(encrypted, validate=True)) + decryptor.finalize()
