@@ -48,6 +48,7 @@ def _create_app(settings: Settings) -> "ASGIApp":
     gc.collect()
     # The objects that exist now live until the process ends, so the garbage collector need not check them again.
     gc.freeze()
-    # 200 logins in progress hold 27,000 objects, of which few are in cycles, so a collection during them frees little.
+    # 200 logins in progress hold 27,000 objects, and few of these are in cycles. Therefore, garbage collections during
+    # the logins would free little.
     gc.set_threshold(50_000, 20, 20)
     return created

@@ -21,6 +21,7 @@ class RoleRights:
     schema: str | None
     """The schema that contains our tables, or would contain them; None if the role can use no such schema."""
     may_create: bool
+    """Whether the role may create tables in the current schema."""
     may_use: bool
     """Whether the role may read and write all of our tables that exist."""
     may_call: bool
@@ -32,6 +33,7 @@ class RoleRights:
     elsewhere: str | None
     """A schema outside of the search_path that contains our tables, if no schema within it does."""
     may_use_elsewhere: bool
+    """Whether the role may use the schema `elsewhere`."""
 
     @property
     def missing_to_serve(self) -> str | None:
@@ -66,7 +68,9 @@ class RoleRights:
 
 
 # Only the owner of a table, or a member of the owner, may alter it. Row level security hides no rows from the role if
-# each command has a permissive policy without a condition, and there is no restrictive policy.
+# each command has a permissive policy without a condition, and there is no restrictive policy. A schema counts as
+# `elsewhere` if it contains two of our tables, and if the role may use it, the search_path names it, or the role can
+# use no schema in the search_path.
 _RIGHTS: Final = Statement[RoleRights](f"""
 WITH here AS (
     SELECT c.oid, c.relowner, c.relnamespace, format('%I.%I', nspname, relname) AS name
@@ -138,6 +142,7 @@ class Revocation:
     members: list[str]
     """The roles that have the rights through a membership in this role, at most `MOST_MEMBERS`."""
     member_count: int
+    """The number of all roles that have the rights through a membership in this role."""
     may_write: bool
     """Whether the role may change data. If not, it may only read or lock data."""
     others: int

@@ -44,8 +44,11 @@ _MADE_UP_CODE: Final = "000000000000"
 _NOT_WHITELISTED: Final = (40164, 61004)
 """The errcodes for a request from an IP address that is not in the app's whitelist."""
 _MINUTE_QUOTA: Final = 45011
+"""The errcode for too many calls in a minute."""
 _SECOND: Final = timedelta(seconds=1)
+"""The precision of the header Date."""
 _NEXT_TO_AN_ADDRESS: Final = re.compile(r"[^0-9A-Fa-f:.]+")
+"""The characters around an IP address in WeChat's text."""
 
 
 class _Recorder(httpx.AsyncBaseTransport):
@@ -226,6 +229,7 @@ def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
 
 
 def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResult:
+    """Return the result about the settings for the messages that WeChat pushes. `apps` contains all apps."""
     name = f"wechat {app.app_id} push"
     url = f"{settings.issuer}/v1/wechat/push/{app.app_id}"
     if app.push_token is None:
@@ -267,6 +271,7 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
 
 
 def _how_to_set_push_token(app: App, settings: Settings) -> Text:
+    """Return the instruction for the place where the app is defined: the database, or one of two kinds of settings."""
     if app.app_id not in {it.app_id for it in settings.apps}:
         return _("Set a push_token with 'wxauth apps set'")
     if settings.app_id:

@@ -51,6 +51,8 @@ def _claims(values: tuple[str, ...]) -> dict[str, Any] | None:
     """Return the template of claims from `NAME=VALUE` texts.
 
     Return an empty template for an empty text, which removes all claims, and None for no text.
+
+    Raises: WrongValue.
     """
     template: dict[str, Any] = {}
     for given in filter(None, values):
@@ -67,6 +69,8 @@ def _option_of(field: str) -> str:
         return "NAME"
     if field == "pkce":
         return "--no-pkce"
+    # For example, the fields `is_public`, `account_app_id` and `redirect_uris` become --public, --account and
+    # --redirect-uri.
     name = field.removeprefix("is_").removesuffix("_id").removesuffix("_app").removesuffix("s")
     return f"--{name.replace('_', '-')}"
 

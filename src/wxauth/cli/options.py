@@ -18,8 +18,9 @@ from wxauth.terminal import TextError, WrongValue, os_reason
 from wxauth.web.schemas import PageQuery, Time, id_in_cursor
 
 _METAVARS: Final = {"object": "JSON", "integer": "N", "array": "A,B", "string": "TEXT"}
-"""The words for an option's value in its help, by the JSON type of the value."""
+"""The placeholder for an option's value in the help, by the JSON type of the value."""
 _METAVARS_BY_NAME: Final = {"app_id": "APP_ID", "uri": "URI", "domain": "DOMAIN"}
+"""The placeholder for each part of a field's name. It takes precedence over the placeholder for the type."""
 _NOT_JSON: Final = _('must be JSON, such as 2 or {"role": "authenticated"}, or the word default')
 
 
@@ -89,8 +90,8 @@ def takes(
         model: The body or the query of an operation.
         clear: The word that clears a field, if options can clear fields. The command then receives an empty text. A
             switch has a `--no-` form instead.
-        changed: The differences between the options of some fields and the options from the schema. None means that the
-            field has no option.
+        changed: The arguments of `click.option` that replace the arguments from the schema, by field. None means that
+            the field has no option.
     """
     is_query = issubclass(model, PageQuery)
     options = {
@@ -102,7 +103,7 @@ def takes(
     def decorate(function: Callable[..., object]) -> Callable[..., object]:
         @wraps(function)
         def command(**values: Any) -> object:
-            # click passes the values in the order in which the options were given.
+            # click passes the values in the order in which the options were given, and `given` keeps this order.
             given = {name: values.pop(name) for name in [*values] if name in options}
             return function(given={name: it for name, it in given.items() if it is not None}, **values)
 
@@ -167,7 +168,7 @@ def _option_of(field: _Field, clear: str | None, *, is_query: bool, changed: Map
 
 
 def _type_of(field: _Field, clear: str | None) -> Mapping[str, Any]:
-    """Return the arguments that depend on the type of the field's values."""
+    """Return the arguments of `click.option` that depend on the type of the field's values."""
     bounds = field.types.get("integer", {})
     if "boolean" in field.types:
         return {"is_flag": True, "default": None, "callback": None}

@@ -48,6 +48,7 @@ def migrate(revision: str) -> None:
 
 
 async def _migrate(url: str, revision: str) -> str | None:
+    """Migrate the schema, and return its revision, which is None for `base`. Raises: Failed, if a right is missing."""
     from wxauth.core import migrations
 
     async with aclosing(Database(url)) as database:

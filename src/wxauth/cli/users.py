@@ -62,7 +62,7 @@ _check_reason = checked(
 
 
 def _attributes(values: Sequence[str]) -> dict[str, object]:
-    """Return a merge patch, in which `NAME=VALUE` sets a value and `NAME=` sets null."""
+    """Return a merge patch, in which `NAME=VALUE` sets a value and `NAME=` sets null. Raises: ValueError."""
     patch: dict[str, object] = {}
     for given in values:
         name, equals, value = given.partition("=")

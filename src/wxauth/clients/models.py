@@ -20,7 +20,7 @@ IdTokenAlg = Literal["RS256", "ES256"]
 """The algorithm of a site's id_tokens. RS256 has separate keys, and ES256 uses the keys of access tokens."""
 ID_TOKEN_ALGS: Final[tuple[str, ...]] = get_args(IdTokenAlg)
 ID_TOKEN_ALG: Final[IdTokenAlg] = "RS256"  # noqa: S105 - an algorithm
-"""The algorithm of a site's id_tokens, by default."""
+"""The default algorithm of a site's id_tokens."""
 Pkce = Literal["required", "optional"]
 """Whether a site must use PKCE. A site for which it is optional must check the `nonce` instead (RFC 9700, 2.1.1)."""
 OFFLINE_ACCESS: Final = "offline_access"
@@ -204,9 +204,9 @@ Tokens do not contain a claim whose value is None.
 """
 SITE_SCOPE_NAMES: Final = tuple(SITE_SCOPES)
 DEFAULT_SCOPES: Final = (Scope.INTROSPECT,)
-"""The scopes of a service, by default."""
+"""The default scopes of a service."""
 DEFAULT_SITE_SCOPES: Final = (OPENID_SCOPE, "profile")
-"""The scopes that a site may request, by default."""
+"""The scopes that a site may request by default."""
 CLAIMS: Final = tuple(claim for claims in SITE_SCOPES.values() for claim in claims)
 """The claims that scopes grant."""
 

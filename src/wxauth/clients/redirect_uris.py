@@ -128,7 +128,7 @@ def _without_port(uri: str, *, allows_localhost: bool) -> tuple[str, str] | None
 
 
 def origin_of(uri: str) -> str:
-    """Return scheme, host and port as browsers send them, in lower case and without the default port (RFC 6454).
+    """Return the origin of a URI (RFC 6454): scheme, host and port, in lower case and without the default port.
 
     For the URI of a native app, return its scheme.
     """

@@ -57,7 +57,8 @@ _CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {
 _SITE_FIELDS: Final = tuple(Client.model_fields.keys() - {"name", "scopes", "redirect_uris", "device", "resources"})
 """The fields that only a site may set.
 
-`redirect_uris` and `device` are not among them, because a client that sets them is a site.
+`redirect_uris` and `device` are not among them, because a client that sets them is a site. A service can also have
+`resources`.
 """
 
 

@@ -2,7 +2,7 @@
 
 A console session is a session of wxauth's own website `wxauth-admin`, but differs from other sessions in three ways.
 Its refresh token is in a cookie, and only the console accepts this token. Its lifetime is shorter. The session also
-ends when its user loses the role.
+ends when its user loses a role of staff.
 """
 
 from dataclasses import dataclass, field
@@ -233,5 +233,6 @@ class ConsoleSessions:
 async def _record_opened(
     transaction: Transaction, user_id: UUID, session_id: UUID, *, by: str, device: Device, now: datetime
 ) -> None:
+    """Record that a session was opened. `by` is the way in which the user logged in: `link` or `scan`."""
     actor, data = Actor(str(user_id), device.ip), {"session_id": session_id, "by": by}
     await record_event(transaction, EventType.CONSOLE_OPENED, by=actor, at=now, user_id=user_id, data=data)

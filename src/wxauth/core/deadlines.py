@@ -11,7 +11,7 @@ class Deadlines:
     whole: float = 8.0
     """The time limit for a whole statement or transaction, including the wait for a connection."""
     statement: float = 4.0
-    """The time limit after which the server cancels a statement and releases its locks."""
+    """The time after which the server cancels a statement, so that its transaction releases its locks."""
     silence: float = 4.5
     """The time limit for the server's response to a statement. After that, wxauth closes the connection."""
     lock: float = 2.0
@@ -23,7 +23,7 @@ class Deadlines:
     connect: float = 3.0
     """The time limit for opening a connection to one address of the database."""
     connect_to_any: float = 6.0
-    """The time limit for all addresses together. Each gets an equal part of it, but at most `connect`."""
+    """The time limit for trying all addresses of the database. Each gets an equal part of it, but at most `connect`."""
     batch_wait: float = 0.002
     """The time after which a running statement no longer delays the next batch."""
 

@@ -95,7 +95,7 @@ log = get_logger()
 
 
 class OutageLog:
-    """Logs that the database does not respond, at most once per interval instead of once per request.
+    """The log of outages. It reports an outage at most once per interval, instead of once per request.
 
     At the end of an outage, it logs how long the outage lasted.
     """
@@ -248,7 +248,7 @@ def outage_text(exc: StorageUnavailable) -> Text:
 def raise_if_not_connected(exc: Exception, dsn: str, address: str | None = None) -> None:
     """Raise an error that explains why no connection could be opened. If the failure has another meaning, do nothing.
 
-    `address` is the address that was tried, if the host has several.
+    `address` is the address that was tried, if the host has several addresses.
 
     Raises: NotConnected, DatabaseUrlRefused.
     """

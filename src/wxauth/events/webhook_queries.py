@@ -31,6 +31,7 @@ class LeasedDelivery(EventToSend):
     receiver_id: UUID
     event_id: UUID
     attempts: int
+    """The number of attempts, including the present one."""
     is_logout: bool
     """Whether the receiver is a site."""
     name: str
@@ -67,7 +68,7 @@ RETURNING {_COLUMNS}
 """)
 _DELETE: Final = Statement[Webhook](f"DELETE FROM webhooks WHERE name = :name RETURNING {_COLUMNS}")
 # If a webhook answers several simultaneous deliveries with 410, only the first of them disables the webhook and records
-# that.
+# the event.
 _DISABLE: Final = Statement[Webhook](f"""
 UPDATE webhooks SET is_enabled = false WHERE id = :id AND is_enabled
 RETURNING {_COLUMNS}
@@ -105,8 +106,8 @@ SELECT new.id, receiver_id, event_id, new.type, events.user_id,
        SELECT user_id, data, actor FROM events WHERE events.id = event_id LIMIT 1) events ON true"""
 
 
-# Among events that got their places together, the events of an actor who caused at most ten are due first. Therefore,
-# one ban does not wait for the thousands of bans that an import or a service has caused.
+# Among events that got their places in the feed together, the events of an actor who caused at most ten are due first.
+# Therefore, one ban does not wait for the thousands of bans that an import or a service has caused.
 _RANKED_FRAGMENT: Final = """:now::timestamptz - CASE WHEN count(*) OVER (PARTITION BY receiver_id, actor) <= 10
                    THEN interval '1 day' ELSE interval '0' END"""
 _QUEUE: Final = Statement[Nothing](f"{_queued_fragment(_RANKED_FRAGMENT)} ON CONFLICT DO NOTHING")
@@ -145,8 +146,8 @@ UPDATE deliveries d SET priority = hastened.priority, next_at = LEAST(d.next_at,
   FROM hastened WHERE d.ctid = hastened.place
 """)
 FIND_PLACED: Final = Statement[PlacedEvent]("SELECT event_id, type FROM feed WHERE event_id = :event_id")
-# The type is empty if an event has no place. The size of a page also counts such events, so that reading a page does
-# not take longer if there are many of them.
+# The type is empty if an event has no place in the feed. The size of a page also counts such events, so that
+# reading a page does not take longer if there are many of them.
 _PAGE: Final = Statement[PlacedEvent]("""
 SELECT e.id AS event_id, COALESCE(f.type, '') AS type
   FROM (SELECT id FROM events WHERE id > :after ORDER BY id LIMIT :size) e LEFT JOIN feed f ON f.event_id = e.id
@@ -154,8 +155,8 @@ SELECT e.id AS event_id, COALESCE(f.type, '') AS type
 """)
 
 # ORDER BY makes PostgreSQL use the index, regardless of its estimates. With EXISTS, PostgreSQL would read all due
-# deliveries, and with LIMIT but without ORDER BY, it would read the whole table. The result includes sites that have
-# been removed since, but wxauth sends nothing to them.
+# deliveries, and with LIMIT but without ORDER BY, it would read the whole table. The numbers are the values of
+# `Priority`, which are negative for sites. The result includes removed sites, but wxauth sends nothing to them.
 _DUE: Final = Statement[tuple[UUID, int]]("""
 WITH RECURSIVE receivers (id) AS (
     (SELECT receiver_id FROM deliveries WHERE state = 'pending' ORDER BY receiver_id LIMIT 1)
@@ -388,7 +389,7 @@ async def lease_delivery(
 async def settle_delivery(
     database: Database, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, now: datetime
 ) -> bool:
-    """Store the outcome of an attempt. Return whether it is a webhook's first success for more than a minute.
+    """Store the outcome of an attempt. Return whether it is a webhook's first success in more than a minute.
 
     If the lease has expired and another process has leased the delivery, the function stores nothing.
     """

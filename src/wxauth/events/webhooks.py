@@ -32,6 +32,7 @@ FORMER_SECRET_KEPT: Final = timedelta(hours=24)
 A service's replicas need this time to get the new secret.
 """
 TEST_TYPE: Final = "webhook.test"
+"""The type of a test message, which no event has."""
 
 PAGE_SIZE: Final = 5000
 """The largest number of events that a replay reads, and queues in one transaction."""

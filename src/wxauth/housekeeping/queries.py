@@ -22,9 +22,9 @@ from wxauth.sessions.queries import DELETE_ENDED_SESSIONS, END, LAST_OF_PAGE, ST
 from wxauth.settings.addresses import TRUNCATED
 
 _REPLACING: Final = "replaced_sessions"
-"""The name of the progress of `replace_old_sessions`."""
+"""The name under which `replace_old_sessions` stores its progress."""
 _OVERLAP: Final = timedelta(seconds=60)
-"""The longest time that a login is in progress after the creation of its session's id."""
+"""The longest time between the creation of a session's id and the end of the login that stores the session."""
 
 
 class SweepProgress(SQLModel, table=True):
@@ -69,8 +69,8 @@ SELECT ({OPEN_SESSIONS_FRAGMENT}) AS sessions,
        extract(epoch FROM :now - (SELECT max(activates_at) FROM signing_keys
                                    WHERE alg = 'ES256' AND activates_at <= :now))::float AS signing_key_age_seconds
 """)
-# The planner expects a user to have few sessions. For a user with a million sessions, it would read and sort all of
-# them for each page, although the index contains them in order.
+# These settings keep the planner from sorting. It expects a user to have few sessions. For a user with a million
+# sessions, it would otherwise read and sort all of them for each page, although the index contains them in order.
 _READ_IN_ORDER: Final = Statement[str](
     "SELECT set_config(setting, 'off', true) FROM unnest(ARRAY['enable_sort', 'enable_bitmapscan']) AS given (setting)"
 )
@@ -173,7 +173,7 @@ ADDRESSES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class SweptPage:
-    """The result of a page."""
+    """The result of sweeping one page."""
 
     rows: int
     """The number of rows that were changed or deleted."""
@@ -192,8 +192,8 @@ async def sweep_page(
 ) -> SweptPage | None:
     """Sweep the next page of a table, which has up to `size` rows, and store the progress.
 
-    Only rows that are older than `older_than` are changed. After the last page, the next sweep is due at
-    `next_sweep_at`. Return None if another worker is processing a page, or if nothing is due yet.
+    The sweep changes or deletes only rows that are older than `older_than`. After the last page, the next sweep is due
+    at `next_sweep_at`. Return None if another worker is processing a page, or if nothing is due yet.
     """
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name=table.lock):
@@ -228,9 +228,9 @@ async def replace_old_sessions(
 ) -> ReplacedPage | None:
     """End a page of open sessions, and delete a page of ended sessions, beyond the limits per identity.
 
-    The limits are `open_kept` and `ended_kept`, and a page has up to `size` sessions. Only identities that have logged
-    in since the last run are checked. The next run is due when `pause` has passed since the last page. Return None if
-    another worker is doing this, or if the next run is not due yet.
+    The limits are `open_kept` and `ended_kept`, and a page has up to `size` sessions. Each run checks only
+    identities that have logged in since the previous run. The next run is due when `pause` has passed since the last
+    page. Return None if another worker is processing a page, or if the next run is not due yet.
     """
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name=f"wxauth.{_REPLACING}"):

@@ -147,6 +147,7 @@ class MadeOnDisk:
         self._connection.execute("COMMIT")
 
     def _entries(self, kind: str, keys: Iterable[object]) -> dict[Any, Any]:
+        """Return the stored entries with these keys of the dict of `Made` that is named `kind`."""
         select = "SELECT name, value FROM made WHERE kind = ? AND name IN (SELECT value FROM json_each(?))"
         found = self._connection.execute(select, (kind, _json([_json(key) for key in keys])))
         return dict(_PAIRS[kind].validate_json(f"[{name},{value}]") for name, value in found)
@@ -302,7 +303,9 @@ async def _import_batch(
     *,
     with_administrators: bool = False,
 ) -> list[LineOutcome | LineRefused]:
-    """Import a batch in one transaction. If a line would remove an administrator, begin again with all of them locked.
+    """Import a batch in one transaction.
+
+    If a line would remove an administrator, begin again with all administrators locked.
 
     Raises: TooManyChanges.
     """
@@ -318,8 +321,8 @@ async def _import_batch(
             changes = [] if options.dry_run else await batch.store(transaction)
     except AdministratorEnds:
         return await _import_batch(services, lines, earlier, options, with_administrators=True)
-    # These steps run after the commit, because an attempt that is repeated must neither keep nor log its changes. After
-    # an import that stores the lines, later batches find the other changes in the database.
+    # These steps run after the commit, because an attempt that is repeated must neither keep nor log its changes. If
+    # the import stores the lines, later batches find the other changes in the database.
     made = batch.made
     earlier.keep(made if options.dry_run else Made(given=made.given, first_lines=made.first_lines))
     for change in changes:
@@ -356,6 +359,7 @@ async def _lock(
 
 
 def _outcome(batch: Batch, number: int, line: Line) -> LineOutcome | LineRefused:
+    """Apply a line to the batch, and return the outcome or the refusal."""
     try:
         return batch.apply(number, line)
     except LineRefused as exc:
@@ -363,6 +367,7 @@ def _outcome(batch: Batch, number: int, line: Line) -> LineOutcome | LineRefused
 
 
 def _wanted(lines: Sequence[Line]) -> Wanted:
+    """Return the identities, ids and phone numbers that these lines contain, each once."""
     ids = {line.user_id for line in lines if line.user_id is not None}
     return Wanted(
         identities=list({line.key for line in lines}),
@@ -376,6 +381,7 @@ def _wanted(lines: Sequence[Line]) -> Wanted:
 
 
 def _unionids_in(lines: Iterable[NumberedLine]) -> Iterator[tuple[int, str]]:
+    """Yield each unionid in the lines, with the number of its line. Skip blank lines and lines that cannot be read."""
     for number, text in lines:
         if isinstance(text, bytes) and b'"unionid"' in text:
             with suppress(ValueError):  # the second reading refuses a line that is not JSON

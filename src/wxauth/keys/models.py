@@ -1,4 +1,4 @@
-"""The life of a stored signing key: which key signs, which key is next, and when a former key retires."""
+"""The rules for stored signing keys: which key signs, which key is next, and when a former key retires."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -106,13 +106,15 @@ def is_due(keys: Keys, now: datetime, *, max_age: timedelta) -> bool:
 
 
 def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
-    """Return the keys with a next key added.
+    """Return the keys with a next key added. Without any keys, return one key that signs at once.
 
     If a replica whose clock was ahead of ours created the last key, that key becomes the next key, with new dates.
     """
     if not keys:
         return [make(now)]
     current = signing_key_of(keys, now)
+    # The keys that a clock ahead of ours has dated become active now. If the last key is one of them, it becomes the
+    # next key instead, unless it is the only key.
     ahead = {key.kid for key in keys if key.activates_at > now + _WAITS_AT_MOST}
     *others, last = (_activating_at(key, now) if key.kid in ahead else key for key in keys)
     if others and last.kid in ahead:
@@ -147,7 +149,7 @@ def _with_successor(keys: Keys, successor: StoredSigningKey, *, until_then: Stor
     """Return the keys with a successor of the signing key.
 
     The other keys retire when all tokens that they have signed have expired. `until_then` is the key that signs until
-    the successor does, so an earlier retirement of this key is moved.
+    the successor does, so an earlier retirement of this key is postponed.
     """
     retires_at = successor.activates_at + RETIRES_AFTER
 

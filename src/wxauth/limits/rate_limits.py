@@ -1,4 +1,4 @@
-"""Rate limits for addresses and clients, counted in this process, or in Redis for all processes."""
+"""Rate limits for addresses, clients and apps, counted in this process, or in Redis for all processes."""
 
 import asyncio
 from collections import OrderedDict
@@ -15,7 +15,7 @@ from wxauth.limits.redis import RedisCounts, redis_reason
 from wxauth.settings.addresses import TRUNCATED, plain_address
 
 REDIS_TIMEOUT_SECONDS: Final = 0.2
-"""The longest time, in seconds, that a request waits for Redis by default."""
+"""The default time limit, in seconds, for counting an action in Redis."""
 REDIS_RETRY_SECONDS: Final = 5.0
 """The time, in seconds, for which a process does not use Redis after a failure."""
 MAX_COUNTERS: Final = 100_000
@@ -60,7 +60,7 @@ class RateLimiter:
         clock: The clock for the windows of this process.
         redis_url: The URL of Redis, or None.
         exempt: The networks whose addresses are not counted.
-        patience: The time limit, in seconds, of one operation in Redis, including connecting.
+        patience: The time limit, in seconds, for counting an action in Redis, including the wait for a connection.
         wide: The limit of an IPv6 /48, as a multiple of the limit of one address.
     """
 
@@ -100,11 +100,12 @@ class RateLimiter:
             await self._admit(counted_as(ip), ip)
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections to Redis, if there are any."""
         if self._redis is not None:
             await self._redis.aclose()
 
     async def _admit(self, names: Sequence[str], ip: str | None = None) -> None:
+        """Count an action under these names. If it is refused, log the network of `ip`. Raises: RateLimited."""
         # Only an IPv6 address has a second name, for the second limit.
         seconds = await self._seconds_to_wait(list(zip(self._limits, names, strict=False)))
         if seconds > 0:
@@ -197,6 +198,7 @@ class _Redis:
         Return the seconds until the window of that limit ends, or 0. Return None if Redis fails, or has recently
         failed.
         """
+        # During an outage, one request after each pause probes Redis.
         is_probe = self._is_down
         if is_probe:
             now = self._now()

@@ -1,4 +1,4 @@
-"""The counts in Redis: in one server, in a cluster, or in a server that Sentinels name."""
+"""The counts of actions in Redis, which is one server, a cluster, or a server that Sentinels name."""
 
 import asyncio
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ class RedisCounts:
     Args:
         url: The URL of a server, of a cluster or of Sentinels.
         what: One word for the kind of action, which is part of the keys.
-        patience: The time limit, in seconds, of one operation, including connecting. If there are several hosts, or
-            several addresses of a host, each gets a share of this time, so that an address that does not respond leaves
-            time for the others.
+        patience: The time, in seconds, for connecting and one operation. If there are several hosts, or several
+            addresses of a host, each gets a share of this time, so that an address that does not respond leaves time
+            for the others.
     """
 
     def __init__(self, url: str, *, what: str, patience: float) -> None:

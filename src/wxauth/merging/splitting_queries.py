@@ -28,6 +28,7 @@ class OwnedIdentity(SQLModel):
     unionid: str | None
     created_at: datetime
     phone_proved_at: datetime | None
+    """The time at which this identity last verified the user's phone number; None if it has not verified it."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -175,9 +176,9 @@ async def erase_identities(
 ) -> bool:
     """Erase an identity of a locked user, and the user's other identities with its unionid.
 
-    Clear name, picture and number, because wxauth does not know which identity has brought them. Delete the sessions of
-    the identities, and record that they have ended. Also record the cleared fields, so that services that follow the
-    events delete their copies.
+    Clear the user's name, picture and phone number, because wxauth does not know which identity has brought them.
+    Delete the sessions of the identities, and record that these sessions have ended. Also record the cleared fields, so
+    that services that follow the events delete their copies.
 
     Return False, and do nothing, if the user has no other identity.
     """
@@ -225,7 +226,7 @@ async def _divide_unionids(
 ) -> None:
     """Give the new user the unionid of the identities that have left.
 
-    If that was the present unionid of the old user, replace it by that of a remaining identity.
+    If that was the present unionid of the old user, replace it with the unionid of a remaining identity.
 
     Delete the unionids that no identity of the old user has, because wxauth does not know to which of the two persons
     they belong, and a login with one of them must not lead to the wrong user. If the user is banned, keep them, because

@@ -44,6 +44,7 @@ REVOKE_PATH: Final = "/v1/revoke"
 _WITH_SECRET: Final = ["client_secret_basic", "client_secret_post"]
 """The ways in which a client can send its secret."""
 _ASSERTION: Final = ("client_assertion_type", "client_assertion")
+"""The parameters with which a client sends an assertion (RFC 7521, section 4.2)."""
 MAX_USER_AGENT: Final = 512
 """The largest number of characters of `browser_user_agent` that wxauth stores."""
 metadata_router = Router("keys")
@@ -310,7 +311,7 @@ class _MalformedBearer(InvalidRequest):
 async def bearer_of_userinfo(request: Request, verifier: VerifierDep, clock: ClockDep) -> Principal:
     """Return the user of the access token in the header, or in the form's `access_token` (RFC 6750, section 2.2).
 
-    Raises: the errors of `verified`; InvalidRequest, if the request contains both tokens.
+    Raises: the errors of `verified`; InvalidRequest, if the form is malformed, or the request contains both tokens.
     """
     try:
         token = (await form_of(request)).get("access_token") if is_form(request) else None

@@ -36,7 +36,7 @@ MAX_FILE: Final = 2 * 1024 * 1024
 UPLOADS: Final = 64
 """The largest number of uploads that this process accepts at the same time.
 
-In the worst case, 132 MiB wait to be decoded.
+In the worst case, the bodies of these uploads occupy 132 MiB.
 """
 UPLOADS_OF_ONE_USER: Final = 8
 """The largest number of uploads that one user may send at the same time."""

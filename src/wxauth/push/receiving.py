@@ -80,6 +80,7 @@ class PushedMessages:
         init=False, default_factory=partial(asyncio.Semaphore, LONG_MESSAGES_AT_ONCE)
     )
     _warned: OncePerDay = field(init=False, default_factory=OncePerDay)
+    """The apps and messages about which a warning was logged today."""
 
     async def echo(self, app_id: str, query: Mapping[str, str]) -> str:
         """Return the response that WeChat expects when it checks a push URL, before it saves the URL.
@@ -145,8 +146,8 @@ class PushedMessages:
     async def _carry_out(self, app: App, message: WeChatMessage, counted: "_Counted") -> bool:
         """Carry out a message if it is a withdrawal. Return whether it concerns a user whom wxauth knows.
 
-        Set the kind in `counted`, even if an exception follows. For an encrypted message that is no withdrawal, wxauth
-        does not query the database, so that it can forward the message even during an outage.
+        Set the kind in `counted`, even if an exception follows. For an encrypted message that is not a withdrawal,
+        wxauth does not query the database, so that it can forward the message even during an outage.
         """
         counted.kind = message.kind_for_others
         withdrawal = failure = None
@@ -234,6 +235,7 @@ class PushedMessages:
         return user_id is not None
 
     def _app_with_push(self, app_id: str) -> App:
+        """Return an app that accepts messages. Raises: UnknownApp; NotFound, if the app has no push_token."""
         app = self.apps.find(app_id)
         if app.push_token is None:
             raise NotFound("this app has no push_token, so it doesn't accept messages")

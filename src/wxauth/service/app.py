@@ -157,6 +157,7 @@ def create_api(services: Services | None = None, *, example_code: str | None = N
 
 
 def _openapi(api: FastAPI, example_code: str | None) -> dict[str, Any]:
+    """Return the OpenAPI document. If `example_code` is given, the example of a login contains this code."""
     document = openapi_of(api, schemes=SERVICE_CLIENT_SCHEME)
     if example_code is not None:
         document["components"]["schemas"][LoginRequest.__name__]["examples"] = [{"code": example_code}]

@@ -45,7 +45,7 @@ log = get_logger()
 
 
 async def is_migrated(database: Database) -> bool:
-    """Return whether the database responds and has a schema.
+    """Return whether the database responds and has a schema that this version does not refuse.
 
     If not, log the reason and the remedy, at most once per interval.
 
@@ -91,7 +91,7 @@ class Readiness:
     None means that the process does not wait for a proxy, and that the server handles signals itself.
     """
     is_serving: bool = field(init=False, default=False)
-    """Whether the start has finished."""
+    """Whether the process has finished starting."""
     is_leaving: bool = field(init=False, default=False)
     """Whether this process is ending. If so, the service closes each connection after its next response."""
     is_replaced: bool = field(init=False, default=False)
@@ -100,7 +100,7 @@ class Readiness:
     _checked_at: datetime | None = field(init=False, default=None)
 
     async def checks(self) -> dict[str, str]:
-        """Return the state of each part by its name: `OK`, or a description of the failure."""
+        """Return the result of each check by its name: `OK`, or a description of the failure."""
         if self.is_leaving and not self.is_replaced:
             return {"process": "is ending"}
         return {**await self._database_checks(), "signing_key": OK if self.keys.is_ready else "not read yet"}
@@ -111,9 +111,11 @@ class Readiness:
         if self._check is None or (self._check.done() and not is_younger(self._checked_at, MAX_AGE, now)):
             self._checked_at = now
             self._check = asyncio.create_task(self._check_database(), name="readiness")
+        # A probe that is cancelled must not cancel the check, because other probes wait for it, too.
         return await asyncio.shield(self._check)
 
     async def _check_database(self) -> Mapping[str, str]:
+        """Query the database for its schema. Return the states of both."""
         try:
             revision = await current_revision(self.database)
         except StorageUnavailable:

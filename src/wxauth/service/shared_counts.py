@@ -67,7 +67,8 @@ def own_folder() -> Path | None:
 def process_ids() -> dict[str, int]:
     """Return the process id of each worker by the worker's number, and of the `supervisor` if there is one.
 
-    A worker that has not written its id yet has the id 0, which no process has.
+    A worker that has not written its id yet has the id 0, which no process has. If the workers do not share their
+    counts, this process is the only worker, with the number 0.
     """
     locks = Path(os.environ[COUNTS]).glob("*.lock") if COUNTS in os.environ else ()
     workers = {path.stem: int(path.read_text("utf-8") or 0) for path in sorted(locks)} or {"0": os.getpid()}

@@ -154,6 +154,7 @@ class _TracedWeChat(WeChat):
 
 
 def _describe_request(span: Span, scope: Scope, status: int) -> None:
+    """Add the route and the outcome of a request to its span. The `status` is 0 if there was no response."""
     route = scope.get("route")
     span.update_name(f"{scope['method']} {route.path}" if route else scope["method"])
     span.set_attribute("http.request.method", scope["method"])

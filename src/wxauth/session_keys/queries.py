@@ -66,9 +66,10 @@ KEY_OF_OPENID: Final = f"{_OF_NEWEST_LOGIN} i.openid = :openid"
 KEYS_OF_USER: Final = f"""{_OF_NEWEST_LOGIN}
        i.user_id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id) LIMIT 2"""
 """SQL for the `KeyOfLogin` of a user's identities in an app, at most two. A former id stands for the remaining user."""
-# The statement stores the key only in open sessions, even if a session has none, because wxauth clears a key whose
-# secret key is lost. WeChat now accepts only the new key, so the statement also stores it in the session of the
-# identity's newest login. It leaves out a login after the call to WeChat, because that login may have a newer key.
+# The statement stores the key only in open sessions. It does so even if a session has no key, because wxauth clears a
+# session_key when the secret key that encrypted it is lost. WeChat now accepts only the new key, so the statement also
+# stores it in the session of the identity's newest login. It leaves out a login after the call to WeChat, because that
+# login may have a newer key.
 KEEP_KEY: Final = Statement[Nothing]("""
 UPDATE sessions SET session_key = :sealed
  WHERE revoked_at IS NULL
@@ -118,9 +119,10 @@ It returns no row if the session has ended, or if its user is banned, erased or 
 async def session_keys_sealed_otherwise(
     database: Database, *, prefix: bytes, after: UUID, size: int
 ) -> tuple[Sequence[SealedSessionKey], UUID]:
-    """Return the keys in a page of sessions that do not begin with the prefix, and the id of the page's last session.
+    """Return a page's sealed keys that do not begin with the prefix, and the id of the page's last session.
 
-    The page has up to `size` sessions, whose ids are greater than `after`. For the last page, the returned id is `END`.
+    The page consists of the first `size` sessions whose ids are greater than `after`. For the last page, the returned
+    id is `END`.
     """
     async with database.begin() as transaction:
         last = await transaction.row(LAST_OF_PAGE, after=after, skipped=size - 1)

@@ -24,6 +24,7 @@ class Session(SQLModel, table=True):
     generation: int
     """The number of times that the refresh token has been rotated."""
     rotated_at: datetime | None = Field(sa_type=TIME)
+    """The time of the last rotation; null before the first one."""
     ip: str | None = Field(sa_type=INET)
     """The address from which the session was last used. `user_agent` is from the same request."""
     user_agent: str | None = Field(sa_type=Text)
@@ -35,6 +36,7 @@ class Session(SQLModel, table=True):
     expires_at: datetime = Field(sa_type=TIME)
     revoked_at: datetime | None = Field(sa_type=TIME)
     revoked_reason: str | None = Field(sa_type=Text)
+    """The `EndReason`; null if the session is open or has expired."""
     # Only the sessions of websites use the columns below.
     client_id: str | None = Field(sa_type=Text)
     """The client_id of the website."""

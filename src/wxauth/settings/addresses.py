@@ -150,6 +150,7 @@ def _last_32_bits(address: IpAddress) -> IPv4Address:
 
 
 def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the addresses and networks of trusted proxies in their usual form. Raises: WrongValue."""
     if value == ("*",):
         return value
     try:
@@ -166,6 +167,7 @@ def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _check_exempt(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Return networks without a rate limit in their usual form. Raises: WrongValue."""
     try:
         networks = tuple(ip_network(item, strict=False) for item in value)
     except ValueError:

@@ -19,13 +19,14 @@ class EnvLine(NamedTuple):
     name: str | None
     """The name of the setting. None if the statement is not of the form NAME=value."""
     value: str | None
+    """The value; None if the statement has no `=`."""
 
 
 class EnvFile(NamedTuple):
     """The contents of a `.env` file. Both fields are empty if the file does not exist."""
 
     values: Mapping[str, str | None]
-    """The values that the file sets, by their names."""
+    """The values that the file sets, by the names of their variables."""
     lines: Sequence[EnvLine]
 
 
@@ -40,6 +41,7 @@ def read_env_file(path: Path) -> EnvFile:
     lines, number = [], 1
     for name, value, (text, _), is_wrong in parse_stream(StringIO(path.read_text(encoding="utf-8-sig"))):
         if name is not None or is_wrong:
+            # The text of a statement includes the blank lines before it.
             blank_lines = text[: -len(text.lstrip())].count("\n")
             lines.append(EnvLine(number + blank_lines, text.strip(), name, value))
         number += text.count("\n")

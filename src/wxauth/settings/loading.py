@@ -22,7 +22,8 @@ from wxauth.terminal import os_reason, rule_of
 
 ENV_FILE: Final = Path(".env")
 
-# Kubernetes sets variables with these names for a Service named "wxauth" or "wxauth-…". It also sets WXAUTH_PORT.
+# Kubernetes sets variables with these names for a Service named "wxauth" or "wxauth-…". It also sets WXAUTH_PORT, whose
+# value has the form `SERVICE_LINK`.
 _SERVICE_LINK_NAME = re.compile(r"WXAUTH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
 _NAMES: Final = [name.upper() for name in Settings.model_fields]
 _NAMES_IN_APPS: Final = [name for name in map(str.upper, App.model_fields) if name not in _NAMES]
@@ -39,6 +40,7 @@ If several names match, the longest one counts.
 """
 _WORD: Final = re.compile(r"\w+", re.ASCII)
 _OTHER_QUOTES: Final = tuple("“”‘’„«＂＇「『`")
+"""The quotation marks that operators type in place of straight quotes."""
 
 
 def load_settings(
@@ -77,7 +79,7 @@ def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
 
 
 def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | None = ENV_FILE) -> list[Text]:
-    """Return a text about each variable with our prefix that isn't a setting, and about each line that sets nothing.
+    """Return texts about the variables with our prefix that aren't settings, and the lines of `.env` that set nothing.
 
     The texts repeat only names, never other parts of a line, because a secret may be in the place of a name.
     """
@@ -113,6 +115,7 @@ def _fault_of_name(line: EnvLine, similar: list[str], place: Text) -> Text | Non
         return _("{name}: {rule}", name=place, rule=_("must have the form NAME=value"))
     if not line.name.upper().startswith(PREFIX):
         return None
+    # For a line of `.env`, the text names only the line, because a secret may be in the place of the name.
     is_word = line.number == 0 and re.fullmatch("[A-Z_]+", line.text)
     text = _("{name}: no such setting. Did you mean {meant}?") if similar else _("{name}: no such setting")
     return Text(text, name=line.text if is_word else place, meant=f"{PREFIX}{similar[0]}" if similar else "")
@@ -160,7 +163,7 @@ def _problem(error: Mapping[str, Any]) -> Text:
     """Return a text about one of pydantic's errors. It names the variable, and the rule that the value breaks."""
     location: tuple[str | int, ...] = error["loc"]
     rule = rule_of(error)
-    if rule.startswith(PREFIX):
+    if rule.startswith(PREFIX):  # a rule about several settings names them itself
         return rule
     if error["type"] == "extra_forbidden":
         kind = Resource if location[0] == "resources" else App

@@ -26,7 +26,9 @@ OWN_SCOPES: Final = frozenset(
 BESIDE_RESOURCE: Final = ("openid", "profile", "offline_access")
 """The scopes of wxauth that a client without registration may request together with a resource's scopes."""
 MAX_RESOURCE: Final = 512
+"""The maximum number of characters of a resource's URL."""
 _SCOPE: Final = re.compile(r"[!#-\[\]-~]{1,64}")
+"""The pattern of a scope's name (RFC 6749, section 3.3)."""
 
 
 def _check_url(value: str) -> str:

@@ -74,7 +74,7 @@ class MiniProgramLogins:
                 raise refusal(asked, "login_required", "a web-view has no login of a browser")
             logged_in_at = await self._logged_in_at(asked, caller.session_id)
         except SentBack as exc:
-            # Refused requests count towards the limit, too. `_make_code` counts the others.
+            # Refused requests count towards the limit, too. `_make_code` counts the accepted requests.
             await SITES.count_user(self.database, caller.user, now=self.clock())
             return self._web_view_url(exc.onward(self.settings))
         try:
@@ -128,7 +128,11 @@ class MiniProgramLogins:
         return logged_in_at
 
     async def _make_code(self, caller: Caller, asked: SiteRequest, *, device: Device, logged_in_at: datetime) -> str:
-        """Store a login of the user who owns the phone's session now, and return its authorization code."""
+        """Store a login of the user who owns the phone's session now, and return its authorization code.
+
+        Raises: InvalidToken, if the session has ended; RateLimited; SentBack, if the site's `id_token_hint` names
+            another user; Unanswerable.
+        """
         now, code = self.clock(), new_secret()
         async with self.database.begin() as transaction:
             person = await lock_and_count_caller(transaction, caller, now=now)

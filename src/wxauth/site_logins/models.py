@@ -176,7 +176,9 @@ class PersonFields(SQLModel):
     granted_until: datetime | None = Field(default=None, sa_type=TIME)
     """The time until which a code can be made for the login or, for a device, until which the login can be redeemed."""
     browser_login_id: UUID | None = Field(default=None)
-    """The browser's login from which this login was made, or which this login has proved. This login ends with it.
+    """The browser's login from which this login was made, or which this login has proved.
+
+    This login ends when the browser's login ends.
 
     For a page with a `query`, it is the browser's login whose user the page shows.
     """
@@ -266,9 +268,9 @@ class BrowserLogin(SQLModel, table=True):
     cookie_hash: bytes = Field(sa_type=BYTEA, repr=False)
     """The hash of the login's own cookie."""
     proof_id: UUID
-    """The id of the login to a site from which the cookie's value is derived.
+    """The id of the login to a site that has proved who uses the browser. The cookie's value is derived from this id.
 
-    Each proof makes a new value if the browser sends the current value.
+    A further proof replaces the id, and thus the cookie, only if the browser sends the current cookie.
     """
     app_id: str = Field(sa_type=Text)
     openid: str = Field(sa_type=Text)

@@ -31,7 +31,7 @@ from wxauth_guard.claims import is_document
 RESPONSE_TYPE: Final = "code"
 _DEFAULT_MODE: Final = "query"
 RESPONSE_MODES: Final = (_DEFAULT_MODE, "form_post")
-"""The response modes (OAuth 2.0 Multiple Response Types, Form Post Response Mode)."""
+"""The supported response modes (OAuth 2.0 Multiple Response Types, Form Post Response Mode)."""
 CHALLENGE_METHOD: Final = "S256"
 MAX_ECHOED: Final = {"state": 4096, "nonce": 512}
 """The maximum number of characters of each value that wxauth stores, and sends back to the site.
@@ -44,7 +44,7 @@ CONSENT_REQUIRED: Final = (
     "consent_required",
     "access to a resource can only be granted on the phone, which shows the resource",
 )
-"""The error, with its description, for the request of a resource that no phone would show to the user."""
+"""The error, and its description, if a site requests access to a resource, and no phone would show the resource."""
 _NOT_SUPPORTED: Final[Mapping[str, str]] = {
     "request": "request_not_supported",
     "request_uri": "request_uri_not_supported",
@@ -135,6 +135,7 @@ class SiteRequests:
 
 def _checked_request(settings: Settings, client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:
     """Return the sign-in request of a client. Raises: SentBack, which reports an error to the site."""
+    # The values that lead the browser back are read first, so that wxauth can report a later error to the site.
     request_object = _in_request_object(parameters)
     state = parameters.get("state", request_object.get("state"))
     if "state" in parameters.repeated or not isinstance(state, str) or len(state) > MAX_ECHOED["state"]:
@@ -165,7 +166,7 @@ def _in_request_object(parameters: Parameters) -> Mapping[str, Any]:
 
 
 def _response_modes(client: Client, redirect_uri: str) -> Sequence[str]:
-    """Return the response modes of a client. An app cannot receive a form, and an unregistered client gets none."""
+    """Return the response modes of a client. Apps cannot receive forms, and unregistered clients must not."""
     return (_DEFAULT_MODE,) if is_document(client.name) or scheme_of_app(redirect_uri) else RESPONSE_MODES
 
 

@@ -18,7 +18,7 @@ class ShownCode:
 
     id: UUID
     app_id: str | None
-    """The id of the site's app; None if the site has no app."""
+    """The `app_id` in the site's options; None if the code opens the default app."""
     content: bytes | None
     """The picture; None if it has not been made yet."""
     content_type: Literal["image/jpeg", "image/png"] | None

@@ -20,7 +20,7 @@ from wxauth.web.schemas import Network, OrEmpty, Page, PageQuery, StoredText, Ti
 _USER_ID: Final = Field(examples=["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"])
 _NICKNAME: Final = Field(examples=["小明"])
 _ACTOR: Final = r"^(client:)?[^\x00-\x1f\x7f]{0,64}$"
-"""The pattern of the actor of an event. A service client's name has up to 64 characters."""
+"""The pattern of an event's actor. A service client's name has up to 64 characters."""
 
 
 class HistoryQuery(PageQuery):

@@ -71,7 +71,7 @@ MAX_BYTES_IN_MEMORY: Final = 2**20
 PIECE_TIMEOUT_SECONDS: Final = 30.0
 """The time limit, in seconds, within which the reader must take each piece of a large document.
 
-It is also the limit for each statement.
+It is also the time limit for each statement that reads the document.
 """
 MAX_DOWNLOAD_SECONDS: Final = 300.0
 """The time limit, in seconds, for the download of a large document."""

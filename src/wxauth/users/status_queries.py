@@ -52,8 +52,9 @@ SELECT {_COLUMNS}
 _SOME_ARE_ADMINISTRATORS: Final = Statement[bool](f"""
 SELECT EXISTS (SELECT FROM users WHERE id = ANY (:user_ids) AND {IS_ADMINISTRATOR})
 """)
-# A concurrent change of such a ban takes precedence. The statement skips locked rows, and finds them in its next run.
-# If a row has just been changed, PostgreSQL checks the condition again.
+# The statement locks users whose bans have ended. A concurrent change of such a ban takes precedence, because the
+# statement skips locked rows, and because PostgreSQL checks the condition again if a row has just been changed. The
+# next run finds the skipped rows.
 _LOCK_ENDED_BANS: Final = Statement[LockedUser](f"""
 SELECT {_COLUMNS}
   FROM users WHERE banned_until <= :now ORDER BY banned_until LIMIT :size
@@ -73,7 +74,7 @@ log = get_logger()
 
 
 class UserIsGone(Exception):
-    """The error if a user has just been erased, or merged into another user."""
+    """The error if a user does not exist, for example after an erasure, or a merge into another user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +136,10 @@ class StatusAndRoles:
         return not STAFF_ROLES.isdisjoint(self.roles)
 
     def adds_roles_to(self, before: Self) -> bool:
-        """Return whether the user gets a new role, or keeps a role of staff while a ban is changed or lifted.
+        """Return whether a change from `before` to this status adds a role.
 
-        A role counts even if the user is banned, because an administrator might lift the ban later.
+        A role of staff that a banned user keeps counts as added, because the change might lift the ban. A new role
+        counts even if the user stays banned, because an administrator might lift the ban later.
         """
         suspended = STAFF_ROLES if before.is_banned else frozenset[str]()
         return not frozenset(self.roles) <= frozenset(before.roles) - suspended
@@ -150,7 +152,7 @@ class Ending(Enum):
     CONSOLES = auto()
     """The sessions of the administration console."""
     BROWSERS = auto()
-    """The logins and sessions in browsers, which might be far from the phone."""
+    """The logins and website sessions in browsers, because new staff must log in near their phone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +226,9 @@ async def lock_with_administrators(
 ) -> tuple[dict[UUID, StatusAndRoles], frozenset[UUID]]:
     """Lock users as `lock_status_and_roles_of` does, and all administrators if one of the users is an administrator.
 
-    After that, no other transaction can change the status or roles of the locked users. If none of the given users is
-    an administrator, do not lock the administrators, so that independent decisions do not wait for each other. Return
-    the locked users with their status and roles, and the ids of the administrators among them.
+    Until the transaction ends, no other transaction can change the status or roles of the locked users. If none of the
+    given users is an administrator, do not lock the administrators, so that changes to other users do not wait for this
+    one. Return the locked users with their status and roles, and the ids of the administrators among them.
 
     Raises: ChangedMeanwhile, if one of the users has just become an administrator.
     """
@@ -246,7 +248,8 @@ async def locked_user(
 ) -> AsyncIterator[tuple[Transaction, StatusAndRoles]]:
     """Open a transaction that locks a user. Yield the transaction with the user's status and roles.
 
-    With `may_end_an_administrator`, the user must not be the only administrator.
+    A caller whose change may remove an administrator sets `may_end_an_administrator`. In that case, the user must not
+    be the only administrator.
 
     Raises: UserIsGone, if there is no such user; LastAdmin.
     """

@@ -17,6 +17,7 @@ MAX_WAITING: Final = 32
 uvicorn itself parses all requests that arrive, without a limit.
 """
 _UPGRADE: Final = re.compile(rb"\nupgrade(?=[ \t]*:)", re.IGNORECASE)
+# The page in this response asks the user to clear the browser's cookies, because they usually make a head too large.
 _HEAD_TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/html; charset=utf-8\r\n"
     b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(CLEAR_COOKIES), CLEAR_COOKIES)
@@ -49,7 +50,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(self._connection)
 
     def data_received(self, data: bytes) -> None:
-        """Parse the data that the client has sent, and refuse a head that is too large."""
+        """Parse data from the client, and respond with 431 if a head or the trailers are too large."""
         self._bytes_outside_body += len(data)
         if not self._is_in_body and b"\nupgrade" in data[:MAX_HEAD].lower():
             # If a request asks for an upgrade, the parser would drop its body. Therefore the field is renamed.

@@ -94,6 +94,7 @@ def _argument(hint: Any) -> Argument:
 
 
 def _path_argument(name: str, hint: Any) -> Argument:
+    """Return the parameter of the path with this name and type."""
     validate = TypeAdapter(hint).validate_strings
 
     async def read(request: Request) -> Any:
@@ -246,6 +247,7 @@ class Plan:
         assert dependant.call is not None
         if dependant.use_cache and dependant.call in self._places:
             return self._places[dependant.call]
+        # If there are overrides, they might replace this call, so it becomes a step like any other dependency.
         if isinstance(dependant.call, Provided) and not self._overrides:
             return self._add_part(dependant.call.kind)
         used = dependant

@@ -121,6 +121,7 @@ _ROWS: Final = {(api, row.number): row for row in _read_table() for api in row.a
 """The rows by API and errcode. The API is None for the rows that apply to all other APIs."""
 
 FAULTS_OF_WECHAT: Final = (WeChatUnavailable, WeChatTimeout, WeChatBadResponse)
+"""The errors that mean that WeChat fails or cannot be reached."""
 KNOWN_ERRCODES: Final = frozenset(number for _, number in _ROWS)
 
 
