@@ -27,8 +27,8 @@ def main() -> None:
             signal.signal(number, _end)
         # A SIGHUP would end the process while it starts. The service handles it later.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    # If the variable is already set, it belongs to another program. prometheus_client would read it when it is
-    # imported. The service sets the variable itself before it starts several workers.
+    # If this variable is already set, it belongs to another program, but prometheus_client would read the variable when
+    # it is imported. The service sets the variable itself before it starts several workers.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     # Imported objects live until the end. With the usual threshold, the garbage collector checked them repeatedly,
     # which took an eighth of a command's start time.

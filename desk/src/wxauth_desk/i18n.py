@@ -30,7 +30,7 @@ class Text(str):
     _values: Mapping[str, object]
 
     def __new__(cls, template: str, /, **values: object) -> Self:
-        """Fill a template. Without values, the template is the text, so that its braces need no escape."""
+        """Fill a template. Without values, the text is the template itself, so that its braces need no escaping."""
         if isinstance(template, cls):
             return template if not values else cls(template._template, **template._values, **values)
         text = super().__new__(cls, template.format(**values) if values else template)
@@ -95,7 +95,7 @@ def languages() -> Sequence[str]:
 
 @cache
 def catalogues() -> Mapping[str, Path]:
-    """Return the file of each language, by its tag (RFC 5646)."""
+    """Return the path of each language's catalogue, by the language's tag (RFC 5646)."""
     return {path.parts[-3].replace("_", "-"): path for path in sorted(LOCALES.glob(f"*/{_CATALOGUE}"))}
 
 

@@ -63,7 +63,7 @@ class AppSecret:
             self._is_new = True
 
     def store_unless_refused(self, findings: Iterable[CheckResult]) -> None:
-        """Store a new secret for the next run. If the findings say that WeChat refuses the secret, delete it."""
+        """Store a new secret for the next run, or delete the stored one if the findings say that WeChat refuses it."""
         if self._path is None or self.value is None:
             return
         if any(WRONG_SECRET_REMEDY in finding.text for finding in findings):
@@ -128,9 +128,10 @@ def environment() -> dict[str, str]:
 def _own_settings(
     simulated_url: str | None, port: int | None, *, app_secret: str | None, push_forward: str
 ) -> dict[str, Any]:
-    """Return the values that dev sets, by the name of the setting.
+    """Return the values that `wxauth-desk dev` sets, by the names of the settings.
 
-    The environment can override all values except the service's chosen port and the simulator's. `.env` is not read.
+    The environment can override all values except a chosen port, and the settings that connect wxauth to the simulated
+    WeChat. `.env` is not read.
     """
     given = environment()
     defaults = {

@@ -107,7 +107,8 @@ def takes(
             given = {name: values.pop(name) for name in [*values] if name in options}
             return function(given={name: it for name, it in given.items() if it is not None}, **values)
 
-        # The options for paging come last in the help. click shows the option that is added last as the first one.
+        # The options for paging come last in the help. click shows options in the reverse of the order in which they
+        # are added.
         shown = sorted(options, key=lambda name: name in PageQuery.model_fields)
         for name in reversed(shown):
             made = dict(options[name])

@@ -328,7 +328,7 @@ class Database(_Reader):
                         await connection.execute("ROLLBACK")
                 if not is_from_database:
                     raise
-                # A connection that is lost during the commit leaves open whether PostgreSQL has committed.
+                # If the connection is lost during the commit, wxauth cannot know whether PostgreSQL has committed.
                 # The type is tested, too, because on a closed connection `may_retry` is also true for other errors, for
                 # example for a violated constraint, which must reach the caller.
                 is_lost_before_commit = not is_committing and isinstance(exc, (*outages.LOST, asyncpg.InterfaceError))
@@ -395,9 +395,9 @@ class Database(_Reader):
             raise
 
     async def _begin_on(self, connection: asyncpg.Connection, begin: str) -> asyncpg.Connection:
-        """Run `begin` on this connection, and return it.
+        """Run the statement `begin` on this connection, and return the connection.
 
-        Raises: ConnectionLost, if another connection may work. In case of any error, the connection is released.
+        Raises: ConnectionLost, if another connection may work. If any error occurs, the connection is released first.
         """
         try:
             await connection.execute(begin)

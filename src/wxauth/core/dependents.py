@@ -38,7 +38,7 @@ _CHANGE: Final = re.compile(
     r"\"?(?P<dropped>\w+)\"?",
     re.IGNORECASE,
 )
-"""A change of a column's type, or the removal of a column. It does not match the removal of a constraint or default."""
+"""The pattern of a change of a column's type, or of the removal of a column, but not of a constraint or default."""
 _DROP_TABLE: Final = re.compile(r"\bDROP\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?P<tables>[^;]*)", re.IGNORECASE)
 """A statement that drops tables, with the list of their names."""
 _LISTED: Final = re.compile(rf"(?:^|,)\s*{_NAME.format('table')}")

@@ -224,8 +224,8 @@ _FORGET: Final = Statement[Nothing](
 )
 # This statement makes deliveries due that have failed twice or more, and does not count the additional attempt. If it
 # counted that attempt, an event that its receiver refuses while accepting other events would finally fail too soon. The
-# statement skips deliveries that have failed once, because their second attempt follows within seconds. They would
-# become first attempts again, for which later deliveries about the same user wait.
+# statement skips deliveries that have failed once, because their second attempt follows within seconds. Otherwise, that
+# attempt would count as a first attempt again, and later deliveries about the same user would wait for it.
 RESUME_DELIVERIES: Final = Statement[Nothing]("""
 UPDATE deliveries SET next_at = :now, attempts = attempts - 1
  WHERE receiver_id = :receiver_id AND event_id = ANY (ARRAY(

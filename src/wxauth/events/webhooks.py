@@ -35,7 +35,7 @@ TEST_TYPE: Final = "webhook.test"
 """The type of a test message, which no event has."""
 
 PAGE_SIZE: Final = 5000
-"""The largest number of events that a replay reads, and queues in one transaction."""
+"""The largest number of events that a replay reads at once, and queues in one transaction."""
 
 NO_SUCH_WEBHOOK: Final = "this webhook doesn't exist"
 

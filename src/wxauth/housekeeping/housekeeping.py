@@ -77,7 +77,7 @@ The pause is short because anybody who opens an authorize page causes a row to b
 """
 _FAILED: Final = "sweep_failed"
 PAGE_SIZE: Final = 1000
-"""The largest number of rows of a page."""
+"""The largest number of rows in one page of a sweep."""
 PAGE_PAUSE_SECONDS: Final = 0.1
 """The pause, in seconds, between two pages."""
 ROWS_PER_SECOND: Final = 3000

@@ -304,7 +304,7 @@ def _missing(given: Mapping[str, object]) -> list[Fault]:
 
 
 def _fault(error: ErrorDetails) -> Fault:
-    """Return the fault for an error of pydantic, with the text of the field instead of pydantic's."""
+    """Return the fault for an error of pydantic, with wxauth's text for the field in place of pydantic's message."""
     field = ".".join(part for part in error["loc"] if isinstance(part, str))
     if error["type"] == LOOKS_LIKE:
         return Fault(field, _("must be only the ID, but the value looks like {it}", it=error["ctx"]["it"]))

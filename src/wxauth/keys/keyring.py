@@ -244,7 +244,9 @@ class KeyRing:
         )
 
     async def rotate(self, *, by: Actor | None = None) -> StoredSigningKey:
-        """Add a key for each algorithm that has no next key. The key signs when every cache has had time to fetch it.
+        """Add a key for each algorithm that has no next key.
+
+        A new key begins to sign when every cache has had time to fetch the key.
 
         Return the newest key of access tokens. If `by` is given, the audit trail records the rotation.
 
@@ -306,7 +308,7 @@ class KeyRing:
                 await self._add(key_set, wants_another, by=by if key_set is self._access_token_keys else None, now=now)
 
     async def _may_issue_id_tokens(self) -> bool:
-        """Return whether there is a site, or a client may become one without registration."""
+        """Return whether there is a site, or whether a client can become a site without registration."""
         return bool(self.settings.client_documents) or bool(await self.database.value(HAS_SITES))
 
     async def _add(

@@ -149,7 +149,8 @@ def _with_successor(keys: Keys, successor: StoredSigningKey, *, until_then: Stor
     """Return the keys with a successor of the signing key.
 
     The other keys retire when all tokens that they have signed have expired. `until_then` is the key that signs until
-    the successor does, so an earlier retirement of this key is postponed.
+    the successor begins to sign. If this key would retire earlier than the others, the function postpones its
+    retirement.
     """
     retires_at = successor.activates_at + RETIRES_AFTER
 

@@ -1,4 +1,4 @@
-"""The routes where administrators read daily numbers and refused logins."""
+"""The routes with which administrators read daily numbers and refused logins."""
 
 from datetime import timedelta
 from typing import Annotated, Final

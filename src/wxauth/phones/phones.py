@@ -59,11 +59,11 @@ WECHAT_SHUTDOWN_SECONDS: Final = 6.0
 """The longest time, in seconds, for which a stopping process waits for WeChat's responses after its last request."""
 
 PAUSE_FOR_OTHERS_SECONDS: Final = (0.0, 0.1, 0.4, 1.0)
-"""The pause, in seconds, before each check of whether another process has stored the response to the code."""
+"""The pauses, in seconds, before each check of whether another process has stored the response to the code."""
 _ANSWER: Final = "phone_answer"
 """The kind of work in `Retries` that stores a response."""
 _NOT_CAUSED_BY_CODE: Final = (errors.WeChatMisconfigured, errors.WeChatRateLimited, errors.WeChatUnavailable)
-"""The failures that the app or WeChat causes, and not the code. They do not count as attempts."""
+"""The failures that the app or WeChat causes, not the code. They do not count as attempts."""
 
 log = get_logger()
 

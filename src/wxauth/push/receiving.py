@@ -174,9 +174,10 @@ class PushedMessages:
         return is_own
 
     async def _withdraw(self, message: WeChatMessage, withdrawal: Withdrawal) -> bool:
-        """Use up the signature for this message, and carry out the withdrawal. Return whether it names a known user.
+        """Use up the signature for this message, and carry out the withdrawal.
 
-        If this fails, raise the failure, but retry in the background, because WeChat soon stops resending.
+        Return whether the withdrawal names a known user. If an error occurs, raise the error, but also retry in the
+        background, because WeChat soon stops resending the message.
 
         Raises: InvalidSignature, if the signature belongs to another message.
         """

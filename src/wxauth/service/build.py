@@ -221,5 +221,6 @@ def import_tracing(settings: Settings) -> None:
             ]
         ) from None
     except Exception:
-        # OpenTelemetry refuses one of its variables. `make_tracing` imports the module again, and logs the error.
+        # OpenTelemetry refuses the value of one of its environment variables. `make_tracing` imports the module again,
+        # and logs the error.
         return

@@ -1,4 +1,4 @@
-"""The routes where administrators manage users and read the history, such as `/v1/admin/users`."""
+"""The routes with which administrators manage users and read the history, such as `/v1/admin/users`."""
 
 from typing import Annotated, Final
 from uuid import UUID

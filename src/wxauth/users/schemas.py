@@ -265,7 +265,7 @@ class UsersAnswer(TypedDict):
 
 @cache
 def _required(form: Any) -> Sequence[str]:
-    """Return the names of the required fields, `id` first."""
+    """Return the names of the form's required fields, `id` first."""
     return sorted((name for name in form.__annotations__ if name in form.__required_keys__), key="id".__ne__)
 
 

@@ -63,7 +63,8 @@ class _Client(httpx.AsyncClient):
 
         Unlike httpx, store no cookie for the next user's request, follow no redirect, and log no URL.
         """
-        # httpx's private method selects the transport for the URL. The public `send` would do all of the above.
+        # This private method of httpx selects the transport for the URL. httpx's own `send` would store cookies, follow
+        # redirects, and log the URL.
         return await self._transport_for_url(request.url).handle_async_request(request)
 
 

@@ -439,7 +439,8 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
     openid = _text(fields.get("OpenID")) or _text(fields.get("FromUserName"))
     if not _OPENID_OR_NONCE.fullmatch(openid):
         raise InvalidRequest("the message doesn't specify a user", errors=[FieldError("OpenID", "Field required")])
-    # WeChat's documentation identifies an event by user and time. If the time is missing, the signature replaces it.
+    # According to WeChat's documentation, the user and the time identify an event. If the time is missing, wxauth uses
+    # the signature in place of the time.
     sent = _text(fields.get("CreateTime")) or message.signature.digest.hex()
     return Withdrawal(
         openid=openid,
@@ -486,9 +487,9 @@ def _encrypted_in(body: bytes) -> str:
 
 
 def _decrypt(encrypted: str, *, aes_key: SecretStr, app_id: str) -> bytes:
-    """Decrypt a message. The plaintext has 16 random bytes, the length, the message, and the app_id.
+    """Decrypt a message. The plaintext consists of 16 random bytes, the message's length, the message, and the app_id.
 
-    Raises: InvalidSignature.
+    Raises: InvalidSignature, if the message cannot be decrypted, or is for another app.
     """
     key = b64decode(aes_key.get_secret_value() + "=")  # WeChat's EncodingAESKey lacks the padding
     # WeChat uses the first 16 bytes of the key as the iv.

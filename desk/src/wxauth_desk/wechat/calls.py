@@ -187,7 +187,7 @@ def fault_in(code: str, api: Api) -> FaultRequest | None:
 
 
 NO_FAULT: Final = FaultRequest.model_construct(api="")
-"""The fault of a call that does not fail. It is made without validation, because a fault must have a kind."""
+"""The fault of a call that does not fail. It has no kind, so it is made without validation, which requires a kind."""
 
 
 def as_wechat_does(answer: dict[str, Any], api: Api) -> Response:

@@ -226,12 +226,12 @@ class PhoneCodeRequest(_CodeOfPerson):
 
 
 class SealRequest(ControlOfPerson):
-    """The body of `POST /encrypted-data`, with data to sign and encrypt with the session_key, like `wx`."""
+    """The body of `POST /encrypted-data`, with data that the simulated WeChat signs and encrypts with a session_key."""
 
     code: str | None = None
     """The code of `POST /codes` whose session_key is used, for a back end that gets code and data in one request.
 
-    By default, it is the session_key of the last login.
+    By default, the session_key of the last login is used.
     """
     data: dict[str, Any]
     """The data. A current watermark is added, unless the data contains one."""

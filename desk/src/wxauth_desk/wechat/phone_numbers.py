@@ -13,7 +13,7 @@ from wxauth_desk.wechat.controls import Account, PhoneCodeRequest, openid_of, op
 from wxauth_desk.wechat.issued import Codes
 
 PLAIN_PHONE: Final = re.compile(r"phone-(\+?\d[\d -]*)")
-"""A number that works as a code. The real WeChat has no such codes."""
+"""The pattern of a code that contains the phone number to return. The real WeChat has no such codes."""
 
 
 @dataclass
