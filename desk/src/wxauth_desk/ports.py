@@ -18,9 +18,9 @@ class Place(NamedTuple):
 
 
 class Ports:
-    """The ports of the parts.
+    """The ports of the service and of the other parts of `wxauth-desk dev`.
 
-    All ports are opened before anything starts, so that `check` can report all ports that are in use at once.
+    All ports are opened before any part starts, so that `check` can report at once all ports that are in use.
 
     Args:
         stack: The stack that closes the sockets.

@@ -1,4 +1,4 @@
-"""The check of the public URL, where siblings (services that verify our tokens) must find the stored keys."""
+"""The check of the public URL, where siblings (services that verify wxauth's tokens) must find the stored keys."""
 
 import asyncio
 import socket

@@ -56,7 +56,7 @@ def bad(name: str, text: Text) -> CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class ClockReading:
-    """The time, in seconds, by which our clock is ahead of another clock, and the possible error of that time."""
+    """The time, in seconds, by which wxauth's clock is ahead of another clock, and the possible error of that time."""
 
     ahead: float
     uncertainty: float
@@ -111,4 +111,4 @@ class Findings:
     signing_keys: Sequence[StoredSigningKey] | None = None
     """The stored keys for access tokens that are published now."""
     wechat_readings: list[ClockReading] = field(default_factory=list)
-    """Comparisons of our clock with WeChat's."""
+    """Comparisons of wxauth's clock with WeChat's."""

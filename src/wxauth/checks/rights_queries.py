@@ -19,19 +19,19 @@ class RoleRights:
 
     role: str
     schema: str | None
-    """The schema that contains our tables, or would contain them; None if the role can use no such schema."""
+    """The schema that contains wxauth's tables, or would contain them; None if the role can use no such schema."""
     may_create: bool
     """Whether the role may create tables in the current schema."""
     may_use: bool
-    """Whether the role may read and write all of our tables that exist."""
+    """Whether the role may read and write all of wxauth's tables that exist."""
     may_call: bool
-    """Whether the role may call our function, which some statements use."""
+    """Whether the role may call wxauth's function, which some statements use."""
     owner: str | None
     """The owner of the tables, if the role lacks the owner's rights."""
     hidden_in: list[str]
     """The tables in which row level security might hide rows from the role."""
     elsewhere: str | None
-    """A schema outside of the search_path that contains our tables, if no schema within it does."""
+    """A schema outside of the search_path that contains wxauth's tables, if no schema within it does."""
     may_use_elsewhere: bool
     """Whether the role may use the schema `elsewhere`."""
 
@@ -126,7 +126,7 @@ async def read_rights(database: Database) -> RoleRights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revocation:
-    """One step that revokes the rights of other roles on our tables or sequences. Names are quoted for SQL."""
+    """One step that revokes the rights of other roles on wxauth's tables or sequences. Names are quoted for SQL."""
 
     role: str
     """The role that loses the rights. PUBLIC means all roles."""

@@ -35,7 +35,7 @@ ENDED_AT_ONCE: Final = 1000
 Logins of the users of these sessions wait for this transaction.
 """
 _WAIT_FOR_OTHERS_SECONDS: Final = 0.1
-"""The pause, in seconds, before the next try if another worker is ending the sessions, or if their users are locked."""
+"""The pause, in seconds, before another attempt if another worker is ending the sessions, or their users are locked."""
 
 NO_SUCH_CLIENT: Final = "this service client doesn't exist"
 NAME_TAKEN: Final = "a service client with this name already exists"

@@ -117,7 +117,7 @@ class _Entry(Generic[Read]):
         return self.value if now < self.fresh_until + MAX_STALE else None
 
     def drop_future_times(self, now: datetime) -> None:
-        """Drop times that were computed before the clock was set back, because they are far too late."""
+        """Drop times that are too far in the future, because they were computed before the clock was set back."""
         self.fresh_until = self.fresh_until if self.fresh_until <= now + MAX_FRESH else _NEVER
         self.not_before = self.not_before if self.not_before <= now + PAUSE else _NEVER
         self.not_again_before = self.not_again_before if self.not_again_before <= now + PAUSE else _NEVER

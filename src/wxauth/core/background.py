@@ -102,7 +102,7 @@ async def attempt(chore: Callable[[], Awaitable[object]], *, failed: str) -> Non
 
 @part
 class WriteBuffer(ABC):
-    """The data that a process has collected since it last stored data in the database."""
+    """A buffer for the data that a process has collected since it last wrote such data to the database."""
 
     failed: ClassVar[str]
     """The name of the event that wxauth logs if a store fails.

@@ -152,7 +152,7 @@ class Batches:
     async def aclose(self) -> None:
         """Cancel the batches that are running."""
         while self._tasks:
-            # If a task is cancelled before it begins, its callers never get a result. This pause lets it begin.
+            # If a task is cancelled before it begins, its callers never get a result. This pause lets each task begin.
             await asyncio.sleep(0)
             for task in self._tasks:
                 task.cancel()

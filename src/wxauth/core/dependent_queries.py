@@ -1,4 +1,4 @@
-"""The query for database objects that other programs created and that depend on columns of our tables."""
+"""The query for database objects that other programs created and that depend on columns of wxauth's tables."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -8,12 +8,12 @@ from wxauth.core.statements import Statement
 
 @dataclass(frozen=True, slots=True)
 class Dependent:
-    """An object that uses a column of our tables. PostgreSQL refuses to change or drop a column with such an object."""
+    """An object that uses a column of wxauth's tables, so that PostgreSQL refuses to change or drop the column."""
 
     object: str
     """The kind and the name of the object, such as `view public.report`."""
     name: str | None
-    """The name of the object, for which `what_is_in_the_way` searches our revisions.
+    """The name of the object, for which `what_is_in_the_way` searches wxauth's revisions.
 
     None if wxauth creates no objects of this kind.
     """
@@ -21,8 +21,9 @@ class Dependent:
     """The column, such as `users.nickname`, or the table if the whole table is dropped."""
 
 
-# The three lists of parameters are parallel. Each entry is a table of ours, one of its columns (NULL if the whole table
-# is dropped), and whether it is dropped (otherwise, its type changes).
+# The three lists of parameters are parallel. Each entry consists of one of wxauth's tables, one of the table's columns
+# (NULL if the whole table is dropped), and whether the column or table is dropped (otherwise, the column's type
+# changes).
 #
 # `changed_columns` are the given columns. For a table that is dropped, they are all columns of the table.
 # `dependents` are the objects that use these columns according to PostgreSQL's catalog:

@@ -66,7 +66,7 @@ class DatabaseUrl(NamedTuple):
     parameters: Collection[str]
     """The names of the parameters in the query, some of which are settings of the session."""
     pooler: str
-    """The value of our own parameter `pgbouncer`."""
+    """The value of wxauth's own parameter `pgbouncer`."""
 
 
 def read_url(url: str) -> DatabaseUrl:

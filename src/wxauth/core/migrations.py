@@ -228,7 +228,7 @@ async def _refuse_what_is_in_the_way(database: Database, steps: Sequence[_Step],
 
 
 async def _shut_out_the_public(database: Database) -> None:
-    """Revoke the rights of PUBLIC on our tables and sequences.
+    """Revoke the rights of PUBLIC on wxauth's tables and sequences.
 
     The database may grant these rights to every new table by default.
 

@@ -34,15 +34,15 @@ _AWAY = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
 )
-# The database refuses us, because the password, the role or the name of the database is wrong.
+# The database refuses wxauth, because the password, the role or the name of the database is wrong.
 _REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
-# Our transaction conflicted with another one, and the server has rolled ours back. InvalidCachedStatementError means
-# that a migration has changed a table since asyncpg prepared the statement. asyncpg has dropped the prepared statement,
-# and prepares the statement again at the next try.
+# The transaction conflicted with another one, and the server has rolled the transaction back.
+# InvalidCachedStatementError means that a migration has changed a table since asyncpg prepared the statement. asyncpg
+# has dropped the prepared statement, and prepares the statement again at the next attempt.
 CLASHED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.InvalidCachedStatementError)
-# The database does not fit this version, because it is not migrated, or our role lacks privileges.
+# The database does not fit this version, because it is not migrated, or the role lacks privileges.
 _UNFIT = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError)
-# A pooler has moved us to another server connection, which lacks our prepared statement, or has another statement with
+# A pooler has moved wxauth to another server connection, which lacks the prepared statement, or has another one with
 # the same name.
 STATEMENT_LOST = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 # The URL has an unknown option, or an option with an impossible value.

@@ -20,7 +20,10 @@ own (oid) AS (
                                         WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass
                                           AND refobjid IN (SELECT oid FROM tables) AND deptype IN ('a', 'i'))
 )"""
-"""Parts of a `WITH RECURSIVE`: `own` has our tables, `tables` also their partitions, `relations` also the sequences."""
+"""Parts of a `WITH RECURSIVE` clause.
+
+`own` has wxauth's tables, `tables` also has their partitions, and `relations` also has the sequences.
+"""
 RIGHTS_OF_PUBLIC: Final = Statement[str](f"""
 WITH RECURSIVE {OUR_RELATIONS}
 SELECT format('REVOKE ALL ON %s %s FROM PUBLIC', CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, name)
@@ -30,12 +33,12 @@ SELECT format('REVOKE ALL ON %s %s FROM PUBLIC', CASE relkind WHEN 'S' THEN 'SEQ
         OR EXISTS (SELECT FROM pg_attribute a, aclexplode(attacl) WHERE attrelid = relations.oid AND grantee = 0))
  ORDER BY name
 """)
-"""The REVOKE statements for our tables and sequences on which PUBLIC, which means every role, has a right.
+"""The REVOKE statements for wxauth's tables and sequences on which PUBLIC, which means every role, has a right.
 
 The query returns statements only for tables and sequences that the current role owns.
 """
 
 
 def our_tables() -> list[str]:
-    """Return the names of our tables, and of the table that stores the revision."""
+    """Return the names of wxauth's tables, and of the table that stores the revision."""
     return [*all_tables().tables, VERSION_TABLE]

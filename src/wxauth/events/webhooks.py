@@ -188,7 +188,7 @@ class Webhooks:
         return replayed
 
     async def _placed(self, event_id: UUID) -> PlacedEvent:
-        """Return an event of the feed. Raises: NotFound."""
+        """Return an event that has a place in the feed. Raises: NotFound, if the event is unknown or has no place."""
         event = await self.database.row(webhook_queries.FIND_PLACED, event_id=event_id)
         if event is None:
             raise NotFound("this event doesn't exist, or isn't sent to services")

@@ -33,7 +33,7 @@ _NOT_TEXT: Final = {
     rb"<": _("must be CSV or JSON Lines, but is HTML or XML. Save the file as CSV UTF-8 in a spreadsheet program"),
     rb"\[": _("must be JSON Lines with one object per line, but is a JSON array. Convert the file with jq -c '.[]'"),
 }
-"""The patterns of beginnings of files that are not lines of text, each with advice."""
+"""The patterns of the beginnings of files of other kinds, each with advice."""
 _WRAPPED: Final = _("must be JSON Lines, but is one JSON document. Convert the file with jq -c '{query}'")
 _TABLES: Final = '.[] | select(.type == "table") | .data[]'
 """The query for the rows in phpMyAdmin's export."""

@@ -80,11 +80,11 @@ class _KeySet(Generic[Key]):
         self.alg = key_type.alg
         self.key_type = key_type
         self.stored: Keys = []
-        """The stored keys that our secret keys can decrypt."""
+        """The stored keys that wxauth's secret keys can decrypt."""
         self.keys: dict[str, Key] = {}
         """The same keys, decrypted, by their kids."""
         self.unopened: list[str] = []
-        """The kids of the stored keys that our secret keys cannot decrypt."""
+        """The kids of the stored keys that wxauth's secret keys cannot decrypt."""
 
     def signing_key(self, now: datetime) -> Key:
         """Return the newest active key. Raises: StorageUnavailable, if none has been read yet."""
@@ -120,7 +120,7 @@ class _KeySet(Generic[Key]):
 class KeyRing:
     """The keys that sign access tokens and, if there are websites, id_tokens. wxauth rotates them automatically.
 
-    The key ring is the `KeySource` of the verifier for our own routes.
+    The key ring is the `KeySource` of the verifier for wxauth's own routes.
     """
 
     settings: Settings
@@ -142,7 +142,7 @@ class KeyRing:
 
     @property
     def unopened(self) -> list[str]:
-        """The kids of the stored keys that our secret keys cannot decrypt. The other keys are in use."""
+        """The kids of the stored keys that wxauth's secret keys cannot decrypt. The other keys are in use."""
         return [kid for key_set in self._key_sets for kid in key_set.unopened]
 
     @property

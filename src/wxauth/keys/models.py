@@ -55,13 +55,13 @@ RETIRES_AFTER: Final = timedelta(seconds=LONGEST_TOKEN_TTL) + _UNTIL_ALL_KNOW
 _WAITS_AT_MOST: Final = 2 * SIGNS_AFTER
 """The longest time until the next key begins to sign.
 
-A key that begins to sign later was created by a replica whose clock was ahead of ours, so it is not the next key.
+A key that begins to sign later was created by a replica whose clock was ahead, so it is not the next key.
 """
 
 Keys = Sequence[StoredSigningKey]
 """The published keys of an algorithm, the oldest first."""
 MakeKey = Callable[[datetime], StoredSigningKey]
-"""A function that creates a key. The argument is the time from which the key signs."""
+"""A function that creates a key. The argument is the time at which the key begins to sign."""
 NO_SUCH_KEY: Final = NotFound("no published key has this ID")
 
 
@@ -81,7 +81,7 @@ def keys_for(alg: str, published: Sequence[StoredSigningKey]) -> Keys:
 def signing_key_of(keys: Keys, now: datetime) -> StoredSigningKey:
     """Return the key that signs now, which is the newest active key."""
     active = [key for key in keys if key.activates_at <= now]
-    # If a replica whose clock was ahead of ours created all keys, no key is active, so the oldest key signs.
+    # If a replica whose clock was ahead created all keys, no key is active yet, so the oldest key signs.
     return active[-1] if active else keys[0]
 
 
@@ -108,7 +108,7 @@ def is_due(keys: Keys, now: datetime, *, max_age: timedelta) -> bool:
 def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
     """Return the keys with a next key added. Without any keys, return one key that signs at once.
 
-    If a replica whose clock was ahead of ours created the last key, that key becomes the next key, with new dates.
+    If a replica whose clock was ahead created the last key, that key becomes the next key, with new dates.
     """
     if not keys:
         return [make(now)]

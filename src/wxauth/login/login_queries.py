@@ -326,7 +326,10 @@ def _values(
 
 
 def _sign_up_values(login: Login, ids: _Ids) -> dict[str, Any]:
-    """Return the values of the parameters of `SIGN_UP`. Choose the new user's id, if no earlier attempt has."""
+    """Return the values of the parameters of `SIGN_UP`.
+
+    If no earlier attempt has chosen the new user's id, choose the id, and store it in `ids`.
+    """
     ids.new_user = ids.new_user or new_id(ids.now)
     initial = login.initial
     created_data: dict[str, object] = {"roles": login.roles} if login.roles else {}

@@ -63,10 +63,9 @@ _STRICT_FORM_CODES: Final = range(80, 94)
 
 
 OnStatus = Callable[[int], float | None]
-"""A function that gets a response's status.
+"""A function that is called with a response's status.
 
-If the caller needs only the status, the function returns the time, in seconds, to wait for the body. Otherwise it
-returns None.
+If the status alone is needed, the function returns the time limit, in seconds, for the body. Otherwise it returns None.
 """
 
 SocketAddress = tuple[Any, ...]
@@ -142,7 +141,7 @@ class Connection(asyncio.Protocol):
     def keep(self, seconds: float) -> None:
         """Mark the connection as idle.
 
-        It may be reused for `seconds`, or for a shorter time if the response's `Keep-Alive` names one.
+        The connection may be reused for `seconds`, or for a shorter time if the response's `Keep-Alive` says so.
         """
         self._kept_at = self._loop.time()
         self.stale_at = self._kept_at + min(seconds, self._peer_keeps_seconds)

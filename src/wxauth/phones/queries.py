@@ -78,7 +78,7 @@ SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
  WHERE sealed IS NOT NULL AND refused_at IS NULL AND asked_at < :asked_before
  ORDER BY asked_at LIMIT :size
 """)
-"""The query for the oldest responses whose number is neither bound nor refused."""
+"""The query for the oldest responses whose numbers are neither bound nor refused."""
 
 # If two users get the same number at the same time, the second transaction waits here until the first one ends, and
 # then sees that the first user has the number.

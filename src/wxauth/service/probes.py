@@ -71,7 +71,7 @@ async def is_migrated(database: Database) -> bool:
 
 
 def is_younger(at: datetime | None, age: timedelta, now: datetime) -> bool:
-    """Return whether less than `age` lies between `at` and `now`.
+    """Return whether the time between `at` and `now` is shorter than `age`.
 
     `at` may also be later than `now`, because the clock may have been set back.
     """

@@ -60,7 +60,7 @@ class Spans(Tracing):
 
     def __init__(self, processor: SpanProcessor) -> None:
         usual = Resource.create({SERVICE_NAME: "wxauth", SERVICE_VERSION: __version__})
-        # OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME take precedence over our own values.
+        # OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME take precedence over wxauth's values.
         resource = usual.merge(OTELResourceDetector().detect())
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(processor)

@@ -85,9 +85,9 @@ class SessionKeys:
     ) -> SignatureAnswer:
         """Sign data with the newest session_key of an identity.
 
-        `keys` contains the key of each identity of the user in the app, which must be exactly one. With `is_checked`,
-        WeChat must first confirm that the key is valid, because it accepts only the key that it returned last. The
-        audit trail records once a day that a client signs for an app.
+        `keys` contains the key of each identity of the user in the app. There must be exactly one identity. With
+        `is_checked`, WeChat must first confirm that the key is valid, because WeChat accepts only the key that it
+        returned last. The audit trail records once a day that a client signs for an app.
 
         Raises: UnknownApp, WrongAppKind; NotFound, if there is no identity; InvalidRequest, if there are several;
             AccountDisabled, AccountLeaving, SessionKeyExpired, another WeChatError.

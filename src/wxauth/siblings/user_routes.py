@@ -249,7 +249,10 @@ async def put_external_id(
 
 
 async def _moderator(client: ModeratingClientDep, device: DeviceDep) -> Actor:
-    """Return the calling client as an actor who cannot change staff. `client:` marks moderators in the audit trail."""
+    """Return the calling client as an actor that cannot change staff.
+
+    In the audit trail, the names of such actors begin with `client:`.
+    """
     return Actor(f"client:{client.name}", device.ip, spares_staff=True)
 
 

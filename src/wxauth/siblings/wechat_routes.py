@@ -46,7 +46,7 @@ from wxauth_guard.errors import InvalidRequest, WxAuthError
 
 SIGNATURES_PATH: Final = "/v1/apps/{app_id}/signatures"
 MAX_SIGNATURE_BODY: Final = 128 * 1024
-"""The size limit, in bytes, of a body. It is so large because JSON may represent one byte of the data by six bytes."""
+"""The size limit, in bytes, of a body. It is so large because JSON can need six bytes for one byte of the data."""
 MAX_SIGNED: Final = 16 * 1024
 """The size limit, in bytes, of the data to sign."""
 SIGNATURES: Final = Counter(

@@ -85,7 +85,7 @@ class AuthorizationCodes:
     ) -> None:
         """Create or renew the browser's login that sites share, if `login` proves who uses the browser.
 
-        Set the columns of `login` that name this browser's login. The caller stores them.
+        Set the columns of `login` that name this browser's login. The caller must store these columns.
         """
         login.proof_id = None
         is_shared = login.sso and self.settings.sso_ttl > 0 and not browser.is_web_view

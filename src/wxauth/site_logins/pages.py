@@ -50,7 +50,7 @@ async def lock_open_page(transaction: Transaction, page: SiteLogin, *, now: date
 
 
 def next_press(presses: int) -> int:
-    """Return the number of a page's next press, after `presses` previous ones. Raises: PressesUsedUp."""
+    """Return the number of the next press of a page's button, after `presses` previous ones. Raises: PressesUsedUp."""
     if presses >= MAX_PRESSES:
         raise PressesUsedUp("the button on this page was pressed too often")
     return presses + 1

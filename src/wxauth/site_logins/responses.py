@@ -1,4 +1,4 @@
-"""The responses to a browser with a sign-in request: a redirect to the next URL, or the mistake in the request."""
+"""The responses to a browser with a sign-in request: a redirect to the next URL, or a page that names the mistake."""
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum

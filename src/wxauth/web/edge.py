@@ -95,7 +95,7 @@ _SPACE: Final = " \t"
 """The white space that is removed around a cookie's name and value.
 
 Any other space belongs to the name. A neighbouring domain can set a cookie whose name has a no-break space before
-`__Host-`, and this cookie must not count as ours.
+`__Host-`, and this cookie must not count as wxauth's.
 """
 REQUESTS: Final = Counter(
     "wxauth_requests",
@@ -143,7 +143,7 @@ class _Head(NamedTuple):
         given_id: The request id that the caller or a proxy gave, or None.
         body_size: The number of bytes that `Content-Length` declares for the body, or None without it.
         trace: The trace id, or None.
-        cookies: All `Cookie` fields, joined. Empty if there are none.
+        cookies: The values of all `Cookie` fields, joined. Empty if there are none.
         waits_for_continue: Whether the client sends the body only after `100 Continue`.
         refusal: The error for the response, or None.
     """

@@ -31,7 +31,10 @@ An IPv6 address with a zone, brackets and a port is shorter, so a longer entry i
 """
 _CACHED_ENTRIES: Final = 4096
 _ENTRY: Final = re.compile(r"\[([^]]+)\](?::\d{1,5})?|([^:]+)(?::\d{1,5})?|(.+)")
-"""An entry: an IPv6 address in brackets, an IPv4 address, or an IPv6 address. The first two may have a port."""
+"""The pattern of an entry: an IPv6 address in brackets, an IPv4 address, or an IPv6 address without brackets.
+
+The first two may have a port.
+"""
 # The zone of a proxy's IPv6 address, for example `%eth0`, is ignored, because it has a meaning only on one machine.
 _ZONE: Final = re.compile(r"%[^/]*")
 _MAPPED: Final = "::ffff:"

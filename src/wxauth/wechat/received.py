@@ -45,7 +45,7 @@ BLOCK_BYTES: Final = 16
 _MAX_WATERMARK_AGE: Final = timedelta(days=1)
 """The largest age of `encryptedData` that wxauth accepts, so that captured data does not work forever."""
 _MAX_CLOCK_LEAD: Final = timedelta(minutes=5)
-"""The longest time by which WeChat's clock may be ahead of ours."""
+"""The longest time by which WeChat's clock may be ahead of wxauth's clock."""
 
 _BASE64_REPAIRS: Final = str.maketrans({" ": "+", "-": "+", "_": "/", "\r": None, "\n": None})
 """The table that repairs base64 text that has passed through forms, URLs or text fields."""

@@ -234,7 +234,7 @@ def _host_of(url: str) -> str:
 
 
 def _fault_of(url: str) -> str:
-    """Return the first fault of an issuer's URL, as the predicate of a sentence."""
+    """Return the first fault of an issuer's URL, as the predicate of a sentence, for example "has a user"."""
     faults = (
         (r"[?#]", "has a query or a fragment"),
         (r"@", "has a user"),

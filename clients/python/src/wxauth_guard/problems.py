@@ -81,7 +81,7 @@ def _language(accept_language: Iterable[str], user_agent: str) -> str:
 
 
 def problem_document(error: WxAuthError, *, language: str, request_id: str) -> dict[str, Any]:
-    """Return the members of RFC 9457, our own members (`code`, `request_id`), and the members of the error."""
+    """Return the members of RFC 9457, wxauth's own members `code` and `request_id`, and the members of the error."""
     return {
         "type": f"urn:wxauth:problem:{error.code}",
         "title": translate(error.title, language),

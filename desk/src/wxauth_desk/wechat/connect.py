@@ -102,7 +102,7 @@ def _error_number(wechat: Simulator, path: str, query: str) -> int | None:
 
 
 def _question(asked: Mapping[str, str], query: str, person: str) -> str:
-    """Return the HTML that asks a person whether to log in. `query` is that of the request, which the answer repeats.
+    """Return the HTML that asks a person whether to log in. The links repeat `query`, the query of the request.
 
     The page has a form, and links for a known person, which a test can follow.
     """

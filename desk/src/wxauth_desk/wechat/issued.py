@@ -198,7 +198,10 @@ class Grants:
         """The grant of each refresh token, the oldest first."""
 
     def issue(self, grant: Grant, *, refresh_token: str | None = None) -> dict[str, Any]:
-        """Issue an access token for a grant. Return it with `refresh_token` or, if that is None, with a new one."""
+        """Issue an access token for a grant. Return the response of WeChat.
+
+        The response contains `refresh_token` or, if that is None, a new refresh token.
+        """
         access, refresh = secrets.token_urlsafe(64), refresh_token or secrets.token_urlsafe(64)
         self._access[access] = replace(grant, expires_at=self._clock() + ACCESS_TOKEN_LIFETIME)
         self._refresh[refresh] = grant

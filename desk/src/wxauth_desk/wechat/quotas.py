@@ -18,7 +18,7 @@ _QUOTA_ERRCODES: Final = {"getuserriskrank": 9410009}
 
 @dataclass
 class Quotas:
-    """The numbers of calls, and the APIs that read and clear them."""
+    """The part that counts the calls of each app, and answers the calls that read and clear the counts."""
 
     clock: Callable[[], float]
     """The clock, which returns seconds since the epoch."""
