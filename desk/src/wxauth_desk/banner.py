@@ -39,10 +39,10 @@ def welcome(
     home: Path,
     language: str = "en",
 ) -> str:
-    """Return the text for these settings.
+    """Return the text that `wxauth-desk dev` prints when the service accepts requests.
 
     `simulated_url` is None for the real WeChat, and `findings` are the results of the checks with the real WeChat.
-    `home` is the folder with dev's data, and `mcp_url` is None if there is no MCP server.
+    `home` is the folder with the data of `wxauth-desk dev`, and `mcp_url` is None if there is no MCP server.
     """
     address = _address_in_network(settings.host)
     file_name = "banner.zh.txt" if language.startswith("zh") else "banner.en.txt"

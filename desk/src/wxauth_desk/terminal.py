@@ -15,7 +15,7 @@ _SYSTEM_REASONS: Final = {
     errno.EEXIST: _("File exists"),
     errno.ENOSPC: _("No space left on device"),
 }
-"""The operating system's texts for the failures that are likely here, because only these have translations."""
+"""The translatable texts for the failures of the operating system that are likely here."""
 
 
 class TextError(Exception):

@@ -112,9 +112,9 @@ class JsTickets:
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
     def _use_stored(self, cached: CachedSecret, app_id: str, stored: SealedTicket | None, now: datetime) -> bool:
-        """Put the stored ticket into `cached` if it is valid. Return whether it is.
+        """Put the stored ticket into `cached` if the ticket is valid. Return whether the ticket is valid.
 
-        A ticket that ends later than any ticket can was stored by a replica with a wrong clock, and is ignored.
+        A ticket with an impossibly late end was stored by a replica with a wrong clock, and is ignored.
         """
         latest = now + timedelta(seconds=LONGEST_LIFE_SECONDS)
         if stored is None or stored.ticket is None or not now < stored.ends_at <= latest:

@@ -366,7 +366,9 @@ class ManagedApps:
         return found
 
     async def _ensure_stored(self, app_id: str) -> None:
-        """Refuse an app in the settings. An unknown app is not refused here, because its statement will find no row.
+        """Refuse an app that is defined in the settings.
+
+        This function does not refuse an unknown app, because the caller's statement will find no row for it.
 
         Raises: AppInSettings.
         """

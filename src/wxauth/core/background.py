@@ -19,7 +19,7 @@ from wxauth.errors import StorageUnavailable
 FINISH_SECONDS: Final = 1.0
 """The time, in seconds, for which unfinished work may continue when the service ends."""
 LAST_STORE_SECONDS: Final = 2.0
-"""The time, in seconds, that the last store may take when the service ends."""
+"""The time, in seconds, that the last write may take when the service ends."""
 MAX_RETRIES: Final = 10_000
 """The largest number of retries that are kept in memory.
 
@@ -105,18 +105,18 @@ class WriteBuffer(ABC):
     """A buffer for the data that a process has collected since it last wrote such data to the database."""
 
     failed: ClassVar[str]
-    """The name of the event that wxauth logs if a store fails.
+    """The name of the event that wxauth logs if a write fails.
 
-    In a database outage, wxauth logs it only if the last store fails.
+    In a database outage, wxauth logs the event only if the last write fails.
     """
     store_pause: ClassVar[float]
-    """The pause, in seconds, between two stores."""
+    """The pause, in seconds, between two writes."""
     database: Database
     clock: Clock
     _storing: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
 
     async def store(self) -> None:
-        """Store everything collected since the last store."""
+        """Store everything collected since the last write."""
         async with self._storing:
             await self._store()
 

@@ -40,9 +40,9 @@ _CHANGE: Final = re.compile(
 )
 """The pattern of a change of a column's type, or of the removal of a column, but not of a constraint or default."""
 _DROP_TABLE: Final = re.compile(r"\bDROP\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?P<tables>[^;]*)", re.IGNORECASE)
-"""A statement that drops tables, with the list of their names."""
+"""The pattern of a statement that drops tables. The group `tables` contains the list of their names."""
 _LISTED: Final = re.compile(rf"(?:^|,)\s*{_NAME.format('table')}")
-"""A name in a list that is separated by commas."""
+"""The pattern of a name in a list that is separated by commas."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ _VALUES = re.compile(
 _MOST_NAMES: Final = 1000
 """The largest number of names that `OncePerDay` allows on one day."""
 _LONGEST: Final = 8192
-"""The largest number of characters that `redact` searches for secrets. It removes the characters after them."""
+"""The largest number of characters that `redact` searches for secrets. `redact` removes all further characters."""
 _DATA_EXCEPTION: Final = "22"
 """The class of SQLSTATE codes whose messages quote values.
 

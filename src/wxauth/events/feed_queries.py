@@ -44,7 +44,7 @@ from wxauth.errors import CursorExpired
 LAST_POSITION: Final = 2**63 - 1
 """The highest possible position."""
 LAST_SENSIBLE: Final = 2**62
-"""The highest sensible value of a sequence.
+"""The highest value of a sequence that wxauth accepts.
 
 A higher value must be a mistake, and would soon leave the feed without places.
 """

@@ -29,7 +29,7 @@ from wxauth.settings.apps import APP_ID
 from wxauth_guard.errors import WxAuthError
 
 NUMBERS_STORE_SECONDS: Final = 5.0
-"""The pause, in seconds, between two stores of counts."""
+"""The pause, in seconds, between two writes of counts to the database."""
 SUMMED_UP_AFTER: Final = timedelta(days=7)
 """The age of an hour at which wxauth merges its rows into one row.
 

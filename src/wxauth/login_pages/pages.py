@@ -330,7 +330,10 @@ PagesDep = Annotated[Pages, Depends(pages_of)]
 
 
 def _form_action_of_link(redirect_uri: str, target: str | None) -> str:
-    """Return the sources for the page's forms, which open WeChat (`target`), and redirect to the site."""
+    """Return the sources that the page's `form-action` must allow.
+
+    The page's forms open WeChat at `target`, if there is one, and redirect to the site.
+    """
     return " ".join(filter(None, ("'self'", target, redirect_source(redirect_uri))))
 
 

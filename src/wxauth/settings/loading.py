@@ -107,7 +107,7 @@ def _fault_of(line: EnvLine) -> Text | None:
 
 
 def _fault_of_name(line: EnvLine, similar: list[str], place: Text) -> Text | None:
-    """Return a text about a name that isn't a setting; None if the name does not have our prefix.
+    """Return a text about a name that isn't a setting; None if the name does not have wxauth's prefix.
 
     `similar` contains the name of the most similar setting, if there is one.
     """

@@ -87,7 +87,7 @@ URL_LINK_LASTS: Final = timedelta(days=30)
 URL_LINK_RENEWED_AFTER: Final = timedelta(days=25)
 """The age at which wxauth requests a new URL Link, so that no link expires while a page shows it."""
 MAX_PRESSES: Final = 10
-"""The maximum number of times that one page can open WeChat's page. The same number limits its links to WeChat."""
+"""The maximum number of times that one page can open WeChat's page, and of links to WeChat on one page."""
 MAX_WRONG_NUMBERS: Final = 3
 """The number of wrong numbers after which wxauth ends the page and its link."""
 NUMBER_LASTS: Final = timedelta(seconds=120)

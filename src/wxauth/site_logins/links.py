@@ -61,7 +61,7 @@ log = get_logger()
 class UrlLinks:
     """The cache of WeChat's URL Links.
 
-    All logins with an app share its link, which wxauth requests when a page needs it.
+    All logins with an app share the app's link, which wxauth requests when a page needs it.
     """
 
     settings: Settings

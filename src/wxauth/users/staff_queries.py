@@ -1,7 +1,7 @@
 """The audit trail of the data that staff have read.
 
 A process collects the reads in memory and stores them once a second, so that no response waits for this storage. Until
-the next store, each member of staff can make a hundred searches and a hundred reads. wxauth only counts further
+the next write, each member of staff can make a hundred searches and a hundred reads. wxauth only counts further
 searches. It refuses further reads, because it must record each of them. A process that is killed loses the reads of its
 last second.
 """
@@ -39,9 +39,9 @@ SELECT noted.id, type, at, actor, user_id, CASE WHEN there.id IS NOT NULL THEN i
 ON CONFLICT (id) DO NOTHING
 """)
 STORE_PAUSE_SECONDS: Final = 1.0
-"""The pause, in seconds, between two stores."""
+"""The pause, in seconds, between two writes to the database."""
 PLACES: Final = 100
-"""The largest number of searches, and of reads, by one member of staff that wait for the next store.
+"""The largest number of searches, and of reads, by one member of staff that wait for the next write.
 
 The two limits are separate.
 """
@@ -73,7 +73,7 @@ class StaffReads(WriteBuffer):
     is_on: bool
     store_pause = STORE_PAUSE_SECONDS
     _waiting: list[dict[str, Any]] = field(init=False, default_factory=list)
-    """The events that wait for the next store, the oldest first."""
+    """The events that wait for the next write, the oldest first."""
     _places_taken: Counter[tuple[EventType, str]] = field(init=False, default_factory=Counter)
     """The number of waiting events by type and member of staff."""
     _counts: dict[str, dict[str, int]] = field(init=False, default_factory=dict)
@@ -97,7 +97,7 @@ class StaffReads(WriteBuffer):
     def note_read(self, by: Actor, what: Read, *user_ids: UUID) -> None:
         """Record that staff has read data of these users, of whom there must be at least one.
 
-        Raises: RateLimited, if too many reads wait for the next store.
+        Raises: RateLimited, if too many reads wait for the next write.
         """
         now, key = self.clock(), (by.name, user_ids[0], what)
         if key in self._list_read_at and now < self._list_read_at[key] + SAME_LIST:
@@ -112,10 +112,10 @@ class StaffReads(WriteBuffer):
             self._note(EventType.STAFF_READ, by, None, {"what": what.value, "user_ids": user_ids})
 
     async def _store(self) -> None:
-        """Store the reads. If that fails, the reads wait for the next store."""
+        """Store the reads. If that fails, the reads wait for the next write."""
         stored = list(self._waiting)
         # From now on, a further search begins a new event. The events in `stored` must not change any more. If this
-        # statement fails, the database might still have stored them, and would ignore the changes in the next store.
+        # statement fails, the database might still have stored them, and would ignore the changes in the next write.
         self._counts = {}
         if stored:
             await self.database.run(_STORE, events=stored)

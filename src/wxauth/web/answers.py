@@ -14,7 +14,7 @@ from wxauth_guard.errors import InvalidRequest, InvalidToken, KeysUnavailable, M
 from wxauth_guard.problems import problem_document
 
 Failure = type[WxAuthError] | WxAuthError
-"""A failure that an operation may return: an error, or a class of errors, whose typical error is shown."""
+"""A failure that an operation may return: an error or, to document an example of it, a class of errors."""
 Security = Sequence[Mapping[str, Sequence[str]]]
 """The `security` of an operation in OpenAPI: a list of alternatives, in which `{}` means no credentials."""
 

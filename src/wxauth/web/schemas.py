@@ -65,7 +65,7 @@ _TIMED_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{32}")
 FIRST_PAGE: Final[dict[str, object]] = {"after_at": None, "after_id": None}
 """The parameters with which a statement returns the first rows of a list that is sorted by time and id."""
 _FIRST_TIME: Final = datetime.min.replace(tzinfo=UTC)
-"""The time from which a cursor counts."""
+"""The time from which a cursor counts microseconds."""
 Row = TypeVar("Row")
 
 

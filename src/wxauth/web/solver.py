@@ -128,9 +128,9 @@ def _valid(validate: Callable[[Any], Any], given: Any, *, name: str | None = Non
 
 
 def _refusals(validate: Callable[[Any], Any], wrong: Iterable[Any], *, name: str | None = None) -> Sequence[Failure]:
-    """Return the error for the first of the `wrong` values that is refused, for the documentation.
+    """Return the error for the first of these wrong values that is refused, as an example for the documentation.
 
-    If all of them are accepted, return nothing.
+    If all of them are accepted, return an empty list.
     """
     for value in wrong:
         try:

@@ -166,9 +166,10 @@ class WeChatTokens:
         return WeChatToken(SecretStr(cached.value), min(max(0, left), LONGEST_LIFE_SECONDS))
 
     async def renew(self, app: App, *, refused: WeChatToken) -> WeChatToken:
-        """Fetch the app's token again after WeChat has refused a token, unless that has already been done.
+        """Return a new token of the app after WeChat has refused a token.
 
-        If WeChat returns the refused token again, return this token.
+        If another caller has already fetched a new token, return that token. If WeChat returns the refused token again,
+        return the refused token.
 
         Raises: WeChatError.
         """

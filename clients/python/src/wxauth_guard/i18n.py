@@ -36,7 +36,7 @@ class Text(str):
     _values: Mapping[str, object]
 
     def __new__(cls, template: str, /, **values: object) -> Self:
-        """Fill a template. Without values, the template is the text, so that its braces need no escape."""
+        """Fill a template. Without values, the text is the template itself, so that its braces need no escaping."""
         if isinstance(template, cls):
             return template if not values else cls(template._template, **template._values, **values)
         text = super().__new__(cls, template.format(**values) if values else template)
@@ -102,7 +102,7 @@ def languages() -> Sequence[str]:
 
 @cache
 def catalogues() -> Mapping[str, Sequence[Path]]:
-    """Return the files of each language, by its tag (RFC 5646)."""
+    """Return the paths of each language's catalogues, by the language's tag (RFC 5646)."""
     by_tag: dict[str, list[Path]] = {}
     files = (path for folder in LOCALES for path in folder.glob("*/LC_MESSAGES/*.po"))
     # Sorted, so that `find_language` chooses the same language on each machine.

@@ -1,4 +1,4 @@
-"""Verification of access tokens as RFC 8725 and RFC 9068 require, in our own routes and in other services.
+"""Verification of access tokens as RFC 8725 and RFC 9068 require, in wxauth's own routes and in other services.
 
 python-jose's own `jwt.decode` accepts too much (`crit`, any `typ`, a missing `aud`, an `iat` in the future, any size).
 So wxauth uses only its key objects, and this module checks every rule itself. See

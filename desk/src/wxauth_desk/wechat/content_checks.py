@@ -44,7 +44,10 @@ class ContentChecks:
     verdicts: deque[tuple[PushRequest, dict[str, Any]]] = field(
         init=False, default_factory=lambda: deque(maxlen=_MAX_VERDICTS)
     )
-    """The verdicts on pictures that have not been pushed yet, the oldest first. Surplus old ones are forgotten."""
+    """The verdicts on pictures that have not been pushed yet, the oldest first.
+
+    If there are too many verdicts, the oldest ones are forgotten.
+    """
 
     def rank_risk(self, call: Call, account: Account) -> Answer:
         """Answer a call of `getuserriskrank`. Raises: CallRefused."""

@@ -185,7 +185,7 @@ class CodeRequest(_CodeOfPerson):
     With `snsapi_base`, WeChat returns no unionid.
     """
     snapshot: Literal["shown", "hidden", "false_alarm"] | None = None
-    """The kind of snapshot: how WeChat's snapshot mode, in which it invents a person, affects the login.
+    """The effect on the login of WeChat's snapshot mode, in which WeChat returns an invented person.
 
     With `shown`, WeChat returns an invented person, and marks them as invented. With `hidden`, it does not mark the
     invented person. With `false_alarm`, it marks a real person as invented.
@@ -201,10 +201,10 @@ class Visitor(ControlOfPerson):
     follows: bool = False
     """Whether the person follows the account, so that a page opened in WeChat logs in without a question."""
     snapshot: Literal["on", "hidden_once", "false_alarm"] | None = None
-    """The kind of snapshot.
+    """The effect of WeChat's snapshot mode.
 
-    With `on`, WeChat always returns an invented person, and marks them as invented. With `hidden_once`, it does not
-    mark them the first time. With `false_alarm`, it marks the real person as invented.
+    With `on`, WeChat always returns an invented person, and marks them as invented. With `hidden_once`, WeChat does not
+    mark them the first time. With `false_alarm`, WeChat marks the real person as invented.
     """
     refusal: Literal["stays", "returns"] = "stays"
     """The page that the browser shows after the person has refused.
@@ -266,7 +266,7 @@ class FaultRequest(Control):
     drop: Literal[True] | None = None
     """Whether the connection is closed without a response."""
     garbage: Literal[True] | None = None
-    """Whether a text is returned that is not JSON."""
+    """Whether the response is a text that is not JSON."""
     html: Literal[True] | None = None
     """Whether a web page is returned, as by a proxy whose back end is down."""
     cut_off: Literal[True] | None = None

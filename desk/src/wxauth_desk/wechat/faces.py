@@ -64,7 +64,7 @@ class _Verification:
 
 @dataclass
 class Faces:
-    """The latest verifications."""
+    """The APIs for facial verification, with the latest verifications."""
 
     session_keys: IssuedSessionKeys
     clock: Callable[[], int]

@@ -198,7 +198,7 @@ class Simulator:
         return call, self.faults.take_next(api, call.app_id) or fault_in(_code_in(call), api) or NO_FAULT
 
     def _app_of(self, call: Call) -> str | None:
-        """Return the id of the app that calls, which need not be allowed to; None if the call names no known app."""
+        """Return the id of the calling app, even if the app must not call; None if the call names no known app."""
         if call.api in self._with_secret:
             with suppress(CallRefused):
                 app_id, _ = call.id_and_secret
