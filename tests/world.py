@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -267,8 +267,12 @@ class Server:
 
     def workers(self) -> set[int]:
         """The ids of its worker processes."""
-        found = {child: Path(f"/proc/{child}/cmdline").read_bytes() for child in children_of(self.pid)}
-        return {child for child, line in found.items() if b"resource_tracker" not in line}
+        found = set()
+        for child in children_of(self.pid):
+            with suppress(OSError):  # it has just ended
+                if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes():
+                    found.add(child)
+        return found
 
 
 @dataclass(slots=True)
