@@ -45,7 +45,7 @@ def main() -> None:
     except Exception as exc:
         from wxauth.core.logs import lines_of
 
-        # An error of a named file is not an error of the output. The commands report most of those themselves.
+        # An error of a named file is not an error of the output. The commands report most errors of files themselves.
         if isinstance(exc, OSError) and exc.errno in _WRITE_FAILURES and exc.filename is None:
             # At exit, Python writes the rest of its buffer, which would fail again on the full disk.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

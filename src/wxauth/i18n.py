@@ -1,4 +1,4 @@
-"""The texts for people. The code contains them in English, and catalogues contain the other languages.
+"""The texts for people. The code contains the texts in English, and catalogues contain the other languages.
 
 The service's catalogues are used together with those of the guard (wxauth_guard). A text is marked where it is written:
 

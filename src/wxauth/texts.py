@@ -56,7 +56,10 @@ _VISIBLE = re.compile(rf"[^\s{_INVISIBLE}]")
 _WHOLE_CHARACTER = re.compile(rb"[\xe1-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 """A UTF-8 character whose bytes hardly ever occur in text of another encoding."""
 _MAX_INCOMPLETE: Final = 100
-"""The largest number of incomplete characters in a text. A text with more of them is probably not UTF-8."""
+"""The largest number of incomplete characters in a text.
+
+A text with more incomplete characters is probably not UTF-8.
+"""
 _MAX_CONTAINERS: Final = 1000
 """The largest number of arrays and objects in a JSON text that is not cut."""
 _MAX_DEPTH: Final = 100
@@ -65,7 +68,7 @@ _MAX_DEPTH: Final = 100
 # quotes as the beginning of a string.
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _SIZE_TOKEN = re.compile(rf"{_STRING.pattern}|[\[\]{{}}]|[0-9]{{1000,}}", re.DOTALL)
-"""A bracket or a long number, of which too many make JSON too large to read, or a string, in which they don't count."""
+"""A bracket or a long number, or a string, in which brackets and numbers have no meaning."""
 
 
 def clean_text(text: str) -> str:
@@ -158,7 +161,7 @@ def _cut(text: str) -> str:
     This function only finds brackets, strings and numbers, so the text need not be valid JSON.
     """
     kept, depth = list[str](), 0
-    begin = 0  # of the text that is kept next
+    begin = 0  # the beginning of the text that is kept next
     for found in _SIZE_TOKEN.finditer(text):
         start, end = found.span()
         if found[0] in "[{":

@@ -145,7 +145,7 @@ class Apps:
         return frozenset(role for known in self.all() for role in self.settings.roles_at_sign_up(known.app))
 
     def roles_of_anybody(self) -> frozenset[str]:
-        """Return the roles that anybody can get by signing up, in the enabled apps that allow it."""
+        """Return the roles that anybody can get by signing up with one of the enabled apps that allow it."""
         enabled = (known.app for known in self.all() if known.is_enabled)
         open_apps = (app for app in enabled if self.settings.may_sign_up(app))
         return frozenset(role for app in open_apps for role in self.settings.roles_at_sign_up(app))
@@ -187,8 +187,9 @@ class Apps:
         await attempt(self.refresh, failed="apps_not_read")
 
     def _replace_apps(self, stored: Sequence[queries.SealedApp]) -> None:
+        """Replace the apps in memory by the apps in the settings and these stored apps."""
         in_settings = {app.app_id: KnownApp(app, "settings") for app in self.settings.apps}
-        # The first operand puts the apps in the settings first. The last one gives them precedence.
+        # The first operand puts the apps in the settings first. The last operand gives them precedence.
         self._by_id = in_settings | self._unseal_all(stored) | in_settings
         self.default = next((known for known in self._by_id.values() if known.app.is_mini_program), None)
         """The app for logins that name no app. It may be disabled."""
@@ -390,7 +391,7 @@ class ManagedApps:
     async def _ensure_wechat_accepts(self, app: App) -> None:
         """Check with WeChat that the app's id and secret are valid.
 
-        Raises: AppRefused, if they are not; WeChatUnavailable, if WeChat does not respond in time; WeChatError.
+        Raises: AppRefused, if WeChat rejects them; WeChatUnavailable, if WeChat does not respond in time; WeChatError.
         """
         try:
             await self.wechat.check_secret(app)

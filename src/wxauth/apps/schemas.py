@@ -46,6 +46,7 @@ class AppChangeRequest(Changes, AppFields, _Administered):
         return {name: getattr(self, name) for name in type(self).model_fields if name in given}
 
 
+# A change may leave out any field, including the required fields of an app.
 for _name in AppFields.model_fields:
     AppChangeRequest.model_fields[_name].default = None  # None means absent; see `changes`
 AppChangeRequest.model_rebuild(force=True)

@@ -253,6 +253,7 @@ def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
 
 
 def _judge_webhooks(webhooks: Sequence[queries.WebhookState]) -> CheckResult:
+    """Return the result about webhooks that are stuck or disabled."""
     name = "webhooks"
     disabled = [webhook.name for webhook in webhooks if not webhook.is_enabled]
     stuck = [webhook.name for webhook in webhooks if webhook.is_enabled and webhook.is_stuck]

@@ -148,7 +148,7 @@ async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
 
 
 def _may_have_keys(jwks_uri: str, issuer: str) -> bool:
-    """Return whether the guard reads keys from this URL. It requires https, unless both addresses are on loopback."""
+    """Return whether the guard reads keys from this URL, which must use https unless both addresses are on loopback."""
     return is_secure(jwks_uri) and (jwks_uri.startswith("https:") or is_loopback(urlsplit(issuer).hostname))
 
 

@@ -165,6 +165,7 @@ def _prompted(given: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _ask_for(label: str) -> str:
+    """Return a secret from a prompt or, without a terminal, from the next line of standard input. Raises: Failed."""
     if sys.stdin.isatty():
         return str(click.prompt(label, hide_input=True, err=True))
     if not (line := sys.stdin.readline().removeprefix("\ufeff").strip()):
@@ -175,8 +176,8 @@ def _ask_for(label: str) -> str:
 def _valid(kind: type[Body], values: dict[str, Any]) -> Body:
     """Return the values as a validated request body.
 
-    Raises: click.UsageError for values from the command line, Failed for values from a prompt. Both name the field and
-    never its value.
+    Raises: click.UsageError for values from the command line, Failed for values from a prompt. Both errors name the
+    field, but never contain its value.
     """
     try:
         return kind.model_validate(values)

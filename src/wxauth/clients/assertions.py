@@ -63,7 +63,7 @@ class ClientKey:
     def from_jwk(cls, document: Mapping[str, Any]) -> Self:
         """Build a key from a member of a JWK set.
 
-        Raises: InvalidKey, if it is not a public, strong key for signatures.
+        Raises: InvalidKey, if the member is not a public, strong key for signatures.
         """
         if _PRIVATE_MEMBERS & document.keys():
             raise InvalidKey("the key isn't public")
@@ -158,7 +158,7 @@ class Assertion:
 
     @classmethod
     def read(cls, text: str, *, issuer: str, endpoints: Collection[str], now: datetime) -> Self:
-        """Check the form and the claims of an assertion, and return it.
+        """Return an assertion, after a check of its form and its claims.
 
         The audience of the assertion must be `issuer` or one of `endpoints`.
 

@@ -67,7 +67,7 @@ async def find_site(asked: Database | Transaction, name: str) -> Client | None:
 
 @dataclass(frozen=True, slots=True)
 class ClientChanges:
-    """The additions and changes of clients, with checks of the apps, URLs and resources to which their fields refer."""
+    """The operations that add and change clients, with checks of the apps, URLs and resources in their fields."""
 
     database: Database
     resolver: NameResolver
@@ -184,9 +184,9 @@ async def renew_secret(
 
 
 async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, now: datetime) -> None:
-    """Remove a client, so that its requests fail. End a page of its sessions. Housekeeping ends the others.
+    """Remove a client, so that its requests fail. End a page of its sessions. Housekeeping ends the remaining sessions.
 
-    If the client was removed before, but some of its sessions are left, the function ends a page of them.
+    If the client was removed before, but some of its sessions are left, the function ends a page of these sessions.
 
     Raises: NotFound.
     """

@@ -133,7 +133,7 @@ def _is_readable(name: str, value: str) -> bool:
 def text_parameters(*names: str) -> dict[str, Any]:
     """Return the `openapi_extra` of an endpoint that parses these query parameters itself.
 
-    FastAPI would respond to mistakes in them with 422.
+    FastAPI would respond to mistakes in these parameters with 422.
     """
     return {"parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]}
 
@@ -240,7 +240,7 @@ class SiteCredentials:
         return site
 
     async def _client_by_assertion(self, form: Parameters, ip: str | None, endpoints: Collection[str]) -> Client:
-        """Return the client that has signed the assertion in a form. Only a client with a document can do so.
+        """Return the client that has signed the assertion in a form. Only a client with a document can sign assertions.
 
         Raises: OAuthError, RateLimited, StorageUnavailable.
         """

@@ -56,8 +56,8 @@ DELETE FROM clients
    AND {_NO_ROWS_LEFT}
 RETURNING name
 """)
-# The statement counts the sessions of a removed client that have not ended yet. It returns no row if no row of the
-# client is left.
+# The statement counts the sessions of a removed client that have not ended yet. The statement returns no row if no
+# row of the client is left.
 SESSIONS_LEFT: Final = Statement[int]("""
 SELECT (SELECT count(*) FROM website_sessions WHERE client_id = clients.name) AS number
   FROM clients WHERE name = :name AND removed_by IS NOT NULL
@@ -114,7 +114,7 @@ def _all_but_the_name(given: LiteralString) -> LiteralString:
 
 
 # If several requests add the same name simultaneously, only one of them adds a client. The statement returns no row to
-# the others.
+# the other requests.
 ADD: Final = Statement[str](f"{_ADDED_FRAGMENT} ON CONFLICT DO NOTHING RETURNING name")
 ADD_OR_REPLACE: Final = Statement[Nothing](
     f"{_ADDED_FRAGMENT} ON CONFLICT (name) DO UPDATE SET {_all_but_the_name('excluded')}"
@@ -137,7 +137,7 @@ class RemovedPage(NamedTuple):
 async def end_removed_page(
     database: Database, *, size: int, name: str | None = None, after: str = "", now: datetime
 ) -> RemovedPage | None:
-    """End up to `size` sessions of a removed client, and delete up to `size` of its rows in each other table.
+    """End up to `size` sessions of a removed client, and delete up to `size` rows of this client in each other table.
 
     `name` selects the client. Without it, the function takes the first removed client whose name is after `after`.
 

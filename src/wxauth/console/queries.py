@@ -17,8 +17,8 @@ WITH over AS (
 )
 INSERT INTO admin_links (digest, user_id, expires_at) VALUES (:digest, :user_id, :expires_at)
 """)
-# This statement uses up a link. If the link's user is staff, it opens a session with the user's newest identity. A
-# second request with the same link waits for the first one, and then finds no link.
+# This statement uses up a link. If the link's user is staff, the statement opens a session with the user's newest
+# identity. A second request with the same link waits for the first request, and then finds no link.
 #
 # The statement locks the user, so that it waits for a change of roles that is in progress. `change_status_and_roles`
 # holds the same lock while it ends the open sessions. Without the lock, a session could outlive the role. The statement

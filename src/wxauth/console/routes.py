@@ -107,7 +107,7 @@ def add_console(app: FastAPI) -> None:
 def declared_texts(app: FastAPI) -> Mapping[str, Callable[[str], str]]:
     """Return functions that translate the texts of the console that other modules declare, by their names.
 
-    They are the meanings of events, the names of profile fields, and the summaries of operations.
+    The texts are the meanings of events, the names of profile fields, and the summaries of operations.
     """
     operations = [route for route in app.routes if isinstance(route, DirectRoute) and "admin" in route.tags]
     return {
@@ -208,6 +208,7 @@ def _without_cookie(response: Response, settings: Settings) -> Response:
 
 
 def _cookie_options(settings: Settings) -> dict[str, Any]:
+    """Return the arguments with which a response sets or deletes the session's cookie."""
     name, is_secure = host_cookie(settings, "wxauth-console"), is_https(settings)
     # A cookie with the prefix `__Host-` requires the path "/".
     path = "/" if is_secure else urlsplit(settings.issuer).path + CONSOLE_PATH

@@ -185,6 +185,7 @@ def _complete(_logger: object, name: str, event: LogEvent) -> LogEvent:
 
 
 def _describe_exception(event: LogEvent) -> None:
+    """Replace `exc_info` in an event with the fields that describe the exception."""
     exc_info = event.pop("exc_info")
     if exc_info is True:
         exc_info = sys.exc_info()

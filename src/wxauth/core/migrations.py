@@ -58,6 +58,7 @@ _SET_LIMITS: Final = text("""
            set_config('idle_in_transaction_session_timeout', '0', :is_local)
 """)
 _TURN_PAUSE_SECONDS: Final = 0.1
+"""The pause, in seconds, between two attempts to get the lock of `_TRY_LOCK`."""
 _MOST_LINES: Final = 10
 """The largest number of lines of an error's detail that are shown.
 
@@ -157,7 +158,7 @@ async def begin_migration(
     """Open a SQLAlchemy connection for Alembic, without a time limit for a statement.
 
     A statement may wait `lock_patience` seconds for a lock, where 0 means no limit. If `is_transactional`, the
-    connection is in a transaction. Otherwise it commits each statement.
+    connection is in a transaction. Otherwise the connection commits each statement.
 
     Raises: StorageUnavailable, MigrationForbidden.
     """

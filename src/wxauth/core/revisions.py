@@ -21,7 +21,7 @@ SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
 _FOREIGN_REVISION: Final = ""
 """The revision of a schema that belongs to another program.
 
-It sorts before all of wxauth's revisions, so wxauth refuses it.
+This value sorts before all of wxauth's revisions, so wxauth refuses it.
 """
 _FOREIGN_SCHEMA: Final = _(
     "alembic_version in this schema belongs to another program or to a version of wxauth before "

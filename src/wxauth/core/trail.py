@@ -27,7 +27,7 @@ class Actor:
     """The id of a user, the name of a service client, or one of the three names defined below."""
     ip: str | None = None
     spares_staff: bool = False
-    """Whether the actor's actions are refused if they concern staff members."""
+    """Whether wxauth refuses the actor's actions that concern staff members."""
 
 
 SYSTEM: Final = Actor("system")
@@ -39,7 +39,7 @@ WECHAT: Final = Actor("wechat")
 
 
 class EventType(StrEnum):
-    """The types of events. Each has its name, its meaning, the data that other services receive, and further data.
+    """The types of events. Each type has a name, a meaning, the data that other services receive, and further data.
 
     If the third part is missing or None, other services do not receive the event. The data that other services receive
     is not personal, and remains when a user is erased. `scripts/docs` writes the rows of the guides. Tests compare the

@@ -1,6 +1,6 @@
 """Logout tokens, which tell sites that a session has ended.
 
-They are specified in OpenID Connect Back-Channel Logout 1.0.
+OpenID Connect Back-Channel Logout 1.0 specifies these tokens.
 """
 
 from datetime import datetime, timedelta
@@ -62,7 +62,7 @@ class BackchannelLogouts:
     async def deliver(self, delivery: LeasedDelivery) -> DeliveryOutcome:
         """Make a new logout token, send it to the site once, and return the outcome.
 
-        Raises: StorageUnavailable, if the signing key cannot be read; CannotOpen, if it cannot be unsealed.
+        Raises: StorageUnavailable, if the signing key cannot be read; CannotOpen, if the key cannot be decrypted.
         """
         if not delivery.url:  # the site was removed, or no longer has a URI for logout tokens
             return DeliveryOutcome(state=DeliveryState.FAILED)

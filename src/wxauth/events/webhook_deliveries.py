@@ -50,7 +50,7 @@ from wxauth.events.webhook_queries import (
 from wxauth.outbound.signatures import signed_headers
 
 LEASE: Final = timedelta(seconds=30)
-"""The time for which a delivery belongs to the process that leased it. It is longer than any attempt."""
+"""The time for which a delivery belongs to the process that leased it. The time is longer than any attempt."""
 CHECK_PAUSE_SECONDS: Final = 0.5
 """The number of seconds between two checks for due deliveries."""
 RECEIVER_TIMEOUT_SECONDS: Final = 15.0
@@ -82,7 +82,7 @@ LONGEST_RETRY_AFTER: Final = timedelta(days=1)
 OUTAGE: Final = timedelta(minutes=5)
 """The time after which a webhook that accepts nothing counts as unavailable.
 
-Its next success makes its retries due now.
+The next success of the webhook makes its retries due now.
 """
 RESUMED_AT_ONCE: Final = 1000
 """The largest number of retries that one transaction makes due."""
@@ -301,7 +301,7 @@ class Deliveries:
         return keys
 
     async def _store(self, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, until: datetime) -> bool:
-        """Store an outcome. Return whether it is a webhook's first success for more than a minute.
+        """Store an outcome. Return whether the outcome is a webhook's first success for more than a minute.
 
         During a database outage, retry until the lease ends, because a lost outcome causes a second delivery.
 
@@ -351,7 +351,7 @@ async def keep_placing(services: Services) -> None:
 
 
 async def place_events(services: Services) -> int:
-    """Give each waiting event its place in the feed, and queue its deliveries, unless another process is doing so.
+    """Give each waiting event its place in the feed, and queue its deliveries, unless another process holds the lock.
 
     If the sequence produces no usable number, number the events after the last place, and correct the sequences.
 
@@ -382,7 +382,7 @@ async def place_events(services: Services) -> int:
 
 
 async def _try_to_correct_sequences(services: Services) -> bool:
-    """Correct the sequences, unless another process is placing events. Return whether this process has done so."""
+    """Correct the sequences, unless another process is placing events. Return whether the lock was free."""
     async with services.database.begin() as transaction:
         if is_locked := bool(await transaction.value(LOCK_PLACES)):
             await correct_sequences(transaction)

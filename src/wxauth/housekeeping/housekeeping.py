@@ -61,13 +61,16 @@ DELIVERIES_KEPT: Final = timedelta(days=30)
 SWEEP_EVERY: Final = timedelta(days=1)
 """The time between two sweeps of a large table."""
 MOST_APART: Final = timedelta(seconds=30)
-"""The maximum difference between the clocks of wxauth and of the database with which rows are deleted by age."""
+"""The maximum difference between wxauth's and the database's clock at which wxauth deletes rows by age."""
 CHECK_PAUSE_SECONDS: Final = 300.0
 """The pause, in seconds, between two checks for due work."""
 BANS_CHECK_PAUSE_SECONDS: Final = 20.0
 """The pause, in seconds, between two checks for bans that have ended. Each ban must be lifted within a minute."""
 LEAVING_CHECK_PAUSE_SECONDS: Final = 20.0
-"""The pause, in seconds, between two checks for users whose erasure is due. Each must be erased within a minute."""
+"""The pause, in seconds, between two checks for users whose erasure is due.
+
+Each of these users must be erased within a minute.
+"""
 BANS_PER_TRANSACTION: Final = 100
 """The largest number of bans that one transaction lifts."""
 SITE_REQUESTS_CHECK_PAUSE_SECONDS: Final = 30.0
@@ -128,7 +131,7 @@ async def keep_house(services: Services, pace: Pace = USUAL_PACE, *, check_pause
 
 
 async def replace_sessions(services: Services, pace: Pace = USUAL_PACE) -> None:
-    """End the oldest open sessions, and delete the oldest ended ones, beyond the limits per identity.
+    """End the oldest open sessions, and delete the oldest ended sessions, of each identity beyond the limits.
 
     Only identities with a recent login are checked.
     """
@@ -169,7 +172,7 @@ async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE) -> Swept:
 
 
 async def erase_remains(services: Services, pace: Pace) -> None:
-    """Erase the remaining data of erased users, unless another worker is doing so."""
+    """Erase the remaining data of erased users, unless another worker is erasing a page."""
     if not await services.database.value(ARE_WAITING, user_ids=None):
         return  # in the usual case, this one query is enough
     while page := await erase_next_page(services.database, size=pace.page_size):
@@ -179,7 +182,7 @@ async def erase_remains(services: Services, pace: Pace) -> None:
 
 
 async def end_removed_clients(services: Services, pace: Pace) -> None:
-    """End the sessions of removed clients, one page of each client in turn, unless another worker is doing so.
+    """End the sessions of removed clients, one page of each client in turn. Stop if another worker does the same.
 
     If a page ends no session of a client, because other transactions have locked the sessions' users, the client waits
     for the next run.
@@ -223,9 +226,10 @@ async def sweep_sessions(services: Services, pace: Pace) -> None:
 async def _sweep_table(
     services: Services, table: queries.TableSweep, written: Counter[queries.TableSweep], pace: Pace, *, kept: timedelta
 ) -> None:
-    """Sweep the pages of a table if its sweep is due. Add the number of written rows to `written`, even if it fails.
+    """Sweep the pages of a table if its sweep is due. Add the number of written rows to `written`.
 
-    The work of a page concerns rows that are older than `kept`.
+    The sweep changes only rows that are older than `kept`. If the sweep fails, `written` contains the rows of
+    the previous pages.
     """
     now, began = services.clock(), perf_counter()
     while page := await queries.sweep_page(
@@ -286,8 +290,8 @@ async def sweep_logins_to_sites(services: Services, pace: Pace) -> None:
     if not _clocks_agree(services):
         return
     now, database = services.clock(), services.database
-    # Even if `SSO_TTL` is shorter, a browser's login stays for as long as the authorization code of the login to a site
-    # that has proved it, because that code is only valid with the browser's login.
+    # An authorization code is only valid while the browser's login is stored. Therefore a browser's login is kept until
+    # the code of the login that proved who uses the browser has expired, even if `SSO_TTL` is shorter.
     proved_before = proved_after(services.settings, now) - AUTHORIZATION_CODE_LASTS
     await _page_by_page(
         pace,
@@ -311,7 +315,7 @@ async def erase_those_who_left(services: Services, pace: Pace) -> None:
 
 
 async def _page_by_page(pace: Pace, *chores: Callable[..., Awaitable[int]]) -> None:
-    """Run each chore until a page is not full. A chore takes the `size` of a page, and returns its number of rows."""
+    """Run each chore until a page is not full. A chore takes the `size` of a page, and returns the number of rows."""
     for chore in chores:
         while await chore(size=pace.page_size) >= pace.page_size:  # noqa: ASYNC110
             await asyncio.sleep(pace.pause)

@@ -38,7 +38,7 @@ _WRAPPED: Final = _("must be JSON Lines, but is one JSON document. Convert the f
 _TABLES: Final = '.[] | select(.type == "table") | .data[]'
 """The query for the rows in phpMyAdmin's export."""
 _DEEPEST: Final = 4
-"""The largest depth, below the top, at which the records of a document are searched for."""
+"""The number of levels below the top of a document at which wxauth searches for records."""
 NO_JSON_LINES: Final = {
     rb"#filetype": _(
         "must be JSON Lines, but begins with LeanCloud's #filetype line. For the command that reads "
@@ -84,9 +84,9 @@ class WrongFile(Exception):
 
 
 def check_document(beginning: str, names: AbstractSet[str]) -> None:
-    """Check that a file with this beginning is not one JSON document, unless the document is a line with such names.
+    """Refuse a file that begins like one JSON document with records, and not like a line with one of these names.
 
-    Raises: WrongFile.
+    Raises: WrongFile, with the jq query for the records.
     """
     if (query := _query_for_records(beginning, names)) is not None:
         raise WrongFile(Fault("file", Text(_WRAPPED, query=query)))
@@ -134,7 +134,7 @@ def _path_to_records(document: Mapping[str, object], depth: int) -> str | None:
 
 
 def check_kind(beginning: bytes, other_kinds: Mapping[bytes, Text]) -> None:
-    """Check that a file with this first line is text, and of none of the other kinds. Raises: WrongFile."""
+    """Check that a file with this first line is text, and is of none of these other kinds. Raises: WrongFile."""
     for pattern, advice in (*_NOT_TEXT.items(), *other_kinds.items()):
         if re.match(pattern, beginning.lstrip()):
             raise WrongFile(Fault("file", advice))

@@ -55,7 +55,7 @@ class Issuer:
         self._tokens = TokenIssuer(issuer=settings.issuer, audience=settings.audience, encode=to_json)
 
     def ensure_ready(self, now: datetime) -> None:
-        """Check that there is a signing key. Call this before using up a code or refresh token, which would be lost.
+        """Check that there is a signing key, before the caller uses up a code or a refresh token.
 
         Raises: StorageUnavailable.
         """

@@ -133,7 +133,7 @@ class KeyRing:
     _site_check_failed_at: datetime | None = field(init=False, default=None)
     _unknown_key_read_at: datetime | None = field(init=False, default=None)
     _unknown_key_read: asyncio.Task[None] | None = field(init=False, default=None)
-    """The latest read of the stored keys because of an unknown id. It may have ended."""
+    """The latest read of the stored keys because of an unknown id. The read may have ended."""
 
     def __post_init__(self) -> None:
         self._access_token_keys = _KeySet(SigningKey)
@@ -239,6 +239,7 @@ class KeyRing:
                 outage_log.note(exc)
 
     def _is_site_check_paused(self) -> bool:
+        """Return whether a check for sites has failed less than `REFRESH_PAUSE_SECONDS` ago."""
         return self._site_check_failed_at is not None and self.clock() - self._site_check_failed_at < timedelta(
             seconds=REFRESH_PAUSE_SECONDS
         )

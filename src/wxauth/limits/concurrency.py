@@ -22,7 +22,7 @@ from wxauth.core.services import part
 from wxauth.errors import RateLimited
 
 RETRY_AFTER: Final = 3
-"""The `Retry-After`, in seconds, of a response that refuses a request for lack of a place."""
+"""The `Retry-After`, in seconds, of a response that refuses a request because no place is free."""
 
 Who = TypeVar("Who", bound=Hashable)
 
@@ -71,7 +71,7 @@ AT_ONCE_OF_PERSON: Final = AT_ONCE + 1
 Because the number is larger than `AT_ONCE`, one session cannot occupy all places of its user.
 """
 _ENDING_AT_ONCE: Final = 1
-"""The largest number of requests that end sessions and run at the same time, in a queue for such requests.
+"""The largest number of requests that run at the same time in a queue of requests that end sessions.
 
 Together with `AT_ONCE_OF_PERSON`, the requests of one user occupy at most four of the five transactions.
 """
@@ -108,8 +108,8 @@ class Concurrency:
     async def of_session(self, session: Hashable, person: UUID, *, ends_sessions: bool = False) -> AsyncIterator[None]:
         """Occupy a place in the queue of a session, and one in the queue of its user, during the block.
 
-        `session` is the id of a session or of a browser's login. For phone numbers, it is an identity. Requests with
-        `ends_sessions` have their own queues, so they do not wait for the user's other requests.
+        `session` is the id of a session or of a browser's login. For phone numbers, `session` is an identity. Requests
+        with `ends_sessions` have their own queues, so they do not wait for the user's other requests.
 
         Raises: RateLimited.
         """

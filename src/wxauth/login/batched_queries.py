@@ -29,7 +29,10 @@ OPEN_FRAGMENT: Final = """
            (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
     SELECT :session_id, id, :app_id, :openid, :session_key, :ip::text::inet, :user_agent,
            :now::timestamptz, :now, :now + make_interval(secs => :expires_in)"""
-"""The beginning of the SQL that opens a session. It ends before FROM, so that each statement names the user's row."""
+"""The beginning of the SQL that opens a session.
+
+The fragment ends before FROM, so that each statement names the user's row.
+"""
 _COMMON_TYPES: Final[Mapping[str, LiteralString]] = {
     "app_id": "text",
     "openid": "text",

@@ -322,7 +322,7 @@ class Logins:
 def _error_of(refused: RefreshRefused, session_id: UUID, *, has_limit: bool) -> WxAuthError:
     """Return the error for a refused refresh, and log the reuse of a token.
 
-    `has_limit` is whether the app has `max_sessions`. Only then, the error for a replaced session mentions this limit.
+    `has_limit` is whether the app has `max_sessions`. If it has, the error for a replaced session mentions this limit.
     """
     match refused.why:
         case RefreshRefusal.UNKNOWN | RefreshRefusal.OUT_OF_SCOPE | RefreshRefusal.OTHER_RESOURCE:

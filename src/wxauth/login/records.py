@@ -101,6 +101,7 @@ class Numbers(WriteBuffer):
         return uuid4()
 
     async def _store(self) -> None:
+        """Store the counts that have grown. If that fails, the next store includes them."""
         hours, self._unstored = self._unstored, set()
         if not hours:
             return
@@ -200,7 +201,7 @@ class Refusals(WriteBuffer):
             self._counting.clear()
 
     def _take_place(self, *, is_of_user: bool) -> bool:
-        """Count another row that begins in this second. Return False, and do not count it, if there are too many."""
+        """Count another row that begins in this second. If there are too many, return False without counting."""
         if self._begun[is_of_user] >= (MAX_NEW_ROWS_OF_USERS if is_of_user else MAX_NEW_ROWS):
             return False
         self._begun[is_of_user] += 1
@@ -237,6 +238,7 @@ def _new_row(
 
 
 def _truncated(ip: str | None) -> str | None:
+    """Return the network of an address; None if there is no address."""
     try:
         return None if ip is None else TRUNCATED.network_of(ip)
     except ValueError:

@@ -61,7 +61,7 @@ def _templates() -> Environment:
 
 
 def language_of(request: Request, *, ui_locales: str | None = None) -> str:
-    """Return the language of a page: the language that the site requests or, without one, that the browser prefers."""
+    """Return the language of a page, which the site requests or, without a request, the browser prefers."""
     requested = filter(None, map(find_language, (ui_locales or "").split()))
     return next(requested, None) or preferred_language(request.headers)
 

@@ -65,7 +65,7 @@ router = Router("websites")
 class LoginPages:
     """The handling of a site's sign-in request, which responds with the page that suits the browser.
 
-    It is a FastAPI dependency that consists of other dependencies.
+    This class is a FastAPI dependency that consists of other dependencies.
     """
 
     settings: SettingsDep

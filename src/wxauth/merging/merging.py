@@ -288,7 +288,7 @@ async def merge_by_operator(
     by: Actor,
     now: datetime,
 ) -> Merged:
-    """Merge a user into another one by an operator's decision.
+    """Merge a user into another user by an operator's decision.
 
     An id that was merged before stands for the remaining user.
 

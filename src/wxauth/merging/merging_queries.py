@@ -87,7 +87,7 @@ _MOVE_FORMER_IDS: Final = Statement[Nothing]("UPDATE former_users SET user_id = 
 _MOVE_FORMER_EXTERNAL_IDS: Final = Statement[Nothing](
     "UPDATE former_external_ids SET user_id = :into WHERE user_id = :former_id"
 )
-# If both users have an external id, the id of the removed user becomes a former one of the remaining user.
+# If both users have an external id, that of the removed user becomes a former external id of the remaining user.
 _REMEMBER_EXTERNAL_ID: Final = Statement[Nothing]("""
 INSERT INTO former_external_ids (external_id, user_id)
 SELECT former.external_id, remaining.id

@@ -57,7 +57,7 @@ _STORED_FIELDS: Final = {
 }
 """The header fields of a response that `HttpAnswer` contains, each with the name of its attribute."""
 _UNKNOWN_AUTHORITY_CODES: Final = range(18, 22)
-"""OpenSSL's error codes for a self-signed certificate, or one from an authority that this machine does not trust."""
+"""OpenSSL's error codes for a self-signed certificate, or for an authority that this machine does not trust."""
 _STRICT_FORM_CODES: Final = range(80, 94)
 """OpenSSL's error codes that occur only with `VERIFY_X509_STRICT`, which Python 3.13 and later set by default."""
 
@@ -294,7 +294,10 @@ class Connection(asyncio.Protocol):
         self.end()
 
     def _end_wait(self) -> asyncio.Future[HttpAnswer] | None:
-        """Cancel the time limit, and return the future of the response, now forgotten; None if nobody waits for it."""
+        """Cancel the time limit, and forget the future of the response.
+
+        Return this future; None if nobody waits for the response.
+        """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,7 +1,7 @@
 """An httpx transport with its own connection pool. Its errors show whether the request may have arrived.
 
-No request to WeChat is idempotent: even a GET uses up the code in it. Therefore the transport sends no request twice,
-and a failure to connect means that no part of the request was sent. See
+No request to WeChat is idempotent: even a GET uses up the code that it contains. Therefore the transport sends no
+request twice, and a failure to connect means that no part of the request was sent. See
 docs/contribute/decisions/0005-httpx-over-our-transport.md.
 """
 
@@ -152,7 +152,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         raise httpx.PoolTimeout("all connections were in use")
 
     def _idle_connection(self, origin: Origin) -> Connection | None:
-        """Return a usable idle connection, which is then no longer idle; None if there is none. End unusable ones."""
+        """Take a usable connection from the idle connections, and end unusable ones. Return None if none is usable."""
         idle = self._idle.get(origin)
         while idle:
             connection = idle.pop()
@@ -179,7 +179,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
             self._usual_seconds += (_now() - asked_at - self._usual_seconds) * _WEIGHT_OF_LATEST
 
     def _keep(self, connection: Connection, origin: Origin) -> None:
-        """Add a connection to the idle ones, or end it if it cannot be reused."""
+        """Keep a connection as idle, or end the connection if it cannot be reused."""
         idle = self._idle.setdefault(origin, [])
         if self._is_closed or not connection.can_be_kept or len(idle) >= MAX_IDLE:
             connection.end()

@@ -28,7 +28,7 @@ _LAST_PORT: Final = 65535
 
 
 LookUp = Callable[[str], Sequence[str]]
-"""A function that returns the addresses of a name. It may block the thread. Raises: OSError, UnicodeError."""
+"""A function that returns the addresses of a name, and may block the thread. Raises: OSError, UnicodeError."""
 
 
 def addresses_of(host: str) -> Sequence[str]:
@@ -57,6 +57,7 @@ class NameResolver:
             return await once(self._under_way, host, lambda: self._resolve_in_thread(host))
 
     async def _resolve_in_thread(self, host: str) -> Sequence[str]:
+        """Return the addresses of a name from a lookup in a new thread. Raises: OSError, UnicodeError."""
         async with self._slots:
             found = Future[Sequence[str]]()
             # With this call, a cancelled task does not cancel the future, on which the thread still sets the result.

@@ -53,7 +53,7 @@ UNDER_WAY: Final = 200
 UNDER_WAY_OF_ONE: Final = 20
 """The largest number of requests and calls to WeChat that one user may have at the same time.
 
-Taps and retries of an honest user cause fewer.
+The taps and retries of an honest user cause fewer requests.
 """
 WECHAT_SHUTDOWN_SECONDS: Final = 6.0
 """The longest time, in seconds, for which a stopping process waits for WeChat's responses after its last request."""
@@ -75,7 +75,7 @@ class _Asking:
     answered: asyncio.Task[Mapping[str, Any]]
     """The task that calls WeChat and returns its `phone_info`."""
     stored: asyncio.Task[None]
-    """The task that stores the response. It ends after `answered`, and fails if `answered` fails."""
+    """The task that stores the response. This task ends after `answered`, and fails if `answered` fails."""
 
 
 @part
@@ -103,7 +103,7 @@ class Phones:
     _asking: dict[bytes, _Asking] = field(init=False, default_factory=dict)
     """The calls to WeChat that are in progress, by the hash of the code."""
     _has_logged_unopened: bool = field(init=False, default=False)
-    """Whether housekeeping has logged a response that it cannot decrypt. It logs only the first one."""
+    """Whether housekeeping has logged a response that it cannot decrypt. Housekeeping logs only the first response."""
 
     async def bind(self, user: UserInSession, code: str) -> UserInSession:
         """Bind the number behind a code of the phone button to a user, and return the changed user.
@@ -189,7 +189,7 @@ class Phones:
         return await queries.find_answer(self.database, code_hash)
 
     async def _find_from_others(self, code_hash: bytes) -> queries.StoredAnswer | UserInSession | None:
-        """Wait until another process has stored the response to a code, and return it. Return None if none does so."""
+        """Wait for another process to store the response to a code, and return it; None if no process stores it."""
         for pause in self.pauses_for_others:
             await asyncio.sleep(pause)
             if (found := await queries.find_answer(self.database, code_hash)) is not None:

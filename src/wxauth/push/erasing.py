@@ -44,6 +44,7 @@ class Erasure:
                 return await self._clear_risky_profile()
 
     async def _erase_closed_account(self) -> LogLine:
+        """Erase the user or, if several WeChat accounts were joined, only the closed account."""
         # A user merged from several WeChat accounts, by phone number or by an operator, loses only the closed account,
         # and data that may have come from it.
         if await self.transaction.value(IS_JOINED, user_id=self.user_id):
@@ -60,6 +61,10 @@ class Erasure:
         return await self._erase_user()
 
     async def _erase_identity(self) -> LogLine:
+        """Erase the identity or, if it is the user's only identity, the user.
+
+        The erasure of a banned user waits for the end of the ban.
+        """
         is_erased = await erase_identity(
             self.transaction, self.user_id, app_id=self.app_id, openid=self.withdrawal.openid, by=WECHAT, now=self.now
         )

@@ -20,7 +20,7 @@ from wxauth.settings.apps import App
 AT_ONCE: Final = 64
 """The largest number of messages of one app that a process forwards at the same time."""
 FORWARDED: Final = "Wxauth-Forwarded"
-"""The header that marks forwarded messages. It prevents a loop between two services that forward to each other."""
+"""The header that marks forwarded messages, so that two services that forward to each other do not cause a loop."""
 FORWARD_SECONDS: Final = Histogram(
     "wxauth_push_forward_seconds",
     "Duration of handing a message on to an app's push_forward.",

@@ -37,7 +37,7 @@ MESSAGES_KEPT: Final = timedelta(days=30)
 SIGNATURES_KEPT: Final = timedelta(hours=2)
 """The time for which a used signature is recognized.
 
-It is longer than the time for which a signature is valid, and longer than the time for which a message waits in memory
+This time is longer than the validity of a signature, and longer than the time for which a message waits in memory
 during a database outage.
 """
 

@@ -120,6 +120,7 @@ class PrometheusMetrics(Collector):
         read_ago = (self.clock() - self._statistics_at).total_seconds()
         for name, column in Statistics.model_fields.items():
             value = getattr(self._statistics, name)
+            # A number of seconds is an age, which has grown since the query.
             grown = value + read_ago if value and name.endswith("_seconds") else value
             yield GaugeMetricFamily(f"wxauth_{name}", column.description or "", grown)
 
@@ -128,8 +129,8 @@ class PrometheusMetrics(Collector):
         now = self.clock()
         if self._asked_at is not None and abs(now - self._asked_at) < STATISTICS_MAX_AGE:
             return
-        # The time is set before the query, so that only one of several simultaneous scrapes runs the query. Until it
-        # ends, the other scrapes report the earlier statistics.
+        # The time is set before the query, so that only one of several simultaneous scrapes runs the query. Until the
+        # query ends, the other scrapes report the earlier statistics.
         self._asked_at = now
         try:
             async with asyncio.timeout(STATISTICS_PATIENCE_SECONDS):

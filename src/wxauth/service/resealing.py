@@ -39,7 +39,7 @@ Row = TypeVar("Row")
 
 
 class _PageResult(NamedTuple):
-    """The number of session keys of a page that were to be written, and the number of those that were written."""
+    """The number of a page's session keys that had to be written, and the number of keys that were written."""
 
     wanted: int
     written: int

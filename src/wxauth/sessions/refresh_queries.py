@@ -299,8 +299,8 @@ async def rotate_refresh_token_of_website(
 ) -> RotatedSessionOfWebsite | RefreshRefused:
     """Rotate the refresh token of a website's session, and return the session, or the reason of a refusal.
 
-    The session must be for this resource or, if `resource` is None, for no resource. The user must have granted it at
-    least one of `scopes`, and all of `demanded`. If the token was used before, end the session.
+    The session must be for this resource or, if `resource` is None, for no resource. The user must have granted the
+    website at least one of `scopes`, and all of `demanded`. If the token was used before, end the session.
     """
     website = {"client_id": client_id, "resource": resource, "scopes": scopes, "demanded": demanded}
     return await _rotate(database, _ROTATE_OF_WEBSITE, token, website, ip=ip, lifetimes=lifetimes, now=now)
@@ -317,7 +317,9 @@ async def _rotate(
     lifetimes: Lifetimes,
     now: datetime,
 ) -> Rotated | RefreshRefused:
-    """Rotate a refresh token with a statement. `more_values` contains the parameters that only this statement has.
+    """Rotate a refresh token with a statement. If the token was used before, end the session.
+
+    `more_values` contains the parameters that only this statement has.
 
     Raises: ChangedMeanwhile, if the token could be used now although the statement has just found no session.
     """

@@ -19,7 +19,7 @@ _MAX_LOGO_SIDE: Final = 1024
 def picture_url(content: bytes) -> str:
     """Return a small picture as a `data:` URL.
 
-    Raises: ValueError, if it is too large, of another format, or cannot be decoded.
+    Raises: ValueError, if the picture is too large, has another format, or cannot be decoded.
     """
     from PIL import Image
 

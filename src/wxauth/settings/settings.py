@@ -159,6 +159,7 @@ class Settings(DatabaseSettings):
     @field_validator("apps")
     @classmethod
     def _one_way_to_name_apps(cls, apps: tuple[App, ...], info: ValidationInfo) -> tuple[App, ...]:
+        """Return the apps, which either APPS or APP_ID and APP_SECRET define. Raises: WrongValue."""
         # APP_ID or APP_SECRET is invalid, and has already been reported.
         if not {"app_id", "app_secret"} <= info.data.keys():
             return apps
@@ -202,6 +203,7 @@ class Settings(DatabaseSettings):
     @field_validator("wechat_fallback_url", mode="before")
     @classmethod
     def _fall_back_from_the_default(cls, value: object, info: ValidationInfo) -> object:
+        """Use WeChat's fallback host by default, but only if the base URL is WeChat's own."""
         return WECHAT_FALLBACK_URL if value is None and info.data.get("wechat_base_url") == WECHAT_URL else value
 
     @property

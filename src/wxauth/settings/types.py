@@ -82,6 +82,7 @@ def _check_events_kept(value: int) -> None:
 
 
 def _check_region(value: str) -> str:
+    """Return the region in upper case. Raises: WrongValue."""
     # The import takes a tenth of a second, and few commands need it.
     from phonenumbers import SUPPORTED_REGIONS
 

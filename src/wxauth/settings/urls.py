@@ -70,6 +70,7 @@ def _checked_parts(url: str, pattern: str, example: str) -> SplitResult:
 
 
 def _check_database_url(value: SecretStr) -> SecretStr:
+    """Return the URL with the scheme `postgresql`. Raises: WrongValue."""
     url = re.sub(r"^postgres(ql)?(\+asyncpg)?://", "postgresql://", value.get_secret_value())
     # In a password with `/` or `?`, the part before that character may look like a host and port. Therefore the part
     # after the host must not contain `@`, except in the path of a socket.

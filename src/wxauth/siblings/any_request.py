@@ -34,7 +34,7 @@ class AnyRequest:
                 scope = {**scope, "method": "GET", "headers": headers}
             if path.startswith(f"{VERIFY_PATH}/"):
                 is_mistaken = path == f"{VERIFY_PATH}/" and _has_demands(scope["query_string"])
-                # The path below becomes a single segment, because the route's parameter matches only one.
+                # The path below becomes a single segment, because the route's parameter matches only one segment.
                 scope["path"] = f"{root}{VERIFY_PATH}/-"
                 scope["raw_path"] = scope["path"].encode()
                 scope["query_string"] = scope["query_string"] if is_mistaken else b""

@@ -35,7 +35,7 @@ class SharedWeChatTokens:
     async def read(self, client_id: str, app_id: str, *, ip: str | None) -> WeChatToken:
         """Return the app's WeChat token, for a service client.
 
-        The audit trail records this once a day per client and app.
+        The audit trail records the first read of each client and app on each day.
 
         Raises: UnknownApp, WrongAppKind, WeChatError.
         """

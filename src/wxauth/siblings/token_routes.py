@@ -292,7 +292,7 @@ def _in_header(value: str) -> str:
 async def _current_claims(
     verifier: Verifier, database: Database, token: str, *, resources: Collection[str], now: datetime
 ) -> dict[str, Any] | None:
-    """Return a token's claims, with the user's current roles; None if it is not valid for these resources.
+    """Return a token's claims, with the user's current roles; None if the token is not valid for these resources.
 
     For a valid token of this service, the function queries the database once. For any other token, it does not.
 

@@ -1,4 +1,4 @@
-"""The routes for services that call WeChat themselves."""
+"""The routes for services that call WeChat themselves, and need WeChat's access tokens or signatures to do so."""
 
 from collections.abc import Sequence
 from typing import Annotated, Final, NamedTuple, Self

@@ -73,7 +73,7 @@ DOORS: Final = Counter(
 
 
 POLL_INTERVAL_SECONDS: Final = 2
-"""The number of seconds between two polls of a device, unless it polls too fast."""
+"""The number of seconds between two polls of a device, unless the device polls too fast."""
 SCAN_LASTS: Final = timedelta(seconds=180)
 """The time within which the user can scan a code, or follow a link to WeChat, and approve the login."""
 CLAIM_LASTS: Final = timedelta(seconds=60)

@@ -222,7 +222,7 @@ def _has_form_of_number(text: str) -> bool:
 
 
 async def _count_wrong(transaction: Transaction, page: LockedLogin, link: LockedLogin, *, now: datetime) -> bool:
-    """Count a wrong number. If it is the last permitted one, end the page and its link. Return whether it is."""
+    """Count a wrong number. If no further number is permitted, end the page and its link, and return True."""
     page.wrong_numbers += 1
     is_last = page.wrong_numbers >= MAX_WRONG_NUMBERS
     if is_last:

@@ -146,7 +146,7 @@ _SAVE: Final = Statement[Nothing](f"""
 UPDATE site_logins SET ({_listed(_SAVED)}) = ROW ({_listed(_SAVED, ":", _GIVEN_IP)})
  WHERE id = :id
 """)
-# The statement stores the time of a device's poll, and returns whether it is too early, in which case the interval
+# The statement stores the time of a device's poll, and returns whether the poll is too early. If it is, the interval
 # becomes `more` seconds longer. The second of two simultaneous polls waits here for the first, and then reads the time
 # that the first has stored.
 POLL: Final = Statement[bool]("""
@@ -187,9 +187,9 @@ RETURNING id
 async def add(database: Database | Transaction, login: SiteLoginFields) -> bool:
     """Store a new login.
 
-    Return False if its user code is taken.
+    Return False if the user code of the login is taken.
 
-    Raises: Unanswerable, if its client no longer exists.
+    Raises: Unanswerable, if the client of the login no longer exists.
     """
     if await database.value(_ADD, **{name: getattr(login, name) for name in _COLUMNS}) is not None:
         return True

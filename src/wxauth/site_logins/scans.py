@@ -45,7 +45,7 @@ FROM_CAMERA: Final = frozenset({1011, 1047})
 BY_LINK: Final = frozenset({1286, 1065, 1194})
 """WeChat's entry scenes for pages opened by a link outside WeChat.
 
-They stand for a plaintext scheme, an encrypted scheme, and a URL Link. The entry scene for a link that was opened
+The scenes stand for a plaintext scheme, an encrypted scheme, and a URL Link. The entry scene for a link that was opened
 inside WeChat (1167) is not included, because somebody else might have sent that link.
 """
 _DOORS_OF_PHONE: Final = (Door.SCAN, Door.TYPED, Door.LINK)

@@ -70,7 +70,8 @@ def login_cookie_of(cookie: str, proof_id: UUID) -> str:
 def log_out_field(login: str) -> str:
     """Return the value of the form field that confirms a log-out.
 
-    It is derived from the cookie of the browser's login. Therefore, only wxauth's page in this browser can contain it.
+    The value is derived from the cookie of the browser's login. Therefore, only wxauth's page in this browser can
+    contain the value.
     """
     return _derive(login, "log out", "")
 

@@ -170,7 +170,7 @@ class SingleSignOn:
 
 
 def _satisfies(person: BrowserPerson, asked: SiteRequest, *, now: datetime) -> bool:
-    """Return whether a browser's login is new enough for the site's request, and belongs to the user of its hint."""
+    """Return whether a browser's login is new enough for the site's request, and belongs to the user of the hint."""
     if asked.requires_new_login or asked.hinted_user_id not in (None, person.id):
         return False
     age = (now - person.authenticated_at).total_seconds()

@@ -128,10 +128,10 @@ def resource_at(settings: Settings, url: str | None) -> Resource | None:
 
 
 def for_resource(client: Client) -> Client:
-    """Return a copy of a client for a request that names a resource. The copy only allows logins by phone."""
+    """Return a copy of a client for a request that names a resource, so that a phone must approve the login."""
     return client.model_copy(update={"sso": False, "account_app_id": None, "website_app_id": None})
 
 
 def _may_request(client: Client, url: str) -> bool:
-    """Return whether a client may request a resource. A client that nobody registered may request each of them."""
+    """Return whether a client may request a resource. A client that nobody registered may request any resource."""
     return is_document(client.name) or url in client.resources

@@ -57,7 +57,7 @@ class VisitOutcome(StrEnum):
     """The site has received a code."""
     ACCESS_DENIED = "access_denied"
     LOGIN_REQUIRED = "login_required"
-    """A user other than the one in the site's `id_token_hint` has logged in. OAuth's error has the same name."""
+    """A user other than the user of the site's `id_token_hint` has logged in. OAuth's error has the same name."""
     TEMPORARILY_UNAVAILABLE = "temporarily_unavailable"
     SERVER_ERROR = "server_error"
     SNAPSHOT = "snapshot"
@@ -208,7 +208,7 @@ class Visits:
                 raise VisitRefused("this site was added with --near")
             await self._log_in(visit, callback, door)
             return VisitOutcome.LOGGED_IN
-        except SentBack:  # the user is not the one in the site's `id_token_hint`
+        except SentBack:  # the user is not the user of the site's `id_token_hint`
             outcome = VisitOutcome.LOGIN_REQUIRED
         except (VisitRefused, WxAuthError) as exc:
             outcome = _log_failure(exc, door=door, **fields)
@@ -300,6 +300,7 @@ def _count_failure(door: Door, outcome: VisitOutcome) -> None:
 
 
 def _url_of_wechats_page(settings: Settings, app: App, door: Door, state: str) -> str:
+    """Return the URL of WeChat's page for this door."""
     # WeChat's page on web authorization requires this order of parameters.
     parameters = {
         "appid": app.app_id,

@@ -32,7 +32,8 @@ from wxauth_guard.errors import FieldError, InsufficientRole, InvalidRequest
 MAX_LISTED: Final = 100
 """The largest number of sessions, and of consents, that a response about a user lists.
 
-It lists the most recently used sessions, and the newest consents. Sessions that are not listed can also be ended.
+The response lists the most recently used sessions, and the newest consents. Sessions that are not listed can also be
+ended.
 """
 
 log = get_logger()
@@ -223,8 +224,8 @@ async def locked_remaining(
 ) -> AsyncIterator[tuple[Transaction, UUID, StatusAndRoles]]:
     """Open a transaction that locks the user of a present or former id. Yield it with the user's id, status and roles.
 
-    This works like `locked_user`. If a merge has just given the id to another user, lock that user instead. If the
-    actor must not act on staff, refuse a user who is staff.
+    The lock is the same as that of `locked_user`. If a merge has just given the id to another user, lock that user
+    instead. If the actor must not act on staff, refuse a user who is staff.
 
     Raises: NotFound, LastAdmin, InsufficientRole.
     """

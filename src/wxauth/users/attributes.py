@@ -30,7 +30,7 @@ Attributes = Mapping[str, Any]
 
 
 class WrongAttributes(WrongValue):
-    """The error if a patch or its result breaks a rule. The text is the rule."""
+    """The error if a patch or its result breaks a rule. The text states the rule."""
 
 
 def check_patch(patch: Attributes) -> None:
@@ -101,7 +101,7 @@ async def add_missing_attributes(
 async def _store(
     transaction: Transaction, user_id: UUID, before: Attributes, after: Attributes, *, by: Actor, now: datetime
 ) -> bool:
-    """Store and record the attributes of a locked user, if they have changed. Return whether they have."""
+    """If the attributes of a locked user have changed, store and record them. Return whether they have changed."""
     if names := changed_names(before, after):
         await transaction.run(WRITE_ATTRIBUTES, user_id=user_id, attributes=after)
         kind = EventType.ATTRIBUTES_CHANGED

@@ -29,7 +29,7 @@ from wxauth_guard.claims import Principal
 from wxauth_guard.errors import InsufficientRole, InsufficientScope, InvalidRequest, InvalidToken
 
 _MAX_USER_AGENT: Final = 512
-"""The largest number of bytes of a User-Agent that wxauth reads. It ignores the rest."""
+"""The largest number of bytes of a User-Agent that wxauth reads. wxauth ignores the rest."""
 
 ADMIN_SCOPE: Final = "wxauth:admin"
 """The scope that lets a staff member's website session use `/v1/admin`. Only wxauth's console gets this scope."""

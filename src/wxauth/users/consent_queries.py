@@ -76,13 +76,13 @@ class Consent(ConsentRow, table=True):
     user_id: UUID
     """The id of the user, or of a former user who was merged.
 
-    It is not a foreign key, because a user can have more rows than one transaction can delete in an erasure, or move in
-    a merge.
+    The column is not a foreign key, because a user can have more rows than one transaction can delete in an erasure, or
+    move in a merge.
     """
 
 
-# The statement adds no second valid consent to a version. A user can have an older one, for example because the
-# operator has put an earlier version in force again.
+# The statement adds no second valid consent to a version. A user can have an older valid consent, for example
+# because the operator has put an earlier version in force again.
 _ADD: Final = Statement[UUID](f"""
 INSERT INTO consents (id, user_id, document, version, given_at, app_id, ip)
 SELECT :id, :user_id, :document, :version, :now, :app_id, :ip::text::inet

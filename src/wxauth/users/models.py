@@ -23,9 +23,9 @@ class User(UserFields, table=True):
     banned_until: datetime | None = Field(sa_type=TIME)
     """The time at which wxauth lifts the ban; null for a ban without an end."""
     identity_lost_at: datetime | None = Field(sa_type=TIME)
-    """The time at which this user last lost an identity, or at which an import might have given one to another user.
+    """The time at which this user last lost an identity, or an import might have given one of them to another user.
 
-    A login at least an hour later sets the column to null. Only logins read it. See `RETURN` in
+    A login at least an hour later sets the column to null. Only logins read the column. See `RETURN` in
     `login/batched_queries.py`.
     """
 
@@ -53,8 +53,8 @@ class Identity(SQLModel, table=True):
 class StoredUnionid(SQLModel, table=True):
     """The table of users' present and former unionids.
 
-    A user can have several, because each Open Platform account has separate unionids, and an app can move from one
-    account to another.
+    A user can have several unionids, because each Open Platform account has separate unionids, and an app can move from
+    one account to another.
     """
 
     __tablename__ = "unionids"
@@ -80,8 +80,8 @@ class FormerUser(SQLModel, table=True):
 class FormerExternalId(SQLModel, table=True):
     """The table of former external ids.
 
-    If both users of a merge have an external id, the merged user's id becomes a former one, because other services
-    might still use it.
+    If both users of a merge have an external id, the external id of the merged user becomes a former external id,
+    because other services might still use it.
     """
 
     __tablename__ = "former_external_ids"

@@ -73,6 +73,7 @@ MAX_CONSENTS: Final = 100
 
 
 def _without_duplicates(roles: list[str]) -> list[str]:
+    """Return each role once. Raises: ValueError, if there are too many."""
     unique = list(dict.fromkeys(roles))
     if len(unique) > MAX_ROLES:
         raise ValueError(f"List should have at most {MAX_ROLES} items")
@@ -211,7 +212,7 @@ class OperatorsFields(TypedDict):
 class FormerExternalIds(TypedDict):
     """The field with a user's former external ids.
 
-    All responses about a user to staff and other services have it, except staff's list of users.
+    All responses about a user to staff and other services have this field, except staff's list of users.
     """
 
     former_external_ids: NotRequired[
@@ -311,7 +312,7 @@ def users_answer(page: Page[ListedUser]) -> UsersAnswer:
 
 
 def is_own_picture(url: str | None, issuer: str) -> TypeGuard[str]:
-    """Return whether a URL is that of an uploaded picture in wxauth, even if the picture was deleted.
+    """Return whether a URL is the URL of a picture that was uploaded to wxauth, even if the picture was deleted.
 
     Only an upload can set such a URL.
     """

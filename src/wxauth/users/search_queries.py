@@ -106,12 +106,12 @@ _CONDITIONS: Final[Mapping[str, LiteralString]] = {
     "app_id": "EXISTS (SELECT FROM identities i WHERE i.user_id = users.id AND i.app_id = :app_id)",
 }
 _FLOOR: Final = Statement[UUID]("SELECT id FROM users WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
-"""The query for the lowest id in a window of users. It returns no row for the last window."""
+"""The query for the lowest id in a window of users. The query returns no row for the last window."""
 FIRST_ID: Final = UUID(int=0)
 """An id that is lower than the id of any row."""
 # This statement finds the users who have the whole text as one of their ids. It uses only indexes. Openids have no
-# index of their own, because it would slow down each first login. Therefore, the statement looks the openid up in each
-# app. It reads the apps one by one from the primary key, whose first column is the app.
+# index of their own, because such an index would slow down each first login. Therefore, the statement looks the openid
+# up in each app. It reads the apps one by one from the primary key, whose first column is the app.
 _NAMED_USERS: Final = Statement[UUID]("""
 WITH RECURSIVE apps (app_id) AS (
     (SELECT app_id FROM identities ORDER BY app_id LIMIT 1)
@@ -200,11 +200,11 @@ async def search_in_windows(
     """Search windows of rows, the newest first, until a page is full or `seconds` have passed, and return the page.
 
     `windows` contains the number of rows in each window, and the last number also applies to all further windows.
-    `floors` is the query for the lowest id of a window. It returns no row for the last window.
+    `floors` is the query for the lowest id of a window. The query returns no row for the last window.
 
     `search` takes the id before which to find rows, the lowest id of the rows, and the largest number of rows. `rest`
-    takes the same arguments. If it is given, it finds all remaining rows after the first two windows, or when the time
-    is over.
+    takes the same arguments. If `rest` is given, it finds all remaining rows after the first two windows, or when the
+    time is over.
     """
     found: list[RowWithId] = []
     began = monotonic()

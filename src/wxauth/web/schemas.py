@@ -45,7 +45,7 @@ The limit exists because some bodies may have any number of fields, and because 
 _MAX_FIELD_NAME: Final = 64
 """The largest number of characters of a field's name that are reported."""
 TEXT: Final = r"^[^\x00-\x1f\x7f]*$"
-"""A pattern for text that is stored. It allows no control characters, among them NUL, which PostgreSQL refuses."""
+"""The pattern of stored text. It allows no control characters, including NUL, which PostgreSQL refuses."""
 StoredText = Annotated[str, StringConstraints(pattern=TEXT)]
 
 _NO_LONE_SURROGATES: Final = "Must not contain lone surrogates such as \\ud83d"
@@ -58,6 +58,7 @@ EXAMPLE_SESSION_ID: Final = "01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2"
 PAGE_SIZE: Final = 50
 """The number of items on a page if the request has no `limit`."""
 MAX_PAGE_SIZE: Final = 200
+"""The largest number of items on a page of most lists."""
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{22}")
 """The form of a cursor of `cursor_at`, which is the base64url of 16 bytes."""
 _TIMED_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{32}")
@@ -183,7 +184,7 @@ def id_in_cursor(cursor: str) -> UUID:
 
 
 def timed_cursor(at: datetime, row_id: UUID) -> str:
-    """Return the cursor for the rows after the row with this time and id, in a list that is sorted by both."""
+    """Return the cursor for the rows after the row with this time and id, in a list that is sorted by time and id."""
     microseconds = (at - _FIRST_TIME) // timedelta(microseconds=1)
     return urlsafe_b64encode(microseconds.to_bytes(8, "big") + row_id.bytes).decode()
 

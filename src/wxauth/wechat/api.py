@@ -81,7 +81,8 @@ class WeChatApi:
     ) -> CodePicture:
         """Return a picture of a mini-program code that opens this page with this scene.
 
-        `env` selects the mini-program's version. WeChat checks that the page exists in the published one, `release`.
+        `env` selects the mini-program's version. Only in the published version, `release`, does WeChat
+        check that the page exists.
 
         Raises: WeChatMisconfigured (40097: no such version, 41030: no such page), WeChatRateLimited (45009: too many in
             this minute), other WeChatError.

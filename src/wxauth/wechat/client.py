@@ -41,7 +41,10 @@ PICTURE: Final = "picture"
 _MAX_ERRCODE: Final = 10**9
 _MAX_ERRMSG_LENGTH: Final = 200
 _HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "Connection": "keep-alive", "User-Agent": "wxauth"}
-"""The header fields of each request. They ask for uncompressed bodies, because the transport does not decompress."""
+"""The header fields of each request.
+
+The fields ask for uncompressed bodies, because the transport does not decompress.
+"""
 
 CALLS: Final = Counter(
     "wxauth_wechat_calls",
@@ -58,6 +61,8 @@ T = TypeVar("T")
 
 
 class _Client(httpx.AsyncClient):
+    """A client that sends a request without the steps that httpx would add."""
+
     async def send(self, request: httpx.Request, **_: Any) -> httpx.Response:
         """Send the request.
 
@@ -133,7 +138,7 @@ class _Host:
         return httpx.Request("POST", url, headers=headers, content=call.body, extensions=extensions)
 
     def __str__(self) -> str:
-        """Return the host and port for the log. They are the relay's if the settings name a relay."""
+        """Return the host and port for the log. If the settings name a relay, return the host and port of the relay."""
         host, port = self.url.host, self.url.port or (443 if self.url.scheme == "https" else 80)
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -248,6 +253,7 @@ class WeChat:
         await self.client.aclose()
 
     async def _ask_until_not_busy(self, call: _Call) -> dict[str, Any]:
+        """Send the call, and send it again after each pause if WeChat is busy. Raises: WeChatError."""
         answer = await self._ask(call)
         for pause in self.busy_pauses:
             has_time = asyncio.get_running_loop().time() + pause < call.deadline
@@ -289,6 +295,7 @@ class WeChat:
         return answer
 
     async def _send(self, call: _Call) -> httpx.Response:
+        """Send the call to the first host or, if wxauth cannot connect to it, to the fallback host."""
         try:
             return await self.client.send(self._base.request(call))
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
@@ -319,6 +326,7 @@ def _login_query(app: App, code: str) -> str:
 
 
 def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequence[str]) -> None:
+    """Log WeChat's errcode and message without secrets, and say what to change."""
     text = errmsg if isinstance(errmsg, str) else ""
     # WeChat's message might quote a secret as it is, or in either form of percent-encoding.
     for secret in (app.app_secret.get_secret_value(), *secrets):
@@ -335,6 +343,7 @@ def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequ
 
 
 def _identity(app: App, answer: dict[str, Any]) -> WeChatIdentity:
+    """Return the identity in WeChat's response, without an unusable unionid. Raises: WeChatBadResponse."""
     openid, unionid = answer.get("openid"), answer.get("unionid") or None
     session_key = answer.get("session_key") if app.is_mini_program else None
     is_key_good = is_id(session_key) or not app.is_mini_program

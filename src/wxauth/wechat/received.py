@@ -89,7 +89,7 @@ _ACCOUNT_CLOSED: Final = "user_authorization_cancellation"
 _IDENTITY: Final = "identity"
 """The entry of a code that means that the user leaves the app. wxauth must then erase the whole identity."""
 _IN_OPEN_PLATFORM: Final[Mapping[str, Collection[str]]] = {"301": [_IDENTITY]}
-"""The only code of website apps and mobile apps."""
+"""The only code of website apps and of mobile apps, and the data that it withdraws."""
 _WITHDRAWN_BY_CODE: Final[Mapping[str, Mapping[str, Collection[str]]]] = {
     "mini_program": {
         # wxauth stores none of this data: addresses, invoices, places, sports, microphone, camera, albums, Bluetooth,
@@ -305,12 +305,12 @@ class WeChatMessage:
 
     @property
     def event(self) -> str:
-        """The name of the event in lower case. It is empty if the message is not an event."""
+        """The name of the event in lower case; empty if the message is not an event."""
         return _text(self.fields.get("Event")).lower()
 
     @property
     def name(self) -> str:
-        """The Event or, without one, the MsgType, in a form for the log.
+        """The Event of the message or, if there is none, the MsgType, in a form for the log.
 
         The form has up to 64 characters, and no control characters.
         """
@@ -474,6 +474,7 @@ def _signature(app: App, query: Mapping[str, str], text: bytes | None) -> PushSi
 
 
 def _signed_text(app: App, *texts: str) -> str:
+    """Return the text that WeChat signs: the app's push_token and these texts, sorted and joined."""
     assert app.push_token is not None
     return "".join(sorted([app.push_token.get_secret_value(), *texts]))
 

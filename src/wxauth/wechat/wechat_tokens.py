@@ -51,11 +51,12 @@ _LONGEST_SECRET: Final = 4096
 _BEIJING: Final = timezone(timedelta(hours=8))
 """The time zone of WeChat's days, at whose beginning the daily quotas are reset."""
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
-"""The time that stands for an event that has not happened, or a limit that does not apply. It is always past."""
+"""The time that stands for an event that has not happened, or a limit that does not apply. The time is always past."""
 
 _WHAT_TO_CHANGE: Final = "if it continues, call WeChat's stable_token once with force_refresh, or reset the AppSecret"
 
 _Key = tuple[str, SecretStr]
+"""The key of a cached token: the id and the secret of the app."""
 
 log = get_logger()
 
@@ -77,7 +78,7 @@ class CachedSecret:
     looked_at: datetime = NEVER
     """The time of the last request to WeChat, or of the last read from the database, with or without success."""
     renews_at: datetime = NEVER
-    """The time from which the next secret is fetched, while this one is still valid."""
+    """The time from which wxauth fetches the next secret, although the present secret is still valid."""
     failure: WeChatError | None = None
     paused_until: datetime = NEVER
     """The time until which wxauth does not call WeChat again, because of `failure`."""
@@ -108,6 +109,8 @@ class CachedSecret:
 
 @dataclass(slots=True)
 class _CachedToken(CachedSecret):
+    """An app's token in memory, which WeChat can refuse before it expires."""
+
     is_refused: bool = False
     """Whether WeChat has refused the token, so that it must be fetched again before its next use."""
     accepts_refusals_at: datetime = NEVER
@@ -262,7 +265,7 @@ def _pause_after(failure: WeChatError, now: datetime) -> timedelta:
 def again(failure: WeChatError, pause: timedelta) -> WeChatError:
     """Return a copy of a failure for another caller, with the rest of the pause as its `retry_after`, if it has one.
 
-    If one object were raised repeatedly, it would collect the tracebacks.
+    If one object were raised repeatedly, it would collect the tracebacks of all callers.
     """
     left = round(pause.total_seconds())
     retry_after = None if failure.retry_after is None else min(max(1, left), failure.retry_after)
