@@ -30,9 +30,11 @@ for _name, _module in list(sys.modules.items()):
 for _module in (click.formatting, click_wrapping):
     # click counts characters, which is wrong for Chinese, and its line breaks suit only text with spaces between words.
     vars(_module).update(term_len=width)
+# A line may end after a word or a Chinese character, but not before closing or after opening punctuation.
 click_wrapping.TextWrapper.wordsep_re = re.compile("(\\s+|[（“]*(?:[!-~]+|\\S)[，。、；：）”？！…]*)")
 
 _AFTER_SENTENCE: Final = re.compile(r"(?<=。)|(?<=\.)\s")
+"""The place between two sentences, in Chinese or English."""
 MODULES: Final = {
     "running": {
         "serve": _("Run the service in production."),

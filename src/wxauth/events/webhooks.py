@@ -205,6 +205,7 @@ class Webhooks:
             after = next_after
 
     async def _queue_again(self, webhook: Webhook, events: Sequence[PlacedEvent]) -> int:
+        """Queue these events again in one transaction, if the webhook gets their types, and return their number."""
         async with self.database.begin(replan=True) as transaction:
             return await webhook_queries.queue_deliveries(transaction, events, again_to=webhook, now=self.clock())
 

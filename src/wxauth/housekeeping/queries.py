@@ -151,13 +151,18 @@ UPDATE consents SET ip = {_TRUNCATED}
 
 @dataclass(frozen=True, slots=True)
 class TableSweep:
-    """A sweep of one table, with the statement to run for each page."""
+    """A sweep of one table, in pages."""
 
     name: str
     end_of_page: Statement[LastRow]
+    """The query for the last row of a page; no row for the last page."""
     work: Statement[Nothing]
+    """The statement that deletes or changes the old rows of a page."""
     lock: str = "wxauth.keeping"
-    """The name of the lock, which ensures that only one of the sweeps with this lock processes a page at a time."""
+    """The name of the lock, which ensures that only one of the sweeps with this lock processes a page at a time.
+
+    The sweep of ended sessions has a separate lock, because it runs at the same time as the other sweeps.
+    """
 
 
 ENDED_SESSIONS: Final = TableSweep("sessions", LAST_OF_PAGE, _DELETE_SESSIONS, lock="wxauth.housekeeping")

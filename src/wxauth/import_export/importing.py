@@ -44,7 +44,7 @@ Together, the pauses last ten minutes, which is longer than a failover or a rest
 
 
 class ImportRefusal(NamedTuple):
-    """The refusal of a line, with its faults."""
+    """The refusal of a line, or of some of its fields, with the faults."""
 
     number: int
     faults: Sequence[Fault]
@@ -78,7 +78,7 @@ class Counts:
     """
 
     def add(self, outcome: LineOutcome) -> None:
-        """Count a line."""
+        """Count a line with this outcome."""
         self.lines += 1
         setattr(self, outcome, getattr(self, outcome) + 1)
         if outcome is LineOutcome.JOINED:

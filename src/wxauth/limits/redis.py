@@ -83,6 +83,7 @@ async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
         for address in await addresses_of(name, seconds=patience / len(hosts)) or [name.strip("[]")]
     ]
     login = {name: unquote(text) for name in ("username", "password") if (text := getattr(parts, name))}
+    # The connections to these addresses, and the operation itself, share the time.
     options: dict[str, Any] = {**login, "socket_timeout": patience / (len(places) + 1)}
     if parts.scheme == "redis+sentinel":
         # By default, the client tries a Sentinel that does not respond four times, with pauses, before it tries the

@@ -111,7 +111,7 @@ class Separation:
     async def of(
         cls, transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, only_named: bool = False
     ) -> "Separation | None":
-        """Return the separation in which this identity leaves. Return None if the user does not have it.
+        """Return the separation in which this identity leaves. Return None if the user does not have this identity.
 
         Unless `only_named` is set, the user's other identities with the same unionid leave, too.
         """

@@ -178,7 +178,7 @@ def metadata_at_root(path: str) -> list[DirectRoute]:
 
 
 def _refusals(*errors: str) -> dict[int | str, dict[str, Any]]:
-    """Return FastAPI's `responses` for an operation that fails with these errors of RFC 6749 or with the usual ones."""
+    """Return FastAPI's `responses` for these errors (RFC 6749) and for the errors that all of these operations have."""
     by_status = {
         400: errors,
         401: ("invalid_client",),

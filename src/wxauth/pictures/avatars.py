@@ -68,12 +68,14 @@ class Avatars:
             Places, of_one=UPLOADS_OF_ONE_USER, in_all=UPLOADS, detail="too many pictures are being uploaded"
         ),
     )
+    """The places for uploads of this process, with a limit for each user."""
     _of_sessions: Places[UUID] = field(
         init=False,
         default_factory=partial(
             Places, of_one=UPLOADS_OF_ONE_SESSION, detail="this session is uploading too many pictures"
         ),
     )
+    """The places for uploads of each session."""
     _locks: WeakValueDictionary[UUID, asyncio.Lock] = field(init=False, default_factory=WeakValueDictionary)
     """The lock of each user.
 

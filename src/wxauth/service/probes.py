@@ -32,6 +32,7 @@ PROXY_NOTICE_SECONDS: Final = 2.0
 A proxy may send requests during this time, because it has not noticed yet that the process is ending.
 """
 OK: Final = "ok"
+"""The result of a check that has found no failure."""
 _EXAMPLE_READY: Final[dict[str, Any]] = {
     "status": "ready",
     "checks": {"database": "ok", "schema": "ok", "signing_key": "ok"},

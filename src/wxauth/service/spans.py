@@ -49,10 +49,12 @@ A collector that does not respond delays the end of the service for this time.
 _UNTRACED: Final = frozenset({"/livez", "/readyz", "/metrics"})
 """The paths that machines request every few seconds. Their spans would hide the spans of other requests."""
 _CERTIFICATE_VARIABLES: Final = frozenset({"OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"})
+"""The variables that name the collector's certificate authority to the SDK."""
 _PASSED_OVER: Final = frozenset({__name__, Batches.__module__, Database.__module__, retrying.__module__, "contextlib"})
 """The modules between a caller and the database. The names of their functions do not tell the caller's purpose."""
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 _TRACE_HEADERS: Final = frozenset({b"traceparent", b"tracestate"})
+"""The request headers that contain the trace of the caller (W3C Trace Context)."""
 
 
 class Spans(Tracing):
@@ -96,6 +98,8 @@ def spans_to(url: str) -> Spans:
 
 
 class _TracedApp:
+    """The middleware that opens a span for each request, except requests to `_UNTRACED` paths."""
+
     def __init__(self, app: ASGIApp, tracer: Tracer) -> None:
         self._app = app
         self._tracer = tracer
@@ -121,6 +125,8 @@ class _TracedApp:
 
 
 class _TracedDatabase(Database):
+    """A database that opens a span for each statement and each transaction within a request."""
+
     def __init__(self, url: str, *, deadlines: Deadlines, tracer: Tracer) -> None:
         super().__init__(url, deadlines=deadlines)
         self._tracer = tracer
@@ -143,6 +149,8 @@ class _TracedDatabase(Database):
 
 
 class _TracedWeChat(WeChat):
+    """A WeChat client that opens a span for each call within a request."""
+
     def __init__(self, client: httpx.AsyncClient, *, tracer: Tracer, **options: Any) -> None:
         super().__init__(client, **options)
         self._tracer = tracer

@@ -103,7 +103,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """The document of an export. A large document is not complete yet."""
+    """The document of an export. The pieces of a large document are read only when the caller asks for them."""
 
     first: bytes
     """The beginning of a large document; otherwise the whole document."""

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 _TYPED_NUMBER: Final = re.compile(r"\+?[0-9][0-9 ()-]{6,}")
 """The pattern of texts that might be phone numbers."""
 _CHINESE_MOBILE: Final = re.compile(r"1[3-9][0-9]{9}")
-"""The form of the most common numbers, which wxauth parses without the library.
+"""The form of the most common numbers, which wxauth parses without the library `phonenumbers`.
 
 The library takes 84 µs for each number, which would be 84 s for an import of a million lines.
 """
@@ -73,7 +73,7 @@ def masked(phone: str) -> str:
 
 def _parsed(text: str, region: str) -> "PhoneNumber | None":
     """Return the number that this text means when dialled in the region; None if there is none."""
-    # The import is here, because the library takes 2 MB, which a process without phone numbers saves.
+    # The functions import the library, because it takes 2 MB, which a process without phone numbers saves.
     import phonenumbers
 
     try:

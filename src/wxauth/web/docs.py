@@ -31,7 +31,7 @@ _POLICY: Final = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-# The headings of the operations, which are translated.
+# The tags of the operations, which the page shows as translated headings.
 _TAGS: Final = [
     _("login"),
     _("me"),

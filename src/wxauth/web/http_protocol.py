@@ -17,6 +17,7 @@ MAX_WAITING: Final = 32
 uvicorn itself parses all requests that arrive, without a limit.
 """
 _UPGRADE: Final = re.compile(rb"\nupgrade(?=[ \t]*:)", re.IGNORECASE)
+"""The name of the header field with which a client asks for another protocol."""
 # The page in this response asks the user to clear the browser's cookies, because they usually make a head too large.
 _HEAD_TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/html; charset=utf-8\r\n"
