@@ -52,7 +52,7 @@ class RedisCounts:
         await self._closing.aclose()
 
     async def _connected(self) -> Any:
-        """Return the client. The first caller creates it, and the lock makes all other callers wait for it."""
+        """Return the client, which the first caller creates. The lock makes other callers wait until it exists."""
         if self._client is None:
             async with self._connecting:
                 if self._client is None:

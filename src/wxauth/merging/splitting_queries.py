@@ -228,9 +228,9 @@ async def _divide_unionids(
 
     If that was the present unionid of the old user, replace it with the unionid of a remaining identity.
 
-    Delete the unionids that no identity of the old user has, because wxauth does not know to which of the two persons
-    they belong, and a login with one of them must not lead to the wrong user. If the user is banned, keep them, because
-    otherwise a login with one of them would create a new user, who is not banned.
+    Delete the unionids that no identity of the old user has, because wxauth does not know which of the two persons
+    they belong to, and a login with one of them must not lead to the wrong user. If the user is banned, keep the
+    unionids, because otherwise a login with one of them would create a new user, who is not banned.
     """
     ids = {"user_id": separation.user_id, "new_user_id": new_user_id}
     await transaction.run(_MOVE_UNIONID, **ids, unionid=separation.unionid)

@@ -211,7 +211,7 @@ class PushedMessages:
                 withdrawn=withdrawal.fields or withdrawal.what,
             )
             raise
-        # An earlier delivery of this message may have failed, so that the withdrawal waits in memory. It is done now.
+        # If an earlier delivery of this message has failed, the withdrawal still waits in memory for a retry.
         self.retries.note_done(_WITHDRAWAL, key)
         return names_user
 

@@ -97,8 +97,8 @@ WITH free AS (
        FOR NO KEY UPDATE OF sessions SKIP LOCKED)
 UPDATE sessions SET session_key = resealed FROM free WHERE sessions.id = free.id
 """)
-# The conditions are those of `READ_USER_IN_SESSION`, because the user may have been banned, erased or merged, and the
-# session may have ended.
+# The conditions are the same as in `READ_USER_IN_SESSION`, because the user may have been banned, erased or merged,
+# and the session may have ended.
 KEYS_IN_SESSION: Final = Statement[KeysInSession](f"""
 SELECT s.app_id, s.openid, (
            SELECT newest.session_key FROM sessions newest

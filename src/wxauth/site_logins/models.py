@@ -61,7 +61,7 @@ class RequestFields(SQLModel):
     """The redirect URI; empty for a device, which polls."""
     state: str | None = Field(default=None, sa_type=Text)
     response_mode: str = Field(default="query", sa_type=Text)
-    """The way in which the browser takes the response to the site: `query` or `form_post`."""
+    """The way in which the browser sends the response to the site: `query` or `form_post`."""
     nonce: str | None = Field(default=None, sa_type=Text)
     """The value that the id_token repeats."""
     code_challenge: str | None = Field(default=None, sa_type=Text)

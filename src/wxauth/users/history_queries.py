@@ -79,7 +79,7 @@ class ListedLogin(BaseModel):
 
     @property
     def id(self) -> UUID:
-        """The id of the session, by which logins are sorted."""
+        """The id of the session. The pages list logins in the order of these ids."""
         return self.session_id
 
 

@@ -322,7 +322,7 @@ def _by_place(call: Callable[..., Any], takes: Mapping[str, int]) -> tuple[Calla
 def entailed_by(dependant: Dependant, arguments: Mapping[str, Argument]) -> Iterator[Entails]:
     """Yield the documentation that an endpoint's parameters add to the endpoint.
 
-    The documentation of a parameter comes before that of the dependencies that it takes.
+    The documentation of a parameter comes before the documentation of the dependencies that the parameter takes.
     """
     assert dependant.call is not None
     hints = get_type_hints(_function_of(dependant.call), include_extras=True)

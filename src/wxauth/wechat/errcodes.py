@@ -103,7 +103,7 @@ class Errcode:
 
 
 def _read_table() -> Iterator[Errcode]:
-    """Yield a description for each errcode in `errcodes.csv`, in which a row can have several errcodes."""
+    """Yield a description for each errcode in `errcodes.csv`. A row of the table can contain several errcodes."""
     lines = Path(__file__).with_name("errcodes.csv").read_text("utf-8").splitlines()
     for numbers, at, error, retry_after, meaning, remedy in list(reader(lines, delimiter="|"))[1:]:
         for number in numbers.split():
