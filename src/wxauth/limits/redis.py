@@ -132,6 +132,7 @@ def _to_each_of(addresses: Sequence[str], kind: type[Any], seconds: float) -> ty
                     failure = exc
                     await self.disconnect(nowait=True)
                 else:
+                    # The address that works becomes the first one. The sort keeps the order of the others.
                     order.sort(key=lambda address: address != self.address)
                     return
             if failure is not None:

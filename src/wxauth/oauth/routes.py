@@ -136,7 +136,7 @@ def _metadata(issuer: str, resources: Iterable[Resource] = (), *, has_documents:
         "authorization_response_iss_parameter_supported": True,
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": list(ID_TOKEN_ALGS),
-        "ui_locales_supported": languages()[::-1],
+        "ui_locales_supported": languages()[::-1],  # English, the language of the code, comes last
         **(of_documents if has_documents else {}),
     }
 

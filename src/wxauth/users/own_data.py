@@ -196,6 +196,7 @@ async def _parts(snapshot: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGe
         "former_external_ids": await snapshot.values(FORMER_EXTERNAL_IDS, user_id=user_id),
         "unionids": await snapshot.values(queries.UNIONIDS, user_id=user_id),
     }
+    # The closing bracket of the object follows after the lists and the picture.
     yield to_json({"exported_at": now, "user": profile})[:-1]
     for name, pages in queries.lists_of(snapshot, user_id, former):
         yield b',"%b":[' % name.encode()
