@@ -154,7 +154,8 @@ def _fields_of(model: type[BaseModel]) -> Iterator[_Field]:
 
 def _option_of(field: _Field, clear: str | None, *, is_query: bool, changed: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the arguments of `click.option` for a field, with `option` for the names of the option."""
-    # In a description, "Null: …" says what an absent value means. The help names it the default, or the cleared value.
+    # In a description, "Null:" introduces the meaning of an absent value. In the help, it is replaced by "Default:" or,
+    # if a word clears the field, by this word.
     made = {
         "option": f"--{field.name.replace('_', '-')}",
         "help": re.sub("[Nn]ull:", f'"{clear}" means:' if clear else "Default:", field.description),

@@ -19,8 +19,8 @@ POOLER_REMEDY: Final = _(
 )
 """The instruction for operators whose pooler refuses settings or loses prepared statements."""
 
-# The database is unreachable, starting, stopping, out of resources or now a standby, or another transaction did not
-# release its lock in time.
+# These errors mean that the database is unreachable, starting, stopping, out of resources or now a standby, or that
+# another transaction did not release its lock in time.
 _AWAY = (
     OSError,
     TimeoutError,
@@ -34,18 +34,19 @@ _AWAY = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
 )
-# The database refuses wxauth, because the password, the role or the name of the database is wrong.
+# These errors mean that the database refuses wxauth, because the password, the role or the database's name is wrong.
 _REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
-# The transaction conflicted with another one, and the server has rolled the transaction back.
+# These errors mean that the transaction conflicted with another one, and that the server has rolled it back.
 # InvalidCachedStatementError means that a migration has changed a table since asyncpg prepared the statement. asyncpg
 # has dropped the prepared statement, and prepares the statement again at the next attempt.
 CLASHED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.InvalidCachedStatementError)
-# The database does not fit this version, because it is not migrated, or the role lacks privileges.
+# These errors mean that the database does not fit this version, because it is not migrated, or the role lacks
+# privileges.
 _UNFIT = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError)
-# A pooler has moved wxauth to another server connection, which lacks the prepared statement, or has another one with
-# the same name.
+# These errors mean that a pooler has moved wxauth to another server connection, which lacks the prepared statement, or
+# has another one with the same name.
 STATEMENT_LOST = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
-# The URL has an unknown option, or an option with an impossible value.
+# These errors mean that the URL has an unknown option, or an option with an impossible value.
 _WRONG_URL = (
     asyncpg.ClientConfigurationError,
     asyncpg.UndefinedObjectError,
@@ -54,7 +55,8 @@ _WRONG_URL = (
     ValueError,
     OverflowError,
 )
-# The connection is lost. InternalClientError means that the server has just ended it, and asyncpg has not noticed yet.
+# These errors mean that the connection is lost. InternalClientError means that the server has just ended the
+# connection, and that asyncpg has not noticed this yet.
 LOST = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InternalClientError)
 
 _NO_ROOT_CERTIFICATE: Final = ("root certificate file", "cannot determine location of user PostgreSQL")
