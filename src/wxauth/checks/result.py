@@ -70,7 +70,7 @@ class ClockReading:
         """
         midpoint = asked_at + (answered_at - asked_at) / 2
         uncertainty = (answered_at - asked_at) / 2 + grain / 2
-        # The difference is negative if our clock was set back during the request.
+        # The difference is negative if wxauth's clock was set back during the request.
         return cls((midpoint - theirs - grain / 2).total_seconds(), abs(uncertainty.total_seconds()))
 
 

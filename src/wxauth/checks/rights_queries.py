@@ -69,8 +69,8 @@ class RoleRights:
 
 # Only the owner of a table, or a member of the owner, may alter it. Row level security hides no rows from the role if
 # each command has a permissive policy without a condition, and there is no restrictive policy. A schema counts as
-# `elsewhere` if it contains two of our tables, and if the role may use it, the search_path names it, or the role can
-# use no schema in the search_path.
+# `elsewhere` if it contains two of wxauth's tables, and if the role may use it, the search_path names it, or the role
+# can use no schema in the search_path.
 _RIGHTS: Final = Statement[RoleRights](f"""
 WITH here AS (
     SELECT c.oid, c.relowner, c.relnamespace, format('%I.%I', nspname, relname) AS name

@@ -57,7 +57,7 @@ _LONGEST_CELL: Final = 40
 
 
 def _mapped(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """Return the values of `--map`: our names by the file's names, and our values by field and by the file's values.
+    """Return the values of `--map`: wxauth's names by the file's names, and wxauth's values by field and file value.
 
     An empty OURS is allowed, and makes the field empty in each line with this VALUE.
     """

@@ -141,7 +141,7 @@ class WriteBuffer(ABC):
 class _Retry:
     do: Callable[[], Awaitable[object]]
     until: float
-    """The time at which wxauth gives the retry up, in the event loop's time."""
+    """The time at which wxauth gives up the retry, in the event loop's time."""
     fields: dict[str, Any]
     """The fields of each log line about the write."""
 
@@ -242,7 +242,7 @@ class Retries:
                 log.debug("retry_failed", what=what, reason=type(exc).__name__)
 
     def _lose(self, what: str, key: Hashable, reason: str) -> None:
-        """Give a retry up, and log its fields."""
+        """Give up a retry, and log its fields."""
         retry = self._retries.pop((what, key))
         log.error("retry_lost", what=what, reason=reason, **retry.fields)
         self._count(what, -1)

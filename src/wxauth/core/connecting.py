@@ -23,7 +23,7 @@ itself, because an operator can give the database a different default.
 
 
 class Connector:
-    """Opens connections to the database of a URL. It first tries the address to which it last opened a connection."""
+    """An object that opens connections to the database of a URL. It first tries the address that worked last."""
 
     def __init__(self, url: str, *, deadlines: Deadlines) -> None:
         libpq.hide_unreadable_home()

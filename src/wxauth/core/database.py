@@ -143,7 +143,7 @@ Row = TypeVar("Row", bound="Mapping[str, object] | BaseModel | DataclassInstance
 
 
 class _Reader(ABC):
-    """Runs statements, and reads the rows that they return."""
+    """An object that runs statements, and reads the rows that they return."""
 
     __slots__ = ()
 

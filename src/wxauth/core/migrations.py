@@ -44,9 +44,9 @@ LOCK_TIMEOUT_SECONDS: Final = 1.0
 During this time, all other clients that need the table wait, too.
 """
 RETRY_PAUSE_SECONDS: Final = 2.0
-"""The average pause, in seconds, between two tries. During the pause, other clients can use the table."""
+"""The average pause, in seconds, between two attempts. During the pause, other clients can use the table."""
 GIVE_UP_SECONDS: Final = 900.0
-"""The time, in seconds, after which a migration stops trying to lock a table that other clients always use."""
+"""The time, in seconds, after which a migration stops trying to lock a table that other clients use all the time."""
 
 # If several replicas migrate at the same time, the first one that gets this lock migrates, and the others find nothing
 # to do afterwards. A replica polls for the lock instead of waiting in the database, because CREATE INDEX CONCURRENTLY

@@ -108,7 +108,7 @@ USUAL_PACE: Final = Pace()
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """The numbers of events that `sweep_aged` has deleted, and of addresses that it has truncated."""
+    """The number of events that `sweep_aged` has deleted, and the number of addresses that it has truncated."""
 
     events: int = 0
     """The number of events that were deleted."""

@@ -78,9 +78,9 @@ class Form:
     app_id: str | None = None
     """The app for lines that don't specify an app."""
     fields: Mapping[str, str] = field(default_factory=dict)
-    """Our names of fields by the file's names, where the file uses other names."""
+    """wxauth's names of fields by the file's names, where the file uses other names."""
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Our values by field and by the file's value, where the file uses other values."""
+    """wxauth's values by field and by the file's value, where the file uses other values."""
 
     @property
     def roots(self) -> frozenset[str]:
@@ -120,7 +120,7 @@ class _Lines:
 
 
 class JsonLines(_Lines):
-    """The lines of a JSON file with their numbers, and with our names and values. Raises: WrongFile."""
+    """The lines of a JSON file with their numbers, and with wxauth's names and values. Raises: WrongFile."""
 
     other_kinds = NO_JSON_LINES
 
@@ -137,7 +137,7 @@ class JsonLines(_Lines):
         """
         form, is_first_time = self._form, not self._was_read
         is_plain = form.app_id is None and not form.fields and not form.values
-        # The file's names that `--map` reads, and our names of the fields whose values it maps.
+        # The file's names that `--map` reads, and wxauth's names of the fields whose values `--map` replaces.
         unread, is_empty = {*form.fields, *form.values}, True
         for line in self._numbered():
             if not isinstance(line.text, bytes):
@@ -167,7 +167,7 @@ class JsonLines(_Lines):
                 self.unknown.append(name)
 
     def _with_fields(self, given: Mapping[str, object]) -> dict[str, object]:
-        """Return the line with our names of fields."""
+        """Return the line with wxauth's names of fields."""
         fields = self._form.fields
         mapped = frozenset(fields.values())
         ours = {name: value for name, value in given.items() if name not in fields and name not in mapped}
@@ -177,7 +177,7 @@ class JsonLines(_Lines):
         return ours
 
     def _with_values(self, given: Mapping[str, object]) -> dict[str, object]:
-        """Return the line with our values, and with the form's app if the line has no app."""
+        """Return the line with wxauth's values, and with the form's app if the line has no app."""
         ours = dict(given)
         for name, values in self._form.values.items():
             value = unwrapped(given.get(name))

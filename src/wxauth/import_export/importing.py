@@ -37,7 +37,7 @@ BATCH: Final = 1000
 USUAL_OPENID_LENGTH: Final = 28
 """The length of WeChat's openids at present, in characters. WeChat does not guarantee this length."""
 _PAUSES: Final = (1, 2, 4, 8, 15, *[30] * 19)
-"""The pause, in seconds, before each retry of a batch.
+"""The pauses, in seconds, before each retry of a batch.
 
 Together, the pauses last ten minutes, which is longer than a failover or a restart of the database.
 """

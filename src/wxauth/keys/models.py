@@ -113,8 +113,8 @@ def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
     if not keys:
         return [make(now)]
     current = signing_key_of(keys, now)
-    # The keys that a clock ahead of ours has dated become active now. If the last key is one of them, it becomes the
-    # next key instead, unless it is the only key.
+    # The keys that a replica with a clock far ahead has created become active now. If the last key is one of them, it
+    # becomes the next key instead, unless it is the only key.
     ahead = {key.kid for key in keys if key.activates_at > now + _WAITS_AT_MOST}
     *others, last = (_activating_at(key, now) if key.kid in ahead else key for key in keys)
     if others and last.kid in ahead:

@@ -109,7 +109,7 @@ async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
 
 
 def _to_each_of(addresses: Sequence[str], kind: type[Any], seconds: float) -> type[Any]:
-    """Return a connection class that tries each address of its host for `seconds`, beginning with the last that worked.
+    """Return a connection class that tries each address of its host for `seconds`, first the one that worked last.
 
     TLS certificates are checked against the host's name.
     """

@@ -181,7 +181,7 @@ class _Undone(Exception):
 
 
 async def rehearse_login(database: Database, *, now: datetime) -> str | None:
-    """Sign up a test user, log it in again, and roll both back, to find out whether the database accepts logins.
+    """Sign up a test user, log it in again, and roll back both logins, to find out whether the database accepts logins.
 
     Return the reason that the database gives if it refuses a statement; otherwise None.
 

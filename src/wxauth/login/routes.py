@@ -92,7 +92,7 @@ LOGINS: Final = Counter(
     "errcode",
 )
 OUTCOMES: Final = ("ok", "new", *(fault.code for fault in (*OUR_FAULTS, *FAULTS_OF_WECHAT)))
-"""The outcomes that `wxauth_logins` shows for each app from the start, even before such a login."""
+"""The outcomes of `wxauth_logins` for which each app has a series even before a login has this outcome."""
 REFRESHES: Final = Counter(
     "wxauth_refreshes",
     "Token refreshes, by outcome: ok or the code of the error.",

@@ -79,7 +79,7 @@ class HookTimedOut(HookFailed):
 
 @part
 class SignUpHook:
-    """The calls that ask the operator's service whether a new user may sign up, and with which initial fields."""
+    """The part that asks the operator's service whether a new user may sign up, and with which initial fields."""
 
     settings: Settings
     transport: httpx.AsyncBaseTransport

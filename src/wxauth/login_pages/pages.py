@@ -226,7 +226,7 @@ class Pages(Rendering):
     def elsewhere(self, asked: SiteRequest, parameters: Parameters) -> Response:
         """Return the page for a browser in WeChat on a phone, whose own screen the phone cannot scan.
 
-        It shows the address to open on another device.
+        The page shows the address to open on another device.
         """
         sent = {name: parameters[name] for name in parameters if name != DOOR}
         address = f"{self.settings.issuer}{_url(sent)}"

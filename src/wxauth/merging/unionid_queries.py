@@ -14,7 +14,7 @@ class UnionidConflict(Exception):
 
 
 class OfAnotherOpenid(UnionidConflict):
-    """The error if another openid of the app has the unionid, or belongs to the WeChat account that has it.
+    """The error if another openid of the app has the unionid, or belongs to that unionid's WeChat account.
 
     One of the two openids might belong to a snapshot.
     """

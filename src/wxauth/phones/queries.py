@@ -192,7 +192,7 @@ async def bind_phone(
 ) -> UserInSession | PhoneRefusal:
     """Bind the number of a response to its user, mark the response as done, and return the changed user.
 
-    Return why the number was refused, if it was. If another request has already bound it, change nothing. If the user
+    If the number is refused, return the reason. If another request has already bound it, change nothing. If the user
     was erased or withdrew the number after wxauth called WeChat, delete the response. Other users who have the number
     from an import, and have never verified it, lose the number. With `yields_to_newer`, a number that the user has
     bound since takes precedence.
@@ -292,7 +292,7 @@ async def _lock_user_and_losers(
 async def _clear_number(
     transaction: Transaction, phone: str, losers: Sequence[UUID], *, verified_by: UUID, now: datetime
 ) -> None:
-    """Clear the number of these locked users, except `verified_by`, and record it.
+    """Clear the number of these locked users, except `verified_by`, and record the change.
 
     If a user had verified the number, the event contains the reason `MOVED`.
     """

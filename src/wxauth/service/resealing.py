@@ -56,8 +56,9 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
     """Re-encrypt all stored secrets that are not encrypted with the current secret key.
 
     A value is replaced only if it has not changed since it was read, and each page is a separate transaction, so the
-    command may be stopped and run again at any time. The signing keys come last: until they are replaced, no service
-    starts without the previous secret key, so the operator cannot discard that key while another value still needs it.
+    operator may stop the command and run it again at any time. The signing keys come last. Until they are replaced, no
+    service starts without the previous secret key, so the operator cannot discard that key while another value still
+    needs it.
     """
     done = Resealed()
 
@@ -94,7 +95,7 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
 async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> SealedCounts:
     """Erase every value that no configured secret key can decrypt, unless it has changed since it was read.
 
-    Each page is a separate transaction, so the command may be stopped and run again at any time. The signing keys are
+    Each page is a separate transaction, so the operator may stop the command and run it again. The signing keys are
     erased last, and no service starts before that. If the operator finds the lost key before the command ends, only the
     values that are already erased are lost.
     """

@@ -294,7 +294,7 @@ async def _current_claims(
 ) -> dict[str, Any] | None:
     """Return a token's claims, with the user's current roles; None if the token is not valid for these resources.
 
-    For a valid token of this service, the function queries the database once. For any other token, it does not.
+    For a valid token of this service, the function queries the database once. For any other token, it sends no query.
 
     Raises: KeysUnavailable.
     """

@@ -38,7 +38,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _PressedPage:
-    """A page that shows a user, after the browser has used one of its buttons."""
+    """A page on which a button has been pressed. The page shows the user of the browser's login."""
 
     page: SiteLogin
     parameters: Parameters

@@ -115,7 +115,7 @@ async def principal_of(principal: VerifiedDep) -> Principal:
 
 
 PrincipalDep = Annotated[Principal, Depends(principal_of), Entails(failures=(InsufficientScope,))]
-"""The user of an app's access token. As with `VerifiedDep`, wxauth does not check the session."""
+"""The user of an app's access token. As with `VerifiedDep`, wxauth does not check whether the session is open."""
 
 
 async def caller_of(principal: PrincipalDep, database: DatabaseDep, clock: ClockDep) -> Caller:

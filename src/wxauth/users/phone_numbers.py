@@ -17,7 +17,7 @@ The library takes 84 µs for each number, which would be 84 s for an import of a
 _SHOWN_DIGITS: Final = 4
 """The number of digits at the end of a masked number that remain visible."""
 _HIDDEN_DIGITS: Final = 4
-"""The number of digits before the visible ones that asterisks replace."""
+"""The number of digits, just before the visible digits, that asterisks replace."""
 _MIN_DIGITS: Final = 9
 """The number of digits below which a phone number counts as short, so that only its last two digits remain visible."""
 

@@ -101,7 +101,8 @@ class Codes(Generic[AnyCodeRequest]):
 class AccessTokens:
     """The access tokens of an app.
 
-    WeChat has two interfaces for tokens. `hand_out` is that of `stable_token`, and `replace_older` that of `token`.
+    WeChat has two interfaces for tokens. `hand_out` returns the tokens of `stable_token`, and `replace_older` returns
+    the tokens of the older interface, `token`.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -118,7 +119,7 @@ class AccessTokens:
         """The times of today's uses of `force_refresh`."""
 
     def hand_out(self, *, force: bool) -> dict[str, Any]:
-        """Return the current token, or a new one. `force` ends all tokens before. Raises: CallRefused."""
+        """Return the current token, or a new one. With `force`, all earlier tokens end. Raises: CallRefused."""
         now = self._clock()
         if force:
             self._note_forced(now)
@@ -128,7 +129,10 @@ class AccessTokens:
         return {"access_token": self._current, "expires_in": int(self._expires_at[self._current] - now)}
 
     def replace_older(self) -> dict[str, Any]:
-        """Return a new token of the older interface. Its previous token ends soon, and all other tokens stay valid."""
+        """Return a new token of the older interface.
+
+        The previous token of this interface ends soon, and all other tokens stay valid.
+        """
         if self._older_token is not None:
             self._expires_at[self._older_token] = min(
                 self._expires_at[self._older_token], self._clock() + OVERLAP_SECONDS
