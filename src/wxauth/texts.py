@@ -39,14 +39,14 @@ _NEEDS_CLEANING = re.compile(rf"[{_REMOVED}{_TAGS}{_INVISIBLE}]")
 _FLAG_OR_REMOVED = re.compile(
     rf"(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{{3,6}}\U000e007f)|[{_REMOVED}{_TAGS}]+"
 )
-"""The flag of a region, which remains as the group, or characters that are removed."""
+"""The pattern of the flag of a region, which remains as the group, or of characters that are removed."""
 _NEEDLESS_JOINERS = re.compile(
     rf"(?=[{_SELECTORS}{_JOINERS}])(?<=[#*0-9\xa9\xae\u0530-\U0010ffff])(?<![\s{_INVISIBLE}])"
     rf"([{_SELECTORS}]?)[{_SELECTORS}]*"
     rf"(?:([{_JOINERS}])[{_SELECTORS}{_JOINERS}]*(?=[\u0530-\U0010ffff])(?![\s{_INVISIBLE}]))?[{_SELECTORS}{_JOINERS}]*"
     rf"|[{_SELECTORS}{_JOINERS}]+"
 )
-"""A row of variation selectors and joiners. All are removed except for those in the two groups.
+"""The pattern of a row of variation selectors and joiners. All are removed except for those in the two groups.
 
 One of each remains in emoji, and in scripts that use them. Latin, Greek and Cyrillic do not use them.
 """
@@ -54,7 +54,7 @@ _STACKED_DIACRITICS = re.compile(rf"([{_DIACRITICS}]{{2}})[{_DIACRITICS}]+")
 """The pattern of more than two diacritics in a row. The group contains the first two, which remain."""
 _VISIBLE = re.compile(rf"[^\s{_INVISIBLE}]")
 _WHOLE_CHARACTER = re.compile(rb"[\xe1-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
-"""A UTF-8 character whose bytes hardly ever occur in text of another encoding."""
+"""The pattern of a UTF-8 character whose bytes hardly ever occur in text of another encoding."""
 _MAX_INCOMPLETE: Final = 100
 """The largest number of incomplete characters in a text.
 

@@ -17,7 +17,7 @@ LOCALES: Final = Path(__file__).with_name("locale")
 """The folder that contains a folder with the catalogue of each language."""
 _CATALOGUE: Final = "LC_MESSAGES/wxauth_desk.po"
 _LINE: Final = re.compile(r'^(?:(msgctxt|msgid|msgstr) )?"(.*)"$', re.MULTILINE)
-"""A line of a catalogue: a keyword with a quoted text, or a quoted text that continues the line before."""
+"""The pattern of a line of a catalogue: a keyword with a quoted text, or a quoted text that continues a text."""
 
 
 class Text(str):

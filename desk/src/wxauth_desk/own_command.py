@@ -26,11 +26,12 @@ exec {python} -m wxauth "$@"
 
 @contextmanager
 def command_for_this_dev(home: Path, settings: Mapping[str, Any]) -> Iterator[None]:
-    """Provide the command `wxauth` for dev's service in the folder `home`, during the block.
+    """Create the command `wxauth` for the service of `wxauth-desk dev` in the folder `home`, for the block.
 
-    The command uses the settings in dev's environment, overridden by `settings`. A setting whose value is None is
-    unset. The command overrides the same variables in its caller's environment, because it is for dev's service and
-    database. If dev is killed, the command's file remains, and removes itself when it is run the next time.
+    The command uses the settings in this process's environment, overridden by `settings`. A setting whose value is
+    None is unset. The command overrides the same variables in its caller's environment, because it is for this service
+    and its database. If this process is killed, the command's file remains, and removes itself when it is run the next
+    time.
     """
     inherited = {
         name.upper(): value

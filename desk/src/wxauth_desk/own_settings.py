@@ -35,7 +35,7 @@ _SIMULATED_APPS: Final = (
 )
 """The apps in the settings, with their titles. The first one is the shop's."""
 HOME: Final = Path(".wxauth")
-"""The folder with dev's data, in the current folder."""
+"""The folder with the data of `wxauth-desk dev`, in the current folder."""
 
 
 class AppSecret:

@@ -36,7 +36,7 @@ _EXPONENTS: Final = range(2**16 + 1, 2**32, 2)
 _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 """The members of a JWK that only private and symmetric keys have."""
 COMPACT_JWS: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
-"""A JWS in compact form. The groups are the encoded header, payload and signature."""
+"""The pattern of a JWS in compact form. The groups are the encoded header, payload and signature."""
 _NUMBER: Final = re.compile(r"[A-Za-z0-9_-]{1,1400}", re.ASCII)
 """The form of a number in an RSA key, in base64url."""
 _TYPES: Final = frozenset({"jwt", "client-authentication+jwt"})

@@ -25,7 +25,7 @@ from wxauth.users.user_queries import CURRENT_USER
 PROTOCOL_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "sid", "at_hash", "amr")
 """The claims of an id_token that no scope grants, because they describe the login and the token."""
 _KID: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
-"""The id of a key of wxauth, which is the thumbprint of the key in base64url."""
+"""The pattern of the id of a key of wxauth, which is the thumbprint of the key in base64url."""
 
 
 @dataclass(frozen=True, slots=True)

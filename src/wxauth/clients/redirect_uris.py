@@ -22,7 +22,7 @@ _CHARACTERS: Final = r"[A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*"
 """The characters that RFC 3986 allows in a URI, without `*`, which would look like a wildcard."""
 _URI: Final = re.compile(_CHARACTERS)
 _APP_SCHEME: Final = r"(?P<scheme>[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)+):/"
-"""The scheme of a native app, which is a domain in reverse order (RFC 8252, section 7.1)."""
+"""The pattern of the scheme of a native app, which is a domain in reverse order (RFC 8252, section 7.1)."""
 _BEGINS_WITH_APP_SCHEME: Final = re.compile(_APP_SCHEME)
 _APP_URI: Final = re.compile(f"{_APP_SCHEME}{_CHARACTERS}")
 _WEB_SCHEMES: Final = ("https://", "http://")

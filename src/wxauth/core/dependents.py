@@ -25,13 +25,13 @@ _IN_THE_WAY: Final = _(
     "these objects, run the command again, and then recreate the objects. Nothing has been migrated."
 )
 _COMMENT: Final = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
-"""An SQL comment: from `--` to the end of the line, or between `/*` and `*/`."""
+"""The pattern of an SQL comment: from `--` to the end of the line, or between `/*` and `*/`."""
 _NAME: Final = r'(?:"?\w+"?\.)?"?(?P<{}>\w+)"?'
-"""A name, with or without its schema and quotes. The braces stand for the name of the group."""
+"""The pattern of a name, with or without its schema and quotes. The braces stand for the name of the group."""
 _ALTER_TABLE: Final = re.compile(
     rf"\bALTER\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?:ONLY\s+)?{_NAME.format('table')}\s(?P<changes>[^;]*)", re.IGNORECASE
 )
-"""A statement that alters a table, with all its changes to this table."""
+"""The pattern of a statement that alters a table, with all its changes to this table."""
 _CHANGE: Final = re.compile(
     r"\bALTER\s+(?:COLUMN\s+)?\"?(?P<altered>\w+)\"?\s+(?:SET\s+DATA\s+)?TYPE\b"
     r"|\bDROP\s+(?:COLUMN\s+)?(?:IF\s+EXISTS\s+)?(?!(?:CONSTRAINT|DEFAULT|NOT|IDENTITY|EXPRESSION)\b)"

@@ -91,12 +91,12 @@ class Form:
 DEFAULT_FORM: Final = Form()
 
 _HALVES: Final = re.compile(rb"(\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf])|\xed[\xa0-\xbf][\x80-\xbf]")
-"""The bytes of an emoji that a database has written as two halves (surrogates), or the bytes of only one half.
+"""The pattern of an emoji that a database has written as two halves (surrogates), or of only one half.
 
 The group matches two halves that belong together.
 """
 _ESCAPED: Final = re.compile(rb"\\(?:u[Dd][89ABab]..\\u[Dd][C-Fc-f]..|(u[Dd][89A-Fa-f]..)|.)", re.DOTALL)
-"""An escape in JSON. The group matches the escape of half an emoji without its other half."""
+"""The pattern of an escape in JSON. The group matches the escape of half an emoji without its other half."""
 
 
 class _Lines:

@@ -36,7 +36,7 @@ _IN_WECOM: Final = "wxwork"
 _ON_A_PHONE: Final = re.compile(r"Mobi|Android|iPhone|iPad")
 _WECHAT_ON_A_COMPUTER: Final = re.compile(r"(?:Windows|Mac)Wechat")
 _GAP_IN_CHINESE: Final = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef]) (?=[\u3000-\u9fff\uff00-\uffef])")
-"""A space between two Chinese characters or punctuation marks."""
+"""The pattern of a space between two Chinese characters or punctuation marks."""
 _BROWSER: Final = "wxauth-browser"
 """The cookie that identifies a browser."""
 LOGIN: Final = "wxauth-login"

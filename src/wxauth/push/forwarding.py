@@ -29,7 +29,7 @@ FORWARD_SECONDS: Final = Histogram(
 
 _OK: Final = 200
 _FIELD_VALUE: Final = re.compile(rb"[\t -~\x80-\xff]*")
-"""A value of an HTTP header without control characters (RFC 9110, section 5.5)."""
+"""The pattern of a value of an HTTP header without control characters (RFC 9110, section 5.5)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ class Supervisor(Multiprocess):
         """
         try:
             new = load_settings(Settings)
-            # If a name in `.env` is misspelt, the reload would reset its setting to the default.
+            # If a name in `.env` is misspelled, the reload would reset its setting to the default.
             if misspelt := unknown_names({}):
                 raise InvalidSettings(misspelt)
         except InvalidSettings as exc:

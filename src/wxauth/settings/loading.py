@@ -1,6 +1,6 @@
 """Functions that load the settings from the environment, from a `.env` file, and from files named after settings.
 
-The module also finds misspelt names and lines that set nothing, because wxauth would otherwise ignore them silently.
+The module also finds misspelled names and lines that set nothing, because wxauth would otherwise ignore them silently.
 """
 
 import difflib
@@ -34,7 +34,7 @@ _SETTING: Final = re.compile(
     rf"|(?:{'|'.join(_NAMES_IN_APPS)})(?=\s*{_SIGN}))(?P<rest>\s*(?P<sign>{_SIGN}?).*)",
     re.IGNORECASE | re.DOTALL,
 )
-"""A text that contains the name of a setting, or the name of an app's field before a wrong sign.
+"""The pattern of a text that contains the name of a setting, or the name of an app's field before a wrong sign.
 
 If several names match, the longest one counts.
 """
@@ -127,7 +127,7 @@ def _fault_of_setting(found: re.Match[str], similar: list[str], place: Text) -> 
     Return None if the name is only the beginning of another name, or if the operator meant the setting in `similar`.
     """
     setting, rest, sign = found["setting"].upper(), found["rest"], found["sign"]
-    # If a single letter follows, the name is misspelt, for example a plural. If several letters follow, they may be a
+    # If a single letter follows, the name is misspelled, for example a plural. If several letters follow, they may be a
     # value whose `=` is missing.
     if re.fullmatch("[A-Za-z]", rest) or (_WORD.match(rest) and similar not in ([], [setting])):
         return None

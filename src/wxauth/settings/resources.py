@@ -65,7 +65,7 @@ class Resource(BaseModel):
 
 
 def find_resource(resources: Iterable[Resource], url: str) -> Resource | None:
-    """Return the resource with this URL, even if the URL is spelt differently; None if there is none."""
+    """Return the resource with this URL, even if the URL is spelled differently; None if there is none."""
     wanted = as_compared(url)
     return next((each for each in resources if as_compared(each.resource) == wanted), None)
 

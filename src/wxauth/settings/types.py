@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 SECRETS_DIR: Final = Path("/run/secrets")
 SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
-"""The beginning of the values of variables that Kubernetes sets for a Service.
+"""The pattern of the beginning of the values of variables that Kubernetes sets for a Service.
 
 If the Service is named "wxauth", one of these variables is WXAUTH_PORT.
 """
@@ -27,7 +27,7 @@ CENTURY_SECONDS: Final = CENTURY_DAYS * 86400
 _SHORTEST_TRAIL_DAYS: Final = 180
 """The shortest time, in days, for which the operator may choose to keep the audit trail."""
 _DOCUMENT: Final = re.compile(r"([a-z][a-z0-9_-]{0,31}):([A-Za-z0-9._-]{1,64})")
-"""A document that users agree to, with its version."""
+"""The pattern of a document that users agree to, with its version."""
 
 
 def _split_at_commas(value: object) -> object:

@@ -199,7 +199,7 @@ async def staff_of(
 
     If the role is only `support`, the returned actor must not act on staff.
 
-    Refuse unknown query parameters, because a search with a misspelt filter would find everything.
+    Refuse unknown query parameters, because a search with a misspelled filter would find everything.
 
     Raises: InsufficientRole, InsufficientScope, InvalidRequest; the errors of `read_caller`.
     """

@@ -43,7 +43,7 @@ _log = logging.getLogger("wxauth_guard")
 _SCOPE = re.compile(r"[!#-\[\]-~]+")
 _HOW_TO_SEND = "send the access token as 'Authorization: Bearer ...'"
 _SECOND_HEADER = re.compile(r",\s*[A-Za-z][A-Za-z0-9-]* ")
-"""The beginning of a second `Authorization` header that was joined to the first one: a comma and a scheme."""
+"""The pattern of the beginning of a second `Authorization` header, joined to the first one: a comma and a scheme."""
 
 
 class Guard:

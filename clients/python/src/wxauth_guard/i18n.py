@@ -21,7 +21,7 @@ SOURCE: Final = "en"
 LOCALES: Final = [Path(__file__).with_name("locale")]
 """The folders with catalogues. The service adds its own folder."""
 _LINE: Final = re.compile(r'^(?:(msgctxt|msgid|msgstr) )?"(.*)"$', re.MULTILINE)
-"""A line of a catalogue: a keyword with a quoted text, or a quoted text that continues the line before."""
+"""The pattern of a line of a catalogue: a keyword with a quoted text, or a quoted text that continues a text."""
 _UNCONFIRMED: Final = re.compile(r"^#,.*\bfuzzy\b", re.MULTILINE)
 """The mark of a translation that nobody has confirmed. Like gettext, this module ignores such entries."""
 

@@ -40,7 +40,7 @@ DEFAULT_MAX_AGE: Final = 300.0
 
 _MAX_SHOWN = 200
 _PATH_BELOW = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
-"""A path that cannot lead out of the URL to which it is appended, because none of its segments is . or .. ."""
+"""The pattern of a path without the segments . and .. , which cannot lead out of the URL to which it is appended."""
 _MAX_AGE = re.compile(r'(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})', re.IGNORECASE)
 _AGE = re.compile(r"(\d{1,9})\s*(?:,|$)", re.ASCII)
 

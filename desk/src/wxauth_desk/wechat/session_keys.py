@@ -18,7 +18,7 @@ _MAX_ENCRYPT_KEYS: Final = 3
 
 @dataclass
 class SessionKeys:
-    """The APIs, and the keys with which phones encrypt."""
+    """The APIs about session_keys, and the keys with which phones encrypt data."""
 
     session_keys: IssuedSessionKeys
     clock: Callable[[], int]
