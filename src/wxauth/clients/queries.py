@@ -109,7 +109,8 @@ SELECT {_COLUMNS}, :secret_hash, :now FROM jsonb_populate_record(NULL::clients, 
 
 
 def _all_but_the_name(given: LiteralString) -> LiteralString:
-    # Setting the key, even to the same value, would lock it against new sign-in requests, which refer to it.
+    # Setting the name, even to the same value, would lock the row against new sign-in requests, which refer to the
+    # name.
     return ", ".join(f"{column} = {given}.{column}" for column in columns_of(Client) if column != "name")
 
 

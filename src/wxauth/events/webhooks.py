@@ -59,7 +59,7 @@ class Webhooks:
     name_resolver: NameResolver
 
     async def add(self, name: str, *, url: str, types: Sequence[EventType], by: Actor) -> NewWebhookAnswer:
-        """Add a webhook, and return it with its secret. wxauth stores the secret sealed, and never returns it again.
+        """Add a webhook, and return it with its secret. wxauth stores the secret encrypted, and never returns it again.
 
         Raises: InvalidRequest, if wxauth refuses the URL; NameTaken.
         """

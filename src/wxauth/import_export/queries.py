@@ -285,7 +285,7 @@ async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToI
         """Return the rows, without a query if there are no keys."""
         return await transaction.rows(statement, **keys) if all(keys.values()) else ()
 
-    # The keys are never empty, because each line has one.
+    # There are always identities to look up, because each line has a key.
     identities = await transaction.rows(_IDENTITIES, **keys_of(wanted.identities))
     ids = list(chain.from_iterable(await rows(_IDS, ids=wanted.ids)))
     missing = list(set(wanted.ids).difference(ids))

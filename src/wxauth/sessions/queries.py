@@ -361,7 +361,7 @@ def _beyond_fragment(*, counting: LiteralString, revoked_at: LiteralString) -> L
 
 
 _BEYOND: Final = Statement[UUID](_beyond_fragment(counting="AND s.revoked_at IS NULL", revoked_at="IS NULL"))
-# The statement skips rows that another transaction has locked. Its next run deletes them.
+# The statement skips rows that another transaction has locked. The next run deletes those rows.
 DELETE_ENDED_SESSIONS: Final = Statement[Nothing](f"""
 DELETE FROM sessions WHERE id = ANY (ARRAY(
     SELECT id FROM sessions

@@ -262,7 +262,7 @@ class Visits:
     async def _wait_for_outcome(self, hashes: dict[str, bytes]) -> SiteLogin:
         """Wait until a visit has an outcome, and return the visit.
 
-        Return it without an outcome if no callback has been recorded, or if the outcome does not arrive in time.
+        Return the visit without an outcome if no callback has been recorded, or if the outcome does not arrive in time.
 
         Raises: NotFound, if this browser has no such visit.
         """

@@ -222,7 +222,7 @@ async def end_sessions_of(
 async def locked_remaining(
     database: Database, user_id: UUID, *, by: Actor, may_end_an_administrator: bool = False
 ) -> AsyncIterator[tuple[Transaction, UUID, StatusAndRoles]]:
-    """Open a transaction that locks the user of a present or former id. Yield it with the user's id, status and roles.
+    """Open a transaction that locks the user of a present or former id.
 
     The lock is the same as that of `locked_user`. If a merge has just given the id to another user, lock that user
     instead. If the actor must not act on staff, refuse a user who is staff.

@@ -357,7 +357,7 @@ class Withdrawn(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withdrawal:
-    """The data of a user that must be erased."""
+    """The withdrawal that a message reports, with the data of the user that wxauth must erase."""
 
     openid: str
     what: Withdrawn

@@ -252,7 +252,7 @@ class Guard:
             raise
 
     def _log_cause(self, refusal: InvalidToken, now: float) -> None:
-        """Log details that the response does not show, at most once a minute, and never for a malformed token."""
+        """Log the details that the response omits, at most once a minute for each cause."""
         logged_at = self._logged_at.get(refusal.detail)
         # After the clock has been set back, `logged_at` is in the future. With abs(), the log soon continues.
         is_due = logged_at is None or abs(now - logged_at) >= LOG_PAUSE_SECONDS

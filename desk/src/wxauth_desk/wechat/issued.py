@@ -269,7 +269,7 @@ class IssuedSessionKeys:
         return issued.session_key if issued is not None and self._clock() < issued.expires_at else None
 
     def reset(self, openid: str) -> str:
-        """Replace the key, and return the new one. It expires when the previous one would have expired."""
+        """Replace the key, and return the new key, which expires when the previous key would have expired."""
         self._issued[openid].session_key = _new_key()
         return self._issued[openid].session_key
 
