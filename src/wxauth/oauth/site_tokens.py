@@ -148,7 +148,7 @@ class SiteTokens:
         return outcome
 
     async def _redeem(self, client: Client, found: SiteLogin | None, form: Parameters) -> dict[str, Any] | NotRedeemed:
-        """Open the session of the login that a code belongs to. Return its tokens, or why the client gets none.
+        """Open the session of the login that a code belongs to. Return its tokens, or the reason for a refusal.
 
         `found` is None if there is no such login.
         """

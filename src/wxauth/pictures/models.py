@@ -11,7 +11,7 @@ from wxauth.core.models import TIME
 
 
 class StoredAvatar(SQLModel, table=True):
-    """The table of uploaded pictures. Each user has at most one, and the user's `avatar_url` is the URL of it."""
+    """The table of uploaded pictures. Each user has at most one, whose URL is the user's `avatar_url`."""
 
     __tablename__ = "avatars"
 

@@ -53,7 +53,7 @@ class EndReason(StrEnum):
     REPLACED = "replaced"
     """A newer session has exceeded the limit of open sessions: of an identity, or of a browser's login at a website."""
     MERGED = "merged"
-    """The session belonged to a website, and its user was merged into another user."""
+    """The session belonged to a website, and the session's user was merged into another user."""
 
 
 class OpenedFrom(TypedDict):

@@ -103,7 +103,7 @@ async def verified(connection: HTTPConnection, verifier: VerifierDep, clock: Clo
 VerifiedDep = Annotated[Principal, Depends(verified), Entails(failures=GUARDED, security=BEARER)]
 """The user of the access token, in an app or on a website.
 
-wxauth does not check the session. The route must do that itself.
+wxauth does not check whether the session is still open. The route must check that itself.
 """
 
 
