@@ -21,8 +21,8 @@ class PhoneNumbers:
     """The API that returns a phone number."""
 
     codes: Codes[PhoneCodeRequest]
-    takes_names: bool
-    """Whether a phone number in the form of `PLAIN_PHONE` works as a code."""
+    takes_plain_codes: bool
+    """Whether codes that the real WeChat does not know work, here those in the form of `PLAIN_PHONE`."""
     clock: Callable[[], int]
     """The clock, which returns seconds since the epoch."""
 
@@ -38,7 +38,7 @@ class PhoneNumbers:
             owner = openid_of(request.person, account.app_id)
             phone = request.phone or phone_number_of(request.person)
             watermark_app_id = request.watermark_app_id or account.app_id
-        elif self.takes_names and (plain := PLAIN_PHONE.fullmatch(code)):
+        elif self.takes_plain_codes and (plain := PLAIN_PHONE.fullmatch(code)):
             owner, phone, watermark_app_id = openid, plain[1], account.app_id  # such a code belongs to every user
         else:
             raise CallRefused(40029)
