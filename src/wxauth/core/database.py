@@ -369,6 +369,8 @@ class Database(_Reader):
                     outages.raise_if_unavailable(exc, is_closed=connection.is_closed())
                 raise
             finally:
+                if snapshot is not None:
+                    snapshot.failure = None  # because its traceback refers to the snapshot
                 if not connection.is_closed():
                     # The snapshot wrote nothing. The rollback frees the connection of a pooler for other clients.
                     with suppress(Exception):
