@@ -8,8 +8,7 @@ from pydantic import AliasChoices, BaseModel, Field
 
 from wxauth.errors import PhoneTaken, WrongAppKind
 from wxauth.i18n import lazy_gettext as _
-from wxauth.phones import phones
-from wxauth.phones.phones import Phones, remove_phone_of
+from wxauth.phones.phones import Phones, remove_my_phone as remove_phone_of_caller, remove_phone_of
 from wxauth.users.admin import read_listed_user
 from wxauth.users.admin_routes import NO_SUCH_USER, StaffReadsDep
 from wxauth.users.callers import CallerDep, CallerInTurnDep, StaffDep
@@ -56,7 +55,7 @@ async def bind_my_phone(caller: CallerDep, body: PhoneRequest, settings: Setting
 @router.delete("/v1/me/phone", summary=_("Remove my phone number"))
 async def remove_my_phone(caller: CallerInTurnDep, database: DatabaseDep, clock: ClockDep) -> None:
     """Remove the caller's number, if there is one. The phone button's next code binds one again."""
-    await phones.remove_my_phone(database, clock, caller)
+    await remove_phone_of_caller(database, clock, caller)
 
 
 @router.get(
