@@ -13,6 +13,7 @@ from mcp.shared.auth import AuthorizationCodeResult
 
 from tests.certificates import Authority
 from tests.docs import ROOT
+from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, answer, endless, hang, raw
 from tests.websites.agents import AGENT, ASKING, BACK, DOCUMENT, HOST, Host
@@ -47,6 +48,12 @@ async def asked(house: House, agent: Site, **parameters: Any) -> Body:
     tab = await house.browser.show(**{**ASKING, **parameters})
     code = (await tab.approved_by(house.phone, to=BACK))["code"]
     return body_of(await house.redeem(code, agent, redirect_uri=BACK))
+
+
+async def test_a_mini_program_is_told_that_the_document_of_a_client_is_wrong(house: House, host: Host) -> None:
+    refusal = problem_of(await house.answer(client_id=f"https://{HOST}/no-document"), "invalid_request", 422)
+    message = "must be the URL of a valid metadata document at an allowed host"
+    assert refusal["errors"] == [{"field": "client_id", "message": message}]
 
 
 async def test_the_person_sees_the_host_and_the_agent_gets_a_token_that_names_nobody(house: House, agent: Site) -> None:

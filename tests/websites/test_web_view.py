@@ -137,6 +137,22 @@ async def test_an_error_that_must_not_reach_the_site_has_no_url(house: House) ->
     assert await house.stage.number("site_logins") == 0
 
 
+async def test_a_refusal_names_the_field_that_is_wrong(house: House) -> None:
+    no_site = {"field": "client_id", "message": "must be the id of a site that a mini-program may log in to"}
+    other_uri = {"field": "redirect_uri", "message": "must be a redirect URI of the site"}
+    with Sweep() as sweep:
+        for parameters, error in (
+            ({"client_id": "nobody"}, no_site),
+            ({"client_id": ...}, no_site),
+            (CONSOLE, no_site),
+            ({"redirect_uri": "https://evil.example/"}, other_uri),
+            ({"redirect_uri": ...}, other_uri),
+        ):
+            with sweep.case(str(parameters)[:60]):
+                refusal = problem_of(await house.answer(**parameters), "invalid_request", 422)
+                assert refusal["errors"] == [error]
+
+
 async def test_however_many_mistakes_a_request_has_answer_and_log_stay_short(house: House) -> None:
     for wrong in ({f"p{number}": number for number in range(3000)}, {"p" * 50_000: 1}):
         refusal = await house.answer(**wrong)

@@ -1,7 +1,8 @@
 """The phone's routes. A phone claims a scan and decides, logs in to the site in its web-view, and gets id_tokens."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from types import MappingProxyType
+from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import Depends
@@ -18,14 +19,14 @@ from wxauth.login.login import EXAMPLE_JWT, LoginCode
 from wxauth.login.routes import ProofRequest
 from wxauth.site_logins.mini_program_logins import MiniProgramLogins
 from wxauth.site_logins.phone_id_tokens import LASTS_SECONDS, PhoneIdTokens
-from wxauth.site_logins.responses import Unanswerable
+from wxauth.site_logins.responses import Mistake, Unanswerable
 from wxauth.site_logins.scan_schemas import ClaimedAnswer, ClaimRequest, NumberAnswer
 from wxauth.site_logins.scans import Scans
 from wxauth.users.callers import Caller, CallerInTurnDep, DeviceDep, PrincipalDep
 from wxauth.web.dependencies import provide
 from wxauth.web.direct import Router
 from wxauth.web.schemas import body_like
-from wxauth_guard.errors import InsufficientScope, InvalidRequest
+from wxauth_guard.errors import FieldError, InsufficientScope, InvalidRequest
 from wxauth_guard.problems import preferred_language
 
 MiniProgramLoginsDep = Annotated[MiniProgramLogins, Depends(provide(MiniProgramLogins))]
@@ -33,6 +34,15 @@ PhoneIdTokensDep = Annotated[PhoneIdTokens, Depends(provide(PhoneIdTokens))]
 ScansDep = Annotated[Scans, Depends(provide(Scans))]
 router = Router("scans")
 id_token_router = Router("me")
+
+_WRONG_FIELDS: Final[Mapping[Mistake, FieldError]] = MappingProxyType(
+    {
+        Mistake.CLIENT: FieldError("client_id", "must be the id of a site that a mini-program may log in to"),
+        Mistake.DOCUMENT: FieldError("client_id", "must be the URL of a valid metadata document at an allowed host"),
+        Mistake.REDIRECT_URI: FieldError("redirect_uri", "must be a redirect URI of the site"),
+    }
+)
+"""The invalid field for each mistake that `SiteRequests` finds in a sign-in request."""
 
 
 class AuthorizationRequest(BaseModel):
@@ -175,7 +185,7 @@ async def authorize_site(
     except OAuthError as exc:
         raise InvalidRequest.of("body", exc.description) from None
     except Unanswerable as exc:
-        raise InvalidRequest.of(exc.mistake, "must be a redirect URI of the site") from None
+        raise InvalidRequest.of(*_WRONG_FIELDS[exc.mistake]) from None
     return AuthorizationAnswer(redirect_to=url)
 
 
