@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from contextlib import ExitStack, aclosing
 from functools import partial
 from typing import Any, Final
@@ -36,7 +36,7 @@ from wxauth_desk.i18n import Text, lazy_gettext as _
 from wxauth_desk.middleware import OwnNamesOnly
 from wxauth_desk.own_command import command_for_this_dev
 from wxauth_desk.own_settings import HOME, REAL_APP_NAMES, environment, load_settings, port_of_environment
-from wxauth_desk.ports import Ports
+from wxauth_desk.ports import Place, Ports
 from wxauth_desk.postgres import EmbeddedPostgres
 from wxauth_desk.serving import Server, in_thread
 from wxauth_desk.signals import handled_by, stop_and_exit
@@ -73,7 +73,7 @@ def run(
     """Run until Ctrl-C or SIGTERM.
 
     A part without a chosen port listens near the service's port. `shop_url` is the back end that the shop's
-    mini-program calls, if it is not the example. All parts also answer to the names in `allowed_hosts`.
+    mini-program calls, if it is not the example. All parts also answer to the host names in `allowed_hosts`.
 
     Raises: TextError, StorageUnavailable.
     """
@@ -90,66 +90,112 @@ def run(
             shop_url = (shop_url or sites.url + SHOP_PATH).rstrip("/")
 
             simulated_url = None if wechat is None else wechat.url
-            settings, findings, set_by_dev = load_settings(simulated_url, port, push_forward=shop_url + PUSH_PATH)
+            own = load_settings(simulated_url, port, push_forward=shop_url + PUSH_PATH)
+            settings = own.settings
             configure_logging(level=settings.log_level, log_format=settings.log_format)
             for line in unknown_names(env_file=None):
                 click.echo(localized(line), err=True)
             listener = ports.open_service(settings.host, settings.port)
             ports.check()
-            mcp = None
-            if is_simulated and not settings.resources and has_mcp():
-                place = ports.open(MCP_PORT_AFTER)
-                mcp = place._replace(url=f"{place.url}/mcp")
-                resource = resource_at(mcp.url)
-                set_by_dev["resources"] = [resource]
-                settings = settings.model_copy(update={"resources": (Resource(**resource),)})
+            # The MCP server's port is opened after the check, because only chosen ports and the service's can fail.
+            mcp = _open_mcp_port(ports) if is_simulated and not settings.resources and has_mcp() else None
             mcp_url = None if mcp is None else mcp.url
-
+            if mcp_url is not None:
+                settings = settings.model_copy(update={"resources": (Resource(**resource_at(mcp_url)),)})
             if not has_database:
-                postgres = EmbeddedPostgres(HOME / "postgres")
-                stack.push(postgres)  # pushed before it starts, so that a signal during the start stops it, too
-                url = SecretStr(stack.enter_context(postgres).url())
-                settings = settings.model_copy(update={"database_url": url})
+                settings = settings.model_copy(update={"database_url": _start_postgres(stack)})
 
-            names = {*allowed_hosts, settings.host.lower(), URL(settings.issuer).hostname or ""}
+            host_names = {*allowed_hosts, settings.host.lower(), URL(settings.issuer).hostname or ""}
             if wechat is not None:
-                simulator = create_simulator(
-                    service_url=service_url(settings),
-                    site_url=sites.url,
-                    shop_url=shop_url,
-                    mcp_url=mcp_url,
-                    failure_of=failure_on_the_phone,
+                _start_wechat(
+                    threads, wechat, settings, host_names, site_url=sites.url, shop_url=shop_url, mcp_url=mcp_url
                 )
-                own_simulator = OwnNamesOnly(simulator, names, own_pages_only=True)
-                threads.enter_context(in_thread(own_simulator, wechat.listener, name="simulated WeChat"))
             shop = asyncio.run(_prepare(settings, sites.url, has_shop=is_simulated, mcp_url=mcp_url))
-            known_now = {"issuer": settings.issuer, "database_url": settings.database_url.get_secret_value()}
-            stack.enter_context(command_for_this_dev(HOME, set_by_dev | known_now))
-
-            back_end = [Mount(SHOP_PATH, create_shop(settings.issuer, shop))] if shop else []
-            cookie_secret = secrets.token_hex()
-            websites = create_site(settings.issuer, url=sites.url, cookie_secret=cookie_secret, back_end=back_end)
-            threads.enter_context(in_thread(OwnNamesOnly(websites, names), sites.listener, name="example sites"))
+            command_settings = _settings_of_command(own.set_by_dev, settings, mcp_url)
+            stack.enter_context(command_for_this_dev(HOME, command_settings))
+            _start_sites(threads, sites, settings, host_names, shop)
             if mcp is not None:
-                # The thread imports the MCP server, which takes seconds, so that the service need not wait for it.
-                mcp_server = partial(create_mcp_server, settings.issuer, mcp.url, names)
-                threads.enter_context(in_thread(mcp_server, mcp.listener, name="MCP server", is_factory=True))
+                _start_mcp(threads, mcp, settings, host_names)
 
             text = welcome(
                 settings,
                 simulated_url=simulated_url,
                 site_url=sites.url,
                 mcp_url=mcp_url,
-                findings=findings,
+                findings=own.findings,
                 home=HOME,
                 language=terminal_language(),
             )
-            service = OwnNamesOnly(_service(settings, simulated_url), names)
+            service = OwnNamesOnly(_service(settings, simulated_url), host_names)
             Server(uvicorn.Config(service, **uvicorn_options()), text).run([listener])
     except (UnknownRevision, ForeignSchema) as exc:
         if has_database:
             raise
         raise TextError(Text(_FOREIGN_DATA, home=HOME, reason=exc.text)) from None
+
+
+def _open_mcp_port(ports: Ports) -> Place:
+    """Open the port of the MCP server. The returned URL is the server's resource."""
+    place = ports.open(MCP_PORT_AFTER)
+    return place._replace(url=f"{place.url}/mcp")
+
+
+def _start_postgres(stack: ExitStack) -> SecretStr:
+    """Start the PostgreSQL in `HOME`, which `stack` stops, and return its URL. Raises: TextError."""
+    postgres = EmbeddedPostgres(HOME / "postgres")
+    stack.push(postgres)  # pushed before it starts, so that a signal during the start stops it, too
+    return SecretStr(stack.enter_context(postgres).url())
+
+
+def _start_wechat(
+    threads: ExitStack,
+    wechat: Place,
+    settings: Settings,
+    host_names: Set[str],
+    *,
+    site_url: str,
+    shop_url: str,
+    mcp_url: str | None,
+) -> None:
+    """Start the simulated WeChat in a thread."""
+    simulator = create_simulator(
+        service_url=service_url(settings),
+        site_url=site_url,
+        shop_url=shop_url,
+        mcp_url=mcp_url,
+        failure_of=failure_on_the_phone,
+    )
+    app = OwnNamesOnly(simulator, host_names, own_pages_only=True)
+    threads.enter_context(in_thread(app, wechat.listener, name="simulated WeChat"))
+
+
+def _start_sites(
+    threads: ExitStack, sites: Place, settings: Settings, host_names: Set[str], shop: Credentials | None
+) -> None:
+    """Start the example sites in a thread, with the shop's back end if there are credentials for it."""
+    back_end = [Mount(SHOP_PATH, create_shop(settings.issuer, shop))] if shop else []
+    cookie_secret = secrets.token_hex()
+    app = create_site(settings.issuer, url=sites.url, cookie_secret=cookie_secret, back_end=back_end)
+    threads.enter_context(in_thread(OwnNamesOnly(app, host_names), sites.listener, name="example sites"))
+
+
+def _start_mcp(threads: ExitStack, mcp: Place, settings: Settings, host_names: Set[str]) -> None:
+    """Start the MCP server in a thread.
+
+    The thread imports the MCP server, which takes seconds, so that the service need not wait for it.
+    """
+    create_app = partial(create_mcp_server, settings.issuer, mcp.url, host_names)
+    threads.enter_context(in_thread(create_app, mcp.listener, name="MCP server", is_factory=True))
+
+
+def _settings_of_command(set_by_dev: Mapping[str, Any], settings: Settings, mcp_url: str | None) -> dict[str, Any]:
+    """Return the settings that the command `HOME/wxauth` needs in order to work on the running service.
+
+    `set_by_dev` lacks the final values of some of them, because `dev` finds these values only during its start.
+    """
+    found = {"issuer": settings.issuer, "database_url": settings.database_url.get_secret_value()}
+    resources = {} if mcp_url is None else {"resources": [resource_at(mcp_url)]}
+    return {**set_by_dev, **found, **resources}
 
 
 async def _prepare(settings: Settings, site_url: str, *, has_shop: bool, mcp_url: str | None) -> Credentials | None:
