@@ -98,9 +98,9 @@ def _answering(scope: Scope) -> Iterator[None]:
 async def _answer_own(connection: HTTPConnection, error: Exception) -> Optional[Response]:
     """Respond to an error of a guard, or to an error about the user in a route with a guard. Raise other errors again.
 
-    Other errors are raised again, because they may be about another token than the request's, for example if the route
-    itself calls `verify`. In a route without a guard, the errors about the user are raised again, too, because the app
-    has this handler only after another of its routes has used a guard.
+    The others may be about another token than the request's, for example if the route itself calls `verify`. In a route
+    without a guard, the errors about the user are raised again, too, because the app has this handler only after
+    another of its routes has used a guard.
     """
     is_of_guard = isinstance(error, WxAuthError) and error.is_answered_by_guard
     is_about_user = isinstance(error, (MissingToken, InsufficientRole, InsufficientScope))
