@@ -1,8 +1,13 @@
 """The examples of the guides to verifying tokens work as shown."""
 
 import sys
+from contextlib import nullcontext
+from email.message import Message
 from types import SimpleNamespace
 from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -74,3 +79,33 @@ async def test_a_refusal_in_fastapi_has_the_projects_own_envelope(language: str)
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
             assert answer.json()["code"] == 401
             assert answer.json()["message"].startswith(message)
+
+
+async def test_a_sensitive_request_is_answered_as_wxauth_says(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    frameworks, issuer = guide("siblings-frameworks", language), TestIssuer()
+    asking = run(block(frameworks, "wxauth_user.py"))
+    monkeypatch.setitem(sys.modules, "wxauth_user", SimpleNamespace(**asking))
+    service = run(block(guide("siblings", language), "async def erase") + block(frameworks, "def current_customer"))
+    transport = httpx.ASGITransport(service["app"])
+
+    def answering(answer: Message | Exception) -> Any:
+        def urlopen(request: Request, *, timeout: float) -> Any:
+            assert request.full_url == "http://127.0.0.1:8000/v1/verify?"
+            if isinstance(answer, Exception):
+                raise answer
+            return nullcontext(SimpleNamespace(headers=answer))
+
+        return urlopen
+
+    known = Message()
+    known["X-Auth-User-Id"] = str(uuid4())
+    banned = HTTPError("", 401, "", Message(), None)
+    with issuer.trusted_by(service["guard"]):
+        async with httpx.AsyncClient(transport=transport, base_url="http://sibling.test") as client:
+            problem_of(await client.post("/orders/7/refund"), "missing_token", 401)
+            for answer, status in ((known, 204), (banned, 401), (URLError("away"), 503)):
+                asking["urlopen"] = answering(answer)
+                refund = await client.post("/orders/7/refund", headers=issuer.headers())
+                assert refund.status_code == status
+            service["app"].dependency_overrides[service["current_customer"]] = service["customer"]
+            assert (await client.post("/orders/7/refund", headers=issuer.headers())).status_code == 204
