@@ -80,8 +80,8 @@ async def _check_stored(
 ) -> AsyncGenerator[CheckResult | None, None]:
     """Check the clock, the rights, the schema and the stored values. Store the apps and the signing keys in `found`."""
     asked_at = clock()
-    theirs = await database.time()
-    reading = ClockReading.of(theirs, asked_at=asked_at, answered_at=clock())
+    database_time = await database.time()
+    reading = ClockReading.of(database_time, asked_at=asked_at, answered_at=clock())
     whose, bound = _("the database's"), _("and wxauth relies on the database's clock")
     yield compare(reading, name="clock database", whose=whose, allowed=CLOCK_DIFFERENCE, bound=bound)
 
@@ -223,8 +223,8 @@ def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
     """
     wrong = [sequence for sequence in sequences if sequence.is_wrong]
     not_permitted = [sequence for sequence in sequences if not sequence.may_set]
-    told = ", ".join(f"{it.name} ({it.at}, {it.highest})" for it in wrong)
-    names = ", ".join(it.name for it in not_permitted)
+    told = ", ".join(f"{each.name} ({each.at}, {each.highest})" for each in wrong)
+    names = ", ".join(each.name for each in not_permitted)
     grant = f"GRANT SELECT, UPDATE ON SEQUENCE {names} TO {not_permitted[0].role}" if not_permitted else ""
     if wrong and not_permitted:
         text = _(

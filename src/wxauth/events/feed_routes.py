@@ -48,7 +48,7 @@ def place_in(cursor: str) -> Place:
     raise ValueError("Must be a next_cursor of this feed")
 
 
-def _is_cursor(value: str) -> str:
+def _checked_cursor(value: str) -> str:
     """Return a valid value of `after`. Raises: ValueError."""
     if value != NOW:
         place_in(value)
@@ -58,7 +58,7 @@ def _is_cursor(value: str) -> str:
 class FeedQuery(Parameters):
     """The parameters that select events."""
 
-    after: Annotated[str, AfterValidator(_is_cursor)] | None = Field(
+    after: Annotated[str, AfterValidator(_checked_cursor)] | None = Field(
         default=None,
         description="The `next_cursor` of the previous response. `now`: only future events. Default: all events.",
     )

@@ -79,10 +79,10 @@ _HAS_CLIENT: Final = Statement[bool](
 
 
 def _listed(
-    names: Collection[LiteralString], before: LiteralString = "", ip: LiteralString = "browser_ip"
+    names: Collection[LiteralString], prefix: LiteralString = "", ip: LiteralString = "browser_ip"
 ) -> LiteralString:
-    """Return these columns as SQL, each with the prefix `before`. `ip` stands for the column `browser_ip`."""
-    return ", ".join(ip if name == "browser_ip" else f"{before}{name}" for name in names)
+    """Return these columns as SQL, each with this prefix. `ip` stands for the column `browser_ip`."""
+    return ", ".join(ip if name == "browser_ip" else f"{prefix}{name}" for name in names)
 
 
 _LOGIN_COLUMNS: Final = f"""

@@ -248,9 +248,9 @@ async def is_fresh(database: Database | Transaction, session_id: UUID, *, max_ag
     return opened_at is not None and now - opened_at <= timedelta(seconds=max_age_seconds)
 
 
-async def fresh_administrator_of(administrator: AdministratorDep, is_fresh: FreshLoginDep) -> Actor:
+async def fresh_administrator_of(administrator: AdministratorDep, has_fresh_login: FreshLoginDep) -> Actor:
     """Return the administrator who sends the request, if the session was opened recently. Raises: LoginTooOld."""
-    if not is_fresh:
+    if not has_fresh_login:
         raise LoginTooOld
     return administrator
 

@@ -382,8 +382,8 @@ def check_signature(
     is_equal = hmac.compare_digest(expected.encode(), query.get(name, "").encode())
     # An attacker who does not know the token could extend a text that was signed with SHA-1. But such an extension
     # inserts padding that is never printable, so the forms of timestamp and nonce exclude it.
-    has_form = _TIMESTAMP.fullmatch(timestamp) is not None and _OPENID_OR_NONCE.fullmatch(nonce) is not None
-    if not is_equal or not has_form:
+    is_well_formed = _TIMESTAMP.fullmatch(timestamp) is not None and _OPENID_OR_NONCE.fullmatch(nonce) is not None
+    if not is_equal or not is_well_formed:
         raise InvalidSignature(f"{name} is not that of this app's push_token")
     if abs(now.timestamp() - int(timestamp)) > _MAX_TIMESTAMP_DIFFERENCE.total_seconds():
         raise InvalidSignature("the timestamp is more than five minutes from this server's time")
