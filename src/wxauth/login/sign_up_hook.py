@@ -50,13 +50,13 @@ count then, because each login would otherwise wait for one.
 PAUSE: Final = timedelta(seconds=10)
 """The time for which a process does not call the service after too many failures."""
 
-_MEMBERS: Final[Mapping[str, TypeAdapter[Any]]] = {
+_VALIDATORS: Final[Mapping[str, TypeAdapter[Any]]] = {
     "external_id": TypeAdapter(ExternalId),
     "roles": TypeAdapter(list[Role]),
     "attributes": TypeAdapter(Annotated[AttributesPatch, AfterValidator(lambda patch: patched({}, patch))]),
     "nickname": TypeAdapter(Nickname),
 }
-"""The fields of the new user that a response may set, each with the validator of its value."""
+"""The validators of the new user's fields that a response may set, by field."""
 
 HOOK_SECONDS: Final = Histogram(
     "wxauth_sign_up_hook_seconds",
@@ -196,15 +196,15 @@ def _initial_fields_in(answer: Mapping[str, Any], *, app_id: str) -> InitialFiel
 
     Leave out invalid values, and log the names of their fields.
     """
-    given: dict[str, Any] = {}
-    for name, kind in _MEMBERS.items():
+    fields: dict[str, Any] = {}
+    for name, validator in _VALIDATORS.items():
         if answer.get(name) is None:
             continue
         try:
-            given[name] = kind.validate_python(answer[name], strict=True)
+            fields[name] = validator.validate_python(answer[name], strict=True)
         except ValidationError:
             log.warning("sign_up_hook_member_left_out", app_id=app_id, member=name)
-    if "roles" in given:
-        given["roles"] = [role for role in dict.fromkeys(given["roles"]) if role not in STAFF_ROLES]
+    if "roles" in fields:
+        fields["roles"] = [role for role in dict.fromkeys(fields["roles"]) if role not in STAFF_ROLES]
     # An empty value counts as absent.
-    return InitialFields(**{name: value for name, value in given.items() if value not in ("", [], {})})
+    return InitialFields(**{name: value for name, value in fields.items() if value not in ("", [], {})})

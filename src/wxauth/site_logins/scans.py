@@ -115,7 +115,8 @@ class Scans:
         door, browser = login.taken_door, None
         if login.is_page or login.browser_ip is not None:
             browser = BrowserAnswer(device=describe_device(login.browser_user_agent), ip=login.browser_ip)
-        is_shared = login.sso and login.is_page and not is_web_view(login.browser_user_agent or "")
+        # Such a browser can keep a login, with which the user continues to other sites.
+        can_keep_login = login.sso and login.is_page and not is_web_view(login.browser_user_agent or "")
         return ClaimedAnswer(
             id=login.id,
             client=SiteAnswer(
@@ -130,7 +131,7 @@ class Scans:
             browser=browser,
             same_network=same_network,
             typed=door is Door.TYPED,
-            sso_ttl=(self.settings.sso_ttl or None) if is_shared and door in doors.MAKES_BROWSER_LOGIN else None,
+            sso_ttl=(self.settings.sso_ttl or None) if can_keep_login and door in doors.MAKES_BROWSER_LOGIN else None,
             link=door is Door.LINK,
             created_at=login.created_at,
             expires_at=login.scan_ends_at,
