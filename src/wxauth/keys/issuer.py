@@ -46,7 +46,8 @@ class AccessToken:
 class Issuer:
     """The part that issues access tokens.
 
-    A token is signed with the current signing key. It expires with its session, but is valid for at least a second.
+    A token is signed with the current signing key. The token expires with its session, but is valid for at
+    least a second.
     """
 
     def __init__(self, settings: Settings, keys: KeyRing) -> None:
