@@ -111,8 +111,8 @@ def takes(
         # are added.
         shown = sorted(options, key=lambda name: name in PageQuery.model_fields)
         for name in reversed(shown):
-            made = dict(options[name])
-            command = click.option(made.pop("option"), name, **made)(command)
+            arguments = dict(options[name])
+            command = click.option(arguments.pop("option"), name, **arguments)(command)
         return command
 
     return decorate
@@ -156,18 +156,18 @@ def _option_of(field: _Field, clear: str | None, *, is_query: bool, changed: Map
     """Return the arguments of `click.option` for a field, with `option` for the names of the option."""
     # In a description, "Null:" introduces the meaning of an absent value. In the help, it is replaced by "Default:" or,
     # if a word clears the field, by this word.
-    made = {
+    arguments = {
         "option": f"--{field.name.replace('_', '-')}",
         "help": re.sub("[Nn]ull:", f'"{clear}" means:' if clear else "Default:", field.description),
         "callback": checked(partial(_value_of, field, clear, is_query), _NOT_JSON),
         **_type_of(field, clear),
     }
     if changed.get("multiple"):
-        made |= {"callback": _distinct_values, "help": f"{made['help']} Repeatable."}
-    made |= changed
-    if "boolean" in field.types and clear is not None and "/" not in made["option"]:
-        made["option"] += f"/--no-{made['option'].removeprefix('--')}"
-    return made | {"help": made["help"].replace("`", "")}
+        arguments |= {"callback": _distinct_values, "help": f"{arguments['help']} Repeatable."}
+    arguments |= changed
+    if "boolean" in field.types and clear is not None and "/" not in arguments["option"]:
+        arguments["option"] += f"/--no-{arguments['option'].removeprefix('--')}"
+    return arguments | {"help": arguments["help"].replace("`", "")}
 
 
 def _type_of(field: _Field, clear: str | None) -> Mapping[str, Any]:

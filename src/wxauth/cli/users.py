@@ -251,15 +251,15 @@ def erase_command(user_id: UUID) -> None:
 def _change(user_id: UUID, change: UserChange) -> None:
     """Change a user, and print the user's new status and roles."""
 
-    async def ask(database: Database, now: datetime) -> UserDetailAnswer:
+    async def change_and_read(database: Database, now: datetime) -> UserDetailAnswer:
         await change_user(database, user_id, change, by=OPERATOR, now=now)
         return await read_user(database, user_id, now=now)
 
-    user = with_database(ask)
+    user = with_database(change_and_read)
     state = word(user["status"]) + banned_until(user.get("until"))
-    leaves = "" if user["erase_at"] is None else f", {word('erase_at')}: {to_the_minute(user['erase_at'])}"
+    erasure = "" if user["erase_at"] is None else f", {word('erase_at')}: {to_the_minute(user['erase_at'])}"
     roles = names_of(user["roles"])
-    echo(_("{user_id} is {state}, roles: {roles}", user_id=user["id"], state=state, roles=roles) + leaves)
+    echo(_("{user_id} is {state}, roles: {roles}", user_id=user["id"], state=state, roles=roles) + erasure)
 
 
 def _read_user(user_id: UUID) -> UserDetailAnswer:

@@ -165,17 +165,17 @@ class Windows:
         windows[name] = number + 1, end
         return 0 if number < limit.at_most else max(1, ceil(end - now))
 
-    def _drop_ended(self, now: float, length: int) -> None:
+    def _drop_ended(self, now: float, seconds: int) -> None:
         """Drop the windows that have ended, and if there are too many windows, also those that end next."""
         windows = self._windows
-        if windows and next(reversed(windows.values()))[1] > now + 2 * length:
+        if windows and next(reversed(windows.values()))[1] > now + 2 * seconds:
             # If a window ends so late, the clock was set back by more than a window, and not just corrected.
             windows.clear()
         while windows:
-            first, (_, end) = next(iter(windows.items()))
+            name, (_, end) = next(iter(windows.items()))
             if end > now and len(windows) < self._at_most:
                 break
-            del windows[first]
+            del windows[name]
 
 
 class _Redis:

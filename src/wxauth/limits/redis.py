@@ -72,7 +72,7 @@ async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
         pool = ConnectionPool.from_url(url)
         addresses = await addresses_of(pool.connection_kwargs.get("host", ""), seconds=patience)
         if len(addresses) > 1:
-            pool.connection_class = _to_each_of(addresses, pool.connection_class, patience / len(addresses))
+            pool.connection_class = _connection_trying(addresses, pool.connection_class, patience / len(addresses))
         client = Redis.from_pool(pool)
         closing.push_async_callback(client.aclose)
         return client
@@ -108,14 +108,14 @@ async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
     return cluster
 
 
-def _to_each_of(addresses: Sequence[str], kind: type[Any], seconds: float) -> type[Any]:
+def _connection_trying(addresses: Sequence[str], kind: type[Any], seconds: float) -> type[Any]:
     """Return a connection class that tries each address of its host for `seconds`, first the one that worked last.
 
     TLS certificates are checked against the host's name.
     """
     order = list(addresses)
 
-    class ToEach(kind):  # type: ignore[misc]
+    class TryingConnection(kind):  # type: ignore[misc]
         address = order[0]
 
         def _connection_arguments(self) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def _to_each_of(addresses: Sequence[str], kind: type[Any], seconds: float) -> ty
             if failure is not None:
                 raise failure
 
-    return ToEach
+    return TryingConnection
 
 
 def redis_reason(exc: Exception) -> str:

@@ -112,15 +112,15 @@ class PushedMessages:
             check_signature(app, query, now=self.clock())
             request = await self._read(read, is_long=is_long)
             message = read_message(app, query, request.body, now=self.clock())
-            is_own = await self._carry_out(app, message, counted)
+            names_user = await self._carry_out(app, message, counted)
             if app.push_forward is not None:
                 counted.outcome = "not_forwarded"
                 answer = await self.forwarding.forward(app, request, deadline=deadline)
                 counted.outcome = "forwarded"
                 return answer
-            counted.outcome = "done" if is_own else "ignored"
+            counted.outcome = "done" if names_user else "ignored"
             # Other log lines report withdrawals, and messages with an unknown code.
-            is_logged = is_own or message.unknown_code is not None or withdrawal_in(message) is not None
+            is_logged = names_user or message.unknown_code is not None or withdrawal_in(message) is not None
             if not is_logged and self._warned.claim((app_id, message.name), self.clock().date()):
                 what = "no service receives this message: set the app's push_forward to the URL of a service that does"
                 log.warning("push_ignored", app_id=app_id, message=message.name, what_to_change=what)
@@ -159,19 +159,19 @@ class PushedMessages:
             # The failure is raised below, after the signature has been claimed, so that nobody can use the signature
             # again.
             failure = exc
-        name, is_own = f"message in {app.app_id}", False
+        name, names_user = f"message in {app.app_id}", False
         if withdrawal is not None:
             counted.kind = MessageKind.WITHDRAWAL
-            is_own = await self._in_time(self._withdraw(message, withdrawal), name=name)
+            names_user = await self._in_time(self._withdraw(message, withdrawal), name=name)
         elif not message.is_sealed:
             await self._in_time(claim_signature(self.database, message.signature, now=self.clock()), name=name)
         if failure is not None:
             raise failure
         if (code := message.unknown_code) is not None:
             log.warning("revocation_not_understood", app_id=app.app_id, code=code)
-        if not is_own:
+        if not names_user:
             counted.kind = message.kind_for_others
-        return is_own
+        return names_user
 
     async def _withdraw(self, message: WeChatMessage, withdrawal: Withdrawal) -> bool:
         """Use up the signature for this message, and carry out the withdrawal.

@@ -61,9 +61,9 @@ class Spans(Tracing):
     """A factory of parts that create spans. `processor` receives the finished spans."""
 
     def __init__(self, processor: SpanProcessor) -> None:
-        usual = Resource.create({SERVICE_NAME: "wxauth", SERVICE_VERSION: __version__})
+        defaults = Resource.create({SERVICE_NAME: "wxauth", SERVICE_VERSION: __version__})
         # OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME take precedence over wxauth's values.
-        resource = usual.merge(OTELResourceDetector().detect())
+        resource = defaults.merge(OTELResourceDetector().detect())
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("wxauth", __version__)

@@ -115,9 +115,9 @@ class SiteRequests:
         else:
             client = await find_site(self.database, name)
         if client is None:
-            known_form = name if is_client_name(name) else None
+            loggable_name = name if is_client_name(name) else None
             change = "see 'wxauth clients list'; if it is a URL, add its host to WXAUTH_CLIENT_DOCUMENTS"
-            log.warning("client_unknown", client_id=known_form, what_to_change=change)
+            log.warning("client_unknown", client_id=loggable_name, what_to_change=change)
             raise Unanswerable(Mistake.CLIENT)
         is_known = is_registered(redirect_uri, client.redirect_uris, allows_localhost=by_document)
         if "redirect_uri" in parameters.repeated or not is_known:

@@ -76,7 +76,7 @@ class StaffReads(WriteBuffer):
     """The events that wait for the next write, the oldest first."""
     _places_taken: Counter[tuple[EventType, str]] = field(init=False, default_factory=Counter)
     """The number of waiting events by type and member of staff."""
-    _counts: dict[str, dict[str, int]] = field(init=False, default_factory=dict)
+    _further_searches: dict[str, dict[str, int]] = field(init=False, default_factory=dict)
     """The data of the waiting event that counts the further searches of a member of staff.
 
     The same dictionary is in `_waiting`, so that each further search raises the count of the waiting event.
@@ -88,11 +88,11 @@ class StaffReads(WriteBuffer):
         """Record a search with the kind of its term, but never the term itself."""
         if self._has_place(EventType.STAFF_SEARCHED, by):
             self._note(EventType.STAFF_SEARCHED, by, None, {"term": term.value, "found": found})
-        elif by.name in self._counts:
-            self._counts[by.name]["count"] += 1
+        elif by.name in self._further_searches:
+            self._further_searches[by.name]["count"] += 1
         else:
-            self._counts[by.name] = {"count": 1}
-            self._note(EventType.STAFF_SEARCHED, by, None, self._counts[by.name])
+            self._further_searches[by.name] = {"count": 1}
+            self._note(EventType.STAFF_SEARCHED, by, None, self._further_searches[by.name])
 
     def note_read(self, by: Actor, what: Read, *user_ids: UUID) -> None:
         """Record that staff has read data of these users, of whom there must be at least one.
@@ -116,7 +116,7 @@ class StaffReads(WriteBuffer):
         stored = list(self._waiting)
         # From now on, a further search begins a new event. The events in `stored` must not change any more. If this
         # statement fails, the database might still have stored them, and would ignore the changes in the next write.
-        self._counts = {}
+        self._further_searches = {}
         if stored:
             await self.database.run(_STORE, events=stored)
         del self._waiting[: len(stored)]

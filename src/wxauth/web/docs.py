@@ -104,10 +104,10 @@ def _correct_responses(responses: dict[str, Any], declared: Mapping[str, Any]) -
 
 def _restore_example(models: dict[str, Any], model: Any) -> None:
     """Restore the nulls that FastAPI omits from the example of a body."""
-    for part in get_args(model) or (model,):
-        extra = getattr(part, "model_config", {}).get("json_schema_extra")
-        if isinstance(extra, dict) and part.__name__ in models:
-            models[part.__name__] |= extra
+    for variant in get_args(model) or (model,):
+        extra = getattr(variant, "model_config", {}).get("json_schema_extra")
+        if isinstance(extra, dict) and variant.__name__ in models:
+            models[variant.__name__] |= extra
 
 
 def add_docs(app: FastAPI) -> None:

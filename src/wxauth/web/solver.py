@@ -276,21 +276,21 @@ class Plan:
         Return the position of the value that the function returns or yields.
         """
         function = _function_of(call)
-        make, places = _by_place(call, takes)
+        positional, places = _by_place(call, takes)
         if inspect.iscoroutinefunction(function):
-            return self._add(make, places)
+            return self._add(positional, places)
         if inspect.isgeneratorfunction(function):
             raise TypeError(f"{call} yields: on a direct route it must be asynchronous")
         if not inspect.isasyncgenfunction(function):
 
-            async def made(*values: Any) -> Any:
-                return make(*values)
+            async def call_directly(*values: Any) -> Any:
+                return positional(*values)
 
-            return self._add(made, places)
-        open_it = asynccontextmanager(make)
+            return self._add(call_directly, places)
+        open_context = asynccontextmanager(positional)
 
         async def enter(stack: AsyncExitStack, *values: Any) -> Any:
-            return await stack.enter_async_context(open_it(*values))
+            return await stack.enter_async_context(open_context(*values))
 
         self.yields = True
         return self._add(enter, (_STACK, *places))
