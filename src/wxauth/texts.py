@@ -68,7 +68,7 @@ _MAX_DEPTH: Final = 100
 # quotes as the beginning of a string.
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _SIZE_TOKEN = re.compile(rf"{_STRING.pattern}|[\[\]{{}}]|[0-9]{{1000,}}", re.DOTALL)
-"""A bracket or a long number, or a string, in which brackets and numbers have no meaning."""
+"""The pattern of a bracket, a long number, or a string, in which brackets and numbers have no meaning."""
 
 
 def clean_text(text: str) -> str:

@@ -224,8 +224,9 @@ async def locked_remaining(
 ) -> AsyncIterator[tuple[Transaction, UUID, StatusAndRoles]]:
     """Open a transaction that locks the user of a present or former id.
 
-    The lock is the same as that of `locked_user`. If a merge has just given the id to another user, lock that user
-    instead. If the actor must not act on staff, refuse a user who is staff.
+    Yield the transaction with the user's id, status and roles. The lock is the same as that of `locked_user`. If a
+    merge has just given the id to another user, lock that user instead. If the actor must not act on staff, refuse a
+    user who is staff.
 
     Raises: NotFound, LastAdmin, InsufficientRole.
     """
