@@ -54,7 +54,7 @@ _KEPT_AT_LOG_OUT: Final = ("client_id", "post_logout_redirect_uri", "state", "ui
 VISIT_PAGES: Final = {"snapshot": True, "again": True, "over": True, "done": False}
 """The pages that wxauth shows after a visit to WeChat's page.
 
-The value says whether the page has a button to try again.
+The value for each page says whether the page has a button to try again.
 """
 
 

@@ -242,7 +242,7 @@ class Plan:
     def _add_dependency(self, dependant: Dependant) -> int:
         """Add the steps of a dependency, after those of its own dependencies. Return the position of its value.
 
-        Raises: TypeError, if it takes anything except the request and other dependencies.
+        Raises: TypeError, if the dependency takes anything except the request and other dependencies.
         """
         assert dependant.call is not None
         if dependant.use_cache and dependant.call in self._places:
