@@ -84,7 +84,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
             machine.run("echo 127.0.0.1 auth.example.com db.example.com $(hostname) >>/etc/hosts")
             page = "docs/run/operations.md"
             machine.run(block(page, "apt-get install").replace("install", "install --simulate"))
-            machine.run(block(page, "sudo deploy/systemd/install"))
+            machine.run(block(page, "deploy/systemd/install"))
             path = "/opt/wxauth-0.1.0/bin:/usr/bin:/bin"
             of_a_role = block("docs/run/database.md", "createuser --pwprompt")
             of_a_role = of_a_role.replace("sudo -u postgres ", "")
