@@ -196,13 +196,12 @@ class Webhooks:
 
     async def _queue_all_again(self, webhook: Webhook, since: datetime, *, page_size: int) -> int:
         """Queue all events since a time again, and return their number. Each page is one transaction."""
-        queued, after = 0, first_id_at(since)  # an event's id begins with its time
-        while True:
-            events, next_after = await webhook_queries.placed_after(self.database, after, size=page_size)
+        queued = 0
+        after: UUID | None = first_id_at(since)  # an event's id begins with its time
+        while after is not None:
+            events, after = await webhook_queries.placed_after(self.database, after, size=page_size)
             queued += await self._queue_again(webhook, events)
-            if next_after is None:
-                return queued
-            after = next_after
+        return queued
 
     async def _queue_again(self, webhook: Webhook, events: Sequence[PlacedEvent]) -> int:
         """Queue these events again in one transaction, if the webhook gets their types, and return their number."""
