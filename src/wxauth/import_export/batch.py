@@ -127,7 +127,8 @@ class Batch:
         self.made.first_lines.setdefault(after.id, number)
         if given:
             self.made.given[line.key] = given
-        self._note_user(after, is_changed=is_new or after != before)
+        changes_user = is_new or after != before
+        self._note_user(after, is_changed=changes_user)
         self._note_addition(line, after.id, is_new=is_new)
         adds_ids = self._note_ids(line, after.id)
         changes_identity = self._note_identity(line, after.id)
@@ -136,7 +137,7 @@ class Batch:
             return LineOutcome.CREATED
         if case.is_joined_by_external_id:
             return LineOutcome.JOINED
-        is_changed = after != before or adds_ids or changes_identity or adds_consents
+        is_changed = changes_user or adds_ids or changes_identity or adds_consents
         return LineOutcome.UPDATED if is_changed else LineOutcome.UNCHANGED
 
     async def store(self, transaction: Transaction) -> list[StatusChange]:

@@ -371,7 +371,7 @@ def _wanted(lines: Sequence[Line]) -> Wanted:
     ids = {line.user_id for line in lines if line.user_id is not None}
     return Wanted(
         identities=list({line.key for line in lines}),
-        unionids=list({(line.key[0], line.unionid) for line in lines if line.unionid}),
+        unionids=list({(line.key.app_id, line.unionid) for line in lines if line.unionid}),
         external_ids=list(
             {name for line in lines for name in (line.external_id, *line.former_external_ids) if name is not None}
         ),
