@@ -15,7 +15,7 @@ from wxauth.terminal import localized
 def serve() -> None:
     """Run the service in production. The settings are read from WXAUTH_* variables (docs/reference/settings.md)."""
     if os.name != "posix":  # Windows has no fork, with which the service starts its processes
-        sys.exit(localized(_("wxauth {command} requires Linux or macOS. On Windows, use WSL.", command="serve")))
+        sys.exit(localized(_("wxauth serve requires Linux or macOS. On Windows, use WSL.")))
     from wxauth.service import server
     from wxauth.settings.loading import load_settings
     from wxauth.settings.settings import InvalidSettings, Settings
