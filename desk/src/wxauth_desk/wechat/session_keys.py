@@ -49,5 +49,5 @@ class SessionKeys:
             key, iv = (b64encode(secrets.token_bytes(16)).decode() for _ in range(2))
             keys.insert(0, {"encrypt_key": key, "iv": iv, "version": version, "create_time": now})
             del keys[_MAX_ENCRYPT_KEYS:]
-        expires_in = [max(0, key["create_time"] + _ENCRYPT_KEY_LIFETIME_SECONDS - now) for key in keys]
-        return ok(key_info_list=[{**key, "expire_in": left} for key, left in zip(keys, expires_in, strict=True)])
+        shown = [{**key, "expire_in": max(0, key["create_time"] + _ENCRYPT_KEY_LIFETIME_SECONDS - now)} for key in keys]
+        return ok(key_info_list=shown)
