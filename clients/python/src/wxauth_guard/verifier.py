@@ -210,9 +210,7 @@ def _has_scope_alone(claims: dict[str, Any]) -> bool:
 
 def _check_times(claims: dict[str, Any], now: float) -> None:
     """Check that the token is already valid, and has not expired. Raises: InvalidToken, TokenExpired."""
-    for name in ("iat", "nbf"):
-        if name == "nbf" and name not in claims:
-            continue
+    for name in ("iat", "nbf") if "nbf" in claims else ("iat",):
         ahead = _time(claims, name) - now
         if ahead > CLOCK_SKEW:
             for_log = f"{name} is {_seconds(ahead)} in the future {_BY_OUR_CLOCK}"
