@@ -59,7 +59,8 @@ shop.post('/wechat', express.json({ type: () => true }), ({ query, body }, respo
   if (order?.openid !== message.OpenId || fen !== PRICE) return response.json({ ErrCode: 1, ErrMsg: 'no such order' })
   if (isRefund && message.RetCode === 0) order.isRefunded = true
   order.isPaid = !order.isRefunded // WeChat may repeat the notice of a payment, even after the refund
-  response.json({ ErrCode: 0, ErrMsg: 'success' }) // only after the notice is stored, because WeChat does not repeat it
+  // Only after the notice is stored, because WeChat does not repeat it then.
+  response.json({ ErrCode: 0, ErrMsg: 'success' })
 })
 
 /** Returns the decrypted message. The plaintext is 16 random bytes, 4 with the length, the message and the AppID. */
