@@ -239,8 +239,8 @@ FreshLoginDep = Annotated[bool, Depends(fresh_login_of), Entails(failures=(Login
 async def is_fresh(database: Database | Transaction, session_id: UUID, *, max_age_seconds: int, now: datetime) -> bool:
     """Return whether a session was opened in the last `max_age_seconds` seconds.
 
-    This check prevents a stolen token from giving lasting access. If `max_age_seconds` is 0, every session
-    counts as recent.
+    This check prevents a stolen token from giving lasting access. If `max_age_seconds` is 0, every session counts as
+    recent.
     """
     if not max_age_seconds:
         return True

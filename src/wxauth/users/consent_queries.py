@@ -81,8 +81,8 @@ class Consent(ConsentRow, table=True):
     """
 
 
-# The statement adds no second valid consent to a version. A user can have an older valid consent, for example
-# because the operator has put an earlier version in force again.
+# The statement adds no second valid consent to a version. A user can have an older valid consent, for example because
+# the operator has put an earlier version in force again.
 _ADD: Final = Statement[UUID](f"""
 INSERT INTO consents (id, user_id, document, version, given_at, app_id, ip)
 SELECT :id, :user_id, :document, :version, :now, :app_id, :ip::text::inet

@@ -109,9 +109,10 @@ _FLOOR: Final = Statement[UUID]("SELECT id FROM users WHERE id < :before ORDER B
 """The query for the lowest id in a window of users. The query returns no row for the last window."""
 FIRST_ID: Final = UUID(int=0)
 """An id that is lower than the id of any row."""
-# This statement finds the users who have the whole text as one of their ids. It uses only indexes. Openids have no
-# index of their own, because such an index would slow down each first login. Therefore, the statement looks the openid
-# up in each app. It reads the apps one by one from the primary key, whose first column is the app.
+# This statement finds the users who have the whole text as one of their ids, or as their phone number. It uses only
+# indexes. Openids have no index of their own, because such an index would slow down each first login. Therefore, the
+# statement looks the openid up in each app. It reads the apps one by one from the primary key, whose first column is
+# the app.
 _NAMED_USERS: Final = Statement[UUID]("""
 WITH RECURSIVE apps (app_id) AS (
     (SELECT app_id FROM identities ORDER BY app_id LIMIT 1)
@@ -148,14 +149,13 @@ async def find_users(
     time has passed, the page contains the users found until then.
     """
     filters = query.model_dump(include={"status", "role", "app_id"}, exclude_none=True, warnings=False)
-    part = None
     if query.q:
         phones = possible_numbers(query.q, region=region)
         named = await database.values(_NAMED_USERS, text=query.q, phones=phones, id=id_in(query.q))
         if named:
             filters["named"] = named
         elif term_of(query.q, region=region) is Term.TEXT:
-            part = filters["part"] = query.q
+            filters["part"] = query.q
         else:
             return Page((), None)
 
@@ -164,7 +164,7 @@ async def find_users(
         return await database.rows(statement, **filters, before=before, floor=floor, limit=limit)
 
     async def with_rare_part(before: UUID, floor: UUID, limit: int) -> Sequence[ListedUser]:
-        rare = {"rare_part": part, "before": before, "floor": floor, "limit": limit}
+        rare = {"rare_part": query.q, "before": before, "floor": floor, "limit": limit}
         return await database.rows(_search(frozenset(["rare_part"]), is_admin=False), **rare)
 
     before = query.cursor or LAST_ID
@@ -172,7 +172,7 @@ async def find_users(
         return Page.of(await among(before, FIRST_ID, query.limit + 1), query.limit)
     # If a text has not filled a page from the first two windows, it is rare in nicknames, so the index finds the
     # remaining users. The search with the index has no other filters.
-    is_indexed = part is not None and len(filters) == 1 and len(part) >= INDEXED_FROM
+    is_indexed = filters.keys() == {"part"} and len(filters["part"]) >= INDEXED_FROM
     return await search_in_windows(
         database,
         _FLOOR,
