@@ -105,13 +105,12 @@ def is_registered(uri: str, registered: Iterable[str], *, allows_localhost: bool
 
     With `allows_localhost`, the name `localhost` counts as a loopback address.
     """
-    registered = list(registered)
-    if uri in registered:
-        return True
     without_port = _without_port(uri, allows_localhost=allows_localhost)
-    if without_port is None:
-        return False
-    return any(without_port == _without_port(each, allows_localhost=allows_localhost) for each in registered)
+    return any(
+        each == uri
+        or (without_port is not None and without_port == _without_port(each, allows_localhost=allows_localhost))
+        for each in registered
+    )
 
 
 def _without_port(uri: str, *, allows_localhost: bool) -> tuple[str, str] | None:
