@@ -1,7 +1,6 @@
 """The phone's routes. A phone claims a scan and decides, logs in to the site in its web-view, and gets id_tokens."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -35,13 +34,11 @@ ScansDep = Annotated[Scans, Depends(provide(Scans))]
 router = Router("scans")
 id_token_router = Router("me")
 
-_WRONG_FIELDS: Final[Mapping[Mistake, FieldError]] = MappingProxyType(
-    {
-        Mistake.CLIENT: FieldError("client_id", "must be the id of a site that a mini-program may log in to"),
-        Mistake.DOCUMENT: FieldError("client_id", "must be the URL of a valid metadata document at an allowed host"),
-        Mistake.REDIRECT_URI: FieldError("redirect_uri", "must be a redirect URI of the site"),
-    }
-)
+_WRONG_FIELDS: Final[Mapping[Mistake, FieldError]] = {
+    Mistake.CLIENT: FieldError("client_id", "must be the id of a site that a mini-program may log in to"),
+    Mistake.DOCUMENT: FieldError("client_id", "must be the URL of a valid metadata document at an allowed host"),
+    Mistake.REDIRECT_URI: FieldError("redirect_uri", "must be a redirect URI of the site"),
+}
 """The invalid field for each mistake that `SiteRequests` finds in a sign-in request."""
 
 
