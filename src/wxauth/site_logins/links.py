@@ -7,6 +7,7 @@ the link to another person. Only the number shows that browser and phone belong 
 
 import asyncio
 import hmac
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -51,6 +52,7 @@ from wxauth.wechat.wechat_tokens import CachedSecret
 from wxauth_guard.errors import WxAuthError
 
 _PLAINTEXT_SCHEME: Final = "weixin://dl/business/"
+_NUMBER: Final = re.compile(rf"[0-9]{{{DIGITS}}}")
 _PAUSE_AFTER_FAILURE: Final = timedelta(minutes=1)
 """The time for which wxauth does not call WeChat again after WeChat has failed to make a link."""
 
@@ -177,7 +179,7 @@ class Links:
             if link.stage == Stage.REFUSED:
                 raise SentBack(page, REFUSED)
             is_in_time = link.granted_until is not None and link.granted_until > now
-            if link.number is None or not is_in_time or not _has_form_of_number(number):
+            if link.number is None or not is_in_time or not _NUMBER.fullmatch(number):
                 return TryAgain(page, is_wrong=False)
             expected = self.sealer.open(link.number, context=link_number_context(link.id))
             if not hmac.compare_digest(expected, number.encode()):
@@ -215,10 +217,6 @@ class Links:
         if self.settings.scan_env != "release":
             parameters["env_version"] = self.settings.scan_env
         return f"{base}&{urlencode(parameters, quote_via=quote)}"
-
-
-def _has_form_of_number(text: str) -> bool:
-    return len(text) == DIGITS and text.isascii() and text.isdigit()
 
 
 async def _count_wrong(transaction: Transaction, page: LockedLogin, link: LockedLogin, *, now: datetime) -> bool:
