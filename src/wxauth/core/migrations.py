@@ -9,10 +9,11 @@ docs/contribute/decisions/0008-migrations-by-hand.md.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -143,7 +144,7 @@ async def migrate(
         else:
             steps = _steps(directory, order, current, target)
             if current != BASE:
-                all_scripts = [directory.get_revision(number) for number in known]
+                all_scripts = (directory.get_revision(number) for number in known)
                 await _refuse_what_is_in_the_way(database, steps, all_scripts)
             for step in steps:
                 await _with_retries(partial(_run_step, database, scripts, step, lock_patience), step, pause, patience)
@@ -207,18 +208,15 @@ class _Step:
 def _steps(directory: ScriptDirectory, order: Sequence[str], current: str, target: str) -> list[_Step]:
     """Return the steps from one revision to another. `order` lists `BASE` and all revisions, the oldest first."""
     start, end = order.index(current), order.index(target)
-    if start < end:
-        return [
-            _Step(directory.get_revision(number), is_upgrade=True, revision=number)
-            for number in order[start + 1 : end + 1]
-        ]
-    undone = range(start, end, -1)
+    is_upgrade = start < end
+    path = order[start : end + 1] if is_upgrade else order[end : start + 1][::-1]
     return [
-        _Step(directory.get_revision(order[place]), is_upgrade=False, revision=order[place - 1]) for place in undone
+        _Step(directory.get_revision(after if is_upgrade else before), is_upgrade=is_upgrade, revision=after)
+        for before, after in pairwise(path)
     ]
 
 
-async def _refuse_what_is_in_the_way(database: Database, steps: Sequence[_Step], all_scripts: Sequence[Script]) -> None:
+async def _refuse_what_is_in_the_way(database: Database, steps: Sequence[_Step], all_scripts: Iterable[Script]) -> None:
     """Check that no other program's object depends on a column or table that one of the steps changes.
 
     Raises: MigrationRefused, StorageUnavailable.
