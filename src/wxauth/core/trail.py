@@ -71,7 +71,7 @@ class EventType(StrEnum):
     IDENTITY_ADDED = "identity.added", _("Another identity was added"), ""
     IDENTITY_REMOVED = "identity.removed", _("An identity was removed"), ""
     CONSENT_GIVEN = "consent.given", _("Agreed to a document"), "document version"
-    CONSENT_WITHDRAWN = "consent.withdrawn", _("Withdrew consent to"), "document version"
+    CONSENT_WITHDRAWN = "consent.withdrawn", _("Withdrew consent to a document"), "document version"
     USER_ERASED = "user.erased", _("Permanently erased"), "former_ids"
     USER_EXPORTED = "user.exported", _("All of the user’s data was exported")
     USER_BANNED = "user.banned", _("Banned"), "", "reason until"
