@@ -132,6 +132,19 @@ async def test_the_export_includes_data_under_a_former_id(stage: Stage) -> None:
     assert sorted(events) == ["consent.given", "consent.given", "identity.added", *created, "user.merged"]
 
 
+async def test_the_export_hides_a_former_id_that_an_earlier_version_gave_back(stage: Stage) -> None:
+    alice = await stage.login("alice")
+    insert = """
+        INSERT INTO events (id, type, at, actor, user_id, data)
+        VALUES (gen_random_uuid(), 'user.merged', now(), 'operator', $1::text::uuid, $2)
+    """
+    data = json.dumps({"former_id": ROOT_ID, "by": "unionid"})
+    await stage.rows.execute(insert, alice["user"]["id"], data)
+    answer = await export(stage.client, alice)
+    assert [event["data"] for event in answer.json()["events"] if event["type"] == "user.merged"] == [{"by": "unionid"}]
+    assert ROOT_ID not in answer.text
+
+
 async def test_the_export_is_limited_to_once_a_minute_over_all_replicas(stage: Stage) -> None:
     alice, bob = await stage.login("alice"), await stage.login("bob")
     replica = await stage.make()
