@@ -6,7 +6,7 @@ not change back and forth while apps move one after the other. Other reasons for
 users have verified, and an operator's decision.
 """
 
-from collections.abc import Collection, Set as AbstractSet
+from collections.abc import Collection, Sequence, Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -131,33 +131,40 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     removed user's id, through which wxauth finds them. The removed user's sessions at websites end. The remaining user
     gets the earlier creation time and the later last login of the two.
     """
-    before, former = pair.remaining, pair.former
     is_by_phone = source is MergeSource.PHONE
-    after = before if is_by_phone else status_and_roles_of_both(pair, source, now=now)
+    after = pair.remaining if is_by_phone else status_and_roles_of_both(pair, source, now=now)
     # The moved identities get the roles in `after`. If these include staff roles that the removed user did not have,
     # the logins to websites that these identities have approved must end.
-    becomes_staff = not STAFF_ROLES.intersection(after.roles) <= set(former.roles)
+    gained_staff_roles = STAFF_ROLES.intersection(after.roles).difference(pair.former.roles)
     await end_logins_in_browsers(
-        transaction, pair.former_id, becomes_staff=becomes_staff, reason=EndReason.MERGED, by=by, now=now
+        transaction, pair.former_id, becomes_staff=bool(gained_staff_roles), reason=EndReason.MERGED, by=by, now=now
     )
+    # These rows must be read before `merge_users`, which changes the remaining user and deletes the removed user.
     remaining_facts = await queries.facts_of(transaction, pair.remaining_id)
     former_facts = await queries.facts_of(transaction, pair.former_id)
     former_attributes = await read_attributes(transaction, pair.former_id)
     app_ids = await queries.merge_users(
         transaction, pair.former_id, into=pair.remaining_id, is_by_phone=is_by_phone, now=now
     )
+    await _record_merge(transaction, pair, source, app_ids=app_ids, by=by, now=now)
+    await queries.record_gained_data(transaction, pair.remaining_id, remaining_facts, by=by, now=now)
+    if former_attributes and not is_by_phone:
+        await add_missing_attributes(transaction, pair.remaining_id, former_attributes, by=by, now=now)
+    changes = await change_status_and_roles(transaction, [(pair.remaining_id, pair.remaining, after)], by=by, now=now)
+    return Merged(former=former_facts, remaining=remaining_facts, source=source, change=changes[0])
+
+
+async def _record_merge(
+    transaction: Transaction, pair: MergePair, source: MergeSource, *, app_ids: Sequence[str], by: Actor, now: datetime
+) -> None:
+    """Record the merge, and the addition of an identity in each of these apps."""
+    record = partial(record_event, transaction, by=by, at=now, user_id=pair.remaining_id)
     data: dict[str, Any] = {"former_id": pair.former_id}
     if source is not MergeSource.UNIONID:
-        data["by"] = source  # by this name, `IS_JOINED` finds the merges that WeChat has not caused
-    record = partial(record_event, transaction, by=by, at=now, user_id=pair.remaining_id)
+        data["by"] = source  # `IS_JOINED` looks for `by`, because WeChat has not caused these merges
     await record(EventType.USER_MERGED, data=data)
     for app_id in app_ids:
         await record(EventType.IDENTITY_ADDED, app_id=app_id)
-    await queries.record_gained(transaction, pair.remaining_id, remaining_facts, by=by, now=now)
-    if former_attributes and not is_by_phone:
-        await add_missing_attributes(transaction, pair.remaining_id, former_attributes, by=by, now=now)
-    (change,) = await change_status_and_roles(transaction, [(pair.remaining_id, before, after)], by=by, now=now)
-    return Merged(former=former_facts, remaining=remaining_facts, source=source, change=change)
 
 
 @retrying()
@@ -187,11 +194,9 @@ async def link_unionid(
         pair = await _lock_pair(transaction, user_id, holder_id)
         if await transaction.one(unionid_queries.PEOPLE, **identity) != people:
             raise ChangedMeanwhile
-        if await transaction.value(queries.ARE_SPLIT, one_id=user_id, other_id=holder_id):
+        merged = await _merge_by_unionid(transaction, pair, stays=stays, now=now)
+        if merged is None:
             return
-        if pair.is_either_leaving:
-            pair = await _cancel_leaving_of_both(transaction, pair, stays=stays, now=now)
-        merged = await merge(transaction, pair, source=MergeSource.UNIONID, by=SYSTEM, now=now)
         await transaction.run(unionid_queries.STORE_UNIONID, **identity)
     merged.report()
 
@@ -211,27 +216,39 @@ async def correct_imported(
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     people = await database.one(unionid_queries.PEOPLE, **identity)
-    user_id, merged = people.misnamed_id, None
+    user_id = people.misnamed_id
     if user_id is None:
         return
     remaining_id = people.holder_id or user_id
+    merged = None
     async with database.begin() as transaction:
+        # If the unionid belongs to the same user or to nobody, both ids of the pair are equal, and there is no merge.
         pair = await _lock_pair(transaction, user_id, remaining_id)
         if await transaction.one(unionid_queries.PEOPLE, **identity) != people:
             raise ChangedMeanwhile
         if people.holder_id is None:
             await transaction.run(unionid_queries.HOLD_UNIONID, unionid=unionid, user_id=user_id)
         elif remaining_id != user_id:
-            if await transaction.value(queries.ARE_SPLIT, one_id=user_id, other_id=remaining_id):
+            merged = await _merge_by_unionid(transaction, pair, stays=stays, now=now)
+            if merged is None:
                 await transaction.run(unionid_queries.KEEP_MISNAMED, app_id=app_id, unionid=unionid)
                 return
-            if pair.is_either_leaving:
-                pair = await _cancel_leaving_of_both(transaction, pair, stays=stays, now=now)
-            merged = await merge(transaction, pair, source=MergeSource.UNIONID, by=SYSTEM, now=now)
         await unionid_queries.correct_openid(transaction, **identity)
     log.warning("imported_unionid_as_openid", app_id=app_id, user_id=remaining_id)
     if merged is not None:
         merged.report()
+
+
+async def _merge_by_unionid(transaction: Transaction, pair: MergePair, *, stays: bool, now: datetime) -> Merged | None:
+    """Merge two locked users because of a unionid. Return None, and change nothing, if the users were split.
+
+    Raises: AccountDisabled, AccountLeaving, as `link_unionid` does.
+    """
+    if await transaction.value(queries.ARE_SPLIT, one_id=pair.former_id, other_id=pair.remaining_id):
+        return None
+    if pair.is_either_leaving:
+        pair = await _cancel_leaving_of_both(transaction, pair, stays=stays, now=now)
+    return await merge(transaction, pair, source=MergeSource.UNIONID, by=SYSTEM, now=now)
 
 
 async def link_by_phone(
@@ -331,10 +348,13 @@ async def _cancel_leaving_of_both(
     Raises: AccountLeaving, if a user has requested erasure and `stays` is not set; AccountDisabled, if a user is
     banned.
     """
-    both = ((pair.former_id, pair.former), (pair.remaining_id, pair.remaining))
-    # A ban is reported before a requested erasure, so the banned user comes first.
-    for user_id, account in sorted(both, key=lambda one: not one[1].is_banned):
-        if account.is_banned or not stays:
+    accounts = {pair.former_id: pair.former, pair.remaining_id: pair.remaining}
+    # A ban of either user is reported before a requested erasure of the other user.
+    for user_id, account in accounts.items():
+        if account.is_banned:
+            check_may_enter(user_id, account)
+    for user_id, account in accounts.items():
+        if not stays:
             check_may_enter(user_id, account)
         await cancel_leaving(transaction, user_id, account, by=Actor(str(user_id)), now=now)
     return replace(pair, former=replace(pair.former, erase_at=None), remaining=replace(pair.remaining, erase_at=None))
@@ -346,10 +366,13 @@ def status_and_roles_of_both(pair: MergePair, source: MergeSource, *, now: datet
     If the ban would leave no administrator, the user is not banned. The function drops roles beyond MAX_ROLES, but
     never `admin`. In a merge because of a unionid, it drops the staff roles of a banned user.
     """
-    before, former = pair.remaining, pair.former
-    bans = [] if pair.has_the_last_administrators else [ban for ban in (before.ban, former.ban) if ban is not None]
-    roles = sorted({*before.roles, *former.roles}, key=lambda role: (role != ADMIN, role))[:MAX_ROLES]
+    remaining, former = pair.remaining, pair.former
+    bans = [ban for ban in (remaining.ban, former.ban) if ban is not None]
+    if pair.has_the_last_administrators:
+        bans = []
+    # `admin` comes first, so that the limit never drops it.
+    roles = sorted({*remaining.roles, *former.roles}, key=lambda role: (role != ADMIN, role))[:MAX_ROLES]
     if bans and source is MergeSource.UNIONID:
         # No administrator has decided that the merged user is staff.
         roles = [role for role in roles if role not in STAFF_ROLES]
-    return replace(before.under(bans, now=now), roles=tuple(roles))
+    return replace(remaining.under(bans, now=now), roles=tuple(roles))

@@ -12,8 +12,8 @@ from wxauth.core.users import MERGEABLE, PROFILE_FIELDS, UserFields
 from wxauth.users.consent_queries import PRESENT_CONSENTS, ids_of
 from wxauth.users.status_queries import LockedUser, StatusAndRoles
 
-_ONE_FRAGMENT: Final = ids_of(":one_id::uuid")
-_OTHER_FRAGMENT: Final = ids_of(":other_id::uuid")
+_IDS_OF_ONE: Final = ids_of(":one_id::uuid")
+_IDS_OF_OTHER: Final = ids_of(":other_id::uuid")
 HAVE_BOTH_EXTERNAL_IDS: Final = Statement[bool](
     "SELECT count(external_id) = 2 AS have_both FROM users WHERE id IN (:one_id, :other_id)"
 )
@@ -43,8 +43,8 @@ SELECT EXISTS (
 ARE_SPLIT: Final = Statement[bool](f"""
 SELECT EXISTS (SELECT FROM events
                 WHERE type = 'user.split'
-                  AND (user_id = ANY ({_ONE_FRAGMENT}) AND data ->> 'new_user_id' = ANY ({_OTHER_FRAGMENT}::text[])
-                       OR user_id = ANY ({_OTHER_FRAGMENT}) AND data ->> 'new_user_id' = ANY ({_ONE_FRAGMENT}::text[])))
+                  AND ((user_id = ANY ({_IDS_OF_ONE}) AND data ->> 'new_user_id' = ANY ({_IDS_OF_OTHER}::text[]))
+                       OR (user_id = ANY ({_IDS_OF_OTHER}) AND data ->> 'new_user_id' = ANY ({_IDS_OF_ONE}::text[]))))
 """)
 """The query that returns whether two users were split. wxauth must not merge such users automatically.
 
@@ -53,10 +53,12 @@ The query finds the events of splits, which wxauth never deletes.
 # wxauth never deletes the events of merges. Those with `by` in their data report merges that WeChat has not caused. An
 # import that joins several accounts leaves no such event, but the joined user has identities with different unionids.
 IS_JOINED: Final = Statement[bool]("""
-SELECT EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
-   AND EXISTS (SELECT FROM events
-                WHERE type = 'user.merged' AND data ? 'by'
-                  AND user_id IN (SELECT :user_id::uuid UNION ALL SELECT id FROM former_users WHERE user_id = :user_id))
+SELECT (EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
+        AND EXISTS (SELECT FROM events
+                     WHERE type = 'user.merged' AND data ? 'by'
+                       AND user_id IN (SELECT :user_id::uuid
+                                        UNION ALL
+                                       SELECT id FROM former_users WHERE user_id = :user_id)))
     OR (SELECT count(DISTINCT unionid) > 1 FROM identities WHERE user_id = :user_id)
 """)
 """The query that returns whether a phone number, an operator or an import has joined several WeChat accounts."""
@@ -152,7 +154,9 @@ async def merge_users(
     return app_ids
 
 
-async def record_gained(transaction: Transaction, user_id: UUID, before: Facts, *, by: Actor, now: datetime) -> None:
+async def record_gained_data(
+    transaction: Transaction, user_id: UUID, before: Facts, *, by: Actor, now: datetime
+) -> None:
     """Record the name, picture, number and consents that the remaining user has received from the removed user."""
     after = await facts_of(transaction, user_id)
     if fields := [name for name in PROFILE_FIELDS if getattr(after, name) != getattr(before, name)]:
