@@ -20,7 +20,7 @@ from wxauth.core.services import Services
 from wxauth.core.trail import SYSTEM
 from wxauth.events.logout_tokens import FINAL_STATUSES, LOGOUT_EVENT, LOGOUT_RETRIES
 from wxauth.events.webhook_deliveries import Deliveries
-from wxauth.merging.splitting_queries import erase_identities
+from wxauth.merging.splitting_queries import erase_wechat_account
 from wxauth.service.build import Timeouts
 from wxauth.users.status_queries import lock_status_and_roles
 
@@ -131,7 +131,7 @@ async def test_an_erased_account_of_a_merged_user_ends_its_sites_sessions(inform
     async with services.database.begin() as transaction:
         await lock_status_and_roles(transaction, row["user_id"])
         account = {"app_id": row["app_id"], "openid": row["openid"]}
-        assert await erase_identities(transaction, row["user_id"], **account, by=SYSTEM, now=informed.stage.clock())
+        assert await erase_wechat_account(transaction, row["user_id"], **account, by=SYSTEM, now=informed.stage.clock())
     await informed.deliver()
     assert informed.told() == [bobs]
 

@@ -115,6 +115,7 @@ async def split_user(
     banned. The sessions of these identities are ended. The two users are never merged automatically again.
     """
     now = clock()
-    ids = await split(database, user_id, **body.model_dump(), by=administrator, now=now)
-    user, new_user = [await admin.read_user(database, each, now=now) for each in ids]
+    remaining_id, new_user_id = await split(database, user_id, **body.model_dump(), by=administrator, now=now)
+    user = await admin.read_user(database, remaining_id, now=now)
+    new_user = await admin.read_user(database, new_user_id, now=now)
     return SplitAnswer.model_construct(user=user, new_user=new_user)

@@ -4,7 +4,7 @@ from datetime import datetime
 from uuid import UUID
 
 from wxauth.core.clock import new_id
-from wxauth.core.database import Database
+from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.errors import SplitRefused
@@ -40,13 +40,9 @@ async def split(
     async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, account):
         if account.is_leaving:
             raise SplitRefused(_("the user has requested erasure. Cancel the erasure first"))
-        separation = await Separation.of(transaction, remaining_id, app_id=app_id, openid=openid)
-        if separation is None:
-            raise SplitRefused(_("this identity doesn't belong to the user"))
-        if not separation.staying:
-            raise SplitRefused(_("the user must keep at least one identity"))
-        if external_id is not None and not await has_external_id(transaction, remaining_id, external_id):
-            raise SplitRefused(_("this external_id doesn't belong to the user"))
+        separation = await _allowed_separation(
+            transaction, remaining_id, app_id=app_id, openid=openid, external_id=external_id
+        )
         await separation.end_sessions(transaction, reason=EndReason.ADMINISTRATOR, by=by, now=now)
         new_user_id = new_id(now)
         has_lost_number = await move_to_new_user(
@@ -54,10 +50,25 @@ async def split(
         )
         data = {"new_user_id": new_user_id, "app_ids": separation.app_ids, "kept_app_ids": separation.kept_app_ids}
         await record_event(transaction, EventType.USER_SPLIT, by=by, at=now, user_id=remaining_id, data=data)
+        # The new user is active and has no roles. If the user is banned, this change bans the new user, too.
         change = (new_user_id, StatusAndRoles(roles=()), StatusAndRoles(roles=(), ban=account.ban))
-        (effect,) = await change_status_and_roles(transaction, [change], by=by, now=now)
+        effects = await change_status_and_roles(transaction, [change], by=by, now=now)
         if has_lost_number:
             await record_event(transaction, EventType.PHONE_REMOVED, by=by, at=now, user_id=remaining_id)
     log.info("user_split", user_id=remaining_id, new_user_id=new_user_id, actor=by.name)
-    effect.report()
+    effects[0].report()
     return remaining_id, new_user_id
+
+
+async def _allowed_separation(
+    transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, external_id: str | None
+) -> Separation:
+    """Return the separation of an identity from a locked user. Raises: SplitRefused."""
+    separation = await Separation.of(transaction, user_id, app_id=app_id, openid=openid)
+    if separation is None:
+        raise SplitRefused(_("this identity doesn't belong to the user"))
+    if not separation.staying:
+        raise SplitRefused(_("the user must keep at least one identity"))
+    if external_id is not None and not await has_external_id(transaction, user_id, external_id):
+        raise SplitRefused(_("this external_id doesn't belong to the user"))
+    return separation

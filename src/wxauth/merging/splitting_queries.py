@@ -50,7 +50,9 @@ WITH former AS (
 )
 UPDATE users SET external_id = NULL WHERE id = :user_id AND external_id = :external_id
 """)
-_ADD: Final = Statement[Nothing]("""
+# The new user counts as created with the oldest identity that leaves. Both users keep the last login, because wxauth
+# does not know which identity the last login was with.
+_ADD_USER: Final = Statement[Nothing]("""
 INSERT INTO users (id, external_id, created_at, last_login_at)
 SELECT :new_user_id, :external_id, :created_at, last_login_at FROM users WHERE id = :user_id
 """)
@@ -80,6 +82,8 @@ DELETE FROM unionids
  WHERE user_id = :user_id
    AND NOT EXISTS (SELECT FROM identities i WHERE i.user_id = :user_id AND i.unionid = unionids.unionid)
 """)
+# `users.unionid` must be one of the user's unionids in the table `unionids`. If it no longer is, the user gets the
+# unionid of the newest remaining identity that has one, or null if no identity has one.
 _REPLACE_LOST_UNIONID: Final = Statement[Nothing]("""
 UPDATE users
    SET unionid = (SELECT i.unionid FROM identities i
@@ -88,10 +92,6 @@ UPDATE users
  WHERE id = :user_id AND unionid IS NOT NULL
    AND NOT EXISTS (SELECT FROM unionids WHERE unionids.unionid = users.unionid AND unionids.user_id = :user_id)
 """)
-"""The statement that replaces a user's present unionid, if the user has just lost it.
-
-The user gets the unionid of the newest remaining identity that has one.
-"""
 _SET_UNIONID: Final = Statement[Nothing]("UPDATE users SET unionid = :unionid WHERE id = :new_user_id")
 _SET_PROOF: Final = Statement[Nothing]("UPDATE users SET phone_verified_at = :proved_at WHERE id = :user_id")
 
@@ -105,7 +105,7 @@ class Separation:
     """The identities that leave, the oldest first, as in `staying`."""
     staying: Sequence[OwnedIdentity]
     unionid: str | None
-    """The unionid of the identity that the caller has named."""
+    """The unionid of the identity that the caller has named; None if that identity has none."""
 
     @classmethod
     async def of(
@@ -165,20 +165,21 @@ async def move_to_new_user(
     ids = {"user_id": separation.user_id, "new_user_id": new_user_id}
     if external_id is not None:
         await transaction.run(_REMOVE_EXTERNAL_ID, user_id=separation.user_id, external_id=external_id)
-    await transaction.run(_ADD, **ids, external_id=external_id, created_at=separation.leaving[0].created_at)
+    await transaction.run(_ADD_USER, **ids, external_id=external_id, created_at=separation.leaving[0].created_at)
     await transaction.run(_MOVE_IDENTITIES, **ids, **separation.keys)
     await _divide_unionids(transaction, separation, new_user_id, is_banned=is_banned)
     return await _update_phone(transaction, separation)
 
 
-async def erase_identities(
+async def erase_wechat_account(
     transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, by: Actor, now: datetime
 ) -> bool:
-    """Erase an identity of a locked user, and the user's other identities with its unionid.
+    """Erase all data that may come from one WeChat account of a locked user, which an identity of the account names.
 
-    Clear the user's name, picture and phone number, because wxauth does not know which identity has brought them.
-    Delete the sessions of the identities, and record that these sessions have ended. Also record the cleared fields, so
-    that services that follow the events delete their copies.
+    Erase this identity, and the user's other identities with the same unionid. Delete the sessions of these identities,
+    and record that the sessions have ended. Also clear the user's name, picture and phone number, because wxauth does
+    not know from which identity they come. Record the cleared fields, so that services that follow the events delete
+    their copies.
 
     Return False, and do nothing, if the user has no other identity.
     """
@@ -198,7 +199,9 @@ async def erase_identities(
 async def erase_identity(
     transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, by: Actor, now: datetime
 ) -> bool:
-    """Erase only this identity of a locked user. Everything else stays, even other identities with its unionid.
+    """Erase one identity of a locked user, with its sessions.
+
+    The user keeps the name, picture and phone number, and other identities, even those with the same unionid.
 
     Return False, and do nothing, if the user has no other identity.
     """
@@ -216,9 +219,8 @@ async def _erase(transaction: Transaction, separation: Separation, *, by: Actor,
     await transaction.run(_DELETE_IDENTITIES, user_id=user_id, **separation.keys)
     await transaction.run(_DELETE_UNIONID, user_id=user_id, unionid=separation.unionid)
     await transaction.run(_REPLACE_LOST_UNIONID, user_id=user_id)
-    for app_id in separation.app_ids:
-        if app_id not in separation.kept_app_ids:
-            await record_event(transaction, EventType.IDENTITY_REMOVED, by=by, at=now, user_id=user_id, app_id=app_id)
+    for app_id in sorted(set(separation.app_ids).difference(separation.kept_app_ids)):
+        await record_event(transaction, EventType.IDENTITY_REMOVED, by=by, at=now, user_id=user_id, app_id=app_id)
 
 
 async def _divide_unionids(

@@ -9,7 +9,7 @@ from uuid import UUID
 from wxauth.core.database import Transaction
 from wxauth.core.trail import WECHAT, About, EventType, record_event
 from wxauth.merging.merging_queries import IS_JOINED
-from wxauth.merging.splitting_queries import erase_identities, erase_identity
+from wxauth.merging.splitting_queries import erase_identity, erase_wechat_account
 from wxauth.users.erasure_queries import erase_user, leave_later
 from wxauth.users.status_queries import lock_status_and_roles
 from wxauth.users.user_queries import DELETE_PHONE_ANSWERS, clear_fields
@@ -48,7 +48,7 @@ class Erasure:
         # A user merged from several WeChat accounts, by phone number or by an operator, loses only the closed account,
         # and data that may have come from it.
         if await self.transaction.value(IS_JOINED, user_id=self.user_id):
-            is_erased = await erase_identities(
+            is_erased = await erase_wechat_account(
                 self.transaction,
                 self.user_id,
                 app_id=self.app_id,
