@@ -1,7 +1,6 @@
 """The receiver of webhooks on the desk: received messages, their signatures, and simulated failures."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -17,7 +16,6 @@ from wxauth.events.webhook_queries import new_webhook_secret, shown_secret
 from wxauth.events.webhooks import Webhooks
 from wxauth.outbound.signatures import signed_headers
 from wxauth_desk.wechat import create_simulator
-from wxauth_desk.wechat.webhook_receiver import MAX_BODY_BYTES
 
 
 class Desk:
@@ -67,22 +65,6 @@ async def test_the_signature_of_a_large_message_holds(desk: Desk) -> None:
     verdicts = [message["signature"] for message in await desk.messages()]
     assert verdicts == ["does not hold", "holds"] * len(sizes)
     assert [message["message"] is None for message in await desk.messages()] == [True, True, True, True, True, False]
-
-
-async def test_the_receiver_refuses_a_body_that_is_too_large_and_stops_reading(desk: Desk) -> None:
-    piece, sent = b"a" * 64 * 1024, 0
-
-    async def pieces() -> AsyncIterator[bytes]:
-        nonlocal sent
-        while sent < 2 * MAX_BODY_BYTES:
-            sent += len(piece)
-            yield piece
-
-    assert (await desk.client.post("/webhook", content=pieces())).status_code == 413
-    assert sent <= MAX_BODY_BYTES + len(piece)
-    assert await desk.messages() == []
-    assert (await desk.client.post("/webhook", content=b"a" * MAX_BODY_BYTES)).status_code == 204
-    assert len(await desk.messages()) == 1
 
 
 async def test_the_receiver_answers_as_configured(desk: Desk) -> None:

@@ -1,22 +1,27 @@
-"""The middleware of both commands, which accepts only requests to names of this machine and to allowed names.
+"""The middleware of both commands: the host names to which they respond, and the largest body that they read.
 
-An attacker's web page can have a host name that resolves to this machine (DNS rebinding). The browser then treats the
-page and the service as one origin, so the page could log in as any user in the simulated WeChat. Only the name in
-`Host` distinguishes the requests of such a page from the requests of wxauth's pages, because a browser sends no
-`Origin` with a same-origin GET.
+Both commands accept only requests to names of this machine and to allowed names. An attacker's web page can have a host
+name that resolves to this machine (DNS rebinding). The browser then treats the page and the service as one origin, so
+the page could log in as any user in the simulated WeChat. Only the name in `Host` distinguishes the requests of such a
+page from the requests of wxauth's pages, because a browser sends no `Origin` with a same-origin GET.
 """
 
 import re
 from collections.abc import Iterable
+from functools import wraps
+from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Final
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _HOST: Final = re.compile(r"(\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(:\d{0,5})?", re.ASCII)
 _ALL_INTERFACES: Final = frozenset(("0.0.0.0", "::"))  # noqa: S104 - compared only
+MAX_BODY_BYTES: Final = 4 * 1024 * 1024
+"""The size limit, in bytes, of a request's body. The largest real bodies are pictures of up to 2 MB."""
 REFUSED_BY_WECHAT: Final = (
     "wxauth-desk wechat does not answer to the name {name}: use 127.0.0.1, localhost or WeChat's own name\n"
     "wxauth-desk wechat 不接受以主机名 {name} 访问，请使用 127.0.0.1、localhost 或微信的域名\n"
@@ -25,6 +30,7 @@ _REFUSED_BY_DEV: Final = (
     "wxauth-desk dev does not answer to this name: start it with --allow-host {name}\n"
     "wxauth-desk dev 不接受以此主机名访问，如需允许，请在启动时加上 --allow-host {name}\n"
 )
+_OTHER_ORIGIN: Final = "This is for programs and pages of this machine alone.\n"
 
 
 def name_in(host: str) -> str | None:
@@ -51,16 +57,19 @@ class OwnNamesOnly:
         self._refusal = refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serve one request.
+
+        A WebSocket is not checked, because no part of the desk accepts WebSockets.
+        """
         app = self._app
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             host = headers.get("host", "")
             name = name_in(host)
             if name is None or not self._is_own(name):
-                app = PlainTextResponse(self._refusal.format(name=name or "NAME"), status_code=403)
+                app = PlainTextResponse(self._refusal.format(name=name or "NAME"), status_code=HTTPStatus.FORBIDDEN)
             elif self._own_pages_only and headers.get("origin") not in (None, f"http://{host}"):
-                app = PlainTextResponse("This is for programs and pages of this machine alone.\n", status_code=403)
+                app = PlainTextResponse(_OTHER_ORIGIN, status_code=HTTPStatus.FORBIDDEN)
         await app(scope, receive, send)
 
     def _is_own(self, name: str) -> bool:
@@ -70,3 +79,28 @@ class OwnNamesOnly:
             return ip_address(name).is_loopback or not self._names.isdisjoint(_ALL_INTERFACES)
         except ValueError:  # a host name instead of an address
             return False
+
+
+class LimitedBody:
+    """Middleware that reads at most `MAX_BODY_BYTES` of a request's body, and refuses a larger body with 413.
+
+    The error is raised where the endpoint reads the body, so that Starlette turns it into the response.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        received_bytes = 0
+
+        @wraps(receive)  # `answer_wrongly` unwraps the function to find the connection
+        async def receive_limited() -> Message:
+            nonlocal received_bytes
+            message = await receive()
+            received_bytes += len(message.get("body", b""))
+            if received_bytes > MAX_BODY_BYTES:
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            return message
+
+        await self._app(scope, receive_limited, send)

@@ -36,6 +36,7 @@ from wxauth.login_pages.rendering import language_of
 from wxauth.settings.logos import picture_url
 from wxauth.settings.settings import Settings
 from wxauth_desk.i18n import Text, gettext, languages, lazy_gettext as _, own_name
+from wxauth_desk.middleware import LimitedBody
 from wxauth_desk.terminal import localized
 from wxauth_desk.wechat import ACCOUNT, APP_KEYS, APPS, WEBSITE
 from wxauth_guard import BearerGuard, Principal
@@ -98,7 +99,7 @@ def create_site(issuer: str, *, url: str, cookie_secret: str, back_end: Sequence
 
     own = [Route("/site.css", send_file), Route("/site.js", send_file), Route(ADMIN.path, add_slash)]
     sites = [Mount(ADMIN.path, admin), Mount(SHOP.path, shop)]
-    return Starlette(routes=[*own, *back_end, *sites])
+    return Starlette(routes=[*own, *back_end, *sites], middleware=[Middleware(LimitedBody)])
 
 
 class Website:

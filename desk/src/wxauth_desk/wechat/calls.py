@@ -6,6 +6,7 @@ import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from inspect import unwrap
 from pathlib import Path
 from time import perf_counter, time
 from typing import Any, Final
@@ -209,8 +210,9 @@ async def answer_wrongly(request: Request, fault: FaultRequest) -> Response | No
         return PlainTextResponse("", status_code=fault.status)
     elif fault.hang or fault.drop:
         if fault.drop:
-            # ASGI cannot close a connection without a response, but uvicorn's own object can.
-            connection = getattr(request.receive, "__self__", None)
+            # ASGI cannot close a connection without a response. uvicorn's object can, and its method is the original
+            # `receive`, which `LimitedBody` wraps. Without uvicorn, for example in a test, there is no such object.
+            connection = getattr(unwrap(request.receive), "__self__", None)
             if connection is None:
                 raise ConnectionResetError("dropped")
             connection.transport.abort()

@@ -12,10 +12,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from wxauth_desk.middleware import LimitedBody
 from wxauth_desk.wechat.api_calls import Answer
 from wxauth_desk.wechat.calls import CallRecord, CallRefused, answer_wrongly, as_wechat_does
 from wxauth_desk.wechat.coins import MAX_PURSES
@@ -166,7 +168,8 @@ def create_simulator(
                 failure_of=failure_of,
             ),
         ],
-        exception_handlers={404: _refuse_url, 405: _refuse_url},
+        middleware=[Middleware(LimitedBody)],
+        exception_handlers={HTTPStatus.NOT_FOUND: _refuse_url, HTTPStatus.METHOD_NOT_ALLOWED: _refuse_url},
     )
 
 

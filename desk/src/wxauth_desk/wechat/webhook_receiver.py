@@ -17,8 +17,6 @@ from starlette.routing import Route
 WEBHOOK_PATH: Final = "/webhook"
 _MAX_MESSAGES: Final = 50
 """The largest number of messages that are stored. If there are more, the oldest one is forgotten."""
-MAX_BODY_BYTES: Final = 4 * 1024 * 1024
-"""The size limit, in bytes, of a message. wxauth's largest messages are far smaller."""
 _TOLERANCE_SECONDS: Final = 300
 """The longest time, in seconds, by which a message's timestamp may differ from this clock (Standard Webhooks 1.0.0)."""
 _MAX_SHOWN_BYTES: Final = 64 * 1024
@@ -61,9 +59,7 @@ class Receiver:
         ]
 
     async def _receive(self, request: Request) -> Response:
-        body = await _body_of(request)
-        if body is None:
-            return Response(status_code=413)
+        body = await request.body()
         answer = self._behaviour.answer
         self._messages.appendleft(
             {
@@ -104,16 +100,6 @@ class Receiver:
 def _key_in(secret: str) -> bytes:
     """Return the key in a secret. Raises: ValueError, if the secret is not base64 text."""
     return b64decode(secret.strip().removeprefix(_KEY_PREFIX), validate=True)
-
-
-async def _body_of(request: Request) -> bytes | None:
-    """Return the body of a request; None if it exceeds `MAX_BODY_BYTES`. No more than that is read."""
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BODY_BYTES:
-            return None
-    return bytes(body)
 
 
 def _json_or_none(body: bytes) -> Any:
