@@ -7,7 +7,10 @@ from starlette.types import ASGIApp
 
 from wxauth_desk.middleware import MAX_BODY_BYTES
 from wxauth_desk.sites import create_site
-from wxauth_desk.wechat import create_simulator
+from wxauth_desk.wechat import APPS, Simulator, create_simulator
+from wxauth_desk.wechat.calls import MAX_FAULTS
+from wxauth_desk.wechat.issued import MAX_TOKENS, OVERLAP_SECONDS
+from wxauth_desk.wechat.simulator import MAX_VISITORS
 
 
 async def test_no_route_reads_a_body_that_is_too_large() -> None:
@@ -33,3 +36,33 @@ async def test_no_route_reads_a_body_that_is_too_large() -> None:
     for path in ("/webhook", "/codes", "/cgi-bin/stable_token", "/desk/request", "/desk/web-view"):
         assert await status_and_size(wechat, path) == (413, MAX_BODY_BYTES + len(piece)), path
     assert await status_and_size(site, "/admin/backchannel-logout") == (413, MAX_BODY_BYTES + len(piece))
+
+
+async def test_the_oldest_visitors_and_faults_are_forgotten() -> None:
+    simulator = Simulator()
+    transport = httpx.ASGITransport(create_simulator(simulator))
+    async with httpx.AsyncClient(transport=transport, base_url="http://wechat.test") as client:
+        for number in range(MAX_VISITORS + 1):
+            visitor = {"person": f"visitor{number}", "app_id": APPS[0]["app_id"]}
+            assert (await client.post("/visitors", json=visitor)).status_code == 200
+            if number == 1:  # the first visitor is now newer than the second one
+                await client.post("/visitors", json={**visitor, "person": "visitor0"})
+        for number in range(MAX_FAULTS + 1):
+            assert (await client.post("/faults", json={"api": "token", "errcode": number})).status_code == 200
+    people = [person for person, _ in simulator.visitors]
+    assert people[:2] == ["visitor0", "visitor2"]
+    assert len(people) == MAX_VISITORS
+    assert [fault.errcode for fault in simulator.faults] == list(range(1, MAX_FAULTS + 1))
+
+
+def test_the_oldest_access_tokens_of_an_app_are_forgotten() -> None:
+    now = 0.0
+    simulator = Simulator(lambda: now)
+    tokens = simulator.access_tokens[APPS[0]["app_id"]]
+    stable = tokens.hand_out(force=False)["access_token"]
+    older = [tokens.replace_older()["access_token"] for _ in range(MAX_TOKENS)]
+    assert stable not in tokens
+    assert all(each in tokens for each in older)
+    assert tokens.hand_out(force=False)["access_token"] not in {stable, *older}
+    now += OVERLAP_SECONDS
+    tokens.check(older[-1])

@@ -35,6 +35,7 @@ from wxauth.errors import NameTaken
 from wxauth.login_pages.rendering import language_of
 from wxauth.settings.logos import picture_url
 from wxauth.settings.settings import Settings
+from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.i18n import Text, gettext, languages, lazy_gettext as _, own_name
 from wxauth_desk.middleware import LimitedBody
 from wxauth_desk.terminal import localized
@@ -127,7 +128,7 @@ class Website:
                 "trust_env": False,
             },
         )
-        self._sessions: dict[str, dict[str, Any]] = {}
+        self._sessions: BoundedDict[str, dict[str, Any]] = BoundedDict(_MAX_SESSIONS)
         """The claims and the id_token of each open session, by `sid`, the session's id in wxauth and in the cookie."""
 
     def app(self, cookie_secret: str) -> Starlette:
@@ -150,9 +151,9 @@ class Website:
         if "lang" in request.query_params:
             request.session["lang"] = request.query_params["lang"]
             return RedirectResponse(f"{self._url}/")
-        sid = request.session.get("sid")
-        if sid in self._sessions:
-            return self._page(request, self._sessions[sid]["claims"])
+        session = self._sessions.get(request.session.get("sid", ""))
+        if session is not None:
+            return self._page(request, session["claims"])
         # A cookie of a session that is no longer stored shows that wxauth has reported a logout.
         return self._page(request, None, was_told=request.session.pop("sid", None) is not None)
 
@@ -168,8 +169,6 @@ class Website:
         claims = {name: value for name, value in token["userinfo"].items() if name != "nonce"}
         request.session["sid"] = claims["sid"]
         self._sessions[claims["sid"]] = {"claims": claims, "id_token": token["id_token"]}
-        if len(self._sessions) > _MAX_SESSIONS:
-            del self._sessions[next(iter(self._sessions))]
         return RedirectResponse(f"{self._url}/")
 
     async def _log_out(self, request: Request) -> Response:

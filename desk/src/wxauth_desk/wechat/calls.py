@@ -23,6 +23,8 @@ _MASKED_NAMES: Final = frozenset(
 )
 """The names of the values that the record of calls does not show."""
 _MAX_CALLS: Final = 100
+"""The largest number of calls that are stored. If there are more, the oldest one is forgotten."""
+MAX_FAULTS: Final = 100
 _REFUSED_TOKEN: Final = 40001
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -158,8 +160,14 @@ def text_in(values: Mapping[str, Any], name: str) -> str:
     return value
 
 
-class Faults(list[FaultRequest]):
-    """The requested faults that have not occurred yet, in order."""
+class Faults(deque[FaultRequest]):
+    """The requested faults that have not occurred yet, in order.
+
+    If there are more than `MAX_FAULTS`, the oldest one is forgotten.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(maxlen=MAX_FAULTS)
 
     @property
     def shown(self) -> list[dict[str, Any]]:

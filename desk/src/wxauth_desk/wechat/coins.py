@@ -1,6 +1,5 @@
 """The coins of mini-games in the simulated WeChat, which players receive, pay, and get back."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -8,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.wechat.api_calls import Answer, Call, ok
 from wxauth_desk.wechat.calls import CallRefused, require
 from wxauth_desk.wechat.controls import API_PATHS, APP_KINDS, Account, Api, openid_prefix
@@ -98,19 +98,34 @@ class _Purse:
     """The number of coins that the player has ever received as presents."""
     spent: int = 0
     """The number of coins that the player has paid, without refunds."""
-    orders: OrderedDict[_OrderKey, _StoredOrder] = field(default_factory=OrderedDict)
-    """The orders, the oldest first."""
+    orders: BoundedDict[_OrderKey, _StoredOrder] = field(default_factory=lambda: BoundedDict(MAX_ORDERS))
+
+    def receive(self, amount: int) -> None:
+        """Add coins that the player receives as a present."""
+        self.balance += amount
+        self.presented += amount
+
+    def pay(self, amount: int) -> None:
+        """Deduct coins. Raises: CallRefused, if there are too few."""
+        require(amount <= self.balance, _Errcode.TOO_FEW_COINS)
+        self.balance -= amount
+        self.spent += amount
+
+    def refund(self, key: _OrderKey, amount: int) -> None:
+        """Return coins of an order that the player has paid. Raises: CallRefused."""
+        order = self.orders.get(key)
+        if order is None:
+            raise CallRefused(_Errcode.UNKNOWN_ORDER)
+        require(amount <= order.refundable, _Errcode.INVALID_PARAMETER)
+        order.refundable -= amount
+        self.balance += amount
+        self.spent -= amount
 
     def forget_expired(self, now: int) -> None:
         """Forget the orders that are too old."""
-        while self.orders and next(iter(self.orders.values())).made_at + _ORDER_LIFETIME_SECONDS <= now:
-            self.orders.popitem(last=False)
-
-    def store(self, key: _OrderKey, *, refundable: int, now: int) -> None:
-        """Store an order. If there are too many orders, forget the oldest one."""
-        self.orders[key] = _StoredOrder(refundable, now)
-        if len(self.orders) > MAX_ORDERS:
-            self.orders.popitem(last=False)
+        for key, order in list(self.orders.items()):
+            if order.made_at + _ORDER_LIFETIME_SECONDS <= now:
+                del self.orders[key]
 
 
 @dataclass
@@ -120,7 +135,7 @@ class Coins:
     session_keys: IssuedSessionKeys
     clock: Callable[[], int]
     """The clock, which returns seconds since the epoch."""
-    _purses: OrderedDict[tuple[str, int], _Purse] = field(init=False, default_factory=OrderedDict)
+    _purses: BoundedDict[tuple[str, int], _Purse] = field(init=False, default_factory=lambda: BoundedDict(MAX_PURSES))
     """The purses by openid and `env`, the least recently used one first."""
 
     def answer(self, call: Call, account: Account) -> Answer:
@@ -161,35 +176,21 @@ class Coins:
     def _purse_of(self, body: _Body) -> _Purse:
         """Return the player's purse, which is now the most recently used one."""
         key = (body.openid, body.env)
-        purse = self._purses.setdefault(key, _Purse())
-        self._purses.move_to_end(key)
-        if len(self._purses) > MAX_PURSES:
-            self._purses.popitem(last=False)
+        purse = self._purses.get(key) or _Purse()
+        self._purses[key] = purse  # sets even an existing purse, so that it becomes the most recently used one
         return purse
 
     def _carry_out(self, api: Api, body: _OrderBody, purse: _Purse) -> dict[str, Any]:
         """Carry out and store an order. Return the fields of the response. Raises: CallRefused."""
-        now, key, amount = self.clock(), (api, body.zone_id, body.bill_no), body.amount
+        now, key = self.clock(), (api, body.zone_id, body.bill_no)
         purse.forget_expired(now)
         require(key not in purse.orders, _Errcode.REPEATED_ORDER)
-        answer = {"bill_no": body.bill_no}
         if api == "present":
-            purse.store(key, refundable=0, now=now)
-            purse.balance += amount
-            purse.presented += amount
-            return {**answer, "balance": purse.balance}
-        if isinstance(body, _RefundBody):
-            paid = purse.orders.get(("pay", body.zone_id, body.pay_bill_no))
-            if paid is None:
-                raise CallRefused(_Errcode.UNKNOWN_ORDER)
-            require(amount <= paid.refundable, _Errcode.INVALID_PARAMETER)
-            paid.refundable -= amount
-            purse.store(key, refundable=0, now=now)
-            purse.balance += amount
-            purse.spent -= amount
+            purse.receive(body.amount)
+        elif isinstance(body, _RefundBody):
+            purse.refund(("pay", body.zone_id, body.pay_bill_no), body.amount)
         else:
-            require(amount <= purse.balance, _Errcode.TOO_FEW_COINS)
-            purse.store(key, refundable=amount, now=now)
-            purse.balance -= amount
-            purse.spent += amount
-        return {**answer, "balance": purse.balance, "used_present_amount": amount}
+            purse.pay(body.amount)
+        purse.orders[key] = _StoredOrder(refundable=body.amount if api == "pay" else 0, made_at=now)
+        answer = {"bill_no": body.bill_no, "balance": purse.balance}
+        return answer if api == "present" else {**answer, "used_present_amount": body.amount}

@@ -6,7 +6,6 @@ headers and cookies.
 
 import asyncio
 import ssl
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
 from functools import cache
@@ -21,6 +20,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
+from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.i18n import Text, languages, lazy_gettext as _
 from wxauth_desk.page_texts import page_texts
 from wxauth_desk.wechat.calls import CallRecord, Faults
@@ -194,7 +194,8 @@ class WebViews:
     """The simulated browsers of all people, each with its own cookies."""
 
     def __init__(self) -> None:
-        self._cookies = OrderedDict[tuple[str, str], httpx.Cookies]()
+        self._cookies: BoundedDict[tuple[str, str], httpx.Cookies] = BoundedDict(_MAX_BROWSERS)
+        """The cookies by person and kind of browser."""
 
     async def open(self, request: WebViewRequest) -> dict[str, Any]:
         """Open a page of this machine, and return the page that the browser shows after all redirects.
@@ -231,8 +232,6 @@ class WebViews:
                 raise ValueError(f"url: {type(exc).__name__}") from None
             finally:
                 self._cookies[key] = browser.cookies
-                while len(self._cookies) > _MAX_BROWSERS:
-                    self._cookies.popitem(last=False)
         opens = None if page.next_request is None else str(page.next_request.url)
         return {"url": str(page.url), "status": page.status_code, "html": page.text, "opens": opens}
 

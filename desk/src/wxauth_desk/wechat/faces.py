@@ -5,12 +5,12 @@ A back end begins a verification, the person ends it on the phone, and the back 
 
 import secrets
 from base64 import b64encode
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final, Self
 
+from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.wechat.api_calls import Answer, Call, ok
 from wxauth_desk.wechat.calls import CallRefused, require, text_in
 from wxauth_desk.wechat.controls import Account, FaceRequest
@@ -69,8 +69,10 @@ class Faces:
     session_keys: IssuedSessionKeys
     clock: Callable[[], int]
     """The clock, which returns seconds since the epoch."""
-    _verifications: OrderedDict[str, _Verification] = field(init=False, default_factory=OrderedDict)
-    """The verifications by verify_id, the oldest first."""
+    _verifications: BoundedDict[str, _Verification] = field(
+        init=False, default_factory=lambda: BoundedDict(MAX_VERIFICATIONS)
+    )
+    """The verifications by verify_id."""
 
     def begin(self, call: Call, account: Account) -> Answer:
         """Answer a call of `getverifyid`. Raises: CallRefused."""
@@ -78,8 +80,6 @@ class Faces:
         self.session_keys.active_person(subject.openid, account.app_id)  # refuses an inactive person
         verify_id = secrets.token_urlsafe(48)
         self._verifications[verify_id] = _Verification(subject, self.clock() + _LIFETIME_SECONDS)
-        if len(self._verifications) > MAX_VERIFICATIONS:
-            self._verifications.popitem(last=False)
         return ok(verify_id=verify_id, expires_in=_LIFETIME_SECONDS)
 
     def read_result(self, call: Call, account: Account) -> Answer:

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 from pydantic_core import to_json
 
+from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.wechat.calls import CallRefused, require
 from wxauth_desk.wechat.controls import CodeRequest, PhoneCodeRequest, openid_prefix
 
@@ -35,7 +36,17 @@ WeChat documents no lifetime, only that frequent use extends it.
 """
 
 _DAY_SECONDS: Final = 86400
+MAX_CODES: Final = 100_000
+"""The largest number of codes of one kind that are stored. If there are more, the oldest one is forgotten."""
+MAX_TOKENS: Final = 1000
+"""The largest number of an app's access tokens that are stored. If there are more, the oldest one is forgotten."""
+MAX_SESSION_KEYS: Final = 100_000
+"""The largest number of session_keys that are stored. If there are more, the oldest one is forgotten."""
 _MAX_GRANTS: Final = 1000
+"""The largest number of access tokens, and of refresh tokens, of people.
+
+If there are more, the oldest one is forgotten.
+"""
 _BEIJING_OFFSET_SECONDS: Final = 8 * 3600
 _ACTIVE_SECONDS: Final = 2 * 3600.0
 
@@ -60,7 +71,7 @@ class Codes(Generic[AnyCodeRequest]):
     def __init__(self, clock: Callable[[], float], *, errcode_of_another_app: int) -> None:
         self._clock = clock
         self._errcode_of_another_app = errcode_of_another_app
-        self._codes: dict[str, _Code[AnyCodeRequest]] = {}
+        self._codes: BoundedDict[str, _Code[AnyCodeRequest]] = BoundedDict(MAX_CODES)
 
     def make(self, request: AnyCodeRequest, *, lasts: float = CODE_LIFETIME) -> str:
         """Return a new code, which is valid for `lasts` seconds."""
@@ -98,6 +109,15 @@ class Codes(Generic[AnyCodeRequest]):
             del self._codes[next(iter(self._codes))]
 
 
+@dataclass(slots=True)
+class _AccessToken:
+    """An access token of an app, which the simulated WeChat stores by its text."""
+
+    expires_at: float
+    is_ended: bool = False
+    """Whether the token was ended before its expiry."""
+
+
 class AccessTokens:
     """The access tokens of an app.
 
@@ -107,14 +127,11 @@ class AccessTokens:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._expires_at: dict[str, float] = {}
-        """The time at which each token expires or has expired."""
-        self._ended: set[str] = set()
-        """The tokens that were ended before their expiry."""
-        self._current: str | None = None
-        """The latest token of `stable_token`."""
-        self._older_token: str | None = None
-        """The latest token of the older interface, `token`."""
+        self._tokens: BoundedDict[str, _AccessToken] = BoundedDict(MAX_TOKENS)
+        self._stable_token = ""
+        """The latest token of `stable_token`; empty if there is none, or if it has been ended."""
+        self._older_token = ""
+        """The latest token of the older interface, `token`; empty if there is none."""
         self._forced_at: list[float] = []
         """The times of today's uses of `force_refresh`."""
 
@@ -124,42 +141,45 @@ class AccessTokens:
         if force:
             self._note_forced(now)
             self.kill()
-        if self._current is None or now >= self._expires_at[self._current] - OVERLAP_SECONDS:
-            self._current = self._new()
-        return {"access_token": self._current, "expires_in": int(self._expires_at[self._current] - now)}
+        token = self._tokens.get(self._stable_token)
+        if token is None or now >= token.expires_at - OVERLAP_SECONDS:
+            self._stable_token, token = self._issue()
+        return {"access_token": self._stable_token, "expires_in": int(token.expires_at - now)}
 
     def replace_older(self) -> dict[str, Any]:
         """Return a new token of the older interface.
 
         The previous token of this interface ends soon, and all other tokens stay valid.
         """
-        if self._older_token is not None:
-            self._expires_at[self._older_token] = min(
-                self._expires_at[self._older_token], self._clock() + OVERLAP_SECONDS
-            )
-        self._older_token = self._new()
+        previous = self._tokens.get(self._older_token)
+        if previous is not None:
+            previous.expires_at = min(previous.expires_at, self._clock() + OVERLAP_SECONDS)
+        self._older_token, _ = self._issue()
         return {"access_token": self._older_token, "expires_in": int(ACCESS_TOKEN_LIFETIME)}
-
-    def _new(self) -> str:
-        """Return a new token, and store its expiry."""
-        token = "88_" + secrets.token_urlsafe(384)  # 515 characters, as long as WeChat's tokens can be
-        self._expires_at[token] = self._clock() + ACCESS_TOKEN_LIFETIME
-        return token
 
     def kill(self) -> None:
         """End all tokens, as a `force_refresh` or a new app secret does."""
-        self._ended |= self._expires_at.keys()
-        self._current = None
+        for token in self._tokens.values():
+            token.is_ended = True
+        self._stable_token = ""
 
-    def check(self, token: str) -> None:
+    def check(self, text: str) -> None:
         """Check that a token is valid. Raises: CallRefused."""
-        require(token not in self._ended, 40001)
-        require(token in self._expires_at, 40014)
-        require(self._clock() < self._expires_at[token], 42001)
+        token = self._tokens.get(text)
+        if token is None:
+            raise CallRefused(40014)
+        require(not token.is_ended, 40001)
+        require(self._clock() < token.expires_at, 42001)
 
-    def __contains__(self, token: str) -> bool:
-        """Return whether this has ever been a token of the app."""
-        return token in self._expires_at
+    def __contains__(self, text: str) -> bool:
+        """Return whether this has ever been a token of the app, unless the token has been forgotten."""
+        return text in self._tokens
+
+    def _issue(self) -> tuple[str, _AccessToken]:
+        """Store a new token. Return its text, and what is stored about it."""
+        text = "88_" + secrets.token_urlsafe(384)  # 515 characters, as long as WeChat's tokens can be
+        self._tokens[text] = _AccessToken(expires_at=self._clock() + ACCESS_TOKEN_LIFETIME)
+        return text, self._tokens[text]
 
     def _note_forced(self, now: float) -> None:
         """Count a use of `force_refresh`. Raises: CallRefused, if the app has used it too often."""
@@ -196,10 +216,10 @@ class Grants:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._access: dict[str, Grant] = {}
-        """The grant of each access token, the oldest first."""
-        self._refresh: dict[str, Grant] = {}
-        """The grant of each refresh token, the oldest first."""
+        self._access: BoundedDict[str, Grant] = BoundedDict(_MAX_GRANTS)
+        """The grant of each access token."""
+        self._refresh: BoundedDict[str, Grant] = BoundedDict(_MAX_GRANTS)
+        """The grant of each refresh token."""
 
     def issue(self, grant: Grant, *, refresh_token: str | None = None) -> dict[str, Any]:
         """Issue an access token for a grant. Return the response of WeChat.
@@ -209,9 +229,6 @@ class Grants:
         access, refresh = secrets.token_urlsafe(64), refresh_token or secrets.token_urlsafe(64)
         self._access[access] = replace(grant, expires_at=self._clock() + ACCESS_TOKEN_LIFETIME)
         self._refresh[refresh] = grant
-        for grants in (self._access, self._refresh):
-            if len(grants) > _MAX_GRANTS:
-                del grants[next(iter(grants))]
         return {"access_token": access, "expires_in": int(ACCESS_TOKEN_LIFETIME), "refresh_token": refresh}
 
     def of_access_token(self, token: str, openid: str) -> Grant:
@@ -250,7 +267,7 @@ class IssuedSessionKeys:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._issued: dict[str, _IssuedKey] = {}
+        self._issued: BoundedDict[str, _IssuedKey] = BoundedDict(MAX_SESSION_KEYS)
         self._secret = secrets.token_bytes(16)
 
     def of_code(self, code: str) -> str:

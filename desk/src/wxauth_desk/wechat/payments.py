@@ -1,7 +1,6 @@
 """Virtual payment in the simulated WeChat, which checks payments, and sends notices about them to the service."""
 
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
@@ -9,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.wechat.controls import Account, ControlOfPerson, openid_of
 from wxauth_desk.wechat.issued import IssuedSessionKeys, is_hmac
 from wxauth_desk.wechat.push import DELIVER, REFUNDED, PushRequest, make_event
@@ -79,8 +79,10 @@ class Payments:
     accounts: Mapping[str, Account]
     clock: Callable[[], int]
     """The clock, which returns seconds since the epoch."""
-    _orders: OrderedDict[tuple[str, str], _PaidOrder] = field(init=False, default_factory=OrderedDict)
-    """The paid orders by app and order number, the oldest first."""
+    _orders: BoundedDict[tuple[str, str], _PaidOrder] = field(
+        init=False, default_factory=lambda: BoundedDict(MAX_ORDERS)
+    )
+    """The paid orders by app and order number."""
 
     def pay(self, request: PayRequest) -> tuple[int, Notice | None]:
         """Pay an order. Return the phone's errCode and, if the payment succeeds, the notice to push."""
@@ -100,8 +102,6 @@ class Payments:
         fields = _delivery_of(order, openid, now=self.clock())
         delivery = make_event(DELIVER, fields, app_id=request.app_id, now=self.clock())
         self._orders[key] = _PaidOrder(delivery)
-        if len(self._orders) > MAX_ORDERS:
-            self._orders.popitem(last=False)
         return 0, self._notice_of(request, DELIVER, delivery)
 
     def notice(self, request: NoticeRequest) -> Notice:

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.wechat.api_calls import Answer, Call, ok
 from wxauth_desk.wechat.calls import require
 from wxauth_desk.wechat.controls import Account
-from wxauth_desk.wechat.issued import IssuedSessionKeys
+from wxauth_desk.wechat.issued import MAX_SESSION_KEYS, IssuedSessionKeys
 
 _ENCRYPT_KEY_LIFETIME_SECONDS: Final = 3600
 _MAX_ENCRYPT_KEYS: Final = 3
@@ -23,7 +24,9 @@ class SessionKeys:
     session_keys: IssuedSessionKeys
     clock: Callable[[], int]
     """The clock, which returns seconds since the epoch."""
-    _encrypt_keys: dict[str, list[dict[str, Any]]] = field(init=False, default_factory=dict)
+    _encrypt_keys: BoundedDict[str, list[dict[str, Any]]] = field(
+        init=False, default_factory=lambda: BoundedDict(MAX_SESSION_KEYS)
+    )
     """The latest keys by openid, the newest first."""
 
     def check(self, call: Call, account: Account) -> Answer:

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 from pydantic_core import to_json
 
+from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.wechat.api_calls import Answer, Call, ok
 from wxauth_desk.wechat.app_tokens import AppTokens
 from wxauth_desk.wechat.calls import NO_FAULT, CallRefused, Faults, fault_in, require, text_in
@@ -49,6 +50,8 @@ from wxauth_desk.wechat.session_keys import SessionKeys
 
 MAX_CALLS: Final = 1000
 """The largest number of calls, and of refused calls, that are stored. If there are more, the oldest is forgotten."""
+MAX_VISITORS: Final = 200
+"""The largest number of visitors that are stored. If there are more, the oldest one is forgotten."""
 _DEFAULT_REVOKE_INFO: Final = {"mini_program": "6", "official_account": "205", "website": "301", "mobile_app": "301"}
 
 AnswerOfApp = Callable[[Call, Account], Answer]
@@ -89,13 +92,13 @@ class Simulator:
         self.payments = Payments(self._session_keys, self._accounts, self.now)
         self.js_tickets = app_tokens.js_tickets
         self.verdicts = checks.verdicts
-        self.visitors: dict[tuple[str, str], Visitor] = {}
+        self.visitors: BoundedDict[tuple[str, str], Visitor] = BoundedDict(MAX_VISITORS)
         """The state of each person at WeChat's own pages, by the person's name and the app's id."""
         self.faults = Faults()
         self.calls: deque[Call] = deque(maxlen=MAX_CALLS)
         """The latest calls received."""
-        self._refusals: dict[str, _Refusal] = {}
-        """The latest refused calls by the rid in the response, the oldest first."""
+        self._refusals: BoundedDict[str, _Refusal] = BoundedDict(MAX_CALLS)
+        """The latest refused calls by the rid in the response."""
         self._with_grant: Mapping[Api, Callable[[Call], Answer]] = {
             "userinfo": logins.read_profile,
             "auth": logins.check_grant,
@@ -244,8 +247,6 @@ class Simulator:
         except CallRefused as refusal:
             answer = refusal.answer(call.api)
             self._refusals[refusal.rid] = _Refusal(self._clock(), call, answer)
-            if len(self._refusals) > MAX_CALLS:
-                del self._refusals[next(iter(self._refusals))]
             return answer
 
     def _read_refusal(self, call: Call, account: Account) -> Answer:

@@ -1,0 +1,24 @@
+"""A mapping of limited size, for everything that callers of the simulated WeChat can create more of."""
+
+from collections import UserDict
+from typing import TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class BoundedDict(UserDict[K, V]):
+    """A mapping whose entries are in the order in which they were last set, the oldest first.
+
+    Setting an entry forgets the oldest entry if there are more than `max_entries`.
+    """
+
+    def __init__(self, max_entries: int) -> None:
+        super().__init__()
+        self._max_entries = max_entries
+
+    def __setitem__(self, key: K, value: V) -> None:
+        self.data.pop(key, None)  # an existing entry would otherwise keep its place in the order
+        self.data[key] = value
+        if len(self.data) > self._max_entries:
+            del self.data[next(iter(self.data))]
