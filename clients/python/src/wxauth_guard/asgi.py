@@ -9,13 +9,10 @@ from urllib.parse import unquote
 from wxauth_guard.bearer import Guard, authorizations_of, checked_roles, require_roles
 from wxauth_guard.claims import Principal
 from wxauth_guard.errors import WxAuthError
-from wxauth_guard.problems import POLICY_VIOLATION, asgi_problem
+from wxauth_guard.problems import POLICY_VIOLATION, WEBSOCKET_DENIAL, asgi_problem
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
-
-_DENIAL = "websocket.http.response"
-"""The ASGI extension that lets an app send a response to a WebSocket handshake."""
 
 
 class BearerMiddleware:
@@ -94,12 +91,12 @@ def _path_in_app(scope: Scope, path: str) -> str:
 async def _refuse(refusal: WxAuthError, scope: Scope, send: Send) -> None:
     """Send the problem document or, for a WebSocket whose server cannot send a response, close the WebSocket."""
     is_websocket = scope["type"] == "websocket"
-    if is_websocket and _DENIAL not in scope.get("extensions", {}):
+    if is_websocket and WEBSOCKET_DENIAL not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": refusal.code})
         return
     answer = asgi_problem(refusal, scope)
     fields = {**answer.headers, "Content-Length": str(len(answer.body))}
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in fields.items()]
-    message = _DENIAL if is_websocket else "http.response"
-    await send({"type": f"{message}.start", "status": answer.status, "headers": headers})
-    await send({"type": f"{message}.body", "body": answer.body})
+    response_type = WEBSOCKET_DENIAL if is_websocket else "http.response"
+    await send({"type": f"{response_type}.start", "status": answer.status, "headers": headers})
+    await send({"type": f"{response_type}.body", "body": answer.body})

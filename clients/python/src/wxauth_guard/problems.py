@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, overload
 
 from wxauth_guard.errors import WxAuthError
@@ -22,12 +21,21 @@ if TYPE_CHECKING:
 REQUEST_ID_KEY = "wxauth.request_id"
 """The key in the ASGI scope under which the service's own middleware stores a request's id."""
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_MAX_ACCEPT_LANGUAGE = 1024
-_LANGUAGE_RANGE = re.compile(r"\s*([A-Za-z]{1,8}(?:[-_][A-Za-z0-9_-]*)?|\*)\s*(?:;\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*)?")
-_WECHAT_USER_AGENT = re.compile(r"MicroMessenger(?:.*\bLanguage/([\w-]+))?")
 POLICY_VIOLATION: Final = 1008
 """The status code that closes a refused WebSocket (RFC 6455, section 7.4.1)."""
+WEBSOCKET_DENIAL: Final = "websocket.http.response"
+"""The ASGI extension that lets an app send a response to a WebSocket handshake."""
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+"""The pattern of the request ids that callers can choose."""
+_MAX_ACCEPT_LANGUAGE = 1024
+"""The largest number of characters of `Accept-Language` that are read. The others are ignored."""
+_LANGUAGE_RANGE = re.compile(
+    r"\s*(?P<tag>[A-Za-z]{1,8}(?:[-_][A-Za-z0-9_-]*)?)\s*(?:;\s*q\s*=\s*(?P<quality>[01](?:\.\d{0,3})?)\s*)?"
+)
+"""The pattern of a language range with its quality (RFC 9110, section 12.5.4), but also with `_` in the tag."""
+_WECHAT_USER_AGENT = re.compile(r"MicroMessenger(?:.*\bLanguage/(?P<tag>[\w-]+))?")
+"""The pattern of WeChat's User-Agent, which can name the language that the user has chosen in WeChat."""
 
 
 class AnyHeaders(Protocol):
@@ -71,13 +79,20 @@ def preferred_language(headers: Headers) -> str:
 def _language(accept_language: Iterable[str], user_agent: str) -> str:
     """Return the language that these values of `Accept-Language` prefer, as `preferred_language` does."""
     ranges = ",".join(filter(str.strip, accept_language))[:_MAX_ACCEPT_LANGUAGE].split(",")
-    named = [each for each in ranges if each.partition(";")[0].strip() not in ("", "*")]
-    if not named:
+    preferred = [each for each in ranges if each.partition(";")[0].strip() not in ("", "*")]
+    if not preferred:
         wechat = _WECHAT_USER_AGENT.search(user_agent)
-        return (wechat and find_language(wechat[1] or "zh")) or SOURCE
-    matches = filter(None, map(_LANGUAGE_RANGE.fullmatch, named))
-    by_quality = sorted(((float(match[2] or 1), match[1]) for match in matches), key=itemgetter(0), reverse=True)
-    return next(filter(None, (find_language(tag) for quality, tag in by_quality if quality > 0)), SOURCE)
+        language = None if wechat is None else find_language(wechat["tag"] or "zh")
+        return language or SOURCE
+    quality_and_tag = [
+        (float(match["quality"] or 1), match["tag"]) for match in map(_LANGUAGE_RANGE.fullmatch, preferred) if match
+    ]
+    # Tags of equal quality stay in the order of the header.
+    for quality, tag in sorted(quality_and_tag, key=lambda pair: pair[0], reverse=True):
+        language = find_language(tag)
+        if quality > 0 and language is not None:
+            return language
+    return SOURCE
 
 
 def problem_document(error: WxAuthError, *, language: str, request_id: str) -> dict[str, Any]:
@@ -120,7 +135,8 @@ def problem_response(error: WxAuthError, scope: Mapping[str, Any]) -> Response:
     """Return the response of `asgi_problem`, for Starlette and FastAPI."""
     from starlette.responses import Response
 
-    return Response(*asgi_problem(error, scope))
+    answer = asgi_problem(error, scope)
+    return Response(answer.body, answer.status, answer.headers)
 
 
 def values_of(scope: Mapping[str, Any], name: bytes) -> list[str]:
@@ -156,11 +172,11 @@ async def answer_problem(connection: HTTPConnection, error: Exception) -> Respon
     """
     from starlette.websockets import WebSocket, WebSocketState
 
-    assert isinstance(error, WxAuthError)
+    assert isinstance(error, WxAuthError)  # Starlette's type of a handler allows no narrower parameter
     if not isinstance(connection, WebSocket):
         return problem_response(error, connection.scope)
     is_handshake = connection.application_state is WebSocketState.CONNECTING
-    if is_handshake and "websocket.http.response" in connection.scope.get("extensions", {}):
+    if is_handshake and WEBSOCKET_DENIAL in connection.scope.get("extensions", {}):
         # The handler sends the response itself, because Starlette before 0.41 ignores the return value of a WebSocket's
         # handler.
         await connection.send_denial_response(problem_response(error, connection.scope))
