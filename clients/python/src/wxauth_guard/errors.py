@@ -7,13 +7,19 @@ so it must never contain a secret, an upstream URL or the caller's input.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 from uuid import UUID
 
 from wxauth_guard.i18n import Text, lazy_gettext as _
 
 if TYPE_CHECKING:
     from typing import Self
+
+KEYS_RETRY_SECONDS: Final = 5
+"""The time, in seconds, after which a client can send a request again if the guard had no keys.
+
+The guard makes no longer pause between two attempts to read them.
+"""
 
 
 class FieldError(NamedTuple):
@@ -95,8 +101,8 @@ class InvalidRequest(RequestRefused, code="invalid_request", status=422):
 class BearerError(WxAuthError):
     """The access token is missing, invalid or insufficient (RFC 6750, section 3)."""
 
-    challenge: ClassVar[str]
-    """The beginning of `WWW-Authenticate`: the scheme and, unless the token is missing, the error."""
+    bearer_error: ClassVar[str | None]
+    """The error code of RFC 6750, section 3.1; None if the request has no token."""
     scope: str = ""
     """The required scopes, separated by spaces."""
     resource_metadata: str | None = None
@@ -104,24 +110,27 @@ class BearerError(WxAuthError):
 
     def headers(self) -> dict[str, str]:
         """Return `WWW-Authenticate` (RFC 6750, section 3)."""
-        parameters = {"scope": self.scope, "resource_metadata": self.resource_metadata}
-        scheme, _, error = self.challenge.partition(" ")
-        given = [error, *(f'{name}="{value}"' for name, value in parameters.items() if value)]
-        return {"WWW-Authenticate": f"{scheme} {', '.join(filter(None, given))}".rstrip()}
+        parameters = {
+            "error": self.bearer_error,
+            "scope": self.scope,
+            "resource_metadata": self.resource_metadata,
+        }
+        texts = [f'{name}="{value}"' for name, value in parameters.items() if value]
+        return {"WWW-Authenticate": f"Bearer {', '.join(texts)}".rstrip()}
 
 
 class MissingToken(BearerError, code="missing_token", status=401):
     """The request has no `Authorization` header, or one with another scheme, or no token after `Bearer`."""
 
     title = _("Please log in.")
-    challenge = "Bearer"
+    bearer_error = None
 
 
 class InvalidToken(BearerError, code="invalid_token", status=401):
     """The token was not issued by wxauth, or is no longer valid."""
 
     title = _("Your login is no longer valid. Please log in again.")
-    challenge = 'Bearer error="invalid_token"'
+    bearer_error = "invalid_token"
 
     def __init__(self, detail: str = "", *, for_log: str = "") -> None:
         super().__init__(detail)
@@ -142,14 +151,14 @@ class InsufficientRole(BearerError, code="insufficient_role", status=403):
     """The user does not have the required role."""
 
     title = _("You don't have permission to do this.")
-    challenge = 'Bearer error="insufficient_scope"'
+    bearer_error = "insufficient_scope"
 
 
 class InsufficientScope(BearerError, code="insufficient_scope", status=403):
     """The token is valid, but its scopes do not allow this request."""
 
     title = _("Your credentials don't have permission to do this.")
-    challenge = 'Bearer error="insufficient_scope"'
+    bearer_error = "insufficient_scope"
 
     def __init__(self, detail: str = "", *, scope: str = "") -> None:
         super().__init__(detail)
@@ -160,4 +169,4 @@ class KeysUnavailable(WxAuthError, code="keys_unavailable", status=503):
     """The guard has no verification keys and cannot fetch them."""
 
     title = _("The login service can't be reached. Please try again.")
-    retry_after = 5
+    retry_after = KEYS_RETRY_SECONDS

@@ -24,6 +24,7 @@ else:  # the successor of httpx, with the same names, which may be the only one 
     import httpx2 as httpx
 
 METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
+"""The path of the issuer's metadata (RFC 8414, section 3)."""
 FETCH_TIMEOUT: Final = 5.0
 """The time limit, in seconds, for reading both documents."""
 CONNECT_SHARE: Final = 0.8
@@ -31,18 +32,23 @@ CONNECT_SHARE: Final = 0.8
 
 It is below 1, so that a missing connection is reported as such, before the timeout ends the whole fetch.
 """
-KEPT_FOR: Final = 86400.0
-"""The longest time, in seconds, for which keys are used while the issuer is unavailable."""
+STALE_IF_ERROR: Final = 86400.0
+"""The longest time, in seconds, for which keys are used while the issuer is unavailable (as in RFC 5861)."""
 MAX_DOCUMENT: Final = 256 * 1024
 """The size limit, in bytes, of a document."""
 DEFAULT_MAX_AGE: Final = 300.0
 """The time, in seconds, for which keys are fresh if the response names no max-age."""
+_MIN_MAX_AGE = 1.0
+"""The shortest time, in seconds, for which keys are fresh, so that not every token causes a fetch."""
 
 _MAX_SHOWN = 200
+"""The largest number of characters that an error shows of another issuer's URL."""
 _PATH_BELOW = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
 """The pattern of a path without the segments . and .. , which cannot lead out of the URL to which it is appended."""
 _MAX_AGE = re.compile(r'(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})', re.IGNORECASE)
+"""The pattern of the directive `max-age` in a `Cache-Control` header."""
 _AGE = re.compile(r"(\d{1,9})\s*(?:,|$)", re.ASCII)
+"""The pattern of the beginning of an `Age` header. If a proxy has joined several headers, the first one counts."""
 
 
 class Unreadable(Exception):
@@ -102,15 +108,16 @@ class Issuer:
 
     def cause(self, error: Exception) -> str:
         """Return the reason why the keys could not be read, without host names, because responses contain this text."""
-        _, variable = self._proxy_for(self.url)
+        _proxy, variable = self._proxy_for(self.url)
         by_proxy = isinstance(error, httpx.TransportError) and variable is not None
         return self._reason(error) + (f" (by the proxy of {variable})" if by_proxy else "")
 
     def _proxy_for(self, url: str) -> tuple[str, str] | tuple[None, None]:
         """Return the proxy, as `proxy_for` does, but none for an issuer on this machine or in the internal network."""
-        found = proxy_for(url)  # called for every issuer, because it warns of values that cannot be used
+        # `proxy_for` is called for every issuer, because it warns of values that cannot be used.
+        proxy_and_variable = proxy_for(url)
         is_nearby = self.internal_url is not None or self._is_on_loopback
-        return (None, None) if is_nearby else found
+        return (None, None) if is_nearby else proxy_and_variable
 
     def _reason(self, error: Exception) -> str:
         """Return the reason for an error, without host names: its first known cause, or else the error's type."""
@@ -137,9 +144,10 @@ class Issuer:
 
     async def _fetch(self, trusted: ssl.SSLContext) -> KeySet:
         """Read the metadata and the JWK set. Raises: Unreadable, httpx.HTTPError, ValueError."""
-        metadata, _ = await self._get_json((self.internal_url or self.url) + METADATA_PATH, trusted)
-        if (named := metadata.get("issuer")) != self.url:
-            raise Unreadable(f"the metadata names another issuer, {_shown(named)}, in place of {self.url!a}")
+        metadata, _headers = await self._get_json((self.internal_url or self.url) + METADATA_PATH, trusted)
+        issuer = metadata.get("issuer")
+        if issuer != self.url:
+            raise Unreadable(f"the metadata names another issuer, {_shown(issuer)}, in place of {self.url!a}")
         jwks, headers = await self._get_json(self._jwks_url(metadata.get("jwks_uri")), trusted)
         documents = jwks.get("keys")
         if not isinstance(documents, list):
@@ -181,14 +189,15 @@ class Issuer:
 
         Raises: Unreadable.
         """
-        if self.internal_url is not None:
-            path = jwks_uri.removeprefix(self.url) if isinstance(jwks_uri, str) else ""
-            if path == jwks_uri or not _PATH_BELOW.fullmatch(path):
-                raise Unreadable("the metadata's jwks_uri is not below the issuer")
-            return self.internal_url + path
-        if not isinstance(jwks_uri, str) or not self._is_as_secure(jwks_uri):
+        if self.internal_url is None:
+            if isinstance(jwks_uri, str) and self._is_as_secure(jwks_uri):
+                return jwks_uri
             raise Unreadable("the metadata's jwks_uri is missing or not https")
-        return jwks_uri
+        if isinstance(jwks_uri, str) and jwks_uri.startswith(self.url):
+            path = jwks_uri.removeprefix(self.url)
+            if _PATH_BELOW.fullmatch(path):
+                return self.internal_url + path
+        raise Unreadable("the metadata's jwks_uri is not below the issuer")
 
     def _is_as_secure(self, url: str) -> bool:
         """Return whether reading this URL is as secure as reading the issuer's URL.
@@ -218,13 +227,14 @@ def _shown(issuer: object) -> str:
 def _max_age(headers: httpx.Headers) -> float:
     """Return the time, in seconds, for which a response is still fresh (RFC 9111, section 4.2).
 
-    It is at least 1 s, so that not every token causes a fetch, and at most a day.
+    It is at least `_MIN_MAX_AGE`, and at most `STALE_IF_ERROR`, after which the keys cannot be used any more.
     """
     match = _MAX_AGE.search(headers.get("cache-control", ""))
     if match is None:
         return DEFAULT_MAX_AGE
     age = _AGE.match(headers.get("age", ""))
-    return min(max(float(match[1]) - (float(age[1]) if age else 0.0), 1.0), KEPT_FOR)
+    remaining = float(match[1]) - (float(age[1]) if age else 0.0)
+    return min(max(remaining, _MIN_MAX_AGE), STALE_IF_ERROR)
 
 
 def _host_of(url: str) -> str:

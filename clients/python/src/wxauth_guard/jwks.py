@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from typing import Final, NamedTuple
 
-from wxauth_guard.errors import KeysUnavailable
-from wxauth_guard.issuer import FETCH_TIMEOUT, KEPT_FOR, Issuer, KeySet, Unreadable
+from wxauth_guard.errors import KEYS_RETRY_SECONDS, KeysUnavailable
+from wxauth_guard.issuer import FETCH_TIMEOUT, STALE_IF_ERROR, Issuer, KeySet, Unreadable
 from wxauth_guard.keys import VerificationKey
 
 UNKNOWN_KEY_PAUSE: Final = 10.0
@@ -27,14 +27,14 @@ MAX_PAUSE: Final = 60.0
 The pause begins with `UNKNOWN_KEY_PAUSE`, and doubles with each failure.
 """
 RETRY_PAUSE: Final = 1.0
-"""The shortest time, in seconds, between two attempts while there is no key at all."""
-MAX_RETRY_PAUSE: Final = 5.0
-"""The upper limit, in seconds, of the pause between two attempts while there is no key at all.
+"""The shortest time, in seconds, between two attempts while there is no key at all.
 
-The pause begins with `RETRY_PAUSE`, and doubles with each failure. `KeysUnavailable` sends this limit as `Retry-After`.
+The pause doubles with each failure, up to `KEYS_RETRY_SECONDS`.
 """
-KEPT_UNASKED: Final = 300.0
-"""The time, in seconds, for which keys past their max-age are still used while new keys are fetched.
+_MAX_DOUBLINGS: Final = 10
+"""The largest number of doublings of a pause, which prevents an overflow. Fewer already exceed each upper limit."""
+STALE_WHILE_REVALIDATE: Final = 300.0
+"""The time, in seconds, for which keys past their max-age are still used while new keys are fetched (as in RFC 5861).
 
 If the keys are older, the request that starts the fetch waits for new keys.
 """
@@ -95,6 +95,7 @@ class RemoteKeys:
         self._result: Future[None] = Future()
         """The future of the current or last fetch."""
         self._begun_at = 0.0
+        """The timer's time at which the current or last fetch began."""
         self._next_refresh = 0.0
         """The time until which known keys are used without a fetch."""
         self._next_for_unknown = 0.0
@@ -102,6 +103,7 @@ class RemoteKeys:
         self._failures = 0
         """The number of failures since the last success."""
         self._failed_at = float("-inf")
+        """The timer's time of the last failure."""
         self._failure = ""
         """The reason of the last failure."""
 
@@ -156,7 +158,7 @@ class RemoteKeys:
 
     def _usable_keys(self, now: float) -> Mapping[str, VerificationKey]:
         """Return the keys in memory that are at most a day old."""
-        if self._key_set is None or now - self._key_set.read_at > KEPT_FOR:
+        if self._key_set is None or now - self._key_set.read_at > STALE_IF_ERROR:
             return {}
         return self._key_set.keys
 
@@ -166,13 +168,14 @@ class RemoteKeys:
             now = self._timer()
             keys = self._usable_keys(now)
             is_due = self._is_due(kid, keys, now)
-            is_overdue = now >= self._next_refresh + KEPT_UNASKED
+            is_overdue = now >= self._next_refresh + STALE_WHILE_REVALIDATE
             # A fetch whose thread is dead is not under way, because after a fork, the new process lacks the thread.
             is_under_way = self._thread is not None and self._thread.is_alive() and not self._result.done()
             is_late = is_under_way and now - self._begun_at > self._timeout
             starts_now = is_due and not is_under_way
             if starts_now:
                 if keys and kid not in keys:
+                    # A client can invent key ids, which must not cause a fetch for each request.
                     self._next_for_unknown = now + UNKNOWN_KEY_PAUSE
                 self._begun_at = now
                 self._start_reading()
@@ -183,14 +186,15 @@ class RemoteKeys:
     def _is_due(self, kid: str, keys: Mapping[str, VerificationKey], now: float) -> bool:
         """Return whether the keys should be fetched for a token with this key, unless a fetch is under way."""
         if not keys:
-            return now - self._failed_at >= self._pause(RETRY_PAUSE, MAX_RETRY_PAUSE)
+            return now - self._failed_at >= self._pause(RETRY_PAUSE, KEYS_RETRY_SECONDS)
         if kid in keys:
             return now >= self._next_refresh
         return now >= min(self._next_for_unknown, self._next_refresh)
 
     def _pause(self, first: float, most: float) -> float:
         """Return the pause after the failures so far, in seconds: `first`, doubled with each failure up to `most`."""
-        return min(first * 2.0 ** min(max(self._failures - 1, 0), 10), most)
+        doublings = min(max(self._failures - 1, 0), _MAX_DOUBLINGS)
+        return min(first * 2.0**doublings, most)
 
     def _start_reading(self) -> None:
         """Start a fetch. The caller holds the lock."""
@@ -219,6 +223,7 @@ class RemoteKeys:
                 reading.set_result(None)
 
     async def _read(self, reading: Future[None]) -> None:
+        """Read the keys in the event loop of the fetch, and complete the future even after a failure."""
         try:
             key_set = await self._issuer.read_keys()
         except Exception as exc:  # the keys in memory are kept, whatever the failure is
@@ -230,6 +235,7 @@ class RemoteKeys:
         reading.set_result(None)
 
     def _note_failure(self, reason: str) -> None:
+        """Log a failure, and postpone the next fetch."""
         _log.warning(
             "The keys of %s could not be read%s: %s",
             self._issuer.url,
