@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
@@ -19,7 +20,9 @@ from urllib.request import getproxies
 from wxauth_guard.texts import is_http_url
 
 _NO_PROXY_DOMAIN: Final = re.compile(r"\*|\*?\.?(?P<name>\w[\w-]*(?:\.[\w-]+)*)(?::(?P<port>\d+))?")
+"""The pattern of an entry of `NO_PROXY` that is `*`, or a domain with or without a port."""
 _SOCKS: Final = re.compile(r"socks5h?(?=://)", re.IGNORECASE)
+"""The pattern of the schemes of SOCKS proxies that httpx supports."""
 _log = logging.getLogger(__name__)
 
 
@@ -30,22 +33,40 @@ def proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
     `NO_PROXY` covers the host. A malformed variable is ignored. The log has one warning about each, even if this URL
     uses another variable.
     """
-    by_kind, parts = getproxies(), urlsplit(url)
+    value_by_kind = getproxies()  # for example {"https": "http://proxy:3128", "no": "localhost"}
+    parts = urlsplit(url)
+    if _is_covered(value_by_kind.get("no", ""), parts):
+        return None, None
+    proxies = _usable_proxies(value_by_kind)
+    for kind in (parts.scheme, "all"):
+        if kind in proxies:
+            return proxies[kind], _variable(kind)
+    return None, None
+
+
+def _usable_proxies(value_by_kind: Mapping[str, str]) -> dict[str, str]:
+    """Return the URLs of the proxies that can be used, by kind. Warn of the others."""
+    proxies = {}
+    for kind in ("http", "https", "all"):
+        value = value_by_kind.get(kind)
+        if value:
+            proxy = value if "://" in value else f"http://{value}"
+            if _is_usable(proxy):
+                proxies[kind] = proxy
+            else:
+                _warn(kind, "has no URL of a proxy that can be used (SOCKS needs the package socksio), and is left out")
+    return proxies
+
+
+def _is_covered(no_proxy: str, parts: SplitResult) -> bool:
+    """Return whether an entry of `NO_PROXY` names the host of a URL. Warn of malformed entries."""
     is_covered = False
-    for entry in filter(None, map(str.strip, by_kind.get("no", "").split(","))):
+    for entry in filter(None, map(str.strip, no_proxy.split(","))):
         try:
             is_covered |= _covers(entry.lower(), parts)
         except ValueError:
             _warn("no", "has entries that cannot be read, which are left out")
-    if is_covered:
-        return None, None
-    proxies = {kind: each if "://" in each else f"http://{each}" for kind, each in by_kind.items() if each}
-    for kind in ("http", "https", "all"):
-        if kind in proxies and not _is_usable(proxies[kind]):
-            _warn(kind, "has no URL of a proxy that can be used (SOCKS needs the package socksio), and is left out")
-            del proxies[kind]
-    kind = parts.scheme if parts.scheme in proxies else "all"
-    return (proxies[kind], _variable(kind)) if kind in proxies else (None, None)
+    return is_covered
 
 
 def _covers(entry: str, parts: SplitResult) -> bool:
@@ -53,13 +74,13 @@ def _covers(entry: str, parts: SplitResult) -> bool:
 
     An entry is `*`, an address, a range of addresses, or a domain. A domain may have a port, and each entry a scheme.
     """
-    scheme, _, entry = entry.rpartition("://")
+    scheme, _separator, host_or_range = entry.rpartition("://")
     is_of_scheme = scheme in ("", "all", parts.scheme)
     host = (parts.hostname or "").rstrip(".")
     with suppress(ValueError):  # a name is not an address
-        network = ip_network(re.sub(r"[\[\]]", "", entry), strict=False)
+        network = ip_network(re.sub(r"[\[\]]", "", host_or_range), strict=False)
         return is_of_scheme and _is_address(host) and ip_address(host) in network
-    domain = _NO_PROXY_DOMAIN.fullmatch(entry)
+    domain = _NO_PROXY_DOMAIN.fullmatch(host_or_range)
     if domain is None:
         raise ValueError("no entry of NO_PROXY")
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
@@ -70,9 +91,11 @@ def _covers(entry: str, parts: SplitResult) -> bool:
 
 def _is_address(host: str) -> bool:
     """Return whether this is an IP address instead of a name."""
-    with suppress(ValueError):
-        return bool(ip_address(host))
-    return False
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_usable(proxy: str) -> bool:
@@ -91,5 +114,6 @@ def _warn(kind: str, fault: str) -> None:
 
 def _variable(kind: str) -> str:
     """Return the name of the variable that sets the proxy of this kind, in the spelling that has priority."""
+    # In this order, the spelling in lower case comes first, which `getproxies` prefers.
     names = sorted((name for name in os.environ if name.lower() == f"{kind}_proxy"), reverse=True)
     return next(iter(names), f"{kind}_proxy")
