@@ -43,7 +43,7 @@ class Text(str):
         text._template, text._values = template, values
         return text
 
-    def __deepcopy__(self, _: object) -> Self:
+    def __deepcopy__(self, memo: object) -> Self:
         """Return this text itself, because it never changes."""
         return self
 
@@ -68,8 +68,8 @@ class Text(str):
 def add_catalogues(folder: Path) -> None:
     """Add the catalogues of this folder to `LOCALES`, and forget the translations that were read before."""
     LOCALES.append(folder)
-    for cached in (catalogues, catalogue):
-        cached.cache_clear()
+    catalogues.cache_clear()
+    catalogue.cache_clear()
 
 
 lazy_gettext = Text
@@ -90,9 +90,12 @@ def find_language(wanted: str) -> str | None:
     If there is no exact match, return a language with the same first subtag; None if there is none.
     """
     tag = re.split("[.@]", wanted, maxsplit=1)[0].replace("_", "-").lower()
-    by_tag = {each.lower(): each for each in languages()}
-    related = (each for other, each in by_tag.items() if other.partition("-")[0] == tag.partition("-")[0])
-    return by_tag.get(tag) or next(related, None)
+    by_tag = {language.lower(): language for language in languages()}
+    if tag in by_tag:
+        return by_tag[tag]
+    first_subtag = tag.partition("-")[0]
+    related = (language for language in languages() if language.lower().partition("-")[0] == first_subtag)
+    return next(related, None)
 
 
 def languages() -> Sequence[str]:
@@ -106,9 +109,14 @@ def catalogues() -> Mapping[str, Sequence[Path]]:
     by_tag: dict[str, list[Path]] = {}
     files = (path for folder in LOCALES for path in folder.glob("*/LC_MESSAGES/*.po"))
     # Sorted, so that `find_language` chooses the same language on each machine.
-    for path in sorted(files, key=lambda path: path.parts[-3]):
-        by_tag.setdefault(path.parts[-3].replace("_", "-"), []).append(path)
+    for path in sorted(files, key=_locale_of):
+        by_tag.setdefault(_locale_of(path).replace("_", "-"), []).append(path)
     return by_tag
+
+
+def _locale_of(path: Path) -> str:
+    """Return the locale, such as zh_CN, of the catalogue in `zh_CN/LC_MESSAGES/wxauth.po`."""
+    return path.parents[1].name
 
 
 @cache
@@ -119,16 +127,21 @@ def catalogue(language: str) -> Mapping[str, str]:
     .mo file would have to be built, and could be older than its source.
     """
     translations = {}
-    entries = [entry for path in catalogues().get(language, ()) for entry in path.read_text("utf-8").split("\n\n")]
-    for entry in entries:
-        if _UNCONFIRMED.search(entry):
-            continue
-        parts: dict[str, str] = {}
-        current = ""
-        for keyword, text in _LINE.findall(entry):
-            current = keyword or current
-            parts[current] = parts.get(current, "") + json.loads(f'"{text}"')
-        if parts.get("msgid") and parts.get("msgstr"):  # not the file's header, nor an untranslated text
-            key = "\4".join(parts[each] for each in ("msgctxt", "msgid") if each in parts)
-            translations[key] = parts["msgstr"]
+    for path in catalogues().get(language, ()):
+        for entry in path.read_text("utf-8").split("\n\n"):
+            texts = _texts_of(entry)
+            is_confirmed = _UNCONFIRMED.search(entry) is None
+            if is_confirmed and texts.get("msgid") and texts.get("msgstr"):  # not the header or an untranslated text
+                key = "\4".join(texts[keyword] for keyword in ("msgctxt", "msgid") if keyword in texts)
+                translations[key] = texts["msgstr"]
     return translations
+
+
+def _texts_of(entry: str) -> dict[str, str]:
+    """Return the texts of a catalogue's entry by their keywords. A text can continue on further lines."""
+    texts: dict[str, str] = {}
+    current = ""
+    for keyword, text in _LINE.findall(entry):
+        current = keyword or current
+        texts[current] = texts.get(current, "") + json.loads(f'"{text}"')
+    return texts
