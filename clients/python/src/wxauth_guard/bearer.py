@@ -41,6 +41,7 @@ METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
 _log = logging.getLogger("wxauth_guard")
 
 _SCOPE = re.compile(r"[!#-\[\]-~]+")
+"""The pattern of a scope (RFC 6749, section 3.3)."""
 _HOW_TO_SEND = "send the access token as 'Authorization: Bearer ...'"
 _SECOND_HEADER = re.compile(r",\s*[A-Za-z][A-Za-z0-9-]* ")
 """The pattern of the beginning of a second `Authorization` header, joined to the first one: a comma and a scheme."""
@@ -239,7 +240,10 @@ class Guard:
 
     @contextmanager
     def _completing_refusals(self) -> Iterator[float]:
-        """Yield the time. To a refusal in the block, add the URL of the resource's metadata, and log the refusal."""
+        """Yield the time, and complete a refusal in the block with the URL of the resource's metadata.
+
+        Also log the refusal if the token is invalid.
+        """
         now = self._origin._clock()
         try:
             yield now

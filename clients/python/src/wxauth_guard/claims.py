@@ -6,13 +6,14 @@ from typing import Annotated, Any, Final, Optional
 from uuid import UUID
 
 ALGORITHM: Final = "ES256"
+"""The signature algorithm of access tokens (RFC 7518, section 3.4)."""
 TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - the media type of RFC 9068, section 2.1
 
 
 def is_document(client_id: str) -> bool:
-    """Return whether the operator has not registered this client.
+    """Return whether a client_id is the URL of a document that describes the client.
 
-    The id of such a client is the URL of a document that describes the client.
+    The operator has not registered such a client.
     """
     return client_id.startswith("https://")
 
@@ -54,7 +55,7 @@ class _AsDict:
 
 
 def _plain(claims: Mapping[str, Any]) -> dict[str, Any]:
-    # This is a function, because Pydantic's oldest version reads the signature of the serializer, and `dict` has none.
+    # Pydantic cannot call `dict` itself. Its oldest version reads the serializer's signature, and `dict` has none.
     return dict(claims)
 
 
@@ -71,9 +72,9 @@ class Principal:
     openid: str
     session_id: UUID
     roles: frozenset[str]
-    claims: Annotated[Mapping[str, Any], _AsDict()] = field(hash=False)
+    claims: Annotated[Mapping[str, Any], _AsDict()] = field(hash=False)  # a Mapping cannot be hashed
     """All claims of the token, read-only."""
-    external_id: Optional[str] = None
+    external_id: Optional[str] = None  # Pydantic evaluates this type, even in Python 3.9
     """The user's id in the system from which the operator imported the user."""
     scope: frozenset[str] = frozenset()
     """The scopes granted to a website or another client; empty for a login in the mini-program."""

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from typing import Self
 
 _COORDINATE = re.compile(r"[A-Za-z0-9_-]{43}")
+"""The pattern of a coordinate of P-256, which is 32 bytes as base64url."""
 _MAX_KID_LENGTH = 256
+"""The length limit of a key's id in characters."""
 
 
 class InvalidKey(ValueError):
@@ -39,7 +41,7 @@ class VerificationKey:
         """
         kid, x, y = member.get("kid"), member.get("x"), member.get("y")
         if not isinstance(kid, str) or not 0 < len(kid) <= _MAX_KID_LENGTH:
-            raise InvalidKey("kid is missing")
+            raise InvalidKey("kid is missing or has an invalid length")
         if member.get("kty") != "EC" or member.get("crv") != "P-256":
             raise InvalidKey("not an EC key on P-256")
         if member.get("use", "sig") != "sig" or member.get("alg", ALGORITHM) != ALGORITHM:

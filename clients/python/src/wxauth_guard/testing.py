@@ -111,7 +111,10 @@ class TestIssuer:
         Raises: ValueError, if `user_id` or `session_id` is not a UUID, or if `roles`, `app_id` or `openid` is given for
             a client with a metadata document.
         """
-        user, app, now = UUID(str(user_id)), app_id or self.app_id, int(self._clock())
+        user = UUID(str(user_id))
+        app = app_id or self.app_id
+        session = UUID(str(session_id or uuid5(user, app)))
+        now = int(self._clock())
         payload: dict[str, Any] = {
             "iss": self.issuer,
             "sub": str(user),
@@ -120,7 +123,7 @@ class TestIssuer:
             "iat": now,
             "jti": uuid4().hex,
             "client_id": client_id or app,
-            "sid": str(UUID(str(session_id or uuid5(user, app)))),
+            "sid": str(session),
         }
         scope_claim = scope if isinstance(scope, str) else " ".join(scope or ())
         openid_in_app = openid or f"openid-{uuid5(user, app).hex[:21]}"

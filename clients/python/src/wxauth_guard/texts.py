@@ -9,8 +9,9 @@ from typing import Final, NoReturn
 from urllib.parse import urlsplit
 
 _HTTP_URL: Final = re.compile(
-    r"https?://(?:[^/?#\\]*@)?(?:\[[0-9a-f:.]+\]|\w[\w.-]*)(?::[0-9]{1,5})?(?![^/?#])", re.IGNORECASE
+    r"https?://(?:[^/?#\\]*@)?(?:\[[0-9a-f:.]+\]|\w[\w.-]*)(?::[0-9]{1,5})?(?=[/?#]|\Z)", re.IGNORECASE
 )
+"""The pattern of the beginning of a URL: its scheme, user, host and port, before the path, query or fragment."""
 # A string without an end reaches to the end of the text. Otherwise, the search would try each of the text's quotes as
 # the beginning of a string.
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
@@ -55,9 +56,9 @@ def refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def has_too_many_containers(text: str, most: int) -> bool:
-    """Return whether JSON has more than this number of objects and lists. Brackets in its strings do not count."""
-    if text.count("{") + text.count("[") <= most:
+def has_too_many_containers(text: str, limit: int) -> bool:
+    """Return whether JSON has more objects and lists than the limit. Brackets in its strings do not count."""
+    if text.count("{") + text.count("[") <= limit:
         return False
-    bare = _STRING.sub("", text)
-    return bare.count("{") + bare.count("[") > most
+    without_strings = _STRING.sub("", text)
+    return without_strings.count("{") + without_strings.count("[") > limit

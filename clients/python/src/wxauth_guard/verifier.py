@@ -44,6 +44,7 @@ All remembered tokens together take at most 9 MiB.
 """
 
 _MAX_SHOWN = 200
+"""The largest number of characters that the log shows of a value."""
 _BY_OUR_CLOCK = "by this machine's clock"
 _FINITE_DIGITS = sys.float_info.max_10_exp
 """The number of digits below which each integer is within the range of a float."""
@@ -122,16 +123,17 @@ class Verifier:
             if len(self._signed_by) > REMEMBERED_TOKENS:
                 self._signed_by.popitem(last=False)  # the oldest token usually expires first
 
-    def _accepts_audience(self, audience: object) -> bool:
-        """Return whether the claim `aud`, a text or a list of texts, names the expected audience."""
-        return audience == self._audience or (_is_text_list(audience) and self._audience in audience)
+    def _check_issuer_and_audience(self, claims: dict[str, Any]) -> None:
+        """Check that the token is from this issuer, and for this audience. Raises: InvalidToken."""
+        if claims.get("iss") != self._issuer:
+            raise InvalidToken("iss is another issuer", for_log=_differing("iss", claims, self._issuer))
+        audience = claims.get("aud")  # a text, or a list of texts
+        if audience != self._audience and not (_is_text_list(audience) and self._audience in audience):
+            raise InvalidToken("aud does not name this audience", for_log=_differing("aud", claims, self._audience))
 
     def _principal(self, claims: dict[str, Any], *, now: float) -> Principal:
         """Check the claims, and return the user. Raises: InvalidToken, TokenExpired."""
-        if claims.get("iss") != self._issuer:
-            raise InvalidToken("iss is another issuer", for_log=_differing("iss", claims, self._issuer))
-        if not self._accepts_audience(claims.get("aud")):
-            raise InvalidToken("aud does not name this audience", for_log=_differing("aud", claims, self._audience))
+        self._check_issuer_and_audience(claims)
         client_id, openid, token_id = claims.get("client_id"), claims.get("openid"), claims.get("jti")
         # The token of a login in a mini-program has no claim app_id, because its client_id names the mini-program. A
         # website's token has a client_id, an app_id and a scope. The token of an unregistered client has a client_id
@@ -141,7 +143,8 @@ class Verifier:
             openid = app_id = ""
         if not (isinstance(client_id, str) and isinstance(openid, str) and isinstance(token_id, str)):
             raise InvalidToken("client_id, openid or jti is missing or not a string")
-        external_id, scope = claims.get("external_id", ""), claims.get("scope", None if "app_id" in claims else "")
+        external_id = claims.get("external_id", "")
+        scope = claims.get("scope") if "app_id" in claims else claims.get("scope", "")
         if not (isinstance(app_id, str) and isinstance(external_id, str) and isinstance(scope, str)):
             raise InvalidToken("app_id, external_id or scope is missing or not a string")
         roles = claims.get("roles", [])
