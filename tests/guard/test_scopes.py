@@ -134,6 +134,13 @@ def test_metadata_is_between_the_host_and_the_path_of_an_audience(audience: str,
         assert challenge.endswith(f'resource_metadata="{"/".join(audience.split("/")[:3])}{path}"')
 
 
+@pytest.mark.process
+def test_an_audience_without_metadata_is_a_mistake_even_without_assertions() -> None:
+    code = "from wxauth_guard import BearerGuard; BearerGuard('https://auth.test').resource_metadata()"
+    python = subprocess.run([sys.executable, "-O", "-c", code], stderr=subprocess.PIPE, text=True, check=False)
+    assert "ValueError: a resource's metadata needs an audience" in python.stderr
+
+
 def principal_of(**fields: Any) -> Principal:
     issuer = TestIssuer()
     return issuer.guard().verify_sync(issuer.token(**fields))

@@ -43,6 +43,7 @@ _log = logging.getLogger("wxauth_guard")
 _SCOPE = re.compile(r"[!#-\[\]-~]+")
 """The pattern of a scope (RFC 6749, section 3.3)."""
 _HOW_TO_SEND = "send the access token as 'Authorization: Bearer ...'"
+_NO_METADATA = "a resource's metadata needs an audience that is an https URL, or http on loopback"
 _SECOND_HEADER = re.compile(r",\s*[A-Za-z][A-Za-z0-9-]* ")
 """The pattern of the beginning of a second `Authorization` header, joined to the first one: a comma and a scheme."""
 
@@ -189,7 +190,7 @@ class Guard:
         Raises: ValueError, if the audience is no URL.
         """
         if self._metadata_path is None:
-            raise ValueError("a resource's metadata needs an audience that is an https URL, or http on loopback")
+            raise ValueError(_NO_METADATA)
         return self._metadata_path
 
     def resource_metadata(
@@ -201,7 +202,8 @@ class Guard:
 
         Raises: ValueError, if the audience is not a URL, or a scope is malformed.
         """
-        assert self.resource_metadata_path
+        if self._metadata_path is None:
+            raise ValueError(_NO_METADATA)
         document = {
             "resource": self._audience,
             "authorization_servers": [self._issuer],
