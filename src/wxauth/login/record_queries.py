@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
+from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Final, LiteralString
 from uuid import UUID
 
@@ -119,16 +120,19 @@ class Overview(TotalsRow):
     days: list[DayRow] = Field(description="One entry for each day. The last entry is today.")
 
 
-# The statement stores the totals of a process for each hour, not increments, so that storing them twice changes
-# nothing.
 STORE_NUMBERS: Final = Statement[Nothing]("""
 INSERT INTO hourly_numbers (hour, process, new_users, logins)
 SELECT hour, :process, new_users, logins
   FROM unnest(:hours::timestamptz[], :new_users::bigint[], :logins::bigint[]) AS counted (hour, new_users, logins)
 ON CONFLICT (hour, process) DO UPDATE SET new_users = excluded.new_users, logins = excluded.logins
 """)
-"""The statement that stores a process's totals for these hours."""
-# The result has a row for every day, even for one without logins.
+"""The statement that stores a process's totals for these hours.
+
+The values are totals and not increments, so that storing them twice changes nothing.
+"""
+# `bounds` contains the moments at which the first day begins and the last day ends in the requested time zone. An hour
+# belongs to the day in which it begins in this time zone. The result has a row for every day, including days without
+# logins.
 _DAYS: Final = Statement[DayRow]("""
 WITH bounds AS (
     SELECT :first::date::timestamp AT TIME ZONE 'UTC' - :utc_offset::interval AS first,
@@ -146,36 +150,39 @@ SELECT d::date AS date, COALESCE(new_users, 0) AS new_users, COALESCE(logins, 0)
  ORDER BY d
 """)
 MERGE_HOURS: Final = Statement[Nothing]("""
-WITH gone AS (
+WITH deleted AS (
     DELETE FROM hourly_numbers WHERE hour < :before AND process <> :sums RETURNING hour, new_users, logins
 )
 INSERT INTO hourly_numbers (hour, process, new_users, logins)
-SELECT hour, :sums, sum(new_users), sum(logins) FROM gone GROUP BY hour
+SELECT hour, :sums, sum(new_users), sum(logins) FROM deleted GROUP BY hour
 ON CONFLICT (hour, process) DO UPDATE
    SET new_users = hourly_numbers.new_users + excluded.new_users, logins = hourly_numbers.logins + excluded.logins
 """)
 """The statement that merges the rows of all processes for each old hour into one row with the process id `SUMS`."""
-# The statement stores nothing about an erased user. An erasure locks the user, so this statement waits until the
-# erasure ends, and then does not find the user. The statement locks users in the order of their ids, to avoid
-# deadlocks. A process stores a row again when the row's count has grown. The count is a total, so that storing a row
-# twice changes nothing.
 STORE_REFUSALS: Final = Statement[Nothing]("""
-WITH noted AS (
+WITH refused AS (
     SELECT * FROM jsonb_populate_recordset(NULL::refusals, :refusals::jsonb)
-), there AS (
-    SELECT id FROM users WHERE id = ANY (ARRAY(SELECT user_id FROM noted)) ORDER BY id FOR KEY SHARE
+), locked AS (
+    SELECT id FROM users WHERE id = ANY (ARRAY(SELECT user_id FROM refused)) ORDER BY id FOR KEY SHARE
 )
 INSERT INTO refusals
-SELECT noted.* FROM noted LEFT JOIN there ON there.id = noted.user_id
- WHERE noted.user_id IS NULL OR there.id IS NOT NULL
+SELECT refused.* FROM refused LEFT JOIN locked ON locked.id = refused.user_id
+ WHERE refused.user_id IS NULL OR locked.id IS NOT NULL
 ON CONFLICT (id) DO UPDATE SET count = excluded.count
 """)
-"""The statement that stores refused logins, except those of users who no longer exist."""
+"""The statement that stores refused logins, except those of users who no longer exist.
+
+An erasure locks the user, so this statement waits until the erasure ends, and then does not find the user. The
+statement locks users in the order of their ids, to avoid deadlocks.
+
+A process stores a row again when the row's count has grown. The count is a total, so that storing a row twice changes
+nothing.
+"""
+# The ids begin with the time, so a limit of age is a limit of ids.
 sweep_refusals: Final = Sweep.of("refusals", key="id", by="id")
 
-
 _SAMPLE_MEBIBYTES: Final = "16"
-"""The size, in mebibytes, up to which a query reads a whole table."""
+"""The size, in mebibytes, up to which a query reads a whole table. It is a string because it becomes a part of SQL."""
 
 
 def estimate_of(table: LiteralString, condition: LiteralString) -> LiteralString:
@@ -201,35 +208,45 @@ def _sample(table: LiteralString, share: LiteralString) -> LiteralString:
 OPEN_SESSIONS_FRAGMENT: Final = estimate_of("sessions", "revoked_at IS NULL AND expires_at > :now")
 """The SQL of a scalar query that counts, or estimates, the open sessions."""
 
-# The sample is smaller than other samples, because the query also reads the sessions of each user in it.
 _USERS_SHARE: Final = _share_of("users", mebibytes="4")
-_ACTIVE: Final = (("active_day", "1d"), ("active_week", "7d"), ("active_month", "30d"))
-"""The fields of `TotalsRow` for active users, and the period of each."""
-_MAX_LOGINS_READ: Final = 20_000
+"""The SQL of the share of users in the sample from which `_TOTALS` estimates the numbers of active users.
+
+The sample is smaller than other samples, because the query also reads the sessions of each user in it.
+"""
+_ACTIVE_PERIODS: Final = (("active_day", "1d"), ("active_week", "7d"), ("active_month", "30d"))
+"""The fields of `TotalsRow` for active users, and the period of each as a PostgreSQL interval."""
+_MAX_SESSIONS_READ: Final = 20_000
 """The largest number of sessions opened in the last 24 hours from which the query counts the users one by one."""
-# The estimate multiplies the number of users by the share of active users in the sample, because this share varies less
-# than the number of users in a sample does. A sample might miss the few users who have logged in today, so the query
-# counts these users one by one.
+# Each number of active users is the number of all users, multiplied by the share of active users in the sample. This
+# share varies less from sample to sample than the number of active users does. A sample might miss the few users who
+# have logged in today, so each number is at least `logged_in_today`.
 _ACTIVE_FRAGMENT: Final = ", ".join(
-    f"GREATEST(users * count(*) FILTER (WHERE seen_at > :now - interval '{fragment(age)}')"
-    f" / GREATEST(count(*), 1), today) AS {fragment(name)}"
-    for name, age in _ACTIVE
+    f"GREATEST(users * count(*) FILTER (WHERE seen_at > :now - interval '{fragment(period)}')"
+    f" / GREATEST(count(*), 1), logged_in_today) AS {fragment(name)}"
+    for name, period in _ACTIVE_PERIODS
 )
+# An array of the estimated numbers. A number is an estimate if its sample is smaller than the table. Concatenation
+# ignores a CASE that is null.
 _ESTIMATED_FRAGMENT: Final = f"""
     CASE WHEN {_share_of("users", mebibytes=_SAMPLE_MEBIBYTES)} < 1 THEN ARRAY['users'] END
     || CASE WHEN {_share_of("sessions", mebibytes=_SAMPLE_MEBIBYTES)} < 1 THEN ARRAY['sessions'] END
     || CASE WHEN {_USERS_SHARE} < 1 THEN ARRAY['active_day', 'active_week', 'active_month'] END"""
+# `total` contains the number of all users. `recent` contains the exact number of users who have logged in today.
+# `sampled` contains one row for each user in the sample, with the time of the user's last login or refresh. The outer
+# join keeps one row if the sample is empty. `users` and `logged_in_today` are the same in every row, so GROUP BY makes
+# one group.
 _TOTALS: Final = Statement[TotalsRow](f"""
 SELECT users, ({OPEN_SESSIONS_FRAGMENT}) AS sessions, {_ACTIVE_FRAGMENT},
        COALESCE({_ESTIMATED_FRAGMENT}, '{{}}') AS estimated
   FROM ({estimate_of("users", "true")}) AS total (users)
  CROSS JOIN (
-       SELECT count(DISTINCT user_id) AS today
-         FROM (SELECT user_id FROM sessions WHERE id > :day_ago ORDER BY id DESC LIMIT :most) AS opened) AS logged_in
+       SELECT count(DISTINCT user_id) AS logged_in_today
+         FROM (SELECT user_id FROM sessions WHERE id > :day_ago ORDER BY id DESC LIMIT :max_sessions) AS opened
+       ) AS recent
   LEFT JOIN (
        SELECT GREATEST(last_login_at, (SELECT max(last_used_at) FROM sessions WHERE user_id = users.id)) AS seen_at
-         FROM {_sample("users", _USERS_SHARE)}) AS person ON true
- GROUP BY users, today
+         FROM {_sample("users", _USERS_SHARE)}) AS sampled ON true
+ GROUP BY users, logged_in_today
 """)
 
 
@@ -238,7 +255,8 @@ async def overview_of(database: Database, *, first: date, last: date, utc_offset
 
     The days begin at midnight in the time zone with this offset from UTC.
     """
-    totals = await database.one(_TOTALS, now=now, day_ago=first_id_at(now - timedelta(days=1)), most=_MAX_LOGINS_READ)
+    day_ago = first_id_at(now - timedelta(days=1))
+    totals = await database.one(_TOTALS, now=now, day_ago=day_ago, max_sessions=_MAX_SESSIONS_READ)
     days = await database.rows(_DAYS, first=first, last=last, utc_offset=utc_offset)
     return Overview(**dict(totals), days=list(days))
 
@@ -270,35 +288,57 @@ _CONDITIONS: Final[Mapping[LiteralString, LiteralString]] = {
 """The SQL condition for each filter."""
 
 
-def _search_by(by: LiteralString | None, *, sorts: bool = False) -> Statement[Refusal]:
-    """Return the search that uses the index on the column `by` or, without it, on the ids.
+_IN_ID_RANGE: Final = "id >= :lowest AND id < :before"
 
-    With `sorts`, the index on the column also contains the id, and returns the rows in the order of their ids. Filters
-    on the other columns only remove rows from the result.
+
+def _search(
+    bounds: LiteralString, *, bounded: str | None = None, order: LiteralString = "id DESC"
+) -> Statement[Refusal]:
+    """Return the search for the refusals within `bounds` that match all filters, in this order.
+
+    `bounded` is the filter that `bounds` already contains. The search must not contain this filter twice: from a second
+    condition PostgreSQL would conclude that it can also read all ids in their order, which `one_and_id` prevents.
     """
-    bounds, order = "id >= :lowest AND id < :before", "id DESC"
-    if by is not None and sorts:
-        bounds = one_and_id(f"refusals.{by}", f":{by}", after=":lowest", before=":before")
-        bounds, order = f"refusals.{by} IS NOT NULL AND {bounds}", f"refusals.{by} DESC, id DESC"
-    elif by is not None:
-        bounds = f"{_CONDITIONS[by]} AND {bounds}"
-    others = " AND ".join(f"({condition} OR :{name} IS NULL)" for name, condition in _CONDITIONS.items() if name != by)
+    filters = " AND ".join(
+        f"({condition} OR :{name} IS NULL)" for name, condition in _CONDITIONS.items() if name != bounded
+    )
+    # An erasure deletes the user's refusals in pages. Until it has done so, the search hides them.
     return Statement[Refusal](f"""
 SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, request_id, count
   FROM refusals
- WHERE {bounds} AND {others}
+ WHERE {bounds} AND {filters}
    AND NOT EXISTS (SELECT FROM erasures WHERE erasures.user_id = refusals.user_id)
  ORDER BY {order} LIMIT :limit
 """)
 
 
+def _search_in_order(column: LiteralString) -> Statement[Refusal]:
+    """Return the search that reads one value of a column from the index on this column and the id.
+
+    The index returns these rows in the order of their ids, so the search stops when the page is full.
+    """
+    bounds = one_and_id(f"refusals.{column}", f":{column}", after=":lowest", before=":before")
+    # Most of these indexes contain only the rows with a value. PostgreSQL uses such an index only if the query says so.
+    return _search(
+        f"refusals.{column} IS NOT NULL AND {bounds}", bounded=column, order=f"refusals.{column} DESC, id DESC"
+    )
+
+
+def _search_and_sort(column: LiteralString) -> Statement[Refusal]:
+    """Return the search that reads all rows that match the filter on a column, and then sorts them by their ids."""
+    return _search(f"{_CONDITIONS[column]} AND {_IN_ID_RANGE}", bounded=column)
+
+
 _NETWORKS: Final = "networks"
 """The key of the search for a network that contains several of the stored networks, which are /24 and /48."""
 _SEARCHES: Final[Mapping[str | None, Statement[Refusal]]] = {
-    "request_id": _search_by("request_id"),
-    **{name: _search_by(name, sorts=True) for name in ("user_id", "network", "code", "app_id")},
-    _NETWORKS: _search_by("network"),
-    None: _search_by(None),
+    "request_id": _search_and_sort("request_id"),
+    "user_id": _search_in_order("user_id"),
+    "network": _search_in_order("network"),
+    _NETWORKS: _search_and_sort("network"),
+    "code": _search_in_order("code"),
+    "app_id": _search_in_order("app_id"),
+    None: _search(_IN_ID_RANGE),
 }
 """The searches, by the column whose index a search uses. The search for None uses only the ids."""
 
@@ -306,19 +346,30 @@ _SEARCHES: Final[Mapping[str | None, Statement[Refusal]]] = {
 async def list_refusals(database: Database, search: RefusalSearch) -> Page[Refusal]:
     """Return a page of the refusals that match a search, newest first."""
     network = None if search.network is None else TRUNCATED.widened(search.network)
-    given = {
-        "request_id": search.request_id and search.request_id[:MAX_REQUEST_ID],
-        "user_id": search.user_id,
-        "network": network and str(network),
-        "code": search.code,
-        "app_id": search.app_id,
+    rows = await database.rows(
+        _SEARCHES[_key_of_search(search, network)],
+        request_id=search.request_id and search.request_id[:MAX_REQUEST_ID],
+        user_id=search.user_id,
+        network=network and str(network),
+        code=search.code,
+        app_id=search.app_id,
+        **search.bounds,
+    )
+    return Page.of(rows, search.limit)
+
+
+def _key_of_search(search: RefusalSearch, network: IPv4Network | IPv6Network | None) -> str | None:
+    """Return the key of the search that examines the fewest rows. `network` is the widened network of the search."""
+    is_stored = network is not None and network.prefixlen == TRUNCATED.length_of(network)
+    is_sortable = network is not None and network.prefixlen >= _MIN_PREFIX_LENGTHS[network.version]
+    # The first filter has the fewest rows for each value, and the last has the most. With no filter that can use an
+    # index, the search examines the newest refusals.
+    usable: dict[str, bool] = {
+        "request_id": search.request_id is not None,
+        "user_id": search.user_id is not None,
+        "network": is_stored,
+        _NETWORKS: is_sortable,
+        "code": search.code is not None,
+        "app_id": search.app_id is not None,
     }
-    # Use the index on the given column that has the fewest rows for each value. `given` is in this order, but only a
-    # network with a long prefix has few rows.
-    by: str | None = next((name for name, value in given.items() if value is not None and name != "network"), None)
-    if network is not None and by not in ("request_id", "user_id"):
-        if network.prefixlen == TRUNCATED.length_of(network):
-            by = "network"
-        elif network.prefixlen >= _MIN_PREFIX_LENGTHS[network.version]:
-            by = _NETWORKS
-    return Page.of(await database.rows(_SEARCHES[by], **given, **search.bounds), search.limit)
+    return next((key for key, is_usable in usable.items() if is_usable), None)
