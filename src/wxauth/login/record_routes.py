@@ -24,20 +24,24 @@ RefusalsDep = Annotated[Refusals, Depends(provide(Refusals))]
 
 MOST_DAYS: Final = 366
 """The largest number of days in one response."""
+_MIN_UTC_OFFSET: Final = -12 * 60
+_MAX_UTC_OFFSET: Final = 14 * 60
+"""The offset, in minutes, of the time zone that is farthest east. Some islands in the Pacific use it."""
 
 
 class NumbersQuery(BaseModel):
     """The query parameters that select the days."""
 
     days: Annotated[int, Field(ge=1, le=MOST_DAYS)] = 30
-    utc_offset: Annotated[int, Field(ge=-12 * 60, le=14 * 60)] = Field(
+    utc_offset: Annotated[int, Field(ge=_MIN_UTC_OFFSET, le=_MAX_UTC_OFFSET)] = Field(
         default=0,
-        description="The time zone in which days begin: minutes east of UTC, such as 480 for China; whole hours.",
+        description="The time zone in which days begin: minutes east of UTC, such as 480 for China. wxauth counts "
+        "by the hour, so use whole hours.",
     )
 
 
 @router.get("/v1/admin/numbers", summary=_("Read daily statistics"))
-async def read_numbers(_: StaffDep, numbers: NumbersDep, query: Annotated[NumbersQuery, Query()]) -> Overview:
+async def read_numbers(_staff: StaffDep, numbers: NumbersDep, query: Annotated[NumbersQuery, Query()]) -> Overview:
     """Return the totals, and the counts of each day.
 
     Each process stores its counts every few seconds, so the last seconds of other processes may be missing.
@@ -56,9 +60,11 @@ async def list_refusals(
     """List the refused logins of the last 14 days, newest first.
 
     All given filters must match, and an empty parameter counts as absent. The list also contains refreshes that were
-    refused because the user is banned. In each minute, the first ten of a network have an entry each, and so do the
-    first ten of a user. One entry for each `code` has the `count` of the others. If too many networks send them at
-    once, one entry without a network counts them.
+    refused because the user is banned.
+
+    In each minute, each of the first ten refusals from a network has its own entry. For all further refusals, one entry
+    for each `code` contains their `count`. The same applies to the refusals of a user. If refusals come from too many
+    networks at once, one entry without a network counts them.
     """
     await recorded.store()
     page = await record_queries.list_refusals(database, query)

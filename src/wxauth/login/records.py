@@ -54,10 +54,11 @@ MAX_IN_MEMORY: Final = 1000
 
 While so many rows wait, because the database is slow, the process drops further refusals.
 """
-
+_FORGET_AFTER: Final = timedelta(days=1)
+"""The age of an hour at which a process forgets its totals for the hour. Every login of the hour has ended by then."""
 _MAX_ERRCODE: Final = 2**31 - 1
 """The largest value of the column `wechat_errcode`. WeChat's error codes are far smaller."""
-Group = tuple[UUID | str | None, str]
+_SharedKey = tuple[UUID | str | None, str]
 """The key of a row that counts several refusals: the user or the network, if there is one, and the error code."""
 
 
@@ -116,14 +117,14 @@ class Numbers(WriteBuffer):
         except BaseException:
             self._unstored |= hours
             raise
-        # No login is counted for an hour that ended a day ago, so the process can forget its totals.
         now = self.clock()
         for hour in self._logins.keys() - self._unstored:
-            if now - hour > timedelta(days=1):
+            if now - hour > _FORGET_AFTER:
                 del self._logins[hour], self._new_users[hour]
 
 
 def _hour_of(time: datetime) -> datetime:
+    """Return the start of the hour in UTC."""
     return time.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
@@ -153,14 +154,14 @@ class Refusals(WriteBuffer):
     _waiting: dict[UUID, record_queries.Refusal] = field(init=False, default_factory=dict)
     """The rows to store: new rows, and rows whose count has grown since they were stored."""
     _second: int = field(init=False, default=0)
-    """The current second, since 1970, to which `_begun` applies."""
+    """The current second, since 1970, to which `_rows_begun` applies."""
     _minute: int = field(init=False, default=0)
-    """The current minute, since 1970, to which `_own_rows` and `_counting` apply."""
+    """The current minute, since 1970, to which `_own_rows` and `_shared_rows` apply."""
     _own_rows: Counter[UUID | str] = field(init=False, default_factory=Counter)
     """The number of rows of this minute that each contain one refusal, by user or network."""
-    _counting: dict[Group, record_queries.Refusal] = field(init=False, default_factory=dict)
+    _shared_rows: dict[_SharedKey, record_queries.Refusal] = field(init=False, default_factory=dict)
     """The rows of this minute that count several refusals."""
-    _begun: Counter[bool] = field(init=False, default_factory=Counter)
+    _rows_begun: Counter[bool] = field(init=False, default_factory=Counter)
     """The number of rows begun in this second, with a user (True) and without a user (False)."""
 
     def note(self, error: WxAuthError, *, ip: str | None, request_id: str) -> None:
@@ -172,10 +173,10 @@ class Refusals(WriteBuffer):
         self._reset_limits(int(now.timestamp()))
         network, user_id = _truncated(ip), error.user_id
         source = user_id or network
-        if (source, error.code) not in self._counting and not self._take_place(is_of_user=user_id is not None):
+        if (source, error.code) not in self._shared_rows and not self._claim_new_row(is_of_user=user_id is not None):
             # So many rows have begun in this second that one row without user and network counts this refusal.
             source = network = user_id = None
-        row = self._counting.get((source, error.code))
+        row = self._shared_rows.get((source, error.code))
         if row is not None:
             row.count += 1
             DROPPED.count(Dropped.TOO_MANY)
@@ -184,7 +185,7 @@ class Refusals(WriteBuffer):
             if source is not None and self._own_rows[source] < MAX_OWN_ROWS:
                 self._own_rows[source] += 1
             else:
-                self._counting[source, error.code] = row
+                self._shared_rows[source, error.code] = row
         if row.id in self._waiting or len(self._waiting) < MAX_IN_MEMORY:
             self._waiting[row.id] = row
         else:
@@ -194,17 +195,17 @@ class Refusals(WriteBuffer):
         """Reset the limits when a new second or minute begins."""
         if second != self._second:
             self._second = second
-            self._begun.clear()
+            self._rows_begun.clear()
         if second // 60 != self._minute:
             self._minute = second // 60
             self._own_rows.clear()
-            self._counting.clear()
+            self._shared_rows.clear()
 
-    def _take_place(self, *, is_of_user: bool) -> bool:
-        """Count another row that begins in this second. If there are too many, return False without counting."""
-        if self._begun[is_of_user] >= (MAX_NEW_ROWS_OF_USERS if is_of_user else MAX_NEW_ROWS):
+    def _claim_new_row(self, *, is_of_user: bool) -> bool:
+        """Count another row that begins in this second. If there are too many, return False, and do not count it."""
+        if self._rows_begun[is_of_user] >= (MAX_NEW_ROWS_OF_USERS if is_of_user else MAX_NEW_ROWS):
             return False
-        self._begun[is_of_user] += 1
+        self._rows_begun[is_of_user] += 1
         return True
 
     async def _store(self) -> None:
