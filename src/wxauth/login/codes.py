@@ -26,9 +26,6 @@ from wxauth.users.callers import Caller
 from wxauth.web.answers import CODE_FAILURES, Failure
 from wxauth.wechat.client import WeChat, WeChatIdentity, report_misconfigured
 
-_NO_UNIONID = "WeChat didn't return a unionid, but this app requires one"
-_WHAT_TO_CHANGE = "bind the app to the Open Platform account of your other apps, or set its unionid to optional"
-
 WECHAT_SECONDS: Final = Histogram(
     "wxauth_wechat_seconds",
     "Duration of code exchanges with WeChat, including retries.",
@@ -87,7 +84,7 @@ class CodeLogins:
         """
         lacks_unionid = identity.unionid is None and app.unionid_in_force == "required"
         may_sign_up = self.settings.may_sign_up(app) and not lacks_unionid
-        login_to_store = Login(
+        login = Login(
             app_id=app.app_id,
             openid=identity.openid,
             unionid=identity.unionid,
@@ -97,6 +94,7 @@ class CodeLogins:
             ip=device.ip,
             user_agent=device.user_agent,
             expires_in=expires_in,
+            # With a hook, the first attempt finds out only whether the person is known.
             may_sign_up=may_sign_up and not self.hook.is_on,
             roles=self.settings.roles_at_sign_up(app),
             max_sessions=app.max_sessions,
@@ -104,18 +102,17 @@ class CodeLogins:
             may_be_snapshot=not app.is_mini_program,
         )
         try:
-            login = await record_login(self.database, login_to_store, now=now)
+            logged_in = await record_login(self.database, login, now=now)
         except SignUpClosed:
             if lacks_unionid:
-                report_misconfigured(app_id=app.app_id, reason=_NO_UNIONID, what_to_change=_WHAT_TO_CHANGE)
-                raise LacksUnionid(f"{_NO_UNIONID}: {_WHAT_TO_CHANGE}") from None
+                raise _refused_without_unionid(app) from None
             if not (self.hook.is_on and may_sign_up):
                 raise
-            login = await self._sign_up_with_hook(app, identity, login_to_store, ip=device.ip, now=now)
+            logged_in = await self._sign_up_with_hook(app, identity, login, ip=device.ip, now=now)
         except SnapshotUser:
             raise _refused_snapshot(app) from None
-        _check_may_enter(login.user)
-        return login
+        _check_may_enter(logged_in.user)
+        return logged_in
 
     async def _sign_up_with_hook(
         self, app: App, identity: WeChatIdentity, login: Login, *, ip: str | None, now: datetime
@@ -134,6 +131,7 @@ class CodeLogins:
         return logged_in
 
     def _sealed(self, app: App, identity: WeChatIdentity) -> bytes | None:
+        """Return the sealed session_key of an identity; None if WeChat has returned no session_key."""
         if identity.session_key is None:
             return None
         return self.sealer.seal(identity.session_key, context=session_key_context(app.app_id, identity.openid))
@@ -165,7 +163,8 @@ class Proofs:
         """
         app_id, openid = caller.user.app_id, caller.user.openid
         await self.limiter.admit_address(ip)
-        app, asked_at = self.apps.find(app_id), self.clock()
+        app = self.apps.find(app_id)
+        asked_at = self.clock()
         identity = await self.wechat.exchange(app, login_code)
         if identity.openid != openid:
             log.warning("wrong_person", user_id=caller.user.id, app_id=app_id, session_id=caller.session_id)
@@ -198,6 +197,14 @@ def _with_initial_fields(login: Login, initial: InitialFields) -> Login:
         log.warning("sign_up_hook_member_left_out", app_id=login.app_id, member="roles")
         roles = tuple(login.roles)
     return replace(login, may_sign_up=True, roles=roles, initial=initial)
+
+
+def _refused_without_unionid(app: App) -> LacksUnionid:
+    """Log that wxauth refuses an unknown person without a unionid, and return the error."""
+    reason = "WeChat didn't return a unionid, but this app requires one"
+    what_to_change = "bind the app to the Open Platform account of your other apps, or set its unionid to optional"
+    report_misconfigured(app_id=app.app_id, reason=reason, what_to_change=what_to_change)
+    return LacksUnionid(f"{reason}: {what_to_change}")
 
 
 def _refused_snapshot(app: App) -> SnapshotUser:

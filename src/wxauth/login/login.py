@@ -17,6 +17,7 @@ from wxauth.core.services import part
 from wxauth.core.users import UserInSession
 from wxauth.keys.issuer import Issuer, TokenSession
 from wxauth.login.codes import CodeLogins
+from wxauth.login.login_queries import LoggedIn
 from wxauth.login.records import Numbers
 from wxauth.phones.phones import Phones
 from wxauth.sessions.devices import Device
@@ -35,14 +36,15 @@ from wxauth.users.schemas import AVATAR_URLS, NICKNAMES, AvatarUrl, Nickname, Us
 from wxauth.web.schemas import Lenient, ShownSessionId, body_like
 from wxauth_guard.errors import WxAuthError
 
-_WITH_CODES_OF_THE_CLIENT = ("mini_program", "mobile_app")
+_KINDS_WITHOUT_BROWSER: Final = ("mini_program", "mobile_app")
 """The kinds of apps in which the operator's program gets the code from WeChat.
 
 In the other kinds, a browser gets the code.
 """
+EXAMPLE_JWT: Final = "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9..."
 
 log = get_logger()
-EXAMPLE_JWT: Final = "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9..."
+
 LoginCode = Annotated[str, Field(min_length=1, max_length=256)]
 
 
@@ -153,7 +155,7 @@ class Logins:
         Raises: WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, SignUpRefused, SignUpUnavailable,
         AccountDisabled, AccountLeaving.
         """
-        if app.kind not in _WITH_CODES_OF_THE_CLIENT:
+        if app.kind not in _KINDS_WITHOUT_BROWSER:
             raise errors.WrongAppKind(
                 f"a code of the kind {app.kind} belongs to a browser: only /v1/authorize knows which"
             )
@@ -167,32 +169,22 @@ class Logins:
             app,
             identity,
             device,
+            # An empty value leaves the stored value unchanged, as None does.
             nickname=body.nickname or None,
             avatar_url=None if is_own_picture(body.avatar_url, self.settings.issuer) else body.avatar_url or None,
             stays=body.stay,
             expires_in=refresh_expires_in,
             now=now,
         )
-        ignored = {**body.left_out, **dict.fromkeys(login.ignored_fields, errors.RateLimited.code)}
-        if login.ignored_fields:
-            fields = {"fields": login.ignored_fields, "reason": errors.RateLimited.code}
-            log.warning("login_without_profile", user_id=login.user.id, app_id=app.app_id, **fields)
-        user: UserInSession = login.user
         self.numbers.count_login(is_new=login.is_new, at=now)
-        log.info(
-            "logged_in",
-            user_id=user.id,
-            app_id=app.app_id,
-            session_id=login.session_id,
-            is_new=login.is_new,
-            wechat_ms=wechat_ms,
-            database_ms=login.milliseconds,
-            **self.settings.added_in_log(device.ip),
-        )
+        self._log_login(login, app, device, wechat_ms=wechat_ms)
+
+        user: UserInSession = login.user
+        ignored = {**body.left_out, **dict.fromkeys(login.ignored_fields, errors.RateLimited.code)}
         if body.consents:
-            user, problem = await self._with_consents(user, body.consents, ip=device.ip, now=now)
-            if problem is not None:
-                ignored["consents"] = problem
+            user, consents_error = await self._with_consents(user, body.consents, ip=device.ip, now=now)
+            if consents_error is not None:
+                ignored["consents"] = consents_error
         phone_error = None
         if body.phone_code:
             user, phone_error = await self._with_phone(user, body.phone_code)
@@ -253,6 +245,23 @@ class Logins:
         if user_id is not None:
             log.info("logged_out", user_id=user_id, session_id=session_id)
 
+    def _log_login(self, login: LoggedIn, app: App, device: Device, *, wechat_ms: float) -> None:
+        """Log a login, and the profile fields that it left out. `wechat_ms` is the duration of WeChat's response."""
+        user_id = login.user.id
+        if login.ignored_fields:
+            fields = {"fields": login.ignored_fields, "reason": errors.RateLimited.code}
+            log.warning("login_without_profile", user_id=user_id, app_id=app.app_id, **fields)
+        log.info(
+            "logged_in",
+            user_id=user_id,
+            app_id=app.app_id,
+            session_id=login.session_id,
+            is_new=login.is_new,
+            wechat_ms=wechat_ms,
+            database_ms=login.milliseconds,
+            **self.settings.added_in_log(device.ip),
+        )
+
     async def _with_consents(
         self, user: UserInSession, requested: Mapping[str, str], *, ip: str | None, now: datetime
     ) -> tuple[UserInSession, str | None]:
@@ -261,15 +270,15 @@ class Logins:
         If wxauth refuses the consents, return the unchanged user and the error code.
         """
         in_force = self.settings.consents
-        requested = {document: version for document, version in requested.items() if in_force.get(document) == version}
-        if not missing_from(user.consents, requested):
+        valid = {document: version for document, version in requested.items() if in_force.get(document) == version}
+        if not missing_from(user.consents, valid):
             return user, None
         try:
-            given = await give_consents(self.database, user, requested, ip=ip, now=now)
+            consents = await give_consents(self.database, user, valid, ip=ip, now=now)
         except WxAuthError as exc:
             log.warning("login_without_consents", user_id=user.id, app_id=user.app_id, reason=exc.code)
             return user, exc.code
-        return user.model_copy(update={"consents": dict(given)}), None
+        return user.model_copy(update={"consents": dict(consents)}), None
 
     async def _with_phone(self, user: UserInSession, code: str) -> tuple[UserInSession, str | None]:
         """Bind the number behind a code of the phone button. Return the changed user and None.
@@ -281,7 +290,7 @@ class Logins:
         except WxAuthError as exc:
             log.warning("login_without_phone", user_id=user.id, app_id=user.app_id, reason=exc.code)
             return user, exc.code
-        except Exception:
+        except Exception:  # even a defect must not take away the tokens of a login that has succeeded
             log.exception("login_without_phone", user_id=user.id, app_id=user.app_id, reason=errors.InternalError.code)
             return user, errors.InternalError.code
 
@@ -335,6 +344,6 @@ def _error_of(refused: RefreshRefused, session_id: UUID, *, has_limit: bool) -> 
             return errors.SessionRevoked("the session has ended")
         case RefreshRefusal.EXPIRED:
             return errors.RefreshTokenExpired("the session has expired, because it wasn't used for too long")
-        case _:
+        case _:  # RefreshRefusal.REUSED, because the other reasons occur only in refreshes by websites
             log.warning("refresh_token_reused", session_id=session_id, consequence="the session has ended")
             return errors.RefreshTokenReused("the refresh token had been used before: the session has ended")
