@@ -41,7 +41,7 @@ DATABASE_SECONDS: Final = Histogram(
 
 log = get_logger()
 
-# To avoid deadlocks, a login locks the user before the unionid and the identity, as merges and erasures do.
+# To avoid deadlocks, a login locks the user before it writes the unionid and the identity, as merges and erasures do.
 _LOCK: Final = Statement[EnteredUser](f"SELECT {ENTERED_USER} FROM users WHERE id = :user_id FOR NO KEY UPDATE")
 _ADD_IDENTITY: Final = Statement[Nothing]("""
 INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
@@ -118,8 +118,8 @@ class Login:
     @property
     def profile(self) -> dict[str, str]:
         """The nickname and picture that the request gives."""
-        given = {"nickname": self.nickname, "avatar_url": self.avatar_url}
-        return {name: value for name, value in given.items() if value is not None}
+        fields = {"nickname": self.nickname, "avatar_url": self.avatar_url}
+        return {name: value for name, value in fields.items() if value is not None}
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -187,8 +187,8 @@ async def rehearse_login(database: Database, *, now: datetime) -> str | None:
 
     Raises: StorageUnavailable, after a temporary failure, such as a failover.
     """
-    nobody = f"rehearsal-{new_id(now).hex}"
-    login = Login(app_id="rehearsal", openid=nobody, unionid=nobody, expires_in=1, may_sign_up=True)
+    unused_id = f"rehearsal-{new_id(now).hex}"
+    login = Login(app_id="rehearsal", openid=unused_id, unionid=unused_id, expires_in=1, may_sign_up=True)
     try:
         async with database.begin() as transaction:
             await transaction.row(batched_queries.SIGN_UP, **_sign_up_values(login, _Ids(now)))
@@ -286,7 +286,6 @@ async def _enter(transaction: Transaction, login: Login, ids: _Ids, people: Peop
     Raises, before it writes anything: ChangedMeanwhile, if the identity or the unionid now belongs to another user;
     UnionidConflict.
     """
-    now = ids.now
     user = await transaction.row(_LOCK, **_values(_LOCK, login, ids, people.user_id or people.holder_id))
     if user is None or await transaction.one(PEOPLE, **login.identity) != people:
         raise ChangedMeanwhile
@@ -294,34 +293,50 @@ async def _enter(transaction: Transaction, login: Login, ids: _Ids, people: Peop
         await check_unionid(transaction, people, **login.identity, may_be_snapshot=login.may_be_snapshot)
         if people.holder_id is None:
             await transaction.run(HOLD_UNIONID, unionid=login.unionid, user_id=user.id)
-    by = Actor(str(user.id), login.ip)
     if people.user_id is None and user.erase_at is None:
-        await transaction.run(_ADD_IDENTITY, **login.identity, user_id=user.id, now=now)
-        await record_event(transaction, EventType.IDENTITY_ADDED, by=by, at=now, user_id=user.id, app_id=login.app_id)
+        await _add_identity(transaction, login, user.id, now=ids.now)
     else:
         await transaction.run(_USE_IDENTITY, **login.identity)
     may_enter = user.status == "active" and user.erase_at is None
     if may_enter:
         # If the user changes the profile too often, log in without the change.
         with suppress(RateLimited):
-            await change_profile_of(transaction, user, login.profile, ip=login.ip, now=now)
+            await change_profile_of(transaction, user, login.profile, ip=login.ip, now=ids.now)
     entered = await transaction.one(_RECORD_LOGIN, **_values(_RECORD_LOGIN, login, ids, user.id))
     if may_enter and login.expires_in is not None:
-        await transaction.row(_OPEN_SESSION, **_values(_OPEN_SESSION, login, ids, user.id))
-        if login.max_sessions is not None:
-            identity = {"user_id": user.id, "app_id": login.app_id, "openid": login.openid}
-            which = {**identity, "opened": ids.session, "at_most": login.max_sessions}
-            reason = EndReason.REPLACED
-            await end_by(transaction, END_OLDEST, which, reason=reason, by=SYSTEM, app_id=login.app_id, now=now)
+        await _open_session(transaction, login, ids, user.id)
     return entered
 
 
+async def _add_identity(transaction: Transaction, login: Login, user_id: UUID, *, now: datetime) -> None:
+    """Add the identity of a login to a locked user, and record this as an event."""
+    await transaction.run(_ADD_IDENTITY, **login.identity, user_id=user_id, now=now)
+    by = Actor(str(user_id), login.ip)
+    await record_event(transaction, EventType.IDENTITY_ADDED, by=by, at=now, user_id=user_id, app_id=login.app_id)
+
+
+async def _open_session(transaction: Transaction, login: Login, ids: _Ids, user_id: UUID) -> None:
+    """Open the session of a login. If the identity then has more than `max_sessions`, end its oldest sessions."""
+    await transaction.row(_OPEN_SESSION, **_values(_OPEN_SESSION, login, ids, user_id))
+    if login.max_sessions is None:
+        return
+    which = {
+        "user_id": user_id,
+        "app_id": login.app_id,
+        "openid": login.openid,
+        "opened": ids.session,
+        "at_most": login.max_sessions,
+    }
+    reason = EndReason.REPLACED
+    await end_by(transaction, END_OLDEST, which, reason=reason, by=SYSTEM, app_id=login.app_id, now=ids.now)
+
+
 def _values(
-    statement: Statement[Any], login: Login, ids: _Ids, user_id: UUID | None = None, **more: object
+    statement: Statement[Any], login: Login, ids: _Ids, user_id: UUID | None = None, **overrides: object
 ) -> dict[str, Any]:
-    """Return the values of a statement's parameters for a login. `more` takes precedence over the login's fields."""
+    """Return the values of a statement's parameters for a login. `overrides` replace the login's fields."""
     session_id = None if login.expires_in is None else ids.session
-    values = {**vars(login), "user_id": user_id, "session_id": session_id, "now": ids.now, **more}
+    values = {**vars(login), "user_id": user_id, "session_id": session_id, "now": ids.now, **overrides}
     return {name: values[name] for name in statement.names}
 
 
@@ -330,7 +345,8 @@ def _sign_up_values(login: Login, ids: _Ids) -> dict[str, Any]:
 
     If no earlier attempt has chosen the new user's id, choose the id, and store it in `ids`.
     """
-    ids.new_user = ids.new_user or new_id(ids.now)
+    if ids.new_user is None:
+        ids.new_user = new_id(ids.now)
     initial = login.initial
     created_data: dict[str, object] = {"roles": login.roles} if login.roles else {}
     if initial.is_unasked:
