@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 from functools import partial
+from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 from fastapi import Depends
@@ -32,6 +33,8 @@ LOGIN: Final = "/v1/login"
 REFRESH: Final = "/v1/refresh"
 _UNREAD: Final = ""
 """The app id in the metrics for a login whose body wxauth has not read."""
+_REFRESH_TOKENS: Final = AliasChoices("refresh_token", "refreshToken")
+"""The names of the field with a refresh token in a request's body."""
 
 
 class ProofRequest(BaseModel):
@@ -44,9 +47,6 @@ class ProofRequest(BaseModel):
         "within a few minutes.",
         repr=False,
     )
-
-
-_REFRESH_TOKENS: Final = AliasChoices("refresh_token", "refreshToken")
 
 
 class RefreshRequest(BaseModel):
@@ -144,7 +144,7 @@ async def admit_login(device: DeviceDep, apps: AppsDep, limiter: LoginLimiterDep
     ],
 )
 async def log_in(
-    _: Annotated[None, Depends(admit_login)],
+    _admitted: Annotated[None, Depends(admit_login)],
     body: LoginRequest,
     apps: AppsDep,
     logins: LoginsDep,
@@ -213,7 +213,7 @@ async def log_out(
 
 
 _LEAVING: Final[dict[int | str, dict[str, Any]]] = {
-    202: {
+    HTTPStatus.ACCEPTED.value: {
         "description": "With `ERASURE_GRACE_DAYS`, when the user will be erased.",
         "content": {"application/json": {"example": example_of(LeavingAnswer)}},
     }
@@ -255,16 +255,15 @@ async def erase_me(
         # This only checks that the user may be erased, so that a request that is refused does not call WeChat.
         pass
     await proofs.prove(caller, body.login_code, ip=device.ip)
-    grace, now = timedelta(days=settings.erasure_grace_days), clock()
-    erase_at = now + grace
-    async with in_turn(), locked(now=now) as transaction:
-        if grace:
-            await leave_later(transaction, user_id, erase_at=erase_at, now=now)
-        else:
+    now = clock()
+    if settings.erasure_grace_days == 0:
+        async with in_turn(), locked(now=now) as transaction:
             await erase_user(transaction, user_id, by=Actor(str(user_id)), now=now)
-    if not grace:
         log.info("user_erased", user_id=user_id)
         return None
+    erase_at = now + timedelta(days=settings.erasure_grace_days)
+    async with in_turn(), locked(now=now) as transaction:
+        await leave_later(transaction, user_id, erase_at=erase_at, now=now)
     log.info(EventType.USER_LEAVING.log_event, user_id=user_id)
     leaving = LeavingAnswer(erase_at=erase_at).model_dump_json()
-    return Response(leaving, 202, headers={"Cache-Control": "no-store"}, media_type="application/json")
+    return Response(leaving, HTTPStatus.ACCEPTED, headers={"Cache-Control": "no-store"}, media_type="application/json")

@@ -44,8 +44,9 @@ wxauth ignores such a body, and reads it only so that the connection can be reus
 FAILURES_IN_A_ROW: Final = 5
 """The number of consecutive failures after which a process pauses its calls for `PAUSE`.
 
-If `SIGN_UP_HOOK_FAILURE` is `allow`, a pause admits every new user without asking the service. Therefore only time-outs
-count then, because each login would otherwise wait for one.
+If `SIGN_UP_HOOK_FAILURE` is `allow`, a pause admits every new user without a decision of the service. In this case,
+only time-outs count as failures: a pause is worth this price only because each login would otherwise wait for the
+time-out.
 """
 PAUSE: Final = timedelta(seconds=10)
 """The time for which a process does not call the service after too many failures."""
@@ -85,6 +86,7 @@ class SignUpHook:
     transport: httpx.AsyncBaseTransport
     clock: Clock
     _failures: int = field(init=False, default=0)
+    """The number of consecutive failures, as `FAILURES_IN_A_ROW` counts them."""
     _pause_until: datetime | None = field(init=False, default=None)
 
     @property
@@ -123,7 +125,7 @@ class SignUpHook:
 
     async def _ask_about(self, about: Mapping[str, Any], *, now: datetime) -> Mapping[str, Any]:
         """Ask the service about a new user, and measure the time. Raises: HookFailed, also during a pause."""
-        began, outcome = perf_counter(), "failed"
+        started_at, outcome = perf_counter(), "failed"
         try:
             if self._pause_until is not None and now < self._pause_until:
                 outcome = "not_asked"
@@ -139,32 +141,19 @@ class SignUpHook:
             outcome = "allowed" if answer["allow"] else "refused"
             return answer
         finally:
-            HOOK_SECONDS.observe(perf_counter() - began, outcome)
+            HOOK_SECONDS.observe(perf_counter() - started_at, outcome)
 
     async def ask(self, message: Mapping[str, Any], *, now: datetime) -> Mapping[str, Any]:
-        """Send a message, and return the response, whose `allow` is a boolean. Raises: HookFailed."""
-        url, secret = self.settings.sign_up_hook_url, self.settings.sign_up_hook_secret
-        assert url is not None, "only if `is_on`"
-        assert secret is not None, "the settings require it with the URL"
+        """Send a message, and return the response, whose `allow` is a boolean.
+
+        The message contains a `type`. wxauth adds `id` and `at`.
+
+        Raises: HookFailed.
+        """
         patience = self.settings.sign_up_hook_timeout
-        message_id = new_id(now)
-        # The first entry only puts `type` before `id` and `at`.
-        body = to_json({"type": message["type"], "id": message_id, "at": now, **message})
-        headers = {
-            **signed_headers(str(message_id), body, [webhook_secret_bytes(secret)], now=now),
-            "content-type": "application/json",
-            "accept": "application/json",
-            "accept-encoding": "identity",
-            "user-agent": USER_AGENT,
-        }
         try:
             async with asyncio.timeout(patience):
-                extensions = {
-                    "max_body": MAX_ANSWER,
-                    "on_status": lambda status: None if status == HTTPStatus.OK else BODY_SECONDS,
-                }
-                request = httpx.Request("POST", url, content=body, headers=headers, extensions=extensions)
-                response = await self.transport.handle_async_request(request)
+                response = await self.transport.handle_async_request(self._request_of(message, now=now))
         except TimeoutError:
             raise HookTimedOut(_("no response in {n:g} s", n=patience)) from None
         except httpx.TransportError as exc:
@@ -181,10 +170,31 @@ class SignUpHook:
             raise HookFailed(_("its response was not a JSON object with a boolean 'allow'"))
         return answer
 
+    def _request_of(self, message: Mapping[str, Any], *, now: datetime) -> httpx.Request:
+        """Return the signed request with a message. Raises: httpx.InvalidURL or UnicodeError, for an unusable URL."""
+        url, secret = self.settings.sign_up_hook_url, self.settings.sign_up_hook_secret
+        assert url is not None, "only if `is_on`"
+        assert secret is not None, "the settings require it with the URL"
+        message_id = new_id(now)
+        # The first entry only puts `type` before `id` and `at`.
+        body = to_json({"type": message["type"], "id": message_id, "at": now, **message})
+        headers = {
+            **signed_headers(str(message_id), body, [webhook_secret_bytes(secret)], now=now),
+            "content-type": "application/json",
+            "accept": "application/json",
+            "accept-encoding": "identity",
+            "user-agent": USER_AGENT,
+        }
+        extensions = {
+            "max_body": MAX_ANSWER,
+            "on_status": lambda status: None if status == HTTPStatus.OK else BODY_SECONDS,
+        }
+        return httpx.Request("POST", url, content=body, headers=headers, extensions=extensions)
+
     def _note_failure(self, failure: HookFailed) -> None:
         """Count a failure, and begin a pause if there were too many (see `FAILURES_IN_A_ROW`)."""
         if self.settings.sign_up_hook_failure == "allow" and not isinstance(failure, HookTimedOut):
-            self._failures = 0
+            self._failures = 0  # this failure was quick, so the series of time-outs has ended
             return
         self._failures += 1
         if self._failures >= FAILURES_IN_A_ROW:
