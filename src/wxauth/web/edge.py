@@ -69,7 +69,9 @@ _TRACE_PARENT: Final = re.compile(
 )
 """The pattern of a valid `traceparent` (W3C Trace Context). The group contains the trace id."""
 _MAX_LOGGED_PATH: Final = 200
+"""The largest number of characters of a request's path in the log."""
 _MAX_LOGGED_CAUSE: Final = 300
+"""The largest number of characters of the message of an error's cause in the log."""
 _UNSUPPORTED_VERSIONS: Final = frozenset(("0.9", "2.0"))
 """The HTTP versions that a parser of HTTP/1.1 accepts although the service cannot respond in them.
 
@@ -88,7 +90,9 @@ A browser sends a head that is too large only if it has too many cookies for the
 _FIRST_FAILURE: Final = 400
 """The lowest status of a failure."""
 _BODY_IS_LATE: Final = 408
+"""The status of the response if the body did not arrive in time (Request Timeout)."""
 _HEAD_TOO_LARGE: Final = 431
+"""The status of the response if the head is too large (Request Header Fields Too Large)."""
 FIRST_FAULT: Final = 500
 """The lowest status of a failure for which the client is not responsible."""
 _SPACE: Final = " \t"
@@ -137,20 +141,24 @@ class Leaving(Protocol):
 
 
 class _Head(NamedTuple):
-    """The values in the head of a request that `Edge` needs, and the reason to refuse the request because of its head.
+    """The values in the head of a request that wxauth needs before it passes the request on.
 
     Attributes:
-        given_id: The request id that the caller or a proxy gave, or None.
+        size: The number of bytes of the target and the header fields.
+        target_size: The number of bytes of the target.
+        request_id: The request id that the caller or a proxy gave, or None.
         body_size: The number of bytes that `Content-Length` declares for the body, or None without it.
-        trace: The trace id, or None.
+        trace_id: The trace id that the caller or a proxy gave, or None.
         cookies: The values of all `Cookie` fields, joined. Empty if there are none.
         waits_for_continue: Whether the client sends the body only after `100 Continue`.
-        refusal: The error for the response, or None.
+        refusal: The error for a header field that is not allowed, or None.
     """
 
-    given_id: str | None
+    size: int
+    target_size: int
+    request_id: str | None
     body_size: int | None
-    trace: str | None
+    trace_id: str | None
     cookies: bytes
     waits_for_continue: bool
     refusal: InvalidRequest | None
@@ -182,7 +190,7 @@ class Edge:
         self._size_limits = [(compile_path(path)[0], limit) for path, limit in size_limits.items()]
         self._time_limits = [(compile_path(path)[0], seconds) for path, seconds in time_limits.items()]
         self._refused = refused
-        self._leaving = leaving
+        self.leaving = leaving
         self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -195,68 +203,31 @@ class Edge:
             return
         started = perf_counter()
         head = _read_head(scope)
+        refusal = _refusal_of(scope, head)
         if head.cookies:
             _move_cookies(scope, head.cookies)
-        scope[REQUEST_ID_KEY] = current_id = accepted_request_id(head.given_id)
+        scope[REQUEST_ID_KEY] = current_id = accepted_request_id(head.request_id)
         id_token = request_id.set(current_id)
-        trace_token = None if head.trace is None else trace_id.set(head.trace)
-        status = received = 0
-        is_whole = head.body_size == 0
-        waits_for_continue = head.waits_for_continue
-
-        async def receive_within_limit() -> Message:
-            nonlocal received, waits_for_continue, is_whole
-            # After the whole body, the only message that can still arrive is the client's disconnection.
-            if is_whole:
-                return await receive()
-            if head.body_size is not None and head.body_size > MAX_BODY:
-                self._check_size(head.body_size, scope)
-            waits_for_continue = False  # `receive` makes the server send `100 Continue`
-            message = await self._receive_in_time(receive, scope, started)
-            is_whole = not message.get("more_body", False)
-            received += len(message.get("body", b""))
-            if received > MAX_BODY:
-                self._check_size(received, scope)
-            return message
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"x-request-id", current_id.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                ]
-                # Without `100 Continue`, the client may send the body or another request next, so the connection cannot
-                # be reused.
-                is_leaving = self._leaving is not None and self._leaving.is_leaving
-                if is_leaving or waits_for_continue or status == _BODY_IS_LATE:
-                    message["headers"].append((b"connection", b"close"))
-            await send(message)
-
+        trace_token = None if head.trace_id is None else trace_id.set(head.trace_id)
+        exchange = _Exchange(self, scope, receive, send, head, started)
         try:
-            if (refusal := head.refusal or _refusal_of(scope)) is not None:
+            if refusal is not None:
                 scope[PROBLEM_KEY] = refusal
-                await _response_to(refusal, scope)(scope, receive, send_with_id)
+                await _response_to(refusal, scope)(scope, receive, exchange.send)
             else:
-                await self._app(scope, receive if is_whole else receive_within_limit, send_with_id)
+                await self._app(scope, receive if exchange.has_whole_body else exchange.receive, exchange.send)
         except asyncio.CancelledError:
             # The server is probably stopping, and cancels the remaining requests.
-            if status == 0:
-                scope[PROBLEM_KEY] = stopped = InternalError("the service stopped before it could respond")
-                await problem_response(stopped, scope)(scope, receive, send_with_id)
+            await exchange.send_problem(InternalError("the service stopped before it could respond"))
             raise
         except Exception as fault:
             # Starlette has sent a response, unless the failure occurred before the request reached Starlette.
             failure = fault if isinstance(fault, WxAuthError) else InternalError("the log has more")
             if failure is not fault:
                 log.error("request_failed", exc_info=fault)
-            if status == 0:
-                scope[PROBLEM_KEY] = failure
-                await problem_response(failure, scope)(scope, receive, send_with_id)
+            await exchange.send_problem(failure)
         finally:
-            self._record(scope, status, perf_counter() - started)
+            self._record(scope, exchange.status, perf_counter() - started)
             request_id.reset(id_token)
             if trace_token is not None:
                 trace_id.reset(trace_token)
@@ -268,7 +239,11 @@ class Edge:
         """
         scope[STATUS_KEY] = status
         if status:
-            _count(scope, status, seconds)
+            method = scope["method"] if scope["method"] in _COUNTED_METHODS else "other"
+            route = scope.get("route")
+            path = route.path if route else "none"
+            REQUESTS.count(method, path, status)
+            REQUEST_SECONDS.observe(seconds, method, path)
         if status >= _FIRST_FAILURE and EXPECTED_KEY not in scope:
             _log_failure(scope, status, seconds)
             if PROBLEM_KEY in scope:
@@ -290,23 +265,88 @@ class Edge:
         with suppress(InvalidSettings):
             await self._app(scope, receive, send_type)
 
-    async def _receive_in_time(self, receive: Receive, scope: Scope, started: float) -> Message:
-        """Return the next part of a body. `started` is the time at which the head arrived.
+    def seconds_for_body(self, scope: Scope) -> float:
+        """Return the time limit, in seconds, for the body of a request."""
+        return _limit_for(scope, self._time_limits, self._body_seconds)
 
-        Raises: InvalidRequest, if the whole body hasn't arrived within the time limit for this path.
-        """
-        limit = _limit_for(scope, self._time_limits, self._body_seconds)
-        try:
-            async with asyncio.timeout(started + limit - perf_counter()):
-                return await receive()
-        except TimeoutError:
-            raise InvalidRequest(f"the body didn't arrive within {limit:g} s", status=_BODY_IS_LATE) from None
-
-    def _check_size(self, size: int, scope: Scope) -> None:
+    def check_size(self, size: int, scope: Scope) -> None:
         """Check the size of a body that is larger than `MAX_BODY`. Raises: PayloadTooLarge."""
         limit = _limit_for(scope, self._size_limits, MAX_BODY)
         if size > limit:
             raise PayloadTooLarge(f"a body must have at most {limit} bytes")
+
+
+class _Exchange:
+    """One request and its response, which pass through this object between the server and the app.
+
+    Attributes:
+        status: The status that was sent, or 0 before the response.
+        has_whole_body: Whether the whole body has arrived.
+    """
+
+    def __init__(self, edge: Edge, scope: Scope, receive: Receive, send: Send, head: _Head, started: float) -> None:
+        self.status = 0
+        self.has_whole_body = head.body_size == 0
+        self._edge = edge
+        self._scope = scope
+        self._receive_from_server = receive
+        self._send_to_server = send
+        self._started = started
+        self._declared_size = head.body_size
+        self._received_size = 0
+        self._waits_for_continue = head.waits_for_continue
+
+    async def receive(self) -> Message:
+        """Return the next part of the body, or the client's disconnection.
+
+        Raises: PayloadTooLarge; InvalidRequest, if the whole body hasn't arrived in time.
+        """
+        # After the whole body, the only message that can still arrive is the client's disconnection.
+        if self.has_whole_body:
+            return await self._receive_from_server()
+        if self._declared_size is not None and self._declared_size > MAX_BODY:
+            self._edge.check_size(self._declared_size, self._scope)
+        self._waits_for_continue = False  # the server sends `100 Continue` when it is asked for the body
+        message = await self._receive_in_time()
+        self.has_whole_body = not message.get("more_body", False)
+        self._received_size += len(message.get("body", b""))
+        if self._received_size > MAX_BODY:
+            self._edge.check_size(self._received_size, self._scope)
+        return message
+
+    async def _receive_in_time(self) -> Message:
+        """Return the next part of the body. The time limit begins with the head, and covers the whole body.
+
+        Raises: InvalidRequest.
+        """
+        limit = self._edge.seconds_for_body(self._scope)
+        try:
+            async with asyncio.timeout(self._started + limit - perf_counter()):
+                return await self._receive_from_server()
+        except TimeoutError:
+            raise InvalidRequest(f"the body didn't arrive within {limit:g} s", status=_BODY_IS_LATE) from None
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the response. Add the headers that every response has."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [
+                *message.get("headers", ()),
+                (b"x-request-id", self._scope[REQUEST_ID_KEY].encode()),
+                (b"x-content-type-options", b"nosniff"),
+            ]
+            # Without `100 Continue`, the client may send the body or another request next, so the connection cannot be
+            # reused.
+            is_leaving = self._edge.leaving is not None and self._edge.leaving.is_leaving
+            if is_leaving or self._waits_for_continue or self.status == _BODY_IS_LATE:
+                message["headers"].append((b"connection", b"close"))
+        await self._send_to_server(message)
+
+    async def send_problem(self, error: WxAuthError) -> None:
+        """Send a problem document, unless a response has already begun."""
+        if self.status == 0:
+            self._scope[PROBLEM_KEY] = error
+            await problem_response(error, self._scope)(self._scope, self._receive_from_server, self.send)
 
 
 def _limit_for(scope: Scope, limits: Iterable[tuple[re.Pattern[str], Number]], default: Number) -> Number:
@@ -317,11 +357,11 @@ def _limit_for(scope: Scope, limits: Iterable[tuple[re.Pattern[str], Number]], d
 
 def _read_head(scope: Scope) -> _Head:
     """Read the head of a request in one pass over its fields, because this function runs for each request."""
-    given_id = body_size = trace_id_given = refusal = None
+    request_id_sent = body_size = trace = refusal = None
     waits_for_continue = has_host = False
     query = scope["query_string"]
     # If there is a query, the question mark before it counts, too.
-    size = target = len(scope.get("raw_path") or scope["path"]) + len(query) + bool(query)
+    size = target_size = len(scope.get("raw_path") or scope["path"]) + len(query) + bool(query)
     cookies: list[bytes] = []
     for name, value in scope["headers"]:
         size += len(name) + len(value)
@@ -333,32 +373,22 @@ def _read_head(scope: Scope) -> _Head:
                 refusal = InvalidRequest("a request must have exactly one Host header", status=400)
             has_host = True
         elif name == b"x-request-id":
-            given_id = value.decode("latin-1")
+            request_id_sent = value.decode("latin-1")
         elif name == b"content-length":
-            if len(value) <= MAX_CONTENT_LENGTH:
-                # The server has checked that this is a number.
-                body_size = int(value)
+            if len(value) > MAX_CONTENT_LENGTH:
+                refusal = InvalidRequest(f"Content-Length must have at most {MAX_CONTENT_LENGTH} digits", status=400)
             else:
-                text = f"Content-Length must have at most {MAX_CONTENT_LENGTH} digits"
-                refusal = InvalidRequest(text, status=400)
+                body_size = int(value)  # the server has checked that this is a number
         elif name == b"content-type":
             if len(value) > MAX_CONTENT_TYPE:
-                text = f"Content-Type must have at most {MAX_CONTENT_TYPE} characters"
-                refusal = InvalidRequest(text, status=400)
+                refusal = InvalidRequest(f"Content-Type must have at most {MAX_CONTENT_TYPE} characters", status=400)
         elif name == b"cookie":
             cookies.append(value)
         elif name == b"expect":
             waits_for_continue = value.lower() == b"100-continue"
-        elif (trace := _TRACE_PARENT.fullmatch(value)) is not None:
-            trace_id_given = trace[1].decode()
-    if size > MAX_HEAD:
-        text = f"the head of a request, including cookies, must have at most {MAX_HEAD} bytes"
-        refusal = InvalidRequest(text, status=_HEAD_TOO_LARGE)
-    elif len(scope["headers"]) > MAX_FIELDS:
-        refusal = InvalidRequest(f"a request must have at most {MAX_FIELDS} headers", status=_HEAD_TOO_LARGE)
-    elif target > MAX_TARGET:
-        refusal = InvalidRequest(f"a request target must have at most {MAX_TARGET} bytes", status=414)
-    return _Head(given_id, body_size, trace_id_given, b";".join(cookies), waits_for_continue, refusal)
+        elif (trace_parent := _TRACE_PARENT.fullmatch(value)) is not None:
+            trace = trace_parent[1].decode()
+    return _Head(size, target_size, request_id_sent, body_size, trace, b";".join(cookies), waits_for_continue, refusal)
 
 
 def _move_cookies(scope: Scope, cookies: bytes) -> None:
@@ -367,16 +397,17 @@ def _move_cookies(scope: Scope, cookies: bytes) -> None:
     scope["headers"] = [field for field in scope["headers"] if field[0] != b"cookie"]
 
 
-def _count(scope: Scope, status: int, seconds: float) -> None:
-    method = scope["method"] if scope["method"] in _COUNTED_METHODS else "other"
-    route = scope.get("route")
-    path = route.path if route else "none"
-    REQUESTS.count(method, path, status)
-    REQUEST_SECONDS.observe(seconds, method, path)
-
-
-def _refusal_of(scope: Scope) -> InvalidRequest | None:
-    """Return the reason to refuse a request because of its path, its query or its HTTP version, or None."""
+def _refusal_of(scope: Scope, head: _Head) -> InvalidRequest | None:
+    """Return the reason to refuse a request because of its head, or None."""
+    if head.size > MAX_HEAD:
+        text = f"the head of a request, including cookies, must have at most {MAX_HEAD} bytes"
+        return InvalidRequest(text, status=_HEAD_TOO_LARGE)
+    if len(scope["headers"]) > MAX_FIELDS:
+        return InvalidRequest(f"a request must have at most {MAX_FIELDS} headers", status=_HEAD_TOO_LARGE)
+    if head.target_size > MAX_TARGET:
+        return InvalidRequest(f"a request target must have at most {MAX_TARGET} bytes", status=414)
+    if head.refusal is not None:
+        return head.refusal
     path = scope["path"]
     # A route's pattern ends with `$`, which also matches before a final newline. `isprintable` is only a faster check,
     # which most paths pass.
@@ -398,13 +429,14 @@ def _response_to(refusal: InvalidRequest, scope: Scope) -> Response:
 
 
 def _log_failure(scope: Scope, status: int, seconds: float) -> None:
+    """Log a failure, as a warning if the client is not responsible for it."""
     error: WxAuthError | None = scope.get(PROBLEM_KEY)
     fields = {
         "method": scope["method"],
         "path": redact(scope["path"][:_MAX_LOGGED_PATH]),
         "status": status,
-        "code": error and error.code,
-        "detail": error and error.detail,
+        "code": None if error is None else error.code,
+        "detail": None if error is None else error.detail,
         "ms": round(seconds * 1000, 1),
     }
     if error is not None and error.__cause__ is not None:
@@ -424,8 +456,8 @@ def cookie_in(request: Request, name: str) -> str | None:
     # The header may contain the cookies of all sites under the same domain, up to `MAX_HEAD` bytes. Therefore only the
     # pairs that contain the name are parsed.
     header: bytes = request.scope.get(COOKIES_KEY, b"")
-    found = (pair for pair in header.split(b";") if name.encode() in pair)
-    pairs = (pair.decode("latin-1").partition("=") for pair in found)
+    candidates = (pair for pair in header.split(b";") if name.encode() in pair)
+    pairs = (pair.decode("latin-1").partition("=") for pair in candidates)
     values = [value.strip(_SPACE) for key, _, value in pairs if key.strip(_SPACE) == name]
     if len(values) > 1:
         raise InvalidRequest(f"Cookie must contain only one {name}", status=400)
