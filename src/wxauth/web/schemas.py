@@ -4,7 +4,6 @@ import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -62,7 +61,10 @@ MAX_PAGE_SIZE: Final = 200
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{22}")
 """The form of a cursor of `cursor_at`, which is the base64url of 16 bytes."""
 _TIMED_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{32}")
-"""The form of a cursor of `timed_cursor`, which is the base64url of 24 bytes."""
+"""The form of a cursor of `timed_cursor`, which is the base64url of 24 bytes: the time, and then the id."""
+_TIME_BYTES: Final = 8
+"""The number of bytes of the time in such a cursor."""
+_NOT_A_CURSOR: Final = "Must be a next_cursor of this list"
 FIRST_PAGE: Final[dict[str, object]] = {"after_at": None, "after_id": None}
 """The parameters with which a statement returns the first rows of a list that is sorted by time and id."""
 _FIRST_TIME: Final = datetime.min.replace(tzinfo=UTC)
@@ -106,7 +108,7 @@ Network = Annotated[
 def only_null(remedy: str = "") -> BeforeValidator:
     """Return the validator of a field that can only be cleared.
 
-    `remedy` is the part of the message that says how to set the field.
+    `remedy` is the end of the message for any other value. It says how to set the field, and begins with a colon.
     """
 
     def check(value: object) -> None:
@@ -179,23 +181,26 @@ def cursor_at(row_id: UUID) -> str:
 def id_in_cursor(cursor: str) -> UUID:
     """Return the id in a cursor, which is the id of the last row before the page. Raises: ValueError."""
     if not _CURSOR.fullmatch(cursor):
-        raise ValueError("Must be a next_cursor of this list")
+        raise ValueError(_NOT_A_CURSOR)
     return UUID(bytes=urlsafe_b64decode(cursor + "=="))
 
 
 def timed_cursor(at: datetime, row_id: UUID) -> str:
     """Return the cursor for the rows after the row with this time and id, in a list that is sorted by time and id."""
     microseconds = (at - _FIRST_TIME) // timedelta(microseconds=1)
-    return urlsafe_b64encode(microseconds.to_bytes(8, "big") + row_id.bytes).decode()
+    return urlsafe_b64encode(microseconds.to_bytes(_TIME_BYTES, "big") + row_id.bytes).decode()
 
 
 def _place_in(cursor: str) -> tuple[datetime, UUID]:
     """Return the time and id in a cursor made by `timed_cursor`. Raises: ValueError."""
-    with suppress(OverflowError):
-        if _TIMED_CURSOR.fullmatch(cursor):
-            raw = urlsafe_b64decode(cursor)
-            return _FIRST_TIME + timedelta(microseconds=int.from_bytes(raw[:8], "big")), UUID(bytes=raw[8:])
-    raise ValueError("Must be a next_cursor of this list")
+    if not _TIMED_CURSOR.fullmatch(cursor):
+        raise ValueError(_NOT_A_CURSOR)
+    time_and_id = urlsafe_b64decode(cursor)
+    microseconds = int.from_bytes(time_and_id[:_TIME_BYTES], "big")
+    try:
+        return _FIRST_TIME + timedelta(microseconds=microseconds), UUID(bytes=time_and_id[_TIME_BYTES:])
+    except OverflowError:
+        raise ValueError(_NOT_A_CURSOR) from None
 
 
 TimedCursor = Annotated[tuple[datetime, UUID], BeforeValidator(_place_in), WithJsonSchema({"type": "string"})]
@@ -205,10 +210,10 @@ class _OrEmpty:
     """The mark that documents that a parameter may be the empty string, which has the same effect as no parameter."""
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        given = handler(schema)
-        if "anyOf" in given:
-            return {**given, "anyOf": [*given["anyOf"], {"const": ""}]}
-        return {"anyOf": [given, {"const": ""}]}
+        non_empty = handler(schema)
+        if "anyOf" in non_empty:
+            return {**non_empty, "anyOf": [*non_empty["anyOf"], {"const": ""}]}
+        return {"anyOf": [non_empty, {"const": ""}]}
 
 
 OrEmpty: Final = _OrEmpty()
@@ -269,12 +274,12 @@ class TimedPageQuery(PageQuery):
         return {"after_at": after_at, "after_id": after_id}
 
 
-def body_like(example: Mapping[str, Any], **more: Unpack[ConfigDict]) -> ConfigDict:
-    """Return the `model_config` of a body with this example.
+def body_like(example: Mapping[str, Any], **options: Unpack[ConfigDict]) -> ConfigDict:
+    """Return the `model_config` of a body with this example and these further options.
 
     Validation errors of such a body never repeat its values.
     """
-    return ConfigDict(json_schema_extra={"examples": [dict(example)]}, hide_input_in_errors=True, **more)
+    return ConfigDict(json_schema_extra={"examples": [dict(example)]}, hide_input_in_errors=True, **options)
 
 
 class Changes(BaseModel):
@@ -313,40 +318,48 @@ def read_body(model: type[Model], body: bytes) -> Model:
 def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Mapping[Any, Any] | None = None) -> Model:
     """Read an invalid body without its invalid optional fields. Raises: InvalidRequest, if other parts are invalid.
 
-    An incomplete character, for example at the end of text that was cut off, makes only the field that contains it
-    invalid. If the model lists that field in `cleaned`, the field is accepted.
+    `errors` are pydantic's errors of the body. An incomplete character, for example at the end of text that was cut
+    off, makes only the field that contains it invalid. If the model lists that field in `cleaned`, the field is
+    accepted.
     """
-    validate: Any = model.__pydantic_validator__.validate_python
     is_json = errors[0]["type"] != "json_invalid"
     optional = model.optional if issubclass(model, Lenient) else frozenset()
     if is_json and not optional:
         raise invalid_request(errors, model)
     try:
-        given = from_json(body) if is_json else read_loosely(body, cut=bool(optional))
+        values = from_json(body) if is_json else read_loosely(body, cut=bool(optional))
     except ValueError:
         raise invalid_request(errors, model) from None
-    fields, left_out = _fields_of(model), frozenset[str]()
-    errors = errors if is_json else []  # a body that `read_loosely` has parsed has not been validated yet
-    # Each round leaves out fields, or ends. Pydantic can check the rest of the body only without lone surrogates, and
-    # validators of the whole model run only when all fields are valid.
-    while True:
+    checked = None
+    if not is_json:  # pydantic could not parse this body, and has not validated its fields yet
+        checked, errors = _validated(model, values, context)
+    fields, left_out = _fields_of(model), set[str]()
+    # One round isn't enough, because validators of the whole model run only when all fields are valid.
+    while checked is None:
         # An error of an unknown field, or of the body as a whole, belongs to "", which is never optional.
-        wrong = frozenset(fields.get(error["loc"][0], "") if error["loc"] else "" for error in errors)
-        if not wrong <= optional:
+        invalid = {fields.get(error["loc"][0], "") if error["loc"] else "" for error in errors}
+        if not invalid <= optional:
             raise invalid_request(errors, model)
-        left_out |= wrong
-        if wrong:
-            given = {name: value for name, value in given.items() if fields.get(name) not in wrong}
-        if errors := _surrogate_errors(given, model, fields):
-            continue
-        try:
-            checked: Model = validate(given, context=context)
-        except ValidationError as exc:
-            errors = errors_of(exc)
-        else:
-            if left_out:
-                vars(checked)["left_out"] = dict.fromkeys(sorted(left_out), InvalidRequest.code)
-            return checked
+        left_out |= invalid
+        values = {name: value for name, value in values.items() if fields.get(name) not in invalid}
+        checked, errors = _validated(model, values, context)
+    if left_out:
+        vars(checked)["left_out"] = dict.fromkeys(sorted(left_out), InvalidRequest.code)
+    return checked
+
+
+def _validated(model: type[Model], values: Any, context: Mapping[Any, Any] | None) -> tuple[Model | None, list[Any]]:
+    """Return the values of a body as this model. If they are invalid, return None and the errors.
+
+    Pydantic can check the values only if they contain no lone surrogates.
+    """
+    errors = _surrogate_errors(values, model)
+    if errors:
+        return None, errors
+    try:
+        return model.__pydantic_validator__.validate_python(values, context=context), []
+    except ValidationError as exc:
+        return None, errors_of(exc)
 
 
 def json_form(model: type[BaseModel]) -> str:
@@ -387,19 +400,31 @@ def _fields_of(model: type[BaseModel]) -> Mapping[str, str]:
     return fields
 
 
-def _surrogate_errors(given: object, model: type[BaseModel], fields: Mapping[str, str]) -> list[Any]:
+def _surrogate_errors(values: object, model: type[BaseModel]) -> list[Any]:
     """Return errors for the fields with lone surrogates, which neither PostgreSQL nor UTF-8 accepts.
 
-    Unknown fields are ignored. So are the fields in the model's `cleaned`, whose validators remove lone surrogates.
+    Unknown fields are ignored. So are the fields in the model's `cleaned`, whose validators remove lone surrogates. A
+    `RootModel` has no known fields, so all of its fields are checked.
     """
-    errors = []
-    for name, value in given.items() if isinstance(given, dict) else ():
-        if issubclass(model, RootModel) or (name in fields and fields[name] not in getattr(model, "cleaned", ())):
-            try:
-                json.dumps([name, value], ensure_ascii=False).encode()
-            except UnicodeEncodeError:
-                errors.append({"loc": (name,), "msg": _NO_LONE_SURROGATES, "type": "lone_surrogate"})
-    return errors
+    if not isinstance(values, dict):
+        return []
+    names = list(values)
+    if not issubclass(model, RootModel):
+        cleaned, fields = getattr(model, "cleaned", ()), _fields_of(model)
+        names = [name for name in names if name in fields and fields[name] not in cleaned]
+    return [
+        {"loc": (name,), "msg": _NO_LONE_SURROGATES, "type": "lone_surrogate"}
+        for name in names
+        if _has_lone_surrogate([name, values[name]])
+    ]
+
+
+def _has_lone_surrogate(value: object) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def errors_of(exc: ValidationError) -> list[Any]:
@@ -412,11 +437,14 @@ def invalid_request(errors: Iterable[Mapping[str, Any]], model: type[BaseModel] 
 
     The error gets its title from the first wrong field for which the model defines a title in `titles`.
     """
-    shown = islice(errors, _MAX_ERRORS)
-    found = [FieldError(_field_name(error["loc"])[:_MAX_FIELD_NAME], _message(error, model)) for error in shown]
+    field_errors = [
+        FieldError(_field_name(error["loc"])[:_MAX_FIELD_NAME], _message(error, model))
+        for error in islice(errors, _MAX_ERRORS)
+    ]
+    detail = "; ".join(f"{error.field}: {error.message}" for error in field_errors)
     titles: Mapping[str, Text] = getattr(model, "titles", {})
-    title = next((titles[error.field] for error in found if error.field in titles), None)
-    return InvalidRequest("; ".join(f"{error.field}: {error.message}" for error in found), errors=found, title=title)
+    title = next((titles[error.field] for error in field_errors if error.field in titles), None)
+    return InvalidRequest(detail, errors=field_errors, title=title)
 
 
 def _field_name(location: tuple[str | int, ...]) -> str:
@@ -436,5 +464,7 @@ def _message(error: Mapping[str, Any], model: type[BaseModel] | None) -> str:
         return "String must have the documented form"
     if error["type"] == "uuid_parsing":
         return "Must be a UUID"
-    own = error.get("ctx", {}).get("error")
-    return own.text if isinstance(own, WrongValue) else str(error["msg"]).removeprefix("Value error, ")
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, WrongValue):
+        return cause.text
+    return str(error["msg"]).removeprefix("Value error, ")
