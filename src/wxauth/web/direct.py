@@ -69,7 +69,9 @@ class DirectRoute(APIRoute):
             declared.setdefault("response_class", returned)
         super().__init__(path, endpoint, summary=summary, **declared)
         if self.dependencies or self.status_code not in (None, 200, 204):
-            raise TypeError(f"{self.path}: a direct route takes its dependencies as parameters, and no other status")
+            raise TypeError(
+                f"{self.path}: a direct route takes dependencies only as parameters, and only status 200 or 204"
+            )
         self._arguments = arguments_of(self.dependant, hints, self.param_convertors)
         self.plan = Plan(self.dependant, self._arguments)
         self.query_names = sorted(name for each in self._arguments.values() for name in each.query_names)
@@ -95,6 +97,7 @@ class DirectRoute(APIRoute):
             self.openapi_extra = {"security": security, **(self.openapi_extra or {})}
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the plan, and send the value that the endpoint returns. The app's overrides need another plan."""
         # The shortcut has already called this route. The failure is raised again here, where FastAPI's handlers catch
         # it.
         if _FAILURE_KEY in scope:
@@ -255,8 +258,9 @@ class DirectRoutes:
     def find(self, scope: Scope) -> DirectRoute | None:
         """Return the route of a request, and put its path parameters into the scope. Return None if there is none."""
         method, path = scope["method"], scope["path"]
-        if (found := self._by_path.get((method, path))) is not None:
-            return found
+        route_at_path = self._by_path.get((method, path))
+        if route_at_path is not None:
+            return route_at_path
         for route in self._by_pattern:
             if method in (route.methods or ()) and (match := route.path_regex.match(path)):
                 scope["path_params"] = match.groupdict()
@@ -274,7 +278,8 @@ def check_query_names(connection: HTTPConnection) -> None:
     if not connection.scope["query_string"]:
         return
     known: Sequence[str] = connection.scope["route"].query_names
-    if unknown := sorted(connection.query_params.keys() - set(known)):
+    unknown = sorted(connection.query_params.keys() - set(known))
+    if unknown:
         message = f"Must be one of {', '.join(known)}" if known else "Must be absent, because there are no parameters"
         raise invalid_request({"loc": (name,), "msg": message, "type": "unknown"} for name in unknown)
 

@@ -24,7 +24,7 @@ from wxauth.web.direct import DirectRoute
 from wxauth_guard import BearerGuard
 from wxauth_guard.problems import preferred_language
 
-_ASSETS = "/docs/assets"
+_ASSETS: Final = "/docs/assets"
 # The page's Content-Security-Policy, to which `script-src` is added below. It is strict because the page has the same
 # origin as the console.
 _POLICY: Final = (
@@ -44,6 +44,7 @@ _TAGS: Final = [
     _("operations"),
     _("avatars"),
 ]
+# The beginning of the page's head, in which the URL of the icon replaces ICON.
 _HEAD: Final = Path(__file__).with_name("docs_head.html").read_text("utf-8")
 _INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
@@ -98,8 +99,9 @@ def _correct_responses(responses: dict[str, Any], declared: Mapping[str, Any]) -
     # wxauth's own 422 is a problem document, which has another content type.
     if "application/json" in responses.get("422", {}).get("content", {}):
         del responses["422"]
-    if given := declared.get("content", {}).get("application/json"):
-        responses["200"]["content"]["application/json"] |= given
+    declared_json = declared.get("content", {}).get("application/json")
+    if declared_json:
+        responses["200"]["content"]["application/json"] |= declared_json
 
 
 def _restore_example(models: dict[str, Any], model: Any) -> None:
@@ -122,34 +124,11 @@ def add_docs(app: FastAPI) -> None:
         language = preferred_language(request.headers)
         if language not in documents:
             documents[language] = to_json(in_language(app, language))
-        headers = {"Content-Language": language, "Vary": "Accept-Language, User-Agent"}
-        return Response(documents[language], media_type="application/json", headers=headers)
+        return Response(documents[language], media_type="application/json", headers=_language_headers(language))
 
     async def docs(request: Request) -> HTMLResponse:
         root = request.scope.get("root_path", "").rstrip("/")
-        icon, language = f"{root}/v1/pages/icon.svg", preferred_language(request.headers)
-        page = get_swagger_ui_html(
-            openapi_url=f"{root}/openapi.json",
-            title=app.title,
-            swagger_js_url=f"{root}{_ASSETS}/swagger-ui-bundle.js",
-            swagger_css_url=f"{root}{_ASSETS}/swagger-ui.css",
-            swagger_favicon_url=icon,
-            swagger_ui_parameters={"validatorUrl": None, "persistAuthorization": False, "tryItOutEnabled": True},
-        )
-        html = bytes(page.body).replace(b"<html>", f'<html lang="{language}">'.encode(), 1)
-        html = html.replace(b"<head>", _HEAD.replace("ICON", icon).encode(), 1)
-        # An inline script in the page starts Swagger UI, so the policy must allow this script.
-        digests = (b64encode(sha256(script).digest()).decode() for script in _INLINE_SCRIPT.findall(html))
-        hashes = " ".join(f"'sha256-{digest}'" for digest in digests)
-        policy = f"{_POLICY}; script-src 'self' {hashes}"
-        return HTMLResponse(
-            html,
-            headers={
-                "Content-Security-Policy": policy,
-                "Content-Language": language,
-                "Vary": "Accept-Language, User-Agent",
-            },
-        )
+        return _docs_page(app.title, root, preferred_language(request.headers))
 
     async def asset(request: Request) -> Response:
         return await files.get_response(request.path_params["name"], request.scope)
@@ -158,3 +137,28 @@ def add_docs(app: FastAPI) -> None:
     app.add_route("/openapi.json", openapi, include_in_schema=False)
     app.add_route("/docs", docs, include_in_schema=False)
     app.add_route(_ASSETS + "/{name}", asset, include_in_schema=False)  # a mount's 405 would lack the header Allow
+
+
+def _docs_page(title: str, root: str, language: str) -> HTMLResponse:
+    """Return Swagger UI's page. `root` is the path prefix under which browsers reach the service."""
+    icon = f"{root}/v1/pages/icon.svg"
+    page = get_swagger_ui_html(
+        openapi_url=f"{root}/openapi.json",
+        title=title,
+        swagger_js_url=f"{root}{_ASSETS}/swagger-ui-bundle.js",
+        swagger_css_url=f"{root}{_ASSETS}/swagger-ui.css",
+        swagger_favicon_url=icon,
+        swagger_ui_parameters={"validatorUrl": None, "persistAuthorization": False, "tryItOutEnabled": True},
+    )
+    html = bytes(page.body).replace(b"<html>", f'<html lang="{language}">'.encode(), 1)
+    html = html.replace(b"<head>", _HEAD.replace("ICON", icon).encode(), 1)
+    # An inline script in the page starts Swagger UI, so the policy must allow this script.
+    digests = (b64encode(sha256(script).digest()).decode() for script in _INLINE_SCRIPT.findall(html))
+    hashes = " ".join(f"'sha256-{digest}'" for digest in digests)
+    policy = f"{_POLICY}; script-src 'self' {hashes}"
+    return HTMLResponse(html, headers={"Content-Security-Policy": policy, **_language_headers(language)})
+
+
+def _language_headers(language: str) -> dict[str, str]:
+    """Return the headers of a response in this language, which the headers in `Vary` determine."""
+    return {"Content-Language": language, "Vary": "Accept-Language, User-Agent"}

@@ -61,8 +61,10 @@ def _body_hint(routes: Sequence[Route]) -> str:
     """
     match routes:
         case [APIRoute(body_field=field)] if field is not None:
-            kind = field.field_info.annotation
-            return f", with {json_form((get_args(kind) or (kind,))[0])} as JSON"
+            annotation = field.field_info.annotation
+            # The type of an optional body is a union, whose first member is the model.
+            model = (get_args(annotation) or (annotation,))[0]
+            return f", with {json_form(model)} as JSON"
     return ""
 
 

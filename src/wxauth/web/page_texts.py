@@ -5,13 +5,19 @@ The file `texts.json` next to the scripts contains the English texts by name. Th
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from wxauth.i18n import SOURCE, find_language, languages, own_name, pgettext
+
+_MAX_LANGUAGE_TAG: Final = 32
+"""The number of characters after which `?language=` is cut off.
+
+Callers may send any text, and all language tags in use are shorter.
+"""
 
 
 def page_texts(folder: Path, request: Request, declared: Mapping[str, Callable[[str], str]]) -> JSONResponse:
@@ -22,13 +28,12 @@ def page_texts(folder: Path, request: Request, declared: Mapping[str, Callable[[
         request: The request for the texts.
         declared: Further texts by name. Each is a function that returns the text in a given language.
     """
-    # The parameter is cut off because callers may send any text, and no language tag in use is longer.
-    language = find_language(request.query_params.get("language", "")[:32]) or SOURCE
+    language = find_language(request.query_params.get("language", "")[:_MAX_LANGUAGE_TAG]) or SOURCE
     english: dict[str, str] = from_json((folder / "texts.json").read_bytes())
     texts = {name: pgettext(f"{folder.parent.name}.{name}", text, language) for name, text in english.items()}
-    found: dict[str, Any] = {
+    answer: dict[str, Any] = {
         "language": language,
         "languages": {tag: own_name(tag) for tag in languages()},
         "texts": texts | {name: translated(language) for name, translated in declared.items()},
     }
-    return JSONResponse(found, headers={"Cache-Control": "no-cache"})
+    return JSONResponse(answer, headers={"Cache-Control": "no-cache"})

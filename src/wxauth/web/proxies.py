@@ -30,6 +30,7 @@ _MAX_ENTRY: Final = 64
 An IPv6 address with a zone, brackets and a port is shorter, so a longer entry is invalid.
 """
 _CACHED_ENTRIES: Final = 4096
+"""The number of entries whose parsed hosts are kept in memory."""
 _ENTRY: Final = re.compile(r"\[([^]]+)\](?::\d{1,5})?|([^:]+)(?::\d{1,5})?|(.+)")
 """The pattern of an entry: an IPv6 address in brackets, an IPv4 address, or an IPv6 address without brackets.
 
@@ -133,8 +134,10 @@ class BehindProxies:
 
     def _parse_entry(self, entry: bytes) -> _Host:
         match = _ENTRY.fullmatch(entry.decode("latin-1"))
+        # Exactly one group of the pattern matches, and contains the address.
+        text = match[match.lastindex or 0] if match is not None else ""
         try:
-            address = plain_address(match[match.lastindex or 0] if match else "")
+            address = plain_address(text)
         except ValueError:  # for example "unknown", a name or a Unix socket
             return _NO_HOST
         return _Host(str(address), any(address in network for network in self._trusted))

@@ -109,30 +109,31 @@ def _query(model: type[BaseModel]) -> Argument:
     lists = {name for name, field in model.model_fields.items() if get_origin(field.annotation) is list}
 
     async def read(request: Request) -> Any:
-        given = request.query_params
-        names = model.model_fields.keys() & given.keys()
-        return _valid(validate, {name: given.getlist(name) if name in lists else given[name] for name in names})
+        query = request.query_params
+        names = model.model_fields.keys() & query.keys()
+        return _valid(validate, {name: query.getlist(name) if name in lists else query[name] for name in names})
 
-    wrong = ({name: ["?"] if name in lists else "?"} for name in model.model_fields)
-    return Argument(read, Entails(failures=_refusals(validate, wrong)), query_names=tuple(model.model_fields))
+    samples = ({name: ["?"] if name in lists else "?"} for name in model.model_fields)
+    return Argument(read, Entails(failures=_refusals(validate, samples)), query_names=tuple(model.model_fields))
 
 
-def _valid(validate: Callable[[Any], Any], given: Any, *, name: str | None = None) -> Any:
+def _valid(validate: Callable[[Any], Any], value: Any, *, name: str | None = None) -> Any:
     """Validate one parameter, or the values of the whole model if `name` is None. Raises: InvalidRequest."""
     try:
-        return validate(given)
+        return validate(value)
     except ValidationError as exc:
         errors = errors_of(exc)
     # Inside the `except`, the new exception would keep pydantic's, which contains the values that were sent.
     raise invalid_request(errors if name is None else [{**error, "loc": (name,)} for error in errors])
 
 
-def _refusals(validate: Callable[[Any], Any], wrong: Iterable[Any], *, name: str | None = None) -> Sequence[Failure]:
-    """Return the error for the first of these wrong values that is refused, as an example for the documentation.
+def _refusals(validate: Callable[[Any], Any], samples: Iterable[Any], *, name: str | None = None) -> Sequence[Failure]:
+    """Return the error for the first of these samples that is refused, as an example for the documentation.
 
-    If all of them are accepted, return an empty list.
+    A text parameter accepts the sample `?`, and most other types refuse it. If all samples are accepted, the operation
+    has no such failure to document, and the list is empty.
     """
-    for value in wrong:
+    for value in samples:
         try:
             _valid(validate, value, name=name)
         except WxAuthError as exc:
@@ -164,6 +165,7 @@ def _body(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
         check_place(model, errors, {*request.query_params, *headers})
         return read_anyway(model, body, errors, context)
 
+    # A model with required fields refuses an empty object. All models refuse a number.
     entails = Entails(failures=(*_refusals(validate, [b"{}", b"0"]), PayloadTooLarge))
     return Argument(read, entails, parts=(Settings,))
 
@@ -177,7 +179,8 @@ class _Step(NamedTuple):
     Attributes:
         call: The function to call, or the type of a part.
         place: The position of the value that the call takes, if it takes exactly one. `_PART` for a part.
-        pick: A function that picks the values that the call takes from all values, or None if it takes exactly one.
+        pick: A function that picks the values that the call takes from all values. None for a part, and for a call
+            that takes exactly one value.
     """
 
     call: Callable[..., Any]
@@ -250,17 +253,17 @@ class Plan:
         # If there are overrides, they might replace this call, so it becomes a step like any other dependency.
         if isinstance(dependant.call, Provided) and not self._overrides:
             return self._add_part(dependant.call.kind)
-        used = dependant
+        called = dependant
         if dependant.call in self._overrides:
-            used = get_dependant(path=self._path, call=self._overrides[dependant.call])
-        assert used.call is not None
+            called = get_dependant(path=self._path, call=self._overrides[dependant.call])
+        assert called.call is not None
         for field in _UNSUPPORTED:
-            if getattr(used, field):
-                raise TypeError(f"{used.call} takes {field}: on a direct route it takes the request and dependencies")
-        takes = {each.name or "": self._add_dependency(each) for each in used.dependencies}
-        requests = (used.request_param_name, used.http_connection_param_name)
+            if getattr(called, field):
+                raise TypeError(f"{called.call} takes {field}: on a direct route it takes the request and dependencies")
+        takes = {each.name or "": self._add_dependency(each) for each in called.dependencies}
+        requests = (called.request_param_name, called.http_connection_param_name)
         takes |= {name: _REQUEST for name in requests if name is not None}
-        place = self._add_called(used.call, takes)
+        place = self._add_called(called.call, takes)
         self._places.setdefault(dependant.call, place)
         return place
 
@@ -313,7 +316,7 @@ def _by_place(call: Callable[..., Any], takes: Mapping[str, int]) -> tuple[Calla
     A call with named arguments takes twice as long.
     """
     parameters = inspect.signature(call).parameters
-    if parameters.keys() == takes.keys() and all(it.kind is not it.KEYWORD_ONLY for it in parameters.values()):
+    if parameters.keys() == takes.keys() and all(each.kind is not each.KEYWORD_ONLY for each in parameters.values()):
         return call, tuple(takes[name] for name in parameters)
     names = tuple(takes)
     return lambda *values: call(**dict(zip(names, values, strict=True))), tuple(takes.values())
