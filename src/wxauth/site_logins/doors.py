@@ -82,10 +82,11 @@ VISIT_LASTS: Final = timedelta(seconds=600)
 """The time that a visit to WeChat's page can take. For the same time, the page's button can start another visit."""
 LINK_REQUEST_LASTS: Final = timedelta(seconds=600)
 """The time for which a sign-in request is valid if its page has a link to WeChat."""
-URL_LINK_LASTS: Final = timedelta(days=30)
-"""The time for which an app's URL Link from WeChat opens the mini-program. WeChat does not allow a longer time."""
 URL_LINK_RENEWED_AFTER: Final = timedelta(days=25)
-"""The age at which wxauth requests a new URL Link, so that no link expires while a page shows it."""
+"""The age at which wxauth requests a new URL Link, so that no link expires while a page shows it.
+
+The age must be less than `URL_LINK_LASTS`.
+"""
 MAX_PRESSES: Final = 10
 """The maximum number of times that one page can open WeChat's page, and of links to WeChat on one page."""
 MAX_WRONG_NUMBERS: Final = 3

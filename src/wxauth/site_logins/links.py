@@ -29,15 +29,7 @@ from wxauth.settings.settings import Settings
 from wxauth.site_logins import person_queries, queries
 from wxauth.site_logins.asking import ScanLimits, new_press
 from wxauth.site_logins.authorization_codes import AuthorizationCodes, is_still_approved
-from wxauth.site_logins.doors import (
-    DOORS,
-    MAX_WRONG_NUMBERS,
-    SCAN_LASTS,
-    URL_LINK_LASTS,
-    URL_LINK_RENEWED_AFTER,
-    Door,
-    DoorOutcome,
-)
+from wxauth.site_logins.doors import DOORS, MAX_WRONG_NUMBERS, SCAN_LASTS, URL_LINK_RENEWED_AFTER, Door, DoorOutcome
 from wxauth.site_logins.models import OPEN, Stage
 from wxauth.site_logins.pages import find_open_page, lock_open_page, next_press
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
@@ -46,7 +38,7 @@ from wxauth.site_logins.scan_pictures import log_not_made
 from wxauth.site_logins.scans import DIGITS
 from wxauth.site_logins.secrets import NO_SUCH_PAGE, new_scene
 from wxauth.texts import hash_of, new_secret
-from wxauth.wechat.api import WeChatApi
+from wxauth.wechat.api import URL_LINK_LASTS, WeChatApi
 from wxauth.wechat.errcodes import Api
 from wxauth.wechat.wechat_tokens import CachedSecret
 from wxauth_guard.errors import WxAuthError

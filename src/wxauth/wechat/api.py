@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, Coroutine, Sequence
+from datetime import timedelta
 from hashlib import sha256
 from hmac import digest
 from typing import Any, Final, Literal, TypeVar
@@ -19,9 +20,16 @@ from wxauth.wechat.errcodes import SESSION_KEY_GONE, WECHAT_TOKEN_REFUSED, Api
 from wxauth.wechat.received import CodePicture
 from wxauth.wechat.wechat_tokens import WeChatToken, WeChatTokens, secret_in
 
+URL_LINK_LASTS: Final = timedelta(days=30)
+"""The time for which a URL Link opens the mini-program. WeChat does not allow a longer time."""
 _REPORTED_BY_CALLERS: Final = frozenset({Api.MINI_PROGRAM_CODE, Api.URL_LINK})
 """The APIs whose errcodes the callers log, because the log then says which picture or link is missing."""
 _URL_LINK: Final = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]+)?/[A-Za-z0-9._~/-]{1,256}")
+"""The form of a URL Link."""
+_PNG_START: Final = b"\x89PNG\r\n\x1a\n"
+_JPEG_START: Final = b"\xff\xd8\xff"
+_JPEG_END: Final = b"\xff\xd9"
+"""The bytes with which every picture of these types begins or ends."""
 
 T = TypeVar("T")
 
@@ -68,7 +76,7 @@ class WeChatApi:
                 app,
                 None,
                 f"&{query}",
-                read=lambda _: None,
+                read=lambda _answer: None,
                 secrets=[signature],
                 expected=SESSION_KEY_GONE,
             )
@@ -91,12 +99,13 @@ class WeChatApi:
         return await self._call(Api.MINI_PROGRAM_CODE, app, body, read=_picture, secrets=[scene])
 
     async def url_link(self, app: App, *, page: str, env: Literal["release", "trial", "develop"]) -> str:
-        """Return a URL Link that opens this page in the mini-program's version `env`. WeChat opens it for thirty days.
+        """Return a URL Link that opens this page in the mini-program's version `env`, for `URL_LINK_LASTS`.
 
         Raises: WeChatMisconfigured (for example 40002: the account is personal; 85079: the mini-program is not
             released), other WeChatError.
         """
-        body = {"path": page, "expire_type": 1, "expire_interval": 30, "env_version": env}
+        # With this `expire_type`, `expire_interval` is a number of days.
+        body = {"path": page, "expire_type": 1, "expire_interval": URL_LINK_LASTS.days, "env_version": env}
         return await self._call(Api.URL_LINK, app, body, read=_url_link)
 
     async def js_ticket(self, app: App) -> tuple[str, int]:
@@ -150,31 +159,13 @@ class WeChatApi:
         return await call_with(token, expected=expected)
 
 
-async def _in_time(getting: Coroutine[Any, Any, WeChatToken], deadline: float) -> WeChatToken:
-    """Return the token that `getting` returns. Raises: WeChatTimeout, if it doesn't return by the deadline."""
+async def _in_time(request: Coroutine[Any, Any, WeChatToken], deadline: float) -> WeChatToken:
+    """Return the token that a request returns. Raises: WeChatTimeout, if the token doesn't arrive by the deadline."""
     try:
         async with asyncio.timeout_at(deadline):
-            return await getting
+            return await request
     except TimeoutError as exc:
         raise WeChatTimeout("WeChat didn't return an access token in time") from exc
-
-
-def _field_reader(name: str, is_valid: Callable[[Any], object]) -> Callable[[dict[str, Any]], Any]:
-    """Return a function that returns the field `name` of a response.
-
-    The function raises WeChatBadResponse if `is_valid` rejects the value.
-    """
-
-    def read(answer: dict[str, Any]) -> Any:
-        if not is_valid(value := answer.get(name)):
-            raise WeChatBadResponse(f"WeChat's response has no usable {name}")
-        return value
-
-    return read
-
-
-_phone_info: Final = _field_reader("phone_info", lambda info: isinstance(info, dict))
-_url_link: Final = _field_reader("url_link", lambda url: isinstance(url, str) and _URL_LINK.fullmatch(url))
 
 
 def session_key_signature(session_key: bytes, message: bytes = b"") -> str:
@@ -185,14 +176,31 @@ def session_key_signature(session_key: bytes, message: bytes = b"") -> str:
     return digest(session_key, message, sha256).hex()
 
 
+def _phone_info(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the `phone_info` in a response. Raises: WeChatBadResponse."""
+    phone_info = answer.get("phone_info")
+    if not isinstance(phone_info, dict):
+        raise WeChatBadResponse("WeChat's response has no usable phone_info")
+    return phone_info
+
+
+def _url_link(answer: dict[str, Any]) -> str:
+    """Return the URL Link in a response. Raises: WeChatBadResponse."""
+    url = answer.get("url_link")
+    if not isinstance(url, str) or not _URL_LINK.fullmatch(url):
+        raise WeChatBadResponse("WeChat's response has no usable url_link")
+    return url
+
+
 def _picture(answer: dict[str, Any]) -> CodePicture:
     """Return the picture in a response. Raises: WeChatBadResponse, if it is neither a PNG nor a complete JPEG.
 
     The bytes tell the type, because WeChat has sent pictures with the Content-Type of JSON.
     """
     content = answer.get(PICTURE, b"")
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+    if content.startswith(_PNG_START):
         return CodePicture(content, "image/png")
-    if content.startswith(b"\xff\xd8\xff") and content.rstrip(b"\0").endswith(b"\xff\xd9"):
+    # Zero bytes may follow the end of a JPEG.
+    if content.startswith(_JPEG_START) and content.rstrip(b"\0").endswith(_JPEG_END):
         return CodePicture(content, "image/jpeg")
     raise WeChatBadResponse("WeChat's response isn't a picture")
