@@ -33,13 +33,16 @@ _CONNECT_SHARE: Final = 0.4
 The remaining time is for the fallback host.
 """
 _MADE_UP_CODE: Final = "000000000000"
+"""A code that WeChat has never issued."""
 _MAX_PICTURE_BYTES: Final = 1024 * 1024
 """The size limit, in bytes, of a picture. A mini-program code has about 100,000 bytes."""
 PICTURE: Final = "picture"
 """The key of the picture in the dictionary that `read` gets. WeChat sends a picture without any JSON around it."""
 
 _MAX_ERRCODE: Final = 10**9
+"""The largest absolute value of a number that wxauth accepts as an errcode."""
 _MAX_ERRMSG_LENGTH: Final = 200
+"""The largest number of characters of WeChat's message in the log."""
 _HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "Connection": "keep-alive", "User-Agent": "wxauth"}
 """The header fields of each request.
 
@@ -63,13 +66,12 @@ T = TypeVar("T")
 class _Client(httpx.AsyncClient):
     """A client that sends a request without the steps that httpx would add."""
 
-    async def send(self, request: httpx.Request, **_: Any) -> httpx.Response:
+    async def send(self, request: httpx.Request, **_options: Any) -> httpx.Response:
         """Send the request.
 
         Unlike httpx, store no cookie for the next user's request, follow no redirect, and log no URL.
         """
-        # This private method of httpx selects the transport for the URL. httpx's own `send` would store cookies, follow
-        # redirects, and log the URL.
+        # httpx has no public method that only selects the transport for a URL.
         return await self._transport_for_url(request.url).handle_async_request(request)
 
 
@@ -191,7 +193,7 @@ class WeChat:
         """
         try:
             query = _login_query(app, _MADE_UP_CODE)
-            await self.call(exchange_api(app), app, query, read=lambda _: None, reports_refusals=False)
+            await self.call(exchange_api(app), app, query, read=lambda _answer: None, reports_refusals=False)
         except (errors.InvalidCode, errors.CodeUsed, errors.WeChatUserBlocked):
             # WeChat rejects the code, which means that it has accepted the id and the secret.
             return
@@ -346,10 +348,12 @@ def _identity(app: App, answer: dict[str, Any]) -> WeChatIdentity:
     """Return the identity in WeChat's response, without an unusable unionid. Raises: WeChatBadResponse."""
     openid, unionid = answer.get("openid"), answer.get("unionid") or None
     session_key = answer.get("session_key") if app.is_mini_program else None
-    is_key_good = is_id(session_key) or not app.is_mini_program
-    is_unionid_good = unionid is None or is_id(unionid)
-    if not is_id(openid) or not is_key_good or not is_unionid_good:
-        raise errors.WeChatBadResponse("WeChat's response has no usable openid or session_key")
+    if not is_id(openid):
+        raise errors.WeChatBadResponse("WeChat's response has no usable openid")
+    if app.is_mini_program and not is_id(session_key):
+        raise errors.WeChatBadResponse("WeChat's response has no usable session_key")
+    if unionid is not None and not is_id(unionid):
+        raise errors.WeChatBadResponse("WeChat's response has a malformed unionid")
     if is_placeholder(openid):
         raise errors.WeChatBadResponse("WeChat's response has a placeholder instead of an openid")
     if unionid is not None and not can_name_a_person(unionid):

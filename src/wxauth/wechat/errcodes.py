@@ -105,7 +105,9 @@ class Errcode:
 def _read_table() -> Iterator[Errcode]:
     """Yield a description for each errcode in `errcodes.csv`. A row of the table can contain several errcodes."""
     lines = Path(__file__).with_name("errcodes.csv").read_text("utf-8").splitlines()
-    for numbers, at, error, retry_after, meaning, remedy in list(reader(lines, delimiter="|"))[1:]:
+    rows = reader(lines, delimiter="|")
+    next(rows)  # the names of the columns
+    for numbers, at, error, retry_after, meaning, remedy in rows:
         for number in numbers.split():
             yield Errcode(
                 int(number),
@@ -122,7 +124,8 @@ _ROWS: Final = {(api, row.number): row for row in _read_table() for api in row.a
 
 FAULTS_OF_WECHAT: Final = (WeChatUnavailable, WeChatTimeout, WeChatBadResponse)
 """The errors that mean that WeChat fails or cannot be reached."""
-KNOWN_ERRCODES: Final = frozenset(number for _, number in _ROWS)
+KNOWN_ERRCODES: Final = frozenset(number for _api, number in _ROWS)
+"""The errcodes in the table, of all APIs."""
 
 
 def errcode_label(error: Exception | None) -> str:

@@ -41,7 +41,7 @@ from wxauth.texts import read_loosely
 from wxauth_guard.errors import FieldError, InvalidRequest
 
 BLOCK_BYTES: Final = 16
-"""The block size of AES, which is also the length of the key and of the iv."""
+"""The block size of AES, which is also the length of an iv, and of a session_key."""
 _MAX_WATERMARK_AGE: Final = timedelta(days=1)
 """The largest age of `encryptedData` that wxauth accepts, so that captured data does not work forever."""
 _MAX_CLOCK_LEAD: Final = timedelta(minutes=5)
@@ -119,6 +119,7 @@ _MAX_NAME_LENGTH: Final = 64
 """The length limit, in characters, of a message's name in the log."""
 
 _WITHDRAWABLE_FIELDS: Final = ("nickname", "avatar_url", "phone")
+"""The user's fields that a `Withdrawal` can contain, in its order."""
 _MAX_XML_DEPTH: Final = 16
 """The largest depth to which elements may be nested. WeChat's messages have a depth of up to four."""
 _MAX_XML_PARTS: Final = 1000
@@ -194,21 +195,19 @@ def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
     watermark = phone_info.get("watermark")
     if not isinstance(watermark, Mapping) or watermark.get("appid") != app_id:
         raise WeChatBadResponse("the phone number's watermark doesn't belong to this app")
-    country, national, whole = (
-        _text(phone_info.get(name)) for name in ("countryCode", "purePhoneNumber", "phoneNumber")
-    )
+    country, national = _text(phone_info.get("countryCode")), _text(phone_info.get("purePhoneNumber"))
     try:
         if country and national:
             number = phonenumbers.parse(f"+{country.removeprefix('+')}{national}")
-            is_good = phonenumbers.is_possible_number(number)
+            is_accepted = phonenumbers.is_possible_number(number)
         else:
             # A foreign number without its country code may have a possible length in China. Therefore a number without
             # a country code must be a valid Chinese number.
-            number = phonenumbers.parse(whole, _HOME_REGION)
-            is_good = phonenumbers.is_valid_number(number)
+            number = phonenumbers.parse(_text(phone_info.get("phoneNumber")), _HOME_REGION)
+            is_accepted = phonenumbers.is_valid_number(number)
     except phonenumbers.NumberParseException:
-        is_good = False
-    phone = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164) if is_good else ""
+        is_accepted = False
+    phone = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164) if is_accepted else ""
     if not _E164.fullmatch(phone):  # some countries have numbers that are longer than E.164 allows
         raise WeChatBadResponse("WeChat didn't return a phone number")
     return phone
@@ -245,13 +244,14 @@ def is_placeholder(text: str) -> bool:
     zeros, a text without letters and digits, a negative number, and a number that a spreadsheet has rounded. Full-width
     letters count as normal letters.
     """
-    whole = (text if text.isascii() else unicodedata.normalize("NFKC", text)).lower()
-    plain = whole.strip(_PLACEHOLDER_FRAME)
+    normalized = (text if text.isascii() else unicodedata.normalize("NFKC", text)).lower()
+    unframed = normalized.strip(_PLACEHOLDER_FRAME)
     return (
-        _PLACEHOLDER.fullmatch(plain) is not None
-        or not any(map(str.isalnum, plain.replace("0", "")))
-        or _NEVER_AN_ID.fullmatch(plain) is not None
-        or _NEVER_AN_ID.fullmatch(whole.strip()) is not None
+        _PLACEHOLDER.fullmatch(unframed) is not None
+        or not any(map(str.isalnum, unframed.replace("0", "")))
+        or _NEVER_AN_ID.fullmatch(unframed) is not None
+        # The frame contains braces, which a variable such as ${id} needs.
+        or _NEVER_AN_ID.fullmatch(normalized.strip()) is not None
     )
 
 
@@ -420,9 +420,15 @@ def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: dateti
         check_signature(app, query, name="msg_signature", encrypted=encrypted, now=now)
         text = _decrypt(encrypted, aes_key=app.push_aes_key, app_id=app.app_id)
     # The digest covers the text, not the body, because WeChat may encrypt a message again for each delivery.
-    signature, fields = _signature(app, query, text), _fields_or_none(text)
-    is_sealed = app.push_aes_key is not None
-    return WeChatMessage(app.app_id, app.kind, fields or {}, fields is not None, signature, is_sealed=is_sealed)
+    fields = _fields_or_none(text)
+    return WeChatMessage(
+        app_id=app.app_id,
+        app_kind=app.kind,
+        fields=fields or {},
+        is_readable=fields is not None,
+        signature=_signature(app, query, text),
+        is_sealed=app.push_aes_key is not None,
+    )
 
 
 def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
@@ -493,8 +499,8 @@ def _decrypt(encrypted: str, *, aes_key: SecretStr, app_id: str) -> bytes:
     Raises: InvalidSignature, if the message cannot be decrypted, or is for another app.
     """
     key = b64decode(aes_key.get_secret_value() + "=")  # WeChat's EncodingAESKey lacks the padding
-    # WeChat uses the first 16 bytes of the key as the iv.
-    decryptor, unpadder = Cipher(AES256(key), CBC(key[:16])).decryptor(), PKCS7(_BLOCK_BITS).unpadder()
+    # WeChat uses the beginning of the key as the iv.
+    decryptor, unpadder = Cipher(AES256(key), CBC(key[:BLOCK_BYTES])).decryptor(), PKCS7(_BLOCK_BITS).unpadder()
     try:
         padded = decryptor.update(b64decode(encrypted, validate=True)) + decryptor.finalize()
         plain = unpadder.update(padded) + unpadder.finalize()
@@ -514,9 +520,12 @@ def _fields_or_none(body: bytes) -> dict[str, Any] | None:
         fields = _xml_fields(text.decode()) if text.startswith(b"<") else read_json(text)
     except (ValueError, ParseError):  # defusedxml raises a ValueError for a DTD
         return None
+    if not isinstance(fields, dict):
+        return None
     # In WeChat's documentation, some names begin with a space. Such a field is also returned under the name without the
     # space, unless another field has that name.
-    return {name.strip(): value for name, value in fields.items()} | fields if isinstance(fields, dict) else None
+    stripped = {name.strip(): value for name, value in fields.items()}
+    return {**stripped, **fields}
 
 
 def _xml_fields(text: str) -> dict[str, str]:
@@ -551,4 +560,5 @@ def _for_log(text: str) -> str:
 
 
 def _digest_of(*parts: str) -> bytes:
+    """Return a digest that tells these parts from any other parts, even if the joined texts are the same."""
     return sha256(to_json(parts)).digest()
