@@ -209,15 +209,15 @@ class Connection(asyncio.Protocol):
         """Read a header field, and ignore a trailer."""
         if self._status:
             return
-        match name.lower():
-            case stored if stored in _STORED_FIELDS:
-                self._fields[_STORED_FIELDS[stored]] = value.decode("latin-1")
-            case b"content-encoding":
-                self._is_encoded = value.lower() != b"identity"
-            case b"content-length" | b"transfer-encoding":
-                self._ends_with_connection = False
-            case b"keep-alive":
-                self._peer_keeps_seconds = _seconds_in(value)
+        name = name.lower()
+        if name in _STORED_FIELDS:
+            self._fields[_STORED_FIELDS[name]] = value.decode("latin-1")
+        elif name == b"content-encoding":
+            self._is_encoded = value.lower() != b"identity"
+        elif name in (b"content-length", b"transfer-encoding"):
+            self._ends_with_connection = False
+        elif name == b"keep-alive":
+            self._peer_keeps_seconds = _seconds_in(value)
 
     def on_headers_complete(self) -> None:
         """Check the status when the head is complete.
@@ -228,11 +228,13 @@ class Connection(asyncio.Protocol):
         self._status = self._parser.get_status_code()
         if self._status < httpx.codes.CONTINUE or self._status == httpx.codes.SWITCHING_PROTOCOLS:
             raise ValueError("no such answer")
-        is_last = self._status >= httpx.codes.OK
-        self._is_complete = is_last and not self._has_body
-        if is_last and self._on_status is not None and (seconds := self._on_status(self._status)) is not None:
+        if self._status < httpx.codes.OK:
+            return
+        self._is_complete = not self._has_body
+        seconds_for_body = None if self._on_status is None else self._on_status(self._status)
+        if seconds_for_body is not None:
             self._needs_only_status = True
-            self._set_time_limit(self._loop.time() + seconds)
+            self._set_time_limit(self._loop.time() + seconds_for_body)
 
     def on_body(self, chunk: bytes) -> None:
         """Add a part of the body."""
@@ -288,7 +290,7 @@ class Connection(asyncio.Protocol):
     def _fail(self, failure: httpx.RequestError) -> None:
         """End the connection. Give the caller the failure, or the response if the caller needs only the status."""
         if self._needs_only_status:
-            self._succeed()
+            self._succeed()  # after that, no future is left for the failure
         if (answer := self._end_wait()) is not None:
             answer.set_exception(failure)
         self.end()
@@ -307,9 +309,9 @@ class Connection(asyncio.Protocol):
 
 def _seconds_in(keep_alive: bytes) -> float:
     """Return the time, in seconds, for which an idle connection may be reused, from a field `Keep-Alive: timeout=5`."""
-    found = _KEEP_ALIVE_TIMEOUT.search(keep_alive)
+    timeout = _KEEP_ALIVE_TIMEOUT.search(keep_alive)
     # The result is a second shorter than the peer's timeout, because a request takes some time to arrive.
-    return float(found[1]) - 1 if found else math.inf
+    return math.inf if timeout is None else float(timeout[1]) - 1
 
 
 class ProxyFailed(httpx.ConnectError):
@@ -366,7 +368,7 @@ class Connector:
         resolve: Returns the addresses of a server. By default, the system resolves its name.
     """
 
-    def __init__(self, *, proxy: Proxy | None, tls: ssl.SSLContext | None, resolve: "Resolve | None" = None) -> None:
+    def __init__(self, *, proxy: Proxy | None, tls: ssl.SSLContext | None, resolve: Resolve | None = None) -> None:
         self._proxy = proxy
         self._given_tls = tls
         self._resolve = resolve or _resolve
@@ -510,7 +512,7 @@ async def _first_connected(addresses: Sequence[SocketAddress]) -> Connection:
             if untried:
                 attempts.add(asyncio.create_task(_connected(untried.popleft())))
             patience = HEAD_START_SECONDS if untried else None
-            done, _ = await asyncio.wait(attempts, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            done, _pending = await asyncio.wait(attempts, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             for attempt in done:
                 attempts.discard(attempt)
                 failure = attempt.exception()
@@ -526,7 +528,7 @@ async def _first_connected(addresses: Sequence[SocketAddress]) -> Connection:
 async def _connected(address: SocketAddress) -> Connection:
     # uvloop creates the socket. If wxauth passed in a socket, and the peer reset it before uvloop took it over, its
     # file descriptor would be closed twice. The second time, the descriptor might belong to another connection.
-    family, _, protocol, _, (host, port, *_) = address
+    family, _type, protocol, _name, (host, port, *_flow_and_scope) = address
     loop = asyncio.get_running_loop()
     _transport, connection = await loop.create_connection(Connection, host, port, family=family, proto=protocol)
     return connection

@@ -79,12 +79,12 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
         """
         scheme: Scheme = "https" if isinstance(end, Origin) and end.scheme == "https" else "http"
         try:
-            found = await self._resolve(end.host)
+            addresses = await self._resolve(end.host)
         except TimeoutError:
             raise Refused(_NO_NAME) from None
         except (OSError, UnicodeError):
             raise Refused(_NO_HOST) from None
-        allowed = [address for address in dict.fromkeys(found) if not is_refused(address, scheme)]
+        allowed = [address for address in dict.fromkeys(addresses) if not is_refused(address, scheme)]
         if not allowed:
             raise Refused(NOT_ALLOWED)
         return [

@@ -108,7 +108,10 @@ class HttpTransport(httpx.AsyncBaseTransport):
         body = b"".join(stream) if isinstance(stream, httpx.ByteStream) else await request.aread()
         message = _message(request, body, forward_proxy)
         deadline = request.extensions.get("deadline", math.inf)
-        await (self._wait_for_slot(deadline) if self._slots.locked() else self._slots.acquire())
+        if self._slots.locked():
+            await self._wait_for_slot(deadline)
+        else:
+            await self._slots.acquire()
         try:
             until = min(_now() + self._connect_timeout, deadline - SHORTEST_SECONDS)
             connection = self._idle_connection(origin) or await self._connector.connect(origin, until=until)
@@ -198,8 +201,11 @@ class HttpTransport(httpx.AsyncBaseTransport):
                     connection.end()
             connections[:] = [connection for connection in connections if connection.stale_at > now]
         self._next_check = None
-        if times := [connection.stale_at for connection in chain.from_iterable(self._idle.values())]:
-            self._next_check = asyncio.get_running_loop().call_at(min(times), self._close_stale)
+        next_stale_at = min(
+            (connection.stale_at for connection in chain.from_iterable(self._idle.values())), default=None
+        )
+        if next_stale_at is not None:
+            self._next_check = asyncio.get_running_loop().call_at(next_stale_at, self._close_stale)
 
 
 def _message(request: httpx.Request, body: bytes, forward_proxy: Proxy | None) -> bytes:

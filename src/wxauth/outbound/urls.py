@@ -33,7 +33,8 @@ LookUp = Callable[[str], Sequence[str]]
 
 def addresses_of(host: str) -> Sequence[str]:
     """Return the addresses of a host name, or the address that `host` spells. Raises: OSError, UnicodeError."""
-    return [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+    # Each entry ends with a socket address, which begins with the IP address.
+    return [str(entry[-1][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
 
 
 @dataclass(eq=False)
@@ -59,18 +60,18 @@ class NameResolver:
     async def _resolve_in_thread(self, host: str) -> Sequence[str]:
         """Return the addresses of a name from a lookup in a new thread. Raises: OSError, UnicodeError."""
         async with self._slots:
-            found = Future[Sequence[str]]()
+            addresses = Future[Sequence[str]]()
             # With this call, a cancelled task does not cancel the future, on which the thread still sets the result.
-            found.set_running_or_notify_cancel()
-            Thread(target=self._ask, args=(host, found), name=f"name {host}", daemon=True).start()
-            return await asyncio.wrap_future(found)
+            addresses.set_running_or_notify_cancel()
+            Thread(target=self._set_addresses, args=(host, addresses), name=f"name {host}", daemon=True).start()
+            return await asyncio.wrap_future(addresses)
 
-    def _ask(self, host: str, found: Future[Sequence[str]]) -> None:
-        """Look a name up in the current thread, and set the result or the exception of `found`."""
+    def _set_addresses(self, host: str, addresses: Future[Sequence[str]]) -> None:
+        """Look a name up in the current thread, and set the result or the exception of the future."""
         try:
-            found.set_result(self.look_up(host))
+            addresses.set_result(self.look_up(host))
         except Exception as exc:
-            found.set_exception(exc)
+            addresses.set_exception(exc)
 
 
 async def check_url(text: str, *, resolver: NameResolver, resolves_https: bool = True) -> None:
@@ -81,6 +82,22 @@ async def check_url(text: str, *, resolver: NameResolver, resolves_https: bool =
 
     Raises: WrongValue.
     """
+    scheme, name = _scheme_and_name(text)
+    try:
+        is_resolved = scheme == "http" or resolves_https
+        addresses = await resolver.resolve(name) if is_resolved else numeric_addresses_of(name)
+    except (OSError, UnicodeError):  # a TimeoutError is an OSError, too
+        addresses = ()
+    if not addresses and scheme == "http":
+        raise WrongValue(_("must begin with https://, because its host doesn't resolve on this machine"))
+    if any(is_refused(address, scheme) for address in addresses):
+        if scheme == "https":
+            raise WrongValue(_("must resolve to a public or private address"))
+        raise WrongValue(_("must resolve only to private or loopback addresses"))
+
+
+def _scheme_and_name(text: str) -> tuple[Scheme, str]:
+    """Return the scheme and the host name of a receiver's URL, without looking the name up. Raises: WrongValue."""
     # The import takes a tenth of a second, and most commands check no URL.
     import httpx
 
@@ -105,15 +122,4 @@ async def check_url(text: str, *, resolver: NameResolver, resolves_https: bool =
     scheme: Scheme = "https" if url.scheme == "https" else "http"
     # Browsers and some resolvers ignore a final dot after an address, but the system's resolver may not find such an
     # address. Therefore the address is checked without the dot.
-    name = url.raw_host.decode().removesuffix(".")
-    try:
-        is_resolved = scheme == "http" or resolves_https
-        addresses = await resolver.resolve(name) if is_resolved else numeric_addresses_of(name)
-    except (OSError, UnicodeError):  # a TimeoutError is an OSError, too
-        addresses = ()
-    if not addresses and scheme == "http":
-        raise WrongValue(_("must begin with https://, because its host doesn't resolve on this machine"))
-    if any(is_refused(address, scheme) for address in addresses):
-        if scheme == "https":
-            raise WrongValue(_("must resolve to a public or private address"))
-        raise WrongValue(_("must resolve only to private or loopback addresses"))
+    return scheme, url.raw_host.decode().removesuffix(".")
