@@ -29,7 +29,9 @@ CORS_PATHS: Final = frozenset(
 _FOR_ANY_ORIGIN: Final = CORS_PATHS - {"/v1/userinfo", "/.well-known/jwks.json"}
 """The paths for clients without registration. wxauth does not know their origins, so it allows any origin."""
 _HEADERS: Final = ["Authorization", "Content-Type", "X-Request-ID"]
+"""The request headers that web pages of other origins may send."""
 _EXPOSED: Final = ("X-Request-ID", "Retry-After", "WWW-Authenticate")
+"""The response headers that scripts in these pages may read."""
 
 
 class Cors:
@@ -51,7 +53,7 @@ class Cors:
             self._for_configured = CORSMiddleware(
                 app, settings.cors_origins, methods, _HEADERS, expose_headers=_EXPOSED
             )
-        headers = [*_HEADERS, "MCP-Protocol-Version"]
+        headers = [*_HEADERS, "MCP-Protocol-Version"]  # MCP clients send it when they read metadata
         # This middleware allows any origin, because `__call__` uses it only after a check of the origin.
         self._for_clients = CORSMiddleware(
             app, (), ["GET", "POST"], headers, allow_origin_regex=".*", expose_headers=_EXPOSED
