@@ -25,6 +25,7 @@ from wxauth.site_logins import asking, requests, responses
 from wxauth.site_logins.doors import POLL_INTERVAL_SECONDS, SCAN_LASTS
 from wxauth.site_logins.models import RequestFields
 from wxauth.site_logins.responses import Unanswerable
+from wxauth.site_logins.secrets import scan_link
 from wxauth.site_logins.targets import Target
 from wxauth.users.callers import DeviceDep, read_caller, verified
 from wxauth.web.answers import BEARER, GUARDED, Entails
@@ -240,7 +241,7 @@ async def authorize_device(
         "device_code": started.secret,
         "user_code": started.user_code,
         "verification_uri": f"{issuer}/d",
-        "verification_uri_complete": f"{issuer}/d/{started.scene}",
+        "verification_uri_complete": scan_link(issuer, started.scene),
         "expires_in": int(SCAN_LASTS.total_seconds()),
         "interval": POLL_INTERVAL_SECONDS,
         "code_image": f"{issuer}/v1/scans/{started.scene}/code",

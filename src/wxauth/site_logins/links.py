@@ -35,7 +35,7 @@ from wxauth.site_logins.pages import find_open_page, lock_open_page, next_press
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.responses import MAY_NOT_LOG_IN, REFUSED, Browser, Onward, SentBack
 from wxauth.site_logins.scan_pictures import log_not_made
-from wxauth.site_logins.scans import DIGITS
+from wxauth.site_logins.scans import NUMBER_DIGITS
 from wxauth.site_logins.secrets import NO_SUCH_PAGE, new_scene
 from wxauth.texts import hash_of, new_secret
 from wxauth.wechat.api import URL_LINK_LASTS, WeChatApi
@@ -44,7 +44,8 @@ from wxauth.wechat.wechat_tokens import CachedSecret
 from wxauth_guard.errors import WxAuthError
 
 _PLAINTEXT_SCHEME: Final = "weixin://dl/business/"
-_NUMBER: Final = re.compile(rf"[0-9]{{{DIGITS}}}")
+"""The beginning of WeChat's plaintext links, which wxauth can build without a request to WeChat."""
+_NUMBER: Final = re.compile(rf"[0-9]{{{NUMBER_DIGITS}}}")
 _PAUSE_AFTER_FAILURE: Final = timedelta(minutes=1)
 """The time for which wxauth does not call WeChat again after WeChat has failed to make a link."""
 
@@ -66,7 +67,8 @@ class UrlLinks:
 
     async def of(self, app: App) -> str | None:
         """Return the URL Link of an app; None if WeChat does not make one, and no earlier link is still valid."""
-        now, link = self.clock(), self._links[app.app_id]
+        now = self.clock()
+        link = self._links[app.app_id]
         if now >= max(link.renews_at, link.paused_until):
             await once(self._being_made, app.app_id, partial(self._make, app, link))
         return link.value if link.is_good(now) else None
@@ -114,11 +116,13 @@ class Links:
 
         `is_allowed` says whether the site may have links. Return None if the pages of the site have no link now.
         """
-        url = await self._base(app_id) if is_allowed else None
+        url = await self._url_without_scene(app_id) if is_allowed else None
         if url is None:
             return None
         parts = urlsplit(url)
-        return f"{parts.scheme}://{parts.netloc}" if parts.scheme == "https" else f"{parts.scheme}:"
+        if parts.scheme == "https":
+            return f"https://{parts.netloc}"
+        return f"{parts.scheme}:"  # for a scheme of an app, a source names only the scheme
 
     async def after_press(self, page_id: str, browser: Browser) -> Onward:
         """End the page's previous link, store a new one, and return the redirect that opens it in the mini-program.
@@ -126,34 +130,38 @@ class Links:
         Raises: NotFound, PressesUsedUp, RateLimited.
         """
         page = await find_open_page(self.database, page_id, browser, now=self.clock())
-        base = await self._base(page.site_app_id) if page.link else None
+        base = await self._url_without_scene(page.site_app_id) if page.link else None
         if base is None:
             raise NotFound("this site doesn't have this link")
         await self.scan_limits.browsers.admit_address(browser.ip)
-        now, scene = self.clock(), new_scene()
+        now = self.clock()
+        scene = new_scene()
         async with self.database.begin() as transaction:
             locked = await lock_open_page(transaction, page, now=now)
-            last = await transaction.row(queries.LINK, page_id=locked.id)
-            press = next_press(0 if last is None else last.presses)
-            previous = None if last is None else await transaction.row(queries.LOCK, id=last.id, now=now)
+            previous = await transaction.row(queries.LINK, page_id=locked.id)
+            press = next_press(0 if previous is None else previous.presses)
             if previous is not None:
-                await _end_link(transaction, previous)
+                # A phone may be deciding about the previous link, so its row must be locked before it changes.
+                locked_link = await transaction.row(queries.LOCK, id=previous.id, now=now)
+                if locked_link is not None:
+                    await _end_link(transaction, locked_link)
             page_browser = Device(locked.browser_ip, locked.browser_user_agent)
             lasts = min(SCAN_LASTS, locked.expires_at - now)
             link = new_press(locked, page_browser, lasts=lasts, now=now, door=Door.LINK)
             link.presses, link.scene_hash = press, hash_of(scene)
             await queries.add(transaction, link)
-        return Onward(self._url(base, scene))
+        return Onward(self._url_with_scene(base, scene))
 
     async def go_on(self, page_id: str, browser: Browser, typed: str) -> Onward | TryAgain:
-        """Return the redirect to the site if the typed number is right, or if it is the third wrong number.
+        """Return the redirect to the site if the typed number is right, or if it is the last permitted wrong number.
 
         Otherwise, return TryAgain. The transaction locks the page before it compares a number. Therefore, simultaneous
-        requests wait for each other, and wxauth compares three wrong numbers at most.
+        requests wait for each other, and wxauth compares at most `MAX_WRONG_NUMBERS` wrong numbers.
 
         Raises: NotFound; SentBack, if the user has refused, or can no longer log in; RateLimited.
         """
-        now, number = self.clock(), "".join(typed.split())
+        now = self.clock()
+        number = "".join(typed.split())
         found_page = await find_open_page(self.database, page_id, browser, now=now)
         found_link = await self.database.row(queries.LINK, page_id=found_page.id)
         if found_link is None:
@@ -175,19 +183,34 @@ class Links:
                 return TryAgain(page, is_wrong=False)
             expected = self.sealer.open(link.number, context=link_number_context(link.id))
             if not hmac.compare_digest(expected, number.encode()):
-                if not await _count_wrong(transaction, page, link, now=now):
-                    return TryAgain(page, is_wrong=True)
-                DOORS.count(Door.LINK, DoorOutcome.REFUSED)
-                log.warning("link_numbers_used_up", client_id=page.client_id)
-                # The error is not raised, because an exception would roll back the count and the end of the page.
-                return SentBack(page, "too many wrong numbers").onward(self.settings)
+                return await self._after_wrong_number(transaction, page, link, now=now)
             if person is None or not is_still_approved(link, link.granted_until, now=now):
                 raise SentBack(page, MAY_NOT_LOG_IN)
             code = new_secret()
             await self.codes.give(transaction, link, person, code, browser, now=now)
         return await self.codes.redirect(link, person, code, browser, now=now)
 
-    async def _base(self, app_id: str | None) -> str | None:
+    async def _after_wrong_number(
+        self, transaction: Transaction, page: LockedLogin, link: LockedLogin, *, now: datetime
+    ) -> Onward | TryAgain:
+        """Count a wrong number, and return TryAgain.
+
+        After the last permitted wrong number, end the page and its link, and return the redirect that reports the error
+        to the site. The error is not raised, because an exception would roll back the count and the end of the page.
+        """
+        page.wrong_numbers += 1
+        if page.wrong_numbers < MAX_WRONG_NUMBERS:
+            await queries.save(transaction, page)
+            return TryAgain(page, is_wrong=True)
+        # The clocks of replicas differ, and the database refuses a page that expires before its creation.
+        page.expires_at = max(now, page.created_at)
+        await queries.save(transaction, page)
+        await _end_link(transaction, link)
+        DOORS.count(Door.LINK, DoorOutcome.REFUSED)
+        log.warning("link_numbers_used_up", client_id=page.client_id)
+        return SentBack(page, "too many wrong numbers").onward(self.settings)
+
+    async def _url_without_scene(self, app_id: str | None) -> str | None:
         """Return the URL that opens the mini-program, without the scene; None if the app has no such URL now."""
         try:
             app = self.apps.for_login(app_id)
@@ -200,27 +223,15 @@ class Links:
         parameters = {"appid": app.app_id, "path": self.settings.scan_page}
         return f"{_PLAINTEXT_SCHEME}?{urlencode(parameters, quote_via=quote, safe='/')}"
 
-    def _url(self, base: str, scene: str) -> str:
+    def _url_with_scene(self, base: str, scene: str) -> str:
         """Return the URL that opens the mini-program with this scene."""
         if self.settings.scan_link == "url":
-            return f"{base}?cq={scene}"
+            return f"{base}?cq={scene}"  # WeChat copies `cq` into the query of the mini-program's page
         # This query is a parameter of the link, so `urlencode` also encodes its "=".
         parameters = {"query": f"s={scene}"}
         if self.settings.scan_env != "release":
             parameters["env_version"] = self.settings.scan_env
         return f"{base}&{urlencode(parameters, quote_via=quote)}"
-
-
-async def _count_wrong(transaction: Transaction, page: LockedLogin, link: LockedLogin, *, now: datetime) -> bool:
-    """Count a wrong number. If no further number is permitted, end the page and its link, and return True."""
-    page.wrong_numbers += 1
-    is_last = page.wrong_numbers >= MAX_WRONG_NUMBERS
-    if is_last:
-        # The clocks of replicas differ, and the database refuses a page that expires before its creation.
-        page.expires_at = max(now, page.created_at)
-        await _end_link(transaction, link)
-    await queries.save(transaction, page)
-    return is_last
 
 
 async def _end_link(transaction: Transaction, link: LockedLogin) -> None:

@@ -29,13 +29,14 @@ class ShownCode:
         return CodePicture(self.content, self.content_type) if self.content and self.content_type else None
 
 
-# The statement finds the code only until the user has decided, or the code has expired.
+# The statement finds the code only until the user has decided, or the code has expired. A link also has a scene, but
+# only a code to scan has a user code.
 SHOWN_CODE: Final = Statement[ShownCode](f"""
 SELECT l.id, c.app_id, p.content, p.content_type
   FROM site_logins l LEFT JOIN clients c ON c.name = l.site LEFT JOIN scan_pictures p ON p.login_id = l.id
  WHERE c.removed_by IS NULL
    AND l.scene_hash = :scene_hash AND l.user_code_hash IS NOT NULL AND l.stage IN ({OPEN_STAGES})
-   AND l.created_at > :scanned_since AND l.expires_at > :now
+   AND l.created_at > :created_after AND l.expires_at > :now
 """)
 # If two processes make the picture of one code, both get the picture that was stored first. DO UPDATE changes nothing,
 # but with DO NOTHING, the statement would not return the stored picture.
@@ -53,6 +54,6 @@ async def keep_picture(database: Database, login_id: UUID, picture: CodePicture)
         stored = await database.row(
             _KEEP_PICTURE, id=login_id, content_type=picture.content_type, content=picture.content
         )
-    except asyncpg.ForeignKeyViolationError:  # the login has just been deleted
+    except asyncpg.ForeignKeyViolationError:  # the login was deleted during the statement
         return picture
-    return stored or picture
+    return stored or picture  # None if the login was deleted before

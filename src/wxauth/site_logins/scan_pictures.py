@@ -19,7 +19,7 @@ from wxauth.settings.settings import Settings
 from wxauth.site_logins import doors, scan_picture_queries
 from wxauth.site_logins.asking import ScanLimits
 from wxauth.site_logins.scan_picture_queries import ShownCode
-from wxauth.site_logins.secrets import SCENE
+from wxauth.site_logins.secrets import SCENE, scan_link
 from wxauth.texts import hash_of
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import report_misconfigured
@@ -27,7 +27,7 @@ from wxauth.wechat.errcodes import Api, errcode_of
 from wxauth.wechat.received import CodePicture
 
 _SCALE: Final = 8
-"""The number of pixels per module of the code. 37 modules and a border of 4 on each side make 360 pixels."""
+"""The number of pixels per module of the QR code. 37 modules and a border of 4 on each side make 360 pixels."""
 
 log = get_logger()
 
@@ -74,9 +74,11 @@ class ScanPictures:
         scan = None
         if SCENE.fullmatch(scene):
             now = self.clock()
-            since = now - doors.SCAN_LASTS
             scan = await self.database.row(
-                scan_picture_queries.SHOWN_CODE, scene_hash=hash_of(scene), scanned_since=since, now=now
+                scan_picture_queries.SHOWN_CODE,
+                scene_hash=hash_of(scene),
+                created_after=now - doors.SCAN_LASTS,
+                now=now,
             )
         if scan is None:
             raise errors.NotFound("no pending scan has this scene")
@@ -95,13 +97,15 @@ class ScanPictures:
         settings = self.settings
         try:
             app = self.apps.for_login(scan.app_id)
-            if not app.is_mini_program:
-                raise errors.UnknownApp("only mini-programs have QR codes")
-            await self.scan_limits.pictures.admit(app.app_id)
-            return await self.wechat_api.mini_program_code(app, scene, page=settings.scan_page, env=settings.scan_env)
         except errors.UnknownApp:
+            app = None
+        if app is None or not app.is_mini_program:
             change = "the site's --app isn't a configured mini-program"
             log.error("mini_program_code_not_made", app_id=scan.app_id, what_to_change=change)
+            return None
+        try:
+            await self.scan_limits.pictures.admit(app.app_id)
+            return await self.wechat_api.mini_program_code(app, scene, page=settings.scan_page, env=settings.scan_env)
         except errors.RateLimited:
             log.warning("mini_program_code_not_made", app_id=app.app_id, reason="WXAUTH_SCAN_PICTURE_LIMIT")
         except errors.WeChatError as exc:
@@ -110,7 +114,7 @@ class ScanPictures:
 
     async def _link_picture(self, scene: str) -> CodePicture:
         """Return an ordinary QR code of `verification_uri_complete`."""
-        content = await asyncio.to_thread(_draw, f"{self.settings.issuer}/d/{scene}")
+        content = await asyncio.to_thread(_draw, scan_link(self.settings.issuer, scene))
         return CodePicture(content, "image/png")
 
 

@@ -10,12 +10,14 @@ from wxauth.site_logins.targets import ResourceAnswer
 from wxauth.web.schemas import ShownIp, body_like
 
 
-def _seconds_in(given: object) -> object:
+def _seconds_in(value: object) -> object:
     """Return a number for a string of digits, because `onLoad` gives all values as strings.
 
     Return any other value unchanged.
     """
-    return float(given) if isinstance(given, str) and given.isascii() and given.isdigit() else given
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return float(value)
+    return value
 
 
 class ClaimRequest(BaseModel):
@@ -44,7 +46,7 @@ class ClaimRequest(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _check_one_of_three(self) -> Self:
+    def _check_has_one_input(self) -> Self:
         if sum(value is not None for value in (self.scene, self.url, self.user_code)) != 1:
             raise ValueError("Must have one of scene, url and user_code")
         return self

@@ -1,6 +1,5 @@
 """The steps of a login on the phone, which claims the code or the link, and then approves or denies the login."""
 
-import re
 import secrets
 from datetime import datetime
 from math import ceil
@@ -32,13 +31,13 @@ from wxauth.site_logins.models import OPEN, Stage
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.responses import is_web_view
 from wxauth.site_logins.scan_schemas import BrowserAnswer, ClaimedAnswer, ClaimRequest, NumberAnswer, SiteAnswer
-from wxauth.site_logins.secrets import SCENE, UserCodes
+from wxauth.site_logins.secrets import UserCodes, scene_in
 from wxauth.site_logins.targets import ResourceAnswer, resource_at
 from wxauth.texts import hash_of
 from wxauth.users.callers import ADMIN_SCOPE, Caller, is_fresh
 from wxauth_guard.errors import WxAuthError
 
-DIGITS: Final = 6
+NUMBER_DIGITS: Final = 6
 """The number of digits of the number that the user types in the browser after a link."""
 FROM_CAMERA: Final = frozenset({1011, 1047})
 """WeChat's entry scenes for pages opened by the camera, from an ordinary QR code and from a mini-program code."""
@@ -49,6 +48,7 @@ The scenes stand for a plaintext scheme, an encrypted scheme, and a URL Link. Th
 inside WeChat (1167) is not included, because somebody else might have sent that link.
 """
 _DOORS_OF_PHONE: Final = (Door.SCAN, Door.TYPED, Door.LINK)
+"""The doors of logins that a phone claims."""
 _NOT_CLAIMED: Final = "this session has no scan that can be decided"
 
 log = get_logger()
@@ -73,50 +73,80 @@ class Scans:
 
         Raises: ScanOver, ScanForwarded, ScanTooFar, LoginTooOld, ScanTaken, RateLimited.
         """
-        now, is_typed = self.clock(), opening.user_code is not None
-        scene = opening.scene if opening.url is None else scene_in(opening.url, issuer=self.settings.issuer)
-        scene_hash = None if scene is None else hash_of(scene)
-        user_code_hashes = self.user_codes.hashes(opening.user_code or "")
+        now = self.clock()
+        is_typed = opening.user_code is not None
         if is_typed:  # counted before the look-up, so that simultaneous attempts cannot pass the limit
             await USER_CODES.count_user(self.database, caller.user, now=now)
         async with self.database.begin() as transaction:
-            login = await transaction.row(queries.LOCK_SHOWN, scene_hash=scene_hash, user_code_hashes=user_code_hashes)
-            if login is None or login.stage not in OPEN or login.scan_ends_at <= now:
-                raise errors.ScanOver("there is no such scan that can be decided")
-            resource = resource_at(self.settings, login.resource)
-            if resource is None and login.resource is not None:
-                raise errors.ScanOver("the resource of this scan is no longer in WXAUTH_RESOURCES")
-            refusal = (
-                refusal_of_opening(login, opening, entry=self.settings.scan_entry, now=now)
-                or await self._refusal_of_user(transaction, login, caller.session_id, caller.user, ip=ip, now=now)
-                or await _refusal_if_claimed(transaction, login, caller.user.id, now=now)
-            )
+            login, resource = await self._lock_opened(transaction, opening, now=now)
+            refusal = await self._refusal_of_claim(transaction, login, caller, opening, ip=ip, now=now)
             if refusal is None:
-                if login.door != Door.LINK:
-                    login.door = Door.TYPED if is_typed else Door.SCAN
-                login.stage, login.claimed_session_id, login.claimed_at = Stage.CLAIMED, caller.session_id, now
-                # From now on, wxauth stores the login for longer than a login that no phone has claimed.
-                login.kept_until = max(login.kept_until, login.scan_ends_at + doors.OUTCOME_KEPT)
-                await queries.save(transaction, login)
+                await _store_claim(transaction, login, caller, is_typed=is_typed, now=now)
         if is_typed:  # the limit is for codes that do not exist
             await USER_CODES.uncount_user(self.database, caller.user)
         fields = {"scan_id": login.id, "client_id": login.client_id, "user_id": caller.user.id}
         if refusal is not None:
             log.warning("scan_refused", reason=refusal.code, entry_scene=opening.entry_scene, **fields)
             raise refusal
-        door, same_network = login.taken_door, _same_network(login, ip)
-        log.info("scan_claimed", same_network=same_network, door=door, **fields)
+        same_network = _same_network(login, ip)
+        log.info("scan_claimed", same_network=same_network, door=login.taken_door, **fields)
         return await self._answer(login, resource, language, same_network=same_network)
+
+    async def _lock_opened(
+        self, transaction: Transaction, opening: ClaimRequest, *, now: datetime
+    ) -> tuple[SiteLogin, Resource | None]:
+        """Lock the pending login that a phone has opened, and return it with its resource, if any.
+
+        Raises: ScanOver, if there is no such login, or if its resource is no longer in the settings.
+        """
+        scene = opening.scene
+        if opening.url is not None:
+            scene = scene_in(opening.url, issuer=self.settings.issuer)
+        login = await transaction.row(
+            queries.LOCK_SHOWN,
+            scene_hash=None if scene is None else hash_of(scene),
+            user_code_hashes=self.user_codes.hashes(opening.user_code or ""),
+        )
+        if login is None or login.stage not in OPEN or login.scan_ends_at <= now:
+            raise errors.ScanOver("there is no such scan that can be decided")
+        resource = resource_at(self.settings, login.resource)
+        if resource is None and login.resource is not None:
+            raise errors.ScanOver("the resource of this scan is no longer in WXAUTH_RESOURCES")
+        return login, resource
+
+    async def _refusal_of_claim(
+        self,
+        transaction: Transaction,
+        login: SiteLogin,
+        caller: Caller,
+        opening: ClaimRequest,
+        *,
+        ip: str | None,
+        now: datetime,
+    ) -> WxAuthError | None:
+        """Return why this session may not claim a login; None if it may."""
+        refusal: WxAuthError | None = refusal_of_opening(login, opening, entry=self.settings.scan_entry, now=now)
+        if refusal is None:
+            refusal = await self._refusal_of_user(transaction, login, caller.session_id, caller.user, ip=ip, now=now)
+        if refusal is None:
+            refusal = await _refusal_if_claimed(transaction, login, caller.user.id, now=now)
+        return refusal
 
     async def _answer(
         self, login: SiteLogin, resource: Resource | None, language: str, *, same_network: bool | None
     ) -> ClaimedAnswer:
         """Return the description of a claimed login that the phone shows to its user."""
-        door, browser = login.taken_door, None
+        door = login.taken_door
+        browser = None
         if login.is_page or login.browser_ip is not None:
             browser = BrowserAnswer(device=describe_device(login.browser_user_agent), ip=login.browser_ip)
-        # Such a browser can keep a login, with which the user continues to other sites.
-        can_keep_login = login.sso and login.is_page and not is_web_view(login.browser_user_agent or "")
+        # Whether the browser can get a login after the approval, with which the user continues to other sites.
+        can_log_in_browser = (
+            login.sso
+            and login.is_page
+            and not is_web_view(login.browser_user_agent or "")
+            and door in doors.MAKES_BROWSER_LOGIN
+        )
         return ClaimedAnswer(
             id=login.id,
             client=SiteAnswer(
@@ -131,7 +161,7 @@ class Scans:
             browser=browser,
             same_network=same_network,
             typed=door is Door.TYPED,
-            sso_ttl=(self.settings.sso_ttl or None) if can_keep_login and door in doors.MAKES_BROWSER_LOGIN else None,
+            sso_ttl=self.settings.sso_ttl if can_log_in_browser and self.settings.sso_ttl > 0 else None,
             link=door is Door.LINK,
             created_at=login.created_at,
             expires_at=login.scan_ends_at,
@@ -153,20 +183,17 @@ class Scans:
         """
         is_staff = not STAFF_ROLES.isdisjoint(user.roles)
         if login.door == Door.LINK:
-            return (
-                errors.ScanTooFar("administrators and support staff must scan the QR code with the camera")
-                if is_staff
-                else None
-            )
+            if is_staff:
+                return errors.ScanTooFar("administrators and support staff must scan the QR code with the camera")
+            return None
         must_be_near = login.near or (is_staff and not self.settings.scan_admin_anywhere)
         if must_be_near and not _same_network(login, ip):
             return errors.ScanTooFar("the phone and the browser aren't known to be on the same network")
-        if not is_staff or ADMIN_SCOPE not in login.scopes:
-            return None
-        longest = self.settings.admin_fresh_login
-        return (
-            None if await is_fresh(transaction, session_id, max_age_seconds=longest, now=now) else errors.LoginTooOld()
-        )
+        if is_staff and ADMIN_SCOPE in login.scopes:
+            max_age_seconds = self.settings.admin_fresh_login
+            if not await is_fresh(transaction, session_id, max_age_seconds=max_age_seconds, now=now):
+                return errors.LoginTooOld()
+        return None
 
     async def approve(self, caller: Caller, login_id: UUID, login_code: str, *, ip: str | None) -> NumberAnswer | None:
         """Approve a scan that this session has claimed, with a new `wx.login` code as proof. The call is idempotent.
@@ -232,9 +259,11 @@ class Scans:
                 raise errors.ScanOver(_NOT_CLAIMED)
             if login.stage != Stage.CLAIMED:  # approved before
                 return login
-            if refusal := await self._refusal_of_user(transaction, login, caller.session_id, person, ip=ip, now=now):
+            refusal = await self._refusal_of_user(transaction, login, caller.session_id, person, ip=ip, now=now)
+            if refusal is not None:
                 raise refusal
-            door, until = login.taken_door, login.scan_ends_at
+            door = login.taken_door
+            until = login.scan_ends_at
             if door is Door.LINK:
                 until = now + doors.NUMBER_LASTS
                 self._set_number(login, login_code)
@@ -254,9 +283,21 @@ class Scans:
 
     def _set_number(self, login: SiteLogin, login_code: str) -> None:
         """Set the sealed number of a link, and the hash of the `wx.login` code with which the phone can read it."""
-        number = f"{secrets.randbelow(10**DIGITS):0{DIGITS}}"
+        number = f"{secrets.randbelow(10**NUMBER_DIGITS):0{NUMBER_DIGITS}}"
         login.number = self.sealer.seal(number.encode(), context=link_number_context(login.id))
         login.login_code_hash = hash_of(login_code)
+
+
+async def _store_claim(
+    transaction: Transaction, login: SiteLogin, caller: Caller, *, is_typed: bool, now: datetime
+) -> None:
+    """Store that this session has claimed a locked login. `is_typed` says whether the user typed the login code."""
+    if login.door != Door.LINK:
+        login.door = Door.TYPED if is_typed else Door.SCAN
+    login.stage, login.claimed_session_id, login.claimed_at = Stage.CLAIMED, caller.session_id, now
+    # From now on, wxauth stores the login for longer than a login that no phone has claimed.
+    login.kept_until = max(login.kept_until, login.scan_ends_at + doors.OUTCOME_KEPT)
+    await queries.save(transaction, login)
 
 
 async def _lock_claimed(
@@ -271,6 +312,7 @@ async def _lock_claimed(
 
 
 def _log_decision(login: SiteLogin, person: UserInSession, decision: Literal["approved", "denied"]) -> None:
+    """Log `link_approved`, `link_denied`, `scan_approved` or `scan_denied`."""
     event = f"{'link' if login.door == Door.LINK else 'scan'}_{decision}"
     log.info(event, scan_id=login.id, client_id=login.client_id, user_id=person.id)
 
@@ -316,20 +358,13 @@ def refusal_of_opening(
 async def _refusal_if_claimed(
     transaction: Transaction, login: SiteLogin, user_id: UUID, *, now: datetime
 ) -> WxAuthError | None:
-    """Return the error if another user has claimed the login less than a minute ago; otherwise None."""
-    session_id, claimed_at = login.claimed_session_id, login.claimed_at
-    if session_id is not None and claimed_at is not None and claimed_at > now - doors.CLAIM_LASTS:
-        claimed_by = await transaction.value(USER_OF_SESSION, session_id=session_id)
-        if claimed_by not in (None, user_id):
-            return errors.ScanTaken("another user has claimed this scan")
-    return None
-
-
-def scene_in(url: str, *, issuer: str) -> str | None:
-    """Return the scene in a scan link of this service; None for any other URL."""
-    rest = url.removeprefix(f"{issuer}/d/")
-    scene = re.split(r"[?#]", rest, maxsplit=1)[0]
-    return scene if rest != url and SCENE.fullmatch(scene) else None
+    """Return the error if another user has claimed the login within `CLAIM_LASTS`; otherwise None."""
+    if login.claimed_session_id is None or login.claimed_at is None or login.claimed_at <= now - doors.CLAIM_LASTS:
+        return None
+    claimed_by = await transaction.value(USER_OF_SESSION, session_id=login.claimed_session_id)
+    if claimed_by in (None, user_id):  # None: the session has been deleted
+        return None
+    return errors.ScanTaken("another user has claimed this scan")
 
 
 def _is_from_camera(opening: ClaimRequest, now: datetime) -> bool:
@@ -337,7 +372,8 @@ def _is_from_camera(opening: ClaimRequest, now: datetime) -> bool:
 
     Otherwise, the user might have opened a picture that another person has forwarded.
     """
-    age_seconds = 0 if opening.scancode_time is None else now.timestamp() - opening.scancode_time
-    return age_seconds <= doors.SCAN_LASTS.total_seconds() and (
-        opening.is_read_by_camera or opening.entry_scene in FROM_CAMERA
-    )
+    if opening.scancode_time is not None:
+        age_seconds = now.timestamp() - opening.scancode_time
+        if age_seconds > doors.SCAN_LASTS.total_seconds():
+            return False
+    return opening.is_read_by_camera or opening.entry_scene in FROM_CAMERA

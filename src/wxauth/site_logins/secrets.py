@@ -18,7 +18,7 @@ from wxauth.tokens import base64url
 
 _SCENE_BYTES: Final = 16
 _SCENE_LENGTH: Final = 22
-"""The number of characters of 16 bytes in base64url."""
+"""The number of characters of `_SCENE_BYTES` in base64url without padding."""
 SCENE: Final = re.compile(rf"[A-Za-z0-9_-]{{{_SCENE_LENGTH}}}", re.ASCII)
 """The form of a scene, and of the id in a page's URLs."""
 NO_SUCH_PAGE: Final = "this browser doesn't show this page"
@@ -30,6 +30,24 @@ _USER_CODE_LENGTH: Final = 8
 def new_scene() -> str:
     """Return a scene: 128 random bits, in characters that every scanner preserves."""
     return secrets.token_urlsafe(_SCENE_BYTES)
+
+
+def scan_link(issuer: str, scene: str) -> str:
+    """Return the URL that an ordinary QR code contains, which is `verification_uri_complete` of RFC 8628."""
+    return f"{_scan_link_prefix(issuer)}{scene}"
+
+
+def scene_in(url: str, *, issuer: str) -> str | None:
+    """Return the scene in a scan link of this service; None for any other URL."""
+    prefix = _scan_link_prefix(issuer)
+    if not url.startswith(prefix):
+        return None
+    scene = re.split(r"[?#]", url.removeprefix(prefix), maxsplit=1)[0]  # without a query and a fragment
+    return scene if SCENE.fullmatch(scene) else None
+
+
+def _scan_link_prefix(issuer: str) -> str:
+    return f"{issuer}/d/"
 
 
 def page_hashes(page_id: str, cookie: str) -> dict[str, bytes]:
@@ -50,7 +68,7 @@ def page_id_of(cookie: str, request_id: UUID) -> str:
     return _derive(cookie, "request", str(request_id))[:_SCENE_LENGTH]
 
 
-def code_of(cookie: str, state: str) -> str:
+def authorization_code_of(cookie: str, state: str) -> str:
     """Return the authorization code of a login with WeChat's page.
 
     All callbacks of a browser with the same `state` get the same code.
@@ -77,6 +95,7 @@ def log_out_field(login: str) -> str:
 
 
 def _derive(cookie: str, purpose: str, value: str) -> str:
+    """Return a secret that only somebody with the cookie can derive. Each `purpose` gets other secrets."""
     return base64url(hmac.digest(cookie.encode(), f"{purpose} {value}".encode(), "sha256")).decode()
 
 
@@ -92,13 +111,15 @@ class UserCodes:
     def new(self) -> tuple[str, bytes]:
         """Return a new code, in the form in which it is shown, and its hash."""
         letters = "".join(secrets.choice(_USER_CODE_ALPHABET) for _ in range(_USER_CODE_LENGTH))
-        return f"{letters[:4]}-{letters[4:]}", self._hashes(letters)[0]
+        half = _USER_CODE_LENGTH // 2
+        return f"{letters[:half]}-{letters[half:]}", self._hashes_of(letters)[0]
 
     def hashes(self, typed: str) -> Sequence[bytes]:
         """Return the hashes that a typed code can have; an empty list if the text cannot be a code."""
-        letters = re.sub(r"[\s\-_.]", "", typed).upper()
+        letters = re.sub(r"[\s\-_.]", "", typed).upper()  # without the separators that users type
         can_be_code = len(letters) == _USER_CODE_LENGTH and set(letters) <= set(_USER_CODE_ALPHABET)
-        return self._hashes(letters) if can_be_code else []
+        return self._hashes_of(letters) if can_be_code else []
 
-    def _hashes(self, letters: str) -> list[bytes]:
+    def _hashes_of(self, letters: str) -> list[bytes]:
+        """Return the hash of a code, without its hyphen, for each secret key."""
         return [hmac.digest(key, letters.encode(), "sha256") for key in self._keys]

@@ -35,8 +35,9 @@ from wxauth.site_logins.models import Stage
 from wxauth.site_logins.pages import find_open_page, lock_open_page, next_press
 from wxauth.site_logins.queries import SiteLogin
 from wxauth.site_logins.responses import ANOTHER_PERSON, AUTHORIZE_PATH, Browser, Onward, SentBack, redirect_to_site
-from wxauth.site_logins.secrets import code_of, page_id_of
+from wxauth.site_logins.secrets import authorization_code_of, page_id_of
 from wxauth.texts import hash_of
+from wxauth.wechat.client import WeChatIdentity
 from wxauth_guard.errors import WxAuthError
 
 CALLBACK: Final = f"{AUTHORIZE_PATH}/wechat"
@@ -46,8 +47,9 @@ CALLBACK_EXTRA_SECONDS: Final = 2.0
 OUTCOME_CHECK_PAUSE_SECONDS: Final = 0.1
 """The number of seconds between two checks for the outcome of the first callback."""
 
-_STATE: Final = re.compile("[0-9a-f]{32}", re.ASCII)
 _STATE_BYTES: Final = 16
+_STATE: Final = re.compile(rf"[0-9a-f]{{{2 * _STATE_BYTES}}}", re.ASCII)
+"""The form of a `state` that wxauth has made, in hexadecimal, because WeChat allows only letters and digits."""
 
 
 class VisitOutcome(StrEnum):
@@ -68,7 +70,7 @@ class VisitOutcome(StrEnum):
 
 _REFUSED: Final = frozenset({"", "authdeny"})
 """The values of `code` in callbacks after the user has refused. Older versions of WeChat send `authdeny`."""
-_TEMPORARY: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+_TEMPORARY_STATUSES: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 _OUTCOMES_COUNTED: Final = {
     VisitOutcome.ACCESS_DENIED: DoorOutcome.REFUSED,
     VisitOutcome.LOGIN_REQUIRED: DoorOutcome.REFUSED,
@@ -78,12 +80,14 @@ _OUTCOMES_COUNTED: Final = {
 _CLOSED_TO_STAFF: Final = (
     "administrators and support staff must log in with a QR code on the same network: see SCAN_ADMIN_ANYWHERE"
 )
+"""The reason, in the log, why a visit by staff is refused."""
 _DESCRIPTIONS: Final = {
     VisitOutcome.ACCESS_DENIED: "the user refused, or can't log in",
     VisitOutcome.LOGIN_REQUIRED: ANOTHER_PERSON,
     VisitOutcome.TEMPORARILY_UNAVAILABLE: "WeChat or the service didn't respond in time",
     VisitOutcome.SERVER_ERROR: "WeChat rejects this app: the service's log has the cause",
 }
+"""The error description for the site, by outcome. After any other outcome, the browser does not return to the site."""
 
 log = get_logger()
 
@@ -100,7 +104,7 @@ class WeChatCallback:
     @property
     def sites_code(self) -> str:
         """The authorization code that the site gets after this callback."""
-        return code_of(self.browser.cookie, self.state)
+        return authorization_code_of(self.browser.cookie, self.state)
 
 
 class VisitRefused(Exception):
@@ -137,7 +141,10 @@ class Visits:
         """
         page = await find_open_page(self.database, page_id, browser, now=self.clock())
         # A page with a QR code is for a computer. A page with only a button is for WeChat's browser.
-        door, app_id = (Door.WEBSITE, page.website_app_id) if page.scene_hash else (Door.ACCOUNT, page.account_app_id)
+        if page.scene_hash is not None:
+            door, app_id = Door.WEBSITE, page.website_app_id
+        else:
+            door, app_id = Door.ACCOUNT, page.account_app_id
         if app_id is None:
             raise NotFound("this site doesn't have this app")
         await self.scan_limits.browsers.admit_address(browser.ip)
@@ -149,7 +156,8 @@ class Visits:
             outcome = _log_failure(exc, door=door, client_id=page.client_id, app_id=app_id)
             _count_failure(door, outcome)
             raise SentBack(page, _DESCRIPTIONS[outcome], outcome) from None
-        now, state = self.clock(), secrets.token_hex(_STATE_BYTES)
+        now = self.clock()
+        state = secrets.token_hex(_STATE_BYTES)
         async with self.database.begin() as transaction:
             locked = await lock_open_page(transaction, page, now=now)
             locked.presses = next_press(locked.presses)
@@ -187,7 +195,8 @@ class Visits:
 
     async def _record_first_callback(self, hashes: dict[str, bytes], code_hash: bytes) -> SiteLogin | None:
         """Record a callback if it is the first one of a visit, and return the visit. Otherwise, return None."""
-        found, now = await queries.find(self.database, **hashes), self.clock()
+        found = await queries.find(self.database, **hashes)
+        now = self.clock()
         if found is None or found.wechat_code_hash is not None:
             return None
         async with self.database.begin() as transaction:
@@ -212,19 +221,23 @@ class Visits:
             outcome = VisitOutcome.LOGIN_REQUIRED
         except (VisitRefused, WxAuthError) as exc:
             outcome = _log_failure(exc, door=door, **fields)
-        except Exception:
+        except Exception:  # any other fault must also end the visit, because repeated callbacks wait for its outcome
             log.exception("visit_failed", door=door, **fields)
             outcome = VisitOutcome.SERVER_ERROR
         _count_failure(door, outcome)
         try:
-            async with self.database.begin() as transaction:
-                locked = await transaction.row(queries.LOCK, id=visit.id, now=self.clock())
-                if locked is not None and locked.outcome is None:
-                    locked.stage, locked.outcome = Stage.REFUSED, outcome
-                    await queries.save(transaction, locked)
+            await self._store_failure(visit, outcome)
         except StorageUnavailable:
             log.warning("visit_outcome_not_stored", door=door, **fields)  # a repeated callback times out
         return outcome
+
+    async def _store_failure(self, visit: SiteLogin, outcome: VisitOutcome) -> None:
+        """Store the outcome of a visit that has failed, unless it has an outcome. Raises: StorageUnavailable."""
+        async with self.database.begin() as transaction:
+            locked = await transaction.row(queries.LOCK, id=visit.id, now=self.clock())
+            if locked is not None and locked.outcome is None:
+                locked.stage, locked.outcome = Stage.REFUSED, outcome
+                await queries.save(transaction, locked)
 
     async def _log_in(self, visit: SiteLogin, callback: WeChatCallback, door: Door) -> None:
         """Exchange WeChat's code, find or create the user, and make the site's code.
@@ -233,31 +246,40 @@ class Visits:
         """
         app, browser = self.apps.for_login(visit.app_id), callback.browser
         identity, wechat_ms = await self.code_logins.exchange_code(app, callback.code)
-        ids = {"app_id": app.app_id, "openid": identity.openid}
         is_closed_to_staff = door is Door.WEBSITE and not self.settings.scan_admin_anywhere
-        staff = {**ids, "unionid": identity.unionid, "roles": list(STAFF_ROLES)}
-        if is_closed_to_staff and await self.database.value(person_queries.HAS_ANY_ROLE, **staff):
-            raise VisitRefused(_CLOSED_TO_STAFF)
+        if is_closed_to_staff:
+            await self._check_is_no_staff(app, identity)
         now = self.clock()
         login = await self.code_logins.record_identity(app, identity, browser, expires_in=None, now=now)
         self.numbers.count_login(is_new=login.is_new, at=now)
         async with self.database.begin() as transaction:
-            person = await person_queries.lock_person(transaction, **ids)
+            person = await person_queries.lock_person(transaction, app_id=app.app_id, openid=identity.openid)
             pending = None if person is None else await transaction.row(queries.LOCK, id=visit.id, now=now)
             if person is None or pending is None or pending.outcome is not None:
                 raise VisitRefused("the user can no longer log in, or the site has been removed")
             if is_closed_to_staff and not STAFF_ROLES.isdisjoint(person.roles):  # given during the visit
                 raise VisitRefused(_CLOSED_TO_STAFF)
-            # The time of the press counts as the time of the login.
-            pressed_at, until = pending.created_at, pending.expires_at
-            pending.approve(person, authenticated_at=pressed_at, authenticated_by=AMR[door], until=until)
+            pressed_at = pending.created_at  # the time of the press counts as the time of the login
+            pending.approve(person, authenticated_at=pressed_at, authenticated_by=AMR[door], until=pending.expires_at)
             pending.outcome = VisitOutcome.LOGGED_IN
             pending.browser_ip, pending.browser_user_agent = browser.ip, browser.user_agent
-            pending.kept_until = max(pending.kept_until, until + OUTCOME_KEPT)
+            pending.kept_until = max(pending.kept_until, pending.expires_at + OUTCOME_KEPT)
             await self.codes.give(transaction, pending, person, callback.sites_code, browser, now=now)
         await self.codes.end_login_of_another(pending, person, browser, now=now)
         fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": login.milliseconds}
         log.info("site_authorized", client_id=visit.client_id, user_id=login.user.id, app_id=app.app_id, **fields)
+
+    async def _check_is_no_staff(self, app: App, identity: WeChatIdentity) -> None:
+        """Check that the identity belongs to no administrator or support staff. Raises: VisitRefused."""
+        is_staff = await self.database.value(
+            person_queries.HAS_ANY_ROLE,
+            app_id=app.app_id,
+            openid=identity.openid,
+            unionid=identity.unionid,
+            roles=list(STAFF_ROLES),
+        )
+        if is_staff:
+            raise VisitRefused(_CLOSED_TO_STAFF)
 
     async def _wait_for_outcome(self, hashes: dict[str, bytes]) -> SiteLogin:
         """Wait until a visit has an outcome, and return the visit.
@@ -296,6 +318,7 @@ class Visits:
 
 
 def _count_failure(door: Door, outcome: VisitOutcome) -> None:
+    """Count a visit that did not log in the user."""
     DOORS.count(door, _OUTCOMES_COUNTED.get(outcome, DoorOutcome.FAILED))
 
 
@@ -335,4 +358,4 @@ def _log_failure(error: VisitRefused | WxAuthError, **fields: str | None) -> Vis
     log.warning("visit_failed", **fields)
     if error.status == HTTPStatus.FORBIDDEN or isinstance(error, LacksUnionid):
         return VisitOutcome.ACCESS_DENIED
-    return VisitOutcome.TEMPORARILY_UNAVAILABLE if error.status in _TEMPORARY else VisitOutcome.SERVER_ERROR
+    return VisitOutcome.TEMPORARILY_UNAVAILABLE if error.status in _TEMPORARY_STATUSES else VisitOutcome.SERVER_ERROR
