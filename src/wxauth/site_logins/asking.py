@@ -26,7 +26,7 @@ from wxauth.site_logins.responses import Browser
 from wxauth.site_logins.secrets import UserCodes, new_scene, page_id_of
 from wxauth.texts import hash_of, new_secret
 
-_ATTEMPTS: Final = 5
+_MAX_USER_CODES_TRIED: Final = 5
 """The largest number of random user codes that wxauth tries until one is free."""
 
 
@@ -71,7 +71,7 @@ class SiteLogins:
     scan_limits: ScanLimits
 
     async def start_for_device(
-        self, client: Client, asked: RequestFields, *, ip: str | None, user_agent: str | None
+        self, client: Client, request: RequestFields, *, ip: str | None, user_agent: str | None
     ) -> StartedScan:
         """Start a scan that a device shows. The device polls for the outcome.
 
@@ -86,28 +86,28 @@ class SiteLogins:
         await self.scan_limits.clients.admit(client.name)
         device_code = new_secret()
         login = new_login(
-            asked,
+            request,
             client.name,
             Device(ip, None if ip is None else user_agent),  # without an address, the phone shows no browser
             lasts=doors.SCAN_LASTS,
-            kept=doors.OUTCOME_KEPT,
+            kept_for=doors.OUTCOME_KEPT,
             now=self.clock(),
             device_code_hash=hash_of(device_code),
         )
         return await self._add_scan(login, device_code)
 
-    async def start_for_page(self, asked: SiteRequest, browser: Browser, *, has_link: bool) -> StartedScan:
+    async def start_for_page(self, request: SiteRequest, browser: Browser, *, has_link: bool) -> StartedScan:
         """Start a scan that a page of wxauth shows in a browser. With `has_link`, the page also has a link to WeChat.
 
         Raises: RateLimited, Unanswerable, StorageUnavailable.
         """
         lasts = doors.LINK_REQUEST_LASTS if has_link else doors.SCAN_LASTS
         await self.scan_limits.browsers.admit_address(browser.ip)
-        login, page_id = _new_page(asked, browser, lasts=lasts, now=self.clock())
+        login, page_id = _new_page(request, browser, lasts=lasts, now=self.clock())
         return await self._add_scan(login, page_id)
 
     async def start_page_with_button(
-        self, asked: SiteRequest, browser: Browser, *, browser_login_id: UUID | None = None, query: str | None = None
+        self, request: SiteRequest, browser: Browser, *, browser_login_id: UUID | None = None, query: str | None = None
     ) -> str:
         """Store a sign-in request whose page has a button. Return the id in the page's URLs.
 
@@ -120,14 +120,14 @@ class SiteLogins:
             await self.scan_limits.pages.admit_address(browser.ip)
         else:  # by browser login, so that other browsers with the same address cannot use up the limit
             await self.scan_limits.pages.admit(str(browser_login_id))
-        login, page_id = _new_page(asked, browser, lasts=doors.VISIT_LASTS, now=self.clock())
+        login, page_id = _new_page(request, browser, lasts=doors.VISIT_LASTS, now=self.clock())
         login.browser_login_id, login.query = browser_login_id, query
         await queries.add(self.database, login)
         return page_id
 
     async def _add_scan(self, login: SiteLoginFields, secret: str) -> StartedScan:
         """Store a login with a new scene and user code. Raises: Unanswerable, StorageUnavailable."""
-        for _ in range(_ATTEMPTS):
+        for _ in range(_MAX_USER_CODES_TRIED):
             scene = new_scene()
             user_code, login.user_code_hash = self.user_codes.new()
             login.scene_hash = hash_of(scene)
@@ -137,29 +137,30 @@ class SiteLogins:
 
 
 def new_login(
-    asked: RequestFields,
+    request: RequestFields,
     client_id: str,
     browser: Device,
     *,
     lasts: timedelta,
-    kept: timedelta = timedelta(0),
+    kept_for: timedelta = timedelta(0),
     now: datetime,
-    **more: Any,
+    **columns: Any,
 ) -> SiteLoginFields:
-    """Return a login to store, with the columns in `more`.
+    """Return a login to store, with the values in `columns`.
 
-    The login can be used for the time `lasts`. If no user completes it, wxauth stores it for the further time `kept`.
+    The login can be used for the time `lasts`. If no user completes it, wxauth still stores it for the time `kept_for`
+    after that.
     """
     return SiteLoginFields(
-        **asked.request_values,
-        **more,
+        **request.request_values,
+        **columns,
         id=new_id(now),
         client_id=client_id,
         browser_ip=browser.ip,
         browser_user_agent=browser.user_agent,
         created_at=now,
         expires_at=now + lasts,
-        kept_until=now + lasts + kept,
+        kept_until=now + lasts + kept_for,
     )
 
 
@@ -182,9 +183,11 @@ def new_press(
     )
 
 
-def _new_page(asked: SiteRequest, browser: Browser, *, lasts: timedelta, now: datetime) -> tuple[SiteLoginFields, str]:
+def _new_page(
+    request: SiteRequest, browser: Browser, *, lasts: timedelta, now: datetime
+) -> tuple[SiteLoginFields, str]:
     """Return the login to store for a new page, and the id in the page's URLs."""
-    login = new_login(asked, asked.client.name, browser, lasts=lasts, now=now, browser_hash=hash_of(browser.cookie))
+    login = new_login(request, request.client.name, browser, lasts=lasts, now=now, browser_hash=hash_of(browser.cookie))
     page_id = page_id_of(browser.cookie, login.id)
     login.page_hash = hash_of(page_id)
     return login, page_id

@@ -48,11 +48,9 @@ class AuthorizationCodes:
 
         All tabs and codes of one user share one queue. Raises: RateLimited.
         """
-        return (
-            self.concurrency.queue(login.id)
-            if login.user_id is None
-            else self.concurrency.of_session(login.id, login.user_id)
-        )
+        if login.user_id is None:
+            return self.concurrency.queue(login.id)
+        return self.concurrency.of_session(login.id, login.user_id)
 
     async def give(
         self,
@@ -71,14 +69,15 @@ class AuthorizationCodes:
 
         Raises: SentBack, before anything is stored, if the site's `id_token_hint` names another user.
         """
-        door = login.taken_door
         await _check_hint(transaction, login, user)
         await self._store_proof(transaction, login, user, browser, now=now)
         is_first = login.code_hash is None
         login.stage, login.code_hash, login.code_expires_at = Stage.CODED, hash_of(code), now + AUTHORIZATION_CODE_LASTS
         await queries.save(transaction, login)
         if is_first:
-            await record_authorized(transaction, user, login.client_id, login, door=door, ip=browser.ip, now=now)
+            await record_authorized(
+                transaction, user, login.client_id, login, door=login.taken_door, ip=browser.ip, now=now
+            )
 
     async def _store_proof(
         self, transaction: Transaction, login: LockedLogin, user: UserInSession, browser: Browser, *, now: datetime
@@ -87,6 +86,7 @@ class AuthorizationCodes:
 
         Set the columns of `login` that name this browser's login. The caller must store these columns.
         """
+        # `redirect` renews the browser's cookie only after a new proof. The login may still name an earlier one.
         login.proof_id = None
         is_shared = login.sso and self.settings.sso_ttl > 0 and not browser.is_web_view
         if not (is_shared and login.taken_door in MAKES_BROWSER_LOGIN and browser.cookie):
@@ -136,9 +136,9 @@ class AuthorizationCodes:
             if user is None or user.id == other_than or of not in (None, user.id):
                 return
             await transaction.run(browser_login_queries.DELETE_BROWSER_LOGIN, id=user.login_id)
-            which = {"browser_login_id": user.login_id, "user_id": user.id}
+            sessions = {"browser_login_id": user.login_id, "user_id": user.id}
             by = Actor(str(user.id))
-            await end_by(transaction, END_OF_BROWSER_LOGIN, which, reason=EndReason.SIGNED_OUT, by=by, now=now)
+            await end_by(transaction, END_OF_BROWSER_LOGIN, sessions, reason=EndReason.SIGNED_OUT, by=by, now=now)
         log.info("browser_login_ended", user_id=user.id)
 
 
@@ -152,7 +152,9 @@ async def lock_with_person(
     """
     user = await person_queries.lock_person(transaction, app_id=login.app_id, openid=login.openid)
     locked = await transaction.row(queries.LOCK, id=login.id, now=now)
-    return locked, user if locked is not None and locked.openid is not None else None
+    if locked is None or locked.openid is None:
+        return locked, None
+    return locked, user
 
 
 def is_still_approved(login: LockedLogin, until: datetime | None, *, now: datetime) -> bool:
@@ -162,15 +164,16 @@ def is_still_approved(login: LockedLogin, until: datetime | None, *, now: dateti
     expires. The phone's session that approved the login, and the browser's login that the login depends on, must not
     have ended.
     """
-    has_open_logins = (login.claimed_session_id is None or login.is_phone_in) and (
-        login.browser_login_id is None or login.proof_id is not None
-    )
-    return login.stage in (Stage.APPROVED, Stage.CODED) and until is not None and until > now and has_open_logins
+    if login.stage not in (Stage.APPROVED, Stage.CODED) or until is None or until <= now:
+        return False
+    is_phone_session_open = login.claimed_session_id is None or login.is_phone_in
+    is_browser_login_open = login.browser_login_id is None or login.proof_id is not None
+    return is_phone_session_open and is_browser_login_open
 
 
 async def add_with_code(
     transaction: Transaction,
-    asked: SiteRequest,
+    request: SiteRequest,
     user: UserInSession,
     code: str,
     *,
@@ -187,13 +190,13 @@ async def add_with_code(
 
     Raises: SentBack, if the site's `id_token_hint` names another user; Unanswerable.
     """
-    await _check_hint(transaction, asked, user)
+    await _check_hint(transaction, request, user)
     login = new_login(
-        asked,
-        asked.client.name,
+        request,
+        request.client.name,
         device,
         lasts=lasts,
-        kept=OUTCOME_KEPT,
+        kept_for=OUTCOME_KEPT,
         now=now,
         door=door,
         claimed_session_id=claimed_session_id,
@@ -211,7 +214,7 @@ async def record_authorized(
     transaction: Transaction,
     user: UserInSession,
     client_id: str,
-    asked: RequestFields | None = None,
+    request: RequestFields | None = None,
     *,
     door: Door,
     ip: str | None,
@@ -219,11 +222,11 @@ async def record_authorized(
 ) -> None:
     """Record that a user has authorized a site, because the site gets a code or an id_token for the user.
 
-    `asked` is the site's sign-in request; None for an id_token, which needs no request.
+    `request` is the site's sign-in request; None for an id_token, which needs no request.
     """
-    granted = {}
-    if asked is not None and asked.resource is not None:
-        granted = {"resource": asked.resource, "scope": asked.scope}
+    data = {"client_id": client_id, "door": door}
+    if request is not None and request.resource is not None:
+        data |= {"resource": request.resource, "scope": request.scope}
     await record_event(
         transaction,
         EventType.SITE_AUTHORIZED,
@@ -231,17 +234,17 @@ async def record_authorized(
         at=now,
         user_id=user.id,
         app_id=user.app_id,
-        data={"client_id": client_id, "door": door, **granted},
+        data=data,
     )
-
-
-async def _check_hint(transaction: Transaction, asked: RequestFields, user: UserInSession) -> None:
-    """Check that the site's `id_token_hint`, if any, names this user, even after a merge. Raises: SentBack."""
-    hinted = asked.hinted_user_id
-    if hinted not in (None, user.id) and await transaction.value(CURRENT_USER, user_id=hinted) != user.id:
-        raise SentBack(asked, ANOTHER_PERSON, "login_required")
 
 
 def proved_after(settings: Settings, now: datetime) -> datetime:
     """Return the time after which a user must have proved who they are. With an older proof, a browser's login ends."""
     return now - timedelta(seconds=settings.sso_ttl)
+
+
+async def _check_hint(transaction: Transaction, request: RequestFields, user: UserInSession) -> None:
+    """Check that the site's `id_token_hint`, if any, names this user, even after a merge. Raises: SentBack."""
+    hinted = request.hinted_user_id
+    if hinted not in (None, user.id) and await transaction.value(CURRENT_USER, user_id=hinted) != user.id:
+        raise SentBack(request, ANOTHER_PERSON, "login_required")

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
+from http import HTTPStatus
 from typing import Final
 
 from wxauth.core.metrics import Counter
 from wxauth.login.records import Numbers
+from wxauth_guard.errors import WxAuthError
 
 
 class Door(StrEnum):
@@ -47,7 +49,11 @@ AMR: Final[Mapping[Door, str]] = {
     Door.WEBSITE: "wechat_website",
     Door.LINK: "wechat_link",
 }
-"""The `amr` value (RFC 8176) of each door. A login through a browser's login has the value of that login's proof."""
+"""The `amr` value (RFC 8176) of each door.
+
+A login through `SSO` has the value of the proof of the browser's login. The values for `PHONE` are in
+`phone_id_tokens`.
+"""
 
 
 class DoorOutcome(StrEnum):
@@ -62,6 +68,11 @@ class DoorOutcome(StrEnum):
     FAILED = "failed"
     """WeChat or the database did not respond, or gave an unexpected response."""
 
+    @classmethod
+    def of_error(cls, error: WxAuthError) -> "DoorOutcome":
+        """Return the outcome of a phone's request that ends with this error."""
+        return cls.FAILED if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else cls.REFUSED
+
 
 DOORS: Final = Counter(
     "wxauth_doors",
@@ -70,7 +81,7 @@ DOORS: Final = Counter(
     "outcome",
     first=[(door, outcome) for door in Door for outcome in DoorOutcome],
 )
-
+"""The metric of logins to sites. `first` lists all pairs, so that each pair is reported as 0 before its first login."""
 
 POLL_INTERVAL_SECONDS: Final = 2
 """The number of seconds between two polls of a device, unless the device polls too fast."""
@@ -88,7 +99,7 @@ URL_LINK_RENEWED_AFTER: Final = timedelta(days=25)
 The age must be less than `URL_LINK_LASTS`.
 """
 MAX_PRESSES: Final = 10
-"""The maximum number of times that one page can open WeChat's page, and of links to WeChat on one page."""
+"""The maximum number of times that the button of one page can open WeChat's page, or request a link to WeChat."""
 MAX_WRONG_NUMBERS: Final = 3
 """The number of wrong numbers after which wxauth ends the page and its link."""
 NUMBER_LASTS: Final = timedelta(seconds=120)

@@ -34,7 +34,8 @@ from wxauth.users.callers import ADMIN_SCOPE, Caller
 from wxauth_guard.errors import InvalidToken, WxAuthError
 
 FORM_POST_PATH: Final = f"{AUTHORIZE_PATH}/form_post"
-NEW_FOR: Final = timedelta(seconds=30)
+"""The path of the page that posts a form to the site. Its parameter `answer` contains the sealed form."""
+_NEW_LOGIN_AGE: Final = timedelta(seconds=30)
 """The age up to which the phone's login is recent enough for any site, even one that requires a new login."""
 
 log = get_logger()
@@ -67,44 +68,53 @@ class MiniProgramLogins:
         Raises: Unanswerable, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
         try:
-            asked = await self.site_requests.check(parameters, ip=device.ip, admits=may_answer)
-            if asked.resource is not None:
-                raise refusal(asked, *CONSENT_REQUIRED)
-            if asked.is_silent:
-                raise refusal(asked, "login_required", "a web-view has no login of a browser")
-            logged_in_at = await self._logged_in_at(asked, caller.session_id)
+            request = await self.site_requests.check(parameters, ip=device.ip, admits=may_answer)
+            if request.resource is not None:
+                raise refusal(request, *CONSENT_REQUIRED)
+            if request.is_silent:
+                raise refusal(request, "login_required", "a web-view has no login of a browser")
+            logged_in_at = await self._logged_in_at(request, caller.session_id)
         except SentBack as exc:
-            # Refused requests count towards the limit, too. `_make_code` counts the accepted requests.
-            await SITES.count_user(self.database, caller.user, now=self.clock())
-            return self._web_view_url(exc.onward(self.settings))
+            return await self._count_and_send_back(caller, exc)
         try:
             await self.proofs.prove(caller, login_code, ip=device.ip)
-            code = await self._make_code(caller, asked, device=device, logged_in_at=logged_in_at)
+            code = await self._make_code(caller, request, device=device, logged_in_at=logged_in_at)
         except SentBack as exc:
-            await SITES.count_user(self.database, caller.user, now=self.clock())  # the rollback has undone the count
             DOORS.count(Door.MINI_PROGRAM, DoorOutcome.REFUSED)
-            return self._web_view_url(exc.onward(self.settings))
+            return await self._count_and_send_back(caller, exc)
         except WxAuthError as exc:
-            DOORS.count(Door.MINI_PROGRAM, DoorOutcome.FAILED if exc.status >= 500 else DoorOutcome.REFUSED)
+            DOORS.count(Door.MINI_PROGRAM, DoorOutcome.of_error(exc))
             raise
-        return self._web_view_url(redirect_to_site(self.settings, asked, code=code))
+        return self._web_view_url(redirect_to_site(self.settings, request, code=code))
 
     async def unseal(self, sealed: str) -> Onward:
-        """Return the redirect, with a form, that `answer` has sealed in the URL of wxauth's page. Raises: NotFound."""
+        """Return the redirect with a form that `_web_view_url` has sealed.
+
+        Raises: NotFound, if `sealed` is not from this service, or if its authorization code has expired.
+        """
         try:
             plain = self.sealer.open(urlsafe_b64decode(sealed), context=FORM_POST_CONTEXT)
-        except (ValueError, CannotOpen):
+        except (ValueError, CannotOpen):  # ValueError: the text is not base64
             raise NotFound("this decision doesn't exist") from None
         url, form, ends_at = from_json(plain)
         if self.clock().timestamp() >= ends_at:
             raise NotFound("the decision has expired")
         return Onward(url, form)
 
+    async def _count_and_send_back(self, caller: Caller, refused: SentBack) -> str:
+        """Count a refused request towards the user's limit, and return the URL at which the web-view continues.
+
+        `_make_code` counts the accepted requests. If it refuses a request itself, its rollback undoes its count.
+        """
+        await SITES.count_user(self.database, caller.user, now=self.clock())
+        return self._web_view_url(refused.onward(self.settings))
+
     def _web_view_url(self, onward: Onward) -> str:
         """Return the URL at which the web-view continues.
 
         For a redirect with a form, it is the URL of a page of wxauth that posts the form, because a mini-program can
-        only open URLs.
+        only open URLs. The URL contains the redirect, sealed in the form that `unseal` reads. It works as long as the
+        authorization code in the form.
         """
         if onward.form is None:
             return onward.url
@@ -113,7 +123,7 @@ class MiniProgramLogins:
         sealed = urlsafe_b64encode(self.sealer.seal(plain, context=FORM_POST_CONTEXT)).decode()
         return f"{self.settings.issuer}{FORM_POST_PATH}?{urlencode({'answer': sealed})}"
 
-    async def _logged_in_at(self, asked: SiteRequest, session_id: UUID) -> datetime:
+    async def _logged_in_at(self, request: SiteRequest, session_id: UUID) -> datetime:
         """Return the time at which the user logged in on the phone, if it is recent enough for the site.
 
         Raises: InvalidToken, if the session has ended; SentBack, if that time is too long ago.
@@ -122,23 +132,24 @@ class MiniProgramLogins:
         if logged_in_at is None:
             raise InvalidToken("the session has ended")
         age = self.clock() - logged_in_at
-        is_old = asked.requires_new_login or (asked.max_age is not None and age.total_seconds() > asked.max_age)
-        if is_old and age > NEW_FOR:
-            raise SentBack(asked, "the login on the phone is too old: log in again", "login_required")
+        exceeds_max_age = request.max_age is not None and age.total_seconds() > request.max_age
+        if (request.requires_new_login or exceeds_max_age) and age > _NEW_LOGIN_AGE:
+            raise SentBack(request, "the login on the phone is too old: log in again", "login_required")
         return logged_in_at
 
-    async def _make_code(self, caller: Caller, asked: SiteRequest, *, device: Device, logged_in_at: datetime) -> str:
+    async def _make_code(self, caller: Caller, request: SiteRequest, *, device: Device, logged_in_at: datetime) -> str:
         """Store a login of the user who owns the phone's session now, and return its authorization code.
 
         Raises: InvalidToken, if the session has ended; RateLimited; SentBack, if the site's `id_token_hint` names
             another user; Unanswerable.
         """
-        now, code = self.clock(), new_secret()
+        now = self.clock()
+        code = new_secret()
         async with self.database.begin() as transaction:
             person = await lock_and_count_caller(transaction, caller, now=now)
             await add_with_code(
                 transaction,
-                asked,
+                request,
                 person,
                 code,
                 door=Door.MINI_PROGRAM,
@@ -148,5 +159,5 @@ class MiniProgramLogins:
                 claimed_session_id=caller.session_id,
                 now=now,
             )
-        log.info("site_authorized", client_id=asked.client.name, user_id=person.id, app_id=person.app_id)
+        log.info("site_authorized", client_id=request.client.name, user_id=person.id, app_id=person.app_id)
         return code

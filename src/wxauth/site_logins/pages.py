@@ -73,7 +73,8 @@ class ScanPages:
 
         Raises: NotFound, before a decision and after the scan has ended; SentBack, RateLimited.
         """
-        page, now = await self._find_scan(page_id, browser), self.clock()
+        page = await self._find_scan(page_id, browser)
+        now = self.clock()
         match _state_of(page, now=now):
             case PageState.DENIED:
                 raise SentBack(page, REFUSED)
@@ -108,10 +109,13 @@ class ScanPages:
 
 
 def _state_of(page: SiteLogin, *, now: datetime) -> PageState:
+    """Return the state of a scan. The user's refusal remains visible after the scan has expired."""
     if page.stage == Stage.REFUSED:
         return PageState.DENIED
     if page.stage == Stage.REDEEMED or page.scan_ends_at <= now:
         return PageState.OVER
     if page.stage in (Stage.APPROVED, Stage.CODED):
         return PageState.APPROVED
-    return PageState.CLAIMED if page.stage == Stage.CLAIMED else PageState.WAITING
+    if page.stage == Stage.CLAIMED:
+        return PageState.CLAIMED
+    return PageState.WAITING

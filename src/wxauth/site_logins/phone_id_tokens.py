@@ -72,7 +72,7 @@ class PhoneIdTokens:
                 expires_in=LASTS_SECONDS,
             )
         except WxAuthError as exc:
-            DOORS.count(Door.PHONE, DoorOutcome.FAILED if exc.status >= 500 else DoorOutcome.REFUSED)
+            DOORS.count(Door.PHONE, DoorOutcome.of_error(exc))
             raise
         count_redeemed(self.numbers, Door.PHONE, now=now)
         log.info("site_authorized", client_id=client.name, user_id=person.id, app_id=person.app_id, door=Door.PHONE)

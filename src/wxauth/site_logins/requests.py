@@ -40,11 +40,12 @@ The values are limited because any visitor can send them. Some products put a wh
 """
 PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
+"""The form of a code challenge, which is a SHA-256 in base64url."""
 CONSENT_REQUIRED: Final = (
     "consent_required",
     "access to a resource can only be granted on the phone, which shows the resource",
 )
-"""The error, and its description, if a site requests access to a resource, and no phone would show the resource."""
+"""The arguments of `refusal` if a site requests access to a resource, and no phone would show the resource."""
 _NOT_SUPPORTED: Final[Mapping[str, str]] = {
     "request": "request_not_supported",
     "request_uri": "request_uri_not_supported",
@@ -84,31 +85,33 @@ class SiteRequests:
     documents: ClientDocuments
 
     async def check(
-        self, parameters: Parameters, *, ip: str | None, admits: Callable[[Client], bool] = lambda _: True
+        self, parameters: Parameters, *, ip: str | None, admits: Callable[[Client], bool] | None = None
     ) -> SiteRequest:
-        """Return a sign-in request that has passed all checks. `admits` says whether a client may send this request.
+        """Return a sign-in request that has passed all checks.
+
+        `admits` says whether a client may send this request. Without it, any client may.
 
         Raises: Unanswerable, SentBack, RateLimited.
         """
-        client, redirect_uri = await self._requesting_site(parameters, ip)
-        if not admits(client):
+        client = await self._requesting_client(parameters, ip)
+        redirect_uri = self._check_redirect_uri(client, parameters)
+        if admits is not None and not admits(client):
             raise Unanswerable(Mistake.CLIENT)
-        asked = _checked_request(self.settings, client, redirect_uri, parameters)
-        if asked.resource is not None and asked.is_silent:
-            raise refusal(asked, *CONSENT_REQUIRED)
+        request = _checked_request(self.settings, client, redirect_uri, parameters)
+        if request.resource is not None and request.is_silent:
+            raise refusal(request, *CONSENT_REQUIRED)
         if "id_token_hint" in parameters:
-            asked.hinted_user_id = await self.id_tokens.user_in(parameters["id_token_hint"], client_id=client.name)
-            if asked.hinted_user_id is None:
-                raise refusal(asked, "login_required", "id_token_hint isn't an id_token of this client")
-        return asked
+            request.hinted_user_id = await self.id_tokens.user_in(parameters["id_token_hint"], client_id=client.name)
+            if request.hinted_user_id is None:
+                raise refusal(request, "login_required", "id_token_hint isn't an id_token of this client")
+        return request
 
-    async def _requesting_site(self, parameters: Parameters, ip: str | None) -> tuple[Client, str]:
-        """Return the client and redirect URI of a request. Raises: Unanswerable, RateLimited."""
-        name, redirect_uri = parameters.get("client_id", ""), parameters.get("redirect_uri", "")
-        by_document = bool(self.settings.client_documents) and is_document(name)
+    async def _requesting_client(self, parameters: Parameters, ip: str | None) -> Client:
+        """Return the client of a request. Raises: Unanswerable, RateLimited."""
+        name = parameters.get("client_id", "")
         if "client_id" in parameters.repeated:
             client = None
-        elif by_document:
+        elif self._allows_document(name):
             client = await self.documents.client(name, ip=ip)
             if client is None:
                 raise Unanswerable(Mistake.DOCUMENT, received=loggable_uri(f"https://{host_of(name)}"))
@@ -119,22 +122,35 @@ class SiteRequests:
             change = "see 'wxauth clients list'; if it is a URL, add its host to WXAUTH_CLIENT_DOCUMENTS"
             log.warning("client_unknown", client_id=loggable_name, what_to_change=change)
             raise Unanswerable(Mistake.CLIENT)
-        is_known = is_registered(redirect_uri, client.redirect_uris, allows_localhost=by_document)
-        if "redirect_uri" in parameters.repeated or not is_known:
-            received = loggable_uri(redirect_uri)
-            log.warning(
-                "redirect_uri_not_registered",
-                client_id=client.name,
-                received=received,
-                registered=client.redirect_uris,
-                what_to_change="the site's own setting, its document, or 'wxauth clients set NAME --redirect-uri URI'",
-            )
-            raise Unanswerable(Mistake.REDIRECT_URI, site=client, received=received)
-        return client, redirect_uri
+        return client
+
+    def _check_redirect_uri(self, client: Client, parameters: Parameters) -> str:
+        """Return the redirect URI of a request, which the client has registered. Raises: Unanswerable."""
+        redirect_uri = parameters.get("redirect_uri", "")
+        allows_localhost = self._allows_document(client.name)
+        is_known = is_registered(redirect_uri, client.redirect_uris, allows_localhost=allows_localhost)
+        if is_known and "redirect_uri" not in parameters.repeated:
+            return redirect_uri
+        received = loggable_uri(redirect_uri)
+        log.warning(
+            "redirect_uri_not_registered",
+            client_id=client.name,
+            received=received,
+            registered=client.redirect_uris,
+            what_to_change="the site's own setting, its document, or 'wxauth clients set NAME --redirect-uri URI'",
+        )
+        raise Unanswerable(Mistake.REDIRECT_URI, site=client, received=received)
+
+    def _allows_document(self, client_id: str) -> bool:
+        """Return whether a client id is the URL of a metadata document, and the settings allow such clients."""
+        return bool(self.settings.client_documents) and is_document(client_id)
 
 
 def _checked_request(settings: Settings, client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:
-    """Return the sign-in request of a client. Raises: SentBack, which reports an error to the site."""
+    """Return the sign-in request of a client. Raises: SentBack, which reports an error to the site.
+
+    `redirect_uri` is the request's redirect URI, which the client has registered.
+    """
     # The values that lead the browser back are read first, so that wxauth can report a later error to the site.
     request_object = _in_request_object(parameters)
     state = parameters.get("state", request_object.get("state"))
@@ -148,8 +164,8 @@ def _checked_request(settings: Settings, client: Client, redirect_uri: str, para
         return _request_of(settings, client, parameters, **way_back)
     except OAuthError as exc:
         log.info("authorization_refused", client_id=client.name, error=exc.error, detail=exc.description)
-        asked = RequestFields.model_construct(**way_back)  # without validation, because the scope is missing
-        raise SentBack(asked, exc.description, exc.error) from None
+        request = RequestFields.model_construct(**way_back)  # without validation, because the scope is missing
+        raise SentBack(request, exc.description, exc.error) from None
 
 
 def _in_request_object(parameters: Parameters) -> Mapping[str, Any]:
@@ -159,31 +175,22 @@ def _in_request_object(parameters: Parameters) -> Mapping[str, Any]:
     """
     payload = parameters.get("request", "").partition(".")[2].partition(".")[0]
     try:
-        claims = from_json(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except ValueError:
+        claims = from_json(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))  # with the padding that a JWT omits
+    except ValueError:  # neither base64 nor JSON: there is no way back in the request object
         return {}
     return claims if isinstance(claims, dict) else {}
 
 
 def _response_modes(client: Client, redirect_uri: str) -> Sequence[str]:
     """Return the response modes of a client. Apps cannot receive forms, and unregistered clients must not."""
-    return (_DEFAULT_MODE,) if is_document(client.name) or scheme_of_app(redirect_uri) else RESPONSE_MODES
+    if is_document(client.name) or scheme_of_app(redirect_uri) is not None:
+        return (_DEFAULT_MODE,)
+    return RESPONSE_MODES
 
 
 def _request_of(settings: Settings, client: Client, parameters: Parameters, **way_back: Any) -> SiteRequest:
     """Return the sign-in request of a client. `way_back` contains the fields for the response. Raises: OAuthError."""
-    refuse_repeated(parameters)
-    for name, error in _NOT_SUPPORTED.items():
-        if name in parameters:
-            raise OAuthError(error, f"{name} is not supported")
-    for name, longest in MAX_ECHOED.items():
-        if len(parameters.get(name, "")) > longest:
-            raise OAuthError("invalid_request", f"{name} must have at most {longest} characters")
-    if parameters.required("response_type") != RESPONSE_TYPE:
-        raise OAuthError("unsupported_response_type", "response_type is code")
-    modes = _response_modes(client, way_back["redirect_uri"])
-    if parameters.get("response_mode", _DEFAULT_MODE) not in modes:
-        raise OAuthError("invalid_request", f"response_mode is {' or '.join(modes)}")
+    _check_supported(client, parameters, way_back["redirect_uri"])
     target = Target.asked(settings, client, parameters)
     scope = target.scope(parameters.get("scope"))
     challenge = _challenge(client, parameters, way_back["redirect_uri"])
@@ -206,6 +213,22 @@ def _request_of(settings: Settings, client: Client, parameters: Parameters, **wa
     )
 
 
+def _check_supported(client: Client, parameters: Parameters, redirect_uri: str) -> None:
+    """Check that a request uses only what wxauth supports, and no value that is too long. Raises: OAuthError."""
+    refuse_repeated(parameters)
+    for name, error in _NOT_SUPPORTED.items():
+        if name in parameters:
+            raise OAuthError(error, f"{name} is not supported")
+    for name, max_length in MAX_ECHOED.items():
+        if len(parameters.get(name, "")) > max_length:
+            raise OAuthError("invalid_request", f"{name} must have at most {max_length} characters")
+    if parameters.required("response_type") != RESPONSE_TYPE:
+        raise OAuthError("unsupported_response_type", "response_type is code")
+    modes = _response_modes(client, redirect_uri)
+    if parameters.get("response_mode", _DEFAULT_MODE) not in modes:
+        raise OAuthError("invalid_request", f"response_mode is {' or '.join(modes)}")
+
+
 def _challenge(client: Client, parameters: Parameters, redirect_uri: str) -> str | None:
     """Return the code challenge; None if the client may omit PKCE and does so. Raises: OAuthError."""
     challenge, method = parameters.get("code_challenge"), parameters.get("code_challenge_method")
@@ -220,12 +243,12 @@ def _challenge(client: Client, parameters: Parameters, redirect_uri: str) -> str
     if challenge is None:
         raise OAuthError("invalid_request", "code_challenge is missing (PKCE)")
     if not _CHALLENGE.fullmatch(challenge):
-        rule = "must be 43 characters of A-Z a-z 0-9 - _, without ="
-        raise OAuthError("invalid_request", f"code_challenge {rule} (PKCE)")
+        rule = "code_challenge must be 43 characters of A-Z a-z 0-9 - _, without = (PKCE)"
+        raise OAuthError("invalid_request", rule)
     return challenge
 
 
-def refusal(asked: SiteRequest, error: str, description: str) -> SentBack:
+def refusal(request: SiteRequest, error: str, description: str) -> SentBack:
     """Log that wxauth refuses a request, and return the exception that reports the error to the site."""
-    log.info("authorization_refused", client_id=asked.client.name, error=error, detail=description)
-    return SentBack(asked, description, error)
+    log.info("authorization_refused", client_id=request.client.name, error=error, detail=description)
+    return SentBack(request, description, error)

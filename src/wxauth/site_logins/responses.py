@@ -16,7 +16,9 @@ AUTHORIZE_PATH: Final = "/v1/authorize"
 ANOTHER_PERSON: Final = "a user other than the one in the hint has logged in"
 """The error description for a site whose `id_token_hint` named another user."""
 REFUSED: Final = "the user refused"
+"""The error description after a refusal by the user."""
 MAY_NOT_LOG_IN: Final = "the user can no longer log in"
+"""The error description if the approval is no longer valid, for example because the user has been banned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Browser(Device):
     login: str = field(repr=False)
     """The cookie of the browser's login, which is always empty for a mini-program's web-view."""
     is_web_view: bool
+    """Whether the browser is a mini-program's web-view."""
 
 
 def is_web_view(user_agent: str) -> bool:
@@ -50,29 +53,31 @@ class Onward:
 
         The value is derived from the browser's `cookie` and a proof. Without a proof, return the redirect unchanged.
         """
-        return self if proof_id is None else replace(self, login=login_cookie_of(cookie, proof_id))
+        if proof_id is None:
+            return self
+        return replace(self, login=login_cookie_of(cookie, proof_id))
 
 
 class SentBack(Exception):
     """The error with which wxauth sends the browser back to the site. The default error means that the user refused."""
 
-    def __init__(self, asking: RequestFields, description: str, error: str = "access_denied") -> None:
+    def __init__(self, request: RequestFields, description: str, error: str = "access_denied") -> None:
         super().__init__(error, description)
-        self._asking = asking
-        self._answer = {"error": error, "error_description": description}
+        self._request = request
+        self._parameters = {"error": error, "error_description": description}
 
     def onward(self, settings: Settings) -> Onward:
         """Return the redirect to the site with this error."""
-        return redirect_to_site(settings, self._asking, **self._answer)
+        return redirect_to_site(settings, self._request, **self._parameters)
 
 
-def redirect_to_site(settings: Settings, asking: RequestFields, **parameters: str) -> Onward:
+def redirect_to_site(settings: Settings, request: RequestFields, **parameters: str) -> Onward:
     """Return the redirect to the site, with these parameters, the site's `state`, and the issuer (RFC 9207)."""
-    state = {} if asking.state is None else {"state": asking.state}
-    answer = {**parameters, **state, "iss": settings.issuer}
-    if asking.response_mode == "form_post":
-        return Onward(asking.redirect_uri, answer)
-    return Onward(with_query(asking.redirect_uri, answer))
+    state = {} if request.state is None else {"state": request.state}
+    response = {**parameters, **state, "iss": settings.issuer}
+    if request.response_mode == "form_post":
+        return Onward(request.redirect_uri, form=response)
+    return Onward(with_query(request.redirect_uri, response))
 
 
 class Mistake(StrEnum):

@@ -63,7 +63,10 @@ class SingleSignOn:
     site_requests: SiteRequests
 
     async def person_in(self, browser: Browser, *, client_id: str = "") -> BrowserPerson | None:
-        """Return the user of this browser's login; None if the browser has no login."""
+        """Return the user of this browser's login; None if the browser has no login.
+
+        `client_id` is the site for the result's `knows_site`.
+        """
         if not browser.login or self.settings.sso_ttl == 0:
             return None
         after = proved_after(self.settings, self.clock())
@@ -72,20 +75,25 @@ class SingleSignOn:
             browser_login_queries.BROWSER_PERSON, cookie_hash=cookie_hash, client_id=client_id, proved_after=after
         )
 
-    async def person_for(self, asked: SiteRequest, browser: Browser) -> BrowserPerson | None:
+    async def person_for(self, request: SiteRequest, browser: Browser) -> BrowserPerson | None:
         """Return the user of this browser's login; None if there is no login that satisfies the site's request."""
-        person = await self.person_in(browser, client_id=asked.client.name) if asked.client.sso else None
-        return person if person is not None and _satisfies(person, asked, now=self.clock()) else None
+        if not request.client.sso:
+            return None
+        person = await self.person_in(browser, client_id=request.client.name)
+        if person is None or not _satisfies(person, request, now=self.clock()):
+            return None
+        return person
 
-    async def answer_silently(self, asked: SiteRequest, browser: Browser) -> Onward:
+    async def answer_silently(self, request: SiteRequest, browser: Browser) -> Onward:
         """Return the redirect to the site with a code, for `prompt=none`. Raises: SentBack, Unanswerable."""
-        person = await self.person_for(asked, browser)
+        person = await self.person_for(request, browser)
         if person is not None and not person.knows_site:
-            raise refusal(asked, "interaction_required", "the user hasn't continued to this site yet")
-        onward = None if person is None else await self._give_code(asked, browser, shown=person)
-        if onward is None:
-            raise refusal(asked, "login_required", "this browser has no login that can be used")
-        return onward
+            raise refusal(request, "interaction_required", "the user hasn't continued to this site yet")
+        if person is not None:
+            onward = await self._give_code(request, browser, shown=person)
+            if onward is not None:
+                return onward
+        raise refusal(request, "login_required", "this browser has no login that can be used")
 
     async def go_on(self, page_id: str, browser: Browser, form: str) -> Onward:
         """Return the redirect after the button "continue": to the site, with a code, or to a new page.
@@ -96,11 +104,11 @@ class SingleSignOn:
         Raises: NotFound, SentBack, Unanswerable, OAuthError.
         """
         pressed = await self._find_pressed(page_id, browser, form)
-        asked = await self.site_requests.check(pressed.parameters, ip=browser.ip)
-        asked.hinted_user_id = pressed.page.hinted_user_id
-        person = await self.person_for(asked, browser)
+        request = await self.site_requests.check(pressed.parameters, ip=browser.ip)
+        request.hinted_user_id = pressed.page.hinted_user_id
+        person = await self.person_for(request, browser)
         if person is not None and person.login_id == pressed.page.browser_login_id:
-            onward = await self._give_code(asked, browser, shown=person)
+            onward = await self._give_code(request, browser, shown=person)
             if onward is not None:
                 return onward
         return pressed.repeated()
@@ -121,29 +129,31 @@ class SingleSignOn:
             raise NotFound(NO_SUCH_PAGE)
         return _PressedPage(page, parse_parameters(page.query), hint=sent.get("id_token_hint"))
 
-    async def _give_code(self, asked: SiteRequest, browser: Browser, *, shown: BrowserPerson) -> Onward | None:
+    async def _give_code(self, request: SiteRequest, browser: Browser, *, shown: BrowserPerson) -> Onward | None:
         """Store a login with a code, and return the redirect to the site with the code. `shown` is the expected user.
 
         Return None if the browser no longer has the login of `shown`, or if that login does not satisfy the request.
 
         Raises: SentBack, Unanswerable.
         """
-        now, code, client_id = self.clock(), new_secret(), asked.client.name
+        now = self.clock()
+        code = new_secret()
+        client_id = request.client.name
         after = proved_after(self.settings, now)
         try:
             async with self.concurrency.of_session(shown.login_id, shown.id), self.database.begin() as transaction:
                 person = await lock_browser_person(
                     transaction, hash_of(browser.login), client_id=client_id, proved_after=after
                 )
-                if person is None or person.login_id != shown.login_id or not _satisfies(person, asked, now=now):
+                if person is None or person.login_id != shown.login_id or not _satisfies(person, request, now=now):
                     return None
                 # abs() ignores times in the far future, which a clock that was ahead has stored.
-                recent = [at for at in person.codes_at if abs(now - at) < _MINUTE]
-                if len(recent) >= CODES_PER_MINUTE:
-                    raise self._count_refusal(asked, "this browser has requested too many codes")
+                recent_codes_at = [at for at in person.codes_at if abs(now - at) < _MINUTE]
+                if len(recent_codes_at) >= CODES_PER_MINUTE:
+                    raise self._count_refusal(request, "this browser has requested too many codes")
                 await add_with_code(
                     transaction,
-                    asked,
+                    request,
                     person,
                     code,
                     door=Door.SSO,
@@ -155,24 +165,26 @@ class SingleSignOn:
                     browser_login_id=person.login_id,
                     now=now,
                 )
+                codes_at = [*recent_codes_at, now]
                 await transaction.run(
-                    browser_login_queries.COUNT_CODE, id=person.login_id, codes_at=[*recent, now], client_id=client_id
+                    browser_login_queries.COUNT_CODE, id=person.login_id, codes_at=codes_at, client_id=client_id
                 )
         except RateLimited:
-            raise self._count_refusal(asked, "this user has too many requests in progress") from None
+            raise self._count_refusal(request, "this user has too many requests in progress") from None
         log.info("site_authorized", client_id=client_id, user_id=person.id, app_id=person.app_id, door=Door.SSO)
-        return redirect_to_site(self.settings, asked, code=code)
+        return redirect_to_site(self.settings, request, code=code)
 
-    def _count_refusal(self, asked: SiteRequest, description: str) -> SentBack:
+    def _count_refusal(self, request: SiteRequest, description: str) -> SentBack:
         """Count and log a request that exceeds a limit, and return the error for the site."""
         DOORS.count(Door.SSO, DoorOutcome.REFUSED)
-        return refusal(asked, "temporarily_unavailable", description)
+        return refusal(request, "temporarily_unavailable", description)
 
 
-def _satisfies(person: BrowserPerson, asked: SiteRequest, *, now: datetime) -> bool:
+def _satisfies(person: BrowserPerson, request: SiteRequest, *, now: datetime) -> bool:
     """Return whether a browser's login is new enough for the site's request, and belongs to the user of the hint."""
-    if asked.requires_new_login or asked.hinted_user_id not in (None, person.id):
+    if request.requires_new_login or request.hinted_user_id not in (None, person.id):
         return False
-    age = (now - person.authenticated_at).total_seconds()
+    if request.max_age is None:
+        return True
     # `max_age=0` requires a new login, even if the user has proved who they are at this moment.
-    return asked.max_age is None or 0 < asked.max_age >= age
+    return request.max_age > 0 and (now - person.authenticated_at).total_seconds() <= request.max_age

@@ -40,8 +40,8 @@ class ResourceAnswer(BaseModel):
     @classmethod
     def of(cls, resource: Resource, scope: str, language: str) -> Self:
         """Return the resource with those scopes in `scope` that have a title, in the same order."""
-        ours = {name: title.translated(language) for name, title in _SCOPE_TITLES.items()}
-        titles = {**ours, **resource.scopes}
+        wxauth_titles = {name: title.translated(language) for name, title in _SCOPE_TITLES.items()}
+        titles = {**wxauth_titles, **resource.scopes}
         shown = [ScopeAnswer(name=name, title=titles[name]) for name in scope.split() if name in titles]
         return cls(title=resource.title, host=host_of(resource.resource), scopes=shown)
 
@@ -61,13 +61,13 @@ class Target:
             if is_document(client.name):
                 raise OAuthError("invalid_target", "resource is missing")
             return cls(client)
-        found = find_resource(settings.resources, url)
-        if found is None or not _may_request(client, found.resource):
+        resource = find_resource(settings.resources, url)
+        if resource is None or not _may_request(client, resource.resource):
             raise OAuthError(
                 "invalid_target",
                 "the resource isn't in WXAUTH_RESOURCES (slashes count), or isn't allowed for this client",
             )
-        return cls(client, found)
+        return cls(client, resource)
 
     @classmethod
     def granted(cls, settings: Settings, client: Client, url: str | None, parameters: Mapping[str, str]) -> Self:
@@ -75,13 +75,13 @@ class Target:
 
         Raises: OAuthError, if the request names another resource, or if the client may no longer use the resource.
         """
-        asked = parameters.get("resource")
-        if asked is not None and as_compared(asked) != as_compared(url or ""):
+        requested = parameters.get("resource")
+        if requested is not None and as_compared(requested) != as_compared(url or ""):
             raise OAuthError("invalid_target", "resource isn't the resource that was granted")
-        found = resource_at(settings, url)
-        if url is not None and (found is None or not _may_request(client, url)):
+        resource = resource_at(settings, url)
+        if url is not None and (resource is None or not _may_request(client, url)):
             raise OAuthError("invalid_target", "this client no longer has this resource")
-        return cls(client, found)
+        return cls(client, resource)
 
     @property
     def url(self) -> str | None:
@@ -91,9 +91,11 @@ class Target:
     @property
     def scopes(self) -> list[str]:
         """The scopes that the client may have: first the client's scopes, then the scopes of the resource."""
-        return [*self.client.site_scopes, *(() if self.resource is None else self.resource.scopes)]
+        if self.resource is None:
+            return self.client.site_scopes
+        return [*self.client.site_scopes, *self.resource.scopes]
 
-    def explicit_scopes(self, asked_for: str | None) -> Sequence[str]:
+    def explicit_scopes(self, requested: str | None) -> Sequence[str]:
         """Return the scopes that a request or a refresh names.
 
         Return an empty list if the request means the same as one without `scope`. A request for only `offline_access`
@@ -102,11 +104,13 @@ class Target:
         Without a resource, they count, because a site that requests only `openid` must not get the phone number, e-mail
         address and roles.
         """
-        names = (asked_for or "").split()
-        uncounted = {OFFLINE_ACCESS} if self.resource is None else {*BESIDE_RESOURCE}
-        return [] if uncounted.issuperset(names) else names
+        names = (requested or "").split()
+        uncounted = {OFFLINE_ACCESS} if self.resource is None else set(BESIDE_RESOURCE)
+        if uncounted.issuperset(names):
+            return []
+        return names
 
-    def scope(self, asked_for: str | None) -> str:
+    def scope(self, requested: str | None) -> str:
         """Return the requested scopes that the client may have.
 
         If the request names no scope, return all scopes of the client or, for a resource, all scopes of the resource.
@@ -114,8 +118,8 @@ class Target:
         Raises: OAuthError, if the client may have none of the requested scopes.
         """
         default = self.client.site_scopes if self.resource is None else self.resource.scopes
-        requested = self.explicit_scopes(asked_for) or default
-        scope = " ".join(name for name in self.scopes if name in requested)
+        names = self.explicit_scopes(requested) or default
+        scope = " ".join(name for name in self.scopes if name in names)
         if not scope:
             allowed = " ".join(self.scopes)
             raise OAuthError("invalid_scope", f"the client has none of these scopes, only {allowed}")
@@ -124,11 +128,14 @@ class Target:
 
 def resource_at(settings: Settings, url: str | None) -> Resource | None:
     """Return the resource with exactly this URL; None if the settings contain no such resource."""
-    return next((each for each in settings.resources if each.resource == url), None)
+    return next((resource for resource in settings.resources if resource.resource == url), None)
 
 
 def for_resource(client: Client) -> Client:
-    """Return a copy of a client for a request that names a resource, so that a phone must approve the login."""
+    """Return a copy of a client for a request that names a resource, so that a phone must approve the login.
+
+    `_LOGIN_COLUMNS` in `queries` clears the same options of a stored request.
+    """
     return client.model_copy(update={"sso": False, "account_app_id": None, "website_app_id": None})
 
 
