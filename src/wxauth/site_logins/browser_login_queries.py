@@ -34,18 +34,18 @@ class StoredProof:
     """The id of the proof from which the login's cookie is derived."""
 
 
-_WHOSE_BROWSER: Final = """
+_FROM_BROWSER_LOGIN: Final = """
   FROM browser_logins l JOIN identities i ON (i.app_id, i.openid) = (l.app_id, l.openid)
   JOIN users ON users.id = i.user_id"""
 _IS_VALID: Final = "l.cookie_hash = :cookie_hash AND l.authenticated_at > :proved_after"
 _BROWSER_PERSON_FRAGMENT: Final = f"""
 SELECT {USER}, l.app_id, l.openid, l.id AS login_id, l.authenticated_at, l.authenticated_by, l.codes_at,
        EXISTS (SELECT FROM browser_login_sites b
-                WHERE b.browser_login_id = l.id AND b.client_id = :client_id) AS knows_site{_WHOSE_BROWSER}
+                WHERE b.browser_login_id = l.id AND b.client_id = :client_id) AS knows_site{_FROM_BROWSER_LOGIN}
  WHERE {_IS_VALID} AND {MAY_LOG_IN}"""
 BROWSER_PERSON: Final = Statement[BrowserPerson](_BROWSER_PERSON_FRAGMENT)
 _LOCK_BROWSERS_USER: Final = Statement[UUID](f"""
-SELECT users.id{_WHOSE_BROWSER} WHERE {_IS_VALID} FOR NO KEY UPDATE OF users
+SELECT users.id{_FROM_BROWSER_LOGIN} WHERE {_IS_VALID} FOR NO KEY UPDATE OF users
 """)
 # The statement locks the row, so that the sweep (the deletion of expired rows) skips it.
 _LOCKED_BROWSER_PERSON: Final = Statement[BrowserPerson](f"{_BROWSER_PERSON_FRAGMENT} FOR NO KEY UPDATE OF l")

@@ -14,14 +14,16 @@ from wxauth_guard.errors import InvalidToken
 if TYPE_CHECKING:  # because `callers` imports FastAPI, which commands do not need
     from wxauth.users.callers import Caller
 
-_ATTEMPTS: Final = 3
+_MAX_LOCK_ATTEMPTS: Final = 3
 """The largest number of attempts of `lock_with_user`.
 
-It tries again if a merge has moved the identity or the session to another user.
+The function tries again if a merge has moved the identity or the session to another user.
 """
 
 Person = TypeVar("Person", bound=UserInSession)
 
+# The lock FOR NO KEY UPDATE excludes other decisions about this user, but allows other transactions to insert rows that
+# refer to the user.
 _LOCK_USER: Final = Statement[UUID]("""
 SELECT users.id FROM identities i JOIN users ON users.id = i.user_id WHERE i.app_id = :app_id AND i.openid = :openid
    FOR NO KEY UPDATE OF users
@@ -93,7 +95,7 @@ async def lock_with_user(
     Return None if `read` finds no user. If a merge moves the identity or the session to another user between the two
     statements, lock and read again. Return None if this happens each time.
     """
-    for _ in range(_ATTEMPTS):
+    for _ in range(_MAX_LOCK_ATTEMPTS):
         # `lock` finds no user if it has waited for a merge, which has given the identity to the remaining user.
         locked_id = await transaction.value(lock, **lock_parameters)
         person = await transaction.row(read, **read_parameters)

@@ -62,17 +62,30 @@ class LockedLogin(SiteLogin):
 _COLUMNS: Final = columns_of(SiteLoginFields)
 _UNCHANGED: Final = {
     *RequestFields.model_fields,
-    *("id", "client_id", "created_at", "page_hash", "browser_hash", "query", "pressed_on", "device_code_hash"),
-    *("poll_interval", "polled_at", "scene_hash", "user_code_hash", "state_hash"),
+    "id",
+    "client_id",
+    "created_at",
+    "page_hash",
+    "browser_hash",
+    "query",
+    "pressed_on",
+    "device_code_hash",
+    "poll_interval",
+    "polled_at",
+    "scene_hash",
+    "user_code_hash",
+    "state_hash",
 }
-"""The columns that `save` does not store, because no decision changes them."""
+"""The columns that `save` does not store, because no decision changes them. Only `POLL` changes the times of polls."""
 _SAVED: Final[tuple[LiteralString, ...]] = tuple(name for name in _COLUMNS if name not in _UNCHANGED)
-_GIVEN_IP: Final = ":browser_ip::text::inet"
+_IP_PARAMETER: Final = ":browser_ip::text::inet"
+"""The parameter for `browser_ip`. The first cast lets the driver send the address as text."""
 # The client is locked in a subquery, because PostgreSQL cannot lock the nullable side of an outer join.
 _WITH_LOCKED_CLIENT: Final = """
   FROM site_logins l LEFT JOIN LATERAL (SELECT * FROM clients WHERE name = l.site FOR KEY SHARE) c ON true
  WHERE c.removed_by IS NULL"""
 OPEN_STAGES: Final = ", ".join(f"'{fragment(stage.value)}'" for stage in OPEN)
+"""The stages in `OPEN` as a list of SQL literals."""
 _HAS_CLIENT: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM clients WHERE name = :client_id AND removed_by IS NULL)"
 )
@@ -85,6 +98,9 @@ def _listed(
     return ", ".join(ip if name == "browser_ip" else f"{prefix}{name}" for name in names)
 
 
+# A client that a document describes has no row in `clients`, so its `c` columns are null. Its pages may have a link,
+# but it has none of the other options. For a request that names a resource, wxauth offers neither single sign-on nor
+# WeChat's pages, as in `targets.for_resource`.
 _LOGIN_COLUMNS: Final = f"""
 SELECT {_listed(_COLUMNS, "l.", "host(l.browser_ip) AS browser_ip")},
        COALESCE(l.client_name, c.title) AS title, COALESCE(c.redirect_uris, ARRAY[l.redirect_uri]) AS redirect_uris,
@@ -94,16 +110,17 @@ SELECT {_listed(_COLUMNS, "l.", "host(l.browser_ip) AS browser_ip")},
        CASE WHEN l.resource IS NULL THEN c.website_app_id END AS website_app_id,
        (SELECT b.proof_id FROM browser_logins b WHERE b.id = l.browser_login_id) AS proof_id,
        (SELECT i.user_id FROM identities i WHERE (i.app_id, i.openid) = (l.app_id, l.openid)) AS user_id"""
-# The query leaves out the logins of a removed site. A client that a document describes has no row in `clients`.
+# The query leaves out the logins of a removed site.
 _LOGIN: Final = f"""{_LOGIN_COLUMNS}
   FROM site_logins l LEFT JOIN clients c ON c.name = l.site WHERE c.removed_by IS NULL"""
 
-# The statement stores nothing if the user code is taken, or if the client was removed. It locks the client in a
-# subquery, because PostgreSQL cannot lock the nullable side of an outer join.
+# The statement stores nothing if the user code is taken, or if the client was removed. As in `_WITH_LOCKED_CLIENT`, it
+# locks the client in a subquery. Because of the outer join with the single row of VALUES, the statement also stores the
+# login of an unregistered client, which has a `client_name`, but no row in `clients`.
 _ADD: Final = Statement[UUID](f"""
 INSERT INTO site_logins ({_listed(_COLUMNS)})
-SELECT {_listed(_COLUMNS, ":", _GIVEN_IP)}
-  FROM (VALUES (true)) AS one
+SELECT {_listed(_COLUMNS, ":", _IP_PARAMETER)}
+  FROM (VALUES (true)) AS single_row
   LEFT JOIN LATERAL (SELECT name FROM clients WHERE name = :client_id AND removed_by IS NULL FOR KEY SHARE) c ON true
  WHERE :client_name::text IS NOT NULL OR c.name IS NOT NULL
 ON CONFLICT DO NOTHING RETURNING id
@@ -143,11 +160,11 @@ LOCK_SHOWN: Final = Statement[SiteLogin](f"""{_LOGIN_COLUMNS}{_WITH_LOCKED_CLIEN
    FOR UPDATE OF l
 """)
 _SAVE: Final = Statement[Nothing](f"""
-UPDATE site_logins SET ({_listed(_SAVED)}) = ROW ({_listed(_SAVED, ":", _GIVEN_IP)})
+UPDATE site_logins SET ({_listed(_SAVED)}) = ROW ({_listed(_SAVED, ":", _IP_PARAMETER)})
  WHERE id = :id
 """)
 # The statement stores the time of a device's poll, and returns whether the poll is too early. If it is, the interval
-# becomes `more` seconds longer. The second of two simultaneous polls waits here for the first, and then reads the time
+# becomes `extra_seconds` longer. The second of two simultaneous polls waits here for the first, and then reads the time
 # that the first has stored.
 POLL: Final = Statement[bool]("""
 WITH before AS (
@@ -155,11 +172,12 @@ WITH before AS (
       FROM site_logins WHERE id = :id FOR UPDATE
 )
 UPDATE site_logins l
-   SET polled_at = :now, poll_interval = poll_interval + CASE WHEN before.is_too_early THEN :more ELSE 0 END
+   SET polled_at = :now, poll_interval = poll_interval + CASE WHEN before.is_too_early THEN :extra_seconds ELSE 0 END
   FROM before WHERE l.id = before.id
 RETURNING COALESCE(before.is_too_early, false)
 """)
-# The caller holds the locks of the login and of its user.
+# The statement opens the session of a login, and adds it to the sessions of its site. The caller holds the locks of the
+# login and of its user. A session stores the name of its client only if it is for a resource.
 OPEN_SESSION: Final = Statement[Nothing]("""
 WITH opened AS (
     INSERT INTO sessions (id, user_id, app_id, openid, ip, user_agent, created_at, last_used_at, expires_at,
@@ -173,7 +191,8 @@ WITH opened AS (
 INSERT INTO website_sessions (client_id, session_id, browser_login_id)
 SELECT client_id, :session_id, browser_login_id FROM site_logins WHERE id = :id
 """)
-# The statement does not delete the row of a press before the row of its page, because a press belongs to a page.
+# The statement does not delete the row of a press before the row of its page, because a press belongs to a page. For
+# any other row, the subquery is null. The statement skips locked rows, so that it does not wait for logins.
 _SWEEP: Final = Statement[UUID]("""
 DELETE FROM site_logins WHERE id = ANY (ARRAY(
     SELECT id FROM site_logins l

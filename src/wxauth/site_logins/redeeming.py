@@ -24,6 +24,7 @@ from wxauth.texts import hash_of
 from wxauth.tokens import base64url
 
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}", re.ASCII)
+"""The form of a PKCE verifier (RFC 7636, section 4.1)."""
 PUBLIC_CLIENT_REPEATS_WITHIN: Final = timedelta(seconds=2)
 """The time for which a public client may send a code again with its verifier, as happens in React's StrictMode."""
 SLOW_DOWN_SECONDS: Final = 5
@@ -70,9 +71,13 @@ async def login_of_code(
 
     Return None if there is no such login, or if its sign-in request had another client, redirect URI or challenge.
     """
-    found = await queries.find(database, code_hash=hash_of(code))
-    asked = (client_id, redirect_uri, code_challenge)
-    return None if found is None or asked != (found.client_id, found.redirect_uri, found.code_challenge) else found
+    login = await queries.find(database, code_hash=hash_of(code))
+    if login is None:
+        return None
+    is_same_request = (
+        login.client_id == client_id and login.redirect_uri == redirect_uri and login.code_challenge == code_challenge
+    )
+    return login if is_same_request else None
 
 
 async def redeem(
@@ -89,6 +94,9 @@ async def redeem(
 
     Return the reason if the site gets no session. If the authorization code has been used before, end its session,
     because somebody else might have the code and the verifier.
+
+    `resource_title` is the title of the resource for which the session is, if any. `is_public` says whether the client
+    is a public client, which has no secret.
     """
     # Only a device asks without an authorization code.
     if found.code_hash is None and found.stage != Stage.APPROVED:
@@ -102,6 +110,29 @@ async def redeem(
     until = login.granted_until if login.code_hash is None else login.code_expires_at
     if person is None or not is_still_approved(login, until, now=now):
         return NotRedeemed.DENIED
+    await _open_session(
+        transaction,
+        login,
+        person,
+        session_id=session_id,
+        resource_title=resource_title,
+        expires_at=expires_at,
+        now=now,
+    )
+    return Redeemed(login, person)
+
+
+async def _open_session(
+    transaction: Transaction,
+    login: LockedLogin,
+    person: UserInSession,
+    *,
+    session_id: UUID,
+    resource_title: str | None,
+    expires_at: datetime,
+    now: datetime,
+) -> None:
+    """Open the session of a locked login. If it came from a browser's login, end its oldest surplus sessions."""
     login.stage, login.session_id = Stage.REDEEMED, session_id
     await queries.save(transaction, login)
     await transaction.run(
@@ -115,10 +146,12 @@ async def redeem(
         now=now,
     )
     if login.browser_login_id is not None:
-        of_browser = {"browser_login_id": login.browser_login_id, "at_most": SESSIONS_OF_BROWSER_LOGIN}
-        which = {"session_id": session_id, **of_browser}
-        await end_by(transaction, END_BEYOND, which, reason=EndReason.REPLACED, by=SYSTEM, now=now)
-    return Redeemed(login, person)
+        surplus = {
+            "session_id": session_id,
+            "browser_login_id": login.browser_login_id,
+            "at_most": SESSIONS_OF_BROWSER_LOGIN,
+        }
+        await end_by(transaction, END_BEYOND, surplus, reason=EndReason.REPLACED, by=SYSTEM, now=now)
 
 
 async def _refuse_poll(transaction: Transaction, device: SiteLogin, *, now: datetime) -> NotRedeemed:
@@ -129,7 +162,7 @@ async def _refuse_poll(transaction: Transaction, device: SiteLogin, *, now: date
         return NotRedeemed.DENIED
     if device.scan_ends_at <= now:
         return NotRedeemed.OVER
-    is_too_early = await transaction.value(queries.POLL, id=device.id, more=SLOW_DOWN_SECONDS, now=now)
+    is_too_early = await transaction.value(queries.POLL, id=device.id, extra_seconds=SLOW_DOWN_SECONDS, now=now)
     return NotRedeemed.TOO_FAST if is_too_early else NotRedeemed.PENDING
 
 
