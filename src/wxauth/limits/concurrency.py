@@ -1,13 +1,16 @@
-"""The limit on the requests of one user that run at the same time in this process.
+"""The limits on the work of one user that runs at the same time in this process.
 
-If a user sends many requests at once, only the user's own requests wait. The number of simultaneous transactions is
-small (`TRANSACTIONS` in `core/database.py`), and the transactions of one user wait for the same lock. Without the
-limit, forty connections of one phone occupied all transactions, and the logins and changes of all users waited.
+`Concurrency` lets a user's requests wait in queues, so that a user who sends many requests at once makes only their own
+requests wait. The number of simultaneous transactions is small (`TRANSACTIONS` in `core/database.py`), and the
+transactions of one user wait for the same lock. Without the queues, forty connections of one phone could occupy all
+transactions, and the logins and changes of all users would wait.
 
-Somebody who has stolen a token must not be able to make the token's owner wait. Therefore each session has its own
+An attacker who has stolen a token must not be able to make the token's owner wait. Therefore, each session has its own
 queue before the queue of its user, and one session cannot fill the user's queue. Requests that end sessions have
 separate queues, in which no request waits for WeChat. A request occupies no place in a queue while its client sends the
 request or reads the response.
+
+`Places` refuses work instead of letting it wait, for example uploads, because waiting uploads would occupy memory.
 """
 
 import asyncio
@@ -32,16 +35,16 @@ class Places(Generic[Who]):
     """A limited number of places for work in progress."""
 
     of_one: int
-    """The number of places for one user."""
+    """The number of places for one user or other holder."""
     in_all: int | None = None
-    """The number of places for all users together; None for no limit."""
+    """The number of places for all holders together; None for no limit."""
     detail: str
     """The `detail` of a refusal, for the developer."""
     _taken: Counter[Who] = field(init=False, default_factory=Counter)
 
     @contextmanager
     def place(self, who: Who) -> Iterator[None]:
-        """Occupy a place during the block. Raises: RateLimited."""
+        """Occupy a place of the holder `who` during the block. Raises: RateLimited, if no place is free."""
         is_full = self.in_all is not None and self._taken.total() >= self.in_all
         if is_full or self._taken[who] >= self.of_one:
             raise RateLimited(self.detail, retry_after=RETRY_AFTER)
@@ -108,8 +111,9 @@ class Concurrency:
     async def of_session(self, session: Hashable, person: UUID, *, ends_sessions: bool = False) -> AsyncIterator[None]:
         """Occupy a place in the queue of a session, and one in the queue of its user, during the block.
 
-        `session` is the id of a session or of a browser's login. For phone numbers, `session` is an identity. Requests
-        with `ends_sessions` have their own queues, so they do not wait for the user's other requests.
+        `session` is usually the id of a session. It can also be another name of which the user has several: the id of a
+        login to a site, the id of a browser's login, or an identity whose phone number is requested. Requests with
+        `ends_sessions` have their own queues, so they do not wait for the user's other requests.
 
         Raises: RateLimited.
         """
@@ -123,7 +127,10 @@ class Concurrency:
 
     @asynccontextmanager
     async def queue(self, name: Hashable, at_once: int = AT_ONCE) -> AsyncIterator[None]:
-        """Occupy a place in the queue of this name during the block. `at_once` requests of the queue run at a time.
+        """Occupy a place in the queue of this name during the block.
+
+        Up to `at_once` requests of the queue run at a time. All calls with one name must have the same `at_once`,
+        because the first of them creates the queue.
 
         Raises: RateLimited, if the queue is full, or if no place becomes free in time.
         """

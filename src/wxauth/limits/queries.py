@@ -22,6 +22,9 @@ from wxauth.core.upkeep import Sweep
 from wxauth.core.users import UserInSession
 from wxauth.errors import RateLimited, StorageUnavailable
 
+WINDOW: Final = timedelta(hours=1)
+"""The default length of a window, which begins with the first action. No window may be longer."""
+MINUTE: Final = timedelta(minutes=1)
 MAX_ATTEMPTS: Final = 20
 """The largest number of calls to WeChat that one user may cause per hour and app.
 
@@ -49,21 +52,21 @@ class AttemptCount(SQLModel, table=True):
 
 
 class _Attempt(SQLModel):
-    """Whether an attempt is within the limit, and when its window began."""
+    """The outcome of `_COUNT`: whether an attempt is within the limit, and when its window began."""
 
-    is_granted: bool
+    is_within_limit: bool
     since_before: datetime | None
-    """The time at which the window began, or None if the statement's snapshot contains no window."""
+    """The time at which the window before the attempt began; None if the statement's snapshot contains no window."""
 
 
-# A window that begins more than one window's length after now was begun while the database's clock was ahead, so it
-# counts as ended.
+# `began_by` is one window's length before now, so a window that began later is open. A window that begins more than one
+# window's length after now was begun while the clock was ahead, so it counts as ended.
 _IS_OPEN: Final = """(attempts.since > :began_by
                         AND attempts.since < :now::timestamptz + (:now::timestamptz - :began_by))"""
 # If two attempts are concurrent, the second waits until the first has released the row, and then increments the count.
 # If the limit is reached, the statement writes nothing.
 _COUNT: Final = Statement[_Attempt](f"""
-WITH granted AS (
+WITH counted AS (
     INSERT INTO attempts (key, since, number) VALUES (:key, :now, 1)
     ON CONFLICT (key) DO UPDATE
        SET since = CASE WHEN {_IS_OPEN} THEN attempts.since ELSE excluded.since END,
@@ -71,15 +74,10 @@ WITH granted AS (
      WHERE NOT {_IS_OPEN} OR attempts.number < :at_most
     RETURNING since
 )
-SELECT EXISTS (SELECT FROM granted) AS is_granted, (SELECT since FROM attempts WHERE key = :key) AS since_before
+SELECT EXISTS (SELECT FROM counted) AS is_within_limit, (SELECT since FROM attempts WHERE key = :key) AS since_before
 """)
 _UNCOUNT: Final = Statement[Nothing]("UPDATE attempts SET number = number - 1 WHERE key = :key AND number > 0")
 sweep_attempts: Final = Sweep.of("attempts", key="key", by="since")
-
-
-WINDOW: Final = timedelta(hours=1)
-"""The default length of a window, which begins with the first action. No window may be longer."""
-MINUTE: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +93,16 @@ class Rate:
     window: timedelta = WINDOW
     """The length of a window, which is at most `WINDOW`."""
 
-    async def count(self, asked: Database | Transaction, *who: str, now: datetime) -> None:
-        """Count one more action of a subject. If `asked` is a transaction, its rollback undoes the count.
+    async def count(self, database: Database | Transaction, *who: str, now: datetime) -> None:
+        """Count one more action of a subject. If `database` is a transaction, its rollback undoes the count.
 
         `who` identifies the subject: a user by app and openid, by unionid or by id, or an assertion by client and
         `jti`.
 
         Raises: RateLimited, if the limit is reached. In that case, the action is not counted.
         """
-        row = await asked.one(_COUNT, key=self._key(who), now=now, began_by=now - self.window, at_most=self.at_most)
-        if not row.is_granted:
+        row = await database.one(_COUNT, key=self._key(who), now=now, began_by=now - self.window, at_most=self.at_most)
+        if not row.is_within_limit:
             # If a concurrent attempt began the window after this statement's snapshot, the time is unknown.
             since = row.since_before or now
             raise RateLimited(self.detail, retry_after=max(1, ceil((since + self.window - now).total_seconds())))
@@ -114,13 +112,13 @@ class Rate:
         with suppress(StorageUnavailable):
             await database.run(_UNCOUNT, key=self._key(who))
 
-    async def count_user(self, asked: Database | Transaction, user: UserInSession, *, now: datetime) -> None:
+    async def count_user(self, database: Database | Transaction, user: UserInSession, *, now: datetime) -> None:
         """Count one more action of this user, as `count` does.
 
         The action counts for the unionid, or for the identity if the user has no unionid. It does not count for the
         user's id, because a login after an erasure creates a new id, which must not reset the count.
         """
-        await self.count(asked, *_lasting_names(user), now=now)
+        await self.count(database, *_lasting_names(user), now=now)
 
     async def uncount_user(self, database: Database, user: UserInSession) -> None:
         """Undo a `count_user`, as `uncount` does for a `count`."""
@@ -139,6 +137,7 @@ PHONE_CODES: Final = Rate("phone_code", MAX_ATTEMPTS, "this user has sent too ma
 """The rate limit of phone codes. Successful codes count, too, because each number costs money."""
 EXPORTS: Final = Rate("export", 1, "you can export your own data only once a minute", window=MINUTE)
 """The rate limit of users' exports of their own data. It is low because no other request reads as much data."""
+# The following limits are per hour, unless a window is named.
 PROFILE_CHANGES: Final = Rate("profile", 60, "this user has changed their name or picture URL too often")
 CONSENTS_GIVEN: Final = Rate("consent", 20, "this user has given consent too often")
 SITES: Final = Rate("site", 60, "this user has logged in to sites too often", window=MINUTE)

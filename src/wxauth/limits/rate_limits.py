@@ -24,7 +24,12 @@ MAX_COUNTERS: Final = 100_000
 _CONNECTIONS: Final = 16
 """The largest number of connections to Redis that a limiter uses at the same time."""
 _SUBSCRIBER_BITS: Final = 64
+"""The prefix length of the IPv6 network of one subscriber."""
 _WIDE_NETWORK_BITS: Final = 48
+"""The prefix length of the IPv6 network for which the second, wider limit counts."""
+
+_WINDOW_SECONDS: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+"""The number of seconds of each window that the settings can name."""
 
 Now = Callable[[], float]
 """A function that returns the time in epoch seconds."""
@@ -42,7 +47,7 @@ class Limit(NamedTuple):
     def of(cls, rate: str, factor: int = 1) -> "Limit":
         """Parse a text such as `600/minute`, and multiply the number of actions by a factor."""
         number, _, window = rate.partition("/")
-        return cls(int(number) * factor, {"second": 1, "minute": 60, "hour": 3600, "day": 86400}[window])
+        return cls(int(number) * factor, _WINDOW_SECONDS[window])
 
 
 Hit = tuple[Limit, str]
@@ -173,7 +178,7 @@ class Windows:
             windows.clear()
         while windows:
             name, (_, end) = next(iter(windows.items()))
-            if end > now and len(windows) < self._at_most:
+            if end > now and len(windows) < self._at_most:  # less, because the caller may add one
                 break
             del windows[name]
 

@@ -10,7 +10,8 @@ from wxauth.core.logs import redact
 from wxauth.settings.addresses import addresses_of
 from wxauth.settings.urls import split_hosts
 
-_LONGEST_REASON: Final = 300
+_MAX_REASON_LENGTH: Final = 300
+"""The maximum number of characters of an error message that wxauth logs."""
 # A script runs as one operation, so no key remains without its expiry if the process ends in between.
 _COUNT: Final = """
 local number = redis.call('INCR', KEYS[1])
@@ -60,41 +61,69 @@ class RedisCounts:
         return self._client
 
 
+# The following functions import redis-py themselves, because the import takes 0.1 s, and few processes need it.
+
+
 async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
     """Create a client for the server, the Sentinels' primary or the cluster, and let `closing` close the client."""
-    # The function imports redis-py itself, because the import takes 0.1 s, and few processes need it.
-    from redis.asyncio import ConnectionPool, Redis, RedisCluster, Sentinel
-    from redis.asyncio.cluster import ClusterNode
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
-
-    if "+" not in url.partition("://")[0]:
-        pool = ConnectionPool.from_url(url)
-        addresses = await addresses_of(pool.connection_kwargs.get("host", ""), seconds=patience)
-        if len(addresses) > 1:
-            pool.connection_class = _connection_trying(addresses, pool.connection_class, patience / len(addresses))
-        client = Redis.from_pool(pool)
-        closing.push_async_callback(client.aclose)
-        return client
+    if "+" not in url.partition("://")[0]:  # "redis+sentinel" and "redis+cluster" name several hosts
+        return await _connect_to_server(url, patience, closing)
     parts, hosts = split_hosts(url)
-    places = [
+    addresses = [
         (address, int(port))
         for name, _, port in (host.rpartition(":") for host in hosts)
         for address in await addresses_of(name, seconds=patience / len(hosts)) or [name.strip("[]")]
     ]
-    login = {name: unquote(text) for name in ("username", "password") if (text := getattr(parts, name))}
     # The connections to these addresses, and the operation itself, share the time.
-    options: dict[str, Any] = {**login, "socket_timeout": patience / (len(places) + 1)}
+    options: dict[str, Any] = {"socket_timeout": patience / (len(addresses) + 1)}
+    if parts.username:
+        options["username"] = unquote(parts.username)
+    if parts.password:
+        options["password"] = unquote(parts.password)
     if parts.scheme == "redis+sentinel":
-        # By default, the client tries a Sentinel that does not respond four times, with pauses, before it tries the
-        # next one.
-        asking = {**options, "retry": Retry(NoBackoff(), 0)}
-        sentinel = Sentinel(places, sentinel_kwargs=asking, **options)  # type: ignore[no-untyped-call]
-        primary = sentinel.master_for(parts.path.strip("/"))
-        for each in (primary, *sentinel.sentinels):
-            closing.push_async_callback(each.aclose)
-        return primary
-    nodes = [ClusterNode(host, port) for host, port in places]
+        return _connect_to_primary(parts.path.strip("/"), addresses, options, closing)
+    return _connect_to_cluster(addresses, options, closing)
+
+
+async def _connect_to_server(url: str, patience: float, closing: AsyncExitStack) -> Any:
+    """Create a client for one server, which tries all addresses of the server's host."""
+    from redis.asyncio import ConnectionPool, Redis
+
+    pool = ConnectionPool.from_url(url)
+    addresses = await addresses_of(pool.connection_kwargs.get("host", ""), seconds=patience)
+    if len(addresses) > 1:
+        pool.connection_class = _connection_trying(addresses, pool.connection_class, patience / len(addresses))
+    client = Redis.from_pool(pool)
+    closing.push_async_callback(client.aclose)
+    return client
+
+
+def _connect_to_primary(
+    service: str, sentinels: Sequence[tuple[str, int]], options: dict[str, Any], closing: AsyncExitStack
+) -> Any:
+    """Create a client for the primary that the Sentinels name for a service."""
+    from redis.asyncio import Sentinel
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    # By default, the client tries a Sentinel that does not respond four times, with pauses, before it tries the next
+    # one.
+    sentinel_options = {**options, "retry": Retry(NoBackoff(), 0)}
+    sentinel = Sentinel(sentinels, sentinel_kwargs=sentinel_options, **options)  # type: ignore[no-untyped-call]
+    primary = sentinel.master_for(service)
+    for client in (primary, *sentinel.sentinels):
+        closing.push_async_callback(client.aclose)
+    return primary
+
+
+def _connect_to_cluster(addresses: Sequence[tuple[str, int]], options: dict[str, Any], closing: AsyncExitStack) -> Any:
+    """Create a client for a cluster, which finds the other nodes through these addresses."""
+    from redis.asyncio import RedisCluster
+    from redis.asyncio.cluster import ClusterNode
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    nodes = [ClusterNode(host, port) for host, port in addresses]
     # After one failure, the client queries the cluster again for the node that has the key.
     cluster = RedisCluster(startup_nodes=nodes, retry=Retry(NoBackoff(), 1), **options)
 
@@ -108,19 +137,21 @@ async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
     return cluster
 
 
-def _connection_trying(addresses: Sequence[str], kind: type[Any], seconds: float) -> type[Any]:
-    """Return a connection class that tries each address of its host for `seconds`, first the one that worked last.
+def _connection_trying(addresses: Sequence[str], connection_class: type[Any], seconds: float) -> type[Any]:
+    """Return a subclass that tries each address of its host for `seconds`, beginning with the address that worked last.
 
     TLS certificates are checked against the host's name.
     """
     order = list(addresses)
 
-    class TryingConnection(kind):  # type: ignore[misc]
+    class TryingConnection(connection_class):  # type: ignore[misc]
         address = order[0]
 
         def _connection_arguments(self) -> dict[str, Any]:
             arguments = {**super()._connection_arguments(), "host": self.address}
-            return arguments | ({"server_hostname": self.host} if "ssl" in arguments else {})
+            if "ssl" in arguments:
+                arguments["server_hostname"] = self.host
+            return arguments
 
         async def connect(self) -> None:
             failure: Exception | None = None
@@ -143,4 +174,4 @@ def _connection_trying(addresses: Sequence[str], kind: type[Any], seconds: float
 
 def redis_reason(exc: Exception) -> str:
     """Return the error message for the operator, without secrets, and without redis-py's list of its arguments."""
-    return redact(str(exc).partition(" : ")[0])[:_LONGEST_REASON]
+    return redact(str(exc).partition(" : ")[0])[:_MAX_REASON_LENGTH]
