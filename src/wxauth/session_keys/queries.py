@@ -82,7 +82,8 @@ UPDATE sessions SET session_key = :sealed
 
 The key is stored in that session, and in the session of the identity's newest login, if that session is open.
 """
-# Values that are sealed with the current secret key begin with the prefix.
+# Values that are sealed with the current secret key begin with the prefix. The conditions on the id select one page
+# of sessions.
 _SEALED_OTHERWISE: Final = Statement[SealedSessionKey]("""
 SELECT id AS session_id, app_id, openid, session_key AS sealed FROM sessions
  WHERE id > :after AND id <= :until

@@ -23,9 +23,11 @@ MAX_ENCRYPTED_DATA: Final = 32 * 1024
 """The maximum number of characters of the base64 text. For example, the steps of thirty days take 2,000 characters."""
 
 _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark belongs to another app")
+"""The example, in the documentation, of a failure that `check_watermark` raises."""
 
 
 def _from_base64(value: object) -> bytes:
+    """Decode a field of the request. Raises: ValueError, with pydantic's own words where pydantic has the same rule."""
     if not isinstance(value, str):
         raise ValueError("Input should be a valid string")
     if len(value) > MAX_ENCRYPTED_DATA:
@@ -37,12 +39,14 @@ def _from_base64(value: object) -> bytes:
 
 
 def _check_whole_blocks(value: bytes) -> bytes:
+    """Return data whose length fits the cipher. Raises: ValueError."""
     if not value or len(value) % BLOCK_BYTES:
         raise ValueError(f"Must be one or more blocks of {BLOCK_BYTES} bytes")
     return value
 
 
 def _check_one_block(value: bytes) -> bytes:
+    """Return an initialization vector, whose length is one block. Raises: ValueError."""
     if len(value) != BLOCK_BYTES:
         raise ValueError(f"Must be {BLOCK_BYTES} bytes")
     return value

@@ -53,7 +53,7 @@ class SessionKeys:
     apps: Apps
     wechat_api: WeChatApi
     sealer: Sealer
-    _signed_on: dict[tuple[str, str], date] = field(init=False, default_factory=dict)
+    _last_signed_on: dict[tuple[str, str], date] = field(init=False, default_factory=dict)
     """The last day that this process has recorded in the audit trail, by the names of the client and of the app."""
 
     async def decrypt(self, principal: Principal, *, encrypted_data: bytes, iv: bytes) -> dict[str, Any]:
@@ -115,9 +115,9 @@ class SessionKeys:
     async def _record_signing(self, app_id: str, by: Actor) -> None:
         """Record in the audit trail that a client signs for an app, unless this process has done so today."""
         now = self.clock()
-        if self._signed_on.get((by.name, app_id)) != now.date():
+        if self._last_signed_on.get((by.name, app_id)) != now.date():
             await record_daily(self.database, EventType.CLIENT_SIGNED, by=by, app_id=app_id, now=now)
-            self._signed_on[by.name, app_id] = now.date()
+            self._last_signed_on[by.name, app_id] = now.date()
 
     def _decrypt_with(self, keys: KeysInSession, encrypted_data: bytes, iv: bytes) -> dict[str, Any] | None:
         """Return the decrypted data; None if neither key decrypts it.

@@ -7,7 +7,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 VERIFY_PATH: Final = "/v1/verify"
 ROLE: Final = "role"
+"""The query parameter with a role that a proxy requires."""
 RESOURCE: Final = "resource"
+"""The query parameter with the resource whose tokens a proxy requires."""
 _BODY_FIELDS: Final = frozenset({b"content-length", b"content-type", b"expect", b"transfer-encoding"})
 """The header fields that describe a body."""
 

@@ -38,7 +38,8 @@ class UserForSiblings(UserWithIdentities):
 
 
 # The users are in the order of the parameters. A user named twice is returned once, at the first position. An id or
-# external id of a merged user finds the remaining user. `app_ids` and `openids` form pairs.
+# external id of a merged user finds the remaining user. `app_ids` and `openids` form pairs. WITH ORDINALITY numbers the
+# elements of each parameter, and the sum with the lengths of the earlier parameters is the position among all of them.
 LOOK_UP: Final = Statement[UserForSiblings](f"""
 WITH asked AS (
     SELECT COALESCE(f.user_id, a.id) AS user_id, a.place
@@ -90,13 +91,14 @@ async def client_and_keys(
 ) -> tuple[ServiceClient | None, Sequence[KeyOfLogin]]:
     """Return a client, or None if there is none, and the keys of an identity, or of a user's identities in an app."""
     if openid is not None:
-        found = await database.rows(_SIGNER_FOR_OPENID, client_id=client_id, app_id=app_id, openid=openid)
+        rows = await database.rows(_SIGNER_FOR_OPENID, client_id=client_id, app_id=app_id, openid=openid)
     else:
-        found = await database.rows(_SIGNER_FOR_USER, client_id=client_id, app_id=app_id, user_id=user_id)
+        rows = await database.rows(_SIGNER_FOR_USER, client_id=client_id, app_id=app_id, user_id=user_id)
     keys = [
         KeyOfLogin(row.openid, row.user_id, row.status, row.banned_until, row.erase_at, row.sealed)
-        for row in found
+        for row in rows
         # Either all three columns are null, or none of them. mypy needs all three comparisons.
         if row.openid is not None and row.user_id is not None and row.status is not None
     ]
-    return found[0] if found else None, keys
+    client = rows[0] if rows else None
+    return client, keys

@@ -13,7 +13,10 @@ from wxauth.errors import WrongAppKind
 from wxauth.wechat.wechat_tokens import WeChatToken, WeChatTokens
 
 LOOKED_WITHIN: Final = timedelta(minutes=1)
-"""The longest time for which clients still get a WeChat token that WeChat has replaced."""
+"""The time after which a cached WeChat token must be compared with WeChat's present one before a client gets it.
+
+For up to this time, clients still get a token that WeChat has replaced.
+"""
 
 READS: Final = Counter(
     "wxauth_access_token_reads",
@@ -44,6 +47,6 @@ class SharedWeChatTokens:
             raise WrongAppKind(f"WeChat doesn't issue access tokens to a {app.kind}")
         with READS.outcome_of(app.app_id):
             token = await self.wechat_tokens.get(app, looked_within=LOOKED_WITHIN)
-        read, by = EventType.WECHAT_TOKEN_READ, Actor(client_id, ip)
-        await record_daily(self.database, read, by=by, app_id=app.app_id, now=self.clock())
+        by = Actor(client_id, ip)
+        await record_daily(self.database, EventType.WECHAT_TOKEN_READ, by=by, app_id=app.app_id, now=self.clock())
         return token

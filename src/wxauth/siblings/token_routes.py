@@ -109,14 +109,14 @@ async def required_resource(request: Request, settings: SettingsDep) -> str | No
 
     Return None if the proxy requires tokens of wxauth's own audience. Raises: InvalidRequest.
     """
-    given = request.query_params.getlist(RESOURCE)
-    if not given:
+    urls = request.query_params.getlist(RESOURCE)
+    if not urls:
         return None
-    found = find_resource(settings.resources, given[0])
-    if found is None or len(given) > 1:
+    resource = find_resource(settings.resources, urls[0])
+    if resource is None or len(urls) > 1:
         # As in `_wrong_parameter`, each request gets a new exception.
         raise InvalidRequest.of(*_NO_SUCH_RESOURCE.errors[0])
-    return found.resource
+    return resource.resource
 
 
 RequiredRolesDep = Annotated[frozenset[str], Depends(required_roles), Entails(failures=(_wrong_parameter(),))]
@@ -155,6 +155,7 @@ ForwardedCallerDep = Annotated[Caller, Depends(forwarded_caller), Entails(failur
 
 
 def _header(description: str, example: str) -> dict[str, Any]:
+    """Return the OpenAPI description of a header field."""
     return {"description": description, "schema": {"type": "string"}, "example": example}
 
 
@@ -228,7 +229,7 @@ async def verify(roles: RequiredRolesDep, caller: ForwardedCallerDep) -> Respons
         ]
     },
 )
-async def verify_appended(_: NoDemandsDep, caller: ForwardedCallerDep) -> Response:
+async def verify_appended(_demands: NoDemandsDep, caller: ForwardedCallerDep) -> Response:
     """Authenticate a request for a gateway that appends the client's path and query (Envoy, Istio, Higress).
 
     Every method gets the same response. The client chooses the query, so it can require no role and no resource, and
@@ -254,12 +255,24 @@ def _authorized(caller: Caller) -> Response:
     )
 
 
+def _in_header(value: str) -> str:
+    """Return a value of a header field, with all characters percent-encoded that are not safe there.
+
+    `WeChat` accepts only printable ASCII as an openid.
+    """
+    return quote(value, safe=_SAFE_IN_HEADER)
+
+
 @router.post(
     "/v1/introspect",
     summary=_("Introspect an access token (RFC 7662)"),
     response_model=IntrospectionAnswer,
     openapi_extra=form_parameters(
-        "token_type_hint", "client_id", "client_secret", required=["token"], **{"token": "eyJ..."}
+        "token_type_hint",
+        "client_id",
+        "client_secret",
+        required=["token"],
+        token="eyJ...",  # noqa: S106 (the example in the documentation is no secret)
     ),
     failures=[_NO_TOKEN, PayloadTooLarge, KeysUnavailable],
 )
@@ -283,12 +296,6 @@ async def introspect(
     return {"active": False} if claims is None else {**claims, "active": True, "token_type": "Bearer"}
 
 
-def _in_header(value: str) -> str:
-    # `WeChat` accepts only printable ASCII as an openid, and quoting encodes all characters that are not safe in a
-    # header.
-    return quote(value, safe=_SAFE_IN_HEADER)
-
-
 async def _current_claims(
     verifier: Verifier, database: Database, token: str, *, resources: Collection[str], now: datetime
 ) -> dict[str, Any] | None:
@@ -305,7 +312,7 @@ async def _current_claims(
     user = await database.row(READ_USER_IN_SESSION, session_id=principal.session_id, user_id=principal.id, now=now)
     if user is None or (resources and principal.claims["aud"] not in resources):
         return None
-    # The roles and the external id are the user's current ones, not those in the token.
+    # The claims `roles` and `external_id` are added below with their current values.
     shown = IntrospectionAnswer.__annotations__.keys() - {"roles", "external_id"}
     claims = {name: value for name, value in principal.claims.items() if name in shown}
     if user.roles and sees_roles(principal):

@@ -61,13 +61,13 @@ class LookupRequest(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _names_some_users(self) -> Self:
-        lists = [self.ids, self.openids, self.external_ids, self.unionids]
+    def _check_names_users(self) -> Self:
+        lists = [names for names in (self.ids, self.openids, self.external_ids, self.unionids) if names is not None]
         # Unknown fields are ignored. Without this check, a misspelled name would look as if all these users had been
         # erased.
-        if all(each is None for each in lists):
+        if not lists:
             raise ValueError("Must have ids, openids, external_ids or unionids")
-        if sum(len(each or ()) for each in lists) > LOOKED_UP_AT_ONCE:
+        if sum(map(len, lists)) > LOOKED_UP_AT_ONCE:
             raise ValueError(f"Must have at most {LOOKED_UP_AT_ONCE} of all kinds together")
         return self
 
@@ -101,7 +101,7 @@ class ProfileRemoval(BaseModel):
     avatar_url: OnlyNull = None
 
     @model_validator(mode="after")
-    def _names_a_field(self) -> Self:
+    def _check_names_a_field(self) -> Self:
         if not self.model_fields_set:
             raise ValueError("Must name a field to clear: nickname, avatar_url")
         return self
@@ -195,11 +195,12 @@ async def look_users_up(client: UsersClientDep, database: DatabaseDep, body: Loo
 
 
 async def _look_up(database: Database, body: LookupRequest) -> Sequence[UserForSiblings]:
+    """Return the users that a request names, each once, in the order of the request."""
     return await database.rows(
         LOOK_UP,
         ids=body.ids or [],
-        app_ids=[each.app_id for each in body.openids or ()],
-        openids=[each.openid for each in body.openids or ()],
+        app_ids=[identity.app_id for identity in body.openids or ()],
+        openids=[identity.openid for identity in body.openids or ()],
         external_ids=body.external_ids or [],
         unionids=body.unionids or [],
     )

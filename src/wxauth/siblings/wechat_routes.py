@@ -115,7 +115,7 @@ class SignatureRequest(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _names_one(self) -> Self:
+    def _check_names_one_user(self) -> Self:
         if (self.openid is None) == (self.user_id is None):
             raise ValueError("Must have either openid or user_id")
         return self
@@ -142,7 +142,7 @@ async def signer_of(
     try:
         credentials = basic_credentials(request)
         name = credentials.client_id
-        refusal: InvalidRequest | None = None
+        invalid_body: InvalidRequest | None = None
         # If the body is invalid, the query finds no key for the empty openid.
         openid: str | None = ""
         user_id: UUID | None = None
@@ -150,7 +150,7 @@ async def signer_of(
             body = read_body(SignatureRequest, await request.body())
             openid, user_id = body.openid, body.user_id
         except InvalidRequest as exc:
-            refusal = exc
+            invalid_body = exc
         found: ServiceClient | None = None
         keys: Sequence[KeyOfLogin] = ()
         if is_client_name(name):
@@ -158,8 +158,8 @@ async def signer_of(
         client = check_secret(credentials, found, now=clock())
         await limits.admit(name, ClientOperation.SIGN)
         check_scope(client, Scope.SIGN)
-        if refusal is not None:
-            raise refusal
+        if invalid_body is not None:
+            raise invalid_body
     except WxAuthError as exc:
         SIGNATURES.count(apps.label_of(app_id), exc.code)
         raise
@@ -223,7 +223,7 @@ class JsSignatureAnswer(TypedDict):
     failures=[UnknownApp, WrongAppKind, _NOT_A_URL, *WECHAT_FAILURES],
 )
 async def sign_page(
-    _: JsSigningClientDep, app_id: str, apps: AppsDep, js_tickets: JsTicketsDep, body: JsSignatureRequest
+    _client: JsSigningClientDep, app_id: str, apps: AppsDep, js_tickets: JsTicketsDep, body: JsSignatureRequest
 ) -> JsSignatureAnswer:
     """Return the signature with which a page in WeChat calls `wx.config`, for a client with the scope `js_sign`.
 
@@ -236,7 +236,8 @@ async def sign_page(
     if not has_no_user(body.url):
         raise InvalidRequest.of(*_NOT_A_URL.errors[0])
     parts = urlsplit(body.url)
-    if not {parts.hostname, parts.netloc.lower()} & set(app.js_hosts or ()):
+    js_hosts = app.js_hosts or ()
+    if parts.hostname not in js_hosts and parts.netloc.lower() not in js_hosts:  # with or without a port
         raise InvalidRequest.of(*_OTHER_HOST.errors[0])
     if "&amp;" in body.url:  # a URL copied from HTML would never match
         raise InvalidRequest.of(*_ESCAPED.errors[0])
