@@ -11,6 +11,8 @@ from typing import NoReturn
 from wxauth.i18n import lazy_gettext as _
 from wxauth.terminal import localized, os_reason
 
+_STDOUT = 1
+"""The file descriptor of the standard output."""
 _WRITE_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """The error numbers of a write to a full or broken disk."""
 _INCOMPLETE_ENCODINGS = ("ascii", "latin-1", "charmap", "gbk", "gb2312", "big5")
@@ -34,7 +36,7 @@ def main() -> None:
     # which took an eighth of a command's start time.
     gc.set_threshold(50_000)
     try:
-        from wxauth import cli
+        from wxauth import cli  # imported only now, so that the handlers and variables above are in force before
 
         cli.main(prog_name="wxauth")
     except ModuleNotFoundError as exc:
@@ -43,18 +45,22 @@ def main() -> None:
             raise
         sys.exit(localized(_("{package} isn't installed. Install wxauth again", package=package)))
     except Exception as exc:
-        from wxauth.core.logs import lines_of
+        sys.exit(_reason_of(exc))
 
-        # An error of a named file is not an error of the output. The commands report most errors of files themselves.
-        if isinstance(exc, OSError) and exc.errno in _WRITE_FAILURES and exc.filename is None:
-            # At exit, Python writes the rest of its buffer, which would fail again on the full disk.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            sys.exit(localized(_("can't write the output: {error}", error=os_reason(exc))))
-        if isinstance(exc, UnicodeEncodeError) and exc.encoding in _INCOMPLETE_ENCODINGS:
-            text = _("can't write the output in {encoding}. Set PYTHONIOENCODING=utf-8", encoding=exc.encoding)
-            sys.exit(localized(text))
-        # Python's own traceback would contain values from PostgreSQL's message.
-        sys.exit("\n".join(lines_of(exc)))
+
+def _reason_of(exc: Exception) -> str:
+    """Return the reason why a command has failed, without secrets. If the output can't be written, discard the rest."""
+    from wxauth.core.logs import lines_of  # imported only now, because most commands do not fail
+
+    # An error of a named file is not an error of the output. The commands report most errors of files themselves.
+    if isinstance(exc, OSError) and exc.errno in _WRITE_FAILURES and exc.filename is None:
+        # At exit, Python writes the rest of its buffer, which would fail again on the full disk.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
+        return localized(_("can't write the output: {error}", error=os_reason(exc)))
+    if isinstance(exc, UnicodeEncodeError) and exc.encoding in _INCOMPLETE_ENCODINGS:
+        return localized(_("can't write the output in {encoding}. Set PYTHONIOENCODING=utf-8", encoding=exc.encoding))
+    # Python's own traceback would contain values from PostgreSQL's message.
+    return "\n".join(lines_of(exc))
 
 
 def _end(_signal: int, _frame: FrameType | None) -> NoReturn:

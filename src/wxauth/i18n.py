@@ -46,6 +46,7 @@ def gettext(language: str, message: str, /, **values: object) -> str:
 
 def pgettext(context: str, message: str, language: str) -> str:
     """Translate a text whose meaning depends on the context, for example `state`."""
+    # In a catalogue, the character U+0004 separates the context from the text, as in gettext's MO files.
     return catalogue(language).get(f"{context}\4{message}", message)
 
 

@@ -72,7 +72,9 @@ def localized(text: object) -> str:
 def listed(names: Iterable[str], others: int) -> Text:
     """Return a list of names, followed by the number of other names if it is not 0."""
     some = Text(", ").join(names)
-    return _("{some} and {n} more", some=some, n=others) if others else some
+    if others == 0:
+        return some
+    return _("{some} and {n} more", some=some, n=others)
 
 
 def os_reason(exc: OSError) -> Text:
@@ -91,9 +93,11 @@ def rule_of(error: Mapping[str, Any]) -> Text:
         text: Text = context["error"].text
         return text
     if error["type"] in _RULES:
-        # For a `literal_error`, pydantic lists the choices as in "'json', 'text' or 'auto'".
-        *others, last = re.findall("'.*?'", str(context.get("expected"))) or [""]
-        return Text(_RULES[error["type"]], **context, choices=_(", ").join(others), last=last)
+        # For a `literal_error`, pydantic lists the choices as in "'json', 'text' or 'auto'". Other errors have no
+        # choices.
+        choices = re.findall("'.*?'", context.get("expected", ""))
+        last = choices.pop() if choices else ""
+        return Text(_RULES[error["type"]], **context, choices=_(", ").join(choices), last=last)
     return Text("{rule}", rule=re.sub(r"^\w+ should ", "must ", error["msg"].removeprefix("Value error, ")))
 
 
@@ -103,5 +107,6 @@ def word(name: str) -> str:
 
 
 def width(text: str) -> int:
-    """Return the number of terminal columns that a text takes."""
-    return len(text) + sum(east_asian_width(character) in "WF" for character in text)
+    """Return the number of terminal columns that a text takes. A wide or full-width character takes two."""
+    wide = [character for character in text if east_asian_width(character) in ("W", "F")]
+    return len(text) + len(wide)

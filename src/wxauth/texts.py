@@ -1,4 +1,4 @@
-"""Functions for text that need only the standard library: the cleaning of users' texts, secrets, and lenient JSON."""
+"""Functions for text, which clean users' texts, make and hash secrets, and parse faulty JSON."""
 
 import json
 import re
@@ -10,6 +10,7 @@ from typing import Any, Final
 from wxauth_guard.texts import has_too_many_containers, refuse_constant
 
 _SECRET_BYTES: Final = 32
+_MAX_TITLE_LENGTH: Final = 64
 
 # The following texts are sets of characters, to be written between the brackets of a regular expression.
 _DIACRITICS: Final = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
@@ -26,16 +27,21 @@ _INVISIBLE: Final = (
     "\U00016fe4\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0080-\U000e00ff\U000e01f0-\U000e0fff"
 )
 """The characters that are invisible by themselves, for example combining accents and the fillers of Hangul."""
-_REMOVED: Final = (
-    "\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f"  # control characters other than line breaks and tabs
-    # bidirectional controls and other characters that programs ignore
-    "\xad\u061c\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff0-\ufff8"
-    "\ud800-\uf8ff\ufdd0-\ufdef\U000f0000-\U0010ffff"  # surrogates, private use and noncharacters
-    + "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0xF0000, 0x10000))
-)
+_CONTROLS: Final = "\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f"
+"""The control characters other than line breaks and tabs."""
+_IGNORED: Final = "\xad\u061c\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff0-\ufff8"
+"""The bidirectional controls and other characters that programs ignore."""
+_UNASSIGNABLE: Final = "\ud800-\uf8ff\ufdd0-\ufdef\U000f0000-\U0010ffff"
+"""The surrogates, the characters for private use, and the noncharacters in the middle or at the end of Unicode."""
+_PLANES: Final = range(0, 0xF0000, 0x10000)
+"""The first characters of the planes of Unicode, except for the last two planes, which are in `_UNASSIGNABLE`."""
+_ENDS_OF_PLANES: Final = "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in _PLANES)
+"""The last two characters of each plane, which are noncharacters."""
+_REMOVED: Final = f"{_CONTROLS}{_IGNORED}{_UNASSIGNABLE}{_ENDS_OF_PLANES}"
 """The characters that are removed wherever they occur."""
 
 _NEEDS_CLEANING = re.compile(rf"[{_REMOVED}{_TAGS}{_INVISIBLE}]")
+"""The pattern of a character that `clean_text` might remove. Most texts contain none, so most texts need one search."""
 _FLAG_OR_REMOVED = re.compile(
     rf"(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{{3,6}}\U000e007f)|[{_REMOVED}{_TAGS}]+"
 )
@@ -53,8 +59,11 @@ One of each remains in emoji, and in scripts that use them. Latin, Greek and Cyr
 _STACKED_DIACRITICS = re.compile(rf"([{_DIACRITICS}]{{2}})[{_DIACRITICS}]+")
 """The pattern of more than two diacritics in a row. The group contains the first two, which remain."""
 _VISIBLE = re.compile(rf"[^\s{_INVISIBLE}]")
+"""The pattern of a visible character."""
 _WHOLE_CHARACTER = re.compile(rb"[\xe1-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 """The pattern of a UTF-8 character whose bytes hardly ever occur in text of another encoding."""
+_LONE_SURROGATE: Final = "\ud83d"
+"""The character that replaces the beginning of an incomplete character. It is the first half of most emoji."""
 _MAX_INCOMPLETE: Final = 100
 """The largest number of incomplete characters in a text.
 
@@ -89,7 +98,7 @@ def is_title(text: str) -> bool:
     """Return whether a text can be a title: a visible line of 1 to 64 characters, all of which `clean_text` keeps."""
     is_one_line = text.splitlines() == [text] and "\t" not in text
     words = " ".join(text.split())
-    return len(text) <= 64 and is_one_line and words != "" and clean_text(text) == words
+    return len(text) <= _MAX_TITLE_LENGTH and is_one_line and words != "" and clean_text(text) == words
 
 
 def new_secret() -> str:
@@ -139,7 +148,9 @@ def _decoded(text: bytes) -> str:
 
     Raises: UnicodeDecodeError, if the text is in another encoding.
     """
-    parts, start, length = list[str](), 0, 0
+    parts = list[str]()
+    start = 0  # the beginning of the bytes that are not decoded yet
+    length = 0  # the number of bytes of the previous incomplete character
     while True:
         try:
             return "".join((*parts, text[start:].decode("utf-8", "surrogatepass")))
@@ -151,7 +162,7 @@ def _decoded(text: bytes) -> str:
             follows_another = bool(parts) and begin == start
             if follows_another and length == 1 and _WHOLE_CHARACTER.search(text) is None:
                 raise
-            parts += text[start:begin].decode("utf-8", "surrogatepass"), "\ud83d"
+            parts += text[start:begin].decode("utf-8", "surrogatepass"), _LONE_SURROGATE
             start, length = end, end - begin
 
 
@@ -160,18 +171,20 @@ def _cut(text: str) -> str:
 
     This function only finds brackets, strings and numbers, so the text need not be valid JSON.
     """
-    kept, depth = list[str](), 0
-    begin = 0  # the beginning of the text that is kept next
-    for found in _SIZE_TOKEN.finditer(text):
-        start, end = found.span()
-        if found[0] in "[{":
+    parts, depth = list[str](), 0
+    begin = 0  # the beginning of the text that is copied next
+    for match in _SIZE_TOKEN.finditer(text):
+        start, end = match.span()
+        piece = match[0]
+        if piece in "[{":
             depth += 1
             if depth == _MAX_DEPTH + 1:
-                kept += text[begin:start], "null"
-        elif found[0] in "]}":
+                parts += text[begin:start], "null"
+        elif piece in "]}":
             depth -= 1
-            begin = end if depth == _MAX_DEPTH else begin
-        elif found[0][0] != '"' and depth <= _MAX_DEPTH:
-            kept += text[begin:start], "0"
+            if depth == _MAX_DEPTH:
+                begin = end
+        elif not piece.startswith('"') and depth <= _MAX_DEPTH:
+            parts += text[begin:start], "0"
             begin = end
-    return "".join((*kept, text[begin:]))
+    return "".join((*parts, text[begin:]))
