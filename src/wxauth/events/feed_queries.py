@@ -41,12 +41,12 @@ from wxauth.core.statements import Statement
 from wxauth.core.trail import data_for_siblings
 from wxauth.errors import CursorExpired
 
-LAST_POSITION: Final = 2**63 - 1
-"""The highest possible position."""
-LAST_SENSIBLE: Final = 2**62
-"""The highest value of a sequence that wxauth accepts.
+MAX_POSITION: Final = 2**63 - 1
+"""The highest position that the column `feed.position` can contain."""
+MAX_SENSIBLE_NUMBER: Final = 2**62
+"""The highest number of a sequence that wxauth accepts.
 
-A higher value must be a mistake, and would soon leave the feed without places.
+A higher number must be a mistake, and would soon leave the feed without places.
 """
 
 
@@ -76,35 +76,39 @@ class Placement(PlacedEvent):
 
 
 class FeedRow(EventToSend):
-    """A row of a page of the feed, with columns that are equal in all rows of the page.
+    """A row of a page of the feed. The columns `is_known`, `last_position` and `last_id` are equal in all rows.
 
     If the page is empty, its only row has no event. Then `position` and the fields of the event are None, although
-    their types do not say so. `read_slice` does not return such a row.
+    their types do not say so. `read_page` does not return such a row.
     """
 
     position: int
     is_known: bool
     """Whether no event after the reader's place is missing. If one is missing, the page is empty."""
     last_position: int
-    """The place of the newest event; 0 if the feed has never had an event."""
+    """The position of the newest event; 0 if the feed has never had an event."""
     last_id: UUID
-    """The id of the newest event."""
+    """The id of the newest event; a UUID of zeros if the feed has never had an event."""
 
 
 # This statement does not wait. It returns false if another transaction holds the lock. The lock ends with the
 # transaction.
 LOCK_PLACES: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.feed'))")
 ARE_UNPLACED: Final = Statement[bool]("SELECT EXISTS (SELECT FROM events_unplaced) AS are_some")
-HIGHEST_PLACE: Final = """
+HIGHEST_POSITION: Final = """
 (SELECT COALESCE(max(position), 0)
    FROM ((SELECT position FROM feed ORDER BY position DESC LIMIT 1) UNION ALL SELECT position FROM feed_swept) places)
 """
-"""The SQL expression for the highest place in `feed` and `feed_swept`, or 0 if both are empty."""
-_LAST_PLACE: Final = Statement[int](f"SELECT {HIGHEST_PLACE} AS position")
+"""The SQL expression for the highest position in `feed` and `feed_swept`, or 0 if both are empty."""
+_HIGHEST_POSITION: Final = Statement[int](f"SELECT {HIGHEST_POSITION} AS position")
 # The statement takes the events with the lowest ids first, so that an earlier event of a user never stays without a
 # place when a later event of that user gets one. If an event already has a place, because an older `events_unplaced`
-# was restored next to a newer `feed`, the event keeps that place. The join is LATERAL, so that PostgreSQL looks up each
-# event through the index. It could execute another join by reading the whole table, if its statistics are old.
+# was restored next to a newer `feed`, the event keeps that place.
+# `max` raises the number of each event to the highest number of the user's earlier events, so that the events of a user
+# are ordered by their ids even if a tool has set the sequence of the numbers back. An event without a user is a
+# partition of its own.
+# The join is LATERAL, so that PostgreSQL looks up each event through the index. It could execute another join by
+# reading the whole table, if its statistics are old.
 _WAITING_FRAGMENT: Final = """
 WITH taken AS (
     DELETE FROM events_unplaced
@@ -123,7 +127,7 @@ RETURNING position, event_id, type
 """)
 _PLACE_AFTER: Final = Statement[Placement](f"""{_WAITING_FRAGMENT}
 INSERT INTO feed (position, event_id, type) OVERRIDING SYSTEM VALUE
-SELECT :last + row_number() OVER (ORDER BY number, id), id, type FROM waiting
+SELECT :last_position + row_number() OVER (ORDER BY number, id), id, type FROM waiting
 RETURNING position, event_id, type
 """)
 
@@ -133,7 +137,8 @@ def _page_fragment(places: LiteralString) -> LiteralString:
 
     Events are missing after a reader's place if the place no longer exists, or if later events have been deleted. No
     event is missing if that place is the last deleted one. Position 0 is before the first event, so the statement needs
-    no row for it. The LATERAL joins with LIMIT make PostgreSQL read only as many rows of the index as the page needs,
+    no row for it. The join with one row of VALUES makes the statement return the newest place even if there are no
+    events. The LATERAL joins with LIMIT make PostgreSQL read only as many rows of the index as the page needs,
     however old its statistics are.
     """
     return f"""
@@ -180,11 +185,13 @@ class Place(NamedTuple):
     """A place in the feed."""
 
     position: int
+    """The number of the place. Later events have higher positions."""
     event_id: UUID
+    """The id of the event at this position. After a restored backup, another event may have the same position."""
 
 
 class WrongPlace(Exception):
-    """The sequence has produced a place that is not after the last one, or that is higher than `LAST_SENSIBLE`."""
+    """The sequence has produced a position that is not after the last one, or is above `MAX_SENSIBLE_NUMBER`."""
 
 
 NOT_PLACED: Final = (
@@ -200,25 +207,25 @@ async def place_by_sequence(transaction: Transaction, *, limit: int) -> Sequence
 
     Raises: one of `NOT_PLACED`. The caller must then roll the transaction back.
     """
-    [last] = await transaction.values(_LAST_PLACE)
+    [last_position] = await transaction.values(_HIGHEST_POSITION)
     placed = await transaction.rows(_PLACE_BY_SEQUENCE, limit=limit)
-    positions = [last, *(placement.position for placement in placed)]
+    positions = [last_position, *(placement.position for placement in placed)]
     are_rising = all(earlier < later for earlier, later in pairwise(positions))
-    if not are_rising or positions[-1] > max(last, LAST_SENSIBLE):
+    if not are_rising or positions[-1] > max(last_position, MAX_SENSIBLE_NUMBER):
         raise WrongPlace
     return placed
 
 
 async def place_after_last(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
     """Give the next waiting events the places directly after the last one, without using the sequence."""
-    [last] = await transaction.values(_LAST_PLACE)
-    return await transaction.rows(_PLACE_AFTER, last=last, limit=limit)
+    [last_position] = await transaction.values(_HIGHEST_POSITION)
+    return await transaction.rows(_PLACE_AFTER, last_position=last_position, limit=limit)
 
 
-async def read_slice(
+async def read_page(
     database: Database, after: Place | None, types: Sequence[str], *, limit: int
 ) -> tuple[Sequence[FeedRow], Place]:
-    """Return the oldest events of these types after a place, and the place up to which the statement has read the feed.
+    """Return the oldest events of these types after a place, and the place after which to read the next page.
 
     `after` is None for the beginning of the feed, and an empty `types` selects all types. If the page is full, the
     returned place is the place of its last event. Otherwise, it is the place of the newest event of any type, so that

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from wxauth.clients.service_clients import EventsClientDep
 from wxauth.core.models import SharedEvent
 from wxauth.errors import CursorExpired
-from wxauth.events.feed_queries import LAST_POSITION, Place, read_slice
+from wxauth.events.feed_queries import MAX_POSITION, Place, read_page
 from wxauth.events.schemas import KnownType
 from wxauth.i18n import lazy_gettext as _
 from wxauth.web.dependencies import DatabaseDep
@@ -20,9 +20,14 @@ from wxauth.web.direct import Router
 from wxauth.web.schemas import OrEmpty, Parameters
 
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{38}")
+"""The pattern of a cursor, which is base64url without padding.
+
+Its 38 characters encode 28 bytes: the position, the 16 bytes of the event's id, and the check.
+"""
 _POSITION_BYTES: Final = 8
 _CHECK_BYTES: Final = 4
 NOW: Final = "now"
+"""The value of `after` that selects only future events."""
 _MAX_LIMIT: Final = 1000
 router = Router("siblings")
 
@@ -43,7 +48,7 @@ def place_in(cursor: str) -> Place:
         place = Place(int.from_bytes(raw[:_POSITION_BYTES], "big"), UUID(bytes=raw[_POSITION_BYTES:]))
         # The last of the 38 characters has four unused bits. The comparison admits only zeros there, so that each place
         # has only one spelling.
-        if cursor_of(place) == cursor and place.position <= LAST_POSITION:
+        if cursor_of(place) == cursor and place.position <= MAX_POSITION:
             return place
     raise ValueError("Must be a next_cursor of this feed")
 
@@ -84,15 +89,17 @@ class FeedAnswer(BaseModel):
 
 
 @router.get("/v1/events", summary=_("Read the event feed"), failures=[CursorExpired])
-async def read_feed(_: EventsClientDep, database: DatabaseDep, query: Annotated[FeedQuery, Query()]) -> FeedAnswer:
+async def read_feed(
+    _client: EventsClientDep, database: DatabaseDep, query: Annotated[FeedQuery, Query()]
+) -> FeedAnswer:
     """Return the events about users, the oldest first, for a service client with the scope `events`.
 
     Store `next_cursor` and continue from it, and you will get each event exactly once. An event appears within two
     seconds of its commit. If events after your cursor are missing, because they were swept or a backup was restored,
     the request fails with `cursor_expired`, so that you never miss events silently.
     """
-    # With the limit 0, `read_slice` returns no events, and the end of the feed.
+    # With the limit 0, `read_page` returns no events, and the end of the feed.
     limit = 0 if query.after == NOW else query.limit
-    events, last = await read_slice(database, query.place, query.type, limit=limit)
+    events, last = await read_page(database, query.place, query.type, limit=limit)
     items: list[Any] = [event.for_siblings for event in events]
     return FeedAnswer.model_construct(items=items, next_cursor=cursor_of(last))

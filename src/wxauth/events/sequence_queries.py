@@ -7,7 +7,7 @@ from typing import Final
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.statements import Statement
-from wxauth.events.feed_queries import HIGHEST_PLACE, LAST_SENSIBLE
+from wxauth.events.feed_queries import HIGHEST_POSITION, MAX_SENSIBLE_NUMBER
 
 log = get_logger()
 
@@ -31,12 +31,12 @@ class SequenceState:
     @property
     def is_wrong(self) -> bool:
         """Whether the sequence's next numbers are known to be wrong."""
-        return self.at is not None and not self.highest <= self.at <= max(self.highest, LAST_SENSIBLE)
+        return self.at is not None and not self.highest <= self.at <= max(self.highest, MAX_SENSIBLE_NUMBER)
 
 
 _READ: Final = Statement[SequenceState](f"""
 WITH wanted (name, highest) AS (VALUES
-    (pg_get_serial_sequence('feed', 'position'), {HIGHEST_PLACE}),
+    (pg_get_serial_sequence('feed', 'position'), {HIGHEST_POSITION}),
     (pg_get_serial_sequence('events_unplaced', 'number'), (SELECT COALESCE(max(number), 0) FROM events_unplaced))
 )
 SELECT name::regclass::text AS name,
