@@ -19,6 +19,48 @@ from wxauth.core.upkeep import Reseal, Sweep
 from wxauth.events.feed_queries import EventToSend, PlacedEvent
 from wxauth.events.models import DeliveryRow, DeliveryState, Webhook
 
+
+class Priority(IntEnum):
+    """The order in which wxauth starts deliveries. Each priority has separate limits, and waits for no other priority.
+
+    The values are stored. They are negative for logout tokens to sites, which a database trigger queues, and the others
+    are for events to webhooks.
+
+    Therefore, the events that a user can cause repeatedly never delay events of a higher priority about other users.
+    They can delay events about the same user, because wxauth makes the first attempts of one user's events to a webhook
+    one after the other.
+    """
+
+    BAN_LOGOUT = -2
+    """Logout tokens to sites after a ban, or after an act of an administrator.
+
+    Users cannot cause these tokens themselves.
+    """
+    LOGOUT = -1
+    """Other logout tokens to sites."""
+    BAN = 0
+    """Bans, and the ends of sessions by a ban or an administrator. Users cannot cause these events themselves."""
+    ERASURE = 1
+    """Erasures, merges and splits. Users can erase themselves and return as often as WeChat lets them log in."""
+    SESSION = 2
+    """Other ends of sessions. Users can log in and out as often as they like."""
+    ORDINARY = 3
+    """All other events."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveryOutcome:
+    """The outcome of an attempt."""
+
+    state: DeliveryState
+    status: int | None = None
+    """The status of the response; None if there was no response."""
+    error: str | None = None
+    """The reason why there was no response."""
+    next_at: datetime | None = None
+    """The time at which the next attempt is due; None if the delivery is finished."""
+
+
 _COLUMNS: Final = ", ".join(columns_of(Webhook))
 
 
@@ -35,6 +77,7 @@ class LeasedDelivery(EventToSend):
     is_logout: bool
     """Whether the receiver is a site."""
     name: str
+    """The name of the webhook, or the client_id of the site."""
     url: str
     """The URL of the receiver; empty if it was removed, or if the site no longer has a URI for logout tokens."""
     secret: bytes = Field(repr=False)
@@ -88,17 +131,16 @@ _SUBSCRIPTIONS: Final = Statement[tuple[UUID, list[str]]]("SELECT id, types FROM
 def _queued_fragment(next_at: LiteralString) -> LiteralString:
     """Return the SQL that queues deliveries, whose first attempt is due at `next_at`, an SQL expression.
 
-    The numbers are the values of `Priority`. The join is LATERAL, so that PostgreSQL looks up each event through the
-    index, however old its statistics are.
+    The join is LATERAL, so that PostgreSQL looks up each event through the index, however old its statistics are.
     """
     return f"""
 INSERT INTO deliveries (id, receiver_id, event_id, type, user_id, priority, next_at, at)
 SELECT new.id, receiver_id, event_id, new.type, events.user_id,
-       CASE WHEN new.type = 'user.banned' THEN 0
-            WHEN new.type IN ('user.erased', 'user.merged', 'user.split') THEN 1
-            WHEN new.type <> 'session.ended' THEN 3
-            WHEN data ->> 'reason' IN ('banned', 'administrator') THEN 0
-            ELSE 2 END,
+       CASE WHEN new.type = 'user.banned' THEN {Priority.BAN}
+            WHEN new.type IN ('user.erased', 'user.merged', 'user.split') THEN {Priority.ERASURE}
+            WHEN new.type <> 'session.ended' THEN {Priority.ORDINARY}
+            WHEN data ->> 'reason' IN ('banned', 'administrator') THEN {Priority.BAN}
+            ELSE {Priority.SESSION} END,
        {next_at}, :now
   FROM unnest(:ids::uuid[], :webhook_ids::uuid[], :event_ids::uuid[], :types::text[])
        AS new (id, receiver_id, event_id, type)
@@ -123,14 +165,14 @@ ON CONFLICT (receiver_id, event_id) DO UPDATE
 # each priority, however many new events the user has. The join is LATERAL because PostgreSQL could execute another join
 # by reading all pending deliveries for each row, if its statistics date from a time with few pending deliveries. ORDER
 # BY makes PostgreSQL use the index of first attempts, because no other index has this order.
-_HASTEN: Final = Statement[Nothing]("""
+_HASTEN: Final = Statement[Nothing](f"""
 WITH urgent AS MATERIALIZED (
     SELECT DISTINCT ON (receiver_id, user_id, priority) receiver_id, user_id, priority, event_id, next_at
       FROM unnest(:webhook_ids::uuid[], :event_ids::uuid[]) AS new (receiver_id, event_id)
            CROSS JOIN LATERAL (
                SELECT user_id, priority, next_at FROM deliveries d
                 WHERE d.receiver_id = new.receiver_id AND d.event_id = new.event_id LIMIT 1) queued
-     WHERE priority < 3 AND user_id IS NOT NULL
+     WHERE priority < {Priority.ORDINARY} AND user_id IS NOT NULL
      ORDER BY receiver_id, user_id, priority, event_id DESC
 ), hastened AS MATERIALIZED (
     SELECT earlier.place, min(urgent.priority) AS priority, min(urgent.next_at) AS next_at
@@ -155,9 +197,9 @@ SELECT e.id AS event_id, COALESCE(f.type, '') AS type
 """)
 
 # ORDER BY makes PostgreSQL use the index, regardless of its estimates. With EXISTS, PostgreSQL would read all due
-# deliveries, and with LIMIT but without ORDER BY, it would read the whole table. The numbers are the values of
-# `Priority`, which are negative for sites. The result includes removed sites, but wxauth sends nothing to them.
-_DUE: Final = Statement[tuple[UUID, int]]("""
+# deliveries, and with LIMIT but without ORDER BY, it would read the whole table. Priorities are negative for sites. The
+# result includes removed sites, but wxauth sends nothing to them.
+_DUE: Final = Statement[tuple[UUID, int]](f"""
 WITH RECURSIVE receivers (id) AS (
     (SELECT receiver_id FROM deliveries WHERE state = 'pending' ORDER BY receiver_id LIMIT 1)
      UNION ALL
@@ -166,7 +208,7 @@ WITH RECURSIVE receivers (id) AS (
       FROM receivers WHERE receivers.id IS NOT NULL
 )
 SELECT receivers.id, priority
-  FROM receivers CROSS JOIN generate_series(-2, 3) AS priority CROSS JOIN LATERAL (
+  FROM receivers CROSS JOIN generate_series({min(Priority)}, {max(Priority)}) AS priority CROSS JOIN LATERAL (
        SELECT FROM deliveries d
         WHERE d.receiver_id = receivers.id AND d.priority = priority.priority AND d.state = 'pending'
           AND d.next_at <= :now
@@ -273,44 +315,6 @@ DELETE FROM deliveries USING swept
 reseal_webhook: Final = Reseal.of("webhooks", "secret", "former_secret", key="id")
 
 
-class Priority(IntEnum):
-    """The order in which wxauth starts deliveries. Each priority has separate limits, and waits for no other priority.
-
-    Therefore, the events that a user can cause repeatedly never delay events of a higher priority about other users.
-    They can delay events about the same user, because wxauth makes the first attempts of one user's events to a webhook
-    one after the other.
-    """
-
-    BAN_LOGOUT = -2
-    """Logout tokens to sites after a ban, or after an act of an administrator.
-
-    Users cannot cause these tokens themselves.
-    """
-    LOGOUT = -1
-    """Other logout tokens to sites. The priorities below are for events to webhooks."""
-    BAN = 0
-    """Bans, and the ends of sessions by a ban or an administrator. Users cannot cause these events themselves."""
-    ERASURE = 1
-    """Erasures, merges and splits. Users can erase themselves and return as often as WeChat lets them log in."""
-    SESSION = 2
-    """Other ends of sessions. Users can log in and out as often as they like."""
-    ORDINARY = 3
-    """All other events."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeliveryOutcome:
-    """The outcome of an attempt."""
-
-    state: DeliveryState
-    status: int | None = None
-    """The status of the response; None if there was no response."""
-    error: str | None = None
-    """The reason why there was no response."""
-    next_at: datetime | None = None
-    """The time at which the next attempt is due; None if the delivery is finished."""
-
-
 async def write_webhook(
     database: Database, kind: EventType, *, by: Actor, now: datetime, **values: object
 ) -> Webhook | None:
@@ -357,9 +361,9 @@ async def queue_deliveries(
     webhook_ids, event_ids, event_types, ids = zip(*new, strict=True)
     keys = {"webhook_ids": webhook_ids, "event_ids": event_ids}
     values = {"ids": ids, "types": event_types, "now": now}
-    number = await transaction.run(_QUEUE if again_to is None else _QUEUE_AGAIN, **keys, **values)
+    queued = await transaction.run(_QUEUE if again_to is None else _QUEUE_AGAIN, **keys, **values)
     await transaction.run(_HASTEN, **keys)
-    return number
+    return queued
 
 
 async def placed_after(database: Database, after: UUID, *, size: int) -> tuple[Sequence[PlacedEvent], UUID | None]:
@@ -368,7 +372,8 @@ async def placed_after(database: Database, after: UUID, *, size: int) -> tuple[S
     The returned id is None if there are no more events.
     """
     rows = await database.rows(_PAGE, after=after, size=size)
-    return [row for row in rows if row.type], rows[-1].event_id if len(rows) == size else None
+    next_after = rows[-1].event_id if len(rows) == size else None
+    return [row for row in rows if row.type], next_after
 
 
 async def due_receivers(database: Database, *, now: datetime) -> Sequence[tuple[UUID, Priority]]:
