@@ -64,7 +64,7 @@ class ReplayRequest(BaseModel):
     since: Time | None = Field(default=None, description="Send all events since this time.")
 
     @model_validator(mode="after")
-    def _names_one(self) -> Self:
+    def _check_event_or_time(self) -> Self:
         if (self.event_id is None) == (self.since is None):
             raise ValueError("Must have either event_id or since")
         return self

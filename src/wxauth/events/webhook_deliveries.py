@@ -92,9 +92,11 @@ SHUTDOWN_SECONDS: Final = 3.0
 PLACE_PAUSE_SECONDS: Final = 0.5
 """The number of seconds between two checks for events without a place."""
 EVENTS_PLACED_PER_TRANSACTION: Final = 1000
+"""The largest number of events that one transaction gives places and queues."""
 
 _random: Final = SystemRandom()
 _GONE: Final = 410
+"""The status with which a receiver says that it wants no more events."""
 _STORE_PAUSE_SECONDS: Final = 0.5
 """The number of seconds before another attempt to store an outcome during a database outage."""
 
@@ -213,20 +215,25 @@ class Deliveries:
                 if is_first:
                     self._begin(receiver_id, priority)
                     is_first = False
-                outcome = await (
-                    self.logouts.deliver(delivery) if delivery.is_logout else self._deliver(delivery, now=now)
-                )
-                is_first_success = await self._store(delivery, outcome, until=now + LEASE)
-                # `delivery.delivered_at` is the time of the last success before this one.
-                was_unavailable = delivery.delivered_at is None or self.clock() - delivery.delivered_at >= OUTAGE
-                if is_first_success and was_unavailable:
-                    await self._resume(receiver_id)
+                await self._deliver_and_store(delivery, leased_at=now)
         except StorageUnavailable as exc:  # a process leases the delivery again when this lease has ended
             outage_log.note(exc)
         except Exception:
             log.exception("delivery_failed", receiver=str(receiver_id))
         finally:
             self._running[priority] -= Counter([receiver_id])  # subtraction removes receivers whose count is zero
+
+    async def _deliver_and_store(self, delivery: LeasedDelivery, *, leased_at: datetime) -> None:
+        """Attempt a delivery once, and store the outcome. If a webhook has become available, resume its deliveries."""
+        if delivery.is_logout:
+            outcome = await self.logouts.deliver(delivery)
+        else:
+            outcome = await self._deliver(delivery, now=leased_at)
+        is_first_success = await self._store(delivery, outcome, until=leased_at + LEASE)
+        # `delivery.delivered_at` is the time of the last success before this one.
+        was_unavailable = delivery.delivered_at is None or self.clock() - delivery.delivered_at >= OUTAGE
+        if is_first_success and was_unavailable:
+            await self._resume(delivery.receiver_id)
 
     async def _deliver(self, delivery: LeasedDelivery, *, now: datetime) -> DeliveryOutcome:
         """Attempt a delivery to a webhook once. Count, log and return the outcome."""
@@ -246,18 +253,6 @@ class Deliveries:
         else:
             log.warning("not_delivered", **log_fields, reason=outcome.error, next_at=outcome.next_at)
         return outcome
-
-    async def _resume(self, webhook_id: UUID) -> None:
-        """Make the waiting retries of a webhook due now, because the webhook accepts deliveries again.
-
-        If the process stops, the remaining retries keep their times.
-        """
-        which = {"receiver_id": webhook_id, "now": self.clock(), "size": RESUMED_AT_ONCE}
-        resumed = RESUMED_AT_ONCE
-        while resumed == RESUMED_AT_ONCE:
-            async with self.database.begin(replan=True) as transaction:
-                resumed = await transaction.run(RESUME_DELIVERIES, **which)
-            self.wake()
 
     async def _attempt(self, delivery: LeasedDelivery, *, now: datetime) -> DeliveryOutcome:
         """Send the event of a delivery once, and return the outcome. A response with status 410 disables a webhook."""
@@ -315,6 +310,18 @@ class Deliveries:
                     raise
                 await asyncio.sleep(_STORE_PAUSE_SECONDS)
 
+    async def _resume(self, webhook_id: UUID) -> None:
+        """Make the waiting retries of a webhook due now, because the webhook accepts deliveries again.
+
+        If the process stops, the remaining retries keep their times.
+        """
+        values = {"receiver_id": webhook_id, "now": self.clock(), "size": RESUMED_AT_ONCE}
+        resumed = RESUMED_AT_ONCE
+        while resumed == RESUMED_AT_ONCE:
+            async with self.database.begin(replan=True) as transaction:
+                resumed = await transaction.run(RESUME_DELIVERIES, **values)
+            self.wake()
+
 
 def _pause_in(retry_after: str | None, *, now: datetime) -> timedelta | None:
     """Return the pause that a Retry-After header requests as seconds or as a date (RFC 9110, section 10.2.3).
@@ -330,7 +337,9 @@ def _pause_in(retry_after: str | None, *, now: datetime) -> timedelta | None:
         date = parsedate_to_datetime(text)
     except (ValueError, OverflowError):  # also raised for numbers with too many digits
         return None
-    return (date if date.tzinfo else date.replace(tzinfo=UTC)) - now
+    if date.tzinfo is None:  # a date without a zone, or with -0000, is in UTC
+        date = date.replace(tzinfo=UTC)
+    return date - now
 
 
 async def keep_placing(services: Services) -> None:
@@ -384,6 +393,7 @@ async def place_events(services: Services) -> int:
 async def _try_to_correct_sequences(services: Services) -> bool:
     """Correct the sequences, unless another process is placing events. Return whether the lock was free."""
     async with services.database.begin() as transaction:
-        if is_locked := bool(await transaction.value(LOCK_PLACES)):
+        has_lock = bool(await transaction.value(LOCK_PLACES))
+        if has_lock:
             await correct_sequences(transaction)
-    return is_locked
+    return has_lock

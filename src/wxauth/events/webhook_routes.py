@@ -30,7 +30,7 @@ WebhooksDep = Annotated[Webhooks, Depends(provide(Webhooks))]
 
 
 @router.get("/v1/admin/webhooks", summary=_("List webhooks"))
-async def list_webhooks(_: AdministratorDep, webhooks: WebhooksDep) -> Items[WebhookAnswer]:
+async def list_webhooks(_administrator: AdministratorDep, webhooks: WebhooksDep) -> Items[WebhookAnswer]:
     """Return every webhook, by name, without its secret."""
     return all_of(webhook.shown for webhook in await webhooks.all())
 
@@ -47,7 +47,7 @@ async def add_webhook(
 
 
 @router.get("/v1/admin/webhooks/{name}", summary=_("Read a webhook"), failures=[_NONE])
-async def read_webhook(_: AdministratorDep, webhooks: WebhooksDep, name: str) -> WebhookAnswer:
+async def read_webhook(_administrator: AdministratorDep, webhooks: WebhooksDep, name: str) -> WebhookAnswer:
     """Return a webhook, without its secret."""
     return (await webhooks.read(name)).shown
 
@@ -90,7 +90,7 @@ async def renew_webhook_secret(
 
 @router.get("/v1/admin/webhooks/{name}/deliveries", summary=_("List deliveries"), failures=[_NONE])
 async def list_deliveries(
-    _: AdministratorDep, webhooks: WebhooksDep, name: str, query: Annotated[DeliveriesQuery, Query()]
+    _administrator: AdministratorDep, webhooks: WebhooksDep, name: str, query: Annotated[DeliveriesQuery, Query()]
 ) -> Items[DeliveryRow]:
     """Return the deliveries of the last 30 days, sent and pending, the newest first."""
     return items_of(await webhooks.deliveries_of(name, query))
@@ -98,7 +98,7 @@ async def list_deliveries(
 
 @router.post("/v1/admin/webhooks/{name}/replay", summary=_("Replay events"), failures=[_NONE])
 async def replay_deliveries(
-    _: AdministratorDep, webhooks: WebhooksDep, name: str, body: ReplayRequest
+    _administrator: AdministratorDep, webhooks: WebhooksDep, name: str, body: ReplayRequest
 ) -> ReplayedAnswer:
     """Deliver one event again, or all events since a time, if the webhook gets their types.
 

@@ -144,22 +144,29 @@ class Webhooks:
         """
         now = self.clock()
         webhook = await self.read(name)
-        about_nobody: dict[str, object] = {"user_id": None, "app_id": None, "actor": by.name, "data": {}}
-        event = {"id": new_id(now), "type": TEST_TYPE, "at": now, **about_nobody}
+        event: dict[str, object] = {
+            "id": new_id(now),
+            "type": TEST_TYPE,
+            "at": now,
+            "user_id": None,
+            "app_id": None,
+            "actor": by.name,
+            "data": {},
+        }
         return await self.deliveries.send(webhook.id, webhook, event, now=now)
 
     async def deliveries_of(self, name: str, query: DeliveriesQuery) -> Page[DeliveryRow]:
         """Return one page of the deliveries of a webhook, the newest first. Raises: NotFound."""
         webhook = await self.read(name)
         states = list(DeliveryState) if query.state is None else [query.state]
-        found = await self.database.rows(
+        rows = await self.database.rows(
             webhook_queries.LIST_DELIVERIES,
             receiver_id=webhook.id,
             states=states,
             before=query.cursor,
             limit=query.limit + 1,
         )
-        return Page.of(found, query.limit)
+        return Page.of(rows, query.limit)
 
     async def replay(
         self,
@@ -212,8 +219,9 @@ class Webhooks:
         """Make the change that an event of this type reports, and return the webhook. Raises: NameTaken; NotFound."""
         written = await webhook_queries.write_webhook(self.database, kind, by=by, now=self.clock(), **values)
         if written is None:
-            is_new = kind is EventType.WEBHOOK_ADDED
-            raise NameTaken("a webhook with this name already exists") if is_new else NotFound(NO_SUCH_WEBHOOK)
+            if kind is EventType.WEBHOOK_ADDED:
+                raise NameTaken("a webhook with this name already exists")
+            raise NotFound(NO_SUCH_WEBHOOK)
         log.info(kind.log_event, webhook=written.name, actor=by.name)
         return written
 
