@@ -44,9 +44,11 @@ class Erasure:
                 return await self._clear_risky_profile()
 
     async def _erase_closed_account(self) -> LogLine:
-        """Erase the user or, if several WeChat accounts were joined, only the closed account."""
-        # A user merged from several WeChat accounts, by phone number or by an operator, loses only the closed account,
-        # and data that may have come from it.
+        """Erase the user of a closed WeChat account.
+
+        If a phone number, an operator or an import has joined several WeChat accounts, erase only the closed account,
+        and the data that may have come from it.
+        """
         if await self.transaction.value(IS_JOINED, user_id=self.user_id):
             is_erased = await erase_wechat_account(
                 self.transaction,

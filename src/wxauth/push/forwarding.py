@@ -61,9 +61,10 @@ class PushForwarding:
     """
 
     transport: httpx.AsyncBaseTransport
-    _running: defaultdict[str, asyncio.Semaphore] = field(
+    _limits: defaultdict[str, asyncio.Semaphore] = field(
         init=False, default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
     )
+    """The limit of messages that are forwarded at the same time, by app_id."""
 
     async def forward(self, app: App, request: PushRequest, *, deadline: float) -> PushAnswer:
         """Forward a message to the handler of its app, and return the handler's response.
@@ -74,12 +75,12 @@ class PushForwarding:
         """
         if request.is_forwarded:
             raise PushNotForwarded(f"the message was already forwarded: it has the header {FORWARDED}")
-        running = self._running[app.app_id]
-        if running.locked():
+        limit = self._limits[app.app_id]
+        if limit.locked():  # WeChat sends the message again
             raise PushNotForwarded(f"{AT_ONCE} messages of this app are already being forwarded")
         try:
             with FORWARD_SECONDS.time():
-                async with running, asyncio.timeout_at(deadline):
+                async with limit, asyncio.timeout_at(deadline):
                     return await send_to_handler(self.transport, app, request)
         except TimeoutError:
             raise _not_forwarded(_("no response in time")) from None
@@ -101,25 +102,34 @@ async def send_to_handler(
         (b"Accept", b"*/*"),
         (b"User-Agent", USER_AGENT.encode()),
         (b"Accept-Encoding", b"identity"),
-        *([] if request.content_type is None else [(b"Content-Type", request.content_type)]),
     ]
+    if request.content_type is not None:
+        headers.append((b"Content-Type", request.content_type))
     url = httpx.URL(app.push_forward)
-    # WeChat's query is appended to the request target, not to the URL, because httpx would change the spelling of a
-    # query in the URL. A `push_forward` can end with a question mark that no query follows.
-    has_question_mark = b"?" in url.raw_path
-    separator = b"&" if url.query else b"" if has_question_mark else b"?"
-    target = url.raw_path + separator + request.query
+    target = _target_of(url, request.query)
     forwarded = httpx.Request(method, url, headers=headers, content=request.body, extensions={"target": target})
     try:
         response = await transport.handle_async_request(forwarded)
     except httpx.RequestError as exc:
-        raise _not_forwarded(exc.args[0]) from None
+        raise _not_forwarded(exc.args[0]) from None  # the transport's errors have translatable texts
     answer: HttpAnswer = response.extensions[ANSWER]
     if answer.status != _OK:
         raise _not_forwarded(_("its status was {n}", n=answer.status))
     if answer.is_encoded:
         raise _not_forwarded(_("the response was compressed"))
     return PushAnswer(answer.body, answer.content_type)
+
+
+def _target_of(url: httpx.URL, query: bytes) -> bytes:
+    """Return the request target, which is the path and query of the URL, followed by WeChat's query.
+
+    WeChat's query is not appended to the URL itself, because httpx would change the spelling of a query in the URL.
+    """
+    if url.query:
+        return url.raw_path + b"&" + query
+    if b"?" in url.raw_path:  # the `push_forward` ends with a question mark that no query follows
+        return url.raw_path + query
+    return url.raw_path + b"?" + query
 
 
 def _not_forwarded(reason: str) -> PushNotForwarded:

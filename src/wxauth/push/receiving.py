@@ -53,6 +53,8 @@ MESSAGES: Final = Counter(
 LONG_MESSAGES_AT_ONCE: Final = 64
 """The largest number of long messages that a process receives at the same time."""
 _ECHOSTR: Final = re.compile("[ -~]{1,256}")
+WRONG_ECHOSTR: Final = "Must be 1 to 256 printable characters"
+"""The message about an `echostr` that does not match `_ECHOSTR`."""
 _WITHDRAWAL: Final = "withdrawal"
 
 log = get_logger()
@@ -92,7 +94,7 @@ class PushedMessages:
         await self._in_time(claim_signature(self.database, signature, now=now), name=f"handshake of {app_id}")
         echostr = query.get("echostr", "")
         if not _ECHOSTR.fullmatch(echostr):
-            raise InvalidRequest.of("echostr", "Must be 1 to 256 printable characters")
+            raise InvalidRequest.of("echostr", WRONG_ECHOSTR)
         return echostr
 
     async def receive(
@@ -118,12 +120,11 @@ class PushedMessages:
                 answer = await self.forwarding.forward(app, request, deadline=deadline)
                 counted.outcome = "forwarded"
                 return answer
-            counted.outcome = "done" if names_user else "ignored"
-            # Other log lines report withdrawals, and messages with an unknown code.
-            is_logged = names_user or message.unknown_code is not None or withdrawal_in(message) is not None
-            if not is_logged and self._warned.claim((app_id, message.name), self.clock().date()):
-                what = "no service receives this message: set the app's push_forward to the URL of a service that does"
-                log.warning("push_ignored", app_id=app_id, message=message.name, what_to_change=what)
+            if names_user:
+                counted.outcome = "done"
+            else:
+                counted.outcome = "ignored"
+                self._warn_of_ignored(message)
             return PushAnswer()
         finally:
             MESSAGES.count(self.apps.label_of(app_id), counted.kind, counted.outcome)
@@ -150,7 +151,8 @@ class PushedMessages:
         wxauth does not query the database, so that it can forward the message even during an outage.
         """
         counted.kind = message.kind_for_others
-        withdrawal = failure = None
+        withdrawal: Withdrawal | None = None
+        failure: InvalidRequest | None = None
         try:
             if not message.is_readable and app.push_forward is None:
                 raise InvalidRequest.of("body", "Neither a JSON object nor XML without a DTD")
@@ -159,7 +161,8 @@ class PushedMessages:
             # The failure is raised below, after the signature has been claimed, so that nobody can use the signature
             # again.
             failure = exc
-        name, names_user = f"message in {app.app_id}", False
+        name = f"message in {app.app_id}"
+        names_user = False
         if withdrawal is not None:
             counted.kind = MessageKind.WITHDRAWAL
             names_user = await self._in_time(self._withdraw(message, withdrawal), name=name)
@@ -167,11 +170,19 @@ class PushedMessages:
             await self._in_time(claim_signature(self.database, message.signature, now=self.clock()), name=name)
         if failure is not None:
             raise failure
-        if (code := message.unknown_code) is not None:
-            log.warning("revocation_not_understood", app_id=app.app_id, code=code)
+        if message.unknown_code is not None:
+            log.warning("revocation_not_understood", app_id=app.app_id, code=message.unknown_code)
         if not names_user:
             counted.kind = message.kind_for_others
         return names_user
+
+    def _warn_of_ignored(self, message: WeChatMessage) -> None:
+        """Log a warning about a message that no service receives, once per day for each app and name of a message."""
+        # Other log lines report withdrawals, and messages with an unknown code.
+        is_reported = message.unknown_code is not None or withdrawal_in(message) is not None
+        if not is_reported and self._warned.claim((message.app_id, message.name), self.clock().date()):
+            what = "no service receives this message: set the app's push_forward to the URL of a service that does"
+            log.warning("push_ignored", app_id=message.app_id, message=message.name, what_to_change=what)
 
     async def _withdraw(self, message: WeChatMessage, withdrawal: Withdrawal) -> bool:
         """Use up the signature for this message, and carry out the withdrawal.
@@ -182,31 +193,19 @@ class PushedMessages:
         Raises: InvalidSignature, if the signature belongs to another message.
         """
         # The key is the signature, so that a message with a captured signature cannot replace another withdrawal.
-        app_id, key = message.app_id, message.signature.digest
-
-        async def carry_out() -> bool:
-            await claim_signature(self.database, message.signature, now=self.clock())
-            return await self._erase(app_id, withdrawal)
-
-        async def carry_out_later() -> None:
-            try:
-                await carry_out()
-            except InvalidSignature as exc:
-                # WeChat has already received its response, so the refusal can only be logged.
-                log.error("push_refused", app_id=app_id, openid=withdrawal.openid, reason=exc.detail)
-
+        key = message.signature.digest
         try:
-            names_user = await carry_out()
+            names_user = await self._claim_and_erase(message, withdrawal)
         except InvalidSignature:
             raise
         except (Exception, asyncio.CancelledError) as exc:
             self.retries.put_off(
                 _WITHDRAWAL,
                 key,
-                carry_out_later,
+                partial(self._retry_withdrawal, message, withdrawal),
                 failure=exc,
                 patience=self.kept_in_memory,
-                app_id=app_id,
+                app_id=message.app_id,
                 openid=withdrawal.openid,
                 withdrawn=withdrawal.fields or withdrawal.what,
             )
@@ -214,6 +213,19 @@ class PushedMessages:
         # If an earlier delivery of this message has failed, the withdrawal still waits in memory for a retry.
         self.retries.note_done(_WITHDRAWAL, key)
         return names_user
+
+    async def _retry_withdrawal(self, message: WeChatMessage, withdrawal: Withdrawal) -> None:
+        """Carry out a withdrawal that has failed before. Raise the error if it fails again, so that it is retried."""
+        try:
+            await self._claim_and_erase(message, withdrawal)
+        except InvalidSignature as exc:
+            # WeChat has already received its response, so the refusal can only be logged.
+            log.error("push_refused", app_id=message.app_id, openid=withdrawal.openid, reason=exc.detail)
+
+    async def _claim_and_erase(self, message: WeChatMessage, withdrawal: Withdrawal) -> bool:
+        """Use up the signature for this message, and then erase what the withdrawal names. Raises: InvalidSignature."""
+        await claim_signature(self.database, message.signature, now=self.clock())
+        return await self._erase(message.app_id, withdrawal)
 
     async def _erase(self, app_id: str, withdrawal: Withdrawal) -> bool:
         """Carry out a withdrawal once. Return False if it names no known user, and True for a repeated message."""
@@ -225,15 +237,15 @@ class PushedMessages:
                 log.info("push_repeated", app_id=app_id)
                 return True
             user_id = await lock_user_of(transaction, app_id=app_id, openid=withdrawal.openid)
-            event, facts = "withdrawal_of_nobody", dict[str, object](app_id=app_id)
-            # A message that names no known user is stored, too. Otherwise a repetition of the message could erase the
-            # data of a user who signs up in the meantime.
             if user_id is not None:
-                erasure = Erasure(transaction, user_id, app_id, withdrawal, now)
-                event, more = await erasure.carry_out()
-                facts = {"user_id": user_id, **facts, **more}
-        log.info(event, **facts)
-        return user_id is not None
+                event, log_fields = await Erasure(transaction, user_id, app_id, withdrawal, now).carry_out()
+            # The transaction is committed even if the message names no known user. Otherwise, a repetition of the
+            # message could erase the data of a user who signs up in the meantime.
+        if user_id is None:
+            log.info("withdrawal_of_nobody", app_id=app_id)
+            return False
+        log.info(event, user_id=user_id, app_id=app_id, **log_fields)
+        return True
 
     def _app_with_push(self, app_id: str) -> App:
         """Return an app that accepts messages. Raises: UnknownApp; NotFound, if the app has no push_token."""

@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse, Response
 from wxauth.errors import InvalidSignature, NotFound, PayloadTooLarge, PushNotForwarded, StorageUnavailable, UnknownApp
 from wxauth.i18n import lazy_gettext as _
 from wxauth.push.forwarding import FORWARDED, PushRequest
-from wxauth.push.receiving import PushedMessages
+from wxauth.push.receiving import WRONG_ECHOSTR, PushedMessages
 from wxauth.web.dependencies import provide
 from wxauth.web.direct import Router
 from wxauth.web.edge import MAX_BODY
@@ -25,7 +25,7 @@ PushedMessagesDep = Annotated[PushedMessages, Depends(provide(PushedMessages))]
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 _WRONG_BODY: Final = InvalidRequest.of("OpenID", "Field required")
-_WRONG_ECHOSTR: Final = InvalidRequest.of("echostr", "Must be 1 to 256 printable characters")
+_WRONG_ECHOSTR: Final = InvalidRequest.of("echostr", WRONG_ECHOSTR)
 _REFUSALS: Final = (UnknownApp, InvalidSignature, NotFound, StorageUnavailable)
 _EXAMPLE_MESSAGE: Final = {
     "ToUserName": "gh_1a2b3c4d5e6f",
@@ -102,13 +102,20 @@ async def receive_push(app_id: str, request: Request, pushed: PushedMessagesDep)
     """
 
     async def read() -> PushRequest:
-        headers = request.scope["headers"]
-        content_type = next((value for name, value in headers if name == b"content-type"), None)
-        is_forwarded = FORWARDED in request.headers
-        return PushRequest(request.scope["query_string"], content_type, is_forwarded, await request.body())
+        # The raw header is read, because it is forwarded unchanged.
+        raw_headers = request.scope["headers"]
+        content_type = next((value for name, value in raw_headers if name == b"content-type"), None)
+        return PushRequest(
+            query=request.scope["query_string"],
+            content_type=content_type,
+            is_forwarded=FORWARDED in request.headers,
+            body=await request.body(),
+        )
 
     length = request.headers.get("content-length")
     is_long = length is None or int(length) > MAX_BODY
     answer = await pushed.receive(app_id, request.query_params, read, is_long=is_long)
-    given_type = {} if answer.content_type is None else {"Content-Type": answer.content_type}
-    return Response(answer.content, headers={**_NO_STORE, **given_type})
+    headers = dict(_NO_STORE)
+    if answer.content_type is not None:
+        headers["Content-Type"] = answer.content_type
+    return Response(answer.content, headers=headers)
