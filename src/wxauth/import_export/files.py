@@ -85,7 +85,7 @@ class Form:
     @property
     def roots(self) -> frozenset[str]:
         """The names in the file that `fields` maps and, for nested names, their first parts."""
-        return frozenset(name for theirs in self.fields for name in (theirs, theirs.partition(".")[0]))
+        return frozenset(self.fields).union(name.partition(".")[0] for name in self.fields)
 
 
 DEFAULT_FORM: Final = Form()
@@ -106,7 +106,8 @@ class _Lines:
     """The patterns of first lines that show another kind of file, each with advice."""
 
     def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM) -> None:
-        self._file, self._form = file, form
+        self._file = file
+        self._form = form
         self._start = file.tell()
         self._was_read = False
         """Whether all lines have been read before."""
@@ -126,6 +127,15 @@ class JsonLines(_Lines):
 
     def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM) -> None:
         super().__init__(file, form)
+        self._is_plain = form.app_id is None and not form.fields and not form.values
+        """Whether the lines already have wxauth's names and values, and name their apps."""
+        self._unread = {*form.fields, *form.values}
+        """The names that `--map` reads, and that no line has contained so far.
+
+        These are the file's names of fields, and wxauth's names of the fields whose values `--map` replaces.
+        """
+        self._has_objects = False
+        """Whether any line so far is a JSON object."""
         beginning = file.read(_PIECE).decode("utf-8-sig", errors="ignore")
         check_document(beginning, form.roots | {"openid", "unionid"})
         _first_of(self._numbered())
@@ -135,45 +145,52 @@ class JsonLines(_Lines):
 
         Raises: WrongFile, after the last line of the first iteration, if the form maps a name that no line contains.
         """
-        form, is_first_time = self._form, not self._was_read
-        is_plain = form.app_id is None and not form.fields and not form.values
-        # The file's names that `--map` reads, and wxauth's names of the fields whose values `--map` replaces.
-        unread, is_empty = {*form.fields, *form.values}, True
+        is_first_time = not self._was_read
         for line in self._numbered():
-            if not isinstance(line.text, bytes):
+            if isinstance(line.text, bytes):
+                yield line._replace(text=self._translated(line.text, is_first_time=is_first_time))
+            else:
                 yield line
-                continue
-            # JSON must not contain U+0000 unescaped.
-            text = _ESCAPED.sub(_without_half, line.text).replace(b"\0", rb"\u0000")
-            given = _object_in(text) if is_first_time or not is_plain else None
-            if given is not None:
-                ours = self._with_fields(given)
-                text = text if is_plain else to_json(self._with_values(ours))
-                if is_first_time:
-                    self._note_unknown(given)
-                    # One of the file's names may be a path, which only its field in `ours` shows.
-                    unread -= {name for name in unread if name in given or form.fields.get(name, name) in ours}
-                    is_empty = False
-            yield line._replace(text=text)
-        if is_first_time and unread and not is_empty:
-            names = ", ".join(sorted(unread))
+        if is_first_time and self._unread and self._has_objects:
+            names = ", ".join(sorted(self._unread))
             raise WrongFile(Fault("file", Text(UNREAD_NAMES, names=names)), self.unknown)
 
-    def _note_unknown(self, given: Mapping[str, object]) -> None:
+    def _translated(self, text: bytes, *, is_first_time: bool) -> bytes:
+        """Return a line with wxauth's names and values. In the first iteration, also note the line's names."""
+        # JSON must not contain U+0000 unescaped.
+        text = _ESCAPED.sub(_without_half, text).replace(b"\0", rb"\u0000")
+        if self._is_plain and not is_first_time:
+            return text
+        given = _object_in(text)
+        if given is None:
+            return text
+        ours = self._with_fields(given)
+        if is_first_time:
+            self._note_names(given, ours)
+        return text if self._is_plain else to_json(self._with_values(ours))
+
+    def _note_names(self, given: Mapping[str, object], ours: Mapping[str, object]) -> None:
+        """Note which names of the line are unknown, and which names that `--map` reads the line contains.
+
+        `ours` is the line with wxauth's names.
+        """
         form = self._form
+        self._has_objects = True
         for name in given:
             is_read = name in form.roots or (name in Line.model_fields and name not in form.fields.values())
             if not is_read and name not in self.unknown and len(self.unknown) < MOST_NAMES:
                 self.unknown.append(name)
+        # One of the file's names may be a path, which only its field in `ours` shows.
+        self._unread -= {name for name in self._unread if name in given or form.fields.get(name, name) in ours}
 
     def _with_fields(self, given: Mapping[str, object]) -> dict[str, object]:
         """Return the line with wxauth's names of fields."""
         fields = self._form.fields
         mapped = frozenset(fields.values())
         ours = {name: value for name, value in given.items() if name not in fields and name not in mapped}
-        for theirs, name in fields.items():
-            with suppress(KeyError):
-                ours[name] = _at(given, theirs)
+        for path, name in fields.items():
+            with suppress(KeyError):  # the line has no such value
+                ours[name] = _value_at(given, path)
         return ours
 
     def _with_values(self, given: Mapping[str, object]) -> dict[str, object]:
@@ -181,8 +198,9 @@ class JsonLines(_Lines):
         ours = dict(given)
         for name, values in self._form.values.items():
             value = unwrapped(given.get(name))
-            if (our_value := values.get(value if isinstance(value, str) else to_json(value).decode())) is not None:
-                ours[name] = _value(name, our_value) if our_value else None
+            our_value = values.get(value if isinstance(value, str) else to_json(value).decode())
+            if our_value is not None:
+                ours[name] = _value(name, our_value) if our_value else None  # an empty value removes the field
         ours["app_id"] = ours.get("app_id") or self._form.app_id
         return ours
 
@@ -201,25 +219,36 @@ class CsvLines(_Lines):
         header = self._cells(self.header.text)
         if isinstance(header, Fault):
             raise WrongFile(header)
-        seen = [name.strip() for name in header]
-        mapped = frozenset(form.fields.values())
-        self._names = [form.fields.get(name) or ("" if name in mapped else name) for name in seen]
+        columns = [name.strip() for name in header]
+        self._names = list(map(self._name_of, columns))
+        """The names of the columns, where `--map` has replaced the file's names."""
         self._known = frozenset(filter(is_field, self._names))
-        self._check_names(seen)
-        self.unknown = [each for each, name in zip(seen, self._names, strict=True) if each and name not in self._known]
+        """The names of the columns that are imported."""
+        self._check_names(columns)
+        self.unknown = [
+            column for column, name in zip(columns, self._names, strict=True) if column and name not in self._known
+        ]
 
-    def _check_names(self, seen: Sequence[str]) -> None:
+    def _name_of(self, column: str) -> str:
+        """Return the name under which a column is imported. It is empty if `--map` reads this field elsewhere."""
+        fields = self._form.fields
+        if fields.get(column):
+            return fields[column]
+        return "" if column in fields.values() else column
+
+    def _check_names(self, columns: Sequence[str]) -> None:
         """Check that the header has each required field, and no field twice. Raises: WrongFile."""
         attributes = [name for name in self._names if name.startswith(_ATTRIBUTE)]
         if wrong := [name for name in attributes if not is_field(name)]:
             raise WrongFile(WRONG_ATTRIBUTE, wrong)
-        is_repeated = sum(map(is_field, self._names)) > len(self._known)
+        is_repeated = len([name for name in self._names if is_field(name)]) > len(self._known)
         # The column `attributes` may contain an attribute that also has a column of its own.
         is_attribute_repeated = "attributes" in self._known and attributes
         if is_repeated or is_attribute_repeated or not self._needed_names() <= self._known:
-            raise WrongFile(NO_HEADER, seen)
+            raise WrongFile(NO_HEADER, columns)
 
     def _needed_names(self) -> AbstractSet[str]:
+        """Return the names that the header must contain: the names that `--map` sets, and those of an identity."""
         needed = {*self._form.fields.values(), *self._form.values}
         if "openid" in self._known or "unionid" not in self._known:  # a line with only a unionid needs no app
             needed.update(["openid"] if self._form.app_id else ["openid", "app_id"])
@@ -233,26 +262,30 @@ class CsvLines(_Lines):
             yield line._replace(text=self._json(line.text)) if isinstance(line.text, bytes) else line
 
     def _json(self, text: bytes) -> bytes | Fault | None:
+        """Return a line of CSV as JSON, the fault of the line, or None if all of its cells are empty."""
         cells = self._cells(text)
         if isinstance(cells, Fault):
             return cells
         if len(cells) != len(self._names):
             return WRONG_CELLS
         # Spreadsheets add empty cells at the end of a table.
-        return to_json(self._identity(cells)) if any(cells) else None
+        return to_json(self._fields_of(cells)) if any(cells) else None
 
-    def _identity(self, cells: list[str]) -> dict[str, object]:
-        identity: dict[str, object] = {"app_id": self._form.app_id} if self._form.app_id else {}
+    def _fields_of(self, cells: list[str]) -> dict[str, object]:
+        """Return the values of a line's fields. Fields whose cells are empty are absent."""
+        fields: dict[str, object] = {"app_id": self._form.app_id} if self._form.app_id else {}
         attributes: dict[str, object] = {}
-        for name, theirs in zip(self._names, cells, strict=True):
-            cell = self._form.values.get(name, {}).get(theirs, theirs)
+        for name, text in zip(self._names, cells, strict=True):
+            cell = self._form.values.get(name, {}).get(text, text)
             if not cell or name not in self._known:
                 continue
             if name.startswith(_ATTRIBUTE):
                 attributes[name.removeprefix(_ATTRIBUTE)] = typed_attribute(cell)
             else:
-                identity[name] = _value(name, cell)
-        return {**identity, "attributes": attributes} if attributes else identity
+                fields[name] = _value(name, cell)
+        if attributes:
+            fields["attributes"] = attributes
+        return fields
 
     def _cells(self, text: bytes | Fault | None) -> list[str] | Fault:
         """Return the cells of a line.
@@ -271,8 +304,9 @@ class CsvLines(_Lines):
 
 def is_field(name: str) -> bool:
     """Return whether a column of this name is imported."""
-    first, _dot, attribute = name.partition(".")
-    return name in Line.model_fields or (first == "attributes" and bool(ATTRIBUTE_NAME.fullmatch(attribute)))
+    if name.startswith(_ATTRIBUTE):
+        return ATTRIBUTE_NAME.fullmatch(name.removeprefix(_ATTRIBUTE)) is not None
+    return name in Line.model_fields
 
 
 def _object_in(text: bytes) -> dict[str, object] | None:
@@ -287,17 +321,17 @@ def _object_in(text: bytes) -> dict[str, object] | None:
     return given if isinstance(given, dict) else None
 
 
-def _at(given: Mapping[str, object], theirs: str) -> object:
+def _value_at(given: Mapping[str, object], path: str) -> object:
     """Return the value of a name or of a path, for example `authData.lc_weapp.openid`.
 
     Raises: KeyError.
     """
-    if theirs in given:
-        return given[theirs]
+    if path in given:
+        return given[path]
     inner: object = given
-    for name in theirs.split("."):
+    for name in path.split("."):
         if not isinstance(inner, dict):
-            raise KeyError(theirs)
+            raise KeyError(path)
         inner = inner[name]
     return inner
 
@@ -382,7 +416,7 @@ def _numbered_lines(file: IO[bytes], other_kinds: Mapping[bytes, Text]) -> Itera
     """
     number = 0
     is_begun = False
-    while piece := file.readline(MAX_LINE + 2):
+    while piece := file.readline(MAX_LINE + 2):  # with a line break of two bytes
         number += 1
         text = piece.rstrip(b"\r\n")
         if number == 1:
@@ -390,9 +424,10 @@ def _numbered_lines(file: IO[bytes], other_kinds: Mapping[bytes, Text]) -> Itera
         if not is_begun and text.strip():
             is_begun = True
             check_kind(text, other_kinds)
-        if not piece.endswith(b"\n") and len(piece) > MAX_LINE:
-            while not piece.endswith(b"\n"):
-                piece = file.readline(_PIECE) or b"\n"
+        if len(piece) > MAX_LINE:
+            # Skip the remainder of the line, up to its line break or to the end of the file.
+            while piece and not piece.endswith(b"\n"):
+                piece = file.readline(_PIECE)
         if len(text) > MAX_LINE:
             yield NumberedLine(number, TOO_LONG)
         elif text.strip():

@@ -136,6 +136,7 @@ def _time_or_none(value: object, info: ValidationInfo) -> object:
 
     Return None for zeros, which tables contain in place of a missing date. Return any other value unchanged.
     """
+    # `type` tells true and false from 1 and 0.
     text = str(value).translate(_DASHES).strip() if type(value) in (int, str) else ""
     if text == "0" or text.startswith(_ZERO_DATE):
         return None
@@ -282,7 +283,8 @@ class Line(_Strict):
         else:
             return _missing(vars(line)) or line
         if not errors[0]["loc"]:  # the error is about the text as a whole
-            return [NOT_JSON if text.decode(errors="ignore").encode() == text else NOT_UTF8]
+            is_utf8 = text.decode(errors="ignore").encode() == text
+            return [NOT_JSON if is_utf8 else NOT_UTF8]
         faults: dict[str, Fault] = {}
         for fault in (*_missing(from_json(text)), *map(_fault, errors)):
             faults.setdefault(fault.field, fault)

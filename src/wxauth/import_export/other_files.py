@@ -83,6 +83,13 @@ class WrongFile(Exception):
         """The names in the file that the error message lists."""
 
 
+def check_kind(beginning: bytes, other_kinds: Mapping[bytes, Text]) -> None:
+    """Check that a file with this first line is text, and is of none of these other kinds. Raises: WrongFile."""
+    for pattern, advice in (*_NOT_TEXT.items(), *other_kinds.items()):
+        if re.match(pattern, beginning.lstrip()):
+            raise WrongFile(Fault("file", advice))
+
+
 def check_document(beginning: str, names: AbstractSet[str]) -> None:
     """Refuse a file that begins like one JSON document with records, and not like a line with one of these names.
 
@@ -131,10 +138,3 @@ def _path_to_records(document: Mapping[str, object], depth: int) -> str | None:
         if isinstance(value, dict) and depth and (inner := _path_to_records(value, depth - 1)) is not None:
             return step + inner
     return None
-
-
-def check_kind(beginning: bytes, other_kinds: Mapping[bytes, Text]) -> None:
-    """Check that a file with this first line is text, and is of none of these other kinds. Raises: WrongFile."""
-    for pattern, advice in (*_NOT_TEXT.items(), *other_kinds.items()):
-        if re.match(pattern, beginning.lstrip()):
-            raise WrongFile(Fault("file", advice))
