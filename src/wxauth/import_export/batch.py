@@ -75,8 +75,8 @@ class LineRefused(Exception):
         """The numbers of the other lines that the line contradicts."""
 
 
-class AdministratorEnds(Exception):
-    """A line would remove an administrator, but not all administrators are locked, so this one may be the last."""
+class AdministratorsNotLocked(Exception):
+    """A line would remove an administrator, who may be the last one, but not all administrators are locked."""
 
 
 class _Addition(NamedTuple):
@@ -114,13 +114,13 @@ class Batch:
     def apply(self, number: int, line: Line) -> LineOutcome:
         """Apply the line with this number in the file. A line that is refused changes nothing.
 
-        Raises: LineRefused, if the line contradicts stored data or an earlier line; AdministratorEnds.
+        Raises: LineRefused, if the line contradicts stored data or an earlier line; AdministratorsNotLocked.
         """
         case = Case(line, self._known, self._options)
         self._check(case)
         given = self._given(number, line)
         is_new = case.owner is None
-        before = case.owner or queries.nobody_yet(line.user_id or new_id(self._now), line.created_at or self._now)
+        before = case.owner or queries.new_user(line.user_id or new_id(self._now), line.created_at or self._now)
         after = self._updated(before, line, is_new=is_new)
         self._check_change(Change(line, self._known, self._options, before, after))
         # From here on, the line is accepted.
@@ -200,8 +200,10 @@ class Batch:
         contradicted = [rule for rule in RULES_OF_OWNERS if rule.is_broken(case)]
         if not (broken or contradicted):
             return
-        first_lines = self.made.first_lines if contradicted else {}
-        others = {first_lines[user_id] for user_id in case.owners if user_id in first_lines}
+        others: set[int] = set()
+        if contradicted:
+            first_lines = self.made.first_lines
+            others.update(first_lines[user_id] for user_id in case.owners if user_id in first_lines)
         if UNIONID_AS_OPENID in broken and case.line.openid != case.line.unionid:
             others.add(self.made.unionid_lines[case.line.key.openid])
         raise LineRefused([rule.fault for rule in (*broken, *contradicted)], sorted(others))
@@ -247,19 +249,20 @@ class Batch:
     def _update_profile(self, user: UserToImport, line: Line, *, overwrites: bool) -> None:
         """Set the profile fields and the phone number. Fields that have a value change only if `overwrites`."""
         for name in PROFILE_FIELDS:
-            if (given := getattr(line, name)) is not None and (overwrites or getattr(user, name) is None):
-                setattr(user, name, given)
+            value = getattr(line, name)
+            if value is not None and (overwrites or getattr(user, name) is None):
+                setattr(user, name, value)
         is_wanted = line.phone != user.phone and (overwrites or user.phone is None)
         # A number that another user has verified stays with that user.
         if line.phone is not None and is_wanted and not self._known.is_verified_by_another(line.phone, user.id):
             user.phone, user.phone_verified_at = line.phone, None
 
     def _check_change(self, change: Change) -> None:
-        """Check the change of a line's user. Raises: LineRefused, AdministratorEnds."""
+        """Check the change of a line's user. Raises: LineRefused, AdministratorsNotLocked."""
         faults = [rule.fault for rule in RULES_OF_CHANGES if rule.is_broken(change)]
-        if change.ends_administrator:
+        if change.removes_administrator:
             if not self._has_administrators:
-                raise AdministratorEnds
+                raise AdministratorsNotLocked
             if self._administrators <= {change.after.id}:
                 faults.append(Fault("status" if ADMIN in change.after.roles else "roles", LAST_ADMIN))
         if faults:
@@ -285,15 +288,17 @@ class Batch:
 
     def _note_ids(self, line: Line, user_id: UUID) -> bool:
         """Note the unionid, external ids and previous ids that find the user. Return whether any of them is new."""
-        ids: tuple[tuple[Sequence[Any], ChainMap[Any, UUID]], ...] = (
+        ids_and_owners: tuple[tuple[Sequence[Any], ChainMap[Any, UUID]], ...] = (
             ([line.unionid], self._known.unionids),
             ([line.external_id, *line.former_external_ids], self._known.external_ids),
             (line.former_ids, self._known.former_ids),
         )
-        new = [(owners, given) for all_given, owners in ids for given in all_given if given and given not in owners]
-        for owners, given in new:
-            owners[given] = user_id
-        return bool(new)
+        adds_ids = False
+        for ids, owners in ids_and_owners:
+            new_ids = [id_ for id_ in ids if id_ and id_ not in owners]
+            owners.update(dict.fromkeys(new_ids, user_id))
+            adds_ids = adds_ids or bool(new_ids)
+        return adds_ids
 
     def _note_identity(self, line: Line, user_id: UUID) -> bool:
         """Note the line's identity, if the line has one. Return whether the identity is new or changed."""
@@ -318,8 +323,10 @@ class Batch:
 
     def _note_consents(self, line: Line, user_id: UUID) -> bool:
         """Note the line's consents. Return whether any of them is new."""
+        if not line.consents:
+            return False
         new: list[dict[str, Any]] = []
-        noted = self.made.consents.setdefault(user_id, set()) if line.consents else set()
+        noted = self.made.consents.setdefault(user_id, set())
         for consent in line.consents:
             key = (consent.document, consent.version, consent.given_at)
             if (user_id, key) not in self._found.consents and key not in noted:
@@ -350,7 +357,7 @@ def _changes_of(user: UserToImport, stored: UserToImport | None) -> Iterator[tup
 
     A user who is not stored yet is new. `change_status_and_roles` records the ban of a stored user.
     """
-    before = stored or queries.nobody_yet(user.id, user.created_at)
+    before = stored or queries.new_user(user.id, user.created_at)
     changed = [name for name in PROFILE_FIELDS if getattr(before, name) != getattr(user, name)]
     if stored is not None and changed:
         yield EventType.PROFILE_CHANGED, {"fields": changed}
@@ -382,6 +389,6 @@ def _hash(value: object) -> int | None:
         case dict():
             return hash(json.dumps(value, sort_keys=True))
         case list():
-            return hash(frozenset(value))
+            return hash(frozenset(value))  # the order of roles does not matter
         case _:
             return hash(value)

@@ -7,7 +7,7 @@ the interruption.
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -25,7 +25,7 @@ from wxauth.core.outages import CONFLICTS, is_refusal
 from wxauth.core.retrying import ChangedMeanwhile, TooManyChanges, retrying
 from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
-from wxauth.import_export.batch import AdministratorEnds, Batch, LineOutcome, LineRefused
+from wxauth.import_export.batch import AdministratorsNotLocked, Batch, LineOutcome, LineRefused
 from wxauth.import_export.files import NumberedLine
 from wxauth.import_export.lines import SKIPPABLE, Fault, Line, unwrapped, without
 from wxauth.import_export.options import Options
@@ -149,8 +149,8 @@ class MadeOnDisk:
     def _entries(self, kind: str, keys: Iterable[object]) -> dict[Any, Any]:
         """Return the stored entries with these keys of the dict of `Made` that is named `kind`."""
         select = "SELECT name, value FROM made WHERE kind = ? AND name IN (SELECT value FROM json_each(?))"
-        found = self._connection.execute(select, (kind, _json([_json(key) for key in keys])))
-        return dict(_PAIRS[kind].validate_json(f"[{name},{value}]") for name, value in found)
+        rows = self._connection.execute(select, (kind, _json([_json(key) for key in keys])))
+        return dict(_PAIRS[kind].validate_json(f"[{name},{value}]") for name, value in rows)
 
 
 class _ReadLine(NamedTuple):
@@ -170,7 +170,7 @@ async def import_users(
     *,
     refuse: Callable[[ImportRefusal], None],
     progress: Callable[[Counts], None],
-    waiting: Callable[[StorageUnavailable, float], None] = lambda _exc, _seconds: None,
+    waiting: Callable[[StorageUnavailable, float], None],
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Counts:
     """Import lines of JSON by the rules of a login.
@@ -189,10 +189,10 @@ async def import_users(
         earlier.note_unionids(lines)
         remaining = iter(lines)
         while batch := list(islice(remaining, BATCH)):
-            read = [_read(each, parts, options) for each in batch]
-            readable = [(number, line) for number, line, _ in read if line is not None]
+            read_lines = [_read(line, parts, options) for line in batch]
+            readable = [(each.number, each.line) for each in read_lines if each.line is not None]
             outcomes = await _import_patiently(services, readable, earlier, options, waiting=waiting, pause=pause)
-            _report(read, outcomes, counts, refuse)
+            _report(read_lines, outcomes, counts, refuse)
             progress(counts)
     return counts
 
@@ -211,22 +211,24 @@ async def _import_patiently(
     Raises: StorageUnavailable, after ten minutes, or if a retry cannot help.
     """
     outcomes: list[LineOutcome | LineRefused] = []
-    size, pauses = BATCH, iter(_PAUSES)
-    while left := lines[len(outcomes) :]:
+    size = BATCH
+    pauses = iter(_PAUSES)
+    while remaining := lines[len(outcomes) :]:
         try:
-            await _import_or_halve(services, left[:size], earlier, options, outcomes)
+            await _import_or_halve(services, remaining[:size], earlier, options, outcomes)
         except StorageUnavailable as exc:
             seconds = next(pauses, None)
             if seconds is None or is_refusal(exc):
                 raise
             waiting(exc, seconds)
             await pause(seconds)
-            size = max(min(size, len(left)) // 2, 1)  # the batch might have exceeded its time limit
+            # The batch might have exceeded its time limit, so the next one has half as many lines.
+            size = max(min(size, len(remaining)) // 2, 1)
     return outcomes
 
 
 def _report(
-    read: Sequence[_ReadLine],
+    read_lines: Sequence[_ReadLine],
     outcomes: Sequence[LineOutcome | LineRefused],
     counts: Counts,
     refuse: Callable[[ImportRefusal], None],
@@ -236,7 +238,7 @@ def _report(
     `outcomes` contains one outcome for each line that could be read.
     """
     next_outcome = iter(outcomes)
-    for number, line, faults in read:
+    for number, line, faults in read_lines:
         if line is None and not faults:
             counts.add(LineOutcome.BLANK)
             continue
@@ -253,19 +255,24 @@ def _report(
             counts.odd_openids += 1
 
 
-def _read(given: NumberedLine, parts: Mapping[type, Any], options: Options) -> _ReadLine:
+def _read(numbered: NumberedLine, parts: Mapping[type, Any], options: Options) -> _ReadLine:
     """Parse a line and check its fields. If the options allow it, replace invalid fields with null."""
-    if not isinstance(given.text, bytes):
-        return _ReadLine(given.number, None, () if given.text is None else [given.text])
-    line = Line.read(given.text, parts)
-    if isinstance(line, Line):
-        return _ReadLine(given.number, line, ())
-    faults = line
+    number, text = numbered
+    if text is None:
+        return _ReadLine(number, None, ())
+    if isinstance(text, Fault):
+        return _ReadLine(number, None, [text])
+    line_or_faults = Line.read(text, parts)
+    if isinstance(line_or_faults, Line):
+        return _ReadLine(number, line_or_faults, ())
+    faults = line_or_faults
     fields = {fault.field for fault in faults}
     if not options.skips_bad_fields or not fields <= SKIPPABLE:
-        return _ReadLine(given.number, None, faults)
-    rest = Line.read(without(given.text, fields), parts)
-    return _ReadLine(given.number, rest, faults) if isinstance(rest, Line) else _ReadLine(given.number, None, rest)
+        return _ReadLine(number, None, faults)
+    line_or_faults = Line.read(without(text, fields), parts)
+    if isinstance(line_or_faults, Line):
+        return _ReadLine(number, line_or_faults, faults)
+    return _ReadLine(number, None, line_or_faults)
 
 
 async def _import_or_halve(
@@ -319,7 +326,7 @@ async def _import_batch(
             )
             outcomes = [_outcome(batch, number, line) for number, line in lines]
             changes = [] if options.dry_run else await batch.store(transaction)
-    except AdministratorEnds:
+    except AdministratorsNotLocked:
         return await _import_batch(services, lines, earlier, options, with_administrators=True)
     # These steps run after the commit, because an attempt that is repeated must neither keep nor log its changes. If
     # the import stores the lines, later batches find the other changes in the database.
@@ -384,10 +391,13 @@ def _unionids_in(lines: Iterable[NumberedLine]) -> Iterator[tuple[int, str]]:
     """Yield each unionid in the lines, with the number of its line. Skip blank lines and lines that cannot be read."""
     for number, text in lines:
         if isinstance(text, bytes) and b'"unionid"' in text:
-            with suppress(ValueError):  # the second reading refuses a line that is not JSON
-                given = from_json(text)
-                if isinstance(given, dict) and isinstance(unionid := unwrapped(given.get("unionid")), str):
-                    yield number, unionid
+            try:
+                values = from_json(text)
+            except ValueError:  # the second reading refuses a line that is not JSON
+                continue
+            unionid = unwrapped(values.get("unionid")) if isinstance(values, dict) else None
+            if isinstance(unionid, str):
+                yield number, unionid
 
 
 def _json(value: object) -> str:

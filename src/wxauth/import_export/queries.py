@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from itertools import chain
 from typing import Final, LiteralString, NamedTuple, TypeVar
 from uuid import UUID
@@ -30,7 +31,7 @@ class UserToImport(UserFields, LockedUser):
     """A user who is stored, or whom a batch creates."""
 
 
-def nobody_yet(user_id: UUID, created_at: datetime) -> UserToImport:
+def new_user(user_id: UUID, created_at: datetime) -> UserToImport:
     """Return a new, active user with only an id and a time of creation."""
     values = {"id": user_id, "created_at": created_at, "roles": [], "status": "active"}
     return model_of(UserToImport, {**dict.fromkeys(UserToImport.model_fields), **values})
@@ -280,27 +281,24 @@ async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToI
 
     The caller has locked these users.
     """
-
-    async def rows(statement: Statement[Row], **keys: Sequence[object]) -> Sequence[Row]:
-        """Return the rows, without a query if there are no keys."""
-        return await transaction.rows(statement, **keys) if all(keys.values()) else ()
-
+    look_up = partial(_look_up, transaction)
     # There are always identities to look up, because each line has a key.
     identities = await transaction.rows(_IDENTITIES, **keys_of(wanted.identities))
-    ids = list(chain.from_iterable(await rows(_IDS, ids=wanted.ids)))
+    ids = list(chain.from_iterable(await look_up(_IDS, ids=wanted.ids)))
     missing = list(set(wanted.ids).difference(ids))
-    former_ids = await rows(_FORMER_IDS, ids=missing)
-    erased_ids = await rows(_ERASED, ids=missing)
+    former_ids = await look_up(_FORMER_IDS, ids=missing)
+    erased_ids = await look_up(_ERASED, ids=missing)
     wanted_unionids = [unionid for _, unionid in wanted.unionids]
-    unionids = await rows(_UNIONIDS, unionids=wanted_unionids)
-    openids = await rows(_OPENIDS, app_ids=[app_id for app_id, _ in wanted.unionids], unionids=wanted_unionids)
-    external_ids = await rows(_EXTERNAL_IDS, external_ids=wanted.external_ids)
+    unionids = await look_up(_UNIONIDS, unionids=wanted_unionids)
+    openids = await look_up(_OPENIDS, app_ids=[app_id for app_id, _ in wanted.unionids], unionids=wanted_unionids)
+    external_ids = await look_up(_EXTERNAL_IDS, external_ids=wanted.external_ids)
     verified: dict[str, list[UUID]] = {}
-    for phone, user_id in await rows(_VERIFIED, phones=wanted.phones):
+    for phone, user_id in await look_up(_VERIFIED, phones=wanted.phones):
         verified.setdefault(phone, []).append(user_id)
-    user_ids, app_ids = [user.id for user in users], list({app_id for app_id, _ in wanted.identities})
-    consents = await rows(_CONSENTS, user_ids=user_ids)
-    apps = await rows(_APPS_OF_USERS, user_ids=user_ids, app_ids=app_ids)
+    user_ids = [user.id for user in users]
+    app_ids = list({app_id for app_id, _ in wanted.identities})
+    consents = await look_up(_CONSENTS, user_ids=user_ids)
+    apps = await look_up(_APPS_OF_USERS, user_ids=user_ids, app_ids=app_ids)
     return Found(
         identities={
             IdentityKey(app_id, openid): StoredIdentity(user_id, unionid, created_at)
@@ -317,6 +315,11 @@ async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToI
         consents=frozenset((user_id, (document, version, at)) for user_id, document, version, at in consents),
         apps_of_users=frozenset((user_id, app_id) for user_id, app_id in apps),
     )
+
+
+async def _look_up(transaction: Transaction, statement: Statement[Row], /, **keys: Sequence[object]) -> Sequence[Row]:
+    """Return the rows under these keys. If there are no keys, return no rows, without a query."""
+    return await transaction.rows(statement, **keys) if all(keys.values()) else ()
 
 
 async def store(

@@ -115,9 +115,9 @@ class Case:
     def unionid_has_another_openid(self) -> bool:
         """Whether the unionid of the line has a different openid in its app."""
         line = self.line
-        return bool(
-            line.unionid and self.known.openids.get((line.key.app_id, line.unionid), line.openid) != line.openid
-        )
+        if not line.unionid:
+            return False
+        return self.known.openids.get((line.key.app_id, line.unionid), line.openid) != line.openid
 
 
 @dataclass(slots=True)
@@ -131,12 +131,12 @@ class Change:
     after: UserToImport
 
     @property
-    def ends_administrator(self) -> bool:
+    def removes_administrator(self) -> bool:
         """Whether the user was an administrator, and no longer is after the change."""
         before, after = StatusAndRoles.of(self.before), StatusAndRoles.of(self.after)
         return before.is_administrator and not after.is_administrator
 
-    def belong_to_another(self, names: Sequence[Name], owners: Mapping[Name, UUID]) -> bool:
+    def any_belongs_to_another(self, names: Sequence[Name], owners: Mapping[Name, UUID]) -> bool:
         """Return whether one of these names belongs to a user other than the line's user, according to `owners`."""
         return any(owners.get(name, self.after.id) != self.after.id for name in names)
 
@@ -178,11 +178,9 @@ def _has_second_openid(case: Case) -> bool:
 
 
 def _contradicts_unionid(case: Case) -> bool:
-    return (
-        case.owner is not None
-        and case.is_joined_without_confirmation
-        and None not in (case.line.unionid, case.owner.unionid)
-    )
+    # The unionids differ, because the unionid of the line does not find the owner.
+    have_unionids = case.owner is not None and case.line.unionid is not None and case.owner.unionid is not None
+    return have_unionids and case.is_joined_without_confirmation
 
 
 def _contradicts_phone(case: Case) -> bool:
@@ -307,7 +305,7 @@ RULES_OF_CHANGES: Final[tuple[Rule[Change], ...]] = (
     Rule(
         "former_ids",
         _("must not belong to a user who was merged into another user"),
-        lambda change: change.belong_to_another(change.line.former_ids, change.known.former_ids),
+        lambda change: change.any_belongs_to_another(change.line.former_ids, change.known.former_ids),
     ),
     Rule(
         "former_ids", _("must not belong to an erased user. To restore the user, add --restore"), _has_erased_former_id
@@ -323,7 +321,7 @@ RULES_OF_CHANGES: Final[tuple[Rule[Change], ...]] = (
     Rule(
         "former_external_ids",
         _("must not belong to another user"),
-        lambda change: change.belong_to_another(change.line.former_external_ids, change.known.external_ids),
+        lambda change: change.any_belongs_to_another(change.line.former_external_ids, change.known.external_ids),
     ),
     Rule(
         "status", _("must not unban administrators or support staff. To unban them, add --allow-admin"), _unbans_staff
