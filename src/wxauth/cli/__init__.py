@@ -18,21 +18,6 @@ from wxauth import __version__
 from wxauth.i18n import SOURCE, Text, lazy_gettext as _, pgettext
 from wxauth.terminal import localized, terminal_language, width
 
-
-def _of_click(message: str) -> str:
-    """Return one of click's own texts in the language of the terminal."""
-    return pgettext("click", message, terminal_language())
-
-
-for _name, _module in list(sys.modules.items()):
-    if _name.startswith("click."):  # click looks up its own texts by these two names of gettext
-        vars(_module).update(_=_of_click, ngettext=lambda one, many, number: _of_click(one if number == 1 else many))
-for _module in (click.formatting, click_wrapping):
-    # click counts characters, which is wrong for Chinese, and its line breaks suit only text with spaces between words.
-    vars(_module).update(term_len=width)
-# A line may end after a word or a Chinese character, but not before closing or after opening punctuation.
-click_wrapping.TextWrapper.wordsep_re = re.compile("(\\s+|[（“]*(?:[!-~]+|\\S)[，。、；：）”？！…]*)")
-
 _AFTER_SENTENCE: Final = re.compile(r"(?<=。)|(?<=\.)\s")
 """The place between two sentences, in Chinese or English."""
 MODULES: Final = {
@@ -62,6 +47,27 @@ A test compares these lines with the help texts of the commands.
 """
 
 
+def _of_click(message: str) -> str:
+    """Return one of click's own texts in the language of the terminal."""
+    return pgettext("click", message, terminal_language())
+
+
+def _adapt_click() -> None:
+    """Replace click's translations and its line breaks, for which click has no setting."""
+    for name, module in sys.modules.items():
+        if name.startswith("click."):  # click's modules look up their texts with these two functions of gettext
+            vars(module).update(_=_of_click, ngettext=lambda one, many, n: _of_click(one if n == 1 else many))
+    # click counts characters. But on a terminal, a Chinese character is as wide as two Latin letters.
+    for module in (click.formatting, click_wrapping):
+        vars(module).update(term_len=width)
+    # click's line breaks suit only text with spaces between words. With this pattern, a line may end after a word or a
+    # Chinese character, but not before closing or after opening punctuation.
+    click_wrapping.TextWrapper.wordsep_re = re.compile("(\\s+|[（“]*(?:[!-~]+|\\S)[，。、；：）”？！…]*)")
+
+
+_adapt_click()  # when this module is imported, because the decorators below already use click's texts
+
+
 class LazyGroup(click.Group):
     """A group that lists summaries, and imports the module of a command when the command is called.
 
@@ -79,18 +85,18 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command in the language of the terminal, without importing its module."""
         command = super().get_command(ctx, cmd_name)
-        return command and in_language(command)
+        return None if command is None else in_language(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command that the arguments name, after importing the command's module."""
-        name, command, rest = super().resolve_command(ctx, args)
+        name, command, remaining = super().resolve_command(ctx, args)
         if name in self._modules:
             module = import_module(f"{__name__}.{self._modules[name]}")
             # The function of a subcommand has a suffix, because names such as `import` are not possible in Python.
             command = in_language(getattr(module, f"{name}_command", None) or getattr(module, name))
-        return name, command, rest
+        return name, command, remaining
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -104,18 +110,26 @@ def in_language(command: click.Command) -> click.Command:
     if terminal_language() == SOURCE:
         return command
     translated = copy(command)
-    translated.help = command.help and localized(Text(cleandoc(command.help)))
-    translated.short_help = _AFTER_SENTENCE.split(translated.help or "")[0]
-    translated.options_metavar = _of_click(translated.options_metavar or "")
-    translated.params = [copy(each) for each in command.params]
-    for option in translated.params:
-        option.type, option.metavar = copy(option.type), option.metavar and _of_click(option.metavar)
-        option.type.name = _of_click(option.type.name)
-        if isinstance(option, click.Option) and option.help:
-            option.help = localized(Text(option.help))
+    if command.help:
+        translated.help = localized(Text(cleandoc(command.help)))
+        translated.short_help = _AFTER_SENTENCE.split(translated.help)[0]
+    translated.options_metavar = _of_click(command.options_metavar or "")
+    translated.params = [_parameter_in_language(parameter) for parameter in command.params]
     if isinstance(translated, click.Group):
         translated.subcommand_metavar = _of_click(translated.subcommand_metavar or "")
         translated.commands = {name: in_language(each) for name, each in translated.commands.items()}
+    return translated
+
+
+def _parameter_in_language(parameter: click.Parameter) -> click.Parameter:
+    """Return a copy of an option or an argument whose help is in the language of the terminal."""
+    translated = copy(parameter)
+    translated.type = copy(parameter.type)  # because click shares some types, such as STRING, between parameters
+    translated.type.name = _of_click(parameter.type.name)
+    if parameter.metavar:
+        translated.metavar = _of_click(parameter.metavar)
+    if isinstance(translated, click.Option) and translated.help:
+        translated.help = localized(Text(translated.help))
     return translated
 
 
