@@ -22,7 +22,7 @@ from wxauth.cli.printing import (
 )
 from wxauth.cli.resources import T, read_settings, with_database
 from wxauth.clients.clients import ClientChanges, Credentials, end_sessions_left, remove_client, renew_secret
-from wxauth.clients.models import DEFAULT_SITE_SCOPES, SITE_SCOPE_NAMES, Client, Scope
+from wxauth.clients.models import DEFAULT_SITE_SCOPES, SITE_SCOPE_NAMES, AddedClient, Client, Scope
 from wxauth.clients.queries import ALL_CLIENTS
 from wxauth.clients.rules import WrongClient, build_client, check_name
 from wxauth.core.database import Database
@@ -31,8 +31,10 @@ from wxauth.outbound.urls import NameResolver
 from wxauth.settings.settings import ClientCommandSettings
 from wxauth.terminal import WrongValue, word
 from wxauth.users.attributes import typed_attribute
+from wxauth.web.schemas import all_of
 from wxauth_guard.errors import InvalidRequest
 
+# The help texts of options. A field without a text here has the text of its schema.
 _CLAIM: Final = (
     "A claim in the site's tokens, such as tier=$attributes.tier. If VALUE is JSON, it is stored as JSON. Repeatable."
 )
@@ -55,8 +57,8 @@ def _claims(values: tuple[str, ...]) -> dict[str, Any] | None:
     Raises: WrongValue.
     """
     template: dict[str, Any] = {}
-    for given in filter(None, values):
-        name, equals, value = given.partition("=")
+    for claim in filter(None, values):
+        name, equals, value = claim.partition("=")
         if not equals:
             raise WrongValue(_("must have the form NAME=VALUE"))
         template[name] = typed_attribute(value)
@@ -117,8 +119,8 @@ def _refused_as_wrong_call() -> Iterator[None]:
     try:
         yield
     except WrongClient as exc:
-        ((field, text),) = exc.errors
-        raise click.BadParameter(sentence(text), param_hint=_option_of(field)) from None
+        error = exc.errors[0]  # a WrongClient has exactly one
+        raise click.BadParameter(sentence(error.message), param_hint=_option_of(error.field)) from None
 
 
 _name_argument = click.argument("client_name", metavar="NAME", callback=checked(check_name))
@@ -147,8 +149,9 @@ def add_command(client_name: str, given: dict[str, Any]) -> None:
     settings = read_settings(ClientCommandSettings)
 
     async def add(database: Database, now: datetime) -> tuple[Client, Credentials | None]:
-        async for _left in end_sessions_left(database, client_name):
-            pass  # if a removed client had this name, its sessions must end before the name is used again
+        # If a removed client had this name, its sessions must end before the name is used again.
+        async for _sessions_left in end_sessions_left(database, client_name):
+            pass
         return await ClientChanges(database, NameResolver(), settings).add(client_name, given, now=now)
 
     client, credentials = _with_clients(add)
@@ -205,16 +208,13 @@ def secret_command(client_name: str, at_once: bool) -> None:
 @json_option
 def list_command() -> None:
     """List all services and sites, without their secrets."""
-    found: list[dict[str, Any]] = []
-    for client in with_database(lambda database, _: database.rows(ALL_CLIENTS)):
-        fields = client.model_dump(include={*Client.model_fields} - {"name"} if client.is_site else {"scopes"})
-        found.append(
-            {"client_id": client.name, "created_at": client.created_at.isoformat(timespec="seconds"), **fields}
-        )
+    all_clients = with_database(lambda database, _now: database.rows(ALL_CLIENTS))
     show_items(
-        found,
+        all_clients,
         "client_id created_at scopes",
-        created_at=lambda row: to_the_second(datetime.fromisoformat(row["created_at"])),
+        as_json=all_of(map(_json_of, all_clients)),
+        client_id=lambda client: client.name,
+        created_at=lambda client: to_the_second(client.created_at),
     )
 
 
@@ -236,11 +236,18 @@ def remove_command(client_name: str) -> None:
     with_database(remove)
 
 
-def _new_value(given: Any) -> Any:
+def _json_of(client: AddedClient) -> dict[str, Any]:
+    """Return the object that `wxauth clients list --json` prints for a client. Only a site has more than scopes."""
+    fields = {*Client.model_fields} - {"name"} if client.is_site else {"scopes"}
+    created_at = client.created_at.isoformat(timespec="seconds")
+    return {"client_id": client.name, "created_at": created_at, **client.model_dump(include=fields)}
+
+
+def _new_value(value: Any) -> Any:
     """Return the new value of a field. An empty text means an empty list, or null."""
-    if isinstance(given, list):
-        return [each for each in given if each]
-    return None if given == "" else given
+    if isinstance(value, list):
+        return [each for each in value if each]
+    return None if value == "" else value
 
 
 def _show_credentials(name: str, credentials: Credentials | None, scopes: Sequence[str]) -> None:

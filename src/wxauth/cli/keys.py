@@ -18,6 +18,7 @@ from wxauth.errors import NotFound
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.keys.keyring import KeyAnswer, KeyRing, list_published
 from wxauth.keys.models import StoredSigningKey
+from wxauth.settings.secrets import SECRET_KEY_BYTES
 from wxauth.settings.settings import Settings
 from wxauth.web.schemas import all_of
 
@@ -38,19 +39,15 @@ def list_command() -> None:
     ES256 keys sign access tokens, and RS256 keys sign id_tokens.
     """
 
-    async def ask(database: Database, now: datetime) -> list[KeyAnswer]:
+    async def read_keys(database: Database, now: datetime) -> list[KeyAnswer]:
         of_access_tokens, of_id_tokens = await list_published(database, now=now)
         return of_access_tokens + of_id_tokens
 
-    def as_json(value: str | datetime | None) -> str | None:
-        return value if isinstance(value, str | None) else value.isoformat(timespec="seconds")
-
-    found = with_database(ask)
-    rows = [{name: as_json(value) for name, value in key.items()} for key in found]  # type: ignore[arg-type]
+    published = with_database(read_keys)
     show_items(
-        found,
+        published,
         "kid alg state signs_from published_until",
-        as_json=all_of(rows),
+        as_json=all_of(map(_json_of, published)),
         signs_from=lambda key: to_the_second(key["signs_from"]),
         published_until=lambda key: to_the_second(key["published_until"]),
     )
@@ -92,9 +89,19 @@ def withdraw_command(kid: str) -> None:
     show({"kid": kid, "signing": signing_key.kid}, text)
 
 
-def _with_key_ring(ask: Callable[[KeyRing], Awaitable[T]]) -> T:
-    """Return the result of `ask`, called with the key ring. All settings are required. Raises: Failed."""
-    return with_parts(lambda parts: ask(parts[KeyRing]), seals=True)
+def _json_of(key: KeyAnswer) -> dict[str, object]:
+    """Return the object that `wxauth keys list --json` prints for a key, with times to the second."""
+    signs_from, published_until = key["signs_from"], key["published_until"]
+    return {
+        **key,
+        "signs_from": signs_from.isoformat(timespec="seconds"),
+        "published_until": None if published_until is None else published_until.isoformat(timespec="seconds"),
+    }
+
+
+def _with_key_ring(use: Callable[[KeyRing], Awaitable[T]]) -> T:
+    """Return the result of `use`, called with the key ring. All settings are required. Raises: Failed."""
+    return with_parts(lambda parts: use(parts[KeyRing]), seals=True)
 
 
 @click.group()
@@ -105,7 +112,7 @@ def secret() -> None:
 @secret.command()
 def new_command() -> None:
     """Print a new value for WXAUTH_SECRET_KEY."""
-    click.echo(base64.b64encode(secrets.token_bytes(32)).decode())
+    click.echo(base64.b64encode(secrets.token_bytes(SECRET_KEY_BYTES)).decode())
 
 
 @secret.command()
@@ -119,12 +126,12 @@ def reseal_command() -> None:
     from wxauth.service.resealing import reseal
 
     sealer = Sealer(read_settings(Settings).secret_keys)
-    done = with_database(lambda database, now: reseal(database, sealer, now=now))
-    show(asdict(done), _("encrypted again: {counts}", counts=_counts(done)))
-    if done.not_opened:
+    resealed = with_database(lambda database, now: reseal(database, sealer, now=now))
+    show(asdict(resealed), _("encrypted again: {counts}", counts=_text_of(resealed)))
+    if resealed.not_opened:
         text = _(
             "WXAUTH_SECRET_KEY_PREVIOUS: must contain the key that encrypted {n} of the stored values",
-            n=done.not_opened,
+            n=resealed.not_opened,
         )
         raise Failed(text)
 
@@ -143,23 +150,24 @@ def forget_command() -> None:
 
     sealer = Sealer(read_settings(Settings).secret_keys)
     confirm(lambda: _("Permanently erase all values that this WXAUTH_SECRET_KEY can't decrypt?"))
-    done = with_database(lambda database, now: forget(database, sealer, now=now))
-    lines = [_("erased: {counts}", counts=_counts(done))]
-    if done.webhook_secrets:
+    erased = with_database(lambda database, now: forget(database, sealer, now=now))
+    lines = [_("erased: {counts}", counts=_text_of(erased))]
+    if erased.webhook_secrets:
         lines.append(
             _(
                 "webhooks are disabled. For each webhook, run wxauth webhooks secret NAME and then wxauth "
                 "webhooks set NAME --enable"
             )
         )
-    if done.apps:
+    if erased.apps:
         lines.append(_("add these apps again: wxauth apps add APP_ID"))
-    show(asdict(done), Text("\n").join(lines))
+    show(asdict(erased), Text("\n").join(lines))
 
 
-def _counts(done: "SealedCounts") -> Text:
+def _text_of(counts: "SealedCounts") -> Text:
+    """Return the numbers of values, by kind, as a text."""
     return _(
         "{signing_keys} signing keys, {session_keys} session keys, {phone_answers} phone number "
         "responses, {webhook_secrets} webhook secrets, {apps} apps",
-        **asdict(done),
+        **asdict(counts),
     )

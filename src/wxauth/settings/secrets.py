@@ -10,14 +10,15 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.settings.types import checked, form
 from wxauth.terminal import WrongValue
 
-_SECRET_KEY_BYTES: Final = 32
+SECRET_KEY_BYTES: Final = 32
+"""The length of a secret key, in bytes."""
 
 
 def secret_key_bytes(value: SecretStr) -> bytes:
     """Return the bytes of a secret key. Raises: ValueError, unless there are exactly 32 bytes."""
     text = value.get_secret_value().translate({ord("-"): "+", ord("_"): "/"})
     with suppress(ValueError):
-        if len(key := base64.b64decode(text, validate=True)) == _SECRET_KEY_BYTES:
+        if len(key := base64.b64decode(text, validate=True)) == SECRET_KEY_BYTES:
             return key
     raise WrongValue(_("must be 32 bytes in base64. Create a key with 'wxauth secret new'"))
 
