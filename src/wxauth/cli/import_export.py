@@ -6,7 +6,6 @@ import stat
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, fields
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +18,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from wxauth.apps.registry import Apps
-from wxauth.cli.options import checked, text_option, why_not
+from wxauth.cli.options import checked, text_option, unusable_file
 from wxauth.cli.printing import Command, Failed, WrongCall, echo, json_option, printable, show
 from wxauth.cli.resources import with_database, with_services
 from wxauth.core.outages import outage_text
@@ -50,6 +49,8 @@ _RUN_AGAIN: Final = _(
 )
 _NO_ROOM: Final = _("the temporary folder (TMPDIR) is full: {error}")
 
+_PRIVATE: Final = 0o600
+"""The permissions with which only the owner of a file can read and write it."""
 _MOST_CELLS: Final = 30
 """The largest number of names in the file that an error message lists."""
 _LONGEST_CELL: Final = 40
@@ -95,8 +96,7 @@ def _opened(path: str) -> IO[bytes]:
 
 def _rereadable(file: IO[bytes]) -> IO[bytes]:
     """Return the file or, if it is a pipe, a copy in the temporary folder, because an import reads it twice."""
-    with suppress(OSError):
-        file.tell()
+    if file.seekable():
         return file
     try:
         copy: IO[bytes] = click.get_current_context().with_resource(TemporaryFile())  # noqa: SIM115
@@ -161,24 +161,30 @@ def import_command(
     status is 1 if a line was rejected.
     """
     options = Options(**switches)
-    name = str(file.name).lower()
-    is_tsv = is_tsv or (not is_csv and name.endswith(".tsv"))
-    is_csv = is_csv or is_tsv or name.endswith(".csv")
+    delimiter = _delimiter_of(str(file.name), is_csv=is_csv, is_tsv=is_tsv)
     our_names, our_values = mapped
-    delimiter = "\t" if is_tsv else ","
-    form = Form(delimiter=delimiter, app_id=app_id or None, fields=our_names, values=our_values)
-    if not is_csv and not {*our_names.values(), *our_values} <= Line.model_fields.keys():
+    if delimiter is None and not {*our_names.values(), *our_values} <= Line.model_fields.keys():
         raise WrongCall(_("--map attributes.NAME is only for CSV"))
-    file = _rereadable(file)
-    report = _Report()
+    form = Form(delimiter=delimiter or ",", app_id=app_id or None, fields=our_names, values=our_values)
+    read_lines = JsonLines if delimiter is None else CsvLines
     try:
-        lines = (CsvLines if is_csv else JsonLines)(file, form)
+        lines = read_lines(_rereadable(file), form)
     except WrongFile as exc:
         raise _failure_of(exc) from None
+    report = _Report()
     counts = with_services(lambda services: _import(services, lines, options, report, app_id))
     report.finish(counts, lines.unknown, is_dry_run=options.dry_run)
     if counts.refused:
         sys.exit(1)
+
+
+def _delimiter_of(name: str, *, is_csv: bool, is_tsv: bool) -> str | None:
+    """Return the delimiter of a file with columns; None for JSON. The options take precedence over the file's name."""
+    if is_tsv or (not is_csv and name.lower().endswith(".tsv")):
+        return "\t"
+    if is_csv or name.lower().endswith(".csv"):
+        return ","
+    return None
 
 
 class _Report:
@@ -193,24 +199,24 @@ class _Report:
         self._began = monotonic()
 
     def refuse(self, refusal: ImportRefusal) -> None:
-        """Print the faults of a line, and count them."""
-        texts = [_("{name}: {rule}", name=fault.field, rule=fault.wanted) for fault in refusal.faults]
-        faults = _("; ").join(texts)
+        """Print the faults of a line, and count each of them."""
+        faults = [_("{name}: {rule}", name=fault.field, rule=fault.wanted) for fault in refusal.faults]
+        text = _("; ").join(faults)
         if refusal.others:
-            faults = _("{faults} (line {numbers})", faults=faults, numbers=", ".join(map(str, refusal.others)))
+            text = _("{faults} (line {numbers})", faults=text, numbers=", ".join(map(str, refusal.others)))
         if refusal.skips_only_fields:
-            texts = [_("skipped: {faults}", faults=text) for text in texts]
-            faults = _("skipped: {faults}", faults=faults)
-        self._faults.update(texts)
-        self.print(_("line {number}: {faults}", number=refusal.number, faults=faults))
+            faults = [_("skipped: {faults}", faults=fault) for fault in faults]
+            text = _("skipped: {faults}", faults=text)
+        self._faults.update(faults)
+        self.print(_("line {number}: {faults}", number=refusal.number, faults=text))
 
     def progress(self, counts: Counts) -> None:
         """Note the counts, and show the progress if standard error is a terminal."""
         self.done = counts
         if self._clear:
-            pace = counts.lines / max(monotonic() - self._began, 1)
-            shown = _("{n:,} lines, {pace:,.0f} per second", n=counts.lines, pace=pace)
-            click.echo(self._clear + localized(shown), err=True, nl=False)
+            pace = counts.lines / max(monotonic() - self._began, 1)  # in the first second, the pace would be too high
+            text = _("{n:,} lines, {pace:,.0f} per second", n=counts.lines, pace=pace)
+            click.echo(self._clear + localized(text), err=True, nl=False)
 
     def waiting(self, exc: StorageUnavailable, seconds: float) -> None:
         """Print why a batch was not stored, and when it is retried."""
@@ -219,11 +225,12 @@ class _Report:
     def finish(self, counts: Counts, unknown: Sequence[str], *, is_dry_run: bool) -> None:
         """Print the number of lines with each fault, advice, and the counts. `unknown` are the ignored columns."""
         click.echo(self._clear, err=True, nl=False)
-        self._clear = ""
+        self._clear = ""  # the progress is no longer shown
         if counts.joined:
             self.print(Text(_JOINED, n=counts.joined))
-        for text, n in self._faults.most_common():
-            self.print(Text(_("{n:,} line: {faults}") if n == 1 else _("{n:,} lines: {faults}"), n=n, faults=text))
+        for fault, n in self._faults.most_common():
+            text = _("{n:,} line: {faults}") if n == 1 else _("{n:,} lines: {faults}")
+            self.print(Text(text, n=n, faults=fault))
         if unknown:
             self.print(_("ignored columns: {names}", names=", ".join(map(printable, unknown))))
         if counts.odd_openids:
@@ -244,12 +251,13 @@ class _Report:
 
 def _failure_of(exc: WrongFile) -> Failed:
     """Return the error that ends the command if the file cannot be imported."""
-    seen = ", ".join(printable(cell[:_LONGEST_CELL]) for cell in exc.seen[:_MOST_CELLS])
-    found = _("; found: {seen}", seen=seen) if seen else ""
     text = _("{name}: {rule}", name=exc.fault.field, rule=exc.fault.wanted)
-    if exc.fault.field == "line":
+    if exc.fault.field == "line":  # the fault is in the first line, which is the header of CSV
         text = _("line {number}: {faults}", number=1, faults=text)
-    return Failed(text + found)
+    if exc.seen:
+        cells = ", ".join(printable(cell[:_LONGEST_CELL]) for cell in exc.seen[:_MOST_CELLS])
+        text += _("; found: {seen}", seen=cells)
+    return Failed(text)
 
 
 async def _import(
@@ -286,19 +294,22 @@ def export_command(file: Path) -> None:
     the file's owner can read it, because it contains names and phone numbers.
     """
     if str(file) == "-":
-        with_database(lambda database, _: export_users(database, sys.stdout.buffer.write))
+        with_database(lambda database, _now: export_users(database, sys.stdout.buffer.write))
         sys.stdout.buffer.flush()
         return
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):  # a device such as /dev/null keeps its permissions
-            os.fchmod(descriptor, 0o600)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE)
+        # A file that already existed keeps its permissions until here. A device such as /dev/null keeps them for good.
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.fchmod(descriptor, _PRIVATE)
     except OSError as exc:
-        raise click.UsageError(localized(why_not(file, exc))) from None
+        raise click.UsageError(localized(unusable_file(file, exc))) from None
     try:
         with os.fdopen(descriptor, "wb") as opened:
-            number, unionids = with_database(lambda database, _: export_users(database, opened.write))
+            number, unionids = with_database(lambda database, _now: export_users(database, opened.write))
     except OSError as exc:
-        raise Failed(why_not(file, exc)) from None
-    alone = _(", unionids without an identity: {n}", n=unionids) if unionids else ""
-    echo(_("{number} identities", number=number) + alone, err=True)
+        raise Failed(unusable_file(file, exc)) from None
+    text = _("{number} identities", number=number)
+    if unionids:
+        text += _(", unionids without an identity: {n}", n=unionids)
+    echo(text, err=True)

@@ -14,7 +14,7 @@ from pydantic_core import from_json
 from wxauth.cli.printing import sentence
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.settings.logos import picture_url
-from wxauth.terminal import TextError, WrongValue, os_reason
+from wxauth.terminal import WrongValue, os_reason
 from wxauth.web.schemas import PageQuery, Time, id_in_cursor
 
 _METAVARS: Final = {"object": "JSON", "integer": "N", "array": "A,B", "string": "TEXT"}
@@ -27,19 +27,22 @@ _NOT_JSON: Final = _('must be JSON, such as 2 or {"role": "authenticated"}, or t
 def checked(check: Callable[[Any], Any], rule: str = "") -> Callable[[click.Context, click.Parameter, Any], Any]:
     """Return an option's callback, which replaces the given value with the result of `check`.
 
-    If `check` raises a KeyError, OSError or ValueError, the call is refused with the error's text, or with `rule`.
+    If `check` raises a KeyError, OSError or ValueError, the call is refused. The message is the text of a WrongValue,
+    the reason of an OSError and, for other errors, `rule`.
     """
 
     def callback(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
+        if value is None:
+            return None
         try:
-            return None if value is None else check(value)
-        except (KeyError, OSError, ValueError) as exc:
-            reason: str = rule
-            if isinstance(exc, TextError):
-                reason = exc.text
-            elif isinstance(exc, OSError):
-                reason = why_not(value, exc)
-            raise click.BadParameter(sentence(Text(reason))) from None
+            return check(value)
+        except WrongValue as exc:
+            message: str = exc.text
+        except OSError as exc:
+            message = unusable_file(value, exc)
+        except (KeyError, ValueError):
+            message = rule
+        raise click.BadParameter(sentence(message))
 
     return callback
 
@@ -61,22 +64,24 @@ _distinct_values = checked(lambda values: [*dict.fromkeys(values)] or None)
 _cursor = checked(id_in_cursor, _("must be the next_cursor of the previous page"))
 
 
-def why_not(file: object, exc: OSError) -> Text:
+def unusable_file(file: object, exc: OSError) -> Text:
     """Return a text that names a file, and gives the reason why the file cannot be used."""
     return _("{name}: {rule}", name=file, rule=os_reason(exc))
 
 
-def read_picture(given: str) -> str:
+def read_picture(path: str) -> str:
     """Return the picture in this file as a `data:` URL.
 
     For `default` or an empty text, return an empty text, which clears the picture.
 
     Raises: WrongValue, OSError.
     """
+    if path in ("default", ""):
+        return ""
     try:
-        return "" if given in ("default", "") else picture_url(Path(given).read_bytes())
+        return picture_url(Path(path).read_bytes())
     except WrongValue as exc:
-        raise WrongValue(_("{name}: {rule}", name=given, rule=exc.text)) from None
+        raise WrongValue(_("{name}: {rule}", name=path, rule=exc.text)) from None
 
 
 def takes(
@@ -94,28 +99,31 @@ def takes(
             the field has no option.
     """
     is_query = issubclass(model, PageQuery)
-    options = {
-        field.name: _option_of(field, clear, is_query=is_query, changed=changed.get(field.name) or {})
-        for field in _fields_of(model)
-        if changed.get(field.name, {}) is not None
-    }
+    options = {}
+    for field in _fields_of(model):
+        replaced = changed.get(field.name, {})
+        if replaced is not None:
+            options[field.name] = _option_of(field, clear, is_query=is_query, replaced=replaced)
+    return partial(_with_options, options)
 
-    def decorate(function: Callable[..., object]) -> Callable[..., object]:
-        @wraps(function)
-        def command(**values: Any) -> object:
-            # click passes the values in the order in which the options were given, and `given` keeps this order.
-            given = {name: values.pop(name) for name in [*values] if name in options}
-            return function(given={name: it for name, it in given.items() if it is not None}, **values)
 
-        # The options for paging come last in the help. click shows options in the reverse of the order in which they
-        # are added.
-        shown = sorted(options, key=lambda name: name in PageQuery.model_fields)
-        for name in reversed(shown):
-            arguments = dict(options[name])
-            command = click.option(arguments.pop("option"), name, **arguments)(command)
-        return command
+def _with_options(options: Mapping[str, Mapping[str, Any]], function: Callable[..., object]) -> Callable[..., object]:
+    """Add options to a command. The command receives the values that were given as one argument, `given`."""
 
-    return decorate
+    @wraps(function)
+    def command(**values: Any) -> object:
+        # click passes the values in the order in which the options were given, and `given` keeps this order.
+        given = {name: value for name, value in values.items() if name in options and value is not None}
+        others = {name: value for name, value in values.items() if name not in options}
+        return function(given=given, **others)
+
+    # The options for paging come last in the help. click shows options in the reverse of the order in which they are
+    # added.
+    in_order_of_help = sorted(options, key=lambda name: name in PageQuery.model_fields)
+    for name in reversed(in_order_of_help):
+        arguments = dict(options[name])
+        command = click.option(arguments.pop("option"), name, **arguments)(command)
+    return command
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,17 +151,21 @@ class _Field:
 def _fields_of(model: type[BaseModel]) -> Iterator[_Field]:
     """Yield the fields of a model, from its JSON schema, with references and alternatives resolved."""
     schema = model.model_json_schema()
-    for name, shape in schema["properties"].items():
-        variants = (
-            schema["$defs"][it["$ref"].removeprefix("#/$defs/")] if "$ref" in it else it
-            for it in shape.get("anyOf", (shape,))
-        )
-        types = {it["type"]: it for it in variants if "type" in it}
-        yield _Field(name, shape.get("description", ""), shape.get("default"), types)
+    for name, property_schema in schema["properties"].items():
+        types = {}
+        for alternative in property_schema.get("anyOf", [property_schema]):
+            if "$ref" in alternative:
+                alternative = schema["$defs"][alternative["$ref"].removeprefix("#/$defs/")]
+            if "type" in alternative:
+                types[alternative["type"]] = alternative
+        yield _Field(name, property_schema.get("description", ""), property_schema.get("default"), types)
 
 
-def _option_of(field: _Field, clear: str | None, *, is_query: bool, changed: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the arguments of `click.option` for a field, with `option` for the names of the option."""
+def _option_of(field: _Field, clear: str | None, *, is_query: bool, replaced: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the arguments of `click.option` for a field, with `option` for the names of the option.
+
+    `replaced` contains the arguments that replace the arguments from the schema.
+    """
     # In a description, "Null:" introduces the meaning of an absent value. In the help, it is replaced by "Default:" or,
     # if a word clears the field, by this word.
     arguments = {
@@ -162,22 +174,29 @@ def _option_of(field: _Field, clear: str | None, *, is_query: bool, changed: Map
         "callback": checked(partial(_value_of, field, clear, is_query), _NOT_JSON),
         **_type_of(field, clear),
     }
-    if changed.get("multiple"):
+    if replaced.get("multiple"):
         arguments |= {"callback": _distinct_values, "help": f"{arguments['help']} Repeatable."}
-    arguments |= changed
-    if "boolean" in field.types and clear is not None and "/" not in arguments["option"]:
+    arguments |= replaced
+    has_off_form = "/" in arguments["option"]  # such as --enable/--disable
+    if "boolean" in field.types and clear is not None and not has_off_form:
         arguments["option"] += f"/--no-{arguments['option'].removeprefix('--')}"
     return arguments | {"help": arguments["help"].replace("`", "")}
 
 
 def _type_of(field: _Field, clear: str | None) -> Mapping[str, Any]:
-    """Return the arguments of `click.option` that depend on the type of the field's values."""
+    """Return the arguments of `click.option` that depend on the type of the field's values.
+
+    If click itself converts the values, there is no callback.
+    """
     bounds = field.types.get("integer", {})
     if "boolean" in field.types:
+        # With the default None, a switch that was not given differs from a switch that was turned off.
         return {"is_flag": True, "default": None, "callback": None}
     if field.choices:
-        can_clear = clear and field.default is None
-        return {"type": click.Choice([*map(str, field.choices), *([clear] if can_clear else [])])}
+        choices = [str(choice) for choice in field.choices]
+        if clear and field.default is None:
+            choices.append(clear)
+        return {"type": click.Choice(choices)}
     if field.default is not None and bounds:
         number = click.IntRange(bounds["minimum"], bounds["maximum"])
         return {"type": number, "default": field.default, "show_default": True, "callback": None}
@@ -187,19 +206,22 @@ def _type_of(field: _Field, clear: str | None) -> Mapping[str, Any]:
         return {"callback": time_option, "metavar": "TIME"}
     if field.name == "cursor":
         return {"callback": _cursor}
-    named = (word for part, word in _METAVARS_BY_NAME.items() if part in field.name)
-    return {"metavar": next(named, _METAVARS[next(iter(field.types))])}
+    for part, metavar in _METAVARS_BY_NAME.items():
+        if part in field.name:
+            return {"metavar": metavar}
+    first_type = next(iter(field.types))
+    return {"metavar": _METAVARS[first_type]}
 
 
-def _value_of(field: _Field, clear: str | None, is_query: bool, given: str) -> object:
+def _value_of(field: _Field, clear: str | None, is_query: bool, value: str) -> object:
     """Return the value of an option: a text, a list that was given with commas, or JSON.
 
     Return an empty text for the word that clears the field, and None for an empty parameter of a query.
     """
     if is_query:
-        return stripped(given) or None
-    if given == clear:
+        return stripped(value) or None
+    if value == clear:
         return ""
     if "array" in field.types:
-        return [part.strip() for part in given.split(",") if part.strip()]
-    return given if field.text else from_json(given)
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value if field.text else from_json(value)

@@ -64,8 +64,8 @@ _check_reason = checked(
 def _attributes(values: Sequence[str]) -> dict[str, object]:
     """Return a merge patch, in which `NAME=VALUE` sets a value and `NAME=` sets null. Raises: ValueError."""
     patch: dict[str, object] = {}
-    for given in values:
-        name, equals, value = given.partition("=")
+    for attribute in values:
+        name, equals, value = attribute.partition("=")
         if not equals:
             raise WrongValue(_("must have the form NAME=VALUE. NAME= removes the attribute"))
         patch[name] = typed_attribute(value) if value else None
@@ -89,7 +89,7 @@ def list_command(given: dict[str, Any]) -> None:
     """List users, the newest first. The JSON output is the same as the response of GET /v1/admin/users."""
     query = UsersQuery.model_construct(**given)
     region = read_settings(PhoneSettings).phone_region
-    page = with_database(lambda database, _: find_users(database, query, region=region))
+    page = with_database(lambda database, _now: find_users(database, query, region=region))
     columns = "id status roles last_login_at nickname"
     show_items(page, columns, as_json=users_answer(page), nickname=lambda user: _called(user.id, user.nickname))
 
@@ -121,8 +121,8 @@ def _export(user_id: UUID) -> None:
         export = await export_person(database, user_id, by=OPERATOR, now=now, max_seconds=None)
         click.echo(export.first, nl=export.rest is None)
         if export.rest is not None:
-            async with aclosing(export.rest) as rest:
-                async for piece in rest:
+            async with aclosing(export.rest) as pieces:
+                async for piece in pieces:
                     click.echo(piece, nl=False)
             click.echo()
 
@@ -145,10 +145,16 @@ def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
         *(("former_external_id", each) for each in user.get("former_external_ids", ())),
         *((name, fields[name]) for name in ("created_at", "last_login_at")),
         *(("identity", f"{identity['app_id']}  {identity['openid']}") for identity in user["identities"]),
-        *(("session", _line_of(it, device=describe_device(it.device) or "-")) for it in user["sessions"]),
         *(
-            ("ended_session", _line_of(it, ended=f"{word(it.ended_reason)} {to_the_minute(it.ended_at)}"))
-            for it in user["ended_sessions"]
+            ("session", _line_of(session, device=describe_device(session.device) or "-"))
+            for session in user["sessions"]
+        ),
+        *(
+            (
+                "ended_session",
+                _line_of(session, ended=f"{word(session.ended_reason)} {to_the_minute(session.ended_at)}"),
+            )
+            for session in user["ended_sessions"]
         ),
         *(("consent", f"{consent.document}:{consent.version}  {_times_of(consent)}") for consent in user["consents"]),
     ]
@@ -157,14 +163,17 @@ def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
 
 def _times_of(consent: ConsentRow) -> str:
     """Return a text that says when a user gave a consent and, if the user has withdrawn it, when."""
-    given, withdrawn = _("given {time}", time=to_the_minute(consent.given_at)), ""
+    times = _("given {time}", time=to_the_minute(consent.given_at))
     if consent.withdrawn_at is not None:
-        withdrawn = "  " + _("withdrawn {time}", time=to_the_minute(consent.withdrawn_at))
-    return localized(given + withdrawn)
+        times += "  " + _("withdrawn {time}", time=to_the_minute(consent.withdrawn_at))
+    return localized(times)
 
 
 def _line_of(session: OpenSession, *, ended: str = "", device: str = "") -> str:
-    """Return the line about a session. It contains `ended` or `device`, if they are given."""
+    """Return the line about a session.
+
+    `device` describes the device of an open session, and `ended` says why and when a session ended.
+    """
     used = _("used {time}", time=to_the_minute(session.last_used_at))
     opened = _("opened {time} from {ip}", time=to_the_minute(session.created_at), ip=session.opened["ip"] or "-")
     parts = (str(session.id), session.client_id or session.app_id, ended, used, str(session.ip or "-"), device, opened)
@@ -263,6 +272,7 @@ def _change(user_id: UUID, change: UserChange) -> None:
 
 
 def _read_user(user_id: UUID) -> UserDetailAnswer:
+    """Return a user with all identities and sessions. Raises: Failed."""
     return with_database(lambda database, now: read_user(database, user_id, now=now))
 
 
