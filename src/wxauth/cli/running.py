@@ -2,13 +2,20 @@
 
 import os
 import sys
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Final
 
 import click
 
 from wxauth.i18n import lazy_gettext as _
 from wxauth.terminal import localized
+
+_ALIVE_TIMEOUT_SECONDS: Final = 2.0
+# These two defaults repeat the defaults in `Settings`, which `alive` does not import.
+_DEFAULT_HOST: Final = "127.0.0.1"
+_DEFAULT_PORT: Final = 8000
 
 
 @click.command()
@@ -45,13 +52,13 @@ def alive(*, ready: bool) -> None:
     """
     host, port = _address()
     try:
-        connection = HTTPConnection(host, port, timeout=2)
+        connection = HTTPConnection(host, port, timeout=_ALIVE_TIMEOUT_SECONDS)
         connection.request("GET", "/readyz" if ready else "/livez")
         status = connection.getresponse().status
-    except (OSError, HTTPException, UnicodeError) as exc:
+    except (OSError, HTTPException, UnicodeError) as exc:  # a UnicodeError means that the host is no valid name
         text = _("nothing responds on {host}, port {port}: {error}", host=host, port=port, error=type(exc).__name__)
         sys.exit(localized(text))
-    if status != 200:
+    if status != HTTPStatus.OK:
         text = _("the response from {host}, port {port} has status {status}", host=host, port=port, status=status)
         sys.exit(localized(text))
 
@@ -65,10 +72,12 @@ def _address() -> tuple[str, int]:
     from wxauth.settings.env_file import read_env_file
 
     try:
-        given = read_env_file(Path(".env")).values
+        in_file = read_env_file(Path(".env")).values
     except UnicodeDecodeError:
         sys.exit(localized(_("{name}: must be UTF-8 text", name=".env")))
-    host, port = ((os.environ.get(name) or given.get(name) or "").strip() for name in ("WXAUTH_HOST", "WXAUTH_PORT"))
-    host = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host  # noqa: S104 - compared only
+    host = (os.environ.get("WXAUTH_HOST") or in_file.get("WXAUTH_HOST") or "").strip()
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104 - the service listens on all addresses, including this one
+        host = _DEFAULT_HOST
+    port = (os.environ.get("WXAUTH_PORT") or in_file.get("WXAUTH_PORT") or "").strip()
     # For a Service named wxauth, Kubernetes sets WXAUTH_PORT to a URL instead of a port.
-    return host, int(port) if port.isdigit() else 8000
+    return host, int(port) if port.isdigit() else _DEFAULT_PORT

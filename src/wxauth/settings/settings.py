@@ -152,6 +152,7 @@ class Settings(DatabaseSettings):
     staff_reads: bool = True
     admin_fresh_login: types.AnySeconds = 3600
 
+    # `wxauth alive` repeats the defaults of the host and the port, because it does not load the settings.
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: types.Port = 8000
     workers: Annotated[int, Field(ge=1, le=256)] = 1
