@@ -26,6 +26,7 @@ Body = TypeVar("Body", bound=BaseModel)
 _LABELS: Final = {"app_secret": "AppSecret", "push_token": "Token", "push_aes_key": "EncodingAESKey"}
 """WeChat's names of the secrets, in the order of the prompts."""
 _OF_PUSH: Final = ("push_token", "push_aes_key", "push_forward")
+"""The fields that `--no-push` clears."""
 _PROMPTED: Final = {"is_flag": True, "default": None, "callback": None, "metavar": None}
 """The arguments that turn a field's option into a switch, with which the command prompts for a secret."""
 
@@ -62,8 +63,6 @@ _FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
 """The differences between the options of these fields and the options that `takes` derives from the fields' types."""
 _app_argument = click.argument("app_id")
 _no_check_option = click.option("--no-check", is_flag=True, help="Don't verify the AppSecret with WeChat.")
-
-
 _with_parts = partial(with_parts, calls_wechat=True)
 
 
@@ -77,13 +76,11 @@ def apps() -> None:
 def list_command() -> None:
     """List all apps, without their secrets."""
 
-    async def ask(parts: Parts) -> list[AppAnswer]:
+    async def read_apps(parts: Parts) -> list[AppAnswer]:
         return [app_answer(parts[Settings], parts[Apps], parts[WeChatTokens], known) for known in parts[Apps].all()]
 
-    def push(app: AppAnswer) -> str | None:
-        return "aes" if app.has_push_aes_key else "plain" if app.has_push_token else None
-
-    show_items(_with_parts(ask), "app_id source state sign_up push kind title", state=state_of, push=push)
+    columns = "app_id source state sign_up push kind title"
+    show_items(_with_parts(read_apps), columns, state=state_of, push=_push_mode)
 
 
 @apps.command()
@@ -137,8 +134,12 @@ def set_command(
         raise WrongCall(_("--no-push can't be used together with --push-token, --push-aes-key or --push-forward"))
     if no_push_forward and "push_forward" in given:
         raise WrongCall(_("--no-push-forward can't be used together with --push-forward"))
-    cleared = _OF_PUSH if no_push else ("push_forward",) if no_push_forward else ()
-    given |= dict.fromkeys(cleared) | ({} if is_enabled is None else {"is_enabled": is_enabled})
+    if no_push:
+        given |= dict.fromkeys(_OF_PUSH)
+    if no_push_forward:
+        given["push_forward"] = None
+    if is_enabled is not None:
+        given["is_enabled"] = is_enabled
     if not given:
         raise WrongCall(_("specify at least one option"))
     changes = _valid(AppChangeRequest, given | _prompted(given)).changes
@@ -156,6 +157,13 @@ def remove_command(app_id: str) -> None:
     echo(_("removed {name}", name=app_id))
 
 
+def _push_mode(app: AppAnswer) -> str | None:
+    """Return the mode in which WeChat pushes messages of an app; None if wxauth accepts no messages."""
+    if app.has_push_aes_key:
+        return "aes"
+    return "plain" if app.has_push_token else None
+
+
 def _prompted(given: Mapping[str, Any]) -> dict[str, str]:
     """Prompt for the secrets whose options were given, and return them.
 
@@ -168,7 +176,8 @@ def _ask_for(label: str) -> str:
     """Return a secret from a prompt or, without a terminal, from the next line of standard input. Raises: Failed."""
     if sys.stdin.isatty():
         return str(click.prompt(label, hide_input=True, err=True))
-    if not (line := sys.stdin.readline().removeprefix("\ufeff").strip()):
+    line = sys.stdin.readline().removeprefix("\N{BYTE ORDER MARK}").strip()
+    if not line:
         raise Failed(_("{label} must be on its own line of standard input", label=label))
     return line
 
@@ -183,15 +192,19 @@ def _valid(kind: type[Body], values: dict[str, Any]) -> Body:
         return kind.model_validate(values)
     except ValidationError as exc:
         errors = exc.errors(include_input=False)
-        lines = [localized(_("{name}: {rule}", name=".".join(map(str, it["loc"])), rule=rule_of(it))) for it in errors]
-        is_of_prompt = {part for each in errors for part in each["loc"]} <= _LABELS.keys()
-        raise (Failed if is_of_prompt else click.UsageError)("\n".join(lines)) from None
+        lines = []
+        for error in errors:
+            field = ".".join(map(str, error["loc"]))
+            lines.append(localized(_("{name}: {rule}", name=field, rule=rule_of(error))))
+        wrong_fields = {part for error in errors for part in error["loc"]}
+        are_prompted = wrong_fields <= _LABELS.keys()
+        raise (Failed if are_prompted else click.UsageError)("\n".join(lines)) from None
 
 
-def _show_app(ask: Callable[[Parts], Awaitable[KnownApp]], text: Text) -> None:
-    """Print this text or, with `--json`, the app that `ask` returns."""
+def _show_app(write: Callable[[Parts], Awaitable[KnownApp]], text: Text) -> None:
+    """Print this text or, with `--json`, the app that `write` stores and returns."""
 
-    async def answered(parts: Parts) -> AppAnswer:
-        return app_answer(parts[Settings], parts[Apps], parts[WeChatTokens], await ask(parts))
+    async def write_and_answer(parts: Parts) -> AppAnswer:
+        return app_answer(parts[Settings], parts[Apps], parts[WeChatTokens], await write(parts))
 
-    show(_with_parts(answered, seals=True), text)
+    show(_with_parts(write_and_answer, seals=True), text)

@@ -17,6 +17,12 @@ from wxauth.web.schemas import Page, items_of
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
+SHOWN_ONCE: Final = _("Keep the secret in a safe place. It is shown only once.")
+_CONTROLS: Final = re.compile("[\0-\x1f\x7f-\x9f\xad\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
+"""The characters that control a terminal or the direction of text, that are invisible, or that cannot be encoded."""
+_WITH_WORDS: Final = ("status", "state", "source", "kind", "sign_up")
+"""The columns whose values are words that wxauth translates, for example `active`."""
+
 
 def _switch(name: str, text: str) -> Callable[[Command], Command]:
     """Return a switch whose value is not passed to the command.
@@ -24,10 +30,10 @@ def _switch(name: str, text: str) -> Callable[[Command], Command]:
     The functions that print or ask read it with `_is_given`.
     """
 
-    def note(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    def store(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
         context.meta[name] = value
 
-    return click.option(name, is_flag=True, expose_value=False, callback=note, help=text)
+    return click.option(name, is_flag=True, expose_value=False, callback=store, help=text)
 
 
 def _is_given(name: str) -> bool:
@@ -67,12 +73,6 @@ class WrongCall(click.UsageError):
         super().__init__(sentence(text))
 
 
-_CONTROLS: Final = re.compile("[\0-\x1f\x7f-\x9f\xad\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
-_WITH_WORDS: Final = ("status", "state", "source", "kind", "sign_up")
-"""The columns whose values are words that wxauth translates, for example `active`."""
-SHOWN_ONCE: Final = _("Keep the secret in a safe place. It is shown only once.")
-
-
 def echo(text: str, *, err: bool = False) -> None:
     """Print a text in the language of the terminal."""
     click.echo(localized(text), err=err)
@@ -98,18 +98,16 @@ def show(answer: object, text: str | Iterable[tuple[object, ...]], *notes: str) 
 
 
 def show_items(
-    found: Page[Any] | Iterable[Any], names: str, *, as_json: object = None, **shown: Callable[[Any], object]
+    items: Page[Any] | Iterable[Any], names: str, *, as_json: object = None, **shown: Callable[[Any], object]
 ) -> None:
     """Print a list, or a page of a list, as a table. For `names` and `shown`, see the function `table`.
 
     `as_json` is the object that is printed with `--json`. By default, it consists of the items.
     """
-    page = found if isinstance(found, Page) else Page(list(found), None)
-    notes = (
-        [_("There are more results. To list them, add --cursor {cursor}", cursor=page.next_cursor)]
-        if page.next_cursor
-        else []
-    )
+    page = items if isinstance(items, Page) else Page(list(items), None)
+    notes = []
+    if page.next_cursor:
+        notes.append(_("There are more results. To list them, add --cursor {cursor}", cursor=page.next_cursor))
     show(items_of(page) if as_json is None else as_json, table(page.items, names, **shown), *notes)
 
 
@@ -118,7 +116,8 @@ def table(items: Iterable[Any], names: str, **shown: Callable[[Any], object]) ->
 
     Args:
         items: The items, one for each row.
-        names: The names of the columns, in order. Each is a field of the items, unless `shown` contains it.
+        names: The names of the columns, in order and separated by spaces. Each is a field of the items, unless `shown`
+            contains it.
         shown: Functions that return the values of the columns that are not simply fields, by the names of the columns.
     """
     columns = names.split()
@@ -136,7 +135,8 @@ def print_table(rows: Iterable[tuple[object, ...]]) -> None:
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
     for row in cells:
-        padded = (cell + " " * (most - width(cell)) for cell, most in zip(row, widths, strict=True))
+        # Python's own padding counts characters, but a Chinese character is as wide as two Latin letters.
+        padded = (cell + " " * (column_width - width(cell)) for cell, column_width in zip(row, widths, strict=True))
         click.echo("  ".join(padded).rstrip())
 
 
@@ -146,7 +146,7 @@ def _field(item: Any, name: str) -> object:
 
 
 def _cell(value: object) -> str:
-    if value == " ":  # a column without a name
+    if value == " ":  # the heading of a column without a name, for which `printable` would return "-"
         return " "
     if isinstance(value, datetime):
         return to_the_minute(value)
@@ -166,9 +166,9 @@ def printable(text: str | None) -> str:
     return printed if clean_text(printed) else "-"
 
 
-def state_of(it: Any) -> Text:
+def state_of(item: Any) -> Text:
     """Return whether an app or a webhook is enabled, as a word."""
-    return _("enabled") if it.is_enabled else _("disabled")
+    return _("enabled") if item.is_enabled else _("disabled")
 
 
 def _local_time(time: datetime | None, *, timespec: str) -> str:
@@ -183,7 +183,9 @@ to_the_second = partial(_local_time, timespec="seconds")
 def confirm(question: Callable[[], Text]) -> None:
     """Ask for confirmation on the terminal, unless `--yes` was given.
 
-    Raises: click.UsageError without a terminal, click.Abort.
+    `question` is only called if the command asks, because a question can contain names from the database.
+
+    Raises: WrongCall, if there is no terminal; click.Abort, if the answer is no.
     """
     if _is_given("--yes"):
         return

@@ -57,8 +57,12 @@ def failures_printed() -> Iterator[None]:
 
 def _line_of(exc: WxAuthError | CannotOpen | TextError) -> str:
     """Return the text that the command prints for an error, with the name of the app, client, user or webhook."""
-    given = click.get_current_context().params
-    noun, name = next(((_NOUNS[argument], given[argument]) for argument in _NOUNS if argument in given), ("", ""))
+    arguments = click.get_current_context().params
+    noun = name = ""
+    for argument, noun_of_argument in _NOUNS.items():
+        if argument in arguments:
+            noun, name = noun_of_argument, arguments[argument]
+            break
     match exc:
         case TextError():
             return exc.text
@@ -66,7 +70,8 @@ def _line_of(exc: WxAuthError | CannotOpen | TextError) -> str:
             return WRONG_SECRET_KEY
         case StorageUnavailable():
             return _("{name}: {rule}", name="WXAUTH_DATABASE_URL", rule=outage_text(exc))
-        case NotFound() if exc.detail == f"this {noun} doesn't exist":  # the error is about the command's argument
+        # This is the detail if the command's argument names nothing. Other details are printed below.
+        case NotFound() if exc.detail == f"this {noun} doesn't exist":
             return _("{noun} {name} does not exist", noun=noun, name=name)
         case NameTaken() | AppTaken():
             return _("{noun} {name} already exists", noun=noun, name=name)
@@ -77,8 +82,8 @@ def _line_of(exc: WxAuthError | CannotOpen | TextError) -> str:
         case AppRefused():
             return _("{detail} (errcode {errcode}); nothing is stored", detail=exc.detail, errcode=exc.errcode)
         case WeChatError():
-            skipped = _(". To skip this check, add --no-check") if "no_check" in given else ""
-            return _("WeChat: {detail} ({code})", detail=exc.detail, code=exc.code) + skipped
+            advice = _(". To skip this check, add --no-check") if "no_check" in arguments else ""
+            return _("WeChat: {detail} ({code})", detail=exc.detail, code=exc.code) + advice
         case InvalidRequest() if exc.errors:
             return Text("\n").join(_("{name}: {rule}", name=field, rule=rule) for field, rule in exc.errors)
         case _ if not exc.detail or isinstance(exc.detail, Text):

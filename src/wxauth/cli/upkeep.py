@@ -39,12 +39,10 @@ def migrate(revision: str) -> None:
         configure_logging(level="warning", log_format="console", stream=sys.stderr.buffer)
         url = read_settings(DatabaseSettings).database_url.get_secret_value()
         schema = asyncio.run(_migrate(url, revision))
-    note = (
-        _(", which belongs to a newer version of wxauth. The running version can still serve requests")
-        if is_newer(schema)
-        else ""
-    )
-    echo(_("schema at {revision}", revision=schema or "base") + note)
+    text = _("schema at {revision}", revision=schema or "base")
+    if is_newer(schema):
+        text += _(", which belongs to a newer version of wxauth. The running version can still serve requests")
+    echo(text)
 
 
 async def _migrate(url: str, revision: str) -> str | None:
@@ -85,10 +83,11 @@ def check() -> None:
     configure_logging(level="critical", log_format="console", stream=sys.stderr.buffer)
     results = asyncio.run(check_all())
     show(
-        [{"name": it.name, "ok": it.ok, "level": it.level, "message": it.text} for it in results],
-        [(MARKS[it.level], it.name, it.text) for it in results],
+        [{"name": result.name, "ok": result.ok, "level": result.level, "message": result.text} for result in results],
+        [(MARKS[result.level], result.name, result.text) for result in results],
     )
-    sys.exit(0 if all(it.ok for it in results) else 1)
+    if not all(result.ok for result in results):
+        sys.exit(1)
 
 
 @click.command()

@@ -83,7 +83,7 @@ def split_command(user_id: UUID, identity: tuple[str, str], external_id: str | N
     """
     app_id, openid = identity
 
-    async def split_it(database: Database, now: datetime) -> list[UserDetailAnswer]:
+    async def split_and_read(database: Database, now: datetime) -> list[UserDetailAnswer]:
         ids = await split(
             database, user_id, app_id=app_id, openid=openid, external_id=external_id, by=OPERATOR, now=now
         )
@@ -91,13 +91,13 @@ def split_command(user_id: UUID, identity: tuple[str, str], external_id: str | N
 
     name = printable(f"{app_id}:{openid}")
     confirm(lambda: _("Split {name} off from {user_id}?", name=name, user_id=user_id))
-    user, new_user = with_database(split_it)
-    rows = [
-        (who, each["id"], each["external_id"], " ".join(f"{it['app_id']}:{it['openid']}" for it in each["identities"]))
-        for who, each in ((word("user"), user), (word("new_user"), new_user))
-    ]
-    columns = header(" ", "id", "external_id", "identities")
-    show({"user": user, "new_user": new_user}, [columns, *rows])
+    user, new_user = with_database(split_and_read)
+    users = {"user": user, "new_user": new_user}
+    rows: list[tuple[object, ...]] = [header(" ", "id", "external_id", "identities")]
+    for label, each in users.items():
+        identities = " ".join(f"{identity['app_id']}:{identity['openid']}" for identity in each["identities"])
+        rows.append((word(label), each["id"], each["external_id"], identities))
+    show(users, rows)
     if prints_json():
         return
     for each in (user, new_user):
@@ -107,9 +107,11 @@ def split_command(user_id: UUID, identity: tuple[str, str], external_id: str | N
 
 def _echo_status_and_roles(user_id: UUID, nickname: str | None, roles: Sequence[str], ban: Ban | None) -> None:
     """Print the id, name, roles and ban of a user. Print nothing if the user has no name, roles or ban."""
-    if nickname or roles or ban:
-        until, reason = ("", "") if ban is None else (banned_until(ban.until), printable(ban.reason))
+    if not (nickname or roles or ban):
+        return
+    name = printable(nickname)
+    text = _("{user_id}: {name}, roles: {roles}", user_id=user_id, name=name, roles=names_of(roles))
+    if ban is not None:
         # `until` begins with a space in English, because `banned_until` continues a sentence.
-        banned = _(", banned{until}: {reason}", until=until, reason=reason) if ban else ""
-        name = printable(nickname)
-        echo(_("{user_id}: {name}, roles: {roles}", user_id=user_id, name=name, roles=names_of(roles)) + banned)
+        text += _(", banned{until}: {reason}", until=banned_until(ban.until), reason=printable(ban.reason))
+    echo(text)

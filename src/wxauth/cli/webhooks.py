@@ -24,6 +24,7 @@ from wxauth.cli.resources import T, with_parts
 from wxauth.clients.models import CLIENT_NAME
 from wxauth.core.services import Parts
 from wxauth.core.trail import OPERATOR
+from wxauth.events.models import WebhookAnswer
 from wxauth.events.schemas import DeliveriesQuery, NewWebhook, ReplayRequest, WebhookChange, trial_answer
 from wxauth.events.webhooks import NewWebhookAnswer, Webhooks
 from wxauth.i18n import lazy_gettext as _
@@ -37,6 +38,9 @@ _check_name = checked(
 )
 _name_argument = click.argument("webhook_name", metavar="NAME", callback=_check_name)
 _TYPES: Final = {"option": "--type", "multiple": True, "metavar": "TYPE"}
+"""The arguments of the option for the types of events, which is given once for each type."""
+_LONGEST_LOCATION: Final = 300
+"""The largest number of characters of a redirect's URL that a message shows."""
 
 
 @click.group()
@@ -48,8 +52,8 @@ def webhooks() -> None:
 @json_option
 def list_command() -> None:
     """List all webhooks, without their secrets."""
-    found = [webhook.shown for webhook in _with_webhooks(lambda webhooks: webhooks.all())]
-    show_items(found, "name state url types", state=state_of, types=_types_of)
+    answers = [webhook.shown for webhook in _with_webhooks(lambda webhooks: webhooks.all())]
+    show_items(answers, "name state url types", state=state_of, types=_types_of)
 
 
 @webhooks.command()
@@ -114,7 +118,7 @@ def test_command(webhook_name: str) -> None:
                 "instead.",
                 name=webhook_name,
                 status=answer.status,
-                location=answer.location[:300],
+                location=answer.location[:_LONGEST_LOCATION],
             )
         )
     if not answer.is_accepted:
@@ -158,17 +162,21 @@ def replay_command(webhook_name: str, given: dict[str, Any]) -> None:
 
 
 def _show_secret(new: NewWebhookAnswer) -> None:
+    """Print a webhook with its new secret."""
     rows = [("name", new.name), ("url", new.url), ("secret", new.secret)]
     show(new, [(word(name), value) for name, value in rows], SHOWN_ONCE)
 
 
-def _types_of(webhook: Any) -> str:
-    """Return the types of events that a webhook gets, as a text. No types mean all types."""
+def _types_of(webhook: WebhookAnswer) -> str:
+    """Return the types of events that a webhook receives, as a text. An empty list means all types."""
     return ",".join(webhook.types) or _("all")
 
 
 def _with_webhooks(use: Callable[[Webhooks], Awaitable[T]], *, seals: bool = False) -> T:
-    """Return the result of `use`, called with the operations on webhooks. `seals` is explained in `with_parts`."""
+    """Return the result of `use`, called with the operations on webhooks. Raises: Failed.
+
+    Commands that store a new secret set `seals`, so that they fail if the service could not decrypt this secret.
+    """
 
     async def run(parts: Parts) -> T:
         async with aclosing(ReceiverTransport(resolve=parts[NameResolver].resolve)) as transport:
