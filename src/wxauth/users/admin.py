@@ -63,25 +63,27 @@ class UserChange:
 
     def applied_to(self, before: StatusAndRoles) -> StatusAndRoles:
         """Return the status and the roles after the changes. Raises: InvalidRequest, TextError."""
-        requested = [*(before.roles if self.roles is None else self.roles), self.granted]
-        roles = tuple(dict.fromkeys(role for role in requested if role and role != self.revoked))
-        if len(roles) > MAX_ROLES:
+        roles = list(before.roles if self.roles is None else self.roles)
+        if self.granted is not None:
+            roles.append(self.granted)
+        unique_roles = tuple(dict.fromkeys(role for role in roles if role != self.revoked))
+        if len(unique_roles) > MAX_ROLES:
             raise TextError(_("a user can have at most {n} roles", n=MAX_ROLES))
-        return replace(before, roles=roles, ban=self._ban_after(before.ban))
+        return replace(before, roles=unique_roles, ban=self._ban_after(before.ban))
 
     def _ban_after(self, before: Ban | None) -> Ban | None:
         """Return the ban after the changes; None if the user is then active. Raises: InvalidRequest."""
-        given = Ban(self.reason, self.until)
+        requested = Ban(self.reason, self.until)
         if self.status is UserStatus.DISABLED:
             # A new ban replaces the reason and the end of an earlier one.
-            return given
+            return requested
         if self.status is None and before is not None:
-            # The user stays banned. A reason or an end that is not given stays the same.
-            return Ban(given.reason or before.reason, given.until or before.until)
+            # The user stays banned. A reason or an end that is absent from the request stays the same.
+            return Ban(requested.reason or before.reason, requested.until or before.until)
         # The user is active, or becomes active again.
-        if given.data:
+        if requested.data:
             errors = [
-                FieldError(name, "Must be given with a ban, because this user isn't banned") for name in given.data
+                FieldError(name, "Must be given with a ban, because this user isn't banned") for name in requested.data
             ]
             raise InvalidRequest("only a ban has a reason and an end", errors=errors)
         return None
@@ -153,19 +155,34 @@ async def change_user(
         if after.adds_roles_to(before) and not may_add_roles:
             raise LoginTooOld
         (effect,) = await change_status_and_roles(transaction, [(remaining_id, before, after)], by=by, now=now)
-        has_changed = bool(effect.events)
-        if change.attributes is not None:
-            try:
-                has_changed |= await patch_attributes(transaction, remaining_id, change.attributes, by=by, now=now)
-            except WrongAttributes as exc:
-                raise InvalidRequest.of("attributes", exc.text) from None
-        if change.cancels_leaving:
-            has_changed |= await cancel_leaving(transaction, remaining_id, before, by=by, now=now)
-        if change.cleared and (fields := await user_queries.clear_fields(transaction, remaining_id, change.cleared)):
-            kind, data = EventType.PROFILE_CHANGED, {"fields": fields}
-            await record_event(transaction, kind, by=by, at=now, user_id=remaining_id, data=data)
-            has_changed = True
+        other_fields_changed = await _change_other_fields(transaction, remaining_id, before, change, by=by, now=now)
     effect.report()
+    return bool(effect.events) or other_fields_changed
+
+
+async def _change_other_fields(
+    transaction: Transaction, user_id: UUID, before: StatusAndRoles, change: UserChange, *, by: Actor, now: datetime
+) -> bool:
+    """Make the changes to a locked user that do not concern the status and the roles, and record them.
+
+    Return False if there was nothing to change.
+
+    Raises: InvalidRequest.
+    """
+    has_changed = False
+    if change.attributes is not None:
+        try:
+            has_changed |= await patch_attributes(transaction, user_id, change.attributes, by=by, now=now)
+        except WrongAttributes as exc:
+            raise InvalidRequest.of("attributes", exc.text) from None
+    if change.cancels_leaving:
+        has_changed |= await cancel_leaving(transaction, user_id, before, by=by, now=now)
+    if change.cleared:
+        cleared = await user_queries.clear_fields(transaction, user_id, change.cleared)
+        if cleared:
+            kind, data = EventType.PROFILE_CHANGED, {"fields": cleared}
+            await record_event(transaction, kind, by=by, at=now, user_id=user_id, data=data)
+            has_changed = True
     return has_changed
 
 

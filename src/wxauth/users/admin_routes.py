@@ -119,14 +119,8 @@ async def change_user(
         cleared=body.model_fields_set.intersection(PROFILE_FIELDS),
         cancels_leaving="erase_at" in body.model_fields_set,
     )
-    only_for_administrators = {
-        "roles": change.roles is not None,
-        "attributes": change.attributes is not None,
-        "erase_at": change.cancels_leaving,
-    }
-    for name, is_given in only_for_administrators.items():
-        if is_given and staff.spares_staff:
-            raise InsufficientRole(f"{name}: this change requires the role admin")
+    if staff.spares_staff:
+        _check_support_may_make(change)
     has_changed = await admin.change_user(database, user_id, change, by=staff, may_add_roles=is_fresh, now=now)
     user = await admin.read_user(database, user_id, now=now)
     # If the request has changed something, the event of the change is enough for the audit trail.
@@ -207,10 +201,22 @@ async def read_names(
 
     The audit trail has one event for all of them.
     """
-    found = await database.rows(history_queries.USER_SUMMARIES, ids=list(query.user_id))
-    if found:
-        reads.note_read(staff, Read.NAMES, *(each.id for each in found))
-    return NamesAnswer.model_construct(items=list(found))
+    users = await database.rows(history_queries.USER_SUMMARIES, ids=list(query.user_id))
+    if users:
+        reads.note_read(staff, Read.NAMES, *(user.id for user in users))
+    return NamesAnswer.model_construct(items=list(users))
+
+
+def _check_support_may_make(change: UserChange) -> None:
+    """Check that a change contains no field that only administrators can change. Raises: InsufficientRole."""
+    only_for_administrators = {
+        "roles": change.roles is not None,
+        "attributes": change.attributes is not None,
+        "erase_at": change.cancels_leaving,
+    }
+    for name, is_requested in only_for_administrators.items():
+        if is_requested:
+            raise InsufficientRole(f"{name}: this change requires the role admin")
 
 
 def _mask_for(staff: Actor, user: ListedUserAnswer) -> None:
