@@ -193,15 +193,15 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
     statement = _ALL_LOGINS if query.user_id is None else _LOGINS_OF_USER
     filters = {"user_id": query.user_id, "app_id": query.app_id, "network": query.network and str(query.network)}
 
-    async def among(before: UUID, lowest: UUID, limit: int) -> Sequence[ListedLogin]:
+    async def logins_between(before: UUID, lowest: UUID, limit: int) -> Sequence[ListedLogin]:
         return await database.rows(statement, **filters, before=before, lowest=lowest, limit=limit)
 
     if query.user_id is not None or (query.app_id is None and query.network is None):
-        return Page.of(await among(before, lowest, query.limit + 1), query.limit)
+        return Page.of(await logins_between(before, lowest, query.limit + 1), query.limit)
     return await search_in_windows(
         database,
         _FLOOR,
-        among,
+        logins_between,
         before=before,
         lowest=lowest,
         limit=query.limit,
@@ -212,14 +212,15 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
 
 async def find_events(database: Database, query: EventsQuery) -> Page[EventFields]:
     """Return a page of the newest events that match a query, without data and addresses of erased users."""
-    actor, types = query.actor.lower() if query.actor else None, list(dict.fromkeys(query.type))
+    actor = query.actor.lower() if query.actor else None
+    types = list(dict.fromkeys(query.type))
     if query.user_id is not None:
-        found = await database.rows(_EVENTS_OF_USER, user_id=query.user_id, actor=actor, types=types, **query.bounds)
+        events = await database.rows(_EVENTS_OF_USER, user_id=query.user_id, actor=actor, types=types, **query.bounds)
     elif actor is not None:
         by_actor = {"actor": actor, "actor_id": id_in(actor), "types": types or list(EventType)}
-        found = await database.rows(_EVENTS_OF_ACTOR, **by_actor, **query.bounds)
+        events = await database.rows(_EVENTS_OF_ACTOR, **by_actor, **query.bounds)
     elif types:
-        found = await database.rows(_EVENTS_OF_TYPES, types=types, **query.bounds)
+        events = await database.rows(_EVENTS_OF_TYPES, types=types, **query.bounds)
     else:
-        found = await database.rows(_ALL_EVENTS, **query.bounds)
-    return Page.of(found, query.limit)
+        events = await database.rows(_ALL_EVENTS, **query.bounds)
+    return Page.of(events, query.limit)

@@ -4,10 +4,10 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from itertools import chain, repeat
 from time import monotonic
-from typing import Annotated, Final, LiteralString
+from typing import Annotated, Any, Final, LiteralString
 from uuid import UUID
 
 from pydantic import Field, StringConstraints
@@ -148,36 +148,22 @@ async def find_users(
     searches nicknames in windows of users, the newest first, until the page is full or `seconds` have passed. If the
     time has passed, the page contains the users found until then.
     """
-    filters = query.model_dump(include={"status", "role", "app_id"}, exclude_none=True, warnings=False)
-    if query.q:
-        phones = possible_numbers(query.q, region=region)
-        named = await database.values(_NAMED_USERS, text=query.q, phones=phones, id=id_in(query.q))
-        if named:
-            filters["named"] = named
-        elif term_of(query.q, region=region) is Term.TEXT:
-            filters["part"] = query.q
-        else:
-            return Page((), None)
-
-    async def among(before: UUID, floor: UUID, limit: int) -> Sequence[ListedUser]:
-        statement = _search(frozenset(filters), is_admin=query.role == ADMIN)
-        return await database.rows(statement, **filters, before=before, floor=floor, limit=limit)
-
-    async def with_rare_part(before: UUID, floor: UUID, limit: int) -> Sequence[ListedUser]:
-        rare = {"rare_part": query.q, "before": before, "floor": floor, "limit": limit}
-        return await database.rows(_search(frozenset(["rare_part"]), is_admin=False), **rare)
-
+    filters = await _filters_of(database, query, region=region)
+    if filters is None:
+        return Page((), None)
+    users_between = partial(_users_between, database, filters, is_admin=query.role == ADMIN)
     before = query.cursor or LAST_ID
     if "named" in filters or query.role == ADMIN:  # an index finds these users
-        return Page.of(await among(before, FIRST_ID, query.limit + 1), query.limit)
+        return Page.of(await users_between(before, FIRST_ID, query.limit + 1), query.limit)
     # If a text has not filled a page from the first two windows, it is rare in nicknames, so the index finds the
     # remaining users. The search with the index has no other filters.
     is_indexed = filters.keys() == {"part"} and len(filters["part"]) >= INDEXED_FROM
+    with_rare_part = partial(_users_between, database, {"rare_part": query.q}, is_admin=False)
     return await search_in_windows(
         database,
         _FLOOR,
-        among,
-        rest=with_rare_part if is_indexed else None,
+        users_between,
+        search_remaining=with_rare_part if is_indexed else None,
         before=before,
         limit=query.limit,
         windows=WINDOWS,
@@ -185,12 +171,37 @@ async def find_users(
     )
 
 
+async def _filters_of(database: Database, query: UsersQuery, *, region: str) -> dict[str, Any] | None:
+    """Return the names of the `_CONDITIONS` for a query, with their values; None if the query can match no user."""
+    filters = query.model_dump(include={"status", "role", "app_id"}, exclude_none=True, warnings=False)
+    if not query.q:
+        return filters
+    phones = possible_numbers(query.q, region=region)
+    named = await database.values(_NAMED_USERS, text=query.q, phones=phones, id=id_in(query.q))
+    if named:
+        return {**filters, "named": named}
+    if term_of(query.q, region=region) is Term.TEXT:
+        return {**filters, "part": query.q}
+    return None
+
+
+async def _users_between(
+    database: Database, filters: Mapping[str, Any], before: UUID, floor: UUID, limit: int, *, is_admin: bool
+) -> Sequence[ListedUser]:
+    """Return up to `limit` users with ids from `floor` to just below `before` who match the filters, the newest first.
+
+    With `is_admin`, return only administrators.
+    """
+    statement = _search_statement(frozenset(filters), is_admin=is_admin)
+    return await database.rows(statement, **filters, before=before, floor=floor, limit=limit)
+
+
 async def search_in_windows(
     database: Database,
     floors: Statement[UUID],
     search: Callable[[UUID, UUID, int], Awaitable[Sequence[RowWithId]]],
     *,
-    rest: Callable[[UUID, UUID, int], Awaitable[Sequence[RowWithId]]] | None = None,
+    search_remaining: Callable[[UUID, UUID, int], Awaitable[Sequence[RowWithId]]] | None = None,
     before: UUID,
     lowest: UUID = FIRST_ID,
     limit: int,
@@ -202,39 +213,39 @@ async def search_in_windows(
     `windows` contains the number of rows in each window, and the last number also applies to all further windows.
     `floors` is the query for the lowest id of a window. The query returns no row for the last window.
 
-    `search` takes the id before which to find rows, the lowest id of the rows, and the largest number of rows. `rest`
-    takes the same arguments. If `rest` is given, it finds all remaining rows after the first two windows, or when the
-    time is over.
+    `search` takes the id before which to find rows, the lowest id of the rows, and the largest number of rows.
+    `search_remaining` takes the same arguments. If it is given, it finds all remaining rows after the first two
+    windows, or when the time is over.
     """
-    found: list[RowWithId] = []
-    began = monotonic()
+    rows: list[RowWithId] = []
+    began_at = monotonic()
     for size in chain(windows, repeat(windows[-1])):
         floor = await database.value(floors, before=before, size=size)
-        found += await search(before, max(floor or lowest, lowest), limit + 1 - len(found))
-        if floor is None or floor <= lowest or len(found) > limit:
+        rows += await search(before, max(floor or lowest, lowest), limit + 1 - len(rows))
+        if floor is None or floor <= lowest or len(rows) > limit:
             break
         before = floor
-        time_is_over = monotonic() - began > seconds
-        if rest is not None and (time_is_over or size == windows[-1]):
-            found += await rest(before, lowest, limit + 1 - len(found))
+        time_is_over = monotonic() - began_at > seconds
+        if search_remaining is not None and (time_is_over or size == windows[-1]):
+            rows += await search_remaining(before, lowest, limit + 1 - len(rows))
             break
         if time_is_over:
-            return Page(found, cursor_at(floor), is_incomplete=True)
-    return Page.of(found, limit)
+            return Page(rows, cursor_at(floor), is_incomplete=True)
+    return Page.of(rows, limit)
 
 
 @cache
-def _search(conditions: frozenset[str], *, is_admin: bool) -> Statement[ListedUser]:
-    """Return the statement that finds the users between two ids that meet these conditions.
+def _search_statement(names: frozenset[str], *, is_admin: bool) -> Statement[ListedUser]:
+    """Return the statement that finds the users between two ids who meet the `_CONDITIONS` with these names.
 
     With `is_admin`, the statement finds only administrators.
     """
-    fits: list[LiteralString] = [_CONDITIONS[name] for name in sorted(conditions)]
+    conditions: list[LiteralString] = [_CONDITIONS[name] for name in sorted(names)]
     if is_admin:
         # The role is a literal and not a parameter, so that PostgreSQL uses the partial index.
-        fits.append("'admin' = ANY (users.roles)")
-    between = " AND ".join(("users.id < :before AND users.id >= :floor", *fits))
-    return Statement[ListedUser](f"{_WITH_IDENTITIES} WHERE {between} ORDER BY users.id DESC LIMIT :limit")
+        conditions.append("'admin' = ANY (users.roles)")
+    where = " AND ".join(("users.id < :before AND users.id >= :floor", *conditions))
+    return Statement[ListedUser](f"{_WITH_IDENTITIES} WHERE {where} ORDER BY users.id DESC LIMIT :limit")
 
 
 def term_of(text: str | None, *, region: str) -> Term:
