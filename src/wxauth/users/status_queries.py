@@ -290,7 +290,7 @@ async def change_status_and_roles(
     effects = [StatusChange.between(user_id, before, after, by=by, why=why) for user_id, before, after in changes]
     accounts = [
         {"id": user_id, "roles": after.roles, "ban": after.ban}
-        for effect, (user_id, _, after) in zip(effects, changes, strict=True)
+        for effect, (user_id, _before, after) in zip(effects, changes, strict=True)
         if effect.events
     ]
     if accounts:
@@ -301,6 +301,12 @@ async def change_status_and_roles(
         for kind, data in effect.events.items()
     ]
     await record_events(transaction, events)
+    await _end_sessions(transaction, effects, by=by, now=now)
+    return effects
+
+
+async def _end_sessions(transaction: Transaction, effects: Sequence[StatusChange], *, by: Actor, now: datetime) -> None:
+    """End the sessions that changes of locked users end."""
     banned = [effect.user_id for effect in effects if Ending.ALL in effect.endings]
     demoted = [effect.user_id for effect in effects if Ending.CONSOLES in effect.endings]
     promoted = [effect.user_id for effect in effects if Ending.BROWSERS in effect.endings]
@@ -311,7 +317,6 @@ async def change_status_and_roles(
         await end_by(transaction, END_CONSOLES, {"user_ids": demoted}, reason=reason, by=by, now=now)
     if promoted:
         await end_logins_in_browsers(transaction, *promoted, becomes_staff=True, reason=reason, by=by, now=now)
-    return effects
 
 
 async def lift_bans(database: Database, *, size: int, now: datetime) -> int:
