@@ -47,7 +47,10 @@ EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
     "exported_at": "2026-11-20T10:00:00Z",
     "user": {
         **{name: value for name, value in _USER.items() if name != "identities"},
-        **{"phone_verified_at": _AT, "former_ids": [], "former_external_ids": [], "unionids": [_USER["unionid"]]},
+        "phone_verified_at": _AT,
+        "former_ids": [],
+        "former_external_ids": [],
+        "unionids": [_USER["unionid"]],
     },
     "identities": [{**_IDENTITY, "unionid": _USER["unionid"], "created_at": _AT}],
     "sessions": [
@@ -152,11 +155,7 @@ async def _pieces(
             database.snapshot(patience=None if max_seconds is None else PIECE_TIMEOUT_SECONDS)
         )
         parts = await stack.enter_async_context(aclosing(_parts(snapshot, user_id, now=now)))
-        first = bytearray()
-        async for part in parts:
-            first += part
-            if len(first) > MAX_BYTES_IN_MEMORY:
-                break
+        first = await _first_piece(parts)
         if len(first) <= MAX_BYTES_IN_MEMORY:
             await stack.aclose()  # the document is complete, so it needs no connection any more
         elif _large_downloads.locked():
@@ -165,11 +164,21 @@ async def _pieces(
             await stack.enter_async_context(_large_downloads)
         await _record_export(database, user_id, by=by, now=now)
         deadline = None if max_seconds is None else monotonic() + max_seconds
-        yield bytes(first)
+        yield first
         async for part in parts:  # there are more parts only if the document is large
             if deadline is not None and monotonic() > deadline:
                 raise StorageUnavailable("the reader of a large export is too slow")
             yield part
+
+
+async def _first_piece(parts: AsyncIterator[bytes]) -> bytes:
+    """Return the whole document, or the beginning of a document that is larger than `MAX_BYTES_IN_MEMORY`."""
+    piece = bytearray()
+    async for part in parts:
+        piece += part
+        if len(piece) > MAX_BYTES_IN_MEMORY:
+            break
+    return bytes(piece)
 
 
 async def _record_export(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
