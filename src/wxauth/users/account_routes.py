@@ -52,10 +52,8 @@ async def list_my_sessions(
     caller: CallerDep, database: DatabaseDep, clock: ClockDep, query: Annotated[SessionsQuery, Query()]
 ) -> Items[SessionAnswer]:
     """List the open sessions, the last used first. In one app, a user keeps the newest hundred."""
-    found = await database.rows(
-        OPEN_SESSIONS, user_id=caller.user.id, now=clock(), limit=query.limit + 1, **query.after
-    )
-    page = Page.with_cursor(found, query.limit, lambda it: timed_cursor(it.last_used_at, it.id))
+    rows = await database.rows(OPEN_SESSIONS, user_id=caller.user.id, now=clock(), limit=query.limit + 1, **query.after)
+    page = Page.with_cursor(rows, query.limit, lambda session: timed_cursor(session.last_used_at, session.id))
     items = [
         SessionAnswer.model_construct(**vars(session), current=session.id == caller.session_id)
         for session in page.items
@@ -66,8 +64,10 @@ async def list_my_sessions(
 @router.delete("/v1/me/sessions", summary=_("End my other sessions"))
 async def end_my_other_sessions(caller: CallerWhoEndsDep, database: DatabaseDep, clock: ClockDep) -> None:
     """End every session except the caller's."""
-    user_id, now, reason = caller.user.id, clock(), EndReason.SIGNED_OUT_ELSEWHERE
+    user_id = caller.user.id
     by = Actor(str(user_id))
+    reason = EndReason.SIGNED_OUT_ELSEWHERE
+    now = clock()
     # To avoid deadlocks, this request locks the user first, as every operation that ends several sessions does.
     async with locked_caller(database, caller, now=now) as transaction:
         await end_sessions(transaction, user_id, reason=reason, by=by, now=now, kept=caller.session_id)
@@ -89,8 +89,8 @@ async def list_my_consents(
     caller: CallerDep, database: DatabaseDep, query: Annotated[ConsentsQuery, Query()]
 ) -> Items[ConsentRow]:
     """List every consent ever given, the newest first. `withdrawn_at` is set if the consent was withdrawn."""
-    found = await database.rows(NEWEST_CONSENTS, user_id=caller.user.id, limit=query.limit + 1, **query.after)
-    page = Page.with_cursor(found, query.limit, lambda it: timed_cursor(it.given_at, it.id))
+    rows = await database.rows(NEWEST_CONSENTS, user_id=caller.user.id, limit=query.limit + 1, **query.after)
+    page = Page.with_cursor(rows, query.limit, lambda consent: timed_cursor(consent.given_at, consent.id))
     return items_of(page)
 
 

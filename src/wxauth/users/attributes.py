@@ -27,6 +27,7 @@ MAX_DEPTH: Final = 4
 """The largest depth to which lists and objects in a value can be nested."""
 
 Attributes = Mapping[str, Any]
+"""The attributes of a user, or a merge patch of them, by name. The values are JSON values."""
 
 
 class WrongAttributes(WrongValue):
@@ -153,11 +154,15 @@ def _stored_size(attributes: Attributes) -> int:
 
     PostgreSQL writes no exponents: 1e300, for example, has 301 digits.
     """
-    floats = ((to_json(number), format(Decimal(repr(number)), "f")) for number in _floats_in(attributes))
-    return len(to_json(attributes)) + sum(max(0, len(stored) - len(given)) for given, stored in floats)
+    size = len(to_json(attributes))
+    for number in _floats_in(attributes):
+        without_exponent = format(Decimal(repr(number)), "f")
+        size += max(0, len(without_exponent) - len(to_json(number)))
+    return size
 
 
 def _floats_in(value: Any) -> Iterator[float]:
+    """Yield the floats in a value, and in its lists and objects."""
     if isinstance(value, float):
         yield value
     elif isinstance(value, Mapping):
@@ -174,13 +179,14 @@ def _canonical(attributes: Attributes, name: str) -> str | None:
     return json.dumps(attributes[name], sort_keys=True) if name in attributes else None
 
 
-def _checked(patch: dict[str, Any]) -> dict[str, Any]:
+def _checked_patch(patch: dict[str, Any]) -> dict[str, Any]:
+    """Return the merge patch. Raises: WrongAttributes."""
     check_patch(patch)
     patched({}, patch)  # raises an error if the patch alone is too large
     return patch
 
 
-AttributesPatch = Annotated[dict[str, Any], AfterValidator(_checked)]
+AttributesPatch = Annotated[dict[str, Any], AfterValidator(_checked_patch)]
 """A merge patch of a user's attributes."""
 ShownAttributes = Annotated[
     dict[str, Any], Field(description="The operator's own facts about the user.", examples=[{"tier": "gold"}])

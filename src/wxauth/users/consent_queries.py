@@ -124,13 +124,13 @@ async def valid_consents(database: Database, user_id: UUID, documents: Mapping[s
     return sorted(rows, key=lambda row: (row.given_at, row.id), reverse=True)
 
 
-def missing_from(given: Mapping[str, str] | None, in_force: Mapping[str, str]) -> dict[str, str]:
-    """Return the documents in force that the user has not agreed to, with the version in force of each.
+def missing_from(agreed: Mapping[str, str] | None, wanted: Mapping[str, str]) -> dict[str, str]:
+    """Return those of the wanted documents and versions that the user has not agreed to.
 
-    `given` contains the version of each document that the user agrees to; None if there is none.
+    `agreed` contains the version of each document that the user agrees to; None if there is none.
     """
-    agreed = given or {}
-    return {document: version for document, version in in_force.items() if agreed.get(document) != version}
+    versions = agreed or {}
+    return {document: version for document, version in wanted.items() if versions.get(document) != version}
 
 
 def check_in_force(requested: Mapping[str, str], in_force: Mapping[str, str]) -> None:
@@ -156,8 +156,8 @@ async def give_consents(
     by = Actor(str(user_id), ip)
     async with database.begin() as transaction:
         before = await _locked(transaction, user_id)
-        given = missing_from(before, requested)
-        for document, version in given.items():
+        new_consents = missing_from(before, requested)
+        for document, version in new_consents.items():
             consent = {"document": document, "version": version}
             given_in = {"app_id": app_id, "ip": ip}
             if await transaction.value(_ADD, id=new_id(now), user_id=user_id, **consent, **given_in, now=now):
@@ -165,11 +165,11 @@ async def give_consents(
                 await record_event(
                     transaction, EventType.CONSENT_GIVEN, by=by, at=now, user_id=user_id, app_id=app_id, data=consent
                 )
-        if given:
-            await transaction.run(_ADD_TO_USER, user_id=user_id, given=given)
-    for document, version in given.items():
+        if new_consents:
+            await transaction.run(_ADD_TO_USER, user_id=user_id, given=new_consents)
+    for document, version in new_consents.items():
         log.info("consent_given", user_id=user_id, app_id=app_id, document=document, version=version)
-    return {**before, **given}
+    return {**before, **new_consents}
 
 
 async def withdraw(

@@ -75,6 +75,7 @@ _ERASE_CONSENTS: Final = Statement[Nothing]("""
 DELETE FROM consents WHERE id = ANY (ARRAY(
     SELECT id FROM consents WHERE user_id = :user_id ORDER BY given_at, id LIMIT :size))
 """)
+# The condition IS NOT NULL lets PostgreSQL use the partial index.
 _ERASE_REFUSALS: Final = Statement[Nothing](f"""
 DELETE FROM refusals WHERE id = ANY (ARRAY(
     SELECT id FROM refusals WHERE user_id IS NOT NULL AND {one_and_id("refusals.user_id", ":user_id")}
@@ -167,8 +168,9 @@ async def _erase_page(
     if number < size:
         await transaction.run(_FINISH, user_id=user_id)
     else:
-        about_after, acted_after = (about[-1] if about else about_after), (acted[-1] if acted else acted_after)
-        await transaction.run(_SAVE_PROGRESS, user_id=user_id, about_after=about_after, acted_after=acted_after)
+        last_about = about[-1] if about else about_after
+        last_acted = acted[-1] if acted else acted_after
+        await transaction.run(_SAVE_PROGRESS, user_id=user_id, about_after=last_about, acted_after=last_acted)
     return number
 
 

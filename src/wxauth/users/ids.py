@@ -60,9 +60,11 @@ def printable(value: str) -> str:
 
 def _only_id(mistaken: dict[str, Text], value: object) -> object:
     """Return the value. Raises: PydanticCustomError, if it is a text that matches one of the `mistaken` patterns."""
+    if not isinstance(value, str):
+        return value
     # The function truncates the text, because normalizing n combining marks that are out of order takes n² steps. A
     # later check refuses texts that are too long.
-    text = unicodedata.normalize("NFKC", value[: _MAX_LENGTH + 1]).strip().lower() if isinstance(value, str) else ""
+    text = unicodedata.normalize("NFKC", value[: _MAX_LENGTH + 1]).strip().lower()
     for pattern, description in mistaken.items():
         if re.fullmatch(pattern, text, re.DOTALL):
             message = "Must be only the ID, but the value looks like {it}"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+# The functions import the library themselves, because it takes 2 MB, which a process without phone numbers saves.
 if TYPE_CHECKING:
     from phonenumbers import PhoneNumber
 
@@ -18,8 +19,10 @@ _SHOWN_DIGITS: Final = 4
 """The number of digits at the end of a masked number that remain visible."""
 _HIDDEN_DIGITS: Final = 4
 """The number of digits, just before the visible digits, that asterisks replace."""
-_MIN_DIGITS: Final = 9
-"""The number of digits below which a phone number counts as short, so that only its last two digits remain visible."""
+_SHOWN_DIGITS_IF_SHORT: Final = 2
+"""The number of digits at the end of a masked short number that remain visible. All others are hidden."""
+_LONG_FROM: Final = 9
+"""The number of digits from which a phone number does not count as short."""
 
 
 def is_number(text: str, *, region: str) -> bool:
@@ -65,15 +68,14 @@ def masked(phone: str) -> str:
     In a short number, mask all digits but the last two.
     """
     digits = phone.removeprefix("+")
-    if len(digits) < _MIN_DIGITS:
-        return f"+{'*' * (len(digits) - 2)}{digits[-2:]}"
+    if len(digits) < _LONG_FROM:
+        return f"+{'*' * (len(digits) - _SHOWN_DIGITS_IF_SHORT)}{digits[-_SHOWN_DIGITS_IF_SHORT:]}"
     end = len(digits) - _SHOWN_DIGITS
     return f"+{digits[: end - _HIDDEN_DIGITS]}{'*' * _HIDDEN_DIGITS}{digits[end:]}"
 
 
 def _parsed(text: str, region: str) -> "PhoneNumber | None":
     """Return the number that this text means when dialled in the region; None if there is none."""
-    # The functions import the library, because it takes 2 MB, which a process without phone numbers saves.
     import phonenumbers
 
     try:

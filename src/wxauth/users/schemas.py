@@ -267,7 +267,8 @@ class UsersAnswer(TypedDict):
 @cache
 def _required(form: Any) -> Sequence[str]:
     """Return the names of the form's required fields, `id` first."""
-    return sorted((name for name in form.__annotations__ if name in form.__required_keys__), key="id".__ne__)
+    required = [name for name in form.__annotations__ if name in form.__required_keys__]
+    return sorted(required, key=lambda name: name != "id")
 
 
 def shown_in(form: Any, user: UserFields) -> Any:
@@ -276,7 +277,7 @@ def shown_in(form: Any, user: UserFields) -> Any:
     Attributes that are None become an empty object.
     """
     answer = {name: getattr(user, name) for name in _required(form)}
-    if answer.get("attributes", ...) is None:
+    if "attributes" in answer and answer["attributes"] is None:
         answer["attributes"] = {}
     return answer
 
@@ -320,6 +321,7 @@ def is_own_picture(url: str | None, issuer: str) -> TypeGuard[str]:
 
 
 def _picture_url(value: str, info: ValidationInfo) -> str:
+    """Return the URL of a picture. Raises: ValueError, if it is neither https nor wxauth's own."""
     settings: Settings | None = info.context and info.context[Settings]
     is_own = settings is not None and is_own_picture(value, settings.issuer)
     if is_own or _HTTPS_URL.fullmatch(value) or is_stand_in(value):
@@ -328,10 +330,12 @@ def _picture_url(value: str, info: ValidationInfo) -> str:
 
 
 def _clean(value: object) -> object:
+    """Return a text without the characters that `clean_text` removes, and any other value unchanged."""
     return clean_text(value) if isinstance(value, str) else value
 
 
 def _unless_stand_in(value: str) -> str:
+    """Return the name or URL; empty if WeChat sends it for every user who has set none."""
     return "" if is_stand_in(value) else value
 
 

@@ -85,6 +85,7 @@ _LOCK_PROFILE: Final = Statement[UserInSession](
 
 
 def _cleared_fragment(name: LiteralString, column: LiteralString) -> LiteralString:
+    """Return the SQL that sets a column to null if the statement's `fields` contain the name."""
     return f"{column} = CASE WHEN '{name}' = ANY (:fields::text[]) THEN NULL ELSE users.{column} END"
 
 
@@ -104,8 +105,10 @@ RETURNING array_remove(ARRAY[
 
 
 def _changed_fragment(name: LiteralString) -> LiteralString:
-    given, has_changed = f"(jsonb_populate_record(users, :changes)).{name}", f"'{name}' = ANY (:changed::text[])"
-    return f"{name} = CASE WHEN {has_changed} THEN {given} ELSE {name} END"
+    """Return the SQL that sets a column to its value in `changes` if the statement's `changed` contains the column."""
+    has_changed: LiteralString = f"'{name}' = ANY (:changed::text[])"
+    new_value: LiteralString = f"(jsonb_populate_record(users, :changes)).{name}"
+    return f"{name} = CASE WHEN {has_changed} THEN {new_value} ELSE {name} END"
 
 
 _CHANGE: Final = Statement[UserInSession](f"""
