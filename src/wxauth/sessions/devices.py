@@ -1,6 +1,7 @@
 """The device that sent a request, with its address, and a description from its User-Agent."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -9,11 +10,9 @@ from pydantic import Field, PlainSerializer
 # A client chooses the User-Agent, and a list of sessions describes up to two hundred of them. Therefore, a pattern with
 # `(?>…)` searches only from the first occurrence of its first word. A search from each occurrence would take quadratic
 # time.
-#
-# The first matching pattern counts, because other patterns can also match. For example, an iPhone's User-Agent contains
-# "like Mac OS X".
+_DEVTOOLS: Final = "WeChat DevTools"
 _SYSTEMS: Final = (
-    (re.compile(r"wechatdevtools"), "WeChat DevTools"),
+    (re.compile(r"wechatdevtools"), _DEVTOOLS),
     (re.compile(r"(?:OpenHarmony|HarmonyOS)[ /]?([\d.]+)?"), "HarmonyOS"),
     (re.compile(r"\A(?>.*?iPad).*? OS ([\d_]+)"), "iPadOS"),
     (re.compile(r"iPhone OS ([\d_]+)"), "iOS"),
@@ -24,6 +23,11 @@ _SYSTEMS: Final = (
     (re.compile(r"CrOS"), "ChromeOS"),
     (re.compile(r"Linux"), "Linux"),
 )
+"""The patterns of operating systems, with the version as a group.
+
+The first matching pattern counts, because other patterns can also match. For example, an iPhone's User-Agent contains
+"like Mac OS X".
+"""
 _BROWSERS: Final = (
     (re.compile(r"(?:Edg|EdgA|EdgiOS)/(\d+)"), "Edge"),
     (re.compile(r"OPR/(\d+)"), "Opera"),
@@ -31,9 +35,9 @@ _BROWSERS: Final = (
     (re.compile(r"(?:Chrome|CriOS)/(\d+)"), "Chrome"),
     (re.compile(r"\A(?>.*?Version/(\d+)).*Safari/"), "Safari"),
 )
-"""The patterns of browsers.
+"""The patterns of browsers, with the version as a group.
 
-The first matching one counts, because nearly all browsers also claim to be Chrome and Safari.
+The first matching pattern counts, because nearly all browsers also claim to be Chrome and Safari.
 """
 _WECHAT: Final = re.compile(r"MicroMessenger/(\d+\.\d+\.\d+)")
 _ON_A_COMPUTER: Final = re.compile(r"(?:Windows|Mac)Wechat")
@@ -51,18 +55,25 @@ class Device:
 def describe_device(user_agent: str | None) -> str | None:
     """Return a description such as `iOS 17.1, WeChat 8.0.44` or `Windows, Edge 141`; None if no pattern matches."""
     text = user_agent or ""
-    words = []
-    for pattern, system in _SYSTEMS:
-        if match := pattern.search(text):
+    system = _first_match(_SYSTEMS, text)
+    wechat = _WECHAT.search(text)
+    if wechat is not None:
+        program = "WeChat" if _ON_A_COMPUTER.search(text) else f"WeChat {wechat[1]}"
+    elif system == _DEVTOOLS:
+        program = None
+    else:
+        program = _first_match(_BROWSERS, text)
+    return ", ".join(filter(None, (system, program))) or None
+
+
+def _first_match(patterns: Iterable[tuple[re.Pattern[str], str]], text: str) -> str | None:
+    """Return the name, with the version if there is one, of the first pattern that matches; None if none matches."""
+    for pattern, name in patterns:
+        match = pattern.search(text)
+        if match is not None:
             version = "".join(match.groups("")).replace("_", ".")
-            words.append(f"{system} {version}".strip())
-            break
-    if match := _WECHAT.search(text):
-        words.append("WeChat" if _ON_A_COMPUTER.search(text) else f"WeChat {match[1]}")
-    elif words[:1] != ["WeChat DevTools"]:
-        found = ((pattern.search(text), browser) for pattern, browser in _BROWSERS)
-        words += [f"{browser} {match[1]}" for match, browser in found if match][:1]
-    return ", ".join(words) or None
+            return f"{name} {version}".strip()
+    return None
 
 
 DescribedDevice = Annotated[
