@@ -23,12 +23,14 @@ from wxauth.core.users import USER, UserInSession
 from wxauth.sessions.queries import NO_ADDRESS, TOO_MANY_CHANGES, EndReason, end_session
 from wxauth.settings.settings import Settings
 
+# A token contains the session's id, its generation and a MAC of both (SHA-256, 32 bytes).
 _ID_BYTES = 16
 _GENERATION_BYTES = 4
 _SIGNED_BYTES = _ID_BYTES + _GENERATION_BYTES
-# 52 bytes make 70 characters. The last character carries only two bits, so the pattern allows four characters there,
-# and each token has only one spelling.
+# 52 bytes make 70 characters of base64url, without the padding. The last character carries only two bits, so the
+# pattern allows four characters there, and each token has only one spelling.
 _FORM = r"[A-Za-z0-9_-]{69}[AQgw]"
+_PADDING = "=="
 
 
 class RefreshToken(NamedTuple):
@@ -61,13 +63,13 @@ class RefreshTokens:
         """
         signed = session_id.bytes + generation.to_bytes(_GENERATION_BYTES, "big")
         mac = hmac.digest(self._keys[0], signed, "sha256")
-        return self.PREFIX + urlsafe_b64encode(signed + mac).rstrip(b"=").decode()
+        return self.PREFIX + urlsafe_b64encode(signed + mac).decode().removesuffix(_PADDING)
 
     def parse(self, token: str) -> RefreshToken | None:
         """Verify a token, and return its content. Return None if this service has not created the token."""
         if self._form.fullmatch(token) is None:
             return None
-        raw = urlsafe_b64decode(token[len(self.PREFIX) :] + "==")
+        raw = urlsafe_b64decode(token.removeprefix(self.PREFIX) + _PADDING)
         signed, mac = raw[:_SIGNED_BYTES], raw[_SIGNED_BYTES:]
         if not any(hmac.compare_digest(mac, hmac.digest(key, signed, "sha256")) for key in self._keys):
             return None
@@ -162,7 +164,7 @@ class RotatedSessionOfWebsite(RotatedSession):
 
 
 # A refresh stores the address and the User-Agent of its device and, if they have changed, those of the login.
-_NEW_PLACE_FRAGMENT: Final = f""",
+_SET_DEVICE_FRAGMENT: Final = f""",
        opened_ip = CASE WHEN {_IS_GOOD} AND s.ip IS DISTINCT FROM :ip::text::inet
                         THEN COALESCE(s.opened_ip, s.ip, {NO_ADDRESS}) ELSE s.opened_ip END,
        opened_user_agent = CASE WHEN {_IS_GOOD} AND s.user_agent IS DISTINCT FROM :user_agent
@@ -184,12 +186,16 @@ _IS_OPEN_IN_APP = f"{_IS_OPEN} AND s.client_id IS NULL"
 
 
 def _rotating_fragment(
-    source: LiteralString, *, place: LiteralString = "", number: LiteralString = "", more: LiteralString = ""
+    source: LiteralString,
+    *,
+    set_further: LiteralString = "",
+    return_first: LiteralString = "",
+    return_further: LiteralString = "",
 ) -> LiteralString:
     """Return the statement that rotates the tokens of the sessions in `source`.
 
-    `place` is SQL that sets further columns, `number` is a column to return first, and `more` are columns to return in
-    addition. `place` and `more` begin with a comma, and `number` ends with one.
+    `set_further` is SQL that sets further columns, `return_first` is a column to return first, and `return_further` are
+    further columns to return. `set_further` and `return_further` begin with a comma, and `return_first` ends with one.
     """
     return f"""
 UPDATE sessions s
@@ -200,9 +206,10 @@ UPDATE sessions s
                                     {_BEGAN_AT} + make_interval(secs => :lasts_at_most))
                          ELSE s.expires_at END,
        created_at = CASE WHEN {_IS_NEWEST} THEN {_BEGAN_AT} ELSE s.created_at END,
-       last_used_at = CASE WHEN {_IS_GOOD} THEN :now ELSE s.last_used_at END{place}
+       last_used_at = CASE WHEN {_IS_GOOD} THEN :now ELSE s.last_used_at END{set_further}
   FROM {source}
-RETURNING {number}s.generation, s.expires_at, NOT {_IS_GOOD} AS is_reused, s.app_id, s.openid{more}, {USER}
+RETURNING {return_first}s.generation, s.expires_at, NOT {_IS_GOOD} AS is_reused, s.app_id, s.openid{return_further},
+          {USER}
 """
 
 
@@ -210,14 +217,14 @@ RETURNING {number}s.generation, s.expires_at, NOT {_IS_GOOD} AS is_reused, s.app
 # same session. `Batched` then runs each of these refreshes alone.
 _ROTATE: Final = Batched[RotatedSession](
     "refresh",
-    _rotating_fragment(f"users WHERE {_IS_OPEN_IN_APP}", place=_NEW_PLACE_FRAGMENT),
+    _rotating_fragment(f"users WHERE {_IS_OPEN_IN_APP}", set_further=_SET_DEVICE_FRAGMENT),
     f""", locked AS (
     SELECT asked.* FROM asked, sessions s, users WHERE {_IS_OPEN_IN_APP} FOR NO KEY UPDATE OF s SKIP LOCKED
 ), rotated AS ({
         _rotating_fragment(
             "locked AS asked, users WHERE s.id = :session_id AND users.id = s.user_id",
-            place=_NEW_PLACE_FRAGMENT,
-            number="asked.n, ",
+            set_further=_SET_DEVICE_FRAGMENT,
+            return_first="asked.n, ",
         )
     }) SELECT * FROM rotated""",
     session_id="uuid",
@@ -232,7 +239,7 @@ _ROTATE: Final = Batched[RotatedSession](
 _ROTATE_OF_WEBSITE: Final = Statement[RotatedSessionOfWebsite](
     _rotating_fragment(
         f"users WHERE {_IS_OPEN} AND s.client_id = :client_id AND {_IS_FOR_RESOURCE} AND {_IS_IN_SCOPE}",
-        more=", s.scope, s.authenticated_at, s.authenticated_by",
+        return_further=", s.scope, s.authenticated_at, s.authenticated_by",
     )
 )
 
@@ -311,7 +318,7 @@ async def _rotate(
     database: Database,
     statement: Statement[Rotated],
     token: RefreshToken,
-    more_values: Mapping[str, object],
+    further_values: Mapping[str, object],
     *,
     ip: str | None,
     lifetimes: Lifetimes,
@@ -319,7 +326,7 @@ async def _rotate(
 ) -> Rotated | RefreshRefused:
     """Rotate a refresh token with a statement. If the token was used before, end the session.
 
-    `more_values` contains the parameters that only this statement has.
+    `further_values` contains the parameters that only this statement has.
 
     Raises: ChangedMeanwhile, if the token could be used now although the statement has just found no session.
     """
@@ -331,25 +338,39 @@ async def _rotate(
         grace_began_at=now - timedelta(seconds=lifetimes.reuse_grace),
         unused_at_most=lifetimes.unused,
         lasts_at_most=lifetimes.at_most,
-        **more_values,
+        **further_values,
     )
-    if row is not None and not row.is_reused:
-        return row
-    if row is not None:
-        await end_session(
-            database, session_id=token.session_id, reason=EndReason.REUSED, by=Actor(SYSTEM.name, ip), now=now
-        )
+    if row is None:
+        return await _refusal(database, token.session_id, further_values, lasts_at_most=lifetimes.at_most, now=now)
+    if row.is_reused:
+        by = Actor(SYSTEM.name, ip)
+        await end_session(database, session_id=token.session_id, reason=EndReason.REUSED, by=by, now=now)
         return RefreshRefused(RefreshRefusal.REUSED, row.id)
+    return row
+
+
+async def _refusal(
+    database: Database,
+    session_id: UUID,
+    website_values: Mapping[str, object],
+    *,
+    lasts_at_most: int,
+    now: datetime,
+) -> RefreshRefused:
+    """Return the reason why a statement has found no session to rotate. In an app, `website_values` has no client_id.
+
+    Raises: ChangedMeanwhile, if the token could be used now.
+    """
     refusal = await database.row(
         _WHY_NOT,
-        session_id=token.session_id,
-        client_id=more_values.get("client_id"),
-        resource=more_values.get("resource"),
-        scopes=more_values.get("scopes", ()),
-        demanded=more_values.get("demanded", ()),
-        lasts_at_most=lifetimes.at_most,
+        session_id=session_id,
+        client_id=website_values.get("client_id"),
+        resource=website_values.get("resource"),
+        scopes=website_values.get("scopes", ()),
+        demanded=website_values.get("demanded", ()),
+        lasts_at_most=lasts_at_most,
         now=now,
     )
-    if refusal is None:  # the token could be used now
+    if refusal is None:
         raise ChangedMeanwhile
     return refusal
