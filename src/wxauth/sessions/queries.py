@@ -29,6 +29,7 @@ MAX_SESSIONS_IN_EVENT: Final = 1000
 CONSOLE: Final = "wxauth-admin"
 """The client_id of the administration console, which is a website of wxauth. No other client can have this name."""
 TOO_MANY_CHANGES: Final = "too many concurrent changes to this session"
+"""The detail of the error if other requests changed a session during each attempt of this request."""
 _ALL_IDENTITIES: Final[Mapping[str, object]] = {"app_ids": None, "openids": None}
 """The statement parameters for all identities, in place of the parameters that `keys_of` returns."""
 
@@ -148,9 +149,11 @@ It returns no row if the session has ended, if its website was removed, or if th
 """
 NO_ADDRESS: Final = "'0.0.0.0/0'::inet"
 """The SQL value of `opened_ip` if the address is unknown. An empty `opened_user_agent` means an unknown User-Agent."""
+_OPENED_IP: Final = f"NULLIF(COALESCE(opened_ip, ip), {NO_ADDRESS})"
+_OPENED_USER_AGENT: Final = "NULLIF(COALESCE(opened_user_agent, user_agent), '')"
 OPENED: Final = f"""
-NULLIF(COALESCE(opened_ip, ip), {NO_ADDRESS}) AS opened_ip,
-NULLIF(COALESCE(opened_user_agent, user_agent), '') AS opened_user_agent"""
+{_OPENED_IP} AS opened_ip,
+{_OPENED_USER_AGENT} AS opened_user_agent"""
 """The SQL columns of the address and the User-Agent from which a session was opened.
 
 The first refresh with another address or User-Agent stores the original value in `opened_ip` or `opened_user_agent`.
@@ -164,8 +167,7 @@ CASE WHEN resource IS NOT NULL THEN jsonb_build_object('resource', resource, 'ti
 CASE WHEN resource IS NOT NULL THEN string_to_array(scope, ' ') END AS scopes"""
 """The SQL columns that lists show for a session for a resource; null for any other session."""
 _LISTED: Final = f"""id, app_id, client_id, user_agent AS device, ip, created_at, last_used_at, expires_at,
-       jsonb_build_object('ip', abbrev(NULLIF(COALESCE(opened_ip, ip), {NO_ADDRESS})),
-                          'device', NULLIF(COALESCE(opened_user_agent, user_agent), '')) AS opened, {FOR_RESOURCE}"""
+       jsonb_build_object('ip', abbrev({_OPENED_IP}), 'device', {_OPENED_USER_AGENT}) AS opened, {FOR_RESOURCE}"""
 OPEN_SESSIONS: Final = Statement[OpenSession](f"""
 SELECT {_LISTED} FROM sessions
  WHERE user_id = :user_id AND revoked_at IS NULL AND expires_at > :now
@@ -435,23 +437,23 @@ async def end_sessions(
     reason: EndReason,
     by: Actor,
     now: datetime,
-    kept: UUID | None = None,
+    except_id: UUID | None = None,
     identities: Collection[tuple[str, str]] | None = None,
 ) -> None:
-    """End all sessions of locked users except `kept`, and record the ends of the sessions that were open.
+    """End all sessions of locked users except `except_id`, and record the ends of the sessions that were open.
 
     With `identities`, which are pairs of app_id and openid, end only the sessions of these identities.
 
     Also end the logins of the users' browsers, and the logins to websites that the users have approved and that have
-    not opened a session, even if `kept` approved them. An erasure calls this function before it deletes the sessions,
-    so that websites get logout tokens.
+    not opened a session, even if `except_id` approved them. An erasure calls this function before it deletes the
+    sessions, so that websites get logout tokens.
     """
     which = {"user_ids": user_ids, **(_ALL_IDENTITIES if identities is None else keys_of(identities))}
     await transaction.run(_END_LOGINS_TO_SITES, **which)
     await transaction.run(_END_BROWSER_LOGINS, **which)
     if reason is EndReason.ERASED:
         await transaction.run(_CLEAR_CLAIMED_LOGINS, **which)
-    await end_by(transaction, _END_OF_USERS, {**which, "kept_id": kept}, reason=reason, by=by, now=now)
+    await end_by(transaction, _END_OF_USERS, {**which, "kept_id": except_id}, reason=reason, by=by, now=now)
 
 
 async def end_session_of(
@@ -505,11 +507,10 @@ async def end_logins_in_browsers(
     must be near the phone. Unless the user is `MERGED`, the sessions of the console remain, because staff had to open
     them in such a browser.
     """
-    is_merged = reason is EndReason.MERGED
     if becomes_staff:
         await transaction.run(_END_LOGINS_TO_SITES, user_ids=user_ids, **_ALL_IDENTITIES)
     await transaction.run(_END_BROWSER_LOGINS, user_ids=user_ids, **_ALL_IDENTITIES)
-    which = {"user_ids": user_ids, "spares_console": not is_merged}
+    which = {"user_ids": user_ids, "spares_console": reason is not EndReason.MERGED}
     await end_by(transaction, _END_OF_WEBSITES, which, reason=reason, by=by, now=now)
 
 

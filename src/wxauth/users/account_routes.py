@@ -70,7 +70,7 @@ async def end_my_other_sessions(caller: CallerWhoEndsDep, database: DatabaseDep,
     now = clock()
     # To avoid deadlocks, this request locks the user first, as every operation that ends several sessions does.
     async with locked_caller(database, caller, now=now) as transaction:
-        await end_sessions(transaction, user_id, reason=reason, by=by, now=now, kept=caller.session_id)
+        await end_sessions(transaction, user_id, reason=reason, by=by, now=now, except_id=caller.session_id)
 
 
 @router.delete("/v1/me/sessions/{session_id}", summary=_("End one of my sessions"), failures=[NotFound])
