@@ -50,8 +50,8 @@ def welcome(
     blocks = dict(re.findall(r"^\[(\w+)\]\n(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL))
     is_simulated = simulated_url is not None
     left_out = {"real", "beside"} if is_simulated else {"simulated", "log_in", "alice", "own_app"}
-    needs = {"mcp": mcp_url, "network": address, "proxied": _is_behind_a_proxy()}
-    left_out |= {name for name, needed in needs.items() if not needed}
+    is_shown = {"mcp": mcp_url is not None, "network": address != "", "proxied": _is_behind_a_proxy()}
+    left_out |= {name for name, shown in is_shown.items() if not shown}
     return "".join(block for name, block in blocks.items() if name not in left_out).format(
         url=service_url(settings),
         # With a tunnel to this machine, the issuer is the tunnel's URL, which a phone can open.
@@ -62,7 +62,9 @@ def welcome(
         console_url=f"{service_url(settings)}{CONSOLE_PATH}",
         site_url=site_url,
         mcp_url=mcp_url,
-        findings="\n".join(f"  {MARKS[it.level]:4}  {it.name}: {it.text.translated(language)}" for it in findings),
+        findings="\n".join(
+            f"  {MARKS[each.level]:4}  {each.name}: {each.text.translated(language)}" for each in findings
+        ),
         program="scripts/dev" if Path("scripts/dev").exists() else f"{_PROGRAM} dev",
         user_id="$USER_ID" if is_simulated else "USER_ID",
         command=shlex.quote(str((home / "wxauth").absolute())),

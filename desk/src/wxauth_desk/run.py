@@ -2,8 +2,10 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Mapping, Set
+import socket
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack, aclosing
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -16,6 +18,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
+from wxauth.checks.result import CheckResult
 from wxauth.clients.clients import Credentials
 from wxauth.core.database import Database
 from wxauth.core.logs import configure_logging
@@ -82,56 +85,89 @@ def run(
         # The threads end first, so that no part loses its database or its socket while it still answers.
         with ExitStack() as stack, ExitStack() as threads:
             stack.enter_context(handled_by(partial(stop_and_exit, stack)))
-            default_port = Settings.model_fields["port"].default
-            ports = Ports(stack, port or port_of_environment() or default_port, {wechat_port, site_port})
-            is_simulated = environment().keys().isdisjoint(REAL_APP_NAMES)
-            wechat = ports.open(_WECHAT_PORT_AFTER, wechat_port, option="--wechat-port") if is_simulated else None
-            sites = ports.open(_SITE_PORT_AFTER, site_port, option="--site-port")
-            shop_url = (shop_url or sites.url + SHOP_PATH).rstrip("/")
-
-            simulated_url = None if wechat is None else wechat.url
-            own = load_settings(simulated_url, port, push_forward=shop_url + PUSH_PATH)
-            settings = own.settings
-            configure_logging(level=settings.log_level, log_format=settings.log_format)
-            for line in unknown_names(env_file=None):
-                click.echo(localized(line), err=True)
-            listener = ports.open_service(settings.host, settings.port)
-            ports.check()
-            # The MCP server's port is opened after the check, because only chosen ports and the service's can fail.
-            mcp = _open_mcp_port(ports) if is_simulated and not settings.resources and has_mcp() else None
-            mcp_url = None if mcp is None else mcp.url
-            if mcp_url is not None:
-                settings = settings.model_copy(update={"resources": (Resource(**resource_at(mcp_url)),)})
+            parts = _open_parts(stack, port, wechat_port, site_port, shop_url=shop_url, allowed_hosts=allowed_hosts)
             if not has_database:
-                settings = settings.model_copy(update={"database_url": _start_postgres(stack)})
-
-            host_names = {*allowed_hosts, settings.host.lower(), URL(settings.issuer).hostname or ""}
-            if wechat is not None:
-                _start_wechat(
-                    threads, wechat, settings, host_names, site_url=sites.url, shop_url=shop_url, mcp_url=mcp_url
-                )
-            shop = asyncio.run(_prepare(settings, sites.url, has_shop=is_simulated, mcp_url=mcp_url))
-            command_settings = _settings_of_command(own.set_by_dev, settings, mcp_url)
-            stack.enter_context(command_for_this_dev(HOME, command_settings))
-            _start_sites(threads, sites, settings, host_names, shop)
-            if mcp is not None:
-                _start_mcp(threads, mcp, settings, host_names)
-
-            text = welcome(
-                settings,
-                simulated_url=simulated_url,
-                site_url=sites.url,
-                mcp_url=mcp_url,
-                findings=own.findings,
-                home=HOME,
-                language=terminal_language(),
-            )
-            service = OwnNamesOnly(_service(settings, simulated_url), host_names)
-            Server(uvicorn.Config(service, **uvicorn_options()), text).run([listener])
+                with_database = parts.settings.model_copy(update={"database_url": _start_postgres(stack)})
+                parts = replace(parts, settings=with_database)
+            if parts.wechat is not None:
+                _start_wechat(threads, parts, parts.wechat)
+            shop = asyncio.run(_prepare(parts))
+            stack.enter_context(command_for_this_dev(HOME, _settings_of_command(parts)))
+            _start_sites(threads, parts, shop)
+            if parts.mcp is not None:
+                _start_mcp(threads, parts, parts.mcp)
+            service = OwnNamesOnly(_service(parts.settings, parts.simulated_url), parts.host_names)
+            Server(uvicorn.Config(service, **uvicorn_options()), _welcome(parts)).run([parts.listener])
     except (UnknownRevision, ForeignSchema) as exc:
         if has_database:
             raise
         raise TextError(Text(_FOREIGN_DATA, home=HOME, reason=exc.text)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The settings of the service, and the ports of all parts of `dev`."""
+
+    settings: Settings
+    set_by_dev: Mapping[str, Any]
+    """The settings that `dev` has set, without the values that it finds only during its start."""
+    findings: Sequence[CheckResult]
+    """The results of the checks with the real WeChat."""
+    listener: socket.socket
+    """The socket of the service."""
+    wechat: Place | None
+    """The place of the simulated WeChat; None with the real WeChat."""
+    sites: Place
+    mcp: Place | None
+    """The place of the MCP server; None if there is no MCP server."""
+    shop_url: str
+    """The URL of the back end that the shop's mini-program calls."""
+    host_names: Set[str]
+    """The host names to which all parts respond, besides the names of this machine."""
+
+    @property
+    def simulated_url(self) -> str | None:
+        """The URL of the simulated WeChat; None with the real WeChat."""
+        return None if self.wechat is None else self.wechat.url
+
+    @property
+    def mcp_url(self) -> str | None:
+        """The URL of the MCP server; None if there is no MCP server."""
+        return None if self.mcp is None else self.mcp.url
+
+
+def _open_parts(
+    stack: ExitStack,
+    port: int | None,
+    wechat_port: int | None,
+    site_port: int | None,
+    *,
+    shop_url: str | None,
+    allowed_hosts: Iterable[str],
+) -> _Parts:
+    """Open the ports of all parts, which `stack` closes, and load the settings, which contain URLs of these parts.
+
+    Raises: TextError, if settings are wrong, or if a chosen port is in use.
+    """
+    default_port = Settings.model_fields["port"].default
+    ports = Ports(stack, port or port_of_environment() or default_port, {wechat_port, site_port})
+    is_simulated = environment().keys().isdisjoint(REAL_APP_NAMES)
+    wechat = ports.open(_WECHAT_PORT_AFTER, wechat_port, option="--wechat-port") if is_simulated else None
+    sites = ports.open(_SITE_PORT_AFTER, site_port, option="--site-port")
+    shop_url = (shop_url or sites.url + SHOP_PATH).rstrip("/")
+    own = load_settings(None if wechat is None else wechat.url, port, push_forward=shop_url + PUSH_PATH)
+    settings = own.settings
+    configure_logging(level=settings.log_level, log_format=settings.log_format)
+    for line in unknown_names(env_file=None):
+        click.echo(localized(line), err=True)
+    listener = ports.open_service(settings.host, settings.port)
+    ports.check()
+    # The MCP server's port is opened after the check, because only chosen ports and the service's can fail.
+    mcp = _open_mcp_port(ports) if is_simulated and not settings.resources and has_mcp() else None
+    if mcp is not None:
+        settings = settings.model_copy(update={"resources": (Resource(**resource_at(mcp.url)),)})
+    host_names = {*allowed_hosts, settings.host.lower(), URL(settings.issuer).hostname or ""}
+    return _Parts(settings, own.set_by_dev, own.findings, listener, wechat, sites, mcp, shop_url, host_names)
 
 
 def _open_mcp_port(ports: Ports) -> Place:
@@ -147,80 +183,87 @@ def _start_postgres(stack: ExitStack) -> SecretStr:
     return SecretStr(stack.enter_context(postgres).url())
 
 
-def _start_wechat(
-    threads: ExitStack,
-    wechat: Place,
-    settings: Settings,
-    host_names: Set[str],
-    *,
-    site_url: str,
-    shop_url: str,
-    mcp_url: str | None,
-) -> None:
+def _start_wechat(threads: ExitStack, parts: _Parts, wechat: Place) -> None:
     """Start the simulated WeChat in a thread."""
     simulator = create_simulator(
-        service_url=service_url(settings),
-        site_url=site_url,
-        shop_url=shop_url,
-        mcp_url=mcp_url,
+        service_url=service_url(parts.settings),
+        site_url=parts.sites.url,
+        shop_url=parts.shop_url,
+        mcp_url=parts.mcp_url,
         failure_of=failure_on_the_phone,
     )
-    app = OwnNamesOnly(simulator, host_names, own_pages_only=True)
+    app = OwnNamesOnly(simulator, parts.host_names, own_pages_only=True)
     threads.enter_context(in_thread(app, wechat.listener, name="simulated WeChat"))
 
 
-def _start_sites(
-    threads: ExitStack, sites: Place, settings: Settings, host_names: Set[str], shop: Credentials | None
-) -> None:
+def _start_sites(threads: ExitStack, parts: _Parts, shop: Credentials | None) -> None:
     """Start the example sites in a thread, with the shop's back end if there are credentials for it."""
-    back_end = [Mount(SHOP_PATH, create_shop(settings.issuer, shop))] if shop else []
-    cookie_secret = secrets.token_hex()
-    app = create_site(settings.issuer, url=sites.url, cookie_secret=cookie_secret, back_end=back_end)
-    threads.enter_context(in_thread(OwnNamesOnly(app, host_names), sites.listener, name="example sites"))
+    issuer, sites = parts.settings.issuer, parts.sites
+    back_end = [Mount(SHOP_PATH, create_shop(issuer, shop))] if shop else []
+    app = create_site(issuer, url=sites.url, cookie_secret=secrets.token_hex(), back_end=back_end)
+    threads.enter_context(in_thread(OwnNamesOnly(app, parts.host_names), sites.listener, name="example sites"))
 
 
-def _start_mcp(threads: ExitStack, mcp: Place, settings: Settings, host_names: Set[str]) -> None:
+def _start_mcp(threads: ExitStack, parts: _Parts, mcp: Place) -> None:
     """Start the MCP server in a thread.
 
     The thread imports the MCP server, which takes seconds, so that the service need not wait for it.
     """
-    create_app = partial(create_mcp_server, settings.issuer, mcp.url, host_names)
+    create_app = partial(create_mcp_server, parts.settings.issuer, mcp.url, parts.host_names)
     threads.enter_context(in_thread(create_app, mcp.listener, name="MCP server", is_factory=True))
 
 
-def _settings_of_command(set_by_dev: Mapping[str, Any], settings: Settings, mcp_url: str | None) -> dict[str, Any]:
-    """Return the settings that the command `HOME/wxauth` needs in order to work on the running service.
-
-    `set_by_dev` lacks the final values of some of them, because `dev` finds these values only during its start.
-    """
+def _settings_of_command(parts: _Parts) -> dict[str, Any]:
+    """Return the settings that the command `HOME/wxauth` needs in order to work on the running service."""
+    settings, mcp_url = parts.settings, parts.mcp_url
     found = {"issuer": settings.issuer, "database_url": settings.database_url.get_secret_value()}
     resources = {} if mcp_url is None else {"resources": [resource_at(mcp_url)]}
-    return {**set_by_dev, **found, **resources}
+    return {**parts.set_by_dev, **found, **resources}
 
 
-async def _prepare(settings: Settings, site_url: str, *, has_shop: bool, mcp_url: str | None) -> Credentials | None:
+def _welcome(parts: _Parts) -> str:
+    """Return the text that `dev` prints when the service accepts requests."""
+    return welcome(
+        parts.settings,
+        simulated_url=parts.simulated_url,
+        site_url=parts.sites.url,
+        mcp_url=parts.mcp_url,
+        findings=parts.findings,
+        home=HOME,
+        language=terminal_language(),
+    )
+
+
+async def _prepare(parts: _Parts) -> Credentials | None:
     """Migrate the database, and add the example sites, the agent and the shop.
 
-    Return the credentials of the shop's back end; None without `has_shop`. Raises: ForeignSchema, StorageUnavailable,
-    and the errors of `check_stored_state`.
+    Return the credentials of the shop's back end; None with the real WeChat, because there is then no example shop.
+
+    Raises: ForeignSchema, StorageUnavailable, and the errors of `check_stored_state`.
     """
+    settings = parts.settings
     database = Database(settings.database_url.get_secret_value())
     async with aclosing(database):
-        try:
-            await migrate(database)
-        except Exception as exc:
-            cause = getattr(exc, "driver_exception", exc)  # SQLAlchemy's errors contain PostgreSQL's error there
-            if is_refusal(cause):
-                raise ForeignSchema(Text(_FOREIGN_SCHEMA, reason=reason_of(cause))) from exc
-            raise
-        if (reason := await rehearse_login(database, now=await database.time())) is not None:
-            raise ForeignSchema(Text(_FOREIGN_SCHEMA, reason=reason))
+        await _migrate(database)
         async with aclosing(build_services(settings)) as services:
             await check_stored_state(services)
-        await add_sites(database, site_url, settings, now=await database.time())
-        if mcp_url is not None:
-            await add_agent(database, mcp_url, now=await database.time())
-        return await add_shop(database, now=await database.time()) if has_shop else None
+        await add_sites(database, parts.sites.url, settings, now=await database.time())
+        if parts.mcp_url is not None:
+            await add_agent(database, parts.mcp_url, now=await database.time())
+        return None if parts.wechat is None else await add_shop(database, now=await database.time())
+
+
+async def _migrate(database: Database) -> None:
+    """Migrate the database, and try a login in it. Raises: ForeignSchema, UnknownRevision, StorageUnavailable."""
+    try:
+        await migrate(database)
+    except Exception as exc:
+        cause = getattr(exc, "driver_exception", exc)  # SQLAlchemy's errors contain PostgreSQL's error there
+        if is_refusal(cause):
+            raise ForeignSchema(Text(_FOREIGN_SCHEMA, reason=reason_of(cause))) from exc
+        raise
+    if (reason := await rehearse_login(database, now=await database.time())) is not None:
+        raise ForeignSchema(Text(_FOREIGN_SCHEMA, reason=reason))
 
 
 def _service(settings: Settings, simulated_url: str | None) -> ASGIApp:
@@ -233,7 +276,7 @@ def _service(settings: Settings, simulated_url: str | None) -> ASGIApp:
         services, example_code = build_services(settings, timeouts=_TIMEOUTS, **hints), "alice"
         front_page_url = f"{simulated_url}{DESK_PATH}"
 
-    async def front_page(_: Request) -> Response:
+    async def front_page(_request: Request) -> Response:
         return RedirectResponse(front_page_url)
 
     api = create_api(services, example_code=example_code)
