@@ -93,7 +93,7 @@ class EmbeddedPostgres:
 
     data: Path
     """The folder of the data, which is created if it does not exist."""
-    _: KW_ONLY
+    _keywords: KW_ONLY  # the fields below are arguments with keywords
     lasting: bool = True
     """Whether the data must survive a crash of the machine. If not, PostgreSQL never waits for the disk."""
     lock_patience: float = LOCK_TIMEOUT_SECONDS
@@ -125,7 +125,7 @@ class EmbeddedPostgres:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_exc_info: object) -> None:
         """Stop the server."""
         self._stop()
 

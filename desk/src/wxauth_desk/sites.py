@@ -92,7 +92,7 @@ def create_site(issuer: str, *, url: str, cookie_secret: str, back_end: Sequence
     """
     shop, admin = (Website(each, issuer, url + each.path).app(cookie_secret) for each in SITES)
 
-    async def add_slash(_: Request) -> Response:
+    async def add_slash(_request: Request) -> Response:
         return RedirectResponse(f"{url}{ADMIN.path}/")
 
     async def send_file(request: Request) -> Response:
@@ -270,7 +270,7 @@ async def add_shop(database: Database, *, now: datetime) -> Credentials:
     try:
         credentials = await add_client(database, build_client(_SHOP_CLIENT_ID, {"scopes": [Scope.SIGN]}), now=now)
     except NameTaken:
-        credentials, _ = await renew_secret(database, _SHOP_CLIENT_ID, now=now)
+        credentials, _client = await renew_secret(database, _SHOP_CLIENT_ID, now=now)
     assert credentials is not None  # a client without a secret would have no credentials
     return credentials
 
@@ -308,7 +308,7 @@ def create_shop(issuer: str, credentials: Credentials) -> FastAPI:
         return await call_next(request)
 
     @shop.get("/count")
-    async def count(_: Annotated[Principal, Depends(BearerGuard(issuer=issuer))]) -> Any:
+    async def count(_principal: Annotated[Principal, Depends(BearerGuard(issuer=issuer))]) -> Any:
         return StreamingResponse(_counted(), media_type="text/plain")
 
     return shop

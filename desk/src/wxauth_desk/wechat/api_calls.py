@@ -10,6 +10,7 @@ from pydantic_core import from_json
 
 from wxauth_desk.wechat.calls import CallRefused, require
 from wxauth_desk.wechat.controls import Api
+from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.pictures import CodePicture
 
 Answer = dict[str, Any] | CodePicture
@@ -29,12 +30,12 @@ class Call:
     @property
     def json(self) -> dict[str, Any]:
         """The body as a JSON object. Raises: CallRefused."""
-        require(self.body, 44002)
+        require(self.body, Errcode.EMPTY_BODY)
         with suppress(ValueError):
             values = from_json(self.body)
             if isinstance(values, dict):
                 return values
-        raise CallRefused(47001)
+        raise CallRefused(Errcode.WRONG_BODY)
 
     @property
     def id_and_secret(self) -> tuple[object, object]:

@@ -8,6 +8,7 @@ from typing import Final
 from wxauth_desk.wechat.api_calls import Answer, Call, ok
 from wxauth_desk.wechat.calls import require
 from wxauth_desk.wechat.controls import APP_KINDS, Account
+from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import AccessTokens
 from wxauth_desk.wechat.quotas import Quotas
 
@@ -40,8 +41,8 @@ class AppTokens:
 
     def read_js_ticket(self, call: Call, account: Account) -> Answer:
         """Answer a call of `getticket`. Raises: CallRefused."""
-        require(call.query.get("type") == "jsapi", 40097)
-        require(APP_KINDS[account.app_id] == "official_account", 48001)
+        require(call.query.get("type") == "jsapi", Errcode.WRONG_ARGUMENT)
+        require(APP_KINDS[account.app_id] == "official_account", Errcode.NOT_ALLOWED)
         ticket, ends_at = self.js_tickets.get(account.app_id, ("", 0))
         if ends_at - self.clock() <= _TICKET_RENEWAL_SECONDS:
             ticket, ends_at = secrets.token_urlsafe(48), self.clock() + _TICKET_LIFETIME_SECONDS
@@ -50,8 +51,8 @@ class AppTokens:
 
     def _admit(self, call: Call, account: Account, grant_type: object) -> None:
         """Check and count a request for a token. Raises: CallRefused."""
-        require(grant_type == "client_credential", 40002)
+        require(grant_type == "client_credential", Errcode.WRONG_GRANT_TYPE)
         # An app of the Open Platform has no token of its own, because it can do only what its users have granted.
-        require(APP_KINDS[account.app_id] not in ("website", "mobile_app"), 40013)
-        require(account.is_whitelisted, 40164)
+        require(APP_KINDS[account.app_id] not in ("website", "mobile_app"), Errcode.WRONG_APP_ID)
+        require(account.is_whitelisted, Errcode.NOT_WHITELISTED)
         self.quotas.count(account, call.api)

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from wxauth_desk.wechat.controls import API_PATHS, Api, FaultRequest
+from wxauth_desk.wechat.errcodes import Errcode
 
 _MASK: Final = "•••"
 _MASKED_NAMES: Final = frozenset(
@@ -25,7 +26,6 @@ _MASKED_NAMES: Final = frozenset(
 _MAX_CALLS: Final = 100
 """The largest number of calls that are stored. If there are more, the oldest one is forgotten."""
 MAX_FAULTS: Final = 100
-_REFUSED_TOKEN: Final = 40001
 
 Handler = Callable[[Request], Awaitable[Response]]
 _ERRMSGS: Final = dict(
@@ -136,7 +136,7 @@ class CallRefused(Exception):
         errmsg = _ERRMSGS.get(str(self.errcode), "error")
         if api in API_PATHS and API_PATHS[api][1].startswith(_SNS_PATHS):
             errmsg += ","
-        elif self.errcode == _REFUSED_TOKEN:
+        elif self.errcode == Errcode.WRONG_ACCESS_TOKEN:
             errmsg += _RENEWAL_ADVICE
         return {"errcode": self.errcode, "errmsg": f"{errmsg} rid: {self.rid}"}
 
@@ -156,7 +156,7 @@ def text_in(values: Mapping[str, Any], name: str) -> str:
     """Return a text among the values of a call; empty if it is missing. Raises: CallRefused, if it is not a text."""
     value = values.get(name, "")
     if not isinstance(value, str):
-        raise CallRefused(47001)
+        raise CallRefused(Errcode.WRONG_BODY)
     return value
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -11,6 +10,7 @@ from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.wechat.api_calls import Answer, Call, ok
 from wxauth_desk.wechat.calls import CallRefused, require
 from wxauth_desk.wechat.controls import API_PATHS, APP_KINDS, Account, Api, openid_prefix
+from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import IssuedSessionKeys, is_hmac
 from wxauth_desk.wechat.payments import APP_KEYS
 
@@ -23,17 +23,6 @@ MAX_ORDERS: Final = 200
 """The largest number of orders that are stored for each purse. If there are more, the oldest one is forgotten."""
 _ORDER_LIFETIME_SECONDS: Final = 48 * 3600
 """The time, in seconds, for which WeChat recognizes a repeated order, and for which an order can be refunded."""
-
-
-class _Errcode(IntEnum):
-    """The errcodes of these APIs."""
-
-    UNKNOWN_ORDER = 90000
-    WRONG_SIGNATURE = 90010
-    WRONG_PAY_SIG = 90011
-    REPEATED_ORDER = 90012
-    TOO_FEW_COINS = 90013
-    INVALID_PARAMETER = 90018
 
 
 OrderNumber = Annotated[str, Field(pattern=r"^[0-9A-Za-z\-][0-9A-Za-z_\-]{0,62}$")]
@@ -107,7 +96,7 @@ class _Purse:
 
     def pay(self, amount: int) -> None:
         """Deduct coins. Raises: CallRefused, if there are too few."""
-        require(amount <= self.balance, _Errcode.TOO_FEW_COINS)
+        require(amount <= self.balance, Errcode.TOO_FEW_COINS)
         self.balance -= amount
         self.spent += amount
 
@@ -115,8 +104,8 @@ class _Purse:
         """Return coins of an order that the player has paid. Raises: CallRefused."""
         order = self.orders.get(key)
         if order is None:
-            raise CallRefused(_Errcode.UNKNOWN_ORDER)
-        require(amount <= order.refundable, _Errcode.INVALID_PARAMETER)
+            raise CallRefused(Errcode.UNKNOWN_ORDER)
+        require(amount <= order.refundable, Errcode.WRONG_PARAMETER)
         order.refundable -= amount
         self.balance += amount
         self.spent -= amount
@@ -140,7 +129,7 @@ class Coins:
 
     def answer(self, call: Call, account: Account) -> Answer:
         """Answer a call of `getbalance`, `pay`, `cancelpay` or `present`. Raises: CallRefused."""
-        require(APP_KINDS[account.app_id] == "mini_program", 48001)
+        require(APP_KINDS[account.app_id] == "mini_program", Errcode.NOT_ALLOWED)
         body = self._checked_body(call, account)
         purse = self._purse_of(body)
         if isinstance(body, _OrderBody):
@@ -160,18 +149,18 @@ class Coins:
         query, values, text = call.query, call.json, call.body.decode()
         openid, env = values.get("openid"), values.get("env")
         if query.get("sig_method") != "hmac_sha256" or not isinstance(openid, str) or not openid:
-            raise CallRefused(_Errcode.INVALID_PARAMETER)
+            raise CallRefused(Errcode.WRONG_PARAMETER)
         is_of_this_app = openid.startswith(openid_prefix(account.app_id))
         is_signed = is_of_this_app and self.session_keys.is_signed(openid, query.get("signature", ""), text)
-        require(is_signed, _Errcode.WRONG_SIGNATURE)
+        require(is_signed, Errcode.WRONG_SIGNATURE)
         if type(env) is not int or env not in (0, 1):
-            raise CallRefused(_Errcode.INVALID_PARAMETER)
+            raise CallRefused(Errcode.WRONG_PARAMETER)
         path = API_PATHS[call.api][1]
-        require(is_hmac(query.get("pay_sig", ""), APP_KEYS[env], f"{path}&{text}"), _Errcode.WRONG_PAY_SIG)
+        require(is_hmac(query.get("pay_sig", ""), APP_KEYS[env], f"{path}&{text}"), Errcode.WRONG_PAY_SIG)
         try:
             return _BODIES[call.api].model_validate(values)
         except ValidationError as exc:
-            raise CallRefused(_Errcode.INVALID_PARAMETER) from exc
+            raise CallRefused(Errcode.WRONG_PARAMETER) from exc
 
     def _purse_of(self, body: _Body) -> _Purse:
         """Return the player's purse, which is now the most recently used one."""
@@ -184,7 +173,7 @@ class Coins:
         """Carry out and store an order. Return the fields of the response. Raises: CallRefused."""
         now, key = self.clock(), (api, body.zone_id, body.bill_no)
         purse.forget_expired(now)
-        require(key not in purse.orders, _Errcode.REPEATED_ORDER)
+        require(key not in purse.orders, Errcode.REPEATED_ORDER)
         if api == "present":
             purse.receive(body.amount)
         elif isinstance(body, _RefundBody):

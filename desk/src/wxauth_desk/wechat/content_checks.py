@@ -6,13 +6,14 @@ a person on the person's name.
 
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from wxauth_desk.wechat.api_calls import Answer, Call, ok
 from wxauth_desk.wechat.calls import new_rid, require, text_in
 from wxauth_desk.wechat.controls import Account, risk_of
+from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import IssuedSessionKeys
 from wxauth_desk.wechat.push import CHECKED, PushRequest, make_verdict
 
@@ -32,6 +33,13 @@ If a text contains several of these words, the first one in this table decides.
 _PICTURE_LABELS: Final = {"pass": 100, "review": 21000, "risky": 20002}
 """The `label` in the verdict on a picture, by `suggest`."""
 _MAX_VERDICTS: Final = 1000
+"""The largest number of verdicts that wait to be pushed."""
+_VERSIONS: Final = (2, "2")
+"""The version of the checks, which callers send as a number or as a text."""
+_SCENES: Final = (1, 2, 3, 4)
+"""The places of the content: a profile, a comment, a forum and a social log."""
+_MEDIA_TYPES: Final = (1, 2)
+"""The types of media: sound and pictures."""
 
 
 @dataclass
@@ -52,8 +60,8 @@ class ContentChecks:
     def rank_risk(self, call: Call, account: Account) -> Answer:
         """Answer a call of `getuserriskrank`. Raises: CallRefused."""
         values = call.json
-        require(text_in(values, "appid") == account.app_id, 40013)
-        require(values.get("scene") in (0, 1) and text_in(values, "client_ip"), 47001)
+        require(text_in(values, "appid") == account.app_id, Errcode.WRONG_APP_ID)
+        require(values.get("scene") in (0, 1) and text_in(values, "client_ip"), Errcode.WRONG_BODY)
         person = self.session_keys.active_person(text_in(values, "openid"), account.app_id)
         # The real WeChat spells the name of this field like this.
         return {"errcode": 0, "errmsg": "getuserriskrank succ", "risk_rank": risk_of(person), "unoin_id": 0}
@@ -62,9 +70,10 @@ class ContentChecks:
         """Answer a call of `msg_sec_check`. Raises: CallRefused."""
         values = call.json
         content = text_in(values, "content")
-        require(values.get("version") in (2, "2") and values.get("scene") in (1, 2, 3, 4) and content, 47001)
+        require(content, Errcode.WRONG_BODY)
+        _check_version_and_scene(values)
         # The real WeChat does not decode \uXXXX, and would check the escapes themselves.
-        require(not _JSON_ESCAPE.search(call.body), 47001)
+        require(not _JSON_ESCAPE.search(call.body), Errcode.WRONG_BODY)
         self.session_keys.active_person(text_in(values, "openid"), account.app_id)  # refuses an inactive person
         text = content + text_in(values, "nickname")
         suggest, label = next((verdict for word, verdict in _TEXT_VERDICTS.items() if word in text), _PASS_VERDICT)
@@ -78,9 +87,9 @@ class ContentChecks:
     def check_picture(self, call: Call, account: Account) -> Answer:
         """Answer a call of `media_check_async`, and store the verdict, which is pushed later. Raises: CallRefused."""
         values = call.json
-        require(text_in(values, "media_url").startswith(("http://", "https://")), 47001)
-        require(values.get("version") in (2, "2") and values.get("media_type") in (1, 2), 47001)
-        require(values.get("scene") in (1, 2, 3, 4), 47001)
+        require(text_in(values, "media_url").startswith(("http://", "https://")), Errcode.WRONG_BODY)
+        require(values.get("media_type") in _MEDIA_TYPES, Errcode.WRONG_BODY)
+        _check_version_and_scene(values)
         person = self.session_keys.active_person(text_in(values, "openid"), account.app_id)
         trace_id = new_rid()
         if (verdict := account.picture_verdict) is not None:
@@ -88,3 +97,8 @@ class ContentChecks:
             message = make_verdict(trace_id, verdict, label, app_id=account.app_id, now=self.clock())
             self.verdicts.append((PushRequest(person=person, app_id=account.app_id, event=CHECKED), message))
         return ok(trace_id=trace_id)
+
+
+def _check_version_and_scene(values: Mapping[str, Any]) -> None:
+    """Check the fields that both kinds of content have. Raises: CallRefused."""
+    require(values.get("version") in _VERSIONS and values.get("scene") in _SCENES, Errcode.WRONG_BODY)

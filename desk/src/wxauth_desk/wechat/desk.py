@@ -259,7 +259,8 @@ async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | Non
         if repeat_after is None:
             page = await browser.send(request)
         else:
-            _, page = await asyncio.gather(browser.send(request), send_again(request.url, float(repeat_after)))
+            pages = await asyncio.gather(browser.send(request), send_again(request.url, float(repeat_after)))
+            page = pages[-1]
     raise httpx.TooManyRedirects("too many redirects")
 
 
@@ -284,20 +285,9 @@ def desk_routes(
 
     Without an MCP server, `mcp_url` is None. With `is_alone`, no wxauth runs next to the desk.
     """
-    files = StaticFiles(directory=_PAGE)
-    is_wheel = _SHARED_IN_WHEEL.is_dir()
-    folders = {name: _SHARED_IN_WHEEL if is_wheel else _CHECKOUT / folder for name, folder in _SHARED_FILES.items()}
-    shared = {name: StaticFiles(directory=folder) for name, folder in folders.items()}
-    headers = {
-        "Cache-Control": "no-cache",
-        "Content-Security-Policy": (
-            "default-src 'none'; script-src 'self'; style-src 'self'; base-uri 'none'; form-action 'none'; "
-            f"frame-ancestors 'none'; connect-src 'self' blob:; img-src 'self' blob: data: {service_url}"
-        ),
-        "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
-    }
-    setup: dict[str, Any] = {
+    files, shared = StaticFiles(directory=_PAGE), _shared_files()
+    headers = _page_headers(service_url)
+    setup = {
         "is_alone": is_alone,
         "service_url": service_url,
         "site_url": site_url,
@@ -308,7 +298,6 @@ def desk_routes(
         "agent": None if mcp_url is None else {"client_id": AGENT, "server": mcp_url},
         "faults": known_faults(failure_of),
     }
-
     servers = [service_url, site_url, shop_url]
     servers += [] if mcp_url is None else [mcp_url.removesuffix("/mcp")]
 
@@ -321,7 +310,7 @@ def desk_routes(
         response.headers.update(headers)
         return response
 
-    async def read_setup(_: Request) -> Response:
+    async def read_setup(_request: Request) -> Response:
         return JSONResponse(setup, headers={"Cache-Control": "no-store"})
 
     async def read_texts(request: Request) -> Response:
@@ -331,7 +320,7 @@ def desk_routes(
         news = call_record.since(int(request.path_params["revision"]))
         return JSONResponse({**news, "faults": faults.shown}, headers={"Cache-Control": "no-store"})
 
-    async def add_slash(_: Request) -> Response:
+    async def add_slash(_request: Request) -> Response:
         return RedirectResponse(DESK_PATH)
 
     return [
@@ -343,6 +332,26 @@ def desk_routes(
         Route(DESK_PATH + "wires/{revision:int}", read_wires),
         Route(DESK_PATH + "{name}", page),
     ]
+
+
+def _shared_files() -> Mapping[str, StaticFiles]:
+    """Return the apps that serve `_SHARED_FILES`, by the file's name."""
+    if _SHARED_IN_WHEEL.is_dir():
+        return dict.fromkeys(_SHARED_FILES, StaticFiles(directory=_SHARED_IN_WHEEL))
+    return {name: StaticFiles(directory=_CHECKOUT / folder) for name, folder in _SHARED_FILES.items()}
+
+
+def _page_headers(service_url: str) -> Mapping[str, str]:
+    """Return the headers of the page and its files. The page can show pictures from the service."""
+    return {
+        "Cache-Control": "no-cache",
+        "Content-Security-Policy": (
+            "default-src 'none'; script-src 'self'; style-src 'self'; base-uri 'none'; form-action 'none'; "
+            f"frame-ancestors 'none'; connect-src 'self' blob:; img-src 'self' blob: data: {service_url}"
+        ),
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
 
 
 def known_faults(failure_of: FailureOf = no_service) -> dict[str, list[dict[str, Any]]]:

@@ -14,6 +14,7 @@ from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.wechat.api_calls import Answer, Call, ok
 from wxauth_desk.wechat.calls import CallRefused, require, text_in
 from wxauth_desk.wechat.controls import Account, FaceRequest
+from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import IssuedSessionKeys
 
 _LIFETIME_SECONDS: Final = 3600
@@ -41,7 +42,7 @@ class _Subject:
         cert = {name: text_in(cert_info, name) for name in _CERT_FIELDS} if isinstance(cert_info, dict) else {}
         out_seq_no = text_in(values, "out_seq_no")
         is_complete = cert and all(cert.values()) and out_seq_no
-        require(is_complete and cert["cert_type"] == "IDENTITY_CARD", 47001)
+        require(is_complete and cert["cert_type"] == "IDENTITY_CARD", Errcode.WRONG_BODY)
         encoded = "&".join(f"{name}={b64encode(value.encode()).decode()}" for name, value in cert.items())
         return cls(out_seq_no, sha256(encoded.encode()).hexdigest(), text_in(values, "openid"))
 
@@ -86,7 +87,7 @@ class Faces:
         """Answer a call of `queryverifyinfo`. Raises: CallRefused."""
         verification = self._find(text_in(call.json, "verify_id"))
         if verification is None or verification.subject != _Subject.in_reading(call.json):
-            raise CallRefused(47001)
+            raise CallRefused(Errcode.WRONG_BODY)
         return ok(verify_ret=verification.verify_ret)
 
     def end(self, request: FaceRequest) -> None:

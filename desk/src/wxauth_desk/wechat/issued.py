@@ -16,6 +16,7 @@ from pydantic_core import to_json
 from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.wechat.calls import CallRefused, require
 from wxauth_desk.wechat.controls import CodeRequest, PhoneCodeRequest, openid_prefix
+from wxauth_desk.wechat.errcodes import Errcode
 
 CODE_LIFETIME: Final = 300.0
 """The time, in seconds, for which a code of `wx.login`, of the phone button or of a service account is valid."""
@@ -92,11 +93,11 @@ class Codes(Generic[AnyCodeRequest]):
         """Use up a code that was made, and return its request. Raises: CallRefused."""
         code = self._codes[text]
         require(self._clock() < code.expires_at, errcode_of_expired)
-        require(not code.is_used, 40163)
+        require(not code.is_used, Errcode.USED_CODE)
         if code.busy > 0:
             code.busy -= 1
             code.is_used = code.request.busy_burns
-            raise CallRefused(-1)
+            raise CallRefused(Errcode.BUSY)
         code.is_used = True  # a failed exchange uses up the code, too
         require(code.request.app_id == app_id, self._errcode_of_another_app)
         return code.request
@@ -167,9 +168,9 @@ class AccessTokens:
         """Check that a token is valid. Raises: CallRefused."""
         token = self._tokens.get(text)
         if token is None:
-            raise CallRefused(40014)
-        require(not token.is_ended, 40001)
-        require(self._clock() < token.expires_at, 42001)
+            raise CallRefused(Errcode.UNKNOWN_ACCESS_TOKEN)
+        require(not token.is_ended, Errcode.WRONG_ACCESS_TOKEN)
+        require(self._clock() < token.expires_at, Errcode.EXPIRED_ACCESS_TOKEN)
 
     def __contains__(self, text: str) -> bool:
         """Return whether this has ever been a token of the app, unless the token has been forgotten."""
@@ -183,9 +184,10 @@ class AccessTokens:
 
     def _note_forced(self, now: float) -> None:
         """Count a use of `force_refresh`. Raises: CallRefused, if the app has used it too often."""
-        require(not self._forced_at or now - self._forced_at[-1] >= FORCED_PAUSE_SECONDS, 45011)
+        if self._forced_at:
+            require(now - self._forced_at[-1] >= FORCED_PAUSE_SECONDS, Errcode.TOO_FREQUENT)
         today = [at for at in self._forced_at if day_of(at) == day_of(now)]
-        require(len(today) < FORCED_A_DAY, 45009)
+        require(len(today) < FORCED_A_DAY, Errcode.USED_UP_QUOTA)
         self._forced_at = [*today, now]
 
 
@@ -236,19 +238,19 @@ class Grants:
 
         Raises: CallRefused, if the token is invalid or belongs to another person.
         """
-        require(token, 41001)
+        require(token, Errcode.MISSING_ACCESS_TOKEN)
         if (grant := self._access.get(token)) is None:
-            raise CallRefused(40001)
-        require(self._clock() < grant.expires_at, 42001)
-        require(openid == grant.ids["openid"], 40003)
+            raise CallRefused(Errcode.WRONG_ACCESS_TOKEN)
+        require(self._clock() < grant.expires_at, Errcode.EXPIRED_ACCESS_TOKEN)
+        require(openid == grant.ids["openid"], Errcode.WRONG_OPENID)
         return grant
 
     def of_refresh_token(self, token: str, app_id: str) -> Grant:
         """Return the grant of a refresh token. Raises: CallRefused, unless the token belongs to this app."""
-        require(token, 41003)
+        require(token, Errcode.MISSING_REFRESH_TOKEN)
         grant = self._refresh.get(token)
         if grant is None or grant.app_id != app_id:
-            raise CallRefused(40030)
+            raise CallRefused(Errcode.WRONG_REFRESH_TOKEN)
         return grant
 
 
@@ -292,11 +294,11 @@ class IssuedSessionKeys:
 
     def active_person(self, openid: str, app_id: str) -> str:
         """Return the person with this openid, if they have logged in within two hours. Raises: CallRefused."""
-        require(openid.startswith("o"), 40003)
-        require(openid.startswith(openid_prefix(app_id)), 43104)
+        require(openid.startswith("o"), Errcode.WRONG_OPENID)
+        require(openid.startswith(openid_prefix(app_id)), Errcode.OPENID_OF_ANOTHER)
         issued = self._issued.get(openid)
         if issued is None or self._clock() - issued.logged_in_at >= _ACTIVE_SECONDS:
-            raise CallRefused(61010)
+            raise CallRefused(Errcode.INACTIVE_PERSON)
         return issued.person
 
     def is_signed(self, openid: str, signature: str, data: str = "") -> bool:

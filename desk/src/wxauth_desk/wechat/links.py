@@ -8,6 +8,7 @@ from typing import Any, Final
 from wxauth_desk.wechat.api_calls import Answer, Call, ok
 from wxauth_desk.wechat.calls import CallRefused, require, text_in
 from wxauth_desk.wechat.controls import APP_KINDS, Account
+from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.pictures import VERSIONS, draw, read_code_request, read_width
 from wxauth_desk.wechat.quotas import Quotas
 
@@ -31,9 +32,9 @@ class Links:
         try:
             values = call.json
         except CallRefused:  # this API has its own errcode for a body that is not JSON
-            raise CallRefused(40169) from None
+            raise CallRefused(Errcode.WRONG_SCENE_LENGTH) from None
         code = read_code_request(values, account)
-        self.quotas.count_in_minute(call.api, account.app_id, at_most=_PICTURES_A_MINUTE, errcode=45009)
+        self.quotas.count_in_minute(call.api, account.app_id, at_most=_PICTURES_A_MINUTE, errcode=Errcode.USED_UP_QUOTA)
         return draw(code, is_transparent=values.get("is_hyaline") is True, width=read_width(values))
 
     def make_url_link(self, call: Call, account: Account) -> Answer:
@@ -44,18 +45,18 @@ class Links:
     def make_scheme(self, call: Call, account: Account) -> Answer:
         """Answer a call of `generatescheme`. Raises: CallRefused."""
         opened = call.json.get("jump_wxa", {})
-        require(isinstance(opened, dict), 47001)
+        require(isinstance(opened, dict), Errcode.WRONG_BODY)
         self._check_link(account, opened, call.json)
         return ok(openlink=f"weixin://dl/business/?t={secrets.token_urlsafe(8)}")
 
     def _check_link(self, account: Account, opened: Mapping[str, Any], lifetime: Mapping[str, Any]) -> None:
         """Check the page in `opened`, which a link opens, and the fields of its `lifetime`. Raises: CallRefused."""
-        require(APP_KINDS[account.app_id] == "mini_program", 48001)
+        require(APP_KINDS[account.app_id] == "mini_program", Errcode.NOT_ALLOWED)
         env, path = opened.get("env_version", "release"), text_in(opened, "path").removeprefix("/")
-        require(env in VERSIONS, 85402)
-        require(env != "release" or account.pages, 85079)
-        require(env != "release" or not path or path in account.pages, 40165)
-        require(len(text_in(opened, "query")) <= _MAX_QUERY_LENGTH, 40212)
+        require(env in VERSIONS, Errcode.WRONG_VERSION)
+        require(env != "release" or account.pages, Errcode.NO_RELEASE)
+        require(env != "release" or not path or path in account.pages, Errcode.UNPUBLISHED_PAGE)
+        require(len(text_in(opened, "query")) <= _MAX_QUERY_LENGTH, Errcode.WRONG_QUERY)
         latest = self.clock() + _MAX_LINK_DAYS * _DAY_SECONDS
         match lifetime.get("expire_type", 0), lifetime.get("expire_time", 0), lifetime.get("expire_interval"):
             case (0, int(at), _) if at == 0 or self.clock() < at <= latest:
@@ -63,4 +64,4 @@ class Links:
             case (1, _, int(days)) if 1 <= days <= _MAX_LINK_DAYS:
                 pass  # the link expires after a number of days
             case _:
-                raise CallRefused(85401)
+                raise CallRefused(Errcode.WRONG_EXPIRY)

@@ -6,6 +6,7 @@ from typing import Any, Final
 from wxauth_desk.wechat.api_calls import Answer, Call, ok
 from wxauth_desk.wechat.calls import require
 from wxauth_desk.wechat.controls import APP_KINDS, SECRETS, Account, CodeRequest, is_person_name, openid_of, unionid_of
+from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import Codes, Grant, Grants, IssuedSessionKeys
 from wxauth_desk.wechat.phone_numbers import PLAIN_PHONE
 from wxauth_desk.wechat.quotas import Quotas
@@ -56,7 +57,7 @@ class Logins:
     def read_profile(self, call: Call) -> Answer:
         """Answer a call of `userinfo`. Raises: CallRefused."""
         grant = self._grant_of(call)
-        require(grant.scope != "snsapi_base", 48001)
+        require(grant.scope != "snsapi_base", Errcode.NOT_ALLOWED)
         picture = f"https://thirdwx.qlogo.cn/mmopen/vi_32/{grant.ids['openid']}/132"
         empty = dict.fromkeys(("province", "city", "country"), "")  # WeChat has left these fields empty since 2021
         return {**grant.ids, "nickname": grant.person, "sex": 0, **empty, "headimgurl": picture, "privilege": []}
@@ -69,9 +70,9 @@ class Logins:
     def renew_grant(self, call: Call) -> Answer:
         """Answer a call of `refresh_token`. Raises: CallRefused."""
         app_id, token = call.query.get("appid", ""), call.query.get("refresh_token", "")
-        require(app_id, 41002)
-        require(app_id in SECRETS, 40013)
-        require(call.query.get("grant_type") == "refresh_token", 40002)
+        require(app_id, Errcode.MISSING_APP_ID)
+        require(app_id in SECRETS, Errcode.WRONG_APP_ID)
+        require(call.query.get("grant_type") == "refresh_token", Errcode.WRONG_GRANT_TYPE)
         grant = self.grants.of_refresh_token(token, app_id)
         return {**self.grants.issue(grant, refresh_token=token), "openid": grant.ids["openid"], "scope": grant.scope}
 
@@ -81,19 +82,19 @@ class Logins:
 
     def _spend(self, call: Call, account: Account, code: str) -> CodeRequest:
         """Use up a code. Return the request for which the code was made. Raises: CallRefused."""
-        require(code, 41008)
-        require(call.query.get("grant_type") == "authorization_code", 40002)
+        require(code, Errcode.MISSING_CODE)
+        require(call.query.get("grant_type") == "authorization_code", Errcode.WRONG_GRANT_TYPE)
         self.quotas.count(account, call.api)
         fits_kind_of_app = (call.api == "code2session") == (APP_KINDS[account.app_id] == "mini_program")
-        require(fits_kind_of_app, 40029)
+        require(fits_kind_of_app, Errcode.WRONG_CODE)
         if code in self.codes:
-            expired = 40029 if call.api == "code2session" else 42003
+            expired = Errcode.WRONG_CODE if call.api == "code2session" else Errcode.EXPIRED_CODE
             request = self.codes.spend(code, account.app_id, errcode_of_expired=expired)
             # Logins with plain names are not counted, because the real WeChat has no such codes.
             openid = openid_of(request.person, account.app_id)
-            self.quotas.count_in_minute(call.api, openid, at_most=_LOGINS_A_MINUTE, errcode=45011)
+            self.quotas.count_in_minute(call.api, openid, at_most=_LOGINS_A_MINUTE, errcode=Errcode.TOO_FREQUENT)
             return request
-        require(self.takes_names and is_person_name(code) and not PLAIN_PHONE.fullmatch(code), 40029)
+        require(self.takes_names and is_person_name(code) and not PLAIN_PHONE.fullmatch(code), Errcode.WRONG_CODE)
         return CodeRequest(person=code, app_id=account.app_id)
 
 

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,13 +16,26 @@ from wxauth_desk.wechat.push import DELIVER, REFUNDED, PushRequest, make_event
 
 APP_KEYS: Final = ("devAppKey0000000000000000000wxauth", "devAppKeyOfTheSandbox0000000wxauth")
 """The AppKeys with which back ends make `paySig`, for `env` 0 and for `env` 1, the sandbox. All apps have them."""
-_FAILURES: Final = {
-    0: "ok",
-    -15002: "fail",  # for a repeated outTradeNo, whose text WeChat does not document
-    -15005: "fail SIGNATURE_INVALID",
-    -15006: "fail PAY_SIG_INVALID",
-    -15016: "fail SIGN_DATA_INVALID",
+
+
+class _ErrCode(IntEnum):
+    """The errCodes of `wx.requestVirtualPayment`."""
+
+    PAID = 0
+    REPEATED_ORDER = -15002
+    WRONG_SIGNATURE = -15005
+    WRONG_PAY_SIG = -15006
+    WRONG_SIGN_DATA = -15016
+
+
+_RESULTS: Final[Mapping[int, str]] = {
+    _ErrCode.PAID: "ok",
+    _ErrCode.REPEATED_ORDER: "fail",  # WeChat does not document the text
+    _ErrCode.WRONG_SIGNATURE: "fail SIGNATURE_INVALID",
+    _ErrCode.WRONG_PAY_SIG: "fail PAY_SIG_INVALID",
+    _ErrCode.WRONG_SIGN_DATA: "fail SIGN_DATA_INVALID",
 }
+"""The text of each result in `errMsg`."""
 Notice = tuple[PushRequest, dict[str, Any]]
 """A request that says where and in which form to push a message about a payment, and this message."""
 MAX_ORDERS: Final = 1000
@@ -90,19 +104,19 @@ class Payments:
         try:
             order = Order.model_validate_json(request.sign_data)
         except ValidationError:
-            return -15016, None
+            return _ErrCode.WRONG_SIGN_DATA, None
         if not self.session_keys.is_signed(openid, request.signature, request.sign_data):
-            return -15005, None
+            return _ErrCode.WRONG_SIGNATURE, None
         if not is_hmac(request.pay_sig, APP_KEYS[order.env], f"requestVirtualPayment&{request.sign_data}"):
-            return -15006, None
+            return _ErrCode.WRONG_PAY_SIG, None
         # WeChat accepts an order number once. A new delivery would also contradict the refund of the first payment.
         key = (request.app_id, order.out_trade_no)
         if key in self._orders:
-            return -15002, None
+            return _ErrCode.REPEATED_ORDER, None
         fields = _delivery_of(order, openid, now=self.clock())
         delivery = make_event(DELIVER, fields, app_id=request.app_id, now=self.clock())
         self._orders[key] = _PaidOrder(delivery)
-        return 0, self._notice_of(request, DELIVER, delivery)
+        return _ErrCode.PAID, self._notice_of(request, DELIVER, delivery)
 
     def notice(self, request: NoticeRequest) -> Notice:
         """Return the notice about a paid order. Repeated calls return the same notice.
@@ -129,7 +143,7 @@ def answer_of(errcode: int, *, is_taken: bool) -> dict[str, Any]:
 
     `is_taken`, which WeChat does not send, says whether the service accepted the first attempt to send the notice.
     """
-    return {"errCode": errcode, "errMsg": f"requestVirtualPayment:{_FAILURES[errcode]}", "is_taken": is_taken}
+    return {"errCode": errcode, "errMsg": f"requestVirtualPayment:{_RESULTS[errcode]}", "is_taken": is_taken}
 
 
 def _refund_of(delivery: Mapping[str, Any], *, now: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import phonenumbers
 from wxauth_desk.wechat.api_calls import Answer, Call, ok
 from wxauth_desk.wechat.calls import CallRefused, require, text_in
 from wxauth_desk.wechat.controls import Account, PhoneCodeRequest, openid_of, openid_prefix, phone_number_of
+from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import Codes
 
 PLAIN_PHONE: Final = re.compile(r"phone-(\+?\d[\d -]*)")
@@ -30,21 +31,21 @@ class PhoneNumbers:
         """Answer a call of `getuserphonenumber`. Raises: CallRefused."""
         values = call.json
         code, openid = text_in(values, "code"), values.get("openid")
-        require(code, 41008)
-        require(openid is None or account.openid_check != "refused", 47001)
+        require(code, Errcode.MISSING_CODE)
+        require(openid is None or account.openid_check != "refused", Errcode.WRONG_BODY)
         owner: object
         if code in self.codes:
-            request = self.codes.spend(code, account.app_id, errcode_of_expired=40029)
+            request = self.codes.spend(code, account.app_id, errcode_of_expired=Errcode.WRONG_CODE)
             owner = openid_of(request.person, account.app_id)
             phone = request.phone or phone_number_of(request.person)
             watermark_app_id = request.watermark_app_id or account.app_id
         elif self.takes_plain_codes and (plain := PLAIN_PHONE.fullmatch(code)):
             owner, phone, watermark_app_id = openid, plain[1], account.app_id  # such a code belongs to every user
         else:
-            raise CallRefused(40029)
+            raise CallRefused(Errcode.WRONG_CODE)
         if openid is not None and account.openid_check == "on":  # "ignored" skips the comparison
-            require(isinstance(openid, str) and openid.startswith(openid_prefix(account.app_id)), 40003)
-            require(openid == owner, 43104)
+            require(isinstance(openid, str) and openid.startswith(openid_prefix(account.app_id)), Errcode.WRONG_OPENID)
+            require(openid == owner, Errcode.OPENID_OF_ANOTHER)
         watermark = {"timestamp": self.clock(), "appid": watermark_app_id}
         return ok(phone_info={**_parts_of(phone, account), "watermark": watermark})
 

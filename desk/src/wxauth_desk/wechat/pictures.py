@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from wxauth_desk.wechat.calls import CallRefused, require
 from wxauth_desk.wechat.controls import Account
+from wxauth_desk.wechat.errcodes import Errcode
 
 VERSIONS: Final = ("release", "trial", "develop")
 """The versions of a mini-program, which WeChat calls `env_version`."""
@@ -38,13 +39,13 @@ def read_code_request(values: Mapping[str, Any], account: Account) -> str:
     """Check a request for a code, and return the text that the code encodes. Raises: CallRefused."""
     scene, page, env = values.get("scene"), values.get("page", _HOME_PAGE), values.get("env_version", "release")
     if not isinstance(scene, str) or not 0 < len(scene) <= _MAX_SCENE_LENGTH:
-        raise CallRefused(40169)
-    require(_SCENE_CHARACTERS.fullmatch(scene), 40129)
-    require(env in VERSIONS, 40097)
+        raise CallRefused(Errcode.WRONG_SCENE_LENGTH)
+    require(_SCENE_CHARACTERS.fullmatch(scene), Errcode.WRONG_SCENE)
+    require(env in VERSIONS, Errcode.WRONG_ARGUMENT)
     if not isinstance(page, str) or page.startswith("/") or "?" in page:
-        raise CallRefused(41030)
-    require(page in account.pages or values.get("check_path", True) is False, 41030)
-    require(account.pages or env != "release", 41030)  # there are no pages before the first release
+        raise CallRefused(Errcode.WRONG_PAGE)
+    require(page in account.pages or values.get("check_path", True) is False, Errcode.WRONG_PAGE)
+    require(account.pages or env != "release", Errcode.WRONG_PAGE)  # there are no pages before the first release
     query = urlencode({"page": page, "scene": scene, "env": env}, safe="/:")
     return f"wxa:{account.app_id}?{query}"
 

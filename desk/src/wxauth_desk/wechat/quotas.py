@@ -8,11 +8,12 @@ from typing import Final
 from wxauth_desk.wechat.api_calls import Answer, Call, ok
 from wxauth_desk.wechat.calls import CallRefused, require, text_in
 from wxauth_desk.wechat.controls import API_PATHS, Account, Api
+from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import day_of, month_of
 
 _DEFAULT_QUOTA: Final = 1_000_000
 _CLEARINGS_A_MONTH: Final = 10
-_QUOTA_ERRCODES: Final = {"getuserriskrank": 9410009}
+_QUOTA_ERRCODES: Final = {"getuserriskrank": Errcode.USED_UP_RISK_QUOTA}
 """The errcodes of exhausted daily quotas, for the APIs whose errcode is not 45009."""
 
 
@@ -35,7 +36,7 @@ class Quotas:
         key = (day_of(self.clock()), account.app_id, api)
         self._calls_of_day[key] += 1
         quota = account.daily_quota.get(api)
-        require(quota is None or self._calls_of_day[key] <= quota, _QUOTA_ERRCODES.get(api, 45009))
+        require(quota is None or self._calls_of_day[key] <= quota, _QUOTA_ERRCODES.get(api, Errcode.USED_UP_QUOTA))
 
     def count_in_minute(self, api: Api, caller: str, *, at_most: int, errcode: int) -> None:
         """Count a call of this minute by an openid or an app. Raises: CallRefused."""
@@ -50,25 +51,25 @@ class Quotas:
         wanted = text_in(call.json, "cgi_path")
         api = next((api for api, (_, path) in API_PATHS.items() if path == wanted), None)
         if api is None:
-            raise CallRefused(76021)
+            raise CallRefused(Errcode.UNKNOWN_PATH)
         used = self._calls_of_day[day_of(self.clock()), account.app_id, api]
         limit = account.daily_quota.get(api, _DEFAULT_QUOTA)
         return ok(quota={"daily_limit": limit, "used": used, "remain": max(0, limit - used)})
 
     def clear_by_secret(self, call: Call, account: Account) -> Answer:
         """Answer a call of `clear_quota`. Raises: CallRefused."""
-        require(account.is_whitelisted, 40164)
+        require(account.is_whitelisted, Errcode.NOT_WHITELISTED)
         return self._clear(account)
 
     def clear_by_token(self, call: Call, account: Account) -> Answer:
         """Answer a call of `clear_quota_by_token`. Raises: CallRefused."""
-        require(text_in(call.json, "appid") == account.app_id, 40013)
+        require(text_in(call.json, "appid") == account.app_id, Errcode.WRONG_APP_ID)
         return self._clear(account)
 
     def _clear(self, account: Account) -> Answer:
         month = month_of(self.clock())
         self._clearings[month, account.app_id] += 1
-        require(self._clearings[month, account.app_id] <= _CLEARINGS_A_MONTH, 48006)
+        require(self._clearings[month, account.app_id] <= _CLEARINGS_A_MONTH, Errcode.TOO_MANY_CLEARINGS)
         for day, app_id, api in list(self._calls_of_day):
             if app_id == account.app_id:
                 del self._calls_of_day[day, app_id, api]

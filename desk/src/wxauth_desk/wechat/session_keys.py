@@ -10,6 +10,7 @@ from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.wechat.api_calls import Answer, Call, ok
 from wxauth_desk.wechat.calls import require
 from wxauth_desk.wechat.controls import Account
+from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import MAX_SESSION_KEYS, IssuedSessionKeys
 
 _ENCRYPT_KEY_LIFETIME_SECONDS: Final = 3600
@@ -32,14 +33,14 @@ class SessionKeys:
     def check(self, call: Call, account: Account) -> Answer:
         """Answer a call of `checksession`. Raises: CallRefused."""
         openid, signature = (call.query.get(name, "") for name in ("openid", "signature"))
-        require(call.query.get("sig_method") == "hmac_sha256", 87008)
-        require(self.session_keys.is_signed(openid, signature), 87009)
+        require(call.query.get("sig_method") == "hmac_sha256", Errcode.WRONG_SIG_METHOD)
+        require(self.session_keys.is_signed(openid, signature), Errcode.WRONG_SESSION_SIGNATURE)
         return ok()
 
     def reset(self, call: Call, account: Account) -> Answer:
         """Answer a call of `resetusersessionkey`. Raises: CallRefused."""
         openid = call.query.get("openid", "")
-        require(self.session_keys.current(openid) is not None, 87007)
+        require(self.session_keys.current(openid) is not None, Errcode.NO_SESSION_KEY)
         self.check(call, account)
         return ok(openid=openid, session_key=self.session_keys.reset(openid))
 

@@ -30,6 +30,7 @@ from wxauth_desk.wechat.controls import (
     Visitor,
     openid_of,
 )
+from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.faces import Faces
 from wxauth_desk.wechat.issued import (
     CODE_LIFETIME,
@@ -76,22 +77,19 @@ class Simulator:
     def __init__(self, clock: Callable[[], float] = time, *, takes_names: bool = True) -> None:
         self._clock = clock
         self._accounts = {app_id: Account(app_id=app_id) for app_id in SECRETS}
-        self._codes: Codes[CodeRequest] = Codes(clock, errcode_of_another_app=40029)
-        self._phone_codes: Codes[PhoneCodeRequest] = Codes(clock, errcode_of_another_app=40013)
+        self._codes: Codes[CodeRequest] = Codes(clock, errcode_of_another_app=Errcode.WRONG_CODE)
+        self._phone_codes: Codes[PhoneCodeRequest] = Codes(clock, errcode_of_another_app=Errcode.WRONG_APP_ID)
         self._session_keys = IssuedSessionKeys(clock)
         self._quotas = Quotas(clock)
         self.access_tokens = {app_id: AccessTokens(clock) for app_id in SECRETS}
-        logins = Logins(self._codes, self._session_keys, Grants(clock), self._quotas, takes_names)
-        phone_numbers = PhoneNumbers(self._phone_codes, takes_names, self.now)
-        session_keys = SessionKeys(self._session_keys, self.now)
-        app_tokens = AppTokens(self.access_tokens, self._quotas, self.now)
-        checks = ContentChecks(self._session_keys, self.now)
-        links = Links(self._quotas, self.now)
-        coins = Coins(self._session_keys, self.now)
+        self._logins = Logins(self._codes, self._session_keys, Grants(clock), self._quotas, takes_names)
+        self._phone_numbers = PhoneNumbers(self._phone_codes, takes_names, self.now)
+        self._app_tokens = AppTokens(self.access_tokens, self._quotas, self.now)
+        self._content_checks = ContentChecks(self._session_keys, self.now)
         self._faces = Faces(self._session_keys, self.now)
         self.payments = Payments(self._session_keys, self._accounts, self.now)
-        self.js_tickets = app_tokens.js_tickets
-        self.verdicts = checks.verdicts
+        self.js_tickets = self._app_tokens.js_tickets
+        self.verdicts = self._content_checks.verdicts
         self.visitors: BoundedDict[tuple[str, str], Visitor] = BoundedDict(MAX_VISITORS)
         """The state of each person at WeChat's own pages, by the person's name and the app's id."""
         self.faults = Faults()
@@ -100,42 +98,45 @@ class Simulator:
         self._refusals: BoundedDict[str, _Refusal] = BoundedDict(MAX_CALLS)
         """The latest refused calls by the rid in the response."""
         self._with_grant: Mapping[Api, Callable[[Call], Answer]] = {
-            "userinfo": logins.read_profile,
-            "auth": logins.check_grant,
-            "refresh_token": logins.renew_grant,
+            "userinfo": self._logins.read_profile,
+            "auth": self._logins.check_grant,
+            "refresh_token": self._logins.renew_grant,
         }
         """The APIs that are called with a person's grant."""
         self._with_secret: Mapping[Api, AnswerOfApp] = {
-            "code2session": logins.log_in,
-            "access_token": logins.grant,
-            "token": app_tokens.replace_older,
-            "stable_token": app_tokens.hand_out,
+            "code2session": self._logins.log_in,
+            "access_token": self._logins.grant,
+            "token": self._app_tokens.replace_older,
+            "stable_token": self._app_tokens.hand_out,
             "clear_quota": self._quotas.clear_by_secret,
         }
         """The APIs that are called with an app's secret."""
-        self._with_token: Mapping[Api, AnswerOfApp] = {
-            "getuserphonenumber": phone_numbers.read,
+        self._with_token = self._apis_with_token()
+
+    def _apis_with_token(self) -> Mapping[Api, AnswerOfApp]:
+        """Return the APIs that are called with an app's access token."""
+        session_keys = SessionKeys(self._session_keys, self.now)
+        links = Links(self._quotas, self.now)
+        coins = Coins(self._session_keys, self.now)
+        return {
+            "getuserphonenumber": self._phone_numbers.read,
             "checksession": session_keys.check,
             "resetusersessionkey": session_keys.reset,
             "getuserencryptkey": session_keys.read_encrypt_keys,
-            "getuserriskrank": checks.rank_risk,
-            "msg_sec_check": checks.check_text,
-            "media_check_async": checks.check_picture,
+            "getuserriskrank": self._content_checks.rank_risk,
+            "msg_sec_check": self._content_checks.check_text,
+            "media_check_async": self._content_checks.check_picture,
             "getwxacodeunlimit": links.draw_code,
             "generate_urllink": links.make_url_link,
             "generatescheme": links.make_scheme,
-            "getticket": app_tokens.read_js_ticket,
+            "getticket": self._app_tokens.read_js_ticket,
             "quota_get": self._quotas.read,
             "rid_get": self._read_refusal,
             "clear_quota_by_token": self._quotas.clear_by_token,
             "getverifyid": self._faces.begin,
             "queryverifyinfo": self._faces.read_result,
-            "getbalance": coins.answer,
-            "pay": coins.answer,
-            "cancelpay": coins.answer,
-            "present": coins.answer,
+            **dict.fromkeys(("getbalance", "pay", "cancelpay", "present"), coins.answer),
         }
-        """The APIs that are called with an app's access token."""
 
     def now(self) -> int:
         """Return the time in seconds since the epoch."""
@@ -204,7 +205,7 @@ class Simulator:
         """Return the id of the calling app, even if the app must not call; None if the call names no known app."""
         if call.api in self._with_secret:
             with suppress(CallRefused):
-                app_id, _ = call.id_and_secret
+                app_id, _secret = call.id_and_secret
                 return app_id if isinstance(app_id, str) else None
             return None
         token = call.query.get("access_token", "")
@@ -213,26 +214,26 @@ class Simulator:
     def _account_with_secret(self, call: Call) -> Account:
         """Return the account of the app whose id and secret the call contains. Raises: CallRefused."""
         app_id, secret = call.id_and_secret
-        require(app_id, 41002)
-        require(secret, 41004)
+        require(app_id, Errcode.MISSING_APP_ID)
+        require(secret, Errcode.MISSING_SECRET)
         account = self._accounts.get(app_id) if isinstance(app_id, str) else None
         if account is None:
-            raise CallRefused(40013)
-        require(secret == SECRETS[account.app_id], 40125)
-        require(not account.is_frozen, 40243)
-        require(account.is_whitelisted or APP_KINDS[account.app_id] != "official_account", 40164)
+            raise CallRefused(Errcode.WRONG_APP_ID)
+        require(secret == SECRETS[account.app_id], Errcode.WRONG_SECRET)
+        require(not account.is_frozen, Errcode.FROZEN_SECRET)
+        require(_is_address_accepted(account), Errcode.NOT_WHITELISTED)
         return account
 
     def _account_with_token(self, call: Call) -> Account:
         """Return the account of the app whose access token the call contains. Raises: CallRefused."""
         token = call.query.get("access_token", "")
-        require(token, 41001)
+        require(token, Errcode.MISSING_ACCESS_TOKEN)
         if call.app_id is None:
-            raise CallRefused(40014)
+            raise CallRefused(Errcode.UNKNOWN_ACCESS_TOKEN)
         self.access_tokens[call.app_id].check(token)
         account = self._accounts[call.app_id]
-        require(account.is_whitelisted or APP_KINDS[account.app_id] != "official_account", 61004)
-        require(call.api not in account.denied, 48001)
+        require(_is_address_accepted(account), Errcode.NOT_WHITELISTED_WITH_TOKEN)
+        require(call.api not in account.denied, Errcode.NOT_ALLOWED)
         self._quotas.count(account, call.api)
         return account
 
@@ -253,7 +254,7 @@ class Simulator:
         """Answer a call of `rid_get`. Raises: CallRefused."""
         refusal = self._refusals.get(text_in(call.json, "rid"))
         if refusal is None or refusal.call.app_id != account.app_id:
-            raise CallRefused(76003)
+            raise CallRefused(Errcode.UNKNOWN_RID)
         refused = refusal.call
         return ok(
             request={
@@ -265,6 +266,11 @@ class Simulator:
                 "client_ip": "127.0.0.1",
             }
         )
+
+
+def _is_address_accepted(account: Account) -> bool:
+    """Return whether WeChat accepts calls from the caller's IP address. Only service accounts need the whitelist."""
+    return account.is_whitelisted or APP_KINDS[account.app_id] != "official_account"
 
 
 def _code_in(call: Call) -> str:

@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from wxauth_desk.middleware import LimitedBody
 from wxauth_desk.wechat.api_calls import Answer
-from wxauth_desk.wechat.calls import CallRecord, CallRefused, answer_wrongly, as_wechat_does
+from wxauth_desk.wechat.calls import CallRecord, CallRefused, Handler, answer_wrongly, as_wechat_does
 from wxauth_desk.wechat.coins import MAX_PURSES
 from wxauth_desk.wechat.connect import connect_routes
 from wxauth_desk.wechat.controls import (
@@ -34,6 +34,7 @@ from wxauth_desk.wechat.controls import (
     Visitor,
 )
 from wxauth_desk.wechat.desk import DESK_PATH, SHOP_PATH, FailureOf, WebViewRequest, WebViews, desk_routes, no_service
+from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.payments import APP_KEYS, NoticeRequest, PayRequest, answer_of
 from wxauth_desk.wechat.pictures import CodePicture
 from wxauth_desk.wechat.push import PushRequest, PushSender
@@ -43,7 +44,7 @@ from wxauth_desk.wechat.webhook_receiver import WEBHOOK_PATH, Behaviour, Receive
 _MANUAL: Final = Path(__file__).with_name("about.txt")
 
 HINTS: Final = {
-    40029: (
+    Errcode.WRONG_CODE: (
         "this WeChat is simulated, and knows no code of a phone or of the developer tools: send a plain name such as "
         "alice (phone-13800138000 for the phone button), or start 'wxauth-desk dev' with WXAUTH_APP_ID"
     )
@@ -87,72 +88,15 @@ def create_simulator(
         pause=pause,
     )
 
-    def add_fault(body: FaultRequest) -> dict[str, Any]:
-        wechat.faults.append(body.model_copy())
-        return body.model_dump(mode="json", exclude_none=True)
-
-    def change_account(body: Account) -> dict[str, Any]:
-        account = wechat.account(body.app_id)
-        for name in body.model_fields_set:
-            setattr(account, name, getattr(body, name))
-        return account.model_dump(mode="json")
-
-    def change_visitor(body: Visitor) -> dict[str, Any]:
-        wechat.visitors[body.person, body.app_id] = body
-        return body.model_dump(mode="json")
-
-    async def push(body: PushRequest) -> dict[str, Any]:
-        return await sender.send(body, wechat.push_message(body))
-
-    def push_verdicts() -> None:
-        while wechat.verdicts:
-            sender.send_later(*wechat.verdicts.popleft())
-
-    async def pay(body: PayRequest) -> dict[str, Any]:
-        errcode, notice = wechat.payments.pay(body)
-        return answer_of(errcode, is_taken=notice is not None and await sender.send_and_repeat(*notice))
-
-    async def notify(body: NoticeRequest) -> dict[str, Any]:
-        return {"is_taken": await sender.send_and_repeat(*wechat.payments.notice(body))}
-
-    async def about(request: Request) -> Response:
-        is_browser = request.url.path == "/" and "text/html" in request.headers.get("accept", "")
-        if is_browser:
-            return RedirectResponse(DESK_PATH)
-        values = {
-            "{here}": str(request.base_url).removesuffix("/"),
-            "{purses}": str(MAX_PURSES),
-            "{app_key}": APP_KEYS[0],
-            "{sandbox_key}": APP_KEYS[1],
-        }
-        manual = _MANUAL.read_text("utf-8")
-        for placeholder, value in values.items():
-            manual = manual.replace(placeholder, value)  # not str.format, because the manual contains JSON
-        return PlainTextResponse(manual)
-
-    async def clear_faults(_: Request) -> Response:
-        wechat.faults.clear()
-        return Response(status_code=204)
-
     return Starlette(
         routes=[
-            Route("/", about),
-            Route("/about", about),
+            Route("/", _about),
+            Route("/about", _about),
             *(
-                Route(path, call_record.recorded(_api(wechat, api, push_verdicts)), methods=methods.split())
+                Route(path, call_record.recorded(_api(wechat, api, sender)), methods=methods.split())
                 for api, (methods, path) in API_PATHS.items()
             ),
-            _control("/codes", CodeRequest, lambda body: {"code": wechat.make_code(body)}),
-            _control("/phone-codes", PhoneCodeRequest, lambda body: {"code": wechat.make_phone_code(body)}),
-            _control("/encrypted-data", SealRequest, wechat.seal),
-            _control("/push", PushRequest, push),
-            _control("/pay", PayRequest, pay),
-            _control("/notices", NoticeRequest, notify),
-            _control("/faces", FaceRequest, wechat.show_face),
-            _control("/faults", FaultRequest, add_fault),
-            Route("/faults", clear_faults, methods=["DELETE"]),
-            _control("/accounts", Account, change_account),
-            _control("/visitors", Visitor, change_visitor),
+            *_Controls(wechat, sender).routes(),
             *connect_routes(wechat),
             *receiver.routes(),
             _control(f"{WEBHOOK_PATH}/behaviour", Behaviour, receiver.behave),
@@ -173,21 +117,95 @@ def create_simulator(
     )
 
 
-def _api(wechat: Simulator, api: Api, push_verdicts: Callable[[], None]) -> Callable[[Request], Awaitable[Response]]:
+async def _about(request: Request) -> Response:
+    """Return the manual, or redirect a browser at `/` to the desk."""
+    is_browser = request.url.path == "/" and "text/html" in request.headers.get("accept", "")
+    if is_browser:
+        return RedirectResponse(DESK_PATH)
+    values = {
+        "{here}": str(request.base_url).removesuffix("/"),
+        "{purses}": str(MAX_PURSES),
+        "{app_key}": APP_KEYS[0],
+        "{sandbox_key}": APP_KEYS[1],
+    }
+    manual = _MANUAL.read_text("utf-8")
+    for placeholder, value in values.items():
+        manual = manual.replace(placeholder, value)  # not str.format, because the manual contains JSON
+    return PlainTextResponse(manual)
+
+
+class _Controls:
+    """The requests that control the simulated WeChat. The real WeChat has no such requests."""
+
+    def __init__(self, wechat: Simulator, sender: PushSender) -> None:
+        self._wechat = wechat
+        self._sender = sender
+
+    def routes(self) -> list[Route]:
+        """Return the routes of the controls."""
+        wechat = self._wechat
+        return [
+            _control("/codes", CodeRequest, lambda body: {"code": wechat.make_code(body)}),
+            _control("/phone-codes", PhoneCodeRequest, lambda body: {"code": wechat.make_phone_code(body)}),
+            _control("/encrypted-data", SealRequest, wechat.seal),
+            _control("/push", PushRequest, self._push),
+            _control("/pay", PayRequest, self._pay),
+            _control("/notices", NoticeRequest, self._notify),
+            _control("/faces", FaceRequest, wechat.show_face),
+            _control("/faults", FaultRequest, self._add_fault),
+            Route("/faults", self._clear_faults, methods=["DELETE"]),
+            _control("/accounts", Account, self._change_account),
+            _control("/visitors", Visitor, self._change_visitor),
+        ]
+
+    async def _push(self, body: PushRequest) -> dict[str, Any]:
+        return await self._sender.send(body, self._wechat.push_message(body))
+
+    async def _pay(self, body: PayRequest) -> dict[str, Any]:
+        errcode, notice = self._wechat.payments.pay(body)
+        return answer_of(errcode, is_taken=notice is not None and await self._sender.send_and_repeat(*notice))
+
+    async def _notify(self, body: NoticeRequest) -> dict[str, Any]:
+        return {"is_taken": await self._sender.send_and_repeat(*self._wechat.payments.notice(body))}
+
+    def _add_fault(self, body: FaultRequest) -> dict[str, Any]:
+        # The fault counts down `times`, so the response needs the values from before.
+        self._wechat.faults.append(body.model_copy())
+        return body.model_dump(mode="json", exclude_none=True)
+
+    async def _clear_faults(self, _request: Request) -> Response:
+        self._wechat.faults.clear()
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    def _change_account(self, body: Account) -> dict[str, Any]:
+        account = self._wechat.account(body.app_id)
+        for name in body.model_fields_set:
+            setattr(account, name, getattr(body, name))
+        return account.model_dump(mode="json")
+
+    def _change_visitor(self, body: Visitor) -> dict[str, Any]:
+        self._wechat.visitors[body.person, body.app_id] = body
+        return body.model_dump(mode="json")
+
+
+def _api(wechat: Simulator, api: Api, sender: PushSender) -> Handler:
     """Return the endpoint of an API, which also applies the faults that were requested."""
 
     async def serve(request: Request) -> Response:
         call, fault = wechat.call(api, dict(request.query_params), await request.body())
         answer = wechat.answer(call) if fault.work_is_done else None
-        if (wrong := await answer_wrongly(request, fault)) is not None:
-            return wrong
-        right = _response(answer or wechat.answer(call), api)
-        push_verdicts()
+        faulty_response = await answer_wrongly(request, fault)
+        if faulty_response is not None:
+            return faulty_response
+        # The call is made after the time of the fault `slow`, unless the work was done before.
+        response = _response(answer or wechat.answer(call), api)
+        while wechat.verdicts:
+            sender.send_later(*wechat.verdicts.popleft())
         if fault.cut_off:
-            return Response(bytes(right.body)[: len(right.body) // 2], media_type=right.media_type)
+            return Response(bytes(response.body)[: len(response.body) // 2], media_type=response.media_type)
         if fault.json_type:
-            return Response(right.body, media_type="application/json")
-        return right
+            return Response(response.body, media_type="application/json")
+        return response
 
     return serve
 
@@ -206,13 +224,13 @@ async def _refuse_url(request: Request, exc: Exception) -> Response:
     """
     assert isinstance(exc, HTTPException)
     path = request.url.path
-    api, methods = next(((api, methods) for api, (methods, known) in API_PATHS.items() if known == path), ("", None))
-    if methods is None and (exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED or path.startswith(DESK_PATH)):
+    for api, (methods, path_of_api) in API_PATHS.items():
+        if path == path_of_api:
+            errcode = Errcode.GET_REQUIRED if methods == "GET" else Errcode.POST_REQUIRED
+            return as_wechat_does(CallRefused(errcode).answer(api), api)
+    if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED or path.startswith(DESK_PATH):
         return PlainTextResponse(exc.detail, exc.status_code, headers=exc.headers)
-    if methods is None:
-        return as_wechat_does(CallRefused(40066).answer(api), api)
-    errcode_of_method = 43001 if methods == "GET" else 43002  # the API requires GET, or requires POST
-    return as_wechat_does(CallRefused(errcode_of_method).answer(api), api)
+    return as_wechat_does(CallRefused(Errcode.UNKNOWN_URL).answer(), "")
 
 
 def _control(
@@ -224,15 +242,17 @@ def _control(
         try:
             body = from_json(await request.body())
         except ValueError:
-            return JSONResponse({"error": 'must be JSON like {"person": "alice"}'}, status_code=400)
+            error = 'must be JSON like {"person": "alice"}'
+            return JSONResponse({"error": error}, status_code=HTTPStatus.BAD_REQUEST)
         try:
             result = answer(model.model_validate(body))
             return JSONResponse(await result if isawaitable(result) else result)
         except ValidationError as exc:  # caught before ValueError, because a ValidationError is a ValueError
             problem = exc.errors()[0]
             where = "".join(f"{part}: " for part in problem["loc"])
-            return JSONResponse({"error": where + problem["msg"].removeprefix("Value error, ")}, status_code=422)
+            error = where + problem["msg"].removeprefix("Value error, ")  # pydantic's prefix for a ValueError
         except ValueError as exc:
-            return JSONResponse({"error": str(exc)}, status_code=422)
+            error = str(exc)
+        return JSONResponse({"error": error}, status_code=HTTPStatus.UNPROCESSABLE_ENTITY)
 
     return Route(path, serve, methods=["POST"])
