@@ -5,11 +5,11 @@ machine can reach.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from socket import AI_NUMERICHOST, SOCK_STREAM, getaddrinfo
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import AfterValidator
 
@@ -105,17 +105,22 @@ async def addresses_of(host: str, *, seconds: float) -> Sequence[str]:
         return []
     try:
         async with asyncio.timeout(seconds):
-            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=SOCK_STREAM)
+            entries = await asyncio.get_running_loop().getaddrinfo(host, None, type=SOCK_STREAM)
     except (OSError, UnicodeError):
         return []
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+    return _addresses_in(entries)
 
 
 def numeric_addresses_of(host: str) -> Sequence[str]:
     """Return the address that a host denotes in any notation, for example 0x7f.1. Return no address for a name."""
     with suppress(OSError, UnicodeError):
-        return [str(entry[4][0]) for entry in getaddrinfo(host, None, flags=AI_NUMERICHOST)]
-    return ()
+        return _addresses_in(getaddrinfo(host, None, flags=AI_NUMERICHOST))
+    return []
+
+
+def _addresses_in(entries: Iterable[tuple[Any, ...]]) -> list[str]:
+    """Return the distinct addresses in the entries of `getaddrinfo`, whose last field is the address with its port."""
+    return list(dict.fromkeys(str(entry[-1][0]) for entry in entries))
 
 
 def is_refused(address: str, scheme: Scheme) -> bool:
@@ -124,14 +129,14 @@ def is_refused(address: str, scheme: Scheme) -> bool:
     Link-local, multicast, unspecified and metadata addresses are always refused. Without TLS, only private addresses
     are allowed. An IPv4 address embedded in an IPv6 address is treated as the IPv4 address.
     """
-    given = ip_address(address.partition("%")[0])
-    judged = _unwrapped(given)
+    as_written = ip_address(address.partition("%")[0])
+    unwrapped = _unwrapped(as_written)
     allowed = _PRIVATE if scheme == "http" else _PRIVATE + _PUBLIC
     return (
-        not any(judged in network for network in allowed)
-        or any(judged in network for network in _NEVER_ALLOWED)
+        not any(unwrapped in network for network in allowed)
+        or any(unwrapped in network for network in _NEVER_ALLOWED)
         # A network may choose its prefix for NAT64. Usually the last 32 bits are the IPv4 address.
-        or any(_last_32_bits(given) in network for network in _METADATA)
+        or any(_last_32_bits(as_written) in network for network in _METADATA)
     )
 
 

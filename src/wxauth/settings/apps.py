@@ -25,6 +25,7 @@ from wxauth.terminal import WrongValue
 
 
 def _check_sign_up_roles(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the roles, each only once. Raises: WrongValue."""
     if len(value) > MAX_ROLES or not all(re.fullmatch(ROLE, role) for role in value):
         raise WrongValue(_("must be up to {n} roles such as member or beta-tester, separated by commas", n=MAX_ROLES))
     if not STAFF_ROLES.isdisjoint(value):

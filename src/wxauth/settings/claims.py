@@ -48,7 +48,8 @@ def check_claims(template: Template) -> None:
         text = to_json(template, inf_nan_mode="strings")
     except (ValueError, UnicodeError):
         raise WrongValue(_("must be JSON")) from None
-    # PostgreSQL cannot store U+0000 in a jsonb column.
+    # PostgreSQL cannot store U+0000 in a jsonb column. Escaped backslashes are removed first, because the text after
+    # such a pair is not an escape.
     if b"\\u0000" in text.replace(b"\\\\", b""):
         raise WrongValue(_("must not contain U+0000"))
     if len(text) > MAX_TEMPLATE:
@@ -70,9 +71,11 @@ def replace_facts(value: object, value_of: Callable[[str], object]) -> object:
             return value
         return value[1:] if value.startswith("$$") else value_of(value[1:])
     if isinstance(value, dict):
-        return {name: found for name, part in value.items() if (found := replace_facts(part, value_of)) is not None}
+        entries = {name: replace_facts(part, value_of) for name, part in value.items()}
+        return {name: part for name, part in entries.items() if part is not None}
     if isinstance(value, list):
-        return [found for part in value if (found := replace_facts(part, value_of)) is not None] or None
+        parts = [replace_facts(part, value_of) for part in value]
+        return [part for part in parts if part is not None] or None
     if isinstance(value, int | float) and (abs(value) > sys.float_info.max or isnan(value)):
         raise WrongValue(_("must not contain a number outside the range of a double"))
     return value

@@ -45,6 +45,6 @@ def read_env_file(path: Path) -> EnvFile:
             blank_lines = text[: -len(text.lstrip())].count("\n")
             lines.append(EnvLine(number + blank_lines, text.strip(), name, value))
         number += text.count("\n")
-    given = [(line.name, line.value) for line in lines if line.name is not None]
+    assignments = [(line.name, line.value) for line in lines if line.name is not None]
     # In a value, `${NAME}` means the value that the file itself sets or, if it sets none, the value in the environment.
-    return EnvFile(resolve_variables(given, override=True), lines)
+    return EnvFile(resolve_variables(assignments, override=True), lines)

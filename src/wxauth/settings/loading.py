@@ -58,8 +58,8 @@ def load_settings(
         env = {name.upper(): value for name, value in {**read_env_file(env_file).values, **os.environ}.items()}
         secrets_dir = Path(env.get(f"{PREFIX}SECRETS_DIR") or secrets_dir)
         fields = {f"{PREFIX}{field.upper()}": field for field in kind.model_fields}
-        given = {**(_read_files(secrets_dir, fields.keys() - env) if secrets_dir.is_dir() else {}), **env}
-        values = {field: given[name] for name, field in fields.items() if given.get(name) is not None}
+        texts = {**_read_files(secrets_dir, fields.keys() - env), **env}
+        values = {field: texts[name] for name, field in fields.items() if texts.get(name) is not None}
         return settings_from(kind, **values)
     except InvalidSettings as exc:
         raise InvalidSettings([*exc.problems, *unknown]) from None
@@ -85,7 +85,7 @@ def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | N
     """
     lines = [EnvLine(0, name, name, value) for name, value in sorted(environ.items())]
     lines += read_env_file(env_file).lines if env_file else []
-    return [fault for line in lines if (fault := _fault_of(line))]
+    return list(filter(None, map(_fault_of, lines)))
 
 
 def _fault_of(line: EnvLine) -> Text | None:
@@ -102,8 +102,9 @@ def _fault_of(line: EnvLine) -> Text | None:
     word = first_word[0] if first_word else ""
     # An app's field is not a separate setting. It belongs in WXAUTH_APPS.
     similar = ["APPS"] if word in _NAMES_IN_APPS else difflib.get_close_matches(word, _NAMES, n=1)
-    found = _SETTING.match(line.text if line.name is None or is_setting else line.name)
-    return (found and _fault_of_setting(found, similar, place)) or _fault_of_name(line, similar, place)
+    match = _SETTING.match(line.text if line.name is None or is_setting else line.name)
+    fault = None if match is None else _fault_of_setting(match, similar, place)
+    return fault or _fault_of_name(line, similar, place)
 
 
 def _fault_of_name(line: EnvLine, similar: list[str], place: Text) -> Text | None:
@@ -121,17 +122,17 @@ def _fault_of_name(line: EnvLine, similar: list[str], place: Text) -> Text | Non
     return Text(text, name=line.text if is_word else place, meant=f"{PREFIX}{similar[0]}" if similar else "")
 
 
-def _fault_of_setting(found: re.Match[str], similar: list[str], place: Text) -> Text | None:
-    """Return a text about the characters around the name of a setting.
+def _fault_of_setting(match: re.Match[str], similar: list[str], place: Text) -> Text | None:
+    """Return a text about the characters around the name of a setting, which `_SETTING` has matched.
 
     Return None if the name is only the beginning of another name, or if the operator meant the setting in `similar`.
     """
-    setting, rest, sign = found["setting"].upper(), found["rest"], found["sign"]
+    setting, rest, sign = match["setting"].upper(), match["rest"], match["sign"]
     # If a single letter follows, the name is misspelled, for example a plural. If several letters follow, they may be a
     # value whose `=` is missing.
     if re.fullmatch("[A-Za-z]", rest) or (_WORD.match(rest) and similar not in ([], [setting])):
         return None
-    if found["before"]:
+    if match["before"]:
         text = _("{name}: must be at the beginning of its line ({place})")
     elif rest.startswith("="):
         text = _("{name}: a quoted value must end with a closing quote, and nothing may follow the quote ({place})")
@@ -143,8 +144,13 @@ def _fault_of_setting(found: re.Match[str], similar: list[str], place: Text) -> 
 
 
 def _read_files(folder: Path, names: Collection[str]) -> dict[str, str | None]:
-    """Return the texts of the files with these names. Raises: InvalidSettings, OSError."""
+    """Return the texts of the files with these names in a folder, which may be missing.
+
+    Raises: InvalidSettings, OSError.
+    """
     texts: dict[str, str | None] = {}
+    if not folder.is_dir():
+        return texts
     for path in folder.iterdir():
         name = path.name.upper()
         if name not in names:

@@ -12,13 +12,18 @@ from wxauth.terminal import WrongValue
 
 SECRET_KEY_BYTES: Final = 32
 """The length of a secret key, in bytes."""
+# The form of a secret for signatures, as Standard Webhooks 1.0.0 specifies it.
+_WEBHOOK_PREFIX: Final = "whsec_"
+_MIN_WEBHOOK_KEY_BYTES: Final = 24
+_MAX_WEBHOOK_KEY_BYTES: Final = 64
 
 
 def secret_key_bytes(value: SecretStr) -> bytes:
     """Return the bytes of a secret key. Raises: ValueError, unless there are exactly 32 bytes."""
-    text = value.get_secret_value().translate({ord("-"): "+", ord("_"): "/"})
+    text = value.get_secret_value().translate({ord("-"): "+", ord("_"): "/"})  # base64url becomes base64
     with suppress(ValueError):
-        if len(key := base64.b64decode(text, validate=True)) == SECRET_KEY_BYTES:
+        key = base64.b64decode(text, validate=True)
+        if len(key) == SECRET_KEY_BYTES:
             return key
     raise WrongValue(_("must be 32 bytes in base64. Create a key with 'wxauth secret new'"))
 
@@ -27,8 +32,8 @@ def webhook_secret_bytes(value: SecretStr) -> bytes:
     """Return the bytes of a secret for signatures. Raises: ValueError, unless there are 24 to 64 bytes."""
     text = value.get_secret_value()
     with suppress(ValueError):
-        key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
-        if text.startswith("whsec_") and 24 <= len(key) <= 64:
+        key = base64.b64decode(text.removeprefix(_WEBHOOK_PREFIX), validate=True)
+        if text.startswith(_WEBHOOK_PREFIX) and _MIN_WEBHOOK_KEY_BYTES <= len(key) <= _MAX_WEBHOOK_KEY_BYTES:
             return key
     raise WrongValue(_("must be whsec_ followed by 24 to 64 random bytes in base64"))
 

@@ -161,7 +161,7 @@ class Settings(DatabaseSettings):
     @classmethod
     def _one_way_to_name_apps(cls, apps: tuple[App, ...], info: ValidationInfo) -> tuple[App, ...]:
         """Return the apps, which either APPS or APP_ID and APP_SECRET define. Raises: WrongValue."""
-        # APP_ID or APP_SECRET is invalid, and has already been reported.
+        # A field that is missing here is invalid, and has already been reported.
         if not {"app_id", "app_secret"} <= info.data.keys():
             return apps
         app_id, app_secret = info.data["app_id"], info.data["app_secret"]

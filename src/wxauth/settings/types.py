@@ -31,15 +31,22 @@ _DOCUMENT: Final = re.compile(r"([a-z][a-z0-9_-]{0,31}):([A-Za-z0-9._-]{1,64})")
 
 
 def _split_at_commas(value: object) -> object:
-    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+    """Return the items of a list that is a text. A value of another type stays unchanged."""
+    return _items_of(value) if isinstance(value, str) else value
+
+
+def _items_of(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 def _read_documents(value: object) -> object:
+    """Return the versions by document. A value that is not a text stays unchanged. Raises: WrongValue."""
     if not isinstance(value, str):
         return value
-    found = [_DOCUMENT.fullmatch(item.strip()) for item in value.split(",") if item.strip()]
-    documents = {each[1]: each[2] for each in found if each}
-    if len(documents) != len(found):
+    matches = [_DOCUMENT.fullmatch(item) for item in _items_of(value)]
+    documents = {match[1]: match[2] for match in matches if match}
+    # The mapping has fewer entries than the list if an item has another form, or if a document occurs twice.
+    if len(documents) != len(matches):
         raise WrongValue(
             _(
                 "must be documents with their versions, such as privacy:2026-05,terms:3. Each document can occur "
@@ -71,6 +78,7 @@ def json_like(example: str) -> BeforeValidator:
 
 
 def _refuse_unit(value: object) -> object:
+    """Refuse a number with a unit, such as `15m`, because a setting in seconds takes a plain number."""
     if isinstance(value, str) and re.fullmatch(r"\s*\d+\s*[A-Za-z]+\s*", value):
         raise WrongValue(_("must be a number of seconds, such as 900"))
     return value

@@ -1,6 +1,7 @@
 """The types of URLs, hosts and paths in settings. Errors never contain a value."""
 
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Final
@@ -26,6 +27,7 @@ _HOST_AND_PORT: Final = re.compile(
     r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?=[^:]*[a-z])[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|(?P<v4>[0-9.]+))"
     r"(?::(?P<port>[1-9][0-9]{0,4}))?"
 )
+_MAX_PORT: Final = 65535
 _REDIS_HOSTS: Final = rf"{_USER}{_HOST}{_PORT}(,{_HOST}{_PORT})*"
 _REDIS_FORMS: Final = (
     rf"rediss?://{_USER}{_HOST}({_PORT})?(/\d*)?(\?[^#@]*)?",
@@ -44,11 +46,11 @@ def split_hosts(url: str) -> tuple[SplitResult, list[str]]:
 
     Raises: ValueError.
     """
-    start, slashes, rest = url.partition("://")
-    authority = re.split("[/?#]", rest, maxsplit=1)[0]
-    user, at, listed = authority.rpartition("@")
-    hosts = listed.split(",")
-    return urlsplit(f"{start}{slashes}{user}{at}{hosts[0]}{rest.removeprefix(authority)}"), hosts
+    scheme, slashes, after_scheme = url.partition("://")
+    authority = re.split("[/?#]", after_scheme, maxsplit=1)[0]
+    user, at, host_list = authority.rpartition("@")
+    hosts = host_list.split(",")
+    return urlsplit(f"{scheme}{slashes}{user}{at}{hosts[0]}{after_scheme.removeprefix(authority)}"), hosts
 
 
 def _checked_parts(url: str, pattern: str, example: str) -> SplitResult:
@@ -64,9 +66,14 @@ def _checked_parts(url: str, pattern: str, example: str) -> SplitResult:
     except ValueError:
         # For example, Unicode normalization turns a character of the password into a separator.
         raise refusal from None
-    if not all(0 < int(port[1]) < 65536 for host in hosts if (port := re.search(r":(\d+)$", host))):
-        raise WrongValue(_("must have ports from 1 to 65535"))
+    _check_ports(port for host in hosts for port in re.findall(r":(\d+)$", host))
     return parts
+
+
+def _check_ports(ports: Iterable[str]) -> None:
+    """Check ports. Raises: WrongValue."""
+    if not all(port.isdecimal() and 0 < int(port) <= _MAX_PORT for port in ports):
+        raise WrongValue(_("must have ports from 1 to 65535"))
 
 
 def _check_database_url(value: SecretStr) -> SecretStr:
@@ -78,8 +85,7 @@ def _check_database_url(value: SecretStr) -> SecretStr:
     parts = _checked_parts(url, pattern, "postgresql://user:password@host:5432/database")
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     ports = query["port"].split(",") if query.get("port") else []
-    if not all(port.isdecimal() and 0 < int(port) < 65536 for port in ports):
-        raise WrongValue(_("must have ports from 1 to 65535"))
+    _check_ports(ports)
     if len(ports) not in (0, 1, len(query.get("host", "").split(","))):
         raise WrongValue(_("must have one port, or one port for each host"))
     return SecretStr(url)
@@ -165,13 +171,14 @@ def _check_root_files(values: tuple[str, ...]) -> None:
 
 def _check_host(value: str) -> None:
     """Check a host, which may have a port. If it has no letters, it must be an address."""
-    with suppress(ValueError):
-        if (found := _HOST_AND_PORT.fullmatch(value)) and int(found["port"] or 0) < 65536:
+    match = _HOST_AND_PORT.fullmatch(value)
+    if match is not None and int(match["port"] or 0) <= _MAX_PORT:
+        with suppress(ValueError):
             # The constructors raise ValueError if the text is not an address.
-            if found["v6"]:
-                IPv6Address(found["v6"])
-            if found["v4"]:
-                IPv4Address(found["v4"])
+            if match["v6"]:
+                IPv6Address(match["v6"])
+            if match["v4"]:
+                IPv4Address(match["v4"])
             return
     raise WrongValue(
         _("must be lower-case hosts such as claude.ai, each with its port if it has one, separated by commas")
