@@ -169,8 +169,7 @@ class _Controls:
         return {"is_taken": await self._sender.send_and_repeat(*self._wechat.payments.notice(body))}
 
     def _add_fault(self, body: FaultRequest) -> dict[str, Any]:
-        # The fault counts down `times`, so the response needs the values from before.
-        self._wechat.faults.append(body.model_copy())
+        self._wechat.faults.append(body)
         return body.model_dump(mode="json", exclude_none=True)
 
     async def _clear_faults(self, _request: Request) -> Response:
