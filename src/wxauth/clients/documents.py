@@ -56,7 +56,11 @@ ASSERTIONS_OF_A_CLIENT: Final = "50/second"
 wxauth stores each assertion for an hour.
 """
 MAX_CLIENT_ID: Final = 512
+"""The maximum number of characters of a client's id, which is the URL of its document."""
 MAX_REDIRECT_URIS: Final = 20
+"""The maximum number of redirect URIs in a document."""
+_MAX_LOGGED_HOST: Final = 253
+"""The number of characters of a refused host that the log shows. No DNS name is longer."""
 
 log = get_logger()
 
@@ -132,8 +136,8 @@ class ClientDocuments:
 
         Raises: RateLimited.
         """
-        found = await self.find(client_id, ip=ip)
-        return None if found is None else found.client
+        document = await self.find(client_id, ip=ip)
+        return None if document is None else document.client
 
     async def find(self, client_id: str, *, ip: str | None) -> ClientDocument | None:
         """Return the document of a client. Return None if wxauth cannot use the document, and log why.
@@ -144,7 +148,7 @@ class ClientDocuments:
             reason = (
                 "the URL's host isn't in WXAUTH_CLIENT_DOCUMENTS, or the URL has parts other than https, host and path"
             )
-            log.warning("client_document_refused", host=host_of(client_id)[:253], reason=reason)
+            log.warning("client_document_refused", host=host_of(client_id)[:_MAX_LOGGED_HOST], reason=reason)
             return None
         return await self._documents.get(client_id, admit=partial(self._admit, client_id, ip))
 
@@ -172,8 +176,8 @@ class ClientDocuments:
             return None
         if assertion.alg not in document.algs:
             raise InvalidAssertion("alg isn't the document's token_endpoint_auth_signing_alg")
-        keys = document.keys
-        if (url := document.keys_url) is not None:
+        keys, url = document.keys, document.keys_url
+        if url is not None:
             was_cached = self._keys.knows(url)
             keys = await self._keys.get(url)
             if keys is None and not self._keys.is_refused(url):
@@ -214,10 +218,11 @@ class ClientDocuments:
         return key is not None and assertion.is_signed_by(key)
 
     async def _fetch_keys_again(self, client_id: str, document: ClientDocument) -> ClientKeys | None:
+        """Fetch the keys from their own URL, or else with the document. Return None if they are not usable."""
         if document.keys_url is not None:
             return await self._keys.get_again(document.keys_url)
-        fetched = await self._documents.get_again(client_id)
-        return None if fetched is None else fetched.keys
+        fetched_document = await self._documents.get_again(client_id)
+        return None if fetched_document is None else fetched_document.keys
 
     async def _admit(self, client_id: str, ip: str | None) -> None:
         """Count a fetch of a document that has not been valid in this process yet. Raises: RateLimited."""
@@ -229,10 +234,12 @@ class ClientDocuments:
                 raise
 
     async def _read_document(self, client_id: str) -> tuple[ClientDocument, timedelta]:
+        """Fetch a document. Return its content, and the time for which to cache it. Raises: NotFetched."""
         body, fresh_time = await fetch(self.transport, client_id, self.patience)
         return document_in(client_id, body), fresh_time
 
     async def _read_keys(self, url: str) -> tuple[ClientKeys, timedelta]:
+        """Fetch the keys at a `jwks_uri`. Return them, and the time for which to cache them. Raises: NotFetched."""
         body, fresh_time = await fetch(self.transport, url, self.patience)
         try:
             return ClientKeys.read(read_loosely(body)), fresh_time
@@ -247,38 +254,17 @@ def document_in(client_id: str, body: bytes) -> ClientDocument:
 
     Raises: NotFetched, if the document breaks a rule.
     """
-    try:
-        document = read_loosely(body)
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        raise NotFetched(DocumentOutcome.REFUSED, "the document isn't a JSON object")
-    name, uris, jwks = document.get("client_name"), document.get("redirect_uris"), document.get("jwks")
-    name = clean_text(name) if isinstance(name, str) else ""
-    uris = [uri for uri in uris if _is_allowed_redirect(uri)] if isinstance(uris, list) else []
+    document = _json_object(body)
+    name, uris = document.get("client_name"), document.get("redirect_uris")
+    title = clean_text(name) if isinstance(name, str) else ""
+    redirect_uris = [uri for uri in uris if _is_allowed_redirect(uri)] if isinstance(uris, list) else []
     methods = _methods(document)
     keys, keys_url = _keys_in(document)
-    has_keys = keys is not None or keys_url is not None
-    rules = {
-        "client_id must be the document's own URL": document.get("client_id") == client_id,
-        "client_name must be 1 to 64 characters": is_title(name),
-        "redirect_uris must contain 1 to 20 URIs, which use https or a loopback address": (
-            len(uris) in range(1, MAX_REDIRECT_URIS + 1)
-        ),
-        "token_endpoint_auth_method must be none, or private_key_jwt with a jwks_uri or jwks": (
-            "none" in methods or (PRIVATE_KEY_JWT in methods and has_keys)
-        ),
-        "grant_types must contain authorization_code": _has(document, "grant_types", "authorization_code"),
-        "response_types must contain code": _has(document, "response_types", "code"),
-        "client_secret must be absent": "client_secret" not in document,
-        "jwks must contain only public keys": not has_private_keys(jwks),
-    }
-    for rule, is_kept in rules.items():
-        if not is_kept:
-            raise NotFetched(DocumentOutcome.REFUSED, rule)
+    may_authenticate = "none" in methods or (PRIVATE_KEY_JWT in methods and (keys is not None or keys_url is not None))
+    _check_rules(document, client_id, title, redirect_uris, may_authenticate=may_authenticate)
     alg = document.get("token_endpoint_auth_signing_alg")  # if absent, the client may use any algorithm
     return ClientDocument(
-        client=client_at(client_id, name, uris),
+        client=client_at(client_id, title, redirect_uris),
         may_be_public="none" in methods,
         keys=keys,
         keys_url=keys_url,
@@ -286,8 +272,49 @@ def document_in(client_id: str, body: bytes) -> ClientDocument:
     )
 
 
+def _json_object(body: bytes) -> Mapping[str, Any]:
+    """Return the JSON object in a response. Raises: NotFetched."""
+    try:
+        document = read_loosely(body)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise NotFetched(DocumentOutcome.REFUSED, "the document isn't a JSON object")
+    return document
+
+
+def _check_rules(
+    document: Mapping[str, Any],
+    client_id: str,
+    title: str,
+    redirect_uris: Sequence[str],
+    *,
+    may_authenticate: bool,
+) -> None:
+    """Check that a document keeps all rules. Raises: NotFetched, with the first rule that it breaks.
+
+    `title` is the cleaned `client_name`. `redirect_uris` are the allowed ones. `may_authenticate` says whether wxauth
+    supports a method by which the client can authenticate.
+    """
+    rules = {
+        "client_id must be the document's own URL": document.get("client_id") == client_id,
+        "client_name must be 1 to 64 characters": is_title(title),
+        f"redirect_uris must contain 1 to {MAX_REDIRECT_URIS} URIs, which use https or a loopback address": (
+            1 <= len(redirect_uris) <= MAX_REDIRECT_URIS
+        ),
+        "token_endpoint_auth_method must be none, or private_key_jwt with a jwks_uri or jwks": may_authenticate,
+        "grant_types must contain authorization_code": _has(document, "grant_types", "authorization_code"),
+        "response_types must contain code": _has(document, "response_types", "code"),
+        "client_secret must be absent": "client_secret" not in document,
+        "jwks must contain only public keys": not has_private_keys(document.get("jwks")),
+    }
+    for rule, is_kept in rules.items():
+        if not is_kept:
+            raise NotFetched(DocumentOutcome.REFUSED, rule)
+
+
 def _methods(document: Mapping[str, Any]) -> frozenset[str]:
-    """Return the methods by which the client may authenticate. The default is `none`."""
+    """Return the methods by which the client may authenticate. If the document names no method, return `none`."""
     method, methods = document.get("token_endpoint_auth_method"), document.get("token_endpoint_auth_methods_supported")
     if method is None and methods is None:
         return frozenset({"none"})
@@ -330,7 +357,7 @@ def _is_allowed_redirect(uri: object) -> bool:
         return False
 
 
-def _has(document: Mapping[str, Any], field: str, value: str) -> bool:
-    """Return whether a list in a document contains this value. An absent list counts as a list of only this value."""
-    values = document.get(field, [value])
+def _has(document: Mapping[str, Any], name: str, value: str) -> bool:
+    """Return whether the list with this name contains a value. An absent list counts as a list of only this value."""
+    values = document.get(name, [value])
     return isinstance(values, list) and value in values

@@ -37,8 +37,12 @@ PAUSE: Final = timedelta(minutes=1)
 MAX_ENTRIES: Final = 1000
 """The largest number of documents and failures in one cache."""
 _JSON: Final = re.compile(r"application/([!#$&^_.+a-z0-9-]+\+)?json", re.ASCII | re.IGNORECASE)
+"""The pattern of a media type of JSON, for example `application/json` or `application/jwk-set+json`."""
 _MAX_AGE: Final = re.compile(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})\b", re.IGNORECASE)
+"""The pattern of the number of seconds in a `Cache-Control`."""
+_NOT_CACHEABLE: Final = re.compile(r"\bno-(store|cache)\b", re.IGNORECASE)
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
+"""A time before all others, for a limit that has passed."""
 
 log = get_logger()
 Read = TypeVar("Read")
@@ -66,7 +70,10 @@ class NotFetched(Exception):
 
 
 async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) -> tuple[bytes, timedelta]:
-    """Return the JSON at a URL, and the time for which to cache it. `patience` is in seconds. Raises: NotFetched."""
+    """Return the bytes of the JSON at a URL, and the time for which to cache them. `patience` is in seconds.
+
+    Raises: NotFetched.
+    """
     headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
     try:
         request = httpx.Request("GET", url, headers=headers, extensions={"max_body": MAX_DOCUMENT})
@@ -77,6 +84,7 @@ async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) 
     except TimeoutError:
         raise NotFetched(DocumentOutcome.FAILED, "no response in time") from None
     except httpx.TransportError as exc:
+        # The transport raises RemoteProtocolError for a response that is too large, or that is not HTTP.
         is_refused = isinstance(exc, httpx.RemoteProtocolError) or str(exc) == NOT_ALLOWED
         outcome = DocumentOutcome.REFUSED if is_refused else DocumentOutcome.FAILED
         raise NotFetched(outcome, str(exc)) from None
@@ -91,10 +99,10 @@ async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) 
 
 def _fresh_time(cache_control: str) -> timedelta:
     """Return the time for which to cache a document with this `Cache-Control` (RFC 9111, section 5.2.2)."""
-    found = _MAX_AGE.search(cache_control)
-    if found is None or re.search(r"\bno-(store|cache)\b", cache_control, re.IGNORECASE):
+    max_age = _MAX_AGE.search(cache_control)
+    if max_age is None or _NOT_CACHEABLE.search(cache_control):
         return MIN_FRESH
-    return min(max(timedelta(seconds=int(found[1])), MIN_FRESH), MAX_FRESH)
+    return min(max(timedelta(seconds=int(max_age[1])), MIN_FRESH), MAX_FRESH)
 
 
 @dataclass(slots=True)
@@ -131,13 +139,13 @@ class DocumentCache(Generic[Read]):
         what: One word for the kind, with which the names of log events begin.
         read: The function that fetches and parses a document. It returns the document and the time for which to cache
             it, or raises NotFetched.
-        ended: The function that receives the outcome of each fetch.
+        ended: The function that receives the outcome of each fetch; None if nobody counts the outcomes.
     """
 
     what: str
     clock: Clock
     read: Callable[[str], Awaitable[tuple[Read, timedelta]]]
-    ended: Callable[[DocumentOutcome], None] = lambda _: None
+    ended: Callable[[DocumentOutcome], None] | None = None
     _entries: OrderedDict[str, _Entry[Read]] = field(default_factory=OrderedDict)
     """The entries by URL. The most recently used entry is at the end."""
     _under_way: dict[str, asyncio.Task[None]] = field(default_factory=dict)
@@ -156,6 +164,7 @@ class DocumentCache(Generic[Read]):
             if admit is not None and is_new_fetch:
                 await admit()
             await self._renew(url)
+        # If the URL was new, `_fetch` has cached another entry than this one.
         return self._entries.get(url, entry).usable(now)
 
     async def get_again(self, url: str) -> Read | None:
@@ -203,7 +212,8 @@ class DocumentCache(Generic[Read]):
             outcome = DocumentOutcome.OK
             entry.fresh_until, entry.not_before = self.clock() + fresh_time, _NEVER
             entry.is_refused = False
-        self.ended(outcome)
+        if self.ended is not None:
+            self.ended(outcome)
         # The entry enters the cache only now, because `_drop_old` would delete an entry without an outcome.
         self._entries[url] = entry
         self._drop_old()
@@ -214,7 +224,9 @@ class DocumentCache(Generic[Read]):
         If more than `MAX_ENTRIES` remain, also drop the least recently used ones.
         """
         now = self.clock()
-        for url in [each for each, entry in self._entries.items() if not (entry.usable(now) or now < entry.not_before)]:
-            del self._entries[url]
+        for url, entry in list(self._entries.items()):
+            delays_fetch = now < entry.not_before
+            if entry.usable(now) is None and not delays_fetch:
+                del self._entries[url]
         while len(self._entries) > MAX_ENTRIES:
             self._entries.popitem(last=False)
