@@ -19,7 +19,10 @@ The number is limited because each login and each CORS request compares the URIs
 _MAX_LOGGED: Final = 200
 """The largest number of characters of a URI in the log."""
 _CHARACTERS: Final = r"[A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*"
-"""The characters that RFC 3986 allows in a URI, without `*`, which would look like a wildcard."""
+"""The pattern of a text of characters that RFC 3986 allows in a URI.
+
+`*` is left out, because it would look like a wildcard, and `#`, because it begins a fragment.
+"""
 _URI: Final = re.compile(_CHARACTERS)
 _APP_SCHEME: Final = r"(?P<scheme>[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)+):/"
 """The pattern of the scheme of a native app, which is a domain in reverse order (RFC 8252, section 7.1)."""
@@ -31,7 +34,7 @@ _AUTHORITY: Final = re.compile(
     https?://
     (?: \[[0-9A-Fa-f:.]+\] | [A-Za-z0-9.-]+ )  # an IPv6 address, or another host
     (?: : (?P<port>[^/?@]*) )?  # before an @, it would not be a port, but a password
-    (?![^/?])  # path, query, or the end
+    (?=[/?]|\Z)  # before the path, the query, or the end
     """,
     re.VERBOSE,
 )
@@ -43,7 +46,9 @@ HOST_RULE: Final = _(
 )
 # A native app on the user's own computer may use a different port each time (RFC 8252, section 7.3).
 _ON_LOOPBACK: Final = re.compile(
-    r"(https?://(?:127(?:\.[0-9]{1,3}){3}|\[::1\]|(?P<name>localhost)))(?::[0-9]{1,5})?((?:[/?].*)?)"
+    r"(?P<before_port>https?://(?:127(?:\.[0-9]{1,3}){3}|\[::1\]|(?P<name>localhost)))"
+    r"(?::[0-9]{1,5})?"
+    r"(?P<after_port>(?:[/?].*)?)"
 )
 
 
@@ -79,10 +84,10 @@ def check_uri(uri: str) -> str:
 
 def _check_host_and_port(uri: str) -> None:
     """Check the host and the port of a web URI. Raises: ValueError."""
-    found = _AUTHORITY.match(uri)
-    if found is None:
+    authority = _AUTHORITY.match(uri)
+    if authority is None:
         raise WrongValue(HOST_RULE)
-    port = found["port"]
+    port = authority["port"]
     if port is not None and not (_PORT.fullmatch(port) and 0 < int(port) <= _LAST_PORT):
         raise WrongValue(_("must have a port from 1 to {n}, or no port", n=_LAST_PORT))
     if not is_http_url(uri):
@@ -91,8 +96,8 @@ def _check_host_and_port(uri: str) -> None:
 
 def scheme_of_app(uri: str) -> str | None:
     """Return the scheme of a URI that opens a native app; None for any other URI."""
-    found = _APP_URI.fullmatch(uri)
-    return found and found["scheme"]
+    app_uri = _APP_URI.fullmatch(uri)
+    return None if app_uri is None else app_uri["scheme"]
 
 
 def is_local(uri: str) -> bool:
@@ -115,15 +120,15 @@ def is_registered(uri: str, registered: Iterable[str], *, allows_localhost: bool
 
 def _without_port(uri: str, *, allows_localhost: bool) -> tuple[str, str] | None:
     """Return the parts before and after the port; None if the host is not a loopback address."""
-    found = _ON_LOOPBACK.fullmatch(uri)
-    if found is None or (found["name"] and not allows_localhost):
+    parts = _ON_LOOPBACK.fullmatch(uri)
+    if parts is None or (parts["name"] and not allows_localhost):
         return None
     try:
         if urlsplit(uri).port == 0:
             return None
     except ValueError:  # the port is above 65535
         return None
-    return found[1], found[3]
+    return parts["before_port"], parts["after_port"]
 
 
 def origin_of(uri: str) -> str:
@@ -131,27 +136,29 @@ def origin_of(uri: str) -> str:
 
     For the URI of a native app, return its scheme.
     """
-    return scheme_of_app(uri) or "/".join(as_compared(uri).split("/")[:3])
+    scheme_and_authority = as_compared(uri).split("/")[:3]  # for example "https:", "" and "shop.example.com"
+    return scheme_of_app(uri) or "/".join(scheme_and_authority)
 
 
-def origin_shown(redirect_uris: Sequence[str], asked: str = "") -> str | None:
+def origin_shown(redirect_uris: Sequence[str], requested_uri: str = "") -> str | None:
     """Return the origin that a page shows for a site with these redirect URIs; None if the site has none.
 
-    For a native app, the origin is the scheme of the requested URI (`asked`). The origin of a loopback address contains
-    the requested port.
+    For a native app, the origin is the scheme of the requested URI. The origin of a loopback address contains the
+    requested port. For other sites, the origin is that of the first redirect URI.
     """
-    if is_local(asked):
-        return origin_of(asked)
-    return scheme_of_app(asked) or (origin_of(redirect_uris[0]) if redirect_uris else None)
+    if is_local(requested_uri) or scheme_of_app(requested_uri) is not None:
+        return origin_of(requested_uri)
+    return origin_of(redirect_uris[0]) if redirect_uris else None
 
 
 def loggable_uri(uri: str) -> str:
     """Return a URI for the log, without user, query and fragment, because these parts can contain secrets."""
-    head = re.split(r"[?#]", uri, maxsplit=1)[0]
-    cut = re.sub(r"//[^/]*@", "//…@", head)[:_MAX_LOGGED]
-    return cut if head == uri else f"{cut}?…"
+    without_query = re.split(r"[?#]", uri, maxsplit=1)[0]
+    loggable = re.sub(r"//[^/]*@", "//…@", without_query)[:_MAX_LOGGED]
+    return loggable if without_query == uri else f"{loggable}?…"
 
 
 def with_query(uri: str, parameters: Mapping[str, str]) -> str:
     """Return a URI with these parameters added to its query."""
-    return f"{uri}{'&' if '?' in uri else '?'}{urlencode(parameters)}"
+    separator = "&" if "?" in uri else "?"
+    return f"{uri}{separator}{urlencode(parameters)}"

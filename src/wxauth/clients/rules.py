@@ -46,7 +46,7 @@ APPS_OF_SITE: Final[Mapping[str, tuple[AppKind, Text]]] = {
 _URIS: Final = ("redirect_uris", "logout_uris")
 _CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {
     "title": check_title,
-    **{field: matching(APP_ID.pattern, rule) for field, (_, rule) in APPS_OF_SITE.items()},
+    **{field: matching(APP_ID.pattern, rule) for field, (_kind, rule) in APPS_OF_SITE.items()},
     "email_domain": matching(r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+", _("must be a domain such as example.com")),
     "id_token_alg": matching("|".join(ID_TOKEN_ALGS), _("must be one of {choices}", choices=", ".join(ID_TOKEN_ALGS))),
     "claims": check_claims,
@@ -54,12 +54,12 @@ _CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {
     **dict.fromkeys(_URIS, check_uris),
 }
 """The check of each field that does not depend on other fields."""
-_SITE_FIELDS: Final = tuple(Client.model_fields.keys() - {"name", "scopes", "redirect_uris", "device", "resources"})
-"""The fields that only a site may set.
-
-`redirect_uris` and `device` are not among them, because a client that sets them is a site. A service can also have
-`resources`.
-"""
+_MAKE_A_SITE: Final = ("redirect_uris", "device", "phone_id_token")
+"""The fields of which a site sets at least one. A client that sets none of them is a service."""
+_SITE_FIELDS: Final = tuple(
+    field for field in Client.model_fields if field not in ("name", "scopes", "resources", *_MAKE_A_SITE)
+)
+"""The other fields that only a site may set."""
 
 
 class WrongClient(InvalidRequest):
@@ -101,11 +101,15 @@ def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None
                 check(value)
             except WrongValue as exc:
                 raise WrongClient(field, exc.text) from None
-    given = {field: value for field, value in options.items() if value}
-    given |= {field: list(dict.fromkeys(given[field])) for field in _URIS if field in given}
-    client = Client(**{"scopes": [], **given, "name": name})
-    is_site = bool(client.redirect_uris) or client.device or client.phone_id_token
-    return _as_site(client) if is_site else _as_service(client)
+    values = {field: value for field, value in options.items() if value}
+    values |= {field: list(dict.fromkeys(values[field])) for field in _URIS if field in values}
+    client = Client(**{"scopes": [], **values, "name": name})
+    return _as_site(client) if _makes_a_site(values) else _as_service(client)
+
+
+def _makes_a_site(options: Mapping[str, Any]) -> bool:
+    """Return whether a client with these options is a site."""
+    return any(options.get(field) for field in _MAKE_A_SITE)
 
 
 def _as_site(client: Client) -> Client:
@@ -146,7 +150,23 @@ def _check_scopes(client: Client, known: Collection[str]) -> None:
 
 def _check_site(client: Client, site_scopes: Collection[str]) -> None:
     """Check that the options of a site can be combined. Raises: WrongClient."""
-    if client.is_public and client.device:
+    if client.is_public:
+        _check_public_site(client)
+    if not client.redirect_uris:
+        _check_site_without_redirects(client)
+    if client.phone_id_token and OPENID_SCOPE not in site_scopes:
+        raise WrongClient("phone_id_token", _("requires the openid scope, because id_tokens need this scope"))
+    if client.near:
+        _check_near_site(client)
+    if _FORM_OF_APP_ID.fullmatch(client.name):
+        raise WrongClient(
+            "name", _("must not be the name of a site, because it has the form of a mini-program's app_id")
+        )
+
+
+def _check_public_site(client: Client) -> None:
+    """Check the options of a site without a secret. Raises: WrongClient."""
+    if client.device:
         raise WrongClient(
             "is_public",
             _(
@@ -154,42 +174,44 @@ def _check_site(client: Client, site_scopes: Collection[str]) -> None:
                 "client's name"
             ),
         )
-    if client.is_public and (scopes := scopes_in_order(client.scopes)):
+    if scopes := scopes_in_order(client.scopes):
         raise WrongClient("scopes", _("{scope} is only for services with a secret", scope=scopes[0]))
-    if client.is_public and client.pkce == "optional":
+    if client.pkce == "optional":
         raise WrongClient("pkce", _("must remain required, because a public client has no secret"))
-    if client.logout_uris and not client.redirect_uris:
+
+
+def _check_site_without_redirects(client: Client) -> None:
+    """Check the options of a site to which no browser returns. Raises: WrongClient."""
+    if client.logout_uris:
         raise WrongClient("logout_uris", _("must be empty if there is no redirect URI"))
-    if client.sso and not client.redirect_uris:
+    if client.sso:
         raise WrongClient(
             "sso", _("requires a redirect URI, because a device has no browser login that it could share")
         )
-    if client.sso and client.near:
-        raise WrongClient(
-            "sso", _("can't be used together with near, which requires a phone at each login. Choose one of them")
-        )
-    if client.link and not client.redirect_uris:
+    if client.link:
         raise WrongClient(
             "link", _("requires a redirect URI, because it only concerns sites that users open in a phone's browser")
         )
-    if client.link and client.near:
+
+
+def _check_near_site(client: Client) -> None:
+    """Check the options of a site for which the phone and the browser must share a network. Raises: WrongClient."""
+    if client.sso:
+        raise WrongClient(
+            "sso", _("can't be used together with near, which requires a phone at each login. Choose one of them")
+        )
+    if client.link:
         raise WrongClient(
             "link",
             _("can't be used together with near, because the browser and WeChat on a phone may use different networks"),
         )
-    if client.phone_id_token and OPENID_SCOPE not in site_scopes:
-        raise WrongClient("phone_id_token", _("requires the openid scope, because id_tokens need this scope"))
-    if client.phone_id_token and client.near:
+    if client.phone_id_token:
         raise WrongClient(
             "phone_id_token",
             _(
                 "can't be used together with near, because there is no browser whose network could be compared with "
                 "the phone's"
             ),
-        )
-    if _FORM_OF_APP_ID.fullmatch(client.name):
-        raise WrongClient(
-            "name", _("must not be the name of a site, because it has the form of a mini-program's app_id")
         )
 
 
@@ -200,7 +222,7 @@ def change_client(client: Client, changes: Mapping[str, Any]) -> Client:
     # name could use the sessions that were opened with the secret.
     if bool(after["is_public"]) != client.is_public:
         raise WrongClient("is_public", _("can't be changed. Remove the client and add it again"))
-    if client.is_site and not (after["redirect_uris"] or after["device"] or after["phone_id_token"]):
+    if client.is_site and not _makes_a_site(after):
         raise WrongClient(
             "redirect_uris",
             _("can be empty only with the device grant, because the client would otherwise no longer be a site"),
