@@ -1,7 +1,6 @@
 """The id_tokens of sites (OpenID Connect Core, section 2), and the hints that sites make from them."""
 
 import re
-from base64 import urlsafe_b64decode
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +8,7 @@ from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from wxauth.clients.assertions import COMPACT_JWS
 from wxauth.clients.models import Client, claims_of
@@ -21,6 +20,8 @@ from wxauth.keys.keyring import KeyRing
 from wxauth.settings.settings import Settings
 from wxauth.tokens import base64url, sign
 from wxauth.users.user_queries import CURRENT_USER
+from wxauth_guard.errors import InvalidToken
+from wxauth_guard.verifier import decoded, json_object
 
 PROTOCOL_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "sid", "at_hash", "amr")
 """The claims of an id_token that no scope grants, because they describe the login and the token."""
@@ -83,7 +84,8 @@ class IdTokens:
         if session_id is not None:
             claims["sid"] = str(session_id)
         if access_token is not None:
-            claims["at_hash"] = base64url(sha256(access_token.encode()).digest()[:16]).decode()
+            digest = sha256(access_token.encode()).digest()
+            claims["at_hash"] = base64url(digest[: len(digest) // 2]).decode()  # the left half of the hash
         claims |= {"amr": [authenticated_by], **claims_of(user, client, scopes)}
         if nonce is not None:
             claims["nonce"] = nonce
@@ -96,16 +98,17 @@ class IdTokens:
         if jws is None:
             return None
         try:
-            header = from_json(_decoded(jws[1]))
+            header = json_object(jws[1])
             if header["typ"] != "JWT" or not _KID.fullmatch(header["kid"]):  # not an id_token of wxauth
                 return None
             verifier = await self.keys.id_token_verifier(header["alg"], header["kid"])
-            if verifier is None or not verifier.verify(f"{jws[1]}.{jws[2]}".encode(), _decoded(jws[3])):
+            if verifier is None or not verifier.verify(f"{jws[1]}.{jws[2]}".encode(), decoded(jws[3])):
                 return None
-            claims = from_json(_decoded(jws[2]))  # wxauth has signed the claims, so they are well-formed
-        except (ValueError, KeyError, TypeError):
+            claims = json_object(jws[2])
+        except (InvalidToken, KeyError, TypeError):
             return None
-        # wxauth issued this id_token under a previous issuer URL, or for a phone.
+        # wxauth has signed the claims, so they are well-formed. wxauth may have issued the id_token under a previous
+        # issuer URL, or for a phone, which has no session.
         if claims["iss"] != self.settings.issuer or "sid" not in claims:
             return None
         return IdTokenHint(claims["aud"], UUID(claims["sid"]), UUID(claims["sub"]))
@@ -120,7 +123,3 @@ class IdTokens:
         if hint is None or hint.client_id != client_id:
             return None
         return await self.database.value(CURRENT_USER, user_id=hint.user_id) or hint.user_id
-
-
-def _decoded(part: str) -> bytes:
-    return urlsafe_b64decode(part + "=" * (-len(part) % 4))
