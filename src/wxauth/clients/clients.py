@@ -29,11 +29,13 @@ from wxauth_guard.errors import InvalidRequest
 
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)
 """The time for which the previous secret still works. A client's replicas need this time to get the new secret."""
-ENDED_AT_ONCE: Final = 1000
-"""The number of sessions of a removed site that one transaction ends.
+REMOVED_PAGE_SIZE: Final = 1000
+"""The maximum number of sessions of a removed site that one transaction ends.
 
 Logins of the users of these sessions wait for this transaction.
 """
+_PAGES_PER_REPORT: Final = 10
+"""The number of pages that `end_sessions_left` ends between two reports of the remaining sessions."""
 _WAIT_FOR_OTHERS_SECONDS: Final = 0.1
 """The pause, in seconds, before another attempt if another worker is ending the sessions, or their users are locked."""
 
@@ -57,12 +59,12 @@ class Credentials(NamedTuple):
         return f"Credentials(client_id={self.client_id!r})"
 
 
-async def find_site(asked: Database | Transaction, name: str) -> Client | None:
-    """Return the site with this name, without its logo; None if there is none.
+async def find_site(database: Database | Transaction, name: str) -> Client | None:
+    """Return the site with this name, without its logo; None if there is no such site.
 
     A name that no client can have causes no query.
     """
-    return await asked.row(queries.FIND_SITE, name=name) if is_client_name(name) else None
+    return await database.row(queries.FIND_SITE, name=name) if is_client_name(name) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +152,15 @@ async def add_client(database: Database, client: Client, *, by: Actor = OPERATOR
     Raises: NameTaken.
     """
     secret = None if client.is_public else new_secret()
+    secret_hash = None if secret is None else hash_of(secret)
     async with database.begin() as transaction:
-        added = await transaction.value(queries.ADD, client=client, secret_hash=secret and hash_of(secret), now=now)
-        if added is not None:
+        is_added = await transaction.value(queries.ADD, client=client, secret_hash=secret_hash, now=now) is not None
+        if is_added:
             data = {"name": client.name, "scopes": client.scopes}
             await record_event(transaction, EventType.CLIENT_ADDED, by=by, at=now, data=data)
-    if added is None:
-        left = await database.value(queries.SESSIONS_LEFT, name=client.name)
-        raise NameTaken(NAME_TAKEN if left is None else f"{NAME_REMOVED}: {left} are left")
+    if not is_added:
+        sessions_left = await database.value(queries.SESSIONS_LEFT, name=client.name)
+        raise NameTaken(NAME_TAKEN if sessions_left is None else f"{NAME_REMOVED}: {sessions_left} are left")
     return None if secret is None else Credentials(client.name, secret)
 
 
@@ -191,24 +194,25 @@ async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, 
     Raises: NotFound.
     """
     async with database.begin() as transaction:
-        removed = await transaction.value(queries.REMOVE, name=name, by=by.name)
-        if removed is not None:
+        is_removed = await transaction.value(queries.REMOVE, name=name, by=by.name) is not None
+        if is_removed:
             await record_event(transaction, EventType.CLIENT_REMOVED, by=by, at=now, data={"name": name})
-    if removed is None and await database.value(queries.SESSIONS_LEFT, name=name) is None:
+    if not is_removed and await database.value(queries.SESSIONS_LEFT, name=name) is None:
         raise NotFound(NO_SUCH_CLIENT)
     with suppress(StorageUnavailable):  # the client stays removed even if ending the sessions fails
-        await queries.end_removed_page(database, size=ENDED_AT_ONCE, name=name, now=now)
+        await queries.end_removed_page(database, size=REMOVED_PAGE_SIZE, name=name, now=now)
 
 
 async def end_sessions_left(database: Database, name: str) -> AsyncIterator[int]:
     """End the remaining sessions of a removed client, page by page.
 
-    Before every ten pages, yield the number of remaining sessions.
+    Before every `_PAGES_PER_REPORT` pages, yield the number of remaining sessions.
     """
-    while (left := await database.value(queries.SESSIONS_LEFT, name=name)) is not None:
-        yield left
-        for _page in range(10):
-            page = await queries.end_removed_page(database, size=ENDED_AT_ONCE, name=name, now=await database.time())
+    while (sessions_left := await database.value(queries.SESSIONS_LEFT, name=name)) is not None:
+        yield sessions_left
+        for _attempt in range(_PAGES_PER_REPORT):
+            now = await database.time()
+            page = await queries.end_removed_page(database, size=REMOVED_PAGE_SIZE, name=name, now=now)
             if page is None or not page.rows:  # another worker is ending the sessions, or their users are locked
                 await asyncio.sleep(_WAIT_FOR_OTHERS_SECONDS)
             elif page.is_last:
@@ -235,16 +239,19 @@ def _with_known_resources(values: Mapping[str, Any], known: Iterable[Resource]) 
     """
     if not values.get("resources"):
         return values
-    found = [find_resource(known, url) for url in values["resources"]]
-    if None in found:
-        raise WrongClient(
-            "resources",
-            _(
-                "must be resources from WXAUTH_RESOURCES, spelled exactly as in that setting, including any "
-                "slash at the end"
-            ),
-        )
-    return {**values, "resources": list(dict.fromkeys(each.resource for each in found if each is not None))}
+    urls: list[str] = []
+    for url in values["resources"]:
+        resource = find_resource(known, url)
+        if resource is None:
+            raise WrongClient(
+                "resources",
+                _(
+                    "must be resources from WXAUTH_RESOURCES, spelled exactly as in that setting, including any "
+                    "slash at the end"
+                ),
+            )
+        urls.append(resource.resource)
+    return {**values, "resources": list(dict.fromkeys(urls))}
 
 
 async def _kinds_of_apps(database: Database, settings: AnyClientSettings) -> Mapping[str, AppKind]:

@@ -55,14 +55,17 @@ class Scope(StrEnum):
 
 
 def _flag(description: str) -> Any:
+    """Return the definition of a field that is off by default."""
     return Field(default=False, description=description)
 
 
 def _text(description: str) -> Any:
+    """Return the definition of an optional text."""
     return Field(default=None, sa_type=Text, description=description)
 
 
 def _uris(description: str, example: str) -> Any:
+    """Return the definition of a list of URIs, which is empty by default."""
     return Field(default=[], sa_type=ARRAY(Text), description=description, schema_extra={"examples": [[example]]})
 
 

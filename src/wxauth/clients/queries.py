@@ -23,14 +23,15 @@ class ServiceClient:
     resources: list[str]
 
 
-# The lock waits for logins that are opening a session of this client. Logins that begin later no longer find the
-# client.
+# FOR UPDATE waits for logins that are opening a session of this client. An UPDATE without it would not wait, because it
+# does not change the name, to which the sessions refer. Logins that begin later no longer find the client.
 REMOVE: Final = Statement[str]("""
 WITH client AS (SELECT name FROM clients WHERE name = :name AND removed_by IS NULL FOR UPDATE)
 UPDATE clients SET removed_by = :by FROM client WHERE clients.name = client.name RETURNING clients.name
 """)
 # Only one worker at a time deletes the rows of removed clients, as with erasures.
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.removed_clients'))")
+# Without :name, the statement returns the first removed client whose name is after :after.
 _NEXT_REMOVED: Final = Statement[tuple[str, str]]("""
 SELECT name, removed_by FROM clients
  WHERE removed_by IS NOT NULL AND (:name::text IS NULL OR name = :name) AND name > :after
@@ -38,7 +39,8 @@ SELECT name, removed_by FROM clients
 """)
 _TABLES_OF_CLIENT: Final[tuple[LiteralString, ...]] = ("site_logins", "browser_login_sites")
 """The tables with rows that belong to a client, in addition to the sessions."""
-# The statement leaves locked rows to a later page, so that no login waits for more than one page.
+# The statements leave locked rows to a later page, so that no login waits for more than one page. With `ctid` in an
+# array, PostgreSQL finds the page's rows once, and deletes them without an index.
 _DELETE_PAGES: Final = tuple(
     Statement[Nothing](f"""
 DELETE FROM {table} WHERE ctid = ANY (ARRAY(
@@ -86,7 +88,7 @@ def _columns_without_logo(kind: type[Client]) -> list[LiteralString]:
 SERVICE: Final = ", ".join(f"clients.{fragment(each.name)}" for each in fields(ServiceClient))
 """The columns of `ServiceClient`, for a statement's SELECT."""
 FIND_SERVICE: Final = Statement[ServiceClient](f"{_select(SERVICE)} AND name = :name")
-# The statements leave out the logo, which has up to 44 KB, because each request for tokens reads the client.
+# These two statements leave out the logo, which has up to 44 KB, because each request for tokens reads the client.
 FIND_WITH_SECRETS: Final = Statement[ClientWithSecrets](
     f"{_select(*_columns_without_logo(ClientWithSecrets))} AND name = :name"
 )
@@ -108,10 +110,12 @@ INSERT INTO clients ({_COLUMNS}, secret_hash, created_at)
 SELECT {_COLUMNS}, :secret_hash, :now FROM jsonb_populate_record(NULL::clients, :client)"""
 
 
-def _all_but_the_name(given: LiteralString) -> LiteralString:
-    # Setting the name, even to the same value, would lock the row against new sign-in requests, which refer to the
-    # name.
-    return ", ".join(f"{column} = {given}.{column}" for column in columns_of(Client) if column != "name")
+def _all_but_the_name(source: LiteralString) -> LiteralString:
+    """Return the assignments of an UPDATE that copies all columns of `Client` except the name from this row.
+
+    Setting the name, even to the same value, would lock the row against new sign-in requests, which refer to the name.
+    """
+    return ", ".join(f"{column} = {source}.{column}" for column in columns_of(Client) if column != "name")
 
 
 # If several requests add the same name simultaneously, only one of them adds a client. The statement returns no row to
@@ -144,6 +148,7 @@ async def end_removed_page(
 
     Return None if there is no such client, or if another worker is running this function.
     """
+    # The tables may have grown since PostgreSQL planned these statements for the previous removed client.
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK):
             return None
@@ -153,6 +158,6 @@ async def end_removed_page(
         name, by = removed
         rows = [await end_page_of_client(transaction, name, size=size, by=Actor(by), now=now)]
         rows += [await transaction.run(statement, name=name, size=size) for statement in _DELETE_PAGES]
-        # If a page is full, more rows are probably left, so the last statement would only cost time.
+        # If a page is full, more rows are probably left, so `_DELETE_IF_EMPTY` would only cost time.
         is_last = max(rows) < size and await transaction.value(_DELETE_IF_EMPTY, name=name) is not None
         return RemovedPage(name, sum(rows), is_last)

@@ -57,7 +57,9 @@ class ClientChangeRequest(_ClientOptions):
     model_config = body_like({"scopes": ["introspect", "events"]})
 
     scopes: Annotated[list[_AnyScope], Field(min_length=1)] = Field(
-        default_factory=list,  # only marks an absent field, so the schema does not show it
+        # The route passes on only the fields that the request contains, so it never uses this default. A factory keeps
+        # the default out of the schema.
+        default_factory=list,
         description="The complete list of the client's scopes from now on.",
     )
 
@@ -101,9 +103,9 @@ class ClientSecretAnswer(BaseModel):
 def client_answer(client: AddedClient, *, now: datetime) -> ClientAnswer:
     """Return the response about a client, without its secret."""
     until = client.former_secret_until
-    # The database still contains the time at which an old secret ended, but the response shows only a future time.
-    shown_until = until if until is not None and until > now else None
-    return ClientAnswer(**client.model_dump() | {"former_secret_until": shown_until})
+    if until is not None and until <= now:
+        until = None  # the database still contains the time at which an old secret ended
+    return ClientAnswer(**client.model_dump() | {"former_secret_until": until})
 
 
 async def _client_changes(
@@ -116,10 +118,10 @@ ClientChangesDep = Annotated[clients.ClientChanges, Depends(_client_changes)]
 
 
 @router.get("/v1/admin/clients", summary=_("List clients"))
-async def list_clients(_: AdministratorDep, database: DatabaseDep, clock: ClockDep) -> Items[ClientAnswer]:
+async def list_clients(_administrator: AdministratorDep, database: DatabaseDep, clock: ClockDep) -> Items[ClientAnswer]:
     """Return every client (services and sites), without its secret."""
-    found, now = await database.rows(queries.ALL_CLIENTS), clock()
-    return all_of(client_answer(client, now=now) for client in found)
+    stored, now = await database.rows(queries.ALL_CLIENTS), clock()
+    return all_of(client_answer(client, now=now) for client in stored)
 
 
 @router.post("/v1/admin/clients", summary=_("Add a client"), failures=[_WRONG_URI, NameTaken])
@@ -131,8 +133,8 @@ async def add_client(
     With `redirect_uris` or `device`, the client is a site that logs users in. Only this response contains the secret,
     because wxauth stores its hash. A public client has no secret.
     """
-    now, given = clock(), body.model_dump(exclude={"name"})
-    client, credentials = await changes.add(body.name, given, by=administrator, now=now)
+    now = clock()
+    client, credentials = await changes.add(body.name, body.model_dump(exclude={"name"}), by=administrator, now=now)
     secret = None if credentials is None else credentials.client_secret
     return NewClientAnswer(**client.model_dump(), created_at=now, client_id=client.name, client_secret=secret)
 

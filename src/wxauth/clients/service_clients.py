@@ -38,7 +38,7 @@ Decoding 64 KiB of percent signs takes 35 ms, during which the process handles n
 """
 _MAX_FORM_FIELDS: Final = 128
 _SECRET_CHARACTERS: Final = 43
-"""The length of a client's secret in base64url."""
+"""The number of characters of a client's secret, which are the 256 bits of `new_secret` in base64url."""
 
 SERVICE_CLIENT_SCHEME: Final = {
     "service_client": {
@@ -61,7 +61,7 @@ FOR_CLIENT: Final = Entails(
 FOR_LIMITED_CLIENT: Final = Entails(failures=(*FOR_CLIENT.failures, RateLimited), security=FOR_CLIENT.security)
 
 log = get_logger()
-Found = TypeVar("Found", ServiceClient, ClientWithSecrets)
+AnyStored = TypeVar("AnyStored", ServiceClient, ClientWithSecrets)
 
 
 class ClientOperation(StrEnum):
@@ -125,14 +125,14 @@ def _client_with(
     ) -> ServiceClient:
         credentials = await _credentials_of_form(request) if may_use_form else None
         credentials = credentials or basic_credentials(request)
-        name, found = credentials.client_id, None
+        name, stored = credentials.client_id, None
         if is_client_name(name):  # a name that no client can have causes no query
-            found = await database.row(FIND_SERVICE, name=name)
-        proved = check_secret(credentials, found, now=clock())
+            stored = await database.row(FIND_SERVICE, name=name)
+        caller = check_secret(credentials, stored, now=clock())
         if operation is not None:
-            await limits.admit(proved.name, operation)
-        check_scope(proved, scope)
-        return proved
+            await limits.admit(caller.name, operation)
+        check_scope(caller, scope)
+        return caller
 
     return Depends(client), FOR_LIMITED_CLIENT if operation is not None else FOR_CLIENT
 
@@ -202,20 +202,24 @@ def check_scope(client: ServiceClient, needed: Scope) -> None:
     """
     if needed in client.scopes:
         return
-    scopes = [*scopes_in_order([*client.scopes, needed]), *(it for it in client.scopes if it in SITE_SCOPE_NAMES)]
+    site_scopes = [scope for scope in client.scopes if scope in SITE_SCOPE_NAMES]
+    scopes = [*scopes_in_order([*client.scopes, needed]), *site_scopes]
     command = " ".join([f"wxauth clients set {client.name}", *(f"--scope {scope}" for scope in scopes)])
     raise ClientLacksScope(f"this request requires the scope {needed}: {command}")
 
 
-def check_secret(credentials: Credentials, stored: Found | None, *, now: datetime) -> Found:
-    """Return `stored` if the secret is its present or its previous secret. Raises: InvalidClient."""
-    # For an unknown name, and for a client without a secret, this function takes the same steps as for a wrong secret,
-    # so that its duration reveals nothing.
-    given = hash_of(credentials.client_secret)
-    is_right = compare_digest(given, (stored and stored.secret_hash) or _NO_HASH)
-    is_former = compare_digest(given, (stored and stored.former_secret_hash) or _NO_HASH)
+def check_secret(credentials: Credentials, stored: AnyStored | None, *, now: datetime) -> AnyStored:
+    """Return `stored` if the secret is its present or its previous secret. Raises: InvalidClient.
+
+    For an unknown name, and for a client without a secret, this function takes the same steps as for a wrong secret, so
+    that its duration reveals nothing.
+    """
+    sent_hash = hash_of(credentials.client_secret)
+    is_present = compare_digest(sent_hash, (stored and stored.secret_hash) or _NO_HASH)
+    is_former = compare_digest(sent_hash, (stored and stored.former_secret_hash) or _NO_HASH)
     until = None if stored is None else stored.former_secret_until
-    if stored is None or not (is_right or (is_former and until is not None and now < until)):
+    former_works = is_former and until is not None and now < until
+    if stored is None or not (is_present or former_works):
         log.warning(
             "client_refused",
             client_id=credentials.client_id if is_client_name(credentials.client_id) else None,
