@@ -23,7 +23,7 @@ SIGNING_ALGS: Final = ("RS256", "ES256")
 MAX_ASSERTION_LENGTH: Final = 8192
 """The maximum number of characters of an assertion."""
 MAX_LIFETIME: Final = timedelta(minutes=5)
-"""The longest time from now until the `exp` of an assertion."""
+"""The longest time from now until the `exp` of an assertion. An error message of `_client_id_and_jti` repeats it."""
 MAX_JTI: Final = 256
 """The maximum number of characters of `jti`."""
 RSA_BITS: Final = range(2048, 8192 + 1)
@@ -38,7 +38,9 @@ _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"
 COMPACT_JWS: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
 """The pattern of a JWS in compact form. The groups are the encoded header, payload and signature."""
 _NUMBER: Final = re.compile(r"[A-Za-z0-9_-]{1,1400}", re.ASCII)
-"""The form of a number in an RSA key, in base64url."""
+"""The pattern of a number in an RSA key, in base64url. The longest number, of 8192 bits, has 1366 characters."""
+_MAX_KID: Final = 256
+"""The maximum number of characters of the id of an RSA key. `VerificationKey` has the same limit for other keys."""
 _TYPES: Final = frozenset({"jwt", "client-authentication+jwt"})
 """The accepted values of `typ`, in lower case and without `application/`."""
 
@@ -67,14 +69,22 @@ class ClientKey:
         """
         if _PRIVATE_MEMBERS & document.keys():
             raise InvalidKey("the key isn't public")
-        kid, operations = document.get("kid"), document.get("key_ops", ["verify"])
+        operations = document.get("key_ops", ["verify"])
         if not isinstance(operations, list) or "verify" not in operations:
             raise InvalidKey("the key isn't for signatures")
-        if document.get("kty") != "RSA":
-            # A client may omit the id of its key, but VerificationKey requires one.
-            with_kid = {**document, "kid": "-" if kid is None else kid}
-            return cls(kid, "ES256", VerificationKey.from_jwk(with_kid).key)
-        if not (kid is None or (isinstance(kid, str) and 0 < len(kid) <= 256)):
+        return cls._from_rsa_jwk(document) if document.get("kty") == "RSA" else cls._from_ec_jwk(document)
+
+    @classmethod
+    def _from_ec_jwk(cls, document: Mapping[str, Any]) -> Self:
+        kid = document.get("kid")
+        # A client may omit the id of its key, but VerificationKey requires one.
+        with_kid = {**document, "kid": "-" if kid is None else kid}
+        return cls(kid, "ES256", VerificationKey.from_jwk(with_kid).key)
+
+    @classmethod
+    def _from_rsa_jwk(cls, document: Mapping[str, Any]) -> Self:
+        kid = document.get("kid")
+        if not (kid is None or (isinstance(kid, str) and 0 < len(kid) <= _MAX_KID)):
             raise InvalidKey("kid isn't a string")
         if document.get("use", "sig") != "sig" or document.get("alg", "RS256") != "RS256":
             raise InvalidKey("the key isn't for RS256 signatures")
@@ -112,9 +122,9 @@ class ClientKeys:
         documents = _members(jwks)
         if documents is None:
             raise InvalidKey("it is no JWK set")
-        found = list(_usable_keys(documents))
-        counts = Counter((each.alg, each.kid) for each in found)
-        return cls(tuple(each for each in found if each.kid is None or counts[each.alg, each.kid] == 1))
+        usable = list(_usable_keys(documents))
+        counts = Counter((each.alg, each.kid) for each in usable)
+        return cls(tuple(each for each in usable if each.kid is None or counts[each.alg, each.kid] == 1))
 
     def find(self, alg: str, kid: str | None) -> ClientKey | None:
         """Return the key with this algorithm and `kid`. Without a `kid`, return the only key with this algorithm.
@@ -203,10 +213,10 @@ def _client_id_and_jti(
         raise InvalidAssertion("iss and sub are the client_id")
     if not _is_only_for(claims.get("aud"), issuer, endpoints):
         raise InvalidAssertion(f"aud is the issuer or the endpoint: {issuer}, {', '.join(endpoints)}")
-    ends = _time(claims, "exp")
-    if ends is None or ends <= now:
+    expires_at = _time(claims, "exp")
+    if expires_at is None or expires_at <= now:
         raise InvalidAssertion("exp is missing or past")
-    if ends > now + MAX_LIFETIME.total_seconds():
+    if expires_at > now + MAX_LIFETIME.total_seconds():
         raise InvalidAssertion("exp is more than five minutes ahead")
     if any((_time(claims, name) or 0) > now + CLOCK_SKEW for name in ("iat", "nbf")):
         raise InvalidAssertion("iat or nbf is in the future")
@@ -229,7 +239,7 @@ def _is_only_for(audience: object, issuer: str, endpoints: Collection[str]) -> b
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float | None:
-    """Return a claim in epoch seconds; None if it is absent. Raises: InvalidAssertion."""
+    """Return a claim in epoch seconds; None if the claim is absent. Raises: InvalidAssertion."""
     if name not in claims:
         return None
     value = claims[name]

@@ -89,7 +89,7 @@ def answering_clients(
             if converted is None:
                 raise
             refusal = converted
-        # These errors are expected, because clients poll every two seconds until the user has decided.
+        # These errors are expected, because clients poll until the user has decided.
         if refusal.error in (AUTHORIZATION_PENDING, SLOW_DOWN):
             request.scope[EXPECTED_KEY] = True
         else:

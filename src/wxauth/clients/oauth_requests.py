@@ -38,9 +38,12 @@ Most proxies refuse longer URLs.
 BROWSER: Final = "browser_user_agent"
 """The parameter in which a site passes on the browser's user agent, which can be any text."""
 
-# `check_parameters` does not check the values of these parameters. A revocation request may contain any token (RFC
-# 7009, section 2.2), and wxauth ignores spaces of any kind in a typed number.
 _UNCHECKED: Final = (BROWSER, "token", "number")
+"""The parameters whose values `check_parameters` does not check.
+
+A revocation request may contain any token (RFC 7009, section 2.2), and wxauth ignores spaces of any kind in a typed
+number.
+"""
 _CHANGE_NOTHING: Final = ("acr_values", "claims", "claims_locales", "display", "login_hint", "logout_hint")
 """The parameters that change nothing. wxauth ignores such a parameter if its value breaks a rule."""
 _NAMED: Final = frozenset(
@@ -48,7 +51,7 @@ _NAMED: Final = frozenset(
     client_assertion client_assertion_type client_id client_secret code code_challenge code_challenge_method
     code_verifier device_code grant_type id_token_hint max_age nonce post_logout_redirect_uri prompt redirect_uri
     refresh_token request resource response_mode response_type scope state token_type_hint ui_locales
-    """.split()  # noqa: SIM905
+    """.split()  # noqa: SIM905 - a list would need a line for each name
 )
 """The parameters whose names errors may contain. A caller may have chosen any other name."""
 _LONG: Final = ("id_token_hint", "access_token", "client_assertion", "state")
@@ -57,7 +60,6 @@ _MAX_PARAMETERS: Final = 100
 """The largest number of parameters of a request."""
 _ASSERTION: Final = "client_assertion"
 _ASSERTION_TYPE: Final = "client_assertion_type"
-
 
 log = get_logger()
 
@@ -91,8 +93,8 @@ class Unreadable(OAuthError):
 
     def __init__(self, name: str) -> None:
         self.parameter = name if name in _NAMED else None
-        wrong = "is too long, or contains a character that can't be printed"
-        super().__init__("invalid_request", f"{self.parameter or 'a parameter'} {wrong}")
+        subject = self.parameter or "a parameter"
+        super().__init__("invalid_request", f"{subject} is too long, or contains a character that can't be printed")
 
 
 def parse_parameters(text: str) -> Parameters:
@@ -166,8 +168,10 @@ def refuse_repeated(parameters: Parameters) -> None:
     if "resource" in parameters.repeated:
         raise OAuthError("invalid_target", "resource occurs twice: a token is valid for only one resource")
     if parameters.repeated:
-        named = ", ".join(sorted(parameters.repeated & _NAMED))
-        raise OAuthError("invalid_request", f"a parameter occurs twice{named and ': '}{named}")
+        description = "a parameter occurs twice"
+        if names := parameters.repeated & _NAMED:
+            description += f": {', '.join(sorted(names))}"
+        raise OAuthError("invalid_request", description)
 
 
 async def form_of(request: Request) -> Parameters:
@@ -206,13 +210,13 @@ class SiteCredentials:
         """
         form = await form_of(request)
         credentials = _credentials_in(request, form)
-        if _ASSERTION in form or _ASSERTION_TYPE in form:
+        if _has_assertion(form):
             return await self._client_by_assertion(form, ip, endpoints), form
         if credentials is None:
             return await self._client_without_secret(form, ip), form
         name = credentials.client_id
-        found = await self.database.row(FIND_WITH_SECRETS, name=name) if is_client_name(name) else None
-        client = check_secret(credentials, found, now=self.clock())
+        stored = await self.database.row(FIND_WITH_SECRETS, name=name) if is_client_name(name) else None
+        client = check_secret(credentials, stored, now=self.clock())
         if not client.is_site:
             raise OAuthError(
                 "unauthorized_client", "this service client isn't a site: it has neither a redirect URI nor --device"
@@ -230,7 +234,7 @@ class SiteCredentials:
             document = await self.documents.find(name, ip=ip)
             if document is None and self.documents.is_refused(name) and not await self.documents.has_sessions(name):
                 return client_at(name)  # the client has no codes or tokens, so each request will be refused
-            document = self._usable(name, document)
+            document = self._require_document(name, document)
             if not document.may_be_public:
                 raise invalid_client(f"the client's document requires {PRIVATE_KEY_JWT}: send client_assertion")
             return document.client
@@ -259,20 +263,27 @@ class SiteCredentials:
                 raise invalid_client("client_id doesn't match the assertion's sub")
             if not is_allowed(self.settings, name):
                 raise invalid_client("the client's host isn't in WXAUTH_CLIENT_DOCUMENTS")
-            return self._usable(name, await self.documents.authenticate(assertion, ip=ip)).client
+            document = await self.documents.authenticate(assertion, ip=ip)
+            return self._require_document(name, document).client
         except InvalidAssertion as exc:
             raise invalid_client(str(exc)) from None
 
-    def _usable(self, name: str, document: ClientDocument | None) -> ClientDocument:
-        """Return the document. Raises: OAuthError, if wxauth cannot use the document of this client."""
+    def _require_document(self, name: str, document: ClientDocument | None) -> ClientDocument:
+        """Return the document of this client. Raises: OAuthError, if it is None, because wxauth cannot use it."""
         if document is not None:
             return document
         if self.documents.is_refused(name):
             raise invalid_client("the client's document was rejected")
-        again = int(PAUSE.total_seconds())
         raise OAuthError(
-            "temporarily_unavailable", "the client's document can't be fetched", status=503, retry_after=again
+            "temporarily_unavailable",
+            "the client's document can't be fetched",
+            status=503,
+            retry_after=int(PAUSE.total_seconds()),
         )
+
+
+def _has_assertion(form: Parameters) -> bool:
+    return _ASSERTION in form or _ASSERTION_TYPE in form
 
 
 def _credentials_in(request: Request, form: Parameters) -> Credentials | None:
@@ -281,8 +292,7 @@ def _credentials_in(request: Request, form: Parameters) -> Credentials | None:
     Raises: OAuthError, if the request authenticates in several ways; InvalidClient, InvalidRequest.
     """
     name, secret = form.get("client_id"), form.get("client_secret")
-    has_assertion = _ASSERTION in form or _ASSERTION_TYPE in form
-    if has_assertion and (secret is not None or "authorization" in request.headers):
+    if _has_assertion(form) and (secret is not None or "authorization" in request.headers):
         raise OAuthError("invalid_request", "authenticate either with client_assertion or with a secret")
     if "authorization" not in request.headers:
         return None if secret is None else Credentials(name or "", secret)
