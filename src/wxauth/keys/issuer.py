@@ -46,8 +46,8 @@ class AccessToken:
 class Issuer:
     """The part that issues access tokens.
 
-    A token is signed with the current signing key. The token expires with its session, but is valid for at
-    least a second.
+    A token is signed with the current signing key. The token expires with its session, but is valid for at least a
+    second.
     """
 
     def __init__(self, settings: Settings, keys: KeyRing) -> None:
@@ -55,18 +55,19 @@ class Issuer:
         self._keys = keys
         self._tokens = TokenIssuer(issuer=settings.issuer, audience=settings.audience, encode=to_json)
 
-    def ensure_ready(self, now: datetime) -> None:
+    def ensure_ready(self) -> None:
         """Check that there is a signing key, before the caller uses up a code or a refresh token.
 
         Raises: StorageUnavailable.
         """
-        self._keys.signing_key(now)
+        self._keys.ensure_ready()
 
     def issue(self, user: UserInSession, session: TokenSession, *, now: datetime) -> AccessToken:
         """Sign an access token. A website's token contains the roles only if it has the scope `roles`.
 
         Raises: StorageUnavailable, if no key has been read yet.
         """
+        # `seconds_left` can be 0, but a token must not expire at the time at which it was issued.
         expires_in = max(1, min(self._settings.access_token_ttl, session.seconds_left))
         sees_roles = session.client_id is None or ROLES_SCOPE in session.scope.split()
         value = self._tokens.issue(

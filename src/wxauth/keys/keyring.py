@@ -43,15 +43,18 @@ from wxauth_guard.errors import KeysUnavailable
 from wxauth_guard.keys import VerificationKey
 
 RSA_ALGORITHM: Final = "RS256"
-
-_BITS: Final = 2048
-_EXPONENT: Final = 65537
+_RSA_BITS: Final = 2048
+"""The length, in bits, of a new RSA key."""
+_RSA_EXPONENT: Final = 65537
+"""The public exponent of a new RSA key, which nearly all RSA keys share."""
+NOT_READ: Final = "the signing keys have not been read yet"
 REFRESH_PAUSE_SECONDS: Final = 5.0
 """The pause, in seconds, between two reads of the stored keys."""
 UNKNOWN_KEY_PAUSE: Final = timedelta(seconds=1)
 """The shortest time between two reads of the stored keys because of unknown ids."""
 RETRY_PAUSE_SECONDS: Final = 1.0
 """The pause, in seconds, between two reads while there is no key."""
+
 log = get_logger()
 Key = TypeVar("Key", bound=PrivateKey)
 
@@ -70,7 +73,7 @@ class RsaKey(PrivateKey):
     @classmethod
     def generate(cls) -> Self:
         """Generate a new RS256 key."""
-        return cls(rsa.generate_private_key(_EXPONENT, _BITS))
+        return cls(rsa.generate_private_key(_RSA_EXPONENT, _RSA_BITS))
 
 
 class _KeySet(Generic[Key]):
@@ -86,10 +89,14 @@ class _KeySet(Generic[Key]):
         self.unopened: list[str] = []
         """The kids of the stored keys that wxauth's secret keys cannot decrypt."""
 
-    def signing_key(self, now: datetime) -> Key:
-        """Return the newest active key. Raises: StorageUnavailable, if none has been read yet."""
+    def ensure_read(self) -> None:
+        """Check that at least one key has been read. Raises: StorageUnavailable."""
         if not self.stored:
-            raise StorageUnavailable("the signing keys have not been read yet")
+            raise StorageUnavailable(NOT_READ)
+
+    def signing_key(self, now: datetime) -> Key:
+        """Return the newest active key. Raises: StorageUnavailable, if no key has been read yet."""
+        self.ensure_read()
         return self.keys[signing_key_of(self.stored, now).kid]
 
     def replace(self, stored: Keys, sealer: Sealer, now: datetime) -> None:
@@ -108,12 +115,18 @@ class _KeySet(Generic[Key]):
         unopened = [row.kid for row in stored if row.kid not in keys]
         if unopened and unopened != self.unopened:
             log.error("signing_keys_not_opened", kids=unopened, what_to_change=WRONG_SECRET_KEY)
+        self._log_withdrawn(stored, now)
+        self.stored = [row for row in stored if row.kid in keys]
+        self.keys = keys
+        self.unopened = unopened
+
+    def _log_withdrawn(self, stored: Keys, now: datetime) -> None:
+        """Log which of the keys that were read before are no longer stored, although they have not retired."""
         remaining = {row.kid for row in stored}
         for row in self.stored:
             has_retired = row.retires_at is not None and row.retires_at <= now
             if row.kid not in remaining and not has_retired:
                 log.warning("signing_key_withdrawn", kid=row.kid, consequence="its tokens are refused")
-        self.stored, self.keys, self.unopened = [row for row in stored if row.kid in keys], keys, unopened
 
 
 @part
@@ -155,6 +168,10 @@ class KeyRing:
         """Whether there is a key that signs access tokens."""
         return bool(self._access_token_keys.keys)
 
+    def ensure_ready(self) -> None:
+        """Check that there is a key that signs access tokens. Raises: StorageUnavailable."""
+        self._access_token_keys.ensure_read()
+
     def signing_key(self, now: datetime) -> SigningKey:
         """Return the key that signs access tokens now. Raises: StorageUnavailable, if no key has been read yet."""
         return self._access_token_keys.signing_key(now)
@@ -174,23 +191,28 @@ class KeyRing:
         """Return the published key of access tokens with this id, or None.
 
         Raises: KeysUnavailable, if no key has been read yet.
-
-        A key that this process does not know may have just replaced a withdrawn key. Therefore an unknown id causes a
-        read of the stored keys, but at most once per `UNKNOWN_KEY_PAUSE`, because anybody can invent ids.
         """
         if not self.is_ready:
-            raise KeysUnavailable("the signing keys have not been read yet")
+            raise KeysUnavailable(NOT_READ)
         if kid not in self._access_token_keys.keys:
-            now = self.clock()
-            # With `abs`, a clock that was set back does not prevent reads.
-            if self._unknown_key_read_at is None or abs(now - self._unknown_key_read_at) >= UNKNOWN_KEY_PAUSE:
-                self._unknown_key_read_at = now
-                self._unknown_key_read = asyncio.create_task(self.try_refresh(), name="unknown_key")
-            if self._unknown_key_read is not None and not self._unknown_key_read.done():
-                # The read continues if this request is cancelled, because other requests may wait for it.
-                await asyncio.shield(self._unknown_key_read)
+            await self._refresh_for_unknown_key()
         key = self._access_token_keys.keys.get(kid)
         return None if key is None else key.verification_key
+
+    async def _refresh_for_unknown_key(self) -> None:
+        """Read the stored keys, because an unknown key may have just replaced a withdrawn key.
+
+        The keys are read at most once per `UNKNOWN_KEY_PAUSE`, because anybody can invent ids. Requests that arrive
+        during a read wait for it.
+        """
+        now = self.clock()
+        # With `abs`, a clock that was set back does not prevent reads.
+        if self._unknown_key_read_at is None or abs(now - self._unknown_key_read_at) >= UNKNOWN_KEY_PAUSE:
+            self._unknown_key_read_at = now
+            self._unknown_key_read = asyncio.create_task(self.try_refresh(), name="unknown_key")
+        if self._unknown_key_read is not None and not self._unknown_key_read.done():
+            # The read continues if this request is cancelled, because other requests may wait for it.
+            await asyncio.shield(self._unknown_key_read)
 
     async def id_token_verifier(self, alg: str, kid: str) -> Any | None:
         """Return the key object of python-jose that verifies an id_token's signature; None if there is no such key.
@@ -202,14 +224,14 @@ class KeyRing:
         if alg == ALGORITHM:
             if not self.is_ready:
                 await self.refresh()
-            found = await self.find(kid)
-            return None if found is None else found.key
+            verification_key = await self.find(kid)
+            return None if verification_key is None else verification_key.key
         if alg != RSA_ALGORITHM:
             return None
-        if (key := self._id_token_keys.keys.get(kid)) is not None:
-            return key.verifier
-        stored = await self.database.value(PUBLIC_HALF, kid=kid)
-        return None if stored is None else jwk.construct(stored, RSA_ALGORITHM)
+        if kid in self._id_token_keys.keys:
+            return self._id_token_keys.keys[kid].verifier
+        public_jwk = await self.database.value(PUBLIC_HALF, kid=kid)
+        return None if public_jwk is None else jwk.construct(public_jwk, RSA_ALGORITHM)
 
     async def refresh(self) -> None:
         """Read the stored keys. If there is no key, or if the signing key has reached its maximum age, add a key.
@@ -225,9 +247,10 @@ class KeyRing:
         The next response with the JWK set must contain the new key, because caches store the response. At most one
         request at a time queries the database, and requests that waited use its result.
         """
-        arrived = self._site_checks
+        checks_before = self._site_checks
         async with self._site_check_lock:
-            if self._id_token_keys.keys or self._site_checks > arrived or self._is_site_check_paused():
+            was_checked_meanwhile = self._site_checks > checks_before
+            if self._id_token_keys.keys or was_checked_meanwhile or self._is_site_check_paused():
                 return
             self._site_checks += 1
             try:
@@ -240,9 +263,8 @@ class KeyRing:
 
     def _is_site_check_paused(self) -> bool:
         """Return whether a check for sites has failed less than `REFRESH_PAUSE_SECONDS` ago."""
-        return self._site_check_failed_at is not None and self.clock() - self._site_check_failed_at < timedelta(
-            seconds=REFRESH_PAUSE_SECONDS
-        )
+        pause = timedelta(seconds=REFRESH_PAUSE_SECONDS)
+        return self._site_check_failed_at is not None and self.clock() - self._site_check_failed_at < pause
 
     async def rotate(self, *, by: Actor | None = None) -> StoredSigningKey:
         """Add a key for each algorithm that has no next key.
@@ -320,14 +342,14 @@ class KeyRing:
         If `by` is given, the audit trail records the addition, too.
         """
         async with self._changing(key_set, now) as (transaction, before, make):
-            is_ours = wants_another(before, now)
-            if is_ours:
+            is_added = wants_another(before, now)
+            if is_added:
                 after = rotated(before, make, now=now)
                 await store_keys(transaction, before, after)
                 if by is not None:
                     data = {"kid": after[-1].kid}
                     await record_event(transaction, EventType.SIGNING_KEY_ROTATED, by=by, at=now, data=data)
-        if is_ours:
+        if is_added:
             event = "signing_key_rotated" if before else "signing_key_made"
             signs = "access tokens" if key_set is self._access_token_keys else "id_tokens"
             log.info(event, kid=after[-1].kid, alg=key_set.alg, signs=signs, signs_from=after[-1].activates_at)
@@ -376,8 +398,10 @@ async def list_published(database: Database, *, now: datetime) -> tuple[list[Key
     Each list begins with the former keys, and ends with the next key.
     """
     published = await database.rows(PUBLISHED, now=now)
-    of_access_tokens, of_id_tokens = (keys_for(alg, published) for alg in (ALGORITHM, RSA_ALGORITHM))
-    return _key_answers(of_access_tokens, now), _key_answers(of_id_tokens, now)
+    return (
+        _key_answers(keys_for(ALGORITHM, published), now),
+        _key_answers(keys_for(RSA_ALGORITHM, published), now),
+    )
 
 
 def _key_answers(keys: Keys, now: datetime) -> list[KeyAnswer]:

@@ -160,7 +160,7 @@ class Logins:
                 f"a code of the kind {app.kind} belongs to a browser: only /v1/authorize knows which"
             )
         # If the issuer is not ready, the request must fail before it uses up the code.
-        self.issuer.ensure_ready(self.clock())
+        self.issuer.ensure_ready()
 
         refresh_expires_in = session_lifetimes(self.settings).unrefreshed
         identity, wechat_ms = await self.code_logins.exchange_code(app, body.code)
@@ -211,7 +211,7 @@ class Logins:
         if token is None:
             raise errors.InvalidRefreshToken("the refresh token isn't one of wxauth's")
         # If the issuer is not ready, the request must fail before it uses up the token.
-        self.issuer.ensure_ready(now)
+        self.issuer.ensure_ready()
         outcome = await rotate_refresh_token(
             self.database,
             token,

@@ -341,7 +341,7 @@ def _log_refusal(client: Client, why: str, redirect_uri: str) -> OAuthError:
 
 async def _ensure_keys(keys: KeyRing, issuer: Issuer, now: datetime) -> None:
     """Check that wxauth can sign tokens, before a request uses up a code or token. Raises: StorageUnavailable."""
-    issuer.ensure_ready(now)
+    issuer.ensure_ready()
     await keys.id_token_key(ID_TOKEN_ALG, now)
 
 
