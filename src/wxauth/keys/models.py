@@ -62,6 +62,7 @@ Keys = Sequence[StoredSigningKey]
 """The published keys of an algorithm, the oldest first."""
 MakeKey = Callable[[datetime], StoredSigningKey]
 """A function that creates a key. The argument is the time at which the key begins to sign."""
+
 NO_SUCH_KEY: Final = NotFound("no published key has this ID")
 
 
@@ -69,8 +70,11 @@ class KeyState(StrEnum):
     """The state of a published key."""
 
     NEXT = "next"
+    """The key will begin to sign."""
     SIGNING = "signing"
+    """The key signs now."""
     FORMER = "former"
+    """The key no longer signs. It is published until the tokens that it has signed have expired."""
 
 
 def keys_for(alg: str, published: Sequence[StoredSigningKey]) -> Keys:
@@ -116,10 +120,10 @@ def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
     # The keys that a replica with a clock far ahead has created become active now. If the last key is one of them, it
     # becomes the next key instead, unless it is the only key.
     ahead = {key.kid for key in keys if key.activates_at > now + _WAITS_AT_MOST}
-    *others, last = (_activating_at(key, now) if key.kid in ahead else key for key in keys)
-    if others and last.kid in ahead:
-        return _with_successor(others, _activating_at(last, now + SIGNS_AFTER), until_then=current)
-    return _with_successor([*others, last], make(now + SIGNS_AFTER), until_then=current)
+    active = [_activating_at(key, now) if key.kid in ahead else key for key in keys]
+    if len(keys) > 1 and keys[-1].kid in ahead:
+        return _with_successor(active[:-1], _activating_at(active[-1], now + SIGNS_AFTER), until_then=current)
+    return _with_successor(active, make(now + SIGNS_AFTER), until_then=current)
 
 
 def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
@@ -138,8 +142,9 @@ def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
         case KeyState.SIGNING:
             if not others or others[-1].activates_at <= now:
                 return _with_successor(others, make(now))
-            *former, successor = (_activating_at(key, now) if key.activates_at > now else key for key in others)
-            return _with_successor(former, successor)
+            # All later keys become active, and the last key signs.
+            active = [_activating_at(key, now) if key.activates_at > now else key for key in others]
+            return _with_successor(active[:-1], active[-1])
         case KeyState.NEXT if not has_next(others, now):
             return rotated(others, make, now=now)
     return others

@@ -27,7 +27,7 @@ UPDATE signing_keys SET created_at = :created_at, activates_at = :activates_at, 
 _DELETE: Final = Statement[Nothing]("DELETE FROM signing_keys WHERE id = :id")
 reseal_key: Final = Reseal.of("signing_keys", "private_key", key="id")
 # After a key of id_tokens retires, it is stored for as long as the longest session lasts, because an id_token can end
-# its website's session until then.
+# its website's session until then. PostgreSQL cannot infer the types of parameters within CASE, so they have casts.
 DELETE_RETIRED: Final = Statement[str]("""
 DELETE FROM signing_keys
  WHERE retires_at <= CASE alg WHEN 'RS256' THEN :last_sessions_began_at::timestamptz ELSE :now::timestamptz END
@@ -52,11 +52,11 @@ async def store_keys(
     """Store the difference between two states of the locked keys: new keys, new dates and deleted keys."""
     unmatched = {key.id: key for key in before}
     for key in after:
-        former = unmatched.pop(key.id, None)
-        if former is None:
+        stored = unmatched.pop(key.id, None)
+        if stored is None:
             await transaction.run(_ADD, **key.model_dump())
-        elif former != key:
+        elif stored != key:
             dates = {"created_at": key.created_at, "activates_at": key.activates_at, "retires_at": key.retires_at}
             await transaction.run(_CHANGE_DATES, id=key.id, **dates)
-    for deleted in unmatched:
-        await transaction.run(_DELETE, id=deleted)
+    for deleted_id in unmatched:
+        await transaction.run(_DELETE, id=deleted_id)

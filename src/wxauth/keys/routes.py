@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from hashlib import sha256
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Depends
 from pydantic import Field, StringConstraints
@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from wxauth.core.logs import get_logger
 from wxauth.i18n import lazy_gettext as _
-from wxauth.keys.keyring import KeyAnswer, KeyRing, list_published
+from wxauth.keys.keyring import NOT_READ, KeyAnswer, KeyRing, list_published
 from wxauth.keys.models import JWKS_MAX_AGE, NO_SUCH_KEY
 from wxauth.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.web.dependencies import ClockDep, DatabaseDep, provide
@@ -25,6 +25,12 @@ admin_router = Router("admin")
 
 KeyRingDep = Annotated[KeyRing, Depends(provide(KeyRing))]
 Kid = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{1,128}$")]
+"""The id of a key in a path. wxauth's own ids have 43 characters."""
+_ETAG_DIGITS: Final = 32
+"""The number of hexadecimal digits in the ETag of the JWK set. They are the first digits of its SHA-256."""
+_EXAMPLE_JWKS: Final = {
+    "keys": [{"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "…", "x": "…", "y": "…"}]
+}
 
 log = get_logger()
 
@@ -64,15 +70,7 @@ class WithdrawnKeyAnswer(TypedDict):
     responses={
         200: {
             "description": "A JWK set (RFC 7517)",
-            "content": {
-                "application/json": {
-                    "example": {
-                        "keys": [
-                            {"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "…", "x": "…", "y": "…"}
-                        ]
-                    }
-                }
-            },
+            "content": {"application/json": {"example": _EXAMPLE_JWKS}},
         },
         304: {"description": "Not changed"},
     },
@@ -84,16 +82,16 @@ async def read_signing_keys(request: Request, keys: KeyRingDep) -> Response:
     Caches may keep the response for five minutes.
     """
     if not keys.is_ready:
-        raise KeysUnavailable("the signing keys have not been read yet")
+        raise KeysUnavailable(NOT_READ)
     await keys.refresh_for_first_site()
     content = keys.jwks
-    etag = f'"{sha256(content).hexdigest()[:32]}"'
+    etag = f'"{sha256(content).hexdigest()[:_ETAG_DIGITS]}"'
     headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"}
     return cacheable_response(request, content, etag=etag, headers=headers, media_type="application/json")
 
 
 @admin_router.get("/v1/admin/keys", summary=_("List the signing keys"))
-async def list_keys(_: AdministratorDep, database: DatabaseDep, clock: ClockDep) -> KeysAnswer:
+async def list_keys(_administrator: AdministratorDep, database: DatabaseDep, clock: ClockDep) -> KeysAnswer:
     """Return every published key: former keys, the signing key, and the next key."""
     of_access_tokens, of_id_tokens = await list_published(database, now=clock())
     return {"items": of_access_tokens, "id_token_keys": of_id_tokens, "next_cursor": None}
@@ -120,6 +118,7 @@ async def withdraw_key(administrator: FreshAdministratorDep, keys: KeyRingDep, k
     If it was signing, its successor, which is created if necessary, signs at once. If it was the next key, a new one
     replaces it. Sessions continue: their next refresh returns a token signed by another key.
     """
-    signs = await keys.withdraw(kid, by=administrator)
+    signing_key = await keys.withdraw(kid, by=administrator)
+    # Every process logs `signing_key_withdrawn` when it reads the keys. Only this line names the administrator.
     log.info("signing_key_withdrawn_by", kid=kid, actor=administrator.name)
-    return {"kid": kid, "signing": signs.kid}
+    return {"kid": kid, "signing": signing_key.kid}
