@@ -754,7 +754,7 @@ async def test_the_push_url_is_shown(doctor: Doctor) -> None:
 
 async def test_an_app_without_a_token_is_told_where_its_own_is_set(doctor: Doctor, stage: Stage) -> None:
     later = {"app_id": LATER_APP["app_id"], "app_secret": LATER_APP["app_secret"]}
-    await stage.services[ManagedApps].add(App(**later), is_enabled=True, is_checked=False, by=OPERATOR)
+    await stage.services[ManagedApps].add(App(**later), is_enabled=True, asks_wechat=False, by=OPERATOR)
     by_command, in_apps = "Set a push_token with 'wxauth apps set'. The", "Set a push_token in WXAUTH_APPS. The"
     moved = "Replace WXAUTH_APP_ID and WXAUTH_APP_SECRET with WXAUTH_APPS, and set a push_token there. The"
 

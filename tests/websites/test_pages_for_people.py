@@ -36,7 +36,7 @@ def link(page: httpx.Response | Tab, text: str) -> str:
 async def test_the_page_names_the_mini_program_to_open(house: House) -> None:
     assert "enter this login code in the mini-program" in (await house.browser.show()).html
     app = App.model_validate({**OTHER_APP, "app_id": "wx00000000000000aa", "title": "小店 <b>&", "logo": LOGO})
-    await house.stage.services[ManagedApps].add(app, is_enabled=True, is_checked=False, by=OPERATOR)
+    await house.stage.services[ManagedApps].add(app, is_enabled=True, asks_wechat=False, by=OPERATOR)
     await house.stage.services[Apps].refresh()
     await house.change(app_id=app.app_id)
     tab = await house.browser.show()

@@ -7,7 +7,6 @@ process fetches the ticket for all replicas, and each process keeps a copy in me
 import asyncio
 import secrets
 from collections import defaultdict
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -74,10 +73,11 @@ class JsTickets:
         if not cached.is_good(now):
             await once(self._under_way, app.app_id, renew)
         elif now >= max(cached.renews_at, cached.paused_until):
-            _ = task_of(self._under_way, app.app_id, renew)  # this caller does not wait for the next ticket
-        timestamp = int(now.timestamp())
-        signed = f"jsapi_ticket={cached.value}&noncestr={nonce}&timestamp={timestamp}&url={url.partition('#')[0]}"
-        return JsSignature(timestamp, nonce, sha1(signed.encode(), usedforsecurity=False).hexdigest())
+            _ = task_of(self._under_way, app.app_id, renew)  # this caller does not await the task
+        timestamp, url_without_fragment = int(now.timestamp()), url.partition("#")[0]
+        text = f"jsapi_ticket={cached.value}&noncestr={nonce}&timestamp={timestamp}&url={url_without_fragment}"
+        # WeChat prescribes SHA-1.
+        return JsSignature(timestamp, nonce, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
     async def aclose(self) -> None:
         """Cancel the requests in progress."""
@@ -93,7 +93,8 @@ class JsTickets:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience.total_seconds()
         while True:
-            now, stored = self.clock(), await self.database.row(FIND_TICKET, app_id=app.app_id)
+            now = self.clock()
+            stored = await self.database.row(FIND_TICKET, app_id=app.app_id)
             is_usable = self._use_stored(cached, app.app_id, stored, now)
             if is_usable and now < cached.renews_at:
                 return
@@ -106,9 +107,9 @@ class JsTickets:
             if is_leased or is_usable:
                 return
             if loop.time() > deadline:
-                late = WeChatTimeout("no other process fetched the ticket in time")
-                cached.fail(late, now=now, pause=FAILURE_PAUSE)
-                cached.ensure_not_paused(now)
+                timeout = WeChatTimeout("no other process fetched the ticket in time")
+                cached.fail(timeout, now=now, pause=FAILURE_PAUSE)
+                cached.ensure_not_paused(now)  # this call raises the timeout
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
     def _use_stored(self, cached: CachedSecret, app_id: str, stored: SealedTicket | None, now: datetime) -> bool:
@@ -119,11 +120,12 @@ class JsTickets:
         latest = now + timedelta(seconds=LONGEST_LIFE_SECONDS)
         if stored is None or stored.ticket is None or not now < stored.ends_at <= latest:
             return False
-        with suppress(CannotOpen):  # the secret key has changed
+        try:
             cached.value = self.sealer.open(stored.ticket, context=js_ticket_context(app_id)).decode()
-            cached.looked_at, cached.ends_at, cached.renews_at = now, stored.ends_at, stored.renews_at
-            return True
-        return False
+        except CannotOpen:  # the secret key has changed
+            return False
+        cached.looked_at, cached.ends_at, cached.renews_at = now, stored.ends_at, stored.renews_at
+        return True
 
     async def _fetch(self, app: App, cached: CachedSecret, now: datetime) -> None:
         """Fetch a ticket from WeChat, and store it for all processes. Raises: WeChatError."""

@@ -83,8 +83,9 @@ FIND_TICKET: Final = Statement[SealedTicket](
 )
 # This statement decides which replica fetches a ticket. A replica gets the lease if the stored ticket is due for
 # renewal, or if the stored ticket is still the one that the replica cannot use, or if no ticket is stored. The other
-# replicas use the ticket that this replica stores. A lease that ends later than a new lease would end was taken by a
-# replica with a wrong clock, and does not count.
+# replicas use the ticket that this replica stores. A lease that ends more than 10 seconds later than a new lease would
+# end was taken by a replica with a wrong clock, and does not count. The 10 seconds allow for small differences between
+# the replicas' clocks.
 LEASE_TICKET: Final = Statement[str]("""
 INSERT INTO js_tickets AS t (app_id, ends_at, renews_at, leased_until) VALUES (:app_id, :now, :now, :until)
 ON CONFLICT (app_id) DO UPDATE SET leased_until = :until

@@ -33,7 +33,9 @@ REFRESH_PAUSE_SECONDS: Final = 5.0
 """The number of seconds between two reads of the stored apps."""
 
 AppSource = Literal["settings", "database"]
+"""The place that defines an app."""
 
+_APP_TAKEN: Final = "an app with this ID already exists"
 NO_SUCH_APP: Final = errors.NotFound("this app doesn't exist")
 """The failure that the documentation shows for an unknown app.
 
@@ -234,7 +236,7 @@ class Apps:
             missing = f"the app {app_id} doesn't exist. A new app takes effect within 15 s"
         else:
             missing = "the app_id doesn't have the form of an AppID such as wx0123456789abcdef"
-        return errors.UnknownApp(f"{missing}{self.hint and f'; {self.hint}'}")
+        return errors.UnknownApp(f"{missing}; {self.hint}" if self.hint else missing)
 
 
 def unsealed_app(row: queries.SealedApp, sealer: Sealer) -> KnownApp:
@@ -246,10 +248,11 @@ def unsealed_app(row: queries.SealedApp, sealer: Sealer) -> KnownApp:
     """
     secrets = from_json(sealer.open(row.secrets, context=app_context(row.app_id)))
     values = {"app_id": row.app_id, **row.fields, **secrets}
-    values, ignored = {name: value for name, value in values.items() if name in App.model_fields}, set[str]()
+    known_names = values.keys() & App.model_fields.keys()
+    ignored: set[str] = set()
     while True:
         try:
-            app = App.model_validate({name: value for name, value in values.items() if name not in ignored})
+            app = App.model_validate({name: values[name] for name in known_names - ignored})
             return KnownApp(app, "database", row.is_enabled, row.created_at, sorted(ignored))
         except ValidationError as exc:
             invalid = {error["loc"][0] for error in errors_of(exc)}
@@ -283,23 +286,23 @@ class ManagedApps:
     wechat: WeChat
     name_resolver: NameResolver
 
-    async def add(self, app: App, *, is_enabled: bool, is_checked: bool, by: Actor) -> KnownApp:
+    async def add(self, app: App, *, is_enabled: bool, asks_wechat: bool, by: Actor) -> KnownApp:
         """Add an app. Other processes can use the app after their next refresh.
 
-        If `is_checked`, WeChat must first accept the app's id and secret.
+        If `asks_wechat`, WeChat must first accept the app's id and secret.
 
         Raises: AppTaken, InvalidRequest, AppRefused, WeChatError.
         """
         await self.apps.refresh()
         if any(known.app.app_id == app.app_id for known in self.apps.all()):
-            raise errors.AppTaken("an app with this ID already exists")
+            raise errors.AppTaken(_APP_TAKEN)
         if app.app_id == self.settings.audience or await self.database.value(queries.IS_NAME_OF_SITE, name=app.app_id):
             raise InvalidRequest.of(
                 "app_id",
                 "must not be the audience or the name of a site, because services couldn't distinguish the tokens",
             )
         await self._check_forward(app.push_forward)
-        if is_checked:
+        if asks_wechat:
             await self._ensure_wechat_accepts(app)
         now = self.clock()
         row = sealed_app(KnownApp(app, "database", is_enabled), self.sealer, created_at=now)
@@ -308,21 +311,21 @@ class ManagedApps:
             if is_added:
                 await record_event(transaction, EventType.APP_ADDED, by=by, at=now, app_id=app.app_id)
         if not is_added:
-            raise errors.AppTaken("an app with this ID already exists")
+            raise errors.AppTaken(_APP_TAKEN)
         log.info("app_added", app_id=app.app_id, actor=by.name)
         await self.apps.refresh()
         return self.apps.entry(app.app_id)
 
-    async def change(self, app_id: str, changes: Mapping[str, Any], *, is_checked: bool, by: Actor) -> KnownApp:
+    async def change(self, app_id: str, changes: Mapping[str, Any], *, asks_wechat: bool, by: Actor) -> KnownApp:
         """Change fields of an app. `changes` contains the new values by name. None clears an optional field.
 
-        If `is_checked`, WeChat must first accept a new secret.
+        If `asks_wechat`, WeChat must first accept a new secret.
 
         Raises: NotFound, AppInSettings, InvalidRequest, AppRefused, WeChatError.
         """
         await self._ensure_stored(app_id)
         await self._check_forward(changes.get("push_forward"))
-        if is_checked and "app_secret" in changes:
+        if asks_wechat and "app_secret" in changes:
             known = await self.read(app_id)
             await self._ensure_wechat_accepts(_app_after(known, {"app_secret": changes["app_secret"]}).app)
         now = self.clock()
@@ -332,14 +335,14 @@ class ManagedApps:
                 raise errors.NotFound(NO_SUCH_APP.detail)
             before = self._unseal(row)
             after = _app_after(before, changes)
-            changed = [name for name, value in changes.items() if value != _value_of(before, name)]
-            if changed:
+            changed_fields = [name for name, value in changes.items() if value != _value_of(before, name)]
+            if changed_fields:
                 changed_row = sealed_app(after, self.sealer, created_at=row.created_at)
                 await transaction.run(queries.CHANGE_APP, **changed_row.model_dump(exclude={"created_at"}))
-                data = {"fields": changed}
+                data = {"fields": changed_fields}
                 await record_event(transaction, EventType.APP_CHANGED, by=by, at=now, app_id=app_id, data=data)
-        if changed:
-            log.info("app_changed", app_id=app_id, actor=by.name, fields=changed)
+        if changed_fields:
+            log.info("app_changed", app_id=app_id, actor=by.name, fields=changed_fields)
         await self.apps.refresh()
         return self.apps.entry(app_id)
 
@@ -361,15 +364,15 @@ class ManagedApps:
     async def read(self, app_id: str) -> KnownApp:
         """Read the stored apps, and return the app with this id. Raises: NotFound."""
         await self.apps.refresh()
-        found = next((known for known in self.apps.all() if known.app.app_id == app_id), None)
-        if found is None:
+        app = next((known for known in self.apps.all() if known.app.app_id == app_id), None)
+        if app is None:
             raise errors.NotFound(NO_SUCH_APP.detail)
-        return found
+        return app
 
     async def _ensure_stored(self, app_id: str) -> None:
         """Refuse an app that is defined in the settings.
 
-        This function does not refuse an unknown app, because the caller's statement will find no row for it.
+        This function does not refuse an unknown app, because the caller's statement will find no row for this app.
 
         Raises: AppInSettings.
         """
@@ -417,12 +420,12 @@ def _app_after(before: KnownApp, changes: Mapping[str, Any]) -> KnownApp:
     """Return the app after these changes. Raises: InvalidRequest, if the result is not valid."""
     if changes.get("kind", before.app.kind) != before.app.kind:
         raise InvalidRequest.of("kind", "can't be changed: add another app")
-    of_app = {name: value for name, value in changes.items() if name in AppFields.model_fields}
+    app_fields = {name: value for name, value in changes.items() if name in AppFields.model_fields}
     try:
-        app = App.model_validate({**dict(before.app), **of_app})
+        app = App.model_validate({**dict(before.app), **app_fields})
     except ValidationError as exc:
         raise invalid_request(errors_of(exc)) from None
-    return replace(before, app=app, **{name: value for name, value in changes.items() if name not in of_app})
+    return replace(before, app=app, is_enabled=changes.get("is_enabled", before.is_enabled))
 
 
 def _value_of(known: KnownApp, name: str) -> Any:

@@ -25,7 +25,7 @@ ManagedAppsDep = Annotated[ManagedApps, Depends(provide(ManagedApps))]
 router = Router("admin")
 _REFUSED: Final = errors.AppRefused(
     "WeChat: the app secret is wrong",
-    errcode=40125,
+    errcode=40125,  # WeChat's code for a wrong secret
     errors=[FieldError("app_secret", "WeChat rejects the value")],
 )
 _CHECK_FAILURES: Final = (_REFUSED, errors.WeChatRateLimited, errors.WeChatUnavailable, errors.WeChatBadResponse)
@@ -42,14 +42,14 @@ AnswerAboutDep = Annotated[Callable[[KnownApp], AppAnswer], Depends(_answer_abou
 
 
 @router.get("/v1/admin/apps", summary=_("List the apps"))
-async def list_apps(_: AdministratorDep, apps: AppsDep, answer_about: AnswerAboutDep) -> Items[AppAnswer]:
+async def list_apps(_administrator: AdministratorDep, apps: AppsDep, answer_about: AnswerAboutDep) -> Items[AppAnswer]:
     """Return the apps in the settings, then the added apps, the oldest first, without their secrets."""
     await apps.refresh()
     return all_of(answer_about(known) for known in apps.all())
 
 
 @router.get("/v1/admin/app_titles", summary=_("List the titles of the apps"))
-async def list_app_titles(_: StaffDep, apps: AppsDep) -> Items[AppTitleAnswer]:
+async def list_app_titles(_staff: StaffDep, apps: AppsDep) -> Items[AppTitleAnswer]:
     """Return the titles of the apps, in the order of `GET /v1/admin/apps`. Support staff may read them, too."""
     await apps.refresh()
     return all_of(AppTitleAnswer.model_validate(known.app, from_attributes=True) for known in apps.all())
@@ -64,13 +64,13 @@ async def add_app(
     Users can log in to it immediately in this process, and within seconds in every other process. With `check`, wxauth
     first checks the id and the secret with WeChat. If WeChat rejects them or does not respond, nothing is stored.
     """
-    known = await managed.add(body.app, is_enabled=body.is_enabled, is_checked=body.check_, by=administrator)
+    known = await managed.add(body.app, is_enabled=body.is_enabled, asks_wechat=body.check_, by=administrator)
     return answer_about(known)
 
 
 @router.get("/v1/admin/apps/{app_id}", summary=_("Read an app"), failures=[NO_SUCH_APP])
 async def read_app(
-    _: AdministratorDep, managed: ManagedAppsDep, answer_about: AnswerAboutDep, app_id: AppId
+    _administrator: AdministratorDep, managed: ManagedAppsDep, answer_about: AnswerAboutDep, app_id: AppId
 ) -> AppAnswer:
     """Return an app, without its secrets."""
     return answer_about(await managed.read(app_id))
@@ -94,7 +94,7 @@ async def change_app(
     with WeChat first, as when an app is added. Users cannot log in to a disabled app, but its open sessions continue,
     and wxauth still accepts WeChat's message push.
     """
-    known = await managed.change(app_id, body.changes, is_checked=body.check_, by=administrator)
+    known = await managed.change(app_id, body.changes, asks_wechat=body.check_, by=administrator)
     return answer_about(known)
 
 
@@ -108,5 +108,6 @@ async def remove_app(administrator: FreshAdministratorDep, managed: ManagedAppsD
 async def list_my_identities(caller: CallerDep, apps: AppsDep, database: DatabaseDep) -> OwnIdentitiesAnswer:
     """Return the caller's openids in each app, the oldest first."""
     identities = await database.rows(IDENTITIES_OF, user_id=caller.user.id)
+    # `model_construct` does not validate the rows again.
     items = [OwnIdentityAnswer.model_construct(**vars(each), kind=apps.kind_of(each.app_id)) for each in identities]
     return OwnIdentitiesAnswer.model_construct(items=items)

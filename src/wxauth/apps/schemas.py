@@ -42,8 +42,8 @@ class AppChangeRequest(Changes, AppFields, _Administered):
     @property
     def changes(self) -> dict[str, Any]:
         """The fields that the request contains, by name."""
-        given = self.model_fields_set - {"check_"}
-        return {name: getattr(self, name) for name in type(self).model_fields if name in given}
+        names = self.model_fields_set - {"check_"}
+        return {name: getattr(self, name) for name in type(self).model_fields if name in names}
 
 
 # A change may leave out any field, including the required fields of an app.
@@ -105,6 +105,7 @@ def app_answer(settings: Settings, apps: Apps, wechat_tokens: WeChatTokens, know
     app = known.app
     expires_at, failure = wechat_tokens.state_of(app)
     values = dict(app) | {name: getattr(known, name) for name in ("source", "is_enabled", "created_at")}
+    # A response says whether a secret is set, for example in `has_app_secret`, but does not contain the secret.
     values |= {f"has_{name}": value is not None for name, value in app if f"has_{name}" in AppAnswer.model_fields}
     values |= {
         "unionid": app.unionid_in_force,

@@ -99,7 +99,7 @@ def add_command(app_id: str, disabled: bool, no_check: bool, given: dict[str, An
     request = _valid(AppRequest, {"app_id": app_id, "is_enabled": not disabled, **given, **secrets})
     _show_app(
         lambda parts: parts[ManagedApps].add(
-            request.app, is_enabled=request.is_enabled, is_checked=not no_check, by=OPERATOR
+            request.app, is_enabled=request.is_enabled, asks_wechat=not no_check, by=OPERATOR
         ),
         _("added {name}", name=app_id),
     )
@@ -144,7 +144,7 @@ def set_command(
         raise WrongCall(_("specify at least one option"))
     changes = _valid(AppChangeRequest, given | _prompted(given)).changes
     _show_app(
-        lambda parts: parts[ManagedApps].change(app_id, changes, is_checked=not no_check, by=OPERATOR),
+        lambda parts: parts[ManagedApps].change(app_id, changes, asks_wechat=not no_check, by=OPERATOR),
         _("changed {name}", name=app_id),
     )
 
