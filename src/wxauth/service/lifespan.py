@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Final
 
 from fastapi import FastAPI
@@ -64,7 +64,8 @@ async def lifespan(services: Services, _app: FastAPI) -> AsyncIterator[None]:
 async def _prepare(services: Services) -> bool:
     """Check and load the stored data. Return False if the database is not ready yet. Raises: InvalidSettings."""
     try:
-        if is_loaded := await check_stored_state(services):
+        is_ready = await check_stored_state(services)
+        if is_ready:
             await _load_stored_data(services)
     except InvalidSettings as exc:
         sys.stderr.write(f"{localized(exc.text)}\n")
@@ -77,7 +78,7 @@ async def _prepare(services: Services) -> bool:
     except Exception:
         log.exception("not_started")
         raise
-    return is_loaded
+    return is_ready
 
 
 async def _run_background_tasks(services: Services, *, is_loaded: bool) -> None:
@@ -105,9 +106,11 @@ async def _run_background_tasks(services: Services, *, is_loaded: bool) -> None:
 
 
 async def _is_migrated(services: Services) -> bool:
-    with suppress(DatabaseUrlRefused):  # this was reported at the start
+    """Return whether the database responds and has a schema. A refused URL was reported at the start."""
+    try:
         return await probes.is_migrated(services.database)
-    return False
+    except DatabaseUrlRefused:
+        return False
 
 
 async def check_stored_state(services: Services) -> bool:
@@ -129,13 +132,7 @@ async def check_stored_state(services: Services) -> bool:
         await keys.refresh()
         if keys.unopened:
             raise InvalidSettings([WRONG_SECRET_KEY])
-        if clashing := await clashing_clients(database, services.settings):
-            text = _(
-                "WXAUTH_AUDIENCE, WXAUTH_APPS: must not be the name of an OAuth client ({name}), because "
-                "services couldn't distinguish the tokens. Remove this client, and add it under another name",
-                name=clashing[0],
-            )
-            raise InvalidSettings([text])
+        await _check_names_of_clients(services)
     except CannotOpen:
         raise InvalidSettings([WRONG_SECRET_KEY]) from None
     except DatabaseUrlRefused as exc:
@@ -145,6 +142,18 @@ async def check_stored_state(services: Services) -> bool:
         outage_log.note(exc)
         return False
     return True
+
+
+async def _check_names_of_clients(services: Services) -> None:
+    """Check that no OAuth client has the name of the audience or an app. Raises: InvalidSettings."""
+    clashing = await clashing_clients(services.database, services.settings)
+    if clashing:
+        text = _(
+            "WXAUTH_AUDIENCE, WXAUTH_APPS: must not be the name of an OAuth client ({name}), because "
+            "services couldn't distinguish the tokens. Remove this client, and add it under another name",
+            name=clashing[0],
+        )
+        raise InvalidSettings([text])
 
 
 async def _load_stored_data(services: Services) -> None:

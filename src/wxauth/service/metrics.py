@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import field
 from datetime import datetime, timedelta
 from itertools import product
@@ -67,19 +67,28 @@ class Processes(Collector):
         """Yield the current values of each process. A process that has just ended has no values."""
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
         for name, pid in process_ids().items():
-            for one in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
-                kind = CounterMetricFamily if one.type == "counter" else GaugeMetricFamily
-                family = families.setdefault(one.name, kind(one.name, one.documentation, labels=["worker"]))
-                family.add_metric([name], one.samples[0].value)
+            for metric in _process_metrics(pid):
+                kind = CounterMetricFamily if metric.type == "counter" else GaugeMetricFamily
+                family = families.setdefault(metric.name, kind(metric.name, metric.documentation, labels=["worker"]))
+                family.add_metric([name], metric.samples[0].value)
         yield from families.values()
+
+
+def _process_metrics(pid: int) -> Iterable[Metric]:
+    """Return the metrics of a process, each with one sample. There are no metrics if the process has ended."""
+    return ProcessCollector(pid=lambda: pid, registry=None).collect()
 
 
 @part
 class PrometheusMetrics(Collector):
-    """The collector of all metrics: of the packages, of the processes, and some numbers from the database.
+    """The collector of all metrics: the metrics of wxauth's packages and of the processes, and the statistics.
 
     From the first scrape, each app has a series for each outcome of a login, and each route has series for its
-    successful response and for internal errors. `sweeps` are the names of the daily deletions.
+    successful response and for internal errors.
+
+    Args:
+        sweeps: The names of the daily deletions, whose progress is among the statistics.
+        routes: The routes of the app, which `surround` sets.
     """
 
     database: Database
@@ -88,9 +97,10 @@ class PrometheusMetrics(Collector):
     sweeps: Sequence[str]
     routes: Sequence[Route] = ()
     _statistics: Statistics | None = field(default=None, init=False)
+    """The numbers from the database; None if the latest query has failed."""
     _statistics_at: datetime | None = field(default=None, init=False)
     """The time at which the database computed the statistics."""
-    _asked_at: datetime | None = field(default=None, init=False)
+    _query_began_at: datetime | None = field(default=None, init=False)
     """The time at which the latest query began. The query may still be running, or have failed."""
 
     async def scrape(self) -> bytes:
@@ -100,12 +110,7 @@ class PrometheusMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the counts, and the current values of gauges."""
-        for metric in DECLARED:
-            metric.make_first()
-        LOGINS.make_first(*product((known.app.app_id for known in self.apps.all()), OUTCOMES, [""]))
-        for route in self.routes:
-            statuses = (getattr(route, "status_code", None) or 200, *(fault.status for fault in OUR_FAULTS))
-            REQUESTS.make_first(*product(sorted(route.methods or ()), [route.path], statuses))
+        self._make_first_series()
         yield from _counts().collect()
         yield from Processes().collect()
         yield InfoMetricFamily("wxauth_build", "The running version.", {"version": __version__})
@@ -115,23 +120,38 @@ class PrometheusMetrics(Collector):
             "By how much this machine's clock is ahead of the database's, which is used.",
             ahead.total_seconds(),
         )
+        yield from self._statistics_gauges()
+
+    def _make_first_series(self) -> None:
+        """Create the series that must exist before they are counted for the first time."""
+        for metric in DECLARED:
+            metric.make_first()
+        app_ids = [known.app.app_id for known in self.apps.all()]
+        LOGINS.make_first(*product(app_ids, OUTCOMES, [""]))  # without an errcode of WeChat
+        for route in self.routes:
+            statuses = (getattr(route, "status_code", None) or 200, *(fault.status for fault in OUR_FAULTS))
+            REQUESTS.make_first(*product(sorted(route.methods or ()), [route.path], statuses))
+
+    def _statistics_gauges(self) -> Iterator[Metric]:
+        """Yield the numbers from the database, if they have been read."""
         if self._statistics is None or self._statistics_at is None:
             return
         read_ago = (self.clock() - self._statistics_at).total_seconds()
         for name, column in Statistics.model_fields.items():
             value = getattr(self._statistics, name)
-            # A number of seconds is an age, which has grown since the query.
-            grown = value + read_ago if value and name.endswith("_seconds") else value
-            yield GaugeMetricFamily(f"wxauth_{name}", column.description or "", grown)
+            if value and name.endswith("_seconds"):
+                value += read_ago  # the number is an age, which has grown since the query
+            yield GaugeMetricFamily(f"wxauth_{name}", column.description or "", value)
 
     async def _read_statistics(self) -> None:
         """Read the statistics, unless the latest query is younger than `STATISTICS_MAX_AGE`."""
         now = self.clock()
-        if self._asked_at is not None and abs(now - self._asked_at) < STATISTICS_MAX_AGE:
+        # With `abs`, a clock that was set back does not prevent queries.
+        if self._query_began_at is not None and abs(now - self._query_began_at) < STATISTICS_MAX_AGE:
             return
         # The time is set before the query, so that only one of several simultaneous scrapes runs the query. Until the
         # query ends, the other scrapes report the earlier statistics.
-        self._asked_at = now
+        self._query_began_at = now
         try:
             async with asyncio.timeout(STATISTICS_PATIENCE_SECONDS):
                 self._statistics = await self.database.one(STATISTICS, sweeps=self.sweeps, now=now)
@@ -149,11 +169,11 @@ PrometheusMetricsDep = Annotated[PrometheusMetrics, Depends(provide(PrometheusMe
     operation_id="read_metrics",
     responses={200: {"content": {"text/plain": {"example": _EXAMPLE_METRICS}}}},
 )
-async def metrics(recorded: PrometheusMetricsDep) -> PlainTextResponse:
+async def metrics(prometheus_metrics: PrometheusMetricsDep) -> PlainTextResponse:
     """Return logins, refreshes, refusals, response times of WeChat and the database, and more, summed over all workers.
 
     The metrics also contain the number of open sessions and the age of the signing key. They are for operators: do not
     expose them to the internet.
     """
-    text = await recorded.scrape()
+    text = await prometheus_metrics.scrape()
     return PlainTextResponse(text, headers={"Cache-Control": "no-store"}, media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -57,7 +57,7 @@ async def is_migrated(database: Database) -> bool:
         refusal = refusal_of(revision)
         if revision is not None and refusal is None:
             return True
-    except DatabaseUrlRefused:
+    except DatabaseUrlRefused:  # a subclass of StorageUnavailable that waiting does not cure
         raise
     except StorageUnavailable as exc:
         outage_log.note(exc)
@@ -69,14 +69,6 @@ async def is_migrated(database: Database) -> bool:
             consequence="not ready until it is there",
         )
     return False
-
-
-def is_younger(at: datetime | None, age: timedelta, now: datetime) -> bool:
-    """Return whether the time between `at` and `now` is shorter than `age`.
-
-    `at` may also be later than `now`, because the clock may have been set back.
-    """
-    return at is not None and abs(now - at) < age
 
 
 @part
@@ -98,7 +90,9 @@ class Readiness:
     is_replaced: bool = field(init=False, default=False)
     """Whether another worker replaces this process while it is ending. If so, `/readyz` still returns 200."""
     _check: asyncio.Task[Mapping[str, str]] | None = field(init=False, default=None)
+    """The latest query of the database, which may have ended."""
     _checked_at: datetime | None = field(init=False, default=None)
+    """The time at which the latest query began."""
 
     async def checks(self) -> dict[str, str]:
         """Return the result of each check by its name: `OK`, or a description of the failure."""
@@ -109,7 +103,9 @@ class Readiness:
     async def _database_checks(self) -> Mapping[str, str]:
         """Return the states of the database and its schema. They may be up to `MAX_AGE` old."""
         now = self.clock()
-        if self._check is None or (self._check.done() and not is_younger(self._checked_at, MAX_AGE, now)):
+        # With `abs`, a clock that was set back does not prevent checks.
+        is_old = self._checked_at is None or abs(now - self._checked_at) >= MAX_AGE
+        if self._check is None or (self._check.done() and is_old):
             self._checked_at = now
             self._check = asyncio.create_task(self._check_database(), name="readiness")
         # A probe that is cancelled must not cancel the check, because other probes wait for it, too.
