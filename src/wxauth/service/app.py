@@ -137,7 +137,7 @@ def create_api(services: Services | None = None, *, example_code: str | None = N
         servers=[{"url": root_path}] if root_path else None,
         docs_url=None,
         redoc_url=None,
-        openapi_url=None,  # `add_docs` adds it
+        openapi_url=None,  # `add_docs` adds this route and the documentation's
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=None if services is None else partial(lifespan, services),
@@ -151,7 +151,7 @@ def create_api(services: Services | None = None, *, example_code: str | None = N
     add_console(api)
     if services is not None:
         api.state.services = services
-        api.router.routes.extend(_route_of_text(*value.split(":", 1)) for value in services.settings.check_files)
+        api.router.routes.extend(_route_of_check_file(value) for value in services.settings.check_files)
     api.openapi = partial(_openapi, api, example_code)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return api
 
@@ -164,10 +164,11 @@ def _openapi(api: FastAPI, example_code: str | None) -> dict[str, Any]:
     return document
 
 
-def _route_of_text(path: str, text: str) -> Route:
-    """Return a route that returns a fixed text, such as a file with which WeChat verifies the domain."""
+def _route_of_check_file(setting: str) -> Route:
+    """Return the route of a file with which WeChat verifies the domain. The setting has the form `name:text`."""
+    path, _colon, text = setting.partition(":")
 
-    async def read(_: Request) -> Response:
+    async def read(_request: Request) -> Response:
         return PlainTextResponse(text, headers={"Cache-Control": "no-store"})
 
     return Route(f"/{path}", read)
@@ -183,7 +184,8 @@ def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
     if scope["method"] != "POST" or not (is_login or is_refresh_of_banned_user):
         return
     client = scope.get("client")
-    services[Refusals].note(error, ip=client and client[0], request_id=scope[REQUEST_ID_KEY])
+    ip = None if client is None else client[0]
+    services[Refusals].note(error, ip=ip, request_id=scope[REQUEST_ID_KEY])
 
 
 def _head_of(route: DirectRoute) -> DirectRoute:
@@ -192,7 +194,8 @@ def _head_of(route: DirectRoute) -> DirectRoute:
     The server omits the body of the response.
     """
     head = copy(route)
-    head.methods, head.include_in_schema = {"HEAD"}, False
+    head.methods = {"HEAD"}
+    head.include_in_schema = False
     return head
 
 

@@ -44,7 +44,10 @@ _UNREAD_SECONDS: Final = 0.1
 """The time, in seconds, for reading the requests that had arrived on connections when the port was closed."""
 _FIRST_REQUEST_SECONDS: Final = 2
 """The time, in seconds, that a new connection has for its first request after the port is closed."""
+_KEEP_ALIVE_SECONDS: Final = 75
+"""The time, in seconds, after which an idle connection is closed. Common proxies close theirs earlier."""
 _BACKLOG: Final = 2048
+"""The maximum number of connections that wait to be accepted."""
 _SET_AT_START: Final = ("host", "port", "workers")
 """The settings that a reload cannot change."""
 COUNTS: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -100,8 +103,8 @@ class Supervisor(Multiprocess):
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], settings: Settings) -> None:
         super().__init__(config, sockets)
         self._settings = settings
-        self._told: set[object] = set()
-        """The workers that this supervisor has told to end."""
+        self._signalled: set[object] = set()
+        """The workers to which this supervisor has sent a signal to end."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._leave)
 
@@ -113,23 +116,13 @@ class Supervisor(Multiprocess):
         try:
             new = load_settings(Settings)
             # If a name in `.env` is misspelled, the reload would reset its setting to the default.
-            if misspelt := unknown_names({}):
-                raise InvalidSettings(misspelt)
+            misspelled = unknown_names({})
+            if misspelled:
+                raise InvalidSettings(misspelled)
         except InvalidSettings as exc:
             log.error("reload_refused", reason=exc.text, consequence="the workers go on as they are")
             return
-        # The log names only settings that the operator has set, because changes of derived values follow from them.
-        given = self._settings.model_fields_set | new.model_fields_set
-        changed = [
-            name
-            for name in Settings.model_fields
-            if name in given and getattr(new, name) != getattr(self._settings, name)
-        ]
-        log.info(
-            "settings_read",
-            changed=[PREFIX + name.upper() for name in changed],
-            needs_restart=[PREFIX + name.upper() for name in changed if name in _SET_AT_START],
-        )
+        self._log_changes(new)
         self._settings = new
         before = list(self.processes)
         self.config.timeout_worker_healthcheck = START_SECONDS
@@ -137,6 +130,23 @@ class Supervisor(Multiprocess):
         self.config.timeout_worker_healthcheck = SILENT_SECONDS
         if not self.should_exit.is_set() and not set(before).isdisjoint(self.processes):
             log.error("reload_failed", reason="a worker did not start", consequence="the others go on as they are")
+
+    def _log_changes(self, new: Settings) -> None:
+        """Log which settings have changed.
+
+        The log names only settings that the operator has set, because changes of derived values follow from them.
+        """
+        set_names = self._settings.model_fields_set | new.model_fields_set
+        changed = [
+            name
+            for name in Settings.model_fields
+            if name in set_names and getattr(new, name) != getattr(self._settings, name)
+        ]
+        log.info(
+            "settings_read",
+            changed=[PREFIX + name.upper() for name in changed],
+            needs_restart=[PREFIX + name.upper() for name in changed if name in _SET_AT_START],
+        )
 
     def keep_subprocess_alive(self) -> None:
         """Replace workers that have ended, and log that they ended. uvicorn calls this method twice a second."""
@@ -147,16 +157,17 @@ class Supervisor(Multiprocess):
                 log.warning("worker_ended", pid=process.pid, status=process.exitcode)
 
     def terminate_all(self) -> None:
-        """Tell the workers to end."""
-        self._tell_workers()
+        """Tell the workers to end. uvicorn calls this method when it stops."""
+        self._end_workers()
 
     def _leave(self, _number: int, _frame: FrameType | None) -> None:
+        """Handle SIGTERM or SIGINT. A second signal is urgent."""
         is_second_signal = self.should_exit.is_set()
         self.should_exit.set()
-        self._tell_workers(is_urgent=is_second_signal)
+        self._end_workers(is_urgent=is_second_signal)
 
-    def _tell_workers(self, *, is_urgent: bool = False) -> None:
-        """Send SIGTERM to each worker that has not been told to end.
+    def _end_workers(self, *, is_urgent: bool = False) -> None:
+        """Send SIGTERM to each worker that has not received a signal to end.
 
         If `is_urgent`, because the operator does not want to wait, send SIGINT to every worker instead.
         """
@@ -167,9 +178,10 @@ class Supervisor(Multiprocess):
         for process in self.processes:
             if process.pid is None or process.exitcode is not None:
                 continue
-            is_told = process in self._told or process.parent_conn.closed  # a reload sends a signal to workers, too
-            if is_urgent or not is_told:
-                self._told.add(process)
+            # uvicorn closes the connection to a worker that it has told to end, for example during a reload.
+            is_ending = process in self._signalled or process.parent_conn.closed
+            if is_urgent or not is_ending:
+                self._signalled.add(process)
                 os.kill(process.pid, signal.SIGINT if is_urgent else signal.SIGTERM)
 
 
@@ -185,13 +197,13 @@ def serve(settings: Settings) -> None:
     try:
         listener = listen(settings.host, settings.port)
     except OSError as exc:
-        raise InvalidSettings([_why_not(exc, settings)]) from None
+        raise InvalidSettings([_why_not_listening(exc, settings)]) from None
     os.environ.pop(COUNTS, None)  # if the variable is set, it belongs to another program
     if settings.workers > 1:
         _serve_by_workers(settings, listener)
         return
     signal.signal(signal.SIGHUP, _ignore_reload)
-    # `__main__` has blocked the signal until a handler exists.
+    # `wxauth.__main__` has blocked SIGHUP until a handler exists.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     try:
         app = pkgutil.resolve_name(APP)()
@@ -204,9 +216,10 @@ def serve(settings: Settings) -> None:
 
 
 def _ignore_reload(_number: int, _frame: FrameType | None) -> None:
-    said = {"reason": "one process cannot replace itself", "what_to_do": "restart the service"}
+    """Handle SIGHUP in a service with one process, which cannot replace itself."""
+    fields = {"reason": "one process cannot replace itself", "what_to_do": "restart the service"}
     # A thread logs the line, because the signal may have interrupted another log call.
-    Thread(target=log.warning, args=["reload_ignored"], kwargs=said).start()
+    Thread(target=log.warning, args=["reload_ignored"], kwargs=fields).start()
 
 
 def _serve_by_workers(settings: Settings, listener: socket.socket) -> None:
@@ -224,14 +237,15 @@ def _serve_by_workers(settings: Settings, listener: socket.socket) -> None:
         os.environ[COUNTS] = counts_folder
         config = uvicorn.Config(APP, factory=True, workers=settings.workers, **uvicorn_options())
         supervisor = Supervisor(config, [listener], settings)
-        # `__main__` has blocked the signal until a handler exists, which the supervisor has just set.
+        # `wxauth.__main__` has blocked SIGHUP until a handler exists, which the supervisor has just set.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         sys.exit(1)
 
 
-def _why_not(exc: OSError, settings: Settings) -> Text:
+def _why_not_listening(exc: OSError, settings: Settings) -> Text:
+    """Return what the operator must change, so that the service can listen on its host and port."""
     address = f"{settings.host}:{settings.port}"
     if exc.errno == errno.EADDRINUSE:
         return _("{address} is already in use. Choose another WXAUTH_PORT", address=address)
@@ -244,7 +258,7 @@ def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
     """Accept and yield the connections that wait at a socket."""
     with suppress(BlockingIOError):  # no more clients wait
         while True:
-            connection, _ = listener.accept()
+            connection, _address = listener.accept()
             connection.setblocking(False)
             yield connection
 
@@ -257,7 +271,7 @@ def listen(host: str, port: int) -> socket.socket:
     Raises: OSError.
     """
     if host == "::" and not socket.has_dualstack_ipv6():
-        host = "0.0.0.0"  # noqa: S104 - asked for
+        host = "0.0.0.0"  # noqa: S104 - the operator has chosen all addresses
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         if listener.family == socket.AF_INET6:
@@ -275,7 +289,7 @@ def uvicorn_options() -> dict[str, Any]:
     """Return the options of uvicorn that production and development share."""
     return {
         "http": "wxauth.web.http_protocol:HttpProtocol",
-        "timeout_keep_alive": 75,  # common proxies close their idle connections earlier
+        "timeout_keep_alive": _KEEP_ALIVE_SECONDS,
         # With pipelining, the end of a response starts the next request. Without this option, the log lines of the next
         # request would contain the ids of the previous request.
         "reset_contextvars": True,

@@ -52,6 +52,9 @@ _CERTIFICATE_VARIABLES: Final = frozenset({"OTEL_EXPORTER_OTLP_CERTIFICATE", "OT
 """The variables that name the collector's certificate authority to the SDK."""
 _PASSED_OVER: Final = frozenset({__name__, Batches.__module__, Database.__module__, retrying.__module__, "contextlib"})
 """The modules between a caller and the database. The names of their functions do not tell the caller's purpose."""
+_DATABASE: Final = {"db.system.name": "postgresql"}
+_TRANSACTION: Final = {**_DATABASE, "db.operation.name": "transaction"}
+"""The attributes of the spans of statements, and of transactions, by OpenTelemetry's conventions."""
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 _TRACE_HEADERS: Final = frozenset({b"traceparent", b"tracestate"})
 """The request headers that contain the trace of the caller (W3C Trace Context)."""
@@ -125,25 +128,26 @@ class _TracedApp:
 
 
 class _TracedDatabase(Database):
-    """A database that opens a span for each statement and each transaction within a request."""
+    """A database that opens a span for each statement and each transaction within a request.
+
+    `_answer` runs a single statement, and `_wait` waits for a row that a batch of statements returns.
+    """
 
     def __init__(self, url: str, *, deadlines: Deadlines, tracer: Tracer) -> None:
         super().__init__(url, deadlines=deadlines)
         self._tracer = tracer
 
     async def _answer(self, *statement: Any, **limits: Any) -> Any:
-        with _span_within(self._tracer, _calling_function, {"db.system.name": "postgresql"}):
+        with _span_within(self._tracer, _calling_function, _DATABASE):
             return await super()._answer(*statement, **limits)
 
     async def _wait(self, row: asyncio.Future[object]) -> object:
-        with _span_within(self._tracer, _calling_function, {"db.system.name": "postgresql"}):
+        with _span_within(self._tracer, _calling_function, _DATABASE):
             return await super()._wait(row)
 
     @asynccontextmanager
     async def begin(self, *, replan: bool = False) -> AsyncIterator[Transaction]:
-        with _span_within(
-            self._tracer, _calling_function, {"db.system.name": "postgresql", "db.operation.name": "transaction"}
-        ):
+        with _span_within(self._tracer, _calling_function, _TRANSACTION):
             async with super().begin(replan=replan) as transaction:
                 yield transaction
 
