@@ -118,7 +118,7 @@ class Batch:
         """
         case = Case(line, self._known, self._options)
         self._check(case)
-        given = self._given(number, line)
+        given = self._given_fields(number, line)
         is_new = case.owner is None
         before = case.owner or queries.new_user(line.user_id or new_id(self._now), line.created_at or self._now)
         after = self._updated(before, line, is_new=is_new)
@@ -196,34 +196,35 @@ class Batch:
 
         Raises: LineRefused, with all broken rules.
         """
-        broken = [rule for rule in RULES_OF_LINES if rule.is_broken(case)]
-        contradicted = [rule for rule in RULES_OF_OWNERS if rule.is_broken(case)]
-        if not (broken or contradicted):
+        of_line = [rule for rule in RULES_OF_LINES if rule.is_broken(case)]
+        of_owner = [rule for rule in RULES_OF_OWNERS if rule.is_broken(case)]
+        broken = [*of_line, *of_owner]
+        if not broken:
             return
         others: set[int] = set()
-        if contradicted:
+        if of_owner:
             first_lines = self.made.first_lines
             others.update(first_lines[user_id] for user_id in case.owners if user_id in first_lines)
         if UNIONID_AS_OPENID in broken and case.line.openid != case.line.unionid:
             others.add(self.made.unionid_lines[case.line.key.openid])
-        raise LineRefused([rule.fault for rule in (*broken, *contradicted)], sorted(others))
+        raise LineRefused([rule.fault for rule in broken], sorted(others))
 
-    def _given(self, number: int, line: Line) -> GivenFields:
+    def _given_fields(self, number: int, line: Line) -> GivenFields:
         """Return the fields that this line and earlier lines of its identity have given.
 
         Raises: LineRefused, if an earlier line contradicts this one.
         """
         earlier = self.made.given.get(line.key, {})
-        hashed = {name: _hash(getattr(line, name)) for name in _SINGLE_VALUED}
-        given = {name: GivenValue(number, hash_) for name, hash_ in hashed.items() if hash_ is not None}
-        wrong = [name for name in given if name in earlier and given[name].hash != earlier[name].hash]
+        hashes = {name: _hash(getattr(line, name)) for name in _SINGLE_VALUED}
+        given = {name: GivenValue(number, hash_) for name, hash_ in hashes.items() if hash_ is not None}
+        contradicted = [name for name in given if name in earlier and given[name].hash != earlier[name].hash]
         # Patches of attributes are applied one after the other.
-        if self._options.takes_attributes and "attributes" in wrong:
-            wrong.remove("attributes")
-        if wrong:
-            lines = sorted({earlier[name].line for name in wrong})
-            raise LineRefused([Fault(name, GIVEN_BEFORE) for name in wrong], lines)
-        return given | earlier
+        if self._options.takes_attributes and "attributes" in contradicted:
+            contradicted.remove("attributes")
+        if contradicted:
+            lines = sorted({earlier[name].line for name in contradicted})
+            raise LineRefused([Fault(name, GIVEN_BEFORE) for name in contradicted], lines)
+        return given | earlier  # a refusal names the first line that has given a field
 
     def _updated(self, user: UserToImport, line: Line, *, is_new: bool) -> UserToImport:
         """Return a copy of the user with the values that the line adds or changes. Raises: LineRefused."""

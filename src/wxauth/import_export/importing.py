@@ -356,6 +356,7 @@ async def _lock(
         # Both statements lock users in the order of their ids, as all code does.
         statement = LOCK_WITH_ADMINISTRATORS if with_administrators else LOCK
         users = await transaction.rows(statement, user_ids=list(found.user_ids))
+        # Other transactions may have changed the data before this one got the locks.
         found = await find(transaction, wanted, users)
         if not found.user_ids <= {user.id for user in users}:
             raise ChangedMeanwhile

@@ -71,7 +71,8 @@ ATTRIBUTES: Final = Fault(
 _ZERO_DATE: Final = "0000-00-00"
 _UUID_VERSION: Final = 7
 _E164: Final = re.compile(r"^\+[1-9][0-9]{1,14}$")
-_DASHES: Final = str.maketrans({"/": "-", "年": "-", "月": "-", "日": " "})
+_DATE_SEPARATORS: Final = str.maketrans({"/": "-", "年": "-", "月": "-", "日": " "})
+"""The replacements that turn 2026/11/20 and 2026年11月20日 into 2026-11-20."""
 _DATE_AND_TIME: Final = re.compile(
     r"(\d{4})-(\d\d?)-(\d\d?)(?:[Tt ] *(\d\d?)(:\d\d)(:\d\d(?:\.\d+)?)? *([Zz]|[+-]\d\d(?::?\d\d)?)?)?", re.ASCII
 )
@@ -137,7 +138,7 @@ def _time_or_none(value: object, info: ValidationInfo) -> object:
     Return None for zeros, which tables contain in place of a missing date. Return any other value unchanged.
     """
     # `type` tells true and false from 1 and 0.
-    text = str(value).translate(_DASHES).strip() if type(value) in (int, str) else ""
+    text = str(value).translate(_DATE_SEPARATORS).strip() if type(value) in (int, str) else ""
     if text == "0" or text.startswith(_ZERO_DATE):
         return None
     if number := _SECONDS_OR_MILLISECONDS.fullmatch(text):
@@ -173,6 +174,7 @@ def _version_7(value: UUID) -> UUID:
 
 
 def _address(value: str) -> str:
+    """Return an IP address, or a network if its prefix is shorter than an address. Raises: ValueError."""
     interface = ip_interface(value)
     return str(interface.ip if interface.network.prefixlen == interface.max_prefixlen else interface)
 
@@ -321,6 +323,7 @@ def without(text: bytes, fields: Iterable[str]) -> bytes:
 
 
 def _rules_of(model: type[_Strict], prefix: str = "") -> Iterator[tuple[str, Text]]:
+    """Yield the name and the rule of each field. The rule is the only `Text` in the annotation of the field."""
     for name, field in model.model_fields.items():
         [text] = (text for text in field.metadata if isinstance(text, Text))
         yield f"{prefix}{name}", text

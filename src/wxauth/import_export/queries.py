@@ -199,7 +199,10 @@ _CHANGED_COLUMNS: Final[list[LiteralString]] = [name for name in _USER_COLUMNS i
 
 
 def _adding(table: LiteralString, *columns: LiteralString) -> Statement[Nothing]:
-    # The statement names the columns, so that a column that a newer version has added gets its default.
+    """Return the statement that adds rows to a table.
+
+    The statement names the columns, so that a column that a newer version has added gets its default.
+    """
     named = ", ".join(columns)
     return Statement[Nothing](f"""
 INSERT INTO {table} ({named}) SELECT {named} FROM jsonb_populate_recordset(NULL::{table}, :rows)

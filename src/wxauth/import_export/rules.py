@@ -13,12 +13,12 @@ from wxauth.import_export.queries import Found, Made, UserToImport
 from wxauth.settings.roles import STAFF_ROLES
 from wxauth.users.status_queries import StatusAndRoles
 
-Name = TypeVar("Name")
+Id = TypeVar("Id")
 Checked = TypeVar("Checked")
 
 
 class Owners(NamedTuple):
-    """The users that are found by the ids in a line."""
+    """The users that are found by the ids in a line. The order of the fields is the order of precedence."""
 
     by_identity: UUID | None
     by_unionid: UUID | None
@@ -27,8 +27,8 @@ class Owners(NamedTuple):
 
     @property
     def owner_id(self) -> UUID | None:
-        """The user to whom the line belongs; None if the line creates a user."""
-        return next(filter(None, self), None)
+        """The user to whom the line belongs, who is the first one found; None if the line creates a user."""
+        return next((user_id for user_id in self if user_id is not None), None)
 
 
 class Known:
@@ -136,9 +136,9 @@ class Change:
         before, after = StatusAndRoles.of(self.before), StatusAndRoles.of(self.after)
         return before.is_administrator and not after.is_administrator
 
-    def any_belongs_to_another(self, names: Sequence[Name], owners: Mapping[Name, UUID]) -> bool:
-        """Return whether one of these names belongs to a user other than the line's user, according to `owners`."""
-        return any(owners.get(name, self.after.id) != self.after.id for name in names)
+    def any_belongs_to_another(self, ids: Sequence[Id], owners: Mapping[Id, UUID]) -> bool:
+        """Return whether one of these ids belongs to a user other than the line's user, according to `owners`."""
+        return any(owners.get(id_, self.after.id) != self.after.id for id_ in ids)
 
 
 class Rule(NamedTuple, Generic[Checked]):
