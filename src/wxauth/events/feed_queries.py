@@ -61,6 +61,15 @@ class EventToSend(SharedEvent):
         return values | {"data": data_for_siblings(self.type, self.data)}
 
 
+class Place(NamedTuple):
+    """A place in the feed."""
+
+    position: int
+    """The number of the place. Later events have higher positions."""
+    event_id: UUID
+    """The id of the event at this position. After a restored backup, another event may have the same position."""
+
+
 class PlacedEvent(SQLModel):
     """An event with a place in the feed."""
 
@@ -95,12 +104,12 @@ class FeedRow(EventToSend):
 # transaction.
 LOCK_PLACES: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.feed'))")
 ARE_UNPLACED: Final = Statement[bool]("SELECT EXISTS (SELECT FROM events_unplaced) AS are_some")
-HIGHEST_POSITION: Final = """
+HIGHEST_POSITION_FRAGMENT: Final = """
 (SELECT COALESCE(max(position), 0)
    FROM ((SELECT position FROM feed ORDER BY position DESC LIMIT 1) UNION ALL SELECT position FROM feed_swept) places)
 """
 """The SQL expression for the highest position in `feed` and `feed_swept`, or 0 if both are empty."""
-_HIGHEST_POSITION: Final = Statement[int](f"SELECT {HIGHEST_POSITION} AS position")
+_HIGHEST_POSITION: Final = Statement[int](f"SELECT {HIGHEST_POSITION_FRAGMENT} AS position")
 # The statement takes the events with the lowest ids first, so that an earlier event of a user never stays without a
 # place when a later event of that user gets one. If an event already has a place, because an older `events_unplaced`
 # was restored next to a newer `feed`, the event keeps that place.
@@ -120,7 +129,8 @@ WITH taken AS (
      WHERE NOT EXISTS (SELECT FROM feed WHERE event_id = taken.event_id)
 )
 """
-# Only the transaction that holds the lock of `LOCK_PLACES` runs this statement and the next one.
+# Only the transaction that holds the lock of `LOCK_PLACES` runs this statement and the next one. The sequence is the
+# default of `position`, and each row draws a number in the order of ORDER BY.
 _PLACE_BY_SEQUENCE: Final = Statement[Placement](f"""{_WAITING_FRAGMENT}
 INSERT INTO feed (event_id, type) SELECT id, type FROM waiting ORDER BY number, id
 RETURNING position, event_id, type
@@ -154,9 +164,9 @@ WITH last AS (
                 UNION ALL SELECT s.position, s.event_id WHERE s.position IS NOT NULL
                 ORDER BY position DESC LIMIT 1) newest ON true
 ), known AS (
-    SELECT NOT :is_after::boolean OR swept <= :position
+    SELECT NOT :is_after::boolean OR (swept <= :position
         AND (:position = 0 OR (swept, swept_id) = (:position, :event_id::uuid) OR EXISTS (
-               SELECT FROM feed WHERE feed.position = :position AND feed.event_id = :event_id::uuid)) AS is_known
+               SELECT FROM feed WHERE feed.position = :position AND feed.event_id = :event_id::uuid))) AS is_known
       FROM last
 )
 SELECT known.is_known, last.position AS last_position, last.event_id AS last_id, page.*
@@ -179,15 +189,6 @@ _PAGE_OF_TYPES: Final = Statement[FeedRow](
            SELECT position, event_id FROM feed WHERE type = wanted AND position > :position
             ORDER BY position LIMIT :limit) f""")
 )
-
-
-class Place(NamedTuple):
-    """A place in the feed."""
-
-    position: int
-    """The number of the place. Later events have higher positions."""
-    event_id: UUID
-    """The id of the event at this position. After a restored backup, another event may have the same position."""
 
 
 class WrongPlace(Exception):

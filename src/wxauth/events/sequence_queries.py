@@ -7,7 +7,7 @@ from typing import Final
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.statements import Statement
-from wxauth.events.feed_queries import HIGHEST_POSITION, MAX_SENSIBLE_NUMBER
+from wxauth.events.feed_queries import HIGHEST_POSITION_FRAGMENT, MAX_SENSIBLE_NUMBER
 
 log = get_logger()
 
@@ -36,7 +36,7 @@ class SequenceState:
 
 _READ: Final = Statement[SequenceState](f"""
 WITH wanted (name, highest) AS (VALUES
-    (pg_get_serial_sequence('feed', 'position'), {HIGHEST_POSITION}),
+    (pg_get_serial_sequence('feed', 'position'), {HIGHEST_POSITION_FRAGMENT}),
     (pg_get_serial_sequence('events_unplaced', 'number'), (SELECT COALESCE(max(number), 0) FROM events_unplaced))
 )
 SELECT name::regclass::text AS name,

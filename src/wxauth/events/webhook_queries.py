@@ -23,12 +23,12 @@ from wxauth.events.models import DeliveryRow, DeliveryState, Webhook
 class Priority(IntEnum):
     """The order in which wxauth starts deliveries. Each priority has separate limits, and waits for no other priority.
 
-    The values are stored. They are negative for logout tokens to sites, which a database trigger queues, and the others
-    are for events to webhooks.
-
     Therefore, the events that a user can cause repeatedly never delay events of a higher priority about other users.
     They can delay events about the same user, because wxauth makes the first attempts of one user's events to a webhook
     one after the other.
+
+    The database stores the values. Negative values are for logout tokens to sites, which a trigger queues. The other
+    values are for events to webhooks.
     """
 
     BAN_LOGOUT = -2
@@ -268,12 +268,12 @@ _FORGET: Final = Statement[Nothing](
 # counted that attempt, an event that its receiver refuses while accepting other events would finally fail too soon. The
 # statement skips deliveries that have failed once, because their second attempt follows within seconds. Otherwise, that
 # attempt would count as a first attempt again, and later deliveries about the same user would wait for it.
-RESUME_DELIVERIES: Final = Statement[Nothing]("""
+RESUME_DELIVERIES: Final = Statement[Nothing](f"""
 UPDATE deliveries SET next_at = :now, attempts = attempts - 1
  WHERE receiver_id = :receiver_id AND event_id = ANY (ARRAY(
        SELECT event_id FROM deliveries
-        WHERE receiver_id = :receiver_id AND priority BETWEEN 0 AND 3 AND state = 'pending' AND next_at > :now
-          AND attempts > 1 AND NOT is_leased
+        WHERE receiver_id = :receiver_id AND priority BETWEEN {Priority.BAN} AND {Priority.ORDINARY}
+          AND state = 'pending' AND next_at > :now AND attempts > 1 AND NOT is_leased
         ORDER BY priority, next_at LIMIT :size
           FOR UPDATE SKIP LOCKED))
 """)
@@ -281,6 +281,7 @@ UPDATE deliveries SET next_at = :now, attempts = attempts - 1
 _LISTED: Final = ", ".join(columns_of(DeliveryRow)).replace(
     "next_at", "CASE WHEN attempts > 0 THEN next_at ELSE at END AS next_at"
 )
+# For each chosen state, PostgreSQL reads the newest deliveries from the part of the index that has this state.
 LIST_DELIVERIES: Final = Statement[DeliveryRow](f"""
 SELECT d.* FROM unnest(:states::text[]) AS chosen CROSS JOIN LATERAL (
        SELECT {_LISTED} FROM deliveries
@@ -299,13 +300,13 @@ WITH RECURSIVE known (id) AS (
       FROM known WHERE known.id IS NOT NULL
 ), swept AS MATERIALIZED (
     SELECT old.receiver_id, old.event_id
-      FROM known CROSS JOIN unnest('{delivered,failed,pending}'::text[]) AS settled
+      FROM known CROSS JOIN unnest('{delivered,failed,pending}'::text[]) AS chosen
            CROSS JOIN LATERAL (
                SELECT d.receiver_id, d.event_id, d.at FROM deliveries d
-                WHERE d.receiver_id = known.id AND d.state = settled AND d.priority >= 0
+                WHERE d.receiver_id = known.id AND d.state = chosen AND d.priority >= 0
                 ORDER BY d.id LIMIT :size FOR UPDATE SKIP LOCKED) old
      WHERE NOT EXISTS (SELECT FROM webhooks w WHERE w.id = known.id)
-        OR (settled <> 'pending' AND old.at < :before)
+        OR (chosen <> 'pending' AND old.at < :before)
      LIMIT :size
 )
 DELETE FROM deliveries USING swept

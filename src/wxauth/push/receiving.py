@@ -47,7 +47,9 @@ MESSAGES: Final = Counter(
     "wxauth_push_messages",
     "Messages that WeChat pushed, by app, kind (withdrawal, payment, customer_service, other) and outcome: "
     "forwarded, not_forwarded, refused; without push_forward done, or ignored.",
-    *("app_id", "kind", "outcome"),
+    "app_id",
+    "kind",
+    "outcome",
 )
 
 LONG_MESSAGES_AT_ONCE: Final = 64

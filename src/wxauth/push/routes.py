@@ -113,7 +113,7 @@ async def receive_push(app_id: str, request: Request, pushed: PushedMessagesDep)
         )
 
     length = request.headers.get("content-length")
-    is_long = length is None or int(length) > MAX_BODY
+    is_long = length is None or int(length) > MAX_BODY  # the server has checked that this is a number
     answer = await pushed.receive(app_id, request.query_params, read, is_long=is_long)
     headers = dict(_NO_STORE)
     if answer.content_type is not None:
