@@ -7,7 +7,8 @@ from uuid import UUID
 
 ALGORITHM: Final = "ES256"
 """The signature algorithm of access tokens (RFC 7518, section 3.4)."""
-TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - the media type of RFC 9068, section 2.1
+TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - not a password
+"""The media type of access tokens (RFC 9068, section 2.1), without `application/`."""
 
 
 def is_document(client_id: str) -> bool:
@@ -55,6 +56,7 @@ class _AsDict:
 
 
 def _plain(claims: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the claims as a dict."""
     # Pydantic cannot call `dict` itself. Its oldest version reads the serializer's signature, and `dict` has none.
     return dict(claims)
 

@@ -115,16 +115,8 @@ class TestIssuer:
         app = app_id or self.app_id
         session = UUID(str(session_id or uuid5(user, app)))
         now = int(self._clock())
-        payload: dict[str, Any] = {
-            "iss": self.issuer,
-            "sub": str(user),
-            "aud": self.audience,
-            "exp": now + expires_in,
-            "iat": now,
-            "jti": uuid4().hex,
-            "client_id": client_id or app,
-            "sid": str(session),
-        }
+        payload = self._common_claims(user, session, now=now, expires_in=expires_in)
+        payload["client_id"] = client_id or app
         scope_claim = scope if isinstance(scope, str) else " ".join(scope or ())
         openid_in_app = openid or f"openid-{uuid5(user, app).hex[:21]}"
         if client_id is not None and is_document(client_id):
@@ -137,6 +129,18 @@ class TestIssuer:
             payload |= _app_login_claims(openid=openid_in_app, roles=roles)
         payload |= claims or {}
         return self.key.sign({name: value for name, value in payload.items() if value is not None})
+
+    def _common_claims(self, user_id: UUID, session_id: UUID, *, now: int, expires_in: int) -> dict[str, Any]:
+        """Return the claims that every token has, except `client_id`."""
+        return {
+            "iss": self.issuer,
+            "sub": str(user_id),
+            "aud": self.audience,
+            "exp": now + expires_in,
+            "iat": now,
+            "jti": uuid4().hex,
+            "sid": str(session_id),
+        }
 
     def headers(self, **fields: Any) -> dict[str, str]:
         """Return the `Authorization` header with a token. The arguments are those of `token`."""

@@ -49,6 +49,7 @@ _BY_OUR_CLOCK = "by this machine's clock"
 _FINITE_DIGITS = sys.float_info.max_10_exp
 """The number of digits below which each integer is within the range of a float."""
 _COMPACT_FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})")
+"""The pattern of a JWS (RFC 7515, section 7.1). An ES256 signature has 64 bytes, which are 86 characters."""
 _LAST_CHARACTERS = (ascii_letters + digits + "-_", "", "AQgw", "AEIMQUYcgkosw048")
 """The characters that a part may end with, by the part's length modulo four.
 
@@ -59,7 +60,9 @@ _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE
 _NO_TOKEN = re.compile(r"undefined|null|None|nil|NaN|true|false|\[object [A-Za-z]{1,32}\]")
 """The texts that programs write for a missing value, or for a value that is not a string."""
 _QUOTES = "\"'`"
+"""The characters that some clients put around a token by mistake."""
 _TOKEN_TYPES = frozenset({TOKEN_TYPE, f"application/{TOKEN_TYPE}"})
+"""The values that the header `typ` can have (RFC 9068, section 4), in lower case."""
 
 
 class Verifier:
@@ -139,7 +142,7 @@ class Verifier:
         # website's token has a client_id, an app_id and a scope. The token of an unregistered client has a client_id
         # and a scope, but no app_id or openid.
         app_id = claims.get("app_id", client_id)
-        if openid is None and _has_scope_alone(claims):
+        if openid is None and _is_of_unregistered_client(claims):
             openid = app_id = ""
         if not (isinstance(client_id, str) and isinstance(openid, str) and isinstance(token_id, str)):
             raise InvalidToken("client_id, openid or jti is missing or not a string")
@@ -153,14 +156,15 @@ class Verifier:
         user_id, session_id = _uuid(claims, "sub"), _uuid(claims, "sid")
         _check_times(claims, now)
         return Principal(
-            user_id,
-            app_id,
-            openid,
-            session_id,
-            frozenset(roles),
-            Claims(claims),
-            claims.get("external_id"),
-            frozenset(scope.split(" ")) - {""},  # split only at spaces (RFC 6749, section 3.3), like the guard for Node
+            id=user_id,
+            app_id=app_id,
+            openid=openid,
+            session_id=session_id,
+            roles=frozenset(roles),
+            claims=Claims(claims),
+            external_id=claims.get("external_id"),
+            # The scope is split only at spaces (RFC 6749, section 3.3), as in the guard for Node.
+            scope=frozenset(scope.split(" ")) - {""},
         )
 
 
@@ -201,14 +205,14 @@ def _fault_of(token: str) -> str:
     return "the token is not a JWS in compact form with an ES256 signature"
 
 
-def _has_scope_alone(claims: dict[str, Any]) -> bool:
+def _is_of_unregistered_client(claims: dict[str, Any]) -> bool:
     """Return whether this is the token of a client that a document describes.
 
     Such a token contains a scope, but neither an openid nor an app_id.
     """
     client_id = claims.get("client_id")
-    is_by_document = isinstance(client_id, str) and is_document(client_id)
-    return is_by_document and "scope" in claims and "openid" not in claims and "app_id" not in claims
+    has_document = isinstance(client_id, str) and is_document(client_id)
+    return has_document and "scope" in claims and "openid" not in claims and "app_id" not in claims
 
 
 def _check_times(claims: dict[str, Any], now: float) -> None:
@@ -224,6 +228,7 @@ def _check_times(claims: dict[str, Any], now: float) -> None:
 
 
 def _uuid(claims: dict[str, Any], name: str) -> UUID:
+    """Return the UUID in a claim. Raises: InvalidToken."""
     value = claims.get(name)
     if not isinstance(value, str) or not _UUID.fullmatch(value):
         raise InvalidToken(f"{name} is missing or not a UUID")
@@ -231,6 +236,7 @@ def _uuid(claims: dict[str, Any], name: str) -> UUID:
 
 
 def _time(claims: dict[str, Any], name: str) -> float:
+    """Return the time in a claim, in epoch seconds. Raises: InvalidToken."""
     value = claims.get(name)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value  # finite, because the decoder refuses other numbers
@@ -249,6 +255,7 @@ def _shown(value: object) -> str:
 
 
 def _seconds(duration: float) -> str:
+    """Return a duration as text, such as `1,234 s`."""
     return f"{duration:,.0f} s"
 
 
@@ -280,6 +287,7 @@ def decoded(part: str) -> bytes:
 
 
 def _object_of_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object. Raises: ValueError, if a name occurs twice, because parsers choose different values."""
     value = dict(pairs)
     if len(value) != len(pairs):
         raise ValueError("a name occurs twice")
@@ -287,6 +295,7 @@ def _object_of_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _finite(literal: str) -> float:
+    """Return the number that a JSON text means. Raises: ValueError, if it is beyond any float."""
     number = float(literal)
     if not isfinite(number):
         raise ValueError("a number is beyond any float")
@@ -294,6 +303,7 @@ def _finite(literal: str) -> float:
 
 
 def _finite_integer(literal: str) -> int:
+    """Return the integer that a JSON text means. Raises: ValueError, if it is beyond any float."""
     # JavaScript reads every number as a float, and both guards must reach the same decision about a huge number.
     if len(literal) >= _FINITE_DIGITS:
         _finite(literal)
