@@ -31,7 +31,7 @@ from wxauth.site_logins.authorization_codes import proved_after
 from wxauth.site_logins.browser_login_queries import sweep_browser_logins
 from wxauth.site_logins.doors import AUTHORIZATION_CODE_LASTS
 from wxauth.site_logins.queries import sweep_site_logins
-from wxauth.users.erasure_queries import ARE_WAITING, erase_next_due, erase_next_page, erase_rest
+from wxauth.users.erasure_queries import ARE_WAITING, erase_next_due, erase_next_page, erase_waiting_rows
 from wxauth.users.status_queries import lift_bans
 
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
@@ -167,7 +167,7 @@ async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE) -> Swept:
     """Run every chore of `_CHORES` once, and sweep old events and addresses even if their sweeps are not due."""
     for table, _ in _table_sweeps(services.settings):
         await queries.restart_sweep(services.database, table, now=services.clock())
-    await erase_rest(services.database)
+    await erase_waiting_rows(services.database)
     return await sweep(services, page_size=page_size, pause=0.0)
 
 

@@ -30,7 +30,7 @@ from wxauth.import_export.files import NumberedLine
 from wxauth.import_export.lines import SKIPPABLE, Fault, Line, unwrapped, without
 from wxauth.import_export.options import Options
 from wxauth.import_export.queries import LOCK, LOCK_WITH_ADMINISTRATORS, Made, UserToImport, Wanted, find
-from wxauth.users.erasure_queries import ARE_WAITING, erase_rest
+from wxauth.users.erasure_queries import ARE_WAITING, erase_waiting_rows
 
 BATCH: Final = 1000
 """The largest number of lines per transaction. Logins of the same users wait until the transaction ends."""
@@ -318,7 +318,7 @@ async def _import_batch(
     """
     wanted = _wanted([line for _, line in lines])
     if not options.dry_run:  # the remaining data of erased ids must not become part of a new user
-        await erase_rest(services.database, wanted.ids)
+        await erase_waiting_rows(services.database, wanted.ids)
     try:
         async with services.database.begin(replan=True) as transaction:
             batch = await _lock(

@@ -146,7 +146,7 @@ async def erase_next_page(
         return ErasedPage(user_id, is_last=number < size)
 
 
-async def erase_rest(database: Database, user_ids: Sequence[UUID] | None = None) -> None:
+async def erase_waiting_rows(database: Database, user_ids: Sequence[UUID] | None = None) -> None:
     """Erase all waiting rows of all users, or of users with the given ids."""
     while await database.value(ARE_WAITING, user_ids=user_ids):
         if await erase_next_page(database, size=MAX_ROWS_ERASED_WITH_USER, user_ids=user_ids) is None:
