@@ -149,6 +149,7 @@ It returns no row if the session has ended, if its website was removed, or if th
 """
 NO_ADDRESS: Final = "'0.0.0.0/0'::inet"
 """The SQL value of `opened_ip` if the address is unknown. An empty `opened_user_agent` means an unknown User-Agent."""
+# The address and the User-Agent from which a session was opened: see `OPENED`.
 _OPENED_IP: Final = f"NULLIF(COALESCE(opened_ip, ip), {NO_ADDRESS})"
 _OPENED_USER_AGENT: Final = "NULLIF(COALESCE(opened_user_agent, user_agent), '')"
 OPENED: Final = f"""

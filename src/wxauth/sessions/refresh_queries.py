@@ -31,6 +31,7 @@ _SIGNED_BYTES = _ID_BYTES + _GENERATION_BYTES
 # pattern allows four characters there, and each token has only one spelling.
 _FORM = r"[A-Za-z0-9_-]{69}[AQgw]"
 _PADDING = "=="
+"""The padding of base64 that tokens leave out."""
 
 
 class RefreshToken(NamedTuple):

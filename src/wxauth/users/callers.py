@@ -261,6 +261,10 @@ FreshAdministratorDep = Annotated[Actor, Depends(fresh_administrator_of), Entail
 
 @lru_cache(maxsize=4096)
 def _plain_ip(host: str) -> str | None:
+    """Return the address as `plain_address` does; None if the host is not an address.
+
+    The results are cached, because each request needs one.
+    """
     try:
         return str(plain_address(host))
     except ValueError:

@@ -260,9 +260,10 @@ class _Download(StreamingResponse):
 
     def __init__(self, first: bytes, rest: AsyncGenerator[bytes]) -> None:
         self._rest = rest
-        super().__init__(self._pieces(first), media_type="application/json", headers=_HEADERS)
+        super().__init__(self._chunks(first), media_type="application/json", headers=_HEADERS)
 
-    async def _pieces(self, first: bytes) -> AsyncIterator[bytes]:
+    async def _chunks(self, first: bytes) -> AsyncIterator[bytes]:
+        """Yield the first piece in chunks, and then the remaining pieces."""
         for start in range(0, len(first), _CHUNK_BYTES):
             yield first[start : start + _CHUNK_BYTES]
         async for piece in self._rest:

@@ -85,6 +85,7 @@ def _parsed(text: str, region: str) -> "PhoneNumber | None":
 
 
 def _in_e164(number: "PhoneNumber") -> str:
+    """Return the E.164 form of a number, such as +8613800138000."""
     import phonenumbers
 
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)

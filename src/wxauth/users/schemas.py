@@ -384,6 +384,7 @@ class ProfileChange(Changes):
 
 
 def _check_versions(value: object) -> object:
+    """Return the documents with their versions. Raises: ValueError, if they are not an object of texts."""
     # pydantic's own check of the types would repeat a name that the client has sent in its message.
     if not (isinstance(value, dict) and all(isinstance(version, str) for version in value.values())):
         raise ValueError("Must be an object of documents and versions, both text")

@@ -113,20 +113,23 @@ class StaffReads(WriteBuffer):
 
     async def _store(self) -> None:
         """Store the reads. If that fails, the reads wait for the next write."""
-        stored = list(self._waiting)
-        # From now on, a further search begins a new event. The events in `stored` must not change any more. If this
+        events = list(self._waiting)
+        # From now on, a further search begins a new event. The events of this write must not change any more. If this
         # statement fails, the database might still have stored them, and would ignore the changes in the next write.
         self._further_searches = {}
-        if stored:
-            await self.database.run(_STORE, events=stored)
-        del self._waiting[: len(stored)]
-        self._places_taken = Counter((each["type"], each["actor"]) for each in self._waiting)
+        if events:
+            await self.database.run(_STORE, events=events)
+        # During the write, further events may have joined the queue.
+        del self._waiting[: len(events)]
+        self._places_taken = Counter((event["type"], event["actor"]) for event in self._waiting)
         self._list_read_at = {key: at for key, at in self._list_read_at.items() if at + SAME_LIST > self.clock()}
 
     def _has_place(self, kind: EventType, by: Actor) -> bool:
+        """Return whether fewer than `PLACES` events of this type and member of staff wait for the next write."""
         return self._places_taken[kind, by.name] < PLACES
 
     def _note(self, kind: EventType, by: Actor, user_id: UUID | None, data: Mapping[str, Any]) -> None:
+        """Let an event wait for the next write."""
         if self.is_on:
             now = self.clock()
             self._places_taken[kind, by.name] += 1

@@ -60,6 +60,7 @@ SELECT {_COLUMNS}
   FROM users WHERE banned_until <= :now ORDER BY banned_until LIMIT :size
    FOR UPDATE SKIP LOCKED
 """)
+# The caller has locked the users. If `ban` is null, its reason and end are null, too.
 _SET_STATUS_AND_ROLES: Final = Statement[Nothing]("""
 UPDATE users SET status = CASE WHEN ban IS NULL THEN 'active' ELSE 'disabled' END, roles = given.roles,
                  ban_reason = ban ->> 'reason', banned_until = (ban ->> 'until')::timestamptz
@@ -112,6 +113,7 @@ class StatusAndRoles:
 
         Without such a ban, the user is active.
         """
+        # In the order of the pairs, a ban without an end is longer than any other.
         lasting = [ban for ban in bans if ban.until is None or ban.until > now]
         return replace(self, ban=max(lasting, key=lambda ban: (ban.until is None, ban.until), default=None))
 
@@ -142,7 +144,8 @@ class StatusAndRoles:
         counts even if the user stays banned, because an administrator might lift the ban later.
         """
         suspended = STAFF_ROLES if before.is_banned else frozenset[str]()
-        return not frozenset(self.roles) <= frozenset(before.roles) - suspended
+        usable_before = frozenset(before.roles) - suspended
+        return not usable_before.issuperset(self.roles)
 
 
 class Ending(Enum):
