@@ -157,7 +157,7 @@ class Revocation:
 # roles for all data, the current role and, if it lacks the owner's rights, the roles whose rights it has.
 REVOCATIONS: Final = Statement[Revocation](f"""
 WITH RECURSIVE {OUR_RELATIONS}, owners AS (
-    SELECT DISTINCT relowner AS oid FROM pg_class WHERE oid IN (SELECT oid FROM own)
+    SELECT DISTINCT relowner AS oid FROM pg_class WHERE oid IN (SELECT oid FROM own_tables)
 ), everything (oid, writes) AS (
     SELECT oid, rolname = 'pg_write_all_data' FROM pg_roles
      WHERE rolname IN ('pg_read_all_data', 'pg_write_all_data', 'pg_maintain')

@@ -32,11 +32,12 @@ from wxauth.core.database import Database
 from wxauth.core.dependents import sql_of, what_is_in_the_way
 from wxauth.core.logs import get_logger, message_of
 from wxauth.core.outages import raise_if_unavailable
-from wxauth.core.rights_queries import RIGHTS_OF_PUBLIC, our_tables
+from wxauth.core.rights_queries import REVOKES_FROM_PUBLIC, our_tables
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.terminal import TextError
 
 HEAD: Final = "head"
+"""The name for the newest revision that this version knows."""
 BASE: Final = "base"
 """The name for the state before the first revision, in which the schema is empty."""
 LOCK_TIMEOUT_SECONDS: Final = 1.0
@@ -127,23 +128,18 @@ async def migrate(
     known = revisions.revisions_in(scripts)
     order = [BASE, *reversed(known)]
     directory = ScriptDirectory.from_config(_config(scripts))
-    target = order[-1] if revision == HEAD else revision
     if (unfit := await revisions.refusal_of_engine(database)) is not None:
         raise UnknownRevision(_("the database {unfit}", unfit=unfit))
     async with _turn(database):
         stored = await revisions.current_revision(database)
-        current = stored or BASE
         if (refusal := revisions.refusal_of(stored, known)) is not None:
             raise UnknownRevision(refusal)
         if revision == HEAD and revisions.is_newer(stored, known):
-            target = current
-        elif current not in order:
-            raise UnknownRevision(Text(_OF_ANOTHER, revision=current))
-        elif target not in order:
-            raise UnknownRevision(Text(_NO_REVISION, revision=revision, revisions=", ".join(reversed(order))))
+            target = stored
         else:
-            steps = _steps(directory, order, current, target)
-            if current != BASE:
+            target = order[-1] if revision == HEAD else revision
+            steps = _steps(directory, order, stored or BASE, target)
+            if stored is not None:
                 all_scripts = (directory.get_revision(number) for number in known)
                 await _refuse_what_is_in_the_way(database, steps, all_scripts)
             for step in steps:
@@ -165,7 +161,7 @@ async def begin_migration(
     """
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda **_: database.connector.connect(command_timeout=None),
+        async_creator=lambda **_options: database.connector.connect(command_timeout=None),
         connect_args={"prepared_statement_cache_size": 0},
         poolclass=NullPool,
         isolation_level=ISOLATION if is_transactional else "AUTOCOMMIT",
@@ -206,7 +202,14 @@ class _Step:
 
 
 def _steps(directory: ScriptDirectory, order: Sequence[str], current: str, target: str) -> list[_Step]:
-    """Return the steps from one revision to another. `order` lists `BASE` and all revisions, the oldest first."""
+    """Return the steps from one revision to another. `order` lists `BASE` and all revisions, the oldest first.
+
+    Raises: UnknownRevision, if one of the two revisions is not in `order`.
+    """
+    if current not in order:
+        raise UnknownRevision(Text(_OF_ANOTHER, revision=current))
+    if target not in order:
+        raise UnknownRevision(Text(_NO_REVISION, revision=target, revisions=", ".join(reversed(order))))
     start, end = order.index(current), order.index(target)
     is_upgrade = start < end
     path = order[start : end + 1] if is_upgrade else order[end : start + 1][::-1]
@@ -233,7 +236,7 @@ async def _shut_out_the_public(database: Database) -> None:
 
     Raises: StorageUnavailable, MigrationForbidden.
     """
-    if statements := await database.values(RIGHTS_OF_PUBLIC, tables=our_tables()):
+    if statements := await database.values(REVOKES_FROM_PUBLIC, tables=our_tables()):
         async with begin_migration(database) as connection:
             for statement in statements:
                 await connection.exec_driver_sql(statement)

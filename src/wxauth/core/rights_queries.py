@@ -6,12 +6,15 @@ from wxauth.core.models import all_tables
 from wxauth.core.statements import Statement
 
 VERSION_TABLE: Final = "alembic_version"
+"""The table in which Alembic stores the schema's revision."""
+# Partitions are found through `pg_inherits`, level by level. A sequence depends on the column that it fills: `deptype`
+# is 'a' for a serial column, and 'i' for an identity column.
 OUR_RELATIONS: Final[LiteralString] = """
-own (oid) AS (
+own_tables (oid) AS (
     SELECT c.oid FROM unnest(:tables::text[]) name JOIN pg_class c ON c.oid = to_regclass(quote_ident(name))
      WHERE c.relkind IN ('r', 'p')
 ), tables (oid) AS (
-    SELECT oid FROM own UNION SELECT inhrelid FROM pg_inherits JOIN tables ON inhparent = tables.oid
+    SELECT oid FROM own_tables UNION SELECT inhrelid FROM pg_inherits JOIN tables ON inhparent = tables.oid
 ), relations AS (
     SELECT c.oid, relkind, relowner, relacl, relnamespace, format('%I.%I', nspname, relname) AS name
       FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
@@ -20,11 +23,13 @@ own (oid) AS (
                                         WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass
                                           AND refobjid IN (SELECT oid FROM tables) AND deptype IN ('a', 'i'))
 )"""
-"""Parts of a `WITH RECURSIVE` clause.
+"""The SQL of three parts of a `WITH RECURSIVE` clause.
 
-`own` has wxauth's tables, `tables` also has their partitions, and `relations` also has the sequences.
+`own_tables` contains wxauth's tables, `tables` also contains their partitions, and `relations` contains these tables
+and their sequences. The parameter `tables` is the result of `our_tables`.
 """
-RIGHTS_OF_PUBLIC: Final = Statement[str](f"""
+# In an access control list, the grantee 0 stands for PUBLIC. Rights can also be granted on single columns.
+REVOKES_FROM_PUBLIC: Final = Statement[str](f"""
 WITH RECURSIVE {OUR_RELATIONS}
 SELECT format('REVOKE ALL ON %s %s FROM PUBLIC', CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, name)
   FROM relations
@@ -33,9 +38,10 @@ SELECT format('REVOKE ALL ON %s %s FROM PUBLIC', CASE relkind WHEN 'S' THEN 'SEQ
         OR EXISTS (SELECT FROM pg_attribute a, aclexplode(attacl) WHERE attrelid = relations.oid AND grantee = 0))
  ORDER BY name
 """)
-"""The REVOKE statements for wxauth's tables and sequences on which PUBLIC, which means every role, has a right.
+"""The query for the REVOKE statements that take all rights on wxauth's tables and sequences from PUBLIC.
 
-The query returns statements only for tables and sequences that the current role owns.
+PUBLIC means every role. The result contains a statement only if PUBLIC has a right, and only for tables and sequences
+that the current role owns.
 """
 
 
