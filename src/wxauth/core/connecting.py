@@ -45,6 +45,7 @@ class Connector:
         failures: list[outages.NotConnected] = []
         started_at = monotonic()
         places = [place for dsn in self._dsns for place in await _places_of(dsn, seconds=self._deadlines.connect)]
+        # The last place comes first, and then the other addresses of its host, because False sorts before True.
         places.sort(key=lambda place: (place.dsn != self._last_place.dsn, place.address != self._last_place.address))
         timeout = min(self._deadlines.connect, self._deadlines.connect_to_any / len(places))
         for place in places:
@@ -62,11 +63,11 @@ class Connector:
         raise outages.NotConnected(_("; ").join(each.text for each in failures)) from failures[-1].__cause__
 
     async def _connect_to(self, place: "_Place", options: Mapping[str, object]) -> asyncpg.Connection:
-        wanted = {**self._options, **options}
+        all_options = {**self._options, **options}
         if place.address is not None:
-            wanted["loop"] = _LoopTo(place.address)
+            all_options["loop"] = _LoopTo(place.address)
         try:
-            connection = await asyncpg.connect(place.dsn, password=libpq.password_in_file(place.dsn), **wanted)
+            connection = await asyncpg.connect(place.dsn, password=libpq.password_in_file(place.dsn), **all_options)
         except Exception as exc:
             outages.raise_if_not_connected(exc, place.dsn, place.address)
             raise
@@ -123,6 +124,7 @@ class _LoopTo:
 
 
 async def _places_of(dsn: str, *, seconds: float) -> list[_Place]:
+    """Return the host of a DSN with each of its addresses. Looking up the addresses takes at most `seconds`."""
     host, _port = libpq.host_and_port(dsn)
     addresses = await addresses_of(host, seconds=seconds)
     return [_Place(dsn, address) for address in addresses] if len(addresses) > 1 else [_Place(dsn, None)]

@@ -37,6 +37,7 @@ MAX_IDLE_SECONDS: Final = 240.0
 Firewalls and proxies often drop an idle connection after five minutes.
 """
 CLOSE_TIMEOUT_SECONDS: Final = 3.0
+"""The time limit, in seconds, for closing a connection in an orderly way."""
 CONNECTIONS: Final = 15
 """The largest number of connections in the pool of a process."""
 TRANSACTIONS: Final = 5
@@ -119,7 +120,7 @@ class Connections:
         """Close the idle connections now. Lent ones are closed when they are released."""
         self._generation += 1
         idle, self._idle = self._idle, []
-        closing = (connection.close(timeout=CLOSE_TIMEOUT_SECONDS) for connection, _ in idle)
+        closing = (each.connection.close(timeout=CLOSE_TIMEOUT_SECONDS) for each in idle)
         await asyncio.gather(*closing, return_exceptions=True)
 
     def _take_idle(self) -> asyncpg.Connection | None:
@@ -322,19 +323,7 @@ class Database(_Reader):
                 await connection.execute("COMMIT")
             except BaseException as exc:
                 is_from_database = is_committing or exc is transaction.failure
-                may_retry = self._drop_if_lost(connection, exc, is_from_database=is_from_database)
-                if not connection.is_closed():
-                    with suppress(Exception):  # so that the original failure is raised
-                        await connection.execute("ROLLBACK")
-                if not is_from_database:
-                    raise
-                # If the connection is lost during the commit, wxauth cannot know whether PostgreSQL has committed.
-                # The type is tested, too, because on a closed connection `may_retry` is also true for other errors, for
-                # example for a violated constraint, which must reach the caller.
-                is_lost_before_commit = not is_committing and isinstance(exc, (*outages.LOST, asyncpg.InterfaceError))
-                if may_retry and is_lost_before_commit:
-                    raise outages.NothingCommitted(_("the database doesn't respond")) from exc
-                outages.raise_if_unavailable(exc, is_closed=connection.is_closed())
+                await self._roll_back(connection, exc, is_from_database=is_from_database, is_committing=is_committing)
                 raise
             finally:
                 transaction.failure = None  # because its traceback refers to the transaction
@@ -410,6 +399,30 @@ class Database(_Reader):
                 raise outages.ConnectionLost from exc
             raise
         return connection
+
+    async def _roll_back(
+        self, connection: asyncpg.Connection, exc: BaseException, *, is_from_database: bool, is_committing: bool
+    ) -> None:
+        """Roll back a transaction whose block or commit has raised this error.
+
+        If `is_from_database` is false, the error comes from the code in the block.
+
+        Raises: StorageUnavailable, or its subclasses ChangesClashed and NothingCommitted, if the state of the database
+            has caused the error. Otherwise the caller must raise the error again.
+        """
+        may_retry = self._drop_if_lost(connection, exc, is_from_database=is_from_database)
+        if not connection.is_closed():
+            with suppress(Exception):  # so that the original failure is raised
+                await connection.execute("ROLLBACK")
+        if not is_from_database:
+            return
+        # If the connection is lost during the commit, wxauth cannot know whether PostgreSQL has committed. The type is
+        # tested, too, because on a closed connection `may_retry` is also true for other errors, for example for a
+        # violated constraint, which must reach the caller.
+        is_lost_before_commit = not is_committing and isinstance(exc, (*outages.LOST, asyncpg.InterfaceError))
+        if may_retry and is_lost_before_commit:
+            raise outages.NothingCommitted(_("the database doesn't respond")) from exc
+        outages.raise_if_unavailable(exc, is_closed=connection.is_closed())
 
     async def _answer(
         self, text: str, arguments: Sequence[object], until: float | None = None, *, tries: int = 2

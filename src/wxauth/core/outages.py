@@ -102,8 +102,9 @@ class OutageLog:
     At the end of an outage, it logs how long the outage lasted.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._interval = seconds
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        """The shortest time, in seconds, between two lines."""
         self._due_at = 0.0
         """The end of the present interval, in seconds of the monotonic clock."""
         self._since: float | None = None
@@ -127,7 +128,7 @@ class OutageLog:
         if self.claim():
             self._is_logged = True
             # NotConnected is the cause of `exc`, and has the driver's error as its cause.
-            refusal = exc.__cause__ and exc.__cause__.__cause__
+            refusal = None if exc.__cause__ is None else exc.__cause__.__cause__
             write = log.error if isinstance(refusal, _REFUSED) else log.warning
             is_read_only = isinstance(exc.__cause__, asyncpg.ReadOnlySQLTransactionError)
             event = "database_takes_no_writes" if is_read_only else "database_does_not_answer"
@@ -138,20 +139,21 @@ class OutageLog:
         if self._since is None:
             self._since = monotonic()
 
-    def end(self, begun: float) -> None:
-        """Note that a connection has been opened, and log the end of the outage if there was one.
+    def end(self, attempt_started_at: float) -> None:
+        """Note that a connection has been opened, and log the end of the outage if a line about it was written.
 
-        `begun` is the start of the attempt, in seconds of the monotonic clock. If the attempt began before the outage,
-        the outage has not ended.
+        `attempt_started_at` is the start of the attempt, in seconds of the monotonic clock. If the attempt began before
+        the outage, the outage has not ended.
         """
-        since, is_logged = self._since, self._is_logged
-        if since is not None and begun > since:
-            self._since, self._is_logged = None, False
-            if is_logged:
-                log.info("database_answers_again", seconds=round(monotonic() - since, 1))
+        if self._since is None or attempt_started_at <= self._since:
+            return
+        if self._is_logged:
+            log.info("database_answers_again", seconds=round(monotonic() - self._since, 1))
+        self._since, self._is_logged = None, False
 
 
 outage_log: Final = OutageLog(10.0)
+"""The log of outages of this process. It writes a line at most every ten seconds."""
 
 
 class NotConnected(TextError, OSError):
@@ -273,11 +275,12 @@ def _why_not(exc: BaseException, dsn: str, address: str | None) -> Text:
 def _rule_about(exc: BaseException, dsn: str) -> Text:
     """Return a predicate that explains why there is no connection, such as "doesn't respond in time"."""
     reason = _driver_reason(exc)
-    file = exc.filename if isinstance(exc, PermissionError) else None
-    if isinstance(exc, _POSSIBLY_OF_A_FILE):
-        file, reason = libpq.unreadable_file(dsn) or (file, reason)
-    if file:
-        return _("can't read {file}: {reason}", file=file, reason=reason)
+    unreadable = libpq.unreadable_file(dsn) if isinstance(exc, _POSSIBLY_OF_A_FILE) else None
+    if unreadable is not None:
+        file, why_unreadable = unreadable
+        return _("can't read {file}: {reason}", file=file, reason=why_unreadable)
+    if isinstance(exc, PermissionError) and exc.filename:
+        return _("can't read {file}: {reason}", file=exc.filename, reason=reason)
     if reason.startswith(_POOLER_REFUSES):
         return _("is a connection pooler ({reason}): {remedy}", reason=reason, remedy=POOLER_REMEDY)
     if isinstance(exc, ConnectionError) and _REFUSED_TLS in str(exc):
