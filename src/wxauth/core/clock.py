@@ -38,13 +38,17 @@ REPORTED_FROM: Final = timedelta(seconds=5)
 """The smallest difference between the clocks that is logged as a warning."""
 
 _REPORTED_EVERY: Final = timedelta(minutes=10)
+"""The shortest time between two warnings about a difference between the clocks."""
 _STEP_BYTES: Final = 4
 """The number of random bytes in the difference between two ids of the same millisecond."""
 _BITS_AFTER_TIME: Final = 80
 """The number of bits that follow the time in an id. The time consists of the first 48 bits, in milliseconds."""
-log = get_logger()
+_MAX_MILLISECONDS: Final = 2**48 - 1
 LAST_ID: Final = UUID(int=2**128 - 1)
 """An id that is greater than every other id."""
+
+log = get_logger()
+
 _last_id = 0
 """The id that this process created last, as a number. Within one millisecond, each new id is greater."""
 
@@ -136,11 +140,11 @@ def new_id(now: datetime) -> UUID:
     differed, sessions and events would be out of order, and the newest might seem old.
     """
     global _last_id
-    made = uuid7(nanoseconds=_milliseconds(now) * 1_000_000)
-    if made.int >> _BITS_AFTER_TIME == _last_id >> _BITS_AFTER_TIME:
-        made = UUID(int=_last_id + 1 + int.from_bytes(os.urandom(_STEP_BYTES)))
-    _last_id = made.int
-    return made
+    created = uuid7(nanoseconds=_milliseconds(now) * 1_000_000)
+    if created.int >> _BITS_AFTER_TIME == _last_id >> _BITS_AFTER_TIME:
+        created = UUID(int=_last_id + 1 + int.from_bytes(os.urandom(_STEP_BYTES)))
+    _last_id = created.int
+    return created
 
 
 def first_id_at(time: datetime) -> UUID:
@@ -160,4 +164,5 @@ def id_range(since: datetime | None, until: datetime | None, before: UUID | None
 
 
 def _milliseconds(time: datetime) -> int:
-    return min(max(0, int(time.timestamp() * 1000)), 2**48 - 1)
+    """Return the milliseconds since 1970, limited to the numbers that an id can contain."""
+    return min(max(0, int(time.timestamp() * 1000)), _MAX_MILLISECONDS)

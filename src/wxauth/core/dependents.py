@@ -59,7 +59,8 @@ def sql_of(script: Script, *, is_upgrade: bool) -> str:
 
     The SQL ends before the first statement that depends on the contents of the database.
     """
-    options = {"as_sql": True, "output_buffer": (sql := StringIO())}
+    sql = StringIO()
+    options = {"as_sql": True, "output_buffer": sql}
     with Operations.context(MigrationContext.configure(dialect_name="postgresql", opts=options)):
         try:
             (script.module.upgrade if is_upgrade else script.module.downgrade)()
@@ -97,6 +98,8 @@ async def what_is_in_the_way(database: Database, sql: str, scripts: Iterable[Scr
     )
     if not dependents:
         return None
-    ours = {*re.findall(r"\w+", " ".join(sql_of(script, is_upgrade=True) for script in scripts))}
-    found = [f"{it.object} ({it.uses})" for it in dependents if it.name not in ours]
-    return Text(_IN_THE_WAY, objects=listed(found[:_MOST_NAMED], max(0, len(found) - _MOST_NAMED))) if found else None
+    words_of_ours = {*re.findall(r"\w+", " ".join(sql_of(script, is_upgrade=True) for script in scripts))}
+    foreign = [f"{each.object} ({each.uses})" for each in dependents if each.name not in words_of_ours]
+    if not foreign:
+        return None
+    return Text(_IN_THE_WAY, objects=listed(foreign[:_MOST_NAMED], max(0, len(foreign) - _MOST_NAMED)))

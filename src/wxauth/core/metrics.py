@@ -22,6 +22,7 @@ REGISTRY: Final = CollectorRegistry()
 DECLARED: "Final[list[_Metric[Any]]]" = []
 """All metrics of the modules that are imported, even those that this process has not counted yet."""
 OUR_FAULTS: Final = (InternalError, StorageUnavailable)
+"""The errors that any request can cause. Counters have series for them in advance, because alerts depend on them."""
 
 # The `_created` series are disabled, because they do not work with several workers.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -42,10 +43,10 @@ class _Metric(dict[Any, Series]):
     kind: ClassVar[Any]
 
     def __init__(
-        self, name: str, help: str, *labels: str, first: Iterable[str | tuple[str, ...]] = (), **options: Any
+        self, name: str, help: str, *label_names: str, first: Iterable[str | tuple[str, ...]] = (), **options: Any
     ) -> None:
-        self._declaration = (name, help, labels), options
-        self._first = [(one,) if isinstance(one, str) else one for one in first]
+        self._declaration = (name, help, label_names), options
+        self._first = [(labels,) if isinstance(labels, str) else labels for labels in first]
         self.made: Series | None = None
         """The metric of prometheus_client; None until something is counted."""
         DECLARED.append(self)
@@ -54,13 +55,13 @@ class _Metric(dict[Any, Series]):
         series = self[labels] = self._make().labels(*labels) if labels else self._make()
         return series
 
-    def make_first(self, *more: tuple[object, ...]) -> None:
-        """Create the series with the labels `first`, and those with the labels `more`.
+    def make_first(self, *further: tuple[object, ...]) -> None:
+        """Create the series with the labels `first`, and the series with each of the labels `further`.
 
         This takes 20 ms, so don't call it at startup.
         """
-        for labels in (*self._first, *more):
-            self[labels]
+        for labels in (*self._first, *further):
+            self[labels]  # `__missing__` creates the series
         self._make()
 
     def _make(self) -> Series:

@@ -18,6 +18,9 @@ from wxauth.i18n import Text, lazy_gettext as _
 _IN_WHEEL: Final = Path(__file__).parents[1] / "_migrations"
 _IN_CHECKOUT: Final = Path(__file__).parents[3] / "alembic"
 SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
+"""The folder with Alembic's revisions."""
+_REVISION: Final = re.compile("[0-9]{4}")
+"""The pattern of wxauth's revisions."""
 _FOREIGN_REVISION: Final = ""
 """The revision of a schema that belongs to another program.
 
@@ -62,11 +65,14 @@ async def current_revision(database: Database) -> str | None:
 
     If another program has created the schema, return a value that `refusal_of` refuses.
     """
-    stored = await database.row(_CURRENT) if await database.value(_IS_MIGRATED) else None
+    if not await database.value(_IS_MIGRATED):
+        return None
+    stored = await database.row(_CURRENT)
     if stored is None:
         return None
     revision, has_ours = stored
-    return revision if has_ours and re.fullmatch("[0-9]{4}", revision or "") else _FOREIGN_REVISION
+    is_ours = has_ours and revision is not None and _REVISION.fullmatch(revision)
+    return revision if is_ours else _FOREIGN_REVISION
 
 
 def is_usable(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bool:
@@ -95,13 +101,13 @@ async def refusal_of_engine(database: Database) -> Text | None:
     Raises: StorageUnavailable.
     """
     try:
-        found = await database.one(_ENGINE)
+        engine, has_plpgsql, encoding = await database.one(_ENGINE)
     except asyncpg.PostgresError as exc:
         return _(
             "isn't PostgreSQL ({reason}). docs/run/database.md lists the databases that you can use",
             reason=reason_of(exc),
         )
-    return why_unfit(*found)
+    return why_unfit(engine, has_plpgsql, encoding)
 
 
 def why_unfit(engine: str, has_plpgsql: bool, encoding: str) -> Text | None:
@@ -112,11 +118,15 @@ def why_unfit(engine: str, has_plpgsql: bool, encoding: str) -> Text | None:
     `engine` is the result of version(). PostgreSQL is suitable, and so are engines such as Aurora that replace only
     PostgreSQL's storage.
     """
-    if (other := _OTHER_ENGINE.search(engine)) or not has_plpgsql:
-        name = other[0].replace("YB", "YugabyteDB") if other else _("an engine without PL/pgSQL")
+    other: str | Text | None = None
+    if (name := _OTHER_ENGINE.search(engine)) is not None:
+        other = name[0].replace("YB", "YugabyteDB")
+    elif not has_plpgsql:
+        other = _("an engine without PL/pgSQL")
+    if other is not None:
         return _(
             "is {engine}, which can't run wxauth's schema. docs/run/database.md lists the databases that you can use",
-            engine=name,
+            engine=other,
         )
     if encoding != "UTF8":
         return _(

@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from wxauth.i18n import lazy_gettext as _
 
-_VERSION = b"\x01"
-_KEY_ID_BYTES = 4
-_NONCE_BYTES = 12
-_PREFIX_BYTES = len(_VERSION) + _KEY_ID_BYTES
-
+_VERSION: Final = b"\x01"
+"""The version of the format of a sealed value."""
+_KEY_ID_BYTES: Final = 4
+_NONCE_BYTES: Final = 12
+_PREFIX_BYTES: Final = len(_VERSION) + _KEY_ID_BYTES
 
 WRONG_SECRET_KEY: Final = _(
     "WXAUTH_SECRET_KEY: must be the key that encrypted the stored values. After you change this key, "
@@ -42,12 +42,17 @@ def derive_key(secret_key: bytes, purpose: str, *, length: int = 32) -> bytes:
 
 
 def _context(place: bytes, *key: str | bytes | UUID) -> bytes:
-    """Return the context of a value: the place where the value is stored.
+    """Return the context of a value: the place where the value is stored, and the key of its row.
 
-    `open` fails for a value from another place.
+    `Sealer.open` fails for a value from another place.
     """
-    parts = [it.bytes if isinstance(it, UUID) else it.encode() if isinstance(it, str) else it for it in key]
-    return b"\0".join((place, *parts))
+    return b"\0".join((place, *map(_to_bytes, key)))
+
+
+def _to_bytes(part: str | bytes | UUID) -> bytes:
+    if isinstance(part, UUID):
+        return part.bytes
+    return part.encode() if isinstance(part, str) else part
 
 
 session_key_context: Final = partial(_context, b"session_key")
@@ -93,11 +98,11 @@ class Sealer:
 
     def open(self, sealed: bytes, *, context: bytes) -> bytes:
         """Decrypt a value. Raises: CannotOpen."""
-        cipher = self._ciphers.get(sealed[:_PREFIX_BYTES])
+        prefix, nonce_and_ciphertext = sealed[:_PREFIX_BYTES], sealed[_PREFIX_BYTES:]
+        cipher = self._ciphers.get(prefix)
         if cipher is None:
             raise CannotOpen("encrypted with an unknown key")
-        rest = sealed[_PREFIX_BYTES:]
-        nonce, ciphertext = rest[:_NONCE_BYTES], rest[_NONCE_BYTES:]
+        nonce, ciphertext = nonce_and_ciphertext[:_NONCE_BYTES], nonce_and_ciphertext[_NONCE_BYTES:]
         try:
             return cipher.decrypt(nonce, ciphertext, context)
         except (InvalidTag, ValueError) as exc:  # ValueError for a nonce that was cut off

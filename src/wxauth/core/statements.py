@@ -13,7 +13,8 @@ from typing_extensions import TypedDict
 T_co = TypeVar("T_co", covariant=True)
 Model = TypeVar("Model", bound=BaseModel)
 
-# In literals, comments and casts, a colon does not begin a parameter. Everywhere else, `:name` and `$1` are parameters.
+# In literals, comments and casts, a colon does not begin a parameter. Everywhere else, `:name` is a parameter, and `$1`
+# is an error.
 _PIECES: Final = re.compile(
     r"""
       \b[eE]'(?:[^'\\]|\\.|'')*'
@@ -30,6 +31,7 @@ _PIECES: Final = re.compile(
 )
 
 _NAME: Final = re.compile("[a-z0-9_.]+(-[a-z0-9]+)*")
+"""The pattern of the names and numbers that `fragment` accepts. It allows no quote, no space and no comment."""
 
 _set: Final = object.__setattr__
 """A function that sets an attribute without pydantic's checks."""
@@ -92,14 +94,14 @@ def model_of(model: type[Model], columns: Mapping[str, Any]) -> Model:
     Creating the model of a user takes 1 µs. SQLModel's `__new__` takes 2 µs, because it first sets the same attributes.
     Pydantic's `model_construct` takes 13 µs, because it fills in defaults and aliases.
     """
-    made = object.__new__(model)
+    row = object.__new__(model)
     # Reading all columns of the driver's row at once is faster than reading them one by one.
     values = dict(columns.items())
-    _set(made, "__dict__", values)
-    _set(made, "__pydantic_fields_set__", set(values))
-    _set(made, "__pydantic_extra__", None)
-    _set(made, "__pydantic_private__", None)
-    return made
+    _set(row, "__dict__", values)
+    _set(row, "__pydantic_fields_set__", set(values))
+    _set(row, "__pydantic_extra__", None)
+    _set(row, "__pydantic_private__", None)
+    return row
 
 
 class Statement(Generic[T_co]):
@@ -124,14 +126,15 @@ class Statement(Generic[T_co]):
 
     @cached_property
     def kind(self) -> Any:
-        """The row type with which the statement was created."""
+        """The row type with which the statement was created: `X` for a `Statement[X](…)`."""
+        # `Generic` sets `__orig_class__` after the constructor has returned.
         return get_args(self.__orig_class__)[0]  # type: ignore[attr-defined]
 
     @cached_property
     def read(self) -> Callable[[Sequence[Mapping[str, Any]]], Sequence[T_co]]:
         """A function that turns the driver's rows into rows of this statement's type."""
-        made = _maker(self.kind)
-        return _as_they_are if made is None else lambda records: [made(record) for record in records]
+        make = _maker(self.kind)
+        return _as_they_are if make is None else lambda records: [make(record) for record in records]
 
     def arguments(self, values: Mapping[str, object]) -> tuple[object, ...]:
         """Return the values in the order of `$n`. Raises: TypeError, for a missing or an unknown name."""
@@ -140,8 +143,8 @@ class Statement(Generic[T_co]):
                 return self._pick(values)
             except KeyError:
                 pass  # this is reported below
-        given, names = set(values), set(self.names)
-        raise TypeError(f"missing: {sorted(names - given)}, unknown: {sorted(given - names)}, of:{self.text}")
+        missing, unknown = sorted(set(self.names) - set(values)), sorted(set(values) - set(self.names))
+        raise TypeError(f"missing: {missing}, unknown: {unknown}, of:{self.text}")
 
 
 def _maker(kind: Any) -> Callable[[Mapping[str, Any]], Any] | None:

@@ -198,5 +198,8 @@ def _id_of_day(*names: str, now: datetime) -> UUID:
     """Return a UUIDv7 (RFC 9562, section 5.7) of the start of the day, with a hash of the names as its random bits."""
     day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     milliseconds = int(day.timestamp() * 1000).to_bytes(6, "big")
-    digest = sha256("\0".join(names).encode()).digest()[:10]
-    return UUID(bytes=milliseconds + bytes([0x70 | digest[0] & 0x0F, digest[1], 0x80 | digest[2] & 0x3F]) + digest[3:])
+    random = bytearray(sha256("\0".join(names).encode()).digest()[:10])
+    # Four bits contain the version of the UUID, which is 7, and two bits contain its variant, which is binary 10.
+    random[0] = 0x70 | random[0] & 0x0F
+    random[2] = 0x80 | random[2] & 0x3F
+    return UUID(bytes=milliseconds + random)
