@@ -71,7 +71,7 @@ class Batched(Statement[Row]):
         self.name: Final = name
         # Sub-selects hide the number of callers from the planner. PostgreSQL assumes that an array has ten rows, and
         # that an unknown limit returns a tenth of them. Therefore the plan for several callers is the plan for one
-        # caller.
+        # caller. The limit itself has no effect, because it is larger than MAX_BATCH_SIZE.
         arrays = ", ".join(f"(SELECT :{name}::{types[name]}[])" for name in self.names)
         columns = ", ".join([*self.names, "n"])
         asked = f"WITH asked AS (SELECT * FROM unnest({arrays}) WITH ORDINALITY AS asked({columns}) LIMIT (SELECT 99))"
@@ -100,7 +100,7 @@ class Batches:
         statement: The statement.
         answer: A function that runs one of the two forms within a time limit. It tries twice, unless `tries` is given.
         wait: A function that waits for the row of a caller in a batch. Tracing measures this wait.
-        whole: The longest time, in seconds, that a caller waits.
+        time_limit: The longest time, in seconds, that a caller waits.
         batch_wait: The longest time, in seconds, for which a running statement delays the next batch.
     """
 
@@ -110,12 +110,12 @@ class Batches:
         answer: Callable[..., Awaitable[Records]],
         wait: Callable[[asyncio.Future[object]], Awaitable[object]],
         *,
-        whole: float,
+        time_limit: float,
         batch_wait: float,
     ) -> None:
         self._statement = statement
         self._answer, self._wait = answer, wait
-        self._whole, self._batch_wait = whole, batch_wait
+        self._time_limit, self._batch_wait = time_limit, batch_wait
         self._waiting: deque[_Caller] = deque()
         self._newest: asyncio.Future[Any] | None = None
         """The statement that was sent last: the task of a batch, or the future of a caller that runs it alone.
@@ -123,20 +123,23 @@ class Batches:
         None after the result has arrived.
         """
         self._sent_at = 0.0
+        """The time at which `_newest` was sent, in the event loop's time."""
         self._timer: asyncio.TimerHandle | None = None
+        """The timer that sends the next batch even if `_newest` is still running; None if no caller waits for it."""
         self._tasks: set[asyncio.Task[None]] = set()
+        """The tasks of the batches that are running."""
 
     async def row(self, arguments: Sequence[object]) -> Any:
         """Return the statement's row for these arguments, or None if there is none. Raises: StorageUnavailable."""
         loop = asyncio.get_running_loop()
-        mine, until = loop.create_future(), loop.time() + self._whole
-        self._waiting.append(_Caller(arguments, mine, until))
+        future, until = loop.create_future(), loop.time() + self._time_limit
+        self._waiting.append(_Caller(arguments, future, until))
         if self._newest is None:
             self._send()
         elif self._timer is None:
             self._timer = loop.call_at(self._sent_at + self._batch_wait, self._send)
         try:
-            row = mine.result() if mine.done() else await self._wait(mine)
+            row = future.result() if future.done() else await self._wait(future)
             # Each caller gets a separate exception, because Python adds the caller's traceback to the exception.
             if isinstance(row, StorageUnavailable):
                 raise StorageUnavailable(row.detail) from row.__cause__
@@ -146,7 +149,7 @@ class Batches:
             return self._statement.read(records)[0] if records else None
         finally:
             # This caller has run the statement alone, so the next batch has waited for its result.
-            if self._newest is mine:
+            if self._newest is future:
                 self._send()
 
     async def aclose(self) -> None:
@@ -209,5 +212,5 @@ class Batches:
                 # The next batch starts before the rows are delivered, so that PostgreSQL has work during that time.
                 self._send()
             for caller, row in zip(batch, rows, strict=True):
-                if not caller.row.done():  # a caller that was cancelled has cancelled its future
+                if not caller.row.done():  # if a caller was cancelled, so was its future
                     caller.row.set_result(row)

@@ -275,7 +275,7 @@ class Database(_Reader):
                 statement,
                 self._answer,
                 self._wait,
-                whole=self.deadlines.whole,
+                time_limit=self.deadlines.whole,
                 batch_wait=self.deadlines.batch_wait,
             )
             self._batches[statement] = batches

@@ -22,7 +22,7 @@ class EnteredUser(UserInSession):
 _BAN_COLUMN: Final = "users.banned_until"
 ENTERED_USER: Final = f"{USER_IN_SESSION}, {_BAN_COLUMN}"
 """The SQL columns of an `EnteredUser`."""
-_MAY_ENTER: Final = "status = 'active' AND erase_at IS NULL"
+_MAY_ENTER: Final = MAY_LOG_IN.replace("users.", "")
 """The condition `MAY_LOG_IN`, for columns without the name of their table."""
 OPEN_FRAGMENT: Final = """
     INSERT INTO sessions
@@ -46,7 +46,11 @@ _COMMON_TYPES: Final[Mapping[str, LiteralString]] = {
     "expires_in": "int",
     "now": "timestamptz",
 }
-"""The PostgreSQL types of the parameters of both statements."""
+"""The PostgreSQL types of the parameters of both statements.
+
+For a parameter of the type inet or jsonb, asyncpg would require a Python object. Therefore the statements take such
+values as text, and cast them.
+"""
 # The condition is true if an imported identity of the app has the person's unionid in place of an openid.
 _IS_MISNAMED: Final = """EXISTS (SELECT FROM identities misnamed
                       WHERE misnamed.app_id = :app_id AND misnamed.openid = :unionid AND misnamed.awaits_login)"""
