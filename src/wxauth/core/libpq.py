@@ -40,7 +40,9 @@ _OPTIONAL_FEATURES: Final = frozenset(
 )
 """The parameters of features that asyncpg lacks, with the values for which a connection does not need the feature."""
 _AUTHORITY_FILES: Final = ("sslrootcert", "sslcrl")
+"""The parameters that name files about the server's certificate."""
 _CLIENT_FILES: Final = ("sslcert", "sslkey")
+"""The parameters that name the files of the client's certificate."""
 _IN_ENVIRONMENT: Final = (
     *("host", "port", "user", "password", "database", "passfile", "service", "sslmode"),
     *_AUTHORITY_FILES,
@@ -54,6 +56,7 @@ _VERIFYING: Final = frozenset({"require", "verify-ca", "verify-full"})
 """The values of `sslmode` with which asyncpg reads the files of `_AUTHORITY_FILES`."""
 _FILES_AT_HOME: Final = ("postgresql.crt", "postgresql.key", "root.crt", "root.crl")
 """The files that asyncpg reads from `~/.postgresql` if they exist."""
+_DEFAULT_PORT: Final = "5432"
 _NO_FILE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR)
 """The errors for a path that does not lead to a file. Any other error means that this process may not read the file."""
 
@@ -90,8 +93,8 @@ def read_url(url: str) -> DatabaseUrl:
         netlocs_and_queries = [(parts.netloc, query | place) for place in _places_in(query)]
     defaults = _defaults_for(query, has_several_hosts=len(netlocs_and_queries) > 1)
     dsns = [
-        urlunsplit(parts._replace(netloc=netloc, query=urlencode(defaults | one_query)))
-        for netloc, one_query in netlocs_and_queries
+        urlunsplit(parts._replace(netloc=netloc, query=urlencode(defaults | query_of_host)))
+        for netloc, query_of_host in netlocs_and_queries
     ]
     return DatabaseUrl(dsns, query.keys(), pooler)
 
@@ -134,8 +137,8 @@ def hide_unreadable_home() -> None:
 
 def host_and_port(dsn: str) -> tuple[str, str]:
     """Return the host and the port of a DSN. The host is empty for the default socket."""
-    given = _parameters(dsn)
-    return given.get("host", ""), given.get("port", "5432")
+    parameters = _parameters(dsn)
+    return parameters.get("host", ""), parameters.get("port", _DEFAULT_PORT)
 
 
 def password_in_file(dsn: str) -> str | None:
@@ -144,18 +147,20 @@ def password_in_file(dsn: str) -> str | None:
     asyncpg would leave the backslashes of `\:` and `\\` in the password. Return None if the file has no line for the
     DSN, if the DSN already has a password, or if it names a service, whose file only asyncpg reads.
     """
-    given = _parameters(dsn)
-    if given.keys() & {"password", "service"}:
+    parameters = _parameters(dsn)
+    if parameters.keys() & {"password", "service"}:
         return None
-    host = given.get("host", "localhost")
+    host = parameters.get("host", "localhost")
     hosts = [host, "localhost"] if host.startswith("/") else host.split(",")  # localhost also stands for a socket
-    user = given.get("user") or getuser()
-    database = given.get("dbname") or given.get("database") or user
-    fields = (hosts, [given.get("port", "5432")], [database], [user])
-    line = re.compile("".join(map(_field_pattern, fields)) + r"(?P<password>(?:\\.|[^\\:])*\\?)")
-    for found in map(line.match, _lines_of_password_file(given.get("passfile"))):
-        if found is not None:
-            return re.sub(r"\\(.)", r"\1", found["password"])
+    port = parameters.get("port", _DEFAULT_PORT)
+    user = parameters.get("user") or getuser()
+    database = parameters.get("dbname") or parameters.get("database") or user
+    fields = "".join(_field_pattern(values) for values in (hosts, [port], [database], [user]))
+    # In the password, a backslash escapes the next character. A backslash at the end of the line stands for itself.
+    line_pattern = re.compile(fields + r"(?P<password>(?:\\.|[^\\:])*\\?)")
+    for line in _lines_of_password_file(parameters.get("passfile")):
+        if (match := line_pattern.match(line)) is not None:
+            return re.sub(r"\\(.)", r"\1", match["password"])
     return None
 
 
@@ -189,31 +194,32 @@ def unreadable_file(dsn: str) -> tuple[str, str] | None:
 
     Return None if there is no such file. asyncpg's error does not name the file.
     """
-    given = _parameters(dsn)
-    sslmode = given.get("sslmode", "prefer")
+    parameters = _parameters(dsn)
+    sslmode = parameters.get("sslmode", "prefer")
     # asyncpg opens a file only under these conditions.
     names = [
         *(_AUTHORITY_FILES if sslmode in _VERIFYING else ()),
         *(_CLIENT_FILES if sslmode != "disable" else ()),
-        *(("passfile",) if "password" not in given else ()),
+        *(("passfile",) if "password" not in parameters else ()),
     ]
     for name in names:
-        if (file := given.get(name)) and (reason := _why_unusable(name, given)):
-            return file, reason
+        if name in parameters and (reason := _why_unusable(name, parameters)) is not None:
+            return parameters[name], reason
     return None
 
 
-def _why_unusable(name: str, given: Mapping[str, str]) -> str | None:
+def _why_unusable(name: str, parameters: Mapping[str, str]) -> str | None:
     """Return why asyncpg would fail to use the file of this parameter, or None if asyncpg can use the file."""
-    file = given[name]
+    file = parameters[name]
     if (error := _why_unreadable(Path(file))) is not None:
         return os.strerror(error)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         if name in (*_AUTHORITY_FILES, "sslcert"):
             context.load_verify_locations(file)
-        elif name == "sslkey" and "sslcert" in given:
-            context.load_cert_chain(given["sslcert"], file, password=lambda: given.get("sslpassword", ""))
+        elif name == "sslkey" and "sslcert" in parameters:
+            # Without any password, OpenSSL would ask for the password of an encrypted key on the terminal.
+            context.load_cert_chain(parameters["sslcert"], file, password=parameters.get("sslpassword", ""))
     except ssl.SSLError as exc:
         return exc.reason or "not PEM"
     return None
