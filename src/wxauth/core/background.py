@@ -40,7 +40,7 @@ log = get_logger()
 
 T = TypeVar("T")
 Key = TypeVar("Key")
-Made = TypeVar("Made")
+Value = TypeVar("Value")
 
 
 @part
@@ -73,10 +73,10 @@ class Background:
         with suppress(TimeoutError):
             async with asyncio.timeout(self.farewell):
                 await self.drain()
-        left = [*self._started]
-        await cancel(left)
-        if left:
-            log.warning("background_work_left", pieces=len(left), reason="the service has ended")
+        unfinished = [*self._started]
+        await cancel(unfinished)
+        if unfinished:
+            log.warning("background_work_left", pieces=len(unfinished), reason="the service has ended")
 
 
 async def keep_doing(chore: Callable[[], Awaitable[object]], *, pause: float, failed: str) -> NoReturn:
@@ -139,6 +139,8 @@ class WriteBuffer(ABC):
 
 @dataclass(frozen=True, slots=True)
 class _Retry:
+    """A failed write, and the time until which wxauth repeats it."""
+
     do: Callable[[], Awaitable[object]]
     until: float
     """The time at which wxauth gives up the retry, in the event loop's time."""
@@ -224,6 +226,7 @@ class Retries:
             self._lose(what, key, "the service has ended")
 
     async def _run_rounds(self) -> None:
+        """Run rounds of retries, with a pause before each, until no retry is waiting."""
         while self._retries:
             await asyncio.sleep(self.pause)
             await self._run_all()
@@ -247,8 +250,9 @@ class Retries:
         log.error("retry_lost", what=what, reason=reason, **retry.fields)
         self._count(what, -1)
 
-    def _count(self, what: str, more: int) -> None:
-        self._numbers[what] += more
+    def _count(self, what: str, change: int) -> None:
+        """Change the number of waiting retries of this kind, and the metric."""
+        self._numbers[what] += change
         PUT_OFF.set(self._numbers[what], what)
 
 
@@ -265,8 +269,8 @@ async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
 
 
 async def once(
-    under_way: dict[Key, asyncio.Task[Made]], key: Key, make: Callable[[], Coroutine[Any, Any, Made]]
-) -> Made:
+    under_way: dict[Key, asyncio.Task[Value]], key: Key, make: Callable[[], Coroutine[Any, Any, Value]]
+) -> Value:
     """Return the value that `make` returns.
 
     If several callers request the same key at the same time, `make` runs only once. `under_way` contains the running
@@ -277,21 +281,21 @@ async def once(
 
 
 def task_of(
-    under_way: dict[Key, asyncio.Task[Made]], key: Key, make: Callable[[], Coroutine[Any, Any, Made]]
-) -> asyncio.Task[Made]:
+    under_way: dict[Key, asyncio.Task[Value]], key: Key, make: Callable[[], Coroutine[Any, Any, Value]]
+) -> asyncio.Task[Value]:
     """Return the task that makes the value of a key. If no such task is running, start one.
 
     `under_way` contains the running tasks by their keys.
     """
-    making = under_way.get(key)
-    if making is None:
-        making = under_way[key] = asyncio.create_task(make())
-        making.add_done_callback(lambda _: under_way.pop(key))
-        making.add_done_callback(_retrieve_exception)
-    return making
+    task = under_way.get(key)
+    if task is None:
+        task = under_way[key] = asyncio.create_task(make())
+        task.add_done_callback(lambda _task: under_way.pop(key))
+        task.add_done_callback(_retrieve_exception)
+    return task
 
 
-def _retrieve_exception(done: asyncio.Task[Any]) -> None:
+def _retrieve_exception(task: asyncio.Task[Any]) -> None:
     """Retrieve the exception of a task. Otherwise asyncio logs that nobody has retrieved it."""
-    if not done.cancelled():
-        done.exception()
+    if not task.cancelled():
+        task.exception()

@@ -29,7 +29,7 @@ _MAX_FRAMES: Final = 14
 _MAX_MESSAGE: Final = 500
 """The largest number of characters of an exception's message in a log line."""
 # The error messages of libraries may contain secrets: parameters of WeChat's URLs, tokens, or passwords in a DSN.
-_SECRETS = re.compile(
+_SECRETS: Final = re.compile(
     r"(?i)((?:secret|session|aes)_?key|secret|js_?code|token|authorization|password"
     r"|(?<![a-z_])(?<!status )(?<!exit )code)"
     r"""(["']?\s*[=:]\s*(?:bearer\s+|basic\s+)?)(?:b?'[^']*'|b?"[^"]*"|[^\s&"',;)}]+)"""
@@ -39,7 +39,7 @@ _SECRETS = re.compile(
 )
 # PostgreSQL and asyncpg quote a row or an argument after these phrases. The quotation may contain anything, so
 # everything after the phrase is removed.
-_VALUES = re.compile(
+_VALUES: Final = re.compile(
     r"(?s)(DETAIL:|Failing row contains|\bKey \([^)]*\)=|invalid input (?:syntax|value|for query argument)[^:]*:).*"
 )
 _MOST_NAMES: Final = 1000
@@ -158,7 +158,8 @@ def console_line(*, colors: bool) -> Render:
 
     def line(logger: Any, name: str, event: LogEvent) -> bytes:
         frames: list[str] = event.pop("frames", [])
-        event.update({field: _printable(str(it)) for field, it in event.items() if isinstance(it, UUID | str)})
+        texts = {field: str(value) for field, value in event.items() if isinstance(value, UUID | str)}
+        event.update({field: _printable(text) for field, text in texts.items()})
         return "\n    ".join([render(logger, name, event), *frames]).encode()
 
     return line
@@ -168,7 +169,9 @@ def _printable(text: str) -> str:
     """Escape control characters, because clients choose paths and names."""
     if text.isprintable():
         return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
 
 
 def _complete(_logger: object, name: str, event: LogEvent) -> LogEvent:

@@ -38,8 +38,8 @@ class Parts(dict[Any, Any]):
     A part that needs only other parts is created when it is first requested.
     """
 
-    def make(self, kind: type[Part], **given: Any) -> Part:
-        """Create a part from the given arguments. Each other argument is the part of the argument's type.
+    def make(self, kind: type[Part], **values: Any) -> Part:
+        """Create a part with these arguments. Each other argument is the part of the argument's type.
 
         Raises: TypeError, if an argument is missing.
         """
@@ -48,10 +48,10 @@ class Parts(dict[Any, Any]):
         parts = {
             name: self[type_]
             for name, type_ in arguments.items()
-            if name not in given and (type_ in self or type_ in _PART_CLASSES)
+            if name not in values and (type_ in self or type_ in _PART_CLASSES)
         }
-        made = self[kind] = kind(**parts, **given)
-        return made
+        created = self[kind] = kind(**parts, **values)
+        return created
 
     def __missing__(self, kind: Any) -> Any:
         if kind not in _PART_CLASSES:
@@ -89,7 +89,7 @@ class Services:
 
     def __getitem__(self, kind: type[Part]) -> Part:
         """Return the part of this type. Raises: KeyError."""
-        found: Part = self.parts[kind]
+        found: Part = self.parts[kind]  # the annotation gives the value of type Any a type
         return found
 
     async def aclose(self) -> None:
