@@ -63,7 +63,9 @@ class UrlLinks:
     clock: Clock
     wechat_api: WeChatApi
     _links: dict[str, CachedSecret] = field(default_factory=partial(defaultdict, CachedSecret), init=False)
+    """The link of each app, by the app's id."""
     _being_made: dict[str, asyncio.Task[None]] = field(default_factory=dict, init=False)
+    """The requests to WeChat that are in progress, by the app's id."""
 
     async def of(self, app: App) -> str | None:
         """Return the URL Link of an app; None if WeChat does not make one, and no earlier link is still valid."""
@@ -130,8 +132,8 @@ class Links:
         Raises: NotFound, PressesUsedUp, RateLimited.
         """
         page = await find_open_page(self.database, page_id, browser, now=self.clock())
-        base = await self._url_without_scene(page.site_app_id) if page.link else None
-        if base is None:
+        link_url = await self._url_without_scene(page.site_app_id) if page.link else None
+        if link_url is None:
             raise NotFound("this site doesn't have this link")
         await self.scan_limits.browsers.admit_address(browser.ip)
         now = self.clock()
@@ -150,7 +152,7 @@ class Links:
             link = new_press(locked, page_browser, lasts=lasts, now=now, door=Door.LINK)
             link.presses, link.scene_hash = press, hash_of(scene)
             await queries.add(transaction, link)
-        return Onward(self._url_with_scene(base, scene))
+        return Onward(self._url_with_scene(link_url, scene))
 
     async def go_on(self, page_id: str, browser: Browser, typed: str) -> Onward | TryAgain:
         """Return the redirect to the site if the typed number is right, or if it is the last permitted wrong number.
@@ -167,6 +169,7 @@ class Links:
         if found_link is None:
             return TryAgain(found_page, is_wrong=False)
         async with self.codes.queue(found_link), self.database.begin() as transaction:
+            # The locks are taken in the order that `queries` requires: the user, the page, and the page's link.
             person = await person_queries.lock_person(transaction, app_id=found_link.app_id, openid=found_link.openid)
             page = await transaction.row(queries.LOCK, id=found_page.id, now=now)
             link = await transaction.row(queries.LOCK, id=found_link.id, now=now)
@@ -223,15 +226,15 @@ class Links:
         parameters = {"appid": app.app_id, "path": self.settings.scan_page}
         return f"{_PLAINTEXT_SCHEME}?{urlencode(parameters, quote_via=quote, safe='/')}"
 
-    def _url_with_scene(self, base: str, scene: str) -> str:
-        """Return the URL that opens the mini-program with this scene."""
+    def _url_with_scene(self, url: str, scene: str) -> str:
+        """Return the URL from `_url_without_scene` with this scene added."""
         if self.settings.scan_link == "url":
-            return f"{base}?cq={scene}"  # WeChat copies `cq` into the query of the mini-program's page
+            return f"{url}?cq={scene}"  # WeChat copies `cq` into the query of the mini-program's page
         # This query is a parameter of the link, so `urlencode` also encodes its "=".
         parameters = {"query": f"s={scene}"}
         if self.settings.scan_env != "release":
             parameters["env_version"] = self.settings.scan_env
-        return f"{base}&{urlencode(parameters, quote_via=quote)}"
+        return f"{url}&{urlencode(parameters, quote_via=quote)}"
 
 
 async def _end_link(transaction: Transaction, link: LockedLogin) -> None:

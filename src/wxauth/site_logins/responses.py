@@ -84,9 +84,13 @@ class Mistake(StrEnum):
     """The mistakes after which wxauth does not redirect the browser, because it cannot trust the redirect URI."""
 
     REQUEST = "request"
+    """The request is malformed."""
     CLIENT = "client_id"
+    """The client is unknown, or may not log in in this way."""
     REDIRECT_URI = "redirect_uri"
+    """The client has not registered the redirect URI."""
     DOCUMENT = "client_document"
+    """The client's metadata document cannot be used."""
 
 
 class Unanswerable(Exception):

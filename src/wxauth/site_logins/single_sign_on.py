@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from wxauth.clients.oauth_requests import Parameters, parse_parameters
 from wxauth.core.clock import Clock
-from wxauth.core.database import Database
+from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
 from wxauth.errors import NotFound, RateLimited
@@ -138,41 +138,59 @@ class SingleSignOn:
         """
         now = self.clock()
         code = new_secret()
-        client_id = request.client.name
-        after = proved_after(self.settings, now)
         try:
             async with self.concurrency.of_session(shown.login_id, shown.id), self.database.begin() as transaction:
-                person = await lock_browser_person(
-                    transaction, hash_of(browser.login), client_id=client_id, proved_after=after
-                )
-                if person is None or person.login_id != shown.login_id or not _satisfies(person, request, now=now):
-                    return None
-                # abs() ignores times in the far future, which a clock that was ahead has stored.
-                recent_codes_at = [at for at in person.codes_at if abs(now - at) < _MINUTE]
-                if len(recent_codes_at) >= CODES_PER_MINUTE:
-                    raise self._count_refusal(request, "this browser has requested too many codes")
-                await add_with_code(
-                    transaction,
-                    request,
-                    person,
-                    code,
-                    door=Door.SSO,
-                    authenticated_at=person.authenticated_at,
-                    authenticated_by=person.authenticated_by,
-                    device=browser,
-                    # The code must not be valid for longer than the browser's login.
-                    lasts=min(AUTHORIZATION_CODE_LASTS, person.authenticated_at - after),
-                    browser_login_id=person.login_id,
-                    now=now,
-                )
-                codes_at = [*recent_codes_at, now]
-                await transaction.run(
-                    browser_login_queries.COUNT_CODE, id=person.login_id, codes_at=codes_at, client_id=client_id
-                )
+                person = await self._store_code(transaction, request, browser, code, shown=shown, now=now)
         except RateLimited:
             raise self._count_refusal(request, "this user has too many requests in progress") from None
+        if person is None:
+            return None
+        client_id = request.client.name
         log.info("site_authorized", client_id=client_id, user_id=person.id, app_id=person.app_id, door=Door.SSO)
         return redirect_to_site(self.settings, request, code=code)
+
+    async def _store_code(
+        self,
+        transaction: Transaction,
+        request: SiteRequest,
+        browser: Browser,
+        code: str,
+        *,
+        shown: BrowserPerson,
+        now: datetime,
+    ) -> BrowserPerson | None:
+        """Store a login with this code, and return its user. Return None in the same cases as `_give_code`.
+
+        Raises: SentBack, Unanswerable.
+        """
+        after = proved_after(self.settings, now)
+        client_id = request.client.name
+        person = await lock_browser_person(transaction, hash_of(browser.login), client_id=client_id, proved_after=after)
+        if person is None or person.login_id != shown.login_id or not _satisfies(person, request, now=now):
+            return None
+        # abs() ignores times in the far future, which a clock that was ahead has stored.
+        recent_codes_at = [at for at in person.codes_at if abs(now - at) < _MINUTE]
+        if len(recent_codes_at) >= CODES_PER_MINUTE:
+            raise self._count_refusal(request, "this browser has requested too many codes")
+        await add_with_code(
+            transaction,
+            request,
+            person,
+            code,
+            door=Door.SSO,
+            authenticated_at=person.authenticated_at,
+            authenticated_by=person.authenticated_by,
+            device=browser,
+            # The code must not be valid for longer than the browser's login.
+            lasts=min(AUTHORIZATION_CODE_LASTS, person.authenticated_at - after),
+            browser_login_id=person.login_id,
+            now=now,
+        )
+        codes_at = [*recent_codes_at, now]
+        await transaction.run(
+            browser_login_queries.COUNT_CODE, id=person.login_id, codes_at=codes_at, client_id=client_id
+        )
+        return person
 
     def _count_refusal(self, request: SiteRequest, description: str) -> SentBack:
         """Count and log a request that exceeds a limit, and return the error for the site."""

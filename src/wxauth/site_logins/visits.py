@@ -153,9 +153,17 @@ class Visits:
                 raise VisitRefused("this site was added with --near")
             app = self.apps.for_login(app_id)
         except (VisitRefused, WxAuthError) as exc:
-            outcome = _log_failure(exc, door=door, client_id=page.client_id, app_id=app_id)
+            outcome = _log_and_classify(exc, door=door, client_id=page.client_id, app_id=app_id)
             _count_failure(door, outcome)
             raise SentBack(page, _DESCRIPTIONS[outcome], outcome) from None
+        state = await self._store_visit(page, door, app_id)
+        return Onward(_url_of_wechats_page(self.settings, app, door, state))
+
+    async def _store_visit(self, page: SiteLogin, door: Door, app_id: str) -> str:
+        """Store a new visit of a page, and return its `state`. Extend the page for as long as the visit can take.
+
+        Raises: NotFound, PressesUsedUp.
+        """
         now = self.clock()
         state = secrets.token_hex(_STATE_BYTES)
         async with self.database.begin() as transaction:
@@ -167,7 +175,7 @@ class Visits:
             visit = new_press(locked, Device(None, None), lasts=VISIT_LASTS, now=now, door=door)
             visit.app_id, visit.state_hash = app_id, hash_of(state)
             await queries.add(transaction, visit)
-        return Onward(_url_of_wechats_page(self.settings, app, door, state))
+        return state
 
     async def finish(self, callback: WeChatCallback) -> Onward:
         """Return the redirect after a callback from WeChat's page: to the site, or to a page of wxauth.
@@ -186,6 +194,7 @@ class Visits:
             outcome = await asyncio.shield(completion)
             if outcome is not VisitOutcome.LOGGED_IN:
                 return self._destination(visit, outcome, callback)
+        # A repeated callback waits for the outcome. After a login, this reads the visit that the login has changed.
         visit = await self._wait_for_outcome(hashes)
         if visit.wechat_code_hash != code_hash:  # this callback has another code, or the visit had expired
             return self._redirect_to_page(visit, callback, "over")
@@ -209,7 +218,8 @@ class Visits:
 
     async def _complete(self, visit: SiteLogin, callback: WeChatCallback) -> VisitOutcome:
         """Log in the visitor, and store the outcome for callbacks that wait for it."""
-        door, fields = visit.taken_door, {"client_id": visit.client_id, "app_id": visit.app_id}
+        door = visit.taken_door
+        fields = {"client_id": visit.client_id, "app_id": visit.app_id}
         try:
             if callback.code in _REFUSED:
                 raise VisitRefused("the user refused")
@@ -220,7 +230,7 @@ class Visits:
         except SentBack:  # the user is not the user of the site's `id_token_hint`
             outcome = VisitOutcome.LOGIN_REQUIRED
         except (VisitRefused, WxAuthError) as exc:
-            outcome = _log_failure(exc, door=door, **fields)
+            outcome = _log_and_classify(exc, door=door, **fields)
         except Exception:  # any other fault must also end the visit, because repeated callbacks wait for its outcome
             log.exception("visit_failed", door=door, **fields)
             outcome = VisitOutcome.SERVER_ERROR
@@ -244,17 +254,18 @@ class Visits:
 
         Raises: VisitRefused, SentBack, WxAuthError.
         """
-        app, browser = self.apps.for_login(visit.app_id), callback.browser
+        app = self.apps.for_login(visit.app_id)
+        browser = callback.browser
         identity, wechat_ms = await self.code_logins.exchange_code(app, callback.code)
         is_closed_to_staff = door is Door.WEBSITE and not self.settings.scan_admin_anywhere
         if is_closed_to_staff:
-            await self._check_is_no_staff(app, identity)
+            await self._check_is_not_staff(app, identity)
         now = self.clock()
         login = await self.code_logins.record_identity(app, identity, browser, expires_in=None, now=now)
         self.numbers.count_login(is_new=login.is_new, at=now)
         async with self.database.begin() as transaction:
             person = await person_queries.lock_person(transaction, app_id=app.app_id, openid=identity.openid)
-            pending = None if person is None else await transaction.row(queries.LOCK, id=visit.id, now=now)
+            pending = await transaction.row(queries.LOCK, id=visit.id, now=now)
             if person is None or pending is None or pending.outcome is not None:
                 raise VisitRefused("the user can no longer log in, or the site has been removed")
             if is_closed_to_staff and not STAFF_ROLES.isdisjoint(person.roles):  # given during the visit
@@ -269,7 +280,7 @@ class Visits:
         fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": login.milliseconds}
         log.info("site_authorized", client_id=visit.client_id, user_id=login.user.id, app_id=app.app_id, **fields)
 
-    async def _check_is_no_staff(self, app: App, identity: WeChatIdentity) -> None:
+    async def _check_is_not_staff(self, app: App, identity: WeChatIdentity) -> None:
         """Check that the identity belongs to no administrator or support staff. Raises: VisitRefused."""
         is_staff = await self.database.value(
             person_queries.HAS_ANY_ROLE,
@@ -341,7 +352,7 @@ def _url_of_wechats_page(settings: Settings, app: App, door: Door, state: str) -
     return f"{settings.wechat_open_url}/connect/{path}?{urlencode(parameters)}#wechat_redirect"
 
 
-def _log_failure(error: VisitRefused | WxAuthError, **fields: str | None) -> VisitOutcome:
+def _log_and_classify(error: VisitRefused | WxAuthError, **fields: str | None) -> VisitOutcome:
     """Return the outcome of a visit with this error. Log the error with these fields, unless the user can try again."""
     if isinstance(error, VisitRefused):
         log.info("visit_refused", **fields, reason=str(error))
