@@ -82,18 +82,14 @@ class RateLimiter:
     ) -> None:
         self._what = what
         self._exempt = [ip_network(network) for network in exempt]
-        self._limits: Sequence[Limit] = ()
+        self._limits = (Limit.of(rate), Limit.of(rate, wide)) if rate else ()
         """The limit of an address, a client or an app, and the limit of a /48. Empty if there is no limit."""
-        self._redis: _Redis | None = None
-        if not rate:
-            return
 
         def now() -> float:
             return clock().timestamp()
 
-        self._limits = Limit.of(rate), Limit.of(rate, wide)
         self._windows = Windows(now)
-        self._redis = None if redis_url is None else _Redis(redis_url, now, patience, what)
+        self._redis = _Redis(redis_url, now, patience, what) if rate and redis_url is not None else None
 
     async def admit(self, who: str) -> None:
         """Count an action of a client or app. Raises: RateLimited."""

@@ -69,11 +69,12 @@ async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
     if "+" not in url.partition("://")[0]:  # "redis+sentinel" and "redis+cluster" name several hosts
         return await _connect_to_server(url, patience, closing)
     parts, hosts = split_hosts(url)
-    addresses = [
-        (address, int(port))
-        for name, _, port in (host.rpartition(":") for host in hosts)
-        for address in await addresses_of(name, seconds=patience / len(hosts)) or [name.strip("[]")]
-    ]
+    addresses: list[tuple[str, int]] = []
+    for host in hosts:
+        name, _, port = host.rpartition(":")
+        # A host that is an address itself, or a name that does not resolve, stands for itself.
+        host_addresses = await addresses_of(name, seconds=patience / len(hosts)) or [name.strip("[]")]
+        addresses += [(address, int(port)) for address in host_addresses]
     # The connections to these addresses, and the operation itself, share the time.
     options: dict[str, Any] = {"socket_timeout": patience / (len(addresses) + 1)}
     if parts.username:

@@ -89,8 +89,9 @@ class DecryptedAnswer(BaseModel):
 async def decrypt(principal: PrincipalDep, body: DecryptRequest, session_keys: SessionKeysDep) -> DecryptedAnswer:
     """Verify and decrypt the `encryptedData` and `iv` that WeChat gave the mini-program.
 
-    WeChat changes the key with a login. After `session_key_expired`, log in again, then let the user tap again, because
-    earlier data can no longer be decrypted. The watermark must name the session's app and be at most a day old.
+    A login can change WeChat's session_key. After `session_key_expired`, log in again, and then let the user tap again,
+    because data that WeChat encrypted before the login can no longer be decrypted. The data's watermark must name the
+    session's app, and must be at most a day old.
     """
     data = await session_keys.decrypt(principal, encrypted_data=body.encrypted_data, iv=body.iv)
     return DecryptedAnswer(data=data)

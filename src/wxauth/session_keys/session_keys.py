@@ -27,6 +27,7 @@ from wxauth_guard.claims import Principal
 from wxauth_guard.errors import InvalidRequest, InvalidToken
 
 _NO_KEY: Final = "only mini-programs have a session_key"
+_LOG_IN_AGAIN: Final = "log in again (wx.login, POST /v1/login), and then retry"
 
 log = get_logger()
 
@@ -105,10 +106,10 @@ class SessionKeys:
         if key.erase_at is not None:
             raise errors.AccountLeaving(key.erase_at, user_id=key.user_id)
         session_key = self._unseal(app_id, key.openid, key.sealed)
-        if session_key is None or (
-            is_checked and not await self.wechat_api.check_session_key(app, openid=key.openid, session_key=session_key)
-        ):
-            raise errors.SessionKeyExpired("log in again (wx.login, POST /v1/login), and then retry")
+        if session_key is None:
+            raise errors.SessionKeyExpired(_LOG_IN_AGAIN)
+        if is_checked and not await self.wechat_api.check_session_key(app, openid=key.openid, session_key=session_key):
+            raise errors.SessionKeyExpired(_LOG_IN_AGAIN)
         await self._record_signing(app_id, by)
         return {"signature": digest(session_key, data, sha256).hex(), "openid": key.openid}
 

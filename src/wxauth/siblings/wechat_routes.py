@@ -108,9 +108,8 @@ class SignatureRequest(BaseModel):
     openid: ShortText | None = None
     user_id: UUID | None = Field(default=None, description="Must have exactly one identity in the app.")
     data: _Signed = Field(description="Up to 16,384 bytes of UTF-8, which are signed unchanged.")
-    check_: StrictBool = Field(
+    check: StrictBool = Field(
         default=False,
-        alias="check",
         description="Whether wxauth first verifies with WeChat that the session_key is valid.",
     )
 
@@ -191,10 +190,10 @@ async def sign_with_session_key(
     process, and have ten of these signatures checked.
     """
     with SIGNATURES.outcome_of(apps.label_of(app_id)):
-        if body.check_:
+        if body.check:
             await limits.admit(signer.name, ClientOperation.SIGN_CHECK)
         by = Actor(signer.name, device.ip)
-        return await session_keys.sign(app_id, signer.keys, body.data.encode(), is_checked=body.check_, by=by)
+        return await session_keys.sign(app_id, signer.keys, body.data.encode(), is_checked=body.check, by=by)
 
 
 class JsSignatureRequest(BaseModel):
