@@ -4,7 +4,7 @@ import os
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -14,6 +14,9 @@ from jose import jwk
 from wxauth_guard.claims import ALGORITHM, TOKEN_TYPE, is_document
 from wxauth_guard.keys import InvalidKey, VerificationKey
 from wxauth_guard.texts import to_json
+
+_JTI_BYTES: Final = 16
+"""The number of random bytes of a token's id, which are enough that no two tokens get the same id."""
 
 
 def base64url(data: bytes) -> bytes:
@@ -34,6 +37,7 @@ class PrivateKey:
         self.signer: Any = jwk.construct(private_key, self.alg)
         """The key object of python-jose, which is built once because building it is slow."""
         public = self.signer.public_key().to_dict()
+        # For the thumbprint, RFC 7638 requires exactly these members, in alphabetical order.
         required = {name: public[name] for name in sorted(public) if name != "alg"}
         self.kid = base64url(sha256(to_json(required)).digest()).decode()
         """The thumbprint of the public JWK (RFC 7638)."""
@@ -132,7 +136,7 @@ class TokenIssuer:
             "aud": audience or self.audience,
             "exp": now + expires_in,
             "iat": now,
-            "jti": os.urandom(16).hex(),
+            "jti": os.urandom(_JTI_BYTES).hex(),
             "client_id": app_id,
             "sid": str(session_id),
             "openid": openid,
