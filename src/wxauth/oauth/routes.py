@@ -104,7 +104,7 @@ def _metadata(issuer: str, resources: Iterable[Resource] = (), *, has_documents:
     """
     scopes = dict.fromkeys((*SITE_SCOPE_NAMES, *(name for each in resources for name in each.scopes)))
     methods = [*_WITH_SECRET, "none", *([PRIVATE_KEY_JWT] if has_documents else [])]
-    of_documents = {
+    document_features = {
         "client_id_metadata_document_supported": True,
         "token_endpoint_auth_signing_alg_values_supported": list(SIGNING_ALGS),
         "revocation_endpoint_auth_signing_alg_values_supported": list(SIGNING_ALGS),
@@ -138,7 +138,7 @@ def _metadata(issuer: str, resources: Iterable[Resource] = (), *, has_documents:
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": list(ID_TOKEN_ALGS),
         "ui_locales_supported": languages()[::-1],  # English, the language of the code, comes last
-        **(of_documents if has_documents else {}),
+        **(document_features if has_documents else {}),
     }
 
 
@@ -188,10 +188,10 @@ def _refusals(*errors: str) -> dict[int | str, dict[str, Any]]:
     }
     return {
         status: {
-            "description": ", ".join(f"`{error}`" for error in named),
-            "content": {"application/json": {"example": {"error": named[0], "error_description": "…"}}},
+            "description": ", ".join(f"`{code}`" for code in codes),
+            "content": {"application/json": {"example": {"error": codes[0], "error_description": "…"}}},
         }
-        for status, named in by_status.items()
+        for status, codes in by_status.items()
     }
 
 
@@ -229,11 +229,12 @@ async def authorize_device(
     client, form = await credentials.client_of(request, ip=device.ip)
     if not client.device:
         raise OAuthError("unauthorized_client", "this client was added without --device")
-    ip, user_agent = _address(form.get("browser_ip")), _printable(form.get(BROWSER, "")[:MAX_USER_AGENT]) or None
+    ip = _address(form.get("browser_ip"))
+    user_agent = _printable(form.get(BROWSER, "")[:MAX_USER_AGENT]) or None
     target = Target.asked(settings, client, form)
-    asked = RequestFields(scope=target.scope(form.get("scope")), resource=target.url)
+    fields = RequestFields(scope=target.scope(form.get("scope")), resource=target.url)
     try:
-        started = await site_logins.start_for_device(client, asked, ip=ip, user_agent=user_agent)
+        started = await site_logins.start_for_device(client, fields, ip=ip, user_agent=user_agent)
     except Unanswerable:
         raise invalid_client("this client has just been removed") from None
     issuer = settings.issuer

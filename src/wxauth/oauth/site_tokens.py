@@ -1,6 +1,7 @@
 """The tokens of sites. `/v1/token` issues them for codes and refresh tokens, and `/v1/revoke` ends their sessions."""
 
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -32,8 +33,8 @@ from wxauth.settings.settings import Settings
 from wxauth.site_logins import queries
 from wxauth.site_logins.authorization_codes import AuthorizationCodes
 from wxauth.site_logins.doors import count_redeemed
-from wxauth.site_logins.queries import SiteLogin
-from wxauth.site_logins.redeeming import SLOW_DOWN_SECONDS, NotRedeemed, challenge_of, login_of_code, redeem
+from wxauth.site_logins.queries import LockedLogin, SiteLogin
+from wxauth.site_logins.redeeming import SLOW_DOWN_SECONDS, NotRedeemed, Redeemed, challenge_of, login_of_code, redeem
 from wxauth.site_logins.targets import Target
 from wxauth.texts import hash_of
 from wxauth.users.callers import ADMIN_SCOPE
@@ -71,6 +72,22 @@ _DEVICE_REFUSALS: Final = {
 log = get_logger()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OpenSession:
+    """The session for which tokens are issued."""
+
+    id: UUID
+    scope: str
+    """The scopes for the tokens, separated by spaces. The client may have lost some of them since the grant."""
+    generation: int = 0
+    """The number of the session's present refresh token, which each rotation increases."""
+    nonce: str | None = None
+    """The site's `nonce`, which only the first id_token repeats."""
+    authenticated_at: datetime
+    authenticated_by: str
+    expires_at: datetime
+
+
 @part
 class SiteTokens:
     """The exchange of sites' codes and refresh tokens for tokens, and the revocation of tokens."""
@@ -105,10 +122,10 @@ class SiteTokens:
         """Exchange a device code. Raises: OAuthError, even if the user has not decided yet; RateLimited."""
         if not client.device:
             raise OAuthError("unauthorized_client", "this client was added without --device")
-        device = await queries.find(self.database, device_code_hash=hash_of(form.required("device_code")))
-        if device is not None and device.client_id != client.name:
-            device = None
-        outcome = await self._redeem(client, device, form)
+        login = await queries.find(self.database, device_code_hash=hash_of(form.required("device_code")))
+        if login is not None and login.client_id != client.name:
+            login = None  # the device code of another client counts as unknown
+        outcome = await self._redeem(client, login, form)
         if isinstance(outcome, NotRedeemed):
             raise OAuthError(*_DEVICE_REFUSALS[outcome])
         return outcome
@@ -118,54 +135,49 @@ class SiteTokens:
 
         If a request contains a used code with the right `redirect_uri` and verifier, the session of the code ends.
         """
-        by_document = is_document(client.name)
-        if not (client.redirect_uris or by_document):
-            raise OAuthError("unauthorized_client", "the client was added without --redirect-uri")
-        code, verifier = form.required("code"), form.get("code_verifier")
-        challenge = None if verifier is None else challenge_of(verifier)
         redirect_uri = form.get("redirect_uri", "")
-        if challenge is None and (verifier is not None or client.pkce != "optional"):
-            wrong = "must be 43 to 128 characters of A-Z a-z 0-9 - . _ ~" if verifier else "must be sent"
-            raise _log_refusal(client, f"code_verifier {wrong}", redirect_uri)
+        is_described_by_document = is_document(client.name)
+        if not (client.redirect_uris or is_described_by_document):
+            raise OAuthError("unauthorized_client", "the client was added without --redirect-uri")
+        code, challenge = form.required("code"), _challenge_in(client, form, redirect_uri)
         # The operator might have removed the redirect URI since the sign-in request, so wxauth checks it again. It does
         # not read the document of an unregistered client again.
-        if not (by_document or is_registered(redirect_uri, client.redirect_uris)):
-            wrong = "is not registered for this client" if redirect_uri else "must be sent"
-            raise _log_refusal(client, f"redirect_uri {wrong}", redirect_uri)
-        found = await login_of_code(
+        if not (is_described_by_document or is_registered(redirect_uri, client.redirect_uris)):
+            problem = "is not registered for this client" if redirect_uri else "must be sent"
+            raise _log_refusal(client, f"redirect_uri {problem}", redirect_uri)
+        login = await login_of_code(
             self.database,
             code,
             client_id=client.name,
             redirect_uri=redirect_uri,
             code_challenge=challenge,
         )
-        outcome = await self._redeem(client, found, form)
+        outcome = await self._redeem(client, login, form)
         if isinstance(outcome, NotRedeemed):
             if outcome is NotRedeemed.SPENT:
                 log.warning("code_reused", client_id=client.name, consequence="the session has ended")
-            why = "the code doesn't belong to this client, redirect_uri and code_verifier, or has expired"
-            raise _log_refusal(client, why, redirect_uri)
+            reason = "the code doesn't belong to this client, redirect_uri and code_verifier, or has expired"
+            raise _log_refusal(client, reason, redirect_uri)
         return outcome
 
-    async def _redeem(self, client: Client, found: SiteLogin | None, form: Parameters) -> dict[str, Any] | NotRedeemed:
+    async def _redeem(self, client: Client, login: SiteLogin | None, form: Parameters) -> dict[str, Any] | NotRedeemed:
         """Open the session of the login that a code belongs to. Return its tokens, or the reason for a refusal.
 
-        `found` is None if there is no such login.
+        `login` is None if there is no such login.
         """
         now = self.clock()
         await _ensure_keys(self.keys, self.issuer, now)
-        if found is None:
+        if login is None:
             return NotRedeemed.UNKNOWN
-        target, session_id = Target.granted(self.settings, client, found.resource, form), new_id(now)
-        title = None if target.resource is None else target.resource.title
+        target, session_id = Target.granted(self.settings, client, login.resource, form), new_id(now)
         lifetimes = session_lifetimes(self.settings, is_of_website=target.resource is None)
         ends_at = now + timedelta(seconds=lifetimes.unrefreshed)
-        async with self.codes.queue(found), self.database.begin() as transaction:
+        async with self.codes.queue(login), self.database.begin() as transaction:
             redeemed = await redeem(
                 transaction,
-                found,
+                login,
                 session_id=session_id,
-                resource_title=title,
+                resource_title=None if target.resource is None else target.resource.title,
                 is_public=client.is_public,
                 expires_at=ends_at,
                 now=now,
@@ -175,23 +187,20 @@ class SiteTokens:
                 _scopes_left(redeemed.login.scope, target)
         if isinstance(redeemed, NotRedeemed):
             return redeemed
+        self._note_redeemed(client, redeemed, session_id, now)
+        return await self._token_answer(target, redeemed.user, _first_session(redeemed.login, session_id, ends_at), now)
+
+    def _note_redeemed(self, client: Client, redeemed: Redeemed, session_id: UUID, now: datetime) -> None:
+        """Count and log a login whose code has been exchanged."""
         login, user = redeemed
         count_redeemed(self.numbers, login.taken_door, now=now)
-        fields = {"user_id": user.id, "app_id": user.app_id, "session_id": session_id}
-        log.info("logged_in_to_website", client_id=client.name, by=login.authenticated_by, **fields)
-        assert login.authenticated_at is not None
-        assert login.authenticated_by is not None
-        return await self._token_answer(
-            target,
-            user,
-            session_id,
-            generation=0,
-            scope=login.scope,
-            nonce=login.nonce,
-            authenticated_at=login.authenticated_at,
-            authenticated_by=login.authenticated_by,
-            expires_at=ends_at,
-            now=now,
+        log.info(
+            "logged_in_to_website",
+            client_id=client.name,
+            by=login.authenticated_by,
+            user_id=user.id,
+            app_id=user.app_id,
+            session_id=session_id,
         )
 
     async def _for_refresh_token(self, client: Client, form: Parameters, *, ip: str | None) -> dict[str, Any]:
@@ -208,27 +217,20 @@ class SiteTokens:
             target = Target.granted(self.settings, client, outcome.resource, form)
             outcome = await self._rotate(target, token, form, ip=ip)
         if isinstance(outcome, RefreshRefused):
-            if outcome.why == RefreshRefusal.REUSED:
-                log.warning("refresh_token_reused", session_id=token.session_id, consequence="the session has ended")
-            if outcome.why == RefreshRefusal.BEYOND_GRANT:
-                raise OAuthError("invalid_scope", "the session was not granted all of these scopes")
-            raise OAuthError("invalid_grant", _REFRESH_REFUSALS[outcome.why])
+            raise _error_of_refresh(outcome.why, token.session_id)
         # A site may request fewer scopes than were granted, but never more (RFC 6749, section 6).
         requested = target.explicit_scopes(form.get("scope")) or outcome.scope.split()
-        scope = " ".join(name for name in outcome.scope.split() if name in requested)
         added = self.settings.added_in_log(ip)  # the address of the site's server
         log.info("refreshed", user_id=outcome.id, client_id=client.name, session_id=token.session_id, **added)
-        return await self._token_answer(
-            target,
-            outcome,
-            token.session_id,
+        session = _OpenSession(
+            id=token.session_id,
+            scope=" ".join(name for name in outcome.scope.split() if name in requested),
             generation=outcome.generation,
-            scope=scope,
             authenticated_at=outcome.authenticated_at,
             authenticated_by=outcome.authenticated_by,
             expires_at=outcome.expires_at,
-            now=self.clock(),
         )
+        return await self._token_answer(target, outcome, session, self.clock())
 
     async def _rotate(
         self, target: Target, token: RefreshToken, form: Parameters, *, ip: str | None
@@ -251,18 +253,7 @@ class SiteTokens:
         )
 
     async def _token_answer(
-        self,
-        target: Target,
-        user: UserInSession,
-        session_id: UUID,
-        *,
-        generation: int,
-        scope: str,
-        nonce: str | None = None,
-        authenticated_at: datetime,
-        authenticated_by: str,
-        expires_at: datetime,
-        now: datetime,
+        self, target: Target, user: UserInSession, session: _OpenSession, now: datetime
     ) -> dict[str, Any]:
         """Return new tokens, as the response of RFC 6749, section 5.1.
 
@@ -270,35 +261,34 @@ class SiteTokens:
 
         Raises: OAuthError.
         """
-        client, names = target.client, _scopes_left(scope, target)
-        left = int((expires_at - now).total_seconds())
-        of_session = TokenSession(
-            id=session_id,
-            seconds_left=left,
+        client, names = target.client, _scopes_left(session.scope, target)
+        token_session = TokenSession(
+            id=session.id,
+            seconds_left=int((session.expires_at - now).total_seconds()),
             client_id=client.name,
             scope=" ".join(names),
             claims=client.claims,
             resource=target.url,
-            authenticated_at=None if target.resource is None else authenticated_at,
+            authenticated_at=None if target.resource is None else session.authenticated_at,
         )
-        issued = self.issuer.issue(user, of_session, now=now)
+        issued = self.issuer.issue(user, token_session, now=now)
         answer = {
             "access_token": issued.value,
             "token_type": "Bearer",
             "expires_in": issued.expires_in,
             "scope": " ".join(names),
-            "refresh_token": self.refresh_tokens.issue(session_id, generation),
+            "refresh_token": self.refresh_tokens.issue(session.id, session.generation),
         }
         if OPENID_SCOPE in names:
             answer["id_token"] = await self.id_tokens.issue(
                 client,
                 user,
                 names,
-                session_id=session_id,
+                session_id=session.id,
                 access_token=issued.value,
-                nonce=nonce,
-                authenticated_at=authenticated_at,
-                authenticated_by=authenticated_by,
+                nonce=session.nonce,
+                authenticated_at=session.authenticated_at,
+                authenticated_by=session.authenticated_by,
                 now=now,
                 expires_in=issued.expires_in,
             )
@@ -319,6 +309,41 @@ class SiteTokens:
         return None
 
 
+def _challenge_in(client: Client, form: Parameters, redirect_uri: str) -> str | None:
+    """Return the challenge of the `code_verifier`, or None if the client may omit it. Raises: OAuthError."""
+    verifier = form.get("code_verifier")
+    if verifier is None and client.pkce == "optional":
+        return None
+    challenge = None if verifier is None else challenge_of(verifier)
+    if challenge is None:
+        problem = "must be 43 to 128 characters of A-Z a-z 0-9 - . _ ~" if verifier else "must be sent"
+        raise _log_refusal(client, f"code_verifier {problem}", redirect_uri)
+    return challenge
+
+
+def _first_session(login: LockedLogin, session_id: UUID, expires_at: datetime) -> _OpenSession:
+    """Return the new session of an approved login."""
+    assert login.authenticated_at is not None
+    assert login.authenticated_by is not None
+    return _OpenSession(
+        id=session_id,
+        scope=login.scope,
+        nonce=login.nonce,
+        authenticated_at=login.authenticated_at,
+        authenticated_by=login.authenticated_by,
+        expires_at=expires_at,
+    )
+
+
+def _error_of_refresh(reason: str, session_id: UUID) -> OAuthError:
+    """Return the OAuth error for a refused refresh token. Log the reuse of a token."""
+    if reason == RefreshRefusal.REUSED:
+        log.warning("refresh_token_reused", session_id=session_id, consequence="the session has ended")
+    if reason == RefreshRefusal.BEYOND_GRANT:
+        return OAuthError("invalid_scope", "the session was not granted all of these scopes")
+    return OAuthError("invalid_grant", _REFRESH_REFUSALS[reason])
+
+
 def _scopes_left(scope: str, target: Target) -> list[str]:
     """Return the granted scopes that the client still has. Raises: OAuthError, if it has none of them."""
     names = [name for name in scope.split() if name in target.scopes]
@@ -327,16 +352,16 @@ def _scopes_left(scope: str, target: Target) -> list[str]:
     return names
 
 
-def _log_refusal(client: Client, why: str, redirect_uri: str) -> OAuthError:
+def _log_refusal(client: Client, reason: str, redirect_uri: str) -> OAuthError:
     """Log the refusal of a code, because sites seldom show the error. Return the error."""
     log.warning(
         "grant_refused",
         client_id=client.name,
-        reason=why,
+        reason=reason,
         received=loggable_uri(redirect_uri),
         registered=client.redirect_uris,
     )
-    return OAuthError("invalid_grant", why)
+    return OAuthError("invalid_grant", reason)
 
 
 async def _ensure_keys(keys: KeyRing, issuer: Issuer, now: datetime) -> None:
