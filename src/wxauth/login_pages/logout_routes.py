@@ -33,9 +33,9 @@ router = Router("websites")
 
 @dataclass(frozen=True, slots=True)
 class LoggingOut:
-    """The handling of a request to log out, which ends the session and the browser's login that the request names.
+    """The handling of a request to log out, which ends the session that the request names, and the browser's login.
 
-    It is a FastAPI dependency that consists of other dependencies.
+    This class is a FastAPI dependency that consists of other dependencies.
     """
 
     request: Request
@@ -83,8 +83,8 @@ class LoggingOut:
         client = await find_site(self.database, parameters.get("client_id", ""))
         person = await self.single_sign_on.person_in(browser)
         if person is None or STAY in parameters:
-            back = None if client is None else _way_back(client, parameters)
-            return pages.not_logged_out("nobody" if person is None else "stayed", client, back)
+            message = "nobody" if person is None else "stayed"
+            return pages.not_logged_out(message, client, None if client is None else _way_back(client, parameters))
         field = log_out_field(browser.login)
         is_confirmed = compare_digest(parameters.get(CONFIRMED, "").encode(), field.encode())
         if self.request.method != "POST" or not is_confirmed:
@@ -140,7 +140,9 @@ async def end_session(request: Request, pages: PagesDep, logging_out: LoggingOut
     """
     text = request.url.query
     if request.method == "POST":
-        text = "&".join(part for part in (text, pages.form) if part)
-        if (redirect := pages.redirect_to_get(_PATH, text)) is not None:
+        # A site's form may be sent to a URL that contains some of the parameters.
+        text = "&".join(filter(None, (request.url.query, pages.form)))
+        redirect = pages.redirect_to_get(_PATH, text)
+        if redirect is not None:
             return redirect
     return await pages.answer(logging_out.answer(text))

@@ -19,6 +19,7 @@ from wxauth.login_pages.rendering import LOGIN, Link, Rendering, redirect_source
 from wxauth.login_pages.texts import TEXTS
 from wxauth.settings.apps import App
 from wxauth.settings.http_urls import host_of
+from wxauth.settings.resources import Resource
 from wxauth.site_logins.asking import PressesUsedUp, StartedScan
 from wxauth.site_logins.doors import SCAN_LASTS, Door
 from wxauth.site_logins.links import TryAgain
@@ -31,7 +32,7 @@ from wxauth.site_logins.visits import is_open_on_computers
 from wxauth.users.callers import DeviceDep
 from wxauth.users.schemas import is_own_picture
 from wxauth.web.dependencies import SettingsDep
-from wxauth.web.edge import PROBLEM_KEY
+from wxauth.web.edge import FIRST_FAILURE, PROBLEM_KEY
 from wxauth_guard.problems import REQUEST_ID_KEY
 
 DOOR: Final = "door"
@@ -49,7 +50,7 @@ HINT: Final = "id_token_hint"
 
 Therefore, wxauth puts the parameter into the forms of the user's page, and never stores it.
 """
-_KEPT_AT_LOG_OUT: Final = ("client_id", "post_logout_redirect_uri", "state", "ui_locales")
+_REPEATED_AT_LOG_OUT: Final = ("client_id", "post_logout_redirect_uri", "state", "ui_locales")
 """The parameters of a request to log out that the page for its confirmation sends again."""
 VISIT_PAGES: Final = {"snapshot": True, "again": True, "over": True, "done": False}
 """The pages that wxauth shows after a visit to WeChat's page.
@@ -112,7 +113,7 @@ class Pages(Rendering):
 
     def code(
         self,
-        asked: SiteRequest,
+        site_request: SiteRequest,
         started: StartedScan,
         parameters: Parameters,
         *,
@@ -127,17 +128,9 @@ class Pages(Rendering):
         own_url = self._own_url(started.secret)
         suffix = "_on_a_phone" if self.is_on_a_phone else ""
         states = {state: self._say(TEXTS.get(f"{state}{suffix}", TEXTS[state])) for state in PageState}
-        # "how": scan the code. "opens": press a button that opens WeChat. If a phone has no such button, the user types
-        # the login code in the mini-program: "in_wechat", if this browser is WeChat's, and otherwise "type".
-        if not self.is_on_a_phone:
-            way = "how"
-        elif link_target:
-            way = "opens"
-        else:
-            way = "in_wechat" if self.is_in_wechat else "type"
         return self._of_site(
             "code",
-            asked,
+            site_request,
             started.secret,
             parameters,
             script="page.js",
@@ -146,16 +139,28 @@ class Pages(Rendering):
                 "nextUrl": f"{own_url}/next",
                 "texts": states | {"left": TEXTS["left"].translated(self.language)},
             },
-            form_action=_form_action_of_link(asked.redirect_uri, link_target) if link_target else "'none'",
-            way=way,
+            form_action=_form_action_of_link(site_request.redirect_uri, link_target) if link_target else "'none'",
+            way=self._way_of_code(has_link=link_target is not None),
             is_phone=self.is_on_a_phone,
-            by_computer=is_open_on_computers(asked.client),
+            by_computer=is_open_on_computers(site_request.client),
             started=started,
             seconds=int(SCAN_LASTS.total_seconds()),
             waiting=states[PageState.WAITING],
             renew_url=_url(parameters),
             app=app,
         )
+
+    def _way_of_code(self, *, has_link: bool) -> str:
+        """Return the name of the way in which the user answers the QR code, for the template `code`.
+
+        "how": scan the code. "opens": press a button that opens WeChat. If a phone has no such button, the user types
+        the login code in the mini-program: "in_wechat", if this browser is WeChat's, and otherwise "type".
+        """
+        if not self.is_on_a_phone:
+            return "how"
+        if has_link:
+            return "opens"
+        return "in_wechat" if self.is_in_wechat else "type"
 
     def number(self, again: TryAgain, page_id: str, *, target: str | None) -> Response:
         """Return the page after a wrong or early number. The user can type a number again, or open WeChat again."""
@@ -168,11 +173,11 @@ class Pages(Rendering):
             has_button=target is not None,
         )
 
-    def account(self, asked: SiteRequest, page_id: str, parameters: Parameters) -> Response:
+    def account(self, site_request: SiteRequest, page_id: str, parameters: Parameters) -> Response:
         """Return the page with a single button, which opens WeChat's page."""
-        return self._of_site("account", asked, page_id, parameters)
+        return self._of_site("account", site_request, page_id, parameters)
 
-    def person(self, asked: SiteRequest, person: UserFields, page_id: str, parameters: Parameters) -> Response:
+    def person(self, site_request: SiteRequest, person: UserFields, page_id: str, parameters: Parameters) -> Response:
         """Return the page for a browser with a login.
 
         The page has a button to continue to the site as the user whom it shows.
@@ -180,10 +185,10 @@ class Pages(Rendering):
         picture, issuer = person.avatar_url, self.settings.issuer
         return self._of_site(
             "person",
-            asked,
+            site_request,
             page_id,
             parameters,
-            form_action=f"'self' {redirect_source(asked.redirect_uri)}",
+            form_action=f"'self' {redirect_source(site_request.redirect_uri)}",
             name=(person.nickname or "").strip(),
             picture=f"{self.root}{picture.removeprefix(issuer)}" if is_own_picture(picture, issuer) else None,
             hint={HINT: parameters[HINT]} if HINT in parameters else {},
@@ -194,19 +199,19 @@ class Pages(Rendering):
 
         `field` is the value of `CONFIRMED`, which proves that the user confirmed on this page.
         """
-        kept = {name: parameters[name] for name in _KEPT_AT_LOG_OUT if name in parameters}
-        url = kept.get("post_logout_redirect_uri")
-        target = ""
+        repeated = {name: parameters[name] for name in _REPEATED_AT_LOG_OUT if name in parameters}
+        url = repeated.get("post_logout_redirect_uri")
+        form_action = "'self'"
         if client is not None and url is not None and is_registered(url, client.logout_uris):
-            target = f" {redirect_source(url)}"
+            form_action += f" {redirect_source(url)}"
         return self._page(
             "log-out",
             self._say(_("Log out?")),
-            form_action=f"'self'{target}",
+            form_action=form_action,
             name=(person.nickname or "").strip() or self._say(_("WeChat user")),
-            fields={**kept, CONFIRMED: field},
+            fields={**repeated, CONFIRMED: field},
             stay=STAY,
-            other_languages=self._in_other_languages("", urlencode(kept)),
+            other_languages=self._in_other_languages("", urlencode(repeated)),
         )
 
     def visit(self, name: str, *, page_id: str) -> Response:
@@ -214,43 +219,46 @@ class Pages(Rendering):
         again_url = f"{self._own_url(page_id)}/wechat" if VISIT_PAGES[name] else None
         return self.message(f"visit_{name}", again_url=again_url)
 
-    def web_view(self, asked: SiteRequest, parameters: Parameters) -> Response:
+    def web_view(self, site_request: SiteRequest, parameters: Parameters) -> Response:
         """Return the page that makes the surrounding mini-program open one of its pages with the site's request."""
         # The query is encoded as by JavaScript's encodeURIComponent, because mini-programs decode no other encoding.
         sent = {name: parameters[name] for name in parameters if name != DOOR}
         query = urlencode(sent, quote_via=quote, safe="!~*'()")
         code_url = f"{self.root}{_url({**parameters, DOOR: Door.SCAN})}"
         data = {"url": f"/{self.settings.site_page}?{query}", "codeUrl": code_url}
-        return self._of_site("web-view", asked, script="web-view.js", data=data, code_url=code_url)
+        return self._of_site("web-view", site_request, script="web-view.js", data=data, code_url=code_url)
 
-    def elsewhere(self, asked: SiteRequest, parameters: Parameters) -> Response:
+    def elsewhere(self, site_request: SiteRequest, parameters: Parameters) -> Response:
         """Return the page for a browser in WeChat on a phone, whose own screen the phone cannot scan.
 
         The page shows the address to open on another device.
         """
         sent = {name: parameters[name] for name in parameters if name != DOOR}
         address = f"{self.settings.issuer}{_url(sent)}"
-        return self._of_site("elsewhere", asked, parameters=sent, script="copy.js", address=address)
+        return self._of_site("elsewhere", site_request, parameters=sent, script="copy.js", address=address)
 
     def message(
-        self, name: str, *, status: int = 200, about: Sequence[str] = (), wrong: str | None = None, **more: Any
+        self, name: str, *, status: int = 200, about: Sequence[str] = (), wrong: str | None = None, **values: Any
     ) -> Response:
         """Return a page with the message `name` of `TEXTS`.
 
         `about` contains further lines, and `wrong` is the name of a wrong parameter. If a GET can repeat the request,
-        the page has links to its other languages.
+        the page has links to its other languages. `values` are further values for the template.
         """
         is_repeatable = self.request.method == "GET" and HINT not in self.request.query_params
+        lines = list(about)
+        if wrong is not None:
+            lines.append(self._say(_("Parameter: {parameter}"), parameter=wrong))
         return self._page(
             "message",
             self._say(TEXTS[f"{name}_title"]),
             status=status,
             script="back.js",
             text=self._say(TEXTS[name]),
-            about=[*about, *([] if wrong is None else [self._say(_("Parameter: {parameter}"), parameter=wrong)])],
-            request_id=self.request.scope[REQUEST_ID_KEY] if status >= 400 else None,
+            about=lines,
+            request_id=self.request.scope[REQUEST_ID_KEY] if status >= FIRST_FAILURE else None,
             other_languages=self._in_other_languages("", self.request.url.query) if is_repeatable else [],
-            **more,
+            **values,
         )
 
     def not_logged_out(self, name: str, site: Client | None, url: str | None) -> Response:
@@ -258,8 +266,10 @@ class Pages(Rendering):
 
         The page contains no link except the way back to the site, because anyone might have created the request.
         """
-        back = site and self._say(_("Back to {title}"), title=site.title or site.name)
-        return self.message(name, way_back=url and back and Link(url, back))
+        way_back = None
+        if site is not None and url is not None:
+            way_back = Link(url, self._say(_("Back to {title}"), title=site.title or site.name))
+        return self.message(name, way_back=way_back)
 
     def _mistake(self, refusal: Unanswerable) -> Response:
         """Return the page for a request that wxauth cannot answer with a redirect.
@@ -279,45 +289,55 @@ class Pages(Rendering):
     def _of_site(
         self,
         template: str,
-        asked: SiteRequest | SiteLogin,
+        login: SiteRequest | SiteLogin,
         page_id: str | None = None,
         parameters: Mapping[str, str] | None = None,
-        **more: Any,
+        **values: Any,
     ) -> Response:
         """Return a page on which a user logs in to a site. The page names the site and the site's origin.
 
         With `page_id`, the page has a link back to the site. With `parameters`, the parameters of the sign-in request,
-        the page also links to its versions in other languages.
+        the page also links to its versions in other languages. `values` are further values for the template.
         """
-        site, client_id = (
-            (asked, asked.client_id) if isinstance(asked, SiteLogin) else (asked.client, asked.client.name)
-        )
-        own_url = page_id and self._own_url(page_id)
-        uris, redirect_uri = site.redirect_uris, asked.redirect_uri
-        resource = resource_at(self.settings, asked.resource)
-        host = None if asked.client_name is None else host_of(client_id)
-        is_on_computer = is_local(redirect_uri)
-        title = _("Log in to {title}")
-        if resource is not None:
-            title = (
-                _("Allow access for a program on this computer?") if is_on_computer else _("Allow access for {title}?")
-            )
+        site: SiteLogin | Client
+        if isinstance(login, SiteLogin):
+            site, client_id, logo = login, login.client_id, None
+        else:
+            site, client_id, logo = login.client, login.client.name, login.client.logo
+        own_url = way_back = None
+        if page_id is not None:
+            own_url = self._own_url(page_id)
+            way_back = Link(f"{own_url}/cancel", self._say(_("Back to {title}"), title=site.title))
+        resource = resource_at(self.settings, login.resource)
+        host = None if login.client_name is None else host_of(client_id)
+        uris, redirect_uri = site.redirect_uris, login.redirect_uri
         return self._page(
             template,
-            self._say(title, title=host or site.title),
+            self._title_of(resource, host or site.title, is_on_computer=is_local(redirect_uri)),
             client_title=site.title,
-            logo=None if isinstance(asked, SiteLogin) else asked.client.logo,
+            logo=logo,
             host=host,
-            is_local=is_on_computer,
-            resource=resource and ResourceAnswer.of(resource, asked.scope, self.language),
+            is_local=is_local(redirect_uri),
+            resource=None if resource is None else ResourceAnswer.of(resource, login.scope, self.language),
             origin=origin_of(redirect_uri) if host or not uris else origin_shown(uris, redirect_uri),
             own_url=own_url,
-            way_back=own_url and Link(f"{own_url}/cancel", self._say(_("Back to {title}"), title=site.title)),
+            way_back=way_back,
             other_languages=(
                 self._in_other_languages(f"{self.root}{AUTHORIZE_PATH}", urlencode(parameters)) if parameters else []
             ),
-            **more,
+            **values,
         )
+
+    def _title_of(self, resource: Resource | None, site: str | None, *, is_on_computer: bool) -> str:
+        """Return the title of a page on which a user logs in to a site, or allows it to use a resource.
+
+        `site` is the site's title or host.
+        """
+        if resource is None:
+            return self._say(_("Log in to {title}"), title=site)
+        if is_on_computer:
+            return self._say(_("Allow access for a program on this computer?"))
+        return self._say(_("Allow access for {title}?"), title=site)
 
 
 async def pages_of(request: Request, settings: SettingsDep, device: DeviceDep) -> Pages:

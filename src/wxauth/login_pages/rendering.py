@@ -43,7 +43,7 @@ LOGIN: Final = "wxauth-login"
 """The cookie of a browser's login."""
 _UI_LOCALES: Final = re.compile(r"(?:^|&)ui_locales=([^&]*)")
 _COOKIE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
-"""The form of the values that wxauth gives the cookie `_BROWSER`."""
+"""The form of the values that wxauth gives the cookie `_BROWSER`, which are secrets of `new_secret`."""
 
 
 class Link(NamedTuple):
@@ -110,8 +110,8 @@ class Rendering:
         is_on_a_computer = _WECHAT_ON_A_COMPUTER.search(user_agent.rpartition(_IN_WECHAT)[2]) is not None
         self.is_on_a_phone = (is_wechat and not is_on_a_computer) or _ON_A_PHONE.search(user_agent) is not None
         self.is_in_phones_browser = self.is_on_a_phone and not is_wechat and not is_wecom
-        asked = _UI_LOCALES.search(f"{self.request.url.query}&{self.form}")
-        self.language = language_of(self.request, ui_locales=asked and unquote_plus(asked[1]))
+        locales = _UI_LOCALES.search(f"{self.request.url.query}&{self.form}")
+        self.language = language_of(self.request, ui_locales=None if locales is None else unquote_plus(locales[1]))
         self.root = self.request.scope.get("root_path", "").rstrip("/")
 
     @property
@@ -149,11 +149,11 @@ class Rendering:
         form_action: str = "'none'",
         frame_ancestors: str = "'none'",
         data: Mapping[str, Any] | None = None,
-        **more: Any,
+        **values: Any,
     ) -> Response:
         """Return a page from one of the templates.
 
-        `data` contains the values that the script of the page reads, and `more` further values for the template.
+        `data` contains the values that the script of the page reads, and `values` further values for the template.
         """
         context = {
             "title": title,
@@ -161,7 +161,7 @@ class Rendering:
             "root": self.root,
             "_": self._say,
             "data": None if data is None else to_json(data).decode(),
-            **more,
+            **values,
         }
         html = _templates().get_template(f"{template}.html").render(context)
         headers = {
@@ -179,8 +179,8 @@ class Rendering:
 
         Chinese text has spaces around an inserted name or title. Remove them if the name or title is Chinese, too.
         """
-        said = Text(text, **values).translated(self.language)
-        return _GAP_IN_CHINESE.sub("", said) if values.keys() & {"name", "title"} else said
+        translated = Text(text, **values).translated(self.language)
+        return _GAP_IN_CHINESE.sub("", translated) if values.keys() & {"name", "title"} else translated
 
     def _own_url(self, page_id: str) -> str:
         return f"{self.root}{AUTHORIZE_PATH}/{page_id}"
@@ -190,8 +190,8 @@ class Rendering:
 
         If `path` is empty, the links lead to the path of this page.
         """
-        kept = _UI_LOCALES.sub("", query).lstrip("&")
-        url = f"{path}?{kept}{'&' if kept else ''}ui_locales="
+        other_parameters = _UI_LOCALES.sub("", query).lstrip("&")
+        url = f"{path}?{other_parameters}{'&' if other_parameters else ''}ui_locales="
         tags = [tag for tag in languages() if tag != self.language and len(url) <= LONGEST_REDIRECT]
         return [Link(f"{url}{tag}", own_name(tag), tag) for tag in tags]
 
@@ -215,7 +215,8 @@ def redirect_source(redirect_uri: str) -> str:
 
 def site_source(redirect_uri: str) -> str:
     """Return the source that stands for the site in a Content-Security-Policy."""
-    if scheme := scheme_of_app(redirect_uri):
+    scheme = scheme_of_app(redirect_uri)
+    if scheme:
         return f"{scheme}:"
     url = urlsplit(redirect_uri)
     # A policy cannot contain an IPv6 address.

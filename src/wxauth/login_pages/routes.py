@@ -19,11 +19,13 @@ from wxauth.login_pages.pages import DOOR, HINT, VISIT_PAGES, PagesDep
 from wxauth.login_pages.rendering import PAGES_FOLDER
 from wxauth.oauth.routes import SiteLoginsDep, SiteRequestsDep
 from wxauth.site_logins.authorization_codes import AuthorizationCodes
+from wxauth.site_logins.browser_login_queries import BrowserPerson
 from wxauth.site_logins.doors import Door
 from wxauth.site_logins.links import Links
 from wxauth.site_logins.mini_program_logins import FORM_POST_PATH, may_answer
 from wxauth.site_logins.pages import ScanPages
-from wxauth.site_logins.responses import AUTHORIZE_PATH, Onward
+from wxauth.site_logins.requests import SiteRequest
+from wxauth.site_logins.responses import AUTHORIZE_PATH, Browser, Onward
 from wxauth.site_logins.scan_pictures import ScanPictures
 from wxauth.site_logins.scan_routes import MiniProgramLoginsDep
 from wxauth.site_logins.secrets import SCENE
@@ -84,38 +86,49 @@ class LoginPages:
         """
         pages, browser = self.pages, self.pages.browser
         parameters = parse_parameters(text)
-        asked = await self.site_requests.check(parameters, ip=browser.ip)
-        if asked.is_silent:
-            return await self.single_sign_on.answer_silently(asked, browser)
+        site_request = await self.site_requests.check(parameters, ip=browser.ip)
+        if site_request.is_silent:
+            return await self.single_sign_on.answer_silently(site_request, browser)
+        client = site_request.client
         # For a resource, a phone must scan the QR code, and these browsers are on that phone.
-        if asked.resource is not None and (browser.is_web_view or (pages.is_in_wechat and pages.is_on_a_phone)):
-            return pages.elsewhere(asked, parameters)
-        if browser.is_web_view and may_answer(asked.client) and parameters.get(DOOR) != Door.SCAN:
-            return pages.web_view(asked, parameters)
-        asked.client.logo = await self.database.value(LOGO, name=asked.client.name)
-        person = await self.single_sign_on.person_for(asked, browser)
+        if site_request.resource is not None and (browser.is_web_view or (pages.is_in_wechat and pages.is_on_a_phone)):
+            return pages.elsewhere(site_request, parameters)
+        if browser.is_web_view and may_answer(client) and parameters.get(DOOR) != Door.SCAN:
+            return pages.web_view(site_request, parameters)
+        client.logo = await self.database.value(LOGO, name=client.name)
+        person = await self.single_sign_on.person_for(site_request, browser)
         identified = replace(browser, cookie=browser.cookie or new_secret())
         if person is not None:
-            # Only parameters that wxauth reads are stored, because anybody can add 64 KiB of other parameters to a
-            # link.
-            kept = (name for name in (*_PARAMETERS, DOOR) if name in parameters and name != HINT)
-            query = urlencode({name: parameters[name] for name in kept})
-            page_id = await self.site_logins.start_page_with_button(
-                asked, identified, browser_login_id=person.login_id, query=query
-            )
-            page = pages.person(asked, person, page_id, parameters)
-        elif pages.is_in_wechat and asked.client.account_app_id is not None:
-            page_id = await self.site_logins.start_page_with_button(asked, identified)
-            page = pages.account(asked, page_id, parameters)
+            page = await self._person_page(site_request, identified, person, parameters)
+        elif pages.is_in_wechat and client.account_app_id is not None:
+            page_id = await self.site_logins.start_page_with_button(site_request, identified)
+            page = pages.account(site_request, page_id, parameters)
         else:
-            app_id, target = asked.client.app_id, None
-            if pages.is_in_phones_browser:
-                target = await self.links.target(app_id, is_allowed=asked.client.link)
-            started = await self.site_logins.start_for_page(asked, identified, has_link=target is not None)
-            page = pages.code(asked, started, parameters, app=self.apps.find_enabled(app_id), link_target=target)
+            page = await self._code_page(site_request, identified, parameters)
         if identified.cookie != browser.cookie:
             pages.set_cookie(page, identified.cookie)
         return page
+
+    async def _person_page(
+        self, site_request: SiteRequest, browser: Browser, person: BrowserPerson, parameters: Parameters
+    ) -> Response:
+        """Return the page with a button to continue as the user of the browser's login."""
+        # Only parameters that wxauth reads are stored, because anybody can add 64 KiB of other parameters to a link.
+        stored = (name for name in (*_PARAMETERS, DOOR) if name in parameters and name != HINT)
+        query = urlencode({name: parameters[name] for name in stored})
+        page_id = await self.site_logins.start_page_with_button(
+            site_request, browser, browser_login_id=person.login_id, query=query
+        )
+        return self.pages.person(site_request, person, page_id, parameters)
+
+    async def _code_page(self, site_request: SiteRequest, browser: Browser, parameters: Parameters) -> Response:
+        """Return the page with a QR code and, in a phone's browser, a link to WeChat."""
+        client, link_target = site_request.client, None
+        if self.pages.is_in_phones_browser:
+            link_target = await self.links.target(client.app_id, is_allowed=client.link)
+        started = await self.site_logins.start_for_page(site_request, browser, has_link=link_target is not None)
+        app = self.apps.find_enabled(client.app_id)
+        return self.pages.code(site_request, started, parameters, app=app, link_target=link_target)
 
 
 LoginPagesDep = Annotated[LoginPages, Depends(LoginPages)]
@@ -309,7 +322,7 @@ async def show_link_page(scene: str, pages: PagesDep, settings: SettingsDep) -> 
 
     For the name in `WXAUTH_LINK_CHECK_FILE`, the response is the file with which WeChat checks this prefix.
     """
-    name, _, content = (settings.link_check_file or "").partition(":")
+    name, _colon, content = (settings.link_check_file or "").partition(":")
     if name and scene == name:
         return PlainTextResponse(content, headers={"Cache-Control": "no-store"})
     return pages.message("link")

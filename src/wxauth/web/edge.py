@@ -87,7 +87,7 @@ Clear them, then load this page again.</p></div></html>
 
 A browser sends a head that is too large only if it has too many cookies for the site.
 """
-_FIRST_FAILURE: Final = 400
+FIRST_FAILURE: Final = 400
 """The lowest status of a failure."""
 _BODY_IS_LATE: Final = 408
 """The status of the response if the body did not arrive in time (Request Timeout)."""
@@ -244,7 +244,7 @@ class Edge:
             path = route.path if route else "none"
             REQUESTS.count(method, path, status)
             REQUEST_SECONDS.observe(seconds, method, path)
-        if status >= _FIRST_FAILURE and EXPECTED_KEY not in scope:
+        if status >= FIRST_FAILURE and EXPECTED_KEY not in scope:
             _log_failure(scope, status, seconds)
             if PROBLEM_KEY in scope:
                 # WeChatMisconfigured is not counted here, because it is already counted when WeChat refuses the app.
