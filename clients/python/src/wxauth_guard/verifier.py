@@ -126,12 +126,18 @@ class Verifier:
             if len(self._signed_by) > REMEMBERED_TOKENS:
                 self._signed_by.popitem(last=False)  # the oldest token usually expires first
 
+    def _accepts_audience(self, audience: object) -> bool:
+        """Return whether the claim `aud`, a text or a list of texts, names the expected audience.
+
+        The service's own verifier of resources' tokens overrides this method.
+        """
+        return audience == self._audience or (_is_text_list(audience) and self._audience in audience)
+
     def _check_issuer_and_audience(self, claims: dict[str, Any]) -> None:
         """Check that the token is from this issuer, and for this audience. Raises: InvalidToken."""
         if claims.get("iss") != self._issuer:
             raise InvalidToken("iss is another issuer", for_log=_differing("iss", claims, self._issuer))
-        audience = claims.get("aud")  # a text, or a list of texts
-        if audience != self._audience and not (_is_text_list(audience) and self._audience in audience):
+        if not self._accepts_audience(claims.get("aud")):
             raise InvalidToken("aud does not name this audience", for_log=_differing("aud", claims, self._audience))
 
     def _principal(self, claims: dict[str, Any], *, now: float) -> Principal:
