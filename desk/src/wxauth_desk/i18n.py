@@ -77,12 +77,12 @@ def own_name(language: str) -> str:
     return pgettext("language", "English", language)
 
 
-def find_language(wanted: str) -> str | None:
+def find_language(tag_or_locale: str) -> str | None:
     """Return the available language for a language tag or a locale, such as zh-TW or zh_CN.UTF-8.
 
     If there is no exact match, return a language with the same first subtag; None if there is none.
     """
-    tag = re.split("[.@]", wanted, maxsplit=1)[0].replace("_", "-").lower()
+    tag = re.split("[.@]", tag_or_locale, maxsplit=1)[0].replace("_", "-").lower()
     by_tag = {each.lower(): each for each in languages()}
     related = (each for other, each in by_tag.items() if other.partition("-")[0] == tag.partition("-")[0])
     return by_tag.get(tag) or next(related, None)

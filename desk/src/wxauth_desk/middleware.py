@@ -94,7 +94,7 @@ class LimitedBody:
         """Serve one request."""
         received_bytes = 0
 
-        @wraps(receive)  # `answer_wrongly` unwraps the function to find the connection
+        @wraps(receive)  # `apply_fault` unwraps the function to find the connection
         async def receive_limited() -> Message:
             nonlocal received_bytes
             message = await receive()

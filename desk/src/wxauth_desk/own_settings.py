@@ -133,7 +133,7 @@ def _own_settings(
     The environment can override all values except a chosen port, and the settings that connect wxauth to the simulated
     WeChat. `.env` is not read.
     """
-    given = environment()
+    variables = environment()
     defaults = {
         "database_url": "postgresql://",  # a placeholder until the embedded PostgreSQL has started
         "secret_key": _secret_key(),
@@ -156,8 +156,8 @@ def _own_settings(
             "wechat_fallback_url": None,
             "wechat_proxy": None,
         }
-    unset = {name: value for name, value in defaults.items() if f"WXAUTH_{name.upper()}" not in given}
-    return unset | fixed
+    overridable = {name: value for name, value in defaults.items() if f"WXAUTH_{name.upper()}" not in variables}
+    return overridable | fixed
 
 
 def _secret_key() -> str:

@@ -3,11 +3,15 @@
 import socket
 from collections.abc import Set
 from contextlib import ExitStack, suppress
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from wxauth.service.server import listen
 from wxauth_desk.i18n import Text, lazy_gettext as _
 from wxauth_desk.terminal import TextError, os_reason
+
+_MAX_PORT: Final = 65535
+_NEAR: Final = 9
+"""The largest difference between the service's port and a port near it, so that they share all but the last digit."""
 
 
 class Place(NamedTuple):
@@ -55,9 +59,9 @@ class Ports:
 
     def _listen_near(self, after: int) -> socket.socket:
         """Listen on the first free port among those near the service's, or else on any free port."""
-        near = (self._service + after, *range(self._service + 9, self._service, -1))
+        near = (self._service + after, *range(self._service + _NEAR, self._service, -1))
         for port in near:
-            if port not in self._reserved and port < 65536:
+            if port not in self._reserved and port <= _MAX_PORT:
                 with suppress(OSError):
                     return listen("127.0.0.1", port)
         return listen("127.0.0.1", 0)

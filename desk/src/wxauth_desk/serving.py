@@ -4,11 +4,16 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import click
 import uvicorn
 from starlette.types import ASGIApp
+
+_GRACEFUL_SECONDS: Final = 1
+"""The time, in seconds, for which uvicorn waits for requests under way when it stops."""
+_STOP_TIMEOUT_SECONDS: Final = 5
+"""The longest time, in seconds, to wait for a thread. A request without an end must not delay the command's end."""
 
 
 @contextmanager
@@ -21,8 +26,8 @@ def in_thread(
     """
     # The server uses h11, because with httptools, uvicorn loses the body of a client that requests HTTP/2 (h2c), as
     # Java's client does.
-    options: dict[str, Any] = {"http": "h11", "log_config": None, "access_log": False, "timeout_graceful_shutdown": 1}
-    config = uvicorn.Config(app, factory=is_factory, **options)
+    options: dict[str, Any] = {"http": "h11", "log_config": None, "access_log": False}
+    config = uvicorn.Config(app, factory=is_factory, timeout_graceful_shutdown=_GRACEFUL_SECONDS, **options)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), name=name, daemon=True)
     thread.start()
@@ -30,7 +35,7 @@ def in_thread(
         yield
     finally:
         server.should_exit = True
-        thread.join(timeout=5)  # a request without an end must not delay the command's end
+        thread.join(timeout=_STOP_TIMEOUT_SECONDS)
 
 
 class Server(uvicorn.Server):

@@ -155,7 +155,7 @@ class Website:
         if session is not None:
             return self._page(request, session["claims"])
         # A cookie of a session that is no longer stored shows that wxauth has reported a logout.
-        return self._page(request, None, was_told=request.session.pop("sid", None) is not None)
+        return self._page(request, None, logout_was_reported=request.session.pop("sid", None) is not None)
 
     async def _log_in(self, request: Request) -> Any:
         language = _language(request)
@@ -212,7 +212,8 @@ class Website:
     def _page(self, request: Request, claims: dict[str, Any] | None, **notice: Any) -> Response:
         """Return the home page, for a user with these claims in the id_token, or for a visitor if they are None.
 
-        `notice` is the OAuth `error` to show, or `was_told`, which says whether wxauth has just reported a logout.
+        `notice` is the OAuth `error` to show, or `logout_was_reported`, which says whether wxauth has just reported a
+        logout.
         """
         language = _language(request)
         html = _PAGE.render(

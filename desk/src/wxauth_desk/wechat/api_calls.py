@@ -48,11 +48,11 @@ class Call:
         if self.api == "clear_quota":
             # WeChat's page describes a form, but its example has a query, as WxJava sends it, and other clients send
             # JSON. If a field comes twice, the form counts before JSON, and JSON before the query.
-            given = dict(self.query)
+            fields = dict(self.query)
             with suppress(CallRefused):
-                given |= self.json
-            given |= parse_qsl(self.body.decode(errors="replace"))
-            return given.get("appid"), given.get("appsecret")
+                fields |= self.json
+            fields |= parse_qsl(self.body.decode(errors="replace"))
+            return fields.get("appid"), fields.get("appsecret")
         return self.query.get("appid"), self.query.get("secret")
 
 

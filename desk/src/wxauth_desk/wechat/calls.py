@@ -26,6 +26,8 @@ _MASKED_NAMES: Final = frozenset(
 _MAX_CALLS: Final = 100
 """The largest number of calls that are stored. If there are more, the oldest one is forgotten."""
 MAX_FAULTS: Final = 100
+_PICTURE_SIGNATURES: Final = (b"\x89PNG", b"\xff\xd8")
+"""The first bytes of a PNG and of a JPEG."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 _ERRMSGS: Final = dict(
@@ -106,7 +108,7 @@ class CallRecord:
 
 def _readable(body: bytes) -> Any:
     """Return a body as the desk shows it: JSON with masked secrets, or text; None if it is empty."""
-    if body.startswith((b"\x89PNG", b"\xff\xd8")):
+    if body.startswith(_PICTURE_SIGNATURES):
         return f"(a picture of {len(body)} bytes)"
     try:
         return _masked(from_json(body)) if body else None
@@ -205,8 +207,8 @@ def as_wechat_does(answer: dict[str, Any], api: Api) -> Response:
     return Response(to_json(answer), media_type=media_type)
 
 
-async def answer_wrongly(request: Request, fault: FaultRequest) -> Response | None:
-    """Apply the fault. Return the wrong response, or None if the caller must send the right response.
+async def apply_fault(request: Request, fault: FaultRequest) -> Response | None:
+    """Apply a fault. Return the faulty response, or None if the caller must send the right response.
 
     A fault of the kind `hang` or `drop` ends only when the client disconnects.
     """

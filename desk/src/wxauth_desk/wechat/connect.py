@@ -5,7 +5,9 @@ The steps of such a page are those of WeChat's documentation for service account
 
 import re
 from collections.abc import Mapping
+from enum import IntEnum
 from html import escape
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
@@ -26,17 +28,33 @@ _KINDS: Final = {"oauth2/authorize": "official_account", "qrconnect": "website"}
 _SCOPES: Final = {"official_account": ("snsapi_base", "snsapi_userinfo"), "website": ("snsapi_login",)}
 _PARAMETER_ORDER: Final = ("appid", "redirect_uri", "response_type", "scope", "state", "connect_redirect")
 _STATE: Final = re.compile("[a-zA-Z0-9]{0,128}", re.ASCII)
-_ERRORS: Final = {
-    10003: "redirect_uri 域名与后台配置不一致",
-    10005: "该公众号没有这个 scope 的权限",
-    10010: "Scope 参数错误或没有 Scope 权限",
-    10011: "redirect_uri 参数错误",
-    10012: "appid 参数错误",
-    10013: "state 参数错误",
-    10016: "不支持微信开放平台的 AppID，请使用公众号 AppID",
+_SNAPSHOTS_OF_CODES: Final = {None: None, "on": "shown", "hidden_once": "hidden", "false_alarm": "false_alarm"}
+"""The `snapshot` of a code, by the `snapshot` of the visitor for whom the code is made."""
+
+
+class _Error(IntEnum):
+    """The error numbers that WeChat's pages show."""
+
+    OTHER_DOMAIN = 10003
+    SCOPE_OF_ANOTHER_KIND = 10005
+    WRONG_SCOPE = 10010
+    """Also the error number for parameters that are in another order, or that WeChat does not know."""
+    WRONG_REDIRECT_URI = 10011
+    WRONG_APP_ID = 10012
+    WRONG_STATE = 10013
+    APP_OF_ANOTHER_KIND = 10016
+
+
+_ERROR_TEXTS: Final = {
+    _Error.OTHER_DOMAIN: "redirect_uri 域名与后台配置不一致",
+    _Error.SCOPE_OF_ANOTHER_KIND: "该公众号没有这个 scope 的权限",
+    _Error.WRONG_SCOPE: "Scope 参数错误或没有 Scope 权限",
+    _Error.WRONG_REDIRECT_URI: "redirect_uri 参数错误",
+    _Error.WRONG_APP_ID: "appid 参数错误",
+    _Error.WRONG_STATE: "state 参数错误",
+    _Error.APP_OF_ANOTHER_KIND: "不支持微信开放平台的 AppID，请使用公众号 AppID",
 }
-"""The texts of WeChat's pages, by error number."""
-_REFUSED_SCOPE: Final = 10010
+"""The texts of WeChat's pages."""
 
 
 def connect_routes(wechat: Simulator) -> list[Route]:
@@ -47,30 +65,31 @@ def connect_routes(wechat: Simulator) -> list[Route]:
 
     async def ask(request: Request) -> Response:
         path, query = request.path_params["path"], request.url.query
-        if (number := _error_number(wechat, path, query)) is not None:
-            return _page(f"<h1>{number}</h1><p>{_ERRORS[number]}</p>", status=400)
+        error = _error_in(wechat, path, query)
+        if error is not None:
+            return _page(f"<h1>{error}</h1><p>{_ERROR_TEXTS[error]}</p>", status=HTTPStatus.BAD_REQUEST)
         user_agent = request.headers.get("user-agent", "")
         if path != "qrconnect" and ("MicroMessenger" not in user_agent or "wxwork" in user_agent):
-            return _page("<h1>请在微信客户端打开链接</h1>", status=400)
-        asked = dict(parse_qsl(query))
+            return _page("<h1>请在微信客户端打开链接</h1>", status=HTTPStatus.BAD_REQUEST)
+        parameters = dict(parse_qsl(query))
         person = unquote(request.headers.get(PERSON_HEADER, ""))
-        visitor = visitor_of(person, asked["appid"]) if is_person_name(person) else None
-        if visitor is not None and path != "qrconnect" and (visitor.follows or asked["scope"] == "snsapi_base"):
-            return _redirect_with_code(wechat, visitor, asked)
-        return _page(_question(asked, query, person))
+        visitor = visitor_of(person, parameters["appid"]) if is_person_name(person) else None
+        if visitor is not None and path != "qrconnect" and (visitor.follows or parameters["scope"] == "snsapi_base"):
+            return _redirect_with_code(wechat, visitor, parameters)
+        return _page(_question(parameters, query, person))
 
     async def answer(request: Request) -> Response:
-        asked, person = dict(request.query_params), request.query_params.get("person", "")
-        first_query = {name: value for name, value in asked.items() if name not in ("person", "answer")}
-        if _error_number(wechat, request.path_params["path"], urlencode(first_query)) is not None:
-            return _page(f"<h1>{_REFUSED_SCOPE}</h1>", status=400)
+        parameters, person = dict(request.query_params), request.query_params.get("person", "")
+        first_query = {name: value for name, value in parameters.items() if name not in ("person", "answer")}
+        if _error_in(wechat, request.path_params["path"], urlencode(first_query)) is not None:
+            return _page(f"<h1>{_Error.WRONG_SCOPE}</h1>", status=HTTPStatus.BAD_REQUEST)
         if request.query_params.get("answer") != "allow":
-            if is_person_name(person) and visitor_of(person, asked["appid"]).refusal == "returns":
-                return _redirect(asked, {})
+            if is_person_name(person) and visitor_of(person, parameters["appid"]).refusal == "returns":
+                return _redirect(parameters, {})
             return _page("<p>已拒绝。微信不会返回网站。</p>")  # the real WeChat does not redirect the browser either
         if not is_person_name(person):
-            return _page("<p>person: must be a plain name</p>", status=422)
-        return _redirect_with_code(wechat, visitor_of(person, asked["appid"]), asked)
+            return _page("<p>person: must be a plain name</p>", status=HTTPStatus.UNPROCESSABLE_ENTITY)
+        return _redirect_with_code(wechat, visitor_of(person, parameters["appid"]), parameters)
 
     return [
         Route("/connect/{path:path}/answer", answer),
@@ -78,76 +97,78 @@ def connect_routes(wechat: Simulator) -> list[Route]:
     ]
 
 
-def _error_number(wechat: Simulator, path: str, query: str) -> int | None:
-    """Return the error number that WeChat's page shows for this request; None if the request is accepted."""
+def _error_in(wechat: Simulator, path: str, query: str) -> _Error | None:
+    """Return the error that WeChat's page shows for this request; None if the request is accepted."""
     pairs = parse_qsl(query, keep_blank_values=True)
-    names, asked = [name for name, _ in pairs], dict(pairs)
-    app_id, kind = asked.get("appid", ""), _KINDS.get(path)
+    names, parameters = [name for name, _ in pairs], dict(pairs)
+    app_id, kind = parameters.get("appid", ""), _KINDS.get(path)
     if kind is None or app_id not in APP_KINDS:
-        return 10012
+        return _Error.WRONG_APP_ID
     if APP_KINDS[app_id] != kind:
-        return 10016
+        return _Error.APP_OF_ANOTHER_KIND
     # WeChat requires this order of the parameters, and allows no others.
     is_in_order = [name for name in _PARAMETER_ORDER if name in names] == names
-    if not is_in_order or asked.get("response_type") != "code":
-        return _REFUSED_SCOPE
-    if (scope := asked.get("scope", "")) not in _SCOPES[kind]:
-        return 10005 if any(scope in scopes for scopes in _SCOPES.values()) else _REFUSED_SCOPE
-    if not _STATE.fullmatch(asked.get("state", "")):
-        return 10013
-    url = urlsplit(asked.get("redirect_uri", ""))
+    if not is_in_order or parameters.get("response_type") != "code":
+        return _Error.WRONG_SCOPE
+    scope = parameters.get("scope", "")
+    if scope not in _SCOPES[kind]:
+        is_known = any(scope in scopes for scopes in _SCOPES.values())
+        return _Error.SCOPE_OF_ANOTHER_KIND if is_known else _Error.WRONG_SCOPE
+    if not _STATE.fullmatch(parameters.get("state", "")):
+        return _Error.WRONG_STATE
+    url = urlsplit(parameters.get("redirect_uri", ""))
     if url.scheme not in ("http", "https") or not url.hostname:
-        return 10011
-    return None if url.hostname in wechat.account(app_id).callback_domains else 10003
+        return _Error.WRONG_REDIRECT_URI
+    return None if url.hostname in wechat.account(app_id).callback_domains else _Error.OTHER_DOMAIN
 
 
-def _question(asked: Mapping[str, str], query: str, person: str) -> str:
+def _question(parameters: Mapping[str, str], query: str, person: str) -> str:
     """Return the HTML that asks a person whether to log in. The links repeat `query`, the query of the request.
 
     The page has a form, and links for a known person, which a test can follow.
     """
-    path = "qrconnect" if asked["scope"] == "snsapi_login" else "oauth2/authorize"
-    where = f"/connect/{path}/answer"
+    path = "qrconnect" if parameters["scope"] == "snsapi_login" else "oauth2/authorize"
+    path_of_answer = f"/connect/{path}/answer"
     fields = "".join(
-        f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in asked.items()
+        f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in parameters.items()
     )
     links = "".join(
-        f'<a href="{where}?{escape(query)}&amp;{escape(urlencode({"person": person, "answer": answer}))}">{text}</a> '
+        f'<a href="{path_of_answer}?{escape(query)}&amp;{escape(urlencode({"person": person, "answer": answer}))}">'
+        f"{text}</a> "
         for answer, text in (("allow", f"允许 {escape(person)}"), ("refuse", "拒绝"))
     )
-    return f"""<h1>微信登录（模拟）</h1><p>{escape(asked["appid"])}</p>
-<form method="get" action="{where}">{fields}
+    return f"""<h1>微信登录（模拟）</h1><p>{escape(parameters["appid"])}</p>
+<form method="get" action="{path_of_answer}">{fields}
 <label>person <input name="person" value="{escape(person or "alice")}"></label>
 <button name="answer" value="allow">允许</button> <button name="answer" value="refuse">拒绝</button></form>
 {links if person else ""}"""
 
 
-def _redirect_with_code(wechat: Simulator, visitor: Visitor, asked: Mapping[str, str]) -> Response:
+def _redirect_with_code(wechat: Simulator, visitor: Visitor, parameters: Mapping[str, str]) -> Response:
     """Make a code for a visitor, and redirect the browser to the site with the code.
 
     If the visitor's snapshot is `hidden_once`, set it to `on` for the next visit.
     """
-    snapshot_of_code = {None: None, "on": "shown", "hidden_once": "hidden", "false_alarm": "false_alarm"}
     code_request = {
         "person": visitor.person,
         "app_id": visitor.app_id,
         "has_unionid": visitor.is_bound,
-        "scope": asked["scope"],
-        "snapshot": snapshot_of_code[visitor.snapshot],
+        "scope": parameters["scope"],
+        "snapshot": _SNAPSHOTS_OF_CODES[visitor.snapshot],
     }
     if visitor.snapshot == "hidden_once":
         visitor.snapshot = "on"
     code = wechat.make_code(CodeRequest.model_validate(code_request))
-    response = _redirect(asked, {"code": code})
+    response = _redirect(parameters, {"code": code})
     if visitor.comes_twice is not None:
         response.headers[REPEAT_HEADER] = str(visitor.comes_twice)
     return response
 
 
-def _redirect(asked: Mapping[str, str], answer: Mapping[str, str]) -> Response:
+def _redirect(parameters: Mapping[str, str], answer: Mapping[str, str]) -> Response:
     """Redirect the browser to the site with these parameters, and with the site's `state`, if it has sent one."""
-    state = {"state": asked["state"]} if "state" in asked else {}
-    return RedirectResponse(_with_query(asked["redirect_uri"], {**answer, **state}), 302)
+    state = {"state": parameters["state"]} if "state" in parameters else {}
+    return RedirectResponse(_with_query(parameters["redirect_uri"], {**answer, **state}), HTTPStatus.FOUND)
 
 
 def _page(body: str, *, status: int = 200) -> Response:

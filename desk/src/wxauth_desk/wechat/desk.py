@@ -6,9 +6,10 @@ headers and cookies.
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from functools import cache
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
@@ -23,7 +24,7 @@ from starlette.staticfiles import StaticFiles
 from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.i18n import Text, languages, lazy_gettext as _
 from wxauth_desk.page_texts import page_texts
-from wxauth_desk.wechat.calls import CallRecord, Faults
+from wxauth_desk.wechat.calls import CallRecord, Faults, Handler
 from wxauth_desk.wechat.connect import PERSON_HEADER, REPEAT_HEADER
 from wxauth_desk.wechat.controls import APPS, LATER_APP, Control, PersonName
 
@@ -144,7 +145,7 @@ def trusted_certificates() -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=False)
 
 
-def phone_network(*urls: str) -> Callable[[Request], Awaitable[Response]]:
+def phone_network(*urls: str) -> Handler:
     """Return an endpoint that forwards the page's requests to these URLs, and nowhere else, and streams the responses.
 
     A browser does not allow a page to set the user agent, or to omit `Accept-Language`, as `wx.request` does. So the
@@ -154,24 +155,27 @@ def phone_network(*urls: str) -> Callable[[Request], Awaitable[Response]]:
     async def send(request: Request) -> Response:
         url = request.headers.get("x-phone-url", "")
         if not url.startswith(tuple(f"{each}/" for each in urls)):
-            return PlainTextResponse(f"X-Phone-Url: must be below {' or '.join(urls)}", status_code=422)
+            return PlainTextResponse(
+                f"X-Phone-Url: must be below {' or '.join(urls)}", status_code=HTTPStatus.UNPROCESSABLE_ENTITY
+            )
         headers = {name: request.headers[name] for name in _FORWARDED_HEADERS if name in request.headers}
         headers["user-agent"] = request.headers.get("x-phone-user-agent", "")
+        body = await request.body()
         client = httpx.AsyncClient(verify=trusted_certificates(), trust_env=False, timeout=_TIMEOUT_SECONDS)
-        sent = client.build_request(request.method, url, headers=headers, content=await request.body())
+        forwarded = client.build_request(request.method, url, headers=headers, content=body)
         try:
-            answer = await client.send(sent, stream=True)
+            answer = await client.send(forwarded, stream=True)
         except httpx.HTTPError as exc:
             await client.aclose()
-            return PlainTextResponse(type(exc).__name__, status_code=502, headers={"X-Phone-Error": "1"})
+            return PlainTextResponse(type(exc).__name__, HTTPStatus.BAD_GATEWAY, headers={"X-Phone-Error": "1"})
 
         async def pieces() -> AsyncIterator[bytes]:
             async with aclosing(client), aclosing(answer):
                 async for piece in answer.aiter_bytes():
                     yield piece
 
-        kept_headers = {name: value for name, value in answer.headers.items() if name not in _DROPPED_HEADERS}
-        return StreamingResponse(pieces(), status_code=answer.status_code, headers=kept_headers)
+        response_headers = {name: value for name, value in answer.headers.items() if name not in _DROPPED_HEADERS}
+        return StreamingResponse(pieces(), status_code=answer.status_code, headers=response_headers)
 
     return send
 
@@ -285,8 +289,6 @@ def desk_routes(
 
     Without an MCP server, `mcp_url` is None. With `is_alone`, no wxauth runs next to the desk.
     """
-    files, shared = StaticFiles(directory=_PAGE), _shared_files()
-    headers = _page_headers(service_url)
     setup = {
         "is_alone": is_alone,
         "service_url": service_url,
@@ -301,14 +303,7 @@ def desk_routes(
     servers = [service_url, site_url, shop_url]
     servers += [] if mcp_url is None else [mcp_url.removesuffix("/mcp")]
 
-    async def page(request: Request) -> Response:
-        if request.url.hostname == "localhost":
-            # The browser stores the phones for each host name, so under this name, the page would have other phones.
-            return RedirectResponse(request.url.replace(hostname="127.0.0.1", path=DESK_PATH))
-        name = request.path_params.get("name", "index.html")
-        response = await shared.get(name, files).get_response(name, request.scope)
-        response.headers.update(headers)
-        return response
+    page = _page_endpoint(service_url)
 
     async def read_setup(_request: Request) -> Response:
         return JSONResponse(setup, headers={"Cache-Control": "no-store"})
@@ -332,6 +327,23 @@ def desk_routes(
         Route(DESK_PATH + "wires/{revision:int}", read_wires),
         Route(DESK_PATH + "{name}", page),
     ]
+
+
+def _page_endpoint(service_url: str) -> Handler:
+    """Return the endpoint of the page and its files."""
+    files, shared = StaticFiles(directory=_PAGE), _shared_files()
+    headers = _page_headers(service_url)
+
+    async def send_file(request: Request) -> Response:
+        if request.url.hostname == "localhost":
+            # The browser stores the phones for each host name, so under this name, the page would have other phones.
+            return RedirectResponse(request.url.replace(hostname="127.0.0.1", path=DESK_PATH))
+        name = request.path_params.get("name", "index.html")
+        response = await shared.get(name, files).get_response(name, request.scope)
+        response.headers.update(headers)
+        return response
+
+    return send_file
 
 
 def _shared_files() -> Mapping[str, StaticFiles]:

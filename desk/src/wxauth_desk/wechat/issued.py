@@ -50,6 +50,7 @@ If there are more, the oldest one is forgotten.
 """
 _BEIJING_OFFSET_SECONDS: Final = 8 * 3600
 _ACTIVE_SECONDS: Final = 2 * 3600.0
+"""The time, in seconds, after a login for which WeChat counts the person as active."""
 
 
 AnyCodeRequest = TypeVar("AnyCodeRequest", CodeRequest, PhoneCodeRequest)

@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from wxauth_desk.middleware import LimitedBody
 from wxauth_desk.wechat.api_calls import Answer
-from wxauth_desk.wechat.calls import CallRecord, CallRefused, Handler, answer_wrongly, as_wechat_does
+from wxauth_desk.wechat.calls import CallRecord, CallRefused, Handler, apply_fault, as_wechat_does
 from wxauth_desk.wechat.coins import MAX_PURSES
 from wxauth_desk.wechat.connect import connect_routes
 from wxauth_desk.wechat.controls import (
@@ -193,7 +193,7 @@ def _api(wechat: Simulator, api: Api, sender: PushSender) -> Handler:
     async def serve(request: Request) -> Response:
         call, fault = wechat.call(api, dict(request.query_params), await request.body())
         answer = wechat.answer(call) if fault.work_is_done else None
-        faulty_response = await answer_wrongly(request, fault)
+        faulty_response = await apply_fault(request, fault)
         if faulty_response is not None:
             return faulty_response
         # The call is made after the time of the fault `slow`, unless the work was done before.
