@@ -9,14 +9,13 @@ from wxauth.apps.registry import Apps
 from wxauth.checks import queries
 from wxauth.checks.result import CheckResult, ClockReading, Findings, bad, compare, good, note
 from wxauth.checks.rights import judge_outsiders
-from wxauth.checks.rights_queries import MOST_MEMBERS, MOST_REVOCATIONS, REVOCATIONS, RoleRights, read_rights
+from wxauth.checks.rights_queries import RoleRights, read_revocations, read_rights
 from wxauth.checks.sealed import judge_sealed, judge_signing_keys, some_values
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.deadlines import Deadlines
 from wxauth.core.outages import outage_text
 from wxauth.core.revisions import KNOWN_REVISIONS, current_revision, is_usable, refusal_of, why_unfit
-from wxauth.core.rights_queries import our_tables
 from wxauth.core.sealing import WRONG_SECRET_KEY, Sealer
 from wxauth.errors import StorageUnavailable
 from wxauth.events.sequence_queries import SequenceState, read_sequences
@@ -45,24 +44,23 @@ async def check_database(
 
     A check that has nothing to report yields None.
     """
-    database = Database(settings.database_url.get_secret_value(), deadlines=deadlines)
     name = "database"  # the name of the result if the database stops responding
-    try:
-        async with database.answering():  # one time limit for all queries together
-            server = await database.one(queries.READ_SERVER)
-            yield judge_server(server)
-            if why_unfit(server.engine, server.has_plpgsql, server.encoding) is not None:
-                return
-            name = "stored"
-            async for result in _check_stored(database, settings, found, clock):
-                yield result
-    except StorageUnavailable as exc:
-        text = _(
-            "{trouble}. Make sure that the database is running, and check WXAUTH_DATABASE_URL", trouble=outage_text(exc)
-        )
-        yield bad(name, text)
-    finally:
-        await database.aclose()
+    async with aclosing(Database(settings.database_url.get_secret_value(), deadlines=deadlines)) as database:
+        try:
+            async with database.answering():  # one time limit for all queries together
+                server = await database.one(queries.READ_SERVER)
+                yield judge_server(server)
+                if why_unfit(server.engine, server.has_plpgsql, server.encoding) is not None:
+                    return
+                name = "stored"
+                async for result in _check_stored(database, settings, found, clock):
+                    yield result
+        except StorageUnavailable as exc:
+            text = _(
+                "{trouble}. Make sure that the database is running, and check WXAUTH_DATABASE_URL",
+                trouble=outage_text(exc),
+            )
+            yield bad(name, text)
 
 
 async def read_signing_keys(settings: Settings, *, clock: Clock, deadlines: Deadlines) -> Sequence[StoredSigningKey]:
@@ -72,26 +70,23 @@ async def read_signing_keys(settings: Settings, *, clock: Clock, deadlines: Dead
 
 
 async def _published_keys(database: Database, now: datetime) -> Sequence[StoredSigningKey]:
+    """Return the stored keys for access tokens that are published at this time."""
     return keys_for(ALGORITHM, await database.rows(PUBLISHED, now=now))
 
 
 async def _check_stored(
     database: Database, settings: Settings, found: Findings, clock: Clock
 ) -> AsyncGenerator[CheckResult | None, None]:
-    """Check the clock, the rights, the schema and the stored values. Store the apps and the signing keys in `found`."""
-    asked_at = clock()
-    database_time = await database.time()
-    reading = ClockReading.of(database_time, asked_at=asked_at, answered_at=clock())
-    whose, bound = _("the database's"), _("and wxauth relies on the database's clock")
-    yield compare(reading, name="clock database", whose=whose, allowed=CLOCK_DIFFERENCE, bound=bound)
+    """Check the clock, the rights, the schema and the stored values. Store the apps and the signing keys in `found`.
 
+    Without sufficient rights or a usable schema, the later checks are omitted, because their queries would fail.
+    """
+    yield await _check_clock(database, clock)
     rights = await read_rights(database)
-    revocations = await database.rows(
-        REVOCATIONS, tables=our_tables(), most=MOST_REVOCATIONS, most_members=MOST_MEMBERS
-    )
-    for result in judge_outsiders(revocations):
+    for result in judge_outsiders(await read_revocations(database)):
         yield result
-    if (fault := _judge_rights(rights)) is not None:
+    fault = _judge_rights(rights)
+    if fault is not None:
         yield fault
         return
     revision = await current_revision(database)
@@ -100,26 +95,47 @@ async def _check_stored(
         return
 
     now = clock()
-    if (reason := await rehearse_login(database, now=now)) is not None:
-        text = _(
-            "is rejected by the database: {reason}. Check the privileges and triggers of wxauth's tables.",
-            reason=reason,
-        )
-        yield bad("login", text)
+    yield await _check_login(database, now)
     sealer = Sealer(settings.secret_keys)
     keys = found.signing_keys = await _published_keys(database, now)
     yield judge_signing_keys(keys, sealer, max_age=timedelta(seconds=settings.signing_key_max_age), now=now)
     values = await some_values(database, now=now)
     yield judge_sealed(values, keys, sealer, has_previous=bool(settings.secret_key_previous))
     yield judge_sequences(await read_sequences(database))
-    if webhooks := await database.rows(queries.WEBHOOK_STATES, stuck_since=now - STUCK_AFTER):
-        yield _judge_webhooks(webhooks)
+    yield _judge_webhooks(await database.rows(queries.WEBHOOK_STATES, stuck_since=now - STUCK_AFTER))
     apps = Apps(database=database, sealer=sealer, settings=settings)
     await apps.refresh()
-    if apps.unopened:
-        text = _("{some}: users can't log in, because the app's secrets can't be decrypted. {why}")
-        yield bad("apps", Text(text, some=", ".join(apps.unopened), why=WRONG_SECRET_KEY))
+    yield _judge_apps(apps)
     found.apps = [known.app for known in apps.all() if known.is_enabled]
+
+
+async def _check_clock(database: Database, clock: Clock) -> CheckResult:
+    """Return the result of a comparison of this machine's clock with the database's clock."""
+    asked_at = clock()
+    database_time = await database.time()
+    reading = ClockReading.of(database_time, asked_at=asked_at, answered_at=clock())
+    whose, bound = _("the database's"), _("and wxauth relies on the database's clock")
+    return compare(reading, name="clock database", whose=whose, allowed=CLOCK_DIFFERENCE, bound=bound)
+
+
+async def _check_login(database: Database, now: datetime) -> CheckResult | None:
+    """Run the statements of a login without storing anything. Return a result only if the database rejects them."""
+    reason = await rehearse_login(database, now=now)
+    if reason is None:
+        return None
+    text = _(
+        "is rejected by the database: {reason}. Check the privileges and triggers of wxauth's tables.",
+        reason=reason,
+    )
+    return bad("login", text)
+
+
+def _judge_apps(apps: Apps) -> CheckResult | None:
+    """Return the result about apps whose secrets cannot be unsealed; None if there are none."""
+    if not apps.unopened:
+        return None
+    text = _("{some}: users can't log in, because the app's secrets can't be decrypted. {why}")
+    return bad("apps", Text(text, some=", ".join(apps.unopened), why=WRONG_SECRET_KEY))
 
 
 def _judge_rights(rights: RoleRights) -> CheckResult | None:
@@ -166,7 +182,7 @@ def judge_server(server: queries.PostgresServer) -> CheckResult:
             name,
             _("doesn't accept writes. Check the default_transaction_read_only setting for the database and the role"),
         )
-    if server.version_number // 10000 < OLDEST_SERVER:
+    if server.major_version < OLDEST_SERVER:
         text = _(
             "is PostgreSQL {version}, but wxauth requires version {oldest} or later",
             version=server.version,
@@ -194,9 +210,10 @@ def judge_schema(revision: str | None, rights: RoleRights, known: Sequence[str] 
         )
     if revision is None:
         return bad("schema", _("hasn't been created yet: {to_do}", to_do=to_do))
-    newest = known[0]
-    if (refusal := refusal_of(revision, known)) is not None:
+    refusal = refusal_of(revision, known)
+    if refusal is not None:
         return bad("schema", refusal)
+    newest = known[0]
     if not is_usable(revision, known):
         text = _(
             "is at {revision}, but this version of wxauth requires {newest}: {to_do}",
@@ -223,15 +240,17 @@ def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
     """
     wrong = [sequence for sequence in sequences if sequence.is_wrong]
     not_permitted = [sequence for sequence in sequences if not sequence.may_set]
-    told = ", ".join(f"{each.name} ({each.at}, {each.highest})" for each in wrong)
-    names = ", ".join(each.name for each in not_permitted)
-    grant = f"GRANT SELECT, UPDATE ON SEQUENCE {names} TO {not_permitted[0].role}" if not_permitted else ""
+    numbers = ", ".join(f"{sequence.name} ({sequence.at}, {sequence.highest})" for sequence in wrong)
+    grant = ""
+    if not_permitted:
+        names = ", ".join(sequence.name for sequence in not_permitted)
+        grant = f"GRANT SELECT, UPDATE ON SEQUENCE {names} TO {not_permitted[0].role}"
     if wrong and not_permitted:
         text = _(
             "don't match the last numbers of their tables (sequence, table): {told}. The service still "
             "orders events correctly, but the role can't set the sequence. As the sequence's owner, run "
             "{grant};",
-            told=told,
+            told=numbers,
             grant=grant,
         )
         return bad("sequences", text)
@@ -240,7 +259,7 @@ def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
             "don't match the last numbers of their tables (sequence, table): {told}. 'wxauth serve' "
             "corrects the sequences when it next orders events. Check whether anything else was left out "
             "when the database was copied.",
-            told=told,
+            told=numbers,
         )
         return bad("sequences", text)
     if not_permitted:
@@ -252,8 +271,10 @@ def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
     return None
 
 
-def _judge_webhooks(webhooks: Sequence[queries.WebhookState]) -> CheckResult:
-    """Return the result about webhooks that are stuck or disabled."""
+def _judge_webhooks(webhooks: Sequence[queries.WebhookState]) -> CheckResult | None:
+    """Return the result about the webhooks, some of which may be stuck or disabled; None if there are no webhooks."""
+    if not webhooks:
+        return None
     name = "webhooks"
     disabled = [webhook.name for webhook in webhooks if not webhook.is_enabled]
     stuck = [webhook.name for webhook in webhooks if webhook.is_enabled and webhook.is_stuck]

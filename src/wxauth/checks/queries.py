@@ -31,6 +31,11 @@ class PostgresServer:
     encoding: str = "UTF8"
     """The encoding of the database."""
 
+    @property
+    def major_version(self) -> int:
+        """The number of the major version, for example 18."""
+        return self.version_number // 10000
+
 
 @dataclass(frozen=True, slots=True)
 class WebhookState:
@@ -49,6 +54,7 @@ SELECT current_setting('server_version') AS version, current_setting('server_ver
        EXISTS (SELECT FROM pg_language WHERE lanname = 'plpgsql') AS has_plpgsql,
        current_setting('server_encoding') AS encoding
 """)
+# The sample contains the oldest and the newest sessions, because an old session may still need the previous secret key.
 SOME_SESSION_KEYS: Final = Statement[SealedSessionKey]("""
 SELECT id AS session_id, app_id, openid, session_key AS sealed
   FROM ((SELECT id, app_id, openid, session_key FROM sessions ORDER BY id LIMIT :size)
@@ -57,6 +63,7 @@ SELECT id AS session_id, app_id, openid, session_key AS sealed
  WHERE session_key IS NOT NULL
 """)
 # A webhook is stuck if it has accepted no event since `stuck_since`, although a delivery has been waiting since then.
+# `delivered_at` is null if the webhook has never accepted an event. Without a waiting delivery, it is not stuck.
 WEBHOOK_STATES: Final = Statement[WebhookState]("""
 SELECT w.name, w.is_enabled,
        COALESCE(w.delivered_at < :stuck_since, true) AND COALESCE((

@@ -11,6 +11,7 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.terminal import listed
 
 _QUOTED: Final = re.compile(r'"(?:[^"]|"")*"')
+"""A name in double quotes. In the name, two double quotes stand for one."""
 
 
 def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
@@ -61,12 +62,12 @@ def _statements(steps: Sequence[Revocation]) -> list[str]:
     return list(chain.from_iterable(map(_revoke, order)))
 
 
-def _revoke(alike: Sequence[Revocation]) -> list[str]:
-    """Return the statements that revoke the same rights from several roles. `alike` differ only in the role."""
-    step = alike[0]
+def _revoke(steps: Sequence[Revocation]) -> list[str]:
+    """Return the statements that revoke the same rights from several roles. The steps differ only in their roles."""
+    step = steps[0]
     kind = "SEQUENCE" if step.are_sequences else "TABLE"
     what = _printable(step.group) if step.group else f"ALL ON {kind} {', '.join(map(_printable, step.relations))}"
-    statement = f"REVOKE {what} FROM {', '.join(_printable(each.role) for each in alike)}"
+    statement = f"REVOKE {what} FROM {', '.join(_printable(each.role) for each in steps)}"
     cascade = " CASCADE" if step.has_passed_on else ""
     if step.grantor is None:
         return [f"{statement}{cascade};"]
@@ -85,6 +86,7 @@ def _printable(names: str) -> str:
 
 
 def _escaped(name: re.Match[str]) -> str:
+    """Return a quoted name, as PostgreSQL's `U&"..."` with code points in hexadecimal if it is not printable."""
     if name[0].isprintable():
         return name[0]
     return "U&" + "".join(c if c.isprintable() and c != "\\" else f"\\+{ord(c):06X}" for c in name[0])

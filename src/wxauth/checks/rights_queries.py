@@ -1,5 +1,6 @@
 """The rights on wxauth's tables, both of wxauth's own role and of all other roles."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -151,10 +152,11 @@ class Revocation:
 
 # `reach` contains each role that has a right, and all roles that have the right through a membership. A role with
 # NOINHERIT counts, because it can `SET ROLE`. From PostgreSQL 16 on, a membership may allow neither inheriting nor SET
-# ROLE, and a REVOKE must name the grantor of the membership. The grantor with the oid 10 is the first superuser. Any
-# superuser can revoke in its name. A role that may not use the schema cannot use the tables in it, so its rights are
-# not reported. `excused` contains the roles that may have rights: superusers, the owner and its members, PostgreSQL's
-# roles for all data, the current role and, if it lacks the owner's rights, the roles whose rights it has.
+# ROLE, and a REVOKE must name the grantor of the membership. `edges` reads these columns of a membership as JSON,
+# because older versions do not have them. The grantor with the oid 10 is the first superuser. Any superuser can revoke
+# in its name. The grantee with the oid 0 is PUBLIC. A role that may not use the schema cannot use the tables in it, so
+# its rights are not reported. `excused` contains the roles that may have rights: superusers, the owner and its members,
+# PostgreSQL's roles for all data, the current role and, if it lacks the owner's rights, the roles whose rights it has.
 REVOCATIONS: Final = Statement[Revocation](f"""
 WITH RECURSIVE {OUR_RELATIONS}, owners AS (
     SELECT DISTINCT relowner AS oid FROM pg_class WHERE oid IN (SELECT oid FROM own_tables)
@@ -218,3 +220,8 @@ SELECT CASE s.role WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(s.role)
        may_write, GREATEST(size - :most, 0) AS others
   FROM numbered s WHERE place <= :most ORDER BY may_write DESC, place
 """)
+
+
+async def read_revocations(database: Database) -> Sequence[Revocation]:
+    """Return the steps that revoke the rights of other roles. The steps against roles that may write come first."""
+    return await database.rows(REVOCATIONS, tables=our_tables(), most=MOST_REVOCATIONS, most_members=MOST_MEMBERS)
