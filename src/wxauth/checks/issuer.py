@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence, Set as AbstractSet
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final
@@ -83,27 +83,29 @@ async def _judge_issuer(
     # A service that has just started may have stored its first key after `keys` were read.
     if signing.isdisjoint(kids) and read_keys is not None:
         signing = {key.kid for key in await read_keys()}
-    if signing.isdisjoint(kids):
-        return bad(
-            _NAME,
-            _(
-                "{issuer} returns none of the stored keys, because the service there uses another database. "
-                "Compare WXAUTH_DATABASE_URL in both places",
-                issuer=issuer,
-            ),
+    return _judge_kids(issuer, signing, kids)
+
+
+def _judge_kids(issuer: str, signing: AbstractSet[str], published: AbstractSet[str]) -> CheckResult:
+    """Return the result about the ids of the keys that sign, and of the keys that the issuer publishes."""
+    if signing.isdisjoint(published):
+        text = _(
+            "{issuer} returns none of the stored keys, because the service there uses another database. "
+            "Compare WXAUTH_DATABASE_URL in both places",
+            issuer=issuer,
         )
-    if missing := signing - kids:
-        return bad(
-            _NAME,
-            _(
-                "{issuer} lacks {n} of {total} stored keys, so your services reject tokens that these keys "
-                "signed. Check whether the service there logs signing_keys_not_opened, and whether a cache keeps "
-                "its jwks_uri for more than five minutes",
-                issuer=issuer,
-                n=len(missing),
-                total=len(signing),
-            ),
+        return bad(_NAME, text)
+    missing = signing - published
+    if missing:
+        text = _(
+            "{issuer} lacks {n} of {total} stored keys, so your services reject tokens that these keys "
+            "signed. Check whether the service there logs signing_keys_not_opened, and whether a cache keeps "
+            "its jwks_uri for more than five minutes",
+            issuer=issuer,
+            n=len(missing),
+            total=len(signing),
         )
+        return bad(_NAME, text)
     if is_loopback(urlsplit(issuer).hostname):
         text = _(
             "{issuer} returns the stored keys, but only this machine can reach this address. Set "
@@ -123,28 +125,32 @@ async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
     Raises: _NotRunning, _Wrong.
     """
     async with _client(issuer, limits) as client:
-        metadata = await _get(client, issuer + METADATA_PATH)
-        reported = metadata.get("issuer")
-        if reported != issuer:
-            # The part before @ may be a password.
-            other = reported.rpartition("@")[2][:_LONGEST_NAME] if isinstance(reported, str) else "none"
-            raise _Wrong(
-                _(
-                    "{issuer} reports the issuer {other!r}. WXAUTH_ISSUER must be the same in both places",
-                    issuer=issuer,
-                    other=other,
-                )
-            )
-        jwks_uri = metadata.get("jwks_uri")
-        if not isinstance(jwks_uri, str) or not _may_have_keys(jwks_uri, issuer):
-            text = _("{issuer} has no jwks_uri with https. Another service responds at this address")
-            raise _Wrong(Text(text, issuer=issuer))
+        jwks_uri = _jwks_uri_in(await _get(client, issuer + METADATA_PATH), issuer)
         async with _client(jwks_uri, limits) as jwks_client:
             jwks = (await _get(jwks_client, jwks_uri)).get("keys")
         if not isinstance(jwks, list):
             raise _Wrong(_("{url} has no list of keys. Another service responds at this address", url=jwks_uri))
         await _check_for_cache(client, issuer)
     return set(verification_keys(jwks))
+
+
+def _jwks_uri_in(metadata: Mapping[str, Any], issuer: str) -> str:
+    """Return the URL of the keys in the metadata of this issuer. Raises: _Wrong."""
+    reported = metadata.get("issuer")
+    if reported != issuer:
+        # The part before @ may be a password.
+        other = reported.rpartition("@")[2][:_LONGEST_NAME] if isinstance(reported, str) else "none"
+        text = _(
+            "{issuer} reports the issuer {other!r}. WXAUTH_ISSUER must be the same in both places",
+            issuer=issuer,
+            other=other,
+        )
+        raise _Wrong(text)
+    jwks_uri = metadata.get("jwks_uri")
+    if not isinstance(jwks_uri, str) or not _may_have_keys(jwks_uri, issuer):
+        text = _("{issuer} has no jwks_uri with https. Another service responds at this address", issuer=issuer)
+        raise _Wrong(text)
+    return jwks_uri
 
 
 def _may_have_keys(jwks_uri: str, issuer: str) -> bool:
@@ -178,7 +184,8 @@ async def _check_for_cache(client: httpx.AsyncClient, issuer: str) -> None:
 
     Raises: _Wrong, if a response may have been stored; _NotRunning or _Wrong, if a request fails.
     """
-    url, ids = f"{issuer}/livez", set[str]()
+    url = f"{issuer}/livez"
+    previous_id = ""
     for _attempt in range(2):
         try:
             async with client.stream("GET", url) as response:
@@ -187,26 +194,31 @@ async def _check_for_cache(client: httpx.AsyncClient, issuer: str) -> None:
             raise _fault_of(exc, url) from exc
         if status != HTTPStatus.OK:  # for example, a proxy does not forward the request
             return
-        request_id = headers.get("X-Request-ID", "")
-        if request_id in ids:
-            sign = _("repeats an X-Request-ID")
-        elif "Age" in headers:
-            sign = _("has an Age header")
-        elif "no-store" not in headers.get("Cache-Control", "").lower():
-            sign = _("lacks Cache-Control: no-store")
-        else:
-            if request_id:
-                ids.add(request_id)
-            continue
-        raise _Wrong(
-            _(
+        sign = _sign_of_cache(headers, previous_id)
+        if sign is not None:
+            text = _(
                 "the response from {url} {sign}. A proxy in front of wxauth caches responses, and could return "
                 "one user's data to another user. Disable this cache (proxy_cache in nginx, 缓存 in a panel or "
                 "CDN).",
                 url=url,
                 sign=sign,
             )
-        )
+            raise _Wrong(text)
+        previous_id = headers.get("X-Request-ID", "")
+
+
+def _sign_of_cache(headers: httpx.Headers, previous_id: str) -> Text | None:
+    """Return the sign that a cache may have stored a response; None if there is no sign.
+
+    `previous_id` is the X-Request-ID of the previous response, which is empty if there is none.
+    """
+    if previous_id and headers.get("X-Request-ID") == previous_id:
+        return _("repeats an X-Request-ID")
+    if "Age" in headers:
+        return _("has an Age header")
+    if "no-store" not in headers.get("Cache-Control", "").lower():
+        return _("lacks Cache-Control: no-store")
+    return None
 
 
 async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGenerator[CheckResult, None]:
@@ -302,33 +314,14 @@ def _fault_of(exc: httpx.TransportError, url: str) -> _NotRunning | _Wrong:
     """Return the fault that explains an error of httpx, from the errors of TLS or of the socket that caused it."""
     parts = urlsplit(url)
     where: Text | str = f"{parts.scheme}://{parts.netloc}"
-    if (variable := _proxy_for(url)[1]) is not None:
+    _proxy, variable = _proxy_for(url)
+    if variable is not None:
         where = _("{url} (through the proxy in {variable})", url=where, variable=variable)
     cause: BaseException | None = exc
     while cause is not None:
-        match cause:
-            case ssl.SSLCertVerificationError():
-                why = refusal_of(cause)
-                if "RFC 5280" not in why:
-                    why = _(
-                        "{why}. Configure the proxy there to send a certificate for this name, with its complete chain",
-                        why=why,
-                    )
-                text = _("{where} has an invalid certificate: {why}", where=where, why=why)
-                return _Wrong(text)
-            # An SSLWantReadError only means that TLS was still waiting for data.
-            case ssl.SSLError() if not isinstance(cause, ssl.SSLWantReadError):
-                text = _(
-                    "{where} doesn't use TLS ({why}). If the address uses http, change it to https, because your "
-                    "services require https.",
-                    where=where,
-                    why=cause.reason,
-                )
-                return _Wrong(text)
-            case socket.gaierror():
-                return _NotRunning(_("the host name of {where} doesn't resolve on this machine", where=where))
-            case ConnectionRefusedError():
-                return _NotRunning(_("nothing listens on {where}", where=where))
+        fault = _fault_of_cause(cause, where)
+        if fault is not None:
+            return fault
         cause = cause.__cause__ or cause.__context__
     kind = type(exc).__name__
     if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
@@ -346,3 +339,31 @@ def _fault_of(exc: httpx.TransportError, url: str) -> _NotRunning | _Wrong:
             "WXAUTH_ISSUER must begin with https."
         )
     return _Wrong(Text(text, where=where, kind=kind))
+
+
+def _fault_of_cause(cause: BaseException, where: Text | str) -> _NotRunning | _Wrong | None:
+    """Return the fault that explains an error of TLS or of a socket; None for other errors."""
+    match cause:
+        case ssl.SSLCertVerificationError():
+            why = refusal_of(cause)
+            if "RFC 5280" not in why:  # otherwise `why` already says how to fix the certificate
+                why = _(
+                    "{why}. Configure the proxy there to send a certificate for this name, with its complete chain",
+                    why=why,
+                )
+            return _Wrong(_("{where} has an invalid certificate: {why}", where=where, why=why))
+        case ssl.SSLWantReadError():  # TLS was only waiting for data when the time was over
+            return None
+        case ssl.SSLError():
+            text = _(
+                "{where} doesn't use TLS ({why}). If the address uses http, change it to https, because your "
+                "services require https.",
+                where=where,
+                why=cause.reason,
+            )
+            return _Wrong(text)
+        case socket.gaierror():
+            return _NotRunning(_("the host name of {where} doesn't resolve on this machine", where=where))
+        case ConnectionRefusedError():
+            return _NotRunning(_("nothing listens on {where}", where=where))
+    return None
