@@ -93,7 +93,7 @@ async def check_app(
     async with aclosing(WeChatTokens(wechat=wechat, clock=clock)) as wechat_tokens:
         login_failure, token_failure = await asyncio.gather(
             _failure(wechat.exchange(app, _MADE_UP_CODE)),
-            _failure(wechat_tokens.get(app) if app.has_wechat_token else asyncio.sleep(0)),  # `sleep` never fails
+            _token_failure(app, wechat_tokens),
         )
     yield _judge_login(app, login_failure, settings, observed)
     if app.has_wechat_token:
@@ -110,6 +110,11 @@ async def _failure(request: Awaitable[object]) -> WeChatError | None:
     except WeChatError as exc:
         return exc
     return None
+
+
+async def _token_failure(app: App, wechat_tokens: WeChatTokens) -> WeChatError | None:
+    """Return the error with which WeChat refuses the app's access_token; None if the app needs no access_token."""
+    return await _failure(wechat_tokens.get(app)) if app.has_wechat_token else None
 
 
 def _judge_login(app: App, failure: WeChatError | None, settings: Settings, observed: _Recorder) -> CheckResult:
@@ -155,19 +160,16 @@ def _judge_token(
 
 def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings, observed: _Recorder) -> CheckResult:
     """Return the result for a failure caused by the app, this server or WeChat, not by the made-up request."""
-    errcode, base = failure.errcode, settings.wechat_base_url
+    errcode = failure.errcode
     match failure:
         case WeChatMisconfigured() if errcode in _NOT_WHITELISTED and observed.addresses:
-            seen = observed.addresses
-            return bad(
-                name,
-                _(
-                    "WeChat receives this server's requests from {addresses}. Add this address to the app's IP "
-                    "whitelist 白名单 (errcode {errcode})",
-                    addresses=_(" and ").join(seen),
-                    errcode=errcode,
-                ),
+            text = _(
+                "WeChat receives this server's requests from {addresses}. Add this address to the app's IP "
+                "whitelist 白名单 (errcode {errcode})",
+                addresses=_(" and ").join(observed.addresses),
+                errcode=errcode,
             )
+            return bad(name, text)
         case WeChatRateLimited() if errcode == _MINUTE_QUOTA:
             text = _("too many calls. Run this check again in a minute (errcode {errcode})", errcode=errcode)
             return note(name, text)
@@ -177,19 +179,8 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
                 errcode=errcode,
             )
             return bad(name, text)
-        case WeChatUnavailable() if observed.proxy_failure:
-            text = _(
-                "{why}: check WXAUTH_WECHAT_PROXY, and whether the proxy can connect to {base}",
-                why=observed.proxy_failure,
-                base=base,
-            )
-            return bad(name, text)
         case WeChatUnavailable() | WeChatTimeout():
-            why = failure.detail
-            if observed.connect_failure:
-                why = _("{failure} ({reason})", failure=why, reason=observed.connect_failure)
-            text = _("{why}: check that this machine can reach {base} (DNS, firewall, TLS)", why=why, base=base)
-            return bad(name, text)
+            return bad(name, _text_on_connection(failure, settings.wechat_base_url, observed))
         case WeChatBadResponse() if errcode is None:
             text = _(
                 "{why}: check that WXAUTH_WECHAT_BASE_URL is WeChat's own address and not the address of a proxy",
@@ -204,6 +195,20 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
         errcode=errcode,
     )
     return bad(name, text)
+
+
+def _text_on_connection(failure: WeChatUnavailable | WeChatTimeout, base: str, observed: _Recorder) -> Text:
+    """Return the text about a failure to reach WeChat at its base URL."""
+    if isinstance(failure, WeChatUnavailable) and observed.proxy_failure:
+        return _(
+            "{why}: check WXAUTH_WECHAT_PROXY, and whether the proxy can connect to {base}",
+            why=observed.proxy_failure,
+            base=base,
+        )
+    why = failure.detail
+    if observed.connect_failure:
+        why = _("{failure} ({reason})", failure=why, reason=observed.connect_failure)
+    return _("{why}: check that this machine can reach {base} (DNS, firewall, TLS)", why=why, base=base)
 
 
 def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
@@ -240,7 +245,9 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
             url=url,
         )
         return note(name, text)
-    others = ", ".join(it.app_id for it in apps if it.app_id != app.app_id and it.push_token == app.push_token)
+    others = ", ".join(
+        other.app_id for other in apps if other.app_id != app.app_id and other.push_token == app.push_token
+    )
     if others and app.push_aes_key is None:
         text = _(
             "has the same push_token as {others}, so anyone who sees the query string of a message for one "
@@ -272,7 +279,7 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
 
 def _how_to_set_push_token(app: App, settings: Settings) -> Text:
     """Return the instruction for the place where the app is defined: the database, or one of two kinds of settings."""
-    if app.app_id not in {it.app_id for it in settings.apps}:
+    if app.app_id not in {each.app_id for each in settings.apps}:
         return _("Set a push_token with 'wxauth apps set'")
     if settings.app_id:
         return _("Replace WXAUTH_APP_ID and WXAUTH_APP_SECRET with WXAUTH_APPS, and set a push_token there")
@@ -294,17 +301,20 @@ def _refused_addresses(body: bytes) -> list[str]:
     The result contains only valid addresses, and no other part of WeChat's text.
     """
     try:
-        match from_json(body):
-            case {"errcode": errcode, "errmsg": str(text)} if errcode in _NOT_WHITELISTED:
-                words = _NEXT_TO_AN_ADDRESS.split(text)
-            case _:
-                return []
+        document = from_json(body)
     except ValueError:
         return []
-    found: dict[str, None] = {}
+    match document:
+        case {"errcode": errcode, "errmsg": str(text)} if errcode in _NOT_WHITELISTED:
+            words = _NEXT_TO_AN_ADDRESS.split(text)
+        case _:
+            return []
+    addresses: list[str] = []
     for word in words:
         try:
-            found[str(plain_address(word.rstrip(".")))] = None
+            address = str(plain_address(word.rstrip(".")))
         except ValueError:
             continue
-    return list(found)
+        if address not in addresses:
+            addresses.append(address)
+    return addresses
