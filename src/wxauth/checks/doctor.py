@@ -9,7 +9,7 @@ from typing import Final
 
 from wxauth.checks.database import check_database, read_signing_keys
 from wxauth.checks.issuer import check_issuer, check_resource
-from wxauth.checks.result import CheckResult, Findings, bad, compare, good
+from wxauth.checks.result import CheckResult, ClockReading, Findings, bad, compare, good
 from wxauth.checks.surroundings import check_push_forward, check_sign_up_hook
 from wxauth.checks.wechat import CHECK_TIMEOUT_SECONDS, check_app
 from wxauth.core.clock import Clock, utc_now
@@ -55,36 +55,37 @@ async def examine(
     """
     found = Findings(apps=settings.apps)
     results = await _results_of("database", check_database(settings, found, clock=clock, deadlines=deadlines))
+    read_keys = partial(read_signing_keys, settings, clock=clock, deadlines=deadlines)
+    issuer_check = check_issuer(settings.issuer, found, read_keys=read_keys, now=clock(), patience=issuer_patience)
+    resource_checks = {
+        f"resource {each.resource}": check_resource(each.resource, settings.issuer, patience=issuer_patience)
+        for each in settings.resources
+    }
     async with aclosing(_transport(settings)) as transport:
         others = await asyncio.gather(
             _results_of("sign_up_hook", check_sign_up_hook(settings, clock=clock)),
-            _results_of(
-                "issuer",
-                check_issuer(
-                    settings.issuer,
-                    found,
-                    read_keys=partial(read_signing_keys, settings, clock=clock, deadlines=deadlines),
-                    now=clock(),
-                    patience=issuer_patience,
-                ),
-            ),
-            *(
-                _results_of(f"resource {url}", check_resource(url, settings.issuer, patience=issuer_patience))
-                for url in (each.resource for each in settings.resources)
-            ),
+            _results_of("issuer", issuer_check),
+            *(_results_of(name, check) for name, check in resource_checks.items()),
             *(_results_of_app(app, settings, found, transport, clock) for app in found.apps),
             *(_results_of_forward(app, settings, clock) for app in found.apps),
         )
     if found.wechat_readings:
-        # An error of this machine's clock appears in all readings. A difference in only some of them has another cause,
-        # for example a proxy that repeats a stored response with an old time.
-        nearest = min(found.wechat_readings, key=lambda reading: abs(reading.ahead))
-        bound = _("but tokens tolerate a difference of only {seconds} s", seconds=CLOCK_SKEW)
-        results.append(compare(nearest, name="clock wechat", whose=_("WeChat's"), allowed=CLOCK_SKEW, bound=bound))
+        results.append(_judge_clock(found.wechat_readings))
     if not found.apps:
         text = _("no apps are configured, so users can't log in. Run 'wxauth apps add APP_ID', or set WXAUTH_APPS")
         results.append(bad("apps", text))
     return [*results, *chain.from_iterable(others)]
+
+
+def _judge_clock(readings: Sequence[ClockReading]) -> CheckResult:
+    """Return the result of a comparison of this machine's clock with WeChat's.
+
+    An error of this machine's clock appears in all readings. A difference in only some of them has another cause, for
+    example a proxy that repeats a stored response with an old time. So the smallest difference counts.
+    """
+    nearest = min(readings, key=lambda reading: abs(reading.ahead))
+    bound = _("but tokens tolerate a difference of only {seconds} s", seconds=CLOCK_SKEW)
+    return compare(nearest, name="clock wechat", whose=_("WeChat's"), allowed=CLOCK_SKEW, bound=bound)
 
 
 async def examine_app(settings: Settings, app: App, *, apps: Sequence[App]) -> list[CheckResult]:

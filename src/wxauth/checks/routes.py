@@ -36,7 +36,9 @@ class CheckResultAnswer(TypedDict):
 
 
 @router.get("/v1/admin/check", summary=_("Run the health checks"))
-async def check_everything(_: AdministratorDep, settings: SettingsDep, request: Request) -> Items[CheckResultAnswer]:
+async def check_everything(
+    _administrator: AdministratorDep, settings: SettingsDep, request: Request
+) -> Items[CheckResultAnswer]:
     """Run `wxauth check`, which checks the database, the keys, the issuer, the clocks, and each app with WeChat.
 
     It changes nothing, and takes at most half a minute.
@@ -53,7 +55,12 @@ async def check_everything(_: AdministratorDep, settings: SettingsDep, request: 
     failures=[NO_SUCH_APP],
 )
 async def check_one_app(
-    _: AdministratorDep, settings: SettingsDep, apps: AppsDep, managed: ManagedAppsDep, app_id: AppId, request: Request
+    _administrator: AdministratorDep,
+    settings: SettingsDep,
+    apps: AppsDep,
+    managed: ManagedAppsDep,
+    app_id: AppId,
+    request: Request,
 ) -> Items[CheckResultAnswer]:
     """Run `wxauth check` for one app.
 
@@ -62,12 +69,19 @@ async def check_one_app(
     from wxauth.checks.doctor import examine_app
 
     known = await managed.read(app_id)
-    return _report(await examine_app(settings, known.app, apps=[it.app for it in apps.all()]), request)
+    return _report(await examine_app(settings, known.app, apps=[each.app for each in apps.all()]), request)
 
 
 def _report(results: list[CheckResult], request: Request) -> Items[CheckResultAnswer]:
+    """Return the results in the language that the request prefers."""
     language = preferred_language(request.headers)
     items: list[CheckResultAnswer] = [
-        {"name": it.name, "ok": it.ok, "level": it.level, "message": it.text.translated(language)} for it in results
+        {
+            "name": result.name,
+            "ok": result.ok,
+            "level": result.level,
+            "message": result.text.translated(language),
+        }
+        for result in results
     ]
     return all_of(items)

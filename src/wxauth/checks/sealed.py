@@ -100,7 +100,8 @@ async def ensure_opens(database: Database, sealer: Sealer, *, now: datetime) -> 
     """
     keys = await database.rows(PUBLISHED, now=now)
     values = [(key.private_key, sealing.signing_key_context(key.kid)) for key in keys]
-    values = values or await some_values(database, now=now)
+    if not values:
+        values = await some_values(database, now=now)
     if values and not any(sealer.opens(sealed, context=context) for sealed, context in values):
         raise CannotOpen("encrypted with an unknown key")
 
@@ -139,7 +140,8 @@ def judge_sealed(
     """Return the result about these values and keys: whether they can be unsealed without the previous secret key."""
     name = "sealed_data"
     checked = [*((key.private_key, sealing.signing_key_context(key.kid)) for key in keys), *values]
-    total, unopened = len(checked), sum(not sealer.opens(sealed, context=context) for sealed, context in checked)
+    total = len(checked)
+    unopened = sum(not sealer.opens(sealed, context=context) for sealed, context in checked)
     if unopened:
         text = _(
             "{n} of {total} values checked can't be decrypted. {why}", n=unopened, total=total, why=WRONG_SECRET_KEY
