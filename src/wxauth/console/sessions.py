@@ -146,20 +146,12 @@ class ConsoleSessions:
         now = self.clock()
         session_id = new_id(now)
         redeemed: Redeemed | NotRedeemed = NotRedeemed.UNKNOWN
-        found = await self._login_of(code, verifier)
-        if found is not None:
-            async with self.codes.queue(found), self.database.begin() as transaction:
-                expires_at = now + timedelta(seconds=MAX_UNUSED)
-                redeemed = await redeem(transaction, found, session_id=session_id, expires_at=expires_at, now=now)
-                if isinstance(redeemed, Redeemed):
-                    if STAFF_ROLES.isdisjoint(redeemed.user.roles):
-                        log.warning("console_refused", user_id=redeemed.user.id, reason="no staff")
-                        # The exception rolls back the new session.
-                        raise InsufficientRole("this request requires the role admin or support")
-                    await _record_opened(transaction, redeemed.user.id, session_id, by="scan", device=device, now=now)
+        login = await self._login_of(code, verifier)
+        if login is not None:
+            redeemed = await self._redeem(login, session_id, device=device, now=now)
+        if redeemed is NotRedeemed.SPENT:
+            log.warning("code_reused", client_id=CONSOLE, consequence="the session has ended")
         if not isinstance(redeemed, Redeemed):
-            if redeemed is NotRedeemed.SPENT:
-                log.warning("code_reused", client_id=CONSOLE, consequence="the session has ended")
             raise SessionRevoked("the code doesn't belong to this page, has been used or has expired: log in again")
         count_redeemed(self.numbers, redeemed.login.taken_door, now=now)
         log.info("console_opened", user_id=redeemed.user.id, session_id=session_id, by="scan")
@@ -211,6 +203,25 @@ class ConsoleSessions:
             return None
         uri = self._redirect_uri()
         return await login_of_code(self.database, code, client_id=CONSOLE, redirect_uri=uri, code_challenge=challenge)
+
+    async def _redeem(
+        self, login: SiteLogin, session_id: UUID, *, device: Device, now: datetime
+    ) -> Redeemed | NotRedeemed:
+        """Redeem the authorization code of a login, and open a session if its user is staff.
+
+        Raises: InsufficientRole, if the user is not staff; RateLimited.
+        """
+        expires_at = now + timedelta(seconds=MAX_UNUSED)
+        async with self.codes.queue(login), self.database.begin() as transaction:
+            redeemed = await redeem(transaction, login, session_id=session_id, expires_at=expires_at, now=now)
+            if not isinstance(redeemed, Redeemed):
+                return redeemed
+            if STAFF_ROLES.isdisjoint(redeemed.user.roles):
+                log.warning("console_refused", user_id=redeemed.user.id, reason="no staff")
+                # The exception rolls back the new session.
+                raise InsufficientRole("this request requires the role admin or support")
+            await _record_opened(transaction, redeemed.user.id, session_id, by="scan", device=device, now=now)
+            return redeemed
 
     def _opened(
         self, user: UserInSession, session_id: UUID, *, generation: int, left: int, now: datetime
