@@ -50,6 +50,7 @@ token's owner.
 _ID_BYTES: Final = 16
 """The number of random bytes in a picture's id, which then has 22 characters."""
 _FILE_NAME: Final = re.compile(r"([A-Za-z0-9_-]{22})\.(jpg|png)")
+"""The id of a picture, and one of the extensions below."""
 _EXTENSIONS: Final = {"image/jpeg": "jpg", "image/png": "png"}
 
 log = get_logger()
@@ -126,8 +127,10 @@ class Avatars:
 
         Raises: NotFound.
         """
+        avatar = None
         match = _FILE_NAME.fullmatch(file_name)
-        avatar = match and await self.database.row(queries.READ_AVATAR, avatar_id=match[1])
+        if match is not None:
+            avatar = await self.database.row(queries.READ_AVATAR, avatar_id=match[1])
         if avatar is None or _file_name(avatar) != file_name:
             raise errors.NotFound("this picture doesn't exist")
         return avatar

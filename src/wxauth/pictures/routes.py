@@ -56,7 +56,10 @@ _HEADERS: Final = {
 }
 router = Router("me")
 AvatarsDep = Annotated[Avatars, Depends(provide(Avatars))]
-_NO_FILE: Final = InvalidRequest.of(_FIELD, "Field required")
+_REQUIRED: Final = "Field required"
+"""The message about a missing file, which is FastAPI's message about any missing field."""
+_NO_FILE: Final = InvalidRequest.of(_FIELD, _REQUIRED)
+"""The failure of an upload without a file, as the API's documentation shows it."""
 
 
 async def uploaded_file(request: Request, *, patience: float = UPLOAD_TIMEOUT_SECONDS) -> bytes:
@@ -103,7 +106,7 @@ async def _read_parts(request: Request, boundary: bytes, *, patience: float) -> 
             async for chunk in request.stream():
                 for start in range(0, len(chunk), _PIECE):
                     parser.write(chunk[start : start + _PIECE])
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)  # other requests are handled during this break
     except FormParserError:
         raise InvalidRequest.of(
             _FIELD, f"Must be in a multipart/form-data body of at most {_MAX_PARTS} parts"
@@ -131,7 +134,7 @@ def _only_file(parts: Sequence[Field | File]) -> bytes:
                 _FIELD, "Must have a file name in its Content-Disposition, as wx.uploadFile sends it"
             )
         case []:
-            raise InvalidRequest.of(_FIELD, "Field required")
+            raise InvalidRequest.of(_FIELD, _REQUIRED)
         case _:
             raise InvalidRequest.of(_FIELD, "Must be the only file in the body")
 

@@ -67,11 +67,19 @@ _DRAFT_FACTOR: Final = 2.0
 
 A slow filter of good quality then reduces the picture to its final size.
 """
+_OPAQUE: Final = 255
+"""The alpha value of a pixel that is not transparent."""
+_JPEG_START: Final = b"\xff\xd8"
+_PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_WEBP_HEADER_LENGTH: Final = 12
+"""The length of `RIFF`, the size of the file and `WEBP`, with which a WebP begins."""
 _SCAN: Final = b"\xff\xda"
+"""The marker with which a scan of a JPEG begins."""
 # A JPEG may have these segments before its first scan. Segments of arithmetic coding (0xC9 and others) are not allowed,
 # because nobody uses arithmetic coding, and decoding a hundred such scans in 2 KB takes five seconds.
 _SEGMENTS: Final = frozenset([0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE])
 _COMPRESSED_CHUNKS: Final = (b"iCCP", b"iTXt", b"zTXt")
+"""The chunks of a PNG, apart from the image data, that may be compressed: profiles and texts."""
 
 
 class _Part(NamedTuple):
@@ -119,9 +127,9 @@ def check_file(file: bytes) -> None:
 
 def _parts(file: bytes) -> Iterator[_Part]:
     """Return the parts of a file that Pillow reads in Python. Raises: UnusablePicture, for a file of another kind."""
-    if file.startswith(b"\xff\xd8\xff"):
+    if file.startswith(_JPEG_START + b"\xff"):
         return _jpeg_parts(file)
-    if file.startswith(b"\x89PNG\r\n\x1a\n"):
+    if file.startswith(_PNG_SIGNATURE):
         return _png_parts(file)
     if file.startswith(b"RIFF") and file.startswith(b"WEBP", 8):
         return _webp_parts(file)
@@ -130,12 +138,13 @@ def _parts(file: bytes) -> Iterator[_Part]:
 
 def _jpeg_parts(file: bytes) -> Iterator[_Part]:
     """Yield the parts up to the first scan. Pillow reads the scans in C, which is fast."""
-    at = 2
+    at = len(_JPEG_START)
     while at + 2 <= len(file) and not file.startswith(_SCAN, at):
         yield _Part(at, is_image=False)
-        if file[at] != 0xFF or file[at + 1] in (0x00, 0xFF):
+        if file[at] != 0xFF or file[at + 1] in (0x00, 0xFF):  # this is no marker, so Pillow skips one byte
             at += 1
         elif file[at + 1] in _SEGMENTS:
+            # After the marker, the first two bytes of a segment state its length, including these two bytes.
             at += 2 + max(2, int.from_bytes(file[at + 2 : at + 4]))
         else:
             raise UnusablePicture(NO_PICTURE)
@@ -147,19 +156,25 @@ def _jpeg_parts(file: bytes) -> Iterator[_Part]:
 
 def _png_parts(file: bytes) -> Iterator[_Part]:
     """Yield all parts, because Pillow reads all of them in Python, even those between and after the image data."""
-    at, kind, compressed = 8, b"", 0
+    at = len(_PNG_SIGNATURE)
+    kind = b""
+    compressed = 0
     while at + 8 <= len(file) and kind != b"IEND":
         kind = file[at + 4 : at + 8]
         yield _Part(at, is_image=kind == b"IDAT")
-        compressed += kind in _COMPRESSED_CHUNKS
+        if kind in _COMPRESSED_CHUNKS:
+            compressed += 1
         if compressed > MAX_COMPRESSED:
             raise UnusablePicture(f"Must have at most {MAX_COMPRESSED} packed texts and profiles")
+        # A chunk consists of the length of its data, its kind, the data and a checksum. The data follows eight bytes,
+        # and the checksum has four.
         at += 12 + int.from_bytes(file[at : at + 4])
 
 
 def _webp_parts(file: bytes) -> Iterator[_Part]:
     """Yield the parts up to the image data. Pillow reads the image data in C, which is fast."""
-    at, is_image = 12, False
+    at = _WEBP_HEADER_LENGTH
+    is_image = False
     while at + 8 <= len(file) and not is_image:
         is_image = file[at : at + 4] in (b"VP8 ", b"VP8L", b"ALPH", b"ANMF")
         yield _Part(at, is_image)
@@ -222,7 +237,9 @@ def _upright(image: "Image") -> "Image":
     """Return a picture in the orientation that its EXIF states, or unchanged if its EXIF is too large or broken."""
     from PIL.Image import Transpose
 
-    if sum(len(image.info.get(name, "")) for name in ("exif", "Raw profile type exif")) > _MAX_EXIF:
+    # Pillow reads EXIF from one of these two entries. The second is a text in a PNG.
+    exif_length = sum(len(image.info.get(name, "")) for name in ("exif", "Raw profile type exif"))
+    if exif_length > _MAX_EXIF:
         return image
     try:
         transposition = _TRANSPOSITIONS.get(image.getexif().get(_ORIENTATION, 1))
@@ -235,7 +252,7 @@ def _encoded(image: "Image") -> Thumbnail:
     """Encode a picture without metadata, as a PNG if any of its pixels is transparent, and otherwise as a JPEG."""
     image.info = {}  # the metadata
     out = BytesIO()
-    if image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255):
+    if image.mode == "RGBA" and image.getchannel("A").getextrema() != (_OPAQUE, _OPAQUE):
         image.save(out, "PNG", optimize=True)
         return Thumbnail("image/png", out.getvalue())
     image.convert("RGB").save(out, "JPEG", quality=_JPEG_QUALITY, optimize=True)
