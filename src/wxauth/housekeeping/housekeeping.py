@@ -79,6 +79,7 @@ SITE_REQUESTS_CHECK_PAUSE_SECONDS: Final = 30.0
 The pause is short because anybody who opens an authorize page causes a row to be stored.
 """
 _FAILED: Final = "sweep_failed"
+"""The log event for a chore that fails, unless the chore has its own event."""
 PAGE_SIZE: Final = 1000
 """The largest number of rows in one page of a sweep."""
 PAGE_PAUSE_SECONDS: Final = 0.1
@@ -158,14 +159,14 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
     `pause` is the pause between two pages in seconds.
     """
     pace = Pace(page_size, pause)
-    for chore, *_ in _CHORES:
+    for chore, _pause, _failed in _CHORES:
         await chore(services, pace)
     return await sweep_aged(services, pace)
 
 
 async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE) -> Swept:
     """Run every chore of `_CHORES` once, and sweep old events and addresses even if their sweeps are not due."""
-    for table, _ in _table_sweeps(services.settings):
+    for table, _kept in _table_sweeps(services.settings):
         await queries.restart_sweep(services.database, table, now=services.clock())
     await erase_waiting_rows(services.database)
     return await sweep(services, page_size=page_size, pause=0.0)
@@ -189,11 +190,14 @@ async def end_removed_clients(services: Services, pace: Pace) -> None:
     """
     has_more = True
     while has_more:
-        after, has_more = "", False
+        after = ""
+        has_more = False
         while page := await end_removed_page(services.database, size=pace.page_size, after=after, now=services.clock()):
-            after, has_more = page.name, has_more or (page.rows > 0 and not page.is_last)
+            after = page.name
             if page.is_last:
                 log.info("client_sessions_ended", client_id=page.name)
+            elif page.rows > 0:
+                has_more = True
             await asyncio.sleep(pace.pause)
 
 
@@ -204,7 +208,8 @@ async def sweep_aged(services: Services, pace: Pace) -> Swept:
     written = Counter[queries.TableSweep]()
     for table, kept in _table_sweeps(services.settings):
         await _sweep_table(services, table, written, pace, kept=kept)
-    swept = Swept(written.pop(queries.EVENTS, 0), written.total())
+    events = written[queries.EVENTS]
+    swept = Swept(events, addresses=written.total() - events)
     if swept != Swept():
         log.info("aged_swept", events=swept.events, addresses=swept.addresses)
     return swept
@@ -215,10 +220,11 @@ async def sweep_sessions(services: Services, pace: Pace) -> None:
     if not _clocks_agree(services):
         log.error("sweep_put_off", reason="the clocks differ")
         return
-    written, kept = Counter[queries.TableSweep](), timedelta(days=services.settings.ended_sessions_kept_days)
+    written = Counter[queries.TableSweep]()
+    kept = timedelta(days=services.settings.ended_sessions_kept_days)
     try:
         await _sweep_table(services, queries.ENDED_SESSIONS, written, pace, kept=kept)
-    finally:
+    finally:  # a sweep can take hours, so the number is logged even if a later page fails
         if written[queries.ENDED_SESSIONS]:
             log.info("sessions_swept", sessions=written[queries.ENDED_SESSIONS])
 
@@ -248,21 +254,25 @@ def rest_after(page_seconds: float, rows: int, *, pause: float = PAGE_PAUSE_SECO
     The rest is at least a tenth of `pause`, which is enough for most pages, because the sweep only reads them. If
     `pause` is 0, there is no rest.
     """
-    return pause and max(pause / 10, REST_RATIO * page_seconds, rows / ROWS_PER_SECOND - page_seconds)
+    if pause == 0:
+        return 0.0
+    return max(pause / 10, REST_RATIO * page_seconds, rows / ROWS_PER_SECOND - page_seconds)
 
 
 def sweep_names(settings: Settings) -> list[str]:
     """Return the names of the daily sweeps under these settings."""
-    return [queries.ENDED_SESSIONS.name, *(table.name for table, _ in _table_sweeps(settings))]
+    return [queries.ENDED_SESSIONS.name, *(table.name for table, _kept in _table_sweeps(settings))]
 
 
 def _table_sweeps(settings: Settings) -> list[tuple[queries.TableSweep, timedelta]]:
     """Return the sweeps of `sweep_aged`, each with the age up to which rows are kept. 0 days mean no sweep."""
-    events, addresses = settings.events_kept_days, settings.addresses_kept_days
-    return [
-        *([(queries.EVENTS, timedelta(days=events))] if events else []),
-        *((table, timedelta(days=addresses)) for table in queries.ADDRESSES if addresses),
-    ]
+    sweeps: list[tuple[queries.TableSweep, timedelta]] = []
+    if settings.events_kept_days:
+        sweeps.append((queries.EVENTS, timedelta(days=settings.events_kept_days)))
+    if settings.addresses_kept_days:
+        kept = timedelta(days=settings.addresses_kept_days)
+        sweeps.extend((table, kept) for table in queries.ADDRESSES)
+    return sweeps
 
 
 async def sweep_other_rows(services: Services, pace: Pace) -> None:
@@ -310,14 +320,14 @@ async def erase_those_who_left(services: Services, pace: Pace) -> None:
     """Erase the users who have requested their erasure, and whose waiting period is over."""
     if not _clocks_agree(services):
         return
-    while await erase_next_due(services.database, now=services.clock()):  # noqa: ASYNC110
+    while await erase_next_due(services.database, now=services.clock()):  # noqa: ASYNC110 - this waits for no event
         await asyncio.sleep(pace.pause)
 
 
 async def _page_by_page(pace: Pace, *chores: Callable[..., Awaitable[int]]) -> None:
     """Run each chore until a page is not full. A chore takes the `size` of a page, and returns the number of rows."""
     for chore in chores:
-        while await chore(size=pace.page_size) >= pace.page_size:  # noqa: ASYNC110
+        while await chore(size=pace.page_size) >= pace.page_size:  # noqa: ASYNC110 - this waits for no event
             await asyncio.sleep(pace.pause)
 
 
@@ -345,3 +355,4 @@ _OTHER_CHORES: Final = (
     (sweep_aged, CHECK_PAUSE_SECONDS, _FAILED),  # `sweep` calls it separately, to return its counts
     (replace_sessions, REPLACED_EVERY.total_seconds(), "sessions_not_replaced"),
 )
+"""The other chores, in the same form."""

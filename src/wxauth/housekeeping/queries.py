@@ -54,6 +54,7 @@ class Statistics(SQLModel):
     signing_key_age_seconds: float | None = Field(description="Age of the current signing key.")
 
 
+# `LEAST` and `greatest` ignore nulls, so an age is 0 if there is no row. It is also 0 if a time is in the future.
 STATISTICS: Final = Statement[Statistics](f"""
 SELECT ({OPEN_SESSIONS_FRAGMENT}) AS sessions,
        (SELECT count(*) FROM erasures) AS erasures_waiting,
@@ -247,7 +248,9 @@ async def replace_old_sessions(
         ended = await end_replaced_sessions(transaction, since=since, at_most=open_kept, size=size, now=now)
         deleted = await transaction.run(DELETE_ENDED_SESSIONS, since=since, at_most=ended_kept, size=size)
         is_last = max(ended, deleted) < size
-        # The next run begins with the logins of a minute ago, to include logins that are in progress now.
-        after, due_at = (first_id_at(now - _OVERLAP), now + pause) if is_last else (since, due_at)
-        await transaction.run(_NOTE_PROGRESS, name=_REPLACING, after=after, due_at=due_at)
+        if is_last:
+            # The next run begins with the logins of a minute ago, to include logins that are in progress now.
+            since = first_id_at(now - _OVERLAP)
+            due_at = now + pause
+        await transaction.run(_NOTE_PROGRESS, name=_REPLACING, after=since, due_at=due_at)
         return ReplacedPage(ended, deleted, is_last)
