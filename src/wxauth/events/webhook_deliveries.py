@@ -351,7 +351,8 @@ async def keep_placing(services: Services) -> None:
 
     async def place() -> None:
         nonlocal were_corrected
-        were_corrected = were_corrected or await _try_to_correct_sequences(services)
+        if not were_corrected:
+            were_corrected = await _try_to_correct_sequences(services)
         if await services.database.value(ARE_UNPLACED):
             await place_events(services)
 
@@ -366,28 +367,41 @@ async def place_events(services: Services) -> int:
 
     Return the number of events that got a place.
     """
-    placed, uses_sequence = 0, True
+    total = 0
+    uses_sequence = True
     while True:
-        now = services.clock()
         try:
-            async with services.database.begin(replan=True) as transaction:
-                if not await transaction.value(LOCK_PLACES):
-                    return placed
-                place = place_by_sequence if uses_sequence else place_after_last
-                events = await place(transaction, limit=EVENTS_PLACED_PER_TRANSACTION)
-                if not uses_sequence:
-                    await correct_sequences(transaction)
-                queued = await queue_deliveries(transaction, events, now=now)
+            placed = await _place_some_events(services, uses_sequence=uses_sequence)
         except NOT_PLACED:
             if not uses_sequence:
                 raise
             uses_sequence = False
             continue
-        placed += len(events)
-        if queued:
-            services[Deliveries].wake()
-        if len(events) < EVENTS_PLACED_PER_TRANSACTION:
-            return placed
+        total += placed
+        if placed < EVENTS_PLACED_PER_TRANSACTION:
+            return total
+
+
+async def _place_some_events(services: Services, *, uses_sequence: bool) -> int:
+    """Give up to `EVENTS_PLACED_PER_TRANSACTION` events their places in one transaction, and queue their deliveries.
+
+    Return the number of events that got a place, which is 0 if another process holds the lock.
+
+    Raises: one of `NOT_PLACED`, if the sequence produces no usable number.
+    """
+    now = services.clock()
+    async with services.database.begin(replan=True) as transaction:
+        if not await transaction.value(LOCK_PLACES):
+            return 0
+        if uses_sequence:
+            events = await place_by_sequence(transaction, limit=EVENTS_PLACED_PER_TRANSACTION)
+        else:
+            events = await place_after_last(transaction, limit=EVENTS_PLACED_PER_TRANSACTION)
+            await correct_sequences(transaction)
+        queued = await queue_deliveries(transaction, events, now=now)
+    if queued:
+        services[Deliveries].wake()
+    return len(events)
 
 
 async def _try_to_correct_sequences(services: Services) -> bool:
