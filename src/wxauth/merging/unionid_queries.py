@@ -121,5 +121,6 @@ async def correct_openid(transaction: Transaction, *, app_id: str, openid: str, 
     Delete the identity if the right openid exists. The caller has locked the user of the unionid, who is also the user
     of this identity.
     """
-    for statement in (_CORRECT_OPENID, _DELETE_MISNAMED):
-        await transaction.run(statement, app_id=app_id, openid=openid, unionid=unionid)
+    identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
+    await transaction.run(_CORRECT_OPENID, **identity)
+    await transaction.run(_DELETE_MISNAMED, **identity)

@@ -89,6 +89,7 @@ class Erasure:
         fields = self.withdrawal.fields
         cleared = await clear_fields(self.transaction, self.user_id, fields)
         if "phone" in fields:
+            # Numbers that WeChat has returned and that are not bound yet must not be bound later.
             await self.transaction.run(DELETE_PHONE_ANSWERS, user_id=self.user_id)
         await self._record(EventType.AUTHORIZATION_REVOKED, data={"fields": fields})
         if "phone" in cleared:
