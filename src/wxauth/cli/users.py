@@ -119,9 +119,9 @@ def _export(user_id: UUID) -> None:
         from wxauth.users.own_data import export_person
 
         export = await export_person(database, user_id, by=OPERATOR, now=now, max_seconds=None)
-        click.echo(export.first, nl=export.rest is None)
-        if export.rest is not None:
-            async with aclosing(export.rest) as pieces:
+        click.echo(export.first_piece, nl=export.further_pieces is None)
+        if export.further_pieces is not None:
+            async with aclosing(export.further_pieces) as pieces:
                 async for piece in pieces:
                     click.echo(piece, nl=False)
             click.echo()

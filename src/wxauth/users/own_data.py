@@ -108,10 +108,10 @@ log = get_logger()
 class Export:
     """The document of an export. The pieces of a large document are read only when the caller asks for them."""
 
-    first: bytes
+    first_piece: bytes
     """The beginning of a large document; otherwise the whole document."""
-    rest: AsyncGenerator[bytes] | None
-    """The remaining pieces of a large document; otherwise None.
+    further_pieces: AsyncGenerator[bytes] | None
+    """The further pieces of a large document; otherwise None.
 
     The caller must close this generator, because it holds a database connection.
     """
@@ -258,19 +258,19 @@ async def export_user(
 class _Download(StreamingResponse):
     """The response with a large document. It closes the generator of the pieces even if the client disconnects."""
 
-    def __init__(self, first: bytes, rest: AsyncGenerator[bytes]) -> None:
-        self._rest = rest
-        super().__init__(self._chunks(first), media_type="application/json", headers=_HEADERS)
+    def __init__(self, first_piece: bytes, further_pieces: AsyncGenerator[bytes]) -> None:
+        self._further_pieces = further_pieces
+        super().__init__(self._chunks(first_piece), media_type="application/json", headers=_HEADERS)
 
-    async def _chunks(self, first: bytes) -> AsyncIterator[bytes]:
-        """Yield the first piece in chunks, and then the remaining pieces."""
-        for start in range(0, len(first), _CHUNK_BYTES):
-            yield first[start : start + _CHUNK_BYTES]
-        async for piece in self._rest:
+    async def _chunks(self, first_piece: bytes) -> AsyncIterator[bytes]:
+        """Yield the first piece in chunks, and then the further pieces."""
+        for start in range(0, len(first_piece), _CHUNK_BYTES):
+            yield first_piece[start : start + _CHUNK_BYTES]
+        async for piece in self._further_pieces:
             yield piece
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._rest):
+        async with aclosing(self._further_pieces):
             try:
                 await super().__call__(scope, receive, send)
             except StorageUnavailable as exc:
@@ -280,6 +280,6 @@ class _Download(StreamingResponse):
 
 def _answer(export: Export) -> Response:
     """Return the response with a document, which is a stream if the document is large."""
-    if export.rest is None:
-        return Response(export.first, media_type="application/json", headers=_HEADERS)
-    return _Download(export.first, export.rest)
+    if export.further_pieces is None:
+        return Response(export.first_piece, media_type="application/json", headers=_HEADERS)
+    return _Download(export.first_piece, export.further_pieces)
