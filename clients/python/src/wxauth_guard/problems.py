@@ -84,9 +84,11 @@ def _language(accept_language: Iterable[str], user_agent: str) -> str:
         wechat = _WECHAT_USER_AGENT.search(user_agent)
         language = None if wechat is None else find_language(wechat["tag"] or "zh")
         return language or SOURCE
-    quality_and_tag = [
-        (float(match["quality"] or 1), match["tag"]) for match in map(_LANGUAGE_RANGE.fullmatch, preferred) if match
-    ]
+    quality_and_tag = []
+    for language_range in preferred:
+        match = _LANGUAGE_RANGE.fullmatch(language_range)
+        if match is not None:
+            quality_and_tag.append((float(match["quality"] or 1), match["tag"]))
     # Tags of equal quality stay in the order of the header.
     for quality, tag in sorted(quality_and_tag, key=lambda pair: pair[0], reverse=True):
         language = find_language(tag)
