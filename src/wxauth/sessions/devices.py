@@ -40,6 +40,7 @@ _BROWSERS: Final = (
 The first matching pattern counts, because nearly all browsers also claim to be Chrome and Safari.
 """
 _WECHAT: Final = re.compile(r"MicroMessenger/(\d+\.\d+\.\d+)")
+"""The pattern of WeChat, with the version as a group."""
 _ON_A_COMPUTER: Final = re.compile(r"(?:Windows|Mac)Wechat")
 """The pattern of WeChat on a computer, whose User-Agent always contains the same old version."""
 

@@ -125,8 +125,11 @@ class RefreshRefused:
     user_id: UUID | None = None
     """The session's user; None if there is no such session."""
     banned_until: datetime | None = None
+    """The time at which the user's ban ends; None if the user is not banned, or the ban has no end."""
     app_id: str | None = None
+    """The app of the session; None if there is no such session, or if its token was reused."""
     resource: str | None = None
+    """The resource that the session is for; None if it is for no resource, or if its token was reused."""
 
 
 # Each rotation statement replaces the newest token by its successor. It does the same for a token that is newer than

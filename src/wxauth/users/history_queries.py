@@ -191,10 +191,11 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
     """
     lowest, before = query.id_range
     statement = _ALL_LOGINS if query.user_id is None else _LOGINS_OF_USER
-    filters = {"user_id": query.user_id, "app_id": query.app_id, "network": query.network and str(query.network)}
+    network = None if query.network is None else str(query.network)
+    filters = {"user_id": query.user_id, "app_id": query.app_id, "network": network}
 
-    async def logins_between(before: UUID, lowest: UUID, limit: int) -> Sequence[ListedLogin]:
-        return await database.rows(statement, **filters, before=before, lowest=lowest, limit=limit)
+    async def logins_between(upper: UUID, lower: UUID, limit: int) -> Sequence[ListedLogin]:
+        return await database.rows(statement, **filters, before=upper, lowest=lower, limit=limit)
 
     if query.user_id is not None or (query.app_id is None and query.network is None):
         return Page.of(await logins_between(before, lowest, query.limit + 1), query.limit)
