@@ -18,7 +18,7 @@ HURRIED: Final = replace(
     connect_to_any=DEADLINES.connect_to_any,
 )
 """The deadlines of production, shortened: a second in the tests stands for `HASTE` seconds in production. Connecting
-keeps its deadline, because a busy machine must meet it; if it hangs, `whole` ends it."""
+keeps its deadline, because a busy machine must meet it; if it hangs, `total` ends it."""
 PATIENT: Final = Deadlines(**{name: 10 * seconds for name, seconds in asdict(DEADLINES).items()})
 """For hundreds of calls at once on a busy machine."""
 

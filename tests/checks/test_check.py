@@ -192,7 +192,7 @@ async def test_a_database_that_falls_silent_holds_nobody_up(doctor: Doctor) -> N
         began = loop.time()
         waits = {"deadlines": HURRIED}
         results = await doctor(database_url=f"{proxy.url}?sslmode=disable", clock=clock, timeouts=waits)
-        assert loop.time() - began < HURRIED.whole + 2.0
+        assert loop.time() - began < HURRIED.total + 2.0
     assert_reported(results, "database", OK)
     assert_reported(results, "stored", BAD, "doesn't respond", "TimeoutError")
     assert_reported(results, of_app(), OK)

@@ -209,5 +209,5 @@ async def test_who_waits_while_the_database_is_closed_does_not_wait_for_ever(pro
             for _ in range(steps):
                 await asyncio.sleep(0)
             await database.aclose()
-            async with asyncio.timeout(DEADLINES.whole):
+            async with asyncio.timeout(DEADLINES.total):
                 assert await asyncio.gather(*calls) == [4] * 4, steps

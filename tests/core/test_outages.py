@@ -27,7 +27,7 @@ from wxauth_desk.postgres import EmbeddedPostgres
 
 pytestmark = pytest.mark.own_database
 
-HANGING = HURRIED.whole + 2.0
+HANGING = HURRIED.total + 2.0
 """Seconds after which there is an answer, though the database hangs. The contract's ten leave these two beside the
 deadline, which is shortened here; they are not, for what they are spent on is no shorter."""
 RESUMING = 5.0

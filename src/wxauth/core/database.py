@@ -275,7 +275,7 @@ class Database(_Reader):
                 statement,
                 self._answer,
                 self._wait,
-                time_limit=self.deadlines.whole,
+                time_limit=self.deadlines.total,
                 batch_wait=self.deadlines.batch_wait,
             )
             self._batches[statement] = batches
@@ -292,12 +292,12 @@ class Database(_Reader):
         return now
 
     def answering(self) -> AbstractAsyncContextManager[object]:
-        """Return a context manager in which all database access together has one time limit, `Deadlines.whole`.
+        """Return a context manager in which all database access together has one time limit, `Deadlines.total`.
 
         The context manager raises StorageUnavailable if the limit is exceeded, or if the database's state causes a
         failure.
         """
-        return _Answering(_now() + self.deadlines.whole)
+        return _Answering(_now() + self.deadlines.total)
 
     @asynccontextmanager
     async def begin(self, *, replan: bool = False) -> AsyncIterator[Transaction]:
@@ -307,13 +307,13 @@ class Database(_Reader):
         prepared statement's plan that suits an empty queue, and read the whole table for minutes after the queue has
         filled.
 
-        The whole block, with the wait for a connection and the commit, has one time limit, `Deadlines.whole`.
+        The whole block, with the wait for a connection and the commit, has one time limit, `Deadlines.total`.
 
         Raises: StorageUnavailable, or its subclasses ChangesClashed for a deadlock and NothingCommitted for a
             connection that was lost before the commit. The caller must handle
             asyncpg.IntegrityConstraintViolationError.
         """
-        async with _Limit(_now() + self.deadlines.whole), self._transactions:
+        async with _Limit(_now() + self.deadlines.total), self._transactions:
             connection = await self._open_transaction(self._begin + _REPLAN if replan else self._begin)
             transaction = Transaction(connection)
             is_committing = False
@@ -430,11 +430,11 @@ class Database(_Reader):
         """Return all rows. If the connection is lost or changes conflict, send the statement again.
 
         The statement is sent at most `tries` times. `until` is the time limit, in the event loop's time. By default,
-        it is `Deadlines.whole` from now. Tracing wraps this method.
+        it is `Deadlines.total` from now. Tracing wraps this method.
 
         Raises: StorageUnavailable.
         """
-        async with _Answering(until or _now() + self.deadlines.whole):
+        async with _Answering(until or _now() + self.deadlines.total):
             while True:
                 tries -= 1
                 connection = await self._connections.acquire()

@@ -8,10 +8,13 @@ from typing import Final
 class Deadlines:
     """The time limits of database access, in seconds."""
 
-    whole: float = 8.0
+    total: float = 8.0
     """The time limit for a whole statement or transaction, including the wait for a connection."""
     statement: float = 4.0
-    """The time after which the server cancels a statement, so that its transaction releases its locks."""
+    """The time after which the server cancels a statement, so that its transaction releases its locks.
+
+    It is shorter than `silence`, so that the server's error arrives before wxauth closes the connection.
+    """
     silence: float = 4.5
     """The time limit for the server's response to a statement. After that, wxauth closes the connection."""
     lock: float = 2.0
@@ -33,9 +36,10 @@ class Deadlines:
         limits = {
             "statement_timeout": self.statement,
             "lock_timeout": self.lock,
-            "idle_in_transaction_session_timeout": self.whole,
+            "idle_in_transaction_session_timeout": self.total,
         }
         return {name: round(seconds * 1000) for name, seconds in limits.items()}
 
 
 DEADLINES: Final = Deadlines()
+"""The time limits of the service. Tests use others."""
