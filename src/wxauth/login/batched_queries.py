@@ -64,10 +64,13 @@ _IS_RETURNING: Final = """i.app_id = :app_id AND i.openid = :openid AND users.id
        AND users.identity_lost_at IS NULL"""
 
 
-def _returning_fragment(source: LiteralString, number: LiteralString = "", asked: LiteralString = "") -> LiteralString:
+def _returning_fragment(
+    source: LiteralString, number: LiteralString = "", join_asked: LiteralString = ""
+) -> LiteralString:
     """Return the SQL that records the logins of the users in `source`, and opens their sessions.
 
-    In the form for several logins, `number` is the column with the login's number, and `asked` joins its parameters.
+    In the form for several logins, `number` is the column with the login's number, and `join_asked` joins the table
+    `asked`, which contains the parameters of each login.
     """
     return f"""person AS (
     UPDATE users
@@ -75,7 +78,7 @@ def _returning_fragment(source: LiteralString, number: LiteralString = "", asked
       FROM {source}
     RETURNING {number}{ENTERED_USER}
 ), opened AS ({OPEN_FRAGMENT}
-      FROM person{asked} WHERE {_MAY_ENTER} AND :session_id::uuid IS NOT NULL
+      FROM person{join_asked} WHERE {_MAY_ENTER} AND :session_id::uuid IS NOT NULL
     ON CONFLICT (id) DO NOTHING
 )"""
 
@@ -111,11 +114,11 @@ SELECT * FROM person RIGHT JOIN (
 )
 
 
-def _signing_up_fragment(source: LiteralString = "", asked: LiteralString = "") -> LiteralString:
+def _signing_up_fragment(source: LiteralString = "", join_asked: LiteralString = "") -> LiteralString:
     """Return the SQL that creates users, and opens their sessions.
 
-    In the form for several logins, `source` is the table of the logins' parameters, and `asked` joins this table to the
-    new users.
+    In the form for several logins, `source` is a FROM clause with the logins' parameters, and `join_asked` joins these
+    parameters to the new users.
     """
     return f"""holder AS (
     INSERT INTO unionids (unionid, user_id)
@@ -136,14 +139,14 @@ def _signing_up_fragment(source: LiteralString = "", asked: LiteralString = "") 
     RETURNING {USER}, {_BAN_COLUMN}
 ), identity AS (
     INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
-    SELECT :app_id, :openid, id, :now, :unionid FROM person{asked}
+    SELECT :app_id, :openid, id, :now, :unionid FROM person{join_asked}
 ), event AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
     SELECT :event_id, '{fragment(EventType.USER_CREATED.value)}', :now, id::text, id, :app_id, :ip::text::inet,
            :created_data::text::jsonb
-      FROM person{asked}
+      FROM person{join_asked}
 ), opened AS ({OPEN_FRAGMENT}
-      FROM person{asked} WHERE :session_id::uuid IS NOT NULL
+      FROM person{join_asked} WHERE :session_id::uuid IS NOT NULL
 )"""
 
 

@@ -202,9 +202,10 @@ class SignUpHook:
 
 
 def _initial_fields_in(answer: Mapping[str, Any], *, app_id: str) -> InitialFields:
-    """Return the new user's fields from a response, without the roles of staff.
+    """Return the new user's fields from a response.
 
-    Leave out invalid values, and log the names of their fields.
+    Leave out invalid values, and log the names of their fields. Also leave out the roles of staff, because the
+    operator's service may not appoint staff.
     """
     fields: dict[str, Any] = {}
     for name, validator in _VALIDATORS.items():
@@ -216,5 +217,5 @@ def _initial_fields_in(answer: Mapping[str, Any], *, app_id: str) -> InitialFiel
             log.warning("sign_up_hook_member_left_out", app_id=app_id, member=name)
     if "roles" in fields:
         fields["roles"] = [role for role in dict.fromkeys(fields["roles"]) if role not in STAFF_ROLES]
-    # An empty value counts as absent.
-    return InitialFields(**{name: value for name, value in fields.items() if value not in ("", [], {})})
+    # An empty value counts as absent, so InitialFields gets only the other values.
+    return InitialFields(**{name: value for name, value in fields.items() if value})
