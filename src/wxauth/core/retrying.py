@@ -42,7 +42,7 @@ def retrying(
     After `attempts` calls that failed, the decorated function raises TooManyChanges with the text `failure`.
     """
 
-    def decorated(attempt: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    def decorate(attempt: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         @wraps(attempt)
         async def repeated(*args: P.args, **kwargs: P.kwargs) -> T:
             cause: Exception | None = None
@@ -57,7 +57,7 @@ def retrying(
 
         return repeated
 
-    return decorated
+    return decorate
 
 
 @asynccontextmanager
