@@ -313,14 +313,15 @@ async def _current_claims(
     if user is None or (resources and principal.claims["aud"] not in resources):
         return None
     # The claims `roles` and `external_id` are added below with their current values.
-    shown = IntrospectionAnswer.__annotations__.keys() - {"roles", "external_id"}
-    claims = {name: value for name, value in principal.claims.items() if name in shown}
+    copied = IntrospectionAnswer.__annotations__.keys() - {"roles", "external_id"}
+    claims = {name: value for name, value in principal.claims.items() if name in copied}
     if user.roles and sees_roles(principal):
         claims["roles"] = user.roles
     # The token of a client with a metadata document contains no openid, and shows nothing of the user but the id.
     if user.external_id is not None and principal.openid:
         claims["external_id"] = user.external_id
-    return claims | {name: value for name, value in principal.claims.items() if name not in RESERVED_CLAIMS}
+    operators_claims = {name: value for name, value in principal.claims.items() if name not in RESERVED_CLAIMS}
+    return claims | operators_claims
 
 
 async def _token_in(request: Request) -> str:

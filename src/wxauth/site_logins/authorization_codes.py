@@ -245,6 +245,8 @@ def proved_after(settings: Settings, now: datetime) -> datetime:
 
 async def _check_hint(transaction: Transaction, request: RequestFields, user: UserInSession) -> None:
     """Check that the site's `id_token_hint`, if any, names this user, even after a merge. Raises: SentBack."""
-    hinted = request.hinted_user_id
-    if hinted not in (None, user.id) and await transaction.value(CURRENT_USER, user_id=hinted) != user.id:
+    if request.hinted_user_id in (None, user.id):
+        return
+    # The user of the hint may have been merged into this user since.
+    if await transaction.value(CURRENT_USER, user_id=request.hinted_user_id) != user.id:
         raise SentBack(request, ANOTHER_PERSON, "login_required")
