@@ -97,7 +97,9 @@ class RateLimiter:
 
     async def admit_address(self, ip: str | None) -> None:
         """Count an action from an address, unless it is None or exempt. Raises: RateLimited."""
-        if self._limits and ip is not None and not any(plain_address(ip) in each for each in self._exempt):
+        if not self._limits or ip is None:
+            return
+        if not any(plain_address(ip) in network for network in self._exempt):
             await self._admit(counted_as(ip), ip)
 
     async def aclose(self) -> None:
