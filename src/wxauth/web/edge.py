@@ -187,11 +187,11 @@ class Edge:
         body_seconds: float = SENDING_SECONDS,
     ) -> None:
         self._app = app
-        self._size_limits = [(compile_path(path)[0], limit) for path, limit in size_limits.items()]
-        self._time_limits = [(compile_path(path)[0], seconds) for path, seconds in time_limits.items()]
+        self.size_limits = [(compile_path(path)[0], limit) for path, limit in size_limits.items()]
+        self.time_limits = [(compile_path(path)[0], seconds) for path, seconds in time_limits.items()]
         self._refused = refused
         self.leaving = leaving
-        self._body_seconds = body_seconds
+        self.body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check a request, pass it on to the app, and log the failure if there is one."""
@@ -265,16 +265,6 @@ class Edge:
         with suppress(InvalidSettings):
             await self._app(scope, receive, send_type)
 
-    def seconds_for_body(self, scope: Scope) -> float:
-        """Return the time limit, in seconds, for the body of a request."""
-        return _limit_for(scope, self._time_limits, self._body_seconds)
-
-    def check_size(self, size: int, scope: Scope) -> None:
-        """Check the size of a body that is larger than `MAX_BODY`. Raises: PayloadTooLarge."""
-        limit = _limit_for(scope, self._size_limits, MAX_BODY)
-        if size > limit:
-            raise PayloadTooLarge(f"a body must have at most {limit} bytes")
-
 
 class _Exchange:
     """One request and its response, which pass through this object between the server and the app.
@@ -305,21 +295,27 @@ class _Exchange:
         if self.has_whole_body:
             return await self._receive_from_server()
         if self._declared_size is not None and self._declared_size > MAX_BODY:
-            self._edge.check_size(self._declared_size, self._scope)
+            self._check_size(self._declared_size)
         self._waits_for_continue = False  # the server sends `100 Continue` when it is asked for the body
         message = await self._receive_in_time()
         self.has_whole_body = not message.get("more_body", False)
         self._received_size += len(message.get("body", b""))
         if self._received_size > MAX_BODY:
-            self._edge.check_size(self._received_size, self._scope)
+            self._check_size(self._received_size)
         return message
+
+    def _check_size(self, size: int) -> None:
+        """Check the size of a body that is larger than `MAX_BODY`. Raises: PayloadTooLarge."""
+        limit = _limit_for(self._scope, self._edge.size_limits, MAX_BODY)
+        if size > limit:
+            raise PayloadTooLarge(f"a body must have at most {limit} bytes")
 
     async def _receive_in_time(self) -> Message:
         """Return the next part of the body. The time limit begins with the head, and covers the whole body.
 
         Raises: InvalidRequest.
         """
-        limit = self._edge.seconds_for_body(self._scope)
+        limit = _limit_for(self._scope, self._edge.time_limits, self._edge.body_seconds)
         try:
             async with asyncio.timeout(self._started + limit - perf_counter()):
                 return await self._receive_from_server()
