@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Final, TypeVar
@@ -79,7 +79,6 @@ class Timeouts:
 
 TIMEOUTS: Final = Timeouts()
 
-
 _CLOSING_ORDER: Final = (
     (Avatars,),  # first, because all requests have ended, so nobody waits for a picture
     # Each part waits some seconds for its unfinished work. All of these parts wait at the same time, so that a stop
@@ -94,7 +93,6 @@ _CLOSING_ORDER: Final = (
 
 The database and the traces are closed after all of them, because some parts store data when they are closed.
 """
-
 
 log = get_logger()
 Limiter = TypeVar("Limiter", bound=RateLimiter)
@@ -123,63 +121,106 @@ def build_services(
     clock = clock or DatabaseClock()
     tracing = tracing or make_tracing(settings)
     database = database or tracing.database(settings.database_url.get_secret_value(), deadlines=timeouts.database)
-    redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
     parts = Parts({Settings: settings, Clock: clock, Database: database, Tracing: tracing})
     parts[Sealer] = Sealer(settings.secret_keys)
-    make = parts.make
-    make(Apps, refresh_pause=timeouts.apps_refresh, hint=unknown_app_hint)
-    make(PrometheusMetrics, sweeps=sweep_names(settings))
-    make(Background, farewell=timeouts.background_farewell)
-    make(Retries, pause=timeouts.retries)
-
-    def make_wechat() -> WeChat:
-        client = client_over(wechat_transport or transport_for(settings))
-        return tracing.wechat(client, settings=settings, busy_pauses=timeouts.wechat_busy, hints=errcode_hints)
-
-    limiters: list[RateLimiter] = []
-
-    def make_limiter(kind: Callable[..., Limiter], rate: str, what: str) -> Limiter:
-        made = kind(rate, what=what, redis_url=redis_url, exempt=settings.rate_limit_exempt, clock=clock)
-        limiters.append(made)
-        return made
-
-    parts[WeChat] = make_wechat()
-    # The two clients have separate connections, so that an API that does not respond cannot use up the connections that
-    # logins need.
-    make(WeChatApi, wechat=make_wechat())
-    make(NameResolver)
-    make(Issuer)
-    make(Verifier, issuer=settings.issuer, audience=settings.audience, keys=parts[KeyRing])
-    make(ResourceVerifier)
-    make(Readiness, notice=timeouts.proxy_notice)
-    for kind in (RefreshTokens, ConsoleTokens, UserCodes):
-        make(kind, secret_keys=settings.secret_keys)
-    parts[LoginLimiter] = make_limiter(LoginLimiter, settings.login_rate_limit, "login")
-    make(ScanLimits, make_limiter=partial(make_limiter, RateLimiter))
-    make(Concurrency, patience=timeouts.concurrency)
-    make(Phones, pauses_for_others=timeouts.phones_of_others, farewell=timeouts.phones_farewell)
-    parts[httpx.AsyncBaseTransport] = ReceiverTransport(resolve=parts[NameResolver].resolve)
-    make(
-        Deliveries,
-        logouts=make(BackchannelLogouts, patience=timeouts.backchannel_logouts),
-        patience=timeouts.webhooks,
-    )
-    make(
-        ClientDocuments,
-        # A /48 gets the limit of one address, so that no single /48 can use up the limit `of_all`.
-        of_address=make_limiter(partial(RateLimiter, wide=1), NEW_OF_AN_ADDRESS, "client-document"),
-        # These two limits count for each process, so they do not use Redis.
-        of_all=RateLimiter(NEW_OF_ALL, what="client-document", clock=clock),
-        of_client=RateLimiter(ASSERTIONS_OF_A_CLIENT, what="client-assertion", clock=clock),
-    )
-    make(StaffReads, is_on=settings.staff_reads)
-    make(PushedMessages, patience=timeouts.pushed_messages)
+    limiters = _Limiters(settings, clock)
+    # A function may use parts that an earlier function has created.
+    parts.make(Apps, refresh_pause=timeouts.apps_refresh, hint=unknown_app_hint)
+    _add_wechat(parts, wechat_transport, timeouts, errcode_hints)
+    _add_tokens(parts, settings)
+    _add_limits(parts, settings, limiters, timeouts)
+    _add_operations(parts, settings, timeouts)
+    _add_outbound(parts, limiters, timeouts)
+    parts.make(Phones, pauses_for_others=timeouts.phones_of_others, farewell=timeouts.phones_farewell)
+    parts.make(PushedMessages, patience=timeouts.pushed_messages)
+    closing = [[parts[kind] for kind in kinds] for kinds in _CLOSING_ORDER]
     return Services(
         settings=settings,
         clock=clock,
         database=database,
         parts=parts,
-        closing=[*([parts[kind] for kind in kinds] for kinds in _CLOSING_ORDER), limiters, [database], [tracing]],
+        closing=[*closing, limiters.made, [database], [tracing]],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Limiters:
+    """A factory of limiters. If the settings name a Redis, the limiters of all processes share their counts there."""
+
+    settings: Settings
+    clock: Clock
+    made: list[RateLimiter] = field(default_factory=list)
+    """The limiters that `make` has created, which must be closed."""
+
+    def make(self, kind: Callable[..., Limiter], rate: str, what: str) -> Limiter:
+        """Create a limiter of this kind. `what` is its name in the log and in Redis."""
+        redis_url = None if self.settings.redis_url is None else self.settings.redis_url.get_secret_value()
+        exempt = self.settings.rate_limit_exempt
+        limiter = kind(rate, what=what, redis_url=redis_url, exempt=exempt, clock=self.clock)
+        self.made.append(limiter)
+        return limiter
+
+
+def _add_wechat(
+    parts: Parts,
+    transport: httpx.AsyncBaseTransport | None,
+    timeouts: Timeouts,
+    errcode_hints: Mapping[int, str],
+) -> None:
+    """Create the two clients of WeChat: one for logins, and one for the rest of WeChat's API.
+
+    They have separate connections, so that an API that does not respond cannot use up the connections that logins need.
+    """
+    settings: Settings = parts[Settings]
+    tracing: Tracing = parts[Tracing]
+
+    def make_wechat() -> WeChat:
+        client = client_over(transport or transport_for(settings))
+        return tracing.wechat(client, settings=settings, busy_pauses=timeouts.wechat_busy, hints=errcode_hints)
+
+    parts[WeChat] = make_wechat()
+    parts.make(WeChatApi, wechat=make_wechat())
+
+
+def _add_tokens(parts: Parts, settings: Settings) -> None:
+    """Create the parts that issue and verify tokens."""
+    parts.make(Issuer)
+    parts.make(Verifier, issuer=settings.issuer, audience=settings.audience, keys=parts[KeyRing])
+    parts.make(ResourceVerifier)
+    for kind in (RefreshTokens, ConsoleTokens, UserCodes):
+        parts.make(kind, secret_keys=settings.secret_keys)
+
+
+def _add_limits(parts: Parts, settings: Settings, limiters: _Limiters, timeouts: Timeouts) -> None:
+    """Create the limits of logins, of scans, and of concurrent requests."""
+    parts[LoginLimiter] = limiters.make(LoginLimiter, settings.login_rate_limit, "login")
+    parts.make(ScanLimits, make_limiter=partial(limiters.make, RateLimiter))
+    parts.make(Concurrency, patience=timeouts.concurrency)
+
+
+def _add_operations(parts: Parts, settings: Settings, timeouts: Timeouts) -> None:
+    """Create the parts for operators, and the parts that work in the background."""
+    parts.make(PrometheusMetrics, sweeps=sweep_names(settings))
+    parts.make(Readiness, notice=timeouts.proxy_notice)
+    parts.make(StaffReads, is_on=settings.staff_reads)
+    parts.make(Background, farewell=timeouts.background_farewell)
+    parts.make(Retries, pause=timeouts.retries)
+
+
+def _add_outbound(parts: Parts, limiters: _Limiters, timeouts: Timeouts) -> None:
+    """Create the parts that send requests to the operator's services, and to the hosts of clients."""
+    parts.make(NameResolver)
+    parts[httpx.AsyncBaseTransport] = ReceiverTransport(resolve=parts[NameResolver].resolve)
+    logouts = parts.make(BackchannelLogouts, patience=timeouts.backchannel_logouts)
+    parts.make(Deliveries, logouts=logouts, patience=timeouts.webhooks)
+    clock = parts[Clock]
+    parts.make(
+        ClientDocuments,
+        # A /48 gets the limit of one address, so that no single /48 can use up the limit `of_all`.
+        of_address=limiters.make(partial(RateLimiter, wide=1), NEW_OF_AN_ADDRESS, "client-document"),
+        # These two limits count for each process, so they do not use Redis.
+        of_all=RateLimiter(NEW_OF_ALL, what="client-document", clock=clock),
+        of_client=RateLimiter(ASSERTIONS_OF_A_CLIENT, what="client-assertion", clock=clock),
     )
 
 

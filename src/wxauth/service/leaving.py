@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -29,34 +31,52 @@ def heed_signals(readiness: Readiness) -> None:
     }
     has_server = callable(handlers_of_server[signal.SIGTERM])
     is_main_thread = threading.current_thread() is threading.main_thread()  # other threads cannot install handlers
-    notice = readiness.notice
-    if notice is None or not is_main_thread or not has_server:
+    if readiness.notice is None or not is_main_thread or not has_server:
         return
-    loop, parent, folder = asyncio.get_running_loop(), multiprocessing.parent_process(), own_folder()
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        # In a worker, a second SIGTERM does not ask for an immediate end, because systemd may send SIGTERM to all
-        # processes, and the supervisor then also sends SIGTERM to each worker.
-        is_told_again = readiness.is_leaving and (parent is None or number == signal.SIGINT)
-        if is_told_again or not readiness.is_serving:
-            os._exit(0)
-        if not readiness.is_leaving:
-            readiness.is_leaving = True
-            # The supervisor creates the file `ENDING` before it ends all workers.
-            readiness.is_replaced = folder is not None and folder.exists() and not (folder / ENDING).exists()
-            # SIGINT comes from a developer at a terminal, who has no proxy.
-            seconds = 0.0 if number == signal.SIGINT else notice
-            loop.call_soon_threadsafe(log.info, "leaving")
-            loop.call_soon_threadsafe(loop.call_later, seconds, handlers_of_server[number], number, frame)
-
-    # A worker whose parent has ended must end, too. Otherwise it would occupy the port that the next start needs.
-    def leave_without_parent(sentinel: int) -> None:
-        loop.remove_reader(sentinel)
-        shutil.rmtree(folder or "", ignore_errors=True)
-        signal.raise_signal(signal.SIGTERM)
-
+    leaving = _Leaving(readiness, readiness.notice, handlers_of_server, asyncio.get_running_loop())
     for number in handlers_of_server:
-        signal.signal(number, leave)
+        signal.signal(number, leaving.handle)
+    parent = multiprocessing.parent_process()
     if parent is not None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the signal is for the parent
-        loop.add_reader(parent.sentinel, leave_without_parent, parent.sentinel)
+        leaving.loop.add_reader(parent.sentinel, leaving.leave_without_parent, parent.sentinel)
+
+
+@dataclass(frozen=True, slots=True)
+class _Leaving:
+    """The handlers of this process for signals and for the end of its parent."""
+
+    readiness: Readiness
+    notice: float
+    """The time, in seconds, for which the process still serves requests after SIGTERM."""
+    handlers_of_server: Mapping[int, Any]
+    """uvicorn's handlers by the number of the signal."""
+    loop: asyncio.AbstractEventLoop
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Handle SIGTERM or SIGINT: begin to leave. If the operator does not want to wait, end at once."""
+        readiness = self.readiness
+        # In a worker, a second SIGTERM does not ask for an immediate end, because systemd may send SIGTERM to all
+        # processes, and the supervisor then also sends SIGTERM to each worker.
+        is_worker = multiprocessing.parent_process() is not None
+        is_urgent = readiness.is_leaving and (number == signal.SIGINT or not is_worker)
+        if is_urgent or not readiness.is_serving:
+            os._exit(0)
+        if readiness.is_leaving:
+            return
+        readiness.is_leaving = True
+        # The supervisor creates the file `ENDING` before it ends all workers.
+        folder = own_folder()
+        readiness.is_replaced = folder is not None and folder.exists() and not (folder / ENDING).exists()
+        # SIGINT comes from a developer at a terminal, who has no proxy.
+        seconds = 0.0 if number == signal.SIGINT else self.notice
+        # A handler may interrupt any code, so the event loop logs the line and sets the timer.
+        self.loop.call_soon_threadsafe(log.info, "leaving")
+        self.loop.call_soon_threadsafe(self.loop.call_later, seconds, self.handlers_of_server[number], number, frame)
+
+    def leave_without_parent(self, sentinel: int) -> None:
+        """End this worker, because its parent has ended. Otherwise it would occupy the port of the next start."""
+        self.loop.remove_reader(sentinel)
+        if (folder := own_folder()) is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        signal.raise_signal(signal.SIGTERM)

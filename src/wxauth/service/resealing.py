@@ -6,7 +6,7 @@ only a lost key could decrypt, so that the service can start again.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple, TypeVar
 
@@ -60,36 +60,52 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
     service starts without the previous secret key, so the operator cannot discard that key while another value still
     needs it.
     """
-    done = Resealed()
-
-    async def reseal_row(kind: SealedKind[Row], row: Row, replace: Reseal) -> bool:
-        """Replace the encrypted values of a row. Return whether they were replaced."""
-        if all(sealed is None or sealed.startswith(sealer.prefix) for sealed, _ in kind.values(row)):
-            return False
-        values = kind.resealed(sealer, row)
-        if values is None:
-            done.not_opened += 1
-            return False
-        return await replace(database, row, *values)
-
-    async def reseal_keys(stale: Sequence[SealedSessionKey]) -> _PageResult:
-        opened = {key: sealed for key in stale if (sealed := SEALED_SESSION_KEYS.resealed(sealer, key)) is not None}
-        secrets = [sealed for (sealed,) in opened.values()]
-        replaced = await replace_session_keys(database, list(opened), secrets) if opened else 0
-        if replaced == len(opened):  # otherwise the page is read again, and these keys would count twice
-            done.not_opened += len(stale) - len(opened)
-        return _PageResult(len(opened), replaced)
-
+    resealing = _Resealing(database, sealer)
+    done = resealing.done
     async for answer in _phone_answers(database, sealer, page_size):
-        done.phone_answers += await reseal_row(SEALED_PHONE_ANSWERS, answer, reseal_answer)
+        done.phone_answers += await resealing.reseal_row(SEALED_PHONE_ANSWERS, answer, reseal_answer)
     for webhook in await database.rows(ALL_WEBHOOKS):
-        done.webhook_secrets += await reseal_row(SEALED_WEBHOOKS, webhook, reseal_webhook)
-    done.session_keys = await _write_session_keys(database, sealer, reseal_keys, page_size)
+        done.webhook_secrets += await resealing.reseal_row(SEALED_WEBHOOKS, webhook, reseal_webhook)
+    done.session_keys = await _write_session_keys(database, sealer, resealing.reseal_session_keys, page_size)
     for app in await database.rows(STORED_APPS):
-        done.apps += await reseal_row(SEALED_APPS, app, reseal_app)
+        done.apps += await resealing.reseal_row(SEALED_APPS, app, reseal_app)
     for key in await database.rows(PUBLISHED, now=now):
-        done.signing_keys += await reseal_row(SEALED_SIGNING_KEYS, key, reseal_key)
+        done.signing_keys += await resealing.reseal_row(SEALED_SIGNING_KEYS, key, reseal_key)
     return done
+
+
+@dataclass(frozen=True, slots=True)
+class _Resealing:
+    """A run of `reseal`. Its methods count in `done` the values that no secret key decrypts."""
+
+    database: Database
+    sealer: Sealer
+    done: Resealed = field(default_factory=Resealed)
+
+    async def reseal_row(self, kind: SealedKind[Row], row: Row, replace: Reseal) -> bool:
+        """Replace the encrypted values of a row. Return whether they were replaced."""
+        if all(sealed is None or sealed.startswith(self.sealer.prefix) for sealed, _context in kind.values(row)):
+            return False
+        values = kind.resealed(self.sealer, row)
+        if values is None:
+            self.done.not_opened += 1
+            return False
+        return await replace(self.database, row, *values)
+
+    async def reseal_session_keys(self, page: Sequence[SealedSessionKey]) -> _PageResult:
+        """Replace the encrypted values of a page of session keys."""
+        opened: list[SealedSessionKey] = []
+        secrets: list[bytes | None] = []
+        for key in page:
+            values = SEALED_SESSION_KEYS.resealed(self.sealer, key)
+            if values is not None:
+                (secret,) = values
+                opened.append(key)
+                secrets.append(secret)
+        replaced = await replace_session_keys(self.database, opened, secrets) if opened else 0
+        if replaced == len(opened):  # otherwise the page is read again, and these keys would count twice
+            self.done.not_opened += len(page) - len(opened)
+        return _PageResult(len(opened), replaced)
 
 
 async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> SealedCounts:
@@ -99,42 +115,71 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
     erased last, and no service starts before that. If the operator finds the lost key before the command ends, only the
     values that are already erased are lost.
     """
-    done = SealedCounts()
 
-    async def clear(sealed: Sequence[SealedSessionKey]) -> _PageResult:
-        lost = [key for key in sealed if not SEALED_SESSION_KEYS.opens(sealer, key)]
+    async def clear(page: Sequence[SealedSessionKey]) -> _PageResult:
+        lost = [key for key in page if not SEALED_SESSION_KEYS.opens(sealer, key)]
         cleared = await replace_session_keys(database, lost, [None] * len(lost)) if lost else 0
         return _PageResult(len(lost), cleared)
 
+    done = SealedCounts()
+    done.phone_answers = await _forget_phone_answers(database, sealer, page_size)
+    done.session_keys = await _write_session_keys(database, sealer, clear, page_size)
+    done.webhook_secrets = await _renew_lost_webhook_secrets(database, sealer, now)
+    done.apps = await _forget_apps(database, sealer, now)
+    done.signing_keys = await _forget_signing_keys(database, sealer, now)
+    return done
+
+
+async def _forget_phone_answers(database: Database, sealer: Sealer, page_size: int) -> int:
+    """Delete the responses with phone numbers that cannot be decrypted. Return their number."""
+    deleted = 0
     async for answer in _phone_answers(database, sealer, page_size):
         if not SEALED_PHONE_ANSWERS.opens(sealer, answer):
-            read = {"code_hash": answer.code_hash, "sealed": answer.sealed}
-            if await database.value(DELETE_UNCHANGED, **read) is not None:
-                done.phone_answers += 1
-    done.session_keys = await _write_session_keys(database, sealer, clear, page_size)
+            row = {"code_hash": answer.code_hash, "sealed": answer.sealed}
+            if await database.value(DELETE_UNCHANGED, **row) is not None:
+                deleted += 1
+    return deleted
+
+
+async def _renew_lost_webhook_secrets(database: Database, sealer: Sealer, now: datetime) -> int:
+    """Replace the webhook secrets that cannot be decrypted, and disable their webhooks. Return their number.
+
+    The operator does not know the new secret. The disabled webhook keeps its events until the operator renews the
+    secret.
+    """
+    renewed = 0
     for webhook in await database.rows(ALL_WEBHOOKS):
-        if not SEALED_WEBHOOKS.opens(sealer, webhook):
-            # The operator does not know the new secret. The disabled webhook keeps its events until the operator renews
-            # the secret.
-            secret = sealer.seal(new_webhook_secret(), context=webhook_secret_context(webhook.id))
-            async with database.begin() as transaction:
-                if await reseal_webhook(transaction, webhook, secret, None):
-                    disabled = EventType.WEBHOOK_DISABLED
-                    await change_webhook(transaction, disabled, by=SYSTEM, now=now, id=webhook.id)
-                    done.webhook_secrets += 1
+        if SEALED_WEBHOOKS.opens(sealer, webhook):
+            continue
+        secret = sealer.seal(new_webhook_secret(), context=webhook_secret_context(webhook.id))
+        async with database.begin() as transaction:
+            if await reseal_webhook(transaction, webhook, secret, None):
+                await change_webhook(transaction, EventType.WEBHOOK_DISABLED, by=SYSTEM, now=now, id=webhook.id)
+                renewed += 1
+    return renewed
+
+
+async def _forget_apps(database: Database, sealer: Sealer, now: datetime) -> int:
+    """Remove the apps whose secrets cannot be decrypted. Return their number."""
+    removed = 0
     for app in await database.rows(STORED_APPS):
-        if not SEALED_APPS.opens(sealer, app):
-            async with database.begin() as transaction:
-                deleted = await transaction.value(DELETE_APP_WITH_SECRETS, app_id=app.app_id, secrets=app.secrets)
-                if deleted is not None:
-                    await record_event(transaction, EventType.APP_REMOVED, by=OPERATOR, at=now, app_id=app.app_id)
-                    done.apps += 1
+        if SEALED_APPS.opens(sealer, app):
+            continue
+        async with database.begin() as transaction:
+            app_id = await transaction.value(DELETE_APP_WITH_SECRETS, app_id=app.app_id, secrets=app.secrets)
+            if app_id is not None:
+                await record_event(transaction, EventType.APP_REMOVED, by=OPERATOR, at=now, app_id=app_id)
+                removed += 1
+    return removed
+
+
+async def _forget_signing_keys(database: Database, sealer: Sealer, now: datetime) -> int:
+    """Delete the signing keys that cannot be decrypted. Return their number."""
     async with database.begin() as transaction:
         stored = await lock_keys(transaction, now=now)
-        kept = [key for key in stored if SEALED_SIGNING_KEYS.opens(sealer, key)]
-        await store_keys(transaction, stored, kept)
-    done.signing_keys = len(stored) - len(kept)
-    return done
+        opened = [key for key in stored if SEALED_SIGNING_KEYS.opens(sealer, key)]
+        await store_keys(transaction, stored, opened)
+    return len(stored) - len(opened)
 
 
 async def _phone_answers(database: Database, sealer: Sealer, page_size: int) -> AsyncIterator[StoredAnswer]:
