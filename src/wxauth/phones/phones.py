@@ -119,18 +119,12 @@ class Phones:
         asked_at = self.clock()
         code_hash = sha256(b"\0".join((app.app_id.encode(), openid.encode(), code.encode()))).digest()
         with self._under_way.place((app.app_id, openid)):
-            found = await self._find_or_ask(app, openid, code, code_hash, asked_at=asked_at)
-            try:
-                if isinstance(found, queries.StoredAnswer):
-                    # The binding waits in the user's queue first, because it occupies a transaction while it waits for
-                    # the lock on the user's row.
-                    async with self.concurrency.of_session((found.app_id, found.openid), user.id):
-                        outcome: UserInSession | queries.PhoneRefusal | None = await self._bind(found)
-                else:
-                    outcome = found
-            except CannotOpen as exc:
-                _log_unopened(app.app_id, exc)
-                raise errors.InvalidCode("WeChat's response to this code can't be read now: tap again") from exc
+            outcome: UserInSession | queries.PhoneRefusal | None
+            stored = await self._find_or_ask(app, openid, code, code_hash, asked_at=asked_at)
+            if isinstance(stored, queries.StoredAnswer):
+                outcome = await self._bind_in_turn(stored, user.id)
+            else:
+                outcome = stored  # the number was bound before, or the user was erased
         match outcome:
             case queries.PhoneRefusal.TAKEN:
                 raise errors.PhoneTaken("this number belongs to another user")
@@ -139,6 +133,21 @@ class Phones:
             case queries.PhoneRefusal() | None:
                 raise InvalidToken("the user has just been banned or erased, or has requested erasure")
         return outcome
+
+    async def _bind_in_turn(self, answer: queries.StoredAnswer, user_id: UUID) -> UserInSession | queries.PhoneRefusal:
+        """Bind the number of a stored response when it is the request's turn in the user's queue.
+
+        The binding waits in the queue first, because it occupies a transaction while it waits for the lock on the
+        user's row.
+
+        Raises: InvalidCode, if this process cannot decrypt the response; WeChatBadResponse.
+        """
+        try:
+            async with self.concurrency.of_session((answer.app_id, answer.openid), user_id):
+                return await self._bind(answer)
+        except CannotOpen as exc:
+            _log_unopened(answer.app_id, exc)
+            raise errors.InvalidCode("WeChat's response to this code can't be read now: tap again") from exc
 
     async def bind_pending(self, *, size: int) -> None:
         """Bind the oldest numbers, at most `size`, that their own requests did not bind, for example after a crash."""
@@ -161,10 +170,12 @@ class Phones:
         """
         if self._asking:
             await asyncio.wait([asking.stored for asking in self._asking.values()], timeout=self.farewell)
-        left = list(self._asking.values())
-        if unanswered := sum(not asking.answered.done() for asking in left):
-            log.error("phone_answers_lost", answers=unanswered, reason="the service stopped before WeChat responded")
-        await cancel(task for asking in left for task in (asking.answered, asking.stored))
+        remaining = list(self._asking.values())
+        unanswered = [asking for asking in remaining if not asking.answered.done()]
+        if unanswered:
+            reason = "the service stopped before WeChat responded"
+            log.error("phone_answers_lost", answers=len(unanswered), reason=reason)
+        await cancel(task for asking in remaining for task in (asking.answered, asking.stored))
 
     async def _find_or_ask(
         self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime
@@ -175,25 +186,28 @@ class Phones:
         """
         # This process might still hold the response in memory, because the database was down.
         await self.retries.run_now(_ANSWER, code_hash)
-        if (found := await queries.find_answer(self.database, code_hash)) is not None:
-            return found
+        stored = await queries.find_answer(self.database, code_hash)
+        if stored is not None:
+            return stored
         try:
             await self._ask(app, openid, code, code_hash, asked_at=asked_at)
         except (errors.InvalidCode, errors.CodeUsed) as exc:
             if exc.errcode in OF_ANOTHER_PERSON:
                 raise
             # Another process might have used the code up, and be about to store the response.
-            if (found := await self._find_from_others(code_hash)) is not None:
-                return found
-            raise
+            stored = await self._find_from_others(code_hash)
+            if stored is None:
+                raise
+            return stored
         return await queries.find_answer(self.database, code_hash)
 
     async def _find_from_others(self, code_hash: bytes) -> queries.StoredAnswer | UserInSession | None:
         """Wait for another process to store the response to a code, and return it; None if no process stores it."""
         for pause in self.pauses_for_others:
             await asyncio.sleep(pause)
-            if (found := await queries.find_answer(self.database, code_hash)) is not None:
-                return found
+            stored = await queries.find_answer(self.database, code_hash)
+            if stored is not None:
+                return stored
         return None
 
     async def _ask(self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime) -> None:
@@ -212,7 +226,7 @@ class Phones:
             stored = asyncio.create_task(self._store_answer_of(answered, person, code_hash, asked_at=asked_at))
             asking = self._asking[code_hash] = _Asking(answered, stored)
             self._under_way.take(person)
-            stored.add_done_callback(lambda _: self._drop_asking(person, code_hash))
+            stored.add_done_callback(lambda _task: self._drop_asking(person, code_hash))
         timeout = self.settings.wechat_timeout
         await asyncio.wait({asking.answered}, timeout=timeout)
         if not asking.answered.done():
@@ -271,6 +285,7 @@ class Phones:
             raise
 
     async def _store(self, answer: queries.StoredAnswer) -> None:
+        """Store a response, unless its identity has been erased."""
         if not await queries.add_phone_answer(self.database, answer):
             log.info("phone_answer_dropped", app_id=answer.app_id, reason="the user has been erased")
 
@@ -285,40 +300,50 @@ class Phones:
         Raises: WeChatBadResponse, if the response contains no usable number; CannotOpen, if it cannot be decrypted.
         """
         now = self.clock()
-        phone_info = self.sealer.open(answer.sealed, context=phone_answer_context(answer.code_hash))
-        try:
-            phone = e164_of(from_json(phone_info), app_id=answer.app_id)
-        except errors.WeChatBadResponse as exc:
-            log.error("phone_answer_unusable", app_id=answer.app_id, reason=exc.detail)
-            await self.database.run(queries.REFUSE_ANSWER, code_hash=answer.code_hash, now=now)
-            raise
+        phone = await self._open_phone(answer, now=now)
         policy = self.settings.phone_policy
         outcome = await queries.bind_phone(
             self.database, answer, phone, policy=policy, yields_to_newer=is_late, now=now
         )
         if outcome is queries.PhoneRefusal.TAKEN and policy == "link" and not is_late:
-            linked = await queries.link_phone(
-                self.database,
-                answer,
-                phone,
-                verified_since=now - timedelta(days=self.settings.link_phone_days),
-                harmless_roles=self.apps.roles_of_anybody(),
-                now=now,
-            )
-            if linked is None:
-                # If another request has just linked the users, the number can be bound now. Otherwise, it is refused
-                # again.
-                outcome = await queries.bind_phone(
-                    self.database, answer, phone, policy=policy, yields_to_newer=False, now=now
-                )
-            else:
-                outcome, merged = linked
-                merged.report()
+            outcome = await self._link(answer, phone, now=now)
         if isinstance(outcome, queries.PhoneRefusal):
             log.warning("phone_not_bound", app_id=answer.app_id, reason=outcome, is_late=is_late)
         else:
             log.info("phone_bound", user_id=outcome.id, app_id=answer.app_id, is_late=is_late)
         return outcome
+
+    async def _open_phone(self, answer: queries.StoredAnswer, *, now: datetime) -> str:
+        """Return the number in a stored response, in the form of E.164. If it is not usable, refuse the response.
+
+        Raises: WeChatBadResponse, if the response contains no usable number; CannotOpen, if it cannot be decrypted.
+        """
+        phone_info = self.sealer.open(answer.sealed, context=phone_answer_context(answer.code_hash))
+        try:
+            return e164_of(from_json(phone_info), app_id=answer.app_id)
+        except errors.WeChatBadResponse as exc:
+            log.error("phone_answer_unusable", app_id=answer.app_id, reason=exc.detail)
+            await self.database.run(queries.REFUSE_ANSWER, code_hash=answer.code_hash, now=now)
+            raise
+
+    async def _link(
+        self, answer: queries.StoredAnswer, phone: str, *, now: datetime
+    ) -> UserInSession | queries.PhoneRefusal:
+        """Merge the response's user into the user who has the number. Return the merged user, or the refusal."""
+        linked = await queries.link_phone(
+            self.database,
+            answer,
+            phone,
+            verified_since=now - timedelta(days=self.settings.link_phone_days),
+            harmless_roles=self.apps.roles_of_anybody(),
+            now=now,
+        )
+        if linked is None:
+            # If another request has just linked the users, the number can be bound now. Otherwise, it is refused again.
+            return await queries.bind_phone(self.database, answer, phone, policy="link", yields_to_newer=False, now=now)
+        user, merged = linked
+        merged.report()
+        return user
 
 
 def _log_unopened(app_id: str, exc: CannotOpen) -> None:
@@ -342,6 +367,6 @@ async def remove_phone_of(database: Database, user_id: UUID, *, by: Actor, now: 
 
     Raises: NotFound, InsufficientRole.
     """
-    async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _):
+    async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _account):
         await remove_phone(transaction, remaining_id, by=by, now=now)
     log.info("phone_removed", user_id=remaining_id, actor=by.name)

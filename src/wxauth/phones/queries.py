@@ -85,7 +85,7 @@ SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
 _LOCK_NUMBER: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.phone'), hashtext(:phone))")
 # This query returns the reason why a locked user must not get the number of a response; null if there is no reason. It
 # returns no row if the identity no longer belongs to the user. If the creation time of the identity is after :now, the
-# clock was ahead at that time, so the query ignores the creation time.
+# clock was ahead at that time, so the query ignores the creation time. The reasons are the values of `PhoneRefusal`.
 _REFUSAL: Final = Statement[tuple[str | None]](f"""
 SELECT CASE
        WHEN i.created_at > :asked_at AND i.created_at <= :now THEN 'erased'
@@ -131,6 +131,7 @@ _LOSERS: Final = Statement[UUID]("""
 SELECT id FROM users
  WHERE phone = :phone AND (phone_verified_at IS NULL OR phone_verified_at <= :verified_until::timestamptz)
 """)
+# RETURNING sees only the new row, so `before` reads whether the user had verified the number.
 _CLEAR_NUMBER: Final = Statement[tuple[UUID, bool]]("""
 WITH before AS (
     SELECT id, phone_verified_at IS NOT NULL AS had_verified FROM users
@@ -139,7 +140,7 @@ WITH before AS (
 UPDATE users SET phone = NULL, phone_verified_at = NULL FROM before WHERE users.id = before.id
 RETURNING before.id, before.had_verified
 """)
-# Two rows suffice to show that the number has more than one holder.
+# The query returns the other users who have verified a number. Two rows suffice to show that there is more than one.
 _HOLDERS: Final = Statement[UUID](
     "SELECT id FROM users WHERE phone = :phone AND phone_verified_at IS NOT NULL AND id <> :user_id LIMIT 2"
 )
@@ -211,10 +212,7 @@ async def bind_phone(
             transaction, answer, user_id, phone, policy=policy, yields_to_newer=yields_to_newer, now=now
         )
         if refusal is not None:
-            if refusal in (PhoneRefusal.ERASED, PhoneRefusal.WITHDRAWN):
-                await transaction.run(_DELETE_ONE, code_hash=answer.code_hash)
-            else:
-                await transaction.run(REFUSE_ANSWER, code_hash=answer.code_hash, now=now)
+            await _store_refusal(transaction, answer, refusal, now=now)
             return refusal
         losers_now = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
         if not {user_id, *losers}.issuperset(losers_now):
@@ -296,8 +294,8 @@ async def _clear_number(
 
     If a user had verified the number, the event contains the reason `MOVED`.
     """
-    taken = await transaction.rows(_CLEAR_NUMBER, user_ids=losers, phone=phone, verified_by=verified_by)
-    for user_id, had_verified in taken:
+    former_holders = await transaction.rows(_CLEAR_NUMBER, user_ids=losers, phone=phone, verified_by=verified_by)
+    for user_id, had_verified in former_holders:
         data = {"reason": MOVED} if had_verified else None
         await record_event(transaction, EventType.PHONE_REMOVED, by=SYSTEM, at=now, user_id=user_id, data=data)
 
@@ -313,7 +311,7 @@ async def _refusal(
     now: datetime,
 ) -> PhoneRefusal | None:
     """Return why this locked user must not get the response's number; None if there is no reason."""
-    found = await transaction.row(
+    row = await transaction.row(
         _REFUSAL,
         user_id=user_id,
         **answer.identity,
@@ -323,10 +321,23 @@ async def _refusal(
         yields_to_newer=yields_to_newer,
         now=now,
     )
-    if found is None:
+    if row is None:  # the identity no longer belongs to the user
         return PhoneRefusal.CANNOT_LOG_IN
-    (reason,) = found
+    (reason,) = row
     return None if reason is None else PhoneRefusal(reason)
+
+
+async def _store_refusal(
+    transaction: Transaction, answer: StoredAnswer, refusal: PhoneRefusal, *, now: datetime
+) -> None:
+    """Record that the number of a response was refused.
+
+    If the user who shared the number was erased or has withdrawn the number, delete the response instead.
+    """
+    if refusal in (PhoneRefusal.ERASED, PhoneRefusal.WITHDRAWN):
+        await transaction.run(_DELETE_ONE, code_hash=answer.code_hash)
+    else:
+        await transaction.run(REFUSE_ANSWER, code_hash=answer.code_hash, now=now)
 
 
 async def _mark_done(transaction: Transaction, answer: StoredAnswer, *, now: datetime) -> bool:
