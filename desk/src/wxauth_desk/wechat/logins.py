@@ -29,6 +29,7 @@ class Logins:
     def log_in(self, call: Call, account: Account) -> Answer:
         """Answer a call of `code2session`. Raises: CallRefused."""
         code = call.query.get("js_code", "")
+        # The phone may have used the key of its code before this call. A plain name gets a new key at each login.
         key_of_code = self.session_keys.of_code(code) if code in self.codes else None
         request = self._spend(call, account, code)
         openid = openid_of(request.person, account.app_id)
@@ -43,16 +44,12 @@ class Logins:
         # WeChat invents an openid for each person in a snapshot, but the same unionid for all of them.
         person = request.person if is_real_person else f"made up of {request.person}"
         ids = _ids(person, request, account)
+        marks = {"is_snapshotuser": 1} if request.snapshot in ("shown", "false_alarm") else {}
         if scope == "snsapi_base":
             ids.pop("unionid", None)
         elif "unionid" in ids and not is_real_person:
             ids["unionid"] = unionid_of("made up")
-        return {
-            **self.grants.issue(Grant(account.app_id, person, ids, scope)),
-            "scope": scope,
-            **ids,
-            **({"is_snapshotuser": 1} if request.snapshot in ("shown", "false_alarm") else {}),
-        }
+        return {**self.grants.issue(Grant(account.app_id, person, ids, scope)), "scope": scope, **ids, **marks}
 
     def read_profile(self, call: Call) -> Answer:
         """Answer a call of `userinfo`. Raises: CallRefused."""
@@ -85,11 +82,11 @@ class Logins:
         require(code, Errcode.MISSING_CODE)
         require(call.query.get("grant_type") == "authorization_code", Errcode.WRONG_GRANT_TYPE)
         self.quotas.count(account, call.api)
-        fits_kind_of_app = (call.api == "code2session") == (APP_KINDS[account.app_id] == "mini_program")
-        require(fits_kind_of_app, Errcode.WRONG_CODE)
+        is_mini_program = APP_KINDS[account.app_id] == "mini_program"
+        require(is_mini_program == (call.api == "code2session"), Errcode.WRONG_CODE)
         if code in self.codes:
-            expired = Errcode.WRONG_CODE if call.api == "code2session" else Errcode.EXPIRED_CODE
-            request = self.codes.spend(code, account.app_id, errcode_of_expired=expired)
+            errcode_of_expired = Errcode.WRONG_CODE if is_mini_program else Errcode.EXPIRED_CODE
+            request = self.codes.spend(code, account.app_id, errcode_of_expired=errcode_of_expired)
             # Logins with plain names are not counted, because the real WeChat has no such codes.
             openid = openid_of(request.person, account.app_id)
             self.quotas.count_in_minute(call.api, openid, at_most=_LOGINS_A_MINUTE, errcode=Errcode.TOO_FREQUENT)

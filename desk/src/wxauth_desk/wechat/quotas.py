@@ -48,8 +48,8 @@ class Quotas:
 
     def read(self, call: Call, account: Account) -> Answer:
         """Answer a call of `quota_get`. Raises: CallRefused."""
-        wanted = text_in(call.json, "cgi_path")
-        api = next((api for api, (_, path) in API_PATHS.items() if path == wanted), None)
+        cgi_path = text_in(call.json, "cgi_path")
+        api = next((api for api, (_methods, path) in API_PATHS.items() if path == cgi_path), None)
         if api is None:
             raise CallRefused(Errcode.UNKNOWN_PATH)
         used = self._calls_of_day[day_of(self.clock()), account.app_id, api]

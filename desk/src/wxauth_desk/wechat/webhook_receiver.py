@@ -74,13 +74,13 @@ class Receiver:
             await asyncio.sleep(_HANG_SECONDS)
         return Response(status_code=204 if answer == "hang" else answer)
 
-    async def _list_messages(self, _: Request) -> Response:
+    async def _list_messages(self, _request: Request) -> Response:
         state = {"answer": self._behaviour.answer, "messages": list(self._messages)}
         return JSONResponse(state, headers={"Cache-Control": "no-store"})
 
-    def behave(self, wanted: Behaviour) -> dict[str, Any]:
+    def behave(self, changes: Behaviour) -> dict[str, Any]:
         """Change the receiver's behaviour in the fields that the request contains. Return what the page shows."""
-        self._behaviour = self._behaviour.model_copy(update=wanted.model_dump(include=wanted.model_fields_set))
+        self._behaviour = self._behaviour.model_copy(update=changes.model_dump(include=changes.model_fields_set))
         return {"answer": self._behaviour.answer}
 
     def _judge(self, headers: Mapping[str, str], body: bytes) -> Literal["holds", "does not hold", "secret unknown"]:
