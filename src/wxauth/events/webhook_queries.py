@@ -47,6 +47,11 @@ class Priority(IntEnum):
     ORDINARY = 3
     """All other events."""
 
+    @property
+    def sql(self) -> LiteralString:
+        """The number of the priority in a statement."""
+        return str(self.value)  # pyrefly: ignore[bad-return]  # a number
+
 
 @dataclass(frozen=True, kw_only=True)
 class DeliveryOutcome:
@@ -136,11 +141,11 @@ def _queued_fragment(next_at: LiteralString) -> LiteralString:
     return f"""
 INSERT INTO deliveries (id, receiver_id, event_id, type, user_id, priority, next_at, at)
 SELECT new.id, receiver_id, event_id, new.type, events.user_id,
-       CASE WHEN new.type = 'user.banned' THEN {Priority.BAN}
-            WHEN new.type IN ('user.erased', 'user.merged', 'user.split') THEN {Priority.ERASURE}
-            WHEN new.type <> 'session.ended' THEN {Priority.ORDINARY}
-            WHEN data ->> 'reason' IN ('banned', 'administrator') THEN {Priority.BAN}
-            ELSE {Priority.SESSION} END,
+       CASE WHEN new.type = 'user.banned' THEN {Priority.BAN.sql}
+            WHEN new.type IN ('user.erased', 'user.merged', 'user.split') THEN {Priority.ERASURE.sql}
+            WHEN new.type <> 'session.ended' THEN {Priority.ORDINARY.sql}
+            WHEN data ->> 'reason' IN ('banned', 'administrator') THEN {Priority.BAN.sql}
+            ELSE {Priority.SESSION.sql} END,
        {next_at}, :now
   FROM unnest(:ids::uuid[], :webhook_ids::uuid[], :event_ids::uuid[], :types::text[])
        AS new (id, receiver_id, event_id, type)
@@ -172,7 +177,7 @@ WITH urgent AS MATERIALIZED (
            CROSS JOIN LATERAL (
                SELECT user_id, priority, next_at FROM deliveries d
                 WHERE d.receiver_id = new.receiver_id AND d.event_id = new.event_id LIMIT 1) queued
-     WHERE priority < {Priority.ORDINARY} AND user_id IS NOT NULL
+     WHERE priority < {Priority.ORDINARY.sql} AND user_id IS NOT NULL
      ORDER BY receiver_id, user_id, priority, event_id DESC
 ), hastened AS MATERIALIZED (
     SELECT earlier.place, min(urgent.priority) AS priority, min(urgent.next_at) AS next_at
@@ -208,7 +213,7 @@ WITH RECURSIVE receivers (id) AS (
       FROM receivers WHERE receivers.id IS NOT NULL
 )
 SELECT receivers.id, priority
-  FROM receivers CROSS JOIN generate_series({min(Priority)}, {max(Priority)}) AS priority CROSS JOIN LATERAL (
+  FROM receivers CROSS JOIN generate_series({min(Priority).sql}, {max(Priority).sql}) AS priority CROSS JOIN LATERAL (
        SELECT FROM deliveries d
         WHERE d.receiver_id = receivers.id AND d.priority = priority.priority AND d.state = 'pending'
           AND d.next_at <= :now
@@ -272,7 +277,7 @@ RESUME_DELIVERIES: Final = Statement[Nothing](f"""
 UPDATE deliveries SET next_at = :now, attempts = attempts - 1
  WHERE receiver_id = :receiver_id AND event_id = ANY (ARRAY(
        SELECT event_id FROM deliveries
-        WHERE receiver_id = :receiver_id AND priority BETWEEN {Priority.BAN} AND {Priority.ORDINARY}
+        WHERE receiver_id = :receiver_id AND priority BETWEEN {Priority.BAN.sql} AND {Priority.ORDINARY.sql}
           AND state = 'pending' AND next_at > :now AND attempts > 1 AND NOT is_leased
         ORDER BY priority, next_at LIMIT :size
           FOR UPDATE SKIP LOCKED))
