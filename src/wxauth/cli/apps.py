@@ -89,14 +89,14 @@ def list_command() -> None:
 @_no_check_option
 @json_option
 @click.option("--disabled", is_flag=True, help="Don't allow logins yet.")
-def add_command(app_id: str, disabled: bool, no_check: bool, given: dict[str, Any]) -> None:
+def add_command(app_id: str, disabled: bool, no_check: bool, fields: dict[str, Any]) -> None:
     """Add an app. Running services pick up the change within 15 seconds.
 
     The command prompts you for the secrets. You can also send them on standard input, one per line. The first line is
     the AppSecret. If you use the options for the Token and the EncodingAESKey, these two values follow.
     """
-    secrets = _prompted({"app_secret": True, **given})
-    request = _valid(AppRequest, {"app_id": app_id, "is_enabled": not disabled, **given, **secrets})
+    secrets = _prompted({"app_secret": True, **fields})
+    request = _valid(AppRequest, {"app_id": app_id, "is_enabled": not disabled, **fields, **secrets})
     _show_app(
         lambda parts: parts[ManagedApps].add(
             request.app, is_enabled=request.is_enabled, asks_wechat=not no_check, by=OPERATOR
@@ -123,26 +123,26 @@ def add_command(app_id: str, disabled: bool, no_check: bool, given: dict[str, An
     "--enable/--disable", "is_enabled", default=None, help="Whether users can log in. Existing sessions continue."
 )
 def set_command(
-    app_id: str, no_push: bool, no_push_forward: bool, is_enabled: bool | None, no_check: bool, given: dict[str, Any]
+    app_id: str, no_push: bool, no_push_forward: bool, is_enabled: bool | None, no_check: bool, fields: dict[str, Any]
 ) -> None:
     """Change the given fields of an app. Running services pick up the change within 15 seconds.
 
     The command prompts you for the secrets. You can also send them on standard input, one per line in this order:
     AppSecret, Token, EncodingAESKey.
     """
-    if no_push and not given.keys().isdisjoint(_OF_PUSH):
+    if no_push and not fields.keys().isdisjoint(_OF_PUSH):
         raise WrongCall(_("--no-push can't be used together with --push-token, --push-aes-key or --push-forward"))
-    if no_push_forward and "push_forward" in given:
+    if no_push_forward and "push_forward" in fields:
         raise WrongCall(_("--no-push-forward can't be used together with --push-forward"))
     if no_push:
-        given |= dict.fromkeys(_OF_PUSH)
+        fields |= dict.fromkeys(_OF_PUSH)
     if no_push_forward:
-        given["push_forward"] = None
+        fields["push_forward"] = None
     if is_enabled is not None:
-        given["is_enabled"] = is_enabled
-    if not given:
+        fields["is_enabled"] = is_enabled
+    if not fields:
         raise WrongCall(_("specify at least one option"))
-    changes = _valid(AppChangeRequest, given | _prompted(given)).changes
+    changes = _valid(AppChangeRequest, fields | _prompted(fields)).changes
     _show_app(
         lambda parts: parts[ManagedApps].change(app_id, changes, asks_wechat=not no_check, by=OPERATOR),
         _("changed {name}", name=app_id),
@@ -164,12 +164,12 @@ def _push_mode(app: AppAnswer) -> str | None:
     return "plain" if app.has_push_token else None
 
 
-def _prompted(given: Mapping[str, Any]) -> dict[str, str]:
+def _prompted(fields: Mapping[str, Any]) -> dict[str, str]:
     """Prompt for the secrets whose options were given, and return them.
 
     The secrets are not values of options, because all users of the machine can see a command line.
     """
-    return {name: _ask_for(label) for name, label in _LABELS.items() if given.get(name)}
+    return {name: _ask_for(label) for name, label in _LABELS.items() if fields.get(name)}
 
 
 def _ask_for(label: str) -> str:

@@ -138,21 +138,21 @@ def clients() -> None:
 @_name_argument
 @takes(Client, **_OPTIONS)
 @json_option
-def add_command(client_name: str, given: dict[str, Any]) -> None:
+def add_command(client_name: str, fields: dict[str, Any]) -> None:
     """Add a service or a site, and print its secret.
 
     The secret is shown only once. A service authenticates with HTTP Basic as NAME. With --redirect-uri or --device,
     NAME is the client_id of a site where users log in with a QR code.
     """
     with _refused_as_wrong_call():
-        build_client(client_name, given)  # a wrong call is refused before the database is used
+        build_client(client_name, fields)  # a wrong call is refused before the database is used
     settings = read_settings(ClientCommandSettings)
 
     async def add(database: Database, now: datetime) -> tuple[Client, Credentials | None]:
         # If a removed client had this name, its sessions must end before the name is used again.
         async for _sessions_left in end_sessions_left(database, client_name):
             pass
-        return await ClientChanges(database, NameResolver(), settings).add(client_name, given, now=now)
+        return await ClientChanges(database, NameResolver(), settings).add(client_name, fields, now=now)
 
     client, credentials = _with_clients(add)
     _show_credentials(client_name, credentials, client.scopes)
@@ -162,15 +162,15 @@ def add_command(client_name: str, given: dict[str, Any]) -> None:
 @_name_argument
 @click.option("--pkce", "pkce", flag_value="required", help="Require PKCE again.")
 @takes(Client, clear="", **{**_OPTIONS, "is_public": None})  # an existing client cannot become public
-def set_command(client_name: str, given: dict[str, Any]) -> None:
+def set_command(client_name: str, fields: dict[str, Any]) -> None:
     """Change the given fields of a service or a site.
 
     A repeatable option replaces the whole list, and an empty value clears a field. The change takes effect at once. If
     you remove scopes, a site's sessions continue without these scopes.
     """
-    if not given:
+    if not fields:
         raise WrongCall(_("specify --scope or another option"))
-    changes = {name: _new_value(value) for name, value in given.items()}
+    changes = {name: _new_value(value) for name, value in fields.items()}
     settings = read_settings(ClientCommandSettings)
     changed = _with_clients(
         lambda database, now: ClientChanges(database, NameResolver(), settings).change(client_name, changes, now=now)

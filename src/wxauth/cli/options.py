@@ -89,7 +89,7 @@ def takes(
 ) -> Callable[[Callable[..., object]], Callable[..., object]]:
     """Add options for a model's fields. Their types, choices and texts come from the model's schema.
 
-    The command receives `given`, the values of the options that were given, by field.
+    The command receives `fields`, the values of the options that were given, by field.
 
     Args:
         model: The body or the query of an operation.
@@ -108,14 +108,17 @@ def takes(
 
 
 def _with_options(options: Mapping[str, Mapping[str, Any]], function: Callable[..., object]) -> Callable[..., object]:
-    """Add options to a command. The command receives the values that were given as one argument, `given`."""
+    """Add options to a command. The command receives the values that were given as one argument, `fields`.
+
+    `options` contains the arguments of `click.option`, by field.
+    """
 
     @wraps(function)
     def command(**values: Any) -> object:
-        # click passes the values in the order in which the options were given, and `given` keeps this order.
-        given = {name: value for name, value in values.items() if name in options and value is not None}
+        # click passes the values in the order in which the options were given, and `fields` keeps this order.
+        fields = {name: value for name, value in values.items() if name in options and value is not None}
         others = {name: value for name, value in values.items() if name not in options}
-        return function(given=given, **others)
+        return function(fields=fields, **others)
 
     # The options for paging come last in the help. click shows options in the reverse of the order in which they are
     # added.

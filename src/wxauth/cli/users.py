@@ -85,9 +85,9 @@ def users() -> None:
 @users.command()
 @takes(UsersQuery, role={"callback": _check_role})
 @json_option
-def list_command(given: dict[str, Any]) -> None:
+def list_command(fields: dict[str, Any]) -> None:
     """List users, the newest first. The JSON output is the same as the response of GET /v1/admin/users."""
-    query = UsersQuery.model_construct(**given)
+    query = UsersQuery.model_construct(**fields)
     region = read_settings(PhoneSettings).phone_region
     page = with_database(lambda database, _now: find_users(database, query, region=region))
     columns = "id status roles last_login_at nickname"
@@ -131,7 +131,7 @@ def _export(user_id: UUID) -> None:
 
 def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
     """Return the names and values of a user's fields, with a row for each identity, session and consent."""
-    fields: Mapping[str, object] = user
+    fields: Mapping[str, object] = user  # because a TypedDict has only literal keys, and the names below are variables
     unverified = Text("  ({proof})", proof=_("unverified")) if user["phone_verified"] is False else ""
     rows = [
         ("id", user["id"]),

@@ -61,9 +61,9 @@ def list_command() -> None:
 @click.argument("url")
 @takes(NewWebhook, name=None, url=None, types=_TYPES)
 @json_option
-def add_command(webhook_name: str, url: str, given: dict[str, Any]) -> None:
+def add_command(webhook_name: str, url: str, fields: dict[str, Any]) -> None:
     """Add a webhook that sends events to URL, and print its secret. The secret is shown only once."""
-    types = given.get("types", ())
+    types = fields.get("types", ())
     _show_secret(
         _with_webhooks(lambda webhooks: webhooks.add(webhook_name, url=url, types=types, by=OPERATOR), seals=True)
     )
@@ -73,14 +73,15 @@ def add_command(webhook_name: str, url: str, given: dict[str, Any]) -> None:
 @_name_argument
 @takes(WebhookChange, types=_TYPES, is_enabled={"option": "--enable/--disable"})
 @click.option("--all-types", is_flag=True, help="Send events of all types.")
-def set_command(webhook_name: str, all_types: bool, given: dict[str, Any]) -> None:
+def set_command(webhook_name: str, all_types: bool, fields: dict[str, Any]) -> None:
     """Change the given fields of a webhook."""
-    if all_types and "types" in given:
+    if all_types and "types" in fields:
         raise WrongCall(_("--type and --all-types can't be used together"))
-    changes = given | ({"types": ()} if all_types else {})
-    if not changes:
+    if all_types:
+        fields["types"] = ()
+    if not fields:
         raise WrongCall(_("specify --url, --type, --all-types, --enable or --disable"))
-    changed = _with_webhooks(lambda webhooks: webhooks.change(webhook_name, **changes, by=OPERATOR))
+    changed = _with_webhooks(lambda webhooks: webhooks.change(webhook_name, **fields, by=OPERATOR))
     echo(
         _(
             "{name}: {state}, URL: {url}, event types: {types}",
@@ -141,9 +142,9 @@ def secret_command(webhook_name: str) -> None:
 @_name_argument
 @takes(DeliveriesQuery)
 @json_option
-def deliveries_command(webhook_name: str, given: dict[str, Any]) -> None:
+def deliveries_command(webhook_name: str, fields: dict[str, Any]) -> None:
     """List the deliveries of a webhook, both sent and pending, the newest first."""
-    query = DeliveriesQuery.model_construct(**given)
+    query = DeliveriesQuery.model_construct(**fields)
     page = _with_webhooks(lambda webhooks: webhooks.deliveries_of(webhook_name, query))
     columns = "event_id type state attempts answer next_at"
     show_items(page, columns, answer=lambda delivery: delivery.status or delivery.error)
@@ -153,11 +154,11 @@ def deliveries_command(webhook_name: str, given: dict[str, Any]) -> None:
 @_name_argument
 @takes(ReplayRequest, event_id={"option": "--event"})
 @json_option
-def replay_command(webhook_name: str, given: dict[str, Any]) -> None:
+def replay_command(webhook_name: str, fields: dict[str, Any]) -> None:
     """Send one event again, or all events since a given time. Only event types that the webhook receives are sent."""
-    if len(given) != 1:
+    if len(fields) != 1:
         raise WrongCall(_("specify either --event or --since"))
-    replayed = _with_webhooks(lambda webhooks: webhooks.replay(webhook_name, **given))
+    replayed = _with_webhooks(lambda webhooks: webhooks.replay(webhook_name, **fields))
     show({"replayed": replayed}, _("events to be sent again: {n}", n=replayed))
 
 
