@@ -38,7 +38,7 @@ OLDEST_SERVER: Final = 11
 
 
 async def check_database(
-    settings: Settings, found: Findings, *, clock: Clock, deadlines: Deadlines
+    settings: Settings, findings: Findings, *, clock: Clock, deadlines: Deadlines
 ) -> AsyncGenerator[CheckResult | None, None]:
     """Check the server, its clock, the schema and the keys, and whether encrypted values can be decrypted.
 
@@ -53,7 +53,7 @@ async def check_database(
                 if why_unfit(server.engine, server.has_plpgsql, server.encoding) is not None:
                     return
                 name = "stored"
-                async for result in _check_stored(database, settings, found, clock):
+                async for result in _check_stored(database, settings, findings, clock):
                     yield result
         except StorageUnavailable as exc:
             text = _(
@@ -75,9 +75,9 @@ async def _published_keys(database: Database, now: datetime) -> Sequence[StoredS
 
 
 async def _check_stored(
-    database: Database, settings: Settings, found: Findings, clock: Clock
+    database: Database, settings: Settings, findings: Findings, clock: Clock
 ) -> AsyncGenerator[CheckResult | None, None]:
-    """Check the clock, the rights, the schema and the stored values. Store the apps and the signing keys in `found`.
+    """Check the clock, the rights, the schema and the stored values. Store the apps and the signing keys in `findings`.
 
     Without sufficient rights or a usable schema, the later checks are omitted, because their queries would fail.
     """
@@ -97,7 +97,7 @@ async def _check_stored(
     now = clock()
     yield await _check_login(database, now)
     sealer = Sealer(settings.secret_keys)
-    keys = found.signing_keys = await _published_keys(database, now)
+    keys = findings.signing_keys = await _published_keys(database, now)
     yield judge_signing_keys(keys, sealer, max_age=timedelta(seconds=settings.signing_key_max_age), now=now)
     values = await some_values(database, now=now)
     yield judge_sealed(values, keys, sealer, has_previous=bool(settings.secret_key_previous))
@@ -106,7 +106,7 @@ async def _check_stored(
     apps = Apps(database=database, sealer=sealer, settings=settings)
     await apps.refresh()
     yield _judge_apps(apps)
-    found.apps = [known.app for known in apps.all() if known.is_enabled]
+    findings.apps = [known.app for known in apps.all() if known.is_enabled]
 
 
 async def _check_clock(database: Database, clock: Clock) -> CheckResult:

@@ -53,10 +53,10 @@ async def examine(
     `issuer_patience` is the number of seconds that the documents of the issuer, or of a resource, may take. By default,
     this is the time for which the guard in other services waits.
     """
-    found = Findings(apps=settings.apps)
-    results = await _results_of("database", check_database(settings, found, clock=clock, deadlines=deadlines))
+    findings = Findings(apps=settings.apps)
+    results = await _results_of("database", check_database(settings, findings, clock=clock, deadlines=deadlines))
     read_keys = partial(read_signing_keys, settings, clock=clock, deadlines=deadlines)
-    issuer_check = check_issuer(settings.issuer, found, read_keys=read_keys, now=clock(), patience=issuer_patience)
+    issuer_check = check_issuer(settings.issuer, findings, read_keys=read_keys, now=clock(), patience=issuer_patience)
     resource_checks = {
         f"resource {each.resource}": check_resource(each.resource, settings.issuer, patience=issuer_patience)
         for each in settings.resources
@@ -66,12 +66,12 @@ async def examine(
             _results_of("sign_up_hook", check_sign_up_hook(settings, clock=clock)),
             _results_of("issuer", issuer_check),
             *(_results_of(name, check) for name, check in resource_checks.items()),
-            *(_results_of_app(app, settings, found, transport, clock) for app in found.apps),
-            *(_results_of_forward(app, settings, clock) for app in found.apps),
+            *(_results_of_app(app, settings, findings, transport, clock) for app in findings.apps),
+            *(_results_of_forward(app, settings, clock) for app in findings.apps),
         )
-    if found.wechat_readings:
-        results.append(_judge_clock(found.wechat_readings))
-    if not found.apps:
+    if findings.wechat_readings:
+        results.append(_judge_clock(findings.wechat_readings))
+    if not findings.apps:
         text = _("no apps are configured, so users can't log in. Run 'wxauth apps add APP_ID', or set WXAUTH_APPS")
         results.append(bad("apps", text))
     return [*results, *chain.from_iterable(others)]
@@ -90,18 +90,18 @@ def _judge_clock(readings: Sequence[ClockReading]) -> CheckResult:
 
 async def examine_app(settings: Settings, app: App, *, apps: Sequence[App]) -> list[CheckResult]:
     """Check one app with WeChat, and its `push_forward`. `apps` are all apps, among them this one."""
-    found = Findings(apps=apps)
+    findings = Findings(apps=apps)
     async with aclosing(_transport(settings)) as transport:
-        results = await _results_of_app(app, settings, found, transport, utc_now)
+        results = await _results_of_app(app, settings, findings, transport, utc_now)
     return results + await _results_of_forward(app, settings, utc_now)
 
 
 async def check_apps(settings: Settings) -> list[CheckResult]:
     """Check each app with WeChat, without the database."""
-    found = Findings(apps=settings.apps)
+    findings = Findings(apps=settings.apps)
     async with aclosing(_transport(settings)) as transport:
         results = await asyncio.gather(
-            *(_results_of_app(app, settings, found, transport, utc_now) for app in settings.apps)
+            *(_results_of_app(app, settings, findings, transport, utc_now) for app in settings.apps)
         )
     return list(chain.from_iterable(results))
 
@@ -111,9 +111,9 @@ def _transport(settings: Settings) -> HttpTransport:
 
 
 async def _results_of_app(
-    app: App, settings: Settings, found: Findings, transport: HttpTransport, clock: Clock
+    app: App, settings: Settings, findings: Findings, transport: HttpTransport, clock: Clock
 ) -> list[CheckResult]:
-    check = check_app(app, settings, found, transport=transport, clock=clock)
+    check = check_app(app, settings, findings, transport=transport, clock=clock)
     return await _results_of(f"wechat {app.app_id}", check)
 
 

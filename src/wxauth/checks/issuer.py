@@ -47,14 +47,14 @@ class _Wrong(_Fault):
 
 
 async def check_issuer(
-    issuer: str, found: Findings, *, now: datetime, patience: float, read_keys: ReadKeys | None = None
+    issuer: str, findings: Findings, *, now: datetime, patience: float, read_keys: ReadKeys | None = None
 ) -> AsyncGenerator[CheckResult, None]:
     """Check whether siblings find the stored keys at the issuer's URL.
 
     Connecting and reading all documents may take `patience` seconds and another three seconds. If none of the keys in
-    `found` is published, `read_keys` reads the stored keys once more.
+    `findings` is published, `read_keys` reads the stored keys once more.
     """
-    yield await _judge_issuer(issuer, found.signing_keys, read_keys=read_keys, now=now, patience=patience)
+    yield await _judge_issuer(issuer, findings.signing_keys, read_keys=read_keys, now=now, patience=patience)
 
 
 async def _judge_issuer(

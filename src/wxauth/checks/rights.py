@@ -16,7 +16,9 @@ _QUOTED: Final = re.compile(r'"(?:[^"]|"")*"')
 
 def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
     """Yield one result about roles that may change wxauth's tables, and one about roles that may only read them."""
-    if writing := [step for step in revocations if step.may_write]:
+    writing = [step for step in revocations if step.may_write]
+    reading = [step for step in revocations if not step.may_write]
+    if writing:
         text = _(
             "roles other than the owner can change wxauth's tables, and could therefore become "
             "administrators: {roles}. As the tables' owner or a superuser, run {to_run} If one of these "
@@ -25,7 +27,7 @@ def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
             to_run=" ".join(_statements(writing)),
         )
         yield bad("rights", text)
-    if reading := [step for step in revocations if not step.may_write]:
+    if reading:
         text = _(
             "roles other than the owner can read or lock wxauth's tables: {roles}. If these roles don't need "
             "this access, run as the tables' owner or a superuser: {to_run} If one of these roles belongs to "

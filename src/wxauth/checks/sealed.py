@@ -115,7 +115,8 @@ def judge_signing_keys(
         return good(
             name, _("there are no keys yet. The service creates the first key when it starts for the first time")
         )
-    if unopened := [key.kid for key in keys if not SEALED_SIGNING_KEYS.opens(sealer, key)]:
+    unopened = [key.kid for key in keys if not SEALED_SIGNING_KEYS.opens(sealer, key)]
+    if unopened:
         text = _(
             "{n} of {total} keys can't be decrypted ({which}). {why}",
             n=len(unopened),

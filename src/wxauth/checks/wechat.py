@@ -85,10 +85,10 @@ class _Recorder(httpx.AsyncBaseTransport):
 
 
 async def check_app(
-    app: App, settings: Settings, found: Findings, *, transport: httpx.AsyncBaseTransport, clock: Clock
+    app: App, settings: Settings, findings: Findings, *, transport: httpx.AsyncBaseTransport, clock: Clock
 ) -> AsyncGenerator[CheckResult, None]:
     """Check whether WeChat accepts the app and this server, and how the app is set up in WeChat's console."""
-    observed = _Recorder(transport, clock, found.wechat_readings)
+    observed = _Recorder(transport, clock, findings.wechat_readings)
     wechat = WeChat(client_over(observed), settings, at_most=CHECK_TIMEOUT_SECONDS, reports_refusals=False)
     async with aclosing(WeChatTokens(wechat=wechat, clock=clock)) as wechat_tokens:
         login_failure, token_failure = await asyncio.gather(
@@ -98,7 +98,7 @@ async def check_app(
     yield _judge_login(app, login_failure, settings, observed)
     if app.has_wechat_token:
         yield _judge_token(app, token_failure, login_failure, settings, observed)
-    yield _judge_push(app, settings, found.apps)
+    yield _judge_push(app, settings, findings.apps)
     if app.kind in ("official_account", "website"):
         yield _judge_callback_domain(app, settings)
 
