@@ -16,7 +16,11 @@ class Sweep:
 
     @classmethod
     def of(cls, table: LiteralString, *, key: LiteralString, by: LiteralString) -> Self:
-        """Build the deletion for a table with the indexed column `by` and the primary key `key`."""
+        """Build the deletion for a table with the indexed column `by` and the primary key `key`.
+
+        The statement skips locked rows, so that several processes can delete old rows at the same time, and so that no
+        process waits for a request that uses a row.
+        """
         return cls(
             Statement[Nothing](f"""
 DELETE FROM {table} WHERE {key} = ANY (ARRAY(
@@ -26,6 +30,7 @@ DELETE FROM {table} WHERE {key} = ANY (ARRAY(
 
     async def __call__(self, database: Database, *, before: Any, size: int) -> int:
         """Delete at most `size` rows, the oldest first, and return how many were deleted."""
+        # A table can grow from empty to large between two deletions, so a plan from before may read the whole table.
         async with database.begin(replan=True) as transaction:
             return await transaction.run(self.statement, before=before, size=size)
 
