@@ -297,7 +297,13 @@ class _Exchange:
         if self._declared_size is not None and self._declared_size > MAX_BODY:
             self._check_size(self._declared_size)
         self._waits_for_continue = False  # the server sends `100 Continue` when it is asked for the body
-        message = await self._receive_in_time()
+        seconds = _limit_for(self._scope, self._edge.time_limits, self._edge.body_seconds)
+        try:
+            # The time limit begins with the head, and covers the whole body.
+            async with asyncio.timeout(self._started + seconds - perf_counter()):
+                message = await self._receive_from_server()
+        except TimeoutError:
+            raise InvalidRequest(f"the body didn't arrive within {seconds:g} s", status=_BODY_IS_LATE) from None
         self.has_whole_body = not message.get("more_body", False)
         self._received_size += len(message.get("body", b""))
         if self._received_size > MAX_BODY:
@@ -309,18 +315,6 @@ class _Exchange:
         limit = _limit_for(self._scope, self._edge.size_limits, MAX_BODY)
         if size > limit:
             raise PayloadTooLarge(f"a body must have at most {limit} bytes")
-
-    async def _receive_in_time(self) -> Message:
-        """Return the next part of the body. The time limit begins with the head, and covers the whole body.
-
-        Raises: InvalidRequest.
-        """
-        limit = _limit_for(self._scope, self._edge.time_limits, self._edge.body_seconds)
-        try:
-            async with asyncio.timeout(self._started + limit - perf_counter()):
-                return await self._receive_from_server()
-        except TimeoutError:
-            raise InvalidRequest(f"the body didn't arrive within {limit:g} s", status=_BODY_IS_LATE) from None
 
     async def send(self, message: Message) -> None:
         """Send a part of the response. Add the headers that every response has."""
@@ -348,7 +342,10 @@ class _Exchange:
 def _limit_for(scope: Scope, limits: Iterable[tuple[re.Pattern[str], Number]], default: Number) -> Number:
     """Return the limit of the first pattern that matches a request's path, or the default."""
     path = scope["path"].removeprefix(scope.get("root_path", ""))
-    return next((limit for pattern, limit in limits if pattern.match(path)), default)
+    for pattern, limit in limits:
+        if pattern.match(path):
+            return limit
+    return default
 
 
 def _read_head(scope: Scope) -> _Head:
