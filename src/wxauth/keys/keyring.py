@@ -89,14 +89,10 @@ class _KeySet(Generic[Key]):
         self.unopened: list[str] = []
         """The kids of the stored keys that wxauth's secret keys cannot decrypt."""
 
-    def ensure_read(self) -> None:
-        """Check that at least one key has been read. Raises: StorageUnavailable."""
-        if not self.stored:
-            raise StorageUnavailable(NOT_READ)
-
     def signing_key(self, now: datetime) -> Key:
         """Return the newest active key. Raises: StorageUnavailable, if no key has been read yet."""
-        self.ensure_read()
+        if not self.stored:
+            raise StorageUnavailable(NOT_READ)
         return self.keys[signing_key_of(self.stored, now).kid]
 
     def replace(self, stored: Keys, sealer: Sealer, now: datetime) -> None:
@@ -170,7 +166,8 @@ class KeyRing:
 
     def ensure_ready(self) -> None:
         """Check that there is a key that signs access tokens. Raises: StorageUnavailable."""
-        self._access_token_keys.ensure_read()
+        if not self._access_token_keys.stored:
+            raise StorageUnavailable(NOT_READ)
 
     def signing_key(self, now: datetime) -> SigningKey:
         """Return the key that signs access tokens now. Raises: StorageUnavailable, if no key has been read yet."""
@@ -263,8 +260,10 @@ class KeyRing:
 
     def _is_site_check_paused(self) -> bool:
         """Return whether a check for sites has failed less than `REFRESH_PAUSE_SECONDS` ago."""
-        pause = timedelta(seconds=REFRESH_PAUSE_SECONDS)
-        return self._site_check_failed_at is not None and self.clock() - self._site_check_failed_at < pause
+        if self._site_check_failed_at is None:
+            return False
+        # With `abs`, a clock that was set back does not prolong the pause.
+        return abs(self.clock() - self._site_check_failed_at) < timedelta(seconds=REFRESH_PAUSE_SECONDS)
 
     async def rotate(self, *, by: Actor | None = None) -> StoredSigningKey:
         """Add a key for each algorithm that has no next key.
