@@ -106,7 +106,7 @@ def test_exactly_the_lock_is_installed_and_nothing_over_a_version_that_runs(inst
     found = installed.machine.run(f'/opt/wxauth/bin/python -c "{listed}"').lower().replace("_", "-").split()
     locked = re.findall(r"(?m)^\w[\w.-]*==[^ ;]+", (ROOT / "requirements/server.lock").read_text())
     assert {*found} - {*locked} == {"wxauth==0.1.0", "wxauth-guard==0.1.0"}
-    assert "is there already" in installed.machine.run("deploy/systemd/install 2>&1 || true")
+    assert "already exists" in installed.machine.run("deploy/systemd/install 2>&1 || true")
     installed.machine.run("printf '#!/bin/sh\necho /root/.pyenv' >/opt/python && chmod +x /opt/python")
     assert "set PYTHON" in installed.machine.run("PYTHON=/opt/python deploy/systemd/install /opt/hidden 2>&1 || true")
 
