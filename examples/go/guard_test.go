@@ -13,7 +13,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// testGuard is a guard without wxauth, and what makes tokens that it takes.
+// testGuard returns a guard that needs no wxauth, and a function that makes tokens for this guard.
 func testGuard(t *testing.T) (wxauth.Guard, func(openid string, roles ...string) string) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

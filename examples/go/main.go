@@ -10,7 +10,7 @@ import (
 	"example.com/orders/wxauth"
 )
 
-// Orders is the service, guarded.
+// Orders returns the handler of the service. All its routes require a valid token.
 func Orders(guard wxauth.Guard) http.Handler {
 	whoami := func(w http.ResponseWriter, r *http.Request) {
 		user := wxauth.UserOf(r)

@@ -7,7 +7,7 @@ import java.net.InetSocketAddress;
 import java.nio.charset.StandardCharsets;
 import java.util.concurrent.Executors;
 
-/** The service, guarded. */
+/** The service. All its routes require a valid token. */
 public final class Orders {
     private final Wxauth wxauth;
 
@@ -39,7 +39,7 @@ public final class Orders {
                     if (user.roles().contains("staff")) send(exchange, user);
                     else refuse(exchange, 403, "insufficient_role", "Bearer error=\"insufficient_scope\"");
                 }
-                case "/orders" -> { // a website's token has a scope
+                case "/orders" -> { // tokens of websites and agents have a scope
                     if (user.scope() == null) send(exchange, user);
                     else refuse(exchange, 403, "insufficient_scope", "Bearer error=\"insufficient_scope\"");
                 }
@@ -48,7 +48,7 @@ public final class Orders {
         }
     }
 
-    /** Whoever sent the request; null if it is refused. */
+    /** Returns the user who sent the request. If the request is refused, sends the refusal and returns null. */
     private Wxauth.User user(HttpExchange exchange) throws IOException {
         var header = exchange.getRequestHeaders().getFirst("Authorization");
         if (header == null || !header.regionMatches(true, 0, "Bearer ", 0, 7)) {
@@ -75,7 +75,8 @@ public final class Orders {
     }
 
     private static void send(HttpExchange exchange, Wxauth.User user) throws IOException {
-        // wxauth's ids need no escaping in JSON; for other texts, as most external ids, take your JSON library.
+        // The ids of wxauth need no escaping in JSON. For other texts, such as most external ids, use your JSON
+        // library.
         var externalId = user.externalId() == null ? "null" : "\"" + user.externalId() + "\"";
         send(
                 exchange,

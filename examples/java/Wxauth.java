@@ -30,18 +30,19 @@ import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.TimeUnit;
 
-/** Verifies wxauth's access tokens with the JDK alone (17 or newer). One object for the whole service. */
+/** Verifies access tokens of wxauth with only the JDK, version 17 or newer. Create one object for the whole service. */
 public final class Wxauth {
     private static final long CLOCK_SKEW = 30; // seconds
     private static final Duration FRESH_FOR = Duration.ofMinutes(5);
-    private static final Duration KEPT_FOR = Duration.ofHours(24); // while wxauth is away
+    private static final Duration KEPT_FOR = Duration.ofHours(24); // while wxauth is unavailable
     private static final long LONGEST_READ = 5; // seconds
     private static final int LARGEST = 256 * 1024;
     private static final System.Logger LOG = System.getLogger("wxauth");
 
     /**
-     * What a good access token says. `externalId` is the user's id where they were imported from, or null; `scope` what a
-     * website or an agent was granted, null in your mini-programs.
+     * The claims of a valid access token. `externalId` is the user's id in the system from which they were imported, or
+     * null. `scope` contains the scopes granted to a website or an agent, and is null in the tokens of your
+     * mini-programs.
      */
     public record User(
             String id,
@@ -52,7 +53,7 @@ public final class Wxauth {
             List<String> roles,
             String scope) {}
 
-    /** Answer 401: the message is for your log. */
+    /** The token is not valid. Return status 401, and write the message to your log. */
     public static final class InvalidToken extends Exception {
         private static final long serialVersionUID = 1;
 
@@ -61,7 +62,7 @@ public final class Wxauth {
         }
     }
 
-    /** Answer 503 with Retry-After: 5. */
+    /** The keys cannot be read. Return status 503 with the header Retry-After: 5. */
     public static final class KeysUnavailable extends Exception {
         private static final long serialVersionUID = 1;
 
@@ -76,13 +77,13 @@ public final class Wxauth {
     private final HttpClient http = HttpClient.newBuilder().connectTimeout(Duration.ofSeconds(LONGEST_READ)).build();
     private final ECParameterSpec curve;
 
-    // Guarded by this object's lock.
+    // The lock of this object guards the following fields.
     private Map<String, PublicKey> keys = Map.of();
     private long readAt;
     private boolean isRead;
-    private CompletableFuture<Void> reading; // null: none is under way
-    private long nextAt = System.nanoTime(); // no reading begins before
-    private int failures; // in a row
+    private CompletableFuture<Void> reading; // null if no read is in progress
+    private long nextAt = System.nanoTime(); // no read begins before this time
+    private int failures; // the number of failed reads since the last success
 
     public Wxauth(String issuer, String audience) {
         this.issuer = issuer;
@@ -97,7 +98,7 @@ public final class Wxauth {
         }
     }
 
-    /** Whose token it is. `token` is what follows "Bearer " in the header Authorization. */
+    /** Returns the user of a token. `token` is the text after "Bearer " in the Authorization header. */
     public User verify(String token) throws InvalidToken, KeysUnavailable {
         var parts = token.split("\\.", -1);
         if (token.length() > 8192 || parts.length != 3) {
@@ -152,7 +153,7 @@ public final class Wxauth {
         if (signed.length != 64) {
             return false;
         }
-        // Some JDKs take a signature of zeros for good (CVE-2022-21449).
+        // Some JDKs accept a signature that consists of zeros (CVE-2022-21449).
         for (int start = 0; start < 64; start += 32) {
             var half = new BigInteger(1, signed, start, 32);
             if (half.signum() == 0 || half.compareTo(curve.getOrder()) >= 0) {
@@ -170,9 +171,10 @@ public final class Wxauth {
     }
 
     /**
-     * Whoever begins to read waits, if the key is unknown or the keys are ten minutes old. Others are answered by the
-     * keys at hand, or by KeysUnavailable: otherwise strangers' tokens would hold every thread while wxauth hangs. All
-     * wait only for the very first reading, so that no request fails at a start.
+     * Returns the key with this id. If the key is unknown, or the keys are ten minutes old, the request that starts a
+     * read waits for it. Other requests use the keys in memory, or fail with KeysUnavailable. Otherwise, forged tokens
+     * could block all threads while wxauth does not respond. Only the very first read makes all requests wait, so that
+     * no request fails while the service starts.
      */
     private PublicKey key(String kid) throws InvalidToken, KeysUnavailable {
         PublicKey key;
@@ -190,7 +192,7 @@ public final class Wxauth {
                 var thread = new Thread(this::read, "wxauth-keys");
                 thread.setDaemon(true);
                 thread.start();
-                reading = new CompletableFuture<>(); // which the thread completes under this lock
+                reading = new CompletableFuture<>(); // the thread completes it, and needs this lock to do so
             }
             pending = reading;
         }
@@ -219,7 +221,7 @@ public final class Wxauth {
         try {
             reading.get(2 * LONGEST_READ, TimeUnit.SECONDS);
         } catch (Exception late) {
-            // the keys are judged as they are
+            // The caller continues with the keys that are in memory.
         }
     }
 
@@ -231,7 +233,7 @@ public final class Wxauth {
         Map<String, PublicKey> found = null;
         try {
             found = published(document());
-        } catch (Throwable failure) { // also of memory: the keys must be read again
+        } catch (Throwable failure) { // including errors such as OutOfMemoryError, because the keys must be read again
             LOG.log(System.Logger.Level.WARNING, "wxauth's keys could not be read: " + failure);
         }
         CompletableFuture<Void> ended;
@@ -273,7 +275,10 @@ public final class Wxauth {
         }
     }
 
-    /** The keys that ES256 can use. Without any it is no document, but a gateway's, say, during maintenance. */
+    /**
+     * Returns the keys for ES256. Throws if there is none, because the response might come from a gateway, for example
+     * during maintenance.
+     */
     private Map<String, PublicKey> published(byte[] document) throws GeneralSecurityException, InvalidToken {
         var found = new HashMap<String, PublicKey>();
         if (object(document).get("keys") instanceof List<?> listed) {
@@ -291,7 +296,7 @@ public final class Wxauth {
         return found;
     }
 
-    /** The point of a key for ES256; null of any other. */
+    /** Returns the point of a key for ES256, or null for any other key. */
     private ECPoint point(Map<?, ?> jwk) {
         boolean isForES256 = "EC".equals(jwk.get("kty"))
                 && "P-256".equals(jwk.get("crv"))
@@ -319,7 +324,7 @@ public final class Wxauth {
         throw new InvalidToken("no coordinate of P-256");
     }
 
-    /** The type without "application/", which may be left out (RFC 7515, 4.1.9). */
+    /** Returns the type without "application/", because tokens can omit this prefix (RFC 7515, section 4.1.9). */
     private static String bare(String type) {
         return type.toLowerCase(Locale.ROOT).replaceFirst("^application/", "");
     }
@@ -331,7 +336,7 @@ public final class Wxauth {
                 return bytes;
             }
         } catch (IllegalArgumentException wrong) {
-            // below
+            // The exception is thrown below.
         }
         throw new InvalidToken("not base64url, or padded");
     }
@@ -362,7 +367,9 @@ public final class Wxauth {
         throw new InvalidToken(name + " is missing");
     }
 
-    /** As much of JSON as a token needs: an object as a Map, a list as a List, a number as a Double. */
+    /**
+     * A reader of JSON that is sufficient for tokens. It returns objects as Map, lists as List, and numbers as Double.
+     */
     private static final class Json {
         private static final int DEEPEST = 16;
         private final String text;

@@ -20,5 +20,5 @@ try {
 foreach ($headers as $name => $value) {
     header("$name: $value");
 }
-http_response_code($status); // last, for PHP makes a 401 of whatever has a WWW-Authenticate
+http_response_code($status); // last, because PHP sets 401 if there is a WWW-Authenticate header
 echo json_encode($body);

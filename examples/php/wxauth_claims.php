@@ -28,5 +28,6 @@ function wxauth_claims(string $token, string $issuer, array $keys, string $audie
     return $claims;
 }
 
+// Call these functions as follows:
 // $keys = wxauth_keys($issuer, $token, '/var/lib/orders/wxauth-keys.json');
 // $claims = wxauth_claims($token, $issuer, JWK::parseKeySet($keys, 'ES256'));

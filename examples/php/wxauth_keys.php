@@ -1,8 +1,10 @@
 <?php
 
 /**
- * The keys of wxauth, for this token; null if there are none, or if its key is unknown while they are being read. All processes of PHP share them in
- * $file, in a folder that they alone can write. One process reads them, no other waits for it; keys are used for a day while wxauth is away.
+ * Returns the keys of wxauth for this token. Returns null if there are no keys, or if the token's key is unknown while
+ * another process reads the keys. All PHP processes share the keys in $file. Choose a folder that only these processes
+ * can write to. One process reads the keys, and the others do not wait for it. While wxauth is unavailable, the keys
+ * are used for up to a day.
  */
 function wxauth_keys(string $issuer, string $token, string $file): ?array
 {
@@ -29,7 +31,7 @@ function wxauth_kept_keys(string $file): array
     return json_decode(@file_get_contents($file) ?: '', true) ?? ['keys' => [], 'read_at' => 0];
 }
 
-/** Reads the keys, not more often than every ten seconds, and after failures every minute. */
+/** Reads the keys at most every ten seconds. After several failures, reads them only once a minute. */
 function wxauth_read_keys(string $issuer, string $file, $lock): void
 {
     [$next, $failures] = sscanf(stream_get_contents($lock) ?: '0 0', '%d %d');
@@ -41,7 +43,8 @@ function wxauth_read_keys(string $issuer, string $file, $lock): void
     $answer = @file_get_contents($url, false, stream_context_create(['http' => $http]), 0, 256 * 1024);
     $published = json_decode($answer ?: '', true)['keys'] ?? null;
     $keys = array_filter(is_array($published) && array_is_list($published) ? $published : [], 'wxauth_is_usable');
-    if ($keys) { // a document without any, as of a gateway during maintenance, is none
+    // A response without keys counts as a failure, because it might come from a gateway during maintenance.
+    if ($keys) {
         $kept = json_encode(['keys' => array_column($keys, null, 'kid'), 'read_at' => time()]);
         file_put_contents("$file.new", $kept);
         rename("$file.new", $file);
@@ -55,7 +58,10 @@ function wxauth_read_keys(string $issuer, string $file, $lock): void
     fwrite($lock, (time() + min(10 * 2 ** max($failures, 0), 60)) . ' ' . min($failures + 1, 3));
 }
 
-/** Whether it is a key for ES256, on its curve, which php-jwt reads: it refuses a whole set for one that it cannot read. */
+/**
+ * Returns whether this is a key for ES256 that php-jwt can read, with a point on the curve. If php-jwt cannot read one
+ * key, it refuses all keys.
+ */
 function wxauth_is_usable(mixed $key): bool
 {
     $key = (is_array($key) ? $key : []) + ['kty' => '', 'crv' => '', 'kid' => '', 'use' => 'sig', 'alg' => 'ES256', 'x' => '', 'y' => ''];
@@ -63,7 +69,7 @@ function wxauth_is_usable(mixed $key): bool
     if (!$isForES256 || !is_string($key['kid']) || $key['kid'] === '') {
         return false;
     }
-    $der = hex2bin('3059301306072a8648ce3d020106082a8648ce3d03010703420004'); // of RFC 5480, before the point
+    $der = hex2bin('3059301306072a8648ce3d020106082a8648ce3d03010703420004'); // the prefix in DER (RFC 5480)
     foreach ([$key['x'], $key['y']] as $coordinate) {
         if (!is_string($coordinate) || !preg_match('/^[\w-]{43}$/D', $coordinate)) {
             return false;

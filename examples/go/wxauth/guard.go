@@ -15,16 +15,16 @@ import (
 
 const clockSkew = 30 * time.Second
 
-// User is what a good access token says.
+// User contains the claims of a valid access token.
 type User struct {
 	jwt.RegisteredClaims          // Subject is the user's id
 	ClientID             string   `json:"client_id"`
 	AppID                string   `json:"app_id"` // the app in which the user has this OpenID
 	OpenID               string   `json:"openid"`
-	ExternalID           *string  `json:"external_id"` // the id where the user was imported from; nil for others
+	ExternalID           *string  `json:"external_id"` // the user's id in the system from which they were imported, or nil
 	SessionID            string   `json:"sid"`
 	Roles                []string `json:"roles"`
-	Scope                *string  `json:"scope"` // what a website or an agent was granted; nil in your mini-programs
+	Scope                *string  `json:"scope"` // the scopes of a website or an agent; nil in your mini-programs
 }
 
 // Guard admits requests that have a valid access token.
@@ -45,7 +45,7 @@ func (g Guard) Verify(token string) (*User, error) {
 		return nil, err
 	}
 	if user.AppID == "" {
-		user.AppID = user.ClientID // of a login in the mini-program
+		user.AppID = user.ClientID // the token of a login in the mini-program has no app_id
 	}
 	return user, g.check(parsed.Header, user)
 }
@@ -72,14 +72,14 @@ func (g Guard) check(header map[string]any, user *User) error {
 	return nil
 }
 
-// Refusal is why a request is not admitted, with the status to answer: 401, 403 or 503.
+// Refusal is the reason for refusing a request, with the status of the response, which is 401, 403 or 503.
 type Refusal struct {
 	Status    int    `json:"status"`
 	Code      string `json:"code"`
 	challenge string
 }
 
-// Write answers the request.
+// Write sends the response to the refused request.
 func (r Refusal) Write(w http.ResponseWriter) {
 	if r.challenge != "" {
 		w.Header().Set("WWW-Authenticate", r.challenge)
@@ -92,7 +92,8 @@ func (r Refusal) Write(w http.ResponseWriter) {
 	json.NewEncoder(w).Encode(r)
 }
 
-// Caller is the user of the request's token, who must have all of these roles, or why there is none.
+// Caller returns the user of the request's token. If the token is not valid, or the user does not have all of these
+// roles, Caller returns a Refusal instead.
 func (g Guard) Caller(r *http.Request, roles ...string) (*User, *Refusal) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
@@ -114,7 +115,8 @@ func (g Guard) Caller(r *http.Request, roles ...string) (*User, *Refusal) {
 	return user, nil
 }
 
-// OwnCaller is, as Caller, a user of your own mini-programs: not of a website.
+// OwnCaller does what Caller does, and also refuses the tokens of websites and agents. It admits only the users of your
+// own mini-programs.
 func (g Guard) OwnCaller(r *http.Request, roles ...string) (*User, *Refusal) {
 	user, refusal := g.Caller(r, roles...)
 	if refusal == nil && user.Scope != nil {
@@ -125,12 +127,12 @@ func (g Guard) OwnCaller(r *http.Request, roles ...string) (*User, *Refusal) {
 
 type key struct{}
 
-// Require demands a Caller. In the handler, UserOf returns that user.
+// Require returns a handler that admits only requests with a Caller. In your handler, UserOf returns this user.
 func (g Guard) Require(next http.HandlerFunc, roles ...string) http.HandlerFunc {
 	return require(g.Caller, next, roles)
 }
 
-// RequireOwn demands an OwnCaller.
+// RequireOwn returns a handler that admits only requests with an OwnCaller.
 func (g Guard) RequireOwn(next http.HandlerFunc, roles ...string) http.HandlerFunc {
 	return require(g.OwnCaller, next, roles)
 }
@@ -146,7 +148,7 @@ func require(caller func(*http.Request, ...string) (*User, *Refusal), next http.
 	}
 }
 
-// UserOf is the caller of a guarded handler.
+// UserOf returns the user who sent the request to a guarded handler.
 func UserOf(r *http.Request) *User {
 	return r.Context().Value(key{}).(*User)
 }

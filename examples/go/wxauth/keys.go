@@ -20,25 +20,25 @@ import (
 
 const (
 	freshFor = 5 * time.Minute
-	keptFor  = 24 * time.Hour // while wxauth is away
+	keptFor  = 24 * time.Hour // while wxauth is unavailable
 )
 
 var errNoKeys = errors.New("the keys cannot be read")
 
-// Keys are those that wxauth publishes.
+// Keys reads the public keys that wxauth publishes, and keeps them in memory.
 type Keys struct {
-	URL      string // the issuer, or where it is inside your own network
+	URL      string // the issuer's URL, or wxauth's address in your internal network
 	mutex    sync.Mutex
 	keys     map[string]*ecdsa.PublicKey
 	readAt   time.Time
-	ended    chan struct{} // closed when the reading under way ends; nil if there is none
-	nextAt   time.Time     // no reading begins before
-	failures int           // in a row
+	ended    chan struct{} // closed when the current read ends; nil if no read is in progress
+	nextAt   time.Time     // no read begins before this time
+	failures int           // the number of failed reads since the last success
 }
 
-// Find is a jwt.Keyfunc. Whoever begins to read waits, if the key is unknown or the keys are ten minutes old; everybody
-// waits for the very first keys. Others are answered by the keys at hand, or by errNoKeys, so that nobody who sends
-// unknown keys holds up the service while wxauth hangs.
+// Find is a jwt.Keyfunc. If the key is unknown, or the keys are ten minutes old, the request that starts a read waits
+// for it. Other requests use the keys in memory, or fail with errNoKeys. Otherwise, an attacker could block the service
+// with unknown keys while wxauth does not respond. Only the very first read makes all requests wait.
 func (k *Keys) Find(token *jwt.Token) (any, error) {
 	kid, _ := token.Header["kid"].(string)
 	k.mutex.Lock()
@@ -123,7 +123,7 @@ func fetch(url string) (map[string]*ecdsa.PublicKey, error) {
 			keys[key.Kid] = public
 		}
 	}
-	if len(keys) == 0 { // as of a gateway that answers 200 during maintenance
+	if len(keys) == 0 { // the response might come from a gateway that returns 200 during maintenance
 		return nil, errors.New("there is no usable key")
 	}
 	return keys, nil

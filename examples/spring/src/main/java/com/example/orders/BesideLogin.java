@@ -15,13 +15,18 @@ import org.springframework.security.oauth2.jwt.JwtDecoder;
 import org.springframework.security.oauth2.jwt.JwtException;
 import org.springframework.web.filter.OncePerRequestFilter;
 
-/** Beside the login of RuoYi, yudao and the like: before their own filter, it logs in who has wxauth's token. */
+/**
+ * Accepts tokens of wxauth next to the login of a framework such as RuoYi or yudao. This filter runs before the
+ * framework's own filter, and logs in users who send a token of wxauth.
+ */
 public class BesideLogin extends OncePerRequestFilter {
     private final JwtDecoder wxauth;
-    private final Function<Jwt, Authentication> user; // theirs, with the id in "external_id"
+    private final Function<Jwt, Authentication> user; // returns the framework's login for the id in "external_id"
     private final Set<String> leftAlone;
 
-    /** The paths left alone, such as that of a route that binds an account, verify the token themselves. */
+    /**
+     * Creates the filter, which ignores the paths `leftAlone`. A route that binds an account verifies the token itself.
+     */
     public BesideLogin(JwtDecoder wxauth, Function<Jwt, Authentication> user, String... leftAlone) {
         this.wxauth = wxauth;
         this.user = user;
@@ -40,10 +45,10 @@ public class BesideLogin extends OncePerRequestFilter {
         if (given != null && given.regionMatches(true, 0, "Bearer ", 0, 7)) {
             try {
                 var token = wxauth.decode(given.substring(7).trim());
-                if (!token.hasClaim("scope")) // a website's or an agent's logs in nobody
+                if (!token.hasClaim("scope")) // tokens of websites and agents have a scope, and do not log in users
                     SecurityContextHolder.getContext().setAuthentication(user.apply(token));
-            } catch (BadJwtException theirs) { // their own filter reads it
-            } catch (JwtException away) { // wxauth's keys have never been read
+            } catch (BadJwtException theirs) { // the token is not from wxauth, so the framework's own filter checks it
+            } catch (JwtException away) { // the keys of wxauth have never been read
                 response.setHeader("Retry-After", "5");
                 response.setStatus(503);
                 return;

@@ -68,7 +68,10 @@ import org.springframework.security.web.SecurityFilterChain;
 class Wxauth {
     private static final JWKSelector ANY = new JWKSelector(new JWKMatcher.Builder().build());
 
-    /** What wxauth publishes. Without a usable key it is no document, but a gateway's, say, during maintenance. */
+    /**
+     * The keys that wxauth publishes. A response without a usable key counts as a failure, because it might come from a
+     * gateway, for example during maintenance.
+     */
     private static final class Published extends URLBasedJWKSetSource<SecurityContext> {
         private static final JWKSelector USABLE = new JWKSelector(new JWKMatcher.Builder()
                 .keyType(KeyType.EC)
@@ -104,12 +107,14 @@ class Wxauth {
         JWKSource<SecurityContext> keys = (selector, context) -> {
             var known = selector.select(new JWKSet(read.get(ANY, context)));
             if (!known.isEmpty()) return known;
-            if (!isLookedFor.compareAndSet(false, true)) // so that strangers' tokens hold no threads while wxauth hangs
+            // Only one request at a time looks for an unknown key. Otherwise, forged tokens could block all threads
+            // while wxauth does not respond.
+            if (!isLookedFor.compareAndSet(false, true))
                 throw new KeySourceException("another request looks for an unknown key");
             try {
                 return read.get(selector, context);
             } catch (RateLimitReachedException flooded) {
-                return List.of(); // an unknown key
+                return List.of(); // the key is unknown
             } finally {
                 isLookedFor.set(false);
             }
@@ -133,7 +138,7 @@ class Wxauth {
         return decoder;
     }
 
-    /** wxauth is asked about each token if `…opaquetoken.introspection-uri` is set. */
+    /** If `spring.security.oauth2.resourceserver.opaquetoken.introspection-uri` is set, wxauth checks each token. */
     @Bean
     SecurityFilterChain security(HttpSecurity http, Optional<OpaqueTokenIntrospector> wxauth) throws Exception {
         var user = new JwtAuthenticationConverter();
@@ -148,7 +153,9 @@ class Wxauth {
                 .build();
     }
 
-    /** `ROLE_clerk` for the role "clerk", and `own` for your mini-programs, not a website. */
+    /**
+     * Returns `ROLE_clerk` for the role "clerk", and `own` if the token is from your mini-program, not from a website.
+     */
     static Collection<GrantedAuthority> authorities(Map<String, Object> claims) {
         var found = new ArrayList<GrantedAuthority>();
         if (claims.get("roles") instanceof List<?> roles)
@@ -157,7 +164,10 @@ class Wxauth {
         return found;
     }
 
-    /** `app_id`, in which the user has this openid: absent after a login in the mini-program, whose it is. */
+    /**
+     * Adds `app_id`, the app in which the user has this openid, if it is missing. The token of a login in a
+     * mini-program has no `app_id`, because its `client_id` is the app.
+     */
     private static Map<String, Object> withApp(Map<String, Object> claims) {
         var all = MappedJwtClaimSetConverter.withDefaults(Map.of()).convert(claims);
         all.putIfAbsent("app_id", all.get("client_id"));
@@ -173,7 +183,7 @@ class Wxauth {
         return new BearerTokenAuthentication(user, credentials, authorities(user.getAttributes()));
     }
 
-    /** Spring would answer 401 while wxauth's keys have never been read. */
+    /** Returns 503 if the keys of wxauth have never been read, because Spring would return 401. */
     private static void answer503(ServletRequest request, ServletResponse response, FilterChain chain)
             throws IOException, ServletException {
         try {

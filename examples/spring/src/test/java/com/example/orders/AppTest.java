@@ -20,7 +20,7 @@ class AppTest {
         return jwt().jwt(token -> token.subject("01900000-0000-7000-8000-000000000001")
                         .claim("openid", openid)
                         .claim("roles", List.of(roles))
-                        .claims(claims -> claims.remove("scope"))) // Spring's own default
+                        .claims(claims -> claims.remove("scope"))) // Spring's test tokens have one by default
                 .authorities(token -> Wxauth.authorities(token.getClaims()));
     }
 

@@ -63,7 +63,10 @@ import reactor.core.scheduler.Schedulers;
 class Wxauth {
     private static final JWKSelector ANY = new JWKSelector(new JWKMatcher.Builder().build());
 
-    /** What wxauth publishes. Without a usable key it is no document, but a gateway's, say, during maintenance. */
+    /**
+     * The keys that wxauth publishes. A response without a usable key counts as a failure, because it might come from a
+     * gateway, for example during maintenance.
+     */
     private static final class Published extends URLBasedJWKSetSource<SecurityContext> {
         private static final JWKSelector USABLE = new JWKSelector(new JWKMatcher.Builder()
                 .keyType(KeyType.EC)
@@ -99,12 +102,14 @@ class Wxauth {
         JWKSource<SecurityContext> keys = (selector, context) -> {
             var known = selector.select(new JWKSet(read.get(ANY, context)));
             if (!known.isEmpty()) return known;
-            if (!isLookedFor.compareAndSet(false, true)) // so that strangers' tokens hold no threads while wxauth hangs
+            // Only one request at a time looks for an unknown key. Otherwise, forged tokens could block all threads
+            // while wxauth does not respond.
+            if (!isLookedFor.compareAndSet(false, true))
                 throw new KeySourceException("another request looks for an unknown key");
             try {
                 return read.get(selector, context);
             } catch (RateLimitReachedException flooded) {
-                return List.of(); // an unknown key
+                return List.of(); // the key is unknown
             } finally {
                 isLookedFor.set(false);
             }
@@ -126,7 +131,7 @@ class Wxauth {
         decoder.setClaimSetConverter(Wxauth::withApp);
         decoder.setJwtValidator(token -> OAuth2TokenValidatorResult.success()); // the processor has checked everything
         return token -> Mono.fromCallable(() -> decoder.decode(token))
-                .subscribeOn(Schedulers.boundedElastic()); // reading the keys blocks
+                .subscribeOn(Schedulers.boundedElastic()); // because reading the keys blocks the thread
     }
 
     @Bean
@@ -141,7 +146,9 @@ class Wxauth {
                 .build();
     }
 
-    /** `ROLE_clerk` for the role "clerk", and `own` for your mini-programs, not a website. */
+    /**
+     * Returns `ROLE_clerk` for the role "clerk", and `own` if the token is from your mini-program, not from a website.
+     */
     static Collection<GrantedAuthority> authorities(Map<String, Object> claims) {
         var found = new ArrayList<GrantedAuthority>();
         if (claims.get("roles") instanceof List<?> roles)
@@ -150,14 +157,17 @@ class Wxauth {
         return found;
     }
 
-    /** `app_id`, in which the user has this openid: absent after a login in the mini-program, whose it is. */
+    /**
+     * Adds `app_id`, the app in which the user has this openid, if it is missing. The token of a login in a
+     * mini-program has no `app_id`, because its `client_id` is the app.
+     */
     private static Map<String, Object> withApp(Map<String, Object> claims) {
         var all = MappedJwtClaimSetConverter.withDefaults(Map.of()).convert(claims);
         all.putIfAbsent("app_id", all.get("client_id"));
         return all;
     }
 
-    /** Spring would answer 500 while wxauth's keys have never been read. */
+    /** Returns 503 if the keys of wxauth have never been read, because Spring would return 500. */
     private static Mono<Void> answer503(ServerWebExchange exchange, WebFilterChain chain) {
         return chain.filter(exchange).onErrorResume(AuthenticationServiceException.class, away -> {
             exchange.getResponse().getHeaders().set("Retry-After", "5");
