@@ -29,7 +29,7 @@ def refuse(refusal, request):
 
 
 def middleware(get_response):
-    """For open views that greet a user: `request.wxauth` is None without a token, as in the admin."""
+    """Set `request.wxauth` for public views that show who is logged in. It is None without a token, as in the admin."""
 
     def find_user(request):
         try:

@@ -11,7 +11,7 @@ app.register_error_handler(WxAuthError, lambda refusal: problem(refusal, request
 
 @app.before_request
 def find_user():
-    g.wxauth = guard.find_user_sync(request.headers.get("Authorization"))  # None at open pages and with other logins
+    g.wxauth = guard.find_user_sync(request.headers.get("Authorization"))  # None without a Bearer token
 
 
 def guarded(*roles):

@@ -7,7 +7,7 @@ guard = BearerGuard(issuer="http://127.0.0.1:8000")
 
 
 def users(connection, handler):
-    require_roles(connection.user)  # which is None at open pages and with other logins
+    require_roles(connection.user)  # the user is None without a Bearer token
     if "scope" in connection.user.claims:
         raise InsufficientScope("this is not for websites or agents")
 

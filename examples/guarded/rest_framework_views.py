@@ -8,7 +8,7 @@ guard = BearerGuard(issuer="http://127.0.0.1:8000")
 
 
 class WxAuth(BaseAuthentication):
-    """The first of `DEFAULT_AUTHENTICATION_CLASSES`. Without a Bearer token, the next one decides."""
+    """The class to put first in `DEFAULT_AUTHENTICATION_CLASSES`. Without a Bearer token, the next class decides."""
 
     def authenticate(self, request):
         user = guard.find_user_sync(request.headers.get("Authorization"))
@@ -17,11 +17,11 @@ class WxAuth(BaseAuthentication):
         return user and (User(user), None)
 
     def authenticate_header(self, request):
-        return "Bearer"  # without it, this project's own AuthenticationFailed and NotAuthenticated would be 403
+        return "Bearer"  # otherwise, your own AuthenticationFailed and NotAuthenticated would return 403
 
 
 class User:
-    """A `Principal`, with what throttles and permissions ask of a user; it has none of the rights of Django's own."""
+    """A `Principal` with the attributes that throttles and permissions read. It has no permissions in Django."""
 
     is_active = is_authenticated = True
     is_anonymous = is_staff = is_superuser = False
@@ -39,11 +39,11 @@ class User:
 
 
 def refuse(error, context):
-    """The `EXCEPTION_HANDLER`. If you have one, call it in place of REST framework's."""
+    """The `EXCEPTION_HANDLER`. If you have a handler, call it here instead of REST framework's handler."""
     if isinstance(error, NotAuthenticated):
         error = MissingToken("this view needs a user")
     if not isinstance(error, WxAuthError):
-        from rest_framework.views import exception_handler  # which imports the default classes, so not above
+        from rest_framework.views import exception_handler  # imported here, because it imports the default classes
 
         return exception_handler(error, context)
     body, status, headers = problem(error, context["request"].headers)

@@ -10,7 +10,8 @@ app.error_handler.add(WxAuthError, lambda request, refusal: raw(*problem(refusal
 
 
 @app.on_request
-async def find_user(request):  # None at open pages and with other logins
+async def find_user(request):
+    # The user is None without a Bearer token.
     request.ctx.wxauth = await guard.find_user(*request.headers.getall("Authorization", ()))
 
 

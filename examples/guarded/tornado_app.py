@@ -6,13 +6,16 @@ guard = BearerGuard(issuer="http://127.0.0.1:8000")
 
 
 class Guarded(RequestHandler):
-    """The handlers of WeChat's users. Those of open pages, static files and other logins stay as they are."""
+    """The base class of handlers that require a login with WeChat.
+
+    Handlers of public pages, static files and other logins do not need it.
+    """
 
     roles = ()
 
     async def prepare(self):
         if self.request.method == "OPTIONS":
-            return  # a browser's preflight, which has no token
+            return  # the preflight request of a browser contains no token
         try:
             self.wxauth = await guard.find_user(*self.request.headers.get_list("Authorization"))
             require_roles(self.wxauth, *self.roles)

@@ -1,4 +1,4 @@
-"""An agent that calls one tool for its person, who approves that on their phone.
+"""An agent that calls one tool for a user. The user approves this on their phone.
 
 CLIENT_ID=… CLIENT_SECRET=… python client.py place_order '{"item": "oolong tea"}'
 """
@@ -19,7 +19,7 @@ from pydantic import AnyUrl
 
 
 class Memory:
-    """What the agent knows of itself, and its tokens: in production kept, and as safe as passwords."""
+    """The agent's client data and tokens. In production, store them as securely as passwords."""
 
     def __init__(self, client: OAuthClientInformationFull | None) -> None:
         self.client = client
@@ -39,7 +39,7 @@ class Memory:
 
 
 class Browser:
-    """Opens the page that shows the code to scan, and receives the authorization code."""
+    """The user's browser, which opens the page with the QR code, and a server that receives the authorization code."""
 
     def __init__(self, port: int) -> None:
         self.redirect_uri = f"http://127.0.0.1:{port}/callback"
@@ -69,7 +69,10 @@ class Browser:
 
 
 def provider(url: str, client_id: str, client_secret: str | None, browser: Browser) -> OAuthClientProvider:
-    """Registered, or by the document at the URL that is its id."""
+    """Return the client of the authorization server.
+
+    The client is either registered in wxauth, or described by the metadata document at the URL that is its id.
+    """
     metadata = OAuthClientMetadata(redirect_uris=[AnyUrl(browser.redirect_uri)], client_name="An agent")
     by_document = client_id.startswith("https://")
     registered = OAuthClientInformationFull(

@@ -1,4 +1,4 @@
-"""An MCP server whose tools act for the person who approved it on their own phone."""
+"""An MCP server whose tools act for the user who approved the agent on their phone."""
 
 import os
 from collections import defaultdict
@@ -20,12 +20,12 @@ def create_server(env: Mapping[str, str] = os.environ) -> BearerMiddleware:
     resource = env.get("RESOURCE", "http://127.0.0.1:8005/mcp")
     guard = BearerGuard(issuer=env.get("WXAUTH_ISSUER", "http://127.0.0.1:8000"), audience=resource)
     server = MCPServer("orders")
-    orders: dict[UUID, list[str]] = defaultdict(list)  # in production in a database
+    orders: dict[UUID, list[str]] = defaultdict(list)  # in production, use a database
 
     def with_scope(scope: str) -> Resolve:
         def caller(context: Context[Any, Request]) -> Principal:
             request = context.request_context.request
-            assert request is not None  # by HTTP there is one
+            assert request is not None  # HTTP transports always set it
             user: Principal = request.user
             try:
                 guard.check_scopes(user, scope)
@@ -46,7 +46,8 @@ def create_server(env: Mapping[str, str] = os.environ) -> BearerMiddleware:
         orders[user.id].append(item)
         return f"ordered: {item}"
 
-    # Stateless: a session of MCP would belong to whoever has its id. The host decides which Host headers are accepted.
+    # The server has no MCP sessions, because anyone who knows a session's id could use the session. `host` sets which
+    # Host headers are accepted.
     host = urlsplit(resource).hostname or ""
     app = server.streamable_http_app(stateless_http=True, streamable_http_path=urlsplit(resource).path, host=host)
     app.routes.append(guard.metadata_route(scopes_supported=SCOPES, resource_name="小店助手"))

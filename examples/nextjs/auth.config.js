@@ -16,7 +16,8 @@ export default {
   ],
   callbacks: {
     jwt({ token, account, profile }) {
-      // There is an account at the login alone. The cookie is encrypted.
+      // `account` exists only during the login. The token can contain the id_token, because Auth.js encrypts its
+      // cookie.
       if (account) return { ...token, sub: account.providerAccountId, sid: profile.sid, idToken: account.id_token }
       return ended.has(token.sid) ? null : token
     },

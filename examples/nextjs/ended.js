@@ -1,2 +1,4 @@
-// Each `sid` that wxauth has ended, and when its cookie is over; of several processes, in your database.
-export const ended = (globalThis.endedSessions ??= new Map()) // Next.js loads a module once for each route
+// The `sid` of each session that wxauth has ended, with the time at which its cookie expires. If you run several
+// processes, use your database.
+// The map is global, because Next.js loads a module once for each route.
+export const ended = (globalThis.endedSessions ??= new Map())

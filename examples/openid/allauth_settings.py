@@ -1,4 +1,4 @@
-"""Django's settings for django-allauth 65 with its extra `socialaccount`; `allauth.urls` are at `accounts/`."""
+"""Django settings for django-allauth 65 with its extra `socialaccount`. Include `allauth.urls` at `accounts/`."""
 
 import os
 

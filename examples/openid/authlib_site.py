@@ -1,4 +1,4 @@
-"""A site in Flask whose users log in with wxauth, through Authlib 1.9."""
+"""A Flask site whose users log in with wxauth, through Authlib 1.9."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A site in Flask whose users log in with wxauth, through flask-oidc 2, which provides `/login`."""
+"""A Flask site whose users log in with wxauth, through flask-oidc 2. The package provides the route `/login`."""
 
 import os
 

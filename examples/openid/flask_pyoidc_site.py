@@ -1,4 +1,4 @@
-"""A site in Flask whose users log in with wxauth, through Flask-pyoidc 3."""
+"""A Flask site whose users log in with wxauth, through Flask-pyoidc 3."""
 
 import os
 

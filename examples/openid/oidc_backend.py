@@ -1,4 +1,7 @@
-"""The back end of mozilla-django-oidc: `sub` is the user name, because users have no e-mail address."""
+"""The authentication back end for mozilla-django-oidc.
+
+It uses `sub` as the user name, because users have no e-mail address.
+"""
 
 import os
 from urllib.parse import urlencode

@@ -1,4 +1,4 @@
-"""Django's settings for mozilla-django-oidc 5; `mozilla_django_oidc.urls` are at `oidc/`."""
+"""Django settings for mozilla-django-oidc 5. Include `mozilla_django_oidc.urls` at `oidc/`."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A site in Flask whose users log in with wxauth, through pyoidc (`oic` 1.6). Each login has its own pyoidc client."""
+"""A Flask site whose users log in with wxauth, through pyoidc (`oic` 1.6). Each login has its own pyoidc client."""
 
 import os
 import secrets

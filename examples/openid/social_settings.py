@@ -1,4 +1,4 @@
-"""Django's settings for social-auth-app-django 8; `social_django.urls` are at `social/`."""
+"""Django settings for social-auth-app-django 8. Include `social_django.urls` at `social/`."""
 
 import os
 

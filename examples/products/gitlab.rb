@@ -18,4 +18,4 @@ gitlab_rails['omniauth_providers'] = [{
   }
 }]
 gitlab_rails['omniauth_allow_single_sign_on'] = ['openid_connect']
-gitlab_rails['omniauth_block_auto_created_users'] = true # an administrator admits each newcomer
+gitlab_rails['omniauth_block_auto_created_users'] = true # an administrator approves each new user

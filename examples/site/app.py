@@ -1,4 +1,7 @@
-"""A website of your own: log in by scan, one login for several sites, and sessions that end when wxauth's do."""
+"""A website whose users log in by scanning a QR code.
+
+One login works on several sites, and the site's sessions end when the sessions in wxauth end.
+"""
 
 import os
 import secrets
@@ -19,7 +22,7 @@ from starlette.middleware.sessions import SessionMiddleware
 SITE = os.environ.get("SITE_URL", "http://127.0.0.1:9000")
 ISSUER = os.environ.get("WXAUTH_ISSUER", "http://127.0.0.1:8000")
 CLIENT_ID = os.environ.get("WXAUTH_CLIENT_ID", "shop")
-ALGORITHMS = ["RS256"]  # of id_tokens, and so of logout tokens
+ALGORITHMS = ["RS256"]  # the algorithms of id_tokens and logout tokens
 LOGGED_OUT = "http://schemas.openid.net/event/backchannel-logout"
 TWO_WEEKS = 14 * 24 * 3600
 LOG_IN = '<a href="/login">登录 Log in</a>'
@@ -42,7 +45,7 @@ wxauth = OAuth().register(
     server_metadata_url=f"{ISSUER}/.well-known/openid-configuration",
     client_kwargs={"scope": "openid profile", "code_challenge_method": "S256"},
 )
-sessions = {}  # each `sid`'s user; of several processes, in your database
+sessions = {}  # the user of each `sid`; if you run several processes, use your database
 is_https = SITE.startswith("https:")
 app = FastAPI()
 app.add_middleware(

@@ -1,4 +1,4 @@
-// An agent that calls one tool for its person, who approves that on their phone:
+// An agent that calls one tool for a user. The user approves this on their phone.
 // CLIENT_ID=… CLIENT_SECRET=… node client.js place_order '{"item": "oolong tea"}'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
@@ -11,7 +11,8 @@ const { RESOURCE = 'http://127.0.0.1:8005/mcp', CLIENT_ID, CLIENT_SECRET, CALLBA
 const [, , tool, args = '{}'] = process.argv
 const isByDocument = CLIENT_ID.startsWith('https://')
 const registered = { client_id: CLIENT_ID, ...(CLIENT_SECRET ? { client_secret: CLIENT_SECRET } : {}) }
-const kept = { client: isByDocument ? undefined : registered, state: randomUUID() } // in production as safe as passwords
+// In production, store this data as securely as passwords.
+const kept = { client: isByDocument ? undefined : registered, state: randomUUID() }
 
 const agent = {
   redirectUrl: `http://127.0.0.1:${CALLBACK_PORT}/callback`,
@@ -27,7 +28,10 @@ const agent = {
   redirectToAuthorization: (url) => console.error(`Approve it on your phone: ${url}`),
 }
 
-/** Connects. Where the person has to approve first, it waits for the browser to return, and connects again. */
+/**
+ * Returns a connected client. If the user must approve first, the function waits until the browser returns, and then
+ * connects again.
+ */
 async function connected() {
   const callback = createServer().listen(Number(CALLBACK_PORT), '127.0.0.1')
   const connecting = async () => {
@@ -40,7 +44,7 @@ async function connected() {
     const [request, response] = await once(callback, 'request')
     response.end('You can close this page.\n')
     const query = new URL(request.url, agent.redirectUrl).searchParams
-    if (query.get('state') !== kept.state) throw new Error('this answer belongs to another request')
+    if (query.get('state') !== kept.state) throw new Error('this response belongs to another request')
     if (!query.has('code')) throw new Error(`not approved: ${query.get('error')} ${query.get('error_description') ?? ''}`)
     await transport.finishAuth(query.get('code'))
     ;({ client, failure } = await connecting())

@@ -1,4 +1,4 @@
-// An MCP server whose tools act for the person who approved it on their own phone.
+// An MCP server whose tools act for the user who approved the agent on their phone.
 import { McpServer } from '@modelcontextprotocol/sdk/server/mcp.js'
 import { StreamableHTTPServerTransport } from '@modelcontextprotocol/sdk/server/streamableHttp.js'
 import express from 'express'
@@ -9,9 +9,12 @@ import { z } from 'zod'
 const { RESOURCE = 'http://127.0.0.1:8005/mcp', WXAUTH_ISSUER = 'http://127.0.0.1:8000', PORT = '8005' } = process.env
 const guard = new BearerGuard({ issuer: WXAUTH_ISSUER, audience: RESOURCE })
 const { host, origin, pathname } = new URL(RESOURCE)
-const orders = new Map() // by user id; in production in a database
+const orders = new Map() // by user id; in production, use a database
 
-/** The server for one request of this user. A scope that the agent lacks is an error that the agent can read. */
+/**
+ * Returns the server for one request of this user. If the agent lacks a scope, the tool returns an error that the agent
+ * can read.
+ */
 function serverFor(user) {
   const server = new McpServer({ name: 'orders', version: '1.0.0' })
   const own = orders.get(user.id) ?? []
@@ -30,7 +33,7 @@ function serverFor(user) {
   return server
 }
 
-/** Refuses pages of other sites, and names that lead here without our knowledge (DNS rebinding). */
+/** Refuses requests from pages of other sites, and requests to other host names, because of DNS rebinding. */
 function onlyHere({ headers }, response, next) {
   if (headers.host === host && (headers.origin ?? origin) === origin) return next()
   response.status(403).json({ jsonrpc: '2.0', id: null, error: { code: -32000, message: 'another Host or Origin' } })
@@ -45,7 +48,7 @@ app.all(guard.resourceMetadataPath, (request, response) => {
 })
 
 app.post(pathname, onlyHere, bearer(guard), express.json(), async (request, response) => {
-  // Without sessions: one would belong to whoever has its id.
+  // The server has no MCP sessions, because anyone who knows a session's id could use the session.
   const transport = new StreamableHTTPServerTransport({ sessionIdGenerator: undefined, enableJsonResponse: true })
   response.on('close', () => transport.close())
   await serverFor(request.user).connect(transport)

@@ -1,4 +1,5 @@
-// A browser sends no token when a link is followed, so what is for members is fetched with it, and shown in the page.
+// A browser does not send the token if the user follows a link. For this reason, the script fetches members' pages with
+// the token, and shows them in this page.
 // 浏览器打开链接时不会携带令牌，因此会员内容由脚本带上令牌获取，并显示在页面中。
 
 const form = document.querySelector('form')
@@ -29,7 +30,7 @@ async function show(content) {
 form.addEventListener('submit', (event) => {
   event.preventDefault()
   show(async () => {
-    // The simulated WeChat takes any plain name for a code; a mini-program has one from wx.login.
+    // The simulated WeChat accepts any simple name as a code. In a mini-program, the code comes from wx.login.
     const body = JSON.stringify({ code: form.elements.person.value })
     const answer = await ask('/v1/login', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body })
     const { access_token, user } = await answer.json()
