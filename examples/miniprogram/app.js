@@ -1,7 +1,7 @@
 import { auth, showError } from './auth.js'
 
 App({
-  /** The first login. Pages wait for it before they ask for anything. 各页面先等它完成，再发请求。 */
+  /** The first login. Pages wait until it is complete before they send requests. 首次登录，各页面等它完成后再发请求。 */
   started: null,
 
   onLaunch() {

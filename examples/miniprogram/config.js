@@ -1,7 +1,7 @@
-// Where the services are. 各服务的地址。
+// The addresses of the services. 各服务的地址。
 export const baseURL = 'http://127.0.0.1:8000'
 export const ordersURL = 'http://127.0.0.1:8002'
 
-// For development alone, beside scripts/dev: the person that its simulated WeChat logs in. With your own appid: null.
-// 仅供开发，与 scripts/dev 配合：以谁的身份登录模拟微信。换成自己的 appid 后，请改为 null。
+// The user whom the simulated WeChat of scripts/dev logs in. This is only for development. If you use your own appid,
+// set it to null. 仅供开发，与 scripts/dev 配合：以谁的身份登录模拟微信。换成自己的 appid 后，请改为 null。
 export const simulated = { url: 'http://127.0.0.1:8001', person: 'alice' }

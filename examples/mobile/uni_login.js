@@ -1,4 +1,5 @@
-// In an app made with uni-app; `onlyAuthorize` leaves the exchange to your server.
+// This code is for an app that is built with uni-app. With `onlyAuthorize`, WeChat's code goes to wxauth, and uni-app
+// does not exchange it.
 uni.login({
   provider: 'weixin',
   onlyAuthorize: true,
@@ -10,7 +11,8 @@ uni.login({
       data: { code, app_id: 'wx2b3c4d5e6f7a8b9c' },
       success({ statusCode, data }) {
         if (statusCode === 200) uni.setStorageSync('tokens', data)
-        else uni.showToast({ title: (data && data.title) || '登录失败，请重试', icon: 'none' }) // a 403 is an answer, too
+        // uni.request also calls `success` if the service returns an error.
+        else uni.showToast({ title: (data && data.title) || '登录失败，请重试', icon: 'none' })
       },
     }),
 })

@@ -1,13 +1,14 @@
-// In React Native and Expo, with react-native-wechat-lib and expo-crypto.
+// This code is for React Native and Expo, with react-native-wechat-lib and expo-crypto.
 import { randomUUID } from 'expo-crypto'
 import { registerApp, sendAuthRequest } from 'react-native-wechat-lib'
 
-// At the start of the app, with the link that WeChat's console has too: it ends in a slash.
+// Call registerApp when the app starts, with the universal link that you have also saved in WeChat's console. The link
+// ends with a slash.
 registerApp('wx2b3c4d5e6f7a8b9c', 'https://shop.example.com/app/')
 
 export async function logIn() {
   const state = randomUUID()
-  const answer = await sendAuthRequest('snsapi_userinfo', state) // rejects if the person cancels: show nothing
+  const answer = await sendAuthRequest('snsapi_userinfo', state) // rejects if the user cancels
   if (answer.state !== state) throw new Error('another answer')
   const login = await fetch('https://auth.example.com/v1/login', {
     method: 'POST',
@@ -15,6 +16,6 @@ export async function logIn() {
     body: JSON.stringify({ code: answer.code, app_id: 'wx2b3c4d5e6f7a8b9c' }),
   })
   const body = await login.json()
-  if (!login.ok) throw new Error(body.title) // for the user
-  return body // access_token, refresh_token (into expo-secure-store), user
+  if (!login.ok) throw new Error(body.title) // show this message to the user
+  return body // contains access_token, refresh_token and user; store the tokens in expo-secure-store
 }

@@ -1,10 +1,11 @@
-// A mini-program or a mini-game in Node 20.19 or newer, with a phone of phone.mjs as its `wx`. Nothing is drawn.
+// This module runs a mini-program or a mini-game in Node 20.19 or newer, with a phone of phone.mjs as its `wx`. It
+// draws nothing.
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import Module, { createRequire } from 'node:module'
 import { dirname, join, resolve, sep } from 'node:path'
 import vm from 'node:vm'
 
-/** Functions of `wx` that succeed, and do nothing. */
+/** The functions of `wx` that succeed and do nothing. */
 const IDLE =
   'showToast hideToast showModal showLoading hideLoading showActionSheet setNavigationBarTitle setNavigationBarColor ' +
   'startPullDownRefresh stopPullDownRefresh pageScrollTo setTabBarItem setTabBarBadge removeTabBarBadge showTabBar ' +
@@ -13,10 +14,10 @@ const IDLE =
   'offAppHide onPageNotFound onUnhandledRejection onThemeChange onMemoryWarning onWindowResize offWindowResize ' +
   'onNetworkStatusChange offNetworkStatusChange'
 
-/** Where WeChat looks for a tab bar of the project's own. */
+/** The path of a custom tab bar in a project. */
 const TAB_BAR = 'custom-tab-bar/index'
 
-/** What `wx` says of the phone. */
+/** The values that `wx` returns about the phone. */
 const SCREEN = { windowWidth: 375, windowHeight: 667, screenWidth: 375, screenHeight: 667, pixelRatio: 2, statusBarHeight: 20 }
 const ABOUT = { platform: 'devtools', language: 'zh_CN', version: '8.0.44', SDKVersion: '3.9.0', ...SCREEN }
 
@@ -26,7 +27,7 @@ function idle(options) {
   return Promise.resolve(answer)
 }
 
-/** A function of `wx` that answers at once, by callback and by promise. It fails if `make` throws. */
+/** Returns a function of `wx` that responds immediately, with a callback and a promise. It fails if `make` throws. */
 function answering(make) {
   return (options = {}) => {
     let outcome, result
@@ -44,16 +45,17 @@ function answering(make) {
 const ofEveryName = (names, make) => Object.fromEntries(names.split(' ').map((name) => [name, make]))
 const keysOf = ({ storage }) => ({ keys: [...storage.keys()], currentSize: 1, limitSize: 10240 })
 
-/** One run of the code in a folder. For another run, as after a restart, start another process. */
+/** One run of the code in a folder. For another run, for example after a restart, start another process. */
 export class MiniProgram {
   /**
-   * @param {string} folder with app.json or game.json
+   * @param {string} folder the folder that contains app.json or game.json
    * @param {import('./phone.mjs').Phone} phone
-   * @param {object} wx members of `wx` that the phone lacks, or in place of what does nothing: `{ showToast: console.log }`
+   * @param {object} wx members of `wx` that the phone lacks, or that replace functions that do nothing, for example
+   *   `{ showToast: console.log }`
    */
   constructor(folder, phone, wx = {}) {
     this.root = resolve(folder)
-    /** The open pages, the shown one last. */
+    /** The open pages. The last page is visible. */
     this.pages = []
     this.definitions = {}
     const define = (definition) => (this.defined = definition)
@@ -109,24 +111,26 @@ export class MiniProgram {
     findModulesAsWeChat(this.root)
   }
 
-  /** One of its modules, by the path from the folder. */
+  /** Returns a module of the mini-program, by its path in the folder. */
   require(name) {
     return createRequire(join(this.root, 'app.js'))(join(this.root, name))
   }
 
-  /** Run a script that is no module, such as an engine's: what it declares is global. */
+  /** Runs a script that is not a module, such as the script of an engine. Its declarations are global. */
   script(name) {
     return vm.runInThisContext(readFileSync(join(this.root, name), 'utf8'), { filename: join(this.root, name) })
   }
 
-  /** Start the app, and return it. */
+  /** Starts the app and returns it. */
   launch(options = { scene: 1001, query: {} }) {
     this.require('app.js')
     for (const name of ['onLaunch', 'onShow']) if (this.app[name]) this.app[name](options)
     return this.app
   }
 
-  /** Open a page, and return it: `open('pages/cart/cart', { id: '1' })`. Its handlers are its functions. */
+  /**
+   * Opens a page and returns it, for example `open('pages/cart/cart', { id: '1' })`. Its functions are its handlers.
+   */
   open(path, query = {}) {
     const page = this.#attached(path, query)
     this.pages.push(page)
@@ -134,14 +138,19 @@ export class MiniProgram {
     return page
   }
 
-  /** Make a component with these properties, and return it. What it triggers is in `triggered`. */
+  /**
+   * Creates a component with these properties and returns it. Its member `triggered` contains the events it triggers.
+   */
   component(path, properties = {}) {
     const made = this.#attached(path, properties)
     if (made.ready) made.ready()
     return made
   }
 
-  /** A component, or a page, that is in the tree and not yet ready. WeChat says `ready` of a page after its `onLoad`. */
+  /**
+   * Returns a component or a page that is in the tree, but not ready yet. WeChat calls `ready` of a page after its
+   * `onLoad`.
+   */
   #attached(path, properties) {
     const route = path.replace(/^\//, '')
     const definition = (this.definitions[route] ||= (this.require(route), this.defined))
@@ -166,7 +175,7 @@ export class MiniProgram {
     return existsSync(join(this.root, name)) ? readFileSync(join(this.root, name), 'utf8') : ''
   }
 
-  /** The component that the markup has with this id (`#price`) or class (`.price`), and null for any other tag. */
+  /** Returns the component with this id (`#price`) or class (`.price`) in the markup, or null for any other tag. */
   #selected(route, selector) {
     const by = selector.startsWith('#') ? 'id' : 'class'
     const tags = this.#read(`${route}.wxml`).match(/<[\w-]+(?:"[^"]*"|'[^']*'|[^>"'])*/g) || []
@@ -181,14 +190,14 @@ export class MiniProgram {
 
 const attributeOf = (tag, name) => (new RegExp(`\\s${name}=(["'])(.*?)\\1`).exec(tag) || [])[2] || ''
 
-/** A page of Taro. It shows the tree in `data.root`, and gives all events to `eh`. */
+/** Functions for a page of Taro, which shows the tree in `data.root`, and passes all events to `eh`. */
 export const taro = {
-  /** The texts that it shows, in their order. */
+  /** Returns the texts that the page shows, in their order. */
   texts: ({ data }) => textsOf(data.root),
 
   /**
-   * An event at the first element that has this class, or this text: `taro.fire(page, 'pay')` taps it. Others have a type
-   * and a detail: `taro.fire(page, 'name', 'input', { value: 'Tom' })`.
+   * Fires an event on the first element that has this class or this text. For example, `taro.fire(page, 'pay')` taps
+   * it. Other events need a type and a detail, as in `taro.fire(page, 'name', 'input', { value: 'Tom' })`.
    */
   fire(page, name, type = 'tap', detail = {}) {
     const has = ({ cl = '', cn = [] }) => cl.split(' ').includes(name) || cn.some(({ v }) => v === name)
@@ -202,7 +211,7 @@ export const taro = {
 
 const textsOf = ({ v, cn = [] }) => [...(v ? [v] : []), ...cn.flatMap(textsOf)]
 
-/** The innermost such node below this one, and all those above it. */
+/** Returns the innermost matching node below this node, and all nodes above it. */
 function pathTo(node, isIt) {
   for (const child of node.cn || []) {
     const path = pathTo(child, isIt)
@@ -211,14 +220,17 @@ function pathTo(node, isIt) {
   return isIt(node) ? [node] : undefined
 }
 
-/** Lists and objects anew, for each page its own; functions and instances of classes, such as dates, as they are. */
+/**
+ * Returns a copy of lists and objects, so that each page has its own. Functions and instances of classes, such as
+ * dates, are not copied.
+ */
 function copied(value) {
   if (Array.isArray(value)) return value.map(copied)
   if (!value || Object.getPrototypeOf(value) !== Object.prototype) return value
   return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, copied(each)]))
 }
 
-/** Names may be paths: `'goods[0].count'`. */
+/** Sets data of a page. A name can be a path, such as `'goods[0].count'`. */
 function setData(changes, done) {
   for (const [path, value] of Object.entries(changes)) {
     const names = path.split(/[.[\]]+/).filter(Boolean)
@@ -228,7 +240,10 @@ function setData(changes, done) {
   if (done) done.call(this)
 }
 
-/** `require('x.js')` and `require('x')` are beside the file, `/x` is in the folder, and packages are in miniprogram_npm. */
+/**
+ * Makes `require` find modules as WeChat does. `x.js` and `x` are next to the file, `/x` is in the mini-program's
+ * folder, and packages are in miniprogram_npm.
+ */
 function findModulesAsWeChat(root) {
   const find = Module._resolveFilename
   Module._resolveFilename = function (name, parent, ...more) {

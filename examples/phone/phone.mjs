@@ -1,58 +1,62 @@
-// A phone with WeChat: its `wx` behaves as WeChat's does for a mini-program, and tests can make anything else happen.
+// A simulated phone with WeChat. Its `wx` behaves like the `wx` of WeChat in a mini-program. Tests can make any request
+// fail.
 import { request as send } from 'node:http'
 
 const MB = 2 ** 20
-const METHODS = ['OPTIONS', 'GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'TRACE', 'CONNECT'] // there is no PATCH
-const AT_ONCE = 10 // requests under way; further ones wait
+const METHODS = ['OPTIONS', 'GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'TRACE', 'CONNECT'] // without PATCH, as in wx
+const AT_ONCE = 10 // the number of requests that run at the same time; other requests wait
 const USER_AGENT =
   'Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 ' +
   'MicroMessenger/8.0.44(0x18002c2d) NetType/WIFI Language/zh_CN'
 const CLOSED = 'fail errcode:-100 cronet_error_code:-100 error_msg:net::ERR_CONNECTION_CLOSED'
 
 /**
- * What may happen to a request. `await ask()` sends it and returns the answer. The function returns the answer for the
- * phone, or throws the end of an errMsg.
+ * The fates that a request can have. Each is a function with the parameter `ask`, and `await ask()` sends the request
+ * and returns the response. The function returns the response for the phone, or throws the end of an errMsg.
  */
 export const fates = {
-  /** The service handles it, and the answer is lost. */
+  /** The service handles the request, and the response is lost. */
   answerLost: async (ask) => {
     await ask()
     throw CLOSED
   },
-  /** It does not leave the phone. */
+  /** The request does not leave the phone. */
   notSent: async () => {
     throw 'fail errcode:-106 cronet_error_code:-106 error_msg:net::ERR_INTERNET_DISCONNECTED'
   },
-  /** It fails with this end of an errMsg. */
+  /** The request fails, and its errMsg ends with this text. */
   fails: (errMsg) => async () => {
     throw errMsg
   },
-  /** The service handles it, and the answer comes after the timeout. */
+  /** The service handles the request, and the response arrives after the timeout. */
   tooLate: async (ask) => {
     await ask()
     throw 'fail timeout'
   },
-  /** No callback is ever called. */
+  /** The request is not sent, and no callback is ever called. */
   silent: () => new Promise(() => {}),
-  /** The service handles it, and no callback is ever called. */
+  /** The service handles the request, and no callback is ever called. */
   doneInSilence: async (ask) => {
     await ask()
     return new Promise(() => {})
   },
-  /** The answer of a gateway or a captive portal instead of the service's. */
+  /** A gateway or a captive portal returns this response instead of the service. */
   answers: (statusCode, data, header) => async () => ({ statusCode, data, header }),
-  /** `wx` itself throws, at once. */
+  /** `wx` itself throws this error immediately. */
   throws: (error) => Object.assign(() => {}, { thrown: [error] }),
 }
 
-/** Holds a request at a gate: `await gate.arrived` until it is there, then `gate.open()`. */
+/**
+ * A gate that holds a request. Await `gate.arrived`, which is when the request reaches the gate, then call
+ * `gate.open()`.
+ */
 export class Gate {
   constructor() {
     this.arrived = new Promise((arrive) => (this.arrive = arrive))
     this.opened = new Promise((open) => (this.open = open))
   }
 
-  /** Before it is sent. */
+  /** A fate that holds the request before it is sent. */
   get before() {
     return async (ask) => {
       await this.pass()
@@ -60,7 +64,7 @@ export class Gate {
     }
   }
 
-  /** After the service has handled it, before the answer arrives. */
+  /** A fate that holds the response after the service has handled the request. */
   get after() {
     return async (ask) => {
       const answer = await ask()
@@ -79,21 +83,23 @@ export class Phone {
   /**
    * @param {object} about
    * @param {string} about.wechat the URL of the simulated WeChat
-   * @param {string} about.person the person logged in to WeChat
+   * @param {string} about.person the user who is logged in to WeChat
    * @param {string} about.appId the mini-program's appid
    */
   constructor({ wechat, person, appId }) {
     Object.assign(this, { wechat, person, appId })
-    /** The phone's clock in ms. It stands still until it is moved. */
+    /** The phone's clock in milliseconds. The clock stands still until a test sets it. */
     this.time = Date.UTC(2026, 10, 20, 8)
     this.isOnline = true
-    /** How this phone spells the names of headers. */
+    /** Returns the name of a header as this phone spells it. */
     this.headerName = (name) => name
-    /** Whether it gives the status with the head of an answer in pieces. WeChat's developer tools do not. */
+    /**
+     * Whether the status comes with the head of a response in pieces. In WeChat's developer tools, it does not.
+     */
     this.hasStatusInHead = true
-    /** How often each callback is called. */
+    /** The number of times that each callback is called. */
     this.callbacks = 1
-    /** All network calls in order: their options and kinds. */
+    /** All network calls in their order, with their options and kinds. */
     this.calls = []
     this.files = new Map()
     this.storage = new Map()
@@ -106,19 +112,24 @@ export class Phone {
 
   now = () => this.time
 
-  /** What happens to the next requests of a kind, such as `POST /v1/refresh` or `login`, one after the other. */
+  /**
+   * Sets the fates of the next requests of a kind, one fate for each. A kind is, for example, `POST /v1/refresh` or
+   * `login`.
+   */
   next(kind, ...fates) {
     this.fates.set(kind, [...(this.fates.get(kind) || []), ...fates])
   }
 
-  /** A gate at which the next request of a kind is held: before it is sent, or after the service has handled it. */
+  /**
+   * Returns a gate that holds the next request of a kind, `before` it is sent, or `after` the service has handled it.
+   */
   hold(kind, moment = 'after') {
     const gate = new Gate()
     this.next(kind, gate[moment])
     return gate
   }
 
-  /** The number of requests of a kind, as for `next`. */
+  /** Returns the number of requests of a kind. For kinds, see `next`. */
   count(kind) {
     return this.callsOf(kind).length
   }
@@ -127,12 +138,12 @@ export class Phone {
     return this.calls.filter((call) => call.kind === kind)
   }
 
-  /** The app goes to the background: requests under way fail, even if the service handles them. */
+  /** Moves the app to the background. The current requests fail, even if the service handles them. */
   hide() {
     for (const interrupt of this.interrupted.splice(0)) interrupt('fail interrupted')
   }
 
-  /** The app is restarted: earlier callbacks are no longer called. */
+  /** Restarts the app, so that previous callbacks are no longer called. */
   restart() {
     this.wx = makeWx(this)
     return this.wx
@@ -142,7 +153,9 @@ export class Phone {
 function makeWx(phone) {
   const isRunning = () => phone.wx === wx
 
-  /** Runs the work, then the callbacks, never at once. Returns what interrupts it. */
+  /**
+   * Starts the work, which is followed by the callbacks, never synchronously. Returns a function that interrupts it.
+   */
   function start(name, options, kind, work) {
     if (!isRunning()) throw new Error('this run of the mini-program has ended')
     const fate = (phone.fates.get(kind) || []).shift() || ((ask) => ask())
@@ -245,7 +258,7 @@ function makeWx(phone) {
         const { headers, body } = await multipart(form)
         const header = { ...lowerCased(options.header || {}), ...headers, 'user-agent': USER_AGENT }
         const answer = await overNetwork(() => exchange(url, 'POST', header, body))
-        return { statusCode: answer.statusCode, data: answer.body.toString() } // no header, and never parsed
+        return { statusCode: answer.statusCode, data: answer.body.toString() } // without header, and not parsed
       })
       return { abort() {} }
     },
@@ -288,8 +301,8 @@ function makeWx(phone) {
 }
 
 /**
- * Sends one request over HTTP. Redirects are returned, or followed as WeChat does, with all headers. If `pieces` are
- * wanted, they get the body. Other schemes than http fail, because nothing here speaks TLS.
+ * Sends one request over HTTP. It returns redirects, or follows them with all headers, as WeChat does. If `pieces` is
+ * set, its functions receive the body. Schemes other than http fail, because the simulation does not support TLS.
  */
 export function exchange(url, method, header, body, redirect = 'manual', pieces = undefined) {
   return new Promise((resolve, reject) => {

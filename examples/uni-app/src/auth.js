@@ -1,4 +1,4 @@
-// The one auth of this app, and how its pages use it. 全小程序共用的 auth。
+// Creates the only auth of this app, and the functions with which pages use it. 创建全小程序共用的 auth，以及各页面使用它的函数。
 import { AuthError, createAuth } from './wxauth.js'
 import { baseURL, ordersURL, simulated } from './config.js'
 import { simulatedPlatform } from './simulated.js'
@@ -13,7 +13,9 @@ export function showError(error) {
   uni.showToast({ title: error.title, icon: 'none' })
 }
 
-/** What was answered. A problem is thrown, as auth's own members do. */
+/**
+ * Returns the data of a successful response. Throws an AuthError for any other response, like the functions of auth.
+ */
 export async function fetched(options) {
   const { statusCode: status, data } = await auth.request(options)
   if (status < 300) return data

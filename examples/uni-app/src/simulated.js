@@ -1,7 +1,7 @@
-// For development alone: codes from the simulated WeChat of scripts/dev, which knows none of those that the developer
-// tools give. 仅供开发：从 scripts/dev 的模拟微信取 code，它不认识开发者工具给出的 code。
+// Gets codes from the simulated WeChat of scripts/dev, because it doesn't know the codes of the developer tools. This
+// is only for development. 仅供开发：从 scripts/dev 的模拟微信取 code，因为它不认识开发者工具给出的 code。
 
-/** A platform for createAuth: `uni`, but for its login. */
+/** Returns a platform for createAuth that behaves like `uni`, except for its `login`. */
 export function simulatedPlatform({ url, person }) {
   return {
     login: ({ success, fail }) => void codeFrom(`${url}/codes`, person).then((code) => success({ code }), fail),
@@ -14,7 +14,7 @@ export function simulatedPlatform({ url, person }) {
   }
 }
 
-/** What a tap on the phone button gives. */
+/** Returns the code that a tap on the phone button returns. */
 export const simulatedPhoneCode = ({ url, person }) => codeFrom(`${url}/phone-codes`, person)
 
 function codeFrom(url, person) {

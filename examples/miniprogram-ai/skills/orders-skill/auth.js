@@ -1,5 +1,5 @@
-// The one auth of this context. The SKILL has the same file, because it cannot load files of the main package.
-// 本上下文唯一的 auth。SKILL 不能加载主包的文件，所以那里也有同样的一份。
+// Creates the only auth of this JavaScript context. The SKILL contains a copy of this file, because it cannot load
+// files of the main package. 创建本上下文唯一的 auth。SKILL 不能加载主包的文件，所以 SKILL 中也有同样的一份。
 import { AuthError, createAuth } from './wxauth.js'
 
 const baseURL = 'http://127.0.0.1:8000'
@@ -7,7 +7,7 @@ const ordersURL = 'http://127.0.0.1:8002'
 
 export const auth = createAuth({ baseURL, origins: [ordersURL] })
 
-/** The person's orders. Raises: AuthError. */
+/** Returns the user's orders. Throws an AuthError if they cannot be read. */
 export async function myOrders() {
   const { statusCode: status, data } = await auth.request({ url: `${ordersURL}/orders` })
   if (status < 300) return data

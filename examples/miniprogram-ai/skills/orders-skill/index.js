@@ -1,4 +1,4 @@
-// The atomic interfaces: each has a session, by one middleware. 原子接口：由一个中间件统一登录。
+// Registers the atomic interfaces. A middleware logs in before each of them. 注册原子接口，由一个中间件统一登录。
 import { failed } from './answers.js'
 import { getMyOrders } from './apis/getMyOrders.js'
 import { showTea } from './apis/showTea.js'
@@ -6,7 +6,8 @@ import { auth } from './auth.js'
 
 const skill = wx.modelContext.createSkill('skills/orders-skill')
 
-// Silent, and once: the session is in the storage that the pages have, too. 静默且只登录一次：会话存于与页面共用的存储。
+// The login is silent and happens only once, because pages and interfaces share the stored session.
+// 静默登录，且只登录一次，因为页面与接口共用存储中的会话。
 skill.use(async (_, next) => {
   try {
     await auth.login()
@@ -16,7 +17,7 @@ skill.use(async (_, next) => {
   }
 })
 
-// Reading as the person is all that an interface does. What changes something is a button of a page, because here
-// nobody has to tap. 接口只读取；有后果的操作由页面上的按钮完成，因为调用接口不需要用户点击。
+// An interface only reads the user's data. Actions that change something belong to a button on a page, because the AI
+// calls an interface without a tap of the user. 接口只读取数据；会产生后果的操作由页面上的按钮完成，因为 AI 调用接口不需要用户点击。
 skill.registerAPI('getMyOrders', getMyOrders)
 skill.registerAPI('showTea', showTea)

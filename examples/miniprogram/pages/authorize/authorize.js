@@ -9,7 +9,8 @@ Page({
 
   async onLoad(query) {
     this.setData({ failed: null })
-    // A card or a link may hold a stranger's request. 卡片、链接中可能是他人发起的登录，一律拒绝。
+    // A card or a link might contain the sign-in request of another person, so refuse it.
+    // 卡片、链接中可能是他人发起的登录，一律拒绝。
     if (wx.getEnterOptionsSync().path === HERE) return this.setData({ failed: '请从小程序内打开网页' })
     await getApp().started
     try {

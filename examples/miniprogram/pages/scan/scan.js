@@ -4,7 +4,8 @@ import { approve, claim, deny, scanOf, scanSeen } from '../../wxauth-scan.js'
 Page({
   data: { claimed: null, until: null, verdict: null, number: null, failed: null, isBusy: false },
 
-  // By a code that the camera saw; without one, the page asks for it. 相机扫码进入；否则由本页扫码或输入。
+  // Scanning a code with the camera opens this page. Without a code, the user scans or types it on this page.
+  // 用户用相机扫码后进入本页；没有扫码内容时，由用户在本页扫码或输入。
   onLoad(options) {
     const scan = scanOf(options)
     if (scan) return this.ask(scan)
@@ -47,7 +48,7 @@ Page({
   },
 })
 
-// Until when other sites can be entered from this browser, too. 此时刻之前，该浏览器也可以进入其他网站。
+// Returns the time until which this browser can also log in to other sites. 返回一个时刻，在此之前，该浏览器也可以登录其他网站。
 function timeAfter(seconds) {
   if (!seconds) return null
   const at = new Date(Date.now() + seconds * 1000)

@@ -2,7 +2,7 @@ import { defineStore } from 'pinia'
 import { ref } from 'vue'
 import { auth } from '../auth.js'
 
-/** The last known user, for pages to show: `auth.user`, made reactive. */
+/** The last known user, which pages show. It is a reactive copy of `auth.user`. */
 export const useUser = defineStore('user', () => {
   const user = ref(auth.user)
   auth.onChange((changed) => (user.value = changed))
