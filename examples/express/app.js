@@ -10,7 +10,7 @@ const app = express()
 const whoami = ({ user }, response) =>
   response.json({ sub: user.id, openid: user.openid, app_id: user.appId, external_id: user.externalId })
 
-// A website's token has a scope.
+// This route is only for your mini-programs. Tokens of websites and agents contain a scope.
 const own = (request, response, next) => {
   if (!('scope' in request.user.claims)) return next()
   const { status, headers, body } = problem(new AuthError('insufficient_scope', 'this is not for websites'), request)

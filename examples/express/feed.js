@@ -1,4 +1,4 @@
-// A reader of wxauth's feed, for a service that nothing can connect to, or that has been away for days.
+// This program reads wxauth's events, for a service that wxauth can't connect to, or that was down for days.
 import { setTimeout as pause } from 'node:timers/promises'
 import { Orders } from './orders.js'
 
@@ -18,15 +18,17 @@ async function bodyOf(response) {
   return response.json()
 }
 
-// Applies all events since the last time. The first time, begins with the events from now on.
+// Applies all events since the last run. The first run starts with the events from now on.
 async function readOn() {
   let items
   do {
     const response = await ask(`/v1/events?after=${(await orders.cursor()) ?? 'now'}`)
-    if (response.status === GONE) return beginAnew() // events were deleted, or wxauth is on a restored backup
+    // GONE means that the next events were deleted, or that wxauth's database was restored from a backup.
+    if (response.status === GONE) return beginAnew()
     const page = await bodyOf(response)
     for (const event of page.items) await orders.follow(event)
-    // Stored after the events were applied. After a crash, they are applied again, which changes nothing.
+    // The cursor is stored after the events are applied. After a crash, some events are applied again, which changes
+    // nothing.
     await orders.setCursor(page.next_cursor)
     items = page.items
   } while (items.length > 0)

@@ -14,7 +14,7 @@ export class Orders {
 
   static async open(connectionString) {
     const pool = new pg.Pool({ connectionString })
-    pool.on('error', (error) => console.error(error.message)) // an idle connection was lost, and the pool opens another one
+    pool.on('error', (error) => console.error(error.message)) // the pool replaces a lost connection
     await pool.query(TABLES)
     return new Orders(pool)
   }
@@ -25,7 +25,8 @@ export class Orders {
 
   add(userId, item) {
     return this.#transaction(async (query) => {
-      // Orders can take this lock at the same time, but a merge must wait. So no order is added under a merged id.
+      // Several orders can hold this lock at the same time, but a merge waits for it. Otherwise, an order could be
+      // stored under the id of a user who has just been merged into another user.
       await query('LOCK TABLE former_users IN ROW SHARE MODE')
       // If two users were merged by mistake, `placed_by` tells the staff who placed the order.
       await query('INSERT INTO orders VALUES ($1, $2, $3)', [await remaining(query, userId), item, userId])
@@ -37,13 +38,14 @@ export class Orders {
     return this.#change(async (query) => {
       const seen = await query('INSERT INTO events_seen VALUES ($1) ON CONFLICT DO NOTHING', [event.id])
       if (seen.rowCount === 0) return
-      // An erased user's orders may be under any of their ids, if the event of a merge comes later.
+      // An erased user's orders can be stored under any of their ids, because the event of a merge might arrive later.
       if (event.type === 'user.erased') await forget(query, [event.user_id, ...event.data.former_ids])
       if (event.type === 'user.merged') await move(query, event.data.former_id, event.user_id)
     })
   }
 
-  // Applies the missed events of the users `asked`. `users` contains the users that still exist, by each id.
+  // Applies the missed events of the users whose ids are in `asked`. `users` maps each of these ids to the user, if the
+  // user still exists.
   catchUp(users, asked) {
     return this.#change(async (query) => {
       for (const userId of asked) {
@@ -76,7 +78,7 @@ export class Orders {
 
   #change(work) {
     return this.#transaction(async (query) => {
-      await query('LOCK TABLE former_users IN EXCLUSIVE MODE') // no other merge and no order at the same time
+      await query('LOCK TABLE former_users IN EXCLUSIVE MODE') // waits for orders and other merges
       await work(query)
     })
   }
@@ -103,7 +105,7 @@ async function remaining(query, userId) {
 }
 
 async function move(query, formerId, userId) {
-  // wxauth does not guarantee the order of webhooks, so the second of two merges may arrive first.
+  // wxauth does not guarantee the order of webhooks, so the second of two merges might arrive first.
   const remainingId = await remaining(query, userId)
   await query(
     'INSERT INTO former_users VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET user_id = excluded.user_id',

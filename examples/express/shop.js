@@ -10,9 +10,9 @@ const PRICE = 1800 // fen
 const GOODS = { offerId: '1450000000', productId: 'vip_month', goodsPrice: PRICE, buyQuantity: 1, currencyType: 'CNY' }
 
 const guard = bearer(new BearerGuard({ issuer, audience: 'wxauth' }))
-// The token of a website or an agent has a scope.
+// This route is only for your mini-programs. Tokens of websites and agents contain a scope.
 const own = ({ user }, response, next) => ('scope' in user.claims ? response.sendStatus(403) : next())
-const orders = new Map() // in production in a database
+const orders = new Map() // in production, use a database
 const shop = express()
 
 shop.post('/orders', guard, own, async ({ user }, response) => {
@@ -27,7 +27,8 @@ shop.post('/orders', guard, own, async ({ user }, response) => {
     body: JSON.stringify({ openid: user.openid, data: signData }),
   })
   const body = await answer.json()
-  if (!answer.ok) return response.status(answer.status).json(body) // after session_key_expired: log in, order again
+  // If the error is session_key_expired, the mini-program logs in and orders again.
+  if (!answer.ok) return response.status(answer.status).json(body)
   orders.set(number, { user: user.id, openid: user.openid, isPaid: false, isRefunded: false })
   const paySig = createHmac('sha256', APP_KEY).update(`requestVirtualPayment&${signData}`).digest('hex')
   response.json({ number, mode: 'short_series_goods', signData, paySig, signature: body.signature })
@@ -39,7 +40,7 @@ shop.get('/orders/:number', guard, own, ({ user, params }, response) => {
   response.json({ is_paid: order.isPaid, is_refunded: order.isRefunded })
 })
 
-/** Returns whether WeChat, or wxauth in WeChat's name, has signed a query and these parts of a message. */
+/** Returns whether WeChat, or wxauth on behalf of WeChat, has signed a query and these parts of a message. */
 const isSigned = (given, { timestamp, nonce }, ...parts) =>
   createHash('sha1').update([PUSH_TOKEN, timestamp, nonce, ...parts].sort().join('')).digest('hex') === given
 
@@ -59,11 +60,14 @@ shop.post('/wechat', express.json({ type: () => true }), ({ query, body }, respo
   if (order?.openid !== message.OpenId || fen !== PRICE) return response.json({ ErrCode: 1, ErrMsg: 'no such order' })
   if (isRefund && message.RetCode === 0) order.isRefunded = true
   order.isPaid = !order.isRefunded // WeChat may repeat the notice of a payment, even after the refund
-  // Only after the notice is stored, because WeChat does not repeat it then.
+  // The response is sent only after the notice is stored, because WeChat does not send the notice again.
   response.json({ ErrCode: 0, ErrMsg: 'success' })
 })
 
-/** Returns the decrypted message. The plaintext is 16 random bytes, 4 with the length, the message and the AppID. */
+/**
+ * Returns the decrypted message. The plaintext consists of 16 random bytes, 4 bytes with the length, the message and
+ * the AppID.
+ */
 function decrypted(encrypted) {
   const key = Buffer.from(`${PUSH_AES_KEY}=`, 'base64')
   const decipher = createDecipheriv('aes-256-cbc', key, key.subarray(0, 16)).setAutoPadding(false)

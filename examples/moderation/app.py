@@ -1,4 +1,4 @@
-"""Has WeChat check new names and pictures, and clears those that WeChat finds risky.
+"""A service that asks WeChat to check new names and pictures, and removes the risky ones.
 
 pip install cryptography fastapi httpx uvicorn
 uvicorn app:app --port 8014
@@ -43,7 +43,7 @@ def stored(sql: str, *values: object) -> list[Any]:
 
 def call_wechat(path: str, **body: Any) -> dict[str, Any]:
     token = wxauth.get(f"/v1/apps/{APP_ID}/access-token").raise_for_status().json()["access_token"]
-    # WeChat does not decode \uXXXX: it would check the escapes.
+    # WeChat does not decode \uXXXX. With escapes, it would check the escape sequences instead of the text.
     content = json.dumps({"version": 2, "scene": PROFILE, **body}, ensure_ascii=False).encode()
     response = httpx.post(WECHAT + path, params={"access_token": token}, content=content, timeout=10)
     answer: dict[str, Any] = response.raise_for_status().json()
@@ -52,7 +52,7 @@ def call_wechat(path: str, **body: Any) -> dict[str, Any]:
 
 def find_user(user_id: str) -> dict[str, Any] | None:
     response = wxauth.get(f"/v1/users/{user_id}")
-    if response.status_code == 404:  # erased meanwhile
+    if response.status_code == 404:  # the user has been erased
         return None
     user: dict[str, Any] = response.raise_for_status().json()
     return user
@@ -60,12 +60,17 @@ def find_user(user_id: str) -> dict[str, Any] | None:
 
 def clear(user_id: str, field: str) -> None:
     response = wxauth.patch(f"/v1/users/{user_id}/profile", json={field: None})
-    if response.status_code not in (403, 404):  # staff, who answer for themselves, and erased users
+    # 403 means that the user is a member of staff, whose profile cannot be changed. 404 means that the user was erased.
+    if response.status_code not in (403, 404):
         response.raise_for_status()
 
 
 def check_user(user_id: str) -> None:
-    """Have WeChat check the present name and picture. It checks nobody who was last here two hours ago (61010)."""
+    """Have WeChat check the current name and picture.
+
+    WeChat checks them only if the user has opened the mini-program within the last two hours. Otherwise, it returns
+    error 61010.
+    """
     user = find_user(user_id)
     openid = user and next((it["openid"] for it in user["identities"] if it["app_id"] == APP_ID), None)
     if not user or not openid:
@@ -83,10 +88,13 @@ def check_user(user_id: str) -> None:
 
 
 def follow_once() -> None:
-    """Check whoever is new, or has changed name or picture, since the last time. The first time: from now on."""
+    """Check the users who signed up, or changed their name or picture, since the last run.
+
+    The first run starts with the events from now on.
+    """
     cursor = stored("SELECT value FROM cursor")
     answer = wxauth.get("/v1/events", params={"type": TYPES, "after": cursor[0][0] if cursor else "now"})
-    if answer.status_code == 410:  # events were deleted, or wxauth is on a restored backup
+    if answer.status_code == 410:  # the next events were deleted, or wxauth's database was restored from a backup
         stored("DELETE FROM cursor")
         return
     page = answer.raise_for_status().json()
@@ -94,9 +102,9 @@ def follow_once() -> None:
         event["user_id"] for event in page["items"] if CHECKED.intersection(event["data"].get("fields", CHECKED))
     }:
         check_user(user_id)
-    # After the checks: if this process ends in between, they are made again.
+    # The cursor is stored after the checks. If this process ends before, the checks are repeated.
     stored("INSERT OR REPLACE INTO cursor VALUES (1, ?)", page["next_cursor"])
-    stored("DELETE FROM asked WHERE at < julianday() - 1")  # WeChat answers within 30 minutes
+    stored("DELETE FROM asked WHERE at < julianday() - 1")  # WeChat sends its verdict within 30 minutes
 
 
 async def follow() -> None:
@@ -104,7 +112,7 @@ async def follow() -> None:
         try:
             await run_in_threadpool(follow_once)
         except (httpx.HTTPError, ValueError) as exc:
-            print(f"{type(exc).__name__}, trying again")  # noqa: T201 - what an example says
+            print(f"{type(exc).__name__}, trying again")  # noqa: T201 - the example has no log
         await asyncio.sleep(1)
 
 
@@ -121,7 +129,10 @@ app = FastAPI(title="Moderation", lifespan=lifespan)
 
 
 def opened(encrypted: str) -> dict[str, Any]:
-    """Decrypt WeChat's message: 16 random bytes, the length, the JSON text, the app id, and padding."""
+    """Decrypt WeChat's message.
+
+    The plaintext consists of 16 random bytes, the length, the JSON text, the app id, and padding.
+    """
     text = b64decode(encrypted)
     decryptor = Cipher(algorithms.AES(AES_KEY), modes.CBC(AES_KEY[:16])).decryptor()
     plain = decryptor.update(text) + decryptor.finalize()
@@ -131,7 +142,10 @@ def opened(encrypted: str) -> dict[str, Any]:
 
 @app.post("/wechat")
 async def receive(request: Request, timestamp: str, nonce: str, msg_signature: str) -> PlainTextResponse:
-    """Take the verdict on a picture from what wxauth forwards (`push_forward`; JSON, 安全模式)."""
+    """Receive WeChat's verdict on a picture, which wxauth forwards because of its setting `push_forward`.
+
+    In WeChat's console, set message push to JSON and 安全模式 (encrypted).
+    """
     encrypted = json.loads(await request.body())["Encrypt"]
     expected = sha1("".join(sorted([PUSH_TOKEN, timestamp, nonce, encrypted])).encode()).hexdigest()  # noqa: S324
     if not hmac.compare_digest(expected.encode(), msg_signature.encode()):
@@ -145,6 +159,7 @@ async def receive(request: Request, timestamp: str, nonce: str, msg_signature: s
             raise HTTPException(503, "not known yet: WeChat sends it again")
         user_id, avatar_url = found[0]
         user = await run_in_threadpool(find_user, user_id)
-        if user and user["avatar_url"] == avatar_url:  # else it was replaced meanwhile, and is checked for itself
+        # If the user has replaced the picture, there is a separate check for the new picture.
+        if user and user["avatar_url"] == avatar_url:
             await run_in_threadpool(clear, user_id, "avatar_url")
     return PlainTextResponse("success")

@@ -1,4 +1,5 @@
--- psql shop --file postgresql.sql, then: wxauth users import users.csv --dry-run
+-- Run: psql shop --file postgresql.sql
+-- Then run: wxauth users import users.csv --dry-run
 CREATE TEMPORARY VIEW exported AS
 SELECT 'wx1a2b3c4d5e6f7a8b' AS app_id,
        openid,

@@ -19,7 +19,7 @@ WECHAT = os.environ.get("WECHAT_BASE_URL", "https://api.weixin.qq.com")
 guard = BearerGuard(issuer=ISSUER)
 app = FastAPI(title="Real names")
 http = httpx.AsyncClient(auth=httpx.BasicAuth(*os.environ["WXAUTH_CLIENT"].split(":", 1)), base_url=ISSUER)
-asked: dict[UUID, tuple[dict[str, str], str]] = {}  # if you run several processes, use Redis, with an expiry of an hour
+asked: dict[UUID, tuple[dict[str, str], str]] = {}  # for several processes, use Redis, with an expiry of one hour
 
 
 async def own(user: Annotated[Principal, Depends(guard)]) -> Principal:
@@ -33,7 +33,7 @@ User = Annotated[Principal, Depends(own)]
 
 class Person(BaseModel):
     name: str
-    number: Annotated[str, Field(pattern=r"^\d{6}(19|20)\d{9}[\dX]$")]  # of the identity card
+    number: Annotated[str, Field(pattern=r"^\d{6}(19|20)\d{9}[\dX]$")]  # the number of the identity card
 
 
 async def ask(call: str, **body: Any) -> Any:

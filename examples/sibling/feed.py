@@ -1,4 +1,4 @@
-"""A reader of wxauth's feed, for a service that nothing can connect to, or that has been away for days."""
+"""A reader of wxauth's events, for a service that wxauth can't connect to, or that was down for days."""
 
 import os
 import time
@@ -12,16 +12,17 @@ AT_ONCE = 200
 
 
 def read_on(wxauth: httpx.Client, orders: Orders) -> None:
-    """Apply all events since the last time. The first time, begin with the events from now on."""
+    """Apply all events since the last run. The first run starts with the events from now on."""
     while True:
         answer = wxauth.get("/v1/events", params={"after": orders.cursor or "now"})
-        if answer.status_code == 410:  # events were deleted, or wxauth is on a restored backup
+        if answer.status_code == 410:  # the next events were deleted, or wxauth's database was restored from a backup
             begin_anew(wxauth, orders)
             return
         page = answer.raise_for_status().json()
         for event in page["items"]:
             orders.follow(event)
-        # Stored after the events were applied. After a crash, they are applied again, which changes nothing.
+        # The cursor is stored after the events are applied. After a crash, some events are applied again, which changes
+        # nothing.
         orders.cursor = page["next_cursor"]
         if not page["items"]:
             return

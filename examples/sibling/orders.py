@@ -38,13 +38,16 @@ class Orders:
             if not database.execute("INSERT OR IGNORE INTO events_seen VALUES (?)", (event["id"],)).rowcount:
                 return
             match event["type"]:
-                case "user.erased":  # their orders may be under any of their ids, if the event of a merge comes later
+                case "user.erased":  # under any of their ids, because a merge's event might arrive later
                     _forget(database, [event["user_id"], *event["data"]["former_ids"]])
                 case "user.merged":
                     _move(database, event["data"]["former_id"], event["user_id"])
 
     def catch_up(self, users: Mapping[str, Mapping[str, Any]], asked: Iterable[str]) -> None:
-        """Apply the missed events of the users `asked`. `users` contains the users that still exist, by each id."""
+        """Apply the missed events of the users whose ids are in `asked`.
+
+        `users` maps each of these ids to the user, if the user still exists.
+        """
         with closing(self._connect()) as database, database:
             for user_id in asked:
                 if user_id not in users:
@@ -81,7 +84,7 @@ def _remaining(database: sqlite3.Connection, user_id: str) -> str:
 
 
 def _move(database: sqlite3.Connection, former_id: str, user_id: str) -> None:
-    # wxauth does not guarantee the order of webhooks, so the second of two merges may arrive first.
+    # wxauth does not guarantee the order of webhooks, so the second of two merges might arrive first.
     remaining = _remaining(database, user_id)
     database.execute("INSERT OR REPLACE INTO former_users VALUES (?, ?)", (former_id, remaining))
     database.execute("UPDATE former_users SET user_id = ? WHERE user_id = ?", (remaining, former_id))

@@ -32,7 +32,7 @@ def create_shop(env: Mapping[str, str] = os.environ) -> FastAPI:
     aes_key, pay_env = env.get("PUSH_AES_KEY"), int(env.get("PAY_ENV", "0"))
     wxauth = httpx.AsyncClient(base_url=issuer, auth=(env["CLIENT_ID"], env["CLIENT_SECRET"]), trust_env=False)
     shop, guard = FastAPI(title="Shop"), BearerGuard(issuer=issuer)
-    orders: dict[str, dict[str, Any]] = {}  # in production in a database
+    orders: dict[str, dict[str, Any]] = {}  # in production, use a database
 
     async def own(user: Annotated[Principal, Depends(guard)]) -> Principal:
         if "scope" in user.claims:
@@ -90,13 +90,13 @@ def create_shop(env: Mapping[str, str] = os.environ) -> FastAPI:
         bought["is_refunded"] |= is_refund and int(message["RetCode"]) == 0
         # WeChat may repeat the notice of a payment, even after the refund.
         bought["is_paid"] = not bought["is_refunded"]
-        return answer_to(body, 0, "success")  # only after the notice is stored, because WeChat does not repeat it then
+        return answer_to(body, 0, "success")  # sent after the notice is stored, because WeChat does not repeat it
 
     return shop
 
 
 def message_in(body: bytes) -> Any:
-    """Return the fields of a message in JSON or XML, as set in WeChat's console. In XML, every value is a text."""
+    """Return the fields of a message in JSON or XML. WeChat's console sets the format. In XML, all values are texts."""
     return json.loads(body) if body.startswith(b"{") else tree_of(ElementTree.fromstring(body))  # noqa: S314 - expat bounds entities
 
 
@@ -112,7 +112,10 @@ def answer_to(body: bytes, code: int, text: str) -> Response:
 
 
 def decrypted(encrypted: str, aes_key: str) -> bytes:
-    """Return the decrypted message. The plaintext is 16 random bytes, 4 with the length, the message and the AppID."""
+    """Return the decrypted message.
+
+    The plaintext consists of 16 random bytes, 4 bytes with the length, the message and the AppID.
+    """
     key = b64decode(aes_key + "=")
     decryptor = Cipher(algorithms.AES(key), modes.CBC(key[:16])).decryptor()
     plain = decryptor.update(b64decode(encrypted)) + decryptor.finalize()

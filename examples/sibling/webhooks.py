@@ -21,4 +21,4 @@ async def receive(request: Request) -> Response:
     except WebhookVerificationError:
         return Response("not from wxauth, or too old", status_code=401)
     await run_in_threadpool(request.app.state.orders.follow, message["data"])
-    return Response(status_code=204)  # only after the event is stored, because wxauth does not send it again
+    return Response(status_code=204)  # sent after the event is stored, because wxauth does not send it again

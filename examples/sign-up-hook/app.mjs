@@ -1,4 +1,4 @@
-// A sign-up hook: members of the shop sign up with their number and roles, and nobody else does.
+// A sign-up hook that lets only members of the shop sign up, and sets their number and roles.
 //     SIGN_UP_HOOK_SECRET=$WXAUTH_SIGN_UP_HOOK_SECRET node app.mjs
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { createServer } from 'node:http'
@@ -16,7 +16,7 @@ createServer(async (request, response) => {
   const body = (await request.toArray()).join('')
   if (!isFromWxauth(request.headers, body)) return response.writeHead(401).end()
   const { type, data } = JSON.parse(body)
-  const member = type === 'test' ? {} : members[data.openid] // wxauth check sends a test
+  const member = type === 'test' ? {} : members[data.openid] // `wxauth check` sends a test
   response.setHeader('content-type', 'application/json')
   response.end(JSON.stringify(member ? { allow: true, ...member } : { allow: false, title: '请先到门店办理会员卡' }))
 }).listen(process.env.PORT ?? 8090, '127.0.0.1', () => console.log('Listening'))

@@ -1312,7 +1312,7 @@ async def test_the_people_of_a_published_shop_go_in_by_its_query(
 @pytest.mark.own_database
 async def test_a_table_with_its_own_keys_has_one_row_for_each_user(database_url: str) -> None:
     """As `claim.sql` says, also for many requests at once."""
-    once, each = statements_of_claim("the openid is unique")
+    once, each = statements_of_claim("the openid column is unique")
     async with asyncpg.create_pool(database_url, min_size=8, max_size=8) as pool:
         await pool.execute("CREATE TABLE customers (id serial PRIMARY KEY, openid text NOT NULL, phone text)")
         await pool.execute("INSERT INTO customers (openid) VALUES ('o-1'), ('o-2'), (''), ('o-2')")
@@ -1333,7 +1333,7 @@ async def test_a_table_with_its_own_keys_has_one_row_for_each_user(database_url:
 
 @pytest.mark.own_database
 async def test_a_row_of_a_number_alone_is_claimed_once_and_only_if_the_number_is_one_persons(database_url: str) -> None:
-    once, each = statements_of_claim("the openid is unique")
+    once, each = statements_of_claim("the openid column is unique")
     async with asyncpg.create_pool(database_url, min_size=8, max_size=8) as pool:
         await pool.execute("CREATE TABLE customers (id serial PRIMARY KEY, openid text NOT NULL, phone text)")
         values = "('', '13900000001'), ('', '13900000002'), ('', '13900000002'), ('', NULL)"
@@ -1366,7 +1366,7 @@ async def test_who_comes_back_after_an_erasure_has_a_row_even_if_openids_are_uni
 def statements_of_claim(without: str = "-") -> tuple[str, list[str]]:
     """The statements of `claim.sql`: what is run once, and each for a token, but for the one under this comment."""
     once, *each = query_in("claim.sql").strip().rstrip(";").split(";\n")
-    kept = [statement for statement in each if f"-- only if {without}" not in statement]
+    kept = [statement for statement in each if f"-- Run this statement only if {without}" not in statement]
     return re.sub(r"--.*", "", once), [re.sub(r"--.*", "", statement) for statement in kept]
 
 
