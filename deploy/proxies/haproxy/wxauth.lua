@@ -1,13 +1,14 @@
--- Asks wxauth whether a request may pass, and who the user is:
+-- This action asks wxauth whether a request is allowed, and who the user is. Use it in haproxy.cfg:
 --
 --     http-request lua.wxauth /v1/verify
 --     http-request lua.wxauth /v1/verify?role=clerk&role=auditor
 --
--- If it may, sets txn.wxauth to "passed", and X-Auth-*. Otherwise answers the request as wxauth did.
--- 询问 wxauth 请求是否放行；放行时设置 X-Auth-*，否则原样返回 wxauth 的响应。
+-- If wxauth allows the request, the action sets txn.wxauth to "passed", and sets the X-Auth-* headers. Otherwise, it
+-- returns wxauth's response to the client.
+-- 询问 wxauth 请求是否放行。放行时，把 txn.wxauth 设为 "passed"，并设置 X-Auth-* 请求头；否则把 wxauth 的响应返回给客户端。
 
-local ASKED_AT = os.getenv("ASKED_AT") -- "listen wxauth" in haproxy.cfg
-local PATIENCE = 20000 -- milliseconds; longer than that section may take
+local ASKED_AT = os.getenv("ASKED_AT") -- the address of "listen wxauth" in haproxy.cfg
+local PATIENCE = 20000 -- milliseconds, which is longer than a request through that section can take
 local ASKED_WITH = { "authorization", "accept-language", "user-agent", "x-request-id" }
 local IDENTITY = { "x-auth-user-id", "x-auth-app-id", "x-auth-openid", "x-auth-session-id", "x-auth-roles" }
 local OF_THE_CONNECTION = { ["connection"] = true, ["content-length"] = true, ["transfer-encoding"] = true }
@@ -15,12 +16,12 @@ local OF_THE_CONNECTION = { ["connection"] = true, ["content-length"] = true, ["
 local UNAVAILABLE = [[{"type":"urn:wxauth:problem:keys_unavailable","title":"%s","status":503,]]
     .. [["detail":"wxauth gives the proxy no answer","code":"keys_unavailable","request_id":"%s"}]]
 
--- Header fields are tables with indexes from 0.
+-- Return the first value of a header, or an empty string. HAProxy's tables of values begin at index 0.
 local function first(field)
     return field and field[0] or ""
 end
 
--- The one refusal that wxauth itself cannot write: for when it does not answer.
+-- Return the error for the client if wxauth doesn't respond.
 local function unavailable(given)
     local language, title = "en", "The login service can't be reached. Please try again."
     if first(given["accept-language"]):lower():find("^zh") then
@@ -41,7 +42,7 @@ core.register_action("wxauth", { "http-req" }, function(txn, path)
     for _, name in ipairs(ASKED_WITH) do
         headers[name] = given[name]
     end
-    -- Always a GET without a body.
+    -- Whatever the client's request is, wxauth is asked with a GET that has no body.
     local answer = core.httpclient():get({
         url = "http://wxauth" .. path,
         dst = ASKED_AT,
