@@ -115,32 +115,29 @@ class TestIssuer:
         app = app_id or self.app_id
         session = UUID(str(session_id or uuid5(user, app)))
         now = int(self._clock())
-        payload = self._common_claims(user, session, now=now, expires_in=expires_in)
-        payload["client_id"] = client_id or app
         scope_claim = scope if isinstance(scope, str) else " ".join(scope or ())
-        openid_in_app = openid or f"openid-{uuid5(user, app).hex[:21]}"
-        if client_id is not None and is_document(client_id):
-            if roles or app_id or openid:
-                raise ValueError("the token of a client with a metadata document has no roles, app_id or openid")
-            payload |= _unregistered_client_claims(scope_claim, auth_time=now)
-        elif client_id is not None or scope is not None:
-            payload |= _site_claims(scope_claim, app_id=app, openid=openid_in_app, roles=roles)
-        else:
-            payload |= _app_login_claims(openid=openid_in_app, roles=roles)
-        payload |= claims or {}
-        return self.key.sign({name: value for name, value in payload.items() if value is not None})
-
-    def _common_claims(self, user_id: UUID, session_id: UUID, *, now: int, expires_in: int) -> dict[str, Any]:
-        """Return the claims that every token has, except `client_id`."""
-        return {
+        payload: dict[str, Any] = {
             "iss": self.issuer,
-            "sub": str(user_id),
+            "sub": str(user),
             "aud": self.audience,
             "exp": now + expires_in,
             "iat": now,
             "jti": uuid4().hex,
-            "sid": str(session_id),
+            "client_id": client_id or app,
+            "sid": str(session),
         }
+        if client_id is not None and is_document(client_id):
+            if roles or app_id or openid:
+                raise ValueError("the token of a client with a metadata document has no roles, app_id or openid")
+            payload |= {"scope": scope_claim, "auth_time": now}
+        else:
+            payload["openid"] = openid or f"openid-{uuid5(user, app).hex[:21]}"
+            if roles:
+                payload["roles"] = list(roles)
+            if client_id is not None or scope is not None:  # a website's token, which also names the openid's app
+                payload |= {"scope": scope_claim, "app_id": app}
+        payload |= claims or {}
+        return self.key.sign({name: value for name, value in payload.items() if value is not None})
 
     def headers(self, **fields: Any) -> dict[str, str]:
         """Return the `Authorization` header with a token. The arguments are those of `token`."""
@@ -178,19 +175,3 @@ class TestIssuer:
     def metadata(self) -> dict[str, str]:
         """The document at `/.well-known/oauth-authorization-server` (RFC 8414), with the URL of the JWK set."""
         return {"issuer": self.issuer, "jwks_uri": f"{self.issuer}/.well-known/jwks.json"}
-
-
-def _app_login_claims(*, openid: str, roles: Sequence[str]) -> dict[str, Any]:
-    """Return the further claims of the token of a login in the app."""
-    claims: dict[str, Any] = {"openid": openid}
-    return {**claims, "roles": list(roles)} if roles else claims
-
-
-def _site_claims(scope: str, *, app_id: str, openid: str, roles: Sequence[str]) -> dict[str, Any]:
-    """Return the further claims of a registered website's token, which also names the app that has the openid."""
-    return {**_app_login_claims(openid=openid, roles=roles), "scope": scope, "app_id": app_id}
-
-
-def _unregistered_client_claims(scope: str, *, auth_time: int) -> dict[str, Any]:
-    """Return the further claims of the token of a client that has a metadata document."""
-    return {"scope": scope, "auth_time": auth_time}
