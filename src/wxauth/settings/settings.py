@@ -81,7 +81,10 @@ class ClientCommandSettings(DatabaseSettings):
 
 
 class Settings(DatabaseSettings):
-    """All settings of the service, in the order of `docs/reference/settings.md`, which describes them."""
+    """All settings of the service, in the order of `docs/reference/settings.md`, which describes them.
+
+    A validator can read only settings that are declared before its own setting.
+    """
 
     app_id: types.OrNone[AppId] = None
     app_secret: types.OrNone[secrets.AppSecret] = None
