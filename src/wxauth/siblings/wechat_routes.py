@@ -32,7 +32,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.session_keys.queries import KeyOfLogin
 from wxauth.session_keys.routes import SessionKeysDep
 from wxauth.session_keys.session_keys import SignatureAnswer
-from wxauth.settings.http_urls import has_no_user
+from wxauth.settings.http_urls import MAX_URL, has_no_user
 from wxauth.siblings.queries import client_and_keys
 from wxauth.siblings.shared_tokens import SharedWeChatTokens
 from wxauth.siblings.user_routes import ShortText
@@ -46,7 +46,7 @@ from wxauth_guard.errors import InvalidRequest, WxAuthError
 
 SIGNATURES_PATH: Final = "/v1/apps/{app_id}/signatures"
 MAX_SIGNATURE_BODY: Final = 128 * 1024
-"""The size limit, in bytes, of a body. It is so large because JSON can need six bytes for one byte of the data."""
+"""The size limit, in bytes, of a body. It exceeds six times `MAX_SIGNED`, because JSON can escape a byte as six."""
 MAX_SIGNED: Final = 16 * 1024
 """The size limit, in bytes, of the data to sign."""
 SIGNATURES: Final = Counter(
@@ -58,11 +58,9 @@ SIGNATURES: Final = Counter(
 
 router = Router("siblings")
 SharedWeChatTokensDep = Annotated[SharedWeChatTokens, Depends(provide(SharedWeChatTokens))]
-_NO_KEY: Final = SessionKeyExpired("log in again (wx.login, POST /v1/login), and then retry")
-_NOT_A_URL: Final = InvalidRequest.of("url", "Must be an http or https URL of at most 2048 characters, without a user")
-_ESCAPED: Final = InvalidRequest.of("url", "Must be `location.href`, with & in place of &amp;")
-_OTHER_HOST: Final = InvalidRequest.of("url", "Must have a host from the app's js_hosts")
 JsTicketsDep = Annotated[JsTickets, Depends(provide(JsTickets))]
+_NO_KEY: Final = SessionKeyExpired("log in again (wx.login, POST /v1/login), and then retry")
+_URL_RULE: Final = f"Must be an http or https URL of at most {MAX_URL} characters, without a user"
 
 
 class WeChatTokenAnswer(BaseModel):
@@ -107,7 +105,7 @@ class SignatureRequest(BaseModel):
 
     openid: ShortText | None = None
     user_id: UUID | None = Field(default=None, description="Must have exactly one identity in the app.")
-    data: _Signed = Field(description="Up to 16,384 bytes of UTF-8, which are signed unchanged.")
+    data: _Signed = Field(description=f"Up to {MAX_SIGNED:,} bytes of UTF-8, which are signed unchanged.")
     check: StrictBool = Field(
         default=False,
         description="Whether wxauth first verifies with WeChat that the session_key is valid.",
@@ -219,7 +217,7 @@ class JsSignatureAnswer(TypedDict):
 @router.post(
     "/v1/apps/{app_id}/js-signatures",
     summary=_("Sign a page for WeChat's JS-SDK"),
-    failures=[UnknownApp, WrongAppKind, _NOT_A_URL, *WECHAT_FAILURES],
+    failures=[UnknownApp, WrongAppKind, InvalidRequest.of("url", _URL_RULE), *WECHAT_FAILURES],
 )
 async def sign_page(
     _client: JsSigningClientDep, app_id: str, apps: AppsDep, js_tickets: JsTicketsDep, body: JsSignatureRequest
@@ -233,13 +231,13 @@ async def sign_page(
     if app.kind != "official_account":
         raise WrongAppKind(f"WeChat doesn't issue JS-SDK tickets to a {app.kind}")
     if not has_no_user(body.url):
-        raise InvalidRequest.of(*_NOT_A_URL.errors[0])
+        raise InvalidRequest.of("url", _URL_RULE)
     parts = urlsplit(body.url)
     js_hosts = app.js_hosts or ()
     if parts.hostname not in js_hosts and parts.netloc.lower() not in js_hosts:  # with or without a port
-        raise InvalidRequest.of(*_OTHER_HOST.errors[0])
+        raise InvalidRequest.of("url", "Must have a host from the app's js_hosts")
     if "&amp;" in body.url:  # a URL copied from HTML would never match
-        raise InvalidRequest.of(*_ESCAPED.errors[0])
+        raise InvalidRequest.of("url", "Must be `location.href`, with & in place of &amp;")
     # In `location.href`, a slash always follows the host, even if the caller has left the slash out.
     url = body.url if parts.path else body.url.replace(parts.netloc, f"{parts.netloc}/", 1)
     signed = await js_tickets.sign(app, url)
