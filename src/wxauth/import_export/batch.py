@@ -80,7 +80,7 @@ class AdministratorsNotLocked(Exception):
 
 
 class _Addition(NamedTuple):
-    """A user or an identity that a line has added, in the form that the event reports."""
+    """A user or an identity that a line has added, with the type of the event that reports it."""
 
     kind: EventType
     user_id: UUID
@@ -129,7 +129,7 @@ class Batch:
             self.made.given[line.key] = given
         changes_user = is_new or after != before
         self._note_user(after, is_changed=changes_user)
-        self._note_addition(line, after.id, is_new=is_new)
+        self._note_addition(line, after.id, is_new=is_new)  # before `_note_identity`, which adds the identity
         adds_ids = self._note_ids(line, after.id)
         changes_identity = self._note_identity(line, after.id)
         adds_consents = self._note_consents(line, after.id)
@@ -165,7 +165,7 @@ class Batch:
     def _rows(self, new: Sequence[UserToImport], changed: Sequence[UserToImport]) -> queries.RowsByStatement:
         """Return the rows to write for new users, changed users, and everything else that the lines have added."""
         made, stored_identities = self.made, self._found.identities
-        identities = {
+        identities = {  # `CHANGE_IDENTITIES` ignores `awaits_login`
             key: {**key._asdict(), "awaits_login": True, **identity._asdict()}
             for key, identity in made.identities.items()
         }
@@ -280,7 +280,7 @@ class Batch:
             self._administrators.discard(user.id)
 
     def _note_addition(self, line: Line, user_id: UUID, *, is_new: bool) -> None:
-        """Note whether the line adds a user or an identity. Call this method before the identity is noted."""
+        """Note whether the line adds a user or an identity, for the events."""
         if is_new:
             app_id = line.app_id if line.openid else None
             self._additions.append(_Addition(EventType.USER_CREATED, user_id, app_id))

@@ -161,46 +161,46 @@ class JsonLines(_Lines):
         text = _ESCAPED.sub(_without_half, text).replace(b"\0", rb"\u0000")
         if self._is_plain and not is_first_time:
             return text
-        given = _object_in(text)
-        if given is None:
+        values = _object_in(text)
+        if values is None:
             return text
-        ours = self._with_fields(given)
+        ours = self._with_fields(values)
         if is_first_time:
-            self._note_names(given, ours)
+            self._note_names(values, ours)
         return text if self._is_plain else to_json(self._with_values(ours))
 
-    def _note_names(self, given: Mapping[str, object], ours: Mapping[str, object]) -> None:
-        """Note which names of the line are unknown, and which names that `--map` reads the line contains.
+    def _note_names(self, values: Mapping[str, object], ours: Mapping[str, object]) -> None:
+        """Note which names of a line are unknown, and which names that `--map` reads the line contains.
 
-        `ours` is the line with wxauth's names.
+        `values` is the line with the file's names, and `ours` is the line with wxauth's names.
         """
         form = self._form
         self._has_objects = True
-        for name in given:
+        for name in values:
             is_read = name in form.roots or (name in Line.model_fields and name not in form.fields.values())
             if not is_read and name not in self.unknown and len(self.unknown) < MOST_NAMES:
                 self.unknown.append(name)
         # One of the file's names may be a path, which only its field in `ours` shows.
-        self._unread -= {name for name in self._unread if name in given or form.fields.get(name, name) in ours}
+        self._unread -= {name for name in self._unread if name in values or form.fields.get(name, name) in ours}
 
-    def _with_fields(self, given: Mapping[str, object]) -> dict[str, object]:
+    def _with_fields(self, values: Mapping[str, object]) -> dict[str, object]:
         """Return the line with wxauth's names of fields."""
         fields = self._form.fields
         mapped = frozenset(fields.values())
-        ours = {name: value for name, value in given.items() if name not in fields and name not in mapped}
+        ours = {name: value for name, value in values.items() if name not in fields and name not in mapped}
         for path, name in fields.items():
             with suppress(KeyError):  # the line has no such value
-                ours[name] = _value_at(given, path)
+                ours[name] = _value_at(values, path)
         return ours
 
-    def _with_values(self, given: Mapping[str, object]) -> dict[str, object]:
+    def _with_values(self, line: Mapping[str, object]) -> dict[str, object]:
         """Return the line with wxauth's values, and with the form's app if the line has no app."""
-        ours = dict(given)
+        ours = dict(line)
         for name, values in self._form.values.items():
-            value = unwrapped(given.get(name))
+            value = unwrapped(line.get(name))
             our_value = values.get(value if isinstance(value, str) else to_json(value).decode())
             if our_value is not None:
-                ours[name] = _value(name, our_value) if our_value else None  # an empty value removes the field
+                ours[name] = _parsed_cell(name, our_value) if our_value else None  # an empty value removes the field
         ours["app_id"] = ours.get("app_id") or self._form.app_id
         return ours
 
@@ -282,7 +282,7 @@ class CsvLines(_Lines):
             if name.startswith(_ATTRIBUTE):
                 attributes[name.removeprefix(_ATTRIBUTE)] = typed_attribute(cell)
             else:
-                fields[name] = _value(name, cell)
+                fields[name] = _parsed_cell(name, cell)
         if attributes:
             fields["attributes"] = attributes
         return fields
@@ -315,20 +315,20 @@ def _object_in(text: bytes) -> dict[str, object] | None:
     The check of the line later refuses such a text.
     """
     try:
-        given = from_json(text)
+        value = from_json(text)
     except ValueError:
         return None
-    return given if isinstance(given, dict) else None
+    return value if isinstance(value, dict) else None
 
 
-def _value_at(given: Mapping[str, object], path: str) -> object:
+def _value_at(values: Mapping[str, object], path: str) -> object:
     """Return the value of a name or of a path, for example `authData.lc_weapp.openid`.
 
     Raises: KeyError.
     """
-    if path in given:
-        return given[path]
-    inner: object = given
+    if path in values:
+        return values[path]
+    inner: object = values
     for name in path.split("."):
         if not isinstance(inner, dict):
             raise KeyError(path)
@@ -368,9 +368,9 @@ def _is_text(kind: Mapping[str, object]) -> bool:
     return kind["type"] == "string"
 
 
-def _value(name: str, cell: str) -> object:
+def _parsed_cell(name: str, cell: str) -> object:
     """Return the value of a field from the text of a cell, which may be a list separated by `|`, or JSON."""
-    no_texts, lists = _fields_without_text(Line)
+    no_texts, lists = _fields_without_text(Line)  # the key of the cache, because tests replace `Line`
     if name in lists and not cell.startswith('["'):  # an export writes a list in this way if its items contain |
         return cell.split("|")
     if name in no_texts:

@@ -90,7 +90,10 @@ _CACHE_KIB: Final = 8192
 _PAIRS: Final[dict[str, TypeAdapter[tuple[Any, Any]]]] = {
     kind: TypeAdapter(cast("Any", GenericAlias(tuple, get_args(hint)))) for kind, hint in get_type_hints(Made).items()
 }
-"""The parser of a key and its value for each dict in `Made`, by the name of the dict."""
+"""The parsers of the entries in each dict of `Made`, by the name of the dict.
+
+For a `dict[UUID, int]`, for example, the parser reads a `tuple[UUID, int]`, which is a key and its value.
+"""
 
 
 class MadeOnDisk:

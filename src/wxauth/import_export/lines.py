@@ -300,11 +300,9 @@ class Line(_Strict):
 
 def _missing(given: Mapping[str, object]) -> list[Fault]:
     """Return the faults of a line that has neither an identity nor a unionid, or an openid without an app."""
-    if given.get("openid"):
-        missing = [] if given.get("app_id") else ["app_id"]
-    else:
-        missing = [] if given.get("unionid") else [name for name in ("app_id", "openid") if not given.get(name)]
-    return [Fault(name, EXPECTED[name]) for name in missing]
+    if given.get("unionid") and not given.get("openid"):
+        return []
+    return [Fault(name, EXPECTED[name]) for name in ("app_id", "openid") if not given.get(name)]
 
 
 def _fault(error: ErrorDetails) -> Fault:

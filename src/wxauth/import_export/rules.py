@@ -172,7 +172,7 @@ def _is_of_erased_user(case: Case) -> bool:
     return is_gone and not case.options.restore
 
 
-def _has_second_openid(case: Case) -> bool:
+def _unionid_has_second_openid(case: Case) -> bool:
     is_by_unionid = case.adds_second_openid and case.owners.by_unionid is not None
     return case.unionid_has_another_openid or is_by_unionid
 
@@ -244,7 +244,7 @@ RULES_OF_OWNERS: Final[tuple[Rule[Case], ...]] = (
             "must correspond to only one openid in this app, because WeChat gives each user only one openid per "
             "app. It already belongs to another openid"
         ),
-        _has_second_openid,
+        _unionid_has_second_openid,
     ),
     Rule(
         "external_id",
@@ -329,15 +329,15 @@ RULES_OF_CHANGES: Final[tuple[Rule[Change], ...]] = (
 )
 """The rules for the change that a line makes to its user."""
 LAST_ADMIN: Final = _("must leave at least one administrator. Appoint another administrator first")
-"""The fault of a line that would remove the last administrator.
+"""The rule for a line that would remove the last administrator.
 
-It is in no table, because only the batch knows all administrators.
+The rule is in no table, because only the batch knows all administrators.
 """
 GIVEN_BEFORE: Final = _(
     "must be the same as in the earlier line with this openid or, if there is no openid, with this "
     "unionid. Remove one of the two lines"
 )
-"""The fault of a field for which two lines of one identity have different values.
+"""The rule for a field that has different values in two lines of one identity.
 
-It is in no table, because the refusal also names the earlier line.
+The rule is in no table, because the refusal also names the earlier line.
 """
