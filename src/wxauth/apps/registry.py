@@ -233,6 +233,7 @@ class Apps:
         if app_id is None:
             missing = "the request has no app_id, and there is no enabled default app"
         elif APP_ID.fullmatch(app_id):
+            # A process waits for `refresh_pause`, and then reads the apps for at most `Deadlines.total`: 13 s in all.
             missing = f"the app {app_id} doesn't exist. A new app takes effect within 15 s"
         else:
             missing = "the app_id doesn't have the form of an AppID such as wx0123456789abcdef"
@@ -323,7 +324,7 @@ class ManagedApps:
 
         Raises: NotFound, AppInSettings, InvalidRequest, AppRefused, WeChatError.
         """
-        await self._ensure_stored(app_id)
+        self._refuse_app_in_settings(app_id)
         await self._check_forward(changes.get("push_forward"))
         if asks_wechat and "app_secret" in changes:
             known = await self.read(app_id)
@@ -351,7 +352,7 @@ class ManagedApps:
 
         Raises: NotFound, AppInSettings.
         """
-        await self._ensure_stored(app_id)
+        self._refuse_app_in_settings(app_id)
         async with self.database.begin() as transaction:
             is_removed = await transaction.value(queries.DELETE_APP, app_id=app_id) is not None
             if is_removed:
@@ -364,18 +365,13 @@ class ManagedApps:
     async def read(self, app_id: str) -> KnownApp:
         """Read the stored apps, and return the app with this id. Raises: NotFound."""
         await self.apps.refresh()
-        app = next((known for known in self.apps.all() if known.app.app_id == app_id), None)
-        if app is None:
+        known = next((each for each in self.apps.all() if each.app.app_id == app_id), None)
+        if known is None:
             raise errors.NotFound(NO_SUCH_APP.detail)
-        return app
+        return known
 
-    async def _ensure_stored(self, app_id: str) -> None:
-        """Refuse an app that is defined in the settings.
-
-        This function does not refuse an unknown app, because the caller's statement will find no row for this app.
-
-        Raises: AppInSettings.
-        """
+    def _refuse_app_in_settings(self, app_id: str) -> None:
+        """Raise AppInSettings if the app is defined in the settings."""
         if any(app.app_id == app_id for app in self.settings.apps):
             raise errors.AppInSettings("this app is defined in WXAUTH_APPS or WXAUTH_APP_ID: change it there")
 
