@@ -43,7 +43,7 @@ class _NotRunning(_Fault):
 
 
 class _Wrong(_Fault):
-    """The fault if siblings cannot use the issuer's response. The text gives the reason and the fix."""
+    """A fault because of which siblings cannot use the issuer. The text gives the reason and the fix."""
 
 
 async def check_issuer(
@@ -51,7 +51,7 @@ async def check_issuer(
 ) -> AsyncGenerator[CheckResult, None]:
     """Check whether siblings find the stored keys at the issuer's URL.
 
-    Connecting and reading all documents may take `patience` seconds and another three seconds. If none of the keys in
+    All requests together may take `patience` seconds, and three seconds more for connecting. If none of the keys in
     `findings` is published, `read_keys` reads the stored keys once more.
     """
     yield await _judge_issuer(issuer, findings.signing_keys, read_keys=read_keys, now=now, patience=patience)
@@ -116,7 +116,7 @@ def _judge_kids(issuer: str, signing: AbstractSet[str], published: AbstractSet[s
     return good(_NAME, _("{issuer} returns the stored keys", issuer=issuer))
 
 
-async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
+async def _published_kids(issuer: str, time_limits: httpx.Timeout) -> set[str]:
     """Return the ids of the keys that the issuer publishes, after a check that no cache stores its responses.
 
     The function requests the documents in the same way as the guard, so that it finds every fault that a sibling would
@@ -124,9 +124,9 @@ async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
 
     Raises: _NotRunning, _Wrong.
     """
-    async with _client(issuer, limits) as client:
+    async with _client(issuer, time_limits) as client:
         jwks_uri = _jwks_uri_in(await _get(client, issuer + METADATA_PATH), issuer)
-        async with _client(jwks_uri, limits) as jwks_client:
+        async with _client(jwks_uri, time_limits) as jwks_client:
             jwks = (await _get(jwks_client, jwks_uri)).get("keys")
         if not isinstance(jwks, list):
             raise _Wrong(_("{url} has no list of keys. Another service responds at this address", url=jwks_uri))
@@ -158,7 +158,7 @@ def _may_have_keys(jwks_uri: str, issuer: str) -> bool:
     return is_secure(jwks_uri) and (jwks_uri.startswith("https:") or is_loopback(urlsplit(issuer).hostname))
 
 
-def _client(url: str, limits: httpx.Timeout) -> httpx.AsyncClient:
+def _client(url: str, time_limits: httpx.Timeout) -> httpx.AsyncClient:
     """Return a client that connects to the host of a URL in the same way as the guard.
 
     Raises: _Wrong, if SSL_CERT_FILE is not a certificate file.
@@ -168,7 +168,7 @@ def _client(url: str, limits: httpx.Timeout) -> httpx.AsyncClient:
         tls = httpx.create_ssl_context()
     except OSError as exc:
         raise _Wrong(_("SSL_CERT_FILE isn't a certificate file: {reason}", reason=exc.strerror)) from exc
-    return httpx.AsyncClient(verify=tls, timeout=limits, trust_env=False, proxy=proxy)
+    return httpx.AsyncClient(verify=tls, timeout=time_limits, trust_env=False, proxy=proxy)
 
 
 def _proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
@@ -225,11 +225,11 @@ async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGene
     """Check whether clients find the metadata of a resource, and this issuer in the metadata (RFC 9728)."""
     name, parts = f"resource {url}", urlsplit(url)
     metadata_url = f"{parts.scheme}://{parts.netloc}{_RESOURCE_METADATA}{parts.path.removesuffix('/')}"
-    limits = httpx.Timeout(patience, connect=_CONNECT_TIMEOUT_SECONDS)
+    time_limits = httpx.Timeout(patience, connect=_CONNECT_TIMEOUT_SECONDS)
     try:
         async with (
             asyncio.timeout(patience + _CONNECT_TIMEOUT_SECONDS),
-            _client(url, limits) as client,
+            _client(url, time_limits) as client,
         ):
             metadata = await _get(client, metadata_url)
     except (_Fault, TimeoutError) as exc:
@@ -255,7 +255,7 @@ async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
     """Return the JSON object at a URL. Raises: _NotRunning, _Wrong."""
     try:
         async with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
-            _judge_status(response)
+            _check_status(response)
             body = bytearray()
             async for chunk in response.aiter_raw():
                 body += chunk
@@ -277,7 +277,7 @@ async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
     return document
 
 
-def _judge_status(response: httpx.Response) -> None:
+def _check_status(response: httpx.Response) -> None:
     """Check that a response has the status 200. Raises: _NotRunning, _Wrong."""
     status, url = response.status_code, response.url
     if status == HTTPStatus.OK:
