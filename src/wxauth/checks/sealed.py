@@ -93,23 +93,26 @@ async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes,
 
 
 async def ensure_opens(database: Database, sealer: Sealer, *, now: datetime) -> None:
-    """Check that the service can unseal the values that this process seals.
+    """Check that this process has the secret key with which the stored values are sealed.
 
-    The check unseals the signing keys or, if there are none, other values. Raises: CannotOpen, if no value can be
-    unsealed.
+    The check unseals the signing keys or, if there are none, other values.
+
+    Raises: CannotOpen, if there are values, and none of them can be unsealed.
     """
-    keys = await database.rows(PUBLISHED, now=now)
-    values = [(key.private_key, sealing.signing_key_context(key.kid)) for key in keys]
-    if not values:
-        values = await some_values(database, now=now)
-    if values and not any(sealer.opens(sealed, context=context) for sealed, context in values):
+    opens = [SEALED_SIGNING_KEYS.opens(sealer, key) for key in await database.rows(PUBLISHED, now=now)]
+    if not opens:
+        opens = [sealer.opens(sealed, context=context) for sealed, context in await some_values(database, now=now)]
+    if opens and not any(opens):
         raise CannotOpen("encrypted with an unknown key")
 
 
 def judge_signing_keys(
     keys: Sequence[StoredSigningKey], sealer: Sealer, *, max_age: timedelta, now: datetime
 ) -> CheckResult:
-    """Return the result about the keys: which key signs now and which one is next, or which ones cannot be unsealed."""
+    """Return the result about the keys: which key signs now and which one is next, or which ones cannot be unsealed.
+
+    `keys` are in the order in which they begin to sign.
+    """
     name = "signing_keys"
     if not keys:
         return good(
