@@ -59,6 +59,7 @@ _WRONG_URL = (
 # connection, and that asyncpg has not noticed this yet.
 LOST = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InternalClientError)
 
+# asyncpg's messages begin with these words.
 _NO_ROOT_CERTIFICATE: Final = ("root certificate file", "cannot determine location of user PostgreSQL")
 _REFUSED_TLS: Final = "rejected SSL upgrade"  # asyncpg's own words
 _POOLER_REFUSES: Final = "unsupported startup parameter"  # the words of PgBouncer, which PostgreSQL never uses
@@ -241,12 +242,12 @@ def reason_of(exc: BaseException) -> str:
 
 def outage_text(exc: StorageUnavailable) -> Text:
     """Return one line about an outage for the operator."""
-    if isinstance(cause := exc.__cause__, NotConnected):
+    cause = exc.__cause__
+    if isinstance(cause, NotConnected):
         return cause.text
-    reason = reason_of(exc)
-    if isinstance(exc.__cause__, asyncpg.ReadOnlySQLTransactionError):
+    if isinstance(cause, asyncpg.ReadOnlySQLTransactionError):
         return _("doesn't accept writes. Check the default_transaction_read_only setting for the database and the role")
-    return _("{name}: {rule}", name=exc.detail, rule=reason)
+    return _("{name}: {rule}", name=exc.detail, rule=reason_of(exc))
 
 
 def raise_if_not_connected(exc: Exception, dsn: str, address: str | None = None) -> None:
