@@ -1,4 +1,4 @@
-"""The service's time, which is the database's, and ids that begin with their time (UUIDv7, RFC 9562).
+"""The service's clock, which shows the database's time, and ids that begin with their time (UUIDv7, RFC 9562).
 
 Other code gets the clock or the time as an argument, so that tests can set the time.
 """
@@ -109,6 +109,7 @@ async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = 
     while True:
         await correct_clock(clock, database)
         now = clock.own()
+        # This machine's clock may have been set back since the last warning, so the second abs() is needed, too.
         if abs(clock.ahead) >= REPORTED_FROM and (reported_at is None or abs(now - reported_at) >= _REPORTED_EVERY):
             reported_at = now
             log.warning(

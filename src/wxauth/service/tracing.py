@@ -1,4 +1,4 @@
-"""The factory of the parts that create spans if traces are enabled. The class in this module creates no spans."""
+"""The factory of the parts that a trace covers. If traces are enabled, its subclass `spans.Spans` replaces it."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from wxauth.wechat.client import WeChat
 
 
 class Tracing:
-    """A factory of parts that create no spans."""
+    """The factory for a service without traces. Its parts create no spans."""
 
     def app(self, app: ASGIApp) -> ASGIApp:
         """Return the app that the server calls."""
