@@ -171,12 +171,11 @@ def check_watermark(opened: Mapping[str, Any], *, app_id: str, now: datetime) ->
     """Check that WeChat created the data for this app within the last day. Raises: InvalidRequest."""
     match opened.get("watermark"):
         case {"appid": str(watermarked), "timestamp": int(timestamp)}:
-            pass
+            age = int(now.timestamp()) - timestamp
         case _:
             raise InvalidRequest.of("encrypted_data", "Has no watermark")
     if watermarked != app_id:
         raise InvalidRequest.of("encrypted_data", "The watermark belongs to another app")
-    age = int(now.timestamp()) - timestamp
     if age > _MAX_WATERMARK_AGE.total_seconds():
         raise InvalidRequest.of("encrypted_data", "The watermark is more than a day old")
     if age < -_MAX_CLOCK_LEAD.total_seconds():
@@ -343,7 +342,7 @@ class WeChatMessage:
 
 
 class Withdrawn(StrEnum):
-    """The kinds of withdrawals that WeChat reports."""
+    """The kinds of withdrawals that WeChat reports, as the log names them."""
 
     DATA = "data"
     """The user no longer shares some fields."""
