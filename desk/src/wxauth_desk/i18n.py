@@ -1,7 +1,7 @@
 """Texts for users, in English in the code, and in other languages in gettext's `locale/*/LC_MESSAGES/wxauth_desk.po`.
 
-The simulated WeChat runs without wxauth, so this module cannot use wxauth's. A text of either module can be a value in
-a text of the other.
+The simulated WeChat runs without wxauth, so this module cannot use `wxauth.i18n`. A text of either module can be a
+value in a text of the other.
 """
 
 import json

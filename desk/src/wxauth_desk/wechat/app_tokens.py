@@ -22,12 +22,12 @@ class AppTokens:
     """The APIs that hand out tokens and tickets to apps."""
 
     access_tokens: Mapping[str, AccessTokens]
-    """The access tokens by app."""
+    """The access tokens by the id of the app."""
     quotas: Quotas
     clock: Callable[[], int]
     """The clock, which returns seconds since the epoch."""
     js_tickets: dict[str, tuple[str, int]] = field(init=False, default_factory=dict)
-    """The ticket of each app, and the time at which the ticket expires."""
+    """The ticket of each app, and the time, in seconds since the epoch, at which the ticket expires."""
 
     def replace_older(self, call: Call, account: Account) -> Answer:
         """Answer a call of `token`. Raises: CallRefused."""
