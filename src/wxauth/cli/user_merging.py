@@ -95,7 +95,7 @@ def split_command(user_id: UUID, identity: tuple[str, str], external_id: str | N
     users = {"user": user, "new_user": new_user}
     rows: list[tuple[object, ...]] = [header(" ", "id", "external_id", "identities")]
     for label, each in users.items():
-        identities = " ".join(f"{identity['app_id']}:{identity['openid']}" for identity in each["identities"])
+        identities = " ".join(f"{item['app_id']}:{item['openid']}" for item in each["identities"])
         rows.append((word(label), each["id"], each["external_id"], identities))
     show(users, rows)
     if prints_json():

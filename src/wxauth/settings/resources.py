@@ -17,7 +17,9 @@ from wxauth_guard.texts import is_secure
 
 OWN_SCOPES: Final = frozenset(
     {
+        # the scopes of sites
         *("openid", "profile", "phone", "email", "roles", "offline_access", "wxauth:admin"),
+        # the scopes of services
         *("introspect", "access_token", "users", "phones", "unionids", "events"),
         *("attributes", "sign", "moderate", "js_sign"),
     }

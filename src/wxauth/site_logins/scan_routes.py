@@ -39,7 +39,10 @@ _WRONG_FIELDS: Final[Mapping[Mistake, FieldError]] = {
     Mistake.DOCUMENT: FieldError("client_id", "must be the URL of a valid metadata document at an allowed host"),
     Mistake.REDIRECT_URI: FieldError("redirect_uri", "must be a redirect URI of the site"),
 }
-"""The invalid field for each mistake that `SiteRequests` finds in a sign-in request."""
+"""The invalid field for each mistake that `SiteRequests` finds in a sign-in request.
+
+`Mistake.REQUEST` is missing, because only the login page reports this mistake.
+"""
 
 
 class AuthorizationRequest(BaseModel):
