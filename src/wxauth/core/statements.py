@@ -37,7 +37,7 @@ _set: Final = object.__setattr__
 """A function that sets an attribute without pydantic's checks."""
 
 
-def one_and_id(
+def pair_range(
     column: LiteralString,
     value: LiteralString,
     *,
@@ -46,9 +46,10 @@ def one_and_id(
 ) -> LiteralString:
     """Return SQL that is true if a column has a value, and the row's id is at least `after` and less than `before`.
 
-    The condition suits an index on both columns, and `ORDER BY` must name both. With `column = value … ORDER BY id
-    LIMIT`, PostgreSQL may read all rows in the order of their ids, because it expects to find enough matching rows soon
-    if its statistics contain few values of the column. A comparison of pairs can only use the index on both columns.
+    The SQL compares pairs of the column and the id. It suits an index on both, and `ORDER BY` must name both. With
+    `column = value … ORDER BY id LIMIT`, PostgreSQL may read all rows in the order of their ids, because it expects to
+    find enough matching rows soon if its statistics contain few values of the column. A comparison of pairs can only
+    use the index on both columns.
     """
     pair = f"({column}, {column.rpartition('.')[0]}.id)"
     return f"{pair} >= ({value}, {after}) AND {pair} < ({value}, {before})"

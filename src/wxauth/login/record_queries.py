@@ -14,7 +14,7 @@ from sqlmodel import Field, SQLModel
 from wxauth.core.clock import first_id_at
 from wxauth.core.database import Database
 from wxauth.core.models import TIME
-from wxauth.core.statements import Nothing, Statement, fragment, one_and_id
+from wxauth.core.statements import Nothing, Statement, fragment, pair_range
 from wxauth.core.upkeep import Sweep
 from wxauth.settings.addresses import TRUNCATED
 from wxauth.users.history_queries import HistoryQuery
@@ -297,7 +297,7 @@ def _search(
     """Return the search for the refusals within `bounds` that match all filters, in this order.
 
     `bounded` is the filter that `bounds` already contains. The search must not contain this filter twice: from a second
-    condition PostgreSQL would conclude that it can also read all ids in their order, which `one_and_id` prevents.
+    condition PostgreSQL would conclude that it can also read all ids in their order, which `pair_range` prevents.
     """
     filters = " AND ".join(
         f"({condition} OR :{name} IS NULL)" for name, condition in _CONDITIONS.items() if name != bounded
@@ -317,7 +317,7 @@ def _search_in_order(column: LiteralString) -> Statement[Refusal]:
 
     The index returns these rows in the order of their ids, so the search stops when the page is full.
     """
-    bounds = one_and_id(f"refusals.{column}", f":{column}", after=":lowest", before=":before")
+    bounds = pair_range(f"refusals.{column}", f":{column}", after=":lowest", before=":before")
     # Most of these indexes contain only the rows with a value. PostgreSQL uses such an index only if the query says so.
     return _search(
         f"refusals.{column} IS NOT NULL AND {bounds}", bounded=column, order=f"refusals.{column} DESC, id DESC"

@@ -10,7 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from wxauth.core.database import Database
-from wxauth.core.statements import Nothing, Statement, one_and_id
+from wxauth.core.statements import Nothing, Statement, pair_range
 from wxauth.sessions.queries import END, LAST_OF_PAGE
 
 
@@ -103,7 +103,7 @@ UPDATE sessions SET session_key = resealed FROM free WHERE sessions.id = free.id
 KEYS_IN_SESSION: Final = Statement[KeysInSession](f"""
 SELECT s.app_id, s.openid, (
            SELECT newest.session_key FROM sessions newest
-            WHERE {one_and_id("newest.user_id", "s.user_id")}
+            WHERE {pair_range("newest.user_id", "s.user_id")}
               AND newest.app_id = s.app_id AND newest.openid = s.openid AND newest.session_key IS NOT NULL
             ORDER BY newest.user_id DESC, newest.id DESC LIMIT 1) AS newest,
        s.session_key AS own

@@ -15,7 +15,7 @@ from wxauth.core.clock import new_id
 from wxauth.core.database import Database, Transaction
 from wxauth.core.models import Address
 from wxauth.core.retrying import ChangedMeanwhile, retrying
-from wxauth.core.statements import Nothing, Statement, fragment, one_and_id
+from wxauth.core.statements import Nothing, Statement, fragment, pair_range
 from wxauth.core.trail import SYSTEM, Actor, EventType, event, record_events
 from wxauth.core.users import USER, UserInSession
 from wxauth.sessions.devices import DescribedDevice
@@ -327,7 +327,7 @@ END_BEYOND: Final = _ending("""
 
 The `at_most` newest sessions remain.
 """
-# ORDER BY names the constant `user_id` too, so that PostgreSQL uses the index: see `one_and_id`.
+# ORDER BY names the constant `user_id` too, so that PostgreSQL uses the index: see `pair_range`.
 END_OLDEST: Final = _ending("""
     SELECT id FROM sessions
      WHERE (user_id, app_id, openid) = (:user_id, :app_id, :openid) AND client_id IS NULL AND id <> :opened
@@ -349,16 +349,16 @@ def _beyond_fragment(*, counting: LiteralString, revoked_at: LiteralString) -> L
     `since`, and whose users have more than `at_most` sessions. Few users have so many sessions, and for the other users
     PostgreSQL reads only a few entries of the index.
     """
-    # Each ORDER BY names the constant `user_id` too, so that PostgreSQL uses the index: see `one_and_id`.
+    # Each ORDER BY names the constant `user_id` too, so that PostgreSQL uses the index: see `pair_range`.
     return f"""
     SELECT beyond.id
       FROM (SELECT DISTINCT user_id, app_id, openid FROM sessions WHERE id > :since) AS lately,
    LATERAL (SELECT id FROM (SELECT id, revoked_at FROM sessions s
-                             WHERE {one_and_id("s.user_id", "lately.user_id")}
+                             WHERE {pair_range("s.user_id", "lately.user_id")}
                                    AND (s.app_id, s.openid) = (lately.app_id, lately.openid) {counting}
                              ORDER BY s.user_id DESC, s.id DESC OFFSET :at_most) AS older
              WHERE revoked_at {revoked_at}) AS beyond
-     WHERE EXISTS (SELECT FROM sessions s WHERE {one_and_id("s.user_id", "lately.user_id")}
+     WHERE EXISTS (SELECT FROM sessions s WHERE {pair_range("s.user_id", "lately.user_id")}
                     ORDER BY s.user_id, s.id OFFSET :at_most)
      LIMIT :size"""
 

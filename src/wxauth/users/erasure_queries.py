@@ -15,7 +15,7 @@ from uuid import UUID
 
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
-from wxauth.core.statements import Nothing, Statement, one_and_id
+from wxauth.core.statements import Nothing, Statement, pair_range
 from wxauth.core.trail import ERASED_DATA, REPORTS_ERASURE, Actor, EventType, record_event
 from wxauth.errors import AccountDisabled, AccountLeaving
 from wxauth.sessions.queries import START, EndReason, end_sessions
@@ -51,7 +51,7 @@ ARE_WAITING: Final = Statement[bool](
 # receive, because that data is not personal.
 _ERASE_ABOUT: Final = Statement[UUID](f"""
 WITH page AS MATERIALIZED (
-    SELECT id FROM events WHERE {one_and_id("events.user_id", ":user_id", after=":after")} AND id > :after
+    SELECT id FROM events WHERE {pair_range("events.user_id", ":user_id", after=":after")} AND id > :after
      ORDER BY user_id, id LIMIT :size
 ), erased AS (
     UPDATE events SET ip = NULL, data = {ERASED_DATA}
@@ -64,7 +64,7 @@ SELECT id FROM page ORDER BY id
 _ERASE_ACTED: Final = Statement[UUID](f"""
 WITH page AS MATERIALIZED (
     SELECT id FROM events
-     WHERE {one_and_id("events.actor", ":user_id::uuid::text", after=":after")} AND id > :after AND ip IS NOT NULL
+     WHERE {pair_range("events.actor", ":user_id::uuid::text", after=":after")} AND id > :after AND ip IS NOT NULL
      ORDER BY actor, id LIMIT :size
 ), erased AS (
     UPDATE events SET ip = NULL FROM page WHERE events.id = page.id
@@ -78,7 +78,7 @@ DELETE FROM consents WHERE id = ANY (ARRAY(
 # The condition IS NOT NULL lets PostgreSQL use the partial index.
 _ERASE_REFUSALS: Final = Statement[Nothing](f"""
 DELETE FROM refusals WHERE id = ANY (ARRAY(
-    SELECT id FROM refusals WHERE user_id IS NOT NULL AND {one_and_id("refusals.user_id", ":user_id")}
+    SELECT id FROM refusals WHERE user_id IS NOT NULL AND {pair_range("refusals.user_id", ":user_id")}
      ORDER BY user_id, id LIMIT :size))
 """)
 # This statement deletes logins to sites that only this user could have approved. There are only a few, because wxauth

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from wxauth.core.clock import id_range
 from wxauth.core.database import Database
 from wxauth.core.models import Address, EventFields
-from wxauth.core.statements import Statement, one_and_id
+from wxauth.core.statements import Statement, pair_range
 from wxauth.core.trail import ERASED_DATA, REPORTS_ERASURE, EventType
 from wxauth.sessions.devices import DescribedDevice
 from wxauth.sessions.queries import OPENED
@@ -106,7 +106,7 @@ USER_SUMMARIES: Final = Statement[UserSummary](f"""
 SELECT users.id, nickname, avatar_url, newest.app_id, newest.user_agent AS device, newest.ip, last_login_at
   FROM users LEFT JOIN LATERAL (
     SELECT app_id, user_agent, ip FROM sessions
-     WHERE {one_and_id("sessions.user_id", "users.id")} ORDER BY user_id DESC, id DESC LIMIT 1
+     WHERE {pair_range("sessions.user_id", "users.id")} ORDER BY user_id DESC, id DESC LIMIT 1
   ) AS newest ON true
  WHERE users.id = ANY (:ids::uuid[])
 """)
@@ -127,7 +127,7 @@ SELECT login.id AS session_id, login.created_at AS at, user_id, users.nickname, 
 
 
 _LOGINS_OF_USER: Final = _logins_where(
-    one_and_id("login.user_id", ":user_id", after=":lowest", before=":before"), "login.user_id DESC, login.id DESC"
+    pair_range("login.user_id", ":user_id", after=":lowest", before=":before"), "login.user_id DESC, login.id DESC"
 )
 _ALL_LOGINS: Final = _logins_where(
     "login.id < :before AND login.id >= :lowest AND (:user_id::uuid IS NULL OR user_id = :user_id)", "login.id DESC"
@@ -159,7 +159,7 @@ _NEWEST_OF_USER: Final = "ORDER BY events.user_id DESC, events.id DESC LIMIT :li
 
 def _events_of_user_fragment(user_id: LiteralString) -> LiteralString:
     """Return the SQL that selects the events about a user between two ids."""
-    return f"{_EVENTS} WHERE {one_and_id('events.user_id', user_id, after=':lowest', before=':before')}"
+    return f"{_EVENTS} WHERE {pair_range('events.user_id', user_id, after=':lowest', before=':before')}"
 
 
 _EVENTS_OF_USER: Final = Statement[EventFields](f"""
@@ -168,7 +168,7 @@ _EVENTS_OF_USER: Final = Statement[EventFields](f"""
 """)
 # The first part reads all of the actor's actions except those on the actor's own account, separately for each type.
 # The second part reads the actor's actions on the actor's own account. The comparisons of whole rows make PostgreSQL
-# use the indexes, as in `one_and_id`.
+# use the indexes, as in `pair_range`.
 _EVENTS_OF_ACTOR: Final = Statement[EventFields](f"""
 (SELECT found.* FROM unnest(:types::text[]) AS kind
   CROSS JOIN LATERAL (
