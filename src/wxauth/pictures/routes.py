@@ -19,7 +19,7 @@ from wxauth.users.callers import CallerDep
 from wxauth.users.schemas import AVATARS_PATH, UserAnswer, user_answer
 from wxauth.web.dependencies import SettingsDep, provide
 from wxauth.web.direct import Router
-from wxauth.web.edge import MAX_BODY, cacheable_response
+from wxauth.web.edge import BODY_IS_LATE, MAX_BODY, cacheable_response
 from wxauth_guard.errors import InvalidRequest
 
 UPLOAD_TIMEOUT_SECONDS: Final = 60.0
@@ -114,7 +114,7 @@ async def _read_parts(request: Request, boundary: bytes, *, patience: float) -> 
     except PayloadTooLarge as exc:
         raise PayloadTooLarge(exc.detail, title=PICTURE_TOO_LARGE) from None
     except TimeoutError:
-        raise InvalidRequest(f"the body didn't arrive within {patience:g} s", status=408) from None
+        raise InvalidRequest(f"the body didn't arrive within {patience:g} s", status=BODY_IS_LATE) from None
     return parts
 
 

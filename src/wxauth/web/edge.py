@@ -62,7 +62,7 @@ _COUNTED_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DEL
 _FIELDS_READ: Final = frozenset(
     (b"host", b"x-request-id", b"content-length", b"content-type", b"cookie", b"traceparent", b"expect")
 )
-"""The header fields that `_read_head` reads."""
+"""The header fields that `_read_head` reads. It must have a branch for each of them."""
 _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TRACE_PARENT: Final = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
@@ -89,8 +89,11 @@ A browser sends a head that is too large only if it has too many cookies for the
 """
 FIRST_FAILURE: Final = 400
 """The lowest status of a failure."""
-_BODY_IS_LATE: Final = 408
-"""The status of the response if the body did not arrive in time (Request Timeout)."""
+BODY_IS_LATE: Final = 408
+"""The status of the response if the body did not arrive in time (Request Timeout).
+
+After such a response, `Edge` closes the connection.
+"""
 _HEAD_TOO_LARGE: Final = 431
 """The status of the response if the head is too large (Request Header Fields Too Large)."""
 FIRST_FAULT: Final = 500
@@ -303,7 +306,7 @@ class _Exchange:
             async with asyncio.timeout(self._started + seconds - perf_counter()):
                 message = await self._receive_from_server()
         except TimeoutError:
-            raise InvalidRequest(f"the body didn't arrive within {seconds:g} s", status=_BODY_IS_LATE) from None
+            raise InvalidRequest(f"the body didn't arrive within {seconds:g} s", status=BODY_IS_LATE) from None
         self.has_whole_body = not message.get("more_body", False)
         self._received_size += len(message.get("body", b""))
         if self._received_size > MAX_BODY:
@@ -328,7 +331,7 @@ class _Exchange:
             # Without `100 Continue`, the client may send the body or another request next, so the connection cannot be
             # reused.
             is_leaving = self._edge.leaving is not None and self._edge.leaving.is_leaving
-            if is_leaving or self._waits_for_continue or self.status == _BODY_IS_LATE:
+            if is_leaving or self._waits_for_continue or self.status == BODY_IS_LATE:
                 message["headers"].append((b"connection", b"close"))
         await self._send_to_server(message)
 
@@ -379,7 +382,7 @@ def _read_head(scope: Scope) -> _Head:
             cookies.append(value)
         elif name == b"expect":
             waits_for_continue = value.lower() == b"100-continue"
-        elif (trace_parent := _TRACE_PARENT.fullmatch(value)) is not None:
+        elif (trace_parent := _TRACE_PARENT.fullmatch(value)) is not None:  # only `traceparent` remains
             trace = trace_parent[1].decode()
     return _Head(size, target_size, request_id_sent, body_size, trace, b";".join(cookies), waits_for_continue, refusal)
 
@@ -398,7 +401,7 @@ def _refusal_of(scope: Scope, head: _Head) -> InvalidRequest | None:
     if len(scope["headers"]) > MAX_FIELDS:
         return InvalidRequest(f"a request must have at most {MAX_FIELDS} headers", status=_HEAD_TOO_LARGE)
     if head.target_size > MAX_TARGET:
-        return InvalidRequest(f"a request target must have at most {MAX_TARGET} bytes", status=414)
+        return InvalidRequest(f"a request target must have at most {MAX_TARGET} bytes", status=414)  # URI Too Long
     if head.refusal is not None:
         return head.refusal
     path = scope["path"]

@@ -112,7 +112,7 @@ class BehindProxies:
 
         In that case, the peer's address is used.
         """
-        # If there are more entries, the first item contains all the others together, and is not an address.
+        # If there are more than `_MAX_PROXIES` commas, the first item contains several entries, and is not an address.
         entries = b",".join(forwarded_for).rsplit(b",", _MAX_PROXIES)
         if self._trusts_anybody:
             return self._host_in(entries[-1]).address
