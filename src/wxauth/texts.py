@@ -47,9 +47,13 @@ _FLAG_OR_REMOVED = re.compile(
 )
 """The pattern of the flag of a region, which remains as the group, or of characters that are removed."""
 _NEEDLESS_JOINERS = re.compile(
+    # A row after a visible character of an emoji, or of a script other than Latin, Greek and Cyrillic:
     rf"(?=[{_SELECTORS}{_JOINERS}])(?<=[#*0-9\xa9\xae\u0530-\U0010ffff])(?<![\s{_INVISIBLE}])"
+    # its first selector, and further selectors,
     rf"([{_SELECTORS}]?)[{_SELECTORS}]*"
+    # and its first joiner, if such a character also follows the row, and everything up to the end of the row.
     rf"(?:([{_JOINERS}])[{_SELECTORS}{_JOINERS}]*(?=[\u0530-\U0010ffff])(?![\s{_INVISIBLE}]))?[{_SELECTORS}{_JOINERS}]*"
+    # Any other row is removed completely.
     rf"|[{_SELECTORS}{_JOINERS}]+"
 )
 """The pattern of a row of variation selectors and joiners. All are removed except for those in the two groups.
