@@ -55,11 +55,11 @@ If two transactions give one unionid to two users at the same time, the second t
 _CORRECT_OPENID: Final = Statement[Nothing]("""
 UPDATE identities SET openid = :openid, unionid = NULL
  WHERE app_id = :app_id AND openid = :unionid
-   AND NOT EXISTS (SELECT FROM identities it WHERE it.app_id = :app_id AND it.openid = :openid)
+   AND NOT EXISTS (SELECT FROM identities correct WHERE correct.app_id = :app_id AND correct.openid = :openid)
 """)
 _DELETE_MISNAMED: Final = Statement[Nothing]("""
 DELETE FROM identities WHERE app_id = :app_id AND openid = :unionid
-   AND EXISTS (SELECT FROM identities it WHERE it.app_id = :app_id AND it.openid = :openid)
+   AND EXISTS (SELECT FROM identities correct WHERE correct.app_id = :app_id AND correct.openid = :openid)
 """)
 KEEP_MISNAMED: Final = Statement[Nothing](
     "UPDATE identities SET awaits_login = false WHERE app_id = :app_id AND openid = :unionid"
@@ -78,8 +78,8 @@ _IS_OF_ANOTHER_ACCOUNT: Final = """
        /* (1) */ (other.unionid <> :unionid OR (other.unionid IS NULL AND NOT :may_be_snapshot))
    AND /* (2) */ (EXISTS (SELECT FROM former_users WHERE former_users.user_id = other.user_id)
                   OR (other.unionid IS NOT NULL
-                      AND EXISTS (SELECT FROM identities it
-                                   WHERE it.user_id = other.user_id AND it.unionid = :unionid)))"""
+                      AND EXISTS (SELECT FROM identities same_user
+                                   WHERE same_user.user_id = other.user_id AND same_user.unionid = :unionid)))"""
 # This query returns a row in two cases. In the first case, another openid of the app has the unionid, and a unique
 # index allows only one. In the second case, the unionid belongs to another user, who has another openid of the app, and
 # that openid does not belong to another account of that user. A WeChat account has only one openid in each app. If the
