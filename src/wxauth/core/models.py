@@ -50,7 +50,7 @@ class SharedEvent(SQLModel):
 
     id: UUID = Field(
         primary_key=True,
-        description="UUIDv7; the `webhook-id` too.",
+        description="The id, a UUIDv7. It is also the `webhook-id` of deliveries.",
         schema_extra={"examples": ["01933c62-14e0-7b11-8f3a-5d2c7e9a4b60"]},
     )
     type: str = Field(sa_type=Text, schema_extra={"examples": ["session.ended"]})
@@ -63,8 +63,8 @@ class SharedEvent(SQLModel):
     app_id: str | None = Field(sa_type=Text, schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]})
     actor: str = Field(
         sa_type=Text,
-        description="The id of the user or the name of the service client that did it, `operator` by command, "
-        "`wechat` by push, or `system`.",
+        description="The actor: the id of a user, the name of a service client, `operator` for a command, "
+        "`wechat` for a message that WeChat pushed, or `system`.",
         schema_extra={"examples": ["system"]},
     )
     data: dict[str, Any] = Field(

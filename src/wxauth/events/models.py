@@ -53,7 +53,7 @@ class WebhookAnswer(SQLModel):
     url: str = Field(sa_type=Text, schema_extra={"examples": ["https://orders.example.com/webhooks/wxauth"]})
     types: list[str] = Field(
         sa_type=ARRAY(Text),
-        description="Empty: all.",
+        description="The types of events that are sent. If the list is empty, all types are sent.",
         schema_extra={"examples": [["user.erased", "user.merged"]]},
     )
     is_enabled: bool

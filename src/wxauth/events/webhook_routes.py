@@ -23,7 +23,7 @@ from wxauth.web.direct import Router
 from wxauth.web.schemas import Items, all_of, items_of
 from wxauth_guard.errors import InvalidRequest
 
-_NONE: Final = NotFound(NO_SUCH_WEBHOOK)
+_NO_WEBHOOK: Final = NotFound(NO_SUCH_WEBHOOK)
 _WRONG_URL: Final = InvalidRequest.of("url", "Must begin with https://, or with http:// on a private network")
 router = Router("admin")
 WebhooksDep = Annotated[Webhooks, Depends(provide(Webhooks))]
@@ -46,7 +46,7 @@ async def add_webhook(
     return await webhooks.add(body.name, url=body.url, types=body.types or (), by=administrator)
 
 
-@router.get("/v1/admin/webhooks/{name}", summary=_("Read a webhook"), failures=[_NONE])
+@router.get("/v1/admin/webhooks/{name}", summary=_("Read a webhook"), failures=[_NO_WEBHOOK])
 async def read_webhook(_administrator: AdministratorDep, webhooks: WebhooksDep, name: str) -> WebhookAnswer:
     """Return a webhook, without its secret."""
     return (await webhooks.read(name)).shown
@@ -55,7 +55,7 @@ async def read_webhook(_administrator: AdministratorDep, webhooks: WebhooksDep, 
 @router.patch(
     "/v1/admin/webhooks/{name}",
     summary=_("Change, enable or disable a webhook"),
-    failures=[_WRONG_URL, _NONE],
+    failures=[_WRONG_URL, _NO_WEBHOOK],
 )
 async def change_webhook(
     administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: str, body: WebhookChange
@@ -64,13 +64,13 @@ async def change_webhook(
     return await webhooks.change(name, url=body.url, types=body.types, is_enabled=body.is_enabled, by=administrator)
 
 
-@router.delete("/v1/admin/webhooks/{name}", summary=_("Remove a webhook"), failures=[_NONE])
+@router.delete("/v1/admin/webhooks/{name}", summary=_("Remove a webhook"), failures=[_NO_WEBHOOK])
 async def remove_webhook(administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: str) -> None:
     """Remove a webhook. Its pending deliveries are dropped."""
     await webhooks.remove(name, by=administrator)
 
 
-@router.post("/v1/admin/webhooks/{name}/test", summary=_("Test a webhook"), failures=[_NONE])
+@router.post("/v1/admin/webhooks/{name}/test", summary=_("Test a webhook"), failures=[_NO_WEBHOOK])
 async def test_webhook(administrator: AdministratorDep, webhooks: WebhooksDep, name: str) -> TrialAnswer:
     """Send one `webhook.test` now. The response is 200 with the webhook's status, or with an `error` and no status."""
     return trial_answer(await webhooks.send_test(name, by=administrator))
@@ -79,7 +79,7 @@ async def test_webhook(administrator: AdministratorDep, webhooks: WebhooksDep, n
 @router.post(
     "/v1/admin/webhooks/{name}/secret",
     summary=_("Rotate a webhook's secret"),
-    failures=[_NONE],
+    failures=[_NO_WEBHOOK],
 )
 async def renew_webhook_secret(
     administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: str
@@ -88,7 +88,7 @@ async def renew_webhook_secret(
     return await webhooks.renew_secret(name, by=administrator)
 
 
-@router.get("/v1/admin/webhooks/{name}/deliveries", summary=_("List deliveries"), failures=[_NONE])
+@router.get("/v1/admin/webhooks/{name}/deliveries", summary=_("List deliveries"), failures=[_NO_WEBHOOK])
 async def list_deliveries(
     _administrator: AdministratorDep, webhooks: WebhooksDep, name: str, query: Annotated[DeliveriesQuery, Query()]
 ) -> Items[DeliveryRow]:
@@ -96,7 +96,7 @@ async def list_deliveries(
     return items_of(await webhooks.deliveries_of(name, query))
 
 
-@router.post("/v1/admin/webhooks/{name}/replay", summary=_("Replay events"), failures=[_NONE])
+@router.post("/v1/admin/webhooks/{name}/replay", summary=_("Replay events"), failures=[_NO_WEBHOOK])
 async def replay_deliveries(
     _administrator: AdministratorDep, webhooks: WebhooksDep, name: str, body: ReplayRequest
 ) -> ReplayedAnswer:
