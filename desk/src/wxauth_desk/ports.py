@@ -1,4 +1,4 @@
-"""The ports of `wxauth-desk dev`, each of which may be in use."""
+"""The ports on which the parts of `wxauth-desk dev` listen."""
 
 import socket
 from collections.abc import Set
@@ -59,6 +59,7 @@ class Ports:
 
     def _listen_near(self, after: int) -> socket.socket:
         """Listen on the first free port among those near the service's, or else on any free port."""
+        # The highest ports come first, because other parts without a chosen port prefer the lowest ones.
         near = (self._service + after, *range(self._service + _NEAR, self._service, -1))
         for port in near:
             if port not in self._reserved and port <= _MAX_PORT:

@@ -96,7 +96,8 @@ def create_site(issuer: str, *, url: str, cookie_secret: str, back_end: Sequence
         return RedirectResponse(f"{url}{ADMIN.path}/")
 
     async def send_file(request: Request) -> Response:
-        return FileResponse(_HERE / request.url.path.removeprefix("/"))  # one of the two paths of the routes below
+        # The routes below admit only the paths `/site.css` and `/site.js`.
+        return FileResponse(_HERE / request.url.path.removeprefix("/"))
 
     own = [Route("/site.css", send_file), Route("/site.js", send_file), Route(ADMIN.path, add_slash)]
     sites = [Mount(ADMIN.path, admin), Mount(SHOP.path, shop)]

@@ -35,9 +35,14 @@ _MAX_FORM_FIELDS: Final = 20
 _MAX_FIELD_LENGTH: Final = 8192
 
 _FORWARDED_HEADERS: Final = ("accept", "authorization", "content-type", "x-request-id")
+"""The headers of the page's request that the phone sends. Only the browser has added the others."""
 _DROPPED_HEADERS: Final = frozenset(
     {"connection", "content-encoding", "content-length", "date", "server", "transfer-encoding"}
 )
+"""The headers of a response that are not forwarded to the page.
+
+The page's own server decodes the body, and sets these headers itself.
+"""
 _TIMEOUT_SECONDS: Final = 60
 """The timeout, in seconds, of a request, as in `wx.request`."""
 _LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "localhost"})
@@ -50,6 +55,7 @@ _PHONE_USER_AGENT: Final = (
     "Version/17.1 Mobile/15E148 Safari/604.1"
 )
 _URL_LINK_HOST: Final = "wxaurl.cn"
+"""The host of WeChat's URL Links, which open a mini-program."""
 FormText = Annotated[str, Field(max_length=_MAX_FIELD_LENGTH)]
 """The name or the value of a form's field."""
 DESK_PATH: Final = "/desk/"
@@ -84,7 +90,10 @@ _ERRCODES: Final = {
         *(-1, 45011, 45009, 40001, 40013, 40125, 40164, 40243, 41002, 41004, 89501, 89503, 89506, 89507, _UNLISTED),
     ),
 }
-"""The errcodes that can be selected for each API that the page uses."""
+"""The errcodes that can be selected for each API that the page uses.
+
+The starred tuples only keep the formatter from writing each number on its own line.
+"""
 _UNLISTED_MEANING: Final = _("an errcode that isn't in any list")
 _MEANINGS: Final = {
     -1: _("WeChat is busy"),
@@ -301,7 +310,8 @@ def desk_routes(
         "faults": known_faults(failure_of),
     }
     servers = [service_url, site_url, shop_url]
-    servers += [] if mcp_url is None else [mcp_url.removesuffix("/mcp")]
+    if mcp_url is not None:
+        servers.append(mcp_url.removesuffix("/mcp"))
 
     page = _page_endpoint(service_url)
 

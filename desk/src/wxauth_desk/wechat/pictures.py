@@ -25,6 +25,7 @@ _MAX_WIDTH: Final = 1280
 
 _BORDER: Final = 4
 """The number of modules of white border around a code."""
+_WHITE: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +68,15 @@ def draw(code: str, *, is_transparent: bool, width: int = _DEFAULT_WIDTH) -> Cod
     qr = segno.make_qr(code, error="m")
     drawn = BytesIO()
     qr.save(drawn, kind="png", scale=width // qr.symbol_size(border=_BORDER)[0], border=_BORDER)
+    # Each module has a whole number of pixels, so the code is usually narrower than the picture, and is centered in it.
     modules = Image.open(drawn).convert("L")
-    dark = Image.new("L", (width, width), 255)
-    dark.paste(modules, ((width - modules.width) // 2, (width - modules.height) // 2))
+    black_on_white = Image.new("L", (width, width), _WHITE)
+    black_on_white.paste(modules, ((width - modules.width) // 2, (width - modules.height) // 2))
     output = BytesIO()
     if is_transparent:
-        picture = Image.new("LA", dark.size)
-        picture.putalpha(ImageOps.invert(dark))
-        picture.save(output, "PNG")
+        black = Image.new("LA", black_on_white.size)
+        black.putalpha(ImageOps.invert(black_on_white))
+        black.save(output, "PNG")
         return CodePicture(output.getvalue(), "image/png")
-    dark.save(output, "JPEG", quality=90)
+    black_on_white.save(output, "JPEG", quality=90)
     return CodePicture(output.getvalue(), "image/jpeg")
