@@ -231,7 +231,7 @@ def _is_only_for(audience: object, issuer: str, endpoints: Collection[str]) -> b
     If the audience contained another server, that server could use the assertion here.
     """
     audiences = audience if isinstance(audience, list) else [audience]
-    with_slash = f"{issuer}/"  # some clients add a slash to the issuer
+    with_slash = f"{issuer}/"  # each endpoint begins with this text, and some clients add a slash to the issuer
     for each in audiences:
         if not isinstance(each, str) or not (each == issuer or each.startswith(with_slash)):
             return False

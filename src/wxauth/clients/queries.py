@@ -58,14 +58,14 @@ DELETE FROM clients
    AND {_NO_ROWS_LEFT}
 RETURNING name
 """)
-# The statement counts the sessions of a removed client that have not ended yet. The statement returns no row if no
-# row of the client is left.
+# The statement counts the sessions of a removed client that have not ended yet. It returns no row if the client itself
+# has been deleted.
 SESSIONS_LEFT: Final = Statement[int]("""
 SELECT (SELECT count(*) FROM website_sessions WHERE client_id = clients.name) AS number
   FROM clients WHERE name = :name AND removed_by IS NOT NULL
 """)
-# The present secret becomes the previous secret, and replaces an older one. The statement does not change a public
-# client.
+# The present secret becomes the previous secret until :former_until. If :former_until is null, the present secret ends
+# at once. In both cases, an older previous secret ends at once. The statement does not change a public client.
 RENEW: Final = Statement[list[str]]("""
 UPDATE clients
    SET secret_hash = :secret_hash,

@@ -31,6 +31,7 @@ _HAS_NO_SECRET: Final = InvalidRequest.of(*clients.HAS_NO_SECRET)
 
 def _optional(field: FieldInfo) -> tuple[Any, Any]:
     """Return the definition of a field that may be absent or null, for `create_model`."""
+    # A plain bool would also accept texts and numbers, such as "yes" and 1.
     kind: Any = StrictBool if field.annotation is bool else field.annotation
     return kind | None, Field(default=None, description=field.description)
 
@@ -167,7 +168,8 @@ async def remove_client(
 ) -> None:
     """Remove a client.
 
-    Its requests, a site's tokens and open scans fail from now on. Its sessions end within minutes.
+    The requests of the client fail from now on. If the client is a site, its tokens and open scans also fail. The
+    client's sessions end within minutes.
     """
     await clients.remove_client(database, name, by=administrator, now=clock())
 
@@ -186,7 +188,7 @@ async def renew_client_secret(
 ) -> ClientSecretAnswer:
     """Replace a client's secret. Only this response contains the new secret.
 
-    The previous secret works for another 24 hours, unless `at_once`.
+    The previous secret works for another 24 hours, unless `at_once` is true.
     """
     at_once = body is not None and body.at_once
     credentials, scopes = await clients.renew_secret(database, name, at_once=at_once, by=administrator, now=clock())
