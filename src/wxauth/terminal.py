@@ -55,7 +55,7 @@ class TextError(Exception):
 
 
 class WrongValue(TextError, ValueError):
-    """A value breaks a rule. The text states the rule, and never contains the value."""
+    """The error for a value that breaks a rule. The text states the rule, and never contains the value."""
 
 
 def terminal_language() -> str:
@@ -79,6 +79,7 @@ def listed(names: Iterable[str], others: int) -> Text:
 
 def os_reason(exc: OSError) -> Text:
     """Return the operating system's reason for an error."""
+    # A text from elsewhere is the value of a placeholder, so that it is not looked up in the catalogues.
     return _SYSTEM_REASONS.get(exc.errno or 0) or Text("{reason}", reason=exc.strerror or type(exc).__name__)
 
 

@@ -57,7 +57,8 @@ IS_NAME_OF_SITE: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHE
 class SealedTicket(SQLModel):
     """The encrypted JS-SDK ticket of an app, which signs pages in WeChat.
 
-    The ticket expires after two hours, so a new secret key is never applied to a stored ticket.
+    If the operator changes the secret key, the stored tickets are not encrypted again, because a ticket expires after
+    two hours.
     """
 
     app_id: str = Field(sa_type=Text, primary_key=True)

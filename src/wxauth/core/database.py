@@ -303,9 +303,9 @@ class Database(_Reader):
     async def begin(self, *, replan: bool = False) -> AsyncIterator[Transaction]:
         """Open a transaction, which is committed at the end of the block, and rolled back if the block raises.
 
-        With `replan`, PostgreSQL plans each statement for the present sizes of its tables. Otherwise it may reuse a
-        prepared statement's plan that suits an empty queue, and read the whole table for minutes after the queue has
-        filled.
+        With `replan`, PostgreSQL plans each statement for the present sizes of its tables. Otherwise PostgreSQL may
+        reuse a plan from a time when a table was empty. After the table has filled, such a plan would read the whole
+        table, which can take minutes.
 
         The whole block, with the wait for a connection and the commit, has one time limit, `Deadlines.total`.
 
@@ -485,7 +485,7 @@ class Database(_Reader):
 
 
 class _Limit:
-    """A time limit for database access. Raises StorageUnavailable when the time is over."""
+    """A time limit for database access, which raises StorageUnavailable when the time is over."""
 
     __slots__ = ("_timeout",)
 

@@ -37,6 +37,7 @@ RETURNING kid
 PUBLIC_HALF: Final = Statement[dict[str, Any]]("""
 SELECT public_jwk FROM signing_keys WHERE kid = :kid AND alg = 'RS256'
 """)
+# A client is a site if it has a title.
 HAS_SITES: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE title IS NOT NULL)")
 
 

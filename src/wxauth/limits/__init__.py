@@ -8,7 +8,7 @@
 | new client documents from one address | `RateLimiter` | Redis, or each process | - |
 | new client documents from all addresses | `RateLimiter` | each process | - |
 | assertions of a client with a metadata document | `RateLimiter` | each process | - |
-| uses of one assertion (one) | `Rate` | PostgreSQL | - |
+| uses of one assertion (only one is allowed) | `Rate` | PostgreSQL | - |
 | requests of a user that use quota or money at WeChat, or make work for others | `Rate` | PostgreSQL | - |
 | requests of one session or user at the same time (more wait) | `Concurrency` | each process | - |
 | phone codes and uploads at the same time (more are refused) | `Places` | each process | - |

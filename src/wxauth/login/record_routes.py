@@ -21,10 +21,10 @@ router = Router("admin")
 NumbersDep = Annotated[Numbers, Depends(provide(Numbers))]
 RefusalsDep = Annotated[Refusals, Depends(provide(Refusals))]
 
-
 MOST_DAYS: Final = 366
 """The largest number of days in one response."""
 _MIN_UTC_OFFSET: Final = -12 * 60
+"""The offset, in minutes, of the time zone that is farthest west."""
 _MAX_UTC_OFFSET: Final = 14 * 60
 """The offset, in minutes, of the time zone that is farthest east. Some islands in the Pacific use it."""
 
@@ -52,7 +52,7 @@ async def read_numbers(_staff: StaffDep, numbers: NumbersDep, query: Annotated[N
 @router.get("/v1/admin/refusals", summary=_("List refused logins"))
 async def list_refusals(
     staff: StaffDep,
-    recorded: RefusalsDep,
+    refusals: RefusalsDep,
     reads: StaffReadsDep,
     database: DatabaseDep,
     query: Annotated[RefusalSearch, Query()],
@@ -66,7 +66,7 @@ async def list_refusals(
     for each `code` contains their `count`. The same applies to the refusals of a user. If refusals come from too many
     networks at once, one entry without a network counts them.
     """
-    await recorded.store()
+    await refusals.store()  # otherwise the list would lack the last refusals of this process
     page = await record_queries.list_refusals(database, query)
     if query.user_id is not None and page.items:
         reads.note_read(staff, Read.REFUSALS, query.user_id)

@@ -54,6 +54,7 @@ PAUSE: Final = timedelta(seconds=10)
 _VALIDATORS: Final[Mapping[str, TypeAdapter[Any]]] = {
     "external_id": TypeAdapter(ExternalId),
     "roles": TypeAdapter(list[Role]),
+    # The patch of a new user applies to no attributes. `patched` drops its nulls, and checks the size of the result.
     "attributes": TypeAdapter(Annotated[AttributesPatch, AfterValidator(lambda patch: patched({}, patch))]),
     "nickname": TypeAdapter(Nickname),
 }

@@ -31,8 +31,8 @@ class PhoneRequest(BaseModel):
 
     code: Annotated[str, Field(min_length=1, max_length=256)] = Field(
         validation_alias=AliasChoices("code", "phone_code", "phoneCode"),
-        description="`detail.code` of `bindgetphonenumber`, not of `wx.login`. Also accepted as `phone_code`, "
-        "`phoneCode`. Works for five minutes.",
+        description="`detail.code` of `bindgetphonenumber`, not of `wx.login`. The field can also be named "
+        "`phone_code` or `phoneCode`. The code works for five minutes.",
         repr=False,
     )
 
@@ -45,9 +45,9 @@ class PhoneRequest(BaseModel):
 async def bind_my_phone(caller: CallerDep, body: PhoneRequest, settings: SettingsDep, phones: PhonesDep) -> UserAnswer:
     """Bind the number behind a code of the phone button.
 
-    WeChat's response is stored. After a failure, or if our response was lost, send the same code again: WeChat is not
-    called again. After `invalid_code` and `code_used`, let the user tap again. After 20 codes in an hour, valid or not,
-    the next one fails with `rate_limited`.
+    wxauth stores WeChat's response. Therefore you can send the same code again after a failure, or if the response of
+    wxauth was lost, and WeChat is not called again. After `invalid_code` and `code_used`, let the user tap the button
+    again. After 20 codes in an hour, valid or not, the next code fails with `rate_limited`.
     """
     return user_answer(await phones.bind(caller.user, body.code), settings.consents)
 
@@ -67,7 +67,7 @@ async def remove_my_phone(caller: CallerInTurnDep, database: DatabaseDep, clock:
 async def read_phone_of_user(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, user_id: UUID
 ) -> PhoneAnswer:
-    """Return the whole number, which the role `support` sees masked elsewhere. The audit trail records who read it."""
+    """Return the whole number. Other routes mask it for the role `support`. The audit trail records who read it."""
     user = await read_listed_user(database, user_id)
     reads.note_read(staff, Read.PHONE, user.id)
     answer: PhoneAnswer = shown_in(PhoneAnswer, user)

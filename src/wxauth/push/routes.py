@@ -102,6 +102,7 @@ async def receive_push(app_id: str, request: Request, pushed: PushedMessagesDep)
     """
 
     async def read() -> PushRequest:
+        """Read the request. `receive` calls this function after it has checked the query."""
         # The raw header is read, because it is forwarded unchanged.
         raw_headers = request.scope["headers"]
         content_type = next((value for name, value in raw_headers if name == b"content-type"), None)
@@ -112,6 +113,7 @@ async def receive_push(app_id: str, request: Request, pushed: PushedMessagesDep)
             body=await request.body(),
         )
 
+    # The number of requests with a long body that are read at the same time is limited.
     length = request.headers.get("content-length")
     is_long = length is None or int(length) > MAX_BODY  # the server has checked that this is a number
     answer = await pushed.receive(app_id, request.query_params, read, is_long=is_long)

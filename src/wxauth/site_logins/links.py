@@ -43,7 +43,7 @@ from wxauth.wechat.errcodes import Api
 from wxauth.wechat.wechat_tokens import CachedSecret
 from wxauth_guard.errors import WxAuthError
 
-_PLAINTEXT_SCHEME: Final = "weixin://dl/business/"
+_PLAINTEXT_LINK: Final = "weixin://dl/business/"
 """The beginning of WeChat's plaintext links, which wxauth can build without a request to WeChat."""
 _NUMBER: Final = re.compile(rf"[0-9]{{{NUMBER_DIGITS}}}")
 _PAUSE_AFTER_FAILURE: Final = timedelta(minutes=1)
@@ -136,7 +136,7 @@ class Links:
         if link_url is None:
             raise NotFound("this site doesn't have this link")
         await self.scan_limits.browsers.admit_address(browser.ip)
-        now = self.clock()
+        now = self.clock()  # read again, because WeChat may have taken seconds to make the URL
         scene = new_scene()
         async with self.database.begin() as transaction:
             locked = await lock_open_page(transaction, page, now=now)
@@ -224,7 +224,7 @@ class Links:
         if self.settings.scan_link == "url":
             return await self.url_links.of(app)
         parameters = {"appid": app.app_id, "path": self.settings.scan_page}
-        return f"{_PLAINTEXT_SCHEME}?{urlencode(parameters, quote_via=quote, safe='/')}"
+        return f"{_PLAINTEXT_LINK}?{urlencode(parameters, quote_via=quote, safe='/')}"
 
     def _url_with_scene(self, url: str, scene: str) -> str:
         """Return the URL from `_url_without_scene` with this scene added."""

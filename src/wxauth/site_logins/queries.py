@@ -94,7 +94,7 @@ _HAS_CLIENT: Final = Statement[bool](
 def _listed(
     names: Collection[LiteralString], prefix: LiteralString = "", ip: LiteralString = "browser_ip"
 ) -> LiteralString:
-    """Return these columns as SQL, each with this prefix. `ip` stands for the column `browser_ip`."""
+    """Return these columns as SQL, each with this prefix. `ip` is the SQL in place of the column `browser_ip`."""
     return ", ".join(ip if name == "browser_ip" else f"{prefix}{name}" for name in names)
 
 

@@ -2,7 +2,8 @@
 
 The table is `errcodes.csv`. A row without `at` applies to all APIs for which the errcode has no separate row. For a row
 without an error, wxauth raises WeChatBadResponse. If only the operator can end the failure, the error is
-WeChatMisconfigured. Source: WeChat server API, the pages of the calls and the table of global return codes.
+WeChatMisconfigured. The sources are the pages of the APIs and the table of global return codes in
+WeChat's documentation.
 """
 
 from collections.abc import Collection, Iterator

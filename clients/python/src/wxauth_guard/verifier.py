@@ -1,7 +1,7 @@
 """Verification of access tokens as RFC 8725 and RFC 9068 require, in wxauth's own routes and in other services.
 
 python-jose's own `jwt.decode` accepts too much (`crit`, any `typ`, a missing `aud`, an `iat` in the future, any size).
-So wxauth uses only its key objects, and this module checks every rule itself. See
+So wxauth uses only the key objects of python-jose, and this module checks every rule itself. See
 docs/contribute/decisions/0002-python-jose-only-signs.md.
 """
 
@@ -286,7 +286,7 @@ def json_object(part: str) -> dict[str, Any]:
 
 
 def decoded(part: str) -> bytes:
-    """Decode base64url. Raises: InvalidToken, also for a spelling that no encoder produces."""
+    """Decode base64url, which must not be empty. Raises: InvalidToken, also for a spelling that no encoder produces."""
     if part[-1] not in _LAST_CHARACTERS[len(part) % 4]:
         raise InvalidToken("a part of the token is not base64url")
     return urlsafe_b64decode(part + "=" * (-len(part) % 4))
