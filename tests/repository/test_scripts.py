@@ -112,19 +112,19 @@ def clone(folder: Path) -> Clone:
 
 def test_a_folder_of_somebody_else_is_refused(clone: Clone) -> None:
     clone.folder.chmod(0o555)
-    assert "must be writable by" in clone.refuses_at_once(user=NOBODY if os.geteuid() == 0 else None)
+    assert "can't write to" in clone.refuses_at_once(user=NOBODY if os.geteuid() == 0 else None)
 
 
 def test_a_folder_that_keeps_no_permissions_is_refused(clone: Clone) -> None:
     clone.replace("chmod", "umask 0; rm .probe; : >.probe")  # as Windows' folders in WSL
-    assert "keeps no permissions of files" in clone.refuses_at_once()
+    assert "doesn't store file permissions" in clone.refuses_at_once()
 
 
 def test_a_full_disk_is_named_with_its_folder_and_what_is_needed(clone: Clone) -> None:
     clone.replace("df", FULL)
     said = clone.refuses_at_once()
     assert f"{clone.folder} needs " in said
-    assert " MB of disk space; 299 MB are free" in said
+    assert " MB of disk space, but only 299 MB are free" in said
 
 
 @pytest.mark.parametrize("taken_by", ["--port", "WXAUTH_PORT", "--site-port"])
@@ -134,7 +134,7 @@ def test_a_port_that_is_taken_is_named(clone: Clone, taken_by: str) -> None:
         options = [f"{taken_by}={port}"] if taken_by.startswith("--") else []
         said = clone.refuses_at_once(*options, env={taken_by: port} if not options else {})
     option = taken_by if options else "--port"
-    assert f"127.0.0.1:{port} is taken: choose another port with {option}." in said
+    assert f"127.0.0.1:{port} is already in use. Choose another port with {option}." in said
 
 
 @pytest.mark.process
@@ -145,4 +145,4 @@ def test_a_proxy_that_does_not_answer_is_named_by_the_last_line(clone: Clone) ->
     env = {"https_proxy": proxy, "PIP_RETRIES": "0", "HOME": str(clone.folder.parent)}
     said = clone.refuses("--port", str(free_port()), env=env)
     assert "hunter2" not in said
-    assert f"The proxy http://127.0.0.1:{port} (HTTPS_PROXY) does not answer." in said.splitlines()[-1]
+    assert f"The proxy http://127.0.0.1:{port} (HTTPS_PROXY) doesn't respond." in said.splitlines()[-1]
