@@ -1,4 +1,4 @@
-"""A reader of the file `.env`. It uses python-dotenv's parser, and adds the line number of each statement."""
+"""A reader of the file `.env`. It uses python-dotenv's parser, and keeps the line number of each statement."""
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
@@ -38,13 +38,12 @@ def read_env_file(path: Path) -> EnvFile:
     # If the file that is to be mounted does not exist, Docker creates a folder in its place.
     if not path.exists() or path.is_dir():
         return EnvFile({}, [])
-    lines, number = [], 1
-    for name, value, (text, _), is_wrong in parse_stream(StringIO(path.read_text(encoding="utf-8-sig"))):
+    lines = []
+    for name, value, (text, number), is_wrong in parse_stream(StringIO(path.read_text(encoding="utf-8-sig"))):
         if name is not None or is_wrong:
-            # The text of a statement includes the blank lines before it.
+            # The text of a statement, and its line number, include the blank lines before it.
             blank_lines = text[: -len(text.lstrip())].count("\n")
             lines.append(EnvLine(number + blank_lines, text.strip(), name, value))
-        number += text.count("\n")
     assignments = [(line.name, line.value) for line in lines if line.name is not None]
     # In a value, `${NAME}` means the value that the file itself sets or, if it sets none, the value in the environment.
     return EnvFile(resolve_variables(assignments, override=True), lines)

@@ -101,16 +101,16 @@ def _fault_of(line: EnvLine) -> Text | None:
     first_word = _WORD.match(name.removeprefix(PREFIX))
     word = first_word[0] if first_word else ""
     # An app's field is not a separate setting. It belongs in WXAUTH_APPS.
-    similar = ["APPS"] if word in _NAMES_IN_APPS else difflib.get_close_matches(word, _NAMES, n=1)
+    similar = "APPS" if word in _NAMES_IN_APPS else next(iter(difflib.get_close_matches(word, _NAMES, n=1)), None)
     match = _SETTING.match(line.text if line.name is None or is_setting else line.name)
     fault = None if match is None else _fault_of_setting(match, similar, place)
     return fault or _fault_of_name(line, similar, place)
 
 
-def _fault_of_name(line: EnvLine, similar: list[str], place: Text) -> Text | None:
+def _fault_of_name(line: EnvLine, similar: str | None, place: Text) -> Text | None:
     """Return a text about a name that isn't a setting; None if the name does not have wxauth's prefix.
 
-    `similar` contains the name of the most similar setting, if there is one.
+    `similar` is the name of the most similar setting, if there is one.
     """
     if line.name is None:
         return _("{name}: {rule}", name=place, rule=_("must have the form NAME=value"))
@@ -119,18 +119,18 @@ def _fault_of_name(line: EnvLine, similar: list[str], place: Text) -> Text | Non
     # For a line of `.env`, the text names only the line, because a secret may be in the place of the name.
     is_word = line.number == 0 and re.fullmatch("[A-Z_]+", line.text)
     text = _("{name}: no such setting. Did you mean {meant}?") if similar else _("{name}: no such setting")
-    return Text(text, name=line.text if is_word else place, meant=f"{PREFIX}{similar[0]}" if similar else "")
+    return Text(text, name=line.text if is_word else place, meant=f"{PREFIX}{similar}" if similar else "")
 
 
-def _fault_of_setting(match: re.Match[str], similar: list[str], place: Text) -> Text | None:
+def _fault_of_setting(match: re.Match[str], similar: str | None, place: Text) -> Text | None:
     """Return a text about the characters around the name of a setting, which `_SETTING` has matched.
 
-    Return None if the name is only the beginning of another name, or if the operator meant the setting in `similar`.
+    Return None if the name is only the beginning of another name, or if the operator meant the setting `similar`.
     """
     setting, rest, sign = match["setting"].upper(), match["rest"], match["sign"]
     # If a single letter follows, the name is misspelled, for example a plural. If several letters follow, they may be a
     # value whose `=` is missing.
-    if re.fullmatch("[A-Za-z]", rest) or (_WORD.match(rest) and similar not in ([], [setting])):
+    if re.fullmatch("[A-Za-z]", rest) or (_WORD.match(rest) and similar not in (None, setting)):
         return None
     if match["before"]:
         text = _("{name}: must be at the beginning of its line ({place})")
