@@ -13,7 +13,6 @@ from wxauth.core.deadlines import Deadlines
 from wxauth.i18n import lazy_gettext as _
 from wxauth.settings.addresses import addresses_of
 
-_CACHED_STATEMENTS: Final = 100  # asyncpg's own default
 ISOLATION: Final = "READ COMMITTED"
 """The isolation level of every transaction except snapshots.
 
@@ -63,6 +62,7 @@ class Connector:
         raise outages.NotConnected(_("; ").join(each.text for each in failures)) from failures[-1].__cause__
 
     async def _connect_to(self, place: "_Place", options: Mapping[str, object]) -> asyncpg.Connection:
+        """Open a connection to this host and address. Raises: NotConnected, DatabaseUrlRefused."""
         all_options = {**self._options, **options}
         if place.address is not None:
             all_options["loop"] = _LoopTo(place.address)
@@ -84,7 +84,8 @@ def _options_for(url: libpq.DatabaseUrl, *, is_pooled: bool, deadlines: Deadline
     """
     settings, options = {"application_name": "wxauth"}, dict[str, object](command_timeout=deadlines.silence)
     if is_pooled:
-        options["statement_cache_size"] = _CACHED_STATEMENTS if url.pooler == "prepared" else 0
+        if url.pooler != "prepared":
+            options["statement_cache_size"] = 0
     else:
         settings["default_transaction_isolation"] = ISOLATION
         # PostgreSQL overestimates the cost of many plans, so its JIT compiler would spend 16 ms on a statement that

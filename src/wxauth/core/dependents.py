@@ -20,7 +20,7 @@ from wxauth.terminal import listed
 
 _MOST_NAMED: Final = 20
 """The largest number of objects that the error names. The error only counts any further objects."""
-_IN_THE_WAY: Final = _(
+_REFUSAL: Final = _(
     "objects that wxauth didn't create use columns that this migration changes: {objects}. Drop "
     "these objects, run the command again, and then recreate the objects. Nothing has been migrated."
 )
@@ -81,7 +81,7 @@ def changes_in(sql: str) -> Iterator[Change]:
             yield Change(name["table"], None, is_dropped=True)
 
 
-async def what_is_in_the_way(database: Database, sql: str, scripts: Iterable[Script]) -> Text | None:
+async def refusal_for_dependents(database: Database, sql: str, scripts: Iterable[Script]) -> Text | None:
     """Return a text that names the objects that prevent this SQL, and says what to do. Return None if there are none.
 
     `scripts` are all revisions. A trigger, foreign key or other object whose name occurs in the SQL of a revision
@@ -98,8 +98,8 @@ async def what_is_in_the_way(database: Database, sql: str, scripts: Iterable[Scr
     )
     if not dependents:
         return None
-    words_of_ours = {*re.findall(r"\w+", " ".join(sql_of(script, is_upgrade=True) for script in scripts))}
+    words_of_ours = set(re.findall(r"\w+", " ".join(sql_of(script, is_upgrade=True) for script in scripts)))
     foreign = [f"{each.object} ({each.uses})" for each in dependents if each.name not in words_of_ours]
     if not foreign:
         return None
-    return Text(_IN_THE_WAY, objects=listed(foreign[:_MOST_NAMED], max(0, len(foreign) - _MOST_NAMED)))
+    return Text(_REFUSAL, objects=listed(foreign[:_MOST_NAMED], max(0, len(foreign) - _MOST_NAMED)))

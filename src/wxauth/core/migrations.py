@@ -29,7 +29,7 @@ from alembic import command
 from wxauth.core import revisions
 from wxauth.core.connecting import ISOLATION
 from wxauth.core.database import Database
-from wxauth.core.dependents import sql_of, what_is_in_the_way
+from wxauth.core.dependents import refusal_for_dependents, sql_of
 from wxauth.core.logs import get_logger, message_of
 from wxauth.core.outages import raise_if_unavailable
 from wxauth.core.rights_queries import REVOKES_FROM_PUBLIC, our_tables
@@ -141,7 +141,7 @@ async def migrate(
             steps = _steps(directory, order, stored or BASE, target)
             if stored is not None:
                 all_scripts = (directory.get_revision(number) for number in known)
-                await _refuse_what_is_in_the_way(database, steps, all_scripts)
+                await _refuse_dependents(database, steps, all_scripts)
             for step in steps:
                 await _with_retries(partial(_run_step, database, scripts, step, lock_patience), step, pause, patience)
         await _shut_out_the_public(database)
@@ -219,13 +219,13 @@ def _steps(directory: ScriptDirectory, order: Sequence[str], current: str, targe
     ]
 
 
-async def _refuse_what_is_in_the_way(database: Database, steps: Sequence[_Step], all_scripts: Iterable[Script]) -> None:
+async def _refuse_dependents(database: Database, steps: Sequence[_Step], all_scripts: Iterable[Script]) -> None:
     """Check that no other program's object depends on a column or table that one of the steps changes.
 
     Raises: MigrationRefused, StorageUnavailable.
     """
     sql = ";".join(sql_of(step.script, is_upgrade=step.is_upgrade) for step in steps)
-    if (refusal := await what_is_in_the_way(database, sql, all_scripts)) is not None:
+    if (refusal := await refusal_for_dependents(database, sql, all_scripts)) is not None:
         raise MigrationRefused(refusal)
 
 

@@ -42,7 +42,7 @@ SELECT version() AS engine, EXISTS (SELECT FROM pg_language WHERE lanname = 'plp
 """)
 _IS_MIGRATED: Final = Statement[bool]("SELECT to_regclass('alembic_version') IS NOT NULL")
 _CURRENT: Final = Statement[tuple[str | None, bool]](
-    "SELECT version_num, to_regclass('identities') IS NOT NULL AS has_ours FROM alembic_version"
+    "SELECT version_num, to_regclass('identities') IS NOT NULL AS has_identities FROM alembic_version"
 )
 
 
@@ -70,8 +70,8 @@ async def current_revision(database: Database) -> str | None:
     stored = await database.row(_CURRENT)
     if stored is None:
         return None
-    revision, has_ours = stored
-    is_ours = has_ours and revision is not None and _REVISION.fullmatch(revision)
+    revision, has_identities = stored
+    is_ours = has_identities and revision is not None and _REVISION.fullmatch(revision)
     return revision if is_ours else _FOREIGN_REVISION
 
 
@@ -118,12 +118,9 @@ def why_unfit(engine: str, has_plpgsql: bool, encoding: str) -> Text | None:
     `engine` is the result of version(). PostgreSQL is suitable, and so are engines such as Aurora that replace only
     PostgreSQL's storage.
     """
-    other: str | Text | None = None
-    if (name := _OTHER_ENGINE.search(engine)) is not None:
-        other = name[0].replace("YB", "YugabyteDB")
-    elif not has_plpgsql:
-        other = _("an engine without PL/pgSQL")
-    if other is not None:
+    name = _OTHER_ENGINE.search(engine)
+    if name is not None or not has_plpgsql:
+        other = _("an engine without PL/pgSQL") if name is None else name[0].replace("YB", "YugabyteDB")
         return _(
             "is {engine}, which can't run wxauth's schema. docs/run/database.md lists the databases that you can use",
             engine=other,
