@@ -78,7 +78,8 @@ class Batched(Statement[Row]):
         if many is None:
             many = f" SELECT n, found.* FROM asked LEFT JOIN LATERAL ({one}) AS found ON true"
         text = asked + with_parameters(many, "asked.{}".format)
-        self.many: Final = Statement[Mapping[str, object]](text)  # pyrefly: ignore[bad-argument-type]  # of literals
+        # The text consists of literals, which pyrefly does not see.
+        self.many: Final = Statement[Mapping[str, object]](text)  # pyrefly: ignore[bad-argument-type]
 
     def rows_of(self, records: Records, size: int) -> list[object]:
         """Return a list with the row of each caller.

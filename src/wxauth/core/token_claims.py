@@ -26,6 +26,7 @@ def filled_claims(template: Template | None, user: UserInSession, *, sees_roles:
     """
     if not template:
         return {}
+    # `replace_facts` returns a dictionary for a dictionary, but its type does not say so.
     claims = cast(dict[str, object], replace_facts(template, partial(_value, user, sees_roles)))
     text = to_json(claims)
     if len(text) > MAX_ADDED or has_too_many_containers(text.decode(), MAX_CONTAINERS):

@@ -57,7 +57,7 @@ class Reseal:
         )
 
     async def __call__(self, database: Database | Transaction, row: object, *resealed: bytes | None) -> bool:
-        """Replace the values of `row` with `resealed`, and return whether they were replaced."""
+        """Replace the values of `row` with `resealed`, in the order of `columns`. Return whether they were replaced."""
         read = {name: getattr(row, name) for name in (self.key, *self.columns)}
         values = {f"{name}_resealed": value for name, value in zip(self.columns, resealed, strict=True)}
         return await database.value(self.statement, **read, **values) is not None
