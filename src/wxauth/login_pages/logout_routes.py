@@ -56,7 +56,7 @@ class LoggingOut:
         try:
             parameters = parse_parameters(text)
         except OAuthError as exc:
-            return pages.message("wrong_logout", status=400, wrong=exc.parameter)
+            return pages.message("wrong_logout", status=400, parameter=exc.parameter)
         if parameters.repeated:
             return pages.message("wrong_logout", status=400)
         if "id_token_hint" not in parameters:
@@ -85,10 +85,10 @@ class LoggingOut:
         if person is None or STAY in parameters:
             message = "nobody" if person is None else "stayed"
             return pages.not_logged_out(message, client, None if client is None else _way_back(client, parameters))
-        field = log_out_field(browser.login)
-        is_confirmed = compare_digest(parameters.get(CONFIRMED, "").encode(), field.encode())
+        confirmation = log_out_field(browser.login)
+        is_confirmed = compare_digest(parameters.get(CONFIRMED, "").encode(), confirmation.encode())
         if self.request.method != "POST" or not is_confirmed:
-            return pages.log_out(person, client, parameters, field)
+            return pages.log_out(person, client, parameters, confirmation)
         async with self.concurrency.of_session(person.login_id, person.id, ends_sessions=True):
             await self.codes.end_login(browser, of=person.id, now=self.clock())
         if client is not None and "post_logout_redirect_uri" in parameters:

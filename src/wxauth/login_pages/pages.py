@@ -151,10 +151,11 @@ class Pages(Rendering):
         )
 
     def _way_of_code(self, *, has_link: bool) -> str:
-        """Return the name of the way in which the user answers the QR code, for the template `code`.
+        """Return the name of the way in which the user logs in, for the template `code`.
 
-        "how": scan the code. "opens": press a button that opens WeChat. If a phone has no such button, the user types
-        the login code in the mini-program: "in_wechat", if this browser is WeChat's, and otherwise "type".
+        On a computer, the user scans the QR code ("how"). On a phone, the user presses a button that opens WeChat
+        ("opens"). If the page has no such button, the user types the login code in the mini-program. The name is then
+        "in_wechat" in WeChat's browser, and "type" in any other browser.
         """
         if not self.is_on_a_phone:
             return "how"
@@ -194,10 +195,10 @@ class Pages(Rendering):
             hint={HINT: parameters[HINT]} if HINT in parameters else {},
         )
 
-    def log_out(self, person: UserFields, client: Client | None, parameters: Parameters, field: str) -> Response:
+    def log_out(self, person: UserFields, client: Client | None, parameters: Parameters, confirmation: str) -> Response:
         """Return the page that asks whether to end the browser's login.
 
-        `field` is the value of `CONFIRMED`, which proves that the user confirmed on this page.
+        `confirmation` is the value of the field `CONFIRMED`, which proves that the user confirmed on this page.
         """
         repeated = {name: parameters[name] for name in _REPEATED_AT_LOG_OUT if name in parameters}
         url = repeated.get("post_logout_redirect_uri")
@@ -209,7 +210,7 @@ class Pages(Rendering):
             self._say(_("Log out?")),
             form_action=form_action,
             name=(person.nickname or "").strip() or self._say(_("WeChat user")),
-            fields={**repeated, CONFIRMED: field},
+            fields={**repeated, CONFIRMED: confirmation},
             stay=STAY,
             other_languages=self._in_other_languages("", urlencode(repeated)),
         )
@@ -238,17 +239,17 @@ class Pages(Rendering):
         return self._of_site("elsewhere", site_request, parameters=sent, script="copy.js", address=address)
 
     def message(
-        self, name: str, *, status: int = 200, about: Sequence[str] = (), wrong: str | None = None, **values: Any
+        self, name: str, *, status: int = 200, about: Sequence[str] = (), parameter: str | None = None, **values: Any
     ) -> Response:
         """Return a page with the message `name` of `TEXTS`.
 
-        `about` contains further lines, and `wrong` is the name of a wrong parameter. If a GET can repeat the request,
-        the page has links to its other languages. `values` are further values for the template.
+        `about` contains further lines, and `parameter` is the name of a wrong parameter. If a GET can repeat the
+        request, the page has links to its other languages. `values` are further values for the template.
         """
         is_repeatable = self.request.method == "GET" and HINT not in self.request.query_params
         lines = list(about)
-        if wrong is not None:
-            lines.append(self._say(_("Parameter: {parameter}"), parameter=wrong))
+        if parameter is not None:
+            lines.append(self._say(_("Parameter: {parameter}"), parameter=parameter))
         return self._page(
             "message",
             self._say(TEXTS[f"{name}_title"]),
@@ -284,7 +285,7 @@ class Pages(Rendering):
                 way_back = Link(origin, self._say(_("Back to {title}"), title=title))
         if refusal.received is not None:
             about.append(self._say(_("Received address: {received}"), received=refusal.received or "—"))
-        return self.message("mistake", about=about, wrong=refusal.parameter, way_back=way_back, status=400)
+        return self.message("mistake", about=about, parameter=refusal.parameter, way_back=way_back, status=400)
 
     def _of_site(
         self,
@@ -309,6 +310,8 @@ class Pages(Rendering):
             own_url = self._own_url(page_id)
             way_back = Link(f"{own_url}/cancel", self._say(_("Back to {title}"), title=site.title))
         resource = resource_at(self.settings, login.resource)
+        # Only an unregistered client has a `client_name`. Its id is the URL of its metadata document. It chooses its
+        # redirect URIs itself, so the page shows the document's host, and the origin of the requested redirect URI.
         host = None if login.client_name is None else host_of(client_id)
         uris, redirect_uri = site.redirect_uris, login.redirect_uri
         return self._page(

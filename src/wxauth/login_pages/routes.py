@@ -59,6 +59,8 @@ _PARAMETERS: Final = (
     *("client_id", "redirect_uri", "response_type", "scope", "state", "nonce", "code_challenge"),
     *("code_challenge_method", "response_mode", "prompt", "max_age", "id_token_hint", "ui_locales", "resource"),
 )
+"""The parameters of a sign-in request that wxauth reads."""
+_AWAY_PATH: Final = f"{CALLBACK}/away"
 _FILES: Final = StaticFiles(directory=PAGES_FOLDER)
 router = Router("websites")
 
@@ -230,6 +232,7 @@ async def come_back_from_wechat(
     Redirect the browser to the site, or to a page that explains a failure. The next URL never contains WeChat's `code`
     or `state`. wxauth calls WeChat only if this browser got the `state` from wxauth, and only once.
     """
+    # This is not WeChat's callback, but the redirect below, or a link to the page in another language.
     if request.query_params.keys() <= {"ui_locales"}:
         return pages.message("visit_gone", status=404)
     try:
@@ -242,11 +245,11 @@ async def come_back_from_wechat(
         onward = Onward(f"{settings.issuer}{CALLBACK}")
     except StorageUnavailable as exc:
         request.scope[PROBLEM_KEY] = exc
-        onward = Onward(f"{settings.issuer}{CALLBACK}/away")
+        onward = Onward(f"{settings.issuer}{_AWAY_PATH}")
     return pages.redirect(onward)
 
 
-@router.hidden(CALLBACK + "/away")
+@router.hidden(_AWAY_PATH)
 async def show_outage(pages: PagesDep) -> Response:
     """Show a page that asks the user to start again in a moment."""
     return pages.message("visit_away", status=StorageUnavailable.status)
