@@ -66,22 +66,22 @@ def openapi_of(app: FastAPI, *, schemes: Mapping[str, Any]) -> dict[str, Any]:
 
     The document is built once. `schemes` are the `securitySchemes` in addition to bearer tokens.
     """
-    if app.openapi_schema is None:
-        schema = FastAPI.openapi(app)
-        models = schema["components"]["schemas"]
-        models["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        for name in ("HTTPValidationError", "ValidationError"):
-            models.pop(name, None)
-        schema["components"]["securitySchemes"] = {
-            BearerGuard.scheme_name: BearerGuard.model.model_dump(mode="json", by_alias=True, exclude_none=True),
-            **schemes,
-        }
-        for route, operation in _operations(schema, app.routes):
-            _correct_responses(operation["responses"], route.responses.get(200, {}))
-            if route.body_field is not None:
-                _restore_example(models, route.body_field.field_info.annotation)
-    assert app.openapi_schema is not None
-    return app.openapi_schema
+    if app.openapi_schema is not None:
+        return app.openapi_schema
+    schema = FastAPI.openapi(app)  # stores the document in `app.openapi_schema`, too
+    models = schema["components"]["schemas"]
+    models["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    for name in ("HTTPValidationError", "ValidationError"):
+        models.pop(name, None)
+    schema["components"]["securitySchemes"] = {
+        BearerGuard.scheme_name: BearerGuard.model.model_dump(mode="json", by_alias=True, exclude_none=True),
+        **schemes,
+    }
+    for route, operation in _operations(schema, app.routes):
+        _correct_responses(operation["responses"], route.responses.get(200, {}))
+        if route.body_field is not None:
+            _restore_example(models, route.body_field.field_info.annotation)
+    return schema
 
 
 def _operations(document: Mapping[str, Any], routes: Iterable[BaseRoute]) -> Iterator[tuple[APIRoute, dict[str, Any]]]:
@@ -105,7 +105,7 @@ def _correct_responses(responses: dict[str, Any], declared: Mapping[str, Any]) -
 
 
 def _restore_example(models: dict[str, Any], model: Any) -> None:
-    """Restore the nulls that FastAPI omits from the example of a body."""
+    """Restore the nulls that FastAPI omits from the example of a body. `model` is a model, or a union of models."""
     for variant in get_args(model) or (model,):
         extra = getattr(variant, "model_config", {}).get("json_schema_extra")
         if isinstance(extra, dict) and variant.__name__ in models:

@@ -1,6 +1,7 @@
 """The texts for the scripts of a page.
 
 The file `texts.json` next to the scripts contains the English texts by name. The catalogues contain their translations.
+The context of a translation consists of the names of the package and of the text, for example `console.searchedBy`.
 """
 
 from collections.abc import Callable, Mapping
