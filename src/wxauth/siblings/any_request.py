@@ -28,13 +28,14 @@ class AnyRequest:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == "http" and VERIFY_PATH in scope["path"]:
+        if scope["type"] == "http" and VERIFY_PATH in scope["path"]:  # other requests skip the exact comparisons
             root = scope.get("root_path", "")
             path = scope["path"].removeprefix(root)
-            if path == VERIFY_PATH or path.startswith(f"{VERIFY_PATH}/"):
+            is_below = path.startswith(f"{VERIFY_PATH}/")
+            if is_below or path == VERIFY_PATH:
                 headers = [field for field in scope["headers"] if field[0] not in _BODY_FIELDS]
                 scope = {**scope, "method": "GET", "headers": headers}
-            if path.startswith(f"{VERIFY_PATH}/"):
+            if is_below:  # `scope` is now a copy
                 is_mistaken = path == f"{VERIFY_PATH}/" and _has_demands(scope["query_string"])
                 # The path below becomes a single segment, because the route's parameter matches only one segment.
                 scope["path"] = f"{root}{VERIFY_PATH}/-"

@@ -40,7 +40,6 @@ _SAFE_IN_HEADER: Final = (ascii_letters + digits + punctuation).replace("%", "")
 _MAX_PARAMETERS: Final = 32
 """The largest number of parameters in a query, almost all of which are roles."""
 _NO_TOKEN: Final = InvalidRequest.of("token", "Field required")
-_NO_SUCH_RESOURCE: Final = InvalidRequest.of(RESOURCE, "Must be one resource of WXAUTH_RESOURCES")
 
 
 class IntrospectionAnswer(TypedDict, total=False):
@@ -76,6 +75,11 @@ def _wrong_parameter() -> InvalidRequest:
     message = "Accepts only the parameters 'role', which can be repeated, and 'resource'"
     what_to_write = "the proxy must not add the client's query: in a Caddyfile, write 'uri /v1/verify?', with the '?'"
     return InvalidRequest(f"query: {message}; {what_to_write}", errors=[FieldError("query", message)])
+
+
+def _no_such_resource() -> InvalidRequest:
+    """Return the refusal of an unknown resource, or of several. As in `_wrong_parameter`, the exception is new."""
+    return InvalidRequest.of(RESOURCE, "Must be one resource of WXAUTH_RESOURCES")
 
 
 async def required_roles(request: Request) -> frozenset[str]:
@@ -114,8 +118,7 @@ async def required_resource(request: Request, settings: SettingsDep) -> str | No
         return None
     resource = find_resource(settings.resources, urls[0])
     if resource is None or len(urls) > 1:
-        # As in `_wrong_parameter`, each request gets a new exception.
-        raise InvalidRequest.of(*_NO_SUCH_RESOURCE.errors[0])
+        raise _no_such_resource()
     return resource.resource
 
 
@@ -125,7 +128,7 @@ RequiredRolesDep = Annotated[frozenset[str], Depends(required_roles), Entails(fa
 The parameters are checked before the token, because administrators test a new configuration without a token.
 """
 NoDemandsDep = Annotated[None, Depends(no_demands)]
-RequiredResourceDep = Annotated[str | None, Depends(required_resource), Entails(failures=(_NO_SUCH_RESOURCE,))]
+RequiredResourceDep = Annotated[str | None, Depends(required_resource), Entails(failures=(_no_such_resource(),))]
 
 
 async def forwarded_caller(
