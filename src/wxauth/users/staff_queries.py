@@ -38,7 +38,7 @@ SELECT noted.id, type, at, actor, user_id, CASE WHEN there.id IS NOT NULL THEN i
  ORDER BY noted.id
 ON CONFLICT (id) DO NOTHING
 """)
-STORE_PAUSE_SECONDS: Final = 1.0
+STORE_PAUSE_SECONDS: Final = 1
 """The pause, in seconds, between two writes to the database."""
 PLACES: Final = 100
 """The largest number of searches, and of reads, by one member of staff that wait for the next write.
@@ -103,7 +103,9 @@ class StaffReads(WriteBuffer):
         if key in self._list_read_at and now < self._list_read_at[key] + SAME_LIST:
             return
         if not self._has_place(EventType.STAFF_READ, by):
-            raise RateLimited("this staff member reads more than the audit trail can record", retry_after=1)
+            raise RateLimited(
+                "this staff member reads more than the audit trail can record", retry_after=STORE_PAUSE_SECONDS
+            )
         if what in _LISTS:
             self._list_read_at[key] = now
         if len(user_ids) == 1:
