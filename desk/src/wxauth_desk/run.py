@@ -76,7 +76,7 @@ def run(
     """Run until Ctrl-C or SIGTERM.
 
     A part without a chosen port listens near the service's port. `shop_url` is the back end that the shop's
-    mini-program calls, if it is not the example. All parts also answer to the host names in `allowed_hosts`.
+    mini-program calls, if it is not the example. All parts also respond to the host names in `allowed_hosts`.
 
     Raises: TextError, StorageUnavailable.
     """
@@ -87,8 +87,8 @@ def run(
             stack.enter_context(handled_by(partial(stop_and_exit, stack)))
             parts = _open_parts(stack, port, wechat_port, site_port, shop_url=shop_url, allowed_hosts=allowed_hosts)
             if not has_database:
-                with_database = parts.settings.model_copy(update={"database_url": _start_postgres(stack)})
-                parts = replace(parts, settings=with_database)
+                settings = parts.settings.model_copy(update={"database_url": _start_postgres(stack)})
+                parts = replace(parts, settings=settings)
             if parts.wechat is not None:
                 _start_wechat(threads, parts, parts.wechat)
             shop = asyncio.run(_prepare(parts))
@@ -215,10 +215,11 @@ def _start_mcp(threads: ExitStack, parts: _Parts, mcp: Place) -> None:
 
 def _settings_of_command(parts: _Parts) -> dict[str, Any]:
     """Return the settings that the command `HOME/wxauth` needs in order to work on the running service."""
-    settings, mcp_url = parts.settings, parts.mcp_url
-    found = {"issuer": settings.issuer, "database_url": settings.database_url.get_secret_value()}
-    resources = {} if mcp_url is None else {"resources": [resource_at(mcp_url)]}
-    return {**parts.set_by_dev, **found, **resources}
+    database_url = parts.settings.database_url.get_secret_value()
+    values = {**parts.set_by_dev, "issuer": parts.settings.issuer, "database_url": database_url}
+    if parts.mcp_url is not None:
+        values["resources"] = [resource_at(parts.mcp_url)]
+    return values
 
 
 def _welcome(parts: _Parts) -> str:

@@ -26,6 +26,7 @@ _MASKED_NAMES: Final = frozenset(
 _MAX_CALLS: Final = 100
 """The largest number of calls that are stored. If there are more, the oldest one is forgotten."""
 MAX_FAULTS: Final = 100
+"""The largest number of requested faults that wait for a call."""
 _PICTURE_SIGNATURES: Final = (b"\x89PNG", b"\xff\xd8")
 """The first bytes of a PNG and of a JPEG."""
 
@@ -35,7 +36,7 @@ _ERRMSGS: Final = dict(
 )
 """WeChat's own errmsgs, by errcode, as text."""
 _SNS_PATHS: Final = "/sns/"
-"""The beginning of the paths of WeChat's system for logins, which writes errmsgs differently."""
+"""The beginning of the paths of WeChat's system for logins, whose errmsgs end with a comma."""
 _RENEWAL_ADVICE: Final = (
     ", could get access_token by getStableAccessToken, more details at https://mmbizurl.cn/s/JtxxFh33r"
 )
@@ -44,6 +45,7 @@ _FAULT_IN_CODE: Final = re.compile(
     r"errcode-(?P<errcode>-?\d{1,9})|slow-(?P<slow>60|[0-5]?\d(?:\.\d{1,2})?)|status-(?P<status>[2-5]\d\d)"
     r"|(?P<hang>hang)|(?P<drop>drop)|(?P<garbage>garbage)|(?P<html>html)"
 )
+"""The pattern of a code that names a fault. Each group has the name of a field of `FaultRequest`."""
 
 
 class CallRecord:

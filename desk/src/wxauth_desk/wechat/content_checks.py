@@ -36,6 +36,8 @@ _MAX_VERDICTS: Final = 1000
 """The largest number of verdicts that wait to be pushed."""
 _VERSIONS: Final = (2, "2")
 """The version of the checks, which callers send as a number or as a text."""
+_RISK_SCENES: Final = (0, 1)
+"""The reasons for ranking a person's risk: a registration and a marketing campaign."""
 _SCENES: Final = (1, 2, 3, 4)
 """The places of the content: a profile, a comment, a forum and a social log."""
 _MEDIA_TYPES: Final = (1, 2)
@@ -61,9 +63,9 @@ class ContentChecks:
         """Answer a call of `getuserriskrank`. Raises: CallRefused."""
         values = call.json
         require(text_in(values, "appid") == account.app_id, Errcode.WRONG_APP_ID)
-        require(values.get("scene") in (0, 1) and text_in(values, "client_ip"), Errcode.WRONG_BODY)
+        require(values.get("scene") in _RISK_SCENES and text_in(values, "client_ip"), Errcode.WRONG_BODY)
         person = self.session_keys.active_person(text_in(values, "openid"), account.app_id)
-        # The real WeChat spells the name of this field like this.
+        # The real WeChat, too, spells `unionid` as `unoin_id` here.
         return {"errcode": 0, "errmsg": "getuserriskrank succ", "risk_rank": risk_of(person), "unoin_id": 0}
 
     def check_text(self, call: Call, account: Account) -> Answer:

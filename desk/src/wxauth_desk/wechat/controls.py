@@ -93,7 +93,7 @@ API_PATHS: Final = {
 }
 """The HTTP methods, separated by spaces, and the path of each API, by the name in this simulation."""
 FAULT_KINDS: Final = ("errcode", "slow", "status", "hang", "drop", "garbage", "html", "cut_off", "json_type")
-"""The kinds of faults."""
+"""The fields of `FaultRequest` that choose the kind of a fault. A request must set exactly one of them."""
 
 
 def is_person_name(text: str) -> bool:
@@ -102,7 +102,7 @@ def is_person_name(text: str) -> bool:
 
 
 def openid_of(person: str, app_id: str) -> str:
-    """Return the person's openid in an app. It is the same each time."""
+    """Return the person's openid in an app. It is the same each time, and has 28 characters, as in the real WeChat."""
     return openid_prefix(app_id) + _digest(app_id, person)[:22]
 
 
@@ -112,7 +112,7 @@ def openid_prefix(app_id: str) -> str:
 
 
 def unionid_of(person: str) -> str:
-    """Return the person's unionid. It is the same in every app."""
+    """Return the person's unionid. It is the same in every app, and has 28 characters, as in the real WeChat."""
     return "o6_bm" + _digest(person)[:23]
 
 
@@ -123,8 +123,8 @@ def phone_number_of(person: str) -> str:
 
 def risk_of(person: str) -> int:
     """Return the person's risk rank, from 0 to 4. It is 4 for `risky-4`, and 0 for a name of any other form."""
-    found = _RISKY_NAME.fullmatch(person)
-    return int(found[1]) if found else 0
+    match = _RISKY_NAME.fullmatch(person)
+    return int(match[1]) if match else 0
 
 
 def _digest(*parts: str) -> str:
@@ -295,6 +295,7 @@ class Account(Control):
     is_frozen: bool = False
     """Whether the app secret is frozen (40243)."""
     has_unionids: bool = True
+    """Whether the app is bound to an Open Platform account, so that WeChat returns unionids."""
     denied: frozenset[Api] = frozenset()
     """The APIs that the account may not use (48001)."""
     openid_check: Literal["on", "ignored", "refused"] = "on"

@@ -22,6 +22,7 @@ _LIFETIME_SECONDS: Final = 3600
 MAX_VERIFICATIONS: Final = 1000
 """The largest number of verifications that are stored. If there are more, the oldest one is forgotten."""
 _CERT_FIELDS: Final = ("cert_type", "cert_name", "cert_no")
+"""The fields of a certificate, in the order in which WeChat hashes them."""
 _CANCELLED: Final = 90004
 """The `verify_ret` of a verification that the person has cancelled, or has not ended yet."""
 
@@ -57,10 +58,13 @@ class _Subject:
 
 @dataclass
 class _Verification:
+    """A verification that a back end has begun."""
+
     subject: _Subject
     ends_at: int
+    """The time at which the verification is forgotten, in seconds since the epoch."""
     verify_ret: int = _CANCELLED
-    """WeChat's code for the result."""
+    """The result, as in `FaceRequest`."""
 
 
 @dataclass
@@ -98,5 +102,6 @@ class Faces:
         verification.verify_ret = request.verify_ret
 
     def _find(self, verify_id: str) -> _Verification | None:
+        """Return the verification with this id; None if it is unknown or has expired."""
         verification = self._verifications.get(verify_id)
         return verification if verification is not None and self.clock() < verification.ends_at else None

@@ -54,6 +54,7 @@ MAX_CALLS: Final = 1000
 MAX_VISITORS: Final = 200
 """The largest number of visitors that are stored. If there are more, the oldest one is forgotten."""
 _DEFAULT_REVOKE_INFO: Final = {"mini_program": "6", "official_account": "205", "website": "301", "mobile_app": "301"}
+"""The `revoke_info` of a withdrawal by the kind of app: 6 and 205 mean the name and picture, and 301 means all data."""
 
 AnswerOfApp = Callable[[Call, Account], Answer]
 """A function that answers an app's call. Its arguments are the call and the app's account."""

@@ -79,7 +79,7 @@ class Receiver:
         return JSONResponse(state, headers={"Cache-Control": "no-store"})
 
     def behave(self, changes: Behaviour) -> dict[str, Any]:
-        """Change the receiver's behaviour in the fields that the request contains. Return what the page shows."""
+        """Change the fields of the behaviour that the request contains. Return the part that the page shows."""
         self._behaviour = self._behaviour.model_copy(update=changes.model_dump(include=changes.model_fields_set))
         return {"answer": self._behaviour.answer}
 
