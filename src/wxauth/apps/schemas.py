@@ -41,7 +41,7 @@ class AppChangeRequest(Changes, AppFields, _Administered):
 
     @property
     def changes(self) -> dict[str, Any]:
-        """The fields that the request contains, by name."""
+        """The fields that the request contains, by name, in the order of the model."""
         names = self.model_fields_set - {"check_"}
         return {name: getattr(self, name) for name in type(self).model_fields if name in names}
 

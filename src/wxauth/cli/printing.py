@@ -27,7 +27,7 @@ _WITH_WORDS: Final = ("status", "state", "source", "kind", "sign_up")
 def _switch(name: str, text: str) -> Callable[[Command], Command]:
     """Return a switch whose value is not passed to the command.
 
-    The functions that print or ask read it with `_is_given`.
+    The functions that print or ask read the value with `_is_given`.
     """
 
     def store(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -141,11 +141,13 @@ def print_table(rows: Iterable[tuple[object, ...]]) -> None:
 
 
 def _field(item: Any, name: str) -> object:
+    """Return the value of an item's field. If the values of the field are words, return the translated word."""
     value = item[name] if isinstance(item, dict) else getattr(item, name)
     return word(value) if name in _WITH_WORDS else value
 
 
 def _cell(value: object) -> str:
+    """Return a value as the text of a table's cell; `-` if there is nothing to show."""
     if value == " ":  # the heading of a column without a name, for which `printable` would return "-"
         return " "
     if isinstance(value, datetime):

@@ -117,9 +117,10 @@ class ClientChanges:
         return before.model_copy(update=values)
 
     async def _check_references(self, values: Mapping[str, Any], kinds: Mapping[str, AppKind]) -> None:
-        """Check the apps that these fields name, and the URL for logout tokens. `kinds` contains all apps by id.
+        """Check the apps that these fields name, and the URL for logout tokens.
 
-        This method accepts an unknown mini-program, which might be added later, and refuses other unknown apps.
+        `kinds` contains the kind of each app, by the app's id. This method accepts an unknown mini-program, which might
+        be added later, and refuses other unknown apps.
 
         Raises: WrongClient.
         """

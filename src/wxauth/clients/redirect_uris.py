@@ -124,7 +124,7 @@ def _without_port(uri: str, *, allows_localhost: bool) -> tuple[str, str] | None
     if parts is None or (parts["name"] and not allows_localhost):
         return None
     try:
-        if urlsplit(uri).port == 0:
+        if urlsplit(uri).port == 0:  # no program can listen on port 0
             return None
     except ValueError:  # the port is above 65535
         return None

@@ -54,18 +54,18 @@ class Statistics(SQLModel):
     signing_key_age_seconds: float | None = Field(description="Age of the current signing key.")
 
 
-# `LEAST` and `greatest` ignore nulls, so an age is 0 if there is no row. It is also 0 if a time is in the future.
+# `LEAST` and `GREATEST` ignore nulls, so an age is 0 if there is no row. It is also 0 if a time is in the future.
 STATISTICS: Final = Statement[Statistics](f"""
 SELECT ({OPEN_SESSIONS_FRAGMENT}) AS sessions,
        (SELECT count(*) FROM erasures) AS erasures_waiting,
-       extract(epoch FROM greatest(:now - LEAST(
+       extract(epoch FROM GREATEST(:now - LEAST(
            (SELECT min(oldest.at) FROM webhooks w CROSS JOIN LATERAL (
                    SELECT at FROM deliveries d
                     WHERE d.receiver_id = w.id AND d.state = 'pending' ORDER BY d.id LIMIT 1) oldest
              WHERE w.is_enabled),
            (SELECT at FROM events WHERE id = (SELECT event_id FROM events_unplaced ORDER BY event_id LIMIT 1))),
        interval '0'))::float AS webhook_oldest_pending_seconds,
-       extract(epoch FROM greatest(:now - (SELECT min(due_at) FROM sweeps WHERE name = ANY (:sweeps)), interval '0'))
+       extract(epoch FROM GREATEST(:now - (SELECT min(due_at) FROM sweeps WHERE name = ANY (:sweeps)), interval '0'))
            ::float AS sweep_overdue_seconds,
        extract(epoch FROM :now - (SELECT max(activates_at) FROM signing_keys
                                    WHERE alg = 'ES256' AND activates_at <= :now))::float AS signing_key_age_seconds
@@ -156,7 +156,7 @@ class TableSweep:
 
     name: str
     end_of_page: Statement[LastRow]
-    """The query for the last row of a page; no row for the last page."""
+    """The query for the last row of a page. For the last page, it returns no row."""
     work: Statement[Nothing]
     """The statement that deletes or changes the old rows of a page."""
     lock: str = "wxauth.keeping"

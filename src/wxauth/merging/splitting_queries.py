@@ -174,12 +174,12 @@ async def move_to_new_user(
 async def erase_wechat_account(
     transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, by: Actor, now: datetime
 ) -> bool:
-    """Erase all data that may come from one WeChat account of a locked user, which an identity of the account names.
+    """Erase all data that may come from one WeChat account of a locked user.
 
-    Erase this identity, and the user's other identities with the same unionid. Delete the sessions of these identities,
-    and record that the sessions have ended. Also clear the user's name, picture and phone number, because wxauth does
-    not know from which identity they come. Record the cleared fields, so that services that follow the events delete
-    their copies.
+    `app_id` and `openid` name an identity of this account. Erase this identity, and the user's other identities with
+    the same unionid. Delete the sessions of these identities, and record that the sessions have ended. Also clear the
+    user's name, picture and phone number, because wxauth does not know from which identity they come. Record the
+    cleared fields, so that services that follow the events delete their copies.
 
     Return False, and do nothing, if the user has no other identity.
     """

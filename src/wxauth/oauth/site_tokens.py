@@ -235,9 +235,10 @@ class SiteTokens:
     async def _rotate(
         self, target: Target, token: RefreshToken, form: Parameters, *, ip: str | None
     ) -> RotatedSessionOfWebsite | RefreshRefused:
-        """Rotate a refresh token.
+        """Rotate the refresh token of a session. The session must have the resource of `target`, or no resource, too.
 
-        Its session must be for the resource of `target`, or, like `target`, for no resource.
+        If the request names scopes, the user must have granted all of them to the site. `offline_access` is an
+        exception, because wxauth issues refresh tokens without this scope, too.
         """
         demanded = [name for name in target.explicit_scopes(form.get("scope")) if name != OFFLINE_ACCESS]
         return await rotate_refresh_token_of_website(

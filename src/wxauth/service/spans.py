@@ -53,8 +53,9 @@ _CERTIFICATE_VARIABLES: Final = frozenset({"OTEL_EXPORTER_OTLP_CERTIFICATE", "OT
 _PASSED_OVER: Final = frozenset({__name__, Batches.__module__, Database.__module__, retrying.__module__, "contextlib"})
 """The modules between a caller and the database. The names of their functions do not tell the caller's purpose."""
 _DATABASE: Final = {"db.system.name": "postgresql"}
+"""The attributes of a statement's span, by OpenTelemetry's conventions."""
 _TRANSACTION: Final = {**_DATABASE, "db.operation.name": "transaction"}
-"""The attributes of the spans of statements, and of transactions, by OpenTelemetry's conventions."""
+"""The attributes of a transaction's span."""
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 _TRACE_HEADERS: Final = frozenset({b"traceparent", b"tracestate"})
 """The request headers that contain the trace of the caller (W3C Trace Context)."""

@@ -1,4 +1,4 @@
-"""The client for WeChat's server API, for login codes and calls in general.
+"""The client for WeChat's server API. It exchanges login codes, and makes the calls of all other modules.
 
 Source: https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-login/code2Session.html
 """
@@ -325,8 +325,7 @@ def _login_query(api: Api, app: App, code: str) -> str:
     """Return the query of the request that exchanges a login code."""
     name = "js_code" if api == Api.CODE2SESSION else "code"
     secret = quote(app.app_secret.get_secret_value(), safe="")
-    query = f"appid={app.app_id}&secret={secret}&{name}={quote(code, safe='')}"
-    return f"grant_type=authorization_code&{query}"
+    return f"grant_type=authorization_code&appid={app.app_id}&secret={secret}&{name}={quote(code, safe='')}"
 
 
 def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequence[str]) -> None:
