@@ -2,7 +2,7 @@
 // Types of wxauth-scan.js, for TypeScript 2.8 and newer.
 import { Auth } from './wxauth.js'
 
-/** The input of `claim`, which the phone has scanned, or the user has typed. */
+/** The input of `claim`. The phone has scanned it, or the user has typed it. */
 export interface Scan {
   /** The scene in a mini-program code. */
   scene?: string
@@ -31,13 +31,13 @@ export interface Claimed {
    */
   client: { id: string; title: string; logo?: string; origin: string | null; host: string | null; local: boolean }
   /**
-   * The permissions that the client requests instead of a login, and where they apply. Show the title, the host, and the title of
-   * each scope on a line of its own. It is null if the client only asks to log in.
+   * The permissions that the client requests instead of a login, and the resource to which they apply. Show the title,
+   * the host, and the title of each scope on its own line. It is null if the client only asks to log in.
    */
   resource: { title: string; host: string; scopes: { name: string; title: string }[] } | null
   /** The browser that shows the code. Show both values, so that users recognize a login that is not theirs. */
   browser: { device: string | null; ip: string | null } | null
-  /** Whether phone and browser are in one network. Most phones use mobile data, so do not warn if this is false. */
+  /** Whether phone and browser are in the same network. Most phones use mobile data, so do not warn if it is false. */
   same_network: boolean | null
   /** Whether the code was typed. If so, warn the user that another person might have read the code out to them. */
   typed: boolean
@@ -47,8 +47,9 @@ export interface Claimed {
    */
   link: boolean
   /**
-   * The number of seconds after the approval in which this browser can log in to other sites without the phone. Show
-   * this to the user, and until when. It is null if the browser cannot.
+   * The number of seconds after the approval during which this browser can log in to other sites without the phone.
+   * Tell the user about this, and show the time at which it ends. It is null if the browser cannot log in to other
+   * sites.
    */
   sso_ttl: number | null
   created_at: string
@@ -62,8 +63,8 @@ export declare function scanOf(
 
 /**
  * Returns the scan in the result of `wx.scanCode({ onlyFromCamera: true })`; null if it contains no code. Never pass it
- * the options of `onLoad`, because they come from the link to the page, and could claim that a camera has seen the
- * code.
+ * the options of `onLoad`, because they come from the link to the page. They could claim that a camera has seen
+ * the code.
  */
 export declare function scanSeen(
   seen: { result?: string; path?: string; scanType?: string } | undefined,

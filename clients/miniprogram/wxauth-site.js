@@ -2,7 +2,7 @@
 // This module logs in to a website that this mini-program shows in a web-view. wxauth-site.d.ts documents it.
 import { AuthError } from './wxauth.js'
 
-const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/ // as for a login
+const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/ // as in a login
 
 /** @type {typeof import('./wxauth-site.js').authorize} */
 export async function authorize(auth, query) {
@@ -12,14 +12,14 @@ export async function authorize(auth, query) {
   const { id } = Object(auth.user)
   const url = await answer(auth, asked, id)
   if (!/[?&]error=login_required(&|$)/.test(url)) return url
-  await auth.login({ force: true }) // invisible to the user: WeChat confirms whose phone this is
+  await auth.login({ force: true }) // invisible to the user, because WeChat confirms whose phone this is
   return answer(auth, asked, id)
 }
 
 async function answer(auth, asked, id) {
-  // A new wx.login is the proof, because a thief of the access token cannot make one. It tries twice by itself.
+  // A new wx.login is the proof, because a thief of the access token cannot make one. loginCode itself tries twice.
   const ask = async (login_code) => {
-    if (id !== Object(auth.user).id) throw new AuthError('session_revoked') // never for a user who has logged in since
+    if (id !== Object(auth.user).id) throw new AuthError('session_revoked') // another user has logged in
     return post(auth, { ...asked, login_code })
   }
   const code = await auth.loginCode()
@@ -28,7 +28,7 @@ async function answer(auth, asked, id) {
   } catch (error) {
     if (!ONCE_MORE.test(error.code)) throw error
   }
-  return ask(await auth.loginCode()) // if only the response was lost, its code is never used
+  return ask(await auth.loginCode()) // if only the response was lost, the code in it stays unused
 }
 
 async function post(auth, body) {

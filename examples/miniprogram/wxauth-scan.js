@@ -8,7 +8,7 @@ const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout
 export function scanOf(options) {
   const { q, scene, s, cq, scancode_time } = options || /** @type {any} */ ({})
   for (const [name, value] of [['s', s], ['cq', cq]]) {
-    // The page was opened by a link in a phone's browser.
+    // A link in a phone's browser opened the page.
     if (isText(value)) return { scene: decoded(value), ...entryOf(name, value) }
   }
   if (!isText(q) && !isText(scene)) return null
@@ -35,7 +35,7 @@ export async function claim(auth, scan) {
     return await say(scan, 'id')
   } catch (error) {
     if (error.code !== 'login_too_old') throw error
-    await auth.login({ force: true }) // invisible to the user: WeChat confirms whose phone this is
+    await auth.login({ force: true }) // invisible to the user, because WeChat confirms whose phone this is
     return say(scan, 'id')
   }
 }
@@ -52,13 +52,13 @@ export async function approve(auth, claimed) {
     if (!ONCE_MORE.test(error.code)) throw error
     if (claimed.link) {
       try {
-        return await say() // if only the response was lost, the same code gets the number again, and no other code does
+        return await say() // if only the response was lost, only the same code returns the number again
       } catch (again) {
         if (!ONCE_MORE.test(again.code)) throw again
       }
     }
     code = await auth.loginCode()
-    return say() // if only the response was lost, the approval counts already
+    return say() // if only the response was lost, the login is already approved
   }
 }
 
@@ -78,7 +78,7 @@ function urlOf(claimed, verdict) {
   return `/v1/me/scans/${encodeURIComponent(id)}/${verdict}`
 }
 
-// Sends the request for the user who is logged in now, and for no user who logs in later.
+// Returns a function that sends requests only while the current user is logged in.
 function sayer(auth, url) {
   const id = Object(auth.user).id
   return (body, wanted) => {
@@ -96,7 +96,8 @@ async function post(auth, url, body, wanted) {
   throw new AuthError(isText(code) ? code : 'http_error', { title, detail, errors, status, requestId, retryAfter: name ? Number(header[name]) || null : null })
 }
 
-// Describes how the page was opened. A camera cannot have opened a page that another page of the mini-program opened.
+// Returns WeChat's scene number, which says how the page was opened. If another page of the mini-program opened this
+// page, the number does not apply.
 function entryOf(name, value) {
   // @ts-ignore
   const host = typeof wx === 'undefined' ? uni : wx
@@ -106,7 +107,7 @@ function entryOf(name, value) {
   return isOurs && entry.scene ? { entry_scene: entry.scene } : {}
 }
 
-// wx.scanCode returns the page of a mini-program code, or the text of an ordinary QR code.
+// Reads a result of wx.scanCode, which is the page of a mini-program code, or the text of an ordinary QR code.
 function read(text) {
   const found = /[?&]scene=([^&#]*)/.exec(text)
   return found ? { scene: decoded(found[1]) } : { url: text }

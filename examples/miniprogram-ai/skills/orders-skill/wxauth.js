@@ -41,7 +41,7 @@ export function createAuth(options) {
 	const { platform, storageKey = 'wxauth', now = Date.now } = Object(options)
 	const baseURL = `${url}`.replace(/\/+$/, '')
 	const trusted = [originGiven('baseURL', baseURL), ...[].concat(origins).map((one) => originGiven('origins', one))]
-	// uni's functions may have been changed by interceptors.
+	// Interceptors might have changed the functions of uni.
 	// @ts-ignore
 	const host = platform || attempt(() => wx.login && wx.request && wx) || attempt(() => uni)
 	const appId = id || attempt(() => host.getAccountInfoSync().miniProgram.appId)
@@ -58,10 +58,10 @@ export function createAuth(options) {
 	/** @type {any} */
 	let era = { turn: 0 }
 	let underWay = {}
-	let isReplaced // by a login on another device; otherwise, the two devices would log each other out forever
+	let isReplaced // by a login on another device; without it, the two devices would log each other out forever
 	let listeners = []
 
-	// Contains the id of the last era, because the app might just have cleared the storage.
+	// The item contains the id of the last era. Without this id, the app might only have cleared the storage.
 	const endedKey = storageKey + '.ended'
 	const read = (key = storageKey) => attempt(() => host.getStorageSync(key))
 
@@ -89,7 +89,7 @@ export function createAuth(options) {
 		const text = newUser || isReplaced ? JSON.stringify(known) : ''
 		if (text !== stored) {
 			attempt(() => host.setStorageSync(storageKey, text))
-			// No session is better than a used token.
+			// If the write failed, the old token is removed, because a used token is worse than no session.
 			if (!text || text !== read()) attempt(() => host.removeStorageSync(storageKey))
 			if (text && !stored) attempt(() => host.removeStorageSync(endedKey))
 			stored = read()
@@ -132,7 +132,7 @@ export function createAuth(options) {
 		return (underWay[name] = promise)
 	}
 
-	// After a logout, or another user's login, earlier requests are of no use.
+	// After a logout, or another user's login, earlier requests are useless.
 	function isOver({ era: begun, turn }) {
 		load()
 		return begun !== era || (turn !== undefined && turn !== era.turn)
@@ -232,18 +232,18 @@ export function createAuth(options) {
 
 	async function login({ force, ...fields } = Object()) {
 		const isPlain = !Object.keys(fields).length
-		// Of an event, what was tapped: two calls for one tap share a login, because a phone code works once.
+		// Two calls for one tap share a login, because a phone code works once. Of the tap's event, only `detail` counts.
 		const wanted = JSON.stringify(fields, (name, value) => (/^phone/.test(name) && value && value.detail) || value)
 		if (underWay.login && (isPlain || wanted === underWay.wanted)) return underWay.login
 		load()
 		if (isPlain && !force && tokens && now() < tokens.until) return user
-		const asked = { era } // for whichever user there is
+		const asked = { era } // without a turn, because a login can change the user
 		const turn = Promise.resolve(underWay.login).catch(() => {})
 		underWay.wanted = wanted
 		return begin('login', turn.then(() => logIn(fields, asked)))
 	}
 
-	// It is sent again if the response might be lost, because a token always gets the same successor.
+	// Sends the token again if the response might be lost, because a token always has the same successor.
 	const sendRefresh = (refresh_token, isWanted = () => true) =>
 		twice(() => post('/v1/refresh', { refresh_token }, 'refresh_token'), (e) => !e.status && isWanted())
 
@@ -297,7 +297,7 @@ export function createAuth(options) {
 		let abort = () => {} // aborts the latest task
 		const watch = Object({ aborted: new Promise((_, reject) => (stop = reject)), begin })
 		function begin(task, wait) {
-			let status // comes with the head, on most platforms; the body of a 401 is not a piece of the response
+			let status // known from the head on most platforms; the body of a 401 is not passed on
 			const listen = (real) => {
 				abort = () => attempt(() => real.abort())
 				if (watch.isAborted) abort()
@@ -419,7 +419,7 @@ export function createAuth(options) {
 			await proved(asked, '/erasure')
 			check(asked)
 			forget()
-			asked.token = null // the end of its own session is not a failure
+			asked.token = null // because the end of its own session is not a failure
 		},
 	}
 	// Each call belongs to the session that exists when the call begins. A request that was sent with a token of that
@@ -458,7 +458,7 @@ const twice = (ask, mayRepeat) =>
 		if (!mayRepeat(e)) throw e
 		return ask()
 	})
-// Errors of the page's own callback are only logged, and the callback has then returned nothing.
+// Errors in a callback of the page are only logged. The result is then undefined.
 const told = (fn, value) => (async () => fn && fn(value))().catch((e) => attempt(() => void console.error(e)))
 const isText = (value) => typeof value === 'string' && value !== ''
 
@@ -512,7 +512,7 @@ function codeOfFailure(detail) {
 	return isOurs ? 'invalid_argument' : 'network_error'
 }
 
-// A URL that could be read in two ways has no origin.
+// An ambiguous URL has no origin.
 function originOf(url) {
 	const match = /^(https?:\/\/([a-z\d._-]+|\[[\da-f:.]+\])(:\d+)?)(?=[/?#]|$)[^\\]*$/i.exec(url)
 	return match ? match[1].toLowerCase().replace(/^(http:.*):80$|^(https:.*):443$/, '$1$2') : ''
