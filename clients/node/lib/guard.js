@@ -11,7 +11,7 @@ const { Verifier } = require('./verifier.js')
 const trust = Symbol('trust')
 
 const PAUSE = 60 // seconds between two log lines about the same cause
-const METADATA_PATH = '/.well-known/oauth-protected-resource' // inserted between host and path (RFC 9728, section 3.1)
+const METADATA_PATH = '/.well-known/oauth-protected-resource' // goes between host and path (RFC 9728, section 3.1)
 const SCOPE = /^[!#-[\]-~]+$/ // a scope by RFC 6749, section 3.3, which cannot end a header's quotes
 
 class BearerGuard {

@@ -5,8 +5,8 @@ export interface Principal {
   /** The mini-program of the login. */
   readonly appId: string
   /**
-   * The user's openid in that mini-program. Both are empty in the token of a client that is described by a metadata
-   * document.
+   * The user's openid in that mini-program. `appId` and `openid` are empty if a metadata document describes the client
+   * of the token.
    */
   readonly openid: string
   readonly sessionId: string
@@ -58,7 +58,7 @@ export interface VerificationKey {
 }
 
 export interface GuardOptions {
-  /** The issuer's public URL, compared exactly with `iss`. https, or http on loopback. */
+  /** The issuer's public URL. It must be equal to `iss`, and must be https, or http on loopback. */
   issuer: string
   /**
    * The issuer's URL inside your own network, from which keys are read, such as `http://wxauth:8000`. Plain http is
@@ -67,21 +67,23 @@ export interface GuardOptions {
   internalUrl?: string
   /** The required `aud`, by default `wxauth`. If it is a resource's URL, a 401 names the resource's metadata. */
   audience?: string
-  /** The scopes that the token must have been granted, all of them. */
+  /** The scopes that the token requires. The token must contain all of them. */
   scopes?: string | readonly string[] | undefined
   /** The source of keys, by default the issuer's metadata. */
   keys?: KeySource
   /** Returns milliseconds since 1970. The default is `Date.now`. */
   now?: () => number
-  /** Reads from the issuer, for a proxy or a certificate of your own. The default is the global `fetch`. */
+  /**
+   * The function that reads from the issuer. The default is the global `fetch`. Set it to use a proxy or your own CA.
+   */
   fetch?: typeof globalThis.fetch
-  /** The milliseconds for reading metadata and keys, by default 5000. */
+  /** The timeout in milliseconds for reading metadata and keys, by default 5000. */
   timeout?: number
   /** Returns milliseconds on a monotonic clock. The default is `performance.now`. */
   timer?: () => number
   /**
-   * Called when the keys cannot be read, and with the reason why a token is refused, once per cause and minute. The
-   * default is `console.warn`.
+   * Receives a message when the keys cannot be read, and when a token is refused, at most once a minute for each cause.
+   * The default is `console.warn`.
    */
   warn?: (message: string) => void
 }
@@ -109,13 +111,12 @@ export class BearerGuard {
   /** Returns a guard that also requires these scopes, and shares everything else with this guard. */
   requires(scope: string, ...others: string[]): BearerGuard
   /**
-   * Returns a guard for an app with open pages or other logins. The user is null if a request has no Bearer token and
+   * Returns a guard for an app with public pages or other logins. The user is null if a request has no Bearer token and
    * no role is required. It shares everything else with this guard.
    */
   optional(): OptionalGuard
   /**
-   * Throws an `AuthError` if a scope is missing. It is for code that is not a route of its own, such as a tool of an
-   * MCP server.
+   * Throws an `AuthError` if a scope is missing. Call it in code that is not a route, such as a tool of an MCP server.
    */
   checkScopes(user: Principal, ...scopes: string[]): void
   /** Returns the resource's metadata. Throws a TypeError if the audience is not a URL. */

@@ -1,11 +1,11 @@
-// JSON for a verifier, which refuses text that two parsers could read differently.
+// A strict parser of JSON for the verifier. It refuses text that two parsers could read differently.
 const { invalidToken } = require('./refusals.js')
 
-const MAX_CONTAINERS = 64 // objects and lists in one part of a token; a token of wxauth has two
-// The strings (with the colon after a name), numbers and braces in valid JSON.
+const MAX_CONTAINERS = 64 // the limit of objects and lists in one part of a token; tokens of wxauth contain two
+// Matches the strings, numbers and braces in valid JSON. A string that is a name is matched with its colon.
 const PIECES = /"[^"\\]*(?:\\.[^"\\]*)*"(\s*:)?|-?\d[\d.eE+-]*|[{}]/g
-// A string without an end reaches to the end of the text. Otherwise, the search would try each of the text's quotes as
-// the beginning of a string.
+// Matches strings. A string without a closing quote extends to the end of the text. Otherwise, the search would try
+// each quote of the text as the start of a string.
 const STRINGS = /"[^"\\]*(?:\\.[^"\\]*)*"?/gs
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 

@@ -120,7 +120,7 @@ class RemoteKeys {
     return Math.min(first * 2 ** Math.max(this.#failures - 1, 0), most)
   }
 
-  /** Starts a fetch, or joins the one under way. Never rejects, because after a failure, the current keys are kept. */
+  /** Starts a fetch, or joins the current fetch. Never rejects, because after a failure, the current keys are kept. */
   #read() {
     this.#reading ??= this.#readOnce().finally(() => {
       this.#reading = null
@@ -236,7 +236,8 @@ function maxAge(headers) {
  * contain the text.
  */
 function causeOf(error, timeout) {
-  const cause = error.cause?.errors?.[0] ?? error.cause // the first of several, one for each address of a name
+  // If the host has several addresses, there is an error for each of them, and the first error counts.
+  const cause = error.cause?.errors?.[0] ?? error.cause
   const code = cause?.code
   if (typeof code === 'string') {
     if (code in NAME_FAILURES) return `the host's name could not be resolved: ${NAME_FAILURES[code]}`
@@ -253,9 +254,9 @@ function told(issuer) {
   return `'${plain.replace(/[^\x20-\x7e]/g, '?').slice(0, MAX_TOLD)}'`
 }
 
-/** Throws unless both URLs can be used. */
+/** Throws a TypeError if one of the URLs cannot be used. */
 function checkUrls(issuer, internalUrl) {
-  // The messages contain no more than the host, because a URL with a user contains a password, too.
+  // The messages contain only the scheme and the host, because other parts of the URL might contain a password.
   if (!isPlain(issuer) || !isSecure(issuer)) {
     throw new TypeError(
       'issuer must be an https URL, or http on loopback, without user, query, fragment or a slash at the end' +
@@ -279,7 +280,7 @@ function faultOf(url) {
   return url.startsWith('http:') ? 'is plain http to another machine' : 'is no URL'
 }
 
-/** Returns whether an http or https URL has at most host, port and path, and no slash at the end. */
+/** Returns whether a URL is http or https, and contains only host, port and path, without a slash at the end. */
 function isPlain(url) {
   if (typeof url !== 'string' || !URL.canParse(url) || !/^https?:\/\/[^/]/i.test(url)) return false
   return !/[\s?#@\\]|\/$/.test(url) && new URL(url).port !== '0'
@@ -288,7 +289,7 @@ function isPlain(url) {
 const isHttps = (url) => new URL(url).protocol === 'https:'
 const isOnLoopback = (url) => /^(localhost|\[::1\]|127(\.\d{1,3}){3})$/.test(new URL(url).hostname)
 
-/** Returns whether this URL is https or on loopback, so that nobody on the network can alter its responses. */
+/** Returns whether this URL is https or on loopback, so that an attacker on the network cannot alter its responses. */
 function isSecure(url) {
   if (typeof url !== 'string' || !URL.canParse(url) || !/^https?:\/\/[^/]/i.test(url)) return false
   return isHttps(url) || isOnLoopback(url)

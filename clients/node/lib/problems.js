@@ -1,8 +1,9 @@
-// Refusals as HTTP responses in application/problem+json (RFC 9457), like wxauth's own.
+// The HTTP responses to refused requests, in application/problem+json (RFC 9457) like the responses of wxauth.
 const { randomUUID } = require('./builtin.js').crypto
 
 const REQUEST_ID = /^[A-Za-z0-9._-]{1,128}$/
-const ANOTHER_HEADER = /,\s*(?=[A-Za-z][A-Za-z0-9-]* )/ // two headers, joined by a server or a proxy (RFC 9110, 5.3)
+// Matches the comma between two headers that a server or a proxy has joined (RFC 9110, section 5.3).
+const ANOTHER_HEADER = /,\s*(?=[A-Za-z][A-Za-z0-9-]* )/
 const LANGUAGE_RANGE = /^\s*([A-Za-z]{1,8}|\*)(?:[-_][A-Za-z0-9_-]*)?\s*(?:;\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*)?$/
 
 /** Returns the status, headers and body of the response to a refused request, in the sender's language. */
@@ -53,7 +54,7 @@ function acceptedRequestId(value) {
 }
 
 /**
- * Returns the language of a response: the one that `Accept-Language` prefers. `wx.request` sends no such header, and
+ * Returns the language of a response, which `Accept-Language` selects. `wx.request` sends no such header, and
  * Node's `fetch` sends `*`. In these cases, the language is that of WeChat's user agent, or Chinese if the user agent
  * is WeChat's but names no language.
  */
@@ -71,8 +72,8 @@ function preferredLanguage(accepted) {
   for (const [position, part] of accepted.entries()) {
     const [, language, quality = '1'] = LANGUAGE_RANGE.exec(part) ?? []
     const name = language?.toLowerCase()
-    // Of two ranges with the same quality, the first one counts, because the position lowers the quality a little. A
-    // header of this length has far fewer than a million ranges.
+    // If two ranges have the same quality, the first range counts, because the position lowers the quality slightly. A
+    // header of this length contains far fewer than a million ranges.
     if (Object.hasOwn(best, name) && Number(quality) > 0) {
       best[name] = Math.max(best[name], Number(quality) - position / 1e6)
     }

@@ -1,4 +1,4 @@
-// The reasons for refusing a request, with their titles.
+// The reasons for which the guard refuses a request, with their titles.
 
 const REFUSALS = {
   invalid_request: { status: 422, en: "The request isn't valid.", zh: '请求无效。' },

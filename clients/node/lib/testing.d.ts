@@ -4,12 +4,12 @@ import type { BearerGuard } from './index.js'
 export const USER_ID: string
 
 export interface TokenFields {
-  /** The user's id, a UUID, like `sessionId`. */
+  /** The user's id. `userId` and `sessionId` are UUIDs. */
   userId?: string
   /** The user's roles. If there are none, the token has no such claim. */
   roles?: readonly string[]
   appId?: string
-  /** By default, openid and session are derived from user and app. */
+  /** The openid. By default, the openid and the session are derived from the user and the app. */
   openid?: string
   sessionId?: string
   /** The lifetime in seconds. Guards allow 30 s of clock skew, so -31 has expired and -29 has not. */
@@ -17,8 +17,8 @@ export interface TokenFields {
   /** The scopes granted to a website or an agent, as a list or separated by spaces. */
   scope?: string | readonly string[]
   /**
-   * The website, or the URL of a client's metadata document. For the URL of a metadata document, the token has no
-   * appId, openid or roles, and it is an error to give one of them. By default, it is the app.
+   * The website's client id, or the URL of a client's metadata document. With such a URL, the token has no appId,
+   * openid or roles, and setting one of them throws a TypeError. By default, it is the app.
    */
   client_id?: string
   /** Claims to add or replace. A claim that is null is omitted. */

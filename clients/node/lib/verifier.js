@@ -1,5 +1,6 @@
-// Verification of access tokens as RFC 8725 and RFC 9068 require. Libraries for tokens accept repeated names, any size,
-// and claims of other types, which wxauth's guards refuse. The module is CommonJS, because Jest loads that by default.
+// Verification of access tokens as RFC 8725 and RFC 9068 require. The guards of wxauth refuse repeated names, large
+// tokens and claims of wrong types, which libraries for tokens accept. The module is CommonJS, because Jest loads
+// CommonJS by default.
 const { crypto, util } = require('./builtin.js')
 const { invalidToken, tokenExpired } = require('./refusals.js')
 const { jsonObject } = require('./json.js')
@@ -121,7 +122,7 @@ class Verifier {
   }
 }
 
-/** Returns why a text does not have the form of a token. Of the text itself, only known words are shown. */
+/** Returns why a text does not have the form of a token. The reason contains no part of the text except known words. */
 function whatWasSent(token) {
   const quoted = /^["'`]|["'`]$/.test(token)
   const bare = quoted ? token.replace(/^["'`]+/, '').replace(/(?<!["'`])["'`]+$/, '') : token
@@ -150,7 +151,7 @@ function keyId(header) {
   return kid
 }
 
-/** Decodes base64url. Throws `invalid_token`, also for a spelling that no encoder produces. */
+/** Decodes base64url. Throws `invalid_token` for malformed text, including text that no encoder produces. */
 function bytesOf(part) {
   if (!LAST_CHARACTERS[part.length % 4].test(part)) throw invalidToken('a part of the token is not base64url')
   return Buffer.from(part, 'base64url')
