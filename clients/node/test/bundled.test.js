@@ -1,4 +1,4 @@
-// Services whose build makes one file of all modules, as ES module and as CommonJS.
+// These tests bundle a service and all its modules into one file, as an ES module and as CommonJS.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
@@ -42,7 +42,8 @@ async function serve() {
 serve()
 `
 
-let folder, alone // where the package is installed, and where only Nest is, which bundles leave out
+let folder // a folder in which the package is installed
+let alone // a folder in which only Nest is installed, because the bundles do not contain Nest
 before(async () => {
   folder = await mkdtemp(join(tmpdir(), 'wxauth-bundled-'))
   alone = await mkdtemp(join(tmpdir(), 'wxauth-alone-'))
@@ -72,7 +73,7 @@ for (const [number, [bundler, from, kind, make]] of [
   ['esbuild, minified,', 'imported.mjs', 'mjs', byEsbuild('esm', { minify: true })],
   ['rollup', 'imported.mjs', 'mjs', byRollup],
 ].entries()) {
-  test(`${bundler} makes one .${kind} of ${from}, which runs without the package`, async () => {
+  test(`${bundler} bundles ${from} into one .${kind} file, which runs without the package`, async () => {
     const bundle = join(alone, `${number}.${kind}`)
     await make(join(folder, from), bundle)
     const { stdout } = await promisify(execFile)(process.execPath, [bundle])

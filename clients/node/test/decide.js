@@ -1,4 +1,5 @@
-// The guard's verdicts on tokens: reads {jwks, issuer, now, tokens} as JSON, writes a list of outcomes.
+// This program verifies tokens with the guard. It reads {jwks, issuer, now, tokens} as JSON, and writes a list of the
+// results.
 import { BearerGuard } from 'wxauth-guard'
 import { verificationKeys } from '../lib/keys.js'
 

@@ -1,4 +1,4 @@
-// The guard as the default of a project that was there before: open pages, another login, CORS, static files.
+// These tests add the guard to existing projects with public pages, another login, CORS and static files.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { BearerGuard } from 'wxauth-guard'
@@ -21,7 +21,9 @@ const ALLOWED = { 'access-control-allow-origin': '*', 'access-control-allow-head
 
 const greeting = (user) => (user ? `welcome, ${user.openid ?? user}` : 'welcome')
 
-/** Each has CORS and another login, which knows `staff` by a cookie, in front of the guard. */
+/**
+ * The projects. In each of them, CORS and another login, which recognizes `staff` by a cookie, run before the guard.
+ */
 const projects = {
   Express(app = Express()) {
     app.use((request, response, next) => {
@@ -90,7 +92,7 @@ const CASES = [
 ]
 
 for (const [name, start] of Object.entries(projects)) {
-  test(`${name}: whoever has no token is left to the project`, async (t) => {
+  test(`${name}: the guard leaves requests without a token to the project`, async (t) => {
     t.after(issuer.trustedBy(guard))
     const server = await start()
     t.after(() => server.close())
@@ -108,7 +110,7 @@ for (const [name, start] of Object.entries(projects)) {
   })
 }
 
-test('an optional guard demands roles as any guard does, and keeps its scopes', async () => {
+test('an optional guard requires roles like any other guard, and keeps its scopes', async () => {
   const optional = issuer.guard({ scopes: ['orders:read'] }).optional()
   assert.equal(await optional.user({ headers: {} }), null)
   assert.equal(await optional.requires('orders:write').user({ headers: {} }), null)
@@ -119,7 +121,7 @@ test('an optional guard demands roles as any guard does, and keeps its scopes', 
 
 const shown = (words, change = (code) => code) => import(written(change(blocks.find(({ code }) => code.includes(words)).code), `${words.length}.js`))
 
-test('the open page that the README shows greets its users, and its orders are theirs', async (t) => {
+test("in the README's app, the public page greets users, and only users can see orders", async (t) => {
   const { app, guard } = await shown('guard.optional()')
   t.after(issuer.trustedBy(guard))
   const server = app.listen(0, '127.0.0.1')
@@ -131,7 +133,7 @@ test('the open page that the README shows greets its users, and its orders are t
   assert.deepEqual([(await get('/orders')).status, (await get('/orders', issuer.headers())).status], [401, 200])
 })
 
-test('the route handler that the README shows for Next.js takes requests of the Fetch standard', async (t) => {
+test('the route handler for Next.js in the README accepts Fetch requests', async (t) => {
   const { GET, guard } = await shown('export async function GET', (code) => code.replace('const guard', 'export const guard'))
   t.after(issuer.trustedBy(guard))
   const ask = (headers) => GET(new Request('https://shop.test/api/orders', { headers }))
@@ -140,7 +142,7 @@ test('the route handler that the README shows for Next.js takes requests of the 
   assert.deepEqual([refused.status, (await refused.json()).code], [401, 'missing_token'])
 })
 
-test("Hono's own middleware refuses the tokens, as the guide says, and the guard's takes them", async () => {
+test("Hono's own middleware refuses the tokens, as the guide says, and the guard's accepts them", async () => {
   const { jwk } = await import('hono/jwk')
   const app = new Hono()
   app.get('/theirs', jwk({ keys: issuer.jwks.keys, alg: ['ES256'] }), (context) => context.text('in'))

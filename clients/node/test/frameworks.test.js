@@ -1,4 +1,4 @@
-// Each service of the README admits the right users, and refuses the others as wxauth does.
+// Each service in the README admits the right users, and refuses other requests like wxauth.
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { connect } from 'node:net'
@@ -24,7 +24,7 @@ for (const [name, start] of Object.entries(frameworks)) {
     const ask = (headers = {}) => fetch(url, { headers })
     const erase = (headers = {}) => fetch(`${url}/7`, { method: 'DELETE', headers })
 
-    test('a good token tells whose it is', async () => {
+    test('a request with a valid token receives the data of its user', async () => {
       const answer = await ask(issuer.headers({ openid: 'o-1' }))
       assert.equal(answer.status, 200)
       assert.deepEqual(await answer.json(), { user: USER_ID, openid: 'o-1' })
@@ -34,7 +34,7 @@ for (const [name, start] of Object.entries(frameworks)) {
       assert.equal((await ask(issuer.headers({ scope: 'openid' }))).status, 403)
     })
 
-    test('without a token it is 401, as a problem document', async () => {
+    test('a request without a token fails with 401 and a problem document', async () => {
       const answer = await ask({ 'x-request-id': 'order-7.a_B' })
       assert.equal(answer.status, 401)
       assert.match(answer.headers.get('content-type'), /^application\/problem\+json/)
@@ -57,14 +57,14 @@ for (const [name, start] of Object.entries(frameworks)) {
       assert.equal(answer.headers.get('content-language'), 'zh-CN')
     })
 
-    test('the title is in the language of WeChat where the request names none', async () => {
+    test("the title is in WeChat's language if the request names no language", async () => {
       for (const none of ['', '*', '*;q=0.5', '*, *;q=0.1']) {
         const answer = await ask({ 'accept-language': none, 'user-agent': 'MicroMessenger/8.0.44 Language/zh_CN' })
         assert.equal((await answer.json()).title, '请先登录。')
       }
     })
 
-    test('a token by another key is refused', async () => {
+    test('a token signed with another key is refused', async () => {
       const answer = await ask(new TestIssuer().headers())
       assert.equal(answer.status, 401)
       assert.equal(answer.headers.get('www-authenticate'), 'Bearer error="invalid_token"')
@@ -76,7 +76,7 @@ for (const [name, start] of Object.entries(frameworks)) {
       assert.deepEqual([answer.status, (await answer.json()).code], [401, 'token_expired'])
     })
 
-    test('without the role it is 403, with it not', async () => {
+    test('a request fails with 403 only if the user lacks the role', async () => {
       const answer = await erase(issuer.headers({ roles: ['clerks'] }))
       assert.deepEqual([answer.status, (await answer.json()).code], [403, 'insufficient_role'])
       assert.equal(answer.headers.get('www-authenticate'), 'Bearer error="insufficient_scope"')
@@ -84,10 +84,10 @@ for (const [name, start] of Object.entries(frameworks)) {
       assert.equal((await erase()).status, 401)
     })
 
-    test('two Authorization headers are a bad request', async () => {
+    test('a request with two Authorization headers fails with 400', async () => {
       const { authorization } = issuer.headers()
       const { hostname, port, pathname } = new URL(url)
-      const joined = [`${authorization}, ${authorization}`, `Basic eDp5, ${authorization}`] // joined by a proxy
+      const joined = [`${authorization}, ${authorization}`, `Basic eDp5, ${authorization}`] // joined by proxies
       for (const headers of [[authorization, authorization], ...joined.map((value) => [value])]) {
         const sent = headers.map((value) => `Authorization: ${value}\r\n`).join('')
         const socket = connect(port, hostname)

@@ -1,4 +1,4 @@
-// A service in CommonJS whose tests are Jest's, with its default configuration.
+// This test runs the tests of a CommonJS service in Jest, with the default configuration.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { cp, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'

@@ -1,4 +1,4 @@
-// What the guard says of each line of tests/foreign/key_documents.py.
+// This program checks each line of tests/foreign/key_documents.py with the guard, and prints the statuses.
 import { createInterface } from 'node:readline'
 import { BearerGuard } from 'wxauth-guard'
 

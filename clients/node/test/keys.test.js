@@ -1,4 +1,4 @@
-// The issuer's keys in a service: read once, cached, renewed, and used through an outage.
+// These tests check how a service reads, caches and renews the issuer's keys, and uses them during an outage.
 import assert from 'node:assert/strict'
 import { generateKeyPairSync } from 'node:crypto'
 import { createServer } from 'node:http'
@@ -19,7 +19,7 @@ const freshKey = (kid) => {
   return { ...key, kid: kid ?? key.kid }
 }
 
-/** Publishes metadata and keys, which a test may change. */
+/** An issuer that publishes metadata and keys, which a test can change. */
 class FakeIssuer {
   key = freshKey()
   keys = [this.key]
@@ -37,7 +37,7 @@ class FakeIssuer {
     return Response.json({ keys: this.keys }, { headers: this.headers })
   }
 
-  /** How often metadata and keys were requested. */
+  /** The number of requests for the metadata, and for the keys. */
   get fetches() {
     const count = (wanted) => this.asked.filter(({ url }) => url === wanted).length
     return [count(METADATA), count(JWKS)]
@@ -53,7 +53,7 @@ beforeEach(() => {
   keys = new RemoteKeys(ISSUER, { fetch: issuer.fetch, timer: () => time, warn: (message) => warnings.push(message) })
 })
 
-/** Wait until a background read has finished. */
+/** Waits until a background fetch has finished. */
 async function settled() {
   for (let turns = 0; turns < 20; turns += 1) await turn()
 }
@@ -61,7 +61,7 @@ async function settled() {
 const times = (count, action) => Promise.all(Array.from({ length: count }, (_, number) => action(number)))
 const unavailable = { code: 'keys_unavailable', status: 503 }
 
-describe('reading', () => {
+describe('fetching', () => {
   test('a thousand waiting requests cause one fetch', async () => {
     const found = await times(1000, () => keys.find(issuer.key.kid))
     assert.deepEqual(new Set(found.map(({ kid }) => kid)), new Set([issuer.key.kid]))
@@ -77,7 +77,7 @@ describe('reading', () => {
     time += SECOND
     let open
     issuer.gate = new Promise((resolve) => (open = resolve))
-    assert.ok((await times(20, () => keys.find(issuer.key.kid))).every(Boolean)) // none of them waits
+    assert.ok((await times(20, () => keys.find(issuer.key.kid))).every(Boolean)) // no call waits
     open()
     await settled()
     assert.deepEqual(issuer.fetches, [2, 2])
@@ -99,7 +99,7 @@ describe('reading', () => {
     [{ 'cache-control': 'max-age=60', age: 'about 50' }, 60],
     [{ 'cache-control': 'max-age=60', age: '50s' }, 60],
   ]) {
-    test(`a key set with ${JSON.stringify(headers)} is good for ${seconds} s`, async () => {
+    test(`a key set with ${JSON.stringify(headers)} is fresh for ${seconds} s`, async () => {
       issuer.headers = headers
       await keys.find(issuer.key.kid)
       time += seconds * SECOND - 1
@@ -113,7 +113,7 @@ describe('reading', () => {
     })
   }
 
-  test('up to five minutes after their max-age nobody waits for the keys', async () => {
+  test('no call waits for the keys in the first five minutes after their max-age', async () => {
     await keys.find(issuer.key.kid)
     time += 600 * SECOND - 1
     let open
@@ -124,7 +124,7 @@ describe('reading', () => {
     assert.deepEqual(issuer.fetches, [2, 2])
   })
 
-  test('JSON is asked for, and redirects are not followed', async () => {
+  test('requests ask for JSON, and do not follow redirects', async () => {
     await keys.find(issuer.key.kid)
     assert.ok(issuer.asked.every(({ redirect, headers }) => redirect === 'manual' && headers.Accept === 'application/json'))
   })
@@ -143,7 +143,7 @@ describe('reading', () => {
 })
 
 describe('an outage', () => {
-  test('keys are kept for a day, and the issuer is asked ever more rarely', async () => {
+  test('keys are kept for a day, and the pauses between requests to the issuer grow', async () => {
     await keys.find(issuer.key.kid)
     issuer.isAway = true
     time += 300 * SECOND
@@ -168,7 +168,7 @@ describe('an outage', () => {
     assert.match(warnings[0], /could not be read: no connection: Connection refused$/)
   })
 
-  test('after a pause it holds up the first request alone', async () => {
+  test('after a long pause, only the first call waits', async () => {
     await keys.find(issuer.key.kid)
     issuer.isAway = true
     time += 3600 * SECOND
@@ -178,7 +178,7 @@ describe('an outage', () => {
     assert.equal(issuer.fetches[0], 2)
   })
 
-  test('without any key the issuer is asked after a second, and then more rarely', async () => {
+  test('without keys, the issuer is asked again after a second, and then after growing pauses', async () => {
     issuer.isAway = true
     const askedAt = []
     for (let second = 0; second < 20; second += 1) {
@@ -193,7 +193,7 @@ describe('an outage', () => {
     assert.ok(await keys.find(issuer.key.kid))
   })
 
-  test('a server that is too slow, too long or no issuer is one', async (t) => {
+  test('a slow server, a long document and a wrong document count as an outage', async (t) => {
     const answers = {
       '/slow': () => {},
       '/long': (response) => response.end(' '.repeat(300_000)),
@@ -236,14 +236,14 @@ describe('an outage', () => {
     ])
   })
 
-  test('an issuer elsewhere does not send us to this machine', async () => {
+  test('an issuer on another machine cannot name a jwks_uri on this machine', async () => {
     issuer.document.jwks_uri = 'http://127.0.0.1:9/keys'
     await assert.rejects(keys.find('any'), { message: /jwks_uri is missing or not https/ })
   })
 })
 
 for (const jwksUri of ['keys', '/keys', 'https:///keys', 'xhttp://localhost/keys', 'http://auth.test/keys', [JWKS], 7, null, undefined]) {
-  test(`an issuer on this machine sends us to no jwks_uri that is ${JSON.stringify(jwksUri)}`, async () => {
+  test(`an issuer on this machine cannot name the jwks_uri ${JSON.stringify(jwksUri)}`, async () => {
     const here = 'http://localhost:8000'
     issuer.document = { issuer: here, jwks_uri: jwksUri }
     const found = new RemoteKeys(here, { fetch: issuer.fetch, warn() {} }).find('any')
@@ -252,7 +252,7 @@ for (const jwksUri of ['keys', '/keys', 'https:///keys', 'xhttp://localhost/keys
   })
 }
 
-describe("inside the operator's network", () => {
+describe("an internal URL", () => {
   const INTERNAL = 'http://wxauth:8000'
   const inside = (options) => new RemoteKeys(ISSUER, { internalUrl: INTERNAL, warn: (text) => warnings.push(text), ...options })
 
@@ -260,7 +260,7 @@ describe("inside the operator's network", () => {
     return url.startsWith(INTERNAL) ? issuer.fetch(url.replace(INTERNAL, ISSUER), init) : assert.fail(url)
   }
 
-  test('keys are read there while the issuer stays the public one', async () => {
+  test('the keys are fetched from the internal URL, and the issuer stays the public URL', async () => {
     assert.ok(await inside({ fetch: fetchInside }).find(issuer.key.kid))
     assert.deepEqual(issuer.fetches, [1, 1])
   })
@@ -289,14 +289,14 @@ describe("inside the operator's network", () => {
     null,
     7,
   ]) {
-    test(`a jwks_uri that is ${JSON.stringify(jwksUri)} is refused`, async () => {
+    test(`the jwks_uri ${JSON.stringify(jwksUri)} is refused`, async () => {
       issuer.document.jwks_uri = jwksUri
       await assert.rejects(inside({ fetch: fetchInside }).find('any'), { message: /jwks_uri is not below the issuer$/ })
       assert.deepEqual(issuer.fetches, [1, 0])
     })
   }
 
-  test('an internal URL is a host and perhaps a path', () => {
+  test('an internal URL consists of a host and an optional path', () => {
     for (const internalUrl of ['wxauth:8000', 'ftp://wxauth', 'http://', 'http://wxauth/', 'http://a:secret@wxauth', 'http://wxauth?a', 'xhttp://wxauth', ['http://wxauth'], 7, '']) {
       const isRefused = ({ message }) => message.startsWith('internalUrl must be') && !message.includes('secret')
       assert.throws(() => new BearerGuard({ issuer: ISSUER, internalUrl }), isRefused)
@@ -306,15 +306,15 @@ describe("inside the operator's network", () => {
   })
 })
 
-describe('what keeps the keys from being read', () => {
+describe('the reason of a failed fetch', () => {
   const cause = (internalUrl) =>
     new RemoteKeys(ISSUER, { internalUrl, warn() {} }).find('any').catch(({ message }) => message.replace(/^.*?: /, ''))
 
-  test('a host without an address is told apart', async () => {
+  test('says that a host has no address', async () => {
     assert.match(await cause('http://wxauth.invalid'), /^the host's name could not be resolved: /)
   })
 
-  test('a refused connection is told apart, and so is a server without TLS', async (t) => {
+  test('says that a connection was refused, or that a server has no TLS', async (t) => {
     const server = createServer((request, response) => response.end())
     await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
     const { port } = server.address()
@@ -325,7 +325,7 @@ describe('what keeps the keys from being read', () => {
     assert.equal(await cause(`http://127.0.0.1:${port}`), 'no connection: Connection refused')
   })
 
-  test('a bad certificate is told apart', async () => {
+  test('says that a certificate is not valid', async () => {
     const fetch = async () => {
       throw new TypeError('fetch failed', { cause: { code: 'DEPTH_ZERO_SELF_SIGNED_CERT' } })
     }
@@ -334,7 +334,7 @@ describe('what keeps the keys from being read', () => {
   })
 
   for (const code of ['EPROTOTYPE', 'NO_CERT_HERE']) {
-    test(`an unknown failure, ${code}, is named as it is`, async () => {
+    test(`contains the code of an unknown failure, such as ${code}`, async () => {
       const fetch = async () => {
         throw new TypeError('fetch failed', { cause: { code } })
       }
@@ -343,7 +343,7 @@ describe('what keeps the keys from being read', () => {
     })
   }
 
-  test('the console is told if nobody else is', async (t) => {
+  test('goes to the console by default', async (t) => {
     const warn = t.mock.method(console, 'warn', () => {})
     issuer.isAway = true
     await assert.rejects(new RemoteKeys(ISSUER, { fetch: issuer.fetch }).find('any'), unavailable)
@@ -353,15 +353,15 @@ describe('what keeps the keys from being read', () => {
     )
   })
 
-  test('another issuer is named without its password', async () => {
+  test('names another issuer without its password', async () => {
     issuer.document.issuer = `https://operator:p@ss?word@auth.example.com/\n${'x'.repeat(10_000)}`
     await assert.rejects(keys.find('any'), ({ message }) => /'auth\.example\.com\/\?x/.test(message) && !/operator|p@ss|word/.test(message) && message.length < 500)
   })
 })
 
-describe('keys that come and go', () => {
-  test('an unknown key is looked for at once, and then every ten seconds', async () => {
-    assert.equal(await keys.find('unknown'), null) // the first load, which does not count
+describe('changes of the keys', () => {
+  test('an unknown key causes a fetch immediately, and then at most every ten seconds', async () => {
+    assert.equal(await keys.find('unknown'), null) // the first fetch, which does not count
     assert.equal(await keys.find('unknown'), null)
     assert.deepEqual(issuer.fetches, [2, 2])
     for (const seconds of [0, 5, 4.9]) {
@@ -374,13 +374,13 @@ describe('keys that come and go', () => {
     assert.deepEqual(issuer.fetches, [3, 3])
   })
 
-  test('a thousand tokens with bad kids at once cause one fetch', async () => {
+  test('a thousand tokens with unknown kids at the same time cause one fetch', async () => {
     await keys.find(issuer.key.kid)
     assert.deepEqual(new Set(await times(1000, (number) => keys.find(`unknown-${number}`))), new Set([null]))
     assert.deepEqual(issuer.fetches, [2, 2])
   })
 
-  test('a new key is found by all who ask for it at once', async () => {
+  test('all simultaneous calls find a new key', async () => {
     await keys.find(issuer.key.kid)
     const next = freshKey()
     issuer.keys.push(next)
@@ -388,7 +388,7 @@ describe('keys that come and go', () => {
     assert.deepEqual(issuer.fetches, [2, 2])
   })
 
-  test('an unknown key does not hold up the known one', async () => {
+  test('calls for a known key do not wait for an unknown key', async () => {
     await keys.find(issuer.key.kid)
     let open
     issuer.gate = new Promise((resolve) => (open = resolve))
@@ -398,7 +398,7 @@ describe('keys that come and go', () => {
     assert.equal(await asking, null)
   })
 
-  test('an unknown key in an outage leaves the known one fresh', async () => {
+  test('during an outage, an unknown key does not make the known key stale', async () => {
     await keys.find(issuer.key.kid)
     issuer.isAway = true
     assert.equal(await keys.find('unknown'), null)
@@ -410,7 +410,7 @@ describe('keys that come and go', () => {
     assert.equal(issuer.fetches[0], 2)
   })
 
-  test('an unknown key does not hold up the known one after a pause', async () => {
+  test('calls for a known key do not wait for an unknown key, even after a long pause', async () => {
     await keys.find(issuer.key.kid)
     time += 3600 * SECOND
     let open
@@ -421,7 +421,7 @@ describe('keys that come and go', () => {
     assert.equal(await asking, null)
   })
 
-  test('a key that was withdrawn stops working with the next reading', async () => {
+  test('a withdrawn key stops working after the next fetch', async () => {
     await keys.find(issuer.key.kid)
     issuer.keys = [freshKey()]
     time += 300 * SECOND
@@ -430,7 +430,7 @@ describe('keys that come and go', () => {
     assert.equal(await keys.find(issuer.key.kid), null)
   })
 
-  test('a key that was withdrawn while nobody asked is not used once the new set is read', async () => {
+  test('a key that was withdrawn during a pause does not work after the new fetch', async () => {
     await keys.find(issuer.key.kid)
     issuer.keys = [freshKey()]
     time += 600 * SECOND
@@ -439,7 +439,7 @@ describe('keys that come and go', () => {
   })
 
   for (const published of [[], [{ kty: 'RSA', kid: 'other', n: 'AQAB', e: 'AQAB' }], {}, null, undefined]) {
-    test(`a set with ${JSON.stringify(published)} is an outage, in which the known keys stay`, async () => {
+    test(`a set with ${JSON.stringify(published)} counts as an outage, and the known keys stay in use`, async () => {
       await keys.find(issuer.key.kid)
       issuer.keys = published
       const reason = Array.isArray(published) ? 'no usable key' : 'no list of keys'
@@ -472,7 +472,7 @@ describe('keys that come and go', () => {
     { y: '+'.repeat(43) },
     { x: '_'.repeat(43), y: '_'.repeat(43) },
   ]) {
-    test(`a key with ${JSON.stringify(change)} is passed over`, async () => {
+    test(`a key with ${JSON.stringify(change)} is ignored`, async () => {
       issuer.keys = [freshKey(), { ...issuer.key, ...change }, null, [], 'key']
       assert.equal(await keys.find(issuer.key.kid), null)
       assert.ok(await keys.find(issuer.keys[0].kid))
@@ -480,7 +480,7 @@ describe('keys that come and go', () => {
   }
 
   for (const respelled of [(text) => `${text}=`, (text) => `${text}\n`, (text) => ` ${text}`, (text) => `A${text}`]) {
-    test(`a key with a coordinate such as ${JSON.stringify(respelled('x'))} is passed over`, async () => {
+    test(`a key with a coordinate such as ${JSON.stringify(respelled('x'))} is ignored`, async () => {
       const { x, y } = issuer.key
       issuer.keys = [freshKey(), { ...issuer.key, x: respelled(x) }, { ...issuer.key, kid: 'other', y: respelled(y) }]
       assert.equal(await keys.find(issuer.key.kid), null)
@@ -488,7 +488,7 @@ describe('keys that come and go', () => {
     })
   }
 
-  test('a key on another curve with coordinates as long is passed over', async () => {
+  test('a key on another curve with coordinates of the same length is ignored', async () => {
     const { publicKey } = generateKeyPairSync('ec', { namedCurve: 'secp256k1' })
     issuer.keys.push({ ...publicKey.export({ format: 'jwk' }), kid: 'other' })
     assert.equal(await keys.find('other'), null)
@@ -501,13 +501,13 @@ describe('keys that come and go', () => {
     for (const kid of ['', longer]) assert.equal(await keys.find(kid), null)
   })
 
-  test('use and alg may be absent', async () => {
+  test('a key can omit use and alg', async () => {
     const { use, alg, ...key } = issuer.key
     issuer.keys = [key]
     assert.ok(await keys.find(key.kid))
   })
 
-  test('of two usable keys with one kid neither counts', async () => {
+  test('if two usable keys have the same kid, both are ignored', async () => {
     const other = freshKey()
     issuer.keys.push(other, freshKey(issuer.key.kid))
     assert.equal(await keys.find(issuer.key.kid), null)
@@ -516,7 +516,7 @@ describe('keys that come and go', () => {
 })
 
 describe('a guard', () => {
-  test('takes no issuer that no token can be compared with', () => {
+  test('refuses a malformed issuer or audience', () => {
     for (const wrong of [
       undefined,
       '',
@@ -561,7 +561,7 @@ describe('a guard', () => {
     }
   })
 
-  test('checks a signature once, and again when the key is another', async () => {
+  test('checks a signature once, and again after the key has changed', async () => {
     const signer = new TestIssuer({ issuer: ISSUER })
     issuer.keys = [...signer.jwks.keys]
     const guard = new BearerGuard({ issuer: ISSUER, fetch: issuer.fetch, timer: () => time, warn() {} })
@@ -570,16 +570,16 @@ describe('a guard', () => {
     await guard.verify(token)
     issuer.keys = [freshKey(signer.jwks.keys[0].kid)]
     time += 300 * SECOND
-    await guard.verify(token) // the last by the old set: the new one is read beside it
+    await guard.verify(token) // uses the old keys for the last time, while the new keys are fetched
     await settled()
     await assert.rejects(guard.verify(token), { code: 'invalid_token', message: 'the signature does not fit' })
     assert.deepEqual(issuer.fetches, [2, 2])
   })
 
-  test('remembers what it has checked of the latest 4,096 tokens, and of no long one', async () => {
+  test('remembers the claims of the latest 4,096 tokens, but not of long tokens', async () => {
     const signer = new TestIssuer()
     const guard = signer.guard()
-    // What it remembers is the same object; of a token that it checks again, it is an equal one.
+    // If the guard remembers a token, it returns the same object. Otherwise, it returns an equal object.
     const isRemembered = async (token, { claims }) => (await guard.verify(token)).claims === claims
     const [first, second] = [signer.token(), signer.token()]
     const [ofFirst, ofSecond] = [await guard.verify(first), await guard.verify(second)]
@@ -590,7 +590,7 @@ describe('a guard', () => {
     assert.equal(await isRemembered(first, ofFirst), false)
   })
 
-  test('takes nothing but a text for a token, a list with a good one included', async () => {
+  test('refuses a token that is not a string, even a list with a valid token', async () => {
     const signer = new TestIssuer()
     const good = signer.token()
     for (const mistake of [undefined, null, 7, true, {}, [], [good], new String(good), { toString: () => good }]) {

@@ -1,4 +1,4 @@
-// The contents of the package, and its types.
+// These tests check the contents of the package and its types.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'
@@ -16,7 +16,7 @@ const here = (path) => fileURLToPath(new URL(path, import.meta.url))
 const { name, version, exports } = JSON.parse(readFileSync(here('../package.json')))
 const modules = Object.entries(exports).map(([path, files]) => [name + path.slice(1), files])
 
-test('the package holds its modules, their types, the licence and both READMEs, and nothing else', async () => {
+test('the package contains only its modules, their types, the licence and both READMEs', async () => {
   const { stdout } = await run('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], { cwd: here('..') })
   const packed = JSON.parse(stdout)
   const { files, filename } = Array.isArray(packed) ? packed[0] : packed[name]
@@ -28,7 +28,7 @@ test('the package holds its modules, their types, the licence and both READMEs, 
 })
 
 for (const [path, { types }] of modules) {
-  test(`${path} exports what its types say, by import and by require the same`, async () => {
+  test(`${path} exports the names in its types, with import and with require`, async () => {
     const declared = readFileSync(here(`../${types}`), 'utf8').matchAll(/^export (?:class|function|const) (\w+)/gm)
     const names = [...declared].map(([, name]) => name).sort()
     const [imported, required] = [await import(path), createRequire(import.meta.url)(path)]
@@ -37,13 +37,13 @@ for (const [path, { types }] of modules) {
   })
 }
 
-test('the types fit the frameworks', async () => {
+test('the types are compatible with the frameworks', async () => {
   const options = ['--noEmit', '--module', 'nodenext', '--strict', '--exactOptionalPropertyTypes', '--types', 'node']
   const command = [here('../node_modules/typescript/bin/tsc'), ...options, '--skipLibCheck', here('types.ts')]
   await run(process.execPath, command, { cwd: here('..') }).catch(({ stdout }) => assert.fail(stdout))
 })
 
-test('the test that the README shows passes with the service that it shows', async () => {
+test("the README's test passes with the README's service", async () => {
   written(blocks[0].code, 'app.js')
   const env = { ...process.env, NODE_TEST_CONTEXT: undefined }
   const file = written(blocks.at(-1).code, 'app.test.js')
@@ -51,7 +51,7 @@ test('the test that the README shows passes with the service that it shows', asy
   assert.match(stdout, /pass 1\n/)
 })
 
-test('as the README installs it, it is there after npm ci and after a further npm install', async () => {
+test("after the README's installation, npm ci and npm install keep the package", async () => {
   const folder = await mkdtemp(join(tmpdir(), 'wxauth-guard-'))
   const env = { ...process.env, npm_config_prefer_offline: 'true', npm_config_fetch_retries: '1' }
   const sh = (command) => run('sh', ['-ec', command], { cwd: folder, env })
@@ -67,7 +67,7 @@ test('as the README installs it, it is there after npm ci and after a further np
   }
 })
 
-test('the README is the same in both languages but for the prose', () => {
+test('both READMEs have the same code, headings and table rows', () => {
   const code = (file) => readFileSync(here(file), 'utf8').match(/^```\w+\n.*?^```$|^#+ |^\| `\w+` \| \d+/gms)
   assert.deepEqual(code('../README.zh-CN.md'), code('../README.md'))
 })

@@ -1,4 +1,5 @@
-// The log of a guard's refusals: both values, once per cause and minute, and never the token.
+// These tests check the guard's log of refusals. It contains both values, at most once a minute for each cause, and
+// never the token.
 import assert from 'node:assert/strict'
 import { beforeEach, test } from 'node:test'
 import { BearerGuard } from 'wxauth-guard'
@@ -19,7 +20,7 @@ beforeEach(async () => {
   guard = new BearerGuard({ issuer: issuer.issuer, audience: 'shop', keys: { find }, now, warn })
 })
 
-test('an audience beyond ASCII has no metadata, because a header could not name it', () => {
+test('an audience with characters outside ASCII has no metadata, because a header could not contain its URL', () => {
   const resource = new BearerGuard({ issuer: 'https://auth.example.com', audience: 'https://mcp.example.com/店' })
   assert.throws(() => resource.resourceMetadataPath, TypeError)
 })
@@ -36,7 +37,7 @@ for (const [claims, reason] of [
   [{ iat: NOW + 3300 }, "iat is 3,300 s in the future by this machine's clock"],
   [{ nbf: NOW + 45 }, "nbf is 45 s in the future by this machine's clock"],
 ]) {
-  test(`a refusal because of ${JSON.stringify(claims)} is told with both values`, async () => {
+  test(`the log of a refusal because of ${JSON.stringify(claims)} contains both values`, async () => {
     await refuse(issuer.token({ claims }))
     assert.deepEqual(warnings, [reason])
   })
@@ -50,13 +51,13 @@ for (const [sent, detail] of [
   ['"{token}"', 'the client sent the token in quotation marks'],
   ['undefined.x', 'the token is not a JWS in compact form with an ES256 signature'],
 ]) {
-  test(`what is wrong with ${sent} is said`, async () => {
+  test(`the refusal of ${sent} says what is wrong`, async () => {
     const token = sent.replace('{token}', issuer.token())
     await assert.rejects(guard.verify(token), { code: 'invalid_token', message: detail })
   })
 }
 
-test('the same cause is told once in a minute', async () => {
+test('the same cause is logged once a minute', async () => {
   for (const [seconds, lines] of [[0, 1], [59, 1], [60, 2], [119, 2], [-3600, 3]]) {
     time = NOW + seconds
     for (let times = 0; times < 3; times += 1) await refuse(issuer.token({ claims: { aud: 'wxauth' } }))
@@ -66,13 +67,13 @@ test('the same cause is told once in a minute', async () => {
   assert.equal(warnings.at(-1), "expired 45 s ago by this machine's clock")
 })
 
-test('another issuer’s key is told by its id', async () => {
+test('the log contains the id of another issuer’s key', async () => {
   const other = new TestIssuer()
   await refuse(other.token())
   assert.deepEqual(warnings, [`its kid is '${kidOf(other)}', which is no key of 'https://auth.test'`])
 })
 
-test('an unverified key id is escaped and bounded', async () => {
+test('an unverified key id is escaped and shortened', async () => {
   const [header, ...rest] = issuer.token().split('.')
   const members = { ...JSON.parse(Buffer.from(header, 'base64url')), kid: `\n\x1b登${'x'.repeat(4000)}` }
   await refuse([Buffer.from(JSON.stringify(members)).toString('base64url'), ...rest].join('.'))
@@ -80,7 +81,7 @@ test('an unverified key id is escaped and bounded', async () => {
   assert.ok(warnings[0].length < 300)
 })
 
-test('claims are not told before the signature fits, and malformed tokens never', async () => {
+test('claims are logged only if the signature fits, and malformed tokens are not logged', async () => {
   await refuse('not a token')
   assert.deepEqual(warnings, [])
   const [header, payload] = issuer.token({ claims: { aud: 'evil' } }).split('.')
@@ -88,12 +89,12 @@ test('claims are not told before the signature fits, and malformed tokens never'
   assert.deepEqual(warnings, [`its signature does not fit the key '${kidOf(issuer)}' of 'https://auth.test'`])
 })
 
-test('nothing is told of a good token', async () => {
+test('nothing is logged about a valid token', async () => {
   await guard.verify(issuer.token())
   assert.deepEqual(warnings, [])
 })
 
-test('without a warn of its own, the guard tells the console', async (context) => {
+test('the guard logs to the console by default', async (context) => {
   const warn = context.mock.method(console, 'warn', () => {})
   await assert.rejects(issuer.guard().verify(issuer.token({ claims: { aud: 'wxauth' } })))
   assert.deepEqual(warn.mock.calls.map((call) => call.arguments), [

@@ -1,4 +1,5 @@
-// Serves all services of the README for an issuer with given keys. Prints their URLs, and ends with its standard input.
+// This program runs all services in the README for an issuer with given keys, and prints their URLs. It ends when its
+// standard input ends.
 import { BearerGuard } from 'wxauth-guard'
 import { trust } from '../lib/guard.js'
 import { verificationKeys } from '../lib/keys.js'

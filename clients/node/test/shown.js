@@ -1,4 +1,4 @@
-// The services in README.md, exactly as printed there, ready to be served.
+// This module starts the services in README.md, with exactly the code that the README contains.
 import { execFile } from 'node:child_process'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -13,7 +13,10 @@ export const blocks = [...readme.matchAll(/^```([jt]s)\n(.*?)^```$/gms)].map(([,
 const shown = (framework) => blocks.find(({ code }) => code.includes(`wxauth-guard/${framework}'`))
 const plain = blocks.find(({ code }) => code.includes("from 'node:http'"))
 
-/** A guard, and the URL of a service guarded by it. `end` collects the functions that stop the service. */
+/**
+ * Functions that start a service, and return its guard and its URL. They pass the functions that stop the service to
+ * `end`.
+ */
 export const frameworks = {
   'Express 5': (end) => servedByNode(shown('express').code, 'express', end),
   'Express 4': (end) => servedByNode(shown('express').code.replace("from 'express'", "from 'express-4'"), 'express-4', end),

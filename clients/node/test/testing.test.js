@@ -1,4 +1,4 @@
-// The test issuer, and the guard without a framework.
+// These tests check the test issuer, and the guard without a framework.
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer, get } from 'node:http'
@@ -9,7 +9,7 @@ import { TestIssuer, USER_ID } from 'wxauth-guard/testing'
 
 const SESSION_ID = '0192f0c1-2b3c-7d4e-8f50-cba987654321'
 
-test('a token is the user’s that was asked for', async () => {
+test('a token contains the requested user', async () => {
   const issuer = new TestIssuer()
   const fields = { userId: SESSION_ID.toUpperCase(), roles: ['clerk'], appId: 'wxother', openid: 'o-1', sessionId: SESSION_ID }
   const { claims, ...user } = await issuer.guard().verify(issuer.token(fields))
@@ -25,7 +25,7 @@ test('a token is the user’s that was asked for', async () => {
   assert.deepEqual([claims.iss, claims.aud, claims.client_id], ['https://auth.test', 'wxauth', 'wxother'])
 })
 
-test('without a word a token is the same user’s each time, and has no roles', async () => {
+test('by default, each token belongs to the same user, who has no roles', async () => {
   const issuer = new TestIssuer()
   const [first, second] = await Promise.all([1, 2].map(() => issuer.guard().verify(issuer.token())))
   assert.equal(first.id, USER_ID)
@@ -34,7 +34,7 @@ test('without a word a token is the same user’s each time, and has no roles', 
   assert.notEqual(first.claims.jti, second.claims.jti)
 })
 
-test('a website’s token names the mini-program, the client, and what was granted', async () => {
+test('a website’s token contains the mini-program, the client and the granted scopes', async () => {
   const issuer = new TestIssuer()
   const claims = { client_id: 'shop', app_id: 'wxother', scope: 'openid profile', external_id: 'old-7' }
   const user = await issuer.guard().verify(issuer.token({ claims }))
@@ -42,7 +42,7 @@ test('a website’s token names the mini-program, the client, and what was grant
   assert.deepEqual([user.scope, user.externalId], [['openid', 'profile'], 'old-7'])
 })
 
-test('a token with a scope is a website’s, or a document’s client’s, which has no openid', async () => {
+test('a website’s token has an openid, and the token of a client with a metadata document has none', async () => {
   const issuer = new TestIssuer()
   const verified = (fields) => issuer.guard().verify(issuer.token(fields))
   const website = await verified({ scope: ['openid', 'profile'], client_id: 'shop', appId: 'wxother' })
@@ -58,7 +58,7 @@ test('a token with a scope is a website’s, or a document’s client’s, which
   }
 })
 
-test('a guard by requires needs these scopes too, and follows the one that it was made from', async (t) => {
+test('a guard made by requires also needs these scopes, and shares its keys with the first guard', async (t) => {
   const issuer = new TestIssuer({ audience: 'https://mcp.example.com/mcp' })
   const guard = new BearerGuard({ issuer: 'https://auth.example.com', audience: issuer.audience, scopes: ['orders:read'] })
   const writing = guard.requires('orders:write')
@@ -103,7 +103,7 @@ for (const claims of [
   })
 }
 
-test('a token expires when the clock is moved', async () => {
+test('a token expires when the clock advances', async () => {
   let time = 1_795_161_600_000
   const issuer = new TestIssuer({ now: () => time })
   const guard = issuer.guard()
@@ -114,7 +114,7 @@ test('a token expires when the clock is moved', async () => {
   await assert.rejects(guard.verify(token), { code: 'token_expired', status: 401 })
 })
 
-test('a principal cannot be changed, nor what it holds', async () => {
+test('a principal and its contents cannot be changed', async () => {
   const issuer = new TestIssuer()
   const user = await issuer.guard().verify(issuer.token({ roles: ['clerk'], claims: { shop: { n: 7 } } }))
   assert.throws(() => (user.id = 'x'), TypeError)
@@ -131,7 +131,7 @@ test('a guard trusts the issuer until the test has ended', async () => {
   await assert.rejects(guard.verify(issuer.token()), { code: 'keys_unavailable', retryAfter: 5 })
 })
 
-test('a request of the Fetch standard may carry the token, one of two may not', async () => {
+test('a Fetch request can contain one token, but not two', async () => {
   const issuer = new TestIssuer()
   const request = new Request('https://orders.test', { headers: issuer.headers() })
   assert.equal((await issuer.guard().user(request)).id, USER_ID)
@@ -139,7 +139,7 @@ test('a request of the Fetch standard may carry the token, one of two may not', 
   await assert.rejects(issuer.guard().user(request), { code: 'invalid_request', status: 400 })
 })
 
-test('a WebSocket is asked for its token before it is accepted', async (t) => {
+test('a WebSocket must send its token before it is accepted', async (t) => {
   const issuer = new TestIssuer()
   const guard = issuer.guard()
   const server = createServer().on('upgrade', async (request, socket) => {
@@ -158,7 +158,7 @@ test('a WebSocket is asked for its token before it is accepted', async (t) => {
   assert.deepEqual(await Promise.all(outcomes), ['418 o-1', '401 missing_token'])
 })
 
-test('all roles are demanded, and what is no role is a mistake at once', async () => {
+test('all roles are required, and a malformed role throws immediately', async () => {
   const issuer = new TestIssuer()
   const request = { headers: issuer.headers({ roles: ['clerk'] }) }
   assert.ok(await issuer.guard().user(request, 'clerk'))
@@ -173,7 +173,7 @@ test('all roles are demanded, and what is no role is a mistake at once', async (
   assert.throws(() => issuer.token({ userId: 'alice' }), TypeError)
 })
 
-test('the published keys check the tokens', async () => {
+test('the published keys verify the tokens', async () => {
   const issuer = new TestIssuer()
   const documents = { [issuer.metadata.jwks_uri]: issuer.jwks }
   const fetch = async (url) => Response.json(documents[url] ?? issuer.metadata)

@@ -1,4 +1,4 @@
-// Compiled and never run: what editors report about code that uses the package.
+// This file is compiled, but never run. It shows the errors that editors report in code that uses the package.
 import Router from '@koa/router'
 import express from 'express'
 import Fastify from 'fastify'
@@ -44,7 +44,7 @@ express().get(resource.resourceMetadataPath, onExpress(resource.requires('b', 'c
   if (request.user) resource.checkScopes(request.user, 'd')
   response.json(resource.resourceMetadata({ scopesSupported: ['a', 'b'], resourceName: '小店助手' }))
 })
-// @ts-expect-error a guard needs at least one scope more
+// @ts-expect-error requires needs at least one scope
 resource.requires()
 
 const issuer = new TestIssuer({ audience: 'orders' })
@@ -52,14 +52,14 @@ export const end: () => void = issuer.trustedBy(guard)
 export const headers: { authorization: string } = issuer.headers({ roles: ['clerk'], claims: { openid: null } })
 export const ofAgent: string = issuer.token({ scope: ['a'], client_id: 'https://agent.test/client.json' })
 
-// @ts-expect-error a role is a name
+// @ts-expect-error a role is a string
 onExpress(guard, { roles: ['clerk'] })
-// @ts-expect-error a guard has an issuer
+// @ts-expect-error a guard needs an issuer
 new BearerGuard({ audience: 'orders' })
 export function change(user: Principal) {
   // @ts-expect-error a principal cannot be changed
   user.id = 'x'
-  // @ts-expect-error nor can its roles
+  // @ts-expect-error the roles of a principal cannot be changed
   user.roles.push('admin')
   return hasRole(user)
 }
