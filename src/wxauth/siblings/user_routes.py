@@ -19,7 +19,7 @@ from wxauth.errors import ExternalIdTaken, NotFound
 from wxauth.i18n import lazy_gettext as _
 from wxauth.siblings.queries import LOOK_UP, UserForSiblings
 from wxauth.users import schemas
-from wxauth.users.admin import UserChange, change_user, end_sessions_of, set_external_id
+from wxauth.users.admin import IS_STAFF, UserChange, change_user, end_sessions_of, set_external_id
 from wxauth.users.admin_routes import NO_SUCH_USER
 from wxauth.users.attributes import AttributesRequest
 from wxauth.users.callers import DeviceDep
@@ -36,9 +36,8 @@ LOOKED_UP_AT_ONCE: Final = 200
 
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=TEXT)]
 """An openid, an app id, an external id or a unionid."""
-_IS_STAFF: Final = InsufficientRole(
-    "this user is an administrator or support staff: to change them, you need the role admin"
-)
+_IS_STAFF: Final = InsufficientRole(IS_STAFF)
+"""The error for a user who is staff, as an example in the API description."""
 
 
 class LookupOpenid(BaseModel):
@@ -183,7 +182,7 @@ async def look_user_up(client: UsersClientDep, database: DatabaseDep, user_id: U
 async def look_users_up(client: UsersClientDep, database: DatabaseDep, body: LookupRequest) -> LookupAnswer:
     """Return up to 200 users, for a client with the scope `users`.
 
-    They are named by id, openid or external id or, with the scope `unionids`, by unionid.
+    The request names the users by id, openid or external id or, with the scope `unionids`, by unionid.
 
     The response contains each user once, at the place where the request first names them, in the order ids, openids,
     external ids, unionids. Unknown users are left out.

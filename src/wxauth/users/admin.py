@@ -35,6 +35,8 @@ MAX_LISTED: Final = 100
 The response lists the most recently used sessions, and the newest consents. Sessions that are not listed can also be
 ended.
 """
+IS_STAFF: Final = "this user is an administrator or support staff: to change them, you need the role admin"
+"""The detail of the error for an actor that must not act on staff."""
 
 log = get_logger()
 
@@ -263,7 +265,5 @@ async def _lock_remaining(
     except UserIsGone:  # a merge or an erasure has just removed the user
         raise ChangedMeanwhile from None
     if by.spares_staff and account.is_staff:
-        raise InsufficientRole(
-            "this user is an administrator or support staff: to change them, you need the role admin"
-        )
+        raise InsufficientRole(IS_STAFF)
     return remaining_id, account

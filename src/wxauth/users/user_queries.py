@@ -180,7 +180,7 @@ async def change_profile_of(
     *,
     ip: str | None = None,
     now: datetime,
-) -> UserInSession | None:
+) -> UserInSession:
     """Set the given fields among `PROFILE_FIELDS` of a locked user, record the change, and return the changed user.
 
     `user` contains the values before the change. Only a different value is recorded, and counts towards the rate limit.
@@ -193,4 +193,4 @@ async def change_profile_of(
         kind, by, data = EventType.PROFILE_CHANGED, Actor(str(user.id), ip), {"fields": changed}
         await record_event(transaction, kind, by=by, at=now, user_id=user.id, app_id=user.app_id, data=data)
     identity = {"app_id": user.app_id, "openid": user.openid}
-    return await transaction.row(_CHANGE, user_id=user.id, changed=changed, changes=changes, **identity)
+    return await transaction.one(_CHANGE, user_id=user.id, changed=changed, changes=changes, **identity)
