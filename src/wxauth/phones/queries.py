@@ -104,7 +104,7 @@ SELECT CASE
   FROM users JOIN identities i ON i.user_id = users.id
  WHERE users.id = :user_id AND i.app_id = :app_id AND i.openid = :openid
 """)
-_DELETE_ONE: Final = Statement[Nothing]("DELETE FROM phone_answers WHERE code_hash = :code_hash")
+_DELETE_ANSWER: Final = Statement[Nothing]("DELETE FROM phone_answers WHERE code_hash = :code_hash")
 REFUSE_ANSWER: Final = Statement[Nothing](
     "UPDATE phone_answers SET refused_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL"
 )
@@ -283,7 +283,8 @@ async def _lock_user_and_losers(
     # One statement locks all of these users, because users must always be locked in the order of their ids.
     if losers:
         owner_id = await transaction.value(USER_OF, **answer.identity)
-        await lock_status_and_roles_of(transaction, [*losers, *([] if owner_id is None else [owner_id])])
+        to_lock = [*losers] if owner_id is None else [*losers, owner_id]
+        await lock_status_and_roles_of(transaction, to_lock)
     return await lock_user_of(transaction, **answer.identity), losers
 
 
@@ -335,7 +336,7 @@ async def _store_refusal(
     If the user who shared the number was erased or has withdrawn the number, delete the response instead.
     """
     if refusal in (PhoneRefusal.ERASED, PhoneRefusal.WITHDRAWN):
-        await transaction.run(_DELETE_ONE, code_hash=answer.code_hash)
+        await transaction.run(_DELETE_ANSWER, code_hash=answer.code_hash)
     else:
         await transaction.run(REFUSE_ANSWER, code_hash=answer.code_hash, now=now)
 
