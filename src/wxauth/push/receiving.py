@@ -58,6 +58,7 @@ _ECHOSTR: Final = re.compile("[ -~]{1,256}")
 WRONG_ECHOSTR: Final = "Must be 1 to 256 printable characters"
 """The message about an `echostr` that does not match `_ECHOSTR`."""
 _WITHDRAWAL: Final = "withdrawal"
+"""The kind of write under which `Retries` repeats withdrawals that have failed."""
 
 log = get_logger()
 
@@ -147,7 +148,7 @@ class PushedMessages:
             return await read()
 
     async def _carry_out(self, app: App, message: WeChatMessage, counted: "_Counted") -> bool:
-        """Carry out a message if it is a withdrawal. Return whether it concerns a user whom wxauth knows.
+        """Carry out a message if it is a withdrawal. Return whether wxauth knows the user whom the withdrawal names.
 
         Set the kind in `counted`, even if an exception follows. For an encrypted message that is not a withdrawal,
         wxauth does not query the database, so that it can forward the message even during an outage.
@@ -168,14 +169,15 @@ class PushedMessages:
         if withdrawal is not None:
             counted.kind = MessageKind.WITHDRAWAL
             names_user = await self._in_time(self._withdraw(message, withdrawal), name=name)
+            if not names_user:
+                # wxauth has nothing to withdraw, so the message can concern only another service.
+                counted.kind = message.kind_for_others
         elif not message.is_sealed:
             await self._in_time(claim_signature(self.database, message.signature, now=self.clock()), name=name)
         if failure is not None:
             raise failure
         if message.unknown_code is not None:
             log.warning("revocation_not_understood", app_id=app.app_id, code=message.unknown_code)
-        if not names_user:
-            counted.kind = message.kind_for_others
         return names_user
 
     def _warn_of_ignored(self, message: WeChatMessage) -> None:
