@@ -61,23 +61,23 @@ _SET_LIMITS: Final = text("""
 """)
 _TURN_PAUSE_SECONDS: Final = 0.1
 """The pause, in seconds, between two attempts to get the lock of `_TRY_LOCK`."""
-_MOST_LINES: Final = 10
+_MAX_DETAIL_LINES: Final = 10
 """The largest number of lines of an error's detail that are shown.
 
 In the detail, PostgreSQL lists the objects that depend on a column.
 """
-_OF_ANOTHER: Final = _(
+_OTHER_VERSION: Final = _(
     "the schema is at {revision!r}, which belongs to another version of wxauth. Use that version to migrate"
 )
-_TAKEN: Final = _(
+_FOREIGN_TABLE: Final = _(
     "a table in this schema belongs to another program ({reason}). Set WXAUTH_DATABASE_URL to a separate database"
 )
-_REFUSED: Final = _(
+_REVISION_REJECTED: Final = _(
     "the database rejected revision {revision}: {reason}. If an object that wxauth didn't create is "
     "the cause, drop the object, run the command again, and then recreate the object"
 )
 _NO_REVISION: Final = _("revision {revision!r} doesn't exist. Choose one of {revisions}")
-_BLOCKED: Final = _(
+_TABLE_LOCKED: Final = _(
     "revision {revision} couldn't lock a table within {seconds:g} s, because another transaction "
     "holds a lock on it. Find old transactions in pg_stat_activity, terminate them, and run the "
     "command again"
@@ -144,7 +144,7 @@ async def migrate(
                 await _refuse_dependents(database, steps, all_scripts)
             for step in steps:
                 await _with_retries(partial(_run_step, database, scripts, step, lock_patience), step, pause, patience)
-        await _shut_out_the_public(database)
+        await _revoke_rights_of_public(database)
     return None if target == BASE else target
 
 
@@ -162,6 +162,7 @@ async def begin_migration(
     engine = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=lambda **_options: database.connector.connect(command_timeout=None),
+        # A cached statement would become invalid when a revision changes its table, and would be lost behind a pooler.
         connect_args={"prepared_statement_cache_size": 0},
         poolclass=NullPool,
         isolation_level=ISOLATION if is_transactional else "AUTOCOMMIT",
@@ -207,7 +208,7 @@ def _steps(directory: ScriptDirectory, order: Sequence[str], current: str, targe
     Raises: UnknownRevision, if one of the two revisions is not in `order`.
     """
     if current not in order:
-        raise UnknownRevision(Text(_OF_ANOTHER, revision=current))
+        raise UnknownRevision(Text(_OTHER_VERSION, revision=current))
     if target not in order:
         raise UnknownRevision(Text(_NO_REVISION, revision=target, revisions=", ".join(reversed(order))))
     start, end = order.index(current), order.index(target)
@@ -229,7 +230,7 @@ async def _refuse_dependents(database: Database, steps: Sequence[_Step], all_scr
         raise MigrationRefused(refusal)
 
 
-async def _shut_out_the_public(database: Database) -> None:
+async def _revoke_rights_of_public(database: Database) -> None:
     """Revoke the rights of PUBLIC on wxauth's tables and sequences.
 
     The database may grant these rights to every new table by default.
@@ -271,12 +272,12 @@ async def _with_retries(run: Callable[[], Awaitable[None]], step: _Step, pause: 
             return
         except DBAPIError as exc:
             if isinstance(exc.driver_exception, asyncpg.DuplicateTableError):
-                raise UnknownRevision(Text(_TAKEN, reason=exc.driver_exception)) from exc
+                raise UnknownRevision(Text(_FOREIGN_TABLE, reason=exc.driver_exception)) from exc
             if not isinstance(exc.driver_exception, asyncpg.LockNotAvailableError | asyncpg.DeadlockDetectedError):
                 reason = _reason_of(exc.driver_exception)
-                raise MigrationRefused(Text(_REFUSED, revision=step.revision, reason=reason)) from exc
+                raise MigrationRefused(Text(_REVISION_REJECTED, revision=step.revision, reason=reason)) from exc
             if loop.time() >= give_up_at:
-                raise MigrationBlocked(Text(_BLOCKED, revision=step.revision, seconds=patience)) from exc
+                raise MigrationBlocked(Text(_TABLE_LOCKED, revision=step.revision, seconds=patience)) from exc
             log.warning("migration_waits", revision=step.revision, reason="somebody is writing to a table")
         # The pause is random so that replicas do not all try at once.
         await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
@@ -284,7 +285,7 @@ async def _with_retries(run: Callable[[], Awaitable[None]], step: _Step, pause: 
 
 def _reason_of(exc: asyncpg.PostgresError) -> str:
     """Return PostgreSQL's message and its detail on one line. The detail names the objects or the key."""
-    detail = "; ".join((exc.detail or "").splitlines()[:_MOST_LINES])
+    detail = "; ".join((exc.detail or "").splitlines()[:_MAX_DETAIL_LINES])
     message = " ".join(str(exc).partition("\nDETAIL:")[0].split())
     return f"{message} ({detail})" if detail else message
 
