@@ -18,6 +18,7 @@ from wxauth_desk.wechat.calls import CallRefused, require
 from wxauth_desk.wechat.controls import CodeRequest, PhoneCodeRequest, openid_prefix
 from wxauth_desk.wechat.errcodes import Errcode
 
+_DAY_SECONDS: Final = 86400
 CODE_LIFETIME: Final = 300.0
 """The time, in seconds, for which a code of `wx.login`, of the phone button or of a service account is valid."""
 LONG_CODE_LIFETIME: Final = 600.0
@@ -30,13 +31,12 @@ FORCED_PAUSE_SECONDS: Final = 30.0
 """The shortest time, in seconds, between two uses of `force_refresh`."""
 FORCED_A_DAY: Final = 20
 """The largest number of times that an app may use `force_refresh` in a day."""
-SESSION_KEY_LIFETIME: Final = 3 * 86400.0
+SESSION_KEY_LIFETIME: Final = 3.0 * _DAY_SECONDS
 """The time, in seconds, for which a session_key is valid.
 
 WeChat documents no lifetime, only that frequent use extends it.
 """
 
-_DAY_SECONDS: Final = 86400
 MAX_CODES: Final = 100_000
 """The largest number of codes of one kind that are stored. If there are more, the oldest one is forgotten."""
 MAX_TOKENS: Final = 1000
@@ -58,7 +58,7 @@ AnyCodeRequest = TypeVar("AnyCodeRequest", CodeRequest, PhoneCodeRequest)
 
 @dataclass(slots=True)
 class _Code(Generic[AnyCodeRequest]):
-    """A code that was made."""
+    """A code, the request that it was made for, and what its exchanges return."""
 
     request: AnyCodeRequest
     expires_at: float
@@ -78,7 +78,7 @@ class Codes(Generic[AnyCodeRequest]):
     def make(self, request: AnyCodeRequest, *, lasts: float = CODE_LIFETIME) -> str:
         """Return a new code, which is valid for `lasts` seconds."""
         self._forget_expired()
-        code = "0" + secrets.token_hex(16)[:31]
+        code = "0" + secrets.token_hex(16)[:31]  # 32 characters, the first of which is 0, as in WeChat's codes
         self._codes[code] = _Code(request, self._clock() + lasts, busy=request.busy)
         return code
 
@@ -135,7 +135,7 @@ class AccessTokens:
         self._older_token = ""
         """The latest token of the older interface, `token`; empty if there is none."""
         self._forced_at: list[float] = []
-        """The times of today's uses of `force_refresh`."""
+        """The times at which `force_refresh` was used on the day of its last use."""
 
     def hand_out(self, *, force: bool) -> dict[str, Any]:
         """Return the current token, or a new one. With `force`, all earlier tokens end. Raises: CallRefused."""
@@ -209,6 +209,7 @@ class Grant:
     app_id: str
     person: str
     ids: dict[str, Any]
+    """The person's `openid`, and the `unionid` if the app learns it."""
     scope: str
     expires_at: float = 0
     """The time at which the access token expires. Refresh tokens do not expire here, but after 30 days in WeChat."""

@@ -21,10 +21,7 @@ from wxauth_desk.wechat.controls import BY_ID, ControlOfPerson, HttpUrl
 
 _NO_PAUSES: Final = (0, 0)
 """The pauses, in seconds, before each repetition of most messages. WeChat does not document its pauses."""
-PAYMENT_PAUSES: Final = (
-    *(15, 15, 30, 180, 600, 1200, 1800, 1800, 1800, 3600),
-    *(10800, 10800, 10800, 21600, 21600),
-)
+PAYMENT_PAUSES: Final = (15, 15, 30, 180, 600, 1200, 1800, 1800, 1800, 3600, 10800, 10800, 10800, 21600, 21600)
 """The pauses, in seconds, before each repetition of a notice about a payment."""
 ATTEMPT_TIMEOUT_SECONDS: Final = 5.0
 """The time limit, in seconds, of an attempt to send a message."""
