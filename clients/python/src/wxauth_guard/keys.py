@@ -35,7 +35,7 @@ class VerificationKey:
 
     @classmethod
     def from_jwk(cls, member: Mapping[str, Any]) -> Self:
-        """Build a key from one member of a JWK set. Private fields are ignored.
+        """Build a key from one member of a JWK set. The fields of a private key, such as `d`, are ignored.
 
         Raises: InvalidKey, for another type, curve, use or algorithm, or a point that is not on the curve.
         """

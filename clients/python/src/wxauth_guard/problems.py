@@ -79,13 +79,13 @@ def preferred_language(headers: Headers) -> str:
 def _language(accept_language: Iterable[str], user_agent: str) -> str:
     """Return the language that these values of `Accept-Language` prefer, as `preferred_language` does."""
     ranges = ",".join(filter(str.strip, accept_language))[:_MAX_ACCEPT_LANGUAGE].split(",")
-    preferred = [each for each in ranges if each.partition(";")[0].strip() not in ("", "*")]
-    if not preferred:
+    specific_ranges = [each for each in ranges if each.partition(";")[0].strip() not in ("", "*")]
+    if not specific_ranges:
         wechat = _WECHAT_USER_AGENT.search(user_agent)
         language = None if wechat is None else find_language(wechat["tag"] or "zh")
         return language or SOURCE
     quality_and_tag = []
-    for language_range in preferred:
+    for language_range in specific_ranges:
         match = _LANGUAGE_RANGE.fullmatch(language_range)
         if match is not None:
             quality_and_tag.append((float(match["quality"] or 1), match["tag"]))

@@ -40,7 +40,10 @@ def is_secure(url: str) -> bool:
 
 
 def to_json(value: object) -> bytes:
-    """Return compact JSON in UTF-8, in which a datetime is ISO 8601 with Z. Raises: TypeError, for any other value."""
+    """Return a value as compact JSON in UTF-8. A datetime becomes a text in ISO 8601, in UTC with Z.
+
+    Raises: TypeError, for a value that is neither JSON nor a datetime.
+    """
     return json.dumps(value, default=_datetime_text, ensure_ascii=False, separators=(",", ":")).encode()
 
 
