@@ -211,7 +211,7 @@ class SiteTokens:
         await _ensure_keys(self.keys, self.issuer, self.clock())
         # Most sessions have no resource, so a request that names none first tries a session without one. If the session
         # has a resource, the refusal changes nothing, and names that resource for a second attempt.
-        target = Target.asked(self.settings, client, form) if "resource" in form else Target(client)
+        target = Target.requested(self.settings, client, form) if "resource" in form else Target(client)
         outcome = await self._rotate(target, token, form, ip=ip)
         if isinstance(outcome, RefreshRefused) and outcome.why == RefreshRefusal.OTHER_RESOURCE:
             target = Target.granted(self.settings, client, outcome.resource, form)

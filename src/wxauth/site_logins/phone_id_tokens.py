@@ -22,7 +22,7 @@ from wxauth.site_logins.person_queries import lock_and_count_caller
 from wxauth.users.callers import Caller
 from wxauth_guard.errors import InvalidRequest, WxAuthError
 
-LASTS_SECONDS: Final = 300
+PHONE_ID_TOKEN_SECONDS: Final = 300
 """The number of seconds for which the other back end accepts the id_token."""
 _AMR: Final[Mapping[AppKind, str]] = {"mini_program": AMR[Door.MINI_PROGRAM], "mobile_app": "wechat_mobile_app"}
 """The `amr` value (RFC 8176) for each kind of app that runs on a phone."""
@@ -69,7 +69,7 @@ class PhoneIdTokens:
                 authenticated_at=now,
                 authenticated_by=_AMR[kind],
                 now=now,
-                expires_in=LASTS_SECONDS,
+                expires_in=PHONE_ID_TOKEN_SECONDS,
             )
         except WxAuthError as exc:
             DOORS.count(Door.PHONE, DoorOutcome.of_error(exc))

@@ -191,7 +191,7 @@ def _response_modes(client: Client, redirect_uri: str) -> Sequence[str]:
 def _request_of(settings: Settings, client: Client, parameters: Parameters, **way_back: Any) -> SiteRequest:
     """Return the sign-in request of a client. `way_back` contains the fields for the response. Raises: OAuthError."""
     _check_supported(client, parameters, way_back["redirect_uri"])
-    target = Target.asked(settings, client, parameters)
+    target = Target.requested(settings, client, parameters)
     scope = target.scope(parameters.get("scope"))
     challenge = _challenge(client, parameters, way_back["redirect_uri"])
     max_age = parameters.get("max_age")

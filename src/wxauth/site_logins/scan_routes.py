@@ -17,7 +17,7 @@ from wxauth.login.codes import PROOF_FAILURES
 from wxauth.login.login import EXAMPLE_JWT, LoginCode
 from wxauth.login.routes import ProofRequest
 from wxauth.site_logins.mini_program_logins import MiniProgramLogins
-from wxauth.site_logins.phone_id_tokens import LASTS_SECONDS, PhoneIdTokens
+from wxauth.site_logins.phone_id_tokens import PHONE_ID_TOKEN_SECONDS, PhoneIdTokens
 from wxauth.site_logins.responses import Mistake, Unanswerable
 from wxauth.site_logins.scan_schemas import ClaimedAnswer, ClaimRequest, NumberAnswer
 from wxauth.site_logins.scans import Scans
@@ -100,7 +100,7 @@ class PhoneIdTokenAnswer(BaseModel):
     """An id_token for another back end."""
 
     id_token: str = Field(description="A JWT of OpenID Connect.", examples=[EXAMPLE_JWT], repr=False)
-    expires_in: int = Field(default=LASTS_SECONDS, description="Lifetime in seconds.")
+    expires_in: int = Field(default=PHONE_ID_TOKEN_SECONDS, description="Lifetime in seconds.")
 
 
 async def scanning_phone_of(caller: CallerInTurnDep, principal: PrincipalDep, apps: AppsDep) -> Caller:

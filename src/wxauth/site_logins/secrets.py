@@ -1,5 +1,7 @@
 """The secrets that wxauth stores as hashes: scenes, codes and cookies.
 
+A scene is the random part of a QR code. It identifies the login for which a page shows the code.
+
 A user code has only 34 random bits, so its hash needs a key. Otherwise, an attacker with a copy of the database could
 find the code by trying all codes.
 """

@@ -54,7 +54,7 @@ class Target:
     resource: Resource | None = None
 
     @classmethod
-    def asked(cls, settings: Settings, client: Client, parameters: Mapping[str, str]) -> Self:
+    def requested(cls, settings: Settings, client: Client, parameters: Mapping[str, str]) -> Self:
         """Return the target that a client requests. Raises: OAuthError, if the client may not request it."""
         url = parameters.get("resource")
         if url is None:
