@@ -31,7 +31,7 @@ _MAX_MESSAGE: Final = 500
 # The error messages of libraries may contain secrets: parameters of WeChat's URLs, tokens, or passwords in a DSN.
 _SECRETS: Final = re.compile(
     r"(?i)((?:secret|session|aes)_?key|secret|js_?code|token|authorization|password"
-    r"|(?<![a-z_])(?<!status )(?<!exit )code)"
+    r"|(?<![a-z_])(?<!status )(?<!exit )code)"  # a login code, but not a status code or an exit code
     r"""(["']?\s*[=:]\s*(?:bearer\s+|basic\s+)?)(?:b?'[^']*'|b?"[^"]*"|[^\s&"',;)}]+)"""
     r"|wx[rc]_[\w-]+|whsec_[\w+/=-]+|eyJ[\w.-]+|(?<=://)[^\s/@]+@"
     r"|(?:(?<=/d/)|(?<=/v1/scans/)|(?<=/v1/authorize/))[\w-]{22}"  # the secrets of scanned QR codes in paths
@@ -42,9 +42,9 @@ _SECRETS: Final = re.compile(
 _VALUES: Final = re.compile(
     r"(?s)(DETAIL:|Failing row contains|\bKey \([^)]*\)=|invalid input (?:syntax|value|for query argument)[^:]*:).*"
 )
-_MOST_NAMES: Final = 1000
+_MAX_NAMES_PER_DAY: Final = 1000
 """The largest number of names that `OncePerDay` allows on one day."""
-_LONGEST: Final = 8192
+_MAX_SEARCHED: Final = 8192
 """The largest number of characters that `redact` searches for secrets. `redact` removes all further characters."""
 _DATA_EXCEPTION: Final = "22"
 """The class of SQLSTATE codes whose messages quote values.
@@ -102,7 +102,7 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
 def redact(text: str) -> str:
     """Replace everything that looks like a secret, or like a value quoted in an error message of PostgreSQL."""
     # The text is shortened first, because the patterns take quadratic time for some texts.
-    text = _VALUES.sub(r"\1 ***", text[:_LONGEST])
+    text = _VALUES.sub(r"\1 ***", text[:_MAX_SEARCHED])
     return _SECRETS.sub(lambda match: f"{match[1]}{match[2]}***" if match[1] else "***", text)
 
 
@@ -142,7 +142,7 @@ class OncePerDay:
         if self._day != today:
             self._day = today
             self._names.clear()
-        if name in self._names or len(self._names) >= _MOST_NAMES:
+        if name in self._names or len(self._names) >= _MAX_NAMES_PER_DAY:
             return False
         self._names.add(name)
         return True

@@ -62,7 +62,7 @@ class _Metric(dict[Any, Series]):
         """
         for labels in (*self._first, *further):
             self[labels]  # `__missing__` creates the series
-        self._make()
+        self._make()  # a metric is also reported if it has no series yet
 
     def _make(self) -> Series:
         if self.made is None:

@@ -24,7 +24,10 @@ class Actor:
     """The user, service or program that does something, and its IP address."""
 
     name: str
-    """The id of a user, the name of a service client, or one of the three names defined below."""
+    """The id of a user, the name of a service client, or one of the three names defined below.
+
+    If a service client moderates users, its name begins with `client:`.
+    """
     ip: str | None = None
     spares_staff: bool = False
     """Whether wxauth refuses the actor's actions that concern staff members."""
