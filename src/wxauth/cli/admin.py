@@ -28,7 +28,6 @@ def link_command(user_id: UUID | None) -> None:
     opens it is logged in as that user.
     """
     settings = read_settings(ConsoleSettings)
-
     link = with_database(lambda database, now: make_link(database, user_id, now=now))
     url = f"{settings.issuer}{CONSOLE_PATH}#link={link.secret}"
     minutes = LINK_LIFETIME // timedelta(minutes=1)

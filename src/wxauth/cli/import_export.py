@@ -60,15 +60,15 @@ _LONGEST_CELL: Final = 40
 def _mapped(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     """Return the values of `--map`: wxauth's names by the file's names, and wxauth's values by field and file value.
 
-    An empty OURS is allowed, and makes the field empty in each line with this VALUE.
+    Each option is FIELD=COLUMN or FIELD:VALUE=OURS. An empty OURS makes the field empty in each line with this VALUE.
     """
     our_names: dict[str, str] = {}
     our_values: dict[str, dict[str, str]] = {}
     for option in options:
         left, equals, right = option.partition("=")
         name, colon, value = (part.strip() for part in left.partition(":"))
-        is_complete = bool(equals and (value if colon else right))
-        if not is_field(name) or not is_complete:
+        required = value if colon else right  # OURS, on the right of FIELD:VALUE, may be empty
+        if not (is_field(name) and equals and required):
             raise WrongValue(
                 _(
                     "must have the form FIELD=COLUMN or FIELD:VALUE=OURS, where FIELD is listed in "
@@ -165,6 +165,7 @@ def import_command(
     our_names, our_values = mapped
     if delimiter is None and not {*our_names.values(), *our_values} <= Line.model_fields.keys():
         raise WrongCall(_("--map attributes.NAME is only for CSV"))
+    # `--app-id ''`, for example from a script with an unset variable, counts as no option.
     form = Form(delimiter=delimiter or ",", app_id=app_id or None, fields=our_names, values=our_values)
     read_lines = JsonLines if delimiter is None else CsvLines
     try:

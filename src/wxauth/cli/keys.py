@@ -22,6 +22,7 @@ from wxauth.settings.secrets import SECRET_KEY_BYTES
 from wxauth.settings.settings import Settings
 from wxauth.web.schemas import all_of
 
+# `wxauth.checks` and `wxauth.service` take long to load, so only the commands that need them import them.
 if TYPE_CHECKING:
     from wxauth.checks.sealed import SealedCounts
 
