@@ -30,11 +30,11 @@ class PrefixLengths(NamedTuple):
     def network_of(self, ip: str) -> str:
         """Return the network of an address. Raises: ValueError, if the text is not an address."""
         address = plain_address(ip)
-        return str(ip_network((address, self.v4 if address.version == 4 else self.v6), strict=False))
+        return str(ip_network((address, self.length_of(address)), strict=False))
 
-    def length_of(self, network: IpNetwork) -> int:
-        """Return the prefix length for the IP version of a network."""
-        return self.v4 if network.version == 4 else self.v6
+    def length_of(self, item: IpAddress | IpNetwork) -> int:
+        """Return the prefix length for the IP version of an address or network."""
+        return self.v4 if item.version == 4 else self.v6
 
     def widened(self, network: IpNetwork) -> IpNetwork:
         """Return the network of this length that contains a smaller network. Return any other network unchanged."""
@@ -102,7 +102,7 @@ async def addresses_of(host: str, *, seconds: float) -> Sequence[str]:
         return []
     with suppress(ValueError):
         ip_address(host)
-        return []
+        return []  # an address needs no lookup
     try:
         async with asyncio.timeout(seconds):
             entries = await asyncio.get_running_loop().getaddrinfo(host, None, type=SOCK_STREAM)
