@@ -77,8 +77,8 @@ class _Recorder(httpx.AsyncBaseTransport):
             self.proxy_failure = exc.args[0] if isinstance(exc, ProxyFailed) else ""
             raise
         answered_at = self._clock()
-        if (theirs := _time_in(response)) is not None:
-            reading = ClockReading.of(theirs, asked_at=asked_at, answered_at=answered_at, grain=_SECOND)
+        if (wechat_time := _time_in(response)) is not None:
+            reading = ClockReading.of(wechat_time, asked_at=asked_at, answered_at=answered_at, grain=_SECOND)
             self._readings.append(reading)
         self.addresses = self.addresses or _refused_addresses(await response.aread())
         return response
@@ -113,7 +113,10 @@ async def _failure(request: Awaitable[object]) -> WeChatError | None:
 
 
 async def _token_failure(app: App, wechat_tokens: WeChatTokens) -> WeChatError | None:
-    """Return the error with which WeChat refuses the app's access_token; None if the app needs no access_token."""
+    """Return the error with which WeChat refuses to issue an access_token for the app.
+
+    Return None if WeChat issues one, or if the app needs none.
+    """
     return await _failure(wechat_tokens.get(app)) if app.has_wechat_token else None
 
 
