@@ -233,7 +233,7 @@ class ConsoleSessions:
             access_token=issued.value,
             expires_in=issued.expires_in,
             cookie=self.console_tokens.issue(session_id, generation),
-            cookie_seconds=max(1, left),
+            cookie_seconds=max(1, left),  # 0 would delete the cookie at once
             user=user,
         )
 

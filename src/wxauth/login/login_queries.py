@@ -264,7 +264,7 @@ async def _log_in_under_lock(database: Database, login: Login, ids: _Ids) -> Ent
     if people.misnamed_id is not None:
         await correct_imported(database, **login.identity, stays=login.stays, now=ids.now)
         raise ChangedMeanwhile
-    if people == People(None, None):
+    if people.user_id is None and people.holder_id is None:
         if not login.may_sign_up:
             raise SignUpClosed("sign-up is closed for this app")
         # Another request has created or erased the user in the meantime.

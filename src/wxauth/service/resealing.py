@@ -153,6 +153,7 @@ async def _renew_lost_webhook_secrets(database: Database, sealer: Sealer, now: d
             continue
         secret = sealer.seal(new_webhook_secret(), context=webhook_secret_context(webhook.id))
         async with database.begin() as transaction:
+            # None removes the former secret, with which wxauth also signs for some time after a renewal.
             if await reseal_webhook(transaction, webhook, secret, None):
                 await change_webhook(transaction, EventType.WEBHOOK_DISABLED, by=SYSTEM, now=now, id=webhook.id)
                 renewed += 1

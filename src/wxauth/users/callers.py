@@ -156,8 +156,8 @@ async def caller_who_ends_of(
 ) -> AsyncIterator[Caller]:
     """Wait for the whole body, and then in the queues of requests that end sessions, and yield the caller.
 
-    Requests that end the session of the access token have a separate queue. An attacker who fills that queue with
-    requests that use a stolen token ends the stolen session.
+    Requests that end the access token's own session wait in a separate queue. An attacker with a stolen token cannot
+    keep that queue full, because each request in it ends the stolen session.
 
     Raises: RateLimited; the errors of `read_caller`.
     """

@@ -37,7 +37,10 @@ class HistoryQuery(PageQuery):
 
     @property
     def bounds(self) -> dict[str, Any]:
-        """The parameters of a statement that limit the ids and the number of rows to read."""
+        """The parameters of a statement that limit the ids and the number of rows to read.
+
+        The statement reads one row more than the page has, so that `Page.of` can tell whether there is a next page.
+        """
         lowest, before = self.id_range
         return {"lowest": lowest, "before": before, "limit": self.limit + 1}
 

@@ -216,7 +216,7 @@ async def _parts(snapshot: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGe
             separator = b","
         yield b"]"
     picture = await snapshot.row(queries.PICTURE, user_id=user_id)
-    yield b',"avatar":' + to_json(picture and dict(picture)) + b"}"
+    yield b',"avatar":' + to_json(None if picture is None else dict(picture)) + b"}"
 
 
 @router.get(

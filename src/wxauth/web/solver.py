@@ -264,6 +264,7 @@ class Plan:
         requests = (called.request_param_name, called.http_connection_param_name)
         takes |= {name: _REQUEST for name in requests if name is not None}
         place = self._add_called(called.call, takes)
+        # With `use_cache=False`, a dependency is called several times. Other parameters reuse the first value.
         self._places.setdefault(dependant.call, place)
         return place
 
@@ -302,6 +303,7 @@ class Plan:
         """Add the step that calls an asynchronous function with the values at these positions."""
         if len(places) == 1:
             return self._append(_Step(call, places[0], None))
+        # `run` does not use the place of a step that has `pick`.
         return self._append(_Step(call, 0, itemgetter(*places) if places else lambda _: ()))
 
     def _append(self, step: _Step) -> int:
