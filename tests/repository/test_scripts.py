@@ -123,7 +123,7 @@ def test_a_folder_that_keeps_no_permissions_is_refused(clone: Clone) -> None:
 def test_a_full_disk_is_named_with_its_folder_and_what_is_needed(clone: Clone) -> None:
     clone.replace("df", FULL)
     said = clone.refuses_at_once()
-    assert f"{clone.folder} needs " in said
+    assert f"{clone.folder} requires " in said
     assert " MB of disk space, but only 299 MB are free" in said
 
 
