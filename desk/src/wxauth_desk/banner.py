@@ -90,7 +90,8 @@ def _address_in_network(host: str) -> str:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
-            # Connecting a datagram socket sends no packet, but makes the system choose the route and our address.
+            # Connecting a datagram socket sends no packet, so the port does not matter. It makes the system choose the
+            # route and our address.
             probe.connect((_ADDRESSES_ELSEWHERE[family], 9))
         except OSError:
             return ""

@@ -102,7 +102,7 @@ def load_settings(simulated_url: str | None, port: int | None, *, push_forward: 
         HOME.mkdir(exist_ok=True)
         (HOME / ".gitignore").write_text("*\n", "utf-8")
         secret = AppSecret(HOME, environment())
-        set_by_dev = _own_settings(simulated_url, port, app_secret=secret.value, push_forward=push_forward)
+        set_by_dev = _values_set_by_dev(simulated_url, port, app_secret=secret.value, push_forward=push_forward)
         settings = settings_from(Settings, **set_by_dev)
         if "WXAUTH_ISSUER" not in environment():
             settings = settings.model_copy(update={"issuer": f"http://127.0.0.1:{settings.port}"})
@@ -125,7 +125,7 @@ def environment() -> dict[str, str]:
     return {name.upper(): value for name, value in os.environ.items() if value}
 
 
-def _own_settings(
+def _values_set_by_dev(
     simulated_url: str | None, port: int | None, *, app_secret: str | None, push_forward: str
 ) -> dict[str, Any]:
     """Return the values that `wxauth-desk dev` sets, by the names of the settings.

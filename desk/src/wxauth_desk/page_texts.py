@@ -15,7 +15,7 @@ from wxauth_desk.i18n import SOURCE, find_language, languages, own_name, pgettex
 
 def page_texts(folder: Path, request: Request) -> JSONResponse:
     """Return the texts of the page in this folder, in the language that `?language=` names, or else in English."""
-    language = find_language(request.query_params.get("language", "")[:32]) or SOURCE
+    language = find_language(request.query_params.get("language", "")) or SOURCE
     english: dict[str, str] = from_json((folder / "texts.json").read_bytes())
     answer: dict[str, Any] = {
         "language": language,

@@ -23,7 +23,9 @@ REPEAT_HEADER: Final = "X-Comes-Twice"
 PERSON_HEADER: Final = "X-Desk-Person"
 """The request header with the name of the person whose browser it is, percent-encoded."""
 
-_KINDS: Final = {"oauth2/authorize": "official_account", "qrconnect": "website"}
+_ON_COMPUTERS: Final = "qrconnect"
+"""The path of the page for computers. The other page opens only in WeChat."""
+_KINDS: Final = {"oauth2/authorize": "official_account", _ON_COMPUTERS: "website"}
 """The kind of app that each page is for, by path."""
 _SCOPES: Final = {"official_account": ("snsapi_base", "snsapi_userinfo"), "website": ("snsapi_login",)}
 _PARAMETER_ORDER: Final = ("appid", "redirect_uri", "response_type", "scope", "state", "connect_redirect")
@@ -69,14 +71,14 @@ def connect_routes(wechat: Simulator) -> list[Route]:
         if error is not None:
             return _page(f"<h1>{error}</h1><p>{_ERROR_TEXTS[error]}</p>", status=HTTPStatus.BAD_REQUEST)
         user_agent = request.headers.get("user-agent", "")
-        if path != "qrconnect" and ("MicroMessenger" not in user_agent or "wxwork" in user_agent):
+        if path != _ON_COMPUTERS and ("MicroMessenger" not in user_agent or "wxwork" in user_agent):
             return _page("<h1>请在微信客户端打开链接</h1>", status=HTTPStatus.BAD_REQUEST)
         parameters = dict(parse_qsl(query))
         person = unquote(request.headers.get(PERSON_HEADER, ""))
         visitor = visitor_of(person, parameters["appid"]) if is_person_name(person) else None
-        if visitor is not None and path != "qrconnect" and (visitor.follows or parameters["scope"] == "snsapi_base"):
+        if visitor is not None and path != _ON_COMPUTERS and (visitor.follows or parameters["scope"] == "snsapi_base"):
             return _redirect_with_code(wechat, visitor, parameters)
-        return _page(_question(parameters, query, person))
+        return _page(_question(path, parameters, query, person))
 
     async def answer(request: Request) -> Response:
         parameters, person = dict(request.query_params), request.query_params.get("person", "")
@@ -122,12 +124,11 @@ def _error_in(wechat: Simulator, path: str, query: str) -> _Error | None:
     return None if url.hostname in wechat.account(app_id).callback_domains else _Error.OTHER_DOMAIN
 
 
-def _question(parameters: Mapping[str, str], query: str, person: str) -> str:
+def _question(path: str, parameters: Mapping[str, str], query: str, person: str) -> str:
     """Return the HTML that asks a person whether to log in. The links repeat `query`, the query of the request.
 
     The page has a form, and links for a known person, which a test can follow.
     """
-    path = "qrconnect" if parameters["scope"] == "snsapi_login" else "oauth2/authorize"
     path_of_answer = f"/connect/{path}/answer"
     fields = "".join(
         f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in parameters.items()

@@ -37,10 +37,13 @@ _RESULTS: Final[Mapping[int, str]] = {
 }
 """The text of each result in `errMsg`."""
 Notice = tuple[PushRequest, dict[str, Any]]
-"""A request that says where and in which form to push a message about a payment, and this message."""
+"""A request to push a message about a payment, and the message."""
 MAX_ORDERS: Final = 1000
 """The largest number of paid orders that are stored. If there are more, the oldest one is forgotten."""
 _ORDER_NUMBER: Final = r"^[0-9A-Za-z\-|*@][0-9A-Za-z_\-|*@]{7,31}$"
+"""WeChat's rule for order numbers: 8 to 32 characters, and the first one is not an underscore."""
+_MAX_REFUND_ID: Final = 32
+"""The maximum number of characters of a refund's id."""
 
 
 class PayRequest(ControlOfPerson):
@@ -134,8 +137,8 @@ class Payments:
         return self._notice_of(request, REFUNDED, paid.refund)
 
     def _notice_of(self, request: ControlOfPerson, event: str, message: dict[str, Any]) -> Notice:
-        format = self.accounts[request.app_id].push_format
-        return PushRequest(person=request.person, app_id=request.app_id, event=event, format=format), message
+        push_format = self.accounts[request.app_id].push_format
+        return PushRequest(person=request.person, app_id=request.app_id, event=event, format=push_format), message
 
 
 def answer_of(errcode: int, *, is_taken: bool) -> dict[str, Any]:
@@ -151,11 +154,12 @@ def _refund_of(delivery: Mapping[str, Any], *, now: int) -> dict[str, Any]:
 
     `delivery` is the notice about the payment, and `now` is in seconds since the epoch.
     """
+    # WeChat Pay's ids of refunds begin with these digits. The simulated WeChat uses the rest as its own id.
     transaction = f"5030{secrets.randbelow(10**24):024}"
     return {
         "OpenId": delivery["OpenId"],
         "WxRefundId": transaction[4:],
-        "MchRefundId": f"refund-{delivery['OutTradeNo']}"[:32],
+        "MchRefundId": f"refund-{delivery['OutTradeNo']}"[:_MAX_REFUND_ID],
         "WxOrderId": delivery["WeChatPayInfo"]["MchOrderNo"],
         "MchOrderId": delivery["OutTradeNo"],
         "RefundFee": delivery["GoodsInfo"]["ActualPrice"],
@@ -173,6 +177,7 @@ def _delivery_of(order: Order, openid: str, *, now: int) -> dict[str, Any]:
 
     `now` is in seconds since the epoch.
     """
+    # WeChat Pay's ids of payments begin with these digits. The simulated WeChat uses the rest as its own id.
     transaction = f"4200{secrets.randbelow(10**24):024}"
     return {
         "OpenId": openid,
