@@ -187,7 +187,7 @@ class Guard:
     def resource_metadata_path(self) -> str:
         """The path of the resource's metadata, on the host of the audience.
 
-        Raises: ValueError, if the audience is no URL.
+        Raises: ValueError, if the audience is not a URL.
         """
         if self._metadata_path is None:
             raise ValueError(_NO_METADATA)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 KEYS_RETRY_SECONDS: Final = 5
 """The time, in seconds, after which a client can send a request again if the guard had no keys.
 
-The guard makes no longer pause between two attempts to read them.
+The guard's pause between two attempts to read keys is never longer than this time.
 """
 
 

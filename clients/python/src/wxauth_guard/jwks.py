@@ -32,7 +32,7 @@ RETRY_PAUSE: Final = 1.0
 The pause doubles with each failure, up to `KEYS_RETRY_SECONDS`.
 """
 _MAX_DOUBLINGS: Final = 10
-"""The largest number of doublings of a pause, which prevents an overflow. Fewer already exceed each upper limit."""
+"""The largest number of doublings of a pause, to prevent an overflow. After fewer, each pause has reached its limit."""
 STALE_WHILE_REVALIDATE: Final = 300.0
 """The time, in seconds, for which keys past their max-age are still used while new keys are fetched (as in RFC 5861).
 
@@ -129,7 +129,7 @@ class RemoteKeys:
         Otherwise, a few tokens with unknown ids would block all threads of a service while the issuer does not respond.
         All threads wait only for the very first fetch, so that no request fails when the service starts.
 
-        Raises: KeysUnavailable, including the case that the id is unknown while another thread fetches keys.
+        Raises: KeysUnavailable, as `find` does, and if the id is unknown while another thread fetches the keys.
         """
         if (key := self._fresh_key(kid)) is not None:
             return key
