@@ -68,10 +68,15 @@ class RoleRights:
         return f"ALTER ROLE {self.role} BYPASSRLS"
 
 
-# Only the owner of a table, or a member of the owner, may alter it. Row level security hides no rows from the role if
-# each command has a permissive policy without a condition, and there is no restrictive policy. A schema counts as
-# `elsewhere` if it contains two of wxauth's tables, and if the role may use it, the search_path names it, or the role
-# can use no schema in the search_path.
+# The parts of the statement that need a reason:
+# - `elsewhere`: A schema counts if it contains two of wxauth's tables, and if the role may use it, the search_path
+#   names it, or the role can use no schema in the search_path. In the search_path, "$user" stands for the schema with
+#   the role's name.
+# - `policies`: The role with the oid 0 is PUBLIC.
+# - `owner`: Only the owner of a table, or a member of the owner, may alter the table.
+# - `hidden_in`: Row level security hides no rows from the role if each command has a permissive policy without a
+#   condition, and no policy is restrictive. The commands r, a, w and d are SELECT, INSERT, UPDATE and DELETE, and `*`
+#   means all commands.
 _RIGHTS: Final = Statement[RoleRights](f"""
 WITH here AS (
     SELECT c.oid, c.relowner, c.relnamespace, format('%I.%I', nspname, relname) AS name
@@ -150,13 +155,19 @@ class Revocation:
     """The number of further revocations of this kind that are not listed."""
 
 
-# `reach` contains each role that has a right, and all roles that have the right through a membership. A role with
-# NOINHERIT counts, because it can `SET ROLE`. From PostgreSQL 16 on, a membership may allow neither inheriting nor SET
-# ROLE, and a REVOKE must name the grantor of the membership. `edges` reads these columns of a membership as JSON,
-# because older versions do not have them. The grantor with the oid 10 is the first superuser. Any superuser can revoke
-# in its name. The grantee with the oid 0 is PUBLIC. A role that may not use the schema cannot use the tables in it, so
-# its rights are not reported. `excused` contains the roles that may have rights: superusers, the owner and its members,
-# PostgreSQL's roles for all data, the current role and, if it lacks the owner's rights, the roles whose rights it has.
+# The steps of the statement:
+# - `everything` contains PostgreSQL's roles for all data.
+# - `excused` contains the roles that may have rights: superusers, the owner and its members, PostgreSQL's roles for all
+#   data, the current role and, if it lacks the owner's rights, the roles whose rights it has.
+# - `edges` contains the memberships. From PostgreSQL 16 on, a membership may allow neither inheriting nor SET ROLE, and
+#   a REVOKE must name the grantor of the membership. These columns are read as JSON, because older versions do not have
+#   them.
+# - `grants` contains the rights on relations and columns. The grantee with the oid 0 is PUBLIC.
+# - `reach` contains each role that has a right, and all roles that have the right through a membership. A role with
+#   NOINHERIT counts, because it can `SET ROLE`.
+# - `below` contains each such role with itself, and with the roles that have the right through it.
+# - `steps` contains the revocations. A role that may not use the schema cannot use the tables in it, so its rights are
+#   not reported. The grantor with the oid 10 is the first superuser. Any superuser can revoke in its name.
 REVOCATIONS: Final = Statement[Revocation](f"""
 WITH RECURSIVE {OUR_RELATIONS}, owners AS (
     SELECT DISTINCT relowner AS oid FROM pg_class WHERE oid IN (SELECT oid FROM own_tables)

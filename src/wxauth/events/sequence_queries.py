@@ -34,6 +34,7 @@ class SequenceState:
         return self.at is not None and not self.highest <= self.at <= max(self.highest, MAX_SENSIBLE_NUMBER)
 
 
+# `pg_sequence_last_value` requires either of the rights SELECT and USAGE.
 _READ: Final = Statement[SequenceState](f"""
 WITH wanted (name, highest) AS (VALUES
     (pg_get_serial_sequence('feed', 'position'), {HIGHEST_POSITION_FRAGMENT}),
@@ -66,8 +67,8 @@ async def correct_sequences(transaction: Transaction) -> None:
         if not sequence.is_wrong:
             continue
         # A sequence cannot be set to 0, the highest number of an empty table.
-        wanted = {"name": sequence.name, "highest": max(sequence.highest, 1)}
-        if sequence.may_set and await transaction.value(_SET, **wanted):
-            log.warning("sequence_corrected", sequence=sequence.name, was=sequence.at, now=wanted["highest"])
+        highest = max(sequence.highest, 1)
+        if sequence.may_set and await transaction.value(_SET, name=sequence.name, highest=highest):
+            log.warning("sequence_corrected", sequence=sequence.name, was=sequence.at, now=highest)
         else:
             log.warning("sequence_not_corrected", sequence=sequence.name, at=sequence.at, what_to_do="wxauth check")
