@@ -334,8 +334,6 @@ def _error_of(refused: RefreshRefused, session_id: UUID, *, has_limit: bool) -> 
     `has_limit` is whether the app has `max_sessions`. If it has, the error for a replaced session mentions this limit.
     """
     match refused.why:
-        case RefreshRefusal.UNKNOWN | RefreshRefusal.OUT_OF_SCOPE | RefreshRefusal.OTHER_RESOURCE:
-            return errors.InvalidRefreshToken("there is no such session")
         case RefreshRefusal.DISABLED:
             return errors.AccountDisabled(until=refused.banned_until, user_id=refused.user_id)
         case RefreshRefusal.REPLACED if has_limit:
@@ -344,6 +342,8 @@ def _error_of(refused: RefreshRefused, session_id: UUID, *, has_limit: bool) -> 
             return errors.SessionRevoked("the session has ended")
         case RefreshRefusal.EXPIRED:
             return errors.RefreshTokenExpired("the session has expired, because it wasn't used for too long")
-        case _:  # RefreshRefusal.REUSED, because the other reasons occur only in refreshes by websites
+        case RefreshRefusal.REUSED:
             log.warning("refresh_token_reused", session_id=session_id, consequence="the session has ended")
             return errors.RefreshTokenReused("the refresh token had been used before: the session has ended")
+        case _:  # UNKNOWN, because the other reasons occur only in refreshes by websites
+            return errors.InvalidRefreshToken("there is no such session")
