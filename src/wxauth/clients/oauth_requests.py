@@ -118,7 +118,8 @@ def check_parameters(pairs: list[tuple[str, str]]) -> Parameters:
     pairs = [(name, value) for name, value in pairs if name not in _CHANGE_NOTHING or _is_readable(name, value)]
     for name, value in pairs:
         if name not in _UNCHECKED and not _is_readable(name, value):
-            refusal, client_id = Unreadable(name), dict(pairs).get("client_id", "")
+            refusal = Unreadable(name)
+            client_id = dict(pairs).get("client_id", "")
             loggable_id = client_id if is_client_name(client_id) else None
             log.info("parameter_refused", client_id=loggable_id, detail=refusal.description)
             raise refusal
@@ -127,7 +128,8 @@ def check_parameters(pairs: list[tuple[str, str]]) -> Parameters:
 
 def _is_readable(name: str, value: str) -> bool:
     """Return whether the value of a parameter is short enough, and contains only printable characters."""
-    # This check accepts a longer `state`, because another check reports to the site that its `state` is too long.
+    # A longer `state` is accepted here, because `site_logins.requests` reports to the site that the `state` is too
+    # long.
     longest = MAX_TOKEN_LENGTH if name in _LONG else MAX_PARAMETER_LENGTH
     return len(value) <= longest and value.isprintable()
 

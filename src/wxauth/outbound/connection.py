@@ -65,7 +65,7 @@ _STRICT_FORM_CODES: Final = range(80, 94)
 OnStatus = Callable[[int], float | None]
 """A function that is called with a response's status.
 
-If the status alone is needed, the function returns the time limit, in seconds, for the body. Otherwise it returns None.
+If only the status is needed, the function returns the time limit, in seconds, for the body. Otherwise it returns None.
 """
 
 SocketAddress = tuple[Any, ...]
@@ -384,7 +384,7 @@ class Connector:
         Raises: ProxyFailed, httpx.ConnectTimeout, httpx.ConnectError. In all these cases no request has been sent.
         """
         proxy, is_https = self._proxy, origin.scheme == "https"
-        is_at_proxy = proxy is not None
+        is_at_proxy = proxy is not None  # whether the next failure would be the proxy's
         # Unless the connection is returned, `undo` closes it.
         with ExitStack() as undo:
             try:
@@ -404,22 +404,22 @@ class Connector:
         # The failure is raised outside of the `except` block, so that its context does not contain text from the peer.
         raise failure
 
-    async def _open(self, end: Origin | Proxy) -> Connection:
+    async def _open(self, peer: Origin | Proxy) -> Connection:
         """Open a TCP connection to a server or proxy. Raises: OSError, ValueError."""
         try:
-            return await _first_connected(await self._addresses(end))
+            return await _first_connected(await self._addresses(peer))
         except OSError:
             # The host may have a new address, so the next attempt resolves its name again.
-            self._lookups.pop(end, None)
+            self._lookups.pop(peer, None)
             raise
 
-    async def _addresses(self, end: Origin | Proxy) -> Sequence[SocketAddress]:
+    async def _addresses(self, peer: Origin | Proxy) -> Sequence[SocketAddress]:
         """Return the addresses of a server or proxy, from a lookup that began at most `NAME_SECONDS` ago."""
         loop = asyncio.get_running_loop()
-        asked_at, lookup = self._lookups.get(end, (-math.inf, None))
+        asked_at, lookup = self._lookups.get(peer, (-math.inf, None))
         if lookup is None or loop.time() > asked_at + NAME_SECONDS:
-            lookup = loop.create_task(self._resolve(end))
-            self._lookups[end] = (loop.time(), lookup)
+            lookup = loop.create_task(self._resolve(peer))
+            self._lookups[peer] = (loop.time(), lookup)
         return await asyncio.shield(lookup)
 
     async def _secured(self, connection: Connection, host: str) -> Connection:
@@ -443,8 +443,8 @@ class Connector:
         return context
 
 
-async def _resolve(end: Origin | Proxy) -> Sequence[SocketAddress]:
-    return await asyncio.get_running_loop().getaddrinfo(end.host, end.port, type=socket.SOCK_STREAM)
+async def _resolve(peer: Origin | Proxy) -> Sequence[SocketAddress]:
+    return await asyncio.get_running_loop().getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
 
 
 def refusal_of(exc: ssl.SSLCertVerificationError) -> Text:

@@ -108,7 +108,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         body = b"".join(stream) if isinstance(stream, httpx.ByteStream) else await request.aread()
         message = _message(request, body, forward_proxy)
         deadline = request.extensions.get("deadline", math.inf)
-        if self._slots.locked():
+        if self._slots.locked():  # otherwise, there is a free slot, which needs no time limit
             await self._wait_for_slot(deadline)
         else:
             await self._slots.acquire()
@@ -126,8 +126,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
             raise ProxyFailed("can't connect through the proxy: the proxy returned status 407")
         # The response has no header fields, because httpx would decompress a Content-Encoding that nobody requested, to
         # any size.
-        stream = httpx.ByteStream(answer.body)
-        return httpx.Response(answer.status, stream=stream, extensions={ANSWER: answer, "date": answer.date})
+        response_body = httpx.ByteStream(answer.body)
+        return httpx.Response(answer.status, stream=response_body, extensions={ANSWER: answer, "date": answer.date})
 
     async def aclose(self) -> None:
         """Close every idle connection. A connection in use is closed when its request has ended."""

@@ -129,6 +129,7 @@ class PrometheusMetrics(Collector):
         app_ids = [known.app.app_id for known in self.apps.all()]
         LOGINS.make_first(*product(app_ids, OUTCOMES, [""]))  # without an errcode of WeChat
         for route in self.routes:
+            # Only FastAPI's routes have a `status_code`, which is None for the usual 200.
             statuses = (getattr(route, "status_code", None) or 200, *(fault.status for fault in OUR_FAULTS))
             REQUESTS.make_first(*product(sorted(route.methods or ()), [route.path], statuses))
 
@@ -140,7 +141,8 @@ class PrometheusMetrics(Collector):
         for name, column in Statistics.model_fields.items():
             value = getattr(self._statistics, name)
             if value and name.endswith("_seconds"):
-                value += read_ago  # the number is an age, which has grown since the query
+                # The number is an age, which has grown since the query. 0 means that there is nothing with an age.
+                value += read_ago
             yield GaugeMetricFamily(f"wxauth_{name}", column.description or "", value)
 
     async def _read_statistics(self) -> None:

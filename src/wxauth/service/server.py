@@ -124,11 +124,12 @@ class Supervisor(Multiprocess):
             return
         self._log_changes(new)
         self._settings = new
-        before = list(self.processes)
+        old_workers = set(self.processes)
         self.config.timeout_worker_healthcheck = START_SECONDS
         super().handle_hup()
         self.config.timeout_worker_healthcheck = SILENT_SECONDS
-        if not self.should_exit.is_set() and not set(before).isdisjoint(self.processes):
+        # uvicorn replaces the workers one by one, and stops at the first new worker that does not start.
+        if not self.should_exit.is_set() and not old_workers.isdisjoint(self.processes):
             log.error("reload_failed", reason="a worker did not start", consequence="the others go on as they are")
 
     def _log_changes(self, new: Settings) -> None:
