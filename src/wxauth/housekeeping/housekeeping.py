@@ -109,7 +109,7 @@ USUAL_PACE: Final = Pace()
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """The number of events that `sweep_aged` has deleted, and the number of addresses that it has truncated."""
+    """The result of `sweep_aged`."""
 
     events: int = 0
     """The number of events that were deleted."""
@@ -165,7 +165,10 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
 
 
 async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE) -> Swept:
-    """Run every chore of `_CHORES` once, and sweep old events and addresses even if their sweeps are not due."""
+    """Run every chore of `_CHORES` once, and sweep old events and addresses even if their sweeps are not due.
+
+    Unlike the chore, erase the remaining data of erased users even if another worker is erasing a page.
+    """
     for table, _kept in _table_sweeps(services.settings):
         await queries.restart_sweep(services.database, table, now=services.clock())
     await erase_waiting_rows(services.database)
@@ -355,4 +358,4 @@ _OTHER_CHORES: Final = (
     (sweep_aged, CHECK_PAUSE_SECONDS, _FAILED),  # `sweep` calls it separately, to return its counts
     (replace_sessions, REPLACED_EVERY.total_seconds(), "sessions_not_replaced"),
 )
-"""The other chores, in the same form."""
+"""The chores of `keep_house` that are not in `_CHORES`, in the form of `_CHORES`."""

@@ -100,5 +100,5 @@ class ResourceVerifier(Verifier):
         self._resources = frozenset(each.resource for each in settings.resources)
 
     def _accepts_audience(self, audience: object) -> bool:
-        """Return whether the claim `aud` is the URL of a resource, in place of the one audience of a `Verifier`."""
+        """Return whether the claim `aud` is the URL of a resource. The base class accepts only one audience."""
         return isinstance(audience, str) and audience in self._resources

@@ -113,7 +113,7 @@ class ScanPictures:
         return None
 
     async def _link_picture(self, scene: str) -> CodePicture:
-        """Return an ordinary QR code of `verification_uri_complete`."""
+        """Return an ordinary QR code of the scan's link, which is also its `verification_uri_complete`."""
         content = await asyncio.to_thread(_draw, scan_link(self.settings.issuer, scene))
         return CodePicture(content, "image/png")
 

@@ -323,7 +323,7 @@ class Visits:
 
     def _redirect_to_page(self, visit: SiteLogin, callback: WeChatCallback, name: str) -> Onward:
         """Return the redirect to wxauth's page with this name, which says how the visit ended."""
-        assert visit.pressed_on is not None
+        assert visit.pressed_on is not None  # `new_press` has set it
         page_id = page_id_of(callback.browser.cookie, visit.pressed_on)
         return Onward(f"{self.settings.issuer}{AUTHORIZE_PATH}/{page_id}/wechat/{name}")
 
