@@ -111,6 +111,7 @@ def dev(
     names = [name_in(host) for host in allowed_hosts]
     if None in names:
         text = _("--allow-host must be a host name or an address such as laptop.example.com")
+        # The text is a sentence without its full stop, which has another form in Chinese.
         raise click.UsageError(localized(text) + localized(_(".")))
     with failures_printed(), service_failures_printed():
         run(

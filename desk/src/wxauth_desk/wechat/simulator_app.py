@@ -163,7 +163,8 @@ class _Controls:
 
     async def _pay(self, body: PayRequest) -> dict[str, Any]:
         errcode, notice = self._wechat.payments.pay(body)
-        return answer_of(errcode, is_taken=notice is not None and await self._sender.send_and_repeat(*notice))
+        is_taken = False if notice is None else await self._sender.send_and_repeat(*notice)
+        return answer_of(errcode, is_taken=is_taken)
 
     async def _notify(self, body: NoticeRequest) -> dict[str, Any]:
         return {"is_taken": await self._sender.send_and_repeat(*self._wechat.payments.notice(body))}
@@ -217,9 +218,9 @@ def _response(answer: Answer, api: Api) -> Response:
 
 
 async def _refuse_url(request: Request, exc: Exception) -> Response:
-    """Refuse a path or a method that does not exist with an errcode, as WeChat does.
+    """Refuse an unknown path, or a wrong method of an API, with an errcode, as WeChat does.
 
-    A path of the desk, or a wrong method for a control, gets the HTTP status instead.
+    An unknown path of the desk and a wrong method of a control get the HTTP status instead.
     """
     assert isinstance(exc, HTTPException)
     path = request.url.path
