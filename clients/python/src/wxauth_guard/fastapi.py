@@ -41,7 +41,7 @@ class BearerGuard(Guard, SecurityBase):
         with _answering(connection.scope):
             return await guard.verify(guard.bearer_token(*authorizations_of(connection.scope)))
 
-    async def optional(self, connection: HTTPConnection) -> Optional[Principal]:
+    async def optional(self, connection: HTTPConnection) -> Optional[Principal]:  # Python 3.9 evaluates this type
         """Return the user behind the request, or None if the request has no Bearer token.
 
         This method is a dependency for open pages.
@@ -66,9 +66,9 @@ class BearerGuard(Guard, SecurityBase):
     def _guard_in_use(self, scope: Scope) -> Guard:
         """Return the guard that checks this request.
 
-        FastAPI replaces a guard that a test overrides in `dependency_overrides`, but not the guards that its `requires`
-        made. This method replaces those, if the override is a `Guard`. Otherwise it returns this guard. Therefore an
-        override such as `lambda: user` leaves those guards in force.
+        If a test overrides a guard in `dependency_overrides`, FastAPI replaces this guard, but not the guards that its
+        `requires` made. If the override is a `Guard`, this method replaces the guards made by `requires`, too. With
+        another override, such as `lambda: user`, the guards made by `requires` stay in force.
         """
         if self._origin is self:
             # FastAPI has already replaced this guard, if it is overridden. `optional` is a separate dependency, so an
@@ -98,8 +98,8 @@ def _answering(scope: Scope) -> Iterator[None]:
 async def _answer_own(connection: HTTPConnection, error: Exception) -> Optional[Response]:
     """Respond to an error of a guard, or to an error about the user in a route with a guard. Raise other errors again.
 
-    The others may be about another token than the request's, for example if the route itself calls `verify`. In a route
-    without a guard, the errors about the user are raised again, too, because the app has this handler only after
+    Other errors may be about a token that is not the request's, for example if the route itself calls `verify`. In a
+    route without a guard, errors about the user are raised again, too, because the app has this handler only after
     another of its routes has used a guard.
     """
     is_of_guard = isinstance(error, WxAuthError) and error.is_answered_by_guard

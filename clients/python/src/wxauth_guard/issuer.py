@@ -102,7 +102,8 @@ class Issuer:
         """Read the metadata and the JWK set, within the timeout. Raises: any exception, which `cause` explains."""
         if self._ssl is None:
             self._ssl = httpx.create_ssl_context()
-        # httpx imports forty modules for its first transport. This unused one does that before the timeout begins.
+        # httpx imports forty modules for its first transport. This transport is created only for that purpose, before
+        # the timeout begins.
         httpx.AsyncHTTPTransport(verify=self._ssl)
         return await asyncio.wait_for(self._fetch(self._ssl), self._timeout)
 
