@@ -11,7 +11,7 @@ from wxauth.core.database import Database
 from wxauth.core.statements import Statement
 from wxauth.core.users import USER
 from wxauth.session_keys.queries import KEY_OF_OPENID, KEYS_OF_USER, KeyOfLogin
-from wxauth.users.search_queries import UserWithIdentities
+from wxauth.users.search_queries import IDENTITIES_FRAGMENT, UserWithIdentities
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +65,7 @@ SELECT {USER},
        ARRAY (SELECT f.external_id FROM former_external_ids f WHERE f.user_id = users.id ORDER BY f.external_id)
            AS former_external_ids,
        ARRAY (SELECT n.unionid FROM unionids n WHERE n.user_id = users.id ORDER BY n.unionid) AS unionids,
-       COALESCE((SELECT jsonb_agg(jsonb_build_object('app_id', i.app_id, 'openid', i.openid)
-                                  ORDER BY i.created_at, i.app_id, i.openid)
-                   FROM identities i WHERE i.user_id = users.id), '[]') AS identities
+       {IDENTITIES_FRAGMENT}
   FROM wanted JOIN users ON users.id = wanted.user_id
  ORDER BY wanted.place
 """)

@@ -80,12 +80,13 @@ INDEXED_FROM: Final = 2
 """The smallest number of characters of a part of a nickname that the index can find."""
 SEARCH_SECONDS: Final = 1.0
 """The time, in seconds, after which a search starts no further statement."""
-_WITH_IDENTITIES: Final = f"""
-SELECT {USER}, ban_reason, banned_until, (
+IDENTITIES_FRAGMENT: Final = """(
     SELECT COALESCE(jsonb_agg(jsonb_build_object('app_id', i.app_id, 'openid', i.openid)
                               ORDER BY i.created_at, i.app_id, i.openid), '[]')
       FROM identities i WHERE i.user_id = users.id
-) AS identities FROM users"""
+) AS identities"""
+"""The SQL of the column `identities` of `UserWithIdentities`."""
+_WITH_IDENTITIES: Final = f"SELECT {USER}, ban_reason, banned_until, {IDENTITIES_FRAGMENT} FROM users"
 USER_BY_ID: Final = Statement[ListedUser](f"""
 {_WITH_IDENTITIES} WHERE users.id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id)
 """)
@@ -214,8 +215,8 @@ async def search_in_windows(
     `floors` is the query for the lowest id of a window. The query returns no row for the last window.
 
     `search` takes the id before which to find rows, the lowest id of the rows, and the largest number of rows.
-    `search_remaining` takes the same arguments. If it is given, it finds all remaining rows after the first two
-    windows, or when the time is over.
+    `search_remaining` takes the same arguments. If it is given, it finds all remaining rows after the first window of
+    the last size, or when the time is over.
     """
     rows: list[RowWithId] = []
     began_at = monotonic()
