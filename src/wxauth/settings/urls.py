@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 from pydantic import AfterValidator, SecretStr
 
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.settings.addresses import is_refused, numeric_addresses_of
+from wxauth.settings.addresses import Scheme, is_refused, numeric_addresses_of
 from wxauth.settings.http_urls import has_no_user
 from wxauth.settings.types import CommaList, checked, form
 from wxauth.terminal import WrongValue
@@ -109,7 +109,7 @@ def _check_secure_url(value: str) -> None:
 def _check_issuer(value: str) -> None:
     _check_secure_url(value)
     path = urlsplit(value).path
-    if "%" in path or path.split("/")[1:2] in (["v1"], ["docs"], [".well-known"]):
+    if "%" in path or f"{path}/".startswith(("/v1/", "/docs/", "/.well-known/")):
         raise WrongValue(
             _(
                 "must have a path that contains no percent-encoding and isn't one of the service's own paths "
@@ -148,8 +148,9 @@ def _check_hook_url(value: str) -> None:
         )
     parts = urlsplit(value)
     # Each connection checks the addresses of a host name. Here, only a host that is an address is checked.
+    scheme: Scheme = "https" if parts.scheme == "https" else "http"
     addresses = numeric_addresses_of((parts.hostname or "").removesuffix("."))
-    if any(is_refused(address, "https" if parts.scheme == "https" else "http") for address in addresses):
+    if any(is_refused(address, scheme) for address in addresses):
         raise WrongValue(
             _("must resolve to a public or private address. With http, it must resolve to a private address")
         )
