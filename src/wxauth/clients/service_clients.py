@@ -59,6 +59,7 @@ FOR_CLIENT: Final = Entails(
 )
 """The failures and the security scheme of a route that receives the calling service client."""
 FOR_LIMITED_CLIENT: Final = Entails(failures=(*FOR_CLIENT.failures, RateLimited), security=FOR_CLIENT.security)
+"""`FOR_CLIENT` for a route that limits the client's requests."""
 
 log = get_logger()
 AnyStored = TypeVar("AnyStored", ServiceClient, ClientWithSecrets)
@@ -125,9 +126,9 @@ def _client_with(
     ) -> ServiceClient:
         credentials = await _credentials_of_form(request) if may_use_form else None
         credentials = credentials or basic_credentials(request)
-        name, stored = credentials.client_id, None
-        if is_client_name(name):  # a name that no client can have causes no query
-            stored = await database.row(FIND_SERVICE, name=name)
+        name = credentials.client_id
+        # A name that no client can have causes no query.
+        stored = await database.row(FIND_SERVICE, name=name) if is_client_name(name) else None
         caller = check_secret(credentials, stored, now=clock())
         if operation is not None:
             await limits.admit(caller.name, operation)
