@@ -296,8 +296,8 @@ def _search(
 ) -> Statement[Refusal]:
     """Return the search for the refusals within `bounds` that match all filters, in this order.
 
-    `bounded` is the filter that `bounds` already contains. The search must not contain this filter twice: from a second
-    condition PostgreSQL would conclude that it can also read all ids in their order, which `pair_range` prevents.
+    `bounded` is the filter that `bounds` already contains. `pair_range` keeps PostgreSQL from reading all ids in their
+    order. A second condition for this filter would allow PostgreSQL to do so again.
     """
     filters = " AND ".join(
         f"({condition} OR :{name} IS NULL)" for name, condition in _CONDITIONS.items() if name != bounded

@@ -30,7 +30,7 @@ from wxauth_guard.errors import WxAuthError
 
 NUMBERS_STORE_SECONDS: Final = 5.0
 """The pause, in seconds, between two writes of counts to the database."""
-SUMMED_UP_AFTER: Final = timedelta(days=7)
+_MERGED_AFTER: Final = timedelta(days=7)
 """The age of an hour at which wxauth merges its rows into one row.
 
 At this age, no process has counts of the hour that are not stored yet, even if the database was down for days.
@@ -77,7 +77,7 @@ class Numbers(WriteBuffer):
         """Count a login, and a new user if `is_new`."""
         hour = _hour_of(at)
         self._logins[hour] += 1
-        self._new_users[hour] += is_new
+        self._new_users[hour] += int(is_new)
         self._unstored.add(hour)
 
     async def overview(self, *, days: int, utc_offset: timedelta) -> record_queries.Overview:
@@ -89,9 +89,9 @@ class Numbers(WriteBuffer):
         return await record_queries.overview_of(self.database, first=first, last=last, utc_offset=utc_offset, now=now)
 
     async def merge_hours(self) -> None:
-        """Merge the rows of each hour older than `SUMMED_UP_AFTER` into one row."""
+        """Merge the rows of each hour older than `_MERGED_AFTER` into one row."""
         await self.database.run(
-            record_queries.MERGE_HOURS, before=_hour_of(self.clock() - SUMMED_UP_AFTER), sums=record_queries.SUMS
+            record_queries.MERGE_HOURS, before=_hour_of(self.clock() - _MERGED_AFTER), sums=record_queries.SUMS
         )
 
     @cached_property
