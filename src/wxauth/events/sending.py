@@ -30,7 +30,7 @@ class Answer:
 
     status: int | None
     milliseconds: int
-    """The time from the beginning of the request until its status or its failure."""
+    """The time from the start of the request to the status of the response, or to the failure."""
     error: str | None = None
     retry_after: str | None = None
     """The value of the header Retry-After."""
@@ -47,7 +47,7 @@ async def send(
     transport: httpx.AsyncBaseTransport, url: str, *, content: bytes, headers: dict[str, str], patience: float
 ) -> Answer:
     """POST a message once, and return the outcome. Wait at most `patience` seconds for the status of the response."""
-    started = perf_counter()
+    started_at = perf_counter()
     status_at: float | None = None
     wait_for_status = asyncio.timeout(patience)
 
@@ -59,7 +59,7 @@ async def send(
         return BODY_SECONDS
 
     def milliseconds() -> int:
-        return round(((status_at or perf_counter()) - started) * 1000)
+        return round(((status_at or perf_counter()) - started_at) * 1000)
 
     try:
         request = httpx.Request(

@@ -53,7 +53,7 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
         self._http = HttpTransport(
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
             tls=tls,
-            resolve=self._checked,
+            resolve=self._allowed_addresses,
             max_connections=sys.maxsize,  # the sender limits the number of requests at the same time
             idle_seconds=KEEPALIVE_SECONDS,
         )
@@ -72,7 +72,7 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
         """Close every connection."""
         await self._http.aclose()
 
-    async def _checked(self, end: Origin | Proxy) -> Sequence[SocketAddress]:
+    async def _allowed_addresses(self, end: Origin | Proxy) -> Sequence[SocketAddress]:
         """Return those addresses of a server or proxy to which requests may be sent.
 
         Raises: Refused, if there are none.
