@@ -237,6 +237,7 @@ def set_command(user_id: UUID, attributes: dict[str, object], no_phone: bool) ->
     """Change a user's attributes, or remove the phone number."""
     if not attributes and not no_phone:
         raise WrongCall(_("specify --attribute or --no-phone"))
+    # Without attributes, this call only prints the user's status and roles.
     _change(user_id, UserChange(attributes=attributes or None))
     if no_phone:
         from wxauth.phones.phones import remove_phone_of

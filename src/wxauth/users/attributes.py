@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
-from itertools import chain
 from math import isfinite
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -165,10 +164,9 @@ def _floats_in(value: Any) -> Iterator[float]:
     """Yield the floats in a value, and in its lists and objects."""
     if isinstance(value, float):
         yield value
-    elif isinstance(value, Mapping):
-        yield from chain.from_iterable(map(_floats_in, value.values()))
-    elif isinstance(value, list):
-        yield from chain.from_iterable(map(_floats_in, value))
+    elif isinstance(value, Mapping | list):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _floats_in(part)
 
 
 def _canonical(attributes: Attributes, name: str) -> str | None:

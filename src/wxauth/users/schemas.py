@@ -322,7 +322,7 @@ def is_own_picture(url: str | None, issuer: str) -> TypeGuard[str]:
 
 def _picture_url(value: str, info: ValidationInfo) -> str:
     """Return the URL of a picture. Raises: ValueError, if it is neither https nor wxauth's own."""
-    settings: Settings | None = info.context and info.context[Settings]
+    settings: Settings | None = info.context[Settings] if info.context else None
     is_own = settings is not None and is_own_picture(value, settings.issuer)
     if is_own or _HTTPS_URL.fullmatch(value) or is_stand_in(value):
         return value
