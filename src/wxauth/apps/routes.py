@@ -35,6 +35,7 @@ _CHECK_FAILURES: Final = (_REFUSED, errors.WeChatRateLimited, errors.WeChatUnava
 async def _answer_about(
     settings: SettingsDep, apps: AppsDep, wechat_tokens: Annotated[WeChatTokens, Depends(provide(WeChatTokens))]
 ) -> Callable[[KnownApp], AppAnswer]:
+    """Return a function that builds the response about an app."""
     return partial(app_answer, settings, apps, wechat_tokens)
 
 

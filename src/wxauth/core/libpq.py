@@ -155,9 +155,9 @@ def password_in_file(dsn: str) -> str | None:
     port = parameters.get("port", _DEFAULT_PORT)
     user = parameters.get("user") or getuser()
     database = parameters.get("dbname") or parameters.get("database") or user
-    fields = "".join(_field_pattern(values) for values in (hosts, [port], [database], [user]))
+    fields_pattern = "".join(_field_pattern(values) for values in (hosts, [port], [database], [user]))
     # In the password, a backslash escapes the next character. A backslash at the end of the line stands for itself.
-    line_pattern = re.compile(fields + r"(?P<password>(?:\\.|[^\\:])*\\?)")
+    line_pattern = re.compile(fields_pattern + r"(?P<password>(?:\\.|[^\\:])*\\?)")
     for line in _lines_of_password_file(parameters.get("passfile")):
         if (match := line_pattern.match(line)) is not None:
             return re.sub(r"\\(.)", r"\1", match["password"])

@@ -56,7 +56,7 @@ class _Attempt(SQLModel):
 
     is_within_limit: bool
     since_before: datetime | None
-    """The time at which the window before the attempt began; None if the statement's snapshot contains no window."""
+    """The start of the window that was stored before the statement ran; None if no window was stored."""
 
 
 # `began_by` is one window's length before now, so a window that began later is open. A window that begins more than one

@@ -139,6 +139,7 @@ def create_api(services: Services | None = None, *, example_code: str | None = N
         redoc_url=None,
         openapi_url=None,  # `add_docs` adds this route and the documentation's
         redirect_slashes=False,
+        # FastAPI's own spans, metrics and logs would duplicate wxauth's.
         telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=None if services is None else partial(lifespan, services),
     )

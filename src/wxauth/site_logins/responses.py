@@ -34,24 +34,24 @@ class Browser(Device):
 
 
 def is_web_view(user_agent: str) -> bool:
-    """Return whether the browser is a mini-program's web-view."""
+    """Return whether the browser is a mini-program's web-view, whose User-Agent contains `miniProgram`."""
     return "miniProgram" in user_agent
 
 
 @dataclass(frozen=True, slots=True)
 class Onward:
-    """The redirect of a browser to its next URL."""
+    """The response that leads a browser to its next URL, with a redirect or with a form that the browser posts."""
 
     url: str = field(repr=False)
     form: dict[str, str] | None = field(default=None, repr=False)
-    """The fields that the browser posts to the URL; None for a redirect."""
+    """The fields of the form; None for a redirect."""
     login: str | None = field(default=None, repr=False)
     """The new value for the cookie of the browser's login; None if the cookie does not change."""
 
     def with_login(self, cookie: str, proof_id: UUID | None) -> Self:
-        """Return this redirect with the new value of the cookie of the browser's login.
+        """Return this response with the new value of the cookie of the browser's login.
 
-        The value is derived from the browser's `cookie` and a proof. Without a proof, return the redirect unchanged.
+        The value is derived from the browser's `cookie` and a proof. Without a proof, return the response unchanged.
         """
         if proof_id is None:
             return self

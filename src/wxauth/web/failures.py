@@ -69,7 +69,7 @@ def _body_hint(routes: Sequence[Route]) -> str:
 
 
 def _path_hint(request: Request) -> str:
-    """Return a hint at the right path if a request's path only has superfluous slashes; otherwise ''."""
+    """Return a hint at the right path if a request's path only has superfluous slashes; otherwise an empty text."""
     path, root = request.scope["path"], request.scope.get("root_path", "")
     plain = "/" + "/".join(part for part in path.split("/") if part)
     route = next(_routes_at(request, plain), None) if plain != path else None
