@@ -24,7 +24,7 @@ class CheckResultAnswer(TypedDict):
     """One line of the report."""
 
     name: Annotated[str, Field(examples=["wechat wx1a2b3c4d5e6f7a8b"])]
-    ok: Annotated[bool, Field(description="The result of the check.")]
+    ok: Annotated[bool, Field(description="Whether the check passed.")]
     level: Annotated[CheckLevel, Field(description="A `note` is fine if you intend this state.", examples=["ok"])]
     message: Annotated[
         str,

@@ -208,6 +208,7 @@ def _request_of(settings: Settings, client: Client, parameters: Parameters, **wa
         nonce=parameters.get("nonce"),
         code_challenge=challenge,
         prompts=prompts,
+        # int() accepts up to 4300 digits, and `MAX_PARAMETER_LENGTH` is smaller.
         max_age=None if max_age is None else int(max_age),
         **way_back,
     )

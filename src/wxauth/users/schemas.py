@@ -91,7 +91,11 @@ Reason = Annotated[
 
 
 class UserChangeRequest(Changes):
-    """The changes of a user. An absent or null field is unchanged, but null clears the last three fields."""
+    """The changes of a user.
+
+    An absent field is unchanged. Null clears `nickname`, `avatar_url` and `erase_at`, and leaves every other field
+    unchanged.
+    """
 
     model_config = body_like(
         {"status": "disabled", "reason": "spam", "until": "2026-11-27T18:00:00+08:00"}, extra="forbid"
@@ -356,19 +360,22 @@ class ProfileChange(Changes):
     """The changes of the caller's profile. An absent field is unchanged, and null or empty clears a field."""
 
     cleaned: ClassVar = ("nickname",)
+    """The fields whose validators remove lone surrogates, so that a body with lone surrogates is accepted."""
     titles: ClassVar = dict.fromkeys(NICKNAMES.choices, NICKNAME_REFUSED)
+    """The title of the error for each field that has its own title, by the name under which the field was sent."""
     model_config = body_like({"nickname": "小明"})
 
     nickname: _Name | None = Field(
         default=None,
         validation_alias=NICKNAMES,
-        description="Also accepted as `nickName`, `userName`. Unchanged, as `avatar_url` is, by what WeChat gives for "
-        "everybody: 微信用户, and a grey picture.",
+        description="Also accepted as `nickName` or `userName`. The name 微信用户, which WeChat sends for every user "
+        "without a name, changes nothing.",
     )
     avatar_url: _Picture | None = Field(
         default=None,
         validation_alias=AVATAR_URLS,
-        description="An https URL. Also accepted as `avatarUrl`. The URL of an uploaded picture is ignored.",
+        description="An https URL. Also accepted as `avatarUrl`. The URL of an uploaded picture changes nothing, nor "
+        "does the grey picture that WeChat sends for every user without a picture.",
     )
     phone: Annotated[None, only_null(": POST /v1/me/phone with the code of the button")] = Field(
         default=None, description="Null removes the number. Only `POST /v1/me/phone` and a login can set a number."
