@@ -77,6 +77,27 @@ _STAND_IN: Final = re.compile(
 """The name and the pictures that WeChat sends for users who have set none."""
 _UNIONID: Final = re.compile(r"[A-Za-z0-9_-]+")
 
+_TIMESTAMP: Final = re.compile("[1-9][0-9]{9}")  # WeChat writes ten digits, which suffice from 2001 to 2286
+_OPENID_OR_NONCE: Final = re.compile(r"[!-~]{1,128}")
+"""The form of an openid or a nonce."""
+_MAX_TIMESTAMP_DIFFERENCE: Final = timedelta(minutes=5)
+"""The longest time by which the timestamp of a signature may differ from wxauth's time.
+
+Five minutes suffice, because WeChat signs a message when it sends the message, and resends within seconds.
+"""
+# The parts of the plaintext of a message that come before the message itself.
+_RANDOM_BYTES: Final = 16
+_LENGTH_BYTES: Final = 4
+_BLOCK_BITS: Final = 32 * 8  # WeChat pads to blocks of 32 bytes, though AES has blocks of 16
+_MAX_XML_DEPTH: Final = 16
+"""The largest depth to which elements may be nested. WeChat's messages have a depth of up to four."""
+_MAX_XML_PARTS: Final = 1000
+"""The largest number of `<` characters, and of `=` characters, in a message.
+
+Anyone can send a message, and the envelope of an encrypted message is parsed before its signature is checked. A real
+message has ten elements, and perhaps some `<` and `=` in its texts.
+"""
+
 _DATA_REVOKED: Final = "user_authorization_revoke"
 """The event that WeChat sends when a user withdraws the permission to use some data."""
 _PROFILE_RISKY: Final = "user_info_modified"
@@ -109,34 +130,15 @@ _WITHDRAWN_BY_CODE: Final[Mapping[str, Mapping[str, Collection[str]]]] = {
     "mobile_app": _IN_OPEN_PLATFORM,
 }
 """The user's fields, or `_IDENTITY`, that each code of `RevokeInfo` withdraws, by kind of app."""
-_MAX_TIMESTAMP_DIFFERENCE: Final = timedelta(minutes=5)
-"""The longest time by which the timestamp of a signature may differ from wxauth's time.
-
-Five minutes suffice, because WeChat signs a message when it sends the message, and resends within seconds.
-"""
-
-_MAX_NAME_LENGTH: Final = 64
-"""The length limit, in characters, of a message's name in the log."""
-
 _WITHDRAWABLE_FIELDS: Final = ("nickname", "avatar_url", "phone")
 """The user's fields that a `Withdrawal` can contain, in its order."""
-_MAX_XML_DEPTH: Final = 16
-"""The largest depth to which elements may be nested. WeChat's messages have a depth of up to four."""
-_MAX_XML_PARTS: Final = 1000
-"""The largest number of `<` characters, and of `=` characters, in a message.
 
-Anyone can send a message, and the envelope of an encrypted message is parsed before its signature is checked. A real
-message has ten elements, and perhaps some `<` and `=` in its texts.
-"""
 _CUSTOMER_CHAT_OPENED: Final = "user_enter_tempsession"
+"""The event that WeChat sends when a user opens the chat with customer service."""
 _PAYMENT_PREFIX: Final = "xpay_"
 """The beginning of the names of events about payments."""
-_RANDOM_BYTES: Final = 16
-_LENGTH_BYTES: Final = 4
-_BLOCK_BITS: Final = 32 * 8  # WeChat pads to blocks of 32 bytes, though AES has blocks of 16
-_TIMESTAMP: Final = re.compile("[1-9][0-9]{9}")  # WeChat writes ten digits, which suffice from 2001 to 2286
-_OPENID_OR_NONCE: Final = re.compile(r"[!-~]{1,128}")
-"""The form of an openid or a nonce."""
+_MAX_NAME_LENGTH: Final = 64
+"""The length limit, in characters, of a message's name in the log."""
 
 
 def base64_bytes(text: str) -> bytes:
