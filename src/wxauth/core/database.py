@@ -43,7 +43,8 @@ CONNECTIONS: Final = 15
 TRANSACTIONS: Final = 5
 """The largest number of connections that transactions may hold at the same time.
 
-Without this limit, transactions that wait for a lock would take the connections that logins need.
+Without this limit, transactions that wait for a lock would take the connections that logins need. The limits in
+`limits/concurrency.py` let one user occupy only four of these connections.
 """
 SNAPSHOTS: Final = 4
 """The largest number of snapshots that may be open at the same time.
