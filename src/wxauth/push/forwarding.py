@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Final
 
 import httpx
@@ -27,7 +28,6 @@ FORWARD_SECONDS: Final = Histogram(
     buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 3, 4),
 )
 
-_OK: Final = 200
 _FIELD_VALUE: Final = re.compile(rb"[\t -~\x80-\xff]*")
 """The pattern of a value of an HTTP header without control characters (RFC 9110, section 5.5)."""
 
@@ -113,7 +113,7 @@ async def send_to_handler(
     except httpx.RequestError as exc:
         raise _not_forwarded(exc.args[0]) from None  # the transport's errors have translatable texts
     answer: HttpAnswer = response.extensions[ANSWER]
-    if answer.status != _OK:
+    if answer.status != HTTPStatus.OK:
         raise _not_forwarded(_("its status was {n}", n=answer.status))
     if answer.is_encoded:
         raise _not_forwarded(_("the response was compressed"))
