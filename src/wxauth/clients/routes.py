@@ -48,7 +48,8 @@ class ClientRequest(_ClientOptions):
 
     name: ClientName
     scopes: list[_AnyScope] | None = Field(
-        default=None, description="The client's scopes. Absent: `introspect`, or for a site `openid` and `profile`."
+        default=None,
+        description="The client's scopes. Default: `introspect` for a service, `openid` and `profile` for a site.",
     )
 
 

@@ -35,7 +35,7 @@ class NewWebhook(BaseModel):
     model_config = body_like({"name": _EXAMPLE_NAME, "url": _EXAMPLE_URL, "types": ["user.erased", "user.merged"]})
 
     name: Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME}$")]
-    url: _Url = Field(description="https, or http on a private network.")
+    url: _Url = Field(description="An https URL, or an http URL on a private network.")
     types: list[KnownType] | None = Field(default=None, description="The types of events to send. Default: all types.")
 
 

@@ -60,7 +60,10 @@ async def read_webhook(_administrator: AdministratorDep, webhooks: WebhooksDep, 
 async def change_webhook(
     administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: str, body: WebhookChange
 ) -> WebhookAnswer:
-    """Set the given fields, and leave the others unchanged. Events held while a webhook is disabled are sent later."""
+    """Set the given fields, and leave the others unchanged.
+
+    Events that occur while a webhook is disabled are sent after you enable it.
+    """
     return await webhooks.change(name, url=body.url, types=body.types, is_enabled=body.is_enabled, by=administrator)
 
 
@@ -100,7 +103,7 @@ async def list_deliveries(
 async def replay_deliveries(
     _administrator: AdministratorDep, webhooks: WebhooksDep, name: str, body: ReplayRequest
 ) -> ReplayedAnswer:
-    """Deliver one event again, or all events since a time, if the webhook gets their types.
+    """Deliver one event again, or all events since a time, if the webhook receives events of these types.
 
     Each delivery keeps its `webhook-id`.
     """

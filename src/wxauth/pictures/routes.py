@@ -160,9 +160,10 @@ async def change_my_avatar(
 ) -> UserAnswer:
     """Store the picture from `chooseAvatar`, set `avatar_url` to it, and delete the previous picture.
 
-    The file is a JPEG, PNG or WebP of up to 2 MiB and 16 megapixels (WebP: 4), as `wx.uploadFile` sends it with `name:
-    'file'`. It is stored without metadata as a JPEG, or as a PNG if it is transparent. Its longer side has at most 512
-    pixels. After 20 pictures in an hour, the next one fails with `rate_limited`.
+    The file is a JPEG or PNG of up to 2 MiB and 16 megapixels, or a WebP of up to 2 MiB and 4 megapixels, as
+    `wx.uploadFile` sends it with `name: 'file'`. wxauth stores the picture without metadata as a JPEG, or as a PNG if
+    it is transparent. The longer side of the stored picture has at most 512 pixels. After 20 pictures in an hour, the
+    next upload fails with `rate_limited`.
     """
     with avatars.upload(caller.user.id, caller.session_id):
         file = await uploaded_file(request)

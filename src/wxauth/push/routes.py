@@ -96,9 +96,10 @@ async def receive_push(app_id: str, request: Request, pushed: PushedMessagesDep)
     If the app has a `push_forward`, each message is then forwarded to that URL unchanged, and the response of that URL
     is returned. Otherwise all other messages are accepted and ignored.
 
-    A `timestamp` that is more than five minutes off is refused. So are a `timestamp` and `nonce` already used for
-    another message or for the check of the URL, because without a `push_aes_key` the signature does not cover the
-    message. An app with a `push_aes_key` accepts only encrypted messages.
+    wxauth refuses a `timestamp` that differs from its clock by more than five minutes. It also refuses a `timestamp`
+    and `nonce` that were already used for another message or for the check of the URL, because without a
+    `push_aes_key` the signature does not cover the message. An app with a `push_aes_key` accepts only encrypted
+    messages.
     """
 
     async def read() -> PushRequest:
