@@ -223,8 +223,8 @@ class Pages(Rendering):
     def web_view(self, site_request: SiteRequest, parameters: Parameters) -> Response:
         """Return the page that makes the surrounding mini-program open one of its pages with the site's request."""
         # The query is encoded as by JavaScript's encodeURIComponent, because mini-programs decode no other encoding.
-        sent = {name: parameters[name] for name in parameters if name != DOOR}
-        query = urlencode(sent, quote_via=quote, safe="!~*'()")
+        site_parameters = {name: parameters[name] for name in parameters if name != DOOR}
+        query = urlencode(site_parameters, quote_via=quote, safe="!~*'()")
         code_url = f"{self.root}{_url({**parameters, DOOR: Door.SCAN})}"
         data = {"url": f"/{self.settings.site_page}?{query}", "codeUrl": code_url}
         return self._of_site("web-view", site_request, script="web-view.js", data=data, code_url=code_url)
@@ -234,9 +234,9 @@ class Pages(Rendering):
 
         The page shows the address to open on another device.
         """
-        sent = {name: parameters[name] for name in parameters if name != DOOR}
-        address = f"{self.settings.issuer}{_url(sent)}"
-        return self._of_site("elsewhere", site_request, parameters=sent, script="copy.js", address=address)
+        site_parameters = {name: parameters[name] for name in parameters if name != DOOR}
+        address = f"{self.settings.issuer}{_url(site_parameters)}"
+        return self._of_site("elsewhere", site_request, parameters=site_parameters, script="copy.js", address=address)
 
     def message(
         self, name: str, *, status: int = 200, about: Sequence[str] = (), parameter: str | None = None, **values: Any
