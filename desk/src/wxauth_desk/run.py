@@ -155,8 +155,8 @@ def _open_parts(
     wechat = ports.open(_WECHAT_PORT_AFTER, wechat_port, option="--wechat-port") if is_simulated else None
     sites = ports.open(_SITE_PORT_AFTER, site_port, option="--site-port")
     shop_url = (shop_url or sites.url + SHOP_PATH).rstrip("/")
-    own = load_settings(None if wechat is None else wechat.url, port, push_forward=shop_url + PUSH_PATH)
-    settings = own.settings
+    loaded = load_settings(None if wechat is None else wechat.url, port, push_forward=shop_url + PUSH_PATH)
+    settings = loaded.settings
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     for line in unknown_names(env_file=None):
         click.echo(localized(line), err=True)
@@ -167,7 +167,7 @@ def _open_parts(
     if mcp is not None:
         settings = settings.model_copy(update={"resources": (Resource(**resource_at(mcp.url)),)})
     host_names = {*allowed_hosts, settings.host.lower(), URL(settings.issuer).hostname or ""}
-    return _Parts(settings, own.set_by_dev, own.findings, listener, wechat, sites, mcp, shop_url, host_names)
+    return _Parts(settings, loaded.set_by_dev, loaded.findings, listener, wechat, sites, mcp, shop_url, host_names)
 
 
 def _open_mcp_port(ports: Ports) -> Place:
