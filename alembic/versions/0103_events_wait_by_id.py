@@ -1,7 +1,7 @@
-"""A key by id for events that wait for a place, so that no state of a sequence prevents a login.
+"""The use of the event's id as the primary key of events that wait for their place in the feed.
 
-Their numbers only order them. Until now, a number that was given twice, because the sequence was set back, violated a
-key, and so did a number after the last one.
+Until now, the key was a number from a sequence, which is only needed to order the events. If the sequence was set back,
+a repeated number violated the key, and after the last number, there was no next one. Both prevented logins.
 """
 
 from alembic import op
@@ -10,7 +10,7 @@ revision, down_revision = "0103", "0102"
 
 
 def upgrade() -> None:
-    """Key waiting events by their ids, once each, and let numbers begin again after the last."""
+    """Remove duplicate events, use the id as the key, and let the sequence start again after its last number."""
     op.execute("""
         DELETE FROM events_unplaced later USING events_unplaced earlier
          WHERE later.event_id = earlier.event_id AND later.number > earlier.number
@@ -24,7 +24,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Key them by their numbers again."""
+    """Use the number as the key again."""
     op.execute("""
         ALTER TABLE events_unplaced DROP CONSTRAINT events_unplaced_pkey,
             ADD CONSTRAINT events_unplaced_pkey PRIMARY KEY (number),
