@@ -43,30 +43,35 @@ class Asked:
 
 
 ASKED: Final = (
-    Asked(name="ISSUER", label=Label("Public URL, https", "对外网址（https）"), is_required=True),
+    Asked(name="ISSUER", label=Label("Public URL (https)", "对外网址（https）"), is_required=True),
     Asked(
         name="SECRET_KEY",
-        label=Label("Key: openssl rand -base64 32", "密钥：openssl rand -base64 32"),
+        label=Label("Secret key (run: openssl rand -base64 32)", "密钥（运行 openssl rand -base64 32 生成）"),
         is_required=True,
     ),
     Asked(name="APP_ID", label=Label("AppID of the mini-program", "小程序 AppID"), is_required=True),
     Asked(name="APP_SECRET", label=Label("AppSecret", "小程序密钥 AppSecret"), is_required=True),
-    Asked(name="TRUSTED_PROXIES", label=Label("Network of the proxy", "反向代理网段"), default="172.16.0.0/12"),
+    Asked(name="TRUSTED_PROXIES", label=Label("Network of the reverse proxy", "反向代理网段"), default="172.16.0.0/12"),
     Asked(name="ADMIN_PAGE", label=Label("Admin console", "管理后台"), default="true", choices=("true", "false")),
     Asked(name="SIGN_UP", label=Label("Sign-up", "注册"), default="open", choices=("open", "closed")),
     Asked(
         name="PHONE_POLICY",
-        label=Label("A number of somebody else's", "手机号已属他人时"),
+        label=Label("If a phone number belongs to another user", "手机号已属他人时"),
         default="move",
         choices=("move", "refuse", "share", "link"),
     ),
-    Asked(name="CONSENTS", label=Label("Documents, like privacy:2026-05", "需同意的文档，如 privacy:2026-05")),
+    Asked(
+        name="CONSENTS",
+        label=Label("Required consents, for example privacy:2026-05", "需要用户同意的协议，例如 privacy:2026-05"),
+    ),
     Asked(
         name="EVENTS_KEPT_DAYS",
-        label=Label("Days of the audit trail", "审计记录保留天数"),
+        label=Label("Days to keep the audit trail (0 keeps it forever)", "审计记录保留天数（0 为永久保留）"),
         default="0",
     ),
-    Asked(name="ENDED_SESSIONS_KEPT_DAYS", label=Label("Days of ended sessions", "已结束会话保留天数"), default="180"),
+    Asked(
+        name="ENDED_SESSIONS_KEPT_DAYS", label=Label("Days to keep ended sessions", "已结束会话保留天数"), default="180"
+    ),
 )
 
 
