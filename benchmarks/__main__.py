@@ -33,18 +33,30 @@ _SEEDING = Situation("login", 32, 0)
 
 
 @click.group(invoke_without_command=True)
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="After one that is not counted.")
-@click.option("--requests", type=click.IntRange(200), default=3000, show_default=True, help="Logins in each load.")
-@click.option("--seconds", type=float, default=30.0, show_default=True, help="After these no request is begun.")
-@click.option("--quick", is_flag=True, help="Two rounds of 1000 requests.")
-@click.option("--only", type=click.Choice([*NAMES, *_KINDS]), multiple=True, help="Services, kinds of request.")
-@click.option("--earlier", type=click.Path(path_type=Path, exists=True), help="A clone of an earlier commit, set up.")
-@click.option("--connections", type=int, multiple=True, help="At once, in place of 32 and 200.")
-@click.option("--apart", type=float, default=0.0, show_default=True, help="Milliseconds to PostgreSQL and back.")
-@click.option("--syncs", is_flag=True, help="PostgreSQL waits for the disk.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Rounds after a first one that isn't counted.",
+)
+@click.option(
+    "--requests", type=click.IntRange(200), default=3000, show_default=True, help="Number of logins in each load."
+)
+@click.option("--seconds", type=float, default=30.0, show_default=True, help="Time after which no request begins.")
+@click.option("--quick", is_flag=True, help="Run two rounds of 1000 requests.")
+@click.option(
+    "--only", type=click.Choice([*NAMES, *_KINDS]), multiple=True, help="Services or kinds of requests to measure."
+)
+@click.option(
+    "--earlier", type=click.Path(path_type=Path, exists=True), help="Clone of an earlier commit, whose .venv is set up."
+)
+@click.option("--connections", type=int, multiple=True, help="Number of connections, instead of 32 and 200.")
+@click.option("--apart", type=float, default=0.0, show_default=True, help="Simulated round trip to PostgreSQL, in ms.")
+@click.option("--syncs", is_flag=True, help="Let PostgreSQL wait for the disk.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), default=Path("benchmarks/results.json"))
-@click.option("--strict", is_flag=True, help="Exit with status 1 where a target is missed.")
-@click.option("--faults", is_flag=True, help="Break things under load instead; alone.")
+@click.option("--strict", is_flag=True, help="Exit with status 1 if a target is missed.")
+@click.option("--faults", is_flag=True, help="Don't measure, but break things under load.")
 @click.pass_context
 def main(
     context: click.Context,
@@ -76,9 +88,9 @@ def main(
         names.remove("earlier")
     for name in [name for name in names if peers.missing(name) is not None]:
         names.remove(name)
-        _say(f"{name}: left out, it needs: {peers.missing(name)}")
+        _say(f"{name}: skipped, because this is missing: {peers.missing(name)}")
     if not names:
-        raise click.UsageError(f"{', '.join(asked_for)}: not asked for {', '.join(kinds)}")
+        raise click.UsageError(f"{', '.join(asked_for)}: these services don't serve {', '.join(kinds)}")
     situations = [situation for situation in SITUATIONS if situation.kind in kinds]
     if connections:
         found = [replace(one, connections=number) for number in connections for one in situations]

@@ -29,8 +29,8 @@ from benchmarks.standin import code_for, openid_of
 Steady = Literal["first", "returning", "refresh", "me", "verify", "scan"]
 """The kinds of requests.
 
-`first` and `returning` are logins. `scan` is the login to a site, with page, picture, the phone's claim and approval,
-code, and tokens.
+`first` and `returning` are logins. `scan` is the login to a site with a QR code. It consists of the page, the picture,
+the phone's claim and approval, the authorization code, and the tokens.
 """
 
 SITE = "shop"

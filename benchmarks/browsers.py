@@ -47,10 +47,18 @@ _BANNED_AT: Final = "SELECT at FROM events WHERE type = 'user.banned'"
 
 
 @click.command()
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="After one that is not counted.")
-@click.option("--rate", type=click.IntRange(1), default=200, show_default=True, help="Logins per second at the ban.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Rounds after a first one that isn't counted.",
+)
+@click.option(
+    "--rate", type=click.IntRange(1), default=200, show_default=True, help="Logins per second during the ban."
+)
 def main(rounds: int, rate: int) -> None:
-    """Measure both. The exit status is 1 if a site is told too late, or a login fails."""
+    """Measure the page and the end of a login. The exit status is 1 if a site is told too late, or a login fails."""
     with (
         tempfile.TemporaryDirectory(prefix="wxauth-benchmarks-") as name,
         EmbeddedPostgres(Path(name) / "postgres", lasting=False) as postgres,

@@ -50,9 +50,15 @@ USER: Final = model_of(
 
 
 @click.command()
-@click.option("--rounds", type=click.IntRange(1), default=15, show_default=True, help="After one that is not counted.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=15,
+    show_default=True,
+    help="Rounds after a first one that isn't counted.",
+)
 def main(rounds: int) -> None:
-    """Measure CPU µs per token in this process, the templates in turn."""
+    """Measure the CPU time per token in this process, in µs, with each template in turn."""
     issuer, key = TokenIssuer(issuer="https://auth.test", audience="wxauth"), SigningKey.generate()
     samples: dict[str, list[float]] = {name: [] for name in TEMPLATES}
     for number in range(rounds + 1):

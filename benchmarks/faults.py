@@ -40,8 +40,7 @@ LOGIN_EVERY = 4
 CALM = 4.0
 """The number of seconds before the fault, and again after recovery."""
 DETECTION = 5.0
-"""The number of seconds from the primary's death to the standby's promotion, as with a cluster manager.
-"""
+"""The number of seconds from the primary's death to the standby's promotion, as with a cluster manager."""
 ANSWER_TIMEOUT = 15.0
 
 _NOBODY = 65534
@@ -526,7 +525,7 @@ async def _until_listening(port: int) -> None:
 @click.command()
 @click.option("--only", type=click.Choice(list(FAULTS)), multiple=True)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), default=None)
-@click.option("--strict", is_flag=True, help="Exit with status 1 where something is lost that must not be.")
+@click.option("--strict", is_flag=True, help="Exit with status 1 if data is lost that must be kept.")
 def main(only: tuple[str, ...], json_path: Path | None, strict: bool) -> None:
     """Break things under load, and count what is lost."""
     outcomes = asyncio.run(run(only or list(FAULTS)))

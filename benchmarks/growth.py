@@ -156,11 +156,17 @@ class Place:
 
 @click.command()
 @click.option("--users", type=click.IntRange(1000), multiple=True, default=(100_000, 1_000_000))
-@click.option("--sessions", type=click.IntRange(1), default=2, show_default=True, help="Of each user.")
-@click.option("--logins", type=click.IntRange(100), default=10_000, show_default=True, help="Of each kind.")
-@click.option("--folder", type=click.Path(path_type=Path), help="Keep the databases here, for the next run.")
-@click.option("--programs", type=click.Path(exists=True, path_type=Path), help="PostgreSQL's, if not the wheel's.")
-@click.option("--memory/--no-memory", default=True, show_default=True, help="Look whether the service grows.")
+@click.option(
+    "--sessions", type=click.IntRange(1), default=2, show_default=True, help="Number of sessions of each user."
+)
+@click.option(
+    "--logins", type=click.IntRange(100), default=10_000, show_default=True, help="Number of logins of each kind."
+)
+@click.option("--folder", type=click.Path(path_type=Path), help="Folder that keeps the databases for the next run.")
+@click.option(
+    "--programs", type=click.Path(exists=True, path_type=Path), help="Folder of another PostgreSQL's programs."
+)
+@click.option("--memory/--no-memory", default=True, show_default=True, help="Check whether the service's memory grows.")
 def main(
     users: Sequence[int], sessions: int, logins: int, folder: Path | None, programs: Path | None, memory: bool
 ) -> None:

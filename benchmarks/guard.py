@@ -1,4 +1,4 @@
-"""The command `python -m benchmarks.guard`, which prices a guarded call, and the import of the guard."""
+"""The command `python -m benchmarks.guard`, which measures the cost of a guarded call and of importing the guard."""
 
 import asyncio
 import resource
@@ -60,8 +60,14 @@ class Contender:
 
 
 @click.command()
-@click.option("--rounds", type=click.IntRange(1), default=15, show_default=True, help="After one that is not counted.")
-@click.option("--strict", is_flag=True, help="Exit with status 1 where the target is missed.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=15,
+    show_default=True,
+    help="Rounds after a first one that isn't counted.",
+)
+@click.option("--strict", is_flag=True, help="Exit with status 1 if the target is missed.")
 def main(rounds: int, strict: bool) -> None:
     """Measure CPU µs per call in this process, with the contenders in turn, and check every response."""
     click.echo("| call | CPU µs | adds µs | x `key.verify` | x `jwt.decode` |\n|---|--:|--:|--:|--:|")

@@ -1,4 +1,4 @@
-"""The command `python -m benchmarks.housekeeping`, which sweeps and reseals a million sessions, and prices an index."""
+"""The command `python -m benchmarks.housekeeping`, which measures the cost of sweeps, reseals and an index."""
 
 import asyncio
 import random
@@ -117,7 +117,7 @@ async def time_reseal(database: Database) -> None:
 
 
 async def time_calls(url: str, connection: asyncpg.Connection, schema: str) -> None:
-    """Time refreshes, each of another session, and logins, and measure what they write."""
+    """Measure the time of refreshes, each with another session, and of logins, and the amount that they write."""
     sessions = await connection.fetch("SELECT id, generation FROM sessions WHERE expires_at > $1", NOW)
     for call in (refresh, log_in):
         before, times = await connection.fetchrow(_STATE), []

@@ -31,8 +31,16 @@ SECONDS = 600.0
 
 
 @click.command()
-@click.option("--requests", type=click.IntRange(100), default=600, show_default=True, help="In each load.")
-@click.option("--rounds", type=click.IntRange(1), default=2, show_default=True, help="After one that is not counted.")
+@click.option(
+    "--requests", type=click.IntRange(100), default=600, show_default=True, help="Number of requests in each load."
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="Rounds after a first one that isn't counted.",
+)
 def main(requests: int, rounds: int) -> None:
     """Count the instructions of logins, guarded calls and refreshes by Valgrind's Callgrind, in four minutes.
 

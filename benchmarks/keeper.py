@@ -113,9 +113,17 @@ class Load:
 
 
 @click.command()
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="After one that is not counted.")
-@click.option("--requests", type=click.IntRange(100), default=3000, show_default=True, help="Of each kind and round.")
-@click.option("--strict", is_flag=True, help="Exit with status 1 where a target is missed.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Rounds after a first one that isn't counted.",
+)
+@click.option(
+    "--requests", type=click.IntRange(100), default=3000, show_default=True, help="Requests of each kind in each round."
+)
+@click.option("--strict", is_flag=True, help="Exit with status 1 if a target is missed.")
 def main(rounds: int, requests: int, strict: bool) -> None:
     """Measure CPU µs per request in the service's one process, with the kinds in turn."""
     samples: dict[str, list[float]] = {

@@ -16,8 +16,7 @@ CODE2SESSION = b"GET /sns/jscode2session?"
 _STABLE_TOKEN = b"POST /cgi-bin/stable_token"
 _MINI_PROGRAM_CODE = b"POST /wxa/getwxacodeunlimit"
 _PICTURE = b"\xff\xd8\xff\xe0" + bytes(40_000) + b"\xff\xd9"
-"""A picture as large as WeChat's, with an end, because the service replaces a truncated picture.
-"""
+"""A picture as large as WeChat's. It has an end marker, because the service replaces a truncated picture."""
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: (\d+)")
 _END_OF_REQUEST = b"\r\n\r\n"
 _OPENID = "oBenchmark{:018d}"

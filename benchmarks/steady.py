@@ -69,9 +69,13 @@ class Load:
 
 @click.command()
 @click.option(
-    "--minutes", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="For all kinds together."
+    "--minutes",
+    type=click.FloatRange(min=0.1),
+    default=30.0,
+    show_default=True,
+    help="Duration for all kinds together.",
 )
-@click.option("--only", type=click.Choice(KINDS), multiple=True, help="Kinds of request.")
+@click.option("--only", type=click.Choice(KINDS), multiple=True, help="Kinds of requests to measure.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), default=Path("benchmarks/steady.json"))
 def main(minutes: float, only: tuple[Steady, ...], json_path: Path) -> None:
     """Measure latencies, errors and memory at a steady rate, for each release. `--minutes 3` is the short form."""

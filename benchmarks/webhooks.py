@@ -1,8 +1,8 @@
-"""Ten thousand events a minute to three webhooks, one of which hangs (`python -m benchmarks.webhooks`).
+"""The command `python -m benchmarks.webhooks`, which sends ten thousand events a minute to three webhooks.
 
-Each event is a first login's. Two workers deliver. It runs without a webhook, then with three, then with a million
-undelivered events in addition. Finally, one of the workers is killed halfway. With the argument `faults`, the database
-fails halfway instead.
+One of the webhooks hangs. Each event comes from a first login, and two workers deliver the events. The command runs
+without a webhook, then with three webhooks, and then with a million undelivered events in addition. Finally, one of the
+workers is killed halfway. With the argument `faults`, the database fails halfway instead.
 """
 
 import asyncio
@@ -48,8 +48,7 @@ RATE = 10_000 / 60
 SECONDS = 30
 UNDELIVERED = 1_000_000
 TAKES = 0.02
-"""The number of seconds that a receiver takes, so that deliveries are in progress when a fault comes.
-"""
+"""The number of seconds that a receiver takes, so that deliveries are in progress when a fault happens."""
 GOOD, HANGING = ("orders", "ledger"), "hanging"
 
 _UNDELIVERED = """

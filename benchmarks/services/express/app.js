@@ -1,5 +1,5 @@
-// A peer in Node: Express, pg, undici, HS256. As little work as the floor: no sessions, no refresh token, nothing
-// sealed, nothing logged.
+// A service in Node to compare wxauth with. It uses Express, pg, undici and HS256, and does as little work as the floor.
+// It has no sessions and no refresh token, and neither encrypts nor logs anything.
 import { createSecretKey } from 'node:crypto'
 import express from 'express'
 import jwt from 'jsonwebtoken'
@@ -28,7 +28,7 @@ RETURNING id`,
 }
 const SELECT = { name: 'select', text: 'SELECT id, openid, created_at, last_login_at FROM users WHERE id = $1' }
 
-const KEY = createSecretKey(Buffer.from(JWT_SECRET)) // with a string, jsonwebtoken needs 300 µs more per token
+const KEY = createSecretKey(Buffer.from(JWT_SECRET)) // With a string, jsonwebtoken needs 300 µs more for each token.
 const pool = new pg.Pool({ connectionString: DATABASE_URL, max: 10 })
 const dispatcher = new Agent({ connections: 256 })
 

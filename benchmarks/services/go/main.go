@@ -1,6 +1,6 @@
-// A peer in Go: net/http and pgx, ES256. As little work as the floor: no sessions, no refresh token, nothing sealed,
-// nothing logged. With WORK=whole it does the same work as wxauth (whole.go), and with WORK=tables it does it on the
-// tables of wxauth, which are there already.
+// A service in Go to compare wxauth with. It uses net/http, pgx and ES256, and does as little work as the floor. It has
+// no sessions and no refresh token, and neither encrypts nor logs anything. With WORK=whole, it does the same work as
+// wxauth (whole.go). With WORK=tables, it does this work on the tables of wxauth, which must exist already.
 package main
 
 import (
@@ -77,7 +77,7 @@ type service struct {
 	key    *ecdsa.PrivateKey
 }
 
-// exchange asks WeChat whose code it is. If that fails, it has written the answer.
+// exchange asks WeChat which user a code belongs to. If that fails, exchange has already written the response.
 func (s *service) exchange(w http.ResponseWriter, r *http.Request) (wechat wechatUser, ok bool) {
 	var body struct {
 		Code string `json:"code"`
@@ -166,7 +166,7 @@ func (s *service) sign(said any) (string, error) {
 	return signed + "." + base64url.EncodeToString(signature), nil
 }
 
-// verify checks the signature, and reads the claims.
+// verify checks a token's signature and returns its claims.
 func (s *service) verify(token string, said any) error {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 || parts[0] != jwtHeader {

@@ -1,5 +1,5 @@
-// The work of wxauth at a login and at `GET /v1/me`, in Go: user, identity, unionid, session and event are stored, the
-// session_key sealed, both tokens made, the login counted for its address and written to the log.
+// This file does wxauth's work for a login and for `GET /v1/me`, in Go. A login stores the user, identity, unionid,
+// session and event. It encrypts the session_key, makes both tokens, counts the login for its address, and logs it.
 package main
 
 import (
@@ -28,7 +28,7 @@ import (
 
 const (
 	refreshTTL      = 30 * 24 * 3600
-	perMinute       = 900000000 // counted as in production, but never reached
+	perMinute       = 900000000 // The login is counted as in production, but never reaches this limit.
 	uniqueViolation = "23505"
 
 	wholeTables = `
@@ -245,7 +245,8 @@ func (s *whole) logIn(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// enter finds or creates the user, and opens the session. Of two first logins at once, one finds the other's identity.
+// enter finds or creates the user, and begins the session. If two first logins of a user arrive at once, the second one
+// finds the identity that the first one has stored.
 func (s *whole) enter(
 	ctx context.Context, session []any, unionID string, now time.Time,
 ) (found *wholeUser, isNew bool, err error) {
@@ -281,7 +282,8 @@ func (s *whole) readMe(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, found)
 }
 
-// seal encrypts the session_key for its identity alone. The standard library has AES-GCM, not AES-GCM-SIV.
+// seal encrypts the session_key, and binds it to its identity. It uses AES-GCM, because the standard library doesn't
+// contain AES-GCM-SIV.
 func (s *whole) seal(wechat wechatUser) ([]byte, error) {
 	key, err := base64.StdEncoding.DecodeString(wechat.SessionKey)
 	if err != nil {
@@ -321,7 +323,7 @@ func derived(secret []byte, purpose string) []byte {
 	return mac.Sum(nil)
 }
 
-// address is the client's address, as forwarded by the reverse proxy.
+// address returns the client's address, as the reverse proxy forwards it.
 func address(r *http.Request) string {
 	host, _, _ := net.SplitHostPort(r.RemoteAddr)
 	if peer := net.ParseIP(host); peer == nil || !peer.IsLoopback() {
@@ -334,7 +336,7 @@ func address(r *http.Request) string {
 	return host
 }
 
-// newID is a UUIDv7.
+// newID returns a new UUIDv7.
 func newID(now time.Time) (id [16]byte) {
 	if _, err := rand.Read(id[6:]); err != nil {
 		panic(err)
