@@ -80,6 +80,7 @@ class BackchannelLogouts:
             LOGOUTS.count("delivered")
             log.info("backchannel_logout_sent", **log_fields)
             return DeliveryOutcome(state=DeliveryState.DELIVERED)
+        # `delivery.attempts` includes this attempt, so the first retry follows attempt 1.
         is_final = answer.status in FINAL_STATUSES or delivery.attempts > len(LOGOUT_RETRIES)
         next_at = None if is_final else self.clock() + LOGOUT_RETRIES[delivery.attempts - 1]
         LOGOUTS.count("failed" if is_final else "retried")

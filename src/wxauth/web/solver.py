@@ -309,7 +309,7 @@ class Plan:
     def _append(self, step: _Step) -> int:
         """Append a step, and return the position of its value."""
         self._steps.append(step)
-        return _STACK + len(self._steps)
+        return _STACK + len(self._steps)  # the values begin with the request and the stack
 
 
 def _by_place(call: Callable[..., Any], takes: Mapping[str, int]) -> tuple[Callable[..., Any], tuple[int, ...]]:
