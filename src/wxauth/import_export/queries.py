@@ -17,7 +17,7 @@ from wxauth.core.database import Database, Transaction
 from wxauth.core.statements import Nothing, Statement, columns_of, model_of
 from wxauth.core.users import IS_ADMINISTRATOR, UserFields
 from wxauth.import_export.lines import IdentityKey
-from wxauth.sessions.queries import keys_of
+from wxauth.sessions.queries import identity_parameters
 from wxauth.users.consent_queries import PRESENT_CONSENTS, ids_of
 from wxauth.users.status_queries import LockedUser
 
@@ -286,7 +286,7 @@ async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToI
     """
     look_up = partial(_look_up, transaction)
     # There are always identities to look up, because each line has a key.
-    identities = await transaction.rows(_IDENTITIES, **keys_of(wanted.identities))
+    identities = await transaction.rows(_IDENTITIES, **identity_parameters(wanted.identities))
     ids = list(chain.from_iterable(await look_up(_IDS, ids=wanted.ids)))
     missing = list(set(wanted.ids).difference(ids))
     former_ids = await look_up(_FORMER_IDS, ids=missing)
@@ -341,7 +341,7 @@ async def store(
     for statement, rows in rows_by_statement.items():
         if rows:
             await transaction.run(statement, rows=rows)
-    await transaction.run(_CHECK_AT_NEXT_LOGIN, **keys_of(identities))
+    await transaction.run(_CHECK_AT_NEXT_LOGIN, **identity_parameters(identities))
     return await transaction.rows(_NOTE_CONSENTS, user_ids=givers) if givers else ()
 
 

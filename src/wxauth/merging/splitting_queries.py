@@ -16,7 +16,7 @@ from wxauth.core.database import Transaction
 from wxauth.core.statements import Nothing, Statement
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import PROFILE_FIELDS
-from wxauth.sessions.queries import EndReason, end_sessions, keys_of
+from wxauth.sessions.queries import EndReason, end_sessions, identity_parameters
 from wxauth.users.user_queries import clear_fields
 
 
@@ -141,7 +141,7 @@ class Separation:
     @property
     def keys(self) -> Mapping[str, Any]:
         """The identities that leave, as the parameters of a statement."""
-        return keys_of([each.key for each in self.leaving])
+        return identity_parameters([each.key for each in self.leaving])
 
     async def end_sessions(self, transaction: Transaction, *, reason: EndReason, by: Actor, now: datetime) -> None:
         """End the sessions of the identities that leave."""

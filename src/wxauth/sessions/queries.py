@@ -31,7 +31,7 @@ CONSOLE: Final = "wxauth-admin"
 TOO_MANY_CHANGES: Final = "too many concurrent changes to this session"
 """The detail of the error if other requests changed a session during each attempt of this request."""
 _ALL_IDENTITIES: Final[Mapping[str, object]] = {"app_ids": None, "openids": None}
-"""The statement parameters for all identities, in place of the parameters that `keys_of` returns."""
+"""The statement parameters for all identities, in place of the parameters that `identity_parameters` returns."""
 
 
 class EndReason(StrEnum):
@@ -196,13 +196,13 @@ HAS_SESSIONS: Final = Statement[bool]("SELECT EXISTS (SELECT FROM website_sessio
 """The query that returns whether a website, or a client with a metadata document, has sessions, open or ended."""
 
 
-# This statement ends one session. If wxauth sends the statement twice, the second run finds no open session. If the
-# session has expired, the statement ends it, but records no event. It locks the user first, as each statement that
-# records an event about a user does. If another transaction moves the session to another user while the statement waits
-# for the lock, the statement does not end the session, and returns null. `site_knows` says that the website itself has
-# ended the session, so that wxauth sends the website no logout token. If the user ends the session from another
-# session, the statement also deletes the login of the browser that opened the session, so that the browser must log in
-# again.
+# This statement ends one session. It returns no row if the session has ended already, for example because wxauth has
+# sent the statement twice. If the session has expired, the statement ends it, but records no event. It locks the user
+# first, as each statement that records an event about a user does. If another transaction moves the session to another
+# user while the statement waits for the lock, the statement does not end the session, and returns null. `site_knows`
+# says that the website itself has ended the session, so that wxauth sends the website no logout token. If the user ends
+# the session from another session, the statement also deletes the login of the browser that opened the session, so that
+# the browser must log in again.
 _END: Final = Statement[tuple[UUID | None]](f"""
 WITH open AS (
     SELECT id, user_id FROM sessions
@@ -234,8 +234,8 @@ _USERS_OF_SESSIONS_FRAGMENT: Final = """
 SELECT id FROM users WHERE id = ANY (ARRAY(SELECT user_id FROM sessions WHERE id = ANY (:session_ids::uuid[])))"""
 # The statement locks users in the order of their ids, as each transaction that records events about several users does.
 _LOCK_USERS: Final = Statement[UUID](f"{_USERS_OF_SESSIONS_FRAGMENT} ORDER BY id FOR NO KEY UPDATE")
-# For a page of a removed website's sessions, the statement skips users whom another transaction has locked, so that
-# this page does not wait. It needs no order of locks. Merges and splits end such sessions, and do not move them.
+# For a page of a removed website's sessions, the statement skips users whom another transaction has locked. It needs no
+# order of locks, because it never waits. Merges and splits end such sessions, and do not move them.
 _LOCK_FREE_USERS: Final = Statement[UUID](f"{_USERS_OF_SESSIONS_FRAGMENT} FOR NO KEY UPDATE SKIP LOCKED")
 _PAGE_OF_CLIENT: Final = Statement[UUID](
     "SELECT session_id FROM website_sessions WHERE client_id = :client_id ORDER BY session_id LIMIT :size"
@@ -290,14 +290,14 @@ LAST_OF_PAGE: Final = Statement[LastRow](
 """The query for the last row of a full page of all sessions. It returns no row if the page is not full."""
 
 
-def _ending(which: LiteralString) -> Statement[EndedSession]:
-    """Return a statement that ends the sessions that `which` selects and that have not ended.
+def _ending(selection: LiteralString) -> Statement[EndedSession]:
+    """Return a statement that ends the sessions that have not ended yet. `selection` is the query for their ids.
 
-    The caller must lock their users.
+    The caller must lock the users of the sessions.
     """
     return Statement[EndedSession](f"""
 UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
- WHERE id = ANY (ARRAY({which})) AND revoked_at IS NULL
+ WHERE id = ANY (ARRAY({selection})) AND revoked_at IS NULL
 RETURNING id, user_id, expires_at > :now AS was_open
 """)
 
@@ -449,7 +449,7 @@ async def end_sessions(
     not opened a session, even if `except_id` approved them. An erasure calls this function before it deletes the
     sessions, so that websites get logout tokens.
     """
-    which = {"user_ids": user_ids, **(_ALL_IDENTITIES if identities is None else keys_of(identities))}
+    which = {"user_ids": user_ids, **(_ALL_IDENTITIES if identities is None else identity_parameters(identities))}
     await transaction.run(_END_LOGINS_TO_SITES, **which)
     await transaction.run(_END_BROWSER_LOGINS, **which)
     if reason is EndReason.ERASED:
@@ -515,7 +515,7 @@ async def end_logins_in_browsers(
     await end_by(transaction, _END_OF_WEBSITES, which, reason=reason, by=by, now=now)
 
 
-def keys_of(identities: Collection[tuple[str, str]]) -> Mapping[str, object]:
+def identity_parameters(identities: Collection[tuple[str, str]]) -> Mapping[str, object]:
     """Return the statement parameters `app_ids` and `openids`, two parallel arrays, for these identities."""
     return {"app_ids": [app_id for app_id, _ in identities], "openids": [openid for _, openid in identities]}
 
@@ -532,9 +532,9 @@ async def end_by(
 ) -> Sequence[EndedSession]:
     """End sessions of locked users, and record the ends of the sessions that were open.
 
-    `statement` was made by `_ending`, and `which` contains the parameters that select its sessions. Record separate
-    events for each user, each with up to `MAX_SESSIONS_IN_EVENT` session ids, the oldest first. Return all sessions
-    that this call has ended, including those that had expired.
+    `statement` was made by `_ending`, and `which` contains the parameters of its selection. Record separate events for
+    each user, each with up to `MAX_SESSIONS_IN_EVENT` session ids, the oldest first. Return all sessions that this call
+    has ended, including the sessions that had expired.
     """
     ended = await transaction.rows(statement, **which, reason=reason, now=now)
     were_open: defaultdict[UUID, list[UUID]] = defaultdict(list)

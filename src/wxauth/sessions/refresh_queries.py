@@ -94,9 +94,6 @@ class Lifetimes:
         return min(self.unused, self.at_most)
 
 
-Rotated = TypeVar("Rotated", bound="RotatedSession")
-
-
 class RefreshRefusal(StrEnum):
     """The reason why wxauth refuses a genuine refresh token."""
 
@@ -157,6 +154,9 @@ class RotatedSession(UserInSession):
     expires_at: datetime
     is_reused: bool
     """Whether the token was used before. If so, the statement has changed nothing, and `_rotate` ends the session."""
+
+
+Rotated = TypeVar("Rotated", bound=RotatedSession)
 
 
 class RotatedSessionOfWebsite(RotatedSession):
@@ -356,22 +356,25 @@ async def _rotate(
 async def _refusal(
     database: Database,
     session_id: UUID,
-    website_values: Mapping[str, object],
+    further_values: Mapping[str, object],
     *,
     lasts_at_most: int,
     now: datetime,
 ) -> RefreshRefused:
-    """Return the reason why a statement has found no session to rotate. In an app, `website_values` has no client_id.
+    """Return the reason why a statement has found no session to rotate.
+
+    `further_values` contains the parameters that only this statement has. For a session in an app, they do not include
+    the parameters about a website.
 
     Raises: ChangedMeanwhile, if the token could be used now.
     """
     refusal = await database.row(
         _WHY_NOT,
         session_id=session_id,
-        client_id=website_values.get("client_id"),
-        resource=website_values.get("resource"),
-        scopes=website_values.get("scopes", ()),
-        demanded=website_values.get("demanded", ()),
+        client_id=further_values.get("client_id"),
+        resource=further_values.get("resource"),
+        scopes=further_values.get("scopes", ()),
+        demanded=further_values.get("demanded", ()),
         lasts_at_most=lasts_at_most,
         now=now,
     )
