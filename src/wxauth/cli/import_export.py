@@ -255,8 +255,8 @@ def _failure_of(exc: WrongFile) -> Failed:
     text = _("{name}: {rule}", name=exc.fault.field, rule=exc.fault.wanted)
     if exc.fault.field == "line":  # the fault is in the first line, which is the header of CSV
         text = _("line {number}: {faults}", number=1, faults=text)
-    if exc.seen:
-        cells = ", ".join(printable(cell[:_LONGEST_CELL]) for cell in exc.seen[:_MOST_CELLS])
+    if exc.names:
+        cells = ", ".join(printable(cell[:_LONGEST_CELL]) for cell in exc.names[:_MOST_CELLS])
         text += _("; found: {seen}", seen=cells)
     return Failed(text)
 

@@ -35,8 +35,8 @@ _NOT_TEXT: Final = {
 }
 """The patterns of the beginnings of files of other kinds, each with advice."""
 _WRAPPED: Final = _("must be JSON Lines, but is one JSON document. Convert the file with jq -c '{query}'")
-_TABLES: Final = '.[] | select(.type == "table") | .data[]'
-"""The query for the rows in phpMyAdmin's export."""
+_PHPMYADMIN_ROWS: Final = '.[] | select(.type == "table") | .data[]'
+"""The jq query for the rows in an export from phpMyAdmin."""
 _DEEPEST: Final = 4
 """The number of levels below the top of a document at which wxauth searches for records."""
 NO_JSON_LINES: Final = {
@@ -76,10 +76,10 @@ class WrongFile(Exception):
     The message of the exception describes the fault in English.
     """
 
-    def __init__(self, fault: Fault, seen: Sequence[str] = ()) -> None:
+    def __init__(self, fault: Fault, names: Sequence[str] = ()) -> None:
         super().__init__(fault.wanted)
         self.fault = fault
-        self.seen = seen
+        self.names = names
         """The names in the file that the error message lists."""
 
 
@@ -95,7 +95,8 @@ def check_document(beginning: str, names: AbstractSet[str]) -> None:
 
     Raises: WrongFile, with the jq query for the records.
     """
-    if (query := _query_for_records(beginning, names)) is not None:
+    query = _query_for_records(beginning, names)
+    if query is not None:
         raise WrongFile(Fault("file", Text(_WRAPPED, query=query)))
 
 
@@ -121,8 +122,8 @@ def _query_for_records(beginning: str, names: AbstractSet[str]) -> str | None:
             return None
         document = from_json(beginning, allow_partial=True)
     if isinstance(document, list):
-        types = [item.get("type") for item in document if isinstance(item, dict)]
-        return _TABLES if types[:1] in (["header"], ["table"]) else ".[]"
+        first_object = next((item for item in document if isinstance(item, dict)), {})
+        return _PHPMYADMIN_ROWS if first_object.get("type") in ("header", "table") else ".[]"
     is_line = not isinstance(document, dict) or not names.isdisjoint(document)
     return None if is_line else _path_to_records(document, _DEEPEST)
 
@@ -135,6 +136,7 @@ def _path_to_records(document: Mapping[str, object], depth: int) -> str | None:
         step = f".{name}" if re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) else f".[{to_json(name).decode()}]"
         if isinstance(value, list) and any(isinstance(item, dict) for item in value):
             return f"{step}[]"
-        if isinstance(value, dict) and depth and (inner := _path_to_records(value, depth - 1)) is not None:
+        inner = _path_to_records(value, depth - 1) if isinstance(value, dict) and depth > 0 else None
+        if inner is not None:
             return step + inner
     return None
