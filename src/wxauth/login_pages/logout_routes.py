@@ -48,7 +48,7 @@ class LoggingOut:
     concurrency: ConcurrencyDep
 
     async def answer(self, text: str) -> Response:
-        """End the named sessions, and return the response. `text` contains the parameters, still encoded.
+        """Log the browser out, and return the response. `text` contains the parameters, still encoded.
 
         Raises: RateLimited.
         """
@@ -84,7 +84,7 @@ class LoggingOut:
         person = await self.single_sign_on.person_in(browser)
         if person is None or STAY in parameters:
             message = "nobody" if person is None else "stayed"
-            return pages.not_logged_out(message, client, None if client is None else _way_back(client, parameters))
+            return pages.not_logged_out(message, client, _way_back(client, parameters))
         confirmation = log_out_field(browser.login)
         is_confirmed = compare_digest(parameters.get(CONFIRMED, "").encode(), confirmation.encode())
         if self.request.method != "POST" or not is_confirmed:
@@ -103,10 +103,10 @@ class LoggingOut:
         return self.pages.message("logged_out_nowhere") if url is None else redirect_to(url)
 
 
-def _way_back(client: Client, parameters: Parameters) -> str | None:
-    """Return the URL at which the browser returns to the site, with the `state`; None unless it is registered."""
+def _way_back(client: Client | None, parameters: Parameters) -> str | None:
+    """Return the requested URL, with the `state`; None if there is none, or if the site has not registered it."""
     url = parameters.get("post_logout_redirect_uri")
-    if url is None or not is_registered(url, client.logout_uris):
+    if url is None or client is None or not is_registered(url, client.logout_uris):
         return None
     return with_query(url, {"state": parameters["state"]}) if "state" in parameters else url
 
@@ -132,7 +132,7 @@ LoggingOutDep = Annotated[LoggingOut, Depends(LoggingOut)]
 async def end_session(request: Request, pages: PagesDep, logging_out: LoggingOutDep) -> Response:
     """End the session of the `id_token_hint`, even if it has expired, and redirect to `post_logout_redirect_uri`.
 
-    If this browser has a login of the same user that sites share, this login ends, too, together with the sessions of
+    If this browser has a login of the same user that sites share, that login ends, too, together with the sessions of
     its sites. A request without a hint ends nothing by itself, because anybody could have made the link. If the browser
     has a login, a page asks the user whether to log out.
 

@@ -16,7 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from wxauth.clients.oauth_requests import LONGEST_REDIRECT
 from wxauth.clients.redirect_uris import scheme_of_app
 from wxauth.i18n import Text, find_language, languages, own_name
-from wxauth.sessions.devices import Device
+from wxauth.sessions.devices import WECHAT_ON_A_COMPUTER, Device
 from wxauth.settings.settings import Settings
 from wxauth.site_logins.responses import AUTHORIZE_PATH, Browser, is_web_view
 from wxauth.web.edge import cookie_in
@@ -34,7 +34,6 @@ _POLICY: Final = (
 _IN_WECHAT: Final = "MicroMessenger"
 _IN_WECOM: Final = "wxwork"
 _ON_A_PHONE: Final = re.compile(r"Mobi|Android|iPhone|iPad")
-_WECHAT_ON_A_COMPUTER: Final = re.compile(r"(?:Windows|Mac)Wechat")
 _GAP_IN_CHINESE: Final = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef]) (?=[\u3000-\u9fff\uff00-\uffef])")
 """The pattern of a space between two Chinese characters or punctuation marks."""
 _BROWSER: Final = "wxauth-browser"
@@ -61,7 +60,7 @@ def _templates() -> Environment:
 
 
 def language_of(request: Request, *, ui_locales: str | None = None) -> str:
-    """Return the language of a page, which the site requests or, without a request, the browser prefers."""
+    """Return the first supported language in `ui_locales`, or otherwise the language that the browser prefers."""
     requested = filter(None, map(find_language, (ui_locales or "").split()))
     return next(requested, None) or preferred_language(request.headers)
 
@@ -107,7 +106,7 @@ class Rendering:
         is_wechat, is_wecom = _IN_WECHAT in user_agent, _IN_WECOM in user_agent
         self.is_in_wechat = is_wechat and not is_wecom and not is_web_view(user_agent)
         # A single pattern with a lookahead would take 0.4 s for a User-Agent of 64 KiB that repeats WeChat's name.
-        is_on_a_computer = _WECHAT_ON_A_COMPUTER.search(user_agent.rpartition(_IN_WECHAT)[2]) is not None
+        is_on_a_computer = WECHAT_ON_A_COMPUTER.search(user_agent.rpartition(_IN_WECHAT)[2]) is not None
         self.is_on_a_phone = (is_wechat and not is_on_a_computer) or _ON_A_PHONE.search(user_agent) is not None
         self.is_in_phones_browser = self.is_on_a_phone and not is_wechat and not is_wecom
         locales = _UI_LOCALES.search(f"{self.request.url.query}&{self.form}")

@@ -41,7 +41,7 @@ The first matching pattern counts, because nearly all browsers also claim to be 
 """
 _WECHAT: Final = re.compile(r"MicroMessenger/(\d+\.\d+\.\d+)")
 """The pattern of WeChat, with the version as a group."""
-_ON_A_COMPUTER: Final = re.compile(r"(?:Windows|Mac)Wechat")
+WECHAT_ON_A_COMPUTER: Final = re.compile(r"(?:Windows|Mac)Wechat")
 """The pattern of WeChat on a computer, whose User-Agent always contains the same old version."""
 
 
@@ -59,7 +59,7 @@ def describe_device(user_agent: str | None) -> str | None:
     system = _first_match(_SYSTEMS, text)
     wechat = _WECHAT.search(text)
     if wechat is not None:
-        program = "WeChat" if _ON_A_COMPUTER.search(text) else f"WeChat {wechat[1]}"
+        program = "WeChat" if WECHAT_ON_A_COMPUTER.search(text) else f"WeChat {wechat[1]}"
     elif system == _DEVTOOLS:
         program = None
     else:
