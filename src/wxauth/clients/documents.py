@@ -128,7 +128,7 @@ class ClientDocuments:
     _keys: DocumentCache[ClientKeys] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._documents = DocumentCache("client_document", self.clock, self._read_document, ended=FETCHED.count)
+        self._documents = DocumentCache("client_document", self.clock, self._read_document, on_outcome=FETCHED.count)
         self._keys = DocumentCache("client_keys", self.clock, self._read_keys)
 
     async def client(self, client_id: str, *, ip: str | None) -> Client | None:

@@ -136,16 +136,16 @@ class DocumentCache(Generic[Read]):
     """A cache that fetches documents of one kind, and finds them by URL.
 
     Args:
-        what: One word for the kind, with which the names of log events begin.
+        kind: One word for the kind, with which the names of log events begin.
         read: The function that fetches and parses a document. It returns the document and the time for which to cache
             it, or raises NotFetched.
-        ended: The function that receives the outcome of each fetch; None if nobody counts the outcomes.
+        on_outcome: The function that receives the outcome of each fetch; None if nobody counts the outcomes.
     """
 
-    what: str
+    kind: str
     clock: Clock
     read: Callable[[str], Awaitable[tuple[Read, timedelta]]]
-    ended: Callable[[DocumentOutcome], None] | None = None
+    on_outcome: Callable[[DocumentOutcome], None] | None = None
     _entries: OrderedDict[str, _Entry[Read]] = field(default_factory=OrderedDict)
     """The entries by URL. The most recently used entry is at the end."""
     _under_way: dict[str, asyncio.Task[None]] = field(default_factory=dict)
@@ -168,9 +168,10 @@ class DocumentCache(Generic[Read]):
         return self._entries.get(url, entry).usable(now)
 
     async def get_again(self, url: str) -> Read | None:
-        """Fetch a cached document again even if it is fresh, at most once a minute, and return the document.
+        """Fetch a cached document again even if it is fresh, at most once per `PAUSE`, and return the document.
 
-        Return None if the last fetch was less than a minute ago, or if the document is not usable.
+        Return None if this function has fetched the document, or if a fetch has failed, less than `PAUSE` ago. Also
+        return None if the document is not usable.
         """
         now, entry = self.clock(), self._entries.get(url, _Entry())
         if now < max(entry.not_again_before, entry.not_before):
@@ -206,14 +207,14 @@ class DocumentCache(Generic[Read]):
             if exc.is_gone:
                 entry.value = None
             entry.not_before = now + PAUSE
-            event = f"{self.what}_not_renewed" if entry.usable(now) else f"{self.what}_refused"
+            event = f"{self.kind}_refused" if entry.usable(now) is None else f"{self.kind}_not_renewed"
             log.warning(event, host=host_of(url), reason=str(exc))
         else:
             outcome = DocumentOutcome.OK
             entry.fresh_until, entry.not_before = self.clock() + fresh_time, _NEVER
             entry.is_refused = False
-        if self.ended is not None:
-            self.ended(outcome)
+        if self.on_outcome is not None:
+            self.on_outcome(outcome)
         # The entry enters the cache only now, because `_drop_old` would delete an entry without an outcome.
         self._entries[url] = entry
         self._drop_old()
