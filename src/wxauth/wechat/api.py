@@ -32,6 +32,8 @@ _JPEG_END: Final = b"\xff\xd9"
 """The bytes with which every picture of these types begins or ends."""
 
 T = TypeVar("T")
+Version = Literal["release", "trial", "develop"]
+"""A version of a mini-program: the published version, or the one for experience members or developers."""
 
 log = get_logger()
 
@@ -74,8 +76,8 @@ class WeChatApi:
             await self._call(
                 Api.CHECK_SESSION_KEY,
                 app,
-                None,
-                f"&{query}",
+                body=None,
+                query=f"&{query}",
                 read=lambda _answer: None,
                 secrets=[signature],
                 expected=SESSION_KEY_GONE,
@@ -84,13 +86,10 @@ class WeChatApi:
             return False
         return True
 
-    async def mini_program_code(
-        self, app: App, scene: str, *, page: str, env: Literal["release", "trial", "develop"]
-    ) -> CodePicture:
+    async def mini_program_code(self, app: App, scene: str, *, page: str, env: Version) -> CodePicture:
         """Return a picture of a mini-program code that opens this page with this scene.
 
-        `env` selects the mini-program's version. Only in the published version, `release`, does WeChat
-        check that the page exists.
+        `env` selects the mini-program's version. WeChat checks only in the published version that the page exists.
 
         Raises: WeChatMisconfigured (40097: no such version, 41030: no such page), WeChatRateLimited (45009: too many in
             this minute), other WeChatError.
@@ -98,7 +97,7 @@ class WeChatApi:
         body = {"scene": scene, "page": page, "env_version": env, "check_path": env == "release"}
         return await self._call(Api.MINI_PROGRAM_CODE, app, body, read=_picture, secrets=[scene])
 
-    async def url_link(self, app: App, *, page: str, env: Literal["release", "trial", "develop"]) -> str:
+    async def url_link(self, app: App, *, page: str, env: Version) -> str:
         """Return a URL Link that opens this page in the mini-program's version `env`, for `URL_LINK_LASTS`.
 
         Raises: WeChatMisconfigured (for example 40002: the account is personal; 85079: the mini-program is not
@@ -111,7 +110,7 @@ class WeChatApi:
     async def js_ticket(self, app: App) -> tuple[str, int]:
         """Return the ticket of the JS-SDK, and the number of seconds until it expires. Raises: WeChatError."""
         return await self._call(
-            Api.JS_TICKET, app, None, "&type=jsapi", read=lambda answer: secret_in(answer, "ticket")
+            Api.JS_TICKET, app, body=None, query="&type=jsapi", read=lambda answer: secret_in(answer, "ticket")
         )
 
     async def _call(
