@@ -51,7 +51,7 @@ class NotRedeemed(StrEnum):
     """The reason why a site gets no session."""
 
     UNKNOWN = "unknown"
-    """There is no such code, or the site has repeated it so early that its session stays open."""
+    """There is no such code, or the site has sent the code again so soon that the session stays open."""
     SPENT = "spent"
     """The code has been used. The session of an authorization code has ended."""
     PENDING = "pending"
@@ -72,12 +72,10 @@ async def login_of_code(
     Return None if there is no such login, or if its sign-in request had another client, redirect URI or challenge.
     """
     login = await queries.find(database, code_hash=hash_of(code))
-    if login is None:
+    request = (client_id, redirect_uri, code_challenge)
+    if login is None or (login.client_id, login.redirect_uri, login.code_challenge) != request:
         return None
-    is_same_request = (
-        login.client_id == client_id and login.redirect_uri == redirect_uri and login.code_challenge == code_challenge
-    )
-    return login if is_same_request else None
+    return login
 
 
 async def redeem(
@@ -132,7 +130,10 @@ async def _open_session(
     expires_at: datetime,
     now: datetime,
 ) -> None:
-    """Open the session of a locked login. If it came from a browser's login, end its oldest surplus sessions."""
+    """Open the session of a locked login.
+
+    Of the sessions that one browser's login has opened at the site, the newest `SESSIONS_OF_BROWSER_LOGIN` remain.
+    """
     login.stage, login.session_id = Stage.REDEEMED, session_id
     await queries.save(transaction, login)
     await transaction.run(
@@ -146,12 +147,12 @@ async def _open_session(
         now=now,
     )
     if login.browser_login_id is not None:
-        surplus = {
+        which = {
             "session_id": session_id,
             "browser_login_id": login.browser_login_id,
             "at_most": SESSIONS_OF_BROWSER_LOGIN,
         }
-        await end_by(transaction, END_BEYOND, surplus, reason=EndReason.REPLACED, by=SYSTEM, now=now)
+        await end_by(transaction, END_BEYOND, which, reason=EndReason.REPLACED, by=SYSTEM, now=now)
 
 
 async def _refuse_poll(transaction: Transaction, device: SiteLogin, *, now: datetime) -> NotRedeemed:
@@ -171,7 +172,7 @@ async def _refuse_used_code(
 ) -> NotRedeemed:
     """End the session of a reused authorization code, and return why the site gets no other session.
 
-    If a browser that came from WeChat's page, or a public client, has repeated the code early enough, the session
+    If a browser that came from WeChat's page, or a public client, has sent the code again soon enough, the session
     stays open. A reused device code ends no session.
     """
     if login.code_hash is None or login.user_id is None or login.session_id is None:

@@ -40,7 +40,10 @@ from wxauth_guard.errors import WxAuthError
 NUMBER_DIGITS: Final = 6
 """The number of digits of the number that the user types in the browser after a link."""
 FROM_CAMERA: Final = frozenset({1011, 1047})
-"""WeChat's entry scenes for pages opened by the camera, from an ordinary QR code and from a mini-program code."""
+"""WeChat's entry scenes for pages opened by the camera, from an ordinary QR code and from a mini-program code.
+
+`refusal_of_opening` also names these scenes, and the scenes of `BY_LINK`, in its error messages.
+"""
 BY_LINK: Final = frozenset({1286, 1065, 1194})
 """WeChat's entry scenes for pages opened by a link outside WeChat.
 
