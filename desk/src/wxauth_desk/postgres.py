@@ -45,12 +45,14 @@ If the previous owner has just been killed, its server still holds the lock for 
 """
 _START_TIMEOUT_SECONDS: Final = 30.0
 _STOP_TIMEOUT_SECONDS: Final = 20.0
+"""The longest time, in seconds, to wait for the supervisor, which sends SIGQUIT after 15 seconds."""
 _SHOWN_OUTPUT_CHARACTERS: Final = 800
 """The largest number of characters, from the end of a program's output, that an error shows."""
 
 # The arguments are the log, the user and the group that run the server (empty without root), the folder to remove at
-# the end, and the server's command. SIGINT is PostgreSQL's fast shutdown, and SIGQUIT the immediate one. The server
-# inherits the lock's descriptor, so that the lock is released only when no process uses the data any more.
+# the end, and the server's command. SIGINT is PostgreSQL's fast shutdown, and SIGQUIT the immediate one. The pause
+# between these signals must be shorter than `_STOP_TIMEOUT_SECONDS`. The server inherits the lock's descriptor, so that
+# the lock is released only when no process uses the data any more.
 _SUPERVISOR: Final = """
 import ctypes, os, shutil, signal, subprocess, sys, threading, time
 log, user, group, run_folder, *command = sys.argv[1:]

@@ -20,9 +20,9 @@ def handled_by(handler: Callable[[int, FrameType | None], object]) -> Iterator[N
 
 
 def stop_and_exit(stack: ExitStack, _signal: int, _frame: FrameType | None) -> NoReturn:
-    """Stop the parts in the stack, and end the process. This handles a signal until the service handles signals itself.
+    """Stop the parts in the stack, and end the process. `dev` uses this handler until its service handles signals.
 
-    Raising an exception would not be reliable, because Python may drop it (see `__main__.main`).
+    The handler raises no exception, because Python may drop an exception of a signal handler (see `__main__.main`).
     """
     with suppress(Exception):
         stack.close()
@@ -30,5 +30,8 @@ def stop_and_exit(stack: ExitStack, _signal: int, _frame: FrameType | None) -> N
 
 
 def raise_exit(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """End the process with status 0, after it has run the `finally` blocks."""
+    """End the process with status 0, after it has run the `finally` blocks.
+
+    This handler is only for a prompt. While the process waits for input, Python runs no callback that drops exceptions.
+    """
     raise SystemExit(0)

@@ -134,6 +134,7 @@ class Coins:
         purse = self._purse_of(body)
         if isinstance(body, _OrderBody):
             return ok(**self._carry_out(call.api, body, purse))
+        # The simulated players get coins only as presents, and never buy any.
         return ok(
             balance=purse.balance,
             present_balance=purse.balance,
@@ -153,7 +154,7 @@ class Coins:
         is_of_this_app = openid.startswith(openid_prefix(account.app_id))
         is_signed = is_of_this_app and self.session_keys.is_signed(openid, query.get("signature", ""), text)
         require(is_signed, Errcode.WRONG_SIGNATURE)
-        if type(env) is not int or env not in (0, 1):
+        if type(env) is not int or env not in (0, 1):  # a bool is an int, but not a valid `env`
             raise CallRefused(Errcode.WRONG_PARAMETER)
         path = API_PATHS[call.api][1]
         require(is_hmac(query.get("pay_sig", ""), APP_KEYS[env], f"{path}&{text}"), Errcode.WRONG_PAY_SIG)

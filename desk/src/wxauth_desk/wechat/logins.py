@@ -39,6 +39,7 @@ class Logins:
     def grant(self, call: Call, account: Account) -> Answer:
         """Answer a call of `access_token`. Raises: CallRefused."""
         request = self._spend(call, account, call.query.get("code", ""))
+        # With the snapshot mode "false_alarm", WeChat marks a real person as invented.
         is_real_person = request.snapshot in (None, "false_alarm")
         scope = request.scope or ("snsapi_login" if APP_KINDS[account.app_id] == "website" else "snsapi_userinfo")
         # WeChat invents an openid for each person in a snapshot, but the same unionid for all of them.

@@ -15,6 +15,8 @@ from wxauth_desk.wechat.issued import Codes
 
 PLAIN_PHONE: Final = re.compile(r"phone-(\+?\d[\d -]*)")
 """The pattern of a code that contains the phone number to return. The real WeChat has no such codes."""
+_CHINA: Final = 86
+"""The country code of mainland China. WeChat leaves out this code in `phoneNumber`."""
 
 
 @dataclass
@@ -23,7 +25,7 @@ class PhoneNumbers:
 
     codes: Codes[PhoneCodeRequest]
     takes_plain_codes: bool
-    """Whether codes that the real WeChat does not know work, here those in the form of `PLAIN_PHONE`."""
+    """Whether the API also accepts codes in the form of `PLAIN_PHONE`."""
     clock: Callable[[], int]
     """The clock, which returns seconds since the epoch."""
 
@@ -53,15 +55,15 @@ class PhoneNumbers:
 def _parts_of(phone: str, account: Account) -> dict[str, Any]:
     """Return the fields of a phone number in WeChat's form.
 
-    A text that is not a number stays unchanged, and gets the country code 86.
+    A text that is not a number stays unchanged, and gets the country code of China.
     """
     try:
         number = phonenumbers.parse(phone, "CN")
         country, national = number.country_code, phonenumbers.national_significant_number(number)
     except phonenumbers.NumberParseException:
-        country, national = 86, phone
+        country, national = _CHINA, phone
     return {
-        "phoneNumber": national if country == 86 else f"+{country}{national}",
+        "phoneNumber": national if country == _CHINA else f"+{country}{national}",
         "purePhoneNumber": national,
         "countryCode": str(country) if account.country_code == "text" else country,
     }
