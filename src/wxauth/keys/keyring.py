@@ -43,6 +43,7 @@ from wxauth_guard.errors import KeysUnavailable
 from wxauth_guard.keys import VerificationKey
 
 RSA_ALGORITHM: Final = "RS256"
+"""The algorithm of the RSA keys, which sign only id_tokens and logout tokens."""
 _RSA_BITS: Final = 2048
 """The length, in bits, of a new RSA key."""
 _RSA_EXPONENT: Final = 65537
@@ -141,8 +142,9 @@ class KeyRing:
     _site_check_lock: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     _site_check_failed_at: datetime | None = field(init=False, default=None)
     _unknown_key_read_at: datetime | None = field(init=False, default=None)
+    """The time at which the latest read because of an unknown id began."""
     _unknown_key_read: asyncio.Task[None] | None = field(init=False, default=None)
-    """The latest read of the stored keys because of an unknown id. The read may have ended."""
+    """The task of this read, which may have ended."""
 
     def __post_init__(self) -> None:
         self._access_token_keys = _KeySet(SigningKey)
@@ -214,7 +216,7 @@ class KeyRing:
     async def id_token_verifier(self, alg: str, kid: str) -> Any | None:
         """Return the key object of python-jose that verifies an id_token's signature; None if there is no such key.
 
-        An RS256 key is also returned after it has retired.
+        An RS256 key is also returned after it has retired, because an expired id_token still names the session to end.
 
         Raises: CannotOpen.
         """
@@ -404,6 +406,7 @@ async def list_published(database: Database, *, now: datetime) -> tuple[list[Key
 
 
 def _key_answers(keys: Keys, now: datetime) -> list[KeyAnswer]:
+    """Return the descriptions of all keys of one algorithm, in the order of the keys."""
     return [
         {
             "kid": key.kid,

@@ -27,7 +27,7 @@ KeyRingDep = Annotated[KeyRing, Depends(provide(KeyRing))]
 Kid = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{1,128}$")]
 """The id of a key in a path. wxauth's own ids have 43 characters."""
 _ETAG_DIGITS: Final = 32
-"""The number of hexadecimal digits in the ETag of the JWK set. They are the first digits of its SHA-256."""
+"""The number of hexadecimal digits in the ETag of the JWK set, which are the first digits of the set's SHA-256."""
 _EXAMPLE_JWKS: Final = {
     "keys": [{"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "…", "x": "…", "y": "…"}]
 }
@@ -101,7 +101,7 @@ async def list_keys(_administrator: AdministratorDep, database: DatabaseDep, clo
 async def rotate_key(administrator: FreshAdministratorDep, keys: KeyRingDep) -> RotatedKeysAnswer:
     """Publish a new key, which signs six minutes later.
 
-    Other services fetch it automatically. If there is already a next key, no other key is created.
+    Other services fetch the key automatically. If there is already a next key, no other key is created.
     """
     key = await keys.rotate(by=administrator)
     return {"kid": key.kid, "signs_from": key.activates_at}
@@ -115,8 +115,8 @@ async def rotate_key(administrator: FreshAdministratorDep, keys: KeyRingDep) -> 
 async def withdraw_key(administrator: FreshAdministratorDep, keys: KeyRingDep, kid: Kid) -> WithdrawnKeyAnswer:
     """Withdraw a key, for example because it was stolen. Its tokens are refused from now on.
 
-    If it was signing, its successor, which is created if necessary, signs at once. If it was the next key, a new one
-    replaces it. Sessions continue: their next refresh returns a token signed by another key.
+    If the key was signing, its successor, which is created if necessary, signs at once. If the key was the next key, a
+    new key replaces it. Sessions continue, because their next refresh returns a token signed by another key.
     """
     signing_key = await keys.withdraw(kid, by=administrator)
     # Every process logs `signing_key_withdrawn` when it reads the keys. Only this line names the administrator.
