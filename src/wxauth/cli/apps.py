@@ -55,6 +55,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
         "multiple": True,
         "metavar": "HOST",
         "callback": checked(_hosts),
+        # The field's description ends with the meaning of null, which an option cannot have.
         "help": str(AppFields.model_fields["js_hosts"].description).replace(
             "Null: none.", "Repeatable. An empty value removes all hosts."
         ),
@@ -197,8 +198,8 @@ def _valid(kind: type[Body], values: dict[str, Any]) -> Body:
             field = ".".join(map(str, error["loc"]))
             lines.append(localized(_("{name}: {rule}", name=field, rule=rule_of(error))))
         wrong_fields = {part for error in errors for part in error["loc"]}
-        are_prompted = wrong_fields <= _LABELS.keys()
-        raise (Failed if are_prompted else click.UsageError)("\n".join(lines)) from None
+        error_class = Failed if wrong_fields <= _LABELS.keys() else click.UsageError
+        raise error_class("\n".join(lines)) from None
 
 
 def _show_app(write: Callable[[Parts], Awaitable[KnownApp]], text: Text) -> None:

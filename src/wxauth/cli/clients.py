@@ -77,7 +77,7 @@ def _option_of(field: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-_OF_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
+_CHANGED_ARGUMENTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "scopes": {
         "multiple": True,
         "type": click.Choice([*map(str, Scope), *SITE_SCOPE_NAMES]),
@@ -91,11 +91,12 @@ _OF_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "logo": {"callback": checked(read_picture), "metavar": "FILE", "help": _LOGO},
     "claims": {"multiple": True, "callback": checked(_claims), "metavar": "NAME=VALUE", "help": _CLAIM},
 }
+"""The arguments of fields' options that differ from the schema, apart from the option's name."""
 _OPTIONS: Final[Mapping[str, Any]] = {
-    field: None if field == "name" else {"option": _option_of(field), **_OF_FIELDS.get(field, {})}
+    field: None if field == "name" else {"option": _option_of(field), **_CHANGED_ARGUMENTS.get(field, {})}
     for field in Client.model_fields
 }
-"""The differences between the options of these fields and the options that `takes` derives from the fields' types."""
+"""The arguments of all fields' options that `takes` does not derive from the schema. The name has no option."""
 
 
 def _with_clients(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
@@ -107,6 +108,7 @@ def _with_clients(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
     """
 
     async def run(database: Database, now: datetime) -> T:
+        # This conversion comes first, because `with_database` would convert a WrongClient to Failed.
         with _refused_as_wrong_call():
             return await use(database, now)
 
@@ -251,6 +253,7 @@ def _new_value(value: Any) -> Any:
 
 
 def _show_credentials(name: str, credentials: Credentials | None, scopes: Sequence[str]) -> None:
+    """Print a client with its secret, or note that it has no secret if `credentials` is None."""
     secret = None if credentials is None else credentials.client_secret
     note = _("A public client has no secret.") if secret is None else SHOWN_ONCE
     answer = {"client_id": name, "client_secret": secret, "scopes": scopes}

@@ -1,4 +1,7 @@
-"""The commands `wxauth serve`, `alive` and `openapi`, each of which imports its parts when it is called."""
+"""The commands `wxauth serve`, `alive` and `openapi`.
+
+Each command imports its parts when it is called, because the imports of the other commands would delay it.
+"""
 
 import os
 import sys
