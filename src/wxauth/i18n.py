@@ -1,6 +1,6 @@
-"""The texts for people. The code contains the texts in English, and catalogues contain the other languages.
+"""The texts for users. The code contains the texts in English, and catalogues contain the other languages.
 
-The service's catalogues are used together with those of the guard (wxauth_guard). A text is marked where it is written:
+The service uses its own catalogues and the guard's catalogues (`wxauth_guard`). A text is marked where it is written:
 
     title = _("Please log in.")
     detail = _("{n} lines", n=lines)
@@ -52,4 +52,5 @@ def pgettext(context: str, message: str, language: str) -> str:
 
 def own_name(language: str) -> str:
     """Return the language's name in that language."""
+    # Each catalogue translates `English` in this context with the name of its own language.
     return pgettext("language", "English", language)

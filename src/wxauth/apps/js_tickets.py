@@ -99,11 +99,13 @@ class JsTickets:
             if is_usable and now < cached.renews_at:
                 return
             cached.ensure_not_paused(now)
+            # The lease is also granted if the stored ticket is still this one, which this process cannot use.
             unusable = stored.ticket if stored is not None and not is_usable else None
             lease = {"app_id": app.app_id, "unusable": unusable, "until": now + patience, "now": now}
             is_leased = await self.database.value(LEASE_TICKET, **lease) is not None
             if is_leased:
                 await self._fetch(app, cached, now)
+            # Without the lease, another process fetches the next ticket. Until then, a usable stored ticket is enough.
             if is_leased or is_usable:
                 return
             if loop.time() > deadline:

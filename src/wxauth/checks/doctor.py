@@ -48,7 +48,9 @@ async def examine(
     deadlines: Deadlines = DEADLINES,
     issuer_patience: float = FETCH_TIMEOUT,
 ) -> list[CheckResult]:
-    """Check the database first, because the other checks need stored values. Then run these checks in parallel.
+    """Run all checks with valid settings: the database first, and then the other checks in parallel.
+
+    The database comes first because the other checks need the apps and the keys that it stores.
 
     `issuer_patience` is the number of seconds that the documents of the issuer, or of a resource, may take. By default,
     this is the time for which the guard in other services waits.
@@ -89,7 +91,7 @@ def _judge_clock(readings: Sequence[ClockReading]) -> CheckResult:
 
 
 async def examine_app(settings: Settings, app: App, *, apps: Sequence[App]) -> list[CheckResult]:
-    """Check one app with WeChat, and its `push_forward`. `apps` are all apps, among them this one."""
+    """Check one app with WeChat, and its `push_forward`. `apps` contains all apps, including this app."""
     findings = Findings(apps=apps)
     async with aclosing(_transport(settings)) as transport:
         results = await _results_of_app(app, settings, findings, transport, utc_now)

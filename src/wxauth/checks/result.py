@@ -1,4 +1,4 @@
-"""The form of a check's result, and the findings that one check passes to others."""
+"""The result of a check, and the findings that one check passes to other checks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

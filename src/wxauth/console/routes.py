@@ -63,7 +63,10 @@ class LinkRequest(BaseModel):
 
 
 class ScanRequest(BaseModel):
-    """The authorization code with which `/v1/authorize` redirected the browser back, and the code verifier."""
+    """The authorization code with which `/v1/authorize` redirected the browser back, and the code verifier.
+
+    A verifier has 43 to 128 characters (RFC 7636, section 4.1).
+    """
 
     model_config = ConfigDict(hide_input_in_errors=True, extra="forbid")
 
@@ -105,7 +108,7 @@ def add_console(app: FastAPI) -> None:
 
 
 def declared_texts(app: FastAPI) -> Mapping[str, Callable[[str], str]]:
-    """Return functions that translate the texts of the console that other modules declare, by their names.
+    """Return the texts of the console that other modules declare: each name, with a function that translates the text.
 
     The texts are the meanings of events, the names of profile fields, and the summaries of operations.
     """
@@ -161,8 +164,9 @@ async def _services_if_enabled(request: Request) -> Services:
 async def _services_for_own_page(request: Request) -> Services:
     """Return the services if the console's own page sent the request.
 
-    A browser sends the cookie with requests of other hosts under the same domain, although not with those of other
-    sites. A page of such a host cannot set the console's header without a CORS preflight, which the service refuses.
+    A browser does not send the cookie with requests from other sites, but it does with requests from other hosts under
+    the same domain. A page of such a host cannot set the console's header without a CORS preflight, which the service
+    refuses.
 
     Raises: InvalidRequest, if another page sent the request; NotFound, if the console is disabled.
     """

@@ -156,7 +156,8 @@ def _connection_trying(addresses: Sequence[str], connection_class: type[Any], se
 
         async def connect(self) -> None:
             failure: Exception | None = None
-            for self.address in tuple(order):
+            for address in tuple(order):
+                self.address = address
                 try:
                     async with asyncio.timeout(seconds):
                         await super().connect()

@@ -100,6 +100,13 @@ REFRESHES: Final = Counter(
     first=("ok", *(fault.code for fault in OUR_FAULTS)),
 )
 _ERASURE_FAILURES: Final = [*PROOF_FAILURES, errors.LastAdmin]
+_LEAVING: Final[dict[int | str, dict[str, Any]]] = {
+    HTTPStatus.ACCEPTED.value: {
+        "description": "With `ERASURE_GRACE_DAYS`, when the user will be erased.",
+        "content": {"application/json": {"example": example_of(LeavingAnswer)}},
+    }
+}
+"""The documentation of the response to an erasure that begins with a grace period."""
 
 
 def _counted_login(apps: Apps, app_id: str | None) -> CountedBlock:
@@ -124,7 +131,7 @@ async def admit_login(device: DeviceDep, apps: AppsDep, limiter: LoginLimiterDep
     try:
         await limiter.admit_address(device.ip)
     except errors.RateLimited:
-        with _counted_login(apps, _UNREAD):
+        with _counted_login(apps, _UNREAD):  # counts the error that leaves the block
             raise
 
 
@@ -210,14 +217,6 @@ async def log_out(
         await logins.log_out(session_id=principal.session_id)
     elif (token := refresh_tokens.parse(body.refresh_token)) is not None:
         await logins.log_out(session_id=token.session_id)
-
-
-_LEAVING: Final[dict[int | str, dict[str, Any]]] = {
-    HTTPStatus.ACCEPTED.value: {
-        "description": "With `ERASURE_GRACE_DAYS`, when the user will be erased.",
-        "content": {"application/json": {"example": example_of(LeavingAnswer)}},
-    }
-}
 
 
 @router.post(

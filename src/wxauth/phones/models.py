@@ -24,7 +24,7 @@ class PhoneAnswer(SQLModel, table=True):
     refused_at: datetime | None = Field(sa_type=TIME)
     """The time at which wxauth refused to bind the number.
 
-    After that, only a request with the same code tries again.
+    After a refusal, only a request with the same code tries again.
     """
     settled_at: datetime | None = Field(sa_type=TIME)
     """The time at which wxauth bound the number."""

@@ -36,7 +36,8 @@ MAX_FILE: Final = 2 * 1024 * 1024
 UPLOADS: Final = 64
 """The largest number of uploads that this process accepts at the same time.
 
-In the worst case, the bodies of these uploads occupy 132 MiB.
+In the worst case, the bodies of these uploads occupy 132 MiB, because each body has up to 2 MiB for the picture and
+64 KiB for the form around it.
 """
 UPLOADS_OF_ONE_USER: Final = 8
 """The largest number of uploads that one user may send at the same time."""
@@ -70,7 +71,7 @@ class Avatars:
         ),
     )
     """The places for uploads of this process, with a limit for each user."""
-    _of_sessions: Places[UUID] = field(
+    _session_uploads: Places[UUID] = field(
         init=False,
         default_factory=partial(
             Places, of_one=UPLOADS_OF_ONE_SESSION, detail="this session is uploading too many pictures"
@@ -92,7 +93,7 @@ class Avatars:
     @contextmanager
     def upload(self, user_id: UUID, session_id: UUID) -> Iterator[None]:
         """Occupy one of the places for uploads during the block. Raises: RateLimited, if no place is free."""
-        with self._of_sessions.place(session_id), self._uploads.place(user_id):
+        with self._session_uploads.place(session_id), self._uploads.place(user_id):
             yield
 
     async def replace(self, user: UserInSession, file: bytes) -> UserInSession:
@@ -148,6 +149,7 @@ class Avatars:
             async with lock:
                 return await asyncio.get_running_loop().run_in_executor(self._executor, thumbnail_of, file)
         except UnusablePicture as exc:
+            # The other messages say what is wrong with a picture of the right kind.
             title = errors.PICTURE_OF_ANOTHER_KIND if str(exc) == NO_PICTURE else None
             raise InvalidRequest.of("file", str(exc), title=title) from exc
 

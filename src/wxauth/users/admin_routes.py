@@ -119,7 +119,7 @@ async def change_user(
         cleared=body.model_fields_set.intersection(PROFILE_FIELDS),
         cancels_leaving="erase_at" in body.model_fields_set,
     )
-    if staff.spares_staff:
+    if staff.spares_staff:  # the role `support`
         _check_support_may_make(change)
     has_changed = await admin.change_user(database, user_id, change, by=staff, may_add_roles=is_fresh, now=now)
     user = await admin.read_user(database, user_id, now=now)

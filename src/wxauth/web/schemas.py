@@ -304,6 +304,8 @@ class Lenient(BaseModel):
     """
 
 
+# The model of a body may define two class attributes that the functions below read: `cleaned`, the names of the fields
+# whose validators remove lone surrogates, and `titles`, the title of the error by the name of the wrong field.
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -403,8 +405,8 @@ def _fields_of(model: type[BaseModel]) -> Mapping[str, str]:
 def _surrogate_errors(values: object, model: type[BaseModel]) -> list[Any]:
     """Return errors for the fields with lone surrogates, which neither PostgreSQL nor UTF-8 accepts.
 
-    Unknown fields are ignored. So are the fields in the model's `cleaned`, whose validators remove lone surrogates. A
-    `RootModel` has no known fields, so all of its fields are checked.
+    Unknown fields are ignored, and so are the fields in the model's `cleaned`. A `RootModel` has no known fields, so
+    all of its fields are checked.
     """
     if not isinstance(values, dict):
         return []

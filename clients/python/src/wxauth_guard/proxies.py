@@ -114,6 +114,6 @@ def _warn(kind: str, fault: str) -> None:
 
 def _variable(kind: str) -> str:
     """Return the name of the variable that sets the proxy of this kind, in the spelling that has priority."""
-    # In this order, the spelling in lower case comes first, which `getproxies` prefers.
+    # In reverse order, lower case comes before upper case, and `getproxies` prefers the variable in lower case.
     names = sorted((name for name in os.environ if name.lower() == f"{kind}_proxy"), reverse=True)
     return next(iter(names), f"{kind}_proxy")
