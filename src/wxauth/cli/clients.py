@@ -162,6 +162,7 @@ def add_command(client_name: str, fields: dict[str, Any]) -> None:
 
 @clients.command()
 @_name_argument
+# `takes` puts the value of this option into `fields`, too, because the option has the name of a field.
 @click.option("--pkce", "pkce", flag_value="required", help="Require PKCE again.")
 @takes(Client, clear="", **{**_OPTIONS, "is_public": None})  # an existing client cannot become public
 def set_command(client_name: str, fields: dict[str, Any]) -> None:

@@ -41,6 +41,7 @@ _BROWSER: Final = "wxauth-browser"
 LOGIN: Final = "wxauth-login"
 """The cookie of a browser's login."""
 _UI_LOCALES: Final = re.compile(r"(?:^|&)ui_locales=([^&]*)")
+"""The pattern of the parameter `ui_locales` in a query or form, still encoded."""
 _COOKIE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 """The form of the values that wxauth gives the cookie `_BROWSER`, which are secrets of `new_secret`."""
 

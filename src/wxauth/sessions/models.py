@@ -29,7 +29,7 @@ class Session(SQLModel, table=True):
     """The address from which the session was last used. `user_agent` is from the same request."""
     user_agent: str | None = Field(sa_type=Text)
     opened_ip: str | None = Field(sa_type=INET)
-    """The address from which the session was opened, if a later use came from another address. See `OPENED`."""
+    """The address from which the session was opened, if a later use came from another address. See `queries.OPENED`."""
     opened_user_agent: str | None = Field(sa_type=Text)
     created_at: datetime = Field(sa_type=TIME)
     last_used_at: datetime = Field(sa_type=TIME)
