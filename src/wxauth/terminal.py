@@ -99,6 +99,7 @@ def rule_of(error: Mapping[str, Any]) -> Text:
         choices = re.findall("'.*?'", context.get("expected", ""))
         last = choices.pop() if choices else ""
         return Text(_RULES[error["type"]], **context, choices=_(", ").join(choices), last=last)
+    # As in `os_reason`, pydantic's message is not looked up in the catalogues.
     return Text("{rule}", rule=re.sub(r"^\w+ should ", "must ", error["msg"].removeprefix("Value error, ")))
 
 
