@@ -107,7 +107,12 @@ class EventType(StrEnum):
     WEBHOOK_ADDED = "webhook.added", _("A webhook was added"), None, "name url types is_enabled"
     WEBHOOK_CHANGED = "webhook.changed", _("A webhook was changed"), None, "name url types is_enabled"
     WEBHOOK_SECRET_RENEWED = "webhook.secret_renewed", _("A webhook’s secret was rotated"), None, "name"
-    WEBHOOK_DISABLED = "webhook.disabled", _("A webhook was disabled because it returned 410"), None, "name"
+    WEBHOOK_DISABLED = (
+        "webhook.disabled",
+        _("A webhook was disabled, because it returned 410 or lost its secret"),
+        None,
+        "name",
+    )
     WEBHOOK_REMOVED = "webhook.removed", _("A webhook was removed"), None, "name"
     WECHAT_TOKEN_READ = "access_token.read", _("A service read WeChat’s access token")
     CLIENT_SIGNED = "client.signed", _("A service signed data with a session_key")
