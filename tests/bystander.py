@@ -1,6 +1,6 @@
-"""A third person, who has everything, and to whom nothing may happen that is done to others.
+"""A user with rows in every table, which must stay unchanged while a test acts on other users.
 
-A statement that reaches too many rows passes a test in which its user is the only one whom it could hit.
+A statement that changes too many rows would pass a test in which its user is the only one it can change.
 """
 
 import json
@@ -17,9 +17,10 @@ from wxauth_desk.wechat.controls import openid_of, unionid_of
 
 USER: Final = "0fffffff-0000-7000-8000-000000000001"
 NAMESAKE: Final = "0fffffff-0000-7000-8000-000000000002"
-"""Somebody without a name, a picture and a number, who has the openids of the tests' people in an app of their own.
+"""A user without a nickname, a picture and a phone number, who shares the openids of the tests' users.
 
-An import has given them the people's unionids there, too, in place of openids.
+These openids belong to an app of this user's own, so they are different identities. An import has also stored the
+users' unionids there, in place of openids.
 """
 FORMER: Final = "0fffffff-0000-7000-8000-000000000003"
 _SESSION, _SITES, _LOGIN, _APPROVED, _CLAIMED = (f"0fffffff-0000-7000-8000-00000000001{n}" for n in range(5))
@@ -46,7 +47,7 @@ _PEOPLE: Final = ("alice", "bob", "carol", "al", "root")
 
 
 def _openids_of_tests() -> set[str]:
-    """The openids that the tests' people have in their apps: at the WeChat of the tests, and at the simulator."""
+    """Return the openids that the tests' users have, both at the fake WeChat and at the simulator."""
     apps = [*_OF_TESTS, "wxthird00000000a3"]
     return {f"openid-{app_id[-2:]}-{person}" for app_id in apps for person in _PEOPLE} | {
         openid_of(person, app_id) for app_id in apps for person in _PEOPLE
@@ -54,7 +55,7 @@ def _openids_of_tests() -> set[str]:
 
 
 def _logins_of_namesake() -> list[tuple[str, Body]]:
-    """In the namesake's app, each openid has logged in to a browser, and has approved a login to a site."""
+    """Return rows for each of the namesake's openids: a login to a browser, and an approved login to a site."""
     proof = {"authenticated_at": _NEW, "authenticated_by": "wechat_mini_program"}
     found: list[tuple[str, Body]] = []
     for number, openid in enumerate(sorted(_openids_of_tests())):
@@ -130,9 +131,9 @@ _IS_THEIRS: Final = "to_jsonb(t)::text ~ '0fffffff-0000-7000-8000-|bystander'"
 
 @asynccontextmanager
 async def standing_by(rows: Rows) -> AsyncIterator[None]:
-    """Store everything about them, and check in the end that nothing has happened to it.
+    """Store the bystander's rows, and check at the end that none of them has changed.
 
-    The test's own statements do not see them: views hide them from this connection.
+    The test's own statements don't see these rows, because views hide them from the test's connection.
     """
     async with _without_triggers(rows):
         alike: defaultdict[tuple[str, str], list[Body]] = defaultdict(list)
@@ -155,9 +156,9 @@ async def standing_by(rows: Rows) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _without_triggers(rows: Rows) -> AsyncIterator[None]:
-    """Without those that tell siblings of a person, and those that keep the schema of all tests as it is.
+    """Switch off the triggers that notify siblings about a user, and the trigger that protects the shared schema.
 
-    Statements that know a table by a name which means something else from now on are planned anew.
+    Afterwards, discard the plans, because a table's name can refer to another table or view from then on.
     """
     async with rows.transaction():
         await rows.execute("SET LOCAL session_replication_role = replica")
@@ -166,7 +167,7 @@ async def _without_triggers(rows: Rows) -> AsyncIterator[None]:
 
 
 async def _seen(rows: Rows) -> dict[str, list[str]]:
-    """All rows of theirs, by table."""
+    """Return all rows of the bystander, by table."""
     found = {}
     for table in all_tables().tables:
         query = f"SELECT to_jsonb(t)::text AS row FROM public.{table} t WHERE {_IS_THEIRS} ORDER BY 1"

@@ -1,4 +1,4 @@
-"""Certificates for loopback: an authority, and server certificates signed by it."""
+"""Certificates for loopback: those of an authority, and those of servers that it signs."""
 
 import ssl
 from collections.abc import Sequence
@@ -40,13 +40,14 @@ class Authority:
         self.key_file.write_bytes(_private(self._key))
 
     def trusted(self) -> ssl.SSLContext:
-        """The TLS context of a client that trusts this authority."""
+        """Return the TLS context of a client that trusts this authority."""
         return ssl.create_default_context(cafile=self.file)
 
     def server(self, *hosts: str, days: int = 2, has_key_ids: bool = True) -> ssl.SSLContext:
-        """The TLS context of a server at these hosts. With a negative number of days, its certificate has expired.
+        """Return the TLS context of a server with these host names.
 
-        Without `has_key_ids` its certificate is one that Python 3.13 and newer refuse, as they do many a company's own.
+        A negative number of days makes its certificate expired. Without `has_key_ids`, the certificate lacks key
+        identifiers. Python 3.13 and newer reject such certificates, which many companies' own authorities issue.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         names = x509.SubjectAlternativeName(_general_names(hosts))

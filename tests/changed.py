@@ -1,4 +1,7 @@
-"""Which tests a change touches: `scripts/test --record` notes the lines that each test executes, `--changed` asks."""
+"""Selects the tests that a change affects.
+
+`scripts/test --record` records the lines that each test executes, and `scripts/test --changed` uses this record.
+"""
 
 import re
 import subprocess
@@ -21,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def recording(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Note the lines that are executed in this process."""
+    """Record the lines that this process executes."""
     if not request.config.getoption("record"):
         yield
         return
@@ -32,7 +35,8 @@ def recording(request: pytest.FixtureRequest) -> Iterator[None]:
         config_file=False,
         concurrency=["greenlet"],
     )
-    noting.set_option("run:disable_warnings", ["module-not-measured"])  # what is imported before
+    # Some modules are imported before recording starts.
+    noting.set_option("run:disable_warnings", ["module-not-measured"])
     noting.start()
     yield
     noting.stop()
@@ -45,7 +49,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if session.config.getoption("record") and not hasattr(session.config, "workerinput"):  # of pytest-xdist
+    # Only workers of pytest-xdist have the attribute `workerinput`.
+    if session.config.getoption("record") and not hasattr(session.config, "workerinput"):
         Coverage(RECORD, config_file=False).combine([str(ROOT)])
         RECORDED_AT.write_text(_git("stash", "create") or _git("rev-parse", "HEAD"))
 
@@ -56,7 +61,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             raise pytest.UsageError("nothing is known of the tests yet: scripts/test --record")
         touched = touched_by_change()
         for item in items[:]:
-            path = item.path.relative_to(ROOT)  # the file of a test, and the folders around it
+            path = item.path.relative_to(ROOT)  # the test's file, whose folders are checked too
             if touched.isdisjoint((_function(item), *map(str, (path, *path.parents)))):
                 items.remove(item)
                 config.hook.pytest_deselected(items=[item])
@@ -67,7 +72,7 @@ def _function(item: pytest.Item) -> str:
 
 
 def touched_by_change() -> set[str]:
-    """The tests, their files, and folders of tests."""
+    """Return the names of tests, of test files and of folders of tests that the change affects."""
     data = CoverageData(str(RECORD))
     data.read()
     touched: set[str] = set()
@@ -75,7 +80,8 @@ def touched_by_change() -> set[str]:
         name = Path(path).name
         if path.startswith(("src/", "clients/python/src/", "desk/src/")) and path.endswith(".py"):
             touched |= _tests_of(data, str(ROOT / path), hunks)
-            touched.add(f"tests/{Path(path).parent.name}")  # those in processes of their own are not recorded
+            # The record lacks tests that run the code in other processes.
+            touched.add(f"tests/{Path(path).parent.name}")
         elif name == "conftest.py":
             touched.add(str(Path(path).parent))
         elif name.startswith("test_"):
@@ -88,7 +94,10 @@ def touched_by_change() -> set[str]:
 
 
 def _tests_of(data: CoverageData, file: str, hunks: list[range]) -> set[str]:
-    """The tests that execute a changed line; those that execute any, if what has changed is executed by the import."""
+    """Return the tests that execute a changed line.
+
+    If an import executes the changed lines, return all tests that execute any line of the file.
+    """
     by_line = data.contexts_by_lineno(file)
     found: set[str] = set()
     for hunk in hunks:
@@ -97,7 +106,7 @@ def _tests_of(data: CoverageData, file: str, hunks: list[range]) -> set[str]:
 
 
 def _changes() -> dict[str, list[range]]:
-    """The files that differ from the record, and their former lines that do."""
+    """Return the files that differ from the record, each with the recorded numbers of its changed lines."""
     changes: dict[str, list[range]] = {}
     diff = _git("diff", "--unified=0", "--no-renames", "--no-prefix", RECORDED_AT.read_text())
     for part in re.split(r"^diff --git ", diff, flags=re.MULTILINE)[1:]:

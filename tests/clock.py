@@ -1,13 +1,13 @@
-"""A clock that tests move, and the limit of what takes real time."""
+"""A clock that tests set, and the limit for work in real time."""
 
 from datetime import datetime, timedelta
 
 PATIENCE = 120.0
-"""Seconds, of real time, for work that takes a fraction of one on an idle machine, or a few."""
+"""The limit, in seconds of real time, for work that takes up to a few seconds on an idle machine."""
 
 
 class Clock:
-    """A clock that does not run; tests advance it."""
+    """A clock that stands still until a test advances it."""
 
     def __init__(self, now: datetime) -> None:
         self.now = now

@@ -1,4 +1,4 @@
-"""Fixtures: a real PostgreSQL for all tests, a clean database for each, and the app on top of it."""
+"""Fixtures that provide a PostgreSQL server for all tests, a clean database for each test, and the app that uses it."""
 
 import gc
 import io
@@ -47,13 +47,13 @@ from wxauth.settings.settings import Settings
 from wxauth_desk.postgres import EmbeddedPostgres
 from wxauth_desk.wechat import APPS, Simulator
 
-gc.disable()  # until all tests are collected
+gc.disable()  # pytest_collection_finish enables it again, after all tests are collected
 use_memory()
 catch_ignored_signals()
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 AT_REST = {"autovacuum_naptime": "1d", "shared_buffers": "128MB", "checkpoint_timeout": "1h"}
-"""Settings of PostgreSQL: nothing but the tests is to work there, at random."""
+"""Settings that keep PostgreSQL from doing work of its own at random times, so that only the tests use it."""
 T = TypeVar("T")
 database_numbers = count(1)
 STARTS_PROGRAMS = {"foreign", "process", "wheel", *(mark for _, mark in programs.PROGRAMS.values())}
@@ -63,7 +63,7 @@ SETTINGS = {
     "secret_key": SECRET_KEY,
     "issuer": "https://auth.test",
     "wechat_base_url": "https://wechat.test",
-    "staff_reads": False,  # so that the trail of a test has what the test is about
+    "staff_reads": False,  # events then contain only what the test is about
 }
 
 
@@ -75,9 +75,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--histories", type=int, default=3, help="how many random histories tests/histories draws")
 
 
-@pytest.hookimpl(trylast=True)  # after deselected tests have been removed
+@pytest.hookimpl(trylast=True)  # it runs after deselected tests have been removed
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest: those with a browser, others' tools, or processes."""
+    """Sort the files so that the longest come first: files with a browser, with other tools, or with processes."""
     seconds: Counter[Path] = Counter()
     for item in items:
         marks = {mark.name for mark in item.iter_markers()}
@@ -85,17 +85,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         is_long = 20 if marks & STARTS_PROGRAMS else 5 if "slow" in marks else 1
         seconds[item.path] += 1000 if "browser" in marks else 60 if is_foreign else is_long
         if "container" in marks:
-            seconds[item.path] = 100_000  # next to each other, for they share an engine
+            seconds[item.path] = 100_000  # these files are next to each other because they share one engine
         if "oldest_postgres" in marks and marks & STARTS_PROGRAMS and "slow" not in marks:
             raise pytest.UsageError(f"{item.nodeid} is not quick: .ci/run would not run it on the oldest PostgreSQL")
-    items.sort(key=lambda item: (-seconds[item.path], item.path))  # the same order in each process
+    items.sort(key=lambda item: (-seconds[item.path], item.path))  # the order is the same in each process
 
 
 def pytest_collection_finish() -> None:
-    # Imported and collected objects live to the end. Traversing them again and again takes a fifth of the tests' time.
-    # What is garbage among them stays, too: traversing all once to find it takes 0.4 s in each process.
+    # Imported and collected objects live until the end. If the collector traversed them repeatedly, it would take a
+    # fifth of the tests' time. Freezing also keeps the garbage among them, because one traversal to find it takes 0.4 s
+    # in each process.
     gc.freeze()
-    gc.set_threshold(100_000, 20, 100)  # and what a test leaves is little
+    gc.set_threshold(100_000, 20, 100)  # a test leaves little garbage, so rare collections are enough
     gc.enable()
 
 
@@ -110,20 +111,24 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, b
 
 @pytest.fixture(scope="session")
 def _asyncio_loop_factory() -> type[UnhurriedLoop]:
-    # pytest-asyncio asks for it by this name. By its hook, tests that are not async would have another loop.
+    # pytest-asyncio looks for a fixture with this name. If its hook set the loop, only async tests would use this loop.
     return UnhurriedLoop
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder with a short path: that of a socket has at most 107 bytes."""
+    """A folder with a short path, because the path of a unix socket can have at most 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="wxauth-test-") as made:
         yield Path(made)
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
-    """A server of the wheel, or of the programs in the folder POSTGRES_PROGRAMS, which scripts/test-postgres sets."""
+    """A server that runs the programs of the wheel.
+
+    If the variable POSTGRES_PROGRAMS names a folder, the server runs the programs in that folder.
+    `scripts/test-postgres` sets this variable.
+    """
     folder_of_programs = os.environ.get("POSTGRES_PROGRAMS")
     programs = Path(folder_of_programs) if folder_of_programs else None
     with (
@@ -135,7 +140,7 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture(scope="session")
 async def admin(postgres: EmbeddedPostgres) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to none of the tests' databases, to create and drop them."""
+    """A connection that creates and drops the tests' databases, so it is open to none of them."""
     connection = await asyncpg.connect(postgres.url())
     await make_template(postgres, connection)
     yield connection
@@ -163,7 +168,7 @@ async def empty_database_url(postgres: EmbeddedPostgres, admin: asyncpg.Connecti
 async def own_database_url(
     request: pytest.FixtureRequest, postgres: EmbeddedPostgres, admin: asyncpg.Connection
 ) -> AsyncIterator[str]:
-    """A database for this test alone, for tests that change more than rows."""
+    """A database that only this test uses, because the test changes more than rows."""
     name = f"test_{next(database_numbers)}"
     await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
     if request.node.get_closest_marker("no_signing_key"):
@@ -174,7 +179,7 @@ async def own_database_url(
 
 @pytest.fixture
 async def shared_database_url(request: pytest.FixtureRequest, shared_database: SharedDatabase) -> AsyncIterator[str]:
-    """One database for all tests, cleaned after each."""
+    """The database that all tests share. It is cleaned after each test."""
     if request.node.get_closest_marker("no_signing_key"):
         await delete_signing_key(shared_database.url)
     yield shared_database.url
@@ -185,7 +190,10 @@ async def shared_database_url(request: pytest.FixtureRequest, shared_database: S
 
 @pytest.fixture
 def database_url(request: pytest.FixtureRequest) -> str:
-    """A migrated database with only a signing key. Marks give a test its own copy, no key, or no database."""
+    """A migrated database that contains only a signing key.
+
+    A test's marks can ask for its own copy, for a database without a key, or for no database.
+    """
     if request.node.get_closest_marker("no_database"):
         return NOWHERE
     is_own = request.node.get_closest_marker("own_database")
@@ -194,7 +202,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def rows(database_url: str, shared_database: SharedDatabase) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to this test's database, to check what was stored."""
+    """A connection to this test's database, with which the test checks what was stored."""
     if database_url in (shared_database.url, NOWHERE):
         yield shared_database.rows
         return
@@ -205,7 +213,7 @@ async def rows(database_url: str, shared_database: SharedDatabase) -> AsyncItera
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    """This test's database, as the service uses it."""
+    """This test's database, in the form that the service uses."""
     async with aclosing(Database(database_url)) as database:
         yield database
 
@@ -219,7 +227,7 @@ async def proxy(database_url: str) -> AsyncIterator[Proxy]:
 
 @pytest.fixture(scope="session")
 def logs() -> io.BytesIO:
-    """All log lines of the run."""
+    """The log lines of all tests in this process."""
     stream = io.BytesIO()
     configure_logging(level="debug", log_format="json", stream=stream)
     return stream
@@ -227,7 +235,7 @@ def logs() -> io.BytesIO:
 
 @pytest.fixture(scope="session", autouse=True)
 def secrets(logs: io.BytesIO) -> Iterator[Secrets]:
-    """Collects every secret in use, and fails at the end if a log line contains one of them."""
+    """The collector of all secrets in use. At the end, it fails if a log line contains one of them."""
     collected = Secrets()
     yield collected
     collected.check_log(logs.getvalue().decode())
@@ -235,15 +243,15 @@ def secrets(logs: io.BytesIO) -> Iterator[Secrets]:
 
 @pytest.fixture(autouse=True)
 def unchanged_logging(logs: io.BytesIO) -> Iterator[None]:
-    """No test changes where the lines of later tests go: logging is the process's."""
-    del logs  # which configures it first
+    """Restore the logging after each test, because the whole process shares it and later tests read their own lines."""
+    del logs  # requesting this fixture configures logging first
     with logging_kept():
         yield
 
 
 @pytest.fixture(autouse=True)
 def uncounted() -> None:
-    """Every test counts from zero, and has met no outage: metrics and the log of outages are the process's."""
+    """Reset the metrics and the log of outages before each test, because the whole process shares them."""
     vars(outage_log).update(vars(OutageLog(10.0)))
     for metric in DECLARED:
         metric.clear()
@@ -254,7 +262,7 @@ def uncounted() -> None:
 
 @pytest.fixture
 def log_lines(logs: io.BytesIO) -> LogLines:
-    """The log lines of this test so far."""
+    """A function that returns the log lines that this test has written so far."""
     start = logs.tell()
 
     def lines() -> list[dict[str, object]]:
@@ -274,7 +282,7 @@ made_settings: dict[bytes, Settings] = {}
 
 
 class GivenSettings(Settings):
-    """Settings that are looked for nowhere else, which takes six times as long as to check them."""
+    """Settings that come only from arguments, because searching other sources takes six times as long as validation."""
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, init_settings: Any, **__: Any) -> tuple[Any, ...]:  # type: ignore[override]
@@ -282,7 +290,10 @@ class GivenSettings(Settings):
 
 
 def shared_settings(**values: object) -> Settings:
-    """Settings with these values, cached: they are frozen, and reading them takes longer than many a test."""
+    """Return settings with these values from a cache.
+
+    Sharing them is safe because they are frozen. Building them takes longer than many tests.
+    """
     key = pickle.dumps(sorted(values.items()))
     if key not in made_settings:
         made_settings[key] = settings_from(GivenSettings, **values)
@@ -297,7 +308,7 @@ def simulator(clock: Clock) -> Simulator:
 
 @pytest.fixture
 def simulated(simulator: Simulator) -> Simulator:
-    """The simulator, which the services of a test that uses this fixture ask instead of `wechat`."""
+    """The simulator. If a test uses this fixture, its services ask the simulator instead of `wechat`."""
     return simulator
 
 
@@ -308,7 +319,7 @@ def is_simulated(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def make_settings(database_url: str, is_simulated: bool) -> Callable[..., Settings]:
-    """Settings for this test's database, with any others by name."""
+    """A function that returns settings for this test's database, and accepts other settings by name."""
     apps = APPS if is_simulated else SETTINGS["apps"]
 
     def make(**values: object) -> Settings:
@@ -319,8 +330,8 @@ def make_settings(database_url: str, is_simulated: bool) -> Callable[..., Settin
 
 @pytest.fixture
 def wechat(secrets: Secrets) -> Iterator[WeChatByRespx]:
-    """WeChat, with answers set by the test."""
-    # Requests to other hosts use the network: webhooks have real receivers.
+    """A fake WeChat that returns the responses that the test sets."""
+    # Requests to other hosts use the network, because webhooks have real receivers.
     with respx.mock(assert_all_called=False, assert_all_mocked=True, using=None) as router:
         yield WeChatByRespx(router, secrets)
 
@@ -329,24 +340,27 @@ def wechat(secrets: Secrets) -> Iterator[WeChatByRespx]:
 def transport(
     wechat: WeChatByRespx, simulator: Simulator, secrets: Secrets, is_simulated: bool
 ) -> httpx.AsyncBaseTransport:
-    """The way to WeChat."""
+    """The transport that the services use for requests to WeChat."""
     return WeChatBySimulator(simulator, secrets) if is_simulated else wechat.transport
 
 
 def marked(request: pytest.FixtureRequest, name: str) -> dict[str, Any]:
-    """The values that the marks of this name give a test; the nearest counts."""
+    """Return the values of all marks with this name on a test.
+
+    If two marks set a value, the nearest mark's value is used.
+    """
     marks = [*request.node.iter_markers(name)]
     return {key: value for mark in reversed(marks) for key, value in mark.kwargs.items()}
 
 
 def made_of_fixtures(kind: type[T], request: pytest.FixtureRequest) -> T:
-    """A dataclass, each of whose fields without a default is the fixture of this name."""
+    """Return a dataclass whose fields without a default are set to the fixtures with their names."""
     names = [it.name for it in fields(kind) if it.default is it.default_factory is MISSING]  # type: ignore[arg-type]
     return kind(**{name: request.getfixturevalue(name) for name in names})
 
 
 UNHURRIED = Timeouts(database=PATIENT)
-"""For tests that hold a lock, on a machine of any speed, because PostgreSQL's own limits are real time."""
+"""Long limits for tests that hold a lock, because PostgreSQL's limits are in real time and a machine can be slow."""
 
 
 @pytest.fixture
@@ -357,7 +371,10 @@ async def make_services(
     clock: Clock,
     shared_database: SharedDatabase,
 ) -> AsyncIterator[MakeServices]:
-    """Replicas of the service on one database, with the settings of `pytest.mark.settings`, and others by name."""
+    """A function that builds replicas of the service on one database.
+
+    The settings come from `pytest.mark.settings`. The function accepts other settings by name.
+    """
     made: list[Services] = []
 
     async def make(
@@ -386,13 +403,13 @@ async def make_services(
 
 @pytest.fixture
 async def services(make_services: MakeServices) -> Services:
-    """The parts of a replica."""
+    """One replica's services."""
     return await make_services()
 
 
 @pytest.fixture
 async def make_client(secrets: Secrets) -> AsyncIterator[MakeClient]:
-    """A client of an app made of these services."""
+    """A function that returns an HTTP client of an app with these services."""
     clients: list[httpx.AsyncClient] = []
 
     def make(services: Services) -> httpx.AsyncClient:
@@ -411,39 +428,42 @@ async def make_client(secrets: Secrets) -> AsyncIterator[MakeClient]:
 
 @pytest.fixture
 def client(make_client: MakeClient, services: Services) -> httpx.AsyncClient:
-    """A client of the service."""
+    """An HTTP client of the service."""
     return make_client(services)
 
 
 @pytest.fixture
 def offline_client(make_client: MakeClient, wechat: WeChatByRespx, clock: Clock) -> httpx.AsyncClient:
-    """A client of a service without a database."""
+    """An HTTP client of a service without a database."""
     settings = shared_settings(**SETTINGS, database_url=NOWHERE)
     return make_client(build_services(settings, clock=clock, wechat_transport=wechat.transport))
 
 
 @pytest.fixture
 def login(client: httpx.AsyncClient, wechat: WeChatByRespx, is_simulated: bool) -> LogIn:
-    """Log a person in: `await login("alice")` returns the answer's body."""
+    """A callable that logs a user in. For example, `await login("alice")` returns the response's body."""
     return LogIn(client, None if is_simulated else wechat)
 
 
 @pytest.fixture
 def stage(request: pytest.FixtureRequest) -> Stage:
-    """The service, and what a test sees of it from behind."""
+    """The service, together with the database, the log and the fake WeChat that the test can inspect."""
     return made_of_fixtures(Stage, request)
 
 
 @pytest.fixture
 async def bystander(rows: asyncpg.Connection) -> AsyncIterator[None]:
-    """A third person with everything, to whom nothing may happen."""
+    """A user with rows in every table, which the test must not change."""
     async with standing_by(rows):
         yield
 
 
 @pytest.fixture
 def add_sibling(services: Services, clock: Clock, secrets: Secrets) -> AddSibling:
-    """Add a sibling service's client, and return its credentials: `auth = await add_sibling("a", USERS)`."""
+    """A function that adds a sibling service's client and returns its credentials.
+
+    For example, call `auth = await add_sibling("a", USERS)`.
+    """
 
     async def add(name: str, *scopes: Scope) -> Credentials:
         credentials = await add_client(services.database, name, scopes=scopes, now=clock())
@@ -455,12 +475,12 @@ def add_sibling(services: Services, clock: Clock, secrets: Secrets) -> AddSiblin
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    """The server of a sibling, a site or a team, to which something is sent."""
+    """The server of a sibling, a site or a team that receives webhooks."""
     async with receiving() as receiver:
         yield receiver
 
 
 @pytest.fixture
 async def root(client: httpx.AsyncClient, login: LogIn, rows: asyncpg.Connection) -> Admin:
-    """An administrator, the only one at first."""
+    """An administrator. At first there are no others."""
     return await make_admin(client, rows, await login("root", nickname="Root"))

@@ -1,4 +1,4 @@
-"""A proxy to PostgreSQL that fails as networks do."""
+"""A proxy to PostgreSQL that simulates failures of a network."""
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
@@ -17,14 +17,16 @@ HURRIED: Final = replace(
     connect=DEADLINES.connect,
     connect_to_any=DEADLINES.connect_to_any,
 )
-"""The deadlines of production, shortened: a second in the tests stands for `HASTE` seconds in production. Connecting
-keeps its deadline, because a busy machine must meet it; if it hangs, `total` ends it."""
+"""The production deadlines, shortened: one second in the tests stands for `HASTE` seconds in production.
+
+Connecting keeps its deadline, because a busy machine must meet it. If connecting hangs, `total` ends it.
+"""
 PATIENT: Final = Deadlines(**{name: 10 * seconds for name, seconds in asdict(DEADLINES).items()})
-"""For hundreds of calls at once on a busy machine."""
+"""Long deadlines for hundreds of concurrent calls on a busy machine."""
 
 
 class Proxy:
-    """A TCP port in front of a Postgres on a unix socket."""
+    """A TCP port in front of a PostgreSQL server on a unix socket."""
 
     def __init__(self, url: str) -> None:
         self.go_to(url)
@@ -35,7 +37,7 @@ class Proxy:
         self._is_silent = False
         self._loses_answer_with: bytes | None = None
         self.round_trips = 0
-        """How often a client has sent something after an answer."""
+        """The number of times that a client has sent something after a response."""
 
     async def __aenter__(self) -> Self:
         await self.accept()
@@ -53,7 +55,7 @@ class Proxy:
         return f"127.0.0.1:{self._port}"
 
     def go_to(self, url: str) -> None:
-        """Connect to another server from now on. A restarted one has another socket."""
+        """Connect to another server from now on. A restarted server has another socket."""
         self._path, self._socket = urlsplit(url).path, socket_of(url)
 
     async def accept(self) -> None:
@@ -62,18 +64,18 @@ class Proxy:
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
-        """Refuse connections, and end existing ones at once, before waiting for anything."""
+        """Refuse new connections. Existing connections end first, before this method waits for anything."""
         assert self._server is not None
         self.shut()
         await stop_listening(self._server)
 
     def shut(self, *, again: bool = False) -> None:
-        """End every connection, and each new one at once; with `again`, let them in again."""
+        """End all connections, and end each new one at once. With `again`, let new connections in."""
         self._lets_in = again
         self.drop()
 
     def drop(self) -> None:
-        """End every connection."""
+        """End all connections."""
         for connection in self._connections:
             connection.end()
 
@@ -84,11 +86,14 @@ class Proxy:
             connection.is_silent = True
 
     def speak(self) -> None:
-        """Pass data on again. Connections from during the silence stay dead, as after a firewall has forgotten them."""
+        """Pass data on again.
+
+        Connections that were open during the silence stay dead, as they do after a firewall has forgotten them.
+        """
         self._is_silent = False
 
     def lose_next_answer(self, *, containing: bytes = b"") -> None:
-        """End the connection instead of passing on the server's next answer (that contains this)."""
+        """End the connection instead of passing on the server's next response that contains these bytes."""
         self._loses_answer_with = containing
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
@@ -101,7 +106,7 @@ class Proxy:
             answers, server = await asyncio.open_unix_connection(self._socket)
             connection.writers.append(server)
             if writer.is_closing():
-                connection.end()  # by `drop`, before the connection to the server was open
+                connection.end()  # `drop` ran before the connection to the server was open
             await asyncio.gather(
                 self._pass_on(connection, reader, server), self._pass_on(connection, answers, writer, are_answers=True)
             )
@@ -129,7 +134,7 @@ class _Connection:
         self.writers = [client]
         self.is_silent = is_silent
         self.was_answered = False
-        """Whether the last that was passed on is an answer."""
+        """Whether the most recent data passed on was a response."""
 
     def end(self) -> None:
         for writer in self.writers:
@@ -137,14 +142,14 @@ class _Connection:
 
 
 def with_tls(context: SSLContext, database_url: str) -> Serve:
-    """Speaks TLS in front of this test's database."""
+    """Return a handler that adds TLS in front of this test's database."""
 
     async def serve(reader: StreamReader, writer: StreamWriter) -> None:
         await reader.readexactly(8)
         writer.write(b"S")
         try:
             await writer.start_tls(context)
-        except OSError:  # the client does not trust us
+        except OSError:  # the client does not trust this certificate
             return
         await join(reader, writer, *await asyncio.open_unix_connection(socket_of(database_url)))
 
@@ -152,6 +157,6 @@ def with_tls(context: SSLContext, database_url: str) -> Serve:
 
 
 def socket_of(url: str) -> str:
-    """The unix socket in the URL of a Postgres."""
+    """Return the path of the unix socket in a PostgreSQL URL."""
     [folder], [port] = map(parse_qs(urlsplit(url).query).__getitem__, ("host", "port"))
     return f"{folder}/.s.PGSQL.{port}"

@@ -1,4 +1,4 @@
-"""The tests' databases: a migrated template to copy, and one that is cleaned instead of copied."""
+"""The tests' databases: a migrated template to copy, and a shared database that is cleaned instead of copied."""
 
 import shutil
 from pathlib import Path
@@ -55,11 +55,11 @@ CREATE FUNCTION cleaning.clean(rows int) RETURNS void LANGUAGE plpgsql AS $$ BEG
     END IF;
 END $$;
 """
-"""A function, whose plans are kept."""
+"""A function, because PostgreSQL keeps the plans of its statements."""
 
 
 async def claim(rows: Any, engine: str) -> None:
-    """Have the database say of itself, to new connections, that it is this engine."""
+    """Make the database report to new connections that it is this engine."""
     await rows.execute(f"""
         CREATE SCHEMA IF NOT EXISTS other;
         CREATE OR REPLACE FUNCTION other.version() RETURNS text LANGUAGE sql AS $$ SELECT '{engine}' $$
@@ -69,20 +69,23 @@ async def claim(rows: Any, engine: str) -> None:
 
 
 async def make_template(postgres: EmbeddedPostgres, admin: asyncpg.Connection) -> None:
-    """Make the template database: migrated, and with a signing key."""
+    """Make the template database, which is migrated and contains a signing key."""
     await admin.execute(f"CREATE DATABASE {TEMPLATE}")
     settings = settings_from(Settings, database_url=postgres.url(TEMPLATE), secret_key=SECRET_KEY)
     database = Database(postgres.url(TEMPLATE))
     await migrate(database)
     await check_columns(postgres.url(TEMPLATE))
-    # By the clock of the tests, because a key newer than that would be dated again, or followed by another.
+    # The tests' clock dates the key. Otherwise the service would date a newer key again or add another key.
     sealer = Sealer(settings.secret_keys)
     await KeyRing(settings=settings, database=database, sealer=sealer, clock=lambda: START).refresh()
     await database.aclose()
 
 
 async def check_columns(url: str) -> None:
-    """Fail if the migrated tables lack a column of the models: otherwise each statement would fail in its own words."""
+    """Fail if the migrated tables lack a column of the models.
+
+    Otherwise each statement that uses the column would fail with its own message.
+    """
     connection = await asyncpg.connect(url)
     found = await connection.fetch("SELECT table_name, column_name FROM information_schema.columns")
     await connection.close()
@@ -97,7 +100,7 @@ async def check_columns(url: str) -> None:
 
 
 async def delete_signing_key(url: str) -> None:
-    """Make a database as it is before the first start of a service."""
+    """Delete the signing keys, so that the database is as it is before a service starts for the first time."""
     connection = await asyncpg.connect(url)
     await connection.execute("DELETE FROM signing_keys")
     await connection.close()
@@ -111,15 +114,16 @@ class LastingDatabase(Database):
 
 
 class SharedDatabase:
-    """A database that every test finds as if it had just been copied. Copying takes ten times as long as cleaning.
+    """A database that each test finds unchanged, as if it had just been copied.
 
-    `rows` is a connection to it, which every test finds as if it were new. The services under test share `database`:
-    otherwise half of the tests' time would go into opening connections and preparing statements.
+    Copying takes ten times as long as cleaning. Each test also finds `rows`, a connection to the database, as if it
+    were new. The services under test share `database`. Otherwise half of the tests' time would go into opening
+    connections and preparing statements.
     """
 
     def __init__(self, postgres: EmbeddedPostgres, admin: asyncpg.Connection) -> None:
         self.url = postgres.url(SHARED)
-        # PostgreSQL's limits are real time: a busy machine may need longer while a test holds a lock.
+        # PostgreSQL's limits are in real time, and a busy machine can need longer while a test holds a lock.
         self.database = LastingDatabase(f"{self.url}&application_name={LASTING}", deadlines=PATIENT)
         self._admin = admin
 
@@ -141,13 +145,13 @@ class SharedDatabase:
         self._cleaning = f"SELECT cleaning.clean({self.rows.get_server_pid()})"
 
     async def undeclared_data(self) -> set[str]:
-        """The names in events' data that the table of their types lacks."""
+        """Return the names in the data of events that their types don't declare."""
         found = await self._cleaner.fetch("SELECT DISTINCT type, jsonb_object_keys(data) AS name FROM events")
         declared = {kind.value: kind.data for kind in EventType}
         return {f"{kind}: {name}" for kind, name in found if name not in declared[kind]}
 
     async def clean(self) -> None:
-        """Restore the database. If that fails, make a new one, so that only the test that caused it fails."""
+        """Restore the database. If that fails, make a new one, so that only the test that caused the failure fails."""
         try:
             await self.rows.reset()
             await self._cleaner.execute(self._cleaning)
@@ -191,11 +195,11 @@ def downgrade() -> None:
     op.execute("DROP INDEX users_shoe_size_idx")
 """,
 }
-"""Two made-up revisions after the existing ones."""
+"""Two made-up revisions that follow the existing ones."""
 
 
 def scripts_of_next_version(folder: Path) -> Path:
-    """A copy of Alembic's folder with `NEXT_REVISIONS`, like that of a next version."""
+    """Return a copy of Alembic's folder that also contains `NEXT_REVISIONS`, as a next version would."""
     scripts = folder / "alembic"
     shutil.copytree(SCRIPTS, scripts)
     for revision, text in NEXT_REVISIONS.items():

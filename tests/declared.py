@@ -1,4 +1,4 @@
-"""Checks that every failure provoked by a test is documented for its operation."""
+"""Checks that the documentation of each operation declares every failure that a test provokes."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -12,11 +12,11 @@ from wxauth.web.direct import DirectRoute
 from wxauth_guard.errors import InvalidRequest
 
 ANYWHERE = {*((status, InvalidRequest.code) for status in (400, 414, 431)), (413, PayloadTooLarge.code)}
-"""Failures of any request before its operation is known to accept it: malformed, or too large."""
+"""Failures that occur before the operation is known, because the request is malformed or too large."""
 
 
 async def check_declared(answer: httpx.Response) -> None:
-    """Hook for clients: fail the test if the operation does not declare this failure."""
+    """Fail the test if the operation does not declare this failure. HTTP clients call this function as a hook."""
     if answer.headers.get("content-type") != "application/problem+json":
         return
     for route, declared in _operations():

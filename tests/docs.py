@@ -1,4 +1,4 @@
-"""What tests of documents read in them."""
+"""Functions that read guides for the tests of documents."""
 
 import re
 from functools import cache
@@ -17,13 +17,13 @@ both_languages = pytest.mark.parametrize("language", ["", ".zh-CN"], ids=["Engli
 
 
 def guide(name: str, language: str = "") -> Path:
-    """Return the page of this name, in whichever folder of `docs` or, with a language, of `docs/zh` it is."""
+    """Return the page with this name, from any folder of `docs`, or of `docs/zh` if a language is given."""
     [page] = (page for page in pages(language) if page.stem == name)
     return page
 
 
 def pages(language: str = "") -> list[Path]:
-    """Return the guides of a language, but for the list of them all."""
+    """Return the guides of a language, without the page that lists all guides."""
     folder = DOCS / "zh" if language else DOCS
     return [page for page in sorted(folder.glob("*/**/*.md")) if language or not page.is_relative_to(DOCS / "zh")]
 
@@ -34,42 +34,43 @@ def code_blocks(page: Path, language: str) -> list[str]:
 
 
 def block(page: str | Path, words: str) -> str:
-    """The only block of this page with these words, or one of several that are the same."""
+    """Return the page's block with these words, and check that all other blocks with these words are the same."""
     text, *again = [text for text in code_blocks(ROOT / page, r"\w+") if words in text]
     assert {*map(uncommented, again)} <= {uncommented(text)}
     return text
 
 
 def uncommented(text: str) -> str:
-    """What both languages have in common: neither comments nor titles and reasons."""
+    """Return a block without the text that differs between the languages: comments, titles and reasons."""
     return re.sub(r'(?m)(?:^| +)(?:#|//) .*| +$|(?:(?<=--title )|(?<=--reason )|(?<=reason": ))"[^"]*"', "", text)
 
 
 def table(page: Path, header: str) -> list[list[str]]:
-    """The cells of the table whose first column has this header."""
+    """Return the cells of the table whose first column has this header."""
     rows = re.search(rf"^\| (?:{header}) \|.*\n\|[-:|]+\|\n((?:\|.*\n)+)", page.read_text(), re.MULTILINE)
     assert rows, f"{page.name} has no table of {header}"
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[1].splitlines()]
 
 
 def failures() -> list[type[WxAuthError]]:
-    """Those that have a code of their own, and are no test's."""
+    """Return the failures with a code of their own, without those that tests define."""
     modules = ("wxauth.errors", "wxauth_guard.errors")
     return [kind for kind in kinds_of(WxAuthError) if "code" in vars(kind) and kind.__module__ in modules]
 
 
 @cache
 def openapi() -> dict[str, Any]:
-    """The documentation of all operations."""
+    """Return the OpenAPI document of all operations."""
     return create_api().openapi()
 
 
 @cache
 def access() -> dict[str, tuple[str, list[str]]]:
-    """Of each operation of `tests/web/operations.txt`: its id, and who may use it.
+    """Return the id of each operation in `tests/web/operations.txt`, and who may use it.
 
-    These are `anybody`; `user`; `support`, which an administrator may, too; `admin`, perhaps with a `fresh` login;
-    `client` with a scope. A question mark stands for credentials that may be missing.
+    The users are `anybody`, `user`, `support`, `admin`, or `client` with a scope. Administrators can also use
+    operations of `support`. An operation of `admin` can require a `fresh` login. A question mark means that the request
+    may lack credentials.
     """
     lines = (line.split() for line in (ROOT / "tests/web/operations.txt").read_text().splitlines())
     return {f"{method} {path}": (name, who) for method, path, name, *who in lines}

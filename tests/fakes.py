@@ -1,4 +1,4 @@
-"""Our own fakes: a WeChat with preset answers, and a collector of secrets."""
+"""Fakes that the tests share: a WeChat with preset responses, and a collector of secrets."""
 
 import asyncio
 import base64
@@ -24,16 +24,16 @@ OTHER_APP = {"app_id": "wxtest0000000000b2", "app_secret": "7c6a180b36896a0a8c02
 SECRET_KEY = base64.b64encode(bytes(range(32))).decode()
 OTHER_SECRET_KEY = "/" * 42 + "8="
 START = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
-"""The time of each test's clock at the beginning."""
+"""The time that each test's clock shows at the start."""
 
 _START = 12
 _RUN = re.compile(rf"[^\s\"',;(){{}}\[\]<>]{{{_START},}}")
-"""Text in which a secret may be: without what no secret has."""
+"""A run of text that might contain a secret, because it has no characters that secrets lack."""
 _SHORTEST_PHONE = 8
 
 
 def logo_of(side: int) -> str:
-    """A picture for a login page, as a `data:` URL."""
+    """Return a picture for a login page, as a `data:` URL."""
     Image.new("L", (side, 1)).save(file := BytesIO(), "PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
@@ -42,12 +42,12 @@ LOGO = logo_of(1)
 
 
 def content_of(url: str) -> bytes:
-    """The file in a `data:` URL."""
+    """Return the content of the file in a `data:` URL."""
     return base64.b64decode(url.partition(",")[2])
 
 
 def service_env(database_url: str, *, apps: Sequence[Mapping[str, str]] = APPS, **settings: object) -> dict[str, str]:
-    """The environment of a service's process: all required settings, and others by name."""
+    """Return the environment of a service's process, with all required settings and others by name."""
     values = {"database_url": database_url, "apps": json.dumps(apps), "secret_key": SECRET_KEY, **settings}
     return {f"WXAUTH_{name.upper()}": str(value) for name, value in values.items()}
 
@@ -56,9 +56,10 @@ _code_numbers = count(1)
 
 
 class Secrets:
-    """Every secret of the run. Log lines must not contain any, and answers may contain only fresh tokens.
+    """All secrets of the test run. Log lines must not contain any secret, and responses may contain only fresh tokens.
 
-    A secret is recognised by its first characters, plain or URL-encoded, because a truncated secret is a leak, too.
+    The collector recognizes a secret by its first characters, plain or URL-encoded, because a truncated secret is a
+    leak, too.
     """
 
     def __init__(self) -> None:
@@ -74,7 +75,7 @@ class Secrets:
         return secret
 
     def add_unlogged(self, text: str) -> str:
-        """Add a phone number: answers may contain it, log lines may not."""
+        """Add a phone number, which responses may contain but log lines must not."""
         self._unlogged.add(text)
         return text
 
@@ -110,7 +111,10 @@ def _tokens_in(response: httpx.Response) -> list[str]:
 
 
 class WeChatByRespx:
-    """WeChat's servers, by respx. `sessions[code]` is the answer to a code; `route` accepts any other answer."""
+    """WeChat's servers, faked with respx.
+
+    `sessions[code]` is the response to a code. A test can set any other response on `route`.
+    """
 
     def __init__(self, router: respx.MockRouter, secrets: Secrets) -> None:
         self._secrets = secrets
@@ -120,11 +124,11 @@ class WeChatByRespx:
 
     @property
     def calls(self) -> list[httpx.QueryParams]:
-        """The queries so far."""
+        """The query parameters of all requests so far."""
         return [call.request.url.params for call in self.route.calls]
 
     def code_for(self, person: str, *, unionid: str | None = None, app_id: str = APP["app_id"]) -> str:
-        """A fresh code of this person."""
+        """Return a new `wx.login` code of this user."""
         code = self._secrets.add(f"code-{next(_code_numbers):06}-{person}")
         session_key = self._secrets.add(base64.b64encode(code.encode().rjust(16)[-16:]).decode())
         self.sessions[code] = {"openid": f"openid-{app_id[-2:]}-{person}", "session_key": session_key}
@@ -133,7 +137,7 @@ class WeChatByRespx:
         return code
 
     def answers(self, *responses: httpx.Response | Exception) -> None:
-        """Return these answers, one after the other."""
+        """Return these responses one after the other."""
         self.route.mock(side_effect=list(responses))
 
     def answers_errcode(self, errcode: int, errmsg: str = "no, rid: 0-0-0") -> None:
@@ -142,14 +146,14 @@ class WeChatByRespx:
     def answer_to(self, request: httpx.Request) -> httpx.Response:
         code = request.url.params["js_code"]
         found = self.sessions.pop(code, None)
-        if found is None and code.startswith("openid-"):  # proves that the person of this openid is present
+        if found is None and code.startswith("openid-"):  # an openid as a code proves that its user is present
             found = {"openid": code, "session_key": base64.b64encode(code.encode().rjust(16)[-16:]).decode()}
         body = found or {"errcode": 40029, "errmsg": "invalid code"}
         return httpx.Response(200, content=json.dumps(body).encode(), headers={"Content-Type": "text/plain"})
 
 
 class _WithTarget(httpx.AsyncBaseTransport):
-    """Restores the request target in the URL, where respx matches it."""
+    """A transport that puts the request target back into the URL, because respx compares the URL."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
         self._inner = inner
@@ -163,7 +167,7 @@ class _WithTarget(httpx.AsyncBaseTransport):
 
 
 class WeChatBySimulator(httpx.AsyncBaseTransport):
-    """A transport to a simulator in this process. Collects the secrets in the simulator's answers."""
+    """A transport to a simulator in this process, which collects the secrets in the simulator's responses."""
 
     def __init__(self, simulator: Simulator, secrets: Secrets) -> None:
         self._inner = _WithTarget(httpx.ASGITransport(create_simulator(simulator)))

@@ -1,8 +1,9 @@
-"""Runs our commands as processes forked from one that has imported everything.
+"""Runs wxauth's commands as processes forked from one that has imported everything.
 
-Imports take a second of CPU time, and most commands then a hundredth of that. `scripts/test` runs some 550 commands and
-needs seven minutes of CPU time: started as installed, they would more than double it. Everything else is as in any
-process: signals, environment, folder, descriptors, end. All processes of a test run share the one that forks.
+Imports take a second of CPU time, and most commands take a hundredth of that. `scripts/test` runs about 550 commands
+and needs seven minutes of CPU time. If the commands were started as installed, they would more than double this time.
+In everything else, a forked command behaves like any process, including its signals, environment, folder and
+descriptors. All processes of a test run share the process that forks.
 """
 
 import atexit
@@ -28,21 +29,21 @@ from typing import IO, NoReturn
 
 ROOT = Path(__file__).parents[1]
 LONGEST_REQUEST = 128 * 1024
-"""Maximum bytes of an environment and some arguments."""
+"""The maximum bytes of an environment and some arguments."""
 USED_LATER = ("uvicorn.lifespan.on", "uvicorn.protocols.http.httptools_impl", "sqlalchemy.dialects.postgresql.asyncpg")
 """Modules that libraries import on first use."""
 ADDRESS = os.environ.setdefault("TESTS_FORKED_AT", f"wxauth-tests-{secrets.token_hex(8)}")
-"""Where the process listens that forks, in Linux's own name space for sockets. All processes of a run inherit it."""
+"""The address of the process that forks, in Linux's own namespace for sockets. All processes of a run inherit it."""
 
 is_possible = sys.platform == "linux"
-"""Other systems lack pidfds, packets on sockets, and that name space."""
+"""Whether this system supports forking, because other systems lack pidfds, packets on sockets and that namespace."""
 
 
 class Forked:
-    """A `wxauth` or `wxauth-desk` process with these arguments, with the parts of `subprocess.Popen` that tests need.
+    """A `wxauth` or `wxauth-desk` process, with the parts of `subprocess.Popen` that tests need.
 
-    With `-c` it executes code as Python does, in a process that has imported everything. The first word of the command
-    says which of the two it is. A stream is a descriptor, an open file, or a constant of `subprocess`.
+    The first word of the command selects the program. With `-c`, the process executes code as Python does, after it has
+    imported everything. A stream is a descriptor, an open file, or a constant of `subprocess`.
     """
 
     def __init__(
@@ -77,13 +78,13 @@ class Forked:
         self.pid = int(pid)
 
     def poll(self) -> int | None:
-        """As `Popen.poll`: the exit status if the process has ended."""
+        """Return the exit status if the process has ended, as `Popen.poll` does."""
         with suppress(subprocess.TimeoutExpired):
             self.wait(0)
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit status. Raises: subprocess.TimeoutExpired."""
+        """Return the exit status. Raises: subprocess.TimeoutExpired."""
         if self.returncode is None:
             self._told.settimeout(timeout)
             try:
@@ -97,7 +98,7 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            with suppress(ProcessLookupError):  # it has just ended, and its pid may be reused
+            with suppress(ProcessLookupError):  # the process has just ended, and its pid might be reused
                 signal.pidfd_send_signal(self._pidfd, number)
 
     def terminate(self) -> None:
@@ -107,7 +108,7 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
     def communicate(self) -> None:
-        """Close its input, and wait for its end."""
+        """Close the process's input, and wait until the process ends."""
         if self.stdin is not None:
             os.close(self.stdin)
             self.stdin = None
@@ -119,7 +120,7 @@ _making_one = threading.Lock()
 
 
 def _requests() -> socket.socket:
-    """A connection to the process that forks. When it is closed, those that were forked for it are killed."""
+    """Return a connection to the process that forks. When the connection closes, its forked processes are killed."""
     with _making_one:
         if not _connections:
             _connections.append(_connect())
@@ -132,11 +133,11 @@ def _connect() -> socket.socket:
     while True:
         try:
             connection.connect(f"\0{ADDRESS}")
-        except ConnectionRefusedError:  # nobody listens yet
+        except ConnectionRefusedError:  # no process listens yet
             try:
                 _start()
             except OSError as exc:
-                if exc.errno != errno.EADDRINUSE:  # another process has just begun to listen
+                if exc.errno != errno.EADDRINUSE:  # otherwise another process has just begun to listen
                     raise
         else:
             return connection
@@ -148,17 +149,17 @@ def _start() -> None:
         listener.listen()
         command = [sys.executable, "-m", "tests.forked", str(listener.fileno())]
         started = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, pass_fds=[listener.fileno()])
-        started.returncode = 0  # nobody waits for it: it ends after the last connection
+        started.returncode = 0  # it needs no wait, because it ends after the last connection
 
 
 def stand_in(folder: Path) -> Path:
-    """A program, in this folder, that does what `wxauth` does, but forked. For shells and programs in Node.
+    """Write a program into this folder that does what `wxauth` does but is forked, and return its path.
 
-    It passes on SIGTERM.
+    Shells and programs in Node use it. It passes SIGTERM on.
     """
     if not is_possible:
         return Path(sys.executable).with_name("wxauth")
-    _requests()  # otherwise each use would start the process that forks
+    _requests()  # otherwise each use would start its own process that forks
     forking = f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from tests.forked import Forked as F"
     streams = "stdin=0, stdout=1, stderr=2"
     begin = f"it = F(['wxauth', *sys.argv[1:]], cwd=os.getcwd(), env=os.environ, {streams})"
@@ -171,7 +172,7 @@ def stand_in(folder: Path) -> Path:
 
 
 def serve(listener: socket.socket) -> None:
-    """Fork for each request. Returns only in a child."""
+    """Fork for each request. This function returns only in a child."""
     import_everything()
     connections: dict[int, socket.socket] = {}
     children: dict[int, tuple[int, socket.socket, int]] = {}
@@ -181,7 +182,7 @@ def serve(listener: socket.socket) -> None:
             for key, _ in selector.select():
                 if key.fileobj is listener:
                     connection, _ = listener.accept()
-                    if user_of(connection) != os.geteuid():  # the name space is everybody's
+                    if user_of(connection) != os.geteuid():  # all users share the namespace
                         connection.close()
                         continue
                     connections[connection.fileno()] = connection
@@ -227,7 +228,7 @@ def serve(listener: socket.socket) -> None:
 
 
 def user_of(connection: socket.socket) -> int:
-    """The user of the process at the other end."""
+    """Return the id of the user whose process is at the other end."""
     fields = struct.Struct("3i")
     return int(fields.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, fields.size))[1])
 
@@ -276,7 +277,7 @@ def main() -> None:
 
     sys.modules["__main__"] = sys.modules[main.__module__]
     try:
-        if sys.argv[1:2] == ["-c"]:  # as Python's own
+        if sys.argv[1:2] == ["-c"]:  # Python treats this option in the same way
             _, _, code, *sys.argv[1:] = sys.argv
             exec(code, {"__name__": "__main__"})
         else:
@@ -287,7 +288,10 @@ def main() -> None:
 
 
 def end(code: str | int | None) -> NoReturn:
-    """End as `sys.exit` does, but for the interpreter's own cleaning: 0.4 s of CPU time for the memory to be copied."""
+    """End as `sys.exit` does, but without the interpreter's own cleanup.
+
+    The cleanup would copy the memory that the processes share, which takes 0.4 s of CPU time.
+    """
     if isinstance(code, str):
         sys.stderr.write(f"{code}\n")
         code = 1

@@ -1,4 +1,4 @@
-"""A forward proxy on loopback that forwards, or misbehaves as configured."""
+"""A forward proxy on loopback that forwards requests, or misbehaves as configured."""
 
 import asyncio
 import base64
@@ -9,11 +9,11 @@ from tests.upstream import Behaviour
 
 USER, PASSWORD = "wxauth", "p@ss/word:of-the-proxy"
 CREDENTIALS = f"{USER}:p%40ss%2Fword%3Aof-the-proxy"
-"""Encoded for a URL."""
+"""The credentials, encoded for a URL."""
 
 
 class ForwardProxy(Listening):
-    """Requires its user and password. `instead` replaces the answer to CONNECT."""
+    """A proxy that requires its user and password. `instead` replaces the response to CONNECT."""
 
     def __init__(self, *, instead: Behaviour | None = None, on_connect: Behaviour | None = None) -> None:
         super().__init__(self._pass)

@@ -1,4 +1,4 @@
-"""A server on loopback in the test's own event loop, which leaves nothing open when it ends."""
+"""A server on loopback in the test's own event loop, which closes everything when it ends."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 Serve = Callable[[StreamReader, StreamWriter], Awaitable[None]]
 
 STEPS_OF_AN_ACCEPT: Final = 4
-"""Of the event loop: notice the connection, accept it, create its transport, notify its protocol."""
+"""The steps of the event loop: notice the connection, accept it, create its transport and notify its protocol."""
 
 
 class Listening:
-    """Serves each connection in a task of its own, which need not handle a client that disconnects.
+    """A server that handles each connection in a task of its own.
 
-    When one ends, so does the other.
+    The task doesn't have to handle a client that disconnects. When the task ends, the connection ends. When the server
+    ends, it cancels the tasks.
     """
 
     def __init__(self, serve: Serve, *, tls: ssl.SSLContext | None = None) -> None:
@@ -42,7 +43,7 @@ class Listening:
         tasks = list(self._serving.values())
         for writer, task in self._serving.items():
             task.cancel()
-            writer.transport.abort()  # a task that is cancelled before its first step would not
+            writer.transport.abort()  # a task that is cancelled before its first step doesn't end its connection
         await asyncio.gather(*tasks, return_exceptions=True)
 
     @property
@@ -51,10 +52,11 @@ class Listening:
 
     @property
     def open_connections(self) -> int:
-        """The number of connections that the client has not closed."""
+        """Return the number of connections that the client hasn't closed."""
         return sum(not _has_gone(writer) for writer in self._writers)
 
-    # Not a coroutine, which could be cancelled between a connection and a task's first step, leaving it open.
+    # This method is not a coroutine. A coroutine could be cancelled between the connection and the task's first step,
+    # and would then leave the connection open.
     def _accept(self, reader: StreamReader, writer: StreamWriter) -> None:
         self._writers.append(writer)
         self._serving[writer] = asyncio.get_running_loop().create_task(self._serve_whole(reader, writer))
@@ -70,9 +72,10 @@ class Listening:
 
 
 async def stop_listening(server: asyncio.Server) -> None:
-    """Close a server once it knows of every connection that it has accepted. It accepts no more from now on.
+    """Close a server after it has registered all connections that it has accepted. It accepts no more from now on.
 
-    If a server is closed between the accept and the transport, asyncio drops the connection without closing it.
+    If a server is closed between accepting a connection and creating its transport, asyncio drops the connection
+    without closing it.
     """
     loop = asyncio.get_running_loop()
     for listener in server.sockets:
@@ -83,7 +86,7 @@ async def stop_listening(server: asyncio.Server) -> None:
 
 
 async def join(reader: StreamReader, writer: StreamWriter, from_server: StreamReader, to_server: StreamWriter) -> None:
-    """Pass bytes on in both directions, until one side ends."""
+    """Pass bytes on in both directions until one side ends."""
     ways = [asyncio.create_task(_pass_on(reader, to_server)), asyncio.create_task(_pass_on(from_server, writer))]
     try:
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -100,7 +103,7 @@ async def _pass_on(reader: StreamReader, writer: StreamWriter) -> None:
 
 
 def _has_gone(writer: StreamWriter) -> bool:
-    """Whether the other side has closed this connection, even if nobody here is reading."""
+    """Return whether the other side has closed this connection, even if no code here reads from it."""
     if writer.is_closing():
         return True
     with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as here:

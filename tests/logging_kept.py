@@ -1,4 +1,4 @@
-"""Keeps the logging of the tests' process as it is, whatever a test does to it."""
+"""Restores the logging of the tests' process after a test has changed it."""
 
 import logging
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ import structlog
 
 @contextmanager
 def logging_kept() -> Iterator[None]:
-    """Undo at the end of the block what it has done to handlers and levels.
+    """Restore handlers and levels at the end of the block.
 
-    Litestar, Django and uvicorn configure the logging of the whole process when an app of theirs is made. Without
-    this, the lines of later tests go to their handlers, and a test that reads its lines finds none.
+    Litestar, Django and uvicorn configure the logging of the whole process when one of their apps is created. Without
+    this function, the lines of later tests go to their handlers, and a test that reads its lines finds none.
     """
     root, ours = logging.getLogger(), structlog.get_config()
     before = {logger: _state(logger) for logger in [root, *_loggers()]}
@@ -29,7 +29,7 @@ def logging_kept() -> Iterator[None]:
 
 
 def _loggers() -> list[logging.Logger]:
-    # A name with a dot has a placeholder for each part before it.
+    # The dictionary also contains a placeholder for each part of a name before a dot.
     return [it for it in logging.root.manager.loggerDict.values() if isinstance(it, logging.Logger)]
 
 

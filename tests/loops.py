@@ -1,4 +1,4 @@
-"""The event loop of the tests, whose clock a busy machine cannot hurry, and tests that hold on uvloop too."""
+"""The tests' event loop, whose clock doesn't advance while the machine is busy, and a decorator that adds uvloop."""
 
 import asyncio
 import inspect
@@ -12,17 +12,17 @@ import pytest
 import uvloop
 
 LOOK = 0.01
-"""Maximum seconds that one wait of the selector counts."""
+"""The maximum seconds that one wait of the selector counts."""
 ROUND = 1e-5
-"""Seconds that a round without waiting counts, however long it takes."""
+"""The seconds that a round without waiting counts, regardless of its real duration."""
 
 
 class UnhurriedLoop(asyncio.SelectorEventLoop):
-    """asyncio's own loop, whose clock advances only while the loop is idle.
+    """asyncio's own loop with a clock that advances only while the loop is idle.
 
-    Computation in the tests and the service takes no time on this clock, and a pause imposed by a busy machine counts
-    at most `LOOK`. So the deadlines of production are met on any machine, and a wait still takes its time. The clock
-    is never ahead of real time.
+    Computation in the tests and the service takes no time on this clock, and a pause on a busy machine counts at most
+    `LOOK`. So the tests meet the production deadlines on any machine, but a wait still takes its time. The clock is
+    never ahead of real time.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class _Idle(DefaultSelector):
 
 
 def let_pass(seconds: float) -> None:
-    """Advance the running loop's clock."""
+    """Advance the running loop's clock by these seconds."""
     loop = asyncio.get_running_loop()
     if isinstance(loop, UnhurriedLoop):
         loop.idle.seconds += seconds

@@ -1,4 +1,4 @@
-"""What `/metrics` answers."""
+"""Reads the response of `/metrics`."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 
 class Scraped:
-    """An answer of /metrics; `scraped("wxauth_logins_total", outcome="ok")` adds up the samples that fit."""
+    """A response of /metrics. `scraped("wxauth_logins_total", outcome="ok")` adds up the matching samples."""
 
     def __init__(self, answer: httpx.Response) -> None:
         assert answer.status_code == 200
@@ -21,7 +21,7 @@ class Scraped:
         return sum(fitting) if fitting else None
 
     def counted(self, name: str, *by: str, **labels: str) -> dict[tuple[str, ...], float]:
-        """What has been counted with these labels, by those."""
+        """Return the values of the samples with these labels, by the values of the labels in `by`."""
         fitting = [s for s in self.samples if s.name == name and s.value and labels.items() <= s.labels.items()]
         counts = {tuple(s.labels[it] for it in by): s.value for s in fitting}
         assert len(counts) == len(fitting), "these labels do not tell all samples apart"
@@ -33,7 +33,7 @@ async def scrape(client: httpx.AsyncClient) -> Scraped:
 
 
 async def misconfigured(client: httpx.AsyncClient) -> float:
-    """What the shipped alert about WeChat's refusals of our configuration looks at."""
+    """Return the value that the shipped alert watches, which counts WeChat's rejections of wxauth's configuration."""
     rules = (Path(__file__).parents[1] / "deploy" / "prometheus" / "alerts.yml").read_text()
     found = re.search(r'alert: WxauthMisconfigured\n *expr: increase\((\w+)\{code="(\w+)"\}', rules)
     assert found is not None

@@ -1,4 +1,4 @@
-"""Real processes: commands as an operator runs them, and whether they leave anything behind."""
+"""Real processes, which run commands as an operator does, and checks that they leave nothing behind."""
 
 import asyncio
 import os
@@ -28,14 +28,17 @@ ROOM = 2 * 2**30
 
 
 def use_memory() -> None:
-    """Keep temporary files of this process and its children in memory, if there is room and programs may run there."""
+    """Keep temporary files of this process and its children in memory, if there is space and programs can run there."""
     memory = Path("/dev/shm")
     if memory.is_dir() and shutil.disk_usage(memory).free > ROOM and not os.statvfs(memory).f_flag & os.ST_NOEXEC:
         os.environ["TMPDIR"] = tempfile.tempdir = str(memory)
 
 
 def catch_ignored_signals() -> None:
-    """Make children react to SIGINT, which a shell's background jobs ignore, and SIGHUP, which nohup does."""
+    """Make children react to SIGINT and SIGHUP.
+
+    Background jobs of a shell ignore SIGINT, and programs that nohup has started ignore SIGHUP.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
@@ -43,7 +46,7 @@ def catch_ignored_signals() -> None:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The environment of this process, without our settings and locale, plus these variables."""
+    """Return the environment of this process without wxauth's settings and the locale, plus these variables."""
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith("WXAUTH_")}
     return {**kept, "LC_ALL": "C.UTF-8", **variables}
 
@@ -51,7 +54,7 @@ def environment(**variables: str) -> dict[str, str]:
 def run(
     *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL
 ) -> subprocess.CompletedProcess[str]:
-    """Run `wxauth`, or `wxauth-desk` for its two commands, with these arguments to its end."""
+    """Run `wxauth` with these arguments until it ends, or `wxauth-desk` if the command is one of its two."""
     demand_mark("process")
     program = WXAUTH_DESK if arguments[0] in ("dev", "wechat") else WXAUTH
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
@@ -70,7 +73,7 @@ Command = Callable[..., Awaitable[subprocess.CompletedProcess[str]]]
 
 
 def make_command(name: str, *, cwd: Path, env: Mapping[str, str]) -> Command:
-    """Runs `wxauth NAME ...` with these variables, and with others that a call names."""
+    """Return a function that runs `wxauth NAME ...` with these variables, and with others that a call names."""
 
     async def run_it(*arguments: str, **others: str) -> subprocess.CompletedProcess[str]:
         done = await asyncio.to_thread(run, name, *arguments, cwd=cwd, env={**env, **others})
@@ -83,7 +86,7 @@ def make_command(name: str, *, cwd: Path, env: Mapping[str, str]) -> Command:
 def start(
     command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None, **streams: Any
 ) -> subprocess.Popen[bytes] | Forked:
-    """Start a program. Our own is forked, which saves the second for its imports."""
+    """Start a program. Our own programs are forked, which saves the second for their imports."""
     if forked.is_possible and command[0] in (WXAUTH, WXAUTH_DESK):
         return Forked(command, cwd=cwd, env=environment(**(env or {})), **streams)
     return start_installed(command, cwd=cwd, env=env, **streams)
@@ -92,14 +95,14 @@ def start(
 def start_installed(
     command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None, **streams: Any
 ) -> subprocess.Popen[bytes]:
-    """Start a program as it is installed."""
+    """Start a program as it is installed, without forking."""
     return subprocess.Popen(command, cwd=cwd, env=environment(**(env or {})), start_new_session=True, **streams)
 
 
 class Running:
-    """A command that keeps running. At the end of the `with` block it is killed with everything it has started.
+    """A command that keeps running. At the end of the `with` block, it is killed with everything that it has started.
 
-    Workers that outlived it would continue for seconds, by their own clock, on the database of later tests.
+    Otherwise its workers would continue for seconds of real time, on the database of later tests.
     """
 
     def __init__(
@@ -145,7 +148,7 @@ class Running:
 
 @contextmanager
 def dev_with_sibling(folder: Path) -> Iterator[dict[str, str]]:
-    """`wxauth-desk dev` and the example of a sibling, and their URLs as the tests in Node look for them."""
+    """Run `wxauth-desk dev` and the example of a sibling, and yield their URLs as variables for the tests in Node."""
     port, wechat_port, orders_port = (str(free_port()) for _ in range(3))
     service_url, orders_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{orders_port}"
     uvicorn, root = str(Path(WXAUTH).with_name("uvicorn")), str(Path(__file__).parents[1])
@@ -177,13 +180,13 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def users_of(folder: Path) -> set[int]:
-    """The processes that use this folder: with open files in it, or as their working folder."""
+    """Return the processes that have open files in this folder, or use it as their working folder."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
             links = [process / "cwd", *(process / "fd").iterdir()]
             targets = [os.readlink(link) for link in links]
-        except OSError:  # it has just ended
+        except OSError:  # the process has just ended
             continue
         if any(target == str(folder) or target.startswith(f"{folder}/") for target in targets):
             found.add(int(process.name))
@@ -195,18 +198,18 @@ def parent_of(pid: int) -> int:
 
 
 def children_of(pid: int) -> set[int]:
-    """The children that are still running."""
-    with suppress(OSError):  # it has ended
+    """Return the children that are still running."""
+    with suppress(OSError):  # the process has ended
         found = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
         return {child for child in found if is_running(child)}
     return set()
 
 
 def kill_session(session: int) -> set[int]:
-    """Kill the processes of this session that are still running, and return them. They may have started more."""
+    """Kill and return the processes of this session that are still running. They might have started more processes."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has just ended
+        with suppress(OSError):  # the process has just ended
             state, _, _, its_session = _stat(int(process.name))[:4]
             if state != "Z" and int(its_session) == session:
                 found.add(int(process.name))
@@ -215,7 +218,7 @@ def kill_session(session: int) -> set[int]:
 
 
 def is_running(pid: int) -> bool:
-    """Whether this process is still running. A zombie is not."""
+    """Return whether this process is still running. A zombie doesn't count."""
     try:
         return _stat(pid)[0] != "Z"
     except OSError:
@@ -223,38 +226,42 @@ def is_running(pid: int) -> bool:
 
 
 def is_suspended(pid: int) -> bool:
-    """Whether this process was stopped by SIGSTOP."""
+    """Return whether SIGSTOP has stopped this process."""
     return _stat(pid)[0] == "T"
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields after the name in proc(5): state, parent, group, session, ..."""
+    """Return the fields after the name in proc(5): state, parent, group, session, ..."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def free_port() -> int:
-    """A port that nobody else is given while this process lives: neither a test run nor a connection.
+    """Return a port that the system gives to no other test run or connection while this process lives.
 
-    Linux lets a program listen beside a socket that is only bound, if both allow it, as every server does.
+    Linux lets a program listen next to a socket that is only bound, if both sockets allow it, as those of all servers
+    do.
     """
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         port = int(holder.getsockname()[1])
         if sys.platform == "linux":
-            holder.detach()  # open until this process ends
+            holder.detach()  # the socket stays open until this process ends
     return port
 
 
 def is_served(port: int) -> bool:
-    """Whether somebody listens on the port."""
+    """Return whether a program listens on the port."""
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=PATIENCE):
         return True
     return False
 
 
 def is_free(port: int) -> bool:
-    """Whether the port can be listened on. Not for waiting until a program listens, which then might be unable to."""
+    """Return whether a program could listen on the port.
+
+    Don't wait for a program with this function, because the program might then be unable to listen.
+    """
     try:
         listen("127.0.0.1", port).close()
     except OSError:

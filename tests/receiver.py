@@ -1,4 +1,4 @@
-"""A webhook receiver of a sibling service, which misbehaves as a test requires."""
+"""A webhook receiver of a sibling service that misbehaves as a test requires."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -14,13 +14,13 @@ from tests.processes import free_port
 
 @dataclass
 class Receiver:
-    """Records requests. Its answer is a status, `hang`, or the result of a function of the request."""
+    """Records requests. Its response is a status, `hang`, or the result of a function that gets the request."""
 
     url: str
     requests: list[web.Request] = field(default_factory=list)
     got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     answers: list[Any] = field(default_factory=list)
-    """Returned one after the other; after the last one, `usual`."""
+    """The responses to return one after the other. After the last one, the receiver returns `usual`."""
     usual: Any = 204
     under_way: int = 0
     most_under_way: int = 0
@@ -48,7 +48,7 @@ class Receiver:
 
     @property
     def ids(self) -> list[str]:
-        """The `webhook-id` of each message."""
+        """Return the `webhook-id` of each message."""
         return [headers["webhook-id"] for headers, _ in self.got]
 
 

@@ -1,4 +1,4 @@
-"""Serves an app with a real server while a test needs it."""
+"""Serves an app with a real server while a test runs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def server_of(app: ASGIApp, *, kind: type[uvicorn.Server] = uvicorn.Server, **op
 
 
 class EndsAtOnce(uvicorn.Server):
-    """uvicorn itself checks only every tenth of a second whether it must end, and then whether it can."""
+    """A uvicorn server that ends at once. uvicorn itself checks only every tenth of a second whether to end."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -51,7 +51,7 @@ class EndsAtOnce(uvicorn.Server):
     async def main_loop(self) -> None:
         self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
         self._is_running.set()
-        ticks = asyncio.create_task(super().main_loop())  # for the time in each answer, and that of each request
+        ticks = asyncio.create_task(super().main_loop())  # they update the date in responses and each request's time
         await self._ended.wait()
         ticks.cancel()
 
@@ -61,7 +61,7 @@ class EndsAtOnce(uvicorn.Server):
             await stop_listening(server)
         tasks = list(self.server_state.tasks)
         for task in tasks:
-            task.cancel()  # nobody waits for its answer any more
+            task.cancel()  # no client waits for its response any more
         await asyncio.gather(*tasks, return_exceptions=True)
         for connection in list(self.server_state.connections):
             end = getattr(connection, "abort", None) or connection.transport.abort

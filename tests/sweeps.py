@@ -1,4 +1,4 @@
-"""Many cases in one test, which runs all of them and names each that fails."""
+"""Runs many cases in one test, which names each case that fails."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import pytest
 if TYPE_CHECKING:
     from typing import Self
 
-if sys.version_info < (3, 11):  # where pytest brings it
+if sys.version_info < (3, 11):  # pytest installs exceptiongroup for these versions
     from exceptiongroup import ExceptionGroup
 
 
 class Sweep:
     """The cases of one test.
 
-    Those that fail are reported together, with their names, at the end of the `with` block.
+    At the end of the `with` block, the failed cases are reported together, with their names.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Sweep:
 
     @contextmanager
     def case(self, *name: object) -> Iterator[None]:
-        """A case. If it fails, the other cases still run."""
+        """Run a case. If it fails, the other cases still run."""
         self._cases += 1
         try:
             yield
@@ -59,9 +59,10 @@ class Sweep:
 def swept(
     names: str | tuple[str, ...], cases: Iterable[Any], *, ids: Iterable[str] | Callable[[Any], str] = ()
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """As `pytest.mark.parametrize`, but all in one test: for cases that find and leave everything unchanged.
+    """Parametrize a test as `pytest.mark.parametrize` does, but run all cases in one test.
 
-    Setting up a test, and cleaning the database after it, takes longer than a request.
+    Use it only for cases that leave everything unchanged. Setting up a test and cleaning the database after it take
+    longer than a request.
     """
     keys = [name.strip() for name in names.split(",")] if isinstance(names, str) else [*names]
     params = [case if hasattr(case, "marks") else pytest.param(*(case if len(keys) > 1 else [case])) for case in cases]

@@ -1,4 +1,4 @@
-"""The tests' own event loop: a busy machine does not hurry its clock."""
+"""Tests of the tests' own event loop, whose clock doesn't advance while the machine is busy."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""The processes that run the tests."""
+"""Tests of the processes that run the tests."""
 
 import subprocess
 import sys

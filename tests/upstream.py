@@ -1,4 +1,4 @@
-"""Servers on loopback: a WeChat that misbehaves as set, and a Redis."""
+"""Servers on loopback: a WeChat that misbehaves as a test requires, and a Redis."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from urllib.parse import parse_qs, urlsplit
 from tests.listening import Listening
 
 Behaviour = Callable[[asyncio.StreamWriter], Awaitable[None]]
-"""What to do with a connection on which a request has been read."""
+"""A function that handles a connection after a request has been read from it."""
 
 
 def answer(body: object, *, status: str = "200 OK", headers: str = "") -> Behaviour:
-    """An answer with these bytes, or with anything else as JSON."""
+    """Send a response with these bytes, or with any other body as JSON."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
 
     async def behave(writer: asyncio.StreamWriter) -> None:
@@ -30,7 +30,7 @@ def answer(body: object, *, status: str = "200 OK", headers: str = "") -> Behavi
 
 
 def raw(content: bytes) -> Behaviour:
-    """These bytes, then the end of the connection."""
+    """Send these bytes, and close the connection."""
 
     async def behave(writer: asyncio.StreamWriter) -> None:
         writer.write(content)
@@ -40,7 +40,7 @@ def raw(content: bytes) -> Behaviour:
 
 
 def endless(head: bytes, chunk: bytes, *, pause: float = 0) -> Behaviour:
-    """An answer that never ends."""
+    """Send a response that never ends."""
 
     async def behave(writer: asyncio.StreamWriter) -> None:
         writer.write(head)
@@ -53,13 +53,13 @@ def endless(head: bytes, chunk: bytes, *, pause: float = 0) -> Behaviour:
 
 
 def in_pieces(*pieces: bytes, then: Behaviour | None = None) -> Behaviour:
-    """These bytes, each piece in its own packet."""
+    """Send each of these pieces in its own packet."""
 
     async def behave(writer: asyncio.StreamWriter) -> None:
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
-            for _ in range(4):  # time for the other side, in the same loop, to read it
+            for _ in range(4):  # the other side, in the same loop, gets time to read the piece
                 await asyncio.sleep(0)
         if then is not None:
             await then(writer)
@@ -68,7 +68,7 @@ def in_pieces(*pieces: bytes, then: Behaviour | None = None) -> Behaviour:
 
 
 def after(gate: asyncio.Event, then: Behaviour) -> Behaviour:
-    """This, once the test permits it."""
+    """Behave like this after the test has opened the gate."""
 
     async def behave(writer: asyncio.StreamWriter) -> None:
         await gate.wait()
@@ -78,23 +78,23 @@ def after(gate: asyncio.Event, then: Behaviour) -> Behaviour:
 
 
 async def hang(_: asyncio.StreamWriter) -> None:
-    """No answer, while the connection stays open."""
+    """Send no response, but keep the connection open."""
     await asyncio.Event().wait()
 
 
 async def abort(writer: asyncio.StreamWriter) -> None:
-    """An orderly end of the connection."""
+    """Close the connection properly."""
     writer.close()
 
 
 async def reset(writer: asyncio.StreamWriter) -> None:
-    """An end of the connection by RST."""
+    """End the connection with RST."""
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
 class Upstream(Listening):
-    """Applies one behaviour to each request, and repeats the last behaviour."""
+    """A server that applies one behaviour to each request, and repeats the last behaviour."""
 
     def __init__(
         self, *behaviours: Behaviour, on_connect: Behaviour | None = None, tls: ssl.SSLContext | None = None
@@ -103,18 +103,18 @@ class Upstream(Listening):
         self._behaviours = list(behaviours)
         self._on_connect = on_connect
         self.requests: list[str] = []
-        """The request targets that arrived."""
+        """The request targets that have arrived."""
         self.heads: list[bytes] = []
         self.bodies: list[bytes] = []
 
     @property
     def codes(self) -> list[str]:
-        """The codes that arrived."""
+        """Return the `wx.login` codes that have arrived."""
         return [parse_qs(urlsplit(target).query)["js_code"][0] for target in self.requests]
 
     @property
     def connections(self) -> int:
-        """How many connections there have been."""
+        """Return how many connections clients have opened."""
         return len(self._writers)
 
     @property
@@ -135,7 +135,10 @@ class Upstream(Listening):
 
 
 class FakeRedis(Listening):
-    """Greets as Redis does, then gives every command the same answer. None ends the connection."""
+    """A Redis that accepts the greeting, then gives every command the same response.
+
+    If the response is None, it ends the connection.
+    """
 
     def __init__(self, answer: bytes | None = b"") -> None:
         super().__init__(self._converse)
@@ -158,5 +161,5 @@ class FakeRedis(Listening):
 
 
 def know_no_name(*_: object, **_options: object) -> NoReturn:
-    """In place of `socket.getaddrinfo`: a name server that answers at once, whatever the machine has."""
+    """Replace `socket.getaddrinfo`, and fail at once on any machine, as a name server fails with an unknown name."""
     raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")

@@ -1,7 +1,7 @@
 """Runs the tests in processes forked from one that has imported and collected them.
 
-Imports and collection take five seconds of CPU time, which each process of pytest-xdist (`-n`) spends anew. A worker
-takes a file at a time, in the order of the items; a file whose cases take long is taken case by case.
+Imports and collection take five seconds of CPU time. Each process of pytest-xdist (`-n`) spends this time again. A
+worker takes one file at a time, in the order of the items. If a file's cases take long, workers take it case by case.
 """
 
 import mmap
@@ -22,11 +22,11 @@ from typing import Any, NoReturn
 import pytest
 
 AT_ONCE = Struct("I")
-"""A number in a pipe: a file's, or the length of what follows."""
+"""A number in a pipe: a file's number, or the length of the data that follows."""
 BRIEF = 0.005
-"""Seconds of a set-up or an end that no list of durations needs."""
+"""The seconds below which a set-up or teardown is left out, because no list of durations needs it."""
 SPLIT = ("_in_a_browser[", "/test_histories.py")
-"""In the names of tests whose cases are taken one by one."""
+"""Parts of the names of tests whose cases workers take one by one."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
-    """The last lines name what failed."""
+    """Print what failed in the last lines."""
     yield
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
@@ -44,7 +44,10 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
 
 
 def number_of_workers(config: pytest.Config) -> int:
-    """None for a few named files; otherwise two more than processors, because some tests wait."""
+    """Return how many workers to use. None are used for a few named files.
+
+    Otherwise there are two more than processors, because some tests wait.
+    """
     wanted = config.getoption("workers")
     if wanted != "auto":
         return int(wanted)
@@ -67,13 +70,13 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 
 def _taken_together(item: pytest.Item) -> str:
     if item.get_closest_marker("container"):
-        return "container"  # with one engine
+        return "container"  # these tests share one engine
     return item.nodeid if any(mark in item.nodeid for mark in SPLIT) else str(item.path)
 
 
 @dataclass(slots=True)
 class Worker:
-    """What this process knows of one."""
+    """A worker as the first process sees it."""
 
     pid: int
     unread: bytes = b""
@@ -82,20 +85,20 @@ class Worker:
 
 @dataclass(slots=True)
 class Workers:
-    """The processes, and the pipe from which they take the number of their next file."""
+    """The worker processes, and the pipe from which they take the number of their next file."""
 
     session: pytest.Session
     groups: list[list[pytest.Item]]
     workers: dict[int, Worker] = field(default_factory=dict)
     queue: int = -1
     is_over: mmap.mmap = field(default_factory=lambda: mmap.mmap(-1, 1))
-    """Shared by all: not zero if no further test is to begin."""
+    """A byte that all processes share. If it is not zero, no further test begins."""
 
     def run(self, number: int) -> None:
         self.queue, filling = os.pipe()
         os.write(filling, b"".join(map(AT_ONCE.pack, range(len(self.groups)))))
         os.close(filling)
-        # The workers' folders are in this one, which is removed at the end.
+        # The workers' folders are in this folder, which pytest removes at the end.
         folder = self.session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -147,7 +150,7 @@ class Workers:
                 self.is_over[0] = 1
 
     def _lose(self, worker: Worker, status: int) -> None:
-        """A worker has crashed, and does not run what it had taken."""
+        """Report that a worker has crashed. The tests it had taken but not run stay unrun."""
         where = (worker.runs or "its end", None, "")
         report = pytest.TestReport(
             where[0], where, {}, "failed", f"the worker ended with status {status} in {where[0]}", "call"
@@ -162,7 +165,7 @@ class Workers:
             folder.mkdir()
             config._tmp_path_factory._basetemp = folder  # type: ignore[attr-defined]
             plugins.unregister(name="terminalreporter")
-            capturing: Any = plugins.get_plugin("capturemanager")  # its files would be shared
+            capturing: Any = plugins.get_plugin("capturemanager")  # otherwise the processes would share its files
             capturing.stop_global_capturing()
             capturing.start_global_capturing()
             teller = Teller(config, writing)
@@ -173,16 +176,16 @@ class Workers:
             self.session._setupstate.teardown_exact(None)
             teller.tell(None)
             status = 0
-        except KeyboardInterrupt:  # the first process says so
+        except KeyboardInterrupt:  # the first process reports it
             with suppress(BaseException):
                 self.session._setupstate.teardown_exact(None)
         except BaseException:
             traceback.print_exc(file=sys.__stderr__)
         finally:
-            os._exit(status)  # without what the first process does at its exit
+            os._exit(status)  # skips the exit functions, which belong to the first process
 
     def _taken(self) -> Iterator[tuple[pytest.Item, pytest.Item | None]]:
-        """The items, each with the next. The next file is taken as late as possible, so that no worker is idle."""
+        """Yield each item with the next one. The next file is taken as late as possible, so that no worker is idle."""
         items = self._take()
         while items:
             following = []
@@ -200,7 +203,7 @@ class Workers:
 
 
 class Teller:
-    """In a worker: tells the first process what runs, and each report."""
+    """A plugin in a worker that tells the first process which test runs, and sends it each report."""
 
     def __init__(self, config: pytest.Config, writing: int) -> None:
         self._config = config

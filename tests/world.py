@@ -1,4 +1,4 @@
-"""The participants of a test: people and their phones, administrators, replicas of the service, siblings, sites."""
+"""The participants of a test: users and their phones, administrators, replicas of the service, siblings and sites."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ Client = httpx.AsyncClient
 Rows = asyncpg.Connection
 """A connection to the test's database."""
 Body = dict[str, Any]
-"""The body of an answer."""
+"""The body of a response."""
 MakeServices = Callable[..., Awaitable[Services]]
 MakeClient = Callable[[Services], httpx.AsyncClient]
 AddSite = Callable[..., Awaitable["Site"]]
@@ -43,9 +43,9 @@ LogLines = Callable[[], list[dict[str, Any]]]
 
 NUMBER = "+8613800138000"
 AT_LOGIN = ("user.created", "identity.added", "user.profile_changed")
-"""The types of events recorded by logins."""
+"""The types of events that a login records."""
 BESIDE_LOGINS = f"type NOT IN {AT_LOGIN}"
-"""SQL for other types."""
+"""An SQL condition that matches the events of all other types."""
 HOLD_USERS = "SELECT FROM users FOR UPDATE"
 
 NOBODY = UUID("01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17")
@@ -57,18 +57,21 @@ EDGE = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/141.
 
 
 def body_of(answer: httpx.Response) -> Body:
-    """The body of an answer of success."""
+    """Return the body of a successful response."""
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
 @dataclass(frozen=True, slots=True)
 class LogIn:
-    """Logs people in: `await login("alice")` returns the answer's body, `await login.ask("alice")` any answer."""
+    """Logs users in.
+
+    `await login("alice")` returns the response's body, and `await login.ask("alice")` returns any response.
+    """
 
     client: httpx.AsyncClient
     wechat: WeChatByRespx | None = None
-    """None: the simulator, for which a person's name is a code."""
+    """The fake WeChat that makes the codes. If it is None, the simulator accepts a user's name as a code."""
 
     async def ask(
         self,
@@ -80,7 +83,7 @@ class LogIn:
         headers: Mapping[str, str] | None = None,
         **fields: object,
     ) -> httpx.Response:
-        """Log in, optionally at another replica, to another app than the first, with a unionid, with these headers."""
+        """Log in. The arguments can name another replica, another app than the first, a unionid, and headers."""
         code = person
         if self.wechat is not None:
             code = self.wechat.code_for(person, unionid=unionid, app_id=(app or APP)["app_id"])
@@ -94,10 +97,13 @@ class LogIn:
 async def leave(
     client: httpx.AsyncClient, login: Body, *, path: str = "", method: str = "DELETE", person: str | None = None
 ) -> httpx.Response:
-    """Ask for the erasure of a person who has logged in, with a new code: of this person, or else of the same one."""
+    """Ask for the erasure of a logged-in user, with a new `wx.login` code.
+
+    The code is the logged-in user's own, unless `person` names another user.
+    """
     user = login["user"]
     known = {openid_of(name, user["app_id"]): name for name in ("alice", "bob", "carol", "dave", "erin")}
-    code = person or known.get(user["openid"], user["openid"])  # WeChatByRespx takes an openid as a code
+    code = person or known.get(user["openid"], user["openid"])  # WeChatByRespx accepts an openid as a code
     return await client.request(method, f"/v1/me{path}", json={"login_code": code}, headers=bearer(login))
 
 
@@ -107,12 +113,12 @@ def _has_no_code() -> str:
 
 @dataclass(slots=True)
 class Phone:
-    """A person's phone, logged in to a mini-program."""
+    """A user's phone that is logged in to a mini-program."""
 
     client: httpx.AsyncClient
     tokens: Body = field(default_factory=dict)
     wx_login: Callable[[], str] = _has_no_code
-    """Returns a new code of this person, with which they approve a login to a site."""
+    """A function that returns a new `wx.login` code of this user. The phone sends it to approve a login to a site."""
 
     @property
     def user_id(self) -> str:
@@ -125,7 +131,7 @@ class Phone:
         return await self.ask("POST", "/scans", json=body)
 
     async def scan(self, started: Body, **body: Any) -> httpx.Response:
-        """Claim the code with the camera."""
+        """Claim the QR code with the camera."""
         return await self.claim(**{"scene": scene_of(started), "entry_scene": CAMERA, **body})
 
     async def decide(self, scan_id: str, verdict: str = "approve", *, code: str | None = None) -> httpx.Response:
@@ -133,22 +139,23 @@ class Phone:
         return await self.ask("POST", f"/scans/{scan_id}/{verdict}", json=body)
 
     async def approve(self, started: Body) -> None:
-        """Scan the code, and approve the login."""
+        """Scan the QR code, and approve the login."""
         claimed = body_of(await self.scan(started))
         assert (await self.decide(claimed["id"])).status_code == 204
 
 
 async def send_push(client: httpx.AsyncClient, push: SignedPush, app: Mapping[str, Any]) -> httpx.Response:
-    """Send what WeChat has signed to an app."""
+    """Send a push that WeChat has signed to an app."""
     path, headers = f"/v1/wechat/push/{app['app_id']}", {"Content-Type": push.content_type}
     return await client.post(path, params=dict(push.query), content=push.body, headers=headers)
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A replica of the service with its client and parts, its database and its log.
+    """A replica of the service with its client, its services, its database and its log.
 
-    WeChat answers as the test sets (`wechat`), or if the test uses the fixture `simulated`, is the simulator.
+    WeChat gives the responses that the test sets (`wechat`). If the test uses the fixture `simulated`, the simulator
+    gives them.
     """
 
     client: httpx.AsyncClient
@@ -160,7 +167,7 @@ class Stage:
     rows: asyncpg.Connection
     log_lines: LogLines
     make_services: MakeServices
-    """Returns another replica, with any settings by name."""
+    """A function that returns another replica, and accepts settings by name."""
     make_client: MakeClient
 
     @property
@@ -168,11 +175,11 @@ class Stage:
         return cast(Clock, self.services.clock)
 
     async def make(self, **settings: object) -> httpx.AsyncClient:
-        """A client of another replica, with any settings by name."""
+        """Return the client of another replica, with any settings by name."""
         return (await self.replica(**settings)).client
 
     async def replica(self, **settings: Any) -> Self:
-        """The same stage at another replica, with the same settings, or with others by name."""
+        """Return this stage at another replica, with this replica's settings or with others by name."""
         make_services = partial(self.make_services, **settings)
         services = await make_services()
         client = self.make_client(services)
@@ -180,48 +187,48 @@ class Stage:
         return replace(self, client=client, login=login, services=services, make_services=make_services)
 
     def logged(self, event: str) -> list[Body]:
-        """The lines of this event."""
+        """Return the log lines of this event."""
         return [line for line in self.log_lines() if line["event"] == event]
 
     async def number(self, rows: str, *values: object) -> int:
-        """How many rows: `await stage.number("sessions WHERE client_id = $1", "shop")`."""
+        """Count the rows. For example, call `await stage.number("sessions WHERE client_id = $1", "shop")`."""
         return await self.rows.fetchval(f"SELECT count(*) FROM {rows}", *values)
 
     async def me(self, login: Body | str) -> httpx.Response:
         return await self.client.get("/v1/me", headers=bearer(login))
 
     async def user(self, login: Body) -> Body:
-        """The user whom `/v1/me` returns."""
+        """Return the user from the response of `/v1/me`."""
         return body_of(await self.me(login))
 
     async def change(self, login: Body, *, method: str = "PATCH", **fields: object) -> httpx.Response:
         return await self.client.request(method, "/v1/me", json=fields, headers=bearer(login))
 
     async def refresh(self, login: Body | str, **how: Any) -> httpx.Response:
-        """Ask for new tokens, with a login's refresh token or with this one."""
+        """Ask for new tokens with this refresh token, or with the refresh token of this login."""
         token = login if isinstance(login, str) else login["refresh_token"]
         return await self.client.post("/v1/refresh", json={"refresh_token": token}, **how)
 
     async def bind(self, login: Body, code: str) -> httpx.Response:
         return await self.client.post("/v1/me/phone", json={"code": code}, headers=bearer(login))
 
-    # With the simulator.
+    # The methods below need the simulator.
 
     def code(self, person: str = "alice", **fields: Any) -> str:
-        """A code with which this person logs in."""
+        """Return a `wx.login` code of this user."""
         return self.secrets.add(self.simulator.make_code(CodeRequest(person=person, **fields)))
 
     def phone_code(self, person: str = "alice", **fields: Any) -> str:
-        """A code of the phone button. The number is `NUMBER` by default."""
+        """Return a code of the phone button. The number is `NUMBER` by default."""
         wanted = PhoneCodeRequest(person=person, **{"phone": NUMBER, **fields})
         return self.secrets.add(self.simulator.make_phone_code(wanted))
 
     def asked(self, api: Api) -> list[Body]:
-        """What an API of WeChat was asked so far."""
+        """Return the bodies of the requests to one of WeChat's APIs so far."""
         return [call.json for call in self.simulator.calls_of(api)]
 
     async def push(self, message: Mapping[str, Any], app: Mapping[str, Any], *, format: Format = "json") -> None:
-        """Push a message to an app, as WeChat does. It must be taken."""
+        """Push a message to an app as WeChat does, and check that wxauth accepts it."""
         mode: Mode = "aes" if "push_aes_key" in app else "plain"
         now = str(int(self.clock().timestamp()))
         push = sign_push(app, message, mode=mode, format=format, timestamp=now, nonce=token_hex(8))
@@ -229,7 +236,7 @@ class Stage:
         assert (answer.status_code, answer.text) == (200, "success")
 
     async def push_about(self, login: Body, event: str, revoke_info: str = "") -> None:
-        """Push that somebody has closed the account of a mini-program, or has withdrawn something from it."""
+        """Push that a user has closed their account in a mini-program, or has withdrawn a permission from it."""
         app = next(app for app in APPS if app["app_id"] == login["user"]["app_id"])
         now = int(self.clock().timestamp())
         await self.push(make_message(login["user"]["openid"], event, revoke_info, app_id=app["app_id"], now=now), app)
@@ -254,7 +261,7 @@ class Server:
 
     @property
     def has_started(self) -> int:
-        """How many workers have started so far."""
+        """Return how many workers have started so far."""
         return self.command.output.count('"started"')
 
     def is_ready(self) -> bool:
@@ -262,14 +269,14 @@ class Server:
 
     @property
     def lines(self) -> list[Body]:
-        """The lines of its log."""
+        """Return the lines of the server's log."""
         return [json.loads(line) for line in self.command.output.splitlines()]
 
     def workers(self) -> set[int]:
-        """The ids of its worker processes."""
+        """Return the ids of the server's worker processes."""
         found = set()
         for child in children_of(self.pid):
-            with suppress(OSError):  # it has just ended
+            with suppress(OSError):  # the process has just ended
                 if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes():
                     found.add(child)
         return found
@@ -277,7 +284,7 @@ class Server:
 
 @dataclass(slots=True)
 class Admin:
-    """An administrator with a client, and the answer to their login."""
+    """An administrator with an HTTP client, and the response to their login."""
 
     client: httpx.AsyncClient
     answer: Body
@@ -302,7 +309,7 @@ class Admin:
         return await self.ask("POST", f"/users/{former}/merge", json={"into": into})
 
     async def events(self, **query: object) -> list[dict[str, Any]]:
-        """The events, without those of logins."""
+        """Return the events that logins don't record."""
         items = (await self.read("/events", **query))["items"]
         return [event for event in items if event["type"] not in AT_LOGIN]
 
@@ -310,7 +317,7 @@ class Admin:
 async def make_admin(
     client: httpx.AsyncClient, rows: asyncpg.Connection, answer: dict[str, Any], *, role: str = "admin"
 ) -> Admin:
-    """Give somebody who has logged in this role alone."""
+    """Give a logged-in user this role and no others."""
     await set_roles(rows, role, user_id=answer["user"]["id"])
     return Admin(client, answer)
 
@@ -318,7 +325,10 @@ async def make_admin(
 async def recorded(
     rows: asyncpg.Connection, fields: str, where: str = "true", *values: object
 ) -> list[tuple[Any, ...]]:
-    """These fields of the events, the oldest first: `await recorded(rows, "type, data", BESIDE_LOGINS)`."""
+    """Return these fields of the events, with the oldest event first.
+
+    For example, call `await recorded(rows, "type, data", BESIDE_LOGINS)`.
+    """
     found = await rows.fetch(f"SELECT {fields} FROM events WHERE {where} ORDER BY id", *values)
 
     def plain(name: str, value: Any) -> Any:
@@ -328,7 +338,7 @@ async def recorded(
 
 
 async def set_roles(rows: asyncpg.Connection, *roles: str, user_id: str | UUID | None = None) -> None:
-    """Set the roles of a user, or of everybody."""
+    """Set the roles of one user, or of all users."""
     await rows.execute("UPDATE users SET roles = $1 WHERE $2::uuid IS NULL OR id = $2", roles, user_id)
 
 
@@ -365,17 +375,20 @@ def scene_of(started: Body) -> str:
 
 
 async def add_client(database: Database, name: str, *, now: datetime, **options: Any) -> Credentials:
-    """Add a client with a secret: `await add_client(database, "ledger", scopes=["events"], now=now)`."""
+    """Add a client with a secret.
+
+    For example, call `await add_client(database, "ledger", scopes=["events"], now=now)`.
+    """
     credentials = await clients.add_client(database, build_client(name, options), now=now)
     assert credentials is not None
     return credentials
 
 
-# Waiting.
+# The functions below wait for something.
 
 
 def with_part(services: Services, kind: type, part: object) -> Services:
-    """These services with another part of this type."""
+    """Return these services with another part of this type."""
     return replace(services, parts=Parts(services.parts | {kind: part}))
 
 
@@ -391,7 +404,7 @@ async def until(condition: Callable[[], Awaitable[object] | object]) -> None:
 
 @asynccontextmanager
 async def locked(rows: asyncpg.Connection, user_id: str | None = None) -> AsyncIterator[None]:
-    """While another transaction holds this user, or all users."""
+    """Lock this user, or all users, in another transaction while the block runs."""
     async with rows.transaction():
         await rows.execute("SELECT FROM users WHERE $1::uuid IS NULL OR id = $1 FOR UPDATE", user_id)
         yield
@@ -405,7 +418,10 @@ async def until_locked(rows: asyncpg.Connection, number: int = 1) -> None:
 async def behind(
     rows: asyncpg.Connection, asking: Coroutine[Any, Any, Any], hold: str, *values: object, then: str = ""
 ) -> Any:
-    """The result of what waits for another transaction, which holds some rows, and then does more."""
+    """Return the result of a call that waits for another transaction.
+
+    The transaction first locks rows with `hold`. When the call waits, the transaction runs `then` and ends.
+    """
     async with rows.transaction():
         await rows.execute(hold, *values)
         waiting = asyncio.create_task(asking)
@@ -416,13 +432,13 @@ async def behind(
 
 
 async def unread() -> AsyncIterator[bytes]:
-    """A body that fails if it is read."""
+    """Yield a request body that fails when somebody reads it."""
     raise AssertionError("the body was read")
     yield b""
 
 
 async def later(root: Admin, clock: Clock) -> Admin:
-    """The same session after an hour: its token is fresh, its login is not."""
+    """Return the administrator's session after an hour, when some requests require a newer login."""
     answer = root.answer
     for minutes in (10, 51):
         clock.advance(minutes=minutes)
