@@ -1,8 +1,9 @@
-"""The schema of a database, for comparisons."""
+"""Reads a database's schema, so that tests can compare it."""
 
 from tests.world import Rows
 
-# All that the catalog says of our tables, but the order of columns: a later revision adds one at the end.
+# Everything that the catalog stores about our tables, except the order of columns, because later revisions add columns
+# at the end.
 SCHEMA = {
     "tables": """
         SELECT relname, relkind, relpersistence, reloptions FROM pg_class WHERE relnamespace = 'public'::regnamespace

@@ -1,4 +1,4 @@
-"""Every statement of the service, and its plan."""
+"""Lists every statement of the service, and reads its plan."""
 
 import json
 import pkgutil
@@ -38,7 +38,7 @@ STATEMENTS = dict(statements())
 
 
 async def generic_plans(rows: Rows) -> dict[str, dict[str, Any]]:
-    """The plan of each statement, for any values."""
+    """Return the plan of each statement, which PostgreSQL uses for any values."""
     found = {}
     await rows.execute("SET plan_cache_mode = force_generic_plan; SET jit = off")
     for name, statement in STATEMENTS.items():

@@ -1,4 +1,7 @@
-"""A backup made and restored as the operations guide shows: what it restores, and what is lost."""
+"""A backup is made and restored with the commands in the guides.
+
+The tests show what a restored backup contains and what is lost.
+"""
 
 import asyncio
 import os
@@ -39,7 +42,8 @@ async def test_a_restored_backup_has_who_was_in_it_and_nobody_since(
     served = await stage.make(database_url=empty_database_url)
 
     assert (await served.get("/v1/me", headers=bearer(alice))).json() == alice["user"]
-    # The rotation is unknown there, and the token ahead of what is stored: one of ours, so the session goes on.
+    # The restored database doesn't contain the rotation, so the refresh token is newer than the stored one. wxauth has
+    # issued it, so the session continues.
     answer = await served.post("/v1/refresh", json={"refresh_token": rotated["refresh_token"]})
     assert answer.json()["session_id"] == alice["session_id"]
     problem_of(await served.get("/v1/me", headers=bearer(bob)), "invalid_token", 401)
@@ -56,7 +60,7 @@ def run_program(name: str, *arguments: str) -> None:
 
 
 def run_shown(text: str, folder: Path, environment: dict[str, str]) -> str:
-    """The output of the commands. They leave one file, readable only by its owner."""
+    """Run the commands, and return their output. They leave one file that only its owner can read."""
     done = subprocess.run(["sh", "-euc", text], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     [file] = folder.glob("*.dump*")
@@ -88,7 +92,8 @@ async def test_the_backup_and_restore_commands_shown_work_under_systemd_with_a_p
         ("/drill#", f"/{name}#"),
         ("createdb drill --owner=wxauth", f"createdb {name} --owner=postgres"),
         ("dropdb drill", f"dropdb {name}"),
-        ("wxauth check\n", "wxauth keys list\n"),  # it asks WeChat; its own tests have what it says of the database
+        # `wxauth check` sends requests to WeChat, and its own tests cover its messages about the database.
+        ("wxauth check\n", "wxauth keys list\n"),
     ):
         assert (dump + drill).count(here) == 1
         dump, drill = dump.replace(here, there), drill.replace(here, there)
@@ -104,7 +109,7 @@ async def test_the_backup_and_restore_commands_shown_work_under_systemd_with_a_p
         "PGUSER": "postgres",
     }
     done = await asyncio.to_thread(run_shown, dump + drill, tmp_path, environment)
-    assert "    1 |" in done  # user, and when the newest login was
+    assert "    1 |" in done  # the row shows the number of users and the time of the newest login
     assert "schema at" in done
     own = await asyncpg.connect(empty_database_url)
     assert await own.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0, "it was not migrated"
@@ -113,7 +118,7 @@ async def test_the_backup_and_restore_commands_shown_work_under_systemd_with_a_p
 
 @pytest.fixture
 def older(folder: Path) -> Iterator[EmbeddedPostgres]:
-    """A server older than the programs that the page's commands find."""
+    """A server that is older than the programs that the page's commands find."""
     programs = Path("/usr/lib/postgresql/15/bin")
     if not programs.is_dir():
         lacks("needs PostgreSQL 15: apt-get install postgresql-15 请先安装 postgresql-15")

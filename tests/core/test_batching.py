@@ -1,4 +1,4 @@
-"""Statements that several callers run together."""
+"""Tests of statements that several callers run together."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,13 +20,13 @@ from wxauth.errors import StorageUnavailable
 pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]
 
 SETTLED = replace(DEADLINES, batch_wait=1.0)
-"""A statement under way holds up the next one until it is answered."""
+"""Deadlines with which the next statement waits until PostgreSQL has answered the one before."""
 
 
 class Quotient(BaseModel):
     quotient: int
     backend: int
-    """The process of PostgreSQL, in which each statement is the only one."""
+    """The process of PostgreSQL, which runs only one statement at a time."""
 
 
 class Visit(BaseModel):
@@ -74,7 +74,8 @@ async def visit(database: Database, name: str) -> int | None:
 
 
 async def test_who_waits_goes_with_the_next_one_and_gets_their_own_row(database: Database, proxy: Proxy) -> None:
-    await asyncio.gather(*(divide(database, 1) for _ in range(3)))  # both forms are prepared
+    # PostgreSQL now has both forms of the statement prepared.
+    await asyncio.gather(*(divide(database, 1) for _ in range(3)))
     before = proxy.round_trips
     divisors = [1, 2, 3, 4, 5, 6] * 6
     found = await asyncio.gather(*(divide(database, divisor) for divisor in divisors))
@@ -138,7 +139,7 @@ async def test_a_lost_answer_costs_nobody_their_row(database: Database, proxy: P
     await asyncio.gather(*(visit(database, f"v{n}") for n in range(20, 24)))
     proxy.lose_next_answer(containing=b"v9")
     found = await asyncio.gather(*(visit(database, f"v{n}") for n in range(1, 10)))
-    # As after any lost answer, a statement that was executed is sent once more.
+    # As after any lost response, a statement that PostgreSQL has already executed is sent again.
     assert found == [1, *[2] * 8]
 
 

@@ -1,4 +1,4 @@
-"""Replicas whose machines' clocks differ: the database's time counts."""
+"""Replicas use the database's time if the clocks of their machines differ."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,7 +20,7 @@ from wxauth.service.build import build_services
 
 
 class Replica(NamedTuple):
-    """One with a clock of its own."""
+    """A replica with a clock of its own."""
 
     clock: DatabaseClock
     services: Services
@@ -32,7 +32,7 @@ MakeReplica = Callable[[timedelta], Awaitable[Replica]]
 
 @pytest.fixture
 async def make_replica(stage: Stage) -> AsyncIterator[MakeReplica]:
-    """A replica on a machine whose clock is so far ahead."""
+    """A function that returns a replica on a machine whose clock is ahead by this time."""
     made: list[Replica] = []
 
     async def make(ahead: timedelta) -> Replica:
@@ -88,7 +88,7 @@ async def test_nothing_is_swept_by_a_replica_whose_clock_is_wrong(stage: Stage, 
     wrong = await make_replica(timedelta(days=61))
     await stage.login(at=wrong.client)
     await stage.rows.execute("UPDATE sessions SET expires_at = created_at")
-    wrong.clock.ahead = timedelta(seconds=31)  # it has not been corrected for good yet
+    wrong.clock.ahead = timedelta(seconds=31)  # the last correction was much too small
     await sweep(wrong.services)
     assert await stage.number("sessions") == 1
     assert [line["reason"] for line in stage.logged("sweep_put_off")] == ["the clocks differ"]

@@ -82,7 +82,7 @@ WRONG = [
 
 @pytest.fixture
 async def stored(rows: Rows) -> asyncpg.Connection:
-    """Two people, one in one app and one in another; a session of hers; a signing key."""
+    """A database with two users in different apps, a session of the first user, and a signing key."""
     await rows.execute(f"""
         INSERT INTO users (id, unionid, created_at, last_login_at)
         VALUES ('{ALICE}', 'union-alice', now(), now()), ('{BOB}', NULL, now(), now());

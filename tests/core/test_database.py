@@ -1,4 +1,4 @@
-"""Databases that `WXAUTH_DATABASE_URL` may name."""
+"""Tests of the databases that `WXAUTH_DATABASE_URL` can name."""
 
 import asyncio
 import re
@@ -58,7 +58,7 @@ def opened(url: str, deadlines: Deadlines = DEADLINES) -> aclosing[Database]:
 
 
 async def can_be_asked(url: str) -> bool:
-    """Whether both ways to the database work."""
+    """Return whether statements work both with a transaction and without one."""
     async with opened(url) as database:
         one = await database.value(ONE)
         async with database.begin() as transaction:
@@ -106,7 +106,7 @@ async def test_of_several_hosts_a_silent_one_costs_its_own_time_once(proxy: Prox
             assert await database.value(ONE)
         proxy.drop()
         async with asyncio.timeout(deadlines.connect):
-            assert await database.value(ONE)  # the host that gave the last connection is asked first
+            assert await database.value(ONE)  # the database asks the host of the last connection first
 
 
 async def test_of_several_hosts_one_must_be_the_primary(proxy: Proxy, admin: asyncpg.Connection) -> None:
@@ -197,7 +197,7 @@ async def test_a_transaction_sees_what_others_commit_whatever_the_databases_defa
     [
         ("", "wxauth off 4s 2s 8s", "wxauth off 4s 2s 8s", 1),
         ("&application_name=login&statement_timeout=1s", "login off 1s 2s 8s", "login off 1s 2s 8s", 1),
-        ("&pgbouncer=true", "wxauth on 0 0 0", "wxauth on 4s 2s 8s", 0),  # a transaction brings its own
+        ("&pgbouncer=true", "wxauth on 0 0 0", "wxauth on 4s 2s 8s", 0),  # each transaction sets its own limits
         ("&pgbouncer=prepared", "wxauth on 0 0 0", "wxauth on 4s 2s 8s", 1),
     ],
 )
@@ -238,7 +238,7 @@ async def test_a_wrong_statement_of_ours_is_not_reported_as_an_outage(database_u
         assert await database.value(ONE) == 1
 
 
-# Blocks whose connection is lost.
+# Tests of blocks whose connection is lost.
 
 
 class Numbered(TypedDict):

@@ -1,4 +1,7 @@
-"""A name with several addresses: each gets its share of the time limit. A certificate is checked against the name."""
+"""If a host name has several addresses, each address gets its share of the time limit.
+
+The server's certificate is checked against the host name.
+"""
 
 import asyncio
 import socket
@@ -29,7 +32,7 @@ HURRIED = Deadlines(connect=2.0, connect_to_any=1.0)
 
 @pytest.fixture(autouse=True)
 def names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name has an address that does not answer, and then one that does."""
+    """Give the host name an address that doesn't answer, and then an address that does."""
     look_up = socket.getaddrinfo
 
     def found(host: Any, port: Any, *rest: Any, **hints: Any) -> list[Any]:
@@ -44,7 +47,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def silent(port: int, accepted: list[StreamWriter]) -> AsyncIterator[None]:
-    """The other address of the name: it accepts connections, and says nothing."""
+    """Listen at the host name's other address, which accepts connections but sends nothing."""
 
     async def serve(_: StreamReader, writer: StreamWriter) -> None:
         accepted.append(writer)
@@ -100,7 +103,7 @@ async def test_a_certificate_is_checked_against_the_name(database_url: str, tmp_
 
 
 async def answer_as_redis(reader: StreamReader, writer: StreamWriter) -> None:
-    """Counts 1 for every script, and says OK to all else."""
+    """Return 1 for every script, and OK for any other command."""
     while line := await reader.readline():
         parts = []
         for _ in range(int(line[1:])):

@@ -1,4 +1,4 @@
-"""An unusable database is reported in one line, and in the same words by `serve`, `migrate` and `check`."""
+"""`serve`, `migrate` and `check` report an unusable database in one line and in the same words."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ NOBODY = "http://127.0.0.1:1"
 async def refuse_the_password(reader: StreamReader, writer: StreamWriter) -> None:
     (length,) = struct.unpack("!i", await reader.readexactly(4))
     await reader.readexactly(length - 4)
-    writer.write(b"R" + struct.pack("!ii", 8, 3))  # asks for the password
+    writer.write(b"R" + struct.pack("!ii", 8, 3))  # this message asks for the password
     await reader.read(1024)
     fields = b'SFATAL\0C28P01\0Mpassword authentication failed for user "wxauth"\0\0'
     writer.write(b"E" + struct.pack("!i", len(fields) + 4) + fields)
@@ -55,7 +55,7 @@ TROUBLES = {
     "option": "`sslmode` parameter must be one of: disable, allow, prefer, require, verify-ca, verify-full",
     "file": "can't read /nowhere: No such file or directory",
 }
-"""The line for each problem."""
+"""The line that reports each problem."""
 
 
 @pytest.mark.parametrize("wrong", TROUBLES)
@@ -121,7 +121,7 @@ async def test_a_file_of_libpqs_that_cannot_be_read_is_named(
             if by == "environment":
                 monkeypatch.setenv(f"PG{parameter.upper()}", str(query.pop(parameter)))
             url = f"postgresql://wxauth@{strict.address}/wxauth?{urlencode(query)}"
-            if user == 0:  # who may read everything
+            if user == 0:  # root can read all files
                 os.seteuid(65534)
             try:
                 async with aclosing(Database(url)) as database:
@@ -142,7 +142,7 @@ async def test_files_below_the_home_of_another_user_are_not_tried(
     folder.chmod(0)
     monkeypatch.setenv("HOME", str(tmp_path))
     user = os.geteuid()
-    if user == 0:  # who may read everything
+    if user == 0:  # root can read all files
         os.seteuid(65534)
     try:
         database = Database(f"postgresql://postgres@{proxy.address}{urlsplit(database_url).path}")
@@ -223,7 +223,7 @@ def test_serve_names_migrate_and_serves_once_it_has_run(empty_database_url: str,
     env = service_env(empty_database_url, wechat_base_url=NOBODY, port=port, workers=workers)
     with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as command, (served := Server(command, port)).client:
         until(lambda: served.has_started == workers)
-        time.sleep(3)  # in which each worker looks three times
+        time.sleep(3)  # each worker checks the schema three times during this time
         assert served.get("/livez").status_code == 200
         ready = served.get("/readyz")
         checks = ready.json()["checks"]

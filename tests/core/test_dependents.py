@@ -1,4 +1,4 @@
-"""What operators add to our tables stops a migration before it has changed anything, or stays as it was."""
+"""Objects that operators add to wxauth's tables stop a migration before it changes anything, or stay unchanged."""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -58,7 +58,7 @@ OF_OTHERS = {
 
 @dataclass(frozen=True)
 class Migrated:
-    """A database with the schema, and a next version that changes it."""
+    """A database with the schema, and the scripts of a next version that changes the schema."""
 
     database: Database
     rows: Rows

@@ -1,4 +1,4 @@
-"""Errors of libraries are redacted before they are logged, and printed values contain no secret."""
+"""Errors of libraries are redacted before they are logged, and printed values don't contain secrets."""
 
 import asyncio
 import io

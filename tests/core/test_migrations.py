@@ -1,4 +1,4 @@
-"""The migrations create the tables of the models, and the rules of their rows."""
+"""The migrations create the tables of the models and the constraints on their rows."""
 
 import asyncio
 import re
@@ -61,7 +61,7 @@ async def empty(empty_database_url: str, tmp_path: Path) -> AsyncIterator[Empty]
 
 
 async def columns_of(rows: Rows) -> set[tuple[object, ...]]:
-    """Each column's table, name and type, and whether it must have a value."""
+    """Return the table, name and type of each column, and whether the column requires a value."""
     return {row[:4] for row in await rows.fetch(SCHEMA["columns"]) if row["relname"] != "alembic_version"}
 
 
@@ -139,7 +139,7 @@ async def test_a_revision_that_is_unknown_stops_the_migration(database_url: str)
 
 @pytest.mark.slow
 async def test_a_migration_that_fails_leaves_nothing_behind(empty: Empty) -> None:
-    await empty.rows.execute("CREATE TABLE signing_keys ()")  # in the way
+    await empty.rows.execute("CREATE TABLE signing_keys ()")  # this table makes the migration fail
     before = await empty.schema()
     with pytest.raises(Exception, match="already exists"):
         await migrate(empty.database)
@@ -163,7 +163,10 @@ async def test_a_migration_may_take_longer_than_a_statement_of_the_service(empty
 async def test_a_change_behind_a_transaction_holds_up_no_writer(
     empty: Empty, empty_database_url: str, revision: str, column: str, value: str, how: dict[str, Any]
 ) -> None:
-    """It waits for its table's writers, and later writers wait for the change, unless it gives way to them."""
+    """The migration gives way to later writers.
+
+    It waits for its table's current writers, and later writers would otherwise wait for the migration.
+    """
     await migrate(empty.database, revision=revision, scripts=empty.next_scripts)
     insert = f"INSERT INTO users (id, created_at, {column}) VALUES (gen_random_uuid(), now(), {value})"
     logging_in = await asyncpg.connect(empty_database_url)
@@ -193,11 +196,11 @@ async def test_a_table_that_stays_locked_is_reported(empty: Empty) -> None:
 SQUAWK = [str(Path(sys.executable).with_name("squawk")), "--pg-version=15", "--reporter=gcc"]
 EXCLUDED = "--exclude=require-lock-timeout,require-statement-timeout,prefer-robust-stmts,prefer-bigint-over-int"
 DROPPING = ("0104", "0106")
-"""Revisions before the first release, which drop what no released version uses."""
+"""Revisions from before the first release, which drop objects that no released version uses."""
 
 
 def hold_ups(scripts: Path) -> set[str]:
-    """What Squawk says of the revisions after the first release, while which nobody uses the tables."""
+    """Return what Squawk finds in all revisions except the first, during which no requests use the tables."""
     found: set[str] = set()
     for revision in [*ScriptDirectory(str(scripts)).walk_revisions()][:-1]:
         options = {"as_sql": True, "output_buffer": (sql := StringIO())}

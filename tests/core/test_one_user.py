@@ -1,7 +1,8 @@
-"""Statements that read a page of one user's rows, planned by statistics of a table that held one user.
+"""Statements that read a page of one user's rows don't read the rows of others.
 
-PostgreSQL then expects to find rows of any user anywhere: with `user_id = …` and LIMIT it reads a primary key from one
-end, and for each user again. So it is on every new installation, which is analyzed with its first users.
+They are planned with statistics of a table that held one user. With these statistics, PostgreSQL expects to find rows
+of any user anywhere. For `user_id = …` with LIMIT, it reads a primary key from one end, and repeats this for each user.
+This happens on every new installation, because its tables are analyzed when they hold only the first users.
 """
 
 import re
@@ -19,7 +20,10 @@ pytestmark = pytest.mark.own_database
 
 OTHERS = 4_000
 USER = UUID(f"{OTHERS // 2:032}")
-"""The user who is sought is in the middle. All but the first have one row in each table, whose id is theirs."""
+"""The user whose rows are read, who is in the middle.
+
+Each user except the first has one row in each table, and this row's id is the user's id.
+"""
 PLANTED = """
 INSERT INTO users (id, created_at) SELECT row_id, now() FROM planted;
 INSERT INTO identities (user_id, app_id, openid, created_at) SELECT id, 'wx', row_id::text, now() FROM planted;
@@ -56,7 +60,7 @@ OF_ALL = {
     "login.record_queries._SEARCHES.None",
     "users.history_queries._ALL_LOGINS",
 }
-"""These filter by a user only if another condition already says which index to read."""
+"""Statements that filter by a user only if another condition already selects the index."""
 
 READ = """
 SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables
@@ -66,7 +70,7 @@ SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user
 
 @pytest.fixture
 async def statistics_of_one_user(rows: Rows) -> None:
-    await rows.execute("SET session_replication_role = replica")  # no triggers, and no foreign keys
+    await rows.execute("SET session_replication_role = replica")  # this setting switches triggers and foreign keys off
     await rows.execute("CREATE TEMP TABLE planted (id uuid, row_id uuid)")
     of_number = "lpad(number::text, 32, '0')::uuid FROM generate_series"
     await rows.execute(f"INSERT INTO planted SELECT '{UUID(int=1)}', {of_number}(1, 200) AS number")
@@ -79,7 +83,7 @@ async def statistics_of_one_user(rows: Rows) -> None:
 
 
 async def most_read(rows: Rows, prepared: asyncpg.prepared_stmt.PreparedStatement, *values: Any) -> int:
-    """How many rows of a table the statement reads, once its plan may be one for any values."""
+    """Return how many rows of a table the statement reads after PostgreSQL can use a plan for any values."""
     read = 0
     for _ in range(7):
         transaction = rows.transaction()
@@ -98,7 +102,7 @@ async def test_a_page_of_one_user_reads_no_others_even_if_the_statistics_know_on
     assert STATEMENTS.keys() >= OF_ALL
     found: dict[str, int] = {}
     for name, statement in STATEMENTS.items():
-        if name in OF_ALL | {"login.batched_queries.SIGN_UP.many"}:  # which makes users, and reads no page
+        if name in OF_ALL | {"login.batched_queries.SIGN_UP.many"}:  # this statement creates users and reads no page
             continue
         if "user_id" in statement.text and re.search("LIMIT|OFFSET| consents", statement.text):
             prepared = await rows.prepare(statement.text)

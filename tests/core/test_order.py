@@ -1,4 +1,4 @@
-"""No index depends on the order of text that the operating system defines."""
+"""No index depends on the operating system's order of text."""
 
 from contextlib import aclosing
 from urllib.parse import urlsplit
@@ -32,7 +32,7 @@ async def test_no_column_and_no_index_has_an_order_but_that_of_bytes(rows: Rows)
 async def test_everybody_is_found_after_the_order_has_changed_under_the_database(
     empty_database_url: str, admin: asyncpg.Connection, stage: Stage
 ) -> None:
-    """As where the image of PostgreSQL moves from Alpine to Debian, or gets another version of ICU."""
+    """The order changes when PostgreSQL's image moves from Alpine to Debian, or gets another version of ICU."""
     if not await admin.fetchval("SELECT EXISTS (SELECT FROM pg_collation WHERE collname = 'und-x-icu')"):
         pytest.skip("this PostgreSQL has no order but that of bytes")
     name = urlsplit(empty_database_url).path[1:]

@@ -1,4 +1,7 @@
-"""Failures of the database: what still works, what is answered with 503, and how soon the service recovers."""
+"""Tests of failures of the database.
+
+They show which requests still work, which requests fail with 503, and how soon the service recovers.
+"""
 
 import asyncio
 import os
@@ -28,8 +31,11 @@ from wxauth_desk.postgres import EmbeddedPostgres
 pytestmark = pytest.mark.own_database
 
 HANGING = HURRIED.total + 2.0
-"""Seconds after which there is an answer, though the database hangs. The contract's ten leave these two beside the
-deadline, which is shortened here; they are not, for what they are spent on is no shorter."""
+"""Seconds within which a request gets a response if the database hangs.
+
+The contract allows ten seconds, which are the deadline and two seconds for everything else. The tests shorten the
+deadline but not the two seconds, because the work in these seconds takes as long as in production.
+"""
 RESUMING = 5.0
 
 
@@ -38,12 +44,12 @@ async def token_of(stage: Stage, person: str = "alice") -> str:
 
 
 async def fill_pool(stage: Stage) -> None:
-    """Open as many connections as there may be."""
+    """Open as many connections as the pool allows."""
     await asyncio.gather(*(stage.login.ask(f"person-{n}") for n in range(CONNECTIONS)))
 
 
 async def resumes(stage: Stage) -> None:
-    """Wait until a login succeeds, as long as the contract allows."""
+    """Wait until a login succeeds, but no longer than the contract allows."""
 
     async def is_back() -> bool:
         return (await stage.login.ask()).status_code == 200
@@ -57,13 +63,13 @@ MakeStage = Callable[..., Awaitable[Stage]]
 
 @pytest.fixture
 async def services(make_services: MakeServices, proxy: Proxy) -> Services:
-    """By way of the proxy."""
+    """The service's parts, which use the database through the proxy."""
     return await make_services(database_url=proxy.url, timeouts=Timeouts(database=HURRIED))
 
 
 @pytest.fixture
 def make_stage(stage: Stage, database_url: str) -> MakeStage:
-    """The stage at this database, or at the test's own, whose URL may have more parameters."""
+    """A function that returns the stage with another database, or with more parameters in the database's URL."""
 
     async def make(url: str = database_url, *, more: str = "", deadlines: Deadlines = HURRIED) -> Stage:
         return await stage.replica(database_url=url + more, timeouts=Timeouts(database=deadlines))
@@ -73,7 +79,7 @@ def make_stage(stage: Stage, database_url: str) -> MakeStage:
 
 @pytest.fixture
 async def own_postgres(tmp_path: Path) -> AsyncIterator[EmbeddedPostgres]:
-    """A server that a test may stop."""
+    """A server that a test can stop."""
     server = EmbeddedPostgres(tmp_path / "data", lasting=False)
     with server:
         database = Database(server.url())
@@ -83,7 +89,7 @@ async def own_postgres(tmp_path: Path) -> AsyncIterator[EmbeddedPostgres]:
 
 
 def processes_of(data: Path) -> list[int]:
-    """The postmaster and its children."""
+    """Return the ids of the postmaster and its children."""
     postmaster = (data / "postmaster.pid").read_text().split()[0]
     children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
     return [int(process) for process in (postmaster, *children)]
@@ -256,12 +262,12 @@ async def test_slow_statements_are_given_up_and_leave_nothing_behind(stage: Stag
                 *(stage.login.ask("alice") for _ in range(CONNECTIONS)), stage.login.ask("bob")
             )
         assert all(map(is_unavailable, answers[:-1]))
-        assert answers[-1].status_code == 200  # it had to wait for a connection, but not for ever
+        assert answers[-1].status_code == 200  # Bob's login had to wait for a connection, but only for a limited time
         nobody_waits = "SELECT NOT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
-        await until(lambda: stage.rows.fetchval(nobody_waits))  # although the row is still locked
+        await until(lambda: stage.rows.fetchval(nobody_waits))  # no statement waits, although the row is still locked
     assert (await stage.login.ask("alice")).status_code == 200
     within_the_limit = f"SELECT count(*) <= {CONNECTIONS} FROM {OTHER_BACKENDS}"
-    await until(lambda: stage.rows.fetchval(within_the_limit))  # a backend that is cut off takes a moment to end
+    await until(lambda: stage.rows.fetchval(within_the_limit))  # a backend that has been cut off takes a moment to end
 
 
 @pytest.mark.slow
@@ -323,7 +329,7 @@ async def test_a_change_whose_answer_is_lost_is_made_and_not_sent_again(stage: S
     answer = await stage.client.post("/v1/me/avatar", files={"file": picture.getvalue()}, headers=token)
     problem_of(answer, "storage_unavailable", 503)
     assert await stage.number("avatars") == 1
-    proxy.drop()  # while nobody uses it
+    proxy.drop()  # no request uses the connection now
     answer = await stage.client.patch("/v1/me", json={"nickname": "Alice"}, headers=token)
     assert answer.json()["nickname"] == "Alice"
 
@@ -353,19 +359,19 @@ async def test_a_request_in_a_deadlock_may_be_retried(make_stage: MakeStage, dat
             await until_locked(stage.rows)
             locking = asyncio.create_task(other.execute(lock, first))
             await until_locked(stage.rows, 2)
-        # Now the merge has the first user and waits for the second; the other transaction has the second.
+        # Now the merge holds the first user and waits for the second user, whom the other transaction holds.
         assert is_unavailable(await merging)
         await locking
     await other.close()
     assert (await root.merge(first, into=second)).status_code == 200
 
 
-# Any default isolation level of the database.
+# Tests of databases with another default isolation level.
 
 
 @pytest.fixture
 async def make_isolated(make_stage: MakeStage, rows: Rows) -> MakeStage:
-    """The service on a database whose default is another one than PostgreSQL's."""
+    """A function that returns the service with a database whose default isolation level differs from PostgreSQL's."""
     name = await rows.fetchval("SELECT current_database()")
     await rows.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'")
     return partial(make_stage, deadlines=PATIENT)
@@ -374,7 +380,7 @@ async def make_isolated(make_stage: MakeStage, rows: Rows) -> MakeStage:
 @pytest.mark.slow
 async def test_simultaneous_logins_of_a_person_succeed_under_any_isolation_level(make_isolated: MakeStage) -> None:
     stage = await make_isolated()
-    for _ in range(2):  # the first ones, and those of somebody who is known
+    for _ in range(2):  # the user is new in the first round and known in the second
         answers = await asyncio.gather(*(stage.login.ask() for _ in range(2 * CONNECTIONS)))
         assert {answer.status_code for answer in answers} == {200}
     assert await stage.number("users") == 1

@@ -1,4 +1,4 @@
-"""The service behind PgBouncer in transaction mode, by `?pgbouncer=true`."""
+"""The service works behind PgBouncer in transaction mode if its URL contains `?pgbouncer=true`."""
 
 import os
 import re
@@ -29,7 +29,10 @@ from wxauth_desk.postgres import EmbeddedPostgres
 pytestmark = pytest.mark.pgbouncer
 
 NOBODY = 65534
-"""PgBouncer refuses to run as root. The tests' PostgreSQL is nobody's then, and so is its socket."""
+"""The id of the user `nobody`, who runs PgBouncer because it refuses to run as root.
+
+In this case, the tests' PostgreSQL and its socket also belong to `nobody`.
+"""
 CONFIGURATION = """\
 [databases]
 * = host={socket} port={server_port} user=postgres
@@ -46,7 +49,7 @@ default_pool_size = {pool_size}
 
 @contextmanager
 def pgbouncer(database_url: str, *, pool_size: int) -> Iterator[str]:
-    """The URL of a PgBouncer in front of this database, for as long as the block runs."""
+    """Run a PgBouncer in front of this database while the block runs, and yield its URL."""
     program, port = needs("pgbouncer"), free_port()
     parts = urlsplit(database_url)
     [socket], [server_port] = map(parse_qs(parts.query).__getitem__, ("host", "port"))
@@ -54,7 +57,7 @@ def pgbouncer(database_url: str, *, pool_size: int) -> Iterator[str]:
         os.chmod(folder, 0o755)
         configuration = Path(folder, "pgbouncer.ini")
         [minor] = re.findall(r"^PgBouncer 1\.(\d+)", subprocess.check_output([program, "--version"], text=True))
-        # Before 1.21, PgBouncer does so always, and refuses the setting.
+        # Before version 1.21, PgBouncer always forgets prepared statements and rejects this setting.
         forgets = "max_prepared_statements = 0\n" if int(minor) >= 21 else ""
         shown = CONFIGURATION.format(socket=socket, server_port=server_port, port=port, pool_size=pool_size)
         configuration.write_text(shown + forgets)
@@ -67,7 +70,7 @@ def pgbouncer(database_url: str, *, pool_size: int) -> Iterator[str]:
 
 @pytest.fixture
 def pooled_url(database_url: str) -> Iterator[str]:
-    """This test's database by way of PgBouncer, which has fewer connections to it than the service may open."""
+    """The URL of this test's database through PgBouncer, which has fewer connections than the service can open."""
     with pgbouncer(database_url, pool_size=2) as url:
         yield f"{url}?pgbouncer=true"
 
@@ -97,7 +100,7 @@ async def test_many_share_the_few_connections_and_log_in_refresh_and_log_out(sta
 
 @pytest.mark.process
 async def test_a_first_service_migrates_and_makes_a_key_by_pgbouncer(empty_database_url: str, tmp_path: Path) -> None:
-    with pgbouncer(empty_database_url, pool_size=2) as url:  # one holds the turn, one migrates
+    with pgbouncer(empty_database_url, pool_size=2) as url:  # one connection holds the lock and the other one migrates
         for command in (["migrate"], ["keys", "rotate"], ["keys", "list"]):
             done = await to_thread(run, *command, cwd=tmp_path, env=service_env(f"{url}?pgbouncer=true"))
             assert (done.returncode, done.stderr) == (0, ""), command
@@ -119,7 +122,7 @@ async def test_exports_of_two_processes_share_a_connection(login: LogIn, databas
 async def test_only_the_statement_of_check_has_a_name(
     stage: Stage, pooled_url: str, postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    """A name is known on one of the pooler's connections, where others may use it, and not on the next."""
+    """A named statement exists on only one of the pooler's connections, which other clients also use."""
     before = postgres.log.stat().st_size
     database = await stage.rows.fetchval("SELECT current_database()")
     await stage.rows.execute(f"ALTER DATABASE {database} SET log_statement = 'all'")
@@ -151,7 +154,7 @@ async def test_a_login_whose_statement_was_forgotten_gets_a_new_connection(stage
         client = await stage.make(database_url=f"{url}?pgbouncer=prepared")
         await stage.login(at=client)
         other = await asyncpg.connect(url, statement_cache_size=0)
-        async with other.transaction():  # has the pooler's connection on which the statement was prepared
+        async with other.transaction():  # it holds the pooler's connection on which the statement was prepared
             await other.execute("SELECT 1")
             await stage.login(at=client)
         assert stage.logged("prepared_statement_forgotten")
@@ -159,6 +162,6 @@ async def test_a_login_whose_statement_was_forgotten_gets_a_new_connection(stage
 
 
 async def checked(settings: Settings) -> dict[str, CheckResult]:
-    """The lines of `wxauth check` about the database."""
+    """Return the results of `wxauth check` about the database."""
     results = check_database(settings, Findings(), clock=utc_now, deadlines=DEADLINES)
     return {result.name: result async for result in results if result is not None}

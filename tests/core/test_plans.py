@@ -1,7 +1,8 @@
-"""The plans of all statements that read what grows, as files: `scripts/test tests/core/test_plans.py --write-plans`.
+"""Compares the plans of all statements that read growing tables with files.
 
-The plans are generic ones of the embedded PostgreSQL, on three kinds of statistics: of empty tables; of tables that
-were analyzed while they were empty, and then filled; and of tables with a million rows, in which nothing is pending.
+`scripts/test tests/core/test_plans.py --write-plans` writes these files. They contain generic plans of the embedded
+PostgreSQL, for three kinds of statistics: empty tables, tables that were analyzed while they were empty and then
+filled, and tables with a million rows in which nothing is pending.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ pytestmark = [pytest.mark.own_database, pytest.mark.slow]
 
 FOLDER = Path(__file__).parents[1] / "plans"
 PLANNED_BY = 18
-"""The major version of PostgreSQL whose plans the files have."""
+"""The major version of PostgreSQL that made the plans in the files."""
 ROWS, FEW = 2000, 5
 OF_FEW_ROWS = {"apps", "clients", "feed_swept", "js_tickets", "signing_keys", "sweeps", "webhooks"}
 USUALLY_EMPTY = {"alembic_version", "erasures", "events_unplaced", "feed_swept"}
@@ -30,7 +31,7 @@ PLANTED: Mapping[str, Mapping[str, str]] = {
     "users": {"status": "'active'"},
     "website_sessions": {"client_id": "'shop'"},
 }
-"""What is planted in columns, where the value is not just another one in each row, or a null."""
+"""The values of columns that need more than a different value in each row, or NULL."""
 OF_TYPE = {
     "uuid": "lpad(n::text, 32, '0')::uuid",
     "text": "'x' || n",
@@ -54,7 +55,7 @@ SELECT string_agg(format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass
 
 
 async def plant(rows: Rows) -> set[str]:
-    """Fill the tables, with the same rows each time. Returns the names of those that grow."""
+    """Fill the tables with the same rows each time, and return the names of the tables that grow."""
     columns: dict[str, dict[str, str]] = {}
     for table, column, kind, may_be_null in await rows.fetch(COLUMNS):
         given = PLANTED.get(table, {}).get(column)
@@ -62,7 +63,7 @@ async def plant(rows: Rows) -> set[str]:
             value = given or OF_TYPE.get(kind, "n")
             columns.setdefault(table, {})[column] = value.replace("{uuid}", OF_TYPE["uuid"])
     await rows.execute(await rows.fetchval(NO_CHECKS))
-    await rows.execute("SET session_replication_role = replica")  # no triggers, and no foreign keys
+    await rows.execute("SET session_replication_role = replica")  # this setting switches triggers and foreign keys off
     for table, values in columns.items():
         await rows.execute(
             f"INSERT INTO {table} ({', '.join(values)}) OVERRIDING SYSTEM VALUE SELECT {', '.join(values.values())}"
@@ -78,7 +79,7 @@ def parts_of(plan: Mapping[str, Any], depth: int = 0) -> Iterator[tuple[int, Map
 
 
 def line_of(part: Mapping[str, Any]) -> str:
-    """What a part of a plan does, and by which index."""
+    """Return what a part of a plan does, and the index that it uses."""
     beside = {"InitPlan": "once: ", "SubPlan": "for each row: "}.get(part.get("Parent Relationship", ""), "")
     join = part.get("Join Type", "Inner")
     what = [part.get("Operation") or part["Node Type"], join if join != "Inner" else "", part.get("Relation Name", "")]
@@ -90,7 +91,7 @@ CONDITIONS = ("Index", "TID", "Hash", "Merge")
 
 
 def text_of(kinds: Mapping[str, Mapping[str, Any]], name: str) -> str:
-    """The plans of a statement, each under the kinds of statistics for which it is made."""
+    """Return the plans of a statement, each below the kinds of statistics that lead to it."""
     made: dict[str, list[str]] = {}
     for kind, found in kinds.items():
         lines = "".join(f"    {'  ' * depth}{line_of(part)}\n" for depth, part in parts_of(found[name]))

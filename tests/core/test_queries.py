@@ -1,4 +1,7 @@
-"""Each statement and its row type fit the migrated schema; the columns of a user that are shown or merged."""
+"""Each statement and its row type fit the migrated schema.
+
+The tests also check which columns of a user are shown or merged.
+"""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -61,8 +64,9 @@ async def test_postgres_can_prepare_each_statement_and_answers_what_its_row_says
 
 @pytest.mark.own_database
 async def test_no_plan_locks_the_rows_of_a_page_more_than_once(rows: Rows) -> None:
-    # If a sub-select with SKIP LOCKED were repeated for each row of the other side of a join, each time it would lock
-    # further rows, and so delete more than its LIMIT allows. PostgreSQL plans so while it takes a table for empty.
+    # A sub-select with SKIP LOCKED must not be repeated for each row of the other side of a join. Each repetition would
+    # lock further rows, so the statement would delete more rows than its LIMIT allows. PostgreSQL makes such a plan
+    # while it assumes that a table is empty.
     await rows.execute("VACUUM ANALYZE")
     repeated = [
         name
@@ -75,7 +79,7 @@ async def test_no_plan_locks_the_rows_of_a_page_more_than_once(rows: Rows) -> No
 
 
 def repeated_parts(plan: Mapping[str, Any], *, is_repeated: bool = False) -> Iterator[Mapping[str, Any]]:
-    """The parts of a plan that are executed for each row of another part. An InitPlan is executed once."""
+    """Yield the parts of a plan that are executed for each row of another part. An InitPlan is executed only once."""
     if is_repeated:
         yield plan
     for part in plan.get("Plans", ()):
@@ -85,7 +89,7 @@ def repeated_parts(plan: Mapping[str, Any], *, is_repeated: bool = False) -> Ite
 
 
 def what_differs(answered: Sequence[asyncpg.Attribute], row: Any) -> Iterator[str]:
-    """How the columns of an answer differ from the type of its row."""
+    """Describe how the columns of a result differ from the type of its row."""
     if get_origin(row) is Mapping:
         return
     if get_origin(row) is tuple:
@@ -108,7 +112,7 @@ def what_differs(answered: Sequence[asyncpg.Attribute], row: Any) -> Iterator[st
 
 
 def columns_of(row: Any) -> Mapping[str, Any] | None:
-    """The columns that a type of rows names, each with its type; None if it is the type of one column."""
+    """Return the columns that a row type names, with their types. Return None for the type of a single column."""
     if is_typeddict(row):
         return get_type_hints(row)
     if isinstance(row, type) and issubclass(row, BaseModel):
@@ -120,7 +124,7 @@ def columns_of(row: Any) -> Mapping[str, Any] | None:
 
 
 def fits(column: asyncpg.Attribute, expected: Any) -> bool:
-    """Whether a column's values are of this type. PostgreSQL does not report whether a column may be NULL."""
+    """Return whether a column's values have this type. PostgreSQL doesn't report whether a column may be NULL."""
     kinds = {str if get_origin(one) is Literal else one for one in one_of(expected)} - {NoneType}
     if column.type.name == "jsonb":
         return all(is_typeddict(kind) or get_origin(kind) in (dict, list) for kind in kinds)
@@ -143,7 +147,7 @@ def test_a_user_is_read_with_every_column_of_the_table_but_what_logins_and_staff
     assert ", ".join(f"users.{name}" for name in columns) == USER
 
 
-# The columns of users that `_MERGE` leaves alone, and why nothing is lost.
+# The columns of users that `_MERGE` doesn't change, each with the reason why nothing is lost.
 LEFT_ALONE = {
     "id": "the other user's is in `former_users`",
     "attributes": "`add_missing_attributes`",
@@ -161,9 +165,9 @@ def test_a_merge_forgets_no_column_of_a_user() -> None:
 
 
 def test_a_result_has_every_column_of_a_user() -> None:
-    # Consents are shown as those still due, and to administrators as a list.
-    # Attributes, and when somebody is erased who is leaving, are shown to staff and services alone.
-    # Of the time at which a number was verified, only its presence is shown.
+    # Consents are shown as the consents that are still due, and to administrators as a list. Only staff and services
+    # see attributes and the time at which a leaving user is erased. Instead of the time at which a number was verified,
+    # the result shows only whether it was.
     elsewhere = {"id", "consents", "attributes", "erase_at", "phone_verified_at"}
     returned = elsewhere | set(ProfileStatusAndRoles.__annotations__) - {"phone_verified"}
     wrong = returned ^ set(UserFields.model_fields)

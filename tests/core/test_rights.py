@@ -1,4 +1,4 @@
-"""A role that does not own the database: `wxauth migrate` and `wxauth check` name the missing GRANTs."""
+"""If a role doesn't own the database, `wxauth migrate` and `wxauth check` name the missing GRANTs."""
 
 import asyncio
 import re
@@ -27,7 +27,7 @@ numbers = count(1)
 
 @dataclass(frozen=True)
 class Guest:
-    """A role that owns nothing, and whose name must be quoted in SQL; and the connection of the database's owner."""
+    """A role that owns nothing and whose name must be quoted in SQL, with the connection of the database's owner."""
 
     name: str
     owner: Rows
@@ -39,7 +39,7 @@ class Guest:
         return self.settings.database_url.get_secret_value()
 
     async def schema(self) -> tuple[str, str]:
-        """What `wxauth check` says of it."""
+        """Return what `wxauth check` reports about the schema."""
         results = await examine(self.settings)
         [found] = [(result.level, result.text) for result in results if result.name == "schema"]
         return found
@@ -49,7 +49,7 @@ class Guest:
         return done.returncode, done.stdout + done.stderr
 
     async def gets_the_suggested_grant(self, message: str) -> str:
-        """The owner runs the statement that a line names."""
+        """Run the statement that a message suggests, as the database's owner."""
         found = re.search("GRANT [^;]+;", message)
         assert found, message
         await self.owner.execute(found[0])
@@ -58,7 +58,7 @@ class Guest:
 
 @pytest.fixture
 def guests_url(request: pytest.FixtureRequest) -> str:
-    """Of a database without tables; if the test has one of its own, with those of the service."""
+    """The URL of a database without tables. If the test has its own database, this database has wxauth's tables."""
     has_tables = request.node.get_closest_marker("own_database")
     return request.getfixturevalue("database_url" if has_tables else "empty_database_url")
 

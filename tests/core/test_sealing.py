@@ -1,4 +1,4 @@
-"""A sealed value opens only with its key, in its context, and unaltered."""
+"""A sealed value opens only with its key and in its context, and only if it is unaltered."""
 
 from contextlib import aclosing
 from types import SimpleNamespace
@@ -21,12 +21,12 @@ def sealer() -> Sealer:
 
 
 def test_a_value_that_another_version_has_sealed_opens(sealer: Sealer) -> None:
-    """The stored form never changes: written here, and not made by the code that opens it."""
+    """The stored form never changes, so this value is a literal and not made by the code that opens it."""
     sealed = bytes.fromhex(
         "01fbadc211ae957db717f349f2997b9660b4efbfc883b3e28f0d408f6075193526434b3f2d82548f188d1f4da33381d3ac"
     )
     assert sealer.open(sealed, context=CONTEXT) == SECRET
-    prefix = sealed[:5]  # the version, and which key it is
+    prefix = sealed[:5]  # it contains the version and identifies the key
     assert sealer.seal(SECRET, context=CONTEXT)[:5] == prefix
 
 

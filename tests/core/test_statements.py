@@ -1,4 +1,7 @@
-"""Statements with named parameters: what is no name, and which names a call must have."""
+"""Statements have named parameters.
+
+The tests show which texts are not parameters, and which names a call must give.
+"""
 
 import pytest
 
