@@ -1,4 +1,7 @@
-"""An app for clients that misbehave, which misbehaves itself at some paths, and the server and edge around it."""
+"""An app for tests of misbehaving clients, with the server and the edge around it.
+
+At some paths, the app misbehaves too.
+"""
 
 import asyncio
 import socket
@@ -21,7 +24,7 @@ GET = b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 def behind_edge(app: ASGIApp, *, seconds: float = SENDING_SECONDS) -> Edge:
-    """The app behind our edge, with bodies of any size, and `/slow` with more time."""
+    """Put the app behind our edge, with bodies of any size and with more time for `/slow`."""
     return Edge(
         app,
         size_limits={"/{path:path}": LARGE},
@@ -32,20 +35,20 @@ def behind_edge(app: ASGIApp, *, seconds: float = SENDING_SECONDS) -> Edge:
 
 
 def options(*, seconds: float = SENDING_SECONDS) -> dict[str, Any]:
-    """The options of uvicorn for such an app."""
+    """Return uvicorn's options for such an app."""
     timed = {"http": type("Timed", (HttpProtocol,), {"head_seconds": seconds}), "timeout_keep_alive": seconds}
     return uvicorn_options() | {"lifespan": "off", **timed}
 
 
 class App:
-    """Answers with the path and the body; some paths behave differently."""
+    """Responds with the path and the body, except at some paths."""
 
     def __init__(self) -> None:
         self.let_go = threading.Event()
         self.begun, self.ended = Counter[str](), Counter[str]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, and count."""
+        """Send a response, and count it."""
         self.begun[scope["path"]] += 1
         try:
             await self._answer(scope, receive, send)
@@ -101,7 +104,7 @@ class App:
 
 
 def connected(url: str) -> socket.socket:
-    """A connection to a server on which each part is sent at once."""
+    """Return a connection to a server that sends each part at once."""
     address = urlsplit(url)
     connection = socket.create_connection((address.hostname, address.port), timeout=PATIENCE)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -109,7 +112,7 @@ def connected(url: str) -> socket.socket:
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """All that comes until the server closes."""
+    """Return everything that arrives until the server closes the connection."""
     received = []
     with connection, suppress(ConnectionError):
         while part := connection.recv(65536):

@@ -1,4 +1,4 @@
-"""`TRUSTED_PROXIES`: whose address a request counts for, for the limit, the list of devices and the audit trail."""
+"""`TRUSTED_PROXIES` decides which client address the rate limit, the list of devices and the audit trail use."""
 
 import gc
 import json
@@ -23,7 +23,7 @@ TRUSTED = (PEER, "10.0.0.0/8", "2001:db8:1::/48")
 
 
 async def answer_with_client(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with the client's address, as the app sees it."""
+    """Respond with the client's address that the app sees."""
     request = Request(scope)
     assert request.client is not None
     seen = {"client": request.client.host, "scheme": request.url.scheme, "root_path": scope["root_path"]}
@@ -31,7 +31,7 @@ async def answer_with_client(scope: Scope, receive: Receive, send: Send) -> None
 
 
 async def client_seen(*forwarded_for: str, trusted: tuple[str, ...] = TRUSTED, **others: str) -> dict[str, str]:
-    """What the app sees of a request that came by way of `PEER`."""
+    """Return what the app sees of a request that `PEER` has forwarded."""
     headers = [("X-Forwarded-For", value) for value in forwarded_for]
     headers += [(name.replace("_", "-"), value) for name, value in others.items()]
     transport = httpx.ASGITransport(BehindProxies(answer_with_client, trusted), client=(PEER, 50000))
@@ -50,7 +50,7 @@ async def client_seen(*forwarded_for: str, trusted: tuple[str, ...] = TRUSTED, *
         (["198.51.100.1", "198.51.100.2, 203.0.113.7", "10.1.2.3"], "203.0.113.7"),
         *(([f"203.0.113.7, {proxy}"], "203.0.113.7") for proxy in ("2001:db8:1::2", "[2001:db8:1::2]:8443")),
         *(([f"203.0.113.7, {proxy}"], "203.0.113.7") for proxy in ("::ffff:10.1.2.3", "10.1.2.3:80")),
-        (["203.0.113.7" + ", 10.1.2.3" * 5000], PEER),  # more proxies than anybody has
+        (["203.0.113.7" + ", 10.1.2.3" * 5000], PEER),  # these are more proxies than any deployment has
     ],
 )
 async def test_the_last_entry_that_is_no_trusted_proxys_is_the_client(forwarded_for: list[str], client: str) -> None:
@@ -160,7 +160,7 @@ async def test_entries_written_by_clients_are_not_kept(stage: Stage) -> None:
         for number in range(200):
             for forwarded_for in (f"{number:050000}", f"{number:050000}, 203.0.113.7"):
                 await client.get("/livez", headers={"X-Forwarded-For": forwarded_for})
-        gc.collect()  # a request and its answer refer to one another
+        gc.collect()  # a request and its response refer to each other
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

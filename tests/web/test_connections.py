@@ -1,4 +1,4 @@
-"""Clients that are slow, send too much at once, or disconnect during a request."""
+"""Tests of clients that are slow, send too much at once, or disconnect during a request."""
 
 import json
 import socket
@@ -11,7 +11,7 @@ from tests.processes import serving
 from tests.web.misbehaving import GET, App, behind_edge, connected, options, read_all
 
 SOON = 0.3
-"""Seconds for which a client is waited for here."""
+"""Seconds that the server under test waits for a client."""
 
 LAST = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 POST = b"POST /%b HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
@@ -33,7 +33,10 @@ def connect(app: App) -> Iterator[Connect]:
 
 @pytest.fixture(scope="module")
 def connect_patiently(app: App) -> Iterator[Connect]:
-    """To a server with its own limits, for clients that send much: a busy machine may take longer than `SOON`."""
+    """A function that connects to a server with the production limits.
+
+    Clients that send much need it, because a busy machine can take longer than `SOON`.
+    """
     with serving(behind_edge(app), **options()) as url:
         yield partial(connected, url)
 
@@ -54,7 +57,7 @@ def answer_to_a_little_now_and_then(connect: Connect, first: bytes, little: byte
                 return connection.recv(65536)
             except TimeoutError:
                 pass
-            except ConnectionError:  # it was closed, without an answer, as this was on its way
+            except ConnectionError:  # the server closed it without a response while this data was on its way
                 return b""
     pytest.fail("still open")
 
@@ -67,7 +70,7 @@ def problem_in(answer: bytes) -> tuple[int, str]:
     return problem["status"], problem["code"]
 
 
-# Slow
+# Tests of slow clients.
 
 
 def test_a_connection_that_is_silent_or_falls_silent_is_closed(connect: Connect) -> None:
@@ -150,7 +153,7 @@ def test_of_an_answer_to_head_there_is_no_more(connect: Connect) -> None:
     assert answer.endswith(b"/last ")
 
 
-# Wrong, or broken off
+# Tests of wrong requests, and of requests or responses that break off.
 
 
 def test_a_proxys_form_of_target_is_a_path(connect: Connect) -> None:
@@ -187,7 +190,7 @@ def test_a_client_that_expects_100_continue_gets_100_continue(connect: Connect) 
     assert b"/a body" in answer
 
 
-# What an answer says of its length
+# Tests of how a response states its length.
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Direct routes refuse declarations that they cannot serve; a shortcut finds their path."""
+"""Direct routes refuse declarations that they can't serve, and a shortcut finds their paths."""
 
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
@@ -38,7 +38,7 @@ async def with_more(value: Annotated[int, Depends(of_two)]) -> None: ...
 @pytest.mark.parametrize(
     ("endpoint", "declared"),
     [
-        (anything, {"dependencies": [Depends(anything)]}),  # a guard that would not run
+        (anything, {"dependencies": [Depends(anything)]}),  # this guard would not run
         (anything, {"status_code": 201}),
         (query, {}),
         (with_more, {}),
@@ -51,7 +51,7 @@ def test_an_option_that_a_direct_route_ignores_is_refused(path: str, endpoint: A
 
 
 class Word(TypedDict):
-    """An answer."""
+    """A word in a response."""
 
     word: Annotated[str, Field(examples=["hello"])]
     said_by: NotRequired[str]
@@ -59,7 +59,7 @@ class Word(TypedDict):
 
 
 class WordsQuery(BaseModel):
-    """Which words to list."""
+    """The query of a list of words."""
 
     limit: Annotated[int, Field(ge=1)] = 2
     language: list[str] = []
@@ -114,7 +114,7 @@ async def test_a_direct_route_reads_a_query_as_fastapi_does() -> None:
 
 
 def problems_in(response: dict[str, Any]) -> dict[str, Any]:
-    """The examples of a documented failure, by code."""
+    """Return the examples of a documented failure, by code."""
     return response["content"]["application/problem+json"]["examples"]
 
 
@@ -134,7 +134,7 @@ async def broken() -> None:
     ("path", "answer", "is_short"),
     [
         ("/fixed", '"fixed"', True),
-        ("/taken/fixed", '"wild fixed"', False),  # a route before it takes this path
+        ("/taken/fixed", '"wild fixed"', False),  # an earlier route handles this path
         ("/broken", "told by the app", False),
         ("/nowhere", '{"detail":"Not Found"}', False),
         ("/under/fixed", '"fixed"', False),
@@ -193,7 +193,7 @@ async def opened() -> AsyncIterator[str]:
 
 
 class Scale(BaseModel):
-    """A body."""
+    """A request body."""
 
     factor: StrictInt
 

@@ -1,4 +1,4 @@
-"""Failures, as the guides have them: one table of codes, one shape of answer, one log line."""
+"""Failures follow the guides: there is one table of codes, one form of response, and one log line for each."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ def test_each_class_has_a_title_in_english_and_in_chinese(kind: type[WxAuthError
     assert max(len(kind.title), 2 * len(kind.title.translated("zh-CN"))) <= 60
 
 
-# Failures that need no special situation; the others are tested with their situation.
+# These failures need no special situation. The tests of each situation test the other failures.
 
 
 @swept(
@@ -113,11 +113,11 @@ async def test_a_path_of_ours_with_other_slashes_is_named(offline_client: Client
 
 async def test_a_path_of_ours_is_named_with_the_issuers(stage: Stage) -> None:
     client = await stage.make(issuer="https://auth.test/login")
-    for path in ("/login/v1/me/", "/v1/me/"):  # a proxy may have removed it
+    for path in ("/login/v1/me/", "/v1/me/"):  # a proxy might have removed the prefix
         assert "write /login/v1/me," in problem_of(await client.get(path), "not_found", 404)["detail"]
 
 
-# A fault of ours.
+# Tests of faults in wxauth itself.
 
 
 FAULTS_THAT_QUOTE = {
@@ -126,7 +126,7 @@ FAULTS_THAT_QUOTE = {
         CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM NEW.nickname::uuid; RETURN NEW; END';
         CREATE TRIGGER fail BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION fail()""",
 }
-"""By what PostgreSQL's error quotes of a person."""
+"""Statements that provoke an error, by the personal data that PostgreSQL quotes in it."""
 
 
 @pytest.mark.parametrize(("quoted", "language"), [("a row", "en"), ("a value", "zh-CN")])
@@ -148,7 +148,7 @@ async def test_a_fault_is_logged_without_its_row_and_hidden_outside(stage: Stage
     assert body["nickname"] not in str(lines)
 
 
-# Bodies.
+# Tests of request bodies.
 
 
 async def test_a_request_cut_off_by_the_end_of_the_server_is_answered(stage: Stage) -> None:
@@ -220,7 +220,7 @@ async def test_a_body_that_says_it_is_too_large_is_not_read(offline_client: Clie
 )
 @swept("secret", [SECRET_KEY, APP["app_secret"]])
 async def test_a_refused_body_is_not_echoed(offline_client: Client, body: str, secret: str) -> None:
-    # The offline_client looks for it.
+    # The offline_client fails if the response contains the secret.
     answer = await offline_client.post("/v1/login", content=body.replace("THE_SECRET", secret))
     problem_of(answer, "invalid_request", 422)
 
@@ -246,7 +246,7 @@ async def test_a_refusal_leaves_one_log_line_without_the_paths_values(
     }
 
 
-# Languages and audiences.
+# Tests of languages and audiences.
 
 
 LANGUAGES: dict[str, list[str | None]] = {
@@ -277,7 +277,7 @@ IN_WECHAT: dict[str, list[tuple[str, str | None]]] = {
         (f"{WECHAT} Language/en", "zh-CN"),
     ],
 }
-"""The language by User-Agent and Accept-Language."""
+"""The expected language, with the User-Agent and Accept-Language that lead to it."""
 
 
 @swept(
@@ -322,7 +322,7 @@ async def test_head_answers_as_get_does(client: Client, path: str) -> None:
     assert head.headers == get.headers
 
 
-# Browsers of other origins.
+# Tests of browsers with other origins.
 
 ORIGIN = "https://admin.example.com"
 

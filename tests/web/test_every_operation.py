@@ -1,4 +1,7 @@
-"""What every operation owes, asked of each that the documentation has, and so of those that come later."""
+"""Checks the rules that apply to every operation.
+
+The tests read the operations from the documentation, so they cover new operations automatically.
+"""
 
 import re
 from dataclasses import dataclass
@@ -25,22 +28,23 @@ OTHERS: Final[dict[str, list[Any]]] = {
     "array": [[], [[]]],
     "object": [{}, {"x": {}}],
 }
-"""Values of each type of JSON."""
+"""Values of each JSON type."""
 WRONG: Final = {
     "integer": ["x", "1.5", "-721", "99999999999"],
     "uuid": ["x", "0"],
     "date-time": ["yesterday", "2026-11-20"],
 }
-"""What is none of a parameter's type or format."""
+"""Values that don't fit a parameter's type or format."""
 
 
 def beyond(shape: Body) -> list[Any]:
-    """Values of the right type that break the bounds, the pattern or the form that the documentation has."""
+    """Return values of the right type that violate the bounds, the pattern or the format in the documentation."""
     is_needed = "anyOf" not in shape
     shape = next((it for it in shape.get("anyOf", ()) if it.get("type") != "null"), shape)
     wrong: list[Any] = []
     if shape.get("type") == "array":
-        items = {} if {"$ref", "enum"} & shape["items"].keys() else shape["items"]  # an unknown scope is a site's fault
+        # An unknown scope fails with the site's own error.
+        items = {} if {"$ref", "enum"} & shape["items"].keys() else shape["items"]
         wrong = [[value] for value in (*beyond(items), 1, None)]
         wrong += [[]] * ("minItems" in shape)
         return wrong + ([[str(NOBODY)] * (shape["maxItems"] + 1)] if "maxItems" in shape else [])
@@ -54,7 +58,7 @@ def beyond(shape: Body) -> list[Any]:
 
 
 class Operation:
-    """An operation, as the documentation has it."""
+    """An operation as the documentation describes it."""
 
     def __init__(self, method: str, path: str, described: Body) -> None:
         self.method, self.path = method.upper(), path
@@ -79,7 +83,7 @@ class Operation:
         return self.body.get("examples", [{}])[0]
 
     async def ask(self, client: Client, *, ids: str = "", **options: Any) -> httpx.Response:
-        """Ask for what does not exist, or by these ids."""
+        """Send a request with ids that don't exist, or with these ids."""
         unknown = {name: str(NOBODY) if it.get("format") == "uuid" else "nothing" for name, it in self.ids.items()}
         path = re.sub(r"{(\w+)}", lambda found: ids or unknown[found[1]], self.path)
         return await client.request(self.method, path, **options)
@@ -97,7 +101,7 @@ FOR_STAFF: Final = [it for it in OPERATIONS if it.is_for_staff]
 
 @dataclass(frozen=True)
 class Authorized:
-    """An administrator and a service with every scope, who ask each operation with what it takes."""
+    """An administrator and a service with every scope, who send each request with the credentials that it requires."""
 
     root: Admin
     service: Credentials
@@ -145,7 +149,8 @@ async def test_without_a_valid_token_nothing_else_is_looked_at(client: Client, l
 async def test_who_has_gone_since_is_refused_at_once(root: Admin, rows: Rows, change: str) -> None:
     await rows.execute(change)
     with Sweep() as sweep:
-        for operation in (it for it in WITH_TOKEN if it.path != "/v1/userinfo"):  # is only for a site's token
+        # /v1/userinfo accepts only a site's token.
+        for operation in (it for it in WITH_TOKEN if it.path != "/v1/userinfo"):
             with sweep.case(operation):
                 answer = await operation.ask(root.client, json=operation.example, headers=bearer(root.answer))
                 problem_of(answer, "invalid_token", 401)
@@ -204,7 +209,8 @@ async def test_a_body_that_is_wrong_is_refused_by_what_is_wrong(authorized: Auth
                     answer = await authorized.ask(operation, content=content)
                     problem_of(answer, "invalid_request", 422)
             for field, shape in operation.body.get("properties", {}).items():
-                if "$ref" in str(shape) or (operation.path, field) == ("/v1/login", "consents"):  # notes of a login
+                # A login reports wrong values in these fields but doesn't fail.
+                if "$ref" in str(shape) or (operation.path, field) == ("/v1/login", "consents"):
                     continue
                 types = set(re.findall(r"'type': '(\w+)'", str(shape)))
                 types |= {"number", "boolean"} if types & {"integer", "number"} else set()
@@ -241,7 +247,7 @@ async def test_a_parameter_that_is_wrong_is_refused_by_its_name(authorized: Auth
 
 
 async def test_operations_for_staff_refuse_a_parameter_that_they_do_not_have(root: Admin) -> None:
-    """A misspelt filter would match everything."""
+    """Otherwise, a misspelled filter would match everything."""
     with Sweep() as sweep:
         for operation in FOR_STAFF:
             for query in ("shoe_size=43", "limit=1&LIMIT=1", "=", "%00=1"):
@@ -266,7 +272,8 @@ async def test_what_does_not_exist_is_not_found_and_an_id_that_is_none_is_refuse
 async def test_another_method_is_refused_with_those_that_there_are(client: Client) -> None:
     with Sweep() as sweep:
         of_any_method = {"/v1/verify", "/v1/verify/{path}"}
-        for path in {it.path for it in OPERATIONS} - {"/v1/users/lookup"} - of_any_method:  # a user's id may be lookup
+        # `lookup` could be a user's id.
+        for path in {it.path for it in OPERATIONS} - {"/v1/users/lookup"} - of_any_method:
             there = {it.method for it in OPERATIONS if it.path == path}
             there |= {"HEAD"} if "GET" in there else set()
             for method in {"DELETE", "GET", "PATCH", "POST", "PUT", "BREW"} - there:

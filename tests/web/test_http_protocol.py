@@ -1,4 +1,4 @@
-"""Valid and invalid HTTP over a socket."""
+"""Tests that send valid and invalid HTTP over a socket."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ noted: ContextVar[str] = ContextVar("noted", default="nothing")
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers method, path, body, and what the headers are when the body is over."""
+    """Respond with the method, the path, the body, and the headers as they are after the body has ended."""
     if scope["type"] == "http":
         request = Request(scope, receive)
         if request.url.path == "/early":
@@ -43,12 +43,12 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.fixture(scope="module")
 def exchange() -> Iterator[Exchange]:
-    """Send these parts over one connection, and return all that is answered."""
+    """A function that sends these parts over one connection and returns everything that it receives."""
     with serving(behind_edge(echo), **options()) as url:
 
         def send(*parts: bytes) -> bytes:
             connection = connected(url)
-            with suppress(ConnectionError):  # the server need not take all before it refuses
+            with suppress(ConnectionError):  # the server may reject a request before it has read all of it
                 for part in parts:
                     connection.sendall(part)
             return read_all(connection)

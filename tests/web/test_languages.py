@@ -1,4 +1,7 @@
-"""A language is one file for each product: every text is found in a third one, which has Chinese with a mark."""
+"""A new language needs only one file for each product.
+
+The tests add a third language, whose texts are the Chinese ones with a mark, and find every text in it.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +34,7 @@ MARK = "繁"
 
 @pytest.fixture(autouse=True)
 def third_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The catalogues zh_TW, beside those that there are."""
+    """Add the catalogues of zh_TW next to the existing ones."""
     folder = tmp_path / "locale/zh_TW/LC_MESSAGES"
     folder.mkdir(parents=True)
     for path in (*i18n.catalogues()["zh-CN"], desk_i18n.catalogues()["zh-CN"]):
@@ -72,7 +75,7 @@ def test_the_first_language_that_there_is_is_taken(accepted: str, language: str)
 
 @pytest.mark.no_database
 def test_a_guess_that_nobody_has_confirmed_is_no_translation() -> None:
-    """As `scripts/texts` marks one: gettext leaves it out, so English is shown."""
+    """`scripts/texts` marks such a guess. gettext skips it, so English is shown."""
     text = NotFound("nothing").title
     file = i18n.LOCALES[-1] / "zh_TW/LC_MESSAGES/wxauth.po"
     with file.open("rb") as written:

@@ -1,4 +1,4 @@
-"""`/docs` and `/openapi.json`: complete, and served without any other host."""
+"""`/docs` and `/openapi.json` are complete, and load nothing from other hosts."""
 
 import base64
 import hashlib
@@ -68,7 +68,7 @@ def bodies(kind: type[BaseModel] = BaseModel) -> Iterator[type[BaseModel]]:
 
 
 def lax_parts(schema: Any) -> Iterator[Any]:
-    """The parts of a core schema that take a number as a boolean, or a boolean as a number."""
+    """Yield the parts of a core schema that accept a number as a boolean, or a boolean as a number."""
     for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list | tuple) else ():
         yield from lax_parts(part)
     if isinstance(schema, dict) and schema.get("type") in ("bool", "int", "float") and not schema.get("strict"):
@@ -151,7 +151,7 @@ def test_the_docs_of_a_page_for_browsers_list_its_refusals(path: str) -> None:
     ],
 )
 def test_an_operation_lists_its_failures_and_no_others(path: str, method: str, codes: str) -> None:
-    """That every failure which any test meets is listed is checked by `problem_of`."""
+    """`check_declared` checks the opposite, namely that each failure that a test provokes is listed."""
     responses = DOCUMENT["paths"][path][method]["responses"].values()
     problems = [
         response["content"].get("application/problem+json", {}) for response in responses if "content" in response
@@ -246,7 +246,7 @@ async def test_nothing_but_the_assets_is_served(offline_client: Client, name: st
 
 
 def _schemas(node: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every schema of the document, those within others included."""
+    """Yield every schema of the document, including nested schemas."""
     if isinstance(node, list):
         for each in node:
             yield from _schemas(each, place)

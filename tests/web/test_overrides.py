@@ -1,4 +1,4 @@
-"""A test that replaces parts of the service by FastAPI's `dependency_overrides`, as its users know it."""
+"""Tests can replace parts of the service with FastAPI's `dependency_overrides`."""
 
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -27,7 +27,7 @@ def api(services: Services) -> FastAPI:
 
 @pytest.fixture(params=["the routes alone", "the whole service"])
 async def front(request: pytest.FixtureRequest, api: FastAPI, services: Services) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the routes alone, or with the shortcut and all else around them."""
+    """An HTTP client of the routes alone, or of the routes with the shortcut and everything else around them."""
     app = api if request.param == "the routes alone" else surround(api, services)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://auth.test") as client:
         yield client
@@ -48,7 +48,8 @@ async def test_a_route_takes_the_user_that_stands_in_for_the_verified_one(
 
 async def test_a_route_takes_the_part_that_stands_in_for_another(api: FastAPI, front: httpx.AsyncClient) -> None:
     assert (await front.get("/.well-known/jwks.json")).status_code == 200
-    api.dependency_overrides[provide(KeyRing)] = lambda: SimpleNamespace(is_ready=False)  # it has read nothing yet
+    # This key ring hasn't read any keys yet.
+    api.dependency_overrides[provide(KeyRing)] = lambda: SimpleNamespace(is_ready=False)
     problem_of(await front.get("/.well-known/jwks.json"), "keys_unavailable", 503)
 
 

@@ -1,4 +1,4 @@
-"""Every route refuses requests that are expensive to read, and paths with control characters."""
+"""Every route rejects requests that are expensive to read, and paths with control characters."""
 
 from collections.abc import Mapping
 from urllib.parse import quote
@@ -28,7 +28,10 @@ PATHS = (
     "/nothing",
 )
 HEADS_OF_OTHERS = "/v1/verify"
-"""A gateway asks there with the head of its client's request. What describes that request's body is never read."""
+"""The path to which gateways send the head of their client's request.
+
+wxauth never reads the headers that describe this request's body.
+"""
 CONTROL_CHARACTERS = "\n\r\0\t\x1f\x7f\x80\x85\x9f"
 BACKSLASHES = '"' + 8_000 * "\\1" + '"'
 

@@ -1,4 +1,7 @@
-"""Names as people write them: what stays of them, and what goes."""
+"""Names are cleaned.
+
+The tests show which characters stay and which characters are removed.
+"""
 
 import unicodedata
 
