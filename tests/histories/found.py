@@ -1,4 +1,4 @@
-"""What is found when a town has come to rest: the tables, the feed, the trail, the log, and what was asked."""
+"""Reads a town that has come to rest: its tables, its feed, its events, its logs and the requests that were sent."""
 
 import asyncio
 import json
@@ -25,12 +25,12 @@ OF_PEOPLE: Final = {
     for name, table in all_tables().tables.items()
     if re.search(r"user_id|(?:openid|session_id)\b", " ".join(table.columns.keys()))
 }
-"""The columns of each table that has something of somebody."""
+"""The columns of each table that contains data about users."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """The last try with the newest refresh token of a session."""
+    """The response to the last attempt to use the newest refresh token of a session."""
 
     session_id: str
     status: int
@@ -42,22 +42,22 @@ class Found:
     """A town at rest."""
 
     tables: Mapping[str, list[Row]]
-    """The rows of each table that has users, identities or sessions."""
+    """The rows of each table that contains users, identities or sessions."""
     feed: list[Body]
     trail: list[Body]
-    """Oldest first, each as in the answer to administrators."""
+    """All events, oldest first, each in the form that administrators read."""
     asked: Sequence[Asked] = ()
     refreshed: Sequence[Refreshed] = ()
     lines: Sequence[Body] = ()
-    """The replicas' logs."""
+    """The lines of the replicas' logs."""
     silent: Mapping[str, str] = field(default_factory=dict)
-    """Person → the user by whose login their browser goes on without a page."""
+    """The user of each person whose browser logs in without a page, because it still has that user's login."""
     group_of: dict[str, int] = field(default_factory=dict)
-    """A number for all ids that merges and splits have, or may have, joined."""
+    """A group number for each user id. Ids that merges or splits have joined, or might have joined, share a number."""
 
 
 async def rest(town: Town) -> Found:
-    """Wait until everything is at rest, and look."""
+    """Wait until everything is at rest, then read the town."""
     await until(lambda: _is_reachable(town))
     rows = await asyncpg.connect(town.database_url)
     try:
@@ -80,7 +80,7 @@ async def _is_reachable(town: Town) -> bool:
 
 
 async def _look(town: Town, rows: Rows) -> Found:
-    """Read all at one moment: again, if something has happened meanwhile."""
+    """Read everything at one moment. If an event is recorded while this function reads, it starts again."""
     while True:
         number = await rows.fetchval("SELECT count(*) FROM events")
         async with rows.transaction(isolation="repeatable_read", readonly=True):
@@ -94,7 +94,7 @@ async def _look(town: Town, rows: Rows) -> Found:
 
 
 async def _all_pages(town: Town, path: str, cursor: str, *, limit: int, **how: Any) -> list[Body]:
-    """The items of all pages of a list, whose parameter for the next page is `cursor`."""
+    """Return the items of all pages of a list, whose parameter for the next page is `cursor`."""
     items: list[Body] = []
     query: dict[str, Any] = {"limit": limit}
     while True:
@@ -119,7 +119,11 @@ async def _refresh_all(town: Town) -> list[Refreshed]:
 
 
 def _lines_of(output: str) -> list[Body]:
-    """A killed process leaves half a line. Lines that are no JSON are faults."""
+    """Return the lines of a log.
+
+    A killed process leaves half a line. A line that isn't JSON becomes a line with the level `unreadable`, which is a
+    fault.
+    """
     lines = []
     for line in output.splitlines():
         try:

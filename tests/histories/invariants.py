@@ -1,4 +1,7 @@
-"""What must be true of every history. Each check says what it finds, and about whom."""
+"""Rules that hold for every history.
+
+Each check reports the faults that it finds, and the user that each fault concerns.
+"""
 
 import json
 from collections import defaultdict
@@ -13,10 +16,10 @@ from wxauth_desk.wechat.controls import openid_of
 
 
 class Fault(NamedTuple):
-    """Something that must not be."""
+    """A violation of a rule."""
 
     about: str | None
-    """A user, or a person where the user is not known."""
+    """The id of the user, or the name of the person if the user isn't known."""
     text: str
 
 
@@ -30,14 +33,14 @@ class Rebuilt:
     status: str = "active"
     roles: tuple[str, ...] = ()
     consents: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Document → when it was given, and its version."""
+    """The time of each consent and the version that it is for, by document."""
     has_number: bool = False
     is_leaving: bool = False
     apps: set[str] = field(default_factory=set)
 
 
 class Book:
-    """Another service's own users, kept by the feed alone."""
+    """The users of another service, which it updates only from the feed."""
 
     def __init__(self) -> None:
         self.users: dict[str, Rebuilt] = {}
@@ -53,7 +56,7 @@ class Book:
             return
         user = self.users.get(user_id)
         if user is None:
-            if kind not in ("session.ended", "user.profile_changed"):  # what is told after an end changes nothing
+            if kind not in ("session.ended", "user.profile_changed"):  # these events change nothing after a user's end
                 self.faults.append(Fault(user_id, f"{kind} of a user who is not known then"))
             return
         match kind:
@@ -94,7 +97,7 @@ class Book:
                 user.consents.pop(data["document"], None)
 
     def remaining(self, user_id: str) -> str:
-        """The user of a former id."""
+        """Return the user that a former id was merged into."""
         while user_id in self.merged_into:
             user_id = self.merged_into[user_id]
         return user_id
@@ -113,11 +116,11 @@ class Book:
             user.consents[document] = max(given, user.consents.get(document, given))
 
 
-# 1. What siblings are told is what happened.
+# 1. Siblings learn what has happened.
 
 
 def rebuilt_from_the_feed(found: Found) -> Iterator[Fault]:
-    """Users rebuilt from the feed alone equal those of the database."""
+    """Check that users rebuilt from the feed alone equal the users in the database."""
     book = Book()
     for event in found.feed:
         if event["user_id"] is not None:
@@ -152,12 +155,16 @@ def rebuilt_from_the_feed(found: Found) -> Iterator[Fault]:
 
 
 def in_order(found: Found) -> Iterator[Fault]:
-    """For each user, feed and trail have one order, times do not run backwards, and the creation comes first."""
+    """Check that each user's events have one order in feed and trail.
+
+    Times must not run backwards, and the creation must come first.
+    """
     places = {event["id"]: place for place, event in enumerate(found.trail)}
     split = {event["data"]["new_user_id"] for event in found.trail if event["type"] == "user.split"}
     for name, events in (("feed", found.feed), ("trail", found.trail)):
         last: dict[str, Body] = {}
-        known = set(split)  # whose first event is another user's, in any order with their own
+        # The first event of a split user is recorded for the other user, in any order with the split user's own events.
+        known = set(split)
         for event in events:
             user_id = event["user_id"]
             if user_id is None:
@@ -186,7 +193,7 @@ def in_order(found: Found) -> Iterator[Fault]:
 
 
 def one_user_each(found: Found) -> Iterator[Fault]:
-    """Each identity and each unionid in use has one user."""
+    """Check that each identity and each unionid in use has only one user."""
     holders = {row["unionid"]: row["user_id"] for row in found.tables["unionids"]}
     openids: dict[tuple[str, str], str] = {}
     for row in found.tables["identities"]:
@@ -203,7 +210,7 @@ def one_user_each(found: Found) -> Iterator[Fault]:
 
 
 def one_user_for_a_person(found: Found) -> Iterator[Fault]:
-    """Who has come with their unionid to both apps is one user, unless an administrator has split them."""
+    """Check that a person whose unionid both apps know is one user, unless an administrator has split them."""
     owners = {(row["app_id"], row["openid"]): str(row["user_id"]) for row in found.tables["identities"]}
     last: dict[str, dict[str, Asked]] = defaultdict(dict)
     for asked in found.asked:
@@ -223,11 +230,15 @@ def one_user_for_a_person(found: Found) -> Iterator[Fault]:
             yield Fault(person, f"is {len(users)} users: {sorted(map(str, users))}")
 
 
-# 3. What was acknowledged has happened.
+# 3. Acknowledged changes have happened.
 
 
 def nothing_acknowledged_is_lost(found: Found) -> Iterator[Fault]:
-    """Each acknowledged change stands, unless another one that was not over before it explains why it does not."""
+    """Check that each acknowledged change is still there.
+
+    A change can be missing only if another change explains it. The other change must not have ended before this one
+    began.
+    """
     group(found)
     users = {str(row["id"]): row for row in found.tables["users"]}
     former = {str(row["id"]): str(row["user_id"]) for row in found.tables["former_users"]}
@@ -243,17 +254,17 @@ def nothing_acknowledged_is_lost(found: Found) -> Iterator[Fault]:
 
 
 def _lost(found: Found, asked: Asked, user: Row | None, sessions: Mapping[str, Row], *, is_known: bool) -> str | None:
-    """What is lost of an acknowledged change; None if nothing is."""
+    """Return what is missing of an acknowledged change, or None if nothing is missing."""
 
     def others(*whats: str) -> Iterator[Asked]:
-        """Those that may have come after it, about the same user or one merged with them."""
+        """Yield requests that might have come later and concern the same user, or a user merged with them."""
         for other in found.asked:
             may_explain = other is not asked and other.what in whats and other.may_be_done
             if may_explain and _is_about(found, other, asked) and not other.precedes(asked):
                 yield other
 
     def is_explained(*whats: str, by_login: str = "") -> bool:
-        """Whether one of these may explain it, or a login that has set this."""
+        """Return whether one of these requests, or a login that has set `by_login`, might explain the change."""
         logins = others("log in") if by_login else ()
         return any(others(*whats)) or any(login.value.get(by_login) for login in logins)
 
@@ -313,7 +324,7 @@ def _lost(found: Found, asked: Asked, user: Row | None, sessions: Mapping[str, R
 
 
 def _is_about(found: Found, one: Asked, other: Asked) -> bool:
-    """Whether two requests are about one person, or about people whom a merge or a split concerns together."""
+    """Return whether two requests concern one person, or people whom merges or splits have joined."""
     group(found)
     return one.person == other.person or (
         one.user_id is not None and found.group_of.get(one.user_id) == found.group_of.get(other.user_id or "")
@@ -321,10 +332,10 @@ def _is_about(found: Found, one: Asked, other: Asked) -> bool:
 
 
 def _may_be_gone(found: Found, asked: Asked) -> bool:
-    """Whether an erasure of this user, or of the one to merge with, may have come before this."""
+    """Return whether an erasure of this user, or of the user to merge with, might have come before this request."""
     number_of = found.group_of
     numbers = {number_of.get(str(user_id)) for user_id in (asked.user_id, asked.value)} - {None}
-    # WeChat closes the account of a person, whose user was perhaps not known when its message was sent.
+    # WeChat closes the account of a person. The person's user might have been unknown when the message was sent.
     people = {asked.person} | {other.person for other in found.asked if number_of.get(other.user_id or "") in numbers}
     return any(
         other.what in ENDS_OF_USERS
@@ -337,13 +348,13 @@ def _may_be_gone(found: Found, asked: Asked) -> bool:
 
 
 def _is_older_ban(found: Found, unban: Asked, user: Row) -> bool:
-    """Whether the present ban was over before it was lifted."""
+    """Return whether the current ban had ended before it was lifted."""
     bans = [asked for asked in found.asked if asked.what == "ban" and asked.value == user["ban_reason"]]
     return bool(bans) and all(ban.precedes(unban) for ban in bans) and not is_joined(found, unban.user_id)
 
 
 def group(found: Found) -> None:
-    """Give all ids that belong, or may belong, to one user by merges and splits the same number."""
+    """Give the same number to all ids that merges and splits have joined, or might have joined, to one user."""
     number_of = found.group_of
     if number_of:
         return
@@ -364,16 +375,19 @@ def group(found: Found) -> None:
 
 
 def is_joined(found: Found, user_id: str | None) -> bool:
-    """Whether a merge or a split concerns, or may concern, this user."""
+    """Return whether merges or splits concern this user, or might concern them."""
     group(found)
     return list(found.group_of.values()).count(found.group_of.get(user_id or "", -1)) > 1
 
 
-# 4. Who may not come in, is not in.
+# 4. Users who may not log in have no session.
 
 
 def nobody_is_in_who_may_not_be(found: Found) -> Iterator[Fault]:
-    """Nobody who is banned, leaving or erased has a session, and a refresh token works while its session is open."""
+    """Check that banned, leaving and erased users have no session.
+
+    A refresh token must work while its session is open, and only then.
+    """
     users = {row["id"]: row for row in found.tables["users"]}
     sessions = {str(row["id"]): row for row in found.tables["sessions"]}
     for row in sessions.values():
@@ -388,7 +402,7 @@ def nobody_is_in_who_may_not_be(found: Found) -> Iterator[Fault]:
         is_open = session is not None and session["revoked_at"] is None
         asked = [each for each in found.asked if each.what == "refresh" and each.value == refreshed.session_id]
         if refreshed.code == "refresh_token_reused" and asked and asked[-1].is_in_doubt:
-            continue  # the phone has never had its successor, and asks after the time of grace
+            continue  # the phone never got the next token, and the grace time for the old token has passed
         if is_open != (refreshed.status == 200):
             about = None if session is None else str(session["user_id"])
             state = "open" if is_open else "over"
@@ -398,7 +412,10 @@ def nobody_is_in_who_may_not_be(found: Found) -> Iterator[Fault]:
 
 
 def no_browser_outlives_its_login(found: Found) -> Iterator[Fault]:
-    """A browser goes on for nobody who is banned, leaving or erased, and not after an end that came after its login."""
+    """Check that browsers don't log in banned, leaving or erased users.
+
+    A browser must also not log in after an end that came after its login.
+    """
     users = {str(row["id"]): row for row in found.tables["users"]}
     for person, user_id in found.silent.items():
         user = users.get(user_id)
@@ -411,17 +428,17 @@ def no_browser_outlives_its_login(found: Found) -> Iterator[Fault]:
                 yield Fault(user_id, f"the browser of {person} goes on after {end}")
 
 
-# 5. Everything has an owner.
+# 5. Every row has an owner.
 
 OWNERLESS: Final = {
     "events": "the trail remembers who is gone",
     "erasures": "what is left of who is gone, until it is erased",
 }
-"""Tables whose rows may name users who are gone."""
+"""Tables whose rows may name users who are gone, each with the reason."""
 
 
 def everything_has_an_owner(found: Found) -> Iterator[Fault]:
-    """No row names a user, an identity or a session that is gone."""
+    """Check that no row names a user, an identity or a session that is gone."""
     ids = {row["id"] for row in found.tables["users"]} | {row["id"] for row in found.tables["former_users"]}
     identities = {(row["app_id"], row["openid"]): row["user_id"] for row in found.tables["identities"]}
     sessions = {row["id"] for row in found.tables["sessions"]}
@@ -434,20 +451,23 @@ def everything_has_an_owner(found: Found) -> Iterator[Fault]:
                 yield Fault(str(row.get("user_id")), f"{name} has a row of the identity {identity}, which is gone")
             elif identity[1] is not None and row.get("user_id", identities[identity]) != identities[identity]:
                 yield Fault(str(row["user_id"]), f"{name} has a row of the identity {identity}, which is another's")
-            # A login to a site remembers the session that it opened, for as long as it is kept itself.
+            # A login to a site stores the session that it opened, and is kept even if this session is gone.
             if name != "site_logins" and row.get("session_id") is not None and row["session_id"] not in sessions:
                 yield Fault(None, f"{name} has a row of a session that is gone")
 
 
-# 6. An outage is no fault.
+# 6. An outage causes no faults.
 
 NO_FAULTS: Final = ("retry_queued", "unionid_ignored")
-"""What is logged as an error for operators: what is done later, unless the process is killed first, and what WeChat
-said that cannot be."""
+"""Events that are logged as errors for operators but are not faults.
+
+The first one reports work that is done later, unless the process is killed first. The second one reports an impossible
+response from WeChat.
+"""
 
 
 def no_faults(found: Found) -> Iterator[Fault]:
-    """There is no 500 and no logged fault, whatever fails around the service."""
+    """Check that there is no response with 500 and no logged fault, whatever fails around the service."""
     for asked in found.asked:
         if asked.status == 500:
             yield Fault(asked.user_id or asked.person, f"500: {asked}")
@@ -460,10 +480,10 @@ def no_faults(found: Found) -> Iterator[Fault]:
 ENDS_OF_USERS: Final = ("erase", "withdraw everything")
 ENDS_OF_BROWSERS: Final = ("ban", "leave", "erase", "end sessions", "sign out elsewhere", "sign out of the browser")
 OF_ANYBODY: Final = ("log out", "withdraw in WeChat", "withdraw everything", "sign out of the browser")
-"""What is acknowledged of who is gone, too."""
+"""Requests that are acknowledged even if the user is gone."""
 BY_ADMINISTRATORS: Final = tuple(step.replace("_", " ") for step in BY_STAFF)
 READS: Final = ("export", "export user", "claim", "start a scan")
-"""Requests that change nothing."""
+"""Requests that don't change anything."""
 CHECKS: Final[Sequence[Check]] = (
     rebuilt_from_the_feed,
     in_order,
@@ -478,18 +498,18 @@ CHECKS: Final[Sequence[Check]] = (
 
 
 def check(found: Found) -> list[Fault]:
-    """Everything that must not be."""
+    """Return the faults that all checks find."""
     return [fault for each in CHECKS for fault in each(found)]
 
 
 def history_of(found: Found, about: str | None) -> str:
-    """What was asked and recorded about a user, and about those who were merged with them."""
+    """Return the requests and events that concern a user, or users who were merged with them."""
     group(found)
     own = {about} | {asked.user_id for asked in found.asked if asked.person == about}
     numbers = {found.group_of.get(user_id or "") for user_id in own} - {None}
     ids = {user_id for user_id, its in found.group_of.items() if its in numbers} | {about}
     into = {asked.value for asked in found.asked if asked.what == "merge" and asked.user_id in ids}
-    ids |= into  # of refused merges, too
+    ids |= into  # refused merges also name such users
     people = {asked.person for asked in found.asked if asked.user_id in ids} | {about}
     asked = [
         f"  {each}"

@@ -1,4 +1,4 @@
-"""What happens in a history: the requests of many people, drawn from a seed. The same seed draws the same requests."""
+"""Draws the requests of a history, which many people send. The same seed always draws the same requests."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,10 +7,10 @@ from typing import Final
 
 PEOPLE: Final = tuple(f"person-{number}" for number in range(10))
 NUMBERS: Final = tuple(f"1380013800{number}" for number in range(4))
-"""Fewer than there are people, so that they take one another's."""
+"""The phone numbers, of which there are fewer than people, so that people take each other's numbers."""
 DOCUMENTS: Final = {"privacy": "1", "terms": "3"}
 POLICIES: Final = ("move", "refuse", "share", "link")
-"""Of `PHONE_POLICY`."""
+"""The values of `PHONE_POLICY`."""
 LIKELY: Final = {
     "log_in": 30,
     "refresh": 14,
@@ -28,7 +28,7 @@ LIKELY: Final = {
     "sign_out_of_the_browser": 2,
     "export": 2,
 }
-"""How often a person does what."""
+"""The weight with which a person's next step is drawn."""
 LIKELY_BY_STAFF: Final = {
     "ban": 14,
     "unban": 16,
@@ -49,7 +49,7 @@ Arguments = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What somebody does next. `what` is a method of `Town`."""
+    """The next step of a person or an administrator. `what` names a method of `Town`."""
 
     what: str
     arguments: Arguments = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What goes wrong once so many requests have been answered. `what` is a method of `Town`."""
+    """A failure that begins after this many responses. `what` names a method of `Town`."""
 
     after: int
     what: str
@@ -66,23 +66,23 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A whole history."""
+    """The plan of a whole history."""
 
     seed: int
     phone_policy: str
     grace_days: int
-    """Of `ERASURE_GRACE_DAYS`."""
+    """The value of `ERASURE_GRACE_DAYS`."""
     steps: Mapping[str, Sequence[Step]]
-    """What each does, one after the other. All of them act at once."""
+    """The steps of each participant in their order. All participants act at the same time."""
     faults: Sequence[Fault]
 
 
 def draw(seed: int) -> Plan:
-    """The history of a seed."""
+    """Return the plan of the history with this seed."""
     random = Random(seed)
     steps: dict[str, list[Step]] = {}
     for person in PEOPLE:
-        for phone in (1, 2):  # two phones, so that one person does two things at once
+        for phone in (1, 2):  # a person with two phones can do two things at once
             steps[f"{person}'s phone {phone}"] = [_step_of_a_person(random, person) for _ in range(STEPS_OF_A_PERSON)]
     for name in ("administrator 1", "administrator 2"):
         steps[name] = [_step_of_an_administrator(random) for _ in range(STEPS_OF_AN_ADMINISTRATOR)]
@@ -97,7 +97,8 @@ def draw(seed: int) -> Plan:
             ("crash_the_database", {}),
             ("end_connections", {}),
             *(("trouble_wechat", _trouble(random)) for _ in range(6)),
-            # Not in the first ones, which scripts/test runs: who has left is erased up to twenty seconds later.
+            # The first seeds, which scripts/test runs, don't include this fault. It is slow, because a user who has
+            # left is erased up to twenty seconds later.
             *(("let_days_pass", {}) for _ in range(2) if seed % 4 == 0),
         )
     ]

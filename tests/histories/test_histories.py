@@ -1,4 +1,4 @@
-"""Random histories: many people at once, two replicas, kills, restarts of PostgreSQL, and a WeChat in trouble."""
+"""Runs random histories with many people at once, two replicas, kills, restarts of PostgreSQL and a faulty WeChat."""
 
 import tempfile
 from collections.abc import Iterator
@@ -17,18 +17,18 @@ from wxauth_desk.postgres import EmbeddedPostgres
 pytestmark = pytest.mark.process
 
 SHOWN = 3
-"""How many users are shown with their history."""
+"""The maximum number of users whose history a failure shows."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Draw as many histories as the command line says."""
+    """Draw as many histories as the command line requests."""
     if "seed" in metafunc.fixturenames:
         metafunc.parametrize("seed", range(1, metafunc.config.getoption("histories") + 1))
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[EmbeddedPostgres]:
-    """A PostgreSQL that may crash, and loses nothing that it has committed."""
+    """A PostgreSQL that can crash without losing anything that it has committed."""
     with (
         tempfile.TemporaryDirectory(prefix="wxauth-") as folder,
         EmbeddedPostgres(Path(folder) / "data", lasting=False, options={"synchronous_commit": "on"}) as server,

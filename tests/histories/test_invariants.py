@@ -1,4 +1,4 @@
-"""Each check of a history reports the faults that are planted here, and nothing where there are none."""
+"""Each check of a history reports the faults that these tests plant, and reports nothing if there are no faults."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -37,7 +37,7 @@ def event(number: int, kind: str, user_id: UUID, app_id: str | None = None, **da
 
 
 def asked(began: int, what: str, user_id: UUID, value: Any = None, **more: Any) -> Asked:
-    """What somebody has asked for, which was done. Fields of `Asked` may have other values by name."""
+    """Return a request that succeeded. Other fields of `Asked` can be set by name."""
     usual = {"who": "somebody", "person": NAMES[user_id], "app_id": ONE, "ended": began + 1, "status": 200}
     return Asked(what=what, user_id=str(user_id), value=value, began=began, **{**usual, **more})
 
@@ -58,7 +58,10 @@ def user(user_id: UUID, **fields: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def found() -> Found:
-    """Alice, into whom Carol was merged; Bob, who is banned and has left an app; and somebody who is erased."""
+    """A town without faults.
+
+    Carol was merged into Alice. Bob is banned and has left an app. Another user is erased.
+    """
     trail = [
         event(1, "user.created", ALICE, ONE),
         event(2, "user.created", BOB, ONE, roles=["member"]),
@@ -123,22 +126,22 @@ def add(found: Found, *more: Asked) -> None:
 
 
 def changed(table: str, number: int = 0, **fields: Any) -> Plant:
-    """Another row than there should be."""
+    """Change a row."""
     return lambda found: row(found, table, number).update(fields)
 
 
 def was_asked(*asked: Asked) -> Plant:
-    """Something more was asked for, and is not to be seen."""
+    """Add requests whose changes aren't in the database."""
     return lambda found: add(found, *asked)
 
 
 def has(name: str, value: object) -> Plant:
-    """Something else was found."""
+    """Set another part of the town to this value."""
     return lambda found: setattr(found, name, value)
 
 
 def swap(events: list[Body]) -> object:
-    """The fifth and the sixth in each other's place."""
+    """Swap the fifth and the sixth event."""
     events[4:6] = reversed(events[4:6])
     return events
 
@@ -148,9 +151,9 @@ def both(*plants: Plant) -> Plant:
 
 
 ELSEWHERE = asked(20, "log in", BOB, {"unionid": True}, person="alice", app_id=OTHER, answer={"session_id": str(OVER)})
-"""Alice has come to the other app, as Bob."""
+"""A login in which Alice enters the other app as Bob."""
 PLANTED: dict[str, tuple[Plant, UUID | str | None, str]] = {
-    # 1. What siblings are told.
+    # 1. Siblings learn what has happened.
     "a lost role": (changed("users", roles=[]), ALICE, "roles"),
     "an identity that nobody was told of": (
         lambda found: found.tables["identities"].append(identity("bob", OTHER, BOB)),
@@ -163,14 +166,14 @@ PLANTED: dict[str, tuple[Plant, UUID | str | None, str]] = {
         lambda found: (swap(found.feed), [each.update(at="2026-11-20T08:05:00Z") for each in found.trail]),
         *(ALICE, "the reverse"),
     ),
-    # 2. One person.
+    # 2. One person is one user.
     "a unionid of two users": (changed("identities", 1, user_id=BOB), BOB, "is"),
     "a row of an identity that is another's": (changed("sessions", user_id=BOB), BOB, "which is another's"),
     "a person of two users": (
         both(changed("identities", 1, user_id=BOB, unionid=None), was_asked(ELSEWHERE)),
         *("alice", "is 2 users"),
     ),
-    # 3. What was acknowledged.
+    # 3. Acknowledged changes have happened.
     "a lost ban": (was_asked(asked(20, "ban", ALICE, "ban 2")), ALICE, "is not banned"),
     "a ban that an earlier unban or a refused one would explain": (
         was_asked(asked(14, "unban", ALICE), asked(20, "ban", ALICE, "ban 2"), asked(22, "unban", ALICE, status=403)),
@@ -184,14 +187,14 @@ PLANTED: dict[str, tuple[Plant, UUID | str | None, str]] = {
         was_asked(asked(20, "ban", ALICE, "ban 2", status=404)),
         *(ALICE, "is not found"),
     ),
-    # 4. Who is in.
+    # 4. Users who may not log in have no session.
     "a banned user's open session": (changed("sessions", 1, revoked_at=None), BOB, "banned, and"),
     "a token that outlives its session": (
         has("refreshed", [Refreshed(str(OVER), 200, "")]),
         *(BOB, "is over, its token: 200"),
     ),
     "a banned person's browser": (has("silent", {"bob": str(BOB)}), BOB, "goes on for who may not come in"),
-    # 6. No faults.
+    # 6. An outage causes no faults.
     "an answer 500": (was_asked(asked(20, "export", BOB, status=500)), BOB, "500"),
     "a logged fault": (has("lines", [{"event": "request_failed", "level": "error"}]), None, "logged"),
 }
@@ -231,7 +234,7 @@ def test_a_users_history_is_what_was_asked_and_recorded_about_them_and_those_mer
 
 
 def test_a_row_without_its_owner_is_reported_in_every_table(found: Found) -> None:
-    """5. The tables are those of the models, so that a new one is looked at, too."""
+    """5. The tables are those of the models, so the test also covers new tables."""
     checked = OF_PEOPLE.keys() - OWNERLESS.keys()
     assert checked >= {"sessions", "consents", "refusals", "avatars", "site_logins", "phone_answers", "former_users"}
     nobodys = {"id": UUID(int=99), "user_id": GONE, "app_id": ONE, "openid": "nobody's", "unionid": None}

@@ -1,4 +1,4 @@
-"""The town in which a history happens: two replicas, their database, WeChat, people, administrators and a site."""
+"""The town where a history happens, with two replicas, their database, WeChat, people, administrators and sites."""
 
 import asyncio
 import os
@@ -42,7 +42,7 @@ BACK: Final = "https://cafe.example.com/back"
 ASKED: Final = {**ASKED_BY_THE_SHOP, "client_id": "cafe", "redirect_uri": BACK, "scope": "openid"}
 """The request of a site that shares the browser's login."""
 IN_DOUBT: Final = range(500, 600)
-"""Statuses after which the change may have been made, or will be made later."""
+"""Statuses after which the change might have been made, or might still be made later."""
 REVOKE_CODES: Final = {"nickname": "1", "phone": "6"}
 REQUEST_SECONDS: Final = 30.0
 OF_A_PERSON: Final = {
@@ -56,7 +56,7 @@ OF_A_PERSON: Final = {
     "leave": ("DELETE", "/v1/me"),
     "export": ("GET", "/v1/me/export"),
 }
-"""A person's steps of one request, with their tokens."""
+"""The steps that a person takes with one request and their own tokens."""
 BY_STAFF: Final = {
     "ban": ("PATCH", ""),
     "unban": ("PATCH", ""),
@@ -69,34 +69,37 @@ BY_STAFF: Final = {
     "end_sessions": ("DELETE", "/sessions"),
     "export_user": ("GET", "/export"),
 }
-"""An administrator's steps, below the path of a user."""
+"""The steps that an administrator takes, with their paths below the path of a user."""
 
 
 @dataclass(slots=True)
 class Asked:
-    """A request, and its answer. `began` and `ended` count what everybody here has sent and received so far."""
+    """A request with its response.
+
+    `began` and `ended` are numbers from a counter of everything that all participants have sent and received so far.
+    """
 
     who: str
     what: str
     person: str | None
     app_id: str | None
     user_id: str | None
-    """The user concerned, by the id that was known when the request was sent."""
+    """The user that the request concerns, with the id that was known when it was sent."""
     value: Any
     began: int
     ended: int | None = None
-    """None: nothing came back."""
+    """None if no response has arrived."""
     status: int | None = None
     answer: Body = field(default_factory=dict)
 
     @property
     def is_done(self) -> bool:
-        """Whether the change was acknowledged."""
+        """Return whether the change was acknowledged."""
         return self.status in OK
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether the change may have been made nevertheless."""
+        """Return whether the change might have been made, although it wasn't acknowledged."""
         return self.status is None or self.status in IN_DOUBT
 
     @property
@@ -104,7 +107,7 @@ class Asked:
         return self.is_done or self.is_in_doubt
 
     def precedes(self, other: "Asked") -> bool:
-        """Whether this was over before the other began."""
+        """Return whether this request had ended before the other one began."""
         return self.ended is not None and not self.is_in_doubt and self.ended < other.began
 
     def __str__(self) -> str:
@@ -118,7 +121,7 @@ class Asked:
 
 @dataclass(slots=True)
 class Login:
-    """What a phone or a site knows of its session."""
+    """A session as a phone or a site knows it."""
 
     person: str
     app_id: str
@@ -132,7 +135,7 @@ class Login:
 
 @dataclass(slots=True)
 class Computer:
-    """A person's browser on a computer: its cookies, and the last id_token of the site."""
+    """A person's browser on a computer, with its cookies and the site's last id_token."""
 
     cookies: dict[str, str] = field(default_factory=dict)
     id_token: str | None = None
@@ -142,7 +145,7 @@ class Computer:
         return {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
 
     def take(self, answer: httpx.Response) -> None:
-        """Keep the cookies of an answer. They are `Secure`, and the replicas speak plain HTTP here."""
+        """Keep the cookies of a response, although they are `Secure` and the replicas use plain HTTP here."""
         for line in answer.headers.get_list("set-cookie"):
             name, _, value = line.partition(";")[0].partition("=")
             if "max-age=0" in line.lower():
@@ -153,7 +156,7 @@ class Computer:
 
 @dataclass(slots=True, eq=False)
 class Town:
-    """Carries out a plan, and remembers what was asked and answered."""
+    """Carries out a plan, and records the requests and their responses."""
 
     servers: list[Server]
     clients: list[httpx.AsyncClient]
@@ -162,25 +165,25 @@ class Town:
     grace_days: int
     asked: list[Asked] = field(default_factory=list)
     logins: dict[tuple[str, str], list[Login]] = field(default_factory=lambda: defaultdict(list))
-    """By person and app, the newest last."""
+    """The logins by person and app, with the newest one last."""
     sites: list[Login] = field(default_factory=list)
     computers: dict[str, Computer] = field(default_factory=lambda: defaultdict(Computer))
-    """By person."""
+    """The computers by person."""
     site: tuple[str, str] = ("", "")
     shared_site: tuple[str, str] = ("", "")
-    """With `--sso`."""
+    """The credentials of a site with `--sso`."""
     ledger: tuple[str, str] = ("", "")
     administrators: dict[str, Body] = field(default_factory=dict)
     faults_done: list[Fault] = field(default_factory=list)
     _is_known: dict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
-    """Set once a person has logged in, or will not any more."""
+    """An event for each person, which is set after they have logged in, or when they won't log in any more."""
     _now: Iterator[int] = field(default_factory=lambda: count(1))
     _markers: Iterator[int] = field(default_factory=lambda: count(1))
     _waiting_faults: list[Fault] = field(default_factory=list)
     _troubles: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def carry_out(self, plan: Plan) -> None:
-        """Everything at once, then the faults end, and everything comes to rest."""
+        """Run all steps at once. Then end the faults."""
         self._waiting_faults = list(plan.faults)
         await asyncio.gather(*(self._live(who, steps) for who, steps in plan.steps.items()))
         await asyncio.gather(*self._troubles)
@@ -215,7 +218,7 @@ class Town:
         value: Any = None,
         **request: Any,
     ) -> Asked:
-        """Send a request, and remember it with its answer."""
+        """Send a request, and record it with its response."""
         asked = Asked(who, what, person, app_id, user_id, value, next(self._now))
         self.asked.append(asked)
         try:
@@ -232,7 +235,7 @@ class Town:
         await self._let_faults_happen(asked.ended)
         return asked
 
-    # People.
+    # The steps of people.
 
     async def log_in(
         self,
@@ -280,7 +283,7 @@ class Town:
                 login.tokens, login.former_refresh_token = asked.answer, token
 
     async def _act(self, step: str, who: str, login: Login, *, replica: int, **how: str) -> None:
-        """Carry out one of `OF_A_PERSON`."""
+        """Carry out one of the steps in `OF_A_PERSON`."""
         method, path = OF_A_PERSON[step]
         what, value = step.replace("_", " "), how.get("document") or how.get("number")
         body: Body | None = None
@@ -316,7 +319,7 @@ class Town:
             self.sites.append(Login(login.person, login.app_id, tokens))
 
     async def _approve(self, login: Login, who: str, scene: str, *, replica: int) -> bool:
-        """Scan a code and approve. Returns False if the scan is refused."""
+        """Scan a QR code and approve the login. Return False if the scan is refused."""
         body: Body = {"scene": scene, "entry_scene": 1047}
         claimed = await self._ask_as(login, who, "claim", "POST", "/v1/me/scans", replica=replica, json=body)
         if not claimed.is_done:
@@ -337,10 +340,10 @@ class Town:
         if asked.is_done:
             login.tokens = {"user": {"id": login.user_id}, **asked.answer}
 
-    # At a computer.
+    # The steps of people at a computer.
 
     async def log_in_in_a_browser(self, who: str, login: Login, *, replica: int) -> None:
-        """By the button of a browser that has a login, otherwise by a scan."""
+        """Log in with the button if the browser has a login. Otherwise log in with a scan."""
         computer, what = self.computers[login.person], "log in in a browser"
         asked = Asked(who, what, login.person, login.app_id, login.user_id, None, next(self._now))
         self.asked.append(asked)
@@ -353,7 +356,7 @@ class Town:
             if following and await self._approve(login, who, shown[1], replica=replica):
                 onward = "GET", following[0]
         if onward is None:
-            asked.status = 400  # nothing has been made
+            asked.status = 400  # no session was opened
         elif back := await self._browse(computer, *onward, replica=1 - replica):
             tokens = await self._redeem(back, replica=replica)
             if tokens is not None:
@@ -370,7 +373,7 @@ class Town:
             await self.ask(who, "sign out of the browser", "GET", path, replica=replica, **own)
 
     async def enter_silently(self, person: str) -> str | None:
-        """The user by whose login a person's browser goes on without a page; None if it has none."""
+        """Return the user whom a person's browser logs in without a page, or None if it has no login."""
         query = urlencode({**ASKED, "prompt": "none"})
         answer = await self._browse(self.computers[person], "GET", f"/v1/authorize?{query}", replica=0)
         tokens = None if answer is None else await self._redeem(answer, replica=0)
@@ -385,7 +388,7 @@ class Town:
         return answer
 
     async def _redeem(self, answer: httpx.Response, *, replica: int) -> Body | None:
-        """The tokens for the code with which the browser is sent to the site, if it is."""
+        """Return the tokens for the authorization code, or None if the response doesn't redirect to the site."""
         code = parse_qs(urlsplit(answer.headers.get("location", "")).query).get("code")
         if code is None:
             return None
@@ -396,10 +399,10 @@ class Town:
                 return redeemed.json()
         return None
 
-    # Administrators.
+    # The steps of administrators.
 
     async def _administer(self, who: str, step: str, *, person: str, replica: int, **how: Any) -> None:
-        """Carry out one of `BY_STAFF`."""
+        """Carry out one of the steps in `BY_STAFF`."""
         for known in (person, *([how["into"]] if "into" in how else [])):
             await self._is_known[known].wait()
         user_id = self._user_of(person)
@@ -429,7 +432,7 @@ class Town:
         what, path = step.replace("_", " "), f"/v1/admin/users/{user_id}{path}"
         await self.ask(who, what, method, path, replica=replica, value=value, json=body, **own)
 
-    # WeChat.
+    # The steps of WeChat.
 
     async def push(self, who: str, *, person: str, app: int, replica: int, withdrawn: str) -> None:
         own, is_whole = APPS[app], withdrawn == "everything"
@@ -439,7 +442,7 @@ class Town:
             event,
             REVOKE_CODES.get(withdrawn),
             app_id=own["app_id"],
-            now=int(time.time()) + next(self._markers),  # each message is another one
+            now=int(time.time()) + next(self._markers),  # each message is different
         )
         mode: Mode = "aes" if "push_aes_key" in own else "plain"
         nonce = str(next(self._markers))
@@ -459,7 +462,7 @@ class Town:
             headers={"Content-Type": signed.content_type},
         )
 
-    # Faults.
+    # The faults.
 
     async def _let_faults_happen(self, now: int) -> None:
         while self._waiting_faults and 2 * self._waiting_faults[0].after < now:
@@ -473,7 +476,10 @@ class Town:
                 os.kill(worker, signal.SIGKILL)
 
     async def crash_the_database(self) -> None:
-        """As `pg_ctl restart -m immediate`: PostgreSQL ends all connections at once, and recovers from its log."""
+        """Crash PostgreSQL, as `pg_ctl restart -m immediate` does.
+
+        It ends all connections at once, and recovers from its log.
+        """
         for pid in await self._connections("SELECT pid FROM"):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -483,10 +489,10 @@ class Town:
         await self._connections("SELECT pg_terminate_backend(pid)::int FROM")
 
     async def let_days_pass(self) -> None:
-        """Those who are leaving now are due: housekeeping erases them, unless they stay before it comes."""
+        """Make the erasure of all leaving users due. Housekeeping then erases them, unless they stay before it runs."""
         due = await self._query("UPDATE users SET erase_at = now() WHERE erase_at IS NOT NULL RETURNING id")
         for row in due:
-            # In doubt: nobody is told when it happens, or that it does not.
+            # This erasure is in doubt, because nothing reports whether and when it happens.
             self.asked.append(Asked("time", "erase", None, None, str(row[0]), None, next(self._now)))
 
     async def trouble_wechat(self, *, api: Any, **fault: Any) -> None:
@@ -497,7 +503,7 @@ class Town:
         return [row[0] for row in await self._query(f"{query} {others}")]
 
     async def _query(self, query: str) -> list[asyncpg.Record]:
-        """Its rows; none, while PostgreSQL recovers."""
+        """Return the rows of a query, or no rows while PostgreSQL recovers."""
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             rows = await asyncpg.connect(self.database_url)
             found = await rows.fetch(query)
@@ -505,7 +511,7 @@ class Town:
             return found
         return []
 
-    # Who is who.
+    # The participants by name.
 
     def _login_of(self, person: str, app: int) -> Login | None:
         logins = self.logins[person, APPS[app]["app_id"]]
@@ -528,7 +534,7 @@ class Town:
 
 @asynccontextmanager
 async def town_of(plan: Plan, database_url: str, folder: Path) -> AsyncIterator[Town]:
-    """A town whose replicas are processes of their own."""
+    """Start a town whose replicas are separate processes."""
     simulator = Simulator()
     async with AsyncExitStack() as stack:
         wechat_url = stack.enter_context(serving(create_simulator(simulator)))
@@ -564,7 +570,7 @@ async def town_of(plan: Plan, database_url: str, folder: Path) -> AsyncIterator[
 
 
 async def _settle(town: Town) -> None:
-    """Add the administrators, the site, and the service that reads the feed."""
+    """Add the administrators, the sites, and the service that reads the feed."""
     for number, name in enumerate(ADMINISTRATORS, 1):
         code = town._code_of(name, APPS[0]["app_id"])
         town.administrators[f"administrator {number}"] = await LogIn(town.clients[0])(code)
