@@ -1,4 +1,7 @@
-"""What administrators manage besides users: keys, sessions, checks and the trail; and which need a fresh login."""
+"""Administrators manage keys, sessions, checks and events.
+
+The tests also show which of these actions require a fresh login.
+"""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,7 +20,7 @@ Act = tuple[str, str, dict[str, Any]]
 """The method, path and body of a request."""
 
 
-# A fresh login.
+# Tests of a fresh login.
 
 
 async def ids_of(stage: Stage, *names: str) -> list[str]:
@@ -48,7 +51,7 @@ async def test_an_old_login_gives_nobody_a_role_and_takes_nobodys_account(stage:
 
 
 async def test_an_old_login_gives_or_keeps_the_role_of_nobody_who_is_banned(stage: Stage, root: Admin) -> None:
-    """Otherwise a ban that is lifted later would let an old login evade the rule."""
+    """Otherwise, an old login could give a role to a banned user before the ban is lifted."""
     alice, banned, other = await ids_of(stage, "alice", "banned", "other")
     await root.change(banned, roles=["admin"], status="disabled")
     await root.change(other, status="disabled")
@@ -90,7 +93,7 @@ async def test_without_a_limit_any_login_will_do(stage: Stage, root: Admin) -> N
     assert (await Admin(client, old.json()).ask("POST", "/keys/rotate")).status_code == 200
 
 
-# One session.
+# Tests of a single session.
 
 
 async def test_a_person_is_signed_out_on_one_device_as_the_user_of_that_session(stage: Stage, root: Admin) -> None:
@@ -108,12 +111,12 @@ async def test_a_person_is_signed_out_on_one_device_as_the_user_of_that_session(
     assert ended["actor"] == root.id
 
 
-# The checks.
+# Tests of the checks.
 
 
 @pytest.fixture
 async def checked(stage: Stage, simulated: Simulator) -> AsyncIterator[Admin]:
-    """An administrator of a service whose WeChat is a server of its own."""
+    """An administrator of a service whose WeChat runs on a server of its own."""
     with serving(create_simulator(Simulator())) as url:
         stage = await stage.replica(wechat_base_url=url)
         yield await make_admin(stage.client, stage.rows, await stage.login("root"))
@@ -137,7 +140,7 @@ async def test_the_checks_are_there_over_http_and_can_be_limited_to_one_app(chec
     problem_of(await checked.ask("POST", f"/apps/{OTHER_APP['app_id']}/check"), "not_found", 404)
 
 
-# A person's data.
+# Tests of a person's data.
 
 
 @pytest.mark.oldest_postgres

@@ -1,6 +1,6 @@
-"""A company's own authority: `SSL_CERT_FILE` applies to every host that the service calls.
+"""`SSL_CERT_FILE` names a company's own authority, and applies to every host that wxauth calls.
 
-For WeChat, `tests/wechat/test_connecting.py` has it; for the database, `tests/core/test_database_away.py`.
+`tests/wechat/test_connecting.py` tests it for WeChat, and `tests/core/test_database_away.py` for the database.
 """
 
 import asyncio
@@ -29,10 +29,10 @@ pytestmark = pytest.mark.no_database
 
 @pytest.fixture
 def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
-    """The certificates that this machine trusts."""
+    """The authority whose certificates this machine trusts."""
     made = Authority(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(made.file))
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # the library that sends traces lets these go first
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # the library that sends traces prefers these variables
         monkeypatch.delenv(name, raising=False)
     return made
 

@@ -1,4 +1,4 @@
-"""One person with two WeChat accounts, whose users an operator has merged, is one user at every door."""
+"""A person with two WeChat accounts, whose users an operator has merged, is one user however they log in."""
 
 import asyncio
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ async def identities(rows: Rows, app: dict[str, str] = APP) -> list[tuple[str, s
 
 
 async def join(stage: Stage, root: Admin, **of_work: Any) -> Body:
-    """Merge the user of the account at home, known in the other app, into that of the account at work."""
+    """Merge the user of the home account, who has logged in to the other app, into the user of the work account."""
     work = await stage.login("work", **{"unionid": WORK, **of_work})
     home = await stage.login("home", unionid=HOME, app=OTHER_APP)
     await root.merge(home["user"]["id"], into=work["user"]["id"])
@@ -51,7 +51,7 @@ async def test_the_second_account_enters_an_app_where_the_first_has_an_identity(
 async def test_the_second_account_enters_an_app_where_the_first_came_without_a_unionid(
     stage: Stage, root: Admin, was_there_before: bool
 ) -> None:
-    """Under `PHONE_POLICY=link`, one number makes two such accounts one user, too."""
+    """With `PHONE_POLICY=link`, a shared phone number also makes two such accounts one user."""
     if was_there_before:
         await stage.login("home")
     work = await join(stage, root, unionid=None)
@@ -106,7 +106,7 @@ async def test_a_ban_holds_for_another_openid_with_the_users_unionid(stage: Stag
 
 @pytest.mark.usefixtures("simulated")
 async def test_where_snapshots_are_known_the_second_account_is_none_with_a_unionid(stage: Stage, rows: Rows) -> None:
-    """Without one, an openid beside that of the first account may be made up."""
+    """Without a unionid, an openid could be made up even if the first account has an identity in the app."""
     client = (await stage.replica(apps=[*APPS, MOBILE_APP], login_rate_limit="")).client
     root = await make_admin(client, rows, await LogIn(client)("root"))
     work, home = await LogIn(client)("work", app=MOBILE_APP), await LogIn(client)("home")
