@@ -1,4 +1,4 @@
-"""An agent that nobody has registered, and the host that publishes the document about it."""
+"""An unregistered agent, and the host that publishes the agent's document."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ ASKING: dict[str, Any] = {"client_id": AGENT, "redirect_uri": BACK, "resource": 
 
 @dataclass
 class Host(httpx.AsyncBaseTransport):
-    """Answers with documents by their URLs: a body, a whole answer, or a failure."""
+    """Responds to the URL of each document with a body, a complete response or a failure."""
 
     documents: dict[str, Any] = field(default_factory=lambda: {AGENT: DOCUMENT})
     cache_control: str | None = None

@@ -1,4 +1,4 @@
-"""A person's browser at the page of a site, and what the site makes of the answers."""
+"""A user's browser at a site's login page, and what the site does with the responses."""
 
 import asyncio
 import base64
@@ -34,7 +34,7 @@ from wxauth.outbound.urls import NameResolver
 
 
 def refused(answer: httpx.Response, error: str, status: int = 400) -> httpx.Response:
-    """An answer in the words of RFC 6749."""
+    """Check that a response is an error in the format of RFC 6749, and return the response."""
     assert (answer.status_code, answer.json().get("error")) == (status, error), answer.text
     assert answer.json().keys() == {"error", "error_description"}
     assert answer.json()["error_description"]
@@ -45,9 +45,9 @@ def refused(answer: httpx.Response, error: str, status: int = 400) -> httpx.Resp
 
 Ask = Callable[[], Coroutine[Any, Any, httpx.Response]]
 BYE = "https://shop.example.com/bye"
-"""Where the shop is left."""
+"""The URL to which the shop sends the browser after a logout."""
 SHOP = {"id": "shop", "title": "Example Shop", "origin": "https://shop.example.com", "host": None, "local": False}
-"""As the phone shows it."""
+"""The shop as the phone shows it."""
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 WITHOUT_PKCE: dict[str, Any] = {"code_challenge": None, "code_challenge_method": None}
 VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
@@ -66,12 +66,12 @@ ASKED: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Browser:
-    """A browser of its own, cookies included."""
+    """A browser with its own cookies."""
 
     client: Client
 
     async def open(self, method: Any = "GET", *, headers: Any = None, **parameters: Any) -> httpx.Response:
-        """Ask as the shop does, but for these parameters: None for one that it leaves out, a list for more than one."""
+        """Send the shop's request with these parameters changed. None omits a parameter, and a list repeats it."""
         asked = {name: value for name, value in {**ASKED, **parameters}.items() if value is not None}
         query = urlencode(asked, doseq=True)
         if method == "POST":
@@ -86,7 +86,7 @@ class Browser:
 
 @dataclass(frozen=True, slots=True)
 class Tab:
-    """A page that shows a code."""
+    """A page that shows a QR code."""
 
     browser: Browser
     html: str
@@ -115,29 +115,32 @@ class Tab:
         return await phone.claim(scene=self.scene, entry_scene=CAMERA)
 
     async def claimed_by(self, phone: Phone) -> dict[str, Any]:
-        """Scan the code, and return what the phone shows."""
+        """Scan the QR code, and return what the phone shows."""
         return body_of(await self.scanned_by(phone))
 
     async def typed_by(self, phone: Phone) -> dict[str, Any]:
-        """Type the code on the phone, approve, and return what the phone has shown."""
+        """Type the login code on the phone, approve, and return what the phone has shown."""
         claimed = body_of(await phone.claim(user_code=self.found(r"([B-Z]{4}-[B-Z]{4})")))
         assert (await phone.decide(claimed["id"])).status_code == 204
         return claimed
 
     async def decided_by(self, phone: Phone, verdict: str = "approve") -> dict[str, Any]:
-        """Scan the code, decide, and return what the phone has shown."""
+        """Scan the QR code, decide, and return what the phone has shown."""
         claimed = await self.claimed_by(phone)
         assert (await phone.decide(claimed["id"], verdict)).status_code == 204
         return claimed
 
     async def approved_by(self, phone: Phone, verdict: str = "approve", *, to: str = CALLBACK) -> dict[str, str]:
-        """Scan the code, decide, and return the parameters that the site is sent."""
+        """Scan the QR code, decide, and return the parameters that the site receives."""
         await self.decided_by(phone, verdict)
         return sent(await self.go_on(), to)
 
 
 def sent(onward: httpx.Response | str, to: str = CALLBACK) -> dict[str, str]:
-    """The parameters that a site is sent: by a redirect, its URL, or what a web-view is to open."""
+    """Return the parameters that a site receives.
+
+    They come from a redirect, from its URL, or from the URL that a web-view is told to open.
+    """
     if isinstance(onward, str):
         url = onward
     elif onward.is_success:
@@ -153,7 +156,7 @@ def sent(onward: httpx.Response | str, to: str = CALLBACK) -> dict[str, str]:
 
 
 def found_in(page: httpx.Response | str, pattern: str) -> str:
-    """What a page has in the group of this pattern."""
+    """Return the text that the group in this pattern matches on a page."""
     text = page if isinstance(page, str) else page.text
     found = re.search(pattern, text)
     assert found, text
@@ -161,7 +164,7 @@ def found_in(page: httpx.Response | str, pattern: str) -> str:
 
 
 def hidden_fields(page: httpx.Response | str) -> dict[str, str]:
-    """The hidden fields of a page's form."""
+    """Return the hidden fields of a page's form."""
     if not isinstance(page, str):
         assert page.status_code == 200, page.headers.get("location", page.text)
         page = page.text
@@ -170,12 +173,12 @@ def hidden_fields(page: httpx.Response | str) -> dict[str, str]:
 
 
 async def keys_at(client: Client) -> list[Body]:
-    """The published keys."""
+    """Return the published keys."""
     return (await client.get("/.well-known/jwks.json")).json()["keys"]
 
 
 async def id_claims(client: Client, token: str, audience: str = "shop") -> dict[str, Any]:
-    """The claims of an id_token, checked by the published key of its `kid`."""
+    """Return the claims of an id_token, after checking its signature with the published key that its `kid` names."""
     kid = jwt.get_unverified_header(token)["kid"]
     (key,) = [key for key in await keys_at(client) if key["kid"] == kid]
     options = {"verify_exp": False, "verify_at_hash": False, "verify_iat": False}
@@ -185,7 +188,7 @@ async def id_claims(client: Client, token: str, audience: str = "shop") -> dict[
 
 @dataclass(slots=True, kw_only=True)
 class House:
-    """A shop, Alice's phone and her browser, and the service between them."""
+    """A shop, Alice's phone and her browser, and the service that they use."""
 
     stage: Stage
     shop: Site
@@ -198,19 +201,19 @@ class House:
         return Browser(self.stage.make_client(self.stage.services))
 
     async def replicas_browser(self, **settings: Any) -> Browser:
-        """The same browser, at another replica."""
+        """Return this browser at another replica, with its cookies and headers."""
         client = await self.stage.make(**settings)
         client.cookies, client.headers = self.browser.client.cookies, self.browser.client.headers
         return Browser(client)
 
     async def change(self, name: str = "shop", **changes: Any) -> None:
-        """Change a site."""
+        """Change the settings of a site."""
         services = self.stage.services
         parts = services.database, services[NameResolver], services.settings
         await ClientChanges(*parts).change(name, changes, now=self.stage.clock())
 
     async def code(self, phone: Phone | None = None, /, **parameters: str | None) -> str:
-        """The code that the shop is sent after a scan."""
+        """Return the authorization code that the shop receives after a scan."""
         return (await (await self.browser.show(**parameters)).approved_by(phone or self.phone))["code"]
 
     async def redeem(self, code: str, site: Site | None = None, **form: str) -> httpx.Response:
@@ -218,37 +221,37 @@ class House:
         return await (site or self.shop).post("/v1/token", grant_type="authorization_code", **form)
 
     async def tokens(self, phone: Phone | None = None, site: Site | None = None, **parameters: str | None) -> Body:
-        """The tokens that the shop gets after a scan."""
+        """Return the tokens that the shop gets after a scan."""
         return body_of(await self.redeem(await self.code(phone, **parameters), site))
 
     async def claimed(self, **form: str) -> tuple[Body, str]:
-        """A scan as the shop knows it as a device, and its id for the phone, which has claimed it."""
+        """Start a scan at the shop's own page, claim it with the phone, and return the response and the scan's id."""
         started = await self.shop.start(**form)
         return started, (await self.phone.scan(started)).json()["id"]
 
     async def approved(self, phone: Phone | None = None, site: Site | None = None, **form: str) -> Body:
-        """A scan as a device knows it, which a phone has approved."""
+        """Start a scan at a site's own page, approve it with the phone, and return the start's response."""
         started = await (site or self.shop).start(**form)
         await (phone or self.phone).approve(started)
         return started
 
     async def device_tokens(self, phone: Phone | None = None, site: Site | None = None, **form: str) -> Body:
-        """The tokens that the shop gets as a device."""
+        """Return the tokens that the shop gets with the device grant."""
         return body_of(await (site or self.shop).poll(await self.approved(phone, site, **form)))
 
     async def claims(self, tokens: Body, audience: str = "shop") -> Body:
-        """The claims of the id_token."""
+        """Return the claims of the id_token."""
         return await id_claims(self.stage.client, tokens["id_token"], audience)
 
     async def answer(self, phone: Phone | None = None, /, **parameters: Any) -> httpx.Response:
-        """The mini-program answers the shop's request, but for these parameters: `...` for one that is left out."""
+        """Answer the shop's request from the mini-program, with these parameters changed. `...` omits a parameter."""
         phone = phone or self.phone
         body = {"login_code": phone.wx_login(), **ASKED, **parameters}
         body = {name: value for name, value in body.items() if value is not ...}
         return await phone.ask("POST", "/authorizations", json=body)
 
     async def id_token(self, phone: Phone | None = None, /, **fields: Any) -> httpx.Response:
-        """The mini-program asks for an id_token of the shop."""
+        """Ask from the mini-program for an id_token of the shop."""
         phone = phone or self.phone
         body = {"client_id": "shop", "login_code": phone.wx_login(), **fields}
         return await phone.ask("POST", "/id-token", json=body)
@@ -257,11 +260,11 @@ class House:
         return await self.stage.client.request(method, "/v1/userinfo", headers=bearer(tokens))
 
     async def is_in(self, tokens: Body) -> bool:
-        """Whether the shop's session is open."""
+        """Return whether the shop's session is open."""
         return (await self.userinfo(tokens)).status_code == 200
 
     async def log_out(self, **parameters: Any) -> httpx.Response:
-        """Ask for a logout in the browser: `await house.log_out(id_token_hint=...)`."""
+        """Ask for a logout in the browser. For example, call `await house.log_out(id_token_hint=...)`."""
         return await self.browser.client.get("/v1/end_session", params=parameters)
 
     async def sign_out_phone(self, phone: Phone | None = None) -> None:
@@ -277,14 +280,14 @@ class House:
         await self.stage.rows.execute(query, (phone or self.phone).user_id)
 
     async def sweep(self, after: float = 0, **how: Any) -> None:
-        """Delete what is over, after so many seconds."""
+        """Advance the clock by these seconds, and sweep."""
         self.stage.clock.advance(seconds=after)
         await sweep(self.stage.services, pause=0, **how)
 
     async def at_once(self, held: str, first: str = "", **acts: Callable[[], Coroutine[Any, Any, Any]]) -> Body:
-        """Do all this in its order, but one thing first, each once those before it wait for a lock on these rows.
+        """Run these calls in order, but `first` before the others, and return the result of each.
 
-        Returns the result of each.
+        Each call starts after the previous calls wait for a lock on these rows.
         """
         tasks: dict[str, asyncio.Task[Any]] = {}
         async with self.stage.rows.transaction():
@@ -295,7 +298,7 @@ class House:
         return {name: await task for name, task in tasks.items()}
 
     def warnings(self) -> list[Body]:
-        """The warnings in the log."""
+        """Return the warnings in the log."""
         return [line for line in self.stage.log_lines() if line["level"] == "warning"]
 
     async def metrics(self) -> str:

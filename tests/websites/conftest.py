@@ -1,4 +1,4 @@
-"""Sites that log people in, and the phones that scan their codes."""
+"""Fixtures for sites that log users in, and for the phones that scan their QR codes."""
 
 from functools import partial
 from typing import Any
@@ -16,13 +16,13 @@ from wxauth.keys.queries import store_keys
 
 @pytest.fixture(scope="session")
 def id_token_key() -> RsaKey:
-    """A key of id_tokens shared by the tests, because generating one takes longer than most of them."""
+    """A key that signs id_tokens, which all tests share because generating it takes longer than most tests."""
     return RsaKey.generate()
 
 
 @pytest.fixture
 async def add_site(request: pytest.FixtureRequest, stage: Stage, id_token_key: RsaKey) -> AddSite:
-    """Add an OAuth client: `await add_site("shop", device=True)`."""
+    """A function that adds an OAuth client. For example, call `await add_site("shop", device=True)`."""
     if not request.node.get_closest_marker("no_signing_key"):
         async with stage.services.database.begin() as transaction:
             await store_keys(transaction, [], [stage.services[KeyRing]._sealed(id_token_key, stage.clock())])
@@ -37,7 +37,7 @@ async def add_site(request: pytest.FixtureRequest, stage: Stage, id_token_key: R
 
 @pytest.fixture
 def get_phone(stage: Stage) -> GetPhone:
-    """A phone of a person: `await get_phone("alice")`."""
+    """A function that returns a user's phone. For example, call `await get_phone("alice")`."""
 
     async def log_in(person: str = "alice") -> Phone:
         return Phone(stage.client, await stage.login(person), partial(stage.wechat.code_for, person))
@@ -47,7 +47,7 @@ def get_phone(stage: Stage) -> GetPhone:
 
 @pytest.fixture
 def browser(stage: Stage) -> Browser:
-    """A browser of its own, cookies included."""
+    """A browser with its own cookies."""
     return Browser(stage.make_client(stage.services))
 
 

@@ -1,4 +1,4 @@
-"""Answers of the login page that the browser posts to a site as a form."""
+"""Responses of the login page that make the browser post a form to the site."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ BY_FORM: dict[str, Any] = {"response_mode": "form_post"}
 
 
 def posted(page: httpx.Response, to: str = CALLBACK) -> Mapping[str, str]:
-    """The fields that a page posts to the site."""
+    """Return the fields that a page posts to the site."""
     assert page.status_code == 200, page.headers.get("location", page.text)
     assert page.headers["cache-control"] == "no-store"
     assert page.headers["referrer-policy"] == "no-referrer"

@@ -1,4 +1,4 @@
-"""A phone's browser outside WeChat, its link to the mini-program, and the number that it shows."""
+"""A phone's browser outside WeChat, the link to the mini-program, and the number that the mini-program shows."""
 
 import re
 from urllib.parse import parse_qs, urlsplit
@@ -24,7 +24,7 @@ async def press(tab: Tab, browser: Browser | None = None) -> httpx.Response:
 
 
 async def pressed(tab: Tab) -> str:
-    """Press the button. Returns the scene in the link."""
+    """Press the button, and return the scene in the link."""
     answer = await press(tab)
     assert answer.status_code == 303, answer.text
     url = urlsplit(answer.headers["location"])

@@ -1,4 +1,4 @@
-"""The page on which a person logs in to the site "admin"."""
+"""The page on which a user logs in to the site "admin"."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,13 +9,13 @@ from tests.websites.browsers import Browser, found_in, hidden_fields, sent
 
 ADMIN_CALLBACK = "https://admin.example.com/callback"
 CONSOLE = {"client_id": "wxauth-admin", "redirect_uri": "https://auth.test/admin/", "scope": "wxauth:admin"}
-"""The console's request for a login."""
+"""The parameters with which the console asks for a login."""
 TO_ADMIN: dict[str, Any] = {"client_id": "admin", "redirect_uri": ADMIN_CALLBACK}
 
 
 @dataclass(frozen=True, slots=True)
 class PersonPage:
-    """A page that shows a person, and its two buttons."""
+    """A page that shows a user, with its two buttons."""
 
     browser: Browser
     html: str

@@ -1,4 +1,4 @@
-"""Resources that a site's token may be for, and their scopes."""
+"""Resources that a site can ask a token for, and the scopes of these resources."""
 
 MCP, FILES = "https://mcp.test/mcp", "https://files.test"
 RESOURCES = [

@@ -1,4 +1,4 @@
-"""A service whose WeChat is the simulator, browsers at WeChat's own page, and each door to a site."""
+"""A service whose WeChat is the simulator, browsers that visit WeChat's own page, and every way to log in to a site."""
 
 from dataclasses import dataclass
 from html import unescape
@@ -23,7 +23,7 @@ USER_AGENTS = {"account": IN_WECHAT, "website": EDGE}
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """A browser with its cookies, and the person who holds it, who goes to WeChat's page."""
+    """A browser with its cookies, and its user, who visits WeChat's page."""
 
     client: Client
     wechat: Client
@@ -37,13 +37,13 @@ class Visitor:
         return await self.get(f"/v1/authorize?{urlencode({**ASKED, **parameters})}")
 
     async def open(self, **parameters: Any) -> str:
-        """The page's URL of the button."""
+        """Open the page, and return the button's URL."""
         page = await self.show(**parameters)
         assert page.status_code == 200, page.headers.get("location")
         return found_in(page, r'href="(/v1/authorize/[\w-]{22}/wechat)"')
 
     async def press(self, button: str | None = None, **parameters: Any) -> str:
-        """The URL of WeChat's page."""
+        """Press the button, and return the URL of WeChat's page."""
         answer = await self.get(button or await self.open(**parameters))
         assert answer.status_code == 303, answer.text
         return answer.headers["location"]
@@ -61,11 +61,11 @@ class Visitor:
         return answer.headers["location"]
 
     async def callback(self, button: str | None = None, **parameters: Any) -> str:
-        """The URL of the callback after an approval on WeChat's page."""
+        """Press the button, approve on WeChat's page, and return the URL of the callback."""
         return await self.allow(await self.press(button, **parameters))
 
     async def come_back(self, url: str, client: Client | None = None) -> str:
-        """The URL to which the callback redirects."""
+        """Open the callback, and return the URL to which it redirects."""
         answer = await self.get(url, client)
         assert (answer.status_code, answer.headers["cache-control"]) == (303, "no-store"), answer.text
         location: str = answer.headers["location"]
@@ -82,7 +82,7 @@ class Street(House):
     """A house whose WeChat is the simulator."""
 
     def visitor(self, door: str = "account", person: str = "alice", *, at: Services | None = None) -> Visitor:
-        """Somebody's browser: in WeChat, on a computer, or with this User-Agent."""
+        """Return a user's browser in WeChat, on a computer, or with this User-Agent."""
         wechat = httpx.ASGITransport(create_simulator(self.stage.simulator))
         client = httpx.AsyncClient(transport=wechat, base_url="https://open.weixin.qq.com")
         return Visitor(self.stage.make_client(at or self.stage.services), client, USER_AGENTS.get(door, door), person)
@@ -94,11 +94,11 @@ class Street(House):
         return await self.stage.number("users"), await self.stage.number("identities")
 
     def asked(self) -> int:
-        """How often WeChat was asked who has come from its page."""
+        """Return how often wxauth has asked WeChat which user came from WeChat's page."""
         return len(self.stage.simulator.calls_of("access_token"))
 
 
-# The doors. Each returns what leads the browser back to the shop.
+# The doors. Each function returns the response that sends the browser back to the shop.
 
 
 async def by_a_scan(street: Street, phone: Phone, **asked: Any) -> httpx.Response:
@@ -128,7 +128,7 @@ async def by_the_website_app(street: Street, phone: Phone, **asked: Any) -> http
 
 
 async def by_the_browsers_login(street: Street, phone: Phone, **asked: Any) -> httpx.Response:
-    """At a shop with `sso`."""
+    """Log in with the browser's login, at a shop with `sso`."""
     browser = street.another_browser()
     await (await browser.show()).approved_by(phone)
     return await browser.open(prompt="none", **asked)

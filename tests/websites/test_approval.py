@@ -1,4 +1,7 @@
-"""A yes to a scan is proved by a new `wx.login`, because a stolen access token must open no session of the thief's."""
+"""A new `wx.login` code proves the approval of a scan.
+
+Otherwise, a thief with a stolen access token could open a session.
+"""
 
 from asyncio import Event, create_task, gather
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -105,7 +108,7 @@ async def test_the_same_yes_again_is_good_whatever_its_code_and_wechat_is_not_as
 
 
 async def test_the_new_session_key_replaces_the_sessions_and_that_of_the_newest_login(house: House) -> None:
-    await house.get_phone("alice")  # a later login, whose key WeChat does not accept any more
+    await house.get_phone("alice")  # this later login has a session key that WeChat no longer accepts
     (_, scan_id), code = await house.claimed(), house.phone.wx_login()
     session_key = house.stage.wechat.sessions[code]["session_key"].encode()
     assert (await house.phone.decide(scan_id, code=code)).status_code == 204
@@ -125,14 +128,14 @@ async def test_the_code_is_of_the_app_in_which_the_session_was_opened(house: Hou
     assert (await house.shop.poll(started)).status_code == 200
 
 
-# While WeChat is asked.
+# Tests of approvals while wxauth waits for WeChat.
 
 
 @asynccontextmanager
 async def wechat_thinking(wechat: WeChatByRespx) -> AsyncIterator[Callable[..., Awaitable[None]]]:
-    """WeChat does not answer until the block ends. Timeouts until it has been asked this often.
+    """Delay WeChat's response until the block ends, and yield a function that waits for this many requests.
 
-    It answers somebody who leaves, with an openid as a code.
+    WeChat still responds at once to an openid as a code, which a leaving user sends.
     """
     may_answer, asked = Event(), []
 
@@ -237,7 +240,7 @@ async def test_a_yes_that_is_sent_twice_with_its_one_code_is_a_yes(house: House)
         await is_asked()
         house.stage.wechat.route.mock(side_effect=house.stage.wechat.answer_to)
         assert (await house.phone.decide(scan_id, code=code)).status_code == 204
-    assert (await again).status_code == 204  # WeChat refused the code, which the first had spent
+    assert (await again).status_code == 204  # WeChat refused the code, because the first request had already used it
     assert (await house.shop.poll(started)).status_code == 200
 
 

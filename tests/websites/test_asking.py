@@ -1,4 +1,4 @@
-"""A person is asked on the phone what a client may do, sees it in lists, and ends it."""
+"""The phone asks the user what a client may do, lists the clients, and ends their access."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ async def test_no_code_without_the_phone(house: House) -> None:
         assert sent(answer)["error"] == "consent_required"
     asked = await house.answer(house.phone, resource=MCP)
     assert "error=consent_required" in asked.json()["redirect_to"]
-    # The browser's login exists by now, and its page is not shown.
+    # The browser now has a login, but the page for the resource doesn't offer it.
     assert "/continue" in (await house.browser.open()).text
     page = await house.browser.open(resource=MCP)
     assert "/continue" not in page.text

@@ -1,4 +1,7 @@
-"""A browser goes to the page, a phone scans it, and the browser comes back with a code (OpenID Connect)."""
+"""A browser opens the login page, a phone scans it, and the browser returns with an authorization code.
+
+The flow follows OpenID Connect.
+"""
 
 import base64
 import hashlib
@@ -370,18 +373,18 @@ async def test_a_loopback_redirect_may_have_any_port(house: House) -> None:
     code = (await tab.approved_by(house.phone, to=to))["code"]
     refused(await house.redeem(code, site, redirect_uri="http://127.0.0.1:53212/callback"), "invalid_grant")
     tokens = await house.redeem(code, site, redirect_uri=to)
-    assert (await site.refresh(tokens.json())).status_code == 200  # a public client shows no secret
+    assert (await site.refresh(tokens.json())).status_code == 200  # a public client sends no secret
 
 
 async def test_another_browser_finds_nothing_and_its_own_no_way_on_before_the_decision(house: House) -> None:
     tab, other = await house.browser.show(), house.another_browser()
-    early = await tab.go_on()  # a browser without scripts
+    early = await tab.go_on()  # a browser without scripts sends this request
     assert (early.status_code, "Confirm on your phone" in early.text) == (404, True)
     for browser, status in ((other, 404), (house.browser, 200)):
         answer = await tab.ask(browser)
         assert (answer.status_code, answer.headers["cache-control"]) == (status, "no-store")
     assert (await tab.go_on(other)).status_code == 404
-    await other.show()  # with a cookie of its own it is no better
+    await other.show()  # a cookie of its own doesn't help the other browser
     assert (await tab.ask(other)).status_code == 404
     await tab.decided_by(house.phone)
     assert (await tab.go_on(other)).status_code == 404
@@ -458,7 +461,7 @@ async def test_a_code_lives_a_minute_and_works_once(house: House) -> None:
     refused(await house.redeem(code), "invalid_grant")
     tab = await house.browser.show()
     first = await tab.approved_by(house.phone)
-    second = sent(await tab.go_on())  # the way there was lost: the browser asks again
+    second = sent(await tab.go_on())  # the redirect was lost, so the browser asks again
     refused(await house.redeem(first["code"]), "invalid_grant")
     house.stage.clock.advance(seconds=59)
     assert (await house.redeem(second["code"])).status_code == 200
@@ -488,7 +491,7 @@ async def test_a_wrong_verifier_or_redirect_uri_neither_spends_a_code_nor_ends_a
 
 @pytest.mark.parametrize("seconds", [0, 1.9, 2])
 async def test_a_public_client_may_repeat_a_code_within_two_seconds(house: House, seconds: float) -> None:
-    """React's StrictMode redeems each code twice."""
+    """Public clients repeat a code because React's StrictMode redeems each code twice."""
     page = await house.add_site("page", is_public=True)
     code = await house.code(client_id="page")
     tokens = (await house.redeem(code, page)).json()
@@ -535,7 +538,7 @@ async def test_a_long_or_expired_id_token_logs_out_of_the_site_and_an_access_tok
         assert (await house.log_out(id_token_hint=tokens[hint])).status_code == status
         assert await house.is_in(tokens) is is_in
     tokens = await house.tokens()
-    house.stage.clock.advance(hours=2)  # the id_token has expired, and says still whose it is
+    house.stage.clock.advance(hours=2)  # the id_token has expired, but it still identifies its session
     refreshed = (await house.shop.refresh(tokens)).json()
     assert (await house.log_out(id_token_hint=tokens["id_token"])).status_code == 200
     assert not await house.is_in(refreshed)
@@ -555,7 +558,7 @@ async def test_an_id_token_logs_out_as_long_as_its_session_can_live_whatever_bec
     assert jwt.get_unverified_header(first["id_token"])["kid"] not in kids
     assert (await house.log_out(id_token_hint=first["id_token"])).status_code == 200
     refused(await house.shop.refresh(tokens), "invalid_grant")
-    await house.sweep(after=5 * 86400)  # by now no session is left that the key has signed for
+    await house.sweep(after=5 * 86400)  # the key has signed no session that still exists
     assert (await house.log_out(id_token_hint=first["id_token"])).status_code == 400
 
 
@@ -689,7 +692,7 @@ async def test_no_log_line_contains_the_secret_of_a_code(house: House) -> None:
     await tab.approved_by(house.phone)
     await client.get(f"/d/{tab.scene}")
     await client.post(f"/d/{tab.scene}")
-    await house.phone.decide(tab.scene)  # a mistake: it takes the id of the claim
+    await house.phone.decide(tab.scene)  # this request is a mistake, because the endpoint expects the id of the claim
     house.stage.clock.advance(seconds=999)
     await client.get(f"/v1/scans/{tab.scene}/code")
     client.cookies.clear()
@@ -717,9 +720,10 @@ async def test_logins_are_swept_when_nothing_can_come_of_them(house: House) -> N
     await house.sweep(after=179)
     assert await unscanned.state() == "waiting"
     await house.sweep(after=2, page_size=1)
-    assert (await unscanned.ask()).status_code == 404  # the page takes that for its end
+    assert (await unscanned.ask()).status_code == 404  # the page then treats the login as over
     assert await scanned.state() == "over"
-    assert await house.stage.number("site_logins") == 3  # so long the reuse of a code is noticed
+    # The rows are kept this long so that a repeated code is noticed.
+    assert await house.stage.number("site_logins") == 3
     await house.sweep(after=3598)
     refused(await house.shop.poll(device), "expired_token")
     await house.sweep(after=2)

@@ -1,7 +1,9 @@
-"""Sites learn at once that a session has ended: logout tokens, when they are sent, and when they are not.
+"""Sites learn at once from logout tokens that a session has ended.
 
-Which ends they learn of is in `test_what_ends_the_login_of_a_browser_and_the_sessions_of_its_sites`. Leases, killed
-processes and receivers that hang are in `tests/events/test_webhooks.py`: a token is a delivery as any other.
+The tests show when logout tokens are sent and when they aren't. Another test,
+`test_what_ends_the_login_of_a_browser_and_the_sessions_of_its_sites`, shows which ends a site learns of. A logout token
+is delivered like any other message, so `tests/events/test_webhooks.py` tests leases, killed processes and hanging
+receivers.
 """
 
 import asyncio
@@ -39,7 +41,7 @@ def ids_in(tokens: Body) -> tuple[str, str]:
 
 @dataclass(slots=True, kw_only=True)
 class Informed(House):
-    """A house whose shop, to which Alice has logged in, wants to know when her session ends."""
+    """A house whose shop receives logout tokens. Alice has logged in to the shop."""
 
     receiver: Receiver
     """The shop's server."""
@@ -48,7 +50,7 @@ class Informed(House):
 
     @property
     def alice(self) -> tuple[str, str]:
-        """Her id, and that of her session at the shop."""
+        """Return the id of Alice, and the id of her session at the shop."""
         return ids_in(self.tokens_of_alice)
 
     async def be_banned(self, phone: Phone | None = None) -> None:
@@ -61,11 +63,11 @@ class Informed(House):
         await deliveries.drain()
 
     async def waiting(self) -> int:
-        """How many logout tokens are to be sent."""
+        """Return how many logout tokens are waiting to be sent."""
         return await self.stage.number("deliveries WHERE type = 'logout'")
 
     def logout_tokens(self) -> list[str]:
-        """Those that the shop got, in order."""
+        """Return the logout tokens that the shop has received, in order."""
         tokens = []
         for headers, body in self.receiver.got:
             assert headers["Content-Type"] == "application/x-www-form-urlencoded"
@@ -75,7 +77,7 @@ class Informed(House):
         return tokens
 
     def told(self) -> list[tuple[str, str]]:
-        """Whose sessions have ended, as the shop knows."""
+        """Return the user and the session in each logout token that the shop has received."""
         claims = [jwt.get_unverified_claims(token) for token in self.logout_tokens()]
         return [(each["sub"], each["sid"]) for each in claims]
 
@@ -112,12 +114,12 @@ async def test_a_logout_token_says_whose_session_has_ended(informed: Informed, a
         "events": {LOGOUT_EVENT: {}},
     }
     assert header == {"typ": "logout+jwt", "alg": alg, "kid": jwt.get_unverified_header(id_token)["kid"]}
-    await informed.claims({"id_token": token})  # by the published key
+    await informed.claims({"id_token": token})  # it is checked with the published key
     assert (await informed.log_out(id_token_hint=token)).status_code == 400
     assert (await informed.stage.client.get("/v1/me", headers=bearer(token))).status_code == 401
 
 
-# Which ends.
+# Tests of ends that a site learns of.
 
 
 async def test_an_erased_account_of_a_merged_user_ends_its_sites_sessions(informed: Informed) -> None:
@@ -147,7 +149,7 @@ async def test_an_erased_persons_id_stays_in_no_table(informed: Informed) -> Non
     assert await informed.waiting() == 0
 
 
-# Attempts.
+# Tests of attempts to deliver a logout token.
 
 
 @pytest.mark.slow
@@ -200,7 +202,7 @@ async def test_at_a_slow_site_one_persons_sign_outs_and_sessions_delay_no_ban_of
             await replica[Deliveries].begin_due()
 
     await begin_all()
-    await until(lambda: receiver.under_way == 4)  # two of each person
+    await until(lambda: receiver.under_way == 4)  # each person has two deliveries under way
     await informed.be_banned(dan)
     await begin_all()
     await until(lambda: receiver.under_way == 6)

@@ -1,4 +1,7 @@
-"""Sites added with `--sso` share the login of a browser: who has scanned for one goes on to the next by a button."""
+"""Sites added with `--sso` share the login of a browser.
+
+A user who has scanned for one site logs in to the next site with a button.
+"""
 
 import re
 from asyncio import gather
@@ -23,12 +26,12 @@ IN_WEB_VIEW = {"User-Agent": "MicroMessenger miniProgram"}
 
 
 def shows(answer: httpx.Response, name: str | None = None) -> bool:
-    """Whether the answer is a page with a person, the one of this name."""
+    """Return whether the response is a page that shows a user, or the user with this name."""
     return "/continue" in answer.text and (name is None or name in answer.text)
 
 
 def is_asked_anew(answer: httpx.Response) -> bool:
-    """Whether a press has led to the request's page again."""
+    """Return whether pressing the button has led back to the page of the request."""
     return answer.status_code == 303 and answer.headers["location"].startswith("/v1/authorize?")
 
 
@@ -39,17 +42,17 @@ class Pair(House):
     desk: Site
     root: Admin
     logged_in: dict[str, Body] = field(default_factory=dict)
-    """The tokens of both sites by their name, if Alice has logged in to both."""
+    """The tokens of both sites by the site's name, if Alice has logged in to both sites."""
 
     async def page(self, **parameters: str | None) -> PersonPage:
-        """The page of the desk that shows a person."""
+        """Return the desk's page that shows a user."""
         return await person_page(self.browser, **parameters)
 
     async def redeem_at_desk(self, code: str) -> httpx.Response:
         return await self.redeem(code, self.desk, redirect_uri=ADMIN_CALLBACK)
 
     async def enter_desk(self) -> Body:
-        """The tokens of the desk, by a press of the button."""
+        """Press the button, and return the desk's tokens."""
         return body_of(await self.redeem_at_desk(code_in(await (await self.page()).press())))
 
     async def log_in_to_both(self) -> None:
@@ -62,7 +65,7 @@ class Pair(House):
         return str(jwt.get_unverified_claims(self.logged_in[site]["access_token"])["sid"])
 
     async def has_login(self) -> bool:
-        """Whether the browser still has one, which a banned person's is as little as one that has been deleted."""
+        """Return whether the browser still has a login. A banned user's login doesn't count."""
         is_shown = shows(await self.browser.open())
         value, age = self.browser.client.cookies[COOKIE].encode(), self.stage.clock() - timedelta(seconds=28800)
         found = await self.stage.number(
@@ -72,7 +75,7 @@ class Pair(House):
         return is_shown
 
     async def log_out_by_page(self) -> httpx.Response:
-        """Answer the question whether to log out."""
+        """Confirm the question whether to log out."""
         asked = hidden_fields(await self.log_out())
         assert "confirmed" in asked
         return await self.browser.client.post("/v1/end_session", data=asked)
@@ -228,7 +231,8 @@ async def test_a_page_is_of_use_to_its_own_browser_alone_and_for_ten_minutes(pai
     await pair.tokens()
     page, thief, with_cookie = await pair.page(), pair.another_browser(), pair.another_browser()
     await with_cookie.open()
-    for browser in (thief, with_cookie):  # the first one as forged by another site: the browser sends no cookie
+    # The first browser sends no cookie, as in a request that another site has forged.
+    for browser in (thief, with_cookie):
         for button in ("continue", "another"):
             assert (await page.press(button, browser)).status_code == 404
     client = pair.browser.client
@@ -279,7 +283,7 @@ async def test_another_account_leads_to_the_ordinary_page(pair: Pair) -> None:
 async def test_a_press_on_a_page_whose_request_is_too_long_to_repeat_is_a_mistake(pair: Pair) -> None:
     await pair.tokens()
     asked = {name: value for name, value in {**ASKED, **TO_ADMIN}.items() if name != "state"}
-    form = f"{urlencode(asked)}&state={'中' * 3000}"  # three times as long in a link
+    form = f"{urlencode(asked)}&state={'中' * 3000}"  # this state becomes three times as long in a link
     page = await pair.browser.client.post("/v1/authorize", content=form.encode(), headers=FORM)
     assert shows(page)
     for button in ("continue", "another"):
@@ -424,12 +428,12 @@ async def test_what_has_ended_is_swept_in_batches(house: House) -> None:
     assert shows(await house.browser.open())
 
 
-# What ends.
+# Tests of what ends a login.
 
 
 Act = Callable[[Pair], Awaitable[httpx.Response | object]]
 Ends = dict[str, str | None]
-"""The name of a site, and the reason why its session has ended; None: it is open."""
+"""The names of sites, with the reason why each site's session has ended. None means that the session is open."""
 
 
 def merging(former: str, into: str) -> Act:
@@ -462,7 +466,7 @@ async def a_ban_that_is_lifted(pair: Pair) -> None:
 async def another_persons_proof(pair: Pair) -> None:
     cookies, former = pair.browser.client.cookies, pair.browser.client.cookies[COOKIE]
     assert await pair.code(await pair.bob(), prompt="login")
-    # The browser has bob's login now: the test asks about the former one.
+    # The browser now has Bob's login, but the test asks about the previous login.
     cookies.delete(COOKIE)
     cookies.set(COOKIE, former)
 
@@ -536,7 +540,7 @@ def one(reason: str) -> Ends:
 
 ENDED, STAYS = False, True
 NOBODY, DESK, BOTH = "", "admin", "admin shop"
-"""Which sites learn of an end by a logout token."""
+"""The sites that learn of an end from a logout token."""
 ACTS: dict[str, tuple[Act, bool, Ends, str]] = {
     "time": (time_passes, ENDED, both(None), NOBODY),
     "a ban": (lambda pair: change(pair, status="disabled"), ENDED, both("banned"), BOTH),
@@ -568,7 +572,8 @@ ACTS: dict[str, tuple[Act, bool, Ends, str]] = {
         ),
         *(STAYS, one("signed_out"), DESK),
     ),
-    "a sign-out of another person in this browser": (sign_out_another_person, STAYS, both(None), "shop"),  # of theirs
+    # Only the shop learns of it, because only the other person's session at the shop ends.
+    "a sign-out of another person in this browser": (sign_out_another_person, STAYS, both(None), "shop"),
     "an end from the phone": (
         lambda pair: pair.phone.ask("DELETE", f"/sessions/{pair.session_id('admin')}"),
         *(ENDED, one("signed_out_elsewhere"), DESK),
@@ -642,7 +647,7 @@ async def test_the_login_of_a_browser_ends_also_where_none_of_its_sessions_is_op
     assert not await pair.has_login()
 
 
-# Logging out without a hint.
+# Tests of a logout without a hint.
 
 
 async def test_a_browser_without_a_login_that_logs_out_of_a_site_finds_a_link_back(house: House) -> None:
@@ -669,7 +674,7 @@ async def test_another_site_can_end_no_login_of_a_browser(pair: Pair) -> None:
         answer = await client.post("/v1/end_session", data=wrong)
         assert (answer.status_code, "Log out?" in answer.text) == (200, True)
     assert "Log out?" in (await pair.log_out(**fields)).text, "by a form alone"
-    # A form of another site comes without the cookie, and is led on by GET.
+    # A form from another site arrives without the cookie, so wxauth redirects it to a GET request.
     answer = await client.post("/v1/end_session", data=fields, headers={"Sec-Fetch-Site": "cross-site"})
     assert answer.status_code == 303
     assert answer.headers["location"] == f"/v1/end_session?{urlencode(fields)}"
@@ -682,7 +687,7 @@ async def test_another_site_can_end_no_login_of_a_browser(pair: Pair) -> None:
     assert (answer.status_code, "location" in answer.headers) == (200, False)
 
 
-# Races.
+# Tests of races.
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Clients by document that authenticate with a signed assertion (`private_key_jwt`, RFC 7523)."""
+"""Clients with a metadata document authenticate with a signed assertion (`private_key_jwt`, RFC 7523)."""
 
 import asyncio
 import base64
@@ -40,7 +40,7 @@ SIGNING: Body = {
     "jwks_uri": KEYS,
 }
 EITHER: Body = {**SIGNING, "token_endpoint_auth_methods_supported": ["none", "private_key_jwt"]}
-"""As ChatGPT publishes it."""
+"""The document as ChatGPT publishes it."""
 pytestmark = pytest.mark.settings(resources=RESOURCES, client_documents=HOST)
 
 
@@ -96,7 +96,7 @@ Signer = Callable[[bytes], bytes]
 
 @dataclass
 class Agent:
-    """An agent with a refresh token, which may send assertions."""
+    """An agent with a refresh token, which can send assertions."""
 
     client: Client
     house: House
@@ -105,7 +105,7 @@ class Agent:
     number: int = 0
 
     def assertion(self, header: Body | None = None, *, signer: Signer | None = None, **claims: Any) -> str:
-        """A new assertion, but for what is changed; None leaves it out."""
+        """Return a new assertion with these changes. None omits a field."""
         self.number += 1
         now = int(self.house.stage.clock().timestamp())
         whole = {"iss": AGENT, "sub": AGENT, "aud": ISSUER, "iat": now, "exp": now + 60, "jti": f"j{self.number}"}
@@ -119,7 +119,7 @@ class Agent:
         return await (client or self.client).post(path, data=sent, headers=headers)
 
     async def refresh(self, assertion: str | None = None, **form: Any) -> httpx.Response:
-        """Refresh, and keep the new token."""
+        """Refresh the tokens, and keep the new ones."""
         by: Body = {} if assertion is None else {"client_assertion_type": TYPE, "client_assertion": assertion}
         token = {"grant_type": "refresh_token", "refresh_token": self.tokens["refresh_token"]}
         answered = await self.post("/v1/token", **{**token, **by, **form})
@@ -136,7 +136,7 @@ def host(services: Services) -> Host:
 
 @pytest.fixture
 async def agent(house: House, host: Host) -> Agent:
-    """One that a person has let in by an assertion."""
+    """An agent that a user has approved and that has authenticated with an assertion."""
     agent = Agent(house.stage.client, house, {})
     tab = await house.browser.show(**ASKING)
     code = (await tab.approved_by(house.phone, to=BACK))["code"]
@@ -222,7 +222,7 @@ WRONG: dict[str, Body] = {
 
 
 def of_clock(agent: Agent, claims: Mapping[str, Any]) -> Body:
-    """The claims, with times relative to the clock of the service."""
+    """Return the claims, with times relative to the service's clock."""
     now = int(agent.house.stage.clock().timestamp())
     times = ("exp", "iat", "nbf")
     return {
@@ -380,7 +380,7 @@ async def test_the_algorithm_that_the_document_names_is_the_only_one(agent: Agen
 async def test_an_unknown_kid_makes_the_keys_be_read_again_once_a_minute(agent: Agent, host: Host) -> None:
     assert host.asked == [AGENT, KEYS]
     agent.key = OTHER
-    host.documents[KEYS] = jwks(RSA, OTHER)  # rotated
+    host.documents[KEYS] = jwks(RSA, OTHER)  # the agent has rotated its keys
     body_of(await agent.refresh(agent.assertion()))
     assert host.asked == [AGENT, KEYS, KEYS]
     for _ in range(3):
@@ -393,7 +393,7 @@ async def test_an_unknown_kid_makes_the_keys_be_read_again_once_a_minute(agent: 
     host.documents[KEYS] = httpx.ConnectError("could not connect")
     refused(await agent.refresh(agent.assertion({"kid": "k9"})), "invalid_client", 401)
     assert len(host.asked) == 4
-    body_of(await agent.refresh(agent.assertion()))  # by the keys that are kept
+    body_of(await agent.refresh(agent.assertion()))  # wxauth uses the keys that it has kept
 
 
 async def test_an_assertion_counts_once_at_every_replica_and_endpoint(agent: Agent, host: Host) -> None:
@@ -537,7 +537,7 @@ async def test_keys_are_fetched_by_the_rules_of_documents(house: House, tmp_path
         async def outcome() -> str:
             return (await agent.refresh(agent.assertion(**claims))).json()["error"]
 
-        assert await outcome() == "temporarily_unavailable"  # a redirect is not followed
+        assert await outcome() == "temporarily_unavailable"  # wxauth doesn't follow redirects
         house.stage.clock.advance(minutes=1)
         behaviours.append(answer(jwks(RSA), headers=JSON))
         assert await outcome() == "invalid_grant"

@@ -1,4 +1,4 @@
-"""Clients that nobody has registered ask for a resource: their ids are the URLs of documents at allowed hosts."""
+"""Clients that aren't registered can ask for a resource. Their ids are URLs of documents at allowed hosts."""
 
 import asyncio
 from pathlib import Path
@@ -44,7 +44,7 @@ def agent(house: House, host: Host) -> Site:
 
 
 async def asked(house: House, agent: Site, **parameters: Any) -> Body:
-    """The tokens that the agent gets."""
+    """Return the tokens that the agent gets."""
     tab = await house.browser.show(**{**ASKING, **parameters})
     code = (await tab.approved_by(house.phone, to=BACK))["code"]
     return body_of(await house.redeem(code, agent, redirect_uri=BACK))
@@ -93,7 +93,7 @@ async def test_the_person_sees_the_host_and_the_agent_gets_a_token_that_names_no
 
 async def test_an_official_client_is_known_by_its_document(house: House, host: Host) -> None:
     class Page:
-        """The agent's own page, which the browser is sent to."""
+        """The agent's own page, to which the browser is sent."""
 
         redirect_uri = BACK
 
@@ -105,7 +105,7 @@ async def test_an_official_client_is_known_by_its_document(house: House, host: H
             return AuthorizationCodeResult(**self.query)
 
     async def service(request: httpx2.Request) -> httpx2.Response:
-        """MCP's server, and wxauth beside it."""
+        """Respond as the MCP server and as wxauth."""
         if request.url.host == "mcp.test":
             if request.url.path != "/mcp":
                 return httpx2.Response(200, json={"resource": MCP, "authorization_servers": ["https://auth.test"]})
@@ -167,7 +167,7 @@ async def test_a_program_on_loopback_is_said_to_be_local_at_any_port(house: Hous
 
 
 async def refused_page(house: House) -> str:
-    """The reason in the log for which the agent's page is refused."""
+    """Return the logged reason why the agent's page was refused."""
     page = await house.browser.open(**ASKING)
     assert (page.status_code, page.headers["content-type"]) == (400, "text/html; charset=utf-8")
     assert HOST in page.text
@@ -208,10 +208,10 @@ GOOD = {**DOCUMENT, "client_name": "\u202eC\u200dl\u2066au\ufe0fde\u0007\n", "re
 @pytest.mark.requirement("document-rules")
 async def test_a_document_that_breaks_a_rule_is_refused_in_words(house: House, change: Body, reason: str) -> None:
     host = house.stage.services[ClientDocuments].transport = Host()
-    house.stage.clock.advance(minutes=6)  # beyond the time of the case before
+    house.stage.clock.advance(minutes=6)  # the document of the previous case is no longer in the cache
     host.documents[AGENT] = {**DOCUMENT, **change}
     assert reason in await refused_page(house)
-    assert await refused_page(house)  # kept for a minute
+    assert await refused_page(house)  # wxauth keeps the refusal for a minute
     assert len(host.asked) == 1
     house.stage.clock.advance(minutes=2)
     host.documents[AGENT] = GOOD
@@ -293,7 +293,7 @@ async def test_a_real_document_is_read_over_tls(house: House, tmp_path: Path) ->
         asking = {**ASKING, "client_id": document["client_id"], "scope": "", "response_type": "code"}
         for _ in range(2):
             page = await client.get("/v1/authorize", params=asking)
-            assert sent(page, to=BACK)["error"] == "invalid_request"  # without PKCE
+            assert sent(page, to=BACK)["error"] == "invalid_request"  # the request lacks PKCE
         house.stage.clock.advance(seconds=1001)
         await client.get("/v1/authorize", params=asking)
         assert it.requests == ["/a", "/a"]
@@ -342,7 +342,7 @@ async def test_a_document_is_fetched_by_one_request_at_a_time_and_keeps_nobody_e
     host.may_answer = asyncio.Event()
     waiting = [asyncio.create_task(house.another_browser().show(**ASKING)) for _ in range(3)]
     await until(lambda: host.asked)
-    await house.browser.show()  # the shop, whose login does not wait
+    await house.browser.show()  # the shop's login doesn't wait for the agent's document
     host.may_answer.set()
     await asyncio.gather(*waiting)
     assert host.asked == [AGENT]
@@ -359,7 +359,7 @@ async def test_junk_that_is_refused_meanwhile_keeps_no_good_client_out(house: Ho
 
 
 def at(services: Services, address: str) -> httpx.AsyncClient:
-    """A browser at this address."""
+    """Return a browser at this address."""
     transport = httpx.ASGITransport(create_app(services), client=(address, 50000))
     return httpx.AsyncClient(transport=transport, base_url="https://auth.test")
 
@@ -397,7 +397,7 @@ async def test_all_addresses_of_a_wide_network_waste_as_many_documents_as_one(
 
 async def test_junk_keeps_no_good_client_out(house: House, agent: Site, host: Host) -> None:
     await asked(house, agent)
-    replica = await house.stage.make_services()  # which has not seen it yet
+    replica = await house.stage.make_services()  # this replica hasn't read the document yet
     replica[ClientDocuments].transport = host
     for network in range(4):
         async with at(replica, f"203.0.113.{network}") as stranger:

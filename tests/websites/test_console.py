@@ -1,6 +1,6 @@
-"""Administrators log in to the console by scan, and nobody can use another person's scan.
+"""Administrators log in to the console with a scan, and nobody can use another user's scan.
 
-What holds for any session of the console, however it was opened, is in `tests/console/test_console.py`.
+`tests/console/test_console.py` tests what applies to every session of the console.
 """
 
 from collections.abc import Callable
@@ -34,18 +34,18 @@ PAGE = CONSOLE["redirect_uri"]
 @pytest.fixture
 async def services(make_services: MakeServices) -> Services:
     services = await make_services(admin_page=True)
-    await services[ConsoleSessions].add_as_site()  # as every start does
+    await services[ConsoleSessions].add_as_site()  # every start of the service does this
     return services
 
 
 @dataclass(slots=True, kw_only=True)
 class Office(House):
-    """A house whose phone is an administrator's, and the console in the browser."""
+    """A house with the phone of an administrator, and the console in the browser."""
 
     root: Admin
 
     async def console_code(self, **asked: str) -> str:
-        """The code with which the browser returns to the console after the phone has approved."""
+        """Return the authorization code with which the browser returns to the console after the phone has approved."""
         tab = await self.browser.show(**{**CONSOLE, **asked})
         return (await tab.approved_by(self.phone, to=asked.get("redirect_uri", PAGE)))["code"]
 
@@ -104,7 +104,7 @@ async def test_an_old_login_opens_no_console_although_its_token_is_good(office: 
     problem_of(await tab.scanned_by(old), "login_too_old", 403)
     again = await office.get_phone("alice")
     claimed = await tab.claimed_by(again)
-    problem_of(await tab.scanned_by(old), "login_too_old", 403)  # it takes over no claim
+    problem_of(await tab.scanned_by(old), "login_too_old", 403)  # the old login can't take over the claim
     assert (await again.decide(claimed["id"])).status_code == 204
     assert (await office.post(sent(await tab.go_on(), to=PAGE)["code"])).status_code == 200
 
@@ -169,7 +169,7 @@ async def test_a_code_works_once_for_a_minute_and_only_for_the_site_that_it_was_
 
 @pytest.mark.oldest_postgres
 async def test_the_token_endpoint_gives_nothing_in_the_consoles_name(office: Office) -> None:
-    """Its sessions would last for weeks, with a refresh token that scripts can read."""
+    """Tokens would last for weeks, with a refresh token that scripts can read."""
     code = await office.console_code()
     form = {"client_id": "wxauth-admin", "redirect_uri": PAGE, "code_verifier": VERIFIER, "code": code}
     for grant in ("authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"):
@@ -189,7 +189,7 @@ async def test_a_program_at_another_port_of_this_machine_cannot_take_the_console
     problem_of(await office.post(code), "session_revoked", 400)
 
 
-# The site that it is.
+# Tests of the console as a site.
 
 
 async def test_without_admin_page_the_console_is_no_site(make_services: MakeServices, make_client: MakeClient) -> None:
@@ -202,7 +202,7 @@ async def test_without_admin_page_the_console_is_no_site(make_services: MakeServ
 async def test_a_service_that_starts_before_its_database_adds_the_site_later(
     make_settings: Callable[..., Settings], empty_database_url: str, clock: Clock
 ) -> None:
-    """Its tables do not exist yet, which is reported like an unreachable database."""
+    """The tables don't exist yet, and wxauth reports this like an unreachable database."""
     settings = make_settings(admin_page=True, database_url=empty_database_url)
     async with aclosing(build_services(settings, clock=clock, timeouts=Timeouts(retries=0.01))) as services:
         await services[ConsoleSessions].add_as_site()

@@ -1,4 +1,4 @@
-"""A site shows a code on its own page, a phone scans it, and the site gets a session (RFC 8628)."""
+"""A site shows a QR code on its own page, a phone scans it, and the site gets a session (RFC 8628)."""
 
 from asyncio import gather
 from dataclasses import replace
@@ -50,7 +50,7 @@ async def test_a_site_gets_tokens_when_the_person_has_said_yes(house: House) -> 
 
 @pytest.mark.requirement("asvs-10.7.1")
 async def test_the_phone_shows_the_site_the_browser_and_the_time(house: House) -> None:
-    # A browser may call itself anything: servers read a header that is UTF-8 like this.
+    # A browser can have any name. Servers decode a UTF-8 header in this way.
     name = f"{EDGE} {'荣耀'.encode().decode('latin-1')}\0" + "x" * 5000
     for user_agent in (EDGE, name):
         answer = await house.phone.scan(await house.shop.start(browser_ip=OFFICE, browser_user_agent=user_agent))
@@ -79,7 +79,7 @@ async def test_a_poll_is_answered_with_pending_slow_down_or_expired(house: House
     for seconds, error in (
         (0, "authorization_pending"),
         (1, "slow_down"),
-        (6, "slow_down"),  # the interval is 7 seconds now
+        (6, "slow_down"),  # the interval is now 7 seconds
         (12, "authorization_pending"),
         (161, "expired_token"),
     ):
@@ -177,7 +177,8 @@ async def test_a_typed_code_is_for_sites_that_were_added_for_it(house: House) ->
 async def test_five_wrong_codes_in_a_minute_are_enough_over_sessions_and_replicas(house: House) -> None:
     await house.change(user_code=True)
     right = (await house.shop.start())["user_code"]
-    assert (await house.phone.claim(user_code=right)).status_code == 200  # a right one is none of the five
+    # A correct code doesn't count as one of the five.
+    assert (await house.phone.claim(user_code=right)).status_code == 200
     elsewhere = replace(await house.get_phone("alice"), client=await house.stage.make())
     wrong = await gather(*(who.claim(user_code="BCDF-GHJK") for who in (house.phone, elsewhere) * 4))
     assert sorted(answer.status_code for answer in wrong) == [404] * 5 + [429] * 3
@@ -202,7 +203,7 @@ async def test_a_near_site_and_an_administrator_require_phone_and_browser_in_one
     refused(await near.post(START), "invalid_request")
     started = await near.start(browser_ip=OFFICE)
     problem_of(await phone.scan(started), "scan_too_far", 403)
-    problem_of(await phone.scan(started, entry_scene=1007), "scan_forwarded", 403)  # checked first
+    problem_of(await phone.scan(started, entry_scene=1007), "scan_forwarded", 403)  # this rule is checked first
     assert (await phone.scan(await near.start(browser_ip="127.0.0.9"))).status_code == 200
 
     admin = await house.get_phone("admin")
@@ -211,7 +212,8 @@ async def test_a_near_site_and_an_administrator_require_phone_and_browser_in_one
         started = await house.shop.start(**form)
         problem_of(await admin.scan(started), "scan_too_far", 403)
         assert (await phone.scan(started)).status_code == 200
-        problem_of(await admin.scan(started), "scan_too_far", 403)  # said before that it is taken
+        # wxauth checks the distance before it reports that another phone has claimed the scan.
+        problem_of(await admin.scan(started), "scan_too_far", 403)
     anywhere = replace(admin, client=await house.stage.make(scan_admin_anywhere=True))
     assert (await anywhere.scan(await house.shop.start(browser_ip=OFFICE))).status_code == 200
     problem_of(await anywhere.scan(await near.start(browser_ip=OFFICE)), "scan_too_far", 403)
@@ -367,7 +369,7 @@ async def test_a_refresh_for_more_than_was_granted_is_refused_and_costs_the_site
     refused(await house.shop.refresh(less, scope="openid email"), "invalid_scope")
     assert (await house.shop.refresh(less)).json()["scope"] == "openid profile"
     await house.change(scopes=["openid"])
-    house.stage.clock.advance(seconds=60)  # longer than a lost answer has to come again
+    house.stage.clock.advance(seconds=60)  # after this time, the response to the previous refresh isn't repeated
     assert (await house.shop.refresh(tokens)).json()["scope"] == "openid"
 
 
@@ -388,12 +390,12 @@ async def test_a_refresh_token_works_with_its_own_client_alone_and_at_one_place(
 @pytest.mark.slow
 async def test_a_websites_session_ends_unused_and_in_any_case(house: House) -> None:
     tokens, unused = await house.device_tokens(), await house.device_tokens()
-    for _ in range(60):  # twelve hours each: thirty days
+    for _ in range(60):  # 60 rounds of twelve hours are thirty days
         tokens = (await house.shop.refresh(tokens)).json()
         house.stage.clock.advance(seconds=43199)
     refused(await house.shop.refresh(unused), "invalid_grant")
     left = (await house.shop.refresh(tokens)).json()
-    assert left["expires_in"] == 60  # of the thirty days
+    assert left["expires_in"] == 60  # 60 seconds are left of the thirty days
     house.stage.clock.advance(seconds=60)
     refused(await house.shop.refresh(left), "invalid_grant")
     assert await house.stage.number("website_sessions") == 2
@@ -498,7 +500,7 @@ async def test_new_scans_are_limited_by_browser_and_by_client(house: House) -> N
     answers = [await there.post(START, browser_ip=OFFICE) for _ in range(5)]
     assert [answer.status_code for answer in answers] == [200, 200, 429, 429, 429]
     assert refused(answers[2], "temporarily_unavailable", 429).headers["retry-after"]
-    # One browser that is refused takes nothing from the others.
+    # Requests of one browser that wxauth refuses don't count against other browsers.
     assert (await there.post(START, browser_ip=FAR)).status_code == 200
     refused(await there.post(START), "temporarily_unavailable", 429)
     house.stage.clock.advance(seconds=61)
@@ -510,7 +512,8 @@ async def test_our_own_client_is_renewed_without_waiting_for_scans_and_takes_nob
     fields: dict[str, Any] = {"redirect_uris": ["https://auth.test/admin/"], "scopes": ["openid", "wxauth:admin"]}
     for title in ("Console", "Console 2"):
         async with house.stage.rows.transaction():
-            await house.stage.rows.execute("SELECT FROM clients FOR KEY SHARE")  # as a new scan's foreign key does
+            # A new scan's foreign key takes this lock.
+            await house.stage.rows.execute("SELECT FROM clients FOR KEY SHARE")
             await ensure_own_client(database, "wxauth-admin", title=title, **fields, now=now)
     own = await find_site(database, "wxauth-admin")
     assert own is not None
@@ -523,6 +526,6 @@ async def test_our_own_client_is_renewed_without_waiting_for_scans_and_takes_nob
 async def test_a_yes_in_the_moment_of_an_erasure_leaves_no_address(house: House) -> None:
     _, scan_id = await house.claimed()
     saying_yes = partial(house.phone.decide, scan_id)
-    done = await house.at_once("events", erasure=house.erase, yes=saying_yes)  # the erasure comes to them at its end
+    done = await house.at_once("events", erasure=house.erase, yes=saying_yes)  # the erasure changes the events last
     problem_of(done["yes"], "scan_over", 404)
     assert await house.stage.number("events WHERE ip IS NOT NULL") == 0

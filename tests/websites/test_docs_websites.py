@@ -1,4 +1,4 @@
-"""The examples in the guides of websites are those that run, and the options in clients.md are those of the command."""
+"""The examples in the guides of websites work, and the options in clients.md are those of the command."""
 
 import re
 import shlex
@@ -43,7 +43,7 @@ def test_the_configurations_of_products_admit_only_users_with_a_role() -> None:
     nextcloud = dict(re.findall(r"--([\w-]+)=(\S+)", (PRODUCTS / "nextcloud.sh").read_text()))
     assert (nextcloud["mapping-groups"], nextcloud["group-restrict-login-to-whitelist"]) == ("roles", "1")
     assert nextcloud["group-whitelist-regex"] == "'/^staff$/'"
-    # GitLab leaves it to an administrator.
+    # GitLab leaves the approval of new users to an administrator.
     gitlab = dict(
         re.findall(r"^gitlab_rails\['(\w+)'\] = ([^\s#]+)", (PRODUCTS / "gitlab.rb").read_text(), re.MULTILINE)
     )
@@ -51,7 +51,7 @@ def test_the_configurations_of_products_admit_only_users_with_a_role() -> None:
 
 
 def products(language: str) -> list[Path]:
-    """The page of each product, but not that of the libraries."""
+    """Return the page of each product, without the page of the libraries."""
     overview = guide("openid-provider", language)
     return [page for page in sorted((overview.parent / "openid").glob("*.md")) if page.stem != "libraries"]
 
@@ -62,7 +62,7 @@ def test_each_product_has_a_page_of_one_form(language: str) -> None:
     for page in products(language):
         parts = re.split(r"(?m)^## (.*)\n", page.read_text())
         headings, sections = parts[1::2], parts[2::2]
-        # "Steps in NAME" and "What NAME stores" have the product's name.
+        # The headings "Steps in NAME" and "What NAME stores" contain the product's name.
         [name] = re.findall(r"^(?:Steps in |在 ?)(.*?)(?: ?中的步骤)?$", headings[2])
         forms.add(tuple(heading.replace(name, "...").replace(" ", "") for heading in headings))
         assert all(section.strip() for section in sections), page.name

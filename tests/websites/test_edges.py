@@ -1,4 +1,4 @@
-"""Sites together with guards, an issuer below a path, an unreachable database, and other keys."""
+"""Sites work with guards, with an issuer below a path, with an unreachable database, and with other keys."""
 
 import asyncio
 import re
@@ -50,7 +50,7 @@ async def test_an_issuer_may_have_a_path(house: House, prefix: str) -> None:
     assert started["code_image"].startswith("https://auth.test/auth/v1/scans/")
     metadata = (await client.get("/.well-known/openid-configuration")).json()
     assert metadata["authorization_endpoint"] == "https://auth.test/auth/v1/authorize"
-    # Another issuer's token opens nothing here.
+    # A token of another issuer is invalid here.
     login = replace(house.phone, client=client)
     problem_of(await tab.scanned_by(login), "invalid_token", 401)
 
@@ -94,7 +94,7 @@ async def test_a_form_that_takes_long_to_decode_is_refused_unread(client: Client
         assert "percent-encoded" in answer.json()["error_description"]
 
 
-# A site may ask for id_tokens signed by ES256, which no verifier accepts as access tokens.
+# A site can ask for id_tokens signed with ES256. No verifier accepts them as access tokens.
 
 
 def algorithm_of(tokens: Body) -> str:
@@ -133,7 +133,7 @@ async def test_an_es256_sites_id_token_is_no_access_token(house: House) -> None:
     problem_of(await house.userinfo(tokens), "invalid_token", 401)
 
 
-# A site is removed in the moment in which a person logs in to it.
+# The tests below remove a site at the moment when a user logs in to it.
 
 
 def removal_from(house: House) -> Callable[[], Coroutine[Any, Any, object]]:
@@ -194,7 +194,7 @@ async def test_a_removal_waits_for_no_ban_and_takes_what_it_locked_later(house: 
     assert await house.stage.number("users WHERE status = 'disabled' AND id = $1::text::uuid", house.phone.user_id) == 1
 
 
-# Claims of a site of its own: in its access tokens, its id_tokens, and at `/v1/userinfo`.
+# A site can have its own claims in its access tokens, in its id_tokens and at `/v1/userinfo`.
 
 
 async def test_a_site_gets_its_own_claims_and_not_those_of_logins(house: House) -> None:

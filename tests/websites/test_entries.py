@@ -1,4 +1,4 @@
-"""How a phone must have come to a scan: a picture of the code may have been sent on to somebody elsewhere."""
+"""A phone must open a scan in an allowed way, because someone could have forwarded a picture of the QR code."""
 
 from datetime import UTC, datetime
 from typing import Any

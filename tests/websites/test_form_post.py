@@ -1,4 +1,7 @@
-"""`response_mode=form_post`: the browser posts the answer to the site, as a form (ASP.NET Core's default)."""
+"""With `response_mode=form_post`, the browser posts the response to the site as a form.
+
+ASP.NET Core uses this mode by default.
+"""
 
 from typing import Any
 from urllib.parse import parse_qs, urlsplit

@@ -1,4 +1,4 @@
-"""A phone's browser outside WeChat logs in by a link to the mini-program, and a number."""
+"""A phone's browser outside WeChat logs in with a link to the mini-program and a number."""
 
 import asyncio
 import re
@@ -32,7 +32,7 @@ async def tab(house: House) -> Tab:
 
 @pytest.fixture
 async def number(tab: Tab, house: House) -> str:
-    """The number that the phone shows after an approval of a link of that page."""
+    """The number that the phone shows after the link of that page has been approved."""
     return await approved(tab, house.phone)
 
 
@@ -45,7 +45,7 @@ def shown_again(answer: httpx.Response) -> None:
     assert 'name="number"' in answer.text
 
 
-# The way in.
+# Tests of the flow.
 
 
 async def test_a_person_logs_in_on_one_phone(house: House, tab: Tab) -> None:
@@ -139,7 +139,7 @@ async def test_a_refusal_takes_the_browser_back(house: House, tab: Tab) -> None:
     assert sent(await type_in(tab, "123456"))["error"] == "access_denied"
 
 
-# How the phone came to it.
+# Tests of how the phone opened the link.
 
 
 async def test_a_link_is_opened_outside_wechat_alone_and_a_picture_by_no_link(house: House, tab: Tab) -> None:
@@ -170,7 +170,7 @@ async def test_what_was_approved_before_a_merge_into_staff_opens_nothing(house: 
     assert sent(await scan.go_on())["error"] == "access_denied"
 
 
-# The number.
+# Tests of the number.
 
 
 async def test_the_same_code_reads_the_number_again_and_no_other_does(house: House) -> None:
@@ -179,7 +179,8 @@ async def test_the_same_code_reads_the_number_again_and_no_other_does(house: Hou
     first = (await phone.decide(scan_id, code=code)).json()
     house.stage.clock.advance(seconds=50)
     assert (await phone.decide(scan_id, code=code)).json() == {"number": first["number"], "expires_in": 70}
-    problem_of(await phone.decide(scan_id), "scan_over", 404)  # a stolen bearer with another code
+    # A thief with a stolen access token has only another code.
+    problem_of(await phone.decide(scan_id), "scan_over", 404)
     house.stage.clock.advance(seconds=70)
     problem_of(await phone.decide(scan_id, code=code), "scan_over", 404)
 

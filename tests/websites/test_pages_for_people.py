@@ -1,4 +1,4 @@
-"""What the login pages tell a person: which mini-program to open, the way back, and the same in the other language."""
+"""The login pages tell the user which mini-program to open and how to go back, in both languages."""
 
 import re
 from html import unescape
@@ -126,7 +126,7 @@ async def test_chinese_titles_and_names_have_no_gaps_around_them(house: House) -
         assert f"{button}</button>" in (await house.browser.open(ui_locales="zh")).text
 
 
-# In a real browser: every state, a mini-program's web-view, and WeChat.
+# This test opens every state of the pages in a real browser, including a mini-program's web-view and WeChat.
 
 
 @pytest.mark.own_database

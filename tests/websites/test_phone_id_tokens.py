@@ -1,4 +1,4 @@
-"""`/v1/me/id-token`: a mini-program or mobile app logs its person in to another back end, such as Supabase."""
+"""With `/v1/me/id-token`, a mini-program or mobile app logs its user in to another back end, such as Supabase."""
 
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ async def token_of(house: House, **fields: Any) -> str:
     return answer.json()["id_token"]
 
 
-# What it says.
+# Tests of what the id_token contains.
 
 
 async def test_a_mini_program_gets_an_id_token_that_lives_five_minutes_and_names_no_session(house: House) -> None:
@@ -68,7 +68,7 @@ async def test_a_mobile_app_proves_its_person_by_its_own_code(stage: Stage) -> N
     problem_of(await ask(json={"client_id": "supabase", "login_code": "mallory"}), "wrong_person", 403)
 
 
-# What it is not.
+# Tests of what the id_token can't be used for.
 
 
 async def test_it_is_neither_a_bearer_nor_an_id_token_hint(house: House) -> None:
@@ -80,7 +80,7 @@ async def test_it_is_neither_a_bearer_nor_an_id_token_hint(house: House) -> None
     assert (await house.phone.ask("GET")).status_code == 200
 
 
-# Refusals.
+# Tests of refusals.
 
 
 async def test_only_a_client_that_was_added_for_it_is_served_and_wechat_is_not_asked_else(house: House) -> None:

@@ -1,4 +1,4 @@
-"""The removal of a site with many open sessions: it is refused at once, and its sessions end page by page."""
+"""A site with many open sessions is removed. It is refused at once, and its sessions end page by page."""
 
 import asyncio
 from dataclasses import replace
@@ -13,7 +13,7 @@ from tests.world import Admin, bearer, locked, until
 from wxauth.housekeeping.housekeeping import PAGE_SIZE, keep_house, sweep
 
 PAGES = 20
-# $1 how many people with a session of the shop's each  $2 now
+# $1 is the number of people, each of whom has a session at the shop. $2 is the current time.
 CROWD = """
 WITH made AS MATERIALIZED (
     SELECT n, gen_random_uuid() AS user_id, gen_random_uuid() AS session_id FROM generate_series(1, $1) AS n
@@ -56,7 +56,7 @@ async def test_a_removed_site_is_refused_and_its_sessions_end_in_pages(house: Ho
     refused(await house.redeem(code), "invalid_client", 401)
     assert (await tab.ask()).status_code == 404
     assert (await house.browser.open()).status_code == 400
-    # A new client of this name would have the sessions that are left.
+    # Otherwise a new client with this name would get the remaining sessions.
     site = {"name": "shop", "redirect_uris": ["https://shop.example.com/callback"]}
     add = partial(root.ask, "POST", "/clients", json=site)
     problem_of(await add(), "name_taken", 409)
@@ -77,7 +77,7 @@ async def test_a_removed_site_is_refused_and_its_sessions_end_in_pages(house: Ho
 async def test_a_removal_waits_for_nobody_and_locks_no_more_than_a_page_of_people(house: House, root: Admin) -> None:
     await add_crowd(house, 2)
     tokens = await house.tokens()
-    async with locked(house.stage.rows, house.phone.user_id):  # as by an import
+    async with locked(house.stage.rows, house.phone.user_id):  # an import takes such a lock
         assert (await root.ask("DELETE", "/clients/shop")).status_code == 204
         sweeping = asyncio.create_task(sweep(house.stage.services, pause=0.01))
         await until(partial(house.stage.rows.fetchval, f"SELECT count(*) = 1 FROM {OPEN}"))

@@ -1,4 +1,4 @@
-"""A site asks for a token of one service, which no other service accepts (RFC 8707)."""
+"""A site asks for a token for one service, and no other service accepts this token (RFC 8707)."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ pytestmark = [
 
 
 async def asked(house: House, **parameters: Any) -> Body:
-    """The tokens that the shop gets for a resource, by default for the first one."""
+    """Return the tokens that the shop gets for a resource, which is the first resource by default."""
     return await house.tokens(**{"resource": MCP, "scope": None, **parameters})
 
 

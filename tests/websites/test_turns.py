@@ -1,4 +1,4 @@
-"""One person's requests at the login on sites wait for one another, and nobody else's for them."""
+"""Requests of one user to log in to sites wait for each other, but don't delay other users' requests."""
 
 from asyncio import create_task, gather, timeout
 from collections import Counter
@@ -86,14 +86,14 @@ ANSWERS: dict[Prepare, tuple[int, dict[int, int]]] = {
     the_number_of_a_link: (AT_ONCE, {303: 40}),
     the_button_of_a_page_with_a_person: (AT_ONCE, {303: 40}),
     a_silent_request: (AT_ONCE, {303: 40}),
-    a_sites_sign_out: (1, {200: 40}),  # what ends sessions comes one after the other
+    a_sites_sign_out: (1, {200: 40}),  # requests that end sessions run one after the other
     a_confirmed_sign_out: (1, {200: 40}),
     a_code_again_and_again: (AT_ONCE, {200: 1, 400: 39}),
     a_device_that_polls: (AT_ONCE, {200: 1, 400: 39}),
-    three_pages: (AT_ONCE_OF_PERSON, {303: 40}),  # a person's line is longer than that of one page or code
+    three_pages: (AT_ONCE_OF_PERSON, {303: 40}),  # the limit for a user is higher than the limit for one page or code
     three_codes: (AT_ONCE_OF_PERSON, {200: 3, 400: 37}),
 }
-"""How many of 40 requests work at once, and the statuses of all."""
+"""The number of the 40 requests that run at once, and the statuses of all 40 responses."""
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A site inside the mini-program: its web-view opens the page, and the mini-program answers without a scan."""
+"""A site opens in the mini-program's web-view, and the mini-program approves the login without a scan."""
 
 import json
 import re
@@ -26,7 +26,7 @@ Ask = Callable[..., Awaitable[httpx.Response]]
 
 
 def opened_by(page: httpx.Response) -> tuple[str, dict[str, str]]:
-    """The page of the mini-program that a page in a web-view asks for, and its query as the mini-program reads it."""
+    """Return the mini-program page that a web-view's page opens, and the query as the mini-program reads it."""
     assert page.status_code == 200, page.text
     url = json.loads(unescape(found_in(page, r'data-page="([^"]+)"')))["url"]
     assert "+" not in url
@@ -34,7 +34,7 @@ def opened_by(page: httpx.Response) -> tuple[str, dict[str, str]]:
     return path, {name: value for name, [value] in parse_qs(query, strict_parsing=True).items()}
 
 
-# The flow.
+# Tests of the flow.
 
 
 async def test_a_site_in_the_web_view_logs_in_without_a_code_to_scan(house: House) -> None:
@@ -89,7 +89,7 @@ async def test_a_wrong_request_in_a_web_view_ends_as_in_any_browser(house: House
     assert "error=invalid_scope" in back.headers["location"]
 
 
-# Checks.
+# Tests of the checks.
 
 
 @swept(
@@ -188,7 +188,7 @@ async def test_a_site_that_asks_for_a_new_login_refuses_an_old_login(house: Hous
         assert "code" in sent(await house.answer(**parameters))
 
 
-# Attacks.
+# Tests of attacks.
 
 
 @pytest.mark.parametrize("ask", [House.answer, House.id_token])
@@ -233,7 +233,7 @@ async def test_sixty_requests_a_minute_of_one_user_are_answered_over_all_replica
     assert sorted(each.status_code for each in named) == [200] * 60 + [429]
 
 
-# Stored rows and events.
+# Tests of stored rows and events.
 
 
 async def test_an_answer_and_an_id_token_are_in_the_trail_alone_and_counted_by_their_door(house: House) -> None:

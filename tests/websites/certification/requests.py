@@ -1,4 +1,4 @@
-"""Requests that a test of certification sends."""
+"""Requests that a certification test sends."""
 
 from jose import jwt
 

@@ -1,4 +1,4 @@
-"""The plan "Basic OP" of the OpenID Foundation's conformance suite, each case named as its module."""
+"""Tests of the plan "Basic OP" of the OpenID Foundation's conformance suite. Each case has the name of its module."""
 
 import json
 from typing import Any
@@ -30,7 +30,7 @@ async def house(house: House) -> House:
 
 
 def plain(**parameters: Any) -> dict[str, Any]:
-    """The suite's ordinary request has no PKCE, and the scope `openid` alone."""
+    """Return the parameters of the suite's usual request, which has no PKCE and only the scope `openid`."""
     return {"scope": "openid", **WITHOUT_PKCE, **parameters}
 
 
@@ -46,12 +46,12 @@ async def tokens_for(house: House, code: str, **form: str) -> Body:
 
 
 async def logged_in(house: House, **parameters: Any) -> Body:
-    """The tokens of a login by a scan."""
+    """Return the tokens of a login with a scan."""
     return await tokens_for(house, await house.code(**plain(**parameters)))
 
 
 async def told(house: House, tokens: Body) -> Body:
-    """What the userinfo endpoint says."""
+    """Return the response of the userinfo endpoint."""
     answer = await house.userinfo(tokens)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json"), answer.text
     return answer.json()
@@ -72,7 +72,7 @@ SUCCEED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "oidcc-ui-locales": ({"ui_locales": "se"}, {}),
     "oidcc-claims-locales": ({"claims_locales": "se"}, {}),
     "oidcc-ensure-request-with-acr-values-succeeds": ({"acr_values": "1 2"}, {}),
-    # Not supported, so it changes nothing, whatever its length and form.
+    # wxauth doesn't support this parameter, so its length and form don't matter.
     "oidcc-claims-essential": ({"claims": CLAIMS}, {}),
     "oidcc-claims-essential, a long one": ({"claims": CLAIMS + " " * 5000}, {}),
 }

@@ -1,4 +1,7 @@
-"""The plan "Config OP" of the OpenID Foundation's conformance suite, and what those about logouts ask of discovery."""
+"""Tests of the plan "Config OP" of the OpenID Foundation's conformance suite.
+
+The tests also include what the plans about logouts require of discovery.
+"""
 
 import re
 

@@ -1,4 +1,7 @@
-"""The plan "RP-Initiated Logout OP" of the OpenID Foundation's conformance suite, each test named as its module."""
+"""Tests of the plan "RP-Initiated Logout OP" of the OpenID Foundation's conformance suite.
+
+Each test has the name of its module.
+"""
 
 from typing import Any
 
@@ -40,7 +43,7 @@ async def test_oidcc_rp_initiated_logout_goes_only_where_it_may(house: House) ->
                 hint = (await house.tokens(prompt="login"))["id_token"]
                 answer = await house.log_out(id_token_hint=hint, **asked)
                 assert (answer.status_code, answer.headers.get("location")) == (303 if location else 200, location)
-                if location is None and "post_logout_redirect_uri" in asked:  # what the suite's reviewers look for
+                if location is None and "post_logout_redirect_uri" in asked:  # the suite's reviewers look for this text
                     title = "<h1>The site&#39;s return address isn&#39;t registered</h1>"
                     assert answer.text.index(title) < answer.text.index("You are logged out")
                     assert "evil.example" not in answer.text

@@ -1,4 +1,4 @@
-"""A street: a service whose WeChat is the simulator."""
+"""Fixtures for a street, which is a service whose WeChat is the simulator."""
 
 from functools import partial
 

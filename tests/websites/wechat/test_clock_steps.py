@@ -1,4 +1,4 @@
-"""The database's clock is ahead or behind for a time, and then right again: nobody gets a 500, or stays shut out."""
+"""If the database's clock is wrong for a time, no request fails with 500, and nobody stays locked out."""
 
 import re
 from collections.abc import AsyncGenerator
@@ -20,7 +20,7 @@ from wxauth.keys.keyring import KeyRing
 pytestmark = [pytest.mark.slow, pytest.mark.settings(scan_link="scheme", admin_page=True)]
 
 Way = AsyncGenerator[None]
-"""Requests of a person in their order. Between any two of them the clock may be set."""
+"""A generator that sends a user's requests in order. A test can set the clock between any two requests."""
 NO_TIME = timedelta(0)
 MONTH = timedelta(days=31)
 
@@ -146,15 +146,15 @@ WAYS: dict[str, Any] = {
 
 
 def faults(street: Street) -> list[Any]:
-    """What the log says of failures of ours."""
+    """Return the log lines about wxauth's own failures."""
     lines = street.stage.log_lines()
     return [line for line in lines if "exception" in line or line["event"] in ("request_failed", "visit_failed")]
 
 
 async def go(street: Street, way: str, *, begin: int = -1, end: int = -1, step: timedelta = NO_TIME) -> int:
-    """Go the whole way, or until something is refused. The clock is set before a step, and right again before another.
+    """Go through all steps, or until a request is refused, and return the number of steps.
 
-    Returns the number of steps.
+    The clock is set before step `begin`, and is right again before step `end`.
     """
     street.browser, number, clock = street.another_browser(), 0, street.stage.clock
     right = clock.now
@@ -171,7 +171,7 @@ async def go(street: Street, way: str, *, begin: int = -1, end: int = -1, step: 
         async for _ in WAYS[way](street):
             number += 1
             await reach(number)
-    except (AssertionError, LookupError, ValueError):  # it was refused, as it may be then
+    except (AssertionError, LookupError, ValueError):  # a wrong clock may make wxauth refuse a request
         if not step:
             raise
     clock.now = right
@@ -181,7 +181,7 @@ async def go(street: Street, way: str, *, begin: int = -1, end: int = -1, step: 
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_no_request_fails_wherever_the_clock_is_set(street: Street, way: str) -> None:
-    """It is ahead before one of the requests, or until one of them."""
+    """The clock is ahead during one request, or goes back at one request, as if it had been ahead until then."""
     steps = await go(street, way)
     for at in range(steps):
         await go(street, way, begin=at, end=at + 1, step=MONTH)

@@ -1,4 +1,7 @@
-"""What holds by whatever door a person enters a site: who is named, and that a grant ends with the sessions."""
+"""Rules that apply to every way of logging in to a site.
+
+For example, they define which user is named, and that a grant ends with the sessions.
+"""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -36,7 +39,7 @@ async def test_with_form_post_a_page_posts_the_code(street: Street, door: Door) 
     assert (await street.redeem(fields["code"])).status_code == 200
 
 
-# A site names a person by `id_token_hint`: nobody else is logged in (Core, section 3.1.2.2).
+# A site names a user with `id_token_hint`, and no other user is logged in (OpenID Connect Core, section 3.1.2.2).
 
 
 @pytest.mark.slow
@@ -44,7 +47,7 @@ async def test_with_form_post_a_page_posts_the_code(street: Street, door: Door) 
 async def test_the_person_of_the_hint_is_logged_in_and_nobody_else(street: Street, door: Door) -> None:
     await street.change(sso=True)
     hint = (await street.tokens())["id_token"]
-    street.stage.clock.advance(hours=2)  # an expired hint is good, too
+    street.stage.clock.advance(hours=2)  # an expired hint is still valid
     answer = await door(street, await street.get_phone("alice"), id_token_hint=hint)
     assert (await street.redeem(sent(answer)["code"])).status_code == 200
     bob = await street.get_phone("bob")
@@ -84,7 +87,7 @@ async def test_an_erasure_that_meets_a_press_locks_the_page_before_the_link(stre
     button = await visitor.open(id_token_hint=hint)
     press = partial(visitor.client.post, button.replace("/wechat", "/link"))
     await press()
-    await visitor.press(button)  # stores the page anew, behind its link
+    await visitor.press(button)  # this request stores the page's row again, after the link's row
     done = await street.at_once("site_logins WHERE door = 'link'", erase=street.erase, press=press)
     assert done["press"].status_code == 404
     assert await street.stage.number("site_logins") == 0
@@ -97,7 +100,8 @@ async def test_what_is_no_id_token_for_this_client_is_refused_at_once(street: St
         assert "error" in sent(await street.answer(id_token_hint=hint))
 
 
-# What a person has granted a site ends with the person's sessions. Each grant returns how it is redeemed.
+# What a user has granted a site ends with the user's sessions. Each function below makes a grant, and returns a
+# function that redeems it.
 
 
 async def by_a_device(street: Street, phone: Phone) -> Ask:
@@ -180,7 +184,7 @@ async def test_of_a_sign_out_and_an_exchange_at_once_no_session_is_left(street: 
     sign_out = partial(street.stage.client.request, "DELETE", path, json=proof, headers=bearer(phone.tokens))
     done = await street.at_once("users", first, sign_out=sign_out, exchange=partial(street.redeem, code))
     assert done["sign_out"].status_code == 204
-    # The proof of an erasure is read before the user is locked, so the exchange may overtake it.
+    # The proof of an erasure is read before the user is locked, so the exchange can come first.
     statuses = {200, 400} if path == "/v1/me" else {400 if first == "sign_out" else 200}
     assert done["exchange"].status_code in statuses
     assert await street.stage.number("sessions WHERE client_id IS NOT NULL AND revoked_at IS NULL") == 0

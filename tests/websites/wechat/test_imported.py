@@ -1,4 +1,4 @@
-"""Imported people whom only a unionid names are the same users by whatever way they first log in."""
+"""Imported users whom only a unionid identifies stay the same users, however they log in for the first time."""
 
 from collections.abc import Awaitable, Callable
 from uuid import UUID
@@ -51,7 +51,7 @@ WAYS = pytest.mark.parametrize(
 
 
 async def imported(street: Street, **line: str) -> UUID:
-    """The user whom an import makes of this line."""
+    """Import this line, and return the id of its user."""
     assert (await Mover(street.stage).import_lines({**line, "external_id": "7"}))[0] == 1
     user_id: UUID = await street.stage.rows.fetchval("SELECT id FROM users WHERE external_id = '7'")
     return user_id

@@ -1,4 +1,4 @@
-"""What WeChat makes for a login: the picture of a scan, and the URL Link of an app."""
+"""WeChat makes two things for a login: the picture of a scan, and the URL Link of an app."""
 
 import json
 import re
@@ -25,14 +25,14 @@ EMBEDDED = "cross-origin-resource-policy"
 
 
 def qr_of(text: str) -> bytes:
-    """The ordinary code of a text, as PNG."""
+    """Return an ordinary QR code of a text, as PNG."""
     output = BytesIO()
     segno.make_qr(text, error="m").save(output, kind="png", scale=8)
     return output.getvalue()
 
 
 async def picture(street: Street, client: Client | None = None, started: Body | None = None) -> httpx.Response:
-    """The picture of a scan, at this replica."""
+    """Return the picture of a scan from this replica."""
     return await (client or street.stage.client).get((started or await street.shop.start())["code_image"])
 
 
@@ -107,18 +107,19 @@ async def test_an_ordinary_code_replaces_wechats_and_the_log_says_why(street: St
     assert said in f"{line} errcode {line.get('errcode')}"
     assert scene_of(started) not in repr(street.stage.log_lines())
     street.stage.simulator.faults.clear()
-    assert (await picture(street, started=started)).content == answer.content  # it is the scan's from now on
+    assert (await picture(street, started=started)).content == answer.content  # the picture now belongs to the scan
 
 
 async def test_the_apps_quota_is_kept_for_others(street: Street) -> None:
-    street.stage.simulator.fail("getwxacodeunlimit", json_type=True)  # a picture that says it is JSON is a picture
+    # wxauth accepts a picture even if its content type is JSON.
+    street.stage.simulator.fail("getwxacodeunlimit", json_type=True)
     client = await street.stage.make(scan_picture_limit="2/minute")
     kinds = [(await picture(street, client)).headers["content-type"] for _ in range(4)]
     assert kinds == ["image/jpeg"] * 2 + ["image/png"] * 2
     assert len(street.stage.asked("getwxacodeunlimit")) == 2
 
 
-# The link by which a phone's browser outside WeChat opens the mini-program.
+# Tests of the link with which a phone's browser outside WeChat opens the mini-program.
 
 
 DAY = 86400
@@ -126,7 +127,7 @@ DAY = 86400
 
 @pytest.fixture
 async def linked(street: Street) -> Street:
-    """The shop's page is open in a phone's browser."""
+    """A street whose shop's page is open in a phone's browser."""
     street.stage = await street.stage.replica(scan_link="url")
     await street.change(link=True)
     street.browser = browser_of(street.stage.client)
@@ -134,7 +135,7 @@ async def linked(street: Street) -> Street:
 
 
 async def has_button(linked: Street) -> bool:
-    """Whether the page has a button that leads to the link, which WeChat is asked for."""
+    """Return whether the page has a button that leads to the link. wxauth asks WeChat for this link."""
     return "/link" in (await linked.browser.open()).text
 
 
@@ -175,7 +176,7 @@ async def test_without_a_link_there_is_no_button_and_the_log_has_why(linked: Str
     assert await has_button(linked)
 
 
-# The simulator's codes.
+# Tests of the simulator's QR codes.
 
 
 def drawn_by(simulator: Simulator, wanted: Body | bytes) -> dict[str, Any] | CodePicture:

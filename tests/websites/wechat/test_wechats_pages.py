@@ -1,4 +1,4 @@
-"""Login by WeChat's own page: in WeChat's browser by a service account, on a computer by a website app."""
+"""Users log in on WeChat's own page, with a service account in WeChat's browser or a website app on a computer."""
 
 import re
 from asyncio import create_task, gather, sleep
@@ -26,7 +26,7 @@ DOORS = pytest.mark.parametrize("door", ["account", "website"])
 OVER = "https://auth.test/v1/authorize/wechat"
 
 
-# The flow.
+# Tests of the flow.
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ async def test_each_kind_of_browser_gets_its_own_page(street: Street) -> None:
     assert await street.stage.number("site_logins WHERE scene_hash IS NULL") == 2
 
 
-# The press.
+# Tests of the button.
 
 
 async def test_a_button_works_only_for_its_own_browser_and_site(street: Street) -> None:
@@ -151,8 +151,9 @@ async def test_a_request_is_good_for_ten_presses_and_ten_minutes_after_each(stre
     assert re.search("to the site and start again|回到网站重新开始", eleventh.text), "waiting does not help"
     assert "retry-after" not in eleventh.headers
     assert len(set(urls)) == 10
-    assert (await visitor.come_back(await visitor.allow(urls[0]))).endswith("/wechat/over")  # 1700 s old
-    # The second time, the person has gone back from the site.
+    # The first press was 1700 seconds ago.
+    assert (await visitor.come_back(await visitor.allow(urls[0]))).endswith("/wechat/over")
+    # Before the second login, the user has gone back from the site.
     sessions = [await street.tokens_for(await visitor.come_back(await visitor.allow(url))) for url in urls[-2:]]
     assert [(await street.shop.refresh(tokens)).status_code for tokens in sessions] == [200, 200]
     street.stage.clock.advance(seconds=431)
@@ -203,7 +204,7 @@ async def test_pages_that_nobody_used_are_swept_away(street: Street) -> None:
     assert await street.stage.number("site_logins") == 0
 
 
-# The callback, and who may come back by it.
+# Tests of the callback, and of the browsers that can return through it.
 
 
 @DOORS
@@ -211,7 +212,7 @@ async def test_a_callback_that_was_sent_to_somebody_logs_nobody_in(street: Stree
     attacker, victim, people = street.visitor(door, "mallory"), street.visitor(door), await street.people()
     url = await attacker.callback()
     assert await victim.come_back(url) == OVER
-    await victim.press()  # with a cookie of its own, too
+    await victim.press()  # the victim's browser now has a cookie of its own
     assert await victim.come_back(url) == OVER
     assert (street.asked(), await street.people()) == (0, people)
     page = await victim.get(OVER)
@@ -263,7 +264,8 @@ async def test_the_same_callback_again_goes_the_same_way(street: Street, door: s
     assert "access_token" in tokens, "the session has not ended"
     street.stage.clock.advance(seconds=1)
     refused(await street.redeem(sent(first)["code"]), "invalid_grant")
-    refused(await street.shop.refresh(tokens), "invalid_grant")  # this late, somebody else has the code
+    # After this time, the second request could come from a thief of the code.
+    refused(await street.shop.refresh(tokens), "invalid_grant")
     assert street.asked() == 1
 
 
@@ -310,14 +312,13 @@ async def test_a_callback_that_waits_in_vain_for_the_first_one_is_answered_with_
     visitor = street.visitor(at=await street.stage.make_services(wechat_timeout=0.1))
     url = await visitor.callback()
     code = dict(parse_qsl(urlsplit(url).query))["code"]
-    await street.stage.rows.execute(  # as a replica does that then loses its power
-        "UPDATE site_logins SET wechat_code_hash = sha256(convert_to($1, 'UTF8'))", code
-    )
+    # A replica that loses its power after this step leaves this row.
+    await street.stage.rows.execute("UPDATE site_logins SET wechat_code_hash = sha256(convert_to($1, 'UTF8'))", code)
     assert sent(await visitor.come_back(url))["error"] == "temporarily_unavailable"
     assert street.asked() == 0
 
 
-# Who may not come in.
+# Tests of users who can't log in.
 
 
 @DOORS
@@ -339,7 +340,7 @@ async def test_made_up_people_of_a_snapshot_are_not_logged_in_and_may_try_again(
 async def test_a_snapshot_without_its_mark_is_known_by_its_unionid(street: Street) -> None:
     for person in ("carol", "bob"):
         street.stage.simulator.visitors[person, PAGE] = Visit(person=person, app_id=PAGE, snapshot="hidden_once")
-    # Nothing tells this one from a real person.
+    # Nothing distinguishes this snapshot from a real user.
     assert "code" in sent(await street.visitor(person="carol").log_in())
     people = await street.people()
     for person in ("bob", "carol"):
@@ -367,7 +368,8 @@ async def test_the_site_gets_an_error_when_nobody_logs_in(street: Street) -> Non
     visitor = street.visitor(person="newcomer")
     callback = await visitor.callback()
     assert sent(await visitor.come_back(re.sub("code=[^&]+&", "", callback)))["error"] == "access_denied"
-    denied = re.sub("code=[^&]+", "code=authdeny", await visitor.callback())  # of older versions of WeChat
+    # Older versions of WeChat send this code.
+    denied = re.sub("code=[^&]+", "code=authdeny", await visitor.callback())
     assert sent((await visitor.get(denied)).headers["location"])["error"] == "access_denied"
     with Sweep() as cases:
         for fault, error in (
@@ -460,10 +462,11 @@ async def test_no_log_line_has_a_state_or_a_code(street: Street, secrets: Secret
         await visitor.come_back(callback)
         await street.visitor().come_back(callback)
         for _, text in parse_qsl(urlsplit(callback).query):
-            secrets.add_unlogged(text)  # which the end of each test looks for in the log
+            # The end of the test run searches the log for this text.
+            secrets.add_unlogged(text)
 
 
-# The simulator's pages.
+# Tests of the simulator's pages.
 
 
 async def test_the_simulators_pages_refuse_as_wechats_do(street: Street) -> None:
@@ -490,7 +493,7 @@ async def test_the_simulators_pages_refuse_as_wechats_do(street: Street) -> None
     assert "允许" in await page(query)
     assert "请在微信客户端打开链接" in await page(query, computer)
     answer = await visitor.get(f"/connect/oauth2/authorize/answer?{urlencode(query)}&answer=refuse", visitor.wechat)
-    assert answer.status_code == 200  # WeChat leads nowhere
+    assert answer.status_code == 200  # WeChat doesn't redirect the browser
 
 
 async def test_a_person_who_refuses_on_wechats_page_refuses_at_the_site(street: Street) -> None:
