@@ -1,4 +1,4 @@
-"""Who else looks after users: the support staff, and operators at the command line."""
+"""Fixtures for the other people who manage users, which are the support staff and operators at the command line."""
 
 from pathlib import Path
 
@@ -16,5 +16,5 @@ async def sue(stage: Stage) -> Admin:
 
 @pytest.fixture
 def users(database_url: str, tmp_path: Path) -> Command:
-    """Run `wxauth users ...` on this test's database; it needs no other setting."""
+    """Return a function that runs `wxauth users ...` on this test's database, with no other setting."""
     return make_command("users", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})

@@ -1,4 +1,4 @@
-"""What somebody does to a user who is being merged, or split, at that moment is done to the right user, or refused."""
+"""Requests about a user who is being merged or split at that moment change the right user, or are rejected."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -27,7 +27,7 @@ class Couple:
     bob: Phone
 
     async def after(self, first: Act, act: Act) -> httpx.Response:
-        """The answer to an act that has begun while Bob's user was about to be changed by another one."""
+        """Return the response to `act`, which starts while `first` is about to change Bob's user."""
         async with self.rows.transaction():
             held = "SELECT FROM users JOIN identities ON user_id = users.id WHERE openid = $1 FOR UPDATE OF users"
             await self.rows.execute(held, self.bob.tokens["user"]["openid"])
@@ -35,7 +35,7 @@ class Couple:
             await until_locked(self.rows)
             acting = asyncio.ensure_future(act())
             await until_locked(self.rows, 2)
-        # 404 if the user has been erased before the answer, which is read after the commit, was written.
+        # The response is read after the commit, so it is 404 if the user has been erased in between.
         assert (await changing).status_code in (200, 204, 404)
         return await acting
 
@@ -105,8 +105,8 @@ async def test_what_waits_behind_a_sign_out_is_not_done(couple: Couple, method: 
     assert (await couple.root.read(f"/users/{couple.bob.user_id}"))["phone"] == NUMBER
 
 
-# The person's own token is refused after a merge, until it is refreshed. So what comes with it is not done, and said to
-# be not done: `wxauth.js` refreshes, and sends it again.
+# After a merge, wxauth rejects the merged user's access token until it is refreshed. A request with this token changes
+# nothing and fails, so `wxauth.js` refreshes the token and repeats the request.
 
 
 @pytest.mark.parametrize(

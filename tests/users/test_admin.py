@@ -1,4 +1,4 @@
-"""`/v1/admin`, as the guides have it."""
+"""`/v1/admin` works as the guides describe it."""
 
 import asyncio
 from uuid import UUID
@@ -23,7 +23,7 @@ Ids = dict[str, str]
 
 @pytest.fixture
 async def people(stage: Stage, root: Admin) -> Ids:
-    """Ids by nickname. Alice is in both apps, Bob in the other one alone, 100%_小明 in the first."""
+    """Return ids by nickname. Alice uses both apps, Bob only uses the other app, and 100%_小明 only the first app."""
     ids = {"Root": root.id}
     for nickname, app in (("Alice", APP), ("Bob", OTHER_APP), ("100%_小明", APP)):
         name = nickname[:3].lower()
@@ -330,14 +330,14 @@ async def test_a_change_without_effect_records_no_event(root: Admin, login: LogI
 
 async def test_simultaneous_changes_are_each_recorded_as_they_happened(root: Admin, login: LogIn) -> None:
     user_id = (await login("alice"))["user"]["id"]
-    # Not taking the role of an administrator, which would make them wait for each other anyway.
+    # Each change keeps the role `admin`, because changes that take it away wait for each other anyway.
     await asyncio.gather(*(root.change(user_id, roles=["admin", f"r{n}"]) for n in range(8)))
     events = [event["data"] for event in reversed(await root.events())]
     assert [change["before"] for change in events] == [[], *[change["after"] for change in events[:-1]]]
 
 
 async def two_users_of_alice(login: LogIn) -> tuple[str, str]:
-    """The one who holds her unionid, and the one of an app that does not tell it yet."""
+    """Return the user with Alice's unionid, and her user in an app for which WeChat does not send the unionid yet."""
     holder, former = await login("alice", unionid="union-alice"), await login("alice", app=OTHER_APP)
     return holder["user"]["id"], former["user"]["id"]
 
@@ -352,7 +352,7 @@ async def test_linking_leaves_an_administrator(stage: Stage) -> None:
 
 async def test_a_ban_follows_a_person_and_leaves_an_event(stage: Stage, root: Admin) -> None:
     holder, former = await two_users_of_alice(stage.login)
-    await set_roles(stage.rows, "admin", user_id=holder)  # beside another administrator
+    await set_roles(stage.rows, "admin", user_id=holder)  # Root is an administrator too
     await stage.rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1::text::uuid", former)
     problem_of(await stage.login.ask("alice", app=OTHER_APP, unionid="union-alice"), "account_disabled", 403)
     kinds = ("user.merged", "user.banned", "user.roles_changed", "session.ended")

@@ -1,4 +1,4 @@
-"""Attributes: the operator's own facts about users, written by staff, services, commands and imports."""
+"""Attributes are the operator's own facts about users. Staff, services, commands and imports can set them."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ MERGE_PATCH = {"content-type": "application/merge-patch+json"}
 
 @dataclass(frozen=True, slots=True)
 class Crm:
-    """A service that writes the attributes of Alice."""
+    """A service that sets Alice's attributes."""
 
     client: Client
     auth: Credentials
@@ -133,7 +133,7 @@ async def test_who_may_write(root: Admin, sue: Admin, crm: Crm) -> None:
 
 
 async def merged_by_unionid(login: LogIn, crm: Crm, *, former: Body, remaining: Body) -> str:
-    """Alice's user, after WeChat has said that her two users are one person."""
+    """Give each of Alice's two users attributes, merge them by unionid, and return the id of the user who remains."""
     await crm.patch(json=former)
     user_id = (await login("alice", app=OTHER_APP, unionid="union-alice"))["user"]["id"]
     await crm.patch(user_id, json=remaining)

@@ -1,4 +1,4 @@
-"""Bans with a reason, and with an end after which the user may log in again."""
+"""Bans can have a reason, and an end after which the user can log in again."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ REASON = "sold accounts to Bob, see ticket 4711"
 
 @pytest.fixture
 async def alice(root: Admin, login: LogIn) -> str:
-    """Her id."""
+    """Log in Alice and return her id."""
     return (await login("alice"))["user"]["id"]
 
 
@@ -118,7 +118,7 @@ async def test_without_a_status_one_may_be_changed_and_the_other_stays(stage: St
         ({"reason": "spam"}, "reason"),
         ({"status": "disabled", "roles": [f"r{n}" for n in range(33)]}, "roles"),
         ({"status": "disabled", "until": "2001-01-01T00:00:00Z"}, "until"),
-        ({"status": "disabled", "until": "2026-11-20T08:00:00Z"}, "until"),  # which is now
+        ({"status": "disabled", "until": "2026-11-20T08:00:00Z"}, "until"),  # this is the present time
         ({"status": "disabled", "until": "2099-01-01T00:00:00"}, "until"),
         ({"status": "disabled", "until": "4070908800"}, "until"),
         ({"status": "disabled", "until": "9999-12-31T23:59:59-23:59"}, "until"),
@@ -150,7 +150,7 @@ async def test_a_ban_that_is_renewed_while_it_is_lifted_stays(stage: Stage, root
     async with locked(stage.rows, alice):
         changing = asyncio.create_task(root.change(alice, status="disabled", until=later))
         await until_locked(stage.rows)
-        await lift(stage.services)  # skips the locked row, and the administrator's word is next
+        await lift(stage.services)  # this skips the locked row, so the administrator's change comes next
     assert (await changing)["until"] == later
     await lift(stage.services)
     assert (await root.read(f"/users/{alice}"))["status"] == "disabled"

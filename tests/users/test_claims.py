@@ -1,4 +1,4 @@
-"""Claims of the operator's own in access tokens, filled with facts about the user."""
+"""Operators can add their own claims to access tokens, with facts about the user as values."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ HASURA = {
 
 
 def added(answer: Body) -> Body:
-    """The claims of a token beyond those of every token."""
+    """Return the claims of an access token, without the claims that every token contains."""
     claims = get_unverified_claims(answer["access_token"])
     return {name: value for name, value in claims.items() if name not in RESERVED_CLAIMS}
 

@@ -1,4 +1,4 @@
-"""`wxauth users ...`, as an operator and as a program call them."""
+"""`wxauth users ...` can be called by an operator and by a program."""
 
 import json
 import os
@@ -147,7 +147,7 @@ async def test_a_user_is_a_table_for_people_and_the_services_answer_for_programs
     user = alice["user"]
     await set_roles(stage.rows, "admin")
     await stage.rows.execute("UPDATE sessions SET client_id = 'shop' WHERE id = $1", UUID(site["session_id"]))
-    # The command goes by the real time, to which the sessions of the injected one may have ended or not begun.
+    # The command uses the real time. Without this change, a session made at the test's time might have expired.
     await stage.rows.execute("UPDATE sessions SET expires_at = '2999-01-01Z'")
     shown = await users("show", user["id"])
     assert (shown.returncode, shown.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""People give and withdraw consents."""
+"""Users give and withdraw consents."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ PRIVACY, TERMS = [{"document": document, "version": version} for document, versi
 
 
 class AgreeingPhone(Phone):
-    """A mini-program on a person's phone, and their consents."""
+    """A mini-program on a user's phone, through which the user gives and withdraws consents."""
 
     def __init__(self, login: LogIn) -> None:
         super().__init__(login.client)
@@ -148,7 +148,7 @@ async def test_a_new_version_is_due_though_the_former_one_was_given(stage: Stage
     assert due == [{"document": "privacy", "version": "2026-11"}], "a mini-program of last week may still log in"
     await later.agree(privacy="2026-11")
     assert await later.due() == []
-    await phone.log_in(consents=IN_FORCE)  # the former version is in force again, and the consent to it still holds
+    await phone.log_in(consents=IN_FORCE)  # version 2026-05 is in force again, and so is its consent
     assert await phone.due() == []
     assert [item["version"] for item in await later.listed() if item["document"] == "privacy"] == ["2026-11", "2026-05"]
 
@@ -158,7 +158,7 @@ INSERT INTO consents (id, user_id, document, version, given_at, withdrawn_at)
 SELECT gen_random_uuid(), users.id, 'privacy', n::text, '2020-01-01'::timestamptz + make_interval(days => n / 2), now()
   FROM users, generate_series(1, 250) AS n
 """
-"""Two at each time, so that the order is not by time alone."""
+"""SQL that adds two consents at each time, so that the time is not enough to order them."""
 
 
 async def test_consents_come_page_by_page_the_newest_first(phone: AgreeingPhone, rows: Rows) -> None:

@@ -1,4 +1,4 @@
-"""What is decided about status and roles, before anything is stored."""
+"""The decisions about a change of status or roles are made before anything is stored."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

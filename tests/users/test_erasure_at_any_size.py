@@ -1,4 +1,4 @@
-"""Large accounts are erased at once for readers, and the rest in pages."""
+"""A large account disappears at once for everybody who reads it. Its remaining rows are then erased in pages."""
 
 import asyncio
 import json
@@ -14,17 +14,17 @@ from wxauth.users.erasure_queries import MAX_ROWS_ERASED_WITH_USER
 pytestmark = pytest.mark.usefixtures("bystander")
 
 MANY = 30_000
-"""Thirty times as many as an erasure erases at once."""
+"""A number of rows that is thirty times what an erasure deletes at once."""
 MORE_THAN_AT_ONCE = MAX_ROWS_ERASED_WITH_USER + 500
 
-# $1 how many  $2 actor  $3 user id
+# $1 is the number of events, $2 the actor and $3 the user's id.
 ADD_EVENTS = """
 INSERT INTO events (id, type, at, actor, user_id, ip, data)
 SELECT ('01900000-0000-7000-' || substr(md5($2 || $3), 1, 4) || '-' || lpad(to_hex(n), 12, '0'))::uuid,
        'scan.approved', now(), $2, $3::text::uuid, '203.0.113.7', '{"client_id": "Alice"}'
   FROM generate_series(1, $1) AS n
 """
-# $1 how many  $2 user id
+# $1 is the number of consents and $2 the user's id.
 ADD_CONSENTS = """
 INSERT INTO consents (id, user_id, document, version, given_at, withdrawn_at, app_id, ip)
 SELECT gen_random_uuid(), $2::text::uuid, 'privacy', '1', '2020-01-01'::timestamptz - make_interval(secs => n), now(),
@@ -107,7 +107,7 @@ async def test_an_interrupted_erasure_is_continued_by_another_worker(stage: Stag
     await erase(stage.client, alice)
     left = await stage.number(ADDRESSES)
     stopped = asyncio.create_task(sweep(await stage.make_services(), page_size=500, pause=3600))
-    await until(lambda: stage.rows.fetchval(f"SELECT count(*) < $1 FROM {ADDRESSES}", left))  # it is in its pause then
+    await until(lambda: stage.rows.fetchval(f"SELECT count(*) < $1 FROM {ADDRESSES}", left))  # then it pauses
     stopped.cancel()
     assert await stage.number(ADDRESSES) > 0
     keeping = asyncio.create_task(keep_house(await stage.make_services(), check_pause=0.01))

@@ -1,4 +1,4 @@
-"""`GET /v1/admin/events`: what did my colleague do yesterday, and what has happened to this user?"""
+"""`GET /v1/admin/events` shows what a colleague did yesterday, and what has happened to a user."""
 
 import pytest
 
@@ -12,7 +12,7 @@ async def types(root: Admin, **query: object) -> list[str]:
 
 @pytest.fixture
 async def alice_id(stage: Stage, root: Admin) -> str:
-    """Alice, whom the administrator has banned and unbanned."""
+    """Return the id of Alice, whom the administrator has banned and unbanned."""
     user_id = (await stage.login("alice", nickname="Alice"))["user"]["id"]
     stage.clock.advance(minutes=1)
     await root.change(user_id, status="disabled")

@@ -1,4 +1,4 @@
-"""Staff list logins, and read who the ids in events and refusals are."""
+"""Staff can list logins, and look up the names of the users whose ids are in events and refusals."""
 
 from datetime import datetime
 from typing import Any, Final

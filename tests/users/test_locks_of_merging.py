@@ -1,4 +1,4 @@
-"""The locks of a merge: what they prevent, and which requests wait for them."""
+"""These tests show what the locks of a merge prevent, and which requests wait for them."""
 
 import pytest
 
@@ -13,7 +13,7 @@ Ids = tuple[str, str]
 
 @pytest.fixture
 async def two_users(login: LogIn) -> Ids:
-    """Alice's ids: the one in the first app, and the one that her unionid names."""
+    """Return Alice's two ids. The first is from the first app, and the second belongs to her unionid."""
     return (await login())["user"]["id"], (await login(unionid=UNION, app=OTHER_APP))["user"]["id"]
 
 
@@ -38,7 +38,7 @@ async def test_a_merge_beside_a_demotion_leaves_an_administrator(stage: Stage, t
     hold = "SELECT FROM users WHERE 'admin' = ANY (roles) AND status = 'active' FOR UPDATE"
     demote = f"UPDATE users SET roles = '{{}}' WHERE id = '{root}'"
     linked = await behind(stage.rows, stage.login(unionid=UNION), hold, then=demote)
-    # A ban follows the person. Here it must not: nobody else is left who could lift it.
+    # A merge keeps the ban of either user. Here it must not, because nobody else could lift the ban.
     assert linked["user"]["roles"] == ["admin"]
 
 

@@ -1,4 +1,4 @@
-"""`/v1/me` and its sessions, as the guides have them."""
+"""`/v1/me` and its sessions work as the guides describe them."""
 
 import json
 from time import process_time
@@ -88,7 +88,7 @@ async def test_an_erased_person_is_gone_everywhere(stage: Stage) -> None:
     answer, other = await stage.login("alice"), await stage.login("bob")
     await stage.refresh(answer)
     stage.clock.advance(minutes=2)
-    await stage.refresh(answer)  # leaves an event with an address
+    await stage.refresh(answer)  # records an event with an IP address
     stolen, answer = answer["session_id"], await stage.login("alice")
     user_id = answer["user"]["id"]
     assert (await leave(stage.client, answer)).status_code == 204
@@ -195,7 +195,7 @@ def test_a_device_is_described_from_its_user_agent(user_agent: str | None, devic
 @pytest.mark.parametrize("user_agent", ["iPad" * 2048, "iPad" * 1024 + " OS " * 1024, "Version/" + "1" * 8192])
 def test_no_user_agent_takes_quadratic_time_to_be_described(user_agent: str) -> None:
     started = process_time()
-    for _ in range(10):  # one costs 0.05 to 0.1 s if it does, and a list of sessions has two hundred
+    for _ in range(10):  # a quadratic one takes at least 0.05 s, and a list has 200 sessions
         describe_device(user_agent)
     assert process_time() - started < 0.2
 

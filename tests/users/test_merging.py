@@ -1,4 +1,4 @@
-"""Two users who become one: by a number that both have verified, or by an operator's word."""
+"""Two users are merged if both have verified the same phone number, or if an operator merges them."""
 
 import asyncio
 from datetime import timedelta
@@ -38,7 +38,7 @@ FIRST, SECOND = (app["app_id"] for app in APPS)
 async def enter(
     stage: Stage, person: str = "alice", app_id: str = FIRST, *, has_unionid: bool = False, **fields: object
 ) -> Body:
-    """Log in to a mini-program. By default, WeChat sends no unionid to it."""
+    """Log in to a mini-program. By default, WeChat's response contains no unionid."""
     code = stage.code(person, app_id=app_id, has_unionid=has_unionid)
     return await stage.login(code, app_id=app_id, **fields)
 
@@ -57,7 +57,7 @@ async def entered_root(stage: Stage) -> Admin:
 
 @pytest.fixture
 async def linking(stage: Stage, simulated: Simulator) -> Stage:
-    """A replica at which a number that two have verified makes one user of them."""
+    """Return a replica that merges two users who have verified the same phone number."""
     return await stage.replica(phone_policy="link")
 
 
@@ -72,7 +72,7 @@ async def merges(seen: Stage) -> list[tuple[str, str, str]]:
     """)
 
 
-# By number.
+# Merges by phone number.
 
 
 async def test_a_new_user_who_verifies_a_number_becomes_its_holder(linking: Stage) -> None:
@@ -123,7 +123,7 @@ IDENTITY = (
 )
 
 
-# Whom a number does not merge, or by whom.
+# The cases in which a shared number merges nobody. Each value is the SQL statement that sets up the case.
 PROTECTED = {
     "who has a role": HOLDER.format("roles = '{editor}'"),
     "who is banned": HOLDER.format("status = 'disabled'"),
@@ -183,7 +183,7 @@ async def test_the_days_are_the_operators(stage: Stage) -> None:
 
 
 async def test_a_holder_cannot_keep_an_account_warm_for_the_next_owner_of_the_number(linking: Stage) -> None:
-    """The holder has given the number up, and keeps the account warm with whatever needs no new tap."""
+    """Use the account of a holder who has given up the number, without a new tap on the phone button."""
     code = linking.phone_code()
     holder = await enter(linking, phone_code=code)
     for days in (6, 1, 30, 30):
@@ -207,7 +207,7 @@ async def test_a_number_is_as_old_as_its_tap_however_late_it_is_bound(stage: Sta
     assert (await enter_with_number(stage, "carol", SECOND))["phone_error"] == "phone_taken"
 
 
-# By an operator.
+# Merges by an operator.
 
 
 async def test_the_remaining_user_keeps_their_values(stage: Stage, root: Admin) -> None:
@@ -230,7 +230,7 @@ async def test_the_remaining_user_keeps_their_values(stage: Stage, root: Admin) 
 
 
 Number = tuple[str | None, str | None]
-"""A phone number, and the day on which it was verified."""
+"""A phone number, and the day on which the user verified it."""
 
 
 @pytest.mark.slow
@@ -261,7 +261,7 @@ async def test_the_later_proof_of_the_same_number_counts_and_else_the_remaining_
 
 @pytest.mark.own_database
 async def test_a_merge_locks_administrators_and_others_in_one_order(stage: Stage, root: Admin) -> None:
-    """Otherwise two transactions that lock several users could deadlock, and PostgreSQL would end one of them."""
+    """Check the order of the locks, because transactions that lock users in different orders can deadlock."""
     alice, bob = [(await stage.login(person))["user"]["id"] for person in ("alice", "bob")]
     await set_roles(stage.rows, "admin", user_id=bob)
     lock = "SELECT FROM users WHERE id = '{}' FOR UPDATE NOWAIT".format
@@ -321,7 +321,7 @@ async def test_an_operator_merges_by_a_command(stage: Stage, users: Command) -> 
     ]
 
 
-# Who leaves WeChat with one of the accounts.
+# Users who close one of their WeChat accounts.
 
 
 async def test_merges_are_counted_by_their_source(linking: Stage) -> None:
@@ -366,7 +366,7 @@ async def test_a_closed_account_of_a_user_whom_an_import_joined_is_erased_alone(
     alice = await enter(linking, has_unionid=True)
     there = await enter(linking, "bob", SECOND, has_unionid=True)
     alice_id, bob_id = alice["user"]["id"], there["user"]["id"]
-    # As after an import of two lines with one external_id, of which no event tells.
+    # An import of two lines with the same external_id leaves such rows, and records no event of a merge.
     await linking.rows.execute("UPDATE identities SET user_id = $1::text::uuid WHERE app_id = $2", alice_id, SECOND)
     await linking.rows.execute("UPDATE unionids SET user_id = $1::text::uuid", alice_id)
     await linking.rows.execute("DELETE FROM users WHERE id = $1::text::uuid", bob_id)
@@ -380,7 +380,10 @@ async def test_a_closed_account_of_a_user_whom_an_import_joined_is_erased_alone(
 @pytest.mark.usefixtures("simulated")
 @pytest.mark.parametrize("leaves", ["bob", "alice"])
 async def test_what_may_be_a_closed_accounts_is_cleared_and_the_rest_stays(stage: Stage, leaves: str) -> None:
-    """Bob, of whom much is stored, was merged into Alice by an operator: nobody knows whose name and number it is."""
+    """Close one of two accounts that an operator has merged.
+
+    wxauth does not know which account the nickname and the phone number came from, so it clears them.
+    """
     stage = await stage.replica(consents="privacy:1")
     root = await entered_root(stage)
     alice = await enter(stage, nickname="Alice", consents={"privacy": "1"})
@@ -409,7 +412,7 @@ async def test_what_may_be_a_closed_accounts_is_cleared_and_the_rest_stays(stage
 
 @pytest.mark.usefixtures("simulated")
 async def test_other_services_learn_what_is_lost_with_a_closed_account(stage: Stage) -> None:
-    """Who knows users by the feed alone would take Alice for a user of Bob's app."""
+    """Check the events, because a service that only reads the feed would still count Alice as a user of Bob's app."""
     stage = await stage.replica(consents="privacy:2,terms:3")
     root = await entered_root(stage)
     alice = await enter(stage, consents={"privacy": "2"})
@@ -428,7 +431,10 @@ async def test_other_services_learn_what_is_lost_with_a_closed_account(stage: St
 
 
 async def test_a_merge_by_number_does_not_renew_the_proof_of_its_holder(linking: Stage) -> None:
-    """Otherwise the next owner of the number would be merged too, long after the holder has proved it."""
+    """Check when the number was verified.
+
+    If a merge renewed this time, the next owner of the number could be merged long after the holder had proved it.
+    """
     alice = await enter_with_number(linking)
     linking.clock.advance(days=50)
     assert (await enter_with_number(linking, "bob", SECOND))["user"]["id"] == alice["user"]["id"]
@@ -437,13 +443,13 @@ async def test_a_merge_by_number_does_not_renew_the_proof_of_its_holder(linking:
 
 
 async def split(root: Admin, user: Body, login: Body) -> Body:
-    """Split the identity of this login off from the user."""
+    """Split the identity of this login from the user."""
     identity = {name: login["user"][name] for name in ("app_id", "openid")}
     return (await root.ask("POST", f"/users/{user['user']['id']}/split", json=identity)).json()
 
 
 FIRST_PROOF, SECOND_PROOF = 1, 2
-"""Minutes after the beginning at which the first and the second one prove the number."""
+"""The minutes after the start of the test at which the first and the second user prove the number."""
 
 
 @pytest.mark.usefixtures("simulated")
@@ -518,7 +524,7 @@ async def test_a_former_external_id_replaces_no_removed_one_at_a_parting(linking
 
 async def test_a_number_does_not_merge_again_who_was_taken_out(linking: Stage) -> None:
     alice = await enter_with_number(linking)
-    linking.clock.advance(minutes=1)  # alice is as new as anybody who is merged by a number
+    linking.clock.advance(minutes=1)  # Alice's user is still new enough to be merged by a number
     bob = await enter_with_number(linking, "bob", SECOND)
     assert bob["user"]["id"] == alice["user"]["id"]
     answer = await split(await entered_root(linking), alice, bob)
@@ -533,7 +539,7 @@ async def test_a_user_joined_by_wechat_itself_is_erased_completely(linking: Stag
     alice = await enter(linking)
     there = await enter(linking, app_id=SECOND, has_unionid=True)
     await enter(linking, has_unionid=True)
-    # As of an identity that came without a unionid, by a file.
+    # An identity that was imported without a unionid looks like this.
     await linking.rows.execute("UPDATE identities SET unionid = NULL WHERE app_id = $1", alice["user"]["app_id"])
     await linking.push_about(there, LEFT)
     assert await users(linking) == set()

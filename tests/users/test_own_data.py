@@ -1,4 +1,4 @@
-"""The export of a person's own data, and the retention of the trail."""
+"""Users can export their own data, and the audit trail is kept for a limited time."""
 
 import asyncio
 import json
@@ -169,7 +169,7 @@ SELECT ('01900000-0000-7000-8000-' || substr(md5($1), 1, 8) || lpad(to_hex(n), 4
        '203.0.113.7', jsonb_build_object('client_id', repeat('x', $3))
   FROM generate_series(1, $2) AS n
 """
-"""$1 user id  $2 how many  $3 how long each is"""
+"""SQL in which $1 is the user's id, $2 the number of events and $3 the length of each event."""
 
 
 @pytest.mark.slow
@@ -187,7 +187,7 @@ async def test_a_large_document_is_that_of_one_moment(stage: Stage) -> None:
 
 
 class SlowReader:
-    """A client that reads only the head of an answer until it is allowed to continue."""
+    """A client that reads only the head of a response until it is allowed to continue."""
 
     def __init__(self, services: Services, login: dict[str, Any]) -> None:
         self.has_begun = asyncio.Event()
@@ -291,11 +291,11 @@ async def test_an_operator_has_the_same_by_a_command(stage: Stage, users: Comman
     assert (unknown.returncode, f"user {ROOT_ID} does not exist" in unknown.stderr) == (1, True)
 
 
-# Keeping.
+# How long the audit trail is kept.
 
 
 async def add_events(stage: Stage, *kinds: str, days_ago: int, ip: str | None = None, data: str = "{}") -> None:
-    """The oldest first, as they come: their ids are in the order of their times."""
+    """Add events of this age. Tests add the oldest ones first, so that ids and times have the same order."""
     add = "INSERT INTO events (id, type, at, actor, ip, data) VALUES ($1, $2, $3, 'system', $4::text::inet, $5)"
     for kind in kinds:
         await stage.rows.execute(add, uuid7(), kind, stage.clock() - timedelta(days=days_ago), ip, data)
@@ -348,7 +348,7 @@ async def test_addresses_become_networks(stage: Stage) -> None:
 @pytest.mark.process
 async def test_the_command_sweeps_now(rows: Rows, database_url: str, tmp_path: Path) -> None:
     env = service_env(database_url, apps=[APP], events_kept_days=180, addresses_kept_days=1)
-    for _ in range(2):  # it is not put off until tomorrow
+    for _ in range(2):  # the second sweep is not postponed until tomorrow
         await rows.execute("""
             INSERT INTO events (id, type, at, actor, ip) VALUES
             (gen_random_uuid(), 'user.banned', now() - interval '181 days', 'system', NULL),

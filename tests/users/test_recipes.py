@@ -1,4 +1,4 @@
-"""The recipes for claims of the guide, by the rules of the products that read them."""
+"""The guide's recipes for claims follow the rules of the products that read them."""
 
 import json
 import re
@@ -17,13 +17,13 @@ Session = dict[str, str]
 
 
 def settings_of(shown: str) -> Body:
-    """The settings of the guide's block for Hasura, by name."""
+    """Return the settings in the guide's code block for Hasura, by name."""
     assigned = dict(re.findall(r"^WXAUTH_(\w+)=(.*)$", shown, re.MULTILINE))
     return {"claims": json.loads(assigned["CLAIMS"].strip("'")), "sign_up_roles": assigned["SIGN_UP_ROLES"].split(",")}
 
 
 def recipe(language: str, product: str) -> Body:
-    """The claims of a row of the guide's table."""
+    """Return the claims in a row of the guide's table."""
     (row,) = [row for row in table(guide("attributes", language), "product|产品") if row[0].startswith(product)]
     found = re.search(r"`({.*?})`", row[1])
     assert found, row
@@ -34,9 +34,9 @@ def recipe(language: str, product: str) -> Body:
 
 
 def hasura(token: str, role: str | None = None) -> Session:
-    """The session variables of a request with this token, and with `x-hasura-role` if a role is given.
+    """Return the session variables of a request with this token, and with `x-hasura-role` if a role is given.
 
-    Its rules: the default role and the list of allowed ones must be there, and the role must be in the list.
+    Hasura requires a default role and a list of allowed roles, and the role must be in this list.
     """
     claims = get_unverified_claims(token)["https://hasura.io/jwt/claims"]
     allowed, default = claims["x-hasura-allowed-roles"], claims["x-hasura-default-role"]
@@ -65,12 +65,12 @@ async def test_hasura_lets_people_in_with_the_roles_that_they_have(for_hasura: L
     assert hasura((await for_hasura("alice"))["access_token"], "editor")["x-hasura-role"] == "editor"
 
 
-# PostgREST, and Supabase's third-party auth.
+# PostgREST and Supabase's third-party auth.
 
 
 @pytest.fixture
 async def authenticated(rows: Rows) -> AsyncIterator[Rows]:
-    """PostgREST's database: a role, and a table whose policy is the guide's. All of it is undone."""
+    """Give PostgREST's database a role and a table with the guide's policy. Afterwards, undo all changes."""
     transaction = rows.transaction()
     await transaction.start()
     await rows.execute("CREATE ROLE authenticated")
@@ -85,16 +85,16 @@ async def authenticated(rows: Rows) -> AsyncIterator[Rows]:
 
 
 async def claims_by_postgrest(login: LogIn, token: str, audience: str = "wxauth") -> Body:
-    """The claims by its rules: a key of the set, the signature, `aud` if `jwt-aud` is set. It does not ask for more."""
+    """Return the claims after PostgREST's checks of the key, the signature and, if `jwt-aud` is set, `aud`."""
     keys = (await login.client.get("/.well-known/jwks.json")).json()["keys"]
     kid = jwt.get_unverified_header(token)["kid"]
     (key,) = [jwt.PyJWK(key) for key in keys if key["kid"] == kid]
-    options: Any = {"verify_exp": False, "verify_iat": False}  # by the test's clock
+    options: Any = {"verify_exp": False, "verify_iat": False}  # the tokens have the test's time
     return jwt.decode(token, key, algorithms=["ES256", "RS256"], audience=audience, options=options)
 
 
 async def read_orders(rows: Rows, claims: Body) -> list[str]:
-    """As PostgREST reads a table: in a transaction, with the role and the claims of the token."""
+    """Read the table as PostgREST does, which is in a transaction with the role and the claims of the token."""
     async with rows.transaction():
         await rows.execute(f'SET LOCAL ROLE "{claims["role"]}"')
         await rows.execute("SELECT set_config('request.jwt.claims', $1, true)", json.dumps(claims))

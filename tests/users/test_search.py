@@ -1,4 +1,4 @@
-"""The search `q`: by an exact id or number with an index, otherwise in the nicknames."""
+"""The search `q` finds an exact id or number by an index. Any other text is searched for in the nicknames."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ from wxauth.users.search_queries import _NAMED_USERS, WINDOWS, UsersQuery, _sear
 
 pytestmark = pytest.mark.oldest_postgres
 
-MANY = 40_000  # with half as many, PostgreSQL 15 thinks a walk through the whole table cheaper
+MANY = 40_000  # with half as many, PostgreSQL 15 prefers to read the whole table
 
 
 @pytest.mark.parametrize("name", ["openid", "unionid", "phone", "id"])
@@ -29,7 +29,7 @@ async def test_an_exact_match_is_the_only_result_beside_nicknames(stage: Stage, 
     await stage.login("bob", nickname=f"not {text}"[:64])
     assert await root.names(q=text) == ["Alice"]
     await stage.rows.execute("DELETE FROM users WHERE id::text = $1", alice["id"])
-    has_form = name in ("phone", "id")  # those of the other two are not WeChat's
+    has_form = name in ("phone", "id")  # the test's openid and unionid don't look like WeChat's
     assert await root.names(q=text) == ([] if has_form else [f"not {text}"])
 
 
@@ -82,7 +82,7 @@ async def test_an_exact_search_stays_one_beside_other_filters_and_for_a_former_a
 
 
 @pytest.mark.slow
-@pytest.mark.own_database  # a vacuum in the shared one may record the table as empty, to be read whole
+@pytest.mark.own_database  # elsewhere, a vacuum might record the table as empty, so it is read whole
 async def test_an_exact_search_reads_no_other_user(rows: asyncpg.Connection) -> None:
     await rows.execute(f"""
         DISCARD PLANS; -- foreign keys keep plans for a table of a few users: half a minute of walks through this one
@@ -101,7 +101,7 @@ async def test_an_exact_search_reads_no_other_user(rows: asyncpg.Connection) -> 
 
 
 async def some_users(rows: asyncpg.Connection, number: int) -> None:
-    """Users of whom only the oldest has "Rare_%" in the nickname."""
+    """Add users. Only the oldest one has "Rare_%" in the nickname."""
     await rows.execute(
         """
         INSERT INTO users (id, nickname, created_at, last_login_at)
@@ -141,7 +141,7 @@ async def test_a_rare_nickname_is_looked_up_in_an_index(database: Database, rows
 @pytest.mark.own_database
 async def test_a_search_for_a_rare_nickname_reads_only_the_users_who_have_it(stage: Stage) -> None:
     await some_users(stage.rows, 2_500)
-    # Among ten million users PostgreSQL chooses, by itself, to join as it has to here.
+    # These settings make PostgreSQL join the tables in the way that it chooses itself for ten million users.
     await stage.rows.execute(
         "ANALYZE users; SET enable_seqscan = off; SET enable_nestloop = off; SET enable_hashjoin = off"
     )
@@ -152,7 +152,7 @@ async def test_a_search_for_a_rare_nickname_reads_only_the_users_who_have_it(sta
 
 
 def read_from(table: str, node: dict[str, Any]) -> list[int]:
-    """How many rows each part of a plan reads from a table."""
+    """Return how many rows each part of a plan reads from a table."""
     below = [read for child in node.get("Plans", ()) for read in read_from(table, child)]
     if node.get("Relation Name") != table:
         return below

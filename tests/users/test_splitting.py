@@ -1,4 +1,4 @@
-"""An identity of somebody else is taken out of a user, and does not come back by itself."""
+"""A split takes another person's identity out of a user, and the identity does not come back by itself."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ def ban_of(user: Body) -> tuple[str, str | None, str | None]:
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """People with three apps, and an administrator, at two replicas."""
+    """Users of three apps and an administrator, who send their requests to two replicas."""
 
     stage: Stage
     root: Admin
@@ -51,7 +51,7 @@ class Crowd:
         return await self.stage.login(person, at=(self.stage.client, self.other_client)[at], app=app, **how)
 
     async def log_in_with_all(self, person: str, app: Body = APP, *, unionid: str | None = None) -> Body:
-        """Log in somebody with a name, a picture and a consent."""
+        """Log in a user with a nickname, a picture and a consent."""
         given: Body = {"avatar_url": f"https://a.test/{person}.png", "consents": {"privacy": "1"}}
         return await self.log_in(person, app, unionid=unionid, nickname=person.title(), **given)
 
@@ -65,7 +65,7 @@ class Crowd:
         return await self.root.merge(id_of(former), into=id_of(into))
 
     async def merged(self, **how: Any) -> tuple[Body, Body]:
-        """Alice, and Bob of another app, who has been merged into her."""
+        """Return the logins of Alice and of Bob, who uses another app and has been merged into her user."""
         alice, bob = await self.log_in("alice", **how), await self.log_in("bob", OTHER_APP)
         assert (await self.merge(bob, alice)).status_code == 200
         return alice, bob
@@ -95,7 +95,7 @@ async def crowd(stage: Stage) -> Crowd:
     return Crowd(stage, root=root, other_client=other_client)
 
 
-# What leaves, and what stays.
+# What the new user gets, and what the old user keeps.
 
 
 async def test_an_identity_becomes_a_user_with_a_new_id_and_everything_else_stays(crowd: Crowd) -> None:
@@ -107,7 +107,7 @@ async def test_an_identity_becomes_a_user_with_a_new_id_and_everything_else_stay
     crowd.stage.clock.advance(minutes=1)
     again = await crowd.log_in("bob", OTHER_APP, unionid="union-bob")
     before = await crowd.read(alice)
-    answer = await crowd.split(bob, bob)  # whose former id means Alice
+    answer = await crowd.split(bob, bob)  # Bob's former id now means Alice
     user, new_user = answer["user"], answer["new_user"]
     changes = {"unionid": None, "identities": before["identities"][:1]}
     ended = [each for each in before["sessions"] if each["id"] not in (bob["session_id"], again["session_id"])]
@@ -208,11 +208,11 @@ async def test_the_only_administrator_remains_one(crowd: Crowd) -> None:
     assert [answer[name]["roles"] for name in ("user", "new_user")] == [["admin"], []]
 
 
-# Unionids that no identity has.
+# Unionids that no identity has any more.
 
 
 async def with_an_earlier_unionid(crowd: Crowd) -> tuple[Body, Body]:
-    """Alice, whose app has moved to another Open Platform account, and Bob, who has been merged into her."""
+    """Return the logins of Alice, whose app has moved to another Open Platform account, and of Bob, merged into her."""
     await crowd.log_in("alice", unionid="union-before")
     alice = await crowd.log_in("alice", unionid="union-now")
     bob = await crowd.log_in("bob", OTHER_APP, unionid="union-bob")
@@ -239,7 +239,7 @@ async def test_a_unionid_that_no_identity_has_is_forgotten(crowd: Crowd, leaves:
 
 async def test_a_present_unionid_that_no_identity_has_is_forgotten(crowd: Crowd) -> None:
     alice, bob = await crowd.merged(unionid="union-1")
-    await crowd.stage.rows.execute("UPDATE identities SET unionid = NULL")  # as of a file with unionids alone
+    await crowd.stage.rows.execute("UPDATE identities SET unionid = NULL")  # as after an import of only unionids
     answer = await crowd.split(alice, bob)
     assert [answer[name]["unionid"] for name in ("user", "new_user")] == [None, None]
     assert await crowd.stage.number("unionids") == 0
@@ -259,13 +259,13 @@ async def test_who_is_banned_does_not_escape_by_an_earlier_unionid(crowd: Crowd)
 @pytest.mark.parametrize("is_present", [True, False])
 @pytest.mark.parametrize("how", ["taken out", "withdrawn"])
 async def test_only_a_unionid_that_leaves_is_replaced(crowd: Crowd, how: str, is_present: bool) -> None:
-    """Alice, Bob and Carol, who came one after the other, are one user, and Carol leaves."""
+    """Merge Alice, Bob and Carol, who registered in this order, and then let Carol leave."""
     apps, logins = {"alice": APP, "bob": OTHER_APP, "carol": THIRD_APP}, {}
     for person, app in apps.items():
         logins[person] = await crowd.log_in(person, app, unionid=f"union-{person}")
         crowd.stage.clock.advance(minutes=1)
     alice, bob, carol = logins.values()
-    user, other = (carol, alice) if is_present else (alice, carol)  # the user's own unionid is the present one
+    user, other = (carol, alice) if is_present else (alice, carol)  # the merged user keeps the unionid of `user`
     for former in (bob, other):
         await crowd.merge(former, user)
     if how == "taken out":
@@ -284,7 +284,7 @@ async def test_only_a_unionid_that_leaves_is_replaced(crowd: Crowd, how: str, is
 
 @pytest.mark.parametrize("is_present", [True, False])
 async def test_a_withdrawn_identity_leaves_the_unionid_that_another_one_has(crowd: Crowd, is_present: bool) -> None:
-    """Alice has one unionid in two apps. It is the user's present one, or Bob's is."""
+    """Withdraw one of Alice's two identities, which share a unionid. The user's own unionid is this one or Bob's."""
     alice, there = [await crowd.log_in("alice", app, unionid="union-alice") for app in (APP, OTHER_APP)]
     bob = await crowd.log_in("bob", THIRD_APP, unionid="union-bob")
     former, user = (bob, alice) if is_present else (alice, bob)
@@ -317,7 +317,7 @@ async def test_an_external_id_stays_unless_it_is_named(
     bob = await crowd.log_in("bob", OTHER_APP)
     for person, external_id in ((alice, "of-alice"), (bob, "of-bob")):
         await crowd.give(person, external_id=external_id)
-    await crowd.log_in("bob", OTHER_APP, unionid="union-1")  # a wrong unionid of WeChat
+    await crowd.log_in("bob", OTHER_APP, unionid="union-1")  # WeChat sends a wrong unionid
     await crowd.log_in("bob", OTHER_APP, unionid="union-2")
     answer = await crowd.split(alice, bob, **given)
     user, new_user = answer["user"], answer["new_user"]
@@ -342,7 +342,7 @@ async def test_an_external_id_of_somebody_else_is_refused(crowd: Crowd, external
     assert await crowd.recorded("user.split", "session.ended") == []
 
 
-# The ban.
+# Bans of a user who is split.
 
 
 @pytest.mark.parametrize("until", [None, "2099-01-02T00:00:00Z"])
@@ -366,7 +366,7 @@ async def test_a_ban_is_of_both(crowd: Crowd, leaves: str, until: str | None) ->
         assert (await crowd.stage.login.ask("bob", app=OTHER_APP)).status_code == 200
 
 
-# Refusals.
+# Splits that are rejected.
 
 
 async def test_only_the_users_own_identity_is_taken_out_and_something_must_be_left(crowd: Crowd) -> None:
@@ -386,7 +386,7 @@ async def test_only_the_users_own_identity_is_taken_out_and_something_must_be_le
     problem_of(await crowd.ask_split(nobody, carol), "not_found", 404)
 
 
-# They are not merged again.
+# Users who were split are not merged again.
 
 
 async def test_a_late_unionid_merges_nobody_again_unless_an_operator_does(crowd: Crowd) -> None:
@@ -432,7 +432,7 @@ async def test_a_split_user_is_no_snapshots_where_these_are_known(crowd: Crowd) 
     assert id_of(await crowd.log_in("bob", OTHER_APP, unionid="union-bob")) == new_id, "by one of their own"
 
 
-# Many at once.
+# Simultaneous splits.
 
 
 @pytest.mark.slow
@@ -464,7 +464,7 @@ async def test_logins_meanwhile_are_of_one_of_the_two_and_end_with_the_split(cro
 
 
 async def is_settled(rows: Rows) -> bool:
-    """Whether each session and each unionid of an identity is that identity's user's."""
+    """Tell whether each session and each unionid belongs to the same user as its identity."""
     return await rows.fetchval("""
         SELECT NOT EXISTS (SELECT FROM sessions s JOIN identities i USING (app_id, openid) WHERE s.user_id <> i.user_id)
            AND NOT EXISTS (SELECT FROM identities i JOIN unionids u USING (unionid) WHERE u.user_id <> i.user_id)
@@ -477,7 +477,8 @@ async def test_a_late_unionid_during_a_split_merges_only_whom_it_names(crowd: Cr
     alice, bob = await crowd.log_in("alice"), await crowd.log_in("bob", OTHER_APP)
     carol = await crowd.log_in("carol", THIRD_APP, unionid="union-carol")
     await crowd.merge(bob, alice)
-    async with crowd.stage.rows.transaction():  # the split waits, holding the user: a login before would merge all
+    # The split waits with a lock on the user. If a login came before this lock, it would merge all three users.
+    async with crowd.stage.rows.transaction():
         await crowd.stage.rows.execute("SELECT FROM identities WHERE openid = $1 FOR UPDATE", bob["user"]["openid"])
         split = asyncio.create_task(crowd.ask_split(alice, bob))
         await until_locked(crowd.stage.rows)
@@ -491,7 +492,7 @@ async def test_a_late_unionid_during_a_split_merges_only_whom_it_names(crowd: Cr
     assert await is_settled(crowd.stage.rows)
 
 
-# Own data, and commands.
+# Users' own data, and commands.
 
 
 async def test_users_who_were_split_do_not_see_each_other_in_their_own_data(crowd: Crowd) -> None:

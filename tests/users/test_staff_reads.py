@@ -1,4 +1,7 @@
-"""What staff read of people is in the trail, written beside the answers; and `support` sees phone numbers masked."""
+"""The audit trail records whose data staff read, and the role `support` sees masked phone numbers.
+
+wxauth stores these records in the background, so that responses do not wait for them.
+"""
 
 import asyncio
 from typing import Any
@@ -22,7 +25,7 @@ pytestmark = pytest.mark.settings(staff_reads=True)
 
 @pytest.fixture
 async def alice(stage: Stage) -> str:
-    """The id of somebody with a name and a number."""
+    """Return the id of a user with a nickname and a phone number."""
     user_id = (await stage.login("alice", nickname="小明"))["user"]["id"]
     await stage.rows.execute("UPDATE users SET phone = $1, phone_verified_at = now() WHERE id = $2", NUMBER, user_id)
     return user_id
@@ -83,7 +86,7 @@ async def test_a_list_of_one_user_is_a_read_of_that_user(stage: Stage, root: Adm
         "INSERT INTO refusals (id, at, code, user_id, request_id) VALUES (gen_random_uuid(), now(), 'x', $1, 'y')",
         alice,
     )
-    for _ in range(2):  # the second time within a minute, as who follows a list
+    for _ in range(2):  # somebody who follows a list reads it again within a minute
         for name in ("logins", "events", "refusals"):
             await root.read(f"/{name}", user_id=alice)
     await root.read("/events", actor=alice)
@@ -160,7 +163,7 @@ async def test_the_last_reads_are_stored_at_shutdown_without_the_address_of_who_
     assert await recorded(stage.rows, "actor, ip", "type = 'staff.searched'") == [(root.id, None)]
 
 
-# Masked numbers.
+# Masked phone numbers.
 
 
 async def test_support_sees_phone_numbers_masked_and_one_when_it_asks(sue: Admin, alice: str) -> None:

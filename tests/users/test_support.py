@@ -1,4 +1,4 @@
-"""The role `support` may only read, ban and sign out, and may not touch administrators or other staff."""
+"""The role `support` may only read, ban and sign out users, and may not change administrators or other staff."""
 
 import asyncio
 from typing import Any
@@ -99,7 +99,7 @@ async def test_a_user_who_has_lost_the_role_is_refused_at_once(root: Admin, sue:
     problem_of(await sue.ask("GET", "/users"), "invalid_token", 401)
 
 
-# Giving it.
+# How users get and lose the role.
 
 
 async def test_a_merge_by_unionid_leaves_a_banned_user_without_the_role(root: Admin, sue: Admin, login: LogIn) -> None:
