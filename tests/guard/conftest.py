@@ -1,4 +1,4 @@
-"""The guard's issuer and timer, and a guard that reads the issuer's keys."""
+"""Fixtures for an issuer, a timer, and a guard that reads the issuer's keys."""
 
 from collections.abc import Iterator
 

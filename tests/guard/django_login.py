@@ -1,4 +1,4 @@
-"""A Django project that was there before: its middleware and its own login, which its settings name."""
+"""The middleware and the login of an existing Django project, whose settings name them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ALLOWED = {"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Headers": "
 
 
 def allow_origins(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """The middleware that answers preflights, as django-cors-headers does."""
+    """Answer preflight requests, as the middleware of django-cors-headers does."""
 
     def answer(request: HttpRequest) -> HttpResponse:
         is_preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
@@ -28,7 +28,7 @@ def allow_origins(get_response: Callable[[HttpRequest], HttpResponse]) -> Callab
 
 
 def guarded(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """The example's middleware, where the project has it: the examples are served one after the other."""
+    """Apply the middleware of the Django example if this example is loaded. The examples are served one by one."""
 
     def answer(request: HttpRequest) -> HttpResponse:
         shown = sys.modules.get("django_example")
@@ -39,7 +39,7 @@ def guarded(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[Ht
 
 
 class StaffLogin(BaseAuthentication):
-    """The project's own login."""
+    """The project's own login for staff."""
 
     def authenticate(self, request: Request) -> tuple[Any, None] | None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")

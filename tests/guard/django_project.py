@@ -1,4 +1,4 @@
-"""The views of REST framework of a project that was there before."""
+"""The REST framework views of an existing project."""
 
 from django.http import HttpResponse
 from rest_framework.permissions import AllowAny, BasePermission, IsAdminUser

@@ -1,4 +1,4 @@
-"""The guard's counterparts: an issuer by respx, and callers."""
+"""The guard's counterparts in tests, which are an issuer simulated with respx, and callers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Scope
 
 BELIEVES_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""For servers that are faked or speak no TLS, because reading the system's certificates takes 20 ms."""
+"""An empty TLS context for servers without TLS, because reading the system's certificates takes 20 ms."""
 ISSUER = "https://auth.test"
 NOW = 1795161600
 USER_ID = UUID("0192f0c1-2b3c-7d4e-8f50-123456789abc")
@@ -31,7 +31,7 @@ SESSION_ID = UUID("0192f0c1-2b3c-7d4e-8f50-cba987654321")
 
 
 def in_one_document(key: TestKey, issuer: str = ISSUER) -> Behaviour:
-    """An issuer's metadata and keys, for whatever URL."""
+    """Return the issuer's metadata and keys in one document, whatever URL is requested."""
     return answer({"issuer": issuer, "jwks_uri": f"{issuer}/keys", "keys": [key.public_jwk]})
 
 
@@ -46,7 +46,7 @@ class Timer:
 
 
 class Gate:
-    """Holds an answer back until it is opened."""
+    """A response that is held back until the test opens the gate."""
 
     def __init__(self, answer: Callable[[], httpx.Response]) -> None:
         self._answer = answer
@@ -63,7 +63,7 @@ class Gate:
 
 
 class FakeIssuer:
-    """Publishes metadata and keys, which a test may change, as well as their routes."""
+    """An issuer that publishes metadata and keys. Tests can change these documents and their routes."""
 
     def __init__(self, router: respx.MockRouter, at: str = ISSUER) -> None:
         self.key = TestKey()
@@ -88,14 +88,14 @@ class FakeIssuer:
         return key
 
     def gated(self) -> Gate:
-        """Hold the next key set back."""
+        """Hold back the next response with keys."""
         gate = Gate(lambda: httpx.Response(200, json={"keys": self.keys}, headers=self.headers))
         self.jwks.mock(side_effect=gate)
         return gate
 
     @property
     def fetches(self) -> tuple[int, int]:
-        """How often metadata and keys were requested."""
+        """Return how often the metadata and the keys were requested."""
         return self.metadata.call_count, self.jwks.call_count
 
     def guard(self, timer: Callable[[], float]) -> BearerGuard:
@@ -118,7 +118,7 @@ def client_of(app: ASGIApp) -> httpx.AsyncClient:
 
 
 async def messages_sent(app: ASGIApp, scope: Scope) -> list[Message]:
-    """The messages that an app sends in a scope."""
+    """Call an app with this scope, and return the messages that it sends."""
     messages: list[Message] = []
 
     async def receive() -> Message:
@@ -133,7 +133,7 @@ async def messages_sent(app: ASGIApp, scope: Scope) -> list[Message]:
 
 
 async def opening(app: ASGIApp, path: str, *, token: str | None) -> list[Message]:
-    """The messages that an app sends during and after a WebSocket's handshake."""
+    """Open a WebSocket, and return the messages that the app sends during and after the handshake."""
     scope = {"type": "websocket", "scheme": "wss", "path": path, "raw_path": path.encode(), "subprotocols": []}
     headers = [] if token is None else [(b"authorization", b"Bearer " + token.encode())]
     return await messages_sent(app, {**scope, "headers": headers, "extensions": {}})

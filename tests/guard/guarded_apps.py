@@ -1,4 +1,4 @@
-"""Small apps behind the guard, which several tests ask."""
+"""Small apps behind the guard, which several test files use."""
 
 import json
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ def plain_app(guard: BearerGuard, **options: Any) -> ASGIApp:
 
 
 def orders_app(guard: BearerGuard) -> FastAPI:
-    """A sibling's app: the user's own orders, and what takes one role or two."""
+    """Make a sibling's app with a route for every user and routes that need a role. `/audit` accepts two roles."""
     app = FastAPI()
 
     @app.get("/orders")

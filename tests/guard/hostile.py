@@ -1,4 +1,4 @@
-"""Tokens that no verifier may accept, each made from a valid one and, if possible, correctly signed."""
+"""Tokens that every verifier must reject. Each is made from a valid token and, if possible, correctly signed."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 FIELD = 0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF
 """The prime `p` of P-256's coordinates."""
 LONGER_THAN_A_HEAD = "100,000 bytes"
-"""A token that the service does not look at, because it refuses the request's head."""
+"""The name of a token that the service never reads, because it rejects a request with such a large head."""
 ABSENT = "absent"
-"""The value of a claim that is left out."""
+"""A value that means that the claim is left out."""
 
 
 def encode(part: bytes | str | dict[str, Any] | list[Any]) -> str:
@@ -38,7 +38,7 @@ def decode(part: str) -> bytes:
 
 
 class AnyKey(Protocol):
-    """A private key: of a test, or of a running service."""
+    """A private key of a test or of a running service."""
 
     signer: Any
     kid: str
@@ -46,7 +46,10 @@ class AnyKey(Protocol):
 
 
 class Forger:
-    """Has a valid token and, unlike a real forger, its signing key, so that only the rule in question is broken."""
+    """An attacker with a valid token.
+
+    Unlike a real attacker, it also has the signing key, so that each forged token breaks only one rule.
+    """
 
     def __init__(self, token: str, key: AnyKey) -> None:
         self.token = token
@@ -64,7 +67,7 @@ class Forger:
         return f"{signing_input}.{encode(self.key.signer.sign(signing_input.encode()))}"
 
     def sign_otherwise(self, algorithm: str, sign: Callable[[bytes], bytes]) -> str:
-        """Name another algorithm in the header, and use it."""
+        """Name another algorithm in the header, and sign with it."""
         signing_input = f"{encode(self.header | {'alg': algorithm})}.{self.parts[1]}"
         return f"{signing_input}.{encode(sign(signing_input.encode()))}"
 
@@ -78,14 +81,14 @@ class Forger:
         return self.sign(self.header, self.claims | claims)
 
     def by_document(self, **claims: Any) -> str:
-        """The token of a client by its metadata document; or what is no such token, for these claims."""
+        """Make a token of a client that is known by its metadata document. The given claims can make it invalid."""
         document = {"client_id": "https://agent.test/client.json", "scope": "orders:read"}
         own = {name: value for name, value in self.claims.items() if name not in ("openid", "roles")}
         all_of = own | document | claims
         return self.sign(self.header, {name: value for name, value in all_of.items() if value != ABSENT})
 
     def with_raw_header(self, name: str, literal: str) -> str:
-        """A member whose value can be written only as JSON, or is not even JSON."""
+        """Add a header member whose value is raw text, such as a number that Python can't express or invalid JSON."""
         return self.sign(_ending_with(name, literal.encode(), self.header), self.claims)
 
     def with_raw_claim(self, name: str, literal: str | bytes) -> str:
@@ -103,7 +106,7 @@ class Forger:
 
     @property
     def numbers(self) -> tuple[int, int]:
-        """The signature's `r` and `s`."""
+        """Return the signature's `r` and `s`."""
         return int.from_bytes(self.signature[:32], "big"), int.from_bytes(self.signature[32:], "big")
 
     def with_numbers(self, r: int, s: int) -> str:
@@ -114,13 +117,13 @@ class Forger:
 
 
 def _ending_with(name: str, literal: bytes, members: dict[str, Any]) -> bytes:
-    """JSON whose last member has this value, whatever it had before."""
+    """Return JSON whose last member has this raw value. It replaces a previous value of this member."""
     others = {key: value for key, value in members.items() if key != name}
     return json.dumps(others)[:-1].encode() + f', "{name}": '.encode() + literal + b"}"
 
 
 def _beginning_with(spelling: str, members: dict[str, Any], *, of: str) -> str:
-    """JSON in which a name occurs twice, first in this spelling."""
+    """Return JSON that contains a name twice, the first time in this spelling."""
     return f'{{"{spelling}": "other", {json.dumps({of: "other", **members})[1:]}'
 
 
@@ -161,7 +164,7 @@ def _naming_its_own_key(member: str, value_of: Callable[[AnyKey], Any], *, own_k
 
 
 def _respelt(part: str) -> str:
-    """Another spelling that decodes to the same bytes: the last character of a part may have unused bits set."""
+    """Return another spelling that decodes to the same bytes, by setting unused bits of the part's last character."""
     assert len(part) % 4 in (2, 3)
     spelling = part[:-1] + DIGITS[DIGITS.index(part[-1]) + 1]
     assert decode(spelling) == decode(part)
@@ -207,7 +210,7 @@ def _compressed(forger: Forger) -> str:
 
 
 def _with_numbers(r: int | None, s: int | None) -> Forgery:
-    """With these numbers in the signature, or with its own where it is None."""
+    """Replace the numbers in the signature. A number that is None stays as it is."""
     return lambda forger: forger.with_numbers(
         forger.numbers[0] if r is None else r, forger.numbers[1] if s is None else s
     )
@@ -215,7 +218,7 @@ def _with_numbers(r: int | None, s: int | None) -> Forgery:
 
 def of_length(length: int) -> Forgery:
     def forge(forger: Forger) -> str:
-        # No base64 text has a length of one more than a multiple of four, so the header takes a few characters as well.
+        # A base64 text can't be one character longer than a multiple of four, so the header gets a few characters too.
         about = (length - len(forger.token)) * 3 // 4 - 48
         tokens = (
             forger.sign(forger.header | {"x": "x" * some}, forger.claims | {"x": "x" * most})
@@ -287,7 +290,7 @@ NOT_UUIDS: dict[str, object] = {
 }
 
 HOSTILE: dict[str, Forgery] = {
-    # alg
+    # The algorithm.
     "alg none": _unsigned("none"),
     "alg empty, unsigned": _unsigned(""),
     "alg ES256, unsigned": _unsigned("ES256"),
@@ -306,7 +309,7 @@ HOSTILE: dict[str, Forgery] = {
     "alg a list": lambda forger: forger.with_header(alg=["ES256"]),
     "alg null": lambda forger: forger.with_header(alg=None),
     "no alg": lambda forger: forger.without_header("alg"),
-    # typ
+    # The type of the token.
     "no typ": lambda forger: forger.without_header("typ"),
     "typ JWT": lambda forger: forger.with_header(typ="JWT"),
     "an id_token by the key of access tokens": lambda forger: forger.sign(
@@ -317,7 +320,7 @@ HOSTILE: dict[str, Forgery] = {
     "typ null": lambda forger: forger.with_header(typ=None),
     "typ with a space": lambda forger: forger.with_header(typ=" at+jwt"),
     "typ of a logout token": lambda forger: forger.with_header(typ="logout+jwt"),
-    # kid
+    # The key's id.
     "no kid": lambda forger: forger.without_header("kid"),
     "kid unknown": lambda forger: forger.with_header(kid="unknown"),
     "kid empty": lambda forger: forger.with_header(kid=""),
@@ -337,7 +340,7 @@ HOSTILE: dict[str, Forgery] = {
     "kid with a line feed": lambda forger: forger.with_header(kid=forger.header["kid"] + "\n"),
     "kid true": lambda forger: forger.with_header(kid=True),
     "kid beyond any float": lambda forger: forger.sign('{"alg":"ES256","typ":"at+jwt","kid":1e400}', forger.claims),
-    # other header members
+    # Other members of the header.
     "crit": lambda forger: forger.with_header(crit=["exp"]),
     "crit b64": lambda forger: forger.with_header(crit=["b64"], b64=False),
     "crit empty": lambda forger: forger.with_header(crit=[]),
@@ -355,7 +358,7 @@ HOSTILE: dict[str, Forgery] = {
     "alg twice, once escaped": methodcaller("with_header_twice", "alg", spelling="\\u0061lg"),
     "sub twice, once escaped": methodcaller("with_claim_twice", "sub", spelling="s\\u0075b"),
     "a name twice further down": lambda forger: forger.with_raw_claim("x", '{"a": 1, "a": 2}'),
-    # claims
+    # The claims.
     **{f"no {name}": methodcaller("without_claim", name) for name in CLAIMS},
     **{f"{name} null": methodcaller("with_claims", **{name: None}) for name in CLAIMS},
     **{
@@ -412,7 +415,7 @@ HOSTILE: dict[str, Forgery] = {
     "app_id without scope": lambda forger: forger.with_claims(app_id="wxother"),
     "iat 31 seconds ahead": lambda forger: forger.with_claims(iat=forger.claims["iat"] + 31),
     "nbf 31 seconds ahead": lambda forger: forger.with_claims(nbf=forger.claims["iat"] + 31),
-    # signature
+    # The signature.
     "one bit off": _one_bit_off,
     "another payload": _another_payload,
     "r and s zero": lambda forger: forger.with_numbers(0, 0),
@@ -446,7 +449,7 @@ HOSTILE: dict[str, Forgery] = {
     ),
     "the example of RFC 7515, A.3": lambda _: RFC_7515_ES256,
     "no signature": lambda forger: f"{forger.parts[0]}.{forger.parts[1]}.",
-    # form
+    # The form of the token.
     "two parts": lambda forger: ".".join(forger.parts[:2]),
     "four parts": lambda forger: forger.token + ".e30",
     "five parts, as a JWE": lambda forger: ".".join((*forger.parts, "e30", "e30")),
@@ -482,7 +485,7 @@ HOSTILE: dict[str, Forgery] = {
     "8,192 bytes, one bit off": lambda forger: _one_bit_off(Forger(of_length(8192)(forger), forger.key)),
     "a header of 10,000 bytes": lambda forger: forger.with_header(x="x" * 10_000),
     LONGER_THAN_A_HEAD: lambda forger: forger.with_claims(padding="p" * 75000),
-    # JSON
+    # The JSON of the header and the payload.
     "header a list": lambda forger: forger.sign([], forger.claims),
     "header a string": lambda forger: forger.sign('"ES256"', forger.claims),
     "header not JSON": lambda forger: forger.sign("{", forger.claims),
@@ -529,7 +532,7 @@ HOSTILE: dict[str, Forgery] = {
     "payload followed by more": lambda forger: forger.sign(forger.header, json.dumps(forger.claims) + "{}"),
     "payload with a null byte": lambda forger: forger.sign(forger.header, json.dumps(forger.claims) + "\0"),
 }
-"""By name. Each is refused with `invalid_token`."""
+"""Forgeries by name. A guard rejects each with `invalid_token`."""
 
 EXPIRED: dict[str, Forgery] = {
     "exp long ago": lambda forger: forger.with_claims(exp=0),
@@ -537,10 +540,10 @@ EXPIRED: dict[str, Forgery] = {
     "exp 30 seconds ago": lambda forger: forger.with_claims(exp=forger.claims["iat"] - 30),
     "exp a float": lambda forger: forger.with_claims(exp=forger.claims["iat"] - 30.5),
 }
-"""By name. Each is refused with `token_expired` at the time when the valid token was issued."""
+"""Forgeries by name. At the time when the valid token was issued, a guard rejects each with `token_expired`."""
 
 WEBSITES = "a website's, with the mini-program beside its client"
-"""Valid for a guard, but few of wxauth's own routes accept it."""
+"""The name of a token that guards accept, but that few of wxauth's own routes accept."""
 
 GOOD: dict[str, Forgery] = {
     "as issued": lambda forger: forger.token,
@@ -572,18 +575,18 @@ GOOD: dict[str, Forgery] = {
     "spaces and lines in the JSON": lambda forger: forger.sign(
         json.dumps(forger.header, indent=1), json.dumps(forger.claims, indent=1)
     ),
-    # Anybody with (r, s) also has (r, n - s): ECDSA accepts both, and RFC 7518, section 3.4, does not choose. So a
-    # list of revoked tokens must not compare their text; `jti` and `sid` are signed.
+    # From a signature (r, s), anybody can calculate (r, n - s). ECDSA accepts both, and RFC 7518, section 3.4, prefers
+    # neither. So a list of revoked tokens must compare the signed claims `jti` or `sid`, and not the tokens' text.
     "the other s": lambda forger: forger.with_numbers(forger.numbers[0], ORDER - forger.numbers[1]),
     "the least s": lambda forger: forger.with_numbers(
         forger.numbers[0], min(forger.numbers[1], ORDER - forger.numbers[1])
     ),
 }
-"""By name. Each is accepted at the time when the valid token was issued."""
+"""Tokens by name. At the time when the valid token was issued, a guard accepts each."""
 
 FOR_GUARDS: dict[str, Forgery] = {
     "a document's client": methodcaller("by_document"),
     "a document's client of several scopes": methodcaller("by_document", scope="orders:read  orders:write"),
     "a scope without app_id": lambda forger: forger.with_claims(scope="orders"),
 }
-"""By name. Each is accepted by a guard; wxauth issues none for its own audience."""
+"""Tokens by name. A guard accepts each, but wxauth issues no such token for its own audience."""

@@ -1,4 +1,4 @@
-"""The guard in FastAPI, Starlette, Litestar and without a framework, as each of them runs it."""
+"""The guard works in FastAPI, in Starlette, in Litestar and without a framework."""
 
 import json
 from collections.abc import Callable
@@ -81,13 +81,13 @@ def litestar_app(guard: BearerGuard, **options: Any) -> ASGIApp:
 def guarded_litestar(
     handlers: list[Any], guard: BearerGuard, *, cors_config: Optional[CORSConfig] = None, **options: Any
 ) -> ASGIApp:
-    middleware: Any = BearerMiddleware  # Litestar has types of its own for ASGI
+    middleware: Any = BearerMiddleware  # Litestar uses its own types for ASGI
     app: Any = Litestar(
         handlers,
         middleware=[DefineMiddleware(middleware, guard=guard, **options)],
         cors_config=cors_config,
         openapi_config=None,
-        logging_config=None,  # by default it takes over the logging of the process, which the tests share
+        logging_config=None,  # otherwise Litestar configures logging for the whole process
     )
     return app
 
@@ -98,10 +98,13 @@ APPS: dict[str, Callable[..., ASGIApp]] = {"FastAPI": fastapi_app, **MIDDLEWARE}
 
 @dataclass(frozen=True)
 class Guarded:
-    """Makes guarded apps with `/orders` and `/ws`, and asks them. Behind middleware they have `/healthz`, too."""
+    """A framework in which the tests make guarded apps and send them requests.
+
+    Each app has `/orders` and `/ws`. An app that is guarded by middleware has `/healthz` too.
+    """
 
     app: Callable[..., ASGIApp]
-    """Takes the middleware's options."""
+    """A function that makes an app, and takes the middleware's options."""
     issuer: FakeIssuer
 
     async def get(self, path: str = "/orders", *, headers: Any = None, **options: Any) -> httpx.Response:
@@ -120,13 +123,13 @@ def middleware(request: pytest.FixtureRequest, guard: BearerGuard, issuer: FakeI
 
 
 async def asked_for(app: ASGIApp, sent: str, *, root_path: str = "", gives_raw_path: bool = True) -> int:
-    """The status for a path just as it was sent; httpx would tidy it up."""
+    """Return the response's status for a path exactly as it was sent. A request with httpx would normalize the path."""
     path = {"path": unquote(sent), "raw_path": sent.encode() if gives_raw_path else None, "root_path": root_path}
     start, *_ = await messages_sent(app, {"type": "http", "scheme": "https", "method": "GET", "headers": [], **path})
     return start["status"]
 
 
-# Refusals.
+# Requests that are rejected.
 
 
 async def test_a_refusal_is_the_guards_own_problem_document(guarded: Guarded) -> None:
@@ -141,7 +144,7 @@ async def test_a_refusal_is_the_guards_own_problem_document(guarded: Guarded) ->
 
 async def test_two_authorization_headers_are_a_bad_request(guarded: Guarded) -> None:
     one = f"Bearer {guarded.issuer.token()}"
-    for two in ([("Authorization", one)] * 2, [("Authorization", f"{one}, {one}")]):  # a proxy may join them
+    for two in ([("Authorization", one)] * 2, [("Authorization", f"{one}, {one}")]):  # a proxy might join the headers
         problem_of(await guarded.get(headers=two), "invalid_request", 400)
 
 
@@ -239,7 +242,7 @@ async def test_a_public_path_looks_at_no_token(middleware: Guarded, path: str) -
 async def test_no_other_path_is_treated_as_public(guard: BearerGuard, path: str) -> None:
     for app in (starlette_app, plain_app):
         assert await asked_for(app(guard, public=["/healthz"]), path) == 401
-    # Litestar's router runs before any middleware, and answers paths that it does not know with 404.
+    # Litestar's router runs before any middleware, so an unknown path returns 404.
     is_known = path in ("//healthz", "/healthz/", "/%2fhealthz", "/healthz%2f")
     assert await asked_for(litestar_app(guard, public=["/healthz"]), path) in ((401,) if is_known else (401, 404))
 
@@ -304,7 +307,7 @@ def test_a_public_path_without_a_slash_is_a_mistake(guard: BearerGuard) -> None:
             middleware(guard=guard, public=["healthz"])
 
 
-# Next to other middleware, and started by the server.
+# Apps with other middleware, and apps on a real server.
 
 
 async def test_cors_outside_answers_the_preflight_and_marks_the_refusal(guard: BearerGuard) -> None:
@@ -341,11 +344,11 @@ async def test_a_real_server_refuses_a_websocket_with_the_handshakes_status(guar
             assert await socket.recv() == "openid-alice"
 
 
-# Beside open pages and other logins.
+# Apps that also have public pages or another login.
 
 
 def greeting_app(guard: BearerGuard) -> ASGIApp:
-    """Greets whoever it knows, and has one page for users and one for clerks."""
+    """Make an app that greets users by openid, and that has a page for users and a page for clerks."""
 
     async def welcome(request: Request) -> Response:
         return PlainTextResponse(getattr(request.user, "openid", str(request.user)))

@@ -1,6 +1,6 @@
-"""`wxauth_guard` in FastAPI, in an app that registers nothing, as the guides have it.
+"""`wxauth_guard` works in a FastAPI app that registers nothing for it, as the guides show.
 
-What every framework has in common is in test_asgi.py.
+test_asgi.py tests the behavior that all frameworks have in common.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ def app(guard: BearerGuard) -> FastAPI:
 
 @dataclasses.dataclass(frozen=True)
 class Sibling:
-    """A guarded app, to which a test may add routes before the first request, and who asks it."""
+    """A guarded app, its issuer and a client. A test can add routes to the app before the first request."""
 
     app: FastAPI
     client: httpx.AsyncClient
@@ -48,7 +48,7 @@ class Sibling:
         return await self.client.get(path, **options)
 
     async def ask(self, *roles: str, path: str = "/orders", method: str = "GET") -> httpx.Response:
-        """Ask as somebody with these roles."""
+        """Send a request as a user with these roles."""
         return await self.client.request(method, path, headers=bearer(self.issuer.token(*roles)))
 
 
@@ -58,7 +58,7 @@ async def sibling(app: FastAPI, issuer: FakeIssuer) -> AsyncIterator[Sibling]:
         yield Sibling(app, client, issuer)
 
 
-# Who it is.
+# The user in a token.
 
 
 async def test_a_websites_token_names_its_mini_program_and_its_scopes(guard: BearerGuard, issuer: FakeIssuer) -> None:
@@ -101,7 +101,7 @@ async def test_a_route_may_answer_the_principal_itself(sibling: Sibling, issuer:
     }
 
 
-# Refusals.
+# Requests that are rejected.
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ async def test_every_hostile_token_is_refused_and_every_good_one_taken(sibling: 
                     assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
                 in_thread = await outcome(asyncio.to_thread(guard.verify_sync, token))
                 assert in_thread == await outcome(guard.verify(token))
-    assert issuer.metadata.call_count <= 2  # the first, and that of an unknown kid
+    assert issuer.metadata.call_count <= 2  # the first request and the one for an unknown kid
 
 
 async def outcome(verifying: Awaitable[Principal]) -> Union[Principal, tuple[str, str]]:
@@ -136,7 +136,7 @@ async def test_a_token_that_was_taken_is_refused_once_its_key_is_gone(sibling: S
     assert (await sibling.get(headers=headers)).status_code == 200
     issuer.keys = [TestKey().public_jwk]
     timer.seconds += 300
-    # The last request served by the old key set: the new set is fetched at the same time.
+    # This is the last request that the old keys serve. During it, the guard fetches the new keys.
     await sibling.get(headers=headers)
     await sibling.get(headers=bearer(Forger(issuer.token(), issuer.key).with_header(kid="unknown")))
     problem_of(await sibling.get(headers=headers), "invalid_token", 401)
@@ -174,7 +174,7 @@ def test_to_import_the_guard_costs_no_http_client() -> None:
     subprocess.run([sys.executable, "-c", "import sys, wxauth_guard; assert 'httpx' not in sys.modules"], check=True)
 
 
-# In a sibling that has habits of its own.
+# Siblings with their own error handlers and dependencies.
 
 
 async def test_a_siblings_own_handlers_stay_its_own(sibling: Sibling) -> None:
@@ -216,7 +216,7 @@ async def test_a_sibling_may_answer_refusals_its_own_way(sibling: Sibling) -> No
 
 @pytest.fixture
 def refusing(sibling: Sibling, guard: BearerGuard) -> Sibling:
-    """A sibling whose own code refuses a website's token, and users without a role or a scope."""
+    """Return a sibling whose own code rejects tokens of websites, and users without a role or a scope."""
     app = sibling.app
 
     async def own(user: Annotated[Principal, Depends(guard)]) -> Principal:
@@ -296,7 +296,7 @@ async def test_a_route_without_a_guard_refuses_nobody_in_its_name(refusing: Sibl
 
 @pytest.fixture
 def verifying(sibling: Sibling, guard: BearerGuard) -> Sibling:
-    """A sibling with a route and WebSockets that call `verify` directly."""
+    """Return a sibling with routes and WebSockets that call `verify` directly."""
     app = sibling.app
 
     @app.get("/by-cookie")
@@ -401,7 +401,7 @@ def test_issuer_and_audience_are_text(nothing: Any) -> None:
         BearerGuard(nothing, keys=RemoteKeys(ISSUER))
 
 
-# WebSockets, through a real server.
+# WebSockets on a real server.
 
 
 @pytest.mark.parametrize(("path", "code"), [("/ws/by-message", "invalid_token"), ("/ws/late", "missing_token")])
@@ -425,7 +425,7 @@ async def test_a_closed_websocket_is_not_closed_again(app: FastAPI, guard: Beare
     assert await opening(app, "/ws/closed", token=None) == [{"type": "websocket.close", "code": 4000, "reason": ""}]
 
 
-# Beside open pages and other logins.
+# Apps that also have public pages or another login.
 
 
 async def test_an_app_may_be_guarded_as_a_whole_but_for_its_open_pages(guard: BearerGuard, issuer: FakeIssuer) -> None:

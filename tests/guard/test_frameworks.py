@@ -1,4 +1,4 @@
-"""The frameworks of examples/guarded, each guarded as its file does, in a project that was there before."""
+"""Each example in examples/guarded guards an existing project in its framework."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ from wxauth_guard.testing import TestIssuer
 
 EXAMPLES = Path(__file__).parents[2] / "examples/guarded"
 LONGEST = 50
-"""Lines of an example, as formatted."""
+"""The largest number of lines that a formatted example may have."""
 
 Shown = dict[str, Any]
 """The names that an example defines."""
@@ -61,9 +61,9 @@ def client_by_wsgi(app: Any) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=InThread(), base_url="http://orders.test")
 
 
-# Each project has, beside the example's routes: an open page, which greets a user whom it knows, at /welcome; pages
-# of another login, which has a header of its own, at /staff; a static file at /static/logo.svg; and preflights for
-# any origin.
+# In addition to the example's routes, each project has a public page at /welcome, which greets known users. Pages at
+# /staff use another login with its own header. There is a static file at /static/logo.svg, and the project answers
+# preflight requests from any origin.
 
 LOGO = "<svg/>"
 OTHER_LOGIN = {"Authorization": "Token of-staff"}
@@ -76,7 +76,7 @@ def greeting(user: Optional[Principal]) -> str:
 
 
 def staff_page(authorization: Optional[str]) -> tuple[str, int]:
-    """What the other login answers, in the project's own words."""
+    """Return the text and the status of a staff page, as the project's other login answers."""
     if authorization is None:
         return "log in, please", 401
     return ("accounts", 200) if authorization == OTHER_LOGIN["Authorization"] else ("not for you", 403)
@@ -201,7 +201,7 @@ async def rest_framework_served() -> AsyncIterator[tuple[Shown, httpx.AsyncClien
 
 @cache
 def rest_framework_shown() -> Shown:
-    """Run once, since REST framework reads the settings once."""
+    """Run the example only once, because REST framework reads its settings only once."""
     return run(example("rest_framework_views"), "rest_example")
 
 
@@ -210,7 +210,7 @@ async def sanic_served() -> AsyncIterator[tuple[Shown, httpx.AsyncClient]]:
     Sanic._app_registry.clear()
     shown = run(example("sanic_app").replace('Sanic("orders")', 'Sanic("orders", configure_logging=False)'), "s")
     app: Any = shown["app"]
-    app.config.TOUCHUP = False  # which compiles the class again, and can do so only once in a process
+    app.config.TOUCHUP = False  # this step works only once in a process
     app.static("/static", static_folder())
 
     async def welcome(request: Any) -> Any:
@@ -361,7 +361,7 @@ async def test_the_example_guards_its_routes(framework: str) -> None:
                 assert (problem["title"], problem["request_id"]) == ("请先登录。", "order-7")
                 assert answer.headers["www-authenticate"] == "Bearer"
             with sweep.case("two tokens"):
-                # httpx's WSGI hands on the last alone, where servers join them.
+                # Servers join the two headers, but httpx's transport for WSGI passes on only the last one.
                 two = ["Bearer a, Bearer b"] if "WSGI" in framework else ["Bearer a"] * 2
                 answer = await client.get("/orders", headers=[("Authorization", each) for each in two])
                 problem_of(answer, "invalid_request", 400)
@@ -375,7 +375,7 @@ async def test_the_example_guards_its_routes(framework: str) -> None:
                     problem_of(await client.delete("/orders/7", headers=theirs), "insufficient_scope", 403)
             with sweep.case("no role"):
                 answer = await client.delete("/orders/7", headers=bearer(token))
-                if "REST" in framework:  # the project's own permission
+                if "REST" in framework:  # this is the project's own permission class
                     assert answer.status_code == 403
                 else:
                     problem_of(answer, "insufficient_role", 403)
@@ -445,7 +445,10 @@ print(rest_framework.views.APIView().get_exception_handler().__name__)
 
 
 def settings_shown() -> str:
-    """The block of the guide. Not by tests.docs, which needs the service: here the guard is tested alone, too."""
+    """Return the code block of the guide.
+
+    This function does not use tests.docs, which imports the service, because these tests also run with only the guard.
+    """
     found = re.search(
         r"```python\n(REST_FRAMEWORK = .*?)```",
         (EXAMPLES.parents[1] / "docs/build/siblings-frameworks.md").read_text(),
@@ -460,7 +463,8 @@ def test_rest_framework_starts_with_the_example_in_its_settings_as_shown(tmp_pat
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop/authentication.py").write_text(example("rest_framework_views"))
     command = [sys.executable, "-c", settings_shown() + STARTED]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}  # where it is a relative one
+    # sys.path can contain relative paths, and the command runs in another folder.
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     assert (
         subprocess.check_output(command, cwd=tmp_path, env=env, text=True) == "WxAuth SessionAuthentication\nrefuse\n"
     )

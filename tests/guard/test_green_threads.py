@@ -1,4 +1,4 @@
-"""Several guards in one process of gevent, of eventlet, or of threads: all read their keys for the first requests."""
+"""Several guards in one process with gevent, eventlet or threads can read their keys during the first requests."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ print(json.dumps(found))
 @pytest.mark.parametrize("kind", ["gevent", "eventlet", "threads"])
 async def test_no_first_request_of_several_guards_fails(kind: str) -> None:
     if kind != "threads":
-        pytest.importorskip(kind)  # the guard's own environments have neither
+        pytest.importorskip(kind)  # the environments with only the guard have neither
     key = TestKey()
     async with Upstream(in_one_document(key)) as server:
         command = (sys.executable, "-W", "ignore", "-c", ASKING, kind, server.url, key.kid)

@@ -1,4 +1,4 @@
-"""The issuer's keys in a sibling's hands: read once, kept, renewed, and done without."""
+"""A sibling reads the issuer's keys, stores and renews them, and goes on during an outage."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Sibling:
         self.keys = RemoteKeys(ISSUER, timer=timer, timeout=timeout, ssl_context=BELIEVES_NOBODY)
 
     async def find(self, kid: str | None = None, *, after: float = 0) -> VerificationKey | None:
-        """Look for a key, or for the issuer's first one, after so many seconds."""
+        """Advance the timer by `after` seconds, and look for a key. The default is the issuer's first key."""
         self.timer.seconds += after
         return await self.keys.find(kid or self.issuer.key.kid)
 
@@ -54,13 +54,13 @@ class Sibling:
         return asyncio.create_task(asyncio.to_thread(self.find_sync, kid))
 
     async def look(self, *, after: float) -> VerificationKey | None:
-        """Look for the issuer's first key after so many seconds, and wait for a fetch in the background."""
+        """Advance the timer by `after` seconds, look for the issuer's first key, and wait until fetches have ended."""
         found = await self.find(after=after)
         await self.settled()
         return found
 
     async def settled(self) -> None:
-        """Wait for a fetch in the background."""
+        """Wait until a fetch in the background has ended."""
         for thread in threading.enumerate():
             if thread.name == f"read the keys of {ISSUER}":
                 await asyncio.to_thread(thread.join, PATIENCE)
@@ -71,7 +71,7 @@ def sibling(issuer: FakeIssuer, timer: Timer) -> Sibling:
     return Sibling(issuer, timer)
 
 
-# Reading.
+# How a sibling reads the keys.
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ async def test_a_loop_that_ended_amid_a_fetch_does_no_harm(sibling: Sibling) -> 
     assert sibling.issuer.fetches == (1, 1)
 
 
-# In threads, without an event loop.
+# Keys in threads without an event loop.
 
 
 def test_threads_that_want_a_new_key_while_it_is_read_are_not_told_that_it_is_unknown(sibling: Sibling) -> None:
@@ -162,13 +162,13 @@ async def test_of_threads_with_unknown_keys_only_the_first_waits_for_an_issuer_t
     gate = sibling.issuer.gated()
     first = sibling.finding_in_a_thread("unknown")
     await gate.reached()
-    for number in range(20):  # in this very thread, which opens the gate: waiting for the fetch would never end
+    for number in range(20):  # this thread also opens the gate, so it must not wait
         with pytest.raises(KeysUnavailable, match="are being read"):
             sibling.find_sync(f"unknown-{number}")
-    sibling.timer.seconds += 3600  # no longer fresh, and kept
+    sibling.timer.seconds += 3600  # the keys are no longer fresh, but still stored
     assert sibling.find_sync()
     with pytest.raises(KeysUnavailable, match="are being read"):
-        await first  # a fifth of the timeout, and not to the end
+        await first  # it has waited for only a fifth of the timeout
     gate.opened.set()
     await sibling.settled()
 
@@ -182,7 +182,7 @@ async def test_threads_wait_again_for_a_fetch_that_the_server_has_not_run(issuer
     timer.seconds += 20.1
     waiting.append(sibling.finding_in_a_thread(new.kid))
     done, _ = await asyncio.wait(waiting, timeout=0.1)
-    assert not done  # both wait
+    assert not done  # both threads are waiting
     gate.opened.set()
     assert all(await asyncio.gather(*waiting))
     assert issuer.fetches == (2, 2)
@@ -225,7 +225,7 @@ def test_a_process_forked_while_a_thread_needs_the_keys_fetches_them_itself(issu
     times = count()
 
     def time() -> float:
-        if next(times) == 1 and moment == "before a fetch":  # the second question is whether to fetch, under a lock
+        if next(times) == 1 and moment == "before a fetch":  # the second call happens under a lock
             gate(httpx.Request("GET", ISSUER))
         return 1000
 
@@ -237,7 +237,7 @@ def test_a_process_forked_while_a_thread_needs_the_keys_fetches_them_itself(issu
         if child == 0:
             found = None
             try:
-                signal.alarm(round(PATIENCE))  # a lock that was held at the fork would be waited for forever
+                signal.alarm(round(PATIENCE))  # if a lock was held at the fork, the child would hang
                 issuer.works()
                 found = keys.find_sync(issuer.key.kid)
             finally:
@@ -247,7 +247,7 @@ def test_a_process_forked_while_a_thread_needs_the_keys_fetches_them_itself(issu
         assert waiting.result()
 
 
-# An outage.
+# Outages of the issuer.
 
 
 async def test_keys_are_kept_through_an_outage_of_a_day(sibling: Sibling) -> None:
@@ -316,11 +316,11 @@ async def test_without_any_key_the_issuer_is_asked_after_a_second_and_then_more_
     assert await sibling.find(after=5)
 
 
-# Keys that come and go.
+# Keys that the issuer adds or withdraws.
 
 
 async def test_an_unknown_key_is_looked_for_at_once_and_then_every_ten_seconds(sibling: Sibling) -> None:
-    assert await sibling.find("unknown") is None  # the first load, which does not count
+    assert await sibling.find("unknown") is None  # this is the first fetch, which does not count
     assert await sibling.find("unknown") is None
     assert sibling.issuer.fetches == (2, 2)
     for seconds in (0, 5, 4.9):
@@ -348,7 +348,7 @@ async def test_an_unknown_key_in_an_outage_leaves_the_known_key_fresh(sibling: S
     await sibling.find()
     sibling.issuer.fails()
     assert await sibling.find("unknown") is None
-    for _ in range(29):  # nearly to their max-age
+    for _ in range(29):  # 290 seconds, which is nearly max-age
         assert await sibling.look(after=10)
     assert sibling.issuer.metadata.call_count == 2
 
@@ -448,11 +448,11 @@ async def test_a_keys_private_part_is_not_kept(sibling: Sibling) -> None:
     assert "d" not in found.key.to_dict()
 
 
-# Documents that are not to be believed.
+# Documents that the guard rejects.
 
 
 async def refused(keys: RemoteKeys) -> str:
-    """The reason for which the keys cannot be read."""
+    """Return the reason why the keys cannot be read."""
     with pytest.raises(KeysUnavailable, match=r"^the issuer's keys cannot be read: ") as failure:
         await keys.find("any")
     return failure.value.detail.partition(": ")[2]
@@ -477,7 +477,7 @@ async def test_another_issuer_is_named_without_its_password(sibling: Sibling, ca
         assert not any(secret in text for secret in ("operator", "p@ss", "word"))
 
 
-# Inside the operator's network.
+# URLs in the operator's internal network.
 
 
 INTERNAL = "http://wxauth:8000"
@@ -485,7 +485,7 @@ INTERNAL = "http://wxauth:8000"
 
 @pytest.fixture
 def inside(respx_mock: respx.MockRouter) -> FakeIssuer:
-    """An issuer that answers only at its internal URL."""
+    """Return an issuer that answers only at its internal URL."""
     return FakeIssuer(respx_mock, at=INTERNAL)
 
 
@@ -541,7 +541,7 @@ def test_an_internal_url_is_a_host_and_perhaps_a_path(url: str) -> None:
     assert "secret" not in str(refusal.value)
 
 
-# Failures of a fetch.
+# Fetches that fail.
 
 
 async def test_a_host_without_an_address_is_named_as_the_cause(
@@ -663,7 +663,7 @@ async def test_no_compressed_answer_is_requested(sibling: Sibling) -> None:
         assert route.calls.last.request.headers["accept-encoding"] == "identity"
 
 
-# A real server that misbehaves.
+# Real servers that misbehave.
 
 
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -1,4 +1,4 @@
-"""The variables of a proxy, as programs and companies set them, around a guard."""
+"""A guard reads the proxy variables of the environment in the forms that programs and companies use."""
 
 from __future__ import annotations
 

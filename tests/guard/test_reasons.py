@@ -1,4 +1,4 @@
-"""A guard tells its service's log why it refuses tokens, and never tells the token."""
+"""A guard logs why it rejects a token, and never logs the token itself."""
 
 import logging
 from typing import Any
@@ -12,7 +12,7 @@ from wxauth_guard.testing import TestIssuer
 
 
 class Watched:
-    """A guard whose log is read."""
+    """A guard whose log the test reads."""
 
     def __init__(self, log: pytest.LogCaptureFixture) -> None:
         self.timer = Timer()
@@ -30,7 +30,7 @@ class Watched:
 
     @property
     def told(self) -> list[str]:
-        """The reasons that the log has."""
+        """Return the reasons in the log."""
         assert {(line.name, line.levelno) for line in self.log.records} <= {("wxauth_guard", logging.WARNING)}
         return [line.getMessage().removeprefix("A token was refused: ") for line in self.log.records]
 

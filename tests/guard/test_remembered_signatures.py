@@ -1,4 +1,4 @@
-"""A token that is known has its claims and its key checked at every use."""
+"""A guard remembers verified signatures, but checks a token's claims and key at every use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wxauth_guard.verifier import Verifier
 
 
 class Published:
-    """The keys that the issuer publishes, and who verifies a token with them; a test changes them."""
+    """A verifier, and the keys that the issuer publishes. Tests change these keys."""
 
     def __init__(self, signer: TestKey) -> None:
         self.signer = signer
@@ -115,11 +115,14 @@ async def test_what_is_remembered_of_tokens_is_bounded(published: Published, mon
 
 
 async def test_r_and_s_must_be_below_the_groups_order(published: Published) -> None:
-    """Where R's x is above n, r is x - n; x itself, which fits into 32 bytes as well, is no r (SEC 1, 4.1.4)."""
+    """Check that x is rejected as r if R's x is above n.
+
+    SEC 1, section 4.1.4, requires r to be below n. In this case r is x - n, although x fits into 32 bytes too.
+    """
     x = FIELD - 3
     curve = NIST256p.curve
     y = pow(x**3 + curve.a() * x + curve.b(), (FIELD + 1) // 4, FIELD)
-    # The key for which this R and s = 7 are a signature of this token: Q = (sR - eG) / r.
+    # With the key Q = (sR - eG) / r, this R and s = 7 are a valid signature of the token.
     r, s = x - ORDER, 7
     digest = int.from_bytes(sha256(".".join(published.forger.parts[:2]).encode()).digest(), "big")
     sum_ = Point(curve, x, y, ORDER) * s + NIST256p.generator.to_affine() * (-digest % ORDER)

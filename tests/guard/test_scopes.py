@@ -1,4 +1,4 @@
-"""Guards that need scopes, and what they say of the service that they guard (RFC 6750, 9728)."""
+"""Guards can require scopes, and publish metadata of the service that they guard (RFC 6750 and RFC 9728)."""
 
 import asyncio
 import subprocess
@@ -177,7 +177,7 @@ def test_one_scope_may_be_given_by_itself(issuer: TestIssuer) -> None:
     assert guard.resource_metadata(scopes_supported="orders:read")["scopes_supported"] == ["orders:read"]
 
 
-# The document.
+# The metadata document.
 
 
 @pytest.mark.parametrize("app", [FastAPI(), Starlette()])
@@ -222,7 +222,7 @@ async def test_a_path_that_needs_escapes_is_served_and_public() -> None:
         ] == "https://mcp.example.com/%E5%BA%97"
 
 
-# In tests.
+# Guards with scopes in a sibling's own tests.
 
 
 async def test_guards_by_requires_follow_the_one_that_they_were_made_from(issuer: TestIssuer) -> None:

@@ -1,4 +1,4 @@
-"""`wxauth_guard.testing` as a sibling's tests use it: no service, no network, no waiting."""
+"""With `wxauth_guard.testing`, a sibling's tests need no service, no network and no waiting."""
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timezone
@@ -25,7 +25,7 @@ from wxauth_guard.testing import USER_ID, TestIssuer
 
 @pytest.fixture
 def guard() -> BearerGuard:
-    """The sibling's own guard, at the top of its module."""
+    """Return the sibling's own guard, as defined at the top of a module."""
     return BearerGuard("https://auth.example.com", audience="orders")
 
 
@@ -55,7 +55,7 @@ def no_network() -> Iterator[respx.MockRouter]:
 async def client(
     app: FastAPI, guard: BearerGuard, issuer: TestIssuer, no_network: respx.MockRouter
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a sibling whose guard is overridden."""
+    """Return a client of a sibling whose guard is overridden."""
     app.dependency_overrides[guard] = issuer.guard()
     async with client_of(app) as client:
         yield client
@@ -136,7 +136,7 @@ async def test_a_token_may_have_expired_already(client: httpx.AsyncClient, issue
     problem_of(await client.get("/orders", headers=issuer.headers(expires_in=-31)), "token_expired", 401)
 
 
-# In the place of a sibling's guard.
+# Overrides of a sibling's guard.
 
 
 async def test_an_override_refuses_as_the_guard_does(client: httpx.AsyncClient, issuer: TestIssuer) -> None:
@@ -185,7 +185,7 @@ async def test_a_guard_of_the_siblings_own_class_keeps_its_attributes(issuer: Te
     assert guard.shop == "coffee"
 
 
-# For siblings that check tokens by other means.
+# Siblings that verify tokens with another library.
 
 
 async def test_the_published_keys_check_the_tokens(issuer: TestIssuer) -> None:

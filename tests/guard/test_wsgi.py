@@ -1,4 +1,4 @@
-"""The guard as WSGI middleware, which answers as the ASGI one does."""
+"""The guard's WSGI middleware sends the same responses as its ASGI middleware."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ def ask(
     method: str = "GET",
     **options: Any,
 ) -> httpx.Response:
-    """The answer to a request, passed on as servers do: headers of one name are joined, and the path is unquoted."""
+    """Return the response to a request.
+
+    Like a server, this function joins headers of the same name and unquotes the path.
+    """
     environ: WSGIEnvironment = {
         "REQUEST_METHOD": method,
         "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),

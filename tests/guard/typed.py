@@ -1,4 +1,4 @@
-"""Checked by mypy and pyright, and never run: what the guard's public types say of code that uses them."""
+"""Code that uses the guard's public types. Mypy and pyright check it, and nothing runs it."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, assert_type

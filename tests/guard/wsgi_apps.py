@@ -1,4 +1,4 @@
-"""A small WSGI app behind the guard, which needs no framework."""
+"""A small WSGI app that needs no framework, for tests of the guard."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Optional
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def who(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-    """Answer with the user's openid, or with "nobody"."""
+    """Respond with the user's openid, or with "nobody" if there is no user."""
     user: Optional[Principal] = environ.get("wxauth.user")
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [(user.openid if user else "nobody").encode()]
