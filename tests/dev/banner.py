@@ -1,4 +1,4 @@
-"""What `wxauth-desk dev` prints."""
+"""The text that `wxauth-desk dev` prints when it has started."""
 
 from typing import Any
 

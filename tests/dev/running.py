@@ -1,4 +1,4 @@
-"""`wxauth-desk dev` as a process."""
+"""Helpers that run `wxauth-desk dev` as a process, and run the commands that the guides show."""
 
 import os
 import re
@@ -31,7 +31,7 @@ class Dev:
 
 
 def clone_in(folder: Path) -> str:
-    """Make in this folder what `scripts/dev` needs of a clone. Returns the script, which finds all of it installed."""
+    """Make the files of a clone that `scripts/dev` needs, with everything installed, and return the script's path."""
     (folder / "scripts").mkdir(parents=True)
     shutil.copy(ROOT / "scripts/dev", folder / "scripts")
     (folder / "scripts/setup").write_text('cd "$(dirname "$(readlink -f "$0")")/.."\n')
@@ -54,15 +54,15 @@ def running_dev(
 
 
 def fenced(page: Path) -> list[tuple[str, str]]:
-    """The language and the text of each block of a page, in order."""
+    """Return the language and the text of each code block of a page, in order."""
     found = re.findall(r"(?ms)^( *)```(\w+)\n(.*?)^ *```$", page.read_text())
     return [(language, re.sub(f"(?m)^{indent}", "", text)) for indent, language, text in found]
 
 
 def installed_by(command: str, folder: Path) -> dict[str, str]:
-    """Run a page's command that installs packages, at the versions of the lock. Returns the environment it had.
+    """Run a page's command that installs packages, with the locked versions. Return the environment of the command.
 
-    If no package index can be reached, the test ends as in `needs`.
+    If no package index can be reached, the test ends as with `needs`.
     """
     (folder / "constraints.txt").write_text("".join(f"{name}=={pin}\n" for name, pin in pins(DEV_LOCK).items()))
     env = {**os.environ, "LC_ALL": "C.UTF-8", "PIP_CONSTRAINT": str(folder / "constraints.txt")}
@@ -77,7 +77,7 @@ def installed_by(command: str, folder: Path) -> dict[str, str]:
 
 
 def form(value: Any) -> Any:
-    """The names and the types of what a response has."""
+    """Return the structure of a response, with types instead of values."""
     if isinstance(value, dict):
         return {name: form(each) for name, each in value.items()}
     return [form(each) for each in value] if isinstance(value, list) else type(value)

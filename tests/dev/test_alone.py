@@ -1,4 +1,4 @@
-"""`wxauth-desk wechat`: the simulated WeChat alone."""
+"""`wxauth-desk wechat` starts only the simulated WeChat."""
 
 import ast
 import signal
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.process, pytest.mark.no_database]
 
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[tuple[Running, str]]:
-    """The command of desk/README.md, at another port."""
+    """Run the command of desk/README.md with another port."""
     program, *options = block("desk/README.md", "wxauth-desk wechat").split()
     assert program.endswith("bin/wxauth-desk")
     port = str(free_port())

@@ -1,4 +1,4 @@
-"""The simulated WeChat keeps the coins of mini-games, by WeChat's pages about `/wxa/game/…`."""
+"""The simulated WeChat stores the coins of mini-games, as WeChat's pages about `/wxa/game/…` describe it."""
 
 import hmac
 import json
@@ -23,7 +23,7 @@ def signed(key: str, text: str) -> str:
 
 
 class Game:
-    """A game's back end, which asks as WeChat's pages say, about alice unless said otherwise."""
+    """A game's back end, which sends requests as WeChat's pages describe them. By default they are about Alice."""
 
     def __init__(self, simulator: Simulator) -> None:
         transport = httpx.ASGITransport(create_simulator(simulator))
@@ -49,7 +49,7 @@ class Game:
         return (await self.client.post(f"/wxa/game/{name}", params=params, content=text.encode())).json()
 
     async def ask(self, name: str, *, person: str = "alice", given: Any = None, **fields: Any) -> Body:
-        """What is None is not sent. `given` replaces parts of the query."""
+        """Call this API without the fields that are None. `given` replaces parameters of the query."""
         player = self.players.get(person) or await self.log_in(person)
         body = {"openid": player["openid"], **QUESTION, **fields}
         text = json.dumps({name: value for name, value in body.items() if value is not None}, ensure_ascii=False)

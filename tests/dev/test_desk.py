@@ -1,4 +1,4 @@
-"""The phone on the desk: the simulator's server behind its page."""
+"""The simulator's server, which is behind the page with the phone on the desk."""
 
 import re
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
         yield dev
 
 
-# Access.
+# Access to the pages.
 
 
 @pytest.mark.process
@@ -114,7 +114,7 @@ async def test_one_may_have_a_shop_names_and_origins_of_ones_own(tmp_path: Path,
         shop.usual, own = take, shop.url.removesuffix("/hook")
         with running_dev(tmp_path, "--shop", f"{own}/", "--allow-host", "WXAUTH:8000", **env) as dev:
             for url, path in ((dev.url, "/livez"), (dev.wechat_url, "/desk/setup"), (dev.site_url, "/")):
-                for name in ("wxauth", "laptop.test", "192.168.1.7"):  # the last, because it listens on every address
+                for name in ("wxauth", "laptop.test", "192.168.1.7"):  # dev listens on every address
                     assert status_by_name(url, path, name) == 200, (url, name)
                 assert status_by_name(url, path, "evil.test") == 403
             assert allowed_origin(dev, "https://mine.test") == "https://mine.test"
@@ -153,7 +153,7 @@ def test_the_page_takes_nothing_from_elsewhere_and_only_its_own_files(dev: Dev) 
         assert httpx.get(f"{dev.wechat_url}/desk/{name}", verify=False).status_code == 404, name
 
 
-# Failures that the page announces.
+# Failures that the page describes.
 
 
 @pytest.mark.slow
@@ -162,8 +162,8 @@ def test_the_page_takes_nothing_from_elsewhere_and_only_its_own_files(dev: Dev) 
 async def test_each_failure_is_the_one_that_the_page_announces(stage: Stage, api: Api) -> None:
     said, got = {}, {}
     for known in known_faults(failure_on_the_phone)[api]:
-        stage = await stage.replica(wechat_timeout=1, timeouts=HURRIED)  # one that holds no access token
-        stage.clock.advance(days=1)  # an access token may not be forced to change too often
+        stage = await stage.replica(wechat_timeout=1, timeouts=HURRIED)  # this replica has no access token yet
+        stage.clock.advance(days=1)  # WeChat limits how often a new access token can be forced
         login = await stage.login()
         fault = {**known["fault"], "slow": 0.05} if "slow" in known["fault"] else known["fault"]
         stage.simulator.fail(api, times=1 if known["failure"] is None else None, **fault)

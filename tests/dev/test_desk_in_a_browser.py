@@ -1,4 +1,4 @@
-"""The phone on the desk, in a real browser; apart from the other tests of it, which share one `wxauth-desk dev`."""
+"""The phone on the desk works in a real browser. These tests have their own `wxauth-desk dev`."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.process, pytest.mark.browser, pytest.mark.node]
 @pytest.fixture(scope="module")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
     folder = tmp_path_factory.mktemp("dev")
-    with running_dev(folder, WXAUTH_WECHAT_TIMEOUT="4") as dev:  # the page, which asks each second, sees WeChat hang
+    with running_dev(folder, WXAUTH_WECHAT_TIMEOUT="4") as dev:  # the page sees that WeChat hangs
         yield dev
 
 

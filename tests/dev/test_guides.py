@@ -1,4 +1,4 @@
-"""The commands that the guides show, beside a running `wxauth-desk dev`, in the order of a reader's week."""
+"""The guides' commands work with a running `wxauth-desk dev`. They run in the order in which a reader needs them."""
 
 import asyncio
 import json
@@ -49,12 +49,12 @@ wxauth() {
 }
 [ ! -e secret ] || CLIENT_SECRET="$(cat secret)"
 """
-"""What a reader does: notices failures, and notes the secret that a command has printed."""
+"""Shell functions that do what a reader does. They notice failures, and keep the secret that a command has printed."""
 
 
 @dataclass
 class Reader:
-    """Somebody who types what the guides show."""
+    """A reader who types the commands of the guides."""
 
     dev: Dev
     folder: Path
@@ -63,11 +63,11 @@ class Reader:
 
     @property
     def issuer(self) -> tuple[str, str]:
-        """What the guides show, and its own."""
+        """Return the issuer that the guides show, and the issuer of this test."""
         return "http://127.0.0.1:8000", self.dev.url
 
     def types(self, page: str, words: str, **instead: str) -> str:
-        """What the block of this page prints, with these texts instead of those shown."""
+        """Run the code block of this page with these replacements, and return what it prints."""
         return self.types_text(block(page, words), **instead)
 
     def types_text(self, text: str, *, typed: str = "", **instead: str) -> str:
@@ -395,7 +395,7 @@ def test_a_service_bans_a_cheat_and_a_phone_gets_an_id_token(reader: Reader) -> 
 
 
 def chat_server(request: httpx.Request) -> httpx.Response:
-    """OpenIM's, which has this user already."""
+    """Answer as an OpenIM server that already has this user."""
     answers: dict[str, Any] = {
         "/auth/get_admin_token": {"data": {"token": "an administrator's"}},
         "/user/user_register": {"errCode": 1102},

@@ -1,4 +1,4 @@
-"""The limits on what the simulated WeChat and the example sites read and store."""
+"""The simulated WeChat and the example sites limit what they read and store."""
 
 from collections.abc import AsyncIterator
 
@@ -19,7 +19,7 @@ async def test_no_route_reads_a_body_that_is_too_large() -> None:
     piece = b"a" * 64 * 1024
 
     async def status_and_size(app: ASGIApp, path: str) -> tuple[int, int]:
-        """The status of the response to a body of twice the limit, and the number of bytes that were read."""
+        """Send a body of twice the limit. Return the response's status and the number of bytes that were read."""
         sent = 0
 
         async def pieces() -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""`wxauth-desk dev` with the developer's own app: a substitute plays the real WeChat here."""
+"""`wxauth-desk dev` works with the developer's own app. In these tests, a simulator replaces the real WeChat."""
 
 import os
 import pty
@@ -35,7 +35,7 @@ def port() -> int:
 
 @pytest.fixture(scope="module")
 def dev(wechat_url: str, port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A `wxauth-desk dev` in its own folder, reachable from the network."""
+    """Run `wxauth-desk dev` in its own folder, with an address that other machines can reach."""
     env = {**OWN, "WXAUTH_WECHAT_BASE_URL": wechat_url, "WXAUTH_HOST": "0.0.0.0", "WXAUTH_PORT": str(port)}
     with Running(WXAUTH_DESK, "dev", cwd=tmp_path_factory.mktemp("own"), env=env) as command:
         command.wait_for("Press Ctrl-C to stop")
@@ -49,7 +49,7 @@ def client(dev: Running, port: int) -> Iterator[httpx.Client]:
 
 
 def code_for(person: str, wechat_url: str) -> str:
-    """A code like those of `wx.login`."""
+    """Return a code of this person, such as `wx.login` returns."""
     return str(httpx.post(f"{wechat_url}/codes", json={"person": person}, verify=False).json()["code"])
 
 
@@ -108,7 +108,10 @@ def test_a_secret_that_wechat_refuses_is_reported_at_the_start(
 
 @pytest.fixture
 def starts(wechat_url: str, database_url: str, tmp_path: Path, terminal: tuple[int, int]) -> Starts:
-    """Start with the app id alone, answering at a terminal where that is wanted; what it said until it was ready."""
+    """Return a function that starts `dev` with only the app id, and returns its output until it is ready.
+
+    The function can type an answer at the terminal.
+    """
     env = {"WXAUTH_APP_ID": OWN["WXAUTH_APP_ID"], "WXAUTH_WECHAT_BASE_URL": wechat_url}
     env |= {"WXAUTH_DATABASE_URL": database_url, "WXAUTH_PORT": str(free_port())}
 
@@ -126,7 +129,7 @@ def starts(wechat_url: str, database_url: str, tmp_path: Path, terminal: tuple[i
 
 @pytest.fixture
 def terminal() -> Iterator[tuple[int, int]]:
-    """Its two ends: the person's, and the program's."""
+    """Make a terminal, and return the user's end and the program's end."""
     ends = pty.openpty()
     yield ends
     for end in ends:

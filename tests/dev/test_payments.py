@@ -1,4 +1,4 @@
-"""The simulated WeChat takes payments, and pushes their notices, as WeChat would."""
+"""The simulated WeChat accepts payments and pushes their notices as WeChat does."""
 
 import asyncio
 import hmac
@@ -32,7 +32,7 @@ TAKEN = httpx.Response(200, json={"ErrCode": 0, "ErrMsg": "success"})
 
 
 class Shop:
-    """What receives the notices, and how it answers them, in order; then it takes them."""
+    """A shop that receives the notices. It first sends the responses in `answers`, and then accepts every notice."""
 
     def __init__(self) -> None:
         self.answers: list[httpx.Response | Exception] = []
@@ -53,7 +53,7 @@ class Shop:
 
 
 class Pauses:
-    """The pauses before repetitions. Each lasts until the test ends it, and then the clock has advanced by it."""
+    """The pauses before repetitions. Each lasts until the test ends it, and advances the clock by its length."""
 
     def __init__(self, clock: Clock) -> None:
         self.seconds: list[float] = []
@@ -72,7 +72,7 @@ class Pauses:
 
 
 class Phone:
-    """Alice's, on which she pays in the simulated WeChat, and the shop that is told."""
+    """Alice's phone, on which she pays in the simulated WeChat, and the shop that is notified."""
 
     def __init__(self, simulator: Simulator, clock: Clock) -> None:
         self.simulator, self.clock = simulator, clock
@@ -82,7 +82,7 @@ class Phone:
         self.key = self.log_in()
 
     def log_in(self, app_id: str = FIRST) -> str:
-        """Her new session_key."""
+        """Log in Alice and return her new session_key."""
         secret = next(app["app_secret"] for app in APPS if app["app_id"] == app_id)
         code = self.simulator.make_code(CodeRequest(person="alice", app_id=app_id))
         query = {"appid": app_id, "secret": secret, "js_code": code, "grant_type": "authorization_code"}
@@ -91,7 +91,7 @@ class Phone:
         return answer["session_key"]
 
     async def pay(self, order: Any = ORDER, *, key: str = "", paid_with: str = APP_KEYS[0], **given: Any) -> Body:
-        """Pay what was signed as right back ends do, with her first session_key, unless said otherwise."""
+        """Pay for an order. By default, it is signed correctly and with Alice's first session_key."""
         data = order if isinstance(order, str) else json.dumps(order)
         pay_sig = signed(paid_with, f"requestVirtualPayment&{data}")
         right = {"signData": data, "signature": signed(key or self.key, data), "paySig": pay_sig}

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: gone with its owner, however that ends, and its data kept."""
+"""The embedded PostgreSQL ends with its owner, however the owner ends, and its data is kept."""
 
 import os
 import re
@@ -37,14 +37,14 @@ pytestmark = [
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
 on_kept_data = pytest.mark.usefixtures("kept_data")
-"""For tests that do not depend on how the data was made, which takes ten times as much CPU as copying it."""
+"""The mark of tests for which copied data is good enough, because making new data takes ten times as much CPU."""
 
 Own = Callable[..., Running]
 
 
 @pytest.fixture
 def folder(folder: Path) -> Path:
-    """Open to everyone, which pytest's own are not."""
+    """Return a folder that every user can open, because pytest's own folders do not allow that."""
     folder.chmod(0o777)
     (folder / "tmp").mkdir()
     (folder / "tmp").chmod(0o777)
@@ -58,7 +58,7 @@ def data(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def ended_data() -> Iterator[Path]:
-    """The data of a server that has ended."""
+    """Return the data of a server that has ended."""
     with tempfile.TemporaryDirectory(prefix="wxauth-test-") as folder:
         data = Path(folder) / "data"
         with EmbeddedPostgres(data, lasting=False):
@@ -74,7 +74,7 @@ def kept_data(data: Path, ended_data: Path) -> None:
 
 @pytest.fixture
 def own(folder: Path, data: Path) -> Iterator[Own]:
-    """Start a process that owns a PostgreSQL; its temporary folder is this test's, unless given."""
+    """Return a function that starts a process with its own PostgreSQL. By default, TMPDIR is in the test's folder."""
     owners: list[Running] = []
 
     def start(*, user: int | None = None, python: str = sys.executable, **env: str) -> Running:
@@ -137,7 +137,7 @@ def test_the_server_starts_again_after_everything_was_killed(own: Own, data: Pat
     server = server_of(data)
     everything = (parent_of(server), server, owner.process.pid)
     for pid in everything:
-        os.kill(pid, signal.SIGSTOP)  # so that no process notices the end of another
+        os.kill(pid, signal.SIGSTOP)  # so that no process sees another one end
     for pid in everything:
         os.kill(pid, signal.SIGKILL)
     until(lambda: not users_of(data.parent))

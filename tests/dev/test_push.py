@@ -1,4 +1,4 @@
-"""The simulated WeChat pushes to the service, as WeChat would."""
+"""The simulated WeChat pushes messages to the service as WeChat does."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ of_every_kind = pytest.mark.settings(apps=[*APPS, ACCOUNT, WEBSITE, MOBILE_APP])
 
 
 class Pusher:
-    """The simulator's pushes: to the service, or with a URL, to one that is not ours, which answers in order."""
+    """Pushes from the simulator to the service, or with a URL to another server, which sends `answers` in order."""
 
     def __init__(self, simulator: Simulator, services: Services) -> None:
         self.answers: list[httpx.Response] = []
@@ -72,7 +72,7 @@ async def test_who_withdraws_all_from_an_app_is_no_longer_known_in_it(stage: Sta
         ("session.ended", "wechat", None, ended),
         ("identity.removed", "wechat", MOBILE, {}),
     ]
-    again = await stage.login(app_id=MOBILE)  # by the unionid, which the mini-program knows
+    again = await stage.login(app_id=MOBILE)  # found by the unionid, which the mini-program's identity has
     assert (again["is_new_user"], again["user"]["id"]) == (False, user["id"])
 
 
@@ -89,7 +89,7 @@ async def test_a_unionid_goes_with_the_last_identity_that_has_it(stage: Stage, r
 @pytest.mark.parametrize("app_id", [SITE, MOBILE])
 async def test_who_withdraws_all_from_their_only_app_is_erased(stage: Stage, app_id: str) -> None:
     user = (await stage.login(app_id=MOBILE))["user"]
-    known = "UPDATE identities SET app_id = $1, openid = $2"  # a website's login takes a browser
+    known = "UPDATE identities SET app_id = $1, openid = $2"  # a login to a website needs a browser
     await stage.rows.execute(known, app_id, openid_of("alice", app_id))
     push = Pusher(stage.simulator, stage.services)
     assert (await push(app_id=app_id)).json()["is_taken"]

@@ -1,4 +1,4 @@
-"""The guide to the simulated WeChat and desk/README.md, followed by somebody who has neither service nor guard."""
+"""The guide to the simulated WeChat and desk/README.md work for a reader without the service and the guard."""
 
 import json
 import re
@@ -82,7 +82,7 @@ def test_its_commands_can_be_typed_where_neither_service_nor_guard_is(tmp_path: 
 def test_without_service_or_guard_dev_says_what_to_install(
     tmp_path: Path, beside: list[str], language: str, words: str
 ) -> None:
-    for name in beside:  # as is a clone, or the package of somebody else
+    for name in beside:  # as with a clone or an unrelated package
         (tmp_path / name).mkdir()
         (tmp_path / name / "other.py").touch()
     paths = [path for path in sys.path if "site-packages" in path]

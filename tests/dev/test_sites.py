@@ -1,4 +1,4 @@
-"""The example sites, without the service."""
+"""Tests of the example sites that need no service."""
 
 import httpx
 
@@ -6,7 +6,7 @@ from tests.processes import free_port
 from wxauth_desk.sites import create_site
 
 OF_SOME_KEY = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.e30.e30"
-"""A token whose header has `RS256` and the `kid` 1."""
+"""A token whose header contains `RS256` and the `kid` 1."""
 
 
 async def test_a_site_that_cannot_fetch_the_keys_lets_the_service_send_the_logout_again() -> None:

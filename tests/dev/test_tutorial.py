@@ -1,4 +1,4 @@
-"""docs/start/tutorial.md, followed step by step beside a clone. tests/containers follows its commands for a server."""
+"""Every step of docs/start/tutorial.md works with a clone. tests/containers runs the tutorial's server commands."""
 
 import json
 import re
@@ -16,7 +16,7 @@ TUTORIAL = guide("tutorial")
 
 
 def named_files() -> dict[str, str]:
-    """The text of each file that the page has its readers write, by its path in `shop`."""
+    """Return the text of each file that readers of the page write, by its path in `shop`."""
     named = r"(?m)^.*?`((?:[\w-]+/)*[\w-]+\.(?:py|js|mjs|json|wxml))`.*\n\n```\w+\n((?s:.*?))^```$"
     found = re.findall(named, TUTORIAL.read_text())
     folder = "miniprogram/"

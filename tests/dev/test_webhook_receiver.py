@@ -1,4 +1,4 @@
-"""The receiver of webhooks on the desk: received messages, their signatures, and simulated failures."""
+"""The webhook receiver on the desk shows messages and their signatures, and simulates failures."""
 
 import asyncio
 from datetime import timedelta
@@ -19,7 +19,7 @@ from wxauth_desk.wechat import create_simulator
 
 
 class Desk:
-    """The simulator, at its front door."""
+    """The simulator with an HTTP client."""
 
     def __init__(self) -> None:
         transport = httpx.ASGITransport(create_simulator())

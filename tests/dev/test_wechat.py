@@ -1,4 +1,4 @@
-"""The simulated WeChat, asked over HTTP: logins, and the calls behind them, as its pages describe them."""
+"""The simulated WeChat answers HTTP requests for logins and other calls as WeChat's pages describe it."""
 
 import json
 import re
@@ -34,7 +34,7 @@ FIRST, SECOND = APPS
 LIFETIME = 7200
 OVERLAP = 300
 TODAY = 1_800_000_000.0
-"""16:00 on 15 January 2027 in Beijing."""
+"""A time, which is 16:00 on 15 January 2027 in Beijing."""
 LOGIN = "/sns/jscode2session"
 OAUTH = "/sns/oauth2/access_token"
 TOKEN = "/cgi-bin/stable_token"
@@ -54,7 +54,7 @@ A_PHONE = {"code": "phone-13800138000"}
 
 
 class WeChat:
-    """The simulator, asked by the first app about alice, unless said otherwise. Of what is None, nothing is sent."""
+    """The simulator with a client. By default, the first app calls it about Alice. Values that are None aren't sent."""
 
     def __init__(self) -> None:
         self.now = TODAY
@@ -62,11 +62,11 @@ class WeChat:
         self.client = httpx.AsyncClient(transport=transport, base_url="http://wechat.test")
 
     async def control(self, path: str, **wanted: object) -> dict[str, Any]:
-        """Call the simulator's own API, which WeChat does not have."""
+        """Call an API of the simulator that WeChat does not have."""
         return body_of(await self.client.post(path, json=wanted))
 
     async def code(self, path: str = "/codes", **fields: object) -> str:
-        """A code to log in, or for a number."""
+        """Return a code for a login or for a phone number."""
         return (await self.control(path, **{"person": "alice", **fields}))["code"]
 
     async def token(self, app: dict[str, str] = FIRST, **fields: object) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class WeChat:
     async def call(
         self, path: str, body: Any = None, *, token: str | None = None, app: dict[str, str] = FIRST, **query: str
     ) -> dict[str, Any]:
-        """Call an API with the app's access token: a body by POST, else a query by GET."""
+        """Call an API with the app's access token. Send a body with POST, and a call without a body with GET."""
         query["access_token"] = (await self.token(app))["access_token"] if token is None else token
         if body is None:
             return (await self.client.get(path, params=query)).json()
@@ -90,12 +90,12 @@ class WeChat:
         return (await self.client.post(path, params=query, content=content)).json()
 
     async def spend(self, kind: str, code: str, app: dict[str, str] = FIRST) -> int:
-        """Spend a code of this kind; the errcode."""
+        """Use a code of this kind, and return the errcode."""
         spent = self.log_in(code, app) if kind == "/codes" else self.call(PHONE, {"code": code}, app=app)
         return errcode(await spent)
 
     async def question(self, path: str, person: str = "alice", **changed: Any) -> dict[str, Any]:
-        """A right body about this person, who has just logged in, but for what is changed."""
+        """Log in this person and return a correct body about them, except for the values in `changed`."""
         openid = (await self.log_in(person))["openid"]
         risk = {"appid": FIRST["app_id"], "scene": 0, "client_ip": "203.0.113.7"}
         return {"openid": openid, **{RISK: risk, TEXT: {"version": 2, "scene": 1, "content": "fine"}}[path], **changed}
@@ -154,7 +154,7 @@ async def test_each_mistake_is_reported_by_its_errcode(wechat: WeChat) -> None:
             *(call(PHONE, {"code": 7}), call(PHONE, b"{")),
             *(ask(RISK, scene=2), ask(RISK, client_ip="")),
             *(ask(TEXT, version=1), ask(TEXT, scene=0), ask(TEXT, content=""), ask(TEXT, content=None)),
-            call(TEXT, json.dumps(await wechat.question(TEXT, content="王")).encode()),  # escaped
+            call(TEXT, json.dumps(await wechat.question(TEXT, content="王")).encode()),  # this has escaped characters
         ],
         **{number: [login(f"errcode-{number}")] for number in (-1, 40164, 987654321)},
     }
@@ -250,7 +250,7 @@ async def test_a_snapshot_has_made_up_people_who_share_a_unionid(wechat: WeChat)
     assert len({shown["openid"], hidden["openid"], real["openid"]}) == 3
 
 
-# Codes.
+# Codes of `wx.login` and of the phone button.
 
 
 @each_kind
@@ -441,7 +441,7 @@ async def test_the_key_of_the_last_login_is_good_until_it_is_reset(wechat: WeCha
     assert errcode(await wechat.call(CHECK, **signed(answer))) == 0
     assert errcode(await wechat.call(CHECK, **signed(last))) == 87009
     assert errcode(await wechat.call(RESET, **signed(last))) == 87009
-    wechat.now += 86400  # the new one keeps the end of the former
+    wechat.now += 86400  # the new session_key ends when the old one would have
     assert errcode(await wechat.call(CHECK, **signed(answer))) == 87009
     assert errcode(await wechat.call(RESET, **signed(answer))) == 87007
 
@@ -469,7 +469,7 @@ async def test_data_can_be_sent_with_the_code_whose_key_it_is_sealed_with(wechat
 
 
 def opened(sealed: dict[str, str], session: dict[str, str]) -> dict[str, Any]:
-    """Data as a page got them, whose signature holds, decrypted with the key of a session."""
+    """Check the signature of data that a page has received, and return the data decrypted with the session's key."""
     assert sealed["signature"] == sha1((sealed["rawData"] + session["session_key"]).encode()).hexdigest()
     key, iv = b64decode(session["session_key"]), b64decode(sealed["iv"])
     decryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).decryptor()
@@ -479,7 +479,7 @@ def opened(sealed: dict[str, str], session: dict[str, str]) -> dict[str, Any]:
     return decrypted
 
 
-# Risk and texts.
+# Risk ranks and checks of texts.
 
 
 @swept(("person", "rank"), [("alice", 0), ("risky-0", 0), ("risky-4", 4), ("risky-5", 0)])
@@ -511,7 +511,7 @@ async def test_no_verdict_is_given_about_a_person_absent_for_two_hours(wechat: W
         assert [errcode(await wechat.call(path, body)) for path, body in bodies.items()] == [expected] * 2
 
 
-# The state of an app's account at WeChat.
+# The state of an app's account with WeChat.
 
 
 async def test_an_accounts_state_refuses_its_calls_and_no_other_apps(wechat: WeChat) -> None:
@@ -571,7 +571,7 @@ async def test_days_and_months_begin_at_midnight_in_beijing(wechat: WeChat) -> N
     async def clear() -> int:
         return errcode(await wechat.call("/cgi-bin/clear_quota", {"appid": FIRST["app_id"]}))
 
-    wechat.now = TODAY + 17 * 86400 - 16 * 3600 - 1  # a second before February in Beijing
+    wechat.now = TODAY + 17 * 86400 - 16 * 3600 - 1  # one second before February in Beijing
     assert [await clear() for _ in range(11)] == [0] * 10 + [48006]
     wechat.now += 1
     assert await clear() == 0
@@ -587,7 +587,7 @@ async def test_a_person_logs_in_a_hundred_times_a_minute(wechat: WeChat) -> None
     assert await log_in_anew("alice") == 0
 
 
-# What others' SDKs call besides.
+# Other APIs, which other SDKs call.
 
 
 @swept(
@@ -702,7 +702,7 @@ async def test_the_encryption_keys_of_a_person_are_given_for_a_signature(wechat:
 
 
 class FaceVerification:
-    """The calls about alice's face."""
+    """The calls for the verification of Alice's face."""
 
     def __init__(self, wechat: WeChat) -> None:
         self.wechat = wechat
@@ -715,11 +715,11 @@ class FaceVerification:
         return await self.wechat.call(VERIFY_ID, {"out_seq_no": "1", "cert_info": self.cert_info, "openid": openid})
 
     async def end(self, verify_id: str, **fields: int) -> int:
-        """Let the phone end it; the status of the control."""
+        """Let the phone end the verification, and return the status of the simulator's response."""
         return (await self.wechat.client.post("/faces", json={"verify_id": verify_id, **fields})).status_code
 
     async def result(self, verify_id: str, **changed: str) -> tuple[int, int | None]:
-        """The errcode, and the result."""
+        """Return the errcode and the result of the verification."""
         asked = {"out_seq_no": "1", "cert_hash": self.cert_hash, "openid": (await self.wechat.log_in())["openid"]}
         answer = await self.wechat.call(VERIFY_INFO, {"verify_id": verify_id, **asked, **changed})
         return errcode(answer), answer.get("verify_ret")
@@ -848,7 +848,7 @@ async def test_a_code_that_cannot_be_drawn_is_json_by_its_type(wechat: WeChat) -
     assert re.fullmatch(f"invalid args rid: {RID}", ticket["errmsg"])
 
 
-# Faults.
+# Faults that the tests set.
 
 
 async def test_faults_of_all_apps_or_one_strike_in_turn_as_often_as_asked_until_cleared(wechat: WeChat) -> None:
