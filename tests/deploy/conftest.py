@@ -1,4 +1,4 @@
-"""Two replicas as processes, which are restarted in turn while people log in through a proxy."""
+"""Fixtures for two replicas as processes, which are restarted in turn while people log in through a proxy."""
 
 import signal
 from collections import Counter
@@ -58,14 +58,14 @@ def restart_in_turn(replicas: Replicas, client: Callable[[], httpx.Client]) -> C
             until(lambda: seen["200"] > 50 * (number + 1))  # noqa: B023 - done within the turn
             assert replica.end(signal.SIGTERM) == 0
             so_far = seen.total()
-            until(lambda: seen.total() > so_far + 50)  # noqa: B023 - the other one serves
-            replicas.start(number).wait_for('"logged_in"')  # the proxy has noticed that it is back
+            until(lambda: seen.total() > so_far + 50)  # noqa: B023 - the other replica serves
+            replicas.start(number).wait_for('"logged_in"')  # the proxy has noticed that the replica is back
     return seen
 
 
 @contextmanager
 def people_at_work(client: Callable[[], httpx.Client]) -> Iterator[Counter[str]]:
-    """People who use the service meanwhile, and how often each status or failure was seen."""
+    """Let people use the service during the block, and count how often each status or failure was seen."""
     seen: Counter[str] = Counter()
     is_over = Event()
 
@@ -77,13 +77,13 @@ def people_at_work(client: Callable[[], httpx.Client]) -> Iterator[Counter[str]]
                 seen[str(answer.status_code)] += 1
                 return answer.raise_for_status().json()
 
-            while not is_over.wait(0.2):  # faster would prove no more
+            while not is_over.wait(0.2):  # a shorter pause would not prove more
                 try:
                     login = ask("POST", "/v1/login", json={"code": f"person-{person}"})
                     again = ask("POST", "/v1/refresh", json={"refresh_token": login["refresh_token"]})
                     ask("GET", "/v1/me", headers=bearer(again))
                 except httpx.HTTPStatusError:
-                    pass  # counted by its status
+                    pass  # `ask` has counted it by its status
                 except httpx.HTTPError as exc:
                     seen[repr(exc)] += 1
 

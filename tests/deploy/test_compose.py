@@ -1,4 +1,4 @@
-"""`deploy/compose`: the file by the Compose specification, its secrets, and Caddy in front of two replicas."""
+"""`deploy/compose` follows the Compose specification, makes its secrets, and puts Caddy in front of two replicas."""
 
 import asyncio
 import os
@@ -72,7 +72,7 @@ def test_the_database_is_reached_by_nobody_from_outside() -> None:
 
 @pytest.fixture
 def make_secrets(tmp_path: Path) -> Callable[..., Path]:
-    """Runs the script in a folder of its own; gives the folder that it made."""
+    """Return a function that runs the script in its own folder, and returns the folder that the script has made."""
     script = shutil.copy(FOLDER / "make-secrets", tmp_path)
 
     def make(**answers: str) -> Path:
@@ -132,7 +132,7 @@ async def test_the_role_of_the_service_migrates_its_database_and_is_no_superuser
     secrets = make_secrets(**ANSWERS)
     made = tmp_path / script.name
     made.write_text(script.read_text().replace("/run/secrets", str(secrets)))
-    # As the image's own entry point runs it.
+    # The entry point of the image runs the script with these options.
     command = [postgres_program("psql"), "-v", "ON_ERROR_STOP=1", "--no-psqlrc", f"--file={made}", postgres.url()]
     try:
         await asyncio.to_thread(subprocess.run, command, check=True)
@@ -159,7 +159,7 @@ def test_existing_secrets_stay_and_only_their_owner_reads_them(make_secrets: Cal
     assert {path.name: path.read_text() for path in secrets.iterdir()} == before
     assert len(set(before.values())) == len(before)
     assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
-    # The container runs as another user, and is given the files, not the folder.
+    # The container runs as another user, and gets the files but not the folder.
     assert {stat.S_IMODE(path.stat().st_mode) for path in secrets.iterdir()} == {0o444}
 
 
@@ -170,19 +170,19 @@ def test_without_an_answer_no_empty_secret_is_made(make_secrets: Callable[..., P
     assert (make_secrets(**ANSWERS) / "wxauth_app_secret").read_text() == ANSWERS["APP_SECRET"]
 
 
-# Caddy, in front of two replicas
+# Caddy in front of two replicas.
 
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """Caddy with the file of `deploy/compose`, and the replicas behind it."""
+    """Caddy with the configuration of `deploy/compose`, and the replicas behind it."""
 
     url: str
     caddy: Running
     replicas: list[ExitStack]
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """On a connection of its own."""
+        """Send a request on a new connection."""
         return httpx.request(method, f"{self.url}{path}", timeout=PATIENCE, verify=False, **options)
 
 
@@ -190,9 +190,9 @@ class Front:
 def caddy_before(
     addresses: list[str], folder: Path, *, policy: str = POLICY, port: int | None = None, office: str = ""
 ) -> Iterator[tuple[Running, str]]:
-    """Caddy in front of these replicas, with this load-balancing policy; yields its URL.
+    """Run Caddy in front of these replicas, with this load-balancing policy, and yield its process and its URL.
 
-    With an `office`, the rule of the file is in force that opens the console to this network alone.
+    If `office` is given, the file's rule that opens the console only to this network is active.
     """
     port = port or free_port()
     env = {
@@ -215,7 +215,7 @@ def caddy_before(
 
 @pytest.fixture
 def front(request: pytest.FixtureRequest, tmp_path: Path, database_url: str) -> Iterator[Front]:
-    """With the file's load-balancing policy, or a test's own."""
+    """Run Caddy in front of two replicas. A test can set its own load-balancing policy."""
     policy = getattr(request, "param", POLICY)
     with ExitStack() as stack:
         wechat_url = stack.enter_context(serving(create_simulator()))
@@ -233,7 +233,7 @@ def front(request: pytest.FixtureRequest, tmp_path: Path, database_url: str) -> 
         for _ in REPLICAS:
             replica = stack.enter_context(ExitStack())
             app = create_app(build_services(settings))
-            # uvloop fails where its loop is closed under what still runs, which a replica that dies leaves.
+            # A replica that dies leaves running tasks. uvloop fails if its loop is closed during such tasks.
             url = replica.enter_context(serving(app, forwarded_allow_ips="127.0.0.1", loop="asyncio"))
             replicas.append(replica)
             addresses.append(url.removeprefix("http://"))
@@ -255,7 +255,7 @@ def test_paths_for_operators_are_closed_to_the_public(front: Front) -> None:
     assert front.ask("GET", "/livez").status_code == 200
     for path in ("/metrics", "/readyz", "/auth/metrics", "/auth/readyz", "//metrics", "/%6Detrics"):
         answer = front.ask("GET", path)
-        assert (answer.status_code, answer.text) == (404, ""), path  # Caddy's own answer
+        assert (answer.status_code, answer.text) == (404, ""), path  # Caddy itself has answered
     for path in ("/metrics%0a", "/readyz%0A", "/auth/metrics%0a", "//metrics%0a", "/metrics%0d", "/metrics%00", "/%7f"):
         answer = front.ask("GET", path)
         assert (answer.status_code, answer.text) == (400, ""), path
@@ -271,7 +271,7 @@ async def test_a_login_with_authlib_succeeds_with_each_step_at_another_replica(
     served: list[str] = []
 
     async def note(answer: httpx.Response) -> None:
-        served.extend(answer.headers.get_list("replica"))  # none is with an answer of WeChat's
+        served.extend(answer.headers.get_list("replica"))  # responses of WeChat don't have this header
 
     async with httpx.AsyncClient(
         base_url=front.url, timeout=PATIENCE, verify=False, trust_env=False, event_hooks={"response": [note]}
@@ -296,18 +296,19 @@ def test_a_replica_that_is_gone_is_asked_no_more(front: Front) -> None:
     assert [log_in() for _ in range(4)] == [200] * 4
     front.replicas[0].close()
     assert [front.ask("GET", "/livez").status_code for _ in range(4)] == [200] * 4
-    front.caddy.wait_for("HTTP request failed")  # its health check
+    front.caddy.wait_for("HTTP request failed")  # this is from Caddy's health check
     assert [log_in() for _ in range(10)] == [200] * 10
 
 
 @pytest.mark.proxy
 def test_while_one_replica_is_away_each_of_many_requests_at_once_gets_the_other(tmp_path: Path) -> None:
-    async def replica(_scope: Scope, _receive: Receive, send: Send) -> None:  # sooner than ours, so that more collide
+    # This replica answers faster than wxauth, so that more requests collide.
+    async def replica(_scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})
 
     def post(host: str) -> Counter[bytes]:
-        """The statuses of many requests that are sent ahead of the answers."""
+        """Send many requests without waiting for responses, and count the statuses."""
         request = f"POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n".encode()
         address, _, port = host.partition(":")
         with socket.create_connection((address, int(port)), timeout=PATIENCE) as connection:

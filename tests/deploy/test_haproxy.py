@@ -1,4 +1,4 @@
-"""HAProxy in front of two replicas, which are restarted in turn while people log in."""
+"""With HAProxy in front of two replicas, people can log in while the replicas are restarted in turn."""
 
 from pathlib import Path
 

@@ -63,7 +63,7 @@ def test_pods_have_no_rights_that_they_do_not_need_nor_secrets_where_kubernetes_
     for pod in pods().values():
         assert pod["spec"]["automountServiceAccountToken"] is False
         assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
-        assert pod["spec"]["securityContext"]["runAsUser"] == 10001  # the image's
+        assert pod["spec"]["securityContext"]["runAsUser"] == 10001  # the user of the image
         assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in pod["spec"]["containers"]:
             assert container["securityContext"] == {

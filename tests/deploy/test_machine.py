@@ -1,4 +1,7 @@
-"""One machine with systemd, PostgreSQL and nginx, as the guides install, upgrade, break, restore and move it."""
+"""The guides' steps for one machine with systemd, PostgreSQL and nginx work.
+
+These steps install wxauth, upgrade it, restore it after a failure, and move it to another machine.
+"""
 
 import re
 import socket
@@ -21,13 +24,13 @@ from wxauth_desk.wechat import APPS, create_simulator
 pytestmark = [pytest.mark.operations, pytest.mark.process]
 
 MOST_EXPOSED = 2.0
-"""Of 10, in systemd's own count: what is not closed, a service of the network needs."""
+"""The highest exposure, out of 10, that systemd may report. A network service needs the access that is left."""
 POSTGRES = "/var/lib/postgresql"
 MINE = {
     "echo wx1a2b3c4d5e6f7a8b": f"echo {APPS[0]['app_id']}",
     "echo 0123456789abcdef0123456789abcdef": f"echo {APPS[0]['app_secret']}",
 }
-"""What the guide's reader replaces."""
+"""The parts of the guide's commands that a reader replaces with their own values."""
 ISSUER = "WXAUTH_ISSUER=https://auth.example.com\n"
 SETTINGS = (
     f"{ISSUER}SSL_CERT_FILE=/etc/letsencrypt/authority.pem\n"
@@ -38,13 +41,13 @@ UNTIL_IT_SERVES = "until WXAUTH_PORT=$port wxauth alive --ready; do sleep 0.1; d
 
 @dataclass(frozen=True)
 class Installed:
-    """wxauth on its machine."""
+    """A machine on which wxauth is installed."""
 
     machine: Machine
     authority: Authority
 
     def client(self) -> httpx.Client:
-        """A client of nginx, in a thread of its own."""
+        """Return a client of nginx. Call this in a separate thread, because the thread enters the machine's network."""
         self.machine.enter_network()
         trusted = self.authority.trusted()
         return httpx.Client(base_url="https://127.0.0.1", verify=trusted, trust_env=False, timeout=PATIENCE)
@@ -140,7 +143,7 @@ def test_an_instance_that_was_killed_is_started_again_and_cannot_be_reloaded(ins
 
 def test_the_upgrade_shown_and_the_way_back_fail_no_request(installed: Installed) -> None:
     machine = installed.machine
-    # `install` has been run once: a copy of what it made takes a tenth of its time.
+    # `install` has already run once. A copy of its result takes a tenth of the time.
     machine.run("cp --recursive --preserve /opt/wxauth-0.1.0 /opt/wxauth-0.2.0")
     machine.run("sed -i s/0.1.0/0.2.0/ /opt/wxauth-0.2.0/bin/*")
     shown = block("deploy/README.md", "systemctl restart").replace("deploy/systemd/install\n", "")
@@ -171,7 +174,7 @@ def test_the_nightly_backup_is_copied_drilled_and_restored_as_shown(installed: I
     assert machine.run("systemctl is-active wxauth-backup.timer") == "active\n"
     copied, found = re.subn("/usr/bin/rsync .*", "/bin/sh -c 'cp /backup/*.dump /dev/shm/'", block(page, "copy.conf"))
     assert found == 1
-    machine.run(copied)  # there is no second machine
+    machine.run(copied)  # the test has no second machine
     assert machine.run("cd /dev/shm && ls *.dump") == machine.run("cd /backup && ls")
     key = "export WXAUTH_SECRET_KEY=$(cat /etc/wxauth/secrets/secret_key)\n"
     drilled = machine.run(f"{key}{block(page, 'pg_dump --format')}{block(page, 'dropdb drill')}")

@@ -1,4 +1,4 @@
-"""`deploy/prometheus` and `deploy/grafana`, checked by Prometheus against the metrics of a running service."""
+"""Prometheus accepts `deploy/prometheus` and `deploy/grafana` with the metrics of a running service."""
 
 import json
 import re
@@ -30,9 +30,9 @@ SELDOM = (
     "wxauth_put_off",
     "wxauth_webhook_deliveries_total",
 )
-"""Metrics of events that do not happen in these tests."""
+"""The metrics of events that do not happen in these tests."""
 HOW_QUICK = re.compile(r"_seconds_bucket\b|\bup\b")
-"""What an alert about the time of answers asks for. Prometheus waits a second for one here: a busy machine is late."""
+"""A pattern of the alerts about slow responses. The tests allow them, because a busy machine can cause them."""
 
 
 def promtool(*arguments: str | Path) -> str:
@@ -61,12 +61,12 @@ def test_the_guide_has_a_response_to_each_alert(language: str) -> None:
     assert documented == [rule["alert"] for rule in ALERTS]
 
 
-# Against a service that is asked things
+# Tests with a service that is in use.
 
 
 @pytest.fixture
 def prometheus(tmp_path: Path, database_url: str) -> Iterator[str]:
-    """The URL of a Prometheus that scrapes a service in use each second, by the configuration shipped."""
+    """Run Prometheus with our configuration, scrape a service in use each second, and return the URL of Prometheus."""
     program = needs("prometheus")
     port, own_port = free_port(), free_port()
     for name in ("prometheus.yml", "alerts.yml"):
@@ -79,7 +79,7 @@ def prometheus(tmp_path: Path, database_url: str) -> Iterator[str]:
         f"--web.listen-address=127.0.0.1:{own_port}",
     )
     with serving(create_simulator()) as wechat_url:
-        # Until Prometheus has seen it twice, it is used as often as it answers.
+        # Until Prometheus has scraped the service twice, the tests send it requests without pauses.
         env = service_env(database_url, wechat_base_url=wechat_url, port=port, login_rate_limit="1000000/minute")
         with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as service, Running(*command, cwd=tmp_path) as scraping:
             service.wait_for('"started"')
@@ -100,7 +100,7 @@ def prometheus(tmp_path: Path, database_url: str) -> Iterator[str]:
 
 
 def ask(url: str, query: str) -> list[Any]:
-    """The only result of a Prometheus query."""
+    """Return the results of a Prometheus query."""
     answer = httpx.get(f"{url}/api/v1/query", params={"query": query}, timeout=PATIENCE, verify=False)
     assert answer.status_code == 200, f"{query}: {answer.text}"
     return answer.json()["data"]["result"]

@@ -1,4 +1,4 @@
-"""`deploy/nginx`: nginx with TLS in front of two replicas, which are restarted in turn while people log in."""
+"""With `deploy/nginx`, nginx serves TLS in front of two replicas, which can be restarted in turn."""
 
 import asyncio
 import json
@@ -24,12 +24,12 @@ pytestmark = pytest.mark.proxy
 
 TEXT = (ROOT / "deploy/nginx/wxauth.conf").read_text()
 OFFICE = re.sub(r"(?ms)^ +#location .*?^ +#\}$", lambda rule: re.sub("(?m)^( +)#", r"\1", rule[0]), TEXT)
-"""With the rule that opens the console to the office network alone."""
+"""The configuration with the active rule that opens the console only to the office network."""
 
 
 @dataclass(frozen=True)
 class Front:
-    """nginx in front of them."""
+    """nginx in front of two replicas."""
 
     url: str
     trusted: ssl.SSLContext
@@ -40,7 +40,7 @@ class Front:
 
 @pytest.fixture
 def nginx(request: pytest.FixtureRequest, tmp_path: Path, replicas: Replicas) -> Iterator[Front]:
-    """With the file, or a test's own change of it."""
+    """Run nginx with the file of `deploy/nginx`, which a test can change."""
     own, plain = free_port(), free_port()
     authority = Authority(tmp_path)
     authority.server("127.0.0.1")

@@ -1,4 +1,4 @@
-"""What panels install from a form. `tests/containers` starts it."""
+"""The apps that panels install from a form are complete. `tests/containers` starts them."""
 
 from pathlib import Path
 

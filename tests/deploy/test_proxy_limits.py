@@ -1,4 +1,4 @@
-"""Each proxy configuration limits heads, fields and times itself, so that wxauth or a service meets no such client."""
+"""Each proxy limits heads, header fields and times, so that no request beyond these limits reaches a service."""
 
 import os
 import re
@@ -32,7 +32,7 @@ HEAD = b"POST /public/a HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 4\r\nConn
 
 
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-    """Reads the body, and answers."""
+    """Read the body, and respond."""
     await Request(scope, receive).body()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"ok"})
@@ -48,7 +48,7 @@ def upstream() -> Iterator[str]:
 def connect(
     request: pytest.FixtureRequest, tmp_path: Path, upstream: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Connect]:
-    """Connect to a proxy whose limits of time are one second."""
+    """Return a function that connects to a proxy. The proxy's time limits are one second."""
     copy = tmp_path / "deploy"
     shutil.copytree(ROOT / "deploy", copy)
     for path in copy.rglob("*"):
@@ -98,7 +98,7 @@ def _caddy(deploy: Path, folder: Path, port: int, upstream: str) -> Running:
 
 def exchange(connect: Connect, sent: bytes) -> bytes:
     connection = connect()
-    with suppress(ConnectionError):  # it need not read all before it refuses
+    with suppress(ConnectionError):  # the proxy may reject it before reading everything
         connection.sendall(sent)
     return read_all(connection)
 
@@ -113,6 +113,6 @@ def test_a_proxy_limits_heads_fields_and_times(connect: Connect, request: pytest
         "many fields": HEAD + b"".join(b"X-%d: a\r\n" % n for n in range(MAX_FIELDS)) + b"\r\nbody",
     }
     if request.node.callspec.params["connect"] == "nginx":
-        del refused["many fields"]  # it passes on none that is not listed
+        del refused["many fields"]  # nginx drops fields that are not in its list
     answers = {what: exchange(connect, sent) for what, sent in refused.items()}
     assert not [what for what, answered in answers.items() if answered.endswith(b"\r\n\r\nok")], answers

@@ -1,4 +1,4 @@
-"""`deploy/systemd/wxauth`, which runs any command with the service's settings: what its file may contain."""
+"""`deploy/systemd/wxauth` runs any command with the service's settings, and reads them from its files."""
 
 import os
 import subprocess
