@@ -1,4 +1,4 @@
-"""What runs the files of `deploy/` and the image: an engine, the image, and a simulated WeChat."""
+"""Fixtures that run the files of `deploy/`, such as an engine, the image and a simulated WeChat."""
 
 import shutil
 import subprocess
@@ -23,7 +23,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def checkout(engine: Engine) -> Path:
-    """What a clone has, where the engine sees it."""
+    """Copy the files of a clone to a folder that the engine sees, and return the folder."""
     if not (ROOT / ".git").exists():
         lacks("needs a clone: the image is built from what git knows 需要 git 仓库")
     folder = engine.shared / "checkout"
@@ -35,7 +35,7 @@ def checkout(engine: Engine) -> Path:
 
 @pytest.fixture(scope="session")
 def image(engine: Engine, checkout: Path) -> str:
-    """The image, by the README's own line."""
+    """Build the image with the command in the README, and return its name."""
     index = subprocess.run(
         ["python3", "-m", "pip", "config", "get", "global.index-url"], capture_output=True, text=True
     )
@@ -46,7 +46,7 @@ def image(engine: Engine, checkout: Path) -> str:
 
 @pytest.fixture(scope="module")
 def network(engine: Engine) -> Iterator[str]:
-    """A network with a PostgreSQL named `database`."""
+    """Make a network with a PostgreSQL named `database`, and yield the network's name."""
     engine.docker("network", "create", NETWORK)
     password = "POSTGRES_PASSWORD=secret"
     engine.docker("run", "--detach", f"--network={NETWORK}", "--name=database", "--env", password, "postgres:18-trixie")
@@ -59,6 +59,6 @@ def network(engine: Engine) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def authority(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A simulated WeChat at `WECHAT`. The file of the authority that vouches for it, where containers may have it."""
+    """Run a simulated WeChat at `WECHAT`, and yield its authority's certificate in a folder that containers can use."""
     with engine.wechat(tmp_path_factory.mktemp("wechat")) as file:
         yield Path(shutil.copy(file, engine.shared / "authority.pem"))

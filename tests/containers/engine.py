@@ -1,4 +1,4 @@
-"""Docker in a cell of this machine: see `cell`, the script beside this."""
+"""Docker in a cell, which is an isolated part of this machine. The script `cell` in this folder makes it."""
 
 import ctypes
 import faulthandler
@@ -28,17 +28,17 @@ from wxauth_desk.wechat import create_simulator
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[1]
 HOST: Final = "192.0.2.1"
-"""The cell's own address, of no interface: containers reach there what tests serve."""
+"""The cell's own address, which belongs to no interface. Containers use it to reach what the tests serve."""
 WECHAT: Final = f"https://{HOST}:8443"
 NEIGHBOUR: Final = {"IPv4": ("198.51.100.1", "198.51.100.2"), "IPv6": ("2001:db8::1", "2001:db8::2")}
-"""The cell's addresses in the network of a phone, and the phone's own."""
+"""The cell's address in the network of a phone, and the address of the phone, for each IP version."""
 PROGRAMS: Final = ("debootstrap", "slirp4netns", "ip", "unshare")
 IMAGES: Final = {"python": "python:3.15-slim", "postgres": "postgres:18-trixie", "caddy": "caddy:2"}
 TIED: Final = ("setpriv", "--pdeathsig", "KILL")
-"""Before a command: it ends with this process, even if that is killed."""
+"""A prefix of commands. Such a command ends with this process, even if this process is killed."""
 BUILD_PATIENCE: Final = 20 * PATIENCE
 KEPT_SECONDS: Final = 30 * 86400
-"""How long a cell is kept that no run uses."""
+"""The seconds for which a cell is kept if no run uses it."""
 _CLONE_NEWNET: Final = 0x40000000
 
 T = TypeVar("T")
@@ -49,11 +49,11 @@ class Engine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.shared = folder / "shared"  # what tests put there is at the same place in the cell
+        self.shared = folder / "shared"  # this folder has the same path in the cell
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, *options: str) -> None:
-        """Power on, with these options of Docker's own. Containers that were running, and are to be restarted, are."""
+        """Start the cell, with these options of Docker. Docker restarts containers whose restart policy says so."""
         with (self.folder / "log").open("wb") as log:
             alone = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child")
             cell = [*TIED, *alone, str(HERE / "cell"), "run", str(self.folder), *options]
@@ -70,11 +70,11 @@ class Engine:
         assert first.poll() is None, self._said()
 
     def cut_power(self) -> None:
-        """End at once."""
+        """End the cell at once, as a power failure ends a machine."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """End as a machine does that is shut down."""
+        """End the cell as a shutdown ends a machine."""
         self._end(signal.SIGTERM)
 
     def _end(self, number: signal.Signals) -> None:
@@ -100,7 +100,7 @@ class Engine:
         return ["nsenter", f"--target={self.pid}", *options, *map(str, command)]
 
     def run(self, *command: str | Path, folder: Path | None = None, **env: str) -> str:
-        """What a program prints in the cell, which must succeed."""
+        """Run a program in the cell, which must succeed, and return what it prints."""
         own = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", **env}
         return output_of(*self._command([*command], folder), env=own, timeout=BUILD_PATIENCE).strip()
 
@@ -111,7 +111,7 @@ class Engine:
         return self.docker("inspect", f"--format={form}", container)
 
     def clear(self) -> None:
-        """Remove what tests have left, images of ours too, but not what these were built from."""
+        """Remove what previous tests have left, including our images, but not the images that ours are built from."""
         ours = "label=org.opencontainers.image.title=wxauth"
         for found, remove in (("ps --all --quiet", "rm --volumes"), (f"images --quiet --filter={ours}", "image rm")):
             self.run("sh", "-c", f"docker {found} | sort -u | xargs --no-run-if-empty docker {remove} --force")
@@ -119,14 +119,14 @@ class Engine:
         self.docker("volume", "prune", "--all", "--force")
 
     def client(self, url: str, address: str, *, network: str = "", **options: Any) -> httpx.Client:
-        """A client in the cell, all of whose connections go to this address, whatever the host in the URL."""
+        """Return a client in the cell. It always connects to this address, whatever host a URL contains."""
         transport = httpx.HTTPTransport(**options)
         backend = _Within(self._network(network), address)
         transport._pool = httpcore.ConnectionPool(ssl_context=transport._pool._ssl_context, network_backend=backend)
         return httpx.Client(base_url=url, transport=transport, timeout=PATIENCE, trust_env=False)
 
     def phone(self, url: str, version: str = "IPv4", **options: Any) -> httpx.Client:
-        """A client on another machine, whose address is in `NEIGHBOUR`."""
+        """Return a client on another machine, whose address is in `NEIGHBOUR`."""
         return self.client(url, NEIGHBOUR[version][0], network="phone", **options)
 
     def _network(self, name: str = "") -> Path:
@@ -134,7 +134,7 @@ class Engine:
 
     @contextmanager
     def wechat(self, folder: Path) -> Iterator[Path]:
-        """A simulated WeChat for containers, at `WECHAT`. Yields the file of its authority."""
+        """Run a simulated WeChat for containers at `WECHAT`, and yield the certificate file of its authority."""
         authority = Authority(folder)
         authority.server(HOST)
         listener = _within(self._network(), lambda: socket.create_server((HOST, 8443)))
@@ -143,7 +143,7 @@ class Engine:
 
 
 class _Within(httpcore.SyncBackend):
-    """Connects to one address, in another network namespace."""
+    """A network backend that always connects to one address, in another network namespace."""
 
     def __init__(self, network: Path, address: str) -> None:
         self._network = network
@@ -156,7 +156,7 @@ class _Within(httpcore.SyncBackend):
 
 
 def _within(network: Path, make: Callable[[], T]) -> T:
-    """What this makes in a thread in that network namespace, where a socket stays."""
+    """Call a function in a thread of this network namespace. Sockets that the function makes stay in the namespace."""
 
     def enter() -> T:
         with network.open("rb") as namespace:
@@ -170,21 +170,21 @@ def _within(network: Path, make: Callable[[], T]) -> T:
 
 @contextmanager
 def running_engine() -> Iterator[Engine]:
-    """An engine for this process alone. Others wait for their turn.
+    """Run an engine that only this process uses, while other processes wait for their turn.
 
-    If there can be none, the test ends as in `needs`.
+    If the engine can't run here, the test ends as with `needs`.
     """
     for program in PROGRAMS:
         needs(program)
     if os.geteuid() != 0:
         lacks("needs root, for namespaces of its own 需要 root 权限以创建命名空间")
-    # The first build on a machine takes longer than a test may hang, and has limits of its own.
+    # The first build on a machine takes longer than the time limit of a test, and has its own time limits.
     faulthandler.cancel_dump_traceback_later()
     everything = Path(os.environ.get("XDG_CACHE_HOME", "/var/cache"), "wxauth-tests")
     everything.mkdir(parents=True, exist_ok=True)
     engine = Engine(everything / f"cell-{_recipe()}")
     with (everything / "lock").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)  # ends with this process
+        fcntl.flock(turn, fcntl.LOCK_EX)  # the lock ends with this process
         if not (engine.folder / "complete").exists():
             _build(engine)
         try:
@@ -198,7 +198,7 @@ def running_engine() -> Iterator[Engine]:
 
 
 def _recipe() -> str:
-    """Changes with whatever the engine and the images are made by."""
+    """Return a hash that changes with each file from which the engine and the images are made."""
     scripts = (HERE / "cell", HERE / "debian")
     files = [*scripts, *sorted((HERE / "images").iterdir()), Path("/etc/ssl/certs/ca-certificates.crt")]
     made = b"".join(file.read_bytes() for file in files if file.exists())

@@ -1,4 +1,4 @@
-"""`deploy/compose`, by the letter of its page, with the image of this checkout."""
+"""The commands on the page of `deploy/compose` work exactly as shown, with the image of this checkout."""
 
 import json
 import re
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.container
 
 FOLDER = ROOT / "deploy/compose"
 SHOWN = re.findall(r"^#     (docker compose .*?)(?:  +.*)?$", (FOLDER / "compose.yaml").read_text(), re.MULTILINE)
-"""The commands in the head of the file."""
+"""The commands in the comment at the top of the file."""
 TUTORIAL = "docs/start/tutorial.md"
 REPLICAS = ("wxauth-1", "wxauth-2")
 SERVICES = ("postgres", *REPLICAS, "caddy")
@@ -44,7 +44,7 @@ services:
 
 @dataclass(frozen=True)
 class Site:
-    """A host with this folder, whose name is localhost."""
+    """A host with the files of `deploy/compose`, whose name is localhost."""
 
     engine: Engine
     folder: Path
@@ -102,7 +102,7 @@ def test_a_login_through_caddy_is_of_the_phones_own_address(site: Site) -> None:
 
 def test_the_upgrade_shown_fails_no_request(site: Site) -> None:
     pull, *upgrade = SHOWN[1:5]
-    assert pull.startswith("docker compose pull")  # for which there is no registry here: another image gets the tag
+    assert pull.startswith("docker compose pull")  # there is no registry here, so another image gets the tag
     site.run(f"docker build --tag ghcr.io/wxauth/wxauth:{wxauth.__version__} --label tests=newer ../..")
     before = site.ids()
     with people_at_work(site.phone) as seen:

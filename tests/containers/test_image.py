@@ -1,4 +1,4 @@
-"""The image: built by the README's own line, and run as guides say."""
+"""The image can be built with the command in the README, and run as the guides say."""
 
 import json
 import os
@@ -23,9 +23,9 @@ from wxauth_desk.wechat import APPS
 pytestmark = pytest.mark.container
 
 CONFINED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=1234567:0")
-"""More than any guide asks for."""
+"""Options of `docker run` with more restrictions than any guide asks for."""
 MEMORY = {1: "256m", 2: "512m"}
-"""For so many workers, and a command beside them."""
+"""The memory that is enough for this number of workers and one command at the same time."""
 PAGE = "docs/run/operations.md"
 UPGRADING = "docs/run/upgrading.md"
 Run = Callable[..., str]
@@ -33,7 +33,10 @@ Run = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def run(engine: Engine, image: str, network: str, authority: Path) -> Run:
-    """Runs `wxauth …` in a container with the settings of `.env.example`, filled in: `run("migrate", "--rm")`."""
+    """Return a function that runs `wxauth` in a container: `run("migrate", "--rm")`.
+
+    The settings are those of `.env.example` with values filled in.
+    """
     given = {
         "DATABASE_URL": f"{SERVER}/postgres",
         "SECRET_KEY": SECRET_KEY,
@@ -90,13 +93,13 @@ def test_it_serves_without_any_right_lacks_nothing_and_under_load_ends_by_itself
         gone = seen.total()
         until(lambda: seen.total() > gone)
     assert engine.inspect("serving", "{{.State.ExitCode}}") == "0"
-    assert {status for status in seen if status.isdigit()} == {"200"}, seen  # the others found nobody there
+    assert {status for status in seen if status.isdigit()} == {"200"}, seen  # other requests could not connect
 
 
 def test_started_as_shown_it_trusts_the_proxy_of_its_host_and_no_client(
     engine: Engine, run: Run, migrated: str, checkout: Path, network: str, authority: Path
 ) -> None:
-    begin = block(PAGE, "docker build -t wxauth .").replace("docker build -t wxauth .\n", "")  # has been built
+    begin = block(PAGE, "docker build -t wxauth .").replace("docker build -t wxauth .\n", "")  # it is already built
     key = engine.run("sh", "-euc", begin, folder=checkout)
     assert len(b64decode(key, validate=True)) == 32
     gateway = engine.run("sh", "-euc", block(PAGE, "docker network inspect").replace("bridge", network))

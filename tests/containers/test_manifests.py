@@ -1,4 +1,4 @@
-"""What is said to Kubernetes and to panels, played by Docker: users, rights, files, memory and probes."""
+"""Docker runs the image with the users, rights, files, memory and probes of the manifests for Kubernetes and panels."""
 
 import os
 import re
@@ -23,7 +23,7 @@ Manifest = dict[str, Any]
 
 
 def options_of(pod: Manifest, container: Manifest, env: Mapping[str, str]) -> list[str]:
-    """Options of `docker run`, by which a container is as these manifests say."""
+    """Return the options of `docker run` that make a container as these manifests describe it."""
     whole, own = pod["securityContext"], container["securityContext"]
     assert whole["runAsNonRoot"] is True
     user = f"--user={whole['runAsUser']}:{whole['runAsGroup']}"
@@ -37,7 +37,10 @@ def options_of(pod: Manifest, container: Manifest, env: Mapping[str, str]) -> li
 
 
 def files_of(secret: Manifest, values: Mapping[str, str], group: int, folder: Path) -> Path:
-    """A Secret's files as kubelet makes them: links to links, so that all of them change at once."""
+    """Make a Secret's files as kubelet does.
+
+    Each file is a link through another link, so that all files change at once.
+    """
     (folder / "..made").mkdir(parents=True)
     (folder / "..data").symlink_to("..made")
     for name in [item["path"] for item in secret.get("items", [])] or list(values):
@@ -51,7 +54,7 @@ def files_of(secret: Manifest, values: Mapping[str, str], group: int, folder: Pa
 
 @contextmanager
 def serving(engine: Engine, pod: Manifest, container: Manifest, *options: str) -> Iterator[httpx.Client]:
-    """A pod's container that serves, as soon as its probe says that it has started. It must end by itself."""
+    """Run a pod's container, and yield a client as soon as its probe succeeds. In the end, it must stop by itself."""
     engine.docker("run", "--detach", "--name=pod", *options, "wxauth", *container["args"])
     address = engine.inspect("pod", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}")
     try:
