@@ -1,4 +1,4 @@
-"""Requests over the real transport, and checks that its failures reveal nothing."""
+"""Helpers that send requests over the real transport, and check that its failures reveal no secrets."""
 
 import asyncio
 import traceback
@@ -19,16 +19,16 @@ SECRET = "s3cr3t-of-the-app"
 IDENTITY = {"openid": "openid-alice", "session_key": "c2Vzc2lvbi1rZXktMTIzNA=="}
 OK = answer(IDENTITY)
 BODY = b'{"openid": "openid-alice"}'
-"""Of an answer, where nobody reads it."""
+"""The body of a response, for tests that don't interpret it."""
 CODE = "code-of-alice-0123456789"
 
 
 @dataclass(slots=True)
 class ServiceAsking:
-    """The service with its real transport to WeChat at a URL: `client = await service_asking(url)`."""
+    """Makes a service with the real transport to WeChat at a URL: `client = await service_asking(url)`."""
 
     stage: Stage
-    """That of the last client."""
+    """The stage of the last client."""
 
     async def __call__(self, url: str, **settings: object) -> Client:
         self.stage = await self.stage.replica(wechat_transport=None, wechat_base_url=url, **settings)
@@ -49,7 +49,7 @@ async def transport(*, connect_timeout: float = PATIENCE, **arguments: Any) -> A
 
 
 async def ask(way: HttpTransport, url: str, name: str = "alice", **extensions: object) -> httpx.Response:
-    """Send a request that can be recognised by its name."""
+    """Send a request that the upstream can recognise by this name."""
     target = f"/sns?secret={SECRET}&js_code={name}".encode()
     response = await way.handle_async_request(httpx.Request("GET", url, extensions={"target": target, **extensions}))
     await response.aread()
@@ -59,11 +59,11 @@ async def ask(way: HttpTransport, url: str, name: str = "alice", **extensions: o
 async def ask_and_fail(
     way: HttpTransport, url: str, expected: type[httpx.RequestError], **extensions: Any
 ) -> httpx.RequestError:
-    """Send a request that fails, and return its error, after checking that it reveals nothing."""
+    """Send a request that fails, check that its error reveals no secrets, and return the error."""
     with pytest.raises(httpx.RequestError) as caught:
         await ask(way, url, **extensions)
     assert type(caught.value) is expected, repr(caught.value)
-    assert caught.value.__context__ is None  # error trackers show the context, too
+    assert caught.value.__context__ is None  # error trackers also show the context
     assert caught.value.__cause__ is None
     shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value.args)
     assert SECRET not in shown

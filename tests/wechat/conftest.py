@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the transport to WeChat."""
+"""Fixtures for the tests of the transport to WeChat."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""An answer that is truncated, split or altered at any byte is never mistaken for another answer."""
+"""A response that is truncated, split or altered at any byte is never mistaken for another response."""
 
 import asyncio
 import random
@@ -19,7 +19,7 @@ from wxauth.outbound.transport import HttpTransport
 SEED = 20261120
 
 Answer = Callable[[bytes], bytes]
-"""An answer to the request of this number."""
+"""A function that makes the response to the request with this number."""
 PIECES = [b"\r\n", b"\n", b" ", b"0", b":", b"\0", b"HTTP/1.1 200 OK\r\n\r\n", b"\xff\x00\x7f"]
 Spoil = Callable[[bytes, int, random.Random], bytes]
 SPOILS: list[Spoil] = [
@@ -32,7 +32,7 @@ SPOILS: list[Spoil] = [
 
 
 class Server(Listening):
-    """Answers by the number of the request."""
+    """A server whose response depends on the number in the request."""
 
     def __init__(self) -> None:
         super().__init__(self._answer)
@@ -69,7 +69,7 @@ both_framings = pytest.mark.parametrize("answer", [of_length, in_chunks])
 
 
 class Client:
-    """Asks by a number that no other request has, and so knows the answer."""
+    """A client that sends a new number with each request, so it knows the only correct response."""
 
     def __init__(self, way: HttpTransport, server: Server) -> None:
         self._way = way
@@ -77,7 +77,10 @@ class Client:
         self._numbers: Iterator[int] = count(10_000)
 
     async def is_answered(self, *, is_whole: bool = True) -> bool:
-        """Whether the answer is the right one. If it may lack its end, the server closes the connection soon."""
+        """Send a request, and tell whether the response is correct.
+
+        If the response might be incomplete, close the server's connection soon.
+        """
         number = b"%d" % next(self._numbers)
         request = httpx.Request("GET", f"http://{self._server.address}", extensions={"target": b"/" + number})
         asking = asyncio.create_task(self._way.handle_async_request(request))

@@ -1,4 +1,4 @@
-"""Connecting to a host: names, addresses, TLS and proxies. After a failure here, no request has been sent."""
+"""If a connection fails because of a name, an address, TLS or a proxy, no request has been sent."""
 
 import asyncio
 import socket
@@ -26,7 +26,7 @@ OK = answer(BODY)
 
 @pytest.fixture
 def black_hole() -> Iterator[tuple[str, int]]:
-    """An address that answers no connect, because the queue in front of it is full."""
+    """Yield an address that does not answer new connections, because its queue is full."""
     with socket.socket() as listener, socket.socket() as waiting:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -36,7 +36,7 @@ def black_hole() -> Iterator[tuple[str, int]]:
 
 
 class Names:
-    """The addresses to which names resolve in the running loop."""
+    """A resolver for the running loop, with the addresses of each name."""
 
     def __init__(self, **addresses: list[tuple[int, tuple[Any, ...]]]) -> None:
         self._addresses = addresses
@@ -80,7 +80,7 @@ async def test_a_connect_ends_when_too_little_time_is_left_to_be_answered(
     async with transport() as way:
         started = loop.time()
         await ask_and_fail(way, f"http://{host}:{port}", httpx.ConnectTimeout, deadline=started + 10.1)
-        assert loop.time() - started < 4  # a connect itself may take `PATIENCE`
+        assert loop.time() - started < 4  # one attempt to connect may take `PATIENCE`
 
 
 @on_both_loops
@@ -152,7 +152,7 @@ async def test_a_connection_that_ends_before_anything_is_sent_is_none() -> None:
         assert upstream.requests == []
 
 
-# TLS.
+# TLS connections.
 
 
 @swept(
@@ -188,7 +188,7 @@ async def test_a_certificate_that_is_not_the_hosts_is_no_connection(
 async def test_a_handshake_that_fails_is_no_connection(on_connect: Behaviour) -> None:
     async with Upstream(OK, on_connect=on_connect) as upstream, transport() as way:
         await ask_and_fail(way, f"https://127.0.0.1:{upstream.port}", httpx.ConnectError)
-        await asyncio.sleep(0.01)  # in which uvloop lets go of the socket
+        await asyncio.sleep(0.01)  # uvloop closes the socket during this time
         assert (upstream.connections, upstream.requests) == (1, [])
 
 
@@ -199,7 +199,7 @@ async def test_a_handshake_without_an_end_leaves_the_caller_time() -> None:
         await until(lambda: upstream.open_connections == 0)
 
 
-# By a proxy.
+# Connections through a proxy.
 
 
 @asynccontextmanager
@@ -275,7 +275,7 @@ async def test_a_proxy_that_makes_no_tunnel_is_no_connection(instead: Behaviour,
     proxy = ForwardProxy(instead=instead)
     async with Upstream(OK) as upstream, by_proxy(proxy, connect_timeout=1) as way:
         failure = await ask_and_fail(way, f"https://127.0.0.1:{upstream.port}", ProxyFailed)
-        assert isinstance(failure, httpx.ConnectError)  # so that the fallback host has its turn
+        assert isinstance(failure, httpx.ConnectError)  # so that the fallback host is tried
         assert str(failure) == f"can't connect through the proxy: {reason}"
         assert len(proxy.heads) == 1
         assert upstream.connections == 0

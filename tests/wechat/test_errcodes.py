@@ -1,4 +1,4 @@
-"""WeChat's errcodes, and what the phone and the operator see of them."""
+"""The phone and the operator see the right error for each of WeChat's errcodes."""
 
 import asyncio
 import re
@@ -38,7 +38,7 @@ CLASS_C = {
     89506: "IP whitelist",
     89507: "IP whitelist",
 }
-"""Errcodes that only the operator can solve, each with a word of the remedy."""
+"""The errcodes that only the operator can fix, each with a word from the advice that the operator gets."""
 UNKNOWN = [40003, 40014, 42001, 43104, 61010, 87009, 87014, 1, -2, 999_999_999]
 KNOWN = [errcode_of(number, api=Api.CODE2SESSION) for number in sorted(KNOWN_ERRCODES)]
 
@@ -140,7 +140,7 @@ async def test_an_errmsg_with_code_and_secret_is_logged_without(stage: Stage, se
     assert errmsg == "bad *** *** in /sns/jscode2session?secret=***&js_code=***, rid: 7"
 
 
-# Busy: the one answer after which the same code is sent again.
+# The errcode "busy", which is the only one after which the same `wx.login` code is sent again.
 
 
 async def test_a_busy_wechat_is_asked_three_times_at_most(stage: Stage) -> None:
@@ -170,7 +170,7 @@ async def test_a_call_is_not_retried_if_the_deadline_leaves_no_time(stage: Stage
     assert len(stage.wechat.calls) == 1
 
 
-# Answers that make sense, and answers that make none.
+# Valid and invalid responses.
 
 
 @swept(

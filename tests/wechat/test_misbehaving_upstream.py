@@ -1,4 +1,4 @@
-"""A WeChat, or a network on the way to it, that misbehaves: over real sockets, by the real transport."""
+"""The service copes with a misbehaving WeChat or network. These tests use real sockets and the real transport."""
 
 import asyncio
 from functools import partial
@@ -19,7 +19,7 @@ from wxauth.wechat.client import WeChat
 from wxauth.wechat.errcodes import Api
 
 SHORT = 1.0
-"""Seconds of a deadline that must end the exchange."""
+"""The seconds until a deadline that must end the request."""
 
 
 @pytest.mark.slow
@@ -33,7 +33,7 @@ async def test_an_api_that_hangs_takes_no_connection_from_the_logins(service_ask
             asyncio.create_task(api.check_session_key(app, openid=openid, session_key=key))
             for _ in range(MAX_CONNECTIONS)
         ]
-        await until(lambda: len(upstream.requests) > MAX_CONNECTIONS)  # the access token's is one more
+        await until(lambda: len(upstream.requests) > MAX_CONNECTIONS)  # one more request is for the access token
         assert (await log_in(client)).status_code == 200
         assert not any(task.done() for task in hanging)
         for task in hanging:
@@ -55,7 +55,7 @@ async def test_a_slow_wechat_ends_at_the_deadline_be_it_busy_at_first(service_as
         assert (await log_in(client)).status_code == 200  # on a new connection
 
 
-# No connection.
+# Connections that fail.
 
 
 async def test_a_refused_connect_is_tried_on_the_fallback_host(service_asking: ServiceAsking) -> None:
@@ -78,7 +78,7 @@ async def test_a_tls_handshake_that_hangs_leaves_the_fallback_host_its_time(serv
         assert (await log_in(client)).status_code == 200
 
 
-# Requests that have not reached WeChat, and the route through a proxy.
+# Requests that don't reach WeChat, and requests through a proxy.
 
 
 @pytest.mark.slow

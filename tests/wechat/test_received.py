@@ -1,4 +1,4 @@
-"""`encryptedData`, opened and held against WeChat's own sample; phone numbers as WeChat sends them."""
+"""`encryptedData` is decrypted as in WeChat's own sample, and phone numbers are read as WeChat sends them."""
 
 from base64 import b64decode, b64encode
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,8 @@ from wxauth.errors import WeChatBadResponse
 from wxauth.wechat.received import base64_bytes, check_watermark, e164_of, open_encrypted_data
 from wxauth_guard.errors import InvalidRequest
 
-# https://developers.weixin.qq.com/miniprogram/dev/framework/open-ability/signature.html, its downloadable sample.
+# These values are from the sample that can be downloaded from
+# https://developers.weixin.qq.com/miniprogram/dev/framework/open-ability/signature.html.
 APP_ID = "wx4f4bc4dec97d474b"
 SESSION_KEY = b"tiihtNczf5v6AKRyjwEUhQ=="
 IV = "r7BXXKkLb8qrSNn05n0qiA=="
@@ -82,7 +83,7 @@ def test_data_without_a_padded_object_does_not_decrypt(padded: bytes) -> None:
 @swept(
     ("raw", "name"),
     [
-        (b"a", "a"),  # fills its block, and has a block of padding
+        (b"a", "a"),  # this text fills its block, so the padding is a block of its own
         *((b"a\x14\n", "a\x14\n"), (rb"a\ud83d", "a\ufffd"), (b"a\xed\xa0\xbd", "a\ufffd")),
         (b"a\xf0\x9f\x98", "a\ufffd"),
     ],
@@ -167,9 +168,9 @@ def test_a_phone_number_is_converted_to_e164(info: dict[str, Any], phone: str) -
         {"purePhoneNumber": "13800138000999000", "countryCode": "86"},
         {"purePhoneNumber": "138", "countryCode": "86"},
         {"purePhoneNumber": "13800138000", "countryCode": "999"},
-        {"purePhoneNumber": "301234567890123", "countryCode": "49"},  # there are such, and they do not fit E.164
+        {"purePhoneNumber": "301234567890123", "countryCode": "49"},  # such numbers exist, but E.164 doesn't allow them
         {"purePhoneNumber": ["13800138000"], "countryCode": {"86": 86}},
-        {"phoneNumber": "85291234567"},  # without its country it could be anybody's
+        {"phoneNumber": "85291234567"},  # the country code is missing
         {"phoneNumber": None},
     ],
 )

@@ -1,4 +1,4 @@
-"""The transport to WeChat over real sockets: the forms of an answer, and the name of each failure."""
+"""The transport to WeChat reads every form of response over real sockets, and names each failure."""
 
 import asyncio
 import gzip
@@ -36,7 +36,7 @@ def server_tls(authority: Authority) -> ssl.SSLContext:
     return authority.server("127.0.0.1")
 
 
-# How an answer may come.
+# The forms in which a response can arrive.
 
 
 def head(*fields: str, status: str = "HTTP/1.1 200 OK") -> bytes:
@@ -113,7 +113,7 @@ async def test_any_other_answer_closes_its_connection(behaviour: Behaviour, stat
         for _ in range(3):
             response = await ask(way, upstream.url)
             assert (response.status_code, response.content) == (status, body)
-            await asyncio.sleep(0.01)  # for what comes later
+            await asyncio.sleep(0.01)  # time for the rest of the data
         assert (upstream.connections, len(upstream.requests)) == (3, 3)
 
 
@@ -203,7 +203,7 @@ async def test_a_request_that_cannot_be_sent_as_it_is_meant_is_not_sent(request_
             await way.handle_async_request(request_)
 
 
-# Failures after the request was sent, or may have been.
+# Failures after the request was sent or might have been sent.
 
 SENT = {
     httpx.ReadError: {
@@ -296,13 +296,13 @@ async def test_a_cancelled_request_closes_its_connection(behaviour: Behaviour) -
     async with Upstream(behaviour, OK) as upstream, transport(max_connections=1) as way:
         asking = asyncio.create_task(ask(way, upstream.url))
         await until(lambda: upstream.requests)
-        await asyncio.sleep(0.05)  # in the middle of the answer
+        await asyncio.sleep(0.05)  # in the middle of the response
         asking.cancel()
         await until(lambda: upstream.open_connections == 0)
         assert (await ask(way, upstream.url)).content == BODY
 
 
-# Connections that are kept.
+# Connections that are kept open.
 
 
 @pytest.mark.parametrize("behaviour", [abort, reset], ids=["closed", "reset"])
@@ -315,7 +315,7 @@ async def test_a_kept_connection_that_has_ended_is_not_taken(behaviour: Behaviou
     async with Upstream(answer_and_leave, OK) as upstream, transport() as way:
         await ask(way, upstream.url)
         await until(lambda: upstream.open_connections == 0)
-        await asyncio.sleep(0.01)  # its end is on the way
+        await asyncio.sleep(0.01)  # time for the end of the connection to arrive
         await ask(way, upstream.url)
         assert (upstream.connections, len(upstream.requests)) == (2, 2)
 
@@ -334,7 +334,7 @@ async def test_a_connection_that_only_the_kernel_knows_as_ended_is_not_used(
     served = Upstream(answer_and_stay, tls=server_tls if secure else None)
     async with served as upstream, transport(tls=authority.trusted()) as way:
         await ask(way, upstream.url)
-        let_pass(2)  # and the loop has had no time to look at the connection
+        let_pass(2)  # the loop has had no time to look at the connection
         with socket.socket(fileno=os.dup(writers[0].get_extra_info("socket").fileno())) as connection:
             connection.shutdown(socket.SHUT_WR)
         assert (await ask(way, upstream.url)).content == BODY
@@ -406,7 +406,7 @@ async def test_hosts_do_not_share_connections() -> None:
         assert (one.connections, other.connections) == (1, 1)
 
 
-# Waiting for a connection.
+# Requests that wait for a connection.
 
 
 class Gate:
@@ -503,7 +503,7 @@ async def test_a_request_cancelled_at_any_moment_leaves_its_place_to_the_next(pa
         await until(lambda: upstream.open_connections == 0)
 
 
-# What httpx's client would do by itself.
+# Behavior of httpx's client that the transport must not have.
 
 
 async def test_a_cookie_of_wechats_goes_along_with_no_other_request(stage: Stage) -> None:

@@ -1,4 +1,4 @@
-"""WeChat's APIs that require an access token: requests, and the results of their answers."""
+"""The calls of WeChat's APIs that require an access token send the right requests and read the responses."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -44,7 +44,7 @@ async def test_the_session_key_of_the_last_login_is_good_and_no_other(stage: Sta
     assert not [line for line in stage.log_lines() if line["event"].startswith("wechat_")]
 
 
-# Failures of all of them.
+# Failures that all these APIs have in common.
 
 Ask = Callable[[WeChatApi, App], Awaitable[Any]]
 
@@ -65,7 +65,7 @@ TOKEN = "token-of-wechat-" + "0123456789" * 50
 
 
 async def answered(body: Any, ask: Ask) -> Any:
-    """The result of this answer."""
+    """Call an API that responds with this body, and return the result."""
 
     def handle(request: httpx.Request) -> httpx.Response:
         if request.extensions["target"] == b"/cgi-bin/stable_token":

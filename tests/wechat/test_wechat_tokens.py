@@ -1,4 +1,7 @@
-"""WeChat's access tokens: kept, renewed and handed to service clients, against the simulator."""
+"""wxauth stores WeChat's access tokens, renews them and gives them to service clients.
+
+These tests use the simulated WeChat.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -36,7 +39,7 @@ READS = "WHERE type = 'access_token.read'"
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A service client that reads the first app's token, and the service, whose own calls require it."""
+    """A service client that reads the first app's token, and the service, whose own calls require this token."""
 
     stage: Stage
     siblings: dict[str, Credentials] = field(default_factory=dict)
@@ -44,7 +47,7 @@ class Tokens:
 
     @property
     def asks(self) -> list[bool]:
-        """How `stable_token` was asked: by force or not."""
+        """Return for each call of `stable_token` whether it forced a new token."""
         return [call.json["force_refresh"] for call in self.stage.simulator.calls_of("stable_token")]
 
     async def ask(self, app_id: str = FIRST, *, name: str = "billing") -> httpx.Response:
@@ -56,15 +59,18 @@ class Tokens:
         return await self.stage.client.get(f"/v1/apps/{app_id}/access-token", auth=self.siblings[name])
 
     async def read(self) -> str:
-        """The token that the service client gets."""
+        """Return the token that the service client gets."""
         return (await self.ask()).json()["access_token"]
 
     async def own(self) -> WeChatToken:
-        """The token for a call of the service's own."""
+        """Return the token that the service uses for its own calls."""
         return await self.stage.services[WeChatTokens].get(self.stage.services[Apps].find(FIRST))
 
     async def check_key(self, services: Services | None = None) -> bool:
-        """A call that requires a token: whether a key is the present one of a person who has just logged in."""
+        """Make a call that requires a token, and return its result.
+
+        The call checks a wrong session_key of a user who has just logged in.
+        """
         services = services or self.stage.services
         app = services[Apps].find(FIRST)
         openid = openid_of("alice", FIRST)
@@ -76,7 +82,7 @@ class Tokens:
         return caught.value
 
     def check(self, token: str | WeChatToken) -> None:
-        """Check that WeChat takes this token."""
+        """Check that WeChat accepts this token."""
         value = token if isinstance(token, str) else token.value.get_secret_value()
         self.stage.simulator.access_tokens[FIRST].check(value)
 
@@ -91,13 +97,13 @@ def tokens(stage: Stage) -> Tokens:
 
 @pytest.fixture
 async def known(tokens: Tokens) -> Tokens:
-    """After a login of the person whose key is checked."""
+    """Log in the user whose session_key `check_key` checks."""
     await tokens.stage.login("alice")
     tokens.stage.simulator.calls.clear()
     return tokens
 
 
-# Handed out.
+# Tokens for service clients.
 
 
 async def test_a_service_client_gets_the_apps_access_token_by_stable_token(tokens: Tokens) -> None:
@@ -127,7 +133,7 @@ async def test_the_trail_records_once_a_day_who_was_given_a_token(tokens: Tokens
 
 @pytest.mark.own_database
 async def test_no_token_is_handed_out_unless_the_trail_records_it(tokens: Tokens, rows: Rows) -> None:
-    await tokens.ask("another app")  # after which there is the client
+    await tokens.ask("another app")  # this call adds the client
     await rows.execute("ALTER TABLE events RENAME TO away")
     for answer in await asyncio.gather(*(tokens.ask() for _ in range(3))):
         problem_of(answer, "storage_unavailable", 503)
@@ -156,7 +162,7 @@ async def test_token_reads_and_requests_to_wechat_are_counted(tokens: Tokens, ro
     }
 
 
-# Kept and renewed.
+# How tokens are stored and renewed.
 
 
 async def test_simultaneous_callers_share_one_request_and_are_recorded_once(tokens: Tokens, rows: Rows) -> None:
@@ -208,13 +214,13 @@ async def test_a_wechat_that_renews_late_is_asked_rarely(make_settings: Callable
     services = build_services(make_settings(), clock=clock, wechat_transport=httpx.MockTransport(answer))
     for seconds in range(61):
         await services[WeChatTokens].get(services.settings.apps[0])
-        await asyncio.sleep(0.002)  # for the one in the background
+        await asyncio.sleep(0.002)  # time for the renewal in the background
         assert len(asked) == 1 + seconds // 30
         clock.advance(seconds=1)
     await services.aclose()
 
 
-# Siblings cannot report that WeChat refuses a token.
+# Siblings, which can't report that WeChat rejects a token.
 
 
 @pytest.mark.parametrize("killer", ["somebody else", "new secret"])
@@ -272,7 +278,7 @@ async def test_after_a_failed_look_the_token_is_still_given(tokens: Tokens, faul
     assert (await tokens.read(), len(tokens.asks)) == (token, 3)
 
 
-# When this machine's clock is set.
+# Changes of this machine's clock.
 
 
 @pytest.mark.no_database
@@ -301,7 +307,7 @@ async def test_no_token_lasts_longer_than_wechats_do_because_the_clock_was_put_b
     assert (await tokens.own()).expires_in == LIFETIME
 
 
-# Refusals of WeChat.
+# Requests for a token that WeChat rejects.
 
 
 @pytest.mark.slow
@@ -381,7 +387,7 @@ async def test_an_answer_without_a_usable_token_makes_no_sense(
     await services.aclose()
 
 
-# A token that WeChat refuses.
+# Tokens that WeChat rejects.
 
 
 async def test_a_token_that_somebody_has_killed_is_replaced_and_the_call_sent_once_more(known: Tokens) -> None:
