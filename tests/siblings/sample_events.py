@@ -1,4 +1,4 @@
-"""Events as a sibling receives them."""
+"""Sample events, as a sibling receives them."""
 
 from typing import Any
 

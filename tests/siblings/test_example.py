@@ -1,4 +1,4 @@
-"""`examples/sibling`, started next to `wxauth-desk dev` as its README shows."""
+"""`examples/sibling` works next to `wxauth-desk dev`, if it is started as its README shows."""
 
 import asyncio
 import json
@@ -26,12 +26,12 @@ READMES = [
     re.split("^## ", (ROOT / "examples/sibling" / name).read_text(), flags=re.MULTILINE)[0]
     for name in ("README.md", "README.zh-CN.md")
 ]
-"""The part about tokens; the other part is in test_example_events.py."""
+"""The part about tokens in each language's README. test_example_events.py tests the other part."""
 
 
 @pytest.fixture(scope="module")
 def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """wxauth's and the sibling's."""
+    """Run wxauth and the sibling, and yield their URLs."""
     with dev_with_sibling(tmp_path_factory.mktemp("example")) as world:
         yield world["SERVICE_URL"], world["ORDERS_URL"]
 
@@ -65,7 +65,7 @@ async def test_the_sibling_takes_orders_on_a_websocket(urls: tuple[str, str], lo
 async def test_a_websocket_ends_with_its_token() -> None:
     issuer = TestIssuer()
     with issuer.trusted_by(guard), serving(app) as url:
-        async with live_orders(url, issuer.headers(expires_in=-5)) as socket:  # within the skew that is allowed
+        async with live_orders(url, issuer.headers(expires_in=-5)) as socket:  # within the allowed clock skew
             with pytest.raises(websockets.ConnectionClosed) as end:
                 await asyncio.wait_for(socket.recv(), PATIENCE)
     assert end.value.rcvd is not None

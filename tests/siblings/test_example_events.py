@@ -1,4 +1,4 @@
-"""`examples/sibling`: orders follow the events of their users, by webhook or by the feed."""
+"""In `examples/sibling`, orders follow the events of their users, which come by webhook or from the feed."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ def orders(tmp_path: Path) -> Orders:
 
 @pytest.fixture
 def receiver(orders: Orders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    """The receiver's URL."""
+    """Run the receiver of webhooks, and yield its URL."""
     monkeypatch.setenv("ORDERS", str(tmp_path / "unused.sqlite"))
     from examples.sibling.webhooks import app
 
@@ -43,7 +43,7 @@ def test_an_event_that_comes_twice_changes_nothing_twice(orders: Orders) -> None
     orders.add("alice", "oolong")
     merged = event(1, "user.merged", "alice", former_id="al")
     orders.follow(merged)
-    orders.add("al", "jasmine")  # by a token that still names the former id
+    orders.add("al", "jasmine")  # with a token that still contains the former id
     assert orders.of("alice") == ["oolong", "jasmine"]
     orders.follow(event(2, "user.erased", "alice", former_ids=["al"]))
     orders.add("alice", "pu'er")
@@ -125,7 +125,7 @@ async def test_the_reader_follows_merges_and_starts_over(stage: Stage, orders: O
         orders.add(bob, "jasmine")
         await leave(stage.client, last)
         await place_events(stage.services)
-        await stage.rows.execute("DELETE FROM feed WHERE position > 1")  # as a restored backup has none of them
+        await stage.rows.execute("DELETE FROM feed WHERE position > 1")  # as if a backup without them was restored
         await read_on()
         assert (orders.of(holder), orders.of(bob)) == ([], ["jasmine"])
         cursor = orders.cursor
@@ -134,7 +134,7 @@ async def test_the_reader_follows_merges_and_starts_over(stage: Stage, orders: O
 
 
 class Through(httpx.BaseTransport):
-    """A client for threads of an app that runs on the tests' loop."""
+    """A transport with which threads send requests to an app that runs on the tests' event loop."""
 
     def __init__(self, app: Any) -> None:
         self._loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""The examples of the guides to verifying tokens work as shown."""
+"""The examples in the guides to the verification of tokens work as shown."""
 
 import sys
 from contextlib import nullcontext

@@ -1,4 +1,4 @@
-"""Services have pages in WeChat's browser signed for the JS-SDK, by a ticket that wxauth keeps."""
+"""Services get signatures for the JS-SDK on pages in WeChat's browser. wxauth stores the ticket that this needs."""
 
 import asyncio
 from hashlib import sha1
@@ -114,7 +114,7 @@ async def test_one_replica_fetches_for_all_and_again_before_the_end(signing: Sta
     assert fetched(signing) == 1
     signing.clock.advance(seconds=6900)
     await sign(signing, shop)
-    signing.clock.advance(seconds=100)  # 200 s before the end
+    signing.clock.advance(seconds=100)  # 200 s before the ticket expires
     for stage in (signing, replica):
         assert (await sign(stage, shop)).status_code == 200
     await until(lambda: fetched(signing) == 2)
@@ -124,7 +124,7 @@ async def test_while_wechat_hangs_nobody_waits_who_has_a_ticket(signing: Stage, 
     await sign(signing, shop)
     signing.simulator.fail("getticket", hang=True, times=None)
     signing.clock.advance(seconds=7000)
-    for stage in (signing, await signing.replica(apps=[*APPS, HOSTS])):  # the second one finds it stored
+    for stage in (signing, await signing.replica(apps=[*APPS, HOSTS])):  # the second finds the stored ticket
         answers = await asyncio.gather(*(sign(stage, shop) for _ in range(5)))
         assert {answer.status_code for answer in answers} == {200}
     await until(lambda: fetched(signing) == 2)
@@ -163,7 +163,7 @@ async def test_a_ticket_in_force_is_used_while_wechat_fails(signing: Stage, shop
     problem_of(await sign(signing, shop), "wechat_unavailable", 503)
     before = fetched(signing)
     problem_of(await sign(signing, shop), "wechat_unavailable", 503)
-    assert fetched(signing) == before  # for some seconds
+    assert fetched(signing) == before  # wxauth waits for some seconds
     signing.simulator.faults.clear()
     signing.clock.advance(seconds=5)
     assert (await sign(signing, shop)).status_code == 200

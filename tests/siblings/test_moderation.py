@@ -1,4 +1,4 @@
-"""`/v1/users/{user_id}/ban`, `/unban`, `/sessions`, `/profile`: a sibling shuts somebody out, or clears a name."""
+"""A sibling can ban users and clear names with `/v1/users/{user_id}/ban`, `/unban`, `/sessions` and `/profile`."""
 
 import asyncio
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ ACTS = [("POST", "/ban"), ("POST", "/unban"), ("DELETE", "/sessions"), ("PATCH",
 
 @dataclass(frozen=True, slots=True)
 class Moderator:
-    """A sibling with the scope `moderate`, and an administrator who sees what it does."""
+    """A sibling with the scope `moderate`, and an administrator who sees the sibling's actions."""
 
     stage: Stage
     root: Admin
@@ -174,7 +174,7 @@ async def test_a_client_has_a_hundred_acts_a_second_even_wrong(
     assert limited.headers["retry-after"] == "1"
     unsigned = {"openid": "o", "data": ""}
     signed = await both.stage.client.post(f"/v1/apps/{APP['app_id']}/signatures", auth=both.auth, json=unsigned)
-    problem_of(signed, "not_found", 404)  # each scope is counted for itself
+    problem_of(signed, "not_found", 404)  # each scope has its own rate limit
     assert (await moderator.act("POST", "/unban", NOBODY)).status_code == 404
     moderator.stage.clock.advance(seconds=1)
     assert (await both.act("POST", "/unban", NOBODY)).status_code in statuses

@@ -1,4 +1,4 @@
-"""`examples/moderation`, beside `wxauth serve`: WeChat checks names and pictures, and the risky ones are cleared."""
+"""`examples/moderation` lets WeChat check names and pictures, and clears the risky ones through wxauth."""
 
 import json
 import sqlite3
@@ -29,7 +29,7 @@ SCOPES = ("events", "users", "access_token", "moderate")
 
 @dataclass(frozen=True, slots=True)
 class Moderated:
-    """wxauth, WeChat, and the service that has profiles checked."""
+    """wxauth, WeChat, and the service that lets WeChat check profiles."""
 
     wxauth_url: str
     wechat_url: str
@@ -79,7 +79,7 @@ def moderated(tmp_path: Path, database_url: str) -> Iterator[Moderated]:
             with Running(*uvicorn, "--port", str(own_port), cwd=tmp_path, env=env) as process:
                 process.wait_for("Uvicorn running")
                 moderated = Moderated(url, wechat_url, own_url, tmp_path / "moderation.sqlite")
-                until(lambda: moderated.stored("SELECT value FROM cursor"))  # from now on it misses nothing
+                until(lambda: moderated.stored("SELECT value FROM cursor"))  # from now on, the service misses no event
                 yield moderated
 
 

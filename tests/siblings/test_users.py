@@ -1,4 +1,4 @@
-"""`/v1/users`: siblings look users up by id or openid, and get the fields of their scopes."""
+"""With `/v1/users`, siblings look up users by id or openid, and get the fields that their scopes allow."""
 
 import asyncio
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ TOLD = {
 
 @dataclass(frozen=True, slots=True)
 class Sibling:
-    """A service that looks users up, or gives them the ids of its own system."""
+    """A service that looks up users, or gives them the ids of its own system."""
 
     stage: Stage
     auth: Credentials
@@ -35,7 +35,7 @@ class Sibling:
         return await self.stage.client.post("/v1/users/lookup", json=body, auth=self.auth)
 
     async def find(self, **asked: object) -> list[Body]:
-        """The users whom this lookup finds."""
+        """Return the users whom this lookup finds."""
         answer = (await self.ask(asked)).json()
         assert answer.keys() == {"items"}
         return answer["items"]
@@ -50,7 +50,7 @@ async def orders(stage: Stage, add_sibling: AddSibling) -> Sibling:
 
 
 async def merged(login: LogIn) -> tuple[str, str, dict[str, Any]]:
-    """Alice's former id, the one that remains, and her last login."""
+    """Merge Alice's two users, and return her former id, her remaining id and her last login."""
     ids, answer = [], {}
     for app, unionid in ((APP, None), (OTHER_APP, "union-alice"), (APP, "union-alice")):
         answer = await login("alice", app=app, unionid=unionid)
@@ -130,7 +130,7 @@ async def test_a_lookup_asks_for_two_hundred_at_most_and_finds_nobody_for_no_ids
     assert await orders.find(ids=[]) == []
 
 
-# By unionid, for a client that may join what the company's products know of people.
+# Lookups by unionid, for clients that may connect the data of several products about a user.
 
 
 async def test_a_unionid_finds_users_for_a_client_with_the_scope_alone(stage: Stage, add_sibling: AddSibling) -> None:
@@ -152,7 +152,7 @@ async def test_a_unionid_finds_users_for_a_client_with_the_scope_alone(stage: St
     problem_of(await shop.ask({"unionids": ["u"] * 201}), "invalid_request", 422)
 
 
-# The id of a user in another system.
+# The user's id in another system.
 
 
 @pytest.fixture
@@ -214,7 +214,8 @@ async def test_what_is_no_id_is_refused_as_in_an_import(crm: Sibling, orders: Si
         problem = problem_of(await crm.put(user_id, external_id=wrong), "invalid_request", 422)
         assert [error["field"] for error in problem["errors"]] == ["external_id"], wrong
     problem_of(await crm.put(user_id), "invalid_request", 422)
-    # Its length is judged first: to normalize the marks took two seconds, to search a bracket's end is as long as it.
+    # The length is checked first. Normalizing these marks took two seconds, and the search for the end of a bracket
+    # takes as long as the text is.
     for long in ("a" + "\u0301" * 15_000 + "\u0327" * 15_000, "[" + "x" * 60_000 + "]"):
         (error,) = problem_of(await crm.put(user_id, external_id=long), "invalid_request", 422)["errors"]
         assert error == {"field": "external_id", "message": "String should have at most 128 characters"}

@@ -1,4 +1,4 @@
-"""`/v1/verify` and `/v1/introspect`, for reverse proxies and services that cannot use the guard."""
+"""Reverse proxies can use `/v1/verify`, and services that cannot use the guard can use `/v1/introspect`."""
 
 import json
 from base64 import b64encode
@@ -23,7 +23,7 @@ FORM = "application/x-www-form-urlencoded"
 VERIFY = "/v1/verify"
 INTROSPECT = "/v1/introspect"
 MAX_BODY = 64 * 1024
-# Statements that end a token before it expires.
+# SQL statements that end a token before it expires.
 ENDINGS = {
     "revoked": "UPDATE sessions SET revoked_at = now(), revoked_reason = 'signed_out', session_key = NULL",
     "expired": "UPDATE sessions SET expires_at = created_at",
@@ -42,7 +42,7 @@ def claims_of(token: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who asks about Alice's token: a proxy by `/v1/verify`, the service client billing by `/v1/introspect`."""
+    """The callers who verify Alice's token, which are a proxy with `/v1/verify` and `billing` with `/v1/introspect`."""
 
     stage: Stage
     billing: Credentials
@@ -60,12 +60,12 @@ class Asker:
         return await self.stage.client.get(VERIFY + query, headers=bearer(self.token))
 
     async def post(self, headers: Any = None) -> httpx.Response:
-        """Ask by `/v1/introspect`, with these headers instead of billing's."""
+        """Call `/v1/introspect`, as `billing` or with these headers."""
         headers = basic(*self.billing) if headers is None else headers
         return await self.stage.client.post(INTROSPECT, data={"token": self.token}, headers=headers)
 
     async def introspect(self, token: str | None = None) -> Body:
-        """What billing is told about a token."""
+        """Return the response that `billing` gets about a token."""
         data = {"token": self.token if token is None else token}
         answer = await self.stage.client.post(INTROSPECT, data=data, headers=basic(*self.billing))
         assert answer.status_code == 200, answer.text
@@ -74,7 +74,7 @@ class Asker:
         return answer.json()
 
     async def passes(self) -> bool:
-        """Whether alice's token is good, asked in both ways, which agree."""
+        """Check that both endpoints agree about Alice's token, and tell whether it is valid."""
         verified, told = await self.verify(), await self.introspect()
         if not told["active"]:
             problem_of(verified, "invalid_token", 401)
@@ -87,7 +87,7 @@ async def asker(stage: Stage, add_sibling: AddSibling) -> Asker:
     return Asker(stage, await add_sibling("billing"), await stage.login("alice"))
 
 
-# Both.
+# Both endpoints.
 
 
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
@@ -152,7 +152,7 @@ async def test_a_hostile_authorization_header_is_refused(asker: Asker, authoriza
 
 async def test_two_authorization_headers_are_a_bad_request(asker: Asker) -> None:
     bearers, basics = [*bearer(asker.token).items()], [*basic(*asker.billing).items()]
-    by_proxy = {"Authorization": f"{basics[0][1]}, {basics[0][1]}"}  # which joins what came as two
+    by_proxy = {"Authorization": f"{basics[0][1]}, {basics[0][1]}"}  # the proxy joins two headers
     with Sweep() as sweep:
         for name, verifying, introspecting in (("two", bearers * 2, basics * 2), ("joined", by_proxy, by_proxy)):
             with sweep.case(name):
@@ -175,7 +175,7 @@ async def test_without_a_database_a_bad_token_is_refused_and_a_valid_one_is_503(
     assert (await asker.verify()).status_code == 200
 
 
-# Verify.
+# `/v1/verify`.
 
 
 async def test_verify_says_in_the_header_whose_request_it_is(asker: Asker) -> None:
@@ -249,7 +249,7 @@ async def test_any_other_parameter_is_refused_with_a_token_and_without(asker: As
         assert problem["errors"] == [
             {"field": "query", "message": "Accepts only the parameters 'role', which can be repeated, and 'resource'"}
         ]
-        assert "'uri /v1/verify?'" in problem["detail"]  # what to write in a Caddyfile
+        assert "'uri /v1/verify?'" in problem["detail"]  # the line to write into a Caddyfile
         assert not [name for name in answer.headers if name.startswith("x-auth-")]
 
 
@@ -293,11 +293,11 @@ BELOW = [
         "/?Role=a",
     ),
 ]
-"""Paths and queries of clients, as gateways append them."""
+"""The clients' paths and queries that gateways append to the URL."""
 
 
 async def at(client: Client, target: str, *, method: str = "GET", **options: Any) -> httpx.Response:
-    """Ask for exactly this target, which httpx would tidy up: so it is put into the URL behind its back."""
+    """Send a request with exactly this target. It is set in a private field, because httpx would normalize it."""
     url, (path, _, query) = httpx.URL("https://auth.test"), target.partition("?")
     url._uri_reference = url._uri_reference._replace(path=path, query=query if "?" in target else None)
     return await client.send(client.build_request(method, url, **options))
@@ -359,7 +359,7 @@ async def test_every_path_below_is_answered_as_the_path_itself(asker: Asker, roo
                 assert (await at(client, root + other, headers=token)).status_code in (400, 404)
 
 
-# Introspect.
+# `/v1/introspect`.
 
 
 @pytest.mark.parametrize("roles", [[], ["admin", "clerk"]])
@@ -428,7 +428,7 @@ async def test_the_body_of_a_stranger_is_not_read(client: Client) -> None:
     problem_of(await client.post(INTROSPECT, content=unread()), "invalid_client", 401)
 
 
-# Service clients.
+# The credentials of service clients.
 
 
 def altered(text: str) -> str:
