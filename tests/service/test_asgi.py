@@ -1,4 +1,4 @@
-"""Any ASGI server serves the app that `wxauth.asgi:create_app` makes, and `wxauth serve` adds what it promises."""
+"""Any ASGI server can serve the app of `wxauth.asgi:create_app`, and `wxauth serve` adds the features it promises."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", r
 [SHOWN] = {block(guide("operations", language), "uvicorn --factory") for language in ("", ".zh-CN")}
 UVICORN = SHOWN.replace("\\\n", "").strip() + " --port {port}"
 ENDS = (0, -signal.SIGTERM)
-"""What they end with: uvicorn, after its end, by the signal itself."""
+"""The statuses with which servers may end. Uvicorn ends by the signal itself after it has stopped."""
 OTHERS = {
     "uvicorn": UVICORN,
     "uvicorn with workers": f"{UVICORN} --workers 2",
@@ -68,11 +68,11 @@ def test_wrong_settings_end_another_server_with_their_sentence_and_no_stack(
 ) -> None:
     env = service_env(database_url)
     port = free_port()
-    with running("wxauth serve", tmp_path, env | {"WXAUTH_PORT": str(port)}, port) as first:  # which makes the keys
+    with running("wxauth serve", tmp_path, env | {"WXAUTH_PORT": str(port)}, port) as first:  # this run makes the keys
         first.wait_for('"started"')
         first.end(signal.SIGTERM)
     with running(OTHERS[name], tmp_path, env | wrong, port) as command:
-        command.process.wait(3 * PATIENCE)  # three processes import everything, one after the other
+        command.process.wait(3 * PATIENCE)  # three processes import everything in turn
         assert f"{next(iter(wrong))}: " in command.output
         assert "Traceback" not in command.output
 

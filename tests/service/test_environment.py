@@ -1,4 +1,4 @@
-"""What another program has put into the environment ends neither the service nor a command."""
+"""Environment variables of other programs make neither the service nor a command fail."""
 
 import signal
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`/metrics`: counts, times and labels, with one worker and with several; and how several count for the console."""
+"""`/metrics` reports counts, times and labels of one worker or several. Workers also add up the console's numbers."""
 
 import asyncio
 import json
@@ -93,7 +93,7 @@ async def test_requests_are_counted_by_method_route_and_status_and_refused_ones_
     assert scraped.counted("wxauth_requests_total", "method", "route", "status") == {
         ("POST", "/v1/login", "200"): 1,
         ("DELETE", "/v1/me/sessions/{session_id}", "204"): 1,
-        ("DELETE", "/v1/me/sessions/{session_id}", "401"): 1,  # the session was the first one's own
+        ("DELETE", "/v1/me/sessions/{session_id}", "401"): 1,  # the first request has ended its own session
         ("GET", "none", "404"): 1,
         ("GET", "/v1/login", "405"): 1,
         ("GET", "/v1/me", "401"): 1,
@@ -138,7 +138,7 @@ async def test_open_sessions_are_counted(stage: Stage) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.own_database  # its size would turn the counts of later tests into estimates
+@pytest.mark.own_database  # it is so large that later tests would get estimates
 async def test_many_sessions_are_estimated(stage: Stage) -> None:
     await stage.login()
     await stage.rows.execute("""
@@ -196,7 +196,7 @@ async def test_no_label_identifies_a_person(stage: Stage) -> None:
     assert not [word for word in ("alice", user["id"], user["openid"]) if word in values]
 
 
-@pytest.mark.no_signing_key  # whose age would not be known
+@pytest.mark.no_signing_key  # its age would be unknown
 @both_languages
 async def test_the_table_of_metrics_has_every_metric_with_its_labels(client: Client, language: str) -> None:
     rows = table(guide("monitoring", language), "metric|指标")
@@ -207,14 +207,14 @@ async def test_the_table_of_metrics_has_every_metric_with_its_labels(client: Cli
     for family in text_string_to_metric_families(text):
         for sample in family.samples:  # rare metrics have no samples yet
             name = next(name for name in (family.name, f"{family.name}_total") if name in reported)
-            assert shown[name] == sample.labels.keys() - {"le"}, name  # "le" is every histogram's
+            assert shown[name] == sample.labels.keys() - {"le"}, name  # every histogram has "le"
 
 
-# Several workers
+# A service with several workers.
 
 
 class TwoWorkers(Server):
-    """A running `wxauth serve` with two workers; each request comes on a connection of its own."""
+    """A running `wxauth serve` with two workers. Each request uses a new connection."""
 
     def log_in_often(self, times: int) -> None:
         for _ in range(times):
@@ -225,7 +225,7 @@ class TwoWorkers(Server):
 
     @contextmanager
     def only(self, worker: int) -> Iterator[None]:
-        """Suspend the other workers, so that this one answers."""
+        """Suspend the other workers, so that this worker answers."""
         others = self.workers() - {worker}
         for other in others:
             os.kill(other, signal.SIGSTOP)
@@ -237,7 +237,7 @@ class TwoWorkers(Server):
                 os.kill(other, signal.SIGCONT)
 
     def folder(self) -> Path:
-        """Where they count."""
+        """Return the folder in which the workers store their counts."""
         worker = next(iter(self.workers()))
         variables = Path(f"/proc/{worker}/environ").read_text().split("\0")
         return Path(next(it for it in variables if it.startswith("PROMETHEUS_MULTIPROC_DIR=")).partition("=")[2])
@@ -262,7 +262,7 @@ def two_workers(folder: Path, database_url: str) -> Iterator[TwoWorkers]:
 
 
 def values_of_workers(service: TwoWorkers, name: str, **labels: str) -> list[float | None]:
-    """The values that the workers report, each asked once."""
+    """Return the value of a metric from each worker."""
     values = []
     for worker in service.workers():
         with service.only(worker):
@@ -297,7 +297,7 @@ async def test_the_consoles_days_have_the_logins_of_workers_even_of_a_dead_one(s
     await set_roles(rows, "admin", user_id=root["user"]["id"])
 
     def logins() -> int:
-        """As a worker shows them, which first stores its own."""
+        """Return the number of logins that a worker reports. The worker first stores the logins that it has counted."""
         headers = {**bearer(root), "Connection": "close"}
         answer = service.client.get("/v1/admin/numbers", params={"days": 2}, headers=headers)
         return sum(day["logins"] for day in answer.json()["days"])
@@ -326,7 +326,7 @@ def test_every_worker_reports_the_usage_of_each_and_a_successor_counts_from_zero
         for name in ("resident_memory_bytes", "cpu_seconds_total", "open_fds"):
             reported = usage(name)
             assert reported.keys() == {"0", "1", "supervisor"}
-            # A worker that was started a moment ago has used less CPU time than Linux counts, which is 10 ms.
+            # Linux counts CPU time in steps of 10 ms, and a worker that has just started has used less.
             assert all(value > 0 or name == "cpu_seconds_total" for value in reported.values())
     before = {*usage("start_time_seconds").values()}
     assert time.time() - 600 < min(before) <= max(before) <= time.time() + 1

@@ -1,4 +1,4 @@
-"""`/readyz`: whether a replica can serve; any number of callers may ask."""
+"""`/readyz` tells whether a replica can serve, and any number of callers can use it."""
 
 import asyncio
 

@@ -64,11 +64,11 @@ main()
 
 
 def start_of(command: str, url: str) -> tuple[list[str], dict[str, str]]:
-    """The arguments and environment of a start on free ports, with this database."""
+    """Return the arguments and the environment with which the command starts on free ports with this database."""
     env = service_env(url, port=str(free_port()))
     if command == "serve":
         return ["serve"], env
-    del env["WXAUTH_APPS"]  # otherwise it would ask the real WeChat
+    del env["WXAUTH_APPS"]  # otherwise dev would call the real WeChat
     return ["dev", "--wechat-port", str(free_port()), "--site-port", str(free_port())], env
 
 

@@ -1,4 +1,4 @@
-"""Every socket that a whole run opens, as the kernel saw it: the service phones nobody."""
+"""The service never phones home. The kernel's trace of a run contains no unexpected connection."""
 
 import re
 import signal
@@ -15,7 +15,7 @@ from wxauth_desk.wechat import create_simulator
 
 
 def connected(trace: Path) -> set[str]:
-    """The addresses outside the machine's own files that processes connected or sent to, as `host:port`."""
+    """Return the network addresses, as `host:port`, that the processes have connected to or sent data to."""
     lines = [line for line in trace.read_text().splitlines() if "AF_INET" in line]
     found = {re.search(r'htons\((\d+)\).*?"([^"]+)"', line) for line in lines}
     assert None not in found, lines
@@ -39,7 +39,7 @@ def test_a_whole_run_connects_to_the_database_and_wechat_and_to_nothing_else(tmp
                     assert client.get(path, headers=bearer, follow_redirects=True).status_code == 200, path
                 client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]})
             service.end(signal.SIGTERM)
-            ended = re.compile(rf"^{service.process.pid} *\+\+\+ ", re.M)  # a small number is padded
+            ended = re.compile(rf"^{service.process.pid} *\+\+\+ ", re.M)  # strace pads short process ids
             until(lambda: ended.search(trace.read_text()))
             found = connected(trace)
     assert urlsplit(wechat_url).netloc in found

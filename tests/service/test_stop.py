@@ -1,4 +1,4 @@
-"""`wxauth serve` stops without the loss of a request by a proxy in front of several replicas."""
+"""`wxauth serve` stops without losing a request, if a proxy is in front of several replicas."""
 
 import asyncio
 import os
@@ -77,7 +77,7 @@ def test_workers_that_get_a_sigterm_of_their_own_wait_all_the_same(tmp_path: Pat
         until(lambda: service.has_started == 2)
         slow = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
         slow.sendall(LOGOUT[:-1])
-        until(lambda: service.is_ready())  # a request after it was read
+        until(lambda: service.is_ready())  # a later request is answered, so the first part was read
         for pid in (*service.workers(), command.process.pid):  # as systemd does with KillMode=control-group
             os.kill(pid, signal.SIGTERM)
         until(lambda: is_free(port))
@@ -122,7 +122,7 @@ async def test_a_request_that_arrives_as_the_port_is_closed_is_answered(
     server: own_server.Server, listener: socket.socket
 ) -> None:
     address = listener.getsockname()
-    with socket.create_connection(address, timeout=PATIENCE) as late:  # nobody accepts it before the port is closed
+    with socket.create_connection(address, timeout=PATIENCE) as late:  # it is not accepted before the port closes
         late.sendall(REQUEST)
         await server.shutdown([listener])
         assert late.recv(4096).endswith(b"served")
@@ -135,7 +135,7 @@ async def test_a_client_that_has_just_connected_may_be_slow_to_send_its_request_
 ) -> None:
     with socket.create_connection(listener.getsockname(), timeout=PATIENCE) as late:
         ending = asyncio.create_task(server.shutdown([listener]))
-        await asyncio.sleep(0.3)  # a busy machine has kept the client waiting
+        await asyncio.sleep(0.3)  # as if the client's machine was busy
         late.sendall(REQUEST)
         await ending
         assert late.recv(4096).endswith(b"served")

@@ -1,4 +1,4 @@
-"""Traces: the caller's trace id in the log, and OpenTelemetry's spans, which contain no secret."""
+"""The log contains the caller's trace id, and OpenTelemetry's spans contain no secret."""
 
 import asyncio
 import json
@@ -57,7 +57,7 @@ async def test_a_malformed_trace_header_is_ignored(client: Client, log_lines: Lo
 
 
 class Traced(NamedTuple):
-    """The service with traces, at its front door."""
+    """The service with traces, and a client of it."""
 
     client: Client
     stage: Stage
@@ -65,7 +65,7 @@ class Traced(NamedTuple):
 
     @property
     def spans(self) -> tuple[ReadableSpan, ...]:
-        """Those that have ended so far."""
+        """Return the spans that have ended so far."""
         return self.exporter.get_finished_spans()
 
 
@@ -153,7 +153,7 @@ async def test_the_span_of_a_transaction_names_the_function_that_begins_the_tran
     transactions = [
         s.name for s in traced.spans if s.attributes and s.attributes.get("db.operation.name") == "transaction"
     ]
-    assert transactions == ["locked_user"] * 2  # before WeChat is asked, and after
+    assert transactions == ["locked_user"] * 2  # before and after the call to WeChat
 
 
 async def test_no_span_has_a_secret_a_path_or_a_query(traced: Traced, secrets: Secrets) -> None:
@@ -172,7 +172,7 @@ async def test_no_span_has_a_secret_a_path_or_a_query(traced: Traced, secrets: S
     assert "DELETE /v1/me/sessions/{session_id}" in exported
 
 
-# The service as it runs
+# The service as a process.
 
 
 @pytest.mark.process
