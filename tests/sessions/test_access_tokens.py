@@ -1,4 +1,4 @@
-"""Access tokens, the keys and metadata that siblings look up, and the tokens that `GET /v1/me` accepts."""
+"""These tests check access tokens, the keys and metadata for siblings, and the tokens that `GET /v1/me` accepts."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Access tokens end with their session, whose end is recorded once."""
+"""Access tokens end with their session, and the end of a session is recorded once."""
 
 from asyncio import create_task
 
@@ -42,7 +42,7 @@ async def test_a_login_token_ends_with_a_short_session(stage: Stage) -> None:
 @pytest.mark.slow
 async def test_a_session_signed_out_during_an_erasure_ends_once(stage: Stage, method: str, path: str) -> None:
     first, second = await stage.login(), await stage.login()
-    other = await stage.make()  # in one replica, a person's requests that end sessions take turns
+    other = await stage.make()  # one replica would run the user's two requests in turn
     async with stage.rows.transaction():
         await stage.rows.execute("SELECT FROM sessions FOR UPDATE")
         signing_out = create_task(stage.client.request(method, path, headers=bearer(first)))

@@ -1,4 +1,4 @@
-"""A session belongs to its identity's user, even if identities are moved or erased at the same time."""
+"""A session belongs to the user of its identity, even if the identity is moved or erased at the same time."""
 
 import asyncio
 from typing import Any
@@ -24,12 +24,12 @@ KINDS: dict[str, dict[str, Any]] = {
 
 HOMELESS = """sessions s WHERE NOT EXISTS (
     SELECT FROM identities i WHERE (i.app_id, i.openid, i.user_id) = (s.app_id, s.openid, s.user_id))"""
-"""Sessions of another user than their identity."""
+"""SQL for the sessions whose user is not the user of their identity."""
 
 
 @pytest.fixture
 async def alice(stage: Stage) -> str:
-    """Her id. She has an identity in each of two apps, which an operator has joined."""
+    """Return the id of Alice, who has an identity in each of two apps. An operator has merged them."""
     user_id: str = (await stage.login(unionid=UNION, nickname="Alice"))["user"]["id"]
     other = (await stage.login(app=OTHER_APP))["user"]["id"]
     await stage.rows.execute("UPDATE identities SET user_id = $1::text::uuid WHERE app_id = $2", user_id, OTHER_APP_ID)
@@ -59,7 +59,7 @@ async def test_a_login_that_waits_while_its_identity_moves_moves_too(stage: Stag
 async def test_a_login_that_waits_while_its_identity_is_erased_renews_it(stage: Stage, alice: str, kind: str) -> None:
     erase = f"DELETE FROM identities WHERE app_id = '{APP_ID}'"
     entered = await behind(stage.rows, stage.login(**KINDS[kind]), HOLD_USERS, then=erase)
-    joins = KINDS[kind].get("unionid") == UNION  # which was not erased
+    joins = KINDS[kind].get("unionid") == UNION  # the unionid was not erased
     assert (entered["user"]["id"] == alice) is joins
     assert await stage.number(HOMELESS) == 0
     assert await stage.number(f"sessions WHERE app_id = '{APP_ID}'") == 1

@@ -1,4 +1,4 @@
-"""An identity keeps its newest hundred sessions, and lists of them come page by page."""
+"""An identity keeps its hundred newest sessions, and lists of sessions have pages."""
 
 import asyncio
 from typing import Any
@@ -19,7 +19,7 @@ COPIES = """
 
 
 async def open_more(stage: Stage, login: Body, number: int) -> None:
-    """Further sessions of the same identity, from logins before this one."""
+    """Add sessions of the same identity that are older than this login."""
     await stage.rows.execute(COPIES, login["session_id"], number)
 
 
@@ -34,7 +34,7 @@ async def test_an_identity_keeps_its_newest_hundred_sessions(stage: Stage) -> No
     assert await stage.number(f"{OPEN} AND app_id = '{OTHER_APP['app_id']}'") == 1
     assert await stage.number(OPEN) == OPEN_SESSIONS + 1
     kept = await stage.rows.fetchval("SELECT min(id::text) FROM sessions WHERE revoked_at IS NULL")
-    assert kept == "019a0000-0000-7000-8000-000000000016"  # 22 to 120, and the newest
+    assert kept == "019a0000-0000-7000-8000-000000000016"  # sessions 22 to 120 and the newest one are left
     assert (await stage.me(newest)).status_code == 200
     assert first["session_id"] != newest["session_id"]
     told = "SELECT actor, user_id::text, data ->> 'reason' FROM events WHERE type = 'session.ended'"
@@ -49,7 +49,7 @@ async def test_only_one_replica_looks_for_surplus_sessions_and_only_when_it_is_d
     await asyncio.gather(*map(replace_sessions, replicas))
     assert await stage.number(OPEN) == 121
     stage.clock.advance(seconds=REPLACED_EVERY.total_seconds())
-    async with stage.rows.transaction():  # as another one that is looking
+    async with stage.rows.transaction():  # another replica is looking
         await stage.rows.execute("SELECT pg_advisory_xact_lock(hashtext('wxauth.replaced_sessions'))")
         await asyncio.gather(*map(replace_sessions, replicas))
         assert await stage.number(OPEN) == 121
@@ -88,7 +88,7 @@ async def test_sessions_come_by_pages_the_last_used_first(stage: Stage, limit: i
     alice = await stage.login("alice")
     await open_more(stage, alice, 150)
     query = {} if limit is None else {"limit": limit}
-    for used_at in ("last_used_at", "created_at"):  # then all in the same moment
+    for used_at in ("last_used_at", "created_at"):  # the second time, all are equal
         await stage.rows.execute(f"UPDATE sessions SET last_used_at = {used_at}")
         pages = [await listed(stage, alice, **query)]
         while cursor := pages[-1]["next_cursor"]:

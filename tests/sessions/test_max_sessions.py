@@ -1,4 +1,4 @@
-"""`max_sessions` of an app: how many sessions a person may have in it."""
+"""An app's `max_sessions` limits how many sessions a user may have in this app."""
 
 import asyncio
 
@@ -39,7 +39,7 @@ async def test_a_login_ends_the_one_before(stage: Stage, fields: Body) -> None:
 @pytest.mark.slow
 @pytest.mark.requirement("asvs-7.1.2")
 async def test_of_fifty_logins_at_once_one_session_is_left(stage: Stage) -> None:
-    for _ in range(2):  # the first ones, and those of somebody who is known
+    for _ in range(2):  # first for a new user and then for a known user
         sessions = await asyncio.gather(*(stage.login("alice") for _ in range(50)))
         assert sum([await is_open(stage, session) for session in sessions]) == 1
     ids = "SELECT jsonb_array_elements(data -> 'session_ids') FROM events WHERE type = 'session.ended'"

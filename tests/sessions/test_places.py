@@ -1,4 +1,4 @@
-"""From where a session was opened, and from where it was last used."""
+"""A session records where it was opened and where it was last used."""
 
 from typing import Any
 

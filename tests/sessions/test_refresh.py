@@ -1,4 +1,4 @@
-"""`POST /v1/refresh` and `POST /v1/logout`, as the guides have them."""
+"""`POST /v1/refresh` and `POST /v1/logout` work as the guides describe them."""
 
 import asyncio
 import base64
@@ -197,7 +197,7 @@ async def test_a_lowered_maximum_age_applies_to_existing_sessions(stage: Stage) 
     problem_of(await stricter.refresh(token), "refresh_token_expired", 400)
 
 
-# The tokens themselves.
+# The form of refresh tokens.
 
 
 KEY = bytes(32)
@@ -207,7 +207,7 @@ TOKEN = TOKENS.issue(SESSION, 7)
 
 
 def test_a_token_that_another_version_has_issued_is_read() -> None:
-    """The form never changes: written here, and not made by the code that reads it."""
+    """Read a token that is written here and not made by the code, because the form of tokens must never change."""
     token = "wxr_AZM8Xo8afD6bHS9qTowNFwAAAAOd2y7lUIYt_lFRl3lL_3QAaZuDOoBBcVz0poiTJGuMyg"
     assert TOKENS.parse(token) == (UUID("01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"), 3)
 
