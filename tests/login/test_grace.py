@@ -1,4 +1,4 @@
-"""`ERASURE_GRACE_DAYS`: who has asked to be erased is shut out for some days, and may change their mind."""
+"""With `ERASURE_GRACE_DAYS`, users who ask to be erased can't log in for some days, but can change their mind."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from wxauth.housekeeping.housekeeping import sweep_now
 
 DAYS = 7
 LATER = "2026-11-27T08:00:00Z"
-"""When somebody is erased who has left at the beginning of a test."""
+"""The time at which a user is erased who has left at the start of a test."""
 
 
 pytestmark = [pytest.mark.settings(erasure_grace_days=DAYS), pytest.mark.usefixtures("bystander")]
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.settings(erasure_grace_days=DAYS), pytest.mark.usefixt
 
 @pytest.fixture
 async def alice(login: LogIn, client: Client) -> Body:
-    """Alice, who has left."""
+    """Return the login of Alice, who has left."""
     alice = await login("alice", unionid="union-alice")
     left = await leave(client, alice)
     assert (left.status_code, left.json(), left.headers["cache-control"]) == (202, {"erase_at": LATER}, "no-store")
@@ -127,7 +127,7 @@ async def test_a_later_ban_outlasts_the_erasure(stage: Stage, alice: Body, root:
     problem_of(await stage.login.ask("alice", unionid="union-alice", stay=True), "account_disabled", 403)
     assert await stage.number("users") == 2
     stage.clock.advance(days=30)
-    for _ in range(2):  # the end of the ban, and what waited for it
+    for _ in range(2):  # first the ban ends, and then the erasure that waited for it
         await sweep_now(stage.services)
     assert await stage.number("users") == 1
     assert (await types(stage.rows, alice))[-3:] == ["user.banned", "user.unbanned", "user.erased"]
@@ -140,7 +140,7 @@ async def test_a_late_unionid_merges_nobody_who_is_leaving(stage: Stage, who: st
     leaving = nameless if who == "the identity's user" else named
     assert (await leave(stage.client, leaving)).status_code == 202
     is_leaving(await stage.login.ask("alice", unionid="union-alice"))
-    # A ban counts first, also one of the other user.
+    # A ban takes precedence, even if it is a ban of the other user.
     await stage.rows.execute("UPDATE users SET status = 'disabled' WHERE erase_at IS NULL")
     problem_of(await stage.login.ask("alice", unionid="union-alice"), "account_disabled", 403)
     await stage.rows.execute("UPDATE users SET status = 'active'")
@@ -209,11 +209,11 @@ async def test_leaving_and_a_login_at_once_leave_no_open_session(stage: Stage) -
     assert await stage.number("sessions WHERE revoked_at IS NULL") == 0
 
 
-# What comes by another way meanwhile.
+# Changes from elsewhere while a user is leaving.
 
 
 async def gone(stage: Stage, person: str = "alice", **fields: Any) -> Body:
-    """Somebody who has logged in, and has left."""
+    """Log in a user, let the user leave, and return the login."""
     login = await stage.login(person, **fields)
     if "phone_code" in fields:
         assert login["user"]["phone"] == NUMBER, login

@@ -1,4 +1,4 @@
-"""Leaving: a person asks to be erased, and proves to be present."""
+"""A user who leaves asks to be erased, and must prove to be present."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`POST /v1/login`, as the guides have it."""
+"""`POST /v1/login` works as the guides describe it."""
 
 import json
 from datetime import timedelta
@@ -40,7 +40,7 @@ async def test_a_returning_user_costs_one_call_of_wechat_and_one_round_trip(
     stage: Stage, proxy: Proxy, profile: dict[str, str]
 ) -> None:
     client = await stage.make(database_url=proxy.url)
-    await stage.login(at=client, **profile)  # connects and prepares
+    await stage.login(at=client, **profile)  # this connects, and prepares the statements
     calls, round_trips = len(stage.wechat.calls), proxy.round_trips
     assert (await stage.login(at=client, **profile))["is_new_user"] is False
     assert (len(stage.wechat.calls) - calls, proxy.round_trips - round_trips) == (1, 1)
@@ -134,7 +134,8 @@ async def test_a_form_is_refused_with_the_hint_to_send_json(client: Client, form
         (b'{"code": "abc", "x": ' + b"[" * 30_000 + b"]" * 30_001 + b"}", "body"),
         (b'{"code": ' + b'{"a":' * 10_000 + b"1" + b"}" * 10_000 + b"}", "code"),
         (b"{}", "code"),
-        # Beyond those of every field, which `tests/web/test_every_operation.py` makes of the documentation.
+        # `tests/web/test_every_operation.py` derives wrong values of every field from the documentation.
+        # These values are wrong too, but do not follow from the documentation.
         *((json.dumps({"code": value}).encode(), "code") for value in (None, 1e308, "a\ud83d")),
         (b'{"code": "abc", "appid": "a\\ud83d"}', "appid"),
         *((b'{"code": "abc", "stay": %b}' % value, "stay") for value in (b'"yes"', b"null")),
@@ -236,7 +237,7 @@ MANY = [b"\xc3" * 90, b"\xf0\x9f\x98" * 90, b"\xe5\xbe\xf0\xe5\xc3", rb"\ud83d\u
 @swept("half", [*HALVES, *CUT, *SEVERAL, *MANY])
 async def test_a_name_with_half_a_character_is_kept_without_it(stage: Stage, half: bytes, after: str) -> None:
     name = "小明😀".encode() + half + after.encode()
-    code = stage.wechat.code_for(f"person-{sha256(name).hexdigest()[:8]}")  # one may not change the name so often
+    code = stage.wechat.code_for(f"person-{sha256(name).hexdigest()[:8]}")  # a user can't change the name so often
     body = b'{"code": "%s", "nickName": "%s"}' % (code.encode(), name)
     answer = await stage.client.post("/v1/login", content=body)
     assert (answer.status_code, answer.json()["user"]["nickname"]) == (200, f"小明😀{after}"), answer.text

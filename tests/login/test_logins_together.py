@@ -1,4 +1,4 @@
-"""Logins, refreshes and calls that wait for PostgreSQL together: each gets what it would have got alone."""
+"""Logins, refreshes and calls that wait for PostgreSQL together get the same results as if they came alone."""
 
 import asyncio
 from collections.abc import Mapping
@@ -18,17 +18,17 @@ pytestmark = pytest.mark.oldest_postgres
 UNION = "union-alice"
 PEOPLE = [f"person-{n}" for n in range(20)]
 SETTLED = Timeouts(database=replace(PATIENT, batch_wait=60.0))
-"""So that all who come during a statement go with the next."""
+"""Timeouts with which all requests that arrive during a statement are in the next statement."""
 
 
 @pytest.fixture
 async def known(stage: Stage) -> Mapping[str, Body]:
-    """People who have logged in before."""
+    """Log in some users, and return their logins by name."""
     return {person: await stage.login(person) for person in PEOPLE}
 
 
 def batches(statement: str) -> tuple[float, float]:
-    """How many statements were run so far, and for how many callers."""
+    """Return how many statements have run so far, and for how many callers."""
     (family,) = SIZES[(statement,)].collect()
     found = {sample.name.rpartition("_")[2]: sample.value for sample in family.samples}
     return found["count"], found["sum"]
@@ -123,7 +123,7 @@ async def test_people_who_are_merged_meanwhile_are_one_user(
 
 async def test_a_lost_connection_costs_nobody_the_login(stage: Stage, known: Mapping[str, Body], proxy: Proxy) -> None:
     replica = await stage.replica(database_url=proxy.url, timeouts=SETTLED)
-    await asyncio.gather(*(replica.login(person) for person in PEOPLE))  # both forms are prepared
+    await asyncio.gather(*(replica.login(person) for person in PEOPLE))  # both forms of the statement are prepared now
     proxy.lose_next_answer(containing=b"\x00\x00\x00")
     answers = await asyncio.gather(*(replica.login(person) for person in PEOPLE))
     assert [user_id(answer) for answer in answers] == [user_id(known[person]) for person in PEOPLE]

@@ -1,4 +1,4 @@
-"""One person is one user, however many logins meet, in however many apps."""
+"""A person remains one user, however many logins arrive at the same time in however many apps."""
 
 import asyncio
 from typing import Any
@@ -23,7 +23,7 @@ def user_ids(answers: list[dict[str, Any]]) -> set[str]:
 
 
 async def people(rows: Rows) -> tuple[int, ...]:
-    """How many users, identities, sessions."""
+    """Return the numbers of users, identities and sessions."""
     tables = ("users", "identities", "sessions")
     return tuple([await rows.fetchval(f"SELECT count(*) FROM {table}") for table in tables])
 
@@ -54,7 +54,7 @@ async def test_a_first_login_waits_for_a_login_with_the_same_unionid_and_joins_i
 
 
 async def test_a_first_login_waiting_for_a_unionid_does_not_block_the_person_who_gets_the_unionid(stage: Stage) -> None:
-    """Otherwise both would wait for each other, until PostgreSQL ends one of them after a second."""
+    """Check the lock, because two logins that wait for each other would last until PostgreSQL ends one of them."""
     alice = (await stage.login())["user"]["id"]
     async with stage.rows.transaction():
         await stage.rows.execute("SET LOCAL lock_timeout = '500ms'")
@@ -144,7 +144,7 @@ async def test_a_unionid_that_comes_later_makes_one_user_of_two(stage: Stage) ->
 async def test_a_unionid_that_comes_late_leaves_nobody_banned_with_the_role_admin(
     stage: Stage, administrator: str, banned: str
 ) -> None:
-    """Otherwise lifting the ban would make an administrator whom no administrator has confirmed."""
+    """Check the roles. If the user kept `admin`, the end of the ban would make an unconfirmed administrator."""
     ids = {
         "former": (await stage.login("alice"))["user"]["id"],
         "holder": (await stage.login("alice", unionid=UNION, app=OTHER_APP))["user"]["id"],
@@ -168,13 +168,16 @@ async def test_two_openids_to_which_wechat_gives_one_unionid_are_one_user_in_all
     assert (await people(stage.rows))[:2] == (1, 3)
     [merged] = await recorded(stage.rows, "user_id, actor, data", "type = 'user.merged'")
     assert merged == (holder["user"]["id"], "system", {"former_id": former["user"]["id"]})
-    # A token of the former id is refused here, and a refresh gives one of the remaining user's.
+    # wxauth rejects a token with the former id here, and a refresh returns a token with the remaining user's id.
     assert (await stage.me(elsewhere)).status_code == 401
     assert (await stage.refresh(elsewhere)).json()["user"]["id"] == holder["user"]["id"]
 
 
 async def test_an_id_stays_while_apps_move_between_accounts_one_after_the_other(login: LogIn, rows: Rows) -> None:
-    """The id of whom the first unionid names leads to one user for ever, whichever app says what in which order."""
+    """Check that a person keeps one user id.
+
+    This must not depend on which apps send which unionids, or in which order.
+    """
     for person in ("alice", "bob"):
         await login(person, unionid=f"first-{person}", app=APP)
         await login(person, unionid=f"second-{person}", app=OTHER_APP)
@@ -183,14 +186,14 @@ async def test_an_id_stays_while_apps_move_between_accounts_one_after_the_other(
     for unionid, app in 3 * [("first-alice", APP), ("second-alice", APP), ("second-alice", OTHER_APP)]:
         ids |= user_ids([await login(unionid=unionid, app=app)])
     assert ids == user_ids([moved])
-    assert await rows.fetchval("SELECT count(*) FROM users") == 3  # Bob is two, until WeChat says otherwise
+    assert await rows.fetchval("SELECT count(*) FROM users") == 3  # nobody has merged Bob's two users
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'user.merged'") == 1
 
 
 async def test_a_user_with_two_unionids_returns_in_one_statement(stage: Stage) -> None:
     await stage.login(unionid=UNION)
     await stage.login(unionid="union-2", app=OTHER_APP)
-    await stage.login(unionid="union-2")  # one user now, with a unionid for each account
+    await stage.login(unionid="union-2")  # now this is one user with two unionids
     await stage.login(unionid=UNION, app=APP)
     before = await stage.number("users, unionids WHERE users.id = unionids.user_id")
     version = "SELECT xmin FROM identities ORDER BY app_id"
@@ -198,7 +201,7 @@ async def test_a_user_with_two_unionids_returns_in_one_statement(stage: Stage) -
     for _ in range(3):
         await stage.login(unionid=UNION)
         await stage.login(unionid="union-2", app=OTHER_APP)
-    assert await stage.rows.fetch(version) == written  # the slow way would have written the identity
+    assert await stage.rows.fetch(version) == written  # the slow path would have updated the identities
     assert before == 2
 
 
@@ -212,7 +215,7 @@ async def test_a_unionid_that_changes_keeps_the_user(login: LogIn, rows: Rows) -
 
 @pytest.mark.own_database
 async def test_a_login_that_waits_for_a_merge_does_not_make_the_merge_wait(login: LogIn, rows: Rows) -> None:
-    """Otherwise both would wait for each other, until PostgreSQL ends one of them after a second."""
+    """Check that the merge gets its lock. If the login held it, both would wait until PostgreSQL ends one of them."""
     await login(unionid=UNION, app=OTHER_APP)
     merge = "SELECT FROM unionids FOR UPDATE NOWAIT"
     assert (await behind(rows, login(unionid=UNION), HOLD_USERS, then=merge))["is_new_user"] is False
@@ -249,7 +252,7 @@ async def test_two_people_whose_unionids_change_places_stay_two_and_do_not_block
 
 @pytest.mark.usefixtures("bystander")
 async def test_a_second_openid_of_an_app_does_not_join_the_user_of_its_unionid(stage: Stage) -> None:
-    """WeChat has one openid for each person and app: two openids are two people."""
+    """Check two openids of one app, which are two people because WeChat has one openid for each person and app."""
     alice = await stage.login(unionid=UNION)
     answers = [await stage.login("mallory", unionid=unionid) for unionid in (UNION, UNION, None)]
     assert [answer["is_new_user"] for answer in answers] == [True, False, False]
@@ -317,7 +320,7 @@ async def test_a_banned_user_comes_back_unchanged(stage: Stage) -> None:
 @pytest.mark.parametrize("unionid", [None, UNION])
 async def test_a_login_whose_answer_is_lost_is_written_once(stage: Stage, proxy: Proxy, unionid: str | None) -> None:
     client = await stage.make(database_url=proxy.url, timeouts=Timeouts(database=PATIENT))
-    await stage.login.ask("bob", at=client)  # the statement is prepared now
+    await stage.login.ask("bob", at=client)  # this prepares the statement
     proxy.lose_next_answer()
     answer = body_of(await stage.login.ask("alice", unionid=unionid, at=client))
     assert answer["is_new_user"] is True
@@ -326,7 +329,10 @@ async def test_a_login_whose_answer_is_lost_is_written_once(stage: Stage, proxy:
 
 
 async def test_a_returning_users_login_keeps_to_the_locks_that_cost_little(stage: Stage) -> None:
-    """PostgreSQL takes sixteen locks of a transaction without its table of locks, for which all backends contend."""
+    """Check the number of locks.
+
+    PostgreSQL can keep sixteen locks of a transaction out of its shared table of locks, where all backends contend.
+    """
     await stage.client.post("/v1/login", json={"code": stage.wechat.code_for("alice"), "nickname": "Al"})
     user = await stage.rows.fetchrow("SELECT app_id, openid, now() FROM identities")
     prepared = await stage.rows.prepare(batched_queries.RETURN.text)

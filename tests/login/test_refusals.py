@@ -1,4 +1,4 @@
-"""Refused logins: support staff can see why a phone could not log in at 10:02."""
+"""Rejected logins are recorded, so that support staff can see why a phone could not log in at 10:02."""
 
 import asyncio
 from datetime import timedelta
@@ -19,14 +19,14 @@ ADDRESS = {"X-Forwarded-For": "203.0.113.7"}
 
 
 async def refused(client: Client, code: str, **headers: str) -> str:
-    """Log in with a code that is refused; the id that the phone shows."""
+    """Log in with a code that is rejected, and return the request id that the phone shows."""
     answer = await client.post("/v1/login", json={"code": code}, headers={**ADDRESS, **headers})
     assert answer.status_code >= 400
     return answer.json()["request_id"]
 
 
 async def ban(stage: Stage, root: Admin) -> str:
-    """Alice's id, who is banned."""
+    """Ban Alice, and return her id."""
     user_id: str = (await stage.login("alice"))["user"]["id"]
     await root.change(user_id, status="disabled")
     return user_id
@@ -150,11 +150,11 @@ async def test_refusals_are_found_by_network_and_app(client: Client, root: Admin
         assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == "network"
 
 
-# A flood.
+# A flood of rejected requests.
 
 
 async def junk(client: Client, ip: str = "198.51.100.1") -> None:
-    """A login that is wrong whoever sends it."""
+    """Send a login request that is always invalid."""
     assert (await client.post("/v1/login", json={}, headers={"X-Forwarded-For": ip})).status_code == 422
 
 
@@ -227,7 +227,7 @@ async def test_wrong_bodies_count_towards_the_limit_of_the_address(stage: Stage)
     assert logins["unknown", "", "rate_limited"] == 1
 
 
-# Storage.
+# How rejected logins are stored.
 
 
 async def test_refusals_are_stored_in_the_background_and_the_last_ones_at_shutdown(stage: Stage) -> None:
@@ -293,7 +293,7 @@ async def test_a_login_is_counted_on_its_day_and_a_refresh_or_a_failure_is_none(
         "estimated": [],
         "days": [{"date": "2026-11-20", "new_users": 2, "logins": 3}],
     }
-    stage.clock.advance(hours=16)  # midnight in UTC
+    stage.clock.advance(hours=16)  # it is midnight in UTC
     again = Admin(stage.client, await stage.login("root"))
     await again.change(alice["user"]["id"], status="disabled")
     await refused(stage.client, stage.wechat.code_for("alice"))
@@ -312,7 +312,7 @@ async def test_an_active_user_is_counted_once_and_by_a_refresh_too(stage: Stage,
 
 @pytest.mark.own_database
 async def test_numbers_of_large_tables_are_called_estimates_and_miss_nobody_of_today(stage: Stage, root: Admin) -> None:
-    many = 30_000  # ten to a page: more pages than are counted one by one
+    many = 30_000  # a page has ten, so these are too many pages for an exact count
     await stage.rows.execute("ALTER TABLE users SET (fillfactor = 10)")
     add = "INSERT INTO users (id, created_at) SELECT gen_random_uuid(), $2 FROM generate_series(1, $1)"
     await stage.rows.execute(add, many, stage.clock() - timedelta(days=400))
@@ -329,7 +329,7 @@ async def test_thirty_days_by_default_begin_where_the_reader_is(stage: Stage, ro
     days = await days_of(root)
     assert (len(days), days[0][0], days[-1][0]) == (30, "2026-10-22", "2026-11-20")
     assert len(await days_of(root, days=366)) == 366
-    stage.clock.advance(hours=7, minutes=59)  # one minute to midnight in China
+    stage.clock.advance(hours=7, minutes=59)  # one minute before midnight in China
     await stage.login("alice")
     stage.clock.advance(minutes=1)
     again = Admin(stage.client, await stage.login("root"))

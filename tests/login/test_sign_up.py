@@ -1,4 +1,4 @@
-"""`SIGN_UP`: who may log in while sign-up is closed."""
+"""`SIGN_UP` decides who can log in while sign-up is closed."""
 
 import pytest
 from jose import jwt
@@ -113,7 +113,7 @@ def test_sign_up_roles_cannot_contain_a_staff_role(value: str) -> None:
 )
 @pytest.mark.usefixtures("simulated")
 async def test_a_number_links_a_user_without_roles(stage: Stage, secrets: Secrets, role: str, is_linked: bool) -> None:
-    staff_app = {**LATER_APP, "sign_up": "closed", "sign_up_roles": ["clerk"]}  # open until all clerks had signed up
+    staff_app = {**LATER_APP, "sign_up": "closed", "sign_up_roles": ["clerk"]}  # clerks signed up before it was closed
     apps = [*APPS, staff_app]
     stage = await stage.replica(phone_policy="link", sign_up_roles="member,reader", apps=apps)
 
