@@ -1,4 +1,4 @@
-"""The operator who moves users in and out."""
+"""An operator who imports and exports users."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from wxauth.import_export.options import Options
 
 @dataclass(slots=True)
 class Again:
-    """Numbered lines that can be read twice, as those of a file can."""
+    """Numbered lines that can be read twice, as the lines of a file can."""
 
     begin: Callable[[], Iterable[NumberedLine | tuple[int, bytes]]]
 
@@ -26,7 +26,7 @@ class Again:
 
 @dataclass(slots=True)
 class Mover:
-    """The operator who runs the import, and the reports that they get."""
+    """An operator who runs the import, and the reports that the import makes."""
 
     stage: Stage
     refusals: list[tuple[int, str]] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Mover:
     others: list[Sequence[int]] = field(default_factory=list)
 
     async def with_settings(self, **settings: object) -> Self:
-        """The operator of a service with these settings."""
+        """Return the operator of a service with these settings."""
         return self.__class__(await self.stage.replica(**settings))
 
     async def import_text(self, text: bytes, *, is_csv: bool = False, **options: Any) -> Counts:
@@ -58,17 +58,17 @@ class Mover:
         return await import_users(self.stage.services, lines, Options(**options), **how)
 
     async def import_lines(self, *lines: dict[str, Any], **options: bool) -> tuple[int, int, int, int]:
-        """How many were created, updated, unchanged and refused."""
+        """Import these lines, and return how many were created, updated, unchanged and refused."""
         counts = await self.import_text(b"".join(json.dumps(line).encode() + b"\n" for line in lines), **options)
         assert counts.lines == len(lines)
         return counts.created, counts.updated, counts.unchanged, counts.refused
 
     async def begin_anew(self) -> None:
-        """Forget all people."""
+        """Delete all users and everything about them."""
         await self.stage.rows.execute("TRUNCATE users, former_users, former_external_ids, consents, events CASCADE")
 
     async def move_out_and_in(self, **options: Any) -> Counts:
-        """Export all, forget it, and import it again, as it was."""
+        """Export all users, delete them, import them again, and check that nothing has changed."""
         exported = await self.export()
         await self.begin_anew()
         counts = await self.import_text(exported, **options)

@@ -1,4 +1,4 @@
-"""The recipe of the guide for a mini-program whose own login is a user name and a password, run as it stands there."""
+"""The guide's recipe for a mini-program whose own login needs a user name and a password works as shown."""
 
 import asyncio
 import sys
@@ -31,7 +31,7 @@ HAS_ANOTHER_WECHAT, HAS_ANOTHER_ACCOUNT = (409, "account_has_another_wechat"), (
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """The service of the guide, with the tables of a project that was there before."""
+    """The service of the guide, with the tables of an existing project."""
 
     client: httpx.AsyncClient
     issuer: TestIssuer

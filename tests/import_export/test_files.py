@@ -1,4 +1,4 @@
-"""The files that people have: ids, names, times and kinds as other programs write them."""
+"""The import reads the ids, names, times and kinds of files that other programs write."""
 
 import asyncio
 import bz2

@@ -1,4 +1,4 @@
-"""Moving in by `wxauth users import`, and out by `wxauth users export`."""
+"""Users can be imported with `wxauth users import`, and exported with `wxauth users export`."""
 
 import asyncio
 import csv
@@ -111,7 +111,7 @@ def mover(stage: Stage) -> Mover:
     return Mover(stage)
 
 
-# One line.
+# The fields of one line.
 
 
 async def test_the_line_and_the_csv_that_the_guide_shows_are_taken(mover: Mover) -> None:
@@ -199,7 +199,7 @@ WRONG: dict[str, list[object]] = {
     "consents.version": [[{"document": "privacy", "given_at": "2025-01-01T00:00:00Z"}]],
     "former_ids": [["7"]],
 }
-"""Wrong values of the fields."""
+"""Wrong values for each field."""
 
 
 async def test_bad_lines_are_reported_by_number_and_field_and_the_others_are_imported(mover: Mover) -> None:
@@ -288,7 +288,7 @@ async def test_a_line_of_the_greatest_length_is_imported(mover: Mover) -> None:
     assert mover.refusals == [(2, "line")]
 
 
-# Several lines that are one person.
+# Several lines about one person.
 
 
 async def test_lines_with_the_same_unionid_or_external_id_are_one_user(mover: Mover) -> None:
@@ -369,19 +369,19 @@ async def test_an_imported_person_is_joined_with_their_stored_user(mover: Mover)
 
 
 def a(**fields: object) -> Body:
-    """A line of Alice's."""
+    """Return a line about Alice."""
     return ALICE | fields
 
 
 def b(**fields: object) -> Body:
-    """A line of Bob's, in the same app."""
+    """Return a line about Bob, who uses the same app."""
     return BOB | fields
 
 
 AU, BU, ONE, TWO = {"unionid": UNION_ALICE}, {"unionid": UNION_BOB}, {"external_id": "7"}, {"external_id": "8"}
 ONE_WAS: Body = {"former_external_ids": ["7"]}
 ALL_WRONG = a(**TWO, user_id=OTHER_ID, roles=["admin"])
-# The lines, and which of them are refused because of which field.
+# The lines, and the number and the field of each line that is refused.
 CONTRADICTIONS: dict[str, tuple[list[Body], list[tuple[int, str]]]] = {
     "two users are not merged": ([a(**AU), b(**ONE), ALICE_THERE | AU | ONE], [(3, "external_id")]),
     "the identity is another unionid's": ([a(**AU), a(**BU)], [(2, "unionid")]),
@@ -454,7 +454,7 @@ async def test_who_was_erased_comes_back_only_if_that_is_wanted(mover: Mover, li
     assert await mover.import_lines(line) == (0, 0, 1, 0), "what has been restored is there again"
 
 
-# Again, and over what is there.
+# Imports of the same users again, and changes of existing users.
 
 
 @pytest.mark.oldest_postgres
@@ -688,7 +688,7 @@ async def test_both_external_ids_are_kept_if_wechat_merges_their_users(mover: Mo
     assert [json.loads(line)["former_external_ids"] for line in exported.splitlines()] == [["1"]] * 3
     await mover.move_out_and_in()
 
-    # A further merge takes them along.
+    # The next merge moves these former external ids too.
     other = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-carol"}
     await mover.import_lines({**other, "external_id": "3", "unionid": UNION_CAROL})
     assert (await mover.stage.login(unionid=UNION_CAROL))["user"]["external_id"] == "3"
@@ -771,10 +771,10 @@ WHOLE: Body = {
     **{"identity_created_at": "2024-01-02T03:04:05Z", "consents": [CONSENT], "former_external_ids": ["7", "8"]},
     **{"attributes": {"tier": "gold", "shop": {"id": 7}}, "former_ids": [OTHER_ID, OTHER_ID[:-1] + "9"]},
 }
-"""A line with all fields."""
+"""A line that contains every field."""
 
 
-# The same as CSV.
+# The same lines as CSV.
 
 
 async def test_every_field_of_a_line_of_json_or_csv_is_in_the_export(mover: Mover) -> None:
@@ -798,7 +798,7 @@ async def test_every_field_of_a_line_of_json_or_csv_is_in_the_export(mover: Move
 
 HEADER = "app_id,openid,nickname,note\n"
 START = f"{APP['app_id']},{'person-':->27}"
-"""With a letter more, a line's openid is as long as WeChat's."""
+"""The start of a line. One more letter makes its openid as long as WeChat's openids."""
 
 
 NAMED = f'{{"app_id": "{APP["app_id"]}", "openid": "{{}}"'.encode()
@@ -916,7 +916,7 @@ async def test_a_line_in_another_encoding_costs_no_other_line(mover: Mover) -> N
     assert mover.refusals == [(1, "line")]
 
 
-# Beside logins, killed, cut off, without the database.
+# Imports during logins, and imports that are killed or lose the database.
 
 
 @pytest.mark.parametrize("is_dry", [True, False])
@@ -1074,7 +1074,7 @@ async def test_a_file_that_was_cut_off_is_taken_up_again(mover: Mover, share: fl
     assert sorted(once) == sorted((str(n), unionid_of(f"person-{n}")) for n in range(1, 11))
 
 
-# Out again.
+# Exports.
 
 
 async def test_an_export_of_an_imported_export_is_the_same(mover: Mover) -> None:
@@ -1139,11 +1139,11 @@ async def test_an_export_is_a_consistent_snapshot(mover: Mover) -> None:
     assert seen == [f"person-{n:04}" for n in range(2500)]
 
 
-# By the guide alone.
+# Moves that follow only the guide.
 
 
 class Shop:
-    """A backend that was made by a tutorial: a table as old tables are, asked by the queries that the guide shows."""
+    """A back end that was made with a tutorial. The guide's queries read its table, which is like many old tables."""
 
     table = "user"
 
@@ -1173,7 +1173,7 @@ class Shop:
         }
 
     def by_sql(self, query: str) -> list[dict[str, Any]]:
-        """Runs the query in SQLite, with the functions of MySQL that it lacks."""
+        """Run the query in SQLite, with the functions of MySQL that SQLite lacks."""
         with closing(sqlite3.connect(":memory:")) as database:
             database.create_function("IF", 3, lambda condition, one, other: one if condition else other)
             database.create_function("CONCAT", 2, lambda *texts: None if None in texts else "".join(texts))
@@ -1194,7 +1194,7 @@ class Shop:
 
     @staticmethod
     def time_of(row: dict[str, Any]) -> datetime | None:
-        """When the person has registered, of a table that has no zero dates."""
+        """Return when the user has registered, or None instead of a zero date, which other databases don't allow."""
         time = row["create_time"]
         return None if not time or time.startswith("0000") else datetime.fromisoformat(time)
 
@@ -1203,7 +1203,7 @@ class Shop:
         return None if text is None else bool(re.search(pattern.replace("[:cntrl:]", r"\x00-\x1f\x7f"), text))
 
     def by_mongosh(self, code: str) -> list[dict[str, Any]]:
-        """Node answers in its place."""
+        """Run the code for mongosh in Node, with a simulated database."""
         documents = json.dumps(
             [document for document in self._documents if self._regexp(r"^[\w-]{20,}$", document["openid"])]
         )
@@ -1212,7 +1212,7 @@ class Shop:
         return self._lines_by_node(f"{around}; {times}; {code}", stdin="")
 
     def of_the_cloud(self, code: str) -> list[dict[str, Any]]:
-        """Of the file that is exported there."""
+        """Run the code in Node, with a file as WeChat's cloud database exports it."""
         lines = []
         for document in self._documents:
             openid, at = document.pop("openid"), document.pop("createdAt")
@@ -1234,7 +1234,7 @@ class Shop:
 
 
 def query_in(name: str) -> str:
-    """The text of the query of examples/moving-in."""
+    """Return the text of this file in examples/moving-in."""
     return (ROOT / "examples/moving-in" / name).read_text()
 
 
@@ -1276,7 +1276,7 @@ def test_all_queries_of_the_example_return_the_same_people() -> None:
 
 
 class OpenSourceShop(Shop):
-    """The same people, in the table of a shop that is published."""
+    """A back end with the same users, in the table of an open-source shop."""
 
     def __init__(self, app_id: str, table: str) -> None:
         super().__init__(app_id)
@@ -1311,7 +1311,7 @@ async def test_the_people_of_a_published_shop_go_in_by_its_query(
 
 @pytest.mark.own_database
 async def test_a_table_with_its_own_keys_has_one_row_for_each_user(database_url: str) -> None:
-    """As `claim.sql` says, also for many requests at once."""
+    """Run the statements of `claim.sql`, even for many requests at once."""
     once, each = statements_of_claim("the openid column is unique")
     async with asyncpg.create_pool(database_url, min_size=8, max_size=8) as pool:
         await pool.execute("CREATE TABLE customers (id serial PRIMARY KEY, openid text NOT NULL, phone text)")
@@ -1364,7 +1364,10 @@ async def test_who_comes_back_after_an_erasure_has_a_row_even_if_openids_are_uni
 
 
 def statements_of_claim(without: str = "-") -> tuple[str, list[str]]:
-    """The statements of `claim.sql`: what is run once, and each for a token, but for the one under this comment."""
+    """Return the statement of `claim.sql` that is run once, and the statements that are run for each token.
+
+    A statement that is run only under the condition `without` is left out.
+    """
     once, *each = query_in("claim.sql").strip().rstrip(";").split(";\n")
     kept = [statement for statement in each if f"-- Run this statement only if {without}" not in statement]
     return re.sub(r"--.*", "", once), [re.sub(r"--.*", "", statement) for statement in kept]
@@ -1392,7 +1395,7 @@ async def row_of(
 
 TYPES = {"id": "uuid", "external_id": "int", "openid": "text", "phone": "text"}
 
-# The commands.
+# The commands `wxauth users import` and `export`.
 
 
 @pytest.fixture
@@ -1402,7 +1405,7 @@ def env(database_url: str) -> dict[str, str]:
 
 @pytest.fixture
 def users(env: dict[str, str], tmp_path: Path) -> Command:
-    """Run `wxauth users ...` in the test's folder."""
+    """Return a function that runs `wxauth users ...` in the test's folder."""
     return make_command("users", cwd=tmp_path, env=env)
 
 
@@ -1541,7 +1544,7 @@ async def test_an_export_leaves_a_device_and_reports_its_error(mover: Mover, use
 async def test_an_import_that_is_killed_again_and_again_ends_where_it_would_have_ended(
     mover: Mover, users: Command, env: dict[str, str], tmp_path: Path
 ) -> None:
-    # Some have two identities, a batch apart.
+    # Some users have two identities, which are in different batches.
     people = [
         {**(ALICE if n < 3500 else ALICE_THERE), "openid": f"person-{n:04}", "external_id": f"{n % 3500 + 1}"}
         for n in range(4000)
@@ -1561,7 +1564,7 @@ async def test_an_import_that_is_killed_again_and_again_ends_where_it_would_have
 
     file = tmp_path / "users.jsonl"
     file.write_text(text)
-    for stored in (0, 1000):  # the next batch is under way as soon as so many are
+    for stored in (0, 1000):  # when so many are stored, the next batch has begun
         with Running(WXAUTH, "users", "import", str(file), cwd=tmp_path, env=env) as command:
             await until(partial(mover.stage.rows.fetchval, "SELECT count(*) > $1 FROM identities", stored))
             assert command.end(signal.SIGKILL) == -signal.SIGKILL
@@ -1572,7 +1575,7 @@ async def test_an_import_that_is_killed_again_and_again_ends_where_it_would_have
     assert await ended() == at_once
 
 
-# The tables of frameworks, by the columns that they publish; what needs no column of ours is there, too.
+# Tables of frameworks, with the columns that the frameworks publish. They also have columns that wxauth ignores.
 
 TABLES = {
     "yudao": "id,openid,nickname,avatar,mobile,status,create_time,login_date,tenant_id\n"
@@ -1604,7 +1607,7 @@ async def test_the_tables_of_frameworks_go_in_by_the_guide(database_url: str, tm
         [command] = re.findall(rf"wxauth users (import {name}.csv .*)", commands)
         done = await users(*shlex.split(command), "--json")
         counts = json.loads(done.stdout)
-        wanted = (0, 100) if name == "crmeb-wechat" else (100, 0)  # the same people, in another app
+        wanted = (0, 100) if name == "crmeb-wechat" else (100, 0)  # the same users in another app
         assert (counts["created"], counts["joined"]) == wanted, done.stderr
         assert (counts["refused"], counts["odd_openids"]) == (0, 0), done.stderr
     stored = "SELECT count(*), min(created_at), max(created_at), count(DISTINCT external_id), max(status) FROM users"
@@ -1658,7 +1661,7 @@ async def test_the_users_of_leancloud_go_in_by_the_guide(mover: Mover, tmp_path:
 async def test_people_go_in_from_postgresql_by_the_examples_of_the_guide(
     mover: Mover, database_url: str, tmp_path: Path
 ) -> None:
-    """A query in a file, and the one for Logto, both run by psql."""
+    """Run two queries with psql, which are a query in a file and the query for Logto."""
     shop, rows = Shop("wx1a2b3c4d5e6f7a8b"), mover.stage.rows
     names = ("id", "openid", "unionid", "nick_name", "avatar_url", "phone", "create_time")
     await rows.execute(

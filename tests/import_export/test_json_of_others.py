@@ -1,4 +1,4 @@
-"""JSON as other programs write it: with other names, nested, in wrappers, and as one document."""
+"""The import reads JSON of other programs, which can have other names, nesting, wrappers, or only one document."""
 
 import io
 import json
@@ -45,7 +45,7 @@ def read(lines: JsonLines | CsvLines) -> Iterator[Body]:
     return (json.loads(line.text) for line in lines if isinstance(line.text, bytes))
 
 
-# Names.
+# Names of fields.
 
 NAMES: dict[str, tuple[Form, list[object], list[str]]] = {
     "in some line": (
@@ -133,7 +133,7 @@ def test_a_map_follows_nested_fields_unless_the_line_has_a_field_of_that_name(li
     assert (first.get("external_id", "absent"), second["external_id"]) == (found, "7")
 
 
-# Values.
+# Values of fields.
 
 AT_NOON = datetime(2024, 5, 1, 4, tzinfo=UTC)
 TIMES: list[Any] = [
@@ -191,7 +191,7 @@ async def test_a_value_is_mapped_as_it_is_read(mover: Mover) -> None:
     assert (counts.created, user["status"], user["external_id"]) == (1, "disabled", "5f1e0b")
 
 
-# One document.
+# Files that are one JSON document.
 
 ROWS: list[Body] = [{**LINE, "openid": f"person-{n}", "nickname": "小明"} for n in range(3)]
 PHPMYADMIN: list[Body] = [
@@ -256,7 +256,7 @@ def test_lines_with_lists_of_objects_are_no_document() -> None:
         JsonLines(io.BytesIO("\n".join(json.dumps(row, indent=2) for row in rows).encode()))
 
 
-# CSV, of fields that are no text.
+# CSV with fields that are not text.
 
 
 async def test_csv_has_the_fields_that_are_no_text(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The recipes of the guide for people whom nobody knows by an openid, run as they stand there."""
+"""The guide's recipes for users whose openids are unknown work as shown."""
 
 import json
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 async def members(
     stage: Stage, add_sibling: AddSibling, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, Any]:
-    """The service of the guide: what its file has."""
+    """Run the service of the guide, and return the names that its files define."""
     scopes = (Scope.USERS, Scope.PHONES, Scope.ATTRIBUTES, Scope.UNIONIDS)
     client_id, client_secret = await add_sibling("members", *scopes)
     known = {"WXAUTH_ISSUER": "https://auth.test", "CLIENT_ID": client_id, "CLIENT_SECRET": client_secret}
@@ -38,7 +38,7 @@ async def members(
 
 
 async def hear(members: dict[str, Any], event: Body) -> int:
-    """Send an event as wxauth does."""
+    """Send an event as wxauth does, and return the status of the response."""
     now, body = datetime.now(UTC), json.dumps({"type": event["type"], "timestamp": event["at"], "data": event})
     signed = {"webhook-timestamp": str(int(now.timestamp()))}
     signed |= {"webhook-id": event["id"], "webhook-signature": Webhook(SECRET).sign(event["id"], now, body)}
@@ -96,7 +96,7 @@ async def test_a_person_known_by_a_unionid_alone_gets_the_id_after_their_first_l
     assert await hear(linker, {**heard, "user_id": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"}) == 204, "erased meanwhile"
 
 
-# A number that nobody has verified.
+# A phone number that nobody has verified.
 
 
 @pytest.mark.usefixtures("simulated")

@@ -1,4 +1,4 @@
-"""Unionids in files: in place of openids, where they are refused or corrected, and alone, where they name a person."""
+"""Files can contain unionids instead of openids, which are refused or corrected, and unionids without openids."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ async def identities(stage: Stage) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in rows]
 
 
-# In place of an openid, in one file.
+# A unionid instead of an openid in a file.
 
 RIGHT: Body = {"app_id": APP_ID, "openid": "openid-right", "unionid": UNION}
 THERE: Body = {"app_id": OTHER_APP_ID, "openid": "openid-there", "unionid": UNION}
@@ -73,7 +73,7 @@ async def test_an_openid_that_is_a_unionid_of_the_file_is_refused(
 ) -> None:
     monkeypatch.setattr("wxauth.import_export.importing.BATCH", batch)
     text = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
-    if is_csv:  # a header is the first line
+    if is_csv:  # the first line is a header
         names = ["app_id", "openid", "unionid", "external_id", "nickname", "status", "user_id"]
         rows = [",".join(str(line.get(name, "")) for name in names) for line in lines]
         text = "\n".join([",".join(names), *rows]).encode()
@@ -114,7 +114,7 @@ async def test_an_openid_that_is_a_later_lines_unionid_is_refused_from_standard_
     assert await stage.rows.fetchval("SELECT external_id FROM users") == "7"
 
 
-# In place of an openid, in what was imported before.
+# A unionid instead of an openid in an earlier import.
 
 
 @pytest.mark.usefixtures("bystander")
@@ -206,7 +206,7 @@ async def test_an_openid_with_which_somebody_has_logged_in_is_nobody_elses_union
     assert (await login("somebody-else-here"))["user"]["id"] == owner["user"]["id"]
 
 
-# Alone.
+# Lines with a unionid and no openid.
 
 
 @pytest.mark.usefixtures("bystander")
