@@ -1,4 +1,4 @@
-"""Apps at run time: added, changed and removed by administrators and operators, and known to every process at once."""
+"""Administrators and operators add, change and remove apps while the service runs. Every process then knows at once."""
 
 import asyncio
 import json
@@ -42,12 +42,12 @@ Command = Callable[..., Awaitable[CompletedProcess[str]]]
 
 @dataclass(slots=True)
 class Office(Admin):
-    """An administrator of the apps."""
+    """An administrator of the apps, with the stage they work on."""
 
     stage: Stage
 
     async def beside(self, **settings: Any) -> Self:
-        """The same administrator at another replica, with these settings."""
+        """Return the same administrator at another replica, with these settings."""
         stage = await self.stage.replica(**settings)
         return self.__class__(stage.client, self.answer, stage)
 
@@ -61,7 +61,7 @@ class Office(Admin):
         return body_of(await self.edit(**fields))
 
     async def log_in(self, app_id: str | None = LATER, code: str = "alice") -> httpx.Response:
-        """A login of somebody's, where the administrator is."""
+        """Log in to an app at the administrator's replica."""
         return await self.client.post("/v1/login", json={"code": code} | ({"app_id": app_id} if app_id else {}))
 
 
@@ -73,13 +73,13 @@ async def root(stage: Stage) -> Office:
 
 
 def refused(answer: httpx.Response, *fields: str) -> Body:
-    """The problem, which names these fields."""
+    """Check that the request is rejected because of these fields, and return the problem document."""
     problem = problem_of(answer, "invalid_request", 422)
     assert [error["field"] for error in problem["errors"]] == [*fields]
     return problem
 
 
-# Adding.
+# Adding apps.
 
 
 async def test_people_log_in_to_an_app_that_has_been_added(root: Office) -> None:
@@ -187,10 +187,10 @@ async def test_no_app_has_the_name_of_a_site_or_the_audience_and_no_site_that_of
         ("logo", "https://shop.example.com/logo.png"),
         ("logo", "data:image/svg+xml;base64,PHN2Zz4="),
         ("logo", f'{LOGO}" onerror="'),
-        ("logo", LOGO.replace("png", "jpeg")),  # a PNG
+        ("logo", LOGO.replace("png", "jpeg")),  # the content is a PNG
         ("logo", f"{LOGO.rstrip('=')}{'A' * 44_000}="),
         ("push_token", "no spaces please"),
-        ("push_aes_key", "9" * 43),  # without a push_token
+        ("push_aes_key", "9" * 43),  # needs a push_token
         ("is_enabled", None),
     ],
 )
@@ -199,7 +199,7 @@ async def test_an_invalid_field_of_an_app_is_refused_by_its_name(root: Office, f
     assert await root.stage.number("apps") == 0
 
 
-# Changing and removing.
+# Changing and removing apps.
 
 
 async def test_only_the_given_fields_of_an_app_are_changed_and_a_secret_cannot_be_removed(root: Office) -> None:
@@ -246,7 +246,8 @@ async def test_messages_are_handed_on_only_where_a_token_is_and_never_to_wxauth_
         *("https://shop.invalid/#a", "https://2852039166/", "https://[::ffff:169.254.169.254]/"),
     ):
         assert wrong not in str(refused(await root.edit(push_forward=wrong), "push_forward"))
-    # As with the made-up addresses of a proxy on a laptop: where a name leads is judged when a message is handed on.
+    # A proxy on a laptop resolves names to made-up addresses. So wxauth checks the address of a name only when it
+    # forwards a message.
     monkeypatch.setattr(socket, "getaddrinfo", lead_to_metadata)
     assert (await root.edited(push_forward="https://shop.test/"))["push_forward"] == "https://shop.test/"
     refused(await root.edit(push_forward="http://shop.test/"), "push_forward")
@@ -292,7 +293,7 @@ async def test_a_disabled_or_removed_app_lets_nobody_in_and_its_sessions_go_on(r
 async def test_the_trail_names_actor_app_and_changed_fields(root: Office) -> None:
     await root.add()
     await root.edit(title="大店", app_secret=LATER_APP["app_secret"])
-    await root.edit(title="大店")  # which it is already
+    await root.edit(title="大店")  # the app already has this title
     await root.ask("DELETE", f"/apps/{LATER}")
     events = [event for event in await root.events() if event["type"].startswith("app.")]
     assert [(event["type"], event["actor"], event["app_id"], event["data"]) for event in reversed(events)] == [
@@ -313,7 +314,7 @@ async def test_without_apps_in_the_settings_the_one_added_first_is_the_default(r
     await bare.add(app_id=FIRST, app_secret=APPS[0]["app_secret"])
     assert (await bare.log_in(None)).json()["user"]["app_id"] == LATER
     await bare.edit(is_enabled=False)
-    problem_of(await bare.log_in(None), "unknown_app", 400)  # no code goes to an app that it is not meant for
+    problem_of(await bare.log_in(None), "unknown_app", 400)  # the code isn't sent to an app it isn't meant for
     await bare.ask("DELETE", f"/apps/{LATER}")
     assert (await bare.log_in(None)).json()["user"]["app_id"] == FIRST
 
@@ -332,7 +333,7 @@ async def test_before_the_stored_apps_are_read_no_app_is_reported_as_unknown(roo
     assert unread.for_login(LATER).app_id == LATER
     await proxy.refuse()
     await unread.try_refresh()
-    assert unread.for_login(LATER).app_id == LATER  # through an outage
+    assert unread.for_login(LATER).app_id == LATER  # the app stays known during an outage
 
 
 # Sealed values.
@@ -395,7 +396,7 @@ async def test_a_reseal_covers_the_apps(root: Office) -> None:
     assert (await reseal(root.stage.services.database, Sealer(keys), now=root.stage.services.clock())).apps == 0
 
 
-# By command.
+# The command `wxauth apps`.
 
 
 @pytest.fixture
@@ -406,7 +407,10 @@ def wechat_url() -> Iterator[str]:
 
 @pytest.fixture
 def apps(database_url: str, wechat_url: str, tmp_path: Path) -> Command:
-    """Run `wxauth apps ...` on this test's database and a simulated WeChat; `given` is standard input."""
+    """A function that runs `wxauth apps` on this test's database and a simulated WeChat.
+
+    `given` is its standard input.
+    """
 
     async def command(*arguments: str, given: str = "", **settings: str) -> CompletedProcess[str]:
         env = {

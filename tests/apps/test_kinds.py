@@ -1,4 +1,8 @@
-"""Kinds of apps: mobile apps log in, browsers' codes do not, and one person is one user by whichever door they come."""
+"""Users log in to apps of several kinds.
+
+wxauth accepts the login codes of mobile apps, but not those of browsers. A user of several kinds of apps stays one
+user.
+"""
 
 import asyncio
 
@@ -46,7 +50,8 @@ async def test_wechats_tokens_of_a_mobile_login_are_kept_nowhere(stage: Stage) -
     tables = await stage.rows.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     for (table,) in tables:
         stored = "\n".join(map(str, await stage.rows.fetch(f'SELECT * FROM "{table}"')))
-        stage.secrets.check_log(stored)  # has collected them, and at the end looks through the log
+        # the collector knows these tokens now and also searches the log for them at the end
+        stage.secrets.check_log(stored)
     assert {call.api for call in stage.simulator.calls} == {"access_token"}
 
 
@@ -62,7 +67,7 @@ async def test_a_code_of_a_mobile_app_is_sent_again_only_if_wechat_was_busy(stag
     assert len(stage.simulator.calls_of("access_token")) == 6
 
 
-# Codes where they do not belong.
+# Codes sent to the wrong endpoint.
 
 
 @pytest.mark.parametrize("app_id", [PAGE, SITE])
@@ -85,10 +90,10 @@ async def test_an_unknown_app_is_named_unless_it_cannot_be_an_appid(stage: Stage
     assert "wx0123456789abcdef" in named["detail"]
     odd = problem_of(await stage.login.ask(app_id="<script>wx"), "unknown_app", 400)
     assert "script" not in odd["detail"]
-    assert "wx0123456789abcdef" in odd["detail"]  # what one is like
+    assert "wx0123456789abcdef" in odd["detail"]  # an example of a valid AppID
 
 
-# Made-up people.
+# Snapshot users, whom WeChat makes up.
 
 
 async def test_a_made_up_person_is_refused_and_nothing_is_stored(stage: Stage) -> None:
@@ -104,7 +109,7 @@ async def test_a_snapshot_whose_flag_is_missing_is_known_by_its_unionid(stage: S
     def hidden(person: str) -> str:
         return stage.code(person, app_id=MOBILE, snapshot="hidden")
 
-    await stage.login(hidden("alice"), app_id=MOBILE)  # nobody can know yet
+    await stage.login(hidden("alice"), app_id=MOBILE)  # at this login, nothing shows that the user is made up
     before = await people(stage)
     problem_of(await stage.login.ask(hidden("bob"), app_id=MOBILE), "snapshot_user", 403)
     assert await people(stage) == before
@@ -124,7 +129,7 @@ async def test_a_made_up_person_of_an_app_without_unionids_has_none(stage: Stage
     assert entered["user"]["unionid"] is None
 
 
-# Apps that are not bound to the Open Platform account.
+# Apps that aren't bound to an Open Platform account.
 
 
 async def test_a_known_person_logs_in_even_without_a_unionid(stage: Stage) -> None:
@@ -145,12 +150,12 @@ async def test_each_app_says_whether_a_unionid_is_required(stage: Stage) -> None
     for app in apps:
         stage.simulator.account(app["app_id"]).has_unionids = True
     await stage.login(app_id=MINI)
-    late = await stage.login(app_id=MOBILE)  # with a unionid that is another user's by now
+    late = await stage.login(app_id=MOBILE)  # its unionid belongs to another user by now
     assert late["user"]["unionid"]
     assert await stage.number("users") == 1, alone
 
 
-# What a mobile session is not.
+# What the session of a mobile app can't do.
 
 
 async def test_a_mobile_session_neither_scans_nor_logs_in_to_sites(stage: Stage) -> None:
@@ -166,7 +171,7 @@ async def test_a_mobile_session_neither_scans_nor_logs_in_to_sites(stage: Stage)
     in_mini_program = bearer(await stage.login(app_id=MINI))
     asked = {"login_code": "alice", "client_id": "shop"}
     answer = await stage.client.post("/v1/me/authorizations", json=asked, headers=in_mini_program)
-    problem_of(answer, "invalid_request", 422)  # there is no such client
+    problem_of(answer, "invalid_request", 422)  # no client has this name
     problem_of(await stage.client.post(f"{scan}/deny", headers=in_mini_program), "scan_over", 404)
 
 
@@ -175,7 +180,8 @@ async def test_wechat_is_asked_for_no_mini_program_code_of_a_mobile_app(stage: S
     root = await make_admin(stage.client, stage.rows, await stage.login("root"))
     tv = {"name": "tv", "title": "TV", "device": True}
     secret = (await root.ask("POST", "/clients", json=tv)).json()["client_secret"]
-    await stage.rows.execute("UPDATE clients SET app_id = $1", MOBILE)  # as an operator can no longer say
+    # no command and no request can set this any more
+    await stage.rows.execute("UPDATE clients SET app_id = $1", MOBILE)
     started = (await stage.client.post("/v1/device_authorization", auth=("tv", secret))).json()
     scene = started["verification_uri_complete"].rpartition("/")[2]
     code = await stage.client.get(f"/v1/scans/{scene}/code")
@@ -208,12 +214,12 @@ async def test_a_mobile_app_and_a_website_have_no_wechat_token(stage: Stage) -> 
         assert (await stage.client.get(f"/v1/apps/{app_id}/access-token", auth=auth)).json()["access_token"]
 
 
-# Adding and changing.
+# Adding and changing apps.
 
 
 @pytest.fixture
 async def root(stage: Stage) -> Admin:
-    """An administrator of a service whose settings have two mini-programs."""
+    """An administrator of a service that has two mini-programs in its settings."""
     stage = await stage.replica(apps=APPS)
     return await make_admin(stage.client, stage.rows, await stage.login("root"))
 
@@ -221,7 +227,8 @@ async def root(stage: Stage) -> Admin:
 async def test_an_app_of_each_kind_is_added_and_shows_which_unionid_it_requires(root: Admin) -> None:
     for app in (MOBILE_APP, WEBSITE, ACCOUNT):
         fields = {name: app[name] for name in ("app_id", "app_secret", "kind")}
-        added = (await root.ask("POST", "/apps", json=fields)).json()  # WeChat is asked by the kind's own call
+        # wxauth asks WeChat with the call for this kind of app
+        added = (await root.ask("POST", "/apps", json=fields)).json()
         assert (added["kind"], added["unionid"], added["is_default"]) == (app["kind"], "required", False)
     listed = {app["app_id"]: (app["kind"], app["unionid"]) for app in (await root.read("/apps"))["items"]}
     assert listed[MINI] == ("mini_program", "optional")
@@ -242,7 +249,7 @@ async def test_a_mobile_app_has_push_and_its_kind_never_changes(root: Admin) -> 
     assert (await root.ask("PATCH", f"/apps/{MOBILE}", json={"app_secret": MOBILE_APP["app_secret"]})).is_success
 
 
-# Files with which WeChat checks a domain.
+# The files that WeChat checks a domain with.
 
 
 @pytest.mark.parametrize("path", ["", "/auth"])
