@@ -1,4 +1,4 @@
-"""The checks of `wxauth check`, run in this process."""
+"""Fixtures that run the checks of `wxauth check` in this process."""
 
 import re
 from collections import Counter
@@ -21,11 +21,11 @@ from wxauth_desk.wechat import APPS, Simulator, create_simulator
 
 OK, NOTE, BAD = CheckLevel.OK, CheckLevel.NOTE, CheckLevel.BAD
 Said = tuple[CheckLevel, *tuple[str, ...]]
-"""The level of a line, and words in it."""
+"""The level of a line, and words that the line contains."""
 
 
 class StrictWeChat(Simulator):
-    """A simulator to which a plain name is no code, as it is none to WeChat."""
+    """A simulator that doesn't accept a person's name as a code, as the real WeChat doesn't."""
 
     def call(self, api: Any, query: Mapping[str, str], body: bytes) -> Any:
         code = {"js_code": f"no name: {query['js_code']}"} if "js_code" in query else {}
@@ -49,7 +49,7 @@ def wechat_url(strict_wechat: StrictWeChat) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Doctor:
-    """Runs the checks, with any settings by name. No line contains a secret."""
+    """Runs the checks with any settings by name, and makes sure that no line contains a secret."""
 
     make_settings: Callable[..., Settings]
     database_url: str
@@ -60,7 +60,7 @@ class Doctor:
     async def __call__(
         self, *, clock: Any = utc_now, timeouts: Any = MappingProxyType({}), **values: Any
     ) -> dict[str, CheckResult]:
-        """The results by name."""
+        """Run the checks, and return the results by name."""
         nobody = f"http://127.0.0.1:{free_port()}"
         usual = {"apps": APPS, "wechat_base_url": self.wechat_url, "issuer": nobody}
         settings = self.make_settings(**usual | values)
@@ -77,7 +77,7 @@ class Doctor:
         return by_name
 
     async def says(self, name: str, level: CheckLevel, *words: str, **how: Any) -> None:
-        """Check that this line has this level and these words."""
+        """Run the checks, and assert that this line has this level and contains these words."""
         assert_reported(await self(**how), name, level, *words)
 
 
@@ -91,15 +91,15 @@ def doctor(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Doctor:
-    # Each check reads the certificates: of one authority, for those of a system take 17 ms.
+    # Each check reads the CA certificates. The file with one authority is faster than the system's, which takes 17 ms.
     monkeypatch.setenv("SSL_CERT_FILE", str(Authority(tmp_path).file))
     return Doctor(make_settings, database_url, wechat_url, strict_wechat, secrets)
 
 
 def check_chinese(result: CheckResult) -> None:
-    """The Chinese text names the same settings, commands, addresses and numbers as the English text.
+    """Assert that the Chinese text contains the same settings, commands, addresses and numbers as the English text.
 
-    A version alone has none, because it is the same in both.
+    A text that is only a version number has no translation, because it's the same in both languages.
     """
     assert re.fullmatch(r"[\d.]+\w*", result.text) or re.search("[一-鿿]", result.text.translated("zh-CN")), result
     exact = re.findall(r"WXAUTH_[A-Z_]+|'wxauth [a-z ]+'|https?://[\w.:/\[\]-]*\w|\b\d{4,}\b", result.text)
@@ -107,7 +107,7 @@ def check_chinese(result: CheckResult) -> None:
 
 
 def assert_reported(results: Mapping[str, CheckResult], name: str, level: CheckLevel, *words: str) -> None:
-    """This line has this level and these words."""
+    """Assert that this line has this level and contains these words."""
     result = results[name]
     assert result.level is level, result
     assert all(word in result.text for word in words), result

@@ -1,4 +1,4 @@
-"""`wxauth check` prints a line for each check, with the error and its remedy, and changes nothing."""
+"""`wxauth check` prints a line for each check, with the error and how to fix it, and changes nothing."""
 
 import asyncio
 import json
@@ -61,14 +61,14 @@ Serve = Callable[..., Awaitable[str]]
 
 @dataclass(frozen=True)
 class Command:
-    """Runs `wxauth check --json`, or any other command, with any settings by name."""
+    """Runs `wxauth check --json` or another command, with any settings by name."""
 
     folder: Path
     env: dict[str, str]
     secrets: Secrets
 
     def __call__(self, **changed: str) -> tuple[int, dict[str, dict[str, Any]]]:
-        """The exit status, and the results by name."""
+        """Run the check, and return its exit status and its results by name."""
         done = self.run("check", "--json", **changed)
         self.secrets.check_log(done.stdout + done.stderr)
         assert done.stderr == ""
@@ -112,7 +112,7 @@ async def test_all_checks_pass_even_before_the_service_has_started(check: Comman
     assert list(results) == [*GENERAL, *names]
     assert set(results["settings"]) == {"name", "ok", "level", "message"}
     levels = {name: result["level"] for name, result in results.items() if result["level"] != "ok"}
-    assert levels == {"issuer": "note"}  # on a laptop: nothing listens yet, and WeChat cannot reach it
+    assert levels == {"issuer": "note"}  # on a laptop, nothing listens at the issuer yet, and WeChat can't reach it
 
 
 @pytest.mark.process
@@ -185,7 +185,7 @@ async def test_a_database_that_falls_silent_holds_nobody_up(doctor: Doctor) -> N
     async with Proxy(doctor.database_url) as proxy:
         loop = asyncio.get_running_loop()
 
-        def clock() -> datetime:  # asked for the first time when the database returned once
+        def clock() -> datetime:  # called for the first time after the database has returned a result
             proxy.fall_silent()
             return utc_now()
 
@@ -231,7 +231,7 @@ def test_a_standby_an_old_version_and_another_encoding_are_reported() -> None:
 
 
 @pytest.mark.own_database
-@pytest.mark.parametrize("write", ["INSERT ON sessions", "UPDATE ON users"])  # of a first login, and of a return
+@pytest.mark.parametrize("write", ["INSERT ON sessions", "UPDATE ON users"])  # for a first login and for a later login
 async def test_a_login_that_the_database_refuses_is_reported(doctor: Doctor, rows: Rows, write: str) -> None:
     await rows.execute(f"""
         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not here'; END$$;
@@ -338,7 +338,7 @@ async def test_one_signing_key_of_several_that_does_not_open_is_named(doctor: Do
 
 @contextmanager
 def answering(app: ASGIApp, **options: Any) -> Iterator[tuple[str, SimpleNamespace]]:
-    """A server's URL, and what answers there; its `app` can be exchanged."""
+    """Serve an app. Yield its URL and an object whose attribute `app` can be replaced."""
     front = SimpleNamespace(app=app)
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -349,7 +349,10 @@ def answering(app: ASGIApp, **options: Any) -> Iterator[tuple[str, SimpleNamespa
 
 
 class KeysAsRead:
-    """Of a service that answers in another thread, where it may use no connection of the test's."""
+    """The keys that a service has read.
+
+    The service that uses this class runs in another thread, where it must not use the test's connection.
+    """
 
     is_ready = True
 
@@ -361,11 +364,11 @@ class KeysAsRead:
         return self._keys.jwks
 
     async def refresh_for_first_site(self) -> None:
-        """There is none to come."""
+        """Do nothing, because this service has no sites."""
 
 
 def with_header(app: ASGIApp, name: bytes, value: Callable[[], str | None]) -> ASGIApp:
-    """As behind a proxy that sets this header, or removes it."""
+    """Wrap an app like a proxy that sets this header, or removes it if the value is None."""
 
     async def altered(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_altered(message: Message) -> None:
@@ -382,7 +385,7 @@ def with_header(app: ASGIApp, name: bytes, value: Callable[[], str | None]) -> A
 
 @pytest.fixture
 def serve(make_services: MakeServices) -> Iterator[Serve]:
-    """A service that answers at the URL that its settings name."""
+    """A function that starts a service at the URL in its settings."""
     with answering(PlainTextResponse()) as (url, front):
 
         async def start(name: bytes = b"x-nothing", value: str | None = None) -> str:
@@ -396,7 +399,7 @@ def serve(make_services: MakeServices) -> Iterator[Serve]:
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> dict[str, str]:
-    """One that nobody knows, as uvicorn takes it."""
+    """uvicorn's options for a certificate of an unknown authority."""
     (tmp_path / "unknown").mkdir()
     unknown = Authority(tmp_path / "unknown")
     return {"ssl_certfile": str(unknown.file), "ssl_keyfile": str(unknown.key_file)}
@@ -452,7 +455,7 @@ async def test_a_service_that_makes_its_first_key_during_the_check_has_the_store
     await stage.rows.execute("DELETE FROM signing_keys")
 
     async def metadata(request: Request) -> Response:
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(keys.refresh(), loop))  # as a service at its start
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(keys.refresh(), loop))  # like a service that starts
         issuer = str(request.base_url).removesuffix("/")
         return JSONResponse({"issuer": issuer, "jwks_uri": f"{issuer}/jwks.json"})
 
@@ -530,7 +533,7 @@ async def test_variables_of_a_proxy_that_cannot_be_used_are_left_out(
 async def test_a_certificate_of_an_authority_that_is_not_known_here_is_reported_with_the_remedy(
     doctor: Doctor, certificate: dict[str, str], tmp_path: Path
 ) -> None:
-    """As 微信云托管 has one in the place of WeChat's."""
+    """微信云托管 can replace WeChat's certificate with such a certificate."""
     with answering(PlainTextResponse(), **certificate) as (url, _):
         self_signed = await doctor(wechat_base_url=url.replace("http:", "https:"))
     (tmp_path / "another").mkdir()
@@ -587,7 +590,7 @@ async def test_an_issuer_that_hangs_up_or_says_nothing_is_reported(doctor: Docto
     [
         (95, BAD, "95 s ahead of the database's clock, and wxauth relies on the database's clock. Synchronize", BAD),
         (-95, BAD, "95 s behind the database's clock, and wxauth relies on the database's clock. Synchronize", BAD),
-        (20, BAD, "20 s ahead of the database's", OK),  # which siblings tolerate
+        (20, BAD, "20 s ahead of the database's", OK),  # siblings tolerate this difference
         (-4, OK, "within 4 s", OK),
     ],
 )
@@ -608,13 +611,13 @@ async def test_a_wechat_that_sends_no_date_is_not_asked_for_the_time(doctor: Doc
 
 
 async def test_of_wechats_times_the_nearest_counts(doctor: Doctor) -> None:
-    times = iter([utc_now() - timedelta(hours=1)])  # an answer that was kept somewhere
+    times = iter([utc_now() - timedelta(hours=1)])  # the first date is old, like that of a cached response
     with with_date(doctor.wechat, lambda: format_datetime(next(times, utc_now()), usegmt=True)) as url:
         await doctor.says("clock wechat", OK, wechat_base_url=url)
 
 
 def with_date(wechat: StrictWeChat, date: Callable[[], str | None]) -> AbstractContextManager[str]:
-    """The simulator, with this header in its answers."""
+    """Serve the simulator with this Date header in its responses."""
     return serving(with_header(create_simulator(wechat), b"date", date), date_header=False)
 
 
@@ -726,13 +729,13 @@ async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(doctor: D
         doctor.wechat.fail(api, hang=True, times=None)
     began = asyncio.get_running_loop().time()
     results = await doctor(wechat_timeout=1.5)
-    assert asyncio.get_running_loop().time() - began < 5  # all of them one after the other would be 6 s
+    assert asyncio.get_running_loop().time() - began < 5  # one check after the other would take 6 s
     for app in APPS:
         assert_reported(results, of_app(app_id=app["app_id"]), BAD, "code2session did not respond in 1.5 s")
         assert_reported(results, of_app("access_token", app["app_id"]), BAD, "for the same reason")
 
 
-# Settings at WeChat that cannot be queried, and must be set by hand.
+# Settings in WeChat that wxauth can't query and that operators must set by hand.
 
 
 async def test_the_push_url_is_shown(doctor: Doctor) -> None:
@@ -764,7 +767,8 @@ async def test_an_app_without_a_token_is_told_where_its_own_is_set(doctor: Docto
         return result.text
 
     assert by_command in await told(later["app_id"])
-    assert in_apps in await told(later["app_id"], apps=[*APPS, later])  # the settings count, if both have it
+    # if the settings and the database both contain an app, the settings win
+    assert in_apps in await told(later["app_id"], apps=[*APPS, later])
     bare = {name: APPS[0][name] for name in ("app_id", "app_secret")}
     assert in_apps in await told(APP_ID, apps=[bare])
     assert moved in await told(APP_ID, apps=(), **bare)
@@ -778,7 +782,7 @@ async def test_a_token_that_another_app_has_is_reported_where_no_message_is_encr
     assert_reported(results, of_app("push", OTHER_APP_ID), OK, "安全模式")
 
 
-# The handler of WeChat's messages.
+# The handler that messages from WeChat are forwarded to.
 
 
 def handed_on(url: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`wxauth check` names everybody who may use wxauth's tables, with the statement that ends it."""
+"""`wxauth check` names every role that can use wxauth's tables, and the statement that revokes its rights."""
 
 import re
 from collections.abc import AsyncIterator, Callable
@@ -25,20 +25,20 @@ numbers = count(1)
 
 @dataclass(frozen=True)
 class House:
-    """A database whose tables belong to a role without other rights, and the connection of a superuser to it."""
+    """A database whose tables belong to a role without other rights, and a superuser's connection to this database."""
 
     root: Rows
     url: str
     make_settings: Callable[..., Settings]
     name: str
-    """Begins the name of each role of the test."""
+    """The prefix of the name of each role in this test."""
 
     @property
     def owner(self) -> str:
         return f"{self.name}_owner"
 
     def role(self, name: str) -> str:
-        """The full name of a role, quoted for SQL."""
+        """Return the full name of a role, quoted for SQL."""
         return '"' + f"{self.name}_{name}".replace('"', '""') + '"'
 
     async def make(self, *roles: str, options: str = "NOLOGIN") -> None:
@@ -46,14 +46,14 @@ class House:
             await self.root.execute(f"CREATE ROLE {self.role(role)} {options}")
 
     async def run(self, text: str) -> None:
-        """Run statements in which `@name` is a role of the test."""
+        """Run statements in which `@name` stands for a role of the test."""
         await self.root.execute(re.sub(r"@(\w+)", lambda found: self.role(found[1]), text))
 
     def url_of(self, role: str) -> str:
         return self.url.replace("postgres@", f"{self.name}_{role}@")
 
     async def said(self, role: str = "owner") -> dict[str, CheckResult]:
-        """What the check says of rights and schema, run as this role."""
+        """Run the check as this role, and return the results about rights and the schema that aren't ok."""
         results = await examine(self.make_settings(database_url=self.url_of(role)))
         found = {
             it.name: it for it in results if it.name in ("rights", "rights to read", "schema") and it.level != "ok"
@@ -64,7 +64,7 @@ class House:
         return found
 
     async def is_mended(self, said: CheckResult, *, as_role: str | None = None) -> None:
-        """Run the statements that a line gives, by somebody who knows nothing but the line."""
+        """Run the statements that a line of the check suggests, in a session that knows nothing else."""
         connection = await asyncpg.connect(self.url_of(as_role) if as_role else self.url)
         await connection.execute("SET search_path = pg_catalog")
         for statement in re.findall(r"(?:SET ROLE|REVOKE|RESET|GRANT|ALTER) [^;]+;|RESET ROLE;", said.text):
@@ -319,7 +319,7 @@ async def test_names_of_any_characters_are_quoted(house: House) -> None:
     for name in odd:
         await house.root.execute(f"GRANT UPDATE ON users TO {house.role(name)}")
     said = (await house.said())["rights"]
-    # The statements cannot be told apart by a semicolon here, so all of them are run at once.
+    # A semicolon in a name could also end a statement here, so the test runs all statements at once.
     [statement] = re.findall(r"REVOKE .*;(?= If )", said.text)
     await house.root.execute(statement)
     assert await house.said() == {}
@@ -377,7 +377,7 @@ async def test_row_level_security_that_hides_nothing_is_no_fault(house: House) -
         CREATE POLICY everything ON users TO @service USING (true) WITH CHECK (true)
     """)
     assert await house.said("service") == {}
-    assert [*(await house.said("owner"))] == ["rights"]  # because the service has a role of its own
+    assert [*(await house.said("owner"))] == ["rights"]  # the service's role isn't the owner
     await house.run("CREATE POLICY less ON users AS RESTRICTIVE TO @service USING (status = 'active')")
     assert "users" in (await house.said("service"))["schema"].text
     await house.run("ALTER TABLE users FORCE ROW LEVEL SECURITY")
@@ -391,7 +391,7 @@ async def test_row_level_security_that_hides_nothing_is_no_fault(house: House) -
 async def test_a_schema_of_its_own_keeps_out_whom_a_platform_lets_in(
     house: House, empty_database_url: str, stage: Stage
 ) -> None:
-    """As Supabase does it: its administrator is no superuser, but a member of the role of its API."""
+    """Supabase grants rights this way. Its administrator isn't a superuser, but a member of its API's role."""
     await house.make("anon")
     await house.make("platform", options="LOGIN CREATEROLE")
     root = await asyncpg.connect(empty_database_url)
