@@ -1,4 +1,4 @@
-"""`wxauth alive`: what a container's health check asks."""
+"""`wxauth alive` tells a container's health check whether the service is running."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""That a terminal speaks Chinese: no text of the commands, of the settings or of a start is without it."""
+"""A terminal in Chinese shows Chinese texts: every text of the commands, the settings and a start has a translation."""
 
 import re
 import socket
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.no_database
 
 CHINESE = re.compile("[一-鿿]")
 PATIENCE = 2.0
-"""Seconds of CPU time, of which importing a command takes the most."""
+"""The maximum number of seconds of CPU time. Importing the command takes most of it."""
 VALUES = {
     "a name like a sentence": "a: b, c: d",
     "colons": ": " * 1500 + ".",
@@ -26,7 +26,7 @@ VALUES = {
     "words of a template": "lines: {lines}, created: " * 250 + ".",
     "a template's own words": "WeChat couldn't be reached: x " * 250 + ".",
 }
-"""Values that a template might be found in."""
+"""Long texts in which a search for the matching template could take too long."""
 
 
 def test_every_command_and_option_has_chinese(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The commands as an operator runs them: `dev`, `serve`, `migrate`, `secret new`, `openapi`."""
+"""Operators run the commands `dev`, `serve`, `migrate`, `secret new` and `openapi`."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for process
 
 
 class WeChat:
-    """The simulator; it answers the code `held` only after `let_go` is set."""
+    """The simulator. It responds to the code `held` only after the test sets `let_go`."""
 
     def __init__(self) -> None:
         self._app = create_simulator()
@@ -82,7 +82,7 @@ class Serve:
         return service
 
     def write(self, **changed: str) -> None:
-        """Write settings by name to the file that it reads at its start and at a SIGHUP."""
+        """Write settings into the `.env` file, which the service reads when it starts and on SIGHUP."""
         (self.folder / ".env").write_text("".join(f"WXAUTH_{name}={value}\n" for name, value in changed.items()))
 
 
@@ -115,7 +115,7 @@ def serve(folder: Path, settings: dict[str, str]) -> Iterator[Serve]:
 
 
 def refusal(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> str:
-    """The one line with which a command refuses."""
+    """Run a command that fails, and return its error message, which must be one line."""
     failed = run(*arguments, cwd=cwd, env=env or {})
     assert (failed.returncode, len(failed.stderr.splitlines())) == (1, 1), failed.stderr
     return failed.stderr
@@ -135,7 +135,7 @@ def dev_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def running_dev(folder: Path, *, is_installed: bool = False, **env: str) -> Iterator[Server]:
-    """A `wxauth-desk dev` that is ready."""
+    """Run `wxauth-desk dev`, and yield it when it's ready."""
     port, wechat_port = free_port(), free_port()
     command = (WXAUTH_DESK, "dev", "--port", str(port), "--wechat-port", str(wechat_port))
     service = Server(Running(*command, cwd=folder, env=env, is_installed=is_installed), port)
@@ -146,13 +146,13 @@ def running_dev(folder: Path, *, is_installed: bool = False, **env: str) -> Iter
 
 @pytest.fixture(scope="module")
 def dev(dev_folder: Path) -> Iterator[Server]:
-    """By the installed program."""
+    """A running `wxauth-desk dev`, started by the installed program."""
     with running_dev(dev_folder, is_installed=True) as service:
         yield service
 
 
 def printed(dev: Server, heading: str) -> str:
-    """The lines that dev prints below a heading, to be pasted."""
+    """Return the lines that dev prints below a heading so that users can paste them."""
     return dev.command.output.partition(heading)[2].partition("\n\n")[2].partition("\n\n")[0] + "\n"
 
 
@@ -264,7 +264,7 @@ def test_all_ports_of_dev_follow_that_of_the_service_where_they_are_free(tmp_pat
 
 
 def test_dev_names_the_folder_in_which_it_cannot_write(tmp_path: Path) -> None:
-    command = ("sh", "-c", 'ulimit -f 0; exec "$@"', "sh", WXAUTH_DESK, "dev", *free_ports())  # as on a full disk
+    command = ("sh", "-c", 'ulimit -f 0; exec "$@"', "sh", WXAUTH_DESK, "dev", *free_ports())  # like on a full disk
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, ".wxauth: File too large\n")
 
@@ -283,7 +283,7 @@ def test_every_process_of_dev_ends_with_dev(tmp_path: Path, ending: int, status:
         assert "Traceback" not in service.command.output
         assert "rror" not in service.command.output
     beside = tmp_path / ".wxauth" / "wxauth"
-    if status < 0:  # nothing of it was left to take the command away
+    if status < 0:  # SIGKILL left no process that could delete the command
         done = subprocess.run([beside, "users", "list"], capture_output=True, text=True, check=False)
         assert (done.returncode, "has ended" in done.stderr) == (1, True)
     assert not beside.exists()
@@ -395,16 +395,17 @@ def test_sighup_replaces_workers_one_by_one_with_the_current_settings(serve: Ser
 
 
 def reload_without_a_refused_request(service: Server) -> None:
-    """Send SIGHUP, and log in on a new connection again and again until every worker is another one."""
+    """Send SIGHUP. Then log in on new connections until every worker has been replaced."""
     first = service.workers()
     service.command.process.send_signal(signal.SIGHUP)
 
     def is_reloaded() -> bool:
         with httpx.Client(base_url=service.client.base_url, verify=False) as fresh:
-            # Housekeeping ends all but a user's newest sessions, and a slow reload gets to open many, so not Alice's.
+            # Log in as Bob, not as Alice. A slow reload opens many sessions, and housekeeping ends all except the
+            # newest ones of a user.
             assert fresh.post("/v1/login", json={"code": "bob"}).status_code == 200
             assert fresh.get("/readyz").status_code == 200
-        time.sleep(0.05)  # more requests would prove no more
+        time.sleep(0.05)  # more requests would prove nothing more
         return not service.workers() & first
 
     until(is_reloaded)
@@ -426,7 +427,7 @@ def test_a_secret_key_in_a_file_is_rotated_by_sighup(serve: Serve) -> None:
     env = serve.settings | {"WXAUTH_SECRETS_DIR": str(serve.folder)}
     assert run("secret", "reseal", cwd=serve.folder, env=env).returncode == 0
     (serve.folder / "wxauth_secret_key_previous").unlink()
-    reload_without_a_refused_request(service)  # would be refused if anything still needed the former key
+    reload_without_a_refused_request(service)  # a request would fail if any process still needed the previous key
     assert (service.command.process.poll(), service.pid) == (None, pid)
     assert service.command.end(signal.SIGTERM) == 0
     assert {line["level"] for line in service.lines} == {"info"}
@@ -439,7 +440,8 @@ def test_a_sighup_at_any_moment_neither_ends_one_process_nor_reads_anything(
     env = settings | {"WXAUTH_PORT": str(free_port())}
     with Running(WXAUTH, "serve", cwd=folder, env=env, is_installed=True) as command:
         maps = Path(f"/proc/{command.process.pid}/maps")
-        until(lambda: "pydantic_core" in maps.read_text())  # one of the first imports: most are still to come
+        # pydantic_core is one of the first imports, so most imports are still to come
+        until(lambda: "pydantic_core" in maps.read_text())
         command.process.send_signal(signal.SIGHUP)
         command.wait_for('"started"')
         command.process.send_signal(signal.SIGHUP)
@@ -585,7 +587,7 @@ def test_a_lost_log_loses_no_login(settings: dict[str, str], folder: Path) -> No
         process = subprocess.Popen([WXAUTH, "serve"], cwd=folder, env=env, stdout=full, stderr=subprocess.DEVNULL)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", verify=False, timeout=PATIENCE) as client:
-            until(lambda: is_served(port))  # where it waits for the service
+            until(lambda: is_served(port))  # returns when the service listens
             for _ in range(2):
                 assert client.post("/v1/login", json={"code": "alice"}).status_code == 200
     finally:
@@ -708,7 +710,7 @@ def test_an_impossible_migration_is_one_line(database_url: str, tmp_path: Path, 
     assert "hunter2" not in refusal("migrate", *arguments, cwd=tmp_path, env={"WXAUTH_DATABASE_URL": wrong})
 
 
-# secret, openapi, and how they are called
+# The commands `secret` and `openapi`, and ways to call the commands.
 
 
 def test_an_encoding_that_lacks_characters_is_one_line() -> None:
@@ -750,7 +752,8 @@ for arguments in json.load(sys.stdin):
             os._exit(bool(ending.code))  # to clean its memory would take most of its time
     print(end=f"\\0{os.wait()[1]}\\0", flush=True)
 """
-"""Each command in a process that has imported the packages of others alone, which take most of the time."""
+"""A program that runs each command in its own process, after importing packages that aren't wxauth's. These imports
+take most of the time."""
 
 
 async def test_each_command_imports_its_modules(login: LogIn, settings: dict[str, str], tmp_path: Path) -> None:

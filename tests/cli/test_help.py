@@ -1,4 +1,4 @@
-"""What the commands say of themselves."""
+"""The help texts of the commands are complete."""
 
 import click
 import pytest

@@ -1,4 +1,4 @@
-"""The commands of `wxauth`, as a tree."""
+"""Walks the tree of `wxauth`'s commands."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from wxauth.cli import main
 
 
 def every_command(command: click.Command = main, *names: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """A command and all its subcommands, with their names."""
+    """Yield a command and all its subcommands, each with the names that lead to it."""
     yield names, command
     if isinstance(command, click.Group):
         context = click.Context(command)
