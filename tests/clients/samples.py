@@ -1,4 +1,4 @@
-"""A client with every field, and one without a site."""
+"""Two sample clients: one that has every field, and one that isn't a site."""
 
 from tests.fakes import LOGO
 from tests.world import Body

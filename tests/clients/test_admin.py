@@ -1,4 +1,4 @@
-"""`/v1/admin/clients`: what `wxauth clients` does, for administrators."""
+"""With `/v1/admin/clients`, administrators can do what `wxauth clients` does."""
 
 from asyncio import gather
 from dataclasses import dataclass
@@ -46,13 +46,13 @@ CHANGES: list[tuple[str, str, Body]] = [
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """An administrator's clients."""
+    """An administrator who manages clients."""
 
     stage: Stage
     root: Admin
 
     async def ask(self, method: str, path: str = "", /, **body: Any) -> httpx.Response:
-        """Ask about the client of this name: `await desk.ask("PATCH", "shop", title="Shop")`."""
+        """Send a request about the client with this name: `await desk.ask("PATCH", "shop", title="Shop")`."""
         has_body = body or method == "PATCH"
         return await self.root.ask(method, f"/clients/{path}".rstrip("/"), **({"json": body} if has_body else {}))
 
@@ -74,7 +74,7 @@ class Desk:
         return (await self.root.read("/clients"))["items"]
 
     async def refuse(self, field: str, method: str, path: str = "", /, **body: Any) -> None:
-        """Ask for what is refused because of this field."""
+        """Send a request, and check that it's rejected because of this field."""
         [error] = problem_of(await self.ask(method, path, **body), "invalid_request", 422)["errors"]
         assert error["field"] == field, body
 
@@ -185,7 +185,7 @@ async def test_a_site_is_changed_in_what_is_named_and_the_rest_stays(desk: Desk)
     cleared |= {"backchannel_logout_uri": None}
     after = await desk.change("shop", **cleared)
     assert after == {**changed, **cleared, "user_code": False}
-    assert await desk.change("shop", **cleared) == after  # nothing is changed, nor told
+    assert await desk.change("shop", **cleared) == after  # the request changes nothing, so no event is recorded
     events = [event["data"] for event in await desk.root.events() if event["type"] == "client.changed"]
     assert [sorted(data["fields"]) for data in events] == [
         ["app_id", "backchannel_logout_uri", "device", "email_domain", "logout_uris", "user_code"],
@@ -215,7 +215,7 @@ async def test_changes_at_once_are_all_kept_and_wait_for_no_scan_that_is_just_st
     await desk.add("shop", **SITE)
     changes: Body = {"title": "Shop", "near": False, "email_domain": "example.org", "scopes": ["openid"]}
     async with rows.transaction():
-        await rows.execute("SELECT FROM clients FOR KEY SHARE")  # as a new scan's foreign key does
+        await rows.execute("SELECT FROM clients FOR KEY SHARE")  # the foreign key of a new scan takes this lock
         await gather(*(desk.change("shop", **{name: value}) for name, value in changes.items()))
     [listed] = await desk.listed()
     assert {name: listed[name] for name in SITE} == {**SITE, **changes}

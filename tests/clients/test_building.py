@@ -1,4 +1,4 @@
-"""Which services and sites there may be."""
+"""`build_client` decides which services and sites are valid."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +22,7 @@ URIS = {"redirect_uris": SITE["redirect_uris"]}
 
 
 def refusal(options: Mapping[str, Any]) -> tuple[str, str]:
-    """The field for which a client is refused, and its rule."""
+    """Return the field that makes this client invalid, and the rule that it breaks."""
     with pytest.raises(WrongClient) as refused:
         build_client("other", options)
     [error] = refused.value.errors
@@ -107,8 +107,8 @@ def test_a_redirect_uri_that_is_refused_is_told_which_rule_it_breaks(field: str,
         ("title", {"title": "a" * 65}),
         ("logo", {"logo": "https://shop.example.com/logo.png"}),
         ("logo", {"logo": "data:image/svg+xml;base64,PHN2Zz4="}),
-        ("logo", {"logo": LOGO.rstrip("=")}),  # not padded
-        ("logo", {"logo": "data:image/png;base64,iVBORw0KGgo="}),  # only its first bytes
+        ("logo", {"logo": LOGO.rstrip("=")}),  # the padding is missing
+        ("logo", {"logo": "data:image/png;base64,iVBORw0KGgo="}),  # only the first bytes of a PNG
         ("logo", {"logo": logo_of(1025)}),
         ("app_id", {"app_id": "wx 1"}),
         ("email_domain", {"email_domain": "a@example.com"}),

@@ -1,4 +1,4 @@
-"""`wxauth clients …`, as an operator and as a program call it. The rules of a client are in `test_admin.py`."""
+"""Operators and programs call `wxauth clients`. The tests in `test_admin.py` show the rules for clients."""
 
 import json
 from asyncio import to_thread
@@ -26,7 +26,7 @@ PAGE = ("add", "page", "--redirect-uri", CALLBACK, "--public")
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """The command, on this test's database."""
+    """The command `wxauth clients` on this test's database."""
 
     run: Command
 
@@ -39,17 +39,17 @@ class Clients:
         return done
 
     async def add(self, *words: str) -> Body:
-        """The credentials of a new client."""
+        """Add a client, and return its credentials."""
         return json.loads((await self.do("add", *words, "--json")).stdout)
 
     async def refuse(self, option: str, *words: str, **env: str) -> str:
-        """The message of a usage error that names an option."""
+        """Check that the command fails with a usage error that names an option, and return its message."""
         refused = await self.run(*words, **env)
         assert (refused.returncode, option in refused.stderr) == (2, True), (words, refused.stderr)
         return " ".join(refused.stderr.split())
 
     async def fail(self, *words: str) -> str:
-        """The one line of a failure."""
+        """Check that the command fails with one line on standard error, and return this line."""
         failed = await self.run(*words)
         assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
         return failed.stderr
@@ -58,7 +58,7 @@ class Clients:
         return json.loads((await self.run("list", "--json")).stdout)["items"]
 
     async def only(self, *fields: str) -> list[object]:
-        """These fields of the only client."""
+        """Return these fields of the only client."""
         (client,) = await self.listed()
         return [client[field] for field in fields]
 
@@ -236,7 +236,7 @@ async def test_a_client_names_resources_of_the_settings(clients: Clients) -> Non
         assert "including any slash at the end" in refused
         await clients.do(*words, "--resource", "HTTPS://mcp.test:443/mcp", **known)
         assert await clients.only("resources") == [["https://mcp.test/mcp"]]
-    await clients.do("set", "shop", "--title", "Shop")  # without the setting, which only a new resource needs
+    await clients.do("set", "shop", "--title", "Shop")  # works without the setting, which only a new resource needs
     await clients.do("set", "shop", "--resource", "")
     assert await clients.only("resources") == [[]]
 
@@ -283,7 +283,7 @@ async def test_a_site_names_apps_of_the_settings_and_of_the_database(clients: Cl
 
 async def test_no_site_is_made_with_the_name_of_the_audience(clients: Clients) -> None:
     assert "audience" in await clients.refuse("NAME", "add", "shop", "--device", WXAUTH_AUDIENCE="shop")
-    await clients.do("add", "shop", WXAUTH_AUDIENCE="shop")  # a service gets no tokens
+    await clients.do("add", "shop", WXAUTH_AUDIENCE="shop")  # a service gets no tokens, so it may have this name
     await clients.refuse("audience", "set", "shop", "--device", WXAUTH_AUDIENCE="shop")
 
 

@@ -1,4 +1,4 @@
-"""The database accepts only valid clients."""
+"""The constraints of the database reject invalid clients."""
 
 import asyncpg
 import pytest
