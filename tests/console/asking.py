@@ -1,4 +1,4 @@
-"""How the console's page asks for its session."""
+"""The requests with which the console's page asks for its session."""
 
 import httpx
 

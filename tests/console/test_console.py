@@ -1,4 +1,4 @@
-"""The console: its session is opened and ended; its headers; and its page in a real browser."""
+"""The administration console: its sessions, its response headers, and its page in a real browser."""
 
 import asyncio
 import json
@@ -33,13 +33,13 @@ pytestmark = pytest.mark.settings(admin_page=True)
 
 @dataclass(slots=True)
 class Console:
-    """The console in a browser, and the administrator for whom it is opened."""
+    """The console in a browser, and the administrator who opens it."""
 
     stage: Stage
     root: Admin
 
     async def link(self, who: Admin | None = None) -> str:
-        """Secret of a link for this administrator."""
+        """Make a link for this administrator, and return the link's secret."""
         user_id = UUID((who or self.root).id)
         return (await make_link(self.stage.services.database, user_id, now=self.stage.services.clock())).secret
 
@@ -56,11 +56,11 @@ class Console:
         return await self.stage.client.get("/v1/admin/users", headers=bearer(session))
 
     async def another(self, name: str = "other") -> Admin:
-        """Another administrator."""
+        """Return another administrator."""
         return await make_admin(self.stage.client, self.stage.rows, await self.stage.login(name))
 
     def taken_cookie(self) -> str:
-        """The value of the session's cookie, which the browser then has no more."""
+        """Remove the session's cookie from the browser, and return its value."""
         value = self.stage.client.cookies[COOKIE]
         self.stage.client.cookies.clear()
         return value
@@ -100,7 +100,7 @@ async def test_the_page_loads_nothing_from_elsewhere_and_cannot_be_framed(client
 
 async def test_the_console_below_a_path_stays_below_the_path(console: Console) -> None:
     for issuer, cookie, path in (
-        ("https://auth.test", f"{COOKIE}=wxc_", "Path=/;"),  # which the prefix requires
+        ("https://auth.test", f"{COOKIE}=wxc_", "Path=/;"),  # the prefix __Host- requires this path
         ("http://127.0.0.1:8000", "wxauth-console=wxc_", "Path=/auth/admin/"),
     ):
         console.stage = await console.stage.replica(issuer=f"{issuer}/auth")
@@ -109,7 +109,7 @@ async def test_the_console_below_a_path_stays_below_the_path(console: Console) -
         assert (set_cookie.startswith(cookie), path in set_cookie) == (True, True)
 
 
-# A link.
+# Links.
 
 
 @pytest.mark.requirement("asvs-6.4.1")
@@ -184,7 +184,7 @@ async def test_a_console_session_lasts_while_used_and_twelve_hours_at_most(conso
     for _ in range(14):
         clock.advance(minutes=50)
         assert (await console.extend()).status_code == 200
-    clock.advance(minutes=20)  # twelve hours in all
+    clock.advance(minutes=20)  # now the session is twelve hours old
     problem_of(await console.extend(), "session_revoked", 400)
 
 
@@ -245,9 +245,9 @@ async def test_a_ban_and_the_loss_of_the_role_end_a_console_session_for_good(con
         problem_of(await console.extend(), "session_revoked", 400)
     other.answer = await console.stage.login("other")
     await console.opened(other)
-    await root.change(other.id, roles=["admin"])  # the loss of another role ends nothing,
+    await root.change(other.id, roles=["admin"])  # the loss of another role doesn't end the session
     assert (await console.extend()).status_code == 200
-    await root.change(other.id, roles=[])  # nor does that of this one end a phone's session
+    await root.change(other.id, roles=[])  # the loss of this role doesn't end the session of a phone
     assert (await console.stage.client.get("/v1/me", headers=bearer(other.answer))).status_code == 200
 
 
@@ -304,7 +304,7 @@ async def test_an_origin_of_cors_may_not_use_the_session(stage: Stage) -> None:
     problem_of(await client.put(SESSION, headers=asked), "invalid_request", 403)
 
 
-# By command.
+# The command `wxauth admin link`.
 
 
 @pytest.mark.process
