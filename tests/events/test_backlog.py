@@ -1,4 +1,4 @@
-"""While thousands of bans are delivered, one more costs what it costs without them, whatever the statistics say."""
+"""While thousands of bans are being delivered, another ban costs no more than usual, whatever the statistics say."""
 
 from typing import Any
 from uuid import UUID
@@ -12,7 +12,7 @@ from wxauth.events.webhook_queries import Priority, due_receivers, lease_deliver
 PENDING = 15_000
 WEBHOOK, ELSEWHERE = UUID(int=1), UUID(int=2)
 PLANS_ARE_KEPT = 7
-"""Runs after which PostgreSQL may keep a statement's plan."""
+"""The number of runs after which PostgreSQL may reuse a statement's plan."""
 ADDED = (
     "INSERT INTO webhooks (id, name, url, secret, created_at) VALUES ($1, 'orders', 'https://o.example.com', '', $2)"
 )
@@ -27,7 +27,8 @@ SELECT overlay(lpad(n::text, 32, '0') placing '1' from 1)::uuid, 'user.banned',
        $1::timestamptz + n * interval '1 microsecond', 'operator', gen_random_uuid()
   FROM generate_series($2::int, $3) n
 """
-# An ordinary event of each person, before the ban: it has to be hastened.
+# An ordinary event of each user that happened before the ban. It must be sent before the ban, so it gets the ban's
+# priority.
 ORDINARY = """
 INSERT INTO deliveries (receiver_id, event_id, id, type, user_id, priority, next_at, at)
 SELECT $1, overlay(id::text placing '0' from 1)::uuid, id, 'user.profile_changed', user_id, 3, $2, $2
@@ -65,7 +66,7 @@ async def test_one_more_ban_is_sent_before_thousands_and_reads_none(stage: Stage
     first = await lease_delivery(database, **lease)
     assert first is not None
     assert first.user_id == user_id
-    await database.aclose()  # a backend that ends tells what it has read
+    await database.aclose()  # a backend reports the rows that it has read when it ends
     await until(lambda: rows.fetchval(f"SELECT ({READ}) > 0"))
     read = await rows.fetchval(READ)
     assert read < 10 * PENDING, read

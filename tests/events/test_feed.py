@@ -1,4 +1,4 @@
-"""`/v1/events`: every event once, in the order of its commit, and never a silent gap."""
+"""`/v1/events` returns every event once, in the order of commits, and reports gaps."""
 
 import asyncio
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ INSERT = (
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """What a service client reads of `/v1/events`, and who makes the events."""
+    """A service client that reads `/v1/events`, and the stage whose events it reads."""
 
     stage: Stage
     reader: Credentials
@@ -42,7 +42,7 @@ class Feed:
         return answer.json()
 
     async def insert(self, *which: int, type: str = "user.banned", by: asyncpg.Connection | None = None) -> None:
-        """Insert events of these numbers, by another connection than the test's own if it is given."""
+        """Insert events with these numbers, through the test's own connection or through `by`."""
         for number in which:
             await (by or self.stage.rows).execute(INSERT, event_id(number), type)
 
@@ -105,7 +105,7 @@ async def test_the_feed_has_the_events_for_siblings_and_of_these_only_what_the_c
         ("user.authorization_revoked", {"fields": ["phone"]}),
         ("user.merged", {"former_id": "x", "by": "phone"}),
     ]
-    await feed.stage.rows.execute("UPDATE events SET data = '{}'")  # no event of ours has a number
+    await feed.stage.rows.execute("UPDATE events SET data = '{}'")  # no event of wxauth contains a number
 
 
 @pytest.mark.oldest_postgres
@@ -127,12 +127,12 @@ async def test_a_reader_who_follows_the_cursor_gets_each_event_once(feed: Feed) 
 
 
 async def test_an_event_committed_late_is_not_skipped_and_holds_up_nothing(feed: Feed, database_url: str) -> None:
-    """Its id is older than those that were committed before it, and the reader has passed them."""
+    """The ids of such an event are lower than the ids of earlier commits, which the reader has already passed."""
     late, undone = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
     transaction, other = late.transaction(isolation="serializable"), undone.transaction()
     await transaction.start()
     await other.start()
-    await late.fetch("SELECT * FROM events")  # as a backup's, or somebody's psql
+    await late.fetch("SELECT * FROM events")  # a backup or an open psql session also reads
     await feed.insert(1, by=late)
     await feed.insert(4, by=undone)
     async with asyncio.timeout(2):
@@ -196,7 +196,7 @@ async def test_an_invalid_cursor_type_or_limit_is_refused(feed: Feed) -> None:
 
 
 async def test_a_cursor_whose_event_is_not_there_has_expired(feed: Feed) -> None:
-    """As after a backup has been restored, be the place empty or another event's by now."""
+    """This happens after a backup has been restored. The cursor's position can be empty, or belong to another event."""
     await feed.insert(1, 2)
     page, first = await feed.read(), await feed.read(limit=1)
     await feed.stage.rows.execute("DELETE FROM feed WHERE position = (SELECT max(position) FROM feed)")
@@ -218,7 +218,7 @@ async def test_a_cursor_behind_which_events_were_swept_has_expired(feed: Feed) -
     await feed.insert(*range(4))
     cursors = [(await feed.read(limit=number))["next_cursor"] for number in (1, 2, 3, 4)]
     await feed.stage.rows.execute("ALTER TABLE events DISABLE TRIGGER events_append_only")
-    # The first stays, as what stays for good does.
+    # The first event stays, like events that are kept permanently.
     await feed.stage.rows.execute(
         "DELETE FROM events WHERE id IN ($1::text::uuid, $2::text::uuid)", event_id(1), event_id(2)
     )

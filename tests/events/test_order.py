@@ -1,4 +1,4 @@
-"""For each user, feed, webhooks and trail have the order in which the changes were committed."""
+"""The feed, the webhooks and the audit trail list a user's events in the order in which they were committed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -23,14 +23,17 @@ Ask = Callable[[], Awaitable[object]]
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The feed, the trail, and an administrator who makes some of the events."""
+    """The feed, the audit trail, and an administrator who causes some of the events."""
 
     stage: Stage
     root: Admin
     reader: Credentials
 
     async def of(self, user_id: str) -> list[Body]:
-        """The events about a user in the feed, in its order, which is also that of the trail and of their times."""
+        """Return a user's events from the feed.
+
+        Check that the audit trail and the events' times have the same order.
+        """
         await place_events(self.stage.services)
         answer = await self.stage.client.get("/v1/events", params={"limit": 1000}, auth=self.reader)
         feed = [event for event in answer.json()["items"] if event["user_id"] == user_id]
@@ -45,7 +48,7 @@ class History:
         return [event["type"] for event in await self.of(user_id)]
 
     async def one_after_the_other(self, user_id: str, first: Ask, second: Ask) -> None:
-        """Both wait for the user, and the clock of the replica that carries out the first one is ahead."""
+        """Let both requests wait for the user's lock. The clock is ahead when the first request runs."""
         async with locked(self.stage.rows, user_id):
             self.stage.clock.advance(seconds=2)
             both = [asyncio.ensure_future(first())]
@@ -134,7 +137,7 @@ async def test_a_session_that_is_replaced_waits_for_the_user(history: History) -
 
 
 async def test_an_event_put_after_a_later_one_has_the_same_millisecond_in_id_and_time(rows: Rows, root: Admin) -> None:
-    """The trail is searched by time through ids."""
+    """The audit trail is searched by time, and this search uses the time in the ids."""
     newest = "SELECT id, at FROM events WHERE user_id = $1 ORDER BY id DESC LIMIT 1"
     before = await rows.fetchrow(newest, root.id)
     await rows.execute(

@@ -1,4 +1,4 @@
-"""Whatever a sequence says, an event gets its place after all others: a move between servers may leave them behind."""
+"""An event gets its place after all earlier events, even if a sequence is too low, for example after a server move."""
 
 import asyncio
 from collections.abc import Iterator
@@ -37,17 +37,17 @@ STATES = [
     f"ALTER SEQUENCE {NUMBERS} MINVALUE -100 RESTART WITH 1 INCREMENT BY -1",
     "ALTER TABLE feed ALTER position DROP IDENTITY",
 ]
-"""Ways in which a sequence can be wrong, as statements by its owner."""
+"""Statements with which the owner of a sequence can set it to wrong values."""
 
 
 class Reader:
-    """A sibling that follows its cursor, and what it has read: types by user."""
+    """A sibling that follows its cursor. It stores the events that it has read."""
 
     def __init__(self, stage: Stage, auth: Any) -> None:
         self.stage, self.auth, self.cursor, self.read = stage, auth, "", list[Body]()
 
     async def follow(self) -> list[str]:
-        """The types of the new events, oldest first."""
+        """Read the new events, and return their types, oldest first."""
         new = list[Body]()
         while True:
             query = {"after": self.cursor} if self.cursor else {}
@@ -76,7 +76,7 @@ async def positions(stage: Stage) -> list[int]:
 
 
 async def sweep_all(stage: Stage) -> None:
-    """Remove every event, as EVENTS_KEPT_DAYS does with those that are old."""
+    """Delete every event, as EVENTS_KEPT_DAYS does with old events."""
     await stage.rows.execute("ALTER TABLE events DISABLE TRIGGER events_append_only; DELETE FROM events")
     await stage.rows.execute("ALTER TABLE events ENABLE TRIGGER events_append_only")
 
@@ -138,7 +138,7 @@ async def test_a_sequence_that_is_set_back_while_replicas_run_is_corrected_once(
 
 
 async def test_the_order_of_a_users_events_outlives_numbers_that_were_set_back(stage: Stage, reader: Reader) -> None:
-    """The later event has the lower number: the events wait in the order of the user's commits all the same."""
+    """The later event gets the lower number. Nevertheless, the events wait in the order of the user's commits."""
     alice = await stage.login("alice")
     await place_events(stage.services)
     await reader.follow()
@@ -153,7 +153,7 @@ async def test_the_order_of_a_users_events_outlives_numbers_that_were_set_back(s
 async def test_events_of_an_older_table_of_waiting_ones_keep_the_places_that_they_have(
     stage: Stage, reader: Reader, people: Iterator[str]
 ) -> None:
-    """As if a backup of this table were restored beside a newer feed, or beside older events."""
+    """This happens if a backup of only this table is restored, so that the feed or the events are newer or older."""
     for _ in range(3):
         await stage.login(next(people))
     await stage.rows.execute("CREATE TABLE older AS SELECT event_id FROM events_unplaced")
@@ -225,7 +225,10 @@ async def test_an_event_that_waits_for_its_place_counts_as_pending(stage: Stage)
 
 
 async def test_now_is_after_what_was_swept_if_only_older_events_remain(stage: Stage, reader: Reader) -> None:
-    """Erasures are kept for good: a reader who begins at `now` must get a cursor that is good for a second request."""
+    """Erasures are kept permanently.
+
+    A reader that begins at `now` must get a cursor that works for a second request.
+    """
     for person in ("alice", "bob"):
         await stage.login(person)
     await place_events(stage.services)

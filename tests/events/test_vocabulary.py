@@ -1,4 +1,4 @@
-"""The events of the trail about people, their identities, profiles and sessions, and their names."""
+"""The audit trail's events about users, identities, profiles and sessions, and the names in their data."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ WORD: Final = re.compile(r"`([a-z_.]+)`")
 
 
 async def trail(stage: Stage, kind: str = "%") -> list[tuple[Any, ...]]:
-    """Type, actor, user, app and data of the events of this type, or of all."""
+    """Return type, actor, user, app and data of the events whose type matches this pattern."""
     return await recorded(stage.rows, "type, actor, user_id, app_id, data", "type LIKE $1", kind)
 
 
@@ -22,7 +22,7 @@ async def ends(stage: Stage) -> list[tuple[str, list[str]]]:
     return [(event[4]["reason"], event[4]["session_ids"]) for event in await trail(stage, "session.ended")]
 
 
-# Coming in.
+# New users and identities.
 
 
 async def test_a_new_user_and_each_further_app_are_recorded_once(stage: Stage) -> None:
@@ -48,7 +48,7 @@ async def test_a_merge_records_each_identity_and_the_changed_profile(stage: Stag
     ]
 
 
-# Names and pictures.
+# Nicknames and pictures.
 
 
 async def test_a_login_records_a_name_or_picture_only_if_it_has_changed(stage: Stage) -> None:
@@ -66,7 +66,7 @@ async def test_a_login_records_a_name_or_picture_only_if_it_has_changed(stage: S
 
 
 async def test_two_simultaneous_logins_each_record_their_change_of_the_name(stage: Stage) -> None:
-    """The waiting login reads the row as the other has left it, not as it was at the beginning."""
+    """The login that waits reads the row as the other login has left it, not as it was at the beginning."""
     await stage.login(nickname="Al")
     waited = await behind(stage.rows, stage.login(nickname="Al"), "UPDATE users SET nickname = 'Alice'")
     assert waited["user"]["nickname"] == "Al"
@@ -132,11 +132,11 @@ async def test_a_thousand_sessions_fit_in_one_event(stage: Stage) -> None:
     assert sorted(session_id for session_ids in events for session_id in session_ids) == sorted(ids)
 
 
-# Names.
+# Names in events' data.
 
 
 def documented(page: Path) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
-    """The names in the data of each type of event: those that other services get, and those of the audit trail."""
+    """Return the names in the data of each type of event, for the events that services get and for the audit trail."""
     text = page.read_text(encoding="utf-8")
     found: list[dict[str, set[str]]] = []
     for table in re.findall(r"\| type \| `data` \|.*\n\|---\|---\|---\|\n((?:\|.*\n)+)", text):

@@ -1,4 +1,4 @@
-"""Webhooks, end to end: a real receiver that misbehaves, signatures that the official library accepts, replicas."""
+"""Webhooks are delivered end to end, to a real receiver that can misbehave, by several replicas."""
 
 import asyncio
 import json
@@ -46,7 +46,7 @@ from wxauth.service.resealing import reseal
 
 @dataclass(slots=True)
 class WebhookAdmin(Admin):
-    """An administrator with a receiver, who asks as `await root("POST", "/orders/test")`."""
+    """An administrator with a receiver. `await root("POST", "/orders/test")` sends a request about webhooks."""
 
     stage: Stage
     receiver: Receiver
@@ -54,7 +54,7 @@ class WebhookAdmin(Admin):
     async def __call__(self, method: str, path: str = "", body: Any = None, **query: Any) -> httpx.Response:
         asked = {"method": method, "path": f"/webhooks{path}", "json": body, "params": query}
         answer = await self.ask(**asked)
-        if answer.status_code == 401:  # hours have passed
+        if answer.status_code == 401:  # the access token has expired, because the test has advanced the clock by hours
             self.answer = await self.stage.login("root")
             answer = await self.ask(**asked)
         return answer
@@ -77,7 +77,7 @@ class WebhookAdmin(Admin):
         return answer["items"]
 
     async def record(self, *numbers: int, type: str = "user.banned") -> None:
-        """Record events of these numbers."""
+        """Record events with these numbers."""
         for number in numbers:
             await self.stage.rows.execute(
                 "INSERT INTO events (id, type, at, actor, user_id)"
@@ -88,18 +88,18 @@ class WebhookAdmin(Admin):
             )
 
     async def place_all_there_is(self) -> None:
-        """What has happened so far is not for webhooks."""
+        """Ignore all events so far, so that webhooks don't get them."""
         await self.stage.rows.execute("DELETE FROM events_unplaced")
 
     async def states(self) -> list[str]:
-        """Of all deliveries, of whatever webhook."""
+        """Return the states of the deliveries of all webhooks."""
         return [row["state"] for row in await self.stage.rows.fetch("SELECT state FROM deliveries ORDER BY id")]
 
     async def deliver(self) -> None:
         await deliver(self.stage.services)
 
     async def happen(self, *numbers: int, type: str = "user.banned") -> None:
-        """Record events of these numbers, and deliver them."""
+        """Record events with these numbers, and deliver them."""
         await self.record(*numbers, type=type)
         await self.deliver()
 
@@ -120,7 +120,7 @@ async def root(stage: Stage, receiver: Receiver) -> WebhookAdmin:
 
 @pytest.fixture
 def real_time(clock: Clock) -> None:
-    """Now, at which the official library looks."""
+    """Set the clock to the real time, because the official library checks timestamps against it."""
     clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
 
 
@@ -129,9 +129,9 @@ given_up_soon = pytest.mark.settings(timeouts=Timeouts(webhooks=1.5))
 
 
 async def deliver(services: Services) -> None:
-    """Place the events, and send due deliveries until none is left."""
+    """Place the events, and send due deliveries until no delivery is left."""
     await place_events(services)
-    for _ in Priority:  # an event may have waited for one of another priority
+    for _ in Priority:  # an event may have waited for an event with another priority
         await services[Deliveries].begin_due()
         await services[Deliveries].drain()
 
@@ -303,9 +303,9 @@ async def test_a_success_between_others_leaves_retries_their_pauses(root: Webhoo
     root.receiver.usual = 500
     await root.happen(1)
     root.stage.clock.advance(seconds=6)
-    await root.deliver()  # the second try: only later ones are resumed
+    await root.deliver()  # this is the second attempt, and a success resumes only later attempts
     [before] = await root.deliveries(state="pending")
-    root.stage.clock.advance(seconds=90)  # a success is noted once a minute
+    root.stage.clock.advance(seconds=90)  # a success is recorded at most once a minute
     root.receiver.usual = 200
     await root.happen(2)
     assert await root.deliveries(state="pending") == [before]
@@ -386,7 +386,7 @@ async def test_the_deliveries_of_a_killed_process_are_sent_by_another_one_within
     await place_events(killed)
     await killed[Deliveries].begin_due()
     await until(lambda: root.receiver.got)
-    proxy.shut()  # as when its process is killed: nothing is noted
+    proxy.shut()  # like when its process is killed, it records nothing
     root.stage.clock.advance(seconds=LEASE.total_seconds() - 1)
     await root.deliver()
     assert len(root.receiver.got) == 1, "it may still be under way"
@@ -418,7 +418,8 @@ async def test_a_database_that_goes_away_in_the_middle_costs_no_event_and_no_sec
         await is_away.wait()
         await proxy.accept()
         await deliver(replica)
-        root.stage.clock.advance(seconds=LEASE.total_seconds())  # some were taken whose taking was not answered
+        # the process had leased some deliveries without getting the response
+        root.stage.clock.advance(seconds=LEASE.total_seconds())
         await deliver(replica)
     assert sorted(root.receiver.ids) == [event_id(number) for number in range(12)]
     assert len(await root.deliveries(state="delivered")) == 12
@@ -445,7 +446,7 @@ async def test_a_process_that_was_given_up_does_not_overwrite_anothers_outcome(r
 async def test_receivers_that_hang_delay_none_and_take_a_place(root: WebhookAdmin, other_receiver: Receiver) -> None:
     patient = await root.stage.make_services(timeouts=Timeouts(webhooks=2 * PATIENCE))
     await root.add(name="hanging", url=root.receiver.url)
-    for number in range(MAX_CONCURRENT):  # with the first, more than there are places
+    for number in range(MAX_CONCURRENT):  # with the first webhook, these are more than the places
         await root.add(name=f"hanging-{number}", url=f"{root.receiver.url}/{number}")
     await root.add(name="orders", url=other_receiver.url)
     root.receiver.usual = "hang"
@@ -460,17 +461,17 @@ async def test_receivers_that_hang_delay_none_and_take_a_place(root: WebhookAdmi
 
 @pytest.mark.slow
 async def test_a_flood_of_one_persons_events_does_not_delay_another_persons_ban(root: WebhookAdmin) -> None:
-    """Also if the receiver is slow, earlier deliveries use all its connections, and the person is banned too.
+    """The receiver is slow, earlier deliveries use all its connections, and the flooding user is banned, too.
 
-    What is to be sent before a ban, because it is about the same person, is not delayed either.
+    The user's events that must be sent before the ban aren't delayed either.
     """
     patient = await root.stage.make_services(timeouts=Timeouts(webhooks=2 * PATIENCE))
     alice, bob, dora = [await root.stage.login(person) for person in ("alice", "bob", "dora")]
     await root.place_all_there_is()
     await root.add()
-    for _ in range(3 * MAX_CONCURRENT_FOR_ONE):  # of one user: sent one after the other
+    for _ in range(3 * MAX_CONCURRENT_FOR_ONE):  # the events of one user are sent one after the other
         await root.client.post("/v1/logout", headers=bearer(await root.stage.login("alice")))
-    for _ in range(3 * MAX_CONCURRENT_FOR_ONE):  # each of another user
+    for _ in range(3 * MAX_CONCURRENT_FOR_ONE):  # each event belongs to another user
         await leave(root.client, await root.stage.login("carol"))
     root.receiver.usual = "hang"
     await place_events(patient)
@@ -603,9 +604,9 @@ async def test_no_url_reaches_link_local_or_metadata_addresses_in_any_form(root:
         *("0xa9fea9fe.", "0.0.0.0", "0", "255.255.255.255", "224.0.0.1", "100.100.100.200", "[::]", "[fe80::1%25lo]"),
         *("[ff02::1]", "[fd00:ec2::254]", "[fd20:ce::254]", "[fd00:c1::a9fe:a9fe]", "[::ffff:169.254.169.254]"),
         *("[::169.254.169.254]", "[::ffff:0:169.254.169.254]", "[64:ff9b::169.254.169.254]", "[2002:a9fe:a9fe::1]"),
-        "[64:ff9b:1:a9fe:a9:fe00:a00:1]",  # behind a prefix of 48 bits
-        "[64:ff9b:1:a9:fe:a9fe:a00:1]",  # of 56
-        "[64:ff9b:1:0:64:6464:c800:1]",  # of 64
+        "[64:ff9b:1:a9fe:a9:fe00:a00:1]",  # with a prefix of 48 bits
+        "[64:ff9b:1:a9:fe:a9fe:a00:1]",  # with a prefix of 56 bits
+        "[64:ff9b:1:0:64:6464:c800:1]",  # with a prefix of 64 bits
         *("\N{CIRCLED DIGIT ONE}69.254.169.254", "169\N{IDEOGRAPHIC FULL STOP}254.169.254"),
     ]
     with Sweep() as sweep:
@@ -631,7 +632,8 @@ async def test_a_test_message_returns_its_outcome(root: WebhookAdmin) -> None:
     root.receiver.answers = [503, "hang"]
     assert (await root("POST", "/orders/test")).json()["status"] == 503
     assert (await root("POST", "/orders/test")).json() == {"status": None, "error": "no response in 1.5 s"}
-    await root.add(name="away", url="https://no-such-host.invalid/hook")  # is taken, for it is https
+    # wxauth accepts this URL because it uses https
+    await root.add(name="away", url="https://no-such-host.invalid/hook")
     assert (await root("POST", "/away/test")).json() == {"status": None, "error": "host not found"}
     assert await root.stage.number("deliveries") == 0
 
@@ -820,5 +822,6 @@ async def test_a_first_try_that_fails_holds_back_nothing_and_a_lost_one_a_users_
     root.stage.clock.advance(seconds=1 + LEASE.total_seconds())
     await root.deliver()
     events = [(event["type"], event["user_id"]) for event in events_in(root.receiver)][len(told) :]
-    # The second try and the first of the next event go out together: only first tries are in order.
+    # The second attempt and the first attempt of the next event go out together, because only first attempts are
+    # ordered.
     assert sorted(events) == sorted([("user.created", alice), ("user.created", bob), ("user.banned", alice)])

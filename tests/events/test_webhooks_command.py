@@ -1,4 +1,4 @@
-"""`wxauth webhooks …`, as an operator and as a program call them."""
+"""Operators and programs call `wxauth webhooks`."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.process
 
 @pytest.fixture
 def webhooks(database_url: str, tmp_path: Path, secrets: Secrets) -> Command:
-    """Run `wxauth webhooks ...` on this test's database."""
+    """A function that runs `wxauth webhooks` on this test's database."""
     env = service_env(database_url, apps=[APP], issuer="https://auth.test")
     return make_command("webhooks", cwd=tmp_path, env=env)
 
