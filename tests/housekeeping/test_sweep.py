@@ -1,4 +1,4 @@
-"""The sweep: which rows are deleted, and which are kept."""
+"""The sweep deletes some rows and keeps others."""
 
 import asyncio
 from datetime import timedelta
@@ -21,12 +21,12 @@ KEPT_AFTER_THE_END = timedelta(days=30)
 
 
 async def sweep_now(stage: Stage, page_size: int = 2) -> None:
-    """Sweep without pauses."""
+    """Sweep without pauses between pages."""
     await sweep(stage.services, page_size=page_size, pause=0)
 
 
 async def sessions(stage: Stage) -> list[str]:
-    """The ids of the remaining sessions, in the order of their logins."""
+    """Return the ids of the remaining sessions, in the order of their logins."""
     return [str(row["id"]) for row in await stage.rows.fetch("SELECT id FROM sessions ORDER BY id")]
 
 
@@ -112,7 +112,7 @@ async def test_the_metrics_say_for_how_long_a_sweep_that_is_configured_has_been_
     assert await overdue() == (2 * STATISTICS_MAX_AGE).total_seconds()
     await sweep_now(stage)
     assert await overdue() == 0
-    # EVENTS_KEPT_DAYS was set once, and is no longer.
+    # EVENTS_KEPT_DAYS had a value earlier, but has none now.
     await stage.rows.execute(
         "INSERT INTO sweeps VALUES ('events', gen_random_uuid(), $1)", stage.clock.now - SWEEP_EVERY
     )
@@ -134,7 +134,7 @@ async def test_a_stopped_sweep_is_continued_by_another_worker(stage: Stage) -> N
     people = [(await stage.login(person))["session_id"] for person in ("alice", "bob", "carol")]
     stage.clock.advance(days=365)
     stopped = asyncio.create_task(sweep(stage.services, page_size=1, pause=3600))
-    await until(lambda: stage.rows.fetchval("SELECT count(*) < 3 FROM sessions"))  # it is in its pause then
+    await until(lambda: stage.rows.fetchval("SELECT count(*) < 3 FROM sessions"))  # the sweep is in its pause now
     stopped.cancel()
     await asyncio.gather(stopped, return_exceptions=True)
     assert str(await stage.rows.fetchval("SELECT after FROM sweeps")) == people[0]
