@@ -1,4 +1,4 @@
-"""The commands about keys."""
+"""The fixtures for tests of the commands about keys."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,7 +25,7 @@ def env(database_url: str) -> dict[str, str]:
 
 @pytest.fixture
 def wxauth(env: dict[str, str], tmp_path: Path) -> WxAuth:
-    """Run a command; its status, output and errors."""
+    """A function that runs a command and returns its status, output and errors."""
 
     async def call(*arguments: str, **changed: str) -> tuple[int, str, str]:
         done = await asyncio.to_thread(run, *arguments, cwd=tmp_path, env={**env, **changed})

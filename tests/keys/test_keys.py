@@ -1,4 +1,4 @@
-"""The service's own signing keys: one for all replicas, kept through restarts and outages."""
+"""All replicas share the service's signing keys, which survive restarts and outages."""
 
 import asyncio
 import json
@@ -62,7 +62,7 @@ async def test_before_the_first_key_is_read_nothing_is_signed_or_published(stage
     for name, answer in refused.items():
         problem_of(answer, "storage_unavailable" if name == "login" else "keys_unavailable", 503)
         assert int(answer.headers["Retry-After"]) > 0
-    assert len(stage.wechat.calls) == 1  # the second code was not spent
+    assert len(stage.wechat.calls) == 1  # the second code hasn't been used up
     assert (await client.get("/readyz")).json()["checks"]["signing_key"] != "ok"
 
     await unread[KeyRing].refresh()
@@ -115,7 +115,7 @@ async def test_the_private_half_is_stored_sealed(services: Services, rows: Rows)
         SigningKey.from_der(stored["private_key"])
 
 
-# A withdrawn key, and clocks that are ahead.
+# Withdrawn keys.
 
 
 ISSUER = "https://auth.test"
@@ -123,14 +123,14 @@ A_SECOND = timedelta(seconds=1)
 
 
 async def states(services: Services) -> dict[str, str]:
-    """The state of each key in the database."""
+    """Return the state of each key in the database."""
     now = services.clock()
     keys = await services.database.rows(PUBLISHED, now=now)
     return {key.kid: str(key_state(key, keys, now)) for key in keys}
 
 
 def forged(stolen: SigningKey, user: dict[str, Any], session_id: str, clock: Clock) -> str:
-    """A token that a thief signs for a logged-in user."""
+    """Return a token that a thief signs for a logged-in user with a stolen key."""
     return TokenIssuer(issuer=ISSUER, audience="wxauth").issue(
         stolen,
         user_id=UUID(user["id"]),
@@ -147,7 +147,7 @@ async def test_tokens_of_a_withdrawn_key_are_refused_and_sessions_live_on(stage:
     alice = await stage.login()
     stolen = stage.services[KeyRing].signing_key(stage.clock())
     for token in (alice["access_token"], forged(stolen, alice["user"], alice["session_id"], stage.clock)):
-        assert (await stage.me(token)).status_code == 200  # its signature is remembered
+        assert (await stage.me(token)).status_code == 200  # the service caches the token's signature
     await stage.services[KeyRing].withdraw(stolen.kid, by=OPERATOR)
     assert stolen.kid not in await published_kids(stage.client)
     for token in (alice["access_token"], forged(stolen, alice["user"], alice["session_id"], stage.clock)):
@@ -163,7 +163,7 @@ async def test_every_replica_drops_a_withdrawn_key_at_its_next_read(stage: Stage
     alice = await stage.login()
     other = await stage.make_services()
     await other[KeyRing].withdraw(kid_of(alice), by=OPERATOR)
-    assert (await stage.me(alice)).status_code == 200  # seconds, until
+    assert (await stage.me(alice)).status_code == 200  # the token stays valid for the seconds until the next read
     await stage.services[KeyRing].refresh()
     problem_of(await stage.me(alice), "invalid_token", 401)
     assert stage.services[KeyRing].jwks == other[KeyRing].jwks
@@ -233,7 +233,7 @@ async def test_a_withdrawn_waiting_key_is_replaced(stage: Stage) -> None:
     assert other != waiting.kid
     stage.clock.now += SIGNS_AFTER
     assert kid_of(await stage.login()) == other
-    # The tokens that were signed until now are good for as long as any token.
+    # The tokens that this key has signed so far keep their usual lifetime.
     assert await stage.rows.fetchval("SELECT retires_at FROM signing_keys WHERE kid = $1", signing) == (
         stage.clock.now + RETIRES_AFTER
     )
@@ -257,7 +257,7 @@ async def test_withdrawals_of_one_key_at_the_same_time_make_one_successor(stage:
     assert await stage.number("events WHERE type = 'signing_key.withdrawn'") == 1
 
 
-# A clock that is ahead.
+# Clocks that are ahead.
 
 
 async def made_by_a_clock_ahead(services: Services, clock: Clock, **ahead: float) -> str:
@@ -307,7 +307,7 @@ async def test_a_wrong_clock_here_takes_no_key_from_those_that_are_right(stage: 
     assert {kid_of(answer), kid_of(signed_now)} <= set(await states(stage.services))
 
 
-# The command.
+# The command `wxauth keys`.
 
 
 async def answered(done: Awaitable[tuple[int, str, str]]) -> Any:

@@ -1,4 +1,4 @@
-"""Private keys: their names, and what is loaded as one."""
+"""A private key's name is its thumbprint, and only suitable keys are loaded."""
 
 import base64
 import hashlib
@@ -16,7 +16,8 @@ pytestmark = pytest.mark.no_database
 
 def test_a_key_is_named_by_its_thumbprint() -> None:
     key = SigningKey.generate()
-    members = {name: key.public_jwk[name] for name in ("crv", "kty", "x", "y")}  # RFC 7638, section 3.2
+    # RFC 7638, section 3.2, lists these members
+    members = {name: key.public_jwk[name] for name in ("crv", "kty", "x", "y")}
     digest = hashlib.sha256(json.dumps(members, separators=(",", ":")).encode()).digest()
     assert key.kid == base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
     assert repr(key) == str(key) == f"<SigningKey {key.kid}>", "which is all that is printed"

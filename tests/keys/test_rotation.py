@@ -1,4 +1,4 @@
-"""Keys change without an interruption: signing keys by age or by command, the secret key by resealing."""
+"""Keys change without an interruption. Age or a command rotates signing keys, and resealing rotates the secret key."""
 
 import asyncio
 import json
@@ -93,7 +93,7 @@ async def test_a_key_of_the_highest_age_is_rotated_once_by_whichever_worker(stag
 @pytest.mark.process
 async def test_keys_rotate_says_when_the_new_key_signs_and_list_shows_it(wxauth: WxAuth) -> None:
     assert (await wxauth("keys", "list", "--json"))[:2] == (0, '{"items":[],"next_cursor":null}\n')
-    first = json.loads((await wxauth("keys", "rotate", "--json"))[1])["kid"]  # there was none
+    first = json.loads((await wxauth("keys", "rotate", "--json"))[1])["kid"]  # no key existed before
     before = datetime.now(UTC)
     status, output, _ = await wxauth("keys", "rotate")
     kid, signs_from = output.strip().split(" signs from ")
@@ -132,7 +132,7 @@ async def test_a_rotated_key_is_in_every_workers_jwks_within_15_seconds(
 
 
 ROTATED = Sealer([b64decode(OTHER_SECRET_KEY), b64decode(SECRET_KEY)])
-"""Of a service whose secret key has been rotated."""
+"""The sealer of a service whose secret key has been rotated."""
 
 
 async def session_keys(rows: Rows, sealer: Sealer) -> list[bytes]:
@@ -185,7 +185,7 @@ async def test_after_a_reseal_that_is_killed_no_service_starts_without_the_forme
     async with stage.rows.transaction():
         await stage.rows.execute("SELECT FROM sessions ORDER BY id LIMIT 1 FOR UPDATE")
         resealing = asyncio.create_task(reseal(stage.services.database, ROTATED, now=stage.clock.now))
-        await until(lambda: stage.rows.fetchval(sealed_anew, ROTATED.prefix))  # the locked one is passed over
+        await until(lambda: stage.rows.fetchval(sealed_anew, ROTATED.prefix))  # resealing skips the locked session
         resealing.cancel()
         await asyncio.gather(resealing, return_exceptions=True)
     with pytest.raises(CannotOpen):
@@ -193,7 +193,7 @@ async def test_after_a_reseal_that_is_killed_no_service_starts_without_the_forme
 
 
 async def test_a_session_that_ends_meanwhile_does_not_get_its_key_back(stage: Stage) -> None:
-    """Its page is read twice, and a value there that does not open is counted once."""
+    """Resealing reads the page with this session twice, and counts a value that it can't open only once."""
     ending, other, lost = [(await stage.login(person))["session_id"] for person in ("alice", "bob", "carol")]
     await stage.rows.execute("UPDATE sessions SET session_key = '\\x0102' WHERE id = $1", lost)
     former = await stage.rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", other)
@@ -205,7 +205,7 @@ async def test_a_session_that_ends_meanwhile_does_not_get_its_key_back(stage: St
         )
         resealing = asyncio.create_task(reseal(stage.services.database, ROTATED, now=stage.clock.now))
         changed = "SELECT session_key <> $2 FROM sessions WHERE id = $1"
-        await until(lambda: stage.rows.fetchval(changed, other, former))  # the locked one is passed over
+        await until(lambda: stage.rows.fetchval(changed, other, former))  # resealing skips the locked session
     done = await resealing
     assert (done.session_keys, done.not_opened) == (1, 1)
     assert await stage.rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", ending) is None

@@ -1,4 +1,4 @@
-"""`wxauth secret forget` after a lost secret key: what is erased, and what people keep."""
+"""After a secret key is lost, `wxauth secret forget` erases the values that it sealed, and keeps the users."""
 
 import asyncio
 import json
@@ -27,12 +27,12 @@ APP = """
 INSERT INTO apps (app_id, fields, secrets, is_enabled, created_at)
 VALUES ('wx00000000000000ff', '{}', 'sealed by the lost one', true, now());
 """
-"""An app of run time."""
+"""An app that was added while the service ran."""
 PHONE_ANSWER = """
 INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at)
 SELECT decode(repeat('00', 32), 'hex'), app_id, openid, 'sealed by the lost one', now() FROM identities LIMIT 1;
 """
-"""An answer to a phone code, paid for and not bound yet."""
+"""A stored response to a phone code. WeChat has charged for it, but it isn't bound to a user yet."""
 
 
 @pytest.mark.process
