@@ -1,4 +1,4 @@
-"""Rate limits of logins, on the test's clock."""
+"""The fixtures for tests of login rate limits, which use the test's clock."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from wxauth.limits.rate_limits import REDIS_TIMEOUT_SECONDS, RateLimiter
 
 @dataclass(frozen=True)
 class Limiters:
-    """Makes limiters: `limiters("5/hour", redis_url)`."""
+    """Builds rate limiters: `limiters("5/hour", redis_url)`."""
 
     clock: Clock
     log_lines: LogLines
@@ -27,7 +27,7 @@ class Limiters:
 
     @property
     def events(self) -> list[str]:
-        """What they have logged, but refusals."""
+        """The log events of the limiters, except refused logins."""
         events = [line["event"] for line in self.log_lines()]
         return [event for event in events if event != "rate_limited"]
 
@@ -44,7 +44,7 @@ async def limiters(clock: Clock, log_lines: LogLines) -> AsyncIterator[Limiters]
 
 
 async def seconds_refused(limiter: RateLimiter, ip: str = "192.0.2.1") -> int:
-    """The seconds to wait that a refusal names; 0 without a refusal."""
+    """Return the number of seconds for which the limiter refuses a login, or 0 if it admits the login."""
     try:
         await limiter.admit_address(ip)
     except RateLimited as refusal:

@@ -1,4 +1,4 @@
-"""Limits on calls to WeChat for one user."""
+"""Limits how often wxauth calls WeChat for one user."""
 
 import asyncio
 from datetime import timedelta
@@ -20,7 +20,8 @@ pytestmark = pytest.mark.settings(consents="privacy:2026-05,terms:3", access_tok
 
 
 async def send_wrong_codes(stage: Stage, login: Body, number: int = MAX_ATTEMPTS) -> None:
-    # Another errcode than that of a made-up code, which is looked for at other replicas, for more than a second.
+    # This isn't the errcode of an invalid code. For that errcode, wxauth would ask other replicas for more than a
+    # second.
     stage.simulator.fail(PHONE, errcode=47001, times=number)
     for n in range(number):
         problem_of(await stage.bind(login, f"nonsense{n}"), "wechat_bad_response", 502)

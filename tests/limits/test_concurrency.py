@@ -1,4 +1,4 @@
-"""One person's requests wait for one another, and nobody else's for them."""
+"""The requests of one user wait for each other, but other users' requests don't wait for them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -59,7 +59,7 @@ async def test_a_request_beyond_those_that_wait_is_refused(stage: Stage) -> None
         refused = await stage.client.patch("/v1/me", json={"nickname": "Alice"}, headers=bearer(alice))
         problem_of(refused, "rate_limited", 429)
         assert refused.headers["retry-after"] == "3"
-        assert (await stage.me(alice)).status_code == 200  # takes no transaction
+        assert (await stage.me(alice)).status_code == 200  # this request needs no transaction
     assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
     answer = await stage.client.patch("/v1/me", json={"nickname": "Alice"}, headers=bearer(alice))
     assert answer.status_code == 200
@@ -92,7 +92,7 @@ async def test_a_request_does_not_wait_for_its_turn_for_ever(stage: Stage) -> No
 
 @asynccontextmanager
 async def two_slow_requests(client: Client, method: str, path: str, headers: dict[str, str]) -> AsyncIterator[None]:
-    """Two connections of one session are open, each of which sends a byte of its body, and no more."""
+    """Open two connections with one session's token. Each sends one byte of its body and then waits."""
     begun, rest = asyncio.Barrier(3), asyncio.Event()
 
     async def body() -> AsyncIterator[bytes]:
@@ -175,8 +175,8 @@ def test_every_operation_of_mine_that_changes_something_waits_for_its_turn() -> 
         if method not in ("GET", "HEAD")
         and {caller_in_turn_of, caller_who_ends_of}.isdisjoint(calls_of(route.dependant))
     }
-    # Pictures and phone codes have bounds of their own, which are longer: they wait for the upload, and for WeChat. An
-    # erasure takes a turn before WeChat is asked, and another one after that. Decrypting changes nothing.
+    # Pictures and phone codes have their own, longer limits, because they wait for the upload and for WeChat. An
+    # erasure takes a turn before wxauth asks WeChat, and another turn afterwards. Decrypting changes nothing.
     assert without == {
         "POST /v1/me/avatar",
         "POST /v1/me/phone",
@@ -187,7 +187,7 @@ def test_every_operation_of_mine_that_changes_something_waits_for_its_turn() -> 
 
 
 def calls_of(dependant: Dependant) -> Iterator[object]:
-    """Everything that FastAPI calls for an endpoint."""
+    """Yield every callable that FastAPI calls for an endpoint."""
     yield dependant.call
     for each in dependant.dependencies:
         yield from calls_of(each)

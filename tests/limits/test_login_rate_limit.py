@@ -1,4 +1,4 @@
-"""`LOGIN_RATE_LIMIT`: how often one address may log in; `RATE_LIMIT_EXEMPT`: which addresses are not counted."""
+"""`LOGIN_RATE_LIMIT` limits the logins of an IP address, and `RATE_LIMIT_EXEMPT` lists addresses without a limit."""
 
 import httpx
 import pytest

@@ -1,4 +1,4 @@
-"""The rate limit of logins: by address and time, with a Redis that works, fails, is slow or misbehaves."""
+"""The login rate limit counts by address and time. Its Redis can work, fail, be slow or misbehave."""
 
 import asyncio
 import subprocess
@@ -18,7 +18,7 @@ from wxauth.limits.rate_limits import REDIS_RETRY_SECONDS, REDIS_TIMEOUT_SECONDS
 
 @pytest.fixture(scope="module")
 def redis_server() -> Iterator[str]:
-    """The URL of a real one."""
+    """The URL of a real Redis server."""
     program = needs("redis-server")
     with tempfile.TemporaryDirectory(prefix="wxauth-redis-") as folder:
         path = Path(folder, "socket")
@@ -31,7 +31,7 @@ def redis_server() -> Iterator[str]:
 
 @pytest.fixture
 def redis_url(redis_server: str) -> str:
-    """An empty Redis."""
+    """The URL of an empty Redis."""
     with redis.Redis.from_url(redis_server) as client:
         client.flushall()
     return redis_server
@@ -102,7 +102,8 @@ async def test_while_redis_fails_each_process_counts_alone(limiters: Limiters, a
 async def test_of_many_who_wait_for_a_silent_redis_no_more_pass_than_may_and_none_queues(limiters: Limiters) -> None:
     async with FakeRedis() as fake:
         limiter = limiters("20/minute", fake.url)
-        async with asyncio.timeout(5 * REDIS_TIMEOUT_SECONDS):  # in a queue: 31 times
+        # if they queued, they would take 31 times as long as one
+        async with asyncio.timeout(5 * REDIS_TIMEOUT_SECONDS):
             refusals = await asyncio.gather(*(seconds_refused(limiter) for _ in range(500)))
         assert refusals.count(0) == 20
         await limiter.aclose()

@@ -1,4 +1,4 @@
-"""Logins counted by a Redis primary behind Sentinel, and by a Redis cluster."""
+"""Logins can be counted by a Redis primary behind Sentinel, and by a Redis cluster."""
 
 import asyncio
 import gc
@@ -26,30 +26,31 @@ from wxauth.limits.rate_limits import REDIS_RETRY_SECONDS, REDIS_TIMEOUT_SECONDS
 from wxauth.settings.settings import Settings
 
 LOST = (
-    "ignore:unclosed (transport|Connection|ClusterNode|<Stream):ResourceWarning"  # one that redis-py lost, or its node
+    # of a connection that redis-py has lost, or of its node
+    "ignore:unclosed (transport|Connection|ClusterNode|<Stream):ResourceWarning"
 )
 pytestmark = [pytest.mark.redis, pytest.mark.no_database, pytest.mark.filterwarnings(LOST)]
 
 PASSWORD = "hunter2"
 LONG = 2.0
-"""Seconds. A busy machine takes longer than `REDIS_TIMEOUT_SECONDS` for some logins, which then are not counted."""
+"""Seconds. A busy machine exceeds `REDIS_TIMEOUT_SECONDS` for some logins, and these logins wouldn't be counted."""
 
 
 @dataclass(frozen=True)
 class Hosts:
-    """Starts programs of Redis, and connects to them."""
+    """Starts Redis programs and connects to them."""
 
     folder: Path
     make_settings: Callable[..., Settings]
     stack: ExitStack
     silent_port: int
-    """Accepts connections and never answers."""
+    """The port of a server that accepts connections and never responds."""
 
     def start(self, port: int, *lines: str, sentinel: bool = False) -> subprocess.Popen[bytes]:
-        """Start one on this port, with these lines of configuration; it takes commands."""
+        """Start a Redis on this port with these configuration lines, and wait until it accepts commands."""
         folder = self.folder / str(port)
         folder.mkdir()
-        configuration = folder / "redis.conf"  # a Sentinel writes to its own
+        configuration = folder / "redis.conf"  # a Sentinel writes into its own configuration file
         configuration.write_text("\n".join(["bind 127.0.0.1", f"port {port}", f"dir {folder}", 'save ""', *lines]))
         command = [needs("redis-server"), str(configuration), *(["--sentinel"] if sentinel else [])]
         server = self.stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL))
@@ -88,7 +89,7 @@ async def admits(limiter: RateLimiter, ip: str = "192.0.2.1") -> bool:
 
 
 async def until_counting(limiters: Limiters, limiter: RateLimiter) -> None:
-    """Wait until this limiter refuses a login, because it has asked a Redis that has counted enough of them."""
+    """Wait until this limiter refuses a login. Then it has asked a Redis that has counted enough logins."""
 
     async def counts() -> bool:
         limiters.clock.advance(seconds=REDIS_RETRY_SECONDS)
@@ -122,9 +123,9 @@ async def test_logins_are_counted_by_whichever_redis_sentinel_names(hosts: Hosts
     until(lambda: sentinels.sentinel_master("wxauth")["num-slaves"] == 1)
     until(replica.dbsize)
     primary.kill()
-    assert await admits(limiter, "192.0.2.2")  # nobody is refused for want of a Redis
+    assert await admits(limiter, "192.0.2.2")  # no login is refused because Redis is missing
     until(lambda: sentinels.sentinel_master("wxauth")["port"] == second)
-    await until_counting(limiters, limiter)  # the new one knows what the former has counted
+    await until_counting(limiters, limiter)  # the new primary has the counts of the previous primary
     await limiters.aclose()
     assert limiters.events[before:] == ["redis_failed", "redis_answers_again"]
     assert PASSWORD not in str(limiters.log_lines())
@@ -144,18 +145,18 @@ async def test_a_cluster_counts_as_one_redis_and_holds_nobody_up_while_down(host
         until(partial(is_whole, port))
     url = f"redis+cluster://127.0.0.1:{hosts.silent_port},[::1]:{free_port()},127.0.0.1:{first}"
     patient = [limiters("5/hour", url, patience=LONG) for _ in range(2)]
-    for subscriber in range(20):  # on all nodes
+    for subscriber in range(20):  # the counters are spread over all nodes
         assert [await admits(patient[n % 2], f"192.0.2.{subscriber}") for n in range(7)] == [True] * 5 + [False] * 2
     limiter = limiters("5/hour", url)
     await until_counting(limiters, limiter)
     before = len(limiters.events)
-    os.kill(nodes[2].pid, signal.SIGSTOP)  # says nothing, and closes no connection
-    async with asyncio.timeout(15 * REDIS_TIMEOUT_SECONDS):  # in a queue: 31 times
+    os.kill(nodes[2].pid, signal.SIGSTOP)  # the node stops responding, but closes no connection
+    async with asyncio.timeout(15 * REDIS_TIMEOUT_SECONDS):  # if they queued, they would take 31 times as long as one
         assert all(await asyncio.gather(*(admits(limiter, f"198.51.{n % 2}.{n // 2}") for n in range(500))))
     os.kill(nodes[2].pid, signal.SIGCONT)
     await until_counting(limiters, limiter)
     await limiters.aclose()
     gc.collect()
-    # redis-py loses a connection whose use was cut off while it was being opened, and says so when its node is dropped.
+    # redis-py can lose a connection if its use is cancelled while it opens. It logs this when it drops the node.
     events = [event for event in limiters.events[before:] if not event.startswith("Unclosed ClusterNode object")]
     assert events == ["redis_failed", "redis_answers_again"]
