@@ -1,4 +1,4 @@
-"""A service as in production, for verifiers that know only its address."""
+"""The fixtures run a service as in production, for verifiers that know only its address."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -35,7 +35,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """A running `wxauth serve`, and its keys, for forging tokens."""
+    """A running `wxauth serve` with its keys, which tests forge tokens with."""
 
     url: str
     token: str
@@ -47,7 +47,7 @@ class Issuer:
         return forgery(Forger(self.token, self.keys.signing_key(utc_now())))
 
     async def rotate(self) -> str:
-        """A valid token, signed by a newly added key."""
+        """Add a key to the service, and return a valid token signed by this key."""
         key = unsealed_key(await self.keys.rotate(), self.sealer, SigningKey)
         return Forger(self.token, key).with_header(kid=key.kid)
 
@@ -61,14 +61,14 @@ async def database_of_issuer(postgres: EmbeddedPostgres, admin: asyncpg.Connecti
 
 @pytest.fixture(scope="package")
 def resources() -> list[dict[str, Any]]:
-    """The one resource of the service, at which nobody listens yet."""
+    """The service's only resource. No server listens at its address yet."""
     scopes = {"orders:read": "查看你的订单", "orders:write": "替你下单、退单"}
     return [{"resource": f"http://127.0.0.1:{free_port()}/mcp", "title": "小店助手", "scopes": scopes}]
 
 
 @asynccontextmanager
 async def issuer_at(url: str, database_url: str) -> AsyncIterator[Issuer]:
-    """The service at this address."""
+    """Log in to the service at this address, and yield it with the keys from its database."""
     async with httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client:
         login = await client.post("/v1/login", json={"code": "alice"})
     settings = settings_from(Settings, database_url=database_url, secret_key=SECRET_KEY)
@@ -96,7 +96,10 @@ async def issuer(
 
 @contextmanager
 def listening(*command: str, says: str, cwd: Path, url: str = "", **env: str) -> Iterator[httpx.Client]:
-    """A client of a program which says that it listens: at this URL, or else at the one that it names at last."""
+    """Run a program until it prints that it listens, and yield a client for it.
+
+    The client uses this URL, or by default the last word of the program's output.
+    """
     with Running(*command, cwd=cwd, env=env) as process:
         said = process.wait_for(says)
         with httpx.Client(base_url=url or said.split()[-1], trust_env=False, verify=False, timeout=PATIENCE) as client:
@@ -104,7 +107,7 @@ def listening(*command: str, says: str, cwd: Path, url: str = "", **env: str) ->
 
 
 class _Answering(ThreadingHTTPServer):
-    """Counts the readings of keys, and may hang."""
+    """A server that counts how often its keys are read. A test can let it hang."""
 
     daemon_threads = True
 
@@ -123,7 +126,7 @@ class _Answering(ThreadingHTTPServer):
 
 
 class Front(_Answering):
-    """The address of a service, which may be away."""
+    """A server in front of a service. A test can make the service unreachable."""
 
     def __init__(self, behind: str) -> None:
         super().__init__(_Forwarding)
@@ -146,7 +149,7 @@ class _Forwarding(BaseHTTPRequestHandler):
         self.server.answers.wait(PATIENCE)
         headers = {name: self.headers[name] for name in ("Host", "Authorization", "Content-Type") if self.headers[name]}
         answer = self.server.client.request(self.command, self.path, headers=headers, content=body)
-        with suppress(OSError):  # the reader may have gone
+        with suppress(OSError):  # the client may have disconnected
             self.send_response(answer.status_code)
             self.send_header("Content-Type", answer.headers.get("content-type", "text/plain"))
             self.end_headers()
@@ -159,7 +162,7 @@ class _Forwarding(BaseHTTPRequestHandler):
 
 
 class Publisher(_Answering):
-    """Publishes the key "known" and one for other tokens, and where they are."""
+    """A server that publishes metadata, the key "known", and a key for other tokens."""
 
     def __init__(self) -> None:
         super().__init__(_PublishedKeys)
@@ -174,7 +177,7 @@ class _PublishedKeys(BaseHTTPRequestHandler):
         self.server.is_asked.set()
         self.server.answers.wait(PATIENCE)
         keys = [{**self.server.key.public_jwk, "kid": self.server.kid}, {"kty": "RSA", "kid": "id-token"}]
-        with suppress(OSError):  # the reader may have gone
+        with suppress(OSError):  # the client may have disconnected
             self.send_response(200)
             self.end_headers()
             self.wfile.write(json.dumps({"keys": keys, "jwks_uri": self.server.url}).encode())

@@ -1,9 +1,10 @@
-"""Tokens that any good verifier accepts or refuses once it knows issuer, audience, algorithm and type.
+"""Tokens that every good verifier accepts or rejects if it knows the issuer, the audience, the algorithm and the type.
 
-Foreign libraries accept some tokens that our own guard refuses: repeated names, any size, a missing `kid` if there is
-only one key, claims of other types or forms (`sub` that is not a UUID, times out of range, `roles` that is not a list),
-`iat` in the future, a signature that is padded or spelt differently, JSON with a byte order mark. Only the issuer can
-sign such tokens. The libraries allow less clock skew: from none to a few seconds.
+wxauth's own guard rejects some tokens that foreign libraries accept. Such a token has repeated names, any size, no
+`kid` if there is only one key, claims of other types or forms (for example, `sub` that isn't a UUID, times out of
+range, or `roles` that isn't a list), `iat` in the future, a signature that is padded or spelt differently, or JSON with
+a byte order mark. Only the issuer can sign such tokens. The libraries also allow less clock skew, from none to a few
+seconds.
 """
 
 from tests.guard.hostile import EXPIRED, GOOD, HOSTILE, Forgery

@@ -1,4 +1,4 @@
-"""The JDKs of this machine."""
+"""Finds the JDKs of this machine."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ UNREACHED = re.compile(r"Could not (resolve|transfer)|dial tcp|requires go >=|No
 
 
 def jdks() -> list[str]:
-    """Where they are, the oldest first."""
+    """Return the folders of the JDKs, oldest version first."""
     found = {}
     for release in Path("/usr/lib/jvm").glob("*/release"):
         if version := (release.parent / "bin/javac").exists() and re.search(r'VERSION="(\d+)', release.read_text()):

@@ -1,4 +1,4 @@
-"""What an issuer's address may answer, with status 200, in place of its keys; and issuers that answer so."""
+"""Documents that an issuer's address might return with status 200 instead of its keys, and issuers that return them."""
 
 import gzip
 import json
@@ -37,7 +37,7 @@ UNUSABLE: dict[str, dict[str, Any]] = {
     "for encryption": {"use": "enc"},
     "for another algorithm": {"alg": "ES384"},
 }
-"""What makes a good key one that ES256 cannot use."""
+"""Changes that turn a good key into a key that ES256 can't use."""
 
 
 def key_set(*keys: object) -> bytes:
@@ -71,7 +71,7 @@ NONE: dict[str, bytes] = {
     **{f"a key {name}": key_set({**GOOD, **change}) for name, change in UNUSABLE.items()},
     "all of them": key_set(*({**GOOD, **change} for change in UNUSABLE.values())),
 }
-"""By name: no document, for it has no usable key."""
+"""Documents without a usable key, by name. Guards must treat them as if the issuer had returned no document."""
 COMPRESSED = {
     "compressed": gzip.compress(b'{"keys": []}'),
     "a bomb": gzip.compress(b'{"keys": [' + b" " * 30_000_000 + b"]}"),
@@ -81,7 +81,7 @@ UNREAD: dict[str, bytes] = {
     "the key in a large document": key_set(GOOD) + TOO_LARGE,
     "the key, padded": key_set({**GOOD, "x": GOOD["x"] + "="}),
 }
-"""What one guard reads, and another does not."""
+"""Documents that some guards read and other guards reject."""
 READ: dict[str, bytes] = {
     "the key": key_set(GOOD),
     "the key beside one of RSA": key_set(RSA, GOOD),
@@ -97,13 +97,13 @@ BESIDE: dict[str, bytes] = {
         GOOD,
     )
 }
-"""Nimbus reads no set with a malformed key."""
+"""A set that also contains malformed keys. Nimbus rejects the whole set."""
 DOCUMENTS = {**NONE, **COMPRESSED, **UNREAD, **READ, **BESIDE}
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a judge of a guard asks it: the good token, the stranger's, the good one again."""
+    """The input of a judge, which asks a guard about the good token, the stranger's, and the good one again."""
 
     issuer: str
     token: str
@@ -114,7 +114,11 @@ class Line:
 
 
 class Publisher(ThreadingHTTPServer):
-    """Issuers below one address: /kept/NUMBER has good keys once, /fresh/NUMBER never, /hanging hangs after one."""
+    """A server with one issuer for each path.
+
+    /kept/NUMBER returns good keys to the first request, /fresh/NUMBER never returns good keys, and /hanging returns
+    good keys once and then hangs.
+    """
 
     daemon_threads = True
     request_queue_size = 64
@@ -134,7 +138,7 @@ class Publisher(ThreadingHTTPServer):
         return Line(issuer, token, Forger(token, KEY).with_header(kid="a stranger's"))
 
     def is_waited_for(self) -> bool:
-        """Whether whoever has begun to read still waits; then the reading ends."""
+        """Return whether the client that is reading the keys still waits, and then end its request."""
         assert self.is_asked.wait(PATIENCE)
         (connection,) = self.hanging
         connection.setblocking(False)
@@ -146,7 +150,7 @@ class Publisher(ThreadingHTTPServer):
             self.ends.set()
 
     def lines(self, kind: str) -> list[Line]:
-        """One for each document, in their order."""
+        """Return one line for each document, in the documents' order."""
         return [self.line(f"{kind}/{number}") for number in range(len(DOCUMENTS))]
 
 
@@ -189,7 +193,7 @@ class _Publishing(BaseHTTPRequestHandler):
             self.answer(*list(DOCUMENTS.items())[int(number)])
 
     def answer(self, name: str, body: bytes) -> None:
-        with suppress(OSError):  # the reader may have gone
+        with suppress(OSError):  # the client may have disconnected
             self.send_response(200)
             self.send_header("Content-Type", "text/html" if name in ("HTML", "maintenance") else "application/json")
             if name in COMPRESSED:

@@ -1,4 +1,4 @@
-"""Ways in which a relying party sends a person to log in, and comes back."""
+"""The ways in which a relying party sends a user to wxauth to log in, and gets the user back."""
 
 import json
 import re
@@ -12,7 +12,7 @@ import httpx
 
 from tests.world import bearer
 
-with warnings.catch_warnings(record=True):  # Authlib warns of a change in its next version
+with warnings.catch_warnings(record=True):  # Authlib warns about a change in its next version
     from authlib.integrations.httpx_client import AsyncOAuth2Client
     from authlib.oauth2.auth import OAuth2Token
 
@@ -23,7 +23,7 @@ VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 
 
 async def in_web_view(browser: httpx.AsyncClient, url: str, phone: dict[str, str]) -> str:
-    """The web-view asks the mini-program, which answers; where the web-view goes."""
+    """Log in through the mini-program that contains the web-view, and return the URL that the web-view opens next."""
     page = await browser.get(url, headers={"User-Agent": "Mozilla/5.0 (iPhone) MicroMessenger/8.0.60 miniProgram/wx0"})
     asked = json.loads(unescape(re.findall(r'data-page="([^"]+)"', page.text)[0]))["url"]
     body = {**dict(parse_qsl(asked.partition("?")[2])), "login_code": "alice"}
@@ -31,25 +31,26 @@ async def in_web_view(browser: httpx.AsyncClient, url: str, phone: dict[str, str
 
 
 async def by_wechats_page(browser: httpx.AsyncClient, url: str, user_agent: str) -> str:
-    """The browser shows a button, and WeChat's page another one; where the browser goes."""
+    """Press the buttons on wxauth's page and on WeChat's page, and return the URL that the browser opens next."""
     headers = {"User-Agent": user_agent}
     page = await browser.get(url, headers=headers)
     pressed = await browser.get(re.findall(r'href="(/v1/authorize/[\w-]{22}/wechat)"', page.text)[0], headers=headers)
     question = await browser.get(pressed.headers["location"], headers={**headers, "X-Desk-Person": "alice"})
     answer = unescape(re.findall(r'<a href="([^"]+answer=allow)"', question.text)[0])
     allowed = await browser.get(question.url.join(answer), headers=headers)
-    back = [await browser.get(allowed.headers["location"], headers=headers) for _ in range(2)]  # as WeChat's does
+    # WeChat's browser also opens this URL twice
+    back = [await browser.get(allowed.headers["location"], headers=headers) for _ in range(2)]
     assert back[0].headers["location"] == back[1].headers["location"]
     return back[0].headers["location"]
 
 
 async def in_wechat(browser: httpx.AsyncClient, url: str, phone: dict[str, str]) -> str:
-    """By the service account, in WeChat's browser."""
+    """Log in with the service account, in WeChat's browser."""
     return await by_wechats_page(browser, url, "Mozilla/5.0 (iPhone) MicroMessenger/8.0.60 Language/zh_CN")
 
 
 async def on_a_computer(browser: httpx.AsyncClient, url: str, phone: dict[str, str]) -> str:
-    """By the website app."""
+    """Log in with the website app, on a computer."""
     return await by_wechats_page(browser, url, "Mozilla/5.0 (Windows NT 10.0; Win64; x64) Chrome/141.0.0.0")
 
 
@@ -57,7 +58,7 @@ Way = Callable[[httpx.AsyncClient, str, dict[str, str]], Awaitable[str]]
 
 
 async def come_and_go_with_authlib(browser: httpx.AsyncClient, name: str, secret: str | None, way: Way) -> None:
-    """Alice logs in to the site this way, and is known there, until the site gives her tokens back."""
+    """Let Alice log in to the site this way, check that the site knows her, and revoke the site's tokens."""
     metadata: dict[str, Any] = (await browser.get("/.well-known/openid-configuration")).json()
     login = (await browser.post("/v1/login", json={"code": "alice"})).json()
     phone = bearer(login)

@@ -1,4 +1,4 @@
-"""`examples/express` follows the events of users: by webhooks, and by the feed of a running service."""
+"""`examples/express` follows the events of users, both with webhooks and with the feed of a running service."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.process, pytest.mark.node]
 
 
 class Shop:
-    """The orders that the example keeps."""
+    """The orders in the example's database."""
 
     def __init__(self, url: str, connection: asyncpg.Connection) -> None:
         self.url = url
@@ -54,7 +54,7 @@ async def shop(postgres: EmbeddedPostgres, admin: asyncpg.Connection) -> AsyncIt
 
 @contextmanager
 def started(script: str, says: str, shop: Shop, folder: Path, **env: str) -> Iterator[None]:
-    """A part of the example, started as its README says."""
+    """Start a part of the example with the command from its README."""
     needs_node(EXPRESS)
     command = (needs("npm"), "run", script, "--prefix", str(EXPRESS))
     with Running(*command, cwd=folder, env={"DATABASE_URL": shop.url, **env}) as process:
@@ -137,7 +137,7 @@ async def test_a_running_service_makes_both_forget_an_erased_users_orders(
         kept, gone = await log_in("dave"), await log_in("erin")
         await erase(gone)
         await until(lambda: rows.fetchval("SELECT NOT EXISTS (SELECT FROM events_unplaced)"))
-        await rows.execute("DELETE FROM feed WHERE position > 1")  # as a restored backup has none of them
+        await rows.execute("DELETE FROM feed WHERE position > 1")  # a restored backup lacks these events
         with started("feed", "Reading", shop, tmp_path, **reader):
             await until(lambda: are_orders_erased(gone))
         assert await shop.of(kept["user"]["id"]) == ["oolong"]

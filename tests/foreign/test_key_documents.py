@@ -1,4 +1,7 @@
-"""Every guard, in every language, whose issuer publishes what is no key set, or hangs: all are asked the same."""
+"""The guard of each language handles an issuer that returns documents without keys, or hangs.
+
+All guards get the same tests.
+"""
 
 import asyncio
 import os
@@ -36,7 +39,11 @@ def publisher() -> Iterator[Publisher]:
 
 
 def printed(command: list[str], lines: list[Line], folder: Path, **env: str) -> list[list[str]]:
-    """What a judge says of each line, which it reads from its standard input, or from a file, to write another."""
+    """Run a judge, and return the words that it prints for each line.
+
+    A judge reads the lines from standard input, or from a file. In the second case, it writes its results to another
+    file.
+    """
     (folder / "judged").write_text("\n".join(map(str, lines)))
     given = {**os.environ, "JUDGED": str(folder / "judged"), "no_proxy": "127.0.0.1", **env}
     with (folder / "judged").open() as stdin:

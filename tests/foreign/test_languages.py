@@ -1,4 +1,4 @@
-"""The services of docs/build/languages.md: each is started by the page's own line, and all are asked the same."""
+"""The services of docs/build/languages.md are started with the page's own commands and get the same requests."""
 
 import json
 import re
@@ -44,16 +44,17 @@ TAKEN_BY_SPRING = ("signature padded", "signature spelt another way")
 class Language:
     programs: tuple[str, ...]
     line: str
-    """First words of the line that starts it."""
+    """The first words of the command that starts the service."""
     changes: tuple[tuple[str, str], ...] = ()
-    """What a reader changes in the line."""
+    """Replacements that a reader makes in the command."""
     env: Mapping[str, str] = field(default_factory=dict)
     properties: str = ""
-    """First words of a block that a reader adds to Spring's properties."""
+    """The first words of a block that a reader adds to Spring's properties."""
     asks: bool = False
-    """It asks wxauth about each token."""
+    """Whether the service asks wxauth about each token."""
     takes: tuple[str, ...] = ()
-    """Refused tokens that its library accepts: signed by the issuer alone, or good ones, spelt otherwise."""
+    """The rejected tokens that the service's library accepts. Only the issuer can sign them, or they're other spellings
+    of good tokens."""
 
 
 def spring(jdk: int, *changes: tuple[str, str], **options: Any) -> Language:
@@ -78,16 +79,16 @@ LANGUAGES = {
 
 @dataclass(slots=True)
 class Wxauth:
-    """A wxauth of our own, and tokens of it."""
+    """The wxauth of these tests, and tokens that it has issued."""
 
     front: Front
     issuer: Issuer
     command: Callable[..., Any]
-    """Runs `wxauth` with these arguments, and returns what it prints as JSON."""
+    """A function that runs `wxauth` with these arguments and parses its output as JSON."""
     secret: str
-    """Of the service "orders", for those that ask."""
+    """The secret of the client "orders", for the services that ask wxauth."""
     own: dict[str, str] = field(default_factory=dict)
-    """Tokens as wxauth issues them, by name."""
+    """Tokens that wxauth has issued, by name."""
 
     def log_in(self, person: str) -> dict[str, Any]:
         return self.ask("/v1/login", json={"code": person})
@@ -98,7 +99,7 @@ class Wxauth:
         return answer.json() if answer.content else {}
 
     def device(self, name: str, secret: str, **form: str) -> dict[str, Any]:
-        """The tokens of a site that alice has approved."""
+        """Let Alice approve a login to a site on her phone, and return the site's tokens."""
         site = {"auth": (name, secret)}
         browser = {"browser_ip": "203.0.113.7", "browser_user_agent": "Mozilla/5.0"}
         started = self.ask("/v1/device_authorization", data={**browser, **form}, **site)
@@ -162,7 +163,7 @@ class Service:
     process: Running
     client: httpx.Client
     away: httpx.Response | None = None
-    """Its first answer to a good token, while wxauth was away."""
+    """The service's first response to a good token. It was sent while wxauth was unreachable."""
 
     def ask(self, token: str | None, path: str = "/whoami") -> httpx.Response:
         return self.client.get(path, headers=bearer(token) if token is not None else {})
@@ -172,7 +173,7 @@ class Service:
 
 
 def started(language: Language, folder: Path, wxauth: Wxauth, stack: ExitStack) -> Service:
-    """A service of this language, as a reader starts it."""
+    """Start a service of this language as a reader does."""
     shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("node_modules", "express"))
     (folder / "examples/express").symlink_to(EXPRESS)
     if language.properties:
@@ -191,7 +192,10 @@ def started(language: Language, folder: Path, wxauth: Wxauth, stack: ExitStack) 
 
 @pytest.fixture(scope="module")
 def services(wxauth: Wxauth, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Service]]:
-    """Those whose programs are installed, started while wxauth is away: one by one, because Maven shares its folder."""
+    """The services whose programs are installed, started while wxauth is unreachable.
+
+    They start one by one, because they share Maven's folder.
+    """
     wxauth.front.is_away = True
     with ExitStack() as stack:
         running = {}
@@ -223,12 +227,12 @@ def service(request: pytest.FixtureRequest, services: dict[str, Service], wxauth
 
 
 def part(token: str, number: int) -> dict[str, Any]:
-    """Header or claims."""
+    """Return the header (0) or the claims (1) of a token."""
     return json.loads(decode(token.split(".")[number]))
 
 
 def challenge_of(answer: httpx.Response) -> str:
-    """Without what only Spring says."""
+    """Return the WWW-Authenticate header without the parameters that only Spring adds."""
     given = answer.headers.get("www-authenticate", "")
     return re.sub(r',? (error_description|error_uri|resource_metadata)="[^"]*"', "", given)
 
@@ -375,7 +379,7 @@ public class Intercepted implements HandlerInterceptor {
 }
 """
 SPRING_5 = ("spring-webmvc", "spring-web", "spring-core", "spring-jcl", "spring-beans", "spring-context", "spring-test")
-"""Of Spring Boot 2.1.5."""
+"""The artifacts of Spring 5 from Spring Boot 2.1.5."""
 
 
 def test_the_interceptor_of_spring_boot_2_admits_the_users_of_mini_programs(wxauth: Wxauth, tmp_path: Path) -> None:
@@ -417,7 +421,7 @@ async def test_a_key_is_known_when_new_and_refused_once_withdrawn(services: dict
     offline = {name: each for name, each in services.items() if not each.language.asks and each.away is not None}
     former = wxauth.issuer.token
     token = await wxauth.issuer.rotate()
-    kid = part(former, 0)["kid"]  # as of all `wxauth.own`, so this test is the last
+    kid = part(former, 0)["kid"]  # it also signed all of `wxauth.own`, so this test must be the last one
 
     def statuses(token: str) -> dict[str, int]:
         return {name: each.status(token) for name, each in offline.items()}

@@ -1,4 +1,4 @@
-"""The receivers of logout tokens in examples and in website-sessions.md, with tokens as a service signs them."""
+"""The receivers of logout tokens in examples and in website-sessions.md accept the tokens that a service signs."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -35,7 +35,7 @@ WRONG: dict[str, dict[str, Any]] = {
 
 
 def adapted(source: str, issuer: Issuer) -> str:
-    """The receiver, for this issuer and a site whose tokens are signed with the keys of access tokens."""
+    """Change the receiver's source to use this issuer and a site whose tokens are signed with ES256."""
     return source.replace("https://auth.example.com", issuer.url).replace("RS256", "ES256")
 
 
@@ -117,4 +117,4 @@ async def test_a_receiver_that_cannot_fetch_the_keys_lets_the_service_try_again(
 def prepare_environment(monkeypatch: pytest.MonkeyPatch, issuer: Issuer, folder: Path) -> None:
     for name, value in {"no_proxy": "127.0.0.1", "WXAUTH_ISSUER": issuer.url, "WXAUTH_CLIENT_SECRET": "any"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.chdir(folder)  # where the site keeps the key of its cookies
+    monkeypatch.chdir(folder)  # the site stores the key of its cookies here

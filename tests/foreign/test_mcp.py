@@ -1,4 +1,7 @@
-"""`examples/mcp`: servers and agents with the official SDKs of MCP, each with each, and an authority that approves."""
+"""Each server in `examples/mcp` works with each agent.
+
+They use the official MCP SDKs and an authority that approves at once.
+"""
 
 import asyncio
 import json
@@ -37,16 +40,16 @@ DOCUMENT = "https://agent.test/client.json"
 
 
 class Authority:
-    """Approves at once what agents ask a server of MCP for, or less.
+    """An authorization server that approves agents' requests at once, for all scopes or for fewer.
 
-    Its first tokens can be used, but should be renewed already.
+    An agent can use its first tokens, but should renew them.
     """
 
     def __init__(self) -> None:
         self.asked: list[dict[str, str]] = []
-        """The queries of its pages, and the forms for tokens."""
+        """The queries of its authorization page, and the forms of token requests."""
         self.withheld: set[str] = set()
-        """Scopes that the person does not grant."""
+        """Scopes that the user doesn't grant."""
         routes = [
             Route("/.well-known/oauth-authorization-server", self._metadata),
             Route("/.well-known/jwks.json", self._jwks),
@@ -59,7 +62,7 @@ class Authority:
         self.issuer, self.resource, self.folder = TestIssuer(url, resource), resource, folder
 
     def call(self, agent: tuple[str, ...], *call: str, client_id: str = DOCUMENT, **env: str) -> str:
-        """What this agent prints of a tool."""
+        """Let this agent call a tool, and return the agent's output."""
         self.asked.clear()
         env |= {"RESOURCE": self.resource, "CLIENT_ID": client_id}
         return said_by(agent, *call, cwd=self.folder, approve=follow, **env)
@@ -97,12 +100,12 @@ class Authority:
 
 
 def follow(url: str) -> None:
-    """As a browser, to the agent's own page."""
+    """Follow the redirect to the agent's own page, as a browser does."""
     httpx.get(url, follow_redirects=True, trust_env=False, verify=False).raise_for_status()
 
 
 def said_by(agent: tuple[str, ...], *call: str, cwd: Path, approve: Callable[[str], None], **env: str) -> str:
-    """What an agent prints of a tool, once the page that it opens is approved."""
+    """Run an agent that calls a tool, approve the page that it opens, and return its output."""
     env |= {"CALLBACK_PORT": str(free_port()), "BROWSER": "true"}
     with Running(*agent, *call, cwd=cwd, env=env) as process:
         url = process.wait_for("on your phone: ").split("on your phone: ")[1].split()[0]
@@ -140,7 +143,8 @@ def test_an_agent_is_approved_and_uses_tools_for_its_person(authority: Authority
     assert {asked["resource"] for asked in authority.asked} == {authority.resource}
     assert forms[0]["grant_type"] == "authorization_code"
     assert all(form["grant_type"] == "refresh_token" for form in forms[1:])
-    assert len(forms) > 1 or agent != AGENTS["python"]  # Node's renews what was refused, and no earlier
+    # Node's agent renews a token only after a request with it has failed
+    assert len(forms) > 1 or agent != AGENTS["python"]
     assert "oolong tea" in authority.call(agent, "list_orders", client_id="registered", CLIENT_SECRET="secret")
 
 
@@ -178,11 +182,11 @@ def test_a_server_refuses_pages_of_other_sites(authority: Authority, header: dic
     assert status(**header) in (403, 421)
 
 
-# With wxauth itself.
+# Agents with a real wxauth.
 
 
 class Phone:
-    """Alice's, and the browser whose code it scans."""
+    """Alice's phone, together with the browser whose QR code it scans."""
 
     def __init__(self, issuer: Issuer) -> None:
         options: dict[str, Any] = {"trust_env": False, "verify": False, "headers": bearer(issuer.token)}
@@ -190,7 +194,7 @@ class Phone:
         self.shown: dict[str, Any] = {}
 
     def approve(self, url: str) -> str:
-        """Scan the code of this page, and approve. Returns where the browser goes."""
+        """Scan the QR code of this page, approve, and return the URL that the browser opens next."""
         page = self.client.get(url).text
         [scene] = set(re.findall(r"/v1/scans/([\w-]{22})/code", page))
         self.shown = self.client.post("/v1/me/scans", json={"scene": scene, "entry_scene": 1047}).json()
@@ -200,7 +204,7 @@ class Phone:
 
     @property
     def agents(self) -> list[dict[str, Any]]:
-        """Their sessions, as the phone lists them."""
+        """The sessions of agents in the phone's list of sessions."""
         return [each for each in self.client.get("/v1/me/sessions").json()["items"] if each["resource"]]
 
 
@@ -215,7 +219,7 @@ def phone(issuer: Issuer) -> Iterator[Phone]:
 def registered(
     issuer: Issuer, database_of_issuer: str, resources: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, str]]:
-    """What an agent must know, beside a server that is up."""
+    """The variables that an agent needs, while a server runs at the resource's address."""
     [resource] = [each["resource"] for each in resources]
     folder = tmp_path_factory.mktemp("registered")
     settings = service_env(database_of_issuer, issuer=issuer.url, resources=json.dumps(resources))
@@ -240,7 +244,7 @@ def test_an_agent_is_approved_on_the_phone(
 
 async def test_an_agent_renews_its_token_until_the_phone_ends_it(registered: dict[str, str], phone: Phone) -> None:
     class Page:
-        """Approved once. The agent's own page is not served."""
+        """A page that can be approved once. No server serves the agent's own page."""
 
         redirect_uri = "http://127.0.0.1:1/callback"
         urls: ClassVar[list[str]] = []
@@ -248,7 +252,7 @@ async def test_an_agent_renews_its_token_until_the_phone_ends_it(registered: dic
         async def open(self, url: str) -> None:
             self.urls.append(url)
             if len(self.urls) > 1:
-                raise ConnectionRefusedError("asked again")  # what a person would see who is not there
+                raise ConnectionRefusedError("asked again")  # the user isn't there to approve a second time
             self.at = await asyncio.to_thread(phone.approve, url)
 
         async def code(self) -> AuthorizationCodeResult:

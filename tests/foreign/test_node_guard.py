@@ -1,4 +1,7 @@
-"""`clients/node`, the guard for services in Node: its own tests, and that it decides and answers as ours does."""
+"""`clients/node`, the guard for services in Node, decides and responds like the Python guard.
+
+It also passes its own tests.
+"""
 
 import json
 import re
@@ -49,7 +52,7 @@ def issuer() -> TestIssuer:
 
 @pytest.fixture(scope="module")
 def tokens(issuer: TestIssuer) -> dict[str, str]:
-    """The corpus, by name."""
+    """The tokens of the corpus, by name."""
     token = issuer.token(user_id=UUID("0192f0c1-2b3c-7d4e-8f50-123456789abc"), roles=["clerk"])
     forgeries = HOSTILE | EXPIRED | GOOD | FOR_GUARDS
     return {name: forge(Forger(token, key_of(issuer))) for name, forge in forgeries.items()}
@@ -86,7 +89,7 @@ async def test_the_node_guard_decides_every_token_as_our_own_guard_does(
 
 
 async def outcome_of(guard: BearerGuard, token: str) -> dict[str, Any]:
-    """The verdict of our Python guard on a token, in the words of the Node guard."""
+    """Return the verdict of the Python guard on a token, with the Node guard's names."""
     try:
         user = await guard.verify(token)
     except WxAuthError as refusal:
@@ -104,7 +107,7 @@ async def outcome_of(guard: BearerGuard, token: str) -> dict[str, Any]:
 
 
 def result_of_script(node: str, script: str, **values: Any) -> Any:
-    """The output, as JSON, of a module with these values."""
+    """Run a module with these constants, and return its output as JSON."""
     constants = "".join(f"const {name} = {json.dumps(value)}\n" for name, value in values.items())
     source = f"{constants}{script}\nconsole.log(JSON.stringify(answer()))"
     return json.loads(output_of(node, "--input-type=module", "-e", source, cwd=PACKAGE))
@@ -189,7 +192,7 @@ async def test_the_node_guard_names_scopes_and_metadata_as_our_own_does(node: st
 
 @pytest.fixture(scope="module")
 def urls(node: str, issuer: TestIssuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Of the services that the package's README shows, by framework; the issuer's tokens are good for them."""
+    """The URLs of the services that the package's README shows, by framework. They accept the issuer's tokens."""
     given = json.dumps({"jwks": issuer.jwks, "issuer": issuer.issuer, "now": NOW})
     command = (node, str(PACKAGE / "test/serve.js"), given)
     with Running(*command, cwd=tmp_path_factory.mktemp("node-guard")) as process:
@@ -198,7 +201,7 @@ def urls(node: str, issuer: TestIssuer, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 async def ours(issuer: TestIssuer) -> AsyncIterator[httpx.AsyncClient]:
-    """The same service by our own guard."""
+    """A client of the same service with the Python guard."""
     app, guard = FastAPI(), issuer.guard()
 
     @app.get("/orders")
@@ -213,7 +216,7 @@ async def ours(issuer: TestIssuer) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def requests(issuer: TestIssuer, tokens: dict[str, str]) -> dict[str, tuple[str, str, list[tuple[str, str]]]]:
-    """Method, path and headers, by name."""
+    """Return method, path and headers of each request, by name."""
     bearer = f"Bearer {issuer.token()}"
     languages = [
         "zh_CN",

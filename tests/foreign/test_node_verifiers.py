@@ -1,4 +1,4 @@
-"""Libraries that check tokens in Node: `jose`, and `express-oauth2-jwt-bearer`, which reads the metadata."""
+"""`jose` and `express-oauth2-jwt-bearer`, which reads the metadata, verify tokens in Node."""
 
 import asyncio
 from collections.abc import Iterator
@@ -58,19 +58,19 @@ def test_jose_refuses_a_request_without_a_token(jose: httpx.Client) -> None:
 async def test_jose_accepts_a_new_key_without_a_restart(jose: httpx.Client, issuer: Issuer) -> None:
     assert status_of(jose, issuer.token) == 200
     token = await issuer.rotate()
-    await asyncio.to_thread(until, lambda: status_of(jose, token) == 200)  # the service itself has yet to read it
+    await asyncio.to_thread(until, lambda: status_of(jose, token) == 200)  # at first, the service must read the new key
     assert status_of(jose, issuer.token) == 200
 
 
 def test_a_flood_of_unknown_keys_causes_one_reading(issuer: Issuer, publisher: Publisher, tmp_path: Path) -> None:
     token = issuer.forge(REFUSED["kid unknown"])
     with verifying("verify_with_jose.js", tmp_path, publisher.url, "wxauth") as verifier:
-        publisher.readings = 0  # that of the metadata
+        publisher.readings = 0  # don't count the metadata
         assert {status_of(verifier, token) for _ in range(20)} == {401}
     assert publisher.readings == 1
 
 
-# The other, which finds the algorithm of access tokens with only the issuer's URL.
+# `express-oauth2-jwt-bearer` finds the algorithm of access tokens with only the issuer's URL.
 
 
 def test_express_oauth2_verifies_an_access_token(express_oauth2: httpx.Client, issuer: Issuer) -> None:

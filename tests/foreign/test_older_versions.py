@@ -1,4 +1,4 @@
-"""The code of the guide for services on an older Python or Node, which asks wxauth about each token."""
+"""The guide's code for services on an older Python or Node works. It asks wxauth about each token."""
 
 import json
 import os
@@ -43,7 +43,7 @@ JSON.parse(require('fs').readFileSync(0)).reduce((before, asked) => before.then(
 
 
 def oldest_python() -> str:
-    """One of Python 3.8 if there is one, on the path or of pyenv."""
+    """Return Python 3.8 if it's on the path or installed by pyenv, and otherwise this Python."""
     for found in (shutil.which("python3.8"), *Path.home().glob(".pyenv/versions/3.8.*/bin/python")):
         if found and subprocess.run([found, "--version"], capture_output=True).returncode == 0:
             return str(found)
@@ -55,7 +55,7 @@ Ask = Callable[..., list[Any]]
 
 @pytest.fixture(params=["Python", "Node"])
 def ask(request: pytest.FixtureRequest, tmp_path: Path) -> Ask:
-    """What the code answers each of these headers and roles: the claims, or a status."""
+    """A function that returns the claims or the status that the code returns for each of these headers and roles."""
     if request.param == "Python":
         (tmp_path / "wxauth_user.py").write_text(block("docs/build/siblings-frameworks.md", "wxauth_user.py"))
         (tmp_path / "ask.py").write_text(PYTHON)
@@ -74,7 +74,7 @@ def ask(request: pytest.FixtureRequest, tmp_path: Path) -> Ask:
 
 @contextmanager
 def maintenance() -> Iterator[str]:
-    """A gateway that answers 200 to everything."""
+    """The URL of a gateway that returns 200 for every request."""
 
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -1,4 +1,4 @@
-"""The PHP of examples/php within frameworks, and the keys of that which verifies tokens itself."""
+"""The PHP code of examples/php works within frameworks, and its verifier handles the issuer's keys."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.process
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example's files."""
+    """A copy of the example's files."""
     return Path(shutil.copytree(ROOT / "examples/php", tmp_path_factory.mktemp("php"), dirs_exist_ok=True))
 
 
@@ -109,7 +109,8 @@ def test_a_frameworks_middleware_is_guarded_and_tested_without_wxauth(site: Path
         assert code_of(orders.get("/orders", headers=bearer("mallory"))) == (401, "invalid_token")
 
 
-# The recipe that verifies tokens itself: its claims, with php-jwt replaced, which checks signature and times; its keys.
+# The recipe that verifies tokens itself: its claims and its keys. A stub replaces php-jwt, which checks signatures and
+# times.
 
 
 CLAIMS = """<?php
@@ -161,7 +162,7 @@ def kept(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def service(site: Path, publisher: Publisher, kept: Path) -> Iterator[Callable[[str], int]]:
-    """Status of the answer to a token with this key; the service has four processes."""
+    """A function that returns the status for a token with this key. The service runs four processes."""
     (site / "service.php").write_text(SERVICE)
     with served(site, publisher.url, "", "service.php", KEYS=str(kept), PHP_CLI_SERVER_WORKERS="4") as client:
         yield lambda kid: client.get("/", params={"kid": kid}).status_code
@@ -188,7 +189,8 @@ def test_php_serves_known_keys_if_wxauth_hangs(service: Callable[[str], int], pu
     with ThreadPoolExecutor(16) as strangers:
         refused = [strangers.submit(service, f"unknown-{number}") for number in range(8)]
         assert [service("known") for _ in range(50)] == [200] * 50
-        assert {answer.result() for answer in refused} == {401, 503}  # of who has read, and of the others meanwhile
+        # 401 if the process has read the keys, and 503 if another process was reading them
+        assert {answer.result() for answer in refused} == {401, 503}
     assert publisher.readings == 2
     made_older(kept, 86400)
     assert service("known") == 503

@@ -1,4 +1,4 @@
-"""PyJWT, with the keys that a running service publishes."""
+"""PyJWT verifies tokens with the keys that a running service publishes."""
 
 from contextlib import suppress
 

@@ -1,4 +1,4 @@
-"""The guard's public types, by another checker than the one that this project is written with."""
+"""The guard's public types also satisfy pyright, which isn't the project's own type checker."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Sites made with the libraries of others, unmodified, next to a running `wxauth-desk dev`."""
+"""Sites built with unmodified foreign libraries work with a running `wxauth-desk dev`."""
 
 import asyncio
 import json
@@ -68,13 +68,13 @@ urlpatterns = [path("{prefix}", include("{urls}")), path("logout", sign_out), pa
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Where things are, and the secrets of sites."""
+    """The URLs of the services, and the secrets of the sites."""
     folder = tmp_path_factory.mktemp("sites")
     ports = [str(free_port()) for _ in range(4)]
     options = [
         word for pair in zip(("--port", "--wechat-port", "--site-port"), ports[:3], strict=True) for word in pair
     ]
-    env = {"WXAUTH_SCAN_RATE_LIMIT": "600/minute"}  # all tests come from one address
+    env = {"WXAUTH_SCAN_RATE_LIMIT": "600/minute"}  # all tests use one address
     with Running(WXAUTH_DESK, "dev", *options, cwd=folder, env=env) as running:
         running.wait_for("Press Ctrl-C to stop")
         command = str(folder / ".wxauth/wxauth")
@@ -132,7 +132,7 @@ def test_a_library_that_is_set_up_as_the_example_shows(world: dict[str, str], li
 
 
 async def by_scan(browser: httpx.AsyncClient, url: str, phone: dict[str, str], verdict: str = "approve") -> str:
-    """The browser shows a code, the phone approves or refuses; where the browser goes."""
+    """Scan the QR code on the browser's page, approve or deny, and return the URL that the browser opens next."""
     page = (await browser.get(url)).text
     scene = re.findall(r"/v1/scans/([\w-]{22})/code", page)[0]
     claimed = await browser.post("/v1/me/scans", json={"scene": scene, "entry_scene": 1047}, headers=phone)
@@ -141,7 +141,7 @@ async def by_scan(browser: httpx.AsyncClient, url: str, phone: dict[str, str], v
     return back.headers["location"]
 
 
-@pytest.mark.parametrize("name", ["shop", "page"])  # the other ways: tests/deploy/test_compose.py
+@pytest.mark.parametrize("name", ["shop", "page"])  # tests/deploy/test_compose.py tests the other ways
 async def test_authlib_logs_in_and_out(world: dict[str, str], name: str) -> None:
     async with httpx.AsyncClient(base_url=world["SERVICE_URL"], trust_env=False) as browser:
         await come_and_go_with_authlib(browser, name, world["SHOP_SECRET"] if name == "shop" else None, by_scan)
@@ -149,18 +149,18 @@ async def test_authlib_logs_in_and_out(world: dict[str, str], name: str) -> None
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A Python product as the guide sets it up, where a browser begins and ends a login there, and its redirect URI."""
+    """A Python product set up as the guide shows, with its paths for login, redirect and sign-out."""
 
     begin: str
     callback: str
     end: str
     flask: str = ""
-    """The guide's module that is the site."""
+    """The name of the guide's module that contains the site."""
     django: Mapping[str, Any] = field(default_factory=dict)
-    """The guide's settings, and what a site of the product adds to Django."""
+    """The guide's settings, and the parts that a site of this product adds to Django."""
     client: str = "python"
     ends_session: bool = True
-    """Whether its sign-out ends wxauth's session too."""
+    """Whether the product's sign-out also ends wxauth's session."""
 
 
 PRODUCTS = {
@@ -244,7 +244,7 @@ async def test_a_python_product_logs_in_and_out_as_is_shown(world: dict[str, str
         async with httpx.AsyncClient(base_url=world["SERVICE_URL"], trust_env=False) as browser:
             login = (await browser.post("/v1/login", json={"code": "alice"})).json()
             phone = bearer(login)
-            await browser.delete("/v1/me/sessions", headers=phone)  # those of other products
+            await browser.delete("/v1/me/sessions", headers=phone)  # ends the sessions of other products
             await browser.patch("/v1/me", json={"nickname": "小明"}, headers=phone)
 
             async def site_request(words: str) -> httpx.Response:

@@ -1,4 +1,4 @@
-"""`examples/sibling/shop.py` and `examples/express/shop.js` sell a membership, beside a service that signs for them."""
+"""`examples/sibling/shop.py` and `examples/express/shop.js` sell a membership. A service signs for them."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -33,13 +33,13 @@ each_app = pytest.mark.parametrize("app", APPS, ids=["plain", "encrypted"])
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A service, WeChat, and a shop for each app, behind `push_forward`."""
+    """A service, WeChat, and a shop for each app, which gets messages through `push_forward`."""
 
     service: httpx.Client
     wechat: httpx.Client
     shops: dict[str, httpx.Client]
     formats: tuple[str, ...]
-    """The data formats of WeChat's console that the shop reads."""
+    """The data formats in WeChat's console that the shop can read."""
 
     def log_in(self, app: dict[str, str], person: str = "alice") -> dict[str, Any]:
         code = self.wechat.post("/codes", json={"person": person, "app_id": app["app_id"]}).json()["code"]
@@ -95,7 +95,7 @@ def world(request: pytest.FixtureRequest, database: str, tmp_path_factory: pytes
 
 
 def command_of(language: str, port: str) -> tuple[tuple[str, ...], str]:
-    """The command of the READMEs, and what the program prints when it listens."""
+    """Return the command in the READMEs, and the text that the program prints when it listens."""
     if language == "Express":
         needs_node(EXPRESS)
         return (needs("npm"), "run", "shop", "--prefix", str(EXPRESS)), "Shop: "
@@ -116,7 +116,7 @@ def test_a_membership_is_paid_when_wechats_notice_has_come(world: World, app: di
         assert shop.get(where, headers=alice).json() == {"is_paid": False, "is_refunded": False}
         assert world.pay(app, order) == {"errCode": 0, "errMsg": "requestVirtualPayment:ok", "is_taken": True}
         assert shop.get(where, headers=alice).json() == {"is_paid": True, "is_refunded": False}
-        for event in ("xpay_refund_notify", DELIVER):  # repeated, after the refund
+        for event in ("xpay_refund_notify", DELIVER):  # WeChat repeats the notice after the refund
             assert world.notify(app, order, event) == {"is_taken": True}
             assert shop.get(where, headers=alice).json() == {"is_paid": False, "is_refunded": True}
     assert shop.get(where, headers=world.log_in(app, "bob")).status_code == 404

@@ -1,6 +1,6 @@
-"""`skills/wxauth/SKILL.md`: with this page alone, a mini-program logs in, and services in Python and Node are guarded.
+"""With only `skills/wxauth/SKILL.md`, a mini-program logs in, and services in Python and Node are guarded.
 
-So with the few lines of the READMEs.
+The few lines in the READMEs work, too.
 """
 
 import os
@@ -30,7 +30,7 @@ console.log({{ statusCode, openid: data.openid }})
 
 
 def block_of(language: str, word: str, issuer: Issuer) -> str:
-    """The code of this language with the word, beside this service."""
+    """Return the page's code in this language that contains the word, with the URL of this service."""
     [block] = [block for block in code_blocks(SKILL, language) if word in block]
     return block.replace("http://127.0.0.1:8000", issuer.url)
 
@@ -93,7 +93,7 @@ def test_a_mini_program_logs_in(issuer: Issuer, tmp_path: Path, page: str) -> No
     if page == "skills/wxauth/SKILL.md":
         (tmp_path / "auth.js").write_text(block_of("js", "createAuth", issuer))
         run = OF_A_MODULE
-    else:  # imports of a module would come before the phone is there
+    else:  # imports in a module would run before the phone exists
         run = "".join(each for each in code_blocks(ROOT / page, "js") if "createAuth" in each or "auth.login()" in each)
     for theirs, ours in own.items():
         run = run.replace(theirs, ours)
@@ -103,7 +103,7 @@ def test_a_mini_program_logs_in(issuer: Issuer, tmp_path: Path, page: str) -> No
 
 
 def shell(line: str, folder: Path) -> None:
-    """Runs a line of a page in this folder, with the checkout where the page says that it is."""
+    """Run a line of a page in this folder. The path of the checkout in the line is replaced with this checkout."""
     line = re.sub(r"(?:\.\./)+wxauth|/path/to/wxauth", str(ROOT), line)
     path = f"{folder}/.venv/bin:{os.environ['PATH']}"
     env = environment(PATH=path, npm_config_cache=str(folder.parent / "npm"), npm_config_fund="false")
@@ -118,7 +118,7 @@ def shell(line: str, folder: Path) -> None:
 
 
 def lines_of(page: str, starts: str) -> list[str]:
-    """The page's lines, or commands within a line, that begin so."""
+    """Return the page's lines, and commands within lines, that start with these words."""
     text = (ROOT / page).read_text()
     found = re.findall(rf"`({starts}[^`]*)`", text) + re.findall(rf"(?m)^({starts}.*)$", text)
     return [line for line in found if "/wxauth" in line or "wxauth-guard-" in line]
@@ -147,7 +147,7 @@ WITH_PIP = sorted(
 
 @pytest.mark.parametrize("page", WITH_PIP)
 def test_the_lines_of_pip_work_in_an_empty_folder(tmp_path: Path, page: str) -> None:
-    """But those that say "once it is published"."""
+    """Lines that only work after publication are left out."""
     subprocess.run([sys.executable, "-m", "venv", ".venv"], cwd=tmp_path, check=True)
     lines = [line for line in PIP.findall((ROOT / page).read_text()) if "'wxauth[" not in line]
     for line in lines:

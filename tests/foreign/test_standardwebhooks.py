@@ -1,4 +1,7 @@
-"""`standardwebhooks`, the official verifiers in Node and Python, as docs/build/events.md calls them."""
+"""`standardwebhooks`, the official verifier for Node and Python, accepts wxauth's webhooks.
+
+The tests call it as docs/build/events.md shows.
+"""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""`examples/uni-app`, built for WeChat by uni-app's own toolchain, and run next to `wxauth-desk dev`."""
+"""`examples/uni-app` is built for WeChat by uni-app's own toolchain and works with `wxauth-desk dev`."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""SDKs of WeChat that others wrote: clients of the simulated WeChat, writers of its messages, and judges of wxauth."""
+"""Foreign SDKs of WeChat work with the simulated WeChat and with the messages and signatures of wxauth."""
 
 import json
 import re
@@ -66,7 +66,7 @@ def test_wechatpy_and_werobot_work_with_the_simulated_wechat() -> None:
 
 README = ROOT / "desk/README.md"
 AT = "http://127.0.0.1:8001"
-"""The address that the README shows."""
+"""The address in the README."""
 SHOWN = [openid_of("alice", FIRST["app_id"]), "13800138000"]
 
 
@@ -79,7 +79,7 @@ def test_wechatpy_works_as_the_readme_shows() -> None:
 
 @pytest.fixture(scope="module", params=["silenceper", "wxjava"])
 def judge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """What an SDK in another language, in the folder of its name, prints for these arguments."""
+    """A function that returns the output of an SDK in another language for these arguments."""
     folder, source = tmp_path_factory.mktemp(request.param), Path(__file__).with_name(request.param)
     if request.param == "silenceper":
         fetch = [needs("go"), "build", "-mod=readonly", "-o", f"{folder}/judge", "."]
@@ -171,12 +171,15 @@ async def test_a_message_that_another_sdk_has_sealed_is_carried_out(stage: Stage
 async def test_a_message_that_an_sdk_in_another_language_has_sealed_is_carried_out(
     stage: Stage, judge: Callable[..., str]
 ) -> None:
-    stage.clock.now = datetime.now(UTC)  # WxJava asks the machine's
+    stage.clock.now = datetime.now(UTC)  # WxJava uses the machine's clock
     await withdraw(stage, lambda message: judge("seal", *KEYS.values(), message))
 
 
 async def withdraw(stage: Stage, seal: Callable[[str], str]) -> None:
-    """Push that Alice withdraws, as an SDK seals it: carried out, but refused with another signature."""
+    """Push a message, sealed by an SDK, in which Alice withdraws an authorization.
+
+    wxauth must reject it with another signature, and carry it out with the right one.
+    """
     alice = await stage.login(app_id=SEALED["app_id"], nickname="Alice")
     openid, now = alice["user"]["openid"], int(stage.clock().timestamp())
     fields = make_message(openid, "user_authorization_revoke", "6", app_id=KEYS["app_id"], now=now)

@@ -1,4 +1,4 @@
-"""Access tokens checked in Python without wxauth: `pip install "pyjwt[crypto]>=2.15"`."""
+"""Verifies access tokens in Python without wxauth. It needs `pip install "pyjwt[crypto]>=2.15"`."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import jwt
 
 
 class AccessTokens:
-    """Verifies tokens of one issuer. Its keys are fetched once in five minutes, however many tokens are checked."""
+    """Verifies the tokens of one issuer. It fetches the issuer's keys at most once every five minutes."""
 
     def __init__(self, issuer: str, audience: str = "wxauth") -> None:
         self._issuer = issuer
@@ -14,10 +14,10 @@ class AccessTokens:
         self._keys = jwt.PyJWKClient(f"{issuer}/.well-known/jwks.json", timeout=5)
 
     def claims(self, token: str) -> dict[str, Any]:
-        """The claims of a valid token. Accesses the network now and then: call it from a thread.
+        """Return the claims of a valid token. Call it from a thread, because it sometimes accesses the network.
 
-        Raises: jwt.PyJWTError, to be answered with 401; among these jwt.PyJWKClientConnectionError, without keys, with
-        503.
+        Raises: jwt.PyJWKClientConnectionError if the keys can't be fetched (return 503), otherwise jwt.PyJWTError
+        (return 401).
         """
         checked = jwt.decode_complete(
             token,

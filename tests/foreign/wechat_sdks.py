@@ -1,6 +1,6 @@
-"""wechatpy and werobot, by their own Python: carries out calls, given as JSON, and prints their results as JSON.
+"""Runs calls of wechatpy and werobot in their own Python. It reads calls as JSON, and prints their results as JSON.
 
-Unmodified, but for the host of WeChat, which they cannot be told.
+The libraries are unmodified except for WeChat's host, which they can't be configured to use.
 """
 
 import json
@@ -38,7 +38,7 @@ def called(call: Call) -> Call:
 
 @called
 def client(app_id: str, secret: str, account_id: str, account_secret: str) -> dict[str, Any]:
-    """What wechatpy returns for a mini-program and a service account, and the errcode of each mistake."""
+    """Return the results of wechatpy for a mini-program and a service account, and the errcode of each mistake."""
 
     def errcode(call: Call, *args: Any, **named: Any) -> int | None:
         try:
@@ -71,7 +71,7 @@ def client(app_id: str, secret: str, account_id: str, account_secret: str) -> di
 
 @called
 def robot(app_id: str, secret: str) -> dict[str, Any]:
-    """What werobot returns and raises."""
+    """Return werobot's token, and its error if it raises one."""
     client = werobot.client.Client({"APP_ID": app_id, "APP_SECRET": secret})
     try:
         client.get_ip_list()
@@ -82,7 +82,7 @@ def robot(app_id: str, secret: str) -> dict[str, Any]:
 
 @called
 def sealed(sdk: str, token: str, aes_key: str, app_id: str, message: str, timestamp: str) -> str:
-    """A message as this SDK encrypts and signs it."""
+    """Return a message as this SDK encrypts and signs it."""
     if sdk == "wechatpy":
         return WeChatCrypto(token, aes_key, app_id).encrypt_message(message, "n1", timestamp)
     return MessageCrypt(token, aes_key, app_id).encrypt_message(message, timestamp, "n2")
@@ -90,7 +90,7 @@ def sealed(sdk: str, token: str, aes_key: str, app_id: str, message: str, timest
 
 @called
 def opened(sdk: str, token: str, aes_key: str, app_id: str, query: dict[str, str], encrypted: str) -> str:
-    """A pushed message as this SDK checks and decrypts it."""
+    """Return a pushed message as this SDK checks and decrypts it."""
     signed = query["msg_signature"], query["timestamp"], query["nonce"]
     if sdk == "wechatpy":
         text = WeChatCrypto(token, aes_key, app_id).decrypt_message({"Encrypt": encrypted}, *signed)
@@ -101,20 +101,20 @@ def opened(sdk: str, token: str, aes_key: str, app_id: str, query: dict[str, str
 
 @called
 def decrypted(key: str, iv: str, app_id: str, data: str) -> Any:
-    """What a mini-program got as `encryptedData`."""
+    """Decrypt the `encryptedData` of a mini-program."""
     return WeChatWxaCrypto(key, iv, app_id).decrypt_message(data)
 
 
 @called
 def encrypted(key: str, iv: str, data: str) -> str:
-    """What a mini-program would get as `encryptedData`, by PyCryptodome."""
+    """Return the `encryptedData` that a mini-program would get, encrypted by PyCryptodome."""
     aes = AES.new(b64decode(key), AES.MODE_CBC, b64decode(iv))
     return b64encode(aes.encrypt(pad(data.encode(), AES.block_size))).decode()
 
 
 @called
 def page_signature(nonce: str, ticket: str, timestamp: str, page: str) -> str:
-    """The signature of a page, for the JS-SDK."""
+    """Return the JS-SDK's signature of a page."""
     return wechatpy.WeChatClient("-", "-").jsapi.get_jsapi_signature(nonce, ticket, timestamp, page)
 
 
