@@ -1,4 +1,4 @@
-"""The client for mini-programs, driven in Node against the real service and the simulated WeChat."""
+"""The client for mini-programs runs in Node against the real service and the simulated WeChat."""
 
 from collections.abc import Callable, Iterator
 from uuid import UUID
@@ -36,7 +36,7 @@ SITE = {
     "id_token_alg": "RS256",
 }
 CLAIMS = {"role": "authenticated"}
-"""As Supabase wants them, in docs/build/other-back-ends.md."""
+"""The claims that Supabase needs, from docs/build/other-back-ends.md."""
 CHANGES = {
     "/controls/bans": UserChange(status=UserStatus.DISABLED),
     "/controls/administrators": UserChange(granted=ADMIN),
@@ -46,7 +46,7 @@ FILES = sorted(str(file.relative_to(NODE_TESTS)) for file in NODE_TESTS.glob("mi
 
 @pytest.fixture
 def world(make_settings: Callable[..., Settings], simulator: Simulator, clock: Clock) -> Iterator[dict[str, str]]:
-    """A service of the test's own, on the test's clock, as `world.js` looks for it."""
+    """The variables with which `world.js` finds a service on the test's clock."""
     with serving(create_simulator(simulator)) as wechat_url:
         settings = make_settings(
             apps=APPS, wechat_base_url=wechat_url, consents="privacy:2026-05,terms:3", claims=CLAIMS
@@ -65,7 +65,7 @@ def world(make_settings: Callable[..., Settings], simulator: Simulator, clock: C
 
 
 def with_controls(app: ASGIApp, services: Services, clock: Clock) -> ASGIApp:
-    """The service, with additional routes for tests."""
+    """Add routes for tests to the service."""
 
     async def advance(request: Request) -> Response:
         clock.advance(seconds=(await request.json())["seconds"])

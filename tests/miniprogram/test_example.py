@@ -1,4 +1,4 @@
-"""`examples/miniprogram`, and the mini-program of the guides, with `wxauth-desk dev` and the sibling."""
+"""`examples/miniprogram` and the guides' mini-program work with `wxauth-desk dev` and the example of a sibling."""
 
 import json
 import re
@@ -17,7 +17,7 @@ PACKING = ROOT / "tests/packing"
 CLIENT = ROOT / "clients/miniprogram/wxauth.js"
 APP = json.loads((DEMO / "app.json").read_text())
 WITHDRAWN = ("getUserProfile", "getUserInfo", "open-data", "encryptedData")
-"""APIs of WeChat that return an anonymous name and picture, or are deprecated."""
+"""APIs of WeChat that are deprecated or return an anonymous nickname and picture."""
 
 each_page = pytest.mark.parametrize("page", APP["pages"])
 
@@ -110,7 +110,7 @@ def test_the_client_is_packed_for_npm_and_built_for_wechat_and_logs_in(world: di
         pack = "packNpmManually({packageJsonPath: 'package.json', miniprogramNpmDistDir: '.'})"
         script = f"require('{PACKING}/node_modules/miniprogram-ci').{pack}.then(JSON.stringify).then(console.log)"
         assert '"miniProgramPackNum":1' in output_of(node, "--input-type=commonjs", "-e", script, cwd=demo)
-    else:  # WeChat's tools, which `.ci/run` installs for a release, copy the folder that the package names
+    else:  # WeChat's tools copy the folder that the package names. `.ci/run` installs them only for a release.
         installed = demo / "node_modules/wxauth-miniprogram"
         dist = json.loads((installed / "package.json").read_text())["miniprogram"]
         shutil.copytree(installed / dist, demo / "miniprogram_npm/wxauth-miniprogram")

@@ -11,7 +11,7 @@ from tests.programs import output_of
 from tests.world import Client, body_of
 
 TRIED_ONCE_MORE = {"code_used", "invalid_code", "wechat_unavailable", "wechat_timeout"}
-"""Of the service's answers to a login; by the client, with a fresh code."""
+"""The service's error codes for which the client repeats a login once, with a new code."""
 
 
 @both_languages
