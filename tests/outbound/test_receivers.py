@@ -1,4 +1,4 @@
-"""A webhook connects to the address that was checked, even if its name resolves to another one later."""
+"""A webhook connects to the address that was checked, even if its name later resolves to another address."""
 
 import asyncio
 import subprocess
@@ -102,7 +102,8 @@ async def test_a_status_in_time_counts_and_is_timed_even_if_its_body_takes_longe
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n"
     async with Upstream(in_pieces(head, then=hang), in_pieces(head, b" " * 4097, then=hang)) as upstream:
         transport = ReceiverTransport(resolve=NameResolver().resolve)
-        for longest in (2 * BODY_SECONDS, BODY_SECONDS / 2):  # of a body that hangs; of one that is too long
+        # first for a body that hangs, then for a body that is too long
+        for longest in (2 * BODY_SECONDS, BODY_SECONDS / 2):
             started = asyncio.get_running_loop().time()
             answer = await send(transport, upstream.url, content=b"{}", headers={}, patience=BODY_SECONDS / 2)
             assert (answer.status, answer.error) == (200, None)
@@ -123,7 +124,10 @@ async def test_a_message_that_is_not_sent_because_it_is_too_late_is_not_told_as_
 
 
 class NameServer:
-    """Knows every name to be this machine; for those that begin with `hanging` it does not answer until released."""
+    """A name server that resolves every name to this machine.
+
+    For names that begin with `hanging`, it doesn't respond until the test releases it.
+    """
 
     def __init__(self) -> None:
         self.asked: list[str] = []
