@@ -1,4 +1,7 @@
-"""Phone numbers: `POST /v1/me/phone` and `phone_code` at login. An answer that WeChat charged for is never lost."""
+"""Users bind phone numbers with `POST /v1/me/phone`, or with `phone_code` when they log in.
+
+wxauth never loses a response to a code, because WeChat charges for it.
+"""
 
 import asyncio
 import json
@@ -52,10 +55,10 @@ from wxauth_desk.wechat import APPS, Api
 API: Api = "getuserphonenumber"
 OTHER_NUMBER = "+85291234567"
 PENDING = "phone_answers WHERE sealed IS NOT NULL"
-"""The answers that are kept and whose number is not bound."""
+"""The stored responses whose number isn't bound yet."""
 HOLDERS = f"users WHERE phone = '{NUMBER}'"
 WITHDRAWN = "user_authorization_revoke", "8"
-"""What WeChat pushes about who has withdrawn their number."""
+"""WeChat's push event and its field for a user who has withdrawn their phone number."""
 A_SECOND = timedelta(seconds=1)
 HASTE = 10
 HURRIED = Timeouts(
@@ -64,13 +67,13 @@ HURRIED = Timeouts(
     phones_farewell=WECHAT_SHUTDOWN_SECONDS / HASTE,
     wechat_busy=[pause / HASTE for pause in BUSY_PAUSE_SECONDS],
 )
-"""The waits of production, divided by `HASTE`."""
+"""The waiting times of production, divided by `HASTE`."""
 
 pytestmark = [pytest.mark.usefixtures("simulated", "bystander"), pytest.mark.settings(timeouts=HURRIED)]
 
 
 async def asking(stage: Stage, login: Body, code: str, **fault: Any) -> asyncio.Task[httpx.Response]:
-    """Begin to bind a number. WeChat has been asked, and answers late."""
+    """Start to bind a number, and return the task when WeChat has been asked. WeChat responds late."""
     stage.simulator.fail(API, **(fault or {"slow": 0.3}))
     binding = asyncio.create_task(stage.bind(login, code))
     await until(lambda: stage.asked(API))
@@ -87,11 +90,11 @@ async def sweep_after(stage: Stage, time: timedelta) -> None:
 
 
 async def events_of(stage: Stage, kinds: str = BESIDE_LOGINS) -> list[tuple[Any, ...]]:
-    """Type, actor, user and data of each event."""
+    """Return type, actor, user and data of these events."""
     return await recorded(stage.rows, "type, actor, user_id, data", kinds)
 
 
-# Binding.
+# Binding a number.
 
 
 @pytest.mark.parametrize("name", ["code", "phone_code", "phoneCode"])
@@ -128,7 +131,8 @@ async def test_a_number_is_bound_in_the_app_of_the_session(stage: Stage) -> None
     alice = await stage.login(app_id=app_id)
     answer = await stage.bind(alice, stage.phone_code(app_id=app_id))
     assert answer.json() == {**alice["user"], "phone": NUMBER, "phone_verified": True}
-    problem_of(await stage.bind(alice, stage.phone_code()), "wechat_misconfigured", 502)  # the other app's
+    # the code belongs to the other app
+    problem_of(await stage.bind(alice, stage.phone_code()), "wechat_misconfigured", 502)
     [line] = [line for line in stage.log_lines() if line["level"] == "error"]
     assert (line["errcode"], "phone number code" in line["what_to_change"]) == (40013, True)
     without = await stage.replica(apps=APPS[:1])
@@ -201,7 +205,7 @@ async def test_an_answer_that_makes_no_sense_is_refused_and_kept(stage: Stage, a
     assert [line["event"] for line in stage.log_lines()].count("phone_answer_unusable") == 2
 
 
-# At login.
+# Binding a number at login.
 
 
 @pytest.mark.parametrize("name", ["phone_code", "phoneCode"])
@@ -273,7 +277,7 @@ async def test_a_tap_from_before_the_holders_does_not_move_the_number(stage: Sta
 async def test_a_number_that_a_merge_moves_meanwhile_is_taken_from_who_has_it_then(stage: Stage) -> None:
     alice, bob, carol = [await stage.login(person) for person in ("alice", "bob", "carol")]
     await stage.bind(alice, stage.phone_code("alice"))
-    async with stage.rows.transaction():  # as a merge of Alice into Carol does
+    async with stage.rows.transaction():  # like a merge of Alice into Carol
         await stage.rows.execute("UPDATE users SET phone = NULL, phone_verified_at = NULL WHERE phone IS NOT NULL")
         give = "UPDATE users SET phone = $1, phone_verified_at = '2020-01-01Z' WHERE id = $2"
         await stage.rows.execute(give, NUMBER, carol["user"]["id"])
@@ -287,7 +291,7 @@ async def test_whoever_has_another_number_meanwhile_keeps_it_when_their_former_o
     alice, bob = await stage.login("alice"), await stage.login("bob")
     await stage.bind(alice, stage.phone_code("alice"))
     stage.clock.now += A_SECOND
-    change = "UPDATE users SET phone = $1 WHERE id = $2"  # as a further tap of Alice's does
+    change = "UPDATE users SET phone = $1 WHERE id = $2"  # like another tap by Alice
     binding = stage.bind(bob, stage.phone_code("bob"))
     answer = await behind(stage.rows, binding, change, OTHER_NUMBER, alice["user"]["id"])
     assert answer.json()["phone"] == NUMBER
@@ -381,7 +385,7 @@ async def test_a_user_who_is_erased_meanwhile_gets_no_number(stage: Stage) -> No
     assert await stage.number("phone_answers") == 0
 
 
-# Changes by the person since they gave the number.
+# Changes by the user since they gave the number.
 
 
 @pytest.mark.oldest_postgres
@@ -434,7 +438,7 @@ async def test_a_number_that_comes_late_does_not_replace_that_of_a_later_tap(sta
     assert (await stage.user(await stage.login()))["phone"] == OTHER_NUMBER
 
 
-# Too many at once.
+# Too many requests at once.
 
 
 @pytest.mark.slow
@@ -444,7 +448,7 @@ async def test_of_one_persons_codes_a_few_are_asked_about_at_once(stage: Stage) 
     answers = await asyncio.gather(*(stage.bind(alice, f"wrong-code-{n}") for n in range(100)))
     refused = [answer for answer in answers if answer.status_code == 429]
     asked = len(stage.asked(API))
-    # Whose code WeChat is asked about has a second place, which may leave none for requests that come later.
+    # Each code that wxauth asks WeChat about takes a second place, so later requests may find no place.
     assert UNDER_WAY_OF_ONE // 2 <= asked <= UNDER_WAY_OF_ONE
     assert len(refused) == 100 - asked
     problem_of(refused[0], "rate_limited", 429)
@@ -466,18 +470,18 @@ async def test_of_the_codes_of_all_so_many_are_asked_about_at_once(stage: Stage)
     assert len(stage.asked(API)) == UNDER_WAY
 
 
-# Nothing that was paid for is lost.
+# No response that WeChat has charged for is lost.
 
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """The database was cut off when WeChat had answered Alice's code."""
+    """An outage of the database that begins after WeChat has responded to Alice's code."""
 
     stage: Stage
     proxy: Proxy
     alice: Body
     tapped: str
-    """The code."""
+    """Alice's phone code."""
 
     @classmethod
     async def of(cls, stage: Stage, proxy: Proxy) -> Self:
@@ -501,8 +505,8 @@ async def test_an_answer_that_cannot_be_stored_is_found_by_a_retry(outage: Outag
 
 
 async def test_an_answer_that_cannot_be_stored_is_stored_when_the_database_is_back(outage: Outage) -> None:
-    outage.stage.clock.advance(days=1)  # which loses no answer
-    await asyncio.sleep(2.5 * HURRIED.retries)  # it is tried again twice
+    outage.stage.clock.advance(days=1)  # wxauth loses no response, however long the outage takes
+    await asyncio.sleep(2.5 * HURRIED.retries)  # the storing is tried again twice
     await outage.proxy.accept()
     await until_pending(outage.stage)
     replica = await outage.stage.replica()
@@ -583,11 +587,11 @@ async def test_an_answer_that_comes_too_late_is_found_by_the_same_code(stage: St
     assert len(stage.asked(API)) == 1
 
 
-# Sweeping.
+# The sweep.
 
 
 async def leave_half_way(stage: Stage, login: Body, code: str) -> None:
-    """Let WeChat answer a code, and leave its number unbound."""
+    """Let WeChat respond to a code, and leave its number unbound."""
     before = await stage.number(PENDING)
     async with locked(stage.rows, login["user"]["id"]):
         binding = asyncio.create_task(stage.bind(login, code))
@@ -600,13 +604,14 @@ async def test_a_number_that_was_left_half_way_is_bound_though_the_phone_never_c
     alice = await stage.login()
     await leave_half_way(stage, alice, stage.phone_code())
     await sweep_after(stage, UNTOUCHED_FOR)
-    assert (await stage.user(alice))["phone"] is None  # whoever asked may be about to
+    # the client that sent the code may still be about to bind the number
+    assert (await stage.user(alice))["phone"] is None
     await sweep_after(stage, A_SECOND)
     assert (await stage.user(alice))["phone"] == NUMBER
     assert await stage.number(PENDING) == 0
     assert len(stage.asked(API)) == 1
     assert await stage.rows.fetchval(f"SELECT actor FROM events WHERE {BESIDE_LOGINS}") == alice["user"]["id"]
-    await sweep_after(stage, UNTOUCHED_FOR + A_SECOND)  # finds nothing that is left to bind
+    await sweep_after(stage, UNTOUCHED_FOR + A_SECOND)  # finds no number to bind
 
 
 async def test_a_number_that_was_left_half_way_does_not_replace_one_that_was_given_later(stage: Stage) -> None:
@@ -617,7 +622,7 @@ async def test_a_number_that_was_left_half_way_does_not_replace_one_that_was_giv
     alice = await stage.login(phone_code=stage.phone_code(phone=OTHER_NUMBER))
     await sweep(stage.services)
     assert (await stage.user(alice))["phone"] == OTHER_NUMBER
-    assert (await stage.bind(alice, left)).json()["phone"] == NUMBER  # asked for by name
+    assert (await stage.bind(alice, left)).json()["phone"] == NUMBER  # the user sends this code again
 
 
 async def test_an_answer_sealed_by_an_unknown_secret_key_is_left_to_a_process_with_that_key(stage: Stage) -> None:
@@ -678,7 +683,7 @@ async def test_a_number_left_half_way_by_someone_who_leaves_is_not_taken_from_it
     assert await stage.number(PENDING) == 1
     alice = await stage.login("alice", stay=True)
     assert alice["user"]["phone"] is None
-    assert (await stage.bind(alice, left)).json()["phone"] == NUMBER  # asked for by name
+    assert (await stage.bind(alice, left)).json()["phone"] == NUMBER  # the user sends this code again
 
 
 async def test_a_number_on_its_way_when_its_user_leaves_is_not_bound(stage: Stage) -> None:
@@ -732,14 +737,14 @@ async def test_after_a_reseal_answers_need_only_the_new_key(stage: Stage, databa
     assert len(stage.asked(API)) == 2
 
 
-# Removed.
+# Removing a number.
 
 REMOVALS = "type = 'user.phone_removed'"
 
 
 @pytest.fixture
 async def alice(stage: Stage) -> Body:
-    """Alice, with a number."""
+    """Alice, who has a phone number."""
     return await stage.login("alice", phone_code=stage.phone_code(), nickname="Alice")
 
 
@@ -841,7 +846,7 @@ async def test_a_pending_number_is_bound_while_the_sweep_is_still_running(stage:
     if comes == "before":
         await disconnect_half_way()
     house = asyncio.create_task(keep_house(stage.services, Pace(1, 3600.0), check_pause=0.05))
-    # One is swept; an hour until the next.
+    # The sweep deletes one session, and then waits an hour before the next one.
     await until(lambda: stage.rows.fetchval("SELECT count(*) = 3 FROM sessions"))
     if comes == "meanwhile":
         await disconnect_half_way()
