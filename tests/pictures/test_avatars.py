@@ -1,4 +1,4 @@
-"""Pictures: accepted from phones, served small and without metadata, and deleted with their last reference."""
+"""Phones upload pictures. wxauth serves them small and without metadata, and deletes them with their last reference."""
 
 import asyncio
 import tempfile
@@ -31,12 +31,12 @@ A_FILE = 'Content-Disposition: form-data; name="file"; filename="a"'
 
 
 def padded(file: bytes, size: int) -> bytes:
-    """A JPEG of that many bytes: what comes after its end is not looked at."""
+    """Pad a JPEG to this size. Decoders ignore bytes after its end."""
     return file.ljust(size, b"\0")
 
 
 def multipart(*parts: tuple[str, bytes], boundary: bytes = BOUNDARY) -> dict[str, Any]:
-    """A body by hand, of parts that are a header and content."""
+    """Build a multipart body from parts, each with a header and content."""
     body = b"".join(b"--%s\r\n%s\r\n\r\n%s\r\n" % (boundary, header.encode(), content) for header, content in parts)
     content_type = f"multipart/form-data; boundary={boundary.decode()}"
     return {"content": body + b"--%s--\r\n" % boundary, "headers": {"Content-Type": content_type}}
@@ -44,7 +44,7 @@ def multipart(*parts: tuple[str, bytes], boundary: bytes = BOUNDARY) -> dict[str
 
 @dataclass(frozen=True, slots=True)
 class Album:
-    """The stage, and Alice, who uploads pictures."""
+    """The stage with Alice, who uploads pictures."""
 
     stage: Stage
     alice: Body
@@ -55,12 +55,12 @@ class Album:
         return await self.stage.client.post("/v1/me/avatar", headers=headers, **request)
 
     async def upload(self, file: bytes, **request: Any) -> httpx.Response:
-        """Upload as `wx.uploadFile` does."""
+        """Upload a file as `wx.uploadFile` does."""
         parts = {"file": ("tmp_5d41402abc4b2a76b971", file, "application/octet-stream")}
         return await self.post(files=parts, **request)
 
     async def uploaded(self, **by: Any) -> str:
-        """Upload any picture; the URL."""
+        """Upload any picture, and return its URL."""
         answer = body_of(await self.upload(encoded(plain(colour=(next(self.shades), 0, 0))), **by))
         return answer["avatar_url"]
 
@@ -109,7 +109,7 @@ async def test_a_picture_is_stored_without_metadata(album: Album, kind: str, alp
     assert Image.open(BytesIO(content)).info.keys() <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
 
 
-# Refusals.
+# Rejected files.
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ async def test_a_body_that_comes_at_once_is_parsed_in_pieces() -> None:
     assert turns > 100
 
 
-# Many at once.
+# Many uploads at once.
 
 
 @pytest.mark.slow
@@ -264,10 +264,10 @@ async def test_uploads_at_once_hold_nobody_up(album: Album) -> None:
     uploads = [asyncio.create_task(album.upload(file)) for _ in range(UPLOADS_OF_ONE_SESSION)]
     answered = 0
     while not all(task.done() for task in uploads):
-        await asyncio.sleep(0.001)  # or the threads that decode would wait for the interpreter most of the time
+        await asyncio.sleep(0.001)  # without this pause, the threads that decode would mostly wait for the interpreter
         assert (await album.stage.client.get("/livez")).status_code == 200
         answered += 1
-    assert answered > 10 * len(uploads)  # there would be two or three between each, were decoding in the way
+    assert answered > 10 * len(uploads)  # if decoding blocked the loop, there would be two or three requests per upload
     urls = {task.result().json()["avatar_url"] for task in uploads}
     assert len(urls) == len(uploads)
     kept = [url for url in urls if (await album.stage.client.get(url)).status_code == 200]
@@ -305,13 +305,13 @@ async def test_more_uploads_than_there_is_room_for_come_back_later(album: Album)
     problem_of(too_many, "rate_limited", 429)
     assert int(too_many.headers["retry-after"]) > 0
     assert await album.uploaded(by=await album.stage.login("bob"))
-    assert await album.uploaded(by=await album.stage.login("alice"))  # in another session
+    assert await album.uploaded(by=await album.stage.login("alice"))  # another session of the same user
     may_end.set()
     assert {answer.status_code for answer in await asyncio.gather(*uploads)} == {200}
     assert await album.uploaded()
 
 
-# How it is served.
+# How pictures are served.
 
 
 async def test_a_picture_may_be_cached_for_a_day(album: Album) -> None:
@@ -338,7 +338,7 @@ async def test_neither_a_pictures_url_identifies_the_user_nor_the_log_the_pictur
     urls = [await album.uploaded() for _ in range(3)]
     names = [url.rpartition("/")[2] for url in urls]
     assert len(set(names)) == 3
-    assert {len(name) for name in names} == {22 + len(".jpg")}  # 128 bits
+    assert {len(name) for name in names} == {22 + len(".jpg")}  # 128 bits in Base64
     assert not [url for url in urls if album.alice["user"]["id"] in url or album.alice["user"]["openid"] in url]
     for line, name in zip(album.stage.log_lines()[before:], names, strict=True):
         assert (line["event"], line["user_id"]) == ("profile_changed", album.alice["user"]["id"])
@@ -361,7 +361,7 @@ async def test_another_url_of_a_picture_is_not_found(album: Album, change: Calla
         ("x" * 5000 + ".jpg", 404),
         ("a" * 22 + ".jpg%0a", 400),
         ("..%2f..%2fme", 404),
-        ("../me", 401),  # which is /v1/me
+        ("../me", 401),  # this path is /v1/me
     ],
 )
 async def test_an_unknown_file_name_is_not_found(album: Album, name: str, status: int) -> None:
@@ -383,7 +383,7 @@ async def test_pictures_work_under_an_issuer_with_a_path(album: Album, arrives_a
     assert "2 MB" in problem_of(await upload(MAX_FILE + 1), "payload_too_large", 413)["title"]
 
 
-# How it goes.
+# How pictures are deleted.
 
 
 @pytest.mark.slow
@@ -431,7 +431,7 @@ async def test_an_upload_that_comes_after_an_erasure_or_a_ban_leaves_nothing(alb
     assert await album.stage.number("avatars") == 0
 
 
-# Its URL, sent back.
+# The picture's own URL, sent back to wxauth.
 
 
 @pytest.mark.slow
@@ -477,7 +477,7 @@ async def test_a_picture_on_the_phone_has_to_be_uploaded(album: Album, how: str,
     assert "5d41402abc4b2a76b971" not in answer.text
 
 
-# Two users who turn out to be one.
+# Two users who are merged.
 
 
 @pytest.mark.parametrize("holder_has", [None, "a picture", "a URL"])

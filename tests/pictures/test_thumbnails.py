@@ -1,4 +1,4 @@
-"""Untrusted pictures become upright, small and without metadata; what is more work than a picture is refused."""
+"""Untrusted pictures become upright, small and free of metadata. wxauth rejects files that need too much work."""
 
 import struct
 import tracemalloc
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.no_database
 
 
 def two_halves() -> Image.Image:
-    """Red on the left, blue on the right."""
+    """Return a picture that is red on the left and blue on the right."""
     image = plain(size=(80, 40))
     image.paste(BLUE, (40, 0, 80, 40))
     return image
@@ -29,30 +29,30 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(width: int, height: int, *more: bytes, depth: int = 8, colour_type: int = 2) -> bytes:
-    """By hand: the header, any further chunks, the end."""
+    """Build a PNG from its header, any further chunks, and its end."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(more) + chunk(b"IEND", b"")
 
 
 def webp(width: int, height: int) -> bytes:
-    """By hand: a lossless WebP that has not more than its header."""
+    """Build a lossless WebP that has only a header."""
     bits = struct.pack("<I", width - 1 | (height - 1) << 14)
     return b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8L" + struct.pack("<I", 10) + b"\x2f" + bits + bytes(5)
 
 
 def riff(*chunks: tuple[bytes, bytes]) -> bytes:
-    """By hand: the chunks of a WebP, of even length, each with its name."""
+    """Build a WebP from chunks of even length, each with its name."""
     body = b"WEBP" + b"".join(kind + struct.pack("<I", len(data)) + data for kind, data in chunks)
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
 def begun_with(parts: bytes) -> bytes:
-    """A JPEG with these bytes at its beginning."""
+    """Return a JPEG with these bytes at its beginning."""
     return b"\xff\xd8" + parts + encoded(plain())[2:]
 
 
 def shown(file: bytes) -> Image.Image:
-    """What others see of a picture."""
+    """Return the picture that other users see."""
     check_file(file)
     content_type, content = thumbnail_of(file)
     image = Image.open(BytesIO(content))
@@ -116,7 +116,7 @@ def test_in_exif_of_over_64_kib_no_orientation_is_looked_for(kind: str, kilobyte
 @pytest.mark.slow
 def test_the_largest_picture_is_taken() -> None:
     assert (shown(encoded(plain("1", (4096, MAX_PIXELS // 4096), 1), "PNG"))).size == (512, 512)
-    # A WebP has four megapixels at most, because its decoder stops everybody.
+    # A WebP may have at most four megapixels, because its decoder blocks all other requests.
     assert shown(encoded(plain(size=(2048, 2048)), "WEBP")).size == (512, 512)
     with pytest.raises(UnusablePicture):
         shown(encoded(plain(size=(2048, 2049)), "WEBP"))
@@ -165,7 +165,7 @@ def test_a_picture_is_good_though_its_exif_is_not() -> None:
     assert (shown(encoded(plain(), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff"))).size == (60, 40)
 
 
-# Refusals.
+# Rejected files.
 
 
 @swept(
@@ -182,7 +182,7 @@ def test_a_picture_is_good_though_its_exif_is_not() -> None:
         ),
         *(pytest.param(encoded(plain(), kind)[:20], id=f"{kind}-header") for kind in ("JPEG", "PNG", "WEBP")),
         pytest.param(encoded(plain(), "PNG").replace(b"IDAT", b"IDAX"), id="without-data"),
-        # A hundred scans of this in 2 KB take five seconds.
+        # A file of 2 KB can contain a hundred scans of this kind, which take five seconds.
         pytest.param(encoded(plain(), progressive=True).replace(b"\xff\xc2", b"\xff\xca"), id="arithmetic-coding"),
         pytest.param(png(0, 1), id="of-no-width"),
         pytest.param(png(100_000, 100_000), id="png-bomb"),
@@ -240,7 +240,7 @@ PACKED = zlib.compress(bytes(1000))[:-4] + b"sums"
         ("png-iCCP", lambda number: png(60, 40, chunk(b"iCCP", b"p\0\0" + PACKED) * number, DATA), 100, 101),
         ("png-iTXt", lambda number: png(60, 40, chunk(b"iTXt", b"t\0\1\0\0\0" + PACKED) * number, DATA), 100, 101),
         ("png-zTXt", lambda number: png(60, 40, chunk(b"zTXt", b"t\0\0" + PACKED) * number, DATA), 100, 101),
-        # A thousand parts.
+        # At most a thousand parts.
         ("jpeg-fill", lambda number: begun_with(b"\xff" * number), 900, 1001),
         ("jpeg-junk", lambda number: begun_with(COMMENT + b"\0" * number), 900, 1001),
         ("jpeg-markers", lambda number: begun_with(COMMENT * number), 900, 1001),
@@ -248,7 +248,7 @@ PACKED = zlib.compress(bytes(1000))[:-4] + b"sums"
         ("png-empty-data", lambda number: png(60, 40, chunk(b"IDAT", b"") * number, DATA), 900, 1001),
         ("png-after", lambda number: png(60, 40, DATA, chunk(b"tEXt", b"") * number), 900, 1001),
         ("webp-parts", lambda number: riff(WEBP_HEADER, *[(b"JUNK", b"")] * number, WEBP_DATA), 900, 1001),
-        # 256 KiB before the picture.
+        # At most 256 KiB before the picture.
         ("jpeg-late", lambda number: begun_with((b"\xff\xef\x80\0" + bytes(32766)) * number), 7, 8),
         ("png-late", lambda number: png(60, 40, chunk(b"eXIf", bytes(number * 1024)), DATA), 250, 256),
         ("webp-late", lambda number: riff(WEBP_HEADER, (b"JUNK", bytes(number * 1024)), WEBP_DATA), 250, 256),
