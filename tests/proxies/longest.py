@@ -1,4 +1,4 @@
-"""The longest request of a site that wxauth accepts, which each proxy before it must carry, there and back."""
+"""The longest request of a site that wxauth accepts. Each proxy must pass this request and its response on."""
 
 from typing import Any
 from urllib.parse import quote_plus, urlencode
@@ -13,7 +13,7 @@ from wxauth.site_logins.requests import MAX_ECHOED
 REDIRECT_URI = "https://shop.test/".ljust(MAX_URI_LENGTH, "a")
 PLAIN = "s" * MAX_ECHOED["state"]
 LONGEST = ("发" * 2730).ljust(MAX_ECHOED["state"], "s")
-"""As many characters of nine bytes each, percent-encoded, as a form may have."""
+"""The longest `state` that a form may have. Each of its characters needs nine bytes when it's percent-encoded."""
 
 
 async def add_site(services: Services) -> None:
@@ -21,13 +21,13 @@ async def add_site(services: Services) -> None:
 
 
 def asked(state: str) -> dict[str, Any]:
-    """A request to which wxauth answers with a redirect at once, since no login of the browser is shared."""
+    """Return a request that wxauth redirects at once, because the browser has no shared login."""
     challenge = {"code_challenge": "c" * 43, "code_challenge_method": "S256"}
     return {"response_type": "code", "client_id": "shop", "prompt": "none", **challenge, "state": state}
 
 
 def check_longest(client: httpx.Client) -> None:
-    """Check that the longest request comes back whole, through a client in front of a proxy."""
+    """Check that the longest request comes back complete through a proxy. `client` sends its requests to the proxy."""
     by_query = client.get("/v1/authorize", params={**asked(PLAIN), "redirect_uri": REDIRECT_URI})
     form = f"{urlencode(asked(LONGEST))}&redirect_uri={REDIRECT_URI}"
     headers = {"Content-Type": "application/x-www-form-urlencoded"}

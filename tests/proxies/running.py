@@ -1,4 +1,4 @@
-"""nginx, Caddy and HAProxy as processes with the files of `deploy/proxies`, and the services behind them."""
+"""Runs nginx, Caddy and HAProxy with the files of `deploy/proxies`, and the services behind them."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from tests.programs import ROOT, needs
 
 CONFIGURATIONS = ROOT / "deploy/proxies"
 SILENCE = 0.5
-"""Seconds that end a connection to a service that switches."""
+"""The seconds of silence after which `Switching` ends a connection."""
 
 NGINX_CONF = """\
 user {user};
@@ -43,12 +43,12 @@ http {{
     include conf.d/*.conf;
 }}
 """
-"""The configuration around `conf.d`, without the system's folders."""
+"""The configuration around `conf.d`. It uses none of the system's folders."""
 
 
 @contextmanager
 def running(name: str, folder: Path, *, wxauth: str, service: str) -> Iterator[str]:
-    """Run a proxy in front of these two `host:port`, and yield its URL."""
+    """Run a proxy in front of wxauth and a service, both given as `host:port`, and yield its URL."""
     port = free_port()
     start: Callable[..., Running] = {"nginx": _nginx, "caddy": _caddy, "haproxy": _haproxy}[name]
     with start(folder, address=f"127.0.0.1:{port}", wxauth=wxauth, service=service) as command:
@@ -63,7 +63,10 @@ def _nginx(folder: Path, *, address: str, wxauth: str, service: str) -> Running:
 
 
 def nginx_with(text: str, folder: Path, addresses: Mapping[str, str]) -> Running:
-    """nginx with this text in `conf.d`, the folder `wxauth` next to it, and these addresses instead of those shown."""
+    """Run nginx with this text in `conf.d` and with the folder `wxauth` next to it.
+
+    `addresses` maps the addresses that the text shows to those of this test.
+    """
     program = needs("nginx")
     shutil.copytree(CONFIGURATIONS / "nginx/wxauth", folder / "wxauth")
     (folder / "nginx.conf").write_text(NGINX_CONF.format(user=pwd.getpwuid(os.geteuid()).pw_name))
@@ -93,7 +96,7 @@ def _haproxy(
 
 @contextmanager
 def haproxy_with(lua: str, folder: Path, *, service: str) -> Iterator[str]:
-    """HAProxy with another Lua file in place of ours."""
+    """Run HAProxy with another Lua file instead of wxauth's own."""
     file, port = folder / "wxauth.lua", free_port()
     file.write_text(lua)
     with _haproxy(folder, address=f"127.0.0.1:{port}", wxauth="127.0.0.1:1", service=service, lua=file):
@@ -102,7 +105,7 @@ def haproxy_with(lua: str, folder: Path, *, service: str) -> Iterator[str]:
 
 
 class Recorder:
-    """Wraps an app, and records the ASGI scope of each request."""
+    """An app that records the ASGI scope of each request and passes the request on to another app."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -115,7 +118,10 @@ class Recorder:
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Echoes the request as JSON; `?status=` sets the status, `?to=` redirects. A WebSocket: headers, an echo."""
+    """Return the request as JSON. `?status=` sets the status, and `?to=` redirects.
+
+    A WebSocket gets its headers, and then its own message back.
+    """
     if scope["type"] == "websocket":
         await _echo_websocket(WebSocket(scope, receive, send))
     if scope["type"] != "http":
@@ -156,12 +162,12 @@ def headers_of(scope: Scope) -> list[list[str]]:
 
 
 class Switching(Listening):
-    """A service that switches to any requested protocol, and records each byte that arrives."""
+    """A service that switches to any requested protocol and records each byte that arrives."""
 
     def __init__(self) -> None:
         super().__init__(self._record)
         self.received: list[bytearray] = []
-        """By connection."""
+        """The bytes that have arrived, by connection."""
 
     async def _record(self, reader: StreamReader, writer: StreamWriter) -> None:
         received = bytearray()
@@ -177,6 +183,6 @@ def _answer(head: bytes) -> bytes:
     given = message_from_bytes(head.partition(b"\r\n")[2])
     if "Upgrade" not in given:
         return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-    accepted = accept_key(given.get("Sec-WebSocket-Key", ""))  # HAProxy checks it
+    accepted = accept_key(given.get("Sec-WebSocket-Key", ""))  # HAProxy checks this value
     fields = f"Connection: Upgrade\r\nUpgrade: {given['Upgrade']}\r\nSec-WebSocket-Accept: {accepted}"
     return f"HTTP/1.1 101 Switching Protocols\r\n{fields}\r\n\r\n".encode()

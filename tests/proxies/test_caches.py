@@ -1,4 +1,4 @@
-"""A proxy that caches, although the answers forbid it: as 1Panel writes it for nginx."""
+"""wxauth works behind a proxy that caches although the responses forbid it, like the nginx configuration of 1Panel."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -40,7 +40,7 @@ server {
 
 @pytest.fixture
 def issuer(make_settings: Callable[..., Settings], clock: Clock, tmp_path: Path) -> Iterator[str]:
-    """The URL of wxauth behind such a proxy."""
+    """The URL of wxauth behind a proxy that caches."""
     port = free_port()
     with ExitStack() as stack:
         wechat_url = stack.enter_context(serving(create_simulator()))

@@ -1,4 +1,4 @@
-"""The nginx configuration of the guide to proxies: what of `deploy/proxies` it shows, and what its pieces are for."""
+"""The proxies guide shows a tested nginx configuration of `deploy/proxies`, and each of its pieces is necessary."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ PIECES_TO_START = {
 
 
 def shown() -> str:
-    """What both languages show: `scripts/check` compares them."""
+    """Return the English page's configuration. `scripts/check` makes sure that the Chinese page shows the same one."""
     [text] = code_blocks(ROOT / "docs/build/siblings-proxies.md", "nginx")
     return text
 

@@ -1,4 +1,4 @@
-"""`examples/nginx`, started next to `wxauth-desk dev` as its README shows."""
+"""`examples/nginx` works with `wxauth-desk dev` when both are started as its README shows."""
 
 import signal
 import subprocess
@@ -21,7 +21,7 @@ DRAFTS = "/members/editors/drafts.html"
 
 @pytest.fixture(scope="module")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, str]]:
-    """`wxauth-desk dev`, which may not be ready yet, and its address."""
+    """A running `wxauth-desk dev` and its address. It might not be ready yet."""
     port = free_port()
     command = (WXAUTH_DESK, "dev", "--port", str(port), "--wechat-port", str(free_port()), "--allow-host", "wxauth")
     with Running(*command, cwd=tmp_path_factory.mktemp("dev")) as service:
@@ -65,7 +65,7 @@ def alice(login: httpx.Response) -> dict[str, str]:
 
 
 def status_of(site: httpx.Client, path: str) -> int:
-    """Of the answer at exactly this path, which httpx would tidy up."""
+    """Return the status for exactly this path. httpx would normalize the path of a URL."""
     return site.send(site.build_request("GET", "/", extensions={"target": path.encode()})).status_code
 
 

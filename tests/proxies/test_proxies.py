@@ -1,4 +1,4 @@
-"""nginx, Caddy and HAProxy with the files of `deploy/proxies`, in front of a real wxauth."""
+"""nginx, Caddy and HAProxy guard a service with the files of `deploy/proxies` and a real wxauth."""
 
 import asyncio
 import json
@@ -45,11 +45,11 @@ pytestmark = pytest.mark.proxy
 PROXIES = ("nginx", "caddy", "haproxy")
 IDENTITY = ("x-auth-user-id", "x-auth-app-id", "x-auth-openid", "x-auth-session-id", "x-auth-roles")
 LONGEST_HEAD = 16_000
-"""The bytes that each proxy passes on, for wxauth to refuse: wxauth accepts a token of 8,192 bytes."""
-TOO_LONG = {"nginx": {400}, "caddy": {431}, "haproxy": {400, 431}}  # HAProxy: since 3.x 431
-"""The status of each proxy for a longer token."""
+"""A number of bytes that each proxy passes on. wxauth itself then rejects the token if it exceeds 8,192 bytes."""
+TOO_LONG = {"nginx": {400}, "caddy": {431}, "haproxy": {400, 431}}  # 431 since HAProxy 3
+"""The status that each proxy returns for a longer token."""
 
-# Other spellings of X-Auth-*, and names below it that are not ours.
+# Other spellings of X-Auth-*, and other names that begin with this prefix.
 SPOOFED = [
     *("X-Auth-User-Id", "x-auth-user-id", "X-AUTH-ROLES", "X-Auth-Foo", "X-Auth-", "X-Auth-Roles-", "X_Auth_User_Id"),
     *(f"X{one}Auth{other}Roles" for one, other in product("-_.", repeat=2)),
@@ -57,12 +57,12 @@ SPOOFED = [
     *(f"X-Auth{character}Roles" for character in "!#$%&'*+^`|~"),
 ]
 
-# Paths that one program reads as protected, and another as public.
+# Paths that one program reads as protected and another program as public.
 UP = [
     *("..", ".", "%2e%2e", "%2E.", ".%2e", "%252e%252e", "..;", "..;x=1", "%3b/..", "%20..", "..%20", "%zz", "a%3F"),
     "%0d%0aX-Auth-Roles:%20admin",
 ]
-"""Ways up, out of `/public`, as one program reads them."""
+"""Path segments that some program reads as a step up, which leads out of `/public`."""
 BEHIND_ADMIN = [
     *("%2fa", "%00", "%0a", "/audit%0A", "%0d", "%09", "%1F", "%7f", "#a", ";", ";/a", "%20", "%20?a=1", "%20/audit"),
     *("/audit%20", "%20.", ".%20", "/%zz", "/audit/%", "/%2", "%3fa", "%23a", "/../orders"),
@@ -73,7 +73,7 @@ AMBIGUOUS = [
     *("/public/..", "/public/.", "/public%2f..%2forders", "/public;/../orders", "/public//orders", "//public/orders"),
     *(f"/admin{more}" for more in BEHIND_ADMIN),
     *("//admin", "/%20admin", "/orders/../public/a", "/orders//admin", "/orders/..;/admin", "/orders/%20%20/a"),
-    *("x:*", "x:admin/audit", "admin/audit", "?role=admin"),  # no path at all
+    *("x:*", "x:admin/audit", "admin/audit", "?role=admin"),  # no paths
 ]
 
 HANDSHAKE = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
@@ -84,7 +84,7 @@ OF_ITS_LENGTH = f"Content-Length: {len(STOLEN)}\r\n\r\n{STOLEN}"
 CHUNKED = f"Transfer-Encoding: chunked\r\n\r\n{len(STOLEN):x}\r\n{STOLEN}\r\n0\r\n\r\n"
 
 
-# Header lines that at least one version of a proxy accepts, or none.
+# Malformed header lines, each of which some version of a proxy might accept.
 MALFORMED = [
     "Authorization: Bearer {token}\0",
     "Authorization : Bearer {token}",
@@ -100,7 +100,7 @@ MALFORMED = [
     ": X-Auth-Roles",
 ]
 
-# Paths, the roles of somebody, and whether these open them.
+# Paths, a user's roles, and whether the roles open the path.
 DEMANDS: list[tuple[str, tuple[str, ...], bool]] = [
     ("/admin", (), False),
     ("/admin/a", ("auditor",), False),
@@ -138,7 +138,7 @@ NOT_PLAINLY_PUBLIC = [
 ]
 
 TO_WEBSOCKET = ["Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket", "Connection: Upgrade\r\nUpgrade: websocket"]
-# Some versions of nginx and HAProxy ignore the other protocol, others ignore the upgrade.
+# Some versions of nginx and HAProxy ignore the other protocol, and others ignore the upgrade.
 TO_WEBSOCKET_OR_ANOTHER = [
     "Connection: Upgrade\r\nUpgrade: websocket, h2c",
     "Connection: Upgrade\r\nUpgrade: h2c, websocket",
@@ -167,7 +167,7 @@ WITH_A_BODY = [
 
 @dataclass
 class Wxauth:
-    """A running service whose clock does not run."""
+    """A running service whose clock stands still."""
 
     address: str
     services: Services
@@ -176,7 +176,7 @@ class Wxauth:
 
     @property
     def asked(self) -> list[Scope]:
-        """The questions of the proxy."""
+        """The requests in which the proxy has asked wxauth."""
         return [scope for scope in self.arrived.scopes if scope["path"] == "/v1/verify"]
 
     async def log_in(self, person: str = "alice") -> dict[str, Any]:
@@ -184,7 +184,7 @@ class Wxauth:
             return body_of(await client.post(f"http://{self.address}/v1/login", json={"code": person}))
 
     async def grant(self, person: str, *roles: str) -> dict[str, Any]:
-        """Log a person in who has these roles."""
+        """Log in a user who has these roles."""
         tokens = await self.log_in(person)
         rows = await asyncpg.connect(self.database_url)
         await set_roles(rows, *roles, user_id=tokens["user"]["id"])
@@ -194,7 +194,7 @@ class Wxauth:
 
 @dataclass
 class Guarded:
-    """The service behind the proxy."""
+    """The service that the proxy guards."""
 
     address: str
     arrived: Recorder
@@ -205,7 +205,7 @@ StartWxauth = Callable[[str], Wxauth]
 
 @dataclass
 class Proxy:
-    """A proxy between the guarded service and a client outside, which has Alice's token."""
+    """A proxy between the guarded service and an outside client that has Alice's token."""
 
     name: str
     url: str
@@ -214,16 +214,16 @@ class Proxy:
     service: Guarded
     tokens: dict[str, Any]
     folder: Path
-    """Of the test."""
+    """The folder of the test."""
 
     @property
     def alice(self) -> dict[str, Any]:
-        """The header of a request of hers."""
+        """The header with Alice's token."""
         return {"Authorization": f"Bearer {self.tokens['access_token']}"}
 
     @property
     def authorization(self) -> str:
-        """The same header, as a line."""
+        """The header with Alice's token as a line of text."""
         return f"Authorization: {self.alice['Authorization']}"
 
     @property
@@ -232,7 +232,7 @@ class Proxy:
         return self.service.arrived.scopes
 
     async def ask(self, path: str, headers: Any = None, *, method: str = "GET", **options: Any) -> httpx.Response:
-        """Ask for exactly this path, which httpx would tidy up, as Alice or with these headers."""
+        """Request exactly this path, as Alice or with these headers. httpx would normalize the path of a URL."""
         target = {"target": path.encode()}
         headers = self.alice if headers is None else headers
         return await self.client.send(
@@ -241,7 +241,7 @@ class Proxy:
 
     @asynccontextmanager
     async def another(self, *, wxauth: str = "", service: str = "") -> AsyncIterator[httpx.AsyncClient]:
-        """A client outside another proxy of the same kind, which has another wxauth, or another service."""
+        """Run another proxy of the same kind with another wxauth or another service, and yield an outside client."""
         addresses = {"wxauth": wxauth or self.wxauth.address, "service": service or self.service.address}
         with running(self.name, self.folder, **addresses) as url:
             async with outside(url) as client:
@@ -257,7 +257,7 @@ async def database_url(postgres: EmbeddedPostgres, admin: asyncpg.Connection) ->
 
 @pytest.fixture(scope="module")
 def start_wxauth(secrets: Secrets) -> Iterator[StartWxauth]:
-    """Serve wxauth with this database, in a thread of its own."""
+    """A function that serves wxauth with this database in its own thread."""
     with ExitStack() as stack:
         wechat_url = stack.enter_context(serving(create_simulator()))
 
@@ -286,7 +286,7 @@ def service() -> Iterator[Guarded]:
 
 @pytest.fixture(scope="module", params=PROXIES)
 def name(request: pytest.FixtureRequest) -> str:
-    """Which proxy."""
+    """The name of the proxy."""
     return str(request.param)
 
 
@@ -305,7 +305,10 @@ async def tokens(wxauth: Wxauth) -> dict[str, Any]:
 async def proxy(
     name: str, url: str, wxauth: Wxauth, service: Guarded, tokens: dict[str, Any], secrets: Secrets, tmp_path: Path
 ) -> AsyncIterator[Proxy]:
-    """No answer may contain a token; the service answers with all headers that it received."""
+    """A proxy, and a client that checks that no response contains a token.
+
+    The service returns all headers that it receives.
+    """
     secrets.add(tokens["access_token"].rpartition(".")[2])
     wxauth.arrived.scopes.clear()
     service.arrived.scopes.clear()
@@ -314,7 +317,7 @@ async def proxy(
 
 
 def identity_in(headers: list[list[str]]) -> dict[str, str]:
-    """The X-Auth-* headers, in any spelling, each at most once. An empty header may be missing."""
+    """Return the X-Auth-* headers in any spelling, each at most once. An empty header can be missing."""
     found = [(re.sub("[^a-z0-9]", "-", name), value) for name, value in headers]
     found = [(name, value) for name, value in found if name.startswith("x-auth-")]
     assert len(dict(found)) == len(found), found
@@ -331,7 +334,10 @@ def outside(url: str, **options: Any) -> httpx.AsyncClient:
 
 
 async def status_of(client: httpx.AsyncClient, request: str) -> int:
-    """The status of the answer to these bytes, in which `{host}` is filled in; 0 where the connection is closed."""
+    """Return the status of the response to these bytes, or 0 if the proxy closes the connection.
+
+    `{host}` in the bytes stands for the proxy's address.
+    """
     address = client.base_url.netloc.decode()
     reader, writer = await asyncio.open_connection(*address.split(":"))
     writer.write(request.replace("{host}", address).encode())
@@ -340,7 +346,7 @@ async def status_of(client: httpx.AsyncClient, request: str) -> int:
     return int(line.split()[1]) if line.startswith(b"HTTP/1.1 ") else 0
 
 
-# Who may pass.
+# Access by token and path.
 
 
 async def test_a_good_token_lets_a_request_pass_says_whose_it_is_and_goes_no_further(proxy: Proxy) -> None:
@@ -357,7 +363,7 @@ async def test_no_hostile_token_passes(proxy: Proxy) -> None:
         for forgery, forge in (HOSTILE | EXPIRED).items():
             token = forge(Forger(proxy.tokens["access_token"], key))
             if "\0" in token:
-                continue  # no header holds it, see the next test
+                continue  # no header can contain it, so the next test covers it
             with sweep.case(forgery):
                 answer = await proxy.ask("/orders", {b"Authorization": b"Bearer " + token.encode()})
                 if len(token) > LONGEST_HEAD:
@@ -447,14 +453,14 @@ async def test_a_target_in_absolute_form_is_guarded(proxy: Proxy) -> None:
     answers = {
         path: (await proxy.ask(proxy.url + path)).status_code for path in ("/admin", "/orders/../admin", "//admin")
     }
-    # Caddy takes no such target at all.
+    # Caddy accepts no such target.
     assert answers == {"/admin": 400 if proxy.name == "caddy" else 403, "/orders/../admin": 400, "//admin": 400}
     assert proxy.passed == []
 
 
 async def test_a_path_that_is_not_plainly_public_is_guarded(proxy: Proxy) -> None:
     answers = {path: (await proxy.ask(path, {})).status_code for path in NOT_PLAINLY_PUBLIC}
-    # nginx has a place of its own there, to ask wxauth from, and hides it.
+    # nginx uses this path internally to ask wxauth, and hides it from clients.
     hidden = {path for path in NOT_PLAINLY_PUBLIC if proxy.name == "nginx" and path.startswith("/_wxauth/")}
     assert answers == {path: 404 if path in hidden else 401 for path in NOT_PLAINLY_PUBLIC}
     assert proxy.passed == []
@@ -497,7 +503,7 @@ async def test_nothing_but_a_get_without_a_body_takes_an_upgrade_along(proxy: Pr
     marks = {case: uuid4().hex for case in product(WITH_A_BODY, ("/public/a", "/orders"))}
     async with Switching() as behind, proxy.another(service=behind.address) as before:
         for ((method, body), path), mark in marks.items():
-            # Caddy may still connect for a request when its client is gone.
+            # Caddy may still connect to the service for a request whose client has disconnected.
             head = f"{method} {path}?{mark} HTTP/1.1\r\nHost: {{host}}\r\n{proxy.authorization}"
             upgrade = f"{HANDSHAKE}\r\nConnection: Upgrade\r\nUpgrade: websocket"
             await status_of(before, f"{head}\r\n{upgrade}\r\n{body}")
@@ -506,7 +512,7 @@ async def test_nothing_but_a_get_without_a_body_takes_an_upgrade_along(proxy: Pr
         for ((method, body), path), mark in marks.items():
             with sweep.case(method, path, repr(body)):
                 received = b"".join(connection for connection in behind.received if mark.encode() in connection)
-                if proxy.name == "caddy" and (method, body) == ("GET", CHUNKED):  # which Caddy 2.6 cannot know
+                if proxy.name == "caddy" and (method, body) == ("GET", CHUNKED):  # Caddy 2.6 can't know this
                     assert b"/admin" not in received
                 else:
                     assert b"upgrade: websocket" not in received.lower()
@@ -527,7 +533,7 @@ async def test_a_proxy_listens_only_on_loopback_and_speaks_no_http2_that_was_not
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.2", urlsplit(proxy.url).port)) != 0
     preface, settings = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\0\0\0\4\0\0\0\0\0"
-    # By HTTP/1.1 all of them: Caddy answers what is no path of a site with an empty 200.
+    # All proxies read this as HTTP/1.1. Caddy responds to a target that isn't a path of a site with an empty 200.
     assert await status_of(proxy.client, preface + settings) == (200 if proxy.name == "caddy" else 400)
 
 
@@ -571,7 +577,7 @@ async def test_trailers_of_a_body_are_not_passed_on_as_headers(proxy: Proxy) -> 
                 head = f"POST {path} HTTP/1.1\r\nHost: {{host}}\r\n{proxy.authorization}\r\nTrailer: {announced}"
                 body = f"Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n{trailer}\r\n\r\n"
                 status = await status_of(proxy.client, f"{head}\r\n{body}")
-                if proxy.name == "haproxy":  # which demands the length of a body
+                if proxy.name == "haproxy":  # HAProxy requires the length of a body
                     assert (status, proxy.passed) == (411, [])
                 else:
                     assert status == 200
@@ -680,14 +686,14 @@ async def test_connections_to_wxauth_and_to_the_service_are_kept(proxy: Proxy) -
     assert len({scope["client"] for scope in proxy.passed}) < 6
 
 
-# When wxauth does not answer.
+# wxauth doesn't respond.
 
 
 async def test_while_wxauth_is_down_nobody_passes_and_all_get_retry_after(proxy: Proxy) -> None:
     languages = {"zh_CN": "zh-CN", "en-GB,zh;q=0.5": "en", "": "en"}
     cases = list(product(languages, ("/orders", "/admin/a")))
     async with proxy.another(wxauth=f"127.0.0.1:{free_port()}") as client:
-        answers = await asyncio.gather(  # HAProxy tries for a second to connect
+        answers = await asyncio.gather(  # HAProxy tries to connect for a second
             *(client.post(path, content=b"x", headers=proxy.alice | {"Accept-Language": it}) for it, path in cases)
         )
         with Sweep() as sweep:
