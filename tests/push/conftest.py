@@ -1,4 +1,4 @@
-"""What the tests of pushed messages share."""
+"""The fixtures that the tests of pushed messages share."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Messages that WeChat pushes, and how they are sent."""
+"""Messages that WeChat pushes, and an inbox that sends them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,12 +22,12 @@ PROFILE = {"nickname": "Alice", "avatar_url": "https://a.example/1.png", "phone"
 ECHO = "4375120948345356249"
 NOW = 1_795_161_600
 HURRIED = Timeouts(pushed_messages=0.25, retries=0.1)
-"""How long a service waits for its database, and then before it tries again."""
+"""The seconds that a service waits for its database, and the pause before it tries again."""
 nonces = count(10**9)
 
 
 class Way(NamedTuple):
-    """An app, and how its messages come."""
+    """An app, with the mode and the format of its messages."""
 
     app: dict[str, str]
     mode: Mode
@@ -64,29 +64,29 @@ def assert_taken(answer: httpx.Response) -> None:
 
 
 def unread(body: bytes, app: Mapping[str, str] = PLAIN) -> SignedPush:
-    """Any body, behind a query that WeChat has signed."""
+    """Return any body with a query that WeChat has signed."""
     return SignedPush(signed({}, app).query, body, "application/octet-stream")
 
 
 @dataclass(slots=True)
 class Inbox:
-    """People with all that can be withdrawn, and WeChat, which pushes."""
+    """Users with data that they can withdraw, and a WeChat that pushes messages."""
 
     stage: Stage
 
     async def receive_with(self, **settings: object) -> None:
-        """Have WeChat push to a replica with these settings. People log in where they did before."""
+        """Let WeChat push to a replica with these settings. Users still log in to the first replica."""
         self.stage = replace(await self.stage.replica(**settings), login=self.stage.login)
 
     async def cut_off(self, database: Proxy, **settings: object) -> None:
-        """Have WeChat push to a replica whose database is away."""
+        """Let WeChat push to a replica whose database isn't reachable."""
         await self.receive_with(**settings, database_url=database.url, timeouts=HURRIED)
         await database.refuse()
 
     async def log_in(
         self, app: Mapping[str, str] = PLAIN, person: str = "alice", *, unionid: str | None = None
     ) -> Body:
-        """Log in a person with nickname, picture and phone number."""
+        """Log in a user who has a nickname, a picture and a phone number."""
         given = {name: PROFILE[name] for name in ("nickname", "avatar_url")}
         body = await self.stage.login(person, app=app, unionid=unionid, **given)
         verified = "UPDATE users SET phone = $2, phone_verified_at = now() WHERE id::text = $1"
@@ -94,23 +94,23 @@ class Inbox:
         return body
 
     async def openid(self, app: Mapping[str, str] = PLAIN, person: str = "alice") -> str:
-        """Of a person who has just logged in."""
+        """Log in a user, and return their openid."""
         return (await self.log_in(app, person))["user"]["openid"]
 
     async def post(self, push: SignedPush, app: Mapping[str, str] = PLAIN) -> httpx.Response:
         return await send_push(self.stage.client, push, app)
 
     async def send(self, content: Mapping[str, Any], app: Mapping[str, str] = PLAIN, **how: Any) -> None:
-        """Push a message that must be accepted."""
+        """Push a message, and check that it's accepted."""
         how = how or ({"mode": "aes"} if "push_aes_key" in app else {})
         assert_taken(await self.post(signed(content, app, **how), app))
 
     async def refuse(self, push: SignedPush, app: Mapping[str, str] = PLAIN) -> None:
-        """Push a message that is not WeChat's."""
+        """Push a forged message, and check that it's rejected."""
         problem_of(await self.post(push, app), "invalid_signature", 403)
 
     async def postpone(self, push: SignedPush) -> None:
-        """Push a message for which the database does not respond in time."""
+        """Push a message while the database doesn't respond in time, and check that it fails with 503."""
         problem_of(await self.post(push), "storage_unavailable", 503)
 
     async def verify_url(self, push: SignedPush, app: Mapping[str, str] = PLAIN) -> httpx.Response:
@@ -118,7 +118,7 @@ class Inbox:
         return await self.stage.client.get(f"/v1/wechat/push/{app['app_id']}", params=query)
 
     async def kept(self) -> Body:
-        """The remaining profile of the only user."""
+        """Return the remaining profile of the only user."""
         return dict(await self.stage.rows.fetchrow("SELECT nickname, avatar_url, phone FROM users"))
 
     async def events(self) -> list[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""`push_forward`: the team's own handler gets each message as WeChat sent it, and answers WeChat."""
+"""With `push_forward`, the team's own handler gets each message as WeChat sent it, and responds to WeChat."""
 
 import asyncio
 import json
@@ -52,14 +52,14 @@ def answering(body: bytes, status: int = 200, **headers: str) -> Callable[[web.R
 
 @pytest.fixture
 def handler(receiver: Receiver) -> Receiver:
-    """A team's own handler, as any SDK has one."""
+    """The server of a team's own handler, which responds like the handler of any SDK."""
     receiver.usual = answering(DELIVERED)
     return receiver
 
 
 @dataclass(slots=True)
 class Relay(Inbox):
-    """An inbox whose messages wxauth hands on to the team's handler."""
+    """An inbox whose messages wxauth forwards to the team's handler."""
 
     handler: Receiver
     forwarded: Mapping[str, Any]
@@ -69,7 +69,10 @@ class Relay(Inbox):
         return await self.post(signed(content, app, mode), app)
 
     async def fail(self, content: Mapping[str, Any], app: Mapping[str, str] = PLAIN) -> Body:
-        """Push a message that the handler does not get, or does not take; WeChat sends it again."""
+        """Push a message that the handler doesn't get or doesn't accept, and return the problem.
+
+        WeChat would send it again.
+        """
         return problem_of(await self.push(content, app), "push_not_forwarded", 503)
 
     async def hang(self, _: web.Request) -> web.Response:
@@ -89,7 +92,7 @@ def relay(stage: Stage, handler: Receiver, forwarded: Mapping[str, Any]) -> Rela
 
 @pytest.fixture
 def forwarded(handler: Receiver) -> Mapping[str, Any]:
-    """The settings of a service whose apps hand on to the handler; those of the last one are ignored."""
+    """The settings of a service that forwards the messages of all its apps except the last to the handler."""
     apps = [{**app, "push_forward": f"{handler.url}?own=1"} for app in (PLAIN, SEALED)]
     return {"apps": [*apps, OTHER]}
 
@@ -103,7 +106,7 @@ def count(kind: str, outcome: str, number: int = 1, *, app: Mapping[str, str] = 
     return f'{{app_id="{app["app_id"]}",kind="{kind}",outcome="{outcome}"}} {number}.0'
 
 
-# What is handed on, and what comes back.
+# Forwarded messages and their responses.
 
 
 @pytest.mark.slow
@@ -177,7 +180,7 @@ async def test_what_can_be_read_neither_as_json_nor_as_xml_is_handed_on(relay: R
     assert await relay.counts() == {count("other", "forwarded", 4)}
 
 
-# wxauth's own.
+# Messages that wxauth itself handles.
 
 
 @pytest.mark.slow
@@ -221,7 +224,7 @@ async def test_what_cannot_be_carried_out_is_not_handed_on(relay: Relay, proxy: 
 
 async def test_during_an_outage_sealed_messages_are_handed_on_and_plain_ones_wait(relay: Relay, proxy: Proxy) -> None:
     await relay.cut_off(proxy, **relay.forwarded)
-    other_code = message("o-1", REVOKED, "15", app=SEALED)  # addresses, which are not stored
+    other_code = message("o-1", REVOKED, "15", app=SEALED)  # code 15 means addresses, which wxauth doesn't store
     for content in (PAID, TEXT, other_code):
         assert (await relay.push(content, SEALED)).content == DELIVERED
     for app in (PLAIN, OTHER):
@@ -233,7 +236,7 @@ async def test_during_an_outage_sealed_messages_are_handed_on_and_plain_ones_wai
     await proxy.accept()
 
 
-# The bounds.
+# Limits.
 
 
 @pytest.mark.slow
@@ -336,7 +339,7 @@ async def test_two_that_hand_on_to_each_other_make_no_circle(relay: Relay) -> No
         await relay.fail(content, SEALED)
     assert not relay.handler.got
     assert await relay.stage.number("users") == 0
-    assert_taken(await relay.push(PAID, OTHER))  # the last one in a row hands nothing on
+    assert_taken(await relay.push(PAID, OTHER))  # the last service in a chain forwards nothing
 
 
 async def test_who_has_seen_a_query_cannot_fill_the_memory_with_long_bodies(relay: Relay) -> None:
@@ -362,7 +365,7 @@ async def test_who_has_seen_a_query_cannot_fill_the_memory_with_long_bodies(rela
     await asyncio.gather(*sent)
 
 
-# Forged and replayed.
+# Forged and replayed messages.
 
 
 @pytest.mark.slow
@@ -394,7 +397,7 @@ async def test_a_name_that_now_leads_elsewhere_is_not_connected_to(handler: Rece
     request = PushRequest(b"a=1", None, is_forwarded=False, body=b"")
 
     async def hand_on() -> bytes:
-        let_pass(NAME_SECONDS)  # so that neither the name nor a connection is kept
+        let_pass(NAME_SECONDS)  # so that neither the resolved name nor a connection is reused
         return (await forwarding.forward(app, request, deadline=asyncio.get_running_loop().time() + 4)).content
 
     assert await hand_on() == DELIVERED
@@ -405,7 +408,7 @@ async def test_a_name_that_now_leads_elsewhere_is_not_connected_to(handler: Rece
     await forwarding.transport.aclose()
 
 
-# Without it.
+# Apps without `push_forward`.
 
 
 @pytest.mark.slow
@@ -464,7 +467,7 @@ async def test_wxauths_own_is_done_and_what_names_nothing_here_is_not_its_own(re
     assert count("other", "refused", app={"app_id": "unknown"}) in await relay.counts()
 
 
-# The field.
+# The setting `push_forward`.
 
 
 def test_a_url_beside_the_issuers_path_is_not_below_it(make_settings: Callable[..., Settings]) -> None:

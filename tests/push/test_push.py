@@ -1,4 +1,4 @@
-"""Message push: which messages are WeChat's, and what they erase."""
+"""wxauth recognizes the messages that WeChat pushes, and erases what they withdraw."""
 
 import asyncio
 import json
@@ -37,7 +37,8 @@ from wxauth.push.receiving import PushedMessages
 from wxauth_desk.wechat.push import SignedPush, encrypt, push_signature
 
 WITHOUT_PUSH = {"app_id": "wxtest0000000000c3", "app_secret": "7c6a180b36896a0a8c02787eeafb0e4c"}
-# WeChat's own example: https://developers.weixin.qq.com/miniprogram/dev/framework/server-ability/message-push.html
+# The example in WeChat's documentation:
+# https://developers.weixin.qq.com/miniprogram/dev/framework/server-ability/message-push.html
 EXAMPLE = {"app_id": "wxba5fad812f8e6fb9", "app_secret": "-", "push_token": "AAAAA", "push_aes_key": "A" * 43}
 EXAMPLE_VERIFICATION = {
     "signature": "f464b24fc39322e44b38aa78f5edd27bd1441696",
@@ -60,7 +61,7 @@ EXAMPLE_PUSH = {
 }
 
 HARDLY_MORE = 1.8
-"""Seconds for an answer, where the database has a quarter of a second."""
+"""The maximum number of seconds for a response if the service waits a quarter of a second for its database."""
 
 
 pytestmark = [
@@ -69,7 +70,7 @@ pytestmark = [
 ]
 
 
-# The check of the URL.
+# The verification of the push URL.
 
 
 async def test_the_url_is_verified_as_in_wechats_example(inbox: Inbox) -> None:
@@ -93,7 +94,7 @@ async def test_the_url_is_verified_as_in_wechats_example(inbox: Inbox) -> None:
             {"signature": "签名"},
             {"timestamp": "1714036505"},
             {"nonce": "1514711493"},
-            {"timestamp": "", "nonce": "15147114921714036504"},  # the same when joined
+            {"timestamp": "", "nonce": "15147114921714036504"},  # the joined text is the same
         ):
             with sweep.case(changed):
                 problem_of(await verify(**changed), "invalid_signature", 403)
@@ -107,7 +108,7 @@ async def test_only_an_app_with_a_token_has_a_push_url(inbox: Inbox, method: str
     problem_of(await inbox.stage.client.request(method, url + "wx_unknown"), "unknown_app", 400)
 
 
-# The forms of a message.
+# The formats of a message.
 
 
 async def test_messages_are_taken_as_in_wechats_examples(inbox: Inbox) -> None:
@@ -277,7 +278,7 @@ async def test_a_person_who_has_closed_their_wechat_account_is_erased_completely
     first = await inbox.log_in(other_app, unionid="union-alice")
     answer = await inbox.log_in(way.app, unionid="union-alice")
     await inbox.log_in(way.app, "bob")
-    await set_roles(inbox.stage.rows, "admin", user_id=answer["user"]["id"])  # the last one
+    await set_roles(inbox.stage.rows, "admin", user_id=answer["user"]["id"])  # Alice is the last administrator
     await inbox.send(message(answer["user"]["openid"], LEFT, app=way.app), way.app, mode=way.mode, format=way.format)
     assert [user["unionid"] for user in await inbox.stage.rows.fetch("SELECT unionid FROM users")] == [None]
     for table in ("identities", "sessions"):
@@ -313,7 +314,7 @@ async def test_a_message_sent_again_changes_nothing(inbox: Inbox, way: Way) -> N
 async def test_a_second_withdrawal_is_another_message(inbox: Inbox) -> None:
     openid = await inbox.openid()
     await inbox.send(message(openid, revoke_info="19"))
-    await inbox.send(message(openid, revoke_info="20"))  # in the same second
+    await inbox.send(message(openid, revoke_info="20"))  # happens in the same second
     assert await inbox.kept() == {**dict.fromkeys(PROFILE), "phone": PROFILE["phone"]}
     await inbox.log_in()
     await inbox.send(message(openid, revoke_info="19", now=NOW + 1))
@@ -336,7 +337,7 @@ async def test_a_person_who_comes_back_loses_nothing_to_the_old_message(inbox: I
     openid = await inbox.openid()
     await inbox.stage.rows.execute("DELETE FROM users")
     push = signed(message(openid, event))
-    assert_taken(await inbox.post(push))  # nobody is here by that openid
+    assert_taken(await inbox.post(push))  # no user has this openid
     await inbox.log_in()
     assert_taken(await inbox.post(push))
     assert await inbox.kept() == PROFILE
@@ -429,7 +430,7 @@ async def test_a_sealed_message_must_contain_a_message(inbox: Inbox) -> None:
     problem_of(await inbox.post(_enveloped(sealed), app), "invalid_request", 422)
 
 
-# The service itself.
+# The service is slow.
 
 
 async def test_a_push_refused_because_the_database_is_slow_succeeds_when_repeated(inbox: Inbox) -> None:

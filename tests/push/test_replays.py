@@ -1,4 +1,4 @@
-"""Replays of a request signed by WeChat erase nobody, whatever their body is."""
+"""Replaying a request that WeChat has signed erases no user, whatever body it has."""
 
 import asyncio
 from dataclasses import replace
@@ -24,7 +24,7 @@ TEXT = {"MsgType": "text", "Content": "hello"}
 
 
 def forged(caught: SignedPush, openid: str) -> SignedPush:
-    """A forged message that erases a user, with a query string signed by WeChat."""
+    """Return a forged message that erases a user, with a query string that WeChat signed for another message."""
     return SignedPush(caught.query, signed(message(openid, LEFT)).body, "application/json")
 
 
@@ -118,7 +118,7 @@ async def test_a_signature_of_text_split_anew_erases_nobody(inbox: Inbox, nonce:
     assert await inbox.stage.number("users") == 1
 
 
-# The database is away.
+# The database isn't reachable.
 
 
 async def test_a_postponed_withdrawal_outlasts_its_signature_and_cannot_be_replaced(inbox: Inbox, proxy: Proxy) -> None:
@@ -126,7 +126,7 @@ async def test_a_postponed_withdrawal_outlasts_its_signature_and_cannot_be_repla
     alice, bob = [await inbox.openid(person=person) for person in ("alice", "bob")]
     caught, genuine = signed(TEXT), signed(message(bob, LEFT))
     assert_taken(await send_push(inbox.stage.login.client, caught, PLAIN))
-    # The second is what WeChat is about to say of bob, behind a signature that is not for it.
+    # The second message is what WeChat is about to push about Bob, but with the signature of another message.
     for push in (forged(caught, alice), forged(caught, bob), genuine, forged(genuine, alice)):
         await inbox.postpone(push)
     inbox.stage.clock.advance(minutes=30)
@@ -144,7 +144,7 @@ async def test_a_handshake_waits_for_the_database_to_come_back(inbox: Inbox, pro
     assert (await inbox.verify_url(push)).status_code == 200
 
 
-# Kept no longer than needed.
+# Retention.
 
 
 async def test_signatures_and_messages_are_swept_in_time(inbox: Inbox) -> None:
