@@ -1,4 +1,4 @@
-"""The project as its own files describe it."""
+"""Reads the files that describe the project."""
 
 import re
 import tomllib
@@ -26,13 +26,13 @@ def metadata(wheel: Path) -> Any:
 
 
 def pins(lock: Path, python: str = "3.15") -> dict[str, str]:
-    """The version of each package that this lock has for a version of Python."""
+    """Return the version of each package that this lock pins for a version of Python."""
     found = re.findall(r"^([\w.-]+)==([^ ;]+)(?: ; ([^\\\n]+))?", lock.read_text(), re.MULTILINE)
     at = {"python_full_version": f"{python}.2", "python_version": python}
     return {name: version for name, version, marker in found if not marker or _may_hold(marker, at)}
 
 
 def _may_hold(marker: str, at: dict[str, str]) -> bool:
-    """Whether a marker holds for this Python on some platform."""
+    """Return whether a marker holds for this Python on some platform."""
     elsewhere = {"sys_platform": "win32", "platform_system": "Windows", "platform_python_implementation": "PyPy"}
     return any(Marker(marker).evaluate({**at, **there}) for there in ({}, elsewhere))

@@ -1,4 +1,4 @@
-"""Every command and path of AGENTS.md, which assistants read first, is there."""
+"""Every command and path in AGENTS.md exists, because assistants read this page first."""
 
 import re
 

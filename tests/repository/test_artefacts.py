@@ -1,4 +1,7 @@
-"""Whatever users copy, open or run has a row in `tests/artefacts.txt`: the test that runs it, or why none can."""
+"""`tests/artefacts.txt` lists every file that users copy, open or run.
+
+Each entry names the test that runs the file, or says why no test can run it.
+"""
 
 import re
 import subprocess
@@ -13,11 +16,11 @@ LIST = ROOT / "tests/artefacts.txt"
 FOLDERS = ("deploy/", "examples/", "clients/", "scripts/", ".github/workflows/")
 ALONE = ("Dockerfile", ".ci/bare", ".ci/run", ".env.example", "the wheel", "the sdist")
 NOT_OURS = {"node_modules", "__pycache__", "miniprogram_dist"}
-"""Made by what is run there."""
+"""Folders that running the artefacts creates."""
 
 
 def rows() -> Iterator[tuple[str, str]]:
-    """Of each artefact that is listed: what runs it, or `nothing: ...`, and its row."""
+    """Yield the test that runs each listed artefact (or `nothing: ...`), and the artefact's row."""
     runs = ""
     for line in LIST.read_text().splitlines():
         if line.startswith("    "):
@@ -28,7 +31,7 @@ def rows() -> Iterator[tuple[str, str]]:
 
 @cache
 def repository() -> list[Path]:
-    """Its files; of a source distribution, all that are there."""
+    """Return the files that git knows, or all files of a source distribution."""
     command = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     names = done.stdout.split("\0") if done.stdout else [str(path.relative_to(ROOT)) for path in ROOT.rglob("*")]
@@ -42,7 +45,7 @@ def files() -> list[str]:
 
 
 def blocks() -> dict[tuple[str, str], str]:
-    """Each fenced block: its page and its text without comments, by which languages share one; then its whole text."""
+    """Return each fenced block in full, by its page and its text without comments. Both languages share this key."""
     found: dict[tuple[str, str], str] = {}
     for page in (path for path in repository() if path.suffix == ".md" and not path.parts[0].startswith(".")):
         english = str(page).replace(".zh-CN", "").replace("docs/zh/", "docs/")

@@ -1,4 +1,4 @@
-"""Each benchmark can be started: all its imports exist, and `--help` measures nothing."""
+"""Each benchmark can be started, because all its imports exist, and `--help` measures nothing."""
 
 import json
 import re

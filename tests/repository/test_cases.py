@@ -1,4 +1,4 @@
-"""Each case that people have reported is held by a test, or says why none can."""
+"""Each reported case has a test, or says why no test can cover it."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""`docs/start/compare.md` says nothing of others without a recent source, and nothing of ourselves without a test."""
+"""In `docs/start/compare.md`, claims about other products have recent sources, and claims about wxauth have tests."""
 
 import json
 import re

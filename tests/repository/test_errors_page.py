@@ -1,4 +1,4 @@
-"""The page of errors has an entry for each code that a caller can meet, and leads nobody to one that does not exist."""
+"""The errors page has an entry for each error code that a caller can get, and no link leads to a missing entry."""
 
 import json
 import re
@@ -28,15 +28,15 @@ OF_THE_CLIENT = {
     "origin_not_allowed",
     "http_error",
 }
-"""The client's own error codes."""
+"""The error codes of the mini-program's client."""
 STATUSES = {kind.code: kind.status for kind in failures()} | dict.fromkeys(OF_THE_CLIENT)
-"""Each code with its HTTP status; those of the mini-program's client have none."""
+"""Each error code with its HTTP status. The codes of the mini-program's client have no status."""
 STATUS = {"": r"\*\*(?:Status (\d{3})|No status)\.\*\* \S", ".zh-CN": r"\*\*(?:状态码 (\d{3})|没有状态码)。\*\* \S"}
 NEXT_STEP = {"": r"(?m)^\*\*Next step:\*\* \S", ".zh-CN": r"(?m)^\*\*下一步：\*\* \S"}
 
 
 def entries(page: Path) -> list[tuple[str, str]]:
-    """Each code that has a heading of its own, and so an anchor, with the text below it."""
+    """Return each code that has its own heading, which creates an anchor, with the text below it."""
     sections = re.split(r"(?m)^(?=#{2,3} )", page.read_text())
     found = (re.match(r"### `(\w+)`\n\n(.*)", section, re.DOTALL) for section in sections)
     return [(entry[1], entry[2]) for entry in found if entry]

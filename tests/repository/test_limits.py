@@ -1,4 +1,4 @@
-"""What guides, examples and declarations repeat of the code is as the code has it, or a test says what to change."""
+"""Guides, examples and declarations repeat limits from the code. If they differ, a test says what to change."""
 
 import re
 from typing import NamedTuple
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.no_database
 
 
 class Limit(NamedTuple):
-    """A number of the code, and the files that repeat it, with a pattern of the number in each."""
+    """A number in the code, and the files that repeat it, each with a pattern that finds the number."""
 
     place: str
     value: int
@@ -121,7 +121,8 @@ def test_the_consoles_form_of_a_client_has_each_option() -> None:
     file = "src/wxauth/console/page/services.js"
     form = re.search(r"^function edit\(.*?^\}", (ROOT / file).read_text("utf-8"), re.MULTILINE | re.DOTALL)
     assert form, f"{file} has no function edit"
-    names = {*re.findall(r"(?<=')\w+(?=')|\b\w+(?=: ')", form[0])} | {"logo", "claims"}  # logoField, claimsField
+    # logoField and claimsField add these
+    names = {*re.findall(r"(?<=')\w+(?=')|\b\w+(?=: ')", form[0])} | {"logo", "claims"}
     missing = sorted(set(OPTIONS) - names)
     assert not missing, (
         f"add a field for {', '.join(missing)} to the function `edit` in {file}, with its label in texts.json"

@@ -1,4 +1,4 @@
-"""What docs/manage/doors.md shows to put into mobile apps is what iOS, Android and WeChat's SDK read."""
+"""iOS, Android and WeChat's SDK can read the entries that docs/manage/doors.md shows for mobile apps."""
 
 import plistlib
 import re

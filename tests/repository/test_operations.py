@@ -1,4 +1,4 @@
-"""Each operation for administrators has its command, and its place in the console."""
+"""Each operation for administrators has a command and appears in the console."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from tests.docs import ROOT, access
 pytestmark = pytest.mark.no_database
 
 VERBS = {"change": "set", "read": "show"}
-"""The verbs of commands, where they differ from those of operations."""
+"""The verbs of commands that differ from the verbs of operations."""
 OTHERWISE = {
     "check_everything": "check",
     "check_one_app": "check",
@@ -23,16 +23,16 @@ OTHERWISE = {
     "renew_webhook_secret": "webhooks secret",
     "replay_deliveries": "webhooks replay",
 }
-"""The commands of the operations whose command has another name."""
+"""The commands of operations that have another name."""
 ONLY_IN_THE_CONSOLE = {
     *("list_app_titles", "list_events", "list_logins", "list_refusals", "read_names", "read_numbers"),
     *("read_phone_of_user", "end_session_of_user", "end_sessions_of_user"),
 }
-"""The operations that operators do not need on a terminal: the console shows what they return, or a ban does it."""
+"""The operations without a command. The console shows what they return, or a ban has the same effect."""
 
 
 def operations() -> Iterator[tuple[str, str]]:
-    """The path and the id of each operation for administrators."""
+    """Yield the path and the id of each operation for administrators."""
     return ((key.split()[1], name) for key, (name, _) in access().items() if "/v1/admin/" in key)
 
 
@@ -58,6 +58,6 @@ def test_the_console_requests_each_operation_for_administrators() -> None:
 
 
 def end_of(path: str) -> str:
-    """A pattern of what the console's scripts contain of this path."""
+    """Return a pattern for the end of this path in the console's scripts."""
     *_, before, last = path.split("/")
     return rf"/{before}/\$\{{" if last.startswith("{") else rf"/{last}['`?]"

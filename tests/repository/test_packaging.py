@@ -1,4 +1,4 @@
-"""The wheel, the source distribution, the locks and the Dockerfile."""
+"""The wheels, the source distribution, the locks and the Dockerfile are complete and agree with each other."""
 
 import os
 import re
@@ -30,7 +30,7 @@ DEV_LOCK = ROOT / "requirements/dev.lock"
 THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 LOWEST_LOCK = ROOT / "requirements/guard-lowest.lock"
 SEPARATE_LOCKS = [ROOT / "requirements/relying-parties.lock", ROOT / "requirements/site.lock"]
-"""Of products that have environments of their own."""
+"""The locks of products that have their own environments."""
 SIBLING = """
 from typing import Annotated
 from fastapi import Depends, FastAPI
@@ -43,11 +43,11 @@ app = FastAPI()
 async def orders(user: Annotated[Principal, Depends(guard)]) -> dict[str, str]:
     return {"for": user.openid}
 """
-"""A sibling service, whole."""
+"""The source of a complete sibling."""
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
-    """The output of a command that sees only the given environment variables."""
+    """Run a command with only the given environment variables, and return its output."""
     demand_mark("wheel")
     return output_of(*command, cwd=cwd, env=environment)
 
@@ -70,7 +70,7 @@ def guard_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def desk_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As `installed`, but with the desk alone."""
+    """The programs of a fresh environment that contains only the desk's wheel."""
     return environment_with(tmp_path_factory, build_wheel(ROOT / "desk", tmp_path_factory.mktemp("desk")))
 
 
@@ -83,16 +83,16 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def installed(wheel: Path, guard_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of a fresh environment with the wheels of the service and the guard in it.
+    """The programs of a fresh environment that contains the wheels of the service and the guard.
 
-    Its dependencies are this environment's, by a path on which a `.pth` file has no effect: the checkout,
-    which is here by such a file, is not there.
+    It uses the dependencies of this environment through a path on which `.pth` files have no effect. So the checkout,
+    which this environment includes with a `.pth` file, isn't available there.
     """
     return environment_with(tmp_path_factory, guard_wheel, wheel)
 
 
 def environment_with(tmp_path_factory: pytest.TempPathFactory, *wheels: Path) -> Path:
-    """The programs of a fresh environment with these wheels, and what they depend on."""
+    """Return the programs of a fresh environment with these wheels and their dependencies."""
     home = tmp_path_factory.mktemp("installed")
     venv.create(home, with_pip=False, symlinks=True)
     programs = home / "bin"
@@ -137,11 +137,12 @@ def test_a_wheel_in_a_siblings_repository_is_installed_by_its_hash_alone(guard_w
     assert (refused.returncode, "DO NOT MATCH" in refused.stderr) == (1, True), refused.stderr
 
 
-# What pip brings, from an index that has none of the three: until they are published, anybody may take their names.
+# Installation with pip, from an index that contains none of the three packages. Until they're published, anyone can
+# take their names.
 
 
 class Index(BaseHTTPRequestHandler):
-    """Leads to the machine's own index, but for names that begin as ours do."""
+    """An index that redirects to the machine's own index, except for names that begin with wxauth."""
 
     there: str
     asked: ClassVar[list[str]] = []
@@ -172,7 +173,7 @@ def index() -> Iterator[str]:
 
 
 def pip_install(home: Path, index: str, *what: str | Path) -> Path:
-    """The programs of a fresh environment into which pip has installed this, at the versions of the lock."""
+    """Let pip install these packages into a fresh environment, in the lock's versions, and return its programs."""
     venv.create(home, with_pip=False, symlinks=True)
     programs = home / "bin"
     constraints = home / "constraints.txt"
@@ -193,7 +194,7 @@ def pip_install(home: Path, index: str, *what: str | Path) -> Path:
 
 @pytest.fixture(scope="session")
 def slim(index: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an environment that has the guard alone."""
+    """The Python of an environment that contains only the guard."""
     return pip_install(tmp_path_factory.mktemp("slim"), index, "./clients/python") / "python"
 
 
@@ -221,7 +222,7 @@ def test_pip_installs_from_a_clone_what_no_index_has(
 
 
 def closure(*requirements: str) -> set[str]:
-    """The packages that pip would install for these, by the metadata installed here."""
+    """Return the packages that pip would install for these requirements, by the metadata of the installed packages."""
     found: dict[str, set[str]] = {}
     wanted = [Requirement(requirement) for requirement in requirements]
     while wanted:
@@ -287,7 +288,7 @@ def test_an_import_loads_only_its_own_dependencies(
     assert packages - known_packages == {"wxauth_guard"}
 
 
-# The pytest plugin, in a sibling's own tests.
+# The pytest plugin in a sibling's own tests.
 
 USING = """
 import orders, pytest
@@ -330,7 +331,7 @@ pythonpath = .
 
 
 def run_tests(installed: Path, folder: Path, tests: str, *options: str) -> str:
-    """The output of pytest in a sibling's project, where warnings are errors as they are here."""
+    """Run pytest in a sibling's project, where warnings are errors as in this project, and return its output."""
     (folder / "orders.py").write_text(SIBLING)
     (folder / "test_orders.py").write_text(tests)
     (folder / "pytest.ini").write_text(SIBLING_PYTEST)
@@ -357,7 +358,7 @@ SHARED = {
     "examples/mcp/server.py",
     "examples/sibling/shop.py",
 }
-"""What the desk shows of other folders."""
+"""The files of other folders that the desk shows."""
 CONTENTS = {
     ".": {"src/": "", "alembic/": "wxauth/_migrations/"},
     "clients/python": {"clients/python/src/": ""},
@@ -367,7 +368,7 @@ CONTENTS = {
         "examples/mcp/server.py": "wxauth_desk/_shared/mcp_server.py",
     },
 }
-"""Where the files of each folder of the clone are in each product's wheel."""
+"""The paths in each product's wheel for the folders of the checkout."""
 
 
 @in_a_clone
@@ -416,7 +417,7 @@ asyncio.run(main())
 
 
 def checksums(wheel: Path) -> dict[str, int]:
-    """The CRC of each file in a wheel."""
+    """Return the CRC of each file in a wheel."""
     with ZipFile(wheel) as archive:
         return {file.filename: file.CRC for file in archive.infolist()}
 
@@ -424,14 +425,14 @@ def checksums(wheel: Path) -> dict[str, int]:
 @pytest.mark.wheel
 def test_the_source_distribution_makes_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path) -> None:
     with tarfile.open(sdist) as archive:
-        # Debian 12's Python knows no filters; later versions warn without a filter.
+        # Debian 12's Python supports no filters, and later versions warn if no filter is set.
         archive.extraction_filter = getattr(tarfile, "data_filter", None)
         archive.extractall(tmp_path)
     source = next(tmp_path.iterdir())
     run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path, cwd=source)
     again = next(tmp_path.glob("*.whl"))
     assert checksums(again) == checksums(wheel)
-    # What its tests need is in it, too: files that only some of them read, above all.
+    # The source distribution also contains the files that its tests need, even files that only some tests read.
     names = [f"tests/repository/test_{name}.py" for name in ("programs", "release", "versions")]
     tests = ["-m", "not (wheel or node or process)", "-k", "not bill_of_materials", "--quiet", "--workers=0"]
     run(sys.executable, "-m", "pytest", *tests, *names, cwd=source)
@@ -476,7 +477,7 @@ BEFORE_PUBLICATION = re.compile(
 
 @in_a_clone
 def test_no_page_takes_a_product_from_an_index() -> None:
-    """Only the page about publishing does, after it has published them."""
+    """Only the page about publishing does, after it has published the products."""
     names = output_of("git", "ls-files", cwd=ROOT).splitlines()
     shown = [name for name in names if not name.endswith("/contribute/publishing.md")]
     kinds = (".md", ".py", ".po", ".txt", ".toml", ".yml", ".yaml")
@@ -511,7 +512,7 @@ def test_the_guard_is_tested_with_the_oldest_versions_that_it_takes() -> None:
 
 
 def dockerfile() -> list[list[str]]:
-    """The instructions before the first stage and of each stage, each on one line."""
+    """Return the instructions before the first stage and of each stage. Each instruction is one line."""
     text = re.sub(r"^#.*\n|\\\n\s*", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
     stages: list[list[str]] = [[]]
     for line in text.splitlines():

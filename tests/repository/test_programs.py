@@ -1,4 +1,4 @@
-"""Programs that tests and examples need: missing programs are named, and npm's packages are locked."""
+"""Tests and examples name the programs that are missing, and npm's packages are locked."""
 
 import json
 import os

@@ -35,11 +35,11 @@ PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}/*.md"
 LISTENS = re.compile(
     r"""(?:--port[ "',]+|-S 127\.0\.0\.1:|\.listen\(|PORT["')}]*(?:, | = | \?\? |:-|:=|:)["']?)(\d{4})"""
 )
-"""How an example or a page says on which port a service listens."""
+"""The ways in which an example or a page can set the port of a service."""
 
 
 def example_settings() -> dict[str, tuple[bool, str]]:
-    """Of `.env.example`: each name without its prefix, whether it is commented out, and its value."""
+    """Return each name in `.env.example` without its prefix, with its value and whether it's commented out."""
     lines = re.findall(rf"^(# )?{PREFIX}(\w+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
     return {name: (bool(comment), value) for comment, name, value in lines}
 
@@ -112,7 +112,7 @@ def test_the_example_shows_the_defaults(tmp_path: Path, monkeypatch: pytest.Monk
 def test_docker_reads_the_example_as_we_do(tmp_path: Path) -> None:
     filled_in = re.sub(rf"^# ({PREFIX})", r"\1", (ROOT / ".env.example").read_text(), flags=re.MULTILINE)
     (tmp_path / ".env").write_text(filled_in)
-    # Docker takes each line that is no comment as it is, whatever is behind the first "=".
+    # Docker reads each line that isn't a comment, and takes everything after the first "=" as the value.
     lines = [line for line in filled_in.splitlines() if line.strip() and not line.startswith("#")]
     assert dict(line.split("=", 1) for line in lines) == dotenv_values(tmp_path / ".env")
 
@@ -199,7 +199,8 @@ def test_the_commands_that_pages_name_exist() -> None:
 @both_languages
 def test_a_readme_has_two_commands(language: str) -> None:
     readme = (ROOT / f"README{language}.md").read_text()
-    assert re.findall(r"(?m)^    (scripts/.*)$", readme) == ["scripts/dev", "scripts/test --quick"]  # run by .ci/bare
+    # .ci/bare runs them
+    assert re.findall(r"(?m)^    (scripts/.*)$", readme) == ["scripts/dev", "scripts/test --quick"]
 
 
 @pytest.mark.slow
@@ -209,8 +210,8 @@ async def test_the_answer_shown_has_the_members_of_a_real_answer(page: str, lang
     shown = json.loads(
         code_blocks(ROOT / f"README{language}.md" if page == "README" else guide(page, language), "json")[0]
     )
-    shown["user"].pop("consents_due", None)  # only with CONSENTS, as scripts/dev has
-    assert json.dumps(members(shown)) == json.dumps(members(await login("alice")))  # in this order, too
+    shown["user"].pop("consents_due", None)  # appears only if CONSENTS is set, as in scripts/dev
+    assert json.dumps(members(shown)) == json.dumps(members(await login("alice")))  # the order must be the same, too
 
 
 async def test_the_token_shown_has_the_claims_of_a_real_one(login: LogIn) -> None:
@@ -273,7 +274,7 @@ def test_by_a_tunnel_the_mini_program_gets_the_tunnels_address() -> None:
 def test_what_dev_prints_names_its_own_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
     printed = printed_by_dev("en")
-    monkeypatch.setattr(sys, "argv", ["examples/mcp/server.py"])  # as runpy does in another thread
+    monkeypatch.setattr(sys, "argv", ["examples/mcp/server.py"])  # runpy does this in another thread
     assert printed_by_dev("en") == printed
 
 

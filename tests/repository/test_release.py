@@ -1,4 +1,4 @@
-"""Releases are checked as the package index does, and need a version that agrees with the changelog."""
+"""`scripts/release` checks a release as the package index does, and requires the changelog's version."""
 
 import json
 import os
@@ -23,7 +23,7 @@ DATED = f"## [{wxauth.__version__}] - 2026-12-01"
 
 
 class Project:
-    """A copy of the project, without what git ignores."""
+    """A copy of the project without the files that git ignores."""
 
     def __init__(self, folder: Path) -> None:
         left_out = (".git", ".venv*", "node_modules", ".wxauth", "dist", "__pycache__", ".*_cache")
@@ -33,7 +33,7 @@ class Project:
         self.folder = folder
 
     def release(self, tag: str, *, heading: str = DATED) -> subprocess.CompletedProcess[str]:
-        """Run the script with this heading in the changelog."""
+        """Run the release script with this heading in the changelog."""
         changelog = self.folder / "CHANGELOG.md"
         changelog.write_text(re.sub(r"^## \[.*", heading, changelog.read_text(), count=1, flags=re.MULTILINE))
         env = {**os.environ, "GITHUB_SERVER_URL": "https://git.example.com", "GITHUB_REPOSITORY": "wxauth/wxauth"}
@@ -48,7 +48,7 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder of a release, and what the script printed."""
+    """The folder of a release, and the output of the script."""
     project = Project(tmp_path_factory.mktemp("released") / "project")
     done = project.release(f"v{wxauth.__version__}")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -198,7 +198,7 @@ def test_every_package_has_the_version_with_which_the_changelog_begins() -> None
 
 
 def test_a_tag_is_published_once_it_is_built_and_tested_and_by_no_token() -> None:
-    assert WORKFLOW[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 takes the word "on" for a truth value
+    assert WORKFLOW[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 reads the word "on" as true
     test, build, publish = (WORKFLOW["jobs"][name] for name in ("test", "build", "publish"))
     assert test["uses"] == "./.github/workflows/checks.yml"
     assert [step["run"] for step in build["steps"] if "run" in step] == [

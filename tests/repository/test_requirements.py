@@ -1,4 +1,4 @@
-"""What standards and the contract demand is a row with a test, or says why it has none."""
+"""Each demand of the standards and of the contract has a row with a test, or the row says why no test exists."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""The scripts that write files of the repository write those that are there."""
+"""The scripts that generate files of the repository generate the files that are committed."""
 
 import os
 import shutil
@@ -52,7 +52,7 @@ def test_packages_are_requested_of_the_mirror_that_pip_knows(tmp_path: Path, set
         shutil.copy(ROOT / file, tmp_path / file)
     for part in ("bin/python", "bin/uv", "lib", "pyvenv.cfg"):
         (tmp_path / ".venv" / part).symlink_to(Path(sys.prefix, part))
-    for lock in ("dev", "run"):  # the second counts as installed, so that nothing else is
+    for lock in ("dev", "run"):  # the second lock counts as installed, so nothing else is requested
         (tmp_path / f"requirements/{lock}.lock").write_text(f"some-package==1.0 --hash=sha256:{64 * '0'} # {lock}\n")
     locked = output_of("sh", "-c", "pwd -P && cksum <requirements/run.lock", cwd=tmp_path)
     (tmp_path / ".venv/.locked").write_text(locked)
@@ -68,7 +68,7 @@ def test_packages_are_requested_of_the_mirror_that_pip_knows(tmp_path: Path, set
                 asked.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
 
-# What cannot serve is refused before anything is installed.
+# `scripts/dev` rejects an unsuitable machine before it installs anything.
 
 NOBODY = 65534
 FULL = "echo 'Filesystem 1048576-blocks Used Available'; echo /dev/vda 300 1 299"
@@ -76,13 +76,13 @@ FULL = "echo 'Filesystem 1048576-blocks Used Available'; echo /dev/vda 300 1 299
 
 @dataclass(frozen=True, slots=True)
 class Clone:
-    """What `scripts/dev` reads of a clone before it installs anything."""
+    """The files that `scripts/dev` reads in a clone before it installs anything."""
 
     folder: Path
     programs: Path
 
     def refuses(self, *arguments: str, user: int | None = None, env: Mapping[str, str] | None = None) -> str:
-        """What `scripts/dev` says as it fails."""
+        """Run `scripts/dev`, check that it fails, and return its error message."""
         command = ["sh", str(self.folder / "scripts/dev"), *arguments]
         whole = {"PATH": f"{self.programs}:{os.environ['PATH']}", "PYTHON": sys.executable, **(env or {})}
         done = subprocess.run(command, env=whole, user=user, capture_output=True, text=True, check=False)
@@ -101,7 +101,7 @@ class Clone:
 
 @pytest.fixture
 def clone(folder: Path) -> Clone:
-    folder.chmod(0o755)  # pytest's own are closed to others
+    folder.chmod(0o755)  # other users can't open pytest's own folders
     clone = Clone(folder / "clone", folder / "bin")
     for path in (clone.folder / "scripts", clone.folder / "requirements", clone.programs):
         path.mkdir(parents=True)
@@ -116,7 +116,7 @@ def test_a_folder_of_somebody_else_is_refused(clone: Clone) -> None:
 
 
 def test_a_folder_that_keeps_no_permissions_is_refused(clone: Clone) -> None:
-    clone.replace("chmod", "umask 0; rm .probe; : >.probe")  # as Windows' folders in WSL
+    clone.replace("chmod", "umask 0; rm .probe; : >.probe")  # Windows folders in WSL store no permissions
     assert "doesn't store file permissions" in clone.refuses_at_once()
 
 

@@ -1,4 +1,4 @@
-"""`scripts/site` makes a searchable site of the guides, in both languages, that loads nothing from elsewhere."""
+"""`scripts/site` builds a searchable site from the guides in both languages. It loads nothing from other hosts."""
 
 import json
 import os
@@ -89,7 +89,7 @@ def test_the_recorded_login_has_the_steps_of_one_now(tmp_path: Path) -> None:
 
 
 def has(now: object, kept: object) -> bool:
-    """Whether all names in it are still there."""
+    """Return whether all names in `kept` still exist."""
     if not isinstance(kept, dict):
         return not isinstance(now, dict)
     return isinstance(now, dict) and all(name in now and has(now[name], part) for name, part in kept.items())

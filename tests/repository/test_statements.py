@@ -1,4 +1,4 @@
-"""A statement of SQL is made of literals, and of names that `part` has checked."""
+"""An SQL statement consists only of literals and of names that `fragment` has checked."""
 
 import pytest
 
@@ -6,7 +6,10 @@ from wxauth.core.statements import Statement, fragment
 
 
 def refused_by_pyrefly(name: str) -> tuple[Statement[int], Statement[int]]:
-    """Never run: `scripts/check` fails if pyrefly finds no fault in it."""
+    """Contain a line that pyrefly must reject.
+
+    `scripts/check` fails if pyrefly accepts it. The function is never called.
+    """
     right = Statement[int](f"SELECT 1 FROM {fragment(name)}")
     return right, Statement[int](f"SELECT 1 FROM {name}")  # pyrefly: ignore[bad-argument-type]
 

@@ -1,4 +1,4 @@
-"""A test can be deleted without breaking another one."""
+"""A test can be deleted without breaking another test."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The versions that docs/run/upgrading.md names are those that the tests run with."""
+"""docs/run/upgrading.md names the versions that the tests run with."""
 
 import json
 import re
