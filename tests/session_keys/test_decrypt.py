@@ -1,4 +1,4 @@
-"""`POST /v1/me/decrypt`, as the guides have it."""
+"""`POST /v1/me/decrypt` decrypts WeChat's encrypted data as the guides describe."""
 
 import json
 from base64 import b64decode, b64encode
@@ -40,7 +40,7 @@ class DataPhone:
         return await DataPhone(self.stage, person, app_id).log_in()
 
     def tap(self, **data: Any) -> dict[str, str]:
-        """Encrypted data, in the form in which WeChat gives them to the mini-program."""
+        """Return encrypted data in the form that WeChat gives to the mini-program."""
         sealed = self.stage.simulator.seal(SealRequest(person=self.person, app_id=self.app_id, data=data or STEPS))
         return {name: sealed[name] for name in ("encryptedData", "iv")}
 
@@ -92,7 +92,7 @@ def _with_plus_and_slash(phone: DataPhone) -> dict[str, str]:
             return tapped
 
 
-# Which key.
+# The choice of the key.
 
 
 async def test_data_encrypted_before_or_after_a_login_on_another_phone_decrypts(phone: DataPhone) -> None:
@@ -120,7 +120,7 @@ async def test_after_the_newest_session_has_ended_its_key_opens_nothing_any_more
 async def test_a_replaced_key_is_answered_with_the_remedy_which_works(phone: DataPhone) -> None:
     query = {"appid": APP_ID, "secret": APPS[0]["app_secret"], "js_code": "alice", "grant_type": "authorization_code"}
     call, _ = phone.stage.simulator.call("code2session", query, b"")
-    phone.stage.simulator.answer(call)  # WeChat alone knows the new key, as when our answer was lost
+    phone.stage.simulator.answer(call)  # only WeChat knows the new key, as if its response to wxauth had been lost
     refused = await phone.decrypt(phone.tap(), **{"Accept-Language": "zh_CN"})
     problem = problem_of(refused, "session_key_expired", 409)
     assert problem["title"] == "微信会话已过期，请重新登录后再点一次。"
@@ -146,7 +146,7 @@ async def test_a_stored_key_under_a_lost_secret_key_is_reported_to_the_operator_
         assert "WXAUTH_SECRET_KEY_PREVIOUS" in str(line["what_to_change"])
 
 
-# Refusals.
+# Rejected requests.
 
 
 @swept(

@@ -1,4 +1,4 @@
-"""`POST /v1/apps/{app_id}/signatures`: a sibling has data signed with a person's session_key."""
+"""With `POST /v1/apps/{app_id}/signatures`, a sibling gets data signed with a user's session_key."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ VECTOR = (
     '{"foo":"bar"}',
     "654571f79995b2ce1e149e53c0a33dc39c0a74090db514261454e8dbe432aa0b",
 )
-"""WeChat's own: key, message, signature."""
+"""The key, the message and the signature of the example in WeChat's documentation."""
 
 Sign = Callable[..., Awaitable[httpx.Response]]
 
@@ -40,7 +40,7 @@ async def shop(add_sibling: AddSibling) -> Credentials:
 
 @pytest.fixture
 def sign(client: Client, shop: Credentials) -> Sign:
-    """Have `GOODS` signed by the shop, or as the arguments have it."""
+    """A function that lets wxauth sign `GOODS` for the shop. Arguments change the request."""
 
     async def ask(*, app_id: str = APP_ID, auth: Any = shop, at: Client = client, **body: object) -> httpx.Response:
         return await at.post(f"/v1/apps/{app_id}/signatures", auth=auth, json={"data": GOODS, **body})
@@ -108,10 +108,11 @@ async def test_a_session_of_a_website_does_not_count(stage: Stage, sign: Sign) -
 async def test_without_the_key_of_the_newest_session_the_person_logs_in_again(stage: Stage, sign: Sign) -> None:
     openid = (await stage.login())["user"]["openid"]
     await stage.client.post("/v1/logout", headers=bearer(await stage.login()))
-    problem_of(await sign(openid=openid), "session_key_expired", 409)  # WeChat would refuse the key of the first login
+    problem_of(await sign(openid=openid), "session_key_expired", 409)  # WeChat would reject the key of the first login
     await stage.login()
     assert (await sign(openid=openid)).json()["signature"] == signature(key_of_last_login(stage.wechat))
-    await stage.rows.execute("UPDATE sessions SET session_key = '\\x00' WHERE revoked_at IS NULL")  # not unsealed
+    # a value that can't be unsealed
+    await stage.rows.execute("UPDATE sessions SET session_key = '\\x00' WHERE revoked_at IS NULL")
     problem_of(await sign(openid=openid), "session_key_expired", 409)
 
 
@@ -169,7 +170,7 @@ async def test_of_who_is_banned_or_leaving_nothing_is_signed(stage: Stage, sign:
     problem_of(await sign(openid=bob["user"]["openid"]), "account_leaving", 403)
 
 
-# How often, and what it costs.
+# Rate limits and costs.
 
 
 @pytest.mark.slow
@@ -192,7 +193,7 @@ async def test_a_signature_costs_one_query(stage: Stage, sign: Sign, proxy: Prox
     assert proxy.round_trips - round_trips == 1
 
 
-# What remains of it.
+# Events and log lines.
 
 
 async def test_the_trail_records_once_a_day_and_app_that_a_client_signed(stage: Stage, sign: Sign) -> None:
@@ -240,7 +241,7 @@ async def test_no_log_line_has_the_data_or_the_signature(stage: Stage, sign: Sig
     assert data not in json.dumps(stage.log_lines())
 
 
-# With WeChat asked first.
+# Signatures with a check in WeChat first.
 
 
 @pytest.mark.usefixtures("simulated")
