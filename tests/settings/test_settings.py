@@ -1,4 +1,7 @@
-"""Settings: `WXAUTH_*` in the environment, in `.env`, or as files; a wrong one is named and never shown."""
+"""Settings come from `WXAUTH_*` variables, from `.env` or from files.
+
+An error names a wrong setting, but not its value.
+"""
 
 import json
 import os
@@ -21,7 +24,7 @@ from wxauth.settings.settings import InvalidSettings, Settings
 
 DATABASE_URL = "postgresql://wxauth:hunter2@db.internal/wxauth"
 UNENCODED = ["hunter2[", "hunter2]", "[1]", "hunter2＠x", "hunter2：x", "hunter2／x", "hunter2℀", "hunter2\t"]
-"""Passwords in which Python or Unicode takes a character for one that separates, or drops it."""
+"""Passwords with a character that Python or Unicode drops or treats as a separator."""
 REQUIRED = {"DATABASE_URL": DATABASE_URL, "SECRET_KEY": SECRET_KEY, "APPS": json.dumps([APP])}
 
 OWN_RULES = {
@@ -187,7 +190,7 @@ OWN_RULES = {
     "SECRETS_DIR": ["/nothing/hunter2"],
     "WORKERS": ["0"],
 }
-"""What is wrong by a rule of its own. Of each number, -1 is, and whatever is no number; so of each choice."""
+"""Values that break a setting's own rule. For numbers, -1 and text are wrong, too, and for choices, any other word."""
 PLAIN = {
     name.upper(): ["sometimes", *(["-1"] if field.annotation is int else [])]
     for name, field in Settings.model_fields.items()
@@ -201,14 +204,14 @@ Load = Callable[..., Settings]
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder for `.env`, with one for files beside."""
+    """A folder for `.env`, with a subfolder for secret files."""
     (tmp_path / "secrets").mkdir()
     return tmp_path
 
 
 @pytest.fixture
 def load(place: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Load the settings with nothing in the environment but these."""
+    """A function that loads settings from an environment with only these variables."""
     for name in os.environ:
         if name.upper().startswith("WXAUTH_"):
             monkeypatch.delenv(name)
@@ -407,7 +410,7 @@ def test_a_file_may_be_a_link_out_of_the_folder(load: Load, place: Path) -> None
 
 
 def test_files_may_be_links_that_are_exchanged_together(load: Load, place: Path) -> None:
-    """As Kubernetes does it: `..data` leads to a folder, and each file through it."""
+    """Kubernetes replaces files this way. Each file is a link through `..data`, which is a link to a folder."""
     secrets = place / "secrets"
     (secrets / "wxauth_audience").symlink_to("..data/wxauth_audience")
     for version in ("one", "two"):
@@ -484,7 +487,7 @@ SET_NOTHING = [
     ("OTHER=WXAUTH_APP_SECRET:hunter2", ""),
     ("OTHER_WXAUTH_PORT:1=hunter2", ""),
 ]
-"""Lines of `.env`, and what is wrong with each."""
+"""Lines of `.env`, and the error in each line."""
 
 
 @swept(("line", "fault"), SET_NOTHING)
