@@ -1,4 +1,4 @@
-"""Sign-up hooks that answer as a test says."""
+"""Sign-up hooks that respond as a test sets."""
 
 import json
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""A service of the operator's is asked who may sign up, by every door, and never about somebody who is known."""
+"""wxauth asks the operator's hook about each new user, however they log in, and never about a known user."""
 
 import asyncio
 import json
@@ -32,13 +32,13 @@ EXAMPLES = Path(__file__).parents[2] / "examples/sign-up-hook"
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """Where people sign up, and the hook that is asked about them."""
+    """A replica that new users sign up to, and the hook that it asks about them."""
 
     stage: Stage
     hook: Receiver
 
     async def asking(self, **settings: Any) -> Self:
-        """A replica that asks the hook; more settings may be given."""
+        """Return a door with a replica that asks the hook. Settings can be added."""
         hook = {"sign_up_hook_url": self.hook.url, "sign_up_hook_secret": SECRET}
         return replace(self, stage=await self.stage.replica(**{**hook, **settings}))
 
@@ -51,7 +51,7 @@ async def door(stage: Stage) -> AsyncIterator[Door]:
 
 
 async def test_it_is_asked_once_about_a_newcomer_by_a_signed_request_and_never_about_somebody_known(door: Door) -> None:
-    door.stage.clock.now = datetime.now(UTC).replace(microsecond=0)  # which the library compares
+    door.stage.clock.now = datetime.now(UTC).replace(microsecond=0)  # the library compares this time
     door = await door.asking()
     answer = await door.stage.login("alice", unionid="union-alice")
     await door.stage.login("alice", unionid="union-alice")
@@ -276,7 +276,7 @@ async def test_check_sends_a_test_about_nobody(door: Door) -> None:
         return response
 
     page = text(b"x" * 2**15, status=500)
-    for door.hook.usual in (500, page, stuck):  # a page of a framework's; a body that never ends
+    for door.hook.usual in (500, page, stuck):  # first a framework's error page, then a body that never ends
         failed = await result()
         assert (failed.ok, "its status was 500" in failed.text) == (False, True), failed.text
 
