@@ -1,4 +1,5 @@
-// The console in a real browser: each section's acts, who may, what strangers write, and a session that ends.
+// The console in a real browser: the actions of each section, the rights of roles, text by strangers, and sessions that
+// end.
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { after, afterEach, before, test as nodeTest } from 'node:test'
@@ -10,7 +11,7 @@ import { linkFor, logIn, makeAdministrator, phoneOf, scan } from './driving.js'
 const MARKUP = '<img src=x onerror="document.title=1">'
 const SECTIONS = ['Overview', 'Users', 'Events', 'Sign-ins', 'Services', 'Webhooks', 'Apps', 'Keys']
 
-// Several processes take turns at these tests, each beside a service of its own.
+// Several processes share these tests, and each process has its own service.
 const [part, parts] = process.env.PART.split('/').map(Number)
 let seen = 0
 const turns = (begin) => (name, run) => (seen += 1) % parts === part && nodeTest(name, async () => (await begin(), run()))
@@ -21,10 +22,10 @@ const complaints = new Complaints(SERVICE_URL)
 const pages = new Pages(SERVICE_URL, complaints, {
   locale: 'en-GB',
   viewport: { width: 1280, height: 900 },
-  reducedMotion: 'reduce', // the bar of what is loading would be drawn sixty times a second
+  reducedMotion: 'reduce', // otherwise the loading bar would be drawn sixty times a second
 })
 let root, page, isRoots, madeBy
-let kept = [] // the cookies of a session of root's: a link for each test would take longer than the test
+let kept = [] // the cookies of root's session, because a new link for each test would take longer than the test
 let number = 0
 
 before(async () => {
@@ -37,10 +38,10 @@ afterEach(async () => {
   complaints.check()
 })
 
-/** Root's session, for the tests that come. */
+/** Keep the cookies of root's session for later tests. */
 const keep = async () => (kept = isRoots ? await page.context().cookies() : kept)
 
-/** A browser of somebody who has not been here, still without a page. */
+/** Prepare a browser without cookies. It shows no page yet. */
 async function forgotten(options) {
   await keep()
   isRoots = false
@@ -49,19 +50,19 @@ async function forgotten(options) {
 
 const isOpen = async () => page.url().startsWith(CONSOLE_URL) && (await page.locator('nav a').count()) > 0
 
-/** The console, opened for an administrator. For root it is left open from test to test, as people leave it. */
+/** Open the console for an administrator. Root's console stays open between tests, as users leave it open. */
 async function open({ by = root, lang = 'en', ...options } = {}) {
   const wanted = JSON.stringify([lang, options])
   if (isRoots && by === root && madeBy === wanted && (await isOpen())) {
     await page.unrouteAll()
-    await page.keyboard.press('Escape') // a dialog
+    await page.keyboard.press('Escape') // closes a dialog
     if (!page.url().endsWith('#/keys')) await goTo('keys')
     return idle()
   }
   await forgotten(options)
   isRoots = by === root
   if (isRoots) await page.context().addCookies(kept)
-  await page.goto(`${CONSOLE_URL}?lang=${lang}#/keys`) // which asks the service for least
+  await page.goto(`${CONSOLE_URL}?lang=${lang}#/keys`) // this view sends the fewest requests
   await page.waitForSelector('main h1')
   if (await page.locator('#link').count()) await page.goto(await linkFor(by, lang))
   await page.waitForSelector('nav', { state: 'attached' })
@@ -81,14 +82,14 @@ async function go(section) {
   await idle()
 }
 
-/** Nothing is being loaded. The checks of the overview take their time, and nobody waits for them. */
+/** Wait until nothing is loading, except the checks of the overview, which take long. */
 const idle = () => page.waitForFunction(() => !document.querySelector('main > [aria-busy=true]'))
 
-/** Go to the view that the fragment names. It has begun when this ends, so that nothing of the view before is there. */
+/** Go to the view that the fragment names, and wait until it begins, so that nothing of the previous view remains. */
 const goTo = (fragment) =>
   page.evaluate((hash) => new Promise((begun) => (addEventListener('hashchange', () => begun(), { once: true }), (location.hash = hash))), `#/${fragment}`)
 
-/** The page about somebody is there. */
+/** Wait for the page about this user. */
 const isShown = ({ user }) => page.locator('main .head').getByText(user.id, { exact: true }).waitFor()
 
 async function newcomer(fields = {}) {
@@ -96,7 +97,7 @@ async function newcomer(fields = {}) {
   return logIn(name, { nickname: name, ...fields })
 }
 
-/** Root's decision about somebody: a status, or roles. */
+/** Let root change a user's status or roles. */
 const change = ({ user }, fields) =>
   asks(root, `/v1/admin/users/${user.id}`, { method: 'PATCH', body: JSON.stringify(fields) })
 
@@ -111,13 +112,13 @@ async function showPerson(person) {
   await isShown(person)
 }
 
-/** Somebody as root sees them. */
+/** Return the user as root sees them. */
 const shown = async ({ user }) => (await asks(root, `/v1/admin/users/${user.id}`)).json()
 
 const statusOf = async (tokens) => (await asks(tokens, '/v1/me')).status
 const isRefused = (tokens) => eventually(async () => assert.equal(await statusOf(tokens), 401))
 
-// The session.
+// Sessions.
 
 testBegunOtherwise('a link opens the console once, also if a chat app has looked at it, and its secret stays nowhere', async () => {
   const link = await linkFor(root)
@@ -146,7 +147,7 @@ test('a session survives a reload, and ends with signing out', async () => {
   await page.click('.who > summary')
   await button('Sign out').click()
   await page.getByText('You are signed out.').waitFor()
-  await page.context().addCookies([cookie]) // somebody has kept it
+  await page.context().addCookies([cookie]) // someone has kept this cookie
   await page.reload()
   await page.getByRole('heading', { name: 'Sign in' }).waitFor()
 })
@@ -232,7 +233,7 @@ testBegunOtherwise('at an address that is not the service’s own it leads to th
 testBegunOtherwise('a ban under the page ends it at once', async () => {
   const other = await anotherAdministrator()
   await open({ by: other })
-  await go('Keys') // whose requests are over before the ban
+  await go('Keys') // the requests of this view end before the ban
   await change(other, { status: 'disabled' })
   await page.getByRole('navigation').getByRole('link', { name: 'Users' }).click()
   await page.getByRole('alert').getByText('Your session has ended.').waitFor()
@@ -254,7 +255,8 @@ test('somebody is found, and the search stands in the URL', async () => {
   await eventually(async () => assert.equal(await rows().count(), 1))
   await page.getByRole('link', { name: person.user.nickname, exact: true }).click()
   await heading(person.user.nickname).waitFor()
-  await eventually(async () => assert.equal(await page.title(), `${person.user.nickname} · wxauth`)) // tells tabs apart
+  // users can tell tabs apart by their titles
+  await eventually(async () => assert.equal(await page.title(), `${person.user.nickname} · wxauth`))
 })
 
 test('a search without a result says what else to try', async () => {
@@ -283,7 +285,7 @@ test('a list that is loaded whole has no search over nothing', async () => {
   await page.getByText(/^There are no webhooks yet\. A webhook receives/).waitFor()
   assert.equal(await button('Search').count(), 0)
   await button('Add').waitFor()
-  await goTo('webhooks?q=crm') // to be taken back
+  await goTo('webhooks?q=crm') // a search in the URL needs the search box, so that the user can clear it
   await page.getByText('No results for “crm”.').waitFor()
   await button('Search').waitFor()
 })
@@ -337,7 +339,8 @@ test('each page is walked through by Tab alone, there and back, and Enter opens 
   for (const fragment of [`users/${first.user.id}`, 'signins?show=refused', 'webhooks/walked', ...sections]) {
     await goTo(fragment)
     await page.waitForFunction(() => !document.querySelector('[aria-busy=true]'))
-    await eventually(() => walkByTab(page, fragment)) // anew if a control has come meanwhile, such as a role to choose
+    // again if a control has appeared in the meantime, for example a role to choose
+    await eventually(() => walkByTab(page, fragment))
   }
   await goTo(`users?q=${first.user.id}`)
   const link = page.getByRole('link', { name: first.user.nickname, exact: true })
@@ -371,7 +374,7 @@ test('an id is shortened, and a press copies the whole one', async () => {
   await page.getByTitle(person.user.id).click()
   await page.getByRole('status').getByText('Copied').waitFor()
   assert.equal(await page.evaluate(() => navigator.clipboard.readText()), person.user.id)
-  await heading('Users').waitFor() // the press on the row's button has not opened the row
+  await heading('Users').waitFor() // pressing the row's button hasn't opened the row
 })
 
 test('a list goes on where its page ends, and counts what it shows', async () => {
@@ -439,7 +442,8 @@ test('a picture that does not load shows the letter', async () => {
   await showPerson(gone)
   await page.locator('span.picture', { hasText: '甲' }).waitFor()
   assert.equal(await page.locator('img.picture').count(), 0)
-  for (const { user } of [there, gone]) await asks(root, `/v1/admin/users/${user.id}`, { method: 'DELETE' }) // so that no other test asks for these
+  // so that no other test loads these pictures
+  for (const { user } of [there, gone]) await asks(root, `/v1/admin/users/${user.id}`, { method: 'DELETE' })
   complaints.bearWith(/^elsewhere: https:\/\/thirdwx|^Failed to load resource/)
 })
 
@@ -447,7 +451,7 @@ test('a ban asks, ends the person’s session at once, and stands in the trail',
   const person = await newcomer()
   await showPerson(person)
   await button('Ban').click()
-  assert.equal(await statusOf(person), 200) // nothing has been done yet
+  assert.equal(await statusOf(person), 200) // nothing has changed yet
   await button('Ban', dialog()).click()
   await button('Unban').waitFor()
   await isRefused(person)
@@ -468,12 +472,12 @@ test('a ban says why and until when, and is changed', async () => {
   await page.getByText('spam, ticket 4711', { exact: true }).waitFor()
   const { status, reason, until } = await shown(person)
   assert.deepEqual([status, reason, new Date(until)], ['disabled', 'spam, ticket 4711', new Date('2099-01-02T18:00')])
-  await page.getByText(/^Banned until .*2099.*: spam, ticket 4711$/).waitFor() // the event, in a sentence
+  await page.getByText(/^Banned until .*2099.*: spam, ticket 4711$/).waitFor() // the event as a sentence
   await button('Change the ban').click()
   assert.equal(await dialog().getByLabel('Until').inputValue(), '2099-01-02T18:00')
   await dialog().getByLabel('Until').fill('')
   await button('Save', dialog()).click()
-  await page.getByText('lifted manually', { exact: true }).waitFor() // not the dialog's hint
+  await page.getByText('lifted manually', { exact: true }).waitFor() // not the hint in the dialog
   await page.locator('dl', { hasText: 'Banned by' }).getByRole('link', { name: 'root' }).waitFor()
   assert.equal((await shown(person)).until, undefined)
 })
@@ -481,10 +485,11 @@ test('a ban says why and until when, and is changed', async () => {
 test('roles are set', async () => {
   const person = await newcomer()
   await showPerson(person)
-  assert.ok(await button('Save').isDisabled()) // nothing is changed yet
+  assert.ok(await button('Save').isDisabled()) // nothing has changed yet
   await page.getByLabel('Roles', { exact: true }).fill('editor, auditor')
   await button('Save').click()
-  await page.getByText('Roles were changed, granted: editor, auditor', { exact: true }).waitFor() // drawn anew, with its form
+  // the page and its form have been redrawn
+  await page.getByText('Roles were changed, granted: editor, auditor', { exact: true }).waitFor()
   assert.deepEqual((await shown(person)).roles, ['editor', 'auditor'])
   assert.equal(await page.getByLabel('Roles', { exact: true }).inputValue(), 'editor, auditor')
   await page.getByLabel('Roles', { exact: true }).fill('NO GOOD')
@@ -518,7 +523,7 @@ test('what a merge and a split hand over is told before they are done', async ()
   await dialog().getByText(`gets these fields from ${banned.user.nickname}: Phone number +8613900000502.`).waitFor()
   await button('Swap', dialog()).click()
   assert.equal(await dialog().getByText('will also be banned').count(), 0)
-  await button('Merge', dialog()).click() // the banned one remains
+  await button('Merge', dialog()).click() // the banned user remains
   await button('Split').click()
   await dialog().getByText(`${banned.user.nickname} is banned, so the new user will also be banned.`).waitFor()
   await dialog().getByText(`${banned.user.nickname} keeps all roles: editor.`).waitFor()
@@ -538,7 +543,7 @@ test('a merge shows both, found by search, before it is done, and a split takes 
   assert.ok(await go.isDisabled())
   await button(`Choose: ${other.user.nickname}`, dialog()).click()
   const ids = () => dialog().getByRole('row', { name: /^ID / }).getByRole('cell').allInnerTexts()
-  assert.deepEqual(await ids(), ['ID', one.user.id, other.user.id]) // which ends, which remains
+  assert.deepEqual(await ids(), ['ID', one.user.id, other.user.id]) // the user that ends, and the user that remains
   await button('Swap', dialog()).click()
   assert.deepEqual(await ids(), ['ID', other.user.id, one.user.id])
   await button('Swap', dialog()).click()
@@ -617,7 +622,7 @@ test('an act that is under way is not sent twice, and fails visibly when its dia
   complaints.bearWith(/^Failed to load resource/)
 })
 
-// What strangers write.
+// Text that strangers write.
 
 test('markup in a name, a device or a title is text', async () => {
   const answer = await fetch(`${SERVICE_URL}/v1/login`, {
@@ -678,7 +683,7 @@ test('a cell of CSV that a table program would run is made harmless', () => {
   assert.equal(cell('="a","b"'), `"'=""a"",""b"""`)
 })
 
-// The trail.
+// The audit trail.
 
 test('events are found by type, followed, and exported', async () => {
   const person = await newcomer()
@@ -763,7 +768,7 @@ test('a person’s page leads on to who read it, what they did, and who else log
   await showPerson(person)
   const events = page.getByRole('region', { name: 'Events about this user' })
   await events.getByText('user.created', { exact: true }).waitFor()
-  // Each look at the page is a read, which is stored a moment later.
+  // Each view of the page is a read, which is stored a moment later.
   await eventually(async () => assert.match(await (await asks(root, `/v1/admin/events?user_id=${person.user.id}`)).text(), /staff\.read/))
   await page.reload()
   await events.getByText('user.created', { exact: true }).waitFor()
@@ -773,7 +778,7 @@ test('a person’s page leads on to who read it, what they did, and who else log
   await rows().getByRole('link', { name: 'root' }).first().waitFor()
   await showPerson(person)
   await page.getByRole('link', { name: 'What this user did' }).click()
-  await chip(`Actor${person.user.nickname}`).waitFor() // by name, not by id
+  await chip(`Actor${person.user.nickname}`).waitFor() // by nickname, not by id
   await rows().getByText('user.created', { exact: true }).waitFor()
   await showPerson(person)
   await page.getByRole('region', { name: 'Devices' }).getByRole('link', { name: '127.0.0.1' }).first().click()
@@ -797,7 +802,7 @@ test('people without a name are called alike everywhere, and told apart by app a
 
 // Apps and keys.
 
-/** Choose an act on a row in its menu. */
+/** Choose an action in the menu of a row. */
 async function choose(row, name) {
   await row.getByRole('button', { name: /^Actions/ }).click()
   await row.getByRole('button', { name: new RegExp(`^${name}`) }).click()
@@ -928,7 +933,8 @@ test('a site is added, shown and changed', async () => {
   await dialog().getByLabel('Claims').fill('tier: gold')
   await dialog().getByLabel('Service account').selectOption({ label: `店铺服务号 (${ACCOUNT.app_id})` })
   const websites = await dialog().getByLabel('Website app').locator('option').allInnerTexts()
-  assert.ok(![ACCOUNT.app_id, FIRST_APP].some((id) => websites.join().includes(id))) // each of its kind alone
+  // each list contains only apps of its kind
+  assert.ok(![ACCOUNT.app_id, FIRST_APP].some((id) => websites.join().includes(id)))
   await button('Save', dialog()).click()
   await dialog().getByRole('alert').getByText(/claims/).waitFor()
   await dialog().getByLabel('Claims').fill('{"tier": "$attributes.tier"}')
@@ -958,7 +964,7 @@ test('a public site shows no secret, and is given none', async () => {
 
 // Webhooks.
 
-/** The webhook has a delivery of a ban in this state. */
+/** Wait until the webhook has a delivery of a ban in this state. */
 const delivery = (webhook, state) =>
   eventually(async () => {
     const { items } = await (await asks(root, `/v1/admin/webhooks/${webhook}/deliveries?state=${state}`)).json()
@@ -976,7 +982,8 @@ test('a webhook is added, tested, told of what happens, told again, disabled and
   await dialog().getByLabel('Secret', { exact: true }).waitFor()
   await button('Close', dialog()).click()
   const row = rows().filter({ hasText: url })
-  assert.equal(await row.getByRole('button', { name: /^New secret/, includeHidden: true }).getAttribute('class'), 'small') // not red
+  // the button isn't red
+  assert.equal(await row.getByRole('button', { name: /^New secret/, includeHidden: true }).getAttribute('class'), 'small')
   await choose(row, 'Test')
   await row.getByText(/The webhook returned 204/).waitFor()
   await change(await newcomer(), { status: 'disabled' })
@@ -1048,7 +1055,7 @@ test('every section’s list has a search field that says what it is', async () 
   }
 })
 
-// How it looks while it waits and fails, how it is read, in which language.
+// Loading, failures, screen readers and languages.
 
 test('a list shows that it is loading, that it failed, and tries again', async () => {
   let fail
@@ -1080,7 +1087,8 @@ test('the overview draws what happened, with a label', async () => {
   await charts.first().waitFor()
   assert.equal(await charts.count(), 2)
   assert.match(await charts.last().getAttribute('aria-label'), /^Logins, .*in total [1-9]/)
-  assert.equal(await charts.first().locator('rect').count(), 1) // today: a day without any has no bar
+  // today is the only bar, because a day without logins has none
+  assert.equal(await charts.first().locator('rect').count(), 1)
   await page.locator('.tile', { hasText: 'Logins today' }).getByText('0 yesterday').waitFor()
   const reasons = page.getByRole('region', { name: 'Reasons for refused logins today' })
   await reasons.getByRole('link', { name: 'Banned' }).click()
@@ -1183,7 +1191,7 @@ testBegunOtherwise('on a phone the sections are behind the menu, and whatever is
   await button('Menu').click()
   await button('Sign out').click()
   await page.getByText('You are signed out').waitFor()
-  kept = [] // that session is over
+  kept = [] // root's session has ended
 })
 
 testBegunOtherwise('on a phone a list is cards, its filters are chips, and numbers stay whole', async () => {
@@ -1196,7 +1204,7 @@ testBegunOtherwise('on a phone a list is cards, its filters are chips, and numbe
   assert.equal(await page.getByLabel('Status').isVisible(), false)
   await chip('Status').click()
   await page.getByLabel('Status').selectOption('active')
-  await chip('Statusactive').waitFor() // it is in use
+  await chip('Statusactive').waitFor() // the filter is in use
   await page.getByRole('searchbox').fill(person.user.id)
   await button('Search').click()
   await page.getByRole('status').getByText('1 in total').waitFor()
@@ -1218,8 +1226,8 @@ testBegunOtherwise('on a phone a list is cards, its filters are chips, and numbe
 testBegunOtherwise('a machine that looks for barriers finds none that is serious', async () => {
   const person = await newcomer({ nickname: '张三' })
   const look = async () => {
-    await page.waitForFunction(() => !document.querySelector('[aria-busy=true]')) // nothing is redrawn meanwhile
-    await page.emulateMedia({ colorScheme: 'dark' }) // all but the colours is the same
+    await page.waitForFunction(() => !document.querySelector('[aria-busy=true]')) // nothing is redrawn during the check
+    await page.emulateMedia({ colorScheme: 'dark' }) // only the colours differ
     await assertNoBarriers(page, { runOnly: ['color-contrast'], sizes: SIZES.slice(0, 1) })
     await page.emulateMedia({ colorScheme: 'light' })
     await assertNoBarriers(page, { rules: { 'target-size': { enabled: true } }, sizes: SIZES.toReversed() })

@@ -1,4 +1,5 @@
-// The console in a real browser, beside a running `wxauth-desk dev`: people who log in, administrators, links.
+// Drives the console in a real browser with a running `wxauth-desk dev`: logs users in, and makes administrators and
+// links.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
@@ -15,7 +16,7 @@ export async function wxauth(...words) {
   return stdout
 }
 
-/** Log a person in, and return the answer's body. */
+/** Log a user in, and return the body of the response. */
 export async function logIn(code, fields = {}, headers = {}) {
   const answer = await fetch(`${SERVICE_URL}/v1/login`, {
     method: 'POST',
@@ -29,18 +30,18 @@ export async function logIn(code, fields = {}, headers = {}) {
 export const asks = (tokens, path, options = {}) =>
   fetch(`${SERVICE_URL}${path}`, { ...options, headers: { Authorization: `Bearer ${tokens.access_token}`, ...options.headers } })
 
-/** Make an administrator with this name. */
+/** Make an administrator with this nickname. */
 export async function makeAdministrator(name) {
   const tokens = await logIn(name, { nickname: name })
   await wxauth('users', 'grant', tokens.user.id, 'admin')
   return tokens
 }
 
-/** A URL that opens the console for this administrator. */
+/** Return a URL that opens the console for this administrator. */
 export const linkFor = async ({ user }, lang = 'en') =>
   (await wxauth('admin', 'link', user.id)).trim().replace('/admin/', `/admin/?lang=${lang}`)
 
-/** The phone on the desk, in a browser of its own, and logged in as this person. */
+/** Open the desk's phone in its own browser, logged in as this user. */
 export async function phoneOf(browser, name, options = {}) {
   const context = await browser.newContext({ locale: 'en-GB', viewport: { width: 1280, height: 900 }, ...options })
   const phone = await context.newPage()
@@ -54,7 +55,7 @@ export async function phoneOf(browser, name, options = {}) {
   return phone
 }
 
-/** Scan the code on this page with the phone, and approve or deny. */
+/** Scan the QR code on this page with the phone, and approve or deny. */
 export async function scan(phone, page, answer = 'last-child') {
   await beginScan(phone, page)
   await phone.click(`#sheet .buttons button:${answer}`).catch(async (cause) => {
@@ -63,7 +64,7 @@ export async function scan(phone, page, answer = 'last-child') {
   await phone.waitForSelector('#sheet', { state: 'hidden' }) // otherwise the next answer would go to this question
 }
 
-/** Scan the code on this page with the phone, which then asks. */
+/** Scan the QR code on this page with the phone, which then asks the user. */
 export async function beginScan(phone, page) {
   await page.waitForFunction(() => document.querySelector('.code img')?.naturalWidth > 200)
   await phone.fill('#code', (await page.getAttribute('.code img', 'src')).split('/')[3])

@@ -8,9 +8,10 @@ const IPHONE = 'Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMess
 const ANDROID = 'Mozilla/5.0 (Linux; Android 14) MicroMessenger/8.0.47'
 
 const root = await makeAdministrator('root')
-await logIn('alice', { nickname: 'Alice' }) // the person of the desk
+await logIn('alice', { nickname: 'Alice' }) // the user of the desk
 const people = []
-for (const [place, device] of [IPHONE, ANDROID].entries()) await logIn(`nameless-${place}`, {}, { 'User-Agent': device, 'X-Forwarded-For': `198.51.100.${20 + place}` }) // most people give no name
+// most users have no nickname
+for (const [place, device] of [IPHONE, ANDROID].entries()) await logIn(`nameless-${place}`, {}, { 'User-Agent': device, 'X-Forwarded-For': `198.51.100.${20 + place}` })
 for (const [place, nickname] of NAMES.entries()) {
   const browser = { 'User-Agent': place % 2 ? ANDROID : IPHONE, 'X-Forwarded-For': `203.0.113.${(place * 37) % 200}` }
   people.push(await logIn(`person-${place}`, { nickname, phoneCode: place % 3 ? undefined : `phone-1380013800${place}` }, browser))
@@ -28,7 +29,7 @@ await change(`/users/${people[0].user.id}`, 'PATCH', { attributes: { tier: 'gold
 for (const [place, roles] of [[2, ['editor']], [7, ['support']], [9, ['editor', 'auditor']], [11, ['buyer']]])
   await change(`/users/${people[place].user.id}`, 'PATCH', { roles })
 await change(`/users/${people[3].user.id}/sessions`, 'DELETE', {})
-// People who cannot log in.
+// Users who can't log in.
 for (const [code, app_id] of [['person-1'], ['an old code'], ['person-1'], ['person-2', 'wx0000000000000000']])
   await fetch(`${SERVICE_URL}/v1/login`, {
     method: 'POST',
@@ -43,7 +44,7 @@ for (const [name, scopes] of [
   ['shop', ['introspect', 'access_token']],
 ])
   await change('/clients', 'POST', { name, scopes })
-// Thirty days of a service with some history.
+// The numbers of thirty days, so that the service seems to have some history.
 const wave = (place) => Math.round(900 + 260 * Math.sin(place * 0.9) + 14 * place)
 const day = (place) => new Date(Date.now() - (29 - place) * 86_400_000).toISOString().slice(0, 10)
 const numbers = {
@@ -60,7 +61,7 @@ const numbers = {
   })),
 }
 
-/** Make the items of lists as old as if they had come over two days. */
+/** Change the times of list items, so that they seem to have come over two days. */
 const spread = async (page) => {
   await page.route(/\/v1\/admin\/(users|logins|refusals|events)(\?|$)/, async (route) => {
     const response = await route.fetch()
@@ -84,7 +85,7 @@ for (const [lang, scheme] of [
     timezoneId: 'Asia/Shanghai',
   })
   const page = await context.newPage()
-  await page.addInitScript(() => localStorage.setItem('wxauth.secret-key-is-kept', 'yes')) // no first steps
+  await page.addInitScript(() => localStorage.setItem('wxauth.secret-key-is-kept', 'yes')) // hides the first steps
   await page.route('**/v1/admin/numbers*', (route) => route.fulfill({ json: numbers }))
   await spread(page)
   const suffix = scheme === 'dark' ? '.dark' : lang === 'en' ? '' : `.${lang}`
@@ -131,7 +132,7 @@ for (const lang of ['en', 'zh-CN']) {
   await page.waitForSelector('h1:not(:empty)')
   for (const tap of ['login', 'allow']) {
     await page.click(`[data-tap=${tap}]`)
-    // The newest tap is first; wxauth's calls to WeChat for it are shown last.
+    // The newest tap comes first, and wxauth's calls to WeChat for this tap are shown last.
     await page.waitForFunction(() => document.querySelector('.tap').querySelector('[data-direction=serviceToWeChat]'))
     await page.waitForFunction(() => !document.querySelector('.waiting'))
   }
@@ -140,5 +141,6 @@ for (const lang of ['en', 'zh-CN']) {
     await page.screenshot({ path: `${folder}/../desk${lang === 'en' ? '' : `.${lang}`}${suffix}.png` })
   }
 }
-await asks(root, `/v1/admin/apps/${LATER_APP.app_id}`, { method: 'DELETE' }) // the next pictures add it with its logo
+// the next pictures add this app again, with its logo
+await asks(root, `/v1/admin/apps/${LATER_APP.app_id}`, { method: 'DELETE' })
 await browser.close()
