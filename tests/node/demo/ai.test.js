@@ -1,4 +1,4 @@
-// The mini-program that WeChat's AI uses: its SKILL in a context of its own, beside the pages, over one storage.
+// The mini-program with WeChat's AI. Its SKILL runs in its own context next to the pages, and they share a storage.
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { afterEach, beforeEach, test } from 'node:test'
@@ -16,7 +16,7 @@ const clock = Date.now
 
 let demo
 let skill
-let late // by so many milliseconds
+let late // the delay in milliseconds
 beforeEach(() => {
   late = 0
   Date.now = () => clock() + late
@@ -35,7 +35,7 @@ afterEach(() => {
   demo.close()
 })
 
-/** Call an interface as WeChat does: through the middleware, which may answer in its place. */
+/** Call an interface as WeChat does. The call goes through the middleware, which can return another answer. */
 async function call(name, args = {}) {
   if (!skill.middleware.length) demo.module(`${SKILL}/index.js`)
   const [around] = skill.middleware

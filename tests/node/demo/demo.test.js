@@ -1,4 +1,4 @@
-// The demo mini-program, tapped through beside the service, the simulated WeChat and the sibling.
+// Taps through the demo mini-program, with the service, the simulated WeChat and the sibling.
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { ask, isGood, logInElsewhere, newPerson, wechat } from '../miniprogram/world.js'
 import { MiniProgram, ORDERS_URL, SERVICE_URL, WECHAT_URL, askedInWebView, browserAtSite, until } from './mini_program.js'
 
-// A picture of one pixel.
+// A picture with one pixel.
 const PNG = Buffer.from(
   'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==',
   'base64',
@@ -28,7 +28,7 @@ beforeEach(() => {
 })
 afterEach(() => demo.close())
 
-/** Start, and open a page once the person is logged in. */
+/** Start the mini-program, and open a page after the user is logged in. */
 async function opened(page) {
   demo.launch()
   await demo.app.started
@@ -37,7 +37,7 @@ async function opened(page) {
 
 const me = async () => (await ask('GET', '/v1/me', { token: (await logInElsewhere(demo.person)).access_token })).body
 
-/** A sibling that answers as told: [status, body]. */
+/** Run a sibling that returns these responses, each given as [status, body]. */
 async function withSibling(answers, use) {
   const server = createServer((request, response) => {
     const [status, body] = answers.shift()
@@ -295,7 +295,7 @@ test('a typed code comes with a warning', async () => {
 
 test('a site in a web-view is logged in to by the page that it leads to', async () => {
   demo.wx = { getEnterOptionsSync: () => ({ scene: 1001, path: 'pages/profile/profile', query: {} }) }
-  const page = await (await opened('authorize')).shows('出错了') // without a request
+  const page = await (await opened('authorize')).shows('出错了') // the page is opened without a request
   page.call('onLoad', await askedInWebView())
   await until(() => page.all('site').length)
   const url = new URL(page.attribute('site', 'src'))

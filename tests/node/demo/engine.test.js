@@ -1,4 +1,5 @@
-// A game of an engine without modules, as docs/build/mini-games.md shows: its code finds `auth` by name, also in TypeScript 2.8.
+// A game of an engine without modules, as docs/build/mini-games.md shows. Its code finds `auth` by name, even in
+// TypeScript 2.8.
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'

@@ -1,4 +1,5 @@
-// What docs/build/mini-program.md and mini-program-recipes.md show, as the mini-program that they make: see tests/miniprogram/test_guide.py.
+// Runs the mini-program that the code in docs/build/mini-program.md and mini-program-recipes.md makes. See
+// tests/miniprogram/test_guide.py.
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, test } from 'node:test'
 import { fates } from '../../../examples/phone/phone.mjs'
@@ -117,7 +118,7 @@ test('a download carries a good token, and is dropped if its user has left', asy
 test("uni-app's page shows who asks for a login, and nothing for a code that is over", async () => {
   async function opened(scene) {
     guide.wx = { getEnterOptionsSync: () => ({ scene: 1047, query: { scene } }) }
-    delete globalThis.uni // of the phone before
+    delete globalThis.uni // defined by the previous phone
     guide.launch()
     const showToast = async ({ title }) => guide.toasts.push(title) && { errMsg: 'showToast:ok' }
     globalThis.uni = { ...globalThis.wx, showToast }
@@ -127,7 +128,7 @@ test("uni-app's page shows who asks for a login, and nothing for a code that is 
     await shown.onLoad.call(page, { scene })
     return page
   }
-  assert.ok(!(await opened('a'.repeat(22))).claimed) // or the template would read claimed.client.title
+  assert.ok(!(await opened('a'.repeat(22))).claimed) // otherwise the template would read claimed.client.title
   assert.equal(guide.toasts.length, 1)
   const page = await opened((await browserAtSite()).scene)
   assert.equal(page.claimed.client.title, 'Example Shop')
@@ -152,7 +153,7 @@ test('a page that requires the login leads to it, and the login page back', asyn
   assert.deepEqual(went, ['/pages/login/login', 'back', 'loaded'])
 })
 
-/** WeChat's cloud, which calls the services in its containers as its pages describe. */
+/** Return WeChat's cloud, which calls the services in its containers as the cloud's pages describe. */
 function cloudOf(services) {
   let isReady = false
   return {

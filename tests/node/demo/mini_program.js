@@ -1,4 +1,4 @@
-// A mini-program on a phone: its pages compiled and rendered by WeChat's miniprogram-simulate, and tapped.
+// Runs a mini-program on a phone. WeChat's miniprogram-simulate compiles and renders its pages, and tests tap them.
 import assert from 'node:assert/strict'
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -8,20 +8,20 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Window } from 'happy-dom'
 import { Phone } from '../../../examples/phone/phone.mjs'
 
-/** The URLs and ids: see `world` in tests/miniprogram/test_example.py. */
+/** The URLs and ids. They come from `world` in tests/miniprogram/test_example.py. */
 export const { SERVICE_URL, WECHAT_URL, ORDERS_URL, APP_ID } = process.env
 
 const PATIENCE = 60000
-/** WeChat's own page compiler is a program for x64; elsewhere the JavaScript one is used. */
+/** WeChat's own page compiler runs only on x64. Elsewhere, the compiler in JavaScript is used. */
 const compiler = process.arch === 'x64' ? 'official' : 'simulate'
 
 const window = new Window()
 for (const name of ['document', 'CustomEvent', 'Event', 'Element']) globalThis[name] = window[name]
 globalThis.window = window
-const require = createRequire(import.meta.url) // also of modules, as simulate does it: Node 20.19
+const require = createRequire(import.meta.url) // can also load ES modules from Node 20.19 on, which simulate needs
 const simulate = require('miniprogram-simulate')
 
-/** A mini-program on one person's phone. */
+/** A mini-program on the phone of one user. */
 export class MiniProgram {
   /**
    * @param {object} about
@@ -33,18 +33,18 @@ export class MiniProgram {
   constructor({ folder, person, changes, codeIn = ['.'] }) {
     Object.assign(this, { source: folder, person, changes, codeIn })
     this.phone = new Phone({ wechat: WECHAT_URL, person, appId: APP_ID })
-    /** The toasts shown. */
+    /** The toasts that were shown. */
     this.toasts = []
-    /** The person's answers to the next questions. */
+    /** The user's answers to the next questions. */
     this.confirms = []
     this.pullsEnded = 0
     /** Additional members of `wx`. */
     this.wx = {}
   }
 
-  /** Start or restart it. */
+  /** Start or restart the mini-program. */
   launch() {
-    // A folder of its own, so that each run evaluates the modules again.
+    // Each run needs its own folder, so that the modules are evaluated again.
     this.close()
     this.loaded = {}
     this.folder = mkdtempSync(join(tmpdir(), 'demo-'))
@@ -69,7 +69,7 @@ export class MiniProgram {
       wx,
       App: (app) => (this.app = app),
       getApp: () => this.app,
-      // A page is a component with the methods of a page.
+      // A page is a component with a page's methods.
       Page: ({ data, ...methods }) => Component({ data, methods: { getPageId: () => this.pageId, ...methods } }),
     })
     this.module('app.js')
@@ -86,12 +86,12 @@ export class MiniProgram {
     for (const file of found) writeFileSync(file, readFileSync(file, 'utf8').replaceAll(written, meant))
   }
 
-  /** One of its own modules. */
+  /** Return one of the mini-program's own modules. */
   module(name) {
     return require(join(this.folder, name))
   }
 
-  /** Open a page by its name, with the query and the id that WeChat gives it. */
+  /** Open a page by its name, with the query and the id that WeChat would give it. */
   open(name, { query = {}, pageId } = {}) {
     this.pageId = pageId
     const path = join(this.folder, `pages/${name}/${name}`)
@@ -119,18 +119,18 @@ export class OpenPage {
     return this.component.dom.textContent
   }
 
-  /** Wait until it shows this text. */
+  /** Wait until the page shows this text. */
   async shows(text) {
     await until(() => this.text.includes(text), () => `waited for ${text}, there was: ${this.text}`)
     return this
   }
 
-  /** The elements of a class. */
+  /** Return the elements of a class. */
   all(name) {
     return this.component.querySelectorAll(`.${name}`)
   }
 
-  /** An attribute of the first element of a class, as the page has set it. */
+  /** Return an attribute of the first element of a class, as the page has set it. */
   attribute(name, attribute) {
     const [element] = this.all(name)
     assert.ok(element, `no .${name} in: ${this.text}`)
@@ -138,14 +138,14 @@ export class OpenPage {
     return found && found.value
   }
 
-  /** Send an event to the first element of a class, by default a tap. */
+  /** Send an event to the first element of a class. By default, the event is a tap. */
   async does(name, event = 'tap', detail = {}) {
     await until(() => !this.attribute(name, 'disabled'), () => `.${name} stays disabled`)
     this.all(name)[0].dispatchEvent(event, { detail })
     await new Promise(setImmediate)
   }
 
-  /** Call a function of the page that WeChat calls: onLoad, onShow, onPullDownRefresh, a tap handler. */
+  /** Call a function of the page that WeChat would call: onLoad, onShow, onPullDownRefresh, or a tap handler. */
   call(name, event = {}) {
     const { instance } = this.component
     return instance[name] && instance[name](event)
@@ -161,7 +161,7 @@ export async function until(condition, complaint = () => 'waited in vain') {
   }
 }
 
-/** The page that wxauth's page in a web-view makes the mini-program open. */
+/** Return the query of the page that wxauth's page in a web-view opens in the mini-program. */
 export async function askedInWebView() {
   const asked = new URLSearchParams({
     client_id: 'wxauth-example',
@@ -179,7 +179,7 @@ export async function askedInWebView() {
   return Object.fromEntries(query.split('&').map((pair) => pair.split('=')))
 }
 
-/** A browser on the page of the example site: the scene it shows, and what it is told. */
+/** Open wxauth's page for the example site in a browser. Return its scene, and what the page is told. */
 export async function browserAtSite() {
   const challenge = 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM'
   const asked = new URLSearchParams({

@@ -1,4 +1,4 @@
-// A native shop, as mini_program.mjs of examples/phone runs it: see docs/build/mini-program-recipes.md, "In Node or CI".
+// A native shop, run by mini_program.mjs of examples/phone. See docs/build/mini-program-recipes.md, "In Node or CI".
 import assert from 'node:assert/strict'
 import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -61,7 +61,7 @@ exports.price = (fen) => money(fen)`,
   'pages/tabs/tabs.json': '{ "usingComponents": { "my-total": "../../components/total/total", "ui-button": "ui/button/index" } }',
   'pages/tabs/tabs.wxml': `<view id="top" class="total"><my-total wx:if="{{a > 1}}" class="big  sum" id="total" /></view>
 <ui-button class="pay" /><my-total class='sum' />`,
-  // What Taro makes: a tree, and one function for all events.
+  // Taro generates such a page: a tree of elements, and one function for all events.
   'pages/taro/taro.js': `Page({
   data: { root: { cn: [{ sid: '_A', cl: 'page', cn: [
     { sid: '_B', uid: 'own', cl: 'big pay', cn: [{ sid: '_C', v: 'Pay' }, { sid: '_D', v: '7' }] },

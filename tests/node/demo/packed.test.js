@@ -1,4 +1,4 @@
-// The demo with the client as a package of npm's, built by WeChat's tool: see tests/miniprogram/test_example.py.
+// The demo with the client as an npm package, built by WeChat's tool. See tests/miniprogram/test_example.py.
 import assert from 'node:assert/strict'
 import { afterEach, test } from 'node:test'
 import { newPerson } from '../miniprogram/world.js'
@@ -9,7 +9,7 @@ afterEach(() => demo.close())
 
 test('the demo logs in with the client from miniprogram_npm', async () => {
   const changes = () => ({
-    "'wxauth-miniprogram'": "'./miniprogram_npm/wxauth-miniprogram/index.js'", // as WeChat's require finds it
+    "'wxauth-miniprogram'": "'./miniprogram_npm/wxauth-miniprogram/index.js'", // the path that WeChat's require finds
     "{ url: 'http://127.0.0.1:8001', person: 'alice' }": 'null',
     'http://127.0.0.1:8000': SERVICE_URL,
     'http://127.0.0.1:8002': ORDERS_URL,
