@@ -1,4 +1,4 @@
-// The page of the simulated WeChat in a real browser, beside a back end that is not wxauth.
+// The page of the simulated WeChat in a real browser, with a back end that isn't wxauth.
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { Complaints, Pages, SIZES, assertNoBarriers, eventually } from '../browser.js'
@@ -12,7 +12,7 @@ let page
 before(() => pages.start())
 after(() => pages.browser.close())
 
-/** What a back end gets for this code. */
+/** Return the response that a back end gets for this code. */
 async function exchange(code) {
   const query = new URLSearchParams({ ...APP, js_code: code, grant_type: 'authorization_code' })
   return (await fetch(`${WECHAT_URL}/sns/jscode2session?${query}`)).json()

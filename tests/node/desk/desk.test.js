@@ -1,4 +1,4 @@
-// The phone on the desk in a real browser, beside a running `wxauth-desk dev`.
+// The desk's phone in a real browser, with a running `wxauth-desk dev`.
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { after, afterEach, before, beforeEach, test } from 'node:test'
@@ -25,17 +25,17 @@ after(() => pages.browser.close())
 beforeEach(() => open())
 afterEach(() => complaints.check())
 
-/** A new person's phone; in a browser of that language, of that size. */
+/** Open the phone of a new user. The options set the browser's language and size. */
 async function open(options) {
   page = await pages.fresh(options)
   await page.goto(DESK_URL)
-  await page.waitForSelector('h1:not(:empty)') // it has begun
-  await page.click('.tabs [value=faults]') // the other tab is used by scan.test.js
+  await page.waitForSelector('h1:not(:empty)') // the page has started
+  await page.click('.tabs [value=faults]') // scan.test.js uses the other tab
   await page.fill('#person', `person-${randomUUID().slice(0, 8)}`)
   await page.locator('#person').blur()
 }
 
-/** What is on the page, in its tab if it is in one. */
+/** Return an element on the page, and open its tab first if it's in a tab. */
 async function reach(selector) {
   const found = page.locator(selector).first()
   const tab = await found.evaluate((each) => each.closest('.tools')?.id)
@@ -51,7 +51,7 @@ const nothingWaits = () =>
     .count()
     .then((count) => assert.equal(count, 0))
 
-/** What the last tap sent over the wires: direction, what, outcome. */
+/** Return the requests of the last tap, each with its direction, name and outcome. */
 const wires = () =>
   page.evaluate(() =>
     [...(document.querySelector('.tap:not(.elsewhere)')?.querySelectorAll('.wire') ?? [])].map((wire) => [
@@ -62,7 +62,7 @@ const wires = () =>
   )
 
 const sent = (expected) => eventually(async () => (await nothingWaits(), assert.deepEqual(await wires(), expected)))
-/** Before what stays is waited for: a toast goes after some seconds. */
+/** Wait for a toast. Call this before you wait for lasting content, because a toast disappears after some seconds. */
 const toasted = (text) => eventually(async () => assert.match(await shown('#toast'), text))
 
 async function logIn() {
@@ -70,13 +70,13 @@ async function logIn() {
   await sent(LOGIN)
 }
 
-/** The texts of the other language are loaded when it is asked for. */
+/** Switch the language. The page loads the texts of the other language only now. */
 async function switchLanguage(title = 'Simulated phone') {
   await page.click('#language')
   await eventually(async () => assert.equal(await shown('h1'), title))
 }
 
-/** What WeChat does next; shown when all is arranged, which for some are two faults. */
+/** Choose what WeChat does next, and wait until all faults are shown. Some choices arrange two faults. */
 async function makeFail(fault, faults = 1) {
   await reach('#what')
   await page.selectOption('#what', JSON.stringify(fault))
@@ -101,7 +101,7 @@ test('the page is walked through by Tab alone, there and back', async () => {
 test('nothing on the page is a barrier, on a computer and on a phone, in the light and in the dark', async () => {
   await open({ colorScheme: 'dark' })
   await logIn()
-  await assertNoBarriers(page, { runOnly: ['color-contrast'], sizes: SIZES.slice(0, 1) }) // all but the colours is the same
+  await assertNoBarriers(page, { runOnly: ['color-contrast'], sizes: SIZES.slice(0, 1) }) // only the colours differ
   await page.emulateMedia({ colorScheme: 'light' })
   await assertNoBarriers(page)
 })
@@ -268,7 +268,7 @@ test('an errcode is explained, comes once, and its title is shown in the languag
 
 test('a WeChat that hangs is shown waiting, and the login is tried once more', async () => {
   await makeFail({ hang: true })
-  // The page itself looks, from before the tap on: after some seconds it is over.
+  // The page itself watches from before the tap, because this state lasts only some seconds.
   const waits = page.waitForFunction(() => {
     const outcomes = document.querySelector('.tap:not(.elsewhere)')?.querySelectorAll('.wire .outcome') ?? []
     return [...outcomes].map((outcome) => outcome.textContent).join() === 'code,进行中,进行中'
@@ -284,7 +284,7 @@ test('a WeChat that hangs is shown waiting, and the login is tried once more', a
 })
 
 test('an access token that cannot be had fails the phone number', async () => {
-  // It is not asked for again for some seconds, by nobody: so in the app that no other test has a number from.
+  // For some seconds, no request asks for this token again. So use the app from which no other test gets a number.
   await page.selectOption('#app', 'wxdev00000000000b2')
   await tap('allow')
   await eventually(async () => assert.match(await shown('#number'), /^\+86/))
@@ -371,7 +371,7 @@ test('a membership is bought, and the shop has its notice', async () => {
   await tap('buy')
   await eventually(async () => assert.match(await shown('#sheet'), /¥18\s*已支付，已发货/))
   const bought = async () => (await wires()).map(([direction, what, outcome]) => [direction, what.replace(/[0-9a-f]{16}/, '…'), outcome])
-  // WeChat's own answer may come after the phone has seen the shop's.
+  // WeChat's own response may arrive after the phone has seen the shop's response.
   await eventually(async () => assert.deepEqual(await bought(), [
     ['phoneToShop', 'POST /orders', '200'],
     ['shopToService', 'POST /v1/apps/wxdev00000000000a1/signatures', '由结果推断'],
@@ -386,7 +386,7 @@ test('a notice comes once more, and then a refund, of which the shop has a notic
   await tap('buy')
   for (const [what, state] of [['notifyAgain', '已支付，已发货'], ['refund', '已退款'], ['notifyAgain', '已退款']]) {
     await page.click(`#sheet button:has-text("${what === 'refund' ? '退款' : '再推一次'}")`)
-    // The phone may be answered before or after the notice is: each is a request of its own.
+    // The phone and the notice are separate requests, so either can get its response first.
     await eventually(async () => assert.deepEqual((await wires()).map(([direction, , outcome]) => [direction, outcome]).sort(), [
       ['phoneToShop', '200'],
       ['serviceToShop', '由结果推断'],
@@ -434,7 +434,7 @@ test('a stream is shown piece by piece, and may be stopped', async () => {
   assert.match(await counted(), /^1 2 3 4 5 6 7 8 9 10/)
 })
 
-/** The selects that cut an option off, and do not show the chosen one otherwise. */
+/** Return the selects that cut an option off and don't show the chosen one in another way. */
 const cutOff = () =>
   page.evaluate(() => {
     const context = document.createElement('canvas').getContext('2d')
@@ -566,7 +566,7 @@ test('what a webhook brings is shown, with whether its valid signature, and may 
   }
   await brought(204)
   const newest = '#webhook-messages li:first-child summary'
-  const without = process.env.AGAIN ? '(密钥未知|签名无效)' : '密钥未知' // a former run may have given the secret
+  const without = process.env.AGAIN ? '(密钥未知|签名无效)' : '密钥未知' // a previous run may have entered the secret
   await eventually(async () => assert.match(await shown(newest), new RegExp(`user\\.erased ${without}, 204$`)))
   const answers = async (status) => {
     await reach('#webhook-secret')
@@ -578,7 +578,7 @@ test('what a webhook brings is shown, with whether its valid signature, and may 
   await answers(410)
   await brought(410)
   await eventually(async () => assert.match(await shown(newest), /user\.erased 签名无效, 410$/))
-  await answers(204) // as it was, for another run
+  await answers(204) // restores the initial state for another run
 })
 
 test('the keyboard does', async () => {

@@ -1,4 +1,4 @@
-// The example sites in a real browser, logged in to by the phone on the desk, beside a running `wxauth-desk dev`.
+// The example sites in a real browser. The desk's phone logs in to them, with a running `wxauth-desk dev`.
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { after, afterEach, before, test } from 'node:test'
@@ -18,7 +18,7 @@ afterEach(async () => {
   complaints.check()
 })
 
-/** A browser of its own, as `options` of Playwright make it. */
+/** Open a page in a new browser context with these options of Playwright. */
 async function newBrowser(options = {}) {
   const context = await browser.newContext({ locale: 'zh-CN', viewport: { width: 1280, height: 900 }, ...options })
   context.setDefaultTimeout(PATIENCE)
@@ -36,7 +36,7 @@ async function desk() {
   return { page, person }
 }
 
-/** The page that shows the code, from the site's own link. */
+/** Follow the site's own link to the page with the QR code, and return the code's scene. */
 async function codePage(page) {
   await page.goto(SITE_URL)
   await page.click('a[href="/login"]')
@@ -61,7 +61,7 @@ test('a newcomer opens the site, scans on the desk, and is logged in', async () 
   await picture(site, 'code')
   await phone.waitForFunction((newest) => document.querySelector('#code').value === newest, scene)
   await scan(phone, scene, '1049')
-  await phone.locator('#toast code', { hasText: /^scan_forwarded$/ }).waitFor() // it does not stay
+  await phone.locator('#toast code', { hasText: /^scan_forwarded$/ }).waitFor() // this toast disappears soon
   await scan(phone, scene)
   await phone.waitForSelector('#sheet strong')
   assert.match(await phone.locator('#sheet').innerText(), /Example Shop/)
@@ -84,7 +84,7 @@ test('a newcomer opens the site, scans on the desk, and is logged in', async () 
   await phone.waitForFunction(() => document.querySelectorAll('#sheet .devices li').length === 1)
 })
 
-/** Log in to the shop by a scan; its page. */
+/** Log in to the shop with a scan, and return its page. */
 async function atTheShop(options) {
   const shop = await newBrowser(options)
   const { page: phone } = await desk()
@@ -264,7 +264,7 @@ test("one person logs in to a site by WeChat's pages, in WeChat and on a compute
   assert.equal(people.size, 1)
 })
 
-/** The shop in the phone's browser outside WeChat, whose button has opened the mini-program beside it. */
+/** Open the shop in the phone's browser outside WeChat. Its button opens the mini-program next to the page. */
 async function linkOpened() {
   const { page: phone } = await desk()
   const shown = phone.locator('#web-page')
@@ -285,7 +285,7 @@ async function typeNumber(shown, number) {
 test("in a phone's browser, a button opens the mini-program, and its number is typed beside it", async () => {
   const { phone, shown, opened } = await linkOpened()
   await picture(phone, 'desk-link-asks', { fullPage: false })
-  assert.equal(await shown.locator('h1, p').first().isVisible(), true) // the browser's page stays
+  assert.equal(await shown.locator('h1, p').first().isVisible(), true) // the browser's page stays visible
   await opened.getByRole('button', { name: '登录' }).click()
   const number = await opened.locator('output').innerText()
   assert.match(number, /^[0-9]{3} [0-9]{3}$/)
@@ -297,7 +297,7 @@ test("in a phone's browser, a button opens the mini-program, and its number is t
   await shown.getByText('已登录').waitFor()
   assert.deepEqual(JSON.parse(await shown.locator('pre').innerText()).amr, ['wechat_link'])
   await opened.waitFor({ state: 'hidden' })
-  // The proof is for both sites.
+  // The proof works for both sites.
   await phone.fill('#address', `${SITE_URL}/admin/`)
   await phone.click('#web-view button')
   await shown.getByRole('button', { name: '微信扫码登录' }).click()
@@ -342,7 +342,7 @@ test("the desk's agent is approved on its phone, calls a tool, and is refused on
   await session.getByRole('button').click()
   await session.waitFor({ state: 'detached' })
   await phone.click('[data-tap=listOrders]')
-  await toast(/^乌龙茶$/) // until its access token expires
+  await toast(/^乌龙茶$/) // works until its access token expires
   await phone.click('[data-tap=expireAgents]')
   await phone.click('[data-tap=listOrders]')
   await toast('invalid_grant')
@@ -374,7 +374,7 @@ for (const [name, options] of Object.entries({
     const missed = isMissing && site.waitForEvent('console', (message) => /net::ERR_FAILED/.test(message.text()))
     await site.goto(SITE_URL)
     await site.click('a[href="/login"]')
-    await site.click('summary') // it has the code in letters
+    await site.click('summary') // this part of the page contains the code in letters
     await site.waitForSelector('.typed')
     if (await missed) complaints.bearWith(/net::ERR_FAILED/)
     const { width, inner } = await site
