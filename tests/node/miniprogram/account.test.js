@@ -310,7 +310,7 @@ for (const [name, [call, kind]] of Object.entries(MEMBERS)) {
     const { auth, phone, person } = await loggedIn()
     await expireAtService()
     await call(auth, person)
-    const logins = name === 'deleteAccount' ? 1 : 0 // its proof
+    const logins = name === 'deleteAccount' ? 1 : 0 // deleteAccount needs a new proof
     assert.deepEqual([phone.count(kind), phone.count('POST /v1/refresh'), phone.count('login')], [2, 1, logins])
   })
 
@@ -420,7 +420,7 @@ test('after a logout a login is a new session of the same user', async () => {
 const ID_TOKEN = 'POST /v1/me/id-token'
 const claimsOf = (token) => JSON.parse(Buffer.from(token.split('.')[1], 'base64url'))
 
-/** A client of another back end, by its name. */
+/** Add a client for another back end, and return its name. */
 async function addBackEnd() {
   const name = `s${newPerson()}`
   await ask('POST', '/controls/sites', { body: { name, redirect_uris: [], device: false, phone_id_token: true } })

@@ -1,4 +1,5 @@
-// docs/build/other-back-ends.md as a mini-program and a cloud function run it. The other back ends check tokens as theirs do.
+// Runs the code of docs/build/other-back-ends.md as a mini-program and as a cloud function. The simulated back ends
+// check tokens like the real ones.
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
@@ -14,7 +15,7 @@ const blocksOf = (page) => {
   return [...text.matchAll(/^```js\n([^]*?)^```$/gm)].map((block) => block[1])
 }
 
-/** A project of Supabase, by the rules of its `token?grant_type=id_token`, and of its third-party auth. */
+/** A project of Supabase with the rules of its `token?grant_type=id_token` and of its third-party auth. */
 const supabase = createServer(async (request, response) => {
   const answer = (status, body) => response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body))
   try {
@@ -28,7 +29,7 @@ const supabase = createServer(async (request, response) => {
     const { provider, id_token: token, nonce } = JSON.parse((await request.toArray()).join(''))
     assert.equal(provider, 'custom:wxauth')
     const { payload } = await jose.jwtVerify(token, keys, { issuer: ISSUER, audience: 'supabase' })
-    assert.equal(payload.at_hash, undefined) // else the access token would have to come along
+    assert.equal(payload.at_hash, undefined) // otherwise the access token would be required, too
     assert.equal('nonce' in payload, nonce !== undefined)
     answer(200, { access_token: 'theirs', user: { identity_data: { sub: payload.sub } } })
   } catch (error) {
@@ -47,7 +48,7 @@ after(() => supabase.close())
 for (const page of ['build/other-back-ends.md', 'zh/build/other-back-ends.md']) {
   const [thirdParty, idToken, cloudFunction] = blocksOf(page)
 
-  /** What a block of the page exports, in a mini-program. */
+  /** Return what a block of the page exports in a mini-program. */
   const run = (block, name, { auth, phone }) => {
     const url = `http://127.0.0.1:${supabase.address().port}`
     const source = block.replaceAll('https://PROJECT.supabase.co', url).replace(/^import .*$/m, '').replaceAll('export ', '')

@@ -1,3 +1,3 @@
-// What is run with the compiled client, in one process because each compiles it anew.
+// The tests that run with the compiled client. They share one process, because each process compiles the client again.
 import './account.test.js'
 import './login.test.js'

@@ -1,4 +1,4 @@
-// What was asked for a session that has ended on this phone: it never resolves, and nothing is sent with its tokens.
+// Requests of a session that has ended on this phone never resolve, and the client sends nothing with its tokens.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { fates, Gate } from '../../../examples/phone/phone.mjs'
@@ -14,7 +14,9 @@ const me = (auth) => auth.request({ url: '/v1/me' })
 const ticks = async (n) => {
   while (n--) await null
 }
-/** The client of another context, which shares nothing but the storage: of WeChat's AI, or of a subpackage. */
+/**
+ * Create the client of another context, for example WeChat's AI or a subpackage. The contexts share only the storage.
+ */
 const inAnotherContext = (phone) => copy.createAuth({ baseURL: SERVICE_URL, appId: APP_ID, platform: phone.wx, now: phone.now })
 
 async function until(condition) {
@@ -28,7 +30,7 @@ const asOther = async (phone, auth) => {
   await auth.login({ force: true })
 }
 
-/** How a session ends on a phone, and the code with which what is under way then rejects. */
+/** The ways in which a session ends on a phone, and the code that pending calls then reject with. */
 const ENDS = {
   'a logout': { end: (auth) => auth.logout() },
   'a logout that does not reach the service': { end: (auth, phone) => (phone.next(LOGOUT, fates.notSent), auth.logout()) },
@@ -65,7 +67,7 @@ const ENDS = {
   },
 }
 
-/** What has left the phone since `from` with one of these tokens, but for the logout. */
+/** Return the calls since `from` that contain one of these tokens, except logouts. */
 const sentWith = (phone, tokens, from) =>
   phone.calls.slice(from).filter(({ kind, header, data }) => {
     const text = JSON.stringify([header, data]) || ''

@@ -29,7 +29,7 @@ test('its README says how many kilobytes it has', () => {
   const readme = readFileSync(here('../../../clients/miniprogram/README.md'), 'utf8')
   const shown = [...readme.matchAll(/(\d+) KB/g)].map(([, kilobytes]) => Number(kilobytes))
   const kilobytes = Math.ceil(Buffer.byteLength(SOURCE) / 1000)
-  assert.deepEqual(shown, [kilobytes, kilobytes]) // in English and in Chinese
+  assert.deepEqual(shown, [kilobytes, kilobytes]) // once in English and once in Chinese
 })
 
 test('it is one module without imports that exports createAuth and AuthError', async () => {
@@ -74,7 +74,9 @@ test('it needs nothing of a browser or of Node, and logs nothing', async () => {
   await auth.deleteAccount()
 })
 
-/** Since which base library there is this, by WeChat's typings: a member of `wx`, or of an interface. */
+/**
+ * Return the base library version from which a member of `wx` or of an interface exists, according to WeChat's typings.
+ */
 function since(name, within = WECHAT) {
   const [, comment] = new RegExp(`/\\*\\*((?:(?!\\*/)[^])*)\\*/\\s*${name}\\??(?:<[^(]*)?[(:]`).exec(within) || []
   const found = /^[ *]*需要基础库： `([\d.]+)`/m.exec((comment || '').replaceAll('/**', ''))

@@ -1,4 +1,4 @@
-// Who is not logged in, with createAuth({ silent: false }), and an envelope around refusals.
+// Guests with createAuth({ silent: false }), and an envelope around errors.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { fates } from '../../../examples/phone/phone.mjs'
@@ -7,7 +7,7 @@ import { ban, endSession, expireAtService, kept, listen, newPerson, rejection, s
 const REFRESH = 'POST /v1/refresh'
 const SHOP = 'GET /goods'
 
-/** A phone with guests, and a shop that shows its goods to everybody, and who asks: by 401 where a token is refused. */
+/** Set up a phone with guests, and a shop that shows its goods to everyone. It returns 401 if a token is invalid. */
 async function shop(t, { isLoggedIn = false, answer, ...options } = {}) {
   const server = await listen(t, answer || (() => [200, { 'Content-Type': 'application/json' }, '{"goods":1}']))
   const { auth, phone } = start({ silent: false, origins: [server.url], ...options })
@@ -138,7 +138,7 @@ for (const [fate, what] of [
   test(`while the service is away (${what}), reads are sent as a guest's, and the session stays`, async (t) => {
     const { auth, phone, heard, goods, tokens } = await shop(t, { isLoggedIn: true })
     phone.time += 10 ** 9
-    const tries = fate === fates.notSent ? 4 : 2 // a refresh without an answer is tried twice
+    const tries = fate === fates.notSent ? 4 : 2 // the client tries a refresh without a response twice
     phone.next(REFRESH, ...Array(tries).fill(fate))
     assert.equal((await goods()).statusCode, 200)
     await assert.rejects(goods({ method: 'POST' }))

@@ -1,10 +1,10 @@
-// The functions of WeChat as frameworks and interceptors have changed them, or left them out.
+// The client works although frameworks and interceptors have changed WeChat's functions, or left some out.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { fates, Phone } from '../../../examples/phone/phone.mjs'
 import { APP_ID, AuthError, createAuth, listen, loggedIn, newPerson, rejection, SERVICE_URL, start, WECHAT_URL } from './world.js'
 
-/** These as globals of a mini-program, until the test ends. */
+/** Define these global variables of a mini-program until the test ends. */
 function globals(t, named) {
   Object.assign(globalThis, named)
   t.after(() => Object.keys(named).forEach((name) => delete globalThis[name]))

@@ -445,7 +445,7 @@ for (const [code, { fate, fields, options, status }] of Object.entries(TRIED_ONC
   })
 }
 
-/** What a wx.login may fail with, and the code that the page gets if it does so twice. */
+/** The errors that wx.login may fail with, and the code that the page gets after two such failures. */
 const FAILED_LOGINS = [
   [fates.notSent, 'network_error'],
   ...[
@@ -481,7 +481,7 @@ for (const [way, call] of Object.entries(WAYS_TO_A_CODE))
       assert.equal((await rejection(call(auth), code)).status, null)
       assert.deepEqual(phone.calls.map(({ kind }) => kind), ['login', 'login'])
       phone.next('login', fate)
-      await call(auth).catch((error) => assert.ok(error.status, error)) // it is answered
+      await call(auth).catch((error) => assert.ok(error.status, error)) // the login gets a response
       assert.equal(phone.count('login'), 4)
     }
   })

@@ -5,7 +5,7 @@ import { LIFE, pass, passAtService, rejection, start, withoutWaiting } from './w
 
 const REFRESH = 'POST /v1/refresh'
 const me = (auth) => auth.request({ url: '/v1/me' })
-/** Seconds until the person taps again, after "please try again". */
+/** The seconds until the user taps again after "please try again". */
 const SECOND_THOUGHTS = 20
 
 test('answers to a refresh that are lost without a sign end no session, by the clock of the service', async (t) => {

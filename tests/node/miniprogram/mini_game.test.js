@@ -1,4 +1,4 @@
-// docs/build/mini-games.md, where `wx` has only the names of WeChat's typings for mini-games.
+// The code of docs/build/mini-games.md, where `wx` has only the names in WeChat's typings for mini-games.
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
@@ -13,7 +13,7 @@ const NAMES = new Set([...MEMBERS.matchAll(/^        (\w+)[(<:?]/gm)].map(([, na
 const CLIENT = read('../../../clients/miniprogram/wxauth.js').replace(/^export /gm, '')
 const own = (page) => /```js\n([^]*?)```/.exec(read(`../../../docs/${page}`))[1].replace(/^import .*$/m, '').replace(/^export /gm, '')
 
-/** A game on a phone, which runs this page's code. */
+/** Run the code of this page as a game on a phone. */
 function game(page, more) {
   const { phone } = start({ person: newPerson() })
   const known = { ...phone.wx, getAccountInfoSync: () => ({ miniProgram: { appId: APP_ID } }), ...more }

@@ -5,7 +5,7 @@ import { expireAtService, isGood, listen, rejection, SERVICE_URL, start, times }
 
 const REFRESH = 'POST /v1/refresh'
 
-/** A logged-in phone, and a sibling service that it may send its token to. */
+/** Log a phone in, and start a sibling that it may send its token to. */
 async function withSibling(
   t,
   answer = () => [200, { 'Content-Type': 'application/json', 'X-Here': 'yes' }, '{"ok":true}'],

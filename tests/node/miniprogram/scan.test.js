@@ -1,4 +1,4 @@
-// The phone's side of a scan, against the real service.
+// The phone's part of a scan, with the real service.
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { before, beforeEach, test } from 'node:test'
@@ -25,7 +25,7 @@ beforeEach(() => {
   globalThis.wx = { getEnterOptionsSync: () => entry }
 })
 
-/** What a site asks, by a form. */
+/** Send a request of the site as a form. */
 async function siteAsks(path, form = {}, { client_id, client_secret } = site) {
   const authorization = `Basic ${Buffer.from(`${client_id}:${client_secret}`).toString('base64')}`
   const header = { authorization, 'content-type': 'application/x-www-form-urlencoded' }
@@ -66,13 +66,13 @@ test('a yes takes a new wx.login, and another one where WeChat refuses its code'
   const url = `POST /v1/me/scans/${claimed.id}/approve`
   phone.next('login', async (send) => {
     const { code } = await send()
-    assert.equal((await ask('POST', '/v1/login', { body: { code } })).status, 200) // spent by somebody else
+    assert.equal((await ask('POST', '/v1/login', { body: { code } })).status, 200) // another request uses up the code
     return { code }
   })
   await approve(auth, claimed)
   assert.equal(phone.count('login'), 3)
   assert.equal(phone.count(url), 2)
-  await approve(auth, claimed) // once more is no failure
+  await approve(auth, claimed) // approving again isn't an error
   assert.equal(phone.count(url), 3)
 })
 
@@ -148,11 +148,11 @@ test('how the page was opened counts only where it was opened by this code', asy
   const scene = 'a'.repeat(22)
   entry = { scene: CAMERA, query: { scene } }
   assert.deepEqual(scanOf({ scene }), { scene, entry_scene: CAMERA })
-  entry = { scene: CAMERA, query: {} } // opened by a camera before; another page of the mini-program leads here
+  entry = { scene: CAMERA, query: {} } // a camera opened the mini-program earlier, but another page of it leads here
   assert.deepEqual(scanOf({ scene }), { scene })
   entry = { scene: CAMERA, query: { scene: 'b'.repeat(22) } }
   assert.deepEqual(scanOf({ scene }), { scene })
-  entry = undefined // of a host that does not know
+  entry = undefined // the host doesn't know how it was opened
   assert.deepEqual(scanOf({ scene }), { scene })
   globalThis.wx = {}
   assert.deepEqual(scanOf({ scene }), { scene })
@@ -229,7 +229,7 @@ test('a link is read, and its approval resolves to a number, which the same code
   for (const name of ['s', 'cq']) {
     entry = { scene: 1286, query: { [name]: 'kq0Vf5Zc3n8xYt1bW7uR2A' } }
     assert.deepEqual(scanOf({ [name]: 'kq0Vf5Zc3n8xYt1bW7uR2A' }), { scene: 'kq0Vf5Zc3n8xYt1bW7uR2A', entry_scene: 1286 })
-    entry = { scene: 1286, query: { [name]: 'another' } } // opened from another page since
+    entry = { scene: 1286, query: { [name]: 'another' } } // another page has opened this page since then
     assert.deepEqual(scanOf({ [name]: 'kq0Vf5Zc3n8xYt1bW7uR2A' }), { scene: 'kq0Vf5Zc3n8xYt1bW7uR2A' })
   }
   const sent = []
@@ -238,7 +238,7 @@ test('a link is read, and its approval resolves to a number, which the same code
     loginCode: async () => `code-${++made}`,
     async request({ data }) {
       sent.push(data.login_code)
-      if (sent.length === 1) throw new AuthError('network_error') // the answer was lost
+      if (sent.length === 1) throw new AuthError('network_error') // the response was lost
       return { statusCode: 200, header: {}, data: { number: '482913', expires_in: 120 } }
     },
   }

@@ -1,4 +1,4 @@
-// The phone's side of a login to a site in a web-view, against the real service.
+// The phone's part of a login to a site in a web-view, with the real service.
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { before, test } from 'node:test'
@@ -43,7 +43,7 @@ test("the site's request is answered by a URL, however the phone gives its value
     assert.ok(told(url).code)
   }
   assert.equal(phone.count(URL_OF_IT), 2)
-  assert.equal(phone.count('login'), 3) // the login, and a proof for each
+  assert.equal(phone.count('login'), 3) // one for the login, and one proof for each site
 })
 
 test('a site that wants a new login gets one, and a wrong request is told to the site', async () => {
@@ -70,7 +70,7 @@ test('a code that WeChat refuses is followed by another one', async () => {
   await auth.login()
   phone.next('login', async (send) => {
     const { code } = await send()
-    assert.equal((await ask('POST', '/v1/login', { body: { code } })).status, 200) // spent by somebody else
+    assert.equal((await ask('POST', '/v1/login', { body: { code } })).status, 200) // another request uses up the code
     return { code }
   })
   assert.ok(told(await authorize(auth, ASKED)).code)

@@ -177,7 +177,7 @@ test('a logout whose removal from storage fails leaves no token there', async ()
 })
 
 test('a restart in the middle of a login ends logged in', async (t) => {
-  withoutWaiting(t) // the client of before is gone, its time limits too
+  withoutWaiting(t) // the restart ends the previous client, so its timeouts must not fire
   const { auth, phone } = start()
   const gate = phone.hold(LOGIN)
   auth.login().catch(() => {})

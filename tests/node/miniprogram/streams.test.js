@@ -6,7 +6,7 @@ import { expireAtService, listen, loggedIn, rejection, withoutWaiting } from './
 const REFRESH = 'POST /v1/refresh'
 const textOf = (pieces) => pieces.map((piece) => Buffer.from(piece).toString()).join('')
 
-/** A logged-in phone, and a service that answers in pieces, as one of a language model does. */
+/** Log a phone in, and start a service that responds in pieces, like the service of a language model. */
 async function streaming(t, answer = () => [200, {}, inPieces('one ', 'two ', 'three')]) {
   const server = await listen(t, answer)
   const { auth, phone } = await loggedIn({ origins: [server.url] })

@@ -1,4 +1,4 @@
-// The real service and the simulated WeChat, as pytest has started them, and phones in front of them.
+// The real service and the simulated WeChat, which pytest has started, and phones that use them.
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { createServer } from 'node:http'
@@ -7,23 +7,23 @@ import { exchange, Phone } from '../../../examples/phone/phone.mjs'
 
 export const { AuthError, createAuth } = await built(process.env.COMPILER)
 
-/** The URLs and ids: see tests/miniprogram/test_client.py. */
+/** The URLs and ids. They come from tests/miniprogram/test_client.py. */
 export const { SERVICE_URL, WECHAT_URL, APP_ID, APP_SECRET, OTHER_APP_ID } = process.env
-/** Seconds, as in the service's settings. */
+/** Seconds from the service's settings. */
 export const LIFE = Number(process.env.ACCESS_TOKEN_TTL)
 export const GRACE = Number(process.env.REFRESH_REUSE_GRACE)
 export const DAY = 86400
 
-/** A new person. */
+/** Return the name of a new user. */
 export const newPerson = () => `p${randomUUID().slice(0, 8)}`
 
-/** A phone of a new person, with the client on it. */
+/** Create the phone of a new user, with the client on it. */
 export function start({ person = newPerson(), ...options } = {}) {
   const phone = new Phone({ wechat: WECHAT_URL, person, appId: APP_ID })
   return { phone, person, auth: startAgain(phone, options) }
 }
 
-/** The same, logged in. The phone's calls are counted from then on. */
+/** Create a phone and log in. Count the phone's calls only from then on. */
 export async function loggedIn(options) {
   const started = start(options)
   await started.auth.login()
@@ -31,12 +31,12 @@ export async function loggedIn(options) {
   return started
 }
 
-/** The mini-program on this phone, restarted. */
+/** Restart the mini-program on this phone. */
 export function startAgain(phone, options = {}) {
   return secondInstance({ phone, platform: phone.restart(), ...options })
 }
 
-/** One more client in the same run of the mini-program. */
+/** Create another client in the same run of the mini-program. */
 export function secondInstance({ phone, ...options }) {
   return createAuth({ baseURL: SERVICE_URL, appId: APP_ID, platform: phone.wx, now: phone.now, ...options })
 }
@@ -80,7 +80,7 @@ export async function wechat(path, body) {
   return JSON.parse(answer.body)
 }
 
-/** Log the person in on another device, and return the tokens. */
+/** Log the user in on another device, and return the tokens. */
 export async function logInElsewhere(person, appId = APP_ID) {
   const { code } = await wechat('/codes', { person, app_id: appId })
   const { status, body } = await ask('POST', '/v1/login', { body: { code, app_id: appId } })
@@ -88,7 +88,7 @@ export async function logInElsewhere(person, appId = APP_ID) {
   return body
 }
 
-/** Exchange a code of this person elsewhere with the app's secret, so that WeChat changes the session_key. */
+/** Exchange a code of this user elsewhere with the app's secret, so that WeChat changes the session_key. */
 export async function exchangeElsewhere(person) {
   const { code } = await wechat('/codes', { person, app_id: APP_ID })
   const query = `appid=${APP_ID}&secret=${APP_SECRET}&js_code=${code}&grant_type=authorization_code`
@@ -96,16 +96,19 @@ export async function exchangeElsewhere(person) {
   assert.ok(JSON.parse(body).session_key)
 }
 
-/** Whether the service accepts this access token. */
+/** Return whether the service accepts this access token. */
 export const isGood = async (token) => (await ask('GET', '/v1/me', { token })).status === 200
 
-/** The stored session on the phone, as text. */
+/** Return the session that the phone stores, as text. */
 export const kept = (phone, key = 'wxauth') => phone.storage.get(key)
 
-/** The refresh token on the phone. */
+/** Return the refresh token that the phone stores. */
 export const keptRefreshToken = (phone) => /wxr_[\w.-]+/.exec(kept(phone))[0]
 
-/** The rejection of a promise, after checking that it is an AuthError of this code, fit to be shown and without a token. */
+/**
+ * Return the error that a promise rejects with. Check that it's an AuthError with this code, that it can be shown, and
+ * that it contains no token.
+ */
 export async function rejection(promise, code) {
   const error = await promise.then(
     (value) => assert.fail(`resolved to ${JSON.stringify(value)}`),
@@ -129,7 +132,7 @@ export function checkError(error) {
   assert.doesNotMatch(all, /eyJ[\w-]{8}|wxr_[\w-]{8}/)
 }
 
-/** Seconds that an access token has to live, by the service's clock. */
+/** Return the seconds until an access token expires, by the service's clock. */
 export async function timeLeft(token) {
   const { exp } = JSON.parse(Buffer.from(token.split('.')[1], 'base64url'))
   return exp - (await passAtService(0))
@@ -142,7 +145,10 @@ export async function endSession(auth) {
   assert.equal(status, 204)
 }
 
-/** A server that records its requests, and ends with the test. A body may be a function that writes to the response. */
+/**
+ * Start a server that records its requests and ends with the test. A body can be a function that writes to the
+ * response.
+ */
 export async function listen(t, answer) {
   const requests = []
   const server = createServer(async (request, response) => {
@@ -162,7 +168,7 @@ export async function listen(t, answer) {
 
 export const times = (n, work) => Promise.all(Array.from({ length: n }, (_, i) => work(i)))
 
-/** Stop the client's timeouts from firing by themselves. `await expire()` fires one, and returns its ms. */
+/** Stop the client's timeouts from firing by themselves. `await expire()` fires one, and returns its milliseconds. */
 export function withoutWaiting(t) {
   const timers = new Map()
   t.mock.method(globalThis, 'setTimeout', (callback, ms, ...args) => {

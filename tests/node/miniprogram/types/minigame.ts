@@ -1,4 +1,4 @@
-// As a mini-game in TypeScript does it; compiled, never run.
+// Uses the client like a mini-game in TypeScript. This file is compiled and never run.
 import { createAuth, type Platform } from '../../../../clients/miniprogram/wxauth.js'
 
 const platform: Platform = wx

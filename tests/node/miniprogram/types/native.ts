@@ -1,4 +1,4 @@
-// Every member, as a native mini-program in TypeScript uses it; compiled, never run.
+// Uses every member like a native mini-program in TypeScript. This file is compiled and never run.
 import { AuthError, createAuth } from '../../../../clients/miniprogram/wxauth.js'
 import type { Answer, Auth, Platform, Session, User } from '../../../../clients/miniprogram/wxauth.js'
 

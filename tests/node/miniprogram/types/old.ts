@@ -1,4 +1,4 @@
-// Every member, as an engine's TypeScript 2.8 compiles it; compiled, never run.
+// Uses every member like an engine with TypeScript 2.8. This file is compiled and never run.
 import { Answer, Auth, AuthError, createAuth, Platform, Session, User } from '../../../../clients/miniprogram/wxauth.js'
 import { approve, claim, Claimed, deny, Scan, scanOf, scanSeen } from '../../../../clients/miniprogram/wxauth-scan.js'
 import { authorize } from '../../../../clients/miniprogram/wxauth-site.js'

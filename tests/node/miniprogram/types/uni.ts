@@ -1,4 +1,4 @@
-// As a uni-app does it; compiled, never run.
+// Uses the client like a uni-app. This file is compiled and never run.
 import { createAuth, type Platform } from '../../../../clients/miniprogram/wxauth.js'
 
 const platform: Platform = uni
