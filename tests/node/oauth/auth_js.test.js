@@ -1,4 +1,5 @@
-// Auth.js as examples/nextjs sets it up, without Next.js, beside a running `wxauth-desk dev`: see tests/foreign/test_relying_parties.py.
+// Auth.js as examples/nextjs sets it up, without Next.js, with a running `wxauth-desk dev`. See
+// tests/foreign/test_relying_parties.py.
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
@@ -15,7 +16,7 @@ const { POST } = await import(`${GUIDE}/app/backchannel-logout/route.js`)
 const SITE = 'http://127.0.0.1:9000'
 const form = { 'content-type': 'application/x-www-form-urlencoded' }
 
-/** A browser at a site that uses Auth.js, and what it can do there. */
+/** Create a browser at a site that uses Auth.js, and the actions that it can do there. */
 function visitor(changes = {}) {
   const config = { ...shown, basePath: '/api/auth', ...changes }
   setEnvDefaults({ AUTH_SECRET: 'known to the site alone', NODE_ENV: 'production', AUTH_TRUST_HOST: 'true' }, config, true)

@@ -1,4 +1,5 @@
-// better-auth as docs/build/openid/better-auth.md sets it up, beside a running `wxauth-desk dev`: see tests/foreign/test_relying_parties.py.
+// better-auth as docs/build/openid/better-auth.md sets it up, with a running `wxauth-desk dev`. See
+// tests/foreign/test_relying_parties.py.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { betterAuth } from 'better-auth'
@@ -13,7 +14,7 @@ const SITE = 'http://127.0.0.1:9000'
 const PASSWORD = 'correct horse battery staple'
 const LINKING = { ...shown.account, accountLinking: { trustedProviders: ['wxauth'], allowDifferentEmails: true } }
 
-/** A site that uses better-auth, with nobody in it yet. */
+/** Create a site that uses better-auth and has no users yet. */
 function site(changes = {}) {
   const tables = { user: [], session: [], account: [], verification: [] }
   const { handler } = betterAuth({
@@ -30,7 +31,7 @@ function site(changes = {}) {
   return { tables, visitor: () => visitor(handler) }
 }
 
-/** A browser there, and what it can do. */
+/** Create a browser at the site, and the actions that it can do there. */
 function visitor(handler) {
   const browser = new Browser(handler)
   const post = async (action, body) => {

@@ -1,4 +1,4 @@
-// A site on another origin that asks for the answer in a form: what Chromium posts to it, with scripts and without.
+// A site on another origin that asks for the response in a form. Chromium posts the form with scripts and without.
 import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
 import { after, afterEach, before, test } from 'node:test'
@@ -14,7 +14,7 @@ const insecure = { execute: [client.allowInsecureRequests] }
 const received = []
 const site = createServer(async (request, response) => {
   received.push({ method: request.method, url: request.url, body: await text(request) })
-  // Browsers check the redirects that follow a form by the policy of its page, too.
+  // Browsers also check the redirects after a form against the policy of the form's page.
   if (request.method === 'POST') response.writeHead(303, { location: '/done' }).end()
   else response.end('done')
 })

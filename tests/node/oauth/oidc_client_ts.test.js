@@ -1,4 +1,5 @@
-// A page without a server that logs in with oidc-client-ts, in Chromium: the public client of a running `wxauth-desk dev`.
+// A page without a server that logs in with oidc-client-ts in Chromium. It's a public client of a running `wxauth-desk
+// dev`.
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { createServer } from 'node:http'

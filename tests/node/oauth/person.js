@@ -1,4 +1,5 @@
-// A person of the simulated WeChat who logs in to a site: the phone that approves, and the browser that shows the code.
+// A user of the simulated WeChat who logs in to a site, with the phone that approves and the browser that shows the QR
+// code.
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 
@@ -14,7 +15,10 @@ export async function json(path, body, headers = {}) {
   return answer.status === 204 ? null : answer.json()
 }
 
-/** A phone, by default of a new person: claims a code, and decides. `sites` are the sites with a session, and `leave` ends these. */
+/**
+ * Create a phone, by default of a new user. It claims a code and decides. `sites` lists the sites with a session, and
+ * `leave` ends these sessions.
+ */
 export async function phone(person = `p-${randomUUID().slice(0, 8)}`) {
   const { access_token, user } = await json('/v1/login', { code: person })
   const authorization = { authorization: `Bearer ${access_token}` }
@@ -30,7 +34,7 @@ export async function phone(person = `p-${randomUUID().slice(0, 8)}`) {
   return { user, decide, sites, leave }
 }
 
-/** A browser that goes to the page, and comes back with the answer for the site. */
+/** Open wxauth's page in a browser, let the phone decide, and return the response for the site. */
 export async function browse(url, decide, verdict) {
   const page = await fetch(url)
   assert.equal(page.status, 200, page.url)
@@ -43,7 +47,7 @@ export async function browse(url, decide, verdict) {
   return new URL(answer.headers.get('location'))
 }
 
-/** A browser at a site that is a function from requests to responses: it keeps the site's cookies. */
+/** A browser that keeps the cookies of a site. The site is a function from requests to responses. */
 export class Browser {
   #cookies = new Map()
 

@@ -1,4 +1,4 @@
-// openid-client as a site, beside a running `wxauth-desk dev`.
+// openid-client as a site, with a running `wxauth-desk dev`.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import * as client from 'openid-client'
@@ -57,7 +57,7 @@ for (const [kind, discover] of Object.entries(KINDS)) {
   })
 }
 
-/** A web-view that is sent to the page, and the mini-program around it that answers. */
+/** Open the page in a web-view, let the mini-program around it answer, and return the URL of the response. */
 async function browseInWebView(url, person) {
   const headers = { 'user-agent': 'Mozilla/5.0 (iPhone) MicroMessenger/8.0.60 Language/zh_CN miniProgram/wx0' }
   const html = await (await fetch(url, { headers })).text()
@@ -85,7 +85,9 @@ const BROWSERS = {
   wechat_website: 'Mozilla/5.0 (Windows NT 10.0; Win64; x64) Chrome/141.0.0.0',
 }
 
-/** A browser that goes to WeChat's page by the button of ours, where its person says yes. */
+/**
+ * Open WeChat's page with the button on wxauth's page, let the user agree there, and return the URL of the response.
+ */
 async function browseByWeChat(url, userAgent, person) {
   const headers = { 'user-agent': userAgent, 'x-desk-person': person }
   const page = await fetch(url, { headers })

@@ -1,4 +1,5 @@
-// Sites made with other libraries, as their own guides show, beside a running `wxauth-desk dev`: see docs/build/openid/libraries.md.
+// Sites built with other libraries as their own guides show, with a running `wxauth-desk dev`. See
+// docs/build/openid/libraries.md.
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import express from 'express'
@@ -16,7 +17,7 @@ const { auth, requiresAuth } = expressOpenid
 const { custom, generators, Issuer } = openidClient5
 custom.setHttpOptionsDefaults({ timeout: 120_000 })
 
-/** A site as an Express app; `me` tells who is logged in. */
+/** The sites as Express apps. `me` returns the user who is logged in. */
 const SITES = {
   'passport-openidconnect, which sends no PKCE': async (app, url) => {
     const strategy = new OpenIDConnectStrategy(
@@ -139,7 +140,7 @@ after(() =>
   }),
 )
 
-/** A browser of a site that follows its own redirects, and the answer after a login of this person. */
+/** Log this user in to a site in a browser that follows the site's own redirects, and return the last response. */
 async function loggedIn(url, decide, verdict) {
   const visitor = new Browser((request) => fetch(request, { redirect: 'manual' }))
   const asked = await visitor.ask(`${url}/login`)

@@ -1,4 +1,5 @@
-// The page of /v1/authorize in a mini-program's web-view: Chromium with WeChat's user agent, and a bridge of the test's.
+// The page of /v1/authorize in a mini-program's web-view, in Chromium with WeChat's user agent and the test's own
+// bridge.
 import assert from 'node:assert/strict'
 import { after, afterEach, before, test } from 'node:test'
 import { Complaints, Pages } from '../browser.js'
@@ -14,7 +15,10 @@ before(() => pages.start())
 after(() => pages.browser.close())
 afterEach(() => complaints.check())
 
-/** What every web-view has: calls are told to the test. Late, it comes after the page, with its event. */
+/**
+ * Define the bridge that every web-view has. It records calls for the test. With `after`, it appears after the page has
+ * loaded, with its event.
+ */
 function bridge({ after }) {
   window.calls = []
   const come = () => {
@@ -32,7 +36,7 @@ async function shown({ after = null } = {}) {
   return page
 }
 
-/** The site's request in the URL of the mini-program's page, as the mini-program decodes it. */
+/** Return the site's request from the URL of the mini-program's page, as the mini-program decodes it. */
 function parametersOf(url) {
   const [, query] = url.split('?')
   return Object.fromEntries(query.split('&').map((pair) => pair.split('=').map(decodeURIComponent)))
@@ -60,7 +64,7 @@ test('the mini-program is asked at once, and by the button again, and the site l
   const { access_token, user } = await json('/v1/login', { code: 'alice' })
   const asked = parametersOf(arg.url)
   const { redirect_to } = await json('/v1/me/authorizations', { ...asked, login_code: 'alice' }, access_token)
-  await page.goto(redirect_to) // as the <web-view> of the mini-program's page does, with the cookies of before
+  await page.goto(redirect_to) // the <web-view> of the mini-program's page also does this, with its previous cookies
   await page.getByText('已登录').waitFor()
   assert.match(await page.textContent('pre'), new RegExp(user.id))
 })
@@ -72,7 +76,7 @@ test("a stranger's answer opens no session of the site in this web-view", async 
   const { access_token } = await json('/v1/login', { code: 'mallory' })
   const asked = parametersOf(url)
   const { redirect_to } = await json('/v1/me/authorizations', { ...asked, login_code: 'mallory' }, access_token)
-  await page.context().clearCookies() // another person's web-view has never asked
+  await page.context().clearCookies() // the web-view of another user has never sent this request
   await page.goto(redirect_to)
   await page.getByText('未登录: mismatching_state').waitFor()
 })
@@ -105,7 +109,7 @@ for (const javaScriptEnabled of [true, false]) {
   test(`in WeChat one button leads to its page, which is asked when it is pressed: scripts ${javaScriptEnabled}`, async () => {
     const page = await pages.fresh({ userAgent: userAgent.replace(/ miniProgram.*/, ''), javaScriptEnabled })
     await page.goto(`${SITE_URL}/login`)
-    assert.match(page.url(), /\/v1\/authorize\?/) // nothing has happened by itself
+    assert.match(page.url(), /\/v1\/authorize\?/) // nothing has happened automatically
     assert.equal(await page.locator('.button').count(), 1)
     const { width } = await page.locator('main').boundingBox()
     assert.ok(width <= 375)
