@@ -1,19 +1,19 @@
-// The pages for people who log in to a site, in a real browser beside a running `wxauth-desk dev`: every state of them.
+// The pages for users who log in to a site, in all their states, in a real browser with a running `wxauth-desk dev`.
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { Complaints, PATIENCE, SIZES, assertNoBarriers, drawOnly, launch, violationsOn } from '../browser.js'
 import { IPHONE, LANGUAGES, OPENED, addSites, authorizeUrl, be, openCode, openPage, phoneOf, sceneOf, walk } from './walk.js'
 
 const { SERVICE_URL } = process.env
-/** The rules of axe about languages, and that nothing lacks a name. */
+/** The rules of axe about languages, and about elements without names. */
 const OF_TEXTS = ['html-has-lang', 'html-lang-valid', 'valid-lang', 'button-name', 'document-title', 'label', 'link-name', 'summary-name']
-/** How each state is looked at: in which colours and size, by which of axe's rules. Undefined: by all. */
+/** The colours and size in which each state is checked, and the rules of axe. Without rules, all rules apply. */
 const LOOKS = {
   en: [
     ...SIZES.map((size) => ['light', size]),
-    ['dark', SIZES[0], ['color-contrast']], // all but the colours is the same
+    ['dark', SIZES[0], ['color-contrast']], // only the colours differ
   ],
-  'zh-CN': SIZES.map((size) => ['light', size, OF_TEXTS]), // all but the texts is
+  'zh-CN': SIZES.map((size) => ['light', size, OF_TEXTS]), // only the texts differ
 }
 const complaints = new Complaints(SERVICE_URL)
 let browser
@@ -23,7 +23,7 @@ before(async () => {
 })
 after(() => browser.close())
 
-/** What is wrong with the page in its current size and colours. */
+/** Return the faults of the page in its current size and colours. */
 async function faultsOf(page, rules, height) {
   const violations = await violationsOn(page, { runOnly: rules })
   const others = await page.evaluate((height) => {
@@ -41,7 +41,7 @@ async function faultsOf(page, rules, height) {
   return [...violations.map(({ id, nodes }) => `${id}: ${nodes[0].html}`), ...others]
 }
 
-/** The elements that the tabulator key reaches without a visible mark of it. */
+/** Return the elements that get the focus with Tab and show no visible outline. */
 async function unmarked(page) {
   const faults = []
   for (let presses = await page.locator('a, button, summary, input:not([type=hidden])').count(); presses > 0; presses--) {
@@ -66,7 +66,7 @@ for (const lang of Object.keys(LANGUAGES))
       for (const [colorScheme, size, rules] of LOOKS[lang]) {
         await page.emulateMedia({ colorScheme })
         await page.setViewportSize(size)
-        faults.push(...(await faultsOf(page, rules, name === 'phone-another' ? 840 : 800))) // which is unfolded
+        faults.push(...(await faultsOf(page, rules, name === 'phone-another' ? 840 : 800))) // this state is unfolded
       }
       if (lang === 'en') faults.push(...(await unmarked(page)))
       if (faults.length) found[name] = faults
@@ -142,7 +142,8 @@ test("the interface's page has no barriers but Swagger UI's own", async () => {
   const rules = { 'nested-interactive': { enabled: false } }
   for (const lang of Object.keys(LANGUAGES)) {
     const page = await openPage(browser, lang)
-    await drawOnly(page, '/v1/login', '/v1/me', '/v1/me/sessions/{session_id}') // the others are drawn alike
+    // the other operations are drawn the same way
+    await drawOnly(page, '/v1/login', '/v1/me', '/v1/me/sessions/{session_id}')
     await page.goto(`${SERVICE_URL}/docs`)
     await page.waitForSelector('.opblock')
     for (const colorScheme of ['dark', 'light']) {

@@ -1,4 +1,4 @@
-// Leads a browser through every state of the pages for people who log in to a site, beside a running `wxauth-desk dev`.
+// Leads a browser through every state of the pages for users who log in to a site, with a running `wxauth-desk dev`.
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { PATIENCE } from '../browser.js'
@@ -6,9 +6,9 @@ import { asks, makeAdministrator } from '../console/driving.js'
 import { json } from '../oauth/person.js'
 
 const { SERVICE_URL } = process.env
-const CALLBACK = 'https://shop.example.com/callback' // shown, and never opened
+const CALLBACK = 'https://shop.example.com/callback' // shown on pages, but never opened
 export const OPENED = `${SERVICE_URL}/livez`
-const CHALLENGE = 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM' // of RFC 7636, appendix B
+const CHALLENGE = 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM' // from RFC 7636, appendix B
 const IPHONE = 'Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 Version/18.5 Mobile/15E148'
 const IN_WECHAT = `${IPHONE} MicroMessenger/8.0.60`
 const IN_WEB_VIEW = `${IN_WECHAT} miniProgram/wx1234567890abcdef`
@@ -17,7 +17,7 @@ const LOGO = await picture('logo.png')
 const SITE_LOGO = await picture('../../../desk/src/wxauth_desk/shop.png')
 const UNKNOWN = 'A'.repeat(22)
 
-/** What a page is told in each language: the sites, whose names are short and long, and a person. */
+/** The data of a page in each language: sites with short and long names, and a user. */
 export const LANGUAGES = {
   en: { site: 'pages-en', title: 'Corner Shop', long: 'pages-long-en', longTitle: 'Returns, Repairs and Exchanges for Members of the Corner Shop', person: 'Alice', longPerson: 'Alexandra-Constantina_Wolfeschlegelsteinhausenbergerdorff_Kent' },
   'zh-CN': { site: 'pages-zh', title: '小店', long: 'pages-long-zh', longTitle: '街角小店会员服务中心（退换货、维修预约与积分兑换综合办理平台）', person: '李晓梅', longPerson: '街角小店三号店的店长助理李晓梅（周末值班，急事请打电话，谢谢）' },
@@ -41,7 +41,7 @@ export async function addSites() {
   }
 }
 
-/** A person's phone. `claim` scans a code, `decide` answers. */
+/** Create a user's phone. `claim` scans a code, and `decide` approves or denies. */
 export async function phoneOf(code, nickname, picture) {
   const { access_token } = await json('/v1/login', { code, nickname })
   const headers = { authorization: `Bearer ${access_token}` }
@@ -56,11 +56,12 @@ export async function phoneOf(code, nickname, picture) {
   }
 }
 
-/** A page of a browser in this language. */
+/** Open a page of a browser in this language. */
 export async function openPage(browser, lang, options = {}) {
   const context = await browser.newContext({ locale: lang, viewport: { width: 1280, height: 720 }, ...options })
   context.setDefaultTimeout(PATIENCE)
-  await context.addInitScript(() => (window.WeixinJSBridge = { invoke() {} })) // otherwise the web-view's page goes on
+  // otherwise the page in the web-view would go on
+  await context.addInitScript(() => (window.WeixinJSBridge = { invoke() {} }))
   return context.newPage()
 }
 
@@ -69,7 +70,7 @@ export const authorizeUrl = (site, more = {}) => {
   return `${SERVICE_URL}/v1/authorize?${new URLSearchParams({ ...asked, code_challenge: CHALLENGE, code_challenge_method: 'S256', ...more })}`
 }
 
-/** Open the page of a site, and wait for its code, unless it is folded. */
+/** Open the page of a site, and wait for its QR code, unless the code is folded. */
 export async function openCode(page, site, more) {
   await page.goto(authorizeUrl(site, more))
   await page.waitForFunction(() => {
@@ -80,11 +81,11 @@ export async function openCode(page, site, more) {
 
 export const sceneOf = async (page) => (await page.getAttribute('.code img', 'src')).split('/')[3]
 
-/** The request headers of this browser. */
+/** Set the user agent that this page sends. */
 export const be = (page, userAgent) => page.setExtraHTTPHeaders(userAgent ? { 'User-Agent': userAgent } : {})
 export { IPHONE }
 
-/** Show each state on this page, and call `look` with its name. */
+/** Show each state on this page, and call `look` with the state's name. */
 export async function walk(page, lang, look) {
   const { site, long, person, longPerson } = LANGUAGES[lang]
   const phone = await phoneOf(`person-${lang}`, person, await portrait(page))
@@ -103,7 +104,7 @@ export async function walk(page, lang, look) {
   const claimed = await phone.claim(await sceneOf(page))
   await state('claimed')
   await look('claimed')
-  await page.route('**/next', (route) => route.fulfill({ status: 204 })) // the page stays
+  await page.route('**/next', (route) => route.fulfill({ status: 204 })) // the page stays as it is
   await phone.decide(claimed, 'deny')
   await state('denied')
   await look('denied')
@@ -122,7 +123,7 @@ export async function walk(page, lang, look) {
   await look('phone-another')
   await openCode(page, site)
   await look('link')
-  await page.route('**/link', (route) => route.fulfill({ status: 204 })) // no WeChat opens
+  await page.route('**/link', (route) => route.fulfill({ status: 204 })) // doesn't open WeChat
   await page.click('form button')
   await page.waitForSelector('#number', { state: 'visible' })
   await look('link-pressed')
@@ -188,7 +189,7 @@ export async function walk(page, lang, look) {
   await look('logged-out')
 }
 
-/** Use up this address's logins for a minute, and show the page that says so. */
+/** Use up this address's logins for a minute, and show the page that reports this limit. */
 export async function walkLimited(page, look) {
   let tries = 0
   while ((await fetch(authorizeUrl(LANGUAGES.en.site))).status !== 429) assert.ok(++tries < 200)
@@ -196,7 +197,7 @@ export async function walkLimited(page, look) {
   await look('limited')
 }
 
-/** A small picture of a face, as PNG. */
+/** Draw a small picture of a face, and return it as PNG. */
 async function portrait(page) {
   const url = await page.evaluate(() => {
     const canvas = Object.assign(document.createElement('canvas'), { width: 144, height: 144 })
