@@ -1,4 +1,4 @@
-// examples/nginx in a real browser: what its page shows, and that it is without barriers.
+// examples/nginx in a real browser: the content of its page, which has no accessibility barriers.
 import { test } from 'node:test'
 import { PATIENCE, assertNoBarriers, launch } from '../browser.js'
 
