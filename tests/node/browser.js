@@ -1,4 +1,4 @@
-// Chromium for tests: its pages, and their errors.
+// Runs Chromium for tests, and collects the errors of its pages.
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -7,21 +7,21 @@ import { chromium } from 'playwright-core'
 const FLAGS = [
   ...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--no-proxy-server'],
   ...['--disable-background-networking', '--disable-component-update', '--disable-sync'],
-  ...['--disable-site-isolation-trials', '--renderer-process-limit=1'], // one process less per page
+  ...['--disable-site-isolation-trials', '--renderer-process-limit=1'], // one process fewer for each page
 ]
 
-/** Milliseconds for what takes a fraction of one second on an idle machine. */
+/** The maximum number of milliseconds for work that takes less than one second on an idle machine. */
 export const PATIENCE = 120_000
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 
-/** A computer's window, and a phone's. */
+/** The sizes of a window on a computer and on a phone. */
 export const SIZES = [
   { width: 1280, height: 720 },
   { width: 375, height: 667 },
 ]
 
-/** A browser, which says when it aborts requests because the machine has been given another address. */
+/** Launch a browser. It prints an error when it aborts requests because the machine's network has changed. */
 export async function launch() {
   const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: FLAGS })
   const newContext = browser.newContext.bind(browser)
@@ -29,13 +29,13 @@ export async function launch() {
     const context = await newContext(options)
     return context.on('requestfailed', (request) => {
       const { errorText } = request.failure()
-      if (errorText === 'net::ERR_NETWORK_CHANGED') console.log(errorText) // programs.py looks for it
+      if (errorText === 'net::ERR_NETWORK_CHANGED') console.log(errorText) // programs.py looks for this text
     })
   }
   return browser
 }
 
-/** Errors and warnings of pages, and their requests to other origins than these. */
+/** The errors and warnings of pages, and their requests to other origins than these. */
 export class Complaints {
   #found = []
 
@@ -46,7 +46,7 @@ export class Complaints {
   hear(page) {
     page.on('pageerror', (error) => this.#found.push(error.message))
     page.on('console', (message) => {
-      // A browser reports this for each answer of 400 and above.
+      // A browser reports this error for each response with status 400 or higher.
       const isRefusal = message.text().startsWith('Failed to load resource: the server responded with a status of')
       if (['error', 'warning'].includes(message.type()) && !isRefusal) this.#found.push(message.text())
     })
@@ -57,12 +57,12 @@ export class Complaints {
     return page
   }
 
-  /** Ignore those that match the pattern. */
+  /** Ignore the complaints that match the pattern. */
   bearWith(pattern) {
     this.#found = this.#found.filter((complaint) => !pattern.test(complaint))
   }
 
-  /** Fail if there are any. */
+  /** Fail if there are complaints. */
   check() {
     const found = this.#found
     this.#found = []
@@ -70,12 +70,12 @@ export class Complaints {
   }
 }
 
-/** Provides one unused page at a time. */
+/** A provider of one unused page at a time. */
 export class Pages {
   #page
   #madeBy
 
-  /** `origin` is the origin whose storage is cleared; `options` are those of Playwright's contexts. */
+  /** The storage of `origin` is cleared for each page. `options` are the options of Playwright's contexts. */
   constructor(origin, complaints, options) {
     Object.assign(this, { origin, complaints, options })
   }
@@ -84,7 +84,7 @@ export class Pages {
     this.browser = await launch()
   }
 
-  /** The former page, emptied, if the options are the same, because a new one takes half a second. */
+  /** Return the previous page, emptied, if the options are the same. A new page would take half a second. */
   async fresh(options = {}) {
     const madeBy = JSON.stringify(options)
     if (this.#page && madeBy === this.#madeBy) await this.#forget()
@@ -102,19 +102,19 @@ export class Pages {
     await this.#page.unrouteAll()
     if (new URL(this.#page.url()).origin !== this.origin) await this.#page.goto(`${this.origin}/livez`)
     await this.#page.evaluate(() => [localStorage, sessionStorage].forEach((storage) => storage.clear()))
-    await this.#page.goto('about:blank') // ends everything that the page has running
+    await this.#page.goto('about:blank') // ends everything that runs in the page
     await this.#page.context().clearCookies()
   }
 }
 
 const CONTROLS = 'a[href], button, input, select, textarea, summary, [tabindex="0"]'
 
-/** Fail unless Tab alone goes from the page's first control to its last, through each of them, and Shift+Tab goes back. */
+/** Fail unless Tab moves through each of the page's controls, from the first to the last, and Shift+Tab moves back. */
 export async function walkByTab(page, where) {
   const number = await page.evaluate((selector) => {
     const isReached = (each) => each.tabIndex >= 0 && !each.disabled && each.checkVisibility({ visibilityProperty: true })
     window.controls = [...document.querySelectorAll(selector)].filter(isReached)
-    // The page notes where the focus comes: to ask after each press would take as long again.
+    // The page records which controls get the focus. A query after each key press would take twice as long.
     window.controls[0].focus()
     if (!window.reached) addEventListener('focusin', ({ target }) => window.reached.push(target))
     window.reached = []
@@ -127,7 +127,7 @@ export async function walkByTab(page, where) {
   assert.deepEqual(reached, [...controls.slice(1), ...controls.toReversed().slice(1)], where)
 }
 
-/** Retry `holds` until it throws nothing, and return its result. */
+/** Retry `holds` until it throws no error, and return its result. */
 export async function eventually(holds) {
   const deadline = Date.now() + PATIENCE
   for (;;) {
@@ -140,13 +140,13 @@ export async function eventually(holds) {
   }
 }
 
-/** What axe finds on the page; `options` are those of `axe.run`. */
+/** Return the violations that axe finds on the page. `options` are the options of `axe.run`. */
 export async function violationsOn(page, options) {
   if (!(await page.evaluate(() => 'axe' in window))) await page.evaluate(AXE)
   return await page.evaluate(async (options) => (await window.axe.run({ resultTypes: ['violations'], preload: false, ...options })).violations, options)
 }
 
-/** Fail if one of them is serious, at one of these sizes. */
+/** Fail if axe finds a serious violation at one of these sizes. */
 export async function assertNoBarriers(page, { sizes = SIZES, ...options } = {}) {
   for (const size of sizes) {
     await page.setViewportSize(size)
@@ -155,7 +155,7 @@ export async function assertNoBarriers(page, { sizes = SIZES, ...options } = {})
   }
 }
 
-/** Let the interface's page show these paths alone: to draw all takes seconds. */
+/** Let the page of the API document show only these paths, because drawing all of them takes seconds. */
 export const drawOnly = (page, ...wanted) =>
   page.route('**/openapi.json', async (route) => {
     const { paths, ...document } = await (await route.fetch()).json()

@@ -1,5 +1,5 @@
-// 200 and the claims for an access token of the issuer's, else the library's refusal: express-oauth2-jwt-bearer, which is
-// told the issuer and the audience, and finds keys and algorithms by itself.
+// Returns 200 and the claims for an access token of the issuer, and otherwise the library's error.
+// express-oauth2-jwt-bearer needs only the issuer and the audience, and finds keys and algorithms by itself.
 import { createServer } from 'node:http'
 import { auth } from 'express-oauth2-jwt-bearer'
 
@@ -7,7 +7,7 @@ const [issuerBaseURL, audience] = process.argv.slice(2)
 const check = auth({ issuerBaseURL, audience })
 
 const server = createServer(async (request, response) => {
-  // What the library reads of an Express request.
+  // The parts of an Express request that the library reads.
   const { headers, method, url } = request
   const get = (name) => headers[name.toLowerCase()]
   const asked = { headers, method, originalUrl: url, protocol: 'http', get, query: {}, body: {}, is: () => false }

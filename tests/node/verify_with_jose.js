@@ -1,10 +1,11 @@
-// 200 and the claims for an access token of the issuer's, 401 for anything else: jose, which finds the keys by itself.
+// Returns 200 and the claims for an access token of the issuer, and otherwise 401. jose finds the keys by itself.
 import { createServer } from 'node:http'
 import { createRemoteJWKSet, errors, jwtVerify } from 'jose'
 
 const [issuer, audience, cooldown = '10000'] = process.argv.slice(2)
 const metadata = await (await fetch(`${issuer}/.well-known/oauth-authorization-server`)).json()
-// By default, jose accepts a withdrawn key for ten minutes. The cooldown is between two readings for unknown keys.
+// By default, jose accepts a withdrawn key for ten minutes. The cooldown is the time between two requests for unknown
+// keys.
 const limits = { cacheMaxAge: 300_000, cooldownDuration: Number(cooldown) }
 const keys = createRemoteJWKSet(new URL(metadata.jwks_uri), limits)
 const demands = {
@@ -21,7 +22,7 @@ const server = createServer(async (request, response) => {
     const { payload } = await jwtVerify(token, keys, demands)
     response.end(JSON.stringify(payload))
   } catch (error) {
-    // A timeout is a JOSEError, too, and no fault of the token.
+    // A timeout is a JOSEError, too, but the token doesn't cause it.
     const isTokens = error instanceof errors.JOSEError && !(error instanceof errors.JWKSTimeout)
     response.writeHead(isTokens ? 401 : 503).end(`${error}`)
   }

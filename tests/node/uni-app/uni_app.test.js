@@ -1,4 +1,4 @@
-// examples/uni-app as its own toolchain has built it, on a phone: see tests/foreign/test_uni_app.py.
+// examples/uni-app on a phone, built by its own toolchain. See tests/foreign/test_uni_app.py.
 import assert from 'node:assert/strict'
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
