@@ -1,6 +1,6 @@
 package main
 
-// The middleware of Gin that the guide shows.
+// Tests the Gin middleware in the guide.
 
 import (
 	"fmt"

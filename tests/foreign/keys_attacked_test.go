@@ -1,6 +1,6 @@
 package wxauth
 
-// The Go of examples/go while wxauth hangs, and strangers send tokens with keys that nobody knows.
+// Tests the Go code of examples/go while wxauth hangs and attackers send tokens with unknown keys.
 
 import (
 	"crypto/ecdsa"
@@ -21,7 +21,7 @@ func named(kid string) *jwt.Token {
 	return &jwt.Token{Header: map[string]interface{}{"kid": kid}}
 }
 
-// publisher publishes the key "known", and hangs while isHanging is 1 until the test ends.
+// publisher publishes the key "known". While isHanging is 1, it hangs until the test ends.
 func publisher(t *testing.T, isHanging, readings *int32) *Keys {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

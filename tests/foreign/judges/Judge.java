@@ -7,7 +7,7 @@ import java.util.Scanner;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 
-/** What Wxauth.java of Java 8 and of Java 17 says of each line of tests/foreign/key_documents.py. */
+/** Prints the verdicts of Wxauth.java, for Java 8 and Java 17, on each line from tests/foreign/key_documents.py. */
 public final class Judge {
     private final Wxauth wxauth;
 
@@ -25,7 +25,7 @@ public final class Judge {
             String others = words[0].endsWith("/hanging") ? judge.besideStrangers(words) : judge.afterAStranger(words);
             System.out.println(first + " " + others);
         }
-        System.exit(0); // with threads that still wait
+        System.exit(0); // although some threads still wait
     }
 
     private String afterAStranger(String[] words) throws Exception {
@@ -34,7 +34,7 @@ public final class Judge {
         return stranger + " " + status(words[1]);
     }
 
-    /** Sixteen threads, as of a server, 32 strangers, and a user behind them. */
+    /** Runs 32 requests with unknown keys, and then a user's request, in 16 threads like those of a server. */
     private String besideStrangers(String[] words) throws Exception {
         ExecutorService threads = Executors.newFixedThreadPool(16);
         for (int number = 0; number < 32; number++) {

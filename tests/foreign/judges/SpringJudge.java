@@ -9,7 +9,7 @@ import java.util.concurrent.Executors;
 import org.springframework.security.oauth2.jwt.BadJwtException;
 import org.springframework.security.oauth2.jwt.JwtException;
 
-/** What the decoder of Wxauth.java, of WebFlux too, says of each line of tests/foreign/key_documents.py. */
+/** Prints the verdicts of Wxauth.java's decoder, also for WebFlux, on each line from tests/foreign/key_documents.py. */
 public class SpringJudge {
     interface Decoder {
         void decode(String token);

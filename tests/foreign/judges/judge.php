@@ -1,6 +1,6 @@
 <?php
 
-// What wxauth_keys.php says of each line of tests/foreign/key_documents.py; php-jwt is not needed for that.
+// Prints the verdicts of wxauth_keys.php on each line from tests/foreign/key_documents.py. It needs no php-jwt.
 
 require 'wxauth_keys.php';
 

@@ -1,6 +1,6 @@
 package wxauth
 
-// What the guard says of each line of tests/foreign/key_documents.py.
+// Writes the guard's verdicts on each line from tests/foreign/key_documents.py.
 
 import (
 	"errors"
@@ -53,7 +53,7 @@ func TestJudgeEachLine(t *testing.T) {
 	}
 }
 
-// Sixteen workers, 32 strangers, and a user behind them.
+// Runs 32 requests with unknown keys, and then a user's request, in 16 workers.
 func besideStrangers(status func(string) int, words []string) string {
 	tokens, answered := make(chan string), make(chan int, 1)
 	for n := 0; n < 16; n++ {

@@ -1,5 +1,5 @@
-// silenceper/wechat, unmodified but for the host of WeChat, which it cannot be told: prints what a simulated one tells
-// it, the message that it has sealed, or its signatures of a payment.
+// Prints what silenceper/wechat gets from a simulated WeChat, the message that it seals, or its signatures of a
+// payment. The SDK is unmodified except for WeChat's host, which it can't be configured to use.
 package main
 
 import (

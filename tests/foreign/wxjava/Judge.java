@@ -13,7 +13,7 @@ import me.chanjar.weixin.mp.api.impl.WxMpServiceImpl;
 import me.chanjar.weixin.mp.config.WxMpHostConfig;
 import me.chanjar.weixin.mp.config.impl.WxMpDefaultConfigImpl;
 
-/** WxJava, unmodified: prints what a simulated WeChat tells it, the message that it has sealed, or its signatures of a payment. */
+/** Prints what WxJava gets from a simulated WeChat, the message that it seals, or its signatures of a payment. */
 class Judge {
     interface Call { Object run() throws Exception; }
 
