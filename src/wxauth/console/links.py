@@ -23,7 +23,7 @@ _SEVERAL_ADMINISTRATORS: Final = _("there are several administrators. Choose one
 
 
 class NoLink(TextError):
-    """The error if the user may not have a link, or if there is not exactly one administrator to choose."""
+    """The error if a user may not have a link, or if no user is given and there is not exactly one administrator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class ConsoleLink:
 async def make_link(database: Database, user_id: UUID | None, *, now: datetime) -> ConsoleLink:
     """Create a link for an administrator or a support user. If `user_id` is None, create it for the only administrator.
 
-    Raises: NoLink.
+    Raises: NoLink, if the user may not have a link, or if `user_id` is None and there is not exactly one administrator.
     """
     if user_id is None:
         user_id = await _only_administrator(database)
@@ -61,7 +61,7 @@ async def make_link(database: Database, user_id: UUID | None, *, now: datetime) 
 
 
 async def _only_administrator(database: Database) -> UUID:
-    """Return the id of the only administrator. Raises: NoLink."""
+    """Return the id of the only administrator. Raises: NoLink, if there is not exactly one administrator."""
     administrators = await database.values(queries.ADMINISTRATORS)
     if not administrators:
         raise NoLink(_NO_ADMINISTRATOR)

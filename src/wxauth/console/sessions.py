@@ -2,7 +2,7 @@
 
 A console session is a session of wxauth's own website `wxauth-admin`, but differs from other sessions in three ways.
 Its refresh token is in a cookie, and only the console accepts this token. Its lifetime is shorter. The session also
-ends when its user loses a role of staff.
+ends when its user loses one of the staff roles (`admin` and `support`).
 """
 
 from dataclasses import dataclass, field
@@ -59,15 +59,15 @@ class ConsoleTokens(RefreshTokens):
 
 @dataclass(frozen=True, slots=True)
 class OpenedConsole:
-    """An opened session, with the values that the page needs."""
+    """An opened console session, with the values that the console's page needs."""
 
     access_token: str = field(repr=False)
     expires_in: int
     """The time, in seconds, until the access token expires."""
     cookie: str = field(repr=False)
-    """The token for the cookie."""
+    """The refresh token, which is the value of the cookie."""
     cookie_seconds: int
-    """The time, in seconds, until the unused session ends, and the browser deletes the cookie."""
+    """The time, in seconds, after which the session ends if nobody uses it, and the browser deletes the cookie."""
     user: UserInSession
 
 
@@ -85,7 +85,7 @@ class ConsoleSessions:
     codes: AuthorizationCodes
 
     async def add_as_site(self) -> None:
-        """Register the console as a site, if it is enabled, so that users can log in by scan.
+        """If the console is enabled, register it as a site, so that staff can log in to it by scanning a QR code.
 
         If the database is unavailable, retry later in the background.
         """
@@ -108,7 +108,7 @@ class ConsoleSessions:
             self.retries.put_off("console", CONSOLE, add, failure=exc, patience=inf)
 
     async def open_by_link(self, secret: str, *, device: Device) -> OpenedConsole:
-        """Open a session with a link, which works once.
+        """Open a session with the secret of a link. Each link works only once.
 
         Raises: SessionRevoked, if the link is unknown, used or expired, or if its user is not staff.
         """
@@ -137,11 +137,13 @@ class ConsoleSessions:
         return self._opened(user, session_id, generation=0, left=MAX_UNUSED, now=now)
 
     async def open_by_scan(self, code: str, verifier: str, *, device: Device) -> OpenedConsole:
-        """Open a session with an authorization code of the console, which an administrator has approved.
+        """Open a session with the authorization code and the PKCE verifier of a login to the console.
 
-        If a used code is sent again with its verifier, end the session of the code, as `/v1/token` does.
+        If a used code is sent again with its verifier, end the session that the code has opened, as `/v1/token` does,
+        because somebody else might have the code and the verifier.
 
-        Raises: SessionRevoked, if the code is unknown, used or expired; InsufficientRole; RateLimited.
+        Raises: SessionRevoked, if the code is unknown, used or expired, or does not match the verifier;
+        InsufficientRole, if the user is not staff; RateLimited, if too many requests of the user are waiting.
         """
         now = self.clock()
         session_id = new_id(now)
@@ -158,10 +160,10 @@ class ConsoleSessions:
         return self._opened(redeemed.user, session_id, generation=0, left=MAX_UNUSED, now=now)
 
     async def resume(self, cookie: str, *, device: Device) -> OpenedConsole:
-        """Continue the session in a cookie, and return a new token for the cookie.
+        """Continue the session that a cookie belongs to, and return the session with new tokens.
 
-        Raises: SessionRevoked, if the session has ended; InsufficientRole, if the user has lost the role, which ends
-            the session.
+        Raises: SessionRevoked, if the cookie is not valid, or if the session has ended; InsufficientRole, if the user
+        is no longer staff. In that case, this method has ended the session.
         """
         token = self.console_tokens.parse(cookie)
         if token is None:
@@ -186,7 +188,7 @@ class ConsoleSessions:
         return self._opened(outcome, token.session_id, generation=outcome.generation, left=left, now=now)
 
     async def end(self, cookie: str) -> None:
-        """End the session in a cookie, if it is still open. The call is idempotent."""
+        """End the session that a cookie belongs to. If the session has already ended, do nothing."""
         token = self.console_tokens.parse(cookie)
         if token is None:
             return
@@ -197,9 +199,9 @@ class ConsoleSessions:
             log.info("console_closed", user_id=user_id, session_id=token.session_id)
 
     async def _login_of(self, code: str, verifier: str) -> SiteLogin | None:
-        """Return the login of an authorization code; None if the code is unknown, or does not fit the verifier."""
+        """Return the login of an authorization code; None if the code is unknown, or does not match the verifier."""
         challenge = challenge_of(verifier)
-        if challenge is None:  # because None would fit a login without a challenge
+        if challenge is None:  # because None would match a login without a challenge
             return None
         uri = self._redirect_uri()
         return await login_of_code(self.database, code, client_id=CONSOLE, redirect_uri=uri, code_challenge=challenge)
@@ -207,9 +209,11 @@ class ConsoleSessions:
     async def _redeem(
         self, login: SiteLogin, session_id: UUID, *, device: Device, now: datetime
     ) -> Redeemed | NotRedeemed:
-        """Redeem the authorization code of a login, and open a session if its user is staff.
+        """Redeem the authorization code of a login, and open a session if the user is staff.
 
-        Raises: InsufficientRole, if the user is not staff; RateLimited.
+        If the code cannot be redeemed, return the reason.
+
+        Raises: InsufficientRole, if the user is not staff; RateLimited, if too many requests of the user are waiting.
         """
         expires_at = now + timedelta(seconds=MAX_UNUSED)
         async with self.codes.queue(login), self.database.begin() as transaction:
@@ -226,7 +230,10 @@ class ConsoleSessions:
     def _opened(
         self, user: UserInSession, session_id: UUID, *, generation: int, left: int, now: datetime
     ) -> OpenedConsole:
-        """Return a session with new tokens. `left` is the number of seconds until the session ends."""
+        """Return a session with new tokens.
+
+        `generation` is the number of its refresh token, and `left` is the number of seconds until the session ends.
+        """
         session = TokenSession(id=session_id, seconds_left=left, client_id=CONSOLE, scope=ADMIN_SCOPE)
         issued = self.issuer.issue(user, session, now=now)
         return OpenedConsole(
