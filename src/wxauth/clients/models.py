@@ -1,4 +1,4 @@
-"""The model of a client (a service or a site of the operator), its table, and the scopes that it may have."""
+"""The model of a client (a service or a site of the operator), its table, and its scopes with the claims they grant."""
 
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
@@ -22,15 +22,21 @@ ID_TOKEN_ALGS: Final[tuple[str, ...]] = get_args(IdTokenAlg)
 ID_TOKEN_ALG: Final[IdTokenAlg] = "RS256"  # noqa: S105 - an algorithm
 """The default algorithm of a site's id_tokens."""
 Pkce = Literal["required", "optional"]
-"""Whether a site must use PKCE. A site for which it is optional must check the `nonce` instead (RFC 9700, 2.1.1)."""
+"""Whether a site must use PKCE.
+
+A site for which PKCE is optional must check the `nonce` instead (RFC 9700, section 2.1.1).
+"""
 OFFLINE_ACCESS: Final = "offline_access"
-"""The scope that changes nothing, because wxauth issues refresh tokens without it, too."""
+"""The scope that requests refresh tokens. It changes nothing, because wxauth issues refresh tokens even without it."""
 OPENID_SCOPE: Final = "openid"
 """The scope that requests an id_token and access to /v1/userinfo."""
 
 
 class Scope(StrEnum):
-    """A right of a service. A new right requires a database revision, because a CHECK of `clients` lists all rights."""
+    """A right of a service.
+
+    A new right requires a database revision, because a CHECK constraint of the table `clients` lists all rights.
+    """
 
     INTROSPECT = "introspect"
     """Check whether an access token is valid."""
@@ -39,7 +45,7 @@ class Scope(StrEnum):
     USERS = "users"
     """Look users up."""
     PHONES = "phones"
-    """Also see the phone numbers of users."""
+    """See the phone numbers of the users that the service looks up."""
     UNIONIDS = "unionids"
     """Look users up by unionid, and see their unionids."""
     EVENTS = "events"
@@ -55,17 +61,17 @@ class Scope(StrEnum):
 
 
 def _flag(description: str) -> Any:
-    """Return the definition of a field that is off by default."""
+    """Return the definition of a Boolean field, which is false by default."""
     return Field(default=False, description=description)
 
 
 def _text(description: str) -> Any:
-    """Return the definition of an optional text."""
+    """Return the definition of an optional text, which is null by default."""
     return Field(default=None, sa_type=Text, description=description)
 
 
 def _uris(description: str, example: str) -> Any:
-    """Return the definition of a list of URIs, which is empty by default."""
+    """Return the definition of a list of URIs, which is empty by default. `example` is one of the URIs."""
     return Field(default=[], sa_type=ARRAY(Text), description=description, schema_extra={"examples": [[example]]})
 
 
@@ -73,7 +79,7 @@ class Client(SQLModel):
     """A service or a site of the operator, as administrators describe it. A site logs users in.
 
     The fields of requests, and the options of `wxauth clients`, are made from the fields of this class. Only a site has
-    a title. A service has null, false or an empty list in all columns that describe a site.
+    a title. A service has null, false or an empty list in all columns that describe a site, except in `pkce`.
     """
 
     name: str = Field(sa_type=Text, primary_key=True, schema_extra={"examples": ["shop"]})
@@ -115,7 +121,7 @@ class Client(SQLModel):
         sa_type=Text,
         description="If `optional`, a site with a secret can omit PKCE. Null: `required`.",
     )
-    """A service also has the value `required`."""
+    """A service, which cannot use PKCE, has the value `required`."""
     id_token_alg: IdTokenAlg | None = Field(
         default=None,
         sa_type=Text,
@@ -140,7 +146,7 @@ class Client(SQLModel):
 
     @property
     def site_scopes(self) -> list[str]:
-        """The scopes that the client's sessions can have."""
+        """The scopes that the client may request as a site, and that its sessions can have."""
         return [scope for scope in self.scopes if scope not in _SERVICE_SCOPES]
 
 
@@ -165,7 +171,7 @@ class ClientWithSecrets(AddedClient):
     secret_hash: bytes | None = Field(sa_type=BYTEA, repr=False)
     """The SHA-256 of the secret; null if the client is public. wxauth does not store the secret."""
     former_secret_hash: bytes | None = Field(sa_type=BYTEA, repr=False)
-    """The SHA-256 of the previous secret, which works until `former_secret_until`."""
+    """The SHA-256 of the previous secret, which works until `former_secret_until`; null if there is none."""
 
 
 class StoredClient(ClientWithSecrets, table=True):
@@ -180,7 +186,7 @@ class StoredClient(ClientWithSecrets, table=True):
     has ended, so that a new client with this name does not get the sessions.
     """
     id: UUID
-    """The id of this client in `deliveries`. A later client with the same name has another id."""
+    """The id with which the table `deliveries` refers to this client, because a later client may have the same name."""
 
 
 SITE_SCOPES: Final[Mapping[str, Mapping[str, Callable[[UserInSession, Client], object]]]] = {
@@ -215,7 +221,7 @@ CLAIMS: Final = tuple(claim for claims in SITE_SCOPES.values() for claim in clai
 
 
 def claims_of(user: UserInSession, client: Client, scopes: Collection[str]) -> dict[str, Any]:
-    """Return the claims about a user that these scopes grant, and the claims that the operator has added."""
+    """Return the claims about a user that these scopes grant, and the operator's own claims for the client."""
     values = {
         claim: value(user, client)
         for scope, claims in SITE_SCOPES.items()

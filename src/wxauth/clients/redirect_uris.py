@@ -12,14 +12,14 @@ from wxauth_guard.texts import is_http_url, is_loopback, is_secure
 
 MAX_URI_LENGTH: Final = 2048
 MAX_URIS: Final = 100
-"""The maximum number of URIs of each kind.
+"""The maximum number of redirect URIs of a client, and of its logout URIs.
 
 The number is limited because each login and each CORS request compares the URIs.
 """
 _MAX_LOGGED: Final = 200
 """The largest number of characters of a URI in the log."""
 _CHARACTERS: Final = r"[A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*"
-"""The pattern of a text of characters that RFC 3986 allows in a URI.
+"""The pattern of a text that contains only characters that a URI may contain (RFC 3986).
 
 `*` is left out, because it would look like a wildcard, and `#`, because it begins a fragment.
 """
@@ -53,7 +53,10 @@ _ON_LOOPBACK: Final = re.compile(
 
 
 def check_uris(uris: Sequence[str]) -> None:
-    """Check the URIs of one kind before they are registered. Raises: ValueError."""
+    """Check a client's redirect URIs, or its logout URIs, before they are stored.
+
+    Raises: WrongValue, if there are too many URIs, or if one of them is not allowed.
+    """
     if len(uris) > MAX_URIS:
         raise WrongValue(_("must contain at most {n} URIs", n=MAX_URIS))
     for uri in uris:
@@ -61,7 +64,7 @@ def check_uris(uris: Sequence[str]) -> None:
 
 
 def check_uri(uri: str) -> str:
-    """Check that a URI may be registered, and return the URI. Raises: ValueError."""
+    """Check that a client may register this URI, and return the URI. Raises: WrongValue, if it is not allowed."""
     if len(uri) > MAX_URI_LENGTH:
         raise WrongValue(_("must be up to {n} characters", n=MAX_URI_LENGTH))
     is_app = _BEGINS_WITH_APP_SCHEME.match(uri) is not None
@@ -83,7 +86,7 @@ def check_uri(uri: str) -> str:
 
 
 def _check_host_and_port(uri: str) -> None:
-    """Check the host and the port of a web URI. Raises: ValueError."""
+    """Check the host and the port of a web URI. Raises: WrongValue."""
     authority = _AUTHORITY.match(uri)
     if authority is None:
         raise WrongValue(HOST_RULE)
@@ -106,7 +109,7 @@ def is_local(uri: str) -> bool:
 
 
 def is_registered(uri: str, registered: Iterable[str], *, allows_localhost: bool = False) -> bool:
-    """Return whether this URI is registered. Only the port of a loopback address may differ.
+    """Return whether this URI is one of the registered URIs. Only the port of a loopback address may differ.
 
     With `allows_localhost`, the name `localhost` counts as a loopback address.
     """
@@ -119,7 +122,10 @@ def is_registered(uri: str, registered: Iterable[str], *, allows_localhost: bool
 
 
 def _without_port(uri: str, *, allows_localhost: bool) -> tuple[str, str] | None:
-    """Return the parts before and after the port; None if the host is not a loopback address."""
+    """Return the parts before and after the port.
+
+    Return None if the host is not a loopback address, or if no program can listen on the port.
+    """
     parts = _ON_LOOPBACK.fullmatch(uri)
     if parts is None or (parts["name"] and not allows_localhost):
         return None
@@ -141,10 +147,10 @@ def origin_of(uri: str) -> str:
 
 
 def origin_shown(redirect_uris: Sequence[str], requested_uri: str = "") -> str | None:
-    """Return the origin that a page shows for a site with these redirect URIs; None if the site has none.
+    """Return the origin that a page shows for a site with these redirect URIs; None if the site has no redirect URI.
 
     For a native app, the origin is the scheme of the requested URI. The origin of a loopback address contains the
-    requested port. For other sites, the origin is that of the first redirect URI.
+    requested port. For other sites, the function returns the origin of the first redirect URI.
     """
     if is_local(requested_uri) or scheme_of_app(requested_uri) is not None:
         return origin_of(requested_uri)
@@ -152,7 +158,7 @@ def origin_shown(redirect_uris: Sequence[str], requested_uri: str = "") -> str |
 
 
 def loggable_uri(uri: str) -> str:
-    """Return a URI for the log, without user, query and fragment, because these parts can contain secrets."""
+    """Return a URI for the log, without user name, password, query and fragment, because they can contain secrets."""
     without_query = re.split(r"[?#]", uri, maxsplit=1)[0]
     loggable = re.sub(r"//[^/]*@", "//…@", without_query)[:_MAX_LOGGED]
     return loggable if without_query == uri else f"{loggable}?…"

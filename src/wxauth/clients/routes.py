@@ -54,7 +54,7 @@ class ClientRequest(_ClientOptions):
 
 
 class ClientChangeRequest(_ClientOptions):
-    """The changes of a client. An absent field is unchanged; null, false or empty clears it."""
+    """The changes to a client. An absent field is unchanged; null, false or empty clears it."""
 
     model_config = body_like({"scopes": ["introspect", "events"]})
 
@@ -103,7 +103,7 @@ class ClientSecretAnswer(BaseModel):
 
 
 def client_answer(client: AddedClient, *, now: datetime) -> ClientAnswer:
-    """Return the response about a client, without its secret."""
+    """Return the response about a client, without its secret. `former_secret_until` is null if it is in the past."""
     until = client.former_secret_until
     if until is not None and until <= now:
         until = None  # the database still contains the time at which an old secret ended
