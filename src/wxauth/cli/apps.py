@@ -28,7 +28,7 @@ _LABELS: Final = {"app_secret": "AppSecret", "push_token": "Token", "push_aes_ke
 _OF_PUSH: Final = ("push_token", "push_aes_key", "push_forward")
 """The fields that `--no-push` clears."""
 _PROMPTED: Final = {"is_flag": True, "default": None, "callback": None, "metavar": None}
-"""The arguments that turn a field's option into a switch, with which the command prompts for a secret."""
+"""The arguments that turn a field's option into a switch. With the switch, the command prompts for the secret."""
 
 
 def _hosts(values: Sequence[str]) -> list[str] | str | None:
@@ -159,14 +159,14 @@ def remove_command(app_id: str) -> None:
 
 
 def _push_mode(app: AppAnswer) -> str | None:
-    """Return the mode in which WeChat pushes messages of an app; None if wxauth accepts no messages."""
+    """Return the mode in which WeChat pushes an app's messages, `aes` or `plain`; None if wxauth accepts none."""
     if app.has_push_aes_key:
         return "aes"
     return "plain" if app.has_push_token else None
 
 
 def _prompted(fields: Mapping[str, Any]) -> dict[str, str]:
-    """Prompt for the secrets whose options were given, and return them.
+    """Prompt for the secrets whose options were given, and return the secrets by the names of their fields.
 
     The secrets are not values of options, because all users of the machine can see a command line.
     """
@@ -174,7 +174,10 @@ def _prompted(fields: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _ask_for(label: str) -> str:
-    """Return a secret from a prompt or, without a terminal, from the next line of standard input. Raises: Failed."""
+    """Return a secret from a prompt or, without a terminal, from the next line of standard input.
+
+    Raises: Failed, if this line is empty or missing.
+    """
     if sys.stdin.isatty():
         return str(click.prompt(label, hide_input=True, err=True))
     line = sys.stdin.readline().removeprefix("\N{BYTE ORDER MARK}").strip()
@@ -186,8 +189,8 @@ def _ask_for(label: str) -> str:
 def _valid(kind: type[Body], values: dict[str, Any]) -> Body:
     """Return the values as a validated request body.
 
-    Raises: click.UsageError for values from the command line, Failed for values from a prompt. Both errors name the
-    field, but never contain its value.
+    Raises: Failed, if only values from prompts are wrong; click.UsageError, if a value from the command line is wrong.
+    Both errors name the field, but never contain its value.
     """
     try:
         return kind.model_validate(values)
@@ -203,7 +206,7 @@ def _valid(kind: type[Body], values: dict[str, Any]) -> Body:
 
 
 def _show_app(write: Callable[[Parts], Awaitable[KnownApp]], text: Text) -> None:
-    """Print this text or, with `--json`, the app that `write` stores and returns."""
+    """Store an app by calling `write`. Then print this text or, with `--json`, the app that `write` returned."""
 
     async def write_and_answer(parts: Parts) -> AppAnswer:
         return app_answer(parts[Settings], parts[Apps], parts[WeChatTokens], await write(parts))

@@ -20,15 +20,15 @@ from wxauth.web.schemas import PageQuery, Time, id_in_cursor
 _METAVARS: Final = {"object": "JSON", "integer": "N", "array": "A,B", "string": "TEXT"}
 """The placeholder for an option's value in the help, by the JSON type of the value."""
 _METAVARS_BY_NAME: Final = {"app_id": "APP_ID", "uri": "URI", "domain": "DOMAIN"}
-"""The placeholder for each part of a field's name. It takes precedence over the placeholder for the type."""
+"""The placeholder for an option's value, by a part of the field's name. It takes precedence over the JSON type."""
 _NOT_JSON: Final = _('must be JSON, such as 2 or {"role": "authenticated"}, or the word default')
 
 
 def checked(check: Callable[[Any], Any], rule: str = "") -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """Return an option's callback, which replaces the given value with the result of `check`.
+    """Return an option's callback, which replaces the given value with the result of `check`. None stays None.
 
-    If `check` raises a KeyError, OSError or ValueError, the call is refused. The message is the text of a WrongValue,
-    the reason of an OSError and, for other errors, `rule`.
+    If `check` raises a KeyError, OSError or ValueError, the command is refused. The message is the text of a
+    WrongValue, the system's reason for an OSError or, for any other error, `rule`.
     """
 
     def callback(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
@@ -74,7 +74,7 @@ def read_picture(path: str) -> str:
 
     For `default` or an empty text, return an empty text, which clears the picture.
 
-    Raises: WrongValue, OSError.
+    Raises: WrongValue, if the file is not a suitable picture; OSError, if the file cannot be read.
     """
     if path in ("default", ""):
         return ""
@@ -87,14 +87,16 @@ def read_picture(path: str) -> str:
 def takes(
     model: type[BaseModel], *, clear: str | None = None, **changed: Mapping[str, Any] | None
 ) -> Callable[[Callable[..., object]], Callable[..., object]]:
-    """Add options for a model's fields. Their types, choices and texts come from the model's schema.
+    """Return a decorator that adds options for a model's fields to a command.
+
+    The types, choices and texts of the options come from the model's schema.
 
     The command receives `fields`, the values of the options that were given, by field.
 
     Args:
         model: The body or the query of an operation.
-        clear: The word that clears a field, if options can clear fields. The command then receives an empty text. A
-            switch has a `--no-` form instead.
+        clear: The word that clears a field, if options can clear fields. For this word, the command receives an empty
+            text. A switch has a `--no-` form instead.
         changed: The arguments of `click.option` that replace the arguments from the schema, by field. None means that
             the field has no option.
     """
@@ -108,7 +110,7 @@ def takes(
 
 
 def _with_options(options: Mapping[str, Mapping[str, Any]], function: Callable[..., object]) -> Callable[..., object]:
-    """Add options to a command. The command receives the values that were given as one argument, `fields`.
+    """Add options to a command, which receives the values that were given in the single argument `fields`.
 
     `options` contains the arguments of `click.option`, by field.
     """
@@ -165,9 +167,10 @@ def _fields_of(model: type[BaseModel]) -> Iterator[_Field]:
 
 
 def _option_of(field: _Field, clear: str | None, *, is_query: bool, replaced: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the arguments of `click.option` for a field, with `option` for the names of the option.
+    """Return the arguments of `click.option` for a field, and under the key `option` the names of the option.
 
-    `replaced` contains the arguments that replace the arguments from the schema.
+    `clear` is the word that clears the field; None if there is none. `replaced` contains the arguments that replace the
+    arguments from the schema.
     """
     # In a description, "Null:" introduces the meaning of an absent value. In the help, it is replaced by "Default:" or,
     # if a word clears the field, by this word.
@@ -189,7 +192,7 @@ def _option_of(field: _Field, clear: str | None, *, is_query: bool, replaced: Ma
 def _type_of(field: _Field, clear: str | None) -> Mapping[str, Any]:
     """Return the arguments of `click.option` that depend on the type of the field's values.
 
-    If click itself converts the values, there is no callback.
+    If click itself converts the values, the callback is None.
     """
     bounds = field.types.get("integer", {})
     if "boolean" in field.types:

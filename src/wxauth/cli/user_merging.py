@@ -23,7 +23,7 @@ from wxauth.users.status_queries import Ban
 
 
 def _identity(value: str) -> tuple[str, str]:
-    """Return the app_id and the openid in `APP_ID:OPENID`. Raises: ValueError."""
+    """Return the app_id and the openid in `APP_ID:OPENID`. Raises: ValueError, if one of the two is missing."""
     app_id, _colon, openid = stripped(value).partition(":")
     if not app_id or not openid:
         raise ValueError

@@ -62,7 +62,10 @@ _check_reason = checked(
 
 
 def _attributes(values: Sequence[str]) -> dict[str, object]:
-    """Return a merge patch, in which `NAME=VALUE` sets a value and `NAME=` sets null. Raises: ValueError."""
+    """Return a merge patch, in which `NAME=VALUE` sets an attribute, and `NAME=` removes it by setting it to null.
+
+    Raises: WrongValue, if a text lacks `=`; WrongAttributes, if a name or a value is not allowed.
+    """
     patch: dict[str, object] = {}
     for attribute in values:
         name, equals, value = attribute.partition("=")
@@ -130,7 +133,7 @@ def _export(user_id: UUID) -> None:
 
 
 def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
-    """Return the names and values of a user's fields, with a row for each identity, session and consent."""
+    """Return rows with the names and values of a user's fields, and a row for each identity, session and consent."""
     fields: Mapping[str, object] = user  # because a TypedDict has only literal keys, and the names below are variables
     unverified = Text("  ({proof})", proof=_("unverified")) if user["phone_verified"] is False else ""
     rows = [
@@ -273,7 +276,7 @@ def _change(user_id: UUID, change: UserChange) -> None:
 
 
 def _read_user(user_id: UUID) -> UserDetailAnswer:
-    """Return a user with all identities and sessions. Raises: Failed."""
+    """Return a user with all identities and sessions. Raises: Failed, for example if there is no such user."""
     return with_database(lambda database, now: read_user(database, user_id, now=now))
 
 
