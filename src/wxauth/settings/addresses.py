@@ -1,7 +1,7 @@
 """IP addresses and networks, and the addresses to which wxauth never sends a request.
 
-An operator enters URLs, for example of webhooks. A request to such a URL must not reach a service that only this
-machine can reach.
+An operator enters URLs, for example URLs of webhooks. A request to such a URL must not reach a service that only this
+machine can reach, such as a cloud's metadata service.
 """
 
 import asyncio
@@ -94,9 +94,10 @@ def plain_address(text: str) -> IpAddress:
 
 
 async def addresses_of(host: str, *, seconds: float) -> Sequence[str]:
-    """Return the addresses of a host name, in the order in which they should be tried. Wait for at most `seconds`.
+    """Return the addresses of a host name, in the order in which they should be tried.
 
-    The result is empty if the name does not resolve, or if `host` is an address, a path or a list.
+    The result is empty if the name does not resolve within `seconds`, or if `host` is not a name but an address, the
+    path of a socket, or a list of hosts.
     """
     if not host or host.startswith("/") or "," in host:
         return []
@@ -112,7 +113,7 @@ async def addresses_of(host: str, *, seconds: float) -> Sequence[str]:
 
 
 def numeric_addresses_of(host: str) -> Sequence[str]:
-    """Return the address that a host denotes in any notation, for example 0x7f.1. Return no address for a name."""
+    """Return the address that a host denotes in any notation, for example 0x7f.1. For a name, return an empty list."""
     with suppress(OSError, UnicodeError):
         return _addresses_in(getaddrinfo(host, None, flags=AI_NUMERICHOST))
     return []
@@ -124,7 +125,7 @@ def _addresses_in(entries: Iterable[tuple[Any, ...]]) -> list[str]:
 
 
 def is_refused(address: str, scheme: Scheme) -> bool:
-    """Return whether sending to this address is forbidden.
+    """Return whether wxauth must not send requests to this address with this scheme.
 
     Link-local, multicast, unspecified and metadata addresses are always refused. Without TLS, only private addresses
     are allowed. An IPv4 address embedded in an IPv6 address is treated as the IPv4 address.
@@ -155,7 +156,10 @@ def _last_32_bits(address: IpAddress) -> IPv4Address:
 
 
 def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the addresses and networks of trusted proxies in their usual form. Raises: WrongValue."""
+    """Return the addresses and networks of trusted proxies in their usual form. A single `*` stays unchanged.
+
+    Raises: WrongValue, if an item is neither an address nor a network, or if it contains all addresses.
+    """
     if value == ("*",):
         return value
     try:
@@ -172,7 +176,10 @@ def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _check_exempt(value: tuple[str, ...]) -> tuple[str, ...]:
-    """Return networks without a rate limit in their usual form. Raises: WrongValue."""
+    """Return the networks that have no rate limit in their usual form.
+
+    Raises: WrongValue, if an item is neither an address nor a network, or if it contains all addresses.
+    """
     try:
         networks = tuple(ip_network(item, strict=False) for item in value)
     except ValueError:

@@ -24,7 +24,10 @@ OWN_SCOPES: Final = frozenset(
         *("attributes", "sign", "moderate", "js_sign"),
     }
 )
-"""wxauth's own scopes of sites and services, which no resource may define. A test compares them with the code."""
+"""wxauth's own scopes of sites and services, which no resource may define.
+
+A test compares this list with the scopes in the packages above, which this package cannot import.
+"""
 BESIDE_RESOURCE: Final = ("openid", "profile", "offline_access")
 """The scopes of wxauth that a client without registration may request together with a resource's scopes."""
 MAX_RESOURCE: Final = 512
@@ -73,7 +76,10 @@ def find_resource(resources: Iterable[Resource], url: str) -> Resource | None:
 
 
 def check_distinct(resources: tuple[Resource, ...], others: Collection[str] = ()) -> tuple[Resource, ...]:
-    """Check that no URL occurs twice, or is among the `others`. Raises: ValueError, which names the entry."""
+    """Return the resources, after a check that no URL occurs twice, or is among the `others`.
+
+    Raises: WrongValue, which names the resource with such a URL.
+    """
     used = {as_compared(other) for other in others}
     for number, each in enumerate(resources):
         if as_compared(each.resource) in used:

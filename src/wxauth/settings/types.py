@@ -1,4 +1,7 @@
-"""The parsing and validation of settings, and the types that many settings share. Errors never contain a value."""
+"""The parsing and validation of settings, and the types that many settings share.
+
+Errors never contain a value, because the value may be a secret.
+"""
 
 import os
 import re
@@ -17,21 +20,21 @@ T = TypeVar("T")
 
 SECRETS_DIR: Final = Path("/run/secrets")
 SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
-"""The pattern of the beginning of the values of variables that Kubernetes sets for a Service.
+"""The pattern with which the variables begin that Kubernetes sets for a Service.
 
-If the Service is named "wxauth", one of these variables is WXAUTH_PORT.
+If the Service is named "wxauth", one of these variables is WXAUTH_PORT, with a value such as `tcp://10.0.0.1:80`.
 """
 CENTURY_DAYS: Final = 36600
 """The upper limit, in days, of each setting that is a number of days: a hundred years."""
 CENTURY_SECONDS: Final = CENTURY_DAYS * 86400
 _SHORTEST_TRAIL_DAYS: Final = 180
-"""The shortest time, in days, for which the operator may choose to keep the audit trail."""
+"""The smallest number of days for which the audit trail can be kept, apart from 0, which means forever."""
 _DOCUMENT: Final = re.compile(r"([a-z][a-z0-9_-]{0,31}):([A-Za-z0-9._-]{1,64})")
-"""The pattern of a document that users agree to, with its version."""
+"""The pattern of the name of a document that users agree to, a colon, and the version of the document."""
 
 
 def _split_at_commas(value: object) -> object:
-    """Return the items of a list that is a text. A value of another type stays unchanged."""
+    """Return the items of a text that separates them with commas. A value of another type stays unchanged."""
     return _items_of(value) if isinstance(value, str) else value
 
 
@@ -40,7 +43,10 @@ def _items_of(text: str) -> list[str]:
 
 
 def _read_documents(value: object) -> object:
-    """Return the versions by document. A value that is not a text stays unchanged. Raises: WrongValue."""
+    """Return the version of each document in a text. A value of another type stays unchanged.
+
+    Raises: WrongValue, if an item is not a document with its version, or if a document occurs twice.
+    """
     if not isinstance(value, str):
         return value
     matches = [_DOCUMENT.fullmatch(item) for item in _items_of(value)]
@@ -57,9 +63,9 @@ def _read_documents(value: object) -> object:
 
 
 def json_like(example: str) -> BeforeValidator:
-    """Return a validator that parses a list or an object from JSON like the example.
+    """Return a validator that parses JSON of the same kind as the example: a list or an object.
 
-    An empty text becomes an empty list or object.
+    An empty text becomes an empty list or object. A value that is not a text stays unchanged.
     """
     kind = type(from_json(example))
 
@@ -78,7 +84,10 @@ def json_like(example: str) -> BeforeValidator:
 
 
 def _refuse_unit(value: object) -> object:
-    """Refuse a number with a unit, such as `15m`, because a setting in seconds takes a plain number."""
+    """Refuse a number with a unit, such as `15m`, because a setting in seconds takes a plain number.
+
+    Raises: WrongValue.
+    """
     if isinstance(value, str) and re.fullmatch(r"\s*\d+\s*[A-Za-z]+\s*", value):
         raise WrongValue(_("must be a number of seconds, such as 900"))
     return value
@@ -90,7 +99,7 @@ def _check_events_kept(value: int) -> None:
 
 
 def _check_region(value: str) -> str:
-    """Return the region in upper case. Raises: WrongValue."""
+    """Return the code of a region in upper case. Raises: WrongValue, if the region is unknown."""
     # The import takes a tenth of a second, and few commands need it.
     from phonenumbers import SUPPORTED_REGIONS
 
@@ -105,13 +114,13 @@ def _check_secrets_folder(value: Path) -> None:
 
 
 def check_title(value: str) -> None:
-    """Check the title of an app, a site, a resource or a scope. Raises: ValueError."""
+    """Check the title of an app, a site, a resource or a scope. Raises: WrongValue."""
     if not is_title(value):
         raise WrongValue(_("must be 1 to 64 characters, without control characters, and not only spaces"))
 
 
 def _ignore_service_link(value: object) -> object:
-    """Use the default port if Kubernetes has set the variable."""
+    """Use the default port if the value is the address that Kubernetes sets for a Service."""
     if isinstance(value, str) and SERVICE_LINK.match(value):
         raise PydanticUseDefault
     return value
@@ -128,12 +137,12 @@ def checked(check: Callable[[T], object]) -> AfterValidator:
 
 
 def form(pattern: str, refusal: Text) -> AfterValidator:
-    """Return a validator that requires a text or a secret to match the pattern completely."""
+    """Return a validator that requires a text or a secret to match the pattern completely. `refusal` is the message."""
     return checked(matching(pattern, refusal))
 
 
 def matching(pattern: str, refusal: Text) -> Callable[[str | SecretStr], None]:
-    """Return a function that raises ValueError unless a text or a secret matches the pattern completely."""
+    """Return a function that raises WrongValue with `refusal` unless a text or a secret matches the whole pattern."""
 
     def check(value: str | SecretStr) -> None:
         if not re.fullmatch(pattern, value if isinstance(value, str) else value.get_secret_value()):
