@@ -17,7 +17,7 @@ from wxauth_desk.wechat import APP_KEYS, DESK_PATH
 _PROGRAM: Final = sys.argv[0]
 """The command's path.
 
-It is read at the start, because `runpy` replaces `sys.argv` while another thread runs an example.
+The path is read at the start, because `runpy` replaces `sys.argv` while another thread runs an example.
 """
 _ALL_INTERFACES: Final = ("0.0.0.0", "::")  # noqa: S104 - compared only
 _ADDRESSES_ELSEWHERE: Final = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
@@ -42,7 +42,8 @@ def welcome(
     """Return the text that `wxauth-desk dev` prints when the service accepts requests.
 
     `simulated_url` is None for the real WeChat, and `findings` are the results of the checks with the real WeChat.
-    `home` is the folder with the data of `wxauth-desk dev`, and `mcp_url` is None if there is no MCP server.
+    `site_url` leads to the example site. `mcp_url` is None if there is no MCP server. `home` is the folder with the
+    data of `wxauth-desk dev`, and `language` is the language of the text.
     """
     address = _address_in_network(settings.host)
     file_name = "banner.zh.txt" if language.startswith("zh") else "banner.en.txt"

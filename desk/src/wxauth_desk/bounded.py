@@ -10,7 +10,7 @@ V = TypeVar("V")
 class BoundedDict(UserDict[K, V]):
     """A mapping whose entries are in the order in which they were last set, the oldest first.
 
-    Setting an entry forgets the oldest entry if there are more than `max_entries`.
+    If there are more than `max_entries` after an entry has been set, the oldest entry is forgotten.
     """
 
     def __init__(self, max_entries: int) -> None:

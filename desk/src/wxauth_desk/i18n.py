@@ -1,7 +1,7 @@
-"""Texts for users, in English in the code, and in other languages in gettext's `locale/*/LC_MESSAGES/wxauth_desk.po`.
+"""The texts for users. The code contains the texts in English, and the files `wxauth_desk.po` contain the translations.
 
-The simulated WeChat runs without wxauth, so this module cannot use `wxauth.i18n`. A text of either module can be a
-value in a text of the other.
+The simulated WeChat runs without wxauth, so this module cannot use `wxauth.i18n`. A text of one module can be a value
+in a text of the other module.
 """
 
 import json
@@ -23,7 +23,7 @@ _LINE: Final = re.compile(r'^(?:(msgctxt|msgid|msgstr) )?"(.*)"$', re.MULTILINE)
 class Text(str):
     """An English text with its placeholders filled.
 
-    Its translations get the same values, which can also be texts.
+    The placeholders in its translations get the same values, which can themselves be texts.
     """
 
     _template: str
@@ -68,7 +68,7 @@ def gettext(language: str, message: str, /, **values: object) -> str:
 
 
 def pgettext(context: str, message: str, language: str) -> str:
-    """Return a text in this language, with the meaning that it has in this context."""
+    """Return an English text in this language, with the meaning that the text has in this context."""
     return catalogue(language).get(f"{context}\4{message}", message)
 
 
@@ -80,7 +80,7 @@ def own_name(language: str) -> str:
 def find_language(tag_or_locale: str) -> str | None:
     """Return the available language for a language tag or a locale, such as zh-TW or zh_CN.UTF-8.
 
-    If there is no exact match, return a language with the same first subtag; None if there is none.
+    If there is no exact match, return a language with the same first subtag; None if there is no such language.
     """
     tag = re.split("[.@]", tag_or_locale, maxsplit=1)[0].replace("_", "-").lower()
     by_tag = {each.lower(): each for each in languages()}
@@ -101,7 +101,7 @@ def catalogues() -> Mapping[str, Path]:
 
 @cache
 def catalogue(language: str) -> Mapping[str, str]:
-    """Return the translations into a language, by the English text; empty for English.
+    """Return the translations into a language, by the English text; empty if the language has no catalogue.
 
     If a text has a context, the key begins with the context and U+0004.
     """

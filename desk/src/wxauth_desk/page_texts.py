@@ -1,6 +1,7 @@
 """The texts of a page's scripts.
 
-The file `texts.json` next to the scripts contains the English texts by name. The catalogues contain their translations.
+The file `texts.json` next to the scripts contains the English texts, by name. The catalogues contain the translations
+of these texts.
 """
 
 from pathlib import Path
@@ -14,7 +15,7 @@ from wxauth_desk.i18n import SOURCE, find_language, languages, own_name, pgettex
 
 
 def page_texts(folder: Path, request: Request) -> JSONResponse:
-    """Return the texts of the page in this folder, in the language that `?language=` names, or else in English."""
+    """Return the texts of the page in this folder, in the language that `?language=` names, or otherwise in English."""
     language = find_language(request.query_params.get("language", "")) or SOURCE
     english: dict[str, str] = from_json((folder / "texts.json").read_bytes())
     answer: dict[str, Any] = {

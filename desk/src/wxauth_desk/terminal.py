@@ -27,7 +27,7 @@ class TextError(Exception):
 
 
 def terminal_language() -> str:
-    """Return the language that the locale of the terminal selects; English if there are no texts in it."""
+    """Return the language that the locale of the terminal selects; English if there are no texts in that language."""
     variables = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
     return find_language(next(filter(None, variables), "")) or SOURCE
 
@@ -38,5 +38,5 @@ def localized(text: object) -> str:
 
 
 def os_reason(exc: OSError) -> Text:
-    """Return the reason that the operating system gives for an error, with its translations if it is a common one."""
+    """Return the reason that the operating system gives for an error, with translations if the reason is common."""
     return _SYSTEM_REASONS.get(exc.errno or 0) or Text("{reason}", reason=exc.strerror or type(exc).__name__)

@@ -14,7 +14,7 @@ from wxauth_desk.wechat.quotas import Quotas
 
 _TICKET_LIFETIME_SECONDS: Final = 7200
 _TICKET_RENEWAL_SECONDS: Final = 300
-"""The time, in seconds, before a ticket's expiry from which calls get a new ticket."""
+"""The remaining lifetime of a ticket, in seconds, at or below which a call gets a new ticket."""
 
 
 @dataclass
@@ -27,20 +27,20 @@ class AppTokens:
     clock: Callable[[], int]
     """The clock, which returns seconds since the epoch."""
     js_tickets: dict[str, tuple[str, int]] = field(init=False, default_factory=dict)
-    """The ticket of each app, and the time, in seconds since the epoch, at which the ticket expires."""
+    """The tickets by the id of the app, each with the time, in seconds since the epoch, at which it expires."""
 
     def replace_older(self, call: Call, account: Account) -> Answer:
-        """Answer a call of `token`. Raises: CallRefused."""
+        """Answer a call to `token`. Raises: CallRefused, if the app may not get a token."""
         self._admit(call, account, call.query.get("grant_type"))
         return self.access_tokens[account.app_id].replace_older()
 
     def hand_out(self, call: Call, account: Account) -> Answer:
-        """Answer a call of `stable_token`. Raises: CallRefused."""
+        """Answer a call to `stable_token`. Raises: CallRefused, if the app may not get a token."""
         self._admit(call, account, call.json.get("grant_type"))
         return self.access_tokens[account.app_id].hand_out(force=call.json.get("force_refresh") is True)
 
     def read_js_ticket(self, call: Call, account: Account) -> Answer:
-        """Answer a call of `getticket`. Raises: CallRefused."""
+        """Answer a call to `getticket`. Raises: CallRefused, if the app may not get a ticket."""
         require(call.query.get("type") == "jsapi", Errcode.WRONG_ARGUMENT)
         require(APP_KINDS[account.app_id] == "official_account", Errcode.NOT_ALLOWED)
         ticket, ends_at = self.js_tickets.get(account.app_id, ("", 0))
@@ -50,7 +50,10 @@ class AppTokens:
         return ok(ticket=ticket, expires_in=ends_at - self.clock())
 
     def _admit(self, call: Call, account: Account, grant_type: object) -> None:
-        """Check and count a request for a token. Raises: CallRefused."""
+        """Count a call that requests a token.
+
+        Raises: CallRefused, if the app may not get a token, or its quota is used up.
+        """
         require(grant_type == "client_credential", Errcode.WRONG_GRANT_TYPE)
         # An app of the Open Platform has no token of its own, because it can do only what its users have granted.
         require(APP_KINDS[account.app_id] not in ("website", "mobile_app"), Errcode.WRONG_APP_ID)

@@ -30,7 +30,7 @@ Text = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
 class _Body(BaseModel):
-    """The body of a call of `getbalance`, whose fields the bodies of the other APIs also have."""
+    """The body of a call to `getbalance`. The bodies of calls to the other APIs also have its fields."""
 
     model_config = ConfigDict(strict=True)
 
@@ -44,7 +44,7 @@ class _Body(BaseModel):
 
 
 class _OrderBody(_Body):
-    """The body of `pay` and `present`."""
+    """The body of a call to `pay` or `present`."""
 
     amount: Annotated[int, Field(gt=0, le=10**9)]
     bill_no: OrderNumber
@@ -53,7 +53,7 @@ class _OrderBody(_Body):
 
 
 class _RefundBody(_OrderBody):
-    """The body of `cancelpay`."""
+    """The body of a call to `cancelpay`, which refunds the order `pay_bill_no`."""
 
     pay_bill_no: OrderNumber
 
@@ -76,6 +76,7 @@ class _StoredOrder:
     refundable: int
     """The number of coins that can still be refunded."""
     made_at: int
+    """The time of the order, in seconds since the epoch."""
 
 
 @dataclass
@@ -86,7 +87,7 @@ class _Purse:
     presented: int = 0
     """The number of coins that the player has ever received as presents."""
     spent: int = 0
-    """The number of coins that the player has paid, without refunds."""
+    """The number of coins that the player has paid, minus the refunded coins."""
     orders: BoundedDict[_OrderKey, _StoredOrder] = field(default_factory=lambda: BoundedDict(MAX_ORDERS))
 
     def receive(self, amount: int) -> None:
@@ -95,13 +96,16 @@ class _Purse:
         self.presented += amount
 
     def pay(self, amount: int) -> None:
-        """Deduct coins. Raises: CallRefused, if there are too few."""
+        """Deduct coins that the player pays. Raises: CallRefused, if the player has too few coins."""
         require(amount <= self.balance, Errcode.TOO_FEW_COINS)
         self.balance -= amount
         self.spent += amount
 
     def refund(self, key: _OrderKey, amount: int) -> None:
-        """Return coins of an order that the player has paid. Raises: CallRefused."""
+        """Give back coins of an order that the player has paid.
+
+        Raises: CallRefused, if the order is unknown, or if fewer coins can still be refunded.
+        """
         order = self.orders.get(key)
         if order is None:
             raise CallRefused(Errcode.UNKNOWN_ORDER)
@@ -111,7 +115,7 @@ class _Purse:
         self.spent -= amount
 
     def forget_expired(self, now: int) -> None:
-        """Forget the orders that are too old."""
+        """Forget the orders that WeChat no longer recognizes. `now` is in seconds since the epoch."""
         for key, order in list(self.orders.items()):
             if order.made_at + _ORDER_LIFETIME_SECONDS <= now:
                 del self.orders[key]
@@ -119,7 +123,7 @@ class _Purse:
 
 @dataclass
 class Coins:
-    """The purses of all players. `session_keys` checks the signatures of calls."""
+    """The purses of all players. `session_keys` checks the signatures of the calls."""
 
     session_keys: IssuedSessionKeys
     clock: Callable[[], int]
@@ -128,7 +132,10 @@ class Coins:
     """The purses by openid and `env`, the least recently used one first."""
 
     def answer(self, call: Call, account: Account) -> Answer:
-        """Answer a call of `getbalance`, `pay`, `cancelpay` or `present`. Raises: CallRefused."""
+        """Answer a call to `getbalance`, `pay`, `cancelpay` or `present`.
+
+        Raises: CallRefused, if WeChat would refuse it.
+        """
         require(APP_KINDS[account.app_id] == "mini_program", Errcode.NOT_ALLOWED)
         body = self._checked_body(call, account)
         purse = self._purse_of(body)
@@ -146,7 +153,7 @@ class Coins:
         )
 
     def _checked_body(self, call: Call, account: Account) -> _Body:
-        """Return the body of a call, after a check of both signatures. Raises: CallRefused."""
+        """Return the body of a call. Raises: CallRefused, if one of its two signatures or its body is wrong."""
         query, values, text = call.query, call.json, call.body.decode()
         openid, env = values.get("openid"), values.get("env")
         if query.get("sig_method") != "hmac_sha256" or not isinstance(openid, str) or not openid:
@@ -164,14 +171,17 @@ class Coins:
             raise CallRefused(Errcode.WRONG_PARAMETER) from exc
 
     def _purse_of(self, body: _Body) -> _Purse:
-        """Return the player's purse, which is now the most recently used one."""
+        """Return the player's purse, and make it the most recently used purse."""
         key = (body.openid, body.env)
         purse = self._purses.get(key) or _Purse()
         self._purses[key] = purse  # sets even an existing purse, so that it becomes the most recently used one
         return purse
 
     def _carry_out(self, api: Api, body: _OrderBody, purse: _Purse) -> dict[str, Any]:
-        """Carry out and store an order. Return the fields of the response. Raises: CallRefused."""
+        """Carry out and store an order, and return the fields of the response.
+
+        Raises: CallRefused, if the order is a repetition, or if the player has too few coins for it.
+        """
         now, key = self.clock(), (api, body.zone_id, body.bill_no)
         purse.forget_expired(now)
         require(key not in purse.orders, Errcode.REPEATED_ORDER)

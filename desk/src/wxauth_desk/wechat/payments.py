@@ -15,7 +15,7 @@ from wxauth_desk.wechat.issued import IssuedSessionKeys, is_hmac
 from wxauth_desk.wechat.push import DELIVER, REFUNDED, PushRequest, make_event
 
 APP_KEYS: Final = ("devAppKey0000000000000000000wxauth", "devAppKeyOfTheSandbox0000000wxauth")
-"""The AppKeys with which back ends make `paySig`, for `env` 0 and for `env` 1, the sandbox. All apps have them."""
+"""The AppKeys with which all back ends make `paySig`: one for `env` 0, and one for `env` 1, which is the sandbox."""
 
 
 class _ErrCode(IntEnum):
@@ -35,7 +35,7 @@ _RESULTS: Final[Mapping[int, str]] = {
     _ErrCode.WRONG_PAY_SIG: "fail PAY_SIG_INVALID",
     _ErrCode.WRONG_SIGN_DATA: "fail SIGN_DATA_INVALID",
 }
-"""The text of each result in `errMsg`."""
+"""The text that `errMsg` contains for each errCode."""
 Notice = tuple[PushRequest, dict[str, Any]]
 """A request to push a message about a payment, and the message."""
 MAX_ORDERS: Final = 1000
@@ -62,7 +62,7 @@ class NoticeRequest(ControlOfPerson):
 
 
 class Order(BaseModel):
-    """The required contents of `signData`."""
+    """The contents that `signData` must have."""
 
     model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
 
@@ -79,7 +79,7 @@ class Order(BaseModel):
 
 @dataclass
 class _PaidOrder:
-    """WeChat's messages about a paid order. Each is made once, so that a repetition is the same message."""
+    """WeChat's messages about a paid order. Each message is created once, so that its repetitions are identical."""
 
     delivery: dict[str, Any]
     refund: dict[str, Any] | None = None
@@ -89,7 +89,7 @@ class _PaidOrder:
 class Payments:
     """The orders that people have paid, and WeChat's notices about these orders.
 
-    Phones sign payments with the session_keys. The accounts determine the format of the notices.
+    `session_keys` checks the signatures of the phones, and `accounts` contains the format of the notices for each app.
     """
 
     session_keys: IssuedSessionKeys
@@ -102,7 +102,7 @@ class Payments:
     """The paid orders by app and order number."""
 
     def pay(self, request: PayRequest) -> tuple[int, Notice | None]:
-        """Pay an order. Return the phone's errCode and, if the payment succeeds, the notice to push."""
+        """Pay an order. Return the errCode for the phone, and the notice to push; None if the payment fails."""
         openid = openid_of(request.person, request.app_id)
         try:
             order = Order.model_validate_json(request.sign_data)
@@ -122,7 +122,7 @@ class Payments:
         return _ErrCode.PAID, self._notice_of(request, DELIVER, delivery)
 
     def notice(self, request: NoticeRequest) -> Notice:
-        """Return the notice about a paid order. Repeated calls return the same notice.
+        """Return the notice about the payment or the refund of an order. Repeated calls return the same notice.
 
         Raises: ValueError, if this person has not paid the order, or if the order has been forgotten.
         """

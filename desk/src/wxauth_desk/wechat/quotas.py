@@ -28,18 +28,22 @@ class Quotas:
     _clearings: Counter[tuple[str, str]] = field(init=False, default_factory=Counter)
     """The number of times that quotas were cleared, by month and app."""
     _minute: int = field(init=False, default=0)
+    """The minute of the latest call to `count_in_minute`, in minutes since the epoch."""
     _calls_of_minute: Counter[tuple[Api, str]] = field(init=False, default_factory=Counter)
     """The number of calls within `_minute`, by API and openid or, for pictures of codes, by API and app."""
 
     def count(self, account: Account, api: Api) -> None:
-        """Count a call of this day. Raises: CallRefused."""
+        """Count an app's call to an API on the current day. Raises: CallRefused, if the daily quota is used up."""
         key = (day_of(self.clock()), account.app_id, api)
         self._calls_of_day[key] += 1
         quota = account.daily_quota.get(api)
         require(quota is None or self._calls_of_day[key] <= quota, _QUOTA_ERRCODES.get(api, Errcode.USED_UP_QUOTA))
 
     def count_in_minute(self, api: Api, caller: str, *, at_most: int, errcode: int) -> None:
-        """Count a call of this minute by an openid or an app. Raises: CallRefused."""
+        """Count a call to an API in the current minute by `caller`, which is an openid or the id of an app.
+
+        Raises: CallRefused with `errcode`, if there are more than `at_most` calls.
+        """
         minute = int(self.clock() // 60)
         if minute != self._minute:
             self._minute, self._calls_of_minute = minute, Counter()
@@ -47,7 +51,7 @@ class Quotas:
         require(self._calls_of_minute[api, caller] <= at_most, errcode)
 
     def read(self, call: Call, account: Account) -> Answer:
-        """Answer a call of `quota_get`. Raises: CallRefused."""
+        """Answer a call to `quota_get`. Raises: CallRefused, if no API has the path in the call."""
         cgi_path = text_in(call.json, "cgi_path")
         api = next((api for api, (_methods, path) in API_PATHS.items() if path == cgi_path), None)
         if api is None:
@@ -57,12 +61,12 @@ class Quotas:
         return ok(quota={"daily_limit": limit, "used": used, "remain": max(0, limit - used)})
 
     def clear_by_secret(self, call: Call, account: Account) -> Answer:
-        """Answer a call of `clear_quota`. Raises: CallRefused."""
+        """Answer a call to `clear_quota`. Raises: CallRefused, if the app may not clear its quotas."""
         require(account.is_whitelisted, Errcode.NOT_WHITELISTED)
         return self._clear(account)
 
     def clear_by_token(self, call: Call, account: Account) -> Answer:
-        """Answer a call of `clear_quota_by_token`. Raises: CallRefused."""
+        """Answer a call to `clear_quota_by_token`. Raises: CallRefused, if the app may not clear its quotas."""
         require(text_in(call.json, "appid") == account.app_id, Errcode.WRONG_APP_ID)
         return self._clear(account)
 
