@@ -31,7 +31,7 @@ STUCK_AFTER: Final = timedelta(hours=1)
 CLOCK_DIFFERENCE: Final = 5.0
 """The largest allowed difference, in seconds, between the clocks of this machine and of the database.
 
-`serve` corrects any difference, but a larger one is a sign that one of the clocks is not synchronized.
+`serve` corrects any difference, but a larger difference is a sign that one of the clocks is not synchronized.
 """
 OLDEST_SERVER: Final = 11
 """The first PostgreSQL version that can run the migrations."""
@@ -42,7 +42,7 @@ async def check_database(
 ) -> AsyncGenerator[CheckResult | None, None]:
     """Check the server, its clock, the schema and the keys, and whether encrypted values can be decrypted.
 
-    A check that has nothing to report yields None.
+    A check that has nothing to report yields None. `findings` receives the apps and the signing keys for later checks.
     """
     name = "database"  # the name of the result if the database stops responding
     async with aclosing(Database(settings.database_url.get_secret_value(), deadlines=deadlines)) as database:
@@ -110,7 +110,7 @@ async def _check_stored(
 
 
 async def _check_clock(database: Database, clock: Clock) -> CheckResult:
-    """Return the result of a comparison of this machine's clock with the database's clock."""
+    """Compare this machine's clock with the database's clock, and return the result."""
     asked_at = clock()
     database_time = await database.time()
     reading = ClockReading.of(database_time, asked_at=asked_at, answered_at=clock())
@@ -119,7 +119,10 @@ async def _check_clock(database: Database, clock: Clock) -> CheckResult:
 
 
 async def _check_login(database: Database, now: datetime) -> CheckResult | None:
-    """Run the statements of a login without storing anything. Return a result only if the database rejects them."""
+    """Run the statements of a login without storing anything.
+
+    Return a result if the database rejects them, and otherwise None.
+    """
     reason = await rehearse_login(database, now=now)
     if reason is None:
         return None
@@ -139,7 +142,7 @@ def _judge_apps(apps: Apps) -> CheckResult | None:
 
 
 def _judge_rights(rights: RoleRights) -> CheckResult | None:
-    """Return the result if wxauth's role cannot use the tables or cannot see all rows; None if it can do both."""
+    """Return the result if wxauth's role cannot use the tables, or cannot see all rows; None if nothing is wrong."""
     if rights.missing_to_serve is not None:
         text = _(
             "can't be used by the role of WXAUTH_DATABASE_URL. As the schema's owner, run {grant};",
@@ -168,8 +171,8 @@ def _judge_rights(rights: RoleRights) -> CheckResult | None:
 def judge_server(server: queries.PostgresServer) -> CheckResult:
     """Return the result about the server's engine, version, encoding and isolation level, and whether it can write.
 
-    At an isolation level stricter than READ COMMITTED, a statement that has waited for a lock fails, or does not see
-    the changes of the transaction that held the lock.
+    The isolation level must be READ COMMITTED. At a stricter level, a statement that has waited for a lock fails, or
+    does not see the changes of the transaction that held the lock.
     """
     name = "database"
     unfit = why_unfit(server.engine, server.has_plpgsql, server.encoding)
@@ -201,7 +204,7 @@ def judge_server(server: queries.PostgresServer) -> CheckResult:
 def judge_schema(revision: str | None, rights: RoleRights, known: Sequence[str] = KNOWN_REVISIONS) -> CheckResult:
     """Return the result about the schema's revision, which must suit this version of wxauth.
 
-    `known` are the revisions that this version knows, the newest first.
+    `rights` tell which rights a migration lacks. `known` are the revisions that this version knows, the newest first.
     """
     to_do = _("run 'wxauth migrate'")
     if rights.missing_to_migrate is not None:
@@ -233,10 +236,10 @@ def judge_schema(revision: str | None, rights: RoleRights, known: Sequence[str] 
 
 
 def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
-    """Return the result about sequences that are wrong, or that the service may not correct; None if there are none.
+    """Return the result about sequences that are wrong, or that the service may not correct; None if all are in order.
 
-    This version works without the correction. But an operator may have to return to an older version, which needs
-    correct sequences.
+    This version of wxauth works with wrong sequences, but an operator may have to return to an older version, which
+    needs correct sequences.
     """
     wrong = [sequence for sequence in sequences if sequence.is_wrong]
     not_permitted = [sequence for sequence in sequences if not sequence.may_set]
@@ -272,7 +275,7 @@ def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
 
 
 def _judge_webhooks(webhooks: Sequence[queries.WebhookState]) -> CheckResult | None:
-    """Return the result about the webhooks, some of which may be stuck or disabled; None if there are no webhooks."""
+    """Return the result about the webhooks, which names the stuck or disabled webhooks; None if there are none."""
     if not webhooks:
         return None
     name = "webhooks"

@@ -23,7 +23,7 @@ from wxauth_guard.proxies import proxy_for
 from wxauth_guard.texts import is_loopback, is_secure
 
 ReadKeys = Callable[[], Awaitable[Sequence[StoredSigningKey]]]
-"""A function that reads the stored keys once more."""
+"""A function that reads the stored signing keys once more."""
 
 _NAME: Final = "issuer"
 _RESOURCE_METADATA: Final = "/.well-known/oauth-protected-resource"
@@ -60,7 +60,10 @@ async def check_issuer(
 async def _judge_issuer(
     issuer: str, keys: Sequence[StoredSigningKey] | None, *, read_keys: ReadKeys | None, now: datetime, patience: float
 ) -> CheckResult:
-    """Return the result about the keys that the issuer publishes."""
+    """Return the result about the keys that the issuer publishes.
+
+    `keys` are the stored keys; None if the database was unavailable. The other parameters are those of `check_issuer`.
+    """
     try:
         async with asyncio.timeout(patience + _CONNECT_TIMEOUT_SECONDS):
             kids = await _published_kids(issuer, httpx.Timeout(patience, connect=_CONNECT_TIMEOUT_SECONDS))
@@ -87,7 +90,7 @@ async def _judge_issuer(
 
 
 def _judge_kids(issuer: str, signing: AbstractSet[str], published: AbstractSet[str]) -> CheckResult:
-    """Return the result about the ids of the keys that sign, and of the keys that the issuer publishes."""
+    """Compare the ids of the stored keys that sign with the ids of the published keys, and return the result."""
     if signing.isdisjoint(published):
         text = _(
             "{issuer} returns none of the stored keys, because the service there uses another database. "
@@ -135,7 +138,10 @@ async def _published_kids(issuer: str, time_limits: httpx.Timeout) -> set[str]:
 
 
 def _jwks_uri_in(metadata: Mapping[str, Any], issuer: str) -> str:
-    """Return the URL of the keys in the metadata of this issuer. Raises: _Wrong."""
+    """Return the URL of the keys in the metadata of this issuer.
+
+    Raises: _Wrong, if the metadata is not this issuer's.
+    """
     reported = metadata.get("issuer")
     if reported != issuer:
         # The part before @ may be a password.
@@ -154,7 +160,7 @@ def _jwks_uri_in(metadata: Mapping[str, Any], issuer: str) -> str:
 
 
 def _may_have_keys(jwks_uri: str, issuer: str) -> bool:
-    """Return whether the guard reads keys from this URL, which must use https unless both addresses are on loopback."""
+    """Return whether the guard reads keys from this URL, which must use https unless both URLs are on loopback."""
     return is_secure(jwks_uri) and (jwks_uri.startswith("https:") or is_loopback(urlsplit(issuer).hostname))
 
 
@@ -222,7 +228,10 @@ def _sign_of_cache(headers: httpx.Headers, previous_id: str) -> Text | None:
 
 
 async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGenerator[CheckResult, None]:
-    """Check whether clients find the metadata of a resource, and this issuer in the metadata (RFC 9728)."""
+    """Check whether clients find the metadata of a resource, and this issuer in the metadata (RFC 9728).
+
+    The request may take `patience` seconds, and three seconds more for connecting.
+    """
     name, parts = f"resource {url}", urlsplit(url)
     metadata_url = f"{parts.scheme}://{parts.netloc}{_RESOURCE_METADATA}{parts.path.removesuffix('/')}"
     time_limits = httpx.Timeout(patience, connect=_CONNECT_TIMEOUT_SECONDS)

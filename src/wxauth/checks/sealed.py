@@ -111,7 +111,8 @@ def judge_signing_keys(
 ) -> CheckResult:
     """Return the result about the keys: which key signs now and which one is next, or which ones cannot be unsealed.
 
-    `keys` are in the order in which they begin to sign.
+    `keys` are in the order in which they begin to sign. `max_age` is the age of the newest key at which the service
+    creates the next key.
     """
     name = "signing_keys"
     if not keys:
@@ -141,7 +142,10 @@ def judge_signing_keys(
 def judge_sealed(
     values: Sequence[tuple[bytes, bytes]], keys: Sequence[StoredSigningKey], sealer: Sealer, *, has_previous: bool
 ) -> CheckResult:
-    """Return the result about these values and keys: whether they can be unsealed without the previous secret key."""
+    """Return the result about these values and keys: whether they can be unsealed without the previous secret key.
+
+    Each value comes with its context. `has_previous` says whether the settings contain a previous secret key.
+    """
     name = "sealed_data"
     checked = [*((key.private_key, sealing.signing_key_context(key.kid)) for key in keys), *values]
     total = len(checked)
