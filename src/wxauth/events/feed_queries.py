@@ -67,7 +67,10 @@ class Place(NamedTuple):
     position: int
     """The number of the place. Later events have higher positions."""
     event_id: UUID
-    """The id of the event at this position. After a restored backup, another event may have the same position."""
+    """The id of the event at this position.
+
+    After a backup is restored, another event may get the same position. Only the id then shows the difference.
+    """
 
 
 class PlacedEvent(SQLModel):
@@ -93,7 +96,7 @@ class FeedRow(EventToSend):
 
     position: int
     is_known: bool
-    """Whether no event after the reader's place is missing. If one is missing, the page is empty."""
+    """Whether the feed still contains all events after the reader's place. If it does not, the page is empty."""
     last_position: int
     """The position of the newest event; 0 if the feed has never had an event."""
     last_id: UUID
@@ -108,7 +111,7 @@ HIGHEST_POSITION_FRAGMENT: Final = """
 (SELECT COALESCE(max(position), 0)
    FROM ((SELECT position FROM feed ORDER BY position DESC LIMIT 1) UNION ALL SELECT position FROM feed_swept) places)
 """
-"""The SQL expression for the highest position in `feed` and `feed_swept`, or 0 if both are empty."""
+"""The SQL expression for the highest position in the tables `feed` and `feed_swept`; 0 if both tables are empty."""
 _HIGHEST_POSITION: Final = Statement[int](f"SELECT {HIGHEST_POSITION_FRAGMENT} AS position")
 # The statement takes the events with the lowest ids first, so that an earlier event of a user never stays without a
 # place when a later event of that user gets one. If an event already has a place, because an older `events_unplaced`
@@ -143,13 +146,13 @@ RETURNING position, event_id, type
 
 
 def _page_fragment(places: LiteralString) -> LiteralString:
-    """Return the SQL of a page. `places` is the SQL of the places from which the page takes the first ones.
+    """Return the SQL of a page. `places` is a query for places, the first of which are on the page.
 
     Events are missing after a reader's place if the place no longer exists, or if later events have been deleted. No
-    event is missing if that place is the last deleted one. Position 0 is before the first event, so the statement needs
-    no row for it. The join with one row of VALUES makes the statement return the newest place even if there are no
-    events. The LATERAL joins with LIMIT make PostgreSQL read only as many rows of the index as the page needs,
-    however old its statistics are.
+    event is missing if the reader's place is the place of the last deleted event. Position 0 is before the first event,
+    so the statement needs no row for it. The join with one row of VALUES makes the statement return the newest place
+    even if there are no events. The LATERAL joins with LIMIT make PostgreSQL read only as many rows of the index as the
+    page needs, however old its statistics are.
     """
     return f"""
 WITH last AS (
@@ -192,7 +195,7 @@ _PAGE_OF_TYPES: Final = Statement[FeedRow](
 
 
 class WrongPlace(Exception):
-    """The sequence has produced a position that is not after the last one, or is above `MAX_SENSIBLE_NUMBER`."""
+    """The sequence has produced a position that is not after the last position, or is above `MAX_SENSIBLE_NUMBER`."""
 
 
 NOT_PLACED: Final = (
@@ -200,13 +203,13 @@ NOT_PLACED: Final = (
     asyncpg.IntegrityConstraintViolationError,
     asyncpg.SequenceGeneratorLimitExceededError,
 )
-"""The errors of `place_by_sequence` if the sequence has produced no number, a used number, or a wrong number."""
+"""The errors that `place_by_sequence` raises if the sequence produces no number, a used number, or a wrong number."""
 
 
 async def place_by_sequence(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
-    """Give the next waiting events the places that the sequence produces.
+    """Give up to `limit` waiting events the places that the sequence produces, and return these events.
 
-    Raises: one of `NOT_PLACED`. The caller must then roll the transaction back.
+    Raises: one of `NOT_PLACED`, if the sequence is wrong. The caller must then roll the transaction back.
     """
     [last_position] = await transaction.values(_HIGHEST_POSITION)
     placed = await transaction.rows(_PLACE_BY_SEQUENCE, limit=limit)
@@ -218,7 +221,10 @@ async def place_by_sequence(transaction: Transaction, *, limit: int) -> Sequence
 
 
 async def place_after_last(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
-    """Give the next waiting events the places directly after the last one, without using the sequence."""
+    """Give up to `limit` waiting events the places directly after the last place, and return these events.
+
+    The statement does not use the sequence, which may be wrong.
+    """
     [last_position] = await transaction.values(_HIGHEST_POSITION)
     return await transaction.rows(_PLACE_AFTER, last_position=last_position, limit=limit)
 
@@ -233,7 +239,7 @@ async def read_page(
     the next request does not examine the events of other types again. With the limit 0, the function returns only the
     place of the newest event.
 
-    Raises: CursorExpired, if events after that place are missing.
+    Raises: CursorExpired, if the feed no longer contains all events after `after`.
     """
     position, event_id = after or (0, UUID(int=0))
     values = {"position": position, "event_id": event_id, "is_after": after is not None, "limit": limit}

@@ -33,9 +33,12 @@ class Answer:
     """The time from the start of the request to the status of the response, or to the failure."""
     error: str | None = None
     retry_after: str | None = None
-    """The value of the header Retry-After."""
+    """The value of the `Retry-After` header; None if there is no such header."""
     location: str | None = None
-    """The target of a redirect, as the receiver has sent it. wxauth does not follow redirects."""
+    """The target of a redirect, as the receiver has sent it; None if the response is not a redirect.
+
+    wxauth does not follow redirects.
+    """
 
     @property
     def is_accepted(self) -> bool:
@@ -79,7 +82,7 @@ async def send(
 
 
 def _reason(exc: Exception, patience: float) -> str:
-    """Return why there is no response, in a few words."""
+    """Return the reason why there is no response, in a few words."""
     match exc:
         case TimeoutError():
             return _("no response in {n:g} s", n=patience)
