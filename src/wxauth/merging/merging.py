@@ -1,8 +1,8 @@
 """The merging of two users who are one person.
 
 The usual reason is that WeChat gives an identity a unionid that belongs to another user, because the app was bound to
-an Open Platform account or moved to another one. wxauth stores every unionid that a user has had, so that user ids do
-not change back and forth while apps move one after the other. Other reasons for a merge are a phone number that both
+an Open Platform account or moved to another account. wxauth stores every unionid that a user has had, so that user ids
+do not change back and forth while apps move one after the other. Other reasons for a merge are a phone number that both
 users have verified, and an operator's decision.
 """
 
@@ -66,7 +66,10 @@ class Merged:
     """The change of the remaining user's status and roles."""
 
     def report(self) -> None:
-        """Count the merge, and write the log lines. Call this method after the commit."""
+        """Count the merge, and write the log lines.
+
+        Call this method after the commit, because the commit might fail.
+        """
         MERGES.count(self.source)
         log.info(
             "user_merged",
@@ -130,6 +133,8 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     Identities, sessions in apps, previous ids and all unionids move to the remaining user. Consents and events keep the
     removed user's id, through which wxauth finds them. The removed user's sessions at websites end. The remaining user
     gets the earlier creation time and the later last login of the two.
+
+    The caller must call `report` on the result after the commit.
     """
     is_by_phone = source is MergeSource.PHONE
     after = pair.remaining if is_by_phone else status_and_roles_of_both(pair, source, now=now)
@@ -179,8 +184,8 @@ async def link_unionid(
 ) -> None:
     """Merge the user of a known identity into the user of the unionid that WeChat now returns for this identity.
 
-    Do nothing if both are the same user, if one of them does not exist, or if they were split. If one of them has
-    asked to be erased, cancel the erasure with `stays`, unless one of them is banned.
+    Do nothing if the two users are the same user, if one of them does not exist, or if they were split. If one of them
+    has asked to be erased, and `stays` is set, cancel the erasure, unless one of the two is banned.
 
     Raises: AccountLeaving, if a user has asked to be erased and `stays` is not set; AccountDisabled, if a user has
     asked to be erased and one of the two is banned.
@@ -208,9 +213,11 @@ async def correct_imported(
     """Correct an imported identity that has a unionid in place of the openid.
 
     WeChat has just returned both ids for one person, so the user of this identity is that person. Give the identity the
-    right openid, or delete it if another identity has the right openid. If the unionid belongs to another user, first
-    merge the two users, as for any late unionid. If the right openid belongs to another user, the next attempt of the
-    login merges the users, because this function has given the unionid to the user of the imported identity.
+    right openid, or delete the imported identity if another identity has the right openid. Do nothing if there is no
+    such imported identity. If the unionid belongs to another user, first merge the two users, as for any late unionid.
+    If these users were split, stop trying to correct the identity. If the right openid belongs to another user, the
+    next attempt of the login merges the users, because this function has given the unionid to the user of the imported
+    identity.
 
     Raises: AccountDisabled, AccountLeaving, as `link_unionid` does.
     """
@@ -266,16 +273,16 @@ async def link_by_phone(
     Return None if the merge is not allowed. A carrier might have given the number to another person, who must not get
     the account of the previous holder. Therefore, all these conditions must hold:
 
-    - The new user has one identity, was created within a day, and is not banned.
+    - The new user has one identity, was created within the last day, and is not banned.
     - The two users have no app in common, and were never split.
     - At most one of the two users has a unionid, and at most one has an external id.
     - The holder has only harmless roles, is not banned, and has verified the number recently. A login without the
       number does not count.
 
-    The caller must have locked the number, so that no other user verifies it at the same time. "Recently" is
+    The caller must have locked the number, so that no other user verifies the number at the same time. "Recently" is
     `verified_since` or later, and `harmless_roles` are the roles that every new user gets.
 
-    Raises: ChangedMeanwhile.
+    Raises: ChangedMeanwhile, if another request has just merged, erased or promoted one of the two users.
     """
     pair = await _lock_pair(transaction, user_id, holder_id)
     if pair.administrators or pair.former.is_banned or pair.is_either_leaving:
@@ -309,7 +316,8 @@ async def merge_by_operator(
 
     An id that was merged before stands for the remaining user.
 
-    Raises: NotFound, MergeRefused, LastAdmin.
+    Raises: NotFound, if one of the users does not exist; MergeRefused, if both ids belong to one user, if a user has
+    requested erasure, or if both users have an external id; LastAdmin, if the merge would ban the only administrator.
     """
     user_id = await current_user(database, former_id)
     remaining_id = await current_user(database, into)
@@ -329,7 +337,7 @@ async def merge_by_operator(
 
 
 async def _lock_pair(transaction: Transaction, former_id: UUID, remaining_id: UUID) -> MergePair:
-    """Lock both users and, if one of them is an administrator, all administrators, in the order of their ids.
+    """Lock the two users and, if one of them is an administrator, all administrators, in the order of their ids.
 
     Raises: ChangedMeanwhile, if another request has just merged or erased one of the two users, or made one of them an
     administrator.
