@@ -116,12 +116,13 @@ async def migrate(
     pause: float = RETRY_PAUSE_SECONDS,
     patience: float = GIVE_UP_SECONDS,
 ) -> str | None:
-    """Upgrade or downgrade to `revision`, one revision after the other.
+    """Upgrade or downgrade the schema to `revision`, one revision after the other.
 
     Return the revision that the schema then has, or None if the schema is empty. If the schema belongs to a newer
     version and `revision` is `head`, the schema stays unchanged, because this version works with it. In each case, the
     migration ends by revoking the rights of PUBLIC on wxauth's tables and sequences. `scripts` is the folder of
-    Alembic's revisions. The constants above explain the times.
+    Alembic's revisions. `lock_patience`, `pause` and `patience` are in seconds. Their defaults, `LOCK_TIMEOUT_SECONDS`,
+    `RETRY_PAUSE_SECONDS` and `GIVE_UP_SECONDS`, explain them.
 
     Raises: StorageUnavailable, MigrationForbidden, MigrationRefused, MigrationBlocked, UnknownRevision.
     """
@@ -189,7 +190,7 @@ async def begin_migration(
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """The upgrade to the next revision, or the downgrade to the previous one."""
+    """The upgrade to the next revision, or the downgrade to the previous revision."""
 
     script: Script
     """The revision that is applied or undone."""
@@ -223,7 +224,7 @@ def _steps(directory: ScriptDirectory, order: Sequence[str], current: str, targe
 async def _refuse_dependents(database: Database, steps: Sequence[_Step], all_scripts: Iterable[Script]) -> None:
     """Check that no other program's object depends on a column or table that one of the steps changes.
 
-    Raises: MigrationRefused, StorageUnavailable.
+    Raises: MigrationRefused, if there is such an object; StorageUnavailable.
     """
     sql = ";".join(sql_of(step.script, is_upgrade=step.is_upgrade) for step in steps)
     if (refusal := await refusal_for_dependents(database, sql, all_scripts)) is not None:
@@ -233,7 +234,7 @@ async def _refuse_dependents(database: Database, steps: Sequence[_Step], all_scr
 async def _revoke_rights_of_public(database: Database) -> None:
     """Revoke the rights of PUBLIC on wxauth's tables and sequences.
 
-    The database may grant these rights to every new table by default.
+    The revocation is necessary because the database may grant these rights on every new table by default.
 
     Raises: StorageUnavailable, MigrationForbidden.
     """
@@ -260,7 +261,9 @@ async def _run_step(database: Database, scripts: Path, step: _Step, lock_patienc
 
 
 async def _with_retries(run: Callable[[], Awaitable[None]], step: _Step, pause: float, patience: float) -> None:
-    """Run a step. Retry it while other transactions lock its tables, for at most `patience` seconds.
+    """Run a step by calling `run`. Retry while other transactions lock its tables, for at most `patience` seconds.
+
+    The average time between two attempts is `pause` seconds.
 
     Raises: UnknownRevision, MigrationRefused, MigrationBlocked, and the errors of `begin_migration`.
     """
@@ -284,7 +287,7 @@ async def _with_retries(run: Callable[[], Awaitable[None]], step: _Step, pause: 
 
 
 def _reason_of(exc: asyncpg.PostgresError) -> str:
-    """Return PostgreSQL's message and its detail on one line. The detail names the objects or the key."""
+    """Return PostgreSQL's message and its detail on one line. The detail names the objects or the key at fault."""
     detail = "; ".join((exc.detail or "").splitlines()[:_MAX_DETAIL_LINES])
     message = " ".join(str(exc).partition("\nDETAIL:")[0].split())
     return f"{message} ({detail})" if detail else message

@@ -26,9 +26,10 @@ WRONG_SECRET_KEY: Final = _(
 )
 """The instruction for operators if stored values cannot be decrypted."""
 FORM_POST_CONTEXT: Final = b"form_post"
-"""The context of a website's authorization response in the URL of the page that posts the response to the website.
+"""The context of a website's authorization response.
 
-The sealed response is never stored, so it is never sealed again with a new key.
+The URL of a page contains the sealed response, and the page posts the response to the website. The sealed response is
+never stored, so it is never sealed again with a new key.
 """
 
 
@@ -37,14 +38,14 @@ class CannotOpen(Exception):
 
 
 def derive_key(secret_key: bytes, purpose: str, *, length: int = 32) -> bytes:
-    """Derive a key for one purpose (HKDF-SHA256, RFC 5869)."""
+    """Derive a key of `length` bytes for one purpose (HKDF-SHA256, RFC 5869)."""
     return HKDF(SHA256(), length, salt=None, info=b"wxauth/" + purpose.encode()).derive(secret_key)
 
 
 def _context(place: bytes, *key: str | bytes | UUID) -> bytes:
     """Return the context of a value: the place where the value is stored, and the key of its row.
 
-    `Sealer.open` fails for a value from another place.
+    `Sealer.open` fails for a value that was copied from another place or row, because its context differs.
     """
     return b"\0".join((place, *map(_to_bytes, key)))
 
@@ -58,7 +59,7 @@ def _to_bytes(part: str | bytes | UUID) -> bytes:
 session_key_context: Final = partial(_context, b"session_key")
 """The context of an identity's session_key, made of the app and the openid."""
 signing_key_context: Final = partial(_context, b"signing_keys")
-"""The context of a private key that signs tokens, made of the kid."""
+"""The context of a private key that signs tokens, made of the key's id (kid)."""
 phone_answer_context: Final = partial(_context, b"phone_answer")
 """The context of WeChat's response to a phone code, made of the code's hash."""
 app_context: Final = partial(_context, b"apps")
@@ -81,7 +82,8 @@ class Sealer:
     """A part that seals values with the current secret key, and opens them with the current or a previous key.
 
     The algorithm is AES-256-GCM-SIV (RFC 8452), because plain GCM with random nonces is safe only for up to 2^32 values
-    per key, and wxauth may seal more. A sealed value consists of version, key id, nonce and ciphertext.
+    per key, and wxauth may seal more. A sealed value consists of version, key id, nonce and ciphertext. The first of
+    the `secret_keys` is the current key.
     """
 
     def __init__(self, secret_keys: Sequence[bytes]) -> None:
@@ -97,7 +99,10 @@ class Sealer:
         return self.prefix + nonce + self._current.encrypt(nonce, plaintext, context)
 
     def open(self, sealed: bytes, *, context: bytes) -> bytes:
-        """Decrypt a value. Raises: CannotOpen."""
+        """Decrypt a value that `seal` has encrypted with the same context.
+
+        Raises: CannotOpen, if the key or the context is another one, or if the value has been altered.
+        """
         prefix, nonce_and_ciphertext = sealed[:_PREFIX_BYTES], sealed[_PREFIX_BYTES:]
         cipher = self._ciphers.get(prefix)
         if cipher is None:

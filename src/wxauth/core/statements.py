@@ -46,17 +46,19 @@ def pair_range(
 ) -> LiteralString:
     """Return SQL that is true if a column has a value, and the row's id is at least `after` and less than `before`.
 
-    The SQL compares pairs of the column and the id. It suits an index on both, and `ORDER BY` must name both. With
-    `column = value … ORDER BY id LIMIT`, PostgreSQL may read all rows in the order of their ids, because it expects to
-    find enough matching rows soon if its statistics contain few values of the column. A comparison of pairs can only
-    use the index on both columns.
+    The SQL compares pairs of the column and the id. This comparison suits an index on both columns, and `ORDER BY` must
+    name both. With `column = value … ORDER BY id LIMIT`, PostgreSQL may read all rows in the order of their ids,
+    because it expects to find enough matching rows soon if its statistics contain few values of the column. A
+    comparison of pairs can only use the index on both columns.
     """
     pair = f"({column}, {column.rpartition('.')[0]}.id)"
     return f"{pair} >= ({value}, {after}) AND {pair} < ({value}, {before})"
 
 
 def fragment(name: str) -> LiteralString:
-    """Return one of wxauth's names or numbers as a part of a statement. Raises: ValueError, if `name` is neither.
+    """Return one of wxauth's names or numbers as a part of a statement.
+
+    Raises: ValueError, if `name` is neither a name nor a number.
 
     A statement consists only of literals and of such parts, for example the name of a column or a type. pyrefly refuses
     any other string.
@@ -74,7 +76,7 @@ def columns_of(model: type[BaseModel]) -> tuple[LiteralString, ...]:
 def with_parameters(text: str, written: Callable[[str], str]) -> str:
     """Replace each `:name` in a statement with the text that `written` returns for it.
 
-    Raises: ValueError, for a `$1`.
+    Raises: ValueError, if the statement contains a numbered parameter, such as `$1`.
     """
 
     def replaced(piece: re.Match[str]) -> str:
@@ -133,12 +135,12 @@ class Statement(Generic[T_co]):
 
     @cached_property
     def read(self) -> Callable[[Sequence[Mapping[str, Any]]], Sequence[T_co]]:
-        """A function that turns the driver's rows into rows of this statement's type."""
+        """A function that turns rows of the driver into rows of this statement's type."""
         make = _maker(self.kind)
         return _as_they_are if make is None else lambda records: [make(record) for record in records]
 
     def arguments(self, values: Mapping[str, object]) -> tuple[object, ...]:
-        """Return the values in the order of `$n`. Raises: TypeError, for a missing or an unknown name."""
+        """Return the values in the order of `$n`. Raises: TypeError, if a name is missing or unknown."""
         if len(values) == len(self.names):
             try:
                 return self._pick(values)

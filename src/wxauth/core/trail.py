@@ -24,7 +24,7 @@ class Actor:
     """The user, service or program that does something, and its IP address."""
 
     name: str
-    """The id of a user, the name of a service client, or one of the three names defined below.
+    """The id of a user, the name of a service client, or the name of `SYSTEM`, `OPERATOR` or `WECHAT`.
 
     If a service client moderates users, its name begins with `client:`.
     """
@@ -45,8 +45,9 @@ class EventType(StrEnum):
     """The types of events. Each type has a name, a meaning, the data that other services receive, and further data.
 
     If the third part is missing or None, other services do not receive the event. The data that other services receive
-    is not personal, and remains when a user is erased. `scripts/docs` writes the rows of the guides. Tests compare the
-    types with the guides, with the database's trigger, and with the events that wxauth records during the tests.
+    is not personal, and remains when a user is erased. `scripts/docs` writes the rows of the guides from these types.
+    Tests compare the types with the guides, with the database's trigger, and with the events that wxauth records during
+    the tests.
     """
 
     _value_: str
@@ -57,7 +58,7 @@ class EventType(StrEnum):
     """All names that the event's data may contain."""
 
     def __new__(cls, value: str, meaning: Text, sent: str | None = None, further: str = "") -> Self:
-        """Create a type from a row of the table below."""
+        """Create a type from a row of the table below. `sent` and `further` list names of data, separated by spaces."""
         kind = str.__new__(cls, value)
         kind._value_, kind.meaning = value, meaning
         kind.sent = None if sent is None else tuple(sent.split())
@@ -126,7 +127,7 @@ class EventType(StrEnum):
 SENT_TO_SIBLINGS: Final[Mapping[str, tuple[str, ...]]] = {
     kind: kind.sent for kind in EventType if kind.sent is not None
 }
-"""The types of events that other services receive, with the fields of the data that they get."""
+"""The types of events that other services receive, each with the names in the data that they receive."""
 
 _LASTING: Final = [kind for kind, names in SENT_TO_SIBLINGS.items() if names]
 """The types of events whose data remains when the user is erased."""
@@ -174,7 +175,7 @@ def event(kind: EventType, *, by: Actor, at: datetime, **about: Unpack[About]) -
 
 
 def data_for_siblings(kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of an event's data that other services get."""
+    """Return the part of an event's data that other services receive. `kind` is the type of the event."""
     return {name: data[name] for name in SENT_TO_SIBLINGS.get(kind, ()) if name in data}
 
 
@@ -197,7 +198,7 @@ async def record_events(transaction: Transaction, events: Sequence[Mapping[str, 
 
 
 async def record_daily(database: Database, kind: EventType, *, by: Actor, app_id: str, now: datetime) -> None:
-    """Record an event about a client and an app, at most once per UTC day in all processes together."""
+    """Record an event about an app and the client `by`, at most once per UTC day in all processes together."""
     event_id = _id_of_day(kind, by.name, app_id, now=now)
     await database.run(_RECORD_DAILY, id=event_id, type=kind.value, now=now, actor=by.name, app_id=app_id, ip=by.ip)
 
