@@ -62,7 +62,7 @@ CODE_FAILURES: Final[Sequence[Failure]] = (
     errors.RateLimited,
     *WECHAT_FAILURES,
 )
-"""The failures of every operation that takes a code from WeChat."""
+"""The failures of every operation that takes a login code or a phone code from WeChat."""
 
 _TYPICAL: Final[Mapping[type[WxAuthError], WxAuthError]] = {
     InvalidRequest: InvalidRequest.of("code", "Field required"),
@@ -133,7 +133,10 @@ def example_of(hint: Any) -> Any:
 
 
 def _example_in(schema: Mapping[str, Any], models: Mapping[str, Any]) -> Any:
-    """Build an example for a JSON schema from the examples in it. `models` are the schemas to which it refers."""
+    """Build an example for a JSON schema from the examples in the schema. `models` are the schemas that it refers to.
+
+    Raises: TypeError, if a required part of the schema has no example.
+    """
     match schema:
         case {"examples": [example, *_]} | {"default": example} | {"const": example} | {"enum": [example, *_]}:
             return example
@@ -159,8 +162,8 @@ def _example_in(schema: Mapping[str, Any], models: Mapping[str, Any]) -> Any:
 
 
 def _typical_error(kind: type[WxAuthError]) -> WxAuthError:
-    """Return the documented example of an error.
+    """Return the documented example of a class of errors.
 
-    By default, the example's `detail` is the first line of the class's docstring.
+    If `_TYPICAL` has none, the `detail` of the example is the first line of the class's docstring.
     """
     return _TYPICAL.get(kind) or kind((kind.__doc__ or "").partition("\n")[0].rstrip("."))

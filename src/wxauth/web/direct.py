@@ -97,7 +97,10 @@ class DirectRoute(APIRoute):
             self.openapi_extra = {"security": security, **(self.openapi_extra or {})}
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the plan, and send the value that the endpoint returns. The app's overrides need another plan."""
+        """Run the plan, and send the value that the endpoint returns.
+
+        If the app overrides dependencies, build another plan.
+        """
         # The shortcut has already called this route. The failure is raised again here, where FastAPI's handlers catch
         # it.
         if _FAILURE_KEY in scope:
@@ -116,7 +119,7 @@ class DirectRequest(Request):
     _whole_body: bytes | None = None
 
     async def body(self) -> bytes:
-        """Return the whole body. Raises: ClientDisconnect."""
+        """Return the whole body. Raises: ClientDisconnect, if the client disconnects before the end of the body."""
         if self._whole_body is None:
             parts, is_whole = [], False
             while not is_whole:
@@ -215,7 +218,7 @@ class Shortcut:
         self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request through its direct route if it has one, and otherwise through FastAPI."""
+        """Serve a request through its direct route if there is one, and otherwise through FastAPI."""
         route = None
         if scope["type"] == "http" and not scope.get("root_path") and not self._app.dependency_overrides:
             route = self._routes.find(scope)
@@ -232,7 +235,7 @@ class Shortcut:
 
 
 class DirectRoutes:
-    """The routes that a shortcut can call: direct routes without `yield` that no earlier route hides.
+    """The routes that a shortcut can call: direct routes without `yield` that are not hidden by an earlier route.
 
     Args:
         routes: All routes of the app, in the order in which FastAPI matches them.
@@ -256,7 +259,7 @@ class DirectRoutes:
                 self._by_path |= {(method, route.path): route for method in (route.methods or set()) - hidden}
 
     def find(self, scope: Scope) -> DirectRoute | None:
-        """Return the route of a request, and put its path parameters into the scope. Return None if there is none."""
+        """Return the route of a request, and put the path parameters into the scope; None if there is no such route."""
         method, path = scope["method"], scope["path"]
         route_at_path = self._by_path.get((method, path))
         if route_at_path is not None:
@@ -274,7 +277,7 @@ def operation_id(route: APIRoute) -> str:
 
 
 def check_query_names(connection: HTTPConnection) -> None:
-    """Check that a request has only the query parameters of its direct route. Raises: InvalidRequest."""
+    """Check that a request has no query parameters other than those of its direct route. Raises: InvalidRequest."""
     if not connection.scope["query_string"]:
         return
     known: Sequence[str] = connection.scope["route"].query_names
