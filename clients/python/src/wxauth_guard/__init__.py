@@ -50,9 +50,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Return an exported name. When the first one is requested, load all of them (PEP 562).
+    """Return the object with an exported name. When the first name is requested, load all exported objects (PEP 562).
 
-    pytest imports this package for the plugin, so loading everything at once would slow down the start of pytest.
+    The objects are not loaded at once, because pytest imports this package for the plugin, and would start more slowly.
     """
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -63,5 +63,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> "list[str]":
-    """Return all names, including those that are not loaded yet."""
+    """Return all names, including the names of objects that are not loaded yet."""
     return [*globals(), *__all__]

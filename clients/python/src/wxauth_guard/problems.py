@@ -29,7 +29,7 @@ WEBSOCKET_DENIAL: Final = "websocket.http.response"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 """The pattern of the request ids that callers can choose."""
 _MAX_ACCEPT_LANGUAGE = 1024
-"""The largest number of characters of `Accept-Language` that are read. The others are ignored."""
+"""The largest number of characters of `Accept-Language` that are read. Further characters are ignored."""
 _LANGUAGE_RANGE = re.compile(
     r"\s*(?P<tag>[A-Za-z]{1,8}(?:[-_][A-Za-z0-9_-]*)?)\s*(?:;\s*q\s*=\s*(?P<quality>[01](?:\.\d{0,3})?)\s*)?"
 )
@@ -42,7 +42,7 @@ class AnyHeaders(Protocol):
     """The header fields of a request in any framework. Names are matched regardless of case."""
 
     def get(self, name: str, /) -> str | None:
-        """Return the field's value, or None."""
+        """Return the value of a header field; None if the request lacks the field."""
 
 
 class ProblemAnswer(NamedTuple):
@@ -54,7 +54,10 @@ class ProblemAnswer(NamedTuple):
 
     @property
     def document(self) -> dict[str, Any]:
-        """The members of the body, for a service with its own form of error. `title` is in the caller's language."""
+        """The members of the body, for a service that has its own format for errors.
+
+        `title` is in the caller's language.
+        """
         document: dict[str, Any] = json.loads(self.body)
         return document
 
@@ -69,9 +72,9 @@ def accepted_request_id(value: str | None) -> str:
 def preferred_language(headers: Headers) -> str:
     """Return the language that `Accept-Language` prefers among the languages with texts; English if it names none.
 
-    Several such headers count as one. `zh_CN`, which RFC 9110 does not allow, counts as `zh-CN`. `wx.request` sends no
-    such header, and some programs send `*`, which prefers no language. In these cases, the language in WeChat's user
-    agent is returned, or Chinese if the user agent is WeChat's but names no language.
+    Several `Accept-Language` headers count as one. `zh_CN`, which RFC 9110 does not allow, counts as `zh-CN`.
+    `wx.request` sends no `Accept-Language`, and some programs send `*`, which prefers no language. In these cases, the
+    language in WeChat's user agent is returned, or Chinese if the user agent is WeChat's but names no language.
     """
     return _language(headers.getlist("accept-language"), headers.get("user-agent", ""))
 
@@ -98,7 +101,10 @@ def _language(accept_language: Iterable[str], user_agent: str) -> str:
 
 
 def problem_document(error: WxAuthError, *, language: str, request_id: str) -> dict[str, Any]:
-    """Return the members of RFC 9457, wxauth's own members `code` and `request_id`, and the members of the error."""
+    """Return the members of RFC 9457, wxauth's own members `code` and `request_id`, and the members of the error.
+
+    Only the `title` is translated into `language`.
+    """
     return {
         "type": f"urn:wxauth:problem:{error.code}",
         "title": translate(error.title, language),
@@ -170,7 +176,8 @@ async def answer_problem(connection: HTTPConnection, error: Exception) -> Respon
     """Handle a `WxAuthError` of an HTTP or WebSocket route, as an exception handler of Starlette and FastAPI.
 
     If a WebSocket has not been accepted yet, and the server can respond to its handshake (ASGI's
-    `websocket.http.response`), the client gets the problem document. Any other WebSocket is closed with code 1008.
+    `websocket.http.response`), the client gets the problem document. Any other WebSocket is closed with the status code
+    1008. In both cases, the function returns None.
     """
     from starlette.websockets import WebSocket, WebSocketState
 

@@ -30,8 +30,8 @@ def proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
     """Return the URL of the proxy for this URL, and the name of the variable that sets the proxy.
 
     The variable is `HTTP_PROXY`, `HTTPS_PROXY` or `ALL_PROXY`. Return None for both if there is no proxy, or if
-    `NO_PROXY` covers the host. A malformed variable is ignored. The log has one warning about each, even if this URL
-    uses another variable.
+    `NO_PROXY` covers the host. A malformed variable is ignored. The log contains one warning about each malformed
+    variable, even if this URL uses another variable.
     """
     value_by_kind = getproxies()  # for example {"https": "http://proxy:3128", "no": "localhost"}
     parts = urlsplit(url)
@@ -45,7 +45,7 @@ def proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
 
 
 def _usable_proxies(value_by_kind: Mapping[str, str]) -> dict[str, str]:
-    """Return the URLs of the proxies that can be used, by kind. Warn of the others."""
+    """Return the URLs of the proxies that can be used, by kind. Log a warning about every other proxy."""
     proxies = {}
     for kind in ("http", "https", "all"):
         value = value_by_kind.get(kind)
@@ -59,7 +59,7 @@ def _usable_proxies(value_by_kind: Mapping[str, str]) -> dict[str, str]:
 
 
 def _is_covered(no_proxy: str, parts: SplitResult) -> bool:
-    """Return whether an entry of `NO_PROXY` names the host of a URL. Warn of malformed entries."""
+    """Return whether an entry of `NO_PROXY` names the host of a URL. Log a warning about malformed entries."""
     is_covered = False
     for entry in filter(None, map(str.strip, no_proxy.split(","))):
         try:
@@ -70,7 +70,7 @@ def _is_covered(no_proxy: str, parts: SplitResult) -> bool:
 
 
 def _covers(entry: str, parts: SplitResult) -> bool:
-    """Return whether an entry of `NO_PROXY` names the host of a URL. Raises: ValueError.
+    """Return whether an entry of `NO_PROXY` names the host of a URL. Raises: ValueError, if the entry is malformed.
 
     An entry is `*`, an address, a range of addresses, or a domain. A domain may have a port, and each entry a scheme.
     """
