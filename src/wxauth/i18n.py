@@ -40,17 +40,17 @@ add_catalogues(Path(__file__).with_name("locale"))
 
 
 def gettext(language: str, message: str, /, **values: object) -> str:
-    """Translate an English text, and fill its placeholders with the values. Templates call this function `_`."""
+    """Return an English text in this language, with its placeholders filled. Templates call this function `_`."""
     return Text(message, **values).translated(language)
 
 
 def pgettext(context: str, message: str, language: str) -> str:
-    """Translate a text whose meaning depends on the context, for example `state`."""
+    """Return an English text in this language, with the meaning that the text has in this context."""
     # In a catalogue, the character U+0004 separates the context from the text, as in gettext's MO files.
     return catalogue(language).get(f"{context}\4{message}", message)
 
 
 def own_name(language: str) -> str:
-    """Return the language's name in that language."""
+    """Return the name of a language in that language."""
     # Each catalogue translates `English` in this context with the name of its own language.
     return pgettext("language", "English", language)

@@ -63,7 +63,7 @@ class SealedTicket(SQLModel):
 
     app_id: str = Field(sa_type=Text, primary_key=True)
     ticket: bytes | None = Field(sa_type=BYTEA, repr=False)
-    """The encrypted ticket; null until one has been fetched."""
+    """The encrypted ticket; null until the first ticket has been fetched."""
     ends_at: datetime = Field(sa_type=TIME)
     """The time at which the ticket expires."""
     renews_at: datetime = Field(sa_type=TIME)

@@ -13,7 +13,7 @@ from wxauth.wechat.wechat_tokens import WeChatTokens
 
 
 class _Administered(BaseModel):
-    """The values that administrators set for an app besides the fields of `App`."""
+    """The values that administrators set for an app in addition to the fields of `App`."""
 
     is_enabled: StrictBool = Field(
         default=True, description="Whether users can log in to the app. Existing sessions continue."
@@ -35,7 +35,7 @@ class AppRequest(App, _Administered):
 
 
 class AppChangeRequest(Changes, AppFields, _Administered):
-    """The changes of an app. An absent field changes nothing; null or an empty value clears an optional field."""
+    """The changes to an app. An absent field changes nothing; null or an empty value clears an optional field."""
 
     model_config = body_like({"is_enabled": False}, extra="ignore")
 

@@ -18,7 +18,7 @@ Checked = TypeVar("Checked")
 
 
 class Owners(NamedTuple):
-    """The users that are found by the ids in a line. The order of the fields is the order of precedence."""
+    """The ids of the users that the ids in a line belong to. The order of the fields is the order of precedence."""
 
     by_identity: UUID | None
     by_unionid: UUID | None
@@ -27,14 +27,14 @@ class Owners(NamedTuple):
 
     @property
     def owner_id(self) -> UUID | None:
-        """The user to whom the line belongs, who is the first one found; None if the line creates a user."""
+        """The id of the user to whom the line belongs, who is the first user found; None if the line creates a user."""
         return next((user_id for user_id in self if user_id is not None), None)
 
 
 class Known:
     """The data that is stored under the ids of a batch, together with the changes of earlier lines.
 
-    Lookups find both, and the changes of lines take precedence. Writes change only `made`.
+    Lookups find both, and the changes by earlier lines take precedence. Writes change only `made`.
     """
 
     def __init__(self, found: Found, made: Made) -> None:
@@ -47,7 +47,7 @@ class Known:
         self.former_ids = ChainMap(made.former_ids, found.former_ids)
 
     def owners_of(self, line: Line) -> Owners:
-        """Return the users that are found by the ids in a line."""
+        """Return the ids of the users that the ids in a line belong to."""
         identity = self.identities.get(line.key)
         return Owners(
             by_identity=None if identity is None else identity.user_id,
@@ -67,7 +67,7 @@ class Known:
 
 @dataclass(slots=True)
 class Case:
-    """A line, and the users that are found by its ids."""
+    """A line, and the users that its ids belong to."""
 
     line: Line
     known: Known
@@ -91,7 +91,8 @@ class Case:
     def is_joined_without_confirmation(self) -> bool:
         """Whether only external_id finds the owner, and the operator has not confirmed such owners with --join.
 
-        The line and its owner may be two people, for example because two tables both number their rows from 1.
+        Without a confirmation, the line and its owner may be two people, for example because two tables number their
+        rows from 1.
         """
         return self.is_joined_by_external_id and not self.options.joins
 
@@ -105,8 +106,8 @@ class Case:
     def adds_second_openid(self) -> bool:
         """Whether the line adds an openid to a user who already has another openid in the line's app.
 
-        WeChat gives each person one openid in each app. A user may have two only if the line is from an export, which
-        contains the user's id, or if the operator confirms it with --join.
+        WeChat gives each person one openid in each app. A user may have two openids only if the line is from an export,
+        which contains the user's id, or if the operator confirms the second openid with --join.
         """
         is_new = self.owners.by_identity is None and self.line.user_id is None
         return self.owner is not None and is_new and self.known.is_in_app(self.owner.id, self.line.key.app_id)

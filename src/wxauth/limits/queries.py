@@ -108,7 +108,10 @@ class Rate:
             raise RateLimited(self.detail, retry_after=max(1, ceil((since + self.window - now).total_seconds())))
 
     async def uncount(self, database: Database, *who: str) -> None:
-        """Undo a `count`. During a database outage, the action remains counted."""
+        """Undo one `count` of a subject, which `who` identifies.
+
+        If the database is unavailable, the action remains counted.
+        """
         with suppress(StorageUnavailable):
             await database.run(_UNCOUNT, key=self._key(who))
 
@@ -121,7 +124,7 @@ class Rate:
         await self.count(database, *_lasting_names(user), now=now)
 
     async def uncount_user(self, database: Database, user: UserInSession) -> None:
-        """Undo a `count_user`, as `uncount` does for a `count`."""
+        """Undo one `count_user` of this user. If the database is unavailable, the action remains counted."""
         await self.uncount(database, *_lasting_names(user))
 
     def _key(self, who: Sequence[str]) -> bytes:
@@ -129,7 +132,7 @@ class Rate:
 
 
 def _lasting_names(user: UserInSession) -> Sequence[str]:
-    """Return names of a user that an erasure and a new login do not change."""
+    """Return the ids that a user keeps after an erasure and a new login: the unionid, or the app id and the openid."""
     return (user.app_id, user.openid) if user.unionid is None else (user.unionid,)
 
 
@@ -143,9 +146,9 @@ CONSENTS_GIVEN: Final = Rate("consent", 20, "this user has given consent too oft
 SITES: Final = Rate("site", 60, "this user has logged in to sites too often", window=MINUTE)
 PICTURES: Final = Rate("picture", 20, "this user has uploaded pictures too often")
 USER_CODES: Final = Rate("user_code", 5, "this user has entered too many wrong codes", window=MINUTE)
-"""The rate limit of wrong codes that one user enters to log in to a website."""
+"""The rate limit of wrong login codes that a user enters on the phone to log in to a website."""
 ASSERTIONS: Final = Rate("assertion", 1, "this assertion has already been used")
-"""The rate limit of a client's assertions. Each assertion, identified by its `jti`, can be used once.
+"""The rate limit of a client's assertions. Each assertion, identified by its `jti`, can be used only once.
 
-No assertion is valid for longer than the window.
+The window is long enough, because no assertion is valid for longer.
 """

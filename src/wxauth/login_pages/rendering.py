@@ -37,9 +37,9 @@ _ON_A_PHONE: Final = re.compile(r"Mobi|Android|iPhone|iPad")
 _GAP_IN_CHINESE: Final = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef]) (?=[\u3000-\u9fff\uff00-\uffef])")
 """The pattern of a space between two Chinese characters or punctuation marks."""
 _BROWSER: Final = "wxauth-browser"
-"""The cookie that identifies a browser."""
+"""The name of the cookie that identifies a browser. `host_cookie` returns the full name."""
 LOGIN: Final = "wxauth-login"
-"""The cookie of a browser's login."""
+"""The name of the cookie that contains the secret of a browser's login. `host_cookie` returns the full name."""
 _UI_LOCALES: Final = re.compile(r"(?:^|&)ui_locales=([^&]*)")
 """The pattern of the parameter `ui_locales` in a query or form, still encoded."""
 _COOKIE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
@@ -67,7 +67,7 @@ def language_of(request: Request, *, ui_locales: str | None = None) -> str:
 
 
 def host_cookie(settings: Settings, name: str) -> str:
-    """Return the full name of a cookie.
+    """Return the full name of a cookie, which begins with `__Host-` if browsers use https.
 
     With the prefix `__Host-`, browsers accept the cookie only from this host and over https, so that no other host
     under the same domain can set it (RFC 6265bis, section 4.1.3.2).
@@ -88,7 +88,7 @@ class Rendering:
     settings: Settings
     device: Device
     form: str
-    """The form that the browser has posted, still encoded; empty without one."""
+    """The form that the browser has posted, still encoded; empty if there is none."""
     language: str = field(init=False)
     """The language of the `ui_locales` in the query or form or, without them, the language that the browser prefers."""
     root: str = field(init=False)
@@ -116,7 +116,10 @@ class Rendering:
 
     @property
     def browser(self) -> Browser:
-        """The browser that sends the request. Raises: InvalidRequest."""
+        """The browser that sends the request.
+
+        Raises: InvalidRequest, if the request has one of wxauth's cookies twice.
+        """
         cookie = cookie_in(self.request, host_cookie(self.settings, _BROWSER)) or ""
         in_web_view = is_web_view(self.request.headers.get("user-agent", ""))
         login = None if in_web_view else cookie_in(self.request, host_cookie(self.settings, LOGIN))
@@ -125,7 +128,7 @@ class Rendering:
         return Browser(self.device.ip, self.device.user_agent, cookie, login or "", is_web_view=in_web_view)
 
     def set_cookie(self, response: Response, value: str, name: str = _BROWSER) -> None:
-        """Set a session cookie, which the browser deletes when the user closes the browser."""
+        """Set a cookie without an expiry time, which the browser deletes when the user closes the browser."""
         full_name, is_secure = host_cookie(self.settings, name), is_https(self.settings)
         response.set_cookie(full_name, value, path="/", secure=is_secure, httponly=True, samesite="lax")
 
@@ -133,8 +136,8 @@ class Rendering:
         """Return a redirect to `path`, after which the browser sends the parameters in `text` again as a query.
 
         Browsers send a cross-site POST without wxauth's cookies, and a new cookie would break the browser's other tabs.
-        After the redirect, the browser sends a GET with the cookies. Return None for other requests, and if the URL
-        would be too long for most proxies.
+        After the redirect, the browser sends a GET with the cookies. Return None if the request is not such a POST, or
+        if the URL would be too long for most proxies.
         """
         if self.request.headers.get("sec-fetch-site") != "cross-site" or len(text) > LONGEST_REDIRECT:
             return None
@@ -153,7 +156,8 @@ class Rendering:
     ) -> Response:
         """Return a page from one of the templates.
 
-        `data` contains the values that the script of the page reads, and `values` further values for the template.
+        `form_action` and `frame_ancestors` are the sources of these directives in the Content-Security-Policy. `data`
+        contains the values that the script of the page reads, and `values` contains further values for the template.
         """
         context = {
             "title": title,
@@ -214,7 +218,7 @@ def redirect_source(redirect_uri: str) -> str:
 
 
 def site_source(redirect_uri: str) -> str:
-    """Return the source that stands for the site in a Content-Security-Policy."""
+    """Return the source that stands for the site of a redirect URI in a Content-Security-Policy."""
     scheme = scheme_of_app(redirect_uri)
     if scheme:
         return f"{scheme}:"

@@ -3,8 +3,8 @@
 For example, the message "away" consists of the texts `away_title` and `away`. The message "over" after a visit to
 WeChat's page consists of the texts `visit_over_title` and `visit_over`.
 
-On a phone, the page with the QR code prefers the texts whose names end with `_on_a_phone`, such as
-`waiting_on_a_phone`, to the usual texts of the page's states.
+On a phone, the page with the QR code shows the texts whose names end with `_on_a_phone`, such as `waiting_on_a_phone`,
+instead of the usual texts of the page's states.
 """
 
 from collections.abc import Mapping

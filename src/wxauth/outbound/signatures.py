@@ -7,7 +7,10 @@ from datetime import datetime
 
 
 def signed_headers(message_id: str, body: bytes, keys: Iterable[bytes], *, now: datetime) -> Mapping[str, str]:
-    """Return the headers of a signed message: its id, the time, and one signature per key."""
+    """Return the headers of a signed message: its id, the time, and one signature for each key.
+
+    A receiver that knows only one of the keys accepts the message, so a key can be replaced without lost messages.
+    """
     timestamp = str(int(now.timestamp()))
     signed = b".".join((message_id.encode(), timestamp.encode(), body))
     signatures = (b64encode(hmac.digest(key, signed, "sha256")).decode() for key in keys)

@@ -15,16 +15,16 @@ class PhoneAnswer(SQLModel, table=True):
     __tablename__ = "phone_answers"
 
     code_hash: bytes = Field(sa_type=BYTEA, primary_key=True)
-    """The SHA-256 of app_id, openid and code."""
+    """The SHA-256 of the app id, the openid and the phone code."""
     app_id: str = Field(sa_type=Text)
     openid: str = Field(sa_type=Text)
     sealed: bytes | None = Field(sa_type=BYTEA)
     """WeChat's `phone_info`, encrypted; null after the number was bound."""
     asked_at: datetime = Field(sa_type=TIME)
     refused_at: datetime | None = Field(sa_type=TIME)
-    """The time at which wxauth refused to bind the number.
+    """The time at which wxauth refused to bind the number; null if it has not refused.
 
-    After a refusal, only a request with the same code tries again.
+    After a refusal, wxauth tries again only if a request contains the same code.
     """
     settled_at: datetime | None = Field(sa_type=TIME)
-    """The time at which wxauth bound the number."""
+    """The time at which wxauth bound the number; null if it has not bound the number."""

@@ -31,7 +31,7 @@ Usual pictures have a few. Pillow decompresses up to 1 MiB of each chunk, which 
 would take eight seconds. Pillow's own limit for the total covers neither profiles nor truncated texts.
 """
 NO_PICTURE: Final = "Must be a complete JPEG, PNG or WebP picture"
-"""The message about a file of another kind, and about a broken picture."""
+"""The message for a file that is not a JPEG, PNG or WebP, and for a broken picture."""
 MAX_PIXELS: Final = 4096 * 4096
 """The largest number of pixels of a picture, which suffices for a phone's 12 megapixels.
 
@@ -43,9 +43,12 @@ MAX_WEBP_PIXELS: Final = 2048 * 2048
 The WebP decoder holds the GIL, so a picture of `MAX_PIXELS` would block the event loop for 100 ms.
 """
 MAX_SIDE: Final = 16384
-"""The largest number of pixels of a picture's side. The limit exists because Pillow stores a pointer for each row."""
+"""The largest width and height of a picture, in pixels.
+
+The limit exists because Pillow stores a pointer for each row.
+"""
 LONGEST_SIDE: Final = 512
-"""The largest number of pixels of a side of a thumbnail."""
+"""The largest width and height of a thumbnail, in pixels."""
 
 _FORMATS: Final = ("JPEG", "PNG", "WEBP")
 _JPEG_QUALITY: Final = 85
@@ -126,7 +129,10 @@ def check_file(file: bytes) -> None:
 
 
 def _parts(file: bytes) -> Iterator[_Part]:
-    """Return the parts of a file that Pillow reads in Python. Raises: UnusablePicture, for a file of another kind."""
+    """Return the parts of a file that Pillow reads in Python.
+
+    Raises: UnusablePicture, if the file is of another kind.
+    """
     if file.startswith(_JPEG_START + b"\xff"):
         return _jpeg_parts(file)
     if file.startswith(_PNG_SIGNATURE):
@@ -137,7 +143,10 @@ def _parts(file: bytes) -> Iterator[_Part]:
 
 
 def _jpeg_parts(file: bytes) -> Iterator[_Part]:
-    """Yield the parts up to the first scan. Pillow reads the scans in C, which is fast."""
+    """Yield the parts up to the first scan, and no later ones, because Pillow reads the scans in C, which is fast.
+
+    Raises: UnusablePicture, if a segment is not allowed, or if there are too many scans.
+    """
     at = len(_JPEG_START)
     while at + 2 <= len(file) and not file.startswith(_SCAN, at):
         yield _Part(at, is_image=False)
@@ -155,7 +164,10 @@ def _jpeg_parts(file: bytes) -> Iterator[_Part]:
 
 
 def _png_parts(file: bytes) -> Iterator[_Part]:
-    """Yield all parts, because Pillow reads all of them in Python, even those between and after the image data."""
+    """Yield all parts, because Pillow reads all of them in Python, even those between and after the image data.
+
+    Raises: UnusablePicture, if there are too many compressed chunks.
+    """
     at = len(_PNG_SIGNATURE)
     kind = b""
     compressed = 0
@@ -172,7 +184,7 @@ def _png_parts(file: bytes) -> Iterator[_Part]:
 
 
 def _webp_parts(file: bytes) -> Iterator[_Part]:
-    """Yield the parts up to the image data. Pillow reads the image data in C, which is fast."""
+    """Yield the parts up to the image data, and no later ones, because Pillow reads the image data in C."""
     at = _WEBP_HEADER_LENGTH
     is_image = False
     while at + 8 <= len(file) and not is_image:
@@ -185,9 +197,9 @@ def _webp_parts(file: bytes) -> Iterator[_Part]:
 def thumbnail_of(file: bytes) -> Thumbnail:
     """Return the thumbnail of a JPEG, PNG or WebP, which is upright and has no side longer than `LONGEST_SIDE`.
 
-    The file must have passed `check_file`. Only the first frame of an animation remains. All metadata is removed: EXIF
-    with its locations, XMP, comments and ICC profiles. The thumbnail is a PNG if the picture is transparent, and
-    otherwise a JPEG.
+    The caller must have checked the file with `check_file`. Only the first frame of an animation remains. All metadata
+    is removed: EXIF with its locations, XMP, comments and ICC profiles. The thumbnail is a PNG if the picture is
+    transparent, and otherwise a JPEG.
 
     Raises: UnusablePicture.
     """
@@ -210,7 +222,10 @@ def thumbnail_of(file: bytes) -> Thumbnail:
 
 
 def _check_size(image: "Image") -> None:
-    """Check the size that the header states, before the picture is decoded. Raises: UnusablePicture."""
+    """Check the size that the header states, before the picture is decoded.
+
+    Raises: UnusablePicture, if the picture is too large.
+    """
     most = MAX_WEBP_PIXELS if image.format == "WEBP" else MAX_PIXELS
     if image.width * image.height > most:
         raise UnusablePicture(f"Must have at most {most} pixels")

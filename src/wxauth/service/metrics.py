@@ -75,7 +75,7 @@ class Processes(Collector):
 
 
 def _process_metrics(pid: int) -> Iterable[Metric]:
-    """Return the metrics of a process, each with one sample. There are no metrics if the process has ended."""
+    """Return the metrics of a process, each with one sample; no metrics if the process has ended."""
     return ProcessCollector(pid=lambda: pid, registry=None).collect()
 
 
@@ -97,9 +97,9 @@ class PrometheusMetrics(Collector):
     sweeps: Sequence[str]
     routes: Sequence[Route] = ()
     _statistics: Statistics | None = field(default=None, init=False)
-    """The numbers from the database; None if the latest query has failed."""
+    """The numbers from the database; None before the first query, and if the latest query has failed."""
     _statistics_at: datetime | None = field(default=None, init=False)
-    """The time at which the database computed the statistics."""
+    """The time at which the database computed the statistics; None before the first query has succeeded."""
     _query_began_at: datetime | None = field(default=None, init=False)
     """The time at which the latest query began. The query may still be running, or have failed."""
 

@@ -47,11 +47,14 @@ A collector that does not respond delays the end of the service for this time.
 """
 
 _UNTRACED: Final = frozenset({"/livez", "/readyz", "/metrics"})
-"""The paths that machines request every few seconds. Their spans would hide the spans of other requests."""
+"""The paths without spans. Machines request them every few seconds, so their spans would hide all other spans."""
 _CERTIFICATE_VARIABLES: Final = frozenset({"OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"})
 """The variables that name the collector's certificate authority to the SDK."""
 _PASSED_OVER: Final = frozenset({__name__, Batches.__module__, Database.__module__, retrying.__module__, "contextlib"})
-"""The modules between a caller and the database. The names of their functions do not tell the caller's purpose."""
+"""The modules between a caller and the database.
+
+`_calling_function` ignores them, because the names of their functions do not tell the caller's purpose.
+"""
 _DATABASE: Final = {"db.system.name": "postgresql"}
 """The attributes of a statement's span, by OpenTelemetry's conventions."""
 _TRANSACTION: Final = {**_DATABASE, "db.operation.name": "transaction"}
@@ -73,19 +76,19 @@ class Spans(Tracing):
         self._tracer = self._provider.get_tracer("wxauth", __version__)
 
     def app(self, app: ASGIApp) -> ASGIApp:
-        """Wrap the app, so that each request has a span."""
+        """Return the app in a middleware that opens a span for each request."""
         return _TracedApp(app, self._tracer)
 
     def database(self, url: str, *, deadlines: Deadlines) -> Database:
-        """Create a database with a span for each use within a request."""
+        """Create a database that opens a span each time a request uses it."""
         return _TracedDatabase(url, deadlines=deadlines, tracer=self._tracer)
 
     def wechat(self, client: httpx.AsyncClient, **options: Any) -> WeChat:
-        """Create a WeChat client with a span for each call within a request. `options` are passed to `WeChat`."""
+        """Create a WeChat client that opens a span for each call within a request. `options` are passed to `WeChat`."""
         return _TracedWeChat(client, tracer=self._tracer, **options)
 
     async def aclose(self) -> None:
-        """Send the remaining spans."""
+        """Send the remaining spans, in a thread because the SDK waits for the collector."""
         await asyncio.to_thread(self._provider.shutdown)
 
 
@@ -167,7 +170,7 @@ class _TracedWeChat(WeChat):
 
 
 def _describe_request(span: Span, scope: Scope, status: int) -> None:
-    """Add the route and the outcome of a request to its span. The `status` is 0 if there was no response."""
+    """Add the route and the outcome of a request to its span. `status` is 0 if there was no response."""
     route = scope.get("route")
     span.update_name(f"{scope['method']} {route.path}" if route else scope["method"])
     span.set_attribute("http.request.method", scope["method"])
@@ -184,7 +187,7 @@ def _describe_request(span: Span, scope: Scope, status: int) -> None:
 
 @contextmanager
 def _span_within(tracer: Tracer, name: Callable[[], str], attributes: Mapping[str, str]) -> Iterator[None]:
-    """Open a span within the request's span. Outside of a request, for example in background tasks, open no span.
+    """Open a span with these attributes within a request's span. In background tasks, which have no request, open none.
 
     `name` is called only if there is a span, because finding the name takes some time.
     """

@@ -111,16 +111,18 @@ SELECT s.app_id, s.openid, (
  WHERE s.id = :session_id AND s.user_id = :user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND users.status = 'active'
 """)
-"""The query for the keys of a session's data.
+"""The query for the `KeysInSession` of an open session.
 
-It returns no row if the session has ended, or if its user is banned, erased or merged.
+The query returns no row if the session has ended, or if its user is banned, erased or merged.
 """
 
 
 async def session_keys_sealed_otherwise(
     database: Database, *, prefix: bytes, after: UUID, size: int
 ) -> tuple[Sequence[SealedSessionKey], UUID]:
-    """Return a page's sealed keys that do not begin with the prefix, and the id of the page's last session.
+    """Return the sealed session_keys of a page of sessions, and the id of the page's last session.
+
+    Keys that begin with `prefix` are left out, because they are sealed with the current secret key.
 
     The page consists of the first `size` sessions whose ids are greater than `after`. For the last page, the returned
     id is `END`.
@@ -136,7 +138,8 @@ async def replace_session_keys(
 ) -> int:
     """Replace each key in `former` with the value at the same place in `resealed`, which is None to clear the key.
 
-    Leave out keys that have changed, and sessions that are locked. Return the number of keys replaced or cleared.
+    Leave out keys that have changed since they were read, and sessions that are locked. Return the number of keys that
+    were replaced or cleared.
     """
     async with database.begin() as transaction:
         return await transaction.run(

@@ -12,10 +12,10 @@ from wxauth_guard.errors import WxAuthError
 
 
 class Door(StrEnum):
-    """A way to log in to a site. The modules that `Stage` lists implement the differences."""
+    """A way to log in to a site. The docstring of `Stage` lists the modules that implement the doors."""
 
     SCAN = "scan"
-    """A phone scanned the code that a browser or device shows."""
+    """A phone scanned the QR code that a browser or device shows."""
     TYPED = "typed"
     """The user typed, on the phone, the login code that a browser or device shows."""
     MINI_PROGRAM = "mini_program"
@@ -37,8 +37,8 @@ BY_WECHATS_PAGE: Final = frozenset({Door.ACCOUNT, Door.WEBSITE})
 MAKES_BROWSER_LOGIN: Final = frozenset({Door.SCAN, Door.LINK, Door.ACCOUNT})
 """The doors that prove who uses the browser, so that they create or renew the browser's login.
 
-The other doors do not prove that. A typed code might have been read out to a person elsewhere, and WeChat's page on a
-computer does not show which browser it logs in.
+The other doors do not prove that. A typed login code might have been read out to a person elsewhere, and WeChat's page
+on a computer does not show which browser it logs in.
 """
 
 AMR: Final[Mapping[Door, str]] = {
@@ -70,7 +70,7 @@ class DoorOutcome(StrEnum):
 
     @classmethod
     def of_error(cls, error: WxAuthError) -> "DoorOutcome":
-        """Return the outcome of a phone's request that ends with this error."""
+        """Return the outcome of a phone's request that ends with this error: `FAILED` if its status is 500 or more."""
         return cls.FAILED if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else cls.REFUSED
 
 
@@ -84,13 +84,13 @@ DOORS: Final = Counter(
 """The metric of logins to sites. `first` lists all pairs, so that each pair is reported as 0 before its first login."""
 
 POLL_INTERVAL_SECONDS: Final = 2
-"""The number of seconds between two polls of a device, unless the device polls too fast."""
+"""The initial number of seconds between two polls of a device. If a device polls too fast, its interval grows."""
 SCAN_LASTS: Final = timedelta(seconds=180)
-"""The time within which the user can scan a code, or follow a link to WeChat, and approve the login."""
+"""The time within which the user can scan a QR code, or follow a link to WeChat, and approve the login."""
 CLAIM_LASTS: Final = timedelta(seconds=60)
 """The time after which another user can take over a claim (a phone's reservation of a login) that has no decision."""
 VISIT_LASTS: Final = timedelta(seconds=600)
-"""The time that a visit to WeChat's page can take. For the same time, the page's button can start another visit."""
+"""The time that a visit to WeChat's page can take. During this time, the page's button can start another visit."""
 LINK_REQUEST_LASTS: Final = timedelta(seconds=600)
 """The time for which a sign-in request is valid if its page has a link to WeChat."""
 URL_LINK_RENEWED_AFTER: Final = timedelta(days=25)
@@ -103,19 +103,19 @@ MAX_PRESSES: Final = 10
 MAX_WRONG_NUMBERS: Final = 3
 """The number of wrong numbers after which wxauth ends the page and its link."""
 NUMBER_LASTS: Final = timedelta(seconds=120)
-"""The time for which the user can type the number, from the approval of the link on the phone."""
+"""The time after the approval on the phone within which the user can type the number."""
 AUTHORIZATION_CODE_LASTS: Final = timedelta(seconds=60)
 """The time for which an authorization code is valid."""
 REPEATED_WITHIN: Final = timedelta(seconds=15)
 """The time after a login with WeChat's page during which the reuse of its authorization code does not end the session.
 
-WeChat's browsers repeat some callbacks, so that the site receives the same code twice.
+WeChat's browsers repeat some callbacks, so that the site receives the same authorization code twice.
 """
 OUTCOME_KEPT: Final = timedelta(hours=1)
 """The time for which requests and grants are stored after their end.
 
-During this time, a late poll gets `expired_token`, and wxauth detects the reuse of a code. A request on a page of
-wxauth that no phone claims is deleted when it expires, because anyone can open any number of pages.
+During this time, a late poll gets `expired_token`, and wxauth detects the reuse of an authorization code. A request on
+a page of wxauth that no phone claims is deleted when it expires, because anyone can open any number of pages.
 """
 
 

@@ -69,6 +69,7 @@ class Term(StrEnum):
     TEXT = "text"
     """Any other text: an external id, or a part of a nickname."""
     NONE = "none"
+    """No text."""
 
 
 WINDOWS: Final = (1_000, 100_000)
@@ -77,7 +78,7 @@ WINDOWS: Final = (1_000, 100_000)
 A statement takes 30 to 100 ms to examine 100,000 users.
 """
 INDEXED_FROM: Final = 2
-"""The smallest number of characters of a part of a nickname that the index can find."""
+"""The number of characters that a part of a nickname must have so that the index can find the part."""
 SEARCH_SECONDS: Final = 1.0
 """The time, in seconds, after which a search starts no further statement."""
 IDENTITIES_FRAGMENT: Final = """(
@@ -144,10 +145,10 @@ async def find_users(
 ) -> Page[ListedUser]:
     """Return a page of the users that match a query, the newest first, with their identities.
 
-    A phone number without a country code belongs to the region. Neither the other filters nor the cursor affect whether
-    the text counts as an id or as part of a nickname, so that all pages come from the same kind of search. The function
-    searches nicknames in windows of users, the newest first, until the page is full or `seconds` have passed. If the
-    time has passed, the page contains the users found until then.
+    A phone number without a country code is read as a number of `region`. Neither the other filters nor the cursor
+    affect whether the text counts as an id or as part of a nickname, so that all pages come from the same kind of
+    search. The function searches nicknames in windows of users, the newest first, until the page is full or `seconds`
+    have passed. If the time has passed, the page contains the users found until then.
     """
     filters = await _filters_of(database, query, region=region)
     if filters is None:
@@ -173,7 +174,7 @@ async def find_users(
 
 
 async def _filters_of(database: Database, query: UsersQuery, *, region: str) -> dict[str, Any] | None:
-    """Return the names of the `_CONDITIONS` for a query, with their values; None if the query can match no user."""
+    """Return the values for the `_CONDITIONS` of a query, by condition; None if the query can match no user."""
     filters = query.model_dump(include={"status", "role", "app_id"}, exclude_none=True, warnings=False)
     if not query.q:
         return filters
@@ -214,9 +215,9 @@ async def search_in_windows(
     `windows` contains the number of rows in each window, and the last number also applies to all further windows.
     `floors` is the query for the lowest id of a window. The query returns no row for the last window.
 
-    `search` takes the id before which to find rows, the lowest id of the rows, and the largest number of rows.
-    `search_remaining` takes the same arguments. If it is given, it finds all remaining rows after the first window of
-    the last size, or when the time is over.
+    The search finds rows with ids from `lowest` to just below `before`. `search` takes the id before which to find
+    rows, the lowest id of the rows, and the largest number of rows. `search_remaining` takes the same arguments. If it
+    is given, it finds all remaining rows after the first window of the last size, or when the time is over.
     """
     rows: list[RowWithId] = []
     began_at = monotonic()
@@ -252,7 +253,7 @@ def _search_statement(names: frozenset[str], *, is_admin: bool) -> Statement[Lis
 def term_of(text: str | None, *, region: str) -> Term:
     """Return the kind of a search term.
 
-    Read a phone number without a country code as a number of the region.
+    A phone number without a country code is read as a number of `region`.
     """
     if not text:
         return Term.NONE
@@ -264,7 +265,7 @@ def term_of(text: str | None, *, region: str) -> Term:
 
 
 def id_in(text: str) -> UUID | None:
-    """Return the id in this text, if the text is written like an id in responses, in upper or lower case."""
+    """Return the id in this text; None unless the text has the form of an id in responses, in upper or lower case."""
     try:
         user_id = UUID(text)
     except ValueError:
