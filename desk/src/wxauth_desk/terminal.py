@@ -15,7 +15,7 @@ _SYSTEM_REASONS: Final = {
     errno.EEXIST: _("File exists"),
     errno.ENOSPC: _("No space left on device"),
 }
-"""The translatable texts for the failures of the operating system that are likely here."""
+"""The translatable texts for likely errors of the operating system, by the number of the error."""
 
 
 class TextError(Exception):

@@ -99,7 +99,7 @@ class Payments:
     _orders: BoundedDict[tuple[str, str], _PaidOrder] = field(
         init=False, default_factory=lambda: BoundedDict(MAX_ORDERS)
     )
-    """The paid orders by app and order number."""
+    """The paid orders by app id and order number."""
 
     def pay(self, request: PayRequest) -> tuple[int, Notice | None]:
         """Pay an order. Return the errCode for the phone, and the notice to push; None if the payment fails."""
