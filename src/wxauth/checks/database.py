@@ -134,7 +134,7 @@ async def _check_login(database: Database, now: datetime) -> CheckResult | None:
 
 
 def _judge_apps(apps: Apps) -> CheckResult | None:
-    """Return the result about apps whose secrets cannot be unsealed; None if there are none."""
+    """Return the result about apps whose secrets cannot be unsealed; None if there are no such apps."""
     if not apps.unopened:
         return None
     text = _("{some}: users can't log in, because the app's secrets can't be decrypted. {why}")

@@ -35,7 +35,7 @@ _BAD_GATEWAY: Final = frozenset({502, 503, 504})
 
 
 class _Fault(TextError):
-    """A fault that explains why a document cannot be used."""
+    """A fault because of which a document cannot be used. The text explains the fault."""
 
 
 class _NotRunning(_Fault):
@@ -125,7 +125,8 @@ async def _published_kids(issuer: str, time_limits: httpx.Timeout) -> set[str]:
     The function requests the documents in the same way as the guard, so that it finds every fault that a sibling would
     meet.
 
-    Raises: _NotRunning, _Wrong.
+    Raises: _NotRunning, if no service responds; _Wrong, if siblings cannot use the documents, or if a cache stores
+    responses.
     """
     async with _client(issuer, time_limits) as client:
         jwks_uri = _jwks_uri_in(await _get(client, issuer + METADATA_PATH), issuer)
@@ -261,7 +262,10 @@ async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGene
 
 
 async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
-    """Return the JSON object at a URL. Raises: _NotRunning, _Wrong."""
+    """Return the JSON object at a URL.
+
+    Raises: _NotRunning, if no service responds; _Wrong, if the response is not a JSON object of a sensible size.
+    """
     try:
         async with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
             _check_status(response)
@@ -287,7 +291,10 @@ async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
 
 
 def _check_status(response: httpx.Response) -> None:
-    """Check that a response has the status 200. Raises: _NotRunning, _Wrong."""
+    """Check that a response has the status 200.
+
+    Raises: _NotRunning, if a proxy cannot reach the service behind it; _Wrong, if the response has any other status.
+    """
     status, url = response.status_code, response.url
     if status == HTTPStatus.OK:
         return
