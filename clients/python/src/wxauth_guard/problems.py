@@ -33,7 +33,7 @@ _MAX_ACCEPT_LANGUAGE = 1024
 _LANGUAGE_RANGE = re.compile(
     r"\s*(?P<tag>[A-Za-z]{1,8}(?:[-_][A-Za-z0-9_-]*)?)\s*(?:;\s*q\s*=\s*(?P<quality>[01](?:\.\d{0,3})?)\s*)?"
 )
-"""The pattern of a language range with its quality (RFC 9110, section 12.5.4), but also with `_` in the tag."""
+"""The pattern of a language range with its quality (RFC 9110, section 12.5.4). It also allows `_` in the tag."""
 _WECHAT_USER_AGENT = re.compile(r"MicroMessenger(?:.*\bLanguage/(?P<tag>[\w-]+))?")
 """The pattern of WeChat's User-Agent, which can name the language that the user has chosen in WeChat."""
 
