@@ -24,7 +24,7 @@ from wxauth.wechat.wechat_tokens import WeChatTokens
 Body = TypeVar("Body", bound=BaseModel)
 
 _LABELS: Final = {"app_secret": "AppSecret", "push_token": "Token", "push_aes_key": "EncodingAESKey"}
-"""WeChat's names of the secrets, in the order of the prompts."""
+"""WeChat's names for the secrets, in the order of the prompts."""
 _OF_PUSH: Final = ("push_token", "push_aes_key", "push_forward")
 """The fields that `--no-push` clears."""
 _PROMPTED: Final = {"is_flag": True, "default": None, "callback": None, "metavar": None}

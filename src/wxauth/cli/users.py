@@ -51,7 +51,10 @@ _MODULES: Final = {
         "import": _("Import users from FILE, with one identity per line, as JSON or CSV."),
     },
 }
-"""The commands whose modules are imported when they are called. A test compares these lines with the commands' help."""
+"""The commands whose modules are imported only when the commands are called, with the first lines of their help.
+
+A test compares these lines with the commands' help.
+"""
 _check_role = checked(
     TypeAdapter(Role).validate_python, _("must be up to 32 characters (a-z, 0-9, _ and -) and begin with a letter")
 )
@@ -116,7 +119,7 @@ def show_command(user_id: UUID, export: bool) -> None:
 
 
 def _export(user_id: UUID) -> None:
-    """Print the export of a user's data in pieces, because it may be large."""
+    """Print the export of a user's data in pieces, because the export may be large."""
 
     async def write(database: Database, now: datetime) -> None:
         from wxauth.users.own_data import export_person
@@ -165,7 +168,7 @@ def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
 
 
 def _times_of(consent: ConsentRow) -> str:
-    """Return a text that says when a user gave a consent and, if the user has withdrawn it, when."""
+    """Return a text that says when a user gave a consent and, if the user has withdrawn the consent, when that was."""
     times = _("given {time}", time=to_the_minute(consent.given_at))
     if consent.withdrawn_at is not None:
         times += "  " + _("withdrawn {time}", time=to_the_minute(consent.withdrawn_at))

@@ -153,7 +153,7 @@ class Client(SQLModel):
 _SERVICE_SCOPES: Final = frozenset(map(str, Scope))
 
 OPTIONS: Final = {name: field for name, field in Client.model_fields.items() if name not in ("name", "scopes")}
-"""The fields of a client apart from its name and scopes. All of them have a default."""
+"""The fields of a client apart from its name and scopes. All these fields have a default."""
 
 
 class AddedClient(Client):
@@ -217,7 +217,7 @@ DEFAULT_SCOPES: Final = (Scope.INTROSPECT,)
 DEFAULT_SITE_SCOPES: Final = (OPENID_SCOPE, "profile")
 """The scopes that a site may request by default."""
 CLAIMS: Final = tuple(claim for claims in SITE_SCOPES.values() for claim in claims)
-"""The claims that scopes grant."""
+"""The names of all claims that scopes grant."""
 
 
 def claims_of(user: UserInSession, client: Client, scopes: Collection[str]) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def scheme_of_app(uri: str) -> str | None:
 
 
 def is_local(uri: str) -> bool:
-    """Return whether a redirect URI leads to the machine of the browser itself."""
+    """Return whether a redirect URI leads to the machine on which the browser runs."""
     return scheme_of_app(uri) is None and is_loopback(urlsplit(uri).hostname)
 
 

@@ -38,7 +38,7 @@ from wxauth.users.callers import ADMIN_SCOPE
 from wxauth_guard.errors import InsufficientRole
 
 CONSOLE_TITLE: Final = "管理后台 Console"
-"""The title that the scanning phone shows."""
+"""The title of the console, which the scanning phone shows."""
 MAX_UNUSED: Final = 3600
 """The time without use, in seconds, after which a console session ends."""
 MAX_LIFETIME: Final = 12 * 3600

@@ -8,7 +8,7 @@ from wxauth.core.statements import Statement
 
 @dataclass(frozen=True, slots=True)
 class Dependent:
-    """An object that uses a column of wxauth's tables, so that PostgreSQL refuses to change or drop the column."""
+    """An object that uses a column of wxauth's tables. Therefore, PostgreSQL refuses to change or drop the column."""
 
     object: str
     """The kind and the name of the object, such as `view public.report`."""

@@ -1,4 +1,4 @@
-"""The queries for the rights that other roles have on wxauth's tables and sequences."""
+"""The SQL that finds wxauth's tables and sequences, and the query for the rights that PUBLIC has on them."""
 
 from typing import Final, LiteralString
 

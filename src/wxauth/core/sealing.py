@@ -57,7 +57,7 @@ def _to_bytes(part: str | bytes | UUID) -> bytes:
 
 
 session_key_context: Final = partial(_context, b"session_key")
-"""The context of an identity's session_key, made of the app and the openid."""
+"""The context of an identity's session_key, made of the app's id and the openid."""
 signing_key_context: Final = partial(_context, b"signing_keys")
 """The context of a private key that signs tokens, made of the key's id (kid)."""
 phone_answer_context: Final = partial(_context, b"phone_answer")

@@ -38,7 +38,7 @@ SYSTEM: Final = Actor("system")
 OPERATOR: Final = Actor("operator")
 """The actor for an operator who runs a command."""
 WECHAT: Final = Actor("wechat")
-"""The actor for WeChat, through message push."""
+"""The actor for WeChat, which reports changes through message push."""
 
 
 class EventType(StrEnum):

@@ -1,4 +1,4 @@
-"""The sending of one message to a third party's server, with its outcome."""
+"""The sending of one message to a third party's server, and the outcome."""
 
 import asyncio
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Answer:
 
     status: int | None
     milliseconds: int
-    """The time from the start of the request to the status of the response, or to the failure."""
+    """The time, in milliseconds, from the start of the request to the status of the response, or to the failure."""
     error: str | None = None
     retry_after: str | None = None
     """The value of the `Retry-After` header; None if there is no such header."""

@@ -114,7 +114,7 @@ class Case:
 
     @property
     def unionid_has_another_openid(self) -> bool:
-        """Whether the unionid of the line has a different openid in its app."""
+        """Whether the unionid of the line has a different openid in the line's app."""
         line = self.line
         if not line.unionid:
             return False
@@ -237,7 +237,7 @@ RULES_OF_LINES: Final[tuple[Rule[Case], ...]] = (
     ),
     Rule("user_id", _("must not belong to an erased user. To restore the user, add --restore"), _is_of_erased_user),
 )
-"""The rules about one line and its owner. Only `UNIONID_AS_OPENID` also depends on other lines, with their unionids."""
+"""The rules about one line and its owner. Only `UNIONID_AS_OPENID` also depends on the unionids of other lines."""
 RULES_OF_OWNERS: Final[tuple[Rule[Case], ...]] = (
     Rule(
         "unionid",

@@ -48,7 +48,7 @@ class AttemptCount(SQLModel, table=True):
     since: datetime = Field(sa_type=TIME)
     """The time at which the present window began."""
     number: int
-    """The number of attempts within this window."""
+    """The number of attempts within the present window."""
 
 
 class _Attempt(SQLModel):

@@ -75,7 +75,7 @@ _OPAQUE: Final = 255
 _JPEG_START: Final = b"\xff\xd8"
 _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _WEBP_HEADER_LENGTH: Final = 12
-"""The length of `RIFF`, the size of the file and `WEBP`, with which a WebP begins."""
+"""The length, in bytes, of `RIFF`, the size of the file and `WEBP`, with which a WebP begins."""
 _SCAN: Final = b"\xff\xda"
 """The marker with which a scan of a JPEG begins."""
 # A JPEG may have these segments before its first scan. Segments of arithmetic coding (0xC9 and others) are not allowed,

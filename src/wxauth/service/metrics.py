@@ -101,7 +101,10 @@ class PrometheusMetrics(Collector):
     _statistics_at: datetime | None = field(default=None, init=False)
     """The time at which the database computed the statistics; None before the first query has succeeded."""
     _query_began_at: datetime | None = field(default=None, init=False)
-    """The time at which the latest query began. The query may still be running, or have failed."""
+    """The time at which the latest query began; None before the first query.
+
+    The query may be running or have failed.
+    """
 
     async def scrape(self) -> bytes:
         """Return all metrics in Prometheus's text format."""
@@ -123,7 +126,7 @@ class PrometheusMetrics(Collector):
         yield from self._statistics_gauges()
 
     def _make_first_series(self) -> None:
-        """Create the series that must exist before they are counted for the first time."""
+        """Create the series that must exist, with the value 0, before anything has been counted in them."""
         for metric in DECLARED:
             metric.make_first()
         app_ids = [known.app.app_id for known in self.apps.all()]

@@ -43,20 +43,20 @@ from wxauth_guard.problems import REQUEST_ID_KEY
 EXPORT_TIMEOUT_SECONDS: Final = 5.0
 """The time, in seconds, that a collector may take to accept spans.
 
-A collector that does not respond delays the end of the service for this time.
+A collector that does not respond delays the end of the service by this time.
 """
 
 _UNTRACED: Final = frozenset({"/livez", "/readyz", "/metrics"})
 """The paths without spans. Machines request them every few seconds, so their spans would hide all other spans."""
 _CERTIFICATE_VARIABLES: Final = frozenset({"OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"})
-"""The variables that name the collector's certificate authority to the SDK."""
+"""The environment variables from which the SDK reads the collector's certificate authority."""
 _PASSED_OVER: Final = frozenset({__name__, Batches.__module__, Database.__module__, retrying.__module__, "contextlib"})
 """The modules between a caller and the database.
 
 `_calling_function` ignores them, because the names of their functions do not tell the caller's purpose.
 """
 _DATABASE: Final = {"db.system.name": "postgresql"}
-"""The attributes of a statement's span, by OpenTelemetry's conventions."""
+"""The attributes of a statement's span, according to OpenTelemetry's conventions."""
 _TRANSACTION: Final = {**_DATABASE, "db.operation.name": "transaction"}
 """The attributes of a transaction's span."""
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
@@ -93,7 +93,7 @@ class Spans(Tracing):
 
 
 def spans_to(url: str) -> Spans:
-    """Return tracing that sends spans to the collector at this URL (OTLP over HTTP).
+    """Return the factory whose parts send their spans to the collector at this URL (OTLP over HTTP).
 
     The SDK's `OTEL_` variables configure everything else.
     """

@@ -24,9 +24,9 @@ class KeysInSession:
     app_id: str
     openid: str
     newest: bytes | None
-    """The newest key of the identity; None if no session of the identity has one."""
+    """The newest key of the identity; None if no session of the identity has a key."""
     own: bytes | None
-    """The key of the session itself; None if it has none."""
+    """The key of the session itself; None if the session has no key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,10 @@ KEY_OF_OPENID: Final = f"{_OF_NEWEST_LOGIN} i.openid = :openid"
 """SQL for the `KeyOfLogin` of an identity."""
 KEYS_OF_USER: Final = f"""{_OF_NEWEST_LOGIN}
        i.user_id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id) LIMIT 2"""
-"""SQL for the `KeyOfLogin` of a user's identities in an app, at most two. A former id stands for the remaining user."""
+"""SQL for the `KeyOfLogin` of a user's identities in an app. A former id stands for the remaining user.
+
+The query returns at most two rows, which show that a user has several identities in the app.
+"""
 # The statement stores the key only in open sessions. It does so even if a session has no key, because wxauth clears a
 # session_key when the secret key that encrypted it is lost. WeChat now accepts only the new key, so the statement also
 # stores it in the session of the identity's newest login. It leaves out a login after the call to WeChat, because that

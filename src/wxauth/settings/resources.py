@@ -66,7 +66,7 @@ class Resource(BaseModel):
     """The URL of the service, which is the audience of its tokens."""
     title: Title
     scopes: Annotated[dict[Annotated[str, AfterValidator(_check_scope)], Title], Field(min_length=1, max_length=50)]
-    """The title of each scope."""
+    """The title of each scope, by the name of the scope."""
 
 
 def find_resource(resources: Iterable[Resource], url: str) -> Resource | None:

@@ -51,8 +51,7 @@ AMR: Final[Mapping[Door, str]] = {
 }
 """The `amr` value (RFC 8176) of each door.
 
-A login through `SSO` has the value of the proof of the browser's login. The values for `PHONE` are in
-`phone_id_tokens`.
+A login through `SSO` has the value that the browser's login stores. The values for `PHONE` are in `phone_id_tokens`.
 """
 
 

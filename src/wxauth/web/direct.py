@@ -75,7 +75,7 @@ class DirectRoute(APIRoute):
         self._arguments = arguments_of(self.dependant, hints, self.param_convertors)
         self.plan = Plan(self.dependant, self._arguments)
         self.query_names = sorted(name for each in self._arguments.values() for name in each.query_names)
-        """The names of the query parameters of the operation."""
+        """The names of the operation's query parameters, in alphabetical order."""
         if self.include_in_schema:
             self._document(list(entailed_by(self.dependant, self._arguments)), failures)
         self.app = self._serve
