@@ -120,9 +120,10 @@ async def migrate(
 
     Return the revision that the schema then has, or None if the schema is empty. If the schema belongs to a newer
     version and `revision` is `head`, the schema stays unchanged, because this version works with it. In each case, the
-    migration ends by revoking the rights of PUBLIC on wxauth's tables and sequences. `scripts` is the folder of
-    Alembic's revisions. `lock_patience`, `pause` and `patience` are in seconds. Their defaults, `LOCK_TIMEOUT_SECONDS`,
-    `RETRY_PAUSE_SECONDS` and `GIVE_UP_SECONDS`, explain them.
+    migration ends by revoking the rights of PUBLIC on wxauth's tables and sequences.
+
+    `scripts` is the folder of Alembic's revisions. The times are in seconds. `LOCK_TIMEOUT_SECONDS` explains
+    `lock_patience`, `RETRY_PAUSE_SECONDS` explains `pause`, and `GIVE_UP_SECONDS` explains `patience`.
 
     Raises: StorageUnavailable, MigrationForbidden, MigrationRefused, MigrationBlocked, UnknownRevision.
     """

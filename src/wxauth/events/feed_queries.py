@@ -150,9 +150,11 @@ def _page_fragment(places: LiteralString) -> LiteralString:
 
     Events are missing after a reader's place if the place no longer exists, or if later events have been deleted. No
     event is missing if the reader's place is the place of the last deleted event. Position 0 is before the first event,
-    so the statement needs no row for it. The join with one row of VALUES makes the statement return the newest place
-    even if there are no events. The LATERAL joins with LIMIT make PostgreSQL read only as many rows of the index as the
-    page needs, however old its statistics are.
+    so the statement needs no row for it.
+
+    The join with one row of VALUES makes the statement return the newest place even if there are no events. The LATERAL
+    joins with LIMIT make PostgreSQL read only as many rows of the index as the page needs, even if its statistics are
+    old.
     """
     return f"""
 WITH last AS (
@@ -234,10 +236,10 @@ async def read_page(
 ) -> tuple[Sequence[FeedRow], Place]:
     """Return the oldest events of these types after a place, and the place after which to read the next page.
 
-    `after` is None for the beginning of the feed, and an empty `types` selects all types. If the page is full, the
-    returned place is the place of its last event. Otherwise, it is the place of the newest event of any type, so that
-    the next request does not examine the events of other types again. With the limit 0, the function returns only the
-    place of the newest event.
+    `after` is None for the beginning of the feed, and an empty `types` selects all types. The page contains up to
+    `limit` events. If the page is full, the returned place is the place of the last event of the page. Otherwise, the
+    returned place is the place of the newest event of any type, so that the next request does not examine the events of
+    other types again. With the limit 0, the function returns only the place of the newest event.
 
     Raises: CursorExpired, if the feed no longer contains all events after `after`.
     """

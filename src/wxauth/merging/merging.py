@@ -212,12 +212,14 @@ async def correct_imported(
 ) -> None:
     """Correct an imported identity that has a unionid in place of the openid.
 
-    WeChat has just returned both ids for one person, so the user of this identity is that person. Give the identity the
-    right openid, or delete the imported identity if another identity has the right openid. Do nothing if there is no
-    such imported identity. If the unionid belongs to another user, first merge the two users, as for any late unionid.
-    If these users were split, stop trying to correct the identity. If the right openid belongs to another user, the
-    next attempt of the login merges the users, because this function has given the unionid to the user of the imported
-    identity.
+    WeChat has just returned both ids for one person, so the user of this identity is that person. Therefore, give the
+    identity the right openid, or delete the imported identity if another identity has the right openid.
+
+    - If there is no such imported identity, do nothing.
+    - If the unionid belongs to another user, first merge the two users, as for any late unionid. If these users were
+      split, leave the identity unchanged, and never try to correct it again.
+    - If the right openid belongs to another user, the next attempt of the login merges the users, because this function
+      has given the unionid to the user of the imported identity.
 
     Raises: AccountDisabled, AccountLeaving, as `link_unionid` does.
     """

@@ -146,9 +146,11 @@ async def find_users(
     """Return a page of the users that match a query, the newest first, with their identities.
 
     A phone number without a country code is read as a number of `region`. Neither the other filters nor the cursor
-    affect whether the text counts as an id or as part of a nickname, so that all pages come from the same kind of
-    search. The function searches nicknames in windows of users, the newest first, until the page is full or `seconds`
-    have passed. If the time has passed, the page contains the users found until then.
+    affect whether the text counts as an id or as part of a nickname, because all pages must come from the same kind of
+    search.
+
+    The function searches nicknames in windows of users, the newest first, until the page is full or `seconds` have
+    passed. If the time has passed, the page contains the users found until then.
     """
     filters = await _filters_of(database, query, region=region)
     if filters is None:
@@ -216,8 +218,9 @@ async def search_in_windows(
     `floors` is the query for the lowest id of a window. The query returns no row for the last window.
 
     The search finds rows with ids from `lowest` to just below `before`. `search` takes the id before which to find
-    rows, the lowest id of the rows, and the largest number of rows. `search_remaining` takes the same arguments. If it
-    is given, it finds all remaining rows after the first window of the last size, or when the time is over.
+    rows, the lowest id of the rows, and the largest number of rows. If `search_remaining` is given, the function calls
+    it with the same kinds of arguments to find all remaining rows, after the first window of the last size, or when the
+    time is over.
     """
     rows: list[RowWithId] = []
     began_at = monotonic()
