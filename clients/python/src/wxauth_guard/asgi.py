@@ -18,21 +18,22 @@ if TYPE_CHECKING:
 class BearerMiddleware:
     """Middleware that passes on HTTP requests and WebSockets with a valid access token, and refuses all others.
 
-    The `Principal` is `scope["user"]`, which is `request.user` in Starlette and Litestar. Put CORS middleware outside
-    of this middleware, because a browser's preflight contains no token, and a refusal needs the CORS headers, too.
+    The middleware stores the `Principal` in `scope["user"]`, which is `request.user` in Starlette and Litestar. Put
+    CORS middleware outside this middleware, because a browser's preflight contains no token, and a refusal needs the
+    CORS headers, too.
 
     Args:
         app: The app to guard.
         guard: The guard that checks the tokens.
-        roles: The roles that the user must have, all of them.
+        roles: The required roles. The user must have all of them.
         public: Paths that need no token, each as written in the routes of `app`, and compared exactly. There are no
             patterns. The path of the guard's resource metadata is always public. If the server does not pass on the
             path as it was sent (ASGI's `raw_path`), no path is public.
         optional: Whether requests without a Bearer token also pass, for apps that have open pages or another login. For
-            such requests, `scope["user"]` is unchanged, or None, so call `require_roles` where a user is needed. If a
-            request contains a token, the token must be valid.
+            such requests, `scope["user"]` stays unchanged, or becomes None if it is missing. Therefore, call
+            `require_roles` where a user is needed. If a request contains a token, the token must be valid.
 
-    Raises: ValueError, for a public path that does not begin with a slash, or if roles and `optional` are both given.
+    Raises: ValueError, if a public path does not begin with a slash, or if `roles` and `optional` are both given.
     """
 
     def __init__(
@@ -64,7 +65,10 @@ class BearerMiddleware:
         await self._app(scope, receive, send)
 
     async def _find_user(self, *authorizations: str) -> Principal | None:
-        """Return the user of a request; None if the request has no token and may pass. Raises: WxAuthError."""
+        """Return the user of a request; None if the request contains no token and may pass.
+
+        Raises: WxAuthError, if the request must be refused.
+        """
         if self._optional:
             return await self._guard.find_user(*authorizations)
         principal = await self._guard.verify(self._guard.bearer_token(*authorizations))
@@ -72,7 +76,7 @@ class BearerMiddleware:
         return principal
 
     def _is_public(self, scope: Scope) -> bool:
-        """Return whether a request needs no token."""
+        """Return whether a request needs no token, because its path is public."""
         path = _path_in_app(scope, scope["path"])
         if path not in self._public:
             return False
@@ -89,7 +93,10 @@ def _path_in_app(scope: Scope, path: str) -> str:
 
 
 async def _refuse(refusal: WxAuthError, scope: Scope, send: Send) -> None:
-    """Send the problem document or, for a WebSocket whose server cannot send a response, close the WebSocket."""
+    """Send the problem document as the response to the request, or to the handshake of a WebSocket.
+
+    If the server cannot send a response to the handshake, close the WebSocket instead.
+    """
     is_websocket = scope["type"] == "websocket"
     if is_websocket and WEBSOCKET_DENIAL not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": refusal.code})

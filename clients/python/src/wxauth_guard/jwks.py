@@ -32,7 +32,10 @@ RETRY_PAUSE: Final = 1.0
 The pause doubles with each failure, up to `KEYS_RETRY_SECONDS`.
 """
 _MAX_DOUBLINGS: Final = 10
-"""The largest number of doublings of a pause, to prevent an overflow. After fewer, each pause has reached its limit."""
+"""The largest number of doublings of a pause, to prevent an overflow.
+
+Each pause reaches its upper limit after fewer doublings.
+"""
 STALE_WHILE_REVALIDATE: Final = 300.0
 """The time, in seconds, for which keys past their max-age are still used while new keys are fetched (as in RFC 5861).
 
@@ -51,7 +54,7 @@ class _Fetch(NamedTuple):
     done: Future[None]
     """The future that is completed at the end of the fetch, even if the fetch fails."""
     is_needed: bool
-    """Whether the keys in memory do not suffice for the call, so that it must wait."""
+    """Whether the call must wait for the fetch, because the keys in memory do not suffice."""
     needs_a_thread: bool
     """Whether the calling thread must wait, so that the fetch can run.
 
@@ -72,7 +75,7 @@ class RemoteKeys:
         timeout: The time limit, in seconds, for reading both documents.
         ssl_context: The certificates to trust. By default, the certificates that httpx trusts.
 
-    Raises: ValueError, if the issuer is neither https nor on loopback, or a URL has more than host and path.
+    Raises: ValueError, if the issuer is neither https nor on loopback, or if a URL has more than a host and a path.
     """
 
     def __init__(
@@ -97,23 +100,23 @@ class RemoteKeys:
         self._begun_at = 0.0
         """The timer's time at which the current or last fetch began."""
         self._next_refresh = 0.0
-        """The time until which known keys are used without a fetch."""
+        """The timer's time until which known keys are used without a fetch."""
         self._next_for_unknown = 0.0
-        """The time until which an unknown key does not cause a fetch."""
+        """The timer's time until which an unknown key does not cause a fetch."""
         self._failures = 0
         """The number of failures since the last success."""
         self._failed_at = float("-inf")
         """The timer's time of the last failure."""
         self._failure = ""
-        """The reason of the last failure."""
+        """The reason for the last failure."""
 
     async def find(self, kid: str) -> VerificationKey | None:
-        """Return the issuer's key with this id, or None.
+        """Return the issuer's key with this id; None if the issuer has no such key.
 
         The call waits for the issuer if there are no usable keys in memory, or if the id is unknown. For a known key,
         only the call that starts a fetch waits, and only if the keys are more than five minutes past their max-age.
 
-        Raises: KeysUnavailable, if there are no keys, or they are more than a day old.
+        Raises: KeysUnavailable, if there are no keys, or if they are more than a day old.
         """
         if (key := self._fresh_key(kid)) is not None:
             return key
@@ -123,13 +126,14 @@ class RemoteKeys:
         return self._key_at_hand(kid)
 
     def find_sync(self, kid: str) -> VerificationKey | None:
-        """Return the key, as `find` does, in a thread.
+        """Return the key with this id, as `find` does, in a thread.
 
         Only the thread that starts a fetch waits, for a part of the timeout, and other threads use the keys in memory.
         Otherwise, a few tokens with unknown ids would block all threads of a service while the issuer does not respond.
-        All threads wait only for the very first fetch, so that no request fails when the service starts.
+        All threads wait only for the very first fetch, because requests would otherwise fail when the service starts.
 
-        Raises: KeysUnavailable, as `find` does, and if the id is unknown while another thread fetches the keys.
+        Raises: KeysUnavailable, in the same cases as `find`, and if the id is unknown while another thread fetches the
+        keys.
         """
         if (key := self._fresh_key(kid)) is not None:
             return key
@@ -145,7 +149,7 @@ class RemoteKeys:
         return key
 
     def _fresh_key(self, kid: str) -> VerificationKey | None:
-        """Return the key if it is in memory, and need not be fetched again yet."""
+        """Return the key if it is in memory, and does not have to be fetched again yet."""
         now = self._timer()
         return self._usable_keys(now).get(kid) if now < self._next_refresh else None
 
@@ -184,7 +188,10 @@ class RemoteKeys:
             return _Fetch(self._result, is_needed=is_needed, needs_a_thread=starts_now or is_late)
 
     def _is_due(self, kid: str, keys: Mapping[str, VerificationKey], now: float) -> bool:
-        """Return whether the keys should be fetched for a token with this key, unless a fetch is under way."""
+        """Return whether a token with this key is a reason to fetch the keys, unless a fetch is under way.
+
+        `keys` are the usable keys in memory.
+        """
         if not keys:
             return now - self._failed_at >= self._pause(RETRY_PAUSE, KEYS_RETRY_SECONDS)
         if kid in keys:
@@ -252,12 +259,12 @@ class RemoteKeys:
 
 
 def _wait_for_another_loop(seconds: float) -> None:
-    """Wait while another event loop runs in this thread.
+    """Wait up to this number of seconds while another event loop runs in this thread.
 
-    Green threads (gevent, eventlet) share a thread, which can run only one event loop at a time. The running loop may
+    Green threads (gevent, eventlet) share a thread, which can run only one event loop at a time. The running loop might
     belong to another guard, for example.
 
-    Raises: Unreadable.
+    Raises: Unreadable, if the other event loop still runs after this time.
     """
     until = time.monotonic() + seconds
     while time.monotonic() < until:

@@ -1,4 +1,7 @@
-"""The checks of URLs, and JSON in the form of pydantic-core, with only the standard library."""
+"""The checks of URLs and of JSON, and JSON in the form that pydantic-core writes.
+
+This module needs only the standard library.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,12 @@ _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 
 
 def is_loopback(host: str | None) -> bool:
-    """Return whether plain http to this host stays on this machine."""
+    """Return whether plain http to this host stays on this machine. None means that a URL contains no host."""
     return host in ("localhost", "::1") or re.fullmatch(r"127(?:\.[0-9]{1,3}){3}", host or "") is not None
 
 
 def is_http_url(url: str) -> bool:
-    """Return whether this is an http or https URL with a host and, if it has a port, a valid one."""
+    """Return whether this is an http or https URL with a host. A port in the URL must be valid."""
     try:
         return _HTTP_URL.match(url) is not None and urlsplit(url).port != 0
     except ValueError:
@@ -32,7 +35,10 @@ def is_http_url(url: str) -> bool:
 
 
 def is_secure(url: str) -> bool:
-    """Return whether this URL is https or on loopback, so that nobody on the network can alter its responses."""
+    """Return whether this URL is https or on loopback.
+
+    Nobody on the network can alter the responses of such a URL.
+    """
     parts = urlsplit(url)
     return (parts.scheme == "https" and bool(parts.hostname)) or (
         parts.scheme == "http" and is_loopback(parts.hostname)
@@ -40,27 +46,33 @@ def is_secure(url: str) -> bool:
 
 
 def to_json(value: object) -> bytes:
-    """Return a value as compact JSON in UTF-8. A datetime becomes a text in ISO 8601, in UTC with Z.
+    """Return a value as compact JSON in UTF-8. A datetime becomes a text in ISO 8601, with Z for UTC.
 
-    Raises: TypeError, for a value that is neither JSON nor a datetime.
+    Raises: TypeError, if the value contains anything that is neither JSON nor a datetime.
     """
     return json.dumps(value, default=_datetime_text, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _datetime_text(value: object) -> str:
-    """Return a datetime as text. Raises: TypeError, for any other value that is not JSON."""
+    """Return a datetime as text. `json.dumps` calls this function for each value that is not JSON.
+
+    Raises: TypeError, if the value is not a datetime.
+    """
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 def refuse_constant(name: str) -> NoReturn:
-    """Refuse NaN and Infinity, which are not JSON numbers, as the `parse_constant` of `json`. Raises: ValueError."""
+    """Refuse NaN and Infinity, which are not JSON numbers. `json.loads` calls this function for each of them.
+
+    Raises: ValueError.
+    """
     raise ValueError(f"{name} is not JSON")
 
 
 def has_too_many_containers(text: str, limit: int) -> bool:
-    """Return whether JSON has more objects and lists than the limit. Brackets in its strings do not count."""
+    """Return whether JSON contains more objects and lists than the limit. Brackets in its strings do not count."""
     if text.count("{") + text.count("[") <= limit:
         return False
     without_strings = _STRING.sub("", text)
