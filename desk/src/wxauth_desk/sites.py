@@ -1,8 +1,10 @@
 """Two small websites where users log in with one scan (a shop and its admin site), and the shop's back end.
 
-The websites are complete OpenID Connect clients, with Authlib. Sites in production differ in three ways. Each site has
-its own secret, from `wxauth clients add NAME --sso --redirect-uri https://…/callback`. All processes of a site share
-its sessions. An admin site admits only users with a role.
+The websites are complete OpenID Connect clients, built with Authlib. Sites in production differ in three ways:
+
+- Each site has its own secret, from `wxauth clients add NAME --sso --redirect-uri https://…/callback`.
+- All processes of a site share its sessions.
+- An admin site admits only users with a role.
 """
 
 import asyncio
@@ -49,20 +51,25 @@ _GOODS: Final = (
     ("伞", _("Paper umbrella"), 128),
     ("灯", _("Reading lamp"), 199),
 )
+"""The goods of the shop, each with a picture (one character), a name, and a price in yuan."""
 _FIGURES: Final = (
     (_("Orders"), "128"),
     (_("Revenue"), "¥9,364"),
     (_("Visitors"), "1,702"),
 )
+"""The made-up figures that the admin site shows, each with its title."""
 _PAGE: Final = Template(_HERE.joinpath("site.html").read_text("utf-8"), autoescape=True, trim_blocks=True)
 _MAX_SESSIONS: Final = 1000
 """The largest number of sessions that a site stores. If there are more, the oldest one is forgotten."""
 PUSH_PATH: Final = "/wechat"
 """The path at which the shop's back end receives the messages that the service forwards."""
 _SHOP_CLIENT_ID: Final = "dev-shop"
+"""The client_id of the shop's back end, which is a service client with the scope `sign`."""
 _SHOP_IN_WHEEL: Final = Path(__file__).parent / "_shared" / "shop.py"
+"""The example back end in an installed desk, which does not contain the folder `examples`."""
 _SHOP_IN_CHECKOUT: Final = Path(__file__).parents[3] / "examples" / "sibling" / "shop.py"
 _COUNT_TO: Final = 10
+"""The last number that `GET /count` sends."""
 _COUNT_PAUSE_SECONDS: Final = 0.3
 
 
@@ -77,6 +84,7 @@ class Site:
     """The path of the site at the address that both sites share, without a slash at the end."""
     scopes: tuple[str, ...]
     logo: str | None = None
+    """The site's picture as a `data:` URL; None if the site has no logo."""
 
 
 _LOGO: Final = picture_url(_HERE.joinpath("shop.png").read_bytes())
@@ -88,7 +96,7 @@ SITES: Final = (SHOP, ADMIN)
 def create_site(issuer: str, *, url: str, cookie_secret: str, back_end: Sequence[BaseRoute]) -> Starlette:
     """Return both websites at this URL as an ASGI app, with the routes of the shop's back end.
 
-    `cookie_secret` signs the session cookies. Raises: ModuleNotFoundError (Authlib).
+    `cookie_secret` signs the session cookies. Raises: ModuleNotFoundError, if Authlib is not installed.
     """
     shop, admin = (Website(each, issuer, url + each.path).app(cookie_secret) for each in SITES)
 
@@ -105,7 +113,7 @@ def create_site(issuer: str, *, url: str, cookie_secret: str, back_end: Sequence
 
 
 class Website:
-    """An example website at this URL, whose users log in at the issuer.
+    """An example website at this URL, where users log in through the issuer.
 
     Raises: ModuleNotFoundError, if Authlib is not installed.
     """
@@ -196,7 +204,10 @@ class Website:
         return Response(status_code=204)
 
     async def _claims_of_logout(self, token: str) -> dict[str, Any]:
-        """Check a logout token like an id_token, and return its claims. Raises: any exception, if it is not valid."""
+        """Check a logout token in the same way as an id_token, and return its claims.
+
+        Raises: an exception of any class, if the token is not valid.
+        """
         claims: dict[str, Any] = await self._client.parse_id_token(
             {"id_token": token},
             nonce=None,
@@ -211,10 +222,10 @@ class Website:
         return claims
 
     def _page(self, request: Request, claims: dict[str, Any] | None, **notice: Any) -> Response:
-        """Return the home page, for a user with these claims in the id_token, or for a visitor if they are None.
+        """Return the home page for the user whose id_token contains these claims, or for a visitor if they are None.
 
-        `notice` is the OAuth `error` to show, or `logout_was_reported`, which says whether wxauth has just reported a
-        logout.
+        `notice` contains either `error`, which is the OAuth error code to show, or `logout_was_reported`, which says
+        whether wxauth has just reported a logout.
         """
         language = _language(request)
         html = _PAGE.render(
@@ -238,7 +249,10 @@ def _language(request: Request) -> str:
 
 
 async def add_sites(database: Database, url: str, settings: Settings, *, now: datetime) -> None:
-    """Add both websites, which are at this URL, as clients, or update the clients."""
+    """Add a client for each website, or update the clients. `url` is the address that both websites share.
+
+    The clients name only apps that `settings` contains.
+    """
     known_app_ids = {app.app_id for app in settings.apps}
 
     def if_known(app_id: str) -> str | None:
@@ -267,7 +281,7 @@ async def add_sites(database: Database, url: str, settings: Settings, *, now: da
 async def add_shop(database: Database, *, now: datetime) -> Credentials:
     """Add the shop as a client with the scope `sign`, and return its credentials.
 
-    If the client exists, its secret is replaced, so that no secret need be stored between two runs.
+    If the client exists, replace its secret, because the desk stores no secret between two runs.
     """
     try:
         credentials = await add_client(database, build_client(_SHOP_CLIENT_ID, {"scopes": [Scope.SIGN]}), now=now)
@@ -281,7 +295,7 @@ def create_shop(issuer: str, credentials: Credentials) -> FastAPI:
     """Return the shop's back end as an ASGI app: the example, with two routes for the desk.
 
     After `POST /failures`, the shop returns an error for the next message from WeChat. `GET /count` sends its response
-    in pieces.
+    in pieces. `credentials` belong to the shop's client.
     """
     env = {
         "WXAUTH_ISSUER": issuer,

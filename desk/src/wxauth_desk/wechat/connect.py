@@ -1,6 +1,7 @@
-"""WeChat's own pages for browsers (`/connect/…`), which ask the user, and redirect the browser to the site with a code.
+"""WeChat's own pages for browsers (`/connect/…`), which ask the user whether to log in to a site.
 
-The steps of such a page are those of WeChat's documentation for service accounts and for website apps.
+If the user agrees, the page redirects the browser to the site with an authorization code. The steps of such a page are
+the steps in WeChat's documentation for service accounts and for website apps.
 """
 
 import re
@@ -21,15 +22,18 @@ from wxauth_desk.wechat.simulator import Simulator
 REPEAT_HEADER: Final = "X-Comes-Twice"
 """The response header with the number of seconds after which the desk's browsers follow a redirect a second time."""
 PERSON_HEADER: Final = "X-Desk-Person"
-"""The request header with the name of the person whose browser it is, percent-encoded."""
+"""The request header with the percent-encoded name of the person who uses the browser."""
 
 _ON_COMPUTERS: Final = "qrconnect"
 """The path of the page for computers. The other page opens only in WeChat."""
 _KINDS: Final = {"oauth2/authorize": "official_account", _ON_COMPUTERS: "website"}
 """The kind of app that each page is for, by path."""
 _SCOPES: Final = {"official_account": ("snsapi_base", "snsapi_userinfo"), "website": ("snsapi_login",)}
+"""The scopes that WeChat allows for each kind of app."""
 _PARAMETER_ORDER: Final = ("appid", "redirect_uri", "response_type", "scope", "state", "connect_redirect")
+"""The parameters of a request for such a page, in the order that WeChat requires."""
 _STATE: Final = re.compile("[a-zA-Z0-9]{0,128}", re.ASCII)
+"""The pattern of a `state` that WeChat accepts."""
 _SNAPSHOTS_OF_CODES: Final = {None: None, "on": "shown", "hidden_once": "hidden", "false_alarm": "false_alarm"}
 """The `snapshot` of a code, by the `snapshot` of the visitor for whom the code is made."""
 
@@ -56,11 +60,11 @@ _ERROR_TEXTS: Final = {
     _Error.WRONG_STATE: "state 参数错误",
     _Error.APP_OF_ANOTHER_KIND: "不支持微信开放平台的 AppID，请使用公众号 AppID",
 }
-"""The texts of WeChat's pages."""
+"""The text that WeChat's page shows for each error number."""
 
 
 def connect_routes(wechat: Simulator) -> list[Route]:
-    """Return the pages of service accounts and of website apps, and the endpoint for the user's decision."""
+    """Return the routes of the pages, and of the endpoint that receives the user's decision."""
 
     def visitor_of(person: str, app_id: str) -> Visitor:
         return wechat.visitors.get((person, app_id)) or Visitor(person=person, app_id=app_id)
@@ -125,9 +129,10 @@ def _error_in(wechat: Simulator, path: str, query: str) -> _Error | None:
 
 
 def _question(path: str, parameters: Mapping[str, str], query: str, person: str) -> str:
-    """Return the HTML that asks a person whether to log in. The links repeat `query`, the query of the request.
+    """Return the HTML that asks a person whether to log in.
 
-    The page has a form, and links for a known person, which a test can follow.
+    The page has a form and, if `person` is known, links, which a test can follow. The links repeat `query`, which is
+    the query of the request.
     """
     path_of_answer = f"/connect/{path}/answer"
     fields = "".join(
@@ -146,7 +151,7 @@ def _question(path: str, parameters: Mapping[str, str], query: str, person: str)
 
 
 def _redirect_with_code(wechat: Simulator, visitor: Visitor, parameters: Mapping[str, str]) -> Response:
-    """Make a code for a visitor, and redirect the browser to the site with the code.
+    """Make an authorization code for a visitor, and redirect the browser to the site with this code.
 
     If the visitor's snapshot is `hidden_once`, set it to `on` for the next visit.
     """
@@ -167,7 +172,10 @@ def _redirect_with_code(wechat: Simulator, visitor: Visitor, parameters: Mapping
 
 
 def _redirect(parameters: Mapping[str, str], answer: Mapping[str, str]) -> Response:
-    """Redirect the browser to the site with these parameters, and with the site's `state`, if it has sent one."""
+    """Redirect the browser to the site with the parameters in `answer`.
+
+    If the site has sent a `state`, the redirect contains it, too.
+    """
     state = {"state": parameters["state"]} if "state" in parameters else {}
     return RedirectResponse(_with_query(parameters["redirect_uri"], {**answer, **state}), HTTPStatus.FOUND)
 

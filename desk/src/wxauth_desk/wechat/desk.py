@@ -31,11 +31,15 @@ from wxauth_desk.wechat.controls import APPS, LATER_APP, Control, PersonName
 _MAX_BROWSERS: Final = 50
 """The largest number of browsers whose cookies are stored. If there are more, the oldest ones are forgotten."""
 _MAX_REDIRECTS: Final = 10
+"""The largest number of redirects that a browser follows."""
 _MAX_FORM_FIELDS: Final = 20
 _MAX_FIELD_LENGTH: Final = 8192
 
 _FORWARDED_HEADERS: Final = ("accept", "authorization", "content-type", "x-request-id")
-"""The headers of the page's request that the phone sends. Only the browser has added the others."""
+"""The headers of the page's request that the simulated phone sends.
+
+The request's other headers come from the developer's browser.
+"""
 _DROPPED_HEADERS: Final = frozenset(
     {"connection", "content-encoding", "content-length", "date", "server", "transfer-encoding"}
 )
@@ -47,6 +51,7 @@ _TIMEOUT_SECONDS: Final = 60
 """The timeout, in seconds, of a request, as in `wx.request`."""
 _LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "localhost"})
 _PAGE_TIMEOUT_SECONDS: Final = 10
+"""The timeout, in seconds, of a request for a page."""
 _COMPUTER_USER_AGENT: Final = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36"
 )
@@ -64,7 +69,7 @@ SHOP_PATH: Final = "/membership"
 AGENT: Final = "wxauth-example-agent"
 """The client_id of the desk's agent."""
 AGENT_PATH: Final = f"{DESK_PATH}agent.html"
-"""The page to which the agent's user is redirected."""
+"""The path of the page to which wxauth redirects the agent's user."""
 _PAGE: Final = Path(__file__).parent / "page"
 _SHARED_FILES: Final = {
     "base.css": "src/wxauth/console/page",
@@ -77,6 +82,7 @@ _SHARED_FILES: Final = {
 _SHARED_IN_WHEEL: Final = Path(__file__).parents[1] / "_shared"
 _CHECKOUT: Final = Path(__file__).parents[4]
 _UNLISTED: Final = 99999
+"""An errcode that no documentation lists."""
 _ERRCODES: Final = {
     "code2session": (
         *(-1, 40029, 40163, 40226, 45011, 45009, 40013, 40125, 40164, 40243),
@@ -133,6 +139,7 @@ _TRANSPORT_FAULTS: Final[tuple[tuple[dict[str, Any], Text], ...]] = (
     ({"html": True}, _("returns a web page")),
     ({"status": 500}, _("returns HTTP 500")),
 )
+"""The faults of the connection to WeChat, or of its response, each with its meaning."""
 FailureOf = Callable[[str, Mapping[str, Any]], dict[str, Any] | None]
 """A function that returns the error (code, status and titles) that a phone gets if a call to an API has a fault.
 
@@ -155,10 +162,10 @@ def trusted_certificates() -> ssl.SSLContext:
 
 
 def phone_network(*urls: str) -> Handler:
-    """Return an endpoint that forwards the page's requests to these URLs, and nowhere else, and streams the responses.
+    """Return an endpoint that forwards the page's requests to these URLs only, and streams the responses.
 
-    A browser does not allow a page to set the user agent, or to omit `Accept-Language`, as `wx.request` does. So the
-    page sends the URL as `X-Phone-Url`, and the user agent as `X-Phone-User-Agent`.
+    A browser does not allow a page to set the user agent, or to omit `Accept-Language`, as `wx.request` does.
+    Therefore, the page sends the URL as `X-Phone-Url`, and the user agent as `X-Phone-User-Agent`.
     """
 
     async def send(request: Request) -> Response:
@@ -190,13 +197,14 @@ def phone_network(*urls: str) -> Handler:
 
 
 class WebViewRequest(Control):
-    """The body of `POST /desk/web-view`, with the page to open, or the form to post, in a person's browser."""
+    """The body of `POST /desk/web-view`: a page to open, or a form to post, in a person's browser."""
 
     person: PersonName
     url: str
     user_agent: str = Field(max_length=512)
     """The user agent of the person's phone."""
     browser: Literal["web_view", "wechat", "phone", "computer"] = "web_view"
+    """The browser: a mini-program's web-view, WeChat's browser, or another one on a phone or a computer."""
     language: str = Field("zh-CN", max_length=32)
     """The language that the browser prefers."""
     form: dict[FormText, FormText] | None = Field(None, max_length=_MAX_FORM_FIELDS)
@@ -213,10 +221,10 @@ class WebViews:
     async def open(self, request: WebViewRequest) -> dict[str, Any]:
         """Open a page of this machine, and return the page that the browser shows after all redirects.
 
-        The result contains `url`, `status` and `html`. `opens` is the link that opens a mini-program in WeChat, if that
-        is the target of the last redirect, or else None.
+        The result contains `url`, `status` and `html`. `opens` is the link that opens a mini-program in WeChat, if the
+        last redirect leads to such a link; otherwise None.
 
-        Raises: ValueError, for a page of another machine, or if the page cannot be loaded.
+        Raises: ValueError, if the page belongs to another machine, or cannot be loaded.
         """
         user_agents = {
             "web_view": f"{request.user_agent} miniProgram/wxdev",
@@ -250,11 +258,11 @@ class WebViews:
 
 
 async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | None) -> httpx.Response:
-    """Request a URL, and follow all redirects, except to WeChat. Return the last response.
+    """Request a URL, or post a form to it, and follow all redirects, except to WeChat. Return the last response.
 
     If a response has `REPEAT_HEADER`, the browser follows the redirect twice, and the second response counts.
 
-    Raises: HTTPError.
+    Raises: HTTPError, if there is no response, or if there are too many redirects.
     """
 
     async def send_again(url: httpx.URL, seconds: float) -> httpx.Response:
@@ -278,7 +286,7 @@ async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | Non
 
 
 async def _ensure_local(request: httpx.Request) -> None:
-    """Refuse a request to another machine. Raises: ValueError."""
+    """Check that a request goes to this machine. Raises: ValueError."""
     if request.url.scheme != "http" or request.url.host not in _LOCAL_HOSTS:
         raise ValueError(f"url: {request.url.host} is not this machine")
 
@@ -296,7 +304,7 @@ def desk_routes(
 ) -> list[Route]:
     """Return the routes of the page and its files, of the data that the page shows, and of the phone's network.
 
-    Without an MCP server, `mcp_url` is None. With `is_alone`, no wxauth runs next to the desk.
+    If there is no MCP server, `mcp_url` is None. With `is_alone`, no wxauth runs next to the desk.
     """
     setup = {
         "is_alone": is_alone,
@@ -364,7 +372,7 @@ def _shared_files() -> Mapping[str, StaticFiles]:
 
 
 def _page_headers(service_url: str) -> Mapping[str, str]:
-    """Return the headers of the page and its files. The page can show pictures from the service."""
+    """Return the headers of the page and its files, with which the page can show pictures from the service."""
     return {
         "Cache-Control": "no-cache",
         "Content-Security-Policy": (
@@ -377,7 +385,10 @@ def _page_headers(service_url: str) -> Mapping[str, str]:
 
 
 def known_faults(failure_of: FailureOf = no_service) -> dict[str, list[dict[str, Any]]]:
-    """Return the faults that the page offers for each API, with their meanings, and the phone's resulting `failure`."""
+    """Return the faults that the page offers for each API, by the API's name.
+
+    Each fault contains its meanings, and the `failure` that the phone then gets.
+    """
     return {api: [_shown_fault(api, *fault, failure_of) for fault in _faults_of(api)] for api in _ERRCODES}
 
 
@@ -389,5 +400,6 @@ def _faults_of(api: str) -> Iterator[tuple[dict[str, Any], Text]]:
 
 
 def _shown_fault(api: str, fault: dict[str, Any], meaning: Text, failure_of: FailureOf) -> dict[str, Any]:
+    """Return a fault with its meaning in each language, and with the failure that a phone then gets."""
     meanings = {language: meaning.translated(language) for language in languages()}
     return {"fault": fault, "meaning": meanings, "failure": failure_of(api, fault)}

@@ -1,10 +1,13 @@
-"""The errcodes with which the simulated WeChat refuses calls. WeChat's own errmsgs are in `errmsgs.txt`."""
+"""The errcodes (error codes) that the simulated WeChat returns when it refuses a call.
+
+WeChat's own errmsgs are in `errmsgs.txt`.
+"""
 
 from enum import IntEnum
 
 
 class Errcode(IntEnum):
-    """The errcodes that the simulated WeChat returns, besides those that a fault names."""
+    """The errcodes that the simulated WeChat chooses itself. A fault from the desk can name any other errcode."""
 
     BUSY = -1
     WRONG_ACCESS_TOKEN = 40001
@@ -22,7 +25,7 @@ class Errcode(IntEnum):
     NOT_WHITELISTED = 40164
     UNPUBLISHED_PAGE = 40165
     WRONG_SCENE_LENGTH = 40169
-    """Also the errcode of `getwxacodeunlimit` for a body that is not JSON."""
+    """Also the errcode that `getwxacodeunlimit` returns for a body that is not JSON."""
     WRONG_QUERY = 40212
     FROZEN_SECRET = 40243
     MISSING_ACCESS_TOKEN = 41001

@@ -20,13 +20,16 @@ from wxauth_desk.wechat.errcodes import Errcode
 
 _DAY_SECONDS: Final = 86400
 CODE_LIFETIME: Final = 300.0
-"""The time, in seconds, for which a code of `wx.login`, of the phone button or of a service account is valid."""
+"""The time, in seconds, for which most codes are valid.
+
+These are `wx.login` codes, codes of the phone button, and authorization codes of a service account.
+"""
 LONG_CODE_LIFETIME: Final = 600.0
-"""The time, in seconds, for which a code for a website app or a mobile app is valid."""
+"""The time, in seconds, for which an authorization code of a website app or a mobile app is valid."""
 ACCESS_TOKEN_LIFETIME: Final = 7200.0
 """The time, in seconds, for which an access token is valid."""
 OVERLAP_SECONDS: Final = 300.0
-"""The time, in seconds, before a token's expiry from which the next one is issued. Until the expiry, both are valid."""
+"""The longest time, in seconds, for which an access token is still valid after the next one was issued."""
 FORCED_PAUSE_SECONDS: Final = 30.0
 """The shortest time, in seconds, between two uses of `force_refresh`."""
 FORCED_A_DAY: Final = 20
@@ -38,13 +41,13 @@ WeChat documents no lifetime, only that frequent use extends it.
 """
 
 MAX_CODES: Final = 100_000
-"""The largest number of codes of one kind that are stored. If there are more, the oldest one is forgotten."""
+"""The largest number of codes that one `Codes` stores. If there are more, the oldest one is forgotten."""
 MAX_TOKENS: Final = 1000
 """The largest number of an app's access tokens that are stored. If there are more, the oldest one is forgotten."""
 MAX_SESSION_KEYS: Final = 100_000
 """The largest number of session_keys that are stored. If there are more, the oldest one is forgotten."""
 _MAX_GRANTS: Final = 1000
-"""The largest number of access tokens, and of refresh tokens, of people.
+"""The largest number of people's access tokens, and also of their refresh tokens, that are stored.
 
 If there are more, the oldest one is forgotten.
 """
@@ -58,7 +61,7 @@ AnyCodeRequest = TypeVar("AnyCodeRequest", CodeRequest, PhoneCodeRequest)
 
 @dataclass(slots=True)
 class _Code(Generic[AnyCodeRequest]):
-    """A code, the request that it was made for, and what its exchanges return."""
+    """A single-use code, the request that it was made for, and the state of the code."""
 
     request: AnyCodeRequest
     expires_at: float
@@ -68,7 +71,10 @@ class _Code(Generic[AnyCodeRequest]):
 
 
 class Codes(Generic[AnyCodeRequest]):
-    """The codes of one kind, and the request for which each code was made."""
+    """The codes of one kind (login codes, or codes of the phone button), with the requests for which they were made.
+
+    `errcode_of_another_app` is the errcode for an app that sends a code of another app.
+    """
 
     def __init__(self, clock: Callable[[], float], *, errcode_of_another_app: int) -> None:
         self._clock = clock
@@ -91,7 +97,13 @@ class Codes(Generic[AnyCodeRequest]):
         return self._codes[code].request if code in self._codes else None
 
     def spend(self, text: str, app_id: str, *, errcode_of_expired: int) -> AnyCodeRequest:
-        """Use up a code that was made, and return its request. Raises: CallRefused."""
+        """Use up the code with this text, which must be stored, and return its request.
+
+        A failed exchange uses up the code, too. Only a code that is busy stays usable, unless its `busy_burns` is set.
+
+        Raises: CallRefused, if the code has expired (with `errcode_of_expired`), was used, is busy, or belongs to
+        another app.
+        """
         code = self._codes[text]
         require(self._clock() < code.expires_at, errcode_of_expired)
         require(not code.is_used, Errcode.USED_CODE)
@@ -138,7 +150,10 @@ class AccessTokens:
         """The times at which `force_refresh` was used on the day of its last use."""
 
     def hand_out(self, *, force: bool) -> dict[str, Any]:
-        """Return the current token, or a new one. With `force`, all earlier tokens end. Raises: CallRefused."""
+        """Return the response of `stable_token`, with the current token or a new one.
+
+        With `force`, end all earlier tokens first. Raises: CallRefused, if the app has used `force` too often.
+        """
         now = self._clock()
         if force:
             self._note_forced(now)
@@ -149,9 +164,9 @@ class AccessTokens:
         return {"access_token": self._stable_token, "expires_in": int(token.expires_at - now)}
 
     def replace_older(self) -> dict[str, Any]:
-        """Return a new token of the older interface.
+        """Return the response of `token`, the older interface, with a new token.
 
-        The previous token of this interface ends soon, and all other tokens stay valid.
+        The previous token of this interface ends within `OVERLAP_SECONDS`, and all other tokens stay valid.
         """
         previous = self._tokens.get(self._older_token)
         if previous is not None:
@@ -166,7 +181,7 @@ class AccessTokens:
         self._stable_token = ""
 
     def check(self, text: str) -> None:
-        """Check that a token is valid. Raises: CallRefused."""
+        """Check that a token is valid. Raises: CallRefused, if it is unknown, ended or expired."""
         token = self._tokens.get(text)
         if token is None:
             raise CallRefused(Errcode.UNKNOWN_ACCESS_TOKEN)
@@ -178,7 +193,7 @@ class AccessTokens:
         return text in self._tokens
 
     def _issue(self) -> tuple[str, _AccessToken]:
-        """Store a new token. Return its text, and what is stored about it."""
+        """Store a new token. Return its text and its state."""
         text = "88_" + secrets.token_urlsafe(384)  # 515 characters, as long as WeChat's tokens can be
         self._tokens[text] = _AccessToken(expires_at=self._clock() + ACCESS_TOKEN_LIFETIME)
         return text, self._tokens[text]
@@ -212,7 +227,10 @@ class Grant:
     """The person's `openid`, and the `unionid` if the app learns it."""
     scope: str
     expires_at: float = 0
-    """The time at which the access token expires. Refresh tokens do not expire here, but after 30 days in WeChat."""
+    """The time at which the access token expires.
+
+    A refresh token does not expire here, although WeChat's refresh tokens expire after 30 days.
+    """
 
 
 class Grants:
@@ -226,7 +244,7 @@ class Grants:
         """The grant of each refresh token."""
 
     def issue(self, grant: Grant, *, refresh_token: str | None = None) -> dict[str, Any]:
-        """Issue an access token for a grant. Return the response of WeChat.
+        """Issue an access token for a grant. Return WeChat's response.
 
         The response contains `refresh_token` or, if that is None, a new refresh token.
         """
@@ -238,7 +256,7 @@ class Grants:
     def of_access_token(self, token: str, openid: str) -> Grant:
         """Return the grant of an access token.
 
-        Raises: CallRefused, if the token is invalid or belongs to another person.
+        Raises: CallRefused, if the token is missing, unknown or expired, or belongs to another person.
         """
         require(token, Errcode.MISSING_ACCESS_TOKEN)
         if (grant := self._access.get(token)) is None:
@@ -248,7 +266,10 @@ class Grants:
         return grant
 
     def of_refresh_token(self, token: str, app_id: str) -> Grant:
-        """Return the grant of a refresh token. Raises: CallRefused, unless the token belongs to this app."""
+        """Return the grant of a refresh token.
+
+        Raises: CallRefused, if the token is missing or unknown, or belongs to another app.
+        """
         require(token, Errcode.MISSING_REFRESH_TOKEN)
         grant = self._refresh.get(token)
         if grant is None or grant.app_id != app_id:
@@ -275,11 +296,17 @@ class IssuedSessionKeys:
         self._secret = secrets.token_bytes(16)
 
     def of_code(self, code: str) -> str:
-        """Return the key that a login with this code results in. The phone has the key as soon as it has the code."""
+        """Return the session_key that a login with this code creates.
+
+        The key is derived from the code, because the phone has the key as soon as it has the code.
+        """
         return b64encode(digest(self._secret, code.encode(), "sha256")[:16]).decode()
 
     def replace(self, openid: str, person: str, session_key: str | None = None) -> str:
-        """Store this key, or a new one, as the key of a new login, and return it. The previous key no longer works."""
+        """Store the session_key of a new login, and return it. The previous key no longer works.
+
+        The key is `session_key` or, if that is None, a new key.
+        """
         now = self._clock()
         self._issued[openid] = _IssuedKey(person, session_key or _new_key(), now + SESSION_KEY_LIFETIME, now)
         return self._issued[openid].session_key
@@ -295,7 +322,10 @@ class IssuedSessionKeys:
         return self._issued[openid].session_key
 
     def active_person(self, openid: str, app_id: str) -> str:
-        """Return the person with this openid, if they have logged in within two hours. Raises: CallRefused."""
+        """Return the person with this openid.
+
+        Raises: CallRefused, if the openid belongs to another app, or if the person has not logged in within two hours.
+        """
         require(openid.startswith("o"), Errcode.WRONG_OPENID)
         require(openid.startswith(openid_prefix(app_id)), Errcode.OPENID_OF_ANOTHER)
         issued = self._issued.get(openid)
@@ -312,7 +342,8 @@ class IssuedSessionKeys:
 def seal(key: str, data: dict[str, Any], *, watermark: dict[str, Any]) -> dict[str, Any]:
     """Return data as `wx` returns it to a page: as signed JSON, and encrypted together with the watermark.
 
-    The key of AES-128-CBC is the decoded session_key. The signature covers the session_key's base64 text.
+    `key` is the session_key in base64. AES-128-CBC encrypts with the decoded key, and the signature covers the base64
+    text.
     """
     raw, iv = to_json(data), secrets.token_bytes(16)
     padder = PKCS7(128).padder()
@@ -328,7 +359,7 @@ def seal(key: str, data: dict[str, Any], *, watermark: dict[str, Any]) -> dict[s
 
 
 def is_hmac(signature: str, key: str, data: str) -> bool:
-    """Return whether the signature is the HMAC-SHA256 of the data with this key, in hexadecimal and lower case."""
+    """Return whether the signature is the data's HMAC-SHA256 with this key, in hexadecimal and lower case."""
     return compare_digest(new(key.encode(), data.encode(), sha256).hexdigest().encode(), signature.encode())
 
 

@@ -12,12 +12,12 @@ from wxauth_desk.wechat.phone_numbers import PLAIN_PHONE
 from wxauth_desk.wechat.quotas import Quotas
 
 _LOGINS_A_MINUTE: Final = 100
-"""The largest number of logins with codes of `wx.login` per minute, person and app."""
+"""The largest number of logins with `wx.login` codes per minute, person and app."""
 
 
 @dataclass
 class Logins:
-    """The simulated APIs that accept codes and grants."""
+    """The simulated APIs that accept login codes, and the tokens of grants."""
 
     codes: Codes[CodeRequest]
     session_keys: IssuedSessionKeys
@@ -75,11 +75,11 @@ class Logins:
         return {**self.grants.issue(grant, refresh_token=token), "openid": grant.ids["openid"], "scope": grant.scope}
 
     def _grant_of(self, call: Call) -> Grant:
-        """Return the grant whose access token and openid are in the call. Raises: CallRefused."""
+        """Return the grant of the access token and openid in the call. Raises: CallRefused."""
         return self.grants.of_access_token(call.query.get("access_token", ""), call.query.get("openid", ""))
 
     def _spend(self, call: Call, account: Account, code: str) -> CodeRequest:
-        """Use up a code. Return the request for which the code was made. Raises: CallRefused."""
+        """Use up a login code. Return the request for which it was made. Raises: CallRefused."""
         require(code, Errcode.MISSING_CODE)
         require(call.query.get("grant_type") == "authorization_code", Errcode.WRONG_GRANT_TYPE)
         self.quotas.count(account, call.api)

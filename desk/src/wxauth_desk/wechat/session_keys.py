@@ -1,4 +1,4 @@
-"""The APIs about session_keys in the simulated WeChat, whose callers sign with a person's session_key."""
+"""The simulated APIs about session_keys, whose callers sign with a person's session_key."""
 
 import secrets
 from base64 import b64encode
@@ -14,8 +14,9 @@ from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import MAX_SESSION_KEYS, IssuedSessionKeys
 
 _ENCRYPT_KEY_LIFETIME_SECONDS: Final = 3600
+"""The time, in seconds, for which a phone encrypts data with the same key."""
 _MAX_ENCRYPT_KEYS: Final = 3
-"""The largest number of a person's latest keys that WeChat returns."""
+"""The largest number of encryption keys that WeChat returns for a person. WeChat returns the latest keys."""
 
 
 @dataclass
@@ -28,7 +29,7 @@ class SessionKeys:
     _encrypt_keys: BoundedDict[str, list[dict[str, Any]]] = field(
         init=False, default_factory=lambda: BoundedDict(MAX_SESSION_KEYS)
     )
-    """The latest keys by openid, the newest first."""
+    """Each person's latest encryption keys, the newest first, by openid."""
 
     def check(self, call: Call, account: Account) -> Answer:
         """Answer a call of `checksession`. Raises: CallRefused."""
