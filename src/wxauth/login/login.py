@@ -1,4 +1,4 @@
-"""Login, refresh and logout."""
+"""Login, refresh and logout in mini-programs and mobile apps."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -37,11 +37,12 @@ from wxauth.web.schemas import Lenient, ShownSessionId, body_like
 from wxauth_guard.errors import WxAuthError
 
 _KINDS_WITHOUT_BROWSER: Final = ("mini_program", "mobile_app")
-"""The kinds of apps in which the operator's program gets the code from WeChat.
+"""The kinds of apps in which the operator's program gets the login code from WeChat.
 
-In the other kinds, a browser gets the code.
+In the other kinds, a browser gets an authorization code.
 """
 EXAMPLE_JWT: Final = "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9..."
+"""The beginning of an access token, for examples in the documentation."""
 
 log = get_logger()
 
@@ -129,7 +130,7 @@ class TokenAnswer(TypedDict):
 
 @part
 class Logins:
-    """The logins of users with the codes of mini-programs and mobile apps, the refreshes of tokens, and the logouts."""
+    """The logins with codes from mini-programs and mobile apps, and the refreshes and logouts of sessions."""
 
     apps: Apps
     issuer: Issuer
@@ -142,15 +143,15 @@ class Logins:
     phones: Phones
 
     async def log_in(self, app: App, body: LoginRequest, device: Device) -> TokenAnswer:
-        """Exchange a code of `wx.login`, or of a mobile app, for tokens. The first login of a person creates the user.
+        """Exchange a `wx.login` code, or a code from a mobile app, for tokens. A person's first login creates the user.
 
         wxauth stores nothing about the made-up user of a snapshot, or about an unknown person who may not sign up. It
         also stores nothing about an unknown person who lacks the unionid that the app requires, because without it one
         person could become two users. It refuses a user who has asked to be erased, unless `stay` is set.
 
-        An invalid optional field does not make the login fail, because the login has already used up the code. The
-        response names the fields that wxauth has left out. These include a nickname or picture that the user changes
-        too often.
+        An invalid optional field does not make the login fail, because the login has already used up the login code.
+        The response names the fields that wxauth has left out. These include a nickname or picture that the user
+        changes too often.
 
         Raises: WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, SignUpRefused, SignUpUnavailable,
         AccountDisabled, AccountLeaving.
@@ -203,6 +204,8 @@ class Logins:
     async def refresh(self, *, refresh_token: str, device: Device) -> TokenAnswer:
         """Exchange a refresh token for a new pair of tokens. Each use replaces the refresh token.
 
+        The session stores the address and the User-Agent of `device`.
+
         Raises: InvalidRefreshToken, RefreshTokenExpired, RefreshTokenReused, SessionReplaced, SessionRevoked,
         AccountDisabled.
         """
@@ -238,7 +241,7 @@ class Logins:
         )
 
     async def log_out(self, *, session_id: UUID) -> None:
-        """End a session. Do nothing if the session has ended already, or has never existed."""
+        """End a session. Do nothing if the session has already ended, or has never existed."""
         user_id = await end_session(
             self.database, session_id=session_id, reason=EndReason.SIGNED_OUT, site_knows=True, now=self.clock()
         )
@@ -246,7 +249,10 @@ class Logins:
             log.info("logged_out", user_id=user_id, session_id=session_id)
 
     def _log_login(self, login: LoggedIn, app: App, device: Device, *, wechat_ms: float) -> None:
-        """Log a login, and the profile fields that it left out. `wechat_ms` is the duration of WeChat's response."""
+        """Log a login, and the profile fields that the login left out.
+
+        `wechat_ms` is the time, in milliseconds, that WeChat took to respond.
+        """
         user_id = login.user.id
         if login.ignored_fields:
             fields = {"fields": login.ignored_fields, "reason": errors.RateLimited.code}
@@ -265,9 +271,10 @@ class Logins:
     async def _with_consents(
         self, user: UserInSession, requested: Mapping[str, str], *, ip: str | None, now: datetime
     ) -> tuple[UserInSession, str | None]:
-        """Record the requested consents whose versions are in force. Return the changed user and None.
+        """Record the user's consents to the versions that are in force. Return the updated user and None.
 
-        If wxauth refuses the consents, return the unchanged user and the error code.
+        `requested` contains the version of each document, by the document's name. If wxauth refuses the consents,
+        return the unchanged user and the error code, because the login has succeeded.
         """
         in_force = self.settings.consents
         valid = {document: version for document, version in requested.items() if in_force.get(document) == version}
@@ -281,7 +288,7 @@ class Logins:
         return user.model_copy(update={"consents": dict(consents)}), None
 
     async def _with_phone(self, user: UserInSession, code: str) -> tuple[UserInSession, str | None]:
-        """Bind the number behind a code of the phone button. Return the changed user and None.
+        """Bind the phone number that belongs to this code of the phone button. Return the updated user and None.
 
         If that fails for any reason, return the unchanged user and the error code, because the login has succeeded.
         """
@@ -306,7 +313,11 @@ class Logins:
         ignored: Mapping[str, str] | None = None,
         now: datetime,
     ) -> TokenAnswer:
-        """Return the response with a new access token, and with the refresh token of this generation."""
+        """Return the response with a new access token, and with the session's refresh token of this generation.
+
+        `phone_error` and `ignored` are the fields of the response with these names. The response leaves out an empty
+        field.
+        """
         claims = self.apps.claims_of(user.app_id)
         issued = self.issuer.issue(
             user, TokenSession(id=session_id, seconds_left=refresh_expires_in, claims=claims), now=now
@@ -331,7 +342,8 @@ class Logins:
 def _error_of(refused: RefreshRefused, session_id: UUID, *, has_limit: bool) -> WxAuthError:
     """Return the error for a refused refresh, and log the reuse of a token.
 
-    `has_limit` is whether the app has `max_sessions`. If it has, the error for a replaced session mentions this limit.
+    `has_limit` says whether `max_sessions` limits the sessions of the app. If it does, the error for a replaced session
+    mentions this limit.
     """
     match refused.why:
         case RefreshRefusal.DISABLED:

@@ -20,14 +20,21 @@ router = Router("me")
 SessionKeysDep = Annotated[SessionKeys, Depends(provide(SessionKeys))]
 
 MAX_ENCRYPTED_DATA: Final = 32 * 1024
-"""The maximum number of characters of the base64 text. For example, the steps of thirty days take 2,000 characters."""
+"""The maximum number of characters in the base64 text of `encrypted_data`.
+
+For example, a user's steps on thirty days take 2,000 characters.
+"""
 
 _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark belongs to another app")
-"""The example, in the documentation, of a failure that `check_watermark` raises."""
+"""The error that `check_watermark` raises, as an example for the documentation."""
 
 
 def _from_base64(value: object) -> bytes:
-    """Decode a field of the request. Raises: ValueError, with pydantic's own words where pydantic has the same rule."""
+    """Return the bytes of a field that contains base64.
+
+    Raises: ValueError, if the value is not text, is too long, or is not base64. Where pydantic has the same rule, the
+    message repeats pydantic's own words.
+    """
     if not isinstance(value, str):
         raise ValueError("Input should be a valid string")
     if len(value) > MAX_ENCRYPTED_DATA:
@@ -39,14 +46,14 @@ def _from_base64(value: object) -> bytes:
 
 
 def _check_whole_blocks(value: bytes) -> bytes:
-    """Return data whose length fits the cipher. Raises: ValueError."""
+    """Return encrypted data unchanged. Raises: ValueError, unless it consists of whole blocks of the cipher."""
     if not value or len(value) % BLOCK_BYTES:
         raise ValueError(f"Must be one or more blocks of {BLOCK_BYTES} bytes")
     return value
 
 
 def _check_one_block(value: bytes) -> bytes:
-    """Return an initialization vector, whose length is one block. Raises: ValueError."""
+    """Return an initialization vector unchanged. Raises: ValueError, if its length is not one block."""
     if len(value) != BLOCK_BYTES:
         raise ValueError(f"Must be {BLOCK_BYTES} bytes")
     return value

@@ -1,4 +1,4 @@
-"""The responses to failures: wxauth's own errors, errors of routing, and exceptions that no route has caught."""
+"""The responses to failures: wxauth's own errors, routing errors, and exceptions that no route has caught."""
 
 from collections.abc import Iterator, Sequence
 from typing import cast, get_args
@@ -24,12 +24,17 @@ def add_failures(app: FastAPI) -> None:
 
 
 async def _answer_failure(request: Request, exc: Exception) -> Response:
+    """Return the problem document for an exception, and keep the error in the request's scope for the log."""
     request.scope[PROBLEM_KEY] = error = _error_of(request, exc)
     return problem_response(error, request.scope)
 
 
 def _error_of(request: Request, exc: Exception) -> WxAuthError:
-    """Return wxauth's error for an exception. If wxauth itself is at fault, the error does not describe the fault."""
+    """Return wxauth's error for an exception.
+
+    The error for an unexpected exception does not describe the exception, because the description could contain
+    secrets.
+    """
     match exc:
         case WxAuthError():
             return exc
@@ -48,7 +53,7 @@ def _error_of(request: Request, exc: Exception) -> WxAuthError:
 
 
 def _routes_at(request: Request, path: str) -> Iterator[Route]:
-    """Yield the routes with this path, whatever their methods are."""
+    """Yield the routes with this path, regardless of their methods."""
     for route in cast(FastAPI, request.app).router.routes:
         if isinstance(route, Route) and route.matches({**request.scope, "path": path})[0] is not Match.NONE:
             yield route
@@ -57,7 +62,7 @@ def _routes_at(request: Request, path: str) -> Iterator[Route]:
 def _body_hint(routes: Sequence[Route]) -> str:
     """Return an example of the body if the only route of a path takes a body; otherwise an empty text.
 
-    The caller may have sent the values of the body as the query of a GET request.
+    The example helps a caller who has sent the values of the body in the query of a GET request.
     """
     match routes:
         case [APIRoute(body_field=field)] if field is not None:
@@ -69,7 +74,10 @@ def _body_hint(routes: Sequence[Route]) -> str:
 
 
 def _path_hint(request: Request) -> str:
-    """Return a hint at the right path if a request's path only has superfluous slashes; otherwise an empty text."""
+    """Return a hint at the right path if the request's path is wrong only because of superfluous slashes.
+
+    In any other case, return an empty text.
+    """
     path, root = request.scope["path"], request.scope.get("root_path", "")
     plain = "/" + "/".join(part for part in path.split("/") if part)
     route = next(_routes_at(request, plain), None) if plain != path else None
