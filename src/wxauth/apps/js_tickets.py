@@ -45,10 +45,7 @@ class JsSignature:
 
 @part
 class JsTickets:
-    """The tickets of all apps.
-
-    A task in `_under_way` fetches the ticket of one app for all callers in this process.
-    """
+    """The tickets of all apps, and the signatures that are made with them."""
 
     settings: Settings
     database: Database
@@ -56,12 +53,14 @@ class JsTickets:
     sealer: Sealer
     wechat_api: WeChatApi
     _cached: dict[str, CachedSecret] = field(init=False, default_factory=partial(defaultdict, CachedSecret))
+    """The ticket of each app in memory, by app_id."""
     _under_way: dict[str, asyncio.Task[None]] = field(init=False, default_factory=dict)
+    """The task that fetches an app's ticket for all callers in this process, by app_id."""
 
     async def sign(self, app: App, url: str) -> JsSignature:
-        """Return the signature of a page. The call waits for WeChat only if there is no valid ticket.
+        """Return the signature for the page at this URL. The call waits for WeChat only if there is no valid ticket.
 
-        Raises: WeChatError.
+        Raises: WeChatError, if there is no valid ticket, and no process can fetch one.
         """
         now, nonce = self.clock(), secrets.token_urlsafe(_NONCE_BYTES)
         cached = self._cached[app.app_id]
@@ -117,7 +116,7 @@ class JsTickets:
     def _use_stored(self, cached: CachedSecret, app_id: str, stored: SealedTicket | None, now: datetime) -> bool:
         """Put the stored ticket into `cached` if the ticket is valid. Return whether the ticket is valid.
 
-        A ticket with an impossibly late end was stored by a replica with a wrong clock, and is ignored.
+        wxauth ignores a ticket with an impossibly late end, because a replica with a wrong clock has stored it.
         """
         latest = now + timedelta(seconds=LONGEST_LIFE_SECONDS)
         if stored is None or stored.ticket is None or not now < stored.ends_at <= latest:

@@ -38,9 +38,9 @@ _check_name = checked(
 )
 _name_argument = click.argument("webhook_name", metavar="NAME", callback=_check_name)
 _TYPES: Final = {"option": "--type", "multiple": True, "metavar": "TYPE"}
-"""The arguments of the option for the types of events, which is given once for each type."""
+"""The arguments for the option `--type`, which is given once for each type of events."""
 _LONGEST_LOCATION: Final = 300
-"""The largest number of characters of a redirect's URL that a message shows."""
+"""The largest number of characters of a redirect's target that a message shows."""
 
 
 @click.group()
@@ -163,7 +163,7 @@ def replay_command(webhook_name: str, fields: dict[str, Any]) -> None:
 
 
 def _show_secret(new: NewWebhookAnswer) -> None:
-    """Print a webhook with its new secret."""
+    """Print a webhook's name, URL and new secret."""
     rows = [("name", new.name), ("url", new.url), ("secret", new.secret)]
     show(new, [(word(name), value) for name, value in rows], SHOWN_ONCE)
 
@@ -174,9 +174,9 @@ def _types_of(webhook: WebhookAnswer) -> str:
 
 
 def _with_webhooks(use: Callable[[Webhooks], Awaitable[T]], *, seals: bool = False) -> T:
-    """Return the result of `use`, called with the operations on webhooks. Raises: Failed.
+    """Return the result of `use`, which gets the operations on webhooks. Raises: Failed.
 
-    Commands that store a new secret set `seals`, so that they fail if the service could not decrypt this secret.
+    Commands that store a new secret set `seals`, and then fail if the service could not decrypt this secret.
     """
 
     async def run(parts: Parts) -> T:

@@ -1,4 +1,4 @@
-"""The id_tokens of sites (OpenID Connect Core, section 2), and the hints that sites make from them."""
+"""The id_tokens for sites (OpenID Connect Core, section 2), and the id_tokens that sites send back as hints."""
 
 import re
 from collections.abc import Collection
@@ -31,17 +31,17 @@ _KID: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class IdTokenHint:
-    """The client, the session and the user in an id_token of this service, which can have expired."""
+    """The client, the session and the user in an id_token of this service. The id_token may have expired."""
 
     client_id: str
     session_id: UUID
     user_id: UUID
-    """The user's id. If that user has been merged since, the remaining user has a different id."""
+    """The user's id. If the user was merged later, the remaining user has a different id."""
 
 
 @part
 class IdTokens:
-    """The part that signs the id_tokens of sites, and reads the id_tokens that sites send as `id_token_hint`."""
+    """The part that signs id_tokens for sites, and reads the id_tokens that sites send as `id_token_hint`."""
 
     settings: Settings
     database: Database
@@ -63,13 +63,13 @@ class IdTokens:
     ) -> str:
         """Return an id_token (OpenID Connect Core, section 2) that is valid for `expires_in` seconds.
 
-        An id_token for a phone has neither a session nor an access token. `authenticated_by` is the method of the
-        login, for the claim `amr`.
+        `scopes` determine the claims about the user. An id_token for a phone has neither a session nor an access token.
+        `authenticated_by` is the user's method of authentication, for the claim `amr`.
 
         wxauth signs an ES256 id_token with a key for access tokens. Nobody can use the id_token as an access token,
         because its `typ` is different, and its audience is the site.
 
-        Raises: StorageUnavailable, CannotOpen.
+        Raises: StorageUnavailable; CannotOpen, if no secret key decrypts the signing key.
         """
         key = await self.keys.id_token_key(client.id_token_alg, now)
         issued_at = int(now.timestamp())
@@ -93,7 +93,7 @@ class IdTokens:
         return sign(key.signer, base64url(to_json(header)), to_json(claims))
 
     async def read(self, token: str) -> IdTokenHint | None:
-        """Return the hint in an id_token of this service, even if it has expired; None for any other text."""
+        """Return the content of an id_token of this service, even if it has expired; None for any other text."""
         jws = COMPACT_JWS.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
         if jws is None:
             return None

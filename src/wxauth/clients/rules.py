@@ -36,14 +36,15 @@ NAME_RULE: Final = _(
 _NAME: Final = re.compile(CLIENT_NAME)
 _USER_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _FORM_OF_APP_ID: Final = re.compile(r"wx[0-9a-z]{16}")
-"""The form of the ids that WeChat gives to mini-programs. `APP_ID` also accepts other forms."""
+"""The pattern of the ids that WeChat gives to mini-programs. `APP_ID` also accepts other forms."""
 APPS_OF_SITE: Final[Mapping[str, tuple[AppKind, Text]]] = {
     "app_id": ("mini_program", _("must be the app_id of a mini-program")),
     "account_app_id": ("official_account", _("must be the app_id of a service account")),
     "website_app_id": ("website", _("must be the app_id of a website app")),
 }
-"""The fields of a site that name an app, with the kind of that app and the text of the rule."""
+"""The fields of a site that name an app, each with the kind of that app and the text of its rule."""
 _URIS: Final = ("redirect_uris", "logout_uris")
+"""The fields that contain lists of URIs."""
 _CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {
     "title": check_title,
     **{field: matching(APP_ID.pattern, rule) for field, (_kind, rule) in APPS_OF_SITE.items()},
@@ -63,14 +64,17 @@ _SITE_FIELDS: Final = tuple(
 
 
 class WrongClient(InvalidRequest):
-    """The error for options that a client cannot have. It names the wrong field and the rule."""
+    """The error for options that a client cannot have. It names the wrong field and the rule that this field breaks."""
 
     def __init__(self, field: str, rule: Text) -> None:
         super().__init__(_("{name}: {rule}", name=field, rule=rule), errors=[FieldError(field, rule)])
 
 
 def check_name(name: str) -> str:
-    """Check a name that an administrator gives to a client, and return it. Raises: ValueError."""
+    """Check the name that an administrator gives to a client, and return it.
+
+    Raises: ValueError, if the name is not allowed.
+    """
     if not is_client_name(name) or is_own_name(name):
         raise WrongValue(NAME_RULE)
     return name
@@ -142,7 +146,7 @@ def _as_service(client: Client) -> Client:
 
 
 def _check_scopes(client: Client, known: Collection[str]) -> None:
-    """Check that a client has only scopes in `known`. Raises: WrongClient."""
+    """Check that all scopes of a client are in `known`. Raises: WrongClient."""
     if unknown := next((scope for scope in client.scopes if scope not in known), None):
         rule = _("{scope} is only for sites") if unknown in SITE_SCOPE_NAMES else _("must be chosen from {scopes}")
         raise WrongClient("scopes", Text(rule, scope=unknown, scopes=", ".join(known)))
@@ -216,7 +220,7 @@ def _check_near_site(client: Client) -> None:
 
 
 def change_client(client: Client, changes: Mapping[str, Any]) -> Client:
-    """Return a client with some of its fields changed. Raises: WrongClient."""
+    """Return a client whose fields in `changes` have these values. Raises: WrongClient."""
     after: dict[str, Any] = {**client.model_dump(), **changes}
     # If a confidential client became public, its requests would need no secret. Then an attacker who knows the client's
     # name could use the sessions that were opened with the secret.

@@ -1,4 +1,7 @@
-"""The dependencies of routes that receive the calling service client, with its scopes and limits."""
+"""The authentication of service clients, their scopes and their limits, as dependencies of routes.
+
+A route that has such a dependency receives the calling client.
+"""
 
 from base64 import b64decode
 from datetime import datetime
@@ -37,6 +40,7 @@ MAX_ESCAPES: Final = 8192
 Decoding 64 KiB of percent signs takes 35 ms, during which the process handles no other request.
 """
 _MAX_FORM_FIELDS: Final = 128
+"""The maximum number of fields in a form."""
 _SECRET_CHARACTERS: Final = 43
 """The number of characters of a client's secret, which are the 256 bits of `new_secret` in base64url."""
 
@@ -66,7 +70,7 @@ AnyStored = TypeVar("AnyStored", ServiceClient, ClientWithSecrets)
 
 
 class ClientOperation(StrEnum):
-    """The kind of an operation. Each kind has a separate limit."""
+    """The kind of an operation that a service client requests. Each kind has a separate limit."""
 
     SIGN = "sign"
     """The client gets data signed with a session_key."""
@@ -89,7 +93,7 @@ OPERATIONS_PER_SECOND: Final = {
 
 @part
 class ClientLimits:
-    """The limits of the operations of each client."""
+    """The limits on each client's operations in this process."""
 
     clock: Clock
 
@@ -100,7 +104,7 @@ class ClientLimits:
         }
 
     async def admit(self, client: str, operation: ClientOperation) -> None:
-        """Count an operation of an authenticated client. Raises: RateLimited."""
+        """Count an operation of an authenticated client. Raises: RateLimited, if the client exceeds its limit."""
         try:
             await self._limiters[operation].admit(client)
         except RateLimited:
@@ -115,10 +119,10 @@ ClientLimitsDep = Annotated[ClientLimits, Depends(provide(ClientLimits))]
 def _client_with(
     scope: Scope, operation: ClientOperation | None = None, *, may_use_form: bool = False
 ) -> tuple[Any, Entails]:
-    """Return the dependency on the calling client, which must have this scope, and its documentation.
+    """Return the dependency that authenticates the calling client, and the documentation of this dependency.
 
-    With `operation`, the dependency limits the client's requests. With `may_use_form`, the client may send its name and
-    secret as `client_id` and `client_secret` in a form.
+    The client must have this scope. With `operation`, the dependency limits the client's requests. With `may_use_form`,
+    the client may send its name and secret as `client_id` and `client_secret` in a form.
     """
 
     async def client(
@@ -148,9 +152,9 @@ EventsClientDep = Annotated[ServiceClient, *_client_with(Scope.EVENTS)]
 
 
 def basic_credentials(request: Request) -> Credentials:
-    """Return the name and the secret of HTTP Basic (RFC 7617), percent-decoded (RFC 6749, section 2.3.1).
+    """Return the name and the secret from HTTP Basic (RFC 7617), percent-decoded (RFC 6749, section 2.3.1).
 
-    Raises: InvalidClient, InvalidRequest.
+    Raises: InvalidClient, if the request does not contain them; InvalidRequest, if it has two Authorization headers.
     """
     scheme, _, encoded = single_authorization(*request.headers.getlist("authorization")).partition(" ")
     if scheme.lower() != "basic":
@@ -167,7 +171,7 @@ def basic_credentials(request: Request) -> Credentials:
 async def _credentials_of_form(request: Request) -> Credentials | None:
     """Return the credentials in a form (RFC 6749, section 2.3.1). Return None if the form has no secret.
 
-    Raises: InvalidRequest.
+    Raises: InvalidRequest, if the request also has an Authorization header, or if the form repeats or lacks a value.
     """
     has_header = "authorization" in request.headers
     if not has_header and request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
@@ -199,7 +203,7 @@ async def form_values(request: Request, name: str) -> list[str]:
 def check_scope(client: ServiceClient, needed: Scope) -> None:
     """Check that an authenticated client has the scope.
 
-    Raises: ClientLacksScope, with the command that adds the scope.
+    Raises: ClientLacksScope, whose text contains the command that adds the scope.
     """
     if needed in client.scopes:
         return
@@ -210,10 +214,13 @@ def check_scope(client: ServiceClient, needed: Scope) -> None:
 
 
 def check_secret(credentials: Credentials, stored: AnyStored | None, *, now: datetime) -> AnyStored:
-    """Return `stored` if the secret is its present or its previous secret. Raises: InvalidClient.
+    """Return `stored` if the credentials contain its present secret, or a previous secret that still works.
 
-    For an unknown name, and for a client without a secret, this function takes the same steps as for a wrong secret, so
-    that its duration reveals nothing.
+    `stored` is the client with the name in `credentials`; None if there is no such client. For an unknown name, and for
+    a client without a secret, this function takes the same steps as for a wrong secret, because its duration must
+    reveal nothing.
+
+    Raises: InvalidClient.
     """
     sent_hash = hash_of(credentials.client_secret)
     is_present = compare_digest(sent_hash, (stored and stored.secret_hash) or _NO_HASH)
