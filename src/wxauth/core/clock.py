@@ -30,7 +30,7 @@ CORRECTION_PAUSE_SECONDS: Final = 5.0
 FIRST_PAUSE_SECONDS: Final = 0.1
 """The pause, in seconds, between two attempts until the database has responded for the first time.
 
-The pause is short because requests may arrive as soon as the database responds.
+The pause is short because requests might arrive as soon as the database responds.
 """
 _TOO_SLOW_SECONDS: Final = 1.0
 """The shortest response time, in seconds, at which the database's time is too inexact to set the clock."""
@@ -61,7 +61,7 @@ def utc_now() -> datetime:
 def since_boot() -> float:
     """Return the seconds since this machine started.
 
-    Nobody can set this clock. Except on Windows, it continues while the machine sleeps.
+    Nobody can set this clock. Except on Windows, the clock continues while the machine sleeps.
     """
     return time.monotonic() if _SINCE_BOOT is None else time.clock_gettime(_SINCE_BOOT)
 
@@ -94,7 +94,7 @@ class DatabaseClock:
         return theirs + timedelta(seconds=since_boot() - read_at)
 
     def correct(self, theirs: datetime, *, asked_at: float, answered_at: float) -> None:
-        """Set the clock to the database's time.
+        """Set the clock to `theirs`, the database's time.
 
         This method assumes that the database read its clock halfway between request and response. `asked_at` and
         `answered_at` are readings of `since_boot`.
@@ -104,7 +104,11 @@ class DatabaseClock:
 
 
 async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = CORRECTION_PAUSE_SECONDS) -> None:
-    """Correct the clock periodically, forever, even through outages."""
+    """Correct the clock forever, even during outages, with a pause of `pause` seconds between two corrections.
+
+    Until the database has responded, the pause is shorter. Log a warning if the machine's clock differs from the
+    database's clock.
+    """
     reported_at: datetime | None = None
     while True:
         await correct_clock(clock, database)
@@ -138,7 +142,7 @@ def new_id(now: datetime) -> UUID:
 
     Within a millisecond, the ids of a process increase (RFC 9562, section 6.2, method 2). The time is an argument,
     because the library's `uuid7()` would otherwise read the clock of the machine. If the clocks of two replicas
-    differed, sessions and events would be out of order, and the newest might seem old.
+    differed, sessions and events would be out of order, and the newest session might seem old.
     """
     global _last_id
     created = uuid7(nanoseconds=_milliseconds(now) * 1_000_000)
@@ -154,10 +158,10 @@ def first_id_at(time: datetime) -> UUID:
 
 
 def id_range(since: datetime | None, until: datetime | None, before: UUID | None) -> tuple[UUID, UUID]:
-    """Return the bounds of the ids in a page of a list: the lowest id, and the first id that no longer belongs to it.
+    """Return the bounds of the ids in a page of a list: the lowest id, and the first id that is beyond the page.
 
-    Ids begin with their times, so a range of times is a range of ids. `before` is the last id of the previous page.
-    None means no bound.
+    Ids begin with their times, so the times from `since` to `until` are a range of ids. `before` is the last id of the
+    previous page. None means no bound.
     """
     lowest = UUID(int=0) if since is None else first_id_at(since)
     end = LAST_ID if until is None else first_id_at(until)

@@ -39,7 +39,7 @@ Firewalls and proxies often drop an idle connection after five minutes.
 CLOSE_TIMEOUT_SECONDS: Final = 3.0
 """The time limit, in seconds, for closing a connection in an orderly way."""
 CONNECTIONS: Final = 15
-"""The largest number of connections in the pool of a process."""
+"""The largest number of connections in the pool of one process."""
 TRANSACTIONS: Final = 5
 """The largest number of connections that transactions may hold at the same time.
 
@@ -49,7 +49,7 @@ Without this limit, transactions that wait for a lock would take the connections
 SNAPSHOTS: Final = 4
 """The largest number of snapshots that may be open at the same time.
 
-Each snapshot has its own connection, outside of the pool.
+Each snapshot has its own connection, outside the pool.
 """
 _SNAPSHOT_LIMITS: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
 """The settings that a snapshot's `patience` replaces.
@@ -125,6 +125,10 @@ class Connections:
         await asyncio.gather(*closing, return_exceptions=True)
 
     def _take_idle(self) -> asyncpg.Connection | None:
+        """Return the usable idle connection that was released last; None if there is none.
+
+        Close the unusable connections that were released after it.
+        """
         while self._idle:
             connection, since = self._idle.pop()
             if not connection.is_closed() and _now() - since < MAX_IDLE_SECONDS:
@@ -218,7 +222,7 @@ class Snapshot(Transaction):
     async def pages(
         self, statement: Statement[Row], page_size: int, /, **values: object
     ) -> AsyncGenerator[Sequence[Row]]:
-        """Yield all rows, `page_size` at a time. The remaining rows stay in the server.
+        """Yield all rows, `page_size` at a time. The remaining rows stay on the server.
 
         A caller that stops before the last page must not read the pages of the same statement again in this snapshot,
         because the cursor then stays open until the snapshot ends. The cursor cannot be closed together with the
@@ -250,6 +254,7 @@ class Database(_Reader):
         url: `postgresql://...`, with one host or several. Add `pgbouncer=true` to the query for a pooler in transaction
             mode: wxauth then prepares no statements, and sends no settings at the start of a connection. With
             `pgbouncer=prepared`, wxauth prepares statements.
+        deadlines: The time limits of database access.
     """
 
     def __init__(self, url: str, *, deadlines: Deadlines = DEADLINES) -> None:
@@ -335,7 +340,7 @@ class Database(_Reader):
 
     @asynccontextmanager
     async def snapshot(self, *, patience: float | None = None) -> AsyncIterator[Snapshot]:
-        """Open a snapshot of the database for long reads. It has its own connection, outside of the pool.
+        """Open a snapshot of the database for long reads. It has its own connection, outside the pool.
 
         `patience` is the time limit, in seconds, for each statement, and for the time between two statements. None
         means no limit.
@@ -373,7 +378,7 @@ class Database(_Reader):
         await self._connections.aclose()
 
     async def _open_transaction(self, begin: str) -> asyncpg.Connection:
-        """Run `begin` on a connection, and return the connection. If it has been lost, try another connection.
+        """Run `begin` on a connection, and return the connection. If the connection is lost, try another one.
 
         Raises: StorageUnavailable.
         """
@@ -507,7 +512,7 @@ class _Limit:
 
 
 class _Answering(_Limit):
-    """A time limit that also replaces an error by StorageUnavailable if the state of the database causes the error."""
+    """A time limit that also replaces an error with StorageUnavailable if the database's state causes the error."""
 
     __slots__ = ()
 
@@ -520,4 +525,5 @@ class _Answering(_Limit):
 
 
 def _now() -> float:
+    """Return the present time of the event loop's clock, in seconds."""
     return asyncio.get_running_loop().time()

@@ -25,9 +25,12 @@ _REFUSAL: Final = _(
     "these objects, run the command again, and then recreate the objects. Nothing has been migrated."
 )
 _COMMENT: Final = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
-"""The pattern of an SQL comment: from `--` to the end of the line, or between `/*` and `*/`."""
+"""The pattern of an SQL comment, from `--` to the end of the line, or between `/*` and `*/`."""
 _NAME: Final = r'(?:"?\w+"?\.)?"?(?P<{}>\w+)"?'
-"""The pattern of a name, with or without its schema and quotes. The braces stand for the name of the group."""
+"""The pattern of a name, with or without its schema and quotes.
+
+The braces are replaced with the name of the group that contains the name.
+"""
 _ALTER_TABLE: Final = re.compile(
     rf"\bALTER\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?:ONLY\s+)?{_NAME.format('table')}\s(?P<changes>[^;]*)", re.IGNORECASE
 )
@@ -40,14 +43,17 @@ _CHANGE: Final = re.compile(
 )
 """The pattern of a change of a column's type, or of the removal of a column, but not of a constraint or default."""
 _DROP_TABLE: Final = re.compile(r"\bDROP\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?P<tables>[^;]*)", re.IGNORECASE)
-"""The pattern of a statement that drops tables. The group `tables` contains the list of their names."""
+"""The pattern of a statement that drops tables. The group `tables` contains the list of the tables' names."""
 _LISTED: Final = re.compile(rf"(?:^|,)\s*{_NAME.format('table')}")
-"""The pattern of a name in a list that is separated by commas."""
+"""The pattern of one name in a comma-separated list."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A column that is dropped or whose type changes, or a table that is dropped. For a table, `column` is None."""
+    """A column that is dropped or whose type changes, or a table that is dropped.
+
+    If a table is dropped, `column` is None.
+    """
 
     table: str
     column: str | None
@@ -55,7 +61,7 @@ class Change:
 
 
 def sql_of(script: Script, *, is_upgrade: bool) -> str:
-    """Return the SQL of a revision or of its downgrade, without comments.
+    """Return the SQL of a revision's upgrade or, unless `is_upgrade` is set, of its downgrade. Leave out comments.
 
     The SQL ends before the first statement that depends on the contents of the database.
     """
@@ -82,10 +88,10 @@ def changes_in(sql: str) -> Iterator[Change]:
 
 
 async def refusal_for_dependents(database: Database, sql: str, scripts: Iterable[Script]) -> Text | None:
-    """Return a text that names the objects that prevent this SQL, and says what to do. Return None if there are none.
+    """Return a text that names the objects that prevent this SQL, and says what to do; None if there are none.
 
-    `scripts` are all revisions. A trigger, foreign key or other object whose name occurs in the SQL of a revision
-    belongs to wxauth, and is not reported.
+    `scripts` are all revisions. If the name of a trigger, foreign key or other object occurs in the SQL of a revision,
+    the object belongs to wxauth, and the text does not name it.
     """
     changes = list(changes_in(sql))
     if not changes:

@@ -22,7 +22,7 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the current request, which each of its log lines contains."""
 
 trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
-"""The trace that the current request belongs to (W3C Trace Context), if any."""
+"""The trace that the current request belongs to (W3C Trace Context); None if there is none."""
 
 _MAX_FRAMES: Final = 14
 """The largest number of stack frames, the innermost ones, that a log line lists."""
@@ -53,6 +53,7 @@ No phrase marks these values, because PostgreSQL translates its messages.
 """
 
 LogEvent = MutableMapping[str, Any]
+"""The fields of an event, by name, before they are rendered as a line."""
 Render = Callable[[Any, str, LogEvent], bytes]
 """The type of structlog's last processor, which renders an event as a line."""
 
@@ -100,7 +101,7 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
 
 
 def redact(text: str) -> str:
-    """Replace everything that looks like a secret, or like a value quoted in an error message of PostgreSQL."""
+    """Return a text with `***` for everything that looks like a secret, or like a value that PostgreSQL has quoted."""
     # The text is shortened first, because the patterns take quadratic time for some texts.
     text = _VALUES.sub(r"\1 ***", text[:_MAX_SEARCHED])
     return _SECRETS.sub(lambda match: f"{match[1]}{match[2]}***" if match[1] else "***", text)
@@ -138,7 +139,7 @@ class OncePerDay:
         self._names: set[Hashable] = set()
 
     def claim(self, name: Hashable, today: date) -> bool:
-        """Return whether the line may be written now, and count it as written."""
+        """Return whether the line for this name may be written now. If so, count it as written."""
         if self._day != today:
             self._day = today
             self._names.clear()
@@ -214,6 +215,7 @@ def _description(exc: BaseException, tb: TracebackType | None) -> dict[str, Any]
 
 
 def _redact_foreign(_logger: object, _name: str, event: LogEvent) -> LogEvent:
+    """Redact the text of a library's log line."""
     event["event"] = redact(str(event["event"]))
     return event
 

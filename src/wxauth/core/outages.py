@@ -1,4 +1,7 @@
-"""The classification of database failures: which of them are outages, and which text explains them to an operator."""
+"""The classification of database failures: which of them are outages, and which text explains them to an operator.
+
+The module also contains the errors that the rest of wxauth catches, and the log of outages.
+"""
 
 import socket
 import ssl
@@ -80,7 +83,7 @@ _CAUSES: Final = (
     (FileNotFoundError, _("has no such socket: {reason}")),
     (BaseException, _("can't be reached: {reason}")),
 )
-"""The texts that explain why there is no connection, by the error. The first row whose error matches counts."""
+"""The texts that explain why there is no connection, by the class of the error. The first row that matches counts."""
 _POSSIBLY_OF_A_FILE: Final = (
     FileNotFoundError,
     PermissionError,
@@ -105,7 +108,7 @@ class OutageLog:
 
     def __init__(self, interval: float) -> None:
         self._interval = interval
-        """The shortest time, in seconds, between two lines."""
+        """The shortest time, in seconds, between two log lines."""
         self._due_at = 0.0
         """The end of the present interval, in seconds of the monotonic clock."""
         self._since: float | None = None
@@ -124,7 +127,8 @@ class OutageLog:
     def note(self, exc: StorageUnavailable) -> None:
         """Log why the database cannot be used, if a line is due.
 
-        The level is error if PostgreSQL rejects the role or the name of the database, and otherwise warning.
+        The level is warning. If PostgreSQL rejects the role or the name of the database, the level is error, because
+        such an outage lasts until the operator changes something.
         """
         if self.claim():
             self._is_logged = True
@@ -241,7 +245,7 @@ def reason_of(exc: BaseException) -> str:
 
 
 def outage_text(exc: StorageUnavailable) -> Text:
-    """Return one line about an outage for the operator."""
+    """Return one line that explains an outage to the operator."""
     cause = exc.__cause__
     if isinstance(cause, NotConnected):
         return cause.text

@@ -14,7 +14,7 @@ from wxauth.core.database import Database, Transaction
 from wxauth.errors import StorageUnavailable
 
 ATTEMPTS: Final = 5
-"""The usual number of attempts."""
+"""The number of attempts, unless the caller sets another number."""
 ATTEMPTS_OF_OPERATORS: Final = 50
 """The number of attempts for a change by an operator or an administrator.
 
@@ -31,7 +31,7 @@ class ChangedMeanwhile(Exception):
 
 
 class TooManyChanges(StorageUnavailable):
-    """At each attempt, another request changed the data first."""
+    """The error after the last attempt, if another request has changed the data first at each attempt."""
 
 
 def retrying(
@@ -39,7 +39,7 @@ def retrying(
 ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Coroutine[Any, Any, T]]]:
     """Return a decorator that repeats a function while it raises ChangedMeanwhile or one of `conflicts`.
 
-    After `attempts` calls that failed, the decorated function raises TooManyChanges with the text `failure`.
+    If `attempts` calls have failed in this way, the decorated function raises TooManyChanges with the text `failure`.
     """
 
     def decorate(attempt: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
@@ -66,9 +66,10 @@ async def begin_locked(
 ) -> AsyncIterator[tuple[Transaction, T]]:
     """Open a transaction, call `lock` in it, and yield the transaction and the value that `lock` returns.
 
-    If `lock` raises ChangedMeanwhile, this function calls `lock` again in a new transaction.
+    If `lock` raises ChangedMeanwhile, this function calls `lock` again in a new transaction. The caller's block runs
+    only once.
 
-    Raises: TooManyChanges.
+    Raises: TooManyChanges, if `lock` has raised ChangedMeanwhile at each attempt.
     """
     for _ in range(attempts):
         async with database.begin() as transaction:
