@@ -22,13 +22,14 @@ from wxauth.web.schemas import OrEmpty, Parameters
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{38}")
 """The pattern of a cursor, which is base64url without padding.
 
-Its 38 characters encode 28 bytes: the position, the 16 bytes of the event's id, and the check.
+Its 38 characters encode 28 bytes: the position, the 16 bytes of the event's id, and the check bytes.
 """
 _POSITION_BYTES: Final = 8
 _CHECK_BYTES: Final = 4
 NOW: Final = "now"
 """The value of `after` that selects only future events."""
 _MAX_LIMIT: Final = 1000
+"""The largest number of events in a page."""
 router = Router("siblings")
 
 
@@ -42,7 +43,7 @@ def cursor_of(place: Place) -> str:
 
 
 def place_in(cursor: str) -> Place:
-    """Return the place of a cursor. Raises: ValueError, if the text is not a cursor that `cursor_of` has made."""
+    """Return the place that a cursor marks. Raises: ValueError, if `cursor_of` has not made this text."""
     if _CURSOR.fullmatch(cursor):
         raw = urlsafe_b64decode(cursor + "==")[:-_CHECK_BYTES]
         place = Place(int.from_bytes(raw[:_POSITION_BYTES], "big"), UUID(bytes=raw[_POSITION_BYTES:]))

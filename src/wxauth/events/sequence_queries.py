@@ -1,4 +1,7 @@
-"""The sequences of the feed. A sequence falls behind its table if a tool moves the database without the sequences."""
+"""The check and the correction of the sequences that number the events of the feed.
+
+A sequence falls behind its table if a tool copies the database without the sequences.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +19,7 @@ log = get_logger()
 class SequenceState:
     """The state of a sequence, and the highest number in the tables that use it.
 
-    `name` and `role` are quoted for SQL.
+    `name` is the sequence, and `role` is wxauth's database role. Both are quoted for SQL.
     """
 
     name: str
@@ -30,7 +33,10 @@ class SequenceState:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether the sequence's next numbers are known to be wrong."""
+        """Whether the sequence would next produce numbers that are already used, or far too high.
+
+        False if wxauth's role may not read the sequence.
+        """
         return self.at is not None and not self.highest <= self.at <= max(self.highest, MAX_SENSIBLE_NUMBER)
 
 
@@ -46,7 +52,7 @@ SELECT name::regclass::text AS name,
        quote_ident(current_user) AS role
   FROM wanted WHERE name IS NOT NULL
 """)
-# The statement changes nothing if the number is outside of the sequence's bounds.
+# The statement changes nothing if the number is outside the sequence's bounds.
 _SET: Final = Statement[bool]("""
 SELECT setval(seqrelid, :highest) IS NOT NULL AS is_set FROM pg_sequence
  WHERE seqrelid = :name::text::regclass AND :highest::bigint BETWEEN seqmin AND seqmax
@@ -54,14 +60,14 @@ SELECT setval(seqrelid, :highest) IS NOT NULL AS is_set FROM pg_sequence
 
 
 async def read_sequences(reader: Database | Transaction) -> Sequence[SequenceState]:
-    """Return the state of each sequence of the feed that exists."""
+    """Return the states of the feed's sequences. Leave out a sequence that does not exist."""
     return await reader.rows(_READ)
 
 
 async def correct_sequences(transaction: Transaction) -> None:
     """Set each wrong sequence to the highest number in its tables, if wxauth's role may set it. Log the outcome.
 
-    The caller holds the lock of `LOCK_PLACES`.
+    The caller holds the lock that `LOCK_PLACES` takes, so no other process places events during the correction.
     """
     for sequence in await read_sequences(transaction):
         if not sequence.is_wrong:
