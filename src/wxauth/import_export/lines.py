@@ -40,13 +40,16 @@ from wxauth.web import schemas
 SKIPPABLE: Final = frozenset(
     (*PROFILE_FIELDS, "phone", "ban_reason", "attributes", "created_at", "identity_created_at", "last_login_at")
 )
-"""The fields whose invalid values can count as null. The other fields identify a user, or grant rights."""
+"""The fields in which an invalid value can count as null.
+
+The other fields identify a user or grant rights, so a line with an invalid value in one of them is always refused.
+"""
 
 
 class IdentityKey(NamedTuple):
     """The app_id and openid of an identity.
 
-    The key of a line without an identity has an empty app_id, which no app has, and the unionid as `openid`.
+    If a line contains no identity, its key consists of an empty app_id, which no app has, and the unionid as `openid`.
     """
 
     app_id: str
@@ -54,7 +57,7 @@ class IdentityKey(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """A fault of a line."""
+    """A fault in a line: the field, and the rule that its value breaks."""
 
     field: str
     """The name of the field; `line` for the line as a whole."""
@@ -76,9 +79,11 @@ _DATE_SEPARATORS: Final = str.maketrans({"/": "-", "年": "-", "月": "-", "日"
 _DATE_AND_TIME: Final = re.compile(
     r"(\d{4})-(\d\d?)-(\d\d?)(?:[Tt ] *(\d\d?)(:\d\d)(:\d\d(?:\.\d+)?)? *([Zz]|[+-]\d\d(?::?\d\d)?)?)?", re.ASCII
 )
+"""The pattern of a date, with or without a time and an offset, after `_DATE_SEPARATORS` were replaced."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECONDS: Final = re.compile(r"-?\d{1,15}", re.ASCII)
 _SECONDS_OR_MILLISECONDS: Final = re.compile(r"(\d{10})(\d{3})?", re.ASCII)
+"""The pattern of the seconds since 1970 (ten digits), or of the milliseconds (thirteen digits)."""
 _TIME: Final = _(
     "must be a time with a time zone, such as 2026-11-20T08:00:00+08:00, the seconds or "
     "milliseconds since 1970, or empty. With --time-zone, 2026-11-20, 2026/11/20 8:00 and "
@@ -91,7 +96,10 @@ _SHORT: Final = _("must be 1 to 64 printable characters")
 
 
 def unwrapped(value: object) -> object:
-    """Return the text in a wrapped value. MongoDB's tools, LeanCloud and Parse wrap ids, times and large numbers."""
+    """Return the text inside a wrapped value, and any other value unchanged.
+
+    MongoDB's tools, LeanCloud and Parse wrap ids, times and large numbers in objects.
+    """
     if not isinstance(value, dict):
         return value
     match list(value.items()):
@@ -108,7 +116,7 @@ def unwrapped(value: object) -> object:
 def _as_time(date: object) -> object:
     """Return a number of milliseconds since 1970 as a time in ISO 8601, and None for 0.
 
-    Return any other value unchanged, so that the check of the field judges it later.
+    Return any other value unchanged, because the field's own check judges it later.
     """
     if type(date) in (int, float) or (isinstance(date, str) and _MILLISECONDS.fullmatch(date)):
         milliseconds = float(date)  # type: ignore[arg-type]
@@ -120,6 +128,7 @@ def _as_time(date: object) -> object:
 
 
 def _known_app(value: str, info: ValidationInfo) -> str:
+    """Return the app_id of a known app unchanged. Raises: ValueError, if the app is unknown."""
     parts: Mapping[type, Any] = info.context or {}
     apps: Apps = parts[Apps]
     try:
@@ -133,7 +142,7 @@ def _time_or_none(value: object, info: ValidationInfo) -> object:
     """Return a time in ISO 8601, from one of the formats that tables use.
 
     A time without an offset gets the offset of the import's time zone. If the import has no time zone, the time stays
-    without an offset, and the check of the field refuses it later.
+    without an offset, and the field's own check refuses it later.
 
     Return None for zeros, which tables contain in place of a missing date. Return any other value unchanged.
     """
@@ -158,7 +167,8 @@ def _time_or_none(value: object, info: ValidationInfo) -> object:
 def _e164(value: object, info: ValidationInfo) -> object:
     """Return a phone number in E.164, from the formats that people use.
 
-    Return any other value unchanged, and the check of the field refuses it later.
+    A number without a country code belongs to `phone_region` in the settings. Return any other value unchanged, because
+    the field's own check refuses it later.
     """
     text = str(value) if type(value) is int else value
     if not isinstance(text, str) or _E164.fullmatch(text) or "\0" in text:
@@ -168,19 +178,23 @@ def _e164(value: object, info: ValidationInfo) -> object:
 
 
 def _version_7(value: UUID) -> UUID:
+    """Return a UUIDv7 unchanged. Raises: ValueError, if the UUID has another version."""
     if value.version != _UUID_VERSION:
         raise ValueError("version")
     return value
 
 
 def _address(value: str) -> str:
-    """Return an IP address, or a network if its prefix is shorter than an address. Raises: ValueError."""
+    """Return an IP address, or a network if its prefix is shorter than an address.
+
+    Raises: ValueError, if the text is neither.
+    """
     interface = ip_interface(value)
     return str(interface.ip if interface.network.prefixlen == interface.max_prefixlen else interface)
 
 
 NoneIfBlank = AfterValidator(lambda text: text or None)
-"""A validator that turns a text that has become empty into None."""
+"""A validator that returns None if the previous validators have left nothing of the text."""
 Time = Annotated[schemas.Time, Field(strict=False)]
 TimeOrNone = Annotated[Time | None, BeforeValidator(_time_or_none), _TIME]
 UserId = Annotated[UUID, Field(strict=False), AfterValidator(_version_7)]
@@ -213,7 +227,7 @@ class LineOfConsent(_Strict):
 
 
 class Line(_Strict):
-    """An identity and its user. Each field has a rule, which the refusal of a line shows."""
+    """An identity and its user. Each field has a rule, which wxauth shows if the field breaks it."""
 
     app_id: Annotated[
         Annotated[str, AfterValidator(_known_app)] | None, _("must be the app_id of a configured app")
@@ -276,7 +290,7 @@ class Line(_Strict):
     def read(cls, text: bytes, parts: Mapping[type, Any]) -> Self | list[Fault]:
         """Return the line, or its faults, one for each wrong field.
 
-        `parts` contains `Apps`, `Settings`, and a `ZoneInfo` for times without an offset.
+        `parts` contains `Apps` and `Settings`, by type, and a `ZoneInfo` for times without an offset.
         """
         try:
             line: Self = cls.__pydantic_validator__.validate_json(text, context=parts)
@@ -299,14 +313,17 @@ class Line(_Strict):
 
 
 def _missing(given: Mapping[str, object]) -> list[Fault]:
-    """Return the faults of a line that has neither an identity nor a unionid, or an openid without an app."""
+    """Return the faults of a line without an identity and a unionid, or with an openid but no app.
+
+    For any other line, return an empty list.
+    """
     if given.get("unionid") and not given.get("openid"):
         return []
     return [Fault(name, EXPECTED[name]) for name in ("app_id", "openid") if not given.get(name)]
 
 
 def _fault(error: ErrorDetails) -> Fault:
-    """Return the fault for an error of pydantic, with wxauth's text for the field in place of pydantic's message."""
+    """Return the fault for one of pydantic's errors, with wxauth's text for the field instead of pydantic's message."""
     field = ".".join(part for part in error["loc"] if isinstance(part, str))
     if error["type"] == LOOKS_LIKE:
         return Fault(field, _("must be only the ID, but the value looks like {it}", it=error["ctx"]["it"]))
@@ -321,7 +338,10 @@ def without(text: bytes, fields: Iterable[str]) -> bytes:
 
 
 def _rules_of(model: type[_Strict], prefix: str = "") -> Iterator[tuple[str, Text]]:
-    """Yield the name and the rule of each field. The rule is the only `Text` in the annotation of the field."""
+    """Yield the name of each field, after `prefix`, and its rule.
+
+    The rule is the only `Text` in the annotation of the field.
+    """
     for name, field in model.model_fields.items():
         [text] = (text for text in field.metadata if isinstance(text, Text))
         yield f"{prefix}{name}", text

@@ -10,7 +10,7 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.import_export.lines import Fault
 
 _LONGEST_NAME: Final = 64
-"""The largest number of characters of a name that a query may contain."""
+"""The largest number of characters in a name that occurs in a suggested query."""
 _PACKED: Final = _("must be text, but is {kind}. Unpack the file with {program}")
 _NOT_TEXT: Final = {
     rb"\xff\xfe\0\0|\0\0\xfe\xff": _("must be UTF-8, but is UTF-32. Convert the file with iconv -f UTF-32 -t UTF-8"),
@@ -33,10 +33,10 @@ _NOT_TEXT: Final = {
     rb"<": _("must be CSV or JSON Lines, but is HTML or XML. Save the file as CSV UTF-8 in a spreadsheet program"),
     rb"\[": _("must be JSON Lines with one object per line, but is a JSON array. Convert the file with jq -c '.[]'"),
 }
-"""The patterns of the beginnings of files of other kinds, each with advice."""
+"""The patterns of the beginnings of files that are neither CSV nor JSON Lines, each with advice."""
 _WRAPPED: Final = _("must be JSON Lines, but is one JSON document. Convert the file with jq -c '{query}'")
 _PHPMYADMIN_ROWS: Final = '.[] | select(.type == "table") | .data[]'
-"""The jq query for the rows in an export from phpMyAdmin."""
+"""The jq query for the rows in a JSON export from phpMyAdmin."""
 _DEEPEST: Final = 4
 """The number of levels below the top of a document at which wxauth searches for records."""
 NO_JSON_LINES: Final = {
@@ -52,7 +52,7 @@ NO_JSON_LINES: Final = {
         "must be JSON Lines or CSV, but is SQL. For export queries, see docs/start/moving-from.md"
     ),
 }
-"""The patterns of first lines of files that are not JSON Lines, each with advice."""
+"""The patterns of the first lines of files that are not JSON Lines, each with advice."""
 NO_CSV: Final = {
     rb"\{": _(
         "must be CSV, but is JSON Lines. Leave out --csv and --tsv, and use a file name that doesn't "
@@ -60,7 +60,7 @@ NO_CSV: Final = {
     ),
     rb"(?i)\"?sep=": _("must begin with the column names. Remove Excel's sep= line"),
 }
-"""The patterns of first lines of files that are not CSV, each with advice."""
+"""The patterns of the first lines of files that are not CSV, each with advice."""
 _ADVICE_ON_DELIMITERS: Final = {
     ",": _("must have columns separated by tabs, but uses commas. Add --csv"),
     "\t": _("must have columns separated by commas, but uses tabs. Add --tsv"),
@@ -71,7 +71,7 @@ _ADVICE_ON_DELIMITERS: Final = {
 
 
 class WrongFile(Exception):
-    """The file is of another kind, or its header is not valid, so no line is imported.
+    """The error for a file of another kind, or with an invalid header, from which no line is imported.
 
     The message of the exception describes the fault in English.
     """
@@ -84,14 +84,19 @@ class WrongFile(Exception):
 
 
 def check_kind(beginning: bytes, other_kinds: Mapping[bytes, Text]) -> None:
-    """Check that a file with this first line is text, and is of none of these other kinds. Raises: WrongFile."""
+    """Check that a file with this beginning is text, and that it matches none of `other_kinds`.
+
+    `other_kinds` contains the advice for other kinds of files, by pattern. Raises: WrongFile, with the advice.
+    """
     for pattern, advice in (*_NOT_TEXT.items(), *other_kinds.items()):
         if re.match(pattern, beginning.lstrip()):
             raise WrongFile(Fault("file", advice))
 
 
 def check_document(beginning: str, names: AbstractSet[str]) -> None:
-    """Refuse a file that begins like one JSON document with records, and not like a line with one of these names.
+    """Refuse a file that is one JSON document with a list of records.
+
+    An object with one of these names is not such a document, because it is a line of JSON Lines.
 
     Raises: WrongFile, with the jq query for the records.
     """
@@ -101,7 +106,10 @@ def check_document(beginning: str, names: AbstractSet[str]) -> None:
 
 
 def check_delimiter(header: bytes, delimiter: str) -> None:
-    """Check that no other character separates the columns of a CSV file. Raises: WrongFile, with advice."""
+    """Check that the columns of a CSV file are separated by this delimiter, and not by another character.
+
+    Raises: WrongFile, with advice.
+    """
     unquoted = re.sub(rb'"[^"]*"', b"", header)
     most_frequent = max(_ADVICE_ON_DELIMITERS, key=lambda each: unquoted.count(each.encode()))
     if unquoted.count(most_frequent.encode()) > unquoted.count(delimiter.encode()):
@@ -111,7 +119,7 @@ def check_delimiter(header: bytes, delimiter: str) -> None:
 def _query_for_records(beginning: str, names: AbstractSet[str]) -> str | None:
     """Return the jq query for the records of a file that is one JSON document with this beginning.
 
-    Return None if the file is not such a document, or if the beginning is a line with one of the names.
+    Return None if the file is not such a document, or if the beginning is a line with one of these names.
     """
     try:
         document = from_json(beginning)
@@ -129,7 +137,10 @@ def _query_for_records(beginning: str, names: AbstractSet[str]) -> str | None:
 
 
 def _path_to_records(document: Mapping[str, object], depth: int) -> str | None:
-    """Return the jq query for the first list of objects in a document, down to this depth; None if there is none."""
+    """Return the jq query for the first list of objects in a document; None if there is none.
+
+    `depth` is the number of levels below this one at which to search.
+    """
     for name, value in document.items():
         if "'" in name or len(name) > _LONGEST_NAME:  # the advice shows the query in single quotes
             continue
