@@ -28,6 +28,7 @@ from wxauth.web.direct import Router
 
 _PATH: Final = "/v1/end_session"
 _PARAMETERS: Final = ("id_token_hint", "client_id", "post_logout_redirect_uri", "state", "ui_locales", "logout_hint")
+"""The parameters of a request to log out, for the documentation."""
 router = Router("websites")
 
 
@@ -48,7 +49,7 @@ class LoggingOut:
     concurrency: ConcurrencyDep
 
     async def answer(self, text: str) -> Response:
-        """Log the browser out, and return the response. `text` contains the parameters, still encoded.
+        """Log the user out in this browser, and return the response. `text` contains the parameters, still encoded.
 
         Raises: RateLimited.
         """
@@ -96,7 +97,7 @@ class LoggingOut:
         return pages.message("logged_out_of_all")
 
     def _logged_out(self, client: Client, parameters: Parameters) -> Response:
-        """Return a redirect to the site if the site has registered the requested URL. Otherwise, return a page."""
+        """Return a redirect to the requested URL if the site has registered it. Otherwise, return a page."""
         if "post_logout_redirect_uri" not in parameters:
             return self.pages.message("logged_out")
         url = _way_back(client, parameters)
@@ -104,7 +105,10 @@ class LoggingOut:
 
 
 def _way_back(client: Client | None, parameters: Parameters) -> str | None:
-    """Return the requested URL, with the `state`; None if there is none, or if the site has not registered it."""
+    """Return the requested URL, with the `state`.
+
+    Return None if the request contains no URL, or a URL that the site has not registered.
+    """
     url = parameters.get("post_logout_redirect_uri")
     if url is None or client is None or not is_registered(url, client.logout_uris):
         return None

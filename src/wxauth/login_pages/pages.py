@@ -1,4 +1,7 @@
-"""The pages for browsers. Their templates, style sheet and small scripts are in `page/`."""
+"""The pages that wxauth shows in browsers during a login or a log-out.
+
+Their templates, style sheet and small scripts are in `page/`.
+"""
 
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Annotated, Any, Final
@@ -51,7 +54,7 @@ HINT: Final = "id_token_hint"
 Therefore, wxauth puts the parameter into the forms of the user's page, and never stores it.
 """
 _REPEATED_AT_LOG_OUT: Final = ("client_id", "post_logout_redirect_uri", "state", "ui_locales")
-"""The parameters of a request to log out that the page for its confirmation sends again."""
+"""The parameters of a request to log out that the confirmation page sends again."""
 VISIT_PAGES: Final = {"snapshot": True, "again": True, "over": True, "done": False}
 """The pages that wxauth shows after a visit to WeChat's page.
 
@@ -60,13 +63,13 @@ The value for each page says whether the page has a button to try again.
 
 
 class Pages(Rendering):
-    """The responses to the browser of a request: pages and redirects."""
+    """The responses to a browser's request: pages and redirects."""
 
     async def answer(self, work: Awaitable[Onward | Response], *, gone: str = "visit_gone") -> Response:
         """Await `work`, and return a redirect or a page for its result or its failure.
 
-        `gone` names the message for a login that does not exist any more. For RateLimited and StorageUnavailable, the
-        page advises the user to try again, and the edge logs the failure.
+        `gone` names the message for a login that does not exist anymore. For RateLimited and StorageUnavailable, the
+        page advises the user to try again, and `web.edge` logs the failure.
         """
         try:
             answer = await work
@@ -88,7 +91,7 @@ class Pages(Rendering):
         return self.redirect(answer) if isinstance(answer, Onward) else answer
 
     def redirect(self, onward: Onward) -> Response:
-        """Return a redirect or, for a redirect with a form, a page that posts the form to the site.
+        """Return a redirect or, if `onward` has a form, a page that posts the form to the site.
 
         If the browser's login is new or renewed, the response sets its cookie.
         """
@@ -122,8 +125,9 @@ class Pages(Rendering):
     ) -> Response:
         """Return the page that shows the QR code and the state of the login.
 
-        With `link_target`, the page on a phone begins with a button that opens WeChat, and a field for the number.
-        `app` is the mini-program that opens; None if wxauth does not know it.
+        With `link_target`, the address at which a form opens WeChat, the page on a phone begins with a button that
+        opens WeChat, and a field for the number that WeChat then shows. `app` is the mini-program that opens; None if
+        wxauth does not know it.
         """
         own_url = self._own_url(started.secret)
         suffix = "_on_a_phone" if self.is_on_a_phone else ""
@@ -164,7 +168,10 @@ class Pages(Rendering):
         return "in_wechat" if self.is_in_wechat else "type"
 
     def number(self, again: TryAgain, page_id: str, *, target: str | None) -> Response:
-        """Return the page after a wrong or early number. The user can type a number again, or open WeChat again."""
+        """Return the page after the user has typed a wrong number, or a number that cannot be compared yet.
+
+        On this page, the user can type a number again or, with `target`, open WeChat again.
+        """
         return self._of_site(
             "number",
             again.page,
@@ -181,7 +188,7 @@ class Pages(Rendering):
     def person(self, site_request: SiteRequest, person: UserFields, page_id: str, parameters: Parameters) -> Response:
         """Return the page for a browser with a login.
 
-        The page has a button to continue to the site as the user whom it shows.
+        The page shows `person`, and has a button with which this user continues to the site.
         """
         picture, issuer = person.avatar_url, self.settings.issuer
         return self._of_site(
@@ -230,7 +237,7 @@ class Pages(Rendering):
         return self._of_site("web-view", site_request, script="web-view.js", data=data, code_url=code_url)
 
     def elsewhere(self, site_request: SiteRequest, parameters: Parameters) -> Response:
-        """Return the page for a browser in WeChat on a phone, whose own screen the phone cannot scan.
+        """Return the page for WeChat's browser on a phone, because a phone cannot scan its own screen.
 
         The page shows the address to open on another device.
         """
@@ -265,7 +272,8 @@ class Pages(Rendering):
     def not_logged_out(self, name: str, site: Client | None, url: str | None) -> Response:
         """Return a page with the message `name`, which says that a request to log out has changed nothing.
 
-        The page contains no link except the way back to the site, because anyone might have created the request.
+        `url` is the registered address to which the site wants the browser back. The page contains no other link,
+        because anyone might have created the request.
         """
         way_back = None
         if site is not None and url is not None:
@@ -344,7 +352,10 @@ class Pages(Rendering):
 
 
 async def pages_of(request: Request, settings: SettingsDep, device: DeviceDep) -> Pages:
-    """Return the pages for the browser of a request, with its form. Raises: PayloadTooLarge."""
+    """Return the pages for the browser that has sent the request. They contain the form of a POST request.
+
+    Raises: PayloadTooLarge.
+    """
     form = (await request.body()).decode(errors="replace") if request.method == "POST" else ""
     return Pages(request, settings, device, form)
 
@@ -355,10 +366,11 @@ PagesDep = Annotated[Pages, Depends(pages_of)]
 def _form_action_of_link(redirect_uri: str, target: str | None) -> str:
     """Return the sources that the page's `form-action` must allow.
 
-    The page's forms open WeChat at `target`, if there is one, and redirect to the site.
+    The page's forms open WeChat at `target`, if there is one, and lead back to the site.
     """
     return " ".join(filter(None, ("'self'", target, redirect_source(redirect_uri))))
 
 
 def _url(parameters: Mapping[str, str]) -> str:
+    """Return the path of a sign-in request with these parameters."""
     return f"{AUTHORIZE_PATH}?{urlencode(parameters)}"
