@@ -1,7 +1,7 @@
-"""The statements that separate identities from a user, in order to make a new user of them, or to erase them.
+"""The statements that separate identities from a user, either for a new user or in order to erase the identities.
 
 wxauth does not know which identity has brought which data of the user. Therefore, a split leaves all data with the
-user, except the unionid of the separated identities, and a number that only they have verified.
+user, except the unionid of the separated identities, and a phone number that only these identities have verified.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from wxauth.users.user_queries import clear_fields
 
 
 class OwnedIdentity(SQLModel):
-    """An identity of the user."""
+    """An identity of a user whose identities might be separated."""
 
     app_id: str
     openid: str
@@ -98,22 +98,23 @@ _SET_PROOF: Final = Statement[Nothing]("UPDATE users SET phone_verified_at = :pr
 
 @dataclass(frozen=True, slots=True)
 class Separation:
-    """The division of a locked user's identities into those that leave and those that stay."""
+    """The division of a locked user's identities into identities that leave and identities that stay."""
 
     user_id: UUID
     leaving: Sequence[OwnedIdentity]
     """The identities that leave, the oldest first, as in `staying`."""
     staying: Sequence[OwnedIdentity]
     unionid: str | None
-    """The unionid of the identity that the caller has named; None if that identity has none."""
+    """The unionid of the identity that the caller has named; None if that identity has no unionid."""
 
     @classmethod
     async def of(
         cls, transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, only_named: bool = False
     ) -> "Separation | None":
-        """Return the separation in which this identity leaves. Return None if the user does not have this identity.
+        """Return the separation in which the named identity leaves. Return None if the user does not have it.
 
-        Unless `only_named` is set, the user's other identities with the same unionid leave, too.
+        `app_id` and `openid` name the identity. Unless `only_named` is set, the user's other identities with the same
+        unionid leave, too.
         """
         identities = await transaction.rows(_IDENTITIES, user_id=user_id)
         named = next((each for each in identities if each.key == (app_id, openid)), None)
@@ -244,9 +245,10 @@ async def _divide_unionids(
 
 
 async def _update_phone(transaction: Transaction, separation: Separation) -> bool:
-    """Remove the old user's number if only identities that have left have verified it. Return whether it was removed.
+    """Remove the old user's phone number if only identities that have left have verified it.
 
-    If remaining identities have also verified the number, the latest of their proofs counts from now on.
+    If remaining identities have also verified the number, the latest of their proofs counts from now on. Return whether
+    the number was removed.
     """
     if all(each.phone_proved_at is None for each in separation.leaving):
         return False

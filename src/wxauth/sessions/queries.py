@@ -253,7 +253,10 @@ DELETE FROM website_sessions WHERE client_id = :client_id AND session_id = ANY (
 
 
 def _identity_fragment(row: LiteralString) -> LiteralString:
-    """Return SQL that is true if the row has one of the given identities, or if no identities are given."""
+    """Return SQL that is true if the row has one of the given identities, or if no identities are given.
+
+    `row` is the name of the table, or its alias.
+    """
     return f"""(:app_ids::text[] IS NULL
             OR ({row}.app_id, {row}.openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))"""
 
@@ -344,7 +347,7 @@ _END_THESE: Final = _ending("""
 def _beyond_fragment(*, counting: LiteralString, revoked_at: LiteralString) -> LiteralString:
     """Return the query for up to `size` sessions that are older than the `at_most` newest sessions of their identity.
 
-    `counting` is a further condition for the sessions that are counted, and `revoked_at` the condition on that column
+    `counting` is a further condition for the sessions that are counted. `revoked_at` is the condition on this column
     for the sessions that the query returns. The query covers only identities that have a session with an id after
     `since`, and whose users have more than `at_most` sessions. Few users have so many sessions, and for the other users
     PostgreSQL reads only a few entries of the index.
@@ -487,7 +490,7 @@ async def end_replaced_sessions(
 
 
 async def end_page_of_client(transaction: Transaction, name: str, *, size: int, by: Actor, now: datetime) -> int:
-    """End up to `size` sessions of a removed website. Return the number of sessions that the website no longer has.
+    """End up to `size` sessions of a removed website. Return the number of sessions that were taken off its list.
 
     Leave the sessions of users whom another transaction has locked to a later page.
     """

@@ -31,7 +31,7 @@ _SIGNED_BYTES = _ID_BYTES + _GENERATION_BYTES
 # pattern allows four characters there, and each token has only one spelling.
 _FORM = r"[A-Za-z0-9_-]{69}[AQgw]"
 _PADDING = "=="
-"""The padding of base64 that tokens leave out."""
+"""The base64 padding that tokens leave out."""
 
 
 class RefreshToken(NamedTuple):
@@ -39,6 +39,7 @@ class RefreshToken(NamedTuple):
 
     session_id: UUID
     generation: int
+    """The number of refreshes of the session before this token was issued."""
 
 
 class RefreshTokens:
@@ -58,7 +59,7 @@ class RefreshTokens:
         self._form = re.compile(re.escape(self.PREFIX) + _FORM, re.ASCII)
 
     def issue(self, session_id: UUID, generation: int) -> str:
-        """Return the token of this session and generation.
+        """Return the refresh token for this session and generation.
 
         Each call returns the same token until the secret key changes.
         """
@@ -86,7 +87,7 @@ class Lifetimes:
     at_most: int
     """The time since the login after which the session expires, even if the device refreshes it."""
     reuse_grace: int
-    """The time after a refresh in which the old token still gets the same new token."""
+    """The time after a refresh for which the old token can still be exchanged for the same new token."""
 
     @property
     def unrefreshed(self) -> int:
@@ -98,7 +99,10 @@ class RefreshRefusal(StrEnum):
     """The reason why wxauth refuses a genuine refresh token."""
 
     UNKNOWN = "unknown"
-    """The session was deleted, or belongs to another client. Only the website itself can refresh its sessions."""
+    """The session was deleted, or belongs to another client.
+
+    A website's sessions can be refreshed only by the website's own client.
+    """
     DISABLED = "disabled"
     REVOKED = "revoked"
     EXPIRED = "expired"
@@ -129,7 +133,7 @@ class RefreshRefused:
     """The resource that the session is for; None if it is for no resource, or if its token was reused."""
 
 
-# Each rotation statement replaces the newest token by its successor. It does the same for a token that is newer than
+# Each rotation statement replaces the newest token with its successor. It does the same for a token that is newer than
 # the stored generation, which exists if this database was restored from an older backup. During the grace period, the
 # statement returns the newest token in exchange for the token just before it. Any other token was used twice, perhaps
 # by the user and by a thief. Then the statement changes nothing, and `_rotate` ends the session, with a statement that
@@ -160,7 +164,7 @@ Rotated = TypeVar("Rotated", bound=RotatedSession)
 
 
 class RotatedSessionOfWebsite(RotatedSession):
-    """A website's session after a use of its refresh token, with the granted scope and the proof of its login."""
+    """A website's session after a use of its refresh token, with its scope and the proof of the login."""
 
     scope: str
     authenticated_at: datetime
@@ -198,8 +202,11 @@ def _rotating_fragment(
 ) -> LiteralString:
     """Return the statement that rotates the tokens of the sessions in `source`.
 
-    `set_further` is SQL that sets further columns, `return_first` is a column to return first, and `return_further` are
-    further columns to return. `set_further` and `return_further` begin with a comma, and `return_first` ends with one.
+    Args:
+        source: The SQL after FROM, with the condition for the sessions.
+        set_further: The SQL that sets further columns, which begins with a comma.
+        return_first: A column to return first, which ends with a comma.
+        return_further: Further columns to return, which begin with a comma.
     """
     return f"""
 UPDATE sessions s
@@ -288,9 +295,9 @@ async def rotate_refresh_token(
     lifetimes: Lifetimes,
     now: datetime,
 ) -> RotatedSession | RefreshRefused:
-    """Rotate the refresh token of a session in an app, and return the session, or the reason of a refusal.
+    """Rotate the refresh token of a session in an app. Return the session, or the reason for the refusal.
 
-    If the token was used before, end the session.
+    `ip` and `user_agent` belong to the device. If the token was used before, end the session.
     """
     device = {"ip": ip, "user_agent": user_agent}
     return await _rotate(database, _ROTATE, token, device, ip=ip, lifetimes=lifetimes, now=now)
@@ -308,10 +315,11 @@ async def rotate_refresh_token_of_website(
     lifetimes: Lifetimes,
     now: datetime,
 ) -> RotatedSessionOfWebsite | RefreshRefused:
-    """Rotate the refresh token of a website's session, and return the session, or the reason of a refusal.
+    """Rotate the refresh token of a website's session. Return the session, or the reason for the refusal.
 
     The session must be for this resource or, if `resource` is None, for no resource. The user must have granted the
-    website at least one of `scopes`, and all of `demanded`. If the token was used before, end the session.
+    website at least one of `scopes`, and all of `demanded`. If the token was used before, end the session. `ip` is the
+    address of the website's server, for the event that records this end.
     """
     website = {"client_id": client_id, "resource": resource, "scopes": scopes, "demanded": demanded}
     return await _rotate(database, _ROTATE_OF_WEBSITE, token, website, ip=ip, lifetimes=lifetimes, now=now)
@@ -363,8 +371,8 @@ async def _refusal(
 ) -> RefreshRefused:
     """Return the reason why a statement has found no session to rotate.
 
-    `further_values` contains the parameters that only this statement has. For a session in an app, they do not include
-    the parameters about a website.
+    `further_values` contains the parameters that only this statement has. For a session in an app, it contains no
+    parameters about a website.
 
     Raises: ChangedMeanwhile, if the token could be used now.
     """

@@ -37,9 +37,10 @@ class HistoryQuery(PageQuery):
 
     @property
     def bounds(self) -> dict[str, Any]:
-        """The parameters of a statement that limit the ids and the number of rows to read.
+        """The statement parameters for the range of ids, and for the number of rows to read.
 
-        The statement reads one row more than the page has, so that `Page.of` can tell whether there is a next page.
+        The statement reads one row more than the page has, because `Page.of` uses it to tell whether there is a next
+        page.
         """
         lowest, before = self.id_range
         return {"lowest": lowest, "before": before, "limit": self.limit + 1}
@@ -117,7 +118,10 @@ SELECT users.id, nickname, avatar_url, newest.app_id, newest.user_agent AS devic
 
 
 def _logins_where(condition: LiteralString, order: LiteralString) -> Statement[ListedLogin]:
-    """Return the query for the logins that meet a condition, and match the filters by app and network."""
+    """Return the query for the logins that meet a condition, and that match the filters for app and network.
+
+    `condition` and `order` are SQL about the rows of `login`.
+    """
     return Statement[ListedLogin](f"""
 SELECT login.id AS session_id, login.created_at AS at, user_id, users.nickname, app_id, client_id,
        opened_user_agent AS device, opened_ip AS ip, revoked_at AS ended_at
@@ -188,9 +192,9 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
     """Return a page of the newest logins that match a query.
 
     The address of a login matches if it is in the requested network. A truncated address stands for a network, and
-    matches if the two networks overlap. Indexes find the newest logins, which have the highest ids, and those of one
-    user. With other filters, the search examines sessions in windows, the newest first, until the page is full or
-    `SEARCH_SECONDS` have passed.
+    matches if the two networks overlap. An index finds the newest logins, which have the highest ids, and another index
+    finds the logins of one user. With other filters, the search examines sessions in windows, the newest first, until
+    the page is full or `SEARCH_SECONDS` have passed.
     """
     lowest, before = query.id_range
     statement = _ALL_LOGINS if query.user_id is None else _LOGINS_OF_USER
@@ -215,7 +219,10 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
 
 
 async def find_events(database: Database, query: EventsQuery) -> Page[EventFields]:
-    """Return a page of the newest events that match a query, without data and addresses of erased users."""
+    """Return a page of the newest events that match a query, without data and addresses of erased users.
+
+    The query's actor is compared in lower case, because all ids and names of actors are in lower case.
+    """
     actor = query.actor.lower() if query.actor else None
     types = list(dict.fromkeys(query.type))
     if query.user_id is not None:
