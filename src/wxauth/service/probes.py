@@ -25,11 +25,11 @@ from wxauth.web.dependencies import provide
 from wxauth.web.direct import Router
 
 MAX_AGE: Final = timedelta(seconds=1)
-"""The time for which a response of the database is reused."""
+"""The time for which a response from the database is reused."""
 PROXY_NOTICE_SECONDS: Final = 2.0
 """The time, in seconds, for which the process still serves requests after SIGTERM.
 
-A proxy may send requests during this time, because it has not noticed yet that the process is ending.
+A proxy might send requests during this time, because it has not noticed yet that the process is ending.
 """
 OK: Final = "ok"
 """The result of a check that has found no failure."""
@@ -88,9 +88,12 @@ class Readiness:
     is_leaving: bool = field(init=False, default=False)
     """Whether this process is ending. If so, the service closes each connection after its next response."""
     is_replaced: bool = field(init=False, default=False)
-    """Whether another worker replaces this process while it is ending. If so, `/readyz` still returns 200."""
+    """Whether another worker replaces this process while this process is ending.
+
+    If so, `/readyz` still returns 200, because the service stays available.
+    """
     _check: asyncio.Task[Mapping[str, str]] | None = field(init=False, default=None)
-    """The latest query of the database, which may have ended."""
+    """The latest query of the database, which might have ended already."""
     _checked_at: datetime | None = field(init=False, default=None)
     """The time at which the latest query began."""
 
@@ -101,7 +104,7 @@ class Readiness:
         return {**await self._database_checks(), "signing_key": OK if self.keys.is_ready else "not read yet"}
 
     async def _database_checks(self) -> Mapping[str, str]:
-        """Return the states of the database and its schema. They may be up to `MAX_AGE` old."""
+        """Return the state of the database, and the state of its schema. They can be up to `MAX_AGE` old."""
         now = self.clock()
         # With `abs`, a clock that was set back does not prevent checks.
         is_old = self._checked_at is None or abs(now - self._checked_at) >= MAX_AGE
@@ -112,7 +115,7 @@ class Readiness:
         return await asyncio.shield(self._check)
 
     async def _check_database(self) -> Mapping[str, str]:
-        """Query the database for its schema. Return the states of both."""
+        """Read the schema's revision. Return the state of the database, and the state of the schema."""
         try:
             revision = await current_revision(self.database)
         except StorageUnavailable:

@@ -39,7 +39,10 @@ Row = TypeVar("Row")
 
 
 class _PageResult(NamedTuple):
-    """The number of a page's session keys that had to be written, and the number of keys that were written."""
+    """The number of a page's session keys that had to be written, and the number of keys that were written.
+
+    The numbers differ if another transaction has locked or changed some of the rows.
+    """
 
     wanted: int
     written: int
@@ -47,7 +50,7 @@ class _PageResult(NamedTuple):
 
 @dataclass(slots=True)
 class Resealed(SealedCounts):
-    """The numbers of values that were re-encrypted, and the number of values that no secret key decrypts."""
+    """The number of values of each kind that were re-encrypted, and the number that no secret key decrypts."""
 
     not_opened: int = 0
 
@@ -83,7 +86,10 @@ class _Resealing:
     done: Resealed = field(default_factory=Resealed)
 
     async def reseal_row(self, kind: SealedKind[Row], row: Row, replace: Reseal) -> bool:
-        """Replace the encrypted values of a row. Return whether they were replaced."""
+        """Re-encrypt the values of a row, unless they are encrypted with the current key.
+
+        `replace` writes the values, unless they have changed. Return whether they were written.
+        """
         if all(sealed is None or sealed.startswith(self.sealer.prefix) for sealed, _context in kind.values(row)):
             return False
         values = kind.resealed(self.sealer, row)
@@ -93,7 +99,10 @@ class _Resealing:
         return await replace(self.database, row, *values)
 
     async def reseal_session_keys(self, page: Sequence[SealedSessionKey]) -> _PageResult:
-        """Replace the encrypted values of a page of session keys."""
+        """Re-encrypt the session keys of a page.
+
+        Count each key that no secret key decrypts only once, even if the page is read again.
+        """
         opened: list[SealedSessionKey] = []
         secrets: list[bytes | None] = []
         for key in page:
@@ -111,9 +120,9 @@ class _Resealing:
 async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> SealedCounts:
     """Erase every value that no configured secret key can decrypt, unless it has changed since it was read.
 
-    Each page is a separate transaction, so the operator may stop the command and run it again. The signing keys are
-    erased last, and no service starts before that. If the operator finds the lost key before the command ends, only the
-    values that are already erased are lost.
+    Return the numbers of erased values. Each page is a separate transaction, so the operator may stop the command and
+    run it again. The signing keys are erased last, and no service starts before that. If the operator finds the lost
+    key before the command ends, only the values that are already erased are lost.
     """
 
     async def clear(page: Sequence[SealedSessionKey]) -> _PageResult:
@@ -131,7 +140,7 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
 
 
 async def _forget_phone_answers(database: Database, sealer: Sealer, page_size: int) -> int:
-    """Delete the responses with phone numbers that cannot be decrypted. Return their number."""
+    """Delete the responses with phone numbers that cannot be decrypted. Return the number of deleted responses."""
     deleted = 0
     async for answer in _phone_answers(database, sealer, page_size):
         if not SEALED_PHONE_ANSWERS.opens(sealer, answer):
@@ -142,10 +151,10 @@ async def _forget_phone_answers(database: Database, sealer: Sealer, page_size: i
 
 
 async def _renew_lost_webhook_secrets(database: Database, sealer: Sealer, now: datetime) -> int:
-    """Replace the webhook secrets that cannot be decrypted, and disable their webhooks. Return their number.
+    """Replace the webhook secrets that cannot be decrypted. Return the number of replaced secrets.
 
-    The operator does not know the new secret. The disabled webhook keeps its events until the operator renews the
-    secret.
+    Each of these webhooks is disabled, because the operator does not know its new secret. The webhook keeps its events
+    until the operator renews the secret.
     """
     renewed = 0
     for webhook in await database.rows(ALL_WEBHOOKS):
@@ -153,7 +162,7 @@ async def _renew_lost_webhook_secrets(database: Database, sealer: Sealer, now: d
             continue
         secret = sealer.seal(new_webhook_secret(), context=webhook_secret_context(webhook.id))
         async with database.begin() as transaction:
-            # None removes the former secret, with which wxauth also signs for some time after a renewal.
+            # None removes the previous secret, with which wxauth also signs for some time after a renewal.
             if await reseal_webhook(transaction, webhook, secret, None):
                 await change_webhook(transaction, EventType.WEBHOOK_DISABLED, by=SYSTEM, now=now, id=webhook.id)
                 renewed += 1
@@ -161,7 +170,7 @@ async def _renew_lost_webhook_secrets(database: Database, sealer: Sealer, now: d
 
 
 async def _forget_apps(database: Database, sealer: Sealer, now: datetime) -> int:
-    """Remove the apps whose secrets cannot be decrypted. Return their number."""
+    """Remove the apps whose secrets cannot be decrypted. Return the number of removed apps."""
     removed = 0
     for app in await database.rows(STORED_APPS):
         if SEALED_APPS.opens(sealer, app):
@@ -175,7 +184,7 @@ async def _forget_apps(database: Database, sealer: Sealer, now: datetime) -> int
 
 
 async def _forget_signing_keys(database: Database, sealer: Sealer, now: datetime) -> int:
-    """Delete the signing keys that cannot be decrypted. Return their number."""
+    """Delete the signing keys that cannot be decrypted. Return the number of deleted keys."""
     async with database.begin() as transaction:
         stored = await lock_keys(transaction, now=now)
         opened = [key for key in stored if SEALED_SIGNING_KEYS.opens(sealer, key)]

@@ -41,11 +41,18 @@ START_SECONDS: Final = 60
 """The time, in seconds, that a worker may take to start during a reload. A busy machine may need that long."""
 
 _UNREAD_SECONDS: Final = 0.1
-"""The time, in seconds, for reading the requests that had arrived on connections when the port was closed."""
+"""The time, in seconds, for reading requests before the server checks again whether each connection has sent one.
+
+The server checks this after it has closed the port.
+"""
 _FIRST_REQUEST_SECONDS: Final = 2
 """The time, in seconds, that a new connection has for its first request after the port is closed."""
 _KEEP_ALIVE_SECONDS: Final = 75
-"""The time, in seconds, after which an idle connection is closed. Common proxies close theirs earlier."""
+"""The time, in seconds, after which an idle connection is closed.
+
+Common proxies close their idle connections earlier. Therefore, a proxy does not send a request on a connection that the
+server is just closing.
+"""
 _BACKLOG: Final = 2048
 """The maximum number of connections that wait to be accepted."""
 _SET_AT_START: Final = ("host", "port", "workers")
@@ -55,7 +62,7 @@ COUNTS: Final = "PROMETHEUS_MULTIPROC_DIR"
 COUNTS_PREFIX: Final = "wxauth-metrics-"
 """The prefix of the folder's name, if `wxauth serve` creates the folder."""
 ENDING: Final = "ending"
-"""The name of a file that is created in that folder when all workers must end.
+"""The name of a file that the supervisor creates in this folder when all workers must end.
 
 If a worker ends while the file is missing, the worker is being replaced, so the service stays ready.
 """
@@ -111,7 +118,7 @@ class Supervisor(Multiprocess):
     def handle_hup(self) -> None:
         """Replace the workers after SIGHUP, and log which settings have changed.
 
-        If the new settings are wrong, all workers continue.
+        If the new settings are wrong, all workers continue with the old settings.
         """
         try:
             new = load_settings(Settings)
@@ -135,7 +142,7 @@ class Supervisor(Multiprocess):
     def _log_changes(self, new: Settings) -> None:
         """Log which settings have changed.
 
-        The log names only settings that the operator has set, because changes of derived values follow from them.
+        The log names only settings that the operator has set, because derived values change only together with them.
         """
         set_names = self._settings.model_fields_set | new.model_fields_set
         changed = [
@@ -162,7 +169,7 @@ class Supervisor(Multiprocess):
         self._end_workers()
 
     def _leave(self, _number: int, _frame: FrameType | None) -> None:
-        """Handle SIGTERM or SIGINT. A second signal is urgent."""
+        """Handle SIGTERM or SIGINT. A second signal means that the operator does not want to wait."""
         is_second_signal = self.should_exit.is_set()
         self.should_exit.set()
         self._end_workers(is_urgent=is_second_signal)
@@ -246,7 +253,7 @@ def _serve_by_workers(settings: Settings, listener: socket.socket) -> None:
 
 
 def _why_not_listening(exc: OSError, settings: Settings) -> Text:
-    """Return what the operator must change, so that the service can listen on its host and port."""
+    """Return a text that tells the operator why the service cannot listen, and what to change."""
     address = f"{settings.host}:{settings.port}"
     if exc.errno == errno.EADDRINUSE:
         return _("{address} is already in use. Choose another WXAUTH_PORT", address=address)
@@ -256,7 +263,7 @@ def _why_not_listening(exc: OSError, settings: Settings) -> Text:
 
 
 def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
-    """Accept and yield the connections that wait at a socket."""
+    """Accept and yield the connections that wait at a listening socket."""
     with suppress(BlockingIOError):  # no more clients wait
         while True:
             connection, _address = listener.accept()
@@ -267,7 +274,8 @@ def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
 def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket.
 
-    A socket for `::` also accepts IPv4. Clients that connect before the service has started wait until it serves them.
+    A socket for `::` also accepts IPv4. If the machine does not support this, the socket accepts only IPv4. Clients
+    that connect before the service has started wait until the service serves them.
 
     Raises: OSError.
     """

@@ -14,7 +14,7 @@ class Tracing:
     """The factory for a service without traces. Its parts create no spans."""
 
     def app(self, app: ASGIApp) -> ASGIApp:
-        """Return the app that the server calls."""
+        """Return the ASGI app that the server calls, which is `app` itself."""
         return app
 
     def database(self, url: str, *, deadlines: Deadlines) -> Database:
@@ -26,4 +26,4 @@ class Tracing:
         return WeChat(client, **options)
 
     async def aclose(self) -> None:
-        """Send the spans that have not been sent yet."""
+        """Send the spans that have not been sent yet. Without traces, there are none."""
