@@ -21,7 +21,10 @@ from wxauth.settings.apps import App
 AT_ONCE: Final = 64
 """The largest number of messages of one app that a process forwards at the same time."""
 FORWARDED: Final = "Wxauth-Forwarded"
-"""The header that marks forwarded messages, so that two services that forward to each other do not cause a loop."""
+"""The header that marks forwarded messages.
+
+Without this mark, two services that forward messages to each other would cause a loop.
+"""
 FORWARD_SECONDS: Final = Histogram(
     "wxauth_push_forward_seconds",
     "Duration of handing a message on to an app's push_forward.",
@@ -29,12 +32,12 @@ FORWARD_SECONDS: Final = Histogram(
 )
 
 _FIELD_VALUE: Final = re.compile(rb"[\t -~\x80-\xff]*")
-"""The pattern of a value of an HTTP header without control characters (RFC 9110, section 5.5)."""
+"""The pattern of an HTTP header's value without control characters (RFC 9110, section 5.5)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PushAnswer:
-    """The response that wxauth returns to WeChat."""
+    """The response that wxauth returns to WeChat. By default, it tells WeChat that the message was received."""
 
     content: bytes = b"success"
     content_type: str | None = "text/plain; charset=utf-8"
@@ -64,12 +67,12 @@ class PushForwarding:
     _limits: defaultdict[str, asyncio.Semaphore] = field(
         init=False, default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
     )
-    """The limit of messages that are forwarded at the same time, by app_id."""
+    """The limit on the messages of each app that are forwarded at the same time, by app_id."""
 
     async def forward(self, app: App, request: PushRequest, *, deadline: float) -> PushAnswer:
         """Forward a message to the handler of its app, and return the handler's response.
 
-        `deadline` is the time by which the response must arrive, as the event loop measures it in seconds.
+        `deadline` is the time by which the response must arrive, in seconds of the event loop's clock.
 
         Raises: PushNotForwarded.
         """
@@ -91,8 +94,10 @@ async def send_to_handler(
 ) -> PushAnswer:
     """Send a request to an app's `push_forward`, which must be set, and return the response.
 
+    WeChat verifies a URL with the `method` GET, and sends messages with POST.
+
     Raises: PushNotForwarded, if there is no response, or if the response has a status other than 200, is compressed, or
-        is too large.
+    is too large.
     """
     assert app.push_forward is not None
     if request.content_type is not None and not _FIELD_VALUE.fullmatch(request.content_type):

@@ -30,6 +30,7 @@ class PushMessage(SQLModel, table=True):
     Null for WeChat's check of the push URL, and for a message that has been carried out.
     """
     kept_until: datetime = Field(sa_type=TIME)
+    """The time after which the sweep deletes the row."""
 
 
 MESSAGES_KEPT: Final = timedelta(days=30)
@@ -59,7 +60,10 @@ sweep_messages: Final = Sweep.of("push_messages", key="digest", by="kept_until")
 
 
 async def claim_signature(database: Database, signature: PushSignature, *, now: datetime) -> None:
-    """Store that a signature belongs to this message. Raises: InvalidSignature, if it belongs to another message."""
+    """Record which message a signature belongs to.
+
+    Raises: InvalidSignature, if the signature already belongs to another message.
+    """
     until = now + SIGNATURES_KEPT
     if not await database.value(_CLAIM, digest=signature.digest, content=signature.content, until=until):
         raise InvalidSignature(

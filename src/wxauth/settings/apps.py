@@ -25,7 +25,10 @@ from wxauth.terminal import WrongValue
 
 
 def _check_sign_up_roles(value: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the roles, each only once. Raises: WrongValue."""
+    """Return the roles, each only once.
+
+    Raises: WrongValue, if there are too many roles, or if one of them is invalid or a staff role.
+    """
     if len(value) > MAX_ROLES or not all(re.fullmatch(ROLE, role) for role in value):
         raise WrongValue(_("must be up to {n} roles such as member or beta-tester, separated by commas", n=MAX_ROLES))
     if not STAFF_ROLES.isdisjoint(value):
@@ -121,6 +124,7 @@ class App(AppFields):
     @field_validator("push_aes_key", "push_forward")
     @classmethod
     def _nothing_without_token(cls, value: object, info: ValidationInfo) -> object:
+        """Check that the field is set only together with `push_token`. Raises: WrongValue."""
         # If the token is invalid, `info.data` does not contain it, and the token has already been reported.
         has_no_token = info.data.get("push_token", "invalid") is None
         if value is not None and has_no_token:
@@ -134,7 +138,7 @@ class App(AppFields):
 
     @property
     def has_wechat_token(self) -> bool:
-        """Whether this kind of app gets an access token from WeChat, with which it can call WeChat's API."""
+        """Whether WeChat issues access tokens to this kind of app, with which it can call WeChat's API."""
         return self.kind in ("mini_program", "official_account")
 
     @property
@@ -144,12 +148,12 @@ class App(AppFields):
 
     @property
     def secrets(self) -> dict[str, str]:
-        """The secret fields that are set, in plain text."""
+        """The secret fields that are set, in plain text, by name."""
         return {name: value.get_secret_value() for name, value in self if isinstance(value, SecretStr)}
 
     @property
     def plain_fields(self) -> dict[str, object]:
-        """The fields that are set and not secret, without the id."""
+        """The fields that are set and not secret, by name, without the id."""
         return {name: value for name, value in self if not isinstance(value, SecretStr | None) and name != "app_id"}
 
 

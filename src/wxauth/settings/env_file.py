@@ -10,7 +10,7 @@ from dotenv.parser import parse_stream
 
 
 class EnvLine(NamedTuple):
-    """A statement of the file. Any part of the statement may contain a secret, even the part where the name belongs."""
+    """A statement of the file. Any part of the statement might contain a secret, even the part before the `=`."""
 
     number: int
     """The number of the statement's first line; 0 if the text is the name of an environment variable."""
@@ -31,9 +31,9 @@ class EnvFile(NamedTuple):
 
 
 def read_env_file(path: Path) -> EnvFile:
-    """Read the file `.env`.
+    """Read the file `.env`. If it does not exist, or is a folder, return empty contents.
 
-    Raises: OSError, UnicodeDecodeError.
+    Raises: OSError; UnicodeDecodeError, if the file is not UTF-8.
     """
     # If the file that is to be mounted does not exist, Docker creates a folder in its place.
     if not path.exists() or path.is_dir():

@@ -8,13 +8,15 @@ from urllib.parse import unquote, urlsplit
 from wxauth_guard.texts import is_http_url
 
 MAX_URL: Final = 2048
-"""The length limit, in characters, of a URL."""
+"""The maximum number of characters in a URL."""
 _PLAIN: Final = re.compile(
     r"(?P<scheme>https?)://(?P<host>(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?)"
     r"(?P<path>(?:/[A-Za-z0-9._~:/!$&'()*+,;=@%-]*)?)(?P<query>(?:\?[A-Za-z0-9._~:/!$&'()*+,;=@%?-]*)?)",
     re.ASCII,
 )
+"""The pattern of a URL in its plain form, which `plain_url` describes."""
 _PARTS: Final = re.compile(r"(https?)://([^/?#]*)(.*)", re.ASCII | re.IGNORECASE)
+"""The pattern of a URL in three groups: the scheme, the host with its port, and the rest."""
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -30,14 +32,14 @@ def plain_url(url: str) -> re.Match[str] | None:
 def has_no_user(url: str) -> bool:
     """Return whether this is an http or https URL of at most `MAX_URL` characters without a user name.
 
-    The host and path may contain characters of any language.
+    The host and path may contain characters of any language, except spaces, control characters and backslashes.
     """
     is_visible = re.fullmatch(rf"[^\x00-\x20\x7f\\]{{1,{MAX_URL}}}", url) is not None
     return is_visible and is_http_url(url) and "@" not in urlsplit(url).netloc
 
 
 def host_of(url: str) -> str:
-    """Return the host in a URL with its port, for display to users."""
+    """Return the host of a URL, with the port if the URL contains one, for display to users."""
     return url.split("/")[2]
 
 
@@ -45,7 +47,7 @@ def as_compared(url: str) -> str:
     """Return the form in which URLs are compared, because clients may spell them differently.
 
     The scheme and host are in lower case, without a default port, and an empty path is `/`. Everything else must match
-    exactly.
+    exactly. A text that is not an http or https URL is returned unchanged.
     """
     parts = _PARTS.fullmatch(url)
     if parts is None:
@@ -65,7 +67,7 @@ def is_below(url: str, issuer: str) -> bool:
 
 
 def _host_and_path(url: str) -> tuple[tuple[str, int | None], str]:
-    """Return the host with the port, and the path without `..` and a final slash."""
+    """Return a URL's host with its port, and its decoded path, without `..` and without a final slash."""
     parts = urlsplit(url)
     path = normpath(f"/{unquote(parts.path)}").strip("/")
     port = parts.port or _DEFAULT_PORTS.get(parts.scheme)

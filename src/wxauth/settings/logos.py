@@ -12,8 +12,12 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.terminal import WrongValue
 
 _MAX_LOGO_BYTES: Final = 32 * 1024
+"""The maximum size of a picture, in bytes."""
 _MAX_LOGO_SIDE: Final = 1024
-"""The size limit, in pixels, of the longer side. The limit exists because a phone decodes the whole picture."""
+"""The maximum length of a picture's longer side, in pixels.
+
+The limit exists because a phone decodes the whole picture.
+"""
 
 
 def picture_url(content: bytes) -> str:
@@ -36,7 +40,7 @@ def picture_url(content: bytes) -> str:
 # The results are cached, because each process reads the apps every five seconds, and checking a logo takes 15 ms.
 @lru_cache(maxsize=256)
 def check_logo(url: str) -> str:
-    """Return the URL if it is the `data:` URL of a small picture. Raises: ValueError."""
+    """Return the URL unchanged. Raises: ValueError, if it is not the `data:` URL of a small picture."""
     with suppress(ValueError):
         if picture_url(base64.b64decode(url.partition(",")[2])) == url:
             return url
