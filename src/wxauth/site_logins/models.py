@@ -9,8 +9,9 @@ browser's login, is also a row.
 
 `scan_pictures` contains the pictures of codes, which have up to 2 MiB, in a separate table because few statements need
 them. `browser_logins` contains the logins of browsers, which sites added with `--sso` share, and which outlive the
-login to one site. Once a user has proved who uses a browser, other sites get a code when the user presses a button.
-`browser_login_sites` contains the sites that have received a code from a browser's login.
+login to one site. Once a user has proved who uses a browser, other sites get an authorization code when the user
+presses a button. `browser_login_sites` contains the sites that have received an authorization code from a browser's
+login.
 
 wxauth stores all secrets as hashes, except the number to type, which it seals.
 """
@@ -43,7 +44,7 @@ class Stage(StrEnum):
     APPROVED = "approved"
     REFUSED = "refused"
     CODED = "coded"
-    """The browser has a code for the site."""
+    """The browser has an authorization code for the site."""
     REDEEMED = "redeemed"
     """The site has opened its session."""
 
@@ -67,7 +68,10 @@ class RequestFields(SQLModel):
     code_challenge: str | None = Field(default=None, sa_type=Text)
     """The code challenge; null if the site does not use PKCE (RFC 7636)."""
     hinted_user_id: UUID | None = Field(default=None)
-    """The user in the site's `id_token_hint`; null without a hint. wxauth gives no code for another user."""
+    """The user in the site's `id_token_hint`; null without a hint.
+
+    wxauth issues no authorization code for any other user.
+    """
     resource: str | None = Field(default=None, sa_type=Text)
     """The resource for which the token is valid, spelled as in the settings; null for all services of the operator."""
     client_name: str | None = Field(default=None, sa_type=Text)
@@ -100,11 +104,14 @@ class PageFields(SQLModel):
     """The columns about the page of a browser."""
 
     page_hash: bytes | None = Field(default=None, sa_type=BYTEA)
-    """The hash of the id in the page's URLs, which work only with the cookie of its browser."""
+    """The hash of the id in the page's URLs. These URLs work only with the cookie of the page's browser."""
     browser_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     """The hash of the cookie of the page's browser. The row of a press contains this hash, too."""
     query: str | None = Field(default=None, sa_type=Text)
-    """The parameters of the request, on a page that shows a user. wxauth checks them again after the press."""
+    """The parameters of the request, if the page shows a user; otherwise null.
+
+    wxauth checks the parameters again after the press.
+    """
     presses: int = 0
     """The number of times that the browser has opened WeChat's page.
 
@@ -136,7 +143,10 @@ class PhoneFields(SQLModel):
     """The hash of the scene, which the picture or the link contains."""
     user_code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     claimed_session_id: UUID | None = Field(default=None)
-    """The phone's session that may decide, because it has claimed the login, or that has answered for a web-view."""
+    """The session of the phone that has claimed the login, and may decide.
+
+    For a web-view, it is the session of the phone that has answered.
+    """
     claimed_at: datetime | None = Field(default=None, sa_type=TIME)
     login_code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     """The hash of the `wx.login` code that proved the approval of a link.
@@ -172,9 +182,12 @@ class PersonFields(SQLModel):
     """The openid; null until the user has approved the login, and after the identity has been removed."""
     authenticated_at: datetime | None = Field(default=None, sa_type=TIME)
     authenticated_by: str | None = Field(default=None, sa_type=Text)
-    """The `amr` value (RFC 8176) of the way in which the user has proved who they are."""
+    """The `amr` value (RFC 8176) of the user's method of authentication."""
     granted_until: datetime | None = Field(default=None, sa_type=TIME)
-    """The time until which a code can be made for the login or, for a device, until which the login can be redeemed."""
+    """The time until which wxauth can make an authorization code for the login.
+
+    For a device, it is the time until which the login can be redeemed.
+    """
     browser_login_id: UUID | None = Field(default=None)
     """The browser's login from which this login was made, or which this login has proved.
 
@@ -201,7 +214,7 @@ class SiteLoginFields(
     def approve(
         self, person: UserInSession, *, authenticated_at: datetime, authenticated_by: str, until: datetime
     ) -> None:
-        """Set the user who has approved the login, and the time until which it is valid.
+        """Set the user who has approved the login, and the time until which the approval is valid.
 
         The caller has locked the row.
         """
@@ -227,7 +240,7 @@ class SiteLoginFields(
 
     @property
     def is_page(self) -> bool:
-        """Whether a page of wxauth shows the login, rather than a device."""
+        """Whether a page of wxauth shows the login. Otherwise, a device shows it."""
         return self.browser_hash is not None
 
 
@@ -277,13 +290,16 @@ class BrowserLogin(SQLModel, table=True):
     authenticated_at: datetime = Field(sa_type=TIME)
     """The time at which the user last proved who they are."""
     authenticated_by: str = Field(sa_type=Text)
-    """The `amr` value (RFC 8176) of that proof."""
+    """The `amr` value (RFC 8176) of the user's method of authentication at that time."""
     codes_at: list[datetime] = Field(sa_type=ARRAY(TIME))
-    """The times, in the last minute, at which a site got a code from this login without a new proof."""
+    """The times, in the last minute, at which a site got an authorization code without a new proof."""
 
 
 class BrowserLoginSite(SQLModel, table=True):
-    """A site that has received a code from a browser's login. The user knows that this site learns their name."""
+    """A site that has received an authorization code from a browser's login.
+
+    The user knows that this site learns their name.
+    """
 
     __tablename__ = "browser_login_sites"
 

@@ -1,4 +1,4 @@
-"""The statements that lock the user who logs in to a site, even during a merge."""
+"""The statements that lock the user who logs in to a site, even if another transaction merges this user."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -55,7 +55,7 @@ SELECT EXISTS (
 async def lock_person(transaction: Transaction, *, app_id: str | None, openid: str | None) -> UserInSession | None:
     """Lock and return the user of an identity, even during a merge.
 
-    Return None if there is no such user, or if the user cannot log in.
+    Return None if there is no such user, or if the user cannot log in. A login whose identity was removed has no user.
     """
     identity = {"app_id": app_id, "openid": openid}
     return await lock_with_user(transaction, _LOCK_USER, identity, _PERSON, identity)
@@ -74,7 +74,7 @@ async def lock_caller(transaction: Transaction, caller: "Caller", *, now: dateti
 async def lock_and_count_caller(transaction: Transaction, caller: "Caller", *, now: datetime) -> UserInSession:
     """Lock and return the user who owns the phone's session now, and count a login to a site for this user.
 
-    Raises: InvalidToken, if the session has ended; RateLimited, if the user has logged in to too many sites.
+    Raises: InvalidToken, if the session has ended; RateLimited, if the user has logged in to sites too often.
     """
     person = await lock_caller(transaction, caller, now=now)
     if person is None:

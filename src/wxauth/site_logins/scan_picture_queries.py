@@ -1,4 +1,4 @@
-"""The statements for the pictures of codes to scan."""
+"""The statements that find and store the pictures of the codes that users scan."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -18,14 +18,14 @@ class ShownCode:
 
     id: UUID
     app_id: str | None
-    """The `app_id` in the site's options; None if the code opens the default app."""
+    """The app_id that the site names for its QR codes; None if the code opens the default app."""
     content: bytes | None
     """The picture; None if it has not been made yet."""
     content_type: Literal["image/jpeg", "image/png"] | None
 
     @property
     def picture(self) -> CodePicture | None:
-        """The stored picture, if there is one."""
+        """The stored picture; None if it has not been made yet."""
         return CodePicture(self.content, self.content_type) if self.content and self.content_type else None
 
 
@@ -49,7 +49,10 @@ RETURNING content_type, content
 
 
 async def keep_picture(database: Database, login_id: UUID, picture: CodePicture) -> CodePicture:
-    """Store a code's picture, and return it. If another process has stored a picture first, return that picture."""
+    """Store a code's picture, and return it. If another process has stored a picture first, return that picture.
+
+    If the login was deleted, store nothing, and return `picture`.
+    """
     try:
         stored = await database.row(
             _KEEP_PICTURE, id=login_id, content_type=picture.content_type, content=picture.content

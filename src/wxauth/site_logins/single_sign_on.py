@@ -1,8 +1,8 @@
 """The single sign-on of browsers.
 
-A site added with `--sso` gets a code from the browser's login, without another proof. The user presses a button on a
-page that shows the user's name. A site that has received a code from this login before can also get a code without a
-page (`prompt=none`).
+A site added with `--sso` gets an authorization code from the browser's login, without another proof. The user presses a
+button on a page that shows the user's name. A site that has received an authorization code from this login before can
+also get one without a page (`prompt=none`).
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from wxauth.site_logins.secrets import NO_SUCH_PAGE
 from wxauth.texts import hash_of, new_secret
 
 CODES_PER_MINUTE: Final = 60
-"""The maximum number of codes that sites can get from a browser's login in a minute."""
+"""The maximum number of authorization codes that sites can get from a browser's login in a minute."""
 _MINUTE: Final = timedelta(minutes=1)
 
 log = get_logger()
@@ -38,7 +38,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _PressedPage:
-    """A page on which a button has been pressed. The page shows the user of the browser's login."""
+    """A page on which the user has pressed a button. The page shows the user of the browser's login."""
 
     page: SiteLogin
     parameters: Parameters
@@ -47,7 +47,7 @@ class _PressedPage:
     """The site's `id_token_hint`, which the page's form contains."""
 
     def repeated(self, **changed: str) -> Onward:
-        """Return the redirect with which the browser repeats the site's request, with these changed parameters."""
+        """Return the redirect with which the browser repeats the site's request, with `changed` parameters."""
         hint = {} if self.hint is None else {"id_token_hint": self.hint}
         return Onward(f"{AUTHORIZE_PATH}?{urlencode({**self.parameters, **hint, **changed})}")
 
@@ -65,7 +65,7 @@ class SingleSignOn:
     async def person_in(self, browser: Browser, *, client_id: str = "") -> BrowserPerson | None:
         """Return the user of this browser's login; None if the browser has no login.
 
-        `client_id` is the site for the result's `knows_site`.
+        The result's `knows_site` is about the site `client_id`.
         """
         if not browser.login or self.settings.sso_ttl == 0:
             return None
@@ -76,7 +76,10 @@ class SingleSignOn:
         )
 
     async def person_for(self, request: SiteRequest, browser: Browser) -> BrowserPerson | None:
-        """Return the user of this browser's login; None if there is no login that satisfies the site's request."""
+        """Return the user of this browser's login.
+
+        Return None if the site does not use single sign-on, or if there is no login that satisfies the site's request.
+        """
         if not request.client.sso:
             return None
         person = await self.person_in(browser, client_id=request.client.name)
@@ -85,7 +88,10 @@ class SingleSignOn:
         return person
 
     async def answer_silently(self, request: SiteRequest, browser: Browser) -> Onward:
-        """Return the redirect to the site with a code, for `prompt=none`. Raises: SentBack, Unanswerable."""
+        """Return the redirect to the site with an authorization code, for `prompt=none`.
+
+        Raises: SentBack, with the error for the site; Unanswerable.
+        """
         person = await self.person_for(request, browser)
         if person is not None and not person.knows_site:
             raise refusal(request, "interaction_required", "the user hasn't continued to this site yet")
@@ -96,7 +102,7 @@ class SingleSignOn:
         raise refusal(request, "login_required", "this browser has no login that can be used")
 
     async def go_on(self, page_id: str, browser: Browser, form: str) -> Onward:
-        """Return the redirect after the button "continue": to the site, with a code, or to a new page.
+        """Return the redirect after the button "continue": to the site, with an authorization code, or to a new page.
 
         A new page is necessary if the browser's login has changed or ended. The page's `form` contains the site's
         `id_token_hint`, if the site has sent one.
@@ -114,7 +120,9 @@ class SingleSignOn:
         return pressed.repeated()
 
     async def use_another(self, page_id: str, browser: Browser, form: str) -> Onward:
-        """Return the redirect that repeats the site's request, and requires a new proof.
+        """Return the redirect after the button "Use another account", which repeats the site's request.
+
+        The repeated request requires a new proof.
 
         Raises: NotFound, OAuthError.
         """
@@ -130,9 +138,10 @@ class SingleSignOn:
         return _PressedPage(page, parse_parameters(page.query), hint=sent.get("id_token_hint"))
 
     async def _give_code(self, request: SiteRequest, browser: Browser, *, shown: BrowserPerson) -> Onward | None:
-        """Store a login with a code, and return the redirect to the site with the code. `shown` is the expected user.
+        """Store a login with an authorization code, and return the redirect to the site with this code.
 
-        Return None if the browser no longer has the login of `shown`, or if that login does not satisfy the request.
+        Return None if the browser no longer has the login of `shown`, the user whom the page shows, or if that login
+        does not satisfy the request.
 
         Raises: SentBack, Unanswerable.
         """
@@ -159,7 +168,9 @@ class SingleSignOn:
         shown: BrowserPerson,
         now: datetime,
     ) -> BrowserPerson | None:
-        """Store a login with this code, and return its user. Return None in the same cases as `_give_code`.
+        """Store a login with this authorization code, and return its user.
+
+        Return None in the same cases as `_give_code`.
 
         Raises: SentBack, Unanswerable.
         """
@@ -199,7 +210,10 @@ class SingleSignOn:
 
 
 def _satisfies(person: BrowserPerson, request: SiteRequest, *, now: datetime) -> bool:
-    """Return whether a browser's login is new enough for the site's request, and belongs to the user of the hint."""
+    """Return whether the site's request accepts a browser's login.
+
+    The login must be new enough, and must belong to the user of the request's hint, if there is one.
+    """
     if request.requires_new_login or request.hinted_user_id not in (None, person.id):
         return False
     if request.max_age is None:
