@@ -93,10 +93,10 @@ def is_own_name(text: str) -> bool:
 def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None = None) -> Client:
     """Return a client with these options, whose names are fields of `Client`.
 
-    An absent field means the same as null, false or an empty list. The checks of single fields skip the values of the
-    `stored` client, because they might break a rule that was added later.
+    An absent field has the same meaning as null, false or an empty list. The checks of single fields skip the values of
+    the `stored` client, because they might break a rule that was added later.
 
-    Raises: WrongClient.
+    Raises: WrongClient, if the options break a rule.
     """
     for field, check in _CHECKS.items():
         value = options.get(field)
@@ -117,7 +117,7 @@ def _makes_a_site(options: Mapping[str, Any]) -> bool:
 
 
 def _as_site(client: Client) -> Client:
-    """Return a client as a site, with the defaults of a site. Raises: WrongClient."""
+    """Return a client as a site, with the defaults of a site. Raises: WrongClient, if it breaks a site's rules."""
     _check_scopes(client, (*Scope, *SITE_SCOPE_NAMES))
     site_scopes = [scope for scope in SITE_SCOPE_NAMES if scope in client.scopes] or DEFAULT_SITE_SCOPES
     _check_site(client, site_scopes)
@@ -131,7 +131,7 @@ def _as_site(client: Client) -> Client:
 
 
 def _as_service(client: Client) -> Client:
-    """Return a client as a service, with the defaults of a service. Raises: WrongClient."""
+    """Return a client as a service, with its defaults. Raises: WrongClient, if a field is only for sites."""
     _check_scopes(client, tuple(Scope))
     for field in _SITE_FIELDS:
         if getattr(client, field) != Client.model_fields[field].default:
@@ -146,7 +146,7 @@ def _as_service(client: Client) -> Client:
 
 
 def _check_scopes(client: Client, known: Collection[str]) -> None:
-    """Check that all scopes of a client are in `known`. Raises: WrongClient."""
+    """Check that all scopes of a client are in `known`. Raises: WrongClient, if one of them is not."""
     if unknown := next((scope for scope in client.scopes if scope not in known), None):
         rule = _("{scope} is only for sites") if unknown in SITE_SCOPE_NAMES else _("must be chosen from {scopes}")
         raise WrongClient("scopes", Text(rule, scope=unknown, scopes=", ".join(known)))

@@ -188,7 +188,10 @@ async def _credentials_of_form(request: Request) -> Credentials | None:
 
 
 async def form_values(request: Request, name: str) -> list[str]:
-    """Return the non-empty values of a field in a form. Raises: InvalidRequest, PayloadTooLarge."""
+    """Return the non-empty values of a field in a form.
+
+    Raises: InvalidRequest, if the form is not UTF-8, or contains too many fields or percent signs; PayloadTooLarge.
+    """
     form = await request.body()
     if form.count(b"&") >= _MAX_FORM_FIELDS:
         raise InvalidRequest.of("body", f"Must have at most {_MAX_FORM_FIELDS} fields")
@@ -220,7 +223,7 @@ def check_secret(credentials: Credentials, stored: AnyStored | None, *, now: dat
     a client without a secret, this function takes the same steps as for a wrong secret, because its duration must
     reveal nothing.
 
-    Raises: InvalidClient.
+    Raises: InvalidClient, if the name or the secret is wrong.
     """
     sent_hash = hash_of(credentials.client_secret)
     is_present = compare_digest(sent_hash, (stored and stored.secret_hash) or _NO_HASH)

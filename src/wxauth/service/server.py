@@ -277,7 +277,7 @@ def listen(host: str, port: int) -> socket.socket:
     A socket for `::` also accepts IPv4. If the machine does not support this, the socket accepts only IPv4. Clients
     that connect before the service has started wait until the service serves them.
 
-    Raises: OSError.
+    Raises: OSError, if the host and port are not available.
     """
     if host == "::" and not socket.has_dualstack_ipv6():
         host = "0.0.0.0"  # noqa: S104 - the operator has chosen all addresses

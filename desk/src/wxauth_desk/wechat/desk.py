@@ -286,7 +286,7 @@ async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | Non
 
 
 async def _ensure_local(request: httpx.Request) -> None:
-    """Check that a request goes to this machine. Raises: ValueError."""
+    """Check that a request goes to this machine. Raises: ValueError, if it goes to another machine."""
     if request.url.scheme != "http" or request.url.host not in _LOCAL_HOSTS:
         raise ValueError(f"url: {request.url.host} is not this machine")
 
