@@ -51,7 +51,7 @@ class LoggingOut:
     async def answer(self, text: str) -> Response:
         """Log the user out in this browser, and return the response. `text` contains the parameters, still encoded.
 
-        Raises: RateLimited.
+        Raises: RateLimited, if the user has too many requests in progress.
         """
         pages = self.pages
         try:

@@ -223,7 +223,10 @@ class Pages(Rendering):
         )
 
     def visit(self, name: str, *, page_id: str) -> Response:
-        """Return the page shown after a visit to WeChat's page. `name` is one of `VISIT_PAGES`."""
+        """Return the page that a user sees after a visit to WeChat's page. `name` is one of `VISIT_PAGES`.
+
+        `page_id` belongs to the page from which the visit began.
+        """
         again_url = f"{self._own_url(page_id)}/wechat" if VISIT_PAGES[name] else None
         return self.message(f"visit_{name}", again_url=again_url)
 
@@ -354,7 +357,7 @@ class Pages(Rendering):
 async def pages_of(request: Request, settings: SettingsDep, device: DeviceDep) -> Pages:
     """Return the pages for the browser that has sent the request. They contain the form of a POST request.
 
-    Raises: PayloadTooLarge.
+    Raises: PayloadTooLarge, if the form is too large.
     """
     form = (await request.body()).decode(errors="replace") if request.method == "POST" else ""
     return Pages(request, settings, device, form)

@@ -107,7 +107,7 @@ class SingleSignOn:
         A new page is necessary if the browser's login has changed or ended. The page's `form` contains the site's
         `id_token_hint`, if the site has sent one.
 
-        Raises: NotFound, SentBack, Unanswerable, OAuthError.
+        Raises: NotFound, if the page is not open; SentBack, with the error for the site; Unanswerable; OAuthError.
         """
         pressed = await self._find_pressed(page_id, browser, form)
         request = await self.site_requests.check(pressed.parameters, ip=browser.ip)
@@ -124,13 +124,16 @@ class SingleSignOn:
 
         The repeated request requires a new proof.
 
-        Raises: NotFound, OAuthError.
+        Raises: NotFound, if the page is not open; OAuthError.
         """
         pressed = await self._find_pressed(page_id, browser, form)
         return pressed.repeated(prompt="login")
 
     async def _find_pressed(self, page_id: str, browser: Browser, form: str) -> _PressedPage:
-        """Return the page whose form this browser has sent. Raises: NotFound, OAuthError."""
+        """Return the page whose form this browser has sent.
+
+        Raises: NotFound, if the page is not open, or shows no user; OAuthError, if the form is invalid.
+        """
         sent = parse_parameters(form)
         page = await find_open_page(self.database, page_id, browser, now=self.clock())
         if page.query is None:
