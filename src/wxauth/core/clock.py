@@ -40,7 +40,7 @@ REPORTED_FROM: Final = timedelta(seconds=5)
 _REPORTED_EVERY: Final = timedelta(minutes=10)
 """The shortest time between two warnings about a difference between the clocks."""
 _STEP_BYTES: Final = 4
-"""The number of random bytes in the difference between two ids of the same millisecond."""
+"""The number of random bytes in the difference between two ids with the same millisecond."""
 _BITS_AFTER_TIME: Final = 80
 """The number of bits that follow the time in an id. The time consists of the first 48 bits, in milliseconds."""
 _MAX_MILLISECONDS: Final = 2**48 - 1

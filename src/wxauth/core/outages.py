@@ -259,7 +259,7 @@ def raise_if_not_connected(exc: Exception, dsn: str, address: str | None = None)
 
     `address` is the address that was tried, if the host has several addresses.
 
-    Raises: NotConnected, DatabaseUrlRefused.
+    Raises: NotConnected; DatabaseUrlRefused, if the URL itself is wrong.
     """
     # The error for an invalid certificate is both an OSError and a ValueError.
     if isinstance(exc, _WRONG_URL) and not isinstance(exc, OSError):

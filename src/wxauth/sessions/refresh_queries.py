@@ -122,7 +122,7 @@ class RefreshRefused:
     """The result of a refresh that wxauth has refused."""
 
     why: str
-    """The value of one of the members of `RefreshRefusal`."""
+    """The value of a member of `RefreshRefusal`."""
     user_id: UUID | None = None
     """The session's user; None if there is no such session."""
     banned_until: datetime | None = None
