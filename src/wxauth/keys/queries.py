@@ -1,4 +1,4 @@
-"""The queries for the stored signing keys of access tokens and id_tokens."""
+"""The statements that read, lock, store and delete the signing keys of access tokens and id_tokens."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,10 +14,10 @@ _COLUMNS: Final = columns_of(StoredSigningKey)
 # If replicas start or rotate at the same time, the second replica waits for this lock, and then reads the first
 # replica's key.
 _LOCK: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.signing_keys'))")
-# The oldest key comes first.
 PUBLISHED: Final = Statement[StoredSigningKey](f"""
 SELECT {", ".join(_COLUMNS)} FROM signing_keys WHERE retires_at IS NULL OR retires_at > :now ORDER BY activates_at, id
 """)
+"""The query for the keys that have not retired, including keys that do not sign yet, the oldest first."""
 _ADD: Final = Statement[Nothing](f"""
 INSERT INTO signing_keys ({", ".join(_COLUMNS)}) VALUES ({", ".join(f":{name}" for name in _COLUMNS)})
 """)
@@ -33,16 +33,22 @@ DELETE FROM signing_keys
  WHERE retires_at <= CASE alg WHEN 'RS256' THEN :last_sessions_began_at::timestamptz ELSE :now::timestamptz END
 RETURNING kid
 """)
+"""The statement that deletes the keys that no token needs any more, and returns their `kid`.
+
+All sessions that had begun by `last_sessions_began_at` have ended by now.
+"""
 # The query includes retired keys, because an expired id_token still identifies the session that it can end.
 PUBLIC_HALF: Final = Statement[dict[str, Any]]("""
 SELECT public_jwk FROM signing_keys WHERE kid = :kid AND alg = 'RS256'
 """)
+"""The query for the public key with this `kid` that verifies id_tokens."""
 # A client is a site if it has a title.
 HAS_SITES: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE title IS NOT NULL)")
+"""The query that returns whether there is a site. Before the first site, wxauth usually needs no key for id_tokens."""
 
 
 async def lock_keys(transaction: Transaction, *, now: datetime) -> Sequence[StoredSigningKey]:
-    """Lock the keys until the transaction ends. Return the published keys, the oldest first."""
+    """Lock the keys until the transaction ends. Return the keys that are published now, the oldest first."""
     await transaction.value(_LOCK)
     return await transaction.rows(PUBLISHED, now=now)
 
