@@ -17,7 +17,7 @@ from wxauth_desk.terminal import localized
 from wxauth_desk.wechat import AGENT, AGENT_PATH
 
 MCP_PORT_AFTER: Final = 5
-"""The number to add to the service's port to get the MCP server's port, which is 8005 by default."""
+"""The difference between the MCP server's port and the service's. The MCP server's port is 8005 by default."""
 _SERVER_IN_WHEEL: Final = Path(__file__).parent / "_shared" / "mcp_server.py"
 _SERVER_IN_CHECKOUT: Final = Path(__file__).parents[3] / "examples" / "mcp" / "server.py"
 
@@ -28,22 +28,23 @@ def has_mcp() -> bool:
 
 
 def resource_at(url: str) -> Mapping[str, Any]:
-    """Return the MCP server as an entry of the setting `RESOURCES`."""
+    """Return the MCP server at this URL as an entry of the setting `RESOURCES`."""
     scopes = {"orders:read": "查看你的订单", "orders:write": "替你下单、退单"}
     return {"resource": url, "title": "小店助手", "scopes": scopes}
 
 
 async def add_agent(database: Database, url: str, *, now: datetime) -> None:
-    """Add the desk's agent, a public client, which can request access to the MCP server at this URL."""
+    """Add or replace the desk's agent, a public client, which can request access to the MCP server at this URL."""
+    # The redirect URI has no port, because wxauth ignores the port of a loopback redirect URI.
     title, callback = localized(_("Desk agent")), f"http://127.0.0.1{AGENT_PATH}"
     fields = {"title": title, "redirect_uris": [callback], "resources": [url], "scopes": ["openid"]}
     await ensure_own_client(database, AGENT, now=now, **fields)
 
 
 def create_mcp_server(issuer: str, url: str, names: Iterable[str]) -> ASGIApp:
-    """Return the MCP server at this URL as an ASGI app, which responds to these host names.
+    """Return the MCP server at this URL as an ASGI app, which responds only to these host names.
 
-    Importing the server takes seconds.
+    The server accepts the tokens of `issuer`. This function imports the server, which takes seconds.
     """
     server_file = _SERVER_IN_WHEEL if _SERVER_IN_WHEEL.exists() else _SERVER_IN_CHECKOUT
     server_module = run_path(str(server_file))

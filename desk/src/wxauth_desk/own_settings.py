@@ -33,7 +33,7 @@ _SIMULATED_APPS: Final = (
     (ACCOUNT, _("Example Account")),
     (WEBSITE, _("Example Website")),
 )
-"""The apps in the settings, with their titles. The first one is the shop's."""
+"""The apps that `dev` sets with the simulated WeChat, and their titles. The first app is the shop's."""
 HOME: Final = Path(".wxauth")
 """The folder with the data of `wxauth-desk dev`, in the current folder."""
 
@@ -41,7 +41,8 @@ HOME: Final = Path(".wxauth")
 class AppSecret:
     """The AppSecret of `WXAUTH_APP_ID`, if the environment does not contain it.
 
-    It is read from the file of an earlier run, or else from the terminal.
+    This class reads the AppSecret from the file of an earlier run. If there is no such file, it prompts for the
+    AppSecret on the terminal.
     """
 
     def __init__(self, home: Path, variables: Mapping[str, str]) -> None:
@@ -66,6 +67,7 @@ class AppSecret:
         """Store a new secret for the next run, or delete the stored one if the findings say that WeChat refuses it."""
         if self._path is None or self.value is None:
             return
+        # The results contain no errcodes, but the remedy is the same constant that the check puts into its text.
         if any(WRONG_SECRET_REMEDY in finding.text for finding in findings):
             self._path.unlink(missing_ok=True)
             click.echo(
@@ -80,7 +82,7 @@ class AppSecret:
 
 
 class OwnSettings(NamedTuple):
-    """The service's settings, the values among them that `dev` has set, and the results of checks with WeChat."""
+    """The service's settings, the values that `dev` has set in them, and the results of the checks with WeChat."""
 
     settings: Settings
     findings: list[CheckResult]
@@ -100,7 +102,7 @@ def load_settings(simulated_url: str | None, port: int | None, *, push_forward: 
     """
     try:
         HOME.mkdir(exist_ok=True)
-        (HOME / ".gitignore").write_text("*\n", "utf-8")
+        (HOME / ".gitignore").write_text("*\n", "utf-8")  # the folder contains secrets
         secret = AppSecret(HOME, environment())
         set_by_dev = _values_set_by_dev(simulated_url, port, app_secret=secret.value, push_forward=push_forward)
         settings = settings_from(Settings, **set_by_dev)

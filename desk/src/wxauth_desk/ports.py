@@ -11,7 +11,10 @@ from wxauth_desk.terminal import TextError, os_reason
 
 _MAX_PORT: Final = 65535
 _NEAR: Final = 9
-"""The largest difference between the service's port and a port near it, so that they share all but the last digit."""
+"""The largest difference between the service's port and a port near it.
+
+If the service's port ends with 0, as 8000 does, near ports differ from it only in the last digit.
+"""
 
 
 class Place(NamedTuple):
@@ -29,7 +32,8 @@ class Ports:
     Args:
         stack: The stack that closes the sockets.
         service: The port of the service, near which the other parts listen.
-        reserved: The ports that the caller has chosen for some parts, so that no other part takes them.
+        reserved: The ports that the caller has chosen for some parts, so that no other part takes them. None stands for
+            a part without a chosen port.
     """
 
     def __init__(self, stack: ExitStack, service: int, reserved: Set[int | None]) -> None:
@@ -39,14 +43,15 @@ class Ports:
         self._problems: list[Text] = []
 
     def open_service(self, host: str, port: int) -> socket.socket:
-        """Open the port of the service. If it is in use, `check` reports that."""
+        """Open the port of the service. If the port is in use, `check` reports this."""
         return self._stack.enter_context(self._listen(host, port, "--port"))
 
     def open(self, after: int, chosen: int | None = None, *, option: str = "") -> Place:
         """Open the port of another part.
 
-        Without a chosen port, the port is `after` above the service's or, if that is in use, a free one near it.
-        `option` is the option of `dev` that chooses the port. If a chosen port is in use, `check` reports that.
+        Without a chosen port, the port is `after` above the service's port. If this port is in use, another port near
+        the service's is opened. `option` is the option of `dev` that chooses the port. If a chosen port is in use,
+        `check` reports this.
         """
         listener = self._listen_near(after) if chosen is None else self._listen("127.0.0.1", chosen, option)
         self._stack.enter_context(listener)
@@ -58,7 +63,7 @@ class Ports:
             raise TextError(Text("\n").join(self._problems))
 
     def _listen_near(self, after: int) -> socket.socket:
-        """Listen on the first free port among those near the service's, or else on any free port."""
+        """Listen on the first free port near the service's. If all near ports are in use, listen on any free port."""
         # The highest ports come first, because other parts without a chosen port prefer the lowest ones.
         near = (self._service + after, *range(self._service + _NEAR, self._service, -1))
         for port in near:
@@ -70,8 +75,8 @@ class Ports:
     def _listen(self, host: str, port: int, option: str) -> socket.socket:
         """Listen on a port.
 
-        If it is in use, note that for `check`, and listen on any free port instead, so that the remaining ports can be
-        opened.
+        If the port is in use, note this for `check`, and listen on any free port instead, so that the remaining ports
+        can be opened.
         """
         try:
             return listen(host, port)

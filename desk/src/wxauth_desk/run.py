@@ -214,7 +214,7 @@ def _start_mcp(threads: ExitStack, parts: _Parts, mcp: Place) -> None:
 
 
 def _settings_of_command(parts: _Parts) -> dict[str, Any]:
-    """Return the settings that the command `HOME/wxauth` needs in order to work on the running service."""
+    """Return the settings that the command `HOME/wxauth` needs to work on the running service, by name."""
     database_url = parts.settings.database_url.get_secret_value()
     values = {**parts.set_by_dev, "issuer": parts.settings.issuer, "database_url": database_url}
     if parts.mcp_url is not None:
@@ -274,6 +274,7 @@ def _service(settings: Settings, simulated_url: str | None) -> ASGIApp:
         front_page_url = f"{service_url(settings)}/docs"
     else:
         hints: dict[str, Any] = {"errcode_hints": HINTS, "unknown_app_hint": UNKNOWN_APP_HINT}
+        # For the simulated WeChat, any name is a login code.
         services, example_code = build_services(settings, timeouts=_TIMEOUTS, **hints), "alice"
         front_page_url = f"{simulated_url}{DESK_PATH}"
 

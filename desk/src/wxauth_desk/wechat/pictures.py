@@ -1,4 +1,4 @@
-"""The pictures of mini-program codes: their contents, and the way in which they are drawn."""
+"""The pictures of mini-program codes. This module checks the requests for codes, and draws the pictures."""
 
 import re
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from wxauth_desk.wechat.errcodes import Errcode
 VERSIONS: Final = ("release", "trial", "develop")
 """The versions of a mini-program, which WeChat calls `env_version`."""
 _SCENE_CHARACTERS: Final = re.compile(r"[0-9A-Za-z!#$&'()*+,/:;=?@\-._~]*")
+"""The characters that WeChat allows in the `scene` of a code."""
 _MAX_SCENE_LENGTH: Final = 32
 _HOME_PAGE: Final = "pages/index/index"
 _MIN_WIDTH: Final = 280  # all widths are in pixels
@@ -37,7 +38,11 @@ class CodePicture:
 
 
 def read_code_request(values: Mapping[str, Any], account: Account) -> str:
-    """Check a request for a code, and return the text that the code encodes. Raises: CallRefused."""
+    """Check a request for a code, and return the text that the code encodes. `values` is the JSON of the request.
+
+    Raises: CallRefused.
+    """
+    # `require` does not tell the type checker that a value is a string, so two checks raise the error themselves.
     scene, page, env = values.get("scene"), values.get("page", _HOME_PAGE), values.get("env_version", "release")
     if not isinstance(scene, str) or not 0 < len(scene) <= _MAX_SCENE_LENGTH:
         raise CallRefused(Errcode.WRONG_SCENE_LENGTH)
@@ -54,9 +59,11 @@ def read_code_request(values: Mapping[str, Any], account: Account) -> str:
 def read_width(values: Mapping[str, Any]) -> int:
     """Return the requested width of the picture, in pixels.
 
-    WeChat does not document the effect of a wrong width. Here, the nearest allowed width replaces it.
+    WeChat does not document the effect of a wrong width. Here, the nearest allowed width replaces a number, and the
+    default width replaces any other value.
     """
     width = values.get("width")
+    # `isinstance` would accept true and false.
     return min(max(width, _MIN_WIDTH), _MAX_WIDTH) if type(width) is int else _DEFAULT_WIDTH
 
 
