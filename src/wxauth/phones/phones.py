@@ -80,7 +80,13 @@ class _Asking:
 
 @part
 class Phones:
-    """The part that binds the phone numbers that WeChat returns for the phone button's codes."""
+    """The part that binds the phone numbers that WeChat returns for the phone button's codes.
+
+    Args:
+        kept_in_memory: The longest time, in seconds, for which a response waits in memory for the database.
+        pauses_for_others: The pauses, in seconds, before each check whether another process has stored a response.
+        farewell: The longest time, in seconds, for which `aclose` waits for WeChat's responses.
+    """
 
     database: Database
     sealer: Sealer
@@ -93,13 +99,13 @@ class Phones:
     kept_in_memory: float = KEPT_IN_MEMORY_SECONDS
     pauses_for_others: Sequence[float] = PAUSE_FOR_OTHERS_SECONDS
     farewell: float = WECHAT_SHUTDOWN_SECONDS
-    """The longest time, in seconds, for which `aclose` waits for WeChat's responses."""
     _under_way: Places[tuple[str, str]] = field(
         init=False,
         default_factory=partial(
             Places, of_one=UNDER_WAY_OF_ONE, detail="this user has sent too many phone codes at once"
         ),
     )
+    """The requests and calls of each identity that are in progress, as pairs of app and openid."""
     _asking: dict[bytes, _Asking] = field(init=False, default_factory=dict)
     """The calls to WeChat that are in progress, by the hash of the code."""
     _has_logged_unopened: bool = field(init=False, default=False)
@@ -110,8 +116,8 @@ class Phones:
 
         If the same identity sends the same code again, use WeChat's stored response.
 
-        Raises: UnknownApp, WrongAppKind; WeChatError; RateLimited; PhoneTaken; InvalidToken, if the user has just been
-            banned or erased, or is about to be erased.
+        Raises: UnknownApp; WrongAppKind; WeChatError; RateLimited; PhoneTaken; InvalidCode, if the user must tap again;
+            InvalidToken, if the user has just been banned or erased, or is about to be erased.
         """
         app, openid = self.apps.find(user.app_id), user.openid
         if not app.is_mini_program:
@@ -137,8 +143,8 @@ class Phones:
     async def _bind_in_turn(self, answer: queries.StoredAnswer, user_id: UUID) -> UserInSession | queries.PhoneRefusal:
         """Bind the number of a stored response when it is the request's turn in the user's queue.
 
-        The binding waits in the queue first, because it occupies a transaction while it waits for the lock on the
-        user's row.
+        The request waits in the queue before it begins a transaction. Otherwise the transaction would stay open while
+        it waits for the lock on the user's row.
 
         Raises: InvalidCode, if this process cannot decrypt the response; WeChatBadResponse.
         """
@@ -150,7 +156,10 @@ class Phones:
             raise errors.InvalidCode("WeChat's response to this code can't be read now: tap again") from exc
 
     async def bind_pending(self, *, size: int) -> None:
-        """Bind the oldest numbers, at most `size`, that their own requests did not bind, for example after a crash."""
+        """Bind the oldest numbers, at most `size`, that their own requests did not bind, for example after a crash.
+
+        Housekeeping calls this method.
+        """
         untouched_since = self.clock() - UNTOUCHED_FOR
         for answer in await self.database.rows(queries.PENDING_ANSWERS, asked_before=untouched_since, size=size):
             try:
@@ -164,10 +173,7 @@ class Phones:
                     _log_unopened(answer.app_id, exc)
 
     async def aclose(self) -> None:
-        """Wait up to `farewell` seconds until WeChat's responses arrive and are stored.
-
-        Then cancel the remaining calls.
-        """
+        """Wait up to `farewell` seconds until WeChat's responses arrive and are stored. Cancel the remaining calls."""
         if self._asking:
             await asyncio.wait([asking.stored for asking in self._asking.values()], timeout=self.farewell)
         remaining = list(self._asking.values())
@@ -183,6 +189,8 @@ class Phones:
         """Return the stored response to a code, for which wxauth calls WeChat if necessary.
 
         Return the user if the number has been bound. Return None if the user was erased during the call.
+
+        Raises: WeChatError, RateLimited.
         """
         # This process might still hold the response in memory, because the database was down.
         await self.retries.run_now(_ANSWER, code_hash)
@@ -214,6 +222,8 @@ class Phones:
         """Exchange a code with WeChat, and store the response.
 
         Simultaneous requests with the same code share one call.
+
+        Raises: WeChatError, RateLimited.
         """
         asking = self._asking.get(code_hash)
         if asking is None:
@@ -294,8 +304,8 @@ class Phones:
     ) -> UserInSession | queries.PhoneRefusal:
         """Bind the number of a stored response by the policy of the settings. Return the changed user, or the refusal.
 
-        With `is_late`, the request that fetched the response has ended without binding the number. Then a number that
-        the user has bound since takes precedence, and users are not merged.
+        `is_late` means that the request that fetched the response has ended without binding the number. In this case,
+        another number that the user has bound in the meantime takes precedence, and users are not merged.
 
         Raises: WeChatBadResponse, if the response contains no usable number; CannotOpen, if it cannot be decrypted.
         """

@@ -1,4 +1,7 @@
-"""The statements for WeChat's responses to phone codes. A response is stored until its number is bound."""
+"""The statements that store WeChat's responses to phone codes, and bind the numbers in these responses to users.
+
+After a number is bound, the row of its response remains without the number, because a code may be sent again.
+"""
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
@@ -44,9 +47,11 @@ class StoredAnswer:
     """A response from WeChat whose number is not bound yet."""
 
     code_hash: bytes = field(repr=False)
+    """The hash of the phone code and of the identity that sent it."""
     app_id: str
     openid: str
     sealed: bytes = field(repr=False)
+    """WeChat's `phone_info`, encrypted."""
     asked_at: datetime
     """The time at which wxauth called WeChat. Actions of the user after this time take precedence over the response."""
 
@@ -85,7 +90,8 @@ SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
 _LOCK_NUMBER: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.phone'), hashtext(:phone))")
 # This query returns the reason why a locked user must not get the number of a response; null if there is no reason. It
 # returns no row if the identity no longer belongs to the user. If the creation time of the identity is after :now, the
-# clock was ahead at that time, so the query ignores the creation time. The reasons are the values of `PhoneRefusal`.
+# clock was ahead at that time, so the query ignores the creation time. The reasons are the values of `PhoneRefusal`. A
+# removal by `system` is not a withdrawal, because it only means that another user has got the number.
 _REFUSAL: Final = Statement[tuple[str | None]](f"""
 SELECT CASE
        WHEN i.created_at > :asked_at AND i.created_at <= :now THEN 'erased'
@@ -193,15 +199,20 @@ async def bind_phone(
 ) -> UserInSession | PhoneRefusal:
     """Bind the number of a response to its user, mark the response as done, and return the changed user.
 
-    If the number is refused, return the reason. If another request has already bound it, change nothing. If the user
-    was erased or withdrew the number after wxauth called WeChat, delete the response. Other users who have the number
-    from an import, and have never verified it, lose the number. With `yields_to_newer`, a number that the user has
-    bound since takes precedence.
+    If the number is refused, return the reason. If the reason is that the user was erased or withdrew the number after
+    wxauth called WeChat, also delete the response. If another request has already bound the number, change nothing, and
+    return the user.
 
-    If another user has verified the number, the policy decides. With `share`, both users have the number. With `move`,
-    the user who verified the number earlier loses it, because WeChat binds a number to one account at a time. With
-    `refuse`, the number is refused. With `link`, this function also refuses the number, and the caller then calls
-    `link_phone`.
+    With `yields_to_newer`, another number that the user has bound after wxauth called WeChat takes precedence. Other
+    users who have the number from an import, and have never verified it, lose the number. If another user has verified
+    the number, the policy decides:
+
+    - `share`: both users have the number.
+    - `move`: the user who verified the number earlier loses it, because WeChat binds a number to one account at a time.
+    - `refuse`: the number is refused.
+    - `link`: the number is refused, and the caller then calls `link_phone`.
+
+    Raises: TooManyChanges.
     """
     verified_until = answer.asked_at if policy == "move" else None
     async with database.begin() as transaction:
@@ -237,12 +248,16 @@ async def link_phone(
     harmless_roles: Collection[str],
     now: datetime,
 ) -> tuple[UserInSession, Merged] | None:
-    """Merge the response's user into the user who has the number, and mark the response as done.
+    """Merge the response's user into the holder of the number, and mark the response as done.
 
-    Return None if the response's identity was erased, if not exactly one other user has verified the number, or if
-    `link_by_phone` does not allow the merge. The time at which the holder verified the number does not change, because
-    the carrier may have given the number to another person. If each link renewed that time, the number's next owner
-    would be merged, too.
+    Return the remaining user, and the merge, which the caller must report. Return None if the response's identity was
+    erased, if not exactly one other user has verified the number, or if `link_by_phone` does not allow the merge.
+    `link_by_phone` explains `verified_since` and `harmless_roles`.
+
+    The time at which the holder verified the number does not change, because the carrier may have given the number to
+    another person. If each link renewed this time, the number's next owner would be merged, too.
+
+    Raises: TooManyChanges.
     """
     async with database.begin() as transaction:
         await transaction.value(_LOCK_NUMBER, phone=phone)
