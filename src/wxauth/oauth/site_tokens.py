@@ -1,4 +1,7 @@
-"""The tokens of sites. `/v1/token` issues them for codes and refresh tokens, and `/v1/revoke` ends their sessions."""
+"""The tokens and sessions of sites.
+
+`/v1/token` issues tokens for codes and refresh tokens, and `/v1/revoke` ends the session of a token.
+"""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -134,6 +137,8 @@ class SiteTokens:
         """Exchange an authorization code.
 
         If a request contains a used code with the right `redirect_uri` and verifier, the session of the code ends.
+
+        Raises: OAuthError, RateLimited.
         """
         redirect_uri = form.get("redirect_uri", "")
         is_described_by_document = is_document(client.name)
@@ -164,6 +169,8 @@ class SiteTokens:
         """Open the session of the login that a code belongs to. Return its tokens, or the reason for a refusal.
 
         `login` is None if there is no such login.
+
+        Raises: OAuthError, if the client may no longer have the resource or any of the scopes; RateLimited.
         """
         now = self.clock()
         await _ensure_keys(self.keys, self.issuer, now)
@@ -204,7 +211,10 @@ class SiteTokens:
         )
 
     async def _for_refresh_token(self, client: Client, form: Parameters, *, ip: str | None) -> dict[str, Any]:
-        """Exchange a refresh token. If the token is reused after the grace period, end the session."""
+        """Exchange a refresh token. If the token is reused after the grace period, end the session.
+
+        Raises: OAuthError.
+        """
         token = self.refresh_tokens.parse(form.required("refresh_token"))
         if token is None:
             raise OAuthError("invalid_grant", "the refresh token isn't one of wxauth's")
@@ -235,8 +245,9 @@ class SiteTokens:
     async def _rotate(
         self, target: Target, token: RefreshToken, form: Parameters, *, ip: str | None
     ) -> RotatedSessionOfWebsite | RefreshRefused:
-        """Rotate the refresh token of a session. The session must have the resource of `target`, or no resource, too.
+        """Rotate the refresh token of a session.
 
+        The session must have the resource of `target`. If `target` has no resource, the session must have none either.
         If the request names scopes, the user must have granted all of them to the site. `offline_access` is an
         exception, because wxauth issues refresh tokens without this scope, too.
         """

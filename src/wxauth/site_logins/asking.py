@@ -56,7 +56,9 @@ class StartedScan:
     """The secrets of a new scan."""
 
     scene: str = field(repr=False)
+    """The secret in the QR code."""
     user_code: str = field(repr=False)
+    """The code that the user can type on the phone instead of scanning the QR code."""
     secret: str = field(repr=False)
     """The device code or, for a page, the id in the page's URLs."""
 
@@ -146,10 +148,10 @@ def new_login(
     now: datetime,
     **columns: Any,
 ) -> SiteLoginFields:
-    """Return a login to store, with the values in `columns`.
+    """Return a login to store. `columns` are further columns of the login, with their values.
 
-    The login can be used for the time `lasts`. If no user completes it, wxauth still stores it for the time `kept_for`
-    after that.
+    The login can be used for the time `lasts`. If no user completes the login, wxauth still stores it for the time
+    `kept_for` after it has expired.
     """
     return SiteLoginFields(
         **request.request_values,

@@ -36,7 +36,7 @@ from wxauth_guard.errors import InvalidToken, WxAuthError
 FORM_POST_PATH: Final = f"{AUTHORIZE_PATH}/form_post"
 """The path of the page that posts a form to the site. Its parameter `answer` contains the sealed form."""
 _NEW_LOGIN_AGE: Final = timedelta(seconds=30)
-"""The age up to which the phone's login is recent enough for any site, even one that requires a new login."""
+"""The age up to which the phone's login is recent enough for any site, even for a site that requires a new login."""
 
 log = get_logger()
 
@@ -124,9 +124,9 @@ class MiniProgramLogins:
         return f"{self.settings.issuer}{FORM_POST_PATH}?{urlencode({'answer': sealed})}"
 
     async def _logged_in_at(self, request: SiteRequest, session_id: UUID) -> datetime:
-        """Return the time at which the user logged in on the phone, if it is recent enough for the site.
+        """Return the time at which the user logged in on the phone. Check that the login is recent enough for the site.
 
-        Raises: InvalidToken, if the session has ended; SentBack, if that time is too long ago.
+        Raises: InvalidToken, if the session has ended; SentBack, if the login is too old for the site.
         """
         logged_in_at = await self.database.value(OPENED_AT, session_id=session_id)
         if logged_in_at is None:

@@ -1,4 +1,4 @@
-"""The phone's routes. A phone claims a scan and decides, logs in to the site in its web-view, and gets id_tokens."""
+"""The routes with which a phone claims and decides scans, logs in to a site in its web-view, and gets id_tokens."""
 
 from collections.abc import Mapping
 from typing import Annotated, Final
@@ -202,5 +202,6 @@ async def make_id_token(
     `login_code` proves that the user holds the phone, because an access token might have been stolen. It must belong to
     the session's identity. The id_token belongs to no session of wxauth, so it cannot be used as `id_token_hint`.
     """
+    # An empty nonce counts as no nonce.
     token = await id_tokens.issue(caller, body.client_id, body.login_code, body.nonce or None, ip=device.ip)
     return PhoneIdTokenAnswer(id_token=token)

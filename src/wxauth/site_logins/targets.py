@@ -55,7 +55,10 @@ class Target:
 
     @classmethod
     def requested(cls, settings: Settings, client: Client, parameters: Mapping[str, str]) -> Self:
-        """Return the target that a client requests. Raises: OAuthError, if the client may not request it."""
+        """Return the target that a client requests. A client that nobody registered must name a resource.
+
+        Raises: OAuthError, if the client may not request the target.
+        """
         url = parameters.get("resource")
         if url is None:
             if is_document(client.name):
@@ -98,11 +101,13 @@ class Target:
     def explicit_scopes(self, requested: str | None) -> Sequence[str]:
         """Return the scopes that a request or a refresh names.
 
-        Return an empty list if the request means the same as one without `scope`. A request for only `offline_access`
-        is such a request, because wxauth issues refresh tokens without this scope, too. For a resource, `openid` and
-        `profile` do not count either, because clients that do not know the resource's scopes request only these two.
-        Without a resource, they count, because a site that requests only `openid` must not get the phone number, e-mail
-        address and roles.
+        A request with only scopes that do not count means the same as a request without `scope`. For such a request,
+        return an empty list.
+
+        - `offline_access` does not count, because wxauth issues refresh tokens without this scope, too.
+        - For a resource, `openid` and `profile` do not count either, because clients that do not know the resource's
+          scopes request only these two scopes. Without a resource, both scopes count, because a site that requests only
+          `openid` must not get the phone number, e-mail address and roles.
         """
         names = (requested or "").split()
         uncounted = {OFFLINE_ACCESS} if self.resource is None else set(BESIDE_RESOURCE)
@@ -134,7 +139,7 @@ def resource_at(settings: Settings, url: str | None) -> Resource | None:
 def for_resource(client: Client) -> Client:
     """Return a copy of a client for a request that names a resource, so that a phone must approve the login.
 
-    `_LOGIN_COLUMNS` in `queries` clears the same options of a stored request.
+    `_LOGIN_COLUMNS` in `site_logins/queries.py` clears the same options of a stored request.
     """
     return client.model_copy(update={"sso": False, "account_app_id": None, "website_app_id": None})
 

@@ -99,7 +99,7 @@ class WeChatCallback:
     browser: Browser
     state: str
     code: str
-    """The code from WeChat; empty if the user has refused."""
+    """The code from WeChat. If the user has refused, it is one of the values in `_REFUSED`."""
 
     @property
     def sites_code(self) -> str:
@@ -137,7 +137,7 @@ class Visits:
     async def after_press(self, page_id: str, browser: Browser) -> Onward:
         """Return the redirect to WeChat's page after a press of the button.
 
-        Raises: NotFound, PressesUsedUp, RateLimited.
+        Raises: NotFound, PressesUsedUp, RateLimited; SentBack, if the visit cannot begin.
         """
         page = await find_open_page(self.database, page_id, browser, now=self.clock())
         # A page with a QR code is for a computer. A page with only a button is for WeChat's browser.
@@ -203,7 +203,10 @@ class Visits:
         return onward.with_login(callback.browser.cookie, visit.proof_id)
 
     async def _record_first_callback(self, hashes: dict[str, bytes], code_hash: bytes) -> SiteLogin | None:
-        """Record a callback if it is the first one of a visit, and return the visit. Otherwise, return None."""
+        """Record a callback if it is the first callback of a visit, and return the visit. Otherwise, return None.
+
+        `hashes` contains the values of the columns with which a visit is found: the hashes of its state and browser.
+        """
         found = await queries.find(self.database, **hashes)
         now = self.clock()
         if found is None or found.wechat_code_hash is not None:
@@ -217,7 +220,7 @@ class Visits:
         return visit
 
     async def _complete(self, visit: SiteLogin, callback: WeChatCallback) -> VisitOutcome:
-        """Log in the visitor, and store the outcome for callbacks that wait for it."""
+        """Log in the visitor, store the outcome for callbacks that wait for it, and return the outcome."""
         door = visit.taken_door
         fields = {"client_id": visit.client_id, "app_id": visit.app_id}
         try:
@@ -293,7 +296,7 @@ class Visits:
             raise VisitRefused(_CLOSED_TO_STAFF)
 
     async def _wait_for_outcome(self, hashes: dict[str, bytes]) -> SiteLogin:
-        """Wait until a visit has an outcome, and return the visit.
+        """Wait until the visit with these hashes has an outcome, and return the visit.
 
         Return the visit without an outcome if no callback has been recorded, or if the outcome does not arrive in time.
 
