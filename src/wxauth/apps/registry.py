@@ -1,4 +1,7 @@
-"""The apps. The settings contain some of them, and administrators add, change and remove others."""
+"""The apps that users log in to. The settings define some of them, and the database stores others.
+
+`Apps` finds apps in memory. `ManagedApps` adds, changes and removes stored apps for administrators.
+"""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -81,14 +84,12 @@ class Apps:
     refresh_pause: float = REFRESH_PAUSE_SECONDS
     hint: str = ""
     _is_read: bool = field(init=False, default=False)
+    """Whether the stored apps have been read at least once."""
     _last_read_failed: bool = field(init=False, default=False)
     _ignored: dict[str, Sequence[str]] = field(init=False, default_factory=dict)
     """The ignored fields of each stored app, as last logged."""
     unopened: list[str] = field(init=False, default_factory=list)
-    """The ids of stored apps whose secrets cannot be decrypted with the configured secret keys.
-
-    Nobody can log in to these apps.
-    """
+    """The ids of the stored apps that `unsealed_app` could not return. Nobody can log in to these apps."""
 
     def __post_init__(self) -> None:
         self._replace_apps([])
@@ -138,7 +139,10 @@ class Apps:
         return None if known is None else known.app.max_sessions
 
     def claims_of(self, app_id: str) -> Template:
-        """Return the template of the claims that are added to the access tokens of an app's logins."""
+        """Return the template of the claims that are added to the access tokens of an app's logins.
+
+        If the app is unknown or has no template, return the template in the settings.
+        """
         known = self._by_id.get(app_id)
         return self.settings.claims if known is None or known.app.claims is None else known.app.claims
 
@@ -180,7 +184,10 @@ class Apps:
         self._is_read = True
 
     async def keep_fresh(self) -> None:
-        """Read the stored apps periodically, forever. During a database outage, the apps that were read last remain."""
+        """Read the stored apps periodically, forever. During a database outage, the apps that were read last remain.
+
+        The first read comes after a pause, because the start of the service has called `try_refresh`.
+        """
         await asyncio.sleep(self.refresh_pause)
         await keep_doing(self.refresh, pause=self.refresh_pause, failed="apps_not_read")
 
@@ -202,9 +209,9 @@ class Apps:
             self._enabled[None] = self.default.app
 
     def _unseal_all(self, stored: Sequence[queries.SealedApp]) -> dict[str, KnownApp]:
-        """Return the apps that can be decrypted, and put the ids of the other apps into `unopened`.
+        """Return the apps that can be decrypted, by id, and put the ids of the other apps into `unopened`.
 
-        Log these ids, and the ignored fields, when they change.
+        Log the ids of these other apps, and the ignored fields of all apps, when they change.
         """
         opened: dict[str, KnownApp] = {}
         unopened: list[str] = []
@@ -223,7 +230,7 @@ class Apps:
         return opened
 
     def _unknown_app(self, app_id: str | None) -> errors.UnknownApp | errors.StorageUnavailable:
-        """Return the error for an app that cannot be used: it is unknown, disabled, not read yet or not decrypted."""
+        """Return the error for an app that is unknown, disabled, not read yet, or not decrypted."""
         if self._last_read_failed and not self._is_read:
             return errors.StorageUnavailable("the apps have not been read yet")
         if app_id in self.unopened:
@@ -318,11 +325,13 @@ class ManagedApps:
         return self.apps.entry(app.app_id)
 
     async def change(self, app_id: str, changes: Mapping[str, Any], *, asks_wechat: bool, by: Actor) -> KnownApp:
-        """Change fields of an app. `changes` contains the new values by name. None clears an optional field.
+        """Change fields of an app, or `is_enabled`, and return the changed app.
 
-        If `asks_wechat`, WeChat must first accept a new secret.
+        `changes` contains the new values by name. None clears an optional field. If `asks_wechat`, WeChat must first
+        accept a new secret.
 
-        Raises: NotFound, AppInSettings, InvalidRequest, AppRefused, WeChatError.
+        Raises: NotFound, AppInSettings, InvalidRequest, AppRefused, WeChatError; StorageUnavailable, if the app's
+        secrets cannot be decrypted.
         """
         self._refuse_app_in_settings(app_id)
         await self._check_forward(changes.get("push_forward"))
@@ -363,7 +372,7 @@ class ManagedApps:
         await self.apps.refresh()
 
     async def read(self, app_id: str) -> KnownApp:
-        """Read the stored apps, and return the app with this id. Raises: NotFound."""
+        """Read the stored apps, and return the stored app or the app in the settings with this id. Raises: NotFound."""
         await self.apps.refresh()
         known = next((each for each in self.apps.all() if each.app.app_id == app_id), None)
         if known is None:
@@ -380,7 +389,7 @@ class ManagedApps:
         if url is None:
             return
         try:
-            # `wxauth check` checks the addresses behind a host name.
+            # The name of an https URL is not resolved, because `wxauth check` checks the addresses behind it.
             await check_url(url, resolver=self.name_resolver, resolves_https=False)
         except WrongValue as exc:
             raise InvalidRequest.of("push_forward", exc.text) from None

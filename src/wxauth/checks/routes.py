@@ -66,7 +66,7 @@ async def check_one_app(
 
     It checks whether WeChat accepts the app's secret and this server's IP address, and which APIs the app may call.
     """
-    from wxauth.checks.doctor import examine_app
+    from wxauth.checks.doctor import examine_app  # imported here for the same reason as `examine`
 
     known = await managed.read(app_id)
     return _report(await examine_app(settings, known.app, apps=[each.app for each in apps.all()]), request)

@@ -1,4 +1,4 @@
-"""The checks of the operator's own handlers, which wxauth calls."""
+"""The checks of the handlers that wxauth calls: the receivers of WeChat's messages, and the sign-up hook."""
 
 import asyncio
 import secrets

@@ -162,7 +162,10 @@ def _judge_token(
 
 
 def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings, observed: _Recorder) -> CheckResult:
-    """Return the result for a failure caused by the app, this server or WeChat, not by the made-up request."""
+    """Return the result for a failure caused by the app, this server or WeChat, not by the made-up request.
+
+    `api` is the API that failed, because the meaning of an errcode depends on the API.
+    """
     errcode = failure.errcode
     match failure:
         case WeChatMisconfigured() if errcode in _NOT_WHITELISTED and observed.addresses:

@@ -68,6 +68,6 @@ async def list_refusals(
     """
     await refusals.store()  # otherwise the list would lack the last refusals of this process
     page = await record_queries.list_refusals(database, query)
-    if query.user_id is not None and page.items:
+    if query.user_id is not None and page.items:  # the trail records that staff has read a user's data
         reads.note_read(staff, Read.REFUSALS, query.user_id)
     return items_of(page)

@@ -58,7 +58,7 @@ class Erasure:
                 by=WECHAT,
                 now=self.now,
             )
-            if is_erased:
+            if is_erased:  # otherwise, the user has no identity of another WeChat account
                 return "identities_erased", _BY_WECHAT
         return await self._erase_user()
 
@@ -80,12 +80,14 @@ class Erasure:
         return await self._erase_user()
 
     async def _erase_user(self) -> LogLine:
+        """Erase the user with all identities."""
         # Even the last administrator is erased, because wxauth must not store the data of a closed account. The owner
         # of such an account can no longer log in anyway.
         await erase_user(self.transaction, self.user_id, by=WECHAT, now=self.now)
         return "user_erased", _BY_WECHAT
 
     async def _erase_data(self) -> LogLine:
+        """Clear the fields whose authorization the user has withdrawn, and record the withdrawal."""
         fields = self.withdrawal.fields
         cleared = await clear_fields(self.transaction, self.user_id, fields)
         if "phone" in fields:
@@ -97,11 +99,13 @@ class Erasure:
         return "authorization_revoked", {"fields": fields}
 
     async def _clear_risky_profile(self) -> LogLine:
+        """Clear the fields that WeChat has found risky. Record only the fields that had a value."""
         cleared = await clear_fields(self.transaction, self.user_id, self.withdrawal.fields)
         if cleared:
             await self._record(EventType.PROFILE_CHANGED, data={"fields": cleared})
         return "profile_found_risky", {"fields": cleared}
 
     async def _record(self, kind: EventType, **about: Unpack[About]) -> None:
+        """Record an event about the user and the app, with WeChat as the actor."""
         subject = About(user_id=self.user_id, app_id=self.app_id, **about)
         await record_event(self.transaction, kind, by=WECHAT, at=self.now, **subject)
