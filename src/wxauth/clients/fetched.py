@@ -41,6 +41,7 @@ _JSON: Final = re.compile(r"application/([!#$&^_.+a-z0-9-]+\+)?json", re.ASCII |
 _MAX_AGE: Final = re.compile(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})\b", re.IGNORECASE)
 """The pattern of the number of seconds in a `Cache-Control`."""
 _NOT_CACHEABLE: Final = re.compile(r"\bno-(store|cache)\b", re.IGNORECASE)
+"""The pattern of the directives in a `Cache-Control` that forbid caching, or reuse without another request."""
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 """A time before all others, for a limit that has passed."""
 
@@ -84,7 +85,8 @@ async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) 
     except TimeoutError:
         raise NotFetched(DocumentOutcome.FAILED, "no response in time") from None
     except httpx.TransportError as exc:
-        # The transport raises RemoteProtocolError for a response that is too large, or that is not HTTP.
+        # `ReceiverTransport` raises RemoteProtocolError for a response that is too large, or that is not HTTP. For an
+        # address that is not allowed, only the text of its ConnectError shows the reason.
         is_refused = isinstance(exc, httpx.RemoteProtocolError) or str(exc) == NOT_ALLOWED
         outcome = DocumentOutcome.REFUSED if is_refused else DocumentOutcome.FAILED
         raise NotFetched(outcome, str(exc)) from None
@@ -98,7 +100,10 @@ async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) 
 
 
 def _fresh_time(cache_control: str) -> timedelta:
-    """Return the time for which to cache a document with this `Cache-Control` (RFC 9111, section 5.2.2)."""
+    """Return the time for which to cache a document with this `Cache-Control` (RFC 9111, section 5.2.2).
+
+    The time is `MIN_FRESH` if there is no `max-age`, or if the document may not be cached.
+    """
     max_age = _MAX_AGE.search(cache_control)
     if max_age is None or _NOT_CACHEABLE.search(cache_control):
         return MIN_FRESH

@@ -34,7 +34,7 @@ If less time remains, the response would be too late.
 """
 
 _WEIGHT_OF_LATEST: Final = 1 / 8
-"""The weight of the latest response time in the moving average."""
+"""The weight of the latest response time in the moving average. TCP uses the same weight (RFC 6298, section 2)."""
 _TARGET: Final = re.compile(rb"[!-~]+")
 """The form of a request target, in which a space or a line break would change the request."""
 
@@ -57,9 +57,13 @@ class HttpTransport(httpx.AsyncBaseTransport):
     A response has the status and the body. The body is not decoded. The extension `date` is the server's time, and the
     extension `ANSWER` is the whole `HttpAnswer`.
 
-    Raises: httpx.ConnectError, httpx.ConnectTimeout or httpx.PoolTimeout, if the request was certainly not sent. After
-        that, httpx.ReadError, httpx.ReadTimeout, httpx.RemoteProtocolError or, if the response is not HTTP or too
-        large, httpx.DecodingError. None of them contains another error, or any part of the request.
+    The errors contain no other error, and no part of the request:
+
+    - httpx.LocalProtocolError means that the request has an invalid target, or a body of unknown length.
+    - httpx.ConnectError, httpx.ConnectTimeout and httpx.PoolTimeout mean that the request was certainly not sent.
+    - httpx.ReadError, httpx.ReadTimeout and httpx.RemoteProtocolError mean that the request may have arrived, but that
+      no complete response has arrived.
+    - httpx.DecodingError means that the response is not HTTP, or is too large.
 
     Args:
         connect_timeout: The time limit, in seconds, for opening a connection, including name resolution, TCP, proxy and
@@ -99,7 +103,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         """The moving average of the response time, in seconds."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request, and read the whole response."""
+        """Send a request, and read the whole response. Raises: the errors that the class describes."""
         url = request.url
         origin = Origin(url.scheme, url.raw_host.decode(), url.port)
         # For https, the proxy only opens a tunnel.
