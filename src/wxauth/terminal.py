@@ -1,4 +1,4 @@
-"""The texts for operators, in the language of their terminal."""
+"""The texts for operators in the language of their terminal, and the errors and rules that have such texts."""
 
 import errno
 import os
@@ -60,6 +60,7 @@ class WrongValue(TextError, ValueError):
 
 def terminal_language() -> str:
     """Return the language of the terminal's user, from the locale."""
+    # POSIX defines this order of precedence.
     variables = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
     return find_language(next(filter(None, variables), "")) or SOURCE
 
@@ -70,7 +71,7 @@ def localized(text: object) -> str:
 
 
 def listed(names: Iterable[str], others: int) -> Text:
-    """Return a list of names, followed by the number of other names if it is not 0."""
+    """Return a list of names, followed by the number of other names if there are any."""
     some = Text(", ").join(names)
     if others == 0:
         return some

@@ -53,8 +53,8 @@ class Batched(Statement[Row]):
     The form for several callers, `many`, reads the table `asked`, which has one row for each caller: the parameters,
     and the caller's number `n`. `many` returns `n` and the columns of the form for one caller. If the first of these
     columns is null, the caller gets no row. A caller whose number is missing runs the statement alone, so `many` may
-    skip locked rows, and must never wait for one. Write both forms from the same parts: `:name` is a parameter in the
-    form for one caller, and a column of `asked` in `many`.
+    skip locked rows, and must never wait for a lock. Write both forms from the same parts: `:name` is a parameter in
+    the form for one caller, and a column of `asked` in `many`.
 
     Args:
         name: The label of the statement's batches in metrics.

@@ -56,9 +56,10 @@ class _Metric(dict[Any, Series]):
         return series
 
     def make_first(self, *further: tuple[object, ...]) -> None:
-        """Create the series with the labels `first`, and the series with each of the labels `further`.
+        """Create the series with the labels `first`, and a series for each tuple of labels in `further`.
 
-        This takes 20 ms, so don't call it at startup.
+        Each report of the metrics calls this method for all metrics. The first report takes 20 ms for these calls, so
+        don't call this method at startup.
         """
         for labels in (*self._first, *further):
             self[labels]  # `__missing__` creates the series
@@ -98,7 +99,7 @@ class Histogram(_Metric[prometheus_client.Histogram]):
         self[labels].observe(value)
 
     def time(self) -> "Stopwatch":
-        """Return a context manager that times a block."""
+        """Return a context manager that records the duration of its block in the series without labels."""
         return Stopwatch(self.observe)
 
 
@@ -117,7 +118,10 @@ class Gauge(_Metric[prometheus_client.Gauge]):
 
 @dataclass(slots=True, eq=False)
 class CountedBlock:
-    """A context manager that counts how its block ends: with `outcome`, or with the failure that the block raises."""
+    """A context manager that counts how its block ends: with `outcome`, or with the failure that the block raises.
+
+    An exception that is not a WxAuthError counts as an internal error.
+    """
 
     count: Callable[[str, WxAuthError | None], None]
     """The function that counts. It gets the outcome or the failure's code, and the failure if it is a WxAuthError."""

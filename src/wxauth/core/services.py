@@ -61,7 +61,10 @@ class Parts(dict[Any, Any]):
 
 @cache
 def _arguments_of(kind: type) -> dict[str, Any]:
-    """Return the types of the constructor's arguments, by their names."""
+    """Return the types of the constructor's arguments, by their names.
+
+    The annotations must be types, so a module with a part must not import `annotations` from `__future__`.
+    """
     return {name: parameter.annotation for name, parameter in signature(kind).parameters.items()}
 
 

@@ -16,7 +16,7 @@ class Sweep:
 
     @classmethod
     def of(cls, table: LiteralString, *, key: LiteralString, by: LiteralString) -> Self:
-        """Build the deletion for a table with the indexed column `by` and the primary key `key`.
+        """Build the deletion for a table with the primary key `key`. The indexed column `by` decides about each row.
 
         The statement skips locked rows, so that several processes can delete old rows at the same time, and so that no
         process waits for a request that uses a row.
@@ -29,8 +29,11 @@ DELETE FROM {table} WHERE {key} = ANY (ARRAY(
         )
 
     async def __call__(self, database: Database, *, before: Any, size: int) -> int:
-        """Delete at most `size` rows, the oldest first, and return how many were deleted."""
-        # A table can grow from empty to large between two deletions, so a plan from before may read the whole table.
+        """Delete at most `size` rows whose column is less than `before`, and return how many were deleted.
+
+        The rows with the lowest values are deleted first.
+        """
+        # A table can grow from empty to large between two deletions, and the earlier plan might then read all of it.
         async with database.begin(replan=True) as transaction:
             return await transaction.run(self.statement, before=before, size=size)
 
@@ -57,7 +60,10 @@ class Reseal:
         )
 
     async def __call__(self, database: Database | Transaction, row: object, *resealed: bytes | None) -> bool:
-        """Replace the values of `row` with `resealed`, in the order of `columns`. Return whether they were replaced."""
+        """Replace the values of `row` with `resealed`, in the order of `columns`. Return whether they were replaced.
+
+        `row` has the key and the columns as attributes, with the values that were read.
+        """
         read = {name: getattr(row, name) for name in (self.key, *self.columns)}
         values = {f"{name}_resealed": value for name, value in zip(self.columns, resealed, strict=True)}
         return await database.value(self.statement, **read, **values) is not None

@@ -24,7 +24,10 @@ log = get_logger()
 
 
 def share_counts() -> None:
-    """Share the counts of this process with the other workers from now on, if there are any.
+    """Share the counts of this process with the other workers from now on, if the service has several workers.
+
+    Each process calls this function before it counts anything, because the files of a metric are chosen at its first
+    count.
 
     The names of a worker's files contain a number instead of the process id, and a worker that replaces a dead worker
     continues the dead worker's files. Otherwise the number of files would grow, and the labels of the series would

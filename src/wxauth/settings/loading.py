@@ -79,7 +79,7 @@ def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
 
 
 def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | None = ENV_FILE) -> list[Text]:
-    """Return texts about the variables with our prefix that aren't settings, and the lines of `.env` that set nothing.
+    """Return texts about the names with wxauth's prefix that aren't settings, and the lines of `.env` that set nothing.
 
     The texts repeat only names, never other parts of a line, because a secret may be in the place of a name.
     """
@@ -128,8 +128,8 @@ def _fault_of_setting(match: re.Match[str], similar: str | None, place: Text) ->
     Return None if the name is only the beginning of another name, or if the operator meant the setting `similar`.
     """
     setting, rest, sign = match["setting"].upper(), match["rest"], match["sign"]
-    # If a single letter follows, the name is misspelled, for example a plural. If several letters follow, they may be a
-    # value whose `=` is missing.
+    # If a single letter follows, the name is misspelled, for example a plural. Several letters may be a value whose `=`
+    # is missing.
     if re.fullmatch("[A-Za-z]", rest) or (_WORD.match(rest) and similar not in (None, setting)):
         return None
     if match["before"]:

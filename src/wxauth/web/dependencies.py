@@ -33,7 +33,10 @@ ServicesDep = Annotated[Services, Depends(services_of)]
 
 @dataclass(frozen=True)
 class Provided(Generic[Part]):
-    """The dependency on the part of the service whose type is `kind`."""
+    """The dependency on the part of the service whose type is `kind`.
+
+    Dependencies on the same part are equal, so that a test replaces all of them at once.
+    """
 
     kind: type[Part]
 

@@ -137,7 +137,7 @@ NextCursor = Annotated[
 
 
 class HasId(Protocol):
-    """A row of a list."""
+    """A row of a list that is sorted by ids."""
 
     @property
     def id(self) -> UUID:
@@ -204,6 +204,7 @@ def _place_in(cursor: str) -> tuple[datetime, UUID]:
 
 
 TimedCursor = Annotated[tuple[datetime, UUID], BeforeValidator(_place_in), WithJsonSchema({"type": "string"})]
+"""The time and id in a cursor made by `timed_cursor`."""
 
 
 class _OrEmpty:
@@ -469,4 +470,5 @@ def _message(error: Mapping[str, Any], model: type[BaseModel] | None) -> str:
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, WrongValue):
         return cause.text
+    # Pydantic puts this prefix before the text of a validator's ValueError.
     return str(error["msg"]).removeprefix("Value error, ")
