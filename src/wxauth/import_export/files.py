@@ -66,7 +66,10 @@ class NumberedLine(NamedTuple):
 
     number: int
     text: bytes | Fault | None
-    """The line's JSON in UTF-8, a fault if it cannot be read, or None if it is blank."""
+    """The line in UTF-8, a fault if the line cannot be read, or None if the line is blank.
+
+    The lines that `JsonLines` and `CsvLines` yield are JSON.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +81,15 @@ class Form:
     app_id: str | None = None
     """The app for lines that don't specify an app."""
     fields: Mapping[str, str] = field(default_factory=dict)
-    """wxauth's names of fields by the file's names, where the file uses other names."""
+    """The fields that have other names in the file.
+
+    The keys are the file's names, and the values are wxauth's names.
+    """
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """wxauth's values by field and by the file's value, where the file uses other values."""
+    """The fields that have other values in the file, by wxauth's name of the field.
+
+    In each inner mapping, the keys are the file's values, and the values are wxauth's values.
+    """
 
     @property
     def roots(self) -> frozenset[str]:
@@ -115,6 +124,7 @@ class _Lines:
         """The names in the file that are ignored."""
 
     def _numbered(self) -> Iterator[NumberedLine]:
+        """Yield each line of the file as the file contains it. Raises: WrongFile."""
         self._file.seek(self._start)
         yield from _numbered_lines(self._file, self.other_kinds)
         self._was_read = True
@@ -132,13 +142,14 @@ class JsonLines(_Lines):
         self._unread = {*form.fields, *form.values}
         """The names that `--map` reads, and that no line has contained so far.
 
-        These are the file's names of fields, and wxauth's names of the fields whose values `--map` replaces.
+        `--map` reads the names in the file for which it sets another name, and wxauth's names for the fields whose
+        values it replaces.
         """
         self._has_objects = False
         """Whether any line so far is a JSON object."""
         beginning = file.read(_PIECE).decode("utf-8-sig", errors="ignore")
         check_document(beginning, form.roots | {"openid", "unionid"})
-        _first_of(self._numbered())
+        _first_of(self._numbered())  # raises WrongFile if the first line shows another kind of file
 
     def __iter__(self) -> Iterator[NumberedLine]:
         """Yield each line. The first iteration also collects the unknown names in the file.

@@ -78,7 +78,7 @@ class Counts:
     """
 
     def add(self, outcome: LineOutcome) -> None:
-        """Count a line with this outcome."""
+        """Count a line with this outcome. The values of `LineOutcome` are names of fields of this class."""
         self.lines += 1
         setattr(self, outcome, getattr(self, outcome) + 1)
         if outcome is LineOutcome.JOINED:
@@ -99,7 +99,8 @@ For a `dict[UUID, int]`, for example, the parser reads a `tuple[UUID, int]`, whi
 class MadeOnDisk:
     """The changes that the lines have made so far, in a temporary file, because they may be larger than the memory.
 
-    Each row is an entry of one of the dicts of `Made`: the name of the dict (`kind`), the key (`name`) and the value.
+    Each row is an entry of one of the dicts of `Made`: the name of the dict (`kind`), the key (`name`) and the value. A
+    call writes all of its rows in one SQLite transaction, because separate transactions would take longer.
     """
 
     def __init__(self) -> None:
@@ -118,7 +119,7 @@ class MadeOnDisk:
         self._connection.close()
 
     def changes_for(self, wanted: Wanted, users: Iterable[UserToImport]) -> Made:
-        """Return the changes of earlier lines to the ids of a batch, and to these stored users."""
+        """Return the changes that earlier lines have made to the ids of a batch, and to these stored users."""
         made = Made(
             given=self._entries("given", wanted.identities),
             identities=self._entries("identities", wanted.identities),
@@ -176,18 +177,28 @@ async def import_users(
     waiting: Callable[[StorageUnavailable, float], None],
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Counts:
-    """Import lines of JSON by the rules of a login.
+    """Import lines of JSON by the rules of a login, and return the counts of the whole file.
 
-    The lines are read twice, first for the rules that concern all lines. `refuse` is called for each refused line, in
-    order, and for each line whose bad fields are skipped. `progress` is called after each batch. If the database did
-    not accept a batch, `waiting` is called with the reason, and with the number of seconds until the retry.
+    The lines are read twice, first for the rules that concern all lines. Errors of the first reading are raised before
+    anything is stored.
+
+    Args:
+        services: The parts of the service.
+        lines: The lines, which can be iterated over twice.
+        options: The options of the import.
+        refuse: A function that is called for each refused line, in order, and for each line whose bad fields are
+            skipped.
+        progress: A function that is called after each batch with the counts so far.
+        waiting: A function that is called if the database did not accept a batch, with the reason, and with the number
+            of seconds until the retry.
+        pause: A function that waits for a number of seconds.
 
     Raises: StorageUnavailable, after ten minutes. Earlier batches remain stored, and the same lines can be imported
-    again. Errors of the first reading are raised before anything is stored.
+        again.
     """
     counts = Counts()
     await services[Apps].refresh()
-    parts = {**services.parts, ZoneInfo: options.time_zone}
+    parts = {**services.parts, ZoneInfo: options.time_zone}  # the context of `Line.read`
     with closing(MadeOnDisk()) as earlier:
         earlier.note_unionids(lines)
         remaining = iter(lines)
@@ -394,6 +405,7 @@ def _wanted(lines: Sequence[Line]) -> Wanted:
 def _unionids_in(lines: Iterable[NumberedLine]) -> Iterator[tuple[int, str]]:
     """Yield each unionid in the lines, with the number of its line. Skip blank lines and lines that cannot be read."""
     for number, text in lines:
+        # Lines without unionids need not be parsed here.
         if isinstance(text, bytes) and b'"unionid"' in text:
             try:
                 values = from_json(text)
