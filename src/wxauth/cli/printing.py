@@ -131,7 +131,7 @@ def header(*columns: str) -> tuple[str, ...]:
 
 
 def print_table(rows: Iterable[tuple[object, ...]]) -> None:
-    """Print rows in columns."""
+    """Print rows in columns, each of which is as wide as its widest cell."""
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
     for row in cells:
@@ -162,7 +162,7 @@ def _cell(value: object) -> str:
 def printable(text: str | None) -> str:
     """Return a user's text without the characters that control a terminal.
 
-    If no character of it is visible, return `-`.
+    If no character of the text is visible, return `-`.
     """
     printed = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text or "")
     return printed if clean_text(printed) else "-"
@@ -174,7 +174,7 @@ def state_of(item: Any) -> Text:
 
 
 def _local_time(time: datetime | None, *, timespec: str) -> str:
-    """Return a time in the time zone of this machine, and `-` for no time."""
+    """Return the text of a time in the time zone of this machine; `-` if there is no time."""
     return "-" if time is None else time.astimezone().isoformat(timespec=timespec)
 
 

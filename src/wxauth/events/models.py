@@ -1,4 +1,7 @@
-"""The tables of the feed, of webhooks, and of deliveries to webhooks and to sites."""
+"""The tables of the feed, of webhooks, and of deliveries to webhooks and to sites.
+
+The base classes of the tables contain the fields that administrators see.
+"""
 
 from datetime import datetime
 from enum import StrEnum

@@ -137,9 +137,11 @@ async def merge_users(
 ) -> Sequence[str]:
     """Merge a locked user into another locked user, and store the removed id. Return the app of each moved identity.
 
-    The remaining user keeps all values, and gets the values of the removed user only in empty fields. If both users
-    have verified the same number, the later proof counts, except in a merge by phone number, in which the remaining
-    user's proof counts.
+    The remaining user keeps the unionid and the `MERGEABLE` fields, and gets the removed user's values only in empty
+    fields. The earlier creation time and the later last login count. If both users have verified the same number, the
+    later proof counts, except in a merge by phone number, in which the remaining user's proof counts.
+
+    This function changes neither the status, the roles nor the attributes of the remaining user.
     """
     both = {"former_id": former_id, "into": into}
     app_ids = await transaction.values(_MOVE_IDENTITIES, **both)
@@ -157,7 +159,10 @@ async def merge_users(
 async def record_gained_data(
     transaction: Transaction, user_id: UUID, before: Facts, *, by: Actor, now: datetime
 ) -> None:
-    """Record the name, picture, number and consents that the remaining user has received from the removed user."""
+    """Record the name, picture, number and consents that the remaining user has received from the removed user.
+
+    `user_id` is the remaining user, and `before` is the data of this user before the merge.
+    """
     after = await facts_of(transaction, user_id)
     if fields := [name for name in PROFILE_FIELDS if getattr(after, name) != getattr(before, name)]:
         data = {"fields": fields}

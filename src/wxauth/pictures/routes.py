@@ -59,7 +59,10 @@ AvatarsDep = Annotated[Avatars, Depends(provide(Avatars))]
 _REQUIRED: Final = "Field required"
 """The message about a missing file, which is FastAPI's message about any missing field."""
 _NO_FILE: Final = InvalidRequest.of(_FIELD, _REQUIRED)
-"""The failure of an upload without a file, as the API's documentation shows it."""
+"""The failure of an upload without a file, as the API's documentation shows it.
+
+A request raises a new exception, because a raised exception keeps its stack frames alive.
+"""
 
 
 async def uploaded_file(request: Request, *, patience: float = UPLOAD_TIMEOUT_SECONDS) -> bytes:

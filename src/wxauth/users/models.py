@@ -1,4 +1,4 @@
-"""The tables of users, identities and unionids, of merged users, and of unfinished erasures."""
+"""The tables of users, identities and unionids, of the former ids of users, and of unfinished erasures."""
 
 from datetime import datetime
 from uuid import UUID
@@ -23,7 +23,7 @@ class User(UserFields, table=True):
     banned_until: datetime | None = Field(sa_type=TIME)
     """The time at which wxauth lifts the ban; null for a ban without an end."""
     identity_lost_at: datetime | None = Field(sa_type=TIME)
-    """The time at which this user last lost an identity, or an import might have given one of them to another user.
+    """The time at which this user last lost an identity, or at which an import might have given one to another user.
 
     A login at least an hour later sets the column to null. Only logins read the column. See `RETURN` in
     `login/batched_queries.py`.

@@ -1,4 +1,4 @@
-"""The export of all data that wxauth stores about a user, as one JSON document.
+"""The export of all data that wxauth stores about a user, as one JSON document, and the routes of the export.
 
 The document contains no secrets, encrypted or not, and no data of other users.
 """
@@ -99,6 +99,7 @@ _DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
     },
 }
 _large_downloads: Final = asyncio.Semaphore(MAX_LARGE_DOCUMENTS)
+"""The places for large documents in this process. A download holds its place until it ends."""
 
 router = Router("me")
 log = get_logger()
@@ -125,7 +126,7 @@ async def export_person(
     `max_seconds` is the time limit, in seconds, for the download of a large document. If it is None, neither the
     download nor its pieces have a time limit.
 
-    Raises: NotFound, RateLimited.
+    Raises: NotFound; RateLimited; StorageUnavailable.
     """
     while True:
         pieces = _pieces(database, user_id, by=by, now=now, max_seconds=max_seconds)
@@ -192,7 +193,10 @@ async def _record_export(database: Database, user_id: UUID, *, by: Actor, now: d
 
 
 async def _parts(snapshot: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGenerator[bytes]:
-    """Yield the JSON of the document in small parts: the user, each list page by page, and the picture."""
+    """Yield the JSON of the document in small parts: the user, each list page by page, and the picture.
+
+    Raises: NotFound.
+    """
     user = await snapshot.row(queries.USER_OF_EXPORT, user_id=user_id)
     if user is None:
         raise NotFound("this user doesn't exist")

@@ -117,7 +117,7 @@ UPDATE users SET {", ".join(map(_changed_fragment, PROFILE_FIELDS))} WHERE id = 
 
 
 async def current_user(database: Database | Transaction, user_id: UUID) -> UUID:
-    """Return the user of a present or former id. Raises: NotFound."""
+    """Return the present id of the user who has, or had, this id. Raises: NotFound."""
     current_id = await database.value(CURRENT_USER, user_id=user_id)
     if current_id is None:
         raise NotFound("this user doesn't exist")
@@ -125,7 +125,10 @@ async def current_user(database: Database | Transaction, user_id: UUID) -> UUID:
 
 
 async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:
-    """Lock the user who has this identity until the transaction ends. Return None if nobody has it."""
+    """Lock the user who has this identity until the transaction ends, and return the user's id.
+
+    Return None if nobody has the identity.
+    """
     return await lock_user_by(transaction, USER_OF, app_id=app_id, openid=openid)
 
 
@@ -184,6 +187,7 @@ async def change_profile_of(
     """Set the given fields among `PROFILE_FIELDS` of a locked user, record the change, and return the changed user.
 
     `user` contains the values before the change. Only a different value is recorded, and counts towards the rate limit.
+    `ip` is the address from which the user has sent the change, if it is to be recorded.
 
     Raises: RateLimited, before anything is written.
     """

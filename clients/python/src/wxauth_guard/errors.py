@@ -49,6 +49,7 @@ class WxAuthError(Exception):
     """Whether a guard raised this error. The guard then sends the response itself."""
 
     def __init_subclass__(cls, *, code: str | None = None, status: int | None = None) -> None:
+        """Set the error code and the HTTP status of a class. Without them, the class inherits both."""
         super().__init_subclass__()
         if code is not None:
             cls.code = code
@@ -90,7 +91,7 @@ class InvalidRequest(RequestRefused, code="invalid_request", status=422):
 
     @classmethod
     def of(cls, field: str, message: str, *, title: Text | None = None) -> Self:
-        """Return an error about one invalid field. The title says what the user can change."""
+        """Return an error about one invalid field. `title` can tell the user what to change."""
         return cls(f"{field}: {message}", errors=[FieldError(field, message)], title=title)
 
     def members(self) -> Mapping[str, Any]:

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def wxauth_issuer() -> "TestIssuer":
-    """Return an issuer of access tokens and of guards that accept them; see `wxauth_guard.testing.TestIssuer`."""
+    """Return an issuer of access tokens for tests, which also creates guards that accept these tokens.
+
+    All tests of a session share the issuer. See `wxauth_guard.testing.TestIssuer`.
+    """
     from wxauth_guard.testing import TestIssuer
 
     return TestIssuer()
