@@ -446,6 +446,11 @@ def test_a_folder_in_the_place_of_a_file_is_reported(load: Load, place: Path) ->
         load(**REQUIRED)
 
 
+def test_a_folder_of_files_that_cannot_be_read_is_reported_by_its_setting(load: Load) -> None:
+    with pytest.raises(InvalidSettings, match=r"^WXAUTH_SECRETS_DIR: must be a readable folder$"):
+        load(**REQUIRED, SECRETS_DIR="x" * 300)
+
+
 WITHOUT_EQUALS = "WXAUTH_APP_SECRET: must be followed by '='"
 SET_NOTHING = [
     ("WXAUTH_APP_SECRET＝hunter2", f"{WITHOUT_EQUALS}, not by '＝'"),

@@ -144,21 +144,21 @@ def _fault_of_setting(match: re.Match[str], similar: str | None, place: Text) ->
 
 
 def _read_files(folder: Path, names: Collection[str]) -> dict[str, str | None]:
-    """Return the texts of the files with these names in a folder, which may be missing.
-
-    Raises: InvalidSettings, OSError.
-    """
+    """Return the texts of the files with these names in a folder, which may be missing. Raises: InvalidSettings."""
     texts: dict[str, str | None] = {}
-    if not folder.is_dir():
-        return texts
-    for path in folder.iterdir():
+    try:
+        paths = list(folder.iterdir()) if folder.is_dir() else []
+    except OSError:
+        rule = _("must be a readable folder")
+        raise InvalidSettings([_("{name}: {rule}", name=f"{PREFIX}SECRETS_DIR", rule=rule)]) from None
+    for path in paths:
         name = path.name.upper()
         if name not in names:
             continue
-        # If the file that is to be mounted does not exist, Docker creates a folder in its place.
-        if path.is_dir():
-            raise InvalidSettings([_("{name}: must be a file, not a folder", name=name)])
         try:
+            # If the file that is to be mounted does not exist, Docker creates a folder in its place.
+            if path.is_dir():
+                raise InvalidSettings([_("{name}: must be a file, not a folder", name=name)])
             texts[name] = path.read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError):
             raise InvalidSettings([_("{name}: must be a readable UTF-8 text file", name=name)]) from None
