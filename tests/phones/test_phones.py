@@ -783,6 +783,7 @@ async def test_staff_remove_a_number(stage: Stage, alice: Body, root: Admin) -> 
     for _ in range(2):
         assert (await root.ask("DELETE", f"/users/{user_id}/phone")).status_code == 204
     assert await events_of(stage, REMOVALS) == [("user.phone_removed", root.id, user_id, {})]
+    assert len(stage.logged("phone_removed")) == 1
     assert (await stage.user(alice))["phone"] is None
 
 

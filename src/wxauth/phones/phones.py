@@ -378,5 +378,6 @@ async def remove_phone_of(database: Database, user_id: UUID, *, by: Actor, now: 
     Raises: NotFound, InsufficientRole.
     """
     async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _account):
-        await remove_phone(transaction, remaining_id, by=by, now=now)
-    log.info("phone_removed", user_id=remaining_id, actor=by.name)
+        is_removed = await remove_phone(transaction, remaining_id, by=by, now=now)
+    if is_removed:
+        log.info("phone_removed", user_id=remaining_id, actor=by.name)
