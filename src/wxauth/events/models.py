@@ -34,6 +34,7 @@ class FeedPlace(SQLModel, table=True):
     __tablename__ = "feed"
 
     position: int = Field(sa_type=BigInteger, primary_key=True)
+    """The number of the place. Readers get the events in the order of these numbers."""
     event_id: UUID
     type: str = Field(sa_type=Text)
 

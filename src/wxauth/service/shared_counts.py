@@ -1,4 +1,4 @@
-"""The folder in which several workers share the counts of their metrics.
+"""The folder in which several workers share the counts of their metrics, and the process ids of the workers.
 
 Each worker has a number, for example 1. Until the worker ends, it holds a lock on the file `1.lock`, which contains the
 worker's process id.
@@ -62,7 +62,10 @@ def _try_lock(path: Path) -> bool:
 
 
 def own_folder() -> Path | None:
-    """Return the folder in which the workers of `wxauth serve` store their counts, or None if there is none."""
+    """Return the folder that `wxauth serve` has created for the counts of its workers.
+
+    Return None if there is no such folder, or if the operator has set another folder.
+    """
     folder = Path(os.environ.get(COUNTS, ""))
     return folder if folder.name.startswith(COUNTS_PREFIX) else None
 

@@ -59,6 +59,7 @@ def load_settings(
         secrets_dir = Path(env.get(f"{PREFIX}SECRETS_DIR") or secrets_dir)
         fields = {f"{PREFIX}{field.upper()}": field for field in kind.model_fields}
         texts = {**_read_files(secrets_dir, fields.keys() - env), **env}
+        # A line of `.env` without `=` has the value None.
         values = {field: texts[name] for name, field in fields.items() if texts.get(name) is not None}
         return settings_from(kind, **values)
     except InvalidSettings as exc:
