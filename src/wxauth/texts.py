@@ -40,13 +40,13 @@ _ENDS_OF_PLANES: Final = "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" f
 _REMOVED: Final = f"{_CONTROLS}{_IGNORED}{_UNASSIGNABLE}{_ENDS_OF_PLANES}"
 """The characters that are removed wherever they occur."""
 
-_NEEDS_CLEANING = re.compile(rf"[{_REMOVED}{_TAGS}{_INVISIBLE}]")
+_NEEDS_CLEANING: Final = re.compile(rf"[{_REMOVED}{_TAGS}{_INVISIBLE}]")
 """The pattern of a character that `clean_text` might remove. Most texts contain none, so most texts need one search."""
-_FLAG_OR_REMOVED = re.compile(
+_FLAG_OR_REMOVED: Final = re.compile(
     rf"(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{{3,6}}\U000e007f)|[{_REMOVED}{_TAGS}]+"
 )
 """The pattern of the flag of a region, which remains as the group, or of characters that are removed."""
-_NEEDLESS_JOINERS = re.compile(
+_NEEDLESS_JOINERS: Final = re.compile(
     # A row after a visible character of an emoji, or of a script other than Latin, Greek and Cyrillic:
     rf"(?=[{_SELECTORS}{_JOINERS}])(?<=[#*0-9\xa9\xae\u0530-\U0010ffff])(?<![\s{_INVISIBLE}])"
     # its first selector, and further selectors,
@@ -60,11 +60,11 @@ _NEEDLESS_JOINERS = re.compile(
 
 One of each remains in emoji, and in scripts that use them. Latin, Greek and Cyrillic do not use them.
 """
-_STACKED_DIACRITICS = re.compile(rf"([{_DIACRITICS}]{{2}})[{_DIACRITICS}]+")
+_STACKED_DIACRITICS: Final = re.compile(rf"([{_DIACRITICS}]{{2}})[{_DIACRITICS}]+")
 """The pattern of more than two diacritics in a row. The group contains the first two, which remain."""
-_VISIBLE = re.compile(rf"[^\s{_INVISIBLE}]")
+_VISIBLE: Final = re.compile(rf"[^\s{_INVISIBLE}]")
 """The pattern of a visible character."""
-_WHOLE_CHARACTER = re.compile(rb"[\xe1-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+_WHOLE_CHARACTER: Final = re.compile(rb"[\xe1-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 """The pattern of a UTF-8 character whose bytes hardly ever occur in text of another encoding."""
 _LONE_SURROGATE: Final = "\ud83d"
 """The character that replaces the beginning of an incomplete character. It is the first half of most emoji."""
@@ -79,8 +79,8 @@ _MAX_DEPTH: Final = 100
 """The largest number of levels of arrays and objects that remain when a JSON text is cut."""
 # A string without a closing quote extends to the end of the text. Otherwise the search would try each of the text's
 # quotes as the beginning of a string.
-_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
-_SIZE_TOKEN = re.compile(rf"{_STRING.pattern}|[\[\]{{}}]|[0-9]{{1000,}}", re.DOTALL)
+_STRING: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_SIZE_TOKEN: Final = re.compile(rf"{_STRING.pattern}|[\[\]{{}}]|[0-9]{{1000,}}", re.DOTALL)
 """The pattern of a bracket, a long number, or a string, in which brackets and numbers have no meaning.
 
 Long numbers must be found, because Python refuses to parse an integer of more than 4,300 digits.
