@@ -49,6 +49,7 @@ DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 AUTHORIZATION_CODE: Final = "authorization_code"
 REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105 - the name of a grant
 GRANT_TYPES: Final = (AUTHORIZATION_CODE, REFRESH_TOKEN, DEVICE_CODE)
+"""The values of `grant_type` that `/v1/token` supports."""
 
 _REFRESH_REFUSALS: Final[dict[str, str]] = {
     RefreshRefusal.UNKNOWN: "this client has no such session",

@@ -24,9 +24,11 @@ MAX_MESSAGE: Final = 1024 * 1024
 PushedMessagesDep = Annotated[PushedMessages, Depends(provide(PushedMessages))]
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
+# The following failures are for the API's documentation. `PushedMessages` raises the failures of requests.
 _WRONG_BODY: Final = InvalidRequest.of("OpenID", "Field required")
 _WRONG_ECHOSTR: Final = InvalidRequest.of("echostr", WRONG_ECHOSTR)
 _REFUSALS: Final = (UnknownApp, InvalidSignature, NotFound, StorageUnavailable)
+"""The failures of both routes."""
 _EXAMPLE_MESSAGE: Final = {
     "ToUserName": "gh_1a2b3c4d5e6f",
     "FromUserName": "oGZUI0bJY1zhBYw2KhdUfwVJJEBf",
@@ -41,6 +43,7 @@ _MESSAGE: Final = {
     "properties": {name: {"type": "string"} for name in (*_EXAMPLE_MESSAGE, "Encrypt")},
     "xml": {"name": "xml"},
 }
+"""The schema of a message. An encrypted message contains the field `Encrypt`."""
 
 
 def _parameters(*names: str) -> list[dict[str, Any]]:

@@ -98,6 +98,7 @@ _DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
         "content": {"application/json": {"schema": {"type": "object"}, "example": EXAMPLE_OWN_DATA}},
     },
 }
+"""The description of the response in the API's documentation."""
 _large_downloads: Final = asyncio.Semaphore(MAX_LARGE_DOCUMENTS)
 """The places for large documents in this process. A download holds its place until it ends."""
 
