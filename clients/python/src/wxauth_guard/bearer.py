@@ -36,7 +36,7 @@ LOG_PAUSE_SECONDS: Final = 60.0
 """The shortest time, in seconds, between two log lines about the same cause."""
 
 METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
-"""The path of a resource's metadata, inserted between its host and its own path (RFC 9728, section 3.1)."""
+"""The path that the URL of a resource's metadata has between the resource's host and path (RFC 9728, section 3.1)."""
 
 _log = logging.getLogger("wxauth_guard")
 
@@ -59,7 +59,7 @@ class Guard:
         issuer: The issuer's public URL, compared exactly with `iss`. https, or http on loopback.
         audience: The audience that `aud` must name. If it is the URL of a resource (`RESOURCES`), a 401 and a refusal
             for a missing scope name the resource's metadata.
-        scopes: The scopes that the token must have been granted, all of them.
+        scopes: The scopes that the token must have. All of them are required.
         internal_url: The URL inside your own network from which the guard reads the issuer's keys, for example
             `http://wxauth:8000`. Plain http is allowed. The metadata there must still name the public issuer.
         keys: The source of verification keys, in place of the issuer's metadata.
@@ -139,12 +139,15 @@ class Guard:
         return None if token is None else await self.verify(token)
 
     def find_user_sync(self, *authorizations: str | None) -> Principal | None:
-        """Return the user, or None, as `find_user` does, but in a thread or a WSGI app."""
+        """Return the user, or None, as `find_user` does, but for code in a thread or a WSGI app."""
         token = self._token_or_none(authorizations)
         return None if token is None else self.verify_sync(token)
 
     def _token_or_none(self, authorizations: Iterable[str | None]) -> str | None:
-        """Return the token in these headers, or None if they contain no Bearer token. Raises: InvalidRequest."""
+        """Return the token in these headers, or None if they contain no Bearer token.
+
+        Raises: InvalidRequest, if there are two headers.
+        """
         try:
             return self.bearer_token(*authorizations)
         except MissingToken:
@@ -153,9 +156,9 @@ class Guard:
     def bearer_token(self, *authorizations: str | None) -> str:
         """Return the token in the `Authorization` header, as the function `bearer_token` does.
 
-        A refusal also names the URL of the resource's metadata.
+        Unlike with that function, a refusal also names the URL of the resource's metadata.
 
-        Raises: MissingToken, InvalidRequest.
+        Raises: MissingToken; InvalidRequest, if there are two headers.
         """
         with self._completing_refusals():
             return bearer_token(*authorizations)
@@ -175,7 +178,7 @@ class Guard:
         In FastAPI, the guard turns the error into a response in routes that depend on it. Elsewhere, the caller must
         handle the error.
 
-        Raises: InsufficientScope; ValueError, if a scope is malformed.
+        Raises: InsufficientScope, if the user's token lacks a scope; ValueError, if a scope is malformed.
         """
         needed = self._scopes.union(_checked_scopes(scopes))
         if not needed <= principal.scope:
@@ -198,7 +201,8 @@ class Guard:
     ) -> dict[str, Any]:
         """Return the resource's metadata (RFC 9728, section 2).
 
-        It tells clients where to get tokens, and which scopes they can request.
+        It tells clients where to get tokens, and which scopes they can request. `scopes_supported` and `resource_name`
+        become members of the same name, and None omits the member.
 
         Raises: ValueError, if the audience is not a URL, or a scope is malformed.
         """
@@ -273,7 +277,7 @@ def bearer_token(*authorizations: str | None) -> str:
     Args:
         authorizations: The header as the framework provides it: its value, None, or all its values.
 
-    Raises: MissingToken, and InvalidRequest for two headers, even if the server has joined them with a comma.
+    Raises: MissingToken; InvalidRequest, if there are two headers, even if the server has joined them with a comma.
     """
     scheme, _, token = single_authorization(*authorizations).partition(" ")
     token = token.strip(" ")
@@ -285,7 +289,8 @@ def bearer_token(*authorizations: str | None) -> str:
 def single_authorization(*authorizations: str | None) -> str:
     """Return the only `Authorization` header among these values, or "" if there is none.
 
-    Raises: InvalidRequest for two headers, even if a server or a proxy has joined them with a comma (RFC 9110, 5.3).
+    Raises: InvalidRequest, if there are two headers, even if a server or a proxy has joined them with a comma, as
+        RFC 9110 (section 5.3) allows.
     """
     values = [value for value in authorizations if value is not None]
     if len(values) > 1 or _SECOND_HEADER.search("".join(values)):
@@ -299,7 +304,10 @@ def authorizations_of(scope: Mapping[str, Any]) -> list[str]:
 
 
 def require_roles(user: Principal | None, *roles: str) -> None:
-    """Require a user, as returned by `find_user`, with all of these roles. Raises: MissingToken, InsufficientRole."""
+    """Require a user, as returned by `find_user`, with all of these roles.
+
+    Raises: MissingToken, if `user` is None; InsufficientRole, if the user lacks a role.
+    """
     if user is None:
         raise MissingToken(_HOW_TO_SEND)
     if not user.roles.issuperset(roles):
@@ -312,7 +320,7 @@ def as_set(names: Iterable[str]) -> frozenset[str]:
 
 
 def checked_roles(roles: Iterable[str], *, optional: bool) -> frozenset[str]:
-    """Return the roles that middleware requires.
+    """Return the roles that middleware requires. `optional` says whether it also admits requests without a user.
 
     Raises: ValueError, if there are roles although the user is optional.
     """
@@ -325,7 +333,7 @@ def checked_roles(roles: Iterable[str], *, optional: bool) -> frozenset[str]:
 def _checked_scopes(scopes: Iterable[str]) -> list[str]:
     """Return the scopes as a list. A string counts as one scope.
 
-    Raises: ValueError, for a value that is not a scope (RFC 6749, section 3.3). Such a value could contain the quote
+    Raises: ValueError, if a value is not a scope (RFC 6749, section 3.3). Such a value could contain the quote
         that ends the scope in the header `WWW-Authenticate`.
     """
     checked = [scopes] if isinstance(scopes, str) else list(scopes)

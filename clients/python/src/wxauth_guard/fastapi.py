@@ -34,8 +34,8 @@ class BearerGuard(Guard, SecurityBase):
     async def __call__(self, connection: HTTPConnection) -> Principal:
         """Return the user behind the request. FastAPI calls this method when the guard is a dependency.
 
-        Raises: MissingToken, InvalidToken, TokenExpired, InsufficientScope, KeysUnavailable, and InvalidRequest for
-            two `Authorization` headers.
+        Raises: MissingToken, InvalidToken, TokenExpired, InsufficientScope, KeysUnavailable; InvalidRequest, if there
+            are two `Authorization` headers.
         """
         guard = self._guard_in_use(connection.scope)
         with _answering(connection.scope):
@@ -53,7 +53,7 @@ class BearerGuard(Guard, SecurityBase):
             return await guard.find_user(*authorizations_of(connection.scope))
 
     def require_role(self, role: str, *others: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
-        """Return a dependency that checks the token and requires all of these roles. It returns the `Principal`."""
+        """Return a dependency that checks the token, requires all of these roles, and returns the `Principal`."""
         required = frozenset((role, *others))
 
         async def with_roles(connection: HTTPConnection, user: Annotated[Principal, Depends(self)]) -> Principal:

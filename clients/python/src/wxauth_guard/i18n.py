@@ -1,4 +1,6 @@
-"""Texts for users, in English in the code, and in other languages in gettext's `locale/*/LC_MESSAGES/*.po`.
+"""Texts for users. The code contains the English texts, and gettext's `locale/*/LC_MESSAGES/*.po` their translations.
+
+Modules mark a text with `_`, for example:
 
 title = _("Please log in.")
 detail = _("{n} lines", n=lines)
@@ -23,20 +25,24 @@ LOCALES: Final = [Path(__file__).with_name("locale")]
 _LINE: Final = re.compile(r'^(?:(msgctxt|msgid|msgstr) )?"(.*)"$', re.MULTILINE)
 """The pattern of a line of a catalogue: a keyword with a quoted text, or a quoted text that continues a text."""
 _UNCONFIRMED: Final = re.compile(r"^#,.*\bfuzzy\b", re.MULTILINE)
-"""The mark of a translation that nobody has confirmed. Like gettext, this module ignores such entries."""
+"""The pattern of the mark of a translation that nobody has confirmed. Like gettext, this module ignores the entry."""
 
 
 class Text(str):
     """An English text with its placeholders filled.
 
-    Its translations get the same values, which can also be texts.
+    Its translations are filled with the same values. A value that is a `Text` itself is translated, too.
     """
 
     _template: str
     _values: Mapping[str, object]
 
     def __new__(cls, template: str, /, **values: object) -> Self:
-        """Fill a template. Without values, the text is the template itself, so that its braces need no escaping."""
+        """Fill a template with values.
+
+        Without values, the text is the template itself, and its braces need no escaping. If the template is a `Text`,
+        add the values to those that it has.
+        """
         if isinstance(template, cls):
             return template if not values else cls(template._template, **template._values, **values)
         text = super().__new__(cls, template.format(**values) if values else template)
@@ -54,28 +60,28 @@ class Text(str):
         return Text("{other}{text}", other=other, text=self)
 
     def join(self, texts: Iterable[str], /) -> Text:
-        """Join texts with this text between them, so that the result can be translated, too."""
+        """Join texts with this text between them. Unlike with a `str`, the result can be translated."""
         pieces = {f"text{number}": text for number, text in enumerate(texts)}
         return Text("{separator}".join(f"{{{name}}}" for name in pieces), separator=self, **pieces)
 
     def translated(self, language: str) -> str:
-        """Return the text in this language, or in English if the language's catalogue does not contain it."""
+        """Return the text in this language, or in English if the language's catalogues do not contain the text."""
         template = catalogue(language).get(self._template, self._template)
         values = {name: translate(value, language) for name, value in self._values.items()}
         return template.format(**values) if values else template
 
 
 def add_catalogues(folder: Path) -> None:
-    """Add the catalogues of this folder to `LOCALES`, and forget the translations that were read before."""
+    """Add a folder with catalogues to `LOCALES`, and clear the caches, which do not contain these catalogues."""
     LOCALES.append(folder)
     catalogues.cache_clear()
     catalogue.cache_clear()
 
 
 lazy_gettext = Text
-"""A function, imported as `_`, that marks an English text and fills its placeholders.
+"""The class `Text` under the name by which modules import it, as `_`, to mark an English text.
 
-`scripts/texts` looks for its calls.
+`scripts/texts` finds the texts to translate by the calls to `_`.
 """
 
 
@@ -87,7 +93,8 @@ def translate(value: object, language: str) -> object:
 def find_language(wanted: str) -> str | None:
     """Return the available language for a language tag or a locale, such as zh-TW or zh_CN.UTF-8.
 
-    If there is no exact match, return a language with the same first subtag; None if there is none.
+    If there is no exact match, return the first language with the same first subtag, for example zh-CN for zh-TW.
+    Return None if there is no such language.
     """
     tag = re.split("[.@]", wanted, maxsplit=1)[0].replace("_", "-").lower()
     by_tag = {language.lower(): language for language in languages()}
@@ -105,7 +112,7 @@ def languages() -> Sequence[str]:
 
 @cache
 def catalogues() -> Mapping[str, Sequence[Path]]:
-    """Return the paths of each language's catalogues, by the language's tag (RFC 5646)."""
+    """Return the paths of each language's catalogues, by the language's tag (RFC 5646). English has none."""
     by_tag: dict[str, list[Path]] = {}
     files = (path for folder in LOCALES for path in folder.glob("*/LC_MESSAGES/*.po"))
     # Sorted, so that `find_language` chooses the same language on each machine.
@@ -138,7 +145,10 @@ def catalogue(language: str) -> Mapping[str, str]:
 
 
 def _texts_of(entry: str) -> dict[str, str]:
-    """Return the texts of a catalogue's entry by their keywords. A text can continue on further lines."""
+    """Return the texts of an entry in a catalogue by their keywords, which are msgctxt, msgid and msgstr.
+
+    A text can continue on further lines.
+    """
     texts: dict[str, str] = {}
     current = ""
     for keyword, text in _LINE.findall(entry):
