@@ -34,7 +34,7 @@ _OTHER_ORIGIN: Final = "This is for programs and pages of this machine alone.\n"
 
 
 def name_in(host: str) -> str | None:
-    """Return the name or address in a `Host`, without its port and brackets; None if it is malformed."""
+    """Return the name or address in a `Host` header, without port and brackets; None if the header is malformed."""
     match = _HOST.fullmatch(host.lower())
     return None if match is None else match["v6"] or match["name"]
 
@@ -57,7 +57,7 @@ class OwnNamesOnly:
         self._refusal = refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request.
+        """Pass a request on to the app, or refuse it.
 
         A WebSocket is not checked, because no part of the desk accepts WebSockets.
         """
@@ -91,7 +91,7 @@ class LimitedBody:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Pass a request on to the app with a `receive` that limits the body."""
         received_bytes = 0
 
         @wraps(receive)  # `apply_fault` unwraps the function to find the connection

@@ -26,7 +26,7 @@ exec {python} -m wxauth "$@"
 
 @contextmanager
 def command_for_this_dev(home: Path, settings: Mapping[str, Any]) -> Iterator[None]:
-    """Create the command `wxauth` for the service of `wxauth-desk dev` in the folder `home` during the block.
+    """During the block, keep a command `wxauth` in the folder `home`, for the service that `wxauth-desk dev` runs.
 
     The command uses the settings in this process's environment, overridden by `settings`. A setting whose value is
     None is unset. The command overrides the same variables in its caller's environment, because it is for this service

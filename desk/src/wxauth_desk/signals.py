@@ -10,7 +10,7 @@ from typing import NoReturn
 
 @contextmanager
 def handled_by(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """Handle SIGTERM and SIGINT with this handler during the block."""
+    """Handle SIGTERM and SIGINT with this handler during the block, and then restore the previous handlers."""
     previous = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
@@ -22,7 +22,8 @@ def handled_by(handler: Callable[[int, FrameType | None], object]) -> Iterator[N
 def stop_and_exit(stack: ExitStack, _signal: int, _frame: FrameType | None) -> NoReturn:
     """Stop the parts in the stack, and end the process. `dev` uses this handler until its service handles signals.
 
-    The handler raises no exception, because Python may drop an exception of a signal handler (see `__main__.main`).
+    The process ends even if a part cannot be stopped. The handler raises no exception, because Python may drop an
+    exception that a signal handler raises (see `__main__.main`).
     """
     with suppress(Exception):
         stack.close()
@@ -32,6 +33,6 @@ def stop_and_exit(stack: ExitStack, _signal: int, _frame: FrameType | None) -> N
 def raise_exit(_signal: int, _frame: FrameType | None) -> NoReturn:
     """End the process with status 0, after it has run the `finally` blocks.
 
-    This handler is only for a prompt. While the process waits for input, Python runs no callback that drops exceptions.
+    Use this handler only for a prompt, because Python runs no callback that drops exceptions while it waits for input.
     """
     raise SystemExit(0)

@@ -97,7 +97,7 @@ FAULT_KINDS: Final = ("errcode", "slow", "status", "hang", "drop", "garbage", "h
 
 
 def is_person_name(text: str) -> bool:
-    """Return whether this can be a person's name."""
+    """Return whether a text can be the name of a simulated person. Names are short and have no spaces."""
     return _PERSON_NAME.fullmatch(text) is not None
 
 
@@ -220,7 +220,7 @@ class PhoneCodeRequest(_CodeOfPerson):
     """The body of `POST /phone-codes`, which makes a code of the phone button."""
 
     phone: str | None = None
-    """A Chinese number, or one with `+` and the country code; by default, the person's own."""
+    """A Chinese number, or a number with `+` and its country code; by default, the person's own number."""
     watermark_app_id: str | None = None
     """The app in the response's watermark; by default, the app of the code."""
 

@@ -18,7 +18,7 @@ WEBHOOK_PATH: Final = "/webhook"
 _MAX_MESSAGES: Final = 50
 """The largest number of messages that are stored. If there are more, the oldest one is forgotten."""
 _TOLERANCE_SECONDS: Final = 300
-"""The longest time, in seconds, by which a message's timestamp may differ from this clock (Standard Webhooks 1.0.0)."""
+"""The longest time, in seconds, by which a timestamp may differ from this machine's clock (Standard Webhooks 1.0.0)."""
 _MAX_SHOWN_BYTES: Final = 64 * 1024
 """The size, in bytes, of the largest message whose content is stored.
 
@@ -30,7 +30,7 @@ _KEY_PREFIX: Final = "whsec_"
 
 
 def _checked_secret(secret: str) -> str:
-    """Return the secret, which may be empty. Raises: ValueError, if it contains no key."""
+    """Return the secret unchanged. Raises: ValueError, if the secret is neither empty nor contains a key."""
     if secret:
         _key_in(secret)
     return secret
@@ -79,7 +79,7 @@ class Receiver:
         return JSONResponse(state, headers={"Cache-Control": "no-store"})
 
     def behave(self, changes: Behaviour) -> dict[str, Any]:
-        """Change the fields of the behaviour that the request contains. Return the part that the page shows."""
+        """Change the fields of the behaviour that the request contains. Return the behaviour without the secret."""
         self._behaviour = self._behaviour.model_copy(update=changes.model_dump(include=changes.model_fields_set))
         return {"answer": self._behaviour.answer}
 
