@@ -1,4 +1,4 @@
-"""The statements about the records of logins: the hourly counts, and the refused logins."""
+"""The tables and statements for the records of logins, which are the hourly counts and the refused logins."""
 
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
@@ -201,7 +201,7 @@ def _share_of(table: LiteralString, *, mebibytes: LiteralString) -> LiteralStrin
 
 
 def _sample(table: LiteralString, share: LiteralString) -> LiteralString:
-    """Return the SQL of a sample that contains this share of a table's pages, the same pages in each query."""
+    """Return the SQL of a sample that contains this share of a table's pages. Each query samples the same pages."""
     return f"{table} TABLESAMPLE SYSTEM (100 * {share}) REPEATABLE (0)"
 
 

@@ -81,7 +81,7 @@ class Numbers(WriteBuffer):
         self._unstored.add(hour)
 
     async def overview(self, *, days: int, utc_offset: timedelta) -> record_queries.Overview:
-        """Return the totals, and the counts of the last `days` days up to today, in the time zone with this offset."""
+        """Return the totals, and the counts of the last `days` days, with today, at this offset from UTC."""
         now = self.clock()
         await self.store()
         last = (now.astimezone(UTC) + utc_offset).date()
@@ -202,7 +202,7 @@ class Refusals(WriteBuffer):
             self._shared_rows.clear()
 
     def _claim_new_row(self, *, is_of_user: bool) -> bool:
-        """Count another row that begins in this second. If there are too many, return False, and do not count it."""
+        """Count a row that begins in this second. If too many have begun already, return False instead."""
         if self._rows_begun[is_of_user] >= (MAX_NEW_ROWS_OF_USERS if is_of_user else MAX_NEW_ROWS):
             return False
         self._rows_begun[is_of_user] += 1

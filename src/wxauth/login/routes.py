@@ -34,7 +34,7 @@ REFRESH: Final = "/v1/refresh"
 _UNREAD: Final = ""
 """The app id in the metrics for a login whose body wxauth has not read."""
 _REFRESH_TOKENS: Final = AliasChoices("refresh_token", "refreshToken")
-"""The names of the field with a refresh token in a request's body."""
+"""The names under which a request's body can contain the refresh token."""
 
 
 class ProofRequest(BaseModel):
@@ -124,9 +124,11 @@ def _counted_login(apps: Apps, app_id: str | None) -> CountedBlock:
 
 
 async def admit_login(device: DeviceDep, apps: AppsDep, limiter: LoginLimiterDep) -> None:
-    """Count a login of the client's address before reading the body, so that requests with a wrong body also count.
+    """Count a login towards the limit of the client's address.
 
-    Raises: RateLimited.
+    The route does this before it reads the body, because requests with a wrong body must count, too.
+
+    Raises: RateLimited, if the address has reached its limit.
     """
     try:
         await limiter.admit_address(device.ip)

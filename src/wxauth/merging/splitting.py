@@ -29,13 +29,15 @@ async def split(
 ) -> tuple[UUID, UUID]:
     """Move an identity, and the user's other identities with the same unionid, to a new user.
 
-    If `external_id` is given, move it to the new user, too. Everything else stays with the user, except a number that
-    only these identities have verified, which is deleted. If the user is banned, ban the new user, too. End the
-    sessions of these identities. wxauth never merges the two users automatically again (see `ARE_SPLIT`).
+    `app_id` and `openid` name the identity. If `external_id` is given, move it to the new user, too. Everything else
+    stays with the user. However, a phone number that only the moved identities have verified is deleted. If the user is
+    banned, ban the new user, too. End the sessions of the moved identities. wxauth never merges the two users
+    automatically again (see `ARE_SPLIT`).
 
-    A former id stands for the user that remains. Return the ids of the user and of the new user.
+    If `user_id` was merged into another user, split that user. Return the ids of the split user and of the new user.
 
-    Raises: NotFound, SplitRefused.
+    Raises: NotFound, if there is no such user; SplitRefused, if the user has requested erasure, has no such identity or
+        external id, or would keep no identity.
     """
     async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, account):
         if account.is_leaving:
@@ -63,7 +65,10 @@ async def split(
 async def _allowed_separation(
     transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, external_id: str | None
 ) -> Separation:
-    """Return the separation of an identity from a locked user. Raises: SplitRefused."""
+    """Return the separation of an identity from a locked user.
+
+    Raises: SplitRefused, if the user has no such identity or external id, or would keep no identity.
+    """
     separation = await Separation.of(transaction, user_id, app_id=app_id, openid=openid)
     if separation is None:
         raise SplitRefused(_("this identity doesn't belong to the user"))

@@ -51,7 +51,7 @@ token's owner.
 _ID_BYTES: Final = 16
 """The number of random bytes in a picture's id, which then has 22 characters."""
 _FILE_NAME: Final = re.compile(r"([A-Za-z0-9_-]{22})\.(jpg|png)")
-"""The id of a picture, and one of the extensions below."""
+"""The pattern of a picture's file name, which is the picture's id with one of the extensions below."""
 _EXTENSIONS: Final = {"image/jpeg": "jpg", "image/png": "png"}
 
 log = get_logger()
@@ -92,17 +92,21 @@ class Avatars:
 
     @contextmanager
     def upload(self, user_id: UUID, session_id: UUID) -> Iterator[None]:
-        """Occupy one of the places for uploads during the block. Raises: RateLimited, if no place is free."""
+        """Occupy a place for uploads of this user, and one of this session, during the block.
+
+        Raises: RateLimited, if no place is free.
+        """
         with self._session_uploads.place(session_id), self._uploads.place(user_id):
             yield
 
     async def replace(self, user: UserInSession, file: bytes) -> UserInSession:
-        """Replace a user's picture and its URL, and return the changed user.
+        """Replace a user's picture by the picture in `file`, which gets a new URL, and return the changed user.
 
         A picture that turns out to be broken when it is decoded counts towards the rate limit, too, because decoding is
         the expensive part.
 
-        Raises: InvalidRequest; RateLimited; InvalidToken, if the user has just been banned or erased.
+        Raises: InvalidRequest, if wxauth cannot use the picture; RateLimited; InvalidToken, if the user has just been
+            banned or erased.
         """
         thumbnail = await self._make_thumbnail(user, file)
         avatar = queries.Avatar(token_urlsafe(_ID_BYTES), thumbnail.content_type, thumbnail.content)
@@ -126,7 +130,7 @@ class Avatars:
     async def read(self, file_name: str) -> queries.Avatar:
         """Return the picture at `AVATARS_PATH` with this file name, which consists of the id and the extension.
 
-        Raises: NotFound.
+        Raises: NotFound, if there is no such picture.
         """
         avatar = None
         match = _FILE_NAME.fullmatch(file_name)
@@ -141,7 +145,10 @@ class Avatars:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _make_thumbnail(self, user: UserInSession, file: bytes) -> Thumbnail:
-        """Count an upload of a user, and decode the picture in the executor. Raises: InvalidRequest, RateLimited."""
+        """Count an upload of a user, and decode the picture in the executor.
+
+        Raises: InvalidRequest, if wxauth cannot use the picture; RateLimited.
+        """
         lock = self._locks.setdefault(user.id, asyncio.Lock())
         try:
             check_file(file)

@@ -1,4 +1,7 @@
-"""The attributes of users: a JSON object with the operator's facts about a user, which merge patches change."""
+"""The attributes of users, and the merge patches (RFC 7396) that change them.
+
+The attributes of a user are a JSON object with the operator's facts about the user.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -30,11 +33,11 @@ Attributes = Mapping[str, Any]
 
 
 class WrongAttributes(WrongValue):
-    """The error if a patch or its result breaks a rule. The text states the rule."""
+    """The error for a merge patch that breaks a rule, or whose result breaks one. The text states the rule."""
 
 
 def check_patch(patch: Attributes) -> None:
-    """Check the names and the values in a merge patch. Raises: WrongAttributes."""
+    """Check the names and the values in a merge patch. Raises: WrongAttributes, if one of them breaks a rule."""
     if not all(ATTRIBUTE_NAME.fullmatch(name) for name in patch):
         raise WrongAttributes(_("must have names of 1 to 32 characters (a-z, 0-9 and _) that begin with a letter"))
     for value in patch.values():
@@ -44,7 +47,7 @@ def check_patch(patch: Attributes) -> None:
 def patched(attributes: Attributes, patch: Attributes) -> dict[str, Any]:
     """Return the attributes after a checked merge patch (RFC 7396).
 
-    Raises: WrongAttributes, if the result is too large.
+    Raises: WrongAttributes, if the result has too many names or bytes.
     """
     after: dict[str, Any] = _merged(attributes, patch)
     if len(after) > MAX_NAMES:
@@ -57,7 +60,8 @@ def patched(attributes: Attributes, patch: Attributes) -> dict[str, Any]:
 def typed_attribute(text: str) -> Any:
     """Return the value of an attribute that an operator has given as text.
 
-    The value is the parsed JSON if the text is JSON, and otherwise the text itself.
+    The value is the parsed JSON if the text is JSON, and otherwise the text itself. For example, `true` becomes a
+    boolean, and `gold` stays a text.
     """
     try:
         return from_json(text, allow_inf_nan=False)
@@ -66,7 +70,7 @@ def typed_attribute(text: str) -> Any:
 
 
 def changed_names(before: Attributes, after: Attributes) -> list[str]:
-    """Return the sorted names of the attributes whose values differ."""
+    """Return the names of the attributes whose values differ before and after a change, sorted."""
     return sorted(name for name in before.keys() | after.keys() if _canonical(before, name) != _canonical(after, name))
 
 
@@ -77,7 +81,7 @@ async def patch_attributes(
 
     Return False if nothing changes.
 
-    Raises: WrongAttributes.
+    Raises: WrongAttributes, if the result has too many names or bytes.
     """
     before = await read_attributes(transaction, user_id)
     return await _store(transaction, user_id, before, patched(before, patch), by=by, now=now)
@@ -86,9 +90,9 @@ async def patch_attributes(
 async def add_missing_attributes(
     transaction: Transaction, user_id: UUID, others: Attributes, *, by: Actor, now: datetime
 ) -> None:
-    """Add to a locked user those attributes of another user that the locked user lacks, and record the change.
+    """Add those of another user's attributes, `others`, that a locked user lacks, and record the change.
 
-    If the result would be too large, add nothing.
+    If the result would be too large, add nothing, because a merge must not fail for this reason.
     """
     before = await read_attributes(transaction, user_id)
     try:
@@ -123,7 +127,7 @@ def _merged(target: Any, patch: Any) -> Any:
 
 
 def _check_value(value: Any, *, depth: int) -> None:
-    """Check a value inside of `depth` lists and objects. Raises: WrongAttributes."""
+    """Check a value that is inside `depth` lists and objects. Raises: WrongAttributes, if the value breaks a rule."""
     match value:
         case str():
             try:
@@ -170,22 +174,22 @@ def _floats_in(value: Any) -> Iterator[float]:
 
 
 def _canonical(attributes: Attributes, name: str) -> str | None:
-    """Return a text that is equal for equal JSON values.
+    """Return an attribute's value as a text that is equal for equal JSON values; None if there is no such attribute.
 
-    Python's comparison of the values is not exact enough, because 1 equals True.
+    Python's own comparison of the values is not exact enough, because 1 equals True.
     """
     return json.dumps(attributes[name], sort_keys=True) if name in attributes else None
 
 
 def _checked_patch(patch: dict[str, Any]) -> dict[str, Any]:
-    """Return the merge patch. Raises: WrongAttributes."""
+    """Check the merge patch of a request, and return it unchanged. Raises: WrongAttributes, if it breaks a rule."""
     check_patch(patch)
     patched({}, patch)  # raises an error if the patch alone is too large
     return patch
 
 
 AttributesPatch = Annotated[dict[str, Any], AfterValidator(_checked_patch)]
-"""A merge patch of a user's attributes."""
+"""A merge patch for a user's attributes, in a request."""
 ShownAttributes = Annotated[
     dict[str, Any], Field(description="The operator's own facts about the user.", examples=[{"tier": "gold"}])
 ]

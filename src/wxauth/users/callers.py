@@ -1,4 +1,8 @@
-"""The dependencies that identify the user and the device that have sent a request, for the routes of all packages."""
+"""The dependencies that identify who has sent a request: the user, the user's role, and the device.
+
+The routes of all packages use them. The functions on which they are built are for code that has already verified the
+access token, for example `read_caller`, or `locked_caller` for changes.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,24 +33,24 @@ from wxauth_guard.claims import Principal
 from wxauth_guard.errors import InsufficientRole, InsufficientScope, InvalidRequest, InvalidToken
 
 _MAX_USER_AGENT: Final = 512
-"""The largest number of bytes of a User-Agent that wxauth reads. wxauth ignores the rest."""
+"""The largest number of bytes that wxauth reads of a User-Agent, because a client can send any length."""
 
 ADMIN_SCOPE: Final = "wxauth:admin"
 """The scope that lets a staff member's website session use `/v1/admin`. Only wxauth's console gets this scope."""
 _UNKNOWN_FILTER: Final = InvalidRequest.of("filter", "Must be absent, because there are no parameters")
-"""The error for an unknown query parameter, as an example in the API description."""
+"""The example that the API description shows of the error for an unknown query parameter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The user and the session of a request's access token, as they are stored now."""
+    """The id of the session of a request's access token, and the session's user as stored now."""
 
     session_id: UUID
     user: UserInSession
 
 
 async def read_caller(database: Database, principal: Principal, *, now: datetime) -> Caller:
-    """Return the user of a verified access token, as stored now.
+    """Return the caller with this verified access token. The user is read from the database.
 
     Raises: InvalidToken, if the session has ended, or the user was banned or erased since the token was signed.
     """
@@ -63,9 +67,11 @@ async def locked_caller(
     """Open a transaction that locks the caller, and check that the caller's session is still open.
 
     The check is necessary because, since the request began, the user might have been merged or banned, or this identity
-    might have been split off. With `may_end_an_administrator`, the caller must not be the only administrator.
+    might have been split off. A route whose change may remove an administrator sets `may_end_an_administrator`. In that
+    case, the caller must not be the only administrator.
 
-    Raises: InvalidToken, LastAdmin.
+    Raises: InvalidToken, if the session has ended, or the user was merged or erased; LastAdmin, if the caller is the
+        only administrator.
     """
     user_id, session_id = caller.user.id, caller.session_id
     try:
@@ -79,54 +85,57 @@ async def locked_caller(
 
 
 def is_of_website(principal: Principal) -> bool:
-    """Return whether this is a website's token, whose rights are limited by its scope.
+    """Return whether the user's access token is a website's token.
 
-    A mini-program's token has no such limit.
+    The scope limits the rights of a website's token. A mini-program's token has no such limit.
     """
     return "scope" in principal.claims  # only a website's token has this claim
 
 
 def sees_roles(principal: Principal) -> bool:
-    """Return whether responses to this token may contain the user's roles."""
+    """Return whether responses to a request with this user's token may contain the user's roles."""
     return not is_of_website(principal) or ROLES_SCOPE in principal.scope
 
 
 async def verified(connection: HTTPConnection, verifier: VerifierDep, clock: ClockDep) -> Principal:
-    """Return the user of the request's access token, in an app or on a website.
+    """Verify the request's access token, which may be an app's or a website's, and return its user.
 
-    Raises: MissingToken, InvalidToken, TokenExpired, KeysUnavailable; InvalidRequest, for two `Authorization` headers.
+    Raises: MissingToken, InvalidToken, TokenExpired, KeysUnavailable; InvalidRequest, if there are two `Authorization`
+        headers.
     """
     token = bearer_token(*authorizations_of(connection.scope))
     return await verifier.verify(token, now=clock().timestamp())
 
 
 VerifiedDep = Annotated[Principal, Depends(verified), Entails(failures=GUARDED, security=BEARER)]
-"""The user of the access token, in an app or on a website.
+"""The user of the request's access token, which may be an app's or a website's.
 
-wxauth does not check whether the session is still open. The route must check that itself.
+This dependency does not query the database, so the session may have ended. A route for which this matters must check
+the session itself.
 """
 
 
 async def principal_of(principal: VerifiedDep) -> Principal:
-    """Return the user of the request's access token. Raises: InsufficientScope, for a website's token."""
+    """Return the user of the request's access token. Raises: InsufficientScope, if the token is a website's."""
     if is_of_website(principal):
         raise InsufficientScope("this request requires a login in the mini-program, not a website's token")
     return principal
 
 
 PrincipalDep = Annotated[Principal, Depends(principal_of), Entails(failures=(InsufficientScope,))]
-"""The user of an app's access token. As with `VerifiedDep`, wxauth does not check whether the session is open."""
+"""The user of an app's access token. As with `VerifiedDep`, the session may have ended."""
 
 
 async def caller_of(principal: PrincipalDep, database: DatabaseDep, clock: ClockDep) -> Caller:
-    """Return the user of the request's access token, as stored now. Raises: the errors of `read_caller`."""
+    """Return the caller with this app's access token. Raises: the errors of `read_caller`."""
     return await read_caller(database, principal, now=clock())
 
 
 CallerDep = Annotated[Caller, Depends(caller_of)]
-"""The user of an app's access token.
+"""The caller with an app's access token.
 
-wxauth immediately refuses a user who was banned or erased, and a user whose session has ended.
+Each request reads the user and the session from the database. Therefore, wxauth immediately refuses a user who was
+banned or erased, and a user whose session has ended.
 """
 
 
@@ -136,11 +145,11 @@ ConcurrencyDep = Annotated[Concurrency, Depends(provide(Concurrency))]
 async def caller_in_turn_of(
     request: Request, principal: PrincipalDep, concurrency: ConcurrencyDep, database: DatabaseDep, clock: ClockDep
 ) -> AsyncIterator[Caller]:
-    """Wait for the whole body, and then in the queues of the session and the user, and yield the caller.
+    """Wait for the whole body, then wait in the queues of the session and the user, and yield the caller.
 
-    The order keeps a slow upload from holding a place in the queues.
+    The body comes first, because a slow upload would otherwise hold a place in the queues.
 
-    Raises: RateLimited; the errors of `read_caller`.
+    Raises: RateLimited, if a queue is full; the errors of `read_caller`.
     """
     await request.body()
     async with concurrency.of_session(principal.session_id, principal.id):
@@ -154,12 +163,12 @@ CallerInTurnDep = Annotated[Caller, Depends(caller_in_turn_of), Entails(failures
 async def caller_who_ends_of(
     request: Request, principal: PrincipalDep, concurrency: ConcurrencyDep, database: DatabaseDep, clock: ClockDep
 ) -> AsyncIterator[Caller]:
-    """Wait for the whole body, and then in the queues of requests that end sessions, and yield the caller.
+    """Wait for the whole body, then wait in the queues of requests that end sessions, and yield the caller.
 
     Requests that end the access token's own session wait in a separate queue. An attacker with a stolen token cannot
     keep that queue full, because each request in it ends the stolen session.
 
-    Raises: RateLimited; the errors of `read_caller`.
+    Raises: RateLimited, if a queue is full; the errors of `read_caller`.
     """
     await request.body()
     ends_itself = request.path_params.get("session_id") == str(principal.session_id)
@@ -168,13 +177,15 @@ async def caller_who_ends_of(
 
 
 CallerWhoEndsDep = Annotated[Caller, Depends(caller_who_ends_of), Entails(failures=(RateLimited,))]
-"""The caller as in `CallerInTurnDep`, for operations that end sessions. Other operations must not delay them."""
+"""The caller as in `CallerInTurnDep`, for operations that end sessions, which no other operation may delay."""
 
 
 async def any_caller_of(principal: VerifiedDep, database: DatabaseDep, clock: ClockDep) -> Caller:
-    """Return the user of the request's access token, as stored now, in an app or on a website.
+    """Return the caller with this access token, which may be an app's or a website's.
 
-    A website without the scope `roles` sees no roles.
+    If a website's token lacks the scope `roles`, the returned user has no roles.
+
+    Raises: the errors of `read_caller`.
     """
     caller = await read_caller(database, principal, now=clock())
     if sees_roles(principal):
@@ -183,7 +194,10 @@ async def any_caller_of(principal: VerifiedDep, database: DatabaseDep, clock: Cl
 
 
 async def device_of(connection: HTTPConnection) -> Device:
-    """Return the device that has sent the request, with the address that `BehindProxies` has found."""
+    """Return the device that has sent the request, with the address that `BehindProxies` has found.
+
+    The address is None if the client has connected through a Unix socket.
+    """
     client, headers = connection.scope.get("client"), connection.scope["headers"]
     user_agents = (value[:_MAX_USER_AGENT].decode("latin-1") for name, value in headers if name == b"user-agent")
     return Device(ip=None if client is None else _plain_ip(client[0]), user_agent=next(user_agents, None))
@@ -197,11 +211,12 @@ async def staff_of(
 ) -> Actor:
     """Return the member of staff who sends the request, according to the roles stored now.
 
-    If the role is only `support`, the returned actor must not act on staff.
+    A member with the role `support`, but not `admin`, must not act on staff. The returned actor says so.
 
     Refuse unknown query parameters, because a search with a misspelled filter would find everything.
 
-    Raises: InsufficientRole, InsufficientScope, InvalidRequest; the errors of `read_caller`.
+    Raises: InsufficientRole, if the user is not staff; InsufficientScope, if a website's token lacks `ADMIN_SCOPE`;
+        InvalidRequest, if a query parameter is unknown; the errors of `read_caller`.
     """
     if is_of_website(principal) and ADMIN_SCOPE not in principal.scope:
         raise InsufficientScope("administration doesn't accept a website's token")
@@ -217,7 +232,7 @@ StaffDep = Annotated[Actor, Depends(staff_of), Entails(failures=(InsufficientRol
 
 
 async def administrator_of(staff: StaffDep) -> Actor:
-    """Return the administrator who sends the request. Raises: InsufficientRole."""
+    """Return the administrator who sends the request. Raises: InsufficientRole, if the user is only `support`."""
     if staff.spares_staff:
         raise InsufficientRole("this request requires the role admin")
     return staff
@@ -233,14 +248,14 @@ async def fresh_login_of(principal: VerifiedDep, settings: SettingsDep, database
 
 
 FreshLoginDep = Annotated[bool, Depends(fresh_login_of), Entails(failures=(LoginTooOld,))]
-"""Whether the session was opened recently, for operations that require this only in some cases."""
+"""Whether the request's session was opened recently, for operations that require a recent login only in some cases."""
 
 
 async def is_fresh(database: Database | Transaction, session_id: UUID, *, max_age_seconds: int, now: datetime) -> bool:
-    """Return whether a session was opened in the last `max_age_seconds` seconds.
+    """Return whether a session still exists, and was opened in the last `max_age_seconds` seconds.
 
-    This check prevents a stolen token from giving lasting access. If `max_age_seconds` is 0, every session counts as
-    recent.
+    This check prevents a stolen token from giving lasting access. If `max_age_seconds` is 0, the check is off, and
+    every session counts as recent.
     """
     if not max_age_seconds:
         return True
@@ -249,7 +264,7 @@ async def is_fresh(database: Database | Transaction, session_id: UUID, *, max_ag
 
 
 async def fresh_administrator_of(administrator: AdministratorDep, has_fresh_login: FreshLoginDep) -> Actor:
-    """Return the administrator who sends the request, if the session was opened recently. Raises: LoginTooOld."""
+    """Return the administrator who sends the request. Raises: LoginTooOld, if the session was not opened recently."""
     if not has_fresh_login:
         raise LoginTooOld
     return administrator

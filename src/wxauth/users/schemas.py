@@ -1,4 +1,4 @@
-"""The requests and responses about users, identities, sessions and events."""
+"""The requests and responses about users, their profiles, identities and sessions, and what they have consented to."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -73,7 +73,7 @@ MAX_CONSENTS: Final = 100
 
 
 def _without_duplicates(roles: list[str]) -> list[str]:
-    """Return each role once. Raises: ValueError, if there are too many."""
+    """Return each role once. Raises: ValueError, if there are more than MAX_ROLES different roles."""
     unique = list(dict.fromkeys(roles))
     if len(unique) > MAX_ROLES:
         raise ValueError(f"List should have at most {MAX_ROLES} items")
@@ -270,13 +270,13 @@ class UsersAnswer(TypedDict):
 
 @cache
 def _required(form: Any) -> Sequence[str]:
-    """Return the names of the form's required fields, `id` first."""
+    """Return the names of the fields that a TypedDict requires, beginning with `id`."""
     required = [name for name in form.__annotations__ if name in form.__required_keys__]
     return sorted(required, key=lambda name: name != "id")
 
 
 def shown_in(form: Any, user: UserFields) -> Any:
-    """Return the fields of a user that every response of this form has.
+    """Return the fields of a user that every response of this form, a TypedDict, has.
 
     Attributes that are None become an empty object.
     """
@@ -289,7 +289,7 @@ def shown_in(form: Any, user: UserFields) -> Any:
 def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:
     """Return the response about a user in a session.
 
-    `in_force` contains the version of each document of `CONSENTS`.
+    `in_force` contains the version in force of each document of `CONSENTS`, by the document's name.
     """
     answer: UserAnswer = shown_in(UserAnswer, user)
     if in_force:
@@ -325,7 +325,10 @@ def is_own_picture(url: str | None, issuer: str) -> TypeGuard[str]:
 
 
 def _picture_url(value: str, info: ValidationInfo) -> str:
-    """Return the URL of a picture. Raises: ValueError, if it is neither https nor wxauth's own."""
+    """Check the URL of a picture, and return it unchanged.
+
+    Raises: ValueError, if the URL is neither https, nor wxauth's own, nor WeChat's for users who have set no picture.
+    """
     settings: Settings | None = info.context[Settings] if info.context else None
     is_own = settings is not None and is_own_picture(value, settings.issuer)
     if is_own or _HTTPS_URL.fullmatch(value) or is_stand_in(value):
@@ -339,7 +342,7 @@ def _clean(value: object) -> object:
 
 
 def _unless_stand_in(value: str) -> str:
-    """Return the name or URL; empty if WeChat sends it for every user who has set none."""
+    """Return a name or URL, or an empty text if WeChat sends this value for every user who has set none."""
     return "" if is_stand_in(value) else value
 
 
