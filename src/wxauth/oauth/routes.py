@@ -362,7 +362,10 @@ def _printable(text: str) -> str:
 
 
 def _address(text: str | None) -> str | None:
-    """Return the browser's IP address in its usual form; None if the site has sent none. Raises: OAuthError."""
+    """Return the browser's IP address in its usual form; None if the site has sent none.
+
+    Raises: OAuthError, if the text is not an IP address.
+    """
     if text is None:
         return None
     try:

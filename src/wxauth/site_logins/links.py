@@ -2,7 +2,7 @@
 
 A link opens the mini-program, which shows a number, and the user types this number in the browser. A phone cannot scan
 its own screen, and a mini-program cannot return to such a browser. Anyone can open the link, so an attacker might send
-the link to another person. Only the number shows that browser and phone belong to one person.
+the link to another person. Only the number shows that the browser and the phone belong to one person.
 """
 
 import asyncio
@@ -116,7 +116,8 @@ class Links:
     async def target(self, app_id: str | None, *, is_allowed: bool) -> str | None:
         """Return where the links to this app lead, as a source for the Content-Security-Policy of a site's pages.
 
-        `is_allowed` says whether the site may have links. Return None if the pages of the site have no link now.
+        `app_id` is None for the default app. `is_allowed` says whether the site may have links. Return None if the
+        pages of the site have no link now.
         """
         url = await self._url_without_scene(app_id) if is_allowed else None
         if url is None:
@@ -129,7 +130,7 @@ class Links:
     async def after_press(self, page_id: str, browser: Browser) -> Onward:
         """End the page's previous link, store a new one, and return the redirect that opens it in the mini-program.
 
-        Raises: NotFound, PressesUsedUp, RateLimited.
+        Raises: NotFound, if the page has ended, or its site has no link now; PressesUsedUp, RateLimited.
         """
         page = await find_open_page(self.database, page_id, browser, now=self.clock())
         link_url = await self._url_without_scene(page.site_app_id) if page.link else None

@@ -27,7 +27,7 @@ class PageState(StrEnum):
     APPROVED = "approved"
     DENIED = "denied"
     OVER = "over"
-    """The code has expired, or the site has opened its session."""
+    """The QR code has expired, or the site has opened its session."""
 
 
 async def find_open_page(database: Database, page_id: str, browser: Browser, *, now: datetime) -> SiteLogin:
@@ -50,7 +50,10 @@ async def lock_open_page(transaction: Transaction, page: SiteLogin, *, now: date
 
 
 def next_press(presses: int) -> int:
-    """Return the number of the next press of a page's button, after `presses` previous ones. Raises: PressesUsedUp."""
+    """Return the number of the next press of a page's button, which was pressed `presses` times before.
+
+    Raises: PressesUsedUp, if that was too often.
+    """
     if presses >= MAX_PRESSES:
         raise PressesUsedUp("the button on this page was pressed too often")
     return presses + 1
@@ -58,20 +61,21 @@ def next_press(presses: int) -> int:
 
 @part
 class ScanPages:
-    """The responses to the page that shows a code to scan."""
+    """The responses to the page that shows a QR code."""
 
     database: Database
     clock: Clock
     codes: AuthorizationCodes
 
     async def state(self, page_id: str, browser: Browser) -> PageState:
-        """Return the state of the scan that this browser shows. Raises: NotFound."""
+        """Return the state of the scan of this page's QR code. Raises: NotFound, if this browser has no such page."""
         return _state_of(await self._find_scan(page_id, browser), now=self.clock())
 
     async def go_on(self, page_id: str, browser: Browser) -> Onward:
-        """Return the redirect to the site with a code, after the user has approved the scan.
+        """Return the redirect to the site with an authorization code, after the user has approved the scan.
 
-        Raises: NotFound, before a decision and after the scan has ended; SentBack, RateLimited.
+        Raises: NotFound, if there is no decision yet, or the scan has ended; SentBack, if the user has refused, or can
+            no longer log in; RateLimited.
         """
         page = await self._find_scan(page_id, browser)
         now = self.clock()
@@ -91,14 +95,20 @@ class ScanPages:
         raise SentBack(page, "the user returned to the site")
 
     async def _find_scan(self, page_id: str, browser: Browser) -> SiteLogin:
-        """Return the login whose QR code this page shows, even if it has ended. Raises: NotFound."""
+        """Return the login whose QR code this page shows, even if the login has ended.
+
+        Raises: NotFound, if this browser has no such page.
+        """
         page = await queries.find(self.database, **page_hashes(page_id, browser.cookie))
         if page is None or page.scene_hash is None:
             raise NotFound("this browser doesn't show this QR code")
         return page
 
     async def _redirect_with_code(self, page: SiteLogin, browser: Browser, *, now: datetime) -> Onward:
-        """Store a new code for the site, and return the redirect with the code. Raises: SentBack, RateLimited."""
+        """Store a new authorization code for the site, and return the redirect with the code.
+
+        Raises: SentBack, if the user can no longer log in; RateLimited.
+        """
         code = new_secret()
         async with self.codes.queue(page), self.database.begin() as transaction:
             login, person = await lock_with_person(transaction, page, now=now)

@@ -29,7 +29,7 @@ from wxauth.site_logins.responses import Mistake, Unanswerable
 
 
 class SiteOptions(SQLModel):
-    """The options and the apps of a login's site. Most of them are empty for a client that a document describes."""
+    """The options and the apps of a login's site. Most are empty for a client that a metadata document describes."""
 
     title: str
     redirect_uris: list[str]
@@ -44,12 +44,12 @@ class SiteOptions(SQLModel):
 
 
 class SiteLogin(SiteLoginFields, SiteOptions):
-    """A stored login, with the values of its site, its browser's login and its user."""
+    """A stored login, with the options of its site, the proof of its browser's login, and its user."""
 
     proof_id: UUID | None
-    """The proof of the browser's login; None without such a login, or after the browser's login has ended."""
+    """The `proof_id` of the browser's login; None if the browser has no login, or if that login has ended."""
     user_id: UUID | None
-    """The user of the login's identity; None without an identity."""
+    """The id of the user whose identity logs in; None if the login has no identity yet."""
 
 
 class LockedLogin(SiteLogin):
@@ -76,7 +76,7 @@ _UNCHANGED: Final = {
     "user_code_hash",
     "state_hash",
 }
-"""The columns that `save` does not store, because no decision changes them. Only `POLL` changes the times of polls."""
+"""The columns that `save` does not store, because no decision changes them. Only `POLL` changes the polls' columns."""
 _SAVED: Final[tuple[LiteralString, ...]] = tuple(name for name in _COLUMNS if name not in _UNCHANGED)
 _IP_PARAMETER: Final = ":browser_ip::text::inet"
 """The parameter for `browser_ip`. The first cast lets the driver send the address as text."""
@@ -94,7 +94,7 @@ _HAS_CLIENT: Final = Statement[bool](
 def _listed(
     names: Collection[LiteralString], prefix: LiteralString = "", ip: LiteralString = "browser_ip"
 ) -> LiteralString:
-    """Return these columns as SQL, each with this prefix. `ip` is the SQL in place of the column `browser_ip`."""
+    """Return a list of columns as SQL, each with this prefix. `ip` is the SQL in place of `browser_ip`."""
     return ", ".join(ip if name == "browser_ip" else f"{prefix}{name}" for name in names)
 
 
@@ -206,7 +206,7 @@ RETURNING id
 async def add(database: Database | Transaction, login: SiteLoginFields) -> bool:
     """Store a new login.
 
-    Return False if the user code of the login is taken.
+    Return False, and store nothing, if another login has the same user code.
 
     Raises: Unanswerable, if the client of the login no longer exists.
     """
@@ -218,7 +218,7 @@ async def add(database: Database | Transaction, login: SiteLoginFields) -> bool:
 
 
 async def save(transaction: Transaction, login: SiteLogin) -> None:
-    """Store the columns of a locked login, except those that never change."""
+    """Store the columns of a locked login, except those in `_UNCHANGED`."""
     await transaction.run(_SAVE, id=login.id, **{name: getattr(login, name) for name in _SAVED})
 
 
@@ -231,5 +231,5 @@ async def find(database: Database, **key: UUID | bytes) -> SiteLogin | None:
 
 
 async def sweep_site_logins(database: Database, *, size: int, now: datetime) -> int:
-    """Delete expired logins, at most `size`. Return their number."""
+    """Delete up to `size` logins whose time of storage is over. Return the number of deleted logins."""
     return len(await database.values(_SWEEP, now=now, size=size))

@@ -21,7 +21,7 @@ def _seconds_in(value: object) -> object:
 
 
 class ClaimRequest(BaseModel):
-    """The input of the phone, which is a scene, a link, or a code that the user typed."""
+    """The input of the phone, which is a scene, a link, or a login code that the user typed."""
 
     model_config = body_like({"scene": "kq0Vf5Zc3n8xYt1bW7uR2A", "entry_scene": 1047})
 
@@ -53,7 +53,7 @@ class ClaimRequest(BaseModel):
 
     @property
     def is_read_by_camera(self) -> bool:
-        """Whether the mini-program has read the code with the camera, rather than from a stored picture."""
+        """Whether the mini-program itself has read the QR code with the camera, rather than from a stored picture."""
         return self.scanned == "camera"
 
 
@@ -82,7 +82,7 @@ class SiteAnswer(BaseModel):
 
 
 class BrowserAnswer(BaseModel):
-    """The browser that shows the code."""
+    """The browser that shows the QR code, the link or the login code."""
 
     device: str | None = Field(
         description="The operating system and the browser, read from the User-Agent.", examples=["Windows, Edge 141"]
