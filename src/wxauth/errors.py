@@ -1,4 +1,4 @@
-"""The failures that only the service reports. Their base class and the others are in `wxauth_guard.errors`."""
+"""The failures that only the service reports. `wxauth_guard.errors` contains the base class and the other failures."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -14,7 +14,7 @@ NICKNAME_REFUSED: Final = _("This nickname can't be used. Please choose another.
 PICTURE_OF_ANOTHER_KIND: Final = _("Pictures must be JPEG, PNG or WebP files.")
 """The title of `invalid_request` if the uploaded file is not a picture, or is broken."""
 PICTURE_TOO_LARGE: Final = _("Pictures can be up to 2 MB.")
-"""The title of `payload_too_large` for an upload."""
+"""The title of `payload_too_large` if an uploaded picture is too large."""
 
 
 class AppRefused(InvalidRequest):
@@ -25,7 +25,7 @@ class AppRefused(InvalidRequest):
         self.errcode = errcode
 
     def members(self) -> Mapping[str, Any]:
-        """Return `errors` and `wechat_errcode`."""
+        """Return the extension members `errors` and `wechat_errcode` of the problem document."""
         return {**super().members(), "wechat_errcode": self.errcode}
 
 
@@ -51,7 +51,7 @@ class MethodNotAllowed(RequestRefused, code="method_not_allowed", status=405):
         self.allow = tuple(allow)
 
     def headers(self) -> dict[str, str]:
-        """Return `Allow` with every method of the path (RFC 9110, section 10.2.1)."""
+        """Return the header `Allow` with every method of the path (RFC 9110, section 10.2.1)."""
         return {"Allow": ", ".join(self.allow)}
 
 
@@ -78,7 +78,7 @@ class WeChatError(WxAuthError):
         self.errcode = errcode
 
     def members(self) -> Mapping[str, Any]:
-        """Return `wechat_errcode`, if WeChat gave one."""
+        """Return the extension member `wechat_errcode`, if WeChat returned an errcode."""
         return {} if self.errcode is None else {"wechat_errcode": self.errcode}
 
 
@@ -213,7 +213,7 @@ class InvalidClient(WxAuthError, code="invalid_client", status=401):
     title = _("The client credentials are invalid.")
 
     def headers(self) -> dict[str, str]:
-        """Return `WWW-Authenticate` (RFC 6749, section 5.2)."""
+        """Return the header `WWW-Authenticate` (RFC 6749, section 5.2)."""
         return {"WWW-Authenticate": "Basic"}
 
 
@@ -266,7 +266,7 @@ class AccountDisabled(WxAuthError, code="account_disabled", status=403):
     """The user is banned.
 
     Attributes:
-        until: The time at which the ban ends automatically, or None.
+        until: The time at which the ban ends automatically; None if it has no end.
         user_id: The user, for the record of the refused login. The response does not contain this id.
     """
 
@@ -284,7 +284,7 @@ class AccountDisabled(WxAuthError, code="account_disabled", status=403):
         self.user_id = user_id
 
     def members(self) -> Mapping[str, Any]:
-        """Return `until`, if the ban ends automatically."""
+        """Return the extension member `until`, if the ban ends automatically."""
         return {} if self.until is None else {"until": self.until}
 
 
@@ -304,7 +304,7 @@ class AccountLeaving(WxAuthError, code="account_leaving", status=403):
         self.user_id = user_id
 
     def members(self) -> Mapping[str, Any]:
-        """Return `erase_at`."""
+        """Return the extension member `erase_at`."""
         return {"erase_at": self.erase_at}
 
 

@@ -23,7 +23,7 @@ SIGNING_ALGS: Final = ("RS256", "ES256")
 MAX_ASSERTION_LENGTH: Final = 8192
 """The maximum number of characters of an assertion."""
 MAX_LIFETIME: Final = timedelta(minutes=5)
-"""The longest time from now until the `exp` of an assertion. An error message of `_client_id_and_jti` repeats it."""
+"""The longest time from now until an assertion's `exp`. An error message of `_client_id_and_jti` repeats this time."""
 MAX_JTI: Final = 256
 """The maximum number of characters of `jti`."""
 RSA_BITS: Final = range(2048, 8192 + 1)
@@ -115,7 +115,7 @@ class ClientKeys:
 
     @classmethod
     def read(cls, jwks: object) -> Self:
-        """Return the usable keys of a JWK set. If several keys have the same algorithm and `kid`, none is usable.
+        """Return the usable keys of a JWK set. If several have the same algorithm and `kid`, none of them is usable.
 
         Raises: InvalidKey, if `jwks` is not a JWK set.
         """
@@ -168,11 +168,11 @@ class Assertion:
 
     @classmethod
     def read(cls, text: str, *, issuer: str, endpoints: Collection[str], now: datetime) -> Self:
-        """Return an assertion, after a check of its form and its claims.
+        """Parse an assertion, check its form and its claims, and return it.
 
         The audience of the assertion must be `issuer` or one of `endpoints`.
 
-        Raises: InvalidAssertion.
+        Raises: InvalidAssertion, if a check fails.
         """
         jws = COMPACT_JWS.fullmatch(text) if len(text) <= MAX_ASSERTION_LENGTH else None
         if jws is None:
@@ -191,7 +191,7 @@ class Assertion:
 
 
 def _alg_and_kid(header: Mapping[str, Any]) -> tuple[str, str | None]:
-    """Check the header of an assertion, and return its `alg` and `kid`. Raises: InvalidAssertion."""
+    """Check the header of an assertion, and return its `alg` and `kid`. Raises: InvalidAssertion, if a check fails."""
     alg, kid, typ = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
     if alg not in SIGNING_ALGS:
         raise InvalidAssertion(f"alg is one of {', '.join(SIGNING_ALGS)}")
@@ -239,7 +239,7 @@ def _is_only_for(audience: object, issuer: str, endpoints: Collection[str]) -> b
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float | None:
-    """Return a claim in epoch seconds; None if the claim is absent. Raises: InvalidAssertion."""
+    """Return a claim in epoch seconds; None if the claim is absent. Raises: InvalidAssertion, if it is not a number."""
     if name not in claims:
         return None
     value = claims[name]

@@ -1,7 +1,7 @@
 """Registered clients: the services that query wxauth, and the sites that log users in.
 
-All clients have a name, and most have a secret. All sites must belong to the operator. They share one audience, so that
-every service behind a guard accepts the tokens of every site. Never add a site of a third party.
+All clients have a name, and most have a secret. All sites share one audience, so every service behind a guard accepts
+the tokens of every site. Therefore, all sites must belong to the operator. Never add a site of a third party.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ FORMER_SECRET_KEPT: Final = timedelta(hours=24)
 REMOVED_PAGE_SIZE: Final = 1000
 """The maximum number of sessions of a removed site that one transaction ends.
 
-Logins of the users of these sessions wait for this transaction.
+There is a limit because logins of the users of these sessions wait for this transaction.
 """
 _PAGES_PER_REPORT: Final = 10
 """The number of pages that `end_sessions_left` ends between two reports of the remaining sessions."""
@@ -43,7 +43,7 @@ NO_SUCH_CLIENT: Final = "this service client doesn't exist"
 NAME_TAKEN: Final = "a service client with this name already exists"
 NAME_REMOVED: Final = "the sessions of the removed client with this name are still being ended, which can take minutes"
 HAS_NO_SECRET: Final = ("name", "belongs to a public client, which has no secret")
-"""The field and the message of the refusal to renew the secret of a public client."""
+"""The field and the message with which wxauth refuses to renew a public client's secret."""
 
 AnyClientSettings = Settings | ClientCommandSettings
 """The settings of the service, or of the commands about clients."""
@@ -62,14 +62,14 @@ class Credentials(NamedTuple):
 async def find_site(database: Database | Transaction, name: str) -> Client | None:
     """Return the site with this name, without its logo; None if there is no such site.
 
-    A name that no client can have causes no query.
+    For a name that no client can have, the function returns None without a query.
     """
     return await database.row(queries.FIND_SITE, name=name) if is_client_name(name) else None
 
 
 @dataclass(frozen=True, slots=True)
 class ClientChanges:
-    """The operations that add and change clients, with checks of the apps, URLs and resources in their fields."""
+    """The operations that add and change clients. They check the apps, URLs and resources in the clients' fields."""
 
     database: Database
     resolver: NameResolver
@@ -78,9 +78,11 @@ class ClientChanges:
     async def add(
         self, name: str, options: Mapping[str, Any], *, by: Actor = OPERATOR, now: datetime
     ) -> tuple[Client, Credentials | None]:
-        """Add a client. Return the client and its credentials. The credentials of a public client are None.
+        """Add a client with these options. Return the client and its credentials.
 
-        Raises: WrongClient, NameTaken.
+        The credentials are None for a public client, because it has no secret.
+
+        Raises: WrongClient, if an option is invalid; NameTaken.
         """
         options = _with_known_resources(options, self.settings.resources)
         client = build_client(name, options)
@@ -97,7 +99,7 @@ class ClientChanges:
         A site's sessions continue, with the scopes that the site still has. A null, false or empty value clears an
         optional field.
 
-        Raises: NotFound, WrongClient.
+        Raises: NotFound, if there is no such client; WrongClient, if a value is invalid.
         """
         changes = _with_known_resources(changes, self.settings.resources)
         kinds = await _kinds_of_apps(self.database, self.settings)
@@ -122,7 +124,7 @@ class ClientChanges:
         `kinds` contains the kind of each app, by the app's id. This method accepts an unknown mini-program, which might
         be added later, and refuses other unknown apps.
 
-        Raises: WrongClient.
+        Raises: WrongClient, if an app or the URL is refused.
         """
         for field, (kind, rule) in APPS_OF_SITE.items():
             if values.get(field) and kinds.get(values[field], "mini_program") != kind:
@@ -150,7 +152,7 @@ class ClientChanges:
 async def add_client(database: Database, client: Client, *, by: Actor = OPERATOR, now: datetime) -> Credentials | None:
     """Add a client. Return its credentials, whose secret wxauth does not store; None for a public client.
 
-    Raises: NameTaken.
+    Raises: NameTaken, if a client has the name, or a removed client with the name still has sessions.
     """
     secret = None if client.is_public else new_secret()
     secret_hash = None if secret is None else hash_of(secret)
@@ -170,9 +172,10 @@ async def renew_secret(
 ) -> tuple[Credentials, Sequence[str]]:
     """Give a client a new secret. Return its new credentials and its scopes.
 
-    The previous secret still works for a day, unless `at_once`. Older secrets no longer work.
+    The previous secret still works for `FORMER_SECRET_KEPT`, but with `at_once`, it stops working immediately. Older
+    secrets no longer work.
 
-    Raises: NotFound; InvalidRequest, if the client is public.
+    Raises: NotFound, if there is no such client; InvalidRequest, if the client is public.
     """
     secret = new_secret()
     values = {"secret_hash": hash_of(secret), "former_until": None if at_once else now + FORMER_SECRET_KEPT}
@@ -192,7 +195,7 @@ async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, 
 
     If the client was removed before, but some of its sessions are left, the function ends a page of these sessions.
 
-    Raises: NotFound.
+    Raises: NotFound, if there is neither such a client nor a session of a removed one.
     """
     async with database.begin() as transaction:
         is_removed = await transaction.value(queries.REMOVE, name=name, by=by.name) is not None
@@ -236,7 +239,7 @@ async def ensure_own_client(database: Database, name: str, *, now: datetime, **f
 def _with_known_resources(values: Mapping[str, Any], known: Iterable[Resource]) -> Mapping[str, Any]:
     """Return these fields of a client, with each resource spelled as in the settings.
 
-    Raises: WrongClient, for an unknown resource.
+    Raises: WrongClient, if a resource is unknown.
     """
     if not values.get("resources"):
         return values
@@ -256,7 +259,7 @@ def _with_known_resources(values: Mapping[str, Any], known: Iterable[Resource]) 
 
 
 async def _kinds_of_apps(database: Database, settings: AnyClientSettings) -> Mapping[str, AppKind]:
-    """Return the kind of each app by its id, for the apps in the settings and for the stored apps."""
+    """Return the kind of each app by its id, for the apps in the settings and the stored apps."""
     stored = {row.app_id: row.fields.get("kind", "mini_program") for row in await database.rows(STORED_APPS)}
     return stored | {app.app_id: app.kind for app in settings.apps}
 

@@ -39,7 +39,7 @@ KEPT_IN_MEMORY_SECONDS: Final = 3600.0
 STORAGE_TIMEOUT_SECONDS: Final = 1.0
 """The longest time, in seconds, for which a response waits for the database.
 
-WeChat waits five seconds for a response, and sends a message up to three times.
+The time is short because WeChat waits only five seconds for a response. WeChat sends a message up to three times.
 """
 ANSWER_SECONDS: Final = 4.0
 """The time limit, in seconds, for handling a message. WeChat waits five seconds for a response."""
@@ -85,12 +85,13 @@ class PushedMessages:
         init=False, default_factory=partial(asyncio.Semaphore, LONG_MESSAGES_AT_ONCE)
     )
     _warned: OncePerDay = field(init=False, default_factory=OncePerDay)
-    """The apps and messages about which a warning was logged today."""
+    """The pairs of an app and a name of a message about which a warning was logged today."""
 
     async def echo(self, app_id: str, query: Mapping[str, str]) -> str:
         """Return the response that WeChat expects when it checks a push URL, before it saves the URL.
 
-        Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, StorageUnavailable.
+        Raises: UnknownApp; NotFound, if the app has no push_token; InvalidSignature; InvalidRequest, if `echostr` is
+            malformed; StorageUnavailable, if the database does not respond in time.
         """
         now = self.clock()
         signature = read_handshake(self._app_with_push(app_id), query, now=now)
@@ -108,7 +109,8 @@ class PushedMessages:
         Return the response for WeChat. `read` reads the request, after the query has been checked. `is_long` says
         whether the body may be longer than the bodies of other routes.
 
-        Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, StorageUnavailable, PushNotForwarded.
+        Raises: UnknownApp; NotFound, if the app has no push_token; InvalidSignature; InvalidRequest, if the message is
+            malformed; StorageUnavailable, if the database does not respond in time; PushNotForwarded.
         """
         deadline = asyncio.get_running_loop().time() + ANSWER_SECONDS
         counted = _Counted()
@@ -138,7 +140,7 @@ class PushedMessages:
         The number of long requests is limited, because a client that has seen a valid query can repeat it for five
         minutes.
 
-        Raises: PushNotForwarded, and the errors of `read`.
+        Raises: PushNotForwarded, if too many long requests are being read; the errors of `read`.
         """
         if not is_long:
             return await read()
@@ -152,6 +154,8 @@ class PushedMessages:
 
         Set the kind in `counted`, even if an exception follows. For an encrypted message that is not a withdrawal,
         wxauth does not query the database, so that it can forward the message even during an outage.
+
+        Raises: InvalidRequest, if the message is malformed; InvalidSignature, StorageUnavailable.
         """
         counted.kind = message.kind_for_others
         withdrawal: Withdrawal | None = None
@@ -219,7 +223,10 @@ class PushedMessages:
         return names_user
 
     async def _retry_withdrawal(self, message: WeChatMessage, withdrawal: Withdrawal) -> None:
-        """Carry out a withdrawal that has failed before. Raise the error if it fails again, so that it is retried."""
+        """Carry out a withdrawal that has failed before.
+
+        If the withdrawal fails again, raise the error, so that `Retries` repeats the withdrawal.
+        """
         try:
             await self._claim_and_erase(message, withdrawal)
         except InvalidSignature as exc:
@@ -232,7 +239,10 @@ class PushedMessages:
         return await self._erase(message.app_id, withdrawal)
 
     async def _erase(self, app_id: str, withdrawal: Withdrawal) -> bool:
-        """Carry out a withdrawal once. Return False if it names no known user, and True for a repeated message."""
+        """Carry out a withdrawal. If its message is repeated, change nothing.
+
+        Return False if the withdrawal names no known user. Otherwise, and for any repeated message, return True.
+        """
         now = self.clock()
         async with self.database.begin() as transaction:
             # Only a repeated message is skipped. A late message is carried out, and clears even data that the user
@@ -259,7 +269,7 @@ class PushedMessages:
         return app
 
     async def _in_time(self, work: Coroutine[Any, Any, Result], *, name: str) -> Result:
-        """Start the work, and wait up to `patience` seconds for the result.
+        """Start the work as a task with this name, and wait up to `patience` seconds for the result.
 
         If the time is up, the work continues in the background, so that it can be done when WeChat sends the message
         again.
