@@ -27,7 +27,7 @@ from wxauth_guard.verifier import CLOCK_SKEW
 LONGEST_CHECK_SECONDS: Final = 25.0
 """The time limit, in seconds, of a whole check. Each request of the check has a shorter limit."""
 _LONGEST_REASON: Final = 300
-"""The largest number of characters of an internal error that a result shows."""
+"""The largest number of characters that a result shows of an internal error's message."""
 
 
 async def check_all() -> list[CheckResult]:
@@ -99,7 +99,7 @@ async def examine_app(settings: Settings, app: App, *, apps: Sequence[App]) -> l
 
 
 async def check_apps(settings: Settings) -> list[CheckResult]:
-    """Check each app with WeChat, without the database."""
+    """Check each app in the settings with WeChat, without the database."""
     findings = Findings(apps=settings.apps)
     async with aclosing(_transport(settings)) as transport:
         results = await asyncio.gather(
@@ -127,7 +127,8 @@ async def _results_of_forward(app: App, settings: Settings, clock: Clock) -> lis
 async def _results_of(name: str, check: AsyncGenerator[CheckResult | None, None]) -> list[CheckResult]:
     """Return the results of a check. A check yields None if there is nothing to report.
 
-    If the check itself fails, the failure becomes a result, and the other checks continue.
+    If the check itself fails, or takes too long, add a result called `name` with the failure. The error is not raised,
+    because the other checks must continue.
     """
     results: list[CheckResult] = []
     try:

@@ -93,13 +93,16 @@ def _line_of(exc: WxAuthError | CannotOpen | TextError) -> str:
 
 
 def read_settings(kind: type[AnySettings]) -> AnySettings:
-    """Load settings of this kind. Raises: Failed."""
+    """Load settings of this kind. Raises: Failed, if a setting is missing or invalid."""
     with failures_printed():
         return load_settings(kind)
 
 
 def with_database(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
-    """Return the result of `use`, called with the database of WXAUTH_DATABASE_URL and its time. Raises: Failed."""
+    """Call `use` with the database of WXAUTH_DATABASE_URL and the database's time, and return the result.
+
+    Raises: Failed.
+    """
     settings = read_settings(DatabaseSettings)
 
     async def run() -> T:
@@ -110,11 +113,14 @@ def with_database(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
 
 
 def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = False, seals: bool = False) -> T:
-    """Return the result of `use`, called with parts that are created when they are first used. Raises: Failed.
+    """Call `use` with parts that are created when they are first used, and return the result.
 
-    All settings are required. With `seals`, the function fails before it calls `use` if the secret key opens no stored
-    value, because the service could then not open the values that the command seals. `with_services` provides all parts
-    of the service, but importing them takes half a second more.
+    All settings are required. With `calls_wechat`, the parts include the clients of WeChat and the apps. With `seals`,
+    the function fails before it calls `use` if the secret key opens no stored value, because the service could then not
+    open the values that the command seals. `with_services` provides all parts of the service, but importing them takes
+    half a second more.
+
+    Raises: Failed.
     """
     from wxauth.core.services import Parts
 
@@ -155,7 +161,7 @@ async def _add_wechat(parts: "Parts", settings: Settings, closing: AsyncExitStac
 
 
 def with_services(use: Callable[["Services"], Awaitable[T]]) -> T:
-    """Return the result of `use`, called with all parts of the service. All settings are required. Raises: Failed."""
+    """Call `use` with all parts of the service, and return the result. All settings are required. Raises: Failed."""
     from wxauth.apps.registry import Apps
     from wxauth.service.build import build_services
 
@@ -172,7 +178,7 @@ def with_services(use: Callable[["Services"], Awaitable[T]]) -> T:
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, T]], *, log_level: str) -> T:
-    """Run a coroutine, and log to standard error. Raises: Failed."""
+    """Run a coroutine, return its result, and log to standard error from this level on. Raises: Failed."""
     configure_logging(level=log_level, log_format="console", stream=sys.stderr.buffer)
     with failures_printed():
         return asyncio.run(work())

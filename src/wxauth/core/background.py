@@ -54,7 +54,7 @@ class Background:
     _started: set[asyncio.Task[Any]] = field(init=False, default_factory=set)
 
     def start(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
-        """Start work that must continue if its request is cancelled. To await the returned task, use asyncio.shield."""
+        """Start work that must continue if its request is cancelled. Await the task only through asyncio.shield."""
         task = asyncio.create_task(work, name=name)
         # The event loop keeps only weak references to tasks. Without this reference, the garbage collector might
         # destroy the task.
@@ -129,7 +129,7 @@ class WriteBuffer(ABC):
         await keep_doing(self.store, pause=self.store_pause, failed=self.failed)
 
     async def aclose(self) -> None:
-        """Store the remaining data, unless that takes longer than `LAST_STORE_SECONDS`."""
+        """Store the remaining data. If that fails or takes longer than `LAST_STORE_SECONDS`, the data is lost."""
         try:
             async with asyncio.timeout(LAST_STORE_SECONDS):
                 await self.store()
@@ -176,8 +176,8 @@ class Retries:
         """Retry `do`, a write of the kind `what`, until it succeeds, for at most `patience` seconds.
 
         If a retry of the same kind and key is already waiting, that retry continues, and `do` is ignored. `do` may be
-        called several times. The log lines contain `fields`, from which an operator must be able to repeat a lost write
-        by hand.
+        called several times. `failure` is the error of the first attempt. The log lines contain `fields`, from which an
+        operator must be able to repeat a lost write by hand.
         """
         if (what, key) in self._retries:
             return

@@ -97,7 +97,7 @@ def _options_for(url: libpq.DatabaseUrl, *, is_pooled: bool, deadlines: Deadline
 
 
 class _Place(NamedTuple):
-    """A host, and one of its addresses if its name has several."""
+    """A host, given as its DSN, and one of its addresses if its name has several. Otherwise, `address` is None."""
 
     dsn: str
     address: str | None
@@ -125,7 +125,10 @@ class _LoopTo:
 
 
 async def _places_of(dsn: str, *, seconds: float) -> list[_Place]:
-    """Return the host of a DSN with each of its addresses. Looking up the addresses takes at most `seconds`."""
+    """Return the host of a DSN with each of its addresses, if it has several, and otherwise alone.
+
+    The function waits at most `seconds` for the addresses.
+    """
     host, _port = libpq.host_and_port(dsn)
     addresses = await addresses_of(host, seconds=seconds)
     return [_Place(dsn, address) for address in addresses] if len(addresses) > 1 else [_Place(dsn, None)]

@@ -69,7 +69,7 @@ class DatabaseUrl(NamedTuple):
     parameters: Collection[str]
     """The names of the parameters in the query, some of which are settings of the session."""
     pooler: str
-    """The value of wxauth's own parameter `pgbouncer`."""
+    """The value of wxauth's own parameter `pgbouncer`; empty if the URL does not set it."""
 
 
 def read_url(url: str) -> DatabaseUrl:

@@ -1,6 +1,6 @@
 """The check that this version of wxauth supports the database's engine and the schema's revision.
 
-This module does not import Alembic, so that the service starts faster.
+This module does not import Alembic, because the import would slow down the start of the service.
 """
 
 import re
@@ -18,7 +18,7 @@ from wxauth.i18n import Text, lazy_gettext as _
 _IN_WHEEL: Final = Path(__file__).parents[1] / "_migrations"
 _IN_CHECKOUT: Final = Path(__file__).parents[3] / "alembic"
 SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
-"""The folder with Alembic's revisions."""
+"""The folder with Alembic's revisions, which is in another place in a wheel than in a checkout."""
 _REVISION: Final = re.compile("[0-9]{4}")
 """The pattern of wxauth's revisions."""
 _FOREIGN_REVISION: Final = ""
@@ -61,7 +61,7 @@ KNOWN_REVISIONS: Final = revisions_in(SCRIPTS)
 
 
 async def current_revision(database: Database) -> str | None:
-    """Return the schema's revision, or None if there is no schema.
+    """Return the schema's revision, or None if there is no schema, or no revision in it.
 
     If another program has created the schema, return a value that `refusal_of` refuses.
     """
@@ -76,7 +76,7 @@ async def current_revision(database: Database) -> str | None:
 
 
 def is_usable(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bool:
-    """Return whether this revision is the newest revision that this version knows, or is newer."""
+    """Return whether a revision is the newest revision that this version of wxauth knows, or is newer."""
     return revision is not None and revision >= known[0]
 
 
@@ -86,7 +86,7 @@ def is_newer(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bo
 
 
 def refusal_of(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> Text | None:
-    """Return why wxauth cannot migrate a schema, or None if it can.
+    """Return why wxauth cannot migrate a schema with this revision, or None if it can.
 
     A schema cannot be migrated if another program, or a version before the first release, created it.
     """
@@ -98,7 +98,7 @@ async def refusal_of_engine(database: Database) -> Text | None:
 
     The text is a predicate, for example "isn't PostgreSQL". The caller adds the subject.
 
-    Raises: StorageUnavailable.
+    Raises: StorageUnavailable, if the database does not respond.
     """
     try:
         engine, has_plpgsql, encoding = await database.one(_ENGINE)

@@ -36,7 +36,7 @@ def filled_claims(template: Template | None, user: UserInSession, *, sees_roles:
 
 
 def _value(user: UserInSession, sees_roles: bool, fact: str) -> object:
-    """Return the value of a fact; None if there is none, or if the token may not contain it.
+    """Return the value of a fact; None if there is none, or if the token may not contain the fact.
 
     None removes the entry from the claims. An empty list counts as None, as in `replace_facts`.
     """

@@ -82,7 +82,7 @@ LONGEST_RETRY_AFTER: Final = timedelta(days=1)
 OUTAGE: Final = timedelta(minutes=5)
 """The time after which a webhook that accepts nothing counts as unavailable.
 
-The next success of the webhook makes its retries due now.
+The next success of the webhook makes its waiting retries due immediately.
 """
 RESUMED_AT_ONCE: Final = 1000
 """The largest number of retries that one transaction makes due."""
@@ -282,7 +282,12 @@ class Deliveries:
             log.warning("webhook_disabled", webhook=delivery.name, reason="it has answered 410")
 
     def _open_secrets(self, webhook_id: UUID, webhook: Webhook | LeasedDelivery, *, now: datetime) -> list[bytes]:
-        """Return the keys that sign a webhook's messages now. Raises: CannotOpen, for the current secret."""
+        """Return the keys that sign a webhook's messages now.
+
+        Leave out a previous secret that cannot be decrypted, because the receiver can verify the other signature.
+
+        Raises: CannotOpen, if the current secret cannot be decrypted.
+        """
         context = webhook_secret_context(webhook_id)
         keys = [self.sealer.open(webhook.secret, context=context)]
         former, until = webhook.former_secret, webhook.former_secret_until

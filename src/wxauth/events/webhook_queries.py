@@ -61,7 +61,7 @@ class DeliveryOutcome:
     status: int | None = None
     """The status of the response; None if there was no response."""
     error: str | None = None
-    """The reason why there was no response."""
+    """The reason why there was no response; None if there was a response."""
     next_at: datetime | None = None
     """The time at which the next attempt is due; None if the delivery is finished."""
 

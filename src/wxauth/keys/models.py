@@ -1,4 +1,7 @@
-"""The rules for stored signing keys: which key signs, which key is next, and when a former key retires."""
+"""The table of signing keys, and the rules for them.
+
+The rules decide which key signs, which key is next, and when a former key retires.
+"""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -25,7 +28,7 @@ class StoredSigningKey(SQLModel):
     """The private key as PKCS#8, encrypted."""
     created_at: datetime = Field(sa_type=TIME)
     activates_at: datetime = Field(sa_type=TIME)
-    """The time at which the key begins to sign. The key is published before that."""
+    """The time at which the key begins to sign. The key is published before, because verifiers must know it by then."""
     retires_at: datetime | None = Field(sa_type=TIME)
     """The time from which the key is no longer published; null until the key has a successor."""
 
@@ -41,8 +44,8 @@ JWKS_MAX_AGE: Final = 300
 LONGEST_TOKEN_TTL: Final = 86400
 """The largest allowed `ACCESS_TOKEN_TTL`, in seconds.
 
-This limit counts instead of the present setting, because another replica, or this replica before a restart, may have
-issued tokens that live longer.
+Keys retire after this time instead of the present setting, because another replica, or this replica before a restart,
+may have issued tokens that live longer.
 """
 
 # Every worker reads the keys after a pause of 5 s (`REFRESH_PAUSE_SECONDS`), and a read takes at most 8 s
@@ -79,12 +82,12 @@ class KeyState(StrEnum):
 
 
 def keys_for(alg: str, published: Sequence[StoredSigningKey]) -> Keys:
-    """Return the published keys of an algorithm."""
+    """Return those of the published keys that are for this algorithm."""
     return [key for key in published if key.alg == alg]
 
 
 def signing_key_of(keys: Keys, now: datetime) -> StoredSigningKey:
-    """Return the key that signs now, which is the newest active key."""
+    """Return the key that signs now, which is the newest active key. `keys` must not be empty."""
     active = [key for key in keys if key.activates_at <= now]
     # If a replica whose clock was ahead created all keys, no key is active yet, so the oldest key signs.
     return active[-1] if active else keys[0]
@@ -111,7 +114,7 @@ def is_due(keys: Keys, now: datetime, *, max_age: timedelta) -> bool:
 
 
 def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
-    """Return the keys with a next key added. Without any keys, return one key that signs at once.
+    """Return the keys with a next key added. If there are no keys, return one key that signs at once.
 
     If a replica whose clock was ahead created the last key, that key becomes the next key, with new dates.
     """
@@ -130,10 +133,10 @@ def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
 def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
     """Return the keys without the key that has this kid.
 
-    If it was the signing key, the next key signs at once, or a new key if there is no next key. If it was the next key,
-    a new next key replaces it.
+    If the removed key was the signing key, the next key signs at once or, if there is no next key, a new key. If the
+    removed key was the next key, a new next key replaces it.
 
-    Raises: NotFound.
+    Raises: NotFound, if no key has this kid.
     """
     withdrawn = next((key for key in keys if key.kid == kid), None)
     if withdrawn is None:
@@ -152,7 +155,7 @@ def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
 
 
 def _with_successor(keys: Keys, successor: StoredSigningKey, *, until_then: StoredSigningKey | None = None) -> Keys:
-    """Return the keys with a successor of the signing key.
+    """Return the keys with this successor of the signing key added.
 
     The other keys retire when all tokens that they have signed have expired. `until_then` is the key that signs until
     the successor begins to sign. If this key would retire earlier than the others, the function postpones its

@@ -65,7 +65,7 @@ class RedisCounts:
 
 
 async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
-    """Create a client for the server, the Sentinels' primary or the cluster, and let `closing` close the client."""
+    """Create a client for a server, the primary of Sentinels, or a cluster. `closing` closes the client."""
     if "+" not in url.partition("://")[0]:  # "redis+sentinel" and "redis+cluster" name several hosts
         return await _connect_to_server(url, patience, closing)
     parts, hosts = split_hosts(url)
@@ -87,7 +87,7 @@ async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
 
 
 async def _connect_to_server(url: str, patience: float, closing: AsyncExitStack) -> Any:
-    """Create a client for one server, which tries all addresses of the server's host."""
+    """Create a client for one server. The client tries all addresses of the server's host."""
     from redis.asyncio import ConnectionPool, Redis
 
     pool = ConnectionPool.from_url(url)
@@ -118,7 +118,7 @@ def _connect_to_primary(
 
 
 def _connect_to_cluster(addresses: Sequence[tuple[str, int]], options: dict[str, Any], closing: AsyncExitStack) -> Any:
-    """Create a client for a cluster, which finds the other nodes through these addresses."""
+    """Create a client for a cluster. The client finds the other nodes of the cluster through these addresses."""
     from redis.asyncio import RedisCluster
     from redis.asyncio.cluster import ClusterNode
     from redis.asyncio.retry import Retry
@@ -175,5 +175,5 @@ def _connection_trying(addresses: Sequence[str], connection_class: type[Any], se
 
 
 def redis_reason(exc: Exception) -> str:
-    """Return the error message for the operator, without secrets, and without redis-py's list of its arguments."""
+    """Return the error message for the operator, without secrets, and without redis-py's details after ` : `."""
     return redact(str(exc).partition(" : ")[0])[:_MAX_REASON_LENGTH]

@@ -16,7 +16,7 @@ from wxauth.terminal import WrongValue
 from wxauth_guard.texts import is_http_url
 
 RESOLVE_TIMEOUT_SECONDS: Final = 5.0
-"""The longest time, in seconds, that a caller waits for a name by default."""
+"""The longest time, in seconds, that a caller waits by default for the addresses of a name."""
 MAX_CONCURRENT_NAMES: Final = 32
 """The largest number of names resolved at the same time.
 
@@ -48,12 +48,15 @@ class NameResolver:
 
     look_up: LookUp = addresses_of
     patience: float = field(default=RESOLVE_TIMEOUT_SECONDS, kw_only=True)
-    """The longest time, in seconds, that a caller waits for a name."""
+    """The longest time, in seconds, that a caller waits for the addresses of a name."""
     _slots: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(MAX_CONCURRENT_NAMES))
     _under_way: dict[str, asyncio.Task[Sequence[str]]] = field(init=False, default_factory=dict)
 
     async def resolve(self, host: str) -> Sequence[str]:
-        """Return the addresses of a name or an address. Raises: OSError, including TimeoutError; UnicodeError."""
+        """Return the addresses of a host name, or the address that `host` spells.
+
+        Raises: OSError, which includes TimeoutError, or UnicodeError, if the name does not resolve.
+        """
         async with asyncio.timeout(self.patience):
             return await once(self._under_way, host, lambda: self._resolve_in_thread(host))
 

@@ -1,6 +1,7 @@
 """The life of the service from start to stop.
 
-At the start, the service checks the stored data. It runs the background tasks as soon as the database responds.
+At the start, the service checks the stored data. It runs the background tasks as soon as the database responds and has
+a schema.
 """
 
 import asyncio
@@ -45,7 +46,7 @@ log = get_logger()
 
 @asynccontextmanager
 async def lifespan(services: Services, _app: FastAPI) -> AsyncIterator[None]:
-    """Start and stop the service. Background tasks run during the block, and all parts are closed after it."""
+    """Start and stop the service. The background tasks run during the block. Afterwards, all parts are closed."""
     heed_signals(services[probes.Readiness])
     is_loaded = await _prepare(services)
     keeping = asyncio.create_task(_run_background_tasks(services, is_loaded=is_loaded), name="keeping")
@@ -62,7 +63,12 @@ async def lifespan(services: Services, _app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _prepare(services: Services) -> bool:
-    """Check and load the stored data. Return False if the database is not ready yet. Raises: InvalidSettings."""
+    """Check and load the stored data. Return False if the database is not ready yet.
+
+    If a check fails, print the reason. A worker then ends at once.
+
+    Raises: InvalidSettings, if a check fails and this process is not a worker.
+    """
     try:
         is_ready = await check_stored_state(services)
         if is_ready:
@@ -119,7 +125,7 @@ async def check_stored_state(services: Services) -> bool:
     Also create the first signing keys, and rotate the keys that are due. Return False if nothing could be checked
     because the database does not respond or has no schema.
 
-    Raises: InvalidSettings.
+    Raises: InvalidSettings, if a check fails, or if the URL of the database is invalid.
     """
     database, keys = services.database, services[KeyRing]
     try:
@@ -145,7 +151,7 @@ async def check_stored_state(services: Services) -> bool:
 
 
 async def _check_names_of_clients(services: Services) -> None:
-    """Check that no OAuth client has the name of the audience or an app. Raises: InvalidSettings."""
+    """Check that no OAuth client has the name of the audience or an app. Raises: InvalidSettings, if one does."""
     clashing = await clashing_clients(services.database, services.settings)
     if clashing:
         text = _(
@@ -157,7 +163,7 @@ async def _check_names_of_clients(services: Services) -> None:
 
 
 async def _load_stored_data(services: Services) -> None:
-    """Read the stored data that requests need: the clock, the keys and the apps. Add the client of the console.
+    """Read what requests need from the database: the time, the keys and the apps. Add the client of the console.
 
     If a read fails, the background tasks repeat it.
     """

@@ -19,7 +19,7 @@ _MAX_WEBHOOK_KEY_BYTES: Final = 64
 
 
 def secret_key_bytes(value: SecretStr) -> bytes:
-    """Return the bytes of a secret key. Raises: ValueError, unless there are exactly 32 bytes."""
+    """Decode a secret key from base64 or base64url. Raises: WrongValue, if it does not have exactly 32 bytes."""
     text = value.get_secret_value().translate({ord("-"): "+", ord("_"): "/"})  # base64url becomes base64
     with suppress(ValueError):
         key = base64.b64decode(text, validate=True)
@@ -29,7 +29,7 @@ def secret_key_bytes(value: SecretStr) -> bytes:
 
 
 def webhook_secret_bytes(value: SecretStr) -> bytes:
-    """Return the bytes of a secret for signatures. Raises: ValueError, unless there are 24 to 64 bytes."""
+    """Decode the key in a secret for signatures. Raises: WrongValue, if the key does not have 24 to 64 bytes."""
     text = value.get_secret_value()
     with suppress(ValueError):
         key = base64.b64decode(text.removeprefix(_WEBHOOK_PREFIX), validate=True)

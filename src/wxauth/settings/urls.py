@@ -1,4 +1,7 @@
-"""The types of URLs, hosts and paths in settings. Errors never contain a value."""
+"""The types of URLs, hosts and paths in settings.
+
+Errors never contain the value, because a URL can contain a password.
+"""
 
 import re
 from collections.abc import Iterable
@@ -17,7 +20,7 @@ from wxauth.terminal import WrongValue
 from wxauth_guard.texts import is_http_url, is_secure
 
 OWN_NAMES: Final = frozenset({"v1", "d", "docs", "openapi.json", "livez", "readyz", "metrics", "admin"})
-"""The first segments of the service's paths. A test compares them with the routes."""
+"""The first segments of the service's paths, which no root file may use. A test compares them with the routes."""
 # The parts of the patterns below: a user name and password with `@`, a host, a port, and hosts of PostgreSQL.
 _USER: Final = r"([^/?#@\[\]\t\r\n]*@)?"
 _HOST: Final = r"(\[[\da-fA-F:.]+\]|[\w.%-]+)"
@@ -44,7 +47,7 @@ def split_hosts(url: str) -> tuple[SplitResult, list[str]]:
     Python versions with the security fixes of 2025 refuse a URL in which an IPv6 address in brackets follows another
     host. Therefore the hosts are separated first.
 
-    Raises: ValueError.
+    Raises: ValueError, if `urlsplit` refuses the URL.
     """
     scheme, slashes, after_scheme = url.partition("://")
     authority = re.split("[/?#]", after_scheme, maxsplit=1)[0]
@@ -56,7 +59,7 @@ def split_hosts(url: str) -> tuple[SplitResult, list[str]]:
 def _checked_parts(url: str, pattern: str, example: str) -> SplitResult:
     """Return the parts of a URL, with the first of its hosts.
 
-    Raises: WrongValue, unless the URL matches the pattern, and each of its ports is valid.
+    Raises: WrongValue, if the URL does not match the pattern, or has an invalid port. The error shows `example`.
     """
     refusal = WrongValue(Text(_MUST_LOOK_LIKE, form=example))
     if not re.fullmatch(pattern, url):
@@ -71,13 +74,13 @@ def _checked_parts(url: str, pattern: str, example: str) -> SplitResult:
 
 
 def _check_ports(ports: Iterable[str]) -> None:
-    """Check ports. Raises: WrongValue."""
+    """Check ports in decimal digits. Raises: WrongValue, if one is not from 1 to 65535."""
     if not all(port.isdecimal() and 0 < int(port) <= _MAX_PORT for port in ports):
         raise WrongValue(_("must have ports from 1 to 65535"))
 
 
 def _check_database_url(value: SecretStr) -> SecretStr:
-    """Return the URL with the scheme `postgresql`. Raises: WrongValue."""
+    """Check the URL, and return it with the scheme `postgresql`. Raises: WrongValue, if the URL is malformed."""
     url = re.sub(r"^postgres(ql)?(\+asyncpg)?://", "postgresql://", value.get_secret_value())
     # In a password with `/` or `?`, the part before that character may look like a host and port. Therefore the part
     # after the host must not contain `@`, except in the path of a socket.
@@ -171,7 +174,7 @@ def _check_root_files(values: tuple[str, ...]) -> None:
 
 
 def _check_host(value: str) -> None:
-    """Check a host, which may have a port. If it has no letters, it must be an address."""
+    """Check a host, which may have a port. A host without letters must be an address."""
     match = _HOST_AND_PORT.fullmatch(value)
     if match is not None and int(match["port"] or 0) <= _MAX_PORT:
         with suppress(ValueError):

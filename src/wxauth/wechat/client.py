@@ -1,4 +1,4 @@
-"""The client for WeChat's server API. It exchanges login codes, and makes the calls of all other modules.
+"""The client for WeChat's server API. It exchanges login codes, and other modules call WeChat through it.
 
 Source: https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-login/code2Session.html
 """
@@ -33,7 +33,7 @@ _CONNECT_SHARE: Final = 0.4
 The remaining time is for the fallback host.
 """
 _MADE_UP_CODE: Final = "000000000000"
-"""A code that WeChat has never issued."""
+"""A login code that WeChat has never issued."""
 _MAX_PICTURE_BYTES: Final = 1024 * 1024
 """The size limit, in bytes, of a picture. A mini-program code has about 100,000 bytes."""
 PICTURE: Final = "picture"
@@ -91,7 +91,7 @@ def transport_for(settings: Settings, *, at_most: float = inf) -> HttpTransport:
 
 @dataclass(frozen=True, slots=True)
 class WeChatIdentity:
-    """The identity that WeChat returned for a code."""
+    """The identity that WeChat returned for a login code."""
 
     openid: str
     unionid: str | None
@@ -175,12 +175,12 @@ class WeChat:
     async def exchange(self, app: App, code: str) -> WeChatIdentity:
         """Exchange a login code for the user's identity.
 
-        The code comes from `wx.login` in a mini-program, and from OAuth in any other app. It works once, for some
-        minutes. This method ignores the access and refresh tokens in an OAuth response.
+        The code comes from `wx.login` in a mini-program, and from OAuth in any other app. A code works once, within
+        some minutes. This method ignores the access and refresh tokens in an OAuth response.
 
         Raises: InvalidCode (40029, 42003), CodeUsed (40163), WeChatUserBlocked (40226), WeChatRateLimited (45009,
             45011), WeChatMisconfigured (if only the operator can end the failure), WeChatUnavailable (-1 after two
-            retries, no connection or a lost one, 5xx), WeChatTimeout, WeChatBadResponse.
+            retries, a missing or lost connection, or a status of 500 or more), WeChatTimeout, WeChatBadResponse.
         """
         api = exchange_api(app)
         query = _login_query(api, app, code)
@@ -249,7 +249,10 @@ class WeChat:
         return result
 
     def deadline(self, *, extra_time: float = 0.0) -> float:
-        """Return the time at which an exchange that begins now must end, in the event loop's time."""
+        """Return the time, in the event loop's time, at which an exchange that begins now must end.
+
+        `extra_time` is a number of seconds, which is added to the client's timeout.
+        """
         return asyncio.get_running_loop().time() + self.timeout + extra_time
 
     async def aclose(self) -> None:
