@@ -1,4 +1,7 @@
-"""The errors that wxauth returns to a phone if a call to WeChat fails. The desk shows them next to the faults."""
+"""The errors that wxauth returns to a phone if a call to WeChat fails.
+
+The desk shows each error next to the fault that causes it.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -15,13 +18,15 @@ _BY_FAULT: Final[Mapping[str, type[WeChatError] | None]] = {
     "html": WeChatBadResponse,
     "status": WeChatUnavailable,
 }
-"""The error that each kind of fault without an errcode results in; None if the call succeeds."""
+"""The error that wxauth returns for each kind of fault without an errcode; None if the call succeeds."""
 
 
 def failure_on_the_phone(api: str, fault: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the code, the status and the titles by language of the error that a phone gets if a call has this fault.
+    """Return the error that a phone gets if a call to this API of WeChat has this fault.
 
-    `fault` has the kind of the fault as its only key. Return None if the login or the request succeeds nevertheless.
+    The result contains the error's code, its HTTP status, and its title in each language. It is None if the phone's
+    login or request succeeds despite the fault. The only key of `fault` is the kind of the fault, for example
+    `errcode`.
     """
     errcode = fault.get("errcode")
     failure: WeChatError | type[WeChatError] | None

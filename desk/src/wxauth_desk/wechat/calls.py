@@ -1,4 +1,4 @@
-"""Functions that record the calls to and from the simulated WeChat, refuse them, or make them fail."""
+"""The record of the calls to and from the simulated WeChat, and the refusals and faults with which it responds."""
 
 import asyncio
 import re
@@ -34,18 +34,18 @@ Handler = Callable[[Request], Awaitable[Response]]
 _ERRMSGS: Final = dict(
     line.split(" ", 1) for line in Path(__file__).with_name("errmsgs.txt").read_text("utf-8").splitlines()
 )
-"""WeChat's own errmsgs, by errcode, as text."""
+"""WeChat's own errmsgs, by errcode. The errcodes are texts, as in the file `errmsgs.txt`."""
 _SNS_PATHS: Final = "/sns/"
-"""The beginning of the paths of WeChat's system for logins, whose errmsgs end with a comma."""
+"""The beginning of the paths of WeChat's APIs for logins, whose errmsgs end with a comma."""
 _RENEWAL_ADVICE: Final = (
     ", could get access_token by getStableAccessToken, more details at https://mmbizurl.cn/s/JtxxFh33r"
 )
-"""The end of the errmsg of 40001 at all other paths."""
+"""The text at the end of the errmsg for errcode 40001 at all paths except those below `_SNS_PATHS`."""
 _FAULT_IN_CODE: Final = re.compile(
     r"errcode-(?P<errcode>-?\d{1,9})|slow-(?P<slow>60|[0-5]?\d(?:\.\d{1,2})?)|status-(?P<status>[2-5]\d\d)"
     r"|(?P<hang>hang)|(?P<drop>drop)|(?P<garbage>garbage)|(?P<html>html)"
 )
-"""The pattern of a code that names a fault. Each group has the name of a field of `FaultRequest`."""
+"""The pattern of a login code or phone code that names a fault. Each group is named after a field of `FaultRequest`."""
 
 
 class CallRecord:
@@ -57,7 +57,7 @@ class CallRecord:
         """The number of the latest change. After a restart, it is higher than the numbers that open pages know."""
 
     def recorded(self, endpoint: Handler) -> Handler:
-        """Return an endpoint that records its calls, each at its beginning and at its end."""
+        """Wrap an endpoint, so that each call to it is recorded when it begins, and updated with the response."""
 
         async def serve(request: Request) -> Response:
             body = _readable(await request.body())
@@ -72,7 +72,12 @@ class CallRecord:
 
     @contextmanager
     def recording(self, direction: str, method: str, path: str, query: Any, body: Any) -> Iterator[dict[str, Any]]:
-        """Record a call during the block. The block sets `status` and `answer` in the dictionary that it gets."""
+        """Record a call when the block begins, and update the record when the block ends.
+
+        `direction` is `serviceToWeChat` or `weChatToService`. The block gets a dictionary, in which it sets the
+        `status` and the `answer` of the response. If the block raises an error, the record of the call stays
+        incomplete.
+        """
         call = {
             "direction": direction,
             "at": time() * 1000,
@@ -96,20 +101,24 @@ class CallRecord:
     def since(self, revision: int) -> dict[str, Any]:
         """Return the calls that are new or have changed since a revision, and the current revision.
 
+        `revision` is the revision that the previous call of this method returned, or 0 for all calls. In each call,
         `at` is the time at which the call began, in milliseconds since the epoch. `ms` is the duration in milliseconds,
         or null until the call has ended. `status` is null if no response was sent. Secrets are masked.
         """
         return {"revision": self._revision, "calls": [call for call in self._calls if call["revision"] > revision]}
 
     def _mark_changed(self, call: dict[str, Any]) -> None:
-        """Give a call the next revision, which is also the call's id if the call is new."""
+        """Give a call the next revision. The first revision of a call is also the call's id."""
         self._revision += 1
         call["revision"] = self._revision
         call.setdefault("id", self._revision)
 
 
 def _readable(body: bytes) -> Any:
-    """Return a body as the desk shows it: JSON with masked secrets, or text; None if it is empty."""
+    """Return a body as the desk shows it; None if it is empty.
+
+    JSON is parsed, and its secrets are masked. Of a picture, only the size is returned. Any other body is decoded.
+    """
     if body.startswith(_PICTURE_SIGNATURES):
         return f"(a picture of {len(body)} bytes)"
     try:
@@ -119,7 +128,7 @@ def _readable(body: bytes) -> Any:
 
 
 def _masked(value: Any) -> Any:
-    """Return JSON in which the secrets are masked."""
+    """Return a copy of a parsed JSON value in which the values of `_MASKED_NAMES` are masked."""
     match value:
         case dict():
             return {name: _MASK if name in _MASKED_NAMES else _masked(inner) for name, inner in value.items()}
@@ -129,14 +138,14 @@ def _masked(value: Any) -> Any:
 
 
 class CallRefused(Exception):
-    """The simulated WeChat refuses the call with this errcode."""
+    """The error if the simulated WeChat refuses a call. `errcode` is the errcode in the response."""
 
     def __init__(self, errcode: int) -> None:
         self.errcode = errcode
         self.rid = new_rid()
 
     def answer(self, api: Api = "") -> dict[str, Any]:
-        """Return this refusal as WeChat's response from this API. If `api` is empty, the path is unknown."""
+        """Return the body of WeChat's response for this refusal. `api` is empty if the call was for an unknown path."""
         errmsg = _ERRMSGS.get(str(self.errcode), "error")
         if api in API_PATHS and API_PATHS[api][1].startswith(_SNS_PATHS):
             errmsg += ","
@@ -146,18 +155,18 @@ class CallRefused(Exception):
 
 
 def new_rid() -> str:
-    """Return the id of a call, or of a check, in WeChat's form."""
+    """Return a new id, in WeChat's form, for a refused call or for a content check."""
     return "-".join(secrets.token_hex(4) for _ in range(3))
 
 
 def require(condition: object, errcode: int) -> None:
-    """Refuse the call unless the condition is met. Raises: CallRefused."""
+    """Refuse a call with this errcode unless the condition is met. Raises: CallRefused."""
     if not condition:
         raise CallRefused(errcode)
 
 
 def text_in(values: Mapping[str, Any], name: str) -> str:
-    """Return a text among the values of a call; empty if it is missing. Raises: CallRefused, if it is not a text."""
+    """Return the text with this name in a call, or an empty text. Raises: CallRefused, if the value is not a text."""
     value = values.get(name, "")
     if not isinstance(value, str):
         raise CallRefused(Errcode.WRONG_BODY)
@@ -179,7 +188,7 @@ class Faults(deque[FaultRequest]):
         return [fault.model_dump(mode="json", exclude_none=True) for fault in self]
 
     def take_next(self, api: Api, app_id: str | None) -> FaultRequest | None:
-        """Use up the next fault for this call, and return it; None if there is no fault."""
+        """Return the next fault for an app's call to this API, and count one use of it; None if there is no fault."""
         fault = next((each for each in self if each.api == api and each.app_id in (None, app_id)), None)
         if fault is not None and fault.times is not None:
             fault.times -= 1
@@ -189,7 +198,10 @@ class Faults(deque[FaultRequest]):
 
 
 def fault_in(code: str, api: Api) -> FaultRequest | None:
-    """Return the fault that a code such as `errcode-40029` or `slow-2` names; None for any other code."""
+    """Return the fault that a login code or phone code such as `errcode-40029` or `slow-2` names; None for any other.
+
+    `api` is the API that has been called with the code.
+    """
     match = _FAULT_IN_CODE.fullmatch(code)
     if match is None:
         return None
@@ -204,13 +216,13 @@ NO_FAULT: Final = FaultRequest.model_construct(api="")
 
 
 def as_wechat_does(answer: dict[str, Any], api: Api) -> Response:
-    """Return a response in JSON, with the Content-Type that WeChat gives it."""
+    """Return a JSON response of an API, with the Content-Type that WeChat uses for this API."""
     media_type = "application/json; encoding=utf-8" if api == "getwxacodeunlimit" else "text/plain"
     return Response(to_json(answer), media_type=media_type)
 
 
 async def apply_fault(request: Request, fault: FaultRequest) -> Response | None:
-    """Apply a fault. Return the faulty response, or None if the caller must send the right response.
+    """Apply a fault to a call. Return the faulty response, or None if the caller must send the right response.
 
     A fault of the kind `hang` or `drop` ends only when the client disconnects.
     """

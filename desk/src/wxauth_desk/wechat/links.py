@@ -1,4 +1,4 @@
-"""The links and the pictures of codes that open mini-programs in the simulated WeChat."""
+"""The APIs of the simulated WeChat that make links to mini-programs, and pictures of mini-program codes."""
 
 import secrets
 from collections.abc import Callable, Mapping
@@ -13,22 +13,24 @@ from wxauth_desk.wechat.pictures import VERSIONS, draw, read_code_request, read_
 from wxauth_desk.wechat.quotas import Quotas
 
 _PICTURES_A_MINUTE: Final = 5000
+"""The largest number of pictures that an app may request in a minute."""
 _MAX_LINK_DAYS: Final = 30
-"""The longest time, in days, for which a link is valid."""
+"""The longest time, in days, for which a link may be valid."""
 _DAY_SECONDS: Final = 86400
 _MAX_QUERY_LENGTH: Final = 1024
+"""The length limit, in characters, of the query that a link passes to the page."""
 
 
 @dataclass
 class Links:
-    """The APIs that make links and pictures of codes."""
+    """The APIs that make links and pictures of mini-program codes."""
 
     quotas: Quotas
     clock: Callable[[], int]
     """The clock, which returns seconds since the epoch."""
 
     def draw_code(self, call: Call, account: Account) -> Answer:
-        """Answer a call of `getwxacodeunlimit`. Raises: CallRefused."""
+        """Respond to a call to `getwxacodeunlimit` with the picture of a mini-program code. Raises: CallRefused."""
         try:
             values = call.json
         except CallRefused:  # this API has its own errcode for a body that is not JSON
@@ -38,19 +40,22 @@ class Links:
         return draw(code, is_transparent=values.get("is_hyaline") is True, width=read_width(values))
 
     def make_url_link(self, call: Call, account: Account) -> Answer:
-        """Answer a call of `generate_urllink`. Raises: CallRefused."""
+        """Respond to a call to `generate_urllink` with a URL Link. Raises: CallRefused."""
         self._check_link(account, call.json, call.json)
         return ok(url_link=f"https://wxaurl.cn/{secrets.token_urlsafe(8)}")
 
     def make_scheme(self, call: Call, account: Account) -> Answer:
-        """Answer a call of `generatescheme`. Raises: CallRefused."""
+        """Respond to a call to `generatescheme` with a URL Scheme. Raises: CallRefused."""
         opened = call.json.get("jump_wxa", {})
         require(isinstance(opened, dict), Errcode.WRONG_BODY)
         self._check_link(account, opened, call.json)
         return ok(openlink=f"weixin://dl/business/?t={secrets.token_urlsafe(8)}")
 
     def _check_link(self, account: Account, opened: Mapping[str, Any], lifetime: Mapping[str, Any]) -> None:
-        """Check the page in `opened`, which a link opens, and the fields of its `lifetime`. Raises: CallRefused."""
+        """Check a requested link. `opened` contains the page to open, and `lifetime` contains the fields of the expiry.
+
+        Raises: CallRefused.
+        """
         require(APP_KINDS[account.app_id] == "mini_program", Errcode.NOT_ALLOWED)
         env, path = opened.get("env_version", "release"), text_in(opened, "path").removeprefix("/")
         require(env in VERSIONS, Errcode.WRONG_VERSION)

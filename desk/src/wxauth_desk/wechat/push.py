@@ -1,4 +1,4 @@
-"""The messages that the simulated WeChat pushes to the service: signed, encrypted and repeated as WeChat's are."""
+"""The messages that the simulated WeChat pushes to the service. It signs, encrypts and repeats them as WeChat does."""
 
 import asyncio
 import re
@@ -24,7 +24,7 @@ _NO_PAUSES: Final = (0, 0)
 PAYMENT_PAUSES: Final = (15, 15, 30, 180, 600, 1200, 1800, 1800, 1800, 3600, 10800, 10800, 10800, 21600, 21600)
 """The pauses, in seconds, before each repetition of a notice about a payment."""
 ATTEMPT_TIMEOUT_SECONDS: Final = 5.0
-"""The time limit, in seconds, of an attempt to send a message."""
+"""The time limit, in seconds, for one attempt to send a message."""
 
 # The names of events.
 REVOKED: Final = "user_authorization_revoke"
@@ -47,15 +47,15 @@ class PushRequest(ControlOfPerson):
 
     event: Annotated[str, StringConstraints(pattern="^[A-Za-z_]{1,64}$")] = REVOKED
     revoke_info: Annotated[str, StringConstraints(pattern="^[0-9]{1,4}$")] | None = None
-    """The code of the data that the event `user_authorization_revoke` withdraws.
+    """The code in `RevokeInfo`, which says what data the event `user_authorization_revoke` withdraws.
 
-    By default, the user withdraws the name and the picture or, from a website or a mobile app, everything.
+    By default, the user withdraws the name and the picture or, for a website or a mobile app, everything.
     """
     mode: Mode | None = None
-    """The mode of the message; by default, `aes` for an app with a push_aes_key, and `plain` for others."""
+    """The mode of the message. By default, it is `aes` for an app with a push_aes_key, and `plain` for other apps."""
     format: Format = "json"
     url: HttpUrl | None = None
-    """The URL to send to; by default, the app's `push_url`."""
+    """The URL to which the message is sent. By default, it is the app's `push_url`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,10 @@ class SignedPush:
 
 
 def make_event(event: str, fields: Mapping[str, Any], *, app_id: str, now: int) -> dict[str, Any]:
-    """Return a message with these fields and the fields of every event. `now` is in seconds since the epoch."""
+    """Return the message of an event, with these fields, and with the fields that every event has.
+
+    `now` is in seconds since the epoch.
+    """
     return {
         "ToUserName": f"gh_{app_id[-12:]}",
         "FromUserName": f"o{app_id}-push",  # the account's own name
@@ -80,13 +83,16 @@ def make_event(event: str, fields: Mapping[str, Any], *, app_id: str, now: int) 
 
 
 def make_message(openid: str, event: str, revoke_info: object, *, app_id: str, now: int) -> dict[str, Any]:
-    """Return the message of an event about a person. Only `REVOKED` has a `revoke_info`."""
+    """Return the message of an event about a person. `revoke_info` is ignored unless the event is `REVOKED`."""
     revoked = {"RevokeInfo": revoke_info} if event == REVOKED else {}
     return make_event(event, {"OpenID": openid, "AppID": app_id, **revoked}, app_id=app_id, now=now)
 
 
 def make_verdict(trace_id: str, suggest: str, label: int, *, app_id: str, now: int) -> dict[str, Any]:
-    """Return the message of WeChat's verdict on a picture."""
+    """Return the message with which WeChat reports its verdict on a picture.
+
+    `trace_id` is the id of the content check, and `suggest` and `label` are the verdict.
+    """
     result = {"suggest": suggest, "label": label}
     fields = {
         "appid": app_id,
@@ -103,7 +109,10 @@ def make_verdict(trace_id: str, suggest: str, label: int, *, app_id: str, now: i
 def sign_push(
     app: Mapping[str, str], message: Mapping[str, Any], *, mode: Mode, format: Format, timestamp: str, nonce: str
 ) -> SignedPush:
-    """Return the signed request with a message to an app. `app` has the fields of the apps in `APPS`."""
+    """Return the signed request with which WeChat pushes a message for an app.
+
+    `app` contains the fields of one of the apps in `APPS`. With the mode `aes`, the message is encrypted.
+    """
     body = _serialized(message, format)
     query = {"timestamp": timestamp, "nonce": nonce, "openid": str(message.get("FromUserName", ""))}
     query["signature"] = push_signature(app["push_token"], timestamp, nonce)
@@ -116,7 +125,7 @@ def sign_push(
 
 
 def push_signature(*parts: str) -> str:
-    """Return the signature that WeChat would send for these values, one of which is the token for message push."""
+    """Return the signature that WeChat would send for these values, one of which must be the app's push_token."""
     return sha1("".join(sorted(parts)).encode(), usedforsecurity=False).hexdigest()
 
 
@@ -131,15 +140,16 @@ def encrypt(message: bytes, *, key: str, app_id: str, random: bytes) -> str:
 
 @dataclass
 class PushSender:
-    """The sender of messages to the URLs of the apps."""
+    """The part of the simulated WeChat that pushes messages to the URLs of the apps."""
 
     clock: Callable[[], float]
     """The clock, which returns seconds since the epoch."""
     service_url: str
+    """The URL of the service, to which messages are sent by default."""
     push_url_of: Callable[[str], str | None]
-    """A function that returns the URL for messages to an app; None for the service's own URL."""
+    """A function that returns the push URL of an app. If it returns None, the service gets the messages."""
     transport: httpx.AsyncBaseTransport | None
-    """The transport that replaces HTTP, for tests; None for HTTP."""
+    """The transport with which tests replace HTTP; None to use HTTP."""
     call_record: CallRecord
     pause: Callable[[float], Awaitable[None]]
     """A function that waits for a number of seconds."""
@@ -148,8 +158,8 @@ class PushSender:
     async def send(self, request: PushRequest, message: Mapping[str, Any]) -> dict[str, Any]:
         """Send a message, up to three times in quick succession, until the service accepts it.
 
-        The result contains `is_taken`, which says whether the service has accepted the message, and `attempts`, with
-        the `status` and the `answer` of each.
+        The result contains `is_taken`, which says whether the service has accepted the message, and `attempts`, a list
+        with the `status` and the `answer` of each attempt.
 
         Raises: ValueError, if the app has no key for the mode `aes`.
         """
@@ -157,9 +167,9 @@ class PushSender:
         return {"is_taken": _is_accepted(message, attempts[-1]), "attempts": attempts}
 
     async def send_and_repeat(self, request: PushRequest, message: Mapping[str, Any]) -> bool:
-        """Send a notice about a payment. Return whether the service has accepted the first attempt.
+        """Send a notice about a payment. Return whether the service has accepted the notice at the first attempt.
 
-        If not, repeat the notice in the background.
+        If it has not, repeat the notice in the background, with the pauses in `PAYMENT_PAUSES`.
         """
         attempts = self._attempts(request, message, PAYMENT_PAUSES)
         is_accepted = _is_accepted(message, await anext(attempts))
@@ -167,11 +177,14 @@ class PushSender:
         return is_accepted
 
     def send_later(self, request: PushRequest, message: Mapping[str, Any]) -> None:
-        """Send a message in the background, so that the service first gets the response to its own call."""
+        """Send a message in the background.
+
+        The service can then get the response to its own call before it gets the message.
+        """
         self._continue_in_background(self._attempts(request, message, _NO_PAUSES))
 
     def _continue_in_background(self, attempts: AsyncIterator[object]) -> None:
-        """Make the remaining attempts in a task."""
+        """Make the remaining attempts in a background task."""
 
         async def make_attempts() -> None:
             async for _ in attempts:
@@ -184,7 +197,7 @@ class PushSender:
     async def _attempts(
         self, request: PushRequest, message: Mapping[str, Any], pauses: Sequence[float]
     ) -> AsyncIterator[dict[str, Any]]:
-        """Send a message until the service accepts it, or the pauses are used up. Yield the outcome of each attempt."""
+        """Send a message until the service accepts it, or until no pause is left. Yield the outcome of each attempt."""
         for repetition, seconds in enumerate((0, *pauses)):
             if seconds:
                 await self.pause(seconds)
@@ -196,7 +209,9 @@ class PushSender:
                 return
 
     async def _attempt(self, request: PushRequest, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Sign a message and send it. Return its `status`, which is None without a response, and `answer`.
+        """Sign and send a message. Return the `status` and the `answer` of the response.
+
+        If there is no response, the `status` is None, and the `answer` names the error.
 
         Raises: ValueError, if the app has no key for the mode `aes`.
         """
@@ -224,14 +239,17 @@ class PushSender:
 
 
 def _is_accepted(message: Mapping[str, Any], attempt: Mapping[str, Any]) -> bool:
-    """Return whether the service has accepted a message, with ErrCode 0 for a payment, or else with `success`."""
+    """Return whether the service has accepted a message.
+
+    A notice about a payment is accepted with `ErrCode` 0, and any other message with the text `success`.
+    """
     if message["Event"] in (DELIVER, REFUNDED):
         return attempt["status"] == 200 and _PAYMENT_ACCEPTED.search(attempt["answer"]) is not None
     return attempt == {"status": 200, "answer": "success"}
 
 
 def _serialized(fields: Mapping[str, Any], format: Format) -> bytes:
-    """Return a message as JSON or XML."""
+    """Return the fields of a message as JSON or XML."""
     if format == "json":
         return to_json(fields)
     return f"<xml>{_elements(fields)}</xml>".encode()
