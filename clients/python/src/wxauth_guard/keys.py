@@ -1,4 +1,4 @@
-"""Public keys for ES256 (RFC 7517), and the interfaces for looking them up."""
+"""Public keys for ES256, read from JWKs (RFC 7517), and the interfaces for finding a key by its id."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from typing import Self
 
 _COORDINATE = re.compile(r"[A-Za-z0-9_-]{43}")
-"""The pattern of a coordinate of P-256, which is 32 bytes as base64url."""
+"""The pattern of a coordinate of a point on P-256: 32 bytes, encoded as base64url."""
 _MAX_KID_LENGTH = 256
-"""The length limit of a key's id in characters."""
+"""The length limit, in characters, of a key's id (`kid`)."""
 
 
 class InvalidKey(ValueError):
-    """A JWK that ES256 cannot use."""
+    """The error if a JWK cannot be used to verify ES256 signatures."""
 
 
 @dataclass(frozen=True)
 class VerificationKey:
-    """A parsed public key."""
+    """A parsed public key, which verifies ES256 signatures."""
 
     kid: str
     key: Any
@@ -37,7 +37,8 @@ class VerificationKey:
     def from_jwk(cls, member: Mapping[str, Any]) -> Self:
         """Build a key from one member of a JWK set. The fields of a private key, such as `d`, are ignored.
 
-        Raises: InvalidKey, for another type, curve, use or algorithm, or a point that is not on the curve.
+        Raises: InvalidKey, if the kid is missing or too long, if the type, curve, use or algorithm is not the one for
+            ES256, or if the point is not on the curve.
         """
         kid, x, y = member.get("kid"), member.get("x"), member.get("y")
         if not isinstance(kid, str) or not 0 < len(kid) <= _MAX_KID_LENGTH:
@@ -56,7 +57,10 @@ class VerificationKey:
 
 
 def verification_keys(members: Iterable[Any]) -> dict[str, VerificationKey]:
-    """Return the usable keys of a JWK set, by kid. If two usable keys have the same kid, ignore both."""
+    """Return the usable keys of a JWK set, by kid.
+
+    If two usable keys have the same kid, ignore both, because the kid of a token does not say which key signed it.
+    """
     by_kid: dict[str, VerificationKey] = {}
     ambiguous: set[str] = set()
     for member in members:
@@ -74,11 +78,11 @@ class KeySource(Protocol):
     """A source of verification keys."""
 
     async def find(self, kid: str) -> VerificationKey | None:
-        """Return the key with this id, or None. Raises: KeysUnavailable."""
+        """Return the key with this id; None if it is unknown. Raises: KeysUnavailable, if the keys cannot be read."""
 
 
 class SyncKeySource(Protocol):
     """A source of verification keys for threads that have no event loop."""
 
     def find_sync(self, kid: str) -> VerificationKey | None:
-        """Return the key, as `KeySource.find` does, but block the thread while the source fetches the key."""
+        """Return the key with this id, as `KeySource.find` does, but block the thread while the keys are fetched."""
