@@ -1,4 +1,4 @@
-"""The queries of `wxauth check`, none of which writes."""
+"""The queries of `wxauth check`. They only read, so that a check never changes the database."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -9,31 +9,33 @@ from wxauth.session_keys.queries import SealedSessionKey
 SAMPLE: Final = 1000
 """The largest number of rows in a sample.
 
-A sample of sessions has up to this number of the oldest and of the newest rows.
+A sample of sessions contains up to this number of the oldest sessions, and up to this number of the newest.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class PostgresServer:
-    """The database server."""
+    """The properties of the database server that a check judges."""
 
     version: str
     version_number: int
     """The version in PostgreSQL's format, in which 180001 is 18.1."""
     is_standby: bool
+    """Whether the server is in recovery, as a standby server is."""
     is_read_only: bool
+    """Whether a new transaction is read-only."""
     isolation: str
-    """The isolation level of a single statement."""
+    """The isolation level of a transaction that sets no level itself."""
     engine: str = "PostgreSQL"
-    """The result of `version()`."""
+    """The result of the SQL function `version()`, which names the product."""
     has_plpgsql: bool = True
-    """Whether the language of wxauth's triggers is installed."""
+    """Whether PL/pgSQL is installed, which is the language of wxauth's triggers."""
     encoding: str = "UTF8"
     """The encoding of the database."""
 
     @property
     def major_version(self) -> int:
-        """The number of the major version, for example 18."""
+        """The major version as a number, for example 18."""
         return self.version_number // 10000
 
 

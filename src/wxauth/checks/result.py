@@ -1,4 +1,4 @@
-"""The result of a check, and the findings that one check passes to other checks."""
+"""The result of a check, the comparison of clocks, and the findings that one check passes to other checks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,13 +16,13 @@ class CheckLevel(StrEnum):
 
     OK = "ok"
     NOTE = "note"
-    """A finding that is right only if the operator intends it, so the operator should read it."""
+    """A finding that is right only if the operator intends it. Therefore, the operator should read it."""
     BAD = "bad"
     """A finding that something does not work."""
 
 
 MARKS: Final = {CheckLevel.OK: "ok", CheckLevel.NOTE: "note", CheckLevel.BAD: "BAD"}
-"""The mark of each level in a report."""
+"""The mark that a report shows for each level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class CheckResult:
 
     @property
     def ok(self) -> bool:
-        """Whether the result is not BAD."""
+        """Whether the result is OK or only a NOTE."""
         return self.level is not CheckLevel.BAD
 
 
@@ -56,17 +56,17 @@ def bad(name: str, text: Text) -> CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class ClockReading:
-    """The time, in seconds, by which wxauth's clock is ahead of another clock, and the possible error of that time."""
+    """The time, in seconds, by which wxauth's clock is ahead of another clock, and the possible error of this time."""
 
     ahead: float
     uncertainty: float
 
     @classmethod
     def of(cls, theirs: datetime, *, asked_at: datetime, answered_at: datetime, grain: timedelta = timedelta()) -> Self:
-        """Return the reading from one request.
+        """Return the reading from one request, whose response contained `theirs`, the time of the other clock.
 
-        The other clock is assumed to be read halfway between request and response. `grain` is the unit to which the
-        other clock's time is truncated.
+        The function assumes that the other clock was read halfway between request and response. `grain` is the unit to
+        which the time of the other clock was truncated.
         """
         midpoint = asked_at + (answered_at - asked_at) / 2
         uncertainty = (answered_at - asked_at) / 2 + grain / 2
@@ -107,8 +107,8 @@ class Findings:
     """The values that one check finds and other checks need. A field is None or empty if no check has found it."""
 
     apps: Sequence[App] = ()
-    """The apps to which users can log in."""
+    """The apps in which users can log in."""
     signing_keys: Sequence[StoredSigningKey] | None = None
     """The stored keys for access tokens that are published now."""
     wechat_readings: list[ClockReading] = field(default_factory=list)
-    """Comparisons of wxauth's clock with WeChat's."""
+    """The comparisons of wxauth's clock with WeChat's clock."""

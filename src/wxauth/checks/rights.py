@@ -11,11 +11,14 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.terminal import listed
 
 _QUOTED: Final = re.compile(r'"(?:[^"]|"")*"')
-"""A name in double quotes. In the name, two double quotes stand for one."""
+"""The pattern of a name in double quotes. In the name, two double quotes stand for one."""
 
 
 def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
-    """Yield one result about roles that may change wxauth's tables, and one about roles that may only read them."""
+    """Yield a result about roles that may change wxauth's tables, and a result about roles that may only read them.
+
+    If there are no such roles, the result is left out.
+    """
     writing = [step for step in revocations if step.may_write]
     reading = [step for step in revocations if not step.may_write]
     if writing:
@@ -39,7 +42,10 @@ def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
 
 
 def _named(steps: Sequence[Revocation]) -> Text:
-    """Return the roles, each followed by the roles that have its rights through a membership."""
+    """Return the roles of these steps as a list, with the members of each role, and the number of unlisted roles.
+
+    The members are named because they have the rights of the role.
+    """
     names: dict[str, str] = {}
     for step in steps:
         name = _printable(step.role)
@@ -52,7 +58,7 @@ def _named(steps: Sequence[Revocation]) -> Text:
 
 
 def _statements(steps: Sequence[Revocation]) -> list[str]:
-    """Return the statements that revoke these rights. Roles with equal rights share one statement."""
+    """Return the SQL statements that revoke the rights in these steps. Roles with equal rights share one statement."""
     alike: dict[tuple[object, ...], list[Revocation]] = {}
     for step in steps:
         key = (step.group, tuple(step.relations), step.are_sequences, step.grantor, step.has_passed_on)
@@ -65,7 +71,7 @@ def _statements(steps: Sequence[Revocation]) -> list[str]:
 
 
 def _revoke(steps: Sequence[Revocation]) -> list[str]:
-    """Return the statements that revoke the same rights from several roles. The steps differ only in their roles."""
+    """Return the SQL statements that revoke rights from several roles. The steps must differ only in their roles."""
     step = steps[0]
     kind = "SEQUENCE" if step.are_sequences else "TABLE"
     what = _printable(step.group) if step.group else f"ALL ON {kind} {', '.join(map(_printable, step.relations))}"
@@ -82,13 +88,13 @@ def _revoke(steps: Sequence[Revocation]) -> list[str]:
 def _printable(names: str) -> str:
     """Return names that are quoted for SQL, with an escape in place of each character that is not printable.
 
-    A role's name may contain characters that control the operator's terminal.
+    The escapes are necessary because a role's name may contain characters that control the operator's terminal.
     """
     return _QUOTED.sub(_escaped, names)
 
 
 def _escaped(name: re.Match[str]) -> str:
-    """Return a quoted name, as PostgreSQL's `U&"..."` with code points in hexadecimal if it is not printable."""
+    """Return a quoted name. If it is not printable, use PostgreSQL's form `U&"..."`, with hexadecimal code points."""
     if name[0].isprintable():
         return name[0]
     return "U&" + "".join(c if c.isprintable() and c != "\\" else f"\\+{ord(c):06X}" for c in name[0])

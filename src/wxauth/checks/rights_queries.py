@@ -1,4 +1,4 @@
-"""The rights on wxauth's tables, both of wxauth's own role and of all other roles."""
+"""The queries for the rights on wxauth's tables, both those of wxauth's own role and those of all other roles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from wxauth.core.rights_queries import OUR_RELATIONS, VERSION_TABLE, our_tables
 from wxauth.core.statements import Statement
 
 MOST_REVOCATIONS: Final = 20
-"""The largest number of revocations that are read, separately for roles that may write and those that may only read."""
+"""The largest number of revocations that are read for roles that may write, and for roles that may only read."""
 MOST_MEMBERS: Final = 5
 """The largest number of members that are named for each role."""
 
@@ -28,17 +28,17 @@ class RoleRights:
     may_call: bool
     """Whether the role may call wxauth's function, which some statements use."""
     owner: str | None
-    """The owner of the tables, if the role lacks the owner's rights."""
+    """The owner of the tables, if the role lacks the owner's rights; otherwise None."""
     hidden_in: list[str]
     """The tables in which row level security might hide rows from the role."""
     elsewhere: str | None
-    """A schema outside of the search_path that contains wxauth's tables, if no schema within it does."""
+    """A schema that contains wxauth's tables, if the role finds none of them in its search_path; otherwise None."""
     may_use_elsewhere: bool
     """Whether the role may use the schema `elsewhere`."""
 
     @property
     def missing_to_serve(self) -> str | None:
-        """The statement that lets this role use the existing tables; None if it can already use them."""
+        """The GRANT that this role needs to use the existing tables; None if it needs none."""
         if self.elsewhere is not None:
             return None if self.may_use_elsewhere else f"GRANT USAGE ON SCHEMA {self.elsewhere} TO {self.role}"
         if self.schema is None:
@@ -135,7 +135,7 @@ class Revocation:
     """One step that revokes the rights of other roles on wxauth's tables or sequences. Names are quoted for SQL."""
 
     role: str
-    """The role that loses the rights. PUBLIC means all roles."""
+    """The role that loses the rights. `PUBLIC` stands for all roles."""
     group: str | None
     """The role whose membership `role` loses; None if `role` loses its own rights."""
     relations: list[str]
@@ -148,7 +148,7 @@ class Revocation:
     members: list[str]
     """The roles that have the rights through a membership in this role, at most `MOST_MEMBERS`."""
     member_count: int
-    """The number of all roles that have the rights through a membership in this role."""
+    """The number of all roles that have the rights through a membership in this role, including unlisted roles."""
     may_write: bool
     """Whether the role may change data. If not, it may only read or lock data."""
     others: int
@@ -234,5 +234,5 @@ SELECT CASE s.role WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(s.role)
 
 
 async def read_revocations(database: Database) -> Sequence[Revocation]:
-    """Return the steps that revoke the rights of other roles. The steps against roles that may write come first."""
+    """Return the steps that revoke the rights of other roles. The steps for roles that may write come first."""
     return await database.rows(REVOCATIONS, tables=our_tables(), most=MOST_REVOCATIONS, most_members=MOST_MEMBERS)
