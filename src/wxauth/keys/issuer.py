@@ -1,4 +1,4 @@
-"""The access tokens that the service itself issues and verifies."""
+"""The issuer of access tokens, and the verifier of access tokens for the operator's resources."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -23,13 +23,13 @@ class TokenSession:
     seconds_left: int
     """The time, in seconds, until the session ends."""
     client_id: str | None = None
-    """The website to which the token belongs; None for a session in an app."""
+    """The client_id of the website that gets the token; None for a session in an app."""
     scope: str = ""
     """The scopes of a website's token, separated by spaces."""
     claims: Template | None = None
-    """The template of the operator's claims, which wxauth adds to the token."""
+    """The template of the operator's claims, which wxauth adds to the token; None if there are no such claims."""
     resource: str | None = None
-    """The audience, if the token is for one resource; otherwise None."""
+    """The URL of the resource that accepts the token, which becomes the audience; None if there is no resource."""
     authenticated_at: datetime | None = None
     """The time at which the user approved the login, if the token is for one resource; otherwise None."""
 
@@ -46,8 +46,8 @@ class AccessToken:
 class Issuer:
     """The part that issues access tokens.
 
-    A token is signed with the current signing key. The token expires with its session, but is valid for at least a
-    second.
+    A token is signed with the current signing key. It expires after `ACCESS_TOKEN_TTL`, or when its session ends if
+    that is earlier, but it is valid for at least a second.
     """
 
     def __init__(self, settings: Settings, keys: KeyRing) -> None:
@@ -56,14 +56,17 @@ class Issuer:
         self._tokens = TokenIssuer(issuer=settings.issuer, audience=settings.audience, encode=to_json)
 
     def ensure_ready(self) -> None:
-        """Check that there is a signing key, before the caller uses up a code or a refresh token.
+        """Check that there is a signing key.
 
-        Raises: StorageUnavailable.
+        Callers do this before they use up a login code, an authorization code or a refresh token, because `issue` would
+        otherwise fail when the code or the refresh token cannot be used again.
+
+        Raises: StorageUnavailable, if no key has been read yet.
         """
         self._keys.ensure_ready()
 
     def issue(self, user: UserInSession, session: TokenSession, *, now: datetime) -> AccessToken:
-        """Sign an access token. A website's token contains the roles only if it has the scope `roles`.
+        """Sign an access token for a user's session. A website's token contains the roles only with the scope `roles`.
 
         Raises: StorageUnavailable, if no key has been read yet.
         """
@@ -90,9 +93,10 @@ class Issuer:
 
 
 class ResourceVerifier(Verifier):
-    """The verifier of the tokens for all resources in the settings.
+    """The verifier of access tokens for the resources in the settings.
 
-    These tokens do not authenticate a user to wxauth.
+    wxauth uses this verifier for tokens that a client or a proxy asks about, or that a client revokes. It does not use
+    the verifier for wxauth's own API, because a token for a resource must not give access to this API.
     """
 
     def __init__(self, settings: Settings, keys: KeyRing) -> None:
@@ -100,5 +104,8 @@ class ResourceVerifier(Verifier):
         self._resources = frozenset(each.resource for each in settings.resources)
 
     def _accepts_audience(self, audience: object) -> bool:
-        """Return whether the claim `aud` is the URL of a resource. The base class accepts only one audience."""
+        """Return whether the claim `aud` is the URL of a resource.
+
+        This method is overridden because the base class accepts only one audience.
+        """
         return isinstance(audience, str) and audience in self._resources
