@@ -32,14 +32,14 @@ Who = TypeVar("Who", bound=Hashable)
 
 @dataclass(eq=False, kw_only=True)
 class Places(Generic[Who]):
-    """A limited number of places for work in progress."""
+    """A limited number of places for work in progress. If no place is free, work is refused instead of waiting."""
 
     of_one: int
     """The number of places for one user or other holder."""
     in_all: int | None = None
     """The number of places for all holders together; None for no limit."""
     detail: str
-    """The `detail` of a refusal, for the developer."""
+    """The `detail` of the error that refuses the work. It is a text for developers."""
     _taken: Counter[Who] = field(init=False, default_factory=Counter)
 
     @contextmanager
@@ -55,14 +55,15 @@ class Places(Generic[Who]):
             self.give_back(who)
 
     def take(self, who: Who) -> None:
-        """Take a place regardless of the limits, for work that has a place already and needs a second one.
+        """Take a place for the holder `who` regardless of the limits.
 
-        The caller must call `give_back`.
+        This method is for work that has a place already, and needs a second one. The caller must call `give_back` when
+        the work has ended.
         """
         self._taken[who] += 1
 
     def give_back(self, who: Who) -> None:
-        """Give back a place."""
+        """Give back a place of the holder `who`, so that other work can take it."""
         self._taken -= Counter([who])  # `-=` removes counts of zero, which would accumulate
 
 
@@ -112,11 +113,12 @@ class Concurrency:
     async def of_session(self, session: Hashable, person: UUID, *, ends_sessions: bool = False) -> AsyncIterator[None]:
         """Occupy a place in the queue of a session, and one in the queue of its user, during the block.
 
-        `session` is usually the id of a session. It can also be another name of which the user has several: the id of a
-        login to a site, the id of a browser's login, or an identity whose phone number is requested. Requests with
-        `ends_sessions` have their own queues, so they do not wait for the user's other requests.
+        `person` is the user's id, and `session` is usually the id of a session. It can also identify something else of
+        which a user can have several: a login to a site, a browser's login, or an identity whose phone number is
+        requested. Requests with `ends_sessions` have their own queues, so they do not wait for the user's other
+        requests.
 
-        Raises: RateLimited.
+        Raises: RateLimited, if one of the queues is full, or if no place becomes free in time.
         """
         if ends_sessions:
             session_queue = self.queue(("ends", session), _ENDING_AT_ONCE)

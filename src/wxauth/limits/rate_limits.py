@@ -19,7 +19,7 @@ REDIS_TIMEOUT_SECONDS: Final = 0.2
 REDIS_RETRY_SECONDS: Final = 5.0
 """The time, in seconds, for which a process does not use Redis after a failure."""
 MAX_COUNTERS: Final = 100_000
-"""The largest number of counters of this process. If there are more, the counter whose window ends first is dropped."""
+"""The largest number of counters in one process. If there are more, the one whose window ends first is dropped."""
 
 _CONNECTIONS: Final = 16
 """The largest number of connections to Redis that a limiter uses at the same time."""
@@ -29,7 +29,7 @@ _WIDE_NETWORK_BITS: Final = 48
 """The prefix length of the IPv6 network for which the second, wider limit counts."""
 
 _WINDOW_SECONDS: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
-"""The number of seconds of each window that the settings can name."""
+"""The length, in seconds, of each window that the settings can name."""
 
 Now = Callable[[], float]
 """A function that returns the time in epoch seconds."""
@@ -38,7 +38,7 @@ log = get_logger()
 
 
 class Limit(NamedTuple):
-    """A limit: the number of actions that are allowed in a window of some seconds."""
+    """A limit, which allows up to `at_most` actions in a window of some seconds."""
 
     at_most: int
     seconds: int
@@ -51,7 +51,7 @@ class Limit(NamedTuple):
 
 
 Hit = tuple[Limit, str]
-"""A limit, and the address, network, client or app for which an action counts."""
+"""A limit, and the name for which an action counts: an address, a network, a client or an app."""
 
 
 class RateLimiter:
@@ -92,11 +92,14 @@ class RateLimiter:
         self._redis = _Redis(redis_url, now, patience, what) if rate and redis_url is not None else None
 
     async def admit(self, who: str) -> None:
-        """Count an action of a client or app. Raises: RateLimited."""
+        """Count an action of the client or app `who`. Raises: RateLimited, if the action exceeds the limit."""
         await self._admit([who])
 
     async def admit_address(self, ip: str | None) -> None:
-        """Count an action from an address, unless it is None or exempt. Raises: RateLimited."""
+        """Count an action from an address, unless the address is None or exempt.
+
+        Raises: RateLimited, if the action exceeds the limit of the address or of its network.
+        """
         if not self._limits or ip is None:
             return
         if not any(plain_address(ip) in network for network in self._exempt):
@@ -119,8 +122,8 @@ class RateLimiter:
     async def _seconds_to_wait(self, hits: Sequence[Hit]) -> int:
         """Count an action towards each limit, up to the first limit that it exceeds.
 
-        Return the seconds until the window of the exceeded limit ends, or 0. If Redis is not configured or fails, this
-        process counts the action itself.
+        Return the number of seconds until the window of the exceeded limit ends, or 0 if no limit is exceeded. If Redis
+        is not configured or fails, this process counts the action itself.
         """
         if self._redis is not None:
             seconds = await self._redis.seconds_to_wait(hits)
@@ -146,9 +149,9 @@ def counted_as(ip: str) -> Sequence[str]:
 
 
 class Windows:
-    """The counts of this process. All limits must have the same `seconds`.
+    """The counts of this process.
 
-    Otherwise, the windows would not end in the order in which they began.
+    All limits must have the same `seconds`, because the windows must end in the order in which they began.
     """
 
     def __init__(self, now: Now, *, at_most: int = MAX_COUNTERS) -> None:
@@ -161,7 +164,10 @@ class Windows:
         return len(self._windows)
 
     def seconds_to_wait(self, limit: Limit, name: str) -> int:
-        """Count an action. If it exceeds the limit, return the seconds until its window ends; otherwise 0."""
+        """Count an action for this name.
+
+        If the action exceeds the limit, return the number of seconds until the window ends; otherwise 0.
+        """
         now, windows = self._now(), self._windows
         self._drop_ended(now, limit.seconds)
         number, end = windows.get(name, (0, now + limit.seconds))
@@ -169,7 +175,10 @@ class Windows:
         return 0 if number < limit.at_most else max(1, ceil(end - now))
 
     def _drop_ended(self, now: float, seconds: int) -> None:
-        """Drop the windows that have ended, and if there are too many windows, also those that end next."""
+        """Drop the windows that have ended. If there are then too many windows, also drop the ones that end next.
+
+        `seconds` is the length of a window.
+        """
         windows = self._windows
         if windows and next(reversed(windows.values()))[1] > now + 2 * seconds:
             # If a window ends so late, the clock was set back by more than a window, and not just corrected.
@@ -198,8 +207,8 @@ class _Redis:
     async def seconds_to_wait(self, hits: Sequence[Hit]) -> int | None:
         """Count an action towards each limit, up to the first limit that the action exceeds.
 
-        Return the seconds until the window of that limit ends, or 0. Return None if Redis fails, or has recently
-        failed.
+        Return the number of seconds until the window of the exceeded limit ends, or 0 if no limit is exceeded. Return
+        None if Redis fails, or has recently failed.
         """
         # During an outage, one request after each pause probes Redis.
         is_probe = self._is_down
@@ -232,7 +241,7 @@ class _Redis:
         await self._counts.aclose()
 
     async def _count(self, hits: Sequence[Hit]) -> int:
-        """Count an action as `seconds_to_wait` does. Raises: any error of redis-py."""
+        """Count an action as `seconds_to_wait` does, but without the pause. Raises: the errors of redis-py."""
         for limit, name in hits:
             # The key contains the limit, so that a changed setting begins a new window.
             key = f"{name}/{limit.at_most}/{limit.seconds}"
