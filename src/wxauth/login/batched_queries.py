@@ -1,6 +1,6 @@
-"""The two statements of most logins, each with a form for one login and a form for several logins at once.
+"""The two statements of most logins, each in a form for one login and a form for several logins at once.
 
-Both forms consist of the same fragments. See `Batched`.
+Both forms consist of the same fragments. The module `core.batching` describes when each form is used.
 """
 
 from collections.abc import Mapping
@@ -14,16 +14,17 @@ from wxauth.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
 
 
 class EnteredUser(UserInSession):
-    """A user who has logged in, or whose login wxauth refuses."""
+    """A user who has logged in, or whose login wxauth refuses, because the user is banned or about to be erased."""
 
     banned_until: datetime | None
+    """The time at which the ban ends; None if the user is not banned, or if the ban has no end."""
 
 
 _BAN_COLUMN: Final = "users.banned_until"
 ENTERED_USER: Final = f"{USER_IN_SESSION}, {_BAN_COLUMN}"
-"""The SQL columns of an `EnteredUser`."""
+"""The SQL columns of an `EnteredUser`, for a statement's SELECT or RETURNING."""
 _MAY_ENTER: Final = MAY_LOG_IN.replace("users.", "")
-"""The condition `MAY_LOG_IN`, for columns without the name of their table."""
+"""The SQL condition `MAY_LOG_IN`, for columns without the name of their table."""
 OPEN_FRAGMENT: Final = """
     INSERT INTO sessions
            (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)

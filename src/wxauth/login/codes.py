@@ -1,4 +1,7 @@
-"""The exchange of WeChat's codes from any kind of app, for a login or for proof that the user is present."""
+"""The exchange of login codes with WeChat, for a login, or for a proof that the user is present.
+
+A login code comes from `wx.login` in a mini-program, and from OAuth in any other kind of app.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,7 +35,7 @@ WECHAT_SECONDS: Final = Histogram(
     buckets=(0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60),
 )
 PROOF_FAILURES: Final[Sequence[Failure]] = (*CODE_FAILURES, WrongPerson)
-"""The failures of a request that contains a proof that the user is present."""
+"""The failures of a request that contains a new login code as proof that the user is present."""
 
 log = get_logger()
 
@@ -43,7 +46,7 @@ class LacksUnionid(WeChatMisconfigured):
 
 @part
 class CodeLogins:
-    """The part that exchanges codes with WeChat, and stores the logins."""
+    """The part that exchanges login codes with WeChat, and stores the logins."""
 
     settings: Settings
     wechat: WeChat
@@ -52,9 +55,11 @@ class CodeLogins:
     hook: SignUpHook
 
     async def exchange_code(self, app: App, code: str) -> tuple[WeChatIdentity, float]:
-        """Exchange a code with WeChat. Return the person's identity, and the duration of the exchange in milliseconds.
+        """Exchange a login code with WeChat.
 
-        Raises: WeChatError, SnapshotUser.
+        Return the person's identity, and the duration of the exchange in milliseconds.
+
+        Raises: WeChatError; SnapshotUser, if WeChat returns a made-up user.
         """
         with WECHAT_SECONDS.time() as exchange:
             identity = await self.wechat.exchange(app, code)
@@ -76,11 +81,12 @@ class CodeLogins:
     ) -> LoggedIn:
         """Find or create the user of an identity, and open a session, which expires after `expires_in` unused seconds.
 
-        If `expires_in` is None, open no session. With `stays`, cancel the user's request for erasure. Before this
-        method creates a user, it asks the sign-up hook, if there is one.
+        If `expires_in` is None, open no session. With `stays`, cancel the user's request for erasure. `nickname` and
+        `avatar_url` are the profile that the request contains. Before this method creates a user, it asks the sign-up
+        hook, if there is one.
 
-        Raises: SnapshotUser, SignUpClosed, LacksUnionid, SignUpRefused, SignUpUnavailable, AccountDisabled,
-        AccountLeaving.
+        Raises: AccountDisabled, AccountLeaving; SnapshotUser, if the identity is probably made up; SignUpClosed,
+            LacksUnionid, SignUpRefused, SignUpUnavailable, if the person is unknown and may not sign up.
         """
         lacks_unionid = identity.unionid is None and app.unionid_in_force == "required"
         may_sign_up = self.settings.may_sign_up(app) and not lacks_unionid
@@ -119,8 +125,8 @@ class CodeLogins:
     ) -> LoggedIn:
         """Ask the sign-up hook about a person whose login has just been refused, and record the login again.
 
-        Only that refusal shows that this would be a new user. wxauth calls the hook between the two attempts, so that
-        it holds no database connection during the call.
+        This method is called after a refusal, because only the refusal shows that the person would be a new user. No
+        database connection is held while wxauth calls the hook, because the call is between the two attempts.
 
         Raises: SignUpRefused, SignUpUnavailable, and the errors of `record_login`.
         """
@@ -138,12 +144,12 @@ class CodeLogins:
 
 
 class LoginLimiter(RateLimiter):
-    """The limit of logins per client address, from `LOGIN_RATE_LIMIT`."""
+    """The limit on the logins from one client address, which the setting `LOGIN_RATE_LIMIT` defines."""
 
 
 @part
 class Proofs:
-    """The check that the user is present, with a new code from WeChat."""
+    """The part that checks, with a new login code, that the user of a session is present."""
 
     apps: Apps
     limiter: LoginLimiter
@@ -155,11 +161,12 @@ class Proofs:
     async def prove(self, caller: Caller, login_code: str, *, ip: str | None) -> None:
         """Check with WeChat that a `wx.login` code belongs to the session's identity, within the rate limit of logins.
 
-        The call of `wx.login` might have replaced the identity's session_key, so this method stores the new session_key
-        in the session. It does not store a new unionid, because the next login does that. It does not check that the
-        session is still open. The statement that relies on the proof must check that.
+        `ip` is the address of the client, whose logins are limited. The call to `wx.login` might have replaced the
+        identity's session_key, so this method stores the new session_key in the session. It does not store a new
+        unionid, because the next login does that. It does not check that the session is still open, because the
+        statement that relies on the proof must check that.
 
-        Raises: RateLimited, UnknownApp, WeChatError, WrongPerson.
+        Raises: RateLimited, UnknownApp, WeChatError; WrongPerson, if the code belongs to another identity.
         """
         app_id, openid = caller.user.app_id, caller.user.openid
         await self.limiter.admit_address(ip)
@@ -175,9 +182,9 @@ class Proofs:
 
 
 def _check_may_enter(user: EnteredUser) -> None:
-    """Check that a user is neither banned nor about to be erased. Log a refusal.
+    """Check that a user may log in, and log it if not.
 
-    Raises: AccountDisabled, AccountLeaving.
+    Raises: AccountDisabled, if the user is banned; AccountLeaving, if the user is about to be erased.
     """
     if user.status == "disabled":
         log.warning("login_refused", reason="account_disabled", user_id=user.id, app_id=user.app_id)
@@ -188,9 +195,9 @@ def _check_may_enter(user: EnteredUser) -> None:
 
 
 def _with_initial_fields(login: Login, initial: InitialFields) -> Login:
-    """Return the login of a person whose sign-up the hook has allowed.
+    """Return a login that may sign up the person, with the initial fields that the sign-up hook has returned.
 
-    Leave out the hook's roles, and log this, if the user would have too many roles.
+    If the user would have too many roles, leave out the hook's roles, and log this.
     """
     roles = tuple(dict.fromkeys((*login.roles, *initial.roles)))
     if len(roles) > MAX_ROLES:

@@ -73,16 +73,16 @@ SELECT {ENTERED_USER}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitialFields:
-    """The initial fields of a new user from the sign-up hook."""
+    """The initial fields that the sign-up hook has returned for a new user."""
 
     external_id: str | None = None
-    """The external id. The sign-up leaves it out if another user has it, or had it."""
+    """The external id. The sign-up leaves it out if another user has it now, or had it before."""
     roles: Sequence[str] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
     nickname: str | None = None
-    """The nickname, which the sign-up uses only if the request has none."""
+    """The nickname. The sign-up uses it only if the request contains no nickname."""
     is_unasked: bool = False
-    """Whether the user signs up although the hook has returned no usable response."""
+    """Whether the hook has returned no usable response, and the user may sign up nevertheless."""
 
 
 @dataclass(kw_only=True)  # no slots, because `vars` reads it; not frozen, which saves 1.3 µs
@@ -99,12 +99,13 @@ class Login:
     ip: str | None = None
     user_agent: str | None = None
     expires_in: int | None
-    """The number of seconds after which the session expires if it is not used; None to open no session."""
+    """The number of seconds after which an unused session expires; None to open no session."""
     may_sign_up: bool
+    """Whether the login may create a user if the person is unknown."""
     roles: Sequence[str] = ()
     """The roles of a new user."""
     initial: InitialFields = InitialFields()
-    """The other initial fields of a new user."""
+    """The initial fields that the sign-up hook gives to a new user."""
     max_sessions: int | None = None
     """The largest number of open sessions of the identity, including the new one; None for no limit."""
     stays: bool = False
@@ -117,13 +118,13 @@ class Login:
 
     @property
     def profile(self) -> dict[str, str]:
-        """The nickname and picture that the request gives."""
+        """The nickname and the picture's URL, if the request contains them, by the names of the user's fields."""
         fields = {"nickname": self.nickname, "avatar_url": self.avatar_url}
         return {name: value for name, value in fields.items() if value is not None}
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The identity and its unionid."""
+        """The identity and its unionid, as the parameters of statements."""
         return {"app_id": self.app_id, "openid": self.openid, "unionid": self.unionid}
 
 
@@ -134,20 +135,21 @@ class LoggedIn:
     session_id: UUID
     """The id of the session, which exists only if the login has opened a session."""
     is_new: bool
+    """Whether the login has created the user."""
     user: EnteredUser
     ignored_fields: Sequence[str]
     """The profile fields that the login has not stored, because the user has changed the profile too often."""
     milliseconds: float
-    """The time that storing the login took, in milliseconds."""
+    """The time, in milliseconds, that it took to store the login."""
 
 
 async def record_login(database: Database, login: Login, *, now: datetime) -> LoggedIn:
-    """Find or create the user, and open a session.
+    """Find or create the user of a login, and open a session.
 
-    If several first logins of one person run at the same time, the unique constraints let only one create the user. The
-    others fail or find no row, try again, and find that user. If the unionid belongs to another user, this function
-    first merges the two users. If an imported identity has the unionid in place of an openid, the function corrects the
-    identity first. It stores nothing about an unknown person who may not sign up.
+    If several first logins of one person run at the same time, the unique constraints let only one login create the
+    user. The other logins fail or find no row, try again, and find that user. If the unionid belongs to another user,
+    this function first merges the two users. If an imported identity has the unionid in place of an openid, the
+    function corrects the identity first. It stores nothing about an unknown person who may not sign up.
 
     The unionid cannot belong to the identity in two cases. In the first case, the unionid's user has another openid of
     this app, although a WeChat account has only one openid in each app. (Only a user who was merged from the users of
@@ -177,13 +179,14 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
 
 
 class _Undone(Exception):
-    """The exception with which `rehearse_login` rolls back its logins."""
+    """The exception that `rehearse_login` raises to roll back its logins."""
 
 
 async def rehearse_login(database: Database, *, now: datetime) -> str | None:
-    """Sign up a test user, log it in again, and roll back both logins, to find out whether the database accepts logins.
+    """Sign up a test user, log the user in again, and roll back both logins.
 
-    Return the reason that the database gives if it refuses a statement; otherwise None.
+    This shows whether the database accepts logins. Return the reason that the database gives if it refuses a statement;
+    otherwise None.
 
     Raises: StorageUnavailable, after a temporary failure, such as a failover.
     """
@@ -203,9 +206,9 @@ async def rehearse_login(database: Database, *, now: datetime) -> str | None:
 
 
 class _Ids:
-    """The time of a login and the ids of its rows, which stay the same if wxauth tries the login again.
+    """The time of a login, and the ids of its rows. They stay the same if wxauth tries the login again.
 
-    The ids of the login's events can differ.
+    Only the ids of the login's events can differ.
     """
 
     def __init__(self, now: datetime) -> None:
@@ -217,7 +220,7 @@ class _Ids:
 
 @retrying(conflicts=(*CONFLICTS, NothingCommitted))
 async def _log_in(database: Database, login: Login, ids: _Ids) -> EnteredUser:
-    """Log in with the first statement that fits or, if none fits, under the user's lock.
+    """Log in with the statement `RETURN` or `SIGN_UP`, whichever fits first. If neither fits, log in under a lock.
 
     Raises: SignUpClosed, AccountDisabled, AccountLeaving, UnionidConflict.
     """
@@ -239,9 +242,9 @@ async def _log_in_without_unionid(
 ) -> EnteredUser:
     """Log in with the identity alone, because its unionid cannot be right.
 
-    Return the unionid's user if that user is banned.
+    If the unionid's user is banned, return that user, so that the caller refuses the login.
 
-    Raises: SnapshotUser, SignUpClosed.
+    Raises: SnapshotUser, if WeChat might have made up one of the openids; SignUpClosed.
     """
     # Without this check, a banned user could log in with a new identity whose unionid wxauth ignores.
     banned = await database.row(_BANNED_HOLDER, **_values(_BANNED_HOLDER, login, ids))
@@ -334,7 +337,7 @@ async def _open_session(transaction: Transaction, login: Login, ids: _Ids, user_
 def _values(
     statement: Statement[Any], login: Login, ids: _Ids, user_id: UUID | None = None, **overrides: object
 ) -> dict[str, Any]:
-    """Return the values of a statement's parameters for a login. `overrides` replace the login's fields."""
+    """Return the values of a statement's parameters for a login. `overrides` take precedence over its fields."""
     session_id = None if login.expires_in is None else ids.session
     values = {**vars(login), "user_id": user_id, "session_id": session_id, "now": ids.now, **overrides}
     return {name: values[name] for name in statement.names}

@@ -72,7 +72,7 @@ log = get_logger()
 
 
 class HookFailed(TextError):
-    """The error if the operator's service gave no usable response. Its text contains nothing from the service."""
+    """The error if the operator's service gave no usable response. It contains no text from the service."""
 
 
 class HookTimedOut(HookFailed):
@@ -96,9 +96,12 @@ class SignUpHook:
         return self.settings.sign_up_hook_url is not None
 
     async def initial_fields(self, app: App, identity: WeChatIdentity, *, ip: str | None) -> InitialFields:
-        """Ask the service about a new user, and return the user's initial fields.
+        """Ask the service about a new user, and return the user's initial fields. `ip` is the user's address.
 
-        Raises: SignUpRefused, SignUpUnavailable.
+        If the service gives no usable response, and `SIGN_UP_HOOK_FAILURE` is `allow`, only `is_unasked` is set.
+
+        Raises: SignUpRefused, if the service refuses the user; SignUpUnavailable, if the service gives no usable
+            response, and `SIGN_UP_HOOK_FAILURE` is `refuse`.
         """
         about = {
             "app_id": app.app_id,
@@ -125,7 +128,10 @@ class SignUpHook:
         return _initial_fields_in(answer, app_id=app.app_id)
 
     async def _ask_about(self, about: Mapping[str, Any], *, now: datetime) -> Mapping[str, Any]:
-        """Ask the service about a new user, and measure the time. Raises: HookFailed, also during a pause."""
+        """Ask the service about a new user, and measure the time.
+
+        Raises: HookFailed, if the service gives no usable response, or is not asked because of a pause.
+        """
         started_at, outcome = perf_counter(), "failed"
         try:
             if self._pause_until is not None and now < self._pause_until:
@@ -145,11 +151,11 @@ class SignUpHook:
             HOOK_SECONDS.observe(perf_counter() - started_at, outcome)
 
     async def ask(self, message: Mapping[str, Any], *, now: datetime) -> Mapping[str, Any]:
-        """Send a message, and return the response, whose `allow` is a boolean.
+        """Send a message to the service, and return the response, whose `allow` is a boolean.
 
-        The message contains a `type`. wxauth adds `id` and `at`.
+        The message must contain a `type`. This method adds `id` and `at`.
 
-        Raises: HookFailed.
+        Raises: HookTimedOut, if there is no response in time; HookFailed, if there is no usable response.
         """
         patience = self.settings.sign_up_hook_timeout
         try:
@@ -172,7 +178,7 @@ class SignUpHook:
         return answer
 
     def _request_of(self, message: Mapping[str, Any], *, now: datetime) -> httpx.Request:
-        """Return the signed request with a message. Raises: httpx.InvalidURL or UnicodeError, for an unusable URL."""
+        """Return the signed request with a message. Raises: httpx.InvalidURL, UnicodeError, if the URL is unusable."""
         url, secret = self.settings.sign_up_hook_url, self.settings.sign_up_hook_secret
         assert url is not None, "only if `is_on`"
         assert secret is not None, "the settings require it with the URL"
@@ -203,10 +209,10 @@ class SignUpHook:
 
 
 def _initial_fields_in(answer: Mapping[str, Any], *, app_id: str) -> InitialFields:
-    """Return the new user's fields from a response.
+    """Return the new user's initial fields from a response of the operator's service.
 
-    Leave out invalid values, and log the names of their fields. Also leave out the roles of staff, because the
-    operator's service may not appoint staff.
+    Leave out invalid values, and log the names of their fields with `app_id`. Also leave out the roles of staff,
+    because the service may not appoint staff.
     """
     fields: dict[str, Any] = {}
     for name, validator in _VALIDATORS.items():
