@@ -69,7 +69,7 @@ If only the status is needed, the function returns the time limit, in seconds, f
 """
 
 SocketAddress = tuple[Any, ...]
-"""An address from getaddrinfo: family, type, protocol, name, socket address."""
+"""An address in the form in which getaddrinfo returns it: family, type, protocol, name, socket address."""
 
 
 class HttpAnswer(NamedTuple):
@@ -110,17 +110,19 @@ class Connection(asyncio.Protocol):
         on_status: OnStatus | None = None,
         until: float = math.inf,
     ) -> asyncio.Future[HttpAnswer]:
-        """Send a request, and return the future of its response. A caller that stops waiting must close the connection.
+        """Send a request, and return the future of its response.
 
-        `until` is the time limit of the response, in the event loop's time. `has_body` is False if the response has no
-        body even if its head declares one, as for HEAD. If `on_status` returns a number of seconds, the caller needs
-        only the status. The request then succeeds even if the body is too large, cut off, or incomplete after that
-        time.
+        A caller that stops waiting must close the connection, because the response may still arrive.
+
+        `until` is the time limit of the response, in the event loop's time. `max_body` is the size limit of the body,
+        in bytes. `has_body` is False if the response has no body even if its head declares one, as for HEAD. If
+        `on_status` returns a number of seconds, the caller needs only the status. The request then succeeds even if the
+        body is too large, cut off, or incomplete after that time.
 
         Raises: httpx.ConnectError, if the connection is closed already, so that nothing was sent. The future raises
             httpx.ReadError or httpx.RemoteProtocolError, if the connection ends before the response does,
-            httpx.ReadTimeout, if the response is late, and httpx.DecodingError, if it is not HTTP or too large. The
-            connection is then ended.
+            httpx.ReadTimeout, if the response is late, and httpx.DecodingError, if the response is not HTTP, or is too
+            large. If the future raises, the connection has been closed.
         """
         if self.transport.is_closing():
             raise httpx.ConnectError("closed before anything was sent")
@@ -141,7 +143,8 @@ class Connection(asyncio.Protocol):
     def keep(self, seconds: float) -> None:
         """Mark the connection as idle.
 
-        The connection may be reused for `seconds`, or for a shorter time if the response's `Keep-Alive` says so.
+        The connection may be reused for `seconds`, or for a shorter time if the header `Keep-Alive` of the response
+        names one.
         """
         self._kept_at = self._loop.time()
         self.stale_at = self._kept_at + min(seconds, self._peer_keeps_seconds)
@@ -243,7 +246,7 @@ class Connection(asyncio.Protocol):
         self._body.append(chunk)
 
     def on_message_complete(self) -> None:
-        """Note that the response, or a 1xx before it, is complete."""
+        """Note that the response, or a 1xx response before it, is complete."""
         if self._status < httpx.codes.OK:
             self._reset_head()
             self._body.clear()
@@ -252,7 +255,7 @@ class Connection(asyncio.Protocol):
             self.can_be_kept = self._parser.should_keep_alive()
 
     def _reset_head(self) -> None:
-        """Forget the previous head, because another one follows."""
+        """Reset the fields that depend on the head, because the head of another response follows."""
         self._status = 0
         self._fields: dict[str, str] = {}
         self._is_encoded = False
@@ -262,7 +265,7 @@ class Connection(asyncio.Protocol):
         """The time, in seconds, for which the peer keeps an idle connection open; infinite if the peer names none."""
 
     def _handle_end(self, exc: Exception | None) -> None:
-        """Give the caller the response, if the end of the connection completes it; otherwise give a failure."""
+        """Give the caller the response if it ends with the connection; otherwise give the caller a failure."""
         if self._answer is None:
             return
         if exc is not None:
@@ -288,7 +291,7 @@ class Connection(asyncio.Protocol):
             answer.set_result(HttpAnswer(self._status, b"".join(self._body), self._is_encoded, **self._fields))
 
     def _fail(self, failure: httpx.RequestError) -> None:
-        """End the connection. Give the caller the failure, or the response if the caller needs only the status."""
+        """Give the caller the failure, or the response if the caller needs only its status. Close the connection."""
         if self._needs_only_status:
             self._succeed()  # after that, no future is left for the failure
         if (answer := self._end_wait()) is not None:
@@ -296,9 +299,9 @@ class Connection(asyncio.Protocol):
         self.end()
 
     def _end_wait(self) -> asyncio.Future[HttpAnswer] | None:
-        """Cancel the time limit, and forget the future of the response.
+        """Cancel the time limit, and return the future of the response, which the connection then no longer has.
 
-        Return this future; None if nobody waits for the response.
+        Return None if nobody waits for the response.
         """
         if self._timer is not None:
             self._timer.cancel()
@@ -308,18 +311,27 @@ class Connection(asyncio.Protocol):
 
 
 def _seconds_in(keep_alive: bytes) -> float:
-    """Return the time, in seconds, for which an idle connection may be reused, from a field `Keep-Alive: timeout=5`."""
+    """Return the time, in seconds, for which an idle connection may be reused, from the value of `Keep-Alive`.
+
+    For example, the value may be `timeout=5`. If it contains no timeout, the time is infinite.
+    """
     timeout = _KEEP_ALIVE_TIMEOUT.search(keep_alive)
     # The result is a second shorter than the peer's timeout, because a request takes some time to arrive.
     return math.inf if timeout is None else float(timeout[1]) - 1
 
 
 class ProxyFailed(httpx.ConnectError):
-    """The proxy is unreachable, or refuses to open a connection to the server. No request has been sent."""
+    """The error if the proxy is unreachable, or refuses to open a connection to the server.
+
+    In both cases, no request has been sent.
+    """
 
 
 class Refused(OSError):
-    """The proxy refuses a tunnel, or the host has no allowed address. The message contains no text from the proxy."""
+    """The error if the proxy refuses a tunnel, or if the host has no allowed address.
+
+    The message contains no text from the proxy.
+    """
 
 
 class Origin(NamedTuple):
@@ -328,10 +340,11 @@ class Origin(NamedTuple):
     scheme: str
     host: str
     named_port: int | None
+    """The port in the URL; None if the URL contains no port."""
 
     @property
     def port(self) -> int:
-        """The port in the URL, or the default of its scheme."""
+        """The port in the URL, or the default port of the scheme."""
         return self.named_port or (443 if self.scheme == "https" else 80)
 
 
@@ -360,7 +373,7 @@ Resolve = Callable[[Origin | Proxy], Coroutine[Any, Any, Sequence[SocketAddress]
 
 
 class Connector:
-    """An object that opens connections, through a proxy if one is given.
+    """The part of a client that opens connections, through a proxy if one is given.
 
     Args:
         proxy: The proxy for all connections, if any.
@@ -379,9 +392,10 @@ class Connector:
         """
 
     async def connect(self, origin: Origin, *, until: float) -> Connection:
-        """Open a connection. `until` is the time limit, in the event loop's time.
+        """Open a connection to a server. `until` is the time limit, in the event loop's time.
 
-        Raises: ProxyFailed, httpx.ConnectTimeout, httpx.ConnectError. In all these cases no request has been sent.
+        Raises: ProxyFailed, if the proxy causes the failure; httpx.ConnectTimeout, if the time limit is exceeded;
+            httpx.ConnectError, after any other failure. In all these cases, no request has been sent.
         """
         proxy, is_https = self._proxy, origin.scheme == "https"
         is_at_proxy = proxy is not None  # whether the next failure would be the proxy's
@@ -405,7 +419,7 @@ class Connector:
         raise failure
 
     async def _open(self, peer: Origin | Proxy) -> Connection:
-        """Open a TCP connection to a server or proxy. Raises: OSError, ValueError."""
+        """Open a TCP connection to a server or proxy. Raises: OSError; ValueError, if the host name is invalid."""
         try:
             return await _first_connected(await self._addresses(peer))
         except OSError:
@@ -423,7 +437,7 @@ class Connector:
         return await asyncio.shield(lookup)
 
     async def _secured(self, connection: Connection, host: str) -> Connection:
-        """Return a connection with TLS over this connection. Raises: OSError."""
+        """Return a connection that uses TLS over this connection. Raises: OSError, if the TLS handshake fails."""
         plain = connection.transport
         if plain.is_closing():  # the handshake would never end
             raise ConnectionResetError
@@ -468,7 +482,10 @@ def refusal_of(exc: ssl.SSLCertVerificationError) -> Text:
 
 
 def _failure(exc: Exception, *, is_at_proxy: bool) -> httpx.TransportError:
-    """Return the error to raise for a failure to connect. Its text contains nothing that the peer has sent."""
+    """Return the error to raise for a failure to connect. Its text contains nothing that the peer has sent.
+
+    `is_at_proxy` says whether the proxy, and not the server, has caused the failure.
+    """
     match exc:
         case TimeoutError():
             reason: str = _("no response in time")
@@ -484,7 +501,11 @@ def _failure(exc: Exception, *, is_at_proxy: bool) -> httpx.TransportError:
 
 
 async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) -> None:
-    """Have the proxy open a tunnel to the origin (RFC 9110, section 9.3.6)."""
+    """Ask the proxy to open a tunnel to the origin (RFC 9110, section 9.3.6).
+
+    Raises: Refused, if the proxy does not open the tunnel, or sends unexpected data; httpx.RequestError, if it sends no
+        complete response.
+    """
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     head = f"CONNECT {host}:{origin.port} HTTP/1.1\r\nHost: {host}:{origin.port}\r\n"
     request = head.encode() + proxy.authorization + b"\r\n"
@@ -499,7 +520,8 @@ async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) 
 async def _first_connected(addresses: Sequence[SocketAddress]) -> Connection:
     """Connect to the address that responds first. IPv6 and IPv4 addresses are tried alternately (RFC 8305).
 
-    Raises: OSError: the failure of the address that failed last, or an error without a text if there are no addresses.
+    Raises: OSError, if there is no connection. This is the failure of the address that failed last, or an error without
+        a text if there are no addresses.
     """
     families: dict[int, list[SocketAddress]] = {}
     for address in addresses:

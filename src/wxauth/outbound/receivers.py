@@ -34,11 +34,11 @@ Resolve = Callable[[str], Awaitable[Sequence[str]]]
 class ReceiverTransport(httpx.AsyncBaseTransport):
     """A transport that sends requests to the host in the URL, unless the host's address is refused.
 
-    The transport resolves names itself, and connects to the address that it has checked. Therefore neither a name that
-    resolves differently the next time nor an unusual spelling of an address bypasses the check. The transport does not
-    follow redirects, and does not use proxies from the environment. Requests and responses have the extensions of
-    `HttpTransport`, which sends the requests. httpx's own connection pool is not used, because it took three times as
-    much CPU time to forward a message as wxauth needs for a login.
+    The transport resolves names itself, and connects to the address that it has checked. Therefore, the check cannot be
+    bypassed with a name that resolves differently the next time, or with an unusual spelling of an address. The
+    transport does not follow redirects, and does not use proxies from the environment. Requests and responses have the
+    extensions of `HttpTransport`, which sends the requests. httpx's own connection pool is not used, because with this
+    pool, forwarding a message took three times as much CPU time as a login.
 
     Raises: httpx.TransportError, with a short message that may be shown, because it contains no text from the other
     server.
@@ -73,9 +73,9 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
         await self._http.aclose()
 
     async def _allowed_addresses(self, end: Origin | Proxy) -> Sequence[SocketAddress]:
-        """Return those addresses of a server or proxy to which requests may be sent.
+        """Return the addresses of a server or proxy to which requests may be sent.
 
-        Raises: Refused, if there are none.
+        Raises: Refused, if there is no such address, or if the name cannot be resolved.
         """
         scheme: Scheme = "https" if isinstance(end, Origin) and end.scheme == "https" else "http"
         try:
@@ -94,7 +94,7 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
 
 
 def _safe_to_show(exc: httpx.RequestError) -> httpx.TransportError:
-    """Return an error for a failure of `HttpTransport`, with a text that contains nothing from the other server."""
+    """Return the error to raise for a failure of `HttpTransport`. Its text contains nothing from the other server."""
     reason = exc.args[0]
     match exc:
         case httpx.ConnectTimeout():
@@ -114,7 +114,7 @@ def _safe_to_show(exc: httpx.RequestError) -> httpx.TransportError:
 
 
 def _why_not_connected(reason: str) -> str:
-    """Return the text for a ConnectError with this reason.
+    """Return the text of the error for a connection that failed for this reason.
 
     If the reason is not one of this module's texts, it begins with the class of the error (see `connection._failure`).
     """
